@@ -1,0 +1,74 @@
+"""Process folders of JSON files: fast, in bounded memory, exact about what failed.
+
+    async for result in asyncbatch.process_files("data/"):
+        print(result.file, result.status, result.records)
+
+Names are imported when they are first used: start-up time is a feature.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asyncbatch.api import process_files
+    from asyncbatch.budget import FailureBudget
+    from asyncbatch.errors import AsyncbatchError, NothingMatched, UsageError, WorkerBug
+    from asyncbatch.records import Failure, FileResult
+    from asyncbatch.report import Report, Tally
+    from asyncbatch.run import Job, Run, Snapshot
+    from asyncbatch.sources.inputs import Inputs
+    from asyncbatch.sources.selection import Selection
+    from asyncbatch.work import FileWorkSettings
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AsyncbatchError": "errors",
+    "Failure": "records",
+    "FailureBudget": "budget",
+    "FileResult": "records",
+    "FileWorkSettings": "work",
+    "Inputs": "sources.inputs",
+    "Job": "run",
+    "NothingMatched": "errors",
+    "Report": "report",
+    "Run": "run",
+    "Selection": "sources.selection",
+    "Snapshot": "run",
+    "Tally": "report",
+    "UsageError": "errors",
+    "WorkerBug": "errors",
+    "process_files": "api",
+}
+
+__all__ = [
+    "AsyncbatchError",
+    "Failure",
+    "FailureBudget",
+    "FileResult",
+    "FileWorkSettings",
+    "Inputs",
+    "Job",
+    "NothingMatched",
+    "Report",
+    "Run",
+    "Selection",
+    "Snapshot",
+    "Tally",
+    "UsageError",
+    "WorkerBug",
+    "__version__",
+    "process_files",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+    if name not in _HOMES:
+        raise AttributeError(f"module 'asyncbatch' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"asyncbatch.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,5 @@
+"""`python -m asyncbatch` is the command `asyncbatch`."""
+
+from asyncbatch.cli import main
+
+main()

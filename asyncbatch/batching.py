@@ -1,0 +1,149 @@
+"""Paths into batches, sized by what earlier batches came to."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from asyncbatch.records import Batch
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Sequence
+
+T = TypeVar("T")
+
+FIRST_SIZE = 64
+"""Files of the first batch: few, so that every worker gets some soon."""
+MAX_SIZE = 1024
+"""Files of the largest batch."""
+
+
+class Batcher:
+    """An async iterator of batches over chunks of paths, for one consumer at a time.
+
+    Without a fixed `size`, batches double while workers finish them, and become as small as
+    what was done when a worker gives one back unfinished (it has had its bytes or its time):
+    neither thousands of big files nor one tiny one. What was given back goes first. Ends when
+    the source has and every batch is settled. `pause` is in seconds, after each batch.
+    """
+
+    def __init__(
+        self,
+        chunks: AsyncIterator[Sequence[str]],
+        size: int | None = None,
+        pause: float = 0.0,
+    ) -> None:
+        self.found = 0
+        """How many paths the source has given."""
+        self.exhausted = False
+        """Whether the source has ended, so that `found` is the total."""
+        self.unsettled = 0
+        """How many batches are given and not settled."""
+        self._chunks, self._pause = chunks, pause
+        self._fixed = size is not None
+        self._max_size = size or MAX_SIZE
+        self._size = size or FIRST_SIZE
+        self._stretches: list[tuple[int, tuple[str, ...]]] = []  # a heap: in input order
+        self._given = False
+        self._stopped = False
+        self._changed = asyncio.Event()
+        self._waiting: asyncio.Future[object] | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Batch:
+        """Return the next batch. Raises StopAsyncIteration at the end or after `stop`."""
+        if self._pause and self._given:
+            await self._wait_for(asyncio.sleep(self._pause))
+        while not self._stopped:
+            if self._is_ready():
+                self.unsettled += 1
+                self._given = True
+                return self._take()
+            if not self.exhausted:
+                await self._pull()
+            elif self.unsettled:
+                self._changed.clear()
+                await self._wait_for(self._changed.wait())
+            else:
+                break
+        raise StopAsyncIteration
+
+    async def opening(self) -> Sequence[str] | None:
+        """Look for no more than two chunks; return all paths if these are all, else None."""
+        for _ in range(2):
+            if not self.exhausted and not self._stopped:
+                await self._pull()
+        return [path for _, paths in self._stretches for path in paths] if self.exhausted else None
+
+    def settle(self, batch: Batch, done: int, *, lost: bool = False) -> None:
+        """Take note that the first `done` paths of `batch` are done; the rest comes again.
+
+        After a `lost` batch (its worker died) the next ones are at most half of what remains,
+        so that the guilty file is soon alone.
+        """
+        self.unsettled -= 1
+        rest = batch.paths[done:]
+        if rest:
+            heapq.heappush(self._stretches, (batch.start + done, rest))
+        if lost:
+            self._size = max(1, len(rest) // 2)
+        elif not rest:
+            self._size = min(self._max_size, max(self._size, 2 * len(batch.paths)))
+        elif not self._fixed:
+            self._size = max(1, done)
+        self._changed.set()
+
+    def stop(self) -> None:
+        """Give no more batches; `__anext__` ends even while it waits."""
+        self._stopped = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def _is_ready(self) -> bool:
+        if not self._stretches:
+            return False
+        self._join()
+        return not self._fixed or self.exhausted or len(self._stretches[0][1]) >= self._size
+
+    def _join(self) -> None:
+        """Make one of the first stretches as long as they follow on each other and are short."""
+        start, paths = self._stretches[0]
+        while len(paths) < self._size and len(self._stretches) > 1:
+            heapq.heappop(self._stretches)
+            following, more = self._stretches[0]
+            if following != start + len(paths):
+                heapq.heappush(self._stretches, (start, paths))
+                return
+            paths += more
+            heapq.heapreplace(self._stretches, (start, paths))
+
+    def _take(self) -> Batch:
+        start, paths = heapq.heappop(self._stretches)
+        if len(paths) > self._size:
+            heapq.heappush(self._stretches, (start + self._size, paths[self._size :]))
+        return Batch(start, paths[: self._size])
+
+    async def _pull(self) -> None:
+        """Add the source's next chunk, if it comes before `stop`."""
+        chunk = await self._wait_for(anext(self._chunks, None))
+        if self._stopped:
+            return
+        if chunk is None:
+            self.exhausted = True
+        elif chunk:
+            heapq.heappush(self._stretches, (self.found, tuple(chunk)))
+            self.found += len(chunk)
+
+    async def _wait_for(self, awaitable: Awaitable[T]) -> T | None:
+        """Return what `awaitable` gives, or None if `stop` comes first."""
+        waiting = asyncio.ensure_future(awaitable)
+        self._waiting = waiting
+        try:
+            await asyncio.wait((waiting,))
+        finally:
+            self._waiting = None
+            waiting.cancel()
+        return None if waiting.cancelled() else waiting.result()

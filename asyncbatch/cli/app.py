@@ -1,0 +1,41 @@
+"""The commands, put together."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from asyncbatch import __version__
+from asyncbatch.cli.help import SectionedCommand
+from asyncbatch.cli.run import EPILOG, run_files
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "ASYNCBATCH"},
+)
+
+
+def _print_version(asked: bool) -> None:  # noqa: FBT001 - the form of a typer callback
+    if asked:
+        typer.echo(f"asyncbatch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def asyncbatch(
+    *,
+    version: Annotated[  # noqa: ARG001 - its callback does the work
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Process folders of JSON files: fast, in bounded memory, exact about what failed."""
+
+
+app.command("run", cls=SectionedCommand, epilog=EPILOG)(run_files)

@@ -1,0 +1,101 @@
+"""The run on a terminal, in rich; the only module that imports it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from asyncbatch.cli import summary
+from asyncbatch.cli.plain import seconds_left
+from asyncbatch.cli.words import duration, size
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from asyncbatch.budget import FailureBudget
+    from asyncbatch.report import Report
+    from asyncbatch.run import Snapshot
+
+_BAR_WIDTH = 40
+
+
+class LiveProgress:
+    """A display on stderr that redraws itself in place."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._live.start()
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Draw how far the run is."""
+        self._live.update(_display(snapshot), refresh=True)
+
+    def log(self, line: str) -> None:
+        """Write a line above the display."""
+        self._console.print(Text(line), soft_wrap=True)
+
+    def close(self) -> None:
+        """Take the display away and give the cursor back."""
+        self._live.stop()
+
+
+def _display(snapshot: Snapshot) -> RenderableType:
+    tally, seconds, total = snapshot.tally, snapshot.elapsed_s or 1e-9, snapshot.total
+    done = f"{tally.files:,} of {total:,}" if total else f"{tally.files:,} of {snapshot.found:,}+"
+    head = Table.grid(padding=(0, 1))
+    head.add_row(
+        ProgressBar(
+            total or 1, tally.files if total else 0, width=_BAR_WIDTH, pulse=total is None
+        ),
+        Text(f"{tally.files / total:.0%}" if total else "searching", style="bold"),
+        Text(f"{done} files"),
+        Text(f"{snapshot.batches:,} batches, {snapshot.in_flight} in flight", style="dim"),
+    )
+    left = seconds_left(snapshot)
+    facts = Text("  ").join(
+        [
+            Text(f"{tally.files / seconds:,.0f} files/s"),
+            Text(f"{tally.read / seconds:,.0f} records/s"),
+            Text(f"{size(tally.bytes / seconds)}/s"),
+            Text(f"{size(snapshot.memory_bytes)} memory"),
+            Text(f"{tally.failures:,} failed", style="bold red" if tally.failures else "green"),
+            Text(duration(snapshot.elapsed_s) + (f", {duration(left)} left" if left else "")),
+        ]
+    )
+    return Group(head, facts)
+
+
+def summary_text(report: Report, budget: FailureBudget | None, most: float) -> str:
+    """Return the failures by kind and the summary table, styled for stdout's terminal."""
+    console = Console()
+    with console.capture() as capture:
+        _print_failures(console, report, most)
+        style = "green" if report.status == "success" else "yellow"
+        console.print(Text(summary.headline(report), style=f"bold {style}"))
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="dim")
+        table.add_column(overflow="fold")
+        for label, value in summary.rows(report):
+            table.add_row(label, Text(value))
+        console.print(table)
+        if line := summary.budget_line(report, budget):
+            console.print(Text(line, style="bold red" if report.over_budget else "yellow"))
+    return capture.get()
+
+
+def _print_failures(console: Console, report: Report, most: float) -> None:
+    for kind, failures in summary.failure_groups(report, most):
+        console.print(Text.assemble((kind, "bold red"), f" ({len(failures)})"))
+        for one in failures:
+            line = Text.assemble("  ", (summary.place(one), "bold"), ": ", summary.reason(one))
+            console.print(line, soft_wrap=True)
+    if more := summary.hidden_failures(report, most):
+        console.print(Text(more, style="dim"))
+    if report.kept:
+        console.print()

@@ -1,0 +1,30 @@
+"""What the exit status of a command means; the only place that decides it."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from asyncbatch.budget import FailureBudget
+    from asyncbatch.report import Report
+
+SUCCESS = 0
+FAILURES = 1
+"""It ran, and some input failed; or the results could not be delivered."""
+USAGE = 2
+"""It did not run: wrong options, nothing matched, a target that cannot be used."""
+CLOSED_OUTPUT = 141
+"""Whoever read our output has gone: what a shell reports for SIGPIPE."""
+
+
+def of_report(report: Report, budget: FailureBudget | None) -> int:
+    """Return the status of a run that came to its end."""
+    if report.over_budget:
+        return FAILURES
+    return SUCCESS if budget or not report.tally.failures else FAILURES
+
+
+def of_signal(number: int) -> int:
+    """Return the status of a run that a signal ended: 130 for Ctrl-C, else SIGTERM's 143."""
+    return 128 + (number if number == signal.SIGINT else signal.SIGTERM)

@@ -1,0 +1,151 @@
+"""The one place that decides what reaches stdout and stderr, and in which form."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import aiofiles
+
+from asyncbatch.cli import plain
+from asyncbatch.cli.words import printable
+from asyncbatch.machine import encode, event_line, report_object, summary_line
+from asyncbatch.records import Failure, FileResult
+
+if TYPE_CHECKING:
+    from asyncbatch.budget import FailureBudget
+    from asyncbatch.records import BatchPart
+    from asyncbatch.report import Report
+    from asyncbatch.run import Snapshot
+
+OutputFormat = Literal["text", "json", "jsonl"]
+
+
+class Progress(Protocol):
+    """Shows how far a run is."""
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Show a snapshot, or not yet."""
+        ...
+
+    def log(self, line: str) -> None:
+        """Write a line beside the progress."""
+        ...
+
+    def close(self) -> None:
+        """End the display."""
+        ...
+
+
+class Output:
+    """Results go to stdout, progress and logs to stderr; `quiet` leaves only failures, there.
+
+    Machine formats on stdout were asked for by name, so `quiet` does not take them away.
+    """
+
+    def __init__(
+        self,
+        form: OutputFormat = "text",
+        *,
+        quiet: bool = False,
+        verbose: bool = False,
+        progress: bool = True,
+        show_failures: float = 20,
+    ) -> None:
+        self.form = form
+        self.quiet, self._verbose = quiet, verbose
+        self.show_failures = show_failures
+        self._progress = self._make_progress() if progress and not quiet else None
+
+    @staticmethod
+    def _make_progress() -> Progress:
+        if is_terminal(sys.stderr.fileno()):
+            from asyncbatch.cli.console import LiveProgress  # noqa: PLC0415 - rich takes a while
+
+            return LiveProgress()
+        return plain.PlainProgress(_to_stderr)
+
+    async def part(self, found: BatchPart) -> None:
+        """Show what became of some files, as the chosen form has it."""
+        if self.form == "jsonl":
+            await to_stdout(b"".join(map(event_line, found.outcomes())))
+        if self._verbose:
+            for outcome in found.outcomes():
+                self.log(_verbose_line(outcome))
+
+    def snapshot(self, snapshot: Snapshot) -> None:
+        """Show how far the run is."""
+        if self._progress:
+            self._progress.show(snapshot)
+
+    def log(self, line: str) -> None:
+        """Say something beside the results, unless all is to be quiet."""
+        if self.quiet:
+            return
+        if self._progress:
+            self._progress.log(line)
+        else:
+            _to_stderr(line)
+
+    def close(self) -> None:
+        """End the progress display; what follows stands alone."""
+        if self._progress:
+            self._progress.close()
+            self._progress = None
+
+    async def finish(
+        self, report: Report, budget: FailureBudget | None, command: str, exit_code: int
+    ) -> None:
+        """Show the end of a run."""
+        self.close()
+        if self.quiet:
+            for line in plain.failure_lines(report, self.show_failures):
+                _to_stderr(line)
+        if self.form == "json":
+            await to_stdout(encode(report_object(report, command, exit_code)) + b"\n")
+        elif self.form == "jsonl":
+            await to_stdout(summary_line(report, command, exit_code))
+        elif not self.quiet:
+            await self._finish_text(report, budget)
+
+    async def _finish_text(self, report: Report, budget: FailureBudget | None) -> None:
+        if wants_style(sys.stdout.fileno()):
+            from asyncbatch.cli.console import summary_text  # noqa: PLC0415 - rich takes a while
+        else:
+            from asyncbatch.cli.plain import summary_text  # noqa: PLC0415 - beside its sibling
+        text = summary_text(report, budget, self.show_failures)
+        await to_stdout(text.encode("utf-8", "backslashreplace"))
+
+
+def is_terminal(descriptor: int) -> bool:
+    """Whether somebody watches and a display may redraw itself: not in CI, not on a dumb one."""
+    dumb = os.environ.get("TERM") in ("dumb", "unknown")
+    return os.isatty(descriptor) and not dumb and not os.environ.get("CI")
+
+
+def wants_style(descriptor: int) -> bool:
+    """Whether text is to be styled: on a terminal or with FORCE_COLOR, unless NO_COLOR."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or is_terminal(descriptor)
+
+
+def _verbose_line(outcome: Failure | FileResult) -> str:
+    if isinstance(outcome, Failure):
+        return f"rejected  {printable(outcome.file)}  {printable(outcome.message)}"
+    more = f"  {outcome.error.kind}" if outcome.error else ""
+    file, records = printable(outcome.file), outcome.records
+    return f"{outcome.status:8}  {file}  {records:,} records, {outcome.elapsed_ms:.1f} ms{more}"
+
+
+def _to_stderr(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+async def to_stdout(data: bytes) -> None:
+    """Write through a thread: a reader that is slow, or has stopped, must not stop the loop."""
+    if data:
+        await aiofiles.stdout_bytes.write(data)
+        await aiofiles.stdout_bytes.flush()

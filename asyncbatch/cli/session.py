@@ -1,0 +1,147 @@
+"""A run from start to exit status: progress, signals, the report file, the summary."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, NoReturn
+
+import aiofiles
+import aiofiles.os
+
+from asyncbatch.cli import exit_codes
+from asyncbatch.errors import UsageError, WorkerBug
+from asyncbatch.machine import encode, report_object
+
+if TYPE_CHECKING:
+    from asyncbatch.budget import FailureBudget
+    from asyncbatch.cli.output import Output
+    from asyncbatch.run import Run
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SNAPSHOT_SECONDS = 0.25
+_LAST_WORDS_SECONDS = 2.0
+
+
+class Session:
+    """Carries one run through; `command` names it in reports.
+
+    The first stop signal lets what is in flight finish within `grace` seconds; the second
+    ends the process where it stands.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        output: Output,
+        *,
+        command: str,
+        budget: FailureBudget | None = None,
+        report_file: str | None = None,
+        grace: float = 8.0,
+    ) -> None:
+        self._run, self._output = run, output
+        self._command, self._budget = command, budget
+        self._report_file, self._grace = report_file, grace
+        self._signal: int | None = None
+
+    def carry_out(self) -> int:
+        """Run to the end and return the exit status.
+
+        After a signal, or when the reader of our output has gone, the process ends here: a
+        thread that is stuck in a read or a write could not be waited for.
+        """
+        try:
+            return asyncio.run(self._session())
+        except UsageError as error:
+            return self._fail(str(error), exit_codes.USAGE)
+        except WorkerBug as error:
+            return self._fail(f"a defect of asyncbatch, please report it:\n{error}")
+        except OSError as error:
+            return self._fail(f"cannot write the results: {error}")
+
+    def _fail(self, message: str, code: int = exit_codes.FAILURES) -> int:
+        self._output.close()
+        print(f"Error: {message}", file=sys.stderr)  # noqa: T201 - the command's last word
+        return code
+
+    async def _session(self) -> int:
+        if self._report_file is not None:
+            _check_target(self._report_file)
+        loop = asyncio.get_running_loop()
+        ticker = loop.create_task(self._tick())
+        work = loop.create_task(self._consume())
+        for number in STOP_SIGNALS:
+            loop.add_signal_handler(number, self._on_signal, number, work)
+        try:
+            await work
+        except asyncio.CancelledError:
+            self._output.log(f"Gave up on what was in flight after {self._grace:g} s")
+        except BrokenPipeError:
+            self._leave(exit_codes.CLOSED_OUTPUT)
+        finally:
+            ticker.cancel()
+        self._run.snapshot()
+        if self._signal is None:
+            return await self._conclude(exit_codes.of_report(self._run.report, self._budget))
+        code = exit_codes.of_signal(self._signal)
+        with suppress(TimeoutError):  # whoever should read it does not
+            await asyncio.wait_for(self._conclude(code), _LAST_WORDS_SECONDS)
+        self._leave(code)
+
+    async def _consume(self) -> None:
+        async with aclosing(self._run.parts()) as parts:
+            async for part in parts:
+                await self._output.part(part)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_SNAPSHOT_SECONDS)
+            self._output.snapshot(self._run.snapshot())
+
+    async def _conclude(self, code: int) -> int:
+        report = self._run.report
+        if self._report_file is not None:
+            data = encode(report_object(report, self._command, code))
+            await _write_whole(self._report_file, data + b"\n")
+        try:
+            await self._output.finish(report, self._budget, self._command, code)
+        except BrokenPipeError:
+            self._leave(exit_codes.CLOSED_OUTPUT)
+        return code
+
+    def _on_signal(self, number: int, work: asyncio.Task[None]) -> None:
+        if self._signal is not None:
+            self._leave(exit_codes.of_signal(self._signal))
+        self._signal = number
+        self._output.log(
+            f"Stopping: finishing what is in flight, for {self._grace:g} s at most "
+            "(once more to stop at once)"
+        )
+        self._run.stop()
+        asyncio.get_running_loop().call_later(self._grace, work.cancel)
+
+    def _leave(self, code: int) -> NoReturn:
+        """End the process now; workers die with it."""
+        self._output.close()
+        os._exit(code)
+
+
+def _check_target(path: str) -> None:
+    """Raise UsageError if `path` cannot be written, before any work is done."""
+    folder = os.path.dirname(path) or "."
+    if os.path.isdir(path) or not os.access(folder, os.W_OK):
+        raise UsageError(f"--report: cannot write {path}: no such folder, or not writable")
+
+
+async def _write_whole(path: str, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all; a device or pipe just gets it."""
+    special = os.path.exists(path) and not os.path.isfile(path)
+    target = path if special else f"{path}.{os.getpid()}.tmp"
+    async with aiofiles.open(target, "wb") as stream:
+        await stream.write(data)
+    if not special:
+        await aiofiles.os.replace(target, path)

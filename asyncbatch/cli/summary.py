@@ -1,0 +1,88 @@
+"""What is said at the end, as plain rows and lines; how they look is for others."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from asyncbatch.cli.words import count, duration, printable, size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asyncbatch.budget import FailureBudget
+    from asyncbatch.records import Failure
+    from asyncbatch.report import Report
+
+
+def headline(report: Report) -> str:
+    """Return the run in one line."""
+    tally = report.tally
+    outcomes = {
+        "succeeded": tally.succeeded,
+        "partial": tally.partial,
+        "failed": tally.failed,
+        "skipped": tally.skipped,
+    }
+    split = ", ".join(f"{number:,} {word}" for word, number in outcomes.items() if number)
+    verdict = "Interrupted after" if report.interrupted else "Processed"
+    files = f"{verdict} {count(tally.files, 'file')} in {duration(report.elapsed_s)}"
+    return f"{files}: {split}" if split else files
+
+
+def rows(report: Report) -> Iterator[tuple[str, str]]:
+    """Yield the summary table: what, and how much."""
+    tally, seconds = report.tally, report.elapsed_s or 1e-9
+    parts = {"passed": tally.passed, "dropped": tally.dropped, "rejected": tally.rejected}
+    split = ", ".join(f"{number:,} {word}" for word, number in parts.items() if number)
+    yield "records", f"{tally.read:,} read" + (f": {split}" if split else "")
+    yield "size", size(tally.bytes)
+    yield (
+        "rate",
+        f"{tally.files / seconds:,.0f} files/s, {tally.read / seconds:,.0f} records/s, "
+        f"{size(tally.bytes / seconds)}/s",
+    )
+    yield "memory", f"{size(report.peak_memory_bytes)} at the peak, all processes"
+    for number, slow in enumerate(report.slowest):
+        yield "" if number else "slowest", f"{slow.elapsed_ms:,.1f} ms  {printable(slow.file)}"
+
+
+def place(failure: Failure) -> str:
+    """Return where a failure is, in the form that editors open: file:line:column."""
+    where = printable(failure.file)
+    if failure.line is not None:
+        where += f":{failure.line}:{failure.column}"
+    return where
+
+
+def reason(failure: Failure) -> str:
+    """Return why, with what the place does not say."""
+    more = [] if failure.record is None else [f"record {failure.record:,}"]
+    if failure.byte is not None:
+        more.append(f"byte {failure.byte:,}")
+    return printable(failure.message) + (f" ({', '.join(more)})" if more else "")
+
+
+def failure_groups(report: Report, most: float) -> Iterator[tuple[str, list[Failure]]]:
+    """Yield the first `most` failures by kind, the kinds in order of their names."""
+    shown = report.failures[: int(min(most, len(report.kept)))]
+    for kind, group in groupby(sorted(shown, key=lambda one: one.kind), lambda one: one.kind):
+        yield kind, list(group)
+
+
+def hidden_failures(report: Report, most: float) -> str | None:
+    """Return the line about the failures that are not shown, if any."""
+    omitted = report.failure_count - int(min(most, len(report.kept)))
+    if not omitted:
+        return None
+    return f"... and {count(omitted, 'more failure')} (--show-failures all, or --report FILE)"
+
+
+def budget_line(report: Report, budget: FailureBudget | None) -> str | None:
+    """Return what the failure budget came to, if there was one to speak of."""
+    if budget is None or not report.tally.failures:
+        return None
+    failures = count(report.tally.failures, "failure")
+    if report.over_budget:
+        return f"Stopped: {failures}, more than the {budget} that --max-failures allows"
+    return f"Within the failure budget: {failures} of at most {budget}"

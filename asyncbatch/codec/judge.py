@@ -1,0 +1,68 @@
+"""Is this text JSON, and how many records does it hold? The fast answer."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from asyncbatch.codec.grammar import Fault, examine
+from asyncbatch.codec.place import BOM
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Count = Callable[[bytes], int]
+    Judge = Callable[[bytes], int | Fault]
+
+
+def make_judge() -> Judge:
+    """Return a judge that takes one JSON text and gives its record count or its first fault.
+
+    The count is the length of a top-level array, else 1. The limits are `codec.grammar`'s.
+    A judge reuses one parser, so each thread needs its own.
+    """
+    try:
+        count = _simdjson_count()
+    except ImportError:  # no wheel for this Python
+        count = _orjson_count()
+
+    def judge(text: bytes) -> int | Fault:
+        try:
+            return count(text)
+        except (ValueError, RuntimeError, RecursionError):
+            # The fast parsers also refuse what they cannot represent (integers of 64 bits
+            # and more, deep nesting), and their places are rough.
+            return _second_opinion(text)
+
+    return judge
+
+
+def _simdjson_count() -> Count:
+    """Simdjson validates everything and builds no Python value but the outermost."""
+    simdjson: Any = importlib.import_module("simdjson")
+    array, parse = simdjson.Array, simdjson.Parser().parse
+
+    def count(text: bytes) -> int:
+        value = parse(text)  # the parser can be used again once this is gone
+        return len(value) if type(value) is array else 1
+
+    return count
+
+
+def _orjson_count() -> Count:
+    """Orjson accepts nothing that the grammar refuses, at a third of simdjson's speed."""
+    loads = importlib.import_module("orjson").loads
+
+    def count(text: bytes) -> int:
+        value = loads(text.removeprefix(BOM))
+        return len(value) if isinstance(value, list) else 1
+
+    return count
+
+
+def _second_opinion(text: bytes) -> int | Fault:
+    """Let orjson try what simdjson refused for its size, then find the fault."""
+    try:
+        return _orjson_count()(text)
+    except (ValueError, RecursionError):
+        return examine(text)

@@ -1,0 +1,141 @@
+"""What a file holds: its first bytes, and the open file behind them where there is more."""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import TYPE_CHECKING
+
+from asyncbatch.records import STDIN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FIRST_READ = 64 * 1024
+"""Bytes asked for before the size is known: most files are whole after one call."""
+CHUNK = 1024 * 1024
+"""Bytes of a stream that are handled at a time."""
+
+_OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+_STDIN_FD = 0
+
+
+class TooLargeError(Exception):
+    """A file's size on disk is beyond the limit; `size` and `limit` are in bytes."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(size, limit)
+        self.size, self.limit = size, limit
+
+
+class Content:
+    """The first bytes of a file (`head`) and, unless these are all, the open file.
+
+    `size` is how many bytes were read so far. Close it unless it is `whole`.
+    """
+
+    __slots__ = ("_expected", "_fd", "_limit", "head", "size")
+
+    def __init__(
+        self, head: bytes, fd: int | None = None, expected: int = 0, limit: int | None = None
+    ) -> None:
+        self.head, self.size = head, len(head)
+        self._fd, self._expected, self._limit = fd, expected, limit
+
+    @property
+    def whole(self) -> bool:
+        """Whether `head` is the entire content."""
+        return self._fd is None
+
+    def read_into(self, buffer: memoryview) -> int:
+        """Fill `buffer` with what follows; return how many bytes, 0 at the end.
+
+        Raises OSError; TooLargeError when a file has grown, or a pipe run, past the limit.
+        """
+        if self._fd is None:
+            return 0
+        count = os.readv(self._fd, [buffer])
+        self._took(count)
+        return count
+
+    def chunks(self, size: int = CHUNK) -> Iterator[bytes]:
+        """Yield the content piece by piece, the head first; raises as `read_into`."""
+        yield self.head
+        while self._fd is not None and (piece := os.read(self._fd, size)):
+            self._took(len(piece))
+            yield piece
+
+    def read_all(self) -> bytes:
+        """Return the whole content, head included; raises as `read_into`."""
+        # One byte more than expected, so that the end shows without another large buffer.
+        return b"".join(self.chunks(max(self._expected - self.size + 1, FIRST_READ)))
+
+    def _took(self, count: int) -> None:
+        self.size += count
+        if self._limit is not None and self.size > self._limit:
+            raise TooLargeError(self.size, self._limit)
+
+    def stream(self) -> io.BufferedReader:
+        """Return the content as a buffered stream from its first byte."""
+        return io.BufferedReader(_Stream(self), FIRST_READ)
+
+    def close(self) -> None:
+        """Close the file behind the head; standard input stays open."""
+        if self._fd is not None:
+            _close(self._fd)
+        self._fd = None
+
+
+class _Stream(io.RawIOBase):
+    """A `Content` as Python's raw stream protocol."""
+
+    def __init__(self, content: Content) -> None:
+        self._content, self._at = content, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
+        # typeshed's Buffer has no name at run time before Python 3.12
+        head = self._content.head
+        if self._at == len(head):
+            return self._content.read_into(memoryview(buffer))
+        piece = head[self._at : self._at + len(buffer)]
+        buffer[: len(piece)] = piece
+        self._at += len(piece)
+        return len(piece)
+
+
+def open_content(path: str, limit: int | None = None, ahead: int = FIRST_READ) -> Content:
+    """Open `path` (standard input for `-`) and read about `ahead` bytes of it, or all.
+
+    Raises OSError; TooLargeError if its size on disk is over `limit` bytes.
+    """
+    fd = _STDIN_FD if path == STDIN else os.open(path, _OPEN_FLAGS)
+    head, expected, wanted = b"", 0, FIRST_READ
+    try:
+        head = os.read(fd, FIRST_READ)
+        if len(head) == FIRST_READ or limit is not None:
+            expected = os.fstat(fd).st_size
+            if limit is not None and expected > limit:
+                raise TooLargeError(expected, limit)
+            wanted = max(FIRST_READ, min(ahead, expected))
+        # Only a read that gives nothing is the end: pipes and some file systems give less
+        # than was asked for.
+        while piece := os.read(fd, max(wanted - len(head), 1)):
+            head += piece
+            if len(head) >= wanted:
+                return Content(head, fd, expected, limit)
+    except BlockingIOError:  # a named pipe whose writer is not ready: wait like any reader
+        os.set_blocking(fd, True)
+        return Content(head, fd, expected, limit)
+    except BaseException:
+        _close(fd)
+        raise
+    _close(fd)
+    return Content(head)
+
+
+def _close(fd: int) -> None:
+    if fd != _STDIN_FD:
+        os.close(fd)

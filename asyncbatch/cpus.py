@@ -1,0 +1,61 @@
+"""How many CPUs this process may use."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+_CGROUP2 = Path("/sys/fs/cgroup")
+_CGROUP1 = Path("/sys/fs/cgroup/cpu")
+
+
+def usable_cpus() -> int:
+    """Return the CPUs that affinity and the cgroup's quota leave this process (at least 1)."""
+    try:
+        count = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS has no affinity
+        count = os.cpu_count() or 1
+    quota = _cgroup_quota()
+    return max(1, min(count, math.ceil(quota))) if quota else count
+
+
+def _cgroup_quota() -> float | None:
+    """Return the tightest quota, in CPUs, of this process's cgroup and those above it."""
+    quotas = []
+    try:
+        memberships = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    for membership in memberships:
+        number, controllers, path = membership.split(":", 2)
+        if number == "0":
+            base, read = _CGROUP2, _quota_v2
+        elif "cpu" in controllers.split(","):
+            base, read = _CGROUP1, _quota_v1
+        else:
+            continue
+        group = base / path.lstrip("/")
+        # In a container the path may be the host's: what is not there is passed over.
+        for folder in (group, *group.parents):
+            if base in (folder, *folder.parents):
+                quotas.append(read(folder))
+    return min(filter(None, quotas), default=None)
+
+
+def _quota_v2(folder: Path) -> float | None:
+    """Read `cpu.max`: `$QUOTA $PERIOD`, or `max $PERIOD`."""
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else int(quota) / int(period)
+
+
+def _quota_v1(folder: Path) -> float | None:
+    try:
+        quota = int((folder / "cpu.cfs_quota_us").read_text())
+        period = int((folder / "cpu.cfs_period_us").read_text())
+    except (OSError, ValueError):
+        return None
+    return quota / period if quota > 0 else None

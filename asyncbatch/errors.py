@@ -1,0 +1,26 @@
+"""What asyncbatch raises.
+
+Bad files and bad records are data (see `records.Failure`); an exception means that
+the job itself cannot start or go on::
+
+    AsyncbatchError
+    ├── UsageError        the job was asked for in a way that cannot work
+    │   └── NothingMatched    no input file was found
+    └── WorkerBug         a worker raised: a defect of asyncbatch, not of the input
+"""
+
+
+class AsyncbatchError(Exception):
+    """The root of everything that asyncbatch raises on purpose."""
+
+
+class UsageError(AsyncbatchError):
+    """The job was asked for in a way that cannot work; the message says what to change."""
+
+
+class NothingMatched(UsageError):
+    """No input file was found where the job was told to look."""
+
+
+class WorkerBug(AsyncbatchError):
+    """A worker raised an exception; the message holds its traceback."""

@@ -1,0 +1,1 @@
+"""Engines that run work on batches, a bounded number at a time."""

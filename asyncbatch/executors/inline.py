@@ -1,0 +1,34 @@
+"""The engine for small jobs: threads of this process, off the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from asyncbatch.executors.lanes import Lane, WorkFactory
+    from asyncbatch.records import Batch, Part
+
+
+class ThreadLane:
+    """Runs batches in a thread of the default executor."""
+
+    def __init__(self, make_work: WorkFactory) -> None:
+        self._work = make_work()
+
+    async def run(self, batch: Batch) -> AsyncIterator[Part]:
+        """Yield what becomes of `batch`; see `Lane.run`. Giving up ends with the current part."""
+        parts = iter(self._work(batch))
+        while (part := await asyncio.to_thread(next, parts, None)) is not None:
+            yield part
+
+
+class ThreadEngine:
+    """As many lanes as batches may be in flight, all in this process."""
+
+    pids: Sequence[int] = ()
+
+    def __init__(self, make_work: WorkFactory, count: int) -> None:
+        self.lanes: Sequence[Lane] = [ThreadLane(make_work) for _ in range(count)]

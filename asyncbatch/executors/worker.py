@@ -1,0 +1,69 @@
+"""The program of a worker process: batches in, parts out, over one socket.
+
+Both sides speak pickles behind a length of four bytes. First comes the work factory; then,
+for each batch, come its parts and None at its end, or the text of a traceback.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pickle
+import signal
+import socket
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from asyncbatch.executors.lanes import Work
+
+LENGTH_BYTES = 4
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""A terminal or a supervisor sends these to workers too, but the main process decides."""
+_PR_SET_PDEATHSIG = 1  # from linux/prctl.h
+
+
+def frame(message: object) -> bytes:
+    """Return `message` as it crosses the socket."""
+    body = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    return len(body).to_bytes(LENGTH_BYTES) + body
+
+
+def main(descriptor: int) -> None:
+    """Serve batches from the socket `descriptor` until the main process closes it or dies."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    _die_with_parent()
+    with socket.socket(fileno=descriptor) as connection, connection.makefile("rb") as requests:
+        make_work = _receive(requests)
+        if make_work is not None:
+            _serve(make_work(), requests, connection)
+    sys.stdout.flush()
+    os._exit(0)  # nothing is left to tidy up, and the main process waits
+
+
+def _serve(work: Work, requests: BinaryIO, replies: socket.socket) -> None:
+    while (batch := _receive(requests)) is not None:
+        try:
+            for part in work(batch):
+                replies.sendall(frame(part))
+            replies.sendall(frame(None))
+        except BrokenPipeError:
+            return
+        except Exception:  # noqa: BLE001 - crosses to the main process, which raises it
+            replies.sendall(frame(traceback.format_exc()))
+
+
+def _receive(requests: BinaryIO) -> Any:  # noqa: ANN401 - the protocol says what comes when
+    header = requests.read(LENGTH_BYTES)
+    if len(header) < LENGTH_BYTES:
+        return None
+    return pickle.loads(requests.read(int.from_bytes(header)))  # noqa: S301 - our own process
+
+
+def _die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies, even in the midst of C code."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

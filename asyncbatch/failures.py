@@ -1,0 +1,64 @@
+"""Exceptions met while reading one file, made into the data that reports carry."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from asyncbatch.codec.compression import CorruptArchiveError
+from asyncbatch.content import TooLargeError
+from asyncbatch.records import Failure, FailureKind
+
+if TYPE_CHECKING:
+    from asyncbatch.codec.grammar import Fault
+    from asyncbatch.codec.lines import BadLine
+    from asyncbatch.codec.place import Place
+
+_OS_ERROR_KINDS: dict[int | None, FailureKind] = {
+    errno.ENOENT: "not_found",
+    errno.ENOTDIR: "not_found",
+    errno.EACCES: "permission",
+    errno.EPERM: "permission",
+}
+_OS_ERROR_ADVICE = {
+    errno.ENOENT: "no such file",
+    errno.EACCES: "not readable by this user (check its permissions, and its folders')",
+    errno.EISDIR: "is a folder that could not be listed",
+    errno.ELOOP: "is a symbolic link that leads to itself",
+}
+
+
+class BadTextError(Exception):
+    """A file's text is not JSON: `fault` says why, `place` where."""
+
+    def __init__(self, fault: Fault, place: Place) -> None:
+        super().__init__(fault, place)
+        self.fault, self.place = fault, place
+
+
+FILE_ERRORS = (OSError, TooLargeError, CorruptArchiveError, BadTextError, MemoryError)
+"""What reading one file may raise; anything else is a defect of asyncbatch."""
+
+
+def file_failure(file: str, error: Exception) -> Failure:
+    """Return the failure of a whole file for one of `FILE_ERRORS`."""
+    match error:
+        case BadTextError(fault=fault) if fault.kind == "empty":
+            return Failure(file, fault.kind, fault.message)
+        case BadTextError(fault=fault, place=place):
+            return Failure(file, fault.kind, fault.message, None, *place)
+        case CorruptArchiveError():
+            return Failure(file, "corrupt_archive", str(error))
+        case TooLargeError(size=size, limit=limit):
+            return Failure(file, "too_large", f"{size:,} bytes; the limit is {limit:,}")
+        case OSError():
+            kind = _OS_ERROR_KINDS.get(error.errno, "read_error")
+            message = _OS_ERROR_ADVICE.get(error.errno or 0, error.strerror or str(error))
+            return Failure(file, kind, message)
+        case _:
+            return Failure(file, "too_large", "does not fit in memory")
+
+
+def line_failure(file: str, bad: BadLine) -> Failure:
+    """Return the failure of one line of JSON Lines."""
+    return Failure(file, bad.fault.kind, bad.fault.message, bad.record, *bad.place)

@@ -1,0 +1,85 @@
+"""The machine-readable contract: one object for a run, one line for each event.
+
+Fields are added, never renamed; `schema_version` counts what could not be kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from asyncbatch.records import Failure, FileResult
+from asyncbatch.report import LISTED_FAILURES, SCHEMA_VERSION, Report
+
+encode = msgspec.json.encode
+
+
+def report_object(report: Report, command: str, exit_code: int) -> dict[str, Any]:
+    """Return the object that `--output json` prints and `--report` writes."""
+    tally, elapsed = report.tally, report.elapsed_s
+    listed = report.failures[:LISTED_FAILURES]
+
+    def rate(count: int) -> float:
+        return round(count / elapsed, 1) if elapsed else 0.0
+
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "command": command,
+        "status": report.status,
+        "started_at": report.started_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "elapsed_s": round(elapsed, 3),
+        "files": {
+            "total": tally.files,
+            "succeeded": tally.succeeded,
+            "partial": tally.partial,
+            "failed": tally.failed,
+            "skipped": tally.skipped,
+            "bytes": tally.bytes,
+        },
+        "records": {
+            "read": tally.read,
+            "passed": tally.passed,
+            "dropped": tally.dropped,
+            "rejected": tally.rejected,
+            "written": tally.written,
+        },
+        "rates": {
+            "files_per_s": rate(tally.files),
+            "records_per_s": rate(tally.read),
+            "bytes_per_s": rate(tally.bytes),
+        },
+        "peak_memory_bytes": report.peak_memory_bytes,
+        "slowest_files": [
+            {"file": slow.file, "elapsed_ms": round(slow.elapsed_ms, 3)} for slow in report.slowest
+        ],
+        "failures": listed,
+        "failures_omitted": report.failure_count - len(listed),
+        "exit_code": exit_code,
+    }
+
+
+def event_line(outcome: Failure | FileResult) -> bytes:
+    """Return the line of `--output jsonl` for a finished file or a rejected record."""
+    event: dict[str, Any]
+    if isinstance(outcome, Failure):
+        event = {"event": "failure", **msgspec.structs.asdict(outcome)}
+    else:
+        event = {
+            "event": "file",
+            "file": outcome.file,
+            "status": outcome.status,
+            "records": outcome.records,
+            "bytes": outcome.bytes,
+            "elapsed_ms": round(outcome.elapsed_ms, 3),
+        }
+        if outcome.rejected:
+            event["rejected"] = outcome.rejected
+        if outcome.error:
+            event["error"] = outcome.error
+    return encode(event) + b"\n"
+
+
+def summary_line(report: Report, command: str, exit_code: int) -> bytes:
+    """Return the last line of `--output jsonl`."""
+    return encode({"event": "summary", **report_object(report, command, exit_code)}) + b"\n"

@@ -1,0 +1,121 @@
+"""Files in order: one by one where storage is warm, many in flight where it makes us wait."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, islice
+from typing import TYPE_CHECKING
+
+from asyncbatch.content import FIRST_READ, Content, TooLargeError, open_content
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    Opened = Content | OSError | TooLargeError
+
+READ_AHEAD_BYTES = 1024 * 1024
+"""At most so much of a file is read ahead; the rest of a bigger one when its turn comes."""
+READS_IN_FLIGHT = 32
+"""Files that one worker reads at a time on slow storage."""
+PROBE_FILES = 16
+"""Files read one by one before judging whether storage is slow."""
+REPROBE_EVERY = 8
+"""While storage is slow, one stretch in so many begins with a probe."""
+_SPARE_DESCRIPTORS = 24
+"""Left to the rest of the process when reads in flight are fitted to the descriptor limit."""
+_THREAD_USAGE = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
+
+
+class Reader:
+    """Opens files in order, several in flight when storage makes it wait.
+
+    A warm file costs an open, two reads and a close. Whether storage is slow shows in the
+    thread's voluntary context switches: a read from memory has none, one that waits for a
+    device or a server has at least one. A given `in_flight` skips that judgement; 0 reads
+    one by one. Not for use by several threads.
+    """
+
+    def __init__(self, limit: int | None = None, in_flight: int | None = None) -> None:
+        self._limit = limit
+        self._adaptive = in_flight is None
+        self._in_flight = _fitting(READS_IN_FLIGHT if in_flight is None else in_flight)
+        self._slow = not self._adaptive and self._in_flight > 0
+        self._stretches_until_probe = REPROBE_EVERY
+        self._threads: ThreadPoolExecutor | None = None
+
+    def contents(
+        self, paths: Sequence[str], max_bytes: int, max_seconds: float
+    ) -> Iterator[tuple[str, Opened]]:
+        """Yield each path with its content, or with why it cannot be read.
+
+        Takes no more (after at least one) once `max_bytes` have been read or `max_seconds`
+        have gone by, so that no stretch lasts long; whatever was opened is yielded.
+        """
+        deadline = time.monotonic() + max_seconds
+        taken = 0
+        remaining = iter(paths)
+        for first in remaining:
+            candidates = chain((first,), remaining)
+            if self._slow and not self._probe_is_due():
+                yield from self._ahead(candidates, max_bytes - taken, deadline)
+                return
+            switches = _voluntary_switches()
+            for path in islice(candidates, PROBE_FILES):
+                content = self._open(path, FIRST_READ)
+                yield path, content
+                taken += content.size if isinstance(content, Content) else 0
+                if taken >= max_bytes or time.monotonic() > deadline:
+                    return
+            if self._adaptive:
+                self._slow = _voluntary_switches() - switches >= PROBE_FILES // 4
+
+    def _probe_is_due(self) -> bool:
+        """Whether to see if storage that was slow has become fast."""
+        self._stretches_until_probe -= 1
+        if not self._adaptive or self._stretches_until_probe > 0:
+            return False
+        self._stretches_until_probe = REPROBE_EVERY
+        return True
+
+    def _open(self, path: str, ahead: int) -> Opened:
+        try:
+            return open_content(path, self._limit, ahead)
+        except (OSError, TooLargeError) as error:
+            return error
+
+    def _ahead(
+        self, paths: Iterator[str], max_bytes: int, deadline: float
+    ) -> Iterator[tuple[str, Opened]]:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._in_flight, "asyncbatch-read")
+        flying: deque[tuple[str, Future[Opened]]] = deque()
+        taken, more = 0, True
+        while more or flying:
+            while more and len(flying) < self._in_flight:
+                path = next(paths, None)
+                if path is None:
+                    more = False
+                else:
+                    submitted = self._threads.submit(self._open, path, READ_AHEAD_BYTES)
+                    flying.append((path, submitted))
+            if flying:
+                path, future = flying.popleft()
+                content = future.result()
+                yield path, content
+                taken += content.size if isinstance(content, Content) else 0
+                more = more and taken < max_bytes and time.monotonic() <= deadline
+
+
+def _voluntary_switches() -> int:
+    return resource.getrusage(_THREAD_USAGE).ru_nvcsw
+
+
+def _fitting(in_flight: int) -> int:
+    """Return `in_flight`, or what the limit on open files leaves room for (at least 1)."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or in_flight == 0:
+        return in_flight
+    return max(1, min(in_flight, soft - _SPARE_DESCRIPTORS))

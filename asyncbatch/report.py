@@ -1,0 +1,140 @@
+"""What a run came to: counts, failures, timings. Pure data, addable."""
+
+from __future__ import annotations
+
+import heapq
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from msgspec import Struct, field
+
+if TYPE_CHECKING:
+    from asyncbatch.records import BatchPart, Failure, Part
+
+RunStatus = Literal["success", "partial", "failed", "interrupted"]
+
+SCHEMA_VERSION = 1
+LISTED_FAILURES = 1000
+"""Failures that the machine-readable report lists; the rest is counted."""
+SLOWEST_FILES = 5
+
+
+class Tally(Struct):
+    """Counts of files and records; adding another adds each.
+
+    Records read are passed + dropped + rejected. `failures` counts what a failure budget
+    does: failed files and rejected records.
+    """
+
+    succeeded: int = 0
+    partial: int = 0
+    failed: int = 0
+    skipped: int = 0
+    bytes: int = 0
+    read: int = 0
+    dropped: int = 0
+    rejected: int = 0
+    written: int = 0
+
+    @property
+    def files(self) -> int:
+        """All files that came to an end, skipped ones included."""
+        return self.succeeded + self.partial + self.failed + self.skipped
+
+    @property
+    def passed(self) -> int:
+        """Records that went through."""
+        return self.read - self.dropped - self.rejected
+
+    @property
+    def failures(self) -> int:
+        """Failed files and rejected records."""
+        return self.failed + self.rejected
+
+    @property
+    def seen(self) -> int:
+        """What a percentage of failures is of: files not skipped, and records."""
+        return self.files - self.skipped + self.read
+
+    def __iadd__(self, other: Tally) -> Tally:  # noqa: PYI034 - not meant for subclasses
+        for name in self.__struct_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        return self
+
+
+def tally_of(part: Part) -> Tally:
+    """Return the counts of one part."""
+    failed = len(part.errors)
+    partial = sum(place not in part.errors for place in part.rejected)
+    return Tally(
+        succeeded=len(part) - failed - partial,
+        partial=partial,
+        failed=failed,
+        bytes=sum(part.bytes),
+        read=sum(part.records),
+        rejected=sum(part.rejected.values()),
+    )
+
+
+class SlowFile(NamedTuple):
+    """A file that took long."""
+
+    elapsed_ms: float
+    file: str
+
+
+class Report(Struct):
+    """The run so far, and in the end the whole of it. Times are in seconds.
+
+    Of the failures it keeps the first `failure_limit` in input order.
+    """
+
+    failure_limit: float = LISTED_FAILURES
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    elapsed_s: float = 0.0
+    peak_memory_bytes: int = 0
+    tally: Tally = field(default_factory=Tally)
+    slowest: list[SlowFile] = field(default_factory=list)
+    interrupted: bool = False
+    over_budget: bool = False
+    failure_count: int = 0
+    kept: list[tuple[int, int, Failure]] = field(default_factory=list)
+    """A heap of kept failures, the last in input order first: negative file and record number."""
+
+    @property
+    def status(self) -> RunStatus:
+        """The verdict on the run."""
+        if self.interrupted:
+            return "interrupted"
+        if not self.tally.failures:
+            return "success"
+        return "failed" if self.tally.failed == self.tally.files else "partial"
+
+    @property
+    def failures(self) -> list[Failure]:
+        """The kept failures, in input order."""
+        return [failure for *_, failure in sorted(self.kept, key=_input_order, reverse=True)]
+
+    def add(self, found: BatchPart) -> None:
+        """Add what a part says."""
+        part = found.part
+        self.tally += tally_of(part)
+        for file, failure in part.failures():
+            self._keep(file, failure)
+        threshold = self.slowest[-1].elapsed_ms if len(self.slowest) == SLOWEST_FILES else 0.0
+        if max(part.elapsed_ms, default=0.0) > threshold:
+            slow = heapq.nlargest(SLOWEST_FILES, zip(part.elapsed_ms, range(len(part)), strict=True))
+            named = [SlowFile(ms, found.file(place)) for ms, place in slow]
+            self.slowest = heapq.nlargest(SLOWEST_FILES, [*self.slowest, *named])
+
+    def _keep(self, file: int, failure: Failure) -> None:
+        self.failure_count += 1
+        entry = (-file, -(failure.record or 0), failure)
+        if len(self.kept) < self.failure_limit:
+            heapq.heappush(self.kept, entry)
+        elif _input_order(entry) > _input_order(self.kept[0]):
+            heapq.heapreplace(self.kept, entry)
+
+
+def _input_order(entry: tuple[int, int, Failure]) -> tuple[int, int]:
+    return entry[0], entry[1]

@@ -1,0 +1,1 @@
+"""Where inputs come from: async iterators of chunks of paths; nothing is read here."""

@@ -1,0 +1,166 @@
+"""What the user names (folders, files, globs, standard input, lists) made into paths."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections import Counter
+from itertools import chain, islice
+from typing import IO, TYPE_CHECKING
+
+from msgspec import Struct
+
+from asyncbatch.errors import UsageError
+from asyncbatch.records import STDIN
+from asyncbatch.sources.glob import expand, static_root
+from asyncbatch.sources.patterns import DEFAULT_PATTERNS, has_magic
+from asyncbatch.sources.selection import Filter, Selection
+from asyncbatch.sources.walk import walk
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Iterator
+
+CHUNK_PATHS = 1024
+CHUNK_SECONDS = 0.05
+"""A chunk of paths is handed on when it has so many, or after so long."""
+
+
+class Inputs(Struct, frozen=True):
+    """Everything that names input files.
+
+    `paths` are folders, files, globs and `-`. `files_from` is a file that lists more (`-`:
+    standard input), one a line, or ended by NUL bytes with `null`. `limit` ends the search.
+    """
+
+    paths: tuple[str, ...] = ()
+    files_from: str | None = None
+    null: bool = False
+    selection: Selection = Selection()
+    limit: int | None = None
+
+    def check(self) -> None:
+        """Raise UsageError if this can't be meant."""
+        if not self.paths and self.files_from is None:
+            raise UsageError("no input: name a folder, a file, a glob, '-' or --files-from")
+        if self.files_from == STDIN and STDIN in self.paths:
+            raise UsageError("standard input cannot be both the data ('-') and the list of files")
+        if self.files_from not in (None, STDIN) and not os.path.exists(self.files_from or ""):
+            raise UsageError(f"--files-from: no such file: {self.files_from}")
+
+    def describe_empty(self) -> str:
+        """Say that nothing was found, where, and what to try."""
+        where = " ".join(self.paths) or f"the list in {self.files_from}"
+        patterns = self.selection.patterns
+        what = "JSON files" if patterns == DEFAULT_PATTERNS else " or ".join(patterns)
+        return (
+            f"no {what} in {where} (--pattern chooses other names, --hidden takes hidden ones, "
+            "--allow-empty makes this no error)"
+        )
+
+    def find(self) -> Iterator[str]:
+        """Yield the paths, each once: as given, then sorted within each folder, depth first.
+
+        A path that is in two arguments comes with the first. (Only for arguments inside others
+        does that need memory: the names of what they hold. A list is taken as it is.)
+        """
+        wanted = Filter(self.selection)
+        found = chain.from_iterable(_expand_argument(path, wanted) for path in self.paths)
+        contested = _contested(self.paths)
+        if self.files_from is not None:
+            listed = _listed(self.files_from, null=self.null)
+            found = chain(found, chain.from_iterable(_of_path(path, wanted) for path in listed))
+            contested = {"/"} if self.paths else set()
+        yield from islice(_each_once(found, contested) if contested else found, self.limit)
+
+    async def chunks(self) -> AsyncIterator[list[str]]:
+        """Yield `find()` in chunks, found in a thread while earlier ones are worked on."""
+        paths = self.find()
+        while chunk := await asyncio.to_thread(_take, paths):
+            yield chunk
+
+
+def _take(paths: Iterator[str]) -> list[str]:
+    chunk = []
+    deadline = time.monotonic() + CHUNK_SECONDS
+    for path in paths:
+        chunk.append(path)
+        if len(chunk) >= CHUNK_PATHS or time.monotonic() > deadline:
+            break
+    return chunk
+
+
+def _expand_argument(argument: str, wanted: Filter) -> Iterator[str]:
+    if has_magic(argument) and not os.path.lexists(argument):
+        for path in expand(argument, hidden=wanted.hidden):
+            yield from _of_path(path, wanted)
+    else:
+        yield from _of_path(argument, wanted)
+
+
+def _of_path(path: str, wanted: Filter) -> Iterator[str]:
+    """Yield what one named path stands for: a folder its files, anything else itself."""
+    if path == STDIN:
+        yield path
+    elif os.path.isdir(path):
+        yield from walk(path, wanted)
+    elif not wanted.excludes(os.path.basename(path), path):
+        yield path
+
+
+def _contested(arguments: Iterable[str]) -> set[str]:
+    """Return the places (absolute) below which one path may come from two arguments.
+
+    Those are arguments that lie in another one or are given twice, and globs that can fit a
+    path in two ways.
+    """
+    given = [argument for argument in arguments if argument != STDIN]
+    roots = Counter(
+        os.path.abspath(static_root(argument) if has_magic(argument) else argument)
+        for argument in given
+    )
+    nested = {
+        root
+        for root, times in roots.items()
+        if times > 1 or any(above in roots for above in _folders_above(root))
+    }
+    ambiguous = {static_root(argument) for argument in given if argument.count("**") > 1}
+    return nested | {os.path.abspath(root) for root in ambiguous}
+
+
+def _folders_above(path: str) -> Iterator[str]:
+    while (above := os.path.dirname(path)) != path:
+        yield above
+        path = above
+
+
+def _each_once(paths: Iterable[str], contested: set[str]) -> Iterator[str]:
+    """Drop what comes again; only what lies in a contested place can."""
+    seen: set[str] = set()
+    for path in paths:
+        full = os.path.abspath(path)
+        if full in contested or any(above in contested for above in _folders_above(full)):
+            if full in seen:
+                continue
+            seen.add(full)
+        yield path
+
+
+def _listed(source: str, *, null: bool) -> Iterator[str]:
+    """Yield the paths in a list, lazily."""
+    separator = b"\0" if null else b"\n"
+    if source == STDIN:
+        yield from _entries(sys.stdin.buffer, separator)
+        return
+    with open(source, "rb") as stream:
+        yield from _entries(stream, separator)
+
+
+def _entries(stream: IO[bytes], separator: bytes) -> Iterator[str]:
+    rest = b""
+    while block := stream.read1(1 << 16):  # type: ignore[attr-defined]  # buffered readers have it
+        *whole, rest = (rest + block).split(separator)
+        yield from (os.fsdecode(entry) for entry in whole if entry)
+    if rest:
+        yield os.fsdecode(rest)

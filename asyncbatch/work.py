@@ -1,0 +1,142 @@
+"""The unit of work: judge every file of a batch. Runs in a worker, without the event loop."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
+
+from asyncbatch.codec.compression import SUFFIXES, check_not_cut, detect
+from asyncbatch.codec.grammar import Fault
+from asyncbatch.codec.judge import make_judge
+from asyncbatch.codec.lines import BadLine, judge_lines, tell_lines
+from asyncbatch.codec.place import locate
+from asyncbatch.content import CHUNK, Content
+from asyncbatch.failures import FILE_ERRORS, BadTextError, file_failure, line_failure
+from asyncbatch.reading import Reader
+from asyncbatch.records import STDIN, Part, display_path
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Iterator
+
+    from asyncbatch.reading import Opened
+    from asyncbatch.records import Batch
+
+Format = Literal["auto", "json", "jsonl"]
+
+MAX_BATCH_BYTES = 8 * 1024 * 1024
+"""A batch is given back unfinished once so many bytes of it were read, ..."""
+MAX_BATCH_SECONDS = 0.5
+"""... or after so long: progress stays live, stopping quick, and the rest can go elsewhere."""
+MAX_REJECTIONS = 1000
+"""Bad records that one part carries: a file of nothing else still needs bounded memory."""
+
+_LINES_ENDINGS = (".jsonl", ".ndjson")
+
+class FileWorkSettings(Struct, frozen=True):
+    """How files are read: their format, size limit in bytes, and reads in flight (None adapts)."""
+
+    format: Format = "auto"
+    max_file_size: int | None = None
+    read_ahead: int | None = None
+
+
+class FileWork:
+    """Judges batches of files, one after another, and reports in parts.
+
+    One instance serves one thread: it keeps a parser, and what it learned about the storage.
+    """
+
+    def __init__(self, settings: FileWorkSettings) -> None:
+        self._format = settings.format
+        self._judge = make_judge()
+        self._reader = Reader(settings.max_file_size, settings.read_ahead)
+
+    def __call__(self, batch: Batch) -> Iterator[Part]:
+        """Yield what became of the files, in order; it may end before the last (see the limits)."""
+        judge, now = self._judge, time.perf_counter
+        part = Part(batch.start)
+        began = now()
+        for path, opened in self._reader.contents(
+            batch.paths, MAX_BATCH_BYTES, MAX_BATCH_SECONDS
+        ):
+            verdict: int | Fault | None = None
+            if isinstance(opened, Content) and opened.whole and not self._maybe_lines(path):
+                verdict = judge(opened.head)
+            if isinstance(verdict, int) and isinstance(opened, Content):
+                part.records.append(verdict)
+                part.bytes.append(opened.size)
+            else:
+                part = yield from self._thoroughly(path, opened, part)
+            ended = now()
+            part.elapsed_ms.append((ended - began) * 1000)
+            began = ended
+        yield part
+
+    def _thoroughly(self, path: str, opened: Opened, part: Part) -> Generator[Part, None, Part]:
+        """Add to `part` what became of any file; yield it when full and return the one to go on."""
+        file = display_path(path)
+        records = rejected = 0
+        first = error = None
+        try:
+            for count, bad_lines in self._verdicts(path, opened):
+                records += count
+                rejected += len(bad_lines)
+                failures = [line_failure(file, bad) for bad in bad_lines]
+                first = first or next(iter(failures), None)
+                part.rejections += [(len(part), failure) for failure in failures]
+                if len(part.rejections) >= MAX_REJECTIONS:
+                    yield part
+                    part = Part(part.start + len(part))
+        except FILE_ERRORS as problem:
+            error = file_failure(file, problem)
+            records = rejected = 0  # the file failed as a whole: see the contract on counts
+        if records and rejected == records:
+            error = first
+        if error:
+            part.errors[len(part)] = error
+        if rejected:
+            part.rejected[len(part)] = rejected
+        part.records.append(records)
+        part.bytes.append(opened.size if isinstance(opened, Content) else 0)
+        return part
+
+    def _verdicts(self, path: str, opened: Opened) -> Iterator[tuple[int, list[BadLine]]]:
+        """Yield record counts and bad lines, stretch by stretch. Raises one of `FILE_ERRORS`."""
+        if not isinstance(opened, Content):
+            raise opened
+        try:
+            if compression := detect(opened.head):
+                chunks: Iterable[bytes] = compression.chunks(opened.stream(), CHUNK)
+            else:
+                check_not_cut(opened.head, path)
+                chunks = opened.chunks()
+            is_lines = self._maybe_lines(path)
+            if is_lines and self._format == "auto" and path == STDIN:
+                is_lines, chunks = tell_lines(chunks, self._judge)
+            if is_lines:
+                yield from judge_lines(chunks, self._judge)
+            else:
+                yield self._one_text(b"".join(chunks)), []
+        finally:
+            opened.close()
+
+    def _one_text(self, text: bytes) -> int:
+        verdict = self._judge(text)
+        if isinstance(verdict, Fault):
+            raise BadTextError(verdict, locate(text, verdict.byte))
+        return verdict
+
+    def _maybe_lines(self, path: str) -> bool:
+        """Whether `path` holds JSON Lines (standard input: may hold); quick to say no."""
+        if self._format != "auto":
+            return self._format == "jsonl"
+        return not path.endswith(".json") and (path == STDIN or _named_lines(path))
+
+
+def _named_lines(path: str) -> bool:
+    name = path.lower()
+    for suffix in SUFFIXES:
+        name = name.removesuffix(suffix)
+    return name.endswith(_LINES_ENDINGS)
