@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from asyncbatch.api import process_files
     from asyncbatch.budget import FailureBudget
-    from asyncbatch.errors import AsyncbatchError, NothingMatched, UsageError, WorkerBug
+    from asyncbatch.errors import AsyncbatchError, NothingMatchedError, UsageError, WorkerBugError
     from asyncbatch.records import Failure, FileResult
     from asyncbatch.report import Report, Tally
     from asyncbatch.run import Job, Run, Snapshot
@@ -32,14 +32,14 @@ _HOMES = {
     "FileWorkSettings": "work",
     "Inputs": "sources.inputs",
     "Job": "run",
-    "NothingMatched": "errors",
+    "NothingMatchedError": "errors",
     "Report": "report",
     "Run": "run",
     "Selection": "sources.selection",
     "Snapshot": "run",
     "Tally": "report",
     "UsageError": "errors",
-    "WorkerBug": "errors",
+    "WorkerBugError": "errors",
     "process_files": "api",
 }
 
@@ -51,14 +51,14 @@ __all__ = [
     "FileWorkSettings",
     "Inputs",
     "Job",
-    "NothingMatched",
+    "NothingMatchedError",
     "Report",
     "Run",
     "Selection",
     "Snapshot",
     "Tally",
     "UsageError",
-    "WorkerBug",
+    "WorkerBugError",
     "__version__",
     "process_files",
 ]

@@ -43,7 +43,7 @@ async def process_files(
     sizes are in bytes, times in seconds, None means chosen to fit. Closing the generator (use
     `contextlib.aclosing`) cancels what is in flight and ends the workers.
 
-    Raises NothingMatched if there is no file at all, UsageError if the options contradict.
+    Raises NothingMatchedError if there is no file at all, UsageError if the options contradict.
     """
     selection = Selection(tuple(patterns), tuple(exclude), hidden, follow_symlinks)
     inputs = Inputs(tuple(os.fspath(path) for path in paths), selection=selection, limit=limit)

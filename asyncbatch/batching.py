@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from asyncbatch.records import Batch
 
@@ -48,7 +48,7 @@ class Batcher:
         self._given = False
         self._stopped = False
         self._changed = asyncio.Event()
-        self._waiting: asyncio.Future[object] | None = None
+        self._waiting: asyncio.Future[Any] | None = None
 
     def __aiter__(self) -> Self:
         return self

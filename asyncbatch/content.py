@@ -1,10 +1,10 @@
-"""What a file holds: its first bytes, and the open file behind them where there is more."""
+"""Opening one file: a small one is its bytes, a big one its beginning and the open file."""
 
 from __future__ import annotations
 
 import io
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from asyncbatch.records import STDIN
 
@@ -29,12 +29,10 @@ class TooLargeError(Exception):
 
 
 class Content:
-    """The first bytes of a file (`head`) and, unless these are all, the open file.
+    """The first bytes of a file, `head`, and the open file behind them if there is more.
 
-    `size` is how many bytes were read so far. Close it unless it is `whole`.
+    `size` is how many bytes were read so far. A context manager that closes the file.
     """
-
-    __slots__ = ("_expected", "_fd", "_limit", "head", "size")
 
     def __init__(
         self, head: bytes, fd: int | None = None, expected: int = 0, limit: int | None = None
@@ -42,10 +40,13 @@ class Content:
         self.head, self.size = head, len(head)
         self._fd, self._expected, self._limit = fd, expected, limit
 
-    @property
-    def whole(self) -> bool:
-        """Whether `head` is the entire content."""
-        return self._fd is None
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._fd is not None:
+            _close(self._fd)
+            self._fd = None
 
     def read_into(self, buffer: memoryview) -> int:
         """Fill `buffer` with what follows; return how many bytes, 0 at the end.
@@ -58,17 +59,17 @@ class Content:
         self._took(count)
         return count
 
-    def chunks(self, size: int = CHUNK) -> Iterator[bytes]:
-        """Yield the content piece by piece, the head first; raises as `read_into`."""
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the content piece by piece, the head first; raises as `read_into`.
+
+        A regular file comes in two pieces if its size allows, else in chunks.
+        """
         yield self.head
+        # One byte more than expected, so that the end shows without another large buffer.
+        size = min(max(self._expected - self.size + 1, FIRST_READ), CHUNK)
         while self._fd is not None and (piece := os.read(self._fd, size)):
             self._took(len(piece))
             yield piece
-
-    def read_all(self) -> bytes:
-        """Return the whole content, head included; raises as `read_into`."""
-        # One byte more than expected, so that the end shows without another large buffer.
-        return b"".join(self.chunks(max(self._expected - self.size + 1, FIRST_READ)))
 
     def _took(self, count: int) -> None:
         self.size += count
@@ -78,12 +79,6 @@ class Content:
     def stream(self) -> io.BufferedReader:
         """Return the content as a buffered stream from its first byte."""
         return io.BufferedReader(_Stream(self), FIRST_READ)
-
-    def close(self) -> None:
-        """Close the file behind the head; standard input stays open."""
-        if self._fd is not None:
-            _close(self._fd)
-        self._fd = None
 
 
 class _Stream(io.RawIOBase):
@@ -106,19 +101,21 @@ class _Stream(io.RawIOBase):
         return len(piece)
 
 
-def open_content(path: str, limit: int | None = None, ahead: int = FIRST_READ) -> Content:
-    """Open `path` (standard input for `-`) and read about `ahead` bytes of it, or all.
+def open_content(path: str, limit: int | None = None, ahead: int = FIRST_READ) -> bytes | Content:
+    """Open `path` (standard input for `-`) and read up to about `ahead` bytes of it.
 
-    Raises OSError; TooLargeError if its size on disk is over `limit` bytes.
+    Returns the bytes if these are all, else a `Content` to be closed. Raises OSError; TooLargeError
+    if its size on disk is over `limit` bytes.
     """
     fd = _STDIN_FD if path == STDIN else os.open(path, _OPEN_FLAGS)
-    head, expected, wanted = b"", 0, FIRST_READ
+    head, expected = b"", 0
     try:
         head = os.read(fd, FIRST_READ)
+        wanted = FIRST_READ
         if len(head) == FIRST_READ or limit is not None:
             expected = os.fstat(fd).st_size
             if limit is not None and expected > limit:
-                raise TooLargeError(expected, limit)
+                raise TooLargeError(expected, limit)  # noqa: TRY301 - closes below like the rest
             wanted = max(FIRST_READ, min(ahead, expected))
         # Only a read that gives nothing is the end: pipes and some file systems give less
         # than was asked for.
@@ -133,7 +130,7 @@ def open_content(path: str, limit: int | None = None, ahead: int = FIRST_READ) -
         _close(fd)
         raise
     _close(fd)
-    return Content(head)
+    return head
 
 
 def _close(fd: int) -> None:

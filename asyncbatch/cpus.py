@@ -37,9 +37,8 @@ def _cgroup_quota() -> float | None:
             continue
         group = base / path.lstrip("/")
         # In a container the path may be the host's: what is not there is passed over.
-        for folder in (group, *group.parents):
-            if base in (folder, *folder.parents):
-                quotas.append(read(folder))
+        above = (folder for folder in group.parents if base in (folder, *folder.parents))
+        quotas += [read(folder) for folder in (group, *above)]
     return min(filter(None, quotas), default=None)
 
 

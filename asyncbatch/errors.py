@@ -5,8 +5,8 @@ the job itself cannot start or go on::
 
     AsyncbatchError
     ├── UsageError        the job was asked for in a way that cannot work
-    │   └── NothingMatched    no input file was found
-    └── WorkerBug         a worker raised: a defect of asyncbatch, not of the input
+    │   └── NothingMatchedError    no input file was found
+    └── WorkerBugError         a worker raised: a defect of asyncbatch, not of the input
 """
 
 
@@ -18,9 +18,9 @@ class UsageError(AsyncbatchError):
     """The job was asked for in a way that cannot work; the message says what to change."""
 
 
-class NothingMatched(UsageError):
+class NothingMatchedError(UsageError):
     """No input file was found where the job was told to look."""
 
 
-class WorkerBug(AsyncbatchError):
+class WorkerBugError(AsyncbatchError):
     """A worker raised an exception; the message holds its traceback."""

@@ -10,7 +10,7 @@ from asyncbatch.content import TooLargeError
 from asyncbatch.records import Failure, FailureKind
 
 if TYPE_CHECKING:
-    from asyncbatch.codec.grammar import Fault
+    from asyncbatch.codec.fault import Fault
     from asyncbatch.codec.lines import BadLine
     from asyncbatch.codec.place import Place
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import resource
 import time
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from asyncbatch.content import FIRST_READ, Content, TooLargeError, open_content
+from asyncbatch.content import Content, TooLargeError, open_content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from concurrent.futures import Future, ThreadPoolExecutor
 
-    Opened = Content | OSError | TooLargeError
+    Opened = bytes | Content | OSError | TooLargeError
+    """What opening a file gives: all of it, its beginning, or why not."""
 
 READ_AHEAD_BYTES = 1024 * 1024
 """At most so much of a file is read ahead; the rest of a bigger one when its turn comes."""
@@ -55,7 +56,7 @@ class Reader:
         have gone by, so that no stretch lasts long; whatever was opened is yielded.
         """
         deadline = time.monotonic() + max_seconds
-        taken = 0
+        limit, taken = self._limit, 0
         remaining = iter(paths)
         for first in remaining:
             candidates = chain((first,), remaining)
@@ -64,11 +65,17 @@ class Reader:
                 return
             switches = _voluntary_switches()
             for path in islice(candidates, PROBE_FILES):
-                content = self._open(path, FIRST_READ)
-                yield path, content
-                taken += content.size if isinstance(content, Content) else 0
-                if taken >= max_bytes or time.monotonic() > deadline:
+                try:
+                    opened = open_content(path, limit)
+                except (OSError, TooLargeError) as error:
+                    yield path, error
+                    continue
+                yield path, opened
+                taken += size_read(opened)
+                if taken >= max_bytes:
                     return
+            if time.monotonic() > deadline:
+                return
             if self._adaptive:
                 self._slow = _voluntary_switches() - switches >= PROBE_FILES // 4
 
@@ -80,15 +87,17 @@ class Reader:
         self._stretches_until_probe = REPROBE_EVERY
         return True
 
-    def _open(self, path: str, ahead: int) -> Opened:
+    def _open_ahead(self, path: str) -> Opened:
         try:
-            return open_content(path, self._limit, ahead)
+            return open_content(path, self._limit, READ_AHEAD_BYTES)
         except (OSError, TooLargeError) as error:
             return error
 
     def _ahead(
         self, paths: Iterator[str], max_bytes: int, deadline: float
     ) -> Iterator[tuple[str, Opened]]:
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - slow storage is rare
+
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._in_flight, "asyncbatch-read")
         flying: deque[tuple[str, Future[Opened]]] = deque()
@@ -99,14 +108,21 @@ class Reader:
                 if path is None:
                     more = False
                 else:
-                    submitted = self._threads.submit(self._open, path, READ_AHEAD_BYTES)
+                    submitted = self._threads.submit(self._open_ahead, path)
                     flying.append((path, submitted))
             if flying:
                 path, future = flying.popleft()
-                content = future.result()
-                yield path, content
-                taken += content.size if isinstance(content, Content) else 0
+                opened = future.result()
+                yield path, opened
+                taken += size_read(opened)
                 more = more and taken < max_bytes and time.monotonic() <= deadline
+
+
+def size_read(opened: Opened) -> int:
+    """Return how many bytes of a file were read so far."""
+    if isinstance(opened, bytes):
+        return len(opened)
+    return opened.size if isinstance(opened, Content) else 0
 
 
 def _voluntary_switches() -> int:

@@ -123,7 +123,9 @@ class Report(Struct):
             self._keep(file, failure)
         threshold = self.slowest[-1].elapsed_ms if len(self.slowest) == SLOWEST_FILES else 0.0
         if max(part.elapsed_ms, default=0.0) > threshold:
-            slow = heapq.nlargest(SLOWEST_FILES, zip(part.elapsed_ms, range(len(part)), strict=True))
+            slow = heapq.nlargest(
+                SLOWEST_FILES, zip(part.elapsed_ms, range(len(part)), strict=True)
+            )
             named = [SlowFile(ms, found.file(place)) for ms, place in slow]
             self.slowest = heapq.nlargest(SLOWEST_FILES, [*self.slowest, *named])
 

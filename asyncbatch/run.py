@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from asyncbatch.batching import Batcher
-from asyncbatch.budget import FailureBudget
 from asyncbatch.cpus import usable_cpus
-from asyncbatch.errors import NothingMatched
+from asyncbatch.errors import NothingMatchedError
 from asyncbatch.executors.inline import ThreadEngine
 from asyncbatch.executors.lanes import BatchEnd, bounded_map
 from asyncbatch.executors.process import process_engine
 from asyncbatch.memory import measure_all
 from asyncbatch.records import STDIN, BatchPart, Failure, Part, display_path
 from asyncbatch.report import LISTED_FAILURES, Report, Tally
-from asyncbatch.sources.inputs import Inputs
 from asyncbatch.work import FileWork, FileWorkSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
+    from asyncbatch.budget import FailureBudget
     from asyncbatch.executors.lanes import Engine, Work, WorkFactory
+    from asyncbatch.sources.inputs import Inputs
 
 SMALL_FILES = 256
 SMALL_BYTES = 16 * 1024 * 1024
@@ -111,8 +111,8 @@ class Run:
     async def parts(self) -> AsyncGenerator[BatchPart, None]:
         """Yield what becomes of the files, as it happens.
 
-        Raises NothingMatched, UsageError; WorkerBug for a defect of asyncbatch. Closing the
-        generator ends all workers.
+        Raises NothingMatchedError, UsageError; WorkerBugError for a defect of asyncbatch.
+        Closing the generator ends all workers.
         """
         self._job.inputs.check()
         batcher = self._batcher
@@ -132,7 +132,7 @@ class Run:
         self.report.elapsed_s = time.perf_counter() - self._began
         self._judge(final=True)
         if not batcher.found and not self._stopped and not self._job.allow_empty:
-            raise NothingMatched(self._job.inputs.describe_empty())
+            raise NothingMatchedError(self._job.inputs.describe_empty())
 
     @asynccontextmanager
     async def _suitable_engine(self) -> AsyncIterator[Engine]:

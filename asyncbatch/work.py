@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 
 from asyncbatch.codec.compression import SUFFIXES, check_not_cut, detect
-from asyncbatch.codec.grammar import Fault
+from asyncbatch.codec.fault import Fault
 from asyncbatch.codec.judge import make_judge
 from asyncbatch.codec.lines import BadLine, judge_lines, tell_lines
 from asyncbatch.codec.place import locate
 from asyncbatch.content import CHUNK, Content
 from asyncbatch.failures import FILE_ERRORS, BadTextError, file_failure, line_failure
-from asyncbatch.reading import Reader
+from asyncbatch.reading import Reader, size_read
 from asyncbatch.records import STDIN, Part, display_path
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Generator, Iterator
 
     from asyncbatch.reading import Opened
     from asyncbatch.records import Batch
@@ -33,6 +33,7 @@ MAX_REJECTIONS = 1000
 """Bad records that one part carries: a file of nothing else still needs bounded memory."""
 
 _LINES_ENDINGS = (".jsonl", ".ndjson")
+
 
 class FileWorkSettings(Struct, frozen=True):
     """How files are read: their format, size limit in bytes, and reads in flight (None adapts)."""
@@ -56,17 +57,17 @@ class FileWork:
     def __call__(self, batch: Batch) -> Iterator[Part]:
         """Yield what became of the files, in order; it may end before the last (see the limits)."""
         judge, now = self._judge, time.perf_counter
+        names_tell = self._format == "auto"
         part = Part(batch.start)
         began = now()
-        for path, opened in self._reader.contents(
-            batch.paths, MAX_BATCH_BYTES, MAX_BATCH_SECONDS
-        ):
-            verdict: int | Fault | None = None
-            if isinstance(opened, Content) and opened.whole and not self._maybe_lines(path):
-                verdict = judge(opened.head)
-            if isinstance(verdict, int) and isinstance(opened, Content):
+        for path, opened in self._reader.contents(batch.paths, MAX_BATCH_BYTES, MAX_BATCH_SECONDS):
+            # The short way, for what nearly every file is: small, plain, one good JSON text.
+            verdict = None
+            if type(opened) is bytes and names_tell and path.endswith(".json"):
+                verdict = judge(opened)
+            if type(verdict) is int and type(opened) is bytes:
                 part.records.append(verdict)
-                part.bytes.append(opened.size)
+                part.bytes.append(len(opened))
             else:
                 part = yield from self._thoroughly(path, opened, part)
             ended = now()
@@ -91,7 +92,9 @@ class FileWork:
                     part = Part(part.start + len(part))
         except FILE_ERRORS as problem:
             error = file_failure(file, problem)
-            records = rejected = 0  # the file failed as a whole: see the contract on counts
+            # The file failed as a whole: its records count for nothing.
+            records = rejected = 0
+            part.rejections = [found for found in part.rejections if found[0] != len(part)]
         if records and rejected == records:
             error = first
         if error:
@@ -99,19 +102,19 @@ class FileWork:
         if rejected:
             part.rejected[len(part)] = rejected
         part.records.append(records)
-        part.bytes.append(opened.size if isinstance(opened, Content) else 0)
+        part.bytes.append(size_read(opened))
         return part
 
     def _verdicts(self, path: str, opened: Opened) -> Iterator[tuple[int, list[BadLine]]]:
         """Yield record counts and bad lines, stretch by stretch. Raises one of `FILE_ERRORS`."""
-        if not isinstance(opened, Content):
+        if isinstance(opened, Exception):
             raise opened
-        try:
-            if compression := detect(opened.head):
-                chunks: Iterable[bytes] = compression.chunks(opened.stream(), CHUNK)
+        with opened if isinstance(opened, Content) else Content(opened) as content:
+            if compression := detect(content.head):
+                chunks = compression.chunks(content.stream(), CHUNK)
             else:
-                check_not_cut(opened.head, path)
-                chunks = opened.chunks()
+                check_not_cut(content.head, path)
+                chunks = content.chunks()
             is_lines = self._maybe_lines(path)
             if is_lines and self._format == "auto" and path == STDIN:
                 is_lines, chunks = tell_lines(chunks, self._judge)
@@ -119,8 +122,6 @@ class FileWork:
                 yield from judge_lines(chunks, self._judge)
             else:
                 yield self._one_text(b"".join(chunks)), []
-        finally:
-            opened.close()
 
     def _one_text(self, text: bytes) -> int:
         verdict = self._judge(text)
@@ -129,10 +130,10 @@ class FileWork:
         return verdict
 
     def _maybe_lines(self, path: str) -> bool:
-        """Whether `path` holds JSON Lines (standard input: may hold); quick to say no."""
+        """Whether `path` holds JSON Lines (standard input: may hold)."""
         if self._format != "auto":
             return self._format == "jsonl"
-        return not path.endswith(".json") and (path == STDIN or _named_lines(path))
+        return path == STDIN or _named_lines(path)
 
 
 def _named_lines(path: str) -> bool:

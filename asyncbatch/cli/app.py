@@ -19,7 +19,7 @@ app = typer.Typer(
 )
 
 
-def _print_version(asked: bool) -> None:  # noqa: FBT001 - the form of a typer callback
+def _print_version(asked: bool) -> None:
     if asked:
         typer.echo(f"asyncbatch {__version__}")
         raise typer.Exit
@@ -28,7 +28,7 @@ def _print_version(asked: bool) -> None:  # noqa: FBT001 - the form of a typer c
 @app.callback()
 def asyncbatch(
     *,
-    version: Annotated[  # noqa: ARG001 - its callback does the work
+    version: Annotated[
         bool,
         typer.Option(
             "--version", callback=_print_version, is_eager=True, help="Show the version and exit."

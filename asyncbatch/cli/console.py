@@ -50,9 +50,7 @@ def _display(snapshot: Snapshot) -> RenderableType:
     done = f"{tally.files:,} of {total:,}" if total else f"{tally.files:,} of {snapshot.found:,}+"
     head = Table.grid(padding=(0, 1))
     head.add_row(
-        ProgressBar(
-            total or 1, tally.files if total else 0, width=_BAR_WIDTH, pulse=total is None
-        ),
+        ProgressBar(total or 1, tally.files if total else 0, width=_BAR_WIDTH, pulse=total is None),
         Text(f"{tally.files / total:.0%}" if total else "searching", style="bold"),
         Text(f"{done} files"),
         Text(f"{snapshot.batches:,} batches, {snapshot.in_flight} in flight", style="dim"),

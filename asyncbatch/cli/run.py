@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -11,7 +10,12 @@ import typer
 from asyncbatch.cli.words import parse_size
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from asyncbatch.budget import FailureBudget
+    from asyncbatch.cli.output import Output
+    from asyncbatch.executors.lanes import Work
+    from asyncbatch.work import FileWorkSettings
 
 INPUT, CONTROL, FAILURES, OUTPUT = "Input", "Control", "Failures", "Output"
 EPILOG = (
@@ -62,7 +66,10 @@ def run_files(
     exclude: Annotated[
         list[str] | None,
         _option(
-            INPUT, "--exclude", metavar="GLOB", help="Leave these files and folders out; repeatable."
+            INPUT,
+            "--exclude",
+            metavar="GLOB",
+            help="Leave out what fits, files and folders; repeatable.",
         ),
     ] = None,
     files_from: Annotated[
@@ -77,7 +84,10 @@ def run_files(
     null: Annotated[
         bool,
         _option(
-            INPUT, "--null", "-0", help="The list's paths end with NUL, as find -print0 writes them."
+            INPUT,
+            "--null",
+            "-0",
+            help="The list's paths end with NUL, as from find -print0.",
         ),
     ] = False,
     hidden: Annotated[
@@ -224,9 +234,8 @@ def run_files(
     """Process JSON files in bounded, concurrent batches; say what failed, where and why."""
     # Only now what the work needs: --help stays quick.
     from asyncbatch.cli.output import Output  # noqa: PLC0415
-    from asyncbatch.cli.plan import PlanOutput  # noqa: PLC0415
     from asyncbatch.cli.session import Session  # noqa: PLC0415
-    from asyncbatch.plan import PlanWork  # noqa: PLC0415
+    from asyncbatch.report import LISTED_FAILURES  # noqa: PLC0415
     from asyncbatch.run import Job, Run  # noqa: PLC0415
     from asyncbatch.sources.inputs import Inputs  # noqa: PLC0415
     from asyncbatch.sources.patterns import DEFAULT_PATTERNS  # noqa: PLC0415
@@ -246,20 +255,25 @@ def run_files(
         _budget(max_failures, fail_fast=fail_fast),
         allow_empty,
     )
-    make_output = partial(PlanOutput if dry_run else Output, output, quiet=quiet, verbose=verbose)
+    make_output, work = (Output, FileWork) if not dry_run else _planning()
     session = Session(
-        Run(
-            job,
-            work=PlanWork if dry_run else FileWork,
-            failure_limit=max(1000, show_failures),
+        Run(job, work=work, failure_limit=max(LISTED_FAILURES, show_failures)),
+        make_output(
+            output, quiet=quiet, verbose=verbose, progress=progress, show_failures=show_failures
         ),
-        make_output(progress=progress, show_failures=show_failures),
         command="run",
         budget=job.budget,
         report_file=report,
         grace=grace,
     )
     raise typer.Exit(session.carry_out())
+
+
+def _planning() -> tuple[type[Output], Callable[[FileWorkSettings], Work]]:
+    from asyncbatch.cli.plan import PlanOutput  # noqa: PLC0415 - see above
+    from asyncbatch.plan import PlanWork  # noqa: PLC0415
+
+    return PlanOutput, PlanWork
 
 
 def _budget(max_failures: str | None, *, fail_fast: bool) -> FailureBudget | None:

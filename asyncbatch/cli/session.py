@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, NoReturn
@@ -13,7 +12,8 @@ import aiofiles
 import aiofiles.os
 
 from asyncbatch.cli import exit_codes
-from asyncbatch.errors import UsageError, WorkerBug
+from asyncbatch.errors import UsageError, WorkerBugError
+from asyncbatch.executors.wire import STOP_SIGNALS
 from asyncbatch.machine import encode, report_object
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from asyncbatch.cli.output import Output
     from asyncbatch.run import Run
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SNAPSHOT_SECONDS = 0.25
 _LAST_WORDS_SECONDS = 2.0
 
@@ -58,7 +57,7 @@ class Session:
             return asyncio.run(self._session())
         except UsageError as error:
             return self._fail(str(error), exit_codes.USAGE)
-        except WorkerBug as error:
+        except WorkerBugError as error:
             return self._fail(f"a defect of asyncbatch, please report it:\n{error}")
         except OSError as error:
             return self._fail(f"cannot write the results: {error}")
@@ -87,7 +86,9 @@ class Session:
         self._run.snapshot()
         if self._signal is None:
             return await self._conclude(exit_codes.of_report(self._run.report, self._budget))
-        code = exit_codes.of_signal(self._signal)
+        return await self._conclude_interrupted(exit_codes.of_signal(self._signal))
+
+    async def _conclude_interrupted(self, code: int) -> NoReturn:
         with suppress(TimeoutError):  # whoever should read it does not
             await asyncio.wait_for(self._conclude(code), _LAST_WORDS_SECONDS)
         self._leave(code)
@@ -139,7 +140,7 @@ def _check_target(path: str) -> None:
 
 async def _write_whole(path: str, data: bytes) -> None:
     """Write a file so that it is there whole or not at all; a device or pipe just gets it."""
-    special = os.path.exists(path) and not os.path.isfile(path)
+    special = await aiofiles.os.path.exists(path) and not await aiofiles.os.path.isfile(path)
     target = path if special else f"{path}.{os.getpid()}.tmp"
     async with aiofiles.open(target, "wb") as stream:
         await stream.write(data)

@@ -37,11 +37,8 @@ def rows(report: Report) -> Iterator[tuple[str, str]]:
     split = ", ".join(f"{number:,} {word}" for word, number in parts.items() if number)
     yield "records", f"{tally.read:,} read" + (f": {split}" if split else "")
     yield "size", size(tally.bytes)
-    yield (
-        "rate",
-        f"{tally.files / seconds:,.0f} files/s, {tally.read / seconds:,.0f} records/s, "
-        f"{size(tally.bytes / seconds)}/s",
-    )
+    rates = f"{tally.files / seconds:,.0f} files/s, {tally.read / seconds:,.0f} records/s"
+    yield "rate", f"{rates}, {size(tally.bytes / seconds)}/s"
     yield "memory", f"{size(report.peak_memory_bytes)} at the peak, all processes"
     for number, slow in enumerate(report.slowest):
         yield "" if number else "slowest", f"{slow.elapsed_ms:,.1f} ms  {printable(slow.file)}"

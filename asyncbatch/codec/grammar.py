@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Literal, NamedTuple, NoReturn
+from typing import NoReturn
 
+from asyncbatch.codec.fault import Fault, FaultKind
 from asyncbatch.codec.place import BOM
 
 MAX_DEPTH = 1024
 """Nesting above this is refused; the same limit as simdjson's default."""
 MAX_INTEGER_DIGITS = 4300
 """Longer integers are refused; the limit of Python's own int() (CVE-2020-10735)."""
-
-FaultKind = Literal["invalid_json", "encoding", "too_deep", "empty"]
 
 # Possessive quantifiers (++, *+): these never backtrack, whatever the input.
 _SPACE = re.compile(rb"[ \t\n\r]*+")
@@ -28,14 +27,6 @@ _DIGITS = re.compile(rb"[0-9]*+")
 _LITERALS = {b"t": b"true", b"f": b"false", b"n": b"null"}
 _FOREIGN = re.compile(rb"NaN|-?Infinity|[A-Za-z_]+")
 _ENCODED_WIDE = (b"\xff\xfe", b"\xfe\xff")
-
-
-class Fault(NamedTuple):
-    """The first thing wrong with a text, and the byte where it is wrong."""
-
-    kind: FaultKind
-    byte: int
-    message: str
 
 
 class _Stop(Exception):  # noqa: N818 - carries the verdict out of the scan; not an error of ours
@@ -188,7 +179,7 @@ class _Scan:
         raise _Stop(self.at, f"\\ before {_name(found)} is no JSON escape")
 
     def _surrogates(self, start: int, end: int) -> None:
-        """Refuse a \\u escape of half a surrogate pair: no UTF-8 text can hold it."""
+        """Refuse an escape that is half of a surrogate pair: no UTF-8 text can hold it."""
         if self.text.find(b"\\u", start, end) < 0:
             return
         high_at = high_end = -1

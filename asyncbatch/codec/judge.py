@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.codec.grammar import Fault, examine
 from asyncbatch.codec.place import BOM
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from asyncbatch.codec.fault import Fault
 
     Count = Callable[[bytes], int]
     Judge = Callable[[bytes], int | Fault]
@@ -65,4 +66,6 @@ def _second_opinion(text: bytes) -> int | Fault:
     try:
         return _orjson_count()(text)
     except (ValueError, RecursionError):
+        from asyncbatch.codec.grammar import examine  # noqa: PLC0415 - only bad files need it
+
         return examine(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
-from asyncbatch.codec.grammar import Fault
+from asyncbatch.codec.fault import Fault
 from asyncbatch.codec.place import BOM, Place, locate
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.errors import WorkerBug
+from asyncbatch.errors import WorkerBugError
 from asyncbatch.executors.lanes import WorkerLostError
-from asyncbatch.executors.worker import LENGTH_BYTES, STOP_SIGNALS, frame
+from asyncbatch.executors.wire import LENGTH_BYTES, STOP_SIGNALS, frame
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -82,7 +82,7 @@ class WorkerProcess:
         return self.generation
 
     async def receive(self) -> Part | None:
-        """Return the next part, None at the end of a batch. Raises WorkerLostError, WorkerBug."""
+        """Return the next part, None at a batch's end. Raises WorkerLostError, WorkerBugError."""
         try:
             header = await self._reader.readexactly(LENGTH_BYTES)
             body = await self._reader.readexactly(int.from_bytes(header))
@@ -90,7 +90,7 @@ class WorkerProcess:
             raise WorkerLostError(self.kill()) from None
         message: Any = pickle.loads(body)  # noqa: S301 - our own process
         if isinstance(message, str):
-            raise WorkerBug(message)
+            raise WorkerBugError(message)
         part: Part | None = message
         return part
 

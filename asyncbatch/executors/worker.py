@@ -1,8 +1,4 @@
-"""The program of a worker process: batches in, parts out, over one socket.
-
-Both sides speak pickles behind a length of four bytes. First comes the work factory; then,
-for each batch, come its parts and None at its end, or the text of a traceback.
-"""
+"""The program of a worker process: batches in, parts out, over one socket."""
 
 from __future__ import annotations
 
@@ -12,22 +8,14 @@ import pickle
 import signal
 import socket
 import sys
-import traceback
 from typing import TYPE_CHECKING, Any, BinaryIO
+
+from asyncbatch.executors.wire import LENGTH_BYTES, STOP_SIGNALS, frame
 
 if TYPE_CHECKING:
     from asyncbatch.executors.lanes import Work
 
-LENGTH_BYTES = 4
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""A terminal or a supervisor sends these to workers too, but the main process decides."""
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
-
-
-def frame(message: object) -> bytes:
-    """Return `message` as it crosses the socket."""
-    body = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-    return len(body).to_bytes(LENGTH_BYTES) + body
 
 
 def main(descriptor: int) -> None:
@@ -53,6 +41,8 @@ def _serve(work: Work, requests: BinaryIO, replies: socket.socket) -> None:
         except BrokenPipeError:
             return
         except Exception:  # noqa: BLE001 - crosses to the main process, which raises it
+            import traceback  # noqa: PLC0415 - hopefully never needed
+
             replies.sendall(frame(traceback.format_exc()))
 
 

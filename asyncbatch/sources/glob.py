@@ -44,10 +44,10 @@ def _expand(base: str, parts: Sequence[str], *, hidden: bool) -> Iterator[str]:
     any_depth = head == "**"
     if any_depth and rest:
         yield from _expand(base, rest, hidden=hidden)
-    fits = Patterns([head])
+    fits = Patterns([head]).fit
     for name, is_folder, is_link in _sorted_entries(base or "."):
         visible = hidden or name[0] != "." or head[0] == "."
-        if not visible or not (any_depth or fits.fit(name, name)):
+        if not visible or not (any_depth or fits(name, "")):
             continue
         if any_depth and is_folder and not is_link:
             yield from _expand(f"{base}{name}/", parts, hidden=hidden)

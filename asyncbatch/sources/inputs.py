@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 CHUNK_PATHS = 1024
 CHUNK_SECONDS = 0.05
 """A chunk of paths is handed on when it has so many, or after so long."""
+_LOOK_AT_CLOCK_EVERY = 32
 
 
 class Inputs(Struct, frozen=True):
@@ -60,7 +61,7 @@ class Inputs(Struct, frozen=True):
         )
 
     def find(self) -> Iterator[str]:
-        """Yield the paths, each once: as given, then sorted within each folder, depth first.
+        """Return the paths, each once: as given, then sorted within each folder, depth first.
 
         A path that is in two arguments comes with the first. (Only for arguments inside others
         does that need memory: the names of what they hold. A list is taken as it is.)
@@ -72,7 +73,7 @@ class Inputs(Struct, frozen=True):
             listed = _listed(self.files_from, null=self.null)
             found = chain(found, chain.from_iterable(_of_path(path, wanted) for path in listed))
             contested = {"/"} if self.paths else set()
-        yield from islice(_each_once(found, contested) if contested else found, self.limit)
+        return islice(_each_once(found, contested) if contested else found, self.limit)
 
     async def chunks(self) -> AsyncIterator[list[str]]:
         """Yield `find()` in chunks, found in a thread while earlier ones are worked on."""
@@ -82,10 +83,10 @@ class Inputs(Struct, frozen=True):
 
 
 def _take(paths: Iterator[str]) -> list[str]:
-    chunk = []
+    chunk: list[str] = []
     deadline = time.monotonic() + CHUNK_SECONDS
-    for path in paths:
-        chunk.append(path)
+    while more := list(islice(paths, _LOOK_AT_CLOCK_EVERY)):
+        chunk += more
         if len(chunk) >= CHUNK_PATHS or time.monotonic() > deadline:
             break
     return chunk
@@ -105,7 +106,7 @@ def _of_path(path: str, wanted: Filter) -> Iterator[str]:
         yield path
     elif os.path.isdir(path):
         yield from walk(path, wanted)
-    elif not wanted.excludes(os.path.basename(path), path):
+    elif not wanted.excludes(os.path.basename(path), os.path.join(os.path.dirname(path), "")):
         yield path
 
 

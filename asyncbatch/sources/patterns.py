@@ -27,34 +27,30 @@ def has_magic(text: str) -> bool:
 
 
 class Patterns:
-    """A set of patterns that says whether any of them fits."""
+    """A set of patterns; `fit(name, below)` says whether one fits a name in a folder.
+
+    `below` is that folder's path below the argument: empty, or ending in `/`.
+    """
 
     def __init__(self, patterns: Sequence[str]) -> None:
-        names = [pattern for pattern in patterns if "/" not in pattern]
-        self._fits_name = _name_matcher(names)
+        fits_name = _name_matcher([pattern for pattern in patterns if "/" not in pattern])
         paths = [_path_regex(pattern) for pattern in patterns if "/" in pattern]
-        self._path = re.compile("|".join(paths)) if paths else None
+        fits_path = re.compile("|".join(paths)).fullmatch
 
-    @property
-    def by_path(self) -> bool:
-        """Whether any pattern wants the path, not the name alone."""
-        return self._path is not None
+        def fit_either(name: str, below: str) -> bool:
+            return fits_name(name, below) or fits_path(below + name) is not None
 
-    def fit(self, name: str, below: str) -> bool:
-        """Whether a pattern fits `name`, or `below`, the path below the argument."""
-        if self._fits_name(name):
-            return True
-        return self._path is not None and self._path.fullmatch(below) is not None
+        self.fit: Callable[[str, str], bool] = fit_either if paths else fits_name
 
 
-def _name_matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
-    """Return the quickest test there is; most patterns only ask for an ending."""
+def _name_matcher(patterns: Sequence[str]) -> Callable[[str, str], bool]:
+    """Return the quickest test of a name that there is; most patterns only ask for an ending."""
     endings = tuple(p[1:] for p in patterns if p[:1] == "*" and not has_magic(p[1:]))
     others = [p for p in patterns if p[:1] != "*" or has_magic(p[1:])]
     if not others:
-        return lambda name: name.endswith(endings)
+        return lambda name, _: name.endswith(endings)
     fits = re.compile("|".join(map(fnmatch.translate, others))).match
-    return lambda name: name.endswith(endings) or fits(name) is not None
+    return lambda name, _: name.endswith(endings) or fits(name) is not None
 
 
 def _path_regex(pattern: str) -> str:

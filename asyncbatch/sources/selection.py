@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from msgspec import Struct
 
 from asyncbatch.sources.patterns import DEFAULT_PATTERNS, Patterns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Selection(Struct, frozen=True):
@@ -17,24 +22,30 @@ class Selection(Struct, frozen=True):
 
 
 class Filter:
-    """A `Selection`, compiled."""
+    """A `Selection`, compiled. `below` is the path of a name's folder below the argument."""
 
     def __init__(self, selection: Selection) -> None:
         self.follow_symlinks = selection.follow_symlinks
-        self._wanted = Patterns(selection.patterns)
-        self._excluded = Patterns(selection.exclude) if selection.exclude else None
         self.hidden = selection.hidden
+        wants = Patterns(selection.patterns).fit
+        self._excludes = Patterns(selection.exclude).fit if selection.exclude else None
 
-    def takes_file(self, name: str, below: str) -> bool:
-        """Whether a file found at `below` its argument is wanted."""
-        return self._wanted.fit(name, below) and self.enters(name, below)
+        def takes_visible(name: str, below: str) -> bool:
+            return name[0] != "." and wants(name, below)
+
+        def takes(name: str, below: str) -> bool:
+            return wants(name, below) and self.enters(name, below)
+
+        quick = not selection.exclude and not selection.hidden
+        self.takes_file: Callable[[str, str], bool] = takes_visible if quick else takes
+        """Whether a file that was found is wanted; asked for every file, so kept quick."""
 
     def enters(self, name: str, below: str) -> bool:
-        """Whether a folder found at `below` its argument is to be looked into."""
+        """Whether a folder that was found is to be looked into."""
         if name[0] == "." and not self.hidden:
             return False
-        return not self.excludes(name, below)
+        return self._excludes is None or not self._excludes(name, below)
 
     def excludes(self, name: str, below: str) -> bool:
         """Whether the user said to leave this out, however it was named."""
-        return self._excluded is not None and self._excluded.fit(name, below)
+        return self._excludes is not None and self._excludes(name, below)

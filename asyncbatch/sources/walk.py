@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def walk(root: str, wanted: Filter) -> Iterator[str]:
     name; only symbolic links need a closer look. A folder that cannot be listed is itself
     yielded: opening it will say why. A link back to a folder above is not followed.
     """
+    takes_file = wanted.takes_file
     levels: list[_Level] = []
     to_list: tuple[str, str] | None = (root, "")
     while to_list or levels:
@@ -42,12 +44,14 @@ def walk(root: str, wanted: Filter) -> Iterator[str]:
             continue
         entries, below, _ = levels[-1]
         for entry in entries:
-            where = below + entry.name
-            if _is_folder(entry, linked=wanted.follow_symlinks):
-                if wanted.enters(entry.name, where):
-                    to_list = entry.path, where + "/"
+            if entry.is_file(follow_symlinks=False):
+                if takes_file(entry.name, below):
+                    yield entry.path
+            elif _is_folder(entry, linked=wanted.follow_symlinks):
+                if wanted.enters(entry.name, below):
+                    to_list = entry.path, f"{below}{entry.name}/"
                     break
-            elif _is_file(entry) and wanted.takes_file(entry.name, where):
+            elif entry.is_symlink() and _is_file(entry) and takes_file(entry.name, below):
                 yield entry.path
         else:
             levels.pop()
@@ -59,7 +63,7 @@ def _list(path: str, below: str, *, identify: bool) -> _Level:
         status = os.stat(path)
         identity = status.st_dev, status.st_ino
     with os.scandir(path) as entries:
-        found = sorted(entries, key=lambda entry: entry.name)
+        found = sorted(entries, key=attrgetter("name"))
     return _Level(iter(found), below, identity)
 
 
@@ -71,9 +75,7 @@ def _is_folder(entry: os.DirEntry[str], *, linked: bool) -> bool:
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
-    """Whether to read it: no pipe, no device, no linked folder; a dead link will fail."""
-    if not entry.is_symlink():
-        return entry.is_file(follow_symlinks=False)
+    """Whether to read what a link leads to: no pipe, no device, no folder; a dead one fails."""
     try:
         return entry.is_file() or not os.path.exists(entry.path)
     except OSError:
