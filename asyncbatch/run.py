@@ -155,7 +155,7 @@ class Run:
     def _end(self, end: BatchEnd) -> BatchPart | None:
         """Settle a batch; return a part of our own where a file has cost its worker's life."""
         batch = end.batch
-        done = self._done.pop(batch.start)
+        done = self._done.pop(batch.start, 0)
         self._batches += 1
         crashed = None
         if end.lost is not None and len(batch.paths) - done == 1:

@@ -46,11 +46,12 @@ def examine(text: bytes) -> int | Fault:
     except UnicodeDecodeError as error:
         end, encoding = error.start, _encoding_fault(text, error)
     try:
-        return _Scan(text[:end]).document()
+        count = _Scan(text[:end]).document()
     except _Stop as stop:
-        if encoding is not None and stop.fault.byte >= end:
-            return encoding
-        return stop.fault
+        if stop.fault.byte < end or encoding is None:
+            return stop.fault
+        return encoding
+    return encoding or count
 
 
 def _encoding_fault(text: bytes, error: UnicodeDecodeError) -> Fault:

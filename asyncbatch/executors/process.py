@@ -1,4 +1,4 @@
-"""The engine for large jobs: worker processes, each behind a socket.
+"""The engine for large jobs: worker processes, each behind a pair of sockets.
 
 Workers are started as new programs, not forked: the caller may have threads, and a worker
 imports only what it needs. A worker that dies loses its current batch and nothing else.
@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import deque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ _PROGRAM = """\
 import sys
 sys.path[:] = {path!r}
 from asyncbatch.executors.worker import main
-main({descriptor})
+main{descriptors!r}
 """
 _STDERR = 2
 _EXIT_SECONDS = 5.0
@@ -37,18 +38,20 @@ _EXIT_SECONDS = 5.0
 
 
 class WorkerProcess:
-    """A worker, started again whenever it is found dead. Several lanes may share it."""
+    """A lane into a worker, which is started again whenever it is found dead.
+
+    Several batches may be sent to it at a time; they wait in its socket for their turn.
+    """
 
     def __init__(self, make_work: WorkFactory, *, reads_stdin: bool) -> None:
-        self.turn = asyncio.Lock()
-        """Held by the lane whose batch the worker is at; lanes queue up in order of sending."""
-        self.generation = 0
-        """Counts the starts: what was sent to an earlier one is gone."""
+        self._turn = asyncio.Lock()
+        self._queue: deque[Batch] = deque()  # in the order of turns; sent while there is a process
         self._hello = frame(make_work)
         self._stdin = None if reads_stdin else subprocess.DEVNULL
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter
+        self._closing: asyncio.StreamWriter
 
     @property
     def pid(self) -> int | None:
@@ -57,31 +60,52 @@ class WorkerProcess:
 
     async def start(self) -> None:
         """Start the process, in place of one that died."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            program = _PROGRAM.format(path=sys.path, descriptor=theirs.fileno())
-            # Blocked signals stay so across exec: no stop signal can hit a worker that
-            # has not yet got round to ignoring it.
-            mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-            try:
-                self._process = subprocess.Popen(  # noqa: ASYNC220, S603 - a few ms; our own program
-                    [sys.executable, "-c", program],
-                    stdin=self._stdin,
-                    stdout=_STDERR,  # what user code prints must not mix with results
-                    pass_fds=[theirs.fileno()],
-                )
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        self._reader, self._writer = await asyncio.open_connection(sock=ours)
+        # Two sockets, since an error of writing to a dead worker would end the reading of
+        # what it had still to say.
+        requests, replies = socket.socketpair(), socket.socketpair()
+        with requests[1], replies[1]:
+            process = self._spawn(requests[1].fileno(), replies[1].fileno())
+        try:
+            _, self._writer = await asyncio.open_connection(sock=requests[0])
+            self._reader, self._closing = await asyncio.open_connection(sock=replies[0])
+        except BaseException:
+            process.kill()
+            raise
         self._writer.write(self._hello)
-        self.generation += 1
+        for batch in self._queue:  # those that were sent to one that died
+            self._writer.write(frame(batch))
+        self._process = process
 
-    def send(self, batch: Batch) -> int:
-        """Send a batch; return the generation that it went to."""
-        self._writer.write(frame(batch))
-        return self.generation
+    def _spawn(self, *descriptors: int) -> subprocess.Popen[bytes]:
+        program = _PROGRAM.format(path=sys.path, descriptors=descriptors)
+        # Blocked signals stay so across exec: no stop signal can hit a worker that has not
+        # yet got round to ignoring it.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            return subprocess.Popen(  # noqa: S603 - our own program
+                [sys.executable, "-c", program],
+                stdin=self._stdin,
+                stdout=_STDERR,  # what user code prints must not mix with results
+                pass_fds=descriptors,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
-    async def receive(self) -> Part | None:
+    async def run(self, batch: Batch) -> AsyncIterator[Part]:
+        """Yield what becomes of `batch`, when those sent before it are done; see `Lane.run`."""
+        self._queue.append(batch)
+        if self._process is not None:
+            self._writer.write(frame(batch))
+        try:
+            async with self._turn:
+                if self._process is None:
+                    await self.start()
+                while (part := await self._receive()) is not None:
+                    yield part
+        finally:
+            self._queue.remove(batch)
+
+    async def _receive(self) -> Part | None:
         """Return the next part, None at a batch's end. Raises WorkerLostError, WorkerBugError."""
         try:
             header = await self._reader.readexactly(LENGTH_BYTES)
@@ -100,6 +124,7 @@ class WorkerProcess:
             return "is not running"
         process, self._process = self._process, None
         self._writer.close()
+        self._closing.close()
         exited = process.poll()
         if exited is None:
             process.kill()
@@ -108,35 +133,12 @@ class WorkerProcess:
         return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
 
 
-class ProcessLane:
-    """Runs batches in a worker process; a batch waits in the worker's socket for its turn."""
-
-    def __init__(self, worker: WorkerProcess) -> None:
-        self._worker = worker
-
-    async def run(self, batch: Batch) -> AsyncIterator[Part]:
-        """Yield what becomes of `batch`; see `Lane.run`."""
-        worker = self._worker
-        if worker.pid is None:
-            await worker.start()
-        generation = worker.send(batch)
-        async with worker.turn:
-            if worker.pid is None:
-                await worker.start()
-            if generation != worker.generation:
-                worker.send(batch)
-            while (part := await worker.receive()) is not None:
-                yield part
-
-
 class ProcessEngine:
-    """Worker processes, and lanes spread evenly over them."""
+    """Worker processes; each is a lane, several times over if there are more lanes."""
 
     def __init__(self, workers: Sequence[WorkerProcess], count: int) -> None:
         self._workers = workers
-        self.lanes: Sequence[Lane] = [
-            ProcessLane(workers[number % len(workers)]) for number in range(count)
-        ]
+        self.lanes: Sequence[Lane] = [workers[number % len(workers)] for number in range(count)]
 
     @property
     def pids(self) -> Sequence[int]:

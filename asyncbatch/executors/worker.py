@@ -1,4 +1,4 @@
-"""The program of a worker process: batches in, parts out, over one socket."""
+"""The program of a worker process: batches in, parts out."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ if TYPE_CHECKING:
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 
-def main(descriptor: int) -> None:
-    """Serve batches from the socket `descriptor` until the main process closes it or dies."""
+def main(requests_descriptor: int, replies_descriptor: int) -> None:
+    """Serve batches until the main process closes its end of the requests, or dies."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     _die_with_parent()
-    with socket.socket(fileno=descriptor) as connection, connection.makefile("rb") as requests:
+    replies = socket.socket(fileno=replies_descriptor)
+    with os.fdopen(requests_descriptor, "rb") as requests:
         make_work = _receive(requests)
         if make_work is not None:
-            _serve(make_work(), requests, connection)
+            _serve(make_work(), requests, replies)
     sys.stdout.flush()
     os._exit(0)  # nothing is left to tidy up, and the main process waits
 

@@ -1,0 +1,49 @@
+# Everything a developer or a newcomer runs; CI runs `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+SOUND := sample_data/users sample_data/orders sample_data/events sample_data/archives
+
+.PHONY: demo test lint types bench clean
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+
+.venv/.installed: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/.tested: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+demo: .venv/.installed  ## install, and run the main job on sample_data
+	@echo '$$ asyncbatch run $(SOUND)'
+	@$(BIN)/asyncbatch run $(SOUND)
+	@echo
+	@echo '$$ asyncbatch run sample_data'
+	@$(BIN)/asyncbatch run sample_data; status=$$?; echo; \
+	echo "Exit status $$status: 0 means that every file succeeded, 1 that it ran and some failed"; \
+	echo "(here those in sample_data/broken; each is named above with its place and reason)."; \
+	test $$status -eq 1
+
+test: lint types  ## lint, types and tests
+	$(BIN)/python -m pytest
+
+lint: .venv/.tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.tested
+	$(BIN)/mypy
+
+bench: .venv/.installed benchmarks/.venv/.installed  ## ours and the peers, side by side
+	benchmarks/.venv/bin/python -m benchmarks.run
+
+benchmarks/.venv/.installed: benchmarks/requirements.txt
+	$(PYTHON) -m venv benchmarks/.venv
+	benchmarks/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+clean:
+	rm -rf .venv benchmarks/.venv benchmarks/.data build dist

@@ -1,0 +1,1 @@
+"""Benchmarks: asyncbatch and its peers at the same job, side by side."""

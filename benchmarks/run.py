@@ -1,0 +1,84 @@
+"""The benchmark's command: `python -m benchmarks.run`, from the repository's root."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+
+from benchmarks.contenders import CPUS
+from benchmarks.measure import CommandError
+from benchmarks.sections.comparison import compare_mixed, compare_tiny
+from benchmarks.sections.responsiveness import watch_loop
+from benchmarks.sections.startup import start
+from benchmarks.sections.storage import open_slowly, read_cold
+from benchmarks.setting import Setting
+
+SECTIONS = {
+    "mixed": ("Many sizes", compare_mixed),
+    "tiny": ("Many tiny files", compare_tiny),
+    "cold": ("Caches dropped", read_cold),
+    "delay": ("Slow opens", open_slowly),
+    "startup": ("Start-up", start),
+    "loop": ("Responsiveness", watch_loop),
+}
+ROUNDS, QUICK_ROUNDS = 5, 2
+EXECUTABLE = os.path.join(os.path.dirname(__file__), "..", ".venv", "bin", "asyncbatch")
+
+
+def main() -> int:
+    """Carry out the sections asked for; fail if a command does, or does another job."""
+    options = _options()
+    rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
+    setting = Setting(options.asyncbatch, rounds, quick=options.quick)
+    try:
+        _describe(setting)
+        for name in options.only or SECTIONS:
+            title, section = SECTIONS[name]
+            print(f"== {title} ({name}) ==", flush=True)
+            section(setting)
+    except CommandError as error:
+        print(f"benchmark failed: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
+    parser.add_argument("--rounds", type=int, help=f"rounds of each section (default: {ROUNDS})")
+    parser.add_argument("--quick", action="store_true", help="small corpora and 2 rounds: a trial")
+    parser.add_argument(
+        "--only", nargs="+", choices=SECTIONS, metavar="SECTION", help="%(choices)s"
+    )
+    parser.add_argument("--asyncbatch", default=EXECUTABLE, help="the executable to measure")
+    return parser.parse_args()
+
+
+def _describe(setting: Setting) -> None:
+    """Print what the numbers depend on."""
+    tools = [
+        _first_line(setting.asyncbatch, "--version"),
+        *(f"{package} {version(package)}" for package in ("duckdb", "aiofiles", "pysimdjson")),
+        *(_first_line(tool, "--version") for tool in ("jq", "strace") if shutil.which(tool)),
+    ]
+    print(f"{CPUS} CPUs, {platform.system()} {platform.release()}, Python {sys.version.split()[0]}")
+    print(", ".join(tools))
+    if setting.quick:
+        print("--quick: a trial of the benchmark; corpora this small are mostly start-up")
+    print(flush=True)
+
+
+def _first_line(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise CommandError(f"{command[0]}: {error}") from None
+    return done.stdout.partition("\n")[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The benchmark's parts: each is a function that takes the setting and prints its table."""

@@ -1,0 +1,80 @@
+"""Storage that answers slowly: caches dropped, and a delay in every open."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from statistics import median
+from typing import TYPE_CHECKING
+
+from benchmarks.contenders import peer
+from benchmarks.goals import Goal
+from benchmarks.measure import CommandError, interleave, measure
+from benchmarks.tables import print_table
+
+if TYPE_CHECKING:
+    from benchmarks.setting import Setting
+
+DROP_CACHES = "/proc/sys/vm/drop_caches"
+COLD_GOAL = Goal("<=", 1.4, "x")
+DELAY_MICROSECONDS = 5000
+DELAYED_FOLDERS = 30
+DELAYED_GOAL = Goal(">=", 5000, " files/s")
+STRACE = (
+    *("strace", "-f", "--seccomp-bpf", "-o", os.devnull, "-e", "trace=openat"),
+    *("-e", f"inject=openat:delay_enter={DELAY_MICROSECONDS}"),
+)
+
+
+def read_cold(setting: Setting) -> None:
+    """Compare with merely reading the mixed corpus, each time from the storage itself."""
+    if not os.access(DROP_CACHES, os.W_OK):
+        print(f"left out: {DROP_CACHES} is not writable (it takes root)\n")
+        return
+    corpus = setting.mixed
+    commands = {
+        "32 threads, only reading": [sys.executable, peer("read_threads.py"), corpus.folder],
+        "asyncbatch run": [setting.asyncbatch, "run", corpus.folder],
+    }
+    times = interleave(commands, setting.rounds, before=_drop_caches)
+    floor = median(times["32 threads, only reading"])
+    print(f"{corpus}; {setting.rounds} rounds, caches dropped before each")
+    rows = []
+    for name, taken in times.items():
+        seconds = median(taken)
+        goal = COLD_GOAL.cells(seconds / floor) if name.startswith("asyncbatch") else ("", "")
+        spread = f"{min(taken):.2f}-{max(taken):.2f}"
+        rows.append([name, f"{seconds:.2f}", spread, f"{seconds / floor:.2f}x", *goal])
+    print_table(("", "median s", "range s", "/reading", "goal", ""), rows)
+
+
+def open_slowly(setting: Setting) -> None:
+    """Delay every open by 5 ms; what one file takes so is start-up, and subtracted."""
+    if shutil.which("strace") is None:
+        print("left out: strace is not installed\n")
+        return
+    corpus = setting.tiny
+    folders = corpus.subfolders()[:DELAYED_FOLDERS]
+    files = sum(len(os.listdir(folder)) for folder in folders)
+    run = (*STRACE, setting.asyncbatch, "run")
+    one_file, all_files = (*run, *corpus.some_files(1)), (*run, *folders)
+    try:
+        measure((*STRACE, "true"))
+    except CommandError as error:
+        print(f"left out: strace does not work here: {error}\n")
+        return
+    times = interleave({"one": one_file, "all": all_files}, 1 if setting.quick else 3)
+    start, whole = median(times["one"]), median(times["all"])
+    rate = files / (whole - start)
+    delay = DELAY_MICROSECONDS / 1000
+    print(f"{files:,} tiny files, {delay:g} ms in every open (one at a time: {1000 / delay:g}/s)")
+    row = ["asyncbatch run", f"{whole:.2f}", f"{start:.2f}", f"{rate:,.0f}"]
+    header = ("", "median s", "one file s", "files/s", "goal", "")
+    print_table(header, [[*row, *DELAYED_GOAL.cells(rate)]])
+
+
+def _drop_caches() -> None:
+    os.sync()
+    with open(DROP_CACHES, "w", encoding="ascii") as stream:
+        stream.write("3\n")

@@ -1,0 +1,89 @@
+"""What many tests need: the command as a process, and folders of files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SAMPLE_DATA = ROOT / "sample_data"
+COMMAND = (sys.executable, "-m", "asyncbatch")
+
+
+class Outcome(NamedTuple):
+    """What a finished command left behind."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The one object on stdout."""
+        report: dict[str, Any] = json.loads(self.stdout)
+        return report
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The events on stdout, without the summary at the end."""
+        lines = [json.loads(line) for line in self.stdout.splitlines()]
+        assert lines[-1]["event"] == "summary"
+        return lines[:-1]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return the environment for a command: ours, less what would change its looks."""
+    changing = {"CI", "NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS"}
+    kept = {name: value for name, value in os.environ.items() if name not in changing}
+    return {**kept, "PYTHONPATH": str(ROOT), "TERM": "xterm", **more}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., Outcome]:
+    """Run `asyncbatch run` with arguments, in a folder of its own."""
+
+    def _run(
+        *arguments: str | bytes | Path,
+        stdin: bytes | None = None,
+        env: Mapping[str, str] | None = None,
+        prefix: tuple[str, ...] = (),
+        cwd: Path = tmp_path,
+    ) -> Outcome:
+        finished = subprocess.run(
+            [*prefix, *COMMAND, "run", *arguments],
+            check=False,
+            capture_output=True,
+            input=stdin if stdin is not None else b"",
+            env=environment(**(env or {})),
+            cwd=cwd,
+            timeout=60,
+        )
+        return Outcome(finished.returncode, finished.stdout.decode(), finished.stderr.decode())
+
+    return _run
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Callable[[Mapping[str, bytes | str]], Path]:
+    """Write files below a new folder; return the folder."""
+
+    def _files(contents: Mapping[str, bytes | str]) -> Path:
+        for name, content in contents.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return tmp_path
+
+    return _files
+
+
+def many(count: int, content: str = '{"a": 1}') -> dict[str, str]:
+    """Return `count` good files."""
+    return {f"{number:05}.json": content for number in range(count)}

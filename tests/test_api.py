@@ -1,0 +1,113 @@
+"""The library: its names, its results, and that closing it leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from contextlib import aclosing
+
+import psutil
+import pytest
+
+import asyncbatch
+from tests.conftest import environment, many
+
+
+def test_the_public_names():
+    assert sorted(asyncbatch.__all__) == [
+        "AsyncbatchError", "Failure", "FailureBudget", "FileResult", "FileWorkSettings", "Inputs",
+        "Job", "NothingMatchedError", "Report", "Run", "Selection", "Snapshot", "Tally",
+        "UsageError", "WorkerBugError", "__version__", "process_files",
+    ]  # fmt: skip
+    for name in asyncbatch.__all__:
+        assert getattr(asyncbatch, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        asyncbatch.nonsense  # noqa: B018
+
+
+async def test_process_files(files):
+    folder = files({"a.json": "[1, 2]", "b.json": "[1,]", "c.jsonl": "1\nx\n"})
+    results = {result.file: result async for result in asyncbatch.process_files(folder)}
+    a, b, c = (results[f"{folder}/{name}"] for name in ("a.json", "b.json", "c.jsonl"))
+    assert (a.status, a.records, a.error) == ("success", 2, None)
+    assert b.status == "failed"
+    assert b.error is not None
+    assert (b.error.kind, b.error.line, b.error.column, b.error.byte) == ("invalid_json", 1, 4, 3)
+    assert (c.status, c.records, c.rejected) == ("partial", 2, 1)
+    assert [failure.record for failure in c.rejections] == [2]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("concurrency", [1, 4])
+async def test_any_number_of_workers_gives_the_same(files, workers, concurrency):
+    folder = files({**many(700, "[1, 2]"), "bad.json": "x"})
+    stream = asyncbatch.process_files(
+        folder, workers=workers, concurrency=concurrency, batch_size=50
+    )
+    results = [result async for result in stream]
+    assert len({result.file for result in results}) == len(results) == 701
+    assert sum(result.records for result in results) == 1400
+
+
+async def test_leaving_early_ends_the_workers(files):
+    folder = files(many(3000))
+    results = asyncbatch.process_files(folder, workers=2, batch_size=10)
+    async with aclosing(results):
+        await anext(results)
+        workers = psutil.Process().children()
+        assert len(workers) == 2
+    assert not any(worker.is_running() for worker in workers)
+
+
+async def test_a_cancelled_task_ends_cleanly(files):
+    folder = files(many(3000))
+
+    async def consume():
+        results = asyncbatch.process_files(folder, workers=2, batch_size=1)
+        async with aclosing(results):
+            async for _ in results:
+                await asyncio.sleep(0.01)
+
+    task = asyncio.create_task(consume())
+    await asyncio.sleep(0.5)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_nothing_found_is_an_error(tmp_path):
+    with pytest.raises(asyncbatch.NothingMatchedError, match="no JSON files in"):
+        [result async for result in asyncbatch.process_files(tmp_path)]
+
+
+async def test_reports_add_up(files):
+    folder = files({"a.json": "[1, 2]", "b.json": "[1,]"})
+    run = asyncbatch.Run(asyncbatch.Job(asyncbatch.Inputs((str(folder),))))
+    parts = [part async for part in run.parts()]
+    total = asyncbatch.Tally()
+    total += run.report.tally
+    total += run.report.tally
+    assert (total.files, total.read, total.failures) == (4, 4, 2)
+    assert len(parts) == 1
+    assert run.report.status == "partial"
+
+
+def test_importing_is_light():
+    """`import asyncbatch` loads neither typer nor rich, nor a JSON library, nor asyncio."""
+    program = (
+        "import sys, asyncbatch\n"
+        "heavy = {'typer', 'rich', 'asyncio', 'orjson', 'simdjson', 'aiofiles', 'msgspec'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+        "import asyncbatch.api\n"
+        "print(sorted({'typer', 'rich'} & set(sys.modules)))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=environment(),
+    )
+    assert shown.stdout == "[]\n[]\n"

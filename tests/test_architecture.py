@@ -1,0 +1,97 @@
+"""The shape of the code: imports point one way, and modules stay small."""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from tests.conftest import ROOT
+
+if TYPE_CHECKING:
+    from typer.core import TyperGroup
+
+PACKAGE = ROOT / "asyncbatch"
+LAYERS = [
+    ("errors", "records", "budget", "cpus", "memory"),
+    ("codec", "report"),
+    ("content", "machine"),
+    ("failures", "reading"),
+    ("work", "sources"),
+    ("plan", "batching", "executors"),
+    ("run",),
+    ("api",),
+    ("cli",),
+]
+RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path):
+    """Yield each module imported, and whether it is needed at run time."""
+    tree = ast.parse(path.read_text())
+    for_types = {
+        node
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and ast.unparse(branch.test) == "TYPE_CHECKING"
+        for node in ast.walk(branch)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node not in for_types) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module, node not in for_types
+
+
+def room(name):
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 else None
+
+
+def name_of(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_point_down(path):
+    here = room(name_of(path))
+    if here in (None, "__main__"):
+        return
+    for module, _ in imports(path):
+        there = room(module) if module.startswith("asyncbatch.") else None
+        if there and there != here:
+            assert RANK[there] < RANK[here], f"{name_of(path)} imports {module}"
+
+
+@pytest.mark.parametrize(
+    ("library", "homes"),
+    [
+        ("typer", "asyncbatch.cli"),
+        ("rich", "asyncbatch.cli.console"),
+        ("aiofiles", "asyncbatch.cli"),
+        ("orjson", "asyncbatch.codec"),
+        ("simdjson", "asyncbatch.codec"),
+        ("gzip", "asyncbatch.codec"),
+    ],
+)
+def test_who_knows_which_library(library, homes):
+    for path in MODULES:
+        known = {module.split(".")[0] for module, _ in imports(path)}
+        assert library not in known or name_of(path).startswith(homes)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_modules_are_small(path):
+    assert len(path.read_text().splitlines()) <= 400
+
+
+def test_every_option_has_help():
+    from typer.main import get_command
+
+    from asyncbatch.cli.app import app
+
+    command = cast("TyperGroup", get_command(app)).commands["run"]
+    assert command.help
+    for parameter in command.params:
+        assert getattr(parameter, "help", None), parameter.name

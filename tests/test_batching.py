@@ -1,0 +1,188 @@
+"""Bounds: what is in flight, in what sizes, and that nothing is taken before its turn."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncbatch.batching import Batcher
+from asyncbatch.executors.inline import ThreadEngine
+from asyncbatch.executors.lanes import BatchEnd, bounded_map
+from asyncbatch.records import Batch, BatchPart, Part
+
+
+class Source:
+    """An endless source that counts what was taken from it."""
+
+    def __init__(self, chunk=1, end=None):
+        self.taken, self._chunk, self._end = 0, chunk, end
+
+    async def chunks(self):
+        while self._end is None or self.taken < self._end:
+            size = self._chunk if self._end is None else min(self._chunk, self._end - self.taken)
+            chunk = [str(self.taken + place) for place in range(size)]
+            self.taken += size
+            yield chunk
+
+
+class Lane:
+    """A lane that notes how many run at a time, and finishes when it is let."""
+
+    running = most = 0
+
+    def __init__(self, gate=None):
+        self._gate = gate
+
+    async def run(self, batch):
+        Lane.running += 1
+        Lane.most = max(Lane.most, Lane.running)
+        try:
+            await (self._gate.wait() if self._gate else asyncio.sleep(0))
+            yield Part(batch.start, [1] * len(batch.paths), [1] * len(batch.paths), [0.0])
+        finally:
+            Lane.running -= 1
+
+
+@pytest.fixture(autouse=True)
+def _no_lane_runs_yet():
+    Lane.running = Lane.most = 0
+
+
+@pytest.mark.parametrize("lanes", [1, 3, 8])
+async def test_no_more_batches_are_taken_than_there_are_lanes(lanes):
+    source, gate = Source(), asyncio.Event()
+    batcher = Batcher(source.chunks(), size=5)
+    results = bounded_map([Lane(gate) for _ in range(lanes)], batcher)
+    pulling = asyncio.ensure_future(anext(results))
+    await asyncio.sleep(0.05)
+    assert (source.taken, Lane.running) == (5 * lanes, lanes)
+    gate.set()
+    await pulling
+    await results.aclose()
+    assert Lane.running == 0
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+async def test_a_slow_consumer_slows_the_source(lanes):
+    source = Source()
+    async with aclosing(
+        bounded_map([Lane() for _ in range(lanes)], Batcher(source.chunks(), 1))
+    ) as results:
+        for _ in range(20):
+            await anext(results)
+            await asyncio.sleep(0.002)
+        # For each lane one batch running, and its last part and end in a queue of that length.
+        assert source.taken <= 20 + 3 * lanes
+    assert Lane.most <= lanes
+
+
+async def test_closing_cancels_and_awaits_what_is_in_flight():
+    results = bounded_map([Lane(asyncio.Event()) for _ in range(3)], Batcher(Source().chunks(), 2))
+    pulling = asyncio.ensure_future(anext(results))
+    await asyncio.sleep(0.02)
+    assert Lane.running == 3
+    pulling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await pulling
+    assert Lane.running == 0
+
+
+async def test_what_the_source_raises_is_raised_and_the_rest_is_cancelled():
+    async def failing():
+        yield ["a"]
+        raise OSError("the list is gone")
+
+    with pytest.raises(OSError, match="the list is gone"):
+        async for _ in bounded_map([Lane(asyncio.Event()), Lane()], Batcher(failing(), 1)):
+            pass
+    assert Lane.running == 0
+
+
+def work_that_does(shares):
+    """Work that finishes only the next of `shares` of each batch (at least one file)."""
+
+    def work(batch: Batch):
+        done = max(1, round(next(shares) * len(batch.paths)))
+        yield Part(batch.start, [1] * done, [1] * done, [0.0] * done)
+
+    return lambda: work
+
+
+@given(
+    count=st.integers(0, 400),
+    chunk=st.integers(1, 90),
+    size=st.none() | st.integers(1, 70),
+    lanes=st.integers(1, 4),
+    shares=st.lists(st.sampled_from([0.0, 0.3, 1.0]), min_size=1, max_size=5),
+)
+async def test_every_path_is_done_once_whatever_is_given_back(count, chunk, size, lanes, shares):
+    source = Source(chunk, count)
+    batcher = Batcher(source.chunks(), size)
+    engine = ThreadEngine(work_that_does(iter(shares * 500)), lanes)
+    done: list[str] = []
+    finished: dict[int, int] = {}
+    async for result in bounded_map(engine.lanes, batcher):
+        if isinstance(result, BatchEnd):
+            batcher.settle(result.batch, finished.pop(result.batch.start))
+            assert size is None or len(result.batch.paths) <= size
+        else:
+            finished[result.batch.start] = len(result.part)
+            done += result.batch.paths[: len(result.part)]
+    assert sorted(done, key=int) == [str(number) for number in range(count)]
+    assert (batcher.found, batcher.unsettled) == (count, 0)
+
+
+async def test_sizes_double_while_batches_are_finished_and_fall_when_given_back():
+    batcher = Batcher(Source(1000, 5000).chunks())
+    sizes = []
+    for done in (64, 128, 256, 3, 3):
+        batch = await anext(batcher)
+        sizes.append(len(batch.paths))
+        batcher.settle(batch, done)
+    assert sizes == [64, 128, 256, 512, 3]
+    assert len((await anext(batcher)).paths) == 6
+
+
+async def test_a_fixed_size_is_filled_across_chunks():
+    batcher = Batcher(Source(4, 10).chunks(), size=7)
+    sizes = []
+    async for batch in batcher:
+        sizes.append(len(batch.paths))
+        batcher.settle(batch, len(batch.paths))
+    assert sizes == [7, 3]
+
+
+async def test_after_stop_no_batch_comes_even_from_a_source_that_hangs():
+    async def hanging():
+        yield ["a"]
+        await asyncio.Event().wait()
+
+    batcher = Batcher(hanging(), size=1)
+    await anext(batcher)
+    waiting = asyncio.ensure_future(anext(batcher, None))
+    await asyncio.sleep(0.01)
+    batcher.stop()
+    assert await asyncio.wait_for(waiting, 1) is None
+
+
+async def test_a_lost_batch_comes_again_in_halves():
+    batcher = Batcher(Source(100, 8).chunks(), size=8)
+    batch = await anext(batcher)
+    batcher.settle(batch, 0, lost=True)
+    first = await anext(batcher)
+    assert (first.start, len(first.paths)) == (0, 4)
+
+
+def test_outcomes_come_in_order_with_rejections_before_their_file():
+    from asyncbatch.records import Failure
+
+    def bad(record):
+        return Failure("b", "invalid_json", "no", record)
+
+    part = Part(5, [1, 3], [1, 9], [0.0, 0.0], {1: 2}, {}, [(1, bad(1)), (1, bad(3)), (2, bad(1))])
+    outcomes = list(BatchPart(Batch(4, ("x", "a", "b", "c")), part).outcomes())
+    assert [getattr(one, "record", one.file) for one in outcomes] == ["a", 1, 3, "b", 1]

@@ -1,0 +1,292 @@
+"""What reaches stdout and stderr, in which form, and the exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+from datetime import datetime
+
+import pytest
+
+from tests.conftest import COMMAND, environment, many
+
+MIXED = {"good.json": "[1, 2]", "bad.json": "[1,]", "lines.jsonl": "1\nx\n3\n"}
+
+
+def test_the_report_object(run, files):
+    files(MIXED)
+    outcome = run(".", "-o", "json")
+    report = outcome.json
+    assert outcome.stderr == ""
+    assert report["schema_version"] == 1
+    assert report["command"] == "run"
+    assert report["status"] == "partial"
+    assert datetime.fromisoformat(report["started_at"]).tzinfo is not None
+    assert report["files"] == {
+        "total": 3, "succeeded": 1, "partial": 1, "failed": 1, "skipped": 0, "bytes": 16,
+    }  # fmt: skip
+    assert report["records"] == {"read": 5, "passed": 4, "dropped": 0, "rejected": 1, "written": 0}
+    assert set(report["rates"]) == {"files_per_s", "records_per_s", "bytes_per_s"}
+    assert report["peak_memory_bytes"] > 10_000_000
+    assert report["failures"] == [
+        {
+            "file": "./bad.json", "kind": "invalid_json", "message": "trailing comma before ']'",
+            "record": None, "line": 1, "column": 4, "byte": 3,
+        },
+        {
+            "file": "./lines.jsonl", "kind": "invalid_json",
+            "message": "expected a value, found 'x'",
+            "record": 2, "line": 2, "column": 1, "byte": 2,
+        },
+    ]  # fmt: skip
+    assert report["failures_omitted"] == 0
+    assert report["exit_code"] == outcome.code == 1
+
+
+def test_the_events(run, files):
+    files(MIXED)
+    bad, good, rejected, lines = run(".", "-o", "jsonl").events
+    assert set(good) == {"event", "file", "status", "records", "bytes", "elapsed_ms"}
+    assert (good["event"], good["status"], good["records"]) == ("file", "success", 2)
+    assert (bad["status"], bad["error"]["line"]) == ("failed", 1)
+    assert (rejected["event"], rejected["record"]) == ("failure", 2)
+    assert (lines["status"], lines["rejected"]) == ("partial", 1)
+
+
+def test_the_object_lists_a_thousand_failures_in_input_order(run, files):
+    files({**many(1500, "nope"), "lines.jsonl": "x\n" * 20 + "1\n"})
+    report = run(".", "-o", "json").json
+    assert [failure["file"] for failure in report["failures"]] == [
+        f"./{number:05}.json" for number in range(1000)
+    ]
+    assert report["failures_omitted"] == 520
+
+
+def test_a_file_of_bad_lines_alone_streams_its_failures(run, files):
+    files({"lines.jsonl": "x\n" * 5000})
+    *failures, file = run(".", "-o", "jsonl").events
+    assert [failure["record"] for failure in failures] == list(range(1, 5001))
+    assert (file["status"], file["rejected"], file["error"]["record"]) == ("failed", 5000, 1)
+
+
+def test_report_file(run, files):
+    folder = files(MIXED)
+    outcome = run(".", "-q", "--report", "report.json")
+    written = json.loads((folder / "report.json").read_text())
+    assert written["exit_code"] == outcome.code == 1
+    assert [path.name for path in folder.iterdir() if "tmp" in path.name] == []
+
+
+@pytest.mark.parametrize("target", ["no/such/folder.json", "."])
+def test_a_report_that_cannot_be_written_is_known_before_the_work(run, files, target):
+    files(MIXED)
+    outcome = run(".", "--report", target)
+    assert outcome.code == 2
+    assert "--report" in outcome.stderr
+    assert outcome.stdout == ""
+
+
+def test_the_summary_for_people(run, files):
+    files(MIXED)
+    outcome = run(".")
+    assert "./bad.json:1:4: trailing comma before ']' (byte 3)" in outcome.stdout
+    assert "./lines.jsonl:2:1: expected a value, found 'x' (record 2, byte 2)" in outcome.stdout
+    assert "Processed 3 files" in outcome.stdout
+    assert "1 succeeded, 1 partial, 1 failed" in outcome.stdout
+    assert "\x1b" not in outcome.stdout
+    assert outcome.stderr == ""
+
+
+def test_failures_shown_are_limited_and_counted(run, files):
+    files(many(30, "x"))
+    assert "... and 10 more failures" in run(".").stdout
+    assert run(".", "--show-failures", "3").stdout.count(".json:1:1") == 3
+    assert run(".", "--show-failures", "all").stdout.count(".json:1:1") == 30
+
+
+def test_quiet_is_silent_when_all_is_well(run, files):
+    files(many(3))
+    assert run(".", "-q") == (0, "", "")
+
+
+def test_quiet_leaves_the_failures_on_stderr(run, files):
+    files(MIXED)
+    outcome = run(".", "-q")
+    assert outcome.stdout == ""
+    assert "./bad.json:1:4" in outcome.stderr
+    assert "Processed" not in outcome.stderr
+
+
+def test_verbose_names_each_file_on_stderr(run, files):
+    files(MIXED)
+    outcome = run(".", "-v", "-o", "json")
+    assert len(outcome.stderr.splitlines()) == 4
+    assert outcome.json["files"]["total"] == 3
+
+
+def test_dry_run_reads_nothing_and_lists_batches(run, files):
+    folder = files({**many(5), "big.json": " " * (9 << 20), "bad.json": "x"})
+    (folder / "00001.json").chmod(0)
+    outcome = run(".", "--dry-run", "-b", "3")
+    assert outcome.code == 0
+    assert re.findall(r"batch (\d+): (\d+) file", outcome.stdout) == [
+        ("1", "3"),
+        ("2", "3"),
+        ("3", "1"),
+    ]
+    assert "Would process 7 files, 9.4 MB, in 3 batches" in outcome.stdout
+    planned = run(".", "--dry-run", "-b", "3", "-o", "jsonl").events
+    assert [event["batch"] for event in planned] == [1, 1, 1, 2, 2, 2, 3]
+
+
+def test_dry_run_ends_a_batch_at_its_bytes(run, files):
+    files(dict.fromkeys(("a.json", "b.json", "c.json"), " " * (5 << 20)))
+    planned = run(".", "--dry-run", "-o", "jsonl").events
+    assert [event["batch"] for event in planned] == [1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("contents", "options", "code"),
+    [
+        (many(3), (), 0),
+        (MIXED, (), 1),
+        (MIXED, ("--max-failures", "2"), 0),
+        (MIXED, ("--max-failures", "1"), 1),
+        (MIXED, ("--fail-fast",), 1),
+        (MIXED, ("--max-failures", "50%"), 0),  # 2 failures of 3 files and 5 records
+        (MIXED, ("--max-failures", "20%"), 1),
+        ({}, (), 2),
+        ({}, ("--allow-empty",), 0),
+        ({"a.txt": "1"}, (), 2),
+    ],
+)
+def test_exit_codes(run, files, contents, options, code):
+    files(contents)
+    outcome = run(".", *options)
+    assert outcome.code == code
+    if code == 2:
+        assert "no JSON files in ." in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--nonsense",),
+        (".", "-b", "0"),
+        (".", "--max-failures", "many"),
+        (".", "--max-failures", "101%"),
+        (".", "--max-failures", "1", "--fail-fast"),
+        (".", "--max-file-size", "huge"),
+        (".", "--show-failures", "some"),
+        (".", "--pause", "-1"),
+        ("-", "--files-from", "-"),
+        ("--files-from", "no-such-list"),
+    ],
+)
+def test_usage_errors(run, files, arguments):
+    files(many(1))
+    outcome = run(*arguments)
+    assert outcome.code == 2
+    assert "Error" in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
+def test_past_its_budget_a_run_takes_no_more_input(run, files):
+    files(many(3000, "x"))
+    report = run(".", "-o", "json", "--max-failures", "10", "-b", "10", "-w", "1").json
+    assert 10 < report["files"]["total"] < 200
+    assert report["exit_code"] == 1
+    assert "Stopped: " in run(".", "--max-failures", "10").stdout
+
+
+def test_options_come_from_the_environment(run, files):
+    files(many(5))
+    env = {"ASYNCBATCH_RUN_LIMIT": "2", "ASYNCBATCH_RUN_OUTPUT": "json"}
+    assert run(".", env=env).json["files"]["total"] == 2
+
+
+def test_a_closed_pipe_ends_quietly(files):
+    folder = files(many(5000))
+    command = f"{' '.join(COMMAND)} run . -o jsonl | head -n 1; echo ${{PIPESTATUS[0]}}"
+    finished = subprocess.run(
+        ["bash", "-c", command], check=True, capture_output=True, text=True, cwd=folder,
+        env=environment(), timeout=60,
+    )  # fmt: skip
+    assert finished.stdout.splitlines()[-1] == "141"
+    assert finished.stderr == ""
+
+
+def test_a_full_disk_under_stdout_is_an_error(files):
+    folder = files(many(3))
+    with open("/dev/full", "wb") as full:
+        finished = subprocess.run(
+            [*COMMAND, "run", "."], check=False, stdout=full, stderr=subprocess.PIPE, text=True,
+            cwd=folder, env=environment(), timeout=60,
+        )  # fmt: skip
+    assert finished.returncode == 1
+    assert "No space left" in finished.stderr
+
+
+def on_a_terminal(folder, *arguments, **env):
+    """Run on a pseudo-terminal and return all that was drawn on it."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, "run", *arguments], stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder,
+        env=environment(COLUMNS="120", **env),
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        drawn = b""
+        while True:
+            try:
+                piece = os.read(ours, 65536)
+            except OSError:  # the terminal's other side is closed
+                break
+            if not piece:
+                break
+            drawn += piece
+    os.close(ours)
+    return process.returncode, drawn.decode()
+
+
+def test_a_terminal_gets_a_live_display_and_a_styled_summary(files):
+    code, drawn = on_a_terminal(files(many(40)), ".", "-b", "10", "--pause", "0.4")
+    assert code == 0
+    assert "files/s" in drawn
+    assert re.search(r"\d+ of 40 files", drawn)
+    assert "\x1b[?25l" in drawn
+    assert drawn.rindex("\x1b[?25h") > drawn.rindex("\x1b[?25l")  # the cursor is back
+    assert "\x1b[1;32m" in drawn
+
+
+@pytest.mark.parametrize("env", [{"CI": "true"}, {"TERM": "dumb"}])
+def test_ci_and_dumb_terminals_get_plain_text(files, env):
+    _, drawn = on_a_terminal(files(many(40)), ".", "-b", "10", "--pause", "0.3", **env)
+    assert "\x1b" not in drawn
+    assert "Processed 40 files" in drawn
+
+
+def test_no_color(files):
+    _, drawn = on_a_terminal(files(MIXED), ".", NO_COLOR="1")
+    assert not re.search(r"\x1b\[[0-9;]*m", drawn)
+    assert "Processed 3 files" in drawn
+
+
+def test_force_color(run, files):
+    files(MIXED)
+    assert "\x1b[1;31m" in run(".", env={"FORCE_COLOR": "1"}).stdout
+
+
+def test_no_progress(files):
+    _, drawn = on_a_terminal(files(many(20)), ".", "-b", "10", "--pause", "0.4", "--no-progress")
+    assert "in flight" not in drawn
+
+
+def test_long_runs_off_the_terminal_say_a_line_now_and_then(run, files):
+    files(many(3))
+    outcome = run(".", "-b", "1", "--pause", "3")
+    [line] = outcome.stderr.splitlines()
+    assert line.startswith("2 of 3 files (67%), ")

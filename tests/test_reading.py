@@ -1,0 +1,97 @@
+"""Read-ahead: the same bytes, in order, with no more in flight than asked."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import pytest
+
+from asyncbatch import reading
+from asyncbatch.content import Content, open_content
+from asyncbatch.reading import Reader, size_read
+
+
+def whole(opened):
+    if isinstance(opened, bytes):
+        return opened
+    with opened as content:
+        return b"".join(content.chunks())
+
+
+@pytest.fixture
+def paths(tmp_path):
+    """Files of many sizes, around the limits of the first and of the ahead reads."""
+    sizes = [0, 1, 65535, 65536, 65537, 70_000, 1 << 20, (1 << 20) + 1, 3 << 20] + [10] * 60
+    made = []
+    for number, size in enumerate(sizes):
+        path = tmp_path / f"{number:03}"
+        path.write_bytes(bytes([number]) * size)
+        made.append(str(path))
+    return made
+
+
+@pytest.mark.parametrize("in_flight", [None, 0, 1, 7, 64])
+def test_everything_is_read_in_order(paths, in_flight):
+    reader = Reader(in_flight=in_flight)
+    contents = reader.contents(paths, 1 << 40, 60)
+    for (path, opened), expected in zip(contents, paths, strict=True):
+        assert path == expected
+        with open(path, "rb") as stream:
+            assert whole(opened) == stream.read()
+
+
+@pytest.mark.parametrize("in_flight", [0, 8])
+def test_a_stretch_ends_at_its_bytes_and_keeps_what_was_opened(paths, in_flight):
+    reader = Reader(in_flight=in_flight)
+    taken = [
+        path for path, opened in reader.contents(paths, 1 << 20, 60) if whole(opened) is not None
+    ]
+    assert taken == paths[: len(taken)]
+    assert 7 <= len(taken) < 7 + 8 + 1
+
+
+def test_a_stretch_ends_after_its_time(paths):
+    assert 1 <= len(list(Reader().contents(paths[10:], 1 << 40, 0.0))) < len(paths[10:])
+
+
+def test_slow_storage_is_noticed_and_read_ahead(tmp_path, monkeypatch):
+    """Opens that wait for 5 ms are soon made many at a time, and never more than allowed."""
+    names = [str(tmp_path / f"{number:03}") for number in range(200)]
+    for name in names:
+        with open(name, "wb") as stream:
+            stream.write(b"{}")
+    lock, now, most = threading.Lock(), 0, 0
+
+    def slow_open(*arguments):
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.005)
+        with lock:
+            now -= 1
+        return open_content(*arguments)
+
+    monkeypatch.setattr(reading, "open_content", slow_open)
+    contents = list(Reader().contents(names, 1 << 40, 60))
+    assert [path for path, _ in contents] == names
+    assert 8 < most <= reading.READS_IN_FLIGHT
+
+
+def test_memory_in_flight_is_bounded_by_the_head(paths):
+    big = paths[8]
+    opened = open_content(big, None, reading.READ_AHEAD_BYTES)
+    assert isinstance(opened, Content)
+    with opened:
+        assert len(opened.head) <= reading.READ_AHEAD_BYTES + 1
+        assert size_read(opened) == len(opened.head)
+
+
+def test_files_are_closed(paths):
+    before = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
+    for _, opened in Reader(in_flight=8).contents(paths, 1 << 40, 60):
+        whole(opened)
+    after = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
+    assert after == before

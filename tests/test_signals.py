@@ -1,0 +1,175 @@
+"""Stopping: real processes, real signals, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import COMMAND, environment, many
+
+pytestmark = pytest.mark.skipif(not Path("/proc").exists(), reason="looks into /proc")
+
+SLOW = ("-b", "1", "--pause", "0.2")
+
+
+def start(folder, *arguments, **options):
+    return subprocess.Popen(
+        [*COMMAND, "run", ".", *arguments], cwd=folder, env=environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, **options,
+    )  # fmt: skip
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (one that only waits to be reaped does not)."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return "\nState:\tZ" not in status
+
+
+def wait_until(condition, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.01)
+
+
+def wait_for_workers(process, count) -> list[int]:
+    wait_until(lambda: len(children(process.pid)) == count)
+    return children(process.pid)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
+)
+def test_a_signal_ends_a_run_with_its_summary(files, number, code):
+    process = start(files(many(400)), *SLOW, "-o", "json", "--report", "report.json")
+    time.sleep(1.0)
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert stderr.startswith("Stopping: finishing what is in flight")
+    assert "Traceback" not in stderr
+    report = json.loads(stdout)
+    assert report["status"] == "interrupted"
+    assert report["exit_code"] == code
+    assert 0 < report["files"]["total"] < 400
+    assert report["failures"] == []
+
+
+def test_ctrl_c_reaches_workers_too_but_only_the_run_reacts(files):
+    """A terminal signals the whole process group; what is in flight is finished all the same."""
+    process = start(files(many(600)), *SLOW, "-w", "2", "-o", "json")
+    workers = wait_for_workers(process, 1)  # with a pause, batches go one at a time
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert json.loads(stdout)["files"]["failed"] == 0
+    assert stderr.count("\n") == 1
+    wait_until(lambda: not any(map(alive, workers)))
+
+
+@pytest.fixture
+def stuck(files):
+    """A run whose one file never ends: a named pipe that nobody writes to."""
+    folder = files({})
+    os.mkfifo(folder / "pipe")
+    keeps_it_open = os.open(folder / "pipe", os.O_RDWR)
+    started = []
+
+    def _stuck(*arguments):
+        process = start(folder, "pipe", *arguments)
+        started.append(process)
+        time.sleep(0.7)
+        return process
+
+    yield _stuck
+    os.close(keeps_it_open)
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_what_is_in_flight_has_its_grace_and_no_more(stuck):
+    process = stuck("--grace", "1", "-o", "json")
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    stdout, stderr = process.communicate(timeout=20)
+    assert 0.9 < time.monotonic() - began < 10
+    assert process.returncode == 143
+    assert "Gave up on what was in flight after 1 s" in stderr
+    assert json.loads(stdout)["files"]["total"] == 0
+
+
+def test_the_second_signal_stops_at_once(stuck):
+    process = stuck("--grace", "60")
+    process.send_signal(signal.SIGINT)
+    assert process.stderr.readline().startswith("Stopping")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=5) == 130
+
+
+def test_a_stop_is_announced_at_once_while_workers_are_busy(files):
+    process = start(files(many(20_000, "[" + "1," * 500 + "1]")), "--no-progress")
+    wait_for_workers(process, len(os.sched_getaffinity(0)))
+    heard = {}
+
+    def listen():
+        heard["line"] = process.stderr.readline()
+        heard["at"] = time.monotonic()
+
+    listening = threading.Thread(target=listen)
+    listening.start()
+    sent = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    listening.join(timeout=10)
+    process.communicate(timeout=20)
+    assert heard["line"].startswith("Stopping")
+    assert heard["at"] - sent < 5  # the benchmark measures it; this only says that it comes
+
+
+@pytest.mark.parametrize("pause", [SLOW, ("-b", "1", "--pause", "60")])
+def test_no_worker_outlives_a_killed_run(files, pause):
+    process = start(files(many(600)), *pause)
+    workers = wait_for_workers(process, 1)
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not any(map(alive, workers)))
+
+
+def test_no_worker_outlives_a_killed_run_in_the_midst_of_a_file(files):
+    folder = files(many(600))
+    os.mkfifo(folder / "pipe")
+    keeps_it_open = os.open(folder / "pipe", os.O_RDWR)
+    process = start(folder, "pipe", "-w", "1")
+    [worker] = wait_for_workers(process, 1)
+    time.sleep(0.5)
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not alive(worker))
+    os.close(keeps_it_open)
+
+
+def test_a_reader_that_stops_reading_does_not_stop_the_signals(files):
+    """Stdout is a full pipe that nobody reads: Ctrl-C must work all the same."""
+    process = start(files(many(20_000)), "-o", "jsonl", "--grace", "0.5")
+    time.sleep(1.5)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=10) == 130
+    process.stdout.close()
+    assert re.match("Stopping", process.stderr.read())
+    process.stderr.close()
