@@ -79,6 +79,8 @@ def test_exclude_prunes_folders_and_files(tree):
     assert "data/node_modules/p.json" not in found("data", exclude=("node_modules",))
     assert found("data", exclude=("a", "node_modules", "b.*")) == ["data/a.json", "data/c.json.gz"]
     assert "data/a/deep/x.jsonl" not in found("data", exclude=("a/deep",))
+    assert found("data/**/*.json", exclude=("a", "node_*")) == ["data/a.json", "data/b.json"]
+    assert found("data/**/*.json", exclude=("a/*", "[bp].*")) == ["data/a.json"]
 
 
 def test_hidden_only_when_asked(tree):

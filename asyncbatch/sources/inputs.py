@@ -94,8 +94,10 @@ def _take(paths: Iterator[str]) -> list[str]:
 
 def _expand_argument(argument: str, wanted: Filter) -> Iterator[str]:
     if has_magic(argument) and not os.path.lexists(argument):
+        root = static_root(argument)
         for path in expand(argument, hidden=wanted.hidden):
-            yield from _of_path(path, wanted)
+            if not wanted.excludes(path.removeprefix(f"{root}/")):
+                yield from _of_path(path, wanted)
     else:
         yield from _of_path(argument, wanted)
 
@@ -106,7 +108,7 @@ def _of_path(path: str, wanted: Filter) -> Iterator[str]:
         yield path
     elif os.path.isdir(path):
         yield from walk(path, wanted)
-    elif not wanted.excludes(os.path.basename(path), os.path.join(os.path.dirname(path), "")):
+    elif not wanted.excludes(os.path.basename(path)):
         yield path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -46,6 +47,11 @@ class Filter:
             return False
         return self._excludes is None or not self._excludes(name, below)
 
-    def excludes(self, name: str, below: str) -> bool:
-        """Whether the user said to leave this out, however it was named."""
-        return self._excludes is not None and self._excludes(name, below)
+    def excludes(self, path: str) -> bool:
+        """Whether to leave out what was named, `path` below its argument, or a folder it is in."""
+        excludes = self._excludes
+        if excludes is None:
+            return False
+        parts = path.split("/")
+        folders = accumulate(parts[:-1], lambda above, part: f"{above}{part}/", initial="")
+        return any(map(excludes, parts, folders))
