@@ -18,7 +18,7 @@ from asyncbatch.errors import NothingMatchedError
 from asyncbatch.executors.inline import ThreadEngine
 from asyncbatch.executors.lanes import BatchEnd, bounded_map
 from asyncbatch.executors.process import process_engine
-from asyncbatch.memory import measure_all
+from asyncbatch.memory import measure, measure_all
 from asyncbatch.records import STDIN, BatchPart, Failure, Part, display_path
 from asyncbatch.report import LISTED_FAILURES, Report, Tally
 from asyncbatch.work import FileWork, FileWorkSettings
@@ -65,6 +65,7 @@ class Snapshot(Struct, frozen=True):
     batches: int
     in_flight: int
     memory_bytes: int
+    worker_memory_bytes: int
 
 
 class Run:
@@ -94,9 +95,9 @@ class Run:
 
     def snapshot(self) -> Snapshot:
         """Return how far the run is, and take note of its time and memory."""
-        memory = measure_all(self._engine.pids if self._engine else ())
+        ours, workers = measure(), measure_all(self._engine.pids if self._engine else ())
         report, batcher = self.report, self._batcher
-        report.peak_memory_bytes = max(report.peak_memory_bytes, memory.peak)
+        report.peak_memory_bytes = max(report.peak_memory_bytes, ours.peak + workers.peak)
         report.elapsed_s = time.perf_counter() - self._began
         return Snapshot(
             report.elapsed_s,
@@ -105,7 +106,8 @@ class Run:
             report.tally,
             self._batches,
             batcher.unsettled,
-            memory.current,
+            ours.current,
+            workers.current,
         )
 
     async def parts(self) -> AsyncGenerator[BatchPart, None]:

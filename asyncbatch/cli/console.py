@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from asyncbatch.cli import summary
-from asyncbatch.cli.plain import seconds_left
+from asyncbatch.cli.plain import memory, seconds_left
 from asyncbatch.cli.words import duration, size
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _display(snapshot: Snapshot) -> RenderableType:
             Text(f"{tally.files / seconds:,.0f} files/s"),
             Text(f"{tally.read / seconds:,.0f} records/s"),
             Text(f"{size(tally.bytes / seconds)}/s"),
-            Text(f"{size(snapshot.memory_bytes)} memory"),
+            Text(memory(snapshot)),
             Text(f"{tally.failures:,} failed", style="bold red" if tally.failures else "green"),
             Text(duration(snapshot.elapsed_s) + (f", {duration(left)} left" if left else "")),
         ]

@@ -51,12 +51,20 @@ def progress_line(snapshot: Snapshot) -> str:
         f"{tally.files / seconds:,.0f} files/s",
         f"{tally.read / seconds:,.0f} records/s",
         f"{size(tally.bytes / seconds)}/s",
-        f"{size(snapshot.memory_bytes)} memory",
+        memory(snapshot),
         count(tally.failures, "failure"),
     ]
     if (left := seconds_left(snapshot)) is not None:
         parts.append(f"{duration(left)} left")
     return ", ".join(parts)
+
+
+def memory(snapshot: Snapshot) -> str:
+    """Return the memory of this process, and of the workers if there are any."""
+    ours = f"{size(snapshot.memory_bytes)} memory"
+    if not snapshot.worker_memory_bytes:
+        return ours
+    return f"{ours} + {size(snapshot.worker_memory_bytes)} in workers"
 
 
 def seconds_left(snapshot: Snapshot) -> float | None:
