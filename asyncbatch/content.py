@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import select
+import stat
 from typing import TYPE_CHECKING, Self
 
 from asyncbatch.records import STDIN
@@ -119,18 +121,31 @@ def open_content(path: str, limit: int | None = None, ahead: int = FIRST_READ) -
             wanted = max(FIRST_READ, min(ahead, expected))
         # Only a read that gives nothing is the end: pipes and some file systems give less
         # than was asked for.
-        while piece := os.read(fd, max(wanted - len(head), 1)):
+        at_end = False
+        while not at_end and len(head) < wanted:
+            piece = os.read(fd, wanted - len(head))
             head += piece
-            if len(head) >= wanted:
-                return Content(head, fd, expected, limit)
-    except BlockingIOError:  # a named pipe whose writer is not ready: wait like any reader
-        os.set_blocking(fd, True)
-        return Content(head, fd, expected, limit)
+            at_end = not piece
+        if at_end and not head and stat.S_ISFIFO(os.fstat(fd).st_mode):
+            _wait_for_writer(fd)
+            at_end = False
+    except BlockingIOError:  # a pipe whose writer has not written yet
+        at_end = False
     except BaseException:
         _close(fd)
         raise
-    _close(fd)
-    return head
+    if at_end:
+        _close(fd)
+        return head
+    os.set_blocking(fd, True)  # it was not, so that opening a pipe could not hang
+    return Content(head, fd, expected, limit)
+
+
+def _wait_for_writer(fd: int) -> None:
+    """Wait until somebody has opened a named pipe to write; before that it seems at its end."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    poll.poll()
 
 
 def _close(fd: int) -> None:

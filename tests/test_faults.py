@@ -86,7 +86,7 @@ def test_files_that_vanish_or_change_between_listing_and_reading(run, files):
         (folder / "b.json").write_text("[1, 2, 3]")
         (folder / "c.json").unlink()
         (folder / "d.json").unlink()
-        os.mkfifo(folder / "d.json")
+        (folder / "d.json").mkdir()
 
     meddling = threading.Thread(target=meddle)
     meddling.start()
@@ -100,15 +100,17 @@ def test_files_that_vanish_or_change_between_listing_and_reading(run, files):
         "./a.json": ("success", None, 1),
         "./b.json": ("success", None, 3),
         "./c.json": ("failed", "not_found", 0),
-        "./d.json": ("failed", "empty", 0),
+        "./d.json": ("failed", "read_error", 0),
     }
 
 
-def test_a_named_pipe_is_read_to_its_end(run, files):
+@pytest.mark.parametrize("writer_comes_after", [0.0, 1.0])
+def test_a_named_pipe_is_read_to_its_end(run, files, writer_comes_after):
     folder = files({})
     os.mkfifo(folder / "pipe")
 
     def write():
+        time.sleep(writer_comes_after)
         with (folder / "pipe").open("wb") as pipe:
             for _ in range(3):
                 pipe.write(b"[" + b"1," * 40_000 + b"1]\n")
