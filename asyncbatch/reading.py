@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     Opened = bytes | Content | OSError | TooLargeError
     """What opening a file gives: all of it, its beginning, or why not."""
 
-READ_AHEAD_BYTES = 1024 * 1024
+READ_AHEAD_BYTES = 512 * 1024
 """At most so much of a file is read ahead; the rest of a bigger one when its turn comes."""
-READS_IN_FLIGHT = 32
+READS_IN_FLIGHT = 64
 """Files that one worker reads at a time on slow storage."""
 PROBE_FILES = 16
 """Files read one by one before judging whether storage is slow."""
