@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from asyncbatch.api import process_files
     from asyncbatch.budget import FailureBudget
     from asyncbatch.errors import AsyncbatchError, NothingMatchedError, UsageError, WorkerBugError
+    from asyncbatch.job import Job
     from asyncbatch.records import Failure, FileResult
     from asyncbatch.report import Report, Tally
-    from asyncbatch.run import Job, Run, Snapshot
+    from asyncbatch.run import Run, Snapshot
+    from asyncbatch.settings import FileWorkSettings
     from asyncbatch.sources.inputs import Inputs
     from asyncbatch.sources.selection import Selection
-    from asyncbatch.work import FileWorkSettings
 
 __version__ = "0.1.0"
 
@@ -29,9 +30,9 @@ _HOMES = {
     "Failure": "records",
     "FailureBudget": "budget",
     "FileResult": "records",
-    "FileWorkSettings": "work",
+    "FileWorkSettings": "settings",
     "Inputs": "sources.inputs",
-    "Job": "run",
+    "Job": "job",
     "NothingMatchedError": "errors",
     "Report": "report",
     "Run": "run",

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
+from asyncbatch.job import Job
 from asyncbatch.records import Failure, FileResult
 from asyncbatch.report import LISTED_FAILURES
-from asyncbatch.run import Job, Run
+from asyncbatch.run import Run
+from asyncbatch.settings import FileWorkSettings, Format
 from asyncbatch.sources.inputs import Inputs
 from asyncbatch.sources.patterns import DEFAULT_PATTERNS
 from asyncbatch.sources.selection import Selection
-from asyncbatch.work import FileWorkSettings, Format
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence

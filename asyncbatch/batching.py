@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 FIRST_SIZE = 64
 """Files of the first batch: few, so that every worker gets some soon."""
-MAX_SIZE = 1024
+MAX_SIZE = 2048
 """Files of the largest batch."""
 
 
@@ -70,13 +70,6 @@ class Batcher:
             else:
                 break
         raise StopAsyncIteration
-
-    async def opening(self) -> Sequence[str] | None:
-        """Look for no more than two chunks; return all paths if these are all, else None."""
-        for _ in range(2):
-            if not self.exhausted and not self._stopped:
-                await self._pull()
-        return [path for _, paths in self._stretches for path in paths] if self.exhausted else None
 
     def settle(self, batch: Batch, done: int, *, lost: bool = False) -> None:
         """Take note that the first `done` paths of `batch` are done; the rest comes again.

@@ -6,8 +6,9 @@ import math
 import os
 from pathlib import Path
 
-_CGROUP2 = Path("/sys/fs/cgroup")
-_CGROUP1 = Path("/sys/fs/cgroup/cpu")
+MEMBERSHIPS = Path("/proc/self/cgroup")
+CGROUP2 = Path("/sys/fs/cgroup")
+CGROUP1 = Path("/sys/fs/cgroup/cpu")
 
 
 def usable_cpus() -> int:
@@ -24,15 +25,15 @@ def _cgroup_quota() -> float | None:
     """Return the tightest quota, in CPUs, of this process's cgroup and those above it."""
     quotas = []
     try:
-        memberships = Path("/proc/self/cgroup").read_text().splitlines()
+        memberships = MEMBERSHIPS.read_text().splitlines()
     except OSError:
         return None
     for membership in memberships:
         number, controllers, path = membership.split(":", 2)
         if number == "0":
-            base, read = _CGROUP2, _quota_v2
+            base, read = CGROUP2, _quota_v2
         elif "cpu" in controllers.split(","):
-            base, read = _CGROUP1, _quota_v1
+            base, read = CGROUP1, _quota_v1
         else:
             continue
         group = base / path.lstrip("/")

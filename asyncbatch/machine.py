@@ -5,14 +5,18 @@ Fields are added, never renamed; `schema_version` counts what could not be kept.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from asyncbatch.records import Failure, FileResult
 from asyncbatch.report import LISTED_FAILURES, SCHEMA_VERSION, Report
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 encode = msgspec.json.encode
+_encode_lines = msgspec.json.Encoder().encode_lines
 
 
 def report_object(report: Report, command: str, exit_code: int) -> dict[str, Any]:
@@ -59,25 +63,15 @@ def report_object(report: Report, command: str, exit_code: int) -> dict[str, Any
     }
 
 
-def event_line(outcome: Failure | FileResult) -> bytes:
-    """Return the line of `--output jsonl` for a finished file or a rejected record."""
-    event: dict[str, Any]
-    if isinstance(outcome, Failure):
-        event = {"event": "failure", **msgspec.structs.asdict(outcome)}
-    else:
-        event = {
-            "event": "file",
-            "file": outcome.file,
-            "status": outcome.status,
-            "records": outcome.records,
-            "bytes": outcome.bytes,
-            "elapsed_ms": round(outcome.elapsed_ms, 3),
-        }
-        if outcome.rejected:
-            event["rejected"] = outcome.rejected
-        if outcome.error:
-            event["error"] = outcome.error
-    return encode(event) + b"\n"
+def event_lines(outcomes: Iterable[Failure | FileResult]) -> bytes:
+    """Return the lines of `--output jsonl` for finished files and rejected records."""
+    events = [
+        {"event": "failure", **msgspec.structs.asdict(outcome)}
+        if isinstance(outcome, Failure)
+        else outcome
+        for outcome in outcomes
+    ]
+    return _encode_lines(events)
 
 
 def summary_line(report: Report, command: str, exit_code: int) -> bytes:

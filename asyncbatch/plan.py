@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from asyncbatch.records import Batch
-    from asyncbatch.work import FileWorkSettings
+    from asyncbatch.settings import FileWorkSettings
 
 
 class PlanWork:

@@ -64,8 +64,8 @@ class Failure(Struct, frozen=True, gc=False):
     byte: int | None = None
 
 
-class FileResult(Struct, frozen=True, gc=False):
-    """What became of one file.
+class FileResult(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="event", tag="file"):
+    """What became of one file; as JSON, the event that says so.
 
     `records` counts the records read, the `rejected` ones included; `bytes` is what was read
     from disk. `error` says why a `failed` file failed. `rejections` is filled by the library's
@@ -125,24 +125,15 @@ class BatchPart(Struct, frozen=True, gc=False):
 
     def outcomes(self) -> Iterator[Failure | FileResult]:
         """Yield, in input order, the bad records of each file and, once it is done, its result."""
-        part = self.part
+        part, first = self.part, self.part.start - self.batch.start
         rejections = deque(part.rejections)
-        for place in range(len(part)):
+        paths = self.batch.paths[first : first + len(part)]
+        columns = zip(paths, part.records, part.bytes, part.elapsed_ms, strict=True)
+        for place, (path, records, size, elapsed_ms) in enumerate(columns):
             while rejections and rejections[0][0] == place:
                 yield rejections.popleft()[1]
-            yield self._result(place)
+            error, rejected = part.errors.get(place), part.rejected.get(place, 0)
+            status: FileStatus = "failed" if error else "partial" if rejected else "success"
+            file, took = display_path(path), round(elapsed_ms, 3)
+            yield FileResult(file, status, records, size, took, rejected, error)
         yield from (failure for _, failure in rejections)
-
-    def _result(self, place: int) -> FileResult:
-        part = self.part
-        rejected = part.rejected.get(place, 0)
-        error = part.errors.get(place)
-        return FileResult(
-            self.file(place),
-            "failed" if error else "partial" if rejected else "success",
-            part.records[place],
-            part.bytes[place],
-            part.elapsed_ms[place],
-            rejected,
-            error,
-        )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Literal
-
-from msgspec import Struct
+from typing import TYPE_CHECKING
 
 from asyncbatch.codec.compression import SUFFIXES, check_not_cut, detect
 from asyncbatch.codec.fault import Fault
@@ -22,8 +20,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.reading import Opened
     from asyncbatch.records import Batch
-
-Format = Literal["auto", "json", "jsonl"]
+    from asyncbatch.settings import FileWorkSettings
 
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 """A batch is given back unfinished once so many bytes of it were read, ..."""
@@ -33,14 +30,6 @@ MAX_REJECTIONS = 1000
 """Bad records that one part carries: a file of nothing else still needs bounded memory."""
 
 _LINES_ENDINGS = (".jsonl", ".ndjson")
-
-
-class FileWorkSettings(Struct, frozen=True):
-    """How files are read: their format, size limit in bytes, and reads in flight (None adapts)."""
-
-    format: Format = "auto"
-    max_file_size: int | None = None
-    read_ahead: int | None = None
 
 
 class FileWork:

@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 
 PACKAGE = ROOT / "asyncbatch"
 LAYERS = [
-    ("errors", "records", "budget", "cpus", "memory"),
+    ("errors", "records", "settings", "budget", "cpus", "memory"),
     ("codec", "report"),
     ("content", "machine"),
     ("failures", "reading"),
     ("work", "sources"),
     ("plan", "batching", "executors"),
+    ("job",),
     ("run",),
     ("api",),
     ("cli",),

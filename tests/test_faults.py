@@ -201,7 +201,8 @@ def test_without_simdjson_all_is_the_same(run, files):
     """The package must work where simdjson has no wheel."""
     folder = files({**many(300), "bad.json": "[1,]", "big.json": "[18446744073709551616]"})
     (folder / "stub").mkdir()
-    (folder / "stub/simdjson.py").write_text("raise ImportError")
+    for name in ("simdjson", "csimdjson"):
+        (folder / f"stub/{name}.py").write_text("raise ImportError")
     with_it = run(".", "-o", "json").json
     without = run(".", "-o", "json", env={"PYTHONPATH": f"{folder}/stub:{ROOT}"}).json
     for part in ("files", "records", "failures"):

@@ -24,6 +24,7 @@ def judge(request):
         return
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "orjson":
+            patch.setitem(sys.modules, "csimdjson", None)
             patch.setitem(sys.modules, "simdjson", None)
         else:
             pytest.importorskip("simdjson")

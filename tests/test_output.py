@@ -201,6 +201,7 @@ def test_past_its_budget_a_run_takes_no_more_input(run, files):
     assert 10 < report["files"]["total"] < 200
     assert report["exit_code"] == 1
     assert "Stopped: " in run(".", "--max-failures", "10").stdout
+    assert run(".", "--max-failures", "10", "-o", "json").stderr.startswith("Stopped: ")
 
 
 def test_options_come_from_the_environment(run, files):

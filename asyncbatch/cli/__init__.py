@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
+
+from asyncbatch.cli import exit_codes
+from asyncbatch.executors.wire import STOP_SIGNALS
 
 
 def main() -> None:
     """Run the command that the arguments name; the entry point of `asyncbatch`."""
-    # Until a command has its own handlers, Ctrl-C ends the process without a traceback.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Until a command handles them itself, these end the process quietly, nothing being done
+    # yet. (They stay ignored if whoever started us has it so: nohup, background jobs.)
+    for number in STOP_SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda got, _: os._exit(exit_codes.of_signal(got)))
     from asyncbatch.cli.app import app  # noqa: PLC0415 - imports take a while: see above
 
     app(prog_name="asyncbatch")

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import aiofiles
 
 from asyncbatch.cli import plain
+from asyncbatch.cli.summary import budget_line
 from asyncbatch.cli.words import printable
-from asyncbatch.machine import encode, event_line, report_object, summary_line
+from asyncbatch.machine import encode, event_lines, report_object, summary_line
 from asyncbatch.records import Failure, FileResult
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Output:
     async def part(self, found: BatchPart) -> None:
         """Show what became of some files, as the chosen form has it."""
         if self.form == "jsonl":
-            await to_stdout(b"".join(map(event_line, found.outcomes())))
+            await to_stdout(event_lines(found.outcomes()))
         if self._verbose:
             for outcome in found.outcomes():
                 self.log(_verbose_line(outcome))
@@ -99,6 +100,8 @@ class Output:
     ) -> None:
         """Show the end of a run."""
         self.close()
+        if self.form != "text" and report.over_budget:
+            self.log(budget_line(report, budget) or "")
         if self.quiet:
             for line in plain.failure_lines(report, self.show_failures):
                 _to_stderr(line)

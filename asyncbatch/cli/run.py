@@ -1,7 +1,5 @@
 """`asyncbatch run`: options into a job, and one call."""
 
-from __future__ import annotations
-
 import math
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,7 +13,7 @@ if TYPE_CHECKING:
     from asyncbatch.budget import FailureBudget
     from asyncbatch.cli.output import Output
     from asyncbatch.executors.lanes import Work
-    from asyncbatch.work import FileWorkSettings
+    from asyncbatch.settings import FileWorkSettings
 
 INPUT, CONTROL, FAILURES, OUTPUT = "Input", "Control", "Failures", "Output"
 EPILOG = (
@@ -127,7 +125,7 @@ def run_files(
             "-b",
             min=1,
             metavar="N",
-            help="Files a batch.  [default: adapts, up to 1,024 files and 8 MiB]",
+            help="Files a batch.  [default: adapts, up to 2,048 files and 8 MiB]",
         ),
     ] = None,
     concurrency: Annotated[
@@ -232,15 +230,13 @@ def run_files(
     ] = True,
 ) -> None:
     """Process JSON files in bounded, concurrent batches; say what failed, where and why."""
-    # Only now what the work needs: --help stays quick.
-    from asyncbatch.cli.output import Output  # noqa: PLC0415
-    from asyncbatch.cli.session import Session  # noqa: PLC0415
-    from asyncbatch.report import LISTED_FAILURES  # noqa: PLC0415
-    from asyncbatch.run import Job, Run  # noqa: PLC0415
+    # Only now what the work needs, so that --help stays quick; and first what launches it.
+    from asyncbatch.errors import UsageError  # noqa: PLC0415
+    from asyncbatch.job import Job, Launch  # noqa: PLC0415
+    from asyncbatch.settings import FileWorkSettings  # noqa: PLC0415
     from asyncbatch.sources.inputs import Inputs  # noqa: PLC0415
     from asyncbatch.sources.patterns import DEFAULT_PATTERNS  # noqa: PLC0415
     from asyncbatch.sources.selection import Selection  # noqa: PLC0415
-    from asyncbatch.work import FileWork, FileWorkSettings  # noqa: PLC0415
 
     selection = Selection(
         tuple(pattern or DEFAULT_PATTERNS), tuple(exclude or ()), hidden, follow_symlinks
@@ -255,9 +251,23 @@ def run_files(
         _budget(max_failures, fail_fast=fail_fast),
         allow_empty,
     )
+    launch = Launch(job)
+    try:
+        launch.look()
+    except UsageError as error:
+        raise typer.BadParameter(str(error)) from None
+    launch.start()
+
+    # While the workers start:
+    from asyncbatch.cli.output import Output  # noqa: PLC0415
+    from asyncbatch.cli.session import Session  # noqa: PLC0415
+    from asyncbatch.report import LISTED_FAILURES  # noqa: PLC0415
+    from asyncbatch.run import Run  # noqa: PLC0415
+    from asyncbatch.work import FileWork  # noqa: PLC0415
+
     make_output, work = (Output, FileWork) if not dry_run else _planning()
     session = Session(
-        Run(job, work=work, failure_limit=max(LISTED_FAILURES, show_failures)),
+        Run(job, launch=launch, work=work, failure_limit=max(LISTED_FAILURES, show_failures)),
         make_output(
             output, quiet=quiet, verbose=verbose, progress=progress, show_failures=show_failures
         ),
@@ -269,14 +279,14 @@ def run_files(
     raise typer.Exit(session.carry_out())
 
 
-def _planning() -> tuple[type[Output], Callable[[FileWorkSettings], Work]]:
+def _planning() -> "tuple[type[Output], Callable[[FileWorkSettings], Work]]":
     from asyncbatch.cli.plan import PlanOutput  # noqa: PLC0415 - see above
     from asyncbatch.plan import PlanWork  # noqa: PLC0415
 
     return PlanOutput, PlanWork
 
 
-def _budget(max_failures: str | None, *, fail_fast: bool) -> FailureBudget | None:
+def _budget(max_failures: str | None, *, fail_fast: bool) -> "FailureBudget | None":
     from asyncbatch.budget import FailureBudget  # noqa: PLC0415 - see above
 
     if fail_fast and max_failures is not None:

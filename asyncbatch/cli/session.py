@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, NoReturn
@@ -74,7 +75,8 @@ class Session:
         ticker = loop.create_task(self._tick())
         work = loop.create_task(self._consume())
         for number in STOP_SIGNALS:
-            loop.add_signal_handler(number, self._on_signal, number, work)
+            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it for SIGHUP
+                loop.add_signal_handler(number, self._on_signal, number, work)
         try:
             await work
         except asyncio.CancelledError:

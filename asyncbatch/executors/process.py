@@ -9,30 +9,23 @@ from __future__ import annotations
 import asyncio
 import pickle
 import signal
-import socket
-import subprocess
-import sys
 from collections import deque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.errors import WorkerBugError
 from asyncbatch.executors.lanes import WorkerLostError
-from asyncbatch.executors.wire import LENGTH_BYTES, STOP_SIGNALS, frame
+from asyncbatch.executors.spawn import spawn
+from asyncbatch.executors.wire import LENGTH_BYTES, frame
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import AsyncIterator, Sequence
 
     from asyncbatch.executors.lanes import Lane, WorkFactory
+    from asyncbatch.executors.spawn import Spawned
     from asyncbatch.records import Batch, Part
 
-_PROGRAM = """\
-import sys
-sys.path[:] = {path!r}
-from asyncbatch.executors.worker import main
-main{descriptors!r}
-"""
-_STDERR = 2
 _EXIT_SECONDS = 5.0
 """How long a killed worker may take to be gone (one in a device's hands may not be)."""
 
@@ -43,11 +36,11 @@ class WorkerProcess:
     Several batches may be sent to it at a time; they wait in its socket for their turn.
     """
 
-    def __init__(self, make_work: WorkFactory, *, reads_stdin: bool) -> None:
+    def __init__(self, make_work: WorkFactory, *, reads_stdin: bool = False) -> None:
         self._turn = asyncio.Lock()
         self._queue: deque[Batch] = deque()  # in the order of turns; sent while there is a process
         self._hello = frame(make_work)
-        self._stdin = None if reads_stdin else subprocess.DEVNULL
+        self._reads_stdin = reads_stdin
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter
@@ -58,38 +51,18 @@ class WorkerProcess:
         """The process number, or None while there is no process."""
         return self._process.pid if self._process else None
 
-    async def start(self) -> None:
-        """Start the process, in place of one that died."""
-        # Two sockets, since an error of writing to a dead worker would end the reading of
-        # what it had still to say.
-        requests, replies = socket.socketpair(), socket.socketpair()
-        with requests[1], replies[1]:
-            process = self._spawn(requests[1].fileno(), replies[1].fileno())
+    async def connect(self, spawned: Spawned) -> None:
+        """Talk to a process that has just been started, in place of one that died, if any."""
         try:
-            _, self._writer = await asyncio.open_connection(sock=requests[0])
-            self._reader, self._closing = await asyncio.open_connection(sock=replies[0])
+            _, self._writer = await asyncio.open_connection(sock=spawned.requests)
+            self._reader, self._closing = await asyncio.open_connection(sock=spawned.replies)
         except BaseException:
-            process.kill()
+            spawned.process.kill()
             raise
         self._writer.write(self._hello)
         for batch in self._queue:  # those that were sent to one that died
             self._writer.write(frame(batch))
-        self._process = process
-
-    def _spawn(self, *descriptors: int) -> subprocess.Popen[bytes]:
-        program = _PROGRAM.format(path=sys.path, descriptors=descriptors)
-        # Blocked signals stay so across exec: no stop signal can hit a worker that has not
-        # yet got round to ignoring it.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        try:
-            return subprocess.Popen(  # noqa: S603 - our own program
-                [sys.executable, "-c", program],
-                stdin=self._stdin,
-                stdout=_STDERR,  # what user code prints must not mix with results
-                pass_fds=descriptors,
-            )
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        self._process = spawned.process
 
     async def run(self, batch: Batch) -> AsyncIterator[Part]:
         """Yield what becomes of `batch`, when those sent before it are done; see `Lane.run`."""
@@ -99,7 +72,7 @@ class WorkerProcess:
         try:
             async with self._turn:
                 if self._process is None:
-                    await self.start()
+                    await self.connect(spawn(reads_stdin=self._reads_stdin))
                 while (part := await self._receive()) is not None:
                     yield part
         finally:
@@ -148,19 +121,17 @@ class ProcessEngine:
 
 @asynccontextmanager
 async def process_engine(
-    make_work: WorkFactory, workers: int, count: int, *, reads_stdin: bool = False
+    make_work: WorkFactory, spawned: Sequence[Spawned], count: int, *, reads_stdin: bool = False
 ) -> AsyncIterator[ProcessEngine]:
-    """Provide `count` lanes over up to `workers` processes; kill these at the end.
+    """Provide `count` lanes over processes just started; kill these at the end.
 
-    `reads_stdin` hands our standard input on to the workers.
+    `reads_stdin` hands our standard input on to those that take a dead one's place.
     """
-    processes = [
-        WorkerProcess(make_work, reads_stdin=reads_stdin) for _ in range(min(workers, count))
-    ]
+    workers = [WorkerProcess(make_work, reads_stdin=reads_stdin) for _ in spawned]
     try:
-        for process in processes:
-            await process.start()
-        yield ProcessEngine(processes, count)
+        for worker, process in zip(workers, spawned, strict=True):
+            await worker.connect(process)
+        yield ProcessEngine(workers, count)
     finally:
-        for process in processes:
-            process.kill()
+        for worker in workers:
+            worker.kill()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
-import time
 from collections import Counter
 from itertools import chain, islice
 from typing import IO, TYPE_CHECKING
@@ -20,12 +18,7 @@ from asyncbatch.sources.selection import Filter, Selection
 from asyncbatch.sources.walk import walk
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
-
-CHUNK_PATHS = 1024
-CHUNK_SECONDS = 0.05
-"""A chunk of paths is handed on when it has so many, or after so long."""
-_LOOK_AT_CLOCK_EVERY = 32
+    from collections.abc import Iterable, Iterator
 
 
 class Inputs(Struct, frozen=True):
@@ -74,22 +67,6 @@ class Inputs(Struct, frozen=True):
             found = chain(found, chain.from_iterable(_of_path(path, wanted) for path in listed))
             contested = {"/"} if self.paths else set()
         return islice(_each_once(found, contested) if contested else found, self.limit)
-
-    async def chunks(self) -> AsyncIterator[list[str]]:
-        """Yield `find()` in chunks, found in a thread while earlier ones are worked on."""
-        paths = self.find()
-        while chunk := await asyncio.to_thread(_take, paths):
-            yield chunk
-
-
-def _take(paths: Iterator[str]) -> list[str]:
-    chunk: list[str] = []
-    deadline = time.monotonic() + CHUNK_SECONDS
-    while more := list(islice(paths, _LOOK_AT_CLOCK_EVERY)):
-        chunk += more
-        if len(chunk) >= CHUNK_PATHS or time.monotonic() > deadline:
-            break
-    return chunk
 
 
 def _expand_argument(argument: str, wanted: Filter) -> Iterator[str]:

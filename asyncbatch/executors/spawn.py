@@ -1,0 +1,55 @@
+"""Starting a worker process; needs no event loop, so that it can be done first of all."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from typing import NamedTuple
+
+from asyncbatch.executors.wire import STOP_SIGNALS
+
+_PROGRAM = """\
+import sys
+sys.path[:] = {path!r}
+from asyncbatch.executors.worker import main
+main{descriptors!r}
+"""
+_STDERR = 2
+
+
+class Spawned(NamedTuple):
+    """A worker process, and our ends of the sockets to it.
+
+    There are two, since an error of writing to a dead worker would end the reading of what it
+    had still to say.
+    """
+
+    process: subprocess.Popen[bytes]
+    requests: socket.socket
+    replies: socket.socket
+
+
+def spawn(*, reads_stdin: bool = False) -> Spawned:
+    """Start a worker as a new program, with our standard input or none. Raises OSError."""
+    (our_requests, its_requests), (our_replies, its_replies) = (
+        socket.socketpair(),
+        socket.socketpair(),
+    )
+    with its_requests, its_replies:
+        descriptors = its_requests.fileno(), its_replies.fileno()
+        program = _PROGRAM.format(path=sys.path, descriptors=descriptors)
+        # Blocked signals stay so across exec: no stop signal can hit a worker that has not
+        # yet got round to ignoring it.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            process = subprocess.Popen(  # noqa: S603 - our own program
+                [sys.executable, "-c", program],
+                stdin=None if reads_stdin else subprocess.DEVNULL,
+                stdout=_STDERR,  # what user code prints must not mix with results
+                pass_fds=descriptors,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return Spawned(process, our_requests, our_replies)

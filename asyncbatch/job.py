@@ -1,0 +1,89 @@
+"""What to do, and the start of doing it: all that needs no event loop.
+
+The command launches its job before it imports the rest of the program: workers start and the
+search begins meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from asyncbatch.cpus import usable_cpus
+from asyncbatch.records import STDIN
+from asyncbatch.settings import FileWorkSettings
+from asyncbatch.sources.search import OPENING_PATHS, Search
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncbatch.budget import FailureBudget
+    from asyncbatch.executors.spawn import Spawned
+    from asyncbatch.sources.inputs import Inputs
+
+SMALL_BYTES = 16 * 1024 * 1024
+"""A job of no more bytes, and no more than a search's opening, starts no worker processes:
+it is done before they would be up."""
+
+
+class Job(Struct, frozen=True):
+    """What to do. None means: chosen to fit.
+
+    `workers` are processes (0: threads of this one), `concurrency` batches in flight,
+    `batch_size` files in each, `pause` seconds between them (which then go one at a time).
+    """
+
+    inputs: Inputs
+    settings: FileWorkSettings = FileWorkSettings()
+    batch_size: int | None = None
+    concurrency: int | None = None
+    workers: int | None = None
+    pause: float = 0.0
+    budget: FailureBudget | None = None
+    allow_empty: bool = False
+
+
+class Launch:
+    """A job's first steps: `look` (which blocks) opens the search, `start` the workers."""
+
+    def __init__(self, job: Job) -> None:
+        self.search = Search(job.inputs)
+        self.workers: list[Spawned] = []
+        self._job = job
+        self._wanted = 0
+
+    def look(self) -> None:
+        """Open the search, and decide how many worker processes the job is worth.
+
+        Raises UsageError if the inputs cannot be meant.
+        """
+        job, search = self._job, self.search
+        job.inputs.check()
+        search.open()
+        if search.exhausted and _is_small(search.opening):
+            return
+        wanted = usable_cpus() if job.workers is None else job.workers
+        in_flight = 1 if job.pause else job.concurrency or wanted
+        self._wanted = min(wanted, in_flight)
+
+    def start(self) -> None:
+        """Start the worker processes. Raises OSError."""
+        from asyncbatch.executors.spawn import spawn  # noqa: PLC0415 - small jobs need none
+
+        reads_stdin = STDIN in self._job.inputs.paths
+        self.workers = [spawn(reads_stdin=reads_stdin) for _ in range(self._wanted)]
+
+
+def _is_small(paths: Sequence[str]) -> bool:
+    """Whether these files are few and small; what cannot be looked at is no work either."""
+    if len(paths) > OPENING_PATHS:
+        return False
+    size = 0
+    for path in paths:
+        try:
+            size += os.stat(path).st_size
+        except OSError:
+            continue
+    return size <= SMALL_BYTES

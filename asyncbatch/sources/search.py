@@ -1,0 +1,60 @@
+"""A search for files: its beginning at once, the rest while the work goes on."""
+
+from __future__ import annotations
+
+import time
+from itertools import islice
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from asyncbatch.sources.inputs import Inputs
+
+OPENING_PATHS = 256
+"""How many paths the beginning of a search has, unless these are all."""
+CHUNK_PATHS = 2048
+CHUNK_SECONDS = 0.05
+"""A chunk of paths is handed on when it has so many, or after so long."""
+_WALK_STEP = 32
+"""Paths of a folder between two looks at the clock; of a list each is waited for."""
+
+
+class Search:
+    """Finds the paths that inputs name. `opening` are the first, once `open` was called."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self.opening: Sequence[str] = ()
+        self.found = 0
+        """How many paths were found so far."""
+        self.exhausted = False
+        """Whether these are all."""
+        self._paths = inputs.find()
+        self._step = _WALK_STEP if inputs.files_from is None else 1
+
+    def open(self) -> None:
+        """Find the first paths; blocks while it does."""
+        self.opening = self._take(OPENING_PATHS + 1)
+
+    async def chunks(self) -> AsyncIterator[Sequence[str]]:
+        """Yield all paths in chunks, those after `opening` found in a thread as they are needed."""
+        import asyncio  # noqa: PLC0415 - the command opens its search before it has a loop
+
+        if self.opening:
+            yield self.opening
+        while not self.exhausted:
+            if chunk := await asyncio.to_thread(self._take, CHUNK_PATHS):
+                yield chunk
+
+    def _take(self, most: int) -> Sequence[str]:
+        """Return the next paths, up to about `most`; take note if they are the last."""
+        chunk: list[str] = []
+        deadline = time.monotonic() + CHUNK_SECONDS
+        while len(chunk) < most and time.monotonic() <= deadline:
+            more = list(islice(self._paths, self._step))
+            chunk += more
+            if len(more) < self._step:
+                self.exhausted = True
+                break
+        self.found += len(chunk)
+        return chunk

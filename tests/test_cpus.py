@@ -1,0 +1,79 @@
+"""How many CPUs are ours: affinity, and the quotas of control groups."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from asyncbatch import cpus
+from tests.conftest import environment
+
+COUNT = "from asyncbatch.cpus import usable_cpus; print(usable_cpus())"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+def test_affinity_is_respected():
+    first = min(os.sched_getaffinity(0))
+    program = f"import os; os.sched_setaffinity(0, {{{first}}}); {COUNT}"
+    shown = subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=environment(),
+    )
+    assert shown.stdout == "1\n"
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A made-up machine of 16 CPUs, with control groups that a test fills in."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    monkeypatch.setattr(cpus, "CGROUP2", tmp_path / "v2")
+    monkeypatch.setattr(cpus, "CGROUP1", tmp_path / "v1")
+    monkeypatch.setattr(cpus, "MEMBERSHIPS", tmp_path / "cgroup")
+
+    def write(name, text):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"),
+    [("max 100000", 16), ("400000 100000", 4), ("150000 100000", 2), ("1000 100000", 1)],
+)
+def test_the_quota_of_a_group(machine, quota, expected):
+    machine("cgroup", "0::/jobs/nightly\n")
+    machine("v2/jobs/nightly/cpu.max", quota)
+    assert cpus.usable_cpus() == expected
+
+
+def test_the_tightest_quota_of_the_groups_above_counts(machine):
+    machine("cgroup", "0::/jobs/nightly\n")
+    machine("v2/jobs/nightly/cpu.max", "800000 100000")
+    machine("v2/jobs/cpu.max", "300000 100000")
+    assert cpus.usable_cpus() == 3
+
+
+def test_a_container_sees_its_own_group_at_the_root(machine):
+    machine("cgroup", "0::/docker/0123abcd\n")
+    machine("v2/cpu.max", "200000 100000")
+    assert cpus.usable_cpus() == 2
+
+
+@pytest.mark.parametrize(("quota", "expected"), [("-1", 16), ("250000", 3)])
+def test_the_older_groups(machine, quota, expected):
+    machine("cgroup", "4:cpu,cpuacct:/jobs\n2:memory:/jobs\n")
+    machine("v1/jobs/cpu.cfs_quota_us", quota)
+    machine("v1/jobs/cpu.cfs_period_us", "100000")
+    assert cpus.usable_cpus() == expected
+
+
+def test_without_groups_affinity_decides(machine):
+    assert cpus.usable_cpus() == 16

@@ -1,0 +1,59 @@
+"""JSON Lines, however the stream is cut into chunks."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncbatch.codec.fault import Fault
+from asyncbatch.codec.grammar import examine
+from asyncbatch.codec.judge import make_judge
+from asyncbatch.codec.lines import judge_lines, tell_lines
+from asyncbatch.codec.place import locate
+
+JUDGE = make_judge()
+
+lines = st.sampled_from(
+    [b"1", b"[1, 2]", b'{"a": "\xc3\xa9"}', b"", b" ", b"\r", b"nope", b'"\xff"', b"[1,]", b"\x0c"]
+)
+texts = st.builds(
+    lambda parts, ending: b"\n".join(parts) + ending,
+    st.lists(lines, max_size=12),
+    st.sampled_from([b"", b"\n"]),
+)
+
+
+def cut(text, places):
+    ends = sorted({min(place, len(text)) for place in places} | {0, len(text)})
+    return [text[start:end] for start, end in pairwise(ends)] or [b""]
+
+
+@given(texts, st.lists(st.integers(0, 60), max_size=6))
+def test_chunks_make_no_difference(text, places):
+    count, bad = 0, []
+    for records, found in judge_lines(cut(text, places), JUDGE):
+        count += records
+        bad += found
+    numbered = list(enumerate(text.split(b"\n")))
+    expected = [(number, line) for number, line in numbered if line.strip(b" \t\r")]
+    assert count == len(expected)
+    faults = [
+        (record, number, fault)
+        for record, (number, line) in enumerate(expected, 1)
+        if isinstance(fault := examine(line), Fault)
+    ]
+    assert [(one.record, one.place.line) for one in bad] == [(r, n + 1) for r, n, _ in faults]
+    for one, (_, number, fault) in zip(bad, faults, strict=True):
+        start = sum(len(line) + 1 for _, line in numbered[:number])
+        assert one.place == locate(text, start + fault.byte)
+
+
+@given(texts, st.lists(st.integers(0, 60), max_size=6))
+def test_telling_lines_loses_nothing(text, places):
+    is_lines, chunks = tell_lines(cut(text, places), JUDGE)
+    assert b"".join(chunks) == text
+    first, newline, rest = text.lstrip(b" \t\r\n").partition(b"\n")
+    follows = bool(newline and rest.strip(b" \t\r\n"))
+    assert is_lines == (follows and not isinstance(examine(first), Fault))
