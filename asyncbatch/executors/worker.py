@@ -6,7 +6,6 @@ import ctypes
 import os
 import pickle
 import signal
-import socket
 import sys
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -24,27 +23,32 @@ def main(requests_descriptor: int, replies_descriptor: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     _die_with_parent()
-    replies = socket.socket(fileno=replies_descriptor)
-    with os.fdopen(requests_descriptor, "rb") as requests:
-        make_work = _receive(requests)
-        if make_work is not None:
-            _serve(make_work(), requests, replies)
+    # Sockets, but files do for one direction each.
+    requests, replies = os.fdopen(requests_descriptor, "rb"), os.fdopen(replies_descriptor, "wb")
+    make_work = _receive(requests)
+    if make_work is not None:
+        _serve(make_work(), requests, replies)
     sys.stdout.flush()
     os._exit(0)  # nothing is left to tidy up, and the main process waits
 
 
-def _serve(work: Work, requests: BinaryIO, replies: socket.socket) -> None:
+def _serve(work: Work, requests: BinaryIO, replies: BinaryIO) -> None:
     while (batch := _receive(requests)) is not None:
         try:
             for part in work(batch):
-                replies.sendall(frame(part))
-            replies.sendall(frame(None))
+                _send(replies, part)
+            _send(replies, None)
         except BrokenPipeError:
             return
         except Exception:  # noqa: BLE001 - crosses to the main process, which raises it
             import traceback  # noqa: PLC0415 - hopefully never needed
 
-            replies.sendall(frame(traceback.format_exc()))
+            _send(replies, traceback.format_exc())
+
+
+def _send(replies: BinaryIO, message: object) -> None:
+    replies.write(frame(message))
+    replies.flush()
 
 
 def _receive(requests: BinaryIO) -> Any:  # noqa: ANN401 - the protocol says what comes when
