@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from asyncbatch.cpus import usable_cpus
+from asyncbatch.errors import UsageError
 from asyncbatch.records import STDIN
 from asyncbatch.settings import FileWorkSettings
 from asyncbatch.sources.search import OPENING_PATHS, Search
@@ -44,6 +45,15 @@ class Job(Struct, frozen=True):
     budget: FailureBudget | None = None
     allow_empty: bool = False
 
+    def check(self) -> None:
+        """Raise UsageError if this can't be meant."""
+        self.inputs.check()
+        least = {"batch_size": 1, "concurrency": 1, "workers": 0, "pause": 0}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if value is not None and value < bound:
+                raise UsageError(f"{name} is {value}; it cannot be less than {bound}")
+
 
 class Launch:
     """A job's first steps: `look` (which blocks) opens the search, `start` the workers."""
@@ -57,10 +67,10 @@ class Launch:
     def look(self) -> None:
         """Open the search, and decide how many worker processes the job is worth.
 
-        Raises UsageError if the inputs cannot be meant.
+        Raises UsageError if the job cannot be meant.
         """
         job, search = self._job, self.search
-        job.inputs.check()
+        job.check()
         search.open()
         if search.exhausted and _is_small(search.opening):
             return

@@ -82,6 +82,15 @@ async def test_nothing_found_is_an_error(tmp_path):
         [result async for result in asyncbatch.process_files(tmp_path)]
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"batch_size": 0}, {"concurrency": 0}, {"workers": -1}, {"pause": -1}]
+)
+async def test_options_that_cannot_be_meant(files, wrong):
+    folder = files(many(1))
+    with pytest.raises(asyncbatch.UsageError, match=next(iter(wrong))):
+        [result async for result in asyncbatch.process_files(folder, **wrong)]
+
+
 async def test_reports_add_up(files):
     folder = files({"a.json": "[1, 2]", "b.json": "[1,]"})
     run = asyncbatch.Run(asyncbatch.Job(asyncbatch.Inputs((str(folder),))))

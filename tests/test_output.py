@@ -185,6 +185,7 @@ def test_exit_codes(run, files, contents, options, code):
         (".", "--pause", "-1"),
         ("-", "--files-from", "-"),
         ("--files-from", "no-such-list"),
+        ("--files-from", "."),
     ],
 )
 def test_usage_errors(run, files, arguments):

@@ -61,7 +61,7 @@ class Session:
         except WorkerBugError as error:
             return self._fail(f"a defect of asyncbatch, please report it:\n{error}")
         except OSError as error:
-            return self._fail(f"cannot write the results: {error}")
+            return self._fail(f"could not go on: {error}")
 
     def _fail(self, message: str, code: int = exit_codes.FAILURES) -> int:
         self._output.close()

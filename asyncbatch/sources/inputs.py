@@ -40,8 +40,13 @@ class Inputs(Struct, frozen=True):
             raise UsageError("no input: name a folder, a file, a glob, '-' or --files-from")
         if self.files_from == STDIN and STDIN in self.paths:
             raise UsageError("standard input cannot be both the data ('-') and the list of files")
-        if self.files_from not in (None, STDIN) and not os.path.exists(self.files_from or ""):
-            raise UsageError(f"--files-from: no such file: {self.files_from}")
+        if self.files_from is not None and self.files_from != STDIN:
+            try:
+                with open(self.files_from, "rb"):
+                    pass
+            except OSError as error:
+                reason = error.strerror or str(error)
+                raise UsageError(f"--files-from {self.files_from}: {reason}") from None
 
     def describe_empty(self) -> str:
         """Say that nothing was found, where, and what to try."""
