@@ -18,8 +18,8 @@ $(BIN)/python:
 	@touch $@
 
 demo: .venv/.installed  ## install, and run the main job on sample_data
-	@echo '$$ asyncbatch run $(SOUND)'
-	@$(BIN)/asyncbatch run $(SOUND)
+	@echo '$$ asyncbatch run $(SOUND) -b 3 --pause 0.2   # slowed down, to be watched'
+	@$(BIN)/asyncbatch run $(SOUND) -b 3 --pause 0.2
 	@echo
 	@echo '$$ asyncbatch run sample_data'
 	@$(BIN)/asyncbatch run sample_data; status=$$?; echo; \
