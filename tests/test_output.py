@@ -264,6 +264,13 @@ def test_a_terminal_gets_a_live_display_and_a_styled_summary(files):
     assert "\x1b[1;32m" in drawn
 
 
+@pytest.mark.parametrize("options", [("-o", "jsonl"), ("--dry-run",)])
+def test_no_display_tears_lines_of_results(files, options):
+    _, drawn = on_a_terminal(files(many(40)), ".", "-b", "10", "--pause", "0.3", *options)
+    assert "\x1b[2K" not in drawn
+    assert "\x1b[?25l" not in drawn
+
+
 @pytest.mark.parametrize("env", [{"CI": "true"}, {"TERM": "dumb"}])
 def test_ci_and_dumb_terminals_get_plain_text(files, env):
     _, drawn = on_a_terminal(files(many(40)), ".", "-b", "10", "--pause", "0.3", **env)

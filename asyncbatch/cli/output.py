@@ -59,9 +59,15 @@ class Output:
         self.show_failures = show_failures
         self._progress = self._make_progress() if progress and not quiet else None
 
-    @staticmethod
-    def _make_progress() -> Progress:
-        if is_terminal(sys.stderr.fileno()):
+    @property
+    def streams(self) -> bool:
+        """Whether results come on stdout while the run goes on."""
+        return self.form == "jsonl"
+
+    def _make_progress(self) -> Progress:
+        # Lines of results on the same screen would tear a display that redraws itself.
+        streams_here = self.streams and os.isatty(sys.stdout.fileno())
+        if is_terminal(sys.stderr.fileno()) and not streams_here:
             from asyncbatch.cli.console import LiveProgress  # noqa: PLC0415 - rich takes a while
 
             return LiveProgress()
@@ -124,7 +130,8 @@ class Output:
 def is_terminal(descriptor: int) -> bool:
     """Whether somebody watches and a display may redraw itself: not in CI, not on a dumb one."""
     dumb = os.environ.get("TERM") in ("dumb", "unknown")
-    return os.isatty(descriptor) and not dumb and not os.environ.get("CI")
+    in_ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
+    return os.isatty(descriptor) and not dumb and not in_ci
 
 
 def wants_style(descriptor: int) -> bool:

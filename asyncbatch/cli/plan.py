@@ -20,6 +20,11 @@ class PlanOutput(Output):
 
     _batches = 0
 
+    @property
+    def streams(self) -> bool:
+        """Whether results come on stdout while the run goes on: see `Output`."""
+        return self.form != "json"
+
     async def part(self, found: BatchPart) -> None:
         """Show one batch."""
         self._batches += 1
