@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 PACKAGE = ROOT / "asyncbatch"
 LAYERS = [
     ("errors", "records", "settings", "budget", "cpus", "memory"),
-    ("codec", "report"),
-    ("content", "machine"),
+    ("codec", "report", "words"),
+    ("content", "renderers"),
     ("failures", "reading"),
     ("work", "sources"),
     ("plan", "batching", "executors"),

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from asyncbatch.cli import summary
 from asyncbatch.cli.plain import memory, seconds_left
-from asyncbatch.cli.words import duration, size
+from asyncbatch.words import duration, location, size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -91,7 +91,7 @@ def _print_failures(console: Console, report: Report, most: float) -> None:
     for kind, failures in summary.failure_groups(report, most):
         console.print(Text.assemble((kind, "bold red"), f" ({len(failures)})"))
         for one in failures:
-            line = Text.assemble("  ", (summary.place(one), "bold"), ": ", summary.reason(one))
+            line = Text.assemble("  ", (location(one), "bold"), ": ", summary.reason(one))
             console.print(line, soft_wrap=True)
     if more := summary.hidden_failures(report, most):
         console.print(Text(more, style="dim"))

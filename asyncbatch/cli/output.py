@@ -10,17 +10,29 @@ import aiofiles
 
 from asyncbatch.cli import plain
 from asyncbatch.cli.summary import budget_line
-from asyncbatch.cli.words import printable
-from asyncbatch.machine import encode, event_lines, report_object, summary_line
 from asyncbatch.records import Failure, FileResult
+from asyncbatch.renderers.github import Github
+from asyncbatch.renderers.junit import Junit
+from asyncbatch.renderers.machine import Json, JsonLines
+from asyncbatch.renderers.markdown import Markdown
+from asyncbatch.words import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from asyncbatch.budget import FailureBudget
     from asyncbatch.records import BatchPart
+    from asyncbatch.renderers import Renderer
     from asyncbatch.report import Report
     from asyncbatch.run import Snapshot
 
-OutputFormat = Literal["text", "json", "jsonl"]
+OutputFormat = Literal["text", "json", "jsonl", "junit", "github"]
+_RENDERERS: dict[OutputFormat, Callable[[], Renderer]] = {
+    "json": Json,
+    "jsonl": JsonLines,
+    "junit": Junit,
+    "github": Github,
+}
 
 
 class Progress(Protocol):
@@ -55,6 +67,7 @@ class Output:
         show_failures: float = 20,
     ) -> None:
         self.form = form
+        self._renderer = _RENDERERS[form]() if form in _RENDERERS else None
         self.quiet, self._verbose = quiet, verbose
         self.show_failures = show_failures
         self._progress = self._make_progress() if progress and not quiet else None
@@ -75,8 +88,8 @@ class Output:
 
     async def part(self, found: BatchPart) -> None:
         """Show what became of some files, as the chosen form has it."""
-        if self.form == "jsonl":
-            await to_stdout(event_lines(found.outcomes()))
+        if self._renderer is not None:
+            await to_stdout(self._renderer.part(found))
         if self._verbose:
             for outcome in found.outcomes():
                 self.log(_verbose_line(outcome))
@@ -111,12 +124,19 @@ class Output:
         if self.quiet:
             for line in plain.failure_lines(report, self.show_failures):
                 _to_stderr(line)
-        if self.form == "json":
-            await to_stdout(encode(report_object(report, command, exit_code)) + b"\n")
-        elif self.form == "jsonl":
-            await to_stdout(summary_line(report, command, exit_code))
+        if self._renderer is not None:
+            for data in self._renderer.finish(report, command, exit_code):
+                await to_stdout(data)
+            await self._append_step_summary(report, command, exit_code)
         elif not self.quiet:
             await self._finish_text(report, budget)
+
+    async def _append_step_summary(self, report: Report, command: str, exit_code: int) -> None:
+        """Add to the page of a GitHub job, if that is where we run."""
+        page = os.environ.get("GITHUB_STEP_SUMMARY")
+        if self.form == "github" and page:
+            async with aiofiles.open(page, "ab") as stream:
+                await stream.writelines(Markdown().finish(report, command, exit_code))
 
     async def _finish_text(self, report: Report, budget: FailureBudget | None) -> None:
         if wants_style(sys.stdout.fileno()):

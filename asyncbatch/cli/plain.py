@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from asyncbatch.cli import summary
-from asyncbatch.cli.words import count, duration, size
+from asyncbatch.words import count, duration, location, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,7 +91,7 @@ def failure_lines(report: Report, most: float) -> list[str]:
     lines = []
     for kind, failures in summary.failure_groups(report, most):
         lines.append(f"{kind} ({len(failures)})")
-        lines += [f"  {summary.place(one)}: {summary.reason(one)}" for one in failures]
+        lines += [f"  {location(one)}: {summary.reason(one)}" for one in failures]
     if more := summary.hidden_failures(report, most):
         lines.append(more)
     return lines

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from asyncbatch.cli import plain
 from asyncbatch.cli.output import Output, to_stdout
-from asyncbatch.cli.words import count, printable, size
-from asyncbatch.machine import encode, report_object
+from asyncbatch.renderers.machine import encode, report_object
+from asyncbatch.words import count, printable, size
 
 if TYPE_CHECKING:
     from asyncbatch.budget import FailureBudget

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from asyncbatch.cli.words import parse_size
+from asyncbatch.words import parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from asyncbatch.budget import FailureBudget
     from asyncbatch.cli.output import Output
+    from asyncbatch.cli.report_file import ReportFile
     from asyncbatch.executors.lanes import Work
     from asyncbatch.settings import FileWorkSettings
 
@@ -207,17 +208,24 @@ def run_files(
         ),
     ] = "20",  # type: ignore[assignment]  # typer parses defaults too
     output: Annotated[
-        Literal["text", "json", "jsonl"],
+        Literal["text", "json", "jsonl", "junit", "github"],
         _option(
             OUTPUT,
             "--output",
             "-o",
-            help="What to print: a summary for people, one JSON object, or events as JSON Lines.",
+            help="What to print: a summary for people, one JSON object, events as JSON Lines, "
+            "JUnit XML, or annotations for GitHub.",
         ),
     ] = "text",
     report: Annotated[
-        str | None,
-        _option(OUTPUT, "--report", metavar="FILE", help="Write the JSON object to a file too."),
+        list[str] | None,
+        _option(
+            OUTPUT,
+            "--report",
+            metavar="FILE",
+            help="Write a file too: .json (the object), .jsonl (events), .xml (JUnit) or .md; "
+            "repeatable.",
+        ),
     ] = None,
     quiet: Annotated[
         bool, _option(OUTPUT, "--quiet", "-q", help="Print nothing but failures, on stderr.")
@@ -251,9 +259,12 @@ def run_files(
         _budget(max_failures, fail_fast=fail_fast),
         allow_empty,
     )
+    if dry_run and (report or output in ("junit", "github")):
+        raise typer.BadParameter("--dry-run has no results: it takes no --report, junit or github")
     launch = Launch(job)
     try:
         launch.look()
+        report_files = _open_reports(report or ())
     except UsageError as error:
         raise typer.BadParameter(str(error)) from None
     launch.start()
@@ -273,10 +284,18 @@ def run_files(
         ),
         command="run",
         budget=job.budget,
-        report_file=report,
+        report_files=report_files,
         grace=grace,
     )
     raise typer.Exit(session.carry_out())
+
+
+def _open_reports(paths: "Sequence[str]") -> "list[ReportFile]":
+    if not paths:
+        return []
+    from asyncbatch.cli.report_file import ReportFile  # noqa: PLC0415 - see above
+
+    return [ReportFile(path) for path in paths]
 
 
 def _planning() -> "tuple[type[Output], Callable[[FileWorkSettings], Work]]":

@@ -9,17 +9,16 @@ import sys
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, NoReturn
 
-import aiofiles
-import aiofiles.os
-
 from asyncbatch.cli import exit_codes
 from asyncbatch.errors import UsageError, WorkerBugError
 from asyncbatch.executors.wire import STOP_SIGNALS
-from asyncbatch.machine import encode, report_object
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from asyncbatch.budget import FailureBudget
     from asyncbatch.cli.output import Output
+    from asyncbatch.cli.report_file import ReportFile
     from asyncbatch.run import Run
 
 _SNAPSHOT_SECONDS = 0.25
@@ -40,12 +39,12 @@ class Session:
         *,
         command: str,
         budget: FailureBudget | None = None,
-        report_file: str | None = None,
+        report_files: Sequence[ReportFile] = (),
         grace: float = 8.0,
     ) -> None:
         self._run, self._output = run, output
         self._command, self._budget = command, budget
-        self._report_file, self._grace = report_file, grace
+        self._report_files, self._grace = report_files, grace
         self._signal: int | None = None
 
     def carry_out(self) -> int:
@@ -69,8 +68,6 @@ class Session:
         return code
 
     async def _session(self) -> int:
-        if self._report_file is not None:
-            _check_target(self._report_file)
         loop = asyncio.get_running_loop()
         ticker = loop.create_task(self._tick())
         work = loop.create_task(self._consume())
@@ -98,6 +95,8 @@ class Session:
     async def _consume(self) -> None:
         async with aclosing(self._run.parts()) as parts:
             async for part in parts:
+                for file in self._report_files:
+                    await file.part(part)
                 await self._output.part(part)
 
     async def _tick(self) -> None:
@@ -107,9 +106,8 @@ class Session:
 
     async def _conclude(self, code: int) -> int:
         report = self._run.report
-        if self._report_file is not None:
-            data = encode(report_object(report, self._command, code))
-            await _write_whole(self._report_file, data + b"\n")
+        for file in self._report_files:
+            await file.finish(report, self._command, code)
         try:
             await self._output.finish(report, self._budget, self._command, code)
         except BrokenPipeError:
@@ -131,20 +129,3 @@ class Session:
         """End the process now; workers die with it."""
         self._output.close()
         os._exit(code)
-
-
-def _check_target(path: str) -> None:
-    """Raise UsageError if `path` cannot be written, before any work is done."""
-    folder = os.path.dirname(path) or "."
-    if os.path.isdir(path) or not os.access(folder, os.W_OK):
-        raise UsageError(f"--report: cannot write {path}: no such folder, or not writable")
-
-
-async def _write_whole(path: str, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all; a device or pipe just gets it."""
-    special = await aiofiles.os.path.exists(path) and not await aiofiles.os.path.isfile(path)
-    target = path if special else f"{path}.{os.getpid()}.tmp"
-    async with aiofiles.open(target, "wb") as stream:
-        await stream.write(data)
-    if not special:
-        await aiofiles.os.replace(target, path)

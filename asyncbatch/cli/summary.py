@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from asyncbatch.cli.words import count, duration, printable, size
+from asyncbatch.words import count, duration, printable, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,14 +42,6 @@ def rows(report: Report) -> Iterator[tuple[str, str]]:
     yield "memory", f"{size(report.peak_memory_bytes)} at the peak, all processes"
     for number, slow in enumerate(report.slowest):
         yield "" if number else "slowest", f"{slow.elapsed_ms:,.1f} ms  {printable(slow.file)}"
-
-
-def place(failure: Failure) -> str:
-    """Return where a failure is, in the form that editors open: file:line:column."""
-    where = printable(failure.file)
-    if failure.line is not None:
-        where += f":{failure.line}:{failure.column}"
-    return where
 
 
 def reason(failure: Failure) -> str:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from asyncbatch.records import Failure
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -56,3 +60,9 @@ def printable(text: str) -> str:
         char if char.isprintable() or char == _KEPT else char.encode("unicode_escape").decode()
         for char in text
     )
+
+
+def location(failure: Failure) -> str:
+    """Return where a failure is, in the form that editors open: file:line:column."""
+    where = printable(failure.file)
+    return where if failure.line is None else f"{where}:{failure.line}:{failure.column}"

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from asyncbatch.records import Failure, FileResult
+from asyncbatch.records import Failure
 from asyncbatch.report import LISTED_FAILURES, SCHEMA_VERSION, Report
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator
+
+    from asyncbatch.records import BatchPart
 
 encode = msgspec.json.encode
 _encode_lines = msgspec.json.Encoder().encode_lines
@@ -63,17 +65,32 @@ def report_object(report: Report, command: str, exit_code: int) -> dict[str, Any
     }
 
 
-def event_lines(outcomes: Iterable[Failure | FileResult]) -> bytes:
-    """Return the lines of `--output jsonl` for finished files and rejected records."""
-    events = [
-        {"event": "failure", **msgspec.structs.asdict(outcome)}
-        if isinstance(outcome, Failure)
-        else outcome
-        for outcome in outcomes
-    ]
-    return _encode_lines(events)
+class Json:
+    """The report object, at the end."""
+
+    def part(self, found: BatchPart) -> bytes:  # noqa: ARG002 - the report has counted it
+        """Return nothing: the object comes when all is done."""
+        return b""
+
+    def finish(self, report: Report, command: str, exit_code: int) -> Iterator[bytes]:
+        """Yield the object."""
+        yield encode(report_object(report, command, exit_code)) + b"\n"
 
 
-def summary_line(report: Report, command: str, exit_code: int) -> bytes:
-    """Return the last line of `--output jsonl`."""
-    return encode({"event": "summary", **report_object(report, command, exit_code)}) + b"\n"
+class JsonLines:
+    """A line for each event as it happens, and the report object as the last."""
+
+    def part(self, found: BatchPart) -> bytes:
+        """Return the lines of finished files and rejected records."""
+        events = [
+            {"event": "failure", **msgspec.structs.asdict(outcome)}
+            if isinstance(outcome, Failure)
+            else outcome
+            for outcome in found.outcomes()
+        ]
+        return _encode_lines(events)
+
+    def finish(self, report: Report, command: str, exit_code: int) -> Iterator[bytes]:
+        """Yield the summary's line."""
+        summary = {"event": "summary", **report_object(report, command, exit_code)}
+        yield encode(summary) + b"\n"

@@ -1,0 +1,123 @@
+"""The forms for machines of others: JUnit, GitHub, Markdown, and several reports at once."""
+
+from __future__ import annotations
+
+import json
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from tests.conftest import many
+
+MIXED = {"sub/good.json": "[1, 2]", "sub/bad.json": "[1,]", "lines.jsonl": "1\nx\n3\n"}
+
+
+def cases(document):
+    root = ET.fromstring(document)
+    [suite] = root
+    for level in (root, suite):
+        assert int(level.attrib["tests"]) == len(suite)
+        assert int(level.attrib["failures"]) == len(suite.findall("testcase/failure"))
+    return {case.get("file"): case for case in suite}
+
+
+def test_junit_has_a_case_for_each_file(run, files):
+    files(MIXED)
+    outcome = run(".", "-o", "junit")
+    assert outcome.code == 1
+    found = cases(outcome.stdout)
+    assert set(found) == {"./sub/good.json", "./sub/bad.json", "./lines.jsonl"}
+    good, bad = found["./sub/good.json"], found["./sub/bad.json"]
+    assert (good.get("classname"), good.get("name")) == ("./sub", "good.json")
+    assert len(good) == 0
+    assert bad[0].get("type") == "invalid_json"
+    assert bad[0].text == "./sub/bad.json:1:4: trailing comma before ']'"
+    assert "./lines.jsonl:2:1: " in found["./lines.jsonl"][0].text
+
+
+def test_junit_shows_some_bad_records_of_a_file_and_counts_the_rest(run, files):
+    files({"lines.jsonl": "x\n" * 3000 + "1\n"})
+    [case] = cases(run(".", "-o", "junit").stdout).values()
+    shown = case[0].text.splitlines()
+    assert len(shown) == 21
+    assert shown[-1] == "... and 2,980 more"
+
+
+def test_junit_of_many_files_is_spooled(run, files):
+    files({f"{'x' * 200}{name}": text for name, text in many(12_000).items()})
+    assert len(cases(run(".", "-o", "junit").stdout)) == 12_000
+
+
+@pytest.mark.parametrize("name", ['a"b.json', "a<b>&.json", "a\nb.json", "a\x01b.json", "😀.json"])
+def test_odd_names_are_well_formed(run, files, name):
+    files({name: "x"})
+    [file] = cases(run(".", "-o", "junit").stdout)
+    escaped = name.replace("\n", "\\n").replace("\x01", "\\x01")
+    assert file == f"./{escaped}"
+
+
+def test_github_annotates_places(run, files):
+    files(MIXED)
+    rejected, failed, summary = run(".", "-o", "github").stdout.splitlines()
+    assert rejected == (
+        "::error file=./lines.jsonl,title=asyncbatch%3A invalid_json,line=2,col=1"
+        "::expected a value, found 'x'"
+    )
+    assert failed == (
+        "::error file=./sub/bad.json,title=asyncbatch%3A invalid_json,line=1,col=4"
+        "::trailing comma before ']'"
+    )
+    assert summary == "asyncbatch run: partial, 3 files, 1 succeeded"
+
+
+@pytest.mark.parametrize(("failures", "more"), [(10, None), (11, "2 more"), (500, "491 more")])
+def test_github_gets_no_more_than_it_shows(run, files, failures, more):
+    files(many(failures, "x"))
+    errors = [
+        line for line in run(".", "-o", "github").stdout.splitlines() if line.startswith("::error")
+    ]
+    assert len(errors) == 10
+    assert more is None or more in errors[-1]
+
+
+def test_github_cannot_be_steered_by_names(run, files):
+    files({"a,line=9:%0A\n::error::b.json": "x"})
+    [error, summary] = run(".", "-o", "github").stdout.splitlines()
+    assert error.startswith("::error file=./a%2Cline=9%3A%250A%0A%3A%3Aerror%3A%3Ab.json,title=")
+    assert summary.startswith("asyncbatch run")
+
+
+def test_github_gets_a_page_too(run, files):
+    folder = files(MIXED)
+    page = folder / "page"
+    page.write_text("before\n")
+    run(".", "-o", "github", env={"GITHUB_STEP_SUMMARY": str(page)})
+    text = page.read_text()
+    assert text.startswith("before\n### asyncbatch run: partial, 3 files\n")
+    assert "| `./sub/bad.json:1:4` | invalid_json | trailing comma before ']' |" in text
+
+
+def test_several_reports_at_once(run, files):
+    folder = files(MIXED)
+    reports = ("r.json", "r.jsonl", "r.xml", "r.md", "report")
+    outcome = run("sub", "lines.jsonl", "-q", *(f"--report={name}" for name in reports))
+    assert outcome.code == 1
+    whole = json.loads((folder / "r.json").read_text())
+    assert whole == json.loads((folder / "report").read_text())
+    events = [json.loads(line) for line in (folder / "r.jsonl").read_text().splitlines()]
+    assert [event["event"] for event in events].count("file") == 3
+    assert events[-1] == {"event": "summary", **whole}
+    assert len(cases((folder / "r.xml").read_text())) == 3
+    assert "3 files" in (folder / "r.md").read_text()
+
+
+def test_a_report_to_a_device_just_goes_there(run, files):
+    files(MIXED)
+    outcome = run(".", "-q", "--report", "/dev/stdout")
+    assert outcome.json["files"]["total"] == 3
+
+
+@pytest.mark.parametrize("options", [("--report", "r.json"), ("-o", "junit"), ("-o", "github")])
+def test_a_dry_run_has_no_results(run, files, options):
+    files(MIXED)
+    assert run(".", "--dry-run", *options).code == 2
