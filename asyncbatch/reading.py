@@ -72,10 +72,8 @@ class Reader:
                     continue
                 yield path, opened
                 taken += size_read(opened)
-                if taken >= max_bytes:
+                if taken >= max_bytes or time.monotonic() > deadline:
                     return
-            if time.monotonic() > deadline:
-                return
             if self._adaptive:
                 self._slow = _voluntary_switches() - switches >= PROBE_FILES // 4
 

@@ -214,3 +214,17 @@ def test_the_command_is_the_module():
         [*COMMAND, "--version"], check=True, capture_output=True, text=True, env=environment()
     )
     assert shown.stdout.startswith("asyncbatch 0.")
+
+
+def test_memory_does_not_grow_with_the_number_of_files(run, files):
+    folder = files({f"few/{name}": text for name, text in many(1000).items()})
+    one = folder / "few/00000.json"
+    for number in range(30):
+        (folder / f"many/{number}").mkdir(parents=True)
+        for name in range(1000):
+            os.link(one, folder / f"many/{number}/{name}.json")
+    options = ("-o", "json", "-w", "2", "--read-ahead", "0")
+    few, lots = (run(name, *options).json for name in ("few", "many"))
+    assert lots["files"]["succeeded"] == 30_000
+    # 30 times the files; a hundred bytes kept of each would show as 3 MB a process.
+    assert lots["peak_memory_bytes"] < few["peak_memory_bytes"] + 8_000_000
