@@ -24,16 +24,17 @@ if TYPE_CHECKING:
     from asyncbatch.executors.spawn import Spawned
     from asyncbatch.sources.inputs import Inputs
 
-SMALL_BYTES = 16 * 1024 * 1024
-"""A job of no more bytes, and no more than a search's opening, starts no worker processes:
-it is done before they would be up."""
+SMALL_BYTES = 32 * 1024 * 1024
+"""A job of no more bytes, and no more files than a search's opening, starts no worker processes
+unless told to: it is done before they would be up (0.2 s)."""
 
 
 class Job(Struct, frozen=True):
     """What to do. None means: chosen to fit.
 
-    `workers` are processes (0: threads of this one), `concurrency` batches in flight,
-    `batch_size` files in each, `pause` seconds between them (which then go one at a time).
+    `workers` are processes (0: threads of this one; so by default for a small job),
+    `concurrency` batches in flight, `batch_size` files in each, `pause` seconds between them
+    (which then go one at a time).
     """
 
     inputs: Inputs
@@ -72,7 +73,7 @@ class Launch:
         job, search = self._job, self.search
         job.check()
         search.open()
-        if search.exhausted and _is_small(search.opening):
+        if job.workers is None and search.exhausted and _is_small(search.opening):
             return
         wanted = usable_cpus() if job.workers is None else job.workers
         in_flight = 1 if job.pause else job.concurrency or wanted

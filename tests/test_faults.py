@@ -203,8 +203,8 @@ def test_without_simdjson_all_is_the_same(run, files):
     (folder / "stub").mkdir()
     for name in ("simdjson", "csimdjson"):
         (folder / f"stub/{name}.py").write_text("raise ImportError")
-    with_it = run(".", "-o", "json").json
-    without = run(".", "-o", "json", env={"PYTHONPATH": f"{folder}/stub:{ROOT}"}).json
+    with_it = run(".", "-w", "2", "-o", "json").json
+    without = run(".", "-w", "2", "-o", "json", env={"PYTHONPATH": f"{folder}/stub:{ROOT}"}).json
     for part in ("files", "records", "failures"):
         assert without[part] == with_it[part]
 

@@ -187,7 +187,7 @@ def test_standard_input(run, text, records, options):
 
 def test_standard_input_reaches_worker_processes(run, files):
     files({f"data/{n}.json": "[1]" for n in range(300)})
-    outcome = run("data", "-", "-o", "json", stdin=b"1\n2\n").json
+    outcome = run("data", "-", "-w", "2", "-o", "json", stdin=b"1\n2\n").json
     assert outcome["files"]["succeeded"] == 301
     assert outcome["records"]["read"] == 302
 

@@ -147,7 +147,7 @@ def test_a_signal_while_it_starts_leaves_no_trace_but_its_status(files, after):
 
 @pytest.mark.parametrize("pause", [SLOW, ("-b", "1", "--pause", "60")])
 def test_no_worker_outlives_a_killed_run(files, pause):
-    process = start(files(many(600)), *pause)
+    process = start(files(many(600)), *pause, "-w", "1")
     workers = wait_for_workers(process, 1)
     process.kill()
     process.communicate()

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.sources.inputs import Inputs
 
-OPENING_PATHS = 256
+OPENING_PATHS = 2048
 """How many paths the beginning of a search has, unless these are all."""
 CHUNK_PATHS = 2048
 CHUNK_SECONDS = 0.05
