@@ -50,6 +50,19 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), "TERM": "xterm", **more}
 
 
+def python(program: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a program text in a Python of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment(**env),
+        timeout=60,
+    )
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[..., Outcome]:
     """Run `asyncbatch run` with arguments, in a folder of its own."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from contextlib import aclosing
 
 import psutil
 import pytest
 
 import asyncbatch
-from tests.conftest import environment, many
+from tests.conftest import many, python
 
 
 def test_the_public_names():
@@ -112,11 +110,4 @@ def test_importing_is_light():
         "import asyncbatch.api\n"
         "print(sorted({'typer', 'rich'} & set(sys.modules)))"
     )
-    shown = subprocess.run(
-        [sys.executable, "-c", program],
-        check=True,
-        capture_output=True,
-        text=True,
-        env=environment(),
-    )
-    assert shown.stdout == "[]\n[]\n"
+    assert python(program).stdout == "[]\n[]\n"

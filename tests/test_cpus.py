@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import pytest
 
 from asyncbatch import cpus
-from tests.conftest import environment
+from tests.conftest import python
 
 COUNT = "from asyncbatch.cpus import usable_cpus; print(usable_cpus())"
 
@@ -18,14 +16,7 @@ COUNT = "from asyncbatch.cpus import usable_cpus; print(usable_cpus())"
 def test_affinity_is_respected():
     first = min(os.sched_getaffinity(0))
     program = f"import os; os.sched_setaffinity(0, {{{first}}}); {COUNT}"
-    shown = subprocess.run(
-        [sys.executable, "-c", program],
-        check=True,
-        capture_output=True,
-        text=True,
-        env=environment(),
-    )
-    assert shown.stdout == "1\n"
+    assert python(program).stdout == "1\n"
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import threading
 import time
 
@@ -13,7 +12,7 @@ import pytest
 
 from asyncbatch.content import open_content
 from asyncbatch.failures import file_failure
-from tests.conftest import COMMAND, ROOT, environment, many
+from tests.conftest import COMMAND, ROOT, environment, many, python
 
 
 def errors(outcome):
@@ -161,11 +160,8 @@ if __name__ == "__main__":
 """
     module = folder / "fragile.py"
     module.write_text(program)
-    finished = subprocess.run(
-        [sys.executable, "-c", "import asyncio, fragile; asyncio.run(fragile.main())"],
-        check=True, capture_output=True, text=True, timeout=60, cwd=folder,
-        env=environment(PYTHONPATH=f"{ROOT}:{folder}"),
-    )  # fmt: skip
+    main = "import asyncio, fragile; asyncio.run(fragile.main())"
+    finished = python(main, PYTHONPATH=f"{ROOT}:{folder}")
     assert finished.stdout.splitlines() == [
         "600 600 1",
         "00300.json worker_crash its worker process exited with 3 while at this file",
@@ -189,10 +185,7 @@ def test_a_defect_surfaces_as_one(files):
         "    async for part in run.parts(): pass\n"
         "asyncio.run(main())\n"
     )
-    finished = subprocess.run(
-        [sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=60,
-        cwd=folder, env=environment(PYTHONPATH=f"{ROOT}:{folder}"),
-    )  # fmt: skip
+    finished = python(program, PYTHONPATH=f"{ROOT}:{folder}")
     assert "WorkerBugError" in finished.stderr
     assert "ZeroDivisionError: a slip" in finished.stderr
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT, environment
+from tests.conftest import ROOT, environment, python
 
 README = (ROOT / "README.md").read_text()
 
@@ -48,10 +48,8 @@ def test_commands(command, path):
 
 @pytest.mark.parametrize("block", blocks("python"))
 def test_python(block):
-    finished = subprocess.run(
-        [sys.executable, "-c", block], check=True, capture_output=True, text=True, cwd=ROOT,
-        env=environment(), timeout=60,
-    )  # fmt: skip
+    finished = python(block)
+    assert finished.returncode == 0, finished.stderr
     assert len(finished.stdout.splitlines()) == 11
 
 

@@ -148,8 +148,8 @@ def run_files(
             "-w",
             min=0,
             metavar="N",
-            help="Worker processes; 0 works in this process.  [default: the CPUs it may use; 0 for small "
-            "jobs]",
+            help="Worker processes; 0 works in this process.  [default: the CPUs it may use; 0 "
+            "for small jobs]",
         ),
     ] = None,
     read_ahead: Annotated[
