@@ -222,6 +222,20 @@ def test_a_closed_pipe_ends_quietly(files):
     assert finished.stderr == ""
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("options", ["", "-w 2", "-o jsonl"])
+def test_closed_standard_streams_change_nothing_else(files, closed, options):
+    folder = files(MIXED)
+    command = f"{' '.join(COMMAND)} run . --report r.json {options} {closed}"
+    finished = subprocess.run(
+        ["bash", "-c", command], check=False, capture_output=True, text=True, cwd=folder,
+        env=environment(), timeout=60,
+    )  # fmt: skip
+    assert finished.returncode == 1
+    assert finished.stderr == ""
+    assert json.loads((folder / "r.json").read_text())["files"]["total"] == 3
+
+
 def test_a_full_disk_under_stdout_is_an_error(files):
     folder = files(many(3))
     with open("/dev/full", "wb") as full:
