@@ -161,6 +161,13 @@ def test_lists(tree, run):
     assert outcome.json["files"]["succeeded"] == 2
 
 
+def test_a_list_made_for_null_is_told(tree, run):
+    outcome = run("--files-from", "-", stdin=b"data/b.json\0other/one.json\0")
+    assert outcome.code == 2
+    assert "--null" in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
 def test_a_list_and_a_folder_do_not_meet_twice(tree):
     (tree / "list").write_text("data/b.json\nother/one.json\n")
     assert list(Inputs(("data",), "list").find()) == [*VISIBLE, "other/one.json"]

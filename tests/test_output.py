@@ -184,6 +184,7 @@ def test_exit_codes(run, files, contents, options, code):
         (".", "--show-failures", "some"),
         (".", "--pause", "-1"),
         ("-", "--files-from", "-"),
+        ("-", "-"),
         ("--files-from", "no-such-list"),
         ("--files-from", "."),
     ],

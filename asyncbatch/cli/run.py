@@ -266,9 +266,9 @@ def run_files(
     try:
         launch.look()
         report_files = _open_reports(report or ())
-    except UsageError as error:
+        launch.start()
+    except (UsageError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
-    launch.start()
 
     # While the workers start:
     from asyncbatch.cli.output import Output  # noqa: PLC0415

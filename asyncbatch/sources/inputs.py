@@ -40,6 +40,10 @@ class Inputs(Struct, frozen=True):
             raise UsageError("no input: name a folder, a file, a glob, '-' or --files-from")
         if self.files_from == STDIN and STDIN in self.paths:
             raise UsageError("standard input cannot be both the data ('-') and the list of files")
+        if self.paths.count(STDIN) > 1:
+            raise UsageError("standard input ('-') can be read only once")
+        if any("\0" in path for path in self.paths):
+            raise UsageError("a path cannot hold a NUL byte")
         if self.files_from is not None and self.files_from != STDIN:
             try:
                 with open(self.files_from, "rb"):
@@ -133,7 +137,7 @@ def _each_once(paths: Iterable[str], contested: set[str]) -> Iterator[str]:
 
 
 def _listed(source: str, *, null: bool) -> Iterator[str]:
-    """Yield the paths in a list, lazily."""
+    """Yield the paths in a list, lazily. Raises UsageError if it is plainly of the other form."""
     separator = b"\0" if null else b"\n"
     if source == STDIN:
         yield from _entries(sys.stdin.buffer, separator)
@@ -146,6 +150,8 @@ def _entries(stream: IO[bytes], separator: bytes) -> Iterator[str]:
     rest = b""
     while block := stream.read1(1 << 16):  # type: ignore[attr-defined]  # buffered readers have it
         *whole, rest = (rest + block).split(separator)
+        if separator == b"\n" and b"\0" in block:
+            raise UsageError("the list of files has NUL bytes in it: read it with --null")
         yield from (os.fsdecode(entry) for entry in whole if entry)
     if rest:
         yield os.fsdecode(rest)
