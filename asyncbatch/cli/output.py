@@ -15,7 +15,7 @@ from asyncbatch.renderers.github import Github
 from asyncbatch.renderers.junit import Junit
 from asyncbatch.renderers.machine import Json, JsonLines
 from asyncbatch.renderers.markdown import Markdown
-from asyncbatch.words import printable
+from asyncbatch.words import count, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -165,8 +165,8 @@ def _verbose_line(outcome: Failure | FileResult) -> str:
     if isinstance(outcome, Failure):
         return f"rejected  {printable(outcome.file)}  {printable(outcome.message)}"
     more = f"  {outcome.error.kind}" if outcome.error else ""
-    file, records = printable(outcome.file), outcome.records
-    return f"{outcome.status:8}  {file}  {records:,} records, {outcome.elapsed_ms:.1f} ms{more}"
+    file, records = printable(outcome.file), count(outcome.records, "record")
+    return f"{outcome.status:8}  {file}  {records}, {outcome.elapsed_ms:.1f} ms{more}"
 
 
 def _to_stderr(line: str) -> None:
