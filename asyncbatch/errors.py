@@ -6,6 +6,7 @@ the job itself cannot start or go on::
     AsyncbatchError
     ├── UsageError        the job was asked for in a way that cannot work
     │   └── NothingMatchedError    no input file was found
+    ├── SinkError         the target was lost midway
     └── WorkerBugError         a worker raised: a defect of asyncbatch, not of the input
 """
 
@@ -24,3 +25,7 @@ class NothingMatchedError(UsageError):
 
 class WorkerBugError(AsyncbatchError):
     """A worker raised an exception; the message holds its traceback."""
+
+
+class SinkError(AsyncbatchError):
+    """The target can be written to no more; the message says which, and why."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Literal
 
-from msgspec import Struct, field
+from msgspec import UNSET, Struct, UnsetType, field
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +24,10 @@ FailureKind = Literal[
     "too_deep",
     "corrupt_archive",
     "worker_crash",
+    "schema",
+    "missing_field",
+    "transform",
+    "sink",
 ]
 FileStatus = Literal["success", "partial", "failed"]
 
@@ -48,11 +52,27 @@ class Batch(Struct, frozen=True, gc=False):
     paths: tuple[str, ...]
 
 
+class Violation(Struct, frozen=True, gc=False):
+    """One place of a record that does not fit a schema: its JSON Pointer, the rule, the reason.
+
+    `line`, `column` and `byte` are those of the offending value, as in `Failure`.
+    """
+
+    pointer: str
+    rule: str
+    message: str
+    line: int | None = None
+    column: int | None = None
+    byte: int | None = None
+
+
 class Failure(Struct, frozen=True, gc=False):
     """Why a file or one of its records was not processed, and where.
 
     `record`, `line` and `column` count from 1 (columns in code points), `byte` from 0 in
-    the decompressed stream; what does not apply is None.
+    the decompressed stream; what does not apply is None. `pointer` is the JSON Pointer of the
+    offending place within the record; `violations` are all that a schema found, the first of
+    which the other fields tell; `traceback` is that of a user's function, if it was asked for.
     """
 
     file: str
@@ -62,6 +82,9 @@ class Failure(Struct, frozen=True, gc=False):
     line: int | None = None
     column: int | None = None
     byte: int | None = None
+    pointer: str | None = None
+    violations: tuple[Violation, ...] | UnsetType = UNSET
+    traceback: str | UnsetType = UNSET
 
 
 class FileResult(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="event", tag="file"):

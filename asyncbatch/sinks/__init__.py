@@ -1,0 +1,41 @@
+"""Where rows go: one target a module, all behind one small contract."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PayloadT = TypeVar("PayloadT", contravariant=True)  # noqa: PLC0105 - the variance shows in its use
+
+
+class Refusal(Exception):  # noqa: N818 - data about one row; an exception only where it is raised
+    """The target will not have one row: its number in what was loaded, from 0, and why."""
+
+    def __init__(self, row: int, message: str) -> None:
+        super().__init__(row, message)
+        self.row, self.message = row, message
+
+
+class Sink(Protocol[PayloadT]):
+    """A target for the rows of one run; used by one thread at a time."""
+
+    def open(self) -> None:
+        """Make ready. Raises UsageError if the target cannot be used; nothing was changed then."""
+        ...
+
+    def load(self, payload: PayloadT) -> Sequence[Refusal]:
+        """Write rows, all that are not refused, in one transaction where there are any.
+
+        Raises SinkError if the target is lost; nothing of `payload` was written then.
+        """
+        ...
+
+    def finish(self, *, succeeded: bool, ended: bool) -> bool:
+        """End: `ended` if all input was taken, `succeeded` if also the run counts as good.
+
+        Returns whether what was loaded stands (a file is put in place if `ended`, a table is
+        replaced if `succeeded`; otherwise they are as they were). Raises SinkError.
+        """
+        ...
