@@ -6,11 +6,13 @@ import errno
 from typing import TYPE_CHECKING
 
 from asyncbatch.codec.compression import CorruptArchiveError
+from asyncbatch.codec.fault import Fault
+from asyncbatch.codec.place import locate
 from asyncbatch.content import TooLargeError
 from asyncbatch.records import Failure, FailureKind
 
 if TYPE_CHECKING:
-    from asyncbatch.codec.fault import Fault
+    from asyncbatch.codec.judge import Judge
     from asyncbatch.codec.lines import BadLine
     from asyncbatch.codec.place import Place
 
@@ -34,6 +36,14 @@ class BadTextError(Exception):
     def __init__(self, fault: Fault, place: Place) -> None:
         super().__init__(fault, place)
         self.fault, self.place = fault, place
+
+
+def judge_text(text: bytes, judge: Judge) -> int:
+    """Return the record count of a file's text. Raises BadTextError."""
+    verdict = judge(text)
+    if isinstance(verdict, Fault):
+        raise BadTextError(verdict, locate(text, verdict.byte))
+    return verdict
 
 
 FILE_ERRORS = (OSError, TooLargeError, CorruptArchiveError, BadTextError, MemoryError)

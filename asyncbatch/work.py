@@ -5,15 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from asyncbatch.codec.compression import SUFFIXES, check_not_cut, detect
-from asyncbatch.codec.fault import Fault
 from asyncbatch.codec.judge import make_judge
-from asyncbatch.codec.lines import BadLine, judge_lines, tell_lines
-from asyncbatch.codec.place import locate
-from asyncbatch.content import CHUNK, Content
-from asyncbatch.failures import FILE_ERRORS, BadTextError, file_failure, line_failure
+from asyncbatch.codec.lines import BadLine, judge_lines
+from asyncbatch.content import Content
+from asyncbatch.documents import unpack
+from asyncbatch.failures import FILE_ERRORS, file_failure, judge_text, line_failure
 from asyncbatch.reading import Reader, size_read
-from asyncbatch.records import STDIN, Part, display_path
+from asyncbatch.records import Part, display_path
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -28,8 +26,6 @@ MAX_BATCH_SECONDS = 0.5
 """... or after so long: progress stays live, stopping quick, and the rest can go elsewhere."""
 MAX_REJECTIONS = 1000
 """Bad records that one part carries: a file of nothing else still needs bounded memory."""
-
-_LINES_ENDINGS = (".jsonl", ".ndjson")
 
 
 class FileWork:
@@ -99,34 +95,10 @@ class FileWork:
         if isinstance(opened, Exception):
             raise opened
         with opened if isinstance(opened, Content) else Content(opened) as content:
-            if compression := detect(content.head):
-                chunks = compression.chunks(content.stream(), CHUNK)
-            else:
-                check_not_cut(content.head, path)
-                chunks = content.chunks()
-            is_lines = self._maybe_lines(path)
-            if is_lines and self._format == "auto" and path == STDIN:
-                is_lines, chunks = tell_lines(chunks, self._judge)
+            is_lines, chunks = unpack(content, path, self._format, self._judge)
             if is_lines:
-                yield from judge_lines(chunks, self._judge)
+                for lines in judge_lines(chunks, self._judge):
+                    pieces = lines.split() if lines.faults else ()
+                    yield lines.count, [one for one in pieces if isinstance(one, BadLine)]
             else:
-                yield self._one_text(b"".join(chunks)), []
-
-    def _one_text(self, text: bytes) -> int:
-        verdict = self._judge(text)
-        if isinstance(verdict, Fault):
-            raise BadTextError(verdict, locate(text, verdict.byte))
-        return verdict
-
-    def _maybe_lines(self, path: str) -> bool:
-        """Whether `path` holds JSON Lines (standard input: may hold)."""
-        if self._format != "auto":
-            return self._format == "jsonl"
-        return path == STDIN or _named_lines(path)
-
-
-def _named_lines(path: str) -> bool:
-    name = path.lower()
-    for suffix in SUFFIXES:
-        name = name.removesuffix(suffix)
-    return name.endswith(_LINES_ENDINGS)
+                yield judge_text(b"".join(chunks), self._judge), []

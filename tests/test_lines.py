@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from asyncbatch.codec.fault import Fault
 from asyncbatch.codec.grammar import examine
 from asyncbatch.codec.judge import make_judge
-from asyncbatch.codec.lines import judge_lines, tell_lines
+from asyncbatch.codec.lines import BadLine, judge_lines, tell_lines
 from asyncbatch.codec.place import locate
 
 JUDGE = make_judge()
@@ -33,9 +33,11 @@ def cut(text, places):
 @given(texts, st.lists(st.integers(0, 60), max_size=6))
 def test_chunks_make_no_difference(text, places):
     count, bad = 0, []
-    for records, found in judge_lines(cut(text, places), JUDGE):
-        count += records
-        bad += found
+    good = []
+    for block in judge_lines(cut(text, places), JUDGE):
+        count += block.count
+        for piece in block.split():
+            (bad if isinstance(piece, BadLine) else good).append(piece)
     numbered = list(enumerate(text.split(b"\n")))
     expected = [(number, line) for number, line in numbered if line.strip(b" \t\r")]
     assert count == len(expected)
@@ -48,6 +50,20 @@ def test_chunks_make_no_difference(text, places):
     for one, (_, number, fault) in zip(bad, faults, strict=True):
         start = sum(len(line) + 1 for _, line in numbered[:number])
         assert one.place == locate(text, start + fault.byte)
+        assert text[start:].startswith(one.text)
+    found = [
+        (piece.record + at, piece.line + at, line)
+        for piece in good
+        for at, line in enumerate(piece.texts)
+    ]
+    refused = {record for record, _, _ in faults}
+    assert found == [
+        (record, number + 1, line)
+        for record, (number, line) in enumerate(expected, 1)
+        if record not in refused
+    ]
+    for piece in good:
+        assert text[piece.offset :].startswith(b"\n".join(piece.texts))
 
 
 @given(texts, st.lists(st.integers(0, 60), max_size=6))

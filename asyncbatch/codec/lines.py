@@ -9,47 +9,94 @@ from asyncbatch.codec.fault import Fault
 from asyncbatch.codec.place import BOM, Place, locate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from asyncbatch.codec.judge import Judge
 
 _BLANK = b" \t\r\n"
+_BLANK_LINE = Fault("empty", 0, "a blank line")
 
 
 class BadLine(NamedTuple):
-    """A line that is no JSON text: its record number (from 1), its fault and where that is."""
+    """A line that is no JSON text: its record number (from 1), its fault, its place, its text."""
 
     record: int
     fault: Fault
     place: Place
+    text: bytes
 
 
-def judge_lines(chunks: Iterable[bytes], judge: Judge) -> Iterator[tuple[int, list[BadLine]]]:
-    """Yield, for each chunk, how many records ended in it and which of them are bad.
+class GoodLines(NamedTuple):
+    """Lines that follow on each other, each a JSON text.
+
+    `record` and `line` are the numbers (from 1) of the first, `offset` is its first byte.
+    """
+
+    record: int
+    line: int
+    offset: int
+    texts: Sequence[bytes]
+
+
+class Lines(NamedTuple):
+    """Some whole lines of a file; `faults` are by place in `texts`, those of blank lines too.
+
+    The first text is line `line`, at byte `offset`; `record` is the first record's number.
+    """
+
+    record: int
+    line: int
+    offset: int
+    texts: list[bytes]
+    faults: dict[int, Fault]
+
+    @property
+    def count(self) -> int:
+        """How many records these are, bad ones included."""
+        return len(self.texts) - sum(fault.kind == "empty" for fault in self.faults.values())
+
+    def split(self) -> Iterator[GoodLines | BadLine]:
+        """Yield the good lines, and the bad ones one by one, in order."""
+        record, line, offset, start = self.record, self.line, self.offset, 0
+        for at, fault in (*self.faults.items(), (len(self.texts), None)):
+            good = self.texts[start:at]
+            if good:
+                yield GoodLines(record, line, offset, good)
+            record, line = record + len(good), line + len(good)
+            offset += sum(map(len, good)) + len(good)
+            if fault is None:
+                return
+            text = self.texts[at]
+            if fault.kind != "empty":
+                place = locate(text, fault.byte, line=line, offset=offset)
+                yield BadLine(record, fault, place, text)
+                record += 1
+            line, offset, start = line + 1, offset + len(text) + 1, at + 1
+
+
+def judge_lines(chunks: Iterable[bytes], judge: Judge) -> Iterator[Lines]:
+    """Yield, for each chunk, the lines that ended in it, judged.
 
     Lines end at LF; blank ones are no records. A byte order mark may stand before the first.
     """
-    record, line_number, offset = 0, 1, 0
+    record, line_number, offset = 1, 1, 0
     for block in _whole_lines(chunks):
-        seen_before, bad = record, []
+        faults: dict[int, Fault] = {}
         marked = BOM in block
-        lines = block.split(b"\n")
-        if not lines[-1]:
-            lines.pop()  # what stands after the last LF is no line
-        for line in lines:
-            if line:
-                verdict = judge(line)
-                if marked and offset and line.startswith(BOM):
-                    verdict = Fault("invalid_json", 0, "a byte order mark inside the file")
-                if not isinstance(verdict, Fault):
-                    record += 1
-                elif verdict.kind != "empty":
-                    record += 1
-                    place = locate(line, verdict.byte, line=line_number, offset=offset)
-                    bad.append(BadLine(record, verdict, place))
-            line_number += 1
-            offset += len(line) + 1
-        yield record - seen_before, bad
+        texts = block.split(b"\n")
+        if not texts[-1]:
+            texts.pop()  # what stands after the last LF is no line
+        for place, line in enumerate(texts):
+            verdict = judge(line) if line else _BLANK_LINE
+            if marked and (offset or place) and line.startswith(BOM):
+                verdict = Fault("invalid_json", 0, "a byte order mark inside the file")
+            if isinstance(verdict, Fault):
+                faults[place] = verdict
+        lines = Lines(record, line_number, offset, texts, faults)
+        yield lines
+        record += lines.count
+        line_number += len(texts)
+        offset += len(block)
 
 
 def tell_lines(chunks: Iterable[bytes], judge: Judge) -> tuple[bool, Iterator[bytes]]:

@@ -83,7 +83,7 @@ class JsonLines:
     def part(self, found: BatchPart) -> bytes:
         """Return the lines of finished files and rejected records."""
         events = [
-            {"event": "failure", **msgspec.structs.asdict(outcome)}
+            {"event": "failure", **msgspec.to_builtins(outcome)}
             if isinstance(outcome, Failure)
             else outcome
             for outcome in found.outcomes()
