@@ -70,8 +70,8 @@ class Failure(Struct, frozen=True, gc=False):
     """Why a file or one of its records was not processed, and where.
 
     `record`, `line` and `column` count from 1 (columns in code points), `byte` from 0 in
-    the decompressed stream; what does not apply is None. `pointer` is the JSON Pointer of the
-    offending place within the record; `violations` are all that a schema found, the first of
+    the decompressed stream; what does not apply is None (of the rest: UNSET). `pointer` is the JSON Pointer
+    of the offending place within the record; `violations` are all that a schema found, the first of
     which the other fields tell; `traceback` is that of a user's function, if it was asked for.
     """
 
@@ -82,7 +82,7 @@ class Failure(Struct, frozen=True, gc=False):
     line: int | None = None
     column: int | None = None
     byte: int | None = None
-    pointer: str | None = None
+    pointer: str | UnsetType = UNSET
     violations: tuple[Violation, ...] | UnsetType = UNSET
     traceback: str | UnsetType = UNSET
 
