@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from asyncbatch.content import Content
     from asyncbatch.settings import Format
 
-_LINES_ENDINGS = (".jsonl", ".ndjson")
+LINES_ENDINGS = (".jsonl", ".ndjson")
+"""File name endings of JSON Lines, less those of compressions."""
 
 
 def unpack(content: Content, path: str, form: Format, judge: Judge) -> tuple[bool, Iterator[bytes]]:
@@ -39,4 +40,4 @@ def named_lines(path: str) -> bool:
     name = path.lower()
     for suffix in SUFFIXES:
         name = name.removesuffix(suffix)
-    return name.endswith(_LINES_ENDINGS)
+    return name.endswith(LINES_ENDINGS)

@@ -14,7 +14,7 @@ from msgspec import Struct
 from asyncbatch.cpus import usable_cpus
 from asyncbatch.errors import UsageError
 from asyncbatch.records import STDIN
-from asyncbatch.settings import FileWorkSettings
+from asyncbatch.settings import FileWorkSettings, RecordWorkSettings
 from asyncbatch.sources.search import OPENING_PATHS, Search
 
 if TYPE_CHECKING:
@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 
     from asyncbatch.budget import FailureBudget
     from asyncbatch.executors.spawn import Spawned
+    from asyncbatch.guard import Guard
+    from asyncbatch.sinks.target import Target
     from asyncbatch.sources.inputs import Inputs
 
 SMALL_BYTES = 32 * 1024 * 1024
 """A job of no more bytes, and no more files than a search's opening, starts no worker processes
 unless told to: it is done before they would be up (0.2 s)."""
+SMALL_RECORD_BYTES = 4 * 1024 * 1024
+"""The same, if something is done to each record."""
 
 
 class Job(Struct, frozen=True):
@@ -34,22 +38,45 @@ class Job(Struct, frozen=True):
 
     `workers` are processes (0: threads of this one; so by default for a small job),
     `concurrency` batches in flight, `batch_size` files in each, `pause` seconds between them
-    (which then go one at a time).
+    (which then go one at a time). Rows reach a target `load_batch` at a time, and in the order
+    of the inputs if `ordered`; rejected records and failed files also go to `dead_letter`.
+    `reports` are other files that are written, and must be apart from these.
     """
 
     inputs: Inputs
-    settings: FileWorkSettings = FileWorkSettings()
+    settings: FileWorkSettings | RecordWorkSettings = FileWorkSettings()
     batch_size: int | None = None
     concurrency: int | None = None
     workers: int | None = None
     pause: float = 0.0
     budget: FailureBudget | None = None
     allow_empty: bool = False
+    load_batch: int | None = None
+    ordered: bool = True
+    dead_letter: str | None = None
+    reports: tuple[str, ...] = ()
+
+    @property
+    def record_work(self) -> RecordWorkSettings | None:
+        """What is done to records, if anything is."""
+        return self.settings if isinstance(self.settings, RecordWorkSettings) else None
+
+    @property
+    def target(self) -> Target | None:
+        """Where rows go, if anywhere."""
+        return self.record_work.target if self.record_work else None
+
+    def output_files(self) -> dict[str, str]:
+        """Return the paths that are written to, by the option that names them."""
+        files = {} if self.dead_letter is None else {"--dead-letter": self.dead_letter}
+        if self.target is not None and self.target.path != STDIN:
+            files["--to"] = self.target.path
+        return files | {f"--report {path}": path for path in self.reports}
 
     def check(self) -> None:
         """Raise UsageError if this can't be meant."""
         self.inputs.check()
-        least = {"batch_size": 1, "concurrency": 1, "workers": 0, "pause": 0}
+        least = {"batch_size": 1, "concurrency": 1, "workers": 0, "pause": 0, "load_batch": 1}
         for name, bound in least.items():
             value = getattr(self, name)
             if value is not None and value < bound:
@@ -61,6 +88,7 @@ class Launch:
 
     def __init__(self, job: Job) -> None:
         self.search = Search(job.inputs)
+        self.guard: Guard | None = None
         self.workers: list[Spawned] = []
         self._job = job
         self._wanted = 0
@@ -72,10 +100,14 @@ class Launch:
         """
         job, search = self._job, self.search
         job.check()
+        if files := job.output_files():
+            from asyncbatch.guard import Guard  # noqa: PLC0415 - only if anything is written
+
+            self.guard = Guard(files, job.target, job.inputs)
         search.open()
-        if job.workers is None and search.exhausted and _is_small(search.opening):
-            return
         wanted = usable_cpus() if job.workers is None else job.workers
+        if job.workers is None and search.exhausted and _is_small(search.opening, job):
+            wanted = 1 if _needs_process(job) else 0
         in_flight = 1 if job.pause else job.concurrency or wanted
         self._wanted = min(wanted, in_flight)
 
@@ -87,14 +119,20 @@ class Launch:
         self.workers = [spawn(reads_stdin=reads_stdin) for _ in range(self._wanted)]
 
 
-def _is_small(paths: Sequence[str]) -> bool:
+def _is_small(paths: Sequence[str], job: Job) -> bool:
     """Whether these files are few and small; what cannot be looked at is no work either."""
     if len(paths) > OPENING_PATHS:
         return False
+    most = SMALL_BYTES if job.record_work is None else SMALL_RECORD_BYTES
     size = 0
     for path in paths:
         try:
             size += os.stat(path).st_size
         except OSError:
             continue
-    return size <= SMALL_BYTES
+    return size <= most
+
+
+def _needs_process(job: Job) -> bool:
+    """Whether what is done to records can hold up, or end, the process that does it."""
+    return job.record_work is not None and bool(job.record_work.jq or job.record_work.call)

@@ -5,12 +5,14 @@ All but `Part`, which a worker fills, are frozen, and all are cheap: a run makes
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import UNSET, Struct, UnsetType, field
 
 if TYPE_CHECKING:
+    import builtins
     from collections.abc import Iterator
 
 FailureKind = Literal[
@@ -70,9 +72,10 @@ class Failure(Struct, frozen=True, gc=False):
     """Why a file or one of its records was not processed, and where.
 
     `record`, `line` and `column` count from 1 (columns in code points), `byte` from 0 in
-    the decompressed stream; what does not apply is None (of the rest: UNSET). `pointer` is the JSON Pointer
-    of the offending place within the record; `violations` are all that a schema found, the first of
+    the decompressed stream; what does not apply is None. `pointer` is the JSON Pointer of the
+    offending place within the record; `violations` are all that a schema found, the first of
     which the other fields tell; `traceback` is that of a user's function, if it was asked for.
+    These are UNSET where they do not apply.
     """
 
     file: str
@@ -105,24 +108,64 @@ class FileResult(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="e
     rejections: tuple[Failure, ...] = ()
 
 
+class Rows(Struct, gc=False):
+    """So many rows to be written, in the form that the target's sink takes.
+
+    Where it may refuse some, there is also an item a row in each list: its file's place in
+    the part, its record's number and line there; `originals` are the records as they were
+    read, if somebody wants them back.
+    """
+
+    payload: bytes
+    count: int
+    places: list[int] = []
+    records: list[int] = []
+    lines: list[int | None] = []
+    originals: list[bytes] = []
+
+
 class Part(Struct, gc=False):
     """What a worker says of a stretch of a batch, in columns: one item a finished file.
 
-    The file at place 0 is number `start` of the run. `rejected` and `errors` hold only the
-    exceptions, by place. `rejections` are the bad records met, each with its file's place;
-    the place after the last is that of a file still being read.
+    The file at place 0 is number `start` of the run. `dropped`, `rejected` and `errors` hold
+    only the exceptions, by place. `rejections` are the bad records met, each with its file's
+    place, `letters` what a dead letter file says of them, if there is one. A part without any
+    finished file is about one that is still being read, at place 0. `written` counts what the
+    worker itself wrote.
     """
 
     start: int
     records: list[int] = field(default_factory=list)
     bytes: list[int] = field(default_factory=list)
     elapsed_ms: list[float] = field(default_factory=list)
+    dropped: dict[int, int] = field(default_factory=dict)
     rejected: dict[int, int] = field(default_factory=dict)
     errors: dict[int, Failure] = field(default_factory=dict)
     rejections: list[tuple[int, Failure]] = field(default_factory=list)
+    letters: list[builtins.bytes] = field(default_factory=list)
+    rows: Rows | None = None
+    written: int = 0
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def reject(self, place: int, failure: Failure, letters: list[builtins.bytes]) -> None:
+        """Reject one more record of the file at `place`, in the order of its records."""
+        at = bisect_right(
+            self.rejections,
+            (place, failure.record or 0),
+            key=lambda found: (found[0], found[1].record or 0),
+        )
+        self.rejections.insert(at, (place, failure))
+        self.letters[at:at] = letters
+        if place < len(self):
+            self.count_rejected(place, 1, failure)
+
+    def count_rejected(self, place: int, count: int, failure: Failure) -> None:
+        """Count more records of a finished file as rejected, `failure` being of the first."""
+        self.rejected[place] = self.rejected.get(place, 0) + count
+        if self.rejected[place] == self.records[place]:
+            self.errors.setdefault(place, failure)
 
     def failures(self) -> Iterator[tuple[int, Failure]]:
         """Yield every failure with its file's number in the run, each once.
@@ -134,6 +177,13 @@ class Part(Struct, gc=False):
         for place, failure in self.errors.items():
             if place not in self.rejected:
                 yield self.start + place, failure
+
+
+class Settled(Struct, frozen=True, gc=False):
+    """A batch of which no more will be said: its first `done` files are done."""
+
+    batch: Batch
+    done: int
 
 
 class BatchPart(Struct, frozen=True, gc=False):

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from msgspec import Struct, field
 
+from asyncbatch.records import Failure
+
 if TYPE_CHECKING:
-    from asyncbatch.records import BatchPart, Failure, Part
+    from asyncbatch.records import BatchPart, Part
 
 RunStatus = Literal["success", "partial", "failed", "interrupted"]
 
@@ -72,7 +74,9 @@ def tally_of(part: Part) -> Tally:
         failed=failed,
         bytes=sum(part.bytes),
         read=sum(part.records),
+        dropped=sum(part.dropped.values()),
         rejected=sum(part.rejected.values()),
+        written=part.written,
     )
 
 
@@ -86,7 +90,9 @@ class SlowFile(NamedTuple):
 class Report(Struct):
     """The run so far, and in the end the whole of it. Times are in seconds.
 
-    Of the failures it keeps the first `failure_limit` in input order.
+    Of the failures it keeps the first `failure_limit` in input order. `target` is where rows
+    go; if it is lost midway that is a failure too. `discarded` is why what was written does
+    not stand.
     """
 
     failure_limit: float = LISTED_FAILURES
@@ -97,6 +103,9 @@ class Report(Struct):
     slowest: list[SlowFile] = field(default_factory=list)
     interrupted: bool = False
     over_budget: bool = False
+    target: str | None = None
+    target_lost: bool = False
+    discarded: str | None = None
     failure_count: int = 0
     kept: list[tuple[int, int, Failure]] = field(default_factory=list)
     """A heap of kept failures, the last in input order first: negative file and record number."""
@@ -106,6 +115,8 @@ class Report(Struct):
         """The verdict on the run."""
         if self.interrupted:
             return "interrupted"
+        if self.target_lost:
+            return "failed"
         if not self.tally.failures:
             return "success"
         return "failed" if self.tally.failed == self.tally.files else "partial"
@@ -128,6 +139,18 @@ class Report(Struct):
             )
             named = [SlowFile(ms, found.file(place)) for ms, place in slow]
             self.slowest = heapq.nlargest(SLOWEST_FILES, [*self.slowest, *named])
+
+    def lose_target(self, message: str) -> None:
+        """Take note that the target can be written to no more."""
+        self.target_lost = True
+        self._keep(-1, Failure(self.target or "", "sink", message))
+
+    def discard(self, *, succeeded: bool) -> None:
+        """Take note that the target was left as it was."""
+        self.tally.written = 0
+        ended = not self.interrupted and not self.over_budget and not self.target_lost
+        why = "was not a success" if ended and not succeeded else "did not come to its end"
+        self.discarded = f"{self.target} was left as it was: the run {why}"
 
     def _keep(self, file: int, failure: Failure) -> None:
         self.failure_count += 1

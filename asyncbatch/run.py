@@ -7,29 +7,31 @@ import time
 from collections import Counter
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
 from asyncbatch.batching import Batcher
-from asyncbatch.errors import NothingMatchedError
+from asyncbatch.delivery import Delivery
+from asyncbatch.errors import NothingMatchedError, SinkError
 from asyncbatch.executors.inline import ThreadEngine
 from asyncbatch.executors.lanes import BatchEnd, bounded_map
 from asyncbatch.executors.process import process_engine
 from asyncbatch.job import Job, Launch
 from asyncbatch.memory import measure, measure_all
-from asyncbatch.records import STDIN, BatchPart, Failure, Part, display_path
+from asyncbatch.ordering import OrderedLane
+from asyncbatch.records import STDIN, BatchPart, Failure, Part, Settled, display_path
 from asyncbatch.report import LISTED_FAILURES, Report, Tally
-from asyncbatch.work import FileWork
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 
     from asyncbatch.executors.lanes import Engine, Work, WorkFactory
-    from asyncbatch.settings import FileWorkSettings
 
 LANES_PER_WORKER = 2
 """One batch being worked on and one waiting, so that no worker waits for this process."""
+
+_LAST_SECONDS = 2.0
 
 
 class Snapshot(Struct, frozen=True):
@@ -53,12 +55,13 @@ class Run:
         job: Job,
         *,
         launch: Launch | None = None,
-        work: Callable[[FileWorkSettings], Work] = FileWork,
+        work: Callable[[Any], Work] | None = None,
         failure_limit: float = LISTED_FAILURES,
     ) -> None:
-        self.report = Report(failure_limit)
+        self.report = Report(failure_limit, target=job.target.name if job.target else None)
         self._job, self._launch = job, launch
-        self._make_work: WorkFactory = partial(work, job.settings)
+        self._make_work: WorkFactory = partial(work or suitable_work(job), job.settings)
+        self._delivery = Delivery(job)
         self._began = time.perf_counter()
         self._batcher = Batcher(self._chunks(), job.batch_size, job.pause)
         self._engine: Engine | None = None
@@ -89,28 +92,69 @@ class Run:
         )
 
     async def parts(self) -> AsyncGenerator[BatchPart, None]:
-        """Yield what becomes of the files, as it happens.
+        """Yield what becomes of the files, when their rows are written, if they are to be.
 
         Raises NothingMatchedError, UsageError; WorkerBugError for a defect of asyncbatch.
-        Closing the generator ends all workers.
+        Closing the generator ends all workers. A target that is lost ends the run early; the
+        report tells.
         """
         async with self._suitable_engine() as engine:
             self._engine = engine
-            async with aclosing(bounded_map(engine.lanes, self._batcher)) as results:
-                async for result in results:
-                    if isinstance(result, BatchEnd):
-                        found = self._end(result)
-                    else:
-                        found = result
-                        self._done[result.batch.start] += len(result.part)
-                    if found is not None:
-                        self._add(found)
+            if await self._has_work():
+                async with aclosing(self._delivered(engine)) as delivered:
+                    async for found in delivered:
                         yield found
             self.snapshot()  # the workers' last memory, while there are workers
         self.report.elapsed_s = time.perf_counter() - self._began
-        self._judge(final=True)
         if not self._batcher.found and not self._stopped and not self._job.allow_empty:
             raise NothingMatchedError(self._job.inputs.describe_empty())
+
+    async def _has_work(self) -> bool:
+        """Whether there is any input; if not, no target is touched."""
+        search = (await self._launched()).search
+        return bool(search.opening) or not search.exhausted or self._job.allow_empty
+
+    async def _delivered(self, engine: Engine) -> AsyncGenerator[BatchPart, None]:
+        """Yield parts through with all that hangs on them; at the end, end the target."""
+        delivery, order, ended = self._delivery, self._delivery.order, False
+        await delivery.open()
+        lanes = [OrderedLane(lane, order) for lane in engine.lanes] if order else engine.lanes
+        try:
+            async with aclosing(bounded_map(lanes, self._batcher)) as results:
+                async for result in results:
+                    for event in self._events(result):
+                        async for found in delivery.take(event):
+                            yield self._added(found)
+            for found in await delivery.flush():
+                yield self._added(found)
+            ended = True
+        except SinkError as error:
+            self._lose_target(error)
+        finally:
+            self._judge(final=True)
+            await self._finish(ended=ended)
+
+    async def _finish(self, *, ended: bool) -> None:
+        report, stopped = self.report, self._stopped or self.report.over_budget
+        succeeded = ended and not stopped and (bool(self._job.budget) or not report.tally.failures)
+        finishing = asyncio.create_task(
+            self._delivery.finish(succeeded=succeeded, ended=ended and not stopped)
+        )
+        try:
+            # A thread that is stuck in a write has the target; nobody can wait for that.
+            await asyncio.wait_for(asyncio.shield(finishing), None if ended else _LAST_SECONDS)
+        except SinkError as error:
+            self._lose_target(error)
+        except TimeoutError:
+            finishing.cancel()
+        else:
+            if not finishing.result():
+                report.discard(succeeded=succeeded)
+
+    def _lose_target(self, error: SinkError) -> None:
+        """Take note that the run ended for want of a target."""
+        self._batcher.stop()
+        self.report.lose_target(str(error))
 
     @asynccontextmanager
     async def _suitable_engine(self) -> AsyncIterator[Engine]:
@@ -121,6 +165,8 @@ class Run:
             yield ThreadEngine(self._make_work, 1 if job.pause else job.concurrency or 1)
             return
         in_flight = job.concurrency or len(launch.workers) * LANES_PER_WORKER
+        if self._delivery.order:  # which lets no batch wait for another on the same worker
+            in_flight = min(in_flight, len(launch.workers))
         async with process_engine(
             self._make_work,
             launch.workers,
@@ -138,27 +184,34 @@ class Run:
 
     async def _chunks(self) -> AsyncIterator[Sequence[str]]:
         launch = await self._launched()
+        guard = launch.guard
         async for chunk in launch.search.chunks():
+            if guard:
+                guard.check(chunk)
             yield chunk
 
-    def _end(self, end: BatchEnd) -> BatchPart | None:
-        """Settle a batch; return a part of our own where a file has cost its worker's life."""
-        batch = end.batch
+    def _events(self, result: BatchPart | BatchEnd) -> Iterator[BatchPart | Settled]:
+        """Yield what a lane says; of a file that cost its worker's life, a part of our own."""
+        if isinstance(result, BatchPart):
+            self._done[result.batch.start] += len(result.part)
+            yield result
+            return
+        end, batch = result, result.batch
         done = self._done.pop(batch.start, 0)
         self._batches += 1
-        crashed = None
         if end.lost is not None and len(batch.paths) - done == 1:
             message = f"its worker process {end.lost} while at this file"
             failure = Failure(display_path(batch.paths[done]), "worker_crash", message)
             part = Part(batch.start + done, [0], [0], [0.0], errors={0: failure})
-            crashed = BatchPart(batch, part)
+            yield BatchPart(batch, part)
             done += 1
         self._batcher.settle(batch, done, lost=end.lost is not None)
-        return crashed
+        yield Settled(batch, done)
 
-    def _add(self, found: BatchPart) -> None:
+    def _added(self, found: BatchPart) -> BatchPart:
         self.report.add(found)
         self._judge(final=False)
+        return found
 
     def _judge(self, *, final: bool) -> None:
         """Stop once the failure budget is spent."""
@@ -166,3 +219,14 @@ class Run:
         if budget and budget.is_spent(tally.failures, tally.seen, final=final):
             self.report.over_budget = True
             self._batcher.stop()
+
+
+def suitable_work(job: Job) -> Callable[[Any], Work]:
+    """Return what does what the job's settings say."""
+    if job.record_work is not None:
+        from asyncbatch.record_work import RecordWork  # noqa: PLC0415 - counting needs none of it
+
+        return RecordWork
+    from asyncbatch.work import FileWork  # noqa: PLC0415 - beside its sibling
+
+    return FileWork

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from asyncbatch.reading import Opened
-    from asyncbatch.records import Batch
+    from asyncbatch.records import Batch, Failure
     from asyncbatch.settings import FileWorkSettings
 
 MAX_BATCH_BYTES = 8 * 1024 * 1024
@@ -65,21 +65,25 @@ class FileWork:
         file = display_path(path)
         records = rejected = 0
         first = error = None
+        found: list[Failure] = []
         try:
             for count, bad_lines in self._verdicts(path, opened):
                 records += count
                 rejected += len(bad_lines)
-                failures = [line_failure(file, bad) for bad in bad_lines]
-                first = first or next(iter(failures), None)
-                part.rejections += [(len(part), failure) for failure in failures]
-                if len(part.rejections) >= MAX_REJECTIONS:
-                    yield part
-                    part = Part(part.start + len(part))
+                found += [line_failure(file, bad) for bad in bad_lines]
+                first = first or next(iter(found), None)
+                if len(found) >= MAX_REJECTIONS:
+                    if len(part):
+                        yield part
+                        part = Part(part.start + len(part))
+                    yield Part(part.start, rejections=[(0, failure) for failure in found])
+                    found = []
         except FILE_ERRORS as problem:
             error = file_failure(file, problem)
             # The file failed as a whole: its records count for nothing.
             records = rejected = 0
-            part.rejections = [found for found in part.rejections if found[0] != len(part)]
+            found = []
+        part.rejections += [(len(part), failure) for failure in found]
         if records and rejected == records:
             error = first
         if error:
@@ -99,6 +103,6 @@ class FileWork:
             if is_lines:
                 for lines in judge_lines(chunks, self._judge):
                     pieces = lines.split() if lines.faults else ()
-                    yield lines.count, [one for one in pieces if isinstance(one, BadLine)]
+                    yield lines.records, [one for one in pieces if isinstance(one, BadLine)]
             else:
                 yield judge_text(b"".join(chunks), self._judge), []

@@ -1,4 +1,4 @@
-"""The two corpora: many sizes, and many tiny files. Generated once, always the same."""
+"""The corpora: many sizes, tiny files, people, orders. Generated once, always the same."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, NamedTuple
 
 from benchmarks.documents import Document, Documents
+from benchmarks.orders import orders
+from benchmarks.people import people
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,7 +21,7 @@ MEDIAN_BYTES, SPREAD, MAX_BYTES = 4096, 2.15, 2_300_000
 """Log-normal sizes, cut off at a maximum."""
 
 TINY_BYTES = 220, 380
-MIXED_FOLDER, TINY_FOLDER = 500, 1000
+MIXED_FOLDER, TINY_FOLDER, ARRAYS_FOLDER = 500, 1000, 100
 """Files in a folder."""
 
 
@@ -34,6 +36,11 @@ class Corpus(NamedTuple):
     def subfolders(self) -> list[str]:
         """Return the folders that hold the files, in order."""
         return [os.path.join(self.folder, name) for name in sorted(os.listdir(self.folder))]
+
+    def all_files(self) -> list[str]:
+        """Return the files, in order."""
+        folders = self.subfolders()
+        return [os.path.join(at, name) for at in folders for name in sorted(os.listdir(at))]
 
     def some_files(self, count: int) -> list[str]:
         """Return the first files."""
@@ -52,6 +59,20 @@ def mixed_corpus(data: str, files: int) -> Corpus:
 def tiny_corpus(data: str, files: int) -> Corpus:
     """Return the corpus of files of some 300 bytes."""
     return _corpus(os.path.join(data, f"tiny-{files}"), TINY_FOLDER, lambda: _tiny(files))
+
+
+def people_corpus(data: str, files: int) -> Corpus:
+    """Return the corpus of people, arrays of a thousand."""
+    return _corpus(
+        os.path.join(data, f"people-{files}"), ARRAYS_FOLDER, lambda: people(files, SEED)
+    )
+
+
+def orders_corpus(data: str, files: int) -> Corpus:
+    """Return the corpus of orders, arrays of fifty; a smaller one is a part of a larger one."""
+    return _corpus(
+        os.path.join(data, f"orders-{files}"), ARRAYS_FOLDER, lambda: orders(files, SEED)
+    )
 
 
 def _mixed(files: int) -> Iterator[Document]:

@@ -43,7 +43,7 @@ class Documents:
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
         self._events = [self._dump(self._event()) for _ in range(POOL)]
-        self._orders = [self._dump(self._order()) for _ in range(POOL)]
+        self._orders = [self._dump(self.order()) for _ in range(POOL)]
 
     def document(self, size: int) -> Document:
         """Return a top-level array (seven of ten) or one object, of about `size` bytes."""
@@ -55,6 +55,32 @@ class Documents:
             return Document(self._random.choice(pool), 1)
         head = b'{"object":"list","has_more":true,"cursor":"%s","data":[' % self._hex(12).encode()
         return Document(head + b",".join(self._records(pool, size - len(head) - 2)) + b"]}", 1)
+
+    def order(self) -> dict[str, Any]:
+        """Return an order, not yet written as JSON."""
+        pick = self._random
+        items = [self._item() for _ in range(pick.randint(1, 4))]
+        return {
+            "id": f"ord_{self._hex(20)}",
+            "created_at": f"2024-{pick.randint(1, 12):02}-{pick.randint(1, 28):02}T08:15:30.250Z",
+            "status": pick.choice(("open", "paid", "shipped", "returned")),
+            "total": round(sum(item["price"] * item["quantity"] for item in items), 2),
+            "customer": {
+                "id": pick.randrange(10**12),
+                "name": pick.choice(NAMES),
+                "email": f"{self._hex(6)}@example.com",
+                "verified": pick.random() < 0.8,
+                "address": {
+                    "city": pick.choice(CITIES),
+                    "position": [pick.uniform(-90, 90), pick.uniform(-180, 180)],
+                    "postcode": pick.choice((None, str(pick.randrange(10**5)))),
+                },
+            },
+            "items": items,
+            "tags": pick.sample(WORDS, pick.randint(0, 4)),
+            "note": " ".join(pick.choices(WORDS, k=pick.randint(0, 12))) or None,
+            "metadata": {self._hex(4): pick.choice((True, 1.5e-7, -3, "", {}, [])) for _ in "ab"},
+        }
 
     def shuffle(self, sizes: list[int]) -> None:
         """Put sizes in an order that the seed decides."""
@@ -84,31 +110,6 @@ class Documents:
             "ok": pick.random() < 0.9,
             "ms": round(pick.expovariate(0.02), 3),
             "ref": pick.choice((None, self._hex(8))),
-        }
-
-    def _order(self) -> dict[str, Any]:
-        pick = self._random
-        items = [self._item() for _ in range(pick.randint(1, 4))]
-        return {
-            "id": f"ord_{self._hex(20)}",
-            "created_at": f"2024-{pick.randint(1, 12):02}-{pick.randint(1, 28):02}T08:15:30.250Z",
-            "status": pick.choice(("open", "paid", "shipped", "returned")),
-            "total": round(sum(item["price"] * item["quantity"] for item in items), 2),
-            "customer": {
-                "id": pick.randrange(10**12),
-                "name": pick.choice(NAMES),
-                "email": f"{self._hex(6)}@example.com",
-                "verified": pick.random() < 0.8,
-                "address": {
-                    "city": pick.choice(CITIES),
-                    "position": [pick.uniform(-90, 90), pick.uniform(-180, 180)],
-                    "postcode": pick.choice((None, str(pick.randrange(10**5)))),
-                },
-            },
-            "items": items,
-            "tags": pick.sample(WORDS, pick.randint(0, 4)),
-            "note": " ".join(pick.choices(WORDS, k=pick.randint(0, 12))) or None,
-            "metadata": {self._hex(4): pick.choice((True, 1.5e-7, -3, "", {}, [])) for _ in "ab"},
         }
 
     def _item(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -66,18 +67,23 @@ def interleave(
     *,
     before: Callable[[], object] = lambda: None,
     check: Callable[[str, bytes], object] = lambda _name, _output: None,
+    clock: Callable[[str, Outcome], float] = lambda _name, outcome: outcome.seconds,
+    fewer: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, list[float]]:
     """Time commands in turn, round after round, so that a busy moment hits none alone.
 
-    `check` gets each command's name and output, outside the measured time.
+    `check` gets each command's name and output, outside the measured time. `clock` may say that
+    another time counts than the whole process's; `fewer` has the slow ones' rounds.
     """
     times: dict[str, list[float]] = {name: [] for name in commands}
-    for _ in range(rounds):
+    for turn in range(rounds):
         for name, command in commands.items():
+            if turn >= fewer.get(name, rounds):
+                continue
             before()
             outcome = measure(command)
             check(name, outcome.output)
-            times[name].append(outcome.seconds)
+            times[name].append(clock(name, outcome))
     return times
 
 

@@ -13,7 +13,11 @@ from importlib.metadata import version
 from benchmarks.contenders import CPUS
 from benchmarks.measure import CommandError
 from benchmarks.sections.comparison import compare_mixed, compare_tiny
+from benchmarks.sections.jsonl import rewrite
+from benchmarks.sections.load import load
+from benchmarks.sections.query import query
 from benchmarks.sections.responsiveness import watch_loop
+from benchmarks.sections.schema import validate
 from benchmarks.sections.startup import start
 from benchmarks.sections.storage import open_slowly, read_cold
 from benchmarks.setting import Setting
@@ -25,8 +29,16 @@ SECTIONS = {
     "delay": ("Slow opens", open_slowly),
     "startup": ("Start-up", start),
     "loop": ("Responsiveness", watch_loop),
+    "load": ("Cleaned and loaded into SQLite", load),
+    "jq": ("A jq expression for each record", query),
+    "schema": ("A schema for each record", validate),
+    "jsonl": ("Arrays into JSON Lines", rewrite),
 }
 ROUNDS, QUICK_ROUNDS = 5, 2
+PEERS = (
+    *("duckdb", "aiofiles", "pysimdjson"),
+    *("dlt", "SQLAlchemy", "sqlite-utils", "check-jsonschema", "jsonschema-rs", "orjson"),
+)
 EXECUTABLE = os.path.join(os.path.dirname(__file__), "..", ".venv", "bin", "asyncbatch")
 
 
@@ -62,7 +74,7 @@ def _describe(setting: Setting) -> None:
     """Print what the numbers depend on."""
     tools = [
         _first_line(setting.asyncbatch, "--version"),
-        *(f"{package} {version(package)}" for package in ("duckdb", "aiofiles", "pysimdjson")),
+        *(f"{package} {version(package)}" for package in PEERS),
         *(_first_line(tool, "--version") for tool in ("jq", "strace") if shutil.which(tool)),
     ]
     print(f"{CPUS} CPUs, {platform.system()} {platform.release()}, Python {sys.version.split()[0]}")

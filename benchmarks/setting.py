@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from benchmarks.corpora import mixed_corpus, tiny_corpus
+from benchmarks.corpora import mixed_corpus, orders_corpus, people_corpus, tiny_corpus
 
 if TYPE_CHECKING:
     from benchmarks.corpora import Corpus
 
 MIXED_FILES, TINY_FILES = 15_000, 100_000
 QUICK_MIXED_FILES, QUICK_TINY_FILES = 1_500, 5_000
+PEOPLE_FILES, ORDERS_FILES = 500, 6_000
+QUICK_PEOPLE_FILES, QUICK_ORDERS_FILES = 20, 200
+SLOW_ROUNDS = 2
+"""Rounds for peers that take many times longer than asyncbatch."""
+
 DATA = os.path.join(os.path.dirname(os.path.abspath(__file__)), ".data")
 
 
@@ -23,6 +29,11 @@ class Setting:
         self.asyncbatch = os.path.abspath(asyncbatch)
         self.rounds = rounds
         self.quick = quick
+
+    @property
+    def slow_rounds(self) -> int:
+        """Rounds for slow peers."""
+        return min(SLOW_ROUNDS, self.rounds)
 
     @property
     def asyncbatch_python(self) -> str:
@@ -40,3 +51,25 @@ class Setting:
         """Many tiny files."""
         os.makedirs(DATA, exist_ok=True)
         return tiny_corpus(DATA, QUICK_TINY_FILES if self.quick else TINY_FILES)
+
+    @cached_property
+    def people(self) -> Corpus:
+        """Arrays of people to be cleaned."""
+        os.makedirs(DATA, exist_ok=True)
+        return people_corpus(DATA, QUICK_PEOPLE_FILES if self.quick else PEOPLE_FILES)
+
+    def orders(self, parts: int = 1) -> Corpus:
+        """Arrays of orders, a few of them unsound: all, or the first of so many parts."""
+        os.makedirs(DATA, exist_ok=True)
+        return orders_corpus(DATA, (QUICK_ORDERS_FILES if self.quick else ORDERS_FILES) // parts)
+
+    @property
+    def output(self) -> str:
+        """The folder for what commands write."""
+        return os.path.join(DATA, "output")
+
+    def clear_output(self) -> None:
+        """Empty that folder, and let the storage come to rest."""
+        shutil.rmtree(self.output, ignore_errors=True)
+        os.makedirs(self.output)
+        os.sync()

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from benchmarks.goals import Goal
+
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print columns as wide as they need, the first to the left, the others to the right.
@@ -25,3 +27,10 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             cells += others
         print("  ".join(cells).rstrip())
     print(flush=True)
+
+
+def print_memory(peak_bytes: int, goal: Goal) -> None:
+    """Print the line below a table that says how much memory asyncbatch took."""
+    memory = peak_bytes / 1e6
+    goal_text, verdict = goal.cells(memory)
+    print(f"asyncbatch's peak memory, all processes: {memory:,.0f} MB  {goal_text}  {verdict}\n")

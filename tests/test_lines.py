@@ -35,7 +35,7 @@ def test_chunks_make_no_difference(text, places):
     count, bad = 0, []
     good = []
     for block in judge_lines(cut(text, places), JUDGE):
-        count += block.count
+        count += block.records
         for piece in block.split():
             (bad if isinstance(piece, BadLine) else good).append(piece)
     numbered = list(enumerate(text.split(b"\n")))

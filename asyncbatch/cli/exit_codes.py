@@ -20,7 +20,7 @@ CLOSED_OUTPUT = 141
 
 def of_report(report: Report, budget: FailureBudget | None) -> int:
     """Return the status of a run that came to its end."""
-    if report.over_budget:
+    if report.over_budget or report.target_lost:
         return FAILURES
     return SUCCESS if budget or not report.tally.failures else FAILURES
 

@@ -54,6 +54,8 @@ class Progress(Protocol):
 class Output:
     """Results go to stdout, progress and logs to stderr; `quiet` leaves only failures, there.
 
+    If `stdout_is_taken` by records, the summary goes to stderr, too.
+
     Machine formats on stdout were asked for by name, so `quiet` does not take them away.
     """
 
@@ -65,17 +67,19 @@ class Output:
         verbose: bool = False,
         progress: bool = True,
         show_failures: float = 20,
+        stdout_is_taken: bool = False,
     ) -> None:
         self.form = form
         self._renderer = _RENDERERS[form]() if form in _RENDERERS else None
         self.quiet, self._verbose = quiet, verbose
         self.show_failures = show_failures
+        self._stdout_is_taken = stdout_is_taken
         self._progress = self._make_progress() if progress and not quiet else None
 
     @property
     def streams(self) -> bool:
         """Whether results come on stdout while the run goes on."""
-        return self.form == "jsonl"
+        return self.form == "jsonl" or self._stdout_is_taken
 
     def _make_progress(self) -> Progress:
         # Lines of results on the same screen would tear a display that redraws itself.
@@ -139,12 +143,17 @@ class Output:
                 await stream.writelines(Markdown().finish(report, command, exit_code))
 
     async def _finish_text(self, report: Report, budget: FailureBudget | None) -> None:
-        if wants_style(sys.stdout.fileno()):
+        stream = sys.stderr if self._stdout_is_taken else sys.stdout
+        if wants_style(stream.fileno()):
             from asyncbatch.cli.console import summary_text  # noqa: PLC0415 - rich takes a while
         else:
             from asyncbatch.cli.plain import summary_text  # noqa: PLC0415 - beside its sibling
         text = summary_text(report, budget, self.show_failures)
-        await to_stdout(text.encode("utf-8", "backslashreplace"))
+        data = text.encode("utf-8", "backslashreplace")
+        if self._stdout_is_taken:
+            await aiofiles.stderr_bytes.write(data)
+        else:
+            await to_stdout(data)
 
 
 def is_terminal(descriptor: int) -> bool:

@@ -1,14 +1,15 @@
 """`asyncbatch run`: options into a job, and one call."""
 
-import math
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING
 
 import typer
 
-from asyncbatch.words import parse_size
+from asyncbatch.cli import options as o
+from asyncbatch.cli import record_options as r
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
     from asyncbatch.budget import FailureBudget
     from asyncbatch.cli.output import Output
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from asyncbatch.executors.lanes import Work
     from asyncbatch.settings import FileWorkSettings
 
-INPUT, CONTROL, FAILURES, OUTPUT = "Input", "Control", "Failures", "Output"
 EPILOG = (
     "Exit status: 0 all succeeded (or within --max-failures), 1 some input failed, 2 wrong usage "
     "or nothing matched, 130/143 interrupted. Each option can come from the environment: "
@@ -24,221 +24,61 @@ EPILOG = (
 )
 
 
-def _option(panel: str, *names: str, help: str, **more: Any) -> Any:  # noqa: A002, ANN401 - typer's words
-    return typer.Option(*names, help=help, rich_help_panel=panel, show_envvar=False, **more)
-
-
-def _parsed_size(text: str) -> int:
-    try:
-        return parse_size(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
-def _parsed_count(text: str) -> float:
-    if text == "all":
-        return math.inf
-    if text.isdecimal():
-        return int(text)
-    raise typer.BadParameter(f"{text!r} is neither a number nor 'all'")
-
-
 def run_files(
-    paths: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="PATH...", help="Folders, files, quoted globs, or '-' for standard input."
-        ),
-    ] = None,
+    paths: o.Paths = None,
     *,
-    pattern: Annotated[
-        list[str] | None,
-        _option(
-            INPUT,
-            "--pattern",
-            "-p",
-            metavar="GLOB",
-            help="Take files of folders whose name (with '/': path below the folder) fits; "
-            "repeatable.  [default: *.json, *.jsonl, *.ndjson, and each with .gz, .bz2, .xz, .zst]",
-        ),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        _option(
-            INPUT,
-            "--exclude",
-            metavar="GLOB",
-            help="Leave out what fits, files and folders; repeatable.",
-        ),
-    ] = None,
-    files_from: Annotated[
-        str | None,
-        _option(
-            INPUT,
-            "--files-from",
-            metavar="FILE",
-            help="Read more paths from a file ('-': standard input), one a line.",
-        ),
-    ] = None,
-    null: Annotated[
-        bool,
-        _option(
-            INPUT,
-            "--null",
-            "-0",
-            help="The list's paths end with NUL, as from find -print0.",
-        ),
-    ] = False,
-    hidden: Annotated[
-        bool, _option(INPUT, "--hidden", help="Take hidden files and folders too.")
-    ] = False,
-    follow_symlinks: Annotated[
-        bool,
-        _option(
-            INPUT, "--follow-symlinks", help="Enter symlinked folders (linked files always count)."
-        ),
-    ] = False,
-    limit: Annotated[
-        int | None, _option(INPUT, "--limit", min=1, metavar="N", help="Stop after N files.")
-    ] = None,
-    allow_empty: Annotated[
-        bool, _option(INPUT, "--allow-empty", help="Finding no file at all is no error.")
-    ] = False,
-    format: Annotated[  # noqa: A002 - the option's name
-        Literal["auto", "json", "jsonl"],
-        _option(INPUT, "--format", help="How to read every file; auto goes by its name."),
-    ] = "auto",
-    max_file_size: Annotated[
-        int | None,
-        _option(
-            INPUT,
-            "--max-file-size",
-            parser=_parsed_size,
-            metavar="SIZE",
-            help="Files over this size on disk fail as too_large (500, 64K, 10MB, 1.5GiB).",
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        _option(
-            CONTROL,
-            "--batch-size",
-            "-b",
-            min=1,
-            metavar="N",
-            help="Files a batch.  [default: adapts, up to 2,048 files and 8 MiB]",
-        ),
-    ] = None,
-    concurrency: Annotated[
-        int | None,
-        _option(
-            CONTROL,
-            "--concurrency",
-            "-c",
-            min=1,
-            metavar="N",
-            help="Batches in flight.  [default: 2 a worker]",
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        _option(
-            CONTROL,
-            "--workers",
-            "-w",
-            min=0,
-            metavar="N",
-            help="Worker processes; 0 works in this process.  [default: the CPUs it may use; 0 "
-            "for small jobs]",
-        ),
-    ] = None,
-    read_ahead: Annotated[
-        int | None,
-        _option(
-            CONTROL,
-            "--read-ahead",
-            min=0,
-            metavar="N",
-            help="Files that each worker reads at a time.  [default: adapts to the storage]",
-        ),
-    ] = None,
-    pause: Annotated[
-        float,
-        _option(
-            CONTROL,
-            "--pause",
-            min=0.0,
-            metavar="SECONDS",
-            help="Batches go one at a time, with this pause between them.",
-        ),
-    ] = 0.0,
-    grace: Annotated[
-        float,
-        _option(
-            CONTROL,
-            "--grace",
-            min=0.0,
-            metavar="SECONDS",
-            help="After Ctrl-C or SIGTERM, time for what is in flight.",
-        ),
-    ] = 8.0,
-    dry_run: Annotated[
-        bool,
-        _option(CONTROL, "--dry-run", help="List what would be processed, and in which batches."),
-    ] = False,
-    max_failures: Annotated[
-        str | None,
-        _option(
-            FAILURES,
-            "--max-failures",
-            metavar="N|P%",
-            help="Exit 0 with up to N failures (or P percent); stop as soon as there are more.",
-        ),
-    ] = None,
-    fail_fast: Annotated[
-        bool, _option(FAILURES, "--fail-fast", help="Stop at the first failure: --max-failures 0.")
-    ] = False,
-    show_failures: Annotated[
-        float,
-        _option(
-            FAILURES,
-            "--show-failures",
-            parser=_parsed_count,
-            metavar="N|all",
-            help="How many failures the summary shows.",
-        ),
-    ] = "20",  # type: ignore[assignment]  # typer parses defaults too
-    output: Annotated[
-        Literal["text", "json", "jsonl", "junit", "github"],
-        _option(
-            OUTPUT,
-            "--output",
-            "-o",
-            help="What to print: a summary for people, one JSON object, events as JSON Lines, "
-            "JUnit XML, or annotations for GitHub.",
-        ),
-    ] = "text",
-    report: Annotated[
-        list[str] | None,
-        _option(
-            OUTPUT,
-            "--report",
-            metavar="FILE",
-            help="Write a file too: .json (the object), .jsonl (events), .xml (JUnit) or .md; "
-            "repeatable.",
-        ),
-    ] = None,
-    quiet: Annotated[
-        bool, _option(OUTPUT, "--quiet", "-q", help="Print nothing but failures, on stderr.")
-    ] = False,
-    verbose: Annotated[
-        bool, _option(OUTPUT, "--verbose", "-v", help="Print a line for each file, on stderr.")
-    ] = False,
-    progress: Annotated[
-        bool, _option(OUTPUT, "--progress/--no-progress", help="Show progress, on stderr.")
-    ] = True,
+    pattern: o.Pattern = None,
+    exclude: o.Exclude = None,
+    files_from: o.FilesFrom = None,
+    null: o.Null = False,
+    hidden: o.Hidden = False,
+    follow_symlinks: o.FollowSymlinks = False,
+    limit: o.Limit = None,
+    allow_empty: o.AllowEmpty = False,
+    format: o.Format = "auto",  # noqa: A002 - the option's name
+    max_file_size: o.MaxFileSize = None,
+    records: r.Records = None,
+    unit: r.Unit = "record",
+    root: r.Root = None,
+    from_dead_letter: r.FromDeadLetter = None,
+    jq: r.Jq = None,
+    jq_env: r.JqEnv = False,
+    jq_lossy: r.JqLossy = False,
+    call: r.Call = None,
+    call_concurrency: r.CallConcurrency = 100,
+    schema: r.Schema = None,
+    check_formats: r.CheckFormats = False,
+    to: r.To = None,
+    table: r.Table = None,
+    key: r.Key = None,
+    mode: r.Mode = None,
+    columns: r.Columns = None,
+    load_batch: r.LoadBatch = None,
+    to_format: r.ToFormat = "keep",
+    to_compression: r.ToCompression = "keep",
+    unordered: r.Unordered = False,
+    batch_size: o.BatchSize = None,
+    concurrency: o.Concurrency = None,
+    workers: o.Workers = None,
+    read_ahead: o.ReadAhead = None,
+    pause: o.Pause = 0.0,
+    grace: o.Grace = 8.0,
+    dry_run: o.DryRun = False,
+    max_failures: o.MaxFailures = None,
+    fail_fast: o.FailFast = False,
+    dead_letter: r.DeadLetter = None,
+    show_failures: o.ShowFailures = "20",  # type: ignore[assignment]  # typer parses defaults too
+    output: o.Output = "text",
+    report: o.Report = None,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+    progress: o.Progress = True,
 ) -> None:
-    """Process JSON files in bounded, concurrent batches; say what failed, where and why."""
+    """Process JSON files in bounded, concurrent batches; say what failed, where and why.
+
+    Records are the elements of a top-level array, the lines of JSON Lines, else the document;
+    they can be transformed, checked and written on the way.
+    """
     # Only now what the work needs, so that --help stays quick; and first what launches it.
     from asyncbatch.errors import UsageError  # noqa: PLC0415
     from asyncbatch.job import Job, Launch  # noqa: PLC0415
@@ -247,23 +87,40 @@ def run_files(
     from asyncbatch.sources.patterns import DEFAULT_PATTERNS  # noqa: PLC0415
     from asyncbatch.sources.selection import Selection  # noqa: PLC0415
 
+    if dry_run and (report or output in ("junit", "github")):
+        raise typer.BadParameter("--dry-run has no results: it takes no --report, junit or github")
+    if to == "-" and output != "text":
+        raise typer.BadParameter(f"--to - and --output {output} both want standard output")
+    wishes: dict[str, Any] = {
+        "records": records, "unit": unit, "replay": from_dead_letter,
+        "jq": jq, "jq_env": jq_env, "jq_lossy": jq_lossy,
+        "call": call, "call_concurrency": call_concurrency,
+        "schema": schema, "check_formats": check_formats,
+        "to": to, "table": table, "key": key, "mode": mode, "columns": columns,
+        "to_format": to_format, "to_compression": to_compression, "root": root,
+        "letters": dead_letter is not None, "tracebacks": verbose,
+    }  # fmt: skip
     selection = Selection(
         tuple(pattern or DEFAULT_PATTERNS), tuple(exclude or ()), hidden, follow_symlinks
     )
-    job = Job(
-        Inputs(tuple(paths or ()), files_from, null, selection, limit),
-        FileWorkSettings(format, max_file_size, read_ahead),
-        batch_size,
-        concurrency,
-        0 if dry_run else workers,
-        pause,
-        _budget(max_failures, fail_fast=fail_fast),
-        allow_empty,
-    )
-    if dry_run and (report or output in ("junit", "github")):
-        raise typer.BadParameter("--dry-run has no results: it takes no --report, junit or github")
-    launch = Launch(job)
     try:
+        files = FileWorkSettings(format, max_file_size, read_ahead)
+        named, settings = _resolved(tuple(paths or ()), files, wishes)
+        job = Job(
+            Inputs(named, files_from, null, selection, limit),
+            files if dry_run else settings,
+            batch_size,
+            concurrency,
+            0 if dry_run else workers,
+            pause,
+            _budget(max_failures, fail_fast=fail_fast),
+            allow_empty,
+            load_batch,
+            ordered=not unordered,
+            dead_letter=None if dry_run else dead_letter,
+            reports=tuple(report or ()),
+        )
+        launch = Launch(job)
         launch.look()
         report_files = _open_reports(report or ())
         launch.start()
@@ -275,13 +132,17 @@ def run_files(
     from asyncbatch.cli.session import Session  # noqa: PLC0415
     from asyncbatch.report import LISTED_FAILURES  # noqa: PLC0415
     from asyncbatch.run import Run  # noqa: PLC0415
-    from asyncbatch.work import FileWork  # noqa: PLC0415
 
-    make_output, work = (Output, FileWork) if not dry_run else _planning()
+    make_output, work = (Output, None) if not dry_run else _planning()
     session = Session(
         Run(job, launch=launch, work=work, failure_limit=max(LISTED_FAILURES, show_failures)),
         make_output(
-            output, quiet=quiet, verbose=verbose, progress=progress, show_failures=show_failures
+            output,
+            quiet=quiet,
+            verbose=verbose,
+            progress=progress,
+            show_failures=show_failures,
+            stdout_is_taken=to == "-",
         ),
         command="run",
         budget=job.budget,
@@ -289,6 +150,20 @@ def run_files(
         grace=grace,
     )
     raise typer.Exit(session.carry_out())
+
+
+def _resolved(
+    paths: "tuple[str, ...]", files: "FileWorkSettings", wishes: "dict[str, Any]"
+) -> "tuple[tuple[str, ...], Any]":
+    """Return the inputs, and what is done to them. Raises UsageError."""
+    quiet = {"unit": "record", "call_concurrency": 100, "to_format": "keep"}
+    quiet["to_compression"] = "keep"
+    if all(value == quiet.get(name) or not value for name, value in wishes.items()):
+        return paths, files
+    from asyncbatch.cli.record_job import inputs, record_settings  # noqa: PLC0415 - see above
+
+    settings = record_settings(files, **wishes)
+    return inputs(paths, settings), settings
 
 
 def _open_reports(paths: "Sequence[str]") -> "list[ReportFile]":
@@ -299,7 +174,7 @@ def _open_reports(paths: "Sequence[str]") -> "list[ReportFile]":
     return [ReportFile(path) for path in paths]
 
 
-def _planning() -> "tuple[type[Output], Callable[[FileWorkSettings], Work]]":
+def _planning() -> "tuple[type[Output], Callable[[Any], Work]]":
     from asyncbatch.cli.plan import PlanOutput  # noqa: PLC0415 - see above
     from asyncbatch.plan import PlanWork  # noqa: PLC0415
 

@@ -51,7 +51,7 @@ class Lines(NamedTuple):
     faults: dict[int, Fault]
 
     @property
-    def count(self) -> int:
+    def records(self) -> int:
         """How many records these are, bad ones included."""
         return len(self.texts) - sum(fault.kind == "empty" for fault in self.faults.values())
 
@@ -94,7 +94,7 @@ def judge_lines(chunks: Iterable[bytes], judge: Judge) -> Iterator[Lines]:
                 faults[place] = verdict
         lines = Lines(record, line_number, offset, texts, faults)
         yield lines
-        record += lines.count
+        record += lines.records
         line_number += len(texts)
         offset += len(block)
 

@@ -18,6 +18,10 @@ class Refusal(Exception):  # noqa: N818 - data about one row; an exception only 
         self.row, self.message = row, message
 
 
+class OutputError(Exception):
+    """The output for one input cannot be written; the message says which, and why."""
+
+
 class Sink(Protocol[PayloadT]):
     """A target for the rows of one run; used by one thread at a time."""
 
@@ -25,10 +29,11 @@ class Sink(Protocol[PayloadT]):
         """Make ready. Raises UsageError if the target cannot be used; nothing was changed then."""
         ...
 
-    def load(self, payload: PayloadT) -> Sequence[Refusal]:
+    def load(self, payload: PayloadT, groups: Sequence[int] | None = None) -> Sequence[Refusal]:
         """Write rows, all that are not refused, in one transaction where there are any.
 
-        Raises SinkError if the target is lost; nothing of `payload` was written then.
+        Neighbours with one number in `groups` (an item a row) are refused together. Raises
+        SinkError if the target is lost; nothing of `payload` was written then.
         """
         ...
 

@@ -32,6 +32,14 @@ class AtomicFile:
         except OSError as error:
             raise UsageError(f"cannot write {self.path}: {error.strerror}") from None
 
+    def write(self, data: bytes) -> None:
+        """Write through to the system. Raises SinkError."""
+        try:
+            self.stream.write(data)
+            self.stream.flush()
+        except OSError as error:
+            raise SinkError(f"cannot write {self.path}: {error.strerror}") from None
+
     def commit(self) -> None:
         """Put the file in its place. Raises SinkError."""
         try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from benchmarks.contenders import LISTS, SUMS, contenders
 from benchmarks.goals import Goal
 from benchmarks.measure import CommandError, interleave, measure
-from benchmarks.tables import print_table
+from benchmarks.tables import print_memory, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,9 +77,7 @@ def _compare(setting: Setting, corpus: Corpus, goals: Mapping[str, Goal]) -> Non
             ]
         )
     print_table(HEADER, rows)
-    memory = max(peaks[SUMS], peaks[LISTS]) / 1e6
-    goal_text, verdict = MEMORY_GOAL.cells(memory)
-    print(f"asyncbatch's peak memory, all processes: {memory:,.0f} MB  {goal_text}  {verdict}\n")
+    print_memory(max(peaks[SUMS], peaks[LISTS]), MEMORY_GOAL)
 
 
 def _check(contender: Contender, corpus: Corpus, output: bytes) -> None:

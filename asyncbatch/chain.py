@@ -1,0 +1,90 @@
+"""Transforms one after the other, made of settings: jq, then functions, then the schema."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from asyncbatch.codec.encode import encode
+from asyncbatch.transforms import RecordError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from asyncbatch.settings import RecordWorkSettings
+    from asyncbatch.sinks.target import Target
+    from asyncbatch.transforms import Position, Transform
+
+
+class Chain:
+    """Makes any number of values of one record, lazily.
+
+    `reads_text` if it takes the record's text instead of its value.
+    """
+
+    def __init__(self, stages: Sequence[Transform], *, reads_text: bool) -> None:
+        self.reads_text = reads_text
+        self._first, self._rest = stages[0], stages[1:]
+
+    def __call__(self, record: Any, position: Position) -> Iterable[Any]:  # noqa: ANN401 - JSON
+        """Return what becomes of `record`. Raises RecordError, also midway."""
+        outputs = self._first(record, position)
+        for stage in self._rest:
+            outputs = chain.from_iterable([stage(value, position) for value in outputs])
+        return outputs
+
+
+def make_chain(settings: RecordWorkSettings) -> Chain | None:
+    """Return the transforms that settings ask for, None for none. Raises UsageError."""
+    stages: list[Transform] = []
+    if settings.jq:
+        from asyncbatch.transforms.jq import Jq  # noqa: PLC0415 - only when asked for
+
+        programs = [
+            Jq(program, env=settings.jq_env, lossy=settings.jq_lossy) for program in settings.jq
+        ]
+        stages += [programs[0], *map(_Encoded, programs[1:])]
+    if settings.call:
+        from asyncbatch.transforms.call import Call  # noqa: PLC0415 - only when asked for
+
+        stages += [Call(spec) for spec in settings.call]
+    if settings.schema is not None:
+        from asyncbatch.transforms.schema import SchemaCheck  # noqa: PLC0415 - only when asked for
+
+        stages.append(SchemaCheck(settings.schema))
+    if settings.target is not None and settings.target.is_table:
+        stages.append(_Row(settings.target))
+    return Chain(stages, reads_text=bool(settings.jq)) if stages else None
+
+
+class _Encoded:
+    """A transform that takes text, behind another one that gives values."""
+
+    def __init__(self, transform: Transform) -> None:
+        self._transform = transform
+
+    def __call__(self, value: Any, position: Position) -> Iterable[Any]:  # noqa: ANN401 - JSON
+        return self._transform(encode(value), position)
+
+
+class _Row:
+    """Checks that a value can be a row of a table: an object, with the fields of its key."""
+
+    def __init__(self, target: Target) -> None:
+        self._key = target.key
+        self._name = target.name
+
+    def __call__(self, value: Any, position: Position) -> Iterable[Any]:  # noqa: ANN401, ARG002
+        if type(value) is not dict:
+            raise RecordError(
+                "sink", f"a row of {self._name} must be an object, not {_describe(value)}"
+            )
+        for field in self._key:
+            if value.get(field) is None:
+                raise RecordError("missing_field", f"has no {field!r}, which is the key")
+        return (value,)
+
+
+def _describe(value: Any) -> str:  # noqa: ANN401 - JSON
+    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")

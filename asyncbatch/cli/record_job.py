@@ -1,0 +1,103 @@
+"""Options about records made into settings, checked before any file is read."""
+
+from __future__ import annotations
+
+import csv
+from typing import TYPE_CHECKING, Any
+
+from asyncbatch.chain import make_chain
+from asyncbatch.errors import UsageError
+from asyncbatch.extraction import Extractor
+from asyncbatch.settings import FileWorkSettings, RecordWorkSettings
+from asyncbatch.sinks.target import Mode, Target
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncbatch.transforms.schema import SchemaSource
+
+
+def record_settings(
+    files: FileWorkSettings,
+    *,
+    unit: str,
+    jq: Sequence[str] | None,
+    call: Sequence[str] | None,
+    schema: str | None,
+    check_formats: bool,
+    to: str | None,
+    **more: Any,  # noqa: ANN401 - fields of the settings, and a target's options
+) -> RecordWorkSettings:
+    """Return the settings that options ask for. Raises UsageError."""
+    names = ("table", "key", "mode", "columns", "to_format", "to_compression", "root")
+    target = _target(to, **{name: more.pop(name) for name in names})
+    if check_formats and schema is None:
+        raise UsageError("--check-formats is for --schema")
+    settings = RecordWorkSettings(
+        files,
+        whole=unit == "file",
+        jq=tuple(jq or ()),
+        call=tuple(call or ()),
+        schema=None if schema is None else _schema(schema, check_formats=check_formats),
+        target=target,
+        **more,
+    )
+    if settings.whole and settings.records is not None:
+        raise UsageError("--records takes parts of documents, --unit file whole ones: choose one")
+    Extractor(settings)
+    make_chain(settings)
+    return settings
+
+
+def inputs(paths: tuple[str, ...], settings: RecordWorkSettings) -> tuple[str, ...]:
+    """Return what is read: the paths, or what is to be run again. Raises UsageError, OSError."""
+    if settings.replay is None:
+        return paths
+    if paths:
+        raise UsageError("--from-dead-letter stands in the place of PATH: give one of them")
+    from asyncbatch.dead_letters import failed_files  # noqa: PLC0415 - if asked for
+
+    return (*failed_files(settings.replay), settings.replay)
+
+
+def _schema(path: str, *, check_formats: bool) -> SchemaSource:
+    from asyncbatch.transforms.schema import load_schema  # noqa: PLC0415 - if asked for
+
+    return load_schema(path, check_formats=check_formats)
+
+
+def _target(
+    to: str | None,
+    *,
+    table: str | None,
+    key: Sequence[str] | None,
+    mode: Mode | None,
+    columns: str | None,
+    to_format: str,
+    to_compression: str,
+    root: str | None,
+) -> Target | None:
+    if to is None:
+        unused = {
+            "--table": table, "--key": key, "--mode": mode, "--columns": columns, "--root": root,
+        }  # fmt: skip
+        for option, value in unused.items():
+            if value is not None:
+                raise UsageError(f"{option} is about a target: name it with --to")
+        return None
+    fields = tuple(field for text in key or () for field in _fields(text))
+    return Target.parse(
+        to,
+        table=table,
+        key=fields,
+        mode=mode or ("upsert" if fields else "append"),
+        columns=None if columns is None else _fields(columns),
+        format=to_format,
+        compression=to_compression,
+        root=root,
+    )
+
+
+def _fields(text: str) -> tuple[str, ...]:
+    """Split a list of names at its commas; a name with a comma stands in double quotes."""
+    return tuple(next(csv.reader([text])))

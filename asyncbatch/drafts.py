@@ -1,0 +1,137 @@
+"""Parts in the making: what one worker has found since it last reported."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from asyncbatch.records import Failure, Part
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from asyncbatch.records import Rows
+
+    Pack = Callable[["Findings"], Rows | None]
+    """Makes rows ready to travel."""
+
+MAX_ROWS = 8192
+"""Rows that one part carries, more or less; ..."""
+MAX_BYTES = 2 * 1024 * 1024
+"""... so many bytes of records, ..."""
+MAX_REJECTIONS = 1000
+"""... and so many bad records: a file of nothing else still needs bounded memory."""
+
+
+class Findings:
+    """Rows, and the records that they were made of; rejections, and what to keep of them."""
+
+    def __init__(self) -> None:
+        self.rows: list[Any] = []
+        self.places: list[int] = []
+        self.records: list[int] = []
+        self.lines: list[int | None] = []
+        self.originals: list[bytes] = []
+        self.rejections: list[Failure] = []
+        self.letters: list[bytes] = []
+        self.bytes = 0
+        """Bytes of the records looked at: what their rows will be like."""
+
+    @property
+    def are_many(self) -> bool:
+        """Whether it is time to report them."""
+        return (
+            len(self.rows) >= MAX_ROWS
+            or (self.bytes >= MAX_BYTES and bool(self.rows))
+            or len(self.rejections) >= MAX_REJECTIONS
+        )
+
+    def add(self, other: Findings) -> None:
+        """Put what was found in one more file behind the rest."""
+        self.rows += other.rows
+        self.places += other.places
+        self.records += other.records
+        self.lines += other.lines
+        self.originals += other.originals
+        self.letters += other.letters
+        self.bytes += other.bytes
+
+
+class FileDraft:
+    """The file being worked on: its counts, and what was found since the last report."""
+
+    def __init__(self) -> None:
+        self.read = self.dropped = self.rejected = 0
+        self.first: Failure | None = None
+        self.found = Findings()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether every record was rejected, so that the file has failed."""
+        return bool(self.rejected) and self.rejected == self.read
+
+    def reject(self, failure: Failure, letter: bytes | None) -> None:
+        """Count a record, which the caller has counted as read, as rejected."""
+        self.rejected += 1
+        self.first = self.first or failure
+        self.found.rejections.append(failure)
+        if letter is not None:
+            self.found.letters.append(letter)
+
+
+class Draft:
+    """A part in the making, and the file behind its last one."""
+
+    def __init__(self, start: int, pack: Pack) -> None:
+        self._part, self._pack = Part(start), pack
+        self._found = Findings()
+        self.file = FileDraft()
+
+    def report(self) -> Iterator[Part]:
+        """Yield what there is of finished files, if there are any."""
+        if len(self._part):
+            self._part.rows = self._pack(self._found)
+            yield self._part
+            self._part, self._found = Part(self._part.start + len(self._part)), Findings()
+
+    def report_if_many(self) -> Iterator[Part]:
+        """Yield what was found so far if that is much, also of the unfinished file."""
+        if self.file.found.are_many:
+            yield from self.report()
+            found, self.file.found = self.file.found, Findings()
+            part = Part(self._part.start)
+            self._take(part, found)
+            part.rows = self._pack(found)
+            yield part
+        elif self._found.are_many:
+            yield from self.report()
+
+    def end_file(
+        self, size: int, elapsed_ms: float, error: Failure | None, written: int = 0
+    ) -> None:
+        """Finish the file, of which `size` bytes were read; one in error counts for nothing."""
+        part, file, place = self._part, self.file, len(self._part)
+        self.file = FileDraft()
+        if error is not None:
+            file = FileDraft()
+        elif file.is_lost:
+            error = file.first
+        if error is not None:
+            part.errors[place] = error
+        if file.rejected:
+            part.rejected[place] = file.rejected
+        if file.dropped:
+            part.dropped[place] = file.dropped
+        self._take(part, file.found)
+        self._found.add(file.found)
+        part.written += written
+        part.records.append(file.read)
+        part.bytes.append(size)
+        part.elapsed_ms.append(elapsed_ms)
+
+    def _take(self, part: Part, found: Findings) -> None:
+        """Move rejections into `part`, as those of the file after its last."""
+        place = len(part)
+        part.rejections += [(place, failure) for failure in found.rejections]
+        part.letters += found.letters
+        found.letters = []
+        found.places = [place] * len(found.rows)

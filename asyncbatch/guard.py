@@ -1,0 +1,109 @@
+"""Outputs kept apart: from each other, and from what is read."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from asyncbatch.errors import UsageError
+from asyncbatch.records import STDIN, display_path
+from asyncbatch.sinks.folder import output_path
+from asyncbatch.sources.glob import static_root
+from asyncbatch.sources.patterns import has_magic
+from asyncbatch.sources.selection import Filter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from asyncbatch.sinks.target import Target
+    from asyncbatch.sources.inputs import Inputs
+
+
+class Guard:
+    """Refuses outputs that would overwrite each other or an input.
+
+    `files` are the paths of outputs that are one file, by the option that names them.
+    """
+
+    def __init__(self, files: Mapping[str, str], target: Target | None, inputs: Inputs) -> None:
+        """Raise UsageError if two outputs are one."""
+        seen: dict[str, str] = {}
+        for option, path in files.items():
+            full = os.path.realpath(path)
+            special = os.path.exists(path) and not os.path.isfile(path)
+            if not special and full in seen:
+                raise UsageError(f"{option} and {seen[full]} name the same file: {path}")
+            seen[full] = option
+        self._files = {os.path.basename(path): path for path in files.values()}
+        self._folder: Target | None = None
+        if target is not None and target.form == "folder":
+            for argument in inputs.paths:
+                _check_place(target, argument, inputs)
+            if (target.format, target.compression) != ("keep", "keep"):
+                _check_names(target, inputs)
+            self._folder = target if inputs.files_from is not None else None
+
+    def check(self, paths: Iterable[str]) -> None:
+        """Raise UsageError if an output would overwrite one of these inputs."""
+        for path in paths:
+            if (output := self._files.get(os.path.basename(path))) and _is_same(path, output):
+                raise UsageError(f"{display_path(path)} is an input: it cannot be written to")
+            if self._folder is not None:
+                _check_apart(self._folder, path)
+
+
+def _is_same(path: str, output: str) -> bool:
+    try:
+        return path != STDIN and os.path.samefile(path, output)
+    except OSError:  # one of them does not exist
+        return False
+
+
+def _check_apart(target: Target, path: str) -> None:
+    """Raise UsageError if the output for `path`, a file or a folder, is that file or folder."""
+    if os.path.realpath(output_path(target, path)) == os.path.realpath(path):
+        raise UsageError(
+            f"{display_path(path)} would be overwritten by its own output: name a folder "
+            "elsewhere with --to"
+        )
+
+
+def _check_place(target: Target, argument: str, inputs: Inputs) -> None:
+    """Raise UsageError if outputs would be inputs, of this run or the next."""
+    if argument == STDIN:
+        return
+    path = static_root(argument) if has_magic(argument) else argument
+    _check_apart(target, path)
+    folder, above = os.path.realpath(target.path), os.path.realpath(path)
+    if not os.path.isdir(path) or f"{folder}/".removeprefix(f"{above}/") == f"{folder}/":
+        return
+    wanted = Filter(inputs.selection)
+    below, found = "", True
+    for name in filter(None, folder[len(above) :].split("/")):
+        found = found and wanted.enters(name, below)
+        below += f"{name}/"
+    if found:
+        raise UsageError(
+            f"{target.name} is inside the input folder {argument}, so its files would be "
+            "inputs: name another with --to, or leave it out with --exclude"
+        )
+
+
+def _check_names(target: Target, inputs: Inputs) -> None:
+    """Raise UsageError if two inputs would have one output, now that names change."""
+    if inputs.files_from == STDIN:
+        raise UsageError(
+            "--to-format and --to-compression change names, and for a list on standard input "
+            "nobody can tell beforehand whether two become one: read the list from a file"
+        )
+    seen: set[int] = set()
+    for path in inputs.find():
+        output = output_path(target, path)
+        if hash(output) in seen:
+            other = next(one for one in inputs.find() if output_path(target, one) == output)
+            if other != path:
+                raise UsageError(
+                    f"{display_path(other)} and {display_path(path)} would both be written to "
+                    f"{display_path(output)}"
+                )
+        seen.add(hash(output))

@@ -1,0 +1,76 @@
+"""Results in the order of the inputs, in bounded memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from asyncbatch.records import BatchPart, Settled
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from asyncbatch.executors.lanes import Lane
+    from asyncbatch.records import Batch, Part
+
+HELD_BYTES = 48 * 1024 * 1024
+"""Rows of later batches that wait for earlier ones; beyond, the lanes of later ones wait."""
+_PART_BYTES = 2048
+"""What a part takes beside its rows, roughly."""
+
+
+class InputOrder:
+    """Lets parts through in the order of their batches, holding back what comes too early.
+
+    The first batch that is not through is the head. Its parts pass at once; whoever works on
+    another waits once much is held. So the head must never wait behind another batch: each
+    lane needs a worker of its own.
+    """
+
+    def __init__(self) -> None:
+        self._head = 0
+        self._held: dict[int, deque[BatchPart | Settled]] = {}
+        self._bytes = 0
+        self._changed = asyncio.Event()
+
+    async def admit(self, start: int) -> None:
+        """Wait until a part of the batch that begins at `start` may come."""
+        while start != self._head and self._bytes > HELD_BYTES:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def pass_on(self, found: BatchPart | Settled) -> Iterator[BatchPart | Settled]:
+        """Take what comes, and yield what it is now time for."""
+        start = found.batch.start
+        if start != self._head:
+            self._held.setdefault(start, deque()).append(found)
+            self._bytes += _size(found)
+            return
+        yield found
+        last = found
+        while isinstance(last, Settled) and last.batch.start == self._head:
+            self._head += last.done
+            self._changed.set()
+            for last in self._held.pop(self._head, ()):
+                self._bytes -= _size(last)
+                yield last
+
+
+class OrderedLane:
+    """A lane whose results wait until there is room for them."""
+
+    def __init__(self, lane: Lane, order: InputOrder) -> None:
+        self._lane, self._order = lane, order
+
+    async def run(self, batch: Batch) -> AsyncIterator[Part]:
+        """Yield what becomes of `batch`; see `Lane.run`."""
+        async for part in self._lane.run(batch):
+            await self._order.admit(batch.start)
+            yield part
+
+
+def _size(found: BatchPart | Settled) -> int:
+    if isinstance(found, Settled) or found.part.rows is None:
+        return _PART_BYTES
+    return _PART_BYTES + len(found.part.rows.payload)

@@ -1,0 +1,176 @@
+"""Rows as columns: how they travel from the workers, and how a database takes them."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import chain, compress
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from asyncbatch.codec.encode import encode
+from asyncbatch.errors import SinkError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Sequence
+
+Kind = Literal["null", "boolean", "integer", "real", "text"]
+"""What a column holds beside nulls, from narrow to wide."""
+
+MAX_FIELDS = 10_000
+"""Different fields in one block: rows whose keys are data would need a column for each."""
+
+_RANK: dict[Kind, int] = {"null": 0, "boolean": 1, "integer": 2, "real": 3, "text": 4}
+_PLAIN: dict[type | None, Kind] = {None: "null", bool: "boolean", float: "real", str: "text"}
+"""What values that are all of one type are, whatever they are."""
+_INT64 = 2**63
+_EXACT = 2**53
+"""All integers up to this one, and down to its negative, are double precision numbers too."""
+
+
+_Piece = tuple[int, Kind, list[Any]]
+"""A part of a column: its first row, its kind and its values."""
+
+
+class Block(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """`count` rows, column by column; None where a value is null or missing.
+
+    Every other value is of its column's kind.
+    """
+
+    names: list[str]
+    kinds: list[Kind]
+    values: list[list[Any]]
+    count: int
+
+    def to_bytes(self) -> bytes:
+        """Return the block as it crosses between processes."""
+        return _encoder.encode(self)
+
+    @staticmethod
+    def from_bytes(data: bytes) -> Block:
+        """Return the block that `to_bytes` was called on."""
+        return _decoder.decode(data)
+
+    def slice(self, start: int, stop: int) -> Block:
+        """Return the rows from number `start` (from 0) up to `stop`, exclusive."""
+        values = [column[start:stop] for column in self.values]
+        return Block(self.names, self.kinds, values, len(range(self.count)[start:stop]))
+
+    def without(self, rows: Collection[int]) -> Block:
+        """Return the block less the rows of these numbers."""
+        if not rows:
+            return self
+        kept = [row not in rows for row in range(self.count)]
+        values = [list(compress(column, kept)) for column in self.values]
+        return Block(self.names, self.kinds, values, sum(kept))
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Block)
+
+
+def make_block(rows: Sequence[dict[str, Any]]) -> Block:
+    """Return rows, which are plain JSON objects, as a block; fields in order of appearance.
+
+    Integers within 64 bits beside floats become floats if all are exact as such, booleans
+    beside numbers 1 and 0; what has no common kind becomes text, nested values as JSON text.
+    Raises SinkError if there are more than `MAX_FIELDS` fields.
+    """
+    names = list(dict.fromkeys(chain.from_iterable(rows)))
+    if len(names) > MAX_FIELDS:
+        raise SinkError(
+            f"a table cannot hold these records: more than {MAX_FIELDS:,} different fields, such "
+            f"as {names[-1]!r}; if keys are data, make each a record of its own"
+        )
+    kinds, values = [], []
+    all_alike = sum(map(len, rows)) == len(names) * len(rows)
+    for name in names:
+        column = list(map(itemgetter(name), rows)) if all_alike else [row.get(name) for row in rows]
+        kind, column = _typed(column)
+        kinds.append(kind)
+        values.append(column)
+    return Block(names, kinds, values, len(rows))
+
+
+def join(blocks: Sequence[Block]) -> Block:
+    """Return the rows of all blocks as one, with all their columns, each of a kind for all."""
+    if len(blocks) == 1:
+        return blocks[0]
+    parts: dict[str, list[_Piece]] = {}
+    start = 0
+    for block in blocks:
+        for name, kind, column in zip(block.names, block.kinds, block.values, strict=True):
+            parts.setdefault(name, []).append((start, kind, column))
+        start += block.count
+    kinds, values = [], []
+    for pieces in parts.values():
+        kind = common_kind({kind for _, kind, _ in pieces}, partial(_are_exact, pieces))
+        joined: list[Any] = []
+        for at, found, column in pieces:
+            joined.extend([None] * (at - len(joined)))
+            joined.extend(convert(column, found, kind))
+        joined.extend([None] * (start - len(joined)))
+        kinds.append(kind)
+        values.append(joined)
+    return Block(list(parts), kinds, values, start)
+
+
+def _are_exact(pieces: list[_Piece]) -> bool:
+    return all(is_exact(column) for _, kind, column in pieces if kind == "integer")
+
+
+def widen(a: Kind, b: Kind) -> Kind:
+    """Return the narrower kind that holds both; see `common_kind` for integers beside floats."""
+    return a if _RANK[a] >= _RANK[b] else b
+
+
+def common_kind(kinds: Collection[Kind], are_exact: Callable[[], bool]) -> Kind:
+    """Return the narrowest kind that holds columns of all these kinds.
+
+    `are_exact` tells whether every integer among them is a double precision number too; if
+    not, integers beside floats become text.
+    """
+    widest = max(kinds, key=_RANK.__getitem__)
+    if widest == "real" and "integer" in kinds and not are_exact():
+        return "text"
+    return widest
+
+
+def is_exact(integers: Iterable[int | None]) -> bool:
+    """Whether double precision numbers can hold all these integers."""
+    return _within(integers, -_EXACT, _EXACT)
+
+
+def convert(values: list[Any], kind: Kind, wider: Kind) -> list[Any]:
+    """Return a column of one kind as one of a wider kind."""
+    if kind in ("null", wider):
+        return values
+    if wider == "text":
+        texts = encode(values)[1:-1].decode().split(",")
+        return [None if text == "null" else text for text in texts] if values else []
+    number = float if wider == "real" else int
+    return [None if value is None else number(value) for value in values]
+
+
+def _typed(column: list[Any]) -> tuple[Kind, list[Any]]:
+    """Return the kind of a column of any JSON values, and its values made of that kind."""
+    types = set(map(type, column))
+    types.discard(type(None))
+    if len(types) <= 1 and (kind := _PLAIN.get(next(iter(types), None))):
+        return kind, column
+    if types <= {int, bool} and _within(column, -_INT64, _INT64 - 1):
+        return "integer", convert(column, "boolean", "integer") if bool in types else column
+    if types <= {int, bool, float} and float in types:
+        integers = [value for value in column if type(value) is int] if int in types else []
+        if is_exact(integers):
+            return "real", convert(column, "integer", "real")
+    return "text", [
+        value if value is None or type(value) is str else encode(value).decode() for value in column
+    ]
+
+
+def _within(integers: Iterable[int | None], low: int, high: int) -> bool:
+    present = [value for value in integers if value is not None]
+    return not present or (low <= min(present) and max(present) <= high)

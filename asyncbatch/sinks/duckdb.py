@@ -1,0 +1,250 @@
+"""A table of a DuckDB database, written one transaction a load."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from contextlib import contextmanager, suppress
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+from asyncbatch.errors import SinkError, UsageError
+from asyncbatch.sinks.block import MAX_FIELDS
+from asyncbatch.sinks.columns import NO_FIELDS, ColumnKind, Columns
+from asyncbatch.sinks.duckdb_stage import TYPES, Constraints, Stage
+from asyncbatch.sinks.refusing import edges, refusals, spread
+from asyncbatch.sinks.sql import fold, quote, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from asyncbatch.sinks import Refusal
+    from asyncbatch.sinks.block import Block, Kind
+    from asyncbatch.sinks.target import Mode
+
+_KINDS: dict[str, ColumnKind] = {
+    "BOOLEAN": "boolean",
+    "BIGINT": "integer",
+    "DOUBLE": "real",
+    "VARCHAR": "text",
+}
+_HERE = "database_name = current_database() AND schema_name = 'main'"
+_EXACT = 2**53
+
+
+class DuckdbSink:
+    """Adds rows to a table, replaces it by them, or lets each replace the row of its key.
+
+    Columns are added for new fields and get a wider type where a value needs one; those of
+    types that no JSON value has take what such a type can hold. No two rows share a `key`, if
+    there is one: that is seen to here, for DuckDB changes no column that is in an index.
+    """
+
+    def __init__(self, path: str, *, table: str, mode: Mode, key: tuple[str, ...]) -> None:
+        self.path, self.table, self.mode, self.key = path, table, mode, key
+        self._target = f"{table}.asyncbatch-new" if mode == "replace" else table
+        """The table that is loaded; the end of a replacement gives it its name."""
+        self._duckdb: Any
+        self._connection: Any
+        self._columns = Columns({}, limit=MAX_FIELDS, fold=fold, flaw=_flaw)
+        self._types: dict[str, str] = {}
+        """The columns that the table has."""
+        self._constraints = Constraints([], [], [])
+        self._is_lost = False
+
+    def open(self) -> None:
+        """Connect, and see that the table can be written to. Raises UsageError."""
+        if not self.table:
+            raise UsageError("DuckDB takes no table without a name")
+        if os.path.isdir(self.path):
+            raise UsageError(f"cannot use {self.path}: it is a folder")
+        try:
+            self._duckdb = importlib.import_module("duckdb")
+        except ImportError:
+            raise UsageError(
+                "writing DuckDB needs one more package: pip install 'asyncbatch[duckdb]'"
+            ) from None
+        is_new = not os.path.exists(self.path)
+        try:
+            self._connection = self._duckdb.connect(os.path.abspath(self.path))
+        except self._duckdb.Error as error:
+            raise UsageError(f"cannot use {self.path}: {_explained(error)}") from None
+        try:
+            self._prepare()
+        except (self._duckdb.Error, UsageError) as error:
+            self._connection.close()
+            if is_new:
+                with suppress(FileNotFoundError):
+                    os.unlink(self.path)
+            if isinstance(error, UsageError):
+                raise
+            raise UsageError(f"cannot use {self.path}: {_explained(error)}") from None
+
+    def load(self, payload: Block, groups: Sequence[int] | None = None) -> Sequence[Refusal]:
+        """Write rows in one transaction, adding and widening columns. Raises SinkError."""
+        with self._transaction():
+            block, rows, groups, refused = self._columns.admit(payload, groups)
+            if not block.count:
+                return refused
+            self._reshape(self._columns.changes(block, self._is_exact))
+            if self._types:
+                reasons = self._insert(block, groups)
+            else:
+                reasons = dict.fromkeys(range(block.count), NO_FIELDS)
+        return sorted(refused + refusals(reasons, rows), key=attrgetter("row"))
+
+    def finish(self, *, succeeded: bool, ended: bool) -> bool:  # noqa: ARG002 - rows in a table stand
+        """End the run; a replacement takes its place if it succeeded. Raises SinkError."""
+        stands = self.mode != "replace" or (succeeded and not self._is_lost)
+        try:
+            if not stands:
+                with suppress(self._duckdb.Error):  # the next run begins with this
+                    self._connection.execute(f"DROP TABLE IF EXISTS {quote(self._target)}")
+            elif self.mode == "replace":
+                with self._transaction():
+                    self._replace()
+        finally:
+            with suppress(self._duckdb.Error):  # what is committed is safe
+                self._connection.close()
+        return stands
+
+    def _prepare(self) -> None:
+        for name in (self.table, self._target):
+            if self._find("view", name):
+                raise UsageError(f"cannot use {self.path}: {name} is a view, not a table")
+        if self.mode == "replace":
+            self._connection.execute(f"DROP TABLE IF EXISTS {quote(self._target)}")
+        elif found := self._find("table", self.table):
+            self._describe(found)
+            if self.key:
+                self._check_key()
+
+    def _find(self, what: str, name: str) -> str | None:
+        """Return how the database spells the name of a table or view, if there is one."""
+        query = f"SELECT {what}_name FROM duckdb_{what}s() WHERE {_HERE} AND NOT internal"  # noqa: S608 - constants
+        names = (found for (found,) in self._connection.execute(query).fetchall())
+        return next((found for found in names if fold(found) == fold(name)), None)
+
+    def _describe(self, table: str) -> None:
+        """See what the table has and what it demands."""
+        where = f"WHERE {_HERE} AND table_name = ?"
+        query = f"SELECT column_name, data_type FROM duckdb_columns() {where}"  # noqa: S608 - constants
+        self._types = dict(self._connection.execute(query, [table]).fetchall())
+        kinds = {name: _KINDS.get(declared, "any") for name, declared in self._types.items()}
+        self._columns.refresh(kinds)
+        what = "constraint_type, constraint_column_names, expression"
+        query = f"SELECT {what} FROM duckdb_constraints() {where}"  # noqa: S608 - constants
+        for kind, names, expression in self._connection.execute(query, [table]).fetchall():
+            if kind == "NOT NULL":
+                self._constraints.not_null.extend(names)
+            elif kind == "CHECK":
+                self._constraints.checks.append(expression)
+            elif kind in ("PRIMARY KEY", "UNIQUE"):
+                self._constraints.unique.append(tuple(names))
+
+    def _check_key(self) -> None:
+        present = set(map(fold, self._types))
+        if missing := [name for name in self.key if fold(name) not in present]:
+            raise UsageError(
+                f"cannot use {self.path}: table {self.table} has no column {', '.join(missing)},"
+                " which the key names"
+            )
+        there = " AND ".join(f"{quote(name)} NOTNULL" for name in self.key)
+        query = (
+            f"SELECT 1 FROM {quote(self.table)} WHERE {there}"  # noqa: S608 - quoted
+            f" GROUP BY {quoted(self.key)} HAVING count(*) > 1 LIMIT 1"
+        )
+        if self._connection.execute(query).fetchone():
+            raise UsageError(
+                f"cannot use {self.path}: rows of table {self.table} have the same"
+                f" {', '.join(self.key)}, so that cannot be the key"
+            )
+
+    def _is_exact(self, column: str) -> bool:
+        name = quote(column)
+        query = (
+            f"SELECT 1 FROM {quote(self._target)}"  # noqa: S608 - quoted
+            f" WHERE {name} NOT BETWEEN {-_EXACT} AND {_EXACT} LIMIT 1"
+        )
+        return self._connection.execute(query).fetchone() is None
+
+    def _reshape(self, changes: Mapping[str, Kind]) -> None:
+        """Create the table, add columns, give columns other types."""
+        table = quote(self._target)
+        types = {name: TYPES[kind] for name, kind in changes.items()}
+        if types and not self._types:
+            columns = ", ".join(f"{quote(name)} {declared}" for name, declared in types.items())
+            self._connection.execute(f"CREATE TABLE {table} ({columns})")
+        else:
+            for name, declared in types.items():
+                if name not in self._types:
+                    column = f"{quote(name)} {declared}"
+                    self._connection.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
+                elif declared != self._types[name]:
+                    self._retype(name, declared)
+        self._types.update(types)
+        self._columns.refresh(changes)
+
+    def _retype(self, name: str, declared: str) -> None:
+        value = quote(name)
+        if declared == "VARCHAR":
+            value = f"to_json({value})::VARCHAR"  # numbers in their shortest exact form
+        elif self._columns.kinds[name] == "null":
+            value = "NULL"
+        column = f"{quote(name)} SET DATA TYPE {declared} USING {value}"
+        try:
+            self._connection.execute(f"ALTER TABLE {quote(self._target)} ALTER COLUMN {column}")
+        except self._duckdb.Error as error:
+            raise SinkError(
+                f"cannot write {self.path}: column {name} of table {self.table} must become"
+                f" {declared} to hold what came, but: {_explained(error)}; change it yourself, or"
+                " name another table"
+            ) from None
+
+    def _insert(self, block: Block, groups: Sequence[int] | None) -> Mapping[int, str]:
+        """Insert rows, each that the table allows; return why not the others."""
+        stage = Stage(self._connection, self._target, self._types)
+        stage.fill(block)
+        reasons = dict(spread(stage.misfits(self._constraints), groups))
+        stage.drop(reasons)
+        key = self.key if self.mode == "upsert" else ()
+        of_key = set(map(fold, key))
+        unique = [names for names in self._constraints.unique if set(map(fold, names)) != of_key]
+        if self.key and not key:
+            unique.append(self.key)
+        clashes = stage.clashes(unique, edges(block.count, groups)) if unique else {}
+        stage.drop(clashes)
+        stage.move(key)
+        return reasons | clashes
+
+    def _replace(self) -> None:
+        execute, table = self._connection.execute, quote(self.table)
+        if self._types:
+            execute(f"DROP TABLE IF EXISTS {table}")
+            execute(f"ALTER TABLE {quote(self._target)} RENAME TO {table}")
+        elif self._find("table", self.table):
+            execute(f"DELETE FROM {table}")  # noqa: S608 - quoted
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All that is done within, or nothing; an error of the database is the sink's end."""
+        try:
+            self._connection.execute("BEGIN")
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException as error:
+            self._is_lost = True
+            with suppress(self._duckdb.Error):  # it may have been rolled back already
+                self._connection.execute("ROLLBACK")
+            if isinstance(error, self._duckdb.Error):
+                raise SinkError(f"cannot write {self.path}: {_explained(error)}") from None
+            raise
+
+
+def _flaw(name: str) -> str | None:
+    return None if name else "DuckDB takes no empty name"
+
+
+def _explained(error: Exception) -> str:
+    """Return the first line of what DuckDB says, without its manual's address."""
+    return str(error).partition("\n")[0].partition(" See also ")[0]

@@ -1,0 +1,179 @@
+"""The rows of one load, staged in DuckDB: judged there, then moved into their table."""
+
+from __future__ import annotations
+
+from itertools import chain, pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from asyncbatch.codec.encode import encode
+from asyncbatch.sinks.block import convert
+from asyncbatch.sinks.sql import fold, quote, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from asyncbatch.sinks.block import Block, Kind
+
+TYPES: dict[Kind, str] = {
+    "null": "VARCHAR",
+    "boolean": "BOOLEAN",
+    "integer": "BIGINT",
+    "real": "DOUBLE",
+    "text": "VARCHAR",
+}
+_ROUNDING = ("TINYINT", "SMALLINT", "INT", "HUGEINT", "U", "DECIMAL")
+"""How the names of types begin that round a number which they cannot hold."""
+_STAGE = 'temp.main."asyncbatch: rows of one load"'
+
+
+class Constraints(NamedTuple):
+    """What a table demands: columns that are not null, conditions, columns unique together."""
+
+    not_null: list[str]
+    checks: list[str]
+    unique: list[tuple[str, ...]]
+
+
+class Stage:
+    """A temporary table of rows, numbered from 0; its columns are numbered, too.
+
+    `types` gives the table's columns their types, `kinds` the block's what they travel as. A
+    value of another type than these are made into is read from its text.
+    """
+
+    def __init__(self, connection: Any, table: str, types: Mapping[str, str]) -> None:  # noqa: ANN401 - duckdb has no types
+        self._execute, self._table, self._types = connection.execute, quote(table), types
+        self._block: Block
+        self._names: dict[str, str] = {}
+        """The staged column of each column, by its folded name."""
+
+    def fill(self, block: Block) -> None:
+        """Stage the rows of a block whose names are those of the table's columns."""
+        self._block = block
+        self._names = {fold(name): f"c{place}" for place, name in enumerate(block.names)}
+        lists, made, parameters = [], ["n"], []
+        known = {declared: kind for kind, declared in TYPES.items()}
+        for name, kind, values in zip(block.names, block.kinds, block.values, strict=True):
+            column, declared = self._names[fold(name)], self._types[name]
+            wanted = known.get(declared, "text")
+            lists.append(f"unnest(?::JSON::{TYPES[wanted]}[]) AS {column}")
+            parameters.append(encode(convert(values, kind, wanted)).decode())
+            if declared in known:
+                made.append(column)
+            else:
+                made.append(f"TRY_CAST({column} AS {declared}) AS {column}")
+                made.append(f"{_is_misfit(column, declared)} AS {column}_misfit")
+        numbers = f"unnest(range({block.count})) AS n"
+        select = f"SELECT {', '.join(made)} FROM (SELECT {', '.join([numbers, *lists])})"  # noqa: S608 - quoted
+        self._execute(f"CREATE OR REPLACE TEMP TABLE {_STAGE} AS {select}", parameters)
+
+    def misfits(self, constraints: Constraints) -> dict[int, str]:
+        """Return the rows with values that their column or the table will not have, and why."""
+        reasons: dict[int, str] = {}
+        for name, values in zip(self._block.names, self._block.values, strict=True):
+            declared = self._types[name]
+            if declared not in TYPES.values():
+                for row in self._rows(f"{self._names[fold(name)]}_misfit"):
+                    reason = f"column {name} is {declared}, which cannot hold {values[row]!r}"
+                    reasons.setdefault(row, reason)
+        for name in constraints.not_null:
+            if column := self._names.get(fold(name)):
+                for row in self._rows(f"{column} IS NULL"):
+                    reasons.setdefault(row, f"column {name} cannot be null")
+        for check in constraints.checks:
+            for row in self._failing(check):
+                reasons.setdefault(row, f"the table's check fails: {check}")
+        return reasons
+
+    def clashes(self, unique: Sequence[tuple[str, ...]], edges: Sequence[int]) -> dict[int, str]:
+        """Return the rows that share what is unique with one before them, and why.
+
+        `edges` divides them into groups, which are refused as a whole.
+        """
+        found: dict[int, list[tuple[object, bool, str]]] = {}
+        for names in unique:
+            if self._names.keys() >= set(map(fold, names)):
+                reason = f"a row with the same {', '.join(names)} is there already"
+                for row, number, is_there in self._repeated(names):
+                    found.setdefault(row, []).append(((names, number), is_there, reason))
+        reasons: dict[int, str] = {}
+        taken: set[object] = set()
+        for start, stop in pairwise(edges):
+            here: set[object] = set()
+            clash = None
+            for value, is_there, reason in chain(*(found.get(at, ()) for at in range(start, stop))):
+                if is_there or value in taken or value in here:
+                    clash = clash or reason
+                here.add(value)
+            if clash:
+                reasons.update(dict.fromkeys(range(start, stop), clash))
+            else:
+                taken |= here
+        return reasons
+
+    def drop(self, rows: Collection[int]) -> None:
+        """Take these rows out."""
+        if not rows:
+            return
+        query = f"DELETE FROM {_STAGE} WHERE n IN (SELECT unnest(?::JSON::BIGINT[]))"  # noqa: S608 - a constant
+        self._execute(query, [encode(list(rows)).decode()])
+
+    def move(self, key: Sequence[str] = ()) -> None:
+        """Insert the rows; with a key, the last of each in place of any that have the same."""
+        latest = ""
+        if key:
+            columns = [self._names[fold(name)] for name in key]
+            same = _same("t", key, columns)
+            self._execute(f"DELETE FROM {self._table} t USING {_STAGE} s WHERE {same}")  # noqa: S608 - quoted
+            partition = ", ".join(columns)
+            latest = f" QUALIFY row_number() OVER (PARTITION BY {partition} ORDER BY n DESC) = 1"
+        names = [name for name in self._types if fold(name) in self._names]
+        values = [self._names[fold(name)] for name in names]
+        if not names:
+            names, values = list(self._types)[:1], ["NULL"]
+        self._execute(
+            f"INSERT INTO {self._table} ({quoted(names)})"  # noqa: S608 - quoted
+            f" SELECT {', '.join(values)} FROM {_STAGE}{latest} ORDER BY n"
+        )
+        self._execute(f"DROP TABLE {_STAGE}")
+
+    def _rows(self, condition: str) -> list[int]:
+        query = f"SELECT n FROM {_STAGE} WHERE {condition} ORDER BY n"  # noqa: S608 - quoted
+        return [row for (row,) in self._execute(query).fetchall()]
+
+    def _failing(self, check: str) -> list[int]:
+        """Return the numbers of the rows for which a condition on the table's columns is false."""
+        columns = ", ".join(
+            f"{self._names.get(fold(name), 'NULL')} AS {quote(name)}" for name in self._types
+        )
+        query = f'SELECT n AS "asyncbatch n", {columns} FROM {_STAGE}'  # noqa: S608 - quoted
+        query = f'SELECT "asyncbatch n" FROM ({query}) WHERE NOT ({check}) ORDER BY 1'  # noqa: S608 - the table's own
+        return [row for (row,) in self._execute(query).fetchall()]
+
+    def _repeated(self, names: Sequence[str]) -> list[tuple[int, int, bool]]:
+        """Return rows that are not unique: number, what they share, whether the table has it."""
+        columns = [self._names[fold(name)] for name in names]
+        together = ", ".join(columns)
+        there = " AND ".join(f"{column} NOTNULL" for column in columns)
+        query = (
+            f"SELECT n, value, is_there FROM (SELECT n, dense_rank() OVER (ORDER BY {together})"  # noqa: S608 - quoted
+            f" AS value, count(*) OVER (PARTITION BY {together}) AS copies, EXISTS (SELECT 1"
+            f" FROM {self._table} t WHERE {_same('t', names, columns)}) AS is_there"
+            f" FROM {_STAGE} s WHERE {there}) WHERE is_there OR copies > 1"
+        )
+        rows: list[tuple[int, int, bool]] = self._execute(query).fetchall()
+        return rows
+
+
+def _same(table: str, names: Sequence[str], columns: Sequence[str]) -> str:
+    pairs = zip(names, columns, strict=True)
+    return " AND ".join(f"{table}.{quote(name)} = s.{column}" for name, column in pairs)
+
+
+def _is_misfit(column: str, declared: str) -> str:
+    """Return the condition that the text in a column is nothing that a type can hold."""
+    made = f"TRY_CAST({column} AS {declared})"
+    condition = f"{made} IS NULL"
+    if declared.startswith(_ROUNDING):
+        condition += f" OR {made}::DOUBLE IS DISTINCT FROM TRY_CAST({column} AS DOUBLE)"
+    return f"({column} NOTNULL AND ({condition}))"

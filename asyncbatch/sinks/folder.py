@@ -1,0 +1,144 @@
+"""A folder that mirrors the inputs: an output for each, written by the worker that read it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager, suppress
+from typing import IO, TYPE_CHECKING, Any
+
+from asyncbatch.codec.compression import named
+from asyncbatch.codec.encode import encode, encode_lines
+from asyncbatch.documents import LINES_ENDINGS, named_lines
+from asyncbatch.errors import UsageError
+from asyncbatch.records import STDIN, display_path
+from asyncbatch.sinks import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from asyncbatch.settings import Format
+    from asyncbatch.sinks.target import Target
+
+_ENDINGS = (".json", *LINES_ENDINGS)
+
+
+def output_path(target: Target, path: str) -> str:
+    """Return where the output for the input at `path` goes. Raises UsageError if outside."""
+    if path == STDIN:
+        name = "stdin.jsonl" if target.format == "jsonl" else "stdin.json"
+    elif target.root is not None:
+        name = os.path.relpath(path, target.root)
+    else:
+        name = os.path.normpath(path).lstrip("/")
+    if name == ".." or name.startswith("../"):
+        advice = "it is not below --root" if target.root else "name what it is below with --root"
+        raise UsageError(f"{display_path(path)} has no place in {target.name}: {advice}")
+    return os.path.join(target.path, _renamed(name, target))
+
+
+def _renamed(name: str, target: Target) -> str:
+    compression = named(name)
+    suffix = compression.suffix if compression else ""
+    stem = name[: len(name) - len(suffix)]
+    if target.compression != "keep":
+        suffix = "" if target.compression == "none" else f".{target.compression}"
+    if target.format != "keep":
+        root, ending = os.path.splitext(stem)
+        stem = (root if ending.lower() in _ENDINGS else stem) + f".{target.format}"
+    return stem + suffix
+
+
+class FolderOutput:
+    """Writes one output after another, each there whole or not at all.
+
+    JSON outputs have the shape of their inputs: an array for an array; for a single document
+    what became of it (an array if that is several, no output at all if it was dropped).
+    """
+
+    def __init__(self, target: Target, form: Format) -> None:
+        self._target, self._form = target, form
+        self._path = self._temporary = ""
+        self._as_lines = self._single = False
+        self._stream: IO[bytes] | None = None
+        self._waiting: bytes | None = None
+        self._written = 0
+
+    def begin(self, path: str) -> None:
+        """Begin the output for the input at `path`. Raises OutputError if it has no place."""
+        try:
+            self._path = output_path(self._target, path)
+        except UsageError as error:
+            raise OutputError(str(error)) from None
+        form = self._form if self._target.format == "keep" else self._target.format
+        self._as_lines = form == "jsonl" or (form == "auto" and named_lines(path))
+        self._single = False
+        self._stream = self._waiting = None
+        self._written = 0
+
+    def write(self, rows: Sequence[Any], *, single: bool) -> None:
+        """Write rows, `single` if they are made of one document. Raises OutputError."""
+        self._single = single
+        if self._as_lines:
+            self._put(encode_lines(rows))
+        elif rows:
+            texts = list(map(encode, rows))
+            if self._waiting is not None:
+                texts.insert(0, self._waiting)
+            *whole, self._waiting = texts
+            if whole:
+                start = b"[\n" if self._stream is None else b""
+                self._put(start + b"".join(text + b",\n" for text in whole))
+        self._written += len(rows)
+
+    def end(self) -> int:
+        """Put the output in its place; return how many rows it has. Raises OutputError."""
+        if not self._as_lines:
+            self._end_json()
+        elif self._stream is None:
+            self._put(b"")
+        if self._stream is not None:
+            with self._naming():
+                self._stream.close()
+                os.replace(self._temporary, self._path)
+            self._stream = None
+        return self._written
+
+    def _end_json(self) -> None:
+        last = self._waiting
+        if self._stream is not None:
+            self._put((last or b"") + b"\n]\n")
+        elif self._single:
+            if last is not None:
+                self._put(last + b"\n")
+        else:
+            self._put(b"[]\n" if last is None else b"[\n" + last + b"\n]\n")
+
+    def discard(self) -> None:
+        """Leave no trace of the output that was begun."""
+        if self._stream is not None:
+            with suppress(OSError):  # what could not be written cannot be flushed either
+                self._stream.close()
+            self._stream = None
+            with suppress(OSError):
+                os.unlink(self._temporary)
+
+    def _put(self, data: bytes) -> None:
+        with self._naming():
+            if self._stream is None:
+                folder, name = os.path.split(self._path)
+                os.makedirs(folder, exist_ok=True)
+                # Hidden, so that no search for files ever takes it for one.
+                self._temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
+                self._stream = open(self._temporary, "wb")  # noqa: SIM115 - closed by `end`
+            compression = named(self._path)
+            self._stream.write(compression.compress(data) if compression else data)
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Say of an OSError which output it is about."""
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {display_path(self._path)}: {error.strerror or error}"
+            ) from None

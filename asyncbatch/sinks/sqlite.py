@@ -1,0 +1,296 @@
+"""A table of an SQLite database, written one transaction a load."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+from contextlib import contextmanager, suppress
+from functools import partial
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from asyncbatch.errors import SinkError, UsageError
+from asyncbatch.sinks.columns import NO_FIELDS, Columns
+from asyncbatch.sinks.refusing import edges, refusals, salvage
+from asyncbatch.sinks.sql import fold, quote, quoted
+from asyncbatch.sinks.sqlite_retype import NotPlainError, retype
+from asyncbatch.sinks.sqlite_table import (
+    KINDS,
+    TYPES,
+    columns_of,
+    create,
+    has_only_exact,
+    has_repeated_key,
+    has_unique_key,
+    insertion,
+    kind_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from asyncbatch.sinks import Refusal
+    from asyncbatch.sinks.block import Block, Kind
+    from asyncbatch.sinks.target import Mode
+
+BUSY_SECONDS = 5.0
+"""How long to wait for another process's lock."""
+
+_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
+_ADVICE = {
+    "SQLITE_BUSY": "another process has it locked; run again when that is done",
+    "SQLITE_FULL": "the disk is full; free some space and run again",
+    "SQLITE_IOERR": "the disk failed, or a file would be larger than is allowed",
+    "SQLITE_READONLY": "check the permissions of the file and its folder",
+    "SQLITE_CANTOPEN": "check that its folder exists and may be written to",
+    "SQLITE_NOTADB": "the file holds something else",
+    "SQLITE_CORRUPT": "the file is damaged; restore it or name another",
+}
+
+
+class SqliteSink:
+    """Adds rows to a table, replaces it by them, or lets each replace the row of its key.
+
+    Columns are added for new fields and get a wider type where a value needs one. No two rows
+    share a `key`, if there is one.
+    """
+
+    def __init__(self, path: str, *, table: str, mode: Mode, key: tuple[str, ...]) -> None:
+        self.path, self.table, self.mode, self.key = path, table, mode, key
+        self._target = f"{table}.asyncbatch-new" if mode == "replace" else table
+        """The table that is loaded; the end of a replacement gives it its name."""
+        self._connection: sqlite3.Connection
+        self._columns: Columns
+        """Also those that the table lacks yet: null so far, of a type that is to be seen."""
+        self._present: list[str] = []
+        """The columns of the table that take values."""
+        self._numeric: set[str] = set()
+        """Columns in which a text that reads as a number would become one."""
+        self._untyped: set[str] = set()
+        """Columns that were made without a type, for want of any with one."""
+        self._schema_version = -1
+        self._lacks_index = self._is_lost = False
+
+    def open(self) -> None:
+        """Connect, and see that the table can be written to. Raises UsageError."""
+        if not self.table or "\0" in self.table or fold(self.table).startswith("sqlite_"):
+            raise UsageError(f"SQLite takes no table of the name {self.table!r}")
+        if os.path.isdir(self.path):
+            raise UsageError(f"cannot use {self.path}: it is a folder")
+        is_new = not os.path.exists(self.path)
+        try:
+            self._connection = sqlite3.connect(
+                os.path.abspath(self.path),
+                timeout=BUSY_SECONDS,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+        except sqlite3.Error as error:
+            raise UsageError(f"cannot use {self.path}: {_explained(error)}") from None
+        try:
+            self._prepare()
+        except (sqlite3.Error, UsageError) as error:
+            self._connection.close()
+            if is_new:
+                with suppress(FileNotFoundError):
+                    os.unlink(self.path)
+            if isinstance(error, UsageError):
+                raise
+            raise UsageError(f"cannot use {self.path}: {_explained(error)}") from None
+
+    def load(self, payload: Block, groups: Sequence[int] | None = None) -> Sequence[Refusal]:
+        """Write rows in one transaction, adding and widening columns. Raises SinkError."""
+        with self._transaction():
+            self._read_schema()
+            block, rows, groups, refused = self._columns.admit(payload, groups)
+            if not block.count:
+                return refused
+            self._guard_texts(block)
+            is_exact = partial(has_only_exact, self._connection, self._target)
+            self._reshape(self._columns.changes(block, is_exact))
+            if self._lacks_index:
+                self._index()
+            if self._present:
+                reasons = salvage(edges(block.count, groups), self._inserter(block))
+            else:
+                reasons = dict.fromkeys(range(block.count), NO_FIELDS)
+        return sorted(refused + refusals(reasons, rows), key=attrgetter("row"))
+
+    def finish(self, *, succeeded: bool, ended: bool) -> bool:
+        """End the run; a replacement takes its place if it succeeded. Raises SinkError."""
+        stands = self.mode != "replace" or (succeeded and not self._is_lost)
+        try:
+            if not stands:
+                with suppress(sqlite3.Error):  # the next run begins with this
+                    self._connection.execute(f"DROP TABLE IF EXISTS {quote(self._target)}")
+            elif not self._is_lost:
+                self._complete(ended=ended)
+            with suppress(sqlite3.Error):  # what is committed is safe without
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            self._connection.close()
+        return stands
+
+    def _prepare(self) -> None:
+        execute = self._connection.execute
+        execute("BEGIN IMMEDIATE")  # fails where writing would
+        for name in (self.table, self._target):
+            if (kind := kind_of(self._connection, name)) not in (None, "table"):
+                raise UsageError(f"cannot use {self.path}: {name} is a {kind}, not a table")
+        limit = self._connection.getlimit(sqlite3.SQLITE_LIMIT_COLUMN)
+        self._columns = Columns({}, limit=limit, fold=fold, flaw=_flaw)
+        if self.mode != "replace":
+            self._read_schema()
+            if self.key and self._present:
+                self._check_key()
+        execute("ROLLBACK")
+        execute("PRAGMA journal_mode = WAL")
+        execute("PRAGMA synchronous = NORMAL")
+        execute("PRAGMA legacy_alter_table = ON")  # views and triggers keep naming the old table
+        if self.mode == "replace":
+            execute(f"DROP TABLE IF EXISTS {quote(self._target)}")
+
+    def _check_key(self) -> None:
+        present = set(map(fold, self._present))
+        if missing := [name for name in self.key if fold(name) not in present]:
+            raise UsageError(
+                f"cannot use {self.path}: table {self.table} has no column {', '.join(missing)},"
+                " which the key names"
+            )
+        if has_unique_key(self._connection, self.table, self.key):
+            return
+        if has_repeated_key(self._connection, self.table, self.key):
+            raise UsageError(
+                f"cannot use {self.path}: rows of table {self.table} have the same"
+                f" {', '.join(self.key)}, so that cannot be the key"
+            )
+        self._lacks_index = True
+
+    def _read_schema(self) -> None:
+        """See what the table is now, unless nothing has changed."""
+        (version,) = self._connection.execute("PRAGMA schema_version").fetchone()
+        if version == self._schema_version:
+            return
+        self._schema_version = version
+        columns = columns_of(self._connection, self._target)
+        self._present = [column.name for column in columns if not column.is_generated]
+        self._numeric = {column.name for column in columns if column.affinity == "numeric"}
+        kinds = {column.name: KINDS[column.affinity] for column in columns}
+        self._columns.refresh(kinds | dict.fromkeys(self._untyped & kinds.keys(), "null"))
+
+    def _guard_texts(self, block: Block) -> None:
+        """Have a column widened to text where a text would not stay one."""
+        for name, kind, values in zip(block.names, block.kinds, block.values, strict=True):
+            if name in self._numeric and kind == "text":
+                texts = (value for value in values if value is not None)
+                if any(map(_NUMBER.fullmatch, texts)):
+                    self._columns.kinds[name] = "integer"
+
+    def _reshape(self, changes: Mapping[str, Kind]) -> None:
+        """Create the table, add columns, give columns other types."""
+        if not changes:
+            return
+        typed = {name: TYPES[kind] for name, kind in changes.items() if kind != "null"}
+        if not self._present:
+            self._untyped = set() if typed else set(changes)
+            create(self._connection, self._target, typed or dict.fromkeys(changes, ""), self.key)
+        elif retyped := {name: typed[name] for name in self._present if name in typed}:
+            self._retype(retyped)
+            self._untyped -= retyped.keys()
+        added = [name for name in typed if name not in self._present] if self._present else []
+        for name in added:
+            column = f"{quote(name)} {typed[name]}"
+            self._connection.execute(f"ALTER TABLE {quote(self._target)} ADD COLUMN {column}")
+        self._columns.refresh(changes)
+        self._read_schema()
+
+    def _retype(self, types: Mapping[str, str]) -> None:
+        try:
+            retype(self._connection, self._target, types)
+        except NotPlainError as error:
+            column, declared = next(iter(types.items()))
+            raise SinkError(
+                f"cannot write {self.path}: column {column} of table {self.table} must become"
+                f" {declared} to hold what came, but the table has {error} in its definition,"
+                " which is yours to change; or name another table"
+            ) from None
+
+    def _index(self) -> None:
+        """Have the table see to the key, as one that is created here does."""
+        name, table = quote(f"{self.table}.asyncbatch-key"), quote(self.table)
+        self._connection.execute(f"CREATE UNIQUE INDEX {name} ON {table} ({quoted(self.key)})")
+        self._lacks_index = False
+
+    def _inserter(self, block: Block) -> Callable[[int, int], str | None]:
+        """Return what inserts some of the block's rows, or none and returns the reason."""
+        key = self.key if self.mode == "upsert" else ()
+        of_key = set(map(fold, key))
+        replaced = [name for name in self._present if fold(name) not in of_key]
+        fields = zip(block.names, self._columns.fitted(block), strict=True)
+        columns = {name: values for name, values in fields if name in self._present}
+        statement = insertion(self._target, list(columns), key, replaced)
+        connection = self._connection
+
+        def insert(start: int, stop: int) -> str | None:
+            parts = [values[start:stop] for values in columns.values()]
+            rows = zip(*parts, strict=True) if parts else [()] * (stop - start)
+            connection.execute("SAVEPOINT attempt")
+            reason = None
+            try:
+                connection.executemany(statement, rows)
+            except sqlite3.IntegrityError as error:
+                if not connection.in_transaction:  # a constraint may undo all
+                    raise
+                reason = str(error)
+                connection.execute("ROLLBACK TO attempt")
+            connection.execute("RELEASE attempt")
+            return reason
+
+        return insert
+
+    def _complete(self, *, ended: bool) -> None:
+        """Give columns without a value their type, and a replacement its name."""
+        kinds = self._columns.kinds.items() if ended and self._present else ()
+        untyped: dict[str, Kind] = {name: "text" for name, kind in kinds if kind == "null"}
+        if not untyped and self.mode != "replace":
+            return
+        with self._transaction():
+            self._read_schema()
+            self._reshape(untyped)
+            if self.mode == "replace":
+                self._replace()
+
+    def _replace(self) -> None:
+        execute, table = self._connection.execute, quote(self.table)
+        if self._present:
+            execute(f"DROP TABLE IF EXISTS {table}")
+            execute(f"ALTER TABLE {quote(self._target)} RENAME TO {table}")
+        elif kind_of(self._connection, self.table):
+            execute(f"DELETE FROM {table}")  # noqa: S608 - quoted
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All that is done within, or nothing; an error of the database is the sink's end."""
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException as error:
+            self._is_lost = True
+            with suppress(sqlite3.Error):  # it may have been rolled back already
+                self._connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise SinkError(f"cannot write {self.path}: {_explained(error)}") from None
+            raise
+
+
+def _flaw(name: str) -> str | None:
+    return "SQLite takes no NUL character in a name" if "\0" in name else None
+
+
+def _explained(error: sqlite3.Error) -> str:
+    """Return what SQLite says, and what may be done."""
+    code = getattr(error, "sqlite_errorname", "")
+    advice = next((text for name, text in _ADVICE.items() if code.startswith(name)), None)
+    return f"{error} ({advice})" if advice else str(error)

@@ -1,0 +1,129 @@
+"""How SQLite describes tables, and the statements that make and fill them."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from asyncbatch.sinks.sql import quote, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from asyncbatch.sinks.block import Kind
+    from asyncbatch.sinks.columns import ColumnKind
+
+Affinity = Literal["integer", "real", "text", "numeric", "none"]
+"""What SQLite makes of the values stored in a column."""
+
+TYPES: dict[Kind, str] = {
+    "null": "",
+    "boolean": "INTEGER",
+    "integer": "INTEGER",
+    "real": "REAL",
+    "text": "TEXT",
+}
+KINDS: dict[Affinity, ColumnKind] = {
+    "integer": "integer",
+    "real": "real",
+    "text": "text",
+    "numeric": "any",
+    "none": "any",
+}
+_AFFINITIES: tuple[tuple[str, Affinity], ...] = (
+    ("INT", "integer"),
+    ("CHAR", "text"),
+    ("CLOB", "text"),
+    ("TEXT", "text"),
+    ("BLOB", "none"),
+    ("REAL", "real"),
+    ("FLOA", "real"),
+    ("DOUB", "real"),
+)
+"""Parts of a declared type, the first of which decides."""
+
+
+class Column(NamedTuple):
+    """A column of a table: its place in the primary key counts from 1; 0 is outside."""
+
+    name: str
+    declared: str
+    key_place: int
+    is_generated: bool
+
+    @property
+    def affinity(self) -> Affinity:
+        """What the declared type does to values."""
+        if not self.declared:
+            return "none"
+        upper = self.declared.upper()
+        return next((affinity for part, affinity in _AFFINITIES if part in upper), "numeric")
+
+
+def kind_of(connection: sqlite3.Connection, name: str) -> str | None:
+    """Return what is called `name` ("table", "view", ...), or None."""
+    query = "SELECT type FROM sqlite_schema WHERE lower(name) = lower(?)"
+    row = connection.execute(query, (name,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def columns_of(connection: sqlite3.Connection, table: str) -> list[Column]:
+    """Return the columns of a table; none if there is no such table."""
+    query = "SELECT name, type, pk, hidden <> 0 FROM pragma_table_xinfo(?) WHERE hidden <> 1"
+    return [Column(*row) for row in connection.execute(query, (table,))]
+
+
+def create(
+    connection: sqlite3.Connection, table: str, types: Mapping[str, str], key: Sequence[str]
+) -> None:
+    """Create a table with columns of these declared types."""
+    parts = [f"{quote(name)} {declared}".rstrip() for name, declared in types.items()]
+    if key:
+        parts.append(f"PRIMARY KEY ({quoted(key)})")
+    connection.execute(f"CREATE TABLE {quote(table)} ({', '.join(parts)})")
+
+
+def has_unique_key(connection: sqlite3.Connection, table: str, key: Sequence[str]) -> bool:
+    """Whether the table itself sees to it that no two rows share these columns."""
+    try:
+        connection.execute(f"EXPLAIN {insertion(table, key, key)}", [None] * len(key))
+    except sqlite3.OperationalError as error:
+        if "ON CONFLICT" in str(error):
+            return False
+        raise
+    return True
+
+
+def has_repeated_key(connection: sqlite3.Connection, table: str, key: Sequence[str]) -> bool:
+    """Whether any two rows share these columns now."""
+    names = quoted(key)
+    there = " AND ".join(f"{quote(name)} NOTNULL" for name in key)
+    query = f"SELECT 1 FROM {quote(table)} WHERE {there} GROUP BY {names} HAVING count(*) > 1"  # noqa: S608 - quoted
+    return connection.execute(query).fetchone() is not None
+
+
+def has_only_exact(connection: sqlite3.Connection, table: str, column: str) -> bool:
+    """Whether the integers in a column all are double precision numbers too."""
+    name, limit = quote(column), 2**53
+    query = (
+        f"SELECT 1 FROM {quote(table)} WHERE typeof({name}) = 'integer'"  # noqa: S608 - quoted
+        f" AND {name} NOT BETWEEN {-limit} AND {limit}"
+    )
+    return connection.execute(query).fetchone() is None
+
+
+def insertion(
+    table: str, names: Sequence[str], key: Sequence[str] = (), replaced: Iterable[str] = ()
+) -> str:
+    """Return the statement that inserts a row, given values for the columns of these names.
+
+    With a key, a row that has the same takes the new values of the columns `replaced`.
+    """
+    columns, places = quoted(names), ", ".join("?" * len(names))
+    statement = f"INSERT INTO {quote(table)} "
+    statement += f"({columns}) VALUES ({places})" if names else "DEFAULT VALUES"
+    if not key:
+        return statement
+    update = ", ".join(f"{name} = excluded.{name}" for name in map(quote, replaced))
+    action = f"UPDATE SET {update}" if update else "NOTHING"
+    return f"{statement} ON CONFLICT ({', '.join(map(quote, key))}) DO {action}"

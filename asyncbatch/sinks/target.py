@@ -1,0 +1,135 @@
+"""What `--to` names: where rows go, in which form, and who writes them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import unquote
+
+from msgspec import Struct
+
+from asyncbatch.codec.compression import named
+from asyncbatch.errors import UsageError
+
+if TYPE_CHECKING:
+    from asyncbatch.sinks import Sink
+
+Form = Literal["stdout", "lines", "folder", "csv", "parquet", "sqlite", "duckdb"]
+Mode = Literal["append", "replace", "upsert"]
+FolderFormat = Literal["keep", "json", "jsonl"]
+FolderCompression = Literal["keep", "none", "gz", "bz2", "xz", "zst"]
+
+STDOUT = "-"
+KNOWN = "'-', a file (.jsonl, .ndjson, each with .gz or .zst, .csv, .tsv, .parquet), a folder/, "
+KNOWN += "sqlite:///FILE or duckdb:///FILE"
+
+_DATABASES: dict[str, Form] = {"sqlite": "sqlite", "duckdb": "duckdb"}
+_SUFFIXES: dict[str, Form] = {
+    ".jsonl": "lines",
+    ".ndjson": "lines",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".parquet": "parquet",
+}
+
+
+class Target(Struct, frozen=True):
+    """A target, checked as far as that goes without touching it.
+
+    `columns` are those of a CSV file; `table`, `key` and `mode` a database's; the other two a
+    folder's, whose outputs keep their inputs' names below it (relative to `root`, if given).
+    """
+
+    name: str
+    form: Form
+    path: str
+    table: str | None = None
+    key: tuple[str, ...] = ()
+    mode: Mode = "append"
+    columns: tuple[str, ...] | None = None
+    format: FolderFormat = "keep"
+    compression: FolderCompression = "keep"
+    root: str | None = None
+
+    @classmethod
+    def parse(cls, name: str, **options: Any) -> Target:  # noqa: ANN401 - the fields' own types
+        """Return the target of this name. Raises UsageError with what to write."""
+        form, path = _form(name)
+        target = cls(name, form, path, **options)
+        target.check()
+        return target
+
+    @property
+    def is_table(self) -> bool:
+        """Whether rows are objects whose fields become columns."""
+        return self.form in ("csv", "parquet", "sqlite", "duckdb")
+
+    @property
+    def is_database(self) -> bool:
+        """Whether rows are added to what is there."""
+        return self.form in ("sqlite", "duckdb")
+
+    def check(self) -> None:
+        """Raise UsageError if this can't be meant."""
+        if self.is_database:
+            if not self.table:
+                raise UsageError(f"--to {self.name} needs --table NAME")
+            if self.mode == "upsert" and not self.key:
+                raise UsageError("--mode upsert needs --key: the fields that make a row the same")
+        elif self.table or self.key or self.mode != "append":
+            raise UsageError("--table, --key and --mode are for databases: sqlite:///, duckdb:///")
+        if self.columns is not None and self.form != "csv":
+            raise UsageError("--columns is for .csv and .tsv targets")
+        if self.form != "folder" and (self.format, self.compression) != ("keep", "keep"):
+            raise UsageError("--to-format and --to-compression are for folders: --to out/")
+
+    def open_sink(self) -> Sink[Any]:
+        """Return what writes to it in the main process; a folder is written by the workers."""
+        match self.form:
+            case "stdout":
+                from asyncbatch.sinks.lines import StdoutSink  # noqa: PLC0415 - one of them
+
+                return StdoutSink()
+            case "lines":
+                from asyncbatch.sinks.lines import LinesSink  # noqa: PLC0415 - one of them
+
+                return LinesSink(self.path)
+            case "csv":
+                from asyncbatch.sinks.csv import CsvSink  # noqa: PLC0415 - one of them
+
+                delimiter = "\t" if self.path.lower().endswith(".tsv") else ","
+                return CsvSink(self.path, delimiter=delimiter, columns=self.columns)
+            case "parquet":
+                from asyncbatch.sinks.parquet import ParquetSink  # noqa: PLC0415 - one of them
+
+                return ParquetSink(self.path)
+            case "sqlite":
+                from asyncbatch.sinks.sqlite import SqliteSink as Database  # noqa: PLC0415
+            case _:
+                from asyncbatch.sinks.duckdb import DuckdbSink as Database  # noqa: PLC0415
+        return Database(self.path, table=self.table or "", mode=self.mode, key=self.key)
+
+
+def _form(name: str) -> tuple[Form, str]:
+    """Return a target's form and path by its name. Raises UsageError."""
+    if name == STDOUT:
+        return "stdout", name
+    scheme, separator, rest = name.partition("://")
+    if separator:
+        if scheme not in _DATABASES:
+            raise UsageError(f"--to {name}: no such kind of target; write {KNOWN}")
+        path = unquote(rest.removeprefix("/"))
+        if not rest.startswith("/") or not path:
+            raise UsageError(
+                f"--to {name}: write {scheme}:///people.db for a file here, or "
+                f"{scheme}:////var/lib/people.db for one anywhere"
+            )
+        return _DATABASES[scheme], path
+    if name.endswith("/") or os.path.isdir(name):
+        return "folder", name
+    compression = named(name)
+    plain = name[: -len(compression.suffix)] if compression else name
+    form = _SUFFIXES.get(os.path.splitext(plain)[1].lower())
+    if form is None or (compression and form != "lines"):
+        raise UsageError(f"--to {name}: not known by its name; write {KNOWN}")
+    return form, name

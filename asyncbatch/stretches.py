@@ -1,0 +1,198 @@
+"""Records that follow on each other in one file: their values, their texts, their places."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from asyncbatch.codec.decode import decode, decode_array
+from asyncbatch.codec.place import BOM, Locator, Place, locate
+from asyncbatch.codec.pointer import elements, format_pointer, offset_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from asyncbatch.codec.lines import GoodLines
+    from asyncbatch.dead_letters import Letter
+
+    Text = bytes | msgspec.Raw
+
+WHOLE_BYTES = 4 * 1024 * 1024
+"""A text up to this size is decoded in one go; of a larger one ..."""
+SLICE_RECORDS = 1000
+"""... so many records at a time are Python values."""
+
+_BLANK = b" \t\r\n"
+
+
+class Stretch:
+    """Records of one file; `first` is the number of the first of them, from 1.
+
+    `file` is where they come from if that is not the file that is read. `single` if they are
+    one document that is one record; `flaw` is why they can't be used.
+    """
+
+    file: str | None = None
+    single = False
+    flaw: str | None = None
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+
+    @property
+    def size(self) -> int:
+        """How many bytes of text the records are."""
+        raise NotImplementedError
+
+    def values(self) -> Sequence[Any]:
+        """Return the records as Python values."""
+        raise NotImplementedError
+
+    def texts(self) -> Sequence[Text]:
+        """Return the records as they stand in the file."""
+        raise NotImplementedError
+
+    def line(self, at: int) -> int | None:  # noqa: ARG002 - for those who know
+        """Return the line of record number `at` of these (from 0), if that costs nothing."""
+        return None
+
+    def place(self, at: int, byte: int) -> Place | None:  # noqa: ARG002 - for those who know
+        """Return where in the file byte number `byte` of a record's text is, if that is known."""
+        return None
+
+
+class LineStretch(Stretch):
+    """Lines of JSON Lines."""
+
+    def __init__(self, lines: GoodLines) -> None:
+        super().__init__(lines.record)
+        self._lines = lines
+        self._texts = lines.texts
+        if not lines.offset and lines.texts[0].startswith(BOM):
+            self._texts = [lines.texts[0].removeprefix(BOM), *lines.texts[1:]]
+
+    @property
+    def size(self) -> int:
+        """See `Stretch`."""
+        return sum(map(len, self._texts))
+
+    def values(self) -> Sequence[Any]:
+        """See `Stretch`."""
+        return list(map(decode, self._texts))
+
+    def texts(self) -> Sequence[Text]:
+        """See `Stretch`."""
+        return self._texts
+
+    def line(self, at: int) -> int:
+        """See `Stretch`."""
+        return self._lines.line + at
+
+    def place(self, at: int, byte: int) -> Place:
+        """See `Stretch`."""
+        lines = self._lines
+        before = sum(map(len, lines.texts[:at])) + at
+        byte += len(lines.texts[at]) - len(self._texts[at])
+        return locate(lines.texts[at], byte, line=lines.line + at, offset=lines.offset + before)
+
+
+class TextStretch(Stretch):
+    """Parts of one JSON text, or the whole of it.
+
+    Without `parts` these are the elements of the array that `body` is. `locator` is for the
+    text that `body` is the end of (all but its byte order mark).
+    """
+
+    def __init__(
+        self,
+        body: bytes,
+        locator: Locator,
+        first: int,
+        parts: Sequence[Text] | None = None,
+        *,
+        single: bool = False,
+    ) -> None:
+        super().__init__(first)
+        self.single = single
+        self._body, self._parts = body, parts
+        self._locator = locator
+
+    @property
+    def size(self) -> int:
+        """See `Stretch`."""
+        if self._parts is None:
+            return len(self._body)
+        return sum(memoryview(part).nbytes for part in self._parts)
+
+    def values(self) -> Sequence[Any]:
+        """See `Stretch`."""
+        if self._parts is not None:
+            return list(map(decode, self._parts))
+        values: list[Any] = decode(self._body)
+        return values
+
+    def texts(self) -> Sequence[Text]:
+        """See `Stretch`."""
+        if self._parts is None:
+            self._parts = decode_array(self._body)
+        return self._parts
+
+    def place(self, at: int, byte: int) -> Place:
+        """See `Stretch`."""
+        return self._locator.locate(offset_of(self._body, self.texts()[at]) + byte)
+
+
+def of_text(
+    text: bytes, records: Sequence[str] | None, *, whole: bool, first: int, line: int, offset: int
+) -> Iterator[Stretch]:
+    """Yield the records of a good JSON text that begins at `line` and `offset` of its file.
+
+    They are the elements of the array that the JSON Pointer `records` names, or of the
+    top-level array, or (also with `whole`) the text itself.
+    """
+    body = text.removeprefix(BOM)
+    locator = Locator(body, line=line, offset=offset + len(text) - len(body))
+    parts: Sequence[Text] | None = None
+    if records is not None:
+        parts = elements(body, records)
+    elif not whole and body.lstrip(_BLANK).startswith(b"["):
+        if len(body) <= WHOLE_BYTES:
+            yield TextStretch(body, locator, first)
+            return
+        parts = decode_array(body)
+    if parts is None:
+        document = [msgspec.json.decode(body, type=msgspec.Raw)]
+        stretch = TextStretch(body, locator, first, document, single=True)
+        if records is not None:
+            stretch.flaw = f"has no array at {format_pointer(records)!r}, which --records names"
+        yield stretch
+        return
+    for at in range(0, len(parts), SLICE_RECORDS):
+        yield TextStretch(body, locator, first + at, parts[at : at + SLICE_RECORDS])
+
+
+class ReplayStretch(Stretch):
+    """One record of a dead letter file, which knows where it first came from."""
+
+    def __init__(self, letter: Letter, text: bytes) -> None:
+        super().__init__(letter.record or 1)
+        self.file = letter.file
+        self._letter, self._text = letter, text
+
+    @property
+    def size(self) -> int:
+        """See `Stretch`."""
+        return len(self._text)
+
+    def values(self) -> Sequence[Any]:
+        """See `Stretch`."""
+        return [decode(self._text)]
+
+    def texts(self) -> Sequence[Text]:
+        """See `Stretch`."""
+        return [self._text]
+
+    def line(self, at: int) -> int | None:  # noqa: ARG002 - there is one
+        """See `Stretch`."""
+        return self._letter.line

@@ -1,0 +1,174 @@
+"""A user's own Python functions, one record at a time."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from asyncbatch.errors import UsageError
+from asyncbatch.transforms import RecordError
+from asyncbatch.transforms.load import load_function
+from asyncbatch.transforms.plain import plain
+
+if TYPE_CHECKING:
+    from asyncbatch.transforms import Position
+
+    Function = Callable[..., Any]
+
+_USER_ERRORS = (Exception, SystemExit)
+"""What a function may raise without ending the run."""
+
+
+class Call:
+    """Calls a function or a generator function on each record.
+
+    `function` is one, or says where it is (see `load_function`). It takes the record and, as a
+    second positional argument if it has one, the record's `Context`; a second parameter with a
+    default is left alone unless it is named `context`. It returns a record, None to drop it, or
+    a list, tuple or iterator of several, of which None are skipped.
+    """
+
+    def __init__(self, function: str | Function) -> None:
+        self._function = load_function(function) if isinstance(function, str) else function
+        self._with_context = takes_context(self._function)
+
+    def __call__(self, value: Any, position: Position) -> Iterable[Any]:  # noqa: ANN401 - JSON
+        """Return what the function makes of `value`. Raises RecordError where it fails."""
+        try:
+            if self._with_context:
+                result = self._function(value, position.context())
+            else:
+                result = self._function(value)
+        except _USER_ERRORS as error:
+            raise _rejection(error) from None
+        return _outputs(result)
+
+
+class AsyncCall:
+    """Calls an `async def` function or async generator on each record; otherwise as `Call`."""
+
+    def __init__(self, function: str | Function) -> None:
+        self._function = load_function(function) if isinstance(function, str) else function
+        self._with_context = takes_context(self._function)
+
+    async def outputs(self, value: Any, position: Position) -> AsyncIterator[Any]:  # noqa: ANN401 - JSON
+        """Yield what the function makes of `value`. Raises RecordError where it fails."""
+        try:
+            if self._with_context:
+                result = self._function(value, position.context())
+            else:
+                result = self._function(value)
+            if isinstance(result, Awaitable):
+                result = await result
+        except _USER_ERRORS as error:
+            raise _rejection(error) from None
+        if isinstance(result, AsyncIterator):
+            async for item in _yielded(result):
+                yield item
+        else:
+            for item in _outputs(result):
+                yield item
+
+
+def is_async(function: Function) -> bool:
+    """Tell if calling `function` gives something to await or to iterate asynchronously.
+
+    Partial functions, objects with an `async def __call__`, and wrappers that name what they
+    wrap are seen through.
+    """
+    while isinstance(function, functools.partial):
+        function = function.func
+    layers = [function]
+    while hasattr(layers[-1], "__wrapped__") and len(layers) < 100:
+        layers.append(layers[-1].__wrapped__)
+    layers += [type(layer).__call__ for layer in layers if not inspect.isroutine(layer)]
+    return any(
+        inspect.iscoroutinefunction(layer) or inspect.isasyncgenfunction(layer) for layer in layers
+    )
+
+
+def takes_context(function: Function) -> bool:
+    """Tell if `function` wants the context too. Raises UsageError if it cannot be called."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # a builtin that does not tell
+        return False
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    required = [p for p in positional if p.default is p.empty]
+    named = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    if named or len(required) > 2 or not (positional or takes_any):
+        raise UsageError(
+            f"{_name(function)}{inspect.signature(function)} cannot be called with a record, "
+            "nor with a record and its context"
+        )
+    second = positional[1] if len(positional) > 1 else None
+    return second is not None and (second.default is second.empty or second.name == "context")
+
+
+def _outputs(result: Any) -> Iterable[Any]:  # noqa: ANN401 - whatever a function returns
+    if result is None:
+        return ()
+    if isinstance(result, list | tuple):
+        return [plain(item) for item in result if item is not None]
+    if isinstance(result, Iterator):
+        return _drawn(result)
+    if inspect.iscoroutine(result):
+        result.close()
+        raise RecordError("transform", "returned a coroutine: define the function with async def")
+    return (plain(result),)
+
+
+def _drawn(results: Iterator[Any]) -> Iterator[Any]:
+    while True:
+        try:
+            item = next(results, None)
+            while item is None:
+                item = next(results)
+        except StopIteration:
+            return
+        except _USER_ERRORS as error:
+            raise _rejection(error) from None
+        yield plain(item)
+
+
+async def _yielded(results: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    try:
+        if inspect.isasyncgen(results):
+            async with aclosing(results):
+                async for item in results:
+                    if item is not None:
+                        yield plain(item)
+        else:
+            async for item in results:
+                if item is not None:
+                    yield plain(item)
+    except RecordError:
+        raise
+    except _USER_ERRORS as error:
+        raise _rejection(error) from None
+
+
+def _rejection(error: BaseException) -> RecordError:
+    """Return what a function raised as the reason to reject the record.
+
+    Its detail is the traceback, without the frames of this module that lead to the function.
+    """
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - the user's own __str__ may raise whatever it likes
+        text = ""
+    name = type(error).__name__
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
+        frames = frames.tb_next
+    detail = "".join(traceback.format_exception(type(error), error, frames))
+    return RecordError("transform", f"{name}: {text}" if text else name, detail=detail)
+
+
+def _name(function: Function) -> str:
+    return str(getattr(function, "__qualname__", type(function).__qualname__))

@@ -1,0 +1,138 @@
+"""jq programs, run inside the process by jq's own library."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from asyncbatch.errors import UsageError
+from asyncbatch.transforms import RecordError
+from asyncbatch.transforms.jq_words import begins_with_module, explain, shortened
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import msgspec
+
+    from asyncbatch.transforms import Position
+
+_LARGEST_EXACT = 2**53
+"""Above it a double, jq's only number, does not hold every integer."""
+_DIGITS_ALIKE = bytes(ord("0") if chr(code).isdigit() else code for code in range(128)) + bytes(128)
+_LONG_RUN = b"0" * 16
+_DIGITS = re.compile(rb"[0-9]++")
+_BEFORE, _AFTER = b"[,:- \t\r\n", b"],} \t\r\n"
+"""What stands before and after an integer in JSON, unless that is the whole text."""
+# Whole strings and whole numbers (++ and *+ never backtrack), so no digits inside either mislead.
+_TOKEN = re.compile(
+    rb'"(?:[^"\\]++|\\.)*+"|-?[0-9]++(\.[0-9]++|[eE])?+[-+0-9eE]*+', re.DOTALL
+)  # group 1: it is no integer
+
+_ALONE = "each record is run alone: there is no further input"
+_UNAVAILABLE = {
+    "input": _ALONE,
+    "inputs": _ALONE,
+    "input_filename": "input_filename is not known here",
+    "input_line_number": "input_line_number is not known here",
+    "modulemeta": "modules are not available here",
+    "halt": "halt cannot stop a run of many records; 'empty' drops one",
+}
+_GUARDS = {name: f"def {name}: error({json.dumps(why)});" for name, why in _UNAVAILABLE.items()}
+_GUARDS["halt_error"] = "def halt_error: error; def halt_error(exit_code): error;"
+_NO_ENVIRONMENT = "def env: {}; {} as $ENV |"
+
+
+class Jq:
+    """Runs a jq program on each record's JSON text; each output is a value, none drops it.
+
+    The environment is hidden from the program unless `env`. A record with integers beyond
+    2^53, which jq would round, is rejected unless `lossy`. What belongs to a whole run of the
+    jq command (`input`, `halt` and the like) is an error that the program can catch.
+    """
+
+    def __init__(self, program: str, *, env: bool = False, lossy: bool = False) -> None:
+        compiled = _compile(program, env=env)
+        self._run = compiled.input_text
+        self._lossy = lossy
+
+    def __call__(
+        self,
+        value: bytes | memoryview | msgspec.Raw | str,
+        position: Position,  # noqa: ARG002 - part of the contract
+    ) -> Iterator[Any]:
+        """Yield the program's outputs as they come. Raises RecordError where it fails."""
+        if self._lossy:
+            text = value if isinstance(value, str) else str(value, "utf-8")
+        else:
+            data = value.encode() if isinstance(value, str) else bytes(value)
+            if _LONG_RUN in (alike := data.translate(_DIGITS_ALIKE)) and _may_round(data, alike):
+                _check_integers(data)
+            text = data.decode()
+        try:
+            # Nothing may ask for more after an error: the loop ends with it.
+            yield from self._run(text)
+        except ValueError as error:
+            raise RecordError("transform", f"jq: {shortened(str(error))}") from None
+
+
+def _compile(program: str, *, env: bool) -> Any:  # noqa: ANN401 - the library ships no types
+    """Return the compiled program. Raises UsageError with the place of what is wrong."""
+    library = importlib.import_module("jq")
+    if "\0" in program or not program.isascii():
+        _check_text(program)
+    if begins_with_module(program):
+        raise UsageError(
+            "a jq program cannot import modules here: put their definitions into the program"
+        )
+    try:
+        library.compile(program)  # alone, so that the places in its message are the user's
+    except ValueError as error:
+        raise UsageError(explain(program, str(error))) from None
+    # The program is whole, so no end of it can reach into what is put before it.
+    guards = [guard for name, guard in _GUARDS.items() if name in program]
+    if not env:
+        guards.append(_NO_ENVIRONMENT)
+    try:
+        return library.compile(" ".join([*guards, program]))
+    except ValueError as error:
+        raise UsageError(explain(program, str(error))) from None
+
+
+def _check_text(program: str) -> None:
+    try:
+        program.encode()
+    except UnicodeEncodeError:
+        raise UsageError("the jq program is not UTF-8") from None
+    if "\0" in program:
+        raise UsageError("the jq program has a NUL character in it")
+
+
+def _may_round(text: bytes, alike: bytes) -> bool:
+    """Tell if a long run of digits in `text` could be an integer: no fraction, and no id in quotes.
+
+    `alike` is `text` with a 0 for each digit.
+    """
+    start = alike.find(_LONG_RUN)
+    while start >= 0:
+        run = _DIGITS.match(alike, start)
+        end = run.end() if run else start
+        if text[max(0, start - 1) : start] in _BEFORE and text[end : end + 1] in _AFTER:
+            return True
+        start = alike.find(_LONG_RUN, end)
+    return False
+
+
+def _check_integers(text: bytes) -> None:
+    """Raise RecordError for the first integer of a JSON text that jq would have to round."""
+    for token in _TOKEN.finditer(text):
+        number = token[0]
+        if len(number) < 16 or number[:1] == b'"' or token[1] or b"e" in number.lower():
+            continue
+        if abs(int(number)) > _LARGEST_EXACT:
+            raise RecordError(
+                "transform",
+                f"jq: the integer {shortened(number.decode(), 40)} is beyond 2^53, where jq "
+                "rounds (--jq-lossy lets it)",
+            )

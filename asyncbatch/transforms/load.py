@@ -1,0 +1,139 @@
+"""Where a user's function is: `MODULE:FUNCTION` or `path/to/file.py:FUNCTION`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import os
+import re
+import sys
+import traceback
+import zlib
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from asyncbatch.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+
+def load_function(spec: str) -> Callable[..., Any]:
+    """Return the function that `spec` names, in a module or a Python file.
+
+    The current folder, or the file's, can be imported from. Attributes of attributes may be
+    named with dots. Raises UsageError with what to change.
+    """
+    target, colon, name = spec.rpartition(":")
+    if not colon or not target or not name:
+        raise UsageError(
+            f"{spec!r} names no function; write MODULE:FUNCTION or path/to/file.py:FUNCTION"
+        )
+    is_file = target.endswith(".py") or os.sep in target
+    module = _load_file(target) if is_file else _load_module(target)
+    found: Any = module
+    for part in name.split("."):
+        found = _attribute(found, part, target)
+    if not callable(found):
+        raise UsageError(f"{spec}: is {type(found).__name__!r}, not a function")
+    function: Callable[..., Any] = found
+    return function
+
+
+def _load_module(name: str) -> ModuleType:
+    _make_importable(os.getcwd())
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            raise UsageError(
+                f"there is no module {error.name!r} in {os.getcwd()} or where Python looks; "
+                "a file is named with its path: path/to/file.py:FUNCTION"
+            ) from None
+        _refuse(name, error)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's module may raise anything
+        _refuse(name, error)
+
+
+def _load_file(path: str) -> ModuleType:
+    """Import a file; under its own name if its folder gives that to others as well."""
+    path = os.path.abspath(path)
+    folder, base = os.path.split(path)
+    if not os.path.isfile(path):
+        raise UsageError(f"{path}: no such file")
+    _make_importable(folder)
+    try:
+        name = base.removesuffix(".py")
+        if name.isidentifier() and _is_module_at(name, path):
+            return importlib.import_module(name)
+        return _import_from(path, name)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's module may raise anything
+        _refuse(path, error)
+
+
+def _is_module_at(name: str, path: str) -> bool:
+    """Tell if `import name` gives the file at `path`: another may have taken the name."""
+    if loaded := sys.modules.get(name):
+        origin = getattr(loaded, "__file__", None)
+    else:
+        spec = importlib.util.find_spec(name)
+        origin = spec.origin if spec else None
+    return origin is not None and os.path.exists(origin) and os.path.samefile(origin, path)
+
+
+def _import_from(path: str, stem: str) -> ModuleType:
+    """Import the file at `path` under a name that is its own, the same in each process."""
+    tidy = re.sub(r"\W", "_", stem)
+    name = f"asyncbatch_user_{tidy}_{zlib.crc32(os.fsencode(path)):08x}"
+    if name in sys.modules:
+        return sys.modules[name]
+    loader = importlib.machinery.SourceFileLoader(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
+    assert spec is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _make_importable(folder: str) -> None:
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    importlib.invalidate_caches()
+
+
+def _attribute(holder: Any, name: str, target: str) -> Any:  # noqa: ANN401 - any attribute
+    try:
+        return getattr(holder, name)
+    except AttributeError:
+        pass
+    public = vars(type(holder)) | getattr(holder, "__dict__", {})
+    names = [known for known in public if not known.startswith("_")]
+    close = difflib.get_close_matches(name, names, n=1)
+    functions = [known for known in names if callable(getattr(holder, known, None))]
+    if close:
+        advice = f"; did you mean {close[0]!r}?"
+    else:
+        advice = f"; it has {', '.join(functions[:10])}" if functions else ""
+    raise UsageError(f"{target} has no {name!r}{advice}") from None
+
+
+def _refuse(target: str, error: BaseException) -> NoReturn:
+    """Raise UsageError for what importing `target` raised, with the place in the user's code."""
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, SyntaxError) and error.filename:
+        column = f":{error.offset}" if error.offset else ""
+        place = f"{error.filename}:{error.lineno}{column}"
+        raise UsageError(f"{place}: {type(error).__name__}: {error.msg}") from None
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename != __file__ and not frame.filename.startswith("<frozen ")
+    ]
+    own = [frame for frame in frames if frame.filename != importlib.__file__]
+    place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
+    raise UsageError(f"{target} cannot be imported: {what}{place}") from None

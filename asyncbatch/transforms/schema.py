@@ -1,0 +1,59 @@
+"""JSON Schema: records that do not fit are rejected, with each place that does not."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from asyncbatch.codec.pointer import format_pointer
+from asyncbatch.records import Violation
+from asyncbatch.transforms import RecordError
+from asyncbatch.transforms.schema_load import SchemaSource, load_schema
+from asyncbatch.transforms.schema_words import describe, shortened
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asyncbatch.transforms import Position
+
+__all__ = ["MAX_VIOLATIONS", "SchemaCheck", "SchemaSource", "load_schema"]
+
+MAX_VIOLATIONS = 10
+"""Violations that are told of one record."""
+
+
+class SchemaCheck:
+    """Passes the records that fit a schema unchanged. Never touches the network."""
+
+    def __init__(self, source: SchemaSource) -> None:
+        self._validator = source.validator()
+        self._fits = self._validator.is_valid
+
+    def __call__(
+        self,
+        value: Any,  # noqa: ANN401 - JSON
+        position: Position,  # noqa: ARG002 - part of the contract
+    ) -> tuple[Any]:
+        """Return the record. Raises RecordError with its violations if it does not fit."""
+        if self._fits(value):
+            return (value,)
+        violations = tuple(islice(self._violations(value), MAX_VIOLATIONS + 1))
+        first, told = violations[0], violations[:MAX_VIOLATIONS]
+        place = f"at {shortened(first.pointer)}: " if first.pointer else ""
+        more = ""
+        if len(violations) > 1:
+            over = len(violations) > MAX_VIOLATIONS
+            more = f", and {'at least ' if over else ''}{len(told) - 1 + over} more"
+        message = f"{place}{first.message} ({first.rule}){more}"
+        raise RecordError("schema", message, pointer=first.pointer, violations=told)
+
+    def _violations(self, value: Any) -> Iterator[Violation]:  # noqa: ANN401 - JSON
+        try:
+            for error in self._validator.iter_errors(value):
+                pointer = format_pointer(error.instance_path)
+                yield Violation(pointer, error.kind.name, describe(error))
+        except ValueError:
+            # The library finds misfits at any depth, but cannot hand over values this deep.
+            yield Violation(
+                "", "schema", "a value that is nested more than 255 levels deep does not fit"
+            )

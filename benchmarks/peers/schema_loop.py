@@ -1,0 +1,34 @@
+"""The bare loop: processes that read, parse with orjson, validate, and do nothing else."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+
+import jsonschema_rs
+import orjson
+
+
+def count_invalid(schema: str, paths: list[str]) -> int:
+    """Read files one after another, and judge each element of their arrays."""
+    with open(schema, "rb") as stream:
+        is_valid = jsonschema_rs.validator_for(orjson.loads(stream.read())).is_valid
+    invalid = 0
+    for path in paths:
+        with open(path, "rb") as stream:
+            records = orjson.loads(stream.read())
+        invalid += sum(not is_valid(record) for record in records)
+    return invalid
+
+
+def main(processes: int, schema: str, folder: str) -> None:
+    """Print the number of records in all files of a folder that do not fit."""
+    paths = [os.path.join(at, name) for at, _, names in os.walk(folder) for name in names]
+    shares = [(schema, paths[share::processes]) for share in range(processes)]
+    with multiprocessing.Pool(processes) as pool:
+        print(sum(pool.starmap(count_invalid, shares)))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3])
