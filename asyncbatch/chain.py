@@ -11,9 +11,10 @@ from asyncbatch.transforms import RecordError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from asyncbatch.settings import RecordWorkSettings
+    from asyncbatch.record_settings import RecordWorkSettings
     from asyncbatch.sinks.target import Target
     from asyncbatch.transforms import Position, Transform
+    from asyncbatch.transforms.call import AsyncCall
 
 
 class Chain:
@@ -34,9 +35,9 @@ class Chain:
         return outputs
 
 
-def make_chain(settings: RecordWorkSettings) -> Chain | None:
-    """Return the transforms that settings ask for, None for none. Raises UsageError."""
-    stages: list[Transform] = []
+def make_stages(settings: RecordWorkSettings) -> list[Transform | AsyncCall]:
+    """Return the transforms that settings ask for, in order. Raises UsageError."""
+    stages: list[Transform | AsyncCall] = []
     if settings.jq:
         from asyncbatch.transforms.jq import Jq  # noqa: PLC0415 - only when asked for
 
@@ -45,16 +46,22 @@ def make_chain(settings: RecordWorkSettings) -> Chain | None:
         ]
         stages += [programs[0], *map(_Encoded, programs[1:])]
     if settings.call:
-        from asyncbatch.transforms.call import Call  # noqa: PLC0415 - only when asked for
+        from asyncbatch.transforms.call import make_call  # noqa: PLC0415 - only when asked for
 
-        stages += [Call(spec) for spec in settings.call]
+        stages += [make_call(spec) for spec in settings.call]
     if settings.schema is not None:
         from asyncbatch.transforms.schema import SchemaCheck  # noqa: PLC0415 - only when asked for
 
         stages.append(SchemaCheck(settings.schema))
     if settings.target is not None and settings.target.is_table:
         stages.append(_Row(settings.target))
-    return Chain(stages, reads_text=bool(settings.jq)) if stages else None
+    return stages
+
+
+def make_chain(settings: RecordWorkSettings) -> Chain | None:
+    """Return the transforms as one, None for none; none of them is async. Raises UsageError."""
+    stages = make_stages(settings)
+    return Chain(stages, reads_text=bool(settings.jq)) if stages else None  # type: ignore[arg-type]  # see above
 
 
 class _Encoded:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from asyncbatch.reading import Opened
-    from asyncbatch.settings import RecordWorkSettings
+    from asyncbatch.record_settings import RecordWorkSettings
     from asyncbatch.stretches import Stretch
 
 

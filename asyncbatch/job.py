@@ -13,8 +13,9 @@ from msgspec import Struct
 
 from asyncbatch.cpus import usable_cpus
 from asyncbatch.errors import UsageError
+from asyncbatch.record_settings import RecordWorkSettings
 from asyncbatch.records import STDIN
-from asyncbatch.settings import FileWorkSettings, RecordWorkSettings
+from asyncbatch.settings import FileWorkSettings
 from asyncbatch.sources.search import OPENING_PATHS, Search
 
 if TYPE_CHECKING:
@@ -108,6 +109,8 @@ class Launch:
         wanted = usable_cpus() if job.workers is None else job.workers
         if job.workers is None and search.exhausted and _is_small(search.opening, job):
             wanted = 1 if _needs_process(job) else 0
+        if job.record_work and job.record_work.call_is_async:
+            wanted = 0
         in_flight = 1 if job.pause else job.concurrency or wanted
         self._wanted = min(wanted, in_flight)
 

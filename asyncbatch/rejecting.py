@@ -10,7 +10,7 @@ from asyncbatch.codec.place import Place
 from asyncbatch.codec.pointer import find, parse_pointer
 from asyncbatch.dead_letters import letter_of_record
 from asyncbatch.failures import line_failure
-from asyncbatch.records import Failure
+from asyncbatch.records import Failure, display_path
 from asyncbatch.transforms import Context
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from asyncbatch.codec.lines import BadLine
     from asyncbatch.drafts import FileDraft
+    from asyncbatch.record_settings import RecordWorkSettings
     from asyncbatch.records import Violation
-    from asyncbatch.settings import RecordWorkSettings
     from asyncbatch.stretches import Stretch
     from asyncbatch.transforms import RecordError
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 class Cursor:
     """The record being worked on: number `at` (from 0) of a stretch."""
 
-    def __init__(self, file: str, stretch: Stretch) -> None:
-        self.stretch, self.at = stretch, 0
-        self._file = stretch.file or file
+    def __init__(self, path: str, stretch: Stretch, at: int = 0) -> None:
+        self.stretch, self.at = stretch, at
+        self._file = stretch.file or display_path(path)
 
     def context(self) -> Context:
         """Say where the record comes from."""

@@ -16,6 +16,7 @@ from asyncbatch.delivery import Delivery
 from asyncbatch.errors import NothingMatchedError, SinkError
 from asyncbatch.executors.inline import ThreadEngine
 from asyncbatch.executors.lanes import BatchEnd, bounded_map
+from asyncbatch.executors.loop import LoopEngine
 from asyncbatch.executors.process import process_engine
 from asyncbatch.job import Job, Launch
 from asyncbatch.memory import measure, measure_all
@@ -161,6 +162,13 @@ class Run:
         """Provide an engine that fits the job's size and the machine."""
         job = self._job
         launch = await self._launched()
+        if job.record_work and job.record_work.call_is_async:
+            from asyncbatch.async_work import LANES, AsyncRecordLane  # noqa: PLC0415 - if asked for
+
+            slots = asyncio.Semaphore(job.record_work.call_concurrency)
+            count = 1 if job.pause else job.concurrency or LANES
+            yield LoopEngine([AsyncRecordLane(job.record_work, slots) for _ in range(count)])
+            return
         if not launch.workers:
             yield ThreadEngine(self._make_work, 1 if job.pause else job.concurrency or 1)
             return

@@ -1,14 +1,10 @@
-"""What workers are told: how files are read, what is done to records."""
+"""How files are read."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from msgspec import Struct
-
-if TYPE_CHECKING:
-    from asyncbatch.sinks.target import Target
-    from asyncbatch.transforms.schema import SchemaSource
 
 Format = Literal["auto", "json", "jsonl"]
 
@@ -19,26 +15,3 @@ class FileWorkSettings(Struct, frozen=True):
     format: Format = "auto"
     max_file_size: int | None = None
     read_ahead: int | None = None
-
-
-class RecordWorkSettings(Struct, frozen=True):
-    """What is done to each record: where records are in a document, transforms, a target.
-
-    `records` is the JSON Pointer of the array whose elements are records, `whole` takes each
-    document as one. Transforms run in the order jq, call, schema. `letters` keeps what a dead
-    letter file needs, `replay` is the path of one that is read again.
-    """
-
-    files: FileWorkSettings = FileWorkSettings()
-    records: str | None = None
-    whole: bool = False
-    jq: tuple[str, ...] = ()
-    jq_env: bool = False
-    jq_lossy: bool = False
-    call: tuple[str, ...] = ()
-    call_concurrency: int = 100
-    schema: SchemaSource | None = None
-    target: Target | None = None
-    letters: bool = False
-    replay: str | None = None
-    tracebacks: bool = False

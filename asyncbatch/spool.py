@@ -26,6 +26,10 @@ class Spool:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the file away, if there is one."""
         self._file.close()
 
     def write(self, values: Iterable[Any]) -> None:

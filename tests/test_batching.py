@@ -183,6 +183,7 @@ def test_outcomes_come_in_order_with_rejections_before_their_file():
     def bad(record):
         return Failure("b", "invalid_json", "no", record)
 
-    part = Part(5, [1, 3], [1, 9], [0.0, 0.0], {1: 2}, {}, [(1, bad(1)), (1, bad(3)), (2, bad(1))])
+    found = [(1, bad(1)), (1, bad(3)), (2, bad(1))]
+    part = Part(5, [1, 3], [1, 9], [0.0, 0.0], rejected={1: 2}, rejections=found)
     outcomes = list(BatchPart(Batch(4, ("x", "a", "b", "c")), part).outcomes())
     assert [getattr(one, "record", one.file) for one in outcomes] == ["a", 1, 3, "b", 1]

@@ -49,6 +49,17 @@ def test_a_field_after_the_header_refuses_its_rows_only(tmp_path):
     assert path.read_text() == "a\n1\n2\n4\n"
 
 
+def test_rows_of_one_record_are_refused_together(tmp_path):
+    sink = CsvSink(str(tmp_path / "out.csv"), delimiter=",", columns=None)
+    sink.open()
+    sink.load(make_block([{"a": 1}]))
+    refusals = sink.load(make_block([{"a": 2}, {"a": 3}, {"b": 4}, {"a": 5}]), [0, 1, 1, 2])
+    assert [refusal.row for refusal in refusals] == [1, 2]
+    assert {"field 'b'" in refusal.message for refusal in refusals} == {True}
+    sink.finish(succeeded=True, ended=True)
+    assert (tmp_path / "out.csv").read_text() == "a\n1\n2\n5\n"
+
+
 @pytest.mark.parametrize(("columns", "expected"), [(None, ""), (("a", "b c"), "a,b c\n")])
 def test_no_rows(tmp_path, columns, expected):
     path = tmp_path / "out.csv"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
-import sys
 
 import msgspec
 import pytest
@@ -15,7 +13,7 @@ from hypothesis import strategies as st
 from asyncbatch.errors import UsageError
 from asyncbatch.transforms import Context, RecordError
 from asyncbatch.transforms.jq import Jq
-from tests.conftest import ROOT, environment
+from tests.conftest import python
 
 
 class Here:
@@ -193,11 +191,5 @@ def test_nothing_reaches_the_terminal_or_ends_the_process():
         "    list(Jq(text)(b'1', None))\n"
         "print('alive')"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        check=True,
-        capture_output=True,
-        cwd=ROOT,
-        env=environment(),
-    )
-    assert (done.stdout, done.stderr) == (b"alive\n", b"")
+    done = python(program)
+    assert (done.stdout, done.stderr) == ("alive\n", "")

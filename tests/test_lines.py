@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from asyncbatch.codec.fault import Fault
 from asyncbatch.codec.grammar import examine
 from asyncbatch.codec.judge import make_judge
-from asyncbatch.codec.lines import BadLine, judge_lines, tell_lines
+from asyncbatch.codec.lines import BadLine, GoodLines, judge_lines, tell_lines
 from asyncbatch.codec.place import locate
 
 JUDGE = make_judge()
@@ -32,12 +32,16 @@ def cut(text, places):
 
 @given(texts, st.lists(st.integers(0, 60), max_size=6))
 def test_chunks_make_no_difference(text, places):
-    count, bad = 0, []
-    good = []
+    count = 0
+    good: list[GoodLines] = []
+    bad: list[BadLine] = []
     for block in judge_lines(cut(text, places), JUDGE):
         count += block.records
         for piece in block.split():
-            (bad if isinstance(piece, BadLine) else good).append(piece)
+            if isinstance(piece, BadLine):
+                bad.append(piece)
+            else:
+                good.append(piece)
     numbered = list(enumerate(text.split(b"\n")))
     expected = [(number, line) for number, line in numbered if line.strip(b" \t\r")]
     assert count == len(expected)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from contextlib import closing
+from itertools import accumulate, groupby
 
 import pytest
 from hypothesis import given
@@ -29,14 +30,14 @@ def path(tmp_path):
     return str(tmp_path / "out.db")
 
 
-def write(path, *blocks, mode="append", key=(), table="t", succeeded=True, ended=True):
+def write(path, *blocks, mode="append", key=(), table="t", groups=None):
     """Load blocks of rows; return the refusals of all."""
     sink = SqliteSink(path, table=table, mode=mode, key=key)
     sink.open()
     try:
-        return [refusal for rows in blocks for refusal in sink.load(make_block(rows))]
+        return [refusal for rows in blocks for refusal in sink.load(make_block(rows), groups)]
     finally:
-        sink.finish(succeeded=succeeded, ended=ended)
+        sink.finish(succeeded=True, ended=True)
 
 
 def execute(path, *statements):
@@ -272,6 +273,39 @@ def test_rows_that_a_constraint_forbids_are_refused_alone(path):
         "NOT NULL constraint failed: t.w",
     }
     assert len(read(path)) == 100 - len(bad)
+
+
+def test_rows_of_one_record_are_refused_together(path):
+    rows = [{"id": 1}, {"id": 2}, {"id": 2}, {"id": 1}, {"id": 3}, {"id": 3}, {"id": 4}, {"id": 5}]
+    refusals = write(path, rows, key=("id",), groups=[0, 0, 1, 1, 2, 2, 3, 4])
+    assert [refusal.row for refusal in refusals] == [2, 3, 4, 5]
+    assert read(path) == [(1,), (2,), (4,), (5,)]
+    rows = [{"id": 6}, {"id": 7, "ID": 1}, {"id": 8}, {"id": 1}, {"id": 9}]
+    refusals = write(path, rows, key=("id",), groups=[0, 0, 1, 2, 2])
+    assert [(refusal.row, refusal.message.split()[0]) for refusal in refusals] == [
+        (0, "fields"),
+        (1, "fields"),
+        (3, "UNIQUE"),
+        (4, "UNIQUE"),
+    ]
+    assert read(path) == [(1,), (2,), (4,), (5,), (8,)]
+
+
+@given(st.lists(st.integers(0, 3), max_size=12), st.lists(st.booleans(), min_size=12))
+def test_refusals_are_those_of_one_row_after_the_other(tmp_path_factory, ids, cuts):
+    path = str(tmp_path_factory.mktemp("one") / "out.db")
+    groups = list(accumulate(map(int, cuts[: len(ids)])))
+    there: set[int] = set()
+    refused = []
+    for _, members in groupby(range(len(ids)), key=groups.__getitem__):
+        rows = list(members)
+        values = [ids[row] for row in rows]
+        if len({*values}) < len(values) or there.intersection(values):
+            refused += rows
+        else:
+            there.update(values)
+    refusals = write(path, [{"id": value} for value in ids], key=("id",), groups=groups)
+    assert [refusal.row for refusal in refusals] == refused
 
 
 def test_a_constraint_that_undoes_everything_ends_the_run(path):

@@ -82,7 +82,7 @@ def summary_text(report: Report, budget: FailureBudget | None, most: float) -> s
         for label, value in summary.rows(report):
             table.add_row(label, Text(value))
         console.print(table)
-        if line := summary.budget_line(report, budget):
+        for line in summary.closing_lines(report, budget):
             console.print(Text(line, style="bold red" if report.over_budget else "yellow"))
     return capture.get()
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TextIO
 
 import aiofiles
+from aiofiles.threadpool import wrap
 
 from asyncbatch.cli import plain
 from asyncbatch.cli.summary import budget_line
@@ -15,7 +16,7 @@ from asyncbatch.renderers.github import Github
 from asyncbatch.renderers.junit import Junit
 from asyncbatch.renderers.machine import Json, JsonLines
 from asyncbatch.renderers.markdown import Markdown
-from asyncbatch.words import count, printable
+from asyncbatch.words import count, location, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +84,7 @@ class Output:
 
     def _make_progress(self) -> Progress:
         # Lines of results on the same screen would tear a display that redraws itself.
-        streams_here = self.streams and os.isatty(sys.stdout.fileno())
+        streams_here = self.streams and os.isatty(stdout().fileno())
         if is_terminal(sys.stderr.fileno()) and not streams_here:
             from asyncbatch.cli.console import LiveProgress  # noqa: PLC0415 - rich takes a while
 
@@ -143,7 +144,7 @@ class Output:
                 await stream.writelines(Markdown().finish(report, command, exit_code))
 
     async def _finish_text(self, report: Report, budget: FailureBudget | None) -> None:
-        stream = sys.stderr if self._stdout_is_taken else sys.stdout
+        stream = sys.stderr if self._stdout_is_taken else stdout()
         if wants_style(stream.fileno()):
             from asyncbatch.cli.console import summary_text  # noqa: PLC0415 - rich takes a while
         else:
@@ -172,7 +173,11 @@ def wants_style(descriptor: int) -> bool:
 
 def _verbose_line(outcome: Failure | FileResult) -> str:
     if isinstance(outcome, Failure):
-        return f"rejected  {printable(outcome.file)}  {printable(outcome.message)}"
+        line = f"rejected  {printable(location(outcome))}  {printable(outcome.message)}"
+        if isinstance(outcome.traceback, str):
+            shown = map(printable, outcome.traceback.rstrip().splitlines())
+            line += "".join(f"\n          {text}" for text in shown)
+        return line
     more = f"  {outcome.error.kind}" if outcome.error else ""
     file, records = printable(outcome.file), count(outcome.records, "record")
     return f"{outcome.status:8}  {file}  {records}, {outcome.elapsed_ms:.1f} ms{more}"
@@ -183,8 +188,14 @@ def _to_stderr(line: str) -> None:
     sys.stderr.flush()
 
 
+def stdout() -> TextIO:
+    """Return standard output as we found it: `sys.stdout` may be what user functions print to."""
+    return sys.__stdout__ or sys.stdout
+
+
 async def to_stdout(data: bytes) -> None:
     """Write through a thread: a reader that is slow, or has stopped, must not stop the loop."""
     if data:
-        await aiofiles.stdout_bytes.write(data)
-        await aiofiles.stdout_bytes.flush()
+        stream = wrap(stdout().buffer)
+        await stream.write(data)
+        await stream.flush()

@@ -81,8 +81,7 @@ def summary_text(report: Report, budget: FailureBudget | None, most: float) -> s
     lines += [""] if lines else []
     lines.append(summary.headline(report))
     lines += [f"  {label:8} {value}".rstrip() for label, value in summary.rows(report)]
-    if line := summary.budget_line(report, budget):
-        lines.append(line)
+    lines += summary.closing_lines(report, budget)
     return "\n".join(lines) + "\n"
 
 

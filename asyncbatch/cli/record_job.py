@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import csv
+import sys
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.chain import make_chain
+from msgspec import structs
+
+from asyncbatch.chain import make_stages
 from asyncbatch.errors import UsageError
 from asyncbatch.extraction import Extractor
-from asyncbatch.settings import FileWorkSettings, RecordWorkSettings
+from asyncbatch.record_settings import RecordWorkSettings
+from asyncbatch.settings import FileWorkSettings
 from asyncbatch.sinks.target import Mode, Target
 
 if TYPE_CHECKING:
@@ -45,8 +50,15 @@ def record_settings(
     if settings.whole and settings.records is not None:
         raise UsageError("--records takes parts of documents, --unit file whole ones: choose one")
     Extractor(settings)
-    make_chain(settings)
-    return settings
+    # What is imported for --call may print: that goes where its later words go.
+    with redirect_stdout(sys.stderr):
+        stages = make_stages(settings)
+    if not call:
+        return settings
+    from asyncbatch.transforms.call import AsyncCall  # noqa: PLC0415 - if asked for
+
+    is_async = any(isinstance(stage, AsyncCall) for stage in stages)
+    return structs.replace(settings, call_is_async=is_async)
 
 
 def inputs(paths: tuple[str, ...], settings: RecordWorkSettings) -> tuple[str, ...]:

@@ -36,6 +36,8 @@ def rows(report: Report) -> Iterator[tuple[str, str]]:
     parts = {"passed": tally.passed, "dropped": tally.dropped, "rejected": tally.rejected}
     split = ", ".join(f"{number:,} {word}" for word, number in parts.items() if number)
     yield "records", f"{tally.read:,} read" + (f": {split}" if split else "")
+    if report.target is not None:
+        yield "written", f"{tally.written:,} to {printable(report.target)}"
     yield "size", size(tally.bytes)
     rates = f"{tally.files / seconds:,.0f} files/s, {tally.read / seconds:,.0f} records/s"
     yield "rate", f"{rates}, {size(tally.bytes / seconds)}/s"
@@ -65,6 +67,14 @@ def hidden_failures(report: Report, most: float) -> str | None:
     if not omitted:
         return None
     return f"... and {count(omitted, 'more failure')} (--show-failures all, or --report FILE)"
+
+
+def closing_lines(report: Report, budget: FailureBudget | None) -> Iterator[str]:
+    """Yield what else is to be said: of the failure budget, and of a target left as it was."""
+    if report.discarded:
+        yield printable(report.discarded)
+    if line := budget_line(report, budget):
+        yield line
 
 
 def budget_line(report: Report, budget: FailureBudget | None) -> str | None:

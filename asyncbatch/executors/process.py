@@ -13,7 +13,7 @@ from collections import deque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.errors import WorkerBugError
+from asyncbatch.errors import AsyncbatchError
 from asyncbatch.executors.lanes import WorkerLostError
 from asyncbatch.executors.spawn import spawn
 from asyncbatch.executors.wire import LENGTH_BYTES, frame
@@ -79,15 +79,18 @@ class WorkerProcess:
             self._queue.remove(batch)
 
     async def _receive(self) -> Part | None:
-        """Return the next part, None at a batch's end. Raises WorkerLostError, WorkerBugError."""
+        """Return the next part, None at a batch's end.
+
+        Raises WorkerLostError; AsyncbatchError as the worker has raised it.
+        """
         try:
             header = await self._reader.readexactly(LENGTH_BYTES)
             body = await self._reader.readexactly(int.from_bytes(header))
         except (asyncio.IncompleteReadError, ConnectionError):
             raise WorkerLostError(self.kill()) from None
         message: Any = pickle.loads(body)  # noqa: S301 - our own process
-        if isinstance(message, str):
-            raise WorkerBugError(message)
+        if isinstance(message, AsyncbatchError):
+            raise message
         part: Part | None = message
         return part
 

@@ -1,7 +1,7 @@
 """What the main process and a worker say to each other, over a socket each way.
 
 Both sides speak pickles behind a length of four bytes. First comes the work factory; then,
-for each batch, come its parts and None at its end, or the text of a traceback.
+for each batch, come its parts and None at its end, or an AsyncbatchError.
 """
 
 from __future__ import annotations

@@ -9,10 +9,11 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from asyncbatch.errors import AsyncbatchError, WorkerBugError
 from asyncbatch.executors.wire import LENGTH_BYTES, STOP_SIGNALS, frame
 
 if TYPE_CHECKING:
-    from asyncbatch.executors.lanes import Work
+    from asyncbatch.executors.lanes import Work, WorkFactory
 
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
@@ -27,23 +28,27 @@ def main(requests_descriptor: int, replies_descriptor: int) -> None:
     requests, replies = os.fdopen(requests_descriptor, "rb"), os.fdopen(replies_descriptor, "wb")
     make_work = _receive(requests)
     if make_work is not None:
-        _serve(make_work(), requests, replies)
+        _serve(make_work, requests, replies)
     sys.stdout.flush()
     os._exit(0)  # nothing is left to tidy up, and the main process waits
 
 
-def _serve(work: Work, requests: BinaryIO, replies: BinaryIO) -> None:
+def _serve(make_work: WorkFactory, requests: BinaryIO, replies: BinaryIO) -> None:
+    work: Work | None = None
     while (batch := _receive(requests)) is not None:
         try:
+            work = work or make_work()
             for part in work(batch):
                 _send(replies, part)
             _send(replies, None)
         except BrokenPipeError:
             return
+        except AsyncbatchError as error:
+            _send(replies, error)
         except Exception:  # noqa: BLE001 - crosses to the main process, which raises it
             import traceback  # noqa: PLC0415 - hopefully never needed
 
-            _send(replies, traceback.format_exc())
+            _send(replies, WorkerBugError(traceback.format_exc()))
 
 
 def _send(replies: BinaryIO, message: object) -> None:

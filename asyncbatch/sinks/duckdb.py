@@ -203,15 +203,15 @@ class DuckdbSink:
 
     def _insert(self, block: Block, groups: Sequence[int] | None) -> Mapping[int, str]:
         """Insert rows, each that the table allows; return why not the others."""
-        stage = Stage(self._connection, self._target, self._types)
-        stage.fill(block)
-        reasons = dict(spread(stage.misfits(self._constraints), groups))
-        stage.drop(reasons)
         key = self.key if self.mode == "upsert" else ()
         of_key = set(map(fold, key))
         unique = [names for names in self._constraints.unique if set(map(fold, names)) != of_key]
         if self.key and not key:
             unique.append(self.key)
+        stage = Stage(self._connection, self._target, self._types)
+        stage.fill(block, is_judged=bool(self.key or any(self._constraints)))
+        reasons = dict(spread(stage.misfits(self._constraints), groups))
+        stage.drop(reasons)
         clashes = stage.clashes(unique, edges(block.count, groups)) if unique else {}
         stage.drop(clashes)
         stage.move(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,8 +22,9 @@ TYPES: dict[Kind, str] = {
     "real": "DOUBLE",
     "text": "VARCHAR",
 }
-_ROUNDING = ("TINYINT", "SMALLINT", "INT", "HUGEINT", "U", "DECIMAL")
-"""How the names of types begin that round a number which they cannot hold."""
+_WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER")
+_WHOLE += ("UBIGINT", "UHUGEINT")
+_DECIMAL = re.compile(r"DECIMAL\(\d+,\d+\)")
 _STAGE = 'temp.main."asyncbatch: rows of one load"'
 
 
@@ -44,11 +46,16 @@ class Stage:
     def __init__(self, connection: Any, table: str, types: Mapping[str, str]) -> None:  # noqa: ANN401 - duckdb has no types
         self._execute, self._table, self._types = connection.execute, quote(table), types
         self._block: Block
+        self._source = self._order = ""
+        self._parameters: list[str] = []
         self._names: dict[str, str] = {}
         """The staged column of each column, by its folded name."""
 
-    def fill(self, block: Block) -> None:
-        """Stage the rows of a block whose names are those of the table's columns."""
+    def fill(self, block: Block, *, is_judged: bool) -> None:
+        """Take the rows of a block whose names are those of the table's columns.
+
+        If nothing of them has to be judged, they are not staged but can only `move`.
+        """
         self._block = block
         self._names = {fold(name): f"c{place}" for place, name in enumerate(block.names)}
         lists, made, parameters = [], ["n"], []
@@ -65,7 +72,10 @@ class Stage:
                 made.append(f"{_is_misfit(column, declared)} AS {column}_misfit")
         numbers = f"unnest(range({block.count})) AS n"
         select = f"SELECT {', '.join(made)} FROM (SELECT {', '.join([numbers, *lists])})"  # noqa: S608 - quoted
-        self._execute(f"CREATE OR REPLACE TEMP TABLE {_STAGE} AS {select}", parameters)
+        self._source, self._order, self._parameters = f"({select})", "", parameters
+        if is_judged or any(self._types[name] not in known for name in block.names):
+            self._execute(f"CREATE OR REPLACE TEMP TABLE {_STAGE} AS {select}", parameters)
+            self._source, self._order, self._parameters = _STAGE, " ORDER BY n", []
 
     def misfits(self, constraints: Constraints) -> dict[int, str]:
         """Return the rows with values that their column or the table will not have, and why."""
@@ -133,9 +143,11 @@ class Stage:
             names, values = list(self._types)[:1], ["NULL"]
         self._execute(
             f"INSERT INTO {self._table} ({quoted(names)})"  # noqa: S608 - quoted
-            f" SELECT {', '.join(values)} FROM {_STAGE}{latest} ORDER BY n"
+            f" SELECT {', '.join(values)} FROM {self._source}{latest}{self._order}",
+            self._parameters,
         )
-        self._execute(f"DROP TABLE {_STAGE}")
+        if self._source == _STAGE:
+            self._execute(f"DROP TABLE {_STAGE}")
 
     def _rows(self, condition: str) -> list[int]:
         query = f"SELECT n FROM {_STAGE} WHERE {condition} ORDER BY n"  # noqa: S608 - quoted
@@ -174,6 +186,6 @@ def _is_misfit(column: str, declared: str) -> str:
     """Return the condition that the text in a column is nothing that a type can hold."""
     made = f"TRY_CAST({column} AS {declared})"
     condition = f"{made} IS NULL"
-    if declared.startswith(_ROUNDING):
+    if declared in _WHOLE or _DECIMAL.fullmatch(declared):  # these round what they cannot hold
         condition += f" OR {made}::DOUBLE IS DISTINCT FROM TRY_CAST({column} AS DOUBLE)"
     return f"({column} NOTNULL AND ({condition}))"

@@ -41,14 +41,18 @@ class LinesSink:
 class StdoutSink:
     """Writes lines to standard output; what was written stands."""
 
+    def __init__(self) -> None:
+        # Not `sys.stdout`, which may be what user functions print to.
+        self._stream = (sys.__stdout__ or sys.stdout).buffer
+
     def open(self) -> None:
         """Do nothing: it is open."""
 
     def load(self, payload: bytes, groups: Sequence[int] | None = None) -> Sequence[Refusal]:  # noqa: ARG002 - none is refused
         """Write lines. Raises BrokenPipeError if the reader has gone; SinkError."""
         try:
-            sys.stdout.buffer.write(payload)
-            sys.stdout.buffer.flush()
+            self._stream.write(payload)
+            self._stream.flush()
         except BrokenPipeError:
             raise
         except OSError as error:

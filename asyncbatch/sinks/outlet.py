@@ -29,6 +29,8 @@ class Outlet:
 
     names_origins = False
     """Whether each row must say of which record it was made."""
+    takes_texts = False
+    """Whether a row may also be JSON text: `msgspec.Raw`, compact."""
 
     def begin(self, path: str) -> None:
         """Begin with the file at `path`."""
@@ -51,6 +53,8 @@ class Outlet:
 
 class LinesOutlet(Outlet):
     """Of JSON Lines: the worker encodes and compresses them."""
+
+    takes_texts = True
 
     def __init__(self, target: Target) -> None:
         self._compression = named(target.path) if target.form == "lines" else None

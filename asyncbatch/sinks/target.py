@@ -104,10 +104,13 @@ class Target(Struct, frozen=True):
 
                 return ParquetSink(self.path)
             case "sqlite":
-                from asyncbatch.sinks.sqlite import SqliteSink as Database  # noqa: PLC0415
+                from asyncbatch.sinks.sqlite import SqliteSink  # noqa: PLC0415 - one of them
+
+                return SqliteSink(self.path, table=self.table or "", mode=self.mode, key=self.key)
             case _:
-                from asyncbatch.sinks.duckdb import DuckdbSink as Database  # noqa: PLC0415
-        return Database(self.path, table=self.table or "", mode=self.mode, key=self.key)
+                from asyncbatch.sinks.duckdb import DuckdbSink  # noqa: PLC0415 - one of them
+
+                return DuckdbSink(self.path, table=self.table or "", mode=self.mode, key=self.key)
 
 
 def _form(name: str) -> tuple[Form, str]:

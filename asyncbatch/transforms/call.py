@@ -5,7 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+)
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +34,9 @@ class Call:
     """Calls a function or a generator function on each record.
 
     `function` is one, or says where it is (see `load_function`). It takes the record and, as a
-    second positional argument if it has one, the record's `Context`; a second parameter with a
-    default is left alone unless it is named `context`. It returns a record, None to drop it, or
-    a list, tuple or iterator of several, of which None are skipped.
+    second positional argument if it has one, the record's `Context` (not if that has a default
+    other than None, unless it is named `context` or `ctx`). It returns a record, None to drop
+    it, or a list, tuple or iterator of several, of which None are skipped.
     """
 
     def __init__(self, function: str | Function) -> None:
@@ -55,7 +62,11 @@ class AsyncCall:
         self._function = load_function(function) if isinstance(function, str) else function
         self._with_context = takes_context(self._function)
 
-    async def outputs(self, value: Any, position: Position) -> AsyncIterator[Any]:  # noqa: ANN401 - JSON
+    async def outputs(
+        self,
+        value: Any,  # noqa: ANN401 - JSON
+        position: Position,
+    ) -> AsyncGenerator[Any, None]:
         """Yield what the function makes of `value`. Raises RecordError where it fails."""
         try:
             if self._with_context:
@@ -67,11 +78,18 @@ class AsyncCall:
         except _USER_ERRORS as error:
             raise _rejection(error) from None
         if isinstance(result, AsyncIterator):
-            async for item in _yielded(result):
-                yield item
+            async with aclosing(_yielded(result)) as items:
+                async for item in items:
+                    yield item
         else:
             for item in _outputs(result):
                 yield item
+
+
+def make_call(spec: str) -> Call | AsyncCall:
+    """Return the call of the function that `spec` names. Raises UsageError."""
+    function = load_function(spec)
+    return AsyncCall(function) if is_async(function) else Call(function)
 
 
 def is_async(function: Function) -> bool:
@@ -107,7 +125,9 @@ def takes_context(function: Function) -> bool:
             "nor with a record and its context"
         )
     second = positional[1] if len(positional) > 1 else None
-    return second is not None and (second.default is second.empty or second.name == "context")
+    return second is not None and (
+        second.default in (second.empty, None) or second.name in ("context", "ctx")
+    )
 
 
 def _outputs(result: Any) -> Iterable[Any]:  # noqa: ANN401 - whatever a function returns
@@ -136,7 +156,7 @@ def _drawn(results: Iterator[Any]) -> Iterator[Any]:
         yield plain(item)
 
 
-async def _yielded(results: AsyncIterator[Any]) -> AsyncIterator[Any]:
+async def _yielded(results: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
     try:
         if inspect.isasyncgen(results):
             async with aclosing(results):

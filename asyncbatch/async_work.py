@@ -1,0 +1,251 @@
+"""Work on records by async functions: many at once on the event loop, results in order."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+import time
+from contextlib import aclosing
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import aiofiles
+import aiofiles.os
+
+from asyncbatch.chain import make_stages
+from asyncbatch.codec.lines import BadLine
+from asyncbatch.content import TooLargeError, open_content
+from asyncbatch.extraction import Extractor
+from asyncbatch.reading import size_read
+from asyncbatch.recorder import MANY_OUTPUTS, RECORD_ERRORS, Recorder
+from asyncbatch.records import STDIN
+from asyncbatch.rejecting import Cursor
+from asyncbatch.spool import Spool
+from asyncbatch.transforms import RecordError
+from asyncbatch.transforms.call import AsyncCall, Call
+from asyncbatch.work import MAX_BATCH_BYTES, MAX_BATCH_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+
+    from asyncbatch.reading import Opened
+    from asyncbatch.record_settings import RecordWorkSettings
+    from asyncbatch.records import Batch, Part
+    from asyncbatch.stretches import Stretch
+    from asyncbatch.transforms import Transform
+
+AT_ONCE_BYTES = 8 * 1024 * 1024
+"""A file up to this size is read at once; a bigger one in pieces, as its records are needed."""
+LANES = 3
+"""Batches in flight: while one ends, and waits for its last calls, others go on."""
+
+
+class _Begin(NamedTuple):
+    path: str
+
+
+class _Call(NamedTuple):
+    cursor: Cursor
+    task: asyncio.Task[Sequence[Any] | Spool]
+
+
+class _StretchEnd(NamedTuple):
+    cursor: Cursor
+
+
+class _End(NamedTuple):
+    size: int
+    elapsed_ms: float
+    problem: Exception | None
+
+
+_Step = _Begin | _Call | BadLine | _StretchEnd | _End
+"""What happens to a file, in order: a call may still be going on when its turn comes."""
+
+
+class AsyncRecordLane:
+    """A lane (see `executors.lanes`) that works on the event loop of this process.
+
+    `slots` bounds the records that all lanes have in their functions at a time.
+    """
+
+    def __init__(self, settings: RecordWorkSettings, slots: asyncio.Semaphore) -> None:
+        self._limit, self._window = settings.files.max_file_size, settings.call_concurrency
+        self._slots = slots
+        self._extractor = Extractor(settings)
+        self._recorder = Recorder(settings)
+        self._stages = make_stages(settings)
+        self._reads_text = bool(settings.jq)
+
+    async def run(self, batch: Batch) -> AsyncIterator[Part]:
+        """Yield what becomes of `batch`; see `Lane.run`."""
+        recorder = self._recorder
+        recorder.begin_batch(batch.start)
+        # As many results may wait for an earlier one as there are calls in flight.
+        steps: asyncio.Queue[_Step | None] = asyncio.Queue(self._window)
+        feeding = asyncio.create_task(self._feed(batch, steps))
+        try:
+            while (step := await steps.get()) is not None:
+                async for part in self._take(step):
+                    yield part
+            await feeding
+            for part in recorder.report():
+                yield part
+        finally:
+            feeding.cancel()
+            calls = [feeding]
+            while not steps.empty():
+                step = steps.get_nowait()
+                if isinstance(step, _Call):
+                    step.task.cancel()
+                    calls.append(step.task)  # type: ignore[arg-type]  # only awaited
+            await asyncio.gather(*calls, return_exceptions=True)
+
+    async def _feed(self, batch: Batch, steps: asyncio.Queue[_Step | None]) -> None:
+        """Put what happens to the files of `batch` into `steps`, calls already begun."""
+        try:
+            deadline, taken = time.monotonic() + MAX_BATCH_SECONDS, 0
+            for path in batch.paths:
+                began = time.perf_counter()
+                await steps.put(_Begin(path))
+                opened = await self._opened(path)
+                problem: Exception | None = None
+                try:
+                    await self._feed_file(path, opened, steps)
+                except RECORD_ERRORS as error:
+                    problem = error
+                size = size_read(opened)
+                await steps.put(_End(size, (time.perf_counter() - began) * 1000, problem))
+                taken += size
+                if taken >= MAX_BATCH_BYTES or time.monotonic() > deadline:
+                    break
+        finally:
+            await steps.put(None)
+
+    async def _feed_file(
+        self, path: str, opened: Opened, steps: asyncio.Queue[_Step | None]
+    ) -> None:
+        stretches = self._extractor.stretches(path, opened)
+        while (found := await asyncio.to_thread(self._next, stretches)) is not None:
+            stretch, records = found
+            if isinstance(stretch, BadLine):
+                await steps.put(stretch)
+                continue
+            for at, record in enumerate(records):
+                cursor = Cursor(path, stretch, at)
+                await self._slots.acquire()
+                task = asyncio.create_task(self._call(record, cursor))
+                task.add_done_callback(lambda _: self._slots.release())
+                await steps.put(_Call(cursor, task))
+            await steps.put(_StretchEnd(Cursor(path, stretch)))
+
+    def _next(
+        self, stretches: Iterator[Stretch | BadLine]
+    ) -> tuple[Stretch | BadLine, Sequence[Any]] | None:
+        """Return the next stretch and its records, in a thread: this takes time."""
+        stretch = next(stretches, None)
+        if stretch is None:
+            return None
+        if isinstance(stretch, BadLine) or stretch.flaw is not None:
+            return stretch, ()
+        return stretch, stretch.texts() if self._reads_text else stretch.values()
+
+    async def _opened(self, path: str) -> Opened:
+        """Open a file; see `content.open_content`."""
+        try:
+            if path != STDIN:
+                status = await aiofiles.os.stat(path)
+                if stat.S_ISREG(status.st_mode) and status.st_size <= AT_ONCE_BYTES:
+                    if self._limit is not None and status.st_size > self._limit:
+                        return TooLargeError(status.st_size, self._limit)
+                    async with aiofiles.open(path, "rb") as stream:
+                        return await stream.read()
+            return await asyncio.to_thread(open_content, path, self._limit)
+        except (OSError, TooLargeError) as error:
+            return error
+
+    async def _call(self, record: Any, cursor: Cursor) -> Sequence[Any] | Spool:  # noqa: ANN401 - JSON
+        """Return what the transforms make of one record. Raises RecordError."""
+        values: Sequence[Any] | Spool = (record,)
+        for stage in self._stages:
+            inputs = chain.from_iterable(values.read(1)) if isinstance(values, Spool) else values
+            if isinstance(stage, AsyncCall):
+                values = await _gathered(stage, inputs, cursor)
+            elif isinstance(stage, Call):
+                values = await asyncio.to_thread(_collected, stage, inputs, cursor)
+            else:
+                values = _collected(stage, inputs, cursor)
+        return values
+
+    async def _take(self, step: _Step) -> AsyncIterator[Part]:
+        """Write a step down; yield parts."""
+        recorder = self._recorder
+        match step:
+            case _Begin(path):
+                recorder.begin(path)
+            case _End(size, elapsed_ms, problem):
+                recorder.end(size, elapsed_ms, problem)
+            case BadLine():
+                recorder.reject_line(step)
+            case _StretchEnd(cursor):
+                if cursor.stretch.flaw is not None:
+                    recorder.reject(cursor, RecordError("missing_field", cursor.stretch.flaw))
+                recorder.count_bytes(cursor.stretch.size)
+                recorder.take(cursor.stretch)
+            case _Call(cursor, task):
+                try:
+                    values = await task
+                except RecordError as error:
+                    recorder.reject(cursor, error)
+                else:
+                    if isinstance(values, Spool):
+                        with values:
+                            for part in recorder.keep_spooled(values, cursor):
+                                yield part
+                    else:
+                        recorder.keep(values, cursor)
+        for part in recorder.report_if_many():
+            yield part
+
+
+def _collected(stage: Transform, inputs: Iterable[Any], cursor: Cursor) -> Sequence[Any] | Spool:
+    """Return all that a transform makes of one record's values so far. Raises RecordError."""
+    outputs = chain.from_iterable(stage(value, cursor) for value in inputs)
+    first = list(islice(outputs, MANY_OUTPUTS))
+    if len(first) < MANY_OUTPUTS:
+        return first
+    return _spooled(chain(first, outputs))
+
+
+def _spooled(values: Iterable[Any]) -> Spool:
+    spool = Spool()
+    try:
+        spool.write(values)
+    except BaseException:
+        spool.close()
+        raise
+    return spool
+
+
+async def _gathered(
+    stage: AsyncCall, inputs: Iterable[Any], cursor: Cursor
+) -> Sequence[Any] | Spool:
+    """Return all that an async function makes of one record's values so far."""
+    first: list[Any] = []
+    spool: Spool | None = None
+    try:
+        for value in inputs:
+            async with aclosing(stage.outputs(value, cursor)) as outputs:
+                async for output in outputs:
+                    first.append(output)
+                    if len(first) == MANY_OUTPUTS:
+                        spool = spool or Spool()
+                        spool.write(first)
+                        first.clear()
+        if spool is not None:
+            spool.write(first)
+    except BaseException:
+        if spool is not None:
+            spool.close()
+        raise
+    return first if spool is None else spool

@@ -1,0 +1,128 @@
+"""What becomes of records, written down: rows for the target, rejections, counts, in parts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from asyncbatch.drafts import Draft
+from asyncbatch.failures import FILE_ERRORS, file_failure
+from asyncbatch.records import Failure, display_path
+from asyncbatch.rejecting import Rejecter
+from asyncbatch.sinks import OutputError
+from asyncbatch.sinks.outlet import make_outlet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from asyncbatch.codec.lines import BadLine
+    from asyncbatch.record_settings import RecordWorkSettings
+    from asyncbatch.records import Part
+    from asyncbatch.rejecting import Cursor
+    from asyncbatch.spool import Spool
+    from asyncbatch.stretches import Stretch
+    from asyncbatch.transforms import RecordError
+
+MANY_OUTPUTS = 1000
+"""A record that becomes so many values has them spooled until it is through."""
+RECORD_ERRORS = (OutputError, *FILE_ERRORS)
+"""What may end a file early; anything else is a defect of asyncbatch."""
+
+
+class Recorder:
+    """Writes down one batch after another, each file of them in turn, record by record."""
+
+    def __init__(self, settings: RecordWorkSettings) -> None:
+        self._rejecter = Rejecter(settings)
+        self._outlet = make_outlet(settings.target, settings.files.format)
+        self._keeps_rows = settings.target is not None
+        self._keeps_originals = settings.letters and self._outlet.names_origins
+        self._draft = Draft(0, self._outlet.pack)
+        self._file = ""
+
+    def begin_batch(self, start: int) -> None:
+        """Begin a batch whose first file is number `start` of the run."""
+        self._draft = Draft(start, self._outlet.pack)
+
+    def report(self) -> Iterator[Part]:
+        """Yield what there is of finished files."""
+        yield from self._draft.report()
+
+    def report_if_many(self) -> Iterator[Part]:
+        """Yield what there is if it is much, also of the unfinished file. Raises OutputError."""
+        yield from self._draft.report_if_many()
+
+    def begin(self, path: str) -> None:
+        """Begin the file at `path`. Raises OutputError."""
+        self._file = display_path(path)
+        self._outlet.begin(path)
+
+    def end(self, size: int, elapsed_ms: float, problem: Exception | None) -> None:
+        """End the file, of which `size` bytes were read; one of `RECORD_ERRORS` fails it."""
+        written = 0
+        if problem is None and not self._draft.file.is_lost:
+            try:
+                written = self._outlet.end()
+            except OutputError as error:
+                problem = error
+        self._outlet.discard()
+        failure = None
+        if isinstance(problem, OutputError):
+            failure = Failure(self._file, "sink", str(problem))
+        elif problem is not None:
+            failure = file_failure(self._file, problem)
+        self._draft.end_file(size, elapsed_ms, failure, written)
+
+    def reject_line(self, bad: BadLine) -> None:
+        """Write down a line that is no record."""
+        self._draft.file.read += 1
+        self._rejecter.reject_line(self._draft.file, self._file, bad)
+
+    def reject(self, cursor: Cursor, error: RecordError) -> None:
+        """Write down that the record at `cursor` is rejected."""
+        self._draft.file.read += 1
+        self._rejecter.reject(self._draft.file, cursor, error)
+
+    def keep_all(self, stretch: Stretch) -> None:
+        """Take the records of a stretch as they are."""
+        file = self._draft.file
+        if not self._keeps_rows:
+            file.read += len(stretch.texts())
+            return
+        rows = stretch.compact_texts() if self._outlet.takes_texts else stretch.values()
+        file.read += len(rows)
+        file.found.rows += rows
+
+    def keep(self, rows: Sequence[Any], cursor: Cursor) -> None:
+        """Take what became of the record at `cursor`."""
+        self._draft.file.read += 1
+        if not rows:
+            self._draft.file.dropped += 1
+        elif self._keeps_rows:
+            self._add(rows, cursor)
+
+    def keep_spooled(self, spool: Spool, cursor: Cursor) -> Iterator[Part]:
+        """Take the many values that one record became; yield parts. Raises OutputError."""
+        self._draft.file.read += 1
+        if self._keeps_rows:
+            for rows in spool.read(MANY_OUTPUTS):
+                self._add(rows, cursor)
+                self.take(cursor.stretch)
+                yield from self.report_if_many()
+
+    def take(self, stretch: Stretch) -> None:
+        """Have the target take a stretch's rows, if it does so now. Raises OutputError."""
+        self._outlet.take(self._draft.file.found, single=stretch.single)
+
+    def count_bytes(self, size: int) -> None:
+        """Take note of so much text that rows are made of."""
+        self._draft.file.found.bytes += size
+
+    def _add(self, rows: Sequence[Any], cursor: Cursor) -> None:
+        found, stretch, at = self._draft.file.found, cursor.stretch, cursor.at
+        found.rows += rows
+        if self._outlet.names_origins:
+            count = len(rows)
+            found.records += [stretch.first + at] * count
+            found.lines += [stretch.line(at)] * count
+            if self._keeps_originals:
+                found.originals += [bytes(stretch.texts()[at])] * count

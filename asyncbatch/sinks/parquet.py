@@ -1,0 +1,175 @@
+"""Parquet: one file of typed columns, complete or not there."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from asyncbatch.errors import SinkError, UsageError
+from asyncbatch.sinks.atomic import AtomicFile
+from asyncbatch.sinks.block import MAX_FIELDS, Kind, convert, is_exact
+from asyncbatch.sinks.columns import NO_FIELDS, Columns
+from asyncbatch.sinks.refusing import refusals
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncbatch.sinks import Refusal
+    from asyncbatch.sinks.block import Block
+
+ROW_GROUP = 100_000
+"""Rows that are kept until they are written together."""
+
+_TYPES: dict[Kind, str] = {
+    "null": "string",
+    "boolean": "bool",
+    "integer": "int64",
+    "real": "float64",
+    "text": "string",
+}
+
+
+class ParquetSink:
+    """Writes every field as a column of the narrowest type that holds all its values.
+
+    A file is of one schema: when a later row needs another, what is written is rewritten, a
+    row group at a time.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._file = AtomicFile(path)
+        self._old = f"{self._file.written}.old"
+        """Where the file is while it is rewritten."""
+        self._arrow: Any
+        self._parquet: Any
+        self._writer: Any = None
+        self._written: dict[str, Kind] = {}
+        """The columns of the file so far; those of the rows that wait may be more and wider."""
+        self._columns = Columns({}, limit=MAX_FIELDS)
+        self._inexact: set[str] = set()
+        """Columns with integers that are no double precision numbers."""
+        self._waiting: list[Block] = []
+
+    def open(self) -> None:
+        """Begin the file. Raises UsageError."""
+        try:
+            self._arrow = importlib.import_module("pyarrow")
+            self._parquet = importlib.import_module("pyarrow.parquet")
+        except ImportError:
+            raise UsageError(
+                "writing Parquet needs one more package: pip install 'asyncbatch[parquet]'"
+            ) from None
+        self._file.open()
+
+    def load(self, payload: Block, groups: Sequence[int] | None = None) -> Sequence[Refusal]:
+        """Take rows, and write them when they make a row group. Raises SinkError."""
+        block, rows, _, refused = self._columns.admit(payload, groups)
+        if not block.names and not self._columns.kinds:
+            return refused + refusals(dict.fromkeys(range(block.count), NO_FIELDS), rows)
+        changes = self._columns.changes(block, lambda name: name not in self._inexact)
+        self._columns.refresh(changes)
+        for name, kind, values in zip(block.names, block.kinds, block.values, strict=True):
+            if kind == "integer" and name not in self._inexact and not is_exact(values):
+                self._inexact.add(name)
+        self._waiting.append(block)
+        if sum(block.count for block in self._waiting) >= ROW_GROUP:
+            self._write()
+        return refused
+
+    def finish(self, *, succeeded: bool, ended: bool) -> bool:  # noqa: ARG002 - a file ends as it is
+        """Put the file in place if all input was taken. Raises SinkError."""
+        stands = False
+        try:
+            if ended:
+                self._write()
+                self._close()
+                self._file.commit()
+                stands = True
+        finally:
+            if not stands:
+                self._discard()
+        return stands
+
+    def _write(self) -> None:
+        """Write the rows that wait as a row group."""
+        arrow = self._arrow
+        kinds: dict[str, Kind] = {
+            name: kind for name, kind in self._columns.kinds.items() if kind != "any"
+        }
+        try:
+            if self._writer is None:
+                self._begin(kinds)
+            elif self._schema(kinds) != self._schema(self._written):
+                self._rewrite(kinds)
+            self._written = kinds
+            chunks: dict[str, list[Any]] = {name: [] for name in kinds}
+            for block in self._waiting:
+                fields = dict(zip(block.names, self._columns.fitted(block), strict=True))
+                missing = [None] * block.count
+                for name, kind in kinds.items():
+                    values = fields.get(name, missing)
+                    chunks[name].append(arrow.array(values, _TYPES[kind]))
+            arrays = [
+                arrow.chunked_array(chunks[name], _TYPES[kind]) for name, kind in kinds.items()
+            ]
+            table = arrow.table(arrays, schema=self._schema(kinds))
+            if table.num_rows:
+                self._writer.write_table(table, ROW_GROUP)
+        except OSError as error:
+            raise self._lost(error) from None
+        except UsageError as error:  # the file could not be begun again
+            raise SinkError(str(error)) from None
+        self._waiting.clear()
+
+    def _begin(self, kinds: dict[str, Kind]) -> None:
+        schema = self._schema(kinds)
+        self._writer = self._parquet.ParquetWriter(self._file.stream, schema, compression="zstd")
+
+    def _rewrite(self, kinds: dict[str, Kind]) -> None:
+        """Begin the file again with other columns and all its rows."""
+        if self._file.written == self._file.path:
+            raise SinkError(f"cannot write {self._file.path}: it cannot be read again to widen it")
+        arrow, had = self._arrow, self._written
+        self._close()
+        self._file.stream.close()
+        os.rename(self._file.written, self._old)
+        self._file.open()
+        self._begin(kinds)
+        with self._parquet.ParquetFile(self._old) as old:
+            for number in range(old.num_row_groups):
+                group = old.read_row_group(number)
+                arrays = []
+                for name, kind in kinds.items():
+                    if name in had and _TYPES[had[name]] == _TYPES[kind]:
+                        arrays.append(group.column(name))
+                    else:
+                        values = [None] * group.num_rows
+                        if had.get(name, "null") != "null":
+                            values = convert(group.column(name).to_pylist(), had[name], kind)
+                        arrays.append(arrow.array(values, _TYPES[kind]))
+                self._writer.write_table(arrow.table(arrays, schema=self._schema(kinds)))
+        os.unlink(self._old)
+
+    def _schema(self, kinds: dict[str, Kind]) -> Any:  # noqa: ANN401 - pyarrow has no types
+        return self._arrow.schema([(name, _TYPES[kind]) for name, kind in kinds.items()])
+
+    def _close(self) -> None:
+        """Write the end of the file."""
+        writer, self._writer = self._writer, None
+        try:
+            writer.close()
+        except OSError as error:
+            raise self._lost(error) from None
+
+    def _discard(self) -> None:
+        if self._writer is not None:
+            with suppress(OSError, SinkError):  # what could not be written cannot be ended either
+                self._close()
+        self._file.discard()
+        with suppress(FileNotFoundError):
+            os.unlink(self._old)
+
+    def _lost(self, error: OSError) -> SinkError:
+        return SinkError(f"cannot write {self._file.path}: {error.strerror or error}")
