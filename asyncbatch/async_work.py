@@ -189,7 +189,7 @@ class AsyncRecordLane:
                 recorder.reject_line(step)
             case _StretchEnd(cursor):
                 if cursor.stretch.flaw is not None:
-                    recorder.reject(cursor, RecordError("missing_field", cursor.stretch.flaw))
+                    recorder.reject(cursor, cursor.stretch.flaw)
                 recorder.count_bytes(cursor.stretch.size)
                 recorder.take(cursor.stretch)
             case _Call(cursor, task):

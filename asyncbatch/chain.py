@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.codec.encode import encode
 from asyncbatch.transforms import RecordError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from asyncbatch.record_settings import RecordWorkSettings
     from asyncbatch.sinks.target import Target
@@ -31,7 +30,10 @@ class Chain:
         """Return what becomes of `record`. Raises RecordError, also midway."""
         outputs = self._first(record, position)
         for stage in self._rest:
-            outputs = chain.from_iterable([stage(value, position) for value in outputs])
+            if type(outputs) is tuple and len(outputs) == 1:  # nearly always
+                outputs = stage(outputs[0], position)
+            else:
+                outputs = _each(stage, outputs, position)
         return outputs
 
 
@@ -41,10 +43,10 @@ def make_stages(settings: RecordWorkSettings) -> list[Transform | AsyncCall]:
     if settings.jq:
         from asyncbatch.transforms.jq import Jq  # noqa: PLC0415 - only when asked for
 
-        programs = [
-            Jq(program, env=settings.jq_env, lossy=settings.jq_lossy) for program in settings.jq
-        ]
-        stages += [programs[0], *map(_Encoded, programs[1:])]
+        first, *rest = settings.jq
+        stages.append(Jq(first, env=settings.jq_env, lossy=settings.jq_lossy))
+        # What jq itself has made of numbers is no loss.
+        stages += [_Encoded(Jq(program, env=settings.jq_env, lossy=True)) for program in rest]
     if settings.call:
         from asyncbatch.transforms.call import make_call  # noqa: PLC0415 - only when asked for
 
@@ -62,6 +64,11 @@ def make_chain(settings: RecordWorkSettings) -> Chain | None:
     """Return the transforms as one, None for none; none of them is async. Raises UsageError."""
     stages = make_stages(settings)
     return Chain(stages, reads_text=bool(settings.jq)) if stages else None  # type: ignore[arg-type]  # see above
+
+
+def _each(stage: Transform, values: Iterable[Any], position: Position) -> Iterator[Any]:
+    for value in values:
+        yield from stage(value, position)
 
 
 class _Encoded:

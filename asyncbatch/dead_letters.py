@@ -30,6 +30,7 @@ class Letter(msgspec.Struct, frozen=True):
     kind: str = ""
     record: int | None = None
     line: int | None = None
+    pointer: str | None = None
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     data_base64: str | msgspec.UnsetType = msgspec.UNSET
 

@@ -30,7 +30,7 @@ class Delivery:
         has_sink = target is not None and target.form != "folder"
         self.order = InputOrder() if job.ordered and (has_sink or job.dead_letter) else None
         self._whole = WholeFiles()
-        self._sink: Sink[bytes] | None = None
+        self._sink: Sink[bytes | bytearray] | None = None
         self._loader: Loader | None = None
         self._letters: DeadLetterFile | None = None
 

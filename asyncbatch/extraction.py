@@ -11,17 +11,19 @@ from asyncbatch.codec.fault import Fault
 from asyncbatch.codec.judge import make_judge
 from asyncbatch.codec.lines import BadLine, judge_lines
 from asyncbatch.codec.place import Place
-from asyncbatch.codec.pointer import parse_pointer
+from asyncbatch.codec.pointer import elements, format_pointer, parse_pointer
 from asyncbatch.content import Content
 from asyncbatch.dead_letters import read_letter
 from asyncbatch.documents import unpack
 from asyncbatch.errors import UsageError
 from asyncbatch.failures import judge_text
-from asyncbatch.stretches import LineStretch, ReplayStretch, of_text
+from asyncbatch.stretches import LineStretch, ReplayStretch, no_array, of_text
+from asyncbatch.transforms import RecordError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from asyncbatch.dead_letters import Letter
     from asyncbatch.reading import Opened
     from asyncbatch.record_settings import RecordWorkSettings
     from asyncbatch.stretches import Stretch
@@ -99,8 +101,19 @@ class Extractor:
                         continue
                     if not letter.is_record:
                         continue
-                    verdict = self._judge(record)
-                    if isinstance(verdict, Fault):
-                        yield BadLine(letter.record or 1, verdict, here, record)
-                    else:
-                        yield ReplayStretch(letter, record)
+                    yield self._replayed_record(letter, record)
+
+    def _replayed_record(self, letter: Letter, record: bytes) -> Stretch:
+        """Return the records of one letter: what it holds, or what is in a document."""
+        verdict = self._judge(record)
+        if isinstance(verdict, Fault):
+            stretch = ReplayStretch(letter, [record], RecordError(verdict.kind, verdict.message))
+            stretch.is_text = True
+            return stretch
+        records = self._records
+        if records is None or letter.pointer != format_pointer(records):
+            return ReplayStretch(letter, [record])
+        parts = elements(record, records)
+        if parts is None:
+            return ReplayStretch(letter, [record], no_array(records))
+        return ReplayStretch(letter, parts)

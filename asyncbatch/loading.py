@@ -43,7 +43,7 @@ class Loader(Protocol):
 class LinesLoader:
     """Writes rows as they come; none is ever refused."""
 
-    def __init__(self, sink: Sink[bytes]) -> None:
+    def __init__(self, sink: Sink[bytes | bytearray]) -> None:
         self._sink = sink
 
     async def load(self, found: BatchPart) -> Sequence[BatchPart]:

@@ -65,7 +65,7 @@ class RecordWork:
                 recorder.count_bytes(stretch.size)
                 cursor = Cursor(path, stretch)
                 if stretch.flaw is not None:
-                    recorder.reject(cursor, RecordError("missing_field", stretch.flaw))
+                    recorder.reject(cursor, stretch.flaw)
                 elif self._chain is None:
                     recorder.keep_all(stretch)
                 else:

@@ -121,8 +121,9 @@ class Recorder:
         found, stretch, at = self._draft.file.found, cursor.stretch, cursor.at
         found.rows += rows
         if self._outlet.names_origins:
-            count = len(rows)
-            found.records += [stretch.first + at] * count
-            found.lines += [stretch.line(at)] * count
+            record, line = stretch.first + at, stretch.line(at)
+            for _ in rows:
+                found.records.append(record)
+                found.lines.append(line)
             if self._keeps_originals:
-                found.originals += [bytes(stretch.texts()[at])] * count
+                found.originals += [bytes(stretch.texts()[at])] * len(rows)

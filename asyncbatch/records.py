@@ -116,7 +116,7 @@ class Rows(Struct, gc=False):
     read, if somebody wants them back.
     """
 
-    payload: bytes
+    payload: bytes | bytearray
     count: int
     places: list[int] = []
     records: list[int] = []

@@ -62,7 +62,8 @@ class Rejecter:
             violations or UNSET,
             error.detail if error.detail and self._tracebacks else UNSET,
         )  # fmt: skip
-        draft.reject(failure, letter_of_record(failure, text) if self._letters else None)
+        letter = letter_of_record(failure, text, bad=stretch.is_text) if self._letters else None
+        draft.reject(failure, letter)
 
     def reject_line(self, draft: FileDraft, file: str, bad: BadLine) -> None:
         """Reject a line that is not JSON."""

@@ -107,8 +107,8 @@ class Report(Struct):
     target_lost: bool = False
     discarded: str | None = None
     failure_count: int = 0
-    kept: list[tuple[int, int, Failure]] = field(default_factory=list)
-    """A heap of kept failures, the last in input order first: negative file and record number."""
+    kept: list[tuple[int, int, int, Failure]] = field(default_factory=list)
+    """A heap of kept failures, the last first: negative file, record and running number."""
 
     @property
     def status(self) -> RunStatus:
@@ -154,12 +154,12 @@ class Report(Struct):
 
     def _keep(self, file: int, failure: Failure) -> None:
         self.failure_count += 1
-        entry = (-file, -(failure.record or 0), failure)
+        entry = (-file, -(failure.record or 0), -self.failure_count, failure)
         if len(self.kept) < self.failure_limit:
             heapq.heappush(self.kept, entry)
         elif _input_order(entry) > _input_order(self.kept[0]):
             heapq.heapreplace(self.kept, entry)
 
 
-def _input_order(entry: tuple[int, int, Failure]) -> tuple[int, int]:
-    return entry[0], entry[1]
+def _input_order(entry: tuple[int, int, int, Failure]) -> tuple[int, int, int]:
+    return entry[:3]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from itertools import islice
 from typing import IO, TYPE_CHECKING, Any, Self
 
@@ -20,6 +19,8 @@ class Spool:
     """JSON values, written once and read once. A context manager that takes its file away."""
 
     def __init__(self) -> None:
+        import tempfile  # noqa: PLC0415 - takes 5 ms, and few records become many
+
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115 - see __exit__
 
     def __enter__(self) -> Self:

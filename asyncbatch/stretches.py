@@ -9,6 +9,7 @@ import msgspec
 from asyncbatch.codec.decode import decode, decode_array
 from asyncbatch.codec.place import BOM, Locator, Place, locate
 from asyncbatch.codec.pointer import elements, format_pointer, offset_of
+from asyncbatch.transforms import RecordError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,12 +31,14 @@ class Stretch:
     """Records of one file; `first` is the number of the first of them, from 1.
 
     `file` is where they come from if that is not the file that is read. `single` if they are
-    one document that is one record; `flaw` is why they can't be used.
+    one document that is one record; `flaw` is why they can't be used, `is_text` tells that they
+    are not even JSON.
     """
 
     file: str | None = None
     single = False
-    flaw: str | None = None
+    flaw: RecordError | None = None
+    is_text = False
 
     def __init__(self, first: int) -> None:
         self.first = first
@@ -144,6 +147,12 @@ class TextStretch(Stretch):
             self._parts = decode_array(self._body)
         return self._parts
 
+    def compact_texts(self) -> Sequence[Text]:
+        """See `Stretch`."""
+        if self._parts is None:
+            return decode_array(msgspec.json.format(self._body, indent=-1))
+        return super().compact_texts()
+
     def place(self, at: int, byte: int) -> Place:
         """See `Stretch`."""
         return self._locator.locate(offset_of(self._body, self.texts()[at]) + byte)
@@ -171,33 +180,42 @@ def of_text(
         document = [msgspec.json.decode(body, type=msgspec.Raw)]
         stretch = TextStretch(body, locator, first, document, single=True)
         if records is not None:
-            stretch.flaw = f"has no array at {format_pointer(records)!r}, which --records names"
+            stretch.flaw = no_array(records)
         yield stretch
         return
     for at in range(0, len(parts), SLICE_RECORDS):
         yield TextStretch(body, locator, first + at, parts[at : at + SLICE_RECORDS])
 
 
-class ReplayStretch(Stretch):
-    """One record of a dead letter file, which knows where it first came from."""
+def no_array(records: Sequence[str]) -> RecordError:
+    """Return why a document without an array where its records should be is rejected."""
+    pointer = format_pointer(records)
+    message = f"has no array at {pointer!r}, which --records names"
+    return RecordError("missing_field", message, pointer=pointer)
 
-    def __init__(self, letter: Letter, text: bytes) -> None:
+
+class ReplayStretch(Stretch):
+    """What a dead letter file has for one record, which knows where it first came from."""
+
+    def __init__(
+        self, letter: Letter, texts: Sequence[Text], flaw: RecordError | None = None
+    ) -> None:
         super().__init__(letter.record or 1)
-        self.file = letter.file
-        self._letter, self._text = letter, text
+        self.file, self.flaw = letter.file, flaw
+        self._letter, self._texts = letter, texts
 
     @property
     def size(self) -> int:
         """See `Stretch`."""
-        return len(self._text)
+        return sum(memoryview(text).nbytes for text in self._texts)
 
     def values(self) -> Sequence[Any]:
         """See `Stretch`."""
-        return [decode(self._text)]
+        return list(map(decode, self._texts))
 
     def texts(self) -> Sequence[Text]:
         """See `Stretch`."""
-        return [self._text]
+        return self._texts
 
     def line(self, at: int) -> int | None:  # noqa: ARG002 - there is one
         """See `Stretch`."""

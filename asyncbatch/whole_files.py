@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import tempfile
 from typing import IO, TYPE_CHECKING
 
 from asyncbatch.records import BatchPart, Settled
@@ -45,12 +43,17 @@ class WholeFiles:
             self._drop(start)
 
     def _hold(self, start: int, part: Part) -> None:
+        import pickle  # noqa: PLC0415 - takes a while, and few files are that big
+        import tempfile  # noqa: PLC0415 - the same
+
         spool = self._held.get(start)
         if spool is None:
             spool = self._held[start] = tempfile.SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115 - closed by `_drop`
         pickle.dump(part, spool, pickle.HIGHEST_PROTOCOL)
 
     def _release(self, found: BatchPart) -> Iterator[BatchPart]:
+        import pickle  # noqa: PLC0415 - see `_hold`
+
         spool = self._held[found.batch.start]
         end = spool.tell()
         spool.seek(0)

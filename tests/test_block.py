@@ -7,7 +7,7 @@ import math
 from itertools import chain, pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncbatch.errors import SinkError
@@ -100,6 +100,7 @@ def test_keys_that_are_data_are_refused(monkeypatch):
         make_block([{"a": 1, "b": 1}, {"c": 1, "d": 1}])
 
 
+@settings(max_examples=50)
 @given(ROWS)
 def test_bytes_give_the_block_back(rows):
     block = make_block(rows)
@@ -116,6 +117,7 @@ def test_floats_survive_exactly(number):
     assert float(convert([number], "real", "text")[0]) == number
 
 
+@settings(max_examples=50)
 @given(ROWS, st.lists(st.integers(0, 8), max_size=3))
 def test_slices_join_to_the_block(rows, cuts):
     block = make_block(rows)
@@ -125,6 +127,7 @@ def test_slices_join_to_the_block(rows, cuts):
     assert [part.count for part in parts] == [stop - start for start, stop in pairwise(edges)]
 
 
+@settings(max_examples=50)
 @given(st.lists(ROWS, max_size=4))
 def test_joined_blocks_hold_what_one_block_would(groups):
     joined, whole = join([make_block(rows) for rows in groups]), make_block(list(chain(*groups)))
@@ -147,6 +150,7 @@ def test_values_are_of_their_kind(rows):
         assert {type(value) for value in values if value is not None} <= {types.get(kind)}
 
 
+@settings(max_examples=50)
 @given(ROWS, st.sets(st.integers(0, 8)))
 def test_rows_can_be_left_out(rows, gone):
     kept = [row for number, row in enumerate(rows) if number not in gone]

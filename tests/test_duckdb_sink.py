@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -122,7 +123,11 @@ def test_values_survive_exactly(path):
 
 
 def test_types_that_no_json_value_has(path):
-    execute(path, "CREATE TABLE t (n INTEGER, d DATE, p DECIMAL(10, 2), f FLOAT, l INTEGER[])")
+    execute(
+        path,
+        "CREATE TABLE t (n INTEGER, d DATE, p DECIMAL(10, 2), f FLOAT, l INTEGER[],"
+        " v FLOAT[], s STRUCT(a INTEGER, b VARCHAR), u UUID)",
+    )
     rows = [
         {"n": 1, "d": "2024-01-31", "p": "12.5", "f": 0.1, "l": [1, 2]},
         {"n": 2**31},
@@ -131,16 +136,24 @@ def test_types_that_no_json_value_has(path):
         {"d": "soon"},
         {"p": 12.345},
         {"l": ["x"]},
+        {"l": [1.5]},
+        {"v": [1, "x"]},
+        {"s": {"a": 1, "c": 2}},
+        {"u": "x"},
         {},
+        {"v": [1, 0.1, None], "s": {"a": 1, "b": "é"}, "u": "ec2ef1b3-0000-4000-8000-000000000001"},
     ]
     refusals = write(path, rows)
-    assert [refusal.row for refusal in refusals] == [1, 2, 4, 5, 6]
+    assert [refusal.row for refusal in refusals] == [1, 2, 4, 5, 6, 7, 8, 9, 10]
     assert refusals[2].message == "column d is DATE, which cannot hold 'soon'"
     assert read(path, "SELECT n, d::VARCHAR, p::VARCHAR, l FROM t") == [
         (1, "2024-01-31", "12.50", [1, 2]),
         (2, None, None, None),
         (None, None, None, None),
+        (None, None, None, None),
     ]
+    ((vector, pair),) = read(path, "SELECT v, s FROM t WHERE u NOTNULL")
+    assert (vector[0], vector[2], pair) == (1.0, None, {"a": 1, "b": "é"})
 
 
 def test_objects_without_fields(path):
@@ -295,6 +308,25 @@ def test_paths_that_cannot_be(tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
+def test_another_kind_of_database_is_left_alone(path):
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE t (a)")
+    with open(path, "rb") as file:
+        before = file.read()
+    with pytest.raises(UsageError, match="it is an SQLite database"):
+        write(path, [{"a": 1}])
+    with open(path, "rb") as file:
+        assert file.read() == before
+
+
+def test_a_path_that_is_no_text(tmp_path):
+    with pytest.raises(UsageError, match=r"cannot use .*surrogates not allowed"):
+        write(os.path.join(tmp_path, os.fsdecode(b"\xff.duckdb")))
+    with pytest.raises(UsageError, match=r"cannot use .*surrogates not allowed"):
+        write(os.path.join(tmp_path, "out.duckdb"), table=os.fsdecode(b"\xff"))
+    assert os.listdir(tmp_path) == []
+
+
 def test_without_duckdb(path, monkeypatch):
     monkeypatch.setitem(sys.modules, "duckdb", None)
     with pytest.raises(UsageError, match=r"pip install 'asyncbatch\[duckdb\]'"):
@@ -351,7 +383,7 @@ def test_loads_may_come_from_any_thread(path):
     assert read(path) == [(0,), (1,), (2,)]
 
 
-@settings(max_examples=25)
+@settings(max_examples=20)
 @given(NAMES, st.dictionaries(NAMES, st.integers(0, 9), min_size=1, max_size=4), st.booleans())
 def test_any_name_works_or_is_refused(tmp_path_factory, table, row, is_key):
     path = str(tmp_path_factory.mktemp("names") / "out.duckdb")
@@ -371,7 +403,7 @@ def test_any_name_works_or_is_refused(tmp_path_factory, table, row, is_key):
     assert read(path, "SELECT * FROM bystander") == [(1,)]
 
 
-@settings(max_examples=25)
+@settings(max_examples=20)
 @given(PLAIN_ROWS, st.integers(1, 4))
 def test_rows_come_back_however_they_are_split(tmp_path_factory, rows, size):
     rows = [

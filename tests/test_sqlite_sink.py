@@ -12,7 +12,7 @@ from contextlib import closing
 from itertools import accumulate, groupby
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncbatch.errors import SinkError, UsageError
@@ -291,6 +291,7 @@ def test_rows_of_one_record_are_refused_together(path):
     assert read(path) == [(1,), (2,), (4,), (5,), (8,)]
 
 
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 3), max_size=12), st.lists(st.booleans(), min_size=12))
 def test_refusals_are_those_of_one_row_after_the_other(tmp_path_factory, ids, cuts):
     path = str(tmp_path_factory.mktemp("one") / "out.db")
@@ -516,6 +517,7 @@ NAMES = st.one_of(
 )
 
 
+@settings(max_examples=50)
 @given(NAMES, st.dictionaries(NAMES, st.integers(0, 9) | TEXTS, min_size=1, max_size=4))
 def test_any_name_works_or_is_refused(tmp_path_factory, table, row):
     path = str(tmp_path_factory.mktemp("names") / "out.db")
@@ -536,6 +538,7 @@ def as_stored(value):
     return int(value) if isinstance(value, bool) else value
 
 
+@settings(max_examples=50)
 @given(PLAIN_ROWS)
 def test_rows_come_back_as_they_went_in(tmp_path_factory, rows):
     path = str(tmp_path_factory.mktemp("rows") / "out.db")
@@ -556,6 +559,7 @@ def test_rows_come_back_as_they_went_in(tmp_path_factory, rows):
         assert list(map(type, columns[name])) == list(map(type, stored))
 
 
+@settings(max_examples=50)
 @given(PLAIN_ROWS, st.integers(1, 4))
 def test_values_are_the_same_however_rows_are_split(tmp_path_factory, rows, size):
     """Up to the widening: a number in a column of text is its shortest exact text."""

@@ -19,6 +19,7 @@ from asyncbatch.executors.spawn import spawn
 from asyncbatch.executors.wire import LENGTH_BYTES, frame
 
 if TYPE_CHECKING:
+    import socket
     import subprocess
     from collections.abc import AsyncIterator, Sequence
 
@@ -42,9 +43,8 @@ class WorkerProcess:
         self._hello = frame(make_work)
         self._reads_stdin = reads_stdin
         self._process: subprocess.Popen[bytes] | None = None
-        self._reader: asyncio.StreamReader
+        self._replies: socket.socket
         self._writer: asyncio.StreamWriter
-        self._closing: asyncio.StreamWriter
 
     @property
     def pid(self) -> int | None:
@@ -55,10 +55,11 @@ class WorkerProcess:
         """Talk to a process that has just been started, in place of one that died, if any."""
         try:
             _, self._writer = await asyncio.open_connection(sock=spawned.requests)
-            self._reader, self._closing = await asyncio.open_connection(sock=spawned.replies)
         except BaseException:
             spawned.process.kill()
             raise
+        self._replies = spawned.replies
+        self._replies.setblocking(False)
         self._writer.write(self._hello)
         for batch in self._queue:  # those that were sent to one that died
             self._writer.write(frame(batch))
@@ -84,15 +85,33 @@ class WorkerProcess:
         Raises WorkerLostError; AsyncbatchError as the worker has raised it.
         """
         try:
-            header = await self._reader.readexactly(LENGTH_BYTES)
-            body = await self._reader.readexactly(int.from_bytes(header))
-        except (asyncio.IncompleteReadError, ConnectionError):
+            lengths = await self._read(2 * LENGTH_BYTES)
+            body = await self._read(int.from_bytes(lengths[:LENGTH_BYTES]))
+            payload = await self._read(int.from_bytes(lengths[LENGTH_BYTES:]))
+        except (EOFError, ConnectionError):
             raise WorkerLostError(self.kill()) from None
         message: Any = pickle.loads(body)  # noqa: S301 - our own process
         if isinstance(message, AsyncbatchError):
             raise message
+        if payload:
+            message.rows.payload = payload
         part: Part | None = message
         return part
+
+    async def _read(self, count: int) -> bytearray:
+        """Return so many bytes; straight into place, for a stream would copy them twice.
+
+        Raises EOFError, ConnectionError.
+        """
+        data = bytearray(count)
+        loop, at = asyncio.get_running_loop(), 0
+        with memoryview(data) as view:
+            while at < count:
+                got = await loop.sock_recv_into(self._replies, view[at:])
+                if not got:
+                    raise EOFError
+                at += got
+        return data
 
     def kill(self) -> str:
         """End the process at once, if it has not ended; return how it ended."""
@@ -100,7 +119,7 @@ class WorkerProcess:
             return "is not running"
         process, self._process = self._process, None
         self._writer.close()
-        self._closing.close()
+        self._replies.close()
         exited = process.poll()
         if exited is None:
             process.kill()

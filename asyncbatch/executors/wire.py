@@ -1,7 +1,8 @@
 """What the main process and a worker say to each other, over a socket each way.
 
-Both sides speak pickles behind a length of four bytes. First comes the work factory; then,
-for each batch, come its parts and None at its end, or an AsyncbatchError.
+Both sides speak pickles behind a length. First comes the work factory; then, for each batch,
+come its parts and None at its end, or an AsyncbatchError. What a worker says has a second
+length and, behind the pickle, so many bytes of rows: megabytes, to be copied as rarely as can be.
 """
 
 from __future__ import annotations

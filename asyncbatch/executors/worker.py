@@ -10,7 +10,8 @@ import sys
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from asyncbatch.errors import AsyncbatchError, WorkerBugError
-from asyncbatch.executors.wire import LENGTH_BYTES, STOP_SIGNALS, frame
+from asyncbatch.executors.wire import LENGTH_BYTES, STOP_SIGNALS
+from asyncbatch.records import Part
 
 if TYPE_CHECKING:
     from asyncbatch.executors.lanes import Work, WorkFactory
@@ -51,9 +52,18 @@ def _serve(make_work: WorkFactory, requests: BinaryIO, replies: BinaryIO) -> Non
             _send(replies, WorkerBugError(traceback.format_exc()))
 
 
-def _send(replies: BinaryIO, message: object) -> None:
-    replies.write(frame(message))
+def _send(replies: BinaryIO, message: Part | AsyncbatchError | None) -> None:
+    payload: bytes | bytearray = b""
+    if isinstance(message, Part) and message.rows is not None:
+        payload, message.rows.payload = message.rows.payload, b""
+    body = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    replies.write(b"".join((*map(_length, (body, payload)), body)))
+    replies.write(payload)
     replies.flush()
+
+
+def _length(data: bytes | bytearray) -> bytes:
+    return len(data).to_bytes(LENGTH_BYTES)
 
 
 def _receive(requests: BinaryIO) -> Any:  # noqa: ANN401 - the protocol says what comes when

@@ -32,7 +32,7 @@ class AtomicFile:
         except OSError as error:
             raise UsageError(f"cannot write {self.path}: {error.strerror}") from None
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray) -> None:
         """Write through to the system. Raises SinkError."""
         try:
             self.stream.write(data)

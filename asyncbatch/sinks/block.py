@@ -49,7 +49,7 @@ class Block(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return _encoder.encode(self)
 
     @staticmethod
-    def from_bytes(data: bytes) -> Block:
+    def from_bytes(data: bytes | bytearray) -> Block:
         """Return the block that `to_bytes` was called on."""
         return _decoder.decode(data)
 

@@ -28,6 +28,8 @@ _KINDS: dict[str, ColumnKind] = {
     "DOUBLE": "real",
     "VARCHAR": "text",
 }
+_NO_DOWNLOADS = dict.fromkeys(("autoinstall_known_extensions", "autoload_known_extensions"), False)
+"""A database of another kind would have DuckDB fetch an extension."""
 _HERE = "database_name = current_database() AND schema_name = 'main'"
 _EXACT = 2**53
 
@@ -65,13 +67,17 @@ class DuckdbSink:
                 "writing DuckDB needs one more package: pip install 'asyncbatch[duckdb]'"
             ) from None
         is_new = not os.path.exists(self.path)
+        if not is_new and _is_sqlite(self.path):
+            raise UsageError(f"cannot use {self.path}: it is an SQLite database (sqlite:///)")
         try:
-            self._connection = self._duckdb.connect(os.path.abspath(self.path))
-        except self._duckdb.Error as error:
+            path = os.path.abspath(self.path)
+            f"{path}{self.table}".encode()  # DuckDB has no error of its own for what is no text
+            self._connection = self._duckdb.connect(path, config=_NO_DOWNLOADS)
+        except (self._duckdb.Error, UnicodeError) as error:
             raise UsageError(f"cannot use {self.path}: {_explained(error)}") from None
         try:
             self._prepare()
-        except (self._duckdb.Error, UsageError) as error:
+        except (self._duckdb.Error, UnicodeError, UsageError) as error:
             self._connection.close()
             if is_new:
                 with suppress(FileNotFoundError):
@@ -243,6 +249,12 @@ class DuckdbSink:
 
 def _flaw(name: str) -> str | None:
     return None if name else "DuckDB takes no empty name"
+
+
+def _is_sqlite(path: str) -> bool:
+    with suppress(OSError), open(path, "rb") as file:
+        return file.read(16) == b"SQLite format 3\0"
+    return False
 
 
 def _explained(error: Exception) -> str:

@@ -22,9 +22,9 @@ TYPES: dict[Kind, str] = {
     "real": "DOUBLE",
     "text": "VARCHAR",
 }
-_WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER")
-_WHOLE += ("UBIGINT", "UHUGEINT")
-_DECIMAL = re.compile(r"DECIMAL\(\d+,\d+\)")
+_ROUNDING = re.compile(r"(TINY|SMALL|HUGE|UTINY|USMALL|U|UBIG|UHUGE)?INT(EGER)?|DECIMAL\(\d+,\d+\)")
+_VECTOR = re.compile(r"(FLOAT|DOUBLE)(\[\d*\])+")
+_NESTED = re.compile(r".*\]|(STRUCT|MAP|UNION)\(.*", re.DOTALL)
 _STAGE = 'temp.main."asyncbatch: rows of one load"'
 
 
@@ -183,9 +183,18 @@ def _same(table: str, names: Sequence[str], columns: Sequence[str]) -> str:
 
 
 def _is_misfit(column: str, declared: str) -> str:
-    """Return the condition that the text in a column is nothing that a type can hold."""
+    """Return the condition that the text in a column is nothing that a type can hold.
+
+    What rounds must have the same value as a number; what is nested, whose parts become null
+    if they do not fit, the same text as JSON, but vectors of floats only as many nulls.
+    """
     made = f"TRY_CAST({column} AS {declared})"
     condition = f"{made} IS NULL"
-    if declared in _WHOLE or _DECIMAL.fullmatch(declared):  # these round what they cannot hold
+    if _ROUNDING.fullmatch(declared):
         condition += f" OR {made}::DOUBLE IS DISTINCT FROM TRY_CAST({column} AS DOUBLE)"
+    elif _VECTOR.fullmatch(declared):
+        nulls = "len(string_split({}, 'null'))".format
+        condition += f" OR {nulls(f'to_json({made})::VARCHAR')} <> {nulls(column)}"
+    elif _NESTED.fullmatch(declared):
+        condition += f" OR to_json({made})::VARCHAR IS DISTINCT FROM {column}"
     return f"({column} NOTNULL AND ({condition}))"

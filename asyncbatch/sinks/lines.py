@@ -24,7 +24,11 @@ class LinesSink:
         """Begin the file. Raises UsageError."""
         self._file.open()
 
-    def load(self, payload: bytes, groups: Sequence[int] | None = None) -> Sequence[Refusal]:  # noqa: ARG002 - none is refused
+    def load(
+        self,
+        payload: bytes | bytearray,
+        groups: Sequence[int] | None = None,  # noqa: ARG002 - none is refused
+    ) -> Sequence[Refusal]:
         """Write lines. Raises SinkError."""
         self._file.write(payload)
         return ()
@@ -48,7 +52,11 @@ class StdoutSink:
     def open(self) -> None:
         """Do nothing: it is open."""
 
-    def load(self, payload: bytes, groups: Sequence[int] | None = None) -> Sequence[Refusal]:  # noqa: ARG002 - none is refused
+    def load(
+        self,
+        payload: bytes | bytearray,
+        groups: Sequence[int] | None = None,  # noqa: ARG002 - none is refused
+    ) -> Sequence[Refusal]:
         """Write lines. Raises BrokenPipeError if the reader has gone; SinkError."""
         try:
             self._stream.write(payload)

@@ -90,7 +90,7 @@ class SqliteSink:
             raise UsageError(f"cannot use {self.path}: {_explained(error)}") from None
         try:
             self._prepare()
-        except (sqlite3.Error, UsageError) as error:
+        except (sqlite3.Error, UnicodeError, UsageError) as error:
             self._connection.close()
             if is_new:
                 with suppress(FileNotFoundError):
@@ -289,7 +289,7 @@ def _flaw(name: str) -> str | None:
     return "SQLite takes no NUL character in a name" if "\0" in name else None
 
 
-def _explained(error: sqlite3.Error) -> str:
+def _explained(error: Exception) -> str:
     """Return what SQLite says, and what may be done."""
     code = getattr(error, "sqlite_errorname", "")
     advice = next((text for name, text in _ADVICE.items() if code.startswith(name)), None)

@@ -131,6 +131,8 @@ def takes_context(function: Function) -> bool:
 
 
 def _outputs(result: Any) -> Iterable[Any]:  # noqa: ANN401 - whatever a function returns
+    if type(result) is dict:  # nearly always
+        return (plain(result),)
     if result is None:
         return ()
     if isinstance(result, list | tuple):

@@ -7,6 +7,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from asyncbatch.codec.depth import allow_deep_nesting
 from asyncbatch.errors import UsageError
 from asyncbatch.transforms import RecordError
 from asyncbatch.transforms.jq_words import begins_with_module, explain, shortened
@@ -41,6 +42,7 @@ _UNAVAILABLE = {
 }
 _GUARDS = {name: f"def {name}: error({json.dumps(why)});" for name, why in _UNAVAILABLE.items()}
 _GUARDS["halt_error"] = "def halt_error: error; def halt_error(exit_code): error;"
+_INT64 = 2**63
 _NO_ENVIRONMENT = "def env: {}; {} as $ENV |"
 
 
@@ -53,6 +55,7 @@ class Jq:
     """
 
     def __init__(self, program: str, *, env: bool = False, lossy: bool = False) -> None:
+        allow_deep_nesting()
         compiled = _compile(program, env=env)
         self._run = compiled.input_text
         self._lossy = lossy
@@ -72,9 +75,41 @@ class Jq:
             text = data.decode()
         try:
             # Nothing may ask for more after an error: the loop ends with it.
-            yield from self._run(text)
+            for output in self._run(text):
+                yield output if _is_exact(output) else _with_floats(output)
         except ValueError as error:
             raise RecordError("transform", f"jq: {shortened(str(error))}") from None
+        except RecursionError:
+            raise RecordError("transform", "jq: what comes out is nested too deeply") from None
+
+
+def _is_exact(value: Any) -> bool:  # noqa: ANN401 - JSON
+    """Whether there is no integer in `value` that is beyond 64 bits."""
+    kind = type(value)
+    if kind is dict:
+        value = value.values()
+    elif kind is not list:
+        return kind is not int or -_INT64 <= value < _INT64
+    for item in value:
+        kind = type(item)
+        if kind is dict or kind is list:
+            if not _is_exact(item):
+                return False
+        elif kind is int and not -_INT64 <= item < _INT64:
+            return False
+    return True
+
+
+def _with_floats(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """Return `value` with integers beyond 64 bits as what they are: jq's numbers are doubles.
+
+    The library makes an integer of each double that is whole, though it be 1e300.
+    """
+    if isinstance(value, dict):
+        return {name: _with_floats(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_with_floats(item) for item in value]
+    return float(value) if type(value) is int and not _is_exact(value) else value
 
 
 def _compile(program: str, *, env: bool) -> Any:  # noqa: ANN401 - the library ships no types
