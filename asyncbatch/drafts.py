@@ -31,6 +31,7 @@ class Findings:
         self.records: list[int] = []
         self.lines: list[int | None] = []
         self.originals: list[bytes] = []
+        self.several = False
         self.rejections: list[Failure] = []
         self.letters: list[bytes] = []
         self.bytes = 0
@@ -52,6 +53,7 @@ class Findings:
         self.records += other.records
         self.lines += other.lines
         self.originals += other.originals
+        self.several |= other.several
         self.letters += other.letters
         self.bytes += other.bytes
 

@@ -136,9 +136,13 @@ class TableLoader:
     def _load_one(self) -> None:
         """Load the first rows, `most` of them if there are so many."""
         taken = self._take()
-        origins = [origin for waiting, rows in taken for origin in waiting.origins(rows)]
+        groups = None
+        if any(waiting.rows.several for waiting, _ in taken):
+            groups = _groups(
+                [origin for waiting, rows in taken for origin in waiting.origins(rows)]
+            )
         blocks = [waiting.block().slice(rows.start, rows.stop) for waiting, rows in taken]
-        refusals = self._sink.load(join(blocks), _groups(origins))
+        refusals = self._sink.load(join(blocks), groups)
         ends = list(accumulate(len(rows) for _, rows in taken))
         for refusal in refusals:
             at = bisect_right(ends, refusal.row)
@@ -192,10 +196,9 @@ class TableLoader:
             del self._late[found.batch.start]
 
 
-def _groups(origins: Sequence[tuple[int, int, int]]) -> Sequence[int] | None:
-    """Return a number a row, the same for rows of one record; None if each is of its own."""
-    numbers = list(accumulate(map(ne, origins, chain(origins[:1], origins))))
-    return None if not numbers or numbers[-1] == len(numbers) - 1 else numbers
+def _groups(origins: Sequence[tuple[int, int, int]]) -> Sequence[int]:
+    """Return a number a row, the same for rows of one record."""
+    return list(accumulate(map(ne, origins, chain(origins[:1], origins))))
 
 
 def make_loader(target: Target, sink: Sink[Any], load_batch: int | None) -> Loader:

@@ -35,7 +35,8 @@ class Recorder:
         self._rejecter = Rejecter(settings)
         self._outlet = make_outlet(settings.target, settings.files.format)
         self._keeps_rows = settings.target is not None
-        self._keeps_originals = settings.letters and self._outlet.names_origins
+        self._names_origins = self._outlet.names_origins
+        self._keeps_originals = settings.letters and self._names_origins
         self._draft = Draft(0, self._outlet.pack)
         self._file = ""
 
@@ -94,9 +95,10 @@ class Recorder:
 
     def keep(self, rows: Sequence[Any], cursor: Cursor) -> None:
         """Take what became of the record at `cursor`."""
-        self._draft.file.read += 1
+        file = self._draft.file
+        file.read += 1
         if not rows:
-            self._draft.file.dropped += 1
+            file.dropped += 1
         elif self._keeps_rows:
             self._add(rows, cursor)
 
@@ -118,12 +120,14 @@ class Recorder:
         self._draft.file.found.bytes += size
 
     def _add(self, rows: Sequence[Any], cursor: Cursor) -> None:
-        found, stretch, at = self._draft.file.found, cursor.stretch, cursor.at
+        found = self._draft.file.found
         found.rows += rows
-        if self._outlet.names_origins:
-            record, line = stretch.first + at, stretch.line(at)
+        if self._names_origins:
+            stretch, at = cursor.stretch, cursor.at
             for _ in rows:
-                found.records.append(record)
-                found.lines.append(line)
+                found.records.append(stretch.first + at)
+                found.lines.append(stretch.line(at))
+            if len(rows) > 1:
+                found.several = True
             if self._keeps_originals:
                 found.originals += [bytes(stretch.texts()[at])] * len(rows)

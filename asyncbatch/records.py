@@ -112,8 +112,8 @@ class Rows(Struct, gc=False):
     """So many rows to be written, in the form that the target's sink takes.
 
     Where it may refuse some, there is also an item a row in each list: its file's place in
-    the part, its record's number and line there; `originals` are the records as they were
-    read, if somebody wants them back.
+    the part, its record's number and line there; `several` tells whether any record became
+    more than one row. `originals` are the records as they were read, if somebody wants them.
     """
 
     payload: bytes | bytearray
@@ -122,6 +122,7 @@ class Rows(Struct, gc=False):
     records: list[int] = []
     lines: list[int | None] = []
     originals: list[bytes] = []
+    several: bool = False
 
 
 class Part(Struct, gc=False):

@@ -22,6 +22,7 @@ class Found(Protocol):
     records: list[int]
     lines: list[int | None]
     originals: list[bytes]
+    several: bool
 
 
 class Outlet:
@@ -87,7 +88,7 @@ class TableOutlet(Outlet):
         if not found.rows:
             return None
         block = make_block(found.rows).to_bytes()
-        origins = found.places, found.records, found.lines, found.originals
+        origins = found.places, found.records, found.lines, found.originals, found.several
         return Rows(block, len(found.rows), *origins)
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from asyncbatch.errors import UsageError
 from asyncbatch.transforms import RecordError
 from asyncbatch.transforms.load import load_function
-from asyncbatch.transforms.plain import plain
+from asyncbatch.transforms.plain import is_plain, plain
 
 if TYPE_CHECKING:
     from asyncbatch.transforms import Position
@@ -52,6 +52,8 @@ class Call:
                 result = self._function(value)
         except _USER_ERRORS as error:
             raise _rejection(error) from None
+        if type(result) is dict and is_plain(result):  # nearly always
+            return (result,)
         return _outputs(result)
 
 
@@ -131,8 +133,6 @@ def takes_context(function: Function) -> bool:
 
 
 def _outputs(result: Any) -> Iterable[Any]:  # noqa: ANN401 - whatever a function returns
-    if type(result) is dict:  # nearly always
-        return (plain(result),)
     if result is None:
         return ()
     if isinstance(result, list | tuple):

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _INTEGER_LIMIT = 10**MAX_INTEGER_DIGITS
 _RECURSION = 100
 """Levels that the fast look goes down; it is the slow one that counts to MAX_DEPTH."""
+_GOOD_KEYS: set[str] = set()
+"""Keys that were found good: nearly all records have the same."""
+_MANY_KEYS = 10_000
 _AS_TEXT = (datetime, date, time, UUID, Decimal)
 
 _Path = list[str | int]
@@ -36,16 +39,19 @@ def plain(value: Any) -> Any:  # noqa: ANN401 - whatever a function returns
     that it is an integer, one; an instance of a subclass of a JSON type, that type. Raises
     RecordError with the type and place of what JSON cannot hold, NaN and Infinity included.
     """
-    return value if _is_plain(value, _RECURSION) else _converted(value)
+    return value if is_plain(value) else _converted(value)
 
 
-def _is_plain(value: Any, room: int) -> bool:  # noqa: ANN401, C901, PLR0911, PLR0912 - the hot loop: no calls
+def is_plain(value: Any, room: int = _RECURSION) -> bool:  # noqa: ANN401, C901, PLR0911, PLR0912 - the hot loop: no calls
     """Tell if `value` is plain JSON; False also if it is more than `room` levels deep."""
     kind = type(value)
     if kind is dict:
-        for key in value:
-            if type(key) is not str or not (key.isascii() or _is_utf8(key)):
-                return False
+        if not value.keys() <= _GOOD_KEYS:
+            for key in value:
+                if type(key) is not str or not (key.isascii() or _is_utf8(key)):
+                    return False
+            if len(_GOOD_KEYS) < _MANY_KEYS:
+                _GOOD_KEYS.update(value)
         items: Iterable[Any] = value.values()
     elif kind is list:
         items = value
@@ -65,7 +71,7 @@ def _is_plain(value: Any, room: int) -> bool:  # noqa: ANN401, C901, PLR0911, PL
         elif item is None or kind is bool:
             pass
         elif (kind is dict or kind is list) and room:
-            if not _is_plain(item, room - 1):
+            if not is_plain(item, room - 1):
                 return False
         else:
             return False
