@@ -8,7 +8,7 @@ from asyncbatch.codec.encode import encode
 from asyncbatch.transforms import RecordError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from asyncbatch.record_settings import RecordWorkSettings
     from asyncbatch.sinks.target import Target
@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 class Chain:
     """Makes any number of values of one record, lazily.
 
-    `reads_text` if it takes the record's text instead of its value.
+    `reads_text` if it takes the record's text instead of its value. If all that it does is to
+    check, `test` tells whether a record passes, as it is.
     """
 
     def __init__(self, stages: Sequence[Transform], *, reads_text: bool) -> None:
         self.reads_text = reads_text
+        self.test: Callable[[Any], bool] | None = None
+        if len(stages) == 1:
+            self.test = getattr(stages[0], "is_valid", None)
         self._first, self._rest = stages[0], stages[1:]
 
     def __call__(self, record: Any, position: Position) -> Iterable[Any]:  # noqa: ANN401 - JSON

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from itertools import chain, islice
-from typing import TYPE_CHECKING
+from itertools import chain, compress, islice
+from typing import TYPE_CHECKING, Any
 
 from asyncbatch.chain import make_chain
 from asyncbatch.codec.lines import BadLine
@@ -17,7 +17,7 @@ from asyncbatch.transforms import RecordError
 from asyncbatch.work import MAX_BATCH_BYTES, MAX_BATCH_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from asyncbatch.chain import Chain
     from asyncbatch.reading import Opened
@@ -68,10 +68,24 @@ class RecordWork:
                     recorder.reject(cursor, stretch.flaw)
                 elif self._chain is None:
                     recorder.keep_all(stretch)
+                elif self._chain.test is not None:
+                    self._check(self._chain, self._chain.test, cursor)
                 else:
                     yield from self._transform(self._chain, cursor)
                 recorder.take(stretch)
             yield from recorder.report_if_many()
+
+    def _check(self, check: Chain, test: Callable[[Any], bool], cursor: Cursor) -> None:
+        """Keep the records that pass a test; a stretch at a time, for most of them do."""
+        recorder, values = self._recorder, cursor.stretch.values()
+        verdicts = list(map(test, values))
+        recorder.keep_many(list(compress(values, verdicts)))
+        for cursor.at, (value, passes) in enumerate(zip(values, verdicts, strict=True)):
+            if not passes:
+                try:
+                    check(value, cursor)
+                except RecordError as error:
+                    recorder.reject(cursor, error)
 
     def _transform(self, transform: Chain, cursor: Cursor) -> Iterator[Part]:
         recorder, stretch = self._recorder, cursor.stretch

@@ -85,13 +85,18 @@ class Recorder:
 
     def keep_all(self, stretch: Stretch) -> None:
         """Take the records of a stretch as they are."""
-        file = self._draft.file
         if not self._keeps_rows:
-            file.read += len(stretch.texts())
-            return
-        rows = stretch.compact_texts() if self._outlet.takes_texts else stretch.values()
+            self._draft.file.read += len(stretch.texts())
+        else:
+            takes_texts = self._outlet.takes_texts
+            self.keep_many(stretch.compact_texts() if takes_texts else stretch.values())
+
+    def keep_many(self, rows: Sequence[Any]) -> None:
+        """Take so many records as they are, for a target that need not know which these are."""
+        file = self._draft.file
         file.read += len(rows)
-        file.found.rows += rows
+        if self._keeps_rows:
+            file.found.rows += rows
 
     def keep(self, rows: Sequence[Any], cursor: Cursor) -> None:
         """Take what became of the record at `cursor`."""

@@ -50,11 +50,11 @@ class Rejecter:
         stretch, at = cursor.stretch, cursor.at
         context = cursor.context()
         text = bytes(stretch.texts()[at])
-        violations, start = error.violations, stretch.place(at, 0)
-        place = start
+        violations, place = error.violations, None
         if self._keeps_source and violations:
             violations = _located(violations, text, stretch, at)
-            place = _place_of(violations[0]) or start
+            place = _place_of(violations[0])
+        place = place or stretch.place(at, 0)
         line, column, byte = place or (context.line, None, None)
         failure = Failure(
             context.file, error.kind, error.message, context.record, line, column, byte,

@@ -44,6 +44,8 @@ EXECUTABLE = os.path.join(os.path.dirname(__file__), "..", ".venv", "bin", "asyn
 
 def main() -> int:
     """Carry out the sections asked for; fail if a command does, or does another job."""
+    # Without its compiled modules asyncbatch would be compiled anew by each of its processes.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     options = _options()
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     setting = Setting(options.asyncbatch, rounds, quick=options.quick)

@@ -107,10 +107,11 @@ def tell_lines(chunks: Iterable[bytes], judge: Judge) -> tuple[bool, Iterator[by
     """
     source = iter(chunks)
     taken = bytearray()
-    is_lines = False
+    is_lines = has_line = False
     for chunk in source:
         taken += chunk
-        if b"\n" not in chunk:
+        has_line = has_line or b"\n" in chunk
+        if not has_line:
             continue
         line, newline, rest = bytes(taken).lstrip(_BLANK).partition(b"\n")
         is_lines = bool(newline and rest.strip(_BLANK)) and not isinstance(judge(line), Fault)

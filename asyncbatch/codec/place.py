@@ -30,18 +30,21 @@ def locate(text: bytes, byte: int, *, line: int = 1, offset: int = 0) -> Place:
 
 
 class Locator:
-    """Locates many bytes of one text, quickly if each lies behind the one before."""
+    """Locates many bytes of one text, which has no byte order mark.
+
+    Quick if each lies behind the one before, however long the lines.
+    """
 
     def __init__(self, text: bytes, *, line: int = 1, offset: int = 0) -> None:
-        self._text, self._first_line, self._offset = text, line, offset
-        self._byte, self._line = 0, line
+        self._text, self._offset = text, offset
+        self._first = self._last = Place(line, 1, 0)
 
     def locate(self, byte: int) -> Place:
         """Return the place of `text[byte]`; see the function of this name."""
-        if byte < self._byte:
-            self._byte, self._line = 0, self._first_line
-        self._line += self._text.count(b"\n", self._byte, byte)
-        self._byte = byte
-        line_start = self._text.rfind(b"\n", 0, byte) + 1
-        column = locate(self._text[line_start:byte], byte - line_start, offset=1).column
-        return Place(self._line, column, self._offset + byte)
+        last = self._last if byte >= self._last.byte else self._first
+        between = self._text[last.byte : byte]
+        above, newline, before = between.rpartition(b"\n")
+        line = last.line + above.count(b"\n") + len(newline)
+        column = len(before.decode("utf-8", "replace")) + (1 if newline else last.column)
+        self._last = Place(line, column, byte)
+        return self._last._replace(byte=self._offset + byte)

@@ -27,7 +27,8 @@ class SchemaCheck:
 
     def __init__(self, source: SchemaSource) -> None:
         self._validator = source.validator()
-        self._fits = self._validator.is_valid
+        self.is_valid = self._validator.is_valid
+        """Tells whether a record fits, and nothing else: for many at a time."""
 
     def __call__(
         self,
@@ -35,7 +36,7 @@ class SchemaCheck:
         position: Position,  # noqa: ARG002 - part of the contract
     ) -> tuple[Any]:
         """Return the record. Raises RecordError with its violations if it does not fit."""
-        if self._fits(value):
+        if self.is_valid(value):
             return (value,)
         violations = tuple(islice(self._violations(value), MAX_VIOLATIONS + 1))
         first, told = violations[0], violations[:MAX_VIOLATIONS]
