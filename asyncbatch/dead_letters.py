@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from contextlib import suppress
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -112,15 +113,16 @@ class DeadLetterFile:
 
     def add(self, found: BatchPart) -> None:
         """Write what is to be kept of a part, now. Raises SinkError."""
-        lines = list(found.part.letters)
-        rejected = found.part.rejected
+        part = found.part
+        places = (place for place, _ in part.rejections)
+        lines = list(zip(places, part.letters, strict=True))
         lines += [
-            letter_of_file(failure)
-            for place, failure in found.part.errors.items()
-            if place not in rejected
+            (place, letter_of_file(failure))
+            for place, failure in part.errors.items()
+            if place not in part.rejected
         ]
         if lines:
-            self._file.write(b"".join(lines))
+            self._file.write(b"".join(line for _, line in sorted(lines, key=itemgetter(0))))
 
     def finish(self) -> None:
         """Put the file in its place: also of a run that was cut short. Raises SinkError."""

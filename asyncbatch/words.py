@@ -65,4 +65,5 @@ def printable(text: str) -> str:
 def location(failure: Failure) -> str:
     """Return where a failure is, in the form that editors open: file:line:column."""
     where = printable(failure.file)
-    return where if failure.line is None else f"{where}:{failure.line}:{failure.column}"
+    place = (number for number in (failure.line, failure.column) if number is not None)
+    return ":".join((where, *map(str, place)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 
@@ -34,16 +35,40 @@ def test_there_are_commands_to_run():
     assert len(COMMANDS) >= 9
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_commands(command, path):
-    finished = subprocess.run(
-        ["bash", "-c", command], check=False, capture_output=True, text=True, cwd=ROOT,
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with what the examples read, for what they write."""
+    folder = tmp_path_factory.mktemp("readme")
+    for name in ("sample_data", "docs"):
+        shutil.copytree(ROOT / name, folder / name)
+    shutil.copytree(ROOT / "sample_data" / "users", folder / "exports")
+    for name in ("user.schema.json", "clean.py"):
+        shutil.copy(ROOT / "docs" / "examples" / name, folder)
+    return folder
+
+
+def shell(command, path, folder):
+    return subprocess.run(
+        ["bash", "-c", command], check=False, capture_output=True, text=True, cwd=folder,
         env=environment(PATH=path), timeout=60,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands(command, path, folder):
+    finished = shell(command, path, folder)
     expected = 1 if command.endswith("# exit 1") else 0
     assert finished.returncode == expected, finished.stderr
     assert finished.stdout
     assert "Traceback" not in finished.stderr
+
+
+def test_examples_of_the_help(run, path, folder):
+    examples = re.findall(r"^ +(asyncbatch run .*)$", run("--help").stdout, re.MULTILINE)
+    assert len(examples) >= 5
+    for example in examples:
+        finished = shell(example, path, folder)
+        assert finished.returncode == 0, f"{example}\n{finished.stderr}"
 
 
 @pytest.mark.parametrize("block", blocks("python"))

@@ -18,11 +18,21 @@ if TYPE_CHECKING:
     from asyncbatch.executors.lanes import Work
     from asyncbatch.settings import FileWorkSettings
 
-EPILOG = (
-    "Exit status: 0 all succeeded (or within --max-failures), 1 some input failed, 2 wrong usage "
-    "or nothing matched, 130/143 interrupted. Each option can come from the environment: "
-    "--batch-size from ASYNCBATCH_RUN_BATCH_SIZE."
-)
+EPILOG = """\
+\b
+Examples:
+  asyncbatch run exports/
+  asyncbatch run exports/ --schema user.schema.json --report report.xml
+  asyncbatch run exports/ --jq 'select(.active) | {id}' --to active.jsonl
+  asyncbatch run exports/ --call clean.py:clean --to cleaned/
+  asyncbatch run exports/ --to sqlite:///u.db --table users --key id
+  asyncbatch run exports/ --to users.csv --dead-letter bad.jsonl
+  asyncbatch run --from-dead-letter bad.jsonl --to again.csv --allow-empty
+
+Exit status: 0 all succeeded (or within --max-failures), 1 some input failed, 2 wrong usage or
+nothing matched, 130/143 interrupted. Each option can come from the environment: --batch-size
+from ASYNCBATCH_RUN_BATCH_SIZE.
+"""
 
 
 def run_files(

@@ -42,7 +42,9 @@ class Github:
 def _error(failure: Failure) -> str:
     properties = {"file": failure.file, "title": f"asyncbatch: {failure.kind}"}
     if failure.line is not None:
-        properties |= {"line": str(failure.line), "col": str(failure.column)}
+        properties["line"] = str(failure.line)
+    if failure.column is not None:
+        properties["col"] = str(failure.column)
     listed = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
     return f"::error {listed}::{_data(printable(failure.message))}\n"
 

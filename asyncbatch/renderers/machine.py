@@ -62,6 +62,7 @@ def report_object(report: Report, command: str, exit_code: int) -> dict[str, Any
         "failures": listed,
         "failures_omitted": report.failure_count - len(listed),
         "exit_code": exit_code,
+        **({"target_discarded": report.discarded} if report.discarded else {}),
     }
 
 
