@@ -76,11 +76,14 @@ class AsyncRecordLane:
         self._recorder = Recorder(settings)
         self._stages = make_stages(settings)
         self._reads_text = bool(settings.jq)
+        self._closing = False
+        """Whether a cancelled call is one that we have cancelled."""
 
     async def run(self, batch: Batch) -> AsyncIterator[Part]:
         """Yield what becomes of `batch`; see `Lane.run`."""
         recorder = self._recorder
         recorder.begin_batch(batch.start)
+        self._closing = False
         # As many results may wait for an earlier one as there are calls in flight.
         steps: asyncio.Queue[_Step | None] = asyncio.Queue(self._window)
         feeding = asyncio.create_task(self._feed(batch, steps))
@@ -92,6 +95,7 @@ class AsyncRecordLane:
             for part in recorder.report():
                 yield part
         finally:
+            self._closing = True
             feeding.cancel()
             calls = [feeding]
             while not steps.empty():
@@ -167,14 +171,22 @@ class AsyncRecordLane:
     async def _call(self, record: Any, cursor: Cursor) -> Sequence[Any] | Spool:  # noqa: ANN401 - JSON
         """Return what the transforms make of one record. Raises RecordError."""
         values: Sequence[Any] | Spool = (record,)
-        for stage in self._stages:
-            inputs = chain.from_iterable(values.read(1)) if isinstance(values, Spool) else values
-            if isinstance(stage, AsyncCall):
-                values = await _gathered(stage, inputs, cursor)
-            elif isinstance(stage, Call):
-                values = await asyncio.to_thread(_collected, stage, inputs, cursor)
-            else:
-                values = _collected(stage, inputs, cursor)
+        try:
+            for stage in self._stages:
+                inputs = (
+                    chain.from_iterable(values.read(1)) if isinstance(values, Spool) else values
+                )
+                if isinstance(stage, AsyncCall):
+                    values = await _gathered(stage, inputs, cursor)
+                elif isinstance(stage, Call):
+                    values = await asyncio.to_thread(_collected, stage, inputs, cursor)
+                else:
+                    values = _collected(stage, inputs, cursor)
+        except (asyncio.CancelledError, GeneratorExit) as error:
+            if self._closing:
+                raise
+            # Not from us: it has leaked out of what the function awaited.
+            raise RecordError("transform", type(error).__name__) from None
         return values
 
     async def _take(self, step: _Step) -> AsyncIterator[Part]:

@@ -108,7 +108,9 @@ class Launch:
         search.open()
         wanted = usable_cpus() if job.workers is None else job.workers
         if job.workers is None and search.exhausted and _is_small(search.opening, job):
-            wanted = 1 if _needs_process(job) else 0
+            wanted = 0
+        if _needs_process(job):
+            wanted = max(1, wanted)
         if job.record_work and job.record_work.call_is_async:
             wanted = 0
         in_flight = 1 if job.pause else job.concurrency or wanted
@@ -137,5 +139,9 @@ def _is_small(paths: Sequence[str], job: Job) -> bool:
 
 
 def _needs_process(job: Job) -> bool:
-    """Whether what is done to records can hold up, or end, the process that does it."""
-    return job.record_work is not None and bool(job.record_work.jq or job.record_work.call)
+    """Whether what is done to records can hold up, or end, the process that does it.
+
+    Neither is true of async functions, which have to be on this one's event loop.
+    """
+    work = job.record_work
+    return work is not None and not work.call_is_async and bool(work.jq or work.call)

@@ -33,8 +33,10 @@ class Cursor:
 
     def context(self) -> Context:
         """Say where the record comes from."""
-        number = self.stretch.first + self.at
-        return Context(self._file, number, self.stretch.line(self.at))
+        line = self.stretch.line(self.at)
+        if line is None and (place := self.stretch.place(self.at, 0)):
+            line = place.line
+        return Context(self._file, self.stretch.first + self.at, line)
 
 
 class Rejecter:

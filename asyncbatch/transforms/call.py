@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import traceback
+from asyncio import CancelledError
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
 
     Function = Callable[..., Any]
 
-_USER_ERRORS = (Exception, SystemExit)
-"""What a function may raise without ending the run."""
+_ASYNC_ERRORS = (Exception, SystemExit, KeyboardInterrupt)
+"""What an async function may raise without ending the run (cancellation is its caller's)."""
+_USER_ERRORS = (*_ASYNC_ERRORS, GeneratorExit, CancelledError)
+"""The same for a plain function: Ctrl-C itself is a signal that never reaches it."""
 
 
 class Call:
@@ -77,7 +80,7 @@ class AsyncCall:
                 result = self._function(value)
             if isinstance(result, Awaitable):
                 result = await result
-        except _USER_ERRORS as error:
+        except _ASYNC_ERRORS as error:
             raise _rejection(error) from None
         if isinstance(result, AsyncIterator):
             async with aclosing(_yielded(result)) as items:
@@ -171,7 +174,7 @@ async def _yielded(results: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
                     yield plain(item)
     except RecordError:
         raise
-    except _USER_ERRORS as error:
+    except _ASYNC_ERRORS as error:
         raise _rejection(error) from None
 
 
