@@ -152,7 +152,7 @@ class AsyncRecordLane:
             return None
         if isinstance(stretch, BadLine) or stretch.flaw is not None:
             return stretch, ()
-        return stretch, stretch.texts() if self._reads_text else stretch.values()
+        return stretch, stretch.compact_texts() if self._reads_text else stretch.values()
 
     async def _opened(self, path: str) -> Opened:
         """Open a file; see `content.open_content`."""

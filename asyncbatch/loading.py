@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 LOAD_BATCH = 10_000
 """Rows of one load unless told otherwise: a transaction costs as much as some thousand rows."""
 WAITING_PARTS = 256
-"""Parts that wait for a batch to be full; beyond, what there is is loaded."""
+"""Parts that wait for a batch to be full; beyond, ..."""
+WAITING_BYTES = 16 * 1024 * 1024
+"""... or beyond so many bytes of rows, what there is is loaded."""
 
 
 class Loader(Protocol):
@@ -107,7 +109,7 @@ class TableLoader:
         self._waiting: deque[_Waiting] = deque()
         self._to_load: deque[tuple[_Waiting, int]] = deque()
         """Parts with rows to load, and the number of the first of these."""
-        self._rows = 0
+        self._rows = self._bytes = 0
         self._late: dict[int, list[Failure]] = {}
         """Records refused of files whose last part is still to come, by batch."""
 
@@ -118,8 +120,10 @@ class TableLoader:
         if waiting.left:
             self._to_load.append((waiting, 0))
             self._rows += waiting.left
-        if self._rows >= self._most or len(self._waiting) > WAITING_PARTS:
-            await asyncio.to_thread(self._load_batches, least=self._most)
+            self._bytes += len(waiting.rows.payload)
+        too_many = len(self._waiting) > WAITING_PARTS or self._bytes > WAITING_BYTES
+        if self._rows >= self._most or too_many:
+            await asyncio.to_thread(self._load_batches, least=1 if too_many else self._most)
         return self._through()
 
     async def flush(self) -> Sequence[BatchPart]:
@@ -129,8 +133,6 @@ class TableLoader:
 
     def _load_batches(self, least: int) -> None:
         while self._rows >= least:
-            self._load_one()
-        if len(self._waiting) > WAITING_PARTS and self._rows:
             self._load_one()
 
     def _load_one(self) -> None:
@@ -174,6 +176,7 @@ class TableLoader:
         through = []
         while self._waiting and not self._waiting[0].left:
             waiting = self._waiting.popleft()
+            self._bytes -= len(waiting.rows.payload)
             self._settle(waiting)
             through.append(waiting.found)
         return through

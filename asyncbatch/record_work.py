@@ -89,7 +89,7 @@ class RecordWork:
 
     def _transform(self, transform: Chain, cursor: Cursor) -> Iterator[Part]:
         recorder, stretch = self._recorder, cursor.stretch
-        records = stretch.texts() if transform.reads_text else stretch.values()
+        records = stretch.compact_texts() if transform.reads_text else stretch.values()
         for cursor.at, record in enumerate(records):
             try:
                 outputs = transform(record, cursor)
