@@ -76,6 +76,8 @@ class Job(Struct, frozen=True):
 
     def check(self) -> None:
         """Raise UsageError if this can't be meant."""
+        if "" in self.output_files().values():
+            raise UsageError("the name of a file to be written is empty")
         self.inputs.check()
         least = {"batch_size": 1, "concurrency": 1, "workers": 0, "pause": 0, "load_batch": 1}
         for name, bound in least.items():

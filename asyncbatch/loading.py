@@ -9,9 +9,10 @@ from itertools import accumulate, chain
 from operator import ne
 from typing import TYPE_CHECKING, Any, Protocol
 
+from asyncbatch.codec.decode import decode
 from asyncbatch.dead_letters import letter_of_record
 from asyncbatch.records import BatchPart, Failure, Rows
-from asyncbatch.sinks.block import Block, join
+from asyncbatch.sinks.block import Block, join, make_block
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -73,12 +74,17 @@ class _Waiting:
         self.refused_rows = 0
         found.part.rows = None
         self._block: Block | None = None
+        self._objects: list[dict[str, Any]] | None = None
 
-    def block(self) -> Block:
-        """Return the rows as columns."""
+    def columns(self, rows: range, *, of_objects: bool) -> Block:
+        """Return some rows as columns; they came as such, or as objects."""
+        if of_objects:
+            if self._objects is None:
+                self._objects = decode(bytes(self.rows.payload))
+            return make_block((self._objects or [])[rows.start : rows.stop])
         if self._block is None:
             self._block = Block.from_bytes(self.rows.payload)
-        return self._block
+        return self._block.slice(rows.start, rows.stop)
 
     def record(self, row: int) -> tuple[int, int]:
         """Return the file and the record that a row was made of."""
@@ -104,8 +110,9 @@ class TableLoader:
     Rows made of one record stay together, if they are not more than a batch by themselves.
     """
 
-    def __init__(self, sink: Sink[Block], most: int | None) -> None:
+    def __init__(self, sink: Sink[Block], most: int | None, *, of_objects: bool) -> None:
         self._sink, self._most = sink, most or LOAD_BATCH
+        self._of_objects = of_objects
         self._waiting: deque[_Waiting] = deque()
         self._to_load: deque[tuple[_Waiting, int]] = deque()
         """Parts with rows to load, and the number of the first of these."""
@@ -143,7 +150,7 @@ class TableLoader:
             groups = _groups(
                 [origin for waiting, rows in taken for origin in waiting.origins(rows)]
             )
-        blocks = [waiting.block().slice(rows.start, rows.stop) for waiting, rows in taken]
+        blocks = [waiting.columns(rows, of_objects=self._of_objects) for waiting, rows in taken]
         refusals = self._sink.load(join(blocks), groups)
         ends = list(accumulate(len(rows) for _, rows in taken))
         for refusal in refusals:
@@ -206,4 +213,6 @@ def _groups(origins: Sequence[tuple[int, int, int]]) -> Sequence[int]:
 
 def make_loader(target: Target, sink: Sink[Any], load_batch: int | None) -> Loader:
     """Return what brings rows to `sink`, which is `target`'s."""
-    return TableLoader(sink, load_batch) if target.is_table else LinesLoader(sink)
+    if target.is_table:
+        return TableLoader(sink, load_batch, of_objects=not target.columns_grow)
+    return LinesLoader(sink)

@@ -146,6 +146,8 @@ class Run:
             await asyncio.wait_for(asyncio.shield(finishing), None if ended else _LAST_SECONDS)
         except SinkError as error:
             self._lose_target(error)
+            if self._job.target and not self._job.target.keeps_loads:
+                report.discard(succeeded=False)
         except TimeoutError:
             finishing.cancel()
         else:

@@ -171,7 +171,7 @@ def _resolved(
     """Return the inputs, and what is done to them. Raises UsageError."""
     quiet = {"unit": "record", "call_concurrency": 100, "to_format": "keep"}
     quiet["to_compression"] = "keep"
-    if all(value == quiet.get(name) or not value for name, value in wishes.items()):
+    if all(value in (None, False, quiet.get(name)) for name, value in wishes.items()):
         return paths, files
     from asyncbatch.cli.record_job import inputs, record_settings  # noqa: PLC0415 - see above
 

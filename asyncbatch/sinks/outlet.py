@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from asyncbatch.codec.compression import named
-from asyncbatch.codec.encode import encode_lines
+from asyncbatch.codec.encode import encode, encode_lines
 from asyncbatch.records import Rows
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from asyncbatch.settings import Format
     from asyncbatch.sinks.folder import FolderOutput
     from asyncbatch.sinks.target import Target
@@ -78,18 +80,24 @@ class TableOutlet(Outlet):
 
     names_origins = True
 
+    def __init__(self, target: Target) -> None:
+        # Among columns, a field that is null is one that is missing; where the first rows' fields
+        # are all that there can be, that matters.
+        self._pack: Callable[[list[Any]], bytes] = encode
+        if target.columns_grow:
+            from asyncbatch.sinks.block import make_block  # noqa: PLC0415 - only tables need it
+
+            self._pack = lambda rows: make_block(rows).to_bytes()
+
     def take(self, found: Found, *, single: bool) -> None:
         """Leave the rows to `pack`."""
 
     def pack(self, found: Found) -> Rows | None:
         """See `Outlet`. Raises SinkError."""
-        from asyncbatch.sinks.block import make_block  # noqa: PLC0415 - only tables need it
-
         if not found.rows:
             return None
-        block = make_block(found.rows).to_bytes()
         origins = found.places, found.records, found.lines, found.originals, found.several
-        return Rows(block, len(found.rows), *origins)
+        return Rows(self._pack(found.rows), len(found.rows), *origins)
 
 
 class FolderOutlet(Outlet):
@@ -113,4 +121,4 @@ def make_outlet(target: Target | None, form: Format) -> Outlet:
         from asyncbatch.sinks.folder import FolderOutput  # noqa: PLC0415 - one of them
 
         return FolderOutlet(FolderOutput(target, form))
-    return TableOutlet() if target.is_table else LinesOutlet(target)
+    return TableOutlet(target) if target.is_table else LinesOutlet(target)

@@ -242,7 +242,7 @@ class SqliteSink:
             except sqlite3.IntegrityError as error:
                 if not connection.in_transaction:  # a constraint may undo all
                     raise
-                reason = str(error)
+                reason = str(error).replace(f"{self._target}.", f"{self.table}.")
                 connection.execute("ROLLBACK TO attempt")
             connection.execute("RELEASE attempt")
             return reason

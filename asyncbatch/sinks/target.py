@@ -64,6 +64,16 @@ class Target(Struct, frozen=True):
         return self.form in ("csv", "parquet", "sqlite", "duckdb")
 
     @property
+    def columns_grow(self) -> bool:
+        """Whether fields that come later become columns, too."""
+        return self.is_table and self.form != "csv"
+
+    @property
+    def keeps_loads(self) -> bool:
+        """Whether what was loaded stands, however the run ends."""
+        return self.form == "stdout" or (self.is_database and self.mode != "replace")
+
+    @property
     def is_database(self) -> bool:
         """Whether rows are added to what is there."""
         return self.form in ("sqlite", "duckdb")
@@ -120,6 +130,8 @@ def _unquoted(text: str) -> str:
 
 def _form(name: str) -> tuple[Form, str]:
     """Return a target's form and path by its name. Raises UsageError."""
+    if not name:
+        raise UsageError(f"--to needs a target: {KNOWN}")
     if name == STDOUT:
         return "stdout", name
     scheme, separator, rest = name.partition("://")
