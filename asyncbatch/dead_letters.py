@@ -127,3 +127,7 @@ class DeadLetterFile:
     def finish(self) -> None:
         """Put the file in its place: also of a run that was cut short. Raises SinkError."""
         self._file.commit()
+
+    def discard(self) -> None:
+        """Leave the file as it was."""
+        self._file.discard()

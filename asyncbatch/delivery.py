@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from asyncbatch.errors import UsageError
 from asyncbatch.ordering import InputOrder
 from asyncbatch.whole_files import WholeFiles
 
@@ -48,9 +51,28 @@ class Delivery:
         if target is not None and target.form != "folder":
             from asyncbatch.loading import make_loader  # noqa: PLC0415 - if there is a target
 
-            self._sink = target.open_sink()
-            self._sink.open()
-            self._loader = make_loader(target, self._sink, self._job.load_batch)
+            sink = target.open_sink()
+            try:
+                sink.open()
+            except UsageError:
+                self.refuse()
+                raise
+            self._sink, self._loader = sink, make_loader(target, sink, self._job.load_batch)
+
+    def refuse(self) -> None:
+        """Take note that the run is refused: earlier dead letters stay."""
+        letters, self._letters = self._letters, None
+        if letters is not None:
+            letters.discard()
+
+    def clear_up(self, path: str) -> None:
+        """Take away what a worker that died has left of the output for `path`."""
+        target = self._job.target
+        if target is not None and target.form == "folder":
+            from asyncbatch.sinks.folder import output_path, temporary  # noqa: PLC0415 - see above
+
+            with suppress(OSError, UsageError):  # there may be nothing, nor a place for it
+                os.unlink(temporary(output_path(target, path)))
 
     async def take(self, found: BatchPart | Settled) -> AsyncIterator[BatchPart]:
         """Take what a worker says; yield the parts that are through. Raises SinkError, OSError."""

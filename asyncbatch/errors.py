@@ -28,4 +28,14 @@ class WorkerBugError(AsyncbatchError):
 
 
 class SinkError(AsyncbatchError):
-    """The target can be written to no more; the message says which, and why."""
+    """The target can be written to no more; the message says which, and why.
+
+    `file` names it if it is not the run's own target.
+    """
+
+    def __init__(self, message: str, file: str | None = None) -> None:
+        super().__init__(message, file)
+        self.file = file
+
+    def __str__(self) -> str:
+        return str(self.args[0])

@@ -42,6 +42,7 @@ class Guard:
             if (target.format, target.compression) != ("keep", "keep"):
                 _check_names(target, inputs)
             self._folder = target if inputs.files_from is not None else None
+        self.check(inputs.paths)  # the others when they are found
 
     def check(self, paths: Iterable[str]) -> None:
         """Raise UsageError if an output would overwrite one of these inputs."""

@@ -52,9 +52,12 @@ class InputOrder:
         while isinstance(last, Settled) and last.batch.start == self._head:
             self._head += last.done
             self._changed.set()
-            for last in self._held.pop(self._head, ()):
+            released = self._held.pop(self._head, ())
+            for last in released:
                 self._bytes -= _size(last)
                 yield last
+            if not released:
+                return
 
 
 class OrderedLane:

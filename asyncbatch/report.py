@@ -140,10 +140,11 @@ class Report(Struct):
             named = [SlowFile(ms, found.file(place)) for ms, place in slow]
             self.slowest = heapq.nlargest(SLOWEST_FILES, [*self.slowest, *named])
 
-    def lose_target(self, message: str) -> None:
-        """Take note that the target can be written to no more."""
-        self.target_lost = True
-        self._keep(-1, Failure(self.target or "", "sink", message))
+    def lose_target(self, message: str, file: str | None = None) -> None:
+        """Take note that the target, or another `file`, can be written to no more."""
+        if not self.target_lost:  # what fails next fails of that
+            self.target_lost = True
+            self._keep(-1, Failure(file or self.target or "", "sink", message))
 
     def discard(self, *, succeeded: bool) -> None:
         """Take note that the target was left as it was."""

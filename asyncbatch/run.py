@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from asyncbatch.batching import Batcher
 from asyncbatch.delivery import Delivery
-from asyncbatch.errors import NothingMatchedError, SinkError
+from asyncbatch.errors import NothingMatchedError, SinkError, UsageError
 from asyncbatch.executors.inline import ThreadEngine
 from asyncbatch.executors.lanes import BatchEnd, bounded_map
 from asyncbatch.executors.loop import LoopEngine
@@ -131,6 +131,9 @@ class Run:
             ended = True
         except SinkError as error:
             self._lose_target(error)
+        except UsageError:
+            delivery.refuse()
+            raise
         finally:
             self._judge(final=True)
             await self._finish(ended=ended)
@@ -157,7 +160,7 @@ class Run:
     def _lose_target(self, error: SinkError) -> None:
         """Take note that the run ended for want of a target."""
         self._batcher.stop()
-        self.report.lose_target(str(error))
+        self.report.lose_target(str(error), error.file)
 
     @asynccontextmanager
     async def _suitable_engine(self) -> AsyncIterator[Engine]:
@@ -210,6 +213,7 @@ class Run:
         done = self._done.pop(batch.start, 0)
         self._batches += 1
         if end.lost is not None and len(batch.paths) - done == 1:
+            self._delivery.clear_up(batch.paths[done])
             message = f"its worker process {end.lost} while at this file"
             failure = Failure(display_path(batch.paths[done]), "worker_crash", message)
             part = Part(batch.start + done, [0], [0], [0.0], errors={0: failure})

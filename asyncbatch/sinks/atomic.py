@@ -38,7 +38,7 @@ class AtomicFile:
             self.stream.write(data)
             self.stream.flush()
         except OSError as error:
-            raise SinkError(f"cannot write {self.path}: {error.strerror}") from None
+            raise SinkError(f"cannot write {self.path}: {error.strerror}", self.path) from None
 
     def commit(self) -> None:
         """Put the file in its place. Raises SinkError."""
@@ -51,7 +51,7 @@ class AtomicFile:
                 os.replace(self.written, self.path)
         except OSError as error:
             self.discard()
-            raise SinkError(f"cannot write {self.path}: {error.strerror}") from None
+            raise SinkError(f"cannot write {self.path}: {error.strerror}", self.path) from None
 
     def discard(self) -> None:
         """Leave the target as it was."""

@@ -48,6 +48,16 @@ def _renamed(name: str, target: Target) -> str:
     return stem + suffix
 
 
+def temporary(path: str) -> str:
+    """Return the name of the output at `path` until it is complete.
+
+    It is hidden, so that no search for files takes it for one, and always the same, so that the
+    next run takes what a killed one has left.
+    """
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name}.asyncbatch")
+
+
 class FolderOutput:
     """Writes one output after another, each there whole or not at all.
 
@@ -125,10 +135,8 @@ class FolderOutput:
     def _put(self, data: bytes) -> None:
         with self._naming():
             if self._stream is None:
-                folder, name = os.path.split(self._path)
-                os.makedirs(folder, exist_ok=True)
-                # Hidden, so that no search for files ever takes it for one.
-                self._temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
+                os.makedirs(os.path.dirname(self._path), exist_ok=True)
+                self._temporary = temporary(self._path)
                 self._stream = open(self._temporary, "wb")  # noqa: SIM115 - closed by `end`
             compression = named(self._path)
             self._stream.write(compression.compress(data) if compression else data)
