@@ -140,7 +140,11 @@ class AsyncRecordLane:
                 await self._slots.acquire()
                 task = asyncio.create_task(self._call(record, cursor))
                 task.add_done_callback(lambda _: self._slots.release())
-                await steps.put(_Call(cursor, task))
+                try:
+                    await steps.put(_Call(cursor, task))
+                except asyncio.CancelledError:
+                    task.cancel()  # nobody else knows of it yet
+                    raise
             await steps.put(_StretchEnd(Cursor(path, stretch)))
 
     def _next(

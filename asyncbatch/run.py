@@ -140,6 +140,7 @@ class Run:
 
     async def _finish(self, *, ended: bool) -> None:
         report, stopped = self.report, self._stopped or self.report.over_budget
+        ended = ended and bool(self._batcher.found or self._job.allow_empty)
         succeeded = ended and not stopped and (bool(self._job.budget) or not report.tally.failures)
         finishing = asyncio.create_task(
             self._delivery.finish(succeeded=succeeded, ended=ended and not stopped)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -77,6 +78,7 @@ class LineStretch(Stretch):
     def __init__(self, lines: GoodLines) -> None:
         super().__init__(lines.record)
         self._lines = lines
+        self._offsets: list[int] | None = None
         self._texts = lines.texts
         if not lines.offset and lines.texts[0].startswith(BOM):
             self._texts = [lines.texts[0].removeprefix(BOM), *lines.texts[1:]]
@@ -101,9 +103,11 @@ class LineStretch(Stretch):
     def place(self, at: int, byte: int) -> Place:
         """See `Stretch`."""
         lines = self._lines
-        before = sum(map(len, lines.texts[:at])) + at
+        if self._offsets is None:
+            lengths = (len(text) + 1 for text in lines.texts)
+            self._offsets = list(accumulate(lengths, initial=lines.offset))
         byte += len(lines.texts[at]) - len(self._texts[at])
-        return locate(lines.texts[at], byte, line=lines.line + at, offset=lines.offset + before)
+        return locate(lines.texts[at], byte, line=lines.line + at, offset=self._offsets[at])
 
 
 class TextStretch(Stretch):
