@@ -14,7 +14,7 @@ from asyncbatch.recorder import MANY_OUTPUTS, RECORD_ERRORS, Recorder
 from asyncbatch.rejecting import Cursor
 from asyncbatch.spool import Spool
 from asyncbatch.transforms import RecordError
-from asyncbatch.work import MAX_BATCH_BYTES, MAX_BATCH_SECONDS
+from asyncbatch.work import MAX_BATCH_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from asyncbatch.reading import Opened
     from asyncbatch.record_settings import RecordWorkSettings
     from asyncbatch.records import Batch, Part
+
+BATCH_BYTES = 4 * 1024 * 1024
+"""A batch is given back unfinished after so many bytes: records take longer than verdicts, and
+at the end no worker should have much more to do than the others."""
 
 
 class RecordWork:
@@ -42,7 +46,7 @@ class RecordWork:
         recorder, now = self._recorder, time.perf_counter
         recorder.begin_batch(batch.start)
         began = now()
-        for path, opened in self._reader.contents(batch.paths, MAX_BATCH_BYTES, MAX_BATCH_SECONDS):
+        for path, opened in self._reader.contents(batch.paths, BATCH_BYTES, MAX_BATCH_SECONDS):
             problem: Exception | None = None
             try:
                 yield from self._file(path, opened)
