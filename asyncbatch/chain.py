@@ -20,7 +20,8 @@ class Chain:
     """Makes any number of values of one record, lazily.
 
     `reads_text` if it takes the record's text instead of its value. If all that it does is to
-    check, `test` tells whether a record passes, as it is.
+    check, `test` tells whether a record passes, as it is. If it calls a function and plain
+    objects then are rows, `many` calls it on many records; `rest` takes a result of that.
     """
 
     def __init__(self, stages: Sequence[Transform], *, reads_text: bool) -> None:
@@ -28,11 +29,22 @@ class Chain:
         self.test: Callable[[Any], bool] | None = None
         if len(stages) == 1:
             self.test = getattr(stages[0], "is_valid", None)
-        self._first, self._rest = stages[0], stages[1:]
+        self.many: Callable[[Sequence[Any]], Sequence[Any]] | None = None
+        if all(isinstance(stage, _Row) and not stage.key for stage in stages[1:]):
+            self.many = getattr(stages[0], "many", None)
+        self._first: Any = stages[0]
+        self._rest = stages[1:]
 
     def __call__(self, record: Any, position: Position) -> Iterable[Any]:  # noqa: ANN401 - JSON
         """Return what becomes of `record`. Raises RecordError, also midway."""
-        outputs = self._first(record, position)
+        outputs: Iterable[Any] = self._first(record, position)
+        return self._through(outputs, position) if self._rest else outputs
+
+    def rest(self, result: Any, position: Position) -> Iterable[Any]:  # noqa: ANN401 - anything
+        """Return what becomes of a record of which `many` made `result`; see `__call__`."""
+        return self._through(self._first.outputs(result), position)
+
+    def _through(self, outputs: Iterable[Any], position: Position) -> Iterable[Any]:
         for stage in self._rest:
             if type(outputs) is tuple and len(outputs) == 1:  # nearly always
                 outputs = stage(outputs[0], position)
@@ -89,7 +101,7 @@ class _Row:
     """Checks that a value can be a row of a table: an object, with the fields of its key."""
 
     def __init__(self, target: Target) -> None:
-        self._key = target.key
+        self.key = target.key
         self._name = target.name
 
     def __call__(self, value: Any, position: Position) -> Iterable[Any]:  # noqa: ANN401, ARG002
@@ -97,7 +109,7 @@ class _Row:
             raise RecordError(
                 "sink", f"a row of {self._name} must be an object, not {_describe(value)}"
             )
-        for field in self._key:
+        for field in self.key:
             if value.get(field) is None:
                 raise RecordError("missing_field", f"has no {field!r}, which is the key")
         return (value,)

@@ -14,15 +14,20 @@ from asyncbatch.recorder import MANY_OUTPUTS, RECORD_ERRORS, Recorder
 from asyncbatch.rejecting import Cursor
 from asyncbatch.spool import Spool
 from asyncbatch.transforms import RecordError
+from asyncbatch.transforms.plain import is_plain
 from asyncbatch.work import MAX_BATCH_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from asyncbatch.chain import Chain
     from asyncbatch.reading import Opened
     from asyncbatch.record_settings import RecordWorkSettings
     from asyncbatch.records import Batch, Part
+    from asyncbatch.transforms import Position
+
+    Many = Callable[[Sequence[Any]], Sequence[Any]]
+    OutputsOf = Callable[[Any, Position], Iterable[Any]]
 
 BATCH_BYTES = 4 * 1024 * 1024
 """A batch is given back unfinished after so many bytes: records take longer than verdicts, and
@@ -74,6 +79,8 @@ class RecordWork:
                     recorder.keep_all(stretch)
                 elif self._chain.test is not None:
                     self._check(self._chain, self._chain.test, cursor)
+                elif self._chain.many is not None:
+                    yield from self._map(self._chain, self._chain.many, cursor)
                 else:
                     yield from self._transform(self._chain, cursor)
                 recorder.take(stretch)
@@ -91,12 +98,30 @@ class RecordWork:
                 except RecordError as error:
                     recorder.reject(cursor, error)
 
+    def _map(self, transform: Chain, many: Many, cursor: Cursor) -> Iterator[Part]:
+        """Call a function on a stretch of records, which costs less than one by one."""
+        results = many(cursor.stretch.values())
+        rows, places = [], []
+        for place, result in enumerate(results):
+            if type(result) is dict and is_plain(result):
+                rows.append(result)
+                places.append(place)
+            elif result is not None:
+                yield from self._each(results, transform.rest, cursor)
+                return
+        self._recorder.keep_rows(rows, places, cursor.stretch, dropped=len(results) - len(rows))
+
     def _transform(self, transform: Chain, cursor: Cursor) -> Iterator[Part]:
-        recorder, stretch = self._recorder, cursor.stretch
+        stretch = cursor.stretch
         records = stretch.compact_texts() if transform.reads_text else stretch.values()
-        for cursor.at, record in enumerate(records):
+        yield from self._each(records, transform, cursor)
+
+    def _each(self, items: Sequence[Any], outputs_of: OutputsOf, cursor: Cursor) -> Iterator[Part]:
+        """Keep or reject what becomes of each item, which stands for a record of a stretch."""
+        recorder = self._recorder
+        for cursor.at, item in enumerate(items):
             try:
-                outputs = transform(record, cursor)
+                outputs = outputs_of(item, cursor)
                 if type(outputs) is not tuple:
                     rest = iter(outputs)
                     outputs = list(islice(rest, MANY_OUTPUTS))

@@ -98,6 +98,24 @@ class Recorder:
         if self._keeps_rows:
             file.found.rows += rows
 
+    def keep_rows(
+        self, rows: Sequence[Any], places: Sequence[int], stretch: Stretch, *, dropped: int
+    ) -> None:
+        """Take a row each of the records at these places of a stretch; the others are dropped."""
+        file = self._draft.file
+        file.read += len(rows) + dropped
+        file.dropped += dropped
+        if not self._keeps_rows:
+            return
+        found = file.found
+        found.rows += rows
+        if self._names_origins:
+            found.records += [stretch.first + place for place in places]
+            found.lines += map(stretch.line, places)
+            if self._keeps_originals:
+                texts = stretch.texts()
+                found.originals += [bytes(texts[place]) for place in places]
+
     def keep(self, rows: Sequence[Any], cursor: Cursor) -> None:
         """Take what became of the record at `cursor`."""
         file = self._draft.file

@@ -149,12 +149,27 @@ def test_so_does_leaving():
     assert rejection(lambda _: sys.exit("bye")).message == "SystemExit: bye"
 
 
-def test_but_an_interrupt_goes_through():
+def test_not_even_an_interrupt_goes_through():
     def interrupted(_):
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        outputs(interrupted)
+    assert rejection(interrupted).message == "KeyboardInterrupt"
+
+
+def test_many_calls_are_as_many_results_whatever_is_raised():
+    def moody(value):
+        if value % 3 == 0:
+            raise (ValueError, StopIteration, KeyboardInterrupt)[value // 3 % 3](value)
+        return value
+
+    many = Call(moody).many
+    assert many is not None
+    results = [
+        str(result) if isinstance(result, Exception) else result for result in many(range(9))
+    ]
+    kinds = ["ValueError: 0", "StopIteration", "KeyboardInterrupt: 6"]
+    assert [result for result in results if isinstance(result, int)] == [1, 2, 4, 5, 7, 8]
+    assert all(kind in found for kind, found in zip(kinds, results[::3], strict=True))
 
 
 def test_an_exception_midway_comes_after_what_went_before():

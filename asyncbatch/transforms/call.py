@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import traceback
-from asyncio import CancelledError
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -13,6 +12,7 @@ from collections.abc import (
     Callable,
     Iterable,
     Iterator,
+    Sequence,
 )
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 _ASYNC_ERRORS = (Exception, SystemExit, KeyboardInterrupt)
 """What an async function may raise without ending the run (cancellation is its caller's)."""
-_USER_ERRORS = (*_ASYNC_ERRORS, GeneratorExit, CancelledError)
-"""The same for a plain function: Ctrl-C itself is a signal that never reaches it."""
 
 
 class Call:
@@ -45,6 +43,27 @@ class Call:
     def __init__(self, function: str | Function) -> None:
         self._function = load_function(function) if isinstance(function, str) else function
         self._with_context = takes_context(self._function)
+        self.many = None if self._with_context else self._many
+        """Calls the function on many records; None if it wants to know which each is."""
+
+    def _many(self, values: Sequence[Any]) -> Sequence[Any]:
+        """Return what the function returns for each value, or the RecordError it comes to."""
+        results: list[Any] = []
+        calls = map(self._function, values)
+        while len(results) < len(values):
+            try:
+                results.extend(calls)
+                if len(results) < len(values):  # for `extend` that was the end
+                    results.append(_rejection(StopIteration()))
+            except BaseException as error:  # noqa: BLE001 - the user's own, as below
+                results.append(_rejection(error))  # `calls` goes on with the next value
+        return results
+
+    def outputs(self, result: Any) -> Iterable[Any]:  # noqa: ANN401 - whatever a function returns
+        """Return the values that one result of `many` stands for. Raises RecordError."""
+        if isinstance(result, RecordError):
+            raise result
+        return _outputs(result)
 
     def __call__(self, value: Any, position: Position) -> Iterable[Any]:  # noqa: ANN401 - JSON
         """Return what the function makes of `value`. Raises RecordError where it fails."""
@@ -53,7 +72,7 @@ class Call:
                 result = self._function(value, position.context())
             else:
                 result = self._function(value)
-        except _USER_ERRORS as error:
+        except BaseException as error:  # noqa: BLE001 - the user's own, be it a stray Ctrl-C
             raise _rejection(error) from None
         if type(result) is dict and is_plain(result):  # nearly always
             return (result,)
@@ -156,7 +175,7 @@ def _drawn(results: Iterator[Any]) -> Iterator[Any]:
                 item = next(results)
         except StopIteration:
             return
-        except _USER_ERRORS as error:
+        except BaseException as error:  # noqa: BLE001 - the user's own, be it a stray Ctrl-C
             raise _rejection(error) from None
         yield plain(item)
 
