@@ -210,7 +210,8 @@ class AsyncRecordLane:
                 recorder.take(cursor.stretch)
             case _Call(cursor, task):
                 try:
-                    values = await task
+                    # Shielded: that the lane is cancelled is for the lane to see to.
+                    values = await asyncio.shield(task)
                 except RecordError as error:
                     recorder.reject(cursor, error)
                 else:

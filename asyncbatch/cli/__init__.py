@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 
 from asyncbatch.cli import exit_codes
+from asyncbatch.cli.streams import open_closed_streams
 from asyncbatch.executors.wire import STOP_SIGNALS
 
 
@@ -17,17 +17,7 @@ def main() -> None:
     for number in STOP_SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda got, _: os._exit(exit_codes.of_signal(got)))
-    _open_closed_streams()
+    open_closed_streams()
     from asyncbatch.cli.app import app  # noqa: PLC0415 - imports take a while: see above
 
     app(prog_name="asyncbatch")
-
-
-def _open_closed_streams() -> None:
-    """Put /dev/null where a standard stream is closed, lest a file of ours takes its number."""
-    for descriptor, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
-        if getattr(sys, name) is None:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
-            stream = os.fdopen(descriptor, mode, closefd=False)
-            setattr(sys, name, stream)
-            setattr(sys, f"__{name}__", stream)

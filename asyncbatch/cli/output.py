@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Literal, Protocol, TextIO
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import aiofiles
 from aiofiles.threadpool import wrap
 
 from asyncbatch.cli import plain
+from asyncbatch.cli.streams import stdout
 from asyncbatch.cli.summary import budget_line
 from asyncbatch.records import Failure, FileResult
 from asyncbatch.renderers.github import Github
@@ -186,11 +187,6 @@ def _verbose_line(outcome: Failure | FileResult) -> str:
 def _to_stderr(line: str) -> None:
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
-
-
-def stdout() -> TextIO:
-    """Return standard output as we found it: `sys.stdout` may be what user functions print to."""
-    return sys.__stdout__ or sys.stdout
 
 
 async def to_stdout(data: bytes) -> None:

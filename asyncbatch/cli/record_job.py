@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-import sys
-from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
 from asyncbatch.chain import make_stages
+from asyncbatch.cli.streams import set_results_apart
 from asyncbatch.errors import UsageError
 from asyncbatch.extraction import Extractor
 from asyncbatch.record_settings import RecordWorkSettings
@@ -50,11 +49,11 @@ def record_settings(
     if settings.whole and settings.records is not None:
         raise UsageError("--records takes parts of documents, --unit file whole ones: choose one")
     Extractor(settings)
-    # What is imported for --call may print: that goes where its later words go.
-    with redirect_stdout(sys.stderr):
-        stages = make_stages(settings)
     if not call:
+        make_stages(settings)
         return settings
+    set_results_apart()
+    stages = make_stages(settings)
     from asyncbatch.transforms.call import AsyncCall  # noqa: PLC0415 - if asked for
 
     is_async = any(isinstance(stage, AsyncCall) for stage in stages)

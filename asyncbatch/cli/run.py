@@ -1,6 +1,5 @@
 """`asyncbatch run`: options into a job, and one call."""
 
-import sys
 from typing import TYPE_CHECKING
 
 import typer
@@ -160,8 +159,6 @@ def run_files(
         report_files=report_files,
         grace=grace,
     )
-    if call:
-        sys.stdout = sys.stderr  # what functions print in this process must not mix with results
     raise typer.Exit(session.carry_out())
 
 
