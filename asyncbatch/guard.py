@@ -55,7 +55,7 @@ class Guard:
 
 def _is_same(path: str, output: str) -> bool:
     try:
-        return path != STDIN and os.path.samefile(path, output)
+        return path != STDIN and os.path.isfile(output) and os.path.samefile(path, output)
     except OSError:  # one of them does not exist
         return False
 
