@@ -34,7 +34,11 @@ class Guard:
             if not special and full in seen:
                 raise UsageError(f"{option} and {seen[full]} name the same file: {path}")
             seen[full] = option
-        self._files = {os.path.basename(path): path for path in files.values()}
+        self._files = {
+            os.path.basename(name): path
+            for path in files.values()
+            for name in (path, os.path.realpath(path))
+        }
         self._folder: Target | None = None
         if target is not None and target.form == "folder":
             for argument in inputs.paths:

@@ -97,17 +97,22 @@ class _Waiting:
             yield first, *self.record(row)
 
     def cut(self, start: int, stop: int, *, may_be_empty: bool) -> int:
-        """Return `stop`, or an earlier row after `start` where a record's rows begin."""
+        """Return the row nearest `stop`, before it if that can be, where a record's rows begin."""
         at = stop
         while at > start and self.record(at) == self.record(at - 1):
             at -= 1
-        return at if at > start or may_be_empty else stop
+        if at > start or may_be_empty:
+            return at
+        at = stop
+        while at < self.rows.count and self.record(at) == self.record(at - 1):
+            at += 1
+        return at
 
 
 class TableLoader:
     """Loads rows `most` at a time, whatever parts they came in.
 
-    Rows made of one record stay together, if they are not more than a batch by themselves.
+    Rows made of one record stay together, as far as they came in one part.
     """
 
     def __init__(self, sink: Sink[Block], most: int | None, *, of_objects: bool) -> None:

@@ -130,7 +130,7 @@ def rows_of(records):
 files = st.lists(st.lists(st.lists(st.integers(0, 20), max_size=3), max_size=6), max_size=6)
 
 
-@given(files, st.integers(3, 9))
+@given(files, st.integers(1, 9))
 async def test_loads_are_full_and_every_record_is_in_or_rejected(contents, most):
     sink = Memory()
     loader = TableLoader(sink, most, of_objects=False)

@@ -20,7 +20,8 @@ class AtomicFile:
     def __init__(self, path: str) -> None:
         self.path = path
         special = os.path.exists(path) and not os.path.isfile(path)
-        self.written = path if special else f"{path}.{os.getpid()}.tmp"
+        self._final = os.path.realpath(path)  # what a link leads to, not the link, is replaced
+        self.written = path if special else f"{self._final}.{os.getpid()}.tmp"
         """The path that is written to."""
 
     def open(self) -> None:
@@ -48,7 +49,7 @@ class AtomicFile:
                 os.fsync(self.stream.fileno())
             self.stream.close()
             if self.written != self.path:
-                os.replace(self.written, self.path)
+                os.replace(self.written, self._final)
         except OSError as error:
             self.discard()
             raise SinkError(f"cannot write {self.path}: {error.strerror}", self.path) from None
