@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 AT_ONCE_BYTES = 8 * 1024 * 1024
 """A file up to this size is read at once; a bigger one in pieces, as its records are needed."""
+WINDOW = 10
+"""Results, in calls in flight, that may wait for an earlier one: so that slow calls among quick
+ones have others beside them."""
 LANES = 3
 """Batches in flight: while one ends, and waits for its last calls, others go on."""
 
@@ -70,7 +73,7 @@ class AsyncRecordLane:
     """
 
     def __init__(self, settings: RecordWorkSettings, slots: asyncio.Semaphore) -> None:
-        self._limit, self._window = settings.files.max_file_size, settings.call_concurrency
+        self._limit, self._concurrency = settings.files.max_file_size, settings.call_concurrency
         self._slots = slots
         self._extractor = Extractor(settings)
         self._recorder = Recorder(settings)
@@ -84,8 +87,7 @@ class AsyncRecordLane:
         recorder = self._recorder
         recorder.begin_batch(batch.start)
         self._closing = False
-        # As many results may wait for an earlier one as there are calls in flight.
-        steps: asyncio.Queue[_Step | None] = asyncio.Queue(self._window)
+        steps: asyncio.Queue[_Step | None] = asyncio.Queue(WINDOW * self._concurrency)
         feeding = asyncio.create_task(self._feed(batch, steps))
         try:
             while (step := await steps.get()) is not None:
