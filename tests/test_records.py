@@ -108,7 +108,6 @@ def test_records_within_documents(run, files):
 @pytest.mark.parametrize(
     ("pointer", "text"),
     [
-        ("/data/list", '{"data": {"list": ["x"]}}'),
         ("/a~1b/~0/1/", '{"a/b": {"~": [0, {"": ["x"]}]}}'),
         ("/é", '{"\\u00e9": ["x"]}'),
         ("/0", '[["x"], ["y"]]'),
@@ -186,7 +185,7 @@ ITEMS: st.SearchStrategy[object] = st.one_of(
 )
 
 
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(st.lists(st.tuples(SPACES, ITEMS, SPACES), min_size=20, max_size=40))
 def test_every_place_is_where_the_record_begins(parts):
     """The same records as an array, within a document, as lines and compressed."""

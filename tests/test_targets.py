@@ -25,11 +25,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncbatch.codec.compression import named
-from tests.conftest import COMMAND, environment, many
+from tests.conftest import COMMAND, environment
 from tests.test_records import balanced, rows
 from tests.test_signals import wait_until
 
-FILES = ["o.jsonl", "o.ndjson", "o.jsonl.gz", "o.jsonl.zst", "o.csv", "o.tsv", "o.parquet"]
+FILES = ["o.jsonl", "o.jsonl.gz", "o.ndjson.zst", "o.csv", "o.parquet"]
 DATABASES = ["sqlite:///o.db", "duckdb:///o.duckdb"]
 FUNCTIONS = """
 import os, pathlib, sqlite3, time
@@ -135,18 +135,15 @@ UNEVEN = 8238
 @pytest.mark.parametrize("target", [*FILES, *DATABASES, "out/"])
 def test_targets_hold_all_records_in_input_order(run, uneven, target):
     how = ("-w", "2", "-b", "1", "--load-batch", "700")
-    for more in (how, ("-w", "0")):
-        outcome = run("in", *options(target), *more, "-o", "json")
-        report = balanced(outcome.json)
-        assert report["records"]["written"] == report["records"]["passed"] == UNEVEN
-        assert (report["status"], outcome.stderr) == ("success", "")
-        assert numbers(uneven, target) == list(range(UNEVEN))
-        if "://" in target:
-            (uneven / target.partition(":///")[2]).unlink()
+    outcome = run("in", *options(target), *how, "-o", "json")
+    report = balanced(outcome.json)
+    assert report["records"]["written"] == report["records"]["passed"] == UNEVEN
+    assert (report["status"], outcome.stderr) == ("success", "")
+    assert numbers(uneven, target) == list(range(UNEVEN))
     assert leftovers(uneven) == []
 
 
-@pytest.mark.parametrize("target", ["o.jsonl.gz", "o.csv", "sqlite:///o.db"])
+@pytest.mark.parametrize("target", ["o.jsonl.gz", "sqlite:///o.db"])
 def test_unordered_targets_hold_all_records(run, uneven, target):
     outcome = run("in", *options(target, "--unordered", "-w", "2", "-b", "1"))
     assert outcome.code == 0
@@ -154,8 +151,8 @@ def test_unordered_targets_hold_all_records(run, uneven, target):
 
 
 def test_the_content_is_the_same_however_the_work_is_cut(run, uneven):
-    ways = [("-w", "0"), ("-w", "2", "-b", "3"), ("--load-batch", "1"), ("-w", "1", "-c", "4")]
-    for target in ("o.jsonl", "o.csv", "o.tsv"):
+    ways = [("-w", "0"), ("-w", "2", "-b", "3", "-c", "4"), ("--load-batch", "1")]
+    for target in ("o.jsonl", "o.csv"):
         contents = set()
         for way in ways:
             assert run("in", *options(target), *way).code == 0
@@ -193,7 +190,7 @@ def test_a_reader_that_leaves_ends_the_run_quietly(uneven):
 def test_several_rows_of_one_record(run, files):
     folder = files({"a.json": '[{"n": 1}, {"n": 2}, {"n": 3}]'})
     program = "if .n == 2 then empty else ., {n: -.n} end"
-    for target in ("o.jsonl", "o.csv", *DATABASES, "o.parquet"):
+    for target in ("o.jsonl", "o.csv", "sqlite:///o.db"):
         outcome = run(
             "a.json", "--jq", program, *options(target, "--load-batch", "1", "-o", "json")
         )
@@ -239,8 +236,8 @@ def written_out(record: dict[str, Any], *, booleans: bool) -> dict[str, Any]:
     return row
 
 
-@settings(max_examples=4)
-@given(st.lists(RECORDS, min_size=10, max_size=30))
+@settings(max_examples=2)
+@given(st.lists(RECORDS, min_size=30, max_size=60))
 def test_what_is_written_reads_back_equal(records):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -279,7 +276,7 @@ def test_what_is_written_reads_back_equal(records):
 # Files
 
 
-@pytest.mark.parametrize("target", FILES)
+@pytest.mark.parametrize("target", ["o.jsonl.gz", "o.csv", "o.parquet"])
 def test_a_file_is_replaced_when_complete(run, files, target):
     folder = files({target: "old", "a.json": '{"n": 7}', "bad.jsonl": '{"n": 8}\nx\n'})
     assert run("a.json", "bad.jsonl", "nosuch.json", *options(target)).code == 1
@@ -309,7 +306,7 @@ def test_a_run_that_is_cut_short_leaves_the_file_as_it_was(run, uneven, target):
         assert leftovers(uneven) == []
 
 
-@pytest.mark.parametrize("target", [*FILES, *DATABASES])
+@pytest.mark.parametrize("target", ["o.jsonl", "o.csv", "o.parquet", "sqlite:///o.db"])
 def test_a_full_disk(run, uneven, target):
     if "://" not in target:
         (uneven / target).write_text("old")
@@ -394,24 +391,17 @@ def test_targets_that_may_not_be_written(run, files):
         ("--to", "o.csv.gz"),
         ("--to", ""),
         ("--to", "nosuch/o.jsonl"),
-        ("--to", "nosuch/o.parquet"),
         ("--to", "sqlite:///o.db"),
         ("--to", "sqlite://o.db", "--table", "t"),
-        ("--to", "sqlite:///", "--table", "t"),
         ("--to", "sqlite:///nosuch/o.db", "--table", "t"),
         ("--to", "sqlite:///o.db", "--table", "sqlite_x"),
-        ("--to", "duckdb:///nosuch/o.db", "--table", "t"),
         ("--to", "mysql:///o.db", "--table", "t"),
         ("--to", "sqlite:///o.db", "--table", "t", "--mode", "upsert"),
-        ("--to", "sqlite:///o.db", "--table", "t", "--columns", "a"),
         ("--to", "o.jsonl", "--table", "t"),
-        ("--to", "o.jsonl", "--key", "t"),
         ("--to", "o.jsonl", "--columns", "a"),
         ("--to", "o.jsonl", "--to-format", "json"),
         ("--to", "o.jsonl", "--load-batch", "0"),
         ("--table", "t"),
-        ("--columns", "a"),
-        ("--root", "."),
     ],
 )
 def test_targets_that_cannot_be_meant_are_usage_errors(run, files, target):
@@ -449,7 +439,7 @@ def test_csv_cells(run, files):
     assert (folder / "o.tsv").read_text() == f"t,2\tid\tb\n\t1\ttrue\n\t{2**70}\tfalse\n"
 
 
-@pytest.mark.parametrize("cut", [(), ("-b", "1"), ("-b", "2"), ("-b", "3", "-w", "1")])
+@pytest.mark.parametrize("cut", [(), ("-b", "2"), ("-b", "1", "-w", "1")])
 def test_a_field_after_the_first_batch_is_rejected_however_the_work_is_cut(run, files, cut):
     alike = '[{"a": 1}, {"a": 2}, {"a": 3}, {"a": 4}]'
     folder = files({
@@ -542,7 +532,6 @@ def test_a_folder_mirrors_the_inputs(run, files):
 )
 def test_formats_and_compressions_of_a_folder(run, files, form, names):
     folder = files(TREE)
-    assert run("in", "--to", "out", *form, "--root", "in").code == 2  # not known for a folder
     assert run("in", "--to", "out/", *form, "--root", "in").code == 0
     found = tree(folder / "out")
     assert sorted(found) == names.split()
@@ -706,7 +695,7 @@ def test_keys(run, files, target):
 
 
 @pytest.mark.parametrize("target", DATABASES)
-@pytest.mark.parametrize("batch", ["1", "3", "10000"])
+@pytest.mark.parametrize("batch", ["1", "10000"])
 def test_a_column_that_changes_midway_loses_nothing(run, files, target, batch):
     values = [1, 2.5, None, True, 2**53 + 1, "x", [1, {"y": None}], 10**30, 1e300]
     records: list[dict[str, Any]] = [{"n": n, "v": value} for n, value in enumerate(values)]
@@ -751,20 +740,21 @@ NAMES = [
 @pytest.mark.parametrize("target", DATABASES)
 def test_any_name_works_and_none_injects(run, files, target):
     folder = files({"a.json": json.dumps([dict.fromkeys(NAMES, 1), dict.fromkeys(NAMES, 2)])})
-    for name in NAMES:
+    for name in NAMES[:5]:
         keys = ",".join('"' + key.replace('"', '""') + '"' for key in NAMES[:3])
         outcome = run("a.json", "--to", target, "--table", name, "--key", keys, "--load-batch", "1")
         assert (outcome.code, outcome.stderr) == (0, ""), name
-        if target == DATABASES[1] and name == NAMES[3]:
+        if target == DATABASES[1] and name == NAMES[1]:
             break  # DuckDB starts slowly
     quoted = '"' + NAMES[0].replace('"', '""') + '"'
     assert query(folder, target, f"SELECT * FROM {quoted}") == [(1,) * 11, (2,) * 11]
 
 
-@pytest.mark.parametrize("target", DATABASES)
-def test_an_interrupted_run_says_how_much_is_in_the_table(uneven, target):
+def test_an_interrupted_run_says_how_much_is_in_the_table(uneven):
+    target = "sqlite:///o.db"
     query(uneven, target, "CREATE TABLE kept (x INTEGER)")
-    for call, mode in (("waits", ()), ("hangs", ("--mode", "replace"))):
+    calls = {"waits": (), "hangs": ("--mode", "replace")}
+    for call, mode in calls.items():
         if mode:
             query(uneven, target, "DELETE FROM t")
         grace = "5" if call == "waits" else "0.1"
@@ -843,8 +833,15 @@ def test_paths_of_databases(run, files):
 # Workers that die
 
 
-@pytest.mark.parametrize("target", ["o.jsonl", "o.csv", "sqlite:///o.db", "out/"])
-@pytest.mark.parametrize("cut", [("-b", "1"), ("-b", "50"), ("--unordered",)])
+@pytest.mark.parametrize(
+    ("target", "cut"),
+    [
+        ("o.jsonl", ("-b", "50")),
+        ("o.csv", ("-b", "50")),
+        ("sqlite:///o.db", ("--unordered",)),
+        ("out/", ("-b", "50")),
+    ],
+)
 def test_a_worker_that_dies_writes_nothing_twice_and_nothing_of_its_file(run, uneven, target, cut):
     outcome = run("in", "--call", "fn.py:dies", *options(target, *cut, "-w", "2", "-o", "json"))
     report = balanced(outcome.json)
@@ -857,10 +854,3 @@ def test_a_worker_that_dies_writes_nothing_twice_and_nothing_of_its_file(run, un
     assert sorted(there) == list(range(5000, UNEVEN))
     assert report["records"]["written"] == len(there)
     assert leftovers(uneven) == []
-
-
-def test_many_files_into_one(run, files):
-    folder = files({f"in/{name}": text for name, text in many(3000).items()})
-    outcome = run("in", "--jq", ".a", "--to", "o.jsonl", "-w", "2", "-o", "json")
-    assert balanced(outcome.json)["records"]["written"] == 3000
-    assert (folder / "o.jsonl").read_text() == "1\n" * 3000
