@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict
+from html import escape
 from typing import IO, TYPE_CHECKING
-from xml.sax.saxutils import escape, quoteattr
 
 from asyncbatch.records import Failure, FileResult
 from asyncbatch.words import location, printable
@@ -63,10 +63,10 @@ class Junit:
 
 def _case(result: FileResult, rejections: list[Failure]) -> str:
     folder, _, name = result.file.rpartition("/")
-    classname = quoteattr(printable(folder or "."))
+    classname = _attribute(folder or ".")
     case = (
-        f"<testcase classname={classname} name={quoteattr(printable(name))} "
-        f'file={quoteattr(printable(result.file))} time="{result.elapsed_ms / 1000:.6f}"'
+        f"<testcase classname={classname} name={_attribute(name)} "
+        f'file={_attribute(result.file)} time="{result.elapsed_ms / 1000:.6f}"'
     )
     failures = rejections or ([result.error] if result.error else [])
     if not failures:
@@ -75,6 +75,10 @@ def _case(result: FileResult, rejections: list[Failure]) -> str:
     lines = [f"{location(failure)}: {printable(failure.message)}" for failure in failures]
     if (omitted := result.rejected - len(rejections)) > 0 and rejections:
         lines.append(f"... and {omitted:,} more")
-    body = escape("\n".join(lines))
-    message = quoteattr(printable(first.message))
+    body = escape("\n".join(lines), quote=False)
+    message = _attribute(first.message)
     return f'{case}><failure type="{first.kind}" message={message}>{body}</failure></testcase>\n'
+
+
+def _attribute(text: str) -> str:
+    return f'"{escape(printable(text))}"'
