@@ -32,6 +32,8 @@ class Findings:
         self.lines: list[int | None] = []
         self.originals: list[bytes] = []
         self.several = False
+        self.finished: list[int] = []
+        """How many of the rows, from the first, each finished file ends after."""
         self.rejections: list[Failure] = []
         self.letters: list[bytes] = []
         self.bytes = 0
@@ -125,6 +127,8 @@ class Draft:
             part.dropped[place] = file.dropped
         self._take(part, file.found)
         self._found.add(file.found)
+        self._found.finished.append(len(self._found.rows))
+        part.made.append(written or len(file.found.rows))
         part.written += written
         part.records.append(file.read)
         part.bytes.append(size)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import builtins
     from collections.abc import Iterator
 
+    from asyncbatch.ledger.entries import Entry
+
 FailureKind = Literal[
     "not_found",
     "permission",
@@ -31,7 +33,7 @@ FailureKind = Literal[
     "transform",
     "sink",
 ]
-FileStatus = Literal["success", "partial", "failed"]
+FileStatus = Literal["success", "partial", "failed", "skipped"]
 
 STDIN = "-"
 """The path that stands for standard input."""
@@ -52,6 +54,8 @@ class Batch(Struct, frozen=True, gc=False):
 
     start: int
     paths: tuple[str, ...]
+    decided: Part | None = None
+    """What becomes of them, if that is known already."""
 
 
 class Violation(Struct, frozen=True, gc=False):
@@ -94,8 +98,8 @@ class FileResult(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="e
     """What became of one file; as JSON, the event that says so.
 
     `records` counts the records read, the `rejected` ones included; `bytes` is what was read
-    from disk. `error` says why a `failed` file failed. `rejections` is filled by the library's
-    front door only; events carry bad records one by one.
+    from disk. `error` says why a `failed` file failed, `reason` why a `skipped` one was.
+    `rejections` is filled by the library's front door only; events carry bad records one by one.
     """
 
     file: str
@@ -106,6 +110,7 @@ class FileResult(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="e
     rejected: int = 0
     error: Failure | None = None
     rejections: tuple[Failure, ...] = ()
+    reason: str = ""
 
 
 class Rows(Struct, gc=False):
@@ -114,6 +119,8 @@ class Rows(Struct, gc=False):
     Where it may refuse some, there is also an item a row in each list: its file's place in
     the part, its record's number and line there; `several` tells whether any record became
     more than one row. `originals` are the records as they were read, if somebody wants them.
+    `ends` are where the rows of each file that the part finishes end in what the payload is
+    (or unpacks to), if that is one row after another.
     """
 
     payload: bytes | bytearray
@@ -123,6 +130,7 @@ class Rows(Struct, gc=False):
     lines: list[int | None] = []
     originals: list[bytes] = []
     several: bool = False
+    ends: list[int] = []
 
 
 class Part(Struct, gc=False):
@@ -131,8 +139,9 @@ class Part(Struct, gc=False):
     The file at place 0 is number `start` of the run. `dropped`, `rejected` and `errors` hold
     only the exceptions, by place. `rejections` are the bad records met, each with its file's
     place, `letters` what a dead letter file says of them, if there is one. A part without any
-    finished file is about one that is still being read, at place 0. `written` counts what the
-    worker itself wrote.
+    finished file is about one that is still being read, at place 0. `made` counts the rows of
+    each finished file in this part, `written` what the worker itself wrote. `skipped` tells by
+    place why a file was not even read, `entries` what a ledger has of it.
     """
 
     start: int
@@ -145,10 +154,21 @@ class Part(Struct, gc=False):
     rejections: list[tuple[int, Failure]] = field(default_factory=list)
     letters: list[builtins.bytes] = field(default_factory=list)
     rows: Rows | None = None
+    made: list[int] = field(default_factory=list)
     written: int = 0
+    skipped: dict[int, str] = field(default_factory=dict)
+    entries: dict[int, Entry] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def status(self, place: int) -> FileStatus:
+        """Return what became of the finished file at `place`."""
+        if place in self.errors:
+            return "failed"
+        if place in self.skipped:
+            return "skipped"
+        return "partial" if place in self.rejected else "success"
 
     def reject(self, place: int, failure: Failure, letters: list[builtins.bytes]) -> None:
         """Reject one more record of the file at `place`, in the order of its records."""
@@ -187,6 +207,12 @@ class Settled(Struct, frozen=True, gc=False):
     done: int
 
 
+def decided(start: int, count: int, errors: dict[int, Failure], skipped: dict[int, str]) -> Part:
+    """Return the part about `count` files of which it is known without reading what they are."""
+    zeros = [0] * count
+    return Part(start, zeros, zeros, [0.0] * count, made=zeros, errors=errors, skipped=skipped)
+
+
 class BatchPart(Struct, frozen=True, gc=False):
     """A `Part` beside the batch that it is about."""
 
@@ -207,7 +233,7 @@ class BatchPart(Struct, frozen=True, gc=False):
             while rejections and rejections[0][0] == place:
                 yield rejections.popleft()[1]
             error, rejected = part.errors.get(place), part.rejected.get(place, 0)
-            status: FileStatus = "failed" if error else "partial" if rejected else "success"
             file, took = display_path(path), round(elapsed_ms, 3)
-            yield FileResult(file, status, records, size, took, rejected, error)
+            status, reason = part.status(place), part.skipped.get(place, "")
+            yield FileResult(file, status, records, size, took, rejected, error, (), reason)
         yield from (failure for _, failure in rejections)

@@ -68,10 +68,12 @@ def tally_of(part: Part) -> Tally:
     """Return the counts of one part."""
     failed = len(part.errors)
     partial = sum(place not in part.errors for place in part.rejected)
+    skipped = len(part.skipped)
     return Tally(
-        succeeded=len(part) - failed - partial,
+        succeeded=len(part) - failed - partial - skipped,
         partial=partial,
         failed=failed,
+        skipped=skipped,
         bytes=sum(part.bytes),
         read=sum(part.records),
         dropped=sum(part.dropped.values()),

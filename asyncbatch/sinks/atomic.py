@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from contextlib import suppress
 from typing import IO
@@ -19,10 +20,21 @@ class AtomicFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        special = os.path.exists(path) and not os.path.isfile(path)
-        self._final = os.path.realpath(path)  # what a link leads to, not the link, is replaced
-        self.written = path if special else f"{self._final}.{os.getpid()}.tmp"
+        self.is_special = os.path.exists(path) and not os.path.isfile(path)
+        self.final = os.path.realpath(path)
+        """What a link leads to, not the link, is replaced."""
+        self.written = path if self.is_special else f"{self.final}.{os.getpid()}.tmp"
         """The path that is written to."""
+        self.size = 0
+        """How many bytes `write` was given."""
+        self._stays = False
+
+    def stay(self, written: str) -> None:
+        """Be written at `written`, and stay there if it is not completed; before `open`.
+
+        It is locked while it is written to.
+        """
+        self.written, self._stays = written, True
 
     def open(self) -> None:
         """Begin. Raises UsageError if the file cannot be written."""
@@ -30,6 +42,8 @@ class AtomicFile:
             raise UsageError(f"cannot write {self.path}: it is a folder")
         try:
             self.stream = open(self.written, "wb")  # noqa: SIM115 - closed at the end of the run
+            if self._stays:
+                fcntl.flock(self.stream, fcntl.LOCK_EX)
         except OSError as error:
             raise UsageError(f"cannot write {self.path}: {error.strerror}") from None
 
@@ -39,25 +53,52 @@ class AtomicFile:
             self.stream.write(data)
             self.stream.flush()
         except OSError as error:
-            raise SinkError(f"cannot write {self.path}: {error.strerror}", self.path) from None
+            raise self._lost(error) from None
+        self.size += len(data)
+
+    def sync(self) -> None:
+        """Have all that was written on the disk. Raises SinkError."""
+        if self.is_special:
+            return
+        try:
+            self.stream.flush()
+            os.fsync(self.stream.fileno())
+        except OSError as error:
+            raise self._lost(error) from None
 
     def commit(self) -> None:
         """Put the file in its place. Raises SinkError."""
         try:
-            self.stream.flush()
-            if self.written != self.path:
-                os.fsync(self.stream.fileno())
+            self.sync()
             self.stream.close()
-            if self.written != self.path:
-                os.replace(self.written, self._final)
+            if not self.is_special:
+                os.replace(self.written, self.final)
         except OSError as error:
             self.discard()
-            raise SinkError(f"cannot write {self.path}: {error.strerror}", self.path) from None
+            raise self._lost(error) from None
+        except SinkError:
+            self.discard()
+            raise
 
     def discard(self) -> None:
         """Leave the target as it was."""
         with suppress(OSError):  # what could not be written cannot be flushed either
             self.stream.close()
-        if self.written != self.path:
+        if not self.is_special and not self._stays:
             with suppress(FileNotFoundError):
                 os.unlink(self.written)
+
+    def _lost(self, error: OSError) -> SinkError:
+        return SinkError(f"cannot write {self.path}: {error.strerror}", self.path)
+
+
+def is_being_written(path: str) -> bool:
+    """Whether a process has the file at `path` open that was told to stay there."""
+    try:
+        with open(path, "rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -7,18 +7,19 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.errors import UsageError
-from asyncbatch.sinks.atomic import AtomicFile
 from asyncbatch.sinks.columns import NO_FIELDS, admit
 from asyncbatch.sinks.refusing import refusals
+from asyncbatch.sinks.single import FileSink
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from asyncbatch.ledger.entries import Extent
     from asyncbatch.sinks import Refusal
     from asyncbatch.sinks.block import Block
 
 
-class CsvSink:
+class CsvSink(FileSink):
     """Writes the fields that `columns` names, in that order; without it, the first block's.
 
     Null and missing are empty cells. Fields beside named columns are left out on purpose; a
@@ -26,14 +27,15 @@ class CsvSink:
     """
 
     def __init__(self, path: str, *, delimiter: str, columns: tuple[str, ...] | None) -> None:
-        self._file = AtomicFile(path)
+        super().__init__(path)
+        self._row_sizes: list[int] = []
         self._delimiter, self._columns, self._are_named = delimiter, columns, columns is not None
 
     def open(self) -> None:
         """Begin the file. Raises UsageError."""
         if len(self._delimiter) != 1 or self._delimiter in '"\r\n':
             raise UsageError(f"a delimiter is one character, not a quote: {self._delimiter!r}")
-        self._file.open()
+        self.file.open()
         if self._columns is not None:
             self._write([self._columns])
 
@@ -57,22 +59,31 @@ class CsvSink:
             for name, kind, column in zip(block.names, block.kinds, block.values, strict=True)
         }
         missing = [None] * block.count
-        self._write(zip(*(cells.get(name, missing) for name in self._columns), strict=True))
+        rows = zip(*(cells.get(name, missing) for name in self._columns), strict=True)
+        self._row_sizes = self._write(rows)
         return refused
 
-    def finish(self, *, succeeded: bool, ended: bool) -> bool:  # noqa: ARG002 - a file ends as it is
-        """Put the file in place if all input was taken. Raises SinkError."""
-        if ended:
-            self._file.commit()
-        else:
-            self._file.discard()
-        return ended
+    @property
+    def row_sizes(self) -> list[int]:
+        """See `FileSink`."""
+        return self._row_sizes
 
-    def _write(self, rows: Any) -> None:  # noqa: ANN401 - typeshed's row type is private
+    def keep(self, path: str, extent: Extent) -> None:
+        """See `FileSink`; the file at `path` has the same columns."""
+        if self._columns is None:
+            with open(path, encoding="utf-8", newline="") as stream:
+                self._columns = tuple(next(csv.reader(stream, delimiter=self._delimiter)))
+            self._write([self._columns])
+        super().keep(path, extent)
+
+    def _write(self, rows: Any) -> list[int]:  # noqa: ANN401 - typeshed's row type is private
+        """Write rows; return how many bytes each takes."""
         lines: list[str] = []
         # The module's own line end makes it quote a lone CR, too; our lines end with LF.
         csv.writer(SimpleNamespace(write=lines.append), delimiter=self._delimiter).writerows(rows)
-        self._file.write("".join([line[:-2] + "\n" for line in lines]).encode())
+        encoded = [f"{line[:-2]}\n".encode() for line in lines]
+        self.file.write(b"".join(encoded))
+        return list(map(len, encoded))
 
 
 def _booleans(column: list[bool | None]) -> list[str | None]:

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import sys
+from io import BytesIO
 from typing import TYPE_CHECKING
 
+from asyncbatch.codec.compression import named
 from asyncbatch.errors import SinkError
-from asyncbatch.sinks.atomic import AtomicFile
+from asyncbatch.sinks.single import FileSink, read_extent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from asyncbatch.ledger.entries import Extent
     from asyncbatch.sinks import Refusal
 
+_CHUNK = 1024 * 1024
 
-class LinesSink:
+
+class LinesSink(FileSink):
     """Writes lines as the workers have made them, compressed if the file's name says so."""
 
     def __init__(self, path: str) -> None:
-        self._file = AtomicFile(path)
+        super().__init__(path)
+        self._compression = named(path)
 
     def open(self) -> None:
         """Begin the file. Raises UsageError."""
-        self._file.open()
+        self.file.open()
 
     def load(
         self,
@@ -30,16 +36,21 @@ class LinesSink:
         groups: Sequence[int] | None = None,  # noqa: ARG002 - none is refused
     ) -> Sequence[Refusal]:
         """Write lines. Raises SinkError."""
-        self._file.write(payload)
+        self.file.write(payload)
         return ()
 
-    def finish(self, *, succeeded: bool, ended: bool) -> bool:  # noqa: ARG002 - a file ends as it is
-        """Put the file in place if all input was taken. Raises SinkError."""
-        if ended:
-            self._file.commit()
-        else:
-            self._file.discard()
-        return ended
+    def keep(self, path: str, extent: Extent) -> None:
+        """See `FileSink`; where pieces are compressed, those of the extent's rows are made anew."""
+        if self._compression is None:
+            super().keep(path, extent)
+            return
+        raw = BytesIO(b"".join(read_extent(path, extent)))
+        at, end = 0, extent.skip + extent.take
+        for chunk in self._compression.chunks(raw, _CHUNK):
+            wanted = chunk[max(0, extent.skip - at) : max(0, end - at)]
+            at += len(chunk)
+            if wanted:
+                self.file.write(self._compression.compress(wanted))
 
 
 class StdoutSink:

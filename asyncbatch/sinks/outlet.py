@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 from asyncbatch.codec.compression import named
@@ -25,6 +26,7 @@ class Found(Protocol):
     lines: list[int | None]
     originals: list[bytes]
     several: bool
+    finished: list[int]
 
 
 class Outlet:
@@ -69,10 +71,18 @@ class LinesOutlet(Outlet):
         """See `Outlet`."""
         if not found.rows:
             return None
-        lines = encode_lines(found.rows)
+        if len(found.finished) < 2:
+            lines = encode_lines(found.rows)
+            ends = [len(lines)] * len(found.finished)
+        else:
+            pieces = [
+                encode_lines(found.rows[start:end]) for start, end in pairwise((0, *found.finished))
+            ]
+            lines = b"".join(pieces)
+            ends = list(accumulate(map(len, pieces)))
         if self._compression:
             lines = self._compression.compress(lines)
-        return Rows(lines, len(found.rows))
+        return Rows(lines, len(found.rows), ends=ends)
 
 
 class TableOutlet(Outlet):

@@ -8,16 +8,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.errors import SinkError, UsageError
-from asyncbatch.sinks.atomic import AtomicFile
-from asyncbatch.sinks.block import MAX_FIELDS, Kind, convert, is_exact
+from asyncbatch.sinks.block import MAX_FIELDS, Block, Kind, convert, is_exact
 from asyncbatch.sinks.columns import NO_FIELDS, Columns
 from asyncbatch.sinks.refusing import refusals
+from asyncbatch.sinks.single import FileSink
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from asyncbatch.ledger.entries import Extent
     from asyncbatch.sinks import Refusal
-    from asyncbatch.sinks.block import Block
 
 ROW_GROUP = 100_000
 """Rows that are kept until they are written together."""
@@ -29,9 +29,11 @@ _TYPES: dict[Kind, str] = {
     "real": "float64",
     "text": "string",
 }
+_NAMES = {"double": "float64"}
+"""What a type says its name is, where that is another than it is asked for by."""
 
 
-class ParquetSink:
+class ParquetSink(FileSink):
     """Writes every field as a column of the narrowest type that holds all its values.
 
     A file is of one schema: when a later row needs another, what is written is rewritten, a
@@ -39,9 +41,7 @@ class ParquetSink:
     """
 
     def __init__(self, path: str) -> None:
-        self._file = AtomicFile(path)
-        self._old = f"{self._file.written}.old"
-        """Where the file is while it is rewritten."""
+        super().__init__(path)
         self._arrow: Any
         self._parquet: Any
         self._writer: Any = None
@@ -51,6 +51,23 @@ class ParquetSink:
         self._inexact: set[str] = set()
         """Columns with integers that are no double precision numbers."""
         self._waiting: list[Block] = []
+        self._rows = self._taken = 0
+        """How many rows there are, those that wait included; how many the last load brought."""
+
+    @property
+    def position(self) -> int:
+        """See `FileSink`: rows."""
+        return self._rows
+
+    @property
+    def row_sizes(self) -> list[int]:
+        """See `FileSink`."""
+        return [1] * self._taken
+
+    @property
+    def _old(self) -> str:
+        """Where the file is while it is rewritten."""
+        return f"{self.file.written}.old"
 
     def open(self) -> None:
         """Begin the file. Raises UsageError."""
@@ -61,12 +78,13 @@ class ParquetSink:
             raise UsageError(
                 "writing Parquet needs one more package: pip install 'asyncbatch[parquet]'"
             ) from None
-        self._file.open()
+        self.file.open()
 
     def load(self, payload: Block, groups: Sequence[int] | None = None) -> Sequence[Refusal]:
         """Take rows, and write them when they make a row group. Raises SinkError."""
         block, rows, _, refused = self._columns.admit(payload, groups)
         if not block.names and not self._columns.kinds:
+            self._taken = 0
             return refused + refusals(dict.fromkeys(range(block.count), NO_FIELDS), rows)
         changes = self._columns.changes(block, lambda name: name not in self._inexact)
         self._columns.refresh(changes)
@@ -74,23 +92,42 @@ class ParquetSink:
             if kind == "integer" and name not in self._inexact and not is_exact(values):
                 self._inexact.add(name)
         self._waiting.append(block)
+        self._taken = block.count
+        self._rows += block.count
         if sum(block.count for block in self._waiting) >= ROW_GROUP:
             self._write()
         return refused
 
-    def finish(self, *, succeeded: bool, ended: bool) -> bool:  # noqa: ARG002 - a file ends as it is
-        """Put the file in place if all input was taken. Raises SinkError."""
+    def keep(self, path: str, extent: Extent) -> None:
+        """See `FileSink`; its rows are read a row group at a time."""
+        first = 0
+        with self._parquet.ParquetFile(path) as old:
+            for number in range(old.num_row_groups):
+                count = old.metadata.row_group(number).num_rows
+                start, stop = (
+                    max(extent.at - first, 0),
+                    min(extent.at + extent.length - first, count),
+                )
+                if start < stop:
+                    group = old.read_row_group(number).slice(start, stop - start)
+                    self.load(_block_of(group))
+                first += count
+
+    def finish(self, *, succeeded: bool, ended: bool) -> bool:
+        """See `FileSink`."""
         stands = False
         try:
-            if ended:
-                self._write()
-                self._close()
-                self._file.commit()
-                stands = True
+            stands = super().finish(succeeded=succeeded, ended=ended)
         finally:
             if not stands:
                 self._discard()
         return stands
+
+    def complete(self) -> None:
+        """See `FileSink`."""
+        self._write()
+        self._close()
+        super().complete()
 
     def _write(self) -> None:
         """Write the rows that wait as a row group."""
@@ -125,17 +162,17 @@ class ParquetSink:
 
     def _begin(self, kinds: dict[str, Kind]) -> None:
         schema = self._schema(kinds)
-        self._writer = self._parquet.ParquetWriter(self._file.stream, schema, compression="zstd")
+        self._writer = self._parquet.ParquetWriter(self.file.stream, schema, compression="zstd")
 
     def _rewrite(self, kinds: dict[str, Kind]) -> None:
         """Begin the file again with other columns and all its rows."""
-        if self._file.written == self._file.path:
-            raise SinkError(f"cannot write {self._file.path}: it cannot be read again to widen it")
+        if self.file.written == self.file.path:
+            raise SinkError(f"cannot write {self.file.path}: it cannot be read again to widen it")
         arrow, had = self._arrow, self._written
         self._close()
-        self._file.stream.close()
-        os.rename(self._file.written, self._old)
-        self._file.open()
+        self.file.stream.close()
+        os.rename(self.file.written, self._old)
+        self.file.open()
         self._begin(kinds)
         with self._parquet.ParquetFile(self._old) as old:
             for number in range(old.num_row_groups):
@@ -167,9 +204,21 @@ class ParquetSink:
         if self._writer is not None:
             with suppress(OSError, SinkError):  # what could not be written cannot be ended either
                 self._close()
-        self._file.discard()
+        self.file.discard()
         with suppress(FileNotFoundError):
             os.unlink(self._old)
 
     def _lost(self, error: OSError) -> SinkError:
-        return SinkError(f"cannot write {self._file.path}: {error.strerror or error}")
+        return SinkError(f"cannot write {self.file.path}: {error.strerror or error}")
+
+
+def _block_of(table: Any) -> Block:  # noqa: ANN401 - pyarrow has no types
+    """Return rows of such a file as a block."""
+    kinds = {declared: kind for kind, declared in _TYPES.items() if kind != "null"}
+    names: list[str] = table.column_names
+    return Block(
+        names,
+        [kinds[_NAMES.get(str(field.type), str(field.type))] for field in table.schema],
+        [column.to_pylist() for column in table.columns],
+        table.num_rows,
+    )

@@ -1,0 +1,1 @@
+"""Which inputs are done: entries, and where they are kept."""

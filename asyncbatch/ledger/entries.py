@@ -1,0 +1,78 @@
+"""What a ledger says of one input."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from asyncbatch.records import FileStatus
+
+
+class Stamp(NamedTuple):
+    """What tells one state of a file from another: size in bytes, time of change, contents.
+
+    `digest` is there if contents are compared, and then it alone counts.
+    """
+
+    size: int
+    mtime_ns: int
+    digest: str | None = None
+
+    def is_of(self, other: Stamp) -> bool:
+        """Whether both are of the same state of a file, as far as that can be told."""
+        if self.digest is not None and other.digest is not None:
+            return self.digest == other.digest
+        return self[:2] == other[:2]
+
+
+class Extent(Struct, frozen=True, gc=False):
+    """Where in an output the rows of one input are: `length` units from `at` on.
+
+    Units are bytes, in Parquet rows. Of a compressed file that is where the pieces lie that hold
+    them: the rows are `take` bytes of what these unpack to, from number `skip` on.
+    """
+
+    at: int
+    length: int
+    skip: int = 0
+    take: int = 0
+
+    def joined(self, later: Extent) -> Extent:
+        """Return this and one that follows on it as one."""
+        return Extent(self.at, later.at + later.length - self.at, self.skip, self.take + later.take)
+
+
+class Entry(Struct, frozen=True, gc=False):
+    """An input that is done: which one, what became of it, its counts.
+
+    `path` is its identity (see `identity`). `letters` are its lines of a dead letter file.
+    `extent` is where its rows are in the output number `generation`, if that is a file.
+    """
+
+    path: str
+    stamp: Stamp
+    outcome: FileStatus
+    read: int
+    dropped: int
+    rejected: int
+    written: int
+    done_at: str = ""
+    letters: bytes = b""
+    generation: int = 0
+    extent: Extent | None = None
+
+
+class Ledger(Protocol):
+    """Entries of one job. Errors are those of the database behind it, made into SinkError."""
+
+    def lookup(self, paths: Sequence[str]) -> Mapping[str, Entry]:
+        """Return the entries of those of these inputs that have one."""
+        ...
+
+    def find(self, stamp: Stamp) -> Sequence[str]:
+        """Return the inputs that were in this very state, and brought rows."""
+        ...

@@ -1,0 +1,90 @@
+"""The ledger as a table of a database, the same in each: its statements, its rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from asyncbatch.ledger.entries import Entry, Extent, Stamp
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncbatch.records import FileStatus
+
+NAME = "asyncbatch_ledger"
+"""What the table is called, in whatever database it is."""
+
+_COLUMNS = {
+    "job": "TEXT NOT NULL",
+    "target": "TEXT NOT NULL",
+    "generation": "BIGINT NOT NULL",
+    "path": "TEXT NOT NULL",
+    "size": "BIGINT NOT NULL",
+    "mtime_ns": "BIGINT NOT NULL",
+    "digest": "TEXT",
+    "outcome": "TEXT NOT NULL",
+    "records_read": "BIGINT NOT NULL",
+    "records_dropped": "BIGINT NOT NULL",
+    "records_rejected": "BIGINT NOT NULL",
+    "records_written": "BIGINT NOT NULL",
+    "done_at": "TEXT NOT NULL",
+    "letters": "BLOB NOT NULL",
+    "extent_at": "BIGINT",
+    "extent_length": "BIGINT",
+    "extent_skip": "BIGINT",
+    "extent_take": "BIGINT",
+}
+COLUMNS = tuple(_COLUMNS)
+OF_ENTRY = ", ".join(COLUMNS[2:])
+"""The columns that `entry_of` takes, in its order."""
+
+CREATE = f"CREATE TABLE IF NOT EXISTS {NAME} ({', '.join(map(' '.join, _COLUMNS.items()))})"
+INDEX = f"CREATE UNIQUE INDEX IF NOT EXISTS {NAME}_key ON {NAME} (job, path, generation)"
+STAMP_INDEX = f"CREATE INDEX IF NOT EXISTS {NAME}_stamp ON {NAME} (size, mtime_ns)"
+
+
+def row_of(job: str, target: str, entry: Entry) -> tuple[Any, ...]:
+    """Return an entry as a row of the table. Bytes of a name that are no UTF-8 are escaped."""
+    extent = entry.extent
+    place = (extent.at, extent.length, extent.skip, extent.take) if extent else (None,) * 4
+    return (
+        job, target, entry.generation, storable(entry.path), *entry.stamp, entry.outcome,
+        entry.read, entry.dropped, entry.rejected, entry.written, entry.done_at, entry.letters,
+        *place,
+    )  # fmt: skip
+
+
+def entry_of(row: Sequence[Any]) -> Entry:
+    """Return the entry that columns `OF_ENTRY` of a row say."""
+    generation, path, size, mtime_ns, digest, outcome = row[:6]
+    read, dropped, rejected, written, done_at, letters, at, length, skip, take = row[6:]
+    status: FileStatus = outcome
+    return Entry(
+        restored(path), Stamp(size, mtime_ns, digest), status, read, dropped, rejected, written,
+        done_at, bytes(letters), generation,
+        None if at is None else Extent(at, length, skip, take),
+    )  # fmt: skip
+
+
+def storable(path: str) -> str:
+    """Return a path as text that any database takes; equal for equal paths only."""
+    if path.isascii() and "\\" not in path:
+        return path
+    escaped = path.replace("\\", "\\\\").encode("utf-8", "surrogateescape")
+    return escaped.decode("utf-8", "backslashreplace")
+
+
+def restored(text: str) -> str:
+    """Return the path that `storable` was given."""
+    if "\\" not in text:
+        return text
+    parts = text.split("\\\\")
+    return "\\".join(_unescaped(part) for part in parts)
+
+
+def _unescaped(text: str) -> str:
+    first, *escapes = text.split("\\x")
+    raw = first.encode()
+    for escape in escapes:
+        raw += bytes.fromhex(escape[:2]) + escape[2:].encode()
+    return raw.decode("utf-8", "surrogateescape")

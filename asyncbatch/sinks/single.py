@@ -1,0 +1,65 @@
+"""What single files have in common as targets: a place in them, and rows of an earlier one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asyncbatch.errors import SinkError
+from asyncbatch.sinks.atomic import AtomicFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asyncbatch.ledger.entries import Extent
+
+_CHUNK = 1024 * 1024
+
+
+class FileSink:
+    """The part of a sink for one file that is the same whatever is in the file."""
+
+    def __init__(self, path: str) -> None:
+        self.file = AtomicFile(path)
+
+    @property
+    def position(self) -> int:
+        """Where the next row will be, in the units of an `Extent`."""
+        return self.file.size
+
+    @property
+    def row_sizes(self) -> list[int]:
+        """Of each row of the last load that was not refused, how many units it takes."""
+        return []
+
+    def keep(self, path: str, extent: Extent) -> None:
+        """Write rows again that an earlier such file at `path` has. Raises SinkError."""
+        for chunk in read_extent(path, extent):
+            self.file.write(chunk)
+
+    def finish(self, *, succeeded: bool, ended: bool) -> bool:  # noqa: ARG002 - a file ends as it is
+        """Put the file in place if all input was taken. Raises SinkError."""
+        if ended:
+            self.complete()
+        else:
+            self.file.discard()
+        return ended
+
+    def complete(self) -> None:
+        """Put the file in place. Raises SinkError."""
+        self.file.commit()
+
+
+def read_extent(path: str, extent: Extent) -> Iterator[bytes]:
+    """Yield the bytes of an extent, in pieces. Raises SinkError if they are not there."""
+    left = extent.length
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(extent.at)
+            while left:
+                chunk = stream.read(min(left, _CHUNK))
+                if not chunk:
+                    raise SinkError(f"{path} is shorter than it was: run without --resume", path)
+                left -= len(chunk)
+                yield chunk
+    except OSError as error:
+        raise SinkError(f"cannot read {path} again: {error.strerror}", path) from None
