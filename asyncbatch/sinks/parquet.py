@@ -104,20 +104,20 @@ class ParquetSink(FileSink):
         with self._parquet.ParquetFile(path) as old:
             for number in range(old.num_row_groups):
                 count = old.metadata.row_group(number).num_rows
-                start, stop = (
-                    max(extent.at - first, 0),
-                    min(extent.at + extent.length - first, count),
-                )
+                start = max(extent.at - first, 0)
+                stop = min(extent.at + extent.length - first, count)
                 if start < stop:
                     group = old.read_row_group(number).slice(start, stop - start)
                     self.load(_block_of(group))
                 first += count
 
-    def finish(self, *, succeeded: bool, ended: bool) -> bool:
+    def finish(self, *, succeeded: bool, ended: bool) -> bool:  # noqa: ARG002 - see there
         """See `FileSink`."""
         stands = False
         try:
-            stands = super().finish(succeeded=succeeded, ended=ended)
+            if ended:
+                self.complete()
+                stands = True
         finally:
             if not stands:
                 self._discard()
