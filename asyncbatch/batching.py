@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections import deque
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from asyncbatch.records import Batch
@@ -20,17 +21,18 @@ MAX_SIZE = 2048
 
 
 class Batcher:
-    """An async iterator of batches over chunks of paths, for one consumer at a time.
+    """An async iterator of batches over chunks of stretches, for one consumer at a time.
 
     Without a fixed `size`, batches double while workers finish them, and become as small as
     what was done when a worker gives one back unfinished (it has had its bytes or its time):
-    neither thousands of big files nor one tiny one. What was given back goes first. Ends when
-    the source has and every batch is settled. `pause` is in seconds, after each batch.
+    neither thousands of big files nor one tiny one. What was given back goes first; what is
+    decided already goes as it comes. Ends when the source has and every batch is settled.
+    `pause` is in seconds, after each batch.
     """
 
     def __init__(
         self,
-        chunks: AsyncIterator[Sequence[str]],
+        chunks: AsyncIterator[Sequence[Batch]],
         size: int | None = None,
         pause: float = 0.0,
     ) -> None:
@@ -45,6 +47,7 @@ class Batcher:
         self._max_size = size or MAX_SIZE
         self._size = size or FIRST_SIZE
         self._stretches: list[tuple[int, tuple[str, ...]]] = []  # a heap: in input order
+        self._decided: deque[Batch] = deque()
         self._given = False
         self._stopped = False
         self._changed = asyncio.Event()
@@ -62,6 +65,9 @@ class Batcher:
                 self.unsettled += 1
                 self._given = True
                 return self._take()
+            if self._decided:
+                self.unsettled += 1
+                return self._decided.popleft()
             if not self.exhausted:
                 await self._pull()
             elif self.unsettled:
@@ -83,6 +89,8 @@ class Batcher:
             heapq.heappush(self._stretches, (batch.start + done, rest))
         if lost:
             self._size = max(1, len(rest) // 2)
+        elif batch.decided is not None:
+            pass
         elif not rest:
             self._size = min(self._max_size, max(self._size, 2 * len(batch.paths)))
         elif not self._fixed:
@@ -98,8 +106,15 @@ class Batcher:
     def _is_ready(self) -> bool:
         if not self._stretches:
             return False
+        if self._decided and self._decided[0].start < self._stretches[0][0]:
+            return False
         self._join()
-        return not self._fixed or self.exhausted or len(self._stretches[0][1]) >= self._size
+        return (
+            not self._fixed
+            or bool(self._decided)
+            or self.exhausted
+            or len(self._stretches[0][1]) >= self._size
+        )
 
     def _join(self) -> None:
         """Make one of the first stretches as long as they follow on each other and are short."""
@@ -126,9 +141,12 @@ class Batcher:
             return
         if chunk is None:
             self.exhausted = True
-        elif chunk:
-            heapq.heappush(self._stretches, (self.found, tuple(chunk)))
-            self.found += len(chunk)
+        for batch in chunk or ():
+            if batch.decided is not None:
+                self._decided.append(batch)
+            else:
+                heapq.heappush(self._stretches, (batch.start, batch.paths))
+            self.found += len(batch.paths)
 
     async def _wait_for(self, awaitable: Awaitable[T]) -> T | None:
         """Return what `awaitable` gives, or None if `stop` comes first."""

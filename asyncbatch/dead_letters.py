@@ -121,6 +121,7 @@ class DeadLetterFile:
             for place, failure in part.errors.items()
             if place not in part.rejected
         ]
+        lines += [(place, entry.letters) for place, entry in part.entries.items() if entry.letters]
         if lines:
             self._file.write(b"".join(line for _, line in sorted(lines, key=itemgetter(0))))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import suppress
+import threading
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from asyncbatch.errors import UsageError
@@ -14,11 +15,14 @@ from asyncbatch.whole_files import WholeFiles
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from asyncbatch.admission import Admission
+    from asyncbatch.bookkeeping import Books
     from asyncbatch.dead_letters import DeadLetterFile
     from asyncbatch.job import Job
     from asyncbatch.loading import Loader
     from asyncbatch.records import BatchPart, Settled
     from asyncbatch.sinks import Sink
+    from asyncbatch.sinks.target import Target
 
 
 class Delivery:
@@ -33,9 +37,14 @@ class Delivery:
         has_sink = target is not None and target.form != "folder"
         self.order = InputOrder() if job.ordered and (has_sink or job.dead_letter) else None
         self._whole = WholeFiles()
+        self.notes: list[str] = []
+        """What went otherwise than it might have, and is no failure."""
         self._sink: Sink[bytes | bytearray] | None = None
         self._loader: Loader | None = None
         self._letters: DeadLetterFile | None = None
+        self._books: Books | None = None
+        self._busy = threading.Lock()
+        """Held while the target is written to: a thread cannot be cancelled."""
 
     async def open(self) -> None:
         """Open the target and the dead letters. Raises UsageError if that is not possible."""
@@ -48,22 +57,58 @@ class Delivery:
 
             self._letters = DeadLetterFile(self._job.dead_letter)
             self._letters.open()
-        if target is not None and target.form != "folder":
-            from asyncbatch.loading import make_loader  # noqa: PLC0415 - if there is a target
+        try:
+            self._books = self._open_books()
+            if target is not None and target.form != "folder":
+                self._open_target(target)
+            elif self._books:
+                self._books.begin(None)
+        except UsageError:
+            self.refuse()
+            raise
 
-            sink = target.open_sink()
-            try:
-                sink.open()
-            except UsageError:
-                self.refuse()
+    def _open_books(self) -> Books | None:
+        settings = self._job.ledger
+        if settings is None:
+            return None
+        from asyncbatch.bookkeeping import make_books  # noqa: PLC0415 - if there is a ledger
+
+        try:
+            return make_books(settings, self._job.target, ordered=self._job.ordered)
+        except UsageError as error:
+            if settings.is_asked:
                 raise
-            self._sink, self._loader = sink, make_loader(target, sink, self._job.load_batch)
+            self.notes.append(f"an interrupted run could not be carried on: {error}")
+            return None
+
+    def _open_target(self, target: Target) -> None:
+        from asyncbatch.loading import make_loader  # noqa: PLC0415 - if there is a target
+
+        books = self._books
+        sink = target.open_sink(books.job if books else None)
+        if books:
+            books.prepare(sink)
+        sink.open()
+        self._sink = sink
+        if books:
+            books.begin(sink)
+        journal = books.journal if books and target.is_database else None
+        kept = books.kept if books else None
+        self._loader = make_loader(target, sink, self._job.load_batch, journal, kept)
+
+    @property
+    def admission(self) -> Admission | None:
+        """What decides which inputs are worked on, if not all are; once it is open."""
+        return self._books.admission if self._books else None
 
     def refuse(self) -> None:
         """Take note that the run is refused: earlier dead letters stay."""
         letters, self._letters = self._letters, None
         if letters is not None:
             letters.discard()
+        if self._books is not None:
+            self._books.close()
+            self._books = None
 
     def clear_up(self, path: str) -> None:
         """Take away what a worker that died has left of the output for `path`."""
@@ -78,23 +123,37 @@ class Delivery:
         """Take what a worker says; yield the parts that are through. Raises SinkError, OSError."""
         for item in self.order.pass_on(found) if self.order else (found,):
             for part in self._whole.pass_on(item):
-                for loaded in await self._load(part):
+                if self._loader or self._books or self._letters:
+                    through = await asyncio.to_thread(self._load, part)
+                else:
+                    through = (part,)
+                for loaded in through:
                     yield loaded
 
-    async def _load(self, found: BatchPart) -> Sequence[BatchPart]:
-        through = (found,) if self._loader is None else await self._loader.load(found)
-        return await self._keep_letters(through)
+    def _load(self, found: BatchPart) -> Sequence[BatchPart]:
+        with self._busy:
+            through: Sequence[BatchPart] = (found,)
+            if self._loader is not None:
+                through = self._loader.load(found)
+            return self._note(through)
 
-    async def _keep_letters(self, parts: Sequence[BatchPart]) -> Sequence[BatchPart]:
-        if self._letters is not None:
-            for found in parts:
-                if found.part.letters or found.part.errors:
-                    await asyncio.to_thread(self._letters.add, found)
+    def _note(self, parts: Sequence[BatchPart]) -> Sequence[BatchPart]:
+        """Write down what is to be kept of parts that are through."""
+        for found in parts:
+            if self._letters is not None:
+                self._letters.add(found)
+            if self._books is not None:
+                self._books.add(found)
         return parts
 
     async def flush(self) -> Sequence[BatchPart]:
         """Load what waits for more; return the parts that are through. Raises SinkError."""
-        return await self._keep_letters(await self._loader.flush()) if self._loader else ()
+        return await asyncio.to_thread(self._flush) if self._loader else ()
+
+    def _flush(self) -> Sequence[BatchPart]:
+        assert self._loader is not None
+        with self._busy:
+            return self._note(self._loader.flush())
 
     async def finish(self, *, succeeded: bool, ended: bool) -> bool:
         """End the target and the dead letters; return whether what was loaded stands.
@@ -104,11 +163,18 @@ class Delivery:
         return await asyncio.to_thread(self._finish, succeeded=succeeded, ended=ended)
 
     def _finish(self, *, succeeded: bool, ended: bool) -> bool:
-        self._whole.close()
-        sink, self._sink = self._sink, None
-        letters, self._letters = self._letters, None
-        try:
-            return sink is None or sink.finish(succeeded=succeeded, ended=ended)
-        finally:
-            if letters is not None:
-                letters.finish()
+        with self._busy:
+            self._whole.close()
+            sink, self._sink = self._sink, None
+            letters, self._letters = self._letters, None
+            books, self._books = self._books, None
+            with ExitStack() as ends:  # each is ended, whatever becomes of the others
+                if letters is not None:
+                    ends.callback(letters.finish)
+                if books is None:
+                    return sink is None or sink.finish(succeeded=succeeded, ended=ended)
+                ends.callback(books.close)
+                books.before_end()
+                stands = sink is None or sink.finish(succeeded=succeeded, ended=ended)
+                books.after_end(stands=stands)
+            return stands

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from asyncbatch.budget import FailureBudget
     from asyncbatch.executors.spawn import Spawned
     from asyncbatch.guard import Guard
+    from asyncbatch.ledger.settings import LedgerSettings
     from asyncbatch.sinks.target import Target
     from asyncbatch.sources.inputs import Inputs
 
@@ -41,7 +42,8 @@ class Job(Struct, frozen=True):
     `concurrency` batches in flight, `batch_size` files in each, `pause` seconds between them
     (which then go one at a time). Rows reach a target `load_batch` at a time, and in the order
     of the inputs if `ordered`; rejected records and failed files also go to `dead_letter`.
-    `reports` are other files that are written, and must be apart from these.
+    `reports` are other files that are written, and must be apart from these. What is done is
+    remembered as `ledger` says, if at all.
     """
 
     inputs: Inputs
@@ -56,6 +58,7 @@ class Job(Struct, frozen=True):
     ordered: bool = True
     dead_letter: str | None = None
     reports: tuple[str, ...] = ()
+    ledger: LedgerSettings | None = None
 
     @property
     def record_work(self) -> RecordWorkSettings | None:

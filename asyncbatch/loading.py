@@ -1,23 +1,32 @@
-"""Rows into a target, in batches; the parts that they came with follow when they are in."""
+"""Rows into a target, in batches; the parts that they came with follow when they are in.
+
+Loaders work in threads, one at a time; that they can be stopped in the midst is not needed: what
+is not committed then was not loaded.
+"""
 
 from __future__ import annotations
 
-import asyncio
+import time
 from bisect import bisect_right
-from collections import deque
+from collections import Counter, deque
 from itertools import accumulate, chain
 from operator import ne
 from typing import TYPE_CHECKING, Any, Protocol
 
 from asyncbatch.codec.decode import decode
 from asyncbatch.dead_letters import letter_of_record
+from asyncbatch.ledger.entries import Extent
 from asyncbatch.records import BatchPart, Failure, Rows
 from asyncbatch.sinks.block import Block, join, make_block
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from asyncbatch.journal import Journal
+    from asyncbatch.kept_rows import KeptRows
+    from asyncbatch.ledger.entries import Entry
     from asyncbatch.sinks import Sink
+    from asyncbatch.sinks.single import FileSink
     from asyncbatch.sinks.target import Target
 
 LOAD_BATCH = 10_000
@@ -25,20 +34,22 @@ LOAD_BATCH = 10_000
 WAITING_PARTS = 256
 """Parts that wait for a batch to be full; beyond, ..."""
 WAITING_BYTES = 16 * 1024 * 1024
-"""... or beyond so many bytes of rows, what there is is loaded."""
+"""... beyond so many bytes of rows, ..."""
+WAITING_SECONDS = 1.0
+"""... or after so long, what there is is loaded: a run that is killed then loses no more."""
 
 
 class Loader(Protocol):
     """Takes parts in, and gives them back when their rows are in the target."""
 
-    async def load(self, found: BatchPart) -> Sequence[BatchPart]:
+    def load(self, found: BatchPart) -> Sequence[BatchPart]:
         """Load the part's rows, or keep them for now; return the parts that are through.
 
         Raises SinkError if the target is lost.
         """
         ...
 
-    async def flush(self) -> Sequence[BatchPart]:
+    def flush(self) -> Sequence[BatchPart]:
         """Load what was kept; return the parts that are through. Raises SinkError."""
         ...
 
@@ -46,18 +57,21 @@ class Loader(Protocol):
 class LinesLoader:
     """Writes rows as they come; none is ever refused."""
 
-    def __init__(self, sink: Sink[bytes | bytearray]) -> None:
-        self._sink = sink
+    def __init__(self, sink: Sink[bytes | bytearray], kept: KeptRows | None) -> None:
+        self._sink, self._kept = sink, kept
 
-    async def load(self, found: BatchPart) -> Sequence[BatchPart]:
+    def load(self, found: BatchPart) -> Sequence[BatchPart]:
         """See `Loader`."""
         rows, found.part.rows = found.part.rows, None
+        at = self._kept.sink.position if self._kept else 0
         if rows is not None:
-            await asyncio.to_thread(self._sink.load, rows.payload)
+            self._sink.load(rows.payload)
             found.part.written += rows.count
+        if self._kept:
+            self._kept.add_lines(found, rows, at)
         return (found,)
 
-    async def flush(self) -> Sequence[BatchPart]:
+    def flush(self) -> Sequence[BatchPart]:
         """See `Loader`."""
         return ()
 
@@ -71,10 +85,26 @@ class _Waiting:
         self.left = self.rows.count
         self.refused: dict[tuple[int, int], tuple[int, str]] = {}
         """By file and record: a row that was refused, and why."""
-        self.refused_rows = 0
+        self.refused_rows: Counter[int] = Counter()
+        """How many, by file."""
+        self.extents: list[Extent | None] = []
+        """Where the rows of each file are in the target, if that is a file."""
         found.part.rows = None
+        self.is_settled = False
         self._block: Block | None = None
         self._objects: list[dict[str, Any]] | None = None
+
+    def extend(self, place: int, extent: Extent) -> None:
+        """Take note of more rows of the file at `place`, behind those before."""
+        if not self.extents:
+            self.extents = [None] * max(1, len(self.found.part))
+        before = self.extents[place]
+        self.extents[place] = before.joined(extent) if before else extent
+
+    def drop_rows(self) -> None:
+        """Let go of what was loaded."""
+        self.rows = Rows(b"", 0)
+        self._block = self._objects = None
 
     def columns(self, rows: range, *, of_objects: bool) -> Block:
         """Return some rows as columns; they came as such, or as objects."""
@@ -115,37 +145,75 @@ class TableLoader:
     Rows made of one record stay together, as far as they came in one part.
     """
 
-    def __init__(self, sink: Sink[Block], most: int | None, *, of_objects: bool) -> None:
+    def __init__(
+        self,
+        sink: Sink[Block],
+        most: int | None,
+        *,
+        of_objects: bool,
+        journal: Journal | None,
+        kept: KeptRows | None,
+    ) -> None:
         self._sink, self._most = sink, most or LOAD_BATCH
         self._of_objects = of_objects
+        self._journal, self._kept = journal, kept
         self._waiting: deque[_Waiting] = deque()
         self._to_load: deque[tuple[_Waiting, int]] = deque()
         """Parts with rows to load, and the number of the first of these."""
         self._rows = self._bytes = 0
         self._late: dict[int, list[Failure]] = {}
         """Records refused of files whose last part is still to come, by batch."""
+        self._last_commit = time.monotonic()
 
-    async def load(self, found: BatchPart) -> Sequence[BatchPart]:
+    def load(self, found: BatchPart) -> Sequence[BatchPart]:
         """See `Loader`."""
         waiting = _Waiting(found)
+        if self._kept and found.part.entries:
+            self._load_waiting()
+            waiting.extents = self._kept.copy(found)
         self._waiting.append(waiting)
         if waiting.left:
             self._to_load.append((waiting, 0))
             self._rows += waiting.left
             self._bytes += len(waiting.rows.payload)
         too_many = len(self._waiting) > WAITING_PARTS or self._bytes > WAITING_BYTES
-        if self._rows >= self._most or too_many:
-            await asyncio.to_thread(self._load_batches, least=1 if too_many else self._most)
-        return self._through()
+        is_late = time.monotonic() - self._last_commit > WAITING_SECONDS
+        if self._rows >= self._most or too_many or is_late:
+            return self._commit()
+        return ()
 
-    async def flush(self) -> Sequence[BatchPart]:
+    def flush(self) -> Sequence[BatchPart]:
         """See `Loader`."""
-        await asyncio.to_thread(self._load_batches, least=1)
-        return self._through()
+        return self._commit()
 
-    def _load_batches(self, least: int) -> None:
-        while self._rows >= least:
+    def _commit(self) -> Sequence[BatchPart]:
+        """Load all there is, and make it last; return the parts that are through.
+
+        All the rows of a file are made to last together.
+        """
+        self._load_waiting()
+        if not self._waiting or not len(self._waiting[-1].found.part):
+            return ()
+        through = [waiting.found for waiting in self._waiting]
+        entries = [entry for found in through for entry in self._entries(found)]
+        self._sink.commit(entries)
+        if self._kept:
+            for waiting in self._waiting:
+                self._kept.add(waiting.found, waiting.extents)
+        self._waiting.clear()
+        self._last_commit = time.monotonic()
+        return through
+
+    def _entries(self, found: BatchPart) -> Sequence[Entry]:
+        return self._journal.entries(found) if self._journal else ()
+
+    def _load_waiting(self) -> None:
+        while self._rows:
             self._load_one()
+        for waiting in self._waiting:
+            if not waiting.is_settled:
+                self._settle(waiting)
+        self._bytes = 0
 
     def _load_one(self) -> None:
         """Load the first rows, `most` of them if there are so many."""
@@ -163,7 +231,9 @@ class TableLoader:
             waiting, rows = taken[at]
             row = rows.stop - (ends[at] - refusal.row)
             waiting.refused.setdefault(waiting.record(row), (row, refusal.message))
-            waiting.refused_rows += 1
+            waiting.refused_rows[waiting.rows.places[row]] += 1
+        if self._kept:
+            self._measure(taken, {refusal.row for refusal in refusals}, self._kept.sink)
         for waiting, rows in taken:
             waiting.left -= len(rows)
             self._rows -= len(rows)
@@ -184,19 +254,30 @@ class TableLoader:
             room = max(0, room - (stop - start))
         return taken
 
-    def _through(self) -> Sequence[BatchPart]:
-        through = []
-        while self._waiting and not self._waiting[0].left:
-            waiting = self._waiting.popleft()
-            self._bytes -= len(waiting.rows.payload)
-            self._settle(waiting)
-            through.append(waiting.found)
-        return through
+    def _measure(
+        self, taken: Sequence[tuple[_Waiting, range]], refused: set[int], sink: FileSink
+    ) -> None:
+        """Take note of where the rows of each file that were just loaded are."""
+        sizes = sink.row_sizes
+        at, left, number = sink.position - sum(sizes), iter(sizes), 0
+        for waiting, rows in taken:
+            lengths: Counter[int] = Counter()
+            for row in rows:
+                if number not in refused:
+                    lengths[waiting.rows.places[row]] += next(left)
+                number += 1
+            for place, length in lengths.items():
+                waiting.extend(place, Extent(at, length, 0, length))
+                at += length
 
     def _settle(self, waiting: _Waiting) -> None:
         """Count what was written, and reject the records that were refused."""
         found, rows = waiting.found, waiting.rows
-        found.part.written += rows.count - waiting.refused_rows
+        waiting.is_settled = True
+        found.part.written += rows.count - waiting.refused_rows.total()
+        for place, refused in waiting.refused_rows.items():
+            if place < len(found.part):
+                found.part.made[place] -= refused
         late = self._late.get(found.batch.start, [])
         for (place, _), (row, message) in sorted(waiting.refused.items()):
             file, record, line = found.file(place), rows.records[row], rows.lines[row]
@@ -209,6 +290,7 @@ class TableLoader:
         if len(found.part) and late:
             found.part.count_rejected(0, len(late), late[0])
             del self._late[found.batch.start]
+        waiting.drop_rows()
 
 
 def _groups(origins: Sequence[tuple[int, int, int]]) -> Sequence[int]:
@@ -216,8 +298,19 @@ def _groups(origins: Sequence[tuple[int, int, int]]) -> Sequence[int]:
     return list(accumulate(map(ne, origins, chain(origins[:1], origins))))
 
 
-def make_loader(target: Target, sink: Sink[Any], load_batch: int | None) -> Loader:
-    """Return what brings rows to `sink`, which is `target`'s."""
+def make_loader(
+    target: Target,
+    sink: Sink[Any],
+    load_batch: int | None,
+    journal: Journal | None,
+    kept: KeptRows | None,
+) -> Loader:
+    """Return what brings rows to `sink`, which is `target`'s.
+
+    What is done is told to the `journal` of a database, or to that of a file by `kept`.
+    """
     if target.is_table:
-        return TableLoader(sink, load_batch, of_objects=not target.columns_grow)
-    return LinesLoader(sink)
+        return TableLoader(
+            sink, load_batch, of_objects=not target.columns_grow, journal=journal, kept=kept
+        )
+    return LinesLoader(sink, kept)

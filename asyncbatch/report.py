@@ -94,7 +94,7 @@ class Report(Struct):
 
     Of the failures it keeps the first `failure_limit` in input order. `target` is where rows
     go; if it is lost midway that is a failure too. `discarded` is why what was written does
-    not stand.
+    not stand, `notes` what else there is to say.
     """
 
     failure_limit: float = LISTED_FAILURES
@@ -108,6 +108,7 @@ class Report(Struct):
     target: str | None = None
     target_lost: bool = False
     discarded: str | None = None
+    notes: list[str] = field(default_factory=list)
     failure_count: int = 0
     kept: list[tuple[int, int, int, Failure]] = field(default_factory=list)
     """A heap of kept failures, the last first: negative file, record and running number."""
@@ -148,12 +149,14 @@ class Report(Struct):
             self.target_lost = True
             self._keep(-1, Failure(file or self.target or "", "sink", message))
 
-    def discard(self, *, succeeded: bool) -> None:
-        """Take note that the target was left as it was."""
+    def discard(self, *, succeeded: bool, can_go_on: bool = False) -> None:
+        """Take note that the target was left as it was; `can_go_on` if a later run may go on."""
         self.tally.written = 0
         ended = not self.interrupted and not self.over_budget and not self.target_lost
         why = "was not a success" if ended and not succeeded else "did not come to its end"
         self.discarded = f"{self.target} was left as it was: the run {why}"
+        if can_go_on:
+            self.discarded += " (--resume goes on where it ended)"
 
     def _keep(self, file: int, failure: Failure) -> None:
         self.failure_count += 1

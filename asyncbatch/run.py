@@ -21,13 +21,13 @@ from asyncbatch.executors.process import process_engine
 from asyncbatch.job import Job, Launch
 from asyncbatch.memory import measure, measure_all
 from asyncbatch.ordering import OrderedLane
-from asyncbatch.records import STDIN, BatchPart, Failure, Part, Settled, display_path
+from asyncbatch.records import STDIN, Batch, BatchPart, Failure, Part, Settled, display_path
 from asyncbatch.report import LISTED_FAILURES, Report, Tally
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 
-    from asyncbatch.executors.lanes import Engine, Work, WorkFactory
+    from asyncbatch.executors.lanes import Engine, Lane, Work, WorkFactory
 
 LANES_PER_WORKER = 2
 """One batch being worked on and one waiting, so that no worker waits for this process."""
@@ -119,7 +119,15 @@ class Run:
         """Yield parts through with all that hangs on them; at the end, end the target."""
         delivery, order, ended = self._delivery, self._delivery.order, False
         await delivery.open()
-        lanes = [OrderedLane(lane, order) for lane in engine.lanes] if order else engine.lanes
+        report = self.report
+        report.notes += delivery.notes
+        lanes: Sequence[Lane] = engine.lanes
+        if delivery.admission:
+            from asyncbatch.admission import DecidedLane  # noqa: PLC0415 - if there is a ledger
+
+            lanes = [DecidedLane(lane) for lane in lanes]
+        if order:
+            lanes = [OrderedLane(lane, order) for lane in lanes]
         try:
             async with aclosing(bounded_map(lanes, self._batcher)) as results:
                 async for result in results:
@@ -151,12 +159,12 @@ class Run:
         except SinkError as error:
             self._lose_target(error)
             if self._job.target and not self._job.target.keeps_loads:
-                report.discard(succeeded=False)
+                report.discard(succeeded=False, can_go_on=bool(self._job.ledger))
         except TimeoutError:
             finishing.cancel()
         else:
             if not finishing.result():
-                report.discard(succeeded=succeeded)
+                report.discard(succeeded=succeeded, can_go_on=bool(self._job.ledger))
 
     def _lose_target(self, error: SinkError) -> None:
         """Take note that the run ended for want of a target."""
@@ -196,13 +204,17 @@ class Run:
             self._launch.start()
         return self._launch
 
-    async def _chunks(self) -> AsyncIterator[Sequence[str]]:
+    async def _chunks(self) -> AsyncIterator[Sequence[Batch]]:
         launch = await self._launched()
-        guard = launch.guard
+        guard, admission, found = launch.guard, self._delivery.admission, 0
         async for chunk in launch.search.chunks():
             if guard:
                 guard.check(chunk)
-            yield chunk
+            if admission:
+                yield await asyncio.to_thread(admission.decide, found, chunk)
+            else:
+                yield (Batch(found, tuple(chunk)),)
+            found += len(chunk)
 
     def _events(self, result: BatchPart | BatchEnd) -> Iterator[BatchPart | Settled]:
         """Yield what a lane says; of a file that cost its worker's life, a part of our own."""

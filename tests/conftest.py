@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,7 +48,8 @@ def environment(**more: str) -> dict[str, str]:
     """Return the environment for a command: ours, less what would change its looks."""
     changing = {"CI", "NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS"}
     kept = {name: value for name, value in os.environ.items() if name not in changing}
-    return {**kept, "PYTHONPATH": str(ROOT), "TERM": "xterm", **more}
+    state = os.path.join(tempfile.gettempdir(), f"asyncbatch-tests-{os.getpid()}")
+    return {**kept, "PYTHONPATH": str(ROOT), "TERM": "xterm", "XDG_STATE_HOME": state, **more}
 
 
 def python(program: str, **env: str) -> subprocess.CompletedProcess[str]:

@@ -24,9 +24,9 @@ class Source:
     async def chunks(self):
         while self._end is None or self.taken < self._end:
             size = self._chunk if self._end is None else min(self._chunk, self._end - self.taken)
-            chunk = [str(self.taken + place) for place in range(size)]
+            chunk = tuple(str(self.taken + place) for place in range(size))
             self.taken += size
-            yield chunk
+            yield (Batch(self.taken - size, chunk),)
 
 
 class Lane:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from asyncbatch.cli import ledger_options as again
 from asyncbatch.cli import options as o
 from asyncbatch.cli import record_options as r
 
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
     from asyncbatch.cli.output import Output
     from asyncbatch.cli.report_file import ReportFile
     from asyncbatch.executors.lanes import Work
+    from asyncbatch.ledger.settings import LedgerSettings
+    from asyncbatch.record_settings import RecordWorkSettings
     from asyncbatch.settings import FileWorkSettings
+
+_ASKING = ("resume", "retry_failed", "force", "allow_duplicates", "ledger")
+"""Options that need a ledger, where there would be none without them."""
 
 EPILOG = """\
 \b
@@ -67,6 +73,12 @@ def run_files(
     to_format: r.ToFormat = "keep",
     to_compression: r.ToCompression = "keep",
     unordered: r.Unordered = False,
+    resume: again.Resume = False,
+    retry_failed: again.RetryFailed = False,
+    force: again.Force = False,
+    allow_duplicates: again.AllowDuplicates = False,
+    ledger: again.Ledger = None,
+    identity: again.Identity = "stat",
     batch_size: o.BatchSize = None,
     concurrency: o.Concurrency = None,
     workers: o.Workers = None,
@@ -113,6 +125,11 @@ def run_files(
     selection = Selection(
         tuple(pattern or DEFAULT_PATTERNS), tuple(exclude or ()), hidden, follow_symlinks
     )
+    memory: dict[str, Any] = {
+        "resume": resume, "retry_failed": retry_failed, "force": force,
+        "allow_duplicates": allow_duplicates, "ledger": ledger,
+        "by_content": identity == "content", "root": root,
+    }  # fmt: skip
     try:
         files = FileWorkSettings(format, max_file_size, read_ahead)
         named, settings = _resolved(tuple(paths or ()), files, wishes)
@@ -129,6 +146,7 @@ def run_files(
             ordered=not unordered,
             dead_letter=None if dry_run else dead_letter,
             reports=tuple(report or ()),
+            ledger=None if dry_run else _remembered(settings, memory),
         )
         launch = Launch(job)
         launch.look()
@@ -174,6 +192,18 @@ def _resolved(
 
     settings = record_settings(files, **wishes)
     return inputs(paths, settings), settings
+
+
+def _remembered(
+    settings: "FileWorkSettings | RecordWorkSettings", options: "dict[str, Any]"
+) -> "LedgerSettings | None":
+    """Return how the run is remembered. Raises UsageError."""
+    has_target = getattr(settings, "target", None) is not None
+    if not has_target and not any(options[name] for name in _ASKING):
+        return None
+    from asyncbatch.cli.ledger_job import ledger_settings  # noqa: PLC0415 - see above
+
+    return ledger_settings(settings, **options)
 
 
 def _open_reports(paths: "Sequence[str]") -> "list[ReportFile]":

@@ -71,6 +71,7 @@ def hidden_failures(report: Report, most: float) -> str | None:
 
 def closing_lines(report: Report, budget: FailureBudget | None) -> Iterator[str]:
     """Yield what else is to be said: of the failure budget, and of a target left as it was."""
+    yield from map(printable, report.notes)
     if report.discarded:
         yield printable(report.discarded)
     if line := budget_line(report, budget):

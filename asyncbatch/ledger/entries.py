@@ -66,8 +66,15 @@ class Entry(Struct, frozen=True, gc=False):
     extent: Extent | None = None
 
 
+class LedgerJob(NamedTuple):
+    """Whose entries a database keeps: the job's fingerprint, and whether it is carried on."""
+
+    fingerprint: str
+    carries_on: bool = False
+
+
 class Ledger(Protocol):
-    """Entries of one job. Errors are those of the database behind it, made into SinkError."""
+    """Entries of one job, to be read. Raises what the database behind it raises."""
 
     def lookup(self, paths: Sequence[str]) -> Mapping[str, Entry]:
         """Return the entries of those of these inputs that have one."""
@@ -75,4 +82,8 @@ class Ledger(Protocol):
 
     def find(self, stamp: Stamp) -> Sequence[str]:
         """Return the inputs that were in this very state, and brought rows."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is behind it."""
         ...

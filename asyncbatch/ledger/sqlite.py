@@ -37,6 +37,26 @@ def record(connection: sqlite3.Connection, job: str, target: str, entries: Seque
     connection.executemany(statement, (table.row_of(job, target, entry) for entry in entries))
 
 
+def forget(connection: sqlite3.Connection, job: str, *, least: int = 0) -> None:
+    """Drop a job's entries, those of generations from `least` on. Raises sqlite3.Error."""
+    connection.execute(
+        f"DELETE FROM {table.NAME} WHERE job = ? AND generation >= ?",  # noqa: S608 - constants
+        [job, least],
+    )
+
+
+def promote(connection: sqlite3.Connection, job: str, target: str) -> None:
+    """Have a job's entries of a replacement be those of `target`, which had others' rows.
+
+    Raises sqlite3.Error.
+    """
+    connection.execute(
+        f"DELETE FROM {table.NAME} WHERE target = ? AND NOT (job = ? AND generation > 0)",  # noqa: S608 - constants
+        [target, job],
+    )
+    connection.execute(f"UPDATE {table.NAME} SET generation = 0 WHERE job = ?", [job])  # noqa: S608 - constants
+
+
 class SqliteLedger:
     """The entries of one job, read over a connection of its own; by one thread at a time.
 

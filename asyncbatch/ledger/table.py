@@ -35,6 +35,7 @@ _COLUMNS = {
     "extent_take": "BIGINT",
 }
 COLUMNS = tuple(_COLUMNS)
+TYPES = tuple(declared.removesuffix(" NOT NULL") for declared in _COLUMNS.values())
 OF_ENTRY = ", ".join(COLUMNS[2:])
 """The columns that `entry_of` takes, in its order."""
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from asyncbatch.ledger.entries import Entry
+
 PayloadT = TypeVar("PayloadT", contravariant=True)  # noqa: PLC0105 - the variance shows in its use
 
 
@@ -30,10 +32,17 @@ class Sink(Protocol[PayloadT]):
         ...
 
     def load(self, payload: PayloadT, groups: Sequence[int] | None = None) -> Sequence[Refusal]:
-        """Write rows, all that are not refused, in one transaction where there are any.
+        """Write rows, all that are not refused, in the transaction at hand where there are any.
 
         Neighbours with one number in `groups` (an item a row) are refused together. Raises
-        SinkError if the target is lost; nothing of `payload` was written then.
+        SinkError if the target is lost; nothing since the last `commit` was written then.
+        """
+        ...
+
+    def commit(self, entries: Sequence[Entry] = ()) -> None:
+        """Make what was loaded last, with what a database's ledger is to say of it.
+
+        Raises SinkError, see `load`.
         """
         ...
 

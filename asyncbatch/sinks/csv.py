@@ -68,13 +68,13 @@ class CsvSink(FileSink):
         """See `FileSink`."""
         return self._row_sizes
 
-    def keep(self, path: str, extent: Extent) -> None:
+    def keep(self, path: str, extent: Extent) -> Extent:
         """See `FileSink`; the file at `path` has the same columns."""
         if self._columns is None:
             with open(path, encoding="utf-8", newline="") as stream:
                 self._columns = tuple(next(csv.reader(stream, delimiter=self._delimiter)))
             self._write([self._columns])
-        super().keep(path, extent)
+        return super().keep(path, extent)
 
     def _write(self, rows: Any) -> list[int]:  # noqa: ANN401 - typeshed's row type is private
         """Write rows; return how many bytes each takes."""

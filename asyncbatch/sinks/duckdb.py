@@ -9,6 +9,9 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.errors import SinkError, UsageError
+from asyncbatch.ledger.duckdb import DuckdbLedger, forget, promote, record
+from asyncbatch.ledger.duckdb import create as create_ledger
+from asyncbatch.ledger.duckdb import exists as has_ledger
 from asyncbatch.sinks.block import MAX_FIELDS
 from asyncbatch.sinks.columns import NO_FIELDS, ColumnKind, Columns
 from asyncbatch.sinks.duckdb_stage import TYPES, Constraints, Stage
@@ -18,6 +21,7 @@ from asyncbatch.sinks.sql import fold, quote, quoted
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from asyncbatch.ledger.entries import Entry, Ledger, LedgerJob
     from asyncbatch.sinks import Refusal
     from asyncbatch.sinks.block import Block, Kind
     from asyncbatch.sinks.target import Mode
@@ -42,8 +46,17 @@ class DuckdbSink:
     there is one: that is seen to here, for DuckDB changes no column that is in an index.
     """
 
-    def __init__(self, path: str, *, table: str, mode: Mode, key: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        table: str,
+        mode: Mode,
+        key: tuple[str, ...],
+        job: LedgerJob | None = None,
+    ) -> None:
         self.path, self.table, self.mode, self.key = path, table, mode, key
+        self._job = job
         self._target = f"{table}.asyncbatch-new" if mode == "replace" else table
         """The table that is loaded; the end of a replacement gives it its name."""
         self._duckdb: Any
@@ -52,7 +65,7 @@ class DuckdbSink:
         self._types: dict[str, str] = {}
         """The columns that the table has."""
         self._constraints = Constraints([], [], [])
-        self._is_lost = False
+        self._is_lost = self._in_transaction = False
 
     def open(self) -> None:
         """Connect, and see that the table can be written to. Raises UsageError."""
@@ -86,8 +99,13 @@ class DuckdbSink:
                 raise
             raise UsageError(f"cannot use {self.path}: {_explained(error)}") from None
 
+    def ledger(self) -> Ledger:
+        """Return the entries that the database has of the job that it was opened for."""
+        job = self._job.fingerprint if self._job else ""
+        return DuckdbLedger(self._connection, job, least=int(self.mode == "replace"))
+
     def load(self, payload: Block, groups: Sequence[int] | None = None) -> Sequence[Refusal]:
-        """Write rows in one transaction, adding and widening columns. Raises SinkError."""
+        """Write rows in the transaction at hand, adding and widening columns. Raises SinkError."""
         with self._transaction():
             block, rows, groups, refused = self._columns.admit(payload, groups)
             if not block.count:
@@ -99,16 +117,29 @@ class DuckdbSink:
                 reasons = dict.fromkeys(range(block.count), NO_FIELDS)
         return sorted(refused + refusals(reasons, rows), key=attrgetter("row"))
 
-    def finish(self, *, succeeded: bool, ended: bool) -> bool:  # noqa: ARG002 - rows in a table stand
+    def commit(self, entries: Sequence[Entry] = ()) -> None:
+        """End the transaction, if there is one or it takes one. Raises SinkError."""
+        if not entries and not self._in_transaction:
+            return
+        with self._transaction():
+            if entries and self._job:
+                create_ledger(self._connection)
+                record(self._connection, self._job.fingerprint, self.table, entries)
+            self._commit()
+
+    def finish(self, *, succeeded: bool, ended: bool) -> bool:
         """End the run; a replacement takes its place if it succeeded. Raises SinkError."""
         stands = self.mode != "replace" or (succeeded and not self._is_lost)
         try:
-            if not stands:
+            if not stands and not (self._job and (self._job.carries_on or not ended)):
                 with suppress(self._duckdb.Error):  # the next run begins with this
-                    self._connection.execute(f"DROP TABLE IF EXISTS {quote(self._target)}")
-            elif self.mode == "replace":
+                    self._drop_replacement()
+            elif stands and self.mode == "replace":
                 with self._transaction():
                     self._replace()
+                    if self._job and has_ledger(self._connection):
+                        promote(self._connection, self._job.fingerprint, self.table)
+                    self._commit()
         finally:
             with suppress(self._duckdb.Error):  # what is committed is safe
                 self._connection.close()
@@ -118,12 +149,19 @@ class DuckdbSink:
         for name in (self.table, self._target):
             if self._find("view", name):
                 raise UsageError(f"cannot use {self.path}: {name} is a view, not a table")
-        if self.mode == "replace":
-            self._connection.execute(f"DROP TABLE IF EXISTS {quote(self._target)}")
-        elif found := self._find("table", self.table):
+        if self.mode == "replace" and not (self._job and self._job.carries_on):
+            self._drop_replacement()
+        elif found := self._find("table", self._target):
             self._describe(found)
-            if self.key:
+            if self.key and self.mode != "replace":
                 self._check_key()
+        elif self._job and has_ledger(self._connection):
+            forget(self._connection, self._job.fingerprint)  # somebody has dropped the table
+
+    def _drop_replacement(self) -> None:
+        self._connection.execute(f"DROP TABLE IF EXISTS {quote(self._target)}")
+        if self._job and has_ledger(self._connection):
+            forget(self._connection, self._job.fingerprint, least=1)
 
     def _find(self, what: str, name: str) -> str | None:
         """Return how the database spells the name of a table or view, if there is one."""
@@ -231,15 +269,21 @@ class DuckdbSink:
         elif self._find("table", self.table):
             execute(f"DELETE FROM {table}")  # noqa: S608 - quoted
 
+    def _commit(self) -> None:
+        self._connection.execute("COMMIT")
+        self._in_transaction = False
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """All that is done within, or nothing; an error of the database is the sink's end."""
+        """In a transaction, begun if need be: an error of the database ends it, and the sink."""
         try:
-            self._connection.execute("BEGIN")
+            if not self._in_transaction:
+                self._connection.execute("BEGIN")
+                self._in_transaction = True
             yield
-            self._connection.execute("COMMIT")
         except BaseException as error:
             self._is_lost = True
+            self._in_transaction = False
             with suppress(self._duckdb.Error):  # it may have been rolled back already
                 self._connection.execute("ROLLBACK")
             if isinstance(error, self._duckdb.Error):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 from asyncbatch.codec.compression import named
 from asyncbatch.codec.encode import encode, encode_lines
 from asyncbatch.documents import LINES_ENDINGS, named_lines
-from asyncbatch.errors import UsageError
+from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.records import STDIN, display_path
 from asyncbatch.sinks import OutputError
 
@@ -46,6 +47,31 @@ def _renamed(name: str, target: Target) -> str:
         root, ending = os.path.splitext(stem)
         stem = (root if ending.lower() in _ENDINGS else stem) + f".{target.format}"
     return stem + suffix
+
+
+def has_output(target: Target, path: str) -> bool:
+    """Whether the output for the input at `path` is there."""
+    return os.path.isfile(output_path(target, path))
+
+
+def sync_folder(folder: str) -> None:
+    """Have all that was written into a folder on the disk. Raises SinkError."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:  # nothing was written yet
+        return
+    except OSError as error:
+        raise SinkError(f"cannot write {folder}: {error.strerror}", folder) from None
+    try:
+        # One call for thousands of files, where the system has it.
+        syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+        if syncfs is None:
+            os.sync()
+        elif syncfs(descriptor):
+            reason = os.strerror(ctypes.get_errno())
+            raise SinkError(f"cannot write {folder}: {reason}", folder)
+    finally:
+        os.close(descriptor)
 
 
 def temporary(path: str) -> str:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from asyncbatch.codec.compression import named
 from asyncbatch.errors import SinkError
+from asyncbatch.ledger.entries import Extent
 from asyncbatch.sinks.single import FileSink, read_extent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asyncbatch.ledger.entries import Extent
+    from asyncbatch.ledger.entries import Entry
     from asyncbatch.sinks import Refusal
 
 _CHUNK = 1024 * 1024
@@ -39,11 +40,11 @@ class LinesSink(FileSink):
         self.file.write(payload)
         return ()
 
-    def keep(self, path: str, extent: Extent) -> None:
+    def keep(self, path: str, extent: Extent) -> Extent:
         """See `FileSink`; where pieces are compressed, those of the extent's rows are made anew."""
         if self._compression is None:
-            super().keep(path, extent)
-            return
+            return super().keep(path, extent)
+        start = self.position
         raw = BytesIO(b"".join(read_extent(path, extent)))
         at, end = 0, extent.skip + extent.take
         for chunk in self._compression.chunks(raw, _CHUNK):
@@ -51,6 +52,7 @@ class LinesSink(FileSink):
             at += len(chunk)
             if wanted:
                 self.file.write(self._compression.compress(wanted))
+        return Extent(start, self.position - start, 0, extent.take)
 
 
 class StdoutSink:
@@ -77,6 +79,9 @@ class StdoutSink:
         except OSError as error:
             raise SinkError(f"cannot write to standard output: {error.strerror}") from None
         return ()
+
+    def commit(self, entries: Sequence[Entry] = ()) -> None:
+        """Do nothing: see the class."""
 
     def finish(self, *, succeeded: bool, ended: bool) -> bool:  # noqa: ARG002 - see the class
         """Do nothing more."""

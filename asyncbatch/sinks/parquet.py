@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.errors import SinkError, UsageError
+from asyncbatch.ledger.entries import Extent
 from asyncbatch.sinks.block import MAX_FIELDS, Block, Kind, convert, is_exact
 from asyncbatch.sinks.columns import NO_FIELDS, Columns
 from asyncbatch.sinks.refusing import refusals
@@ -16,7 +17,6 @@ from asyncbatch.sinks.single import FileSink
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asyncbatch.ledger.entries import Extent
     from asyncbatch.sinks import Refusal
 
 ROW_GROUP = 100_000
@@ -98,9 +98,9 @@ class ParquetSink(FileSink):
             self._write()
         return refused
 
-    def keep(self, path: str, extent: Extent) -> None:
+    def keep(self, path: str, extent: Extent) -> Extent:
         """See `FileSink`; its rows are read a row group at a time."""
-        first = 0
+        at, first = self.position, 0
         with self._parquet.ParquetFile(path) as old:
             for number in range(old.num_row_groups):
                 count = old.metadata.row_group(number).num_rows
@@ -110,6 +110,7 @@ class ParquetSink(FileSink):
                     group = old.read_row_group(number).slice(start, stop - start)
                     self.load(_block_of(group))
                 first += count
+        return Extent(at, extent.length, 0, extent.take)
 
     def finish(self, *, succeeded: bool, ended: bool) -> bool:  # noqa: ARG002 - see there
         """See `FileSink`."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asyncbatch.errors import SinkError
+from asyncbatch.ledger.entries import Extent
 from asyncbatch.sinks.atomic import AtomicFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from asyncbatch.ledger.entries import Extent
+    from asyncbatch.ledger.entries import Entry
 
 _CHUNK = 1024 * 1024
 
@@ -31,10 +32,18 @@ class FileSink:
         """Of each row of the last load that was not refused, how many units it takes."""
         return []
 
-    def keep(self, path: str, extent: Extent) -> None:
-        """Write rows again that an earlier such file at `path` has. Raises SinkError."""
+    def commit(self, entries: Sequence[Entry] = ()) -> None:
+        """Do nothing: the file is complete at the end or not there."""
+
+    def keep(self, path: str, extent: Extent) -> Extent:
+        """Write rows again that an earlier such file at `path` has; return where they are now.
+
+        Raises SinkError.
+        """
+        at = self.position
         for chunk in read_extent(path, extent):
             self.file.write(chunk)
+        return Extent(at, extent.length, 0, extent.take)
 
     def finish(self, *, succeeded: bool, ended: bool) -> bool:  # noqa: ARG002 - a file ends as it is
         """Put the file in place if all input was taken. Raises SinkError."""

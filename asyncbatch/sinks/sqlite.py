@@ -11,6 +11,9 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from asyncbatch.errors import SinkError, UsageError
+from asyncbatch.ledger.sqlite import SqliteLedger, forget, promote, record
+from asyncbatch.ledger.sqlite import create as create_ledger
+from asyncbatch.ledger.sqlite import exists as has_ledger
 from asyncbatch.sinks.columns import NO_FIELDS, Columns
 from asyncbatch.sinks.refusing import edges, refusals, salvage
 from asyncbatch.sinks.sql import fold, quote, quoted
@@ -30,6 +33,7 @@ from asyncbatch.sinks.sqlite_table import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from asyncbatch.ledger.entries import Entry, Ledger, LedgerJob
     from asyncbatch.sinks import Refusal
     from asyncbatch.sinks.block import Block, Kind
     from asyncbatch.sinks.target import Mode
@@ -56,8 +60,17 @@ class SqliteSink:
     share a `key`, if there is one.
     """
 
-    def __init__(self, path: str, *, table: str, mode: Mode, key: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        table: str,
+        mode: Mode,
+        key: tuple[str, ...],
+        job: LedgerJob | None = None,
+    ) -> None:
         self.path, self.table, self.mode, self.key = path, table, mode, key
+        self._job = job
         self._target = f"{table}.asyncbatch-new" if mode == "replace" else table
         """The table that is loaded; the end of a replacement gives it its name."""
         self._connection: sqlite3.Connection
@@ -99,8 +112,13 @@ class SqliteSink:
                 raise
             raise UsageError(f"cannot use {self.path}: {_explained(error)}") from None
 
+    def ledger(self) -> Ledger:
+        """Return the entries that the database has of the job that it was opened for."""
+        job = self._job.fingerprint if self._job else ""
+        return SqliteLedger(os.path.abspath(self.path), job, least=int(self.mode == "replace"))
+
     def load(self, payload: Block, groups: Sequence[int] | None = None) -> Sequence[Refusal]:
-        """Write rows in one transaction, adding and widening columns. Raises SinkError."""
+        """Write rows in the transaction at hand, adding and widening columns. Raises SinkError."""
         with self._transaction():
             self._read_schema()
             block, rows, groups, refused = self._columns.admit(payload, groups)
@@ -117,14 +135,24 @@ class SqliteSink:
                 reasons = dict.fromkeys(range(block.count), NO_FIELDS)
         return sorted(refused + refusals(reasons, rows), key=attrgetter("row"))
 
+    def commit(self, entries: Sequence[Entry] = ()) -> None:
+        """End the transaction, if there is one or it takes one. Raises SinkError."""
+        if not entries and not self._connection.in_transaction:
+            return
+        with self._transaction():
+            if entries and self._job:
+                create_ledger(self._connection)
+                record(self._connection, self._job.fingerprint, self.table, entries)
+            self._connection.execute("COMMIT")
+
     def finish(self, *, succeeded: bool, ended: bool) -> bool:
         """End the run; a replacement takes its place if it succeeded. Raises SinkError."""
         stands = self.mode != "replace" or (succeeded and not self._is_lost)
         try:
-            if not stands:
+            if not stands and not (self._job and (self._job.carries_on or not ended)):
                 with suppress(sqlite3.Error):  # the next run begins with this
-                    self._connection.execute(f"DROP TABLE IF EXISTS {quote(self._target)}")
-            elif not self._is_lost:
+                    self._drop_replacement()
+            elif stands and not self._is_lost:
                 self._complete(ended=ended)
             with suppress(sqlite3.Error):  # what is committed is safe without
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -140,16 +168,23 @@ class SqliteSink:
                 raise UsageError(f"cannot use {self.path}: {name} is a {kind}, not a table")
         limit = self._connection.getlimit(sqlite3.SQLITE_LIMIT_COLUMN)
         self._columns = Columns({}, limit=limit, fold=fold, flaw=_flaw)
-        if self.mode != "replace":
+        if self.mode != "replace" or (self._job and self._job.carries_on):
             self._read_schema()
-            if self.key and self._present:
-                self._check_key()
+        if self.mode != "replace" and self.key and self._present:
+            self._check_key()
         execute("ROLLBACK")
         execute("PRAGMA journal_mode = WAL")
         execute("PRAGMA synchronous = NORMAL")
         execute("PRAGMA legacy_alter_table = ON")  # views and triggers keep naming the old table
-        if self.mode == "replace":
-            execute(f"DROP TABLE IF EXISTS {quote(self._target)}")
+        if self.mode == "replace" and not (self._job and self._job.carries_on):
+            self._drop_replacement()
+        elif not self._present and self._job and has_ledger(self._connection):
+            forget(self._connection, self._job.fingerprint)  # somebody has dropped the table
+
+    def _drop_replacement(self) -> None:
+        self._connection.execute(f"DROP TABLE IF EXISTS {quote(self._target)}")
+        if self._job and has_ledger(self._connection):
+            forget(self._connection, self._job.fingerprint, least=1)
 
     def _check_key(self) -> None:
         present = set(map(fold, self._present))
@@ -260,6 +295,9 @@ class SqliteSink:
             self._reshape(untyped)
             if self.mode == "replace":
                 self._replace()
+                if self._job and has_ledger(self._connection):
+                    promote(self._connection, self._job.fingerprint, self.table)
+            self._connection.execute("COMMIT")
 
     def _replace(self) -> None:
         execute, table = self._connection.execute, quote(self.table)
@@ -271,11 +309,11 @@ class SqliteSink:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """All that is done within, or nothing; an error of the database is the sink's end."""
+        """In a transaction, begun if need be: an error of the database ends it, and the sink."""
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
+            if not self._connection.in_transaction:
+                self._connection.execute("BEGIN IMMEDIATE")
             yield
-            self._connection.execute("COMMIT")
         except BaseException as error:
             self._is_lost = True
             with suppress(sqlite3.Error):  # it may have been rolled back already

@@ -11,6 +11,7 @@ from asyncbatch.codec.compression import named
 from asyncbatch.errors import UsageError
 
 if TYPE_CHECKING:
+    from asyncbatch.ledger.entries import LedgerJob
     from asyncbatch.sinks import Sink
 
 Form = Literal["stdout", "lines", "folder", "csv", "parquet", "sqlite", "duckdb"]
@@ -92,8 +93,11 @@ class Target(Struct, frozen=True):
         if self.form != "folder" and (self.format, self.compression) != ("keep", "keep"):
             raise UsageError("--to-format and --to-compression are for folders: --to out/")
 
-    def open_sink(self) -> Sink[Any]:
-        """Return what writes to it in the main process; a folder is written by the workers."""
+    def open_sink(self, job: LedgerJob | None = None) -> Sink[Any]:
+        """Return what writes to it in the main process; a folder is written by the workers.
+
+        A database keeps the ledger of `job`, if there is one.
+        """
         match self.form:
             case "stdout":
                 from asyncbatch.sinks.lines import StdoutSink  # noqa: PLC0415 - one of them
@@ -115,11 +119,15 @@ class Target(Struct, frozen=True):
             case "sqlite":
                 from asyncbatch.sinks.sqlite import SqliteSink  # noqa: PLC0415 - one of them
 
-                return SqliteSink(self.path, table=self.table or "", mode=self.mode, key=self.key)
+                return SqliteSink(
+                    self.path, table=self.table or "", mode=self.mode, key=self.key, job=job
+                )
             case _:
                 from asyncbatch.sinks.duckdb import DuckdbSink  # noqa: PLC0415 - one of them
 
-                return DuckdbSink(self.path, table=self.table or "", mode=self.mode, key=self.key)
+                return DuckdbSink(
+                    self.path, table=self.table or "", mode=self.mode, key=self.key, job=job
+                )
 
 
 def _unquoted(text: str) -> str:

@@ -1,0 +1,176 @@
+"""Which inputs are worked on, by what a ledger says of them; the others are decided at once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+from asyncbatch.identity import identity
+from asyncbatch.ledger.entries import Entry, Stamp
+from asyncbatch.records import STDIN, Batch, Failure, decided, display_path
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from asyncbatch.executors.lanes import Lane
+    from asyncbatch.journal import Known
+    from asyncbatch.ledger.entries import Ledger
+    from asyncbatch.ledger.settings import LedgerSettings
+    from asyncbatch.records import Part
+
+DONE = "done"
+"""Why a file is skipped that an earlier run did."""
+NOT_FAILED = "not failed before"
+"""Why a file is skipped if only failed ones are to be tried again."""
+
+
+_AGAIN = (
+    "its rows are in the table already: --resume skips it, --allow-duplicates or --force adds them"
+    " again"
+)
+_CHANGED = (
+    "it has changed since its rows were added to the table, which has no key to replace them by:"
+    " name one with --key, or add them beside the old ones with --allow-duplicates"
+)
+
+
+class _Skip(NamedTuple):
+    reason: str
+    entry: Entry | None
+
+
+class Admission:
+    """Decides about paths in the order of the inputs; by one thread at a time.
+
+    `known` takes the identity and the state of each that is admitted. `adds` if the target
+    keeps rows of earlier runs and none replaces another; `still_there` tells whether what was
+    made of an input is where it was. With `needs_first` nothing is skipped unless the first
+    input is.
+    """
+
+    def __init__(
+        self,
+        settings: LedgerSettings,
+        ledger: Ledger,
+        known: Known,
+        *,
+        adds: bool,
+        still_there: Callable[[str, Entry], bool] = lambda path, entry: True,  # noqa: ARG005 - names tell
+        needs_first: bool = False,
+    ) -> None:
+        self._settings, self._ledger, self._known = settings, ledger, known
+        self._adds, self._still_there = adds and not settings.force, still_there
+        self._looks = (settings.carries_on or adds) and not settings.force
+        self._skips: bool | None = None if needs_first else True
+
+    def decide(self, first: int, paths: Sequence[str]) -> list[Batch]:
+        """Return these paths, of which the first is number `first` of the run, as batches.
+
+        Raises what the database behind the ledger raises; UsageError for a path without a name.
+        """
+        names = [identity(path, self._settings.root) for path in paths]
+        stamps = [self._stamp(path) for path in paths]
+        entries = self._ledger.lookup(names) if self._looks else {}
+        verdicts: list[_Skip | Failure | None] = []
+        for path, name, stamp in zip(paths, names, stamps, strict=True):
+            verdict = self._judge(path, entries.get(name), stamp) if self._looks else None
+            verdicts.append(verdict)
+            if verdict is None and stamp is not None:
+                self._known[path] = (name, stamp)
+        batches = []
+        for is_open, group in groupby(range(len(paths)), lambda at: verdicts[at] is None):
+            places = list(group)
+            start, stop = places[0], places[-1] + 1
+            part = None if is_open else _part(first + start, verdicts[start:stop])
+            batches.append(Batch(first + start, tuple(paths[start:stop]), part))
+        return batches
+
+    def _judge(self, path: str, entry: Entry | None, stamp: Stamp | None) -> _Skip | Failure | None:
+        if stamp is None:  # whoever reads it says why
+            return None
+        if entry is None:
+            return self._judge_new(path, stamp)
+        if entry.outcome == "failed" and not entry.written:
+            return None
+        if stamp.is_of(entry.stamp) and self._settings.carries_on:
+            return self._skip(path, entry)
+        if not self._adds or not entry.written or self._settings.allow_duplicates:
+            return None
+        return _failure(path, _AGAIN if stamp.is_of(entry.stamp) else _CHANGED)
+
+    def _skip(self, path: str, entry: Entry) -> _Skip | None:
+        can = self._still_there(path, entry)
+        if self._skips is None:
+            self._skips = can
+        return _Skip(DONE, entry) if can and self._skips else None
+
+    def _judge_new(self, path: str, stamp: Stamp) -> _Skip | Failure | None:
+        if self._settings.retry_failed:
+            return _Skip(NOT_FAILED, None)
+        if self._skips is None:
+            self._skips = False
+        if not self._adds or self._settings.allow_duplicates:
+            return None
+        root = self._settings.root or ""
+        for earlier in self._ledger.find(stamp):
+            if not os.path.lexists(os.path.join(root, earlier)):
+                return _failure(
+                    path,
+                    f"it seems to be {display_path(earlier)} under another name, whose rows are "
+                    "in the table already: --allow-duplicates adds them again",
+                )
+        return None
+
+    def _stamp(self, path: str) -> Stamp | None:
+        """Return the state of a file, or None if it is none."""
+        if path == STDIN:
+            return None
+        try:
+            status = os.stat(path)
+            if not stat.S_ISREG(status.st_mode):
+                return None
+            digest = _digest(path) if self._settings.by_content else None
+        except OSError:
+            return None
+        return Stamp(status.st_size, status.st_mtime_ns, digest)
+
+
+def _digest(path: str) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "blake2b").hexdigest()[:32]
+
+
+def _failure(path: str, message: str) -> Failure:
+    return Failure(display_path(path), "sink", message)
+
+
+def _part(start: int, verdicts: Sequence[_Skip | Failure | None]) -> Part:
+    errors: dict[int, Failure] = {}
+    skipped: dict[int, str] = {}
+    part = decided(start, len(verdicts), errors, skipped)
+    for place, verdict in enumerate(verdicts):
+        if isinstance(verdict, Failure):
+            errors[place] = verdict
+        elif verdict is not None:
+            skipped[place] = verdict.reason
+            if verdict.entry is not None:
+                part.entries[place] = verdict.entry
+    return part
+
+
+class DecidedLane:
+    """A lane that gives back what is decided about a batch; what is not, it passes on."""
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+
+    async def run(self, batch: Batch) -> AsyncIterator[Part]:
+        """Yield what becomes of `batch`; see `Lane.run`."""
+        if batch.decided is not None:
+            yield batch.decided
+            return
+        async for part in self._lane.run(batch):
+            yield part

@@ -1,0 +1,227 @@
+"""The ledger of a run put together: where it is, what it admits, what is written into it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from asyncbatch.admission import Admission
+from asyncbatch.errors import UsageError
+from asyncbatch.journal import Journal, Known, StoreJournal
+from asyncbatch.kept_rows import KeptRows
+from asyncbatch.ledger.entries import LedgerJob
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from asyncbatch.ledger.entries import Entry, Ledger
+    from asyncbatch.ledger.settings import LedgerSettings
+    from asyncbatch.ledger.store import Generation, Store
+    from asyncbatch.records import BatchPart
+    from asyncbatch.sinks.single import FileSink
+    from asyncbatch.sinks.target import Target
+
+
+class Books:
+    """What a run knows of earlier ones and writes down for later ones.
+
+    Made before the target's sink, which `begin` then takes.
+    """
+
+    admission: Admission
+    journal: Journal
+
+    def __init__(self, settings: LedgerSettings, target: Target | None, *, ordered: bool) -> None:
+        self._settings, self._target, self._ordered = settings, target, ordered
+        self.kept: KeptRows | None = None
+        self._known: Known = {}
+        self._ledger: Ledger | None = None
+
+    @property
+    def job(self) -> LedgerJob:
+        """What a database that keeps the ledger has to know."""
+        return LedgerJob(self._settings.fingerprint, self._settings.carries_on)
+
+    def add(self, found: BatchPart) -> None:
+        """Take note of a part that is through, if no loader has done so. Raises SinkError."""
+
+    def prepare(self, sink: Any) -> None:  # noqa: ANN401 - of one kind or another
+        """Make ready, before `sink` is opened. Raises UsageError."""
+
+    def begin(self, sink: Any) -> None:  # noqa: ANN401 - see above
+        """Make ready, after `sink` was opened. Raises UsageError."""
+
+    def close(self) -> None:
+        """Let go of the ledger."""
+        if self._ledger is not None:
+            self._ledger.close()
+
+    def before_end(self) -> None:
+        """Write down what is done, before the target is ended. Raises SinkError."""
+
+    def after_end(self, *, stands: bool) -> None:
+        """Take note of how the target has ended. Raises SinkError."""
+
+    def _admit(self, ledger: Ledger, **more: Any) -> None:  # noqa: ANN401 - options of Admission
+        self._ledger = ledger
+        self.admission = Admission(self._settings, ledger, self._known, **more)
+
+
+class TableBooks(Books):
+    """Kept by the database that the rows go to, in the transactions that bring them."""
+
+    def begin(self, sink: Any) -> None:  # noqa: ANN401 - see `Books`
+        """See `Books`."""
+        target = self._target
+        assert target is not None
+        replaces = target.mode == "replace"
+        self.journal = Journal(self._known, generation=int(replaces))
+        adds = not target.key and (target.mode == "append" or self._settings.carries_on)
+        self._admit(sink.ledger(), adds=adds)
+
+
+class StoreBooks(Books):
+    """Kept in a file beside the target, if there is one."""
+
+    def __init__(self, settings: LedgerSettings, target: Target | None, *, ordered: bool) -> None:
+        super().__init__(settings, target, ordered=ordered)
+        from asyncbatch.ledger.store import Store  # noqa: PLC0415 - databases need none
+
+        self._place = os.path.realpath(target.path) if target else ""
+        self._store: Store = Store(
+            settings.path, settings.fingerprint, self._place, settings.description
+        )
+        self._store.open()
+
+    def begin(self, sink: Any) -> None:  # noqa: ARG002, ANN401 - see `Books`
+        """See `Books`."""
+        sync: Callable[[], None] = lambda: None  # noqa: E731 - nothing to wait for
+        there: Callable[[str, Entry], bool] = lambda path, entry: True  # noqa: ARG005, E731 - see above
+        if self._target is not None:
+            from asyncbatch.sinks.folder import has_output, sync_folder  # noqa: PLC0415 - if it is one
+
+            target = self._target
+            sync = lambda: sync_folder(target.path)  # noqa: E731 - see above
+            there = lambda path, entry: not entry.written or has_output(target, path)  # noqa: E731
+        self.journal = StoreJournal(self._known, self._store, sync)
+        self._admit(self._reader(), adds=False, still_there=there)
+
+    def add(self, found: BatchPart) -> None:
+        """See `Books`."""
+        assert isinstance(self.journal, StoreJournal)
+        self.journal.add(found)
+
+    def before_end(self) -> None:
+        """See `Books`."""
+        assert isinstance(self.journal, StoreJournal)
+        self.journal.checkpoint()
+
+    def close(self) -> None:
+        """See `Books`."""
+        super().close()
+        self._store.close()
+
+    def _reader(self) -> Ledger:
+        from asyncbatch.ledger.sqlite import SqliteLedger  # noqa: PLC0415 - see above
+
+        return SqliteLedger(self._settings.path, self._settings.fingerprint)
+
+
+class FileBooks(StoreBooks):
+    """Of a single file, which is written anew by each run: as one generation of many."""
+
+    def prepare(self, sink: FileSink) -> None:
+        """See `Books`: give the file the name that it has until it is complete."""
+        self._generations = self._left()
+        self._number = self._store.begin()
+        folder, name = os.path.split(sink.file.final)
+        self._part = os.path.join(folder, f".{name}.{self._number}.asyncbatch")
+        if self._keeps_part:
+            sink.file.stay(self._part)
+
+    def begin(self, sink: FileSink) -> None:
+        """See `Books`."""
+        self._sink = sink
+        if self._keeps_part:
+            self._store.begun(self._number, self._part)
+        target = self._target
+        assert target is not None
+        sync = sink.file.sync if self._keeps_part else None
+        self.journal = StoreJournal(self._known, self._store, sync, generation=self._number)
+        from asyncbatch.codec.compression import named  # noqa: PLC0415 - is loaded anyhow
+
+        compressed = target.form == "lines" and named(target.path) is not None
+        self.kept = KeptRows(sink, self.journal, self._generations, compressed=compressed)
+        finds_columns = target.form == "csv" and target.columns is None
+        reuses = self._ordered or not finds_columns
+        self._admit(
+            self._reader(),
+            adds=False,
+            still_there=lambda _, entry: reuses and entry.generation in self._generations,
+            needs_first=finds_columns,
+        )
+
+    def add(self, found: BatchPart) -> None:
+        """See `Books`: the loader does."""
+
+    def after_end(self, *, stands: bool) -> None:
+        """See `Books`."""
+        if not stands:
+            return
+        assert isinstance(self.journal, StoreJournal)
+        if not self._keeps_part:
+            self._store.begun(self._number, self._place)
+            self.journal.write()
+        self._store.completed(self._number)
+        self._drop([number for number in self._generations if number != self._number])
+
+    @property
+    def _keeps_part(self) -> bool:
+        """Whether what is written so far is of use if the run is cut short."""
+        return self._target is not None and self._target.form != "parquet"
+
+    def _left(self) -> Mapping[int, Generation]:
+        """Return what earlier runs have left that is of use now; clear up the rest."""
+        from asyncbatch.sinks.atomic import is_being_written  # noqa: PLC0415 - see above
+
+        found = dict(self._store.generations())
+        sizes = self._store.sizes()
+        gone = [number for number in sizes if number not in found]
+        kept: dict[int, Generation] = {}
+        for number in sorted(found, key=lambda number: (-sizes.get(number, 0), number)):
+            generation = found[number]
+            if generation.path == self._place:
+                kept[number] = generation
+            elif is_being_written(generation.path):
+                if self._settings.carries_on:
+                    raise UsageError(
+                        f"another run is writing {self._place}: wait for it (with --lock, runs "
+                        "of one job never overlap)"
+                    )
+            elif self._settings.carries_on and self._store.adds(number, list(kept)):
+                kept[number] = generation
+            else:
+                self._unlink(generation)
+                gone.append(number)
+        self._store.forget(gone)
+        return kept
+
+    def _drop(self, numbers: list[int]) -> None:
+        for number in numbers:
+            self._unlink(self._generations[number])
+
+    def _unlink(self, generation: Generation) -> None:
+        if generation.path != self._place:
+            with suppress(FileNotFoundError):
+                os.unlink(generation.path)
+
+
+def make_books(settings: LedgerSettings, target: Target | None, *, ordered: bool) -> Books:
+    """Return what keeps the ledger of such a run. Raises UsageError."""
+    kind: type[Books] = StoreBooks
+    if target is not None and target.is_database:
+        kind = TableBooks
+    elif target is not None and target.form != "folder":
+        kind = FileBooks
+    return kind(settings, target, ordered=ordered)

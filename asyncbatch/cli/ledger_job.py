@@ -1,0 +1,70 @@
+"""Options about running again made into settings."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from asyncbatch.errors import UsageError
+from asyncbatch.fingerprint import describe, fingerprint
+from asyncbatch.ledger.places import default_path
+from asyncbatch.ledger.settings import LedgerSettings
+from asyncbatch.record_settings import RecordWorkSettings
+
+if TYPE_CHECKING:
+    from asyncbatch.settings import FileWorkSettings
+    from asyncbatch.sinks.target import Target
+
+
+def ledger_settings(
+    work: FileWorkSettings | RecordWorkSettings,
+    *,
+    resume: bool,
+    retry_failed: bool,
+    force: bool,
+    allow_duplicates: bool,
+    ledger: str | None,
+    by_content: bool,
+    root: str | None,
+) -> LedgerSettings | None:
+    """Return how the run is remembered, or None if it is not. Raises UsageError."""
+    if sum((resume, retry_failed, force)) > 1:
+        raise UsageError("--resume, --retry-failed and --force exclude each other")
+    is_asked = resume or retry_failed or ledger is not None
+    target = work.target if isinstance(work, RecordWorkSettings) else None
+    if isinstance(work, RecordWorkSettings) and work.replay is not None:
+        if is_asked:
+            raise UsageError("--from-dead-letter runs all that is in it: it cannot be resumed")
+        return None
+    if allow_duplicates and (target is None or not target.is_database):
+        raise UsageError("--allow-duplicates is for databases: sqlite:///, duckdb:///")
+    if target is not None and target.is_database and ledger is not None:
+        raise UsageError(f"--ledger is for files: {target.name} keeps its own, with the rows")
+    if target is None and not is_asked:
+        return None
+    if target is not None and _is_stream(target):
+        if is_asked:
+            raise UsageError(f"what was written to {target.name} is gone: it cannot be resumed")
+        return None
+    name = fingerprint(work)
+    place = None if target is None or target.is_database else target.path
+    return LedgerSettings(
+        name,
+        describe(work),
+        ledger or default_path(place, name, root),
+        is_asked,
+        resume,
+        retry_failed,
+        force,
+        allow_duplicates,
+        by_content,
+        root,
+    )
+
+
+def _is_stream(target: Target) -> bool:
+    """Whether the target keeps nothing: standard output, a device, a pipe."""
+    if target.form == "stdout":
+        return True
+    is_special = os.path.exists(target.path) and not os.path.isfile(target.path)
+    return is_special and target.form != "folder"

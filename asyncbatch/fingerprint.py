@@ -1,0 +1,74 @@
+"""What makes two runs runs of the same job: what is done to records, and where they go."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from asyncbatch.record_settings import RecordWorkSettings
+
+if TYPE_CHECKING:
+    from asyncbatch.settings import FileWorkSettings
+    from asyncbatch.sinks.target import Target
+
+
+def fingerprint(settings: FileWorkSettings | RecordWorkSettings) -> str:
+    """Return a short text that is the same for the same work, also in another process.
+
+    It tells by contents which schema and which functions' modules there are (but not what
+    these import). A database is not named, only its table: the ledger is in it.
+    """
+    told: list[object] = [1]
+    if isinstance(settings, RecordWorkSettings):
+        schema = settings.schema
+        told += [
+            settings.files.format, settings.records, settings.whole,
+            settings.jq, settings.jq_env, settings.jq_lossy,
+            [(spec, _source(spec)) for spec in settings.call],
+            schema and [schema.documents, schema.check_formats],
+            settings.target and _of_target(settings.target),
+        ]  # fmt: skip
+    else:
+        told.append(settings.format)
+    return hashlib.blake2b(msgspec.json.encode(told), digest_size=12).hexdigest()
+
+
+def describe(settings: FileWorkSettings | RecordWorkSettings) -> str:
+    """Return in a line what the work is."""
+    if not isinstance(settings, RecordWorkSettings):
+        return "check that files are JSON"
+    told = [f"--records {settings.records}"] if settings.records else []
+    told += [f"--jq {program!r}" for program in settings.jq]
+    told += [f"--call {spec}" for spec in settings.call]
+    told += [f"--schema {settings.schema.path}"] if settings.schema else []
+    target = settings.target
+    if target is not None:
+        told.append(f"--to {target.name}")
+        told += [f"--table {target.table}"] if target.table else []
+        told += [f"--key {','.join(target.key)}"] if target.key else []
+        told += [f"--mode {target.mode}"] if target.is_database else []
+    return " ".join(told)
+
+
+def _of_target(target: Target) -> list[object]:
+    place = target.table if target.is_database else os.path.realpath(target.path)
+    return [
+        target.form, place, target.key, target.mode, target.columns, target.format,
+        target.compression,
+    ]  # fmt: skip
+
+
+def _source(spec: str) -> str:
+    """Return a digest of the module that has a function, or nothing if that is no file."""
+    place = spec.rpartition(":")[0]
+    if not place.endswith(".py") and os.sep not in place:
+        place = getattr(sys.modules.get(place), "__file__", None) or ""
+    try:
+        with open(place, "rb") as file:
+            return hashlib.file_digest(file, "blake2b").hexdigest()
+    except OSError:
+        return ""

@@ -1,0 +1,78 @@
+"""The rows of each input in a file that is written: where they are, and where they were before.
+
+A file is always written anew. Rows of inputs that an earlier run did are copied from the file that
+it wrote, finished or not, in the place where they belong now.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asyncbatch.ledger.entries import Extent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from asyncbatch.journal import StoreJournal
+    from asyncbatch.ledger.store import Generation
+    from asyncbatch.records import BatchPart, Rows
+    from asyncbatch.sinks.single import FileSink
+
+
+class KeptRows:
+    """Tells a journal the extents of rows in what `sink` writes; copies from `generations`.
+
+    `compressed` if the rows of a part are compressed together.
+    """
+
+    def __init__(
+        self,
+        sink: FileSink,
+        journal: StoreJournal,
+        generations: Mapping[int, Generation],
+        *,
+        compressed: bool,
+    ) -> None:
+        self.sink = sink
+        self._journal, self._generations = journal, generations
+        self._compressed = compressed
+
+    def add_lines(self, found: BatchPart, rows: Rows | None, at: int) -> None:
+        """Take note of a part whose rows, if any, were written from `at` on. Raises SinkError."""
+        part = found.part
+        if part.entries:
+            self._journal.add(found, self.copy(found))
+        elif rows is None:
+            self._journal.add(found, [Extent(at, 0)] * max(1, len(part)))
+        elif not len(part):
+            length = self.sink.position - at
+            self._journal.add(found, [Extent(at, length, 0, length)])
+        else:
+            self._journal.add(found, self._extents(rows.ends, at))
+
+    def _extents(self, ends: Sequence[int], at: int) -> list[Extent]:
+        whole = self.sink.position - at
+        extents, start = [], 0
+        for end in ends:
+            if self._compressed:
+                extents.append(Extent(at, whole if end > start else 0, start, end - start))
+            else:
+                extents.append(Extent(at + start, end - start, 0, end - start))
+            start = end
+        return extents
+
+    def add(self, found: BatchPart, extents: Sequence[Extent | None]) -> None:
+        """Take note of a part whose rows were written there. Raises SinkError."""
+        self._journal.add(found, extents)
+
+    def copy(self, found: BatchPart) -> list[Extent | None]:
+        """Write the rows of files that were done before; return where they are now.
+
+        Raises SinkError.
+        """
+        extents: list[Extent | None] = [None] * len(found.part)
+        for place, entry in found.part.entries.items():
+            if entry.extent is not None:
+                source = self._generations[entry.generation]
+                extents[place] = self.sink.keep(source.path, entry.extent)
+        return extents
