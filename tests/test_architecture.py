@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 PACKAGE = ROOT / "asyncbatch"
 LAYERS = [
     ("errors", "records", "settings", "budget", "cpus", "memory"),
-    ("codec", "report", "words"),
+    ("codec", "identity", "report", "words"),
     ("content", "renderers"),
     ("failures", "reading", "documents", "transforms", "spool"),
     ("sinks",),

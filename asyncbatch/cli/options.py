@@ -82,6 +82,15 @@ FollowSymlinks = Annotated[
 Limit = Annotated[
     int | None, option(INPUT, "--limit", min=1, metavar="N", help="Stop after N files.")
 ]
+Shard = Annotated[
+    str | None,
+    option(
+        INPUT,
+        "--shard",
+        metavar="I/N",
+        help="Take part I of N of what there is: N runs together take each file once.",
+    ),
+]
 AllowEmpty = Annotated[
     bool, option(INPUT, "--allow-empty", help="Finding no file at all is no error.")
 ]

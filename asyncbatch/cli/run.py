@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from asyncbatch.cli.report_file import ReportFile
     from asyncbatch.executors.lanes import Work
     from asyncbatch.settings import FileWorkSettings
+    from asyncbatch.sources.shard import Shard
 
 EPILOG = """\
 \b
@@ -44,6 +45,7 @@ def run_files(
     hidden: o.Hidden = False,
     follow_symlinks: o.FollowSymlinks = False,
     limit: o.Limit = None,
+    shard: o.Shard = None,
     allow_empty: o.AllowEmpty = False,
     format: o.Format = "auto",  # noqa: A002 - the option's name
     max_file_size: o.MaxFileSize = None,
@@ -107,17 +109,18 @@ def run_files(
         "call": call, "call_concurrency": call_concurrency,
         "schema": schema, "check_formats": check_formats,
         "to": to, "table": table, "key": key, "mode": mode, "columns": columns,
-        "to_format": to_format, "to_compression": to_compression, "root": root,
+        "to_format": to_format, "to_compression": to_compression, "root": root if to else None,
         "letters": dead_letter is not None, "tracebacks": verbose,
     }  # fmt: skip
     selection = Selection(
         tuple(pattern or DEFAULT_PATTERNS), tuple(exclude or ()), hidden, follow_symlinks
     )
     try:
+        part = None if shard is None else _shard(shard, from_dead_letter)
         files = FileWorkSettings(format, max_file_size, read_ahead)
         named, settings = _resolved(tuple(paths or ()), files, wishes)
         job = Job(
-            Inputs(named, files_from, null, selection, limit),
+            Inputs(named, files_from, null, selection, limit, root, part),
             files if dry_run else settings,
             batch_size,
             concurrency,
@@ -174,6 +177,19 @@ def _resolved(
 
     settings = record_settings(files, **wishes)
     return inputs(paths, settings), settings
+
+
+def _shard(text: str, from_dead_letter: str | None) -> "Shard":
+    """Return the part that is taken. Raises UsageError."""
+    from asyncbatch.errors import UsageError  # noqa: PLC0415 - see above
+    from asyncbatch.sources.shard import Shard  # noqa: PLC0415 - see above
+
+    if from_dead_letter is not None:
+        raise UsageError(
+            "--shard takes files apart, and --from-dead-letter has the records of many in one: "
+            "give each shard a --dead-letter of its own, and run those again"
+        )
+    return Shard.parse(text)
 
 
 def _open_reports(paths: "Sequence[str]") -> "list[ReportFile]":
