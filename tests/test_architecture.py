@@ -16,7 +16,7 @@ PACKAGE = ROOT / "asyncbatch"
 LAYERS = [
     ("errors", "records", "settings", "budget", "cpus", "memory"),
     ("codec", "identity", "report", "words"),
-    ("content", "renderers"),
+    ("content", "merging", "renderers"),
     ("failures", "reading", "documents", "transforms", "spool"),
     ("sinks",),
     ("dead_letters", "record_settings"),
@@ -103,7 +103,7 @@ def test_every_option_has_help():
 
     from asyncbatch.cli.app import app
 
-    command = cast("TyperGroup", get_command(app)).commands["run"]
-    assert command.help
-    for parameter in command.params:
-        assert getattr(parameter, "help", None), parameter.name
+    for command in cast("TyperGroup", get_command(app)).commands.values():
+        assert command.help
+        for parameter in command.params:
+            assert getattr(parameter, "help", None), parameter.name

@@ -8,6 +8,8 @@ import typer
 
 from asyncbatch import __version__
 from asyncbatch.cli.help import SectionedCommand
+from asyncbatch.cli.merge_reports import EPILOG as MERGE_EPILOG
+from asyncbatch.cli.merge_reports import merge_reports
 from asyncbatch.cli.run import EPILOG, run_files
 
 app = typer.Typer(
@@ -39,3 +41,4 @@ def asyncbatch(
 
 
 app.command("run", cls=SectionedCommand, epilog=EPILOG)(run_files)
+app.command("merge-reports", cls=SectionedCommand, epilog=MERGE_EPILOG)(merge_reports)

@@ -6,6 +6,8 @@ import signal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from asyncbatch.budget import FailureBudget
     from asyncbatch.report import Report
 
@@ -23,6 +25,11 @@ def of_report(report: Report, budget: FailureBudget | None) -> int:
     if report.over_budget or report.target_lost:
         return FAILURES
     return SUCCESS if budget or not report.tally.failures else FAILURES
+
+
+def of_merged(codes: Iterable[int]) -> int:
+    """Return the status of several runs together: the highest, which is the most severe."""
+    return max(codes)
 
 
 def of_signal(number: int) -> int:
