@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 PACKAGE = ROOT / "asyncbatch"
 LAYERS = [
     ("errors", "records", "settings", "budget", "cpus", "memory"),
-    ("codec", "identity", "report", "words"),
-    ("content", "merging", "renderers"),
+    ("codec", "identity", "report", "state", "words"),
+    ("content", "lock", "merging", "renderers"),
     ("failures", "reading", "documents", "transforms", "spool"),
     ("sinks",),
     ("dead_letters", "record_settings"),

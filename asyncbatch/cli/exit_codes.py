@@ -16,6 +16,8 @@ FAILURES = 1
 """It ran, and some input failed; or the results could not be delivered."""
 USAGE = 2
 """It did not run: wrong options, nothing matched, a target that cannot be used."""
+LOCKED = 75
+"""It did not run: another run has the lock. To be tried again later: sysexits' EX_TEMPFAIL."""
 CLOSED_OUTPUT = 141
 """Whoever read our output has gone: what a shell reports for SIGPIPE."""
 

@@ -172,6 +172,26 @@ Grace = Annotated[
         help="After Ctrl-C or SIGTERM, time for what is in flight.",
     ),
 ]
+Lock = Annotated[
+    str | None,
+    option(
+        CONTROL,
+        "--lock",
+        metavar="[FILE]",
+        help="Let no two runs of this job overlap: exit 75 if another has the lock. FILE stands "
+        "for it (--lock=FILE to be sure).  [default: one for each job]",
+    ),
+]
+LockWait = Annotated[
+    float | None,
+    option(
+        CONTROL,
+        "--lock-wait",
+        min=0.0,
+        metavar="SECONDS",
+        help="Wait so long for the lock before giving up.",
+    ),
+]
 DryRun = Annotated[
     bool,
     option(CONTROL, "--dry-run", help="List what would be processed, and in which batches."),

@@ -30,8 +30,8 @@ Examples:
   asyncbatch run --from-dead-letter bad.jsonl --to again.csv --allow-empty
 
 Exit status: 0 all succeeded (or within --max-failures), 1 some input failed, 2 wrong usage or
-nothing matched, 130/143 interrupted. Each option can come from the environment: --batch-size
-from ASYNCBATCH_RUN_BATCH_SIZE.
+nothing matched, 75 the lock is held, 130/143 interrupted. Each option can come from the
+environment: --batch-size from ASYNCBATCH_RUN_BATCH_SIZE.
 """
 
 
@@ -75,6 +75,8 @@ def run_files(
     read_ahead: o.ReadAhead = None,
     pause: o.Pause = 0.0,
     grace: o.Grace = 8.0,
+    lock: o.Lock = None,
+    lock_wait: o.LockWait = None,
     dry_run: o.DryRun = False,
     max_failures: o.MaxFailures = None,
     fail_fast: o.FailFast = False,
@@ -112,10 +114,28 @@ def run_files(
         "to_format": to_format, "to_compression": to_compression, "root": root if to else None,
         "letters": dead_letter is not None, "tracebacks": verbose,
     }  # fmt: skip
+    if lock_wait is not None and lock is None:
+        raise typer.BadParameter("--lock-wait is for --lock")
     selection = Selection(
         tuple(pattern or DEFAULT_PATTERNS), tuple(exclude or ()), hidden, follow_symlinks
     )
     try:
+        if lock is not None and not dry_run:  # first of all: what is read may be changing
+            from asyncbatch.cli.lock_option import take_lock  # noqa: PLC0415 - if asked for
+
+            lists = [path for path in (files_from, from_dead_letter) if path is not None]
+            take_lock(
+                lock,
+                lock_wait or 0.0,
+                inputs=[*(paths or ()), *lists],
+                target=to,
+                outputs=[path for path in (to, dead_letter, *(report or ())) if path],
+                wishes={
+                    "pattern": pattern, "exclude": exclude, "shard": shard, "records": records,
+                    "unit": unit, "jq": jq, "call": call, "schema": schema, "table": table,
+                },
+                quiet=quiet,
+            )  # fmt: skip
         part = None if shard is None else _shard(shard, from_dead_letter)
         files = FileWorkSettings(format, max_file_size, read_ahead)
         named, settings = _resolved(tuple(paths or ()), files, wishes)
