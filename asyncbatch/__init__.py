@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from asyncbatch.settings import FileWorkSettings
     from asyncbatch.sources.inputs import Inputs
     from asyncbatch.sources.selection import Selection
+    from asyncbatch.sources.shard import Shard
 
 __version__ = "0.1.0"
 
@@ -37,6 +38,7 @@ _HOMES = {
     "Report": "report",
     "Run": "run",
     "Selection": "sources.selection",
+    "Shard": "sources.shard",
     "Snapshot": "run",
     "Tally": "report",
     "UsageError": "errors",
@@ -56,6 +58,7 @@ __all__ = [
     "Report",
     "Run",
     "Selection",
+    "Shard",
     "Snapshot",
     "Tally",
     "UsageError",

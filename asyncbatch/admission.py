@@ -8,16 +8,16 @@ import stat
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
+from asyncbatch.entries import Entry, Stamp
 from asyncbatch.identity import identity
-from asyncbatch.ledger.entries import Entry, Stamp
 from asyncbatch.records import STDIN, Batch, Failure, decided, display_path
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
+    from asyncbatch.entries import Ledger
     from asyncbatch.executors.lanes import Lane
     from asyncbatch.journal import Known
-    from asyncbatch.ledger.entries import Ledger
     from asyncbatch.ledger.settings import LedgerSettings
     from asyncbatch.records import Part
 

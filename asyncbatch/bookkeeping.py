@@ -7,15 +7,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.admission import Admission
+from asyncbatch.entries import LedgerJob
 from asyncbatch.errors import UsageError
 from asyncbatch.journal import Journal, Known, StoreJournal
 from asyncbatch.kept_rows import KeptRows
-from asyncbatch.ledger.entries import LedgerJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from asyncbatch.ledger.entries import Entry, Ledger
+    from asyncbatch.entries import Entry, Ledger
     from asyncbatch.ledger.settings import LedgerSettings
     from asyncbatch.ledger.store import Generation, Store
     from asyncbatch.records import BatchPart

@@ -6,6 +6,7 @@ the job itself cannot start or go on::
     AsyncbatchError
     ├── UsageError        the job was asked for in a way that cannot work
     │   └── NothingMatchedError    no input file was found
+    ├── LockHeldError          another process has the lock
     ├── SinkError         the target was lost midway
     └── WorkerBugError         a worker raised: a defect of asyncbatch, not of the input
 """
@@ -21,6 +22,10 @@ class UsageError(AsyncbatchError):
 
 class NothingMatchedError(UsageError):
     """No input file was found where the job was told to look."""
+
+
+class LockHeldError(AsyncbatchError):
+    """Another process has the lock; the message says which lock, which process, and since when."""
 
 
 class WorkerBugError(AsyncbatchError):

@@ -102,10 +102,10 @@ def _check_names(target: Target, inputs: Inputs) -> None:
             "nobody can tell beforehand whether two become one: read the list from a file"
         )
     seen: set[int] = set()
-    for path in inputs.find():
+    for path in inputs.find_all():  # other shards write into the same folder
         output = output_path(target, path)
         if hash(output) in seen:
-            other = next(one for one in inputs.find() if output_path(target, one) == output)
+            other = next(one for one in inputs.find_all() if output_path(target, one) == output)
             if other != path:
                 raise UsageError(
                     f"{display_path(other)} and {display_path(path)} would both be written to "

@@ -1,14 +1,37 @@
-"""What an input is called wherever it is remembered."""
+"""What an input is called for good: in shards, in mirrored outputs, from one run to the next."""
 
 from __future__ import annotations
 
 import os
 
-from asyncbatch.records import STDIN
+from asyncbatch.errors import UsageError
+from asyncbatch.records import STDIN, display_path
 
 
 def identity(path: str, root: str | None = None) -> str:
-    """Return the name of the input at `path`: normalised, or its path below `root`."""
+    """Return the identity of the input at `path`: text that no spelling of the path changes.
+
+    Without `root` it is the path as the user named it, normalised (`./data//x.json` is
+    `data/x.json`; relative paths stay relative, absolute ones absolute). With it, the path
+    below the folder `root`, which is the same on every machine. Links are not resolved, and
+    nothing is looked up: the file need not exist. Standard input stays `-`. Bytes that are not
+    UTF-8 are in it as in `path` (surrogate escapes).
+
+    Raises UsageError if `path` is not below `root`.
+    """
     if path == STDIN:
         return path
-    return os.path.normpath(path) if root is None else os.path.relpath(path, root)
+    if root is None:
+        return _one_slash(os.path.normpath(path))
+    above = _one_slash(os.path.abspath(root)).rstrip("/") + "/"
+    full = _one_slash(os.path.abspath(path))
+    if full == (above.rstrip("/") or "/"):  # a folder that cannot be listed stands for itself
+        return "."
+    if not full.startswith(above):
+        raise UsageError(f"{display_path(path)} is not below --root {display_path(root)}")
+    return full.removeprefix(above)
+
+
+def _one_slash(path: str) -> str:
+    """Two leading slashes, which POSIX lets mean something else, mean one here."""
+    return path[1:] if path.startswith("//") else path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from asyncbatch.ledger.entries import Entry, Extent, Stamp
+from asyncbatch.entries import Entry, Extent, Stamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asyncbatch.ledger.entries import Extent
+from asyncbatch.entries import Extent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from asyncbatch.codec.decode import decode
 from asyncbatch.dead_letters import letter_of_record
-from asyncbatch.ledger.entries import Extent
+from asyncbatch.entries import Extent
 from asyncbatch.records import BatchPart, Failure, Rows
 from asyncbatch.sinks.block import Block, join, make_block
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from asyncbatch.entries import Entry
     from asyncbatch.journal import Journal
     from asyncbatch.kept_rows import KeptRows
-    from asyncbatch.ledger.entries import Entry
     from asyncbatch.sinks import Sink
     from asyncbatch.sinks.single import FileSink
     from asyncbatch.sinks.target import Target

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import builtins
     from collections.abc import Iterator
 
-    from asyncbatch.ledger.entries import Entry
+    from asyncbatch.entries import Entry, FileStatus
 
 FailureKind = Literal[
     "not_found",
@@ -33,7 +33,6 @@ FailureKind = Literal[
     "transform",
     "sink",
 ]
-FileStatus = Literal["success", "partial", "failed", "skipped"]
 
 STDIN = "-"
 """The path that stands for standard input."""

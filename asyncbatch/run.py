@@ -107,13 +107,18 @@ class Run:
                         yield found
             self.snapshot()  # the workers' last memory, while there are workers
         self.report.elapsed_s = time.perf_counter() - self._began
-        if not self._batcher.found and not self._stopped and not self._job.allow_empty:
+        if not self._batcher.found and not self._stopped and not self._may_be_empty:
             raise NothingMatchedError(self._job.inputs.describe_empty())
 
     async def _has_work(self) -> bool:
         """Whether there is any input; if not, no target is touched."""
         search = (await self._launched()).search
-        return bool(search.opening) or not search.exhausted or self._job.allow_empty
+        return bool(search.opening) or not search.exhausted or self._may_be_empty
+
+    @property
+    def _may_be_empty(self) -> bool:
+        """Whether no file is a success: the user says so, or other shards have what there is."""
+        return self._job.allow_empty or bool(self._launch and self._launch.search.matched)
 
     async def _delivered(self, engine: Engine) -> AsyncGenerator[BatchPart, None]:
         """Yield parts through with all that hangs on them; at the end, end the target."""
@@ -148,7 +153,7 @@ class Run:
 
     async def _finish(self, *, ended: bool) -> None:
         report, stopped = self.report, self._stopped or self.report.over_budget
-        ended = ended and bool(self._batcher.found or self._job.allow_empty)
+        ended = ended and bool(self._batcher.found or self._may_be_empty)
         succeeded = ended and not stopped and (bool(self._job.budget) or not report.tally.failures)
         finishing = asyncio.create_task(
             self._delivery.finish(succeeded=succeeded, ended=ended and not stopped)

@@ -180,10 +180,9 @@ def is_complete(report: dict[str, Any] | None) -> bool:
 
 
 def torment(
-    name: str, folder: Path, inputs: Path, kills: int, pick: random.Random, hows: tuple[str, ...]
+    target: tuple[str, ...], folder: Path, inputs: Path, kills: int, pick: random.Random
 ) -> Outcome:
     """Kill runs into one target until `kills` have been, each time until one completes."""
-    target = TARGETS[name]
     expected = Case(folder / "undisturbed", inputs, target).undisturbed()
     done = resumes = lost = doubled = attempt = 0
     while done < kills:
@@ -192,7 +191,7 @@ def torment(
         report, more = None, ("--resume",)
         while not is_complete(report):
             run = case.start(*more)
-            if done < kills and disturb(run, pick.choice(hows), pick.uniform(0, _MOST_SECONDS)):
+            if done < kills and disturb(run, pick.choice(HOWS), pick.uniform(0, _MOST_SECONDS)):
                 done += 1
             report = ended(run)
             resumes += 1
@@ -221,9 +220,8 @@ def main() -> int:
         for number, name in enumerate(options.only):
             place = Path(folder, str(number))
             place.mkdir()
-            outcome = torment(
-                name, place, inputs, -(-options.kills // len(options.only)), pick, HOWS
-            )
+            kills = -(-options.kills // len(options.only))
+            outcome = torment(TARGETS[name], place, inputs, kills, pick)
             total.update(outcome._asdict())
             print(
                 f"{name:15} {outcome.kills:6} {outcome.resumes:8} {outcome.lost:6}"
@@ -231,8 +229,7 @@ def main() -> int:
                 flush=True,
             )
     print(
-        f"{'all':15} {total['kills']:6} {total['resumes']:8} {total['lost']:6}"
-        f" {total['doubled']:8}"
+        f"{'all':15} {total['kills']:6} {total['resumes']:8} {total['lost']:6} {total['doubled']:8}"
     )
     return int(bool(total["lost"] or total["doubled"]))
 

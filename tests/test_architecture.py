@@ -14,18 +14,20 @@ if TYPE_CHECKING:
 
 PACKAGE = ROOT / "asyncbatch"
 LAYERS = [
+    ("entries",),
     ("errors", "records", "settings", "budget", "cpus", "memory"),
-    ("codec", "report", "words"),
-    ("content", "renderers"),
+    ("codec", "identity", "report", "state", "words"),
+    ("content", "ledger", "lock", "merging", "renderers"),
     ("failures", "reading", "documents", "transforms", "spool"),
     ("sinks",),
-    ("dead_letters", "record_settings"),
-    ("stretches", "chain", "drafts"),
+    ("dead_letters", "journal", "record_settings"),
+    ("stretches", "chain", "drafts", "fingerprint", "kept_rows"),
     ("extraction", "rejecting"),
     ("recorder", "work"),
     ("record_work", "sources"),
     ("async_work", "plan", "batching", "executors", "guard", "loading", "whole_files"),
-    ("ordering", "job"),
+    ("admission", "ordering", "job"),
+    ("bookkeeping",),
     ("delivery",),
     ("run",),
     ("api",),
@@ -79,7 +81,7 @@ def test_imports_point_down(path):
         ("aiofiles", ("asyncbatch.cli", "asyncbatch.async_work")),
         ("jq", "asyncbatch.transforms.jq"),
         ("jsonschema_rs", "asyncbatch.transforms.schema"),
-        ("sqlite3", "asyncbatch.sinks.sqlite"),
+        ("sqlite3", ("asyncbatch.sinks.sqlite", "asyncbatch.ledger.s")),
         ("duckdb", "asyncbatch.sinks.duckdb"),
         ("pyarrow", "asyncbatch.sinks.parquet"),
         ("orjson", "asyncbatch.codec"),
@@ -103,7 +105,7 @@ def test_every_option_has_help():
 
     from asyncbatch.cli.app import app
 
-    command = cast("TyperGroup", get_command(app)).commands["run"]
-    assert command.help
-    for parameter in command.params:
-        assert getattr(parameter, "help", None), parameter.name
+    for command in cast("TyperGroup", get_command(app)).commands.values():
+        assert command.help
+        for parameter in command.params:
+            assert getattr(parameter, "help", None), parameter.name

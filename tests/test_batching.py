@@ -93,7 +93,7 @@ async def test_closing_cancels_and_awaits_what_is_in_flight():
 
 async def test_what_the_source_raises_is_raised_and_the_rest_is_cancelled():
     async def failing():
-        yield ["a"]
+        yield (Batch(0, ("a",)),)
         raise OSError("the list is gone")
 
     with pytest.raises(OSError, match="the list is gone"):
@@ -158,7 +158,7 @@ async def test_a_fixed_size_is_filled_across_chunks():
 
 async def test_after_stop_no_batch_comes_even_from_a_source_that_hangs():
     async def hanging():
-        yield ["a"]
+        yield (Batch(0, ("a",)),)
         await asyncio.Event().wait()
 
     batcher = Batcher(hanging(), size=1)

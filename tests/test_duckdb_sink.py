@@ -30,12 +30,19 @@ def path(tmp_path):
     return str(tmp_path / "out.duckdb")
 
 
+def load(sink, rows, groups=None):
+    """Load rows in a transaction of their own; return the refusals."""
+    refusals = sink.load(make_block(rows), groups)
+    sink.commit()
+    return refusals
+
+
 def write(path, *blocks, mode="append", key=(), table="t", succeeded=True, groups=None):
     """Load blocks of rows; return the refusals of all."""
     sink = DuckdbSink(path, table=table, mode=mode, key=key)
     sink.open()
     try:
-        return [refusal for rows in blocks for refusal in sink.load(make_block(rows), groups)]
+        return [refusal for rows in blocks for refusal in load(sink, rows, groups)]
     finally:
         sink.finish(succeeded=succeeded, ended=True)
 
@@ -355,10 +362,12 @@ from asyncbatch.sinks.duckdb import DuckdbSink
 sink = DuckdbSink(sys.argv[1], table="t", mode="append", key=())
 sink.open()
 sink.load(make_block([{"a": "kept"}]))
+sink.commit()
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
 try:
     for _ in range(100):
         sink.load(make_block([{"a": os.urandom(500).hex()} for _ in range(1000)]))
+        sink.commit()
 except SinkError as error:
     print(error)
 sink.finish(succeeded=False, ended=False)

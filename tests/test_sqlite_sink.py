@@ -30,12 +30,19 @@ def path(tmp_path):
     return str(tmp_path / "out.db")
 
 
+def load(sink, rows, groups=None):
+    """Load rows in a transaction of their own; return the refusals."""
+    refusals = sink.load(make_block(rows), groups)
+    sink.commit()
+    return refusals
+
+
 def write(path, *blocks, mode="append", key=(), table="t", groups=None):
     """Load blocks of rows; return the refusals of all."""
     sink = SqliteSink(path, table=table, mode=mode, key=key)
     sink.open()
     try:
-        return [refusal for rows in blocks for refusal in sink.load(make_block(rows), groups)]
+        return [refusal for rows in blocks for refusal in load(sink, rows, groups)]
     finally:
         sink.finish(succeeded=True, ended=True)
 
@@ -322,8 +329,8 @@ def test_replace_takes_the_place_at_the_end(path):
     )
     sink = SqliteSink(path, table="t", mode="replace", key=("id",))
     sink.open()
-    assert [refusal.row for refusal in sink.load(make_block([{"id": 1}, {"id": 1}]))] == [1]
-    sink.load(make_block([{"id": 2, "none": None}]))
+    assert [refusal.row for refusal in load(sink, [{"id": 1}, {"id": 1}])] == [1]
+    load(sink, [{"id": 2, "none": None}])
     assert read(path) == [(1,)]
     assert sink.finish(succeeded=True, ended=True)
     assert read(path) == [(1, None), (2, None)]
@@ -335,7 +342,7 @@ def test_a_replacement_that_fails_leaves_no_trace(path):
     write(path, [{"a": 1}])
     sink = SqliteSink(path, table="t", mode="replace", key=())
     sink.open()
-    sink.load(make_block([{"b": 2}]))
+    load(sink, [{"b": 2}])
     assert not sink.finish(succeeded=False, ended=True)
     assert read(path, "SELECT name FROM sqlite_schema") == [("t",)]
     assert read(path) == [(1,)]
@@ -446,7 +453,7 @@ def test_a_locked_database(path, monkeypatch):
         with pytest.raises(UsageError, match="another process has it locked"):
             write(path)
         with pytest.raises(SinkError, match="another process has it locked"):
-            sink.load(make_block([{"a": 2}]))
+            load(sink, [{"a": 2}])
         process.communicate()
     assert sink.finish(succeeded=False, ended=False)
     assert read(path) == [(1,)]
@@ -456,7 +463,7 @@ def test_a_lock_at_the_end_does_not_matter_to_rows(path, monkeypatch):
     monkeypatch.setattr(sqlite_module, "BUSY_SECONDS", 0.05)
     sink = SqliteSink(path, table="t", mode="append", key=())
     sink.open()
-    sink.load(make_block([{"a": 1}]))
+    load(sink, [{"a": 1}])
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         assert sink.finish(succeeded=True, ended=True)
@@ -471,9 +478,11 @@ from asyncbatch.sinks.sqlite import SqliteSink
 sink = SqliteSink(sys.argv[1], table="t", mode="append", key=())
 sink.open()
 sink.load(make_block([{"a": "kept"}]))
+sink.commit()
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
 try:
     sink.load(make_block([{"a": "x" * 1000}] * 1000))
+    sink.commit()
 except SinkError as error:
     print(error)
 sink.finish(succeeded=False, ended=False)
@@ -491,9 +500,9 @@ def test_a_full_disk(path):
 def test_a_table_that_another_process_changes_meanwhile(path):
     sink = SqliteSink(path, table="t", mode="append", key=())
     sink.open()
-    sink.load(make_block([{"a": 1}]))
+    load(sink, [{"a": 1}])
     write(path, [{"a": "x", "b": 1}])
-    sink.load(make_block([{"a": EXACT + 1, "b": "y"}]))
+    load(sink, [{"a": EXACT + 1, "b": "y"}])
     sink.finish(succeeded=True, ended=True)
     assert read(path) == [("1", None), ("x", "1"), (str(EXACT + 1), "y")]
 

@@ -8,6 +8,9 @@ import typer
 
 from asyncbatch import __version__
 from asyncbatch.cli.help import SectionedCommand
+from asyncbatch.cli.lock_option import LockableCommand
+from asyncbatch.cli.merge_reports import EPILOG as MERGE_EPILOG
+from asyncbatch.cli.merge_reports import merge_reports
 from asyncbatch.cli.run import EPILOG, run_files
 
 app = typer.Typer(
@@ -38,4 +41,5 @@ def asyncbatch(
     """Process folders of JSON files: fast, in bounded memory, exact about what failed."""
 
 
-app.command("run", cls=SectionedCommand, epilog=EPILOG)(run_files)
+app.command("run", cls=LockableCommand, epilog=EPILOG)(run_files)
+app.command("merge-reports", cls=SectionedCommand, epilog=MERGE_EPILOG)(merge_reports)

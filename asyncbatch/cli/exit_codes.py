@@ -6,6 +6,8 @@ import signal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from asyncbatch.budget import FailureBudget
     from asyncbatch.report import Report
 
@@ -14,6 +16,8 @@ FAILURES = 1
 """It ran, and some input failed; or the results could not be delivered."""
 USAGE = 2
 """It did not run: wrong options, nothing matched, a target that cannot be used."""
+LOCKED = 75
+"""It did not run: another run has the lock. To be tried again later: sysexits' EX_TEMPFAIL."""
 CLOSED_OUTPUT = 141
 """Whoever read our output has gone: what a shell reports for SIGPIPE."""
 
@@ -23,6 +27,11 @@ def of_report(report: Report, budget: FailureBudget | None) -> int:
     if report.over_budget or report.target_lost:
         return FAILURES
     return SUCCESS if budget or not report.tally.failures else FAILURES
+
+
+def of_merged(codes: Iterable[int]) -> int:
+    """Return the status of several runs together: the highest, which is the most severe."""
+    return max(codes)
 
 
 def of_signal(number: int) -> int:

@@ -82,6 +82,15 @@ FollowSymlinks = Annotated[
 Limit = Annotated[
     int | None, option(INPUT, "--limit", min=1, metavar="N", help="Stop after N files.")
 ]
+Shard = Annotated[
+    str | None,
+    option(
+        INPUT,
+        "--shard",
+        metavar="I/N",
+        help="Take part I of N of what there is: N runs together take each file once.",
+    ),
+]
 AllowEmpty = Annotated[
     bool, option(INPUT, "--allow-empty", help="Finding no file at all is no error.")
 ]
@@ -161,6 +170,26 @@ Grace = Annotated[
         min=0.0,
         metavar="SECONDS",
         help="After Ctrl-C or SIGTERM, time for what is in flight.",
+    ),
+]
+Lock = Annotated[
+    str | None,
+    option(
+        CONTROL,
+        "--lock",
+        metavar="[FILE]",
+        help="Let no two runs of this job overlap: exit 75 if another has the lock. FILE stands "
+        "for it (--lock=FILE to be sure).  [default: one for each job]",
+    ),
+]
+LockWait = Annotated[
+    float | None,
+    option(
+        CONTROL,
+        "--lock-wait",
+        min=0.0,
+        metavar="SECONDS",
+        help="Wait so long for the lock before giving up.",
     ),
 ]
 DryRun = Annotated[

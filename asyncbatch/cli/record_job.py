@@ -89,9 +89,7 @@ def _target(
     root: str | None,
 ) -> Target | None:
     if to is None:
-        unused = {
-            "--table": table, "--key": key, "--mode": mode, "--columns": columns, "--root": root,
-        }  # fmt: skip
+        unused = {"--table": table, "--key": key, "--mode": mode, "--columns": columns}
         for option, value in unused.items():
             if value is not None:
                 raise UsageError(f"{option} is about a target: name it with --to")

@@ -23,7 +23,11 @@ Unit = Annotated[
 Root = Annotated[
     str | None,
     option(
-        INPUT, "--root", metavar="DIR", help="Name outputs in a folder by their path below DIR."
+        INPUT,
+        "--root",
+        metavar="DIR",
+        help="Know inputs by their path below DIR, the same on every machine: for --shard, and "
+        "for outputs in a folder.",
     ),
 ]
 FromDeadLetter = Annotated[

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from asyncbatch.ledger.settings import LedgerSettings
     from asyncbatch.record_settings import RecordWorkSettings
     from asyncbatch.settings import FileWorkSettings
+    from asyncbatch.sources.shard import Shard
 
 _ASKING = ("resume", "retry_failed", "force", "allow_duplicates", "ledger")
 """Options that need a ledger, where there would be none without them."""
@@ -35,8 +36,8 @@ Examples:
   asyncbatch run --from-dead-letter bad.jsonl --to again.csv --allow-empty
 
 Exit status: 0 all succeeded (or within --max-failures), 1 some input failed, 2 wrong usage or
-nothing matched, 130/143 interrupted. Each option can come from the environment: --batch-size
-from ASYNCBATCH_RUN_BATCH_SIZE.
+nothing matched, 75 the lock is held, 130/143 interrupted. Each option can come from the
+environment: --batch-size from ASYNCBATCH_RUN_BATCH_SIZE.
 """
 
 
@@ -50,6 +51,7 @@ def run_files(
     hidden: o.Hidden = False,
     follow_symlinks: o.FollowSymlinks = False,
     limit: o.Limit = None,
+    shard: o.Shard = None,
     allow_empty: o.AllowEmpty = False,
     format: o.Format = "auto",  # noqa: A002 - the option's name
     max_file_size: o.MaxFileSize = None,
@@ -85,6 +87,8 @@ def run_files(
     read_ahead: o.ReadAhead = None,
     pause: o.Pause = 0.0,
     grace: o.Grace = 8.0,
+    lock: o.Lock = None,
+    lock_wait: o.LockWait = None,
     dry_run: o.DryRun = False,
     max_failures: o.MaxFailures = None,
     fail_fast: o.FailFast = False,
@@ -119,9 +123,11 @@ def run_files(
         "call": call, "call_concurrency": call_concurrency,
         "schema": schema, "check_formats": check_formats,
         "to": to, "table": table, "key": key, "mode": mode, "columns": columns,
-        "to_format": to_format, "to_compression": to_compression, "root": root,
+        "to_format": to_format, "to_compression": to_compression, "root": root if to else None,
         "letters": dead_letter is not None, "tracebacks": verbose,
     }  # fmt: skip
+    if lock_wait is not None and lock is None:
+        raise typer.BadParameter("--lock-wait is for --lock")
     selection = Selection(
         tuple(pattern or DEFAULT_PATTERNS), tuple(exclude or ()), hidden, follow_symlinks
     )
@@ -131,10 +137,27 @@ def run_files(
         "by_content": identity == "content", "root": root,
     }  # fmt: skip
     try:
+        if lock is not None and not dry_run:  # first of all: what is read may be changing
+            from asyncbatch.cli.lock_option import take_lock  # noqa: PLC0415 - if asked for
+
+            lists = [path for path in (files_from, from_dead_letter) if path is not None]
+            take_lock(
+                lock,
+                lock_wait or 0.0,
+                inputs=[*(paths or ()), *lists],
+                target=to,
+                outputs=[path for path in (to, dead_letter, *(report or ())) if path],
+                wishes={
+                    "pattern": pattern, "exclude": exclude, "shard": shard, "records": records,
+                    "unit": unit, "jq": jq, "call": call, "schema": schema, "table": table,
+                },
+                quiet=quiet,
+            )  # fmt: skip
+        part = None if shard is None else _shard(shard, from_dead_letter)
         files = FileWorkSettings(format, max_file_size, read_ahead)
         named, settings = _resolved(tuple(paths or ()), files, wishes)
         job = Job(
-            Inputs(named, files_from, null, selection, limit),
+            Inputs(named, files_from, null, selection, limit, root, part),
             files if dry_run else settings,
             batch_size,
             concurrency,
@@ -204,6 +227,19 @@ def _remembered(
     from asyncbatch.cli.ledger_job import ledger_settings  # noqa: PLC0415 - see above
 
     return ledger_settings(settings, **options)
+
+
+def _shard(text: str, from_dead_letter: str | None) -> "Shard":
+    """Return the part that is taken. Raises UsageError."""
+    from asyncbatch.errors import UsageError  # noqa: PLC0415 - see above
+    from asyncbatch.sources.shard import Shard  # noqa: PLC0415 - see above
+
+    if from_dead_letter is not None:
+        raise UsageError(
+            "--shard takes files apart, and --from-dead-letter has the records of many in one: "
+            "give each shard a --dead-letter of its own, and run those again"
+        )
+    return Shard.parse(text)
 
 
 def _open_reports(paths: "Sequence[str]") -> "list[ReportFile]":

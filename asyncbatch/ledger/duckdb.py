@@ -9,7 +9,7 @@ from asyncbatch.ledger import table
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from asyncbatch.ledger.entries import Entry, Stamp
+    from asyncbatch.entries import Entry, Stamp
 
 _HERE = "database_name = current_database() AND schema_name = 'main'"
 

@@ -6,20 +6,16 @@ import hashlib
 import os
 import re
 
-_STATE_HOME = os.path.join("~", ".local", "state")  # as the XDG base directory specification has it
+from asyncbatch.state import state_folder
+
 _NAME_LENGTH = 40
-
-
-def state_folder() -> str:
-    """Return the folder of what is kept between runs."""
-    home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser(_STATE_HOME)
-    return os.path.join(home, "asyncbatch")
 
 
 def default_path(target: str | None, fingerprint: str, root: str | None) -> str:
     """Return the ledger's path for a target, or for a job without one in the current folder.
 
-    With `root` names do not depend on the current folder.
+    With `root` names do not depend on the current folder. Raises UsageError if there is no
+    place for it.
     """
     if target is not None:
         key = os.path.realpath(target)

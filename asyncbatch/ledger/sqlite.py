@@ -11,7 +11,7 @@ from asyncbatch.ledger import table
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from asyncbatch.ledger.entries import Entry, Stamp
+    from asyncbatch.entries import Entry, Stamp
 
 _AT_ONCE = 500
 """Paths of one query: old versions take 999 parameters."""

@@ -13,7 +13,7 @@ from asyncbatch.ledger import sqlite, table
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from asyncbatch.ledger.entries import Entry
+    from asyncbatch.entries import Entry
 
 _GENERATIONS = """
 CREATE TABLE IF NOT EXISTS asyncbatch_generations (

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.ledger.entries import Entry, Extent, Stamp
+from asyncbatch.entries import Entry, Extent, Stamp
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asyncbatch.records import FileStatus
+    from asyncbatch.entries import FileStatus
 
 NAME = "asyncbatch_ledger"
 """What the table is called, in whatever database it is."""

@@ -30,7 +30,7 @@ class Markdown:
             "partial": f"{tally.partial:,}",
             "failed": f"{tally.failed:,}",
             "records": f"{tally.read:,} read, {tally.rejected:,} rejected",
-            **({"written": f"{tally.written:,}"} if report.target else {}),
+            **({"written": f"{tally.written:,}"} if report.target or tally.written else {}),
             "size": size(tally.bytes),
             "time": duration(seconds),
             "peak memory": size(report.peak_memory_bytes),

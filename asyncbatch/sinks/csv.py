@@ -14,7 +14,7 @@ from asyncbatch.sinks.single import FileSink
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asyncbatch.ledger.entries import Extent
+    from asyncbatch.entries import Extent
     from asyncbatch.sinks import Refusal
     from asyncbatch.sinks.block import Block
 

@@ -21,7 +21,7 @@ from asyncbatch.sinks.sql import fold, quote, quoted
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from asyncbatch.ledger.entries import Entry, Ledger, LedgerJob
+    from asyncbatch.entries import Entry, Ledger, LedgerJob
     from asyncbatch.sinks import Refusal
     from asyncbatch.sinks.block import Block, Kind
     from asyncbatch.sinks.target import Mode

@@ -11,6 +11,7 @@ from asyncbatch.codec.compression import named
 from asyncbatch.codec.encode import encode, encode_lines
 from asyncbatch.documents import LINES_ENDINGS, named_lines
 from asyncbatch.errors import SinkError, UsageError
+from asyncbatch.identity import identity
 from asyncbatch.records import STDIN, display_path
 from asyncbatch.sinks import OutputError
 
@@ -27,12 +28,10 @@ def output_path(target: Target, path: str) -> str:
     """Return where the output for the input at `path` goes. Raises UsageError if outside."""
     if path == STDIN:
         name = "stdin.jsonl" if target.format == "jsonl" else "stdin.json"
-    elif target.root is not None:
-        name = os.path.relpath(path, target.root)
     else:
-        name = os.path.normpath(path).lstrip("/")
+        name = identity(path, target.root).lstrip("/")
     if name == ".." or name.startswith("../"):
-        advice = "it is not below --root" if target.root else "name what it is below with --root"
+        advice = "name what it is below with --root"
         raise UsageError(f"{display_path(path)} has no place in {target.name}: {advice}")
     return os.path.join(target.path, _renamed(name, target))
 

@@ -7,14 +7,14 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from asyncbatch.codec.compression import named
+from asyncbatch.entries import Extent
 from asyncbatch.errors import SinkError
-from asyncbatch.ledger.entries import Extent
 from asyncbatch.sinks.single import FileSink, read_extent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asyncbatch.ledger.entries import Entry
+    from asyncbatch.entries import Entry
     from asyncbatch.sinks import Refusal
 
 _CHUNK = 1024 * 1024

@@ -7,8 +7,8 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from asyncbatch.entries import Extent
 from asyncbatch.errors import SinkError, UsageError
-from asyncbatch.ledger.entries import Extent
 from asyncbatch.sinks.block import MAX_FIELDS, Block, Kind, convert, is_exact
 from asyncbatch.sinks.columns import NO_FIELDS, Columns
 from asyncbatch.sinks.refusing import refusals

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from asyncbatch.entries import Extent
 from asyncbatch.errors import SinkError
-from asyncbatch.ledger.entries import Extent
 from asyncbatch.sinks.atomic import AtomicFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from asyncbatch.ledger.entries import Entry
+    from asyncbatch.entries import Entry
 
 _CHUNK = 1024 * 1024
 

@@ -33,7 +33,7 @@ from asyncbatch.sinks.sqlite_table import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from asyncbatch.ledger.entries import Entry, Ledger, LedgerJob
+    from asyncbatch.entries import Entry, Ledger, LedgerJob
     from asyncbatch.sinks import Refusal
     from asyncbatch.sinks.block import Block, Kind
     from asyncbatch.sinks.target import Mode

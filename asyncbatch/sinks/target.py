@@ -11,7 +11,7 @@ from asyncbatch.codec.compression import named
 from asyncbatch.errors import UsageError
 
 if TYPE_CHECKING:
-    from asyncbatch.ledger.entries import LedgerJob
+    from asyncbatch.entries import LedgerJob
     from asyncbatch.sinks import Sink
 
 Form = Literal["stdout", "lines", "folder", "csv", "parquet", "sqlite", "duckdb"]

@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING
 from msgspec import Struct
 
 from asyncbatch.errors import UsageError
+from asyncbatch.identity import identity
 from asyncbatch.records import STDIN
 from asyncbatch.sources.glob import expand, static_root
 from asyncbatch.sources.patterns import DEFAULT_PATTERNS, has_magic
@@ -20,12 +21,16 @@ from asyncbatch.sources.walk import walk
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from asyncbatch.sources.shard import Shard
+
 
 class Inputs(Struct, frozen=True):
     """Everything that names input files.
 
     `paths` are folders, files, globs and `-`. `files_from` is a file that lists more (`-`:
     standard input), one a line, or ended by NUL bytes with `null`. `limit` ends the search.
+    `root` is the folder below which identities are told, `shard` the part that is taken, of
+    what there is up to `limit`.
     """
 
     paths: tuple[str, ...] = ()
@@ -33,6 +38,8 @@ class Inputs(Struct, frozen=True):
     null: bool = False
     selection: Selection = Selection()
     limit: int | None = None
+    root: str | None = None
+    shard: Shard | None = None
 
     def check(self) -> None:
         """Raise UsageError if this can't be meant."""
@@ -44,6 +51,10 @@ class Inputs(Struct, frozen=True):
             raise UsageError("standard input ('-') can be read only once")
         if any("\0" in path for path in self.paths):
             raise UsageError("a path cannot hold a NUL byte")
+        if self.shard is not None:
+            self.shard.check()
+        if self.root is not None:
+            self._check_root(self.root)
         if self.files_from is not None and self.files_from != STDIN:
             try:
                 with open(self.files_from, "rb"):
@@ -51,6 +62,21 @@ class Inputs(Struct, frozen=True):
             except OSError as error:
                 reason = error.strerror or str(error)
                 raise UsageError(f"--files-from {self.files_from}: {reason}") from None
+
+    def _check_root(self, root: str) -> None:
+        """Raise UsageError if an argument is not below the root; listed paths are told later."""
+        if not root or "\0" in root:
+            raise UsageError(f"--root {root!r} is no folder")
+        for path in self.paths:
+            identity(static_root(path) if has_magic(path) else path, root)
+
+    def identity(self, path: str) -> str:
+        """Return the identity of an input. Raises UsageError if it is not below the root."""
+        return identity(path, self.root)
+
+    def takes(self, path: str) -> bool:
+        """Whether an input is in the shard. Raises UsageError if it is not below the root."""
+        return self.shard is None or self.shard.has(self.identity(path))
 
     def describe_empty(self) -> str:
         """Say that nothing was found, where, and what to try."""
@@ -63,6 +89,10 @@ class Inputs(Struct, frozen=True):
         )
 
     def find(self) -> Iterator[str]:
+        """Return the paths in the shard, or all, as `find_all` does."""
+        return self.find_all() if self.shard is None else filter(self.takes, self.find_all())
+
+    def find_all(self) -> Iterator[str]:
         """Return the paths, each once: as given, then sorted within each folder, depth first.
 
         A path that is in two arguments comes with the first. (Only for arguments inside others

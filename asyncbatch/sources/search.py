@@ -29,7 +29,10 @@ class Search:
         """How many paths were found so far."""
         self.exhausted = False
         """Whether these are all."""
-        self._paths = inputs.find()
+        self.matched = False
+        """Whether there is any input, be it in our shard or in another."""
+        self._paths = inputs.find_all()
+        self._takes = None if inputs.shard is None else inputs.takes
         self._step = _WALK_STEP if inputs.files_from is None else 1
 
     def open(self) -> None:
@@ -52,7 +55,8 @@ class Search:
         deadline = time.monotonic() + CHUNK_SECONDS
         while len(chunk) < most and time.monotonic() <= deadline:
             more = list(islice(self._paths, self._step))
-            chunk += more
+            chunk += more if self._takes is None else filter(self._takes, more)
+            self.matched = self.matched or bool(more)
             if len(more) < self._step:
                 self.exhausted = True
                 break

@@ -1,15 +1,15 @@
-"""What a ledger says of one input."""
+"""What is remembered of one input that is done, and of its rows."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from asyncbatch.records import FileStatus
+FileStatus = Literal["success", "partial", "failed", "skipped"]
 
 
 class Stamp(NamedTuple):

@@ -1,0 +1,154 @@
+"""`asyncbatch merge-reports`: reports of several runs in, the report of them all out."""
+
+import os
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from asyncbatch.cli import exit_codes
+from asyncbatch.cli import options as o
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncbatch.cli.output import OutputFormat
+    from asyncbatch.cli.report_file import ReportFile
+    from asyncbatch.merging import RunReport
+
+EPILOG = """\
+\b
+Examples:
+  asyncbatch run data/ --shard 1/3 --report shard-1.json     # one on each machine
+  asyncbatch merge-reports shard-*.json --report all.md
+
+Exit status: the highest of the runs', so that one failed run fails them all; 2 wrong usage, or a
+file that is no report.
+"""
+
+Reports = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="REPORT...", help="Files that --report FILE.json or --output json wrote."
+    ),
+]
+Output = Annotated[
+    Literal["text", "json", "github"],
+    o.option(
+        o.OUTPUT,
+        "--output",
+        "-o",
+        help="What to print: a summary for people, one JSON object, or annotations for GitHub.",
+    ),
+]
+Report = Annotated[
+    list[str] | None,
+    o.option(
+        o.OUTPUT,
+        "--report",
+        metavar="FILE",
+        help="Write a file too: .json (the object) or .md; repeatable.",
+    ),
+]
+
+
+def merge_reports(
+    reports: Reports,
+    *,
+    show_failures: o.ShowFailures = "20",  # type: ignore[assignment]  # typer parses defaults too
+    output: Output = "text",
+    report: Report = None,
+    quiet: o.Quiet = False,
+) -> None:
+    """Add up the reports of several runs, such as the shards of one job.
+
+    Counts are added; the time is from the earliest start to the latest end, the memory the
+    highest peak of any run.
+    """
+    from asyncbatch.errors import UsageError  # noqa: PLC0415 - --help stays quick
+
+    try:
+        code = _merge(reports, output, report or [], show_failures, quiet=quiet)
+    except UsageError as error:
+        raise typer.BadParameter(str(error)) from None
+    except BrokenPipeError:  # nor can what is left in the buffer be written
+        os._exit(exit_codes.CLOSED_OUTPUT)
+    except OSError as error:
+        typer.echo(f"Error: could not go on: {error}", err=True)
+        code = exit_codes.FAILURES
+    raise typer.Exit(code)
+
+
+def _merge(
+    paths: "Sequence[str]",
+    form: "OutputFormat",
+    report_paths: "Sequence[str]",
+    show_failures: float,
+    *,
+    quiet: bool,
+) -> int:
+    """Merge, say it, and return the exit status. Raises UsageError, OSError."""
+    import asyncio  # noqa: PLC0415 - see above
+
+    from asyncbatch.cli.output import Output  # noqa: PLC0415 - see above
+    from asyncbatch.merging import merge  # noqa: PLC0415 - see above
+
+    found = _read(paths)
+    files = _report_files(report_paths, paths)
+    merged, command = merge(found), found[0].command
+    code = exit_codes.of_merged(one.exit_code for one in found)
+
+    async def conclude() -> None:
+        for file in files:
+            await file.finish(merged, command, code)
+        shown = Output(form, quiet=quiet, progress=False, show_failures=show_failures)
+        await shown.finish(merged, None, command, code)
+
+    asyncio.run(conclude())
+    return code
+
+
+def _read(paths: "Sequence[str]") -> "list[RunReport]":
+    """Return the reports in files. Raises UsageError that names the file, and what is wrong."""
+    from asyncbatch.errors import UsageError  # noqa: PLC0415 - see above
+    from asyncbatch.merging import read_report  # noqa: PLC0415 - see above
+    from asyncbatch.words import printable  # noqa: PLC0415 - see above
+
+    seen: dict[tuple[int, int], str] = {}
+    found: list[RunReport] = []
+    for path in paths:
+        name = printable(path)
+        try:
+            with open(path, "rb") as stream:
+                status = os.fstat(stream.fileno())
+                data = stream.read()
+            one = read_report(data)
+        except OSError as error:
+            raise UsageError(f"{name}: {error.strerror or error}") from None
+        except UsageError as error:
+            raise UsageError(f"{name} {error}") from None
+        if other := seen.get((status.st_dev, status.st_ino)):
+            raise UsageError(f"{name} would count twice: it is the same file as {other}")
+        seen[status.st_dev, status.st_ino] = name
+        if found and one.command != found[0].command:
+            raise UsageError(
+                f"{name} is about `{printable(one.command)}`, the one before about "
+                f"`{printable(found[-1].command)}`: these do not add up"
+            )
+        found.append(one)
+    return found
+
+
+def _report_files(paths: "Sequence[str]", inputs: "Sequence[str]") -> "list[ReportFile]":
+    """Return the reports to be written. Raises UsageError."""
+    from asyncbatch.cli.report_file import ReportFile  # noqa: PLC0415 - see above
+    from asyncbatch.errors import UsageError  # noqa: PLC0415 - see above
+
+    for path in paths:
+        if os.path.splitext(path)[1] in (".jsonl", ".xml"):
+            raise UsageError(
+                f"--report {path}: that form has a line for each file, which reports do not tell; "
+                "write a .json or .md file"
+            )
+        if any(os.path.realpath(path) == os.path.realpath(one) for one in inputs):
+            raise UsageError(f"--report {path} is one of the reports that are read")
+    return [ReportFile(path) for path in paths]

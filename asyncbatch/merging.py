@@ -1,0 +1,159 @@
+"""The reports of several runs, of the shards of one job say, added up to one."""
+
+from __future__ import annotations
+
+import heapq
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from asyncbatch.errors import UsageError
+from asyncbatch.records import Failure, Violation
+from asyncbatch.report import (
+    LISTED_FAILURES,
+    SCHEMA_VERSION,
+    SLOWEST_FILES,
+    Report,
+    RunStatus,
+    SlowFile,
+    Tally,
+)
+
+_Count = Annotated[int, Meta(ge=0)]
+_Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+_Instant = Annotated[datetime, Meta(tz=True)]
+
+
+class _Files(Struct):
+    total: _Count
+    succeeded: _Count
+    partial: _Count
+    failed: _Count
+    skipped: _Count
+    bytes: _Count
+
+
+class _Records(Struct):
+    read: _Count
+    dropped: _Count
+    rejected: _Count
+    written: _Count
+
+
+class _Slow(Struct):
+    file: str
+    elapsed_ms: float
+
+
+class _Failure(Struct):
+    """A `Failure` of any kind: a later version may know more of them."""
+
+    file: str
+    kind: str
+    message: str
+    record: int | None = None
+    line: int | None = None
+    column: int | None = None
+    byte: int | None = None
+    pointer: str | msgspec.UnsetType = msgspec.UNSET
+    violations: tuple[Violation, ...] | msgspec.UnsetType = msgspec.UNSET
+    traceback: str | msgspec.UnsetType = msgspec.UNSET
+
+    def known(self) -> Failure:
+        return Failure(**msgspec.structs.asdict(self))
+
+
+class RunReport(Struct):
+    """The report object of one run, as it was written; fields that are not here are dropped."""
+
+    command: str
+    status: RunStatus
+    started_at: _Instant
+    elapsed_s: _Seconds
+    files: _Files
+    records: _Records
+    peak_memory_bytes: _Count
+    failures: list[_Failure]
+    failures_omitted: _Count
+    exit_code: _Count
+    slowest_files: list[_Slow] = []
+    target_discarded: str | None = None
+    dry_run: bool = False
+
+    @property
+    def target_lost(self) -> bool:
+        """Whether the run could not go on: it failed, though not all of its files did."""
+        return self.status == "failed" and not 0 < self.files.total == self.files.failed
+
+    @property
+    def ended_at(self) -> datetime:
+        """When the run ended."""
+        return self.started_at + timedelta(seconds=self.elapsed_s)
+
+
+class _Head(Struct):
+    schema_version: Any = None
+
+
+def read_report(data: bytes) -> RunReport:
+    """Return the report object in `data`. Raises UsageError with what is wrong with it."""
+    try:
+        version = msgspec.json.decode(data, type=_Head).schema_version
+        if version is None:
+            raise UsageError("is no report: it has no schema_version")
+        if version != SCHEMA_VERSION:
+            raise UsageError(f"has schema_version {version!r}; this program knows {SCHEMA_VERSION}")
+        report = msgspec.json.decode(data, type=RunReport)
+        report.ended_at  # noqa: B018 - a year beyond 9999 is an error, too
+    except (msgspec.DecodeError, UnicodeDecodeError, OverflowError) as error:
+        hint = ", write it with --report FILE.json or --output json"
+        raise UsageError(f"is no report{hint}: {error}") from None
+    if report.dry_run:
+        raise UsageError("is a plan (--dry-run), not the report of a run")
+    return report
+
+
+def merge(reports: list[RunReport]) -> Report:
+    """Return one report of several runs, at least one; failures in the order of the reports.
+
+    Counts are added. The time is from the earliest start to the latest end, and so the rates are
+    those of all machines together; the peak of memory is the highest of any run, since they may
+    have been on different machines. It is interrupted if any run was, and has lost its target
+    if any run had.
+    """
+    start = min(report.started_at for report in reports)
+    failures = [failure.known() for report in reports for failure in report.failures]
+    merged = Report(
+        started_at=start,
+        elapsed_s=(max(report.ended_at for report in reports) - start).total_seconds(),
+        peak_memory_bytes=max(report.peak_memory_bytes for report in reports),
+        interrupted=any(report.status == "interrupted" for report in reports),
+        target_lost=any(report.target_lost for report in reports),
+        discarded="; ".join(filter(None, (report.target_discarded for report in reports))) or None,
+        failure_count=len(failures) + sum(report.failures_omitted for report in reports),
+    )
+    for report in reports:
+        merged.tally += _tally(report)
+    slow = (SlowFile(one.elapsed_ms, one.file) for each in reports for one in each.slowest_files)
+    merged.slowest = heapq.nlargest(SLOWEST_FILES, slow)
+    merged.kept = [
+        (-number, 0, 0, failure) for number, failure in enumerate(failures[:LISTED_FAILURES])
+    ]
+    return merged
+
+
+def _tally(report: RunReport) -> Tally:
+    files, records = report.files, report.records
+    return Tally(
+        files.succeeded,
+        files.partial,
+        files.failed,
+        files.skipped,
+        files.bytes,
+        records.read,
+        records.dropped,
+        records.rejected,
+        records.written,
+    )
