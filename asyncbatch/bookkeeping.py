@@ -49,6 +49,10 @@ class Books:
     def prepare(self, sink: Any) -> None:  # noqa: ANN401 - of one kind or another
         """Make ready, before `sink` is opened. Raises UsageError."""
 
+    def abandon(self) -> None:
+        """Leave no trace: the run is refused."""
+        self.close()
+
     def begin(self, sink: Any) -> None:  # noqa: ANN401 - see above
         """Make ready, after `sink` was opened. Raises UsageError."""
 
@@ -133,6 +137,7 @@ class FileBooks(StoreBooks):
 
     def prepare(self, sink: FileSink) -> None:
         """See `Books`: give the file the name that it has until it is complete."""
+        self._sink = sink
         self._generations = self._left()
         self._number = self._store.begin()
         folder, name = os.path.split(sink.file.final)
@@ -142,7 +147,6 @@ class FileBooks(StoreBooks):
 
     def begin(self, sink: FileSink) -> None:
         """See `Books`."""
-        self._sink = sink
         if self._keeps_part:
             self._store.begun(self._number, self._part)
         target = self._target
@@ -161,6 +165,12 @@ class FileBooks(StoreBooks):
             still_there=lambda _, entry: reuses and entry.generation in self._generations,
             needs_first=finds_columns,
         )
+
+    def abandon(self) -> None:
+        """See `Books`."""
+        self._sink.file.go()
+        self._store.forget([self._number])
+        super().abandon()
 
     def add(self, found: BatchPart) -> None:
         """See `Books`: the loader does."""

@@ -107,7 +107,7 @@ class Delivery:
         if letters is not None:
             letters.discard()
         if self._books is not None:
-            self._books.close()
+            self._books.abandon()
             self._books = None
 
     def clear_up(self, path: str) -> None:

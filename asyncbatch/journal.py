@@ -48,7 +48,7 @@ class Journal:
                 if extent is not None:
                     entries.append(_moved(kept, self.generation, extent))
                 continue
-            rows, noted = part.made[place], letters.get(place, b"")
+            rows, noted = part.made[place] if part.made else 0, letters.get(place, b"")
             if place == 0 and found.batch.start in self._unfinished:
                 before, earlier, begun = self._unfinished.pop(found.batch.start)
                 rows, noted = rows + before, earlier + noted

@@ -21,7 +21,7 @@ from asyncbatch.executors.process import process_engine
 from asyncbatch.job import Job, Launch
 from asyncbatch.memory import measure, measure_all
 from asyncbatch.ordering import OrderedLane
-from asyncbatch.records import STDIN, Batch, BatchPart, Failure, Part, Settled, display_path
+from asyncbatch.records import STDIN, Batch, BatchPart, Failure, Settled, decided, display_path
 from asyncbatch.report import LISTED_FAILURES, Report, Tally
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ class Run:
             self._delivery.clear_up(batch.paths[done])
             message = f"its worker process {end.lost} while at this file"
             failure = Failure(display_path(batch.paths[done]), "worker_crash", message)
-            part = Part(batch.start + done, [0], [0], [0.0], errors={0: failure})
+            part = decided(batch.start + done, 1, {0: failure}, {})
             yield BatchPart(batch, part)
             done += 1
         self._batcher.settle(batch, done, lost=end.lost is not None)

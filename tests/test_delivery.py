@@ -139,7 +139,8 @@ def test_loads_are_full_and_every_record_is_in_or_rejected(contents, most):
     loader = TableLoader(sink, most, of_objects=False, journal=None, kept=None)
     through: list[BatchPart] = []
     for start, records in enumerate(contents):
-        part = Part(start, [len(records)], [1], [0.0], rows=rows_of(records))
+        rows = rows_of(records)
+        part = Part(start, [len(records)], [1], [0.0], rows=rows, made=[rows.count])
         through += loader.load(BatchPart(Batch(start, ("f",)), part))
     through += loader.flush()
     assert [one.part.start for one in through] == list(range(len(contents)))

@@ -385,7 +385,7 @@ def test_loads_may_come_from_any_thread(path):
     sink = DuckdbSink(path, table="t", mode="append", key=())
     sink.open()
     for number in range(3):
-        thread = threading.Thread(target=sink.load, args=(make_block([{"a": number}]),))
+        thread = threading.Thread(target=load, args=(sink, [{"a": number}]))
         thread.start()
         thread.join()
     sink.finish(succeeded=True, ended=True)

@@ -511,7 +511,7 @@ def test_loads_may_come_from_any_thread(path):
     sink = SqliteSink(path, table="t", mode="append", key=())
     sink.open()
     for number in range(3):
-        thread = threading.Thread(target=sink.load, args=(make_block([{"a": number}]),))
+        thread = threading.Thread(target=load, args=(sink, [{"a": number}]))
         thread.start()
         thread.join()
     sink.finish(succeeded=True, ended=True)
@@ -590,6 +590,8 @@ def plain(value):
     """What a value says, as far as its column's kind does not."""
     if value in ("true", "false"):
         return float(value == "true")
+    if str(value).strip().lower().lstrip("+-") == "nan":  # a text, and equal to itself as such
+        return value
     try:
         return float(value)
     except (TypeError, ValueError):

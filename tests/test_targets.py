@@ -656,7 +656,7 @@ def test_modes(run, files, target):
         "b.json": '[{"id": 2, "v": "b"}, {"id": 3, "v": "b"}, {"id": 3, "v": "c", "w": 1}]',
     })  # fmt: skip
     assert run("a.json", *options(target)).code == 0
-    assert run("a.json", *options(target, "--mode", "append")).code == 0
+    assert run("a.json", *options(target, "--mode", "append", "--allow-duplicates")).code == 0
     assert sorted(query(folder, target)) == [(1, "a"), (1, "a"), (2, "a"), (2, "a")]
     assert run("a.json", *options(target, "--mode", "replace")).code == 0
     assert sorted(query(folder, target)) == [(1, "a"), (2, "a")]

@@ -234,16 +234,23 @@ def test_a_stopped_run_leaves_files_as_they_were_and_dead_letters_in_place(folde
 
 
 @pytest.mark.parametrize("target", ["o.jsonl", "o.csv", "o.parquet"])
-def test_a_full_disk_is_told_and_leaves_no_file(run, files, target):
-    rows = [json.dumps({"text": os.urandom(30_000).hex()}) for _ in range(40)]
+def test_a_full_disk_is_told_and_the_run_can_be_carried_on(run, files, target):
+    rows = [json.dumps({"text": os.urandom(30_000).hex()}) for _ in range(160)]
     folder = files({f"in/{n:03}.json": row for n, row in enumerate(rows)})
-    limited = ("sh", "-c", 'ulimit -f 200; exec "$@"', "-")
+    limited = ("sh", "-c", 'ulimit -f 9000; exec "$@"', "-")
     outcome = run("in", "--to", target, "-o", "json", prefix=limited)
     assert outcome.code == 1, outcome.stderr
     report = outcome.json
     assert (report["status"], report["records"]["written"]) == ("failed", 0)
     assert (report["failures"][0]["kind"], report["failures"][0]["file"]) == ("sink", target)
-    assert os.listdir(folder) == ["in"]
+    assert not (folder / target).exists()
+    carried_on = run("in", "--to", target, "--resume", "-o", "json")
+    assert carried_on.code == 0, carried_on.stderr
+    assert (carried_on.json["files"]["skipped"] > 0) == (target != "o.parquet")
+    undisturbed = f"whole{os.path.splitext(target)[1]}"
+    assert run("in", "--to", undisturbed).code == 0
+    assert (folder / target).read_bytes() == (folder / undisturbed).read_bytes()
+    assert sorted(os.listdir(folder)) == sorted(["in", target, undisturbed])
 
 
 def test_targets_that_cannot_be_used(run, folder):

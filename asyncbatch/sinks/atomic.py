@@ -36,6 +36,10 @@ class AtomicFile:
         """
         self.written, self._stays = written, True
 
+    def go(self) -> None:
+        """Leave nothing if it is not completed, after all."""
+        self._stays = False
+
     def open(self) -> None:
         """Begin. Raises UsageError if the file cannot be written."""
         if os.path.isdir(self.path):
