@@ -7,6 +7,7 @@ the job itself cannot start or go on::
     ├── UsageError        the job was asked for in a way that cannot work
     │   └── NothingMatchedError    no input file was found
     ├── SinkError         the target was lost midway
+    ├── NoWorkerError     worker processes end before they begin to work
     └── WorkerBugError         a worker raised: a defect of asyncbatch, not of the input
 """
 
@@ -21,6 +22,10 @@ class UsageError(AsyncbatchError):
 
 class NothingMatchedError(UsageError):
     """No input file was found where the job was told to look."""
+
+
+class NoWorkerError(AsyncbatchError):
+    """Worker processes end before they begin to work; the message says how."""
 
 
 class WorkerBugError(AsyncbatchError):

@@ -25,6 +25,7 @@ FailureKind = Literal[
     "too_large",
     "too_deep",
     "corrupt_archive",
+    "timeout",
     "worker_crash",
     "schema",
     "missing_field",
@@ -132,7 +133,7 @@ class Part(Struct, gc=False):
     only the exceptions, by place. `rejections` are the bad records met, each with its file's
     place, `letters` what a dead letter file says of them, if there is one. A part without any
     finished file is about one that is still being read, at place 0. `written` counts what the
-    worker itself wrote.
+    worker itself wrote, `retries` how often it tried something again.
     """
 
     start: int
@@ -146,6 +147,7 @@ class Part(Struct, gc=False):
     letters: list[builtins.bytes] = field(default_factory=list)
     rows: Rows | None = None
     written: int = 0
+    retries: int = 0
 
     def __len__(self) -> int:
         return len(self.records)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 PACKAGE = ROOT / "asyncbatch"
 LAYERS = [
+    ("retrying", "progress"),
     ("errors", "records", "settings", "budget", "cpus", "memory"),
     ("codec", "report", "words"),
     ("content", "renderers"),
@@ -22,10 +23,10 @@ LAYERS = [
     ("dead_letters", "record_settings"),
     ("stretches", "chain", "drafts"),
     ("extraction", "rejecting"),
-    ("recorder", "work"),
+    ("recorder", "work", "file_clock"),
     ("record_work", "sources"),
     ("async_work", "plan", "batching", "executors", "guard", "loading", "whole_files"),
-    ("ordering", "job"),
+    ("ordering", "job", "losses"),
     ("delivery",),
     ("run",),
     ("api",),
@@ -78,6 +79,7 @@ def test_imports_point_down(path):
         ("rich", "asyncbatch.cli.console"),
         ("aiofiles", ("asyncbatch.cli", "asyncbatch.async_work")),
         ("jq", "asyncbatch.transforms.jq"),
+        ("tenacity", "asyncbatch.retrying"),
         ("jsonschema_rs", "asyncbatch.transforms.schema"),
         ("sqlite3", "asyncbatch.sinks.sqlite"),
         ("duckdb", "asyncbatch.sinks.duckdb"),

@@ -172,7 +172,7 @@ async def test_after_stop_no_batch_comes_even_from_a_source_that_hangs():
 async def test_a_lost_batch_comes_again_in_halves():
     batcher = Batcher(Source(100, 8).chunks(), size=8)
     batch = await anext(batcher)
-    batcher.settle(batch, 0, lost=True)
+    batcher.settle(batch, 0, halve=True)
     first = await anext(batcher)
     assert (first.start, len(first.paths)) == (0, 4)
 

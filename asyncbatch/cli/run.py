@@ -74,6 +74,9 @@ def run_files(
     pause: o.Pause = 0.0,
     grace: o.Grace = 8.0,
     dry_run: o.DryRun = False,
+    timeout: o.Timeout = None,
+    retries: o.Retries = 0,
+    retry_delay: o.RetryDelay = 0.2,
     max_failures: o.MaxFailures = None,
     fail_fast: o.FailFast = False,
     dead_letter: r.DeadLetter = None,
@@ -92,6 +95,7 @@ def run_files(
     # Only now what the work needs, so that --help stays quick; and first what launches it.
     from asyncbatch.errors import UsageError  # noqa: PLC0415
     from asyncbatch.job import Job, Launch  # noqa: PLC0415
+    from asyncbatch.retrying import Retries  # noqa: PLC0415
     from asyncbatch.settings import FileWorkSettings  # noqa: PLC0415
     from asyncbatch.sources.inputs import Inputs  # noqa: PLC0415
     from asyncbatch.sources.patterns import DEFAULT_PATTERNS  # noqa: PLC0415
@@ -114,7 +118,8 @@ def run_files(
         tuple(pattern or DEFAULT_PATTERNS), tuple(exclude or ()), hidden, follow_symlinks
     )
     try:
-        files = FileWorkSettings(format, max_file_size, read_ahead)
+        retrying = Retries(retries, retry_delay)
+        files = FileWorkSettings(format, max_file_size, read_ahead, retrying)
         named, settings = _resolved(tuple(paths or ()), files, wishes)
         job = Job(
             Inputs(named, files_from, null, selection, limit),
@@ -129,6 +134,7 @@ def run_files(
             ordered=not unordered,
             dead_letter=None if dry_run else dead_letter,
             reports=tuple(report or ()),
+            timeout=None if dry_run else timeout,
         )
         launch = Launch(job)
         launch.look()

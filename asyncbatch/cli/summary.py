@@ -38,6 +38,8 @@ def rows(report: Report) -> Iterator[tuple[str, str]]:
     yield "records", f"{tally.read:,} read" + (f": {split}" if split else "")
     if report.target is not None:
         yield "written", f"{tally.written:,} to {printable(report.target)}"
+    if tally.retries:
+        yield "retries", f"{tally.retries:,} of what failed for the moment"
     yield "size", size(tally.bytes)
     rates = f"{tally.files / seconds:,.0f} files/s, {tally.read / seconds:,.0f} records/s"
     yield "rate", f"{rates}, {size(tally.bytes / seconds)}/s"
