@@ -100,9 +100,12 @@ class Retrier:
             return await function()
         from tenacity import AsyncRetrying  # noqa: PLC0415 - see above
 
+        async def once() -> T:  # whatever `function` is: the library tells by its definition
+            return await function()
+
         retrying = AsyncRetrying(**self._policy(transient))
         try:
-            return await retrying(function)
+            return await retrying(once)
         except Exception as error:
             _note(error, retrying.statistics)
             raise
