@@ -15,7 +15,7 @@ import aiofiles.os
 
 from asyncbatch.chain import make_stages
 from asyncbatch.codec.lines import BadLine
-from asyncbatch.content import FIRST_READ, TooLargeError, open_content
+from asyncbatch.content import TooLargeError, open_retrying
 from asyncbatch.extraction import Extractor
 from asyncbatch.failures import LateError
 from asyncbatch.file_clock import FileClock
@@ -192,7 +192,7 @@ class AsyncRecordLane:
         return stretch, stretch.compact_texts() if self._reads_text else stretch.values()
 
     async def _opened(self, path: str) -> Opened:
-        """Open a file; see `content.open_content`."""
+        """Open a file; see `content.open_retrying`."""
         try:
             if path != STDIN:
                 status = await aiofiles.os.stat(path)
@@ -200,9 +200,7 @@ class AsyncRecordLane:
                     if self._limit is not None and status.st_size > self._limit:
                         return TooLargeError(status.st_size, self._limit)
                     return await self._retrier.call_async(partial(_all_of, path))
-            return await asyncio.to_thread(
-                open_content, path, self._limit, FIRST_READ, self._retrier
-            )
+            return await asyncio.to_thread(open_retrying, self._retrier, path, self._limit)
         except (OSError, TooLargeError) as error:
             return error
 

@@ -129,16 +129,9 @@ def open_content(
 ) -> bytes | Content:
     """Open `path` (standard input for `-`) and read up to about `ahead` bytes of it.
 
-    Returns the bytes if these are all, else a `Content` to be closed. Raises OSError; TooLargeError
-    if its size on disk is over `limit` bytes. Standard input is never tried again: nobody knows
-    what of it is gone.
+    Returns the bytes if these are all, else a `Content` to be closed, which reads with `retrier`.
+    Raises OSError; TooLargeError if its size on disk is over `limit` bytes.
     """
-    if not retrier or path == STDIN:
-        return _opened(path, limit, ahead, None)
-    return retrier.call(lambda: _opened(path, limit, ahead, retrier))
-
-
-def _opened(path: str, limit: int | None, ahead: int, retrier: Retrier | None) -> bytes | Content:
     fd = _STDIN_FD if path == STDIN else os.open(path, _OPEN_FLAGS)
     head, expected = b"", 0
     try:
@@ -169,6 +162,18 @@ def _opened(path: str, limit: int | None, ahead: int, retrier: Retrier | None) -
         return head
     os.set_blocking(fd, True)  # it was not, so that opening a pipe could not hang
     return Content(head, fd, expected, limit, retrier)
+
+
+def open_retrying(
+    retrier: Retrier, path: str, limit: int | None = None, ahead: int = FIRST_READ
+) -> bytes | Content:
+    """Open `path` as `open_content` does, and again if that fails for the moment.
+
+    Not so standard input: nobody knows what of it is gone.
+    """
+    if path == STDIN:
+        return open_content(path, limit, ahead)
+    return retrier.call(lambda: open_content(path, limit, ahead, retrier))
 
 
 def _wait_for_writer(fd: int) -> None:

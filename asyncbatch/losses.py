@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from asyncbatch.executors.lanes import Loss
     from asyncbatch.records import Batch
 
-MOST_STILLBORN = 3
-"""Workers in a row that may die before they begin a batch."""
+MOST_STILLBORN = 8
+"""Workers that may die before they begin a batch while no other ends one."""
 _ADVICE = {
     "was killed by SIGKILL": "; if memory ran out: fewer --workers, or a --max-file-size",
     "was killed by SIGSEGV": ", of a fault in compiled code",
@@ -44,6 +44,10 @@ class Losses:
     def __init__(self, timeout: float | None) -> None:
         self._timeout = timeout
         self._suspects: set[int] = set()
+        self._stillborn = 0
+
+    def note_success(self) -> None:
+        """Take note that a worker has ended a batch."""
         self._stillborn = 0
 
     def judge(self, batch: Batch, done: int, loss: Loss) -> Verdict:

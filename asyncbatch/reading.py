@@ -5,10 +5,11 @@ from __future__ import annotations
 import resource
 import time
 from collections import deque
-from itertools import chain, count, islice
+from functools import partial
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from asyncbatch.content import FIRST_READ, Content, TooLargeError, open_content
+from asyncbatch.content import Content, TooLargeError, open_content, open_retrying
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +50,8 @@ class Reader:
         in_flight: int | None = None,
         retrier: Retrier | None = None,
     ) -> None:
-        self._limit, self._retrier = limit, retrier
+        self._limit = limit
+        self._open = partial(open_retrying, retrier) if retrier else open_content
         self._adaptive = in_flight is None
         self._in_flight = _fitting(READS_IN_FLIGHT if in_flight is None else in_flight)
         self._slow = not self._adaptive and self._in_flight > 0
@@ -65,22 +67,24 @@ class Reader:
         have gone by, so that no stretch lasts long; whatever was opened is yielded.
         """
         deadline = time.monotonic() + max_seconds
-        limit, retrier, taken = self._limit, self._retrier, 0
-        numbers, remaining = count(batch.start), iter(batch.paths)
+        limit, open_file, begin_file, taken = self._limit, self._open, progress.begin, 0
+        remaining, number = iter(batch.paths), batch.start
         for first in remaining:
             candidates = chain((first,), remaining)
             if self._slow and not self._probe_is_due():
-                for path, future in self._ahead(candidates, max_bytes - taken, deadline):
-                    progress.begin(next(numbers))
+                ahead = self._ahead(candidates, max_bytes - taken, deadline)
+                for place, (path, future) in enumerate(ahead, number):
+                    begin_file(place)
                     yield path, future.result()
                     progress.end_file()
                 return
             switches = _voluntary_switches()
             for path in islice(candidates, PROBE_FILES):
-                progress.begin(next(numbers))
+                begin_file(number)
+                number += 1
                 opened: Opened
                 try:
-                    opened = open_content(path, limit, FIRST_READ, retrier)
+                    opened = open_file(path, limit)
                 except (OSError, TooLargeError) as error:
                     opened = error
                 yield path, opened
@@ -102,7 +106,7 @@ class Reader:
 
     def _open_ahead(self, path: str) -> Opened:
         try:
-            return open_content(path, self._limit, READ_AHEAD_BYTES, self._retrier)
+            return self._open(path, self._limit, READ_AHEAD_BYTES)
         except (OSError, TooLargeError) as error:
             return error
 

@@ -220,6 +220,7 @@ class Run:
         done = self._done.pop(batch.start, 0)
         self._batches += 1
         if end.loss is None:
+            self._losses.note_success()
             self._batcher.settle(batch, done)
         yield Settled(batch, done)
         if end.loss is not None:

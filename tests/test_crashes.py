@@ -9,6 +9,10 @@ from collections import Counter
 
 import pytest
 
+from asyncbatch.errors import NoWorkerError
+from asyncbatch.executors.lanes import Loss
+from asyncbatch.losses import MOST_STILLBORN, Losses
+from asyncbatch.records import Batch
 from tests.conftest import ROOT, many, python
 
 FUNCTIONS = """
@@ -183,5 +187,47 @@ def test_workers_that_cannot_start_end_the_run(run, files):
     })  # fmt: skip
     outcome = run(".", "-w", "2", env={"PYTHONPATH": f"{folder}/site:{ROOT}"})
     assert outcome.code == 1
-    assert "Error: could not go on: 3 worker processes in a row ended" in outcome.stderr
+    assert "Error: could not go on: 8 worker processes in a row ended" in outcome.stderr
     assert "the last exited with 9" in outcome.stderr
+
+
+class TestLosses:
+    """What is judged of a batch of the files 10 to 13, of which the first is done."""
+
+    batch = Batch(10, ("a", "b", "-", "d"))
+
+    def test_the_first_death_makes_a_suspect_and_the_second_a_failure(self):
+        losses = Losses(None)
+        first = losses.judge(self.batch, 1, Loss("exited with 1", 11))
+        assert (first.file, first.failure) == (11, None)
+        second = losses.judge(Batch(11, ("b",)), 0, Loss("exited with 1", 11))
+        assert second.failure is not None
+        assert (second.file, second.failure.file, second.failure.kind) == (11, "b", "worker_crash")
+
+    @pytest.mark.parametrize(
+        ("loss", "kind"),
+        [
+            (Loss("exited with 1", 12), "worker_crash"),
+            (Loss("was killed by SIGKILL", 13, timed_out=True), "timeout"),
+        ],
+    )
+    def test_standard_input_and_those_that_are_late_have_no_second_try(self, loss, kind):
+        verdict = Losses(1.0).judge(self.batch, 1, loss)
+        assert verdict.failure is not None
+        assert (verdict.file, verdict.failure.kind) == (loss.file, kind)
+
+    @pytest.mark.parametrize("file", [None, 10, 14])
+    def test_who_is_not_known_is_found_by_halving(self, file):
+        verdict = Losses(None).judge(self.batch, 1, Loss("exited with 1", file))
+        assert (verdict.file, verdict.halve) == (None, True)
+
+    def test_stillborn_workers_are_counted_in_a_row(self):
+        losses, stillborn = Losses(None), Loss("exited with 1", in_batch=False)
+        for success in (lambda: losses.judge(self.batch, 0, Loss("died")), losses.note_success):
+            for _ in range(MOST_STILLBORN - 1):
+                assert losses.judge(self.batch, 0, stillborn).file is None
+            success()
+        for _ in range(MOST_STILLBORN - 1):
+            losses.judge(self.batch, 0, stillborn)
+        with pytest.raises(NoWorkerError):
+            losses.judge(self.batch, 0, stillborn)

@@ -15,7 +15,7 @@ from urllib.error import URLError
 import pytest
 
 from asyncbatch import content, process_files
-from asyncbatch.content import open_content
+from asyncbatch.content import open_retrying
 from asyncbatch.records import Batch
 from asyncbatch.retrying import Retrier, Retries, is_transient, tried
 from asyncbatch.settings import FileWorkSettings
@@ -201,7 +201,7 @@ def test_a_read_in_the_midst_of_a_file_goes_on_where_it_was(files, monkeypatch, 
 def test_standard_input_is_never_read_again(files, monkeypatch):
     program = (
         "import errno, os\n"
-        "from asyncbatch.content import open_content\n"
+        "from asyncbatch.content import open_retrying\n"
         "from asyncbatch.retrying import Retrier, Retries\n"
         "calls, real = [], os.read\n"
         "def read(*arguments):\n"
@@ -211,7 +211,7 @@ def test_standard_input_is_never_read_again(files, monkeypatch):
         "    return calls[-1]\n"
         "os.read = read\n"
         "try:\n"
-        "    open_content('-', retrier=Retrier(Retries(2, 0.0)))\n"
+        "    open_retrying(Retrier(Retries(2, 0.0)), '-')\n"
         "except OSError as error:\n"
         "    print(len(calls), error.errno == errno.EIO)\n"
     )
@@ -239,9 +239,9 @@ def test_the_library_for_it_is_loaded_only_if_it_is_needed(files):
     path = files({"a.json": "1"}) / "a.json"
     program = (
         "import sys\n"
-        "from asyncbatch.content import open_content\n"
+        "from asyncbatch.content import open_retrying\n"
         "from asyncbatch.retrying import Retrier, Retries\n"
-        f"open_content({str(path)!r}, retrier=Retrier(Retries()))\n"
+        f"open_retrying(Retrier(Retries()), {str(path)!r})\n"
         "print('tenacity' in sys.modules)\n"
     )
     command = [sys.executable, "-c", program]
@@ -353,4 +353,4 @@ def test_reading_without_retries_fails_at_once(files, monkeypatch):
     path = files({"a.json": "1"}) / "a.json"
     Flaky(monkeypatch)
     with pytest.raises(OSError, match="Input/output"):
-        open_content(str(path), retrier=Retrier(Retries()))
+        open_retrying(Retrier(Retries()), str(path))

@@ -129,8 +129,8 @@ Workers = Annotated[
         "-w",
         min=0,
         metavar="N",
-        help="Worker processes; 0 works in this process, except for --jq and --call.  [default: "
-        "the CPUs it may use; 0 for small jobs]",
+        help="Worker processes; 0 works in this process, except for --jq, --call and --timeout.  "
+        "[default: the CPUs it may use; 0 for small jobs]",
     ),
 ]
 ReadAhead = Annotated[
