@@ -12,6 +12,7 @@ from msgspec import structs
 from asyncbatch.job import Job
 from asyncbatch.records import Failure, FileResult
 from asyncbatch.report import LISTED_FAILURES
+from asyncbatch.retrying import Retries
 from asyncbatch.run import Run
 from asyncbatch.settings import FileWorkSettings, Format
 from asyncbatch.sources.inputs import Inputs
@@ -36,6 +37,9 @@ async def process_files(
     concurrency: int | None = None,
     workers: int | None = None,
     pause: float = 0.0,
+    timeout: float | None = None,  # noqa: ASYNC109 - a file's, and the command line's word
+    retries: int = 0,
+    retry_delay: float = 0.2,
 ) -> AsyncGenerator[FileResult, None]:
     """Process folders, files and globs of JSON; yield a result for each file as it is done.
 
@@ -48,8 +52,9 @@ async def process_files(
     """
     selection = Selection(tuple(patterns), tuple(exclude), hidden, follow_symlinks)
     inputs = Inputs(tuple(os.fspath(path) for path in paths), selection=selection, limit=limit)
-    settings = FileWorkSettings(format, max_file_size, read_ahead)
-    run = Run(Job(inputs, settings, batch_size, concurrency, workers, pause))
+    retrying = Retries(retries, retry_delay)
+    settings = FileWorkSettings(format, max_file_size, read_ahead, retrying)
+    run = Run(Job(inputs, settings, batch_size, concurrency, workers, pause, timeout=timeout))
     rejections: defaultdict[str, list[Failure]] = defaultdict(list)
     async with aclosing(run.parts()) as parts:
         async for part in parts:

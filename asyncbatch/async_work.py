@@ -6,6 +6,7 @@ import asyncio
 import stat
 import time
 from contextlib import aclosing
+from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,19 +15,28 @@ import aiofiles.os
 
 from asyncbatch.chain import make_stages
 from asyncbatch.codec.lines import BadLine
-from asyncbatch.content import TooLargeError, open_content
+from asyncbatch.content import TooLargeError, open_retrying
 from asyncbatch.extraction import Extractor
+from asyncbatch.failures import LateError
+from asyncbatch.file_clock import FileClock
 from asyncbatch.reading import size_read
 from asyncbatch.recorder import MANY_OUTPUTS, RECORD_ERRORS, Recorder
 from asyncbatch.records import STDIN
 from asyncbatch.rejecting import Cursor
+from asyncbatch.retrying import Retrier
 from asyncbatch.spool import Spool
 from asyncbatch.transforms import RecordError
 from asyncbatch.transforms.call import AsyncCall, Call
 from asyncbatch.work import MAX_BATCH_BYTES, MAX_BATCH_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Iterable,
+        Iterator,
+        Sequence,
+    )
 
     from asyncbatch.reading import Opened
     from asyncbatch.record_settings import RecordWorkSettings
@@ -69,21 +79,34 @@ _Step = _Begin | _Call | BadLine | _StretchEnd | _End
 class AsyncRecordLane:
     """A lane (see `executors.lanes`) that works on the event loop of this process.
 
-    `slots` bounds the records that all lanes have in their functions at a time.
+    `slots` bounds the records that all lanes have in their functions at a time. A file that
+    takes more than `limit` seconds fails.
     """
 
-    def __init__(self, settings: RecordWorkSettings, slots: asyncio.Semaphore) -> None:
+    def __init__(
+        self, settings: RecordWorkSettings, slots: asyncio.Semaphore, limit: float | None = None
+    ) -> None:
+        self._seconds = limit
+        self._late: LateError | None = None
+        """Whether the file whose turn it is has failed for being late."""
+        self._retrier = Retrier(settings.files.retries)
         self._limit, self._concurrency = settings.files.max_file_size, settings.call_concurrency
         self._slots = slots
         self._extractor = Extractor(settings)
         self._recorder = Recorder(settings)
-        self._stages = make_stages(settings)
+        self._stages = make_stages(settings, self._retrier)
         self._reads_text = bool(settings.jq)
         self._closing = False
         """Whether a cancelled call is one that we have cancelled."""
 
     async def run(self, batch: Batch) -> AsyncIterator[Part]:
         """Yield what becomes of `batch`; see `Lane.run`."""
+        async with aclosing(self._parts(batch)) as parts:
+            async for part in parts:
+                part.retries = self._retrier.taken()
+                yield part
+
+    async def _parts(self, batch: Batch) -> AsyncGenerator[Part, None]:
         recorder = self._recorder
         recorder.begin_batch(batch.start)
         self._closing = False
@@ -114,10 +137,11 @@ class AsyncRecordLane:
             for path in batch.paths:
                 began = time.perf_counter()
                 await steps.put(_Begin(path))
+                clock = FileClock(self._seconds)
                 opened = await self._opened(path)
                 problem: Exception | None = None
                 try:
-                    await self._feed_file(path, opened, steps)
+                    await self._feed_file(path, opened, steps, clock)
                 except RECORD_ERRORS as error:
                     problem = error
                 size = size_read(opened)
@@ -129,25 +153,32 @@ class AsyncRecordLane:
             await steps.put(None)
 
     async def _feed_file(
-        self, path: str, opened: Opened, steps: asyncio.Queue[_Step | None]
+        self, path: str, opened: Opened, steps: asyncio.Queue[_Step | None], clock: FileClock
     ) -> None:
+        """Put what happens to a file into `steps`. Raises one of `RECORD_ERRORS`."""
         stretches = self._extractor.stretches(path, opened)
         while (found := await asyncio.to_thread(self._next, stretches)) is not None:
             stretch, records = found
+            clock.check()
             if isinstance(stretch, BadLine):
-                await steps.put(stretch)
+                await clock.stopped(steps.put(stretch))
                 continue
             for at, record in enumerate(records):
                 cursor = Cursor(path, stretch, at)
-                await self._slots.acquire()
-                task = asyncio.create_task(self._call(record, cursor))
+                await clock.stopped(self._slots.acquire())
+                try:
+                    clock.check()
+                except LateError:
+                    self._slots.release()
+                    raise
+                task = asyncio.create_task(clock.limited(partial(self._call, record, cursor)))
                 task.add_done_callback(lambda _: self._slots.release())
                 try:
-                    await steps.put(_Call(cursor, task))
+                    await clock.stopped(steps.put(_Call(cursor, task)))
                 except asyncio.CancelledError:
                     task.cancel()  # nobody else knows of it yet
                     raise
-            await steps.put(_StretchEnd(Cursor(path, stretch)))
+            await clock.stopped(steps.put(_StretchEnd(Cursor(path, stretch))))
 
     def _next(
         self, stretches: Iterator[Stretch | BadLine]
@@ -161,16 +192,15 @@ class AsyncRecordLane:
         return stretch, stretch.compact_texts() if self._reads_text else stretch.values()
 
     async def _opened(self, path: str) -> Opened:
-        """Open a file; see `content.open_content`."""
+        """Open a file; see `content.open_retrying`."""
         try:
             if path != STDIN:
                 status = await aiofiles.os.stat(path)
                 if stat.S_ISREG(status.st_mode) and status.st_size <= AT_ONCE_BYTES:
                     if self._limit is not None and status.st_size > self._limit:
                         return TooLargeError(status.st_size, self._limit)
-                    async with aiofiles.open(path, "rb") as stream:
-                        return await stream.read()
-            return await asyncio.to_thread(open_content, path, self._limit)
+                    return await self._retrier.call_async(partial(_all_of, path))
+            return await asyncio.to_thread(open_retrying, self._retrier, path, self._limit)
         except (OSError, TooLargeError) as error:
             return error
 
@@ -200,9 +230,14 @@ class AsyncRecordLane:
         recorder = self._recorder
         match step:
             case _Begin(path):
+                self._late = None
                 recorder.begin(path)
             case _End(size, elapsed_ms, problem):
-                recorder.end(size, elapsed_ms, problem)
+                recorder.end(size, elapsed_ms, self._late or problem)
+            case _Call(_, task) if self._late:
+                await _drop(task)
+            case _ if self._late:
+                return
             case BadLine():
                 recorder.reject_line(step)
             case _StretchEnd(cursor):
@@ -211,20 +246,43 @@ class AsyncRecordLane:
                 recorder.count_bytes(cursor.stretch.size)
                 recorder.take(cursor.stretch)
             case _Call(cursor, task):
-                try:
-                    # Shielded: that the lane is cancelled is for the lane to see to.
-                    values = await asyncio.shield(task)
-                except RecordError as error:
-                    recorder.reject(cursor, error)
-                else:
-                    if isinstance(values, Spool):
-                        with values:
-                            for part in recorder.keep_spooled(values, cursor):
-                                yield part
-                    else:
-                        recorder.keep(values, cursor)
+                async for part in self._take_call(cursor, task):
+                    yield part
         for part in recorder.report_if_many():
             yield part
+
+    async def _take_call(
+        self, cursor: Cursor, task: asyncio.Task[Sequence[Any] | Spool]
+    ) -> AsyncIterator[Part]:
+        try:
+            # Shielded: that the lane is cancelled is for the lane to see to.
+            values = await asyncio.shield(task)
+        except RecordError as error:
+            self._recorder.reject(cursor, error)
+        except LateError as error:
+            self._late = error
+        else:
+            if isinstance(values, Spool):
+                with values:
+                    for part in self._recorder.keep_spooled(values, cursor):
+                        yield part
+            else:
+                self._recorder.keep(values, cursor)
+
+
+async def _all_of(path: str) -> bytes:
+    async with aiofiles.open(path, "rb") as stream:
+        return await stream.read()
+
+
+async def _drop(task: asyncio.Task[Sequence[Any] | Spool]) -> None:
+    """End a call of which nobody wants to know what becomes."""
+    task.cancel()
+    await asyncio.wait((task,))
+    if not task.cancelled() and task.exception() is None:
+        values = task.result()
+        if isinstance(values, Spool):
+            values.close()
 
 
 def _collected(stage: Transform, inputs: Iterable[Any], cursor: Cursor) -> Sequence[Any] | Spool:

@@ -7,7 +7,7 @@ import heapq
 from collections import deque
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from asyncbatch.records import Batch
+from asyncbatch.records import STDIN, Batch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Sequence
@@ -26,8 +26,9 @@ class Batcher:
     Without a fixed `size`, batches double while workers finish them, and become as small as
     what was done when a worker gives one back unfinished (it has had its bytes or its time):
     neither thousands of big files nor one tiny one. What was given back goes first; what is
-    decided already goes as it comes. Ends when the source has and every batch is settled.
-    `pause` is in seconds, after each batch.
+    decided already goes as it comes. Standard input is a batch of its own: it cannot be read
+    twice, should a worker die of another file. Ends when the source has and every batch is
+    settled. `pause` is in seconds, after each batch.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Batcher:
         self._size = size or FIRST_SIZE
         self._stretches: list[tuple[int, tuple[str, ...]]] = []  # a heap: in input order
         self._decided: deque[Batch] = deque()
+        self._apart: set[int] = set()  # files that come by themselves
         self._given = False
         self._stopped = False
         self._changed = asyncio.Event()
@@ -77,17 +79,16 @@ class Batcher:
                 break
         raise StopAsyncIteration
 
-    def settle(self, batch: Batch, done: int, *, lost: bool = False) -> None:
+    def settle(self, batch: Batch, done: int, *, halve: bool = False) -> None:
         """Take note that the first `done` paths of `batch` are done; the rest comes again.
 
-        After a `lost` batch (its worker died) the next ones are at most half of what remains,
-        so that the guilty file is soon alone.
+        To `halve` the batch is for when its worker has died of one of its files, and has not
+        told which: the next ones are at most half of what remains, so that it is soon alone.
         """
         self.unsettled -= 1
         rest = batch.paths[done:]
-        if rest:
-            heapq.heappush(self._stretches, (batch.start + done, rest))
-        if lost:
+        self._push(batch.start + done, rest)
+        if halve:
             self._size = max(1, len(rest) // 2)
         elif batch.decided is not None:
             pass
@@ -96,6 +97,24 @@ class Batcher:
         elif not self._fixed:
             self._size = max(1, done)
         self._changed.set()
+
+    def settle_without(self, batch: Batch, done: int, file: int, *, again: bool) -> None:
+        """Take note as `settle` does, but that file number `file` does not come with the rest.
+
+        It comes `again` by itself, or not at all.
+        """
+        self.unsettled -= 1
+        place = file - batch.start
+        self._push(batch.start + done, batch.paths[done:place])
+        if again:
+            self._apart.add(file)
+            self._push(file, batch.paths[place : place + 1])
+        self._push(file + 1, batch.paths[place + 1 :])
+        self._changed.set()
+
+    def _push(self, start: int, paths: tuple[str, ...]) -> None:
+        if paths:
+            heapq.heappush(self._stretches, (start, paths))
 
     def stop(self) -> None:
         """Give no more batches; `__anext__` ends even while it waits."""
@@ -109,20 +128,19 @@ class Batcher:
         if self._decided and self._decided[0].start < self._stretches[0][0]:
             return False
         self._join()
-        return (
-            not self._fixed
-            or bool(self._decided)
-            or self.exhausted
-            or len(self._stretches[0][1]) >= self._size
-        )
+        if not self._fixed or self._decided or self.exhausted:
+            return True
+        start, paths = self._stretches[0]
+        # What lies between two batches, or is apart, never gets longer.
+        return len(paths) >= self._size or start + len(paths) < self.found or start in self._apart
 
     def _join(self) -> None:
         """Make one of the first stretches as long as they follow on each other and are short."""
         start, paths = self._stretches[0]
-        while len(paths) < self._size and len(self._stretches) > 1:
+        while len(paths) < self._size and len(self._stretches) > 1 and start not in self._apart:
             heapq.heappop(self._stretches)
             following, more = self._stretches[0]
-            if following != start + len(paths):
+            if following != start + len(paths) or following in self._apart:
                 heapq.heappush(self._stretches, (start, paths))
                 return
             paths += more
@@ -130,9 +148,12 @@ class Batcher:
 
     def _take(self) -> Batch:
         start, paths = heapq.heappop(self._stretches)
-        if len(paths) > self._size:
-            heapq.heappush(self._stretches, (start + self._size, paths[self._size :]))
-        return Batch(start, paths[: self._size])
+        self._apart.discard(start)
+        size = self._size
+        if STDIN in paths[:size]:
+            size = paths.index(STDIN) or 1
+        self._push(start + size, paths[size:])
+        return Batch(start, paths[:size])
 
     async def _pull(self) -> None:
         """Add the source's next chunk, if it comes before `stop`."""
@@ -145,7 +166,7 @@ class Batcher:
             if batch.decided is not None:
                 self._decided.append(batch)
             else:
-                heapq.heappush(self._stretches, (batch.start, batch.paths))
+                self._push(batch.start, batch.paths)
             self.found += len(batch.paths)
 
     async def _wait_for(self, awaitable: Awaitable[T]) -> T | None:

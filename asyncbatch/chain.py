@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from asyncbatch.record_settings import RecordWorkSettings
+    from asyncbatch.retrying import Retrier
     from asyncbatch.sinks.target import Target
     from asyncbatch.transforms import Position, Transform
     from asyncbatch.transforms.call import AsyncCall
@@ -53,7 +54,9 @@ class Chain:
         return outputs
 
 
-def make_stages(settings: RecordWorkSettings) -> list[Transform | AsyncCall]:
+def make_stages(
+    settings: RecordWorkSettings, retrier: Retrier | None = None
+) -> list[Transform | AsyncCall]:
     """Return the transforms that settings ask for, in order. Raises UsageError."""
     stages: list[Transform | AsyncCall] = []
     if settings.jq:
@@ -66,7 +69,7 @@ def make_stages(settings: RecordWorkSettings) -> list[Transform | AsyncCall]:
     if settings.call:
         from asyncbatch.transforms.call import make_call  # noqa: PLC0415 - only when asked for
 
-        stages += [make_call(spec) for spec in settings.call]
+        stages += [make_call(spec, retrier) for spec in settings.call]
     if settings.schema is not None:
         from asyncbatch.transforms.schema import SchemaCheck  # noqa: PLC0415 - only when asked for
 
@@ -76,9 +79,9 @@ def make_stages(settings: RecordWorkSettings) -> list[Transform | AsyncCall]:
     return stages
 
 
-def make_chain(settings: RecordWorkSettings) -> Chain | None:
+def make_chain(settings: RecordWorkSettings, retrier: Retrier | None = None) -> Chain | None:
     """Return the transforms as one, None for none; none of them is async. Raises UsageError."""
-    stages = make_stages(settings)
+    stages = make_stages(settings, retrier)
     return Chain(stages, reads_text=bool(settings.jq)) if stages else None  # type: ignore[arg-type]  # see above
 
 

@@ -6,12 +6,17 @@ import io
 import os
 import select
 import stat
-from typing import TYPE_CHECKING, Self
+from functools import partial
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from asyncbatch.records import STDIN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from asyncbatch.retrying import Retrier
+
+T = TypeVar("T")
 
 FIRST_READ = 64 * 1024
 """Bytes asked for before the size is known: most files are whole after one call."""
@@ -33,14 +38,21 @@ class TooLargeError(Exception):
 class Content:
     """The first bytes of a file, `head`, and the open file behind them if there is more.
 
-    `size` is how many bytes were read so far. A context manager that closes the file.
+    `size` is how many bytes were read so far. A context manager that closes the file. A read
+    that fails may be tried again: the file is where it was.
     """
 
     def __init__(
-        self, head: bytes, fd: int | None = None, expected: int = 0, limit: int | None = None
+        self,
+        head: bytes,
+        fd: int | None = None,
+        expected: int = 0,
+        limit: int | None = None,
+        retrier: Retrier | None = None,
     ) -> None:
         self.head, self.size = head, len(head)
         self._fd, self._expected, self._limit = fd, expected, limit
+        self._retrier = retrier
 
     def __enter__(self) -> Self:
         return self
@@ -55,9 +67,9 @@ class Content:
 
         Raises OSError; TooLargeError when a file has grown, or a pipe run, past the limit.
         """
-        if self._fd is None:
+        if (fd := self._fd) is None:
             return 0
-        count = os.readv(self._fd, [buffer])
+        count = self._tried(lambda: os.readv(fd, [buffer]))
         self._took(count)
         return count
 
@@ -69,9 +81,15 @@ class Content:
         yield self.head
         # One byte more than expected, so that the end shows without another large buffer.
         size = min(max(self._expected - self.size + 1, FIRST_READ), CHUNK)
-        while self._fd is not None and (piece := os.read(self._fd, size)):
+        while (fd := self._fd) is not None:
+            piece = self._tried(partial(os.read, fd, size))
+            if not piece:
+                return
             self._took(len(piece))
             yield piece
+
+    def _tried(self, read: Callable[[], T]) -> T:
+        return self._retrier.call(read) if self._retrier else read()
 
     def _took(self, count: int) -> None:
         self.size += count
@@ -103,11 +121,16 @@ class _Stream(io.RawIOBase):
         return len(piece)
 
 
-def open_content(path: str, limit: int | None = None, ahead: int = FIRST_READ) -> bytes | Content:
+def open_content(
+    path: str,
+    limit: int | None = None,
+    ahead: int = FIRST_READ,
+    retrier: Retrier | None = None,
+) -> bytes | Content:
     """Open `path` (standard input for `-`) and read up to about `ahead` bytes of it.
 
-    Returns the bytes if these are all, else a `Content` to be closed. Raises OSError; TooLargeError
-    if its size on disk is over `limit` bytes.
+    Returns the bytes if these are all, else a `Content` to be closed, which reads with `retrier`.
+    Raises OSError; TooLargeError if its size on disk is over `limit` bytes.
     """
     fd = _STDIN_FD if path == STDIN else os.open(path, _OPEN_FLAGS)
     head, expected = b"", 0
@@ -138,7 +161,19 @@ def open_content(path: str, limit: int | None = None, ahead: int = FIRST_READ) -
         _close(fd)
         return head
     os.set_blocking(fd, True)  # it was not, so that opening a pipe could not hang
-    return Content(head, fd, expected, limit)
+    return Content(head, fd, expected, limit, retrier)
+
+
+def open_retrying(
+    retrier: Retrier, path: str, limit: int | None = None, ahead: int = FIRST_READ
+) -> bytes | Content:
+    """Open `path` as `open_content` does, and again if that fails for the moment.
+
+    Not so standard input: nobody knows what of it is gone.
+    """
+    if path == STDIN:
+        return open_content(path, limit, ahead)
+    return retrier.call(lambda: open_content(path, limit, ahead, retrier))
 
 
 def _wait_for_writer(fd: int) -> None:

@@ -8,6 +8,7 @@ the job itself cannot start or go on::
     │   └── NothingMatchedError    no input file was found
     ├── LockHeldError          another process has the lock
     ├── SinkError         the target was lost midway
+    ├── NoWorkerError     worker processes end before they begin to work
     └── WorkerBugError         a worker raised: a defect of asyncbatch, not of the input
 """
 
@@ -26,6 +27,10 @@ class NothingMatchedError(UsageError):
 
 class LockHeldError(AsyncbatchError):
     """Another process has the lock; the message says which lock, which process, and since when."""
+
+
+class NoWorkerError(AsyncbatchError):
+    """Worker processes end before they begin to work; the message says how."""
 
 
 class WorkerBugError(AsyncbatchError):

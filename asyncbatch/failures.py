@@ -10,6 +10,7 @@ from asyncbatch.codec.fault import Fault
 from asyncbatch.codec.place import locate
 from asyncbatch.content import TooLargeError
 from asyncbatch.records import Failure, FailureKind
+from asyncbatch.retrying import tried
 
 if TYPE_CHECKING:
     from asyncbatch.codec.judge import Judge
@@ -38,6 +39,14 @@ class BadTextError(Exception):
         self.fault, self.place = fault, place
 
 
+class LateError(Exception):
+    """A file takes longer than it may: `limit`, in seconds."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+
 def judge_text(text: bytes, judge: Judge) -> int:
     """Return the record count of a file's text. Raises BadTextError."""
     verdict = judge(text)
@@ -46,25 +55,28 @@ def judge_text(text: bytes, judge: Judge) -> int:
     return verdict
 
 
-FILE_ERRORS = (OSError, TooLargeError, CorruptArchiveError, BadTextError, MemoryError)
+FILE_ERRORS = (
+    OSError, TooLargeError, CorruptArchiveError, BadTextError, LateError, MemoryError,
+)  # fmt: skip
 """What reading one file may raise; anything else is a defect of asyncbatch."""
 
 
 def file_failure(file: str, error: Exception) -> Failure:
     """Return the failure of a whole file for one of `FILE_ERRORS`."""
     match error:
-        case BadTextError(fault=fault) if fault.kind == "empty":
-            return Failure(file, fault.kind, fault.message)
         case BadTextError(fault=fault, place=place):
-            return Failure(file, fault.kind, fault.message, None, *place)
+            where = () if fault.kind == "empty" else place
+            return Failure(file, fault.kind, fault.message, None, *where)
         case CorruptArchiveError():
             return Failure(file, "corrupt_archive", str(error))
         case TooLargeError(size=size, limit=limit):
             return Failure(file, "too_large", f"{size:,} bytes; the limit is {limit:,}")
+        case LateError(limit=limit):
+            return Failure(file, "timeout", f"took longer than {limit:g} s (--timeout)")
         case OSError():
             kind = _OS_ERROR_KINDS.get(error.errno, "read_error")
             message = _OS_ERROR_ADVICE.get(error.errno or 0, error.strerror or str(error))
-            return Failure(file, kind, message)
+            return Failure(file, kind, message + tried(error))
         case _:
             return Failure(file, "too_large", "does not fit in memory")
 

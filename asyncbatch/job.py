@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from asyncbatch.executors.spawn import Spawned
     from asyncbatch.guard import Guard
     from asyncbatch.ledger.settings import LedgerSettings
+    from asyncbatch.retrying import Retries
     from asyncbatch.sinks.target import Target
     from asyncbatch.sources.inputs import Inputs
 
@@ -43,7 +44,8 @@ class Job(Struct, frozen=True):
     (which then go one at a time). Rows reach a target `load_batch` at a time, and in the order
     of the inputs if `ordered`; rejected records and failed files also go to `dead_letter`.
     `reports` are other files that are written, and must be apart from these. What is done is
-    remembered as `ledger` says, if at all.
+    remembered as `ledger` says, if at all. A file that takes longer than `timeout` seconds fails;
+    since nothing else can be stopped, a process reads it.
     """
 
     inputs: Inputs
@@ -59,6 +61,7 @@ class Job(Struct, frozen=True):
     dead_letter: str | None = None
     reports: tuple[str, ...] = ()
     ledger: LedgerSettings | None = None
+    timeout: float | None = None
 
     @property
     def record_work(self) -> RecordWorkSettings | None:
@@ -69,6 +72,13 @@ class Job(Struct, frozen=True):
     def target(self) -> Target | None:
         """Where rows go, if anywhere."""
         return self.record_work.target if self.record_work else None
+
+    @property
+    def retries(self) -> Retries:
+        """How often what fails for the moment is tried again."""
+        settings = self.settings
+        files = settings.files if isinstance(settings, RecordWorkSettings) else settings
+        return files.retries
 
     def output_files(self) -> dict[str, str]:
         """Return the paths that are written to, by the option that names them."""
@@ -82,11 +92,15 @@ class Job(Struct, frozen=True):
         if "" in self.output_files().values():
             raise UsageError("the name of a file to be written is empty")
         self.inputs.check()
+        if self.retries.count < 0 or self.retries.delay < 0:
+            raise UsageError("neither retries nor their delay can be less than 0")
         least = {"batch_size": 1, "concurrency": 1, "workers": 0, "pause": 0, "load_batch": 1}
         for name, bound in least.items():
             value = getattr(self, name)
             if value is not None and value < bound:
                 raise UsageError(f"{name} is {value}; it cannot be less than {bound}")
+        if self.timeout is not None and self.timeout <= 0:
+            raise UsageError(f"timeout is {self.timeout:g}; it must be more than 0 seconds")
 
 
 class Launch:
@@ -144,9 +158,11 @@ def _is_small(paths: Sequence[str], job: Job) -> bool:
 
 
 def _needs_process(job: Job) -> bool:
-    """Whether what is done to records can hold up, or end, the process that does it.
+    """Whether what is done can hold up, or end, the process that does it, or is to be stopped.
 
-    Neither is true of async functions, which have to be on this one's event loop.
+    None of that is true of async functions, which have to be on this one's event loop.
     """
     work = job.record_work
-    return work is not None and not work.call_is_async and bool(work.jq or work.call)
+    if work is not None and work.call_is_async:
+        return False
+    return job.timeout is not None or (work is not None and bool(work.jq or work.call))

@@ -78,6 +78,7 @@ class RunReport(Struct):
     failures: list[_Failure]
     failures_omitted: _Count
     exit_code: _Count
+    retries: _Count = 0
     slowest_files: list[_Slow] = []
     target_discarded: str | None = None
     dry_run: bool = False
@@ -156,4 +157,5 @@ def _tally(report: RunReport) -> Tally:
         records.dropped,
         records.rejected,
         records.written,
+        report.retries,
     )

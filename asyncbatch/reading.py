@@ -5,14 +5,19 @@ from __future__ import annotations
 import resource
 import time
 from collections import deque
+from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from asyncbatch.content import Content, TooLargeError, open_content
+from asyncbatch.content import Content, TooLargeError, open_content, open_retrying
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from concurrent.futures import Future, ThreadPoolExecutor
+
+    from asyncbatch.progress import Progress
+    from asyncbatch.records import Batch
+    from asyncbatch.retrying import Retrier
 
     Opened = bytes | Content | OSError | TooLargeError
     """What opening a file gives: all of it, its beginning, or why not."""
@@ -39,8 +44,14 @@ class Reader:
     one by one. Not for use by several threads.
     """
 
-    def __init__(self, limit: int | None = None, in_flight: int | None = None) -> None:
+    def __init__(
+        self,
+        limit: int | None = None,
+        in_flight: int | None = None,
+        retrier: Retrier | None = None,
+    ) -> None:
         self._limit = limit
+        self._open = partial(open_retrying, retrier) if retrier else open_content
         self._adaptive = in_flight is None
         self._in_flight = _fitting(READS_IN_FLIGHT if in_flight is None else in_flight)
         self._slow = not self._adaptive and self._in_flight > 0
@@ -48,32 +59,40 @@ class Reader:
         self._threads: ThreadPoolExecutor | None = None
 
     def contents(
-        self, paths: Sequence[str], max_bytes: int, max_seconds: float
+        self, batch: Batch, max_bytes: int, max_seconds: float, progress: Progress
     ) -> Iterator[tuple[str, Opened]]:
-        """Yield each path with its content, or with why it cannot be read.
+        """Yield each path with its content, or with why it cannot be read; say so to `progress`.
 
         Takes no more (after at least one) once `max_bytes` have been read or `max_seconds`
         have gone by, so that no stretch lasts long; whatever was opened is yielded.
         """
         deadline = time.monotonic() + max_seconds
-        limit, taken = self._limit, 0
-        remaining = iter(paths)
+        limit, open_file, begin_file, taken = self._limit, self._open, progress.begin, 0
+        remaining, number = iter(batch.paths), batch.start
         for first in remaining:
             candidates = chain((first,), remaining)
             if self._slow and not self._probe_is_due():
-                yield from self._ahead(candidates, max_bytes - taken, deadline)
+                ahead = self._ahead(candidates, max_bytes - taken, deadline)
+                for place, (path, future) in enumerate(ahead, number):
+                    begin_file(place)
+                    yield path, future.result()
+                    progress.end_file()
                 return
             switches = _voluntary_switches()
             for path in islice(candidates, PROBE_FILES):
+                begin_file(number)
+                number += 1
+                opened: Opened
                 try:
-                    opened = open_content(path, limit)
+                    opened = open_file(path, limit)
                 except (OSError, TooLargeError) as error:
-                    yield path, error
-                    continue
+                    opened = error
                 yield path, opened
                 taken += size_read(opened)
                 if taken >= max_bytes or time.monotonic() > deadline:
+                    progress.end_file()
                     return
+            progress.end_file()
             if self._adaptive:
                 self._slow = _voluntary_switches() - switches >= PROBE_FILES // 4
 
@@ -87,13 +106,14 @@ class Reader:
 
     def _open_ahead(self, path: str) -> Opened:
         try:
-            return open_content(path, self._limit, READ_AHEAD_BYTES)
+            return self._open(path, self._limit, READ_AHEAD_BYTES)
         except (OSError, TooLargeError) as error:
             return error
 
     def _ahead(
         self, paths: Iterator[str], max_bytes: int, deadline: float
-    ) -> Iterator[tuple[str, Opened]]:
+    ) -> Iterator[tuple[str, Future[Opened]]]:
+        """Yield each path with what will be its content."""
         from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - slow storage is rare
 
         if self._threads is None:
@@ -110,9 +130,8 @@ class Reader:
                     flying.append((path, submitted))
             if flying:
                 path, future = flying.popleft()
-                opened = future.result()
-                yield path, opened
-                taken += size_read(opened)
+                yield path, future
+                taken += size_read(future.result())
                 more = more and taken < max_bytes and time.monotonic() <= deadline
 
 

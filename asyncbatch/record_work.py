@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from asyncbatch.chain import make_chain
 from asyncbatch.codec.lines import BadLine
 from asyncbatch.extraction import Extractor
+from asyncbatch.progress import Progress
 from asyncbatch.reading import Reader, size_read
 from asyncbatch.recorder import MANY_OUTPUTS, RECORD_ERRORS, Recorder
 from asyncbatch.rejecting import Cursor
+from asyncbatch.retrying import Retrier
 from asyncbatch.spool import Spool
 from asyncbatch.transforms import RecordError
 from asyncbatch.transforms.plain import is_plain
@@ -42,16 +44,27 @@ class RecordWork:
 
     def __init__(self, settings: RecordWorkSettings) -> None:
         self._extractor = Extractor(settings)
-        self._reader = Reader(settings.files.max_file_size, settings.files.read_ahead)
-        self._chain = make_chain(settings)
+        files = settings.files
+        self._retrier = Retrier(files.retries)
+        self._reader = Reader(files.max_file_size, files.read_ahead, self._retrier)
+        self._chain = make_chain(settings, self._retrier)
         self._recorder = Recorder(settings)
+        self.progress = Progress()
+        """See `work.FileWork`."""
 
     def __call__(self, batch: Batch) -> Iterator[Part]:
         """Yield what became of the files, in order; it may end before the last."""
+        for part in self._parts(batch):
+            part.retries = self._retrier.taken()
+            yield part
+
+    def _parts(self, batch: Batch) -> Iterator[Part]:
         recorder, now = self._recorder, time.perf_counter
         recorder.begin_batch(batch.start)
         began = now()
-        for path, opened in self._reader.contents(batch.paths, BATCH_BYTES, MAX_BATCH_SECONDS):
+        for path, opened in self._reader.contents(
+            batch, BATCH_BYTES, MAX_BATCH_SECONDS, self.progress
+        ):
             problem: Exception | None = None
             try:
                 yield from self._file(path, opened)

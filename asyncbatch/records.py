@@ -27,6 +27,7 @@ FailureKind = Literal[
     "too_large",
     "too_deep",
     "corrupt_archive",
+    "timeout",
     "worker_crash",
     "schema",
     "missing_field",
@@ -139,8 +140,9 @@ class Part(Struct, gc=False):
     only the exceptions, by place. `rejections` are the bad records met, each with its file's
     place, `letters` what a dead letter file says of them, if there is one. A part without any
     finished file is about one that is still being read, at place 0. `made` counts the rows of
-    each finished file in this part, `written` what the worker itself wrote. `skipped` tells by
-    place why a file was not even read, `entries` what a ledger has of it.
+    each finished file in this part, `written` what the worker itself wrote, `retries` how often
+    it tried something again. `skipped` tells by place why a file was not even read, `entries`
+    what a ledger has of it.
     """
 
     start: int
@@ -157,6 +159,7 @@ class Part(Struct, gc=False):
     written: int = 0
     skipped: dict[int, str] = field(default_factory=dict)
     entries: dict[int, Entry] = field(default_factory=dict)
+    retries: int = 0
 
     def __len__(self) -> int:
         return len(self.records)

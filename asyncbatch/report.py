@@ -25,7 +25,7 @@ class Tally(Struct):
     """Counts of files and records; adding another adds each.
 
     Records read are passed + dropped + rejected. `failures` counts what a failure budget
-    does: failed files and rejected records.
+    does: failed files and rejected records. `retries` counts what was tried again.
     """
 
     succeeded: int = 0
@@ -37,6 +37,7 @@ class Tally(Struct):
     dropped: int = 0
     rejected: int = 0
     written: int = 0
+    retries: int = 0
 
     @property
     def files(self) -> int:
@@ -79,6 +80,7 @@ def tally_of(part: Part) -> Tally:
         dropped=sum(part.dropped.values()),
         rejected=sum(part.rejected.values()),
         written=part.written,
+        retries=part.retries,
     )
 
 

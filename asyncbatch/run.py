@@ -19,15 +19,16 @@ from asyncbatch.executors.lanes import BatchEnd, bounded_map
 from asyncbatch.executors.loop import LoopEngine
 from asyncbatch.executors.process import process_engine
 from asyncbatch.job import Job, Launch
+from asyncbatch.losses import Losses
 from asyncbatch.memory import measure, measure_all
 from asyncbatch.ordering import OrderedLane
-from asyncbatch.records import STDIN, Batch, BatchPart, Failure, Settled, decided, display_path
+from asyncbatch.records import STDIN, Batch, BatchPart, Settled, decided
 from asyncbatch.report import LISTED_FAILURES, Report, Tally
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 
-    from asyncbatch.executors.lanes import Engine, Lane, Work, WorkFactory
+    from asyncbatch.executors.lanes import Engine, Lane, Loss, Work, WorkFactory
 
 LANES_PER_WORKER = 2
 """One batch being worked on and one waiting, so that no worker waits for this process."""
@@ -66,6 +67,7 @@ class Run:
         self._began = time.perf_counter()
         self._batcher = Batcher(self._chunks(), job.batch_size, job.pause)
         self._engine: Engine | None = None
+        self._losses = Losses(job.timeout)
         self._done: Counter[int] = Counter()
         self._batches = 0
         self._stopped = False
@@ -95,7 +97,8 @@ class Run:
     async def parts(self) -> AsyncGenerator[BatchPart, None]:
         """Yield what becomes of the files, when their rows are written, if they are to be.
 
-        Raises NothingMatchedError, UsageError; WorkerBugError for a defect of asyncbatch.
+        Raises NothingMatchedError, UsageError; NoWorkerError if no worker gets to work;
+        WorkerBugError for a defect of asyncbatch.
         Closing the generator ends all workers. A target that is lost ends the run early; the
         report tells.
         """
@@ -186,7 +189,9 @@ class Run:
 
             slots = asyncio.Semaphore(job.record_work.call_concurrency)
             count = 1 if job.pause else job.concurrency or LANES
-            yield LoopEngine([AsyncRecordLane(job.record_work, slots) for _ in range(count)])
+            yield LoopEngine(
+                [AsyncRecordLane(job.record_work, slots, job.timeout) for _ in range(count)]
+            )
             return
         if not launch.workers:
             yield ThreadEngine(self._make_work, 1 if job.pause else job.concurrency or 1)
@@ -199,6 +204,7 @@ class Run:
             launch.workers,
             1 if job.pause else in_flight,
             reads_stdin=STDIN in job.inputs.paths,
+            patience=job.timeout,
         ) as engine:
             yield engine
 
@@ -222,7 +228,7 @@ class Run:
             found += len(chunk)
 
     def _events(self, result: BatchPart | BatchEnd) -> Iterator[BatchPart | Settled]:
-        """Yield what a lane says; of a file that cost its worker's life, a part of our own."""
+        """Yield what a lane says, and what becomes of a batch whose worker died."""
         if isinstance(result, BatchPart):
             self._done[result.batch.start] += len(result.part)
             yield result
@@ -230,15 +236,30 @@ class Run:
         end, batch = result, result.batch
         done = self._done.pop(batch.start, 0)
         self._batches += 1
-        if end.lost is not None and len(batch.paths) - done == 1:
-            self._delivery.clear_up(batch.paths[done])
-            message = f"its worker process {end.lost} while at this file"
-            failure = Failure(display_path(batch.paths[done]), "worker_crash", message)
-            part = decided(batch.start + done, 1, {0: failure}, {})
-            yield BatchPart(batch, part)
-            done += 1
-        self._batcher.settle(batch, done, lost=end.lost is not None)
+        if end.loss is None:
+            self._losses.note_success()
+            self._batcher.settle(batch, done)
         yield Settled(batch, done)
+        if end.loss is not None:
+            yield from self._after_loss(batch, done, end.loss)
+
+    def _after_loss(self, batch: Batch, done: int, loss: Loss) -> Iterator[BatchPart | Settled]:
+        """Have the rest of a batch tried again; yield a part of our own of a guilty file."""
+        verdict = self._losses.judge(batch, done, loss)
+        file, failure = verdict.file, verdict.failure
+        if file is None:
+            self._batcher.settle(batch, done, halve=verdict.halve)
+            return
+        self._batcher.settle_without(batch, done, file, again=failure is None)
+        path = batch.paths[file - batch.start]
+        self._delivery.clear_up(path)
+        if failure is not None:
+            alone = Batch(file, (path,))
+            seconds = (self._job.timeout or 0.0) if failure.kind == "timeout" else 0.0
+            part = decided(file, 1, {0: failure}, {})
+            part.elapsed_ms = [seconds * 1000]
+            yield BatchPart(alone, part)
+            yield Settled(alone, 1)
 
     def _added(self, found: BatchPart) -> BatchPart:
         self.report.add(found)

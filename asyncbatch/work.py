@@ -10,8 +10,10 @@ from asyncbatch.codec.lines import BadLine, judge_lines
 from asyncbatch.content import Content
 from asyncbatch.documents import unpack
 from asyncbatch.failures import FILE_ERRORS, file_failure, judge_text, line_failure
+from asyncbatch.progress import Progress
 from asyncbatch.reading import Reader, size_read
 from asyncbatch.records import Part, display_path
+from asyncbatch.retrying import Retrier
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -37,7 +39,10 @@ class FileWork:
     def __init__(self, settings: FileWorkSettings) -> None:
         self._format = settings.format
         self._judge = make_judge()
-        self._reader = Reader(settings.max_file_size, settings.read_ahead)
+        self._retrier = Retrier(settings.retries)
+        self._reader = Reader(settings.max_file_size, settings.read_ahead, self._retrier)
+        self.progress = Progress()
+        """Where it says which file it is at; a worker process puts a shared one in its place."""
 
     def __call__(self, batch: Batch) -> Iterator[Part]:
         """Yield what became of the files, in order; it may end before the last (see the limits)."""
@@ -45,7 +50,9 @@ class FileWork:
         names_tell = self._format == "auto"
         part = Part(batch.start)
         began = now()
-        for path, opened in self._reader.contents(batch.paths, MAX_BATCH_BYTES, MAX_BATCH_SECONDS):
+        for path, opened in self._reader.contents(
+            batch, MAX_BATCH_BYTES, MAX_BATCH_SECONDS, self.progress
+        ):
             # The short way, for what nearly every file is: small, plain, one good JSON text.
             verdict = None
             if type(opened) is bytes and names_tell and path.endswith(".json"):
@@ -58,6 +65,7 @@ class FileWork:
             ended = now()
             part.elapsed_ms.append((ended - began) * 1000)
             began = ended
+        part.retries = self._retrier.taken()
         yield part
 
     def _thoroughly(self, path: str, opened: Opened, part: Part) -> Generator[Part, None, Part]:

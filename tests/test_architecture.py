@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 PACKAGE = ROOT / "asyncbatch"
 LAYERS = [
-    ("entries",),
+    ("entries", "retrying", "progress"),
     ("errors", "records", "settings", "budget", "cpus", "memory"),
     ("codec", "identity", "report", "state", "words"),
     ("content", "ledger", "lock", "merging", "renderers"),
@@ -23,10 +23,10 @@ LAYERS = [
     ("dead_letters", "journal", "record_settings"),
     ("stretches", "chain", "drafts", "fingerprint", "kept_rows"),
     ("extraction", "rejecting"),
-    ("recorder", "work"),
+    ("recorder", "work", "file_clock"),
     ("record_work", "sources"),
     ("async_work", "plan", "batching", "executors", "guard", "loading", "whole_files"),
-    ("admission", "ordering", "job"),
+    ("admission", "ordering", "job", "losses"),
     ("bookkeeping",),
     ("delivery",),
     ("run",),
@@ -80,6 +80,7 @@ def test_imports_point_down(path):
         ("rich", "asyncbatch.cli.console"),
         ("aiofiles", ("asyncbatch.cli", "asyncbatch.async_work")),
         ("jq", "asyncbatch.transforms.jq"),
+        ("tenacity", "asyncbatch.retrying"),
         ("jsonschema_rs", "asyncbatch.transforms.schema"),
         ("sqlite3", ("asyncbatch.sinks.sqlite", "asyncbatch.ledger.s")),
         ("duckdb", "asyncbatch.sinks.duckdb"),

@@ -172,9 +172,71 @@ async def test_after_stop_no_batch_comes_even_from_a_source_that_hangs():
 async def test_a_lost_batch_comes_again_in_halves():
     batcher = Batcher(Source(100, 8).chunks(), size=8)
     batch = await anext(batcher)
-    batcher.settle(batch, 0, lost=True)
+    batcher.settle(batch, 0, halve=True)
     first = await anext(batcher)
     assert (first.start, len(first.paths)) == (0, 4)
+
+
+@given(
+    count=st.integers(1, 150),
+    chunk=st.integers(1, 90),
+    size=st.none() | st.integers(1, 40),
+    fates=st.lists(
+        st.tuples(
+            st.sampled_from(["all", "some", "again", "without", "halve"]), st.integers(0, 99)
+        ),
+        min_size=1,
+        max_size=12,
+    ),
+)
+async def test_every_path_is_done_once_whatever_workers_die_of(count, chunk, size, fates):
+    batcher = Batcher(Source(chunk, count).chunks(), size)
+    done: list[int] = []
+    alone: set[int] = set()
+    fate = iter(fates)
+    async for batch in batcher:
+        first, last = batch.start, batch.start + len(batch.paths)
+        assert batch.paths == tuple(str(number) for number in range(first, last))
+        what, share = next(fate, ("all", 0))
+        if alone & set(range(first, last)):
+            assert len(batch.paths) == 1
+            alone.discard(first)
+        at = share * len(batch.paths) // 100
+        if what == "again":
+            alone.add(first + at)
+            batcher.settle_without(batch, 0, first + at, again=True)
+        elif what == "without":
+            batcher.settle_without(batch, 0, first + at, again=False)
+            done.append(first + at)
+        elif what == "halve":
+            batcher.settle(batch, 0, halve=True)
+        else:
+            until = last - first if what == "all" else at + 1
+            batcher.settle(batch, until)
+            done += range(first, first + until)
+    assert sorted(done) == list(range(count))
+    assert (alone, batcher.unsettled) == (set(), 0)
+
+
+async def test_a_stretch_that_cannot_grow_does_not_wait_for_the_end_of_the_search():
+    source = Source(10)
+    batcher = Batcher(source.chunks(), size=10)
+    first, _ = await anext(batcher), await anext(batcher)
+    batcher.settle(first, 7)
+    assert (await anext(batcher)).paths == ("7", "8", "9")
+    assert source.taken == 20
+
+
+async def test_standard_input_is_a_batch_of_its_own():
+    async def chunks():
+        yield ["a", "b", "-", "c"]
+
+    found = []
+    batcher = Batcher(chunks())
+    async for batch in batcher:
+        found.append(batch.paths)
+        batcher.settle(batch, len(batch.paths))
+    assert found == [("a", "b"), ("-",), ("c",)]
 
 
 def test_outcomes_come_in_order_with_rejections_before_their_file():

@@ -10,7 +10,13 @@ import pytest
 
 from asyncbatch import reading
 from asyncbatch.content import Content, open_content
+from asyncbatch.progress import Progress
 from asyncbatch.reading import Reader, size_read
+from asyncbatch.records import Batch
+
+
+def batch(paths):
+    return Batch(0, tuple(paths))
 
 
 def whole(opened):
@@ -35,7 +41,7 @@ def paths(tmp_path):
 @pytest.mark.parametrize("in_flight", [None, 0, 1, 7, 64])
 def test_everything_is_read_in_order(paths, in_flight):
     reader = Reader(in_flight=in_flight)
-    contents = reader.contents(paths, 1 << 40, 60)
+    contents = reader.contents(batch(paths), 1 << 40, 60, Progress())
     for (path, opened), expected in zip(contents, paths, strict=True):
         assert path == expected
         with open(path, "rb") as stream:
@@ -46,14 +52,20 @@ def test_everything_is_read_in_order(paths, in_flight):
 def test_a_stretch_ends_at_its_bytes_and_keeps_what_was_opened(paths, in_flight):
     reader = Reader(in_flight=in_flight)
     taken = [
-        path for path, opened in reader.contents(paths, 1 << 20, 60) if whole(opened) is not None
+        path
+        for path, opened in reader.contents(batch(paths), 1 << 20, 60, Progress())
+        if whole(opened) is not None
     ]
     assert taken == paths[: len(taken)]
     assert 7 <= len(taken) < 7 + 8 + 1
 
 
 def test_a_stretch_ends_after_its_time(paths):
-    assert 1 <= len(list(Reader().contents(paths[10:], 1 << 40, 0.0))) < len(paths[10:])
+    assert (
+        1
+        <= len(list(Reader().contents(batch(paths[10:]), 1 << 40, 0.0, Progress())))
+        < len(paths[10:])
+    )
 
 
 def test_slow_storage_is_noticed_and_read_ahead(tmp_path, monkeypatch):
@@ -75,7 +87,7 @@ def test_slow_storage_is_noticed_and_read_ahead(tmp_path, monkeypatch):
         return open_content(*arguments)
 
     monkeypatch.setattr(reading, "open_content", slow_open)
-    contents = list(Reader().contents(names, 1 << 40, 60))
+    contents = list(Reader().contents(batch(names), 1 << 40, 60, Progress()))
     assert [path for path, _ in contents] == names
     assert 8 < most <= reading.READS_IN_FLIGHT
 
@@ -92,6 +104,6 @@ def test_memory_in_flight_is_bounded_by_the_head(paths):
 def test_files_are_closed(paths):
     process = psutil.Process()
     before = process.num_fds()
-    for _, opened in Reader(in_flight=8).contents(paths, 1 << 40, 60):
+    for _, opened in Reader(in_flight=8).contents(batch(paths), 1 << 40, 60, Progress()):
         whole(opened)
     assert process.num_fds() == before

@@ -238,7 +238,7 @@ def test_a_full_disk_is_told_and_the_run_can_be_carried_on(run, files, target):
     rows = [json.dumps({"text": os.urandom(30_000).hex()}) for _ in range(160)]
     folder = files({f"in/{n:03}.json": row for n, row in enumerate(rows)})
     limited = ("sh", "-c", 'ulimit -f 9000; exec "$@"', "-")
-    outcome = run("in", "--to", target, "-o", "json", prefix=limited)
+    outcome = run("in", "--to", target, "--load-batch", "10", "-o", "json", prefix=limited)
     assert outcome.code == 1, outcome.stderr
     report = outcome.json
     assert (report["status"], report["records"]["written"]) == ("failed", 0)

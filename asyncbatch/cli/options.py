@@ -138,8 +138,8 @@ Workers = Annotated[
         "-w",
         min=0,
         metavar="N",
-        help="Worker processes; 0 works in this process, except for --jq and --call.  [default: "
-        "the CPUs it may use; 0 for small jobs]",
+        help="Worker processes; 0 works in this process, except for --jq, --call and --timeout.  "
+        "[default: the CPUs it may use; 0 for small jobs]",
     ),
 ]
 ReadAhead = Annotated[
@@ -195,6 +195,36 @@ LockWait = Annotated[
 DryRun = Annotated[
     bool,
     option(CONTROL, "--dry-run", help="List what would be processed, and in which batches."),
+]
+Timeout = Annotated[
+    float | None,
+    option(
+        FAILURES,
+        "--timeout",
+        min=0.001,
+        metavar="SECONDS",
+        help="A file that takes longer fails, and its worker is ended.",
+    ),
+]
+Retries = Annotated[
+    int,
+    option(
+        FAILURES,
+        "--retries",
+        min=0,
+        metavar="N",
+        help="Try again what fails for the moment: a read, a --call that meets a lost connection.",
+    ),
+]
+RetryDelay = Annotated[
+    float,
+    option(
+        FAILURES,
+        "--retry-delay",
+        min=0.0,
+        metavar="SECONDS",
+        help="The time before the first retry; it doubles each time.",
+    ),
 ]
 MaxFailures = Annotated[
     str | None,

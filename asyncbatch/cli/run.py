@@ -90,6 +90,9 @@ def run_files(
     lock: o.Lock = None,
     lock_wait: o.LockWait = None,
     dry_run: o.DryRun = False,
+    timeout: o.Timeout = None,
+    retries: o.Retries = 0,
+    retry_delay: o.RetryDelay = 0.2,
     max_failures: o.MaxFailures = None,
     fail_fast: o.FailFast = False,
     dead_letter: r.DeadLetter = None,
@@ -108,6 +111,7 @@ def run_files(
     # Only now what the work needs, so that --help stays quick; and first what launches it.
     from asyncbatch.errors import UsageError  # noqa: PLC0415
     from asyncbatch.job import Job, Launch  # noqa: PLC0415
+    from asyncbatch.retrying import Retries  # noqa: PLC0415
     from asyncbatch.settings import FileWorkSettings  # noqa: PLC0415
     from asyncbatch.sources.inputs import Inputs  # noqa: PLC0415
     from asyncbatch.sources.patterns import DEFAULT_PATTERNS  # noqa: PLC0415
@@ -154,7 +158,8 @@ def run_files(
                 quiet=quiet,
             )  # fmt: skip
         part = None if shard is None else _shard(shard, from_dead_letter)
-        files = FileWorkSettings(format, max_file_size, read_ahead)
+        retrying = Retries(retries, retry_delay)
+        files = FileWorkSettings(format, max_file_size, read_ahead, retrying)
         named, settings = _resolved(tuple(paths or ()), files, wishes)
         job = Job(
             Inputs(named, files_from, null, selection, limit, root, part),
@@ -170,6 +175,7 @@ def run_files(
             dead_letter=None if dry_run else dead_letter,
             reports=tuple(report or ()),
             ledger=None if dry_run else _remembered(settings, memory),
+            timeout=None if dry_run else timeout,
         )
         launch = Launch(job)
         launch.look()

@@ -10,7 +10,7 @@ from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from asyncbatch.cli import exit_codes
-from asyncbatch.errors import UsageError, WorkerBugError
+from asyncbatch.errors import NoWorkerError, UsageError, WorkerBugError
 from asyncbatch.executors.wire import STOP_SIGNALS
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Session:
             return self._fail(str(error), exit_codes.USAGE)
         except WorkerBugError as error:
             return self._fail(f"a defect of asyncbatch, please report it:\n{error}")
-        except OSError as error:
+        except (NoWorkerError, OSError) as error:
             return self._fail(f"could not go on: {error}")
 
     def _fail(self, message: str, code: int = exit_codes.FAILURES) -> int:

@@ -40,6 +40,8 @@ def rows(report: Report) -> Iterator[tuple[str, str]]:
         yield "written", f"{tally.written:,} to {printable(report.target)}"
     elif tally.written:  # a merged report, which does not know where to
         yield "written", f"{tally.written:,}"
+    if tally.retries:
+        yield "retries", f"{tally.retries:,} of what failed for the moment"
     yield "size", size(tally.bytes)
     rates = f"{tally.files / seconds:,.0f} files/s, {tally.read / seconds:,.0f} records/s"
     yield "rate", f"{rates}, {size(tally.bytes / seconds)}/s"

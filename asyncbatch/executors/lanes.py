@@ -18,8 +18,25 @@ if TYPE_CHECKING:
     """Makes the work of one lane; crosses to worker processes by pickle."""
 
 
+class Loss(Struct, frozen=True):
+    """How a worker process ended that had a batch, and what it was at.
+
+    `file` is the number of the file that it worked on, None if it has not told one; `in_batch`
+    whether it had begun a batch. `timed_out` if we have ended it for being late with the file.
+    """
+
+    how: str
+    file: int | None = None
+    in_batch: bool = True
+    timed_out: bool = False
+
+
 class WorkerLostError(Exception):
-    """A worker process ended in the middle of a batch; the message says how."""
+    """A worker process ended before it was through with a batch; `loss` says how."""
+
+    def __init__(self, loss: Loss) -> None:
+        super().__init__(loss)
+        self.loss = loss
 
 
 class Lane(Protocol):
@@ -48,10 +65,10 @@ class Engine(Protocol):
 
 
 class BatchEnd(Struct, frozen=True):
-    """A lane is through with a batch; `lost` says how its worker ended, if it died of it."""
+    """A lane is through with a batch; `loss` says how its worker ended, if it died of it."""
 
     batch: Batch
-    lost: str | None = None
+    loss: Loss | None = None
 
 
 async def bounded_map(
@@ -71,13 +88,13 @@ async def bounded_map(
         failed: BaseException | None = None
         try:
             while (batch := await next_batch()) is not None:
-                lost = None
+                loss = None
                 try:
                     async for part in lane.run(batch):
                         await results.put(BatchPart(batch, part))
                 except WorkerLostError as error:
-                    lost = str(error)
-                await results.put(BatchEnd(batch, lost))
+                    loss = error.loss
+                await results.put(BatchEnd(batch, loss))
         except Exception as error:  # noqa: BLE001 - handed to the consumer, which raises it
             failed = error
         await results.put(failed)

@@ -1,7 +1,8 @@
 """The engine for large jobs: worker processes, each behind a pair of sockets.
 
 Workers are started as new programs, not forked: the caller may have threads, and a worker
-imports only what it needs. A worker that dies loses its current batch and nothing else.
+imports only what it needs. A worker that dies loses its current batch and nothing else; it has
+told which file it was at. One that is late with a file is killed: nothing else ends C code.
 """
 
 from __future__ import annotations
@@ -9,17 +10,19 @@ from __future__ import annotations
 import asyncio
 import pickle
 import signal
+import socket
+import time
 from collections import deque
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.errors import AsyncbatchError
-from asyncbatch.executors.lanes import WorkerLostError
+from asyncbatch.executors.lanes import Loss, WorkerLostError
 from asyncbatch.executors.spawn import spawn
 from asyncbatch.executors.wire import LENGTH_BYTES, frame
+from asyncbatch.progress import Progress, Stopwatch
 
 if TYPE_CHECKING:
-    import socket
     import subprocess
     from collections.abc import AsyncIterator, Sequence
 
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from asyncbatch.executors.spawn import Spawned
     from asyncbatch.records import Batch, Part
 
+_SHORTEST_LOOK, _LONGEST_LOOK = 0.01, 0.25
+"""Seconds from one look for late workers to the next."""
 _EXIT_SECONDS = 5.0
 """How long a killed worker may take to be gone (one in a device's hands may not be)."""
 
@@ -43,6 +48,8 @@ class WorkerProcess:
         self._hello = frame(make_work)
         self._reads_stdin = reads_stdin
         self._process: subprocess.Popen[bytes] | None = None
+        self._progress = Progress()
+        self._late: int | None = None  # the file that the process was killed for
         self._replies: socket.socket
         self._writer: asyncio.StreamWriter
 
@@ -60,6 +67,7 @@ class WorkerProcess:
             raise
         self._replies = spawned.replies
         self._replies.setblocking(False)
+        self._progress, self._late = spawned.progress, None
         self._writer.write(self._hello)
         for batch in self._queue:  # those that were sent to one that died
             self._writer.write(frame(batch))
@@ -89,7 +97,7 @@ class WorkerProcess:
             body = await self._read(int.from_bytes(lengths[:LENGTH_BYTES]))
             payload = await self._read(int.from_bytes(lengths[LENGTH_BYTES:]))
         except (EOFError, ConnectionError):
-            raise WorkerLostError(self.kill()) from None
+            raise WorkerLostError(self._loss()) from None
         message: Any = pickle.loads(body)  # noqa: S301 - our own process
         if isinstance(message, AsyncbatchError):
             raise message
@@ -112,6 +120,23 @@ class WorkerProcess:
                     raise EOFError
                 at += got
         return data
+
+    def look(self, stopwatch: Stopwatch, now: float) -> None:
+        """Kill the process if it is late with a file; `run` then ends as for any other death."""
+        if self._process is None or self._late is not None:
+            return
+        self._late = stopwatch.look(self._progress, now)
+        if self._late is not None:
+            self._process.kill()
+            with suppress(OSError):  # processes of the user's function may keep it open
+                self._replies.shutdown(socket.SHUT_RD)
+
+    def _loss(self) -> Loss:
+        how, progress = self.kill(), self._progress
+        # If it was just then through with it, nobody is late, and nobody guilty.
+        timed_out = self._late is not None and self._late == progress.file
+        file = None if self._late is not None and not timed_out else progress.file
+        return Loss(how, file, progress.in_batch, timed_out)
 
     def kill(self) -> str:
         """End the process at once, if it has not ended; return how it ended."""
@@ -143,17 +168,37 @@ class ProcessEngine:
 
 @asynccontextmanager
 async def process_engine(
-    make_work: WorkFactory, spawned: Sequence[Spawned], count: int, *, reads_stdin: bool = False
+    make_work: WorkFactory,
+    spawned: Sequence[Spawned],
+    count: int,
+    *,
+    reads_stdin: bool = False,
+    patience: float | None = None,
 ) -> AsyncIterator[ProcessEngine]:
     """Provide `count` lanes over processes just started; kill these at the end.
 
-    `reads_stdin` hands our standard input on to those that take a dead one's place.
+    `reads_stdin` hands our standard input on to those that take a dead one's place. `patience`
+    is for how many seconds one may be at one file.
     """
     workers = [WorkerProcess(make_work, reads_stdin=reads_stdin) for _ in spawned]
+    watching = None if patience is None else asyncio.create_task(_watch(workers, patience))
     try:
         for worker, process in zip(workers, spawned, strict=True):
             await worker.connect(process)
         yield ProcessEngine(workers, count)
     finally:
+        if watching is not None:
+            watching.cancel()
         for worker in workers:
             worker.kill()
+
+
+async def _watch(workers: Sequence[WorkerProcess], patience: float) -> None:
+    """Look at the workers for ever, and end those that are late."""
+    interval = min(max(patience / 20, _SHORTEST_LOOK), _LONGEST_LOOK)
+    stopwatches = [Stopwatch(patience, interval) for _ in workers]
+    while True:
+        await asyncio.sleep(interval)
+        now = time.monotonic()
+        for worker, stopwatch in zip(workers, stopwatches, strict=True):
+            worker.look(stopwatch, now)

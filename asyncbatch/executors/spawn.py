@@ -9,6 +9,7 @@ import sys
 from typing import NamedTuple
 
 from asyncbatch.executors.wire import STOP_SIGNALS
+from asyncbatch.progress import Progress, shared_memory
 
 _PROGRAM = """\
 import sys
@@ -20,7 +21,7 @@ _STDERR = 2
 
 
 class Spawned(NamedTuple):
-    """A worker process, and our ends of the sockets to it.
+    """A worker process, our ends of the sockets to it, and where it says what it is at.
 
     There are two, since an error of writing to a dead worker would end the reading of what it
     had still to say.
@@ -29,6 +30,7 @@ class Spawned(NamedTuple):
     process: subprocess.Popen[bytes]
     requests: socket.socket
     replies: socket.socket
+    progress: Progress
 
 
 def spawn(*, reads_stdin: bool = False) -> Spawned:
@@ -37,8 +39,9 @@ def spawn(*, reads_stdin: bool = False) -> Spawned:
         socket.socketpair(),
         socket.socketpair(),
     )
+    cell = shared_memory()
     with its_requests, its_replies:
-        descriptors = its_requests.fileno(), its_replies.fileno()
+        descriptors = its_requests.fileno(), its_replies.fileno(), cell
         program = _PROGRAM.format(path=sys.path, descriptors=descriptors)
         # Blocked signals stay so across exec: no stop signal can hit a worker that has not
         # yet got round to ignoring it.
@@ -52,4 +55,5 @@ def spawn(*, reads_stdin: bool = False) -> Spawned:
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    return Spawned(process, our_requests, our_replies)
+            progress = Progress.shared(cell)
+    return Spawned(process, our_requests, our_replies, progress)

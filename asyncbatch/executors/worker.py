@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from asyncbatch.errors import AsyncbatchError, WorkerBugError
 from asyncbatch.executors.wire import LENGTH_BYTES, STOP_SIGNALS
+from asyncbatch.progress import Progress
 from asyncbatch.records import Part
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _GC_THRESHOLD = 100_000
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 
-def main(requests_descriptor: int, replies_descriptor: int) -> None:
+def main(requests_descriptor: int, replies_descriptor: int, progress_descriptor: int) -> None:
     """Serve batches until the main process closes its end of the requests, or dies."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -30,23 +31,33 @@ def main(requests_descriptor: int, replies_descriptor: int) -> None:
     _die_with_parent()
     # Sockets, but files do for one direction each.
     requests, replies = os.fdopen(requests_descriptor, "rb"), os.fdopen(replies_descriptor, "wb")
+    progress = Progress.shared(progress_descriptor)
     make_work = _receive(requests)
     if make_work is not None:
-        _serve(make_work, requests, replies)
+        _serve(make_work, requests, replies, progress)
     sys.stdout.flush()
     os._exit(0)  # nothing is left to tidy up, and the main process waits
 
 
-def _serve(make_work: WorkFactory, requests: BinaryIO, replies: BinaryIO) -> None:
+def _serve(
+    make_work: WorkFactory, requests: BinaryIO, replies: BinaryIO, progress: Progress
+) -> None:
     work: Work | None = None
     # JSON has no cycles: looking for them among so many values takes a third of the time.
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD)
     while (batch := _receive(requests)) is not None:
         try:
-            work = work or make_work()
+            if work is None:
+                work = make_work()
+                if hasattr(work, "progress"):  # if not, it is found by halving what it dies of
+                    work.progress = progress
+            progress.begin_batch()
             for part in work(batch):
+                progress.begin_waiting()
                 _send(replies, part)
+                progress.end_waiting()
+            progress.end_batch()
             _send(replies, None)
         except BrokenPipeError:
             return

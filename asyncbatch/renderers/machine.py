@@ -55,6 +55,7 @@ def report_object(report: Report, command: str, exit_code: int) -> dict[str, Any
             "records_per_s": rate(tally.read),
             "bytes_per_s": rate(tally.bytes),
         },
+        "retries": tally.retries,
         "peak_memory_bytes": report.peak_memory_bytes,
         "slowest_files": [
             {"file": slow.file, "elapsed_ms": round(slow.elapsed_ms, 3)} for slow in report.slowest

@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from asyncbatch.errors import UsageError
 from asyncbatch.transforms import RecordError
+from asyncbatch.transforms.again import begun, begun_async, copies, is_transient, telling_tries
 from asyncbatch.transforms.load import load_function
 from asyncbatch.transforms.plain import is_plain, plain
 
 if TYPE_CHECKING:
+    from asyncbatch.retrying import Retrier
     from asyncbatch.transforms import Position
 
     Function = Callable[..., Any]
@@ -37,14 +39,16 @@ class Call:
     `function` is one, or says where it is (see `load_function`). It takes the record and, as a
     second positional argument if it has one, the record's `Context` (not if that has a default
     other than None, unless it is named `context` or `ctx`). It returns a record, None to drop
-    it, or a list, tuple or iterator of several, of which None are skipped.
+    it, or a list, tuple or iterator of several, of which None are skipped. A `retrier` calls it
+    again, with the record as it was, if it fails for the moment.
     """
 
-    def __init__(self, function: str | Function) -> None:
+    def __init__(self, function: str | Function, retrier: Retrier | None = None) -> None:
         self._function = load_function(function) if isinstance(function, str) else function
         self._with_context = takes_context(self._function)
-        self.many = None if self._with_context else self._many
-        """Calls the function on many records; None if it wants to know which each is."""
+        self._retrier = retrier or None
+        self.many = None if self._with_context or self._retrier else self._many
+        """Calls the function on many records; None if it may have to look at one by itself."""
 
     def _many(self, values: Sequence[Any]) -> Sequence[Any]:
         """Return what the function returns for each value, or the RecordError it comes to."""
@@ -67,6 +71,15 @@ class Call:
 
     def __call__(self, value: Any, position: Position) -> Iterable[Any]:  # noqa: ANN401 - JSON
         """Return what the function makes of `value`. Raises RecordError where it fails."""
+        if self._retrier is None:
+            return self._called(value, position)
+        values = copies(value)
+        with telling_tries():
+            return self._retrier.call(
+                lambda: begun(self._called(next(values), position)), is_transient
+            )
+
+    def _called(self, value: Any, position: Position) -> Iterable[Any]:  # noqa: ANN401 - JSON
         try:
             if self._with_context:
                 result = self._function(value, position.context())
@@ -82,9 +95,10 @@ class Call:
 class AsyncCall:
     """Calls an `async def` function or async generator on each record; otherwise as `Call`."""
 
-    def __init__(self, function: str | Function) -> None:
+    def __init__(self, function: str | Function, retrier: Retrier | None = None) -> None:
         self._function = load_function(function) if isinstance(function, str) else function
         self._with_context = takes_context(self._function)
+        self._retrier = retrier or None
 
     async def outputs(
         self,
@@ -92,6 +106,26 @@ class AsyncCall:
         position: Position,
     ) -> AsyncGenerator[Any, None]:
         """Yield what the function makes of `value`. Raises RecordError where it fails."""
+        if self._retrier is None:
+            first: Sequence[Any] = ()
+            rest = self._called(value, position)
+        else:
+            values = copies(value)
+            with telling_tries():
+                first, rest = await self._retrier.call_async(
+                    lambda: begun_async(self._called(next(values), position)), is_transient
+                )
+        async with aclosing(rest):
+            for item in first:
+                yield item
+            async for item in rest:
+                yield item
+
+    async def _called(
+        self,
+        value: Any,  # noqa: ANN401 - JSON
+        position: Position,
+    ) -> AsyncGenerator[Any, None]:
         try:
             if self._with_context:
                 result = self._function(value, position.context())
@@ -110,10 +144,10 @@ class AsyncCall:
                 yield item
 
 
-def make_call(spec: str) -> Call | AsyncCall:
+def make_call(spec: str, retrier: Retrier | None = None) -> Call | AsyncCall:
     """Return the call of the function that `spec` names. Raises UsageError."""
     function = load_function(spec)
-    return AsyncCall(function) if is_async(function) else Call(function)
+    return AsyncCall(function, retrier) if is_async(function) else Call(function, retrier)
 
 
 def is_async(function: Function) -> bool:

@@ -1,0 +1,81 @@
+"""What the death of a worker comes to: who is guilty, and what is tried again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from asyncbatch.errors import NoWorkerError
+from asyncbatch.failures import LateError, file_failure
+from asyncbatch.records import STDIN, Failure, display_path
+
+if TYPE_CHECKING:
+    from asyncbatch.executors.lanes import Loss
+    from asyncbatch.records import Batch
+
+MOST_STILLBORN = 8
+"""Workers that may die before they begin a batch while no other ends one."""
+_ADVICE = {
+    "was killed by SIGKILL": "; if memory ran out: fewer --workers, or a --max-file-size",
+    "was killed by SIGSEGV": ", of a fault in compiled code",
+}
+
+
+class Verdict(Struct, frozen=True):
+    """What to do after a loss: `failure` is of file number `file`, or it is tried once more, alone.
+
+    Without a `file` the batch is tried again, in halves if `halve`.
+    """
+
+    file: int | None = None
+    failure: Failure | None = None
+    halve: bool = False
+
+
+class Losses:
+    """Judges losses, one after another. `timeout` is what a file may take, in seconds.
+
+    A file that a worker dies at may be innocent (the kernel, short of memory, kills whom it
+    likes), so it is tried once more, by itself. Not so one that is late, nor standard input,
+    which cannot be read twice.
+    """
+
+    def __init__(self, timeout: float | None) -> None:
+        self._timeout = timeout
+        self._suspects: set[int] = set()
+        self._stillborn = 0
+
+    def note_success(self) -> None:
+        """Take note that a worker has ended a batch."""
+        self._stillborn = 0
+
+    def judge(self, batch: Batch, done: int, loss: Loss) -> Verdict:
+        """Return what to do about `batch`, of which the first `done` files are done.
+
+        Raises NoWorkerError if workers do not get to work at all.
+        """
+        if not loss.in_batch:
+            self._stillborn += 1
+            if self._stillborn == MOST_STILLBORN:
+                raise NoWorkerError(
+                    f"{MOST_STILLBORN} worker processes in a row ended before they began to work; "
+                    f"the last {loss.how}{_ADVICE.get(loss.how, '')}"
+                )
+            return Verdict()
+        self._stillborn = 0
+        file, last = loss.file, batch.start + len(batch.paths) - 1
+        if file is None or not batch.start + done <= file <= last:
+            if len(batch.paths) - done > 1:
+                return Verdict(halve=True)
+            file = last
+        path = batch.paths[file - batch.start]
+        if loss.timed_out:
+            late = LateError(self._timeout or 0.0)
+            return Verdict(file, file_failure(display_path(path), late))
+        if file not in self._suspects and path != STDIN:
+            self._suspects.add(file)
+            return Verdict(file)
+        self._suspects.discard(file)
+        message = f"its worker process {loss.how} while at this file{_ADVICE.get(loss.how, '')}"
+        return Verdict(file, Failure(display_path(path), "worker_crash", message))

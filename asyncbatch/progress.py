@@ -1,0 +1,110 @@
+"""Which file a worker is at, in memory that the main process sees whatever becomes of it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import MutableSequence
+
+_CELL_BYTES = 16
+"""Two 64-bit numbers, each written in one go."""
+_AT, _TURNS = 0, 1
+_NO_BATCH, _NO_FILE, _FIRST_FILE = 0, 1, 2
+
+
+class Progress:
+    """A place for a number, written for each file, and so for nearly nothing.
+
+    A worker tells no time: the main process sees for how long a number stays. What it then
+    needs to know is when the worker waits for it, since that takes no time of the file's.
+    """
+
+    def __init__(self, cell: MutableSequence[int] | Any = None) -> None:  # noqa: ANN401 - or a memoryview of mapped memory, which typeshed takes for no such sequence
+        self._cell = [_NO_BATCH, 0] if cell is None else cell
+
+    @classmethod
+    def shared(cls, descriptor: int) -> Self:
+        """Return what is at an open file of `shared_memory`; closes the file."""
+        import mmap  # noqa: PLC0415 - for worker processes only
+
+        try:
+            return cls(memoryview(mmap.mmap(descriptor, _CELL_BYTES)).cast("Q"))
+        finally:
+            os.close(descriptor)
+
+    def begin_batch(self) -> None:
+        """Say that a batch is begun, and no file of it."""
+        self._cell[_AT] = _NO_FILE
+
+    end_file = begin_batch
+
+    def begin(self, number: int) -> None:
+        """Say that file `number` of the run is worked on from now on."""
+        self._cell[_AT] = number + _FIRST_FILE
+
+    def end_batch(self) -> None:
+        """Say that no batch is worked on. A worker that dies so has died of none."""
+        self._cell[_AT] = _NO_BATCH
+
+    def begin_waiting(self) -> None:
+        """Say that the main process is waited for."""
+        self._cell[_TURNS] += 1
+
+    end_waiting = begin_waiting
+
+    @property
+    def in_batch(self) -> bool:
+        """Whether a batch is worked on."""
+        return bool(self._cell[_AT] != _NO_BATCH)
+
+    @property
+    def file(self) -> int | None:
+        """The number of the file that is worked on; None for none."""
+        at = self._cell[_AT]
+        return at - _FIRST_FILE if at >= _FIRST_FILE else None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the main process is waited for."""
+        return bool(self._cell[_TURNS] % 2)
+
+
+def shared_memory() -> int:
+    """Return a file for two processes to map: in memory, or at least without a name."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("asyncbatch-progress")
+    else:
+        import tempfile  # noqa: PLC0415 - not on Linux
+
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+    os.ftruncate(descriptor, _CELL_BYTES)
+    return descriptor
+
+
+class Stopwatch:
+    """Tells, by looking now and then, when a worker has been at one file for too long.
+
+    It takes no file for late that is not: what comes between two looks is not counted. Nor is
+    more than twice `interval`, in seconds, from one look to the next: then it was us, or the
+    whole machine, that stood still.
+    """
+
+    def __init__(self, limit: float, interval: float) -> None:
+        self._limit, self._longest = limit, 2 * interval
+        self._at: tuple[Progress, int] | None = None
+        self._seconds = self._last = 0.0
+
+    def look(self, progress: Progress, now: float) -> int | None:
+        """Return the number of the file that takes too long, if there is one."""
+        file, gone = progress.file, min(now - self._last, self._longest)
+        self._last = now
+        at = None if file is None else (progress, file)
+        if at is None or at != self._at:
+            self._at, self._seconds = at, 0.0
+            return None
+        if not progress.is_waiting:
+            self._seconds += gone
+        return file if self._seconds >= self._limit else None

@@ -1,0 +1,140 @@
+"""What fails for the moment, tried again: later each time, by chance a little earlier or later."""
+
+from __future__ import annotations
+
+import errno
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
+
+LONGEST_SECONDS = 60.0
+"""The longest that is waited for before a retry."""
+_NOTE = "tried "
+_NO_ANSWER_YET = -3  # EAI_AGAIN: the name server's
+TRANSIENT_ERRNOS = frozenset(
+    {
+        errno.EIO, errno.ESTALE, errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ETIMEDOUT,
+        errno.ENFILE, errno.EMFILE, errno.ENOBUFS, errno.ENETDOWN, errno.ENETUNREACH,
+        errno.ENETRESET, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ECONNREFUSED,
+        errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN, errno.ESHUTDOWN, errno.EPIPE,
+        _NO_ANSWER_YET,
+    }
+)  # fmt: skip
+"""System errors that may be gone the next time."""
+
+
+class Retries(Struct, frozen=True):
+    """How many times what failed is tried again, and after how many seconds the first time."""
+
+    count: int = 0
+    delay: float = 0.2
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether `error` may be gone the next time.
+
+    What a library makes of an error of the system's is judged by that.
+    """
+    if not isinstance(error, Exception):  # a cancellation is nobody's to try again
+        return False
+    if isinstance(error, TimeoutError | ConnectionError):
+        return True
+    cause = error.__cause__
+    if isinstance(error, OSError):
+        if error.errno is not None:
+            return error.errno in TRANSIENT_ERRNOS
+        cause = cause or error.__context__  # as in urllib and requests
+    return cause is not None and is_transient(cause)
+
+
+class Retrier:
+    """Calls functions, again if need be, and counts how many times it was again.
+
+    An error that stays, or is not `transient`, is raised in the end, with a note of the tries
+    (see `tried`). One instance may serve several threads. `sleep` takes seconds.
+    """
+
+    def __init__(self, retries: Retries, sleep: Callable[[float], None] = time.sleep) -> None:
+        self.retries = retries
+        self._sleep = sleep
+        self._made: list[None] = []  # appending is one step, even among threads
+
+    def __bool__(self) -> bool:
+        """Whether anything is ever tried again."""
+        return self.retries.count > 0
+
+    def taken(self) -> int:
+        """Return how many retries there were since the last time, and forget them."""
+        made = len(self._made)
+        del self._made[:made]
+        return made
+
+    def call(
+        self, function: Callable[[], T], transient: Callable[[BaseException], bool] = is_transient
+    ) -> T:
+        """Return what `function` returns. Raises what it raises the last time."""
+        if not self:
+            return function()
+        from tenacity import Retrying  # noqa: PLC0415 - few need it, and it takes 25 ms
+
+        retrying = Retrying(sleep=self._sleep, **self._policy(transient))
+        try:
+            return retrying(function)
+        except Exception as error:
+            _note(error, retrying.statistics)
+            raise
+
+    async def call_async(
+        self,
+        function: Callable[[], Awaitable[T]],
+        transient: Callable[[BaseException], bool] = is_transient,
+    ) -> T:
+        """Return what `function` returns, and let others work meanwhile; otherwise as `call`."""
+        if not self:
+            return await function()
+        from tenacity import AsyncRetrying  # noqa: PLC0415 - see above
+
+        async def once() -> T:  # whatever `function` is: the library tells by its definition
+            return await function()
+
+        retrying = AsyncRetrying(**self._policy(transient))
+        try:
+            return await retrying(once)
+        except Exception as error:
+            _note(error, retrying.statistics)
+            raise
+
+    def _policy(self, transient: Callable[[BaseException], bool]) -> dict[str, Any]:
+        from tenacity import (  # noqa: PLC0415 - see `call`
+            retry_if_exception,
+            stop_after_attempt,
+            wait_exponential,
+            wait_random,
+        )
+
+        delay = self.retries.delay
+        return {
+            "stop": stop_after_attempt(1 + self.retries.count),
+            "wait": wait_exponential(delay, LONGEST_SECONDS) + wait_random(0, delay),
+            "retry": retry_if_exception(transient),
+            "before_sleep": lambda _: self._made.append(None),
+            "reraise": True,
+        }
+
+
+def tried(error: BaseException) -> str:
+    """Return how many times what came to `error` was tried, to be put behind a message."""
+    notes = getattr(error, "__notes__", ())
+    return "".join(f" ({note})" for note in notes if note.startswith(_NOTE))
+
+
+def _note(error: BaseException, statistics: dict[str, Any]) -> None:
+    tries = statistics.get("attempt_number", 1)
+    if tries > 1:
+        error.add_note(f"{_NOTE}{tries} times")
