@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOUND := sample_data/users sample_data/orders sample_data/events sample_data/archives
 
-.PHONY: demo test lint types bench clean
+.PHONY: demo test lint types bench chaos clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
@@ -36,6 +36,9 @@ lint: .venv/.tested
 
 types: .venv/.tested
 	$(BIN)/mypy
+
+chaos: .venv/.tested  ## kill runs at random, carry them on, and count what is lost or doubled
+	$(BIN)/python -m tests.chaos --kills 200
 
 bench: .venv/.installed benchmarks/.venv/.installed  ## ours and the peers, side by side
 	benchmarks/.venv/bin/python -m benchmarks.run

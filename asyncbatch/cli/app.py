@@ -8,6 +8,7 @@ import typer
 
 from asyncbatch import __version__
 from asyncbatch.cli.help import SectionedCommand
+from asyncbatch.cli.ledger import ledger
 from asyncbatch.cli.lock_option import LockableCommand
 from asyncbatch.cli.merge_reports import EPILOG as MERGE_EPILOG
 from asyncbatch.cli.merge_reports import merge_reports
@@ -41,5 +42,6 @@ def asyncbatch(
     """Process folders of JSON files: fast, in bounded memory, exact about what failed."""
 
 
+app.add_typer(ledger, name="ledger")
 app.command("run", cls=LockableCommand, epilog=EPILOG)(run_files)
 app.command("merge-reports", cls=SectionedCommand, epilog=MERGE_EPILOG)(merge_reports)

@@ -54,7 +54,7 @@ class Target(Struct, frozen=True):
     @classmethod
     def parse(cls, name: str, **options: Any) -> Target:  # noqa: ANN401 - the fields' own types
         """Return the target of this name. Raises UsageError with what to write."""
-        form, path = _form(name)
+        form, path = place_of(name)
         target = cls(name, form, path, **options)
         target.check()
         return target
@@ -136,7 +136,7 @@ def _unquoted(text: str) -> str:
     return unquote(text) if "%" in text else text
 
 
-def _form(name: str) -> tuple[Form, str]:
+def place_of(name: str) -> tuple[Form, str]:
     """Return a target's form and path by its name. Raises UsageError."""
     if not name:
         raise UsageError(f"--to needs a target: {KNOWN}")
