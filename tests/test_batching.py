@@ -229,7 +229,7 @@ async def test_a_stretch_that_cannot_grow_does_not_wait_for_the_end_of_the_searc
 
 async def test_standard_input_is_a_batch_of_its_own():
     async def chunks():
-        yield ["a", "b", "-", "c"]
+        yield (Batch(0, ("a", "b", "-", "c")),)
 
     found = []
     batcher = Batcher(chunks())
