@@ -8,8 +8,10 @@ import threading
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
-from asyncbatch.errors import UsageError
+from asyncbatch.errors import TargetBusyError, UsageError
 from asyncbatch.ordering import InputOrder
+from asyncbatch.record_settings import RecordWorkSettings
+from asyncbatch.retrying import Retrier
 from asyncbatch.whole_files import WholeFiles
 
 if TYPE_CHECKING:
@@ -36,6 +38,10 @@ class Delivery:
         target = job.target
         has_sink = target is not None and target.form != "folder"
         self.order = InputOrder() if job.ordered and (has_sink or job.dead_letter) else None
+        settings = job.settings
+        files = settings.files if isinstance(settings, RecordWorkSettings) else settings
+        self.retrier = Retrier(files.retries)
+        """Tries again what another process keeps from being done at the target."""
         self._whole = WholeFiles()
         self.notes: list[str] = []
         """What went otherwise than it might have, and is no failure."""
@@ -85,10 +91,10 @@ class Delivery:
         from asyncbatch.loading import make_loader  # noqa: PLC0415 - if there is a target
 
         books = self._books
-        sink = target.open_sink(books.job if books else None)
+        sink = target.open_sink(books.job if books else None, self.retrier)
         if books:
             books.prepare(sink)
-        sink.open()
+        self.retrier.call(sink.open, lambda error: isinstance(error, TargetBusyError))
         self._sink = sink
         if books:
             books.begin(sink)

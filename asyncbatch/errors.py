@@ -5,7 +5,8 @@ the job itself cannot start or go on::
 
     AsyncbatchError
     ├── UsageError        the job was asked for in a way that cannot work
-    │   └── NothingMatchedError    no input file was found
+    │   ├── NothingMatchedError    no input file was found
+    │   └── TargetBusyError        another process is at the target
     ├── LockHeldError          another process has the lock
     ├── SinkError         the target was lost midway
     ├── NoWorkerError     worker processes end before they begin to work
@@ -23,6 +24,10 @@ class UsageError(AsyncbatchError):
 
 class NothingMatchedError(UsageError):
     """No input file was found where the job was told to look."""
+
+
+class TargetBusyError(UsageError):
+    """Another process is at the target, which may soon be over."""
 
 
 class LockHeldError(AsyncbatchError):

@@ -155,6 +155,7 @@ class Run:
             await self._finish(ended=ended)
 
     async def _finish(self, *, ended: bool) -> None:
+        self.report.tally.retries += self._delivery.retrier.taken()
         report, stopped = self.report, self._stopped or self.report.over_budget
         ended = ended and bool(self._batcher.found or self._may_be_empty)
         succeeded = ended and not stopped and (bool(self._job.budget) or not report.tally.failures)

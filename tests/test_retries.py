@@ -354,3 +354,26 @@ def test_reading_without_retries_fails_at_once(files, monkeypatch):
     Flaky(monkeypatch)
     with pytest.raises(OSError, match="Input/output"):
         open_retrying(Retrier(Retries()), str(path))
+
+
+@pytest.mark.parametrize("target", ["sqlite:///t.db", "duckdb:///t.duckdb"])
+def test_a_database_that_another_process_is_at_is_tried_again(run, files, target):
+    folder = files({"in/1.json": '{"a": 1}'})
+    path = folder / target.rpartition("/")[2]
+    hold = {
+        "t.db": "import sqlite3; c = sqlite3.connect(sys.argv[1], isolation_level=None);"
+        "c.execute('create table x (a)'); c.execute('begin immediate')",
+        "t.duckdb": "import duckdb; c = duckdb.connect(sys.argv[1])",
+    }[path.name]
+    program = f"import sys, time; {hold}; print(flush=True); time.sleep(1); c.close()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        options = ("--retries", "30", "--retry-delay", "0.2", "-o", "json")
+        outcome = run("in", "--to", target, "--table", "t", *options)
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.json["records"]["written"] == 1
+    if path.name == "t.duckdb":  # SQLite itself waits for a while
+        assert outcome.json["retries"] > 0

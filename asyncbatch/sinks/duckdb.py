@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.errors import SinkError, UsageError
+from asyncbatch.errors import SinkError, TargetBusyError, UsageError
 from asyncbatch.ledger.duckdb import DuckdbLedger, forget, promote, record
 from asyncbatch.ledger.duckdb import create as create_ledger
 from asyncbatch.ledger.duckdb import exists as has_ledger
@@ -87,7 +87,8 @@ class DuckdbSink:
             f"{path}{self.table}".encode()  # DuckDB has no error of its own for what is no text
             self._connection = self._duckdb.connect(path, config=_NO_DOWNLOADS)
         except (self._duckdb.Error, UnicodeError) as error:
-            raise UsageError(f"cannot use {self.path}: {_explained(error)}") from None
+            kind = TargetBusyError if "Conflicting lock" in str(error) else UsageError
+            raise kind(f"cannot use {self.path}: {_explained(error)}") from None
         try:
             self._prepare()
         except (self._duckdb.Error, UnicodeError, UsageError) as error:

@@ -10,10 +10,11 @@ from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from asyncbatch.errors import SinkError, UsageError
+from asyncbatch.errors import SinkError, TargetBusyError, UsageError
 from asyncbatch.ledger.sqlite import SqliteLedger, forget, promote, record
 from asyncbatch.ledger.sqlite import create as create_ledger
 from asyncbatch.ledger.sqlite import exists as has_ledger
+from asyncbatch.retrying import Retrier, Retries, tried
 from asyncbatch.sinks.columns import NO_FIELDS, Columns
 from asyncbatch.sinks.refusing import edges, refusals, salvage
 from asyncbatch.sinks.sql import fold, quote, quoted
@@ -68,9 +69,10 @@ class SqliteSink:
         mode: Mode,
         key: tuple[str, ...],
         job: LedgerJob | None = None,
+        retrier: Retrier | None = None,
     ) -> None:
         self.path, self.table, self.mode, self.key = path, table, mode, key
-        self._job = job
+        self._job, self._retrier = job, retrier or Retrier(Retries())
         self._target = f"{table}.asyncbatch-new" if mode == "replace" else table
         """The table that is loaded; the end of a replacement gives it its name."""
         self._connection: sqlite3.Connection
@@ -110,7 +112,8 @@ class SqliteSink:
                     os.unlink(self.path)
             if isinstance(error, UsageError):
                 raise
-            raise UsageError(f"cannot use {self.path}: {_explained(error)}") from None
+            kind = TargetBusyError if _is_busy(error) else UsageError
+            raise kind(f"cannot use {self.path}: {_explained(error)}") from None
 
     def ledger(self) -> Ledger:
         """Return the entries that the database has of the job that it was opened for."""
@@ -312,19 +315,25 @@ class SqliteSink:
         """In a transaction, begun if need be: an error of the database ends it, and the sink."""
         try:
             if not self._connection.in_transaction:
-                self._connection.execute("BEGIN IMMEDIATE")
+                begin = partial(self._connection.execute, "BEGIN IMMEDIATE")
+                self._retrier.call(begin, _is_busy)
             yield
         except BaseException as error:
             self._is_lost = True
             with suppress(sqlite3.Error):  # it may have been rolled back already
                 self._connection.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error):
-                raise SinkError(f"cannot write {self.path}: {_explained(error)}") from None
+                reason = f"{_explained(error)}{tried(error)}"
+                raise SinkError(f"cannot write {self.path}: {reason}") from None
             raise
 
 
 def _flaw(name: str) -> str | None:
     return "SQLite takes no NUL character in a name" if "\0" in name else None
+
+
+def _is_busy(error: BaseException) -> bool:
+    return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
 
 
 def _explained(error: Exception) -> str:

@@ -12,6 +12,7 @@ from asyncbatch.errors import UsageError
 
 if TYPE_CHECKING:
     from asyncbatch.entries import LedgerJob
+    from asyncbatch.retrying import Retrier
     from asyncbatch.sinks import Sink
 
 Form = Literal["stdout", "lines", "folder", "csv", "parquet", "sqlite", "duckdb"]
@@ -93,10 +94,11 @@ class Target(Struct, frozen=True):
         if self.form != "folder" and (self.format, self.compression) != ("keep", "keep"):
             raise UsageError("--to-format and --to-compression are for folders: --to out/")
 
-    def open_sink(self, job: LedgerJob | None = None) -> Sink[Any]:
+    def open_sink(self, job: LedgerJob | None = None, retrier: Retrier | None = None) -> Sink[Any]:
         """Return what writes to it in the main process; a folder is written by the workers.
 
-        A database keeps the ledger of `job`, if there is one.
+        A database keeps the ledger of `job`, if there is one; `retrier` tries again while others
+        are at it.
         """
         match self.form:
             case "stdout":
@@ -120,7 +122,12 @@ class Target(Struct, frozen=True):
                 from asyncbatch.sinks.sqlite import SqliteSink  # noqa: PLC0415 - one of them
 
                 return SqliteSink(
-                    self.path, table=self.table or "", mode=self.mode, key=self.key, job=job
+                    self.path,
+                    table=self.table or "",
+                    mode=self.mode,
+                    key=self.key,
+                    job=job,
+                    retrier=retrier,
                 )
             case _:
                 from asyncbatch.sinks.duckdb import DuckdbSink  # noqa: PLC0415 - one of them
