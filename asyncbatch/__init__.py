@@ -14,10 +14,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from asyncbatch.api import process_files
     from asyncbatch.budget import FailureBudget
-    from asyncbatch.errors import AsyncbatchError, NothingMatchedError, UsageError, WorkerBugError
+    from asyncbatch.errors import (
+        AsyncbatchError,
+        NothingMatchedError,
+        NoWorkerError,
+        UsageError,
+        WorkerBugError,
+    )
     from asyncbatch.job import Job
     from asyncbatch.records import Failure, FileResult
     from asyncbatch.report import Report, Tally
+    from asyncbatch.retrying import Retries
     from asyncbatch.run import Run, Snapshot
     from asyncbatch.settings import FileWorkSettings
     from asyncbatch.sources.inputs import Inputs
@@ -34,8 +41,10 @@ _HOMES = {
     "FileWorkSettings": "settings",
     "Inputs": "sources.inputs",
     "Job": "job",
+    "NoWorkerError": "errors",
     "NothingMatchedError": "errors",
     "Report": "report",
+    "Retries": "retrying",
     "Run": "run",
     "Selection": "sources.selection",
     "Shard": "sources.shard",
@@ -54,8 +63,10 @@ __all__ = [
     "FileWorkSettings",
     "Inputs",
     "Job",
+    "NoWorkerError",
     "NothingMatchedError",
     "Report",
+    "Retries",
     "Run",
     "Selection",
     "Shard",

@@ -15,7 +15,7 @@ import aiofiles.os
 
 from asyncbatch.chain import make_stages
 from asyncbatch.codec.lines import BadLine
-from asyncbatch.content import TooLargeError, open_retrying
+from asyncbatch.content import FIRST_READ, TooLargeError, open_content
 from asyncbatch.extraction import Extractor
 from asyncbatch.failures import LateError
 from asyncbatch.file_clock import FileClock
@@ -30,13 +30,7 @@ from asyncbatch.transforms.call import AsyncCall, Call
 from asyncbatch.work import MAX_BATCH_BYTES, MAX_BATCH_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        AsyncGenerator,
-        AsyncIterator,
-        Iterable,
-        Iterator,
-        Sequence,
-    )
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 
     from asyncbatch.reading import Opened
     from asyncbatch.record_settings import RecordWorkSettings
@@ -192,17 +186,23 @@ class AsyncRecordLane:
         return stretch, stretch.compact_texts() if self._reads_text else stretch.values()
 
     async def _opened(self, path: str) -> Opened:
-        """Open a file; see `content.open_retrying`."""
+        """Open a file, or say why that is not possible; see `content.open_retrying`."""
         try:
-            if path != STDIN:
-                status = await aiofiles.os.stat(path)
-                if stat.S_ISREG(status.st_mode) and status.st_size <= AT_ONCE_BYTES:
-                    if self._limit is not None and status.st_size > self._limit:
-                        return TooLargeError(status.st_size, self._limit)
-                    return await self._retrier.call_async(partial(_all_of, path))
-            return await asyncio.to_thread(open_retrying, self._retrier, path, self._limit)
+            if path == STDIN:
+                return await asyncio.to_thread(open_content, path, self._limit)
+            return await self._retrier.call_async(partial(self._opened_once, path))
         except (OSError, TooLargeError) as error:
             return error
+
+    async def _opened_once(self, path: str) -> Opened:
+        """See `content.open_content`."""
+        status = await aiofiles.os.stat(path)
+        if stat.S_ISREG(status.st_mode) and status.st_size <= AT_ONCE_BYTES:
+            if self._limit is not None and status.st_size > self._limit:
+                return TooLargeError(status.st_size, self._limit)
+            async with aiofiles.open(path, "rb") as stream:
+                return await stream.read()
+        return await asyncio.to_thread(open_content, path, self._limit, FIRST_READ, self._retrier)
 
     async def _call(self, record: Any, cursor: Cursor) -> Sequence[Any] | Spool:  # noqa: ANN401 - JSON
         """Return what the transforms make of one record. Raises RecordError."""
@@ -268,11 +268,6 @@ class AsyncRecordLane:
                         yield part
             else:
                 self._recorder.keep(values, cursor)
-
-
-async def _all_of(path: str) -> bytes:
-    async with aiofiles.open(path, "rb") as stream:
-        return await stream.read()
 
 
 async def _drop(task: asyncio.Task[Sequence[Any] | Spool]) -> None:

@@ -15,8 +15,9 @@ from tests.conftest import many, python
 def test_the_public_names():
     assert sorted(asyncbatch.__all__) == [
         "AsyncbatchError", "Failure", "FailureBudget", "FileResult", "FileWorkSettings", "Inputs",
-        "Job", "NothingMatchedError", "Report", "Run", "Selection", "Shard", "Snapshot",
-        "Tally", "UsageError", "WorkerBugError", "__version__", "process_files",
+        "Job", "NoWorkerError", "NothingMatchedError", "Report", "Retries", "Run", "Selection",
+        "Shard", "Snapshot", "Tally", "UsageError", "WorkerBugError", "__version__",
+        "process_files",
     ]  # fmt: skip
     for name in asyncbatch.__all__:
         assert getattr(asyncbatch, name) is not None

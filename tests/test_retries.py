@@ -165,6 +165,14 @@ def test_a_real_error_of_the_device_is_tried_again(run, files):
     assert outcome.json["files"]["succeeded"] == 1
 
 
+def test_so_it_is_where_functions_are_async(run, records):
+    (records / "b.json").symlink_to("/proc/self/mem")
+    outcome = run("a.jsonl", "b.json", "--call", "fn.py:awaited", "-o", "json", *RETRY)
+    [failure] = outcome.json["failures"]
+    assert failure["message"] == "Input/output error (tried 3 times)"
+    assert outcome.json["retries"] == 6 + 2
+
+
 class Flaky:
     """`os.read` and `os.readv`, of which every other call fails."""
 

@@ -11,6 +11,7 @@ import asyncio
 import pickle
 import signal
 import socket
+import subprocess
 import time
 from collections import deque
 from contextlib import asynccontextmanager, suppress
@@ -23,7 +24,6 @@ from asyncbatch.executors.wire import LENGTH_BYTES, frame
 from asyncbatch.progress import Progress, Stopwatch
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import AsyncIterator, Sequence
 
     from asyncbatch.executors.lanes import Lane, WorkFactory
@@ -148,8 +148,11 @@ class WorkerProcess:
         exited = process.poll()
         if exited is None:
             process.kill()
-            process.wait(_EXIT_SECONDS)
-        code = process.returncode
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_EXIT_SECONDS)
+        code: int | None = process.returncode
+        if code is None:
+            return "cannot be ended, being in the hands of a device or a server,"
         return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
 
 
