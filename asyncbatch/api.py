@@ -13,7 +13,7 @@ from asyncbatch.job import Job
 from asyncbatch.records import Failure, FileResult
 from asyncbatch.report import LISTED_FAILURES
 from asyncbatch.run import Run
-from asyncbatch.settings import FileWorkSettings, Format
+from asyncbatch.settings import MAX_UNPACKED, FileWorkSettings, Format
 from asyncbatch.sources.inputs import Inputs
 from asyncbatch.sources.patterns import DEFAULT_PATTERNS
 from asyncbatch.sources.selection import Selection
@@ -31,6 +31,7 @@ async def process_files(
     limit: int | None = None,
     format: Format = "auto",  # noqa: A002 - the command line's word
     max_file_size: int | None = None,
+    max_decompressed_size: int = MAX_UNPACKED,
     read_ahead: int | None = None,
     batch_size: int | None = None,
     concurrency: int | None = None,
@@ -48,7 +49,7 @@ async def process_files(
     """
     selection = Selection(tuple(patterns), tuple(exclude), hidden, follow_symlinks)
     inputs = Inputs(tuple(os.fspath(path) for path in paths), selection=selection, limit=limit)
-    settings = FileWorkSettings(format, max_file_size, read_ahead)
+    settings = FileWorkSettings(format, max_file_size, read_ahead, max_decompressed_size)
     run = Run(Job(inputs, settings, batch_size, concurrency, workers, pause))
     rejections: defaultdict[str, list[Failure]] = defaultdict(list)
     async with aclosing(run.parts()) as parts:

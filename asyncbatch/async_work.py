@@ -16,21 +16,21 @@ from asyncbatch.chain import make_stages
 from asyncbatch.codec.lines import BadLine
 from asyncbatch.content import TooLargeError, open_content
 from asyncbatch.extraction import Extractor
-from asyncbatch.reading import size_read
+from asyncbatch.reading import close, size_read
 from asyncbatch.recorder import MANY_OUTPUTS, RECORD_ERRORS, Recorder
-from asyncbatch.records import STDIN
+from asyncbatch.records import STDIN, Huge, Position
 from asyncbatch.rejecting import Cursor
 from asyncbatch.spool import Spool
 from asyncbatch.transforms import RecordError
 from asyncbatch.transforms.call import AsyncCall, Call
-from asyncbatch.work import MAX_BATCH_BYTES, MAX_BATCH_SECONDS
+from asyncbatch.work import MAX_BATCH_BYTES, MAX_BATCH_SECONDS, end_of_pieces
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
     from asyncbatch.reading import Opened
     from asyncbatch.record_settings import RecordWorkSettings
-    from asyncbatch.records import Batch, Part
+    from asyncbatch.records import Batch, Part, Piece
     from asyncbatch.stretches import Stretch
     from asyncbatch.transforms import Transform
 
@@ -45,6 +45,15 @@ LANES = 3
 
 class _Begin(NamedTuple):
     path: str
+
+
+class _BeginPiece(NamedTuple):
+    path: str
+
+
+class _EndPiece(NamedTuple):
+    size: int
+    problem: Exception | None
 
 
 class _Call(NamedTuple):
@@ -62,7 +71,8 @@ class _End(NamedTuple):
     problem: Exception | None
 
 
-_Step = _Begin | _Call | BadLine | _StretchEnd | _End
+_PlainStep = _Begin | _BeginPiece | BadLine | _StretchEnd | Position | _EndPiece | _End | Huge
+_Step = _PlainStep | _Call
 """What happens to a file, in order: a call may still be going on when its turn comes."""
 
 
@@ -85,6 +95,9 @@ class AsyncRecordLane:
     async def run(self, batch: Batch) -> AsyncIterator[Part]:
         """Yield what becomes of `batch`; see `Lane.run`."""
         recorder = self._recorder
+        if batch.piece is not None and batch.piece.end:
+            yield end_of_pieces(batch)
+            return
         recorder.begin_batch(batch.start)
         self._closing = False
         steps: asyncio.Queue[_Step | None] = asyncio.Queue(WINDOW * self._concurrency)
@@ -110,14 +123,21 @@ class AsyncRecordLane:
     async def _feed(self, batch: Batch, steps: asyncio.Queue[_Step | None]) -> None:
         """Put what happens to the files of `batch` into `steps`, calls already begun."""
         try:
+            if batch.piece is not None:
+                await self._feed_piece(batch.paths[0], batch.piece, steps)
+                return
             deadline, taken = time.monotonic() + MAX_BATCH_SECONDS, 0
             for path in batch.paths:
                 began = time.perf_counter()
-                await steps.put(_Begin(path))
                 opened = await self._opened(path)
+                if form := await asyncio.to_thread(self._extractor.splits, path, opened):
+                    close(opened)
+                    await steps.put(Huge(form, batch.resume))
+                    break
+                await steps.put(_Begin(path))
                 problem: Exception | None = None
                 try:
-                    await self._feed_file(path, opened, steps)
+                    await self._feed_file(path, opened, batch.resume, steps)
                 except RECORD_ERRORS as error:
                     problem = error
                 size = size_read(opened)
@@ -129,12 +149,34 @@ class AsyncRecordLane:
             await steps.put(None)
 
     async def _feed_file(
-        self, path: str, opened: Opened, steps: asyncio.Queue[_Step | None]
+        self,
+        path: str,
+        opened: Opened,
+        resume: Position | None,
+        steps: asyncio.Queue[_Step | None],
     ) -> None:
-        stretches = self._extractor.stretches(path, opened)
+        await self._feed_stretches(path, self._extractor.stretches(path, opened, resume), steps)
+
+    async def _feed_piece(
+        self, path: str, piece: Piece, steps: asyncio.Queue[_Step | None]
+    ) -> None:
+        await steps.put(_BeginPiece(path))
+        problem: Exception | None = None
+        try:
+            await self._feed_stretches(path, self._extractor.of_piece(path, piece), steps)
+        except RECORD_ERRORS as error:
+            problem = error
+        await steps.put(_EndPiece(piece.length, problem))
+
+    async def _feed_stretches(
+        self,
+        path: str,
+        stretches: Iterator[Stretch | BadLine | Position],
+        steps: asyncio.Queue[_Step | None],
+    ) -> None:
         while (found := await asyncio.to_thread(self._next, stretches)) is not None:
             stretch, records = found
-            if isinstance(stretch, BadLine):
+            if isinstance(stretch, (BadLine, Position)):
                 await steps.put(stretch)
                 continue
             for at, record in enumerate(records):
@@ -150,13 +192,13 @@ class AsyncRecordLane:
             await steps.put(_StretchEnd(Cursor(path, stretch)))
 
     def _next(
-        self, stretches: Iterator[Stretch | BadLine]
-    ) -> tuple[Stretch | BadLine, Sequence[Any]] | None:
+        self, stretches: Iterator[Stretch | BadLine | Position]
+    ) -> tuple[Stretch | BadLine | Position, Sequence[Any]] | None:
         """Return the next stretch and its records, in a thread: this takes time."""
         stretch = next(stretches, None)
         if stretch is None:
             return None
-        if isinstance(stretch, BadLine) or stretch.flaw is not None:
+        if isinstance(stretch, (BadLine, Position)) or stretch.flaw is not None:
             return stretch, ()
         return stretch, stretch.compact_texts() if self._reads_text else stretch.values()
 
@@ -198,11 +240,42 @@ class AsyncRecordLane:
     async def _take(self, step: _Step) -> AsyncIterator[Part]:
         """Write a step down; yield parts."""
         recorder = self._recorder
+        if not isinstance(step, _Call):
+            for part in self._write(step):
+                yield part
+        else:
+            cursor, task = step
+            try:
+                # Shielded: that the lane is cancelled is for the lane to see to.
+                values = await asyncio.shield(task)
+            except RecordError as error:
+                recorder.reject(cursor, error)
+            else:
+                if isinstance(values, Spool):
+                    with values:
+                        for part in recorder.keep_spooled(values, cursor):
+                            yield part
+                else:
+                    recorder.keep(values, cursor)
+        for part in recorder.report_if_many():
+            yield part
+
+    def _write(self, step: _PlainStep) -> Iterator[Part]:
+        """Write down a step that need not be waited for; yield parts."""
+        recorder = self._recorder
         match step:
             case _Begin(path):
                 recorder.begin(path)
             case _End(size, elapsed_ms, problem):
                 recorder.end(size, elapsed_ms, problem)
+            case _BeginPiece(path):
+                recorder.begin_piece(path)
+            case _EndPiece(size, problem):
+                yield from recorder.end_piece(size, problem)
+            case Position():
+                yield from recorder.reach(step)
+            case Huge():
+                yield from recorder.report_huge(step)
             case BadLine():
                 recorder.reject_line(step)
             case _StretchEnd(cursor):
@@ -210,21 +283,6 @@ class AsyncRecordLane:
                     recorder.reject(cursor, cursor.stretch.flaw)
                 recorder.count_bytes(cursor.stretch.size)
                 recorder.take(cursor.stretch)
-            case _Call(cursor, task):
-                try:
-                    # Shielded: that the lane is cancelled is for the lane to see to.
-                    values = await asyncio.shield(task)
-                except RecordError as error:
-                    recorder.reject(cursor, error)
-                else:
-                    if isinstance(values, Spool):
-                        with values:
-                            for part in recorder.keep_spooled(values, cursor):
-                                yield part
-                    else:
-                        recorder.keep(values, cursor)
-        for part in recorder.report_if_many():
-            yield part
 
 
 def _collected(stage: Transform, inputs: Iterable[Any], cursor: Cursor) -> Sequence[Any] | Spool:

@@ -119,7 +119,7 @@ class DeadLetterFile:
         lines += [
             (place, letter_of_file(failure))
             for place, failure in part.errors.items()
-            if place not in part.rejected
+            if failure.record is None
         ]
         if lines:
             self._file.write(b"".join(line for _, line in sorted(lines, key=itemgetter(0))))

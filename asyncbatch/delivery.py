@@ -8,7 +8,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from asyncbatch.errors import UsageError
-from asyncbatch.ordering import InputOrder
+from asyncbatch.huge_files import PieceSums
+from asyncbatch.ordering import InputOrder, PieceOrder
 from asyncbatch.whole_files import WholeFiles
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Delivery:
         target = job.target
         has_sink = target is not None and target.form != "folder"
         self.order = InputOrder() if job.ordered and (has_sink or job.dead_letter) else None
+        self._piece_order = PieceOrder()
+        self._sums = PieceSums()
         self._whole = WholeFiles()
         self._sink: Sink[bytes | bytearray] | None = None
         self._loader: Loader | None = None
@@ -76,10 +79,11 @@ class Delivery:
 
     async def take(self, found: BatchPart | Settled) -> AsyncIterator[BatchPart]:
         """Take what a worker says; yield the parts that are through. Raises SinkError, OSError."""
-        for item in self.order.pass_on(found) if self.order else (found,):
-            for part in self._whole.pass_on(item):
-                for loaded in await self._load(part):
-                    yield loaded
+        for item in (self.order or self._piece_order).pass_on(found):
+            for said in self._sums.pass_on(item):
+                for part in self._whole.pass_on(said):
+                    for loaded in await self._load(part):
+                        yield loaded
 
     async def _load(self, found: BatchPart) -> Sequence[BatchPart]:
         through = (found,) if self._loader is None else await self._loader.load(found)

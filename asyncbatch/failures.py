@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from asyncbatch.codec.compression import CorruptArchiveError
 from asyncbatch.codec.fault import Fault
 from asyncbatch.codec.place import locate
@@ -59,14 +61,22 @@ def file_failure(file: str, error: Exception) -> Failure:
             return Failure(file, fault.kind, fault.message, None, *place)
         case CorruptArchiveError():
             return Failure(file, "corrupt_archive", str(error))
-        case TooLargeError(size=size, limit=limit):
-            return Failure(file, "too_large", f"{size:,} bytes; the limit is {limit:,}")
+        case TooLargeError():
+            return Failure(file, "too_large", str(error))
         case OSError():
             kind = _OS_ERROR_KINDS.get(error.errno, "read_error")
             message = _OS_ERROR_ADVICE.get(error.errno or 0, error.strerror or str(error))
             return Failure(file, kind, message)
         case _:
             return Failure(file, "too_large", "does not fit in memory")
+
+
+def after_records(failure: Failure, count: int) -> Failure:
+    """Return the failure of a huge file with how many of its records came before, if any."""
+    if not count:
+        return failure
+    records = f"{count:,} record{'' if count == 1 else 's'}"
+    return structs.replace(failure, message=f"{failure.message} (after {records})")
 
 
 def line_failure(file: str, bad: BadLine) -> Failure:

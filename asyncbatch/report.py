@@ -68,7 +68,7 @@ def tally_of(part: Part) -> Tally:
     """Return the counts of one part."""
     failed = len(part.errors)
     partial = sum(place not in part.errors for place in part.rejected)
-    return Tally(
+    tally = Tally(
         succeeded=len(part) - failed - partial,
         partial=partial,
         failed=failed,
@@ -78,6 +78,13 @@ def tally_of(part: Part) -> Tally:
         rejected=sum(part.rejected.values()),
         written=part.written,
     )
+    if told := part.told:
+        sign = -1 if len(part) else 1
+        tally.bytes += sign * told.bytes
+        tally.read += sign * told.read
+        tally.dropped += sign * told.dropped
+        tally.rejected += sign * told.rejected
+    return tally
 
 
 class SlowFile(NamedTuple):

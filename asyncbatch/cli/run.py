@@ -47,6 +47,7 @@ def run_files(
     allow_empty: o.AllowEmpty = False,
     format: o.Format = "auto",  # noqa: A002 - the option's name
     max_file_size: o.MaxFileSize = None,
+    max_decompressed_size: o.MaxDecompressedSize = "100GiB",  # type: ignore[assignment]  # typer parses defaults too
     records: r.Records = None,
     unit: r.Unit = "record",
     root: r.Root = None,
@@ -114,7 +115,7 @@ def run_files(
         tuple(pattern or DEFAULT_PATTERNS), tuple(exclude or ()), hidden, follow_symlinks
     )
     try:
-        files = FileWorkSettings(format, max_file_size, read_ahead)
+        files = FileWorkSettings(format, max_file_size, read_ahead, max_decompressed_size)
         named, settings = _resolved(tuple(paths or ()), files, wishes)
         job = Job(
             Inputs(named, files_from, null, selection, limit),
