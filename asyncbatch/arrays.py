@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, NamedTuple
 from asyncbatch.codec.cutting import Cut, Cutter, find_array
 from asyncbatch.codec.fault import Fault
 from asyncbatch.codec.feed import Feed, after, place_after
+from asyncbatch.codec.place import BOM
 from asyncbatch.codec.pointer import find, format_pointer
 from asyncbatch.content import TooLargeError
 from asyncbatch.failures import BadTextError
-from asyncbatch.records import Position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from asyncbatch.codec.judge import Judge
+    from asyncbatch.records import Position
     from asyncbatch.settings import Sizes
 
+_BRACKET = 0x5B
 _EDGE_BYTES = 64
 """A fault so near to the end of what is in view may be of what comes behind it."""
 _LOOK_BYTES = 64 * 1024
@@ -59,10 +61,10 @@ class ArrayStream:
     ) -> None:
         self._feed, self._pointer = Feed(chunks, seek), pointer or ()
         self._judge, self._sizes = judge, sizes
+        self._look = max(len(BOM) + 1, min(_LOOK_BYTES, sizes.piece))
         self._cutter = Cutter(judge)
         self._head = b""
         """What stands before the array, without the byte order mark."""
-        self._head_start: Position | None = None
 
     def begin(self, *, whole: bool = False, known_huge: bool = False) -> bool:
         """Whether the text is over the limit, and an array or holds the one that is named.
@@ -70,33 +72,34 @@ class ArrayStream:
         `whole` if no array is wanted. A text `known_huge` is only looked at. Raises what reading
         does; BadTextError if the text is none.
         """
-        feed, huge = self._feed, self._sizes.huge
-        if known_huge and not self._pointer:
-            feed.fill(min(huge, _LOOK_BYTES))
-        else:
-            feed.fill(huge + 1)
-            if len(feed.text) <= huge:
-                return False
-        if whole:
+        feed = self._feed
+        if whole or not (known_huge or feed.holds(self._sizes.huge + 1)):
             return False
-        marked = feed.text
-        feed.drop_mark()
         at = self._find()
         if at is None:
-            feed.text, feed.at = marked, Position()
             return False
+        feed.drop_mark()
+        self._head = feed.text[: at - feed.at.byte]
         if self._pointer:
-            self._check_head(feed.text[:at])
-        self._head_start, self._head = feed.at, feed.text[:at]
-        feed.drop(at)
+            self._check_head()
+        feed.drop(len(self._head))
         return True
 
     def _find(self) -> int | None:
-        text = self._feed.text
-        if self._pointer:
-            return find_array(text, self._pointer)
-        at = len(text) - len(text.lstrip(b" \t\n\r"))
-        return at if text[at : at + 1] == b"[" else None
+        """Return where the array begins, if that is in the first bytes, up to `Sizes.huge`."""
+        feed, size, at = self._feed, self._look, None
+        while at is None:
+            feed.fill(min(size, self._sizes.huge))
+            text = feed.text
+            blank = len(text) - len(text.removeprefix(BOM).lstrip(b" \t\n\r"))
+            if self._pointer:
+                at = find_array(text, self._pointer)
+            elif blank < len(text):
+                return blank if text[blank] == _BRACKET else None
+            if feed.ended or size >= self._sizes.huge:
+                break
+            size *= 8
+        return at
 
     def whole(self, *, drain: bool = False) -> bytes:
         """Return the text. Raises TooLargeError; BadTextError if its first part is none.
@@ -155,13 +158,13 @@ class ArrayStream:
     @property
     def read_to(self) -> int:
         """The byte up to which the stream was read."""
-        return self._feed.at.byte + len(self._feed.text)
+        return self._feed.read_to
 
     def _is_at_end(self) -> bool:
         feed = self._feed
         if feed.at.record:
             return feed.skip_space() == b"]"
-        size = _LOOK_BYTES
+        size = self._look
         feed.fill(size)
         while not (rest := feed.text[1:].lstrip(b" \t\n\r")) and not feed.ended:
             if size > self._sizes.record:
@@ -179,20 +182,21 @@ class ArrayStream:
         size, looked = self._sizes.piece, False
         while True:
             feed.fill(size)
-            if cut := self._cutter.cut(feed.text):
+            # What was taken to find the array's beginning may be many windows.
+            view = feed.text if len(feed.text) < 2 * size else feed.text[:size]
+            if cut := self._cutter.cut(view):
                 return cut, None
-            last = feed.ended or len(feed.text) >= most
-            if not looked or last:
+            is_all = len(view) == len(feed.text)
+            last = size >= most or (is_all and feed.ended)
+            if is_all and (last or not looked):
                 looked = True
                 if fault := self._fault():
-                    place = place_after(feed.at, feed.text[: fault.byte])
-                    return self._cutter.cut_before(feed.text, fault.byte), BadTextError(
-                        fault, place
-                    )
+                    place = place_after(feed.at, view[: fault.byte])
+                    return self._cutter.cut_before(view, fault.byte), BadTextError(fault, place)
             if last:
                 message = f"record {feed.at.record + 1:,} has more than {most:,} bytes, the limit"
-                return None, TooLargeError(len(feed.text), most, message)
-            size = min(2 * max(size, len(feed.text)), most)
+                return None, TooLargeError(len(view), most, message)
+            size = min(2 * max(size, len(view)), most)
 
     def _fault(self) -> Fault | None:
         """Return what is wrong with the text in view, its place counted from there."""
@@ -223,8 +227,9 @@ class ArrayStream:
             byte = fault.byte - len(before)
             raise BadTextError(fault, place_after(self._feed.at, rest[:byte]))
 
-    def _check_head(self, head: bytes) -> None:
+    def _check_head(self) -> None:
         """Raise BadTextError if what stands before the array is no beginning of a document."""
+        head = self._head
         fault = _examine(head + b"[")
         if fault is not None and fault.byte < len(head):
             raise BadTextError(fault, place_after(self._feed.at, head[: fault.byte]))

@@ -34,9 +34,9 @@ def unpack(
     CorruptArchiveError, here or while chunks are taken.
     """
     if compression := detect(content.head):
-        chunks = _bounded(
-            compression.chunks(content.stream(), CHUNK), settings.max_unpacked, compression.name
-        )
+        size = min(CHUNK, settings.sizes.piece)
+        chunks = compression.chunks(content.stream(), size)
+        chunks = _bounded(chunks, settings.max_unpacked, compression.name)
     else:
         check_not_cut(content.head, path)
         chunks = content.chunks()

@@ -95,7 +95,8 @@ class Extractor:
                 yield from self._of_document(opened)
             else:
                 stream = self._stream(chunks, None if is_compressed(content) else content)
-                if stream.begin(whole=self._whole):
+                known = can_be_split(path, content, self._files.sizes)
+                if stream.begin(whole=self._whole, known_huge=known):
                     for window in stream.windows(resume):
                         yield from self._of_elements(window.text, window.start)
                         yield window.end

@@ -223,7 +223,7 @@ class Run:
                 path = batch.paths[part.start - batch.start]
                 self._batcher.split(part.start, path, part.huge)
                 return
-            if batch.piece is not None and part.errors:
+            if batch.piece is not None and part.errors and not part.rejected:
                 self._batcher.end_pieces(batch.start)
             self._done[batch.key] += len(part)
             yield result

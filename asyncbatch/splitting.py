@@ -67,6 +67,8 @@ class Splitter:
                 self._read_to = begin.byte + cut
                 self._at = Position(self._read_to, begin.record + records, begin.line + ends)
                 yield begin
+                if len(buffer) > self._sizes.piece:  # for one long line
+                    buffer = bytearray(self._sizes.piece)
         finally:
             os.close(fd)
 

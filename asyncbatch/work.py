@@ -155,7 +155,7 @@ class FileWork:
                 yield judge_text(opened, self._judge), []
             else:
                 stream = ArrayStream(chunks, None, self._judge, self._settings.sizes)
-                if stream.begin():
+                if stream.begin(known_huge=can_be_split(path, content, self._settings.sizes)):
                     yield from ((window.elements, []) for window in stream.windows())
                 else:
                     yield judge_text(stream.whole(drain=compressed), self._judge), []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from asyncbatch.codec.place import BOM, Place
@@ -26,12 +27,27 @@ class Feed:
         self.at = Position()
         self.ended = False
         self._chunks, self._seek = chunks, seek
+        self._ahead: deque[bytes] = deque()
+        """Chunks that were taken and are not in view."""
+
+    @property
+    def read_to(self) -> int:
+        """The byte up to which chunks were taken."""
+        return self.at.byte + len(self.text) + sum(map(len, self._ahead))
+
+    def holds(self, size: int) -> bool:
+        """Whether `size` bytes follow; takes so many, and leaves them out of view."""
+        missing = size - len(self.text) - sum(map(len, self._ahead))
+        while missing > 0 and (chunk := next(self._chunks, None)) is not None:
+            self._ahead.append(chunk)
+            missing -= len(chunk)
+        return missing <= 0
 
     def fill(self, size: int) -> None:
-        """Have at least `size` bytes in view, if there are so many."""
+        """Have `size` bytes in view, or a few more, if there are so many."""
         pieces, length = [self.text], len(self.text)
         while length < size and not self.ended:
-            chunk = next(self._chunks, None)
+            chunk = self._ahead.popleft() if self._ahead else next(self._chunks, None)
             if chunk is None:
                 self.ended = True
             else:
@@ -65,6 +81,7 @@ class Feed:
         at = self.at.byte
         if self._seek is not None and position.byte - at > len(self.text):
             self._seek(position.byte)
+            self._ahead.clear()
             self.text, at = b"", position.byte
         while (ahead := position.byte - at) > len(self.text) and not self.ended:
             at += len(self.text)
@@ -75,6 +92,7 @@ class Feed:
     def rest(self) -> Iterator[bytes]:
         """Yield what is in view, and what follows."""
         yield self.text
+        yield from self._ahead
         yield from self._chunks
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _BLANK = b" \t\r\n"
 _BLANK_LINE = Fault("empty", 0, "a blank line")
-_BLANK_STARTS = (b"", b" ", b"\t", b"\r", b"\n")
+_BLANK_START = b" \t\r\n"
 _MAYBE_BLANK = re.compile(rb"\n[ \t\r\n]")
 _LF = 0x0A
 
@@ -127,7 +127,8 @@ def count_lines(text: bytearray, end: int, *, first: bool) -> LineCount:
     ends = text.count(b"\n", 0, end)
     lines = ends + (end > 0 and text[end - 1] != _LF)
     start = len(BOM) if first and text.startswith(BOM, 0, end) else 0
-    if text[start : start + 1] in _BLANK_STARTS or _MAYBE_BLANK.search(text, start, end):
+    blank = start == end or text[start] in _BLANK_START
+    if blank or _MAYBE_BLANK.search(text, start, end):
         texts = text[start:end].split(b"\n")
         if not texts[-1]:
             texts.pop()
