@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.codec.judge import Judge
 
+_SPACE = b" \t\n\r"
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},]', re.DOTALL)
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},:]', re.DOTALL)
@@ -27,6 +28,10 @@ _LOOK_BYTES = 16
 _MAX_GUESSES = 2
 _MAX_MISSES = 4
 """Windows in a row for which guesses failed before they are given up."""
+
+
+_EMPTY_BYTES = 1024 * 1024
+"""So much space behind an element is taken for its end, to be let go of."""
 
 
 class Cut(NamedTuple):
@@ -90,6 +95,8 @@ class Cutter:
         # The array may have ended before the tail.
         if at := _scan(text, 1, 0):
             yield at
+        if len(text) > _EMPTY_BYTES and not text[-_EMPTY_BYTES:].strip(_SPACE):
+            yield len(text.rstrip(_SPACE))
 
     def _learn(self, text: bytes, at: int) -> None:
         seen = text[at : at + _LOOK_BYTES]
