@@ -141,11 +141,11 @@ class ArrayStream:
         while not self._is_at_end():
             cut, problem = self._cut()
             if cut is not None:
-                start = feed.at
-                end = after(start, feed.text[: cut.at], cut.elements)
-                window = Window(start, feed.text[: cut.at], cut.elements, end)
+                start, text = feed.at, feed.text[: cut.at]
+                end = after(start, text, cut.elements)
                 feed.text, feed.at = feed.text[cut.at :], end
-                yield window
+                yield Window(start, text, cut.elements, end)
+                del text  # it is as large as all else
             if problem is not None:
                 raise problem
         self._finish()
