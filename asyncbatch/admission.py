@@ -85,7 +85,7 @@ class Admission:
             places = list(group)
             start, stop = places[0], places[-1] + 1
             part = None if is_open else _part(first + start, verdicts[start:stop])
-            batches.append(Batch(first + start, tuple(paths[start:stop]), part))
+            batches.append(Batch(first + start, tuple(paths[start:stop]), decided=part))
         return batches
 
     def _judge(self, path: str, entry: Entry | None, stamp: Stamp | None) -> _Skip | Failure | None:

@@ -14,7 +14,7 @@ from asyncbatch.records import Failure, FileResult
 from asyncbatch.report import LISTED_FAILURES
 from asyncbatch.retrying import Retries
 from asyncbatch.run import Run
-from asyncbatch.settings import FileWorkSettings, Format
+from asyncbatch.settings import MAX_UNPACKED, FileWorkSettings, Format
 from asyncbatch.sources.inputs import Inputs
 from asyncbatch.sources.patterns import DEFAULT_PATTERNS
 from asyncbatch.sources.selection import Selection
@@ -32,6 +32,7 @@ async def process_files(
     limit: int | None = None,
     format: Format = "auto",  # noqa: A002 - the command line's word
     max_file_size: int | None = None,
+    max_decompressed_size: int = MAX_UNPACKED,
     read_ahead: int | None = None,
     batch_size: int | None = None,
     concurrency: int | None = None,
@@ -53,7 +54,9 @@ async def process_files(
     selection = Selection(tuple(patterns), tuple(exclude), hidden, follow_symlinks)
     inputs = Inputs(tuple(os.fspath(path) for path in paths), selection=selection, limit=limit)
     retrying = Retries(retries, retry_delay)
-    settings = FileWorkSettings(format, max_file_size, read_ahead, retrying)
+    settings = FileWorkSettings(
+        format, max_file_size, read_ahead, max_decompressed_size, retries=retrying
+    )
     run = Run(Job(inputs, settings, batch_size, concurrency, workers, pause, timeout=timeout))
     rejections: defaultdict[str, list[Failure]] = defaultdict(list)
     async with aclosing(run.parts()) as parts:

@@ -19,22 +19,22 @@ from asyncbatch.content import FIRST_READ, TooLargeError, open_content
 from asyncbatch.extraction import Extractor
 from asyncbatch.failures import LateError
 from asyncbatch.file_clock import FileClock
-from asyncbatch.reading import size_read
+from asyncbatch.reading import close, size_read
 from asyncbatch.recorder import MANY_OUTPUTS, RECORD_ERRORS, Recorder
-from asyncbatch.records import STDIN
+from asyncbatch.records import STDIN, Huge, Position
 from asyncbatch.rejecting import Cursor
 from asyncbatch.retrying import Retrier
 from asyncbatch.spool import Spool
 from asyncbatch.transforms import RecordError
 from asyncbatch.transforms.call import AsyncCall, Call
-from asyncbatch.work import MAX_BATCH_BYTES, MAX_BATCH_SECONDS
+from asyncbatch.work import MAX_BATCH_BYTES, MAX_BATCH_SECONDS, end_of_pieces
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 
     from asyncbatch.reading import Opened
     from asyncbatch.record_settings import RecordWorkSettings
-    from asyncbatch.records import Batch, Part
+    from asyncbatch.records import Batch, Part, Piece
     from asyncbatch.stretches import Stretch
     from asyncbatch.transforms import Transform
 
@@ -49,6 +49,15 @@ LANES = 3
 
 class _Begin(NamedTuple):
     path: str
+
+
+class _BeginPiece(NamedTuple):
+    path: str
+
+
+class _EndPiece(NamedTuple):
+    size: int
+    problem: Exception | None
 
 
 class _Call(NamedTuple):
@@ -66,7 +75,8 @@ class _End(NamedTuple):
     problem: Exception | None
 
 
-_Step = _Begin | _Call | BadLine | _StretchEnd | _End
+_PlainStep = _Begin | _BeginPiece | BadLine | _StretchEnd | Position | _EndPiece | _End | Huge
+_Step = _PlainStep | _Call
 """What happens to a file, in order: a call may still be going on when its turn comes."""
 
 
@@ -102,6 +112,9 @@ class AsyncRecordLane:
 
     async def _parts(self, batch: Batch) -> AsyncGenerator[Part, None]:
         recorder = self._recorder
+        if batch.piece is not None and batch.piece.end:
+            yield end_of_pieces(batch)
+            return
         recorder.begin_batch(batch.start)
         self._closing = False
         steps: asyncio.Queue[_Step | None] = asyncio.Queue(WINDOW * self._concurrency)
@@ -127,15 +140,22 @@ class AsyncRecordLane:
     async def _feed(self, batch: Batch, steps: asyncio.Queue[_Step | None]) -> None:
         """Put what happens to the files of `batch` into `steps`, calls already begun."""
         try:
+            if batch.piece is not None:
+                await self._feed_piece(batch.paths[0], batch.piece, steps)
+                return
             deadline, taken = time.monotonic() + MAX_BATCH_SECONDS, 0
             for path in batch.paths:
                 began = time.perf_counter()
-                await steps.put(_Begin(path))
                 clock = FileClock(self._seconds)
                 opened = await self._opened(path)
+                if form := await asyncio.to_thread(self._extractor.splits, path, opened):
+                    close(opened)
+                    await steps.put(Huge(form, batch.resume))
+                    break
+                await steps.put(_Begin(path))
                 problem: Exception | None = None
                 try:
-                    await self._feed_file(path, opened, steps, clock)
+                    await self._feed_file(path, opened, batch.resume, steps, clock)
                 except RECORD_ERRORS as error:
                     problem = error
                 size = size_read(opened)
@@ -147,14 +167,40 @@ class AsyncRecordLane:
             await steps.put(None)
 
     async def _feed_file(
-        self, path: str, opened: Opened, steps: asyncio.Queue[_Step | None], clock: FileClock
+        self,
+        path: str,
+        opened: Opened,
+        resume: Position | None,
+        steps: asyncio.Queue[_Step | None],
+        clock: FileClock,
     ) -> None:
         """Put what happens to a file into `steps`. Raises one of `RECORD_ERRORS`."""
-        stretches = self._extractor.stretches(path, opened)
+        stretches = self._extractor.stretches(path, opened, resume)
+        await self._feed_stretches(path, stretches, steps, clock)
+
+    async def _feed_piece(
+        self, path: str, piece: Piece, steps: asyncio.Queue[_Step | None]
+    ) -> None:
+        await steps.put(_BeginPiece(path))
+        problem: Exception | None = None
+        try:
+            stretches = self._extractor.of_piece(path, piece)
+            await self._feed_stretches(path, stretches, steps, FileClock(self._seconds))
+        except RECORD_ERRORS as error:
+            problem = error
+        await steps.put(_EndPiece(piece.length, problem))
+
+    async def _feed_stretches(
+        self,
+        path: str,
+        stretches: Iterator[Stretch | BadLine | Position],
+        steps: asyncio.Queue[_Step | None],
+        clock: FileClock,
+    ) -> None:
         while (found := await asyncio.to_thread(self._next, stretches)) is not None:
             stretch, records = found
             clock.check()
-            if isinstance(stretch, BadLine):
+            if isinstance(stretch, (BadLine, Position)):
                 await clock.stopped(steps.put(stretch))
                 continue
             for at, record in enumerate(records):
@@ -175,13 +221,13 @@ class AsyncRecordLane:
             await clock.stopped(steps.put(_StretchEnd(Cursor(path, stretch))))
 
     def _next(
-        self, stretches: Iterator[Stretch | BadLine]
-    ) -> tuple[Stretch | BadLine, Sequence[Any]] | None:
+        self, stretches: Iterator[Stretch | BadLine | Position]
+    ) -> tuple[Stretch | BadLine | Position, Sequence[Any]] | None:
         """Return the next stretch and its records, in a thread: this takes time."""
         stretch = next(stretches, None)
         if stretch is None:
             return None
-        if isinstance(stretch, BadLine) or stretch.flaw is not None:
+        if isinstance(stretch, (BadLine, Position)) or stretch.flaw is not None:
             return stretch, ()
         return stretch, stretch.compact_texts() if self._reads_text else stretch.values()
 
@@ -228,16 +274,37 @@ class AsyncRecordLane:
     async def _take(self, step: _Step) -> AsyncIterator[Part]:
         """Write a step down; yield parts."""
         recorder = self._recorder
+        if not isinstance(step, _Call):
+            for part in self._write(step):
+                yield part
+        elif self._late:
+            await _drop(step.task)
+        else:
+            async for part in self._take_call(step.cursor, step.task):
+                yield part
+        for part in recorder.report_if_many():
+            yield part
+
+    def _write(self, step: _PlainStep) -> Iterator[Part]:
+        """Write down a step that need not be waited for; yield parts."""
+        recorder = self._recorder
         match step:
             case _Begin(path):
                 self._late = None
                 recorder.begin(path)
+            case _BeginPiece(path):
+                self._late = None
+                recorder.begin_piece(path)
             case _End(size, elapsed_ms, problem):
                 recorder.end(size, elapsed_ms, self._late or problem)
-            case _Call(_, task) if self._late:
-                await _drop(task)
+            case _EndPiece(size, problem):
+                yield from recorder.end_piece(size, self._late or problem)
             case _ if self._late:
                 return
+            case Position():
+                yield from recorder.reach(step)
+            case Huge():
+                yield from recorder.report_huge(step)
             case BadLine():
                 recorder.reject_line(step)
             case _StretchEnd(cursor):
@@ -245,11 +312,6 @@ class AsyncRecordLane:
                     recorder.reject(cursor, cursor.stretch.flaw)
                 recorder.count_bytes(cursor.stretch.size)
                 recorder.take(cursor.stretch)
-            case _Call(cursor, task):
-                async for part in self._take_call(cursor, task):
-                    yield part
-        for part in recorder.report_if_many():
-            yield part
 
     async def _take_call(
         self, cursor: Cursor, task: asyncio.Task[Sequence[Any] | Spool]

@@ -7,10 +7,16 @@ import heapq
 from collections import deque
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from asyncbatch.huge_files import HugeFile
 from asyncbatch.records import STDIN, Batch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+
+    from asyncbatch.records import Huge, Piece, Position
+
+    PiecesOf = Callable[[str, Huge], Iterator[Piece]]
+    """Finds the pieces of a file, in a thread."""
 
 T = TypeVar("T")
 
@@ -29,6 +35,10 @@ class Batcher:
     decided already goes as it comes. Standard input is a batch of its own: it cannot be read
     twice, should a worker die of another file. Ends when the source has and every batch is
     settled. `pause` is in seconds, after each batch.
+
+    A file that proves to be huge comes again in pieces, which `pieces_of` finds, some ahead of
+    those that are worked on, and nothing behind it before it is through. A path for which
+    `reached` knows a position is a batch of its own, to be taken up there.
     """
 
     def __init__(
@@ -36,6 +46,8 @@ class Batcher:
         chunks: AsyncIterator[Sequence[Batch]],
         size: int | None = None,
         pause: float = 0.0,
+        pieces_of: PiecesOf | None = None,
+        reached: Callable[[str], Position | None] | None = None,
     ) -> None:
         self.found = 0
         """How many paths the source has given."""
@@ -50,6 +62,8 @@ class Batcher:
         self._stretches: list[tuple[int, tuple[str, ...]]] = []  # a heap: in input order
         self._decided: deque[Batch] = deque()
         self._apart: set[int] = set()  # files that come by themselves
+        self._pieces_of, self._reached = pieces_of, reached
+        self._huge: dict[int, HugeFile] = {}
         self._given = False
         self._stopped = False
         self._changed = asyncio.Event()
@@ -60,10 +74,15 @@ class Batcher:
 
     async def __anext__(self) -> Batch:
         """Return the next batch. Raises StopAsyncIteration at the end or after `stop`."""
-        if self._pause and self._given:
+        if self._pause and self._given and not self._huge:
             await self._wait_for(asyncio.sleep(self._pause))
         while not self._stopped:
-            if self._is_ready():
+            if (huge := self._first_huge()) is not None:
+                batch = await self._next_piece(huge)
+                if batch is not None:
+                    self.unsettled += 1
+                    return batch
+            elif self._is_ready():
                 self.unsettled += 1
                 self._given = True
                 return self._take()
@@ -86,7 +105,15 @@ class Batcher:
         told which: the next ones are at most half of what remains, so that it is soon alone.
         """
         self.unsettled -= 1
+        self._changed.set()
+        if batch.piece is not None:
+            if (huge := self._huge.get(batch.start)) and huge.settle(batch.piece):
+                del self._huge[batch.start]
+            return
         rest = batch.paths[done:]
+        if batch.start + done in self._huge:
+            self._push(batch.start + done + 1, rest[1:])
+            return
         self._push(batch.start + done, rest)
         if halve:
             self._size = max(1, len(rest) // 2)
@@ -96,7 +123,31 @@ class Batcher:
             self._size = min(self._max_size, max(self._size, 2 * len(batch.paths)))
         elif not self._fixed:
             self._size = max(1, done)
-        self._changed.set()
+
+    def split(self, number: int, path: str, huge: Huge) -> None:
+        """Take note that the file of this number is huge, before its batch is settled."""
+        if self._pieces_of is not None:
+            self._huge[number] = HugeFile(number, path, self._pieces_of(path, huge))
+
+    def end_pieces(self, number: int) -> None:
+        """Give no more pieces of a file, but the one at its end."""
+        if number in self._huge:
+            self._huge[number].cut_short()
+
+    def _first_huge(self) -> HugeFile | None:
+        """Return the huge file whose turn it is, if it is any's."""
+        number = min(self._huge, default=None)
+        if number is None or (self._stretches and self._stretches[0][0] < number):
+            return None
+        return self._huge[number]
+
+    async def _next_piece(self, huge: HugeFile) -> Batch | None:
+        """Return the next piece of a file, or None when others may have their turn."""
+        if huge.may_give:
+            return await self._wait_for(huge.next_piece())
+        self._changed.clear()
+        await self._wait_for(self._changed.wait())
+        return None
 
     def settle_without(self, batch: Batch, done: int, file: int, *, again: bool) -> None:
         """Take note as `settle` does, but that file number `file` does not come with the rest.
@@ -128,7 +179,8 @@ class Batcher:
         if self._decided and self._decided[0].start < self._stretches[0][0]:
             return False
         self._join()
-        if not self._fixed or self._decided or self.exhausted:
+        # What lies before a huge file is not joined with what lies behind it.
+        if not self._fixed or self._decided or self.exhausted or self._huge:
             return True
         start, paths = self._stretches[0]
         # What lies between two batches, or is apart, never gets longer.
@@ -149,11 +201,21 @@ class Batcher:
     def _take(self) -> Batch:
         start, paths = heapq.heappop(self._stretches)
         self._apart.discard(start)
-        size = self._size
+        size = min(self._size, len(paths))
+        resume = None
+        if self._reached is not None:
+            size, resume = self._up_to_resumed(paths[:size])
         if STDIN in paths[:size]:
             size = paths.index(STDIN) or 1
         self._push(start + size, paths[size:])
-        return Batch(start, paths[:size])
+        return Batch(start, paths[:size], resume=resume)
+
+    def _up_to_resumed(self, paths: Sequence[str]) -> tuple[int, Position | None]:
+        """Return how many paths come before one to be resumed; if none, that one's position."""
+        for place, path in enumerate(paths):
+            if self._reached and (position := self._reached(path)):
+                return (place, None) if place else (1, position)
+        return len(paths), None
 
     async def _pull(self) -> None:
         """Add the source's next chunk, if it comes before `stop`."""

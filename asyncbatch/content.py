@@ -23,23 +23,33 @@ FIRST_READ = 64 * 1024
 CHUNK = 1024 * 1024
 """Bytes of a stream that are handled at a time."""
 
+CUT_SHORT = "was cut short, or replaced, while it was read"
+
 _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 _STDIN_FD = 0
 
 
 class TooLargeError(Exception):
-    """A file's size on disk is beyond the limit; `size` and `limit` are in bytes."""
+    """A file is beyond a limit: of its size on disk, unless a `message` says otherwise.
 
-    def __init__(self, size: int, limit: int) -> None:
-        super().__init__(size, limit)
+    `size` and `limit` are in bytes.
+    """
+
+    def __init__(self, size: int, limit: int, message: str | None = None) -> None:
+        super().__init__(size, limit, message)
         self.size, self.limit = size, limit
+        self._message = message or f"{size:,} bytes; the limit is {limit:,}"
+
+    def __str__(self) -> str:
+        return self._message
 
 
 class Content:
     """The first bytes of a file, `head`, and the open file behind them if there is more.
 
-    `size` is how many bytes were read so far. A context manager that closes the file. A read
-    that fails may be tried again: the file is where it was.
+    `size` is how many bytes were read so far, `expected` how many there were when a regular
+    file was opened (or 0, if `size` is all or nobody asked). A context manager that closes the
+    file. A read that fails may be tried again: the file is where it was.
     """
 
     def __init__(
@@ -51,7 +61,8 @@ class Content:
         retrier: Retrier | None = None,
     ) -> None:
         self.head, self.size = head, len(head)
-        self._fd, self._expected, self._limit = fd, expected, limit
+        self.expected = expected
+        self._fd, self._limit = fd, limit
         self._retrier = retrier
 
     def __enter__(self) -> Self:
@@ -80,13 +91,18 @@ class Content:
         """
         yield self.head
         # One byte more than expected, so that the end shows without another large buffer.
-        size = min(max(self._expected - self.size + 1, FIRST_READ), CHUNK)
+        size = min(max(self.expected - self.size + 1, FIRST_READ), CHUNK)
         while (fd := self._fd) is not None:
             piece = self._tried(partial(os.read, fd, size))
             if not piece:
                 return
             self._took(len(piece))
             yield piece
+
+    def seek(self, byte: int) -> None:
+        """Have `chunks`, past the head, go on at a byte of a regular file. Raises OSError."""
+        if self._fd is not None:
+            os.lseek(self._fd, byte, os.SEEK_SET)
 
     def _tried(self, read: Callable[[], T]) -> T:
         return self._retrier.call(read) if self._retrier else read()
@@ -174,6 +190,24 @@ def open_retrying(
     if path == STDIN:
         return open_content(path, limit, ahead)
     return retrier.call(lambda: open_content(path, limit, ahead, retrier))
+
+
+def stretch_of(path: str, start: int, length: int) -> Iterator[bytes]:
+    """Yield `length` bytes of a regular file from byte `start` on, a chunk at a time.
+
+    Raises OSError, also if they are not all there any more.
+    """
+    fd = os.open(path, _OPEN_FLAGS)
+    try:
+        end = start + length
+        while start < end:
+            piece = os.pread(fd, min(CHUNK, end - start), start)
+            if not piece:
+                raise OSError(CUT_SHORT)
+            start += len(piece)
+            yield piece
+    finally:
+        os.close(fd)
 
 
 def _wait_for_writer(fd: int) -> None:

@@ -119,7 +119,7 @@ class DeadLetterFile:
         lines += [
             (place, letter_of_file(failure))
             for place, failure in part.errors.items()
-            if place not in part.rejected
+            if failure.record is None
         ]
         lines += [(place, entry.letters) for place, entry in part.entries.items() if entry.letters]
         if lines:

@@ -9,7 +9,8 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from asyncbatch.errors import TargetBusyError, UsageError
-from asyncbatch.ordering import InputOrder
+from asyncbatch.huge_files import PieceSums
+from asyncbatch.ordering import InputOrder, PieceOrder
 from asyncbatch.record_settings import RecordWorkSettings
 from asyncbatch.retrying import Retrier
 from asyncbatch.whole_files import WholeFiles
@@ -42,6 +43,8 @@ class Delivery:
         files = settings.files if isinstance(settings, RecordWorkSettings) else settings
         self.retrier = Retrier(files.retries)
         """Tries again what another process keeps from being done at the target."""
+        self._piece_order = PieceOrder()
+        self._sums = PieceSums()
         self._whole = WholeFiles()
         self.notes: list[str] = []
         """What went otherwise than it might have, and is no failure."""
@@ -127,14 +130,15 @@ class Delivery:
 
     async def take(self, found: BatchPart | Settled) -> AsyncIterator[BatchPart]:
         """Take what a worker says; yield the parts that are through. Raises SinkError, OSError."""
-        for item in self.order.pass_on(found) if self.order else (found,):
-            for part in self._whole.pass_on(item):
-                if self._loader or self._books or self._letters:
-                    through = await asyncio.to_thread(self._load, part)
-                else:
-                    through = (part,)
-                for loaded in through:
-                    yield loaded
+        for item in (self.order or self._piece_order).pass_on(found):
+            for said in self._sums.pass_on(item):
+                for part in self._whole.pass_on(said):
+                    if self._loader or self._books or self._letters:
+                        through = await asyncio.to_thread(self._load, part)
+                    else:
+                        through = (part,)
+                    for loaded in through:
+                        yield loaded
 
     def _load(self, found: BatchPart) -> Sequence[BatchPart]:
         with self._busy:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from asyncbatch.codec.compression import SUFFIXES, check_not_cut, detect
 from asyncbatch.codec.lines import tell_lines
-from asyncbatch.content import CHUNK
+from asyncbatch.content import CHUNK, TooLargeError
 from asyncbatch.records import STDIN
 
 if TYPE_CHECKING:
@@ -14,25 +14,84 @@ if TYPE_CHECKING:
 
     from asyncbatch.codec.judge import Judge
     from asyncbatch.content import Content
-    from asyncbatch.settings import Format
+    from asyncbatch.records import Position
+    from asyncbatch.settings import FileWorkSettings, Format, Sizes
 
 LINES_ENDINGS = (".jsonl", ".ndjson")
 """File name endings of JSON Lines, less those of compressions."""
 
 
-def unpack(content: Content, path: str, form: Format, judge: Judge) -> tuple[bool, Iterator[bytes]]:
+def unpack(
+    content: Content,
+    path: str,
+    settings: FileWorkSettings,
+    judge: Judge,
+    form: Format | None = None,
+) -> tuple[bool, Iterator[bytes]]:
     """Return whether a file holds JSON Lines, and its decompressed chunks.
 
-    Raises OSError, TooLargeError, CorruptArchiveError, here or while chunks are taken.
+    A `form` stands in the place of the settings'. Raises OSError, TooLargeError,
+    CorruptArchiveError, here or while chunks are taken.
     """
     if compression := detect(content.head):
-        chunks = compression.chunks(content.stream(), CHUNK)
+        size = min(CHUNK, settings.sizes.piece)
+        chunks = compression.chunks(content.stream(), size)
+        chunks = _bounded(chunks, settings.max_unpacked, compression.name)
     else:
         check_not_cut(content.head, path)
         chunks = content.chunks()
+    form = form or settings.format
     if form == "auto" and path == STDIN:
-        return tell_lines(chunks, judge)
-    return (form == "jsonl" if form != "auto" else named_lines(path)), chunks
+        is_lines, chunks = tell_lines(chunks, judge, settings.sizes.record)
+    else:
+        is_lines = holds_lines(path, form)
+    return is_lines, _bounded_lines(chunks, settings.sizes.record) if is_lines else chunks
+
+
+def is_compressed(content: Content) -> bool:
+    """Whether a file's first bytes are those of a compression."""
+    return detect(content.head) is not None
+
+
+def can_be_split(path: str, content: Content, sizes: Sizes) -> bool:
+    """Whether a file is huge, and several workers may read it at a time."""
+    return content.expected > sizes.huge and path != STDIN and not is_compressed(content)
+
+
+def skipped(chunks: Iterator[bytes], start: Position | None) -> Iterator[bytes]:
+    """Yield what follows a position, if there is one."""
+    left = start.byte if start else 0
+    for chunk in chunks:
+        if left < len(chunk):
+            yield chunk[left:] if left else chunk
+        left = max(0, left - len(chunk))
+
+
+def holds_lines(path: str, form: Format) -> bool:
+    """Whether a file is JSON Lines by its form or, if that is auto, its name."""
+    return form == "jsonl" if form != "auto" else named_lines(path)
+
+
+def _bounded(chunks: Iterator[bytes], most: int, name: str) -> Iterator[bytes]:
+    """Hand on chunks. Raises TooLargeError once they are more than `most` bytes."""
+    taken = 0
+    for chunk in chunks:
+        taken += len(chunk)
+        if taken > most:
+            message = f"{name}: unpacks to more than {most:,} bytes (--max-decompressed-size)"
+            raise TooLargeError(taken, most, message)
+        yield chunk
+
+
+def _bounded_lines(chunks: Iterator[bytes], most: int) -> Iterator[bytes]:
+    """Hand on chunks. Raises TooLargeError once a line is longer than `most` bytes."""
+    length = 0
+    for chunk in chunks:
+        last = chunk.rfind(b"\n") + 1
+        length = len(chunk) - last if last else length + len(chunk)
+        yield chunk
+        if length > most:
+            raise TooLargeError(length, most, f"a line has more than {most:,} bytes, the limit")
 
 
 def named_lines(path: str) -> bool:

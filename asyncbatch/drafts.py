@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.records import Failure, Part
+from asyncbatch.failures import after_records
+from asyncbatch.records import Counts, Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from asyncbatch.records import Rows
+    from asyncbatch.records import Failure, Huge, Position, Rows
 
     Pack = Callable[["Findings"], Rows | None]
     """Makes rows ready to travel."""
@@ -61,17 +62,33 @@ class Findings:
 
 
 class FileDraft:
-    """The file being worked on: its counts, and what was found since the last report."""
+    """The file being worked on: its counts, and what was found since the last report.
+
+    The records of a huge one are handed on as they come: `told` are the counts that went with
+    them. They stand even if the file should fail later.
+    """
 
     def __init__(self) -> None:
         self.read = self.dropped = self.rejected = 0
         self.first: Failure | None = None
         self.found = Findings()
+        self.is_huge = False
+        self.told = Counts()
+        self.reached: Position | None = None
 
     @property
     def is_lost(self) -> bool:
         """Whether every record was rejected, so that the file has failed."""
         return bool(self.rejected) and self.rejected == self.read
+
+    def tell(self) -> Counts:
+        """Return what has come to the counts since the last time."""
+        told = self.told
+        more = Counts(
+            self.read - told.read, self.dropped - told.dropped, self.rejected - told.rejected
+        )
+        told.add(more)
+        return more
 
     def reject(self, failure: Failure, letter: bytes | None) -> None:
         """Count a record, which the caller has counted as read, as rejected."""
@@ -100,24 +117,51 @@ class Draft:
     def report_if_many(self) -> Iterator[Part]:
         """Yield what was found so far if that is much, also of the unfinished file."""
         if self.file.found.are_many:
-            yield from self.report()
-            found, self.file.found = self.file.found, Findings()
-            part = Part(self._part.start)
-            self._take(part, found)
-            part.rows = self._pack(found)
-            yield part
+            yield from self.report_file(None)
         elif self._found.are_many:
             yield from self.report()
+
+    def report_file(self, reached: Position | None, size: int = 0) -> Iterator[Part]:
+        """Yield what was found of the unfinished file, up to `reached`, a piece of `size` bytes."""
+        yield from self.report()
+        found, self.file.found = self.file.found, Findings()
+        part = Part(self._part.start)
+        self._take(part, found)
+        part.rows = self._pack(found)
+        if self.file.is_huge:
+            part.told, part.reached = self.file.tell(), reached
+            part.told.bytes = size
+        yield part
+
+    def report_huge(self, huge: Huge) -> Iterator[Part]:
+        """Yield what there is, and that the file after these is to be taken in pieces."""
+        yield from self.report()
+        yield Part(self._part.start, huge=huge)
+
+    def end_piece(self, size: int, error: Failure | None) -> Iterator[Part]:
+        """Yield what there is of a piece of `size` bytes, and what ends the file, if it does."""
+        yield from self.report_file(self.file.reached, size)
+        self.file = FileDraft()
+        if error is not None:
+            yield Part(self._part.start, [0], [0], [0.0], errors={0: error})
 
     def end_file(
         self, size: int, elapsed_ms: float, error: Failure | None, written: int = 0
     ) -> None:
-        """Finish the file, of which `size` bytes were read; one in error counts for nothing."""
+        """Finish the file, of which `size` bytes were read.
+
+        One in error counts for nothing, unless it is huge.
+        """
         part, file, place = self._part, self.file, len(self._part)
         self.file = FileDraft()
-        if error is not None:
+        if file.is_huge:
+            part.told = part.told or Counts()
+            part.told.add(file.told)
+            if error is not None:
+                error = after_records(error, file.read)
+        elif error is not None:
             file = FileDraft()
-        elif file.is_lost:
+        if error is None and file.is_lost:
             error = file.first
         if error is not None:
             part.errors[place] = error

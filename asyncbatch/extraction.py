@@ -6,17 +6,20 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from asyncbatch.arrays import ArrayStream, array_of
 from asyncbatch.codec.depth import allow_deep_nesting
 from asyncbatch.codec.fault import Fault
+from asyncbatch.codec.feed import after
 from asyncbatch.codec.judge import make_judge
 from asyncbatch.codec.lines import BadLine, judge_lines
 from asyncbatch.codec.place import Place
 from asyncbatch.codec.pointer import elements, format_pointer, parse_pointer
-from asyncbatch.content import Content
+from asyncbatch.content import CUT_SHORT, Content, open_content, stretch_of
 from asyncbatch.dead_letters import read_letter
-from asyncbatch.documents import unpack
+from asyncbatch.documents import can_be_split, holds_lines, is_compressed, skipped, unpack
 from asyncbatch.errors import UsageError
-from asyncbatch.failures import judge_text
+from asyncbatch.failures import FILE_ERRORS, judge_text
+from asyncbatch.records import Position
 from asyncbatch.stretches import LineStretch, ReplayStretch, no_array, of_text
 from asyncbatch.transforms import RecordError
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from asyncbatch.dead_letters import Letter
     from asyncbatch.reading import Opened
     from asyncbatch.record_settings import RecordWorkSettings
+    from asyncbatch.records import Piece, PieceForm
     from asyncbatch.stretches import Stretch
 
 
@@ -35,8 +39,9 @@ class Extractor:
     def __init__(self, settings: RecordWorkSettings) -> None:
         allow_deep_nesting()
         self._judge = make_judge()
-        self._format = settings.files.format
+        self._files = settings.files
         self._whole, self._replay = settings.whole, settings.replay
+        self._keeps_files_whole = settings.target is not None and settings.target.form == "folder"
         self._records: Sequence[str] | None = None
         if settings.records is not None:
             try:
@@ -44,28 +49,92 @@ class Extractor:
             except ValueError as error:
                 raise UsageError(f"--records: {error}") from None
 
-    def stretches(self, path: str, opened: Opened) -> Iterator[Stretch | BadLine]:
-        """Yield the records of a file. Raises one of `FILE_ERRORS`; may then have yielded some."""
+    def splits(self, path: str, opened: Opened) -> PieceForm | None:
+        """Return what a file is to be cut into, if it is one for several workers."""
+        sizes = self._files.sizes
+        if not isinstance(opened, Content) or not can_be_split(path, opened, sizes):
+            return None
+        if path == self._replay or self._keeps_files_whole:
+            return None
+        if holds_lines(path, self._files.format):
+            # How many records there are in a line that holds some is not to be seen from outside.
+            return None if self._records is not None else "lines"
+        return "array" if not self._whole and self._is_array(path) else None
+
+    def _is_array(self, path: str) -> bool:
+        """Whether a huge document is an array, or has the one that is named at its beginning."""
+        try:
+            opened = open_content(path)
+            if not isinstance(opened, Content):
+                return False
+            with opened as content:
+                return self._stream(content.chunks(), content).begin(known_huge=True)
+        except FILE_ERRORS:
+            return False  # told by whoever reads on
+
+    def stretches(
+        self, path: str, opened: Opened, resume: Position | None = None
+    ) -> Iterator[Stretch | BadLine | Position]:
+        """Yield the records of a file, those behind `resume` if it is given.
+
+        Of a huge file also the positions that are reached. Raises one of `FILE_ERRORS`; may
+        then have yielded some.
+        """
         if isinstance(opened, Exception):
             raise opened
         with opened if isinstance(opened, Content) else Content(opened) as content:
             is_replay = path == self._replay
-            form = "jsonl" if is_replay else self._format
-            is_lines, chunks = unpack(content, path, form, self._judge)
+            is_lines, chunks = unpack(
+                content, path, self._files, self._judge, "jsonl" if is_replay else None
+            )
             if is_replay:
                 yield from self._replayed(chunks)
             elif is_lines:
-                yield from self._of_lines(chunks)
+                yield from self._of_lines(skipped(chunks, resume), resume)
+            elif isinstance(opened, bytes) and not is_compressed(content):
+                yield from self._of_document(opened)
             else:
-                text = b"".join(chunks)
-                judge_text(text, self._judge)
-                yield from of_text(
-                    text, self._records, whole=self._whole, first=1, line=1, offset=0
-                )
+                stream = self._stream(chunks, None if is_compressed(content) else content)
+                known = can_be_split(path, content, self._files.sizes)
+                if stream.begin(whole=self._whole, known_huge=known):
+                    for window in stream.windows(resume):
+                        yield from self._of_elements(window.text, window.start)
+                        yield window.end
+                else:
+                    yield from self._of_document(stream.whole(drain=is_compressed(content)))
 
-    def _of_lines(self, chunks: Iterable[bytes]) -> Iterator[Stretch | BadLine]:
-        number = 1
-        for lines in judge_lines(chunks, self._judge):
+    def of_piece(self, path: str, piece: Piece) -> Iterator[Stretch | BadLine | Position]:
+        """Yield the records of a piece of a file; see `stretches`."""
+        chunks = stretch_of(path, piece.start.byte, piece.length)
+        if piece.form == "lines":
+            yield from self._of_lines(chunks, piece.start)
+            return
+        text = b"".join(chunks)
+        count = self._judge(array_of(text))
+        if isinstance(count, Fault):  # it was good when it was cut out
+            raise OSError(CUT_SHORT)
+        yield from self._of_elements(text, piece.start)
+        yield after(piece.start, text, count)
+
+    def _stream(self, chunks: Iterator[bytes], content: Content | None) -> ArrayStream:
+        seek = content.seek if content is not None and content.expected else None
+        return ArrayStream(chunks, self._records, self._judge, self._files.sizes, seek)
+
+    def _of_document(self, text: bytes) -> Iterator[Stretch]:
+        judge_text(text, self._judge)
+        yield from of_text(text, self._records, whole=self._whole, first=1, line=1, offset=0)
+
+    def _of_elements(self, text: bytes, at: Position) -> Iterator[Stretch]:
+        yield from of_text(
+            array_of(text), None, whole=False,
+            first=at.record + 1, line=at.line + 1, column=at.column + 1, offset=at.byte,
+        )  # fmt: skip
+
+    def _of_lines(
+        self, chunks: Iterable[bytes], start: Position | None
+    ) -> Iterator[Stretch | BadLine | Position]:
+        number = start.record + 1 if start else 1
+        for lines in judge_lines(chunks, self._judge, start):
             for piece in lines.split():
                 if isinstance(piece, BadLine):
                     yield piece._replace(record=number)
@@ -82,6 +151,10 @@ class Extractor:
                             yield stretch
                             number += len(stretch.texts())
                         offset += len(text) + 1
+            end = lines.offset + lines.size
+            if start is not None or end > self._files.sizes.huge:
+                # A last line without its end is none more, but nothing follows it either.
+                yield Position(end, number - 1, lines.line + len(lines.texts) - 1)
 
     def _replayed(self, chunks: Iterable[bytes]) -> Iterator[Stretch | BadLine]:
         """Yield the records of a dead letter file; its failed files are run as files."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from asyncbatch.codec.compression import CorruptArchiveError
 from asyncbatch.codec.fault import Fault
 from asyncbatch.codec.place import locate
@@ -69,8 +71,8 @@ def file_failure(file: str, error: Exception) -> Failure:
             return Failure(file, fault.kind, fault.message, None, *where)
         case CorruptArchiveError():
             return Failure(file, "corrupt_archive", str(error))
-        case TooLargeError(size=size, limit=limit):
-            return Failure(file, "too_large", f"{size:,} bytes; the limit is {limit:,}")
+        case TooLargeError():
+            return Failure(file, "too_large", str(error))
         case LateError(limit=limit):
             return Failure(file, "timeout", f"took longer than {limit:g} s (--timeout)")
         case OSError():
@@ -79,6 +81,14 @@ def file_failure(file: str, error: Exception) -> Failure:
             return Failure(file, kind, message + tried(error))
         case _:
             return Failure(file, "too_large", "does not fit in memory")
+
+
+def after_records(failure: Failure, count: int) -> Failure:
+    """Return the failure of a huge file with how many of its records came before, if any."""
+    if not count:
+        return failure
+    records = f"{count:,} record{'' if count == 1 else 's'}"
+    return structs.replace(failure, message=f"{failure.message} (after {records})")
 
 
 def line_failure(file: str, bad: BadLine) -> Failure:

@@ -64,6 +64,11 @@ class Job(Struct, frozen=True):
     timeout: float | None = None
 
     @property
+    def files(self) -> FileWorkSettings:
+        """How files are read."""
+        return self.record_work.files if self.record_work else self.settings  # type: ignore[return-value]  # one or the other
+
+    @property
     def record_work(self) -> RecordWorkSettings | None:
         """What is done to records, if anything is."""
         return self.settings if isinstance(self.settings, RecordWorkSettings) else None

@@ -70,12 +70,17 @@ class Losses:
                 return Verdict(halve=True)
             file = last
         path = batch.paths[file - batch.start]
-        if loss.timed_out:
-            late = LateError(self._timeout or 0.0)
-            return Verdict(file, file_failure(display_path(path), late))
-        if file not in self._suspects and path != STDIN:
+        # What was said of a piece before is not taken back, so it is not tried again.
+        is_final = loss.timed_out or path == STDIN or batch.piece is not None
+        if not is_final and file not in self._suspects:
             self._suspects.add(file)
             return Verdict(file)
         self._suspects.discard(file)
+        return Verdict(file, self.blame(path, loss))
+
+    def blame(self, path: str, loss: Loss) -> Failure:
+        """Return the failure of the file at `path`, of which a worker died."""
+        if loss.timed_out:
+            return file_failure(display_path(path), LateError(self._timeout or 0.0))
         message = f"its worker process {loss.how} while at this file{_ADVICE.get(loss.how, '')}"
-        return Verdict(file, Failure(display_path(path), "worker_crash", message))
+        return Failure(display_path(path), "worker_crash", message)

@@ -28,29 +28,29 @@ class InputOrder:
     lane needs a worker of its own.
     """
 
-    def __init__(self) -> None:
-        self._head = 0
-        self._held: dict[int, deque[BatchPart | Settled]] = {}
+    def __init__(self, first: int = 0) -> None:
+        self._head = first, 0
+        self._held: dict[tuple[int, int], deque[BatchPart | Settled]] = {}
         self._bytes = 0
         self._changed = asyncio.Event()
 
-    async def admit(self, start: int) -> None:
-        """Wait until a part of the batch that begins at `start` may come."""
-        while start != self._head and self._bytes > HELD_BYTES:
+    async def admit(self, batch: Batch) -> None:
+        """Wait until a part of `batch` may come."""
+        while batch.key != self._head and self._bytes > HELD_BYTES:
             self._changed.clear()
             await self._changed.wait()
 
     def pass_on(self, found: BatchPart | Settled) -> Iterator[BatchPart | Settled]:
         """Take what comes, and yield what it is now time for."""
-        start = found.batch.start
-        if start != self._head:
-            self._held.setdefault(start, deque()).append(found)
+        key = found.batch.key
+        if key != self._head:
+            self._held.setdefault(key, deque()).append(found)
             self._bytes += _size(found)
             return
         yield found
         last = found
-        while isinstance(last, Settled) and last.batch.start == self._head:
-            self._head += last.done
+        while isinstance(last, Settled) and last.batch.key == self._head:
+            self._head = _behind(last)
             self._changed.set()
             released = self._held.pop(self._head, ())
             for last in released:
@@ -58,6 +58,29 @@ class InputOrder:
                 yield last
             if not released:
                 return
+
+
+class PieceOrder:
+    """Lets everything through at once, but the pieces of a huge file in their order.
+
+    How much that holds back depends on how many pieces are given ahead.
+    """
+
+    def __init__(self) -> None:
+        self._files: dict[int, InputOrder] = {}
+
+    def pass_on(self, found: BatchPart | Settled) -> Iterator[BatchPart | Settled]:
+        """Take what comes, and yield what it is now time for."""
+        batch = found.batch
+        if batch.piece is None:
+            yield found
+            return
+        order = self._files.setdefault(batch.start, InputOrder(batch.start))
+        for passed in order.pass_on(found):
+            yield passed
+            piece = passed.batch.piece
+            if isinstance(passed, Settled) and piece is not None and piece.end:
+                del self._files[batch.start]
 
 
 class OrderedLane:
@@ -69,8 +92,17 @@ class OrderedLane:
     async def run(self, batch: Batch) -> AsyncIterator[Part]:
         """Yield what becomes of `batch`; see `Lane.run`."""
         async for part in self._lane.run(batch):
-            await self._order.admit(batch.start)
+            await self._order.admit(batch)
             yield part
+
+
+def _behind(settled: Settled) -> tuple[int, int]:
+    """Return the key of the batch that follows one that is settled."""
+    start, number = settled.batch.key
+    piece = settled.batch.piece
+    if piece is None or piece.end:
+        return start + settled.done, 0
+    return start, number + 1
 
 
 def _size(found: BatchPart | Settled) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from asyncbatch.content import Content, TooLargeError, open_content, open_retrying
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from concurrent.futures import Future, ThreadPoolExecutor
 
     from asyncbatch.progress import Progress
@@ -60,11 +60,12 @@ class Reader:
 
     def contents(
         self, batch: Batch, max_bytes: int, max_seconds: float, progress: Progress
-    ) -> Iterator[tuple[str, Opened]]:
+    ) -> Generator[tuple[str, Opened], None, None]:
         """Yield each path with its content, or with why it cannot be read; say so to `progress`.
 
         Takes no more (after at least one) once `max_bytes` have been read or `max_seconds`
-        have gone by, so that no stretch lasts long; whatever was opened is yielded.
+        have gone by, so that no stretch lasts long; whatever was opened is yielded, or closed
+        with the generator.
         """
         deadline = time.monotonic() + max_seconds
         limit, open_file, begin_file, taken = self._limit, self._open, progress.begin, 0
@@ -120,19 +121,30 @@ class Reader:
             self._threads = ThreadPoolExecutor(self._in_flight, "asyncbatch-read")
         flying: deque[tuple[str, Future[Opened]]] = deque()
         taken, more = 0, True
-        while more or flying:
-            while more and len(flying) < self._in_flight:
-                path = next(paths, None)
-                if path is None:
-                    more = False
-                else:
-                    submitted = self._threads.submit(self._open_ahead, path)
-                    flying.append((path, submitted))
-            if flying:
-                path, future = flying.popleft()
-                yield path, future
-                taken += size_read(future.result())
-                more = more and taken < max_bytes and time.monotonic() <= deadline
+        try:
+            while more or flying:
+                while more and len(flying) < self._in_flight:
+                    path = next(paths, None)
+                    if path is None:
+                        more = False
+                    else:
+                        submitted = self._threads.submit(self._open_ahead, path)
+                        flying.append((path, submitted))
+                if flying:
+                    path, future = flying.popleft()
+                    yield path, future
+                    taken += size_read(future.result())
+                    more = more and taken < max_bytes and time.monotonic() <= deadline
+        finally:
+            for _, future in flying:  # nobody wants them any more
+                close(future.result())
+
+
+def close(opened: Opened) -> None:
+    """Close what is not to be read."""
+    if isinstance(opened, Content):
+        with opened:
+            pass
 
 
 def size_read(opened: Opened) -> int:

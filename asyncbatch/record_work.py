@@ -10,14 +10,15 @@ from asyncbatch.chain import make_chain
 from asyncbatch.codec.lines import BadLine
 from asyncbatch.extraction import Extractor
 from asyncbatch.progress import Progress
-from asyncbatch.reading import Reader, size_read
+from asyncbatch.reading import Reader, close, size_read
 from asyncbatch.recorder import MANY_OUTPUTS, RECORD_ERRORS, Recorder
+from asyncbatch.records import Huge, Position
 from asyncbatch.rejecting import Cursor
 from asyncbatch.retrying import Retrier
 from asyncbatch.spool import Spool
 from asyncbatch.transforms import RecordError
 from asyncbatch.transforms.plain import is_plain
-from asyncbatch.work import MAX_BATCH_SECONDS
+from asyncbatch.work import MAX_BATCH_SECONDS, end_of_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,11 +26,12 @@ if TYPE_CHECKING:
     from asyncbatch.chain import Chain
     from asyncbatch.reading import Opened
     from asyncbatch.record_settings import RecordWorkSettings
-    from asyncbatch.records import Batch, Part
-    from asyncbatch.transforms import Position
+    from asyncbatch.records import Batch, Part, Piece
+    from asyncbatch.stretches import Stretch
+    from asyncbatch.transforms import Position as InFile
 
     Many = Callable[[Sequence[Any]], Sequence[Any]]
-    OutputsOf = Callable[[Any, Position], Iterable[Any]]
+    OutputsOf = Callable[[Any, InFile], Iterable[Any]]
 
 BATCH_BYTES = 4 * 1024 * 1024
 """A batch is given back unfinished after so many bytes: records take longer than verdicts, and
@@ -61,13 +63,23 @@ class RecordWork:
     def _parts(self, batch: Batch) -> Iterator[Part]:
         recorder, now = self._recorder, time.perf_counter
         recorder.begin_batch(batch.start)
+        if batch.piece is not None:
+            if batch.piece.end:
+                yield end_of_pieces(batch)
+            else:
+                yield from self._piece(batch.paths[0], batch.piece)
+            return
         began = now()
-        for path, opened in self._reader.contents(
-            batch, BATCH_BYTES, MAX_BATCH_SECONDS, self.progress
-        ):
+        contents = self._reader.contents(batch, BATCH_BYTES, MAX_BATCH_SECONDS, self.progress)
+        for path, opened in contents:
             problem: Exception | None = None
+            if form := self._extractor.splits(path, opened):
+                close(opened)
+                contents.close()
+                yield from recorder.report_huge(Huge(form, batch.resume))
+                return
             try:
-                yield from self._file(path, opened)
+                yield from self._file(path, opened, batch.resume)
             except RECORD_ERRORS as error:
                 problem = error
             ended = now()
@@ -76,12 +88,30 @@ class RecordWork:
             began = ended
         yield from recorder.report()
 
-    def _file(self, path: str, opened: Opened) -> Iterator[Part]:
-        """Work on one file. Raises one of `RECORD_ERRORS`."""
+    def _piece(self, path: str, piece: Piece) -> Iterator[Part]:
+        """Work on one piece of a file."""
         recorder = self._recorder
-        recorder.begin(path)
-        for stretch in self._extractor.stretches(path, opened):
-            if isinstance(stretch, BadLine):
+        recorder.begin_piece(path)
+        problem: Exception | None = None
+        try:
+            yield from self._stretches(path, self._extractor.of_piece(path, piece))
+        except RECORD_ERRORS as error:
+            problem = error
+        yield from recorder.end_piece(piece.length, problem)
+
+    def _file(self, path: str, opened: Opened, resume: Position | None) -> Iterator[Part]:
+        """Work on one file. Raises one of `RECORD_ERRORS`."""
+        self._recorder.begin(path)
+        yield from self._stretches(path, self._extractor.stretches(path, opened, resume))
+
+    def _stretches(
+        self, path: str, stretches: Iterable[Stretch | BadLine | Position]
+    ) -> Iterator[Part]:
+        recorder = self._recorder
+        for stretch in stretches:
+            if isinstance(stretch, Position):
+                yield from recorder.reach(stretch)
+            elif isinstance(stretch, BadLine):
                 recorder.reject_line(stretch)
             else:
                 recorder.count_bytes(stretch.size)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.codec.lines import BadLine
     from asyncbatch.record_settings import RecordWorkSettings
-    from asyncbatch.records import Part
+    from asyncbatch.records import Huge, Part, Position
     from asyncbatch.rejecting import Cursor
     from asyncbatch.spool import Spool
     from asyncbatch.stretches import Stretch
@@ -37,6 +37,7 @@ class Recorder:
         self._keeps_rows = settings.target is not None
         self._names_origins = self._outlet.names_origins
         self._keeps_originals = settings.letters and self._names_origins
+        self._keeps_files_whole = settings.target is not None and settings.target.form == "folder"
         self._draft = Draft(0, self._outlet.pack)
         self._file = ""
 
@@ -48,14 +49,41 @@ class Recorder:
         """Yield what there is of finished files."""
         yield from self._draft.report()
 
+    def report_huge(self, huge: Huge) -> Iterator[Part]:
+        """Yield what there is, and that the next file is to be taken in pieces."""
+        yield from self._draft.report_huge(huge)
+
     def report_if_many(self) -> Iterator[Part]:
-        """Yield what there is if it is much, also of the unfinished file. Raises OutputError."""
-        yield from self._draft.report_if_many()
+        """Yield what there is if it is much, also of the unfinished file. Raises OutputError.
+
+        Of a huge file only where a position is reached.
+        """
+        if not self._draft.file.is_huge:
+            yield from self._draft.report_if_many()
+
+    def reach(self, position: Position) -> Iterator[Part]:
+        """Take note of how far a huge file is; yield what there is, if it is much."""
+        if not self._keeps_files_whole:
+            file = self._draft.file
+            if not file.is_huge or file.found.are_many:
+                file.is_huge = True
+                yield from self._draft.report_file(position)
+            file.reached = position
 
     def begin(self, path: str) -> None:
         """Begin the file at `path`. Raises OutputError."""
         self._file = display_path(path)
         self._outlet.begin(path)
+
+    def begin_piece(self, path: str) -> None:
+        """Begin a piece of the file at `path`."""
+        self._file = display_path(path)
+        self._draft.file.is_huge = True
+
+    def end_piece(self, size: int, problem: Exception | None) -> Iterator[Part]:
+        """End a piece of `size` bytes; one of `RECORD_ERRORS` ends its file."""
+        failure = None if problem is None else file_failure(self._file, problem)
+        yield from self._draft.end_piece(size, failure)
 
     def end(self, size: int, elapsed_ms: float, problem: Exception | None) -> None:
         """End the file, of which `size` bytes were read; one of `RECORD_ERRORS` fails it."""
@@ -132,7 +160,7 @@ class Recorder:
             for rows in spool.read(MANY_OUTPUTS):
                 self._add(rows, cursor)
                 self.take(cursor.stretch)
-                yield from self.report_if_many()
+                yield from self._draft.report_if_many()
 
     def take(self, stretch: Stretch) -> None:
         """Have the target take a stretch's rows, if it does so now. Raises OutputError."""

@@ -46,16 +46,57 @@ def display_path(path: str) -> str:
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+class Position(Struct, frozen=True, gc=False):
+    """A place between two records of a file, told by what lies before it.
+
+    That is so many bytes of the decompressed stream, records, line ends, and code points since
+    the last line end. Work that has come so far can be taken up again there.
+    """
+
+    byte: int = 0
+    record: int = 0
+    line: int = 0
+    column: int = 0
+
+
+PieceForm = Literal["lines", "array"]
+"""What a huge file is cut into: whole lines of JSON Lines, or whole elements of an array."""
+
+
+class Piece(Struct, frozen=True, gc=False):
+    """A stretch of a huge file: `length` bytes from `start`, number so many (from 0) of it.
+
+    Of an array, it begins with the bracket or comma before its first element. The one at the
+    `end` holds no records; its `length` is the bytes of the file that are in no other, and
+    `error` is why there are no more.
+    """
+
+    number: int
+    form: PieceForm
+    start: Position
+    length: int
+    end: bool = False
+    error: Failure | None = None
+
+
 class Batch(Struct, frozen=True, gc=False):
     """Files that one worker takes in one go; `start` is the first one's number in the run.
 
-    A path is a handle: where the input is, not what it holds. Workers read.
+    A path is a handle: where the input is, not what it holds. Workers read. With a `piece` the
+    batch is that stretch of its only file; with a `resume` position it is the only file's rest.
     """
 
     start: int
     paths: tuple[str, ...]
+    piece: Piece | None = None
+    resume: Position | None = None
     decided: Part | None = None
     """What becomes of them, if that is known already."""
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """What tells this batch from all others in flight, in input order."""
+        return self.start, self.piece.number if self.piece else 0
 
 
 class Violation(Struct, frozen=True, gc=False):
@@ -133,6 +174,29 @@ class Rows(Struct, gc=False):
     ends: list[int] = []
 
 
+class Counts(Struct, gc=False):
+    """Counts of records, and bytes read from disk."""
+
+    read: int = 0
+    dropped: int = 0
+    rejected: int = 0
+    bytes: int = 0
+
+    def add(self, other: Counts) -> None:
+        """Add another's to these."""
+        self.read += other.read
+        self.dropped += other.dropped
+        self.rejected += other.rejected
+        self.bytes += other.bytes
+
+
+class Huge(Struct, frozen=True, gc=False):
+    """What a worker says of a file that is to be taken in pieces, perhaps from a position on."""
+
+    form: PieceForm
+    start: Position | None = None
+
+
 class Part(Struct, gc=False):
     """What a worker says of a stretch of a batch, in columns: one item a finished file.
 
@@ -143,6 +207,12 @@ class Part(Struct, gc=False):
     each finished file in this part, `written` what the worker itself wrote, `retries` how often
     it tried something again. `skipped` tells by place why a file was not even read, `entries`
     what a ledger has of it.
+
+    The parts of a huge file count as they come, not only when it is done. One that is not the
+    last has `told`, its share of the file's counts, and where it ends, `reached` (None in the
+    midst of a record: what follows belongs to it). In the last one, whose columns are about
+    the whole file, `told` is what the others have told. `huge` tells that a file, at place 0, is to
+    be taken in pieces.
     """
 
     start: int
@@ -160,6 +230,9 @@ class Part(Struct, gc=False):
     skipped: dict[int, str] = field(default_factory=dict)
     entries: dict[int, Entry] = field(default_factory=dict)
     retries: int = 0
+    told: Counts | None = None
+    reached: Position | None = None
+    huge: Huge | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -198,7 +271,7 @@ class Part(Struct, gc=False):
         for place, failure in self.rejections:
             yield self.start + place, failure
         for place, failure in self.errors.items():
-            if place not in self.rejected:
+            if failure.record is None:
                 yield self.start + place, failure
 
 

@@ -70,7 +70,7 @@ def tally_of(part: Part) -> Tally:
     failed = len(part.errors)
     partial = sum(place not in part.errors for place in part.rejected)
     skipped = len(part.skipped)
-    return Tally(
+    tally = Tally(
         succeeded=len(part) - failed - partial - skipped,
         partial=partial,
         failed=failed,
@@ -82,6 +82,13 @@ def tally_of(part: Part) -> Tally:
         written=part.written,
         retries=part.retries,
     )
+    if told := part.told:
+        sign = -1 if len(part) else 1
+        tally.bytes += sign * told.bytes
+        tally.read += sign * told.read
+        tally.dropped += sign * told.dropped
+        tally.rejected += sign * told.rejected
+    return tally
 
 
 class SlowFile(NamedTuple):

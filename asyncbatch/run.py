@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 
     from asyncbatch.executors.lanes import Engine, Lane, Loss, Work, WorkFactory
+    from asyncbatch.records import Huge, Piece, Position
 
 LANES_PER_WORKER = 2
 """One batch being worked on and one waiting, so that no worker waits for this process."""
@@ -59,16 +60,18 @@ class Run:
         launch: Launch | None = None,
         work: Callable[[Any], Work] | None = None,
         failure_limit: float = LISTED_FAILURES,
+        reached: Callable[[str], Position | None] | None = None,
     ) -> None:
+        """Make ready; `reached` knows where in huge files to take up what was done before."""
         self.report = Report(failure_limit, target=job.target.name if job.target else None)
         self._job, self._launch = job, launch
         self._make_work: WorkFactory = partial(work or suitable_work(job), job.settings)
         self._delivery = Delivery(job)
         self._began = time.perf_counter()
-        self._batcher = Batcher(self._chunks(), job.batch_size, job.pause)
+        self._batcher = Batcher(self._chunks(), job.batch_size, job.pause, self._pieces_of, reached)
         self._engine: Engine | None = None
         self._losses = Losses(job.timeout)
-        self._done: Counter[int] = Counter()
+        self._done: Counter[tuple[int, int]] = Counter()
         self._batches = 0
         self._stopped = False
 
@@ -228,20 +231,42 @@ class Run:
                 yield (Batch(found, tuple(chunk)),)
             found += len(chunk)
 
+    def _pieces_of(self, path: str, huge: Huge) -> Iterator[Piece]:
+        """Return the pieces of a huge file, to be found in a thread."""
+        from asyncbatch.splitting import Splitter  # noqa: PLC0415 - few files are that big
+
+        work = self._job.record_work
+        pointer = work.records if work else None
+        return Splitter(path, huge, self._job.files.sizes, pointer).pieces()
+
     def _events(self, result: BatchPart | BatchEnd) -> Iterator[BatchPart | Settled]:
         """Yield what a lane says, and what becomes of a batch whose worker died."""
         if isinstance(result, BatchPart):
-            self._done[result.batch.start] += len(result.part)
+            batch, part = result.batch, result.part
+            if part.huge is not None:
+                path = batch.paths[part.start - batch.start]
+                self._batcher.split(part.start, path, part.huge)
+                return
+            if batch.piece is not None and part.errors and not part.rejected:
+                self._batcher.end_pieces(batch.start)
+            self._done[batch.key] += len(part)
             yield result
             return
         end, batch = result, result.batch
-        done = self._done.pop(batch.start, 0)
+        done = self._done.pop(batch.key, 0)
         self._batches += 1
         if end.loss is None:
             self._losses.note_success()
             self._batcher.settle(batch, done)
+        elif batch.piece is not None:
+            verdict = self._losses.judge(batch, done, end.loss)
+            failure = verdict.failure or self._losses.blame(batch.paths[0], end.loss)
+            done = 1
+            self._batcher.end_pieces(batch.start)
+            yield BatchPart(batch, decided(batch.start, done, {0: failure}, {}))
+            self._batcher.settle(batch, done)
         yield Settled(batch, done)
-        if end.loss is not None:
+        if end.loss is not None and batch.piece is None:
             yield from self._after_loss(batch, done, end.loss)
 
     def _after_loss(self, batch: Batch, done: int, loss: Loss) -> Iterator[BatchPart | Settled]:

@@ -11,13 +11,36 @@ from asyncbatch.retrying import Retries
 Format = Literal["auto", "json", "jsonl"]
 
 
+MIB = 1024 * 1024
+MAX_UNPACKED = 100 * 1024 * MIB
+"""What a compressed file may unpack to: far beyond any export, and yet an end to a bomb."""
+
+
+class Sizes(Struct, frozen=True):
+    """From which size on what is done otherwise, in bytes; smaller ones are for tests.
+
+    A file over `huge` is worked on in pieces of about `piece`, or streamed, if its records can
+    be told apart: lines, or the elements of an array. One of its records may have `record`
+    bytes. A document that is one record, or whose records cannot be told apart, may have
+    `document` bytes, for it is held in memory.
+    """
+
+    huge: int = 32 * MIB
+    piece: int = 4 * MIB
+    record: int = 128 * MIB
+    document: int = 1024 * MIB
+
+
 class FileWorkSettings(Struct, frozen=True):
     """How files are read: their format, size limit in bytes, and reads in flight (None adapts).
 
-    `retries` are of what fails for the moment: opening, a read, a call of the user's function.
+    A compressed file may unpack to `max_unpacked` bytes. `retries` are of what fails for the
+    moment: opening, a read, a call of the user's function.
     """
 
     format: Format = "auto"
     max_file_size: int | None = None
     read_ahead: int | None = None
+    max_unpacked: int = MAX_UNPACKED
+    sizes: Sizes = Sizes()
     retries: Retries = Retries()

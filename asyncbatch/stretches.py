@@ -163,15 +163,22 @@ class TextStretch(Stretch):
 
 
 def of_text(
-    text: bytes, records: Sequence[str] | None, *, whole: bool, first: int, line: int, offset: int
+    text: bytes,
+    records: Sequence[str] | None,
+    *,
+    whole: bool,
+    first: int,
+    line: int,
+    offset: int,
+    column: int = 1,
 ) -> Iterator[Stretch]:
-    """Yield the records of a good JSON text that begins at `line` and `offset` of its file.
+    """Yield the records of a good JSON text, whose place in its file is that of its first byte.
 
     They are the elements of the array that the JSON Pointer `records` names, or of the
     top-level array, or (also with `whole`) the text itself.
     """
     body = text.removeprefix(BOM)
-    locator = Locator(body, line=line, offset=offset + len(text) - len(body))
+    locator = Locator(body, line=line, column=column, offset=offset + len(text) - len(body))
     parts: Sequence[Text] | None = None
     if records is not None:
         parts = elements(body, records)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class WholeFiles:
     """Lets the parts of a file through when it is finished, and none if it failed as a whole.
 
-    That is one whose worker died on it, or that proved unreadable near its end.
+    That is one whose worker died on it, or that proved unreadable near its end. The parts of a
+    huge one come through as they come.
     """
 
     def __init__(self) -> None:
@@ -27,6 +28,11 @@ class WholeFiles:
         start = found.batch.start
         if isinstance(found, Settled):
             self._drop(start)
+        elif found.part.told is not None and not len(found.part):
+            if start in self._held:  # it has only now proved to be huge
+                yield from self._release(found)
+                self._drop(start)
+            yield found
         elif not len(found.part):
             self._hold(start, found.part)
         else:

@@ -5,22 +5,33 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from asyncbatch.arrays import ArrayStream
 from asyncbatch.codec.judge import make_judge
 from asyncbatch.codec.lines import BadLine, judge_lines
-from asyncbatch.content import Content
-from asyncbatch.documents import unpack
-from asyncbatch.failures import FILE_ERRORS, file_failure, judge_text, line_failure
+from asyncbatch.content import Content, stretch_of
+from asyncbatch.documents import can_be_split, holds_lines, is_compressed, unpack
+from asyncbatch.failures import (
+    FILE_ERRORS,
+    BadTextError,
+    after_records,
+    file_failure,
+    judge_text,
+    line_failure,
+)
 from asyncbatch.progress import Progress
-from asyncbatch.reading import Reader, size_read
-from asyncbatch.records import Part, display_path
+from asyncbatch.reading import Reader, close, size_read
+from asyncbatch.records import Huge, Part, display_path
 from asyncbatch.retrying import Retrier
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterable, Iterator
 
     from asyncbatch.reading import Opened
-    from asyncbatch.records import Batch, Failure
+    from asyncbatch.records import Batch, Failure, Position
     from asyncbatch.settings import FileWorkSettings
+
+    Verdicts = tuple[int, list[BadLine]]
+    """How many records, and which of them are bad."""
 
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 """A batch is given back unfinished once so many bytes of it were read, ..."""
@@ -37,7 +48,7 @@ class FileWork:
     """
 
     def __init__(self, settings: FileWorkSettings) -> None:
-        self._format = settings.format
+        self._settings = settings
         self._judge = make_judge()
         self._retrier = Retrier(settings.retries)
         self._reader = Reader(settings.max_file_size, settings.read_ahead, self._retrier)
@@ -47,12 +58,14 @@ class FileWork:
     def __call__(self, batch: Batch) -> Iterator[Part]:
         """Yield what became of the files, in order; it may end before the last (see the limits)."""
         judge, now = self._judge, time.perf_counter
-        names_tell = self._format == "auto"
+        names_tell = self._settings.format == "auto"
+        if batch.piece is not None:
+            yield from self._piece(batch)
+            return
         part = Part(batch.start)
         began = now()
-        for path, opened in self._reader.contents(
-            batch, MAX_BATCH_BYTES, MAX_BATCH_SECONDS, self.progress
-        ):
+        contents = self._reader.contents(batch, MAX_BATCH_BYTES, MAX_BATCH_SECONDS, self.progress)
+        for path, opened in contents:
             # The short way, for what nearly every file is: small, plain, one good JSON text.
             verdict = None
             if type(opened) is bytes and names_tell and path.endswith(".json"):
@@ -60,22 +73,54 @@ class FileWork:
             if type(verdict) is int and type(opened) is bytes:
                 part.records.append(verdict)
                 part.bytes.append(len(opened))
+            elif self._splits(path, opened):
+                close(opened)
+                contents.close()
+                yield part
+                yield Part(part.start + len(part), huge=Huge("lines"))
+                return
             else:
-                part = yield from self._thoroughly(path, opened, part)
+                verdicts = self._verdicts(path, opened)
+                part = yield from self._thoroughly(path, verdicts, part)
+                part.bytes.append(size_read(opened))
             ended = now()
             part.elapsed_ms.append((ended - began) * 1000)
             began = ended
         part.retries = self._retrier.taken()
         yield part
 
-    def _thoroughly(self, path: str, opened: Opened, part: Part) -> Generator[Part, None, Part]:
+    def _splits(self, path: str, opened: Opened) -> bool:
+        """Whether a file is for several workers: an array is counted by one in no more time."""
+        return (
+            isinstance(opened, Content)
+            and can_be_split(path, opened, self._settings.sizes)
+            and holds_lines(path, self._settings.format)
+        )
+
+    def _piece(self, batch: Batch) -> Iterator[Part]:
+        """Yield what became of a piece of a file, as if it were one."""
+        piece, path = batch.piece, batch.paths[0]
+        if piece is None or piece.end:
+            yield end_of_pieces(batch)
+            return
+        began = time.perf_counter()
+        chunks = stretch_of(path, piece.start.byte, piece.length)
+        verdicts = self._of_lines(chunks, piece.start)
+        part = yield from self._thoroughly(path, verdicts, Part(batch.start))
+        part.bytes.append(piece.length)
+        part.elapsed_ms.append((time.perf_counter() - began) * 1000)
+        yield part
+
+    def _thoroughly(
+        self, path: str, verdicts: Iterator[Verdicts], part: Part
+    ) -> Generator[Part, None, Part]:
         """Add to `part` what became of any file; yield it when full and return the one to go on."""
         file = display_path(path)
         records = rejected = 0
         first = error = None
         found: list[Failure] = []
         try:
-            for count, bad_lines in self._verdicts(path, opened):
+            for count, bad_lines in verdicts:
                 records += count
                 rejected += len(bad_lines)
                 found += [line_failure(file, bad) for bad in bad_lines]
@@ -88,6 +133,8 @@ class FileWork:
                     found = []
         except FILE_ERRORS as problem:
             error = file_failure(file, problem)
+            if isinstance(problem, BadTextError):  # of a document, told apart only if it is huge
+                error = after_records(error, records)
             # The file failed as a whole: its records count for nothing.
             records = rejected = 0
             found = []
@@ -99,18 +146,38 @@ class FileWork:
         if rejected:
             part.rejected[len(part)] = rejected
         part.records.append(records)
-        part.bytes.append(size_read(opened))
         return part
 
-    def _verdicts(self, path: str, opened: Opened) -> Iterator[tuple[int, list[BadLine]]]:
+    def _verdicts(self, path: str, opened: Opened) -> Iterator[Verdicts]:
         """Yield record counts and bad lines, stretch by stretch. Raises one of `FILE_ERRORS`."""
         if isinstance(opened, Exception):
             raise opened
         with opened if isinstance(opened, Content) else Content(opened) as content:
-            is_lines, chunks = unpack(content, path, self._format, self._judge)
+            is_lines, chunks = unpack(content, path, self._settings, self._judge)
+            compressed = is_compressed(content)
             if is_lines:
-                for lines in judge_lines(chunks, self._judge):
-                    pieces = lines.split() if lines.faults else ()
-                    yield lines.records, [one for one in pieces if isinstance(one, BadLine)]
+                yield from self._of_lines(chunks)
+            elif isinstance(opened, bytes) and not compressed:
+                yield judge_text(opened, self._judge), []
             else:
-                yield judge_text(b"".join(chunks), self._judge), []
+                stream = ArrayStream(chunks, None, self._judge, self._settings.sizes)
+                if stream.begin(known_huge=can_be_split(path, content, self._settings.sizes)):
+                    yield from ((window.elements, []) for window in stream.windows())
+                else:
+                    yield judge_text(stream.whole(drain=compressed), self._judge), []
+
+    def _of_lines(
+        self, chunks: Iterable[bytes], start: Position | None = None
+    ) -> Iterator[Verdicts]:
+        for lines in judge_lines(chunks, self._judge, start):
+            pieces = lines.split() if lines.faults else ()
+            yield lines.records, [one for one in pieces if isinstance(one, BadLine)]
+
+
+def end_of_pieces(batch: Batch) -> Part:
+    """Return the last part of a file that was taken in pieces: how it ended, and the rest of it."""
+    piece = batch.piece
+    if piece is None:
+        return Part(batch.start)
+    errors = {} if piece.error is None else {0: piece.error}
+    return Part(batch.start, [0], [piece.length], [0.0], errors=errors)

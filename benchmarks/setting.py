@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from benchmarks.corpora import mixed_corpus, orders_corpus, people_corpus, tiny_corpus
+from benchmarks.huge import huge_array, huge_lines
 
 if TYPE_CHECKING:
     from benchmarks.corpora import Corpus
@@ -16,6 +17,7 @@ MIXED_FILES, TINY_FILES = 15_000, 100_000
 QUICK_MIXED_FILES, QUICK_TINY_FILES = 1_500, 5_000
 PEOPLE_FILES, ORDERS_FILES = 500, 6_000
 QUICK_PEOPLE_FILES, QUICK_ORDERS_FILES = 20, 200
+HUGE_LINES_BYTES, HUGE_ARRAY_BYTES, QUICK_HUGE_BYTES = 2_000_000_000, 1_000_000_000, 200_000_000
 SLOW_ROUNDS = 2
 """Rounds for peers that take many times longer than asyncbatch."""
 
@@ -62,6 +64,18 @@ class Setting:
         """Arrays of orders, a few of them unsound: all, or the first of so many parts."""
         os.makedirs(DATA, exist_ok=True)
         return orders_corpus(DATA, (QUICK_ORDERS_FILES if self.quick else ORDERS_FILES) // parts)
+
+    @cached_property
+    def huge_lines(self) -> Corpus:
+        """One file of JSON Lines."""
+        os.makedirs(DATA, exist_ok=True)
+        return huge_lines(DATA, QUICK_HUGE_BYTES if self.quick else HUGE_LINES_BYTES)
+
+    @cached_property
+    def huge_array(self) -> Corpus:
+        """One array."""
+        os.makedirs(DATA, exist_ok=True)
+        return huge_array(DATA, QUICK_HUGE_BYTES if self.quick else HUGE_ARRAY_BYTES)
 
     @property
     def output(self) -> str:

@@ -53,14 +53,13 @@ def test_parts_come_in_input_order_whatever_the_lanes_do(run):
 
 
 async def test_the_head_is_never_made_to_wait():
-    order, later = InputOrder(), Batch(1, ("b",))
+    order, head, later = InputOrder(), Batch(0, ("a",)), Batch(1, ("b",))
     big = part_of(later, 1, rows=Rows(b"x" * (HELD_BYTES + 1), 1))
     assert list(order.pass_on(big)) == []
-    waiting = asyncio.create_task(order.admit(1))
-    await order.admit(0)
+    waiting = asyncio.create_task(order.admit(later))
+    await order.admit(head)
     await asyncio.sleep(0)
     assert not waiting.done()
-    head = Batch(0, ("a",))
     assert len(list(order.pass_on(Settled(head, 1)))) == 2
     await waiting
 

@@ -108,6 +108,16 @@ MaxFileSize = Annotated[
         help="Files over this size on disk fail as too_large (500, 64K, 10MB, 1.5GiB).",
     ),
 ]
+MaxDecompressedSize = Annotated[
+    int,
+    option(
+        INPUT,
+        "--max-decompressed-size",
+        parser=_parsed_size,
+        metavar="SIZE",
+        help="Compressed files that unpack to more than this fail as too_large.",
+    ),
+]
 BatchSize = Annotated[
     int | None,
     option(

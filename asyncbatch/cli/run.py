@@ -55,6 +55,7 @@ def run_files(
     allow_empty: o.AllowEmpty = False,
     format: o.Format = "auto",  # noqa: A002 - the option's name
     max_file_size: o.MaxFileSize = None,
+    max_decompressed_size: o.MaxDecompressedSize = "100GiB",  # type: ignore[assignment]  # typer parses defaults too
     records: r.Records = None,
     unit: r.Unit = "record",
     root: r.Root = None,
@@ -159,7 +160,9 @@ def run_files(
             )  # fmt: skip
         part = None if shard is None else _shard(shard, from_dead_letter)
         retrying = Retries(retries, retry_delay)
-        files = FileWorkSettings(format, max_file_size, read_ahead, retrying)
+        files = FileWorkSettings(
+            format, max_file_size, read_ahead, max_decompressed_size, retries=retrying
+        )
         named, settings = _resolved(tuple(paths or ()), files, wishes)
         job = Job(
             Inputs(named, files_from, null, selection, limit, root, part),

@@ -8,37 +8,58 @@ from typing import TYPE_CHECKING, Any
 from asyncbatch.codec.place import BOM
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from asyncbatch.codec.fault import Fault
 
     Count = Callable[[bytes], int]
-    Judge = Callable[[bytes], int | Fault]
+    Check = Callable[[bytes], object]
+
+_REFUSALS = (ValueError, RuntimeError, RecursionError)
+"""What the fast parsers raise. They also refuse what they cannot represent (integers of 64 bits
+and more, deep nesting), and their places are rough."""
 
 
-def make_judge() -> Judge:
-    """Return a judge that takes one JSON text and gives its record count or its first fault.
+class Judge:
+    """Takes one JSON text and gives its record count or its first fault.
 
     The count is the length of a top-level array, else 1. The limits are `codec.grammar`'s.
     A judge reuses one parser, so each thread needs its own.
     """
-    try:
-        count = _simdjson_count()
-    except ImportError:  # no wheel for this Python
-        count = _orjson_count()
 
-    def judge(text: bytes) -> int | Fault:
+    def __init__(self, count: Count, check: Check) -> None:
+        """Take two ways to parse a text: one counts its records, the other is quicker."""
+        self._count, self._check = count, check
+
+    def __call__(self, text: bytes) -> int | Fault:
+        """Return the record count of `text`, or its first fault."""
         try:
-            return count(text)
-        except (ValueError, RuntimeError, RecursionError):
-            # The fast parsers also refuse what they cannot represent (integers of 64 bits
-            # and more, deep nesting), and their places are rough.
+            return self._count(text)
+        except _REFUSALS:
             return _second_opinion(text)
 
-    return judge
+    def take_good(self, texts: Iterator[bytes]) -> int:
+        """Take texts up to and with the first that is doubtful; return how many are good."""
+        check, good = self._check, 0
+        try:
+            for text in texts:
+                check(text)
+                good += 1
+        except _REFUSALS:
+            pass
+        return good
 
 
-def _simdjson_count() -> Count:
+def make_judge() -> Judge:
+    """Return a judge by the fastest parser there is."""
+    try:
+        return _simdjson_judge()
+    except ImportError:  # no wheel for this Python
+        count = _orjson_count()
+        return Judge(count, count)
+
+
+def _simdjson_judge() -> Judge:
     """Simdjson validates everything and builds no Python value but the outermost."""
     try:
         simdjson: Any = importlib.import_module("csimdjson")
@@ -50,7 +71,7 @@ def _simdjson_count() -> Count:
         value = parse(text)  # the parser can be used again once this is gone
         return len(value) if type(value) is array else 1
 
-    return count
+    return Judge(count, parse)
 
 
 def _orjson_count() -> Count:

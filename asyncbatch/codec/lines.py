@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from itertools import chain
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from asyncbatch.codec.fault import Fault
@@ -12,9 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from asyncbatch.codec.judge import Judge
+    from asyncbatch.records import Position
 
 _BLANK = b" \t\r\n"
 _BLANK_LINE = Fault("empty", 0, "a blank line")
+_BLANK_START = b" \t\r\n"
+_MAYBE_BLANK = re.compile(rb"\n[ \t\r\n]")
+_LF = 0x0A
 
 
 class BadLine(NamedTuple):
@@ -41,7 +47,8 @@ class GoodLines(NamedTuple):
 class Lines(NamedTuple):
     """Some whole lines of a file; `faults` are by place in `texts`, those of blank lines too.
 
-    The first text is line `line`, at byte `offset`; `record` is the first record's number.
+    The first text is line `line`, at byte `offset`; `record` is the first record's number. They
+    and their ends are `size` bytes.
     """
 
     record: int
@@ -49,6 +56,7 @@ class Lines(NamedTuple):
     offset: int
     texts: list[bytes]
     faults: dict[int, Fault]
+    size: int
 
     @property
     def records(self) -> int:
@@ -74,36 +82,84 @@ class Lines(NamedTuple):
             line, offset, start = line + 1, offset + len(text) + 1, at + 1
 
 
-def judge_lines(chunks: Iterable[bytes], judge: Judge) -> Iterator[Lines]:
+def judge_lines(
+    chunks: Iterable[bytes], judge: Judge, start: Position | None = None
+) -> Iterator[Lines]:
     """Yield, for each chunk, the lines that ended in it, judged.
 
     Lines end at LF; blank ones are no records. A byte order mark may stand before the first.
+    With a `start`, where a line begins, the chunks are what follows it.
     """
     record, line_number, offset = 1, 1, 0
+    if start is not None:
+        record, line_number, offset = start.record + 1, start.line + 1, start.byte
     for block in _whole_lines(chunks):
         faults: dict[int, Fault] = {}
-        marked = BOM in block
+        marked = BOM[:1] in block and BOM in block  # one byte is found ten times as fast
         texts = block.split(b"\n")
         if not texts[-1]:
             texts.pop()  # what stands after the last LF is no line
-        for place, line in enumerate(texts):
+        remaining, place = iter(texts), 0
+        while (place := place + judge.take_good(remaining)) < len(texts):
+            line = texts[place]
             verdict = judge(line) if line else _BLANK_LINE
-            if marked and (offset or place) and line.startswith(BOM):
-                verdict = Fault("invalid_json", 0, "a byte order mark inside the file")
             if isinstance(verdict, Fault):
                 faults[place] = verdict
-        lines = Lines(record, line_number, offset, texts, faults)
+            place += 1
+        if marked:
+            faults = _with_marks(texts, faults, first=not offset)
+        lines = Lines(record, line_number, offset, texts, faults, len(block))
         yield lines
         record += lines.records
         line_number += len(texts)
         offset += len(block)
 
 
-def tell_lines(chunks: Iterable[bytes], judge: Judge) -> tuple[bool, Iterator[bytes]]:
+def _with_marks(
+    texts: Sequence[bytes], faults: dict[int, Fault], *, first: bool
+) -> dict[int, Fault]:
+    """Return faults, and those of byte order marks at the start of lines but a file's first."""
+    inside = Fault("invalid_json", 0, "a byte order mark inside the file")
+    marks = {
+        place: inside
+        for place, line in enumerate(texts)
+        if line.startswith(BOM) and not (first and not place)
+    }
+    return dict(sorted((faults | marks).items()))
+
+
+class LineCount(NamedTuple):
+    """How many line ends, and how many records, some lines have."""
+
+    ends: int
+    records: int
+
+
+def count_lines(text: bytearray, end: int, *, first: bool) -> LineCount:
+    """Count `text[:end]`: whole lines, of which the last may lack its LF; not judged.
+
+    `first` tells that these begin a file, perhaps with a byte order mark.
+    """
+    ends = text.count(b"\n", 0, end)
+    lines = ends + (end > 0 and text[end - 1] != _LF)
+    start = len(BOM) if first and text.startswith(BOM, 0, end) else 0
+    blank = start == end or text[start] in _BLANK_START
+    if blank or _MAYBE_BLANK.search(text, start, end):
+        texts = text[start:end].split(b"\n")
+        if not texts[-1]:
+            texts.pop()
+        lines = sum(bool(line.strip(_BLANK)) for line in texts)
+    return LineCount(ends, lines)
+
+
+def tell_lines(
+    chunks: Iterable[bytes], judge: Judge, most: float = inf
+) -> tuple[bool, Iterator[bytes]]:
     """Tell JSON Lines from one JSON text; return the verdict and the chunks, unconsumed.
 
     It is JSON Lines if the first line that is not blank is a complete value and more follows.
-    Holds at most the first such line, and what blank lines surround it.
+    Holds at most the first such line, and what blank lines surround it; after more than `most`
+    bytes without an end it is one text.
     """
     source = iter(chunks)
     taken = bytearray()
@@ -112,6 +168,8 @@ def tell_lines(chunks: Iterable[bytes], judge: Judge) -> tuple[bool, Iterator[by
         taken += chunk
         has_line = has_line or b"\n" in chunk
         if not has_line:
+            if len(taken) > most:
+                break
             continue
         line, newline, rest = bytes(taken).lstrip(_BLANK).partition(b"\n")
         is_lines = bool(newline and rest.strip(_BLANK)) and not isinstance(judge(line), Fault)

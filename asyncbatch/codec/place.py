@@ -32,12 +32,13 @@ def locate(text: bytes, byte: int, *, line: int = 1, offset: int = 0) -> Place:
 class Locator:
     """Locates many bytes of one text, which has no byte order mark.
 
-    Quick if each lies behind the one before, however long the lines.
+    Quick if each lies behind the one before, however long the lines. The text begins at `line`,
+    `column` and byte `offset` of its stream.
     """
 
-    def __init__(self, text: bytes, *, line: int = 1, offset: int = 0) -> None:
+    def __init__(self, text: bytes, *, line: int = 1, column: int = 1, offset: int = 0) -> None:
         self._text, self._offset = text, offset
-        self._first = self._last = Place(line, 1, 0)
+        self._first = self._last = Place(line, column, 0)
 
     def locate(self, byte: int) -> Place:
         """Return the place of `text[byte]`; see the function of this name."""

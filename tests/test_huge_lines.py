@@ -1,0 +1,306 @@
+"""JSON Lines of any size, by several workers at a time: as if one had read it all."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import structs
+
+from asyncbatch import Inputs, Job, Run
+from asyncbatch.codec.judge import make_judge
+from asyncbatch.codec.lines import BadLine, judge_lines
+from asyncbatch.codec.place import BOM
+from asyncbatch.content import stretch_of
+from asyncbatch.record_settings import RecordWorkSettings
+from asyncbatch.records import Failure, FileResult, Huge
+from asyncbatch.settings import FileWorkSettings, Sizes
+from asyncbatch.sinks.target import Target
+from asyncbatch.splitting import Splitter
+from tests.conftest import ROOT, python
+
+JUDGE = make_judge()
+SMALL = Sizes(huge=200_000, piece=20_000)
+
+lines = st.sampled_from(
+    [b"1", b"[1, 2]", b'{"a": "\xc3\xa9"}', b"", b" ", b"\r", b"nope", b" [1,]", b"7\r", BOM + b"1"]
+)
+texts = st.builds(
+    lambda mark, parts, ending: mark + b"\n".join(parts) + ending,
+    st.sampled_from([b"", BOM]),
+    st.lists(lines, max_size=14),
+    st.sampled_from([b"", b"\n"]),
+)
+
+
+def facts(chunks, start=None):
+    """Return what lines say: good ones with number and place, bad ones with theirs, and counts."""
+    found: list[Any] = []
+    for block in judge_lines(chunks, JUDGE, start):
+        for piece in block.split():
+            if isinstance(piece, BadLine):
+                found.append((piece.record, piece.place, piece.text))
+            else:
+                texts = enumerate(piece.texts)
+                found += [(piece.record + at, piece.line + at, text) for at, text in texts]
+    return found
+
+
+@given(texts, st.integers(1, 40))
+def test_pieces_say_what_the_whole_says(tmp_path_factory, text, size):
+    path = tmp_path_factory.mktemp("lines") / "a.jsonl"
+    path.write_bytes(text)
+    *pieces, end = Splitter(str(path), Huge("lines"), Sizes(huge=1, piece=size)).pieces()
+    assert end.end
+    assert end.error is None
+    found: list[Any] = []
+    for piece in pieces:
+        stretch = stretch_of(str(path), piece.start.byte, piece.length)
+        found += facts(stretch, piece.start)
+    whole = facts([text])
+    assert found == whole
+    assert end.start.record == len(whole)
+    assert end.start.byte == sum(piece.length for piece in pieces) == len(text)
+    for number, piece in enumerate(pieces):
+        rest = Splitter(str(path), Huge("lines", piece.start), Sizes(huge=1, piece=size))
+        assert [one.start for one in rest.pieces()] == [
+            one.start for one in (*pieces[number:], end)
+        ]
+
+
+def test_a_line_over_the_limit_is_too_large(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"1\n" + b"x" * 2000)
+    sizes = Sizes(huge=1, piece=64, record=1000)
+    *pieces, end = Splitter(str(path), Huge("lines"), sizes).pieces()
+    assert [piece.length for piece in pieces] == [2]
+    assert end.error is not None
+    assert (end.error.kind, end.error.message) == (
+        "too_large",
+        "a line has more than 1,000 bytes, the limit",
+    )
+
+
+def write_lines(path, count=20_000, bad=()):
+    """Write a file of lines, blank ones among them; return what each record is."""
+    with path.open("wb") as stream:
+        for number in range(1, count + 1):
+            if number % 1000 == 0:
+                stream.write(b" \n\n")
+            stream.write(b"nope\n" if number in bad else b'{"n": %d, "t": "\xc3\xa9"}\n' % number)
+
+
+def job_of(path, workers=2, sizes=SMALL, **more):
+    files = FileWorkSettings(sizes=sizes)
+    work = {name: more.pop(name) for name in ("target", "call", "letters") if name in more}
+    settings = RecordWorkSettings(files, **work) if work else files
+    return Job(Inputs((str(path),)), settings, workers=workers, **more)
+
+
+async def outcomes(job, **more):
+    run = Run(job, **more)
+    found = [one async for part in run.parts() for one in part.outcomes()]
+    return found, run.report
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+async def test_counting_is_the_same_in_pieces(tmp_path, workers):
+    path = tmp_path / "a.jsonl"
+    write_lines(path, bad=(3, 9_000, 20_000))
+    huge, report = await outcomes(job_of(path, workers))
+    plain, plain_report = await outcomes(job_of(path, workers, Sizes()))
+    assert isinstance(huge[-1], FileResult)
+    assert [structs.replace(one, elapsed_ms=0) for one in huge if isinstance(one, FileResult)] == [
+        structs.replace(one, elapsed_ms=0) for one in plain if isinstance(one, FileResult)
+    ]
+    assert huge[:-1] == plain[:-1]
+    assert report.tally == plain_report.tally
+    assert report.failures == plain_report.failures
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_rows_come_in_order_and_each_part_says_where_it_ends(tmp_path, ordered):
+    path = tmp_path / "a.jsonl"
+    write_lines(path, bad=(15_000,))
+    (tmp_path / "b.json").write_text('[{"n": 0}]')
+    target = Target.parse(str(tmp_path / "out.jsonl"))
+    run = Run(job_of(path, target=target, ordered=ordered))
+    reached = [part.part.reached async for part in run.parts() if part.part.reached]
+    assert reached == sorted(reached, key=lambda one: one.byte)
+    assert reached[-1].byte == path.stat().st_size
+    assert reached[-1].record == 20_000
+    rows = [json.loads(line)["n"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert rows == [number for number in range(1, 20_001) if number != 15_000]
+    tally = run.report.tally
+    assert (tally.partial, tally.read, tally.rejected, tally.written) == (1, 20_000, 1, 19_999)
+    assert tally.bytes == path.stat().st_size
+
+
+@pytest.mark.parametrize("packed", [False, True])
+async def test_a_run_takes_up_a_huge_file_where_another_left_it(tmp_path, packed):
+    path = tmp_path / "a.jsonl"
+    write_lines(path, bad=(100, 15_000))
+    if packed:
+        text = path.read_bytes()
+        path = tmp_path / "a.jsonl.gz"
+        path.write_bytes(gzip.compress(text))
+    first = Run(job_of(path, target=Target.parse(str(tmp_path / "1.jsonl"))))
+    positions = [part.part.reached async for part in first.parts() if part.part.reached]
+    assert len(positions) > 1
+    for position in positions[:: max(1, len(positions) // 3)]:
+        target = Target.parse(str(tmp_path / "2.jsonl"))
+        found, report = await outcomes(
+            job_of(path, target=target), reached={str(path): position}.get
+        )
+        rows = [json.loads(line)["n"] for line in (tmp_path / "2.jsonl").read_text().splitlines()]
+        wanted = range(position.record + 1, 20_001)
+        assert rows == [number for number in wanted if number not in (100, 15_000)]
+        assert report.tally.read == len(wanted)
+        for failure in found:
+            if isinstance(failure, Failure):
+                assert failure.record is not None
+                assert failure.line == failure.record + 2 * (failure.record // 1000)
+
+
+async def test_a_resumed_array(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"rows": [' + ",\n ".join(f'{{"n": {n}}}' for n in range(30_000)) + "]}")
+    files = FileWorkSettings(sizes=SMALL)
+
+    def job(name):
+        target = Target.parse(str(tmp_path / name))
+        settings = RecordWorkSettings(files, records="/rows", target=target)
+        return Job(Inputs((str(path),)), settings, workers=2)
+
+    run = Run(job("1.jsonl"))
+    positions = [part.part.reached async for part in run.parts() if part.part.reached]
+    assert run.report.tally.read == 30_000
+    middle = positions[len(positions) // 2]
+    again = Run(job("2.jsonl"), reached=lambda _: middle)
+    assert [part async for part in again.parts()]
+    rows = [json.loads(line)["n"] for line in (tmp_path / "2.jsonl").read_text().splitlines()]
+    assert rows == list(range(middle.record, 30_000))
+    assert again.report.tally.succeeded == 1
+
+
+CLEAN = """
+import os
+def clean(record, context):
+    if record["n"] == 12_345:
+        os._exit(9)
+    return record
+def tell(record, context):
+    return {"n": record["n"], "record": context.record, "line": context.line}
+async def later(record):
+    return {"n": record["n"]}
+"""
+
+
+async def test_a_worker_that_dies_ends_its_file_and_no_other(tmp_path):
+    path = tmp_path / "a.jsonl"
+    write_lines(path)
+    (tmp_path / "b.jsonl").write_text('{"n": 1}\n')
+    (tmp_path / "clean.py").write_text(CLEAN)
+    target = Target.parse(str(tmp_path / "out.jsonl"))
+    found, report = await outcomes(
+        job_of(tmp_path, target=target, call=(f"{tmp_path}/clean.py:clean",))
+    )
+    results = {one.file[-7:]: one for one in found if isinstance(one, FileResult)}
+    error = results["a.jsonl"].error
+    assert error is not None
+    assert error.kind == "worker_crash"
+    assert results["b.jsonl"].status == "success"
+    rows = [json.loads(line)["n"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    before = results["a.jsonl"].records
+    assert rows == [*range(1, before + 1), 1]
+    assert before < 12_345
+    assert f"(after {before:,} records)" in error.message
+    assert report.tally.read == report.tally.written == before + 1
+
+
+@pytest.mark.parametrize("name", ["tell", "later"])
+async def test_functions_are_told_the_place_of_each_record(tmp_path, name):
+    path = tmp_path / "a.jsonl"
+    write_lines(path)
+    (tmp_path / "clean.py").write_text(CLEAN)
+    target = Target.parse(str(tmp_path / "out.jsonl"))
+    job = job_of(path, target=target, call=(f"{tmp_path}/clean.py:{name}",))
+    if name == "later":
+        work = job.record_work
+        assert work is not None
+        job = structs.replace(job, settings=structs.replace(work, call_is_async=True))
+    _, report = await outcomes(job)
+    assert report.tally.written == 20_000
+    for number, line in enumerate((tmp_path / "out.jsonl").read_text().splitlines(), 1):
+        row = json.loads(line)
+        assert row["n"] == number
+        if name == "tell":
+            assert row["record"] == number
+            assert row["line"] == number + 2 * (number // 1000)
+
+
+async def test_every_record_of_a_huge_file_may_be_rejected(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"nope\n" * 60_000)
+    found, report = await outcomes(job_of(path))
+    [result] = [one for one in found if isinstance(one, FileResult)]
+    assert result.status == "failed"
+    assert result.error is not None
+    assert (result.error.record, result.rejected) == (1, 60_000)
+    assert (report.tally.failed, report.tally.read, report.failure_count) == (1, 60_000, 60_000)
+
+
+async def test_a_budget_is_judged_within_a_huge_file(tmp_path):
+    from asyncbatch.budget import FailureBudget
+
+    path = tmp_path / "a.jsonl"
+    write_lines(path, 100_000, bad=(1,))
+    target = Target.parse(str(tmp_path / "out.jsonl"))
+    _, report = await outcomes(job_of(path, target=target, budget=FailureBudget(0)))
+    assert report.over_budget
+    assert 0 < report.tally.read < 100_000
+    assert report.tally.files == 0
+
+
+async def test_progress_moves_inside_a_huge_file(tmp_path):
+    path = tmp_path / "a.jsonl"
+    write_lines(path)
+    run = Run(job_of(path))
+    seen = [run.snapshot().tally.bytes async for _ in run.parts()]
+    assert seen == sorted(seen)
+    assert len([one for one in seen if 0 < one < path.stat().st_size]) > 3
+    assert seen[-1] == path.stat().st_size
+
+
+def test_a_huge_file_into_a_table_and_a_folder(run, tmp_path):
+    """Some 70 MB through the command: neither more than memory allows, nor anything lost."""
+    path = tmp_path / "in/big.jsonl"
+    path.parent.mkdir()
+    line = b'{"n": %d, "text": "' + b"x" * 300 + b'"}\n'
+    with path.open("wb") as stream:
+        stream.writelines(line % number for number in range(220_000))
+    assert path.stat().st_size > 64 * 1024 * 1024
+    counted = run("in", "-o", "json").json
+    assert counted["records"]["read"] == 220_000
+    assert counted["files"]["bytes"] == path.stat().st_size
+    table = run("in", "--to", "sqlite:///a.db", "--table", "t", "-o", "json").json
+    assert table["records"]["written"] == 220_000
+    assert table["peak_memory_bytes"] < 400_000_000
+    folder = run("in", "--to", "out/", "-o", "json").json
+    assert folder["records"]["written"] == 220_000
+    assert (tmp_path / "out/in/big.jsonl").stat().st_size > 64 * 1024 * 1024
+    piped = run("-", "--format", "jsonl", "-o", "json", stdin=path.read_bytes()).json
+    assert piped["records"] == counted["records"]
+
+
+def test_looking_at_a_version_loads_nothing_of_this():
+    program = (
+        "import sys; sys.argv = ['asyncbatch', '--version']\n"
+        "try:\n    from asyncbatch.cli import main; main()\nexcept SystemExit: pass\n"
+        "print([name for name in sys.modules if name.endswith(('splitting', 'arrays'))])"
+    )
+    assert python(program, PYTHONPATH=str(ROOT)).stdout.splitlines()[-1] == "[]"
