@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from asyncbatch.entries import Entry, Stamp
 from asyncbatch.identity import identity
-from asyncbatch.records import STDIN, Batch, Failure, decided, display_path
+from asyncbatch.journal import KnownInput
+from asyncbatch.records import STDIN, Batch, Failure, Position, decided, display_path
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -79,7 +80,8 @@ class Admission:
             verdict = self._judge(path, entries.get(name), stamp) if self._looks else None
             verdicts.append(verdict)
             if verdict is None and stamp is not None:
-                self._known[path] = (name, stamp)
+                begun = self._begun(path, entries.get(name), stamp)
+                self._known[path] = KnownInput(name, stamp, begun)
         batches = []
         for is_open, group in groupby(range(len(paths)), lambda at: verdicts[at] is None):
             places = list(group)
@@ -87,6 +89,19 @@ class Admission:
             part = None if is_open else _part(first + start, verdicts[start:stop])
             batches.append(Batch(first + start, tuple(paths[start:stop]), decided=part))
         return batches
+
+    def reached(self, path: str) -> Position | None:
+        """Return where to take up a file that was admitted, if not at its beginning."""
+        known = self._known.get(path)
+        begun = known.begun if known else None
+        return Position(*begun.reached) if begun and begun.reached else None
+
+    def _begun(self, path: str, entry: Entry | None, stamp: Stamp) -> Entry | None:
+        """Return the entry of a huge file that can be taken up where an earlier run left it."""
+        if entry is None or entry.reached is None or not self._settings.carries_on:
+            return None
+        can = stamp.is_of(entry.stamp) and self._skips is not False
+        return entry if can and self._still_there(path, entry) else None
 
     def _judge(self, path: str, entry: Entry | None, stamp: Stamp | None) -> _Skip | Failure | None:
         if stamp is None:  # whoever reads it says why
@@ -96,7 +111,7 @@ class Admission:
         if entry.outcome == "failed" and not entry.written:
             return None
         if stamp.is_of(entry.stamp) and self._settings.carries_on:
-            return self._skip(path, entry)
+            return self._skip(path, entry) if entry.reached is None else None
         if not self._adds or not entry.written or self._settings.allow_duplicates:
             return None
         return _failure(path, _AGAIN if stamp.is_of(entry.stamp) else _CHANGED)

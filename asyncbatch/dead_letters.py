@@ -111,6 +111,11 @@ class DeadLetterFile:
         """Begin. Raises UsageError if the file cannot be written."""
         self._file.open()
 
+    def write(self, letters: bytes) -> None:
+        """Write lines as they are. Raises SinkError."""
+        if letters:
+            self._file.write(letters)
+
     def add(self, found: BatchPart) -> None:
         """Write what is to be kept of a part, now. Raises SinkError."""
         part = found.part

@@ -150,10 +150,12 @@ class Delivery:
     def _note(self, parts: Sequence[BatchPart]) -> Sequence[BatchPart]:
         """Write down what is to be kept of parts that are through."""
         for found in parts:
-            if self._letters is not None:
-                self._letters.add(found)
             if self._books is not None:
                 self._books.add(found)
+                if self._letters is not None:
+                    self._letters.write(self._books.journal.take_letters())
+            if self._letters is not None:
+                self._letters.add(found)
         return parts
 
     async def flush(self) -> Sequence[BatchPart]:

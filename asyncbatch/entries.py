@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 FileStatus = Literal["success", "partial", "failed", "skipped"]
+Outcome = FileStatus | Literal["begun"]
 
 
 class Stamp(NamedTuple):
@@ -41,6 +42,10 @@ class Extent(Struct, frozen=True, gc=False):
     skip: int = 0
     take: int = 0
 
+    def is_followed_by(self, later: Extent) -> bool:
+        """Whether `later` begins where this ends."""
+        return self.at + self.length == later.at
+
     def joined(self, later: Extent) -> Extent:
         """Return this and one that follows on it as one."""
         return Extent(self.at, later.at + later.length - self.at, self.skip, self.take + later.take)
@@ -50,12 +55,14 @@ class Entry(Struct, frozen=True, gc=False):
     """An input that is done: which one, what became of it, its counts.
 
     `path` is its identity (see `identity`). `letters` are its lines of a dead letter file.
-    `extent` is where its rows are in the output number `generation`, if that is a file.
+    `extent` is where its rows are in the output number `generation`, if that is a file. Of a
+    huge file that is `begun`, or failed in its midst, `reached` is the position up to which all
+    this holds (the fields of `records.Position`).
     """
 
     path: str
     stamp: Stamp
-    outcome: FileStatus
+    outcome: Outcome
     read: int
     dropped: int
     rejected: int
@@ -64,6 +71,7 @@ class Entry(Struct, frozen=True, gc=False):
     letters: bytes = b""
     generation: int = 0
     extent: Extent | None = None
+    reached: tuple[int, int, int, int] | None = None
 
 
 class LedgerJob(NamedTuple):

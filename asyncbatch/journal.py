@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from asyncbatch.entries import Entry, Extent, Stamp
+from asyncbatch.records import Counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -16,8 +17,42 @@ if TYPE_CHECKING:
 CHECKPOINT_SECONDS = 1.0
 """How often it is made sure that what is done stays so: syncing a disk takes time."""
 
-Known = dict[str, tuple[str, Stamp]]
-"""The identity and state of each input, by path, as it was before it was read."""
+
+class KnownInput(NamedTuple):
+    """The identity and state of an input, before it was read; what it had come to, if begun."""
+
+    identity: str
+    stamp: Stamp
+    begun: Entry | None = None
+
+
+Known = dict[str, KnownInput]
+"""By path."""
+
+
+class _Sum:
+    """What the parts of one file come to so far, those of the run that began it included."""
+
+    def __init__(self, begun: Entry | None, extent: Extent | None) -> None:
+        self.begun, self.extent = begun, extent
+        self.rows = begun.written if begun else 0
+        self.letters = [begun.letters] if begun else []
+        self.counts = Counts()
+        self.reached = begun.reached if begun else None
+        self.is_apart = False
+        """Whether rows of others are between those of the file, so that no extent holds them."""
+
+    def add(self, rows: int, letters: bytes, extent: Extent | None) -> None:
+        """Add what a part says."""
+        self.rows += rows
+        self.letters.append(letters)
+        if extent is None or not extent.length:
+            return
+        if self.extent is None or not self.extent.length:
+            self.extent = extent
+        else:
+            self.is_apart = self.is_apart or not self.extent.is_followed_by(extent)
+            self.extent = self.extent.joined(extent)
 
 
 class Journal:
@@ -26,48 +61,86 @@ class Journal:
     def __init__(self, known: Known, *, generation: int = 0) -> None:
         self.generation = generation
         self._known = known
-        self._unfinished: dict[int, tuple[int, bytes, Extent | None]] = {}
-        """Rows, letters and extent so far of files whose last part is still to come, by batch."""
+        self._sums: dict[int, _Sum] = {}
+        """Of files whose last part is still to come, by their number in the run."""
+        self._earlier: list[bytes] = []
+
+    def begun(self, found: BatchPart) -> Entry | None:
+        """Return what an earlier run had done of the file of this part, if it is the first."""
+        if found.batch.decided is not None or found.part.start in self._sums:
+            return None
+        known = self._known.get(found.path(0))
+        return known.begun if known else None
+
+    def go_on(self, found: BatchPart, begun: Entry, extent: Extent | None = None) -> None:
+        """Take note that the file is taken up where it was; its rows so far are at `extent`."""
+        self._sums[found.part.start] = _Sum(begun, extent)
+        self._earlier.append(begun.letters)
+
+    def take_letters(self) -> bytes:
+        """Return the dead letters of files that were taken up since the last time."""
+        letters, self._earlier = b"".join(self._earlier), []
+        return letters
 
     def entries(self, found: BatchPart, extents: Sequence[Extent | None] = ()) -> list[Entry]:
-        """Return the entries of the files that a part finishes.
+        """Return the entries of the files that a part finishes, or of what it has reached.
 
         `extents` are those of the rows of each, and at last of an unfinished one's.
         """
         part = found.part
-        letters = _letters(found)
+        if begun := self.begun(found):
+            self.go_on(found, begun)
         if not len(part):
-            self._begin_more(found, letters.get(0, b""), extents[0] if extents else None)
-            return []
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            return self._of_unfinished(found, extents[0] if extents else None)
+        letters = _letters(found)
+        now = _now()
         entries = []
         for place in range(len(part)):
-            path = found.batch.paths[part.start - found.batch.start + place]
             extent = extents[place] if extents else None
             if (kept := part.entries.get(place)) is not None:
                 if extent is not None:
                     entries.append(_moved(kept, self.generation, extent))
                 continue
-            rows, noted = part.made[place] if part.made else 0, letters.get(place, b"")
-            if place == 0 and found.batch.start in self._unfinished:
-                before, earlier, begun = self._unfinished.pop(found.batch.start)
-                rows, noted = rows + before, earlier + noted
-                extent = begun.joined(extent) if begun and extent else begun or extent
-            if (known := self._known.pop(path, None)) is None:
+            known = self._known.pop(found.path(place), None)
+            total = self._sums.pop(part.start + place, None)
+            if known is None:
                 continue
+            counts = (part.records[place], part.dropped.get(place, 0), part.rejected.get(place, 0))
+            rows, noted = part.made[place] if part.made else 0, letters.get(place, b"")
+            reached = None
+            if total is not None:
+                total.add(rows, noted, extent)
+                if total.is_apart:
+                    continue
+                counts = _added(total.begun, counts)
+                rows, noted, extent = total.rows, b"".join(total.letters), total.extent
+                reached = total.reached if place in part.errors else None
             entries.append(
                 Entry(
-                    known[0], known[1], part.status(place), part.records[place],
-                    part.dropped.get(place, 0), part.rejected.get(place, 0), rows,
-                    now, noted, self.generation, extent,
+                    known.identity, known.stamp, part.status(place), *counts, rows,
+                    now, noted, self.generation, extent, reached,
                 )
             )  # fmt: skip
         return entries
 
-    def _begin_more(self, found: BatchPart, letters: bytes, extent: Extent | None) -> None:
-        rows, noted, begun = self._unfinished.get(found.batch.start, (0, b"", None))
-        joined = begun.joined(extent) if begun and extent else begun or extent
-        self._unfinished[found.batch.start] = rows + found.part.written, noted + letters, joined
+    def _of_unfinished(self, found: BatchPart, extent: Extent | None) -> list[Entry]:
+        part = found.part
+        total = self._sums.setdefault(part.start, _Sum(None, None))
+        total.add(part.written, b"".join(part.letters), extent)
+        if part.told is not None:
+            total.counts.add(part.told)
+        known = self._known.get(found.path(0))
+        if part.reached is None or known is None or total.is_apart:
+            return []
+        at, told = part.reached, total.counts
+        total.reached = at.byte, at.record, at.line, at.column
+        counts = _added(total.begun, (told.read, told.dropped, told.rejected))
+        return [
+            Entry(
+                known.identity, known.stamp, "begun", *counts, total.rows, _now(),
+                b"".join(total.letters), self.generation, total.extent, total.reached,
+            )
+        ]  # fmt: skip
 
 
 class StoreJournal(Journal):
@@ -119,3 +192,15 @@ def _moved(entry: Entry, generation: int, extent: Extent) -> Entry:
     from msgspec import structs  # noqa: PLC0415 - only a run that carries on needs it
 
     return structs.replace(entry, generation=generation, extent=extent)
+
+
+def _added(begun: Entry | None, counts: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Return counts of records with those of the run that began the file."""
+    if begun is None:
+        return counts
+    read, dropped, rejected = counts
+    return begun.read + read, begun.dropped + dropped, begun.rejected + rejected
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

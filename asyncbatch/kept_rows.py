@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from asyncbatch.sinks.single import FileSink
 
 
+NOWHERE = Extent(0, 0)
+"""Where the rows are of a file that has none."""
+
+
 class KeptRows:
     """Tells a journal the extents of rows in what `sink` writes; copies from `generations`.
 
@@ -62,8 +66,21 @@ class KeptRows:
         return extents
 
     def add(self, found: BatchPart, extents: Sequence[Extent | None]) -> None:
-        """Take note of a part whose rows were written there. Raises SinkError."""
-        self._journal.add(found, extents)
+        """Take note of a part whose rows, if any, were written there. Raises SinkError."""
+        count = max(1, len(found.part))
+        self._journal.add(found, [extent or NOWHERE for extent in extents or [None] * count])
+
+    def begins(self, found: BatchPart) -> bool:
+        """Whether rows of an earlier run belong before those of this part; see `go_on`."""
+        return self._journal.begun(found) is not None
+
+    def go_on(self, found: BatchPart) -> None:
+        """Write what an earlier run has made of a file that is now taken up. Raises SinkError."""
+        if begun := self._journal.begun(found):
+            extent = None
+            if begun.extent is not None and begun.extent.length:
+                extent = self.sink.keep(self._generations[begun.generation].path, begun.extent)
+            self._journal.go_on(found, begun, extent)
 
     def copy(self, found: BatchPart) -> list[Extent | None]:
         """Write the rows of files that were done before; return where they are now.
@@ -72,7 +89,8 @@ class KeptRows:
         """
         extents: list[Extent | None] = [None] * len(found.part)
         for place, entry in found.part.entries.items():
-            if entry.extent is not None:
+            extents[place] = NOWHERE
+            if entry.extent is not None and entry.extent.length:
                 source = self._generations[entry.generation]
                 extents[place] = self.sink.keep(source.path, entry.extent)
         return extents

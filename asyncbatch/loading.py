@@ -63,7 +63,10 @@ class LinesLoader:
     def load(self, found: BatchPart) -> Sequence[BatchPart]:
         """See `Loader`."""
         rows, found.part.rows = found.part.rows, None
-        at = self._kept.sink.position if self._kept else 0
+        at = 0
+        if self._kept:
+            self._kept.go_on(found)
+            at = self._kept.sink.position
         if rows is not None:
             self._sink.load(rows.payload)
             found.part.written += rows.count
@@ -171,6 +174,9 @@ class TableLoader:
         if self._kept and found.part.entries:
             self._load_waiting()
             waiting.extents = self._kept.copy(found)
+        elif self._kept and self._kept.begins(found):
+            self._load_waiting()
+            self._kept.go_on(found)
         self._waiting.append(waiting)
         if waiting.left:
             self._to_load.append((waiting, 0))
@@ -192,7 +198,8 @@ class TableLoader:
         All the rows of a file are made to last together.
         """
         self._load_waiting()
-        if not self._waiting or not len(self._waiting[-1].found.part):
+        last = self._waiting[-1].found.part if self._waiting else None
+        if last is None or (not len(last) and last.reached is None):
             return ()
         through = [waiting.found for waiting in self._waiting]
         entries = [entry for found in through for entry in self._entries(found)]

@@ -294,9 +294,13 @@ class BatchPart(Struct, frozen=True, gc=False):
     batch: Batch
     part: Part
 
+    def path(self, place: int) -> str:
+        """Return the path of the part's file at `place`."""
+        return self.batch.paths[self.part.start - self.batch.start + place]
+
     def file(self, place: int) -> str:
         """Return the name of the part's file at `place`."""
-        return display_path(self.batch.paths[self.part.start - self.batch.start + place])
+        return display_path(self.path(place))
 
     def outcomes(self) -> Iterator[Failure | FileResult]:
         """Yield, in input order, the bad records of each file and, once it is done, its result."""

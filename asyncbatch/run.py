@@ -62,12 +62,14 @@ class Run:
         failure_limit: float = LISTED_FAILURES,
         reached: Callable[[str], Position | None] | None = None,
     ) -> None:
-        """Make ready; `reached` knows where in huge files to take up what was done before."""
+        """Make ready; `reached` knows where to take up huge files, if not the job's ledger."""
         self.report = Report(failure_limit, target=job.target.name if job.target else None)
         self._job, self._launch = job, launch
         self._make_work: WorkFactory = partial(work or suitable_work(job), job.settings)
         self._delivery = Delivery(job)
         self._began = time.perf_counter()
+        if reached is None and job.ledger is not None and job.ledger.carries_on:
+            reached = self._reached
         self._batcher = Batcher(self._chunks(), job.batch_size, job.pause, self._pieces_of, reached)
         self._engine: Engine | None = None
         self._losses = Losses(job.timeout)
@@ -230,6 +232,11 @@ class Run:
             else:
                 yield (Batch(found, tuple(chunk)),)
             found += len(chunk)
+
+    def _reached(self, path: str) -> Position | None:
+        """Return where the ledger has a huge file taken up, if it is begun."""
+        admission = self._delivery.admission
+        return admission.reached(path) if admission else None
 
     def _pieces_of(self, path: str, huge: Huge) -> Iterator[Piece]:
         """Return the pieces of a huge file, to be found in a thread."""

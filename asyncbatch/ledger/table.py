@@ -9,8 +9,6 @@ from asyncbatch.entries import Entry, Extent, Stamp
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asyncbatch.entries import FileStatus
-
 NAME = "asyncbatch_ledger"
 """What the table is called, in whatever database it is."""
 
@@ -33,6 +31,10 @@ _COLUMNS = {
     "extent_length": "BIGINT",
     "extent_skip": "BIGINT",
     "extent_take": "BIGINT",
+    "reached_byte": "BIGINT",
+    "reached_record": "BIGINT",
+    "reached_line": "BIGINT",
+    "reached_column": "BIGINT",
 }
 COLUMNS = tuple(_COLUMNS)
 TYPES = tuple(declared.removesuffix(" NOT NULL") for declared in _COLUMNS.values())
@@ -51,19 +53,19 @@ def row_of(job: str, target: str, entry: Entry) -> tuple[Any, ...]:
     return (
         job, target, entry.generation, storable(entry.path), *entry.stamp, entry.outcome,
         entry.read, entry.dropped, entry.rejected, entry.written, entry.done_at, entry.letters,
-        *place,
+        *place, *(entry.reached or (None,) * 4),
     )  # fmt: skip
 
 
 def entry_of(row: Sequence[Any]) -> Entry:
     """Return the entry that columns `OF_ENTRY` of a row say."""
     generation, path, size, mtime_ns, digest, outcome = row[:6]
-    read, dropped, rejected, written, done_at, letters, at, length, skip, take = row[6:]
-    status: FileStatus = outcome
+    read, dropped, rejected, written, done_at, letters, at, length, skip, take = row[6:16]
     return Entry(
-        restored(path), Stamp(size, mtime_ns, digest), status, read, dropped, rejected, written,
+        restored(path), Stamp(size, mtime_ns, digest), outcome, read, dropped, rejected, written,
         done_at, bytes(letters), generation,
         None if at is None else Extent(at, length, skip, take),
+        None if row[16] is None else tuple(row[16:]),
     )  # fmt: skip
 
 
