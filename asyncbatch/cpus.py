@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-MEMBERSHIPS = Path("/proc/self/cgroup")
-CGROUP2 = Path("/sys/fs/cgroup")
-CGROUP1 = Path("/sys/fs/cgroup/cpu")
+from asyncbatch.cgroups import groups
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def usable_cpus() -> int:
@@ -23,23 +24,8 @@ def usable_cpus() -> int:
 
 def _cgroup_quota() -> float | None:
     """Return the tightest quota, in CPUs, of this process's cgroup and those above it."""
-    quotas = []
-    try:
-        memberships = MEMBERSHIPS.read_text().splitlines()
-    except OSError:
-        return None
-    for membership in memberships:
-        number, controllers, path = membership.split(":", 2)
-        if number == "0":
-            base, read = CGROUP2, _quota_v2
-        elif "cpu" in controllers.split(","):
-            base, read = CGROUP1, _quota_v1
-        else:
-            continue
-        group = base / path.lstrip("/")
-        # In a container the path may be the host's: what is not there is passed over.
-        above = (folder for folder in group.parents if base in (folder, *folder.parents))
-        quotas += [read(folder) for folder in (group, *above)]
+    read = {1: _quota_v1, 2: _quota_v2}
+    quotas = [read[version](folder) for version, folder in groups("cpu")]
     return min(filter(None, quotas), default=None)
 
 

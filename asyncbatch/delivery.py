@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from asyncbatch.errors import TargetBusyError, UsageError
 from asyncbatch.huge_files import PieceSums
 from asyncbatch.ordering import InputOrder, PieceOrder
-from asyncbatch.record_settings import RecordWorkSettings
 from asyncbatch.retrying import Retrier
 from asyncbatch.whole_files import WholeFiles
 
@@ -38,10 +37,11 @@ class Delivery:
         self._job = job
         target = job.target
         has_sink = target is not None and target.form != "folder"
-        self.order = InputOrder() if job.ordered and (has_sink or job.dead_letter) else None
-        settings = job.settings
-        files = settings.files if isinstance(settings, RecordWorkSettings) else settings
-        self.retrier = Retrier(files.retries)
+        most = job.files.sizes.held
+        self.order = (
+            InputOrder(most=most) if job.ordered and (has_sink or job.dead_letter) else None
+        )
+        self.retrier = Retrier(job.files.retries)
         """Tries again what another process keeps from being done at the target."""
         self._piece_order = PieceOrder()
         self._sums = PieceSums()
@@ -103,7 +103,9 @@ class Delivery:
             books.begin(sink)
         journal = books.journal if books and target.is_database else None
         kept = books.kept if books else None
-        self._loader = make_loader(target, sink, self._job.load_batch, journal, kept)
+        self._loader = make_loader(
+            target, sink, self._job.load_batch, journal, kept, self._job.files.sizes
+        )
 
     @property
     def admission(self) -> Admission | None:

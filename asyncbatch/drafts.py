@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     """Makes rows ready to travel."""
 
 MAX_ROWS = 8192
-"""Rows that one part carries, more or less; ..."""
-MAX_BYTES = 2 * 1024 * 1024
-"""... so many bytes of records, ..."""
+"""Rows that one part carries, more or less, ..."""
 MAX_REJECTIONS = 1000
 """... and so many bad records: a file of nothing else still needs bounded memory."""
 
@@ -40,12 +38,11 @@ class Findings:
         self.bytes = 0
         """Bytes of the records looked at: what their rows will be like."""
 
-    @property
-    def are_many(self) -> bool:
-        """Whether it is time to report them."""
+    def are_many(self, most: int) -> bool:
+        """Whether it is time to report them: if they are of more than `most` bytes, or many."""
         return (
             len(self.rows) >= MAX_ROWS
-            or (self.bytes >= MAX_BYTES and bool(self.rows))
+            or (self.bytes >= most and bool(self.rows))
             or len(self.rejections) >= MAX_REJECTIONS
         )
 
@@ -102,8 +99,8 @@ class FileDraft:
 class Draft:
     """A part in the making, and the file behind its last one."""
 
-    def __init__(self, start: int, pack: Pack) -> None:
-        self._part, self._pack = Part(start), pack
+    def __init__(self, start: int, pack: Pack, most: int) -> None:
+        self._part, self._pack, self._most = Part(start), pack, most
         self._found = Findings()
         self.file = FileDraft()
 
@@ -116,9 +113,9 @@ class Draft:
 
     def report_if_many(self) -> Iterator[Part]:
         """Yield what was found so far if that is much, also of the unfinished file."""
-        if self.file.found.are_many:
+        if self.file.found.are_many(self._most):
             yield from self.report_file(None)
-        elif self._found.are_many:
+        elif self._found.are_many(self._most):
             yield from self.report()
 
     def report_file(self, reached: Position | None, size: int = 0) -> Iterator[Part]:

@@ -45,7 +45,8 @@ class Job(Struct, frozen=True):
     of the inputs if `ordered`; rejected records and failed files also go to `dead_letter`.
     `reports` are other files that are written, and must be apart from these. What is done is
     remembered as `ledger` says, if at all. A file that takes longer than `timeout` seconds fails;
-    since nothing else can be stopped, a process reads it.
+    since nothing else can be stopped, a process reads it. There are no more worker processes
+    than `most_workers`, for want of memory.
     """
 
     inputs: Inputs
@@ -62,6 +63,7 @@ class Job(Struct, frozen=True):
     reports: tuple[str, ...] = ()
     ledger: LedgerSettings | None = None
     timeout: float | None = None
+    most_workers: int | None = None
 
     @property
     def files(self) -> FileWorkSettings:
@@ -137,6 +139,8 @@ class Launch:
             wanted = max(1, wanted)
         if job.record_work and job.record_work.call_is_async:
             wanted = 0
+        if job.most_workers is not None:
+            wanted = min(wanted, job.most_workers)
         in_flight = 1 if job.pause else job.concurrency or wanted
         self._wanted = min(wanted, in_flight)
 

@@ -17,6 +17,7 @@ from asyncbatch.codec.decode import decode
 from asyncbatch.dead_letters import letter_of_record
 from asyncbatch.entries import Extent
 from asyncbatch.records import BatchPart, Failure, Rows
+from asyncbatch.settings import Sizes
 from asyncbatch.sinks.block import Block, join, make_block
 
 if TYPE_CHECKING:
@@ -33,10 +34,9 @@ LOAD_BATCH = 10_000
 """Rows of one load unless told otherwise: a transaction costs as much as some thousand rows."""
 WAITING_PARTS = 256
 """Parts that wait for a batch to be full; beyond, ..."""
-WAITING_BYTES = 16 * 1024 * 1024
-"""... beyond so many bytes of rows, ..."""
 WAITING_SECONDS = 1.0
-"""... or after so long, what there is is loaded: a run that is killed then loses no more."""
+"""... or after so long, or beyond the bytes that settings allow, what there is is loaded: a run
+that is killed then loses no more."""
 
 
 class Loader(Protocol):
@@ -154,10 +154,12 @@ class TableLoader:
         most: int | None,
         *,
         of_objects: bool,
-        journal: Journal | None,
-        kept: KeptRows | None,
+        journal: Journal | None = None,
+        kept: KeptRows | None = None,
+        waiting: int = Sizes().waiting,
     ) -> None:
         self._sink, self._most = sink, most or LOAD_BATCH
+        self._most_bytes = waiting
         self._of_objects = of_objects
         self._journal, self._kept = journal, kept
         self._waiting: deque[_Waiting] = deque()
@@ -182,7 +184,7 @@ class TableLoader:
             self._to_load.append((waiting, 0))
             self._rows += waiting.left
             self._bytes += len(waiting.rows.payload)
-        too_many = len(self._waiting) > WAITING_PARTS or self._bytes > WAITING_BYTES
+        too_many = len(self._waiting) > WAITING_PARTS or self._bytes > self._most_bytes
         is_late = time.monotonic() - self._last_commit > WAITING_SECONDS
         if self._rows >= self._most or too_many or is_late:
             return self._commit()
@@ -311,6 +313,7 @@ def make_loader(
     load_batch: int | None,
     journal: Journal | None,
     kept: KeptRows | None,
+    sizes: Sizes,
 ) -> Loader:
     """Return what brings rows to `sink`, which is `target`'s.
 
@@ -318,6 +321,11 @@ def make_loader(
     """
     if target.is_table:
         return TableLoader(
-            sink, load_batch, of_objects=not target.columns_grow, journal=journal, kept=kept
+            sink,
+            load_batch,
+            of_objects=not target.columns_grow,
+            journal=journal,
+            kept=kept,
+            waiting=sizes.waiting,
         )
     return LinesLoader(sink, kept)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import resource
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
+
+from asyncbatch.cgroups import groups
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+_NO_LIMIT = 2**60
 _RUSAGE_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
@@ -39,6 +43,18 @@ def measure_all(pids: Iterable[int]) -> Memory:
     """Return the memory of `pids`, added up; the sum of peaks is at least the peak of the sum."""
     parts = [measure(pid) for pid in pids]
     return Memory(sum(part.current for part in parts), sum(part.peak for part in parts))
+
+
+def memory_limit() -> int | None:
+    """Return the bytes that this process's cgroup and those above it may use, if limited."""
+    limits = []
+    for version, folder in groups("memory"):
+        names = ("memory.max", "memory.high") if version == 2 else ("memory.limit_in_bytes",)
+        for name in names:
+            with suppress(OSError, ValueError):  # "max", or there is none
+                limits.append(int((folder / name).read_text()))
+    # The older groups have a number near 2^63 for no limit.
+    return min((limit for limit in limits if limit < _NO_LIMIT), default=None)
 
 
 def _kib(value: bytes) -> int:

@@ -7,6 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from asyncbatch.records import BatchPart, Settled
+from asyncbatch.settings import Sizes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from asyncbatch.executors.lanes import Lane
     from asyncbatch.records import Batch, Part
 
-HELD_BYTES = 48 * 1024 * 1024
-"""Rows of later batches that wait for earlier ones; beyond, the lanes of later ones wait."""
 _PART_BYTES = 2048
 """What a part takes beside its rows, roughly."""
 
@@ -24,19 +23,20 @@ class InputOrder:
     """Lets parts through in the order of their batches, holding back what comes too early.
 
     The first batch that is not through is the head. Its parts pass at once; whoever works on
-    another waits once much is held. So the head must never wait behind another batch: each
+    another waits once more than `most` bytes of rows are held. So the head must never wait behind another batch: each
     lane needs a worker of its own.
     """
 
-    def __init__(self, first: int = 0) -> None:
+    def __init__(self, first: int = 0, *, most: int = Sizes().held) -> None:
         self._head = first, 0
+        self._most = most
         self._held: dict[tuple[int, int], deque[BatchPart | Settled]] = {}
         self._bytes = 0
         self._changed = asyncio.Event()
 
     async def admit(self, batch: Batch) -> None:
         """Wait until a part of `batch` may come."""
-        while batch.key != self._head and self._bytes > HELD_BYTES:
+        while batch.key != self._head and self._bytes > self._most:
             self._changed.clear()
             await self._changed.wait()
 

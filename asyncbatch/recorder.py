@@ -38,12 +38,13 @@ class Recorder:
         self._names_origins = self._outlet.names_origins
         self._keeps_originals = settings.letters and self._names_origins
         self._keeps_files_whole = settings.target is not None and settings.target.form == "folder"
-        self._draft = Draft(0, self._outlet.pack)
+        self._most = settings.files.sizes.part
+        self._draft = Draft(0, self._outlet.pack, self._most)
         self._file = ""
 
     def begin_batch(self, start: int) -> None:
         """Begin a batch whose first file is number `start` of the run."""
-        self._draft = Draft(start, self._outlet.pack)
+        self._draft = Draft(start, self._outlet.pack, self._most)
 
     def report(self) -> Iterator[Part]:
         """Yield what there is of finished files."""
@@ -65,7 +66,7 @@ class Recorder:
         """Take note of how far a huge file is; yield what there is, if it is much."""
         if not self._keeps_files_whole:
             file = self._draft.file
-            if not file.is_huge or file.found.are_many:
+            if not file.is_huge or file.found.are_many(self._most):
                 file.is_huge = True
                 yield from self._draft.report_file(position)
             file.reached = position

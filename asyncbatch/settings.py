@@ -23,12 +23,18 @@ class Sizes(Struct, frozen=True):
     be told apart: lines, or the elements of an array. One of its records may have `record`
     bytes. A document that is one record, or whose records cannot be told apart, may have
     `document` bytes, for it is held in memory.
+
+    A worker hands on rows after `part` bytes of records; the main process holds back `held`
+    bytes of rows that came before their turn, and `waiting` bytes until they are loaded.
     """
 
     huge: int = 32 * MIB
     piece: int = 4 * MIB
     record: int = 128 * MIB
     document: int = 1024 * MIB
+    part: int = 2 * MIB
+    held: int = 48 * MIB
+    waiting: int = 16 * MIB
 
 
 class FileWorkSettings(Struct, frozen=True):

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 PACKAGE = ROOT / "asyncbatch"
 LAYERS = [
-    ("entries", "retrying", "progress"),
+    ("cgroups", "entries", "retrying", "progress"),
     ("errors", "records", "settings", "budget", "cpus", "memory"),
     ("codec", "identity", "report", "state", "words"),
-    ("content", "ledger", "lock", "merging", "renderers"),
+    ("content", "ledger", "memory_plan", "lock", "merging", "renderers"),
     ("failures", "reading", "documents", "transforms", "spool"),
     ("sinks", "arrays"),
     ("dead_letters", "journal", "record_settings"),

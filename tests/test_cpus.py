@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from asyncbatch import cpus
+from asyncbatch import cgroups, cpus
 from tests.conftest import python
 
 COUNT = "from asyncbatch.cpus import usable_cpus; print(usable_cpus())"
@@ -23,9 +23,9 @@ def test_affinity_is_respected():
 def machine(tmp_path, monkeypatch):
     """A made-up machine of 16 CPUs, with control groups that a test fills in."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
-    monkeypatch.setattr(cpus, "CGROUP2", tmp_path / "v2")
-    monkeypatch.setattr(cpus, "CGROUP1", tmp_path / "v1")
-    monkeypatch.setattr(cpus, "MEMBERSHIPS", tmp_path / "cgroup")
+    monkeypatch.setattr(cgroups, "CGROUP2", tmp_path / "v2")
+    monkeypatch.setattr(cgroups, "CGROUP1", tmp_path / "v1")
+    monkeypatch.setattr(cgroups, "MEMBERSHIPS", tmp_path / "cgroup")
 
     def write(name, text):
         path = tmp_path / name
@@ -61,8 +61,8 @@ def test_a_container_sees_its_own_group_at_the_root(machine):
 @pytest.mark.parametrize(("quota", "expected"), [("-1", 16), ("250000", 3)])
 def test_the_older_groups(machine, quota, expected):
     machine("cgroup", "4:cpu,cpuacct:/jobs\n2:memory:/jobs\n")
-    machine("v1/jobs/cpu.cfs_quota_us", quota)
-    machine("v1/jobs/cpu.cfs_period_us", "100000")
+    machine("v1/cpu/jobs/cpu.cfs_quota_us", quota)
+    machine("v1/cpu/jobs/cpu.cfs_period_us", "100000")
     assert cpus.usable_cpus() == expected
 
 

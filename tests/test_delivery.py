@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncbatch.loading import TableLoader
-from asyncbatch.ordering import HELD_BYTES, InputOrder
+from asyncbatch.ordering import InputOrder
 from asyncbatch.records import Batch, BatchPart, Failure, Part, Rows, Settled
+from asyncbatch.settings import Sizes
 from asyncbatch.sinks import Refusal
 from asyncbatch.sinks.block import Block, make_block
 from asyncbatch.whole_files import WholeFiles
@@ -54,7 +55,7 @@ def test_parts_come_in_input_order_whatever_the_lanes_do(run):
 
 async def test_the_head_is_never_made_to_wait():
     order, head, later = InputOrder(), Batch(0, ("a",)), Batch(1, ("b",))
-    big = part_of(later, 1, rows=Rows(b"x" * (HELD_BYTES + 1), 1))
+    big = part_of(later, 1, rows=Rows(b"x" * (Sizes().held + 1), 1))
     assert list(order.pass_on(big)) == []
     waiting = asyncio.create_task(order.admit(later))
     await order.admit(head)

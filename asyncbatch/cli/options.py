@@ -118,6 +118,17 @@ MaxDecompressedSize = Annotated[
         help="Compressed files that unpack to more than this fail as too_large.",
     ),
 ]
+MaxMemory = Annotated[
+    int | None,
+    option(
+        CONTROL,
+        "--max-memory",
+        parser=_parsed_size,
+        metavar="SIZE",
+        help="Keep all processes together below this: fewer workers, less in flight; what does "
+        "not fit at all fails as too_large.  [default: what the container allows]",
+    ),
+]
 BatchSize = Annotated[
     int | None,
     option(

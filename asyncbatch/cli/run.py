@@ -55,6 +55,7 @@ def run_files(
     allow_empty: o.AllowEmpty = False,
     format: o.Format = "auto",  # noqa: A002 - the option's name
     max_file_size: o.MaxFileSize = None,
+    max_memory: o.MaxMemory = None,
     max_decompressed_size: o.MaxDecompressedSize = "100GiB",  # type: ignore[assignment]  # typer parses defaults too
     records: r.Records = None,
     unit: r.Unit = "record",
@@ -163,6 +164,9 @@ def run_files(
         files = FileWorkSettings(
             format, max_file_size, read_ahead, max_decompressed_size, retries=retrying
         )
+        files, most_workers = _fitted(
+            files, max_memory, workers, needs_process=bool(jq or call or timeout)
+        )
         named, settings = _resolved(tuple(paths or ()), files, wishes)
         job = Job(
             Inputs(named, files_from, null, selection, limit, root, part),
@@ -179,6 +183,7 @@ def run_files(
             reports=tuple(report or ()),
             ledger=None if dry_run else _remembered(settings, memory),
             timeout=None if dry_run else timeout,
+            most_workers=most_workers,
         )
         launch = Launch(job)
         launch.look()
@@ -224,6 +229,27 @@ def _resolved(
 
     settings = record_settings(files, **wishes)
     return inputs(paths, settings), settings
+
+
+def _fitted(
+    files: "FileWorkSettings", limit: int | None, workers: int | None, *, needs_process: bool
+) -> "tuple[FileWorkSettings, int | None]":
+    """Return settings that keep within the memory, and the most workers. Raises UsageError."""
+    from asyncbatch.memory import memory_limit  # noqa: PLC0415 - see above
+
+    asked = limit
+    if limit is None and (limit := memory_limit()) is None:
+        return files, None
+    from msgspec.structs import replace  # noqa: PLC0415 - see above
+
+    from asyncbatch.cpus import usable_cpus  # noqa: PLC0415 - see above
+    from asyncbatch.memory_plan import USABLE, least_memory, plan_memory  # noqa: PLC0415 - see above
+
+    wanted = usable_cpus() if workers is None else workers
+    if asked is None:
+        limit = max(int(limit * USABLE), least_memory(needs_process=needs_process))
+    plan = plan_memory(limit, wanted, needs_process=needs_process)
+    return replace(files, sizes=plan.sizes), plan.workers
 
 
 def _remembered(
