@@ -74,10 +74,11 @@ class Batcher:
         while not self._stopped:
             if (huge := self._first_huge()) is not None:
                 batch = await self._next_piece(huge)
-                if batch is not None:
-                    self.unsettled += 1
-                    return batch
-            elif self._is_ready():
+                if batch is None:
+                    continue
+                self.unsettled += 1
+                return batch
+            if self._is_ready():
                 self.unsettled += 1
                 self._given = True
                 return self._take()
@@ -90,22 +91,27 @@ class Batcher:
                 break
         raise StopAsyncIteration
 
-    def settle(self, batch: Batch, done: int, *, lost: bool = False) -> None:
+    def settle(
+        self, batch: Batch, done: int, *, lost: bool = False, huge: Huge | None = None
+    ) -> None:
         """Take note that the first `done` paths of `batch` are done; the rest comes again.
 
         After a `lost` batch (its worker died) the next ones are at most half of what remains,
-        so that the guilty file is soon alone.
+        so that the guilty file is soon alone. If the first of the rest proved to be `huge`, that
+        comes again in pieces.
         """
         self.unsettled -= 1
         self._changed.set()
         if batch.piece is not None:
-            if (huge := self._huge.get(batch.start)) and huge.settle(batch.piece):
+            if (file := self._huge.get(batch.start)) and file.settle(batch.piece):
                 del self._huge[batch.start]
             return
         rest = batch.paths[done:]
-        if batch.start + done in self._huge:
+        if huge is not None and self._pieces_of is not None and rest and not lost:
+            number, path = batch.start + done, rest[0]
+            self._huge[number] = HugeFile(number, path, self._pieces_of(path, huge))
             if rest[1:]:
-                heapq.heappush(self._stretches, (batch.start + done + 1, rest[1:]))
+                heapq.heappush(self._stretches, (number + 1, rest[1:]))
             return
         if rest:
             heapq.heappush(self._stretches, (batch.start + done, rest))
@@ -115,11 +121,6 @@ class Batcher:
             self._size = min(self._max_size, max(self._size, 2 * len(batch.paths)))
         elif not self._fixed:
             self._size = max(1, done)
-
-    def split(self, number: int, path: str, huge: Huge) -> None:
-        """Take note that the file of this number is huge, before its batch is settled."""
-        if self._pieces_of is not None:
-            self._huge[number] = HugeFile(number, path, self._pieces_of(path, huge))
 
     def end_pieces(self, number: int) -> None:
         """Give no more pieces of a file, but the one at its end."""

@@ -70,6 +70,7 @@ class Run:
         self._batcher = Batcher(self._chunks(), job.batch_size, job.pause, self._pieces_of, reached)
         self._engine: Engine | None = None
         self._done: Counter[tuple[int, int]] = Counter()
+        self._huge: dict[tuple[int, int], Huge] = {}
         self._batches = 0
         self._stopped = False
 
@@ -220,8 +221,7 @@ class Run:
         if isinstance(result, BatchPart):
             batch, part = result.batch, result.part
             if part.huge is not None:
-                path = batch.paths[part.start - batch.start]
-                self._batcher.split(part.start, path, part.huge)
+                self._huge[batch.key] = part.huge
                 return
             if batch.piece is not None and part.errors and not part.rejected:
                 self._batcher.end_pieces(batch.start)
@@ -239,7 +239,8 @@ class Run:
             self._batcher.end_pieces(batch.start)
             yield BatchPart(batch, part)
             done += 1
-        self._batcher.settle(batch, done, lost=end.lost is not None)
+        huge = self._huge.pop(batch.key, None)
+        self._batcher.settle(batch, done, lost=end.lost is not None, huge=huge)
         yield Settled(batch, done)
 
     def _added(self, found: BatchPart) -> BatchPart:
