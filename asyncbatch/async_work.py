@@ -84,6 +84,7 @@ class AsyncRecordLane:
 
     def __init__(self, settings: RecordWorkSettings, slots: asyncio.Semaphore) -> None:
         self._limit, self._concurrency = settings.files.max_file_size, settings.call_concurrency
+        self._at_once = min(AT_ONCE_BYTES, settings.files.sizes.huge)
         self._slots = slots
         self._extractor = Extractor(settings)
         self._recorder = Recorder(settings)
@@ -207,7 +208,7 @@ class AsyncRecordLane:
         try:
             if path != STDIN:
                 status = await aiofiles.os.stat(path)
-                if stat.S_ISREG(status.st_mode) and status.st_size <= AT_ONCE_BYTES:
+                if stat.S_ISREG(status.st_mode) and status.st_size <= self._at_once:
                     if self._limit is not None and status.st_size > self._limit:
                         return TooLargeError(status.st_size, self._limit)
                     async with aiofiles.open(path, "rb") as stream:
