@@ -385,3 +385,19 @@ async def test_a_file_that_shrinks_while_it_is_read(tmp_path):
         assert result.error.kind == "read_error"
         assert "cut short" in result.error.message
     assert result.records < 100_000
+
+
+@given(texts, st.integers(1, 40))
+def test_pieces_that_nobody_counted_are_whole_lines(tmp_path_factory, text, size):
+    path = tmp_path_factory.mktemp("lines") / "a.jsonl"
+    path.write_bytes(text)
+    huge = Huge("lines", relative=True)
+    *pieces, end = Splitter(str(path), huge, Sizes(huge=1, piece=size)).pieces()
+    assert end.end
+    assert end.error is None
+    at = 0
+    for piece in pieces:
+        assert (piece.start.byte, piece.relative) == (at, True)
+        at += piece.length
+        assert text[:at].endswith(b"\n") or at == len(text)
+    assert at == len(text)
