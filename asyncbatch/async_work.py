@@ -95,6 +95,7 @@ class AsyncRecordLane:
         """Whether the file whose turn it is has failed for being late."""
         self._retrier = Retrier(settings.files.retries)
         self._limit, self._concurrency = settings.files.max_file_size, settings.call_concurrency
+        self._at_once = min(AT_ONCE_BYTES, settings.files.sizes.huge)
         self._slots = slots
         self._extractor = Extractor(settings)
         self._recorder = Recorder(settings)
@@ -243,7 +244,7 @@ class AsyncRecordLane:
     async def _opened_once(self, path: str) -> Opened:
         """See `content.open_content`."""
         status = await aiofiles.os.stat(path)
-        if stat.S_ISREG(status.st_mode) and status.st_size <= AT_ONCE_BYTES:
+        if stat.S_ISREG(status.st_mode) and status.st_size <= self._at_once:
             if self._limit is not None and status.st_size > self._limit:
                 return TooLargeError(status.st_size, self._limit)
             async with aiofiles.open(path, "rb") as stream:

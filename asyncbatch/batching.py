@@ -79,10 +79,11 @@ class Batcher:
         while not self._stopped:
             if (huge := self._first_huge()) is not None:
                 batch = await self._next_piece(huge)
-                if batch is not None:
-                    self.unsettled += 1
-                    return batch
-            elif self._is_ready():
+                if batch is None:
+                    continue
+                self.unsettled += 1
+                return batch
+            if self._is_ready():
                 self.unsettled += 1
                 self._given = True
                 return self._take()
@@ -98,21 +99,26 @@ class Batcher:
                 break
         raise StopAsyncIteration
 
-    def settle(self, batch: Batch, done: int, *, halve: bool = False) -> None:
+    def settle(
+        self, batch: Batch, done: int, *, halve: bool = False, huge: Huge | None = None
+    ) -> None:
         """Take note that the first `done` paths of `batch` are done; the rest comes again.
 
         To `halve` the batch is for when its worker has died of one of its files, and has not
-        told which: the next ones are at most half of what remains, so that it is soon alone.
+        told which: the next ones are at most half of what remains, so that it is soon alone. If
+        the first of the rest proved to be `huge`, that comes again in pieces.
         """
         self.unsettled -= 1
         self._changed.set()
         if batch.piece is not None:
-            if (huge := self._huge.get(batch.start)) and huge.settle(batch.piece):
+            if (file := self._huge.get(batch.start)) and file.settle(batch.piece):
                 del self._huge[batch.start]
             return
         rest = batch.paths[done:]
-        if batch.start + done in self._huge:
-            self._push(batch.start + done + 1, rest[1:])
+        if huge is not None and self._pieces_of is not None and rest:
+            number, path = batch.start + done, rest[0]
+            self._huge[number] = HugeFile(number, path, self._pieces_of(path, huge))
+            self._push(number + 1, rest[1:])
             return
         self._push(batch.start + done, rest)
         if halve:
@@ -123,11 +129,6 @@ class Batcher:
             self._size = min(self._max_size, max(self._size, 2 * len(batch.paths)))
         elif not self._fixed:
             self._size = max(1, done)
-
-    def split(self, number: int, path: str, huge: Huge) -> None:
-        """Take note that the file of this number is huge, before its batch is settled."""
-        if self._pieces_of is not None:
-            self._huge[number] = HugeFile(number, path, self._pieces_of(path, huge))
 
     def end_pieces(self, number: int) -> None:
         """Give no more pieces of a file, but the one at its end."""

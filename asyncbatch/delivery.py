@@ -104,7 +104,12 @@ class Delivery:
         journal = books.journal if books and target.is_database else None
         kept = books.kept if books else None
         self._loader = make_loader(
-            target, sink, self._job.load_batch, journal, kept, self._job.files.sizes
+            target,
+            sink,
+            self._job.load_batch,
+            journal=journal,
+            kept=kept,
+            sizes=self._job.files.sizes,
         )
 
     @property

@@ -6,6 +6,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from asyncbatch.cpus import usable_cpus
 from asyncbatch.failures import after_records
 from asyncbatch.records import Batch, BatchPart, Counts, Part, Piece, Settled
@@ -77,6 +79,7 @@ class _Sum:
     def __init__(self) -> None:
         self.began = time.perf_counter()
         self.counts, self.told = Counts(), Counts()
+        self.lines = 0
         self.first: Failure | None = None
         self.error: Failure | None = None
         self.hands_on = False
@@ -112,6 +115,8 @@ class PieceSums:
         if piece.end:
             yield BatchPart(batch, _whole(found.part, file))
         elif file.error is None:
+            if piece.relative:
+                _shift(found.part, file)
             yield from (BatchPart(batch, part) for part in _share(found.part, file))
 
 
@@ -132,11 +137,27 @@ def _share(part: Part, file: _Sum) -> Iterator[Part]:
     # The piece was worked on like a file: its records count when the file is done.
     counts = Counts(part.records[0], 0, part.rejected.get(0, 0), part.bytes[0])
     file.add(counts, part)
+    file.lines += part.reached.line if part.reached else 0
     if part.rejections:
         yield Part(part.start, rejections=part.rejections)
     told = Counts(bytes=counts.bytes)
     file.told.add(told)
     yield Part(part.start, told=told)
+
+
+def _shift(part: Part, file: _Sum) -> None:
+    """Have the places of bad records count from the start of their file."""
+    part.rejections = [
+        (
+            place,
+            structs.replace(
+                failure,
+                record=(failure.record or 0) + file.counts.read,
+                line=(failure.line or 0) + file.lines,
+            ),
+        )
+        for place, failure in part.rejections
+    ]
 
 
 def _whole(part: Part, file: _Sum) -> Part:

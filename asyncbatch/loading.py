@@ -311,6 +311,7 @@ def make_loader(
     target: Target,
     sink: Sink[Any],
     load_batch: int | None,
+    *,
     journal: Journal | None,
     kept: KeptRows | None,
     sizes: Sizes,

@@ -23,8 +23,8 @@ class InputOrder:
     """Lets parts through in the order of their batches, holding back what comes too early.
 
     The first batch that is not through is the head. Its parts pass at once; whoever works on
-    another waits once more than `most` bytes of rows are held. So the head must never wait behind another batch: each
-    lane needs a worker of its own.
+    another waits once more than `most` bytes of rows are held. So the head must never wait
+    behind another batch: each lane needs a worker of its own.
     """
 
     def __init__(self, first: int = 0, *, most: int = Sizes().held) -> None:

@@ -68,7 +68,7 @@ class Piece(Struct, frozen=True, gc=False):
 
     Of an array, it begins with the bracket or comma before its first element. The one at the
     `end` holds no records; its `length` is the bytes of the file that are in no other, and
-    `error` is why there are no more.
+    `error` is why there are no more. Records and lines of a `relative` one count from its start.
     """
 
     number: int
@@ -77,6 +77,7 @@ class Piece(Struct, frozen=True, gc=False):
     length: int
     end: bool = False
     error: Failure | None = None
+    relative: bool = False
 
 
 class Batch(Struct, frozen=True, gc=False):
@@ -191,10 +192,14 @@ class Counts(Struct, gc=False):
 
 
 class Huge(Struct, frozen=True, gc=False):
-    """What a worker says of a file that is to be taken in pieces, perhaps from a position on."""
+    """What a worker says of a file that is to be taken in pieces, perhaps from a position on.
+
+    If its pieces may be `relative`, nobody need count its lines beforehand.
+    """
 
     form: PieceForm
     start: Position | None = None
+    relative: bool = False
 
 
 class Part(Struct, gc=False):

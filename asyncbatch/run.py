@@ -74,6 +74,7 @@ class Run:
         self._engine: Engine | None = None
         self._losses = Losses(job.timeout)
         self._done: Counter[tuple[int, int]] = Counter()
+        self._huge: dict[tuple[int, int], Huge] = {}
         self._batches = 0
         self._stopped = False
 
@@ -251,8 +252,7 @@ class Run:
         if isinstance(result, BatchPart):
             batch, part = result.batch, result.part
             if part.huge is not None:
-                path = batch.paths[part.start - batch.start]
-                self._batcher.split(part.start, path, part.huge)
+                self._huge[batch.key] = part.huge
                 return
             if batch.piece is not None and part.errors and not part.rejected:
                 self._batcher.end_pieces(batch.start)
@@ -262,9 +262,10 @@ class Run:
         end, batch = result, result.batch
         done = self._done.pop(batch.key, 0)
         self._batches += 1
+        huge = self._huge.pop(batch.key, None)
         if end.loss is None:
             self._losses.note_success()
-            self._batcher.settle(batch, done)
+            self._batcher.settle(batch, done, huge=huge)
         elif batch.piece is not None:
             verdict = self._losses.judge(batch, done, end.loss)
             failure = verdict.failure or self._losses.blame(batch.paths[0], end.loss)

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from asyncbatch.settings import Sizes
 
 
+_LOOK_BYTES = 16 * 1024
+"""Bytes that are searched for a line end at a time."""
+
+
 class Splitter:
     """Cuts one plain file, from `huge.start` on; for one thread at a time.
 
@@ -28,6 +32,7 @@ class Splitter:
 
     def __init__(self, path: str, huge: Huge, sizes: Sizes, pointer: str | None = None) -> None:
         self._path, self._form, self._sizes = path, huge.form, sizes
+        self._relative = huge.relative
         self._pointer = None if pointer is None else parse_pointer(pointer)
         self._at = self._start = huge.start or Position()
         self._read_to = self._start.byte
@@ -39,14 +44,40 @@ class Splitter:
         """
         number, given, error = 0, 0, None
         try:
-            for begin in self._lines() if self._form == "lines" else self._elements():
+            for begin in self._cuts():
                 length = self._at.byte - begin.byte
-                yield Piece(number, self._form, begin, length)
+                yield Piece(number, self._form, begin, length, relative=self._relative)
                 number, given = number + 1, given + length
         except FILE_ERRORS as problem:
             error = file_failure(display_path(self._path), problem)
         rest = self._read_to - self._start.byte - given
         yield Piece(number, self._form, self._at, max(0, rest), end=True, error=error)
+
+    def _cuts(self) -> Iterator[Position]:
+        """Yield where each piece begins, when `_at` is where it ends."""
+        if self._form == "array":
+            return self._elements()
+        return self._line_ends() if self._relative else self._lines()
+
+    def _line_ends(self) -> Iterator[Position]:
+        """Yield where each piece of whole lines begins; of what is in them nothing is read."""
+        fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            size = os.fstat(fd).st_size
+            while (begin := self._at).byte < size:
+                end = begin.byte + self._sizes.piece
+                while end < size and (look := os.pread(fd, _LOOK_BYTES, end)):
+                    found = look.find(b"\n") + 1
+                    end += found or len(look)
+                    if found:
+                        break
+                    if end - begin.byte > self._sizes.record + self._sizes.piece:
+                        raise _too_long(self._sizes.record)
+                self._read_to = min(end, size)
+                self._at = Position(self._read_to)
+                yield begin
+        finally:
+            os.close(fd)
 
     def _lines(self) -> Iterator[Position]:
         """Yield where each piece of whole lines begins, when `_at` is where it ends."""
@@ -58,8 +89,7 @@ class Splitter:
                 cut = size if size < len(buffer) else buffer.rfind(b"\n") + 1
                 if not cut:
                     if size >= most:
-                        message = f"a line has more than {most:,} bytes, the limit"
-                        raise TooLargeError(size, most, message)
+                        raise _too_long(most)
                     buffer = bytearray(min(2 * size, most))
                     continue
                 begin = self._at
@@ -89,6 +119,10 @@ class Splitter:
                     yield window.start
             finally:
                 self._read_to = stream.read_to
+
+
+def _too_long(most: int) -> TooLargeError:
+    return TooLargeError(most + 1, most, f"a line has more than {most:,} bytes, the limit")
 
 
 def _read(fd: int, buffer: bytearray, offset: int) -> int:

@@ -20,14 +20,15 @@ from asyncbatch.failures import (
 )
 from asyncbatch.progress import Progress
 from asyncbatch.reading import Reader, close, size_read
-from asyncbatch.records import Huge, Part, display_path
+from asyncbatch.records import Huge, Part, Position, display_path
 from asyncbatch.retrying import Retrier
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Generator, Iterator
 
+    from asyncbatch.codec.lines import Lines
     from asyncbatch.reading import Opened
-    from asyncbatch.records import Batch, Failure, Position
+    from asyncbatch.records import Batch, Failure
     from asyncbatch.settings import FileWorkSettings
 
     Verdicts = tuple[int, list[BadLine]]
@@ -77,7 +78,7 @@ class FileWork:
                 close(opened)
                 contents.close()
                 yield part
-                yield Part(part.start + len(part), huge=Huge("lines"))
+                yield Part(part.start + len(part), huge=Huge("lines", relative=True))
                 return
             else:
                 verdicts = self._verdicts(path, opened)
@@ -105,8 +106,17 @@ class FileWork:
             return
         began = time.perf_counter()
         chunks = stretch_of(path, piece.start.byte, piece.length)
-        verdicts = self._of_lines(chunks, piece.start)
-        part = yield from self._thoroughly(path, verdicts, Part(batch.start))
+        lines = 0
+
+        def verdicts() -> Iterator[Verdicts]:
+            nonlocal lines
+            for block in judge_lines(chunks, self._judge, piece.start):
+                lines += len(block.texts)
+                yield _verdicts_on(block)
+
+        part = yield from self._thoroughly(path, verdicts(), Part(batch.start))
+        end = piece.start.byte + piece.length
+        part.reached = Position(end, piece.start.record + part.records[0], piece.start.line + lines)
         part.bytes.append(piece.length)
         part.elapsed_ms.append((time.perf_counter() - began) * 1000)
         yield part
@@ -156,7 +166,7 @@ class FileWork:
             is_lines, chunks = unpack(content, path, self._settings, self._judge)
             compressed = is_compressed(content)
             if is_lines:
-                yield from self._of_lines(chunks)
+                yield from map(_verdicts_on, judge_lines(chunks, self._judge))
             elif isinstance(opened, bytes) and not compressed:
                 yield judge_text(opened, self._judge), []
             else:
@@ -166,12 +176,10 @@ class FileWork:
                 else:
                     yield judge_text(stream.whole(drain=compressed), self._judge), []
 
-    def _of_lines(
-        self, chunks: Iterable[bytes], start: Position | None = None
-    ) -> Iterator[Verdicts]:
-        for lines in judge_lines(chunks, self._judge, start):
-            pieces = lines.split() if lines.faults else ()
-            yield lines.records, [one for one in pieces if isinstance(one, BadLine)]
+
+def _verdicts_on(lines: Lines) -> Verdicts:
+    pieces = lines.split() if lines.faults else ()
+    return lines.records, [one for one in pieces if isinstance(one, BadLine)]
 
 
 def end_of_pieces(batch: Batch) -> Part:

@@ -304,3 +304,100 @@ def test_looking_at_a_version_loads_nothing_of_this():
         "print([name for name in sys.modules if name.endswith(('splitting', 'arrays'))])"
     )
     assert python(program, PYTHONPATH=str(ROOT)).stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("batch_size", [None, 2])
+@pytest.mark.parametrize("pause", [0.0, 0.01])
+async def test_huge_files_among_others_come_in_their_turn(tmp_path, batch_size, pause):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    wanted: list[Any] = []
+    for number in range(30):
+        name = f"{number:02}"
+        if number in (7, 8, 20):
+            write_lines(folder / f"{name}.jsonl", 12_000)
+            wanted += range(1, 12_001)
+        elif number in (12, 29):
+            rows = [{"n": -n} for n in range(12_000)]
+            (folder / f"{name}.json").write_text(json.dumps(rows))
+            wanted += [-n for n in range(12_000)]
+        else:
+            (folder / f"{name}.json").write_text(f'[{{"n": "{name}"}}]')
+            wanted.append(name)
+    target = Target.parse(str(tmp_path / "out.jsonl"))
+    sizes = Sizes(huge=100_000, piece=9_000)
+    job = job_of(folder, sizes=sizes, target=target, batch_size=batch_size, pause=pause)
+    found, report = await outcomes(job)
+    rows = [json.loads(line)["n"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert rows == wanted
+    files = [one.file for one in found if isinstance(one, FileResult)]
+    assert files == sorted(str(path) for path in folder.iterdir())
+    assert report.tally.succeeded == 30
+    assert report.tally.bytes == sum(path.stat().st_size for path in folder.iterdir())
+    target = Target.parse(str(tmp_path / "again.jsonl"))
+    job = job_of(folder, sizes=sizes, target=target, batch_size=batch_size, ordered=False)
+    _, report = await outcomes(job)
+    again = [json.loads(line)["n"] for line in (tmp_path / "again.jsonl").read_text().splitlines()]
+    assert sorted(map(str, again)) == sorted(map(str, wanted))
+    assert report.tally.succeeded == 30
+
+
+async def test_a_stop_within_a_huge_file_counts_what_was_handed_on(tmp_path):
+    path = tmp_path / "a.jsonl"
+    write_lines(path, 100_000)
+    run = Run(job_of(path, target=Target.parse(str(tmp_path / "out.ndjson"))))
+    async for _ in run.parts():
+        run.stop()
+    tally = run.report.tally
+    assert 0 < tally.read < 100_000
+    assert tally.files == 0
+    assert run.report.status == "interrupted"
+
+
+async def test_an_array_that_is_broken_among_pieces(tmp_path):
+    path = tmp_path / "a.json"
+    texts = [f'{{"n": {n}}}' for n in range(20_000)]
+    texts[15_000] = '{"n": nope}'
+    path.write_text("[" + ",\n".join(texts) + "]")
+    (tmp_path / "b.json").write_text('[{"n": "b"}]')
+    found, report = await outcomes(
+        job_of(tmp_path, target=Target.parse(str(tmp_path / "out.ndjson")), ordered=False)
+    )
+    [failed] = [one for one in found if isinstance(one, FileResult) and one.error]
+    assert failed.error is not None
+    assert failed.error.message.endswith("(after 15,000 records)")
+    assert (failed.error.line, failed.error.column) == (15_001, 8)
+    assert failed.records == 15_000
+    assert report.tally.written == 15_001
+    assert report.failures == [failed.error]
+
+
+async def test_a_file_that_shrinks_while_it_is_read(tmp_path):
+    path = tmp_path / "a.jsonl"
+    write_lines(path, 100_000)
+    run = Run(job_of(path, workers=0, target=Target.parse(str(tmp_path / "out.ndjson"))))
+    found = []
+    async for part in run.parts():
+        path.write_bytes(path.read_bytes()[:100_000])
+        found += list(part.outcomes())
+    [result] = [one for one in found if isinstance(one, FileResult)]
+    if result.error is not None:
+        assert result.error.kind == "read_error"
+        assert "cut short" in result.error.message
+    assert result.records < 100_000
+
+
+@given(texts, st.integers(1, 40))
+def test_pieces_that_nobody_counted_are_whole_lines(tmp_path_factory, text, size):
+    path = tmp_path_factory.mktemp("lines") / "a.jsonl"
+    path.write_bytes(text)
+    huge = Huge("lines", relative=True)
+    *pieces, end = Splitter(str(path), huge, Sizes(huge=1, piece=size)).pieces()
+    assert end.end
+    assert end.error is None
+    at = 0
+    for piece in pieces:
+        assert (piece.start.byte, piece.relative) == (at, True)
+        at += piece.length
+        assert text[:at].endswith(b"\n") or at == len(text)
+    assert at == len(text)
