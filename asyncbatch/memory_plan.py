@@ -8,15 +8,17 @@ from asyncbatch.errors import UsageError
 from asyncbatch.settings import MIB, Sizes
 from asyncbatch.words import size
 
-MAIN_BYTES = 72 * MIB
-"""What the main process takes before there is any data (measured: 45 MB, 65 with DuckDB)."""
+MAIN_BYTES = 80 * MIB
+"""What the main process takes before there is any data (measured: 45 to 56 MB), with some air."""
+LIBRARY_BYTES = 176 * MIB
+"""What DuckDB and Arrow take beside it (measured: 110 to 160 MB)."""
 WORKER_BYTES = 48 * MIB
 """The same for a worker process (measured: 36 MB, 45 with a schema)."""
-LEAST_SHARE = 12 * MIB
-"""What a process must have for data."""
+LEAST_SHARE = 20 * MIB
+"""What a process must have for data; without workers, the main process has two shares."""
 USABLE = 0.9
 """How much of a container's limit is planned with: the system counts some that we do not see."""
-_TIMES = 10
+_TIMES = 16
 """What a JSON text takes as Python values, at most and roughly, in times of its length."""
 
 
@@ -27,23 +29,33 @@ class MemoryPlan(Struct, frozen=True):
     sizes: Sizes
 
 
-def plan_memory(limit: int, workers: int, *, needs_process: bool = False) -> MemoryPlan:
+def plan_memory(
+    limit: int, workers: int, *, needs_process: bool = False, has_library: bool = False
+) -> MemoryPlan:
     """Return the plan for at most `limit` bytes in all processes, and so many wanted workers.
+
+    `has_library` if the target is written by DuckDB or Arrow.
 
     Raises UsageError if that is too little for one, or for none where none will do.
     """
-    needed, least = least_memory(needs_process=needs_process), int(needs_process)
+    needed = least_memory(needs_process=needs_process, has_library=has_library)
+    least = int(needs_process)
     for count in range(max(workers, least), least - 1, -1):
-        share = (limit - MAIN_BYTES - count * WORKER_BYTES) // (count + 1)
+        share = (limit - _base(count, has_library=has_library)) // (max(count, 1) + 1)
         if share >= LEAST_SHARE:
             return MemoryPlan(count, _sizes(share))
     raise UsageError(f"--max-memory {size(limit)} is too little: this job takes {size(needed)}")
 
 
-def least_memory(*, needs_process: bool) -> int:
+def least_memory(*, needs_process: bool, has_library: bool = False) -> int:
     """Return how many bytes there must be, with a worker process or without."""
     workers = int(needs_process)
-    return MAIN_BYTES + workers * WORKER_BYTES + (workers + 1) * LEAST_SHARE
+    return _base(workers, has_library=has_library) + 2 * LEAST_SHARE
+
+
+def _base(workers: int, *, has_library: bool) -> int:
+    """Return what the processes take before there is any data."""
+    return MAIN_BYTES + has_library * LIBRARY_BYTES + workers * WORKER_BYTES
 
 
 def _sizes(share: int) -> Sizes:
@@ -55,6 +67,6 @@ def _sizes(share: int) -> Sizes:
         record=min(most.record, value),
         document=min(most.document, value),
         part=min(most.part, value // 2),
-        held=min(most.held, share // 3),
-        waiting=min(most.waiting, share // 6),
+        held=min(most.held, share // 4),
+        waiting=min(most.waiting, value // 2),
     )

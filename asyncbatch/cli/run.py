@@ -165,7 +165,11 @@ def run_files(
             format, max_file_size, read_ahead, max_decompressed_size, retries=retrying
         )
         files, most_workers = _fitted(
-            files, max_memory, workers, needs_process=bool(jq or call or timeout)
+            files,
+            max_memory,
+            workers,
+            needs_process=bool(jq or call or timeout),
+            has_library=(to or "").startswith("duckdb:") or (to or "").endswith(".parquet"),
         )
         named, settings = _resolved(tuple(paths or ()), files, wishes)
         job = Job(
@@ -232,7 +236,7 @@ def _resolved(
 
 
 def _fitted(
-    files: "FileWorkSettings", limit: int | None, workers: int | None, *, needs_process: bool
+    files: "FileWorkSettings", limit: int | None, workers: int | None, **job: bool
 ) -> "tuple[FileWorkSettings, int | None]":
     """Return settings that keep within the memory, and the most workers. Raises UsageError."""
     from asyncbatch.memory import memory_limit  # noqa: PLC0415 - see above
@@ -247,8 +251,8 @@ def _fitted(
 
     wanted = usable_cpus() if workers is None else workers
     if asked is None:
-        limit = max(int(limit * USABLE), least_memory(needs_process=needs_process))
-    plan = plan_memory(limit, wanted, needs_process=needs_process)
+        limit = max(int(limit * USABLE), least_memory(**job))
+    plan = plan_memory(limit, wanted, **job)
     return replace(files, sizes=plan.sizes), plan.workers
 
 
