@@ -33,7 +33,9 @@ class Extent(Struct, frozen=True, gc=False):
     """Where in an output the rows of one input are: `length` units from `at` on.
 
     Units are bytes, in Parquet rows. Of a compressed file that is where the pieces lie that hold
-    them: the rows are `take` bytes of what these unpack to, from number `skip` on.
+    them: the rows are `take` bytes of what these unpack to, from number `skip` on. An output of
+    one input alone, in a folder, is told from what others have made of it: `at` is when it was
+    written, in ns.
     """
 
     at: int

@@ -166,7 +166,8 @@ def ended(run: subprocess.Popen[bytes]) -> dict[str, Any] | None:
     """Wait for the end of a run; return its report if it came to its end."""
     output, errors = run.communicate(timeout=_PATIENCE)
     if run.returncode not in (0, 1):
-        assert run.returncode in (-signal.SIGKILL, 143), errors.decode()
+        # Before its handlers are there, it ends as any program does.
+        assert run.returncode in (-signal.SIGKILL, -signal.SIGTERM, 143), errors.decode()
         return None
     report: dict[str, Any] = json.loads(output)
     return report

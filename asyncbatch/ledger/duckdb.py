@@ -37,12 +37,18 @@ def record(connection: Any, job: str, target: str, entries: Sequence[Entry]) -> 
     connection.execute(f"INSERT INTO {table.NAME} SELECT {lists}", list(map(list, columns)))
 
 
-def forget(connection: Any, job: str, *, least: int = 0) -> None:  # noqa: ANN401 - see above
-    """Drop a job's entries, those of generations from `least` on."""
+def forget(connection: Any, target: str, *, generation: int) -> None:  # noqa: ANN401 - see above
+    """Drop the entries of whatever job whose rows were in `target`."""
     connection.execute(
-        f"DELETE FROM {table.NAME} WHERE job = ? AND generation >= ?",  # noqa: S608 - constants
-        [job, least],
+        f"DELETE FROM {table.NAME} WHERE target = ? AND generation = ?",  # noqa: S608 - constants
+        [target, generation],
     )
+
+
+def replacing(connection: Any, target: str) -> set[str]:  # noqa: ANN401 - see above
+    """Return the jobs whose rows are in the replacement of `target`."""
+    query = f"SELECT DISTINCT job FROM {table.NAME} WHERE target = ? AND generation > 0"  # noqa: S608 - constants
+    return {job for (job,) in connection.execute(query, [target]).fetchall()}
 
 
 def promote(connection: Any, job: str, target: str) -> None:  # noqa: ANN401 - see above
@@ -77,13 +83,13 @@ class DuckdbLedger:
         """See `Ledger`."""
         if not exists(self._cursor):
             return ()
-        same = "mtime_ns = ?" if stamp.digest is None else "digest = ?"
         query = (
-            f"SELECT path FROM {table.NAME} WHERE job = ? AND records_written > 0 AND size = ?"  # noqa: S608 - constants
-            f" AND {same}"
+            f"SELECT path FROM {table.NAME} WHERE job = $job AND records_written > 0"  # noqa: S608 - constants
+            " AND generation >= $least AND size = $size AND CASE WHEN digest IS NULL"
+            " OR $digest IS NULL THEN mtime_ns = $mtime_ns ELSE digest = $digest END"
         )
-        value = stamp.mtime_ns if stamp.digest is None else stamp.digest
-        rows = self._cursor.execute(query, [self._job, stamp.size, value]).fetchall()
+        values = {"job": self._job, "least": self._least, **stamp._asdict()}
+        rows = self._cursor.execute(query, values).fetchall()
         return [table.restored(path) for (path,) in rows]
 
     def close(self) -> None:

@@ -37,12 +37,18 @@ def record(connection: sqlite3.Connection, job: str, target: str, entries: Seque
     connection.executemany(statement, (table.row_of(job, target, entry) for entry in entries))
 
 
-def forget(connection: sqlite3.Connection, job: str, *, least: int = 0) -> None:
-    """Drop a job's entries, those of generations from `least` on. Raises sqlite3.Error."""
+def forget(connection: sqlite3.Connection, target: str, *, generation: int) -> None:
+    """Drop the entries of whatever job whose rows were in `target`. Raises sqlite3.Error."""
     connection.execute(
-        f"DELETE FROM {table.NAME} WHERE job = ? AND generation >= ?",  # noqa: S608 - constants
-        [job, least],
+        f"DELETE FROM {table.NAME} WHERE target = ? AND generation = ?",  # noqa: S608 - constants
+        [target, generation],
     )
+
+
+def replacing(connection: sqlite3.Connection, target: str) -> set[str]:
+    """Return the jobs whose rows are in the replacement of `target`. Raises sqlite3.Error."""
+    query = f"SELECT DISTINCT job FROM {table.NAME} WHERE target = ? AND generation > 0"  # noqa: S608 - constants
+    return {job for (job,) in connection.execute(query, [target]).fetchall()}
 
 
 def promote(connection: sqlite3.Connection, job: str, target: str) -> None:
@@ -93,10 +99,12 @@ class SqliteLedger:
             return ()
         query = (
             f"SELECT path FROM {table.NAME} WHERE job = :job AND records_written > 0"  # noqa: S608 - constants
-            " AND size = :size AND CASE WHEN digest IS NULL OR :digest IS NULL"
-            " THEN mtime_ns = :mtime_ns ELSE digest = :digest END"
+            " AND generation BETWEEN :least AND :most AND size = :size AND CASE WHEN digest IS NULL"
+            " OR :digest IS NULL THEN mtime_ns = :mtime_ns ELSE digest = :digest END"
         )
-        rows = connection.execute(query, {"job": self._job, **stamp._asdict()})
+        least, most = self._range
+        values = {"job": self._job, "least": least, "most": most, **stamp._asdict()}
+        rows = connection.execute(query, values)
         return [table.restored(path) for (path,) in rows]
 
     def close(self) -> None:
