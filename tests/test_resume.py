@@ -43,7 +43,9 @@ def rows(folder, kind, name="out"):
     place = folder / to(kind, name)[1].rpartition(":///")[2]
     if kind == "folder":
         return {
-            str(path.relative_to(place)): (gzip.open if path.suffix == ".gz" else open)(path).read()
+            str(path.relative_to(place)): gzip.decompress(path.read_bytes())
+            if path.suffix == ".gz"
+            else path.read_text()
             for path in sorted(place.rglob("*"))
             if path.is_file()
         }
