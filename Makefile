@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOUND := sample_data/users sample_data/orders sample_data/events sample_data/archives
 
-.PHONY: demo test lint types bench clean
+.PHONY: demo test lint types bench chaos clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
@@ -39,6 +39,9 @@ types: .venv/.tested
 
 bench: .venv/.installed benchmarks/.venv/.installed  ## ours and the peers, side by side
 	benchmarks/.venv/bin/python -m benchmarks.run
+
+chaos: .venv/.tested  ## runs killed at 200 random instants and carried on: lost and doubled rows
+	$(BIN)/python -m tests.chaos --kills 200
 
 benchmarks/.venv/.installed: benchmarks/requirements.txt
 	$(PYTHON) -m venv benchmarks/.venv

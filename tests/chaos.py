@@ -181,7 +181,13 @@ def is_complete(report: dict[str, Any] | None) -> bool:
 
 
 def torment(
-    target: tuple[str, ...], folder: Path, inputs: Path, kills: int, pick: random.Random
+    target: tuple[str, ...],
+    folder: Path,
+    inputs: Path,
+    kills: int,
+    *,
+    pick: random.Random,
+    most_seconds: float = _MOST_SECONDS,
 ) -> Outcome:
     """Kill runs into one target until `kills` have been, each time until one completes."""
     expected = Case(folder / "undisturbed", inputs, target).undisturbed()
@@ -192,7 +198,7 @@ def torment(
         report, more = None, ("--resume",)
         while not is_complete(report):
             run = case.start(*more)
-            if done < kills and disturb(run, pick.choice(HOWS), pick.uniform(0, _MOST_SECONDS)):
+            if done < kills and disturb(run, pick.choice(HOWS), pick.uniform(0, most_seconds)):
                 done += 1
             report = ended(run)
             resumes += 1
@@ -222,7 +228,7 @@ def main() -> int:
             place = Path(folder, str(number))
             place.mkdir()
             kills = -(-options.kills // len(options.only))
-            outcome = torment(TARGETS[name], place, inputs, kills, pick)
+            outcome = torment(TARGETS[name], place, inputs, kills, pick=pick)
             total.update(outcome._asdict())
             print(
                 f"{name:15} {outcome.kills:6} {outcome.resumes:8} {outcome.lost:6}"
