@@ -9,9 +9,17 @@ import json
 import os
 import shutil
 import sqlite3
-from contextlib import closing
+import subprocess
+import tempfile
+import time
+from contextlib import closing, suppress
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import COMMAND, environment
 
 TABLES = {
     "sqlite append": ("sqlite:///{}.db", "--table", "t"),
@@ -472,3 +480,284 @@ def test_however_it_is_run(go, files, tmp_path, kind, options):
     if "--unordered" in options:
         found, fresh = sorted(map(str, found)), sorted(map(str, fresh))
     assert found == fresh
+
+
+# What is left of runs that were cut short.
+
+SLOW = """\
+import os, time
+
+def f(record):
+    if os.path.exists("slow"):
+        time.sleep(0.1)
+    return record
+"""
+
+
+def has_entries(folder):
+    """Whether a run has written down that anything is done."""
+    for path in [*folder.glob("state/asyncbatch/*.ledger"), *folder.glob("out.db")]:
+        with closing(sqlite3.connect(path)) as database, suppress(sqlite3.OperationalError):
+            if database.execute("SELECT 1 FROM asyncbatch_ledger LIMIT 1").fetchone():
+                return True
+    return any(path.stat().st_size for path in folder.glob("out.duckdb.wal"))
+
+
+@pytest.fixture
+def cut(tmp_path):
+    """Start a run and kill it when it has recorded something; return what it left behind."""
+
+    def _cut(*arguments):
+        (tmp_path / "slow").touch()
+        process = subprocess.Popen(
+            [*COMMAND, "run", *arguments, "-q", "-b", "3"],
+            cwd=tmp_path,
+            env=environment(XDG_STATE_HOME=str(tmp_path / "state")),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while not has_entries(tmp_path):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.kill()
+        process.wait()
+        (tmp_path / "slow").unlink()
+        return sorted(path.name for path in tmp_path.glob(".*.asyncbatch"))
+
+    return _cut
+
+
+@pytest.fixture
+def slow_files(files):
+    return files({"fn.py": SLOW, **{f"in/{n:03}.json": people(n) for n in range(150)}})
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "csv"])
+def test_what_a_killed_run_has_written_is_used_by_its_own_job_alone(
+    go, cut, slow_files, tmp_path, kind
+):
+    job = ("in", "--call", "fn.py:f", *to(kind))
+    assert len(cut(*job)) == 1
+    assert go("in/000.json", "--jq", "{id: 7}", *to(kind)).code == 0, "which writes the same file"
+    other = rows(tmp_path, kind)
+    assert len(other) == (2 if kind == "csv" else 1)
+    again = go(*job, "--resume")
+    assert 0 < counts(again)[3] < 150
+    go("in", *to(kind, "fresh"))
+    assert rows(tmp_path, kind) == rows(tmp_path, kind, "fresh")
+    assert not list(tmp_path.glob(".*.asyncbatch")), "what was left has been cleared up"
+
+
+def test_what_a_killed_run_has_left_goes_when_all_is_done_again(go, cut, slow_files):
+    job = ("in", "--call", "fn.py:f", *to("jsonl"))
+    assert len(cut(*job)) == 1
+    assert counts(go(*job)) == (150, 0, 0, 0)
+    assert not list(slow_files.glob(".*.asyncbatch"))
+    assert counts(go(*job, "--resume")) == (0, 0, 0, 150)
+
+
+def test_what_is_still_being_written_is_not_carried_on(run, slow_files):
+    job = ("in", "--call", "fn.py:f", *to("jsonl"))
+    state = environment(XDG_STATE_HOME=str(slow_files / "state"))
+    (slow_files / "slow").touch()
+    with subprocess.Popen([*COMMAND, "run", *job, "-q"], cwd=slow_files, env=state) as other:
+        while not list(slow_files.glob(".*.asyncbatch")):
+            assert other.poll() is None
+        refused = run(*job, "--resume", env=state)
+        assert refused.code == 2
+        assert "another run is writing" in refused.stderr
+        assert "Traceback" not in refused.stderr
+        (slow_files / "slow").unlink()
+    assert other.returncode == 0
+    assert len(rows(slow_files, "jsonl")) == 150
+
+
+@pytest.mark.parametrize("kind", REPLACED)
+def test_a_replacement_is_carried_on_after_a_kill(go, cut, slow_files, kind):
+    job = ("in", "--call", "fn.py:f", *to(kind))
+    cut(*job)
+    again = go(*job, "--resume")
+    assert again.code == 0
+    assert counts(again)[3] > 0
+    go("in", *to(kind, "fresh"))
+    assert rows(slow_files, kind) == rows(slow_files, kind, "fresh")
+
+
+# Where the rows come first that say what columns there are.
+
+
+@pytest.mark.parametrize("first", ['[{"name": "bob", "id": 5}]', '[{"x": 1}]'])
+def test_csv_columns_are_those_of_the_rows_that_are_first_now(go, files, tmp_path, first):
+    files({"in/a.json": "[{", "in/b.json": people(1), "in/c.json": people(2)})
+    job = ("in", "--load-batch", "1", *to("csv"))
+    go(*job)
+    assert counts(go(*job, "--resume")) == (0, 0, 1, 2)
+    files({"in/a.json": first})
+    go(*job, "--resume")
+    go("in", "--load-batch", "1", *to("csv", "fresh"))
+    assert rows(tmp_path, "csv") == rows(tmp_path, "csv", "fresh")
+    assert go("-", *job[1:], "--resume", stdin=b'{"z": 1}').code in (0, 2)
+
+
+def test_csv_columns_that_are_named_stay(go, files, tmp_path):
+    files({"in/b.json": people(1), "in/c.json": people(2)})
+    job = ("in", "--columns", "score,id", *to("csv"))
+    go(*job)
+    files({"in/a.json": '{"x": 1, "id": 3}'})
+    assert counts(go(*job, "--resume")) == (1, 0, 0, 2)
+    found = rows(tmp_path, "csv")
+    assert found == [["score", "id"], ["", "3"], ["0.5", "1"], ["1.0", "2"]]
+
+
+# Places and names.
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "folder", "sqlite append"])
+def test_a_state_folder_that_cannot_be_written(run, files, kind):
+    folder = files({"in/a.json": people(1), "state": "a file where a folder should be"})
+    state = {"XDG_STATE_HOME": str(folder / "state")}
+    outcome = run("in", *to(kind), env=state)
+    assert outcome.code == 0
+    asked = run("in", *to(kind), "--resume", env=state)
+    if kind == "sqlite append":
+        assert asked.code == 0, "it keeps its own"
+    else:
+        assert "could not be carried on" in outcome.stdout
+        assert (asked.code, "ledger" in asked.stderr) == (2, True)
+
+
+NAMES = [b"\xff.json", b"\\xff.json", b"\\.json", b"'\".json", b"new\nline.json", b"\xc3\xa4.json"]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "folder", "sqlite append", "duckdb append"])
+def test_names_of_every_kind(go, files, kind):
+    folder = files({"in/a.json": people(1)})
+    for number, name in enumerate(NAMES):
+        path = os.path.join(os.fsencode(folder), b"in", name)
+        try:
+            with open(path, "w") as file:
+                file.write(people(number + 2))
+        except OSError:
+            pytest.skip("a file system that takes no such names")
+        os.utime(path, (number, number))
+    job = ("in", *to(kind))
+    assert counts(go(*job)) == (7, 0, 0, 0)
+    assert counts(go(*job, "--resume")) == (0, 0, 0, 7)
+    os.rename(
+        os.path.join(os.fsencode(folder), b"in", b"\xff.json"),
+        os.path.join(os.fsencode(folder), b"in", b"\xfe.json"),
+    )
+    again = go(*job, "--resume")
+    assert counts(again) == ((0, 0, 1, 6) if kind.endswith("append") else (1, 0, 0, 6))
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "sqlite append"])
+def test_with_a_root_the_spelling_of_paths_and_the_place_do_not_matter(go, files, tmp_path, kind):
+    folder = files({"in/a.json": people(1), "in/b.json": people(2)})
+    state = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    name = to(kind)[1]
+    scheme, _, path = name.rpartition(":///")
+    place = f"{scheme}:///{folder}/{path}" if scheme else str(folder / path)
+    go("in", "--root", ".", *to(kind))
+    again = go(folder / "in", "--root", folder, "--to", place, *to(kind)[2:], "--resume", env=state)
+    assert counts(again) == (0, 0, 0, 2)
+
+
+def test_shards_into_one_database_are_resumed_apart(go, files, tmp_path):
+    files({f"in/{n}.json": people(n) for n in range(12)})
+    job = ("in", *to("sqlite append"))
+    first = counts(go(*job, "--shard", "1/2"))[0]
+    assert counts(go(*job, "--shard", "2/2", "--resume")) == (12 - first, 0, 0, 0)
+    assert counts(go(*job, "--resume")) == (0, 0, 0, 12)
+    assert len(rows(tmp_path, "sqlite append")) == 12
+
+
+@pytest.mark.parametrize("kind", [*FILES, "sqlite append"])
+def test_a_few_at_a_time(go, files, tmp_path, kind):
+    files({f"in/{n}.json": people(n) for n in range(6)})
+    job = ("in", *to(kind))
+    go(*job, "--limit", "2")
+    assert counts(go(*job, "--limit", "4", "--resume")) == (2, 0, 0, 2)
+    assert counts(go(*job, "--resume")) == (2, 0, 0, 4)
+    go("in", *to(kind, "fresh"))
+    assert rows(tmp_path, kind) == rows(tmp_path, kind, "fresh")
+
+
+def test_a_ledger_of_ones_own(go, files, tmp_path):
+    files({"in/a.json": people(1)})
+    go("in", *to("jsonl"), "--ledger", "books/l")
+    assert (tmp_path / "books" / "l").is_file()
+    assert counts(go("in", *to("jsonl"), "--ledger", "books/l", "--resume")) == (0, 0, 0, 1)
+    assert counts(go("in", *to("jsonl"), "--resume")) == (1, 0, 0, 0)
+    assert counts(go("in", *to("jsonl"), "--ledger", "books/l", "--resume")) == (1, 0, 0, 0)
+
+
+# All of it, in any order.
+
+_NAMES = st.sampled_from(["a", "b", "c", "d"])
+_STEPS = st.one_of(
+    st.tuples(st.just("write"), _NAMES, st.integers(0, 4)),
+    st.tuples(st.just("spoil"), _NAMES),
+    st.tuples(st.just("remove"), _NAMES),
+    st.tuples(st.just("rename"), _NAMES, _NAMES),
+    st.just(("run",)),
+    st.tuples(st.just("kill"), st.floats(0.1, 0.6)),
+)
+
+
+class Life:
+    """A folder of inputs and a target, to which things happen."""
+
+    def __init__(self, folder, kind):
+        self._folder, self._kind, self._number = folder, kind, 0
+        self._state = environment(XDG_STATE_HOME=str(folder / "state"))
+        (folder / "in").mkdir()
+        (folder / "in" / "z.json").write_text(people(1_000))
+
+    def start(self, *more, name="out"):
+        command = [*COMMAND, "run", "in", *to(self._kind, name), *more, "-q"]
+        quiet = subprocess.DEVNULL
+        return subprocess.Popen(
+            command, cwd=self._folder, env=self._state, stdout=quiet, stderr=quiet
+        )
+
+    def meet(self, what, *details):
+        if what == "run":
+            assert self.start("--resume").wait(60) in (0, 1)
+            return
+        if what == "kill":
+            with self.start("--resume") as process:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(details[0])
+                process.kill()
+            return
+        path = self._path(details[0])
+        if what == "write":
+            self._number += 10
+            path.write_text(people(*range(self._number, self._number + details[1])))
+        elif what == "spoil":
+            path.write_text("[{")
+        elif what == "remove":
+            path.unlink(missing_ok=True)
+        elif path.exists():
+            path.rename(self._path(details[1]))
+
+    def _path(self, name):
+        return self._folder / "in" / f"{name}.json"
+
+
+@pytest.mark.parametrize("kind", ["sqlite upsert", "jsonl", "csv", "parquet"])
+@settings(max_examples=4, derandomize=True)
+@given(steps=st.lists(_STEPS, min_size=4, max_size=8))
+def test_whatever_happens_the_end_is_as_of_one_fresh_run(kind, steps):
+    with tempfile.TemporaryDirectory() as name:
+        life = Life(Path(name), kind)
+        for step in [*steps, ("run",)]:
+            life.meet(*step)
+        assert life.start(name="fresh").wait(60) in (0, 1)
+        found, fresh = rows(Path(name), kind), rows(Path(name), kind, "fresh")
+        if kind == "sqlite upsert":  # which keeps the rows of inputs that are gone
+            assert set(fresh) <= set(found)
+            assert len(set(found)) == len(found)
+        else:
+            assert found == fresh
