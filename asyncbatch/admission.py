@@ -72,7 +72,8 @@ class Admission:
         Raises what the database behind the ledger raises; UsageError for a path without a name.
         """
         names = [identity(path, self._settings.root) for path in paths]
-        stamps = [self._stamp(path) for path in paths]
+        by_content = self._settings.by_content
+        stamps = [stamp_of(path, by_content=by_content) for path in paths]
         entries = self._ledger.lookup(names) if self._looks else {}
         verdicts: list[_Skip | Failure | None] = []
         for path, name, stamp in zip(paths, names, stamps, strict=True):
@@ -131,18 +132,19 @@ class Admission:
                 )
         return None
 
-    def _stamp(self, path: str) -> Stamp | None:
-        """Return the state of a file, or None if it is none."""
-        if path == STDIN:
+
+def stamp_of(path: str, *, by_content: bool) -> Stamp | None:
+    """Return the state of a file, or None if it is none."""
+    if path == STDIN:
+        return None
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
             return None
-        try:
-            status = os.stat(path)
-            if not stat.S_ISREG(status.st_mode):
-                return None
-            digest = _digest(path) if self._settings.by_content else None
-        except OSError:
-            return None
-        return Stamp(status.st_size, status.st_mtime_ns, digest)
+        digest = _digest(path) if by_content else None
+    except OSError:
+        return None
+    return Stamp(status.st_size, status.st_mtime_ns, digest)
 
 
 def _digest(path: str) -> str:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.admission import Admission
+from asyncbatch.admission import Admission, stamp_of
 from asyncbatch.entries import LedgerJob
 from asyncbatch.errors import UsageError
 from asyncbatch.journal import Journal, Known, StoreJournal
@@ -16,7 +16,7 @@ from asyncbatch.kept_rows import KeptRows
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from asyncbatch.entries import Entry, Ledger
+    from asyncbatch.entries import Entry, Ledger, Stamp
     from asyncbatch.ledger.settings import LedgerSettings
     from asyncbatch.ledger.store import Generation, Store
     from asyncbatch.records import BatchPart
@@ -42,7 +42,8 @@ class Books:
     @property
     def job(self) -> LedgerJob:
         """What a database that keeps the ledger has to know."""
-        return LedgerJob(self._settings.fingerprint, self._settings.carries_on)
+        settings = self._settings
+        return LedgerJob(settings.fingerprint, settings.carries_on, self._is_current)
 
     def add(self, found: BatchPart) -> None:
         """Take note of a part that is through, if no loader has done so. Raises SinkError."""
@@ -67,6 +68,12 @@ class Books:
 
     def after_end(self, *, stands: bool) -> None:
         """Take note of how the target has ended. Raises SinkError."""
+
+    def _is_current(self, name: str, stamp: Stamp) -> bool:
+        settings = self._settings
+        path = os.path.join(settings.root or "", name)
+        found = stamp_of(path, by_content=settings.by_content)
+        return found is not None and found.is_of(stamp)
 
     def _admit(self, ledger: Ledger, **more: Any) -> None:  # noqa: ANN401 - options of Admission
         self._ledger = ledger

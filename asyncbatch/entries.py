@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 FileStatus = Literal["success", "partial", "failed", "skipped"]
 
@@ -69,10 +69,14 @@ class Entry(Struct, frozen=True, gc=False):
 
 
 class LedgerJob(NamedTuple):
-    """Whose entries a database keeps: the job's fingerprint, and whether it is carried on."""
+    """Whose entries a database keeps: the job's fingerprint, and whether it is carried on.
+
+    `is_current` tells of an input, by its identity, whether it is still in this state.
+    """
 
     fingerprint: str
-    carries_on: bool = False
+    carries_on: bool
+    is_current: Callable[[str, Stamp], bool]
 
 
 class Ledger(Protocol):

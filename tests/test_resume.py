@@ -404,6 +404,20 @@ def test_a_replacement_is_carried_on_after_failures(go, files, tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", REPLACED)
+@pytest.mark.parametrize("happens", ["changed", "gone"])
+def test_a_replacement_has_no_rows_of_inputs_that_are_no_more(go, files, tmp_path, kind, happens):
+    files({"in/a.json": people(1), "in/b.json": people(2), "in/c.json": "[{"})
+    job = ("in", *to(kind), "--resume")
+    assert counts(go(*job)) == (2, 0, 1, 0)
+    files({"in/a.json": people(3, 4), "in/c.json": people(5)})
+    if happens == "gone":
+        (tmp_path / "in" / "a.json").unlink()
+    assert go(*job).code == 0
+    numbers = (2, 5) if happens == "gone" else (2, 3, 4, 5)
+    assert rows(tmp_path, kind) == [json.dumps(person(number)) for number in numbers]
+
+
+@pytest.mark.parametrize("kind", REPLACED)
 def test_what_another_pipeline_has_begun_to_replace_is_not_carried_on(go, files, tmp_path, kind):
     files({"in/a.json": people(1), "in/b.json": "[{"})
     job, other = ("in", *to(kind)), ("in", "--jq", ".id += 100", *to(kind))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from asyncbatch.entries import Stamp
 from asyncbatch.ledger import table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from asyncbatch.entries import Entry, Stamp
+    from asyncbatch.entries import Entry, LedgerJob
 
 _HERE = "database_name = current_database() AND schema_name = 'main'"
 
@@ -45,10 +46,17 @@ def forget(connection: Any, target: str, *, generation: int) -> None:  # noqa: A
     )
 
 
-def replacing(connection: Any, target: str) -> set[str]:  # noqa: ANN401 - see above
-    """Return the jobs whose rows are in the replacement of `target`."""
-    query = f"SELECT DISTINCT job FROM {table.NAME} WHERE target = ? AND generation > 0"  # noqa: S608 - constants
-    return {job for (job,) in connection.execute(query, [target]).fetchall()}
+def can_go_on(connection: Any, job: LedgerJob, target: str) -> bool:  # noqa: ANN401 - see above
+    """Whether what the replacement of `target` has is of this job, and its inputs are the same."""
+    query = (
+        f"SELECT job, path, size, mtime_ns, digest FROM {table.NAME}"  # noqa: S608 - constants
+        " WHERE target = ? AND generation > 0 AND (records_written > 0 OR job <> ?)"
+    )
+    rows = connection.execute(query, [target, job.fingerprint]).fetchall()
+    return bool(rows) and all(
+        owner == job.fingerprint and job.is_current(table.restored(path), Stamp(*stamp))
+        for owner, path, *stamp in rows
+    )
 
 
 def promote(connection: Any, job: str, target: str) -> None:  # noqa: ANN401 - see above

@@ -6,12 +6,13 @@ import os
 import sqlite3
 from typing import TYPE_CHECKING
 
+from asyncbatch.entries import Stamp
 from asyncbatch.ledger import table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from asyncbatch.entries import Entry, Stamp
+    from asyncbatch.entries import Entry, LedgerJob
 
 _AT_ONCE = 500
 """Paths of one query: old versions take 999 parameters."""
@@ -45,10 +46,17 @@ def forget(connection: sqlite3.Connection, target: str, *, generation: int) -> N
     )
 
 
-def replacing(connection: sqlite3.Connection, target: str) -> set[str]:
-    """Return the jobs whose rows are in the replacement of `target`. Raises sqlite3.Error."""
-    query = f"SELECT DISTINCT job FROM {table.NAME} WHERE target = ? AND generation > 0"  # noqa: S608 - constants
-    return {job for (job,) in connection.execute(query, [target]).fetchall()}
+def can_go_on(connection: sqlite3.Connection, job: LedgerJob, target: str) -> bool:
+    """Whether what the replacement of `target` has is of this job, and its inputs are the same."""
+    query = (
+        f"SELECT job, path, size, mtime_ns, digest FROM {table.NAME}"  # noqa: S608 - constants
+        " WHERE target = ? AND generation > 0 AND (records_written > 0 OR job <> ?)"
+    )
+    rows = connection.execute(query, [target, job.fingerprint]).fetchall()
+    return bool(rows) and all(
+        owner == job.fingerprint and job.is_current(table.restored(path), Stamp(*stamp))
+        for owner, path, *stamp in rows
+    )
 
 
 def promote(connection: sqlite3.Connection, job: str, target: str) -> None:

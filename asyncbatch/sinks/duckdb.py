@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.errors import SinkError, UsageError
-from asyncbatch.ledger.duckdb import DuckdbLedger, forget, promote, record, replacing
+from asyncbatch.ledger.duckdb import DuckdbLedger, can_go_on, forget, promote, record
 from asyncbatch.ledger.duckdb import create as create_ledger
 from asyncbatch.ledger.duckdb import exists as has_ledger
 from asyncbatch.sinks.block import MAX_FIELDS
@@ -160,10 +160,10 @@ class DuckdbSink:
             forget(self._connection, fold(self.table), generation=0)  # somebody has dropped it
 
     def _goes_on(self) -> bool:
-        """Whether the replacement that there is, is one to be carried on: of this job alone."""
+        """Whether the replacement that there is, is one to be carried on."""
         if not self._job or not self._job.carries_on or not has_ledger(self._connection):
             return False
-        return replacing(self._connection, fold(self.table)) == {self._job.fingerprint}
+        return can_go_on(self._connection, self._job, fold(self.table))
 
     def _drop_replacement(self) -> None:
         self._connection.execute(f"DROP TABLE IF EXISTS {quote(self._target)}")

@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from asyncbatch.errors import SinkError, UsageError
-from asyncbatch.ledger.sqlite import SqliteLedger, forget, promote, record, replacing
+from asyncbatch.ledger.sqlite import SqliteLedger, can_go_on, forget, promote, record
 from asyncbatch.ledger.sqlite import create as create_ledger
 from asyncbatch.ledger.sqlite import exists as has_ledger
 from asyncbatch.sinks.columns import NO_FIELDS, Columns
@@ -182,11 +182,11 @@ class SqliteSink:
             forget(self._connection, fold(self.table), generation=0)  # somebody has dropped it
 
     def _goes_on(self) -> bool:
-        """Whether there is a replacement to be carried on: one of this job alone."""
+        """Whether there is a replacement to be carried on."""
         if not self._job or not self._job.carries_on or not has_ledger(self._connection):
             return False
-        is_ours = replacing(self._connection, fold(self.table)) == {self._job.fingerprint}
-        return is_ours and kind_of(self._connection, self._target) is not None
+        is_there = kind_of(self._connection, self._target) is not None
+        return is_there and can_go_on(self._connection, self._job, fold(self.table))
 
     def _drop_replacement(self) -> None:
         self._connection.execute(f"DROP TABLE IF EXISTS {quote(self._target)}")
