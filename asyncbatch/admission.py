@@ -49,7 +49,7 @@ class Admission:
     `known` takes the identity and the state of each that is admitted. `adds` if the target
     keeps rows of earlier runs and none replaces another; `still_there` tells whether what was
     made of an input is where it was. With `needs_first` nothing is skipped unless the first
-    input is.
+    input with rows is.
     """
 
     def __init__(
@@ -73,7 +73,8 @@ class Admission:
         Raises what the database behind the ledger raises; UsageError for a path without a name.
         """
         names = [identity(path, self._settings.root) for path in paths]
-        stamps = [self._stamp(path) for path in paths]
+        by_content = self._settings.by_content
+        stamps = [stamp_of(path, by_content=by_content) for path in paths]
         entries = self._ledger.lookup(names) if self._looks else {}
         verdicts: list[_Skip | Failure | None] = []
         for path, name, stamp in zip(paths, names, stamps, strict=True):
@@ -104,29 +105,36 @@ class Admission:
         return entry if can and self._still_there(path, entry) else None
 
     def _judge(self, path: str, entry: Entry | None, stamp: Stamp | None) -> _Skip | Failure | None:
+        verdict: _Skip | Failure | None = None
+        is_likely_to_fail = False
         if stamp is None:  # whoever reads it says why
-            return None
-        if entry is None:
-            return self._judge_new(path, stamp)
-        if entry.outcome == "failed" and not entry.written:
-            return None
-        if stamp.is_of(entry.stamp) and self._settings.carries_on:
-            return self._skip(path, entry) if entry.reached is None else None
-        if not self._adds or not entry.written or self._settings.allow_duplicates:
-            return None
-        return _failure(path, _AGAIN if stamp.is_of(entry.stamp) else _CHANGED)
+            is_likely_to_fail = path != STDIN and not os.path.exists(path)
+        elif entry is None:
+            verdict = self._judge_new(path, stamp)
+        elif entry.outcome == "failed" and not entry.written:
+            is_likely_to_fail = stamp.is_of(entry.stamp)
+        else:
+            verdict = self._judge_done(path, entry, is_same=stamp.is_of(entry.stamp))
+        if verdict is None and not is_likely_to_fail and self._skips is None:
+            self._skips = False
+        return verdict
 
-    def _skip(self, path: str, entry: Entry) -> _Skip | None:
+    def _judge_done(self, path: str, entry: Entry, *, is_same: bool) -> _Skip | Failure | None:
+        if is_same and self._settings.carries_on:
+            return self._skip(path, entry, DONE) if entry.reached is None else None
+        if self._adds and entry.written and not self._settings.allow_duplicates:
+            return _failure(path, _AGAIN if is_same else _CHANGED)
+        return self._skip(path, entry, NOT_FAILED) if self._settings.retry_failed else None
+
+    def _skip(self, path: str, entry: Entry, reason: str) -> _Skip | None:
         can = self._still_there(path, entry)
         if self._skips is None:
             self._skips = can
-        return _Skip(DONE, entry) if can and self._skips else None
+        return _Skip(reason, entry) if can and self._skips else None
 
     def _judge_new(self, path: str, stamp: Stamp) -> _Skip | Failure | None:
         if self._settings.retry_failed:
             return _Skip(NOT_FAILED, None)
-        if self._skips is None:
-            self._skips = False
         if not self._adds or self._settings.allow_duplicates:
             return None
         root = self._settings.root or ""
@@ -139,18 +147,19 @@ class Admission:
                 )
         return None
 
-    def _stamp(self, path: str) -> Stamp | None:
-        """Return the state of a file, or None if it is none."""
-        if path == STDIN:
+
+def stamp_of(path: str, *, by_content: bool) -> Stamp | None:
+    """Return the state of a file, or None if it is none."""
+    if path == STDIN:
+        return None
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
             return None
-        try:
-            status = os.stat(path)
-            if not stat.S_ISREG(status.st_mode):
-                return None
-            digest = _digest(path) if self._settings.by_content else None
-        except OSError:
-            return None
-        return Stamp(status.st_size, status.st_mtime_ns, digest)
+        digest = _digest(path) if by_content else None
+    except OSError:
+        return None
+    return Stamp(status.st_size, status.st_mtime_ns, digest)
 
 
 def _digest(path: str) -> str:

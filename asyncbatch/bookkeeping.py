@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.admission import Admission
+from asyncbatch.admission import Admission, stamp_of
 from asyncbatch.entries import LedgerJob
 from asyncbatch.errors import UsageError
 from asyncbatch.journal import Journal, Known, StoreJournal
 from asyncbatch.kept_rows import KeptRows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from asyncbatch.entries import Entry, Ledger
+    from asyncbatch.entries import Entry, Ledger, Stamp
     from asyncbatch.ledger.settings import LedgerSettings
     from asyncbatch.ledger.store import Generation, Store
     from asyncbatch.records import BatchPart
@@ -41,7 +42,8 @@ class Books:
     @property
     def job(self) -> LedgerJob:
         """What a database that keeps the ledger has to know."""
-        return LedgerJob(self._settings.fingerprint, self._settings.carries_on)
+        settings = self._settings
+        return LedgerJob(settings.fingerprint, settings.carries_on, self._is_current)
 
     def add(self, found: BatchPart) -> None:
         """Take note of a part that is through, if no loader has done so. Raises SinkError."""
@@ -66,6 +68,12 @@ class Books:
 
     def after_end(self, *, stands: bool) -> None:
         """Take note of how the target has ended. Raises SinkError."""
+
+    def _is_current(self, name: str, stamp: Stamp) -> bool:
+        settings = self._settings
+        path = os.path.join(settings.root or "", name)
+        found = stamp_of(path, by_content=settings.by_content)
+        return found is not None and found.is_of(stamp)
 
     def _admit(self, ledger: Ledger, **more: Any) -> None:  # noqa: ANN401 - options of Admission
         self._ledger = ledger
@@ -100,16 +108,8 @@ class StoreBooks(Books):
 
     def begin(self, sink: Any) -> None:  # noqa: ARG002, ANN401 - see `Books`
         """See `Books`."""
-        sync: Callable[[], None] = lambda: None  # noqa: E731 - nothing to wait for
-        there: Callable[[str, Entry], bool] = lambda path, entry: True  # noqa: ARG005, E731 - see above
-        if self._target is not None:
-            from asyncbatch.sinks.folder import has_output, sync_folder  # noqa: PLC0415 - if it is one
-
-            target = self._target
-            sync = lambda: sync_folder(target.path)  # noqa: E731 - see above
-            there = lambda path, entry: not entry.written or has_output(target, path)  # noqa: E731
-        self.journal = StoreJournal(self._known, self._store, sync)
-        self._admit(self._reader(), adds=False, still_there=there)
+        self.journal = StoreJournal(self._known, self._store, lambda: None)
+        self._admit(self._reader(), adds=False)
 
     def add(self, found: BatchPart) -> None:
         """See `Books`."""
@@ -132,16 +132,46 @@ class StoreBooks(Books):
         return SqliteLedger(self._settings.path, self._settings.fingerprint)
 
 
+class FolderBooks(StoreBooks):
+    """Of a folder, which others may write to as well: the state of each output is kept."""
+
+    def begin(self, sink: Any) -> None:  # noqa: ARG002, ANN401 - see `Books`
+        """See `Books`."""
+        from asyncbatch.sinks.folder import extent_of, sync_folder  # noqa: PLC0415 - it is one
+
+        target = self._target
+        assert target is not None
+        self._extent_of = partial(extent_of, target)
+        self.journal = StoreJournal(self._known, self._store, partial(sync_folder, target.path))
+        self._admit(self._reader(), adds=False, still_there=self._is_there)
+
+    def add(self, found: BatchPart) -> None:
+        """See `Books`."""
+        assert isinstance(self.journal, StoreJournal)
+        part, first = found.part, found.part.start - found.batch.start
+        extents = [
+            self._extent_of(path) if (kept := part.entries.get(place)) is None else kept.extent
+            for place, path in enumerate(found.batch.paths[first : first + len(part)])
+        ]
+        self.journal.add(found, extents)
+
+    def _is_there(self, path: str, entry: Entry) -> bool:
+        if entry.extent is None:  # a document that was dropped has no output
+            return not entry.written
+        return entry.extent == self._extent_of(path)
+
+
 class FileBooks(StoreBooks):
     """Of a single file, which is written anew by each run: as one generation of many."""
 
+    _sink: FileSink | None = None
+
     def prepare(self, sink: FileSink) -> None:
         """See `Books`: give the file the name that it has until it is complete."""
-        self._sink = sink
         self._generations = self._left()
-        self._number = self._store.begin()
+        self._sink, self._number = sink, self._store.begin()
         folder, name = os.path.split(sink.file.final)
-        self._part = os.path.join(folder, f".{name}.{self._number}.asyncbatch")
+        self._part = os.path.join(folder, f".{name}.{self._store.key}-{self._number}.asyncbatch")
         if self._keeps_part:
             sink.file.stay(self._part)
 
@@ -168,12 +198,19 @@ class FileBooks(StoreBooks):
 
     def abandon(self) -> None:
         """See `Books`."""
-        self._sink.file.go()
-        self._store.forget([self._number])
+        if self._sink is not None:
+            self._sink.file.go()
+            self._store.forget([self._number])
         super().abandon()
 
     def add(self, found: BatchPart) -> None:
         """See `Books`: the loader does."""
+
+    def before_end(self) -> None:
+        """See `Books`."""
+        super().before_end()
+        if self._keeps_part:
+            self._store.sealed(self._number, self._part)
 
     def after_end(self, *, stands: bool) -> None:
         """See `Books`."""
@@ -198,6 +235,11 @@ class FileBooks(StoreBooks):
         found = dict(self._store.generations())
         sizes = self._store.sizes()
         gone = [number for number in sizes if number not in found]
+        if self._settings.retry_failed and (gone or not found):
+            raise UsageError(
+                f"{self._place} is not what the last run of this job has left, so rows of inputs "
+                "that did not fail are not at hand: run with --resume"
+            )
         kept: dict[int, Generation] = {}
         for number in sorted(found, key=lambda number: (-sizes.get(number, 0), number)):
             generation = found[number]
@@ -232,6 +274,6 @@ def make_books(settings: LedgerSettings, target: Target | None, *, ordered: bool
     kind: type[Books] = StoreBooks
     if target is not None and target.is_database:
         kind = TableBooks
-    elif target is not None and target.form != "folder":
-        kind = FileBooks
+    elif target is not None:
+        kind = FolderBooks if target.form == "folder" else FileBooks
     return kind(settings, target, ordered=ordered)

@@ -8,7 +8,7 @@ import threading
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
-from asyncbatch.errors import TargetBusyError, UsageError
+from asyncbatch.errors import SinkError, TargetBusyError, UsageError
 from asyncbatch.huge_files import PieceSums
 from asyncbatch.ordering import InputOrder, PieceOrder
 from asyncbatch.retrying import Retrier
@@ -193,7 +193,12 @@ class Delivery:
                 if books is None:
                     return sink is None or sink.finish(succeeded=succeeded, ended=ended)
                 ends.callback(books.close)
-                books.before_end()
+                try:
+                    books.before_end()
+                except SinkError:
+                    if sink is not None:
+                        sink.finish(succeeded=False, ended=False)
+                    raise
                 stands = sink is None or sink.finish(succeeded=succeeded, ended=ended)
                 books.after_end(stands=stands)
             return stands

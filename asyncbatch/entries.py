@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 FileStatus = Literal["success", "partial", "failed", "skipped"]
 Outcome = FileStatus | Literal["begun"]
@@ -34,7 +34,9 @@ class Extent(Struct, frozen=True, gc=False):
     """Where in an output the rows of one input are: `length` units from `at` on.
 
     Units are bytes, in Parquet rows. Of a compressed file that is where the pieces lie that hold
-    them: the rows are `take` bytes of what these unpack to, from number `skip` on.
+    them: the rows are `take` bytes of what these unpack to, from number `skip` on. An output of
+    one input alone, in a folder, is told from what others have made of it: `at` is when it was
+    written, in ns.
     """
 
     at: int
@@ -75,10 +77,14 @@ class Entry(Struct, frozen=True, gc=False):
 
 
 class LedgerJob(NamedTuple):
-    """Whose entries a database keeps: the job's fingerprint, and whether it is carried on."""
+    """Whose entries a database keeps: the job's fingerprint, and whether it is carried on.
+
+    `is_current` tells of an input, by its identity, whether it is still in this state.
+    """
 
     fingerprint: str
-    carries_on: bool = False
+    carries_on: bool
+    is_current: Callable[[str, Stamp], bool]
 
 
 class Ledger(Protocol):

@@ -98,8 +98,9 @@ class Journal:
         for place in range(len(part)):
             extent = extents[place] if extents else None
             if (kept := part.entries.get(place)) is not None:
-                if extent is not None:
-                    entries.append(_moved(kept, self.generation, extent))
+                moved = _moved(kept, self.generation, extent)
+                if moved != kept:
+                    entries.append(moved)
                 continue
             known = self._known.pop(found.path(place), None)
             total = self._sums.pop(part.start + place, None)
@@ -187,8 +188,8 @@ def _letters(found: BatchPart) -> dict[int, bytes]:
     return letters
 
 
-def _moved(entry: Entry, generation: int, extent: Extent) -> Entry:
-    """Return an entry whose rows are now elsewhere."""
+def _moved(entry: Entry, generation: int, extent: Extent | None) -> Entry:
+    """Return an entry whose rows, if any, are now there."""
     from msgspec import structs  # noqa: PLC0415 - only a run that carries on needs it
 
     return structs.replace(entry, generation=generation, extent=extent)

@@ -48,9 +48,6 @@ class KeptRows:
             self._journal.add(found, self.copy(found))
         elif rows is None:
             self._journal.add(found, [Extent(at, 0)] * max(1, len(part)))
-        elif not len(part):
-            length = self.sink.position - at
-            self._journal.add(found, [Extent(at, length, 0, length)])
         else:
             self._journal.add(found, self._extents(rows.ends, at))
 

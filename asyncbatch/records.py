@@ -161,8 +161,8 @@ class Rows(Struct, gc=False):
     Where it may refuse some, there is also an item a row in each list: its file's place in
     the part, its record's number and line there; `several` tells whether any record became
     more than one row. `originals` are the records as they were read, if somebody wants them.
-    `ends` are where the rows of each file that the part finishes end in what the payload is
-    (or unpacks to), if that is one row after another.
+    `ends` are where the rows of each file that the part finishes (or of the one that it does not)
+    end in what the payload is, or unpacks to, if that is one row after another.
     """
 
     payload: bytes | bytearray

@@ -166,7 +166,8 @@ def ended(run: subprocess.Popen[bytes]) -> dict[str, Any] | None:
     """Wait for the end of a run; return its report if it came to its end."""
     output, errors = run.communicate(timeout=_PATIENCE)
     if run.returncode not in (0, 1):
-        assert run.returncode in (-signal.SIGKILL, 143), errors.decode()
+        # Before its handlers are there, it ends as any program does.
+        assert run.returncode in (-signal.SIGKILL, -signal.SIGTERM, 143), errors.decode()
         return None
     report: dict[str, Any] = json.loads(output)
     return report
@@ -180,7 +181,13 @@ def is_complete(report: dict[str, Any] | None) -> bool:
 
 
 def torment(
-    target: tuple[str, ...], folder: Path, inputs: Path, kills: int, pick: random.Random
+    target: tuple[str, ...],
+    folder: Path,
+    inputs: Path,
+    kills: int,
+    *,
+    pick: random.Random,
+    most_seconds: float = _MOST_SECONDS,
 ) -> Outcome:
     """Kill runs into one target until `kills` have been, each time until one completes."""
     expected = Case(folder / "undisturbed", inputs, target).undisturbed()
@@ -191,7 +198,7 @@ def torment(
         report, more = None, ("--resume",)
         while not is_complete(report):
             run = case.start(*more)
-            if done < kills and disturb(run, pick.choice(HOWS), pick.uniform(0, _MOST_SECONDS)):
+            if done < kills and disturb(run, pick.choice(HOWS), pick.uniform(0, most_seconds)):
                 done += 1
             report = ended(run)
             resumes += 1
@@ -221,7 +228,7 @@ def main() -> int:
             place = Path(folder, str(number))
             place.mkdir()
             kills = -(-options.kills // len(options.only))
-            outcome = torment(TARGETS[name], place, inputs, kills, pick)
+            outcome = torment(TARGETS[name], place, inputs, kills, pick=pick)
             total.update(outcome._asdict())
             print(
                 f"{name:15} {outcome.kills:6} {outcome.resumes:8} {outcome.lost:6}"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from asyncbatch.entries import Stamp
 from asyncbatch.ledger import table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from asyncbatch.entries import Entry, Stamp
+    from asyncbatch.entries import Entry, LedgerJob
 
 _HERE = "database_name = current_database() AND schema_name = 'main'"
 
@@ -37,11 +38,24 @@ def record(connection: Any, job: str, target: str, entries: Sequence[Entry]) -> 
     connection.execute(f"INSERT INTO {table.NAME} SELECT {lists}", list(map(list, columns)))
 
 
-def forget(connection: Any, job: str, *, least: int = 0) -> None:  # noqa: ANN401 - see above
-    """Drop a job's entries, those of generations from `least` on."""
+def forget(connection: Any, target: str, *, generation: int) -> None:  # noqa: ANN401 - see above
+    """Drop the entries of whatever job whose rows were in `target`."""
     connection.execute(
-        f"DELETE FROM {table.NAME} WHERE job = ? AND generation >= ?",  # noqa: S608 - constants
-        [job, least],
+        f"DELETE FROM {table.NAME} WHERE target = ? AND generation = ?",  # noqa: S608 - constants
+        [target, generation],
+    )
+
+
+def can_go_on(connection: Any, job: LedgerJob, target: str) -> bool:  # noqa: ANN401 - see above
+    """Whether what the replacement of `target` has is of this job, and its inputs are the same."""
+    query = (
+        f"SELECT job, path, size, mtime_ns, digest FROM {table.NAME}"  # noqa: S608 - constants
+        " WHERE target = ? AND generation > 0 AND (records_written > 0 OR job <> ?)"
+    )
+    rows = connection.execute(query, [target, job.fingerprint]).fetchall()
+    return bool(rows) and all(
+        owner == job.fingerprint and job.is_current(table.restored(path), Stamp(*stamp))
+        for owner, path, *stamp in rows
     )
 
 
@@ -77,13 +91,13 @@ class DuckdbLedger:
         """See `Ledger`."""
         if not exists(self._cursor):
             return ()
-        same = "mtime_ns = ?" if stamp.digest is None else "digest = ?"
         query = (
-            f"SELECT path FROM {table.NAME} WHERE job = ? AND records_written > 0 AND size = ?"  # noqa: S608 - constants
-            f" AND {same}"
+            f"SELECT path FROM {table.NAME} WHERE job = $job AND records_written > 0"  # noqa: S608 - constants
+            " AND generation >= $least AND size = $size AND CASE WHEN digest IS NULL"
+            " OR $digest IS NULL THEN mtime_ns = $mtime_ns ELSE digest = $digest END"
         )
-        value = stamp.mtime_ns if stamp.digest is None else stamp.digest
-        rows = self._cursor.execute(query, [self._job, stamp.size, value]).fetchall()
+        values = {"job": self._job, "least": self._least, **stamp._asdict()}
+        rows = self._cursor.execute(query, values).fetchall()
         return [table.restored(path) for (path,) in rows]
 
     def close(self) -> None:

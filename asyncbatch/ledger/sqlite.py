@@ -6,12 +6,13 @@ import os
 import sqlite3
 from typing import TYPE_CHECKING
 
+from asyncbatch.entries import Stamp
 from asyncbatch.ledger import table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from asyncbatch.entries import Entry, Stamp
+    from asyncbatch.entries import Entry, LedgerJob
 
 _AT_ONCE = 500
 """Paths of one query: old versions take 999 parameters."""
@@ -37,11 +38,24 @@ def record(connection: sqlite3.Connection, job: str, target: str, entries: Seque
     connection.executemany(statement, (table.row_of(job, target, entry) for entry in entries))
 
 
-def forget(connection: sqlite3.Connection, job: str, *, least: int = 0) -> None:
-    """Drop a job's entries, those of generations from `least` on. Raises sqlite3.Error."""
+def forget(connection: sqlite3.Connection, target: str, *, generation: int) -> None:
+    """Drop the entries of whatever job whose rows were in `target`. Raises sqlite3.Error."""
     connection.execute(
-        f"DELETE FROM {table.NAME} WHERE job = ? AND generation >= ?",  # noqa: S608 - constants
-        [job, least],
+        f"DELETE FROM {table.NAME} WHERE target = ? AND generation = ?",  # noqa: S608 - constants
+        [target, generation],
+    )
+
+
+def can_go_on(connection: sqlite3.Connection, job: LedgerJob, target: str) -> bool:
+    """Whether what the replacement of `target` has is of this job, and its inputs are the same."""
+    query = (
+        f"SELECT job, path, size, mtime_ns, digest FROM {table.NAME}"  # noqa: S608 - constants
+        " WHERE target = ? AND generation > 0 AND (records_written > 0 OR job <> ?)"
+    )
+    rows = connection.execute(query, [target, job.fingerprint]).fetchall()
+    return bool(rows) and all(
+        owner == job.fingerprint and job.is_current(table.restored(path), Stamp(*stamp))
+        for owner, path, *stamp in rows
     )
 
 
@@ -93,10 +107,12 @@ class SqliteLedger:
             return ()
         query = (
             f"SELECT path FROM {table.NAME} WHERE job = :job AND records_written > 0"  # noqa: S608 - constants
-            " AND size = :size AND CASE WHEN digest IS NULL OR :digest IS NULL"
-            " THEN mtime_ns = :mtime_ns ELSE digest = :digest END"
+            " AND generation BETWEEN :least AND :most AND size = :size AND CASE WHEN digest IS NULL"
+            " OR :digest IS NULL THEN mtime_ns = :mtime_ns ELSE digest = :digest END"
         )
-        rows = connection.execute(query, {"job": self._job, **stamp._asdict()})
+        least, most = self._range
+        values = {"job": self._job, "least": least, "most": most, **stamp._asdict()}
+        rows = connection.execute(query, values)
         return [table.restored(path) for (path,) in rows]
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 from contextlib import contextmanager
@@ -44,6 +45,12 @@ class Store:
         self.path, self._job, self._target = path, job, target
         self._description = description
         self._connection: sqlite3.Connection
+
+    @property
+    def key(self) -> str:
+        """Return what tells files of this job and ledger from those of others, for their names."""
+        told = f"{os.path.realpath(self.path)}\0{self._job}"
+        return hashlib.blake2b(os.fsencode(told), digest_size=4).hexdigest()
 
     def open(self) -> None:
         """Make ready. Raises UsageError."""
@@ -88,7 +95,9 @@ class Store:
             rows = self._connection.execute(query, [self._job]).fetchall()
         for number, part, inode, size, mtime_ns in rows:
             for path in (table.restored(part), self._target):
-                if _is_left(path, inode, size, mtime_ns):
+                # Inodes are used again, so that what is in the place must have been sealed.
+                may_be = size is not None or path != self._target
+                if may_be and _is_left(path, inode, size, mtime_ns):
                     found[number] = Generation(number, path)
         return found
 
@@ -110,15 +119,15 @@ class Store:
                 [self._job, generation, table.storable(part), os.stat(part).st_ino],
             )
 
+    def sealed(self, generation: int, path: str) -> None:
+        """Take note that nothing more is written to the output, which is at `path`."""
+        with self._transaction():
+            self._seal(generation, path)
+
     def completed(self, generation: int) -> None:
         """Take note that the output is in its place; earlier ones are forgotten."""
-        status = os.stat(self._target)
         with self._transaction():
-            self._connection.execute(
-                "UPDATE asyncbatch_generations SET size = ?, mtime_ns = ?"
-                " WHERE job = ? AND generation = ?",
-                [status.st_size, status.st_mtime_ns, self._job, generation],
-            )
+            self._seal(generation, self._target)
             self._forget("generation < ?", generation)
 
     def forget(self, generations: Sequence[int]) -> None:
@@ -148,6 +157,14 @@ class Store:
     def close(self) -> None:
         """Let go of the file."""
         self._connection.close()
+
+    def _seal(self, generation: int, path: str) -> None:
+        status = os.stat(path)
+        self._connection.execute(
+            "UPDATE asyncbatch_generations SET size = ?, mtime_ns = ?"
+            " WHERE job = ? AND generation = ?",
+            [status.st_size, status.st_mtime_ns, self._job, generation],
+        )
 
     def _forget(self, condition: str, generation: int) -> None:
         for name in (table.NAME, "asyncbatch_generations"):

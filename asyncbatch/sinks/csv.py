@@ -6,7 +6,7 @@ import csv
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.errors import UsageError
+from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.sinks.columns import NO_FIELDS, admit
 from asyncbatch.sinks.refusing import refusals
 from asyncbatch.sinks.single import FileSink
@@ -29,6 +29,8 @@ class CsvSink(FileSink):
     def __init__(self, path: str, *, delimiter: str, columns: tuple[str, ...] | None) -> None:
         super().__init__(path)
         self._row_sizes: list[int] = []
+        self._kept: dict[str, tuple[str, ...]] = {}
+        """The columns of files that rows are kept from, by path."""
         self._delimiter, self._columns, self._are_named = delimiter, columns, columns is not None
 
     def open(self) -> None:
@@ -69,12 +71,23 @@ class CsvSink(FileSink):
         return self._row_sizes
 
     def keep(self, path: str, extent: Extent) -> Extent:
-        """See `FileSink`; the file at `path` has the same columns."""
+        """See `FileSink`; the file at `path` must have the same columns."""
+        columns = self._kept.get(path) or self._header(path)
         if self._columns is None:
-            with open(path, encoding="utf-8", newline="") as stream:
-                self._columns = tuple(next(csv.reader(stream, delimiter=self._delimiter)))
-            self._write([self._columns])
+            self._columns = columns
+            self._write([columns])
+        elif columns != self._columns:
+            raise SinkError(
+                f"{self.file.path} now begins with other columns than it had: name them with "
+                "--columns, or run without --resume",
+                self.file.path,
+            )
         return super().keep(path, extent)
+
+    def _header(self, path: str) -> tuple[str, ...]:
+        with open(path, encoding="utf-8", newline="") as stream:
+            self._kept[path] = tuple(next(csv.reader(stream, delimiter=self._delimiter)))
+        return self._kept[path]
 
     def _write(self, rows: Any) -> list[int]:  # noqa: ANN401 - typeshed's row type is private
         """Write rows; return how many bytes each takes."""

@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
-from asyncbatch.ledger.duckdb import DuckdbLedger, forget, promote, record
+from asyncbatch.ledger.duckdb import DuckdbLedger, can_go_on, forget, promote, record
 from asyncbatch.ledger.duckdb import create as create_ledger
 from asyncbatch.ledger.duckdb import exists as has_ledger
 from asyncbatch.sinks.block import MAX_FIELDS
@@ -125,7 +125,7 @@ class DuckdbSink:
         with self._transaction():
             if entries and self._job:
                 create_ledger(self._connection)
-                record(self._connection, self._job.fingerprint, self.table, entries)
+                record(self._connection, self._job.fingerprint, fold(self.table), entries)
             self._commit()
 
     def finish(self, *, succeeded: bool, ended: bool) -> bool:
@@ -139,7 +139,7 @@ class DuckdbSink:
                 with self._transaction():
                     self._replace()
                     if self._job and has_ledger(self._connection):
-                        promote(self._connection, self._job.fingerprint, self.table)
+                        promote(self._connection, self._job.fingerprint, fold(self.table))
                     self._commit()
         finally:
             with suppress(self._duckdb.Error):  # what is committed is safe
@@ -150,19 +150,26 @@ class DuckdbSink:
         for name in (self.table, self._target):
             if self._find("view", name):
                 raise UsageError(f"cannot use {self.path}: {name} is a view, not a table")
-        if self.mode == "replace" and not (self._job and self._job.carries_on):
+        found = self._find("table", self._target)
+        if self.mode == "replace" and not (found and self._goes_on()):
             self._drop_replacement()
-        elif found := self._find("table", self._target):
+        elif found:
             self._describe(found)
             if self.key and self.mode != "replace":
                 self._check_key()
-        elif self._job and has_ledger(self._connection):
-            forget(self._connection, self._job.fingerprint)  # somebody has dropped the table
+        elif has_ledger(self._connection):
+            forget(self._connection, fold(self.table), generation=0)  # somebody has dropped it
+
+    def _goes_on(self) -> bool:
+        """Whether the replacement that there is, is one to be carried on."""
+        if not self._job or not self._job.carries_on or not has_ledger(self._connection):
+            return False
+        return can_go_on(self._connection, self._job, fold(self.table))
 
     def _drop_replacement(self) -> None:
         self._connection.execute(f"DROP TABLE IF EXISTS {quote(self._target)}")
-        if self._job and has_ledger(self._connection):
-            forget(self._connection, self._job.fingerprint, least=1)
+        if has_ledger(self._connection):
+            forget(self._connection, fold(self.table), generation=1)
 
     def _find(self, what: str, name: str) -> str | None:
         """Return how the database spells the name of a table or view, if there is one."""

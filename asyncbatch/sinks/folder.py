@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 from asyncbatch.codec.compression import named
 from asyncbatch.codec.encode import encode, encode_lines
 from asyncbatch.documents import LINES_ENDINGS, named_lines
+from asyncbatch.entries import Extent
 from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.identity import identity
 from asyncbatch.records import STDIN, display_path
@@ -48,9 +49,13 @@ def _renamed(name: str, target: Target) -> str:
     return stem + suffix
 
 
-def has_output(target: Target, path: str) -> bool:
-    """Whether the output for the input at `path` is there."""
-    return os.path.isfile(output_path(target, path))
+def extent_of(target: Target, path: str) -> Extent | None:
+    """Return the state that the output for the input at `path` is in, if there is one."""
+    try:
+        status = os.stat(output_path(target, path))
+    except (OSError, UsageError):
+        return None
+    return Extent(status.st_mtime_ns, status.st_size)
 
 
 def sync_folder(folder: str) -> None:

@@ -73,7 +73,7 @@ class LinesOutlet(Outlet):
             return None
         if len(found.finished) < 2:
             lines = encode_lines(found.rows)
-            ends = [len(lines)] * len(found.finished)
+            ends = [len(lines)] * max(1, len(found.finished))
         else:
             pieces = [
                 encode_lines(found.rows[start:end]) for start, end in pairwise((0, *found.finished))

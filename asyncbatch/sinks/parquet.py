@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
+from bisect import bisect_right
 from contextlib import suppress
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.entries import Extent
@@ -15,7 +17,7 @@ from asyncbatch.sinks.refusing import refusals
 from asyncbatch.sinks.single import FileSink
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from asyncbatch.sinks import Refusal
 
@@ -51,8 +53,9 @@ class ParquetSink(FileSink):
         self._inexact: set[str] = set()
         """Columns with integers that are no double precision numbers."""
         self._waiting: list[Block] = []
-        self._rows = self._taken = 0
-        """How many rows there are, those that wait included; how many the last load brought."""
+        self._kept: _Kept | None = None
+        self._rows = self._taken = self._in_group = 0
+        """Of all rows, of those of the last load, of those that wait to be written: how many."""
 
     @property
     def position(self) -> int:
@@ -94,22 +97,19 @@ class ParquetSink(FileSink):
         self._waiting.append(block)
         self._taken = block.count
         self._rows += block.count
-        if sum(block.count for block in self._waiting) >= ROW_GROUP:
+        self._in_group += block.count
+        if self._in_group >= ROW_GROUP:
             self._write()
         return refused
 
     def keep(self, path: str, extent: Extent) -> Extent:
         """See `FileSink`; its rows are read a row group at a time."""
-        at, first = self.position, 0
-        with self._parquet.ParquetFile(path) as old:
-            for number in range(old.num_row_groups):
-                count = old.metadata.row_group(number).num_rows
-                start = max(extent.at - first, 0)
-                stop = min(extent.at + extent.length - first, count)
-                if start < stop:
-                    group = old.read_row_group(number).slice(start, stop - start)
-                    self.load(_block_of(group))
-                first += count
+        at = self.position
+        if self._kept is None or self._kept.path != path:
+            self._let_go()
+            self._kept = _Kept(path, self._parquet.ParquetFile(path))
+        for rows in self._kept.rows(extent):
+            self.load(_block_of(rows))
         return Extent(at, extent.length, 0, extent.take)
 
     def finish(self, *, succeeded: bool, ended: bool) -> bool:  # noqa: ARG002 - see there
@@ -120,6 +120,7 @@ class ParquetSink(FileSink):
                 self.complete()
                 stands = True
         finally:
+            self._let_go()
             if not stands:
                 self._discard()
         return stands
@@ -160,6 +161,7 @@ class ParquetSink(FileSink):
         except UsageError as error:  # the file could not be begun again
             raise SinkError(str(error)) from None
         self._waiting.clear()
+        self._in_group = 0
 
     def _begin(self, kinds: dict[str, Kind]) -> None:
         schema = self._schema(kinds)
@@ -201,6 +203,11 @@ class ParquetSink(FileSink):
         except OSError as error:
             raise self._lost(error) from None
 
+    def _let_go(self) -> None:
+        if self._kept is not None:
+            self._kept.file.close()
+            self._kept = None
+
     def _discard(self) -> None:
         if self._writer is not None:
             with suppress(OSError, SinkError):  # what could not be written cannot be ended either
@@ -211,6 +218,29 @@ class ParquetSink(FileSink):
 
     def _lost(self, error: OSError) -> SinkError:
         return SinkError(f"cannot write {self.file.path}: {error.strerror or error}")
+
+
+class _Kept:
+    """An earlier file. The row group that was read last is at hand: inputs come in their order."""
+
+    def __init__(self, path: str, file: Any) -> None:  # noqa: ANN401 - pyarrow has no types
+        self.path, self.file = path, file
+        groups = range(file.num_row_groups)
+        counts = [file.metadata.row_group(number).num_rows for number in groups]
+        self._starts = list(accumulate(counts, initial=0))
+        self._number = -1
+        self._group: Any = None
+
+    def rows(self, extent: Extent) -> Iterator[Any]:
+        """Yield the rows of an extent, in tables."""
+        at, end = extent.at, extent.at + extent.length
+        while at < end:
+            number = bisect_right(self._starts, at) - 1
+            if number != self._number:
+                self._number, self._group = number, self.file.read_row_group(number)
+            stop = min(end, self._starts[number + 1])
+            yield self._group.slice(at - self._starts[number], stop - at)
+            at = stop
 
 
 def _block_of(table: Any) -> Block:  # noqa: ANN401 - pyarrow has no types

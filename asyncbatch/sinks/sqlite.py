@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
-from asyncbatch.ledger.sqlite import SqliteLedger, forget, promote, record
+from asyncbatch.ledger.sqlite import SqliteLedger, can_go_on, forget, promote, record
 from asyncbatch.ledger.sqlite import create as create_ledger
 from asyncbatch.ledger.sqlite import exists as has_ledger
 from asyncbatch.retrying import Retrier, Retries, tried
@@ -145,7 +145,7 @@ class SqliteSink:
         with self._transaction():
             if entries and self._job:
                 create_ledger(self._connection)
-                record(self._connection, self._job.fingerprint, self.table, entries)
+                record(self._connection, self._job.fingerprint, fold(self.table), entries)
             self._connection.execute("COMMIT")
 
     def finish(self, *, succeeded: bool, ended: bool) -> bool:
@@ -171,7 +171,7 @@ class SqliteSink:
                 raise UsageError(f"cannot use {self.path}: {name} is a {kind}, not a table")
         limit = self._connection.getlimit(sqlite3.SQLITE_LIMIT_COLUMN)
         self._columns = Columns({}, limit=limit, fold=fold, flaw=_flaw)
-        if self.mode != "replace" or (self._job and self._job.carries_on):
+        if goes_on := self.mode != "replace" or self._goes_on():
             self._read_schema()
         if self.mode != "replace" and self.key and self._present:
             self._check_key()
@@ -179,15 +179,22 @@ class SqliteSink:
         execute("PRAGMA journal_mode = WAL")
         execute("PRAGMA synchronous = NORMAL")
         execute("PRAGMA legacy_alter_table = ON")  # views and triggers keep naming the old table
-        if self.mode == "replace" and not (self._job and self._job.carries_on):
+        if not goes_on:
             self._drop_replacement()
-        elif not self._present and self._job and has_ledger(self._connection):
-            forget(self._connection, self._job.fingerprint)  # somebody has dropped the table
+        elif not self._present and has_ledger(self._connection):
+            forget(self._connection, fold(self.table), generation=0)  # somebody has dropped it
+
+    def _goes_on(self) -> bool:
+        """Whether there is a replacement to be carried on."""
+        if not self._job or not self._job.carries_on or not has_ledger(self._connection):
+            return False
+        is_there = kind_of(self._connection, self._target) is not None
+        return is_there and can_go_on(self._connection, self._job, fold(self.table))
 
     def _drop_replacement(self) -> None:
         self._connection.execute(f"DROP TABLE IF EXISTS {quote(self._target)}")
-        if self._job and has_ledger(self._connection):
-            forget(self._connection, self._job.fingerprint, least=1)
+        if has_ledger(self._connection):
+            forget(self._connection, fold(self.table), generation=1)
 
     def _check_key(self) -> None:
         present = set(map(fold, self._present))
@@ -299,7 +306,7 @@ class SqliteSink:
             if self.mode == "replace":
                 self._replace()
                 if self._job and has_ledger(self._connection):
-                    promote(self._connection, self._job.fingerprint, self.table)
+                    promote(self._connection, self._job.fingerprint, fold(self.table))
             self._connection.execute("COMMIT")
 
     def _replace(self) -> None:
