@@ -1,0 +1,112 @@
+"""`asyncbatch ledger`: what is remembered, shown and forgotten."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+
+from tests.conftest import COMMAND, environment
+
+RECORDS = {"in/1.json": '[{"id": 1}, {"id": 2}]', "in/2.json": '[{"id": 3}, 4]', "in/3.json": "{"}
+TARGETS = {
+    "out.jsonl": (),
+    "out/": (),
+    "sqlite:///out.db": ("--table", "people"),
+    "duckdb:///out.duckdb": ("--table", "people"),
+}
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    """Run `asyncbatch ledger` where the runs were."""
+
+    def _ledger(*arguments):
+        return subprocess.run(
+            [*COMMAND, "ledger", *arguments],
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=environment(XDG_STATE_HOME=str(tmp_path / "state")),
+            timeout=60,
+        )
+
+    return _ledger
+
+
+@pytest.fixture
+def run_here(run, tmp_path):
+    """Run with a state folder of the test's own."""
+
+    def _run(*arguments):
+        return run(*arguments, env={"XDG_STATE_HOME": str(tmp_path / "state")})
+
+    return _run
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_was_done_is_shown_and_can_be_forgotten(run_here, files, ledger, target):
+    files(RECORDS)
+    options = ("in", "--to", target, *TARGETS[target], "--jq", "{id}")
+    assert run_here(*options).code == 1
+    shown = ledger("show", target)
+    assert shown.returncode == 0, shown.stderr
+    assert "1 failed, 1 partial, 1 success" in shown.stdout
+    each = ledger("show", target, "--files").stdout
+    assert "in/1.json  2 read, 2 written" in each
+    assert "in/2.json  2 read, 1 written, 1 rejected" in each
+    assert run_here(*options, "--resume", "-o", "json").json["files"]["skipped"] == 2
+    assert ledger("clear", target).stdout == "forgot 3 inputs\n"
+    assert run_here(*options, "--resume", "-o", "json").json["files"]["skipped"] == 0
+
+
+def test_one_job_of_several_is_shown_and_forgotten(run_here, files, ledger):
+    files({"in/1.json": '{"a": 1}'})
+    for table in ("some", "others"):
+        assert run_here("in", "--to", "sqlite:///out.db", "--table", table).code == 0
+    lines = ledger("show", "out.db").stdout.splitlines()
+    assert [line.split()[1:3] for line in lines if "success" in line] == [["1", "success,"]] * 2
+    jobs = [line.split()[0] for line in lines if "success" in line]
+    assert jobs[1] not in ledger("show", "out.db", "--job", jobs[0]).stdout
+    assert ledger("clear", "out.db", "--job", jobs[0]).stdout == "forgot 1 inputs\n"
+    left = ledger("show", "out.db").stdout
+    assert jobs[0] not in left
+    assert jobs[1] in left
+
+
+def test_all_ledgers_of_this_user_are_shown(run_here, files, ledger, tmp_path):
+    files({"in/1.json": '{"a": 1}'})
+    assert ledger("show").stdout == "no run has left a ledger here\n"
+    assert run_here("in", "--to", "out.jsonl", "--jq", ".").code == 0
+    assert run_here("in", "--resume").code == 0
+    shown = ledger("show").stdout
+    assert "--jq '.' --to out.jsonl" in shown
+    assert "check that files are JSON" in shown
+    assert ledger("path").stdout == f"{tmp_path}/state/asyncbatch\n"
+    path = ledger("path", "out.jsonl").stdout.strip()
+    assert os.path.exists(path)
+    assert ledger("path", "sqlite:///out.db").stdout == "out.db\n"
+    assert ledger("show", path).stdout == ledger("show", "out.jsonl").stdout
+
+
+def test_a_ledger_where_it_is_asked_for(run_here, files, ledger):
+    files({"in/1.json": '{"a": 1}'})
+    assert run_here("in", "--ledger", "done.ledger").code == 0
+    assert "1 success" in ledger("show", "done.ledger").stdout
+    again = run_here("in", "--ledger", "done.ledger", "--resume", "-o", "json")
+    assert again.json["files"]["skipped"] == 1
+
+
+def test_what_is_no_ledger(files, ledger):
+    files({"text.db": "text" * 1000, "empty.ledger": ""})
+    for name, words in {
+        "text.db": "cannot read the ledger",
+        "none.ledger": "No such file",
+        "out.jsonl": "no ledger at",
+        "nonsense": "not known by its name",
+    }.items():
+        shown = ledger("show", name)
+        assert shown.returncode == 2
+        assert words in shown.stderr
