@@ -82,7 +82,10 @@ def test_imports_point_down(path):
         ("jq", "asyncbatch.transforms.jq"),
         ("tenacity", "asyncbatch.retrying"),
         ("jsonschema_rs", "asyncbatch.transforms.schema"),
-        ("sqlite3", ("asyncbatch.sinks.sqlite", "asyncbatch.ledger.s")),
+        (
+            "sqlite3",
+            ("asyncbatch.sinks.sqlite", "asyncbatch.ledger.", "asyncbatch.transforms.dedupe"),
+        ),
         ("duckdb", "asyncbatch.sinks.duckdb"),
         ("pyarrow", "asyncbatch.sinks.parquet"),
         ("orjson", "asyncbatch.codec"),
