@@ -16,7 +16,7 @@ PACKAGE = ROOT / "asyncbatch"
 LAYERS = [
     ("entries", "retrying", "progress"),
     ("errors", "records", "settings", "budget", "cpus", "memory"),
-    ("codec", "identity", "report", "state", "words"),
+    ("codec", "identity", "report", "secret", "state", "words"),
     ("content", "ledger", "lock", "merging", "renderers"),
     ("failures", "reading", "documents", "transforms", "spool"),
     ("sinks",),
@@ -25,6 +25,7 @@ LAYERS = [
     ("extraction", "rejecting"),
     ("recorder", "work", "file_clock"),
     ("record_work", "sources"),
+    ("pipeline_file",),
     ("async_work", "plan", "batching", "executors", "guard", "loading", "whole_files"),
     ("admission", "ordering", "job", "losses"),
     ("bookkeeping",),
