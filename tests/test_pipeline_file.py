@@ -354,18 +354,25 @@ class TestOverrides:
         ],
     )  # fmt: skip
     def test_mistakes(self, override, told):
-        assert mistakes(json.loads(json.dumps(SMALL)), override) == [told]
+        assert mistakes(SMALL, override) == [told]
 
 
 class TestSecrets:
     def test_are_never_shown(self):
         pipeline = parsed(
             {
-                **with_source(
-                    urls=["https://me:hunter2@api.example.com/x?api_key=hunter2&page=1"],
-                    headers={"X-Key": "hunter2"},
-                    auth={"type": "basic", "username": "me", "password": "hunter2"},
-                ),
+                "name": "n",
+                "source": [
+                    {
+                        **HTTP,
+                        "urls": ["https://me:hunter2@api.example.com/x?api_key=hunter2&page=1"],
+                    },
+                    {
+                        **HTTP,
+                        "headers": {"X-Key": "hunter2"},
+                        "auth": {"type": "basic", "username": "me", "password": "hunter2"},
+                    },
+                ],
                 "sink": {"to": "postgresql://me:hunter2@db/warehouse", "table": "t"},
             }
         )
@@ -375,7 +382,7 @@ class TestSecrets:
             assert "hunter2" not in text
             assert shown in text
             assert "postgresql://me:***@db/warehouse" in text
-        assert pipeline.sources[0].auth.password.reveal() == "hunter2"
+        assert pipeline.sources[1].auth.password.reveal() == "hunter2"
 
     def test_are_not_shown_in_mistakes(self):
         document = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.errors import PipelineFileError
@@ -48,6 +49,7 @@ def parse_pipeline_file(
 ) -> PipelineFile:
     """Check what TOML has made of the file at `path`; see `load_pipeline_file`."""
     mistakes: list[Mistake] = []
+    document = deepcopy(document)
     override(document, overrides, mistakes)
     told = os.environ if environment is None else environment
     found = check(substitute(document, told, mistakes), PipelineFile, mistakes)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 Count: TypeAlias = Annotated[int, Meta(ge=1)]
+Status: TypeAlias = Annotated[int, Meta(ge=100)]
 
 
 class BearerAuth(Table, frozen=True, tag_field="type", tag="bearer"):
@@ -62,12 +63,21 @@ class QueryAuth(Table, frozen=True, tag_field="type", tag="query"):
 
 
 class PagePagination(Table, frozen=True, tag_field="type", tag="page"):
-    """Pages by number, until one has no records, or fewer than `size`."""
+    """Pages by number, until one has no records."""
 
     param: Annotated[Name, Meta(description="The parameter for the number.")] = "page"
     start: Annotated[int, Meta(ge=0, description="The first page's number.")] = 1
     size_param: Annotated[Name | None, Meta(description="The parameter for the size.")] = None
     size: Annotated[Count | None, Meta(description="Records a page.")] = None
+    total: Annotated[
+        Pointer | None, Meta(description="Where in a page the number of all records is.")
+    ] = None
+    pages: Annotated[
+        Pointer | None, Meta(description="Where in a page the number of pages is.")
+    ] = None
+    end_status: Annotated[
+        Status | None, Meta(description="The status of a page behind the last: 404.")
+    ] = None
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
@@ -77,11 +87,18 @@ class PagePagination(Table, frozen=True, tag_field="type", tag="page"):
 
 
 class OffsetPagination(Table, frozen=True, tag_field="type", tag="offset"):
-    """Pages by the number of records before, until one has no records, or fewer than `size`."""
+    """Pages by the number of records before, until one has no records."""
 
-    size: Annotated[Count, Meta(description="Records a page.")]
     param: Annotated[Name, Meta(description="The parameter for the offset.")] = "offset"
-    size_param: Annotated[Name | None, Meta(description="The parameter for the size.")] = "limit"
+    limit_param: Annotated[Name, Meta(description="The parameter for the limit.")] = "limit"
+    limit: Annotated[Count, Meta(description="Records a page.")] = 100
+    start: Annotated[int, Meta(ge=0, description="The first page's offset.")] = 0
+    total: Annotated[
+        Pointer | None, Meta(description="Where in a page the number of all records is.")
+    ] = None
+    end_status: Annotated[
+        Status | None, Meta(description="The status of a page behind the last: 404.")
+    ] = None
 
 
 class CursorPagination(Table, frozen=True, tag_field="type", tag="cursor"):
@@ -122,9 +139,13 @@ class HttpSourceTable(Table, frozen=True, tag_field="type", tag="http"):
         Meta(description="Credentials, sent to the origins of `urls` only."),
     ] = None
     records: Annotated[
-        Pointer | None,
+        Pointer,
         Meta(description="Where the array of records is; else the array or object itself."),
-    ] = None
+    ] = ""
+    format: Annotated[
+        Literal["auto", "json", "jsonl"],
+        Meta(description="How to read every page; auto goes by the content type."),
+    ] = "auto"
     pagination: Annotated[
         PagePagination
         | OffsetPagination
@@ -139,12 +160,15 @@ class HttpSourceTable(Table, frozen=True, tag_field="type", tag="http"):
     retry_delay: Annotated[
         Seconds, Meta(description="Seconds before the first retry; doubles each time.")
     ] = 0.5
+    longest_wait: Annotated[
+        Seconds, Meta(description="A server that asks for more time is not waited for.")
+    ] = 300.0
     rate_limit: Annotated[
         Rate | None, Meta(description="Requests in a time, for each host: 20/s, 100/m, 1000/h.")
     ] = None
     concurrency: Annotated[Count, Meta(description="Requests in flight.")] = 8
     incremental: IncrementalTable | None = None
-    max_pages: Annotated[Count | None, Meta(description="More for one URL are a failure.")] = None
+    max_pages: Annotated[Count, Meta(description="More for one URL are a failure.")] = 100_000
     max_body: Annotated[Bytes, Meta(description="A larger page is a failure: 64MiB.")] = 64 * 2**20
     allow_origins: Annotated[
         tuple[Origin, ...], Meta(description="Other origins that next pages may lead to.")
