@@ -463,6 +463,7 @@ class TestFiles:
                                          "array declaration")),
             (b"name = ", "p.toml:1:8: is not TOML: invalid value"),
             (b'name = "\xff"', "p.toml:1:9: is not UTF-8"),
+            (b"name = " + b"9" * 5000, "p.toml: has an integer of more than 4,300 digits"),
             (b"a = " + b"[" * 100_000, "p.toml: is nested too deep"),
         ],
     )  # fmt: skip
@@ -472,6 +473,12 @@ class TestFiles:
         with pytest.raises(PipelineFileError) as caught:
             load_pipeline_file("p.toml")
         assert str(caught.value) == told
+
+    @pytest.mark.parametrize("depth", [200, 400, 600, 800, 1000])
+    def test_that_are_deep(self, tmp_path, depth):
+        (tmp_path / "p.toml").write_text(f"a = {'[' * depth}{']' * depth}")
+        with pytest.raises(PipelineFileError, match=r"no such key|nested too deep"):
+            load_pipeline_file(str(tmp_path / "p.toml"))
 
     def test_that_are_missing(self):
         with pytest.raises(PipelineFileError, match=r"^no/such\.toml: No such file or directory$"):
@@ -593,6 +600,7 @@ def part_of_a_good_one(document):
         lambda fields: with_transforms({"type": "fields", "fields": fields})
     )
 )
+@example(with_source(timeout=10**400, concurrency=-(10**400)))
 @example({"source": [{"type": "http", "urls": [{}]}], "sink": {"to": ["x"]}})
 def test_anything_is_a_file_or_has_mistakes_in_places_that_exist(document):
     from asyncbatch.pipeline_file.check import INVALID, check

@@ -162,13 +162,18 @@ class Checker:
         if not isinstance(value, takes) or isinstance(value, bool):
             what = "a whole number" if takes is int else "a number"
             return self._wrong(path, f"must be {what}, not {quoted(value)}")
-        if not math.isfinite(value):
-            return self._wrong(path, f"cannot be {value}")
+        if takes is not int:
+            try:
+                value = float(value)
+            except OverflowError:  # an integer of hundreds of digits
+                value = math.inf
+            if not math.isfinite(value):
+                return self._wrong(path, f"cannot be {value:g}")
         if kind.ge is not None and value < kind.ge:
-            return self._wrong(path, f"is {value}; it cannot be less than {kind.ge:g}")
+            return self._wrong(path, f"is {quoted(value)}; it cannot be less than {kind.ge:g}")
         if kind.gt is not None and value <= kind.gt:
-            return self._wrong(path, f"is {value}; it must be more than {kind.gt:g}")
-        return value if takes is int else float(value)
+            return self._wrong(path, f"is {value:g}; it must be more than {kind.gt:g}")
+        return value
 
     def _anything(self, value: Any, path: KeyPath) -> Any:  # noqa: ANN401 - TOML
         """Return a value that JSON has."""

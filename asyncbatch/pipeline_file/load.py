@@ -8,6 +8,7 @@ import tomllib
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
+from asyncbatch.codec.grammar import MAX_INTEGER_DIGITS
 from asyncbatch.errors import PipelineFileError
 from asyncbatch.pipeline_file.check import INVALID, check
 from asyncbatch.pipeline_file.environment import substitute
@@ -37,8 +38,10 @@ def load_pipeline_file(
             data = file.read()
     except OSError as error:
         raise PipelineFileError(path, [f"{path}: {error.strerror or error}"]) from None
-    document = _parse(path, data)
-    return parse_pipeline_file(document, path, overrides, environment)
+    try:
+        return parse_pipeline_file(_parse(path, data), path, overrides, environment)
+    except RecursionError:
+        raise PipelineFileError(path, [f"{path}: is nested too deep"]) from None
 
 
 def parse_pipeline_file(
@@ -82,5 +85,7 @@ def _parse(path: str, data: bytes) -> dict[str, Any]:
             path_and_place = path
         message = f"{path_and_place}: is not TOML: {reason[:1].lower()}{reason[1:]}"
         raise PipelineFileError(path, [message]) from None
-    except RecursionError:
-        raise PipelineFileError(path, [f"{path}: is nested too deep"]) from None
+    except ValueError:  # Python's own, and without its place
+        raise PipelineFileError(
+            path, [f"{path}: has an integer of more than {MAX_INTEGER_DIGITS:,} digits"]
+        ) from None

@@ -34,7 +34,7 @@ def _parse_path(text: str) -> tuple[str, ...] | None:
     dotted = _INDEX.sub(r".\1", text)  # `source[0]` as in messages, `source.0` as in TOML
     try:
         found: Any = tomllib.loads(f"{dotted} = 0")
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         return None
     keys: list[str] = []
     while isinstance(found, dict):
@@ -49,7 +49,7 @@ def _parse_value(text: str) -> Any:  # noqa: ANN401 - whatever TOML can hold
     """Return what `text` is in TOML, else the text itself."""
     try:
         found = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except ValueError:  # it is not TOML, or an integer beyond 4,300 digits
         return text
     return found["value"] if len(found) == 1 else text
 
