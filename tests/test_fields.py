@@ -34,9 +34,13 @@ class Here:
         return Context("a.json", 1)
 
 
+NOW = 1_767_323_045_006_000_999
+"""2026-01-02T03:04:05.006Z, in nanoseconds."""
+
+
 def made(record, /, **rules):
     spec = FieldsSpec(tuple(rules.items()))
-    (found,) = Fields(spec, lambda: datetime(2026, 1, 2, 3, 4, 5, 6000, UTC))(record, Here())
+    (found,) = Fields(spec, lambda: NOW)(record, Here())
     return found
 
 
@@ -71,6 +75,17 @@ def test_where_values_come_from():
         "beyond": None, "of_text": None, "default": "D", "now": "2026-01-02T03:04:05.006000Z",
         "value": [1],
     }  # fmt: skip
+
+
+def test_now_goes_on():
+    ticks = iter([0, 999_999_999, 10**9, 86_400 * 10**9])
+    fields = Fields(FieldsSpec((("at", FieldRule(now=True)),)), lambda: next(ticks))
+    assert [fields({}, Here())[0]["at"] for _ in range(4)] == [
+        "1970-01-01T00:00:00.000000Z",
+        "1970-01-01T00:00:00.999999Z",
+        "1970-01-01T00:00:01.000000Z",
+        "1970-01-02T00:00:00.000000Z",
+    ]
 
 
 def test_constants_are_not_shared():

@@ -89,13 +89,13 @@ def to_date(value: Any) -> str:  # noqa: ANN401 - JSON
 
 def utc_text(time: datetime) -> str:
     """Return a time in UTC as ISO 8601 that ends in Z, with fractions if there are any."""
-    return time.isoformat()[: -len("+00:00")] + "Z"
+    return time.isoformat()[:-6] + "Z"  # for +00:00
 
 
 def _time(value: Any) -> datetime:  # noqa: ANN401 - JSON
     if type(value) is str:
         text = value.strip()
-        if not _EPOCH_TEXT.fullmatch(text):
+        if text[4:5] == "-" or not _EPOCH_TEXT.fullmatch(text):  # nearly always 2026-…
             time = datetime.fromisoformat(text)
             if time.tzinfo is UTC:
                 return time

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from datetime import UTC, datetime
+from time import time_ns
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.codec.encode import encode
@@ -28,17 +29,13 @@ _EXPLAIN = ("int", "float", "json")
 """Functions whose own words say more than that they cannot."""
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 class Fields:
-    """Makes an object of each object, with these fields and no others; `clock` tells UTC.
+    """Makes an object of each object, with these fields and no others; `clock` is `time_ns`.
 
     Raises ValueError if a path is none.
     """
 
-    def __init__(self, spec: FieldsSpec, clock: Callable[[], datetime] = _now) -> None:
+    def __init__(self, spec: FieldsSpec, clock: Callable[[], int] = time_ns) -> None:
         self._makes = [(name, _make(name, rule, clock)) for name, rule in spec.fields]
 
     def __call__(
@@ -52,12 +49,26 @@ class Fields:
         return ({name: make(value) for name, make in self._makes},)
 
 
-def _make(name: str, rule: FieldRule, clock: Callable[[], datetime]) -> Make:
+def _make(name: str, rule: FieldRule, clock: Callable[[], int]) -> Make:
     if rule.source is not None:
         return _make_of_source(name, rule, rule.source)
     if rule.now:
-        return lambda _: utc_text(clock())
+        return _make_now(clock)
     return _constant(rule.value)
+
+
+def _make_now(clock: Callable[[], int]) -> Make:
+    second, text = -1, ""
+
+    def now(_: dict[str, Any]) -> str:
+        """Return the time in UTC; what is before the point is made once a second."""
+        nonlocal second, text
+        at, rest = divmod(clock(), 1_000_000_000)
+        if at != second:
+            second, text = at, utc_text(datetime.fromtimestamp(at, UTC))[:-1]
+        return f"{text}.{rest // 1000:06}Z"
+
+    return now
 
 
 def _constant(value: Any) -> Make:  # noqa: ANN401 - JSON
