@@ -21,6 +21,7 @@ from asyncbatch.pipeline_file import PipelineFile, load_pipeline_file, parse_pip
 from asyncbatch.pipeline_file.json_schema import pipeline_schema
 from asyncbatch.pipeline_file.specs import dedupe_key, transform_specs
 from asyncbatch.secret import Secret, encode_secret, secret_url
+from asyncbatch.transforms.schema_load import SchemaSource
 from asyncbatch.transforms.specs import FieldRule, FieldsSpec, JqSpec, RequireSpec
 from tests.conftest import COMMAND, ROOT, Outcome, environment
 
@@ -128,7 +129,7 @@ def test_a_full_file():
     assert pipeline.sink.to.reveal() == "postgresql://loader@localhost/warehouse"
     assert (pipeline.sink.pool.max, pipeline.dead_letter.to) == (4, "people.rejected.jsonl")
     assert pipeline.source_names() == ["http", "files"]
-    assert transform_specs("p.toml", pipeline.transforms) == (
+    assert transform_specs(pipeline.transforms) == (
         FieldsSpec(
             (
                 ("id", FieldRule("id")),
@@ -446,13 +447,27 @@ def test_transforms_are_tried(tmp_path, monkeypatch):
         {"type": "jq", "expr": ".", "lossy": True},
         {"type": "dedupe", "key": ["/id"]},
     )
-    tables = parsed(document).transforms
-    with pytest.raises(PipelineFileError) as caught:
-        transform_specs("p.toml", tables)
-    paths = [text.partition(": ")[0] for text in caught.value.mistakes]
-    assert paths == ["transform[0].expr", "transform[1].function", "transform[2].file"]
-    assert transform_specs("p.toml", tables[3:]) == (JqSpec(".", lossy=True),)
+    document["nam"] = "x"
+    paths = [text.partition(": ")[0] for text in mistakes(document)]
+    assert paths == ["transform[0].expr", "transform[1].function", "transform[2].file", "nam"]
+
+
+def test_transforms_as_workers_are_told_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.json").write_text('{"type": "object"}')
+    tables = parsed(
+        with_transforms(
+            {"type": "schema", "file": "s.json", "check_formats": True},
+            {"type": "jq", "expr": ".", "lossy": True},
+            {"type": "dedupe", "key": ["/id"]},
+        )
+    ).transforms
+    schema, jq = transform_specs(tables)
+    assert isinstance(schema, SchemaSource)
+    assert (schema.path, schema.check_formats) == ("s.json", True)
+    assert jq == JqSpec(".", lossy=True)
     assert dedupe_key(tables) == ("/id",)
+    assert dedupe_key(tables[:1]) is None
 
 
 class TestFiles:

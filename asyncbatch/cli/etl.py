@@ -65,14 +65,12 @@ def _loaded(path: str, overrides: "Sequence[str]", only: "Sequence[str] | None")
     from asyncbatch.cli.streams import set_results_apart  # noqa: PLC0415 - --help stays quick
     from asyncbatch.errors import PipelineFileError, UsageError  # noqa: PLC0415
     from asyncbatch.pipeline_file import load_pipeline_file  # noqa: PLC0415
-    from asyncbatch.pipeline_file.specs import transform_specs  # noqa: PLC0415
 
     try:
+        set_results_apart()  # what importing a user's function prints is no result
         pipeline = load_pipeline_file(path, overrides)
         if only:
             pipeline.only(only)
-        set_results_apart()  # what importing a user's function prints is no result
-        transform_specs(path, pipeline.transforms)
     except PipelineFileError as error:
         typer.echo(f"Error: {_printable(str(error))}", err=True)
         raise typer.Exit(exit_codes.USAGE) from None

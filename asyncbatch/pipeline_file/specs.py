@@ -1,4 +1,4 @@
-"""`[[transform]]` tables made into what the workers are told; each is tried here first."""
+"""`[[transform]]` tables made into what the workers are told."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
 
-from asyncbatch.chain import make_stage
-from asyncbatch.errors import PipelineFileError, UsageError
-from asyncbatch.pipeline_file.mistakes import Mistake
 from asyncbatch.pipeline_file.transforms import (
     CallTable,
     DedupeTable,
@@ -16,8 +13,8 @@ from asyncbatch.pipeline_file.transforms import (
     FieldTable,
     JqTable,
     RequireTable,
-    SchemaTable,
 )
+from asyncbatch.transforms.schema_load import load_schema
 from asyncbatch.transforms.specs import CallSpec, FieldRule, FieldsSpec, JqSpec, RequireSpec
 
 if TYPE_CHECKING:
@@ -26,31 +23,13 @@ if TYPE_CHECKING:
     from asyncbatch.pipeline_file.transforms import TransformTable
     from asyncbatch.transforms.specs import TransformSpec
 
-_KEYS = {JqTable: "expr", CallTable: "function", SchemaTable: "file"}
 
+def transform_specs(tables: Sequence[TransformTable]) -> tuple[TransformSpec, ...]:
+    """Return the transforms that tables ask for, without `dedupe`: see `dedupe_key`.
 
-def transform_specs(path: str, tables: Sequence[TransformTable]) -> tuple[TransformSpec, ...]:
-    """Return the transforms of the pipeline file at `path`, without `dedupe`: see `dedupe_key`.
-
-    Programs are compiled, functions imported and schemas read. Raises PipelineFileError with
-    all that cannot be.
+    Schema files are read. Raises UsageError if one is not as it was when the file was checked.
     """
-    specs: list[TransformSpec] = []
-    mistakes: list[str] = []
-    for index, table in enumerate(tables):
-        if isinstance(table, DedupeTable):
-            continue
-        try:
-            spec = _spec(table)
-            make_stage(spec)
-        except UsageError as error:
-            key = _KEYS[type(table)]
-            mistakes.append(str(Mistake(("transform", index, key), str(error))))
-        else:
-            specs.append(spec)
-    if mistakes:
-        raise PipelineFileError(path, mistakes)
-    return tuple(specs)
+    return tuple(_spec(table) for table in tables if not isinstance(table, DedupeTable))
 
 
 def dedupe_key(tables: Sequence[TransformTable]) -> tuple[str, ...] | None:
@@ -69,8 +48,6 @@ def _spec(table: Any) -> TransformSpec:  # noqa: ANN401 - all tables but one
         case RequireTable():
             return RequireSpec(table.fields, table.on_missing)
         case _:
-            from asyncbatch.transforms.schema_load import load_schema  # noqa: PLC0415 - if asked for
-
             return load_schema(table.file, check_formats=table.check_formats)
 
 

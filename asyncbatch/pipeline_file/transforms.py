@@ -6,11 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from msgspec import UNSET, Meta, UnsetType, field
 
+from asyncbatch.chain import make_stage
+from asyncbatch.errors import UsageError
 from asyncbatch.pipeline_file.forms import Name, Path
 from asyncbatch.pipeline_file.table import Table
-from asyncbatch.transforms.specs import Function, OnMissing
+from asyncbatch.transforms.schema_load import load_schema
+from asyncbatch.transforms.specs import CallSpec, Function, JqSpec, OnMissing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from asyncbatch.pipeline_file.table import Contradictions, Given
 
 
@@ -73,11 +78,23 @@ class JqTable(Table, frozen=True, tag_field="type", tag="jq"):
     env: Annotated[bool, Meta(description="Let it see the environment.")] = False
     lossy: Annotated[bool, Meta(description="Let it round integers beyond 2^53.")] = False
 
+    @classmethod
+    def contradictions(cls, given: Given) -> Contradictions:
+        """Yield what is wrong with the program; see `Table.contradictions`."""
+        if (expr := given.get("expr")) is not None:
+            yield from _refusal("expr", lambda: make_stage(JqSpec(expr)))
+
 
 class CallTable(Table, frozen=True, tag_field="type", tag="call"):
     """Call a Python function with each record."""
 
     function: Annotated[Name, Meta(description="module:name or file.py:name.")]
+
+    @classmethod
+    def contradictions(cls, given: Given) -> Contradictions:
+        """Yield why there is no such function; see `Table.contradictions`."""
+        if (function := given.get("function")) is not None:
+            yield from _refusal("function", lambda: make_stage(CallSpec(function)))
 
 
 class SchemaTable(Table, frozen=True, tag_field="type", tag="schema"):
@@ -85,6 +102,21 @@ class SchemaTable(Table, frozen=True, tag_field="type", tag="schema"):
 
     file: Annotated[Name, Meta(description="The schema's file.")]
     check_formats: Annotated[bool, Meta(description="Check formats (email, date) too.")] = False
+
+    @classmethod
+    def contradictions(cls, given: Given) -> Contradictions:
+        """Yield what is wrong with the schema; see `Table.contradictions`."""
+        if (file := given.get("file")) is not None:
+            formats = bool(given.get("check_formats"))
+            yield from _refusal("file", lambda: load_schema(file, check_formats=formats))
+
+
+def _refusal(key: str, make: Callable[[], object]) -> Contradictions:
+    """Yield why what `key` names cannot be had."""
+    try:
+        make()
+    except UsageError as error:
+        yield (key,), str(error)
 
 
 TransformTable: TypeAlias = (
