@@ -567,6 +567,17 @@ class TestCommand:
         assert found.code == 0
         assert found.json == json.loads(json.dumps(pipeline_schema()))
 
+    @pytest.mark.parametrize("arguments", [("--print-schema",), ("p.toml", "--check")])
+    def test_a_full_disk(self, tmp_path, arguments):
+        (tmp_path / "p.toml").write_text(FULL)
+        with open("/dev/full", "w") as full:
+            finished = subprocess.run(
+                [*COMMAND, "etl", *arguments], check=False, stdout=full, stderr=subprocess.PIPE,
+                text=True, cwd=tmp_path, env=environment(API_TOKEN="x"), timeout=60,
+            )  # fmt: skip
+        assert finished.returncode == 1
+        assert finished.stderr == "Error: could not go on: [Errno 28] No space left on device\n"
+
     def test_no_file(self, etl):
         found = etl()
         assert found.code == 2

@@ -1,5 +1,6 @@
 """`asyncbatch etl`: a pipeline file checked, and carried out."""
 
+import os
 from typing import TYPE_CHECKING
 
 import typer
@@ -52,9 +53,7 @@ def run_etl(
     pipeline = _loaded(file, set_ or (), only)
     if check:
         if not quiet:
-            from asyncbatch.cli.streams import stdout  # noqa: PLC0415 - see `_loaded`
-
-            typer.echo(f"{_printable(file)} is valid: {_summary(pipeline)}", file=stdout())
+            _say(f"{_printable(file)} is valid: {_summary(pipeline)}")
         return
     del limit, full_refresh, dry_run, output, report, verbose  # for what is yet to come
     raise typer.BadParameter("running a pipeline file is not possible yet; --check checks it")
@@ -95,7 +94,20 @@ def _print_schema() -> None:
 
     from asyncbatch.pipeline_file.json_schema import pipeline_schema  # noqa: PLC0415
 
-    typer.echo(json.dumps(pipeline_schema(), indent=2))
+    _say(json.dumps(pipeline_schema(), indent=2))
+
+
+def _say(text: str) -> None:
+    """Print a result; ends the command if that is not possible."""
+    from asyncbatch.cli.streams import stdout  # noqa: PLC0415 - see above
+
+    try:
+        typer.echo(text, file=stdout())
+    except BrokenPipeError:  # nor can what is left in the buffer be written
+        os._exit(exit_codes.CLOSED_OUTPUT)
+    except OSError as error:
+        typer.echo(f"Error: could not go on: {error}", err=True)
+        os._exit(exit_codes.FAILURES)
 
 
 def _printable(text: str) -> str:
