@@ -111,16 +111,13 @@ class Checker:
         }
         if tables:
             return self._tagged(value, tables, path)
-        for kind in kinds:
-            if isinstance(kind, inspect.StructType) == isinstance(value, dict):
-                scratch = Checker([])
-                found = scratch.check(value, kind, path)
-                if found is not INVALID:
-                    return found
-        fits = [
-            one for one in kinds if isinstance(one, inspect.StructType) == isinstance(value, dict)
-        ]
-        return self.check(value, (fits or kinds)[0], path)
+        is_table = isinstance(value, dict)
+        near = [kind for kind in kinds if isinstance(kind, inspect.StructType) == is_table] or kinds
+        for kind in near:
+            found = Checker([]).check(value, kind, path)
+            if found is not INVALID:
+                return found
+        return self.check(value, near[0], path)  # it is no other, nor this: say why
 
     def _tagged(self, value: Any, tables: dict[Any, inspect.StructType], path: KeyPath) -> Any:  # noqa: ANN401 - TOML
         if not isinstance(value, dict):
