@@ -7,6 +7,7 @@ import re
 import string
 import subprocess
 import tomllib
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,10 +17,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import asyncbatch
 from asyncbatch.errors import PipelineFileError, UsageError
 from asyncbatch.pipeline_file import PipelineFile, load_pipeline_file, parse_pipeline_file
 from asyncbatch.pipeline_file.json_schema import pipeline_schema
-from asyncbatch.pipeline_file.specs import dedupe_key, transform_specs
+from asyncbatch.pipeline_file.specs import (
+    dedupe_key,
+    files_inputs,
+    files_settings,
+    sink_target,
+    transform_specs,
+)
 from asyncbatch.secret import Secret, encode_secret, secret_url
 from asyncbatch.transforms.schema_load import SchemaSource
 from asyncbatch.transforms.specs import FieldRule, FieldsSpec, JqSpec, RequireSpec
@@ -468,6 +476,28 @@ def test_transforms_as_workers_are_told_them(tmp_path, monkeypatch):
     assert jq == JqSpec(".", lossy=True)
     assert dedupe_key(tables) == ("/id",)
     assert dedupe_key(tables[:1]) is None
+
+
+async def test_tables_are_what_run_is_told(files, monkeypatch):
+    folder = files({"in/a.txt": '{"rows": [{"a": 1}, {"a": ""}]}', "in/b.json": "{}"})
+    monkeypatch.chdir(folder)
+    pipeline = parsed(
+        {
+            **with_transforms({"type": "require", "fields": ["a"], "on_missing": "drop"}),
+            "source": with_files(pattern=["*.txt"], records="/rows", max_file_size="1K")["source"],
+            "sink": {"to": "sqlite:///o.db", "table": "t", "key": ["a"]},
+        }
+    )
+    (source,), target = pipeline.sources, sink_target(pipeline.sink)
+    assert (target.mode, target.key, target.table) == ("upsert", ("a",), "t")
+    settings = msgspec.structs.replace(
+        files_settings(source), transforms=transform_specs(pipeline.transforms), target=target
+    )
+    run = asyncbatch.Run(asyncbatch.Job(files_inputs(source), settings, workers=0))
+    async with aclosing(run.parts()) as parts:
+        assert [part async for part in parts]
+    tally = run.report.tally
+    assert (tally.read, tally.dropped, tally.written) == (2, 1, 1)
 
 
 class TestFiles:
