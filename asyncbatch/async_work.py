@@ -100,7 +100,7 @@ class AsyncRecordLane:
         self._extractor = Extractor(settings)
         self._recorder = Recorder(settings)
         self._stages = make_stages(settings, self._retrier)
-        self._reads_text = bool(settings.jq)
+        self._reads_text = settings.reads_text
         self._closing = False
         """Whether a cancelled call is one that we have cancelled."""
 

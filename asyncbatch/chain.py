@@ -1,11 +1,12 @@
-"""Transforms one after the other, made of settings: jq, then functions, then the schema."""
+"""Transforms one after the other, made of settings."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.codec.encode import encode
-from asyncbatch.transforms import RecordError
+from asyncbatch.transforms import RecordError, kind_of
+from asyncbatch.transforms.specs import CallSpec, FieldsSpec, JqSpec, RequireSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from asyncbatch.sinks.target import Target
     from asyncbatch.transforms import Position, Transform
     from asyncbatch.transforms.call import AsyncCall
+    from asyncbatch.transforms.specs import TransformSpec
 
 
 class Chain:
@@ -59,30 +61,50 @@ def make_stages(
 ) -> list[Transform | AsyncCall]:
     """Return the transforms that settings ask for, in order. Raises UsageError."""
     stages: list[Transform | AsyncCall] = []
-    if settings.jq:
-        from asyncbatch.transforms.jq import Jq  # noqa: PLC0415 - only when asked for
-
-        first, *rest = settings.jq
-        stages.append(Jq(first, env=settings.jq_env, lossy=settings.jq_lossy))
-        # What jq itself has made of numbers is no loss.
-        stages += [_Encoded(Jq(program, env=settings.jq_env, lossy=True)) for program in rest]
-    if settings.call:
-        from asyncbatch.transforms.call import make_call  # noqa: PLC0415 - only when asked for
-
-        stages += [make_call(spec, retrier) for spec in settings.call]
-    if settings.schema is not None:
-        from asyncbatch.transforms.schema import SchemaCheck  # noqa: PLC0415 - only when asked for
-
-        stages.append(SchemaCheck(settings.schema))
+    before: TransformSpec | None = None
+    for spec in settings.transforms:
+        stage = make_stage(spec, retrier, before)
+        stages.append(_Encoded(stage) if stages and isinstance(spec, JqSpec) else stage)  # type: ignore[arg-type]  # jq is not async
+        before = spec
     if settings.target is not None and settings.target.is_table:
         stages.append(_Row(settings.target))
     return stages
 
 
+def make_stage(
+    spec: TransformSpec, retrier: Retrier | None = None, before: TransformSpec | None = None
+) -> Transform | AsyncCall:
+    """Return the transform that `spec` asks for, behind another one. Raises UsageError.
+
+    What jq itself has made of numbers is no loss to the next jq program.
+    """
+    match spec:  # each is loaded only when asked for
+        case JqSpec():
+            from asyncbatch.transforms.jq import Jq  # noqa: PLC0415 - see above
+
+            return Jq(spec.program, env=spec.env, lossy=spec.lossy or isinstance(before, JqSpec))
+        case CallSpec():
+            from asyncbatch.transforms.call import make_call  # noqa: PLC0415 - see above
+
+            return make_call(spec.function, retrier)
+        case FieldsSpec():
+            from asyncbatch.transforms.fields import Fields  # noqa: PLC0415 - see above
+
+            return Fields(spec)
+        case RequireSpec():
+            from asyncbatch.transforms.require import Require  # noqa: PLC0415 - see above
+
+            return Require(spec)
+        case _:
+            from asyncbatch.transforms.schema import SchemaCheck  # noqa: PLC0415 - see above
+
+            return SchemaCheck(spec)
+
+
 def make_chain(settings: RecordWorkSettings, retrier: Retrier | None = None) -> Chain | None:
     """Return the transforms as one, None for none; none of them is async. Raises UsageError."""
     stages = make_stages(settings, retrier)
-    return Chain(stages, reads_text=bool(settings.jq)) if stages else None  # type: ignore[arg-type]  # see above
+    return Chain(stages, reads_text=settings.reads_text) if stages else None  # type: ignore[arg-type]  # see above
 
 
 def _each(stage: Transform, values: Iterable[Any], position: Position) -> Iterator[Any]:
@@ -110,14 +132,9 @@ class _Row:
     def __call__(self, value: Any, position: Position) -> Iterable[Any]:  # noqa: ANN401, ARG002
         if type(value) is not dict:
             raise RecordError(
-                "sink", f"a row of {self._name} must be an object, not {_describe(value)}"
+                "sink", f"a row of {self._name} must be an object, not {kind_of(value)}"
             )
         for field in self.key:
             if value.get(field) is None:
                 raise RecordError("missing_field", f"has no {field!r}, which is the key")
         return (value,)
-
-
-def _describe(value: Any) -> str:  # noqa: ANN401 - JSON
-    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")

@@ -6,12 +6,20 @@ the job itself cannot start or go on::
     AsyncbatchError
     ├── UsageError        the job was asked for in a way that cannot work
     │   ├── NothingMatchedError    no input file was found
-    │   └── TargetBusyError        another process is at the target
+    │   ├── TargetBusyError        another process is at the target
+    │   └── PipelineFileError      a pipeline file has mistakes
     ├── LockHeldError          another process has the lock
     ├── SinkError         the target was lost midway
     ├── NoWorkerError     worker processes end before they begin to work
     └── WorkerBugError         a worker raised: a defect of asyncbatch, not of the input
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class AsyncbatchError(Exception):
@@ -28,6 +36,21 @@ class NothingMatchedError(UsageError):
 
 class TargetBusyError(UsageError):
     """Another process is at the target, which may soon be over."""
+
+
+class PipelineFileError(UsageError):
+    """The pipeline file at `path` cannot be meant; `mistakes` are all that is wrong with it."""
+
+    def __init__(self, path: str, mistakes: Sequence[str]) -> None:
+        super().__init__(path, mistakes)
+        self.path, self.mistakes = path, tuple(mistakes)
+
+    def __str__(self) -> str:
+        if len(self.mistakes) == 1 and self.mistakes[0].startswith(self.path):
+            return self.mistakes[0]
+        number = len(self.mistakes)
+        head = f"{self.path} has {number} mistake{'' if number == 1 else 's'}:"
+        return "\n".join((head, *(f"  {mistake}" for mistake in self.mistakes)))
 
 
 class LockHeldError(AsyncbatchError):

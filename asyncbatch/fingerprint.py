@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from asyncbatch.record_settings import RecordWorkSettings
+from asyncbatch.transforms.specs import CallSpec, FieldsSpec, JqSpec, RequireSpec
 
 if TYPE_CHECKING:
     from asyncbatch.settings import FileWorkSettings
     from asyncbatch.sinks.target import Target
+    from asyncbatch.transforms.specs import TransformSpec
 
 
 def fingerprint(settings: FileWorkSettings | RecordWorkSettings) -> str:
@@ -24,12 +26,9 @@ def fingerprint(settings: FileWorkSettings | RecordWorkSettings) -> str:
     """
     told: list[object] = [1]
     if isinstance(settings, RecordWorkSettings):
-        schema = settings.schema
         told += [
             settings.files.format, settings.records, settings.whole,
-            settings.jq, settings.jq_env, settings.jq_lossy,
-            [(spec, _source(spec)) for spec in settings.call],
-            schema and [schema.documents, schema.check_formats],
+            [_of_transform(spec) for spec in settings.transforms],
             settings.target and _of_target(settings.target),
         ]  # fmt: skip
     else:
@@ -42,9 +41,7 @@ def describe(settings: FileWorkSettings | RecordWorkSettings) -> str:
     if not isinstance(settings, RecordWorkSettings):
         return "check that files are JSON"
     told = [f"--records {settings.records}"] if settings.records else []
-    told += [f"--jq {program!r}" for program in settings.jq]
-    told += [f"--call {spec}" for spec in settings.call]
-    told += [f"--schema {settings.schema.path}"] if settings.schema else []
+    told += map(_transform_in_words, settings.transforms)
     target = settings.target
     if target is not None:
         told.append(f"--to {target.name}")
@@ -60,6 +57,30 @@ def _of_target(target: Target) -> list[object]:
         target.form, place, target.key, target.mode, target.columns, target.format,
         target.compression,
     ]  # fmt: skip
+
+
+def _of_transform(spec: TransformSpec) -> object:
+    match spec:
+        case CallSpec():
+            return spec, _source(spec.function)
+        case JqSpec() | FieldsSpec() | RequireSpec():
+            return spec
+        case _:  # a schema, wherever it lies
+            return spec.documents, spec.check_formats
+
+
+def _transform_in_words(spec: TransformSpec) -> str:
+    match spec:
+        case JqSpec():
+            return f"--jq {spec.program!r}"
+        case CallSpec():
+            return f"--call {spec.function}"
+        case FieldsSpec():
+            return f"fields {','.join(name for name, _ in spec.fields)}"
+        case RequireSpec():
+            return f"require {','.join(spec.fields)}"
+        case _:
+            return f"--schema {spec.path}"
 
 
 def _source(spec: str) -> str:

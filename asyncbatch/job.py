@@ -174,4 +174,4 @@ def _needs_process(job: Job) -> bool:
     work = job.record_work
     if work is not None and work.call_is_async:
         return False
-    return job.timeout is not None or (work is not None and bool(work.jq or work.call))
+    return job.timeout is not None or (work is not None and work.runs_programs)

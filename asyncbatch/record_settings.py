@@ -7,32 +7,44 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from asyncbatch.settings import FileWorkSettings
+from asyncbatch.transforms.specs import CallSpec, FieldsSpec, JqSpec
 
 if TYPE_CHECKING:
     from asyncbatch.sinks.target import Target
-    from asyncbatch.transforms.schema import SchemaSource
+    from asyncbatch.transforms.specs import TransformSpec
 
 
 class RecordWorkSettings(Struct, frozen=True):
     """What is done to each record: where records are in a document, transforms, a target.
 
     `records` is the JSON Pointer of the array whose elements are records, `whole` takes each
-    document as one. Transforms run in the order jq, call, schema; if a function is async, on
-    the event loop, for `call_concurrency` records at a time. `letters` keeps what a dead
+    document as one. Transforms run in the order given; if a function is async, on the event
+    loop, for `call_concurrency` records at a time. `letters` keeps what a dead
     letter file needs, `replay` is the path of one that is read again.
     """
 
     files: FileWorkSettings = FileWorkSettings()
     records: str | None = None
     whole: bool = False
-    jq: tuple[str, ...] = ()
-    jq_env: bool = False
-    jq_lossy: bool = False
-    call: tuple[str, ...] = ()
+    transforms: tuple[TransformSpec, ...] = ()
     call_is_async: bool = False
     call_concurrency: int = 100
-    schema: SchemaSource | None = None
     target: Target | None = None
     letters: bool = False
     replay: str | None = None
     tracebacks: bool = False
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the first transform takes a record's text instead of its value."""
+        return isinstance(next(iter(self.transforms), None), JqSpec)
+
+    @property
+    def changes_records(self) -> bool:
+        """Whether places in what becomes of a record may be others than in the record."""
+        return any(isinstance(spec, JqSpec | CallSpec | FieldsSpec) for spec in self.transforms)
+
+    @property
+    def runs_programs(self) -> bool:
+        """Whether something runs that we do not know, and that may never end."""
+        return any(isinstance(spec, JqSpec | CallSpec) for spec in self.transforms)

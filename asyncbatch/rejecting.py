@@ -45,7 +45,7 @@ class Rejecter:
     def __init__(self, settings: RecordWorkSettings) -> None:
         self._letters, self._tracebacks = settings.letters, settings.tracebacks
         # Places in a value are places in the file only while nothing has changed the value.
-        self._keeps_source = not settings.jq and not settings.call
+        self._keeps_source = not settings.changes_records
 
     def reject(self, draft: FileDraft, cursor: Cursor, error: RecordError) -> None:
         """Reject the record at `cursor`, which `error` is about."""

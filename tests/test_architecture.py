@@ -16,7 +16,7 @@ PACKAGE = ROOT / "asyncbatch"
 LAYERS = [
     ("cgroups", "entries", "retrying", "progress"),
     ("errors", "records", "settings", "budget", "cpus", "memory"),
-    ("codec", "identity", "report", "state", "words"),
+    ("codec", "identity", "report", "secret", "state", "words"),
     ("content", "ledger", "memory_plan", "lock", "merging", "renderers"),
     ("failures", "reading", "documents", "transforms", "spool"),
     ("sinks", "arrays"),
@@ -28,6 +28,7 @@ LAYERS = [
     ("extraction", "rejecting"),
     ("recorder", "work", "file_clock"),
     ("record_work", "sources"),
+    ("pipeline_file",),
     ("async_work", "plan", "batching", "executors", "guard", "loading", "whole_files"),
     ("admission", "ordering", "job", "losses"),
     ("bookkeeping",),
@@ -85,7 +86,10 @@ def test_imports_point_down(path):
         ("jq", "asyncbatch.transforms.jq"),
         ("tenacity", "asyncbatch.retrying"),
         ("jsonschema_rs", "asyncbatch.transforms.schema"),
-        ("sqlite3", ("asyncbatch.sinks.sqlite", "asyncbatch.ledger")),
+        (
+            "sqlite3",
+            ("asyncbatch.sinks.sqlite", "asyncbatch.ledger.", "asyncbatch.transforms.dedupe"),
+        ),
         ("duckdb", "asyncbatch.sinks.duckdb"),
         ("pyarrow", "asyncbatch.sinks.parquet"),
         ("orjson", "asyncbatch.codec"),

@@ -7,7 +7,11 @@ from typing import Annotated
 import typer
 
 from asyncbatch import __version__
+from asyncbatch.cli.etl import EPILOG as ETL_EPILOG
+from asyncbatch.cli.etl import run_etl
 from asyncbatch.cli.help import SectionedCommand
+from asyncbatch.cli.init import EPILOG as INIT_EPILOG
+from asyncbatch.cli.init import write_pipeline
 from asyncbatch.cli.ledger import ledger
 from asyncbatch.cli.lock_option import LockableCommand
 from asyncbatch.cli.merge_reports import EPILOG as MERGE_EPILOG
@@ -44,4 +48,6 @@ def asyncbatch(
 
 app.add_typer(ledger, name="ledger")
 app.command("run", cls=LockableCommand, epilog=EPILOG)(run_files)
+app.command("etl", cls=SectionedCommand, epilog=ETL_EPILOG)(run_etl)
+app.command("init", cls=SectionedCommand, epilog=INIT_EPILOG)(write_pipeline)
 app.command("merge-reports", cls=SectionedCommand, epilog=MERGE_EPILOG)(merge_reports)

@@ -14,6 +14,7 @@ from asyncbatch.extraction import Extractor
 from asyncbatch.record_settings import RecordWorkSettings
 from asyncbatch.settings import FileWorkSettings
 from asyncbatch.sinks.target import Mode, Target
+from asyncbatch.transforms.specs import CallSpec, JqSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +27,8 @@ def record_settings(
     *,
     unit: str,
     jq: Sequence[str] | None,
+    jq_env: bool,
+    jq_lossy: bool,
     call: Sequence[str] | None,
     schema: str | None,
     check_formats: bool,
@@ -40,9 +43,11 @@ def record_settings(
     settings = RecordWorkSettings(
         files,
         whole=unit == "file",
-        jq=tuple(jq or ()),
-        call=tuple(call or ()),
-        schema=None if schema is None else _schema(schema, check_formats=check_formats),
+        transforms=(
+            *(JqSpec(program, jq_env, jq_lossy) for program in jq or ()),
+            *map(CallSpec, call or ()),
+            *(() if schema is None else (_schema(schema, check_formats=check_formats),)),
+        ),
         target=target,
         **more,
     )

@@ -45,6 +45,12 @@ class RecordError(Exception):
         self.violations, self.detail = violations, detail
 
 
+def kind_of(value: object) -> str:
+    """Return what a JSON value is, for messages: `an array`."""
+    kinds = {dict: "an object", list: "an array", str: "a string", bool: "a boolean"}
+    return "null" if value is None else kinds.get(type(value), "a number")
+
+
 class Transform(Protocol):
     """Makes any number of values of one; called for one record at a time."""
 

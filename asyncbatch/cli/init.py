@@ -1,0 +1,39 @@
+"""`asyncbatch init`: a pipeline file to start from."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from asyncbatch.cli.options import OUTPUT, option
+
+EPILOG = """\
+\b
+Examples:
+  asyncbatch init
+  asyncbatch init people.toml
+
+Exit status: 0 written, 2 not: the file is there already, or cannot be written.
+"""
+
+File = Annotated[str, typer.Argument(metavar="[FILE]", help="The file to be written.")]
+Force = Annotated[bool, option(OUTPUT, "--force", help="Write over a file that is there.")]
+
+
+def write_pipeline(file: File = "pipeline.toml", *, force: Force = False) -> None:
+    """Write a pipeline file with comments, to be changed and run by `asyncbatch etl`."""
+    from asyncbatch import pipeline_file  # noqa: PLC0415 - --help stays quick
+    from asyncbatch.words import printable  # noqa: PLC0415
+
+    starting = os.path.join(os.path.dirname(pipeline_file.__file__), "starting.toml")
+    name = printable(file)
+    try:
+        with open(starting, encoding="utf-8") as source:
+            text = source.read()
+        with open(file, "w" if force else "x", encoding="utf-8") as target:
+            target.write(text)
+    except FileExistsError:
+        raise typer.BadParameter(f"{name} is there already; --force writes over it") from None
+    except OSError as error:
+        raise typer.BadParameter(f"{name}: {error.strerror or error}") from None
+    typer.echo(f"wrote {name}; check it with `asyncbatch etl {name} --check`")

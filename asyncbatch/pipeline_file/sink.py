@@ -1,0 +1,133 @@
+"""`[sink]` and `[dead_letter]`: where records go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from msgspec import Meta
+
+from asyncbatch.errors import UsageError
+from asyncbatch.pipeline_file.forms import Name, Names, Seconds, TargetName
+from asyncbatch.pipeline_file.sources import Count
+from asyncbatch.pipeline_file.table import Table
+from asyncbatch.sinks.target import KNOWN, place_of
+
+if TYPE_CHECKING:
+    from asyncbatch.pipeline_file.table import Contradictions, Given
+
+_POSTGRES = ("postgresql", "postgres")
+_DATABASES = (*_POSTGRES, "sqlite", "duckdb")
+_TABLES = (*_DATABASES, "csv", "parquet")
+
+
+class PoolTable(Table, frozen=True):
+    """Connections to the database."""
+
+    min: Annotated[Count, Meta(description="Kept open.")] = 1
+    max: Annotated[Count, Meta(description="At most.")] = 4
+
+    @classmethod
+    def contradictions(cls, given: Given) -> Contradictions:
+        """Yield what cannot be said together; see `Table.contradictions`."""
+        least, most = given.get("min", 1), given.get("max", 4)
+        if None not in (least, most) and least > most:
+            yield ("min",), f"is {least}, more than max, {most}"
+
+
+class SinkTable(Table, frozen=True):
+    """Where records go."""
+
+    to: Annotated[
+        TargetName,
+        Meta(description="postgresql://user@host/db, sqlite:///FILE, duckdb:///FILE, or a file."),
+    ]
+    table: Annotated[Name | None, Meta(description="The table of a database.")] = None
+    key: Annotated[
+        tuple[Name, ...], Meta(min_length=1, description="The fields that make a row unique.")
+    ] = ()
+    mode: Annotated[
+        Literal["append", "replace", "upsert"] | None,
+        Meta(description="Add rows, replace the table, or rows of the same key (with a key)."),
+    ] = None
+    batch_size: Annotated[Count | None, Meta(description="Records of one write.")] = None
+    flush_interval: Annotated[
+        Seconds | None, Meta(description="Seconds that records wait for more at most.")
+    ] = None
+    pool: PoolTable | None = None
+    statement_timeout: Annotated[
+        Seconds | None, Meta(description="Seconds that PostgreSQL may take for a statement.")
+    ] = None
+    schema_contract: Annotated[
+        Literal["evolve", "freeze", "discard"],
+        Meta(
+            description="New fields and types: change the table, reject the record, or leave "
+            "the field out."
+        ),
+    ] = "evolve"
+    columns: Annotated[Names | None, Meta(description="The columns of a CSV file.")] = None
+    format: Annotated[
+        Literal["keep", "json", "jsonl"], Meta(description="The form of the files in a folder.")
+    ] = "keep"
+    compression: Annotated[
+        Literal["keep", "none", "gz", "bz2", "xz", "zst"],
+        Meta(description="The compression of the files in a folder."),
+    ] = "keep"
+    unordered: Annotated[bool, Meta(description="Write records as they come: faster.")] = False
+
+    @classmethod
+    def contradictions(cls, given: Given) -> Contradictions:
+        """Yield what cannot be said together; see `Table.contradictions`."""
+        if given.get("mode") == "upsert" and "key" not in given:
+            yield ("mode",), "upsert needs key: the fields that make a row the same"
+        if given.get("to") is None:
+            return
+        form = form_of(given["to"].reveal())
+        if form is None:
+            yield ("to",), f"is no known target: write {KNOWN}, or postgresql://USER@HOST/DB"
+            return
+        if form in _DATABASES and "table" not in given:
+            yield ("table",), "is missing: a database needs the name of a table"
+        takers = {
+            "table": _DATABASES, "key": _DATABASES, "mode": _DATABASES, "schema_contract": _TABLES,
+            "pool": _POSTGRES, "statement_timeout": _POSTGRES, "columns": ("csv",),
+            "format": ("folder",), "compression": ("folder",),
+        }  # fmt: skip
+        for key, forms in takers.items():
+            if key in given and form not in forms:
+                yield (key,), f"is for {_NAMES[forms]}, and this is {_KINDS.get(form, form)}"
+
+
+_NAMES = {
+    _DATABASES: "databases",
+    _TABLES: "databases, CSV and Parquet files",
+    _POSTGRES: "PostgreSQL",
+    ("csv",): "CSV files",
+    ("folder",): "folders",
+}
+_KINDS = {
+    "stdout": "standard output",
+    "lines": "a JSON Lines file",
+    "folder": "a folder",
+    "csv": "a CSV file",
+    "parquet": "a Parquet file",
+    "sqlite": "SQLite",
+    "duckdb": "DuckDB",
+    "postgresql": "PostgreSQL",
+}
+
+
+def form_of(to: str) -> str | None:
+    """Return what kind of target this names, or None for none that is known."""
+    scheme, separator, _ = to.partition("://")
+    if separator and scheme in _POSTGRES:
+        return "postgresql"
+    try:
+        return place_of(to)[0]
+    except UsageError:  # its words may show a password
+        return None
+
+
+class DeadLetterTable(Table, frozen=True):
+    """Where rejected records and failed inputs are kept."""
+
+    to: Annotated[Name, Meta(description="A file: JSON Lines.")]

@@ -1,0 +1,99 @@
+"""Tables made into what the rest of the program is told, as the options of `run` are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from msgspec import UNSET
+
+from asyncbatch.pipeline_file.transforms import (
+    CallTable,
+    DedupeTable,
+    FieldsTable,
+    FieldTable,
+    JqTable,
+    RequireTable,
+)
+from asyncbatch.record_settings import RecordWorkSettings
+from asyncbatch.settings import FileWorkSettings
+from asyncbatch.sinks.target import Target
+from asyncbatch.sources.inputs import Inputs
+from asyncbatch.sources.patterns import DEFAULT_PATTERNS
+from asyncbatch.sources.selection import Selection
+from asyncbatch.sources.shard import Shard
+from asyncbatch.transforms.schema_load import load_schema
+from asyncbatch.transforms.specs import CallSpec, FieldRule, FieldsSpec, JqSpec, RequireSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncbatch.pipeline_file.sink import SinkTable
+    from asyncbatch.pipeline_file.sources import FilesSourceTable
+    from asyncbatch.pipeline_file.transforms import TransformTable
+    from asyncbatch.transforms.specs import TransformSpec
+
+
+def transform_specs(tables: Sequence[TransformTable]) -> tuple[TransformSpec, ...]:
+    """Return the transforms that tables ask for, without `dedupe`: see `dedupe_key`.
+
+    Schema files are read. Raises UsageError if one is not as it was when the file was checked.
+    """
+    return tuple(_spec(table) for table in tables if not isinstance(table, DedupeTable))
+
+
+def dedupe_key(tables: Sequence[TransformTable]) -> tuple[str, ...] | None:
+    """Return the paths of the key that records are deduplicated by, if they are: at the end."""
+    return next((table.key for table in tables if isinstance(table, DedupeTable)), None)
+
+
+def files_inputs(table: FilesSourceTable) -> Inputs:
+    """Return which files a source names."""
+    selection = Selection(
+        table.pattern or DEFAULT_PATTERNS, table.exclude, table.hidden, table.follow_symlinks
+    )
+    shard = None if table.shard is None else Shard.parse(table.shard)
+    return Inputs(
+        table.paths, table.files_from, table.null, selection, table.limit, table.root, shard
+    )
+
+
+def files_settings(table: FilesSourceTable) -> RecordWorkSettings:
+    """Return how the files of a source are read, and where in them records are."""
+    files = FileWorkSettings(table.format, table.max_file_size)
+    return RecordWorkSettings(files, records=table.records, whole=table.unit == "file")
+
+
+def sink_target(table: SinkTable, root: str | None = None) -> Target:
+    """Return the target; `root` is what names in a folder are relative to. Raises UsageError."""
+    return Target.parse(
+        table.to.reveal(),
+        table=table.table,
+        key=table.key,
+        mode=table.mode or ("upsert" if table.key else "append"),
+        columns=table.columns,
+        format=table.format,
+        compression=table.compression,
+        root=root,
+    )
+
+
+def _spec(table: Any) -> TransformSpec:  # noqa: ANN401 - all tables but one
+    match table:
+        case JqTable():
+            return JqSpec(table.expr, table.env, table.lossy)
+        case CallTable():
+            return CallSpec(table.function)
+        case FieldsTable():
+            return FieldsSpec(tuple((name, _rule(one)) for name, one in table.fields.items()))
+        case RequireTable():
+            return RequireSpec(table.fields, table.on_missing)
+        case _:
+            return load_schema(table.file, check_formats=table.check_formats)
+
+
+def _rule(field: str | FieldTable) -> FieldRule:
+    if isinstance(field, str):
+        return FieldRule(field)
+    if field.source is not UNSET:
+        return FieldRule(field.source, field.apply, field.default)
+    return FieldRule(now=True) if field.now else FieldRule(value=field.value)

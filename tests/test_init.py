@@ -1,0 +1,61 @@
+"""`asyncbatch init`: a pipeline file to start from."""
+
+from __future__ import annotations
+
+import subprocess
+import tomllib
+
+import pytest
+
+from asyncbatch.pipeline_file import parse_pipeline_file
+from tests.conftest import COMMAND, Outcome, environment
+
+
+@pytest.fixture
+def asyncbatch(tmp_path):
+    """Run `asyncbatch` in a folder of its own."""
+
+    def _asyncbatch(*arguments):
+        finished = subprocess.run(
+            [*COMMAND, *arguments], check=False, capture_output=True, text=True,
+            cwd=tmp_path, env=environment(), timeout=60,
+        )  # fmt: skip
+        return Outcome(finished.returncode, finished.stdout, finished.stderr)
+
+    return _asyncbatch
+
+
+def test_what_is_written_is_valid(asyncbatch, tmp_path):
+    found = asyncbatch("init", "people.toml")
+    assert found == (
+        0, "wrote people.toml; check it with `asyncbatch etl people.toml --check`\n", ""
+    )  # fmt: skip
+    checked = asyncbatch("etl", "people.toml", "--check")
+    assert (checked.code, checked.stderr) == (0, "")
+    assert "1 source (files), 2 transforms, into people of sqlite:///people.db" in checked.stdout
+
+
+def test_what_is_commented_out_is_valid_too(asyncbatch, tmp_path):
+    asyncbatch("init")
+    text = (tmp_path / "pipeline.toml").read_text()
+    head, mark, rest = text.partition("# [[source]]")
+    block, blank, rest = (mark + rest).partition("\n\n")
+    text = head + "\n".join(line.removeprefix("# ") for line in block.split("\n")) + blank + rest
+    pipeline = parse_pipeline_file(tomllib.loads(text), "x", (), {"API_TOKEN": "x"})
+    assert pipeline.source_names() == ["files", "http"]
+
+
+def test_nothing_is_overwritten(asyncbatch, tmp_path):
+    (tmp_path / "pipeline.toml").write_text("mine")
+    found = asyncbatch("init")
+    assert found.code == 2
+    assert "pipeline.toml is there already; --force writes over it" in found.stderr
+    assert (tmp_path / "pipeline.toml").read_text() == "mine"
+    assert asyncbatch("init", "--force").code == 0
+    assert "[[source]]" in (tmp_path / "pipeline.toml").read_text()
+
+
+def test_where_nothing_can_be_written(asyncbatch):
+    found = asyncbatch("init", "no/such/folder.toml")
+    assert found.code == 2
+    assert "No such file or directory" in found.stderr
