@@ -94,8 +94,14 @@ class Retrier:
         self,
         function: Callable[[], Awaitable[T]],
         transient: Callable[[BaseException], bool] = is_transient,
+        *,
+        least: Callable[[BaseException], float] | None = None,
+        sleep: Callable[[float], Awaitable[None]] | None = None,
     ) -> T:
-        """Return what `function` returns, and let others work meanwhile; otherwise as `call`."""
+        """Return what `function` returns, and let others work meanwhile; otherwise as `call`.
+
+        `least` tells how many seconds an error asks to wait, however many times it is tried.
+        """
         if not self:
             return await function()
         from tenacity import AsyncRetrying  # noqa: PLC0415 - see above
@@ -103,12 +109,29 @@ class Retrier:
         async def once() -> T:  # whatever `function` is: the library tells by its definition
             return await function()
 
-        retrying = AsyncRetrying(**self._policy(transient))
+        policy = self._policy(transient)
+        if least is not None:
+            policy["wait"] = self._at_least(policy["wait"], least)
+        if sleep is not None:
+            policy["sleep"] = sleep
+        retrying = AsyncRetrying(**policy)
         try:
             return await retrying(once)
         except Exception as error:
             _note(error, retrying.statistics)
             raise
+
+    def _at_least(
+        self, backoff: Callable[[Any], float], least: Callable[[BaseException], float]
+    ) -> Callable[[Any], float]:
+        from tenacity import wait_random  # noqa: PLC0415 - see `call`
+
+        jitter = wait_random(0, self.retries.delay)  # so that not all come back at once
+
+        def wait(state: Any) -> float:  # noqa: ANN401 - tenacity is not imported here
+            return max(backoff(state), least(state.outcome.exception()) + jitter(state))
+
+        return wait
 
     def _policy(self, transient: Callable[[BaseException], bool]) -> dict[str, Any]:
         from tenacity import (  # noqa: PLC0415 - see `call`

@@ -17,7 +17,7 @@ LAYERS = [
     ("entries", "retrying", "progress"),
     ("errors", "records", "settings", "budget", "cpus", "memory"),
     ("codec", "identity", "report", "state", "words"),
-    ("content", "ledger", "lock", "merging", "renderers"),
+    ("content", "http", "ledger", "lock", "merging", "renderers"),
     ("failures", "reading", "documents", "transforms", "spool"),
     ("sinks",),
     ("dead_letters", "journal", "record_settings"),
@@ -78,6 +78,8 @@ def test_imports_point_down(path):
     [
         ("typer", "asyncbatch.cli"),
         ("rich", "asyncbatch.cli.console"),
+        ("aiohttp", "asyncbatch.http"),
+        ("yarl", "asyncbatch.http"),
         ("aiofiles", ("asyncbatch.cli", "asyncbatch.async_work")),
         ("jq", "asyncbatch.transforms.jq"),
         ("tenacity", "asyncbatch.retrying"),
