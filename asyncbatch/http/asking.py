@@ -61,8 +61,8 @@ class Asker:
             attempts += 1
             try:
                 return await self._follow(url, home, attempts, may_stream=may_stream)
-            except TROUBLES as error:
-                raise self.failed(url, error, attempts) from error
+            except TROUBLES as error:  # whose own words may hold secrets
+                raise self.failed(url, error, attempts) from None
 
         return await self.retrier.call_async(
             attempt, self._is_transient, least=_asked_wait, sleep=self._sleep

@@ -86,7 +86,7 @@ class Chain:
                         yield _cut(end, held, mark=None, is_last=False)
                     held = stretch
         except TROUBLES as error:
-            raise self._asker.failed(answer.url, error, answer.attempts) from error
+            raise self._asker.failed(answer.url, error, answer.attempts) from None
         finally:
             answer.response.close()
         yield _cut(end, held, mark=end.mark, is_last=end.is_last)
@@ -124,7 +124,7 @@ class Chain:
         try:
             self._asker.borders.check(url, self._home)
         except RefusedLinkError as error:
-            raise self._asker.failed(url, error) from error
+            raise self._asker.failed(url, error) from None
         self._seen[url] = None
         if len(self._seen) > _REMEMBERED:
             del self._seen[next(iter(self._seen))]

@@ -160,7 +160,7 @@ class Numbered:
         try:
             return _Got(url, answer, self._count(answer))
         except NoRecordsError as error:
-            raise self._asker.failed(url, error, answer.attempts) from error
+            raise self._asker.failed(url, error, answer.attempts) from None
 
     def _count(self, answer: Answer) -> int:
         if answer.is_lines:
