@@ -102,12 +102,20 @@ class Retrier:
 
         `least` tells how many seconds an error asks to wait, however many times it is tried.
         """
-        if not self:
-            return await function()
+        try:
+            return await function()  # nearly always all there is; the library takes 0.2 ms
+        except Exception as error:
+            if not self or not transient(error):
+                raise
+            first: Exception | None = error
         from tenacity import AsyncRetrying  # noqa: PLC0415 - see above
 
-        async def once() -> T:  # whatever `function` is: the library tells by its definition
-            return await function()
+        async def once() -> T:
+            nonlocal first
+            if first is None:
+                return await function()
+            error, first = first, None
+            raise error
 
         policy = self._policy(transient)
         if least is not None:

@@ -38,7 +38,8 @@ class Numbered:
 
     Pages are asked for ahead, on the guess that each is full. A page is taken when all before
     it are known: then its position was no guess. At first few are, so that a URL of one page
-    is not asked for many, and twice as many each round, up to `concurrency`.
+    is not asked for many, and twice as many each round, up to `concurrency`; as many at once
+    if an answer has told where the end is.
     """
 
     def __init__(
@@ -133,7 +134,8 @@ class Numbered:
         elif count < self._largest:
             self._ahead = 1  # probably the last
         else:
-            self._ahead = min(self._ahead + 1, self._asker.settings.concurrency)
+            most = self._asker.settings.concurrency
+            self._ahead = min(self._ahead + 1, most) if self._end is None else most
 
     async def _drop(self) -> None:
         """Cancel what was asked for ahead, and wait until that is done."""
