@@ -275,6 +275,32 @@ async def test_a_truncated_answer_is_never_taken_for_whole(api, behaviour):
     assert failed.reason == "truncated"
 
 
+async def test_lines_that_break_off_early_are_asked_for_again(api):
+    api.misbehave(truncate(b"1\n2\n", "application/x-ndjson"))
+    settings = settings_for(api, "/lines", pagination=None)
+    (page,) = await read(settings, time=FakeTime())
+    assert page.body.splitlines() == [b"%d" % number for number in range(10)]
+
+
+async def test_lines_that_break_off_late_are_a_failure_behind_what_came(api):
+    lines = b'{"a": "0123456789"}\n' * 200_000
+    api.misbehave(truncate(lines, "application/x-ndjson"))
+    numbers, failed = await pages_and_failure(settings_for(api, "/lines", pagination=None))
+    assert (failed.reason, failed.attempts, api.requests) == ("truncated", 1, 1)
+    assert set(numbers) == {1}
+
+
+async def test_the_status_counts_whatever_the_body_of_an_error_is(api):
+    for broken in (b"x", gzip.compress(b"no")[:-3]):
+        api.misbehave(body(broken, Content_Encoding="gzip"))
+    api.misbehave(status(403, "no", Content_Encoding="br"))
+    api.misbehave(status(403, "no", Content_Encoding="gzip"))
+    assert (await failure_of(settings_for(api, retries=0))).reason == "truncated"
+    assert (await failure_of(settings_for(api, retries=0))).reason == "truncated"
+    assert (await failure_of(settings_for(api))).status == 403
+    assert (await failure_of(settings_for(api))).status == 403
+
+
 @pytest.mark.parametrize(
     ("encoding", "compress"),
     [("gzip", gzip.compress), ("x-gzip", gzip.compress), ("zstd", ZSTD.compress)],
@@ -354,6 +380,23 @@ async def test_pages_without_end(api, path, pagination):
     assert api.requests <= 8
     api.records = list(range(7))
     assert len(await read(settings)) == 7
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        '</x>; rel="prev", </link_header?at=5>; title="a, <b>"; rel="last next"',
+        "<http://[>;rel=prev,</link_header?at=5>;REL=next",
+        "</link_header?at=5>; rel=NEXT; x=y",
+    ],
+)
+async def test_link_headers_of_all_kinds(api, link):
+    api.misbehave(value([1], Link=link))
+    pagination = LinkHeaderPagination()
+    settings = settings_for(api, "/link_header", pagination=pagination, records="")
+    assert bodies(await read(settings)) == [[1], [5, 6, 7, 8, 9]]
+    api.misbehave(value([1], Link="<http://[>; rel=next"))
+    assert (await failure_of(settings)).reason == "bad_next"
 
 
 async def test_a_status_may_be_the_end(api):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from asyncbatch.codec.judge import make_judge
 from asyncbatch.http.answering import Answer, check_status, next_link, read_answer
-from asyncbatch.http.body import is_lines
+from asyncbatch.http.body import LineStream, is_lines
 from asyncbatch.http.borders import Borders
 from asyncbatch.http.failure import EXCERPT, HttpError, HttpFailure
 from asyncbatch.http.pace import Pace, parse_rate
@@ -93,12 +93,21 @@ class Asker:
         """Return the answer to which `url` leads in the end. Raises `TROUBLES`."""
         seen = {url}
         while True:
-            async with self._paces[url.authority].turn(), asyncio.timeout(self.settings.timeout):
+            async with (
+                self._paces[url.authority].turn(),
+                asyncio.timeout(self.settings.timeout) as limit,
+            ):
                 response = await self._request(url, home)
                 try:
                     target = response.headers.get("Location")
                     if target is None or response.status not in _REDIRECTS:
-                        return await self._answer(response, url, attempts, may_stream=may_stream)
+                        await self._check(response, url)
+                        if may_stream and is_lines(response, self.settings.format):
+                            limit.reschedule(None)  # each read has its own
+                            return await self._begin(response, url, attempts)
+                        return await read_answer(
+                            response, url, attempts, self.settings, self._judge
+                        )
                     response.release()
                 except BaseException:
                     response.close()
@@ -118,19 +127,21 @@ class Asker:
         proxy = self._proxies.proxy_for(target)
         return await self._session.get(target, headers=headers, proxy=proxy, allow_redirects=False)
 
-    async def _answer(
-        self, response: ClientResponse, url: URL, attempts: int, *, may_stream: bool
-    ) -> Answer:
+    async def _begin(self, response: ClientResponse, url: URL, attempts: int) -> Answer:
+        """Return an answer in JSON Lines of which the first stretch is read."""
+        stream = LineStream(response, self.settings.max_body, self.settings.timeout)
+        await stream.begin()
+        link = next_link(response)
+        return Answer(url, response.content_type, b"", True, link, attempts, stream)
+
+    async def _check(self, response: ClientResponse, url: URL) -> None:
+        """Raise StatusError for a response that is no answer; see to what it asks for."""
         try:
             await check_status(response, time.time())
         except StatusError as error:
             if error.retry_after is not None and error.retry_after <= self.settings.longest_wait:
                 self._paces[url.authority].rest(error.retry_after)
             raise
-        if may_stream and is_lines(response, self.settings.format):
-            link = next_link(response)
-            return Answer(url, response.content_type, b"", True, link, attempts, response)
-        return await read_answer(response, url, self.settings, self._judge, attempts)
 
     def _is_transient(self, error: BaseException) -> bool:
         if not isinstance(error, HttpError) or not error.failure.is_transient:

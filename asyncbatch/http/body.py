@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from typing import TYPE_CHECKING, NamedTuple
 
 from asyncbatch.codec.inflating import Inflater
@@ -53,6 +54,32 @@ async def whole(response: ClientResponse, limit: int) -> bytes:
     return b"".join(taken)
 
 
+class LineStream:
+    """The lines of an open answer. Limits, and what is raised, are those of `stretches`."""
+
+    def __init__(self, response: ClientResponse, limit: int, patience: float) -> None:
+        self._response = response
+        self._arriving = stretches(response, limit, patience)
+        self._first: Stretch | None = None
+
+    async def begin(self) -> None:
+        """Read the first stretch, which is all if there is no more: so long one may begin anew."""
+        self._first = await anext(self._arriving, None)
+
+    async def stretches(self) -> AsyncGenerator[Stretch, None]:
+        """Yield them all."""
+        if self._first is None:
+            return
+        yield self._first
+        async for stretch in self._arriving:
+            yield stretch
+
+    async def close(self) -> None:
+        """Read no more."""
+        await self._arriving.aclose()
+        self._response.close()
+
+
 async def stretches(
     response: ClientResponse, limit: int, patience: float
 ) -> AsyncGenerator[Stretch, None]:
@@ -63,25 +90,25 @@ async def stretches(
     """
     waiting: list[bytes] = []
     size, open_line, line, byte = 0, 0, 1, 0
-    arriving = aiter(pieces(response))
-    while True:
-        async with asyncio.timeout(patience):
-            piece = await anext(arriving, None)
-        if piece is None:
-            break
-        end = piece.rfind(b"\n") + 1
-        if open_line + (piece.find(b"\n") if end else len(piece)) > limit:
-            raise BodyTooLargeError
-        open_line = len(piece) - end if end else open_line + len(piece)
-        waiting.append(piece[:end])
-        size += end
-        if size >= STRETCH:
-            text = b"".join(waiting)
-            yield Stretch(text, line, byte)
-            line, byte = line + text.count(b"\n"), byte + len(text)
-            waiting, size = [], 0
-        waiting.append(piece[end:])
-        size += len(piece) - end
+    async with aclosing(pieces(response)) as arriving:
+        while True:
+            async with asyncio.timeout(patience):
+                piece = await anext(arriving, None)
+            if piece is None:
+                break
+            end = piece.rfind(b"\n") + 1
+            if open_line + (piece.find(b"\n") if end else len(piece)) > limit:
+                raise BodyTooLargeError
+            open_line = len(piece) - end if end else open_line + len(piece)
+            waiting.append(piece[:end])
+            size += end
+            if size >= STRETCH:
+                text = b"".join(waiting)
+                yield Stretch(text, line, byte)
+                line, byte = line + text.count(b"\n"), byte + len(text)
+                waiting, size = [], 0
+            waiting.append(piece[end:])
+            size += len(piece) - end
     if text := b"".join(waiting):
         yield Stretch(text, line, byte)
 

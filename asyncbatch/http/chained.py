@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from asyncbatch.codec.pointer import parse_pointer
-from asyncbatch.http.body import Stretch, stretches
+from asyncbatch.http.body import Stretch
 from asyncbatch.http.borders import RefusedLinkError
 from asyncbatch.http.counting import value_at
 from asyncbatch.http.page import Page, PageMark
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.http.answering import Answer
     from asyncbatch.http.asking import Asker
+    from asyncbatch.http.body import LineStream
     from asyncbatch.http.failure import HttpError, Reason
 
 _REMEMBERED = 10_000
@@ -63,32 +64,30 @@ class Chain:
                 None if following is None else PageMark(str(following), number + 1),
                 is_last=following is None and broken is None,
             )
-            if answer.response is None and not answer.is_empty:
-                yield end
-            elif answer.response is not None:
-                async with aclosing(self._streamed(answer, end)) as pages:
+            if answer.stream is not None:
+                async with aclosing(self._streamed(answer, answer.stream, end)) as pages:
                     async for page in pages:
                         yield page
+            elif not answer.is_empty:
+                yield end
             if broken is not None:
                 raise broken
             url, number = following, number + 1
 
-    async def _streamed(self, answer: Answer, end: Page) -> AsyncGenerator[Page, None]:
+    async def _streamed(
+        self, answer: Answer, stream: LineStream, end: Page
+    ) -> AsyncGenerator[Page, None]:
         """Yield the stretches of an answer: as much of `end` as each is, the last all of it."""
-        assert answer.response is not None
-        limits, held = self._asker.settings, Stretch(b"", 1, 0)
+        held = Stretch(b"", 1, 0)
         try:
-            async with aclosing(
-                stretches(answer.response, limits.max_body, limits.timeout)
-            ) as arriving:
-                async for stretch in arriving:
-                    if held.text:
-                        yield _cut(end, held, mark=None, is_last=False)
-                    held = stretch
+            async for stretch in stream.stretches():
+                if held.text:
+                    yield _cut(end, held, mark=None, is_last=False)
+                held = stretch
         except TROUBLES as error:
             raise self._asker.failed(answer.url, error, answer.attempts) from None
         finally:
-            answer.response.close()
+            await stream.close()
         yield _cut(end, held, mark=end.mark, is_last=end.is_last)
 
     def _following(self, answer: Answer) -> URL | None:

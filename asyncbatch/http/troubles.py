@@ -48,10 +48,12 @@ class RedirectLoopError(Exception):
 
 
 TROUBLES = (
-    aiohttp.ClientError, TimeoutError, OSError, StatusError, NotJsonError, RedirectLoopError,
-    RefusedLinkError, BodyTooLargeError, UnknownEncodingError, CorruptArchiveError, NoRecordsError,
+    aiohttp.ClientError, TimeoutError, OSError, UnicodeError, StatusError, NotJsonError,
+    RedirectLoopError, RefusedLinkError, BodyTooLargeError, UnknownEncodingError,
+    CorruptArchiveError, NoRecordsError,
 )  # fmt: skip
-"""All that `explain` knows; anything else is a defect of asyncbatch."""
+"""All that `explain` knows; anything else is a defect of asyncbatch. (UnicodeError: a
+host name that cannot be one.)"""
 
 
 _REASONS: dict[type, Reason] = {
