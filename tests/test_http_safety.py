@@ -241,6 +241,9 @@ def test_settings_are_plain_data():
     assert shown["auth"] == plain["auth"] | {"password": "***"}
     with pytest.raises(TypeError):
         msgspec.json.encode(settings)
+    plain["auth"]["password"] = 5
+    with pytest.raises(msgspec.ValidationError, match=r"must be a text - at `\$.auth.password`"):
+        msgspec.convert(plain, HttpSettings, dec_hook=make_secrets)
 
 
 @pytest.mark.parametrize(
@@ -328,6 +331,12 @@ async def test_passwords_of_other_programs_are_not_used(api, tmp_path, monkeypat
     monkeypatch.setenv("NETRC", os.fspath(tmp_path / ".netrc"))
     await read(settings_for(api))
     assert "Authorization" not in api.seen[0].headers
+
+
+async def test_a_source_is_entered_before_it_is_read():
+    source = HttpSource(HttpSettings(("https://a.example/",)))
+    with pytest.raises(RuntimeError, match="entered"):
+        await anext(source.pages("https://a.example/"))
 
 
 def test_without_the_extra_the_error_says_what_to_install():
