@@ -9,6 +9,7 @@ the job itself cannot start or go on::
     │   ├── TargetBusyError        another process is at the target
     │   └── PipelineFileError      a pipeline file has mistakes
     ├── LockHeldError          another process has the lock
+    ├── HttpError         a URL could not be read (in `http.failure`)
     ├── SinkError         the target was lost midway
     ├── NoWorkerError     worker processes end before they begin to work
     └── WorkerBugError         a worker raised: a defect of asyncbatch, not of the input

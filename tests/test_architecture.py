@@ -17,7 +17,7 @@ LAYERS = [
     ("cgroups", "entries", "retrying", "progress"),
     ("errors", "records", "settings", "budget", "cpus", "memory"),
     ("codec", "identity", "report", "secret", "state", "words"),
-    ("content", "ledger", "memory_plan", "lock", "merging", "renderers"),
+    ("content", "http", "ledger", "memory_plan", "lock", "merging", "renderers"),
     ("failures", "reading", "documents", "transforms", "spool"),
     ("sinks", "arrays"),
     ("dead_letters", "journal", "record_settings"),
@@ -82,6 +82,8 @@ def test_imports_point_down(path):
     [
         ("typer", "asyncbatch.cli"),
         ("rich", "asyncbatch.cli.console"),
+        ("aiohttp", "asyncbatch.http"),
+        ("yarl", "asyncbatch.http"),
         ("aiofiles", ("asyncbatch.cli", "asyncbatch.async_work")),
         ("jq", "asyncbatch.transforms.jq"),
         ("tenacity", "asyncbatch.retrying"),

@@ -57,14 +57,15 @@ class Compression(NamedTuple):
         return CorruptArchiveError(f"{self.name}: {error}")
 
 
-_ZSTD_MODULE = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
+ZSTD_MODULE = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
+"""The library of zstd, by the version of Python."""
 _FORMATS = (
     # Level 9, the default, takes twice the time of 6 for 1%; a time stamp would make each run's
     # output another.
     Compression("gzip", ".gz", b"\x1f\x8b", "gzip", options={"compresslevel": 6, "mtime": 0}),
     Compression("bzip2", ".bz2", b"BZh", "bz2"),
     Compression("xz", ".xz", b"\xfd7zXZ\x00", "lzma", "LZMAError"),
-    Compression("zstd", ".zst", b"\x28\xb5\x2f\xfd", _ZSTD_MODULE, "ZstdError"),
+    Compression("zstd", ".zst", b"\x28\xb5\x2f\xfd", ZSTD_MODULE, "ZstdError"),
 )
 SUFFIXES = tuple(form.suffix for form in _FORMATS)
 """File name endings of the formats that are read."""

@@ -63,10 +63,15 @@ def find(text: bytes, pointers: Iterable[Tokens]) -> list[int | None]:
 
 def elements(text: bytes, pointer: Tokens) -> list[msgspec.Raw] | None:
     """Return the texts of the elements of the array at `pointer`; None if there is no array."""
-    at = _descend(tuple(map(str, pointer)), {(): _root(text)}, {})
+    at = text_at(text, pointer)
     if at is None or not _begins(at, b"["):
         return None
     return _decode_array(at)
+
+
+def text_at(text: bytes, pointer: Tokens) -> Buffer | None:
+    """Return the text of the value at `pointer`, a view of `text`; None if there is none."""
+    return _descend(tuple(map(str, pointer)), {(): _root(text)}, {})
 
 
 def offset_of(text: bytes, part: Buffer) -> int:

@@ -1,0 +1,69 @@
+"""Compressed streams that come in pieces from elsewhere, undone in bounded memory."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from asyncbatch.codec.compression import ZSTD_MODULE, CorruptArchiveError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_EITHER_HEADER = 47  # zlib's word for a gzip or zlib header, with the largest window
+ENCODINGS = ("gzip", "zstd")
+"""The content codings of HTTP that are worth asking for; `deflate` is understood too."""
+_PIECE = 256 * 1024
+
+
+class Inflater:
+    """Undoes one content coding, however the stream is cut; members may follow each other.
+
+    Raises ValueError if it does not know the coding.
+    """
+
+    def __init__(self, encoding: str) -> None:
+        self._encoding = {"x-gzip": "gzip"}.get(encoding, encoding)
+        if self._encoding not in (*ENCODINGS, "deflate"):
+            raise ValueError(f"{encoding!r} is not among the codings that are understood")
+        name = ZSTD_MODULE if self._encoding == "zstd" else "zlib"
+        library: Any = importlib.import_module(name)
+        self._damage: type[Exception] = getattr(library, "ZstdError", None) or library.error
+        self._library = library
+        self._stream: Any = None
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield what `data` adds, some 256 KiB at a time. Raises CorruptArchiveError."""
+        while data or self._stream is not None:
+            if self._stream is None or self._stream.eof:
+                if not data:
+                    return
+                self._stream = self._begin()
+            try:
+                piece = self._stream.decompress(data, _PIECE)
+            except self._damage as error:
+                raise CorruptArchiveError(f"{self._encoding}: {error}") from error
+            if piece:
+                yield piece
+            data = self._rest()
+            if not data and len(piece) < _PIECE:
+                return
+
+    def finish(self) -> None:
+        """Raise CorruptArchiveError if the stream was cut."""
+        if self._stream is not None and not self._stream.eof:
+            raise CorruptArchiveError(f"{self._encoding}: cut short")
+
+    def _begin(self) -> Any:  # noqa: ANN401 - the libraries' objects share no type
+        if self._encoding == "zstd":
+            return self._library.ZstdDecompressor()
+        return self._library.decompressobj(_EITHER_HEADER)
+
+    def _rest(self) -> bytes:
+        """Return what of the input was not used yet."""
+        rest: bytes = b""
+        if self._stream.eof:
+            rest = self._stream.unused_data
+        elif self._encoding != "zstd":  # which keeps its input itself
+            rest = self._stream.unconsumed_tail
+        return rest

@@ -1,0 +1,85 @@
+"""A source of pages: what the settings say, over one pool of connections."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Self
+
+from asyncbatch.errors import UsageError
+from asyncbatch.http.checking import mistakes
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from aiohttp import ClientSession
+
+    from asyncbatch.http.asking import Asker
+    from asyncbatch.http.pace import Clock, Sleep
+    from asyncbatch.http.page import Page, PageMark
+    from asyncbatch.http.settings import HttpSettings
+
+
+class HttpSource:
+    """The pages of the URLs that `settings` name; an async context manager, to be entered once.
+
+    The limits are shared by all URLs that are read at the same time. `clock` and `sleep`, in
+    seconds, are those of waiting for a turn and before a retry. Raises UsageError for settings
+    that cannot work, and, when it is entered, if aiohttp is not there.
+    """
+
+    def __init__(
+        self,
+        settings: HttpSettings,
+        *,
+        clock: Clock = time.monotonic,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        if found := [f"{where}: {what}" for where, what in mistakes(settings)]:
+            raise UsageError("; ".join(found))
+        self.settings = settings
+        self._clock, self._sleep = clock, sleep
+        self._session: ClientSession | None = None
+        self._asker: Asker | None = None
+
+    async def __aenter__(self) -> Self:
+        try:
+            from asyncbatch.http.asking import Asker  # noqa: PLC0415 - aiohttp takes 190 ms, and is an extra
+            from asyncbatch.http.session import open_session  # noqa: PLC0415 - see above
+        except ImportError as error:
+            if error.name not in ("aiohttp", "yarl"):
+                raise
+            raise UsageError(
+                "reading from HTTP needs one more package: pip install 'asyncbatch[http]'"
+            ) from None
+        self._session = open_session()
+        self._asker = Asker(self.settings, self._session, self._clock, self._sleep)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = self._asker = None
+
+    def retries(self) -> int:
+        """Return how many requests were made again since the last time this was asked."""
+        return 0 if self._asker is None else self._asker.retrier.taken()
+
+    async def pages(
+        self, url: str, start: PageMark | None = None, since: str | None = None
+    ) -> AsyncGenerator[Page, None]:
+        """Yield the pages of one of the settings' URLs, in order.
+
+        Begins behind the page whose mark is `start`, if there is one. `since` is the value of
+        `incremental.param`; None is its `initial`. Not more than `concurrency` pages are asked
+        for ahead of the consumer; closing this cancels them. Raises HttpError, behind the pages
+        that are good.
+        """
+        if self._asker is None:
+            raise RuntimeError("an HttpSource is entered (async with) before it is read")
+        from asyncbatch.http.opening import open_pages  # noqa: PLC0415 - see `__aenter__`
+
+        async with aclosing(open_pages(self._asker, url, start, since)) as pages:
+            async for page in pages:
+                yield page
