@@ -12,6 +12,7 @@ from asyncbatch.cli import options as o
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from asyncbatch.cli.output import OutputFormat
     from asyncbatch.pipeline_file import PipelineFile
 
 EPILOG = """\
@@ -19,6 +20,7 @@ EPILOG = """\
 Examples:
   asyncbatch init people.toml
   asyncbatch etl people.toml --check
+  asyncbatch etl people.toml --report report.json
   asyncbatch etl people.toml --set sink.to=sqlite:///test.db --check
 
 Exit status: 0 all succeeded, 1 some input failed, 2 wrong usage or a mistake in the file, 130/143
@@ -31,19 +33,16 @@ def run_etl(
     *,
     set_: e.Set = None,
     only: e.Only = None,
-    limit: e.Limit = None,
-    full_refresh: e.FullRefresh = False,
     check: e.Check = False,
-    dry_run: e.DryRun = False,
     print_schema: e.PrintSchema = False,
     output: o.Output = "text",
     report: o.Report = None,
     quiet: o.Quiet = False,
     verbose: e.Verbose = False,
 ) -> None:
-    """Load records from APIs and files into a database, as a pipeline file says.
+    """Load records of files into a database or another target, as a pipeline file says.
 
-    Everything in the file is checked before anything runs.
+    Everything in the file is checked before anything runs. Inputs that are done are skipped.
     """
     if print_schema:
         _print_schema()
@@ -55,8 +54,41 @@ def run_etl(
         if not quiet:
             _say(f"{_printable(file)} is valid: {_summary(pipeline)}")
         return
-    del limit, full_refresh, dry_run, output, report, verbose  # for what is yet to come
-    raise typer.BadParameter("running a pipeline file is not possible yet; --check checks it")
+    raise typer.Exit(
+        _carried_out(
+            pipeline, only, output=output, reports=report or (), quiet=quiet, verbose=verbose
+        )
+    )
+
+
+def _carried_out(
+    pipeline: "PipelineFile",
+    only: "Sequence[str] | None",
+    *,
+    output: "OutputFormat",
+    reports: "Sequence[str]",
+    quiet: bool,
+    verbose: bool,
+) -> int:
+    """Run a pipeline; return the exit status."""
+    from asyncbatch.cli.etl_job import etl_job  # noqa: PLC0415 - --help stays quick
+    from asyncbatch.cli.output import Output  # noqa: PLC0415
+    from asyncbatch.cli.report_file import ReportFile  # noqa: PLC0415
+    from asyncbatch.cli.session import Session  # noqa: PLC0415
+    from asyncbatch.errors import UsageError  # noqa: PLC0415
+    from asyncbatch.run import Run  # noqa: PLC0415
+
+    try:
+        sources = pipeline.only(only) if only else pipeline.sources
+        job = etl_job(pipeline, sources, reports=reports, tracebacks=verbose)
+        report_files = [ReportFile(path) for path in reports]
+    except (UsageError, OSError) as error:
+        raise typer.BadParameter(str(error)) from None
+    to_stdout = job.target is not None and job.target.form == "stdout"
+    if to_stdout and output != "text":
+        raise typer.BadParameter(f"sink.to = '-' and --output {output} both want standard output")
+    shown = Output(output, quiet=quiet, verbose=verbose, stdout_is_taken=to_stdout)
+    return Session(Run(job), shown, command="etl", report_files=report_files).carry_out()
 
 
 def _loaded(path: str, overrides: "Sequence[str]", only: "Sequence[str] | None") -> "PipelineFile":

@@ -35,18 +35,6 @@ Only = Annotated[
         help="Run only the source of this name (without one: http, http-2, files); repeatable.",
     ),
 ]
-Limit = Annotated[
-    int | None,
-    option(INPUT, "--limit", min=1, metavar="N", help="Stop after N records of each source."),
-]
-FullRefresh = Annotated[
-    bool,
-    option(INPUT, "--full-refresh", help="Forget how far incremental sources have come before."),
-]
-DryRun = Annotated[
-    bool,
-    option(CONTROL, "--dry-run", help="Extract and transform a few records, show them, load none."),
-]
 Verbose = Annotated[
     bool, option(OUTPUT, "--verbose", "-v", help="Print a line for each input, on stderr.")
 ]
