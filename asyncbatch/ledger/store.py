@@ -64,6 +64,8 @@ class Store:
                 check_same_thread=False,
             )
             self._connection.execute("PRAGMA journal_mode = WAL")
+            # What a power failure takes of the ledger is only done again.
+            self._connection.execute("PRAGMA synchronous = NORMAL")
             with self._transaction():
                 sqlite.create(self._connection)
                 self._connection.execute(_GENERATIONS)
