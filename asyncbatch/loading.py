@@ -151,11 +151,12 @@ class TableLoader:
         most: int | None,
         *,
         of_objects: bool,
+        rich: bool = False,
         journal: Journal | None,
         kept: KeptRows | None,
     ) -> None:
         self._sink, self._most = sink, most or LOAD_BATCH
-        self._of_objects = of_objects
+        self._of_objects, self._rich = of_objects, rich
         self._journal, self._kept = journal, kept
         self._waiting: deque[_Waiting] = deque()
         self._to_load: deque[tuple[_Waiting, int]] = deque()
@@ -224,7 +225,7 @@ class TableLoader:
                 [origin for waiting, rows in taken for origin in waiting.origins(rows)]
             )
         blocks = [waiting.columns(rows, of_objects=self._of_objects) for waiting, rows in taken]
-        refusals = self._sink.load(join(blocks), groups)
+        refusals = self._sink.load(join(blocks, rich=self._rich), groups)
         ends = list(accumulate(len(rows) for _, rows in taken))
         for refusal in refusals:
             at = bisect_right(ends, refusal.row)
@@ -311,6 +312,11 @@ def make_loader(
     """
     if target.is_table:
         return TableLoader(
-            sink, load_batch, of_objects=not target.columns_grow, journal=journal, kept=kept
+            sink,
+            load_batch,
+            of_objects=not target.columns_grow,
+            rich=target.has_rich_types,
+            journal=journal,
+            kept=kept,
         )
     return LinesLoader(sink, kept)

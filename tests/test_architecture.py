@@ -84,6 +84,7 @@ def test_imports_point_down(path):
         ("jsonschema_rs", "asyncbatch.transforms.schema"),
         ("sqlite3", ("asyncbatch.sinks.sqlite", "asyncbatch.ledger.s")),
         ("duckdb", "asyncbatch.sinks.duckdb"),
+        ("asyncpg", "asyncbatch.sinks.postgres_server"),
         ("pyarrow", "asyncbatch.sinks.parquet"),
         ("orjson", "asyncbatch.codec"),
         ("simdjson", "asyncbatch.codec"),

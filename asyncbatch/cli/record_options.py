@@ -91,7 +91,7 @@ To = Annotated[
         "--to",
         metavar="TARGET",
         help="Write records: '-' (JSON Lines), FILE.jsonl[.gz|.zst], FILE.csv, .tsv, .parquet, a "
-        "FOLDER/ like the input, sqlite:///FILE, duckdb:///FILE.",
+        "FOLDER/ like the input, sqlite:///FILE, duckdb:///FILE, postgresql://USER@HOST/DATABASE.",
     ),
 ]
 Table = Annotated[
