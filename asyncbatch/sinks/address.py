@@ -22,6 +22,12 @@ def without_password(address: str) -> str:
     )
 
 
+def is_ambiguous(address: str) -> bool:
+    """Whether a password has characters that end it, if they are not escaped."""
+    found = _IN_FRONT.search(address)
+    return bool(found and set(found[0][len(found[1]) + 1 : -1]) & set("/?#@"))
+
+
 def without_secrets(text: str, address: str) -> str:
     """Return a text in which no password of an address stands."""
     for secret in _secrets(address):

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 
+from asyncbatch.codec.decode import decode
 from asyncbatch.codec.encode import encode
 from asyncbatch.errors import SinkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-Kind = Literal["null", "boolean", "integer", "real", "numeric", "json", "text"]
-"""What a column holds beside nulls, from narrow to wide; what is nested beside all else is text.
+Kind = Literal["null", "boolean", "integer", "real", "numeric", "text", "json", "mixed"]
+"""What a column holds beside nulls, from narrow to wide.
 
-Numbers of any size ("numeric") and nested values ("json") travel as texts. They are kinds of
-their own only where they are asked for, as `rich`; elsewhere they are text.
+The last two and "numeric" are there only where they are asked for, as `rich`; elsewhere that is
+text. They travel as texts: numbers of any size; nested values, and any mixture, as JSON.
 """
 
 MAX_FIELDS = 10_000
@@ -80,8 +81,8 @@ def make_block(rows: Sequence[dict[str, Any]], *, rich: bool = False) -> Block:
 
     Integers within 64 bits beside floats become floats if all are exact as such, booleans
     beside numbers 1 and 0; what has no common kind becomes text, nested values as JSON text.
-    If `rich`, other numbers are numeric, and nested values json. Raises SinkError if there are
-    more than `MAX_FIELDS` fields.
+    If `rich`, other numbers are numeric, nested values json, the rest is mixed. Raises SinkError
+    if there are more than `MAX_FIELDS` fields.
     """
     names = list(dict.fromkeys(chain.from_iterable(rows)))
     if len(names) > MAX_FIELDS:
@@ -138,12 +139,13 @@ def common_kind(
     """Return the narrowest kind that holds columns of all these kinds.
 
     `are_exact` tells whether every integer among them is a double precision number too; if
-    not, integers beside floats become text, or numeric if `rich`.
+    not, integers beside floats become text; see `make_block` for `rich`.
     """
+    present = set(kinds) - {"null"}
     widest = max(kinds, key=_RANK.__getitem__)
     if widest == "real" and "integer" in kinds and not are_exact():
         return "numeric" if rich else "text"
-    return "text" if widest == "json" and set(kinds) - {"null", "json"} else widest
+    return "mixed" if rich and widest in ("text", "json") and len(present) > 1 else widest
 
 
 def is_exact(integers: Iterable[int | None]) -> bool:
@@ -153,11 +155,15 @@ def is_exact(integers: Iterable[int | None]) -> bool:
 
 def convert(values: list[Any], kind: Kind, wider: Kind) -> list[Any]:
     """Return a column of one kind as one of a wider kind."""
-    if kind in ("null", wider) or (wider == "text" and kind in ("numeric", "json")):
+    if kind in ("null", wider) or (kind in ("numeric", "json") and wider == "mixed"):
         return values
+    if kind == "text":  # and the wider one mixed
+        return [None if text is None else encode(text).decode() for text in values]
+    if kind in ("numeric", "json", "mixed"):  # and the wider one text
+        return [decode(text.encode()) if text and text[0] == '"' else text for text in values]
     if wider == "numeric" and kind == "boolean":
         values = convert(values, "boolean", "integer")
-    if wider in ("text", "numeric"):
+    if wider in ("text", "numeric", "mixed"):
         texts = encode(values)[1:-1].decode().split(",")
         return [None if text == "null" else text for text in texts] if values else []
     number = float if wider == "real" else int
@@ -179,8 +185,9 @@ def _typed(column: list[Any], *, rich: bool) -> tuple[Kind, list[Any]]:
     if rich and types <= {int, bool, float}:
         plain = [int(value) if type(value) is bool else value for value in column]
         return "numeric", [None if value is None else encode(value).decode() for value in plain]
-    if rich and types <= {dict, list}:
-        return "json", [None if value is None else encode(value).decode() for value in column]
+    if rich:
+        nested: Kind = "json" if types <= {dict, list} else "mixed"
+        return nested, [None if value is None else encode(value).decode() for value in column]
     return "text", [
         value if value is None or type(value) is str else encode(value).decode() for value in column
     ]

@@ -133,4 +133,5 @@ class Columns:
         def are_exact() -> bool:
             return is_exact(values) if kind == "integer" else column_is_exact()
 
-        return kind if have is None else common_kind({have, kind}, are_exact, rich=self._rich)
+        needed = kind if have is None else common_kind({have, kind}, are_exact, rich=self._rich)
+        return "text" if needed == "mixed" else needed

@@ -19,6 +19,7 @@ from asyncbatch.sinks.postgres_table import (
     flaw,
     has_repeated_key,
     has_unique_key,
+    locking,
 )
 from asyncbatch.sinks.postgres_transactions import Transactions
 from asyncbatch.sinks.refusing import edges, refusals, salvage
@@ -62,14 +63,16 @@ class PostgresSink:
         self.table, self.mode, self.key = table, mode, key
         self._job, self._retrier = job, retrier or Retrier(RETRIES)
         self._server = Server(address)
-        self._transactions = Transactions(self._server, self._retrier, self._begin)
         self._name = Name.parse(table)
         self._target = self._name.beside("new") if mode == "replace" else self._name
         """The table that is loaded; the end of a replacement gives it its name."""
+        self._transactions = Transactions(
+            self._server, self._retrier, locking(self._target), self._begin
+        )
         self._shape = Shape(self._server, self._target, key)
         self._loads: list[Block] = []
         """What was loaded since the last commit, without what was refused."""
-        self._lacks_index = False
+        self._lacks_index = self._has_ledger = False
 
     def open(self) -> None:
         """Connect, and see that the table can be written to. Raises UsageError."""
@@ -107,13 +110,15 @@ class PostgresSink:
             name = job.fingerprint
 
             def record(connection: Connection) -> None:
-                ledger.create(connection)
+                if not self._has_ledger:
+                    ledger.create(connection)
                 ledger.record(connection, name, self.table, entries)
 
             def is_there(number: int) -> bool:
                 return ledger.is_recorded(self._server, name, entries[-1], number)
 
             self._transactions.commit(record, is_there)
+            self._has_ledger = True
         self._loads.clear()
         self._lacks_index = False
 
@@ -122,8 +127,9 @@ class PostgresSink:
         is_lost = self._transactions.is_lost
         stands = self.mode != "replace" or (succeeded and not is_lost)
         try:
-            self._transactions.undo()
-            self._loads.clear()
+            if self._loads:
+                self._transactions.undo()
+                self._loads.clear()
             if not stands and not (self._job and (self._job.carries_on or not ended)):
                 with suppress(Exception):  # the next run begins with this
                     self._transactions.once(self._drop_replacement)
@@ -132,6 +138,7 @@ class PostgresSink:
                 if untyped or self.mode == "replace":
                     self._transactions.commit(lambda found: self._complete(found, untyped))
         finally:
+            self._transactions.close()
             self._server.close()
         return stands
 
@@ -245,19 +252,19 @@ class PostgresSink:
         def attempt(start: int, stop: int) -> str | None:
             if reason := next((misfits[row] for row in misfits if start <= row < stop), None):
                 return reason
-            connection.execute("SAVEPOINT attempt")
             try:
                 arrivals.load(start, stop)
             except Exception as error:
                 code = str(getattr(error, "sqlstate", None) or "")
                 if not code.startswith(_REFUSING) and not isinstance(error, UnicodeError):
                     raise
-                connection.execute("ROLLBACK TO attempt; RELEASE attempt")
+                arrivals.undo()
                 return self._refusal(error, code)
-            connection.execute("RELEASE attempt")
             return None
 
-        return salvage(edges(block.count, groups), attempt)
+        reasons = salvage(edges(block.count, groups), attempt)
+        arrivals.end()
+        return reasons
 
     def _refusal(self, error: Exception, code: str) -> str:
         reason = self._server.explained(error).replace(self._target.table, self._name.table)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.codec.encode import encode
 from asyncbatch.sinks.block import convert
 from asyncbatch.sinks.postgres_table import KINDS, TYPES, Name
 from asyncbatch.sinks.sql import quote, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from asyncbatch.sinks.block import Block, Kind
     from asyncbatch.sinks.postgres_server import Connection
 
-STAGE = Name("pg_temp", "asyncbatch: rows of one load")
 _WHOLE = ("smallint", "integer")
 _SCALED = re.compile(r"numeric\((\d+),(-?\d+)\)")
 _CUTTING = re.compile(r"(character varying|character|bit|bit varying)\b")
@@ -25,7 +24,9 @@ _CUTTING = re.compile(r"(character varying|character|bit|bit varying)\b")
 
 
 class Arrivals:
-    """The rows of a block, whose names are those of the table's columns, of these types.
+    """The rows of a block on their way into a table, whose columns are of these types.
+
+    What the table has no column for is null.
 
     With a `key`, a row replaces the one of the same key, also in the block.
     """
@@ -39,34 +40,40 @@ class Arrivals:
         *,
         key: Sequence[str] = (),
     ) -> None:
-        self._connection, self._table, self._block = connection, table, block
+        self._connection, self._table = connection, table
         self._key, self._columns = key, list(types)
-        self._types = [types[name] for name in block.names]
+        there = [place for place, name in enumerate(block.names) if name in types]
+        self._names = [block.names[place] for place in there]
+        """The columns that the block has a value for, or could have."""
+        self._types = [types[name] for name in self._names]
         self._values = [
-            _fitted(kind, values, declared)
-            for kind, values, declared in zip(block.kinds, block.values, self._types, strict=True)
+            _fitted(block.kinds[place], block.values[place], declared)
+            for place, declared in zip(there, self._types, strict=True)
         ]
-        self._places = [block.names.index(name) for name in key if name in block.names]
+        self._places = [self._names.index(name) for name in key if name in self._names]
+        stage = ", ".join(
+            f"c{place} {declared if _is_known(declared) else 'text'}"
+            for place, declared in enumerate(self._types)
+        )
+        digest = hashlib.blake2b(stage.encode(), digest_size=8).hexdigest()
+        self._stage = Name("pg_temp", f"asyncbatch: {digest}")
+        """A table for rows of these types, which this and later loads of the session fill."""
+        self._before = "SAVEPOINT attempt"
         if self._is_staged:
-            stage = ", ".join(
-                f"c{place} {declared if _is_known(declared) else 'text'}"
-                for place, declared in enumerate(self._types)
-            )
-            connection.execute(f"DROP TABLE IF EXISTS {STAGE.sql}")
-            connection.execute(f"CREATE TEMP TABLE {STAGE.sql} ({stage}) ON COMMIT DROP")
+            create = f"CREATE TEMP TABLE IF NOT EXISTS {quote(self._stage.table)} ({stage})"
+            self._before = f"{create} ON COMMIT DELETE ROWS; {self._before}"
+        self._first = self._before
 
     @property
     def _is_staged(self) -> bool:
-        if not self._block.names:
+        if not self._names:
             return False
         return bool(self._key) or not all(map(_is_known, self._types))
 
     def misfits(self) -> dict[int, str]:
         """Return the rows with values that the server would change without a word, and why."""
         reasons: dict[int, str] = {}
-        for name, declared, values in zip(
-            self._block.names, self._types, self._values, strict=True
-        ):
+        for name, declared, values in zip(self._names, self._types, self._values, strict=True):
             if found := _SCALED.fullmatch(declared):
                 scale = int(found[2])
                 for row, value in enumerate(values):
@@ -76,9 +83,13 @@ class Arrivals:
         return reasons
 
     def load(self, start: int, stop: int) -> None:
-        """Load the rows from number `start` up to `stop`, exclusive; raises what stands against."""
-        names = self._block.names
-        if not names:
+        """Load the rows from number `start` up to `stop`, exclusive; raises what stands against.
+
+        Then `undo` must come next.
+        """
+        self._connection.execute(self._before)
+        self._before = "RELEASE attempt; SAVEPOINT attempt"
+        if not self._names:
             for _ in range(start, stop):
                 self._connection.execute(f"INSERT INTO {self._table.sql} DEFAULT VALUES")
             return
@@ -87,11 +98,19 @@ class Arrivals:
             parts = self._latest(parts)
         rows = zip(*parts, strict=True)
         if not self._is_staged:
-            self._connection.copy(self._table, names, rows)
+            self._connection.copy(self._table, self._names, rows)
             return
-        self._connection.copy(STAGE, [f"c{place}" for place in range(len(names))], rows)
-        self._connection.execute(self._move)
-        self._connection.execute(f"TRUNCATE {STAGE.sql}")
+        self._connection.copy(self._stage, [f"c{place}" for place in range(len(self._names))], rows)
+        self._connection.execute(f"{self._move}; TRUNCATE {self._stage.sql}")
+
+    def end(self) -> None:
+        """Have what was loaded be the transaction's own, not an attempt's."""
+        if self._before != self._first:
+            self._connection.execute("RELEASE attempt")
+
+    def undo(self) -> None:
+        """Have the attempt that failed leave no trace."""
+        self._connection.execute("ROLLBACK TO attempt")
 
     def _latest(self, parts: list[list[Any]]) -> list[list[Any]]:
         """Return the columns less those rows whose key comes again."""
@@ -109,8 +128,8 @@ class Arrivals:
             f"c{place}" if _is_assigned(declared) else f"c{place}::{declared}"
             for place, declared in enumerate(self._types)
         )
-        statement = f"INSERT INTO {self._table.sql} ({quoted(self._block.names)})"
-        statement += f" SELECT {selected} FROM {STAGE.sql}"  # noqa: S608 - quoted
+        statement = f"INSERT INTO {self._table.sql} ({quoted(self._names)})"
+        statement += f" SELECT {selected} FROM {self._stage.sql}"  # noqa: S608 - quoted
         if not self._key:
             return statement
         replaced = [quote(name) for name in self._columns if name not in self._key]
@@ -130,11 +149,10 @@ def _is_assigned(declared: str) -> bool:
 
 def _fitted(kind: Kind, values: list[Any], declared: str) -> list[Any]:
     """Return the values of a column as they travel to one of type `declared`."""
-    if kind == "null" or TYPES[kind] == declared:
+    if kind == "null" or (TYPES[kind] == declared and kind != "mixed"):
         return list(map(_decimal, values)) if declared == "numeric" else values
     if declared == "jsonb":
-        write: Callable[[Any], str] = str if kind == "numeric" else lambda v: encode(v).decode()
-        return [None if value is None else write(value) for value in values]
+        return convert(values, kind, "mixed")
     if declared == "numeric":
         return list(map(_decimal, convert(values, kind, "numeric")))
     wider = KINDS.get(declared, "any")

@@ -47,6 +47,7 @@ class Server:
     def __init__(self, address: str) -> None:
         self.address, self.name = address, without_password(address)
         self._loop: asyncio.AbstractEventLoop
+        self._thread: threading.Thread
         self._asyncpg: Any
         self._pool: Any
 
@@ -59,9 +60,8 @@ class Server:
                 "writing PostgreSQL needs one more package: pip install 'asyncbatch[postgres]'"
             ) from None
         self._loop = asyncio.new_event_loop()
-        threading.Thread(
-            target=self._loop.run_forever, name="asyncbatch-postgres", daemon=True
-        ).start()
+        self._thread = threading.Thread(target=self._serve, name="asyncbatch-postgres", daemon=True)
+        self._thread.start()
         try:
             self._pool = self.wait(self._make_pool())
             self._check_version()
@@ -111,6 +111,11 @@ class Server:
             with suppress(Exception):  # what is committed is safe
                 self.wait(asyncio.wait_for(pool.close(), CONNECT_SECONDS))
         self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    def _serve(self) -> None:
+        self._loop.run_forever()
+        self._loop.close()
 
     def is_error(self, error: BaseException) -> bool:
         """Whether this is an error of the server, or of the way to it."""
@@ -122,7 +127,8 @@ class Server:
         if code := getattr(error, "sqlstate", None):
             return str(code).startswith(_PASSING)
         if isinstance(error, self._asyncpg.InterfaceError):
-            return "clos" in str(error)  # "connection is closed", "... has been closed"
+            # "connection is closed", "... has been released back to the pool", as it was lost
+            return any(word in str(error) for word in ("clos", "released"))
         # Sockets are all that could fail: also a missing one may be there soon.
         return isinstance(error, OSError | StillOpenError)
 
@@ -149,7 +155,6 @@ class Server:
             timeout=CONNECT_SECONDS,
             command_timeout=STATEMENT_SECONDS + CONNECT_SECONDS,
             server_settings=settings,
-            statement_cache_size=0,  # tables change, and plans would not
             reset=keep,
         )
 
@@ -197,9 +202,14 @@ class Connection:
             )
         )
 
+    def forget_types(self) -> None:
+        """Take note that columns are no longer of the types that they were."""
+        self._server.wait(self._raw.reload_schema_state())
+
     def release(self) -> None:
-        """Give it back, to be used again."""
-        self._server.wait(self._pool.release(self._raw))
+        """Give it back, to be used again if it is in order."""
+        with suppress(Exception):  # it is lost
+            self._server.wait(self._pool.release(self._raw))
 
     def drop(self) -> None:
         """Give it back, not to be used again; what was not committed is not done."""

@@ -15,7 +15,6 @@ from asyncbatch.sinks.postgres_table import (
     columns_of,
     conversion,
     create,
-    find,
     flaw,
     has_only_exact,
 )
@@ -48,17 +47,13 @@ class Shape:
         """Columns that were made texts, for want of any with a type."""
 
     def read(self, connection: Connection) -> None:
-        """See what the table is now, and keep it so while the transaction lasts."""
-        found = find(connection, self._name)
-        self.number = found[0] if found else None
-        columns: list[Column] = []
-        gone = 0
-        if found:
-            connection.execute(f"LOCK TABLE {self._name.sql} IN ROW EXCLUSIVE MODE")
-            columns, gone = columns_of(connection, found[0])
-        if (self.number, columns, gone) == self._seen:
+        """See what the table is now."""
+        seen = columns_of(connection, self._name)
+        if seen == self._seen:
             return
-        self._seen = self.number, columns, gone
+        self._seen = seen
+        self.number, columns, gone = seen
+        connection.forget_types()
         self.types = {column.name: column.declared for column in columns if column.takes_values}
         made = {column.name for column in columns if not column.takes_values}
         kinds: dict[str, ColumnKind] = {

@@ -22,8 +22,9 @@ TYPES: dict[Kind, str] = {
     "integer": "bigint",
     "real": "double precision",
     "numeric": "numeric",
-    "json": "jsonb",
     "text": "text",
+    "json": "jsonb",
+    "mixed": "text",
 }
 KINDS: dict[str, ColumnKind] = {
     "boolean": "boolean",
@@ -36,6 +37,8 @@ KINDS: dict[str, ColumnKind] = {
 """Of types that widen; all others take what they can."""
 _SYSTEM_COLUMNS = frozenset(("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"))
 _EXACT = 2**53
+_QUOTES = "$asyncbatch$"
+"""What stands around a script in a script; no name has it but on purpose."""
 
 
 class Name(NamedTuple):
@@ -103,16 +106,27 @@ def find(connection: Connection, name: Name) -> tuple[int, str, str] | None:
     return tuple(rows[0]) if rows else None
 
 
-def columns_of(connection: Connection, table: int) -> tuple[list[Column], int]:
-    """Return the columns of a table, and how many there were that count but are gone."""
+def locking(name: Name) -> str:
+    """Return the statement that keeps a table as it is till the transaction ends, if it exists."""
+    statement = f"LOCK TABLE {name.sql} IN ROW EXCLUSIVE MODE"
+    literals = [text.replace("'", "''") for text in (name.sql, statement)]
+    body = f"IF to_regclass('{literals[0]}') IS NOT NULL THEN EXECUTE '{literals[1]}'; END IF;"
+    return f"DO {_QUOTES} BEGIN {body} END {_QUOTES}"
+
+
+def columns_of(connection: Connection, name: Name) -> tuple[int | None, list[Column], int]:
+    """Return a table's number and columns, and how many there were that count but are gone.
+
+    There is no number if there is no such table.
+    """
     query = (
-        "SELECT attname::text, format_type(atttypid, atttypmod),"
+        "SELECT attrelid::bigint, attname::text, format_type(atttypid, atttypmod),"
         " attgenerated = '' AND attidentity <> 'a', attisdropped"
-        " FROM pg_attribute WHERE attrelid = $1::bigint::oid AND attnum > 0 ORDER BY attnum"
+        " FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 ORDER BY attnum"
     )
-    rows = connection.fetch(query, table)
-    there = [Column(*row[:3]) for row in rows if not row[3]]
-    return there, len(rows) - len(there)
+    rows = connection.fetch(query, name.sql)
+    there = [Column(*row[1:4]) for row in rows if not row[4]]
+    return rows[0][0] if rows else None, there, len(rows) - len(there)
 
 
 def create(

@@ -29,16 +29,18 @@ class _Doubt(NamedTuple):
 class Transactions:
     """One transaction after the other.
 
-    `begin` is called in each when it has begun, also on a new connection if one was lost; it
-    brings all that is to be in it up to then.
+    `begin` is called in each when it has begun with the script `first`, also on a new connection
+    if one was lost; it brings all that is to be in it up to then.
     """
 
     def __init__(
-        self, server: Server, retrier: Retrier, begin: Callable[[Connection], None]
+        self, server: Server, retrier: Retrier, first: str, begin: Callable[[Connection], None]
     ) -> None:
-        self._server, self._retrier, self._begin = server, retrier, begin
+        self._server, self._retrier = server, retrier
+        self._first, self._begin = first, begin
         self._connection: Connection | None = None
-        """There while a transaction is."""
+        self._has_begun = False
+        """Whether the connection, if there is one, is in a transaction."""
         self._doubt: _Doubt | None = None
         self.is_lost = False
         """Whether an error has ended it all."""
@@ -74,7 +76,7 @@ class Transactions:
 
         Raises what the server raises.
         """
-        self._connection = connection = self._server.connect()
+        connection = self._connected()
         try:
             connection.execute("BEGIN")
             work(connection)
@@ -84,18 +86,30 @@ class Transactions:
             raise
 
     def undo(self) -> None:
-        """Undo what was not committed."""
-        connection, self._connection = self._connection, None
+        """Undo what was not committed, and let go of the connection."""
+        connection, self._connection, self._has_begun = self._connection, None, False
         if connection is not None:
             connection.drop()
 
-    def _begun(self) -> Connection:
+    def close(self) -> None:
+        """Let go of the connection, which is in no transaction."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.release()
+
+    def _connected(self) -> Connection:
         if self._connection is None:
             self._connection = self._server.connect()
-            # Constraints that wait for the end could tell nobody which row it was.
-            self._connection.execute("BEGIN; SET CONSTRAINTS ALL IMMEDIATE")
-            self._begin(self._connection)
         return self._connection
+
+    def _begun(self) -> Connection:
+        connection = self._connected()
+        if not self._has_begun:
+            # Constraints that wait for the end could tell nobody which row it was.
+            connection.execute(f"BEGIN; SET CONSTRAINTS ALL IMMEDIATE; {self._first}")
+            self._has_begun = True
+            self._begin(connection)
+        return connection
 
     def _has_ended(self) -> bool:
         """Whether it turns out that the transaction at hand was committed."""
@@ -118,8 +132,7 @@ class Transactions:
         status = connection.execute("COMMIT")
         if status != "COMMIT":
             raise SinkError(f"cannot write {self._server.name}: the transaction was rolled back")
-        self._connection = None
-        connection.release()
+        self._has_begun = False
 
     def _again(self, function: Callable[[], T]) -> T:
         """Return what a function returns, called again on a new connection if one was lost."""

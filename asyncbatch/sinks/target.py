@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from asyncbatch.codec.compression import named
 from asyncbatch.errors import UsageError
-from asyncbatch.sinks.address import SERVERS, without_password
+from asyncbatch.sinks.address import SERVERS, is_ambiguous, without_password
 
 if TYPE_CHECKING:
     from asyncbatch.entries import LedgerJob
@@ -182,6 +182,11 @@ def place_of(name: str) -> tuple[Form, str]:
     scheme, separator, rest = name.partition("://")
     if separator:
         if scheme in SERVERS:
+            if is_ambiguous(name):
+                raise UsageError(
+                    f"--to {without_password(name)}: in a password, the characters / ? # @ are"
+                    " written %2F %3F %23 %40; PGPASSWORD and ~/.pgpass take it as it is"
+                )
             return "postgres", ""
         if scheme not in _DATABASES:
             raise UsageError(
