@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 LOAD_BATCH = 10_000
 """Rows of one load unless told otherwise: a transaction costs as much as some thousand rows."""
+SERVER_BATCH = 20_000
+"""The same for a server, to which each step is a way there and back."""
 WAITING_PARTS = 256
 """Parts that wait for a batch to be full; beyond, ..."""
 WAITING_BYTES = 16 * 1024 * 1024
@@ -148,14 +150,14 @@ class TableLoader:
     def __init__(
         self,
         sink: Sink[Block],
-        most: int | None,
+        most: int,
         *,
         of_objects: bool,
         rich: bool = False,
         journal: Journal | None,
         kept: KeptRows | None,
     ) -> None:
-        self._sink, self._most = sink, most or LOAD_BATCH
+        self._sink, self._most = sink, most
         self._of_objects, self._rich = of_objects, rich
         self._journal, self._kept = journal, kept
         self._waiting: deque[_Waiting] = deque()
@@ -313,7 +315,7 @@ def make_loader(
     if target.is_table:
         return TableLoader(
             sink,
-            load_batch,
+            load_batch or (SERVER_BATCH if target.address else LOAD_BATCH),
             of_objects=not target.columns_grow,
             rich=target.has_rich_types,
             journal=journal,

@@ -54,7 +54,15 @@ class PostgresServer:
         self.execute(f"CREATE ROLE loader LOGIN SUPERUSER PASSWORD '{PASSWORD}'")
 
     def _make(self) -> None:
-        options = ["--encoding=UTF8", "--no-locale", "-N", "-U", "postgres", "-D", self._data]
+        options: list[str | Path] = [
+            "--encoding=UTF8",
+            "--no-locale",
+            "-N",
+            "-U",
+            "postgres",
+            "-D",
+            self._data,
+        ]
         subprocess.run(
             [self._binaries / "initdb", *options],
             check=True, capture_output=True, cwd=self.folder, **self._as,
@@ -63,9 +71,18 @@ class PostgresServer:
     def start(self) -> None:
         """Start, and wait until it answers."""
         settings = [word for setting in SETTINGS for word in ("-c", setting)]
-        place = ["-D", self._data, "-k", self.folder, "-h", "127.0.0.1", "-p", str(self.port)]
+        place: list[str | Path] = [
+            "-D",
+            self._data,
+            "-k",
+            self.folder,
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(self.port),
+        ]
         with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = process = subprocess.Popen(
                 [self._binaries / "postgres", *place, *settings],
                 stdout=log, stderr=log, cwd=self.folder, **self._as,
             )  # fmt: skip
@@ -74,7 +91,7 @@ class PostgresServer:
             try:
                 self.execute("SELECT 1")
             except (OSError, asyncpg.PostgresError):
-                if time.monotonic() > deadline or self._process.poll() is not None:
+                if time.monotonic() > deadline or process.poll() is not None:
                     raise
                 time.sleep(0.05)
             else:

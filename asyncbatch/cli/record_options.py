@@ -131,7 +131,7 @@ LoadBatch = Annotated[
         "--load-batch",
         min=1,
         metavar="N",
-        help="Records of one write, or transaction.  [default: 10,000]",
+        help="Records of one write, or transaction.  [default: 10,000; to PostgreSQL 20,000]",
     ),
 ]
 ToFormat = Annotated[

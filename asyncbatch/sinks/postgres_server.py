@@ -150,7 +150,7 @@ class Server:
 
         return await self._asyncpg.create_pool(
             self.address,
-            min_size=1,
+            min_size=0,
             max_size=POOL_SIZE,
             timeout=CONNECT_SECONDS,
             command_timeout=STATEMENT_SECONDS + CONNECT_SECONDS,
