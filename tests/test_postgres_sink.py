@@ -375,7 +375,7 @@ def test_killed_at_any_instant_it_carries_on_exactly(sql, url, tmp_path, mode):
     pick = random.Random(mode)
     key = ("--key", "id") if mode == "upsert" else ()
     options = ("--mode", mode, *key, "--resume", "--load-batch", "150", "-w", "1")
-    for _ in range(6):
+    for _ in range(4):
         process = _started(tmp_path, url, *options)
         with suppress(subprocess.TimeoutExpired):
             process.wait(pick.uniform(0.4, 1.6))
