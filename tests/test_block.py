@@ -223,8 +223,8 @@ def test_rich_blocks_keep_what_values_were():
 
 
 def test_rich_blocks_join_exactly_and_become_text_as_others_do():
-    columns = [[1], ["a"], [2**64], [[1]], [True], [0.5], ['"b']]
-    blocks = [make_block([{"v": value} for value in column], rich=True) for column in columns]
+    found: list[object] = [1, "a", 2**64, [1], True, 0.5, '"b']
+    blocks = [make_block([{"v": value}], rich=True) for value in found]
     block = join(blocks, rich=True)
     assert block.kinds == ["mixed"]
     assert block.values == [["1", '"a"', str(2**64), "[1]", "true", "0.5", '"\\"b"']]
