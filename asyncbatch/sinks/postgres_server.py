@@ -30,8 +30,11 @@ STATEMENT_SECONDS = 600
 _SETTINGS = {"application_name": "asyncbatch", "statement_timeout": f"{STATEMENT_SECONDS}s"}
 """What a session is given, unless the address says otherwise."""
 _LEAST_VERSION = 12
-_PASSING = ("08", "25P03", "40001", "40P01", "53300", "55P03", "57P")
-"""Beginnings of codes of errors that may be gone the next time, on a new connection."""
+_PASSING = ("08", "25P03", "40001", "40P01", "42P01", "42P07", "42701", "53300", "55P03", "57P")
+"""Beginnings of codes of errors that may be gone the next time, on a new connection.
+
+Those with 42 are of a table or a column that another run has made, or dropped, meanwhile.
+"""
 
 
 class StillOpenError(Exception):
@@ -119,8 +122,9 @@ class Server:
 
     def is_error(self, error: BaseException) -> bool:
         """Whether this is an error of the server, or of the way to it."""
-        kinds = (self._asyncpg.PostgresError, self._asyncpg.InterfaceError, OSError, StillOpenError)
-        return isinstance(error, kinds)
+        library = self._asyncpg
+        kinds = library.PostgresError, library.InterfaceError, library.InternalClientError
+        return isinstance(error, (*kinds, OSError, StillOpenError))
 
     def is_passing(self, error: BaseException) -> bool:
         """Whether an error may be gone the next time, on a new connection."""
@@ -129,8 +133,9 @@ class Server:
         if isinstance(error, self._asyncpg.InterfaceError):
             # "connection is closed", "... has been released back to the pool", as it was lost
             return any(word in str(error) for word in ("clos", "released"))
-        # Sockets are all that could fail: also a missing one may be there soon.
-        return isinstance(error, OSError | StillOpenError)
+        # The library stumbles if a session ends at a bad moment. Otherwise sockets are all that
+        # could fail: also a missing one may be there soon.
+        return isinstance(error, OSError | StillOpenError | self._asyncpg.InternalClientError)
 
     def explained(self, error: BaseException) -> str:
         """Return what an error says, with its code, and without secrets."""
