@@ -90,7 +90,7 @@ class Job(Struct, frozen=True):
     def output_files(self) -> dict[str, str]:
         """Return the paths that are written to, by the option that names them."""
         files = {} if self.dead_letter is None else {"--dead-letter": self.dead_letter}
-        if self.target is not None and self.target.path != STDIN:
+        if self.target is not None and self.target.path not in (STDIN, ""):
             files["--to"] = self.target.path
         return files | {f"--report {path}": path for path in self.reports}
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 LOAD_BATCH = 10_000
 """Rows of one load unless told otherwise: a transaction costs as much as some thousand rows."""
+SERVER_BATCH = 20_000
+"""The same for a server, to which each step is a way there and back."""
 WAITING_PARTS = 256
 """Parts that wait for a batch to be full; beyond, ..."""
 WAITING_SECONDS = 1.0
@@ -151,16 +153,17 @@ class TableLoader:
     def __init__(
         self,
         sink: Sink[Block],
-        most: int | None,
+        most: int,
         *,
         of_objects: bool,
+        rich: bool = False,
         journal: Journal | None = None,
         kept: KeptRows | None = None,
         waiting: int = Sizes().waiting,
     ) -> None:
-        self._sink, self._most = sink, most or LOAD_BATCH
+        self._sink, self._most = sink, most
         self._most_bytes = waiting
-        self._of_objects = of_objects
+        self._of_objects, self._rich = of_objects, rich
         self._journal, self._kept = journal, kept
         self._waiting: deque[_Waiting] = deque()
         self._to_load: deque[tuple[_Waiting, int]] = deque()
@@ -233,7 +236,7 @@ class TableLoader:
                 [origin for waiting, rows in taken for origin in waiting.origins(rows)]
             )
         blocks = [waiting.columns(rows, of_objects=self._of_objects) for waiting, rows in taken]
-        refusals = self._sink.load(join(blocks), groups)
+        refusals = self._sink.load(join(blocks, rich=self._rich), groups)
         ends = list(accumulate(len(rows) for _, rows in taken))
         for refusal in refusals:
             at = bisect_right(ends, refusal.row)
@@ -323,8 +326,9 @@ def make_loader(
     if target.is_table:
         return TableLoader(
             sink,
-            load_batch,
+            load_batch or (SERVER_BATCH if target.address else LOAD_BATCH),
             of_objects=not target.columns_grow,
+            rich=target.has_rich_types,
             journal=journal,
             kept=kept,
             waiting=sizes.waiting,

@@ -93,6 +93,7 @@ def test_imports_point_down(path):
             ("asyncbatch.sinks.sqlite", "asyncbatch.ledger.", "asyncbatch.transforms.dedupe"),
         ),
         ("duckdb", "asyncbatch.sinks.duckdb"),
+        ("asyncpg", "asyncbatch.sinks.postgres_server"),
         ("pyarrow", "asyncbatch.sinks.parquet"),
         ("orjson", "asyncbatch.codec"),
         ("simdjson", "asyncbatch.codec"),

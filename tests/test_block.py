@@ -208,3 +208,28 @@ def test_conversions(values, kind, wider, expected):
 def test_integers_as_text_read_back(values):
     texts = convert(values, "integer", "text")
     assert [None if text is None else json.loads(text) for text in texts] == values
+
+
+def test_rich_blocks_keep_what_values_were():
+    rows = [
+        {"n": 1, "big": 2**64, "o": {"k": 1}, "m": "a", "s": "x", "x": 2**53 + 1},
+        {"n": True, "big": 0.5, "o": [], "m": 5, "s": "", "x": 0.5},
+    ]
+    block = make_block(rows, rich=True)
+    kinds = ["integer", "numeric", "json", "mixed", "text", "numeric"]
+    assert block.kinds == kinds
+    assert block.values[1:4] == [[str(2**64), "0.5"], ['{"k":1}', "[]"], ['"a"', "5"]]
+    assert make_block(rows).kinds == ["integer", "text", "text", "text", "text", "text"]
+
+
+def test_rich_blocks_join_exactly_and_become_text_as_others_do():
+    found: list[object] = [1, "a", 2**64, [1], True, 0.5, '"b']
+    blocks = [make_block([{"v": value}], rich=True) for value in found]
+    block = join(blocks, rich=True)
+    assert block.kinds == ["mixed"]
+    assert block.values == [["1", '"a"', str(2**64), "[1]", "true", "0.5", '"\\"b"']]
+    texts = convert(block.values[0], "mixed", "text")
+    assert texts == ["1", "a", str(2**64), "[1]", "true", "0.5", '"b']
+    numbers = [make_block([{"v": value}], rich=True) for value in (2**53 + 1, 0.5, False)]
+    joined = join(numbers, rich=True)
+    assert (joined.kinds, joined.values) == (["numeric"], [[str(2**53 + 1), "0.5", "0"]])

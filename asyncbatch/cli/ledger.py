@@ -99,6 +99,10 @@ def _path(target: str) -> str:
         if os.path.isfile(target):
             return target
         raise typer.BadParameter(str(error)) from None
+    if form == "postgres":
+        raise typer.BadParameter(
+            "PostgreSQL keeps it with the rows, in the table asyncbatch_ledger: psql shows it"
+        )
     return place if form in ("sqlite", "duckdb") else default_path(place, "", None)
 
 

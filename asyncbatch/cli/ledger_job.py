@@ -37,7 +37,9 @@ def ledger_settings(
             raise UsageError("--from-dead-letter runs all that is in it: it cannot be resumed")
         return None
     if allow_duplicates and (target is None or not target.is_database):
-        raise UsageError("--allow-duplicates is for databases: sqlite:///, duckdb:///")
+        raise UsageError(
+            "--allow-duplicates is for databases: sqlite:///, duckdb:///, postgresql://"
+        )
     if target is not None and target.is_database and ledger is not None:
         raise UsageError(f"--ledger is for files: {target.name} keeps its own, with the rows")
     if target is None and not is_asked:

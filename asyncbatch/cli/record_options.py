@@ -91,7 +91,7 @@ To = Annotated[
         "--to",
         metavar="TARGET",
         help="Write records: '-' (JSON Lines), FILE.jsonl[.gz|.zst], FILE.csv, .tsv, .parquet, a "
-        "FOLDER/ like the input, sqlite:///FILE, duckdb:///FILE.",
+        "FOLDER/ like the input, sqlite:///FILE, duckdb:///FILE, postgresql://USER@HOST/DATABASE.",
     ),
 ]
 Table = Annotated[
@@ -131,7 +131,7 @@ LoadBatch = Annotated[
         "--load-batch",
         min=1,
         metavar="N",
-        help="Records of one write, or transaction.  [default: 10,000]",
+        help="Records of one write, or transaction.  [default: 10,000; to PostgreSQL 20,000]",
     ),
 ]
 ToFormat = Annotated[

@@ -145,13 +145,14 @@ def run_files(
     try:
         if lock is not None and not dry_run:  # first of all: what is read may be changing
             from asyncbatch.cli.lock_option import take_lock  # noqa: PLC0415 - if asked for
+            from asyncbatch.sinks.address import without_password  # noqa: PLC0415 - see above
 
             lists = [path for path in (files_from, from_dead_letter) if path is not None]
             take_lock(
                 lock,
                 lock_wait or 0.0,
                 inputs=[*(paths or ()), *lists],
-                target=to,
+                target=None if to is None else without_password(to),
                 outputs=[path for path in (to, dead_letter, *(report or ())) if path],
                 wishes={
                     "pattern": pattern, "exclude": exclude, "shard": shard, "records": records,

@@ -5,23 +5,28 @@ from __future__ import annotations
 from functools import partial
 from itertools import chain, compress
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 
+from asyncbatch.codec.decode import decode
 from asyncbatch.codec.encode import encode
 from asyncbatch.errors import SinkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-Kind = Literal["null", "boolean", "integer", "real", "text"]
-"""What a column holds beside nulls, from narrow to wide."""
+Kind = Literal["null", "boolean", "integer", "real", "numeric", "text", "json", "mixed"]
+"""What a column holds beside nulls, from narrow to wide.
+
+The last two and "numeric" are there only where they are asked for, as `rich`; elsewhere that is
+text. They travel as texts: numbers of any size; nested values, and any mixture, as JSON.
+"""
 
 MAX_FIELDS = 10_000
 """Different fields in one block: rows whose keys are data would need a column for each."""
 
-_RANK: dict[Kind, int] = {"null": 0, "boolean": 1, "integer": 2, "real": 3, "text": 4}
+_RANK: dict[Kind, int] = {kind: rank for rank, kind in enumerate(get_args(Kind))}
 _PLAIN: dict[type | None, Kind] = {None: "null", bool: "boolean", float: "real", str: "text"}
 """What values that are all of one type are, whatever they are."""
 _INT64 = 2**63
@@ -71,12 +76,13 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Block)
 
 
-def make_block(rows: Sequence[dict[str, Any]]) -> Block:
+def make_block(rows: Sequence[dict[str, Any]], *, rich: bool = False) -> Block:
     """Return rows, which are plain JSON objects, as a block; fields in order of appearance.
 
     Integers within 64 bits beside floats become floats if all are exact as such, booleans
     beside numbers 1 and 0; what has no common kind becomes text, nested values as JSON text.
-    Raises SinkError if there are more than `MAX_FIELDS` fields.
+    If `rich`, other numbers are numeric, nested values json, the rest is mixed. Raises SinkError
+    if there are more than `MAX_FIELDS` fields.
     """
     names = list(dict.fromkeys(chain.from_iterable(rows)))
     if len(names) > MAX_FIELDS:
@@ -88,13 +94,13 @@ def make_block(rows: Sequence[dict[str, Any]]) -> Block:
     all_alike = sum(map(len, rows)) == len(names) * len(rows)
     for name in names:
         column = list(map(itemgetter(name), rows)) if all_alike else [row.get(name) for row in rows]
-        kind, column = _typed(column)
+        kind, column = _typed(column, rich=rich)
         kinds.append(kind)
         values.append(column)
     return Block(names, kinds, values, len(rows))
 
 
-def join(blocks: Sequence[Block]) -> Block:
+def join(blocks: Sequence[Block], *, rich: bool = False) -> Block:
     """Return the rows of all blocks as one, with all their columns, each of a kind for all."""
     if len(blocks) == 1:
         return blocks[0]
@@ -106,7 +112,8 @@ def join(blocks: Sequence[Block]) -> Block:
         start += block.count
     kinds, values = [], []
     for pieces in parts.values():
-        kind = common_kind({kind for _, kind, _ in pieces}, partial(_are_exact, pieces))
+        found_kinds = {kind for _, kind, _ in pieces}
+        kind = common_kind(found_kinds, partial(_are_exact, pieces), rich=rich)
         joined: list[Any] = []
         for at, found, column in pieces:
             joined.extend([None] * (at - len(joined)))
@@ -126,16 +133,19 @@ def widen(a: Kind, b: Kind) -> Kind:
     return a if _RANK[a] >= _RANK[b] else b
 
 
-def common_kind(kinds: Collection[Kind], are_exact: Callable[[], bool]) -> Kind:
+def common_kind(
+    kinds: Collection[Kind], are_exact: Callable[[], bool], *, rich: bool = False
+) -> Kind:
     """Return the narrowest kind that holds columns of all these kinds.
 
     `are_exact` tells whether every integer among them is a double precision number too; if
-    not, integers beside floats become text.
+    not, integers beside floats become text; see `make_block` for `rich`.
     """
+    present = set(kinds) - {"null"}
     widest = max(kinds, key=_RANK.__getitem__)
     if widest == "real" and "integer" in kinds and not are_exact():
-        return "text"
-    return widest
+        return "numeric" if rich else "text"
+    return "mixed" if rich and widest in ("text", "json") and len(present) > 1 else widest
 
 
 def is_exact(integers: Iterable[int | None]) -> bool:
@@ -145,16 +155,22 @@ def is_exact(integers: Iterable[int | None]) -> bool:
 
 def convert(values: list[Any], kind: Kind, wider: Kind) -> list[Any]:
     """Return a column of one kind as one of a wider kind."""
-    if kind in ("null", wider):
+    if kind in ("null", wider) or (kind in ("numeric", "json") and wider == "mixed"):
         return values
-    if wider == "text":
+    if kind == "text":  # and the wider one mixed
+        return [None if text is None else encode(text).decode() for text in values]
+    if kind in ("numeric", "json", "mixed"):  # and the wider one text
+        return [decode(text.encode()) if text and text[0] == '"' else text for text in values]
+    if wider == "numeric" and kind == "boolean":
+        values = convert(values, "boolean", "integer")
+    if wider in ("text", "numeric", "mixed"):
         texts = encode(values)[1:-1].decode().split(",")
         return [None if text == "null" else text for text in texts] if values else []
     number = float if wider == "real" else int
     return [None if value is None else number(value) for value in values]
 
 
-def _typed(column: list[Any]) -> tuple[Kind, list[Any]]:
+def _typed(column: list[Any], *, rich: bool) -> tuple[Kind, list[Any]]:
     """Return the kind of a column of any JSON values, and its values made of that kind."""
     types = set(map(type, column))
     types.discard(type(None))
@@ -166,6 +182,12 @@ def _typed(column: list[Any]) -> tuple[Kind, list[Any]]:
         integers = [value for value in column if type(value) is int] if int in types else []
         if is_exact(integers):
             return "real", convert(column, "integer", "real")
+    if rich and types <= {int, bool, float}:
+        plain = [int(value) if type(value) is bool else value for value in column]
+        return "numeric", [None if value is None else encode(value).decode() for value in plain]
+    if rich:
+        nested: Kind = "json" if types <= {dict, list} else "mixed"
+        return nested, [None if value is None else encode(value).decode() for value in column]
     return "text", [
         value if value is None or type(value) is str else encode(value).decode() for value in column
     ]

@@ -54,7 +54,7 @@ class Columns:
     """The columns of one table and their kinds, which only ever widen.
 
     `fold` gives what makes two names one to the database, `flaw` what is wrong with a name, if
-    anything is; `limit` is how many columns there can be.
+    anything is; `limit` is how many columns there can be; for `rich` see `make_block`.
     """
 
     def __init__(
@@ -64,8 +64,10 @@ class Columns:
         limit: int,
         fold: Callable[[str], str] = str,
         flaw: Callable[[str], str | None] = lambda _: None,
+        rich: bool = False,
     ) -> None:
         self.kinds: dict[str, ColumnKind] = {}
+        self._rich = rich
         self._limit, self._fold, self._flaw = limit, fold, flaw
         self._columns: dict[str, str] = {}
         self.refresh(kinds)
@@ -111,7 +113,7 @@ class Columns:
             have = self.kinds.get(name)
             if have == "any":
                 continue
-            needed = _needed(have, kind, values, partial(column_is_exact, name))
+            needed = self._needed(have, kind, values, partial(column_is_exact, name))
             if needed != have:
                 changed[name] = needed
         return changed
@@ -123,13 +125,13 @@ class Columns:
             for name, kind, values in zip(block.names, block.kinds, block.values, strict=True)
         ]
 
+    def _needed(
+        self, have: Kind | None, kind: Kind, values: list[Any], column_is_exact: Callable[[], bool]
+    ) -> Kind:
+        """Return what a column must be to hold also `values`."""
 
-def _needed(
-    have: Kind | None, kind: Kind, values: list[Any], column_is_exact: Callable[[], bool]
-) -> Kind:
-    """Return what a column must be to hold also `values`."""
+        def are_exact() -> bool:
+            return is_exact(values) if kind == "integer" else column_is_exact()
 
-    def are_exact() -> bool:
-        return is_exact(values) if kind == "integer" else column_is_exact()
-
-    return kind if have is None else common_kind({have, kind}, are_exact)
+        needed = kind if have is None else common_kind({have, kind}, are_exact, rich=self._rich)
+        return "text" if needed == "mixed" else needed

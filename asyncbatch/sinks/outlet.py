@@ -97,7 +97,8 @@ class TableOutlet(Outlet):
         if target.columns_grow:
             from asyncbatch.sinks.block import make_block  # noqa: PLC0415 - only tables need it
 
-            self._pack = lambda rows: make_block(rows).to_bytes()
+            rich = target.has_rich_types
+            self._pack = lambda rows: make_block(rows, rich=rich).to_bytes()
 
     def take(self, found: Found, *, single: bool) -> None:
         """Leave the rows to `pack`."""

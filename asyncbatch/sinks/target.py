@@ -9,20 +9,21 @@ from msgspec import Struct
 
 from asyncbatch.codec.compression import named
 from asyncbatch.errors import UsageError
+from asyncbatch.sinks.address import SERVERS, is_ambiguous, without_password
 
 if TYPE_CHECKING:
     from asyncbatch.entries import LedgerJob
     from asyncbatch.retrying import Retrier
     from asyncbatch.sinks import Sink
 
-Form = Literal["stdout", "lines", "folder", "csv", "parquet", "sqlite", "duckdb"]
+Form = Literal["stdout", "lines", "folder", "csv", "parquet", "sqlite", "duckdb", "postgres"]
 Mode = Literal["append", "replace", "upsert"]
 FolderFormat = Literal["keep", "json", "jsonl"]
 FolderCompression = Literal["keep", "none", "gz", "bz2", "xz", "zst"]
 
 STDOUT = "-"
 KNOWN = "'-', a file (.jsonl, .ndjson, each with .gz or .zst, .csv, .tsv, .parquet), a folder/, "
-KNOWN += "sqlite:///FILE or duckdb:///FILE"
+KNOWN += "sqlite:///FILE, duckdb:///FILE or postgresql://USER@HOST/DATABASE"
 
 _DATABASES: dict[str, Form] = {"sqlite": "sqlite", "duckdb": "duckdb"}
 _SUFFIXES: dict[str, Form] = {
@@ -39,6 +40,7 @@ class Target(Struct, frozen=True):
 
     `columns` are those of a CSV file; `table`, `key` and `mode` a database's; the other two a
     folder's, whose outputs keep their inputs' names below it (relative to `root`, if given).
+    `name` may be shown to anybody; `address` is that of a server, with a password if it has one.
     """
 
     name: str
@@ -51,19 +53,23 @@ class Target(Struct, frozen=True):
     format: FolderFormat = "keep"
     compression: FolderCompression = "keep"
     root: str | None = None
+    address: str = ""
 
     @classmethod
     def parse(cls, name: str, **options: Any) -> Target:  # noqa: ANN401 - the fields' own types
         """Return the target of this name. Raises UsageError with what to write."""
         form, path = place_of(name)
-        target = cls(name, form, path, **options)
+        if form == "postgres":
+            target = cls(without_password(name), form, path, address=name, **options)
+        else:
+            target = cls(name, form, path, **options)
         target.check()
         return target
 
     @property
     def is_table(self) -> bool:
         """Whether rows are objects whose fields become columns."""
-        return self.form in ("csv", "parquet", "sqlite", "duckdb")
+        return self.form in ("csv", "parquet") or self.is_database
 
     @property
     def columns_grow(self) -> bool:
@@ -78,7 +84,16 @@ class Target(Struct, frozen=True):
     @property
     def is_database(self) -> bool:
         """Whether rows are added to what is there."""
-        return self.form in ("sqlite", "duckdb")
+        return self.form in ("sqlite", "duckdb", "postgres")
+
+    @property
+    def has_rich_types(self) -> bool:
+        """Whether its columns may be of numbers of any size, and of nested values."""
+        return self.form == "postgres"
+
+    def __repr__(self) -> str:
+        """Return what tells it from others, without its address."""
+        return f"Target({self.name!r}, table={self.table!r}, key={self.key!r}, mode={self.mode!r})"
 
     def check(self) -> None:
         """Raise UsageError if this can't be meant."""
@@ -88,13 +103,17 @@ class Target(Struct, frozen=True):
             if self.mode == "upsert" and not self.key:
                 raise UsageError("--mode upsert needs --key: the fields that make a row the same")
         elif self.table or self.key or self.mode != "append":
-            raise UsageError("--table, --key and --mode are for databases: sqlite:///, duckdb:///")
+            raise UsageError(
+                "--table, --key and --mode are for databases: sqlite:///, duckdb:///, postgresql://"
+            )
         if self.columns is not None and self.form != "csv":
             raise UsageError("--columns is for .csv and .tsv targets")
         if self.form != "folder" and (self.format, self.compression) != ("keep", "keep"):
             raise UsageError("--to-format and --to-compression are for folders: --to out/")
 
-    def open_sink(self, job: LedgerJob | None = None, retrier: Retrier | None = None) -> Sink[Any]:
+    def open_sink(  # noqa: PLR0911 - one for each form
+        self, job: LedgerJob | None = None, retrier: Retrier | None = None
+    ) -> Sink[Any]:
         """Return what writes to it in the main process; a folder is written by the workers.
 
         A database keeps the ledger of `job`, if there is one; `retrier` tries again while others
@@ -129,6 +148,17 @@ class Target(Struct, frozen=True):
                     job=job,
                     retrier=retrier,
                 )
+            case "postgres":
+                from asyncbatch.sinks.postgres import PostgresSink  # noqa: PLC0415 - one of them
+
+                return PostgresSink(
+                    self.address,
+                    table=self.table or "",
+                    mode=self.mode,
+                    key=self.key,
+                    job=job,
+                    retrier=retrier,
+                )
             case _:
                 from asyncbatch.sinks.duckdb import DuckdbSink  # noqa: PLC0415 - one of them
 
@@ -151,8 +181,17 @@ def place_of(name: str) -> tuple[Form, str]:
         return "stdout", name
     scheme, separator, rest = name.partition("://")
     if separator:
+        if scheme in SERVERS:
+            if is_ambiguous(name):
+                raise UsageError(
+                    f"--to {without_password(name)}: in a password, the characters / ? # @ are"
+                    " written %2F %3F %23 %40; PGPASSWORD and ~/.pgpass take it as it is"
+                )
+            return "postgres", ""
         if scheme not in _DATABASES:
-            raise UsageError(f"--to {name}: no such kind of target; write {KNOWN}")
+            raise UsageError(
+                f"--to {without_password(name)}: no such kind of target; write {KNOWN}"
+            )
         path = _unquoted(rest.removeprefix("/"))
         if not rest.startswith("/") or not path:
             raise UsageError(

