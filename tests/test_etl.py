@@ -6,6 +6,7 @@ import json
 import sqlite3
 import subprocess
 from contextlib import closing
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ key = ["id"]
 [dead_letter]
 to = "bad.jsonl"
 """
-PEOPLE = [
+PEOPLE: list[dict[str, Any]] = [
     {"id": 1, "profile": {"name": " ada lovelace "}, "email": "ADA@example.org"},
     {"id": 2, "email": None},
     {"id": 3, "profile": {}, "email": "x@example.org"},
