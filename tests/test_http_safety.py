@@ -33,7 +33,8 @@ from asyncbatch.http import (
     Secret,
 )
 from asyncbatch.http.checking import mistakes
-from asyncbatch.http.secret import hide_secrets, make_secrets
+from asyncbatch.http.secret import make_secrets
+from asyncbatch.secret import encode_secret
 from tests.api_server import ApiServer, FakeTime, read, redirect, status, value
 from tests.conftest import python
 
@@ -208,7 +209,7 @@ async def test_no_failure_tells_a_secret(api, name, caplog, capfd):
     shown = "".join(
         f"{failed!r}{failed.message}{HttpError(failed)}{HttpError(failed)!r}" for failed in failures
     )
-    shown += repr(settings) + msgspec.json.encode(settings, enc_hook=hide_secrets).decode()
+    shown += repr(settings) + msgspec.json.encode(settings, enc_hook=encode_secret).decode()
     shown += caplog.text + "".join(capfd.readouterr())
     assert "bad key ***" in shown
     forms = (WORD, "s3cret", OTHER, encoded)
@@ -236,7 +237,7 @@ def test_settings_are_plain_data():
     settings = msgspec.convert(plain, HttpSettings, dec_hook=make_secrets)
     assert settings.auth == BasicAuth("joe", Secret("pw"))
     assert settings.pagination == CursorPagination("/next")
-    shown = json.loads(msgspec.json.encode(settings, enc_hook=hide_secrets))
+    shown = json.loads(msgspec.json.encode(settings, enc_hook=encode_secret))
     assert shown["headers"] == {"Accept": "***"}
     assert shown["auth"] == plain["auth"] | {"password": "***"}
     with pytest.raises(TypeError):

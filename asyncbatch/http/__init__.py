@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from asyncbatch.http.failure import HttpError, HttpFailure, Reason
 from asyncbatch.http.page import Page, PageMark
-from asyncbatch.http.secret import Secret
 from asyncbatch.http.settings import (
     BasicAuth,
     BearerAuth,
@@ -26,6 +25,7 @@ from asyncbatch.http.settings import (
     QueryAuth,
 )
 from asyncbatch.http.source import HttpSource
+from asyncbatch.secret import Secret
 
 __all__ = [
     "BasicAuth",

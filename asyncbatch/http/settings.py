@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
-from asyncbatch.http.secret import Secret  # noqa: TC001 - msgspec reads the types at run time
+from asyncbatch.secret import Secret  # noqa: TC001 - msgspec reads the types at run time
 
 
 class BearerAuth(Struct, frozen=True, tag_field="type", tag="bearer", forbid_unknown_fields=True):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.entries import Stamp
 from asyncbatch.ledger import table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from asyncbatch.entries import Entry, LedgerJob
+    from asyncbatch.entries import Entry, Stamp
 
 _HERE = "database_name = current_database() AND schema_name = 'main'"
 
@@ -36,36 +35,6 @@ def record(connection: Any, job: str, target: str, entries: Sequence[Entry]) -> 
     # A row each would take a hundred times as long.
     lists = ", ".join(f"unnest(?::{kind}[])" for kind in table.TYPES)
     connection.execute(f"INSERT INTO {table.NAME} SELECT {lists}", list(map(list, columns)))
-
-
-def forget(connection: Any, target: str, *, generation: int) -> None:  # noqa: ANN401 - see above
-    """Drop the entries of whatever job whose rows were in `target`."""
-    connection.execute(
-        f"DELETE FROM {table.NAME} WHERE target = ? AND generation = ?",  # noqa: S608 - constants
-        [target, generation],
-    )
-
-
-def can_go_on(connection: Any, job: LedgerJob, target: str) -> bool:  # noqa: ANN401 - see above
-    """Whether what the replacement of `target` has is of this job, and its inputs are the same."""
-    query = (
-        f"SELECT job, path, size, mtime_ns, digest FROM {table.NAME}"  # noqa: S608 - constants
-        " WHERE target = ? AND generation > 0 AND (records_written > 0 OR job <> ?)"
-    )
-    rows = connection.execute(query, [target, job.fingerprint]).fetchall()
-    return bool(rows) and all(
-        owner == job.fingerprint and job.is_current(table.restored(path), Stamp(*stamp))
-        for owner, path, *stamp in rows
-    )
-
-
-def promote(connection: Any, job: str, target: str) -> None:  # noqa: ANN401 - see above
-    """Have a job's entries of a replacement be those of `target`, which had others' rows."""
-    connection.execute(
-        f"DELETE FROM {table.NAME} WHERE target = ? AND NOT (job = ? AND generation > 0)",  # noqa: S608 - constants
-        [target, job],
-    )
-    connection.execute(f"UPDATE {table.NAME} SET generation = 0 WHERE job = ?", [job])  # noqa: S608 - constants
 
 
 class DuckdbLedger:

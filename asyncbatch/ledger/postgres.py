@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
 from asyncbatch.ledger import table
@@ -10,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from asyncbatch.entries import Entry, Stamp
+    from asyncbatch.ledger.replacing import Execute
 
 _TYPES = tuple(kind.replace("BLOB", "BYTEA") for kind in table.TYPES)
 _CREATE = table.CREATE.replace("BLOB", "BYTEA")
@@ -75,23 +78,14 @@ def is_recorded(connection: Readable, job: str, entry: Entry, transaction: int) 
     return bool(connection.fetch(query, job, *paths, entry.generation, transaction))
 
 
-def forget(connection: Connection, job: str, *, least: int = 0) -> None:
-    """Drop a job's entries, those of generations from `least` on."""
-    connection.execute(
-        f"DELETE FROM {table.NAME} WHERE job = $1 AND generation >= $2",  # noqa: S608 - constants
-        job,
-        least,
-    )
+def executor(connection: Connection) -> Execute:
+    """Return what runs the statements of `replacing` over a connection."""
 
+    def execute(statement: str, values: Sequence[Any]) -> Sequence[Any]:
+        numbers = count(1)
+        return connection.fetch(re.sub(r"\?", lambda _: f"${next(numbers)}", statement), *values)
 
-def promote(connection: Connection, job: str, target: str) -> None:
-    """Have a job's entries of a replacement be those of `target`, which had others' rows."""
-    connection.execute(
-        f"DELETE FROM {table.NAME} WHERE target = $1 AND NOT (job = $2 AND generation > 0)",  # noqa: S608 - constants
-        target,
-        job,
-    )
-    connection.execute(f"UPDATE {table.NAME} SET generation = 0 WHERE job = $1", job)  # noqa: S608 - constants
+    return execute
 
 
 class PostgresLedger:

@@ -6,13 +6,12 @@ import os
 import sqlite3
 from typing import TYPE_CHECKING
 
-from asyncbatch.entries import Stamp
 from asyncbatch.ledger import table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from asyncbatch.entries import Entry, LedgerJob
+    from asyncbatch.entries import Entry, Stamp
 
 _AT_ONCE = 500
 """Paths of one query: old versions take 999 parameters."""
@@ -36,39 +35,6 @@ def record(connection: sqlite3.Connection, job: str, target: str, entries: Seque
     values = ", ".join("?" * len(table.COLUMNS))
     statement = f"INSERT OR REPLACE INTO {table.NAME} VALUES ({values})"  # noqa: S608 - constants
     connection.executemany(statement, (table.row_of(job, target, entry) for entry in entries))
-
-
-def forget(connection: sqlite3.Connection, target: str, *, generation: int) -> None:
-    """Drop the entries of whatever job whose rows were in `target`. Raises sqlite3.Error."""
-    connection.execute(
-        f"DELETE FROM {table.NAME} WHERE target = ? AND generation = ?",  # noqa: S608 - constants
-        [target, generation],
-    )
-
-
-def can_go_on(connection: sqlite3.Connection, job: LedgerJob, target: str) -> bool:
-    """Whether what the replacement of `target` has is of this job, and its inputs are the same."""
-    query = (
-        f"SELECT job, path, size, mtime_ns, digest FROM {table.NAME}"  # noqa: S608 - constants
-        " WHERE target = ? AND generation > 0 AND (records_written > 0 OR job <> ?)"
-    )
-    rows = connection.execute(query, [target, job.fingerprint]).fetchall()
-    return bool(rows) and all(
-        owner == job.fingerprint and job.is_current(table.restored(path), Stamp(*stamp))
-        for owner, path, *stamp in rows
-    )
-
-
-def promote(connection: sqlite3.Connection, job: str, target: str) -> None:
-    """Have a job's entries of a replacement be those of `target`, which had others' rows.
-
-    Raises sqlite3.Error.
-    """
-    connection.execute(
-        f"DELETE FROM {table.NAME} WHERE target = ? AND NOT (job = ? AND generation > 0)",  # noqa: S608 - constants
-        [target, job],
-    )
-    connection.execute(f"UPDATE {table.NAME} SET generation = 0 WHERE job = ?", [job])  # noqa: S608 - constants
 
 
 class SqliteLedger:

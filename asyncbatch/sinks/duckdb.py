@@ -9,7 +9,8 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
-from asyncbatch.ledger.duckdb import DuckdbLedger, can_go_on, forget, promote, record
+from asyncbatch.ledger import replacing
+from asyncbatch.ledger.duckdb import DuckdbLedger, record
 from asyncbatch.ledger.duckdb import create as create_ledger
 from asyncbatch.ledger.duckdb import exists as has_ledger
 from asyncbatch.sinks.block import MAX_FIELDS
@@ -139,7 +140,7 @@ class DuckdbSink:
                 with self._transaction():
                     self._replace()
                     if self._job and has_ledger(self._connection):
-                        promote(self._connection, self._job.fingerprint, fold(self.table))
+                        replacing.promote(self._execute, self._job.fingerprint, fold(self.table))
                     self._commit()
         finally:
             with suppress(self._duckdb.Error):  # what is committed is safe
@@ -158,18 +159,24 @@ class DuckdbSink:
             if self.key and self.mode != "replace":
                 self._check_key()
         elif has_ledger(self._connection):
-            forget(self._connection, fold(self.table), generation=0)  # somebody has dropped it
+            replacing.forget(
+                self._execute, fold(self.table), generation=0
+            )  # somebody has dropped it
 
     def _goes_on(self) -> bool:
         """Whether the replacement that there is, is one to be carried on."""
         if not self._job or not self._job.carries_on or not has_ledger(self._connection):
             return False
-        return can_go_on(self._connection, self._job, fold(self.table))
+        return replacing.can_go_on(self._execute, self._job, fold(self.table))
+
+    def _execute(self, statement: str, values: Sequence[Any]) -> Sequence[Any]:
+        rows: Sequence[Any] = self._connection.execute(statement, values).fetchall()
+        return rows
 
     def _drop_replacement(self) -> None:
         self._connection.execute(f"DROP TABLE IF EXISTS {quote(self._target)}")
         if has_ledger(self._connection):
-            forget(self._connection, fold(self.table), generation=1)
+            replacing.forget(self._execute, fold(self.table), generation=1)
 
     def _find(self, what: str, name: str) -> str | None:
         """Return how the database spells the name of a table or view, if there is one."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
 from asyncbatch.ledger import postgres as ledger
+from asyncbatch.ledger import replacing
 from asyncbatch.retrying import Retrier, Retries
 from asyncbatch.sinks.postgres_rows import Arrivals
 from asyncbatch.sinks.postgres_server import Reader, Server
@@ -156,17 +157,26 @@ class PostgresSink:
         for name in {self._name, self._target}:
             if found := find(connection, name):
                 self._check_table(connection, name, *found)
-        carries_on = self._job is not None and self._job.carries_on
-        if self.mode != "replace" or carries_on:
+        goes_on = self.mode == "replace" and self._goes_on(connection)
+        if self.mode != "replace" or goes_on:
             self._shape.read(connection)
         if self.mode == "replace":
             self._check_dependents(connection)
         elif self.key and self._shape.number is not None:
             self._check_key(connection, self._shape.number)
-        if self.mode == "replace" and not carries_on:
+        if self.mode == "replace" and not goes_on:
             self._drop_replacement(connection)
-        elif self._shape.number is None and self._job and ledger.exists(connection):
-            ledger.forget(connection, self._job.fingerprint)  # somebody has dropped the table
+        elif self._shape.number is None and ledger.exists(connection):  # somebody has dropped it
+            replacing.forget(ledger.executor(connection), self.table, generation=0)
+
+    def _goes_on(self, connection: Connection) -> bool:
+        """Whether the replacement that there is, is one to be carried on."""
+        job = self._job
+        if not job or not job.carries_on or not ledger.exists(connection):
+            return False
+        if find(connection, self._target) is None:
+            return False
+        return replacing.can_go_on(ledger.executor(connection), job, self.table)
 
     def _check_table(
         self, connection: Connection, name: Name, number: int, kind: str, schema: str
@@ -206,8 +216,8 @@ class PostgresSink:
 
     def _drop_replacement(self, connection: Connection) -> None:
         connection.execute(f"DROP TABLE IF EXISTS {self._target.sql}")
-        if self._job and ledger.exists(connection):
-            ledger.forget(connection, self._job.fingerprint, least=1)
+        if ledger.exists(connection):
+            replacing.forget(ledger.executor(connection), self.table, generation=1)
 
     def _begin(self, connection: Connection) -> None:
         """See what the table is, and load again what was loaded over a connection that is lost."""
@@ -286,4 +296,5 @@ class PostgresSink:
         elif find(connection, self._name):
             connection.execute(f"DELETE FROM {table}")  # noqa: S608 - quoted
         if self._job and ledger.exists(connection):
-            ledger.promote(connection, self._job.fingerprint, self.table)
+            execute = ledger.executor(connection)
+            replacing.promote(execute, self._job.fingerprint, self.table)

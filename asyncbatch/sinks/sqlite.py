@@ -8,10 +8,11 @@ import sqlite3
 from contextlib import contextmanager, suppress
 from functools import partial
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
-from asyncbatch.ledger.sqlite import SqliteLedger, can_go_on, forget, promote, record
+from asyncbatch.ledger import replacing
+from asyncbatch.ledger.sqlite import SqliteLedger, record
 from asyncbatch.ledger.sqlite import create as create_ledger
 from asyncbatch.ledger.sqlite import exists as has_ledger
 from asyncbatch.retrying import Retrier, Retries, tried
@@ -182,19 +183,25 @@ class SqliteSink:
         if not goes_on:
             self._drop_replacement()
         elif not self._present and has_ledger(self._connection):
-            forget(self._connection, fold(self.table), generation=0)  # somebody has dropped it
+            replacing.forget(
+                self._execute, fold(self.table), generation=0
+            )  # somebody has dropped it
 
     def _goes_on(self) -> bool:
         """Whether there is a replacement to be carried on."""
         if not self._job or not self._job.carries_on or not has_ledger(self._connection):
             return False
         is_there = kind_of(self._connection, self._target) is not None
-        return is_there and can_go_on(self._connection, self._job, fold(self.table))
+        return is_there and replacing.can_go_on(self._execute, self._job, fold(self.table))
+
+    def _execute(self, statement: str, values: Sequence[Any]) -> Sequence[Any]:
+        rows: Sequence[Any] = self._connection.execute(statement, values).fetchall()
+        return rows
 
     def _drop_replacement(self) -> None:
         self._connection.execute(f"DROP TABLE IF EXISTS {quote(self._target)}")
         if has_ledger(self._connection):
-            forget(self._connection, fold(self.table), generation=1)
+            replacing.forget(self._execute, fold(self.table), generation=1)
 
     def _check_key(self) -> None:
         present = set(map(fold, self._present))
@@ -306,7 +313,7 @@ class SqliteSink:
             if self.mode == "replace":
                 self._replace()
                 if self._job and has_ledger(self._connection):
-                    promote(self._connection, self._job.fingerprint, fold(self.table))
+                    replacing.promote(self._execute, self._job.fingerprint, fold(self.table))
             self._connection.execute("COMMIT")
 
     def _replace(self) -> None:
