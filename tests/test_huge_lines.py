@@ -21,6 +21,7 @@ from asyncbatch.records import Failure, FileResult, Huge
 from asyncbatch.settings import FileWorkSettings, Sizes
 from asyncbatch.sinks.target import Target
 from asyncbatch.splitting import Splitter
+from asyncbatch.transforms.specs import CallSpec
 from tests.conftest import ROOT, python
 
 JUDGE = make_judge()
@@ -207,7 +208,7 @@ async def test_a_worker_that_dies_ends_its_file_and_no_other(tmp_path):
     (tmp_path / "clean.py").write_text(CLEAN)
     target = Target.parse(str(tmp_path / "out.jsonl"))
     found, report = await outcomes(
-        job_of(tmp_path, target=target, call=(f"{tmp_path}/clean.py:clean",))
+        job_of(tmp_path, target=target, transforms=(CallSpec(f"{tmp_path}/clean.py:clean"),))
     )
     results = {one.file[-7:]: one for one in found if isinstance(one, FileResult)}
     error = results["a.jsonl"].error
@@ -228,7 +229,7 @@ async def test_functions_are_told_the_place_of_each_record(tmp_path, name):
     write_lines(path)
     (tmp_path / "clean.py").write_text(CLEAN)
     target = Target.parse(str(tmp_path / "out.jsonl"))
-    job = job_of(path, target=target, call=(f"{tmp_path}/clean.py:{name}",))
+    job = job_of(path, target=target, transforms=(CallSpec(f"{tmp_path}/clean.py:{name}"),))
     if name == "later":
         work = job.record_work
         assert work is not None

@@ -29,6 +29,7 @@ from asyncbatch.pipeline_file.specs import (
     transform_specs,
 )
 from asyncbatch.secret import Secret, encode_secret, secret_url
+from asyncbatch.sinks.target import KNOWN
 from asyncbatch.transforms.schema_load import SchemaSource
 from asyncbatch.transforms.specs import FieldRule, FieldsSpec, JqSpec, RequireSpec
 from tests.conftest import COMMAND, ROOT, Outcome, environment
@@ -255,9 +256,7 @@ pool = { min = 5, max = 4 }
         (with_files(max_file_size="1 potato"), ('source[0].max_file_size: "1 potato" is no size: '
                                                "write bytes, or 64K, 10MB, 1.5GiB")),
         (with_files(null=True), "source[0].null: is for files_from"),
-        (with_sink(to="out.xyz"), ("sink.to: is no known target: write '-', a file (.jsonl, "
-         ".ndjson, each with .gz or .zst, .csv, .tsv, .parquet), a folder/, sqlite:///FILE or "
-         "duckdb:///FILE, or postgresql://USER@HOST/DB")),
+        (with_sink(to="out.xyz"), f"sink.to: is no known target: write {KNOWN}"),
         (with_sink(to="o.csv", key=["id"]), "sink.key: is for databases, and this is a CSV file"),
         (with_sink(to="sqlite:///x", table="t", pool={}), ("sink.pool: is for PostgreSQL, and this "
                                                           "is SQLite")),

@@ -83,7 +83,7 @@ class SinkTable(Table, frozen=True):
             return
         form = form_of(given["to"].reveal())
         if form is None:
-            yield ("to",), f"is no known target: write {KNOWN}, or postgresql://USER@HOST/DB"
+            yield ("to",), f"is no known target: write {KNOWN}"
             return
         if form in _DATABASES and "table" not in given:
             yield ("table",), "is missing: a database needs the name of a table"
