@@ -97,7 +97,7 @@ def write_lines(path, count=20_000, bad=()):
 
 def job_of(path, workers=2, sizes=SMALL, **more):
     files = FileWorkSettings(sizes=sizes)
-    work = {name: more.pop(name) for name in ("target", "call", "letters") if name in more}
+    work = {name: more.pop(name) for name in ("target", "transforms", "letters") if name in more}
     settings = RecordWorkSettings(files, **work) if work else files
     return Job(Inputs((str(path),)), settings, workers=workers, **more)
 
