@@ -504,7 +504,14 @@ class Severing:
 @pytest.mark.parametrize(
     ("mode", "at", "after"),
     [
-        # Not ("replace", 2, True): on a busy machine such a run may hang, see docs/postgres.md.
+        pytest.param(
+            *("replace", 2, True),
+            marks=pytest.mark.xfail(
+                raises=subprocess.TimeoutExpired,
+                strict=False,
+                reason="on a busy machine such a run may hang, see docs/postgres.md",
+            ),
+        ),
         *(("append", 2, True), ("append", 2, False), ("replace", 2, False)),
         *(("replace", 3, True), ("replace", 3, False)),
     ],
