@@ -43,9 +43,6 @@ chaos: .venv/.tested  ## kill runs at random, carry them on, and count what is l
 bench: .venv/.installed benchmarks/.venv/.installed  ## ours and the peers, side by side
 	benchmarks/.venv/bin/python -m benchmarks.run
 
-chaos: .venv/.tested  ## runs killed at 200 random instants and carried on: lost and doubled rows
-	$(BIN)/python -m tests.chaos --kills 200
-
 benchmarks/.venv/.installed: benchmarks/requirements.txt
 	$(PYTHON) -m venv benchmarks/.venv
 	benchmarks/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
