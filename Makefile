@@ -58,7 +58,7 @@ types: .venv/.tested
 chaos: .venv/.tested  ## kill runs at random, carry them on, and count what is lost or doubled
 	$(BIN)/python -m tests.chaos --kills 200
 
-bench: .venv/.installed benchmarks/.venv/.installed  ## ours and the peers, side by side
+bench: .venv/.etl benchmarks/.venv/.installed  ## ours and the peers, side by side
 	benchmarks/.venv/bin/python -m benchmarks.run
 
 benchmarks/.venv/.installed: benchmarks/requirements.txt
