@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import settings
 
+from asyncbatch.cpus import usable_cpus
+
 settings.register_profile("anywhere", deadline=None)  # no test depends on a machine's speed
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "anywhere")
@@ -21,6 +23,16 @@ settings.load_profile("ci" if os.environ.get("CI") else "anywhere")
 ROOT = Path(__file__).parent.parent
 SAMPLE_DATA = ROOT / "sample_data"
 COMMAND = (sys.executable, "-m", "asyncbatch")
+
+# Tests start hundreds of commands, a third of whose start-up it would be to compile our modules.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    os.environ["PYTHONPYCACHEPREFIX"] = str(ROOT / ".pytest_cache" / "bytecode")
+
+
+@pytest.hookimpl(optionalhook=True)  # where pytest-xdist is not installed
+def pytest_xdist_auto_num_workers() -> int:
+    """Say how many processes `-n auto` is: more than there are CPUs, since tests wait a lot."""
+    return usable_cpus() + 1
 
 
 class Outcome(NamedTuple):

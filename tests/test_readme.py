@@ -11,6 +11,8 @@ import pytest
 
 from tests.conftest import ROOT, environment, python
 
+pytestmark = pytest.mark.xdist_group("readme")  # its commands read what those before have written
+
 README = (ROOT / "README.md").read_text()
 
 
