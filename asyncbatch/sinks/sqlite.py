@@ -47,8 +47,8 @@ _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.
 _ADVICE = {
     "SQLITE_BUSY": "another process has it locked; run again when that is done",
     "SQLITE_FULL": "the disk is full; free some space and run again",
-    "SQLITE_IOERR": "the disk failed, or a file would be larger than is allowed",
-    "SQLITE_READONLY": "check the permissions of the file and its folder",
+    "SQLITE_IOERR": "the disk failed, or a quota or another limit was reached",
+    "SQLITE_READONLY": "check the permissions of the file, its folder and its disk",
     "SQLITE_CANTOPEN": "check that its folder exists and may be written to",
     "SQLITE_NOTADB": "the file holds something else",
     "SQLITE_CORRUPT": "the file is damaged; restore it or name another",
