@@ -28,7 +28,7 @@ demo: .venv/.installed  ## install, and run the main job on sample_data
 	test $$status -eq 1
 
 test: lint types  ## lint, types and tests
-	$(BIN)/python -m pytest -n auto --dist loadgroup
+	$(BIN)/python -m pytest -n auto
 
 lint: .venv/.tested
 	$(BIN)/ruff check .

@@ -63,7 +63,6 @@ def big(tmp_path_factory):
     return folder
 
 
-@pytest.mark.xdist_group("big")  # whose files one process need make
 @pytest.mark.parametrize("limit", [120, 240])
 @pytest.mark.parametrize(
     "options",

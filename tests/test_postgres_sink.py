@@ -23,8 +23,6 @@ from asyncbatch.sinks.postgres import PostgresSink
 from tests.conftest import COMMAND, environment, python
 from tests.postgres_server import PASSWORD, PostgresServer
 
-pytestmark = pytest.mark.xdist_group("postgres")  # one server is enough
-
 NUMBERS = count()
 
 
