@@ -20,7 +20,8 @@ class RecordWorkSettings(Struct, frozen=True):
     `records` is the JSON Pointer of the array whose elements are records, `whole` takes each
     document as one. Transforms run in the order given; if a function is async, on the event
     loop, for `call_concurrency` records at a time. `letters` keeps what a dead
-    letter file needs, `replay` is the path of one that is read again.
+    letter file needs, `replay` is the path of one that is read again. `newest` is the path of a
+    field whose largest value is found, for a source that is asked for what is new.
     """
 
     files: FileWorkSettings = FileWorkSettings()
@@ -33,6 +34,7 @@ class RecordWorkSettings(Struct, frozen=True):
     letters: bool = False
     replay: str | None = None
     tracebacks: bool = False
+    newest: str | None = None
 
     @property
     def reads_text(self) -> bool:
