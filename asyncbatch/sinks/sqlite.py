@@ -15,6 +15,7 @@ from asyncbatch.ledger import replacing
 from asyncbatch.ledger.sqlite import SqliteLedger, record
 from asyncbatch.ledger.sqlite import create as create_ledger
 from asyncbatch.ledger.sqlite import exists as has_ledger
+from asyncbatch.ledger.sqlite import upgrade as upgrade_ledger
 from asyncbatch.retrying import Retrier, Retries, tried
 from asyncbatch.sinks.columns import NO_FIELDS, Columns
 from asyncbatch.sinks.refusing import edges, refusals, salvage
@@ -180,6 +181,10 @@ class SqliteSink:
         execute("PRAGMA journal_mode = WAL")
         execute("PRAGMA synchronous = NORMAL")
         execute("PRAGMA legacy_alter_table = ON")  # views and triggers keep naming the old table
+        if has_ledger(self._connection):
+            execute("BEGIN IMMEDIATE")
+            upgrade_ledger(self._connection)
+            execute("COMMIT")
         if not goes_on:
             self._drop_replacement()
         elif not self._present and has_ledger(self._connection):
