@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
@@ -56,10 +56,10 @@ class Disk:
         assert self._shell.stdin is not None
         assert self._shell.stdout is not None
         try:
-            self._shell.stdin.write(f"{command}\necho; echo {_END} $?\n")
+            self._shell.stdin.write(f"{command}\nstatus=$?; echo; echo {_END} $status\n")
             self._shell.stdin.flush()
         except BrokenPipeError:
-            pytest.skip(f"no mount namespace: {self._shell.stdout.read().strip()}")
+            self._skip("no mount namespace", self._shell.stdout.read())
         said = []
         for line in self._shell.stdout:
             if line.startswith(_END):
@@ -67,7 +67,12 @@ class Disk:
                     break
                 return
             said.append(line.strip())
-        pytest.skip(f"{command}: {' '.join(said).strip()}")
+        self._skip(command, " ".join(said))
+
+    def _skip(self, what: str, why: str) -> NoReturn:
+        with suppress(BrokenPipeError):
+            self.close()
+        pytest.skip(f"{what}: {why.strip()}")
 
     def close(self) -> None:
         """Take the disk away, with all that is on it."""
