@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from asyncbatch.loading import Loader
     from asyncbatch.records import BatchPart, Settled
     from asyncbatch.sinks import Sink
+    from asyncbatch.sinks.contract import Contract
     from asyncbatch.sinks.target import Target
 
 
@@ -46,10 +47,10 @@ class Delivery:
         self._piece_order = PieceOrder()
         self._sums = PieceSums()
         self._whole = WholeFiles()
-        self.notes: list[str] = []
-        """What went otherwise than it might have, and is no failure."""
+        self._notes: list[str] = []
         self._sink: Sink[bytes | bytearray] | None = None
         self._loader: Loader | None = None
+        self._contract: Contract | None = None
         self._letters: DeadLetterFile | None = None
         self._books: Books | None = None
         self._busy = threading.Lock()
@@ -87,14 +88,16 @@ class Delivery:
         except UsageError as error:
             if settings.is_asked:
                 raise
-            self.notes.append(f"an interrupted run could not be carried on: {error}")
+            self._notes.append(f"an interrupted run could not be carried on: {error}")
             return None
 
     def _open_target(self, target: Target) -> None:
         from asyncbatch.loading import make_loader  # noqa: PLC0415 - if there is a target
+        from asyncbatch.sinks.contract import Contract  # noqa: PLC0415 - see above
 
         books = self._books
-        sink = target.open_sink(books.job if books else None, self.retrier)
+        self._contract = Contract(target.contract, target.key)
+        sink = target.open_sink(books.job if books else None, self.retrier, self._contract)
         if books:
             books.prepare(sink)
         self.retrier.call(sink.open, lambda error: isinstance(error, TargetBusyError))
@@ -116,6 +119,11 @@ class Delivery:
     def admission(self) -> Admission | None:
         """What decides which inputs are worked on, if not all are; once it is open."""
         return self._books.admission if self._books else None
+
+    def take_notes(self) -> list[str]:
+        """Return what since the last time went otherwise than it might, and is no failure."""
+        notes, self._notes = self._notes, []
+        return notes
 
     def refuse(self) -> None:
         """Take note that the run is refused: earlier dead letters stay."""
@@ -184,6 +192,8 @@ class Delivery:
     def _finish(self, *, succeeded: bool, ended: bool) -> bool:
         with self._busy:
             self._whole.close()
+            if self._contract is not None and (note := self._contract.note):
+                self._notes.append(note)
             sink, self._sink = self._sink, None
             letters, self._letters = self._letters, None
             books, self._books = self._books, None

@@ -134,7 +134,7 @@ class Run:
         delivery, order, ended = self._delivery, self._delivery.order, False
         await delivery.open()
         report = self.report
-        report.notes += delivery.notes
+        report.notes += delivery.take_notes()
         lanes: Sequence[Lane] = engine.lanes
         if delivery.admission:
             from asyncbatch.admission import DecidedLane  # noqa: PLC0415 - if there is a ledger
@@ -180,6 +180,7 @@ class Run:
         else:
             if not finishing.result():
                 report.discard(succeeded=succeeded, can_go_on=bool(self._job.ledger))
+        report.notes += self._delivery.take_notes()
 
     def _lose_target(self, error: SinkError) -> None:
         """Take note that the run ended for want of a target."""

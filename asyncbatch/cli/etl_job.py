@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from asyncbatch.pipeline_file import PipelineFile
     from asyncbatch.pipeline_file.sources import SourceTable
 
-_UNHEEDED = {"schema_contract": "evolve", "flush_interval": None, "pool": None}
+_UNHEEDED = {"flush_interval": None, "pool": None}
 """Keys of the sink that nothing obeys yet, and the values that ask for nothing."""
 
 

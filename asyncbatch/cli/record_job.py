@@ -13,7 +13,7 @@ from asyncbatch.errors import UsageError
 from asyncbatch.extraction import Extractor
 from asyncbatch.record_settings import RecordWorkSettings
 from asyncbatch.settings import FileWorkSettings
-from asyncbatch.sinks.target import Mode, Target
+from asyncbatch.sinks.target import Mode, SchemaContract, Target
 from asyncbatch.transforms.specs import CallSpec, JqSpec
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ def record_settings(
     **more: Any,  # noqa: ANN401 - fields of the settings, and a target's options
 ) -> RecordWorkSettings:
     """Return the settings that options ask for. Raises UsageError."""
-    names = ("table", "key", "mode", "columns", "to_format", "to_compression", "root")
+    names = (
+        *("table", "key", "mode", "schema_contract", "columns"),
+        *("to_format", "to_compression", "root"),
+    )
     target = _target(to, **{name: more.pop(name) for name in names})
     if check_formats and schema is None:
         raise UsageError("--check-formats is for --schema")
@@ -88,6 +91,7 @@ def _target(
     table: str | None,
     key: Sequence[str] | None,
     mode: Mode | None,
+    schema_contract: SchemaContract | None,
     columns: str | None,
     to_format: str,
     to_compression: str,
@@ -95,6 +99,7 @@ def _target(
 ) -> Target | None:
     if to is None:
         unused = {"--table": table, "--key": key, "--mode": mode, "--columns": columns}
+        unused["--schema-contract"] = schema_contract
         for option, value in unused.items():
             if value is not None:
                 raise UsageError(f"{option} is about a target: name it with --to")
@@ -105,6 +110,7 @@ def _target(
         table=table,
         key=fields,
         mode=mode or ("upsert" if fields else "append"),
+        contract=schema_contract or "evolve",
         columns=None if columns is None else _fields(columns),
         format=to_format,
         compression=to_compression,

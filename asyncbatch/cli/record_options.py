@@ -115,6 +115,15 @@ Mode = Annotated[
         "key.  [default: append; upsert with --key]",
     ),
 ]
+SchemaContract = Annotated[
+    Literal["evolve", "freeze", "discard"] | None,
+    option(
+        TARGET,
+        "--schema-contract",
+        help="New fields and types of records: change the table, reject the record, or leave the "
+        "field or value out.  [default: evolve]",
+    ),
+]
 Columns = Annotated[
     str | None,
     option(

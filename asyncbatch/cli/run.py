@@ -72,6 +72,7 @@ def run_files(
     table: r.Table = None,
     key: r.Key = None,
     mode: r.Mode = None,
+    schema_contract: r.SchemaContract = None,
     columns: r.Columns = None,
     load_batch: r.LoadBatch = None,
     to_format: r.ToFormat = "keep",
@@ -128,7 +129,8 @@ def run_files(
         "jq": jq, "jq_env": jq_env, "jq_lossy": jq_lossy,
         "call": call, "call_concurrency": call_concurrency,
         "schema": schema, "check_formats": check_formats,
-        "to": to, "table": table, "key": key, "mode": mode, "columns": columns,
+        "to": to, "table": table, "key": key, "mode": mode,
+        "schema_contract": schema_contract, "columns": columns,
         "to_format": to_format, "to_compression": to_compression, "root": root if to else None,
         "letters": dead_letter is not None, "tracebacks": verbose,
     }  # fmt: skip

@@ -17,6 +17,7 @@ from asyncbatch.ledger.sqlite import create as create_ledger
 from asyncbatch.ledger.sqlite import exists as has_ledger
 from asyncbatch.retrying import Retrier, Retries, tried
 from asyncbatch.sinks.columns import NO_FIELDS, Columns
+from asyncbatch.sinks.contract import Contract
 from asyncbatch.sinks.refusing import edges, refusals, salvage
 from asyncbatch.sinks.sql import fold, quote, quoted
 from asyncbatch.sinks.sqlite_retype import NotPlainError, retype
@@ -71,9 +72,11 @@ class SqliteSink:
         key: tuple[str, ...],
         job: LedgerJob | None = None,
         retrier: Retrier | None = None,
+        contract: Contract | None = None,
     ) -> None:
         self.path, self.table, self.mode, self.key = path, table, mode, key
         self._job, self._retrier = job, retrier or Retrier(Retries())
+        self._contract = contract or Contract()
         self._target = f"{table}.asyncbatch-new" if mode == "replace" else table
         """The table that is loaded; the end of a replacement gives it its name."""
         self._connection: sqlite3.Connection
@@ -171,7 +174,14 @@ class SqliteSink:
             if (kind := kind_of(self._connection, name)) not in (None, "table"):
                 raise UsageError(f"cannot use {self.path}: {name} is a {kind}, not a table")
         limit = self._connection.getlimit(sqlite3.SQLITE_LIMIT_COLUMN)
-        self._columns = Columns({}, limit=limit, fold=fold, flaw=_flaw)
+        self._columns = Columns(
+            {},
+            limit=limit,
+            fold=fold,
+            flaw=_flaw,
+            contract=self._contract,
+            alters=self._alters,
+        )
         if goes_on := self.mode != "replace" or self._goes_on():
             self._read_schema()
         if self.mode != "replace" and self.key and self._present:
@@ -233,11 +243,18 @@ class SqliteSink:
 
     def _guard_texts(self, block: Block) -> None:
         """Have a column widened to text where a text would not stay one."""
+        if self._contract.holds:  # which has seen to it
+            return
         for name, kind, values in zip(block.names, block.kinds, block.values, strict=True):
             if name in self._numeric and kind == "text":
                 texts = (value for value in values if value is not None)
                 if any(map(_NUMBER.fullmatch, texts)):
                     self._columns.kinds[name] = "integer"
+
+    def _alters(self, name: str, text: str) -> bool:
+        """Whether a column would make a number of a text."""
+        is_numeric = fold(name) in map(fold, self._numeric)
+        return is_numeric and _NUMBER.fullmatch(text) is not None
 
     def _reshape(self, changes: Mapping[str, Kind]) -> None:
         """Create the table, add columns, give columns other types."""
