@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from asyncbatch.admission import Admission
     from asyncbatch.bookkeeping import Books
     from asyncbatch.dead_letters import DeadLetterFile
+    from asyncbatch.duplicates import Duplicates
     from asyncbatch.job import Job
     from asyncbatch.loading import Loader
     from asyncbatch.records import BatchPart, Settled
@@ -51,6 +52,7 @@ class Delivery:
         self._sink: Sink[bytes | bytearray] | None = None
         self._loader: Loader | None = None
         self._contract: Contract | None = None
+        self._duplicates: Duplicates | None = None
         self._letters: DeadLetterFile | None = None
         self._books: Books | None = None
         self._busy = threading.Lock()
@@ -104,6 +106,10 @@ class Delivery:
         self._sink = sink
         if books:
             books.begin(sink)
+        if self._job.record_work and self._job.record_work.dedupe:
+            from asyncbatch.duplicates import Duplicates  # noqa: PLC0415 - if asked for
+
+            self._duplicates = Duplicates(target)
         journal = books.journal if books and target.is_database else None
         kept = books.kept if books else None
         self._loader = make_loader(
@@ -157,6 +163,8 @@ class Delivery:
 
     def _load(self, found: BatchPart) -> Sequence[BatchPart]:
         with self._busy:
+            if self._duplicates is not None:
+                self._duplicates.drop(found)
             through: Sequence[BatchPart] = (found,)
             if self._loader is not None:
                 through = self._loader.load(found)
@@ -192,6 +200,8 @@ class Delivery:
     def _finish(self, *, succeeded: bool, ended: bool) -> bool:
         with self._busy:
             self._whole.close()
+            if self._duplicates is not None:
+                self._duplicates.close()
             if self._contract is not None and (note := self._contract.note):
                 self._notes.append(note)
             sink, self._sink = self._sink, None

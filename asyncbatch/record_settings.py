@@ -19,7 +19,8 @@ class RecordWorkSettings(Struct, frozen=True):
 
     `records` is the JSON Pointer of the array whose elements are records, `whole` takes each
     document as one. Transforms run in the order given; if a function is async, on the event
-    loop, for `call_concurrency` records at a time. `letters` keeps what a dead
+    loop, for `call_concurrency` records at a time. Of what comes of them only the first with each
+    key is written if `dedupe` names the paths of one. `letters` keeps what a dead
     letter file needs, `replay` is the path of one that is read again.
     """
 
@@ -27,6 +28,7 @@ class RecordWorkSettings(Struct, frozen=True):
     records: str | None = None
     whole: bool = False
     transforms: tuple[TransformSpec, ...] = ()
+    dedupe: tuple[str, ...] = ()
     call_is_async: bool = False
     call_concurrency: int = 100
     target: Target | None = None

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import subprocess
 from contextlib import closing
 from typing import Any
 
 import pytest
-
-from tests.conftest import COMMAND, environment
 
 PIPELINE = """
 name = "people"
@@ -39,24 +36,6 @@ PEOPLE: list[dict[str, Any]] = [
     {"id": 2, "email": None},
     {"id": 3, "profile": {}, "email": "x@example.org"},
 ]
-
-
-@pytest.fixture
-def etl(tmp_path):
-    """Run `asyncbatch etl` in a folder of its own."""
-
-    def _etl(*arguments):
-        return subprocess.run(
-            [*COMMAND, "etl", *arguments],
-            check=False,
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env=environment(),
-            timeout=60,
-        )
-
-    return _etl
 
 
 def rows(folder):
@@ -134,12 +113,3 @@ def test_what_cannot_be_done_is_refused(etl, files, change, words):
     assert outcome.returncode == 2
     assert words in outcome.stderr
     assert not (folder / "people.db").exists()
-
-
-def test_dedupe_is_refused(etl, files):
-    dedupe = '[[transform]]\ntype = "dedupe"\nkey = ["id"]\n[sink]'
-    text = PIPELINE.replace("ON_MISSING", "drop").replace("[sink]", dedupe)
-    files({"p.toml": text, "in/1.json": json.dumps(PEOPLE)})
-    outcome = etl("p.toml")
-    assert outcome.returncode == 2
-    assert "dedupe cannot be carried out yet" in outcome.stderr

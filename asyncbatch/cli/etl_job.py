@@ -39,8 +39,6 @@ def etl_job(
 ) -> Job:
     """Return the job that some sources of a pipeline file are. Raises UsageError."""
     source = _source(sources)
-    if dedupe_key(pipeline.transforms) is not None:
-        raise UsageError("transform: dedupe cannot be carried out yet; take it out of the file")
     sink = pipeline.sink
     for name, quiet in _UNHEEDED.items():
         if getattr(sink, name) != quiet:
@@ -48,6 +46,7 @@ def etl_job(
     settings = replace(
         files_settings(source),
         transforms=transform_specs(pipeline.transforms),
+        dedupe=dedupe_key(pipeline.transforms) or (),
         target=sink_target(sink, source.root),
         letters=pipeline.dead_letter is not None,
         tracebacks=tracebacks,
@@ -57,7 +56,7 @@ def etl_job(
     # A file of today is new tomorrow: what is done is skipped, as for those that use --resume.
     ledger = ledger_settings(
         settings,
-        resume=True,
+        resume=not settings.dedupe or bool(settings.target and settings.target.is_database),
         retry_failed=False,
         force=False,
         allow_duplicates=False,

@@ -14,6 +14,7 @@ from asyncbatch.extraction import Extractor
 from asyncbatch.record_settings import RecordWorkSettings
 from asyncbatch.settings import FileWorkSettings
 from asyncbatch.sinks.target import Mode, SchemaContract, Target
+from asyncbatch.transforms.path import parse_path
 from asyncbatch.transforms.specs import CallSpec, JqSpec
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def record_settings(
     call: Sequence[str] | None,
     schema: str | None,
     check_formats: bool,
+    dedupe: Sequence[str] | None,
     to: str | None,
     **more: Any,  # noqa: ANN401 - fields of the settings, and a target's options
 ) -> RecordWorkSettings:
@@ -51,6 +53,7 @@ def record_settings(
             *map(CallSpec, call or ()),
             *(() if schema is None else (_schema(schema, check_formats=check_formats),)),
         ),
+        dedupe=_paths(dedupe or ()),
         target=target,
         **more,
     )
@@ -104,7 +107,7 @@ def _target(
             if value is not None:
                 raise UsageError(f"{option} is about a target: name it with --to")
         return None
-    fields = tuple(field for text in key or () for field in _fields(text))
+    fields = _all_fields(key or ())
     return Target.parse(
         to,
         table=table,
@@ -116,6 +119,21 @@ def _target(
         compression=to_compression,
         root=root,
     )
+
+
+def _paths(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return the paths that an option names. Raises UsageError if one is none."""
+    paths = _all_fields(texts)
+    try:
+        for path in paths:
+            parse_path(path)
+    except ValueError as error:
+        raise UsageError(f"--dedupe: {error}") from None
+    return paths
+
+
+def _all_fields(texts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(field for text in texts for field in _fields(text))
 
 
 def _fields(text: str) -> tuple[str, ...]:

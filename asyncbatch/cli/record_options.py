@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from asyncbatch.cli.options import FAILURES, INPUT, option
 
-TRANSFORM = "Records, transformed in this order: --jq, then --call, then --schema"
+TRANSFORM = "Records, transformed in this order: --jq, --call, --schema, --dedupe"
 TARGET = "Target"
 
 Records = Annotated[
@@ -83,6 +83,15 @@ Schema = Annotated[
 ]
 CheckFormats = Annotated[
     bool, option(TRANSFORM, "--check-formats", help="Check the schema's formats (email, date) too.")
+]
+Dedupe = Annotated[
+    list[str] | None,
+    option(
+        TRANSFORM,
+        "--dedupe",
+        metavar="FIELDS",
+        help="Of records with the same values there (paths, with commas) write only the first.",
+    ),
 ]
 To = Annotated[
     str | None,
