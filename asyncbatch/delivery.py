@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
 from asyncbatch.huge_files import PieceSums
 from asyncbatch.ordering import InputOrder, PieceOrder
+from asyncbatch.record_settings import PATIENCE
 from asyncbatch.retrying import Retrier
 from asyncbatch.whole_files import WholeFiles
 
@@ -119,6 +120,7 @@ class Delivery:
             journal=journal,
             kept=kept,
             sizes=self._job.files.sizes,
+            patience=self._job.record_work.patience if self._job.record_work else PATIENCE,
         )
 
     @property
@@ -180,6 +182,15 @@ class Delivery:
             if self._letters is not None:
                 self._letters.add(found)
         return parts
+
+    @property
+    def patience(self) -> float | None:
+        """After how many seconds without anything new `flush_if_late` has something to do."""
+        return self._loader.patience if self._loader else None
+
+    async def flush_if_late(self) -> Sequence[BatchPart]:
+        """Load what has waited for long enough; see `flush`. Raises SinkError."""
+        return await self.flush() if self._loader and self._loader.is_late else ()
 
     async def flush(self) -> Sequence[BatchPart]:
         """Load what waits for more; return the parts that are through. Raises SinkError."""

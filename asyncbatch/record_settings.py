@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from asyncbatch.transforms.specs import TransformSpec
 
 
+PATIENCE = 1.0
+"""Seconds that rows wait for more of them, unless told otherwise."""
+LEAST_PATIENCE = 0.01
+
+
 class RecordWorkSettings(Struct, frozen=True):
     """What is done to each record: where records are in a document, transforms, a target.
 
@@ -21,7 +26,8 @@ class RecordWorkSettings(Struct, frozen=True):
     document as one. Transforms run in the order given; if a function is async, on the event
     loop, for `call_concurrency` records at a time. Of what comes of them only the first with each
     key is written if `dedupe` names the paths of one. `letters` keeps what a dead
-    letter file needs, `replay` is the path of one that is read again.
+    letter file needs, `replay` is the path of one that is read again. Rows wait up to `patience`
+    seconds to be loaded together; those of standard input also to be handed on by its worker.
     """
 
     files: FileWorkSettings = FileWorkSettings()
@@ -35,6 +41,7 @@ class RecordWorkSettings(Struct, frozen=True):
     letters: bool = False
     replay: str | None = None
     tracebacks: bool = False
+    patience: float = PATIENCE
 
     @property
     def reads_text(self) -> bool:

@@ -17,6 +17,7 @@ from asyncbatch.errors import NothingMatchedError, SinkError, UsageError
 from asyncbatch.executors.inline import ThreadEngine
 from asyncbatch.executors.lanes import BatchEnd, bounded_map
 from asyncbatch.executors.loop import LoopEngine
+from asyncbatch.executors.pauses import with_pauses
 from asyncbatch.executors.process import process_engine
 from asyncbatch.job import Job, Launch
 from asyncbatch.losses import Losses
@@ -143,11 +144,16 @@ class Run:
         if order:
             lanes = [OrderedLane(lane, order) for lane in lanes]
         try:
-            async with aclosing(bounded_map(lanes, self._batcher)) as results:
-                async for result in results:
-                    for event in self._events(result):
+            async with (
+                aclosing(bounded_map(lanes, self._batcher)) as results,
+                aclosing(with_pauses(results, delivery.patience)) as timely,
+            ):
+                async for result in timely:
+                    for event in self._events(result) if result is not None else ():
                         async for found in delivery.take(event):
                             yield self._added(found)
+                    for found in await delivery.flush_if_late():
+                        yield self._added(found)
             for found in await delivery.flush():
                 yield self._added(found)
             ended = True

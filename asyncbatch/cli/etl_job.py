@@ -18,6 +18,7 @@ from asyncbatch.pipeline_file.specs import (
     sink_target,
     transform_specs,
 )
+from asyncbatch.record_settings import LEAST_PATIENCE, PATIENCE
 from asyncbatch.transforms.call import AsyncCall
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from asyncbatch.pipeline_file import PipelineFile
     from asyncbatch.pipeline_file.sources import SourceTable
 
-_UNHEEDED = {"flush_interval": None, "pool": None}
+_UNHEEDED = {"pool": None}
 """Keys of the sink that nothing obeys yet, and the values that ask for nothing."""
 
 
@@ -50,6 +51,7 @@ def etl_job(
         target=sink_target(sink, source.root),
         letters=pipeline.dead_letter is not None,
         tracebacks=tracebacks,
+        patience=max(LEAST_PATIENCE, sink.flush_interval or PATIENCE),
     )
     is_async = any(isinstance(stage, AsyncCall) for stage in make_stages(settings))
     settings = replace(settings, call_is_async=is_async)
