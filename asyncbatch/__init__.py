@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         UsageError,
         WorkerBugError,
     )
-    from asyncbatch.job import Job
+    from asyncbatch.job import FileSource, Job
     from asyncbatch.records import Failure, FileResult
     from asyncbatch.report import Report, Tally
     from asyncbatch.retrying import Retries
@@ -38,6 +38,7 @@ _HOMES = {
     "Failure": "records",
     "FailureBudget": "budget",
     "FileResult": "records",
+    "FileSource": "job",
     "FileWorkSettings": "settings",
     "Inputs": "sources.inputs",
     "Job": "job",
@@ -60,6 +61,7 @@ __all__ = [
     "Failure",
     "FailureBudget",
     "FileResult",
+    "FileSource",
     "FileWorkSettings",
     "Inputs",
     "Job",

@@ -9,7 +9,6 @@ from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 from asyncbatch.entries import Entry, Stamp
-from asyncbatch.identity import identity
 from asyncbatch.journal import KnownInput
 from asyncbatch.records import STDIN, Batch, Failure, Position, decided, display_path
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.entries import Ledger
     from asyncbatch.executors.lanes import Lane
+    from asyncbatch.identity import Naming
     from asyncbatch.journal import Known
     from asyncbatch.ledger.settings import LedgerSettings
     from asyncbatch.records import Part
@@ -67,18 +67,18 @@ class Admission:
         self._looks = (settings.carries_on or adds) and not settings.force
         self._skips: bool | None = None if needs_first else True
 
-    def decide(self, first: int, paths: Sequence[str]) -> list[Batch]:
+    def decide(self, first: int, paths: Sequence[str], naming: Naming) -> list[Batch]:
         """Return these paths, of which the first is number `first` of the run, as batches.
 
         Raises what the database behind the ledger raises; UsageError for a path without a name.
         """
-        names = [identity(path, self._settings.root) for path in paths]
+        names = list(map(naming.name, paths))
         by_content = self._settings.by_content
         stamps = [stamp_of(path, by_content=by_content) for path in paths]
         entries = self._ledger.lookup(names) if self._looks else {}
         verdicts: list[_Skip | Failure | None] = []
         for path, name, stamp in zip(paths, names, stamps, strict=True):
-            verdict = self._judge(path, entries.get(name), stamp) if self._looks else None
+            verdict = self._judge(path, entries.get(name), stamp, naming) if self._looks else None
             verdicts.append(verdict)
             if verdict is None and stamp is not None:
                 begun = self._begun(path, entries.get(name), stamp)
@@ -104,13 +104,15 @@ class Admission:
         can = stamp.is_of(entry.stamp) and self._skips is not False
         return entry if can and self._still_there(path, entry) else None
 
-    def _judge(self, path: str, entry: Entry | None, stamp: Stamp | None) -> _Skip | Failure | None:
+    def _judge(
+        self, path: str, entry: Entry | None, stamp: Stamp | None, naming: Naming
+    ) -> _Skip | Failure | None:
         verdict: _Skip | Failure | None = None
         is_likely_to_fail = False
         if stamp is None:  # whoever reads it says why
             is_likely_to_fail = path != STDIN and not os.path.exists(path)
         elif entry is None:
-            verdict = self._judge_new(path, stamp)
+            verdict = self._judge_new(path, stamp, naming)
         elif entry.outcome == "failed" and not entry.written:
             is_likely_to_fail = stamp.is_of(entry.stamp)
         else:
@@ -132,14 +134,14 @@ class Admission:
             self._skips = can
         return _Skip(reason, entry) if can and self._skips else None
 
-    def _judge_new(self, path: str, stamp: Stamp) -> _Skip | Failure | None:
+    def _judge_new(self, path: str, stamp: Stamp, naming: Naming) -> _Skip | Failure | None:
         if self._settings.retry_failed:
             return _Skip(NOT_FAILED, None)
         if not self._adds or self._settings.allow_duplicates:
             return None
-        root = self._settings.root or ""
         for earlier in self._ledger.find(stamp):
-            if not os.path.lexists(os.path.join(root, earlier)):
+            before = naming.path(earlier)
+            if before is not None and not os.path.lexists(before):
                 return _failure(
                     path,
                     f"it seems to be {display_path(earlier)} under another name, whose rows are "

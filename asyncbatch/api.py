@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from asyncbatch.job import Job
+from asyncbatch.job import FileSource, Job
 from asyncbatch.records import Failure, FileResult
 from asyncbatch.report import LISTED_FAILURES
 from asyncbatch.retrying import Retries
@@ -57,7 +57,8 @@ async def process_files(
     settings = FileWorkSettings(
         format, max_file_size, read_ahead, max_decompressed_size, retries=retrying
     )
-    run = Run(Job(inputs, settings, batch_size, concurrency, workers, pause, timeout=timeout))
+    source = FileSource(inputs, settings)
+    run = Run(Job((source,), batch_size, concurrency, workers, pause, timeout=timeout))
     rejections: defaultdict[str, list[Failure]] = defaultdict(list)
     async with aclosing(run.parts()) as parts:
         async for part in parts:

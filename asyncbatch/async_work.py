@@ -17,7 +17,7 @@ from asyncbatch.chain import make_stages
 from asyncbatch.codec.lines import BadLine
 from asyncbatch.content import FIRST_READ, TooLargeError, open_content
 from asyncbatch.extraction import Extractor
-from asyncbatch.failures import LateError
+from asyncbatch.failures import FeedError, LateError
 from asyncbatch.file_clock import FileClock
 from asyncbatch.reading import close, size_read
 from asyncbatch.recorder import MANY_OUTPUTS, RECORD_ERRORS, Recorder
@@ -91,8 +91,8 @@ class AsyncRecordLane:
         self, settings: RecordWorkSettings, slots: asyncio.Semaphore, limit: float | None = None
     ) -> None:
         self._seconds = limit
-        self._late: LateError | None = None
-        """Whether the file whose turn it is has failed for being late."""
+        self._lost: LateError | FeedError | None = None
+        """Why the file whose turn it is has failed in its midst."""
         self._retrier = Retrier(settings.files.retries)
         self._limit, self._concurrency = settings.files.max_file_size, settings.call_concurrency
         self._at_once = min(AT_ONCE_BYTES, settings.files.sizes.huge)
@@ -182,6 +182,8 @@ class AsyncRecordLane:
     async def _feed_piece(
         self, path: str, piece: Piece, steps: asyncio.Queue[_Step | None]
     ) -> None:
+        if piece.arrival is not None:
+            path = piece.arrival.file
         await steps.put(_BeginPiece(path))
         problem: Exception | None = None
         try:
@@ -278,7 +280,7 @@ class AsyncRecordLane:
         if not isinstance(step, _Call):
             for part in self._write(step):
                 yield part
-        elif self._late:
+        elif self._lost:
             await _drop(step.task)
         else:
             async for part in self._take_call(step.cursor, step.task):
@@ -291,16 +293,16 @@ class AsyncRecordLane:
         recorder = self._recorder
         match step:
             case _Begin(path):
-                self._late = None
+                self._lost = None
                 recorder.begin(path)
             case _BeginPiece(path):
-                self._late = None
+                self._lost = None
                 recorder.begin_piece(path)
             case _End(size, elapsed_ms, problem):
-                recorder.end(size, elapsed_ms, self._late or problem)
+                recorder.end(size, elapsed_ms, self._lost or problem)
             case _EndPiece(size, problem):
-                yield from recorder.end_piece(size, self._late or problem)
-            case _ if self._late:
+                yield from recorder.end_piece(size, self._lost or problem)
+            case _ if self._lost:
                 return
             case Position():
                 yield from recorder.reach(step)
@@ -311,7 +313,10 @@ class AsyncRecordLane:
             case _StretchEnd(cursor):
                 if cursor.stretch.flaw is not None:
                     recorder.reject(cursor, cursor.stretch.flaw)
-                recorder.count_bytes(cursor.stretch.size)
+                try:
+                    recorder.see(cursor.stretch)
+                except FeedError as error:
+                    self._lost = error
                 recorder.take(cursor.stretch)
 
     async def _take_call(
@@ -323,7 +328,7 @@ class AsyncRecordLane:
         except RecordError as error:
             self._recorder.reject(cursor, error)
         except LateError as error:
-            self._late = error
+            self._lost = error
         else:
             if isinstance(values, Spool):
                 with values:

@@ -174,6 +174,10 @@ class Batcher:
         if self._waiting is not None:
             self._waiting.cancel()
 
+    async def aclose(self) -> None:
+        """Let go of everything: nothing is held."""
+        self.stop()
+
     def _is_ready(self) -> bool:
         if not self._stretches:
             return False

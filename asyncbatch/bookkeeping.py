@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.admission import Admission, stamp_of
+from asyncbatch.bookmarks import Bookmarks
 from asyncbatch.entries import LedgerJob
 from asyncbatch.errors import UsageError
 from asyncbatch.journal import Journal, Known, StoreJournal
@@ -31,6 +32,7 @@ class Books:
     """
 
     admission: Admission
+    bookmarks: Bookmarks
     journal: Journal
 
     def __init__(self, settings: LedgerSettings, target: Target | None, *, ordered: bool) -> None:
@@ -78,6 +80,8 @@ class Books:
     def _admit(self, ledger: Ledger, **more: Any) -> None:  # noqa: ANN401 - options of Admission
         self._ledger = ledger
         self.admission = Admission(self._settings, ledger, self._known, **more)
+        adds = bool(more.get("adds"))
+        self.bookmarks = Bookmarks(self._settings, ledger, self._known, adds=adds)
 
 
 class TableBooks(Books):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
 from asyncbatch.huge_files import PieceSums
-from asyncbatch.ordering import InputOrder, PieceOrder
+from asyncbatch.ordering import InputOrder, PieceOrder, SourceOrder
 from asyncbatch.record_settings import PATIENCE
 from asyncbatch.retrying import Retrier
 from asyncbatch.whole_files import WholeFiles
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
     from asyncbatch.admission import Admission
     from asyncbatch.bookkeeping import Books
+    from asyncbatch.bookmarks import Bookmarks
     from asyncbatch.dead_letters import DeadLetterFile
     from asyncbatch.duplicates import Duplicates
     from asyncbatch.job import Job
     from asyncbatch.loading import Loader
+    from asyncbatch.ordering import Order
     from asyncbatch.records import BatchPart, Settled
     from asyncbatch.sinks import Sink
     from asyncbatch.sinks.contract import Contract
@@ -41,9 +43,10 @@ class Delivery:
         target = job.target
         has_sink = target is not None and target.form != "folder"
         most = job.files.sizes.held
-        self.order = (
-            InputOrder(most=most) if job.ordered and (has_sink or job.dead_letter) else None
-        )
+        self.order: Order | None = None
+        if job.ordered and (has_sink or job.dead_letter):
+            is_plain = len(job.sources) == 1 and not job.has_feeds
+            self.order = InputOrder(most=most) if is_plain else SourceOrder(job, most=most)
         self.retrier = Retrier(job.files.retries)
         """Tries again what another process keeps from being done at the target."""
         self._piece_order = PieceOrder()
@@ -127,6 +130,11 @@ class Delivery:
     def admission(self) -> Admission | None:
         """What decides which inputs are worked on, if not all are; once it is open."""
         return self._books.admission if self._books else None
+
+    @property
+    def bookmarks(self) -> Bookmarks | None:
+        """What decides where feeds are taken up, if anything is remembered."""
+        return self._books.bookmarks if self._books else None
 
     def take_notes(self) -> list[str]:
         """Return what since the last time went otherwise than it might, and is no failure."""

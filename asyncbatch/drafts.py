@@ -10,7 +10,7 @@ from asyncbatch.records import Counts, Part
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from asyncbatch.records import Failure, Huge, Position, Rows
+    from asyncbatch.records import Failure, Huge, Position, Rows, Scalar
 
     Pack = Callable[["Findings"], Rows | None]
     """Makes rows ready to travel."""
@@ -76,6 +76,7 @@ class FileDraft:
         self.is_huge = False
         self.told = Counts()
         self.reached: Position | None = None
+        self.newest: Scalar | None = None
 
     @property
     def is_lost(self) -> bool:
@@ -131,7 +132,7 @@ class Draft:
         part.rows = self._pack(found)
         if self.file.is_huge:
             part.told, part.reached = self.file.tell(), reached
-            part.told.bytes = size
+            part.told.bytes, part.newest = size, self.file.newest
         yield part
 
     def report_huge(self, huge: Huge) -> Iterator[Part]:

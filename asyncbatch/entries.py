@@ -59,7 +59,7 @@ class Entry(Struct, frozen=True, gc=False):
     `path` is its identity (see `identity`). `letters` are its lines of a dead letter file.
     `extent` is where its rows are in the output number `generation`, if that is a file. Of a
     huge file that is `begun`, or failed in its midst, `reached` is the position up to which all
-    this holds (the fields of `records.Position`).
+    this holds (the fields of `records.Position`). `bookmark` is how far a feed has come, as JSON.
     """
 
     path: str
@@ -74,6 +74,7 @@ class Entry(Struct, frozen=True, gc=False):
     generation: int = 0
     extent: Extent | None = None
     reached: tuple[int, int, int, int] | None = None
+    bookmark: str | None = None
 
 
 class LedgerJob(NamedTuple):

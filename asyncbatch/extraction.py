@@ -22,7 +22,7 @@ from asyncbatch.documents import can_be_split, holds_lines, is_compressed, skipp
 from asyncbatch.errors import UsageError
 from asyncbatch.failures import FILE_ERRORS, judge_text
 from asyncbatch.records import STDIN, Position
-from asyncbatch.stretches import LineStretch, ReplayStretch, no_array, of_text
+from asyncbatch.stretches import LineStretch, ReplayStretch, ValueStretch, no_array, of_text
 from asyncbatch.transforms import RecordError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from asyncbatch.dead_letters import Letter
     from asyncbatch.reading import Opened
     from asyncbatch.record_settings import RecordWorkSettings
-    from asyncbatch.records import Piece, PieceForm
+    from asyncbatch.records import Arrival, Piece, PieceForm
     from asyncbatch.stretches import Stretch
 
 
@@ -110,6 +110,9 @@ class Extractor:
 
     def of_piece(self, path: str, piece: Piece) -> Iterator[Stretch | BadLine | Position]:
         """Yield the records of a piece of a file; see `stretches`."""
+        if piece.arrival is not None:
+            yield from self._of_arrival(piece.arrival)
+            return
         chunks = stretch_of(path, piece.start.byte, piece.length)
         if piece.form == "lines":
             yield from self._of_lines(chunks, piece.start)
@@ -120,6 +123,19 @@ class Extractor:
             raise OSError(CUT_SHORT)
         yield from self._of_elements(text, piece.start)
         yield after(piece.start, text, count)
+
+    def _of_arrival(self, arrival: Arrival) -> Iterator[Stretch | BadLine | Position]:
+        """Yield the records of a page, and at its end the position: before, nothing is reached."""
+        body = arrival.body
+        if not isinstance(body, bytes):
+            yield ValueStretch(body)
+        elif arrival.form == "jsonl":
+            start = Position(arrival.byte, arrival.line - 1, arrival.line - 1)
+            found = self._of_lines((body,), start)
+            yield from (one for one in found if not isinstance(one, Position))
+        else:
+            yield from self._of_document(body)
+        yield Position(arrival.byte + arrival.size)
 
     def _stream(self, chunks: Iterator[bytes], content: Content | None) -> ArrayStream:
         seek = content.seek if content is not None and content.expected else None

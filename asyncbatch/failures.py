@@ -49,6 +49,14 @@ class LateError(Exception):
         self.limit = limit
 
 
+class FeedError(Exception):
+    """What a feed gives cannot be used: `failure` says why."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure)
+        self.failure = failure
+
+
 def judge_text(text: bytes, judge: Judge) -> int:
     """Return the record count of a file's text. Raises BadTextError."""
     verdict = judge(text)
@@ -58,13 +66,15 @@ def judge_text(text: bytes, judge: Judge) -> int:
 
 
 FILE_ERRORS = (
-    OSError, TooLargeError, CorruptArchiveError, BadTextError, LateError, MemoryError,
+    OSError, TooLargeError, CorruptArchiveError, BadTextError, LateError, FeedError, MemoryError,
 )  # fmt: skip
 """What reading one file may raise; anything else is a defect of asyncbatch."""
 
 
-def file_failure(file: str, error: Exception) -> Failure:
+def file_failure(file: str, error: Exception) -> Failure:  # noqa: PLR0911 - one for each kind
     """Return the failure of a whole file for one of `FILE_ERRORS`."""
+    if isinstance(error, FeedError):
+        return error.failure
     match error:
         case BadTextError(fault=fault, place=place):
             where = () if fault.kind == "empty" else place

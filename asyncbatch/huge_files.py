@@ -9,18 +9,47 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from asyncbatch.cpus import usable_cpus
-from asyncbatch.failures import after_records
+from asyncbatch.failures import FeedError, after_records
+from asyncbatch.newest import larger
 from asyncbatch.records import Batch, BatchPart, Counts, Part, Piece, Settled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asyncbatch.records import Failure
+    from asyncbatch.records import Arrival, Failure, Scalar
 
 LEAST_AHEAD = 8
 """Pieces of one file that may be given and not yet settled, ..."""
 AHEAD_PER_CPU = 3
 """... or so many for each processor, if that is more."""
+
+
+class Ahead:
+    """How many pieces of one file are given and not settled.
+
+    Those that wait for an earlier one count, for what came of them is held.
+    """
+
+    def __init__(self) -> None:
+        self._given = self._settled = 0
+        self._done: set[int] = set()
+        self._most = max(LEAST_AHEAD, AHEAD_PER_CPU * usable_cpus())
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more may be given."""
+        return self._given - self._settled < self._most
+
+    def give(self) -> None:
+        """Take note that the next piece is given."""
+        self._given += 1
+
+    def settle(self, number: int) -> None:
+        """Take note that a piece is done."""
+        self._done.add(number)
+        while self._settled in self._done:
+            self._done.remove(self._settled)
+            self._settled += 1
 
 
 class HugeFile:
@@ -30,19 +59,14 @@ class HugeFile:
         self._start, self._path, self._pieces = start, path, pieces
         self._next: asyncio.Future[Piece] | None = None
         self._last: Piece | None = None
-        self._given = self._settled = 0
-        self._done: set[int] = set()
         self._is_cut = False
-        self._most = max(LEAST_AHEAD, AHEAD_PER_CPU * usable_cpus())
+        self._ahead = Ahead()
 
     @property
     def may_give(self) -> bool:
-        """Whether there is a piece to give, and not too many are being worked on.
-
-        Those that wait for an earlier one count, for what came of them is held.
-        """
+        """Whether there is a piece to give, and not too many are being worked on."""
         has_more = self._last is None or not self._last.end
-        return has_more and self._given - self._settled < self._most
+        return has_more and self._ahead.has_room
 
     async def next_piece(self) -> Batch:
         """Return the next piece. Can be cancelled."""
@@ -52,17 +76,15 @@ class HugeFile:
         self._next = None
         if self._is_cut and not piece.end:
             piece = Piece(piece.number, piece.form, piece.start, 0, end=True)
-        self._last, self._given = piece, self._given + 1
+        self._last = piece
+        self._ahead.give()
         if not piece.end:
             self._next = self._find()
         return Batch(self._start, (self._path,), piece)
 
     def settle(self, piece: Piece) -> bool:
         """Take note that a piece is done; return whether the file is."""
-        self._done.add(piece.number)
-        while self._settled in self._done:
-            self._done.remove(self._settled)
-            self._settled += 1
+        self._ahead.settle(piece.number)
         return piece.end
 
     def cut_short(self) -> None:
@@ -83,6 +105,7 @@ class _Sum:
         self.first: Failure | None = None
         self.error: Failure | None = None
         self.hands_on = False
+        self.newest: Scalar | None = None
 
     def add(self, counts: Counts, part: Part) -> None:
         """Add what a part says."""
@@ -117,7 +140,19 @@ class PieceSums:
         elif file.error is None:
             if piece.relative:
                 _shift(found.part, file)
+            if piece.arrival is not None and not _compare(found.part, piece.arrival, file):
+                return
             yield from (BatchPart(batch, part) for part in _share(found.part, file))
+
+
+def _compare(part: Part, arrival: Arrival, file: _Sum) -> bool:
+    """Have the part say what is newest so far; return whether that can be told."""
+    try:
+        newest = larger(file.newest, arrival.bookmark.newest, arrival.file)
+        file.newest = part.newest = larger(newest, part.newest, arrival.file)
+    except FeedError as error:
+        file.error = error.failure
+    return file.error is None
 
 
 def _share(part: Part, file: _Sum) -> Iterator[Part]:
@@ -180,4 +215,5 @@ def _whole(part: Part, file: _Sum) -> Part:
         {0: counts.rejected} if counts.rejected else {},
         {} if error is None else {0: error},
         told=file.told,
+        newest=file.newest,
     )

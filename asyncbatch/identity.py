@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 from asyncbatch.errors import UsageError
 from asyncbatch.records import STDIN, display_path
@@ -30,6 +31,26 @@ def identity(path: str, root: str | None = None) -> str:
     if not full.startswith(above):
         raise UsageError(f"{display_path(path)} is not below --root {display_path(root)}")
     return full.removeprefix(above)
+
+
+class Naming(NamedTuple):
+    """What the files of one source are called, among several: `prefix`, and their identity.
+
+    No identity of a file holds two slashes, so a prefix that ends with them tells sources apart.
+    """
+
+    root: str | None = None
+    prefix: str = ""
+
+    def name(self, path: str) -> str:
+        """Return what the file at `path` is called. Raises UsageError; see `identity`."""
+        return self.prefix + identity(path, self.root)
+
+    def path(self, name: str) -> str | None:
+        """Return where the file called `name` is, or None if it is of another source."""
+        if not name.startswith(self.prefix) or "//" in name[len(self.prefix) :]:
+            return None
+        return os.path.join(self.root or "", name.removeprefix(self.prefix))
 
 
 def _one_slash(path: str) -> str:

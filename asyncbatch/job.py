@@ -13,16 +13,18 @@ from msgspec import Struct
 
 from asyncbatch.cpus import usable_cpus
 from asyncbatch.errors import UsageError
+from asyncbatch.identity import Naming
 from asyncbatch.record_settings import RecordWorkSettings
 from asyncbatch.records import STDIN
 from asyncbatch.settings import FileWorkSettings
 from asyncbatch.sources.search import OPENING_PATHS, Search
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from asyncbatch.budget import FailureBudget
     from asyncbatch.executors.spawn import Spawned
+    from asyncbatch.feeds import FeedSource
     from asyncbatch.guard import Guard
     from asyncbatch.ledger.settings import LedgerSettings
     from asyncbatch.retrying import Retries
@@ -36,27 +38,54 @@ SMALL_RECORD_BYTES = 4 * 1024 * 1024
 """The same, if something is done to each record."""
 
 
+class FileSource(Struct, frozen=True):
+    """Files, and how they are read. Finding none is an error unless it `may_be_empty`.
+
+    With several sources, the identities of one's files begin with its `prefix`.
+    """
+
+    inputs: Inputs
+    settings: FileWorkSettings | RecordWorkSettings = FileWorkSettings()
+    may_be_empty: bool = False
+    name: str = "files"
+    prefix: str = ""
+
+    @property
+    def record_work(self) -> RecordWorkSettings | None:
+        """What is done to records, if anything is."""
+        return self.settings if isinstance(self.settings, RecordWorkSettings) else None
+
+    @property
+    def files(self) -> FileWorkSettings:
+        """How files are read."""
+        return self.record_work.files if self.record_work else self.settings  # type: ignore[return-value]  # one or the other
+
+    @property
+    def naming(self) -> Naming:
+        """What its files are called for good."""
+        return Naming(self.inputs.root, self.prefix)
+
+
 class Job(Struct, frozen=True):
     """What to do. None means: chosen to fit.
 
-    `workers` are processes (0: threads of this one; so by default for a small job),
+    `sources` may differ in how they are read; what is done to records, and where they go, is the
+    same for all. `workers` are processes (0: threads of this one; so by default for a small job),
     `concurrency` batches in flight, `batch_size` files in each, `pause` seconds between them
     (which then go one at a time). Rows reach a target `load_batch` at a time, and in the order
-    of the inputs if `ordered`; rejected records and failed files also go to `dead_letter`.
+    of a source's inputs if `ordered`; rejected records and failed files also go to `dead_letter`.
     `reports` are other files that are written, and must be apart from these. What is done is
     remembered as `ledger` says, if at all. A file that takes longer than `timeout` seconds fails;
     since nothing else can be stopped, a process reads it. There are no more worker processes
     than `most_workers`, for want of memory.
     """
 
-    inputs: Inputs
-    settings: FileWorkSettings | RecordWorkSettings = FileWorkSettings()
+    sources: tuple[FileSource | FeedSource, ...]
     batch_size: int | None = None
     concurrency: int | None = None
     workers: int | None = None
     pause: float = 0.0
     budget: FailureBudget | None = None
-    allow_empty: bool = False
     load_batch: int | None = None
     ordered: bool = True
     dead_letter: str | None = None
@@ -64,6 +93,28 @@ class Job(Struct, frozen=True):
     ledger: LedgerSettings | None = None
     timeout: float | None = None
     most_workers: int | None = None
+
+    @property
+    def settings(self) -> FileWorkSettings | RecordWorkSettings:
+        """What is done to each file or record, but for how the other sources are read."""
+        first = self.sources[0]
+        return first.settings if isinstance(first, FileSource) else first.record_work
+
+    @property
+    def file_sources(self) -> list[tuple[int, FileSource]]:
+        """The sources that are files, each with its number."""
+        numbered = enumerate(self.sources)
+        return [(number, one) for number, one in numbered if isinstance(one, FileSource)]
+
+    @property
+    def has_feeds(self) -> bool:
+        """Whether the records of any source arrive by themselves."""
+        return len(self.file_sources) < len(self.sources)
+
+    @property
+    def reads_stdin(self) -> bool:
+        """Whether standard input is one of the files."""
+        return any(STDIN in source.inputs.paths for _, source in self.file_sources)
 
     @property
     def files(self) -> FileWorkSettings:
@@ -96,6 +147,8 @@ class Job(Struct, frozen=True):
 
     def check(self) -> None:
         """Raise UsageError if this can't be meant."""
+        if len(self.sources) != 1 and None in [source.record_work for source in self.sources]:
+            raise UsageError("several sources need RecordWorkSettings each, and a job needs one")
         if "" in self.output_files().values():
             raise UsageError("the name of a file to be written is empty")
         work = self.record_work
@@ -104,7 +157,8 @@ class Job(Struct, frozen=True):
                 "dedupe is for targets that hold the rows of all inputs: not for a folder, whose"
                 " files are written side by side, nor for none"
             )
-        self.inputs.check()
+        for _, source in self.file_sources:
+            source.inputs.check()
         if self.retries.count < 0 or self.retries.delay < 0:
             raise UsageError("neither retries nor their delay can be less than 0")
         least = {"batch_size": 1, "concurrency": 1, "workers": 0, "pause": 0, "load_batch": 1}
@@ -120,8 +174,9 @@ class Launch:
     """A job's first steps: `look` (which blocks) opens the search, `start` the workers."""
 
     def __init__(self, job: Job) -> None:
-        self.search = Search(job.inputs)
-        self.guard: Guard | None = None
+        self.searches = {number: Search(source.inputs) for number, source in job.file_sources}
+        self.guards: dict[int, Guard] = {}
+        """By the number of their source."""
         self.workers: list[Spawned] = []
         self._job = job
         self._wanted = 0
@@ -131,15 +186,17 @@ class Launch:
 
         Raises UsageError if the job cannot be meant.
         """
-        job, search = self._job, self.search
+        job, searches = self._job, self.searches.values()
         job.check()
         if files := job.output_files():
             from asyncbatch.guard import Guard  # noqa: PLC0415 - only if anything is written
 
-            self.guard = Guard(files, job.target, job.inputs)
-        search.open()
+            for number, source in job.file_sources:
+                self.guards[number] = Guard(files, job.target, source.inputs)
+        for search in searches:
+            search.open()
         wanted = usable_cpus() if job.workers is None else job.workers
-        if job.workers is None and search.exhausted and _is_small(search.opening, job):
+        if job.workers is None and not job.has_feeds and _is_small(searches, job):
             wanted = 0
         if _needs_process(job):
             wanted = max(1, wanted)
@@ -154,12 +211,15 @@ class Launch:
         """Start the worker processes. Raises OSError."""
         from asyncbatch.executors.spawn import spawn  # noqa: PLC0415 - small jobs need none
 
-        reads_stdin = STDIN in self._job.inputs.paths
+        reads_stdin = self._job.reads_stdin
         self.workers = [spawn(reads_stdin=reads_stdin) for _ in range(self._wanted)]
 
 
-def _is_small(paths: Sequence[str], job: Job) -> bool:
-    """Whether these files are few and small; what cannot be looked at is no work either."""
+def _is_small(searches: Iterable[Search], job: Job) -> bool:
+    """Whether all files are few and small; what cannot be looked at is no work either."""
+    if not all(search.exhausted for search in searches):
+        return False
+    paths = [path for search in searches for path in search.opening]
     if len(paths) > OPENING_PATHS:
         return False
     most = SMALL_BYTES if job.record_work is None else SMALL_RECORD_BYTES

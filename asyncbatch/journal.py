@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from asyncbatch.codec.encode import encode
 from asyncbatch.entries import Entry, Extent, Stamp
-from asyncbatch.records import Counts
+from asyncbatch.records import Bookmark, Counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from asyncbatch.ledger.store import Store
-    from asyncbatch.records import BatchPart
+    from asyncbatch.records import Arrival, BatchPart
 
 CHECKPOINT_SECONDS = 1.0
 """How often it is made sure that what is done stays so: syncing a disk takes time."""
@@ -39,6 +40,7 @@ class _Sum:
         self.letters = [begun.letters] if begun else []
         self.counts = Counts()
         self.reached = begun.reached if begun else None
+        self.bookmark = begun.bookmark if begun else None
         self.is_apart = False
         """Whether rows of others are between those of the file, so that no extent holds them."""
 
@@ -108,7 +110,7 @@ class Journal:
                 continue
             counts = (part.records[place], part.dropped.get(place, 0), part.rejected.get(place, 0))
             rows, noted = part.made[place] if part.made else 0, letters.get(place, b"")
-            reached = None
+            reached, bookmark = None, None
             if total is not None:
                 total.add(rows, noted, extent)
                 if total.is_apart:
@@ -116,10 +118,15 @@ class Journal:
                 counts = _added(total.begun, counts)
                 rows, noted, extent = total.rows, b"".join(total.letters), total.extent
                 reached = total.reached if place in part.errors else None
+                bookmark = total.bookmark if place in part.errors else None
+            if (arrival := _arrival(found)) and bookmark is None:
+                newest = None if place in part.errors else part.newest
+                since = arrival.bookmark.since if newest is None else newest
+                bookmark = _json(Bookmark(since=since))
             entries.append(
                 Entry(
                     known.identity, known.stamp, part.status(place), *counts, rows,
-                    now, noted, self.generation, extent, reached,
+                    now, noted, self.generation, extent, reached, bookmark,
                 )
             )  # fmt: skip
         return entries
@@ -135,11 +142,15 @@ class Journal:
             return []
         at, told = part.reached, total.counts
         total.reached = at.byte, at.record, at.line, at.column
+        if arrival := _arrival(found):
+            before = arrival.bookmark
+            total.bookmark = _json(Bookmark(before.mark, part.newest, before.since))
         counts = _added(total.begun, (told.read, told.dropped, told.rejected))
         return [
             Entry(
                 known.identity, known.stamp, "begun", *counts, total.rows, _now(),
                 b"".join(total.letters), self.generation, total.extent, total.reached,
+                total.bookmark,
             )
         ]  # fmt: skip
 
@@ -175,6 +186,16 @@ class StoreJournal(Journal):
         """Put the entries into the store. Raises SinkError."""
         self._store.record(self._waiting)
         self._waiting.clear()
+
+
+def _arrival(found: BatchPart) -> Arrival | None:
+    """Return what a part is about that has come of a feed."""
+    piece = found.batch.piece
+    return piece.arrival if piece else None
+
+
+def _json(bookmark: Bookmark) -> str:
+    return encode(bookmark).decode()
 
 
 def _letters(found: BatchPart) -> dict[int, bytes]:

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from asyncbatch.records import BatchPart, Settled
+from asyncbatch.records import SOURCE_SPAN, BatchPart, Settled
 from asyncbatch.settings import Sizes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from asyncbatch.executors.lanes import Lane
+    from asyncbatch.job import Job
     from asyncbatch.records import Batch, Part
 
 _PART_BYTES = 2048
 """What a part takes beside its rows, roughly."""
+
+
+class Order(Protocol):
+    """Lets parts through in some order, holding back what comes too early."""
+
+    async def admit(self, batch: Batch) -> None:
+        """Wait until a part of `batch` may come."""
+        ...
+
+    def pass_on(self, found: BatchPart | Settled) -> Iterator[BatchPart | Settled]:
+        """Take what comes, and yield what it is now time for."""
+        ...
 
 
 class InputOrder:
@@ -83,10 +96,29 @@ class PieceOrder:
                 del self._files[batch.start]
 
 
+class SourceOrder:
+    """The order of each source by itself: none waits for another, and feeds for nobody."""
+
+    def __init__(self, job: Job, *, most: int) -> None:
+        self._orders: dict[int, InputOrder] = {
+            number: InputOrder(number * SOURCE_SPAN, most=most) for number, _ in job.file_sources
+        }
+        self._feeds = PieceOrder()
+
+    async def admit(self, batch: Batch) -> None:
+        """See `InputOrder`."""
+        if batch.source in self._orders:
+            await self._orders[batch.source].admit(batch)
+
+    def pass_on(self, found: BatchPart | Settled) -> Iterator[BatchPart | Settled]:
+        """See `InputOrder`."""
+        return self._orders.get(found.batch.source, self._feeds).pass_on(found)
+
+
 class OrderedLane:
     """A lane whose results wait until there is room for them."""
 
-    def __init__(self, lane: Lane, order: InputOrder) -> None:
+    def __init__(self, lane: Lane, order: Order) -> None:
         self._lane, self._order = lane, order
 
     async def run(self, batch: Batch) -> AsyncIterator[Part]:

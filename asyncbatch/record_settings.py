@@ -28,6 +28,8 @@ class RecordWorkSettings(Struct, frozen=True):
     key is written if `dedupe` names the paths of one. `letters` keeps what a dead
     letter file needs, `replay` is the path of one that is read again. Rows wait up to `patience`
     seconds to be loaded together; those of standard input also to be handed on by its worker.
+    `newest` is the path of a field whose largest value is found, for a source that is asked for
+    what is new.
     """
 
     files: FileWorkSettings = FileWorkSettings()
@@ -42,6 +44,7 @@ class RecordWorkSettings(Struct, frozen=True):
     replay: str | None = None
     tracebacks: bool = False
     patience: float = PATIENCE
+    newest: str | None = None
 
     @property
     def reads_text(self) -> bool:

@@ -91,6 +91,8 @@ class RecordWork:
     def _piece(self, path: str, piece: Piece) -> Iterator[Part]:
         """Work on one piece of a file."""
         recorder = self._recorder
+        if piece.arrival is not None:
+            path = piece.arrival.file
         recorder.begin_piece(path)
         problem: Exception | None = None
         try:
@@ -114,7 +116,7 @@ class RecordWork:
             elif isinstance(stretch, BadLine):
                 recorder.reject_line(stretch)
             else:
-                recorder.count_bytes(stretch.size)
+                recorder.see(stretch)
                 cursor = Cursor(path, stretch)
                 if stretch.flaw is not None:
                     recorder.reject(cursor, stretch.flaw)

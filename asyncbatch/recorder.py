@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from asyncbatch.codec.lines import BadLine
+    from asyncbatch.newest import Newest
     from asyncbatch.record_settings import RecordWorkSettings
     from asyncbatch.records import Huge, Part, Position
     from asyncbatch.rejecting import Cursor
@@ -40,6 +41,11 @@ class Recorder:
         self._keeps_originals = settings.letters and self._names_origins
         self._keeps_files_whole = settings.target is not None and settings.target.form == "folder"
         self._most = settings.files.sizes.part
+        self._newest: Newest | None = None
+        if settings.newest is not None:
+            from asyncbatch.newest import Newest  # noqa: PLC0415 - few sources are asked so
+
+            self._newest = Newest(settings.newest)
         self._draft = Draft(0, self._outlet.pack, self._most)
         self._file = ""
         self._patience = settings.patience
@@ -172,9 +178,12 @@ class Recorder:
         """Have the target take a stretch's rows, if it does so now. Raises OutputError."""
         self._outlet.take(self._draft.file.found, single=stretch.single)
 
-    def count_bytes(self, size: int) -> None:
-        """Take note of so much text that rows are made of."""
-        self._draft.file.found.bytes += size
+    def see(self, stretch: Stretch) -> None:
+        """Take note of a stretch that rows are made of. Raises FeedError."""
+        file = self._draft.file
+        file.found.bytes += stretch.size
+        if self._newest is not None and stretch.flaw is None:
+            file.newest = self._newest.of(stretch.values(), file.newest, self._file)
 
     def _add(self, rows: Sequence[Any], cursor: Cursor) -> None:
         found = self._draft.file.found

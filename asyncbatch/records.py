@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType, field
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from asyncbatch.entries import Entry, FileStatus
 
@@ -32,6 +32,7 @@ FailureKind = Literal[
     "schema",
     "missing_field",
     "transform",
+    "http",
     "sink",
 ]
 
@@ -63,12 +64,51 @@ PieceForm = Literal["lines", "array"]
 """What a huge file is cut into: whole lines of JSON Lines, or whole elements of an array."""
 
 
+Scalar = str | int | float
+"""What is larger or smaller than another: the value of a field by which records are asked for."""
+
+
+class Bookmark(Struct, frozen=True, gc=False, omit_defaults=True):
+    """How far a feed has come, for a later run.
+
+    `mark` is where it goes on, in the words of its source; None if only at the beginning.
+    `newest` is the largest value so far of the field by which the source is asked for what is
+    new, `since` that with which this reading of it began.
+    """
+
+    mark: str | None = None
+    newest: Scalar | None = None
+    since: Scalar | None = None
+
+
+class Arrival(Struct, frozen=True, gc=False):
+    """Records that have come by themselves: a page of an API, or what a program has given.
+
+    `file` is what failures call it. The body is a JSON text, JSON Lines, or Python values;
+    `line` (from 1) and `byte` (from 0) are where in `file` it begins. `bookmark` is that of the
+    feed once this is done, but for what is newest in it.
+    """
+
+    file: str
+    body: bytes | Sequence[Any] = b""
+    form: Literal["json", "jsonl", "values"] = "json"
+    line: int = 1
+    byte: int = 0
+    bookmark: Bookmark = Bookmark()
+
+    @property
+    def size(self) -> int:
+        """Bytes of text."""
+        return len(self.body) if isinstance(self.body, bytes) else 0
+
+
 class Piece(Struct, frozen=True, gc=False):
     """A stretch of a huge file: `length` bytes from `start`, number so many (from 0) of it.
 
     Of an array, it begins with the bracket or comma before its first element. The one at the
     `end` holds no records; its `length` is the bytes of the file that are in no other, and
     `error` is why there are no more. Records and lines of a `relative` one count from its start.
+    A feed's pieces bring what they hold, their `arrival`.
     """
 
     number: int
@@ -78,6 +118,12 @@ class Piece(Struct, frozen=True, gc=False):
     end: bool = False
     error: Failure | None = None
     relative: bool = False
+    arrival: Arrival | None = None
+
+
+SOURCE_SPAN = 1 << 40
+"""Inputs that a source may have: those of source number k of a job are numbered from k times so
+many on."""
 
 
 class Batch(Struct, frozen=True, gc=False):
@@ -93,6 +139,11 @@ class Batch(Struct, frozen=True, gc=False):
     resume: Position | None = None
     decided: Part | None = None
     """What becomes of them, if that is known already."""
+
+    @property
+    def source(self) -> int:
+        """The number of the job's source that the files are of."""
+        return self.start // SOURCE_SPAN
 
     @property
     def key(self) -> tuple[int, int]:
@@ -219,7 +270,8 @@ class Part(Struct, gc=False):
     last has `told`, its share of the file's counts, and where it ends, `reached` (None in the
     midst of a record: what follows belongs to it). In the last one, whose columns are about
     the whole file, `told` is what the others have told. `huge` tells that a file, at place 0, is to
-    be taken in pieces.
+    be taken in pieces. `newest` is the largest value in a piece of the field that its source is
+    asked by.
     """
 
     start: int
@@ -240,6 +292,7 @@ class Part(Struct, gc=False):
     told: Counts | None = None
     reached: Position | None = None
     huge: Huge | None = None
+    newest: Scalar | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -306,7 +359,10 @@ class BatchPart(Struct, frozen=True, gc=False):
         return self.batch.paths[self.part.start - self.batch.start + place]
 
     def file(self, place: int) -> str:
-        """Return the name of the part's file at `place`."""
+        """Return the name of the part's file at `place`, or of what has come of a feed."""
+        piece = self.batch.piece
+        if piece is not None and piece.arrival is not None:
+            return piece.arrival.file
         return display_path(self.path(place))
 
     def outcomes(self) -> Iterator[Failure | FileResult]:

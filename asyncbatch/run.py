@@ -11,26 +11,26 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from asyncbatch.batching import Batcher
 from asyncbatch.delivery import Delivery
-from asyncbatch.errors import NothingMatchedError, SinkError, UsageError
+from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.executors.inline import ThreadEngine
 from asyncbatch.executors.lanes import BatchEnd, bounded_map
 from asyncbatch.executors.loop import LoopEngine
 from asyncbatch.executors.pauses import with_pauses
 from asyncbatch.executors.process import process_engine
-from asyncbatch.job import Job, Launch
+from asyncbatch.intake import Intake
 from asyncbatch.losses import Losses
 from asyncbatch.memory import measure, measure_all
 from asyncbatch.ordering import OrderedLane
-from asyncbatch.records import STDIN, Batch, BatchPart, Settled, decided
+from asyncbatch.records import Batch, BatchPart, Settled, decided
 from asyncbatch.report import LISTED_FAILURES, Report, Tally
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 
     from asyncbatch.executors.lanes import Engine, Lane, Loss, Work, WorkFactory
-    from asyncbatch.records import Huge, Piece, Position
+    from asyncbatch.job import Job, Launch
+    from asyncbatch.records import Huge, Position
 
 LANES_PER_WORKER = 2
 """One batch being worked on and one waiting, so that no worker waits for this process."""
@@ -65,13 +65,11 @@ class Run:
     ) -> None:
         """Make ready; `reached` knows where to take up huge files, if not the job's ledger."""
         self.report = Report(failure_limit, target=job.target.name if job.target else None)
-        self._job, self._launch = job, launch
-        self._make_work: WorkFactory = partial(work or suitable_work(job), job.settings)
+        self._job = job
+        self._make_work = partial(work, job.settings) if work else suitable_work(job)
         self._delivery = Delivery(job)
         self._began = time.perf_counter()
-        if reached is None and job.ledger is not None and job.ledger.carries_on:
-            reached = self._reached
-        self._batcher = Batcher(self._chunks(), job.batch_size, job.pause, self._pieces_of, reached)
+        self._intake = Intake(job, self._delivery, launch, reached)
         self._engine: Engine | None = None
         self._losses = Losses(job.timeout)
         self._done: Counter[tuple[int, int]] = Counter()
@@ -82,21 +80,21 @@ class Run:
     def stop(self) -> None:
         """Take no more input; `parts` ends when what is in flight is done."""
         self._stopped = self.report.interrupted = True
-        self._batcher.stop()
+        self._intake.supply.stop()
 
     def snapshot(self) -> Snapshot:
         """Return how far the run is, and take note of its time and memory."""
         ours, workers = measure(), measure_all(self._engine.pids if self._engine else ())
-        report, search = self.report, self._launch.search if self._launch else None
+        report = self.report
         report.peak_memory_bytes = max(report.peak_memory_bytes, ours.peak + workers.peak)
         report.elapsed_s = time.perf_counter() - self._began
         return Snapshot(
             report.elapsed_s,
-            search.found if search and search.exhausted else None,
-            search.found if search else 0,
+            self._intake.total,
+            self._intake.found,
             report.tally,
             self._batches,
-            self._batcher.unsettled,
+            self._intake.supply.unsettled,
             ours.current,
             workers.current,
         )
@@ -109,26 +107,16 @@ class Run:
         Closing the generator ends all workers. A target that is lost ends the run early; the
         report tells.
         """
-        async with self._suitable_engine() as engine:
+        async with self._suitable_engine() as engine, self._intake as intake:
             self._engine = engine
-            if await self._has_work():
+            if await intake.is_any():
                 async with aclosing(self._delivered(engine)) as delivered:
                     async for found in delivered:
                         yield found
             self.snapshot()  # the workers' last memory, while there are workers
         self.report.elapsed_s = time.perf_counter() - self._began
-        if not self._batcher.found and not self._stopped and not self._may_be_empty:
-            raise NothingMatchedError(self._job.inputs.describe_empty())
-
-    async def _has_work(self) -> bool:
-        """Whether there is any input; if not, no target is touched."""
-        search = (await self._launched()).search
-        return bool(search.opening) or not search.exhausted or self._may_be_empty
-
-    @property
-    def _may_be_empty(self) -> bool:
-        """Whether no file is a success: the user says so, or other shards have what there is."""
-        return self._job.allow_empty or bool(self._launch and self._launch.search.matched)
+        if not self._stopped:
+            self._intake.check()
 
     async def _delivered(self, engine: Engine) -> AsyncGenerator[BatchPart, None]:
         """Yield parts through with all that hangs on them; at the end, end the target."""
@@ -145,7 +133,7 @@ class Run:
             lanes = [OrderedLane(lane, order) for lane in lanes]
         try:
             async with (
-                aclosing(bounded_map(lanes, self._batcher)) as results,
+                aclosing(bounded_map(lanes, self._intake.supply)) as results,
                 aclosing(with_pauses(results, delivery.patience)) as timely,
             ):
                 async for result in timely:
@@ -167,9 +155,9 @@ class Run:
             await self._finish(ended=ended)
 
     async def _finish(self, *, ended: bool) -> None:
-        self.report.tally.retries += self._delivery.retrier.taken()
+        self.report.tally.retries += self._delivery.retrier.taken() + self._intake.retries()
         report, stopped = self.report, self._stopped or self.report.over_budget
-        ended = ended and bool(self._batcher.found or self._may_be_empty)
+        ended = ended and self._intake.may_be_empty
         succeeded = ended and not stopped and (bool(self._job.budget) or not report.tally.failures)
         finishing = asyncio.create_task(
             self._delivery.finish(succeeded=succeeded, ended=ended and not stopped)
@@ -190,22 +178,16 @@ class Run:
 
     def _lose_target(self, error: SinkError) -> None:
         """Take note that the run ended for want of a target."""
-        self._batcher.stop()
+        self._intake.supply.stop()
         self.report.lose_target(str(error), error.file)
 
     @asynccontextmanager
     async def _suitable_engine(self) -> AsyncIterator[Engine]:
         """Provide an engine that fits the job's size and the machine."""
         job = self._job
-        launch = await self._launched()
+        launch = await self._intake.launched()
         if job.record_work and job.record_work.call_is_async:
-            from asyncbatch.async_work import LANES, AsyncRecordLane  # noqa: PLC0415 - if asked for
-
-            slots = asyncio.Semaphore(job.record_work.call_concurrency)
-            count = 1 if job.pause else job.concurrency or LANES
-            yield LoopEngine(
-                [AsyncRecordLane(job.record_work, slots, job.timeout) for _ in range(count)]
-            )
+            yield LoopEngine(async_lanes(job, job.record_work.call_concurrency))
             return
         if not launch.workers:
             yield ThreadEngine(self._make_work, 1 if job.pause else job.concurrency or 1)
@@ -217,42 +199,10 @@ class Run:
             self._make_work,
             launch.workers,
             1 if job.pause else in_flight,
-            reads_stdin=STDIN in job.inputs.paths,
+            reads_stdin=job.reads_stdin,
             patience=job.timeout,
         ) as engine:
             yield engine
-
-    async def _launched(self) -> Launch:
-        if self._launch is None:
-            self._launch = Launch(self._job)
-            await asyncio.to_thread(self._launch.look)
-            self._launch.start()
-        return self._launch
-
-    async def _chunks(self) -> AsyncIterator[Sequence[Batch]]:
-        launch = await self._launched()
-        guard, admission, found = launch.guard, self._delivery.admission, 0
-        async for chunk in launch.search.chunks():
-            if guard:
-                guard.check(chunk)
-            if admission:
-                yield await asyncio.to_thread(admission.decide, found, chunk)
-            else:
-                yield (Batch(found, tuple(chunk)),)
-            found += len(chunk)
-
-    def _reached(self, path: str) -> Position | None:
-        """Return where the ledger has a huge file taken up, if it is begun."""
-        admission = self._delivery.admission
-        return admission.reached(path) if admission else None
-
-    def _pieces_of(self, path: str, huge: Huge) -> Iterator[Piece]:
-        """Return the pieces of a huge file, to be found in a thread."""
-        from asyncbatch.splitting import Splitter  # noqa: PLC0415 - few files are that big
-
-        work = self._job.record_work
-        pointer = work.records if work else None
-        return Splitter(path, huge, self._job.files.sizes, pointer).pieces()
 
     def _events(self, result: BatchPart | BatchEnd) -> Iterator[BatchPart | Settled]:
         """Yield what a lane says, and what becomes of a batch whose worker died."""
@@ -262,7 +212,7 @@ class Run:
                 self._huge[batch.key] = part.huge
                 return
             if batch.piece is not None and part.errors and not part.rejected:
-                self._batcher.end_pieces(batch.start)
+                self._intake.supply.end_pieces(batch.start)
             self._done[batch.key] += len(part)
             yield result
             return
@@ -272,14 +222,14 @@ class Run:
         huge = self._huge.pop(batch.key, None)
         if end.loss is None:
             self._losses.note_success()
-            self._batcher.settle(batch, done, huge=huge)
+            self._intake.supply.settle(batch, done, huge=huge)
         elif batch.piece is not None:
             verdict = self._losses.judge(batch, done, end.loss)
             failure = verdict.failure or self._losses.blame(batch.paths[0], end.loss)
             done = 1
-            self._batcher.end_pieces(batch.start)
+            self._intake.supply.end_pieces(batch.start)
             yield BatchPart(batch, decided(batch.start, done, {0: failure}, {}))
-            self._batcher.settle(batch, done)
+            self._intake.supply.settle(batch, done)
         yield Settled(batch, done)
         if end.loss is not None and batch.piece is None:
             yield from self._after_loss(batch, done, end.loss)
@@ -289,9 +239,9 @@ class Run:
         verdict = self._losses.judge(batch, done, loss)
         file, failure = verdict.file, verdict.failure
         if file is None:
-            self._batcher.settle(batch, done, halve=verdict.halve)
+            self._intake.supply.settle(batch, done, halve=verdict.halve)
             return
-        self._batcher.settle_without(batch, done, file, again=failure is None)
+        self._intake.supply.settle_without(batch, done, file, again=failure is None)
         path = batch.paths[file - batch.start]
         self._delivery.clear_up(path)
         if failure is not None:
@@ -312,15 +262,35 @@ class Run:
         budget, tally = self._job.budget, self.report.tally
         if budget and budget.is_spent(tally.failures, tally.seen, final=final):
             self.report.over_budget = True
-            self._batcher.stop()
+            self._intake.supply.stop()
 
 
-def suitable_work(job: Job) -> Callable[[Any], Work]:
-    """Return what does what the job's settings say."""
+def suitable_work(job: Job) -> WorkFactory:
+    """Return what makes that which does what the job's settings say."""
+    if len(job.sources) > 1:
+        from asyncbatch.source_work import SourceWork  # noqa: PLC0415 - few jobs have several
+
+        works = (source.record_work for source in job.sources)
+        return partial(SourceWork, tuple(work for work in works if work is not None))
     if job.record_work is not None:
         from asyncbatch.record_work import RecordWork  # noqa: PLC0415 - counting needs none of it
 
-        return RecordWork
+        return partial(RecordWork, job.record_work)
     from asyncbatch.work import FileWork  # noqa: PLC0415 - beside its sibling
 
-    return FileWork
+    return partial(FileWork, job.files)
+
+
+def async_lanes(job: Job, at_once: int) -> list[Lane]:
+    """Return lanes for async functions, `at_once` calls of which may be going on at a time."""
+    from asyncbatch.async_work import LANES, AsyncRecordLane  # noqa: PLC0415 - if asked for
+    from asyncbatch.source_work import SourceLane  # noqa: PLC0415 - see above
+
+    slots = asyncio.Semaphore(at_once)
+    works = [work for source in job.sources if (work := source.record_work) is not None]
+
+    def lane() -> Lane:
+        lanes: list[Lane] = [AsyncRecordLane(work, slots, job.timeout) for work in works]
+        return lanes[0] if len(lanes) == 1 else SourceLane(lanes)
+
+    return [lane() for _ in range(1 if job.pause else job.concurrency or LANES)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from asyncbatch.codec.decode import decode, decode_array
+from asyncbatch.codec.encode import encode
 from asyncbatch.codec.place import BOM, Locator, Place, locate
 from asyncbatch.codec.pointer import elements, format_pointer, offset_of
 from asyncbatch.transforms import RecordError
@@ -201,8 +202,33 @@ def of_text(
 def no_array(records: Sequence[str]) -> RecordError:
     """Return why a document without an array where its records should be is rejected."""
     pointer = format_pointer(records)
-    message = f"has no array at {pointer!r}, which --records names"
+    message = f"has no array at {pointer!r}, where its records should be"
     return RecordError("missing_field", message, pointer=pointer)
+
+
+class ValueStretch(Stretch):
+    """Python values, which a program has given: records that never were text."""
+
+    def __init__(self, values: Sequence[Any]) -> None:
+        super().__init__(1)
+        self._values = values
+
+    @property
+    def size(self) -> int:
+        """See `Stretch`: nobody has counted."""
+        return 0
+
+    def values(self) -> Sequence[Any]:
+        """See `Stretch`."""
+        return self._values
+
+    def texts(self) -> Sequence[Text]:
+        """See `Stretch`."""
+        return [encode(value) for value in self._values]
+
+    def compact_texts(self) -> Sequence[Text]:
+        """See `Stretch`."""
+        return self.texts()
 
 
 class ReplayStretch(Stretch):

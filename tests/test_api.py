@@ -14,9 +14,10 @@ from tests.conftest import many, python
 
 def test_the_public_names():
     assert sorted(asyncbatch.__all__) == [
-        "AsyncbatchError", "Failure", "FailureBudget", "FileResult", "FileWorkSettings", "Inputs",
-        "Job", "NoWorkerError", "NothingMatchedError", "Report", "Retries", "Run", "Selection",
-        "Shard", "Snapshot", "Tally", "UsageError", "WorkerBugError", "__version__",
+        "AsyncbatchError", "Failure", "FailureBudget", "FileResult", "FileSource",
+        "FileWorkSettings", "Inputs", "Job", "NoWorkerError", "NothingMatchedError", "Report",
+        "Retries", "Run", "Selection", "Shard", "Snapshot", "Tally", "UsageError", "WorkerBugError",
+        "__version__",
         "process_files",
     ]  # fmt: skip
     for name in asyncbatch.__all__:
@@ -92,7 +93,8 @@ async def test_options_that_cannot_be_meant(files, wrong):
 
 async def test_reports_add_up(files):
     folder = files({"a.json": "[1, 2]", "b.json": "[1,]"})
-    run = asyncbatch.Run(asyncbatch.Job(asyncbatch.Inputs((str(folder),))))
+    source = asyncbatch.FileSource(asyncbatch.Inputs((str(folder),)))
+    run = asyncbatch.Run(asyncbatch.Job((source,)))
     parts = [part async for part in run.parts()]
     total = asyncbatch.Tally()
     total += run.report.tally

@@ -166,9 +166,10 @@ def test_bad_lines_met_before_a_death_are_reported_once(files):
     )
     program = (
         "import asyncio, fragile\n"
-        "from asyncbatch import Inputs, Job, Run\n"
+        "from asyncbatch import FileSource, Inputs, Job, Run\n"
         "async def main():\n"
-        f"    run = Run(Job(Inputs(({str(folder)!r},)), workers=2), work=fragile.Fragile)\n"
+        f"    source = FileSource(Inputs(({str(folder)!r},)))\n"
+        "    run = Run(Job((source,), workers=2), work=fragile.Fragile)\n"
         "    found = [one async for part in run.parts() for one in part.outcomes()]\n"
         "    tally = run.report.tally\n"
         "    print(len(found), tally.succeeded, tally.failed, tally.rejected, tally.read)\n"

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from asyncbatch.codec.depth import allow_deep_nesting
 from asyncbatch.duplicates import Duplicates
-from asyncbatch.job import Job
+from asyncbatch.job import FileSource, Job
 from asyncbatch.record_settings import RecordWorkSettings
 from asyncbatch.records import Batch, BatchPart, Counts, Part
 from asyncbatch.report import Tally, tally_of
@@ -28,6 +28,7 @@ from asyncbatch.settings import FileWorkSettings, Sizes
 from asyncbatch.sinks.outlet import make_outlet
 from asyncbatch.sinks.target import Target
 from asyncbatch.sources.inputs import Inputs
+from tests.api_server import ApiServer
 
 allow_deep_nesting()  # as the first run would, in the midst of a test
 KEYS = st.sampled_from([None, 1, 2, 1.0, "1", "", True, [1], {"a": 1}])
@@ -73,7 +74,7 @@ async def _run(folder, key, batch_size, *, huge):
     target = Target.parse(str(Path(folder, "out.jsonl.gz")))
     work = RecordWorkSettings(FileWorkSettings(sizes=sizes), dedupe=key, target=target)
     paths = tuple(sorted(str(path) for path in Path(folder).iterdir()))
-    run = Run(Job(Inputs(paths), work, batch_size, workers=0))
+    run = Run(Job((FileSource(Inputs(paths), work),), batch_size, workers=0))
     async for _ in run.parts():
         pass
     lines = gzip.decompress(Path(target.path).read_bytes()).splitlines()
@@ -207,6 +208,29 @@ def test_a_pipeline_into_each_target(etl, files, to):
     # A file is made anew, of all inputs; a database remembers what is in it.
     assert done == ["success" if table == "" else "skipped"] * 5
     assert read(folder / to.rpartition("/")[2], to) == expected
+
+
+@pytest.mark.parametrize("to", ["o.jsonl", "sqlite:///o.db"])
+def test_several_sources_have_one_first(etl, files, to):
+    with ApiServer([{"user": {"id": n}, "n": n} for n in range(50)], size=7) as api:
+        sources = "".join(
+            f'[[source]]\ntype = "http"\nurls = ["{api.url(path)}"]\nrecords = "/items"\n'
+            f"pagination = {{ {pages} }}\n"
+            for path, pages in (
+                ("/cursor", 'type = "cursor", next = "/next_cursor"'),
+                ("/page", 'type = "page"'),
+            )
+        )
+        table = 'table = "t"' if ":" in to else ""
+        text = PIPELINE.replace("[[source]]", f"{sources}[[source]]")
+        folder = files(
+            {"p.toml": f"{text}to = '{to}'\n{table}", "in/1.json": '{"user":{"id":3},"n":3}'}
+        )
+        outcome = etl("p.toml", "--output", "json")
+    assert outcome.returncode == 0, outcome.stderr
+    counts = json.loads(outcome.stdout)["records"]
+    assert (counts["read"], counts["dropped"], counts["written"]) == (101, 51, 50)
+    assert sorted(read(folder / to.rpartition("/")[2], to)) == list(range(50))
 
 
 def test_the_first_of_the_input_whatever_the_workers(run, files):

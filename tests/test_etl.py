@@ -100,8 +100,6 @@ def test_values_are_overridden(etl, files):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ((), "choose it with --only"),
-        (("--only", "http"), "a source of type http cannot be carried out yet"),
         (("--only", "files", "--set", "sink.pool={max=2}"), "pool"),
     ],
 )

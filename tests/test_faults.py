@@ -138,7 +138,7 @@ def test_a_worker_that_dies_costs_no_file_but_its_own(files):
     folder = files({**many(600), "00300.json": "killer"})
     program = f"""
 import asyncio, os
-from asyncbatch import Inputs, Job, Run
+from asyncbatch import FileSource, Inputs, Job, Run
 from asyncbatch.work import FileWork
 
 class Fragile(FileWork):
@@ -149,7 +149,7 @@ class Fragile(FileWork):
         return super().__call__(batch)
 
 async def main():
-    run = Run(Job(Inputs(({str(folder)!r},)), workers=2), work=Fragile)
+    run = Run(Job((FileSource(Inputs(({str(folder)!r},))),), workers=2), work=Fragile)
     results = [outcome async for part in run.parts() for outcome in part.outcomes()]
     bad = [one for one in results if one.error]
     print(len(results), len({{one.file for one in results}}), len(bad))
@@ -179,9 +179,10 @@ def test_a_defect_surfaces_as_one(files):
     )
     program = (
         "import asyncio, broken\n"
-        "from asyncbatch import Inputs, Job, Run\n"
+        "from asyncbatch import FileSource, Inputs, Job, Run\n"
         "async def main():\n"
-        f"    run = Run(Job(Inputs(({str(folder)!r},)), workers=1), work=broken.Broken)\n"
+        f"    source = FileSource(Inputs(({str(folder)!r},)))\n"
+        "    run = Run(Job((source,), workers=1), work=broken.Broken)\n"
         "    async for part in run.parts(): pass\n"
         "asyncio.run(main())\n"
     )

@@ -225,7 +225,10 @@ class TestChains:
         transforms = (RequireSpec(("a",), "drop"), fields)
         settings = RecordWorkSettings(transforms=transforms, target=target)
         run = asyncbatch.Run(
-            asyncbatch.Job(asyncbatch.Inputs((str(folder),)), settings, workers=workers)
+            asyncbatch.Job(
+                (asyncbatch.FileSource(asyncbatch.Inputs((str(folder),)), settings),),
+                workers=workers,
+            )
         )
         async with aclosing(run.parts()) as parts:
             found = [outcome async for part in parts for outcome in part.outcomes()]

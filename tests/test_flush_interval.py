@@ -12,6 +12,7 @@ from contextlib import aclosing, closing
 import pytest
 
 from asyncbatch.executors.pauses import with_pauses
+from tests.api_server import ApiServer, stall
 from tests.conftest import COMMAND, environment
 from tests.test_signals import wait_until
 
@@ -95,6 +96,29 @@ def test_a_file_is_loaded_while_the_next_says_nothing(start, files):
     out, err = process.communicate(timeout=30)
     assert json.loads(out)["files"]["succeeded"] == 2, err
     assert rows(folder) == [1, 2, 3]
+
+
+def test_a_page_is_loaded_while_the_next_one_stalls(start, files):
+    async def usual(_):
+        return None
+
+    source = """
+[[source]]
+type = "http"
+urls = ["URL"]
+records = "/items"
+pagination = { type = "cursor", next = "/next_cursor" }
+[sink]"""
+    with ApiServer([{"n": number} for number in range(9)], size=3) as api:
+        api.misbehave(usual)
+        api.misbehave(stall())
+        text = PIPELINE.replace("INTERVAL", "0.1").replace("PATHS", '["-"]')
+        folder = files(
+            {"p.toml": text.replace("[sink]", source.replace("URL", api.url("/cursor")))}
+        )
+        start("etl", "p.toml", "--only", "http")
+        wait_until(lambda: rows(folder) == [0, 1, 2])
+        wait_until(lambda: api.requests == 2)
 
 
 def test_lines_come_out_while_their_input_goes_on(start):

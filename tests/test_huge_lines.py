@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from asyncbatch import Inputs, Job, Run
+from asyncbatch import FileSource, Inputs, Job, Run
 from asyncbatch.codec.judge import make_judge
 from asyncbatch.codec.lines import BadLine, judge_lines
 from asyncbatch.codec.place import BOM
@@ -99,7 +99,7 @@ def job_of(path, workers=2, sizes=SMALL, **more):
     files = FileWorkSettings(sizes=sizes)
     work = {name: more.pop(name) for name in ("target", "transforms", "letters") if name in more}
     settings = RecordWorkSettings(files, **work) if work else files
-    return Job(Inputs((str(path),)), settings, workers=workers, **more)
+    return Job((FileSource(Inputs((str(path),)), settings),), workers=workers, **more)
 
 
 async def outcomes(job, **more):
@@ -175,7 +175,7 @@ async def test_a_resumed_array(tmp_path):
     def job(name):
         target = Target.parse(str(tmp_path / name))
         settings = RecordWorkSettings(files, records="/rows", target=target)
-        return Job(Inputs((str(path),)), settings, workers=2)
+        return Job((FileSource(Inputs((str(path),)), settings),), workers=2)
 
     run = Run(job("1.jsonl"))
     positions = [part.part.reached async for part in run.parts() if part.part.reached]
@@ -231,9 +231,10 @@ async def test_functions_are_told_the_place_of_each_record(tmp_path, name):
     target = Target.parse(str(tmp_path / "out.jsonl"))
     job = job_of(path, target=target, transforms=(CallSpec(f"{tmp_path}/clean.py:{name}"),))
     if name == "later":
-        work = job.record_work
-        assert work is not None
-        job = structs.replace(job, settings=structs.replace(work, call_is_async=True))
+        (source,) = job.sources
+        assert isinstance(source, FileSource)
+        work = structs.replace(source.settings, call_is_async=True)
+        job = structs.replace(job, sources=(structs.replace(source, settings=work),))
     _, report = await outcomes(job)
     assert report.tally.written == 20_000
     for number, line in enumerate((tmp_path / "out.jsonl").read_text().splitlines(), 1):

@@ -492,7 +492,9 @@ async def test_tables_are_what_run_is_told(files, monkeypatch):
     settings = msgspec.structs.replace(
         files_settings(source), transforms=transform_specs(pipeline.transforms), target=target
     )
-    run = asyncbatch.Run(asyncbatch.Job(files_inputs(source), settings, workers=0))
+    run = asyncbatch.Run(
+        asyncbatch.Job((asyncbatch.FileSource(files_inputs(source), settings),), workers=0)
+    )
     async with aclosing(run.parts()) as parts:
         assert [part async for part in parts]
     tally = run.report.tally

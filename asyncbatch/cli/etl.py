@@ -7,6 +7,7 @@ import typer
 
 from asyncbatch.cli import etl_options as e
 from asyncbatch.cli import exit_codes
+from asyncbatch.cli import ledger_options as again
 from asyncbatch.cli import options as o
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ def run_etl(
     *,
     set_: e.Set = None,
     only: e.Only = None,
+    full_refresh: e.FullRefresh = False,
+    allow_duplicates: again.AllowDuplicates = False,
     check: e.Check = False,
     print_schema: e.PrintSchema = False,
     output: o.Output = "text",
@@ -40,9 +43,9 @@ def run_etl(
     quiet: o.Quiet = False,
     verbose: e.Verbose = False,
 ) -> None:
-    """Load records of files into a database or another target, as a pipeline file says.
+    """Load records of APIs and files into a database or another target, as a pipeline file says.
 
-    Everything in the file is checked before anything runs. Inputs that are done are skipped.
+    Everything in the file is checked before anything runs. What is done is not done again.
     """
     if print_schema:
         _print_schema()
@@ -56,7 +59,14 @@ def run_etl(
         return
     raise typer.Exit(
         _carried_out(
-            pipeline, only, output=output, reports=report or (), quiet=quiet, verbose=verbose
+            pipeline,
+            only,
+            output=output,
+            reports=report or (),
+            quiet=quiet,
+            verbose=verbose,
+            full_refresh=full_refresh,
+            allow_duplicates=allow_duplicates,
         )
     )
 
@@ -69,6 +79,8 @@ def _carried_out(
     reports: "Sequence[str]",
     quiet: bool,
     verbose: bool,
+    full_refresh: bool,
+    allow_duplicates: bool,
 ) -> int:
     """Run a pipeline; return the exit status."""
     from asyncbatch.cli.etl_job import etl_job  # noqa: PLC0415 - --help stays quick
@@ -79,8 +91,14 @@ def _carried_out(
     from asyncbatch.run import Run  # noqa: PLC0415
 
     try:
-        sources = pipeline.only(only) if only else pipeline.sources
-        job = etl_job(pipeline, sources, reports=reports, tracebacks=verbose)
+        job = etl_job(
+            pipeline,
+            only,
+            reports=reports,
+            tracebacks=verbose,
+            full_refresh=full_refresh,
+            allow_duplicates=allow_duplicates,
+        )
         report_files = [ReportFile(path) for path in reports]
     except (UsageError, OSError) as error:
         raise typer.BadParameter(str(error)) from None

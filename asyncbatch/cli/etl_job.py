@@ -9,23 +9,30 @@ from msgspec.structs import replace
 from asyncbatch.chain import make_stages
 from asyncbatch.cli.ledger_job import ledger_settings
 from asyncbatch.errors import UsageError
-from asyncbatch.job import Job
-from asyncbatch.pipeline_file.sources import FilesSourceTable
+from asyncbatch.fingerprint import fingerprint
+from asyncbatch.http_feeds import HttpFeeds
+from asyncbatch.job import FileSource, Job
+from asyncbatch.pipeline_file.sources import FilesSourceTable, HttpSourceTable
 from asyncbatch.pipeline_file.specs import (
     dedupe_key,
     files_inputs,
     files_settings,
+    http_settings,
+    http_work,
     sink_target,
     transform_specs,
 )
-from asyncbatch.record_settings import LEAST_PATIENCE, PATIENCE
+from asyncbatch.record_settings import LEAST_PATIENCE, PATIENCE, RecordWorkSettings
 from asyncbatch.transforms.call import AsyncCall
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from asyncbatch.feeds import FeedSource
+    from asyncbatch.ledger.settings import LedgerSettings
     from asyncbatch.pipeline_file import PipelineFile
     from asyncbatch.pipeline_file.sources import SourceTable
+    from asyncbatch.settings import FileWorkSettings
 
 _UNHEEDED = {"pool": None}
 """Keys of the sink that nothing obeys yet, and the values that ask for nothing."""
@@ -33,62 +40,123 @@ _UNHEEDED = {"pool": None}
 
 def etl_job(
     pipeline: PipelineFile,
-    sources: Sequence[SourceTable],
+    only: Sequence[str] | None,
     *,
     reports: Sequence[str],
     tracebacks: bool,
+    full_refresh: bool = False,
+    allow_duplicates: bool = False,
 ) -> Job:
-    """Return the job that some sources of a pipeline file are. Raises UsageError."""
-    source = _source(sources)
+    """Return the job that a pipeline, or `only` some of its sources, is. Raises UsageError."""
     sink = pipeline.sink
     for name, quiet in _UNHEEDED.items():
         if getattr(sink, name) != quiet:
             raise UsageError(f"sink.{name} cannot be obeyed yet; take it out of the file")
-    settings = replace(
-        files_settings(source),
-        transforms=transform_specs(pipeline.transforms),
-        dedupe=dedupe_key(pipeline.transforms) or (),
-        target=sink_target(sink, source.root),
-        letters=pipeline.dead_letter is not None,
-        tracebacks=tracebacks,
-        patience=max(LEAST_PATIENCE, sink.flush_interval or PATIENCE),
-    )
-    is_async = any(isinstance(stage, AsyncCall) for stage in make_stages(settings))
-    settings = replace(settings, call_is_async=is_async)
-    # A file of today is new tomorrow: what is done is skipped, as for those that use --resume.
-    ledger = ledger_settings(
-        settings,
-        resume=not settings.dedupe or bool(settings.target and settings.target.is_database),
-        retry_failed=False,
-        force=False,
-        allow_duplicates=False,
-        ledger=None,
-        by_content=False,
-        root=source.root,
-    )
+    tables = pipeline.only(only) if only else pipeline.sources
+    work = _shared_work(pipeline, tables, tracebacks=tracebacks)
+    sources = tuple(_sources(pipeline, work))
+    files = [source.settings for source in sources if isinstance(source, FileSource)]
+    chosen = zip(sources, pipeline.sources, strict=True)
+    _check(pipeline, tables, work)
     return Job(
-        files_inputs(source),
-        settings,
-        allow_empty=source.allow_empty,
+        tuple(source for source, table in chosen if table in tables),
         load_batch=sink.batch_size,
         ordered=not sink.unordered,
         dead_letter=pipeline.dead_letter.to if pipeline.dead_letter else None,
         reports=tuple(reports),
-        ledger=ledger,
+        ledger=_ledger(
+            tables,
+            files[0] if files else work,
+            full_refresh=full_refresh,
+            allow_duplicates=allow_duplicates,
+        ),
     )
 
 
-def _source(sources: Sequence[SourceTable]) -> FilesSourceTable:
-    """Return the one source that can be carried out."""
-    if len(sources) != 1:
-        raise UsageError(
-            f"the file has {len(sources)} sources, and one at a time can be carried out so far: "
-            "choose it with --only"
-        )
-    (source,) = sources
-    if not isinstance(source, FilesSourceTable):
-        raise UsageError(
-            "a source of type http cannot be carried out yet (programs read such with "
-            "asyncbatch.http); --check checks it"
-        )
-    return source
+def _shared_work(
+    pipeline: PipelineFile, tables: Sequence[SourceTable], *, tracebacks: bool
+) -> RecordWorkSettings:
+    """Return what is done to the records of every source."""
+    work = RecordWorkSettings(
+        transforms=transform_specs(pipeline.transforms),
+        dedupe=dedupe_key(pipeline.transforms) or (),
+        target=sink_target(pipeline.sink, _root(tables)),
+        letters=pipeline.dead_letter is not None,
+        tracebacks=tracebacks,
+        patience=max(LEAST_PATIENCE, pipeline.sink.flush_interval or PATIENCE),
+    )
+    is_async = any(isinstance(stage, AsyncCall) for stage in make_stages(work))
+    return replace(work, call_is_async=is_async)
+
+
+def _root(tables: Sequence[SourceTable]) -> str | None:
+    roots = [table.root for table in tables if isinstance(table, FilesSourceTable)]
+    return roots[0] if len(roots) == 1 else None
+
+
+def _sources(pipeline: PipelineFile, work: RecordWorkSettings) -> Iterator[FileSource | FeedSource]:
+    """Yield all sources of a pipeline; what they are called depends on the others."""
+    files, urls = 0, set[str]()
+    for name, table in zip(pipeline.source_names(), pipeline.sources, strict=True):
+        if isinstance(table, HttpSourceTable):
+            http, reading = http_settings(table), http_work(table)
+            settings = replace(work, records=reading.records, newest=reading.newest)
+            yield HttpFeeds(name, http, settings, is_alone=urls.isdisjoint(http.urls))
+            urls.update(http.urls)
+        else:
+            reading = files_settings(table)
+            settings = replace(
+                work, files=reading.files, records=reading.records, whole=reading.whole
+            )
+            prefix = f"{name}:{fingerprint(reading)[:8]}//" if files else ""
+            yield FileSource(files_inputs(table), settings, table.allow_empty, name, prefix)
+            files += 1
+
+
+def _check(pipeline: PipelineFile, tables: Sequence[SourceTable], work: RecordWorkSettings) -> None:
+    """Raise UsageError for what cannot be done with these sources and this target."""
+    target, sink = work.target, pipeline.sink
+    https = [table for table in tables if isinstance(table, HttpSourceTable)]
+    if target is None or not https:
+        return
+    if target.form == "folder":
+        raise UsageError("sink.to is a folder, which mirrors files: a source of type http has none")
+    if any(table.incremental for table in https):
+        if not target.is_database:
+            raise UsageError(
+                "source.incremental needs a database as the sink: it keeps what is newest there"
+            )
+        if sink.mode == "replace":
+            raise UsageError(
+                'source.incremental asks for what is new only, and sink.mode = "replace" would '
+                "leave nothing else: choose one"
+            )
+
+
+def _ledger(
+    tables: Sequence[SourceTable],
+    work: FileWorkSettings | RecordWorkSettings,
+    *,
+    full_refresh: bool,
+    allow_duplicates: bool,
+) -> LedgerSettings | None:
+    """Return how the run is remembered: what is done is skipped, as for those that use --resume.
+
+    `work` is that on the files of the first such source, if there is one.
+    """
+    target = work.target if isinstance(work, RecordWorkSettings) else None
+    has_feeds = any(isinstance(table, HttpSourceTable) for table in tables)
+    dedupes = isinstance(work, RecordWorkSettings) and bool(work.dedupe)
+    if target is not None and not target.is_database and (has_feeds or dedupes):
+        return None  # such a file is written anew from all there is
+    is_stream = target is not None and target.form == "stdout"
+    return ledger_settings(
+        work,
+        resume=not full_refresh and not is_stream,
+        retry_failed=False,
+        force=full_refresh,
+        allow_duplicates=allow_duplicates,
+        ledger=None,
+        by_content=False,
+        root=_root(tables),
+    )

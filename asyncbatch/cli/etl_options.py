@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from asyncbatch.cli.ledger_options import AGAIN
 from asyncbatch.cli.options import CONTROL, INPUT, OUTPUT, option
 
 File = Annotated[
@@ -34,6 +35,10 @@ Only = Annotated[
         metavar="SOURCE",
         help="Run only the source of this name (without one: http, http-2, files); repeatable.",
     ),
+]
+FullRefresh = Annotated[
+    bool,
+    option(AGAIN, "--full-refresh", help="Forget what is done: extract and load all again."),
 ]
 Verbose = Annotated[
     bool, option(OUTPUT, "--verbose", "-v", help="Print a line for each input, on stderr.")

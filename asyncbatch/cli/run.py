@@ -114,7 +114,7 @@ def run_files(
     """
     # Only now what the work needs, so that --help stays quick; and first what launches it.
     from asyncbatch.errors import UsageError  # noqa: PLC0415
-    from asyncbatch.job import Job, Launch  # noqa: PLC0415
+    from asyncbatch.job import FileSource, Job, Launch  # noqa: PLC0415
     from asyncbatch.retrying import Retries  # noqa: PLC0415
     from asyncbatch.settings import FileWorkSettings  # noqa: PLC0415
     from asyncbatch.sources.inputs import Inputs  # noqa: PLC0415
@@ -176,15 +176,14 @@ def run_files(
             has_library=(to or "").startswith("duckdb:") or (to or "").endswith(".parquet"),
         )
         named, settings = _resolved(tuple(paths or ()), files, wishes)
+        inputs = Inputs(named, files_from, null, selection, limit, root, part)
         job = Job(
-            Inputs(named, files_from, null, selection, limit, root, part),
-            files if dry_run else settings,
+            (FileSource(inputs, files if dry_run else settings, allow_empty),),
             batch_size,
             concurrency,
             0 if dry_run else workers,
             pause,
             _budget(max_failures, fail_fast=fail_fast),
-            allow_empty,
             load_batch,
             ordered=not unordered,
             dead_letter=None if dry_run else dead_letter,

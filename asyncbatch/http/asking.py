@@ -7,6 +7,8 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from yarl import URL
+
 from asyncbatch.codec.judge import make_judge
 from asyncbatch.http.answering import Answer, check_status, next_link, read_answer
 from asyncbatch.http.body import LineStream, is_lines
@@ -20,7 +22,6 @@ from asyncbatch.retrying import Retrier, Retries
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession
-    from yarl import URL
 
     from asyncbatch.http.failure import Reason
     from asyncbatch.http.pace import Clock, Sleep
@@ -67,6 +68,10 @@ class Asker:
         return await self.retrier.call_async(
             attempt, self._is_transient, least=_asked_wait, sleep=self._sleep
         )
+
+    def shown(self, url: str) -> str:
+        """Return a URL of the settings as people may see it."""
+        return self.redactor.url(URL(url))
 
     def failed(self, url: URL, error: Exception, attempts: int = 1) -> HttpError:
         """Return what is raised of one of `TROUBLES` with `url`."""

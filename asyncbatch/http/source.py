@@ -62,6 +62,10 @@ class HttpSource:
             await self._session.close()
             self._session = self._asker = None
 
+    def shown(self, url: str) -> str:
+        """Return a URL as people may see it."""
+        return self._entered().shown(url)
+
     def retries(self) -> int:
         """Return how many requests were made again since the last time this was asked."""
         return 0 if self._asker is None else self._asker.retrier.taken()
@@ -76,10 +80,13 @@ class HttpSource:
         for ahead of the consumer; closing this cancels them. Raises HttpError, behind the pages
         that are good.
         """
-        if self._asker is None:
-            raise RuntimeError("an HttpSource is entered (async with) before it is read")
         from asyncbatch.http.opening import open_pages  # noqa: PLC0415 - see `__aenter__`
 
-        async with aclosing(open_pages(self._asker, url, start, since)) as pages:
+        async with aclosing(open_pages(self._entered(), url, start, since)) as pages:
             async for page in pages:
                 yield page
+
+    def _entered(self) -> Asker:
+        if self._asker is None:
+            raise RuntimeError("an HttpSource is entered (async with) before it is read")
+        return self._asker

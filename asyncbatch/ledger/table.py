@@ -35,6 +35,7 @@ _COLUMNS = {
     "reached_record": "BIGINT",
     "reached_line": "BIGINT",
     "reached_column": "BIGINT",
+    "bookmark": "TEXT",
 }
 COLUMNS = tuple(_COLUMNS)
 TYPES = tuple(declared.removesuffix(" NOT NULL") for declared in _COLUMNS.values())
@@ -53,7 +54,7 @@ def row_of(job: str, target: str, entry: Entry) -> tuple[Any, ...]:
     return (
         job, target, entry.generation, storable(entry.path), *entry.stamp, entry.outcome,
         entry.read, entry.dropped, entry.rejected, entry.written, entry.done_at, entry.letters,
-        *place, *(entry.reached or (None,) * 4),
+        *place, *(entry.reached or (None,) * 4), entry.bookmark,
     )  # fmt: skip
 
 
@@ -65,7 +66,7 @@ def entry_of(row: Sequence[Any]) -> Entry:
         restored(path), Stamp(size, mtime_ns, digest), outcome, read, dropped, rejected, written,
         done_at, bytes(letters), generation,
         None if at is None else Extent(at, length, skip, take),
-        None if row[16] is None else tuple(row[16:]),
+        None if row[16] is None else tuple(row[16:20]), row[20],
     )  # fmt: skip
 
 

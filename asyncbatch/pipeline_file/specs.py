@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit, urlunsplit
 
+import msgspec
 from msgspec import UNSET
 
+from asyncbatch.errors import UsageError
+from asyncbatch.http import HttpSettings
+from asyncbatch.http.secret import make_secrets
 from asyncbatch.pipeline_file.transforms import (
     CallTable,
     DedupeTable,
@@ -15,6 +20,7 @@ from asyncbatch.pipeline_file.transforms import (
     RequireTable,
 )
 from asyncbatch.record_settings import RecordWorkSettings
+from asyncbatch.secret import Secret
 from asyncbatch.settings import FileWorkSettings
 from asyncbatch.sinks.target import Target
 from asyncbatch.sources.inputs import Inputs
@@ -28,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asyncbatch.pipeline_file.sink import SinkTable
-    from asyncbatch.pipeline_file.sources import FilesSourceTable
+    from asyncbatch.pipeline_file.sources import FilesSourceTable, HttpSourceTable
     from asyncbatch.pipeline_file.transforms import TransformTable
     from asyncbatch.transforms.specs import TransformSpec
 
@@ -61,6 +67,39 @@ def files_settings(table: FilesSourceTable) -> RecordWorkSettings:
     """Return how the files of a source are read, and where in them records are."""
     files = FileWorkSettings(table.format, table.max_file_size)
     return RecordWorkSettings(files, records=table.records, whole=table.unit == "file")
+
+
+def http_settings(table: HttpSourceTable) -> HttpSettings:
+    """Return which URLs a source names, and how they are asked. Raises UsageError."""
+    plain = msgspec.to_builtins(table, enc_hook=_revealed)
+    del plain["type"], plain["name"]
+    users = {user for user, _ in map(_apart, plain["urls"])}
+    if len(users) > 1:
+        raise UsageError("source.urls: only some have a user in them, or another: use auth")
+    if user := users.pop():
+        name, _, password = user.partition(":")
+        plain["auth"] = {"type": "basic", "username": unquote(name), "password": unquote(password)}
+    plain["urls"] = [url for _, url in map(_apart, plain["urls"])]
+    return msgspec.convert(plain, HttpSettings, dec_hook=make_secrets)
+
+
+def http_work(table: HttpSourceTable) -> RecordWorkSettings:
+    """Return how a source's pages are read, and what is found in them."""
+    field = table.incremental.field if table.incremental else None
+    return RecordWorkSettings(records=table.records or None, newest=field)
+
+
+def _revealed(value: object) -> object:
+    if isinstance(value, Secret):
+        return value.reveal()
+    raise NotImplementedError(type(value).__name__)
+
+
+def _apart(url: str) -> tuple[str, str]:
+    """Return the user, with a password, that a URL has in it, if any, and the URL without."""
+    parts = urlsplit(url)
+    user, _, host = parts.netloc.rpartition("@")
+    return user, urlunsplit(parts._replace(netloc=host))
 
 
 def sink_target(table: SinkTable, root: str | None = None) -> Target:

@@ -1,0 +1,172 @@
+"""What comes of feeds into batches, side by side and bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Self
+
+from asyncbatch.failures import FeedError
+from asyncbatch.huge_files import Ahead
+from asyncbatch.records import Arrival, Batch, Bookmark, Failure, Piece, Position, decided
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from asyncbatch.feeds import Feed, FeedSource
+    from asyncbatch.records import Huge
+
+    Admit = Callable[[Feed], Awaitable[Bookmark | Failure | None]]
+    """Tells where a feed is taken up, or why it is not read."""
+
+
+class _Reading:
+    """A feed being read: what was given of it."""
+
+    def __init__(self) -> None:
+        self.pieces = 0
+        self.ahead = Ahead()
+        self.changed = asyncio.Event()
+        self.is_cut = False
+
+
+class FeedSupply:
+    """The batches of one source of feeds: see `supplies.Supply`.
+
+    Each feed is like a huge file whose pieces bring their records along. They are read side by
+    side, each in a task of its own that waits while too much of it is not settled, or while
+    nobody takes batches.
+    """
+
+    def __init__(self, source: FeedSource, first: int, admit: Admit) -> None:
+        self.exhausted = True
+        self.unsettled = 0
+        self.pages = 0
+        """How many pieces with records have come."""
+        self._source, self._first = source, first
+        self._admit = admit
+        self._groups: defaultdict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(source.at_once)
+        )
+        self._batches: asyncio.Queue[Batch | None] = asyncio.Queue(1)
+        self._readings: dict[int, _Reading] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._all: asyncio.Task[None] | None = None
+        self._ended = self._stopped = False
+
+    @property
+    def found(self) -> int:
+        """See `Supply`."""
+        return len(self._source.feeds)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Batch:
+        """See `Supply`. Raises what a feed raises that is no FeedError."""
+        if self._all is None:
+            self._all = asyncio.create_task(self._read_all())
+        batch = None if self._ended or self._stopped else await self._batches.get()
+        if batch is None:
+            self._ended = True
+            if not self._stopped:
+                await self._all
+            raise StopAsyncIteration
+        self.unsettled += 1
+        return batch
+
+    def settle(
+        self,
+        batch: Batch,
+        done: int,  # noqa: ARG002 - a feed is alone in its batch
+        *,
+        halve: bool = False,  # noqa: ARG002 - see above
+        huge: Huge | None = None,  # noqa: ARG002 - it is in pieces anyway
+    ) -> None:
+        """See `Supply`."""
+        self.unsettled -= 1
+        reading = self._readings.get(batch.start)
+        if reading is not None and batch.piece is not None:
+            reading.ahead.settle(batch.piece.number)
+            reading.changed.set()
+
+    def settle_without(self, batch: Batch, done: int, file: int, *, again: bool) -> None:  # noqa: ARG002 - see above
+        """See `Supply`: what was decided is never lost with a worker."""
+        self.settle(batch, done)
+
+    def end_pieces(self, number: int) -> None:
+        """See `Supply`: the feed is read no further."""
+        reading = self._readings.get(number)
+        if reading is not None and not reading.is_cut:
+            reading.is_cut = True
+            self._tasks[number].cancel()
+
+    def stop(self) -> None:
+        """See `Supply`."""
+        self._stopped = True
+        for task in self._tasks.values():
+            task.cancel()
+        if self._batches.empty():
+            self._batches.put_nowait(None)  # for who waits
+
+    async def aclose(self) -> None:
+        """Read nothing more, whatever is on its way."""
+        self.stop()
+        if self._all is not None:
+            self._all.cancel()
+            await asyncio.gather(self._all, return_exceptions=True)
+
+    async def _read_all(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number, feed in enumerate(self._source.feeds, self._first):
+                    self._tasks[number] = group.create_task(self._read(number, feed))
+        finally:
+            if not self._stopped:
+                await self._batches.put(None)
+
+    async def _read(self, number: int, feed: Feed) -> None:
+        """Put what comes of a feed into batches, and at its end how it has ended."""
+        async with self._groups[feed.group]:
+            bookmark = await self._admit(feed)
+            if isinstance(bookmark, Failure):
+                part = decided(number, 1, {0: bookmark}, {})
+                await self._put(Batch(number, (feed.name,), decided=part))
+                return
+            reading = self._readings[number] = _Reading()
+            last = Arrival(feed.name, bookmark=bookmark or Bookmark())
+            failure: Failure | None = None
+            try:
+                async with aclosing(feed.arrivals(bookmark)) as arrivals:
+                    async for last in arrivals:
+                        await self._give(number, feed, reading, last)
+                        self.pages += 1
+            except FeedError as error:
+                failure = error.failure
+            except asyncio.CancelledError:
+                if not reading.is_cut or self._stopped:
+                    raise
+            await self._give_end(number, feed, reading, last, failure)
+
+    async def _give(self, number: int, feed: Feed, reading: _Reading, arrival: Arrival) -> None:
+        while not reading.ahead.has_room:
+            reading.changed.clear()
+            await reading.changed.wait()
+        piece = Piece(reading.pieces, "lines", Position(), arrival.size, arrival=arrival)
+        await self._put(Batch(number, (feed.name,), piece))
+        reading.ahead.give()
+        reading.pieces += 1
+
+    async def _give_end(
+        self, number: int, feed: Feed, reading: _Reading, last: Arrival, failure: Failure | None
+    ) -> None:
+        before = last.bookmark
+        arrival = Arrival(feed.name, bookmark=Bookmark(None, before.newest, before.since))
+        piece = Piece(
+            reading.pieces, "lines", Position(), 0, end=True, error=failure, arrival=arrival
+        )
+        await self._put(Batch(number, (feed.name,), piece))
+
+    async def _put(self, batch: Batch) -> None:
+        await self._batches.put(batch)

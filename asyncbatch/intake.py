@@ -1,0 +1,161 @@
+"""What a run takes in: the files that its searches find, and its feeds; given out as batches."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import TYPE_CHECKING
+
+from asyncbatch.batching import Batcher
+from asyncbatch.errors import NothingMatchedError
+from asyncbatch.job import FileSource, Launch
+from asyncbatch.records import SOURCE_SPAN, Batch
+from asyncbatch.supplies import Supplies
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from typing import Self
+
+    from asyncbatch.delivery import Delivery
+    from asyncbatch.feeds import Feed, FeedSource
+    from asyncbatch.job import Job
+    from asyncbatch.records import Bookmark, Failure, Huge, Piece, Position
+    from asyncbatch.supplies import Supply
+
+    Reached = Callable[[str], Position | None]
+
+
+class Intake:
+    """Opens the sources of a job, in a context; `supply` has their batches."""
+
+    def __init__(
+        self, job: Job, delivery: Delivery, launch: Launch | None, reached: Reached | None
+    ) -> None:
+        """Make ready; `reached` knows where to take up huge files, if not the ledger."""
+        self._job, self._delivery, self._launch = job, delivery, launch
+        if reached is None and job.ledger is not None and job.ledger.carries_on:
+            reached = self._reached
+        self._reached_by = reached
+        self._feeds: list[FeedSource] = []
+        self._turn = asyncio.Lock()
+        """Who looks into the ledger."""
+        self._stack = AsyncExitStack()
+        supplies = [self._supply_of(number) for number in range(len(job.sources))]
+        self.supply: Supply = supplies[0] if len(supplies) == 1 else Supplies(supplies)
+
+    async def __aenter__(self) -> Self:
+        """Connect the feeds. Raises UsageError."""
+        for source in self._feeds:
+            await self._stack.enter_async_context(source)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.supply.aclose()
+        await self._stack.aclose()
+
+    async def launched(self) -> Launch:
+        """Return the job's first steps, which are done now if nobody has done them."""
+        if self._launch is None:
+            self._launch = Launch(self._job)
+            await asyncio.to_thread(self._launch.look)
+            self._launch.start()
+        return self._launch
+
+    async def is_any(self) -> bool:
+        """Whether there is any input; if not, no target is touched."""
+        searches = (await self.launched()).searches.values()
+        some = any(search.opening or not search.exhausted for search in searches)
+        return some or bool(self._feeds) or self.may_be_empty
+
+    @property
+    def may_be_empty(self) -> bool:
+        """Whether no file is a success: the user says so, or other shards have what there is."""
+        return self._empty() is None
+
+    @property
+    def found(self) -> int:
+        """How many inputs are known so far."""
+        searches = self._launch.searches.values() if self._launch else ()
+        return sum(search.found for search in searches) + self._urls
+
+    @property
+    def total(self) -> int | None:
+        """How many inputs there are, if that is known."""
+        if self._launch is None:
+            return None
+        done = all(search.exhausted for search in self._launch.searches.values())
+        return self.found if done else None
+
+    @property
+    def _urls(self) -> int:
+        return sum(len(source.feeds) for source in self._feeds)
+
+    def retries(self) -> int:
+        """Return how often feeds have tried again since the last time this was asked."""
+        return sum(source.retries() for source in self._feeds)
+
+    def check(self) -> None:
+        """Raise NothingMatchedError if a search that should have found something has not."""
+        if (source := self._empty()) is not None:
+            raise NothingMatchedError(source.inputs.describe_empty())
+
+    def _empty(self) -> FileSource | None:
+        """Return a source that has found nothing, although it should."""
+        if self._launch is None:
+            return next((one for _, one in self._job.file_sources if not one.may_be_empty), None)
+        for number, source in self._job.file_sources:
+            if not source.may_be_empty and not self._launch.searches[number].matched:
+                return source
+        return None
+
+    def _supply_of(self, number: int) -> Supply:
+        job, first = self._job, number * SOURCE_SPAN
+        source = job.sources[number]
+        if isinstance(source, FileSource):
+            return Batcher(
+                self._chunks(number, source),
+                job.batch_size,
+                job.pause,
+                partial(self._pieces_of, source),
+                self._reached_by,
+            )
+        from asyncbatch.feeding import FeedSupply  # noqa: PLC0415 - few jobs have feeds
+
+        self._feeds.append(source)
+        return FeedSupply(source, first, self._admit)
+
+    async def _chunks(self, number: int, source: FileSource) -> AsyncIterator[Sequence[Batch]]:
+        launch = await self.launched()
+        guard, admission = launch.guards.get(number), self._delivery.admission
+        found = number * SOURCE_SPAN
+        async for chunk in launch.searches[number].chunks():
+            if guard:
+                guard.check(chunk)
+            if admission:
+                async with self._turn:
+                    yield await asyncio.to_thread(admission.decide, found, chunk, source.naming)
+            else:
+                yield (Batch(found, tuple(chunk)),)
+            found += len(chunk)
+
+    async def _admit(self, feed: Feed) -> Bookmark | Failure | None:
+        """Return where to take a feed up, or why it is not read."""
+        bookmarks = self._delivery.bookmarks
+        if bookmarks is None:
+            return None
+        async with self._turn:
+            return await asyncio.to_thread(bookmarks.admit, feed)
+
+    def _reached(self, path: str) -> Position | None:
+        """Return where the ledger has a huge file taken up, if it is begun."""
+        admission = self._delivery.admission
+        return admission.reached(path) if admission else None
+
+    def _pieces_of(self, source: FileSource, path: str, huge: Huge) -> Iterator[Piece]:
+        """Return the pieces of a huge file, to be found in a thread."""
+        from asyncbatch.splitting import Splitter  # noqa: PLC0415 - few files are that big
+
+        work = source.record_work
+        pointer = work.records if work else None
+        return Splitter(path, huge, source.files.sizes, pointer).pieces()

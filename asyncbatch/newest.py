@@ -1,0 +1,64 @@
+"""What is newest: the largest value of the field by which a source is asked for what is new."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from asyncbatch.failures import FeedError
+from asyncbatch.records import Failure
+from asyncbatch.transforms.path import make_getter, parse_path
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncbatch.records import Scalar
+
+
+class Newest:
+    """Looks at the field at `path` of each record. Raises ValueError if that is no path."""
+
+    def __init__(self, path: str) -> None:
+        self._get = make_getter(parse_path(path))
+
+    def of(self, records: Sequence[Any], before: Scalar | None, file: str) -> Scalar | None:
+        """Return the largest value of these records of `file` and the one `before`.
+
+        Records without it do not count. Raises FeedError if two cannot be compared.
+        """
+        newest = before
+        for record in records:
+            if type(record) is dict:
+                value = self._get(record)
+                if type(value) in (str, int, float):
+                    newest = larger(newest, value, file)
+        return newest
+
+
+def larger(one: Scalar | None, other: Scalar | None, file: str) -> Scalar | None:
+    """Return the larger of two values in `file`; numbers by value, times by when, text by letters.
+
+    Raises FeedError if one is a number and the other is not.
+    """
+    if one is None or other is None:
+        return other if one is None else one
+    if isinstance(one, str) != isinstance(other, str):
+        what = f"{one!r} and {other!r} cannot be compared, so nobody can tell which is newer"
+        raise FeedError(Failure(file, "http", f"incremental.field: {what}"))
+    return one if _rank(one, other) >= 0 else other
+
+
+def _rank(one: Any, other: Any) -> int:  # noqa: ANN401 - both text, or both numbers
+    """Return less than, exactly or more than 0 as `one` is smaller, equal or larger."""
+    if isinstance(one, str) and (times := (_time(one), _time(other))) and None not in times:
+        one, other = times
+    return int(one > other) - int(one < other)
+
+
+def _time(text: str) -> datetime | None:
+    """Return the time that a text is, if it says of which zone."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return time if time.tzinfo else None
