@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from asyncbatch.sinks.columns import ColumnKind
     from asyncbatch.sinks.target import SchemaContract
 
-    Alters = Callable[[str, str], bool]
-    """Whether a column of kind "any" would make something else of a text."""
+    Alters = Callable[[str, Any], bool]
+    """Whether a column of kind "any" would make something else of a value, or be changed for it."""
 
 _INT64 = 2**63
 _EXACT = 2**53
@@ -38,7 +38,7 @@ _CANNOT: dict[str, str] = {
     "integer": "of 64-bit integers cannot hold",
     "real": "of floating-point numbers cannot hold",
     "numeric": "of numbers cannot hold",
-    "any": "would take for a number",
+    "any": "would not keep as it is",
 }
 """What is wrong with a value, by the kind of its column."""
 _TOLD_FIELDS = 10
@@ -169,19 +169,16 @@ def _fitted(
         return field, {}
     if kind == "integer" and have == "real" and is_exact(values):
         return field, {}
-    if have == "any" and (alters is None or kind not in ("text", *_JSON)):
-        return field, {}
-    if kind in _JSON:
-        values = _decoded(values)
-    if have == "any":
-        taken = list(map(_storable, values))
-        taken = [None if type(v) is str and alters and alters(name, v) else v for v in taken]
-        kind = "text"
-    else:
+    originals = _decoded(values) if kind in _JSON else values
+    present = ((row, value) for row, value in enumerate(originals) if value is not None)
+    if have != "any":
         fit = _FITS[have]
-        taken, kind = [None if value is None else fit(value) for value in values], have
-    found = zip(values, taken, strict=True)
-    misfits = {row: v for row, (v, t) in enumerate(found) if t is None and v is not None}
+        taken = [None if value is None else fit(value) for value in originals]
+        return _Field(name, have, taken), {row: v for row, v in present if taken[row] is None}
+    if alters is None:
+        return field, {}
+    misfits = {row: value for row, value in present if alters(name, value)}
+    taken = [None if row in misfits else value for row, value in enumerate(values)]
     return _Field(name, kind, taken), misfits
 
 
@@ -218,12 +215,6 @@ _FITS: dict[str, Callable[[Any], Any]] = {
     "numeric": _numeric,
 }
 """What a value is in a column of this kind; None if that would not be the value."""
-
-
-def _storable(value: Any) -> Any:  # noqa: ANN401 - JSON
-    """Return a value as SQLite takes it where it is not told of what type."""
-    is_big = type(value) is int and not -_INT64 <= value < _INT64
-    return encode(value).decode() if is_big or type(value) in (list, dict) else value
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 BUSY_SECONDS = 5.0
 """How long to wait for another process's lock."""
 
+_INT64 = 2**63
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
 _ADVICE = {
     "SQLITE_BUSY": "another process has it locked; run again when that is done",
@@ -251,10 +252,13 @@ class SqliteSink:
                 if any(map(_NUMBER.fullmatch, texts)):
                     self._columns.kinds[name] = "integer"
 
-    def _alters(self, name: str, text: str) -> bool:
-        """Whether a column would make a number of a text."""
-        is_numeric = fold(name) in map(fold, self._numeric)
-        return is_numeric and _NUMBER.fullmatch(text) is not None
+    def _alters(self, name: str, value: Any) -> bool:  # noqa: ANN401 - JSON
+        """Whether a column would make a number of a text, or round one."""
+        if fold(name) not in map(fold, self._numeric):
+            return False
+        if type(value) is int:
+            return not -_INT64 <= value < _INT64
+        return type(value) is str and _NUMBER.fullmatch(value) is not None
 
     def _reshape(self, changes: Mapping[str, Kind]) -> None:
         """Create the table, add columns, give columns other types."""
