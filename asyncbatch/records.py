@@ -213,7 +213,8 @@ class Rows(Struct, gc=False):
     the part, its record's number and line there; `several` tells whether any record became
     more than one row. `originals` are the records as they were read, if somebody wants them.
     `ends` are where the rows of each file that the part finishes (or of the one that it does not)
-    end in what the payload is, or unpacks to, if that is one row after another.
+    end in what the payload is, or unpacks to, if that is one row after another. `digests` tell
+    the rows' keys apart, if those that came before are to be dropped; None is of a row without.
     """
 
     payload: bytes | bytearray
@@ -224,6 +225,7 @@ class Rows(Struct, gc=False):
     originals: list[bytes] = []
     several: bool = False
     ends: list[int] = []
+    digests: list[builtins.bytes | None] = []
 
 
 class Counts(Struct, gc=False):
