@@ -97,7 +97,7 @@ class Delivery:
         from asyncbatch.loading import make_loader  # noqa: PLC0415 - if there is a target
 
         books = self._books
-        sink = target.open_sink(books.job if books else None, self.retrier)
+        sink = self._job.sink or target.open_sink(books.job if books else None, self.retrier)
         if books:
             books.prepare(sink)
         self.retrier.call(sink.open, lambda error: isinstance(error, TargetBusyError))

@@ -53,7 +53,7 @@ class FeedSupply:
         self._readings: dict[int, _Reading] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._all: asyncio.Task[None] | None = None
-        self._stopped = False
+        self._stopped = self._ended = False
 
     @property
     def found(self) -> int:
@@ -67,8 +67,9 @@ class FeedSupply:
         """See `Supply`. Raises what a feed raises that is no FeedError."""
         if self._all is None:
             self._all = asyncio.create_task(self._read_all())
-        batch = None if self._stopped else await self._batches.get()
+        batch = None if self._stopped or self._ended else await self._batches.get()
         if batch is None:
+            self._ended = True
             if not self._stopped:
                 await self._all
             raise StopAsyncIteration
@@ -102,7 +103,11 @@ class FeedSupply:
             self._tasks[number].cancel()
 
     def stop(self) -> None:
-        """See `Supply`."""
+        """See `Supply`. What a program has given until now is given out."""
+        if not self._source.end():
+            self._stop()
+
+    def _stop(self) -> None:
         self._stopped = True
         for task in self._tasks.values():
             task.cancel()
@@ -111,7 +116,7 @@ class FeedSupply:
 
     async def aclose(self) -> None:
         """Read nothing more, whatever is on its way."""
-        self.stop()
+        self._stop()
         if self._all is not None:
             self._all.cancel()
             await asyncio.gather(self._all, return_exceptions=True)

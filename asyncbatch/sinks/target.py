@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from asyncbatch.retrying import Retrier
     from asyncbatch.sinks import Sink
 
-Form = Literal["stdout", "lines", "folder", "csv", "parquet", "sqlite", "duckdb", "postgres"]
+Form = Literal[
+    "stdout", "lines", "folder", "csv", "parquet", "sqlite", "duckdb", "postgres", "program"
+]  # fmt: skip
+"""That of a "program" is an object of the main process, which only that can open."""
 Mode = Literal["append", "replace", "upsert"]
 FolderFormat = Literal["keep", "json", "jsonl"]
 FolderCompression = Literal["keep", "none", "gz", "bz2", "xz", "zst"]
@@ -69,17 +72,19 @@ class Target(Struct, frozen=True):
     @property
     def is_table(self) -> bool:
         """Whether rows are objects whose fields become columns."""
-        return self.form in ("csv", "parquet") or self.is_database
+        return self.form in ("csv", "parquet", "program") or self.is_database
 
     @property
     def columns_grow(self) -> bool:
         """Whether fields that come later become columns, too."""
-        return self.is_table and self.form != "csv"
+        return self.is_table and self.form not in ("csv", "program")
 
     @property
     def keeps_loads(self) -> bool:
         """Whether what was loaded stands, however the run ends."""
-        return self.form == "stdout" or (self.is_database and self.mode != "replace")
+        if self.form in ("stdout", "program"):
+            return True
+        return self.is_database and self.mode != "replace"
 
     @property
     def is_database(self) -> bool:
