@@ -53,7 +53,7 @@ class FeedSupply:
         self._readings: dict[int, _Reading] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._all: asyncio.Task[None] | None = None
-        self._stopped = self._ended = False
+        self._ended = self._stopped = False
 
     @property
     def found(self) -> int:
@@ -67,7 +67,7 @@ class FeedSupply:
         """See `Supply`. Raises what a feed raises that is no FeedError."""
         if self._all is None:
             self._all = asyncio.create_task(self._read_all())
-        batch = None if self._stopped or self._ended else await self._batches.get()
+        batch = None if self._ended or self._stopped else await self._batches.get()
         if batch is None:
             self._ended = True
             if not self._stopped:
