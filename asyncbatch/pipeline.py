@@ -19,7 +19,8 @@ from asyncbatch.report import Report
 from asyncbatch.run import Run
 from asyncbatch.sinks.target import Target
 from asyncbatch.sources.inputs import Inputs
-from asyncbatch.transforms.specs import FunctionSpec
+from asyncbatch.transforms.schema_load import SchemaSource
+from asyncbatch.transforms.specs import CallSpec, FieldsSpec, FunctionSpec, JqSpec, RequireSpec
 from asyncbatch.user_sink import UserSink
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     Source: TypeAlias = Origin | str | os.PathLike[str]
     Step: TypeAlias = TransformSpec | Callable[..., Any]
 
+_SPECS = (JqSpec, CallSpec, FieldsSpec, RequireSpec, SchemaSource)
 _ORIGINS = (FileSource, HttpSettings, AsyncIterable, Iterable)
 USER_BATCH = 1000
 """Records that a user's own sink is given at most at a time, unless told otherwise."""
@@ -76,6 +78,8 @@ class Pipeline:
         max_failures: FailureBudget | None = None,
         tracebacks: bool = False,
     ) -> None:
+        if batch_size is not None and batch_size < 1:
+            raise UsageError(f"batch_size is {batch_size}; it cannot be less than 1")
         fields = (key,) if isinstance(key, str) else tuple(key)
         options = {
             "table": table,
@@ -87,7 +91,7 @@ class Pipeline:
         self._sink: object = sink
         work = checked(
             RecordWorkSettings(
-                transforms=tuple(map(_spec, transforms)),
+                transforms=tuple(_specs(transforms)),
                 call_concurrency=call_concurrency,
                 target=_target(sink, self._own, options),
                 letters=dead_letter is not None,
@@ -106,7 +110,7 @@ class Pipeline:
             concurrency=concurrency,
             workers=workers,
             budget=max_failures,
-            load_batch=batch_size or (USER_BATCH if self._own else None),
+            load_batch=USER_BATCH if self._own and batch_size is None else batch_size,
             ordered=ordered,
             dead_letter=None if dead_letter is None else os.fspath(dead_letter),
             sink=self._own,
@@ -173,10 +177,17 @@ class Pipeline:
             raise raised[0]
 
 
-def _spec(step: Step) -> TransformSpec:
-    if callable(step):
-        return FunctionSpec(step)
-    return step
+def _specs(steps: Iterable[Step]) -> Iterator[TransformSpec]:
+    """Yield what transforms are asked for. Raises UsageError for what is none."""
+    if not isinstance(steps, Iterable):
+        raise UsageError("transforms is a list, also of one")
+    for step in steps:
+        if callable(step):
+            yield FunctionSpec(step)
+        elif isinstance(step, _SPECS):
+            yield step
+        else:
+            raise UsageError(f"{step!r} is no transform: that is a function, jq(…), fields(…), …")
 
 
 def _target(

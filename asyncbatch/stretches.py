@@ -228,7 +228,7 @@ class GivenStretch(Stretch):
         return self._texts
 
     def compact_texts(self) -> Sequence[Text]:
-        """See `Stretch`: they are, and rows that are texts are `msgspec.Raw`."""
+        """See `Stretch`: so they are; a target tells them from values that are bytes."""
         return list(map(msgspec.Raw, self._texts))
 
 
