@@ -63,7 +63,7 @@ class Pipeline:
         self,
         source: Source | Sequence[Source],
         transforms: Iterable[Step] = (),
-        sink: str | Sink | None = None,
+        sink: str | os.PathLike[str] | Sink | None = None,
         *,
         table: str | None = None,
         key: str | Sequence[str] = (),
@@ -80,20 +80,21 @@ class Pipeline:
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise UsageError(f"batch_size is {batch_size}; it cannot be less than 1")
-        fields = (key,) if isinstance(key, str) else tuple(key)
         options = {
             "table": table,
-            "key": fields,
-            "mode": mode or ("upsert" if fields else "append"),
+            "key": (key,) if isinstance(key, str) else tuple(key),
+            "mode": mode,
             "columns": None if columns is None else tuple(columns),
         }
-        self._own = None if sink is None or isinstance(sink, str) else UserSink(sink)
+        self._own = None
+        if sink is not None and not isinstance(sink, str | os.PathLike):
+            self._own = UserSink(sink)
         self._sink: object = sink
         work = checked(
             RecordWorkSettings(
                 transforms=tuple(_specs(transforms)),
                 call_concurrency=call_concurrency,
-                target=_target(sink, self._own, options),
+                target=_target(sink, options),
                 letters=dead_letter is not None,
                 tracebacks=tracebacks,
             )
@@ -160,7 +161,7 @@ class Pipeline:
                 if isinstance(self._sink, AbstractAsyncContextManager):
                     await stack.enter_async_context(self._sink)
                 self._own.begin()
-                stack.callback(self._own.give_up)
+                stack.push_async_callback(self._own.give_up)
             async with aclosing(self._run.parts()) as parts:
                 async for part in parts:
                     yield part
@@ -191,17 +192,20 @@ def _specs(steps: Iterable[Step]) -> Iterator[TransformSpec]:
 
 
 def _target(
-    sink: str | Sink | None, own: UserSink | None, options: Mapping[str, Any]
+    sink: str | os.PathLike[str] | Sink | None, options: Mapping[str, Any]
 ) -> Target | None:
-    if isinstance(sink, str):
-        return Target.parse(sink, **options)
-    if any(options[name] for name in ("table", "key", "columns")):
-        raise UsageError("table, key and columns are for a sink that is named, such as sqlite:///")
-    if own is None:
+    """Return where records go, if anywhere. Raises UsageError."""
+    if isinstance(sink, str | os.PathLike):
+        mode = options["mode"] or ("upsert" if options["key"] else "append")
+        return Target.parse(os.fspath(sink), **{**options, "mode": mode})
+    if any(options.values()):
+        raise UsageError(f"{', '.join(options)} are for a sink that is named, as sqlite:/// is")
+    if sink is None:
         return None
+    name = type(sink).__name__
     if not callable(getattr(sink, "load", None)):
-        raise UsageError(f"{own.name} is no sink: it has no method load(records)")
-    return Target(own.name, "program", "")
+        raise UsageError(f"{name} is no sink: it has no method load(records)")
+    return Target(name, "program", "")
 
 
 def _origins(source: Source | Sequence[Source]) -> Iterator[Origin]:

@@ -10,12 +10,14 @@ from asyncbatch.errors import SinkError, described
 from asyncbatch.sinks import Refusal
 
 if TYPE_CHECKING:
-    import concurrent.futures
     from collections.abc import Awaitable, Sequence
 
     from asyncbatch.entries import Entry
 
     Loaded: TypeAlias = Sequence[Refusal] | None
+
+_PATIENCE = 2.0
+"""Seconds that a load has to end once it is cancelled."""
 
 
 class Sink(Protocol):
@@ -46,17 +48,18 @@ class UserSink:
         self.error: BaseException | None = None
         self._sink = sink
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._going_on: concurrent.futures.Future[Loaded] | None = None
+        self._going_on: asyncio.Task[Any] | None = None
 
     def begin(self) -> None:
         """Take the running loop for what is async."""
         self._loop = asyncio.get_running_loop()
 
-    def give_up(self) -> None:
+    async def give_up(self) -> None:
         """Cancel what is going on, if anything still is; nothing more is loaded."""
         self._loop = None
-        if self._going_on is not None:
+        if self._going_on is not None and not self._going_on.done():
             self._going_on.cancel()
+            await asyncio.wait((self._going_on,), timeout=_PATIENCE)
 
     def open(self) -> None:
         """See `sinks.Sink`: whoever runs the pipeline has done it."""
@@ -74,12 +77,16 @@ class UserSink:
         try:
             answer = self._sink.load(payload)
             if inspect.isawaitable(answer):
-                self._going_on = asyncio.run_coroutine_threadsafe(_outcome(answer), loop)
-                answer = self._going_on.result()
+                outcome = self._outcome(answer)
+                answer = asyncio.run_coroutine_threadsafe(outcome, loop).result()
             return _refusals(answer, count)
         except Exception as error:
             self.error = error
             raise SinkError(f"{self.name} failed: {described(error)}") from error
+
+    async def _outcome(self, answer: Awaitable[Loaded]) -> Loaded:
+        self._going_on = asyncio.current_task()
+        return await answer
 
     def commit(self, entries: Sequence[Entry] = ()) -> None:
         """See `sinks.Sink`: what was loaded stands."""
@@ -87,10 +94,6 @@ class UserSink:
     def finish(self, *, succeeded: bool, ended: bool) -> bool:  # noqa: ARG002 - see `commit`
         """See `sinks.Sink`: whoever runs the pipeline does it."""
         return True
-
-
-async def _outcome(answer: Awaitable[Loaded]) -> Loaded:
-    return await answer
 
 
 def _refusals(answer: object, count: int) -> Sequence[Refusal]:
