@@ -107,7 +107,9 @@ class Delivery:
 
         books = self._books
         self._contract = Contract(target.contract, target.key)
-        sink = target.open_sink(books.job if books else None, self.retrier, self._contract)
+        sink = self._job.sink or target.open_sink(
+            books.job if books else None, self.retrier, self._contract
+        )
         if books:
             books.prepare(sink)
         self.retrier.call(sink.open, lambda error: isinstance(error, TargetBusyError))

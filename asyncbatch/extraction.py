@@ -22,7 +22,7 @@ from asyncbatch.documents import can_be_split, holds_lines, is_compressed, skipp
 from asyncbatch.errors import UsageError
 from asyncbatch.failures import FILE_ERRORS, judge_text
 from asyncbatch.records import STDIN, Position
-from asyncbatch.stretches import LineStretch, ReplayStretch, ValueStretch, no_array, of_text
+from asyncbatch.stretches import LineStretch, ReplayStretch, no_array, of_given, of_text
 from asyncbatch.transforms import RecordError
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Extractor:
         """Yield the records of a page, and at its end the position: before, nothing is reached."""
         body = arrival.body
         if not isinstance(body, bytes):
-            yield ValueStretch(body)
+            yield from of_given(body, arrival.line)
         elif arrival.form == "jsonl":
             start = Position(arrival.byte, arrival.line - 1, arrival.line - 1)
             found = self._of_lines((body,), start)

@@ -105,7 +105,11 @@ class FeedSupply:
             self._tasks[number].cancel()
 
     def stop(self) -> None:
-        """See `Supply`."""
+        """See `Supply`. What a program has given until now is given out."""
+        if not self._source.end():
+            self._stop()
+
+    def _stop(self) -> None:
         self._stopped = True
         for task in self._tasks.values():
             task.cancel()
@@ -114,7 +118,7 @@ class FeedSupply:
 
     async def aclose(self) -> None:
         """Read nothing more, whatever is on its way."""
-        self.stop()
+        self._stop()
         if self._all is not None:
             self._all.cancel()
             await asyncio.gather(self._all, return_exceptions=True)

@@ -124,12 +124,16 @@ class _Waiting:
         self.rows = Rows(b"", 0)
         self._block = self._objects = None
 
+    def objects(self, rows: range) -> list[dict[str, Any]]:
+        """Return some rows as the objects that they came as."""
+        if self._objects is None:
+            self._objects = decode(bytes(self.rows.payload))
+        return (self._objects or [])[rows.start : rows.stop]
+
     def columns(self, rows: range, *, of_objects: bool) -> Block:
         """Return some rows as columns; they came as such, or as objects."""
         if of_objects:
-            if self._objects is None:
-                self._objects = decode(bytes(self.rows.payload))
-            return make_block((self._objects or [])[rows.start : rows.stop])
+            return make_block(self.objects(rows))
         if self._block is None:
             self._block = Block.from_bytes(self.rows.payload)
         return self._block.slice(rows.start, rows.stop)
@@ -165,7 +169,7 @@ class TableLoader:
 
     def __init__(
         self,
-        sink: Sink[Block],
+        sink: Sink[Any],
         most: int,
         *,
         of_objects: bool,
@@ -256,8 +260,7 @@ class TableLoader:
             groups = _groups(
                 [origin for waiting, rows in taken for origin in waiting.origins(rows)]
             )
-        blocks = [waiting.columns(rows, of_objects=self._of_objects) for waiting, rows in taken]
-        refusals = self._sink.load(join(blocks, rich=self._rich), groups)
+        refusals = self._sink.load(self._payload(taken), groups)
         ends = list(accumulate(len(rows) for _, rows in taken))
         for refusal in refusals:
             at = bisect_right(ends, refusal.row)
@@ -270,6 +273,11 @@ class TableLoader:
         for waiting, rows in taken:
             waiting.left -= len(rows)
             self._rows -= len(rows)
+
+    def _payload(self, taken: Sequence[tuple[_Waiting, range]]) -> Any:  # noqa: ANN401 - the sink's
+        """Return rows as the sink takes them."""
+        blocks = [waiting.columns(rows, of_objects=self._of_objects) for waiting, rows in taken]
+        return join(blocks, rich=self._rich)
 
     def _take(self) -> list[tuple[_Waiting, range]]:
         """Take rows from the front, up to a batch, and not part of a record's if that can be."""
@@ -325,6 +333,13 @@ class TableLoader:
         waiting.drop_rows()
 
 
+class RecordLoader(TableLoader):
+    """Gives a sink its rows as the objects that they are."""
+
+    def _payload(self, taken: Sequence[tuple[_Waiting, range]]) -> list[dict[str, Any]]:
+        return [row for waiting, rows in taken for row in waiting.objects(rows)]
+
+
 def _groups(origins: Sequence[tuple[int, int, int]]) -> Sequence[int]:
     """Return a number a row, the same for rows of one record."""
     return list(accumulate(map(ne, origins, chain(origins[:1], origins))))
@@ -345,7 +360,8 @@ def make_loader(
     What is done is told to the `journal` of a database, or to that of a file by `kept`.
     """
     if target.is_table:
-        return TableLoader(
+        loader = RecordLoader if target.form == "program" else TableLoader
+        return loader(
             sink,
             load_batch or (SERVER_BATCH if target.address else LOAD_BATCH),
             of_objects=not target.columns_grow,

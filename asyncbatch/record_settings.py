@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from asyncbatch.settings import FileWorkSettings
-from asyncbatch.transforms.specs import CallSpec, FieldsSpec, JqSpec
+from asyncbatch.transforms.specs import CallSpec, FieldsSpec, FunctionSpec, JqSpec
 
 if TYPE_CHECKING:
     from asyncbatch.sinks.target import Target
@@ -54,9 +54,15 @@ class RecordWorkSettings(Struct, frozen=True):
     @property
     def changes_records(self) -> bool:
         """Whether places in what becomes of a record may be others than in the record."""
-        return any(isinstance(spec, JqSpec | CallSpec | FieldsSpec) for spec in self.transforms)
+        changing = JqSpec | CallSpec | FunctionSpec | FieldsSpec
+        return any(isinstance(spec, changing) for spec in self.transforms)
 
     @property
     def runs_programs(self) -> bool:
         """Whether something runs that we do not know, and that may never end."""
         return any(isinstance(spec, JqSpec | CallSpec) for spec in self.transforms)
+
+    @property
+    def stays_here(self) -> bool:
+        """Whether no other process can do it, for want of a function."""
+        return self.call_is_async or any(isinstance(one, FunctionSpec) for one in self.transforms)

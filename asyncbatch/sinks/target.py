@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from asyncbatch.sinks import Sink
     from asyncbatch.sinks.contract import Contract
 
-Form = Literal["stdout", "lines", "folder", "csv", "parquet", "sqlite", "duckdb", "postgres"]
+Form = Literal[
+    "stdout", "lines", "folder", "csv", "parquet", "sqlite", "duckdb", "postgres", "program"
+]  # fmt: skip
+"""That of a "program" is an object of the main process, which only that can open."""
 Mode = Literal["append", "replace", "upsert"]
 SchemaContract = Literal["evolve", "freeze", "discard"]
 FolderFormat = Literal["keep", "json", "jsonl"]
@@ -73,17 +76,17 @@ class Target(Struct, frozen=True):
     @property
     def is_table(self) -> bool:
         """Whether rows are objects whose fields become columns."""
-        return self.form in ("csv", "parquet") or self.is_database
+        return self.form in ("csv", "parquet", "program") or self.is_database
 
     @property
     def columns_grow(self) -> bool:
         """Whether fields that come later become columns, too."""
-        return self.is_table and self.form != "csv"
+        return self.is_table and self.form not in ("csv", "program")
 
     @property
     def keeps_loads(self) -> bool:
         """Whether what was loaded stands, however the run ends."""
-        stays = self.form in ("stdout", "folder")
+        stays = self.form in ("stdout", "folder", "program")
         return stays or (self.is_database and self.mode != "replace")
 
     @property
