@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asyncbatch.arrays import ArrayStream, array_of
@@ -199,6 +199,7 @@ def test_an_array_inside_a_document(array, around, piece, places):
 
 
 @given(broken(), documents, pieces)
+@example(text=b"0[]", around=(b'{"a": 1, "rows": ', b"}", ("rows",)), piece=1)
 def test_a_fault_in_a_document_around_an_array(text, around, piece):
     before, after, pointer = around
     text = before + text.removeprefix(BOM) + after
