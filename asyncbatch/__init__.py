@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     )
     from asyncbatch.job import FileSource, Job
     from asyncbatch.records import Failure, FileResult
-    from asyncbatch.report import Report, Tally
+    from asyncbatch.report import Report
     from asyncbatch.retrying import Retries
     from asyncbatch.run import Run, Snapshot
     from asyncbatch.settings import FileWorkSettings
     from asyncbatch.sources.inputs import Inputs
     from asyncbatch.sources.selection import Selection
     from asyncbatch.sources.shard import Shard
+    from asyncbatch.tally import Tally
 
 __version__ = "0.1.0"
 
@@ -50,7 +51,7 @@ _HOMES = {
     "Selection": "sources.selection",
     "Shard": "sources.shard",
     "Snapshot": "run",
-    "Tally": "report",
+    "Tally": "tally",
     "UsageError": "errors",
     "WorkerBugError": "errors",
     "process_files": "api",

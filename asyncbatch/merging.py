@@ -18,8 +18,8 @@ from asyncbatch.report import (
     Report,
     RunStatus,
     SlowFile,
-    Tally,
 )
+from asyncbatch.tally import Tally
 
 _Count = Annotated[int, Meta(ge=0)]
 _Seconds = Annotated[float, Meta(ge=0, le=1e9)]

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from asyncbatch.cli import summary
 from asyncbatch.cli.plain import memory, seconds_left
-from asyncbatch.words import duration, location, size
+from asyncbatch.cli.stages import queue_words, rate_words, source_words, stage_counts
+from asyncbatch.words import duration, location, printable, size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
     from asyncbatch.budget import FailureBudget
     from asyncbatch.report import Report
     from asyncbatch.run import Snapshot
+    from asyncbatch.sections import SourceReport, Stages
 
 _BAR_WIDTH = 40
+_LOST = {"rejected": "bold red", "dropped": "dim"}
+_STATES = {"done": "green", "failed": "bold red", "reading": "cyan"}
 
 
 class LiveProgress:
@@ -46,6 +50,8 @@ class LiveProgress:
 
 
 def _display(snapshot: Snapshot) -> RenderableType:
+    if snapshot.stages is not None:
+        return _stages_display(snapshot, snapshot.stages)
     tally, seconds, total = snapshot.tally, snapshot.elapsed_s or 1e-9, snapshot.total
     done = f"{tally.files:,} of {total:,}" if total else f"{tally.files:,} of {snapshot.found:,}+"
     head = Table.grid(padding=(0, 1))
@@ -67,6 +73,28 @@ def _display(snapshot: Snapshot) -> RenderableType:
         ]
     )
     return Group(head, facts)
+
+
+def _stages_display(snapshot: Snapshot, stages: Stages) -> RenderableType:
+    """Draw the stages as a flow, a line for each source, and what goes on between them."""
+    counts = stage_counts(snapshot, stages)
+    flow = [Text(f"{number:,} {word}", "bold") for word, number in counts[:3]]
+    lost = [
+        Text(f"{number:,} {word}", _LOST[word] if number else "dim") for word, number in counts[3:]
+    ]
+    head = Text("   ").join([Text(" → ").join(flow), *lost])
+    table = Table.grid(padding=(0, 2))
+    for source in stages.sources:
+        state, *rest = source_words(source)
+        cells = [Text(state, _STATES.get(state, "")), *map(Text, _padded(rest, source))]
+        table.add_row(Text(f"  {printable(source.name)}"), *cells)
+    facts = [rate_words(snapshot, stages), memory(snapshot), duration(snapshot.elapsed_s)]
+    return Group(head, table, Text("  ".join(facts)), Text(queue_words(snapshot, stages), "dim"))
+
+
+def _padded(words: list[str], source: SourceReport) -> list[str]:
+    """Return the words in their columns: a source that asks no server has no pages."""
+    return words if source.traffic else ["", *words]
 
 
 def summary_text(report: Report, budget: FailureBudget | None, most: float) -> str:

@@ -106,7 +106,8 @@ def _carried_out(
     if to_stdout and output != "text":
         raise typer.BadParameter(f"sink.to = '-' and --output {output} both want standard output")
     shown = Output(output, quiet=quiet, verbose=verbose, stdout_is_taken=to_stdout)
-    return Session(Run(job), shown, command="etl", report_files=report_files).carry_out()
+    run = Run(job, watched=True)
+    return Session(run, shown, command="etl", report_files=report_files).carry_out()
 
 
 def _loaded(path: str, overrides: "Sequence[str]", only: "Sequence[str] | None") -> "PipelineFile":

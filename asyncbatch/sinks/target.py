@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from asyncbatch.retrying import Retrier
     from asyncbatch.sinks import Sink
 
-Form = Literal["stdout", "lines", "folder", "csv", "parquet", "sqlite", "duckdb", "postgres"]
+Form = Literal[
+    "stdout", "lines", "folder", "csv", "parquet", "sqlite", "duckdb", "postgres", "parts"
+]
+"""What a target is; that of "parts" is none: rows, as JSON Lines, stay with the parts of a run."""
 Mode = Literal["append", "replace", "upsert"]
 FolderFormat = Literal["keep", "json", "jsonl"]
 FolderCompression = Literal["keep", "none", "gz", "bz2", "xz", "zst"]
@@ -80,6 +83,11 @@ class Target(Struct, frozen=True):
     def keeps_loads(self) -> bool:
         """Whether what was loaded stands, however the run ends."""
         return self.form == "stdout" or (self.is_database and self.mode != "replace")
+
+    @property
+    def has_sink(self) -> bool:
+        """Whether the main process writes to it."""
+        return self.form not in ("folder", "parts")
 
     @property
     def is_database(self) -> bool:
