@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
 from asyncbatch.tally import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 SourceState = Literal["waiting", "reading", "done", "limited", "failed", "interrupted"]
 """Where a source is: `done` if all its inputs have come to an end, `failed` if none of them was
 of any use, `limited` if no more of it was wanted, `interrupted` if the run ended before it."""
+
+
+_MERGED: list[SourceState] = ["failed", "done", "limited", "waiting", "reading", "interrupted"]
+"""Of two states in reports that are merged, the later one here counts."""
 
 
 class Traffic(Struct, frozen=True):
@@ -44,10 +51,10 @@ class SourceReport(Struct):
     def judge(self, *, is_over: bool, limit: int | None) -> None:
         """Set the state; `is_over` if the run is, which wanted so many records at most."""
         tally = self.tally
-        if self.is_complete and tally.files >= self.found:
-            self.state = "failed" if self.found and tally.failed == tally.files else "done"
-        elif limit is not None and tally.read >= limit:
+        if limit is not None and tally.read >= limit:
             self.state = "limited"
+        elif self.is_complete and tally.files >= self.found:
+            self.state = "failed" if self.found and tally.failed == tally.files else "done"
         elif is_over:
             self.state = "interrupted"
         elif tally.files or self.extracted or (self.traffic and self.traffic.requests):
@@ -70,6 +77,39 @@ class SinkReport(Struct):
     def place(self) -> str:
         """What people call it."""
         return f"{self.table} of {self.to}" if self.table else self.to
+
+
+def merge_sources(sources: Iterable[SourceReport]) -> list[SourceReport]:
+    """Return one for all of the same name and type, in the order in which they first come.
+
+    Its state is the worst of theirs, but that a source has failed only if it has for all.
+    """
+    merged: dict[tuple[str, str], SourceReport] = {}
+    for source in sources:
+        known = merged.setdefault((source.name, source.type), source)
+        if known is source:
+            continue
+        known.tally += source.tally
+        if known.traffic and source.traffic:
+            known.traffic = Traffic(
+                known.traffic.pages + source.traffic.pages,
+                known.traffic.requests + source.traffic.requests,
+            )
+        known.state = max(known.state, source.state, key=_MERGED.index)
+    return list(merged.values())
+
+
+def merge_sinks(sinks: Sequence[SinkReport | None]) -> SinkReport | None:
+    """Return one for all, if they are the same."""
+    first = sinks[0]
+    if first is None:
+        return None
+    rejected = 0
+    for sink in sinks:
+        if sink is None or structs.replace(sink, rejected=first.rejected) != first:
+            return None
+        rejected += sink.rejected
+    return structs.replace(first, rejected=rejected)
 
 
 class Stages(Struct, frozen=True):

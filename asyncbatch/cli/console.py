@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from asyncbatch.budget import FailureBudget
+    from asyncbatch.cli.preview import Grid
     from asyncbatch.report import Report
     from asyncbatch.run import Snapshot
     from asyncbatch.sections import SourceReport, Stages
@@ -113,6 +114,19 @@ def summary_text(report: Report, budget: FailureBudget | None, most: float) -> s
         for line in summary.closing_lines(report, budget):
             console.print(Text(line, style="bold red" if report.over_budget else "yellow"))
     return capture.get()
+
+
+def grid_text(grid: Grid) -> str:
+    """Return a table of texts, for stdout's terminal."""
+    console = Console()
+    table = Table(box=None, padding=(0, 0, 0, 2), header_style="bold")
+    for name in grid.columns:
+        table.add_column(Text(name), no_wrap=True)
+    for row in grid.rows:
+        table.add_row(*map(Text, row))
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get().rstrip("\n")
 
 
 def _print_failures(console: Console, report: Report, most: float) -> None:

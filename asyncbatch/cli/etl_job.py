@@ -23,6 +23,7 @@ from asyncbatch.pipeline_file.specs import (
     transform_specs,
 )
 from asyncbatch.record_settings import RecordWorkSettings
+from asyncbatch.sinks.target import Target
 from asyncbatch.transforms.call import AsyncCall
 
 if TYPE_CHECKING:
@@ -31,9 +32,12 @@ if TYPE_CHECKING:
     from asyncbatch.feeds import FeedSource
     from asyncbatch.ledger.settings import LedgerSettings
     from asyncbatch.pipeline_file import PipelineFile
+    from asyncbatch.pipeline_file.sink import SinkTable
     from asyncbatch.pipeline_file.sources import SourceTable
     from asyncbatch.settings import FileWorkSettings
 
+_DRY_RECORDS = 10
+"""Records of each source that a dry run takes, unless told otherwise."""
 _UNHEEDED = {"schema_contract": "evolve", "flush_interval": None, "pool": None}
 """Keys of the sink that nothing obeys yet, and the values that ask for nothing."""
 
@@ -46,8 +50,14 @@ def etl_job(
     tracebacks: bool,
     full_refresh: bool = False,
     allow_duplicates: bool = False,
+    limit: int | None = None,
+    dry_run: bool = False,
 ) -> Job:
-    """Return the job that a pipeline, or `only` some of its sources, is. Raises UsageError."""
+    """Return the job that a pipeline, or `only` some of its sources, is. Raises UsageError.
+
+    Only the first `limit` records of each source are taken, if it is given. In a `dry_run` what
+    becomes of them stays with the parts of the run, and nothing is written.
+    """
     if dedupe_key(pipeline.transforms) is not None:
         raise UsageError("transform: dedupe cannot be carried out yet; take it out of the file")
     sink = pipeline.sink
@@ -56,17 +66,31 @@ def etl_job(
             raise UsageError(f"sink.{name} cannot be obeyed yet; take it out of the file")
     tables = pipeline.only(only) if only else pipeline.sources
     work = _shared_work(pipeline, tables, tracebacks=tracebacks)
-    sources = tuple(_sources(pipeline, work))
+    _check(pipeline, tables, work)
+    if (dry_run or limit is not None) and (full_refresh or allow_duplicates):
+        raise UsageError(
+            "--full-refresh and --allow-duplicates are about what earlier runs have done, and with "
+            "--limit or --dry-run nothing is remembered: leave them out"
+        )
+    if dry_run:
+        work = replace(work, target=Target("", "parts", ""), letters=False)
+        limit = limit or _DRY_RECORDS
+    elif limit is not None:
+        _check_limited(sink, work.target)
+    sources = tuple(_sources(pipeline, work, limit))
     files = [source.settings for source in sources if isinstance(source, FileSource)]
     chosen = zip(sources, pipeline.sources, strict=True)
-    _check(pipeline, tables, work)
     return Job(
         tuple(source for source, table in chosen if table in tables),
         load_batch=sink.batch_size,
         ordered=not sink.unordered,
-        dead_letter=pipeline.dead_letter.to if pipeline.dead_letter else None,
+        dead_letter=pipeline.dead_letter.to if pipeline.dead_letter and not dry_run else None,
         reports=tuple(reports),
-        ledger=_ledger(
+        workers=0 if dry_run else None,
+        limit=limit,
+        ledger=None
+        if limit is not None
+        else _ledger(
             tables,
             files[0] if files else work,
             full_refresh=full_refresh,
@@ -94,14 +118,17 @@ def _root(tables: Sequence[SourceTable]) -> str | None:
     return roots[0] if len(roots) == 1 else None
 
 
-def _sources(pipeline: PipelineFile, work: RecordWorkSettings) -> Iterator[FileSource | FeedSource]:
+def _sources(
+    pipeline: PipelineFile, work: RecordWorkSettings, limit: int | None
+) -> Iterator[FileSource | FeedSource]:
     """Yield all sources of a pipeline; what they are called depends on the others."""
     files, urls = 0, set[str]()
     for name, table in zip(pipeline.source_names(), pipeline.sources, strict=True):
         if isinstance(table, HttpSourceTable):
             http, reading = http_settings(table), http_work(table)
             settings = replace(work, records=reading.records, newest=reading.newest)
-            yield HttpFeeds(name, http, settings, is_alone=urls.isdisjoint(http.urls))
+            is_alone = urls.isdisjoint(http.urls)
+            yield HttpFeeds(name, http, settings, is_alone=is_alone, asks_ahead=limit is None)
             urls.update(http.urls)
         else:
             reading = files_settings(table)
@@ -131,6 +158,31 @@ def _check(pipeline: PipelineFile, tables: Sequence[SourceTable], work: RecordWo
                 'source.incremental asks for what is new only, and sink.mode = "replace" would '
                 "leave nothing else: choose one"
             )
+
+
+def limited_notes(target: Target) -> list[str]:
+    """Return what is to be said of a run of the first records only."""
+    if not target.is_database or target.key:
+        return []
+    table = target.table
+    return [
+        f"--limit is not remembered, and {table} has no key: the next run adds these rows again"
+    ]
+
+
+def _check_limited(sink: SinkTable, target: Target | None) -> None:
+    """Raise UsageError for what a few records must not be put in the place of."""
+    if sink.mode == "replace":
+        raise UsageError(
+            '--limit with sink.mode = "replace" would leave only those records in the table: look '
+            "at them with --dry-run, or load them elsewhere with --set sink.table=NAME and "
+            "--set sink.mode=append"
+        )
+    if target is not None and target.form == "folder":
+        raise UsageError(
+            "--limit with a folder as the sink would leave files that hold only some of their "
+            "records: use --dry-run, or --set sink.to=FILE.jsonl"
+        )
 
 
 def _ledger(
