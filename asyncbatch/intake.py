@@ -47,6 +47,7 @@ class Intake:
         self._turn = asyncio.Lock()
         """Who looks into the ledger."""
         self._stack = AsyncExitStack()
+        self._is_entered = False
         supplies = [self._supply_of(number) for number in range(len(job.sources))]
         self.supply: Supply = supplies[0] if len(supplies) == 1 else Supplies(supplies)
 
@@ -54,6 +55,7 @@ class Intake:
         """Connect the feeds. Raises UsageError."""
         for source in self._feeds.values():
             await self._stack.enter_async_context(source)
+        self._is_entered = True
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -100,7 +102,7 @@ class Intake:
     def inputs_of(self, number: int) -> tuple[int, bool]:
         """Return how many inputs of a source are known so far, and whether these are all."""
         if (feeds := self._feeds.get(number)) is not None:
-            return len(feeds.feeds), True
+            return len(feeds.feeds), self._is_entered
         search = self._launch.searches[number] if self._launch else None
         return (search.found, search.exhausted) if search else (0, False)
 

@@ -106,7 +106,7 @@ class Run:
             self._intake.supply.unsettled,
             ours.current,
             workers.current,
-            self._watch.stages(len(self._engine.lanes)) if self._watch and self._engine else None,
+            self._watch.stages(self._engine) if self._watch else None,
         )
 
     async def parts(self) -> AsyncGenerator[BatchPart, None]:

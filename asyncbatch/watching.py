@@ -8,6 +8,7 @@ from asyncbatch.sections import SinkReport, SourceReport, Stages
 from asyncbatch.tally import Tally, tally_of
 
 if TYPE_CHECKING:
+    from asyncbatch.executors.lanes import Engine
     from asyncbatch.intake import Intake
     from asyncbatch.job import Job
     from asyncbatch.records import BatchPart
@@ -42,7 +43,8 @@ class Watch:
             source.traffic = self._intake.traffic_of(number)
             source.judge(is_over=self._is_over, limit=self._job.limit)
 
-    def stages(self, lanes: int) -> Stages:
-        """Return how far the run is, in which so many batches may be in flight."""
+    def stages(self, engine: Engine | None) -> Stages:
+        """Return how far the run is, with an engine if it has one already."""
         self.look()
+        lanes = len(engine.lanes) if engine else 0
         return Stages(self._worked, self._report.sources, self._intake.waiting, lanes)

@@ -105,7 +105,7 @@ def _carried_out(
         from asyncbatch.cli.preview import PreviewOutput  # noqa: PLC0415 - if asked for
 
         names = [source.name for source in job.sources]
-        shown: Output = PreviewOutput(_place(pipeline), names, **looks)
+        shown: Output = PreviewOutput(_place(pipeline), names, job.limit or 0, **looks)
     else:
         shown = Output(**looks, stdout_is_taken=to_stdout)
     run = Run(job, watched=True, failure_limit=max(LISTED_FAILURES, looks["show_failures"]))

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from asyncbatch.report import Report
     from asyncbatch.sections import SourceReport
 
-MAX_ROWS = 1000
-"""Rows of a source that are kept: a record may become any number."""
+MAX_ROWS = 100
+"""Rows of a source that are kept, if it is not to be more records: one may become any number."""
 _MAX_CELL = 40
 _GAP = 2
 
@@ -36,13 +36,14 @@ class Grid(NamedTuple):
 
 
 class PreviewOutput(Output):
-    """Shows rows by source instead of results; `place` is where they would go.
+    """Shows the rows of `limit` records a source instead of results; `place` is where they go.
 
     Its jsonl has a `row` event for each beside the usual ones.
     """
 
-    def __init__(self, place: str, sources: Sequence[str], **looks: Any) -> None:  # noqa: ANN401 - the options of Output
+    def __init__(self, place: str, sources: Sequence[str], limit: int, **looks: Any) -> None:  # noqa: ANN401 - the options of Output
         super().__init__(**looks)
+        self._most = max(MAX_ROWS, limit)
         self._place, self._sources = place, sources
         self._rows: dict[int, list[dict[str, Any]]] = {number: [] for number in range(len(sources))}
         self._counts = dict.fromkeys(self._rows, 0)
@@ -59,7 +60,7 @@ class PreviewOutput(Output):
                 )
                 await to_stdout(b"".join(encode_value(event) + b"\n" for event in events))
             else:
-                self._rows[number] += rows[: MAX_ROWS - len(self._rows[number])]
+                self._rows[number] += rows[: self._most - len(self._rows[number])]
         if self.form != "json":
             await super().part(found)
 
@@ -75,6 +76,7 @@ class PreviewOutput(Output):
         if self.form == "json":
             for number, source in enumerate(found["sources"]):
                 source["rows"] = self._rows[number]
+                source["rows_omitted"] = self._counts[number] - len(self._rows[number])
         event = {"event": "summary"} if self.form == "jsonl" else {}
         await to_stdout(encode({**event, **found}) + b"\n")
 

@@ -37,7 +37,8 @@ def queue_words(snapshot: Snapshot, stages: Stages) -> str:
     """Return how full the queues between the stages are: what is at their end is what waits."""
     refused = snapshot.tally.rejected - stages.worked.rejected
     rows = max(0, stages.worked.written - snapshot.tally.written - max(0, refused))
-    flight = f"{snapshot.in_flight:,} of at most {count(stages.lanes, 'batch')} in flight"
+    in_flight = min(snapshot.in_flight, stages.lanes)  # what has ended may not be settled yet
+    flight = f"{in_flight:,} of at most {count(stages.lanes, 'batch')} in flight"
     waiting = f"{count(stages.waiting, 'page')} waiting, " if _has_feeds(stages) else ""
     return f"{waiting}{flight}, {count(rows, 'row')} to load"
 
