@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOUND := sample_data/users sample_data/orders sample_data/events sample_data/archives
 
-.PHONY: demo test lint types bench chaos clean
+.PHONY: demo demo-etl test lint types bench chaos clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
@@ -27,6 +27,24 @@ demo: .venv/.installed  ## install, and run the main job on sample_data
 	echo "(here those in sample_data/broken; each is named above with its place and reason)."; \
 	test $$status -eq 1
 
+.venv/.etl: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[http]'
+	@touch $@
+
+demo-etl: .venv/.etl  ## install, and load APIs and files into SQLite
+	@rm -rf build/demo && mkdir -p build/demo
+	@echo '$$ asyncbatch etl sample_data/etl/people.toml'
+	@$(BIN)/python sample_data/etl/server.py $(BIN)/asyncbatch etl sample_data/etl/people.toml; 	status=$$?; echo; 	echo "Exit status $$status: some records were rejected, and are in people.rejected.jsonl:"; 	head -n 3 build/demo/people.rejected.jsonl | cut -c -160; echo ...; echo; 	echo "Rows of build/demo/people.db:"; 	$(BIN)/python -c "$$SHOW_PEOPLE"; 	test $$status -eq 1
+
+define SHOW_PEOPLE
+import sqlite3
+database = sqlite3.connect("build/demo/people.db")
+for row in database.execute("SELECT id, name, email, signup FROM people ORDER BY id LIMIT 5"):
+    print(*row, sep="\t")
+print("...", *database.execute("SELECT count(*) FROM people").fetchone(), "rows in all")
+endef
+export SHOW_PEOPLE
+
 test: lint types  ## lint, types and tests
 	$(BIN)/python -m pytest
 
@@ -40,11 +58,8 @@ types: .venv/.tested
 chaos: .venv/.tested  ## kill runs at random, carry them on, and count what is lost or doubled
 	$(BIN)/python -m tests.chaos --kills 200
 
-bench: .venv/.installed benchmarks/.venv/.installed  ## ours and the peers, side by side
+bench: .venv/.etl benchmarks/.venv/.installed  ## ours and the peers, side by side
 	benchmarks/.venv/bin/python -m benchmarks.run
-
-chaos: .venv/.tested  ## runs killed at 200 random instants and carried on: lost and doubled rows
-	$(BIN)/python -m tests.chaos --kills 200
 
 benchmarks/.venv/.installed: benchmarks/requirements.txt
 	$(PYTHON) -m venv benchmarks/.venv

@@ -29,6 +29,8 @@ class _Reading:
         self.ahead = Ahead()
         self.changed = asyncio.Event()
         self.is_cut = False
+        self.is_over = False
+        """Whether only its end is still to be given."""
 
 
 class FeedSupply:
@@ -53,7 +55,7 @@ class FeedSupply:
         self._readings: dict[int, _Reading] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._all: asyncio.Task[None] | None = None
-        self._stopped = False
+        self._ended = self._stopped = False
 
     @property
     def found(self) -> int:
@@ -67,8 +69,9 @@ class FeedSupply:
         """See `Supply`. Raises what a feed raises that is no FeedError."""
         if self._all is None:
             self._all = asyncio.create_task(self._read_all())
-        batch = None if self._stopped else await self._batches.get()
+        batch = None if self._ended or self._stopped else await self._batches.get()
         if batch is None:
+            self._ended = True
             if not self._stopped:
                 await self._all
             raise StopAsyncIteration
@@ -98,7 +101,7 @@ class FeedSupply:
     def end_pieces(self, number: int) -> None:
         """See `Supply`: the feed is read no further."""
         reading = self._readings.get(number)
-        if reading is not None and not reading.is_cut:
+        if reading is not None and not (reading.is_cut or reading.is_over):
             reading.is_cut = True
             self._tasks[number].cancel()
 
@@ -146,6 +149,7 @@ class FeedSupply:
             except asyncio.CancelledError:
                 if not reading.is_cut or self._stopped:
                     raise
+            reading.is_over = True
             await self._give_end(number, feed, reading, last, failure)
 
     async def _give(self, number: int, feed: Feed, reading: _Reading, arrival: Arrival) -> None:

@@ -126,12 +126,13 @@ class Job(Struct, frozen=True):
     @property
     def files(self) -> FileWorkSettings:
         """How files are read."""
-        return self.record_work.files if self.record_work else self.settings  # type: ignore[return-value]  # one or the other
+        first = self.sources[0]
+        return first.files if isinstance(first, FileSource) else first.record_work.files
 
     @property
     def record_work(self) -> RecordWorkSettings | None:
         """What is done to records, if anything is."""
-        return self.settings if isinstance(self.settings, RecordWorkSettings) else None
+        return self.sources[0].record_work
 
     @property
     def target(self) -> Target | None:

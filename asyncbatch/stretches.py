@@ -202,7 +202,7 @@ def of_text(
 def no_array(records: Sequence[str]) -> RecordError:
     """Return why a document without an array where its records should be is rejected."""
     pointer = format_pointer(records)
-    message = f"has no array at {pointer!r}, which --records names"
+    message = f"has no array at {pointer!r}, where its records should be"
     return RecordError("missing_field", message, pointer=pointer)
 
 

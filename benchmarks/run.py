@@ -13,6 +13,7 @@ from importlib.metadata import version
 from benchmarks.contenders import CPUS
 from benchmarks.measure import CommandError
 from benchmarks.sections.comparison import compare_mixed, compare_tiny
+from benchmarks.sections.extraction import ask, pour
 from benchmarks.sections.huge import count_elements, count_lines
 from benchmarks.sections.jsonl import rewrite
 from benchmarks.sections.load import load
@@ -36,10 +37,12 @@ SECTIONS = {
     "jsonl": ("Arrays into JSON Lines", rewrite),
     "huge-lines": ("One huge file of JSON Lines", count_lines),
     "huge-array": ("One huge array", count_elements),
+    "api": ("Many requests to an API", ask),
+    "endless": ("An API without end, into SQLite", pour),
 }
 ROUNDS, QUICK_ROUNDS = 5, 2
 PEERS = (
-    *("duckdb", "aiofiles", "pysimdjson"),
+    *("duckdb", "aiofiles", "aiohttp", "pysimdjson"),
     *("dlt", "SQLAlchemy", "sqlite-utils", "check-jsonschema", "jsonschema-rs", "orjson", "ijson"),
 )
 EXECUTABLE = os.path.join(os.path.dirname(__file__), "..", ".venv", "bin", "asyncbatch")

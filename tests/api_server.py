@@ -7,7 +7,8 @@
 
 Paths: /page?page=1, /offset?offset=0&limit=3, /cursor?cursor=..., /next_url, /link_header, each
 with `{"items": [...], "total": 10, "pages": 4, ...}` (link_header: the array itself), and /lines,
-the records as JSON Lines. /echo says what it was asked.
+the records as JSON Lines. /echo says what it was asked. With `since`, the first two give only
+records whose `updated_at` is later.
 """
 
 from __future__ import annotations
@@ -143,14 +144,22 @@ class ApiServer:
         finally:
             self.at_once -= 1
 
-    def _envelope(self, at: int, size: int, **more: Any) -> web.Response:
-        records = self.records[at : at + size]
-        total, pages = len(self.records), -(-len(self.records) // size)
+    def _new(self, request: web.Request) -> list[Any]:
+        since = request.query.get("since")
+        return [one for one in self.records if since is None or one["updated_at"] > since]
+
+    def _envelope(
+        self, at: int, size: int, new: list[Any] | None = None, **more: Any
+    ) -> web.Response:
+        everything = self.records if new is None else new
+        records = everything[at : at + size]
+        total, pages = len(everything), -(-len(everything) // size)
         return web.json_response({"items": records, "total": total, "pages": pages, **more})
 
     async def _page(self, request: web.Request) -> web.Response:
         size = int(request.query.get("per_page", self.size))
-        return self._envelope((int(request.query["page"]) - self.start) * size, size)
+        at = (int(request.query["page"]) - self.start) * size
+        return self._envelope(at, size, self._new(request))
 
     async def _offset(self, request: web.Request) -> web.Response:
         limit = int(request.query["limit"])
@@ -159,8 +168,9 @@ class ApiServer:
     async def _cursor(self, request: web.Request) -> web.Response:
         at = int(request.query.get("cursor", "after 0").removeprefix("after "))
         following = at + self.size
-        more = following < len(self.records)
-        return self._envelope(at, self.size, next_cursor=f"after {following}" if more else None)
+        new = self._new(request)
+        cursor = f"after {following}" if following < len(new) else None
+        return self._envelope(at, self.size, new, next_cursor=cursor)
 
     async def _next_url(self, request: web.Request) -> web.Response:
         at = int(request.query.get("at", 0))
