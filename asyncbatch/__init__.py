@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from asyncbatch.pipeline import Pipeline
     from asyncbatch.record_settings import RecordWorkSettings
     from asyncbatch.records import Failure, FileResult
-    from asyncbatch.report import Report, Tally
+    from asyncbatch.report import Report
     from asyncbatch.retrying import Retries
     from asyncbatch.run import Run, Snapshot
     from asyncbatch.settings import FileWorkSettings
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from asyncbatch.sources.selection import Selection
     from asyncbatch.sources.shard import Shard
     from asyncbatch.steps import call, field, fields, jq, require, schema
+    from asyncbatch.tally import Tally
     from asyncbatch.transforms import Context
     from asyncbatch.user_sink import Sink
 
@@ -63,7 +64,7 @@ _HOMES = {
     "Shard": "sources.shard",
     "Sink": "user_sink",
     "Snapshot": "run",
-    "Tally": "report",
+    "Tally": "tally",
     "UsageError": "errors",
     "WorkerBugError": "errors",
     "call": "steps",

@@ -236,10 +236,13 @@ class ArrayStream:
             raise BadTextError(fault, place_after(self._feed.at, rest[:byte]))
 
     def _check_head(self) -> None:
-        """Raise BadTextError if what stands before the array is no beginning of a document."""
+        """Raise BadTextError if what stands before the array is no beginning of a document.
+
+        Nor may the array's bracket be wrong there, as it is behind a number.
+        """
         head = self._head
         fault = _examine(head + b"[")
-        if fault is not None and fault.byte <= len(head):  # its bracket included
+        if fault is not None and fault.byte <= len(head):
             raise BadTextError(fault, place_after(self._feed.at, head[: fault.byte]))
 
     def _check_rest(self) -> None:

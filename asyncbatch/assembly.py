@@ -23,18 +23,20 @@ if TYPE_CHECKING:
 
 
 def assembled(
-    origins: Iterable[tuple[str, Origin]], work: RecordWorkSettings
+    origins: Iterable[tuple[str, Origin]], work: RecordWorkSettings, *, asks_ahead: bool = True
 ) -> Iterator[FileSource | FeedSource]:
     """Yield a source of each origin, beside which is its name, with `work` done to its records.
 
-    What the inputs of one are called for good depends on those before it.
+    What the inputs of one are called for good depends on those before it. Pages are only asked
+    for ahead of what is taken if `asks_ahead`.
     """
     files, urls = 0, set[str]()
     for name, origin in origins:
         if isinstance(origin, HttpSettings):
             field = origin.incremental.field if origin.incremental else None
             settings = replace(work, records=origin.records or None, newest=field)
-            yield HttpFeeds(name, origin, settings, is_alone=urls.isdisjoint(origin.urls))
+            is_alone = urls.isdisjoint(origin.urls)
+            yield HttpFeeds(name, origin, settings, is_alone=is_alone, asks_ahead=asks_ahead)
             urls.update(origin.urls)
         elif isinstance(origin, FileSource):
             reading = origin.record_work or RecordWorkSettings(origin.files)

@@ -117,6 +117,7 @@ class AsyncRecordLane:
             yield end_of_pieces(batch)
             return
         recorder.begin_batch(batch.start)
+        self._extractor.limit = batch.limit
         self._closing = False
         steps: asyncio.Queue[_Step | None] = asyncio.Queue(WINDOW * self._concurrency)
         feeding = asyncio.create_task(self._feed(batch, steps))

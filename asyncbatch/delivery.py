@@ -41,7 +41,7 @@ class Delivery:
     def __init__(self, job: Job) -> None:
         self._job = job
         target = job.target
-        has_sink = target is not None and target.form != "folder"
+        has_sink = target is not None and target.has_sink
         most = job.files.sizes.held
         self.order: Order | None = None
         if job.ordered and (has_sink or job.dead_letter):
@@ -75,7 +75,7 @@ class Delivery:
             self._letters.open()
         try:
             self._books = self._open_books()
-            if target is not None and target.form != "folder":
+            if target is not None and target.has_sink:
                 self._open_target(target)
             elif self._books:
                 self._books.begin(None)

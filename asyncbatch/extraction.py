@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -22,11 +23,18 @@ from asyncbatch.documents import can_be_split, holds_lines, is_compressed, skipp
 from asyncbatch.errors import UsageError
 from asyncbatch.failures import FILE_ERRORS, judge_text
 from asyncbatch.records import STDIN, Position
-from asyncbatch.stretches import LineStretch, ReplayStretch, no_array, of_given, of_text
+from asyncbatch.stretches import (
+    FirstOf,
+    LineStretch,
+    ReplayStretch,
+    no_array,
+    of_given,
+    of_text,
+)
 from asyncbatch.transforms import RecordError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
 
     from asyncbatch.dead_letters import Letter
     from asyncbatch.reading import Opened
@@ -35,11 +43,29 @@ if TYPE_CHECKING:
     from asyncbatch.stretches import Stretch
 
 
+def first_records(
+    found: Generator[Stretch | BadLine | Position], limit: int
+) -> Iterator[Stretch | BadLine | Position]:
+    """Yield what holds the first records, so many at most, and read no further."""
+    with closing(found):
+        for one in found:
+            if isinstance(one, Position):
+                yield one
+                continue
+            count = 1 if isinstance(one, BadLine) else len(one.texts())
+            yield one if isinstance(one, BadLine) or count <= limit else FirstOf(one, limit)
+            limit -= count
+            if limit <= 0:
+                return
+
+
 class Extractor:
     """Finds records; not for use by several threads at a time. Raises UsageError."""
 
     def __init__(self, settings: RecordWorkSettings) -> None:
         allow_deep_nesting()
+        self.limit: int | None = None
+        """How many records are read of a file, or of a piece, at most."""
         self._judge = make_judge()
         self._files = settings.files
         self._whole, self._replay = settings.whole, settings.replay
@@ -83,6 +109,17 @@ class Extractor:
         Of a huge file also the positions that are reached. Raises one of `FILE_ERRORS`; may
         then have yielded some.
         """
+        found = self._of_file(path, opened, resume)
+        return found if self.limit is None else first_records(found, self.limit)
+
+    def of_piece(self, path: str, piece: Piece) -> Iterator[Stretch | BadLine | Position]:
+        """Yield the records of a piece of a file; see `stretches`."""
+        found = self._of_piece(path, piece)
+        return found if self.limit is None else first_records(found, self.limit)
+
+    def _of_file(
+        self, path: str, opened: Opened, resume: Position | None
+    ) -> Generator[Stretch | BadLine | Position]:
         if isinstance(opened, Exception):
             raise opened
         with opened if isinstance(opened, Content) else Content(opened) as content:
@@ -108,8 +145,7 @@ class Extractor:
                 else:
                     yield from self._of_document(stream.whole(drain=is_compressed(content)))
 
-    def of_piece(self, path: str, piece: Piece) -> Iterator[Stretch | BadLine | Position]:
-        """Yield the records of a piece of a file; see `stretches`."""
+    def _of_piece(self, path: str, piece: Piece) -> Generator[Stretch | BadLine | Position]:
         if piece.arrival is not None:
             yield from self._of_arrival(piece.arrival)
             return

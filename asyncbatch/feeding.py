@@ -44,8 +44,8 @@ class FeedSupply:
     def __init__(self, source: FeedSource, first: int, admit: Admit) -> None:
         self.exhausted = True
         self.unsettled = 0
-        self.pages = 0
-        """How many pieces with records have come."""
+        self.waiting = 0
+        """How many batches have come that nobody has taken."""
         self._source, self._first = source, first
         self._admit = admit
         self._groups: defaultdict[str, asyncio.Semaphore] = defaultdict(
@@ -75,6 +75,7 @@ class FeedSupply:
             if not self._stopped:
                 await self._all
             raise StopAsyncIteration
+        self.waiting -= 1
         self.unsettled += 1
         return batch
 
@@ -147,7 +148,6 @@ class FeedSupply:
                 async with aclosing(feed.arrivals(bookmark)) as arrivals:
                     async for last in arrivals:
                         await self._give(number, feed, reading, last)
-                        self.pages += 1
             except FeedError as error:
                 failure = error.failure
             except asyncio.CancelledError:
@@ -160,20 +160,32 @@ class FeedSupply:
         while not reading.ahead.has_room:
             reading.changed.clear()
             await reading.changed.wait()
-        piece = Piece(reading.pieces, "lines", Position(), arrival.size, arrival=arrival)
-        await self._put(Batch(number, (feed.name,), piece))
+        await self._put(Batch(number, (feed.name,), piece_of(reading.pieces, arrival)))
         reading.ahead.give()
         reading.pieces += 1
 
     async def _give_end(
         self, number: int, feed: Feed, reading: _Reading, last: Arrival, failure: Failure | None
     ) -> None:
-        before = last.bookmark
-        arrival = Arrival(feed.name, bookmark=Bookmark(None, before.newest, before.since))
-        piece = Piece(
-            reading.pieces, "lines", Position(), 0, end=True, error=failure, arrival=arrival
-        )
+        piece = end_piece(feed, reading.pieces, last, failure)
         await self._put(Batch(number, (feed.name,), piece))
 
     async def _put(self, batch: Batch) -> None:
-        await self._batches.put(batch)
+        self.waiting += 1
+        try:
+            await self._batches.put(batch)
+        except asyncio.CancelledError:
+            self.waiting -= 1
+            raise
+
+
+def piece_of(number: int, arrival: Arrival) -> Piece:
+    """Return the piece, of this number, that holds what has come."""
+    return Piece(number, "lines", Position(), arrival.size, arrival=arrival)
+
+
+def end_piece(feed: Feed, number: int, last: Arrival, failure: Failure | None) -> Piece:
+    """Return the piece at the end of a feed, behind its `last` arrival."""
+    before = last.bookmark
+    arrival = Arrival(feed.name, bookmark=Bookmark(None, before.newest, before.since))
+    return Piece(number, "lines", Position(), 0, end=True, error=failure, arrival=arrival)

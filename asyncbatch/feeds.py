@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.record_settings import RecordWorkSettings
     from asyncbatch.records import Arrival, Bookmark
+    from asyncbatch.sections import Traffic
 
 
 class Feed(Protocol):
@@ -46,10 +47,11 @@ class FeedSource(Protocol):
     """Feeds that share connections: an async context manager, entered once.
 
     `record_work` says what is done to their records. Not more than `at_once` feeds of a group are
-    read at a time.
+    read at a time. `kind` is what reports call it, as a pipeline file its `type`.
     """
 
     name: str
+    kind: str
     record_work: RecordWorkSettings
     feeds: Sequence[Feed]
     at_once: int
@@ -71,4 +73,8 @@ class FeedSource(Protocol):
 
     def retries(self) -> int:
         """Return how often something was tried again since the last time this was asked."""
+        ...
+
+    def traffic(self) -> Traffic | None:
+        """Return what it has asked a server for so far, if that is where its records are."""
         ...

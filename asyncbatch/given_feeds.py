@@ -24,6 +24,7 @@ class GivenFeeds:
     `error` is what it has raised.
     """
 
+    kind = "iterable"
     at_once = 1
 
     def __init__(
@@ -59,6 +60,9 @@ class GivenFeeds:
     def retries(self) -> int:
         """See `FeedSource`: nothing is tried again."""
         return 0
+
+    def traffic(self) -> None:
+        """See `FeedSource`: nobody is asked."""
 
 
 class GivenFeed:

@@ -13,6 +13,7 @@ from asyncbatch.codec.encode import encode
 from asyncbatch.failures import FeedError
 from asyncbatch.http import HttpError, HttpSource, PageMark
 from asyncbatch.records import Arrival, Bookmark, Failure
+from asyncbatch.sections import Traffic
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -26,16 +27,25 @@ class HttpFeeds:
     """The URLs of one source, over one pool of connections: see `feeds.FeedSource`.
 
     With `is_alone` false the source's name is part of its feeds': another has the same URLs.
+    No page is asked for before it is wanted unless it `asks_ahead`.
     """
 
+    kind = "http"
+
     def __init__(
-        self, name: str, http: HttpSettings, work: RecordWorkSettings, *, is_alone: bool = True
+        self,
+        name: str,
+        http: HttpSettings,
+        work: RecordWorkSettings,
+        *,
+        is_alone: bool = True,
+        asks_ahead: bool = True,
     ) -> None:
         self.name, self.http, self.record_work = name, http, work
         self.at_once = http.concurrency
         self.feeds: Sequence[Feed] = ()
         self._is_alone = is_alone
-        self._pages = HttpSource(http)
+        self._pages = HttpSource(http, asks_ahead=asks_ahead)
 
     async def __aenter__(self) -> Self:
         await self._pages.__aenter__()
@@ -52,6 +62,10 @@ class HttpFeeds:
     def retries(self) -> int:
         """See `FeedSource`."""
         return self._pages.retries()
+
+    def traffic(self) -> Traffic:
+        """See `FeedSource`."""
+        return Traffic(self._pages.page_count, self._pages.request_count)
 
     def _feed(self, url: str) -> UrlFeed:
         shown = self._pages.shown(url)

@@ -12,15 +12,19 @@ from asyncbatch.errors import NothingMatchedError
 from asyncbatch.job import FileSource, Launch
 from asyncbatch.records import SOURCE_SPAN, Batch
 from asyncbatch.supplies import Supplies
+from asyncbatch.tally import tally_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
     from typing import Self
 
     from asyncbatch.delivery import Delivery
+    from asyncbatch.feeding import FeedSupply
     from asyncbatch.feeds import Feed, FeedSource
     from asyncbatch.job import Job
-    from asyncbatch.records import Bookmark, Failure, Huge, Piece, Position
+    from asyncbatch.records import Bookmark, Failure, Huge, Part, Piece, Position
+    from asyncbatch.samples import Sample
+    from asyncbatch.sections import Traffic
     from asyncbatch.supplies import Supply
 
     Reached = Callable[[str], Position | None]
@@ -37,17 +41,21 @@ class Intake:
         if reached is None and job.ledger is not None and job.ledger.carries_on:
             reached = self._reached
         self._reached_by = reached
-        self._feeds: list[FeedSource] = []
+        self._feeds: dict[int, FeedSource] = {}
+        self._feed_supplies: list[FeedSupply] = []
+        self._samples: dict[int, Sample] = {}
         self._turn = asyncio.Lock()
         """Who looks into the ledger."""
         self._stack = AsyncExitStack()
+        self._is_entered = False
         supplies = [self._supply_of(number) for number in range(len(job.sources))]
         self.supply: Supply = supplies[0] if len(supplies) == 1 else Supplies(supplies)
 
     async def __aenter__(self) -> Self:
         """Connect the feeds. Raises UsageError."""
-        for source in self._feeds:
+        for source in self._feeds.values():
             await self._stack.enter_async_context(source)
+        self._is_entered = True
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -89,11 +97,33 @@ class Intake:
 
     @property
     def _urls(self) -> int:
-        return sum(len(source.feeds) for source in self._feeds)
+        return sum(len(source.feeds) for source in self._feeds.values())
 
-    def retries(self) -> int:
-        """Return how often feeds have tried again since the last time this was asked."""
-        return sum(source.retries() for source in self._feeds)
+    def inputs_of(self, number: int) -> tuple[int, bool]:
+        """Return how many inputs of a source are known so far, and whether these are all."""
+        if (feeds := self._feeds.get(number)) is not None:
+            return len(feeds.feeds), self._is_entered
+        search = self._launch.searches[number] if self._launch else None
+        return (search.found, search.exhausted) if search else (0, False)
+
+    def traffic_of(self, number: int) -> Traffic | None:
+        """Return what a source has asked a server for, if it does that."""
+        feeds = self._feeds.get(number)
+        return feeds.traffic() if feeds is not None else None
+
+    @property
+    def waiting(self) -> int:
+        """How many batches of feeds have come that nobody has taken."""
+        return sum(supply.waiting for supply in self._feed_supplies)
+
+    def retries(self) -> dict[int, int]:
+        """Return how often feeds have tried again since the last time, by their source."""
+        return {number: source.retries() for number, source in self._feeds.items()}
+
+    def count(self, source: int, part: Part) -> None:
+        """Take note of what was read of a source."""
+        if source in self._samples:
+            self._samples[source].count(tally_of(part).read)
 
     def check(self) -> None:
         """Raise NothingMatchedError if a search that should have found something has not."""
@@ -110,20 +140,39 @@ class Intake:
         return None
 
     def _supply_of(self, number: int) -> Supply:
-        job, first = self._job, number * SOURCE_SPAN
-        source = job.sources[number]
+        job, source = self._job, self._job.sources[number]
+        if job.limit is not None:
+            return self._sample_of(number, job.limit)
         if isinstance(source, FileSource):
-            return Batcher(
-                self._chunks(number, source),
-                job.batch_size,
-                job.pause,
-                partial(self._pieces_of, source),
-                self._reached_by,
-            )
+            return self._batcher(number, source, job.batch_size)
         from asyncbatch.feeding import FeedSupply  # noqa: PLC0415 - few jobs have feeds
 
-        self._feeds.append(source)
-        return FeedSupply(source, first, self._admit)
+        self._feeds[number] = source
+        supply = FeedSupply(source, number * SOURCE_SPAN, self._admit)
+        self._feed_supplies.append(supply)
+        return supply
+
+    def _sample_of(self, number: int, limit: int) -> Supply:
+        """Return what gives the first records of a source."""
+        from asyncbatch.samples import FeedBatches, Sample  # noqa: PLC0415 - to try things out
+
+        source = self._job.sources[number]
+        if isinstance(source, FileSource):
+            sample = Sample(self._batcher(number, source, 1), limit)
+        else:
+            self._feeds[number] = source
+            sample = Sample(FeedBatches(source, number * SOURCE_SPAN), limit)
+        self._samples[number] = sample
+        return sample
+
+    def _batcher(self, number: int, source: FileSource, size: int | None) -> Batcher:
+        return Batcher(
+            self._chunks(number, source),
+            size,
+            self._job.pause,
+            partial(self._pieces_of, source),
+            self._reached_by,
+        )
 
     async def _chunks(self, number: int, source: FileSource) -> AsyncIterator[Sequence[Batch]]:
         launch = await self.launched()

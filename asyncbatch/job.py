@@ -52,6 +52,11 @@ class FileSource(Struct, frozen=True):
     prefix: str = ""
 
     @property
+    def kind(self) -> str:
+        """What reports call it: see `FeedSource`."""
+        return "files"
+
+    @property
     def record_work(self) -> RecordWorkSettings | None:
         """What is done to records, if anything is."""
         return self.settings if isinstance(self.settings, RecordWorkSettings) else None
@@ -78,7 +83,8 @@ class Job(Struct, frozen=True):
     `reports` are other files that are written, and must be apart from these. What is done is
     remembered as `ledger` says, if at all. A file that takes longer than `timeout` seconds fails;
     since nothing else can be stopped, a process reads it. There are no more worker processes
-    than `most_workers`, for want of memory. `sink` writes to the target if that is no place but an
+    than `most_workers`, for want of memory. Of each source only the first `limit` records are
+    read, which cannot be remembered. `sink` writes to the target if that is no place but an
     object of this process.
     """
 
@@ -96,6 +102,7 @@ class Job(Struct, frozen=True):
     timeout: float | None = None
     most_workers: int | None = None
     sink: Sink[Any] | None = None
+    limit: int | None = None
 
     @property
     def settings(self) -> FileWorkSettings | RecordWorkSettings:
@@ -166,10 +173,13 @@ class Job(Struct, frozen=True):
         if self.retries.count < 0 or self.retries.delay < 0:
             raise UsageError("neither retries nor their delay can be less than 0")
         least = {"batch_size": 1, "concurrency": 1, "workers": 0, "pause": 0, "load_batch": 1}
+        least["limit"] = 1
         for name, bound in least.items():
             value = getattr(self, name)
             if value is not None and value < bound:
                 raise UsageError(f"{name} is {value}; it cannot be less than {bound}")
+        if self.limit is not None and self.ledger is not None:
+            raise UsageError("a run of the first records only has no ledger: they are not all")
         if self.timeout is not None and self.timeout <= 0:
             raise UsageError(f"timeout is {self.timeout:g}; it must be more than 0 seconds")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from datetime import datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import msgspec
 from msgspec import Meta, Struct
@@ -18,8 +18,16 @@ from asyncbatch.report import (
     Report,
     RunStatus,
     SlowFile,
-    Tally,
 )
+from asyncbatch.sections import (
+    SinkReport,
+    SourceReport,
+    SourceState,
+    Traffic,
+    merge_sinks,
+    merge_sources,
+)
+from asyncbatch.tally import Tally
 
 _Count = Annotated[int, Meta(ge=0)]
 _Seconds = Annotated[float, Meta(ge=0, le=1e9)]
@@ -65,6 +73,39 @@ class _Failure(Struct):
         return Failure(**msgspec.structs.asdict(self))
 
 
+class _Source(Struct):
+    """The section of one source."""
+
+    name: str
+    type: str
+    state: str
+    inputs: _Files
+    records: _Records
+    retries: _Count
+    pages: _Count | None = None
+    requests: _Count = 0
+
+    def known(self) -> SourceReport:
+        known = SourceReport(self.name, self.type, _known_state(self.state))
+        known.tally = _tally(self.inputs, self.records, self.retries)
+        if self.pages is not None:
+            known.traffic = Traffic(self.pages, self.requests)
+        return known
+
+
+class _Sink(Struct):
+    """The section of a sink."""
+
+    to: str
+    table: str | None
+    mode: str | None
+    key: tuple[str, ...]
+    rejected: _Count
+
+    def known(self) -> SinkReport:
+        return SinkReport(self.to, self.table, self.mode, self.key, self.rejected)
+
+
 class RunReport(Struct):
     """The report object of one run, as it was written; fields that are not here are dropped."""
 
@@ -80,6 +121,8 @@ class RunReport(Struct):
     exit_code: _Count
     retries: _Count = 0
     slowest_files: list[_Slow] = []
+    sources: list[_Source] = []
+    sink: _Sink | None = None
     target_discarded: str | None = None
     dry_run: bool = False
 
@@ -121,7 +164,8 @@ def merge(reports: list[RunReport]) -> Report:
 
     Counts are added. The time is from the earliest start to the latest end, and so the rates are
     those of all machines together; the peak of memory is the highest of any run, since they may
-    have been on different machines. It is interrupted if any run was, and has lost its target
+    have been on different machines. Sources of one name and type are one, and the sink is told if
+    all have the same. It is interrupted if any run was, and has lost its target
     if any run had.
     """
     start = min(report.started_at for report in reports)
@@ -136,7 +180,9 @@ def merge(reports: list[RunReport]) -> Report:
         failure_count=len(failures) + sum(report.failures_omitted for report in reports),
     )
     for report in reports:
-        merged.tally += _tally(report)
+        merged.tally += _tally(report.files, report.records, report.retries)
+    merged.sources = merge_sources(source.known() for one in reports for source in one.sources)
+    merged.sink = merge_sinks([one.sink.known() if one.sink else None for one in reports])
     slow = (SlowFile(one.elapsed_ms, one.file) for each in reports for one in each.slowest_files)
     merged.slowest = heapq.nlargest(SLOWEST_FILES, slow)
     merged.kept = [
@@ -145,8 +191,12 @@ def merge(reports: list[RunReport]) -> Report:
     return merged
 
 
-def _tally(report: RunReport) -> Tally:
-    files, records = report.files, report.records
+def _known_state(state: str) -> SourceState:
+    """Return a state, of which a later version may know more."""
+    return state if state in get_args(SourceState) else "interrupted"  # type: ignore[return-value]  # it is one
+
+
+def _tally(files: _Files, records: _Records, retries: int) -> Tally:
     return Tally(
         files.succeeded,
         files.partial,
@@ -157,5 +207,5 @@ def _tally(report: RunReport) -> Tally:
         records.dropped,
         records.rejected,
         records.written,
-        report.retries,
+        retries,
     )

@@ -63,6 +63,7 @@ class RecordWork:
     def _parts(self, batch: Batch) -> Iterator[Part]:
         recorder, now = self._recorder, time.perf_counter
         recorder.begin_batch(batch.start)
+        self._extractor.limit = batch.limit
         if batch.piece is not None:
             if batch.piece.end:
                 yield end_of_pieces(batch)

@@ -147,6 +147,8 @@ class Batch(Struct, frozen=True, gc=False):
     resume: Position | None = None
     decided: Part | None = None
     """What becomes of them, if that is known already."""
+    limit: int | None = None
+    """How many records are read of them at most."""
 
     @property
     def source(self) -> int:

@@ -23,7 +23,8 @@ from asyncbatch.losses import Losses
 from asyncbatch.memory import measure, measure_all
 from asyncbatch.ordering import OrderedLane
 from asyncbatch.records import Batch, BatchPart, Settled, decided
-from asyncbatch.report import LISTED_FAILURES, Report, Tally
+from asyncbatch.report import LISTED_FAILURES, Report
+from asyncbatch.watching import Watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from asyncbatch.executors.lanes import Engine, Lane, Loss, Work, WorkFactory
     from asyncbatch.job import Job, Launch
     from asyncbatch.records import Huge, Position
+    from asyncbatch.sections import Stages
+    from asyncbatch.tally import Tally
 
 LANES_PER_WORKER = 2
 """One batch being worked on and one waiting, so that no worker waits for this process."""
@@ -49,6 +52,8 @@ class Snapshot(Struct, frozen=True):
     in_flight: int
     memory_bytes: int
     worker_memory_bytes: int
+    stages: Stages | None = None
+    """How far each stage and source is, if somebody watches."""
 
 
 class Run:
@@ -62,14 +67,19 @@ class Run:
         work: Callable[[Any], Work] | None = None,
         failure_limit: float = LISTED_FAILURES,
         reached: Callable[[str], Position | None] | None = None,
+        watched: bool = False,
     ) -> None:
-        """Make ready; `reached` knows where to take up huge files, if not the job's ledger."""
+        """Make ready; `reached` knows where to take up huge files, if not the job's ledger.
+
+        If `watched`, the report and snapshots tell each source, and the sink, apart.
+        """
         self.report = Report(failure_limit, target=job.target.name if job.target else None)
         self._job = job
         self._make_work = partial(work, job.settings) if work else suitable_work(job)
         self._delivery = Delivery(job)
         self._began = time.perf_counter()
         self._intake = Intake(job, self._delivery, launch, reached)
+        self._watch = Watch(job, self._intake, self.report) if watched else None
         self._engine: Engine | None = None
         self._losses = Losses(job.timeout)
         self._done: Counter[tuple[int, int]] = Counter()
@@ -97,6 +107,7 @@ class Run:
             self._intake.supply.unsettled,
             ours.current,
             workers.current,
+            self._watch.stages(self._engine) if self._watch else None,
         )
 
     async def parts(self) -> AsyncGenerator[BatchPart, None]:
@@ -155,7 +166,10 @@ class Run:
             await self._finish(ended=ended)
 
     async def _finish(self, *, ended: bool) -> None:
-        self.report.tally.retries += self._delivery.retrier.taken() + self._intake.retries()
+        self.report.tally.retries += self._delivery.retrier.taken()
+        self.report.add_retries(self._intake.retries())
+        if self._watch:
+            self._watch.look(is_over=True)
         report, stopped = self.report, self._stopped or self.report.over_budget
         ended = ended and self._intake.may_be_empty
         succeeded = ended and not stopped and (bool(self._job.budget) or not report.tally.failures)
@@ -208,6 +222,9 @@ class Run:
         """Yield what a lane says, and what becomes of a batch whose worker died."""
         if isinstance(result, BatchPart):
             batch, part = result.batch, result.part
+            if self._watch:
+                self._watch.take(result)
+            self._intake.count(batch.source, part)
             if part.huge is not None:
                 self._huge[batch.key] = part.huge
                 return

@@ -247,6 +247,40 @@ def of_given(records: Sequence[bytes | Flawed], first: int) -> Iterator[Stretch]
         yield GivenStretch(texts, first + len(records) - len(texts))
 
 
+class FirstOf(Stretch):
+    """The first records of a stretch."""
+
+    def __init__(self, stretch: Stretch, count: int) -> None:
+        super().__init__(stretch.first)
+        self._stretch, self._count = stretch, count
+        self.file, self.flaw, self.is_text = stretch.file, stretch.flaw, stretch.is_text
+
+    @property
+    def size(self) -> int:
+        """See `Stretch`."""
+        return sum(memoryview(text).nbytes for text in self.texts())
+
+    def values(self) -> Sequence[Any]:
+        """See `Stretch`."""
+        return self._stretch.values()[: self._count]
+
+    def texts(self) -> Sequence[Text]:
+        """See `Stretch`."""
+        return self._stretch.texts()[: self._count]
+
+    def compact_texts(self) -> Sequence[Text]:
+        """See `Stretch`."""
+        return self._stretch.compact_texts()[: self._count]
+
+    def line(self, at: int) -> int | None:
+        """See `Stretch`."""
+        return self._stretch.line(at)
+
+    def place(self, at: int, byte: int) -> Place | None:
+        """See `Stretch`."""
+        return self._stretch.place(at, byte)
+
+
 class ReplayStretch(Stretch):
     """What a dead letter file has for one record, which knows where it first came from."""
 

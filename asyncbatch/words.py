@@ -49,7 +49,8 @@ def duration(seconds: float) -> str:
 
 def count(number: int, noun: str) -> str:
     """Return `1 file`, `1,234 files`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    ending = "" if number == 1 else "es" if noun.endswith("ch") else "s"
+    return f"{number:,} {noun}{ending}"
 
 
 def printable(text: str) -> str:

@@ -22,12 +22,12 @@ from asyncbatch.duplicates import Duplicates
 from asyncbatch.job import FileSource, Job
 from asyncbatch.record_settings import RecordWorkSettings
 from asyncbatch.records import Batch, BatchPart, Counts, Part
-from asyncbatch.report import Tally, tally_of
 from asyncbatch.run import Run
 from asyncbatch.settings import FileWorkSettings, Sizes
 from asyncbatch.sinks.outlet import make_outlet
 from asyncbatch.sinks.target import Target
 from asyncbatch.sources.inputs import Inputs
+from asyncbatch.tally import Tally, tally_of
 from tests.api_server import ApiServer
 
 allow_deep_nesting()  # as the first run would, in the midst of a test

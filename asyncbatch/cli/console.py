@@ -12,16 +12,21 @@ from rich.text import Text
 
 from asyncbatch.cli import summary
 from asyncbatch.cli.plain import memory, seconds_left
-from asyncbatch.words import duration, location, size
+from asyncbatch.cli.stages import queue_words, rate_words, source_words, stage_counts
+from asyncbatch.words import duration, location, printable, size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from asyncbatch.budget import FailureBudget
+    from asyncbatch.cli.preview import Grid
     from asyncbatch.report import Report
     from asyncbatch.run import Snapshot
+    from asyncbatch.sections import SourceReport, Stages
 
 _BAR_WIDTH = 40
+_LOST = {"rejected": "bold red", "dropped": "dim"}
+_STATES = {"done": "green", "failed": "bold red", "reading": "cyan"}
 
 
 class LiveProgress:
@@ -46,6 +51,8 @@ class LiveProgress:
 
 
 def _display(snapshot: Snapshot) -> RenderableType:
+    if snapshot.stages is not None:
+        return _stages_display(snapshot, snapshot.stages)
     tally, seconds, total = snapshot.tally, snapshot.elapsed_s or 1e-9, snapshot.total
     done = f"{tally.files:,} of {total:,}" if total else f"{tally.files:,} of {snapshot.found:,}+"
     head = Table.grid(padding=(0, 1))
@@ -69,6 +76,28 @@ def _display(snapshot: Snapshot) -> RenderableType:
     return Group(head, facts)
 
 
+def _stages_display(snapshot: Snapshot, stages: Stages) -> RenderableType:
+    """Draw the stages as a flow, a line for each source, and what goes on between them."""
+    counts = stage_counts(snapshot, stages)
+    flow = [Text(f"{number:,} {word}", "bold") for word, number in counts[:3]]
+    lost = [
+        Text(f"{number:,} {word}", _LOST[word] if number else "dim") for word, number in counts[3:]
+    ]
+    head = Text("   ").join([Text(" → ").join(flow), *lost])
+    table = Table.grid(padding=(0, 2))
+    for source in stages.sources:
+        state, *rest = source_words(source)
+        cells = [Text(state, _STATES.get(state, "")), *map(Text, _padded(rest, source))]
+        table.add_row(Text(f"  {printable(source.name)}"), *cells)
+    facts = [rate_words(snapshot, stages), memory(snapshot), duration(snapshot.elapsed_s)]
+    return Group(head, table, Text("  ".join(facts)), Text(queue_words(snapshot, stages), "dim"))
+
+
+def _padded(words: list[str], source: SourceReport) -> list[str]:
+    """Return the words in their columns: a source that asks no server has no pages."""
+    return words if source.traffic else ["", *words]
+
+
 def summary_text(report: Report, budget: FailureBudget | None, most: float) -> str:
     """Return the failures by kind and the summary table, styled for stdout's terminal."""
     console = Console()
@@ -85,6 +114,19 @@ def summary_text(report: Report, budget: FailureBudget | None, most: float) -> s
         for line in summary.closing_lines(report, budget):
             console.print(Text(line, style="bold red" if report.over_budget else "yellow"))
     return capture.get()
+
+
+def grid_text(grid: Grid) -> str:
+    """Return a table of texts, for stdout's terminal."""
+    console = Console()
+    table = Table(box=None, padding=(0, 0, 0, 2), header_style="bold")
+    for name in grid.columns:
+        table.add_column(Text(name), no_wrap=True)
+    for row in grid.rows:
+        table.add_row(*map(Text, row))
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get().rstrip("\n")
 
 
 def _print_failures(console: Console, report: Report, most: float) -> None:

@@ -12,8 +12,8 @@ from asyncbatch.cli import options as o
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
-    from asyncbatch.cli.output import OutputFormat
     from asyncbatch.pipeline_file import PipelineFile
 
 EPILOG = """\
@@ -21,6 +21,7 @@ EPILOG = """\
 Examples:
   asyncbatch init people.toml
   asyncbatch etl people.toml --check
+  asyncbatch etl people.toml --dry-run
   asyncbatch etl people.toml --report report.json
   asyncbatch etl people.toml --set sink.to=sqlite:///test.db --check
 
@@ -34,14 +35,18 @@ def run_etl(
     *,
     set_: e.Set = None,
     only: e.Only = None,
+    limit: e.Limit = None,
     full_refresh: e.FullRefresh = False,
     allow_duplicates: again.AllowDuplicates = False,
     check: e.Check = False,
+    dry_run: e.DryRun = False,
+    show_failures: o.ShowFailures = "20",  # type: ignore[assignment]  # typer parses defaults too
     print_schema: e.PrintSchema = False,
     output: o.Output = "text",
     report: o.Report = None,
     quiet: o.Quiet = False,
     verbose: e.Verbose = False,
+    progress: o.Progress = True,
 ) -> None:
     """Load records of APIs and files into a database or another target, as a pipeline file says.
 
@@ -50,6 +55,8 @@ def run_etl(
     if print_schema:
         _print_schema()
         return
+    if dry_run and (report or output in ("junit", "github")):
+        raise typer.BadParameter("--dry-run has no results: it takes no --report, junit or github")
     if file is None:
         raise typer.BadParameter("name a pipeline file, or make one with `asyncbatch init`")
     pipeline = _loaded(file, set_ or (), only)
@@ -60,53 +67,51 @@ def run_etl(
     raise typer.Exit(
         _carried_out(
             pipeline,
-            only,
-            output=output,
-            reports=report or (),
-            quiet=quiet,
-            verbose=verbose,
-            full_refresh=full_refresh,
-            allow_duplicates=allow_duplicates,
+            {
+                "only": only, "limit": limit, "dry_run": dry_run, "reports": report or (),
+                "full_refresh": full_refresh, "allow_duplicates": allow_duplicates,
+            },
+            {
+                "form": output, "quiet": quiet, "verbose": verbose, "progress": progress,
+                "show_failures": show_failures,
+            },
         )
-    )
+    )  # fmt: skip
 
 
 def _carried_out(
-    pipeline: "PipelineFile",
-    only: "Sequence[str] | None",
-    *,
-    output: "OutputFormat",
-    reports: "Sequence[str]",
-    quiet: bool,
-    verbose: bool,
-    full_refresh: bool,
-    allow_duplicates: bool,
+    pipeline: "PipelineFile", wishes: "dict[str, Any]", looks: "dict[str, Any]"
 ) -> int:
-    """Run a pipeline; return the exit status."""
-    from asyncbatch.cli.etl_job import etl_job  # noqa: PLC0415 - --help stays quick
+    """Run a pipeline, as options of `etl_job` and of `Output` say; return the exit status."""
+    from asyncbatch.cli.etl_job import etl_job, limited_notes  # noqa: PLC0415 - --help stays quick
     from asyncbatch.cli.output import Output  # noqa: PLC0415
     from asyncbatch.cli.report_file import ReportFile  # noqa: PLC0415
     from asyncbatch.cli.session import Session  # noqa: PLC0415
     from asyncbatch.errors import UsageError  # noqa: PLC0415
+    from asyncbatch.report import LISTED_FAILURES  # noqa: PLC0415
     from asyncbatch.run import Run  # noqa: PLC0415
 
     try:
-        job = etl_job(
-            pipeline,
-            only,
-            reports=reports,
-            tracebacks=verbose,
-            full_refresh=full_refresh,
-            allow_duplicates=allow_duplicates,
-        )
-        report_files = [ReportFile(path) for path in reports]
+        job = etl_job(pipeline, tracebacks=looks["verbose"], **wishes)
+        report_files = [ReportFile(path) for path in wishes["reports"]]
     except (UsageError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
     to_stdout = job.target is not None and job.target.form == "stdout"
-    if to_stdout and output != "text":
-        raise typer.BadParameter(f"sink.to = '-' and --output {output} both want standard output")
-    shown = Output(output, quiet=quiet, verbose=verbose, stdout_is_taken=to_stdout)
-    return Session(Run(job), shown, command="etl", report_files=report_files).carry_out()
+    if to_stdout and looks["form"] != "text":
+        raise typer.BadParameter(
+            f"sink.to = '-' and --output {looks['form']} both want standard output"
+        )
+    if wishes["dry_run"]:
+        from asyncbatch.cli.preview import PreviewOutput  # noqa: PLC0415 - if asked for
+
+        names = [source.name for source in job.sources]
+        shown: Output = PreviewOutput(_place(pipeline), names, job.limit or 0, **looks)
+    else:
+        shown = Output(**looks, stdout_is_taken=to_stdout)
+    run = Run(job, watched=True, failure_limit=max(LISTED_FAILURES, looks["show_failures"]))
+    if job.limit is not None and job.target is not None and not wishes["dry_run"]:
+        run.report.notes += limited_notes(job.target)
+    return Session(run, shown, command="etl", report_files=report_files).carry_out()
 
 
 def _loaded(path: str, overrides: "Sequence[str]", only: "Sequence[str] | None") -> "PipelineFile":
@@ -133,10 +138,14 @@ def _summary(pipeline: "PipelineFile") -> str:
 
     sources = count(len(pipeline.sources), "source")
     transforms = count(len(pipeline.transforms), "transform")
-    sink = pipeline.sink
-    place = f"{sink.table} of {sink.to}" if sink.table else str(sink.to)
     names = ", ".join(pipeline.source_names())
-    return _printable(f"{sources} ({names}), {transforms}, into {place}")
+    return _printable(f"{sources} ({names}), {transforms}, into {_place(pipeline)}")
+
+
+def _place(pipeline: "PipelineFile") -> str:
+    """Return where rows go."""
+    sink = pipeline.sink
+    return f"{sink.table} of {sink.to}" if sink.table else str(sink.to)
 
 
 def _print_schema() -> None:

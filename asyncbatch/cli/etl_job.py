@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from asyncbatch.assembly import assembled
 from asyncbatch.chain import checked
 from asyncbatch.cli.ledger_job import ledger_settings
@@ -19,6 +21,7 @@ from asyncbatch.pipeline_file.specs import (
     transform_specs,
 )
 from asyncbatch.record_settings import LEAST_PATIENCE, PATIENCE, RecordWorkSettings
+from asyncbatch.sinks.target import Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,9 +29,12 @@ if TYPE_CHECKING:
     from asyncbatch.http import HttpSettings
     from asyncbatch.ledger.settings import LedgerSettings
     from asyncbatch.pipeline_file import PipelineFile
+    from asyncbatch.pipeline_file.sink import SinkTable
     from asyncbatch.pipeline_file.sources import SourceTable
     from asyncbatch.settings import FileWorkSettings
 
+_DRY_RECORDS = 10
+"""Records of each source that a dry run takes, unless told otherwise."""
 _UNHEEDED = {"pool": None}
 """Keys of the sink that nothing obeys yet, and the values that ask for nothing."""
 
@@ -41,25 +47,46 @@ def etl_job(
     tracebacks: bool,
     full_refresh: bool = False,
     allow_duplicates: bool = False,
+    limit: int | None = None,
+    dry_run: bool = False,
 ) -> Job:
-    """Return the job that a pipeline, or `only` some of its sources, is. Raises UsageError."""
+    """Return the job that a pipeline, or `only` some of its sources, is. Raises UsageError.
+
+    Only the first `limit` records of each source are taken, if it is given. In a `dry_run` what
+    becomes of them stays with the parts of the run, and nothing is written.
+    """
     sink = pipeline.sink
     for name, quiet in _UNHEEDED.items():
         if getattr(sink, name) != quiet:
             raise UsageError(f"sink.{name} cannot be obeyed yet; take it out of the file")
     tables = pipeline.only(only) if only else pipeline.sources
     work = _shared_work(pipeline, tables, tracebacks=tracebacks)
-    sources = tuple(assembled(_origins(pipeline), work))  # each is named with regard to all
+    _check(pipeline, tables, work)
+    if (dry_run or limit is not None) and (full_refresh or allow_duplicates):
+        raise UsageError(
+            "--full-refresh and --allow-duplicates are about what earlier runs have done, and with "
+            "--limit or --dry-run nothing is remembered: leave them out"
+        )
+    if dry_run:
+        work = replace(work, target=Target("", "parts", ""), letters=False)
+        limit = limit or _DRY_RECORDS
+    elif limit is not None:
+        _check_limited(sink, work.target)
+    # Each is named with regard to all.
+    sources = tuple(assembled(_origins(pipeline), work, asks_ahead=limit is None))
     files = [source.settings for source in sources if isinstance(source, FileSource)]
     chosen = zip(sources, pipeline.sources, strict=True)
-    _check(pipeline, tables, work)
     return Job(
         tuple(source for source, table in chosen if table in tables),
         load_batch=sink.batch_size,
         ordered=not sink.unordered,
-        dead_letter=pipeline.dead_letter.to if pipeline.dead_letter else None,
+        dead_letter=pipeline.dead_letter.to if pipeline.dead_letter and not dry_run else None,
         reports=tuple(reports),
-        ledger=_ledger(
+        workers=0 if dry_run else None,
+        limit=limit,
+        ledger=None
+        if limit is not None
+        else _ledger(
             tables,
             files[0] if files else work,
             full_refresh=full_refresh,
@@ -116,6 +143,31 @@ def _check(pipeline: PipelineFile, tables: Sequence[SourceTable], work: RecordWo
                 'source.incremental asks for what is new only, and sink.mode = "replace" would '
                 "leave nothing else: choose one"
             )
+
+
+def limited_notes(target: Target) -> list[str]:
+    """Return what is to be said of a run of the first records only."""
+    if not target.is_database or target.key:
+        return []
+    table = target.table
+    return [
+        f"--limit is not remembered, and {table} has no key: the next run adds these rows again"
+    ]
+
+
+def _check_limited(sink: SinkTable, target: Target | None) -> None:
+    """Raise UsageError for what a few records must not be put in the place of."""
+    if sink.mode == "replace":
+        raise UsageError(
+            '--limit with sink.mode = "replace" would leave only those records in the table: look '
+            "at them with --dry-run, or load them elsewhere with --set sink.table=NAME and "
+            "--set sink.mode=append"
+        )
+    if target is not None and target.form == "folder":
+        raise UsageError(
+            "--limit with a folder as the sink would leave files that hold only some of their "
+            "records: use --dry-run, or --set sink.to=FILE.jsonl"
+        )
 
 
 def _ledger(

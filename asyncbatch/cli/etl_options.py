@@ -36,6 +36,25 @@ Only = Annotated[
         help="Run only the source of this name (without one: http, http-2, files); repeatable.",
     ),
 ]
+Limit = Annotated[
+    int | None,
+    option(
+        INPUT,
+        "--limit",
+        min=1,
+        metavar="N",
+        help="Take only the first N records of each source; not remembered as done.",
+    ),
+]
+DryRun = Annotated[
+    bool,
+    option(
+        CONTROL,
+        "--dry-run",
+        help="Show what becomes of the first 10 records of each source (or --limit N), as a "
+        "table; load nothing.",
+    ),
+]
 FullRefresh = Annotated[
     bool,
     option(AGAIN, "--full-refresh", help="Forget what is done: extract and load all again."),

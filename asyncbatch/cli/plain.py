@@ -6,7 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 from asyncbatch.cli import summary
-from asyncbatch.words import count, duration, location, size
+from asyncbatch.cli.stages import queue_words, rate_words, source_words, stage_counts
+from asyncbatch.words import count, duration, location, printable, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from asyncbatch.budget import FailureBudget
     from asyncbatch.report import Report
     from asyncbatch.run import Snapshot
+    from asyncbatch.sections import Stages
 
 LINE_EVERY_SECONDS = 5.0
 
@@ -42,6 +44,8 @@ class PlainProgress:
 
 def progress_line(snapshot: Snapshot) -> str:
     """Return how far the run is, in one line."""
+    if snapshot.stages is not None:
+        return _stages_line(snapshot, snapshot.stages)
     tally, seconds = snapshot.tally, snapshot.elapsed_s or 1e-9
     done = f"{tally.files:,} files"
     if snapshot.total:
@@ -57,6 +61,15 @@ def progress_line(snapshot: Snapshot) -> str:
     if (left := seconds_left(snapshot)) is not None:
         parts.append(f"{duration(left)} left")
     return ", ".join(parts)
+
+
+def _stages_line(snapshot: Snapshot, stages: Stages) -> str:
+    counts = [f"{number:,} {word}" for word, number in stage_counts(snapshot, stages)]
+    sources = [
+        f"{printable(source.name)}: {', '.join(source_words(source))}" for source in stages.sources
+    ]
+    rest = [rate_words(snapshot, stages), queue_words(snapshot, stages), memory(snapshot)]
+    return "; ".join([", ".join(counts), *sources, *rest])
 
 
 def memory(snapshot: Snapshot) -> str:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from asyncbatch.budget import FailureBudget
     from asyncbatch.records import Failure
     from asyncbatch.report import Report
+    from asyncbatch.sections import SinkReport, SourceReport
 
 
 def headline(report: Report) -> str:
@@ -26,7 +27,7 @@ def headline(report: Report) -> str:
     }
     split = ", ".join(f"{number:,} {word}" for word, number in outcomes.items() if number)
     verdict = "Interrupted after" if report.interrupted else "Processed"
-    files = f"{verdict} {count(tally.files, 'file')} in {duration(report.elapsed_s)}"
+    files = f"{verdict} {count(tally.files, report.input_noun)} in {duration(report.elapsed_s)}"
     return f"{files}: {split}" if split else files
 
 
@@ -36,18 +37,45 @@ def rows(report: Report) -> Iterator[tuple[str, str]]:
     parts = {"passed": tally.passed, "dropped": tally.dropped, "rejected": tally.rejected}
     split = ", ".join(f"{number:,} {word}" for word, number in parts.items() if number)
     yield "records", f"{tally.read:,} read" + (f": {split}" if split else "")
-    if report.target is not None:
+    if report.sink is not None:
+        yield "written", f"{tally.written:,} to {printable(report.sink.place)}{_ways(report.sink)}"
+    elif report.target is not None:
         yield "written", f"{tally.written:,} to {printable(report.target)}"
     elif tally.written:  # a merged report, which does not know where to
         yield "written", f"{tally.written:,}"
     if tally.retries:
         yield "retries", f"{tally.retries:,} of what failed for the moment"
     yield "size", size(tally.bytes)
-    rates = f"{tally.files / seconds:,.0f} files/s, {tally.read / seconds:,.0f} records/s"
-    yield "rate", f"{rates}, {size(tally.bytes / seconds)}/s"
+    for number, source in enumerate(report.sources):
+        yield "" if number else "sources", f"{printable(source.name)}: {source_line(source)}"
+    rates = f"{tally.read / seconds:,.0f} records/s, {size(tally.bytes / seconds)}/s"
+    if report.input_noun == "file":  # of which there are many
+        rates = f"{tally.files / seconds:,.0f} files/s, {rates}"
+    yield "rate", rates
     yield "memory", f"{size(report.peak_memory_bytes)} at the peak, all processes"
     for number, slow in enumerate(report.slowest):
         yield "" if number else "slowest", f"{slow.elapsed_ms:,.1f} ms  {printable(slow.file)}"
+
+
+def source_line(source: SourceReport) -> str:
+    """Return what one source came to."""
+    tally, noun = source.tally, source.input_noun
+    inputs = count(tally.files, noun)
+    outcomes = {"failed": tally.failed, "skipped": tally.skipped}
+    split = ", ".join(f"{number:,} {word}" for word, number in outcomes.items() if number)
+    parts = [source.state, f"{inputs} ({split})" if split else inputs]
+    if (traffic := source.traffic) is not None:
+        parts += [count(traffic.pages, "page"), count(traffic.requests, "request")]
+    parts.append(count(tally.read, "record"))
+    parts += [f"{tally.rejected:,} rejected"] if tally.rejected else []
+    return ", ".join(parts)
+
+
+def _ways(sink: SinkReport) -> str:
+    """Return how rows got there and which of them did not."""
+    way = f", {sink.mode}" if sink.mode else ""
+    way += f" by {', '.join(map(printable, sink.key))}" if sink.key else ""
+    return f"{way}; {sink.rejected:,} refused" if sink.rejected else way
 
 
 def reason(failure: Failure) -> str:

@@ -42,6 +42,8 @@ class Asker:
         self.borders = Borders(settings)
         self.redactor = Redactor(settings)
         self.retrier = Retrier(Retries(settings.retries, settings.retry_delay))
+        self.requests = 0
+        """How many were made."""
         self._session, self._sleep = session, sleep
         self._judge, self._proxies = make_judge(), Proxies()
         rate = parse_rate(settings.rate_limit) if settings.rate_limit is not None else None
@@ -130,6 +132,7 @@ class Asker:
     async def _request(self, url: URL, home: URL) -> ClientResponse:
         target, headers = self.borders.request(url, home)
         proxy = self._proxies.proxy_for(target)
+        self.requests += 1
         return await self._session.get(target, headers=headers, proxy=proxy, allow_redirects=False)
 
     async def _begin(self, response: ClientResponse, url: URL, attempts: int) -> Answer:

@@ -39,13 +39,19 @@ class Numbered:
     Pages are asked for ahead, on the guess that each is full. A page is taken when all before
     it are known: then its position was no guess. At first few are, so that a URL of one page
     is not asked for many, and twice as many each round, up to `concurrency`; as many at once
-    if an answer has told where the end is.
+    if an answer has told where the end is. Unless it `asks_ahead`, one by one.
     """
 
     def __init__(
-        self, asker: Asker, first: URL, pagination: PagePagination | OffsetPagination
+        self,
+        asker: Asker,
+        first: URL,
+        pagination: PagePagination | OffsetPagination,
+        *,
+        asks_ahead: bool = True,
     ) -> None:
         self._asker, self._first, self._pagination = asker, first, pagination
+        self._asks_ahead = asks_ahead
         self._records = parse_pointer(asker.settings.records)
         self._is_offset = isinstance(pagination, OffsetPagination)
         self._step = pagination.limit if isinstance(pagination, OffsetPagination) else 1
@@ -77,7 +83,8 @@ class Numbered:
                 is_last = self._learn(at, answer, count)
                 if not is_last:
                     await self._adapt(at, count)
-                    self._ask_ahead(limit - number)
+                    if self._asks_ahead:
+                        self._ask_ahead(limit - number)
                 yield Page(
                     self._asker.redactor.url(url),
                     number,
@@ -134,7 +141,7 @@ class Numbered:
         elif count < self._largest:
             self._ahead = 1  # probably the last
         else:
-            most = self._asker.settings.concurrency
+            most = self._asker.settings.concurrency if self._asks_ahead else 1
             self._ahead = min(self._ahead + 1, most) if self._end is None else most
 
     async def _drop(self) -> None:

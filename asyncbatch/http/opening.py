@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def open_pages(
-    asker: Asker, url: str, start: PageMark | None, since: str | None
+    asker: Asker, url: str, start: PageMark | None, since: str | None, *, asks_ahead: bool = True
 ) -> AsyncGenerator[Page, None]:
     """Return the pages of `url`; see `HttpSource.pages`."""
     settings = asker.settings
@@ -32,7 +32,7 @@ def open_pages(
     if isinstance(settings.pagination, PagePagination | OffsetPagination):
         if start is not None:
             raise UsageError("pages by number or offset are not stable: begin at the first")
-        return Numbered(asker, first, settings.pagination).pages()
+        return Numbered(asker, first, settings.pagination, asks_ahead=asks_ahead).pages()
     if start is None:
         return Chain(asker, first, home).pages(1)
     return Chain(asker, asker.borders.resolve(first, start.link), home).pages(start.number)

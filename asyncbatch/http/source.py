@@ -25,8 +25,9 @@ class HttpSource:
     """The pages of the URLs that `settings` name; an async context manager, to be entered once.
 
     The limits are shared by all URLs that are read at the same time. `clock` and `sleep`, in
-    seconds, are those of waiting for a turn and before a retry. Raises UsageError for settings
-    that cannot work, and, when it is entered, if aiohttp is not there.
+    seconds, are those of waiting for a turn and before a retry. Unless it `asks_ahead`, no page is
+    asked for before the consumer wants it. Raises UsageError for settings that cannot work, and,
+    when it is entered, if aiohttp is not there.
     """
 
     def __init__(
@@ -35,10 +36,15 @@ class HttpSource:
         *,
         clock: Clock = time.monotonic,
         sleep: Sleep = asyncio.sleep,
+        asks_ahead: bool = True,
     ) -> None:
         if found := [f"{where}: {what}" for where, what in mistakes(settings)]:
             raise UsageError("; ".join(found))
         self.settings = settings
+        self.page_count = 0
+        """How many pages were given, of all URLs."""
+        self._asks_ahead = asks_ahead
+        self._requests_before = 0
         self._clock, self._sleep = clock, sleep
         self._session: ClientSession | None = None
         self._asker: Asker | None = None
@@ -59,6 +65,7 @@ class HttpSource:
 
     async def __aexit__(self, *_: object) -> None:
         if self._session is not None:
+            self._requests_before = self.request_count
             await self._session.close()
             self._session = self._asker = None
 
@@ -69,6 +76,11 @@ class HttpSource:
     def retries(self) -> int:
         """Return how many requests were made again since the last time this was asked."""
         return 0 if self._asker is None else self._asker.retrier.taken()
+
+    @property
+    def request_count(self) -> int:
+        """How many requests were made: for pages, along redirects, and again."""
+        return self._requests_before + (self._asker.requests if self._asker else 0)
 
     async def pages(
         self, url: str, start: PageMark | None = None, since: str | None = None
@@ -82,8 +94,14 @@ class HttpSource:
         """
         from asyncbatch.http.opening import open_pages  # noqa: PLC0415 - see `__aenter__`
 
-        async with aclosing(open_pages(self._entered(), url, start, since)) as pages:
+        asker, last = self._entered(), 0
+        async with aclosing(
+            open_pages(asker, url, start, since, asks_ahead=self._asks_ahead)
+        ) as pages:
             async for page in pages:
+                if page.number != last:  # an answer may come in several stretches
+                    last = page.number
+                    self.page_count += 1
                 yield page
 
     def _entered(self) -> Asker:

@@ -35,7 +35,7 @@ class Github:
         if omitted := total - len(shown):
             yield f"::error title=asyncbatch::... and {count(omitted, 'more failure')}\n".encode()
         tally = report.tally
-        files = f"{count(tally.files, 'file')}, {tally.succeeded:,} succeeded"
+        files = f"{count(tally.files, report.input_noun)}, {tally.succeeded:,} succeeded"
         yield f"asyncbatch {command}: {report.status}, {files}\n".encode()
 
 

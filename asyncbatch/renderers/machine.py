@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from asyncbatch.records import Failure
+from asyncbatch.renderers.sections import input_counts, record_counts, sections
 from asyncbatch.report import LISTED_FAILURES, SCHEMA_VERSION, Report
 
 if TYPE_CHECKING:
@@ -35,21 +36,8 @@ def report_object(report: Report, command: str, exit_code: int) -> dict[str, Any
         "status": report.status,
         "started_at": report.started_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "elapsed_s": round(elapsed, 3),
-        "files": {
-            "total": tally.files,
-            "succeeded": tally.succeeded,
-            "partial": tally.partial,
-            "failed": tally.failed,
-            "skipped": tally.skipped,
-            "bytes": tally.bytes,
-        },
-        "records": {
-            "read": tally.read,
-            "passed": tally.passed,
-            "dropped": tally.dropped,
-            "rejected": tally.rejected,
-            "written": tally.written,
-        },
+        "files": input_counts(tally),
+        "records": record_counts(tally),
         "rates": {
             "files_per_s": rate(tally.files),
             "records_per_s": rate(tally.read),
@@ -63,6 +51,7 @@ def report_object(report: Report, command: str, exit_code: int) -> dict[str, Any
         "failures": listed,
         "failures_omitted": report.failure_count - len(listed),
         "exit_code": exit_code,
+        **sections(report),
         **({"target_discarded": report.discarded} if report.discarded else {}),
     }
 

@@ -30,16 +30,17 @@ class Markdown:
             "partial": f"{tally.partial:,}",
             "failed": f"{tally.failed:,}",
             "records": f"{tally.read:,} read, {tally.rejected:,} rejected",
-            **({"written": f"{tally.written:,}"} if report.target or tally.written else {}),
+            **({"written": _written(report)} if report.target or tally.written else {}),
             "size": size(tally.bytes),
             "time": duration(seconds),
             "peak memory": size(report.peak_memory_bytes),
         }
-        files = count(tally.files, "file")
+        files = count(tally.files, report.input_noun)
         yield f"### asyncbatch {command}: {report.status}, {files}\n\n".encode()
         yield b"| | |\n| --- | --- |\n"
         yield "".join(f"| {label} | {value} |\n" for label, value in rows.items()).encode()
         yield f"\nExit status {exit_code}.\n".encode()
+        yield from _sources(report)
         shown = report.failures[:SHOWN_FAILURES]
         if not shown:
             return
@@ -49,6 +50,26 @@ class Markdown:
             yield f"| `{where}` | {one.kind} | {why} |\n".encode()
         if omitted := report.failure_count - len(shown):
             yield f"\n... and {count(omitted, 'more failure')}.\n".encode()
+
+
+def _written(report: Report) -> str:
+    written = f"{report.tally.written:,}"
+    return f"{written} to {_cell(printable(report.sink.place))}" if report.sink else written
+
+
+def _sources(report: Report) -> Iterator[bytes]:
+    """Yield the table of sources, if they are told apart."""
+    if not report.sources:
+        return
+    yield b"\n| source | state | inputs | failed | pages | records | rejected |\n"
+    yield b"| --- | --- | --- | --- | --- | --- | --- |\n"
+    for source in report.sources:
+        tally = source.tally
+        pages = f"{source.traffic.pages:,}" if source.traffic else ""
+        inputs = f"{tally.files:,} | {tally.failed:,} | {pages}"
+        records = f"{tally.read:,} | {tally.rejected:,}"
+        name = _cell(printable(source.name))
+        yield f"| {name} | {source.state} | {inputs} | {records} |\n".encode()
 
 
 def _cell(text: str) -> str:

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from asyncbatch.sinks.contract import Contract
 
 Form = Literal[
-    "stdout", "lines", "folder", "csv", "parquet", "sqlite", "duckdb", "postgres", "program"
+    "stdout", "lines", "folder", "csv", "parquet", "sqlite", "duckdb", "postgres", "program",
+    "parts",
 ]  # fmt: skip
-"""That of a "program" is an object of the main process, which only that can open."""
+"""What a target is. That of a "program" is an object of the main process, which only that can
+open; that of "parts" is none: rows, as JSON Lines, stay with the parts of a run."""
 Mode = Literal["append", "replace", "upsert"]
 SchemaContract = Literal["evolve", "freeze", "discard"]
 FolderFormat = Literal["keep", "json", "jsonl"]
@@ -88,6 +90,11 @@ class Target(Struct, frozen=True):
         """Whether what was loaded stands, however the run ends."""
         stays = self.form in ("stdout", "folder", "program")
         return stays or (self.is_database and self.mode != "replace")
+
+    @property
+    def has_sink(self) -> bool:
+        """Whether the main process writes to it."""
+        return self.form not in ("folder", "parts")
 
     @property
     def is_database(self) -> bool:
