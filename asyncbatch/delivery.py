@@ -79,6 +79,10 @@ class Delivery:
                 self._open_target(target)
             elif self._books:
                 self._books.begin(None)
+            if target is not None and target.form == "folder":
+                from asyncbatch.sinks.folder import check_disk  # noqa: PLC0415 - one of them
+
+                check_disk(target.path)
         except UsageError:
             self.refuse()
             raise
@@ -170,6 +174,8 @@ class Delivery:
                         through = (part,)
                     for loaded in through:
                         yield loaded
+                        if loaded.part.lost:
+                            raise SinkError(loaded.part.lost)
 
     def _load(self, found: BatchPart) -> Sequence[BatchPart]:
         with self._busy:

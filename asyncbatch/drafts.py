@@ -147,6 +147,10 @@ class Draft:
         if error is not None:
             yield Part(self._part.start, [0], [0], [0.0], errors={0: error})
 
+    def lose_target(self, message: str) -> None:
+        """Take note that no more can be written, which ends the run."""
+        self._part.lost = message
+
     def end_file(
         self, size: int, elapsed_ms: float, error: Failure | None, written: int = 0
     ) -> None:

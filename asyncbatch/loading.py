@@ -184,8 +184,9 @@ class TableLoader:
         self._to_load: deque[tuple[_Waiting, int]] = deque()
         """Parts with rows to load, and the number of the first of these."""
         self._rows = self._bytes = 0
-        self._late: dict[int, list[Failure]] = {}
-        """Records refused of files whose last part is still to come, by batch."""
+        self._late: dict[int, tuple[Failure, int]] = {}
+        """Of files whose last part is still to come the first record refused, and how many; by
+        batch."""
         self._last_commit = time.monotonic()
 
     @property
@@ -310,18 +311,17 @@ class TableLoader:
         for place, refused in waiting.refused_rows.items():
             if place < len(found.part):
                 found.part.made[place] -= refused
-        late = self._late.get(found.batch.start, [])
         for (place, _), (row, message) in sorted(waiting.refused.items()):
             file, record, line = found.file(place), rows.records[row], rows.lines[row]
             failure = Failure(file, "sink", message, record, line)
             letters = [letter_of_record(failure, rows.originals[row])] if rows.originals else []
             found.part.reject(place, failure, letters)
             if not len(found.part):  # the file is not finished
-                late.append(failure)
-                self._late[found.batch.start] = late
-        if len(found.part) and late:
-            found.part.count_rejected(0, len(late), late[0])
-            del self._late[found.batch.start]
+                first, count = self._late.get(found.batch.start, (failure, 0))
+                self._late[found.batch.start] = first, count + 1
+        if len(found.part) and (late := self._late.pop(found.batch.start, None)):
+            first, count = late
+            found.part.count_rejected(0, count, first)
         waiting.drop_rows()
 
 

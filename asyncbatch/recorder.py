@@ -97,8 +97,11 @@ class Recorder:
         failure = None if problem is None else file_failure(self._file, problem)
         yield from self._draft.end_piece(size, failure)
 
-    def end(self, size: int, elapsed_ms: float, problem: Exception | None) -> None:
-        """End the file, of which `size` bytes were read; one of `RECORD_ERRORS` fails it."""
+    def end(self, size: int, elapsed_ms: float, problem: Exception | None) -> bool:
+        """End the file, of which `size` bytes were read; one of `RECORD_ERRORS` fails it.
+
+        Return whether more can be written.
+        """
         written = 0
         if problem is None and not self._draft.file.is_lost:
             try:
@@ -109,9 +112,12 @@ class Recorder:
         failure = None
         if isinstance(problem, OutputError):
             failure = Failure(self._file, "sink", str(problem))
+            if problem.is_lost:
+                self._draft.lose_target(str(problem))
         elif problem is not None:
             failure = file_failure(self._file, problem)
         self._draft.end_file(size, elapsed_ms, failure, written)
+        return not (isinstance(problem, OutputError) and problem.is_lost)
 
     def reject_line(self, bad: BadLine) -> None:
         """Write down a line that is no record."""

@@ -264,7 +264,7 @@ class Part(Struct, gc=False):
     finished file is about one that is still being read, at place 0. `made` counts the rows of
     each finished file in this part, `written` what the worker itself wrote, `retries` how often
     it tried something again. `skipped` tells by place why a file was not even read, `entries`
-    what a ledger has of it.
+    what a ledger has of it. `lost` is why no more can be written, if the worker does that.
 
     The parts of a huge file count as they come, not only when it is done. One that is not the
     last has `told`, its share of the file's counts, and where it ends, `reached` (None in the
@@ -289,6 +289,7 @@ class Part(Struct, gc=False):
     skipped: dict[int, str] = field(default_factory=dict)
     entries: dict[int, Entry] = field(default_factory=dict)
     retries: int = 0
+    lost: str = ""
     told: Counts | None = None
     reached: Position | None = None
     huge: Huge | None = None

@@ -13,6 +13,7 @@ from asyncbatch.ledger import replacing
 from asyncbatch.ledger.duckdb import DuckdbLedger, record
 from asyncbatch.ledger.duckdb import create as create_ledger
 from asyncbatch.ledger.duckdb import exists as has_ledger
+from asyncbatch.ledger.duckdb import upgrade as upgrade_ledger
 from asyncbatch.sinks.block import MAX_FIELDS
 from asyncbatch.sinks.columns import NO_FIELDS, ColumnKind, Columns
 from asyncbatch.sinks.duckdb_stage import TYPES, Constraints, Stage
@@ -153,6 +154,8 @@ class DuckdbSink:
         for name in (self.table, self._target):
             if self._find("view", name):
                 raise UsageError(f"cannot use {self.path}: {name} is a view, not a table")
+        if has_ledger(self._connection):
+            upgrade_ledger(self._connection)
         found = self._find("table", self._target)
         if self.mode == "replace" and not (found and self._goes_on()):
             self._drop_replacement()

@@ -15,6 +15,7 @@ from asyncbatch.ledger import replacing
 from asyncbatch.ledger.sqlite import SqliteLedger, record
 from asyncbatch.ledger.sqlite import create as create_ledger
 from asyncbatch.ledger.sqlite import exists as has_ledger
+from asyncbatch.ledger.sqlite import upgrade as upgrade_ledger
 from asyncbatch.retrying import Retrier, Retries, tried
 from asyncbatch.sinks.columns import NO_FIELDS, Columns
 from asyncbatch.sinks.contract import Contract
@@ -49,8 +50,8 @@ _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.
 _ADVICE = {
     "SQLITE_BUSY": "another process has it locked; run again when that is done",
     "SQLITE_FULL": "the disk is full; free some space and run again",
-    "SQLITE_IOERR": "the disk failed, or a file would be larger than is allowed",
-    "SQLITE_READONLY": "check the permissions of the file and its folder",
+    "SQLITE_IOERR": "the disk failed, or a quota or another limit was reached",
+    "SQLITE_READONLY": "check the permissions of the file, its folder and its disk",
     "SQLITE_CANTOPEN": "check that its folder exists and may be written to",
     "SQLITE_NOTADB": "the file holds something else",
     "SQLITE_CORRUPT": "the file is damaged; restore it or name another",
@@ -191,6 +192,10 @@ class SqliteSink:
         execute("PRAGMA journal_mode = WAL")
         execute("PRAGMA synchronous = NORMAL")
         execute("PRAGMA legacy_alter_table = ON")  # views and triggers keep naming the old table
+        if has_ledger(self._connection):
+            execute("BEGIN IMMEDIATE")
+            upgrade_ledger(self._connection)
+            execute("COMMIT")
         if not goes_on:
             self._drop_replacement()
         elif not self._present and has_ledger(self._connection):

@@ -83,7 +83,8 @@ class Target(Struct, frozen=True):
     @property
     def keeps_loads(self) -> bool:
         """Whether what was loaded stands, however the run ends."""
-        return self.form == "stdout" or (self.is_database and self.mode != "replace")
+        stays = self.form in ("stdout", "folder")
+        return stays or (self.is_database and self.mode != "replace")
 
     @property
     def is_database(self) -> bool:
