@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from asyncbatch.cli.options import FAILURES, INPUT, option
 
-TRANSFORM = "Records, transformed in this order: --jq, --call, --schema, --dedupe"
+TRANSFORM = "Records, transformed in this order: --jq, then --call, then --schema, then --dedupe"
 TARGET = "Target"
 
 Records = Annotated[
