@@ -463,9 +463,8 @@ class Severing:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self):
+        _cut(*self._sockets)
         for one in self._sockets:
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
             one.close()
 
     def _accept(self):
@@ -474,45 +473,45 @@ class Severing:
                 client, _ = self._listener.accept()
                 upstream = socket.create_connection(("127.0.0.1", self._port))
                 self._sockets += [client, upstream]
-                threading.Thread(target=self._up, args=(client, upstream), daemon=True).start()
-                threading.Thread(target=self._down, args=(client, upstream), daemon=True).start()
+                is_cut = threading.Event()
+                for carry in (self._up, self._down):
+                    threading.Thread(
+                        target=carry, args=(client, upstream, is_cut), daemon=True
+                    ).start()
 
-    def _up(self, client, upstream):
+    def _up(self, client, upstream, is_cut):
         with suppress(OSError):
             while data := client.recv(1 << 16):
                 if b"Q\0\0\0\x0bCOMMIT\0" in data:
                     self.commits += 1
                     if self.commits == self._at:
-                        client.shutdown(socket.SHUT_RD)
                         if self._after:
+                            is_cut.set()
                             upstream.sendall(data)
-                            upstream.recv(1 << 16)
+                            return
                         break
                 upstream.sendall(data)
-            for one in (client, upstream):
-                with suppress(OSError):
-                    one.shutdown(socket.SHUT_RDWR)
+        _cut(client, upstream)
 
-    def _down(self, client, upstream):
+    def _down(self, client, upstream, is_cut):
+        # Only this reads what the server says: two readers would race for the answer to be lost.
         with suppress(OSError):
-            while data := upstream.recv(1 << 16):
+            while (data := upstream.recv(1 << 16)) and not is_cut.is_set():
                 client.sendall(data)
+        _cut(client, upstream)
+
+
+def _cut(*sockets):
+    for one in sockets:
         with suppress(OSError):
-            client.shutdown(socket.SHUT_RDWR)
+            one.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.mark.parametrize(
     ("mode", "at", "after"),
     [
-        pytest.param(
-            *("replace", 2, True),
-            marks=pytest.mark.xfail(
-                raises=subprocess.TimeoutExpired,
-                strict=False,
-                reason="on a busy machine such a run may hang, see docs/postgres.md",
-            ),
-        ),
-        *(("append", 2, True), ("append", 2, False), ("replace", 2, False)),
+        *(("append", 2, True), ("append", 2, False)),
+        *(("replace", 2, True), ("replace", 2, False)),
         *(("replace", 3, True), ("replace", 3, False)),
     ],
 )
