@@ -102,7 +102,7 @@ def test_values_are_overridden(etl, files):
     [
         ((), "choose it with --only"),
         (("--only", "http"), "a source of type http cannot be carried out yet"),
-        (("--only", "files", "--set", "sink.pool={max=2}"), "pool"),
+        (("--only", "files", "--set", "sink.flush_interval=5"), "cannot be obeyed yet"),
         (("--only", "files", "--set", "sink.schema_contract='freeze'"), "cannot be obeyed yet"),
     ],
 )

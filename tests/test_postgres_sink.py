@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -13,6 +14,7 @@ import time
 from contextlib import closing, suppress
 from itertools import count
 
+import asyncpg
 import pytest
 
 from asyncbatch.errors import SinkError, UsageError
@@ -20,6 +22,7 @@ from asyncbatch.sinks import Refusal
 from asyncbatch.sinks.address import without_password, without_secrets
 from asyncbatch.sinks.block import make_block
 from asyncbatch.sinks.postgres import PostgresSink
+from asyncbatch.sinks.server_settings import ServerSettings
 from tests.conftest import COMMAND, environment, python
 from tests.postgres_server import PASSWORD, PostgresServer
 
@@ -325,12 +328,82 @@ def test_without_the_library_it_is_told_what_to_install(url):
     assert "pip install 'asyncbatch[postgres]'" in finished.stderr
 
 
-def test_sessions_say_who_they_are_and_end_long_statements(url):
-    sink = PostgresSink(f"{url}?statement_timeout=7min", table="t", mode="append", key=())
+@pytest.mark.parametrize(
+    ("query", "settings", "expected"),
+    [
+        ("", None, ("asyncbatch", "10min")),
+        ("?statement_timeout=7min", None, ("asyncbatch", "7min")),
+        (
+            "?statement_timeout=7min",
+            ServerSettings(statement_timeout=1.5),
+            ("asyncbatch", "1500ms"),
+        ),
+        ("", ServerSettings(name="asyncbatch x"), ("asyncbatch x", "10min")),
+        ("?application_name=x", ServerSettings(name="asyncbatch x"), ("x", "10min")),
+    ],
+)
+def test_sessions_say_who_they_are_and_end_long_statements(url, query, settings, expected):
+    sink = PostgresSink(f"{url}{query}", table="t", mode="append", key=(), settings=settings)
     sink.open()
-    query = "SELECT current_setting('application_name'), current_setting('statement_timeout')"
-    assert tuple(sink._server.fetch(query)[0]) == ("asyncbatch", "7min")
+    asked = "SELECT current_setting('application_name'), current_setting('statement_timeout')"
+    assert tuple(sink._server.fetch(asked)[0]) == expected
     sink.finish(succeeded=True, ended=True)
+
+
+PIPELINE = """
+name = "people"
+[[source]]
+type = "files"
+paths = ["in"]
+[[transform]]
+type = "call"
+function = "slow.py:slow"
+[sink]
+to = "URL"
+table = "t"
+key = ["id"]
+batch_size = 150
+"""
+
+
+def _etl(folder, url, more):
+    (folder / "slow.py").write_text(SLOW)
+    (folder / "p.toml").write_text(PIPELINE.replace("URL", url) + more)
+    return subprocess.Popen(
+        [*COMMAND, "etl", "p.toml", "--output", "json"],
+        cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def test_a_pipeline_file_says_how_many_connections_there_are(sql, server, url, tmp_path):
+    expected = _inputs(tmp_path)
+    process = _etl(tmp_path, url, "pool = { min = 3, max = 3 }")
+    ours = "FROM pg_stat_activity WHERE application_name = 'asyncbatch people'"
+    seen = set()
+    while process.poll() is None:
+        seen |= set(server.execute(f"SELECT count(*) {ours}"))
+    assert process.returncode == 0, process.communicate()
+    process.communicate()
+    assert max(seen) == (3,)
+    assert sql("SELECT id FROM t ORDER BY id") == expected
+
+
+def test_a_statement_that_takes_too_long_ends_the_run(sql, url, tmp_path):
+    _inputs(tmp_path, files=2)
+    sql("CREATE TABLE t (id bigint PRIMARY KEY, v text); SELECT 1")
+
+    async def run():
+        other = await asyncpg.connect(url)
+        await other.execute("BEGIN; LOCK TABLE t")
+        process = _etl(tmp_path, url, 'statement_timeout = "300ms"')
+        stdout, _ = await asyncio.to_thread(process.communicate)
+        await other.close()
+        return process.returncode, json.loads(stdout)
+
+    code, report = asyncio.run(run())
+    assert code == 1
+    assert "statement timeout (SQLSTATE 57014); statement_timeout, in [sink]" in str(report)
+    assert sql("SELECT * FROM t") == []
 
 
 # Again, and after a kill

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from asyncbatch.pipeline_file import PipelineFile
     from asyncbatch.pipeline_file.sources import SourceTable
 
-_UNHEEDED = {"schema_contract": "evolve", "flush_interval": None, "pool": None}
+_UNHEEDED = {"schema_contract": "evolve", "flush_interval": None}
 """Keys of the sink that nothing obeys yet, and the values that ask for nothing."""
 
 
@@ -48,7 +48,7 @@ def etl_job(
     settings = replace(
         files_settings(source),
         transforms=transform_specs(pipeline.transforms),
-        target=sink_target(sink, source.root),
+        target=sink_target(sink, source.root, job=pipeline.name),
         letters=pipeline.dead_letter is not None,
         tracebacks=tracebacks,
     )

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from asyncbatch.sinks import Refusal
     from asyncbatch.sinks.block import Block, Kind
     from asyncbatch.sinks.postgres_server import Connection
+    from asyncbatch.sinks.server_settings import ServerSettings
     from asyncbatch.sinks.target import Mode
 
 RETRIES = Retries(5, 0.5)
@@ -60,10 +61,11 @@ class PostgresSink:
         key: tuple[str, ...],
         job: LedgerJob | None = None,
         retrier: Retrier | None = None,
+        settings: ServerSettings | None = None,
     ) -> None:
         self.table, self.mode, self.key = table, mode, key
         self._job, self._retrier = job, retrier or Retrier(RETRIES)
-        self._server = Server(address)
+        self._server = Server(address, settings)
         self._name = Name.parse(table)
         self._target = self._name.beside("new") if mode == "replace" else self._name
         """The table that is loaded; the end of a replacement gives it its name."""
