@@ -184,6 +184,8 @@ class Delivery:
     def _finish(self, *, succeeded: bool, ended: bool) -> bool:
         with self._busy:
             self._whole.close()
+            if self._loader is not None:
+                self._loader.close()
             sink, self._sink = self._sink, None
             letters, self._letters = self._letters, None
             books, self._books = self._books, None

@@ -9,9 +9,10 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections import Counter, deque
+from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, chain
 from operator import ne
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from asyncbatch.codec.decode import decode
 from asyncbatch.dead_letters import letter_of_record
@@ -22,11 +23,12 @@ from asyncbatch.sinks.block import Block, join, make_block
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from concurrent.futures import Future
 
     from asyncbatch.entries import Entry
     from asyncbatch.journal import Journal
     from asyncbatch.kept_rows import KeptRows
-    from asyncbatch.sinks import Sink
+    from asyncbatch.sinks import Refusal, Sink
     from asyncbatch.sinks.single import FileSink
     from asyncbatch.sinks.target import Target
 
@@ -34,6 +36,8 @@ LOAD_BATCH = 10_000
 """Rows of one load unless told otherwise: a transaction costs as much as some thousand rows."""
 SERVER_BATCH = 20_000
 """The same for a server, to which each step is a way there and back."""
+SERVER_SECONDS = 0.25
+"""A server's loads share a transaction for so long, as far as memory allows: its end is dear."""
 WAITING_PARTS = 256
 """Parts that wait for a batch to be full; beyond, ..."""
 WAITING_SECONDS = 1.0
@@ -53,6 +57,10 @@ class Loader(Protocol):
 
     def flush(self) -> Sequence[BatchPart]:
         """Load what was kept; return the parts that are through. Raises SinkError."""
+        ...
+
+    def close(self) -> None:
+        """Leave the target to whoever ends it."""
         ...
 
 
@@ -79,6 +87,9 @@ class LinesLoader:
     def flush(self) -> Sequence[BatchPart]:
         """See `Loader`."""
         return ()
+
+    def close(self) -> None:
+        """See `Loader`."""
 
 
 class _Waiting:
@@ -117,9 +128,13 @@ class _Waiting:
             if self._objects is None:
                 self._objects = decode(bytes(self.rows.payload))
             return make_block((self._objects or [])[rows.start : rows.stop])
+        return self.unpack().slice(rows.start, rows.stop)
+
+    def unpack(self) -> Block:
+        """Return all rows, which came as columns."""
         if self._block is None:
             self._block = Block.from_bytes(self.rows.payload)
-        return self._block.slice(rows.start, rows.stop)
+        return self._block
 
     def record(self, row: int) -> tuple[int, int]:
         """Return the file and the record that a row was made of."""
@@ -144,9 +159,15 @@ class _Waiting:
         return at
 
 
+_Taken: TypeAlias = list[tuple[_Waiting, range]]
+"""Rows of one load, by what they came in."""
+
+
 class TableLoader:
     """Loads rows `most` at a time, whatever parts they came in.
 
+    Loads share a transaction for `sharing` seconds, while they are of no more than `waiting` bytes,
+    and each goes on while the rows of the next one are made ready.
     Rows made of one record stay together, as far as they came in one part.
     """
 
@@ -160,9 +181,10 @@ class TableLoader:
         journal: Journal | None = None,
         kept: KeptRows | None = None,
         waiting: int = Sizes().waiting,
+        sharing: float = 0.0,
     ) -> None:
         self._sink, self._most = sink, most
-        self._most_bytes = waiting
+        self._most_bytes, self._sharing = waiting, sharing
         self._of_objects, self._rich = of_objects, rich
         self._journal, self._kept = journal, kept
         self._waiting: deque[_Waiting] = deque()
@@ -172,6 +194,9 @@ class TableLoader:
         self._late: dict[int, list[Failure]] = {}
         """Records refused of files whose last part is still to come, by batch."""
         self._last_commit = time.monotonic()
+        self._beside = ThreadPoolExecutor(1) if sharing else None
+        self._loading: tuple[_Taken, Future[Sequence[Refusal]]] | None = None
+        """What the sink is at."""
 
     def load(self, found: BatchPart) -> Sequence[BatchPart]:
         """See `Loader`."""
@@ -184,18 +209,30 @@ class TableLoader:
             self._kept.go_on(found)
         self._waiting.append(waiting)
         if waiting.left:
+            if self._beside and not self._of_objects:
+                waiting.unpack()
             self._to_load.append((waiting, 0))
             self._rows += waiting.left
             self._bytes += len(waiting.rows.payload)
         too_many = len(self._waiting) > WAITING_PARTS or self._bytes > self._most_bytes
-        is_late = time.monotonic() - self._last_commit > WAITING_SECONDS
-        if self._rows >= self._most or too_many or is_late:
+        seconds = time.monotonic() - self._last_commit
+        if too_many or seconds > WAITING_SECONDS:
             return self._commit()
+        if self._rows < self._most:
+            return ()
+        if seconds >= self._sharing:
+            return self._commit()
+        self._load_waiting(least=self._most)
         return ()
 
     def flush(self) -> Sequence[BatchPart]:
         """See `Loader`."""
         return self._commit()
+
+    def close(self) -> None:
+        """See `Loader`."""
+        if self._beside:
+            self._beside.shutdown()
 
     def _commit(self) -> Sequence[BatchPart]:
         """Load all there is, and make it last; return the parts that are through.
@@ -213,19 +250,22 @@ class TableLoader:
             for waiting in self._waiting:
                 self._kept.add(waiting.found, waiting.extents)
         self._waiting.clear()
+        self._bytes = 0
         self._last_commit = time.monotonic()
         return through
 
     def _entries(self, found: BatchPart) -> Sequence[Entry]:
         return self._journal.entries(found) if self._journal else ()
 
-    def _load_waiting(self) -> None:
-        while self._rows:
+    def _load_waiting(self, least: int = 1) -> None:
+        """Load rows as long as there are `least`; settle the parts that have no more."""
+        while self._rows >= least:
             self._load_one()
+        if least == 1:
+            self._end_load()
         for waiting in self._waiting:
-            if not waiting.is_settled:
+            if not waiting.is_settled and not waiting.left:
                 self._settle(waiting)
-        self._bytes = 0
 
     def _load_one(self) -> None:
         """Load the first rows, `most` of them if there are so many."""
@@ -236,7 +276,22 @@ class TableLoader:
                 [origin for waiting, rows in taken for origin in waiting.origins(rows)]
             )
         blocks = [waiting.columns(rows, of_objects=self._of_objects) for waiting, rows in taken]
-        refusals = self._sink.load(join(blocks, rich=self._rich), groups)
+        block = join(blocks, rich=self._rich)
+        self._rows -= block.count
+        if self._beside is None:
+            self._note(taken, self._sink.load(block, groups))
+        else:
+            self._end_load()
+            self._loading = taken, self._beside.submit(self._sink.load, block, groups)
+
+    def _end_load(self) -> None:
+        """Wait for the load that goes on, if one does. Raises SinkError."""
+        if self._loading:
+            (taken, loading), self._loading = self._loading, None
+            self._note(taken, loading.result())
+
+    def _note(self, taken: _Taken, refusals: Sequence[Refusal]) -> None:
+        """Take note of what was loaded, and what of it was refused."""
         ends = list(accumulate(len(rows) for _, rows in taken))
         for refusal in refusals:
             at = bisect_right(ends, refusal.row)
@@ -248,11 +303,10 @@ class TableLoader:
             self._measure(taken, {refusal.row for refusal in refusals}, self._kept.sink)
         for waiting, rows in taken:
             waiting.left -= len(rows)
-            self._rows -= len(rows)
 
-    def _take(self) -> list[tuple[_Waiting, range]]:
+    def _take(self) -> _Taken:
         """Take rows from the front, up to a batch, and not part of a record's if that can be."""
-        taken: list[tuple[_Waiting, range]] = []
+        taken: _Taken = []
         room = self._most
         while room and self._to_load:
             waiting, start = self._to_load.popleft()
@@ -266,9 +320,7 @@ class TableLoader:
             room = max(0, room - (stop - start))
         return taken
 
-    def _measure(
-        self, taken: Sequence[tuple[_Waiting, range]], refused: set[int], sink: FileSink
-    ) -> None:
+    def _measure(self, taken: _Taken, refused: set[int], sink: FileSink) -> None:
         """Take note of where the rows of each file that were just loaded are."""
         sizes = sink.row_sizes
         at, left, number = sink.position - sum(sizes), iter(sizes), 0
@@ -332,5 +384,6 @@ def make_loader(
             journal=journal,
             kept=kept,
             waiting=sizes.waiting,
+            sharing=SERVER_SECONDS if target.address else 0.0,
         )
     return LinesLoader(sink, kept)

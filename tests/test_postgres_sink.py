@@ -170,6 +170,38 @@ def test_keys_that_only_the_server_takes_for_one_replace_each_other_too(load, sq
     assert sql("SELECT day::text, v FROM t") == [("2026-01-01", 3)]
 
 
+def test_tables_that_take_no_copies_take_rows_of_a_key(server, database, load, sql):
+    """One with policies for rows is written by statements alone; superusers pass them by."""
+    sql(
+        "CREATE TABLE t (id bigint PRIMARY KEY, v text); ALTER TABLE t ENABLE ROW LEVEL SECURITY;"
+        " CREATE POLICY all_rows ON t USING (true); CREATE ROLE plain LOGIN;"
+        " GRANT ALL ON t TO plain; GRANT CREATE ON SCHEMA public TO plain"
+    )
+    to = f"postgresql://plain@127.0.0.1:{server.port}/{database}"
+    assert load([{"id": 1, "v": "a"}, {"id": 1, "v": "b"}], "--key", "id", to=to)["exit_code"] == 0
+    assert sql("SELECT * FROM t") == [(1, "b")]
+
+
+def test_new_keys_before_and_behind_known_ones_are_loaded(load, sql):
+    """What is copied until a key is there already, and moved from there on, is all there."""
+    load([{"id": 500, "v": 0}, {"id": 700, "v": 0}], "--key", "id")
+    records = [{"id": number, "v": number} for number in (*range(1000), 3, 999)]
+    records[-2:] = [{"id": 3, "v": -3}, {"id": 999, "v": -9}]
+    options = ("--key", "id", "--load-batch", "150")
+    assert load(records, *options, name="more.jsonl")["records"]["written"] == 1002
+    expected = [(number, {3: -3, 999: -9}.get(number, number)) for number in range(1000)]
+    assert sql("SELECT id, v FROM t ORDER BY id") == expected
+
+
+def test_several_loads_share_a_transaction(run, sql, url, tmp_path):
+    expected = _inputs(tmp_path)
+    run("in", "--to", url, "--table", "t", "--load-batch", "100", "-w", "0")
+    assert sql("SELECT id FROM t ORDER BY id") == expected
+    (counts,) = sql("SELECT count(*), count(DISTINCT xmin::text) FROM asyncbatch_ledger")
+    assert counts[0] == 30
+    assert counts[1] < 30
+
+
 def test_a_table_that_lacks_an_index_for_its_key_gets_one(load, sql):
     sql("CREATE TABLE t (id bigint, v bigint); INSERT INTO t VALUES (1, 1)")
     assert load([{"id": 1, "v": 2}], "--key", "id")["exit_code"] == 0

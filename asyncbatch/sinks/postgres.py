@@ -40,6 +40,9 @@ RETRIES = Retries(5, 0.5)
 """Unless told otherwise: a server that is started again is back within these 15 seconds."""
 _REFUSING = ("21", "22", "23", "44", "54", "P0", "42804", "42846")
 """Beginnings of codes of errors that are about the rows."""
+_TAKEN = ("23505", "0A000")
+"""Codes of errors that rows which may replace others meet if they are copied: the key is there, or
+the table takes no copies."""
 _TEXT_CODES = ("22021", "22P05")
 _TABLES = ("r", "p")
 
@@ -76,6 +79,8 @@ class PostgresSink:
         self._loads: list[Block] = []
         """What was loaded since the last commit, without what was refused."""
         self._lacks_index = self._has_ledger = False
+        self._replaces = False
+        """Whether keys were found to be there already, in a run that may replace their rows."""
 
     def open(self) -> None:
         """Connect, and see that the table can be written to. Raises UsageError."""
@@ -258,7 +263,9 @@ class PostgresSink:
     ) -> dict[int, str]:
         """Insert rows, each that the table allows; return why not the others."""
         key = self.key if self.mode == "upsert" else ()
-        arrivals = Arrivals(connection, self._target, self._shape.types, block, key=key)
+        arrivals = Arrivals(
+            connection, self._target, self._shape.types, block, key=key, replaces=self._replaces
+        )
         misfits = arrivals.misfits()
 
         def attempt(start: int, stop: int) -> str | None:
@@ -268,6 +275,10 @@ class PostgresSink:
                 arrivals.load(start, stop)
             except Exception as error:
                 code = str(getattr(error, "sqlstate", None) or "")
+                if code in _TAKEN and key and not self._replaces:
+                    arrivals.undo()
+                    self._replaces = arrivals.replaces = True
+                    return attempt(start, stop)
                 if not code.startswith(_REFUSING) and not isinstance(error, UnicodeError):
                     raise
                 arrivals.undo()
