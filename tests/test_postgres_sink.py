@@ -142,6 +142,75 @@ def test_columns_widen_as_values_come(url, sql):
     ]
 
 
+TIMES = ["2026-01-01T12:00:00Z", "2026-01-01T12:00:00.5+05:30", None, "1999-12-31T23:59:59.123456Z"]
+
+
+def test_times_with_a_zone_are_timestamptz(load, sql):
+    fields = {"day": "2026-01-01", "local": "2026-01-01T12:00:00"}
+    records = [
+        {"id": f"2026-01-01T12:00:0{number}Z", "at": time, "n": [time], **fields}
+        for number, time in enumerate(TIMES)
+    ]
+    assert load(records, "--key", "id")["exit_code"] == 0
+    assert types(sql) == {
+        "id": "text",
+        "at": "timestamp with time zone",
+        "day": "text",
+        "local": "text",
+        "n": "jsonb",
+    }
+    query = "SELECT (at AT TIME ZONE 'UTC')::text FROM t ORDER BY id"
+    assert sql(query) == [
+        ("2026-01-01 12:00:00",),
+        ("2026-01-01 06:30:00.5",),
+        (None,),
+        ("1999-12-31 23:59:59.123456",),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        (["soon"], "soon"),
+        ([TIMES[0], "2026-02-30T00:00:00Z"], "2026-02-30T00:00:00Z"),
+        (["2026-01-01T00:00:60Z"], "2026-01-01T00:00:60Z"),
+        (["2026-01-01T00:00:00.1234567Z"], "2026-01-01T00:00:00.1234567Z"),
+        ([5], "5"),
+        ([{"at": 1}], '{"at":1}'),
+        ([TIMES[0], 1.5], "1.5"),
+        (["2026-01-01 00:00:00"], "2026-01-01 00:00:00"),
+    ],
+)
+def test_a_column_of_times_becomes_text_if_something_else_comes(load, sql, values, text):
+    load([{"at": time} for time in TIMES])
+    assert types(sql) == {"at": "timestamp with time zone"}
+    report = load([{"at": value} for value in values], name="b.jsonl")
+    assert (report["exit_code"], report["records"]["written"]) == (0, len(values))
+    assert types(sql) == {"at": "text"}
+    found = [value for (value,) in sql("SELECT at FROM t")]
+    assert text in found
+    assert set(found) >= {
+        "2026-01-01T12:00:00Z", "2026-01-01T06:30:00.500Z", None, "1999-12-31T23:59:59.123456Z",
+    }  # fmt: skip
+    load([{"at": TIMES[0]}], name="c.jsonl")
+    assert types(sql) == {"at": "text"}
+
+
+def test_a_column_of_times_that_is_none_of_ours_refuses_what_is_no_time(load, sql):
+    sql("CREATE TABLE t (at timestamptz); SELECT 1")
+    report = load([{"at": TIMES[0]}, {"at": "2026-01-01 12:00+00"}, {"at": "soon"}])
+    assert [failure["record"] for failure in report["failures"]] == [3]
+    assert types(sql) == {"at": "timestamp with time zone"}
+
+
+def test_new_columns_may_be_of_times(url, sql):
+    assert write(url, [{"id": 1}], [{"id": 2, "at": TIMES[0]}], [{"id": 3, "at": TIMES[3]}]) == []
+    assert types(sql)["at"] == "timestamp with time zone"
+    assert write(url, [{"id": 4, "at": None}], [{"id": 5, "at": "x"}, {"id": 6, "at": 1}]) == []
+    found = [None, TIMES[0], TIMES[3], None, "x", "1"]
+    assert [at for (at,) in sql("SELECT at FROM t ORDER BY id")] == found
+
+
 def test_integers_of_thousands_of_digits_arrive(load, sql):
     load([{"n": 10**4000 + 1}, {"n": -5}])
     assert sql("SELECT n = 10::numeric ^ 4000 + 1 OR n = -5 FROM t") == [(True,)] * 2

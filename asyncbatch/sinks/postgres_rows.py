@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncbatch.sinks.block import convert
 from asyncbatch.sinks.postgres_table import KINDS, TYPES, Name
+from asyncbatch.sinks.postgres_times import TIME, times
 from asyncbatch.sinks.sql import quote, quoted
 
 if TYPE_CHECKING:
@@ -154,8 +155,8 @@ def _fitted(kind: Kind, values: list[Any], declared: str) -> list[Any]:
     """Return the values of a column as they travel to one of type `declared`."""
     if kind == "null" or (TYPES[kind] == declared and kind != "mixed"):
         return list(map(_decimal, values)) if declared == "numeric" else values
-    if declared == "jsonb":
-        return convert(values, kind, "mixed")
+    if declared in (TIME, "jsonb"):
+        return times(values) if declared == TIME else convert(values, kind, "mixed")
     if declared == "numeric":
         return list(map(_decimal, convert(values, kind, "numeric")))
     wider = KINDS.get(declared, "any")
