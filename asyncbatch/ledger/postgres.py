@@ -82,10 +82,15 @@ def executor(connection: Connection) -> Execute:
     """Return what runs the statements of `replacing` over a connection."""
 
     def execute(statement: str, values: Sequence[Any]) -> Sequence[Any]:
-        numbers = count(1)
-        return connection.fetch(re.sub(r"\?", lambda _: f"${next(numbers)}", statement), *values)
+        return connection.fetch(numbered(statement), *values)
 
     return execute
+
+
+def numbered(statement: str) -> str:
+    """Return a statement with question marks for values as PostgreSQL takes it."""
+    numbers = count(1)
+    return re.sub(r"\?", lambda _: f"${next(numbers)}", statement)
 
 
 class PostgresLedger:
