@@ -61,6 +61,8 @@ class Block(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     def slice(self, start: int, stop: int) -> Block:
         """Return the rows from number `start` (from 0) up to `stop`, exclusive."""
+        if not start and stop >= self.count:
+            return self
         values = [column[start:stop] for column in self.values]
         return Block(self.names, self.kinds, values, len(range(self.count)[start:stop]))
 
