@@ -26,15 +26,18 @@ class Chain:
     """Makes any number of values of one record, lazily.
 
     `reads_text` if it takes the record's text instead of its value. If all that it does is to
-    check, `test` tells whether a record passes, as it is. If it calls a function and plain
-    objects then are rows, `many` calls it on many records; `rest` takes a result of that.
+    check, `test` tells whether a record passes, as it is; if only whether it can be a row, `takes`
+    tells it of many at once. If it calls a function and plain objects then are rows, `many`
+    calls it on many records; `rest` takes a result of that.
     """
 
     def __init__(self, stages: Sequence[Transform], *, reads_text: bool) -> None:
         self.reads_text = reads_text
         self.test: Callable[[Any], bool] | None = None
+        self.takes: Callable[[Sequence[Any]], bool] | None = None
         if len(stages) == 1:
             self.test = getattr(stages[0], "is_valid", None)
+            self.takes = getattr(stages[0], "takes", None)
         self.many: Callable[[Sequence[Any]], Sequence[Any]] | None = None
         if all(isinstance(stage, _Row) and not stage.key for stage in stages[1:]):
             self.many = getattr(stages[0], "many", None)
@@ -142,6 +145,12 @@ class _Row:
     def __init__(self, target: Target) -> None:
         self.key = target.key
         self._name = target.name
+
+    def takes(self, values: Sequence[Any]) -> bool:
+        """Whether all these can be rows."""
+        if not set(map(type, values)) <= {dict}:
+            return False
+        return not any(None in [value.get(field) for value in values] for field in self.key)
 
     def __call__(self, value: Any, position: Position) -> Iterable[Any]:  # noqa: ANN401, ARG002
         if type(value) is not dict:

@@ -231,6 +231,8 @@ class Delivery:
                 self._duplicates.close()
             if self._contract is not None and (note := self._contract.note):
                 self._notes.append(note)
+            if self._loader is not None:
+                self._loader.close()
             sink, self._sink = self._sink, None
             letters, self._letters = self._letters, None
             books, self._books = self._books, None

@@ -9,32 +9,37 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections import Counter, deque
+from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, chain
 from operator import ne
 from typing import TYPE_CHECKING, Any, Protocol
 
-from asyncbatch.codec.decode import decode
 from asyncbatch.dead_letters import letter_of_record
 from asyncbatch.entries import Extent
 from asyncbatch.record_settings import PATIENCE
-from asyncbatch.records import BatchPart, Failure, Rows
+from asyncbatch.records import BatchPart, Failure
 from asyncbatch.settings import Sizes
-from asyncbatch.sinks.block import Block, join, make_block
+from asyncbatch.sinks.block import join
+from asyncbatch.waiting import WaitingPart
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+    from concurrent.futures import Future
 
     from asyncbatch.entries import Entry
     from asyncbatch.journal import Journal
     from asyncbatch.kept_rows import KeptRows
-    from asyncbatch.sinks import Sink
+    from asyncbatch.sinks import Refusal, Sink
     from asyncbatch.sinks.single import FileSink
     from asyncbatch.sinks.target import Target
+    from asyncbatch.waiting import Taken
 
 LOAD_BATCH = 10_000
 """Rows of one load unless told otherwise: a transaction costs as much as some thousand rows."""
 SERVER_BATCH = 20_000
 """The same for a server, to which each step is a way there and back."""
+SERVER_SECONDS = 0.25
+"""A server's loads share a transaction for so long, as far as memory allows: its end is dear."""
 WAITING_PARTS = 256
 """Parts that wait for a batch to be full; beyond, or beyond the bytes or the time that settings
 allow, what there is is loaded: a run that is killed then loses no more."""
@@ -65,6 +70,10 @@ class Loader(Protocol):
         """Load what was kept; return the parts that are through. Raises SinkError."""
         ...
 
+    def close(self) -> None:
+        """Leave the target to whoever ends it."""
+        ...
+
 
 class LinesLoader:
     """Writes rows as they come; none is ever refused."""
@@ -93,77 +102,15 @@ class LinesLoader:
         """See `Loader`."""
         return ()
 
-
-class _Waiting:
-    """A part of whose rows `left` are not loaded yet."""
-
-    def __init__(self, found: BatchPart) -> None:
-        self.found = found
-        self.rows = found.part.rows or Rows(b"", 0)
-        self.left = self.rows.count
-        self.refused: dict[tuple[int, int], tuple[int, str]] = {}
-        """By file and record: a row that was refused, and why."""
-        self.refused_rows: Counter[int] = Counter()
-        """How many, by file."""
-        self.extents: list[Extent | None] = []
-        """Where the rows of each file are in the target, if that is a file."""
-        found.part.rows = None
-        self.is_settled = False
-        self._block: Block | None = None
-        self._objects: list[dict[str, Any]] | None = None
-
-    def extend(self, place: int, extent: Extent) -> None:
-        """Take note of more rows of the file at `place`, behind those before."""
-        if not self.extents:
-            self.extents = [None] * max(1, len(self.found.part))
-        before = self.extents[place]
-        self.extents[place] = before.joined(extent) if before else extent
-
-    def drop_rows(self) -> None:
-        """Let go of what was loaded."""
-        self.rows = Rows(b"", 0)
-        self._block = self._objects = None
-
-    def objects(self, rows: range) -> list[dict[str, Any]]:
-        """Return some rows as the objects that they came as."""
-        if self._objects is None:
-            self._objects = decode(bytes(self.rows.payload))
-        return (self._objects or [])[rows.start : rows.stop]
-
-    def columns(self, rows: range, *, of_objects: bool) -> Block:
-        """Return some rows as columns; they came as such, or as objects."""
-        if of_objects:
-            return make_block(self.objects(rows))
-        if self._block is None:
-            self._block = Block.from_bytes(self.rows.payload)
-        return self._block.slice(rows.start, rows.stop)
-
-    def record(self, row: int) -> tuple[int, int]:
-        """Return the file and the record that a row was made of."""
-        return self.rows.places[row], self.rows.records[row]
-
-    def origins(self, rows: range) -> Iterator[tuple[int, int, int]]:
-        """Yield what tells the records of these rows from all others of the run."""
-        first = self.found.part.start
-        for row in rows:
-            yield first, *self.record(row)
-
-    def cut(self, start: int, stop: int, *, may_be_empty: bool) -> int:
-        """Return the row nearest `stop`, before it if that can be, where a record's rows begin."""
-        at = stop
-        while at > start and self.record(at) == self.record(at - 1):
-            at -= 1
-        if at > start or may_be_empty:
-            return at
-        at = stop
-        while at < self.rows.count and self.record(at) == self.record(at - 1):
-            at += 1
-        return at
+    def close(self) -> None:
+        """See `Loader`."""
 
 
 class TableLoader:
     """Loads rows `most` at a time, whatever parts they came in.
 
+    Loads share a transaction for `sharing` seconds, while they are of no more than `waiting` bytes,
+    and each goes on while the rows of the next one are made ready.
     Rows made of one record stay together, as far as they came in one part.
     """
 
@@ -178,20 +125,24 @@ class TableLoader:
         kept: KeptRows | None = None,
         waiting: int = Sizes().waiting,
         patience: float = PATIENCE,
+        sharing: float = 0.0,
     ) -> None:
         self.patience: float | None = patience
         self._sink, self._most = sink, most
-        self._most_bytes = waiting
+        self._most_bytes, self._sharing = waiting, sharing
         self._of_objects, self._rich = of_objects, rich
         self._journal, self._kept = journal, kept
-        self._waiting: deque[_Waiting] = deque()
-        self._to_load: deque[tuple[_Waiting, int]] = deque()
+        self._waiting: deque[WaitingPart] = deque()
+        self._to_load: deque[tuple[WaitingPart, int]] = deque()
         """Parts with rows to load, and the number of the first of these."""
         self._rows = self._bytes = 0
         self._late: dict[int, tuple[Failure, int]] = {}
         """Of files whose last part is still to come the first record refused, and how many; by
         batch."""
         self._last_commit = time.monotonic()
+        self._beside = ThreadPoolExecutor(1) if sharing else None
+        self._loading: tuple[Taken, Future[Sequence[Refusal]]] | None = None
+        """What the sink is at."""
 
     @property
     def is_late(self) -> bool:
@@ -201,7 +152,7 @@ class TableLoader:
 
     def load(self, found: BatchPart) -> Sequence[BatchPart]:
         """See `Loader`."""
-        waiting = _Waiting(found)
+        waiting = WaitingPart(found)
         if self._kept and found.part.entries:
             self._load_waiting()
             waiting.extents = self._kept.copy(found)
@@ -210,17 +161,29 @@ class TableLoader:
             self._kept.go_on(found)
         self._waiting.append(waiting)
         if waiting.left:
+            if self._beside and not self._of_objects:
+                waiting.unpack()
             self._to_load.append((waiting, 0))
             self._rows += waiting.left
             self._bytes += len(waiting.rows.payload)
         too_many = len(self._waiting) > WAITING_PARTS or self._bytes > self._most_bytes
-        if self._rows >= self._most or too_many or self.is_late:
+        if too_many or self.is_late:
             return self._commit()
+        if self._rows < self._most:
+            return ()
+        if time.monotonic() - self._last_commit >= self._sharing:
+            return self._commit()
+        self._load_waiting(least=self._most)
         return ()
 
     def flush(self) -> Sequence[BatchPart]:
         """See `Loader`."""
         return self._commit()
+
+    def close(self) -> None:
+        """See `Loader`."""
+        if self._beside:
+            self._beside.shutdown()
 
     def _commit(self) -> Sequence[BatchPart]:
         """Load all there is, and make it last; return the parts that are through.
@@ -228,7 +191,7 @@ class TableLoader:
         All the rows of a file are made to last together.
         """
         self._load_waiting()
-        self._last_commit = time.monotonic()
+        self._last_commit, self._bytes = time.monotonic(), 0
         last = self._waiting[-1].found.part if self._waiting else None
         if last is None or (not len(last) and last.reached is None):
             return ()
@@ -244,13 +207,15 @@ class TableLoader:
     def _entries(self, found: BatchPart) -> Sequence[Entry]:
         return self._journal.entries(found) if self._journal else ()
 
-    def _load_waiting(self) -> None:
-        while self._rows:
+    def _load_waiting(self, least: int = 1) -> None:
+        """Load rows as long as there are `least`; settle the parts that have no more."""
+        while self._rows >= least:
             self._load_one()
+        if least == 1:
+            self._end_load()
         for waiting in self._waiting:
-            if not waiting.is_settled:
+            if not waiting.is_settled and not waiting.left:
                 self._settle(waiting)
-        self._bytes = 0
 
     def _load_one(self) -> None:
         """Load the first rows, `most` of them if there are so many."""
@@ -260,7 +225,22 @@ class TableLoader:
             groups = _groups(
                 [origin for waiting, rows in taken for origin in waiting.origins(rows)]
             )
-        refusals = self._sink.load(self._payload(taken), groups)
+        payload = self._payload(taken)
+        self._rows -= sum(len(rows) for _, rows in taken)
+        if self._beside is None:
+            self._note(taken, self._sink.load(payload, groups))
+        else:
+            self._end_load()
+            self._loading = taken, self._beside.submit(self._sink.load, payload, groups)
+
+    def _end_load(self) -> None:
+        """Wait for the load that goes on, if one does. Raises SinkError."""
+        if self._loading:
+            (taken, loading), self._loading = self._loading, None
+            self._note(taken, loading.result())
+
+    def _note(self, taken: Taken, refusals: Sequence[Refusal]) -> None:
+        """Take note of what was loaded, and what of it was refused."""
         ends = list(accumulate(len(rows) for _, rows in taken))
         for refusal in refusals:
             at = bisect_right(ends, refusal.row)
@@ -272,16 +252,15 @@ class TableLoader:
             self._measure(taken, {refusal.row for refusal in refusals}, self._kept.sink)
         for waiting, rows in taken:
             waiting.left -= len(rows)
-            self._rows -= len(rows)
 
-    def _payload(self, taken: Sequence[tuple[_Waiting, range]]) -> Any:  # noqa: ANN401 - the sink's
+    def _payload(self, taken: Taken) -> Any:  # noqa: ANN401 - the sink's
         """Return rows as the sink takes them."""
         blocks = [waiting.columns(rows, of_objects=self._of_objects) for waiting, rows in taken]
         return join(blocks, rich=self._rich)
 
-    def _take(self) -> list[tuple[_Waiting, range]]:
+    def _take(self) -> Taken:
         """Take rows from the front, up to a batch, and not part of a record's if that can be."""
-        taken: list[tuple[_Waiting, range]] = []
+        taken: Taken = []
         room = self._most
         while room and self._to_load:
             waiting, start = self._to_load.popleft()
@@ -295,9 +274,7 @@ class TableLoader:
             room = max(0, room - (stop - start))
         return taken
 
-    def _measure(
-        self, taken: Sequence[tuple[_Waiting, range]], refused: set[int], sink: FileSink
-    ) -> None:
+    def _measure(self, taken: Taken, refused: set[int], sink: FileSink) -> None:
         """Take note of where the rows of each file that were just loaded are."""
         sizes = sink.row_sizes
         at, left, number = sink.position - sum(sizes), iter(sizes), 0
@@ -311,7 +288,7 @@ class TableLoader:
                 waiting.extend(place, Extent(at, length, 0, length))
                 at += length
 
-    def _settle(self, waiting: _Waiting) -> None:
+    def _settle(self, waiting: WaitingPart) -> None:
         """Count what was written, and reject the records that were refused."""
         found, rows = waiting.found, waiting.rows
         waiting.is_settled = True
@@ -336,7 +313,7 @@ class TableLoader:
 class RecordLoader(TableLoader):
     """Gives a sink its rows as the objects that they are."""
 
-    def _payload(self, taken: Sequence[tuple[_Waiting, range]]) -> list[dict[str, Any]]:
+    def _payload(self, taken: Taken) -> list[dict[str, Any]]:
         return [row for waiting, rows in taken for row in waiting.objects(rows)]
 
 
@@ -370,5 +347,6 @@ def make_loader(
             kept=kept,
             waiting=sizes.waiting,
             patience=patience,
+            sharing=SERVER_SECONDS if target.address else 0.0,
         )
     return LinesLoader(sink, kept)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from benchmarks.documents import Document, Documents
 from benchmarks.orders import orders
-from benchmarks.people import people
+from benchmarks.people import people, people_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -68,6 +68,12 @@ def people_corpus(data: str, files: int) -> Corpus:
     )
 
 
+def people_lines_corpus(data: str, files: int) -> Corpus:
+    """Return the corpus of people in JSON Lines, a thousand a file."""
+    folder = os.path.join(data, f"people-lines-{files}")
+    return _corpus(folder, ARRAYS_FOLDER, lambda: people_lines(files, SEED), ".jsonl")
+
+
 def orders_corpus(data: str, files: int) -> Corpus:
     """Return the corpus of orders, arrays of fifty; a smaller one is a part of a larger one."""
     return _corpus(
@@ -90,7 +96,9 @@ def _tiny(files: int) -> Iterator[Document]:
     return (documents.document(documents.uniform(*TINY_BYTES)) for _ in range(files))
 
 
-def _corpus(folder: str, per_folder: int, make: Callable[[], Iterator[Document]]) -> Corpus:
+def _corpus(
+    folder: str, per_folder: int, make: Callable[[], Iterator[Document]], suffix: str = ".json"
+) -> Corpus:
     """Load a corpus's description; it is written last, so a corpus without one is begun anew."""
     description = f"{folder}.about.json"
     if os.path.exists(description):
@@ -98,7 +106,7 @@ def _corpus(folder: str, per_folder: int, make: Callable[[], Iterator[Document]]
             return Corpus(folder, **json.load(stream))
     print(f"generating {os.path.basename(folder)} ...", flush=True)
     shutil.rmtree(folder, ignore_errors=True)
-    corpus = Corpus(folder, *_write(folder, per_folder, make()))
+    corpus = Corpus(folder, *_write(folder, per_folder, make(), suffix))
     about = corpus._asdict()
     del about["folder"]
     with open(description, "w", encoding="utf-8") as stream:
@@ -106,13 +114,15 @@ def _corpus(folder: str, per_folder: int, make: Callable[[], Iterator[Document]]
     return corpus
 
 
-def _write(folder: str, per_folder: int, documents: Iterator[Document]) -> tuple[int, int, int]:
+def _write(
+    folder: str, per_folder: int, documents: Iterator[Document], suffix: str
+) -> tuple[int, int, int]:
     files = size = records = 0
     for files, document in enumerate(documents, 1):
         subfolder = os.path.join(folder, f"{(files - 1) // per_folder:04}")
         if files % per_folder == 1:
             os.makedirs(subfolder)
-        with open(os.path.join(subfolder, f"{files:06}.json"), "wb") as stream:
+        with open(os.path.join(subfolder, f"{files:06}{suffix}"), "wb") as stream:
             stream.write(document.content)
         size += len(document.content)
         records += document.records

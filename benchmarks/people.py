@@ -53,6 +53,15 @@ def people(files: int, seed: int) -> Iterator[Document]:
         yield Document(json.dumps(records, separators=(",", ":")).encode(), PER_FILE)
 
 
+def people_lines(files: int, seed: int) -> Iterator[Document]:
+    """Yield the same people as JSON Lines."""
+    for document in people(files, seed):
+        lines = (
+            json.dumps(person, separators=(",", ":")) for person in json.loads(document.content)
+        )
+        yield Document("".join(f"{line}\n" for line in lines).encode(), PER_FILE)
+
+
 def loaded(people_read: int) -> Loaded:
     """Return what there has to be after so many people were read, cleaned and loaded."""
     dropped = people_read // UNREACHABLE

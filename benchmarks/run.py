@@ -17,6 +17,7 @@ from benchmarks.sections.extraction import ask, pour
 from benchmarks.sections.huge import count_elements, count_lines
 from benchmarks.sections.jsonl import rewrite
 from benchmarks.sections.load import load
+from benchmarks.sections.postgres import load_postgres
 from benchmarks.sections.query import query
 from benchmarks.sections.responsiveness import watch_loop
 from benchmarks.sections.schema import validate
@@ -32,6 +33,7 @@ SECTIONS = {
     "startup": ("Start-up", start),
     "loop": ("Responsiveness", watch_loop),
     "load": ("Cleaned and loaded into SQLite", load),
+    "postgres": ("Loaded into PostgreSQL", load_postgres),
     "jq": ("A jq expression for each record", query),
     "schema": ("A schema for each record", validate),
     "jsonl": ("Arrays into JSON Lines", rewrite),
@@ -44,6 +46,7 @@ ROUNDS, QUICK_ROUNDS = 5, 2
 PEERS = (
     *("duckdb", "aiofiles", "aiohttp", "pysimdjson"),
     *("dlt", "SQLAlchemy", "sqlite-utils", "check-jsonschema", "jsonschema-rs", "orjson", "ijson"),
+    "asyncpg",
 )
 EXECUTABLE = os.path.join(os.path.dirname(__file__), "..", ".venv", "bin", "asyncbatch")
 

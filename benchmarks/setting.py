@@ -7,7 +7,13 @@ import shutil
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from benchmarks.corpora import mixed_corpus, orders_corpus, people_corpus, tiny_corpus
+from benchmarks.corpora import (
+    mixed_corpus,
+    orders_corpus,
+    people_corpus,
+    people_lines_corpus,
+    tiny_corpus,
+)
 from benchmarks.huge import huge_array, huge_lines
 
 if TYPE_CHECKING:
@@ -59,6 +65,12 @@ class Setting:
         """Arrays of people to be cleaned."""
         os.makedirs(DATA, exist_ok=True)
         return people_corpus(DATA, QUICK_PEOPLE_FILES if self.quick else PEOPLE_FILES)
+
+    @cached_property
+    def people_lines(self) -> Corpus:
+        """The same people in JSON Lines, as they are."""
+        os.makedirs(DATA, exist_ok=True)
+        return people_lines_corpus(DATA, QUICK_PEOPLE_FILES if self.quick else PEOPLE_FILES)
 
     def orders(self, parts: int = 1) -> Corpus:
         """Arrays of orders, a few of them unsound: all, or the first of so many parts."""

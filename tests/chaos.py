@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import csv
 import gzip
 import importlib
@@ -21,8 +22,12 @@ import tempfile
 import time
 from collections import Counter
 from contextlib import closing, suppress
+from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from tests.postgres_server import PostgresServer
 
 COMMAND = (sys.executable, "-m", "asyncbatch", "run")
 FUNCTION = """\
@@ -34,6 +39,8 @@ def work(record):
         raise ValueError("no such number")
     return {"id": record["id"], "name": record["name"].title(), "tags": record["tags"]}
 """
+_POSTGRES = "postgresql://"
+"""Stands for the address of a database of each case's own."""
 TARGETS = {
     "sqlite": ("sqlite:///out.db", "--table", "people"),
     "sqlite upsert": ("sqlite:///out.db", "--table", "people", "--key", "id"),
@@ -47,9 +54,19 @@ TARGETS = {
     "csv": ("out.csv",),
     "folder": ("out/",),
     "parquet": ("out.parquet",),
+    "postgres": (_POSTGRES, "--table", "people"),
+    "postgres upsert": (_POSTGRES, "--table", "people", "--key", "id"),
+    "postgres replace": (
+        *(_POSTGRES, "--table", "people", "--mode", "replace"),
+        *("--max-failures", "100%"),
+    ),
 }
 HOWS = ("group", "parent", "worker", "term")
 """Who is killed: all processes, the command, a worker; or the command is asked to stop."""
+SERVER_HOWS = (*HOWS, "server", "server")
+"""The same of a target that is a server, which may be killed itself, and comes back."""
+_UNUSABLE = 2
+_NUMBERS = count()
 _MOST_SECONDS = 2.5
 _PATIENCE = 60
 
@@ -83,9 +100,20 @@ def make_inputs(folder: Path, files: int, pick: random.Random) -> None:
     (folder / "3" / "bad.json").write_text('[{"id": 1}, ')
 
 
+@cache
+def server() -> PostgresServer:
+    """Return the one PostgreSQL server, which ends with this process."""
+    found = PostgresServer()
+    atexit.register(found.close)
+    return found
+
+
 def rows(place: Path) -> Counter[str]:
     """Return all rows that a target has, as texts."""
     found: Counter[str] = Counter()
+    if (place / "out.database").exists():
+        name = (place / "out.database").read_text()
+        found.update(map(repr, server().execute("SELECT * FROM people", name)))
     if (place / "out.db").exists():
         with closing(sqlite3.connect(place / "out.db")) as database:
             found.update(map(repr, database.execute("SELECT * FROM people")))
@@ -119,8 +147,16 @@ class Case:
     """One target, in a folder of its own with inputs and a ledger of its own."""
 
     def __init__(self, place: Path, inputs: Path, target: tuple[str, ...]) -> None:
-        self.place, self._inputs, self._target = place, inputs, target
+        self.place, self._inputs = place, inputs
+        self._target = target
+        self.hows: tuple[str, ...] = HOWS
         place.mkdir()
+        if target[0] == _POSTGRES:
+            self.hows = SERVER_HOWS
+            name = f"d{next(_NUMBERS)}"
+            server().execute(f"CREATE DATABASE {name}")
+            (place / "out.database").write_text(name)
+            self._target = (server().url(name), *target[1:])
         (place / "clean.py").write_text(FUNCTION)
 
     def start(self, *more: str) -> subprocess.Popen[bytes]:
@@ -154,6 +190,9 @@ def disturb(run: subprocess.Popen[bytes], how: str, delay: float) -> bool:
         run.kill()
     elif how == "term":
         run.terminate()
+    elif how == "server":
+        server().crash()
+        server().start()
     else:
         children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
         for child in children[:1]:
@@ -165,6 +204,8 @@ def disturb(run: subprocess.Popen[bytes], how: str, delay: float) -> bool:
 def ended(run: subprocess.Popen[bytes]) -> dict[str, Any] | None:
     """Wait for the end of a run; return its report if it came to its end."""
     output, errors = run.communicate(timeout=_PATIENCE)
+    if run.returncode == _UNUSABLE and b"cannot use postgresql://" in errors:
+        return None  # it was away when the run began
     if run.returncode not in (0, 1):
         # Before its handlers are there, it ends as any program does.
         assert run.returncode in (-signal.SIGKILL, -signal.SIGTERM, 143), errors.decode()
@@ -177,7 +218,7 @@ def is_complete(report: dict[str, Any] | None) -> bool:
     """Whether a run came to its end, and only what is bad in itself has failed."""
     if report is None:
         return False
-    return all(failure["kind"] != "worker_crash" for failure in report["failures"])
+    return all(failure["kind"] not in ("worker_crash", "sink") for failure in report["failures"])
 
 
 def torment(
@@ -198,7 +239,8 @@ def torment(
         report, more = None, ("--resume",)
         while not is_complete(report):
             run = case.start(*more)
-            if done < kills and disturb(run, pick.choice(HOWS), pick.uniform(0, most_seconds)):
+            how, delay = pick.choice(case.hows), pick.uniform(0, most_seconds)
+            if done < kills and disturb(run, how, delay):
                 done += 1
             report = ended(run)
             resumes += 1

@@ -22,7 +22,7 @@ LAYERS = [
     ("content", "http", "ledger", "memory_plan", "lock", "merging", "renderers"),
     ("failures", "reading", "documents", "transforms", "spool"),
     ("sinks", "arrays"),
-    ("dead_letters", "journal", "newest", "record_settings"),
+    ("dead_letters", "waiting", "journal", "newest", "record_settings"),
     ("feeds", "steps", "user_sink"),
     (
         *("stretches", "chain", "drafts", "fingerprint", "kept_rows"),

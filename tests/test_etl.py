@@ -7,8 +7,6 @@ import sqlite3
 from contextlib import closing
 from typing import Any
 
-import pytest
-
 PIPELINE = """
 name = "people"
 [[source]]
@@ -95,19 +93,3 @@ def test_values_are_overridden(etl, files):
     files({"other/1.json": json.dumps(PEOPLE)})
     assert etl("p.toml", "--set", "source.0.paths=['other']").returncode == 0
     assert len(rows(folder)) == 2
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (("--only", "files", "--set", "sink.pool={max=2}"), "pool"),
-    ],
-)
-def test_what_cannot_be_done_is_refused(etl, files, change, words):
-    http = '[[source]]\ntype = "http"\nurls = ["https://example.org/x"]\n'
-    text = PIPELINE.replace("ON_MISSING", "drop").replace("[[source]]", f"{http}[[source]]", 1)
-    folder = files({"p.toml": text, "in/1.json": json.dumps(PEOPLE)})
-    outcome = etl("p.toml", *change)
-    assert outcome.returncode == 2
-    assert words in outcome.stderr
-    assert not (folder / "people.db").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -12,7 +13,9 @@ import threading
 import time
 from contextlib import closing, suppress
 from itertools import count
+from urllib.parse import quote_plus
 
+import asyncpg
 import pytest
 
 from asyncbatch.errors import SinkError, UsageError
@@ -20,6 +23,7 @@ from asyncbatch.sinks import Refusal
 from asyncbatch.sinks.address import without_password, without_secrets
 from asyncbatch.sinks.block import make_block
 from asyncbatch.sinks.postgres import PostgresSink
+from asyncbatch.sinks.server_settings import ServerSettings
 from tests.conftest import COMMAND, environment, python
 from tests.postgres_server import PASSWORD, PostgresServer
 
@@ -139,6 +143,75 @@ def test_columns_widen_as_values_come(url, sql):
     ]
 
 
+TIMES = ["2026-01-01T12:00:00Z", "2026-01-01T12:00:00.5+05:30", None, "1999-12-31T23:59:59.123456Z"]
+
+
+def test_times_with_a_zone_are_timestamptz(load, sql):
+    fields = {"day": "2026-01-01", "local": "2026-01-01T12:00:00"}
+    records = [
+        {"id": f"2026-01-01T12:00:0{number}Z", "at": time, "n": [time], **fields}
+        for number, time in enumerate(TIMES)
+    ]
+    assert load(records, "--key", "id")["exit_code"] == 0
+    assert types(sql) == {
+        "id": "text",
+        "at": "timestamp with time zone",
+        "day": "text",
+        "local": "text",
+        "n": "jsonb",
+    }
+    query = "SELECT (at AT TIME ZONE 'UTC')::text FROM t ORDER BY id"
+    assert sql(query) == [
+        ("2026-01-01 12:00:00",),
+        ("2026-01-01 06:30:00.5",),
+        (None,),
+        ("1999-12-31 23:59:59.123456",),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        (["soon"], "soon"),
+        ([TIMES[0], "2026-02-30T00:00:00Z"], "2026-02-30T00:00:00Z"),
+        (["2026-01-01T00:00:60Z"], "2026-01-01T00:00:60Z"),
+        (["2026-01-01T00:00:00.1234567Z"], "2026-01-01T00:00:00.1234567Z"),
+        ([5], "5"),
+        ([{"at": 1}], '{"at":1}'),
+        ([TIMES[0], 1.5], "1.5"),
+        (["2026-01-01 00:00:00"], "2026-01-01 00:00:00"),
+    ],
+)
+def test_a_column_of_times_becomes_text_if_something_else_comes(load, sql, values, text):
+    load([{"at": time} for time in TIMES])
+    assert types(sql) == {"at": "timestamp with time zone"}
+    report = load([{"at": value} for value in values], name="b.jsonl")
+    assert (report["exit_code"], report["records"]["written"]) == (0, len(values))
+    assert types(sql) == {"at": "text"}
+    found = [value for (value,) in sql("SELECT at FROM t")]
+    assert text in found
+    assert set(found) >= {
+        "2026-01-01T12:00:00Z", "2026-01-01T06:30:00.500Z", None, "1999-12-31T23:59:59.123456Z",
+    }  # fmt: skip
+    load([{"at": TIMES[0]}], name="c.jsonl")
+    assert types(sql) == {"at": "text"}
+
+
+def test_a_column_of_times_that_is_none_of_ours_refuses_what_is_no_time(load, sql):
+    sql("CREATE TABLE t (at timestamptz); SELECT 1")
+    report = load([{"at": TIMES[0]}, {"at": "2026-01-01 12:00+00"}, {"at": "soon"}])
+    assert [failure["record"] for failure in report["failures"]] == [3]
+    assert types(sql) == {"at": "timestamp with time zone"}
+
+
+def test_new_columns_may_be_of_times(url, sql):
+    assert write(url, [{"id": 1}], [{"id": 2, "at": TIMES[0]}], [{"id": 3, "at": TIMES[3]}]) == []
+    assert types(sql)["at"] == "timestamp with time zone"
+    assert write(url, [{"id": 4, "at": None}], [{"id": 5, "at": "x"}, {"id": 6, "at": 1}]) == []
+    found = [None, TIMES[0], TIMES[3], None, "x", "1"]
+    assert [at for (at,) in sql("SELECT at FROM t ORDER BY id")] == found
+
+
 def test_integers_of_thousands_of_digits_arrive(load, sql):
     load([{"n": 10**4000 + 1}, {"n": -5}])
     assert sql("SELECT n = 10::numeric ^ 4000 + 1 OR n = -5 FROM t") == [(True,)] * 2
@@ -165,6 +238,38 @@ def test_keys_that_only_the_server_takes_for_one_replace_each_other_too(load, sq
     ]
     assert load(days, "--key", "day")["exit_code"] == 0
     assert sql("SELECT day::text, v FROM t") == [("2026-01-01", 3)]
+
+
+def test_tables_that_take_no_copies_take_rows_of_a_key(server, database, load, sql):
+    """One with policies for rows is written by statements alone; superusers pass them by."""
+    sql(
+        "CREATE TABLE t (id bigint PRIMARY KEY, v text); ALTER TABLE t ENABLE ROW LEVEL SECURITY;"
+        " CREATE POLICY all_rows ON t USING (true); CREATE ROLE plain LOGIN;"
+        " GRANT ALL ON t TO plain; GRANT CREATE ON SCHEMA public TO plain"
+    )
+    to = f"postgresql://plain@127.0.0.1:{server.port}/{database}"
+    assert load([{"id": 1, "v": "a"}, {"id": 1, "v": "b"}], "--key", "id", to=to)["exit_code"] == 0
+    assert sql("SELECT * FROM t") == [(1, "b")]
+
+
+def test_new_keys_before_and_behind_known_ones_are_loaded(load, sql):
+    """What is copied until a key is there already, and moved from there on, is all there."""
+    load([{"id": 500, "v": 0}, {"id": 700, "v": 0}], "--key", "id")
+    records = [{"id": number, "v": number} for number in (*range(1000), 3, 999)]
+    records[-2:] = [{"id": 3, "v": -3}, {"id": 999, "v": -9}]
+    options = ("--key", "id", "--load-batch", "150")
+    assert load(records, *options, name="more.jsonl")["records"]["written"] == 1002
+    expected = [(number, {3: -3, 999: -9}.get(number, number)) for number in range(1000)]
+    assert sql("SELECT id, v FROM t ORDER BY id") == expected
+
+
+def test_several_loads_share_a_transaction(run, sql, url, tmp_path):
+    expected = _inputs(tmp_path)
+    run("in", "--to", url, "--table", "t", "--load-batch", "100", "-w", "0")
+    assert sql("SELECT id FROM t ORDER BY id") == expected
+    (counts,) = sql("SELECT count(*), count(DISTINCT xmin::text) FROM asyncbatch_ledger")
+    assert counts[0] == 30
+    assert counts[1] < 30
 
 
 def test_a_table_that_lacks_an_index_for_its_key_gets_one(load, sql):
@@ -325,12 +430,82 @@ def test_without_the_library_it_is_told_what_to_install(url):
     assert "pip install 'asyncbatch[postgres]'" in finished.stderr
 
 
-def test_sessions_say_who_they_are_and_end_long_statements(url):
-    sink = PostgresSink(f"{url}?statement_timeout=7min", table="t", mode="append", key=())
+@pytest.mark.parametrize(
+    ("query", "settings", "expected"),
+    [
+        ("", None, ("asyncbatch", "10min")),
+        ("?statement_timeout=7min", None, ("asyncbatch", "7min")),
+        (
+            "?statement_timeout=7min",
+            ServerSettings(statement_timeout=1.5),
+            ("asyncbatch", "1500ms"),
+        ),
+        ("", ServerSettings(name="asyncbatch x"), ("asyncbatch x", "10min")),
+        ("?application_name=x", ServerSettings(name="asyncbatch x"), ("x", "10min")),
+    ],
+)
+def test_sessions_say_who_they_are_and_end_long_statements(url, query, settings, expected):
+    sink = PostgresSink(f"{url}{query}", table="t", mode="append", key=(), settings=settings)
     sink.open()
-    query = "SELECT current_setting('application_name'), current_setting('statement_timeout')"
-    assert tuple(sink._server.fetch(query)[0]) == ("asyncbatch", "7min")
+    asked = "SELECT current_setting('application_name'), current_setting('statement_timeout')"
+    assert tuple(sink._server.fetch(asked)[0]) == expected
     sink.finish(succeeded=True, ended=True)
+
+
+PIPELINE = """
+name = "people"
+[[source]]
+type = "files"
+paths = ["in"]
+[[transform]]
+type = "call"
+function = "slow.py:slow"
+[sink]
+to = "URL"
+table = "t"
+key = ["id"]
+batch_size = 150
+"""
+
+
+def _etl(folder, url, more):
+    (folder / "slow.py").write_text(SLOW)
+    (folder / "p.toml").write_text(PIPELINE.replace("URL", url) + more)
+    return subprocess.Popen(
+        [*COMMAND, "etl", "p.toml", "--output", "json"],
+        cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def test_a_pipeline_file_says_how_many_connections_there_are(sql, server, url, tmp_path):
+    expected = _inputs(tmp_path)
+    process = _etl(tmp_path, url, "pool = { min = 3, max = 3 }")
+    ours = "FROM pg_stat_activity WHERE application_name = 'asyncbatch people'"
+    seen = set()
+    while process.poll() is None:
+        seen |= set(server.execute(f"SELECT count(*) {ours}"))
+    assert process.returncode == 0, process.communicate()
+    process.communicate()
+    assert max(seen) == (3,)
+    assert sql("SELECT id FROM t ORDER BY id") == expected
+
+
+def test_a_statement_that_takes_too_long_ends_the_run(sql, url, tmp_path):
+    _inputs(tmp_path, files=2)
+    sql("CREATE TABLE t (id bigint PRIMARY KEY, v text); SELECT 1")
+
+    async def run():
+        other = await asyncpg.connect(url)
+        await other.execute("BEGIN; LOCK TABLE t")
+        process = _etl(tmp_path, url, 'statement_timeout = "300ms"')
+        stdout, _ = await asyncio.to_thread(process.communicate)
+        await other.close()
+        return process.returncode, json.loads(stdout)
+
+    code, report = asyncio.run(run())
+    assert code == 1
+    assert "statement timeout (SQLSTATE 57014); statement_timeout, in [sink]" in str(report)
+    assert sql("SELECT * FROM t") == []
 
 
 # Again, and after a kill
@@ -345,6 +520,57 @@ def test_what_is_done_is_not_done_again(load, sql):
     assert sql("SELECT count(*) FROM t") == [(1,)]
     sql("DROP TABLE t; SELECT 1")
     assert load([{"id": 1}], "--resume")["records"]["written"] == 1
+
+
+def test_the_ledger_is_shown_and_forgotten(server, database, load, run, sql):
+    load([{"id": 1}, {"id": "x"}])
+    load([{"id": 2}], table="other", name="b.jsonl")
+    address = f"postgresql://loader:{quote_plus(PASSWORD)}@127.0.0.1:{server.port}/{database}"
+    shown = _ledger("show", address, "--files")
+    name = f"postgresql://loader@127.0.0.1:{server.port}/{database}"
+    assert shown.splitlines()[0] == name
+    assert shown.count("1 success, last at") == 2
+    assert "in.jsonl  2 read, 2 written" in shown
+    assert _ledger("path", address) == f"{name}\n"
+    job = shown.splitlines()[1].split()[0]
+    assert len(_ledger("show", address, "--files", "--job", job).splitlines()) == 4
+    assert _ledger("clear", address, "--job", job) == "forgot 1 inputs\n"
+    assert _ledger("clear", address) == "forgot 1 inputs\n"
+    assert sql("SELECT * FROM asyncbatch_ledger") == []
+
+
+def test_a_ledger_of_many_inputs_is_shown_in_pages(url, files, run):
+    files({f"in/{number:04}.json": "{}" for number in range(2500)})
+    run("in", "--to", url, "--table", "t", "--jq", '{"id": 1}')
+    assert _ledger("show", url, "--files").count("1 read, 1 written") == 2500
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("postgresql://u:s3cr3t@127.0.0.1:1/d", "cannot use postgresql://u@127.0.0.1:1/d"),
+        (None, "has no ledger: no run of asyncbatch has written to it"),
+    ],
+)
+def test_a_database_that_has_no_ledger_to_show(url, address, told):
+    finished = _ledger_command("show", address or url)
+    assert finished.returncode == 2
+    words = " ".join(finished.stderr.replace("│", " ").split())
+    assert told in words
+    assert "s3cr3t" not in words
+
+
+def _ledger(*arguments):
+    finished = _ledger_command(*arguments)
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+def _ledger_command(*arguments):
+    return subprocess.run(
+        [*COMMAND, "ledger", *arguments],
+        check=False, capture_output=True, text=True, env=environment(), timeout=60,
+    )  # fmt: skip
 
 
 def _inputs(folder, files=30, rows=200):
@@ -463,9 +689,8 @@ class Severing:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self):
+        _cut(*self._sockets)
         for one in self._sockets:
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
             one.close()
 
     def _accept(self):
@@ -474,45 +699,45 @@ class Severing:
                 client, _ = self._listener.accept()
                 upstream = socket.create_connection(("127.0.0.1", self._port))
                 self._sockets += [client, upstream]
-                threading.Thread(target=self._up, args=(client, upstream), daemon=True).start()
-                threading.Thread(target=self._down, args=(client, upstream), daemon=True).start()
+                is_cut = threading.Event()
+                for carry in (self._up, self._down):
+                    threading.Thread(
+                        target=carry, args=(client, upstream, is_cut), daemon=True
+                    ).start()
 
-    def _up(self, client, upstream):
+    def _up(self, client, upstream, is_cut):
         with suppress(OSError):
             while data := client.recv(1 << 16):
                 if b"Q\0\0\0\x0bCOMMIT\0" in data:
                     self.commits += 1
                     if self.commits == self._at:
-                        client.shutdown(socket.SHUT_RD)
                         if self._after:
+                            is_cut.set()
                             upstream.sendall(data)
-                            upstream.recv(1 << 16)
+                            return
                         break
                 upstream.sendall(data)
-            for one in (client, upstream):
-                with suppress(OSError):
-                    one.shutdown(socket.SHUT_RDWR)
+        _cut(client, upstream)
 
-    def _down(self, client, upstream):
+    def _down(self, client, upstream, is_cut):
+        # Only this reads what the server says: two readers would race for the answer to be lost.
         with suppress(OSError):
-            while data := upstream.recv(1 << 16):
+            while (data := upstream.recv(1 << 16)) and not is_cut.is_set():
                 client.sendall(data)
+        _cut(client, upstream)
+
+
+def _cut(*sockets):
+    for one in sockets:
         with suppress(OSError):
-            client.shutdown(socket.SHUT_RDWR)
+            one.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.mark.parametrize(
     ("mode", "at", "after"),
     [
-        pytest.param(
-            *("replace", 2, True),
-            marks=pytest.mark.xfail(
-                raises=subprocess.TimeoutExpired,
-                strict=False,
-                reason="on a busy machine such a run may hang, see docs/postgres.md",
-            ),
-        ),
-        *(("append", 2, True), ("append", 2, False), ("replace", 2, False)),
+        *(("append", 2, True), ("append", 2, False)),
+        *(("replace", 2, True), ("replace", 2, False)),
         *(("replace", 3, True), ("replace", 3, False)),
     ],
 )

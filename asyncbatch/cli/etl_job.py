@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 _DRY_RECORDS = 10
 """Records of each source that a dry run takes, unless told otherwise."""
-_UNHEEDED = {"pool": None}
-"""Keys of the sink that nothing obeys yet, and the values that ask for nothing."""
 
 
 def etl_job(
@@ -56,9 +54,6 @@ def etl_job(
     becomes of them stays with the parts of the run, and nothing is written.
     """
     sink = pipeline.sink
-    for name, quiet in _UNHEEDED.items():
-        if getattr(sink, name) != quiet:
-            raise UsageError(f"sink.{name} cannot be obeyed yet; take it out of the file")
     tables = pipeline.only(only) if only else pipeline.sources
     work = _shared_work(pipeline, tables, tracebacks=tracebacks)
     _check(pipeline, tables, work)
@@ -103,7 +98,7 @@ def _shared_work(
         RecordWorkSettings(
             transforms=transform_specs(pipeline.transforms),
             dedupe=dedupe_key(pipeline.transforms) or (),
-            target=sink_target(pipeline.sink, _root(tables)),
+            target=sink_target(pipeline.sink, _root(tables), job=pipeline.name),
             letters=pipeline.dead_letter is not None,
             tracebacks=tracebacks,
             patience=max(LEAST_PATIENCE, pipeline.sink.flush_interval or PATIENCE),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing, contextmanager
 from glob import glob
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,9 @@ import typer
 from asyncbatch.errors import UsageError
 
 if TYPE_CHECKING:
-    from asyncbatch.ledger.inspection import Inspection
+    from collections.abc import Iterator
+
+    from asyncbatch.ledger.inspection import Database, Inspection
 
 ledger = typer.Typer(
     no_args_is_help=True, help="Look at what runs remember of the inputs that they did."
@@ -41,22 +44,8 @@ def show(
     if not paths:
         typer.echo("no run has left a ledger here")
     for path in paths:
-        inspected = _inspect(path)
-        typer.echo(_printable(path))
-        for found in inspected.jobs():
-            if job in (None, found.job):
-                outcomes = ", ".join(f"{count:,} {name}" for name, count in found.outcomes.items())
-                typer.echo(f"  {found.job}  {outcomes}, last at {found.last}")
-                typer.echo(f"    {_printable(found.description or found.target)}")
-        if files:
-            for entry in inspected.entries(job):
-                counts = f"{entry.read:,} read, {entry.written:,} written"
-                rejected = f", {entry.rejected:,} rejected" if entry.rejected else ""
-                typer.echo(
-                    f"  {entry.outcome:8} {entry.done_at}  {_printable(entry.path)}"
-                    f"  {counts}{rejected}"
-                )
-        inspected.close()
+        with _inspected(path) as inspected:
+            _show(inspected, job, files=files)
 
 
 @ledger.command()
@@ -68,28 +57,45 @@ def clear(
     job: Job = None,
 ) -> None:
     """Forget what was done, so that the next run does it again; what was written stays."""
-    inspected = _inspect(_path(target), writes=True)
-    typer.echo(f"forgot {inspected.clear(job):,} inputs")
-    inspected.close()
+    with _inspected(_path(target), writes=True) as inspected:
+        typer.echo(f"forgot {inspected.clear(job):,} inputs")
 
 
 @ledger.command()
 def path(target: Target = None) -> None:
     """Print where the ledger of a target is, or would be."""
-    from asyncbatch.state import state_folder  # noqa: PLC0415 - see `_inspect`
+    from asyncbatch.sinks.address import without_password  # noqa: PLC0415 - see `_inspected`
+    from asyncbatch.state import state_folder  # noqa: PLC0415 - see `_inspected`
 
-    typer.echo(state_folder() if target is None else _path(target))
+    typer.echo(state_folder() if target is None else without_password(_path(target)))
+
+
+def _show(inspected: Inspection, job: str | None, *, files: bool) -> None:
+    typer.echo(_printable(inspected.name))
+    for found in inspected.jobs():
+        if job in (None, found.job):
+            outcomes = ", ".join(f"{count:,} {name}" for name, count in found.outcomes.items())
+            typer.echo(f"  {found.job}  {outcomes}, last at {found.last}")
+            typer.echo(f"    {_printable(found.description or found.target)}")
+    if files:
+        for entry in inspected.entries(job):
+            counts = f"{entry.read:,} read, {entry.written:,} written"
+            rejected = f", {entry.rejected:,} rejected" if entry.rejected else ""
+            typer.echo(
+                f"  {entry.outcome:8} {entry.done_at}  {_printable(entry.path)}  {counts}{rejected}"
+            )
 
 
 def _all() -> list[str]:
-    from asyncbatch.state import state_folder  # noqa: PLC0415 - see `_inspect`
+    from asyncbatch.state import state_folder  # noqa: PLC0415 - see `_inspected`
 
     return sorted(glob(os.path.join(state_folder(), "*.ledger")))
 
 
 def _path(target: str) -> str:
-    from asyncbatch.ledger.places import default_path  # noqa: PLC0415 - see `_inspect`
-    from asyncbatch.sinks.target import place_of  # noqa: PLC0415 - see `_inspect`
+    """Return the file, or the address of the server, that has the ledger of a target."""
+    from asyncbatch.ledger.places import default_path  # noqa: PLC0415 - see `_inspected`
+    from asyncbatch.sinks.target import place_of  # noqa: PLC0415 - see `_inspected`
 
     if target.endswith(".ledger"):
         return target
@@ -100,23 +106,31 @@ def _path(target: str) -> str:
             return target
         raise typer.BadParameter(str(error)) from None
     if form == "postgres":
-        raise typer.BadParameter(
-            "PostgreSQL keeps it with the rows, in the table asyncbatch_ledger: psql shows it"
-        )
+        return target
     return place if form in ("sqlite", "duckdb") else default_path(place, "", None)
 
 
-def _inspect(path: str, *, writes: bool = False) -> Inspection:
+@contextmanager
+def _inspected(path: str, *, writes: bool = False) -> Iterator[Inspection]:
+    """Provide the ledger in a file, or at the address of a server."""
     # Only now, so that --help stays quick.
-    from asyncbatch.ledger.inspection import Inspection  # noqa: PLC0415
+    from asyncbatch.ledger.inspection import Inspection, LedgerFile  # noqa: PLC0415
+    from asyncbatch.sinks.address import is_server  # noqa: PLC0415
 
     try:
-        return Inspection(path, writes=writes)
+        if is_server(path):
+            from asyncbatch.sinks.postgres_inspection import ServerDatabase  # noqa: PLC0415
+
+            database: Database = ServerDatabase(path)
+        else:
+            database = LedgerFile(path, writes=writes)
+        with closing(database):
+            yield Inspection(database)
     except UsageError as error:
         raise typer.BadParameter(str(error)) from None
 
 
 def _printable(text: str) -> str:
-    from asyncbatch.words import printable  # noqa: PLC0415 - see `_inspect`
+    from asyncbatch.words import printable  # noqa: PLC0415 - see `_inspected`
 
     return printable(text)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import sqlite3
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from asyncbatch.errors import UsageError
 from asyncbatch.ledger import table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from asyncbatch.entries import Entry
 
@@ -29,40 +29,126 @@ class JobSummary(NamedTuple):
     last: str
 
 
-class Inspection:
-    """The ledger in the file at `path`, a database of SQLite or DuckDB. Raises UsageError."""
+class Database(Protocol):
+    """What a ledger is in; `name` may be shown to anybody. All methods raise UsageError."""
 
-    def __init__(self, path: str, *, writes: bool = False) -> None:
-        self.path = path
+    name: str
+
+    def tables(self) -> set[str]:
+        """Return the names of its tables, at least of those that a ledger has."""
+        ...
+
+    def columns(self) -> set[str]:
+        """Return the names of the ledger's columns: a version before this one had fewer."""
+        ...
+
+    def rows(self, query: str, values: Sequence[str] = ()) -> Sequence[Any]:
+        """Return the rows that a statement gives, in which question marks stand for values."""
+        ...
+
+    def pages(self, query: str, values: Sequence[str] = ()) -> Iterator[Sequence[Any]]:
+        """Yield the same rows, some at a time."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+class LedgerFile:
+    """A database of SQLite or DuckDB in the file `name`; see `Database`. Raises UsageError."""
+
+    def __init__(self, name: str, *, writes: bool = False) -> None:
+        self.name = name
         try:
-            with open(path, "rb") as file:
+            with open(name, "rb") as file:
                 head = file.read(len(_SQLITE_HEAD))
         except OSError as error:
-            raise UsageError(f"no ledger at {path}: {error.strerror}") from None
+            raise UsageError(f"no ledger at {name}: {error.strerror}") from None
         self._is_sqlite = head == _SQLITE_HEAD
-        try:
+        with self._explained():
             self._connection = self._connect(writes=writes)
-            self._tables = self._names()
+
+    def tables(self) -> set[str]:
+        """See `Database`."""
+        source = "sqlite_master WHERE type = 'table'" if self._is_sqlite else "duckdb_tables()"
+        column = "name" if self._is_sqlite else "table_name"
+        return {name for (name,) in self.rows(f"SELECT {column} FROM {source}")}  # noqa: S608 - constants
+
+    def columns(self) -> set[str]:
+        """See `Database`."""
+        with self._explained():
+            return {column[0] for column in self._connection.execute(table.PROBE).description}
+
+    def rows(self, query: str, values: Sequence[str] = ()) -> Sequence[Any]:
+        """See `Database`."""
+        with self._explained():
+            rows: list[Any] = self._connection.execute(query, list(values)).fetchall()
+        return rows
+
+    def pages(self, query: str, values: Sequence[str] = ()) -> Iterator[Sequence[Any]]:
+        """See `Database`."""
+        with self._explained():
+            rows = self._connection.execute(query, list(values))
+            while some := rows.fetchmany(1000):
+                yield some
+
+    def close(self) -> None:
+        """See `Database`."""
+        self._connection.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
         except Exception as error:
-            if isinstance(error, UsageError) or not _is_database_error(error):
+            if not _is_database_error(error):
                 raise
             reason = str(error).partition("\n")[0]
-            raise UsageError(f"cannot read the ledger {path}: {reason}") from None
+            raise UsageError(f"cannot read the ledger {self.name}: {reason}") from None
+
+    def _connect(self, *, writes: bool) -> Any:  # noqa: ANN401 - of one library or the other
+        if self._is_sqlite:
+            mode = "rw" if writes else "ro"
+            address = f"{_uri(self.name)}?mode={mode}"
+            return sqlite3.connect(address, uri=True, isolation_level=None)
+        try:
+            duckdb: Any = importlib.import_module("duckdb")
+        except ImportError:
+            raise UsageError(
+                f"{self.name} is no SQLite database; reading DuckDB's needs one more package: pip"
+                " install 'asyncbatch[duckdb]'"
+            ) from None
+        return duckdb.connect(self.name, read_only=not writes)
+
+
+class Inspection:
+    """The ledger in a database. Raises UsageError."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._tables = database.tables()
         if table.NAME not in self._tables:
-            self.close()
-            raise UsageError(f"{path} has no ledger: no run of asyncbatch has written to it")
+            raise UsageError(
+                f"{database.name} has no ledger: no run of asyncbatch has written to it"
+            )
+
+    @property
+    def name(self) -> str:
+        """What it is in."""
+        return self._database.name
 
     def jobs(self) -> list[JobSummary]:
         """Return the jobs that the ledger is about, each with what was done."""
         described: dict[str, str] = {}
         if "asyncbatch_jobs" in self._tables:
-            described.update(self._rows("SELECT job, description FROM asyncbatch_jobs"))
+            described.update(self._database.rows("SELECT job, description FROM asyncbatch_jobs"))
         query = (
             f"SELECT job, target, outcome, count(*), max(done_at) FROM {table.NAME}"  # noqa: S608 - constants
             " GROUP BY job, target, outcome ORDER BY job, target, outcome"
         )
         found: dict[tuple[str, str], JobSummary] = {}
-        for job, target, outcome, count, last in self._rows(query):
+        for job, target, outcome, count, last in self._database.rows(query):
             summary = found.setdefault(
                 (job, target), JobSummary(job, target, described.get(job, ""), {}, last)
             )
@@ -72,53 +158,26 @@ class Inspection:
 
     def entries(self, job: str | None) -> Iterator[Entry]:
         """Yield what is done, by input; of one job or of all."""
-        present = {column[0] for column in self._connection.execute(table.PROBE).description}
+        present = self._database.columns()
         names = [name if name in present else "NULL" for name in table.COLUMNS[2:]]
         query = f"SELECT {', '.join(names)} FROM {table.NAME}"  # noqa: S608 - constants
         query += " WHERE job = ?" if job else ""
-        rows = self._connection.execute(f"{query} ORDER BY path, done_at", [job] if job else [])
-        while some := rows.fetchmany(1000):
+        for some in self._database.pages(f"{query} ORDER BY path, done_at", [job] if job else []):
             yield from map(table.entry_of, some)
 
     def clear(self, job: str | None) -> int:
         """Forget what is done, of one job or of all; return how many inputs that were."""
         where, values = (" WHERE job = ?", [job]) if job else ("", [])
-        (count,) = self._rows(f"SELECT count(*) FROM {table.NAME}{where}", values)[0]  # noqa: S608 - constants
+        (count,) = self._database.rows(f"SELECT count(*) FROM {table.NAME}{where}", values)[0]  # noqa: S608 - constants
         if "asyncbatch_generations" in self._tables:
-            for (part,) in self._rows(f"SELECT part FROM asyncbatch_generations{where}", values):  # noqa: S608 - see above
+            query = f"SELECT part FROM asyncbatch_generations{where}"  # noqa: S608 - see above
+            for (part,) in self._database.rows(query, values):
                 with suppress(OSError):  # it is gone, or complete under another name
                     os.unlink(table.restored(part))
         for name in (table.NAME, "asyncbatch_generations", "asyncbatch_jobs"):
             if name in self._tables:
-                self._connection.execute(f"DELETE FROM {name}{where}", values)  # noqa: S608 - see above
+                self._database.rows(f"DELETE FROM {name}{where}", values)  # noqa: S608 - see above
         return int(count)
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._connection.close()
-
-    def _connect(self, *, writes: bool) -> Any:  # noqa: ANN401 - of one library or the other
-        if self._is_sqlite:
-            mode = "rw" if writes else "ro"
-            address = f"{_uri(self.path)}?mode={mode}"
-            return sqlite3.connect(address, uri=True, isolation_level=None)
-        try:
-            duckdb: Any = importlib.import_module("duckdb")
-        except ImportError:
-            raise UsageError(
-                f"{self.path} is no SQLite database; reading DuckDB's needs one more package: pip"
-                " install 'asyncbatch[duckdb]'"
-            ) from None
-        return duckdb.connect(self.path, read_only=not writes)
-
-    def _names(self) -> set[str]:
-        source = "sqlite_master WHERE type = 'table'" if self._is_sqlite else "duckdb_tables()"
-        column = "name" if self._is_sqlite else "table_name"
-        return {name for (name,) in self._rows(f"SELECT {column} FROM {source}")}  # noqa: S608 - constants
-
-    def _rows(self, query: str, values: list[str] | None = None) -> list[Any]:
-        rows: list[Any] = self._connection.execute(query, values or []).fetchall()
-        return rows
 
 
 def _uri(path: str) -> str:

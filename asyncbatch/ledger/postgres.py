@@ -38,12 +38,23 @@ class Connection(Readable, Protocol):
 
 
 def create(connection: Connection) -> None:
-    """Have the table there."""
-    if not exists(connection):
+    """Have the table there, as it is now."""
+    if table.additions(present(connection)):
         # If two do that at once, "IF NOT EXISTS" fails for one of them.
         connection.execute(f"SELECT pg_advisory_xact_lock(hashtext('{table.NAME}'))")
         for statement in (_CREATE, _INDEX, table.STAMP_INDEX):
             connection.execute(statement)
+        for statement in table.additions(present(connection)):
+            connection.execute(statement)
+
+
+def present(connection: Readable) -> list[str]:
+    """Return the columns of the table that is there, if one is."""
+    query = (
+        "SELECT attname::text FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0"
+        " AND NOT attisdropped"
+    )
+    return [name for (name,) in connection.fetch(query, table.NAME)]
 
 
 def exists(connection: Readable) -> bool:
@@ -63,7 +74,7 @@ def record(connection: Connection, job: str, target: str, entries: Sequence[Entr
     columns = zip(*(table.row_of(job, target, entry) for entry in entries), strict=True)
     lists = ", ".join(f"${place}::{kind}[]" for place, kind in enumerate(_TYPES, 1))
     connection.execute(
-        f"INSERT INTO {table.NAME} SELECT * FROM unnest({lists})",  # noqa: S608 - constants
+        f"INSERT INTO {table.NAME} ({table.ALL}) SELECT * FROM unnest({lists})",  # noqa: S608 - constants
         *map(list, columns),
     )
 
@@ -82,10 +93,15 @@ def executor(connection: Connection) -> Execute:
     """Return what runs the statements of `replacing` over a connection."""
 
     def execute(statement: str, values: Sequence[Any]) -> Sequence[Any]:
-        numbers = count(1)
-        return connection.fetch(re.sub(r"\?", lambda _: f"${next(numbers)}", statement), *values)
+        return connection.fetch(numbered(statement), *values)
 
     return execute
+
+
+def numbered(statement: str) -> str:
+    """Return a statement with question marks for values as PostgreSQL takes it."""
+    numbers = count(1)
+    return re.sub(r"\?", lambda _: f"${next(numbers)}", statement)
 
 
 class PostgresLedger:

@@ -23,7 +23,7 @@ class PoolTable(Table, frozen=True):
     """Connections to the database."""
 
     min: Annotated[Count, Meta(description="Kept open.")] = 1
-    max: Annotated[Count, Meta(description="At most.")] = 4
+    max: Annotated[Count, Meta(description="At most: from 2 on, one loads and others ask.")] = 4
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
@@ -31,6 +31,8 @@ class PoolTable(Table, frozen=True):
         least, most = given.get("min", 1), given.get("max", 4)
         if None not in (least, most) and least > most:
             yield ("min",), f"is {least}, more than max, {most}"
+        if most == 1:
+            yield ("max",), "is 1, and while one connection loads, another must be free to ask"
 
 
 class SinkTable(Table, frozen=True):

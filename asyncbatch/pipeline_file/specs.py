@@ -7,6 +7,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 import msgspec
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from asyncbatch.errors import UsageError
 from asyncbatch.http import HttpSettings
@@ -22,6 +23,7 @@ from asyncbatch.pipeline_file.transforms import (
 from asyncbatch.record_settings import RecordWorkSettings
 from asyncbatch.secret import Secret
 from asyncbatch.settings import FileWorkSettings
+from asyncbatch.sinks.server_settings import ServerSettings
 from asyncbatch.sinks.target import Target
 from asyncbatch.sources.inputs import Inputs
 from asyncbatch.sources.patterns import DEFAULT_PATTERNS
@@ -96,8 +98,11 @@ def _apart(url: str) -> tuple[str, str]:
     return user, urlunsplit(parts._replace(netloc=host))
 
 
-def sink_target(table: SinkTable, root: str | None = None) -> Target:
-    """Return the target; `root` is what names in a folder are relative to. Raises UsageError."""
+def sink_target(table: SinkTable, root: str | None = None, *, job: str | None = None) -> Target:
+    """Return the target; `root` is what names in a folder are relative to. Raises UsageError.
+
+    Sessions with a server bear the name of the `job`.
+    """
     return Target.parse(
         table.to.reveal(),
         table=table.table,
@@ -108,7 +113,15 @@ def sink_target(table: SinkTable, root: str | None = None) -> Target:
         format=table.format,
         compression=table.compression,
         root=root,
+        server=_server_settings(table, job),
     )
+
+
+def _server_settings(table: SinkTable, job: str | None) -> ServerSettings:
+    name = None if job is None else f"asyncbatch {job}"
+    settings = ServerSettings(statement_timeout=table.statement_timeout, name=name)
+    pool = table.pool
+    return replace(settings, least=pool.min, most=pool.max) if pool else settings
 
 
 def _spec(table: Any) -> TransformSpec:  # noqa: ANN401 - all tables but one

@@ -14,6 +14,12 @@ _IN_FRONT = re.compile(r"(://[^:/?@]*):.*@", re.DOTALL)
 _IN_QUERY = re.compile(r"([?&])([^=&#]*)=([^&#]*)")
 
 
+def is_server(name: str) -> bool:
+    """Whether this is the address of a database that is no file."""
+    scheme, separator, _ = name.partition("://")
+    return bool(separator) and scheme in SERVERS
+
+
 def without_password(address: str) -> str:
     """Return an address as it may be shown to anybody."""
     shown = _IN_FRONT.sub(r"\1@", address)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from itertools import chain, compress
 from operator import itemgetter
@@ -60,6 +61,8 @@ class Block(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     def slice(self, start: int, stop: int) -> Block:
         """Return the rows from number `start` (from 0) up to `stop`, exclusive."""
+        if not start and stop >= self.count:
+            return self
         values = [column[start:stop] for column in self.values]
         return Block(self.names, self.kinds, values, len(range(self.count)[start:stop]))
 
@@ -91,13 +94,18 @@ def make_block(rows: Sequence[dict[str, Any]], *, rich: bool = False) -> Block:
             f"as {names[-1]!r}; if keys are data, make each a record of its own"
         )
     kinds, values = [], []
-    all_alike = sum(map(len, rows)) == len(names) * len(rows)
     for name in names:
-        column = list(map(itemgetter(name), rows)) if all_alike else [row.get(name) for row in rows]
-        kind, column = _typed(column, rich=rich)
+        kind, column = _typed(_column(rows, name), rich=rich)
         kinds.append(kind)
         values.append(column)
     return Block(names, kinds, values, len(rows))
+
+
+def _column(rows: Sequence[dict[str, Any]], name: str) -> list[Any]:
+    """Return the values of a field, None where it is missing."""
+    with suppress(KeyError):  # nearly all fields are in all rows, or soon missing
+        return list(map(itemgetter(name), rows))
+    return [row.get(name) for row in rows]
 
 
 def join(blocks: Sequence[Block], *, rich: bool = False) -> Block:

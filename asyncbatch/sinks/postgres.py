@@ -34,12 +34,16 @@ if TYPE_CHECKING:
     from asyncbatch.sinks.block import Block, Kind
     from asyncbatch.sinks.contract import Contract
     from asyncbatch.sinks.postgres_server import Connection
+    from asyncbatch.sinks.server_settings import ServerSettings
     from asyncbatch.sinks.target import Mode
 
 RETRIES = Retries(5, 0.5)
 """Unless told otherwise: a server that is started again is back within these 15 seconds."""
 _REFUSING = ("21", "22", "23", "44", "54", "P0", "42804", "42846")
 """Beginnings of codes of errors that are about the rows."""
+_TAKEN = ("23505", "0A000")
+"""Codes of errors that rows which may replace others meet if they are copied: the key is there, or
+the table takes no copies."""
 _TEXT_CODES = ("22021", "22P05")
 _TABLES = ("r", "p")
 
@@ -62,10 +66,11 @@ class PostgresSink:
         job: LedgerJob | None = None,
         retrier: Retrier | None = None,
         contract: Contract | None = None,
+        settings: ServerSettings | None = None,
     ) -> None:
         self.table, self.mode, self.key = table, mode, key
         self._job, self._retrier = job, retrier or Retrier(RETRIES)
-        self._server = Server(address)
+        self._server = Server(address, settings)
         self._name = Name.parse(table)
         self._target = self._name.beside("new") if mode == "replace" else self._name
         """The table that is loaded; the end of a replacement gives it its name."""
@@ -76,6 +81,8 @@ class PostgresSink:
         self._loads: list[Block] = []
         """What was loaded since the last commit, without what was refused."""
         self._lacks_index = self._has_ledger = False
+        self._replaces = False
+        """Whether keys were found to be there already, in a run that may replace their rows."""
 
     def open(self) -> None:
         """Connect, and see that the table can be written to. Raises UsageError."""
@@ -156,6 +163,8 @@ class PostgresSink:
     def _prepare(self, connection: Connection) -> None:
         if connection.fetch("SELECT current_setting('transaction_read_only')")[0][0] == "on":
             raise UsageError(f"cannot use {self._server.name}: it can only be read")
+        if ledger.exists(connection):
+            ledger.create(connection)  # an earlier version's lacks columns
         for name in {self._name, self._target}:
             if found := find(connection, name):
                 self._check_table(connection, name, *found)
@@ -258,7 +267,9 @@ class PostgresSink:
     ) -> dict[int, str]:
         """Insert rows, each that the table allows; return why not the others."""
         key = self.key if self.mode == "upsert" else ()
-        arrivals = Arrivals(connection, self._target, self._shape.types, block, key=key)
+        arrivals = Arrivals(
+            connection, self._target, self._shape.types, block, key=key, replaces=self._replaces
+        )
         misfits = arrivals.misfits()
 
         def attempt(start: int, stop: int) -> str | None:
@@ -268,6 +279,10 @@ class PostgresSink:
                 arrivals.load(start, stop)
             except Exception as error:
                 code = str(getattr(error, "sqlstate", None) or "")
+                if code in _TAKEN and key and not self._replaces:
+                    arrivals.undo()
+                    self._replaces = arrivals.replaces = True
+                    return attempt(start, stop)
                 if not code.startswith(_REFUSING) and not isinstance(error, UnicodeError):
                     raise
                 arrivals.undo()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncbatch.sinks.block import convert
 from asyncbatch.sinks.postgres_table import KINDS, TYPES, Name
+from asyncbatch.sinks.postgres_times import TIME, times
 from asyncbatch.sinks.sql import quote, quoted
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ class Arrivals:
 
     What the table has no column for is null.
 
-    With a `key`, a row replaces the one of the same key, also in the block.
+    With a `key`, a row replaces the one of the same key: in the block; in the table only if it
+    `replaces`, which may be asked for when `load` has failed. It takes twice as long.
     """
 
     def __init__(
@@ -39,8 +41,10 @@ class Arrivals:
         block: Block,
         *,
         key: Sequence[str] = (),
+        replaces: bool = False,
     ) -> None:
         self._connection, self._table = connection, table
+        self.replaces = replaces
         self._key, self._columns = key, list(types)
         there = [place for place, name in enumerate(block.names) if name in types]
         self._names = [block.names[place] for place in there]
@@ -58,17 +62,15 @@ class Arrivals:
         digest = hashlib.blake2b(stage.encode(), digest_size=8).hexdigest()
         self._stage = Name("pg_temp", f"asyncbatch: {digest}")
         """A table for rows of these types, which this and later loads of the session fill."""
-        self._before = "SAVEPOINT attempt"
-        if self._is_staged:
-            create = f"CREATE TEMP TABLE IF NOT EXISTS {quote(self._stage.table)} ({stage})"
-            self._before = f"{create} ON COMMIT DELETE ROWS; {self._before}"
-        self._first = self._before
+        self._create = f"CREATE TEMP TABLE IF NOT EXISTS {quote(self._stage.table)} ({stage})"
+        self._create += " ON COMMIT DELETE ROWS; "
+        self._is_tried = False
 
     @property
     def _is_staged(self) -> bool:
         if not self._names:
             return False
-        return bool(self._key) or not all(map(_is_known, self._types))
+        return (bool(self._key) and self.replaces) or not all(map(_is_known, self._types))
 
     def misfits(self) -> dict[int, str]:
         """Return the rows with values that the server would change without a word, and why."""
@@ -87,8 +89,10 @@ class Arrivals:
 
         Then `undo` must come next.
         """
-        self._connection.execute(self._before)
-        self._before = "RELEASE attempt; SAVEPOINT attempt"
+        before = "RELEASE attempt; " if self._is_tried else ""
+        create = self._create if self._is_staged else ""
+        self._connection.execute(f"{before}{create}SAVEPOINT attempt")
+        self._is_tried = True
         if not self._names:
             for _ in range(start, stop):
                 self._connection.execute(f"INSERT INTO {self._table.sql} DEFAULT VALUES")
@@ -105,7 +109,7 @@ class Arrivals:
 
     def end(self) -> None:
         """Have what was loaded be the transaction's own, not an attempt's."""
-        if self._before != self._first:
+        if self._is_tried:
             self._connection.execute("RELEASE attempt")
 
     def undo(self) -> None:
@@ -114,11 +118,11 @@ class Arrivals:
 
     def _latest(self, parts: list[list[Any]]) -> list[list[Any]]:
         """Return the columns less those rows whose key comes again."""
-        keys = list(zip(*(parts[place] for place in self._places), strict=True))
-        last = {key: row for row, key in enumerate(keys)}
-        if len(last) == len(keys):
+        columns = [parts[place] for place in self._places]
+        keys = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
+        if len(set(keys)) == len(keys):
             return parts
-        kept = sorted(last.values())
+        kept = sorted({key: row for row, key in enumerate(keys)}.values())
         return [[values[row] for row in kept] for values in parts]
 
     @property
@@ -151,8 +155,8 @@ def _fitted(kind: Kind, values: list[Any], declared: str) -> list[Any]:
     """Return the values of a column as they travel to one of type `declared`."""
     if kind == "null" or (TYPES[kind] == declared and kind != "mixed"):
         return list(map(_decimal, values)) if declared == "numeric" else values
-    if declared == "jsonb":
-        return convert(values, kind, "mixed")
+    if declared in (TIME, "jsonb"):
+        return times(values) if declared == TIME else convert(values, kind, "mixed")
     if declared == "numeric":
         return list(map(_decimal, convert(values, kind, "numeric")))
     wider = KINDS.get(declared, "any")

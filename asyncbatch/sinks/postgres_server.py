@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import re
 import threading
 from contextlib import suppress
 from functools import partial
@@ -13,6 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
 from asyncbatch.retrying import tried
 from asyncbatch.sinks.address import without_password, without_secrets
+from asyncbatch.sinks.server_settings import ServerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Sequence
@@ -22,13 +24,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-POOL_SIZE = 2
-"""One connection that writes, and one that reads the ledger meanwhile."""
 CONNECT_SECONDS = 10.0
-STATEMENT_SECONDS = 600
-"""A statement that takes longer is given up, by the server; soon after that by us."""
-_SETTINGS = {"application_name": "asyncbatch", "statement_timeout": f"{STATEMENT_SECONDS}s"}
+_SETTINGS = {"application_name": "asyncbatch", "statement_timeout": "600s"}
 """What a session is given, unless the address says otherwise."""
+_UNITS = {"us": 1e-6, "ms": 1e-3, "": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+"""How many seconds PostgreSQL's units of time are."""
+_DURATION = re.compile(r"\s*(\d+)\s*(us|ms|s|min|h|d)?\s*")
+_LATE = "57014"
 _LEAST_VERSION = 12
 _PASSING = ("08", "25P03", "40001", "40P01", "42P01", "42P07", "42701", "53300", "55P03", "57P")
 """Beginnings of codes of errors that may be gone the next time, on a new connection.
@@ -47,8 +49,10 @@ class Server:
     They raise what `is_error` knows. `name` is the address without its password.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, settings: ServerSettings | None = None) -> None:
         self.address, self.name = address, without_password(address)
+        self._settings = settings or ServerSettings()
+        self._session = self._session_settings()
         self._loop: asyncio.AbstractEventLoop
         self._thread: threading.Thread
         self._asyncpg: Any
@@ -144,24 +148,41 @@ class Server:
             text += f": {detail}"
         if code := getattr(error, "sqlstate", None):
             text += f" (SQLSTATE {code})"
+        if code == _LATE and "timeout" in text:
+            allowed = self._session["statement_timeout"]
+            text += f"; statement_timeout, in [sink] or the address, allows {allowed}"
         return without_secrets(text, self.address)
 
     async def _make_pool(self) -> Any:  # noqa: ANN401 - asyncpg has no types
-        asked = dict(parse_qsl(urlsplit(self.address).query))
-        settings = {name: value for name, value in _SETTINGS.items() if name not in asked}
-
         async def keep(_: object) -> None:
             """Leave the session as it is: no transaction of ours changes it."""
 
         return await self._asyncpg.create_pool(
             self.address,
-            min_size=0,
-            max_size=POOL_SIZE,
+            min_size=self._settings.least,
+            max_size=self._settings.most,
             timeout=CONNECT_SECONDS,
-            command_timeout=STATEMENT_SECONDS + CONNECT_SECONDS,
-            server_settings=settings,
+            command_timeout=self._longest(),
+            server_settings=self._session,
             reset=keep,
         )
+
+    def _session_settings(self) -> dict[str, str]:
+        """Return what each session is given."""
+        found = dict(_SETTINGS)
+        if self._settings.name is not None:
+            found["application_name"] = self._settings.name
+        asked = dict(parse_qsl(urlsplit(self.address).query))
+        found |= {name: asked[name] for name in found.keys() & asked.keys()}
+        if (seconds := self._settings.statement_timeout) is not None:
+            found["statement_timeout"] = f"{max(1, round(seconds * 1000))}ms"  # 0 is no limit
+        return found
+
+    def _longest(self) -> float | None:
+        """Return after how many seconds a server that should have given up is given up."""
+        found = _DURATION.fullmatch(self._session["statement_timeout"])
+        seconds = int(found[1]) * _UNITS[found[2] or ""] if found else 0
+        return seconds + CONNECT_SECONDS if seconds else None
 
 
 class Reader:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asyncbatch.errors import SinkError
 from asyncbatch.sinks.columns import NO_FIELDS, Columns
@@ -18,10 +18,11 @@ from asyncbatch.sinks.postgres_table import (
     flaw,
     has_only_exact,
 )
+from asyncbatch.sinks.postgres_times import TIME, are_times, as_text, mark, unmark
 from asyncbatch.sinks.sql import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from asyncbatch.sinks.block import Block, Kind
     from asyncbatch.sinks.columns import ColumnKind
@@ -48,7 +49,8 @@ class Shape:
         self._server, self._name, self._key = server, name, key
         self.number: int | None = None
         self.types: dict[str, str] = {}
-        self._columns = partial(Columns, rich=True, contract=contract)
+        self._holds = contract is not None and contract.holds
+        self._columns = partial(Columns, rich=True, contract=contract, alters=self._alters)
         self.columns = self._columns({}, limit=MOST_COLUMNS, flaw=flaw)
         self._seen: tuple[int | None, list[Column], int] = (None, [], 0)
         self._untyped: set[str] = set()
@@ -67,7 +69,7 @@ class Shape:
         kinds: dict[str, ColumnKind] = {
             name: kind for name, kind in self.columns.kinds.items() if kind == "null"
         }
-        kinds |= {column.name: KINDS.get(column.declared, "any") for column in columns}
+        kinds |= {column.name: self._kind(column.declared) for column in columns}
         kinds |= dict.fromkeys(self._untyped & self.types.keys(), "null")
 
         def unfit(name: str) -> str | None:
@@ -94,10 +96,12 @@ class Shape:
             if missing := [name for name in self._key if name not in typed]:
                 return f"no value for {', '.join(missing)}, which the key names"
             self._untyped = set() if typed else set(changes)
+            made = self._made_for_times(block, typed)
             types = {name: TYPES[kind] for name, kind in (typed or changes).items()}
-            create(connection, self._name, types, self._key)
+            create(connection, self._name, types | dict.fromkeys(made, TIME), self._key)
+            mark(connection, self._name, made)
         elif typed:
-            self.alter(connection, typed)
+            self.alter(connection, typed, self._made_for_times(block, typed))
         self.columns.refresh({name: "null" for name in changes if name not in typed})
         if self._untyped or typed:
             self._untyped -= typed.keys()
@@ -111,18 +115,22 @@ class Shape:
         kinds = self.columns.kinds.items()
         return {name: "text" for name, kind in kinds if kind == "null" and name not in self.types}
 
-    def alter(self, connection: Connection, kinds: Mapping[str, Kind]) -> None:
+    def alter(
+        self, connection: Connection, kinds: Mapping[str, Kind], for_times: Collection[str] = ()
+    ) -> None:
         """Add columns and give columns other types, all in one pass. Raises SinkError."""
         actions = []
         for name, kind in kinds.items():
-            column, declared = quote(name), TYPES[kind]
+            column, declared = quote(name), TIME if name in for_times else TYPES[kind]
             if name in self.types:
-                made = conversion(name, self.columns.kinds[name], kind)
+                made = self._conversion(name, kind)
                 actions.append(f"ALTER COLUMN {column} TYPE {declared} USING {made}")
             else:
                 actions.append(f"ADD COLUMN {column} {declared}")
         try:
             connection.execute(f"ALTER TABLE {self._name.sql} {', '.join(actions)}")
+            mark(connection, self._name, for_times)
+            unmark(connection, self._name, (n for n in kinds if self.types.get(n) == TIME))
         except Exception as error:
             if not self._server.is_error(error) or self._server.is_passing(error):
                 raise
@@ -133,5 +141,30 @@ class Shape:
                 " name another table"
             ) from None
 
+    def _kind(self, declared: str) -> ColumnKind:
+        """Return what a column of this type is: one for times takes texts if it may become one."""
+        return "any" if self._holds and declared == TIME else KINDS.get(declared, "any")
+
+    def _alters(self, name: str, value: Any) -> bool:  # noqa: ANN401 - JSON
+        """Whether a column for times could not stay one with this value."""
+        return self.types.get(name) == TIME and not (
+            isinstance(value, str) and are_times("text", [value])
+        )
+
     def _changes(self, connection: Connection, block: Block) -> dict[str, Kind]:
-        return self.columns.changes(block, partial(has_only_exact, connection, self._name))
+        changes = self.columns.changes(block, partial(has_only_exact, connection, self._name))
+        for name, kind, values in zip(block.names, block.kinds, block.values, strict=True):
+            if self.types.get(name) == TIME and kind != "null" and not are_times(kind, values):
+                changes[name] = "text"
+        return changes
+
+    def _conversion(self, column: str, kind: Kind) -> str:
+        if self.types[column] == TIME:
+            return as_text(quote(column))
+        return conversion(column, self.columns.kinds[column], kind)
+
+    def _made_for_times(self, block: Block, kinds: Mapping[str, Kind]) -> list[str]:
+        """Return which columns that are to be made are for times; a key's stay as they came."""
+        made = kinds.keys() - self.types.keys() - set(self._key)
+        columns = zip(block.names, block.kinds, block.values, strict=True)
+        return [name for name, kind, values in columns if name in made and are_times(kind, values)]

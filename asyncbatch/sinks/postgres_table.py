@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, NamedTuple
 
+from asyncbatch.sinks.postgres_times import MARK, TIME
 from asyncbatch.sinks.sql import quote, quoted
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ KINDS: dict[str, ColumnKind] = {
     "numeric": "numeric",
     "text": "text",
     "character varying": "text",
+    TIME: "text",
 }
 """Of types that widen; all others take what they can."""
 _SYSTEM_COLUMNS = frozenset(("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"))
@@ -71,7 +73,10 @@ class Name(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A column of a table; `takes_values` unless the table makes them itself."""
+    """A column of a table; `takes_values` unless the table makes them itself.
+
+    `declared` is its type as the server calls it, `TIME` if it was made for times.
+    """
 
     name: str
     declared: str
@@ -121,11 +126,12 @@ def columns_of(connection: Connection, name: Name) -> tuple[int | None, list[Col
     """
     query = (
         "SELECT attrelid::bigint, attname::text, format_type(atttypid, atttypmod),"
-        " attgenerated = '' AND attidentity <> 'a', attisdropped"
+        " attgenerated = '' AND attidentity <> 'a', attisdropped,"
+        " atttypid = 'timestamptz'::regtype AND col_description(attrelid, attnum) = $2"
         " FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 ORDER BY attnum"
     )
-    rows = connection.fetch(query, name.sql)
-    there = [Column(*row[1:4]) for row in rows if not row[4]]
+    rows = connection.fetch(query, name.sql, MARK)
+    there = [Column(row[1], TIME if row[5] else row[2], row[3]) for row in rows if not row[4]]
     return rows[0][0] if rows else None, there, len(rows) - len(there)
 
 

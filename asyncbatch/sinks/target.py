@@ -10,6 +10,7 @@ from msgspec import Struct
 from asyncbatch.codec.compression import named
 from asyncbatch.errors import UsageError
 from asyncbatch.sinks.address import SERVERS, is_ambiguous, without_password
+from asyncbatch.sinks.server_settings import ServerSettings
 
 if TYPE_CHECKING:
     from asyncbatch.entries import LedgerJob
@@ -48,7 +49,8 @@ class Target(Struct, frozen=True):
     `columns` are those of a CSV file; `table`, `key`, `mode` and `contract` a database's; the
     other two a folder's, whose outputs keep their inputs' names below it (relative to `root`, if
     given).
-    `name` may be shown to anybody; `address` is that of a server, with a password if it has one.
+    `name` may be shown to anybody; `address` is that of a server, with a password if it has one,
+    and `server` how the sessions there are.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Target(Struct, frozen=True):
     compression: FolderCompression = "keep"
     root: str | None = None
     address: str = ""
+    server: ServerSettings = ServerSettings()
 
     @classmethod
     def parse(cls, name: str, **options: Any) -> Target:  # noqa: ANN401 - the fields' own types
@@ -182,6 +185,7 @@ class Target(Struct, frozen=True):
                     job=job,
                     retrier=retrier,
                     contract=contract,
+                    settings=self.server,
                 )
             case _:
                 from asyncbatch.sinks.duckdb import DuckdbSink  # noqa: PLC0415 - one of them
