@@ -3,6 +3,8 @@
     async for result in asyncbatch.process_files("data/"):
         print(result.file, result.status, result.records)
 
+    report = await asyncbatch.Pipeline(records(), [clean], "people.jsonl").run()
+
 Names are imported when they are first used: start-up time is a feature.
 """
 
@@ -22,19 +24,26 @@ if TYPE_CHECKING:
         WorkerBugError,
     )
     from asyncbatch.job import FileSource, Job
+    from asyncbatch.pipeline import Pipeline
+    from asyncbatch.record_settings import RecordWorkSettings
     from asyncbatch.records import Failure, FileResult
     from asyncbatch.report import Report, Tally
     from asyncbatch.retrying import Retries
     from asyncbatch.run import Run, Snapshot
     from asyncbatch.settings import FileWorkSettings
+    from asyncbatch.sinks import Refusal
     from asyncbatch.sources.inputs import Inputs
     from asyncbatch.sources.selection import Selection
     from asyncbatch.sources.shard import Shard
+    from asyncbatch.steps import call, field, fields, jq, require, schema
+    from asyncbatch.transforms import Context
+    from asyncbatch.user_sink import Sink
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "AsyncbatchError": "errors",
+    "Context": "transforms",
     "Failure": "records",
     "FailureBudget": "budget",
     "FileResult": "records",
@@ -44,20 +53,31 @@ _HOMES = {
     "Job": "job",
     "NoWorkerError": "errors",
     "NothingMatchedError": "errors",
+    "Pipeline": "pipeline",
+    "RecordWorkSettings": "record_settings",
+    "Refusal": "sinks",
     "Report": "report",
     "Retries": "retrying",
     "Run": "run",
     "Selection": "sources.selection",
     "Shard": "sources.shard",
+    "Sink": "user_sink",
     "Snapshot": "run",
     "Tally": "report",
     "UsageError": "errors",
     "WorkerBugError": "errors",
+    "call": "steps",
+    "field": "steps",
+    "fields": "steps",
+    "jq": "steps",
     "process_files": "api",
+    "require": "steps",
+    "schema": "steps",
 }
 
 __all__ = [
     "AsyncbatchError",
+    "Context",
     "Failure",
     "FailureBudget",
     "FileResult",
@@ -67,17 +87,27 @@ __all__ = [
     "Job",
     "NoWorkerError",
     "NothingMatchedError",
+    "Pipeline",
+    "RecordWorkSettings",
+    "Refusal",
     "Report",
     "Retries",
     "Run",
     "Selection",
     "Shard",
+    "Sink",
     "Snapshot",
     "Tally",
     "UsageError",
     "WorkerBugError",
     "__version__",
+    "call",
+    "field",
+    "fields",
+    "jq",
     "process_files",
+    "require",
+    "schema",
 ]
 
 

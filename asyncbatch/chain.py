@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from asyncbatch.codec.encode import encode
+from asyncbatch.errors import UsageError
 from asyncbatch.transforms import RecordError, kind_of
-from asyncbatch.transforms.specs import CallSpec, FieldsSpec, JqSpec, RequireSpec
+from asyncbatch.transforms.specs import CallSpec, FieldsSpec, FunctionSpec, JqSpec, RequireSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -71,6 +74,17 @@ def make_stages(
     return stages
 
 
+def checked(settings: RecordWorkSettings) -> RecordWorkSettings:
+    """Return settings that also say whether a function of theirs is async. Raises UsageError."""
+    try:
+        stages = make_stages(settings)
+    except ValueError as error:  # a path that is none
+        raise UsageError(str(error)) from None
+    from asyncbatch.transforms.call import AsyncCall  # noqa: PLC0415 - see `make_stage`
+
+    return replace(settings, call_is_async=any(isinstance(stage, AsyncCall) for stage in stages))
+
+
 def make_stage(
     spec: TransformSpec, retrier: Retrier | None = None, before: TransformSpec | None = None
 ) -> Transform | AsyncCall:
@@ -83,7 +97,7 @@ def make_stage(
             from asyncbatch.transforms.jq import Jq  # noqa: PLC0415 - see above
 
             return Jq(spec.program, env=spec.env, lossy=spec.lossy or isinstance(before, JqSpec))
-        case CallSpec():
+        case CallSpec() | FunctionSpec():
             from asyncbatch.transforms.call import make_call  # noqa: PLC0415 - see above
 
             return make_call(spec.function, retrier)

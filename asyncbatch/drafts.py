@@ -38,6 +38,10 @@ class Findings:
         self.bytes = 0
         """Bytes of the records looked at: what their rows will be like."""
 
+    def __bool__(self) -> bool:
+        """Whether there is anything to report."""
+        return bool(self.rows or self.rejections)
+
     def are_many(self, most: int) -> bool:
         """Whether it is time to report them: if they are of more than `most` bytes, or many."""
         return (

@@ -78,3 +78,13 @@ class SinkError(AsyncbatchError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+def described(error: BaseException) -> str:
+    """Return what somebody else's code raised, by its type and in its own words."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - its own __str__ may raise whatever it likes
+        text = ""
+    name = type(error).__name__
+    return f"{name}: {text}" if text else name

@@ -62,6 +62,13 @@ class FeedSource(Protocol):
         """Close them."""
         ...
 
+    def end(self) -> bool:
+        """End the feeds where they are, if what has come of them by then must not be lost.
+
+        Returns whether it is so; else whoever reads them just stops.
+        """
+        ...
+
     def retries(self) -> int:
         """Return how often something was tried again since the last time this was asked."""
         ...

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from asyncbatch.errors import UsageError
 from asyncbatch.record_settings import RecordWorkSettings
-from asyncbatch.transforms.specs import CallSpec, FieldsSpec, JqSpec, RequireSpec
+from asyncbatch.transforms.specs import CallSpec, FieldsSpec, FunctionSpec, JqSpec, RequireSpec
 
 if TYPE_CHECKING:
     from asyncbatch.settings import FileWorkSettings
@@ -22,7 +23,8 @@ def fingerprint(settings: FileWorkSettings | RecordWorkSettings) -> str:
     """Return a short text that is the same for the same work, also in another process.
 
     It tells by contents which schema and which functions' modules there are (but not what
-    these import). A database is not named, only its table: the ledger is in it.
+    these import). A database is not named, only its table: the ledger is in it. Raises UsageError
+    for functions that have no name.
     """
     told: list[object] = [1]
     if isinstance(settings, RecordWorkSettings):
@@ -31,6 +33,7 @@ def fingerprint(settings: FileWorkSettings | RecordWorkSettings) -> str:
             [_of_transform(spec) for spec in settings.transforms],
             settings.target and _of_target(settings.target),
         ]  # fmt: skip
+        told += [settings.dedupe] if settings.dedupe else []
     else:
         told.append(settings.format)
     return hashlib.blake2b(msgspec.json.encode(told), digest_size=12).hexdigest()
@@ -42,6 +45,7 @@ def describe(settings: FileWorkSettings | RecordWorkSettings) -> str:
         return "check that files are JSON"
     told = [f"--records {settings.records}"] if settings.records else []
     told += map(_transform_in_words, settings.transforms)
+    told += [f"--dedupe {','.join(settings.dedupe)}"] if settings.dedupe else []
     target = settings.target
     if target is not None:
         told.append(f"--to {target.name}")
@@ -65,6 +69,10 @@ def _of_transform(spec: TransformSpec) -> object:
             return spec, _source(spec.function)
         case JqSpec() | FieldsSpec() | RequireSpec():
             return spec
+        case FunctionSpec():
+            raise UsageError(
+                f"{spec.function!r} may be another one next time: name it by a CallSpec"
+            )
         case _:  # a schema, wherever it lies
             return spec.documents, spec.check_formats
 
@@ -75,6 +83,8 @@ def _transform_in_words(spec: TransformSpec) -> str:
             return f"--jq {spec.program!r}"
         case CallSpec():
             return f"--call {spec.function}"
+        case FunctionSpec():
+            return f"--call {getattr(spec.function, '__qualname__', spec.function)}"
         case FieldsSpec():
             return f"fields {','.join(name for name, _ in spec.fields)}"
         case RequireSpec():

@@ -45,6 +45,10 @@ class HttpFeeds:
     async def __aexit__(self, *exception: object) -> None:
         await self._pages.__aexit__(*exception)
 
+    def end(self) -> bool:
+        """See `FeedSource`: pages can be asked for again."""
+        return False
+
     def retries(self) -> int:
         """See `FeedSource`."""
         return self._pages.retries()

@@ -7,7 +7,7 @@ search begins meanwhile.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from asyncbatch.guard import Guard
     from asyncbatch.ledger.settings import LedgerSettings
     from asyncbatch.retrying import Retries
+    from asyncbatch.sinks import Sink
     from asyncbatch.sinks.target import Target
     from asyncbatch.sources.inputs import Inputs
 
@@ -77,7 +78,8 @@ class Job(Struct, frozen=True):
     `reports` are other files that are written, and must be apart from these. What is done is
     remembered as `ledger` says, if at all. A file that takes longer than `timeout` seconds fails;
     since nothing else can be stopped, a process reads it. There are no more worker processes
-    than `most_workers`, for want of memory.
+    than `most_workers`, for want of memory. `sink` writes to the target if that is no place but an
+    object of this process.
     """
 
     sources: tuple[FileSource | FeedSource, ...]
@@ -93,6 +95,7 @@ class Job(Struct, frozen=True):
     ledger: LedgerSettings | None = None
     timeout: float | None = None
     most_workers: int | None = None
+    sink: Sink[Any] | None = None
 
     @property
     def settings(self) -> FileWorkSettings | RecordWorkSettings:
@@ -119,12 +122,13 @@ class Job(Struct, frozen=True):
     @property
     def files(self) -> FileWorkSettings:
         """How files are read."""
-        return self.record_work.files if self.record_work else self.settings  # type: ignore[return-value]  # one or the other
+        first = self.sources[0]
+        return first.files if isinstance(first, FileSource) else first.record_work.files
 
     @property
     def record_work(self) -> RecordWorkSettings | None:
         """What is done to records, if anything is."""
-        return self.settings if isinstance(self.settings, RecordWorkSettings) else None
+        return self.sources[0].record_work
 
     @property
     def target(self) -> Target | None:
@@ -151,6 +155,12 @@ class Job(Struct, frozen=True):
             raise UsageError("several sources need RecordWorkSettings each, and a job needs one")
         if "" in self.output_files().values():
             raise UsageError("the name of a file to be written is empty")
+        work = self.record_work
+        if work and work.dedupe and (work.target is None or work.target.form == "folder"):
+            raise UsageError(
+                "dedupe is for targets that hold the rows of all inputs: not for a folder, whose"
+                " files are written side by side, nor for none"
+            )
         for _, source in self.file_sources:
             source.inputs.check()
         if self.retries.count < 0 or self.retries.delay < 0:
@@ -194,7 +204,7 @@ class Launch:
             wanted = 0
         if _needs_process(job):
             wanted = max(1, wanted)
-        if job.record_work and job.record_work.call_is_async:
+        if job.record_work and job.record_work.stays_here:
             wanted = 0
         if job.most_workers is not None:
             wanted = min(wanted, job.most_workers)
@@ -229,9 +239,10 @@ def _is_small(searches: Iterable[Search], job: Job) -> bool:
 def _needs_process(job: Job) -> bool:
     """Whether what is done can hold up, or end, the process that does it, or is to be stopped.
 
-    None of that is true of async functions, which have to be on this one's event loop.
+    There is no choice for async functions, which have to be on this one's event loop, and for
+    those that only this one has.
     """
     work = job.record_work
-    if work is not None and work.call_is_async:
+    if work is not None and work.stays_here:
         return False
     return job.timeout is not None or (work is not None and work.runs_programs)

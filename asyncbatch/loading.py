@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from asyncbatch.codec.decode import decode
 from asyncbatch.dead_letters import letter_of_record
 from asyncbatch.entries import Extent
+from asyncbatch.record_settings import PATIENCE
 from asyncbatch.records import BatchPart, Failure, Rows
 from asyncbatch.settings import Sizes
 from asyncbatch.sinks.block import Block, join, make_block
@@ -35,14 +36,23 @@ LOAD_BATCH = 10_000
 SERVER_BATCH = 20_000
 """The same for a server, to which each step is a way there and back."""
 WAITING_PARTS = 256
-"""Parts that wait for a batch to be full; beyond, ..."""
-WAITING_SECONDS = 1.0
-"""... or after so long, or beyond the bytes that settings allow, what there is is loaded: a run
-that is killed then loses no more."""
+"""Parts that wait for a batch to be full; beyond, or beyond the bytes or the time that settings
+allow, what there is is loaded: a run that is killed then loses no more."""
 
 
 class Loader(Protocol):
-    """Takes parts in, and gives them back when their rows are in the target."""
+    """Takes parts in, and gives them back when their rows are in the target.
+
+    Rows wait for `patience` seconds at most if it is flushed whenever it `is_late`; None if they
+    never wait.
+    """
+
+    patience: float | None
+
+    @property
+    def is_late(self) -> bool:
+        """Whether rows have waited for long enough."""
+        ...
 
     def load(self, found: BatchPart) -> Sequence[BatchPart]:
         """Load the part's rows, or keep them for now; return the parts that are through.
@@ -58,6 +68,9 @@ class Loader(Protocol):
 
 class LinesLoader:
     """Writes rows as they come; none is ever refused."""
+
+    patience: float | None = None
+    is_late = False
 
     def __init__(self, sink: Sink[bytes | bytearray], kept: KeptRows | None) -> None:
         self._sink, self._kept = sink, kept
@@ -111,12 +124,16 @@ class _Waiting:
         self.rows = Rows(b"", 0)
         self._block = self._objects = None
 
+    def objects(self, rows: range) -> list[dict[str, Any]]:
+        """Return some rows as the objects that they came as."""
+        if self._objects is None:
+            self._objects = decode(bytes(self.rows.payload))
+        return (self._objects or [])[rows.start : rows.stop]
+
     def columns(self, rows: range, *, of_objects: bool) -> Block:
         """Return some rows as columns; they came as such, or as objects."""
         if of_objects:
-            if self._objects is None:
-                self._objects = decode(bytes(self.rows.payload))
-            return make_block((self._objects or [])[rows.start : rows.stop])
+            return make_block(self.objects(rows))
         if self._block is None:
             self._block = Block.from_bytes(self.rows.payload)
         return self._block.slice(rows.start, rows.stop)
@@ -152,7 +169,7 @@ class TableLoader:
 
     def __init__(
         self,
-        sink: Sink[Block],
+        sink: Sink[Any],
         most: int,
         *,
         of_objects: bool,
@@ -160,7 +177,9 @@ class TableLoader:
         journal: Journal | None = None,
         kept: KeptRows | None = None,
         waiting: int = Sizes().waiting,
+        patience: float = PATIENCE,
     ) -> None:
+        self.patience: float | None = patience
         self._sink, self._most = sink, most
         self._most_bytes = waiting
         self._of_objects, self._rich = of_objects, rich
@@ -173,6 +192,12 @@ class TableLoader:
         """Of files whose last part is still to come the first record refused, and how many; by
         batch."""
         self._last_commit = time.monotonic()
+
+    @property
+    def is_late(self) -> bool:
+        """See `Loader`."""
+        waited = time.monotonic() - self._last_commit
+        return bool(self._waiting) and self.patience is not None and waited > self.patience
 
     def load(self, found: BatchPart) -> Sequence[BatchPart]:
         """See `Loader`."""
@@ -189,8 +214,7 @@ class TableLoader:
             self._rows += waiting.left
             self._bytes += len(waiting.rows.payload)
         too_many = len(self._waiting) > WAITING_PARTS or self._bytes > self._most_bytes
-        is_late = time.monotonic() - self._last_commit > WAITING_SECONDS
-        if self._rows >= self._most or too_many or is_late:
+        if self._rows >= self._most or too_many or self.is_late:
             return self._commit()
         return ()
 
@@ -204,6 +228,7 @@ class TableLoader:
         All the rows of a file are made to last together.
         """
         self._load_waiting()
+        self._last_commit = time.monotonic()
         last = self._waiting[-1].found.part if self._waiting else None
         if last is None or (not len(last) and last.reached is None):
             return ()
@@ -214,7 +239,6 @@ class TableLoader:
             for waiting in self._waiting:
                 self._kept.add(waiting.found, waiting.extents)
         self._waiting.clear()
-        self._last_commit = time.monotonic()
         return through
 
     def _entries(self, found: BatchPart) -> Sequence[Entry]:
@@ -236,8 +260,7 @@ class TableLoader:
             groups = _groups(
                 [origin for waiting, rows in taken for origin in waiting.origins(rows)]
             )
-        blocks = [waiting.columns(rows, of_objects=self._of_objects) for waiting, rows in taken]
-        refusals = self._sink.load(join(blocks, rich=self._rich), groups)
+        refusals = self._sink.load(self._payload(taken), groups)
         ends = list(accumulate(len(rows) for _, rows in taken))
         for refusal in refusals:
             at = bisect_right(ends, refusal.row)
@@ -250,6 +273,11 @@ class TableLoader:
         for waiting, rows in taken:
             waiting.left -= len(rows)
             self._rows -= len(rows)
+
+    def _payload(self, taken: Sequence[tuple[_Waiting, range]]) -> Any:  # noqa: ANN401 - the sink's
+        """Return rows as the sink takes them."""
+        blocks = [waiting.columns(rows, of_objects=self._of_objects) for waiting, rows in taken]
+        return join(blocks, rich=self._rich)
 
     def _take(self) -> list[tuple[_Waiting, range]]:
         """Take rows from the front, up to a batch, and not part of a record's if that can be."""
@@ -305,6 +333,13 @@ class TableLoader:
         waiting.drop_rows()
 
 
+class RecordLoader(TableLoader):
+    """Gives a sink its rows as the objects that they are."""
+
+    def _payload(self, taken: Sequence[tuple[_Waiting, range]]) -> list[dict[str, Any]]:
+        return [row for waiting, rows in taken for row in waiting.objects(rows)]
+
+
 def _groups(origins: Sequence[tuple[int, int, int]]) -> Sequence[int]:
     """Return a number a row, the same for rows of one record."""
     return list(accumulate(map(ne, origins, chain(origins[:1], origins))))
@@ -318,13 +353,15 @@ def make_loader(
     journal: Journal | None,
     kept: KeptRows | None,
     sizes: Sizes,
+    patience: float = PATIENCE,
 ) -> Loader:
-    """Return what brings rows to `sink`, which is `target`'s.
+    """Return what brings rows to `sink`, which is `target`'s; `patience` is in seconds.
 
     What is done is told to the `journal` of a database, or to that of a file by `kept`.
     """
     if target.is_table:
-        return TableLoader(
+        loader = RecordLoader if target.form == "program" else TableLoader
+        return loader(
             sink,
             load_batch or (SERVER_BATCH if target.address else LOAD_BATCH),
             of_objects=not target.columns_grow,
@@ -332,5 +369,6 @@ def make_loader(
             journal=journal,
             kept=kept,
             waiting=sizes.waiting,
+            patience=patience,
         )
     return LinesLoader(sink, kept)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import UNSET, Struct, UnsetType, field
 
@@ -81,24 +81,32 @@ class Bookmark(Struct, frozen=True, gc=False, omit_defaults=True):
     since: Scalar | None = None
 
 
+class Flawed(Struct, frozen=True, gc=False):
+    """What a program has given and JSON cannot hold: how Python shows it, and the reason."""
+
+    text: bytes
+    reason: str
+
+
 class Arrival(Struct, frozen=True, gc=False):
     """Records that have come by themselves: a page of an API, or what a program has given.
 
-    `file` is what failures call it. The body is a JSON text, JSON Lines, or Python values;
-    `line` (from 1) and `byte` (from 0) are where in `file` it begins. `bookmark` is that of the
-    feed once this is done, but for what is newest in it.
+    `file` is what failures call it. The body is a JSON text, JSON Lines, or the texts of single
+    records; `line` (of those: the number of the record, from 1) and `byte` (from 0) are where in
+    `file` it begins. `bookmark` is that of the feed once this is done, but for what is newest in
+    it.
     """
 
     file: str
-    body: bytes | Sequence[Any] = b""
-    form: Literal["json", "jsonl", "values"] = "json"
+    body: bytes | Sequence[bytes | Flawed] = b""
+    form: Literal["json", "jsonl", "records"] = "json"
     line: int = 1
     byte: int = 0
     bookmark: Bookmark = Bookmark()
 
     @property
     def size(self) -> int:
-        """Bytes of text."""
+        """Bytes that were read; of what a program has given none."""
         return len(self.body) if isinstance(self.body, bytes) else 0
 
 
@@ -213,7 +221,8 @@ class Rows(Struct, gc=False):
     the part, its record's number and line there; `several` tells whether any record became
     more than one row. `originals` are the records as they were read, if somebody wants them.
     `ends` are where the rows of each file that the part finishes (or of the one that it does not)
-    end in what the payload is, or unpacks to, if that is one row after another.
+    end in what the payload is, or unpacks to, if that is one row after another. `digests` tell
+    the rows' keys apart, if those that came before are to be dropped; None is of a row without.
     """
 
     payload: bytes | bytearray
@@ -224,6 +233,7 @@ class Rows(Struct, gc=False):
     originals: list[bytes] = []
     several: bool = False
     ends: list[int] = []
+    digests: list[builtins.bytes | None] = []
 
 
 class Counts(Struct, gc=False):

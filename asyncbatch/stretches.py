@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from asyncbatch.codec.decode import decode, decode_array
-from asyncbatch.codec.encode import encode
 from asyncbatch.codec.place import BOM, Locator, Place, locate
 from asyncbatch.codec.pointer import elements, format_pointer, offset_of
 from asyncbatch.transforms import RecordError
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.codec.lines import GoodLines
     from asyncbatch.dead_letters import Letter
+    from asyncbatch.records import Flawed
 
     Text = bytes | msgspec.Raw
 
@@ -206,29 +206,45 @@ def no_array(records: Sequence[str]) -> RecordError:
     return RecordError("missing_field", message, pointer=pointer)
 
 
-class ValueStretch(Stretch):
-    """Python values, which a program has given: records that never were text."""
+class GivenStretch(Stretch):
+    """Records that a program has given one by one: they have a number, but no place."""
 
-    def __init__(self, values: Sequence[Any]) -> None:
-        super().__init__(1)
-        self._values = values
+    def __init__(self, texts: Sequence[bytes], first: int, flaw: RecordError | None = None) -> None:
+        super().__init__(first)
+        self.flaw, self.is_text = flaw, flaw is not None
+        self._texts = texts
 
     @property
     def size(self) -> int:
-        """See `Stretch`: nobody has counted."""
-        return 0
+        """See `Stretch`."""
+        return sum(map(len, self._texts))
 
     def values(self) -> Sequence[Any]:
         """See `Stretch`."""
-        return self._values
+        return list(map(decode, self._texts))
 
     def texts(self) -> Sequence[Text]:
         """See `Stretch`."""
-        return [encode(value) for value in self._values]
+        return self._texts
 
     def compact_texts(self) -> Sequence[Text]:
-        """See `Stretch`."""
-        return self.texts()
+        """See `Stretch`: so they are; a target tells them from values that are bytes."""
+        return list(map(msgspec.Raw, self._texts))
+
+
+def of_given(records: Sequence[bytes | Flawed], first: int) -> Iterator[Stretch]:
+    """Yield what a program has given, from record number `first` on."""
+    texts: list[bytes] = []
+    for number, record in enumerate(records, first):
+        if isinstance(record, bytes):
+            texts.append(record)
+            continue
+        if texts:
+            yield GivenStretch(texts, number - len(texts))
+            texts = []
+        yield GivenStretch([record.text], number, RecordError("invalid_json", record.reason))
+    if texts:
+        yield GivenStretch(texts, first + len(records) - len(texts))
 
 
 class ReplayStretch(Stretch):

@@ -128,6 +128,24 @@ def run(tmp_path: Path) -> Callable[..., Outcome]:
 
 
 @pytest.fixture
+def etl(tmp_path):
+    """Run `asyncbatch etl` in a folder of its own."""
+
+    def _etl(*arguments):
+        return subprocess.run(
+            [*COMMAND, "etl", *arguments],
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=environment(),
+            timeout=60,
+        )
+
+    return _etl
+
+
+@pytest.fixture
 def files(tmp_path: Path) -> Callable[[Mapping[str, bytes | str]], Path]:
     """Write files below a new folder; return the folder."""
 

@@ -14,11 +14,12 @@ from tests.conftest import many, python
 
 def test_the_public_names():
     assert sorted(asyncbatch.__all__) == [
-        "AsyncbatchError", "Failure", "FailureBudget", "FileResult", "FileSource",
-        "FileWorkSettings", "Inputs", "Job", "NoWorkerError", "NothingMatchedError", "Report",
-        "Retries", "Run", "Selection", "Shard", "Snapshot", "Tally", "UsageError", "WorkerBugError",
+        "AsyncbatchError", "Context", "Failure", "FailureBudget", "FileResult", "FileSource",
+        "FileWorkSettings", "Inputs", "Job", "NoWorkerError", "NothingMatchedError", "Pipeline",
+        "RecordWorkSettings", "Refusal", "Report", "Retries", "Run", "Selection", "Shard", "Sink",
+        "Snapshot", "Tally", "UsageError", "WorkerBugError",
         "__version__",
-        "process_files",
+        "call", "field", "fields", "jq", "process_files", "require", "schema",
     ]  # fmt: skip
     for name in asyncbatch.__all__:
         assert getattr(asyncbatch, name) is not None

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
-from asyncbatch.chain import make_stages
+from asyncbatch.assembly import assembled
+from asyncbatch.chain import checked
 from asyncbatch.cli.ledger_job import ledger_settings
 from asyncbatch.errors import UsageError
-from asyncbatch.fingerprint import fingerprint
-from asyncbatch.http_feeds import HttpFeeds
 from asyncbatch.job import FileSource, Job
 from asyncbatch.pipeline_file.sources import FilesSourceTable, HttpSourceTable
 from asyncbatch.pipeline_file.specs import (
@@ -18,23 +15,21 @@ from asyncbatch.pipeline_file.specs import (
     files_inputs,
     files_settings,
     http_settings,
-    http_work,
     sink_target,
     transform_specs,
 )
-from asyncbatch.record_settings import RecordWorkSettings
-from asyncbatch.transforms.call import AsyncCall
+from asyncbatch.record_settings import LEAST_PATIENCE, PATIENCE, RecordWorkSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from asyncbatch.feeds import FeedSource
+    from asyncbatch.http import HttpSettings
     from asyncbatch.ledger.settings import LedgerSettings
     from asyncbatch.pipeline_file import PipelineFile
     from asyncbatch.pipeline_file.sources import SourceTable
     from asyncbatch.settings import FileWorkSettings
 
-_UNHEEDED = {"schema_contract": "evolve", "flush_interval": None, "pool": None}
+_UNHEEDED = {"pool": None}
 """Keys of the sink that nothing obeys yet, and the values that ask for nothing."""
 
 
@@ -48,15 +43,13 @@ def etl_job(
     allow_duplicates: bool = False,
 ) -> Job:
     """Return the job that a pipeline, or `only` some of its sources, is. Raises UsageError."""
-    if dedupe_key(pipeline.transforms) is not None:
-        raise UsageError("transform: dedupe cannot be carried out yet; take it out of the file")
     sink = pipeline.sink
     for name, quiet in _UNHEEDED.items():
         if getattr(sink, name) != quiet:
             raise UsageError(f"sink.{name} cannot be obeyed yet; take it out of the file")
     tables = pipeline.only(only) if only else pipeline.sources
     work = _shared_work(pipeline, tables, tracebacks=tracebacks)
-    sources = tuple(_sources(pipeline, work))
+    sources = tuple(assembled(_origins(pipeline), work))  # each is named with regard to all
     files = [source.settings for source in sources if isinstance(source, FileSource)]
     chosen = zip(sources, pipeline.sources, strict=True)
     _check(pipeline, tables, work)
@@ -79,14 +72,16 @@ def _shared_work(
     pipeline: PipelineFile, tables: Sequence[SourceTable], *, tracebacks: bool
 ) -> RecordWorkSettings:
     """Return what is done to the records of every source."""
-    work = RecordWorkSettings(
-        transforms=transform_specs(pipeline.transforms),
-        target=sink_target(pipeline.sink, _root(tables)),
-        letters=pipeline.dead_letter is not None,
-        tracebacks=tracebacks,
+    return checked(
+        RecordWorkSettings(
+            transforms=transform_specs(pipeline.transforms),
+            dedupe=dedupe_key(pipeline.transforms) or (),
+            target=sink_target(pipeline.sink, _root(tables)),
+            letters=pipeline.dead_letter is not None,
+            tracebacks=tracebacks,
+            patience=max(LEAST_PATIENCE, pipeline.sink.flush_interval or PATIENCE),
+        )
     )
-    is_async = any(isinstance(stage, AsyncCall) for stage in make_stages(work))
-    return replace(work, call_is_async=is_async)
 
 
 def _root(tables: Sequence[SourceTable]) -> str | None:
@@ -94,23 +89,13 @@ def _root(tables: Sequence[SourceTable]) -> str | None:
     return roots[0] if len(roots) == 1 else None
 
 
-def _sources(pipeline: PipelineFile, work: RecordWorkSettings) -> Iterator[FileSource | FeedSource]:
-    """Yield all sources of a pipeline; what they are called depends on the others."""
-    files, urls = 0, set[str]()
+def _origins(pipeline: PipelineFile) -> Iterator[tuple[str, FileSource | HttpSettings]]:
+    """Yield all sources of a pipeline, each beside its name."""
     for name, table in zip(pipeline.source_names(), pipeline.sources, strict=True):
         if isinstance(table, HttpSourceTable):
-            http, reading = http_settings(table), http_work(table)
-            settings = replace(work, records=reading.records, newest=reading.newest)
-            yield HttpFeeds(name, http, settings, is_alone=urls.isdisjoint(http.urls))
-            urls.update(http.urls)
+            yield name, http_settings(table)
         else:
-            reading = files_settings(table)
-            settings = replace(
-                work, files=reading.files, records=reading.records, whole=reading.whole
-            )
-            prefix = f"{name}:{fingerprint(reading)[:8]}//" if files else ""
-            yield FileSource(files_inputs(table), settings, table.allow_empty, name, prefix)
-            files += 1
+            yield name, FileSource(files_inputs(table), files_settings(table), table.allow_empty)
 
 
 def _check(pipeline: PipelineFile, tables: Sequence[SourceTable], work: RecordWorkSettings) -> None:
@@ -146,7 +131,8 @@ def _ledger(
     """
     target = work.target if isinstance(work, RecordWorkSettings) else None
     has_feeds = any(isinstance(table, HttpSourceTable) for table in tables)
-    if target is not None and not target.is_database and has_feeds:
+    dedupes = isinstance(work, RecordWorkSettings) and bool(work.dedupe)
+    if target is not None and not target.is_database and (has_feeds or dedupes):
         return None  # such a file is written anew from all there is
     is_stream = target is not None and target.form == "stdout"
     return ledger_settings(

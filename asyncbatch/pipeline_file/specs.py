@@ -83,12 +83,6 @@ def http_settings(table: HttpSourceTable) -> HttpSettings:
     return msgspec.convert(plain, HttpSettings, dec_hook=make_secrets)
 
 
-def http_work(table: HttpSourceTable) -> RecordWorkSettings:
-    """Return how a source's pages are read, and what is found in them."""
-    field = table.incremental.field if table.incremental else None
-    return RecordWorkSettings(records=table.records or None, newest=field)
-
-
 def _revealed(value: object) -> object:
     if isinstance(value, Secret):
         return value.reveal()
@@ -109,6 +103,7 @@ def sink_target(table: SinkTable, root: str | None = None) -> Target:
         table=table.table,
         key=table.key,
         mode=table.mode or ("upsert" if table.key else "append"),
+        contract=table.schema_contract,
         columns=table.columns,
         format=table.format,
         compression=table.compression,

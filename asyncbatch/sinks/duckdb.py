@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from asyncbatch.entries import Entry, Ledger, LedgerJob
     from asyncbatch.sinks import Refusal
     from asyncbatch.sinks.block import Block, Kind
+    from asyncbatch.sinks.contract import Contract
     from asyncbatch.sinks.target import Mode
 
 _KINDS: dict[str, ColumnKind] = {
@@ -56,6 +57,7 @@ class DuckdbSink:
         mode: Mode,
         key: tuple[str, ...],
         job: LedgerJob | None = None,
+        contract: Contract | None = None,
     ) -> None:
         self.path, self.table, self.mode, self.key = path, table, mode, key
         self._job = job
@@ -63,7 +65,7 @@ class DuckdbSink:
         """The table that is loaded; the end of a replacement gives it its name."""
         self._duckdb: Any
         self._connection: Any
-        self._columns = Columns({}, limit=MAX_FIELDS, fold=fold, flaw=_flaw)
+        self._columns = Columns({}, limit=MAX_FIELDS, fold=fold, flaw=_flaw, contract=contract)
         self._types: dict[str, str] = {}
         """The columns that the table has."""
         self._constraints = Constraints([], [], [])

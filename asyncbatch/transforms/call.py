@@ -17,7 +17,7 @@ from collections.abc import (
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.errors import UsageError
+from asyncbatch.errors import UsageError, described
 from asyncbatch.transforms import RecordError
 from asyncbatch.transforms.again import begun, begun_async, copies, is_transient, telling_tries
 from asyncbatch.transforms.load import load_function
@@ -144,9 +144,9 @@ class AsyncCall:
                 yield item
 
 
-def make_call(spec: str, retrier: Retrier | None = None) -> Call | AsyncCall:
-    """Return the call of the function that `spec` names. Raises UsageError."""
-    function = load_function(spec)
+def make_call(spec: str | Function, retrier: Retrier | None = None) -> Call | AsyncCall:
+    """Return the call of a function, or of the one that `spec` names. Raises UsageError."""
+    function = load_function(spec) if isinstance(spec, str) else spec
     return AsyncCall(function, retrier) if is_async(function) else Call(function, retrier)
 
 
@@ -236,16 +236,11 @@ def _rejection(error: BaseException) -> RecordError:
 
     Its detail is the traceback, without the frames of this module that lead to the function.
     """
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 - the user's own __str__ may raise whatever it likes
-        text = ""
-    name = type(error).__name__
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
         frames = frames.tb_next
     detail = "".join(traceback.format_exception(type(error), error, frames))
-    return RecordError("transform", f"{name}: {text}" if text else name, detail=detail)
+    return RecordError("transform", described(error), detail=detail)
 
 
 def _name(function: Function) -> str:

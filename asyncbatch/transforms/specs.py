@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from msgspec import Struct
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from asyncbatch.transforms.schema_load import SchemaSource
 
 Function = Literal[
@@ -28,6 +30,12 @@ class CallSpec(Struct, frozen=True, tag="call"):
     """Call a user's function with each record; see `transforms.call.make_call`."""
 
     function: str
+
+
+class FunctionSpec(Struct, frozen=True, tag="function"):
+    """Call a function that only this process has; see `transforms.call.make_call`."""
+
+    function: Callable[..., Any]
 
 
 class FieldRule(Struct, frozen=True):
@@ -56,4 +64,6 @@ class RequireSpec(Struct, frozen=True, tag="require"):
     on_missing: OnMissing = "reject"
 
 
-TransformSpec: TypeAlias = "JqSpec | CallSpec | SchemaSource | FieldsSpec | RequireSpec"
+TransformSpec: TypeAlias = (
+    "JqSpec | CallSpec | FunctionSpec | SchemaSource | FieldsSpec | RequireSpec"
+)

@@ -1,0 +1,195 @@
+"""Records drawn from a program's iterable, a bounded number ahead of who takes them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from asyncbatch.codec.depth import allow_deep_nesting
+from asyncbatch.codec.encode import encode
+from asyncbatch.records import Flawed
+from asyncbatch.transforms import RecordError
+from asyncbatch.transforms.plain import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MANY_RECORDS = 500
+"""Records that are given away together, and as many are drawn before they are taken, ..."""
+MANY_BYTES = 1024 * 1024
+"""... or so many bytes of JSON, if that is less, ..."""
+SHORT_SECONDS = 0.1
+"""... or what has come so long after the first of them: those of a slow source do not wait."""
+PATIENCE = 2.0
+"""Seconds that a source is waited for when it is to end."""
+
+_END = object()
+
+
+class Drawing:
+    """Draws from an iterable, from its first record to its closing, in one place of its own.
+
+    That is a task, for what a generator holds (a timeout, a task group) belongs to one; see
+    `ThreadDrawing`. Each record is made into JSON as it comes: what the program does with the
+    object afterwards is its own affair. `error` is what the iterable raised.
+    """
+
+    def __init__(self, source: Any) -> None:  # noqa: ANN401 - an iterable of either kind
+        allow_deep_nesting()
+        self.error: BaseException | None = None
+        self._source = source
+        self._drawn: list[bytes | Flawed] = []
+        self._size = 0
+        self._lock = threading.Lock()
+        """Held for what is drawn and not taken, and for whether there is room."""
+        self._some, self._full = asyncio.Event(), asyncio.Event()
+        """Set from the first record on, and when there is no room; both at the end."""
+        self._room: asyncio.Event | threading.Event = asyncio.Event()
+        self._begun = self._told_to_end = self._ended = False
+        self._loop = asyncio.get_running_loop()
+        self._start()
+
+    async def take(self) -> list[bytes | Flawed]:
+        """Return the texts of the next records, in order; none at the end. Can be cancelled."""
+        drawn: list[bytes | Flawed] = []
+        while not drawn:
+            await self._some.wait()
+            if not self._full.is_set():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(SHORT_SECONDS):
+                        await self._full.wait()
+            with self._lock:
+                drawn, self._drawn, self._size = self._drawn, [], 0
+                if self._ended:
+                    break
+                self._some.clear()
+                self._full.clear()
+                self._room.set()
+        return drawn
+
+    def end(self) -> None:
+        """Have no more drawn than there is: the iterable is closed."""
+        if not self._told_to_end and not self._ended:
+            self._told_to_end = True
+            self._stop()
+            self._loop.call_later(PATIENCE, self._finish)
+
+    async def aclose(self) -> None:
+        """End, and wait until the iterable is closed; not long if it is stuck."""
+        self.end()
+        while not self._ended:
+            self._some.clear()
+            await self._some.wait()
+
+    def _start(self) -> None:
+        self._task = asyncio.create_task(self._draw(self._source))
+
+    def _stop(self) -> None:
+        if self._begun:  # if not, nothing would be closed
+            self._task.cancel()
+
+    async def _draw(self, source: AsyncIterable[Any]) -> None:
+        self._begun = True
+        try:
+            records = aiter(source)
+            try:
+                while not self._told_to_end and (record := await anext(records, _END)) is not _END:
+                    if not self._keep(record):
+                        await self._room.wait()  # type: ignore[misc]  # a task's is asyncio's
+            finally:
+                if hasattr(records, "aclose"):
+                    await records.aclose()
+        except Exception as error:  # noqa: BLE001 - the user's own; told by who reads on
+            self.error = error
+        except asyncio.CancelledError as error:
+            if not self._told_to_end:  # not from us: it has leaked out of what was awaited
+                self.error = RuntimeError("the source was cancelled from within")
+                self.error.__cause__ = error
+        finally:
+            self._finish()
+
+    def _keep(self, record: Any) -> bool:  # noqa: ANN401 - whatever the program gives
+        """Keep a record until it is taken; return whether there is room for more."""
+        text = text_of(record)
+        with self._lock:
+            self._drawn.append(text)
+            self._size += len(text) if isinstance(text, bytes) else len(text.text)
+            count = len(self._drawn)
+            if has_room := count < MANY_RECORDS and self._size < MANY_BYTES:
+                if count == 1:
+                    self._set(self._some)
+            else:
+                self._room.clear()
+                self._set(self._some)
+                self._set(self._full)
+        return has_room
+
+    def _set(self, event: asyncio.Event) -> None:
+        event.set()
+
+    def _finish(self) -> None:
+        self._ended = True
+        self._some.set()
+        self._full.set()
+
+
+class ThreadDrawing(Drawing):
+    """Draws in a thread, where an iterable that waits keeps nobody else waiting.
+
+    It cannot be interrupted there: one that waits for too long is left to itself, and closed when
+    it has given its next record.
+    """
+
+    def _start(self) -> None:
+        self._room = threading.Event()
+        threading.Thread(
+            target=self._draw_here, args=(self._source,), name="asyncbatch-source", daemon=True
+        ).start()
+
+    def _stop(self) -> None:
+        self._room.set()
+
+    def _draw_here(self, source: Iterable[Any]) -> None:
+        try:
+            records = iter(source)
+            try:
+                while not self._told_to_end and (record := next(records, _END)) is not _END:
+                    if not self._keep(record):
+                        self._room.wait()
+            finally:
+                if hasattr(records, "close"):
+                    records.close()
+        except BaseException as error:  # noqa: BLE001 - the same, be it a call of sys.exit
+            self.error = error
+        finally:
+            self._call(self._finish)
+
+    def _set(self, event: asyncio.Event) -> None:
+        self._call(event.set)
+
+    def _call(self, function: Any) -> None:  # noqa: ANN401 - takes nothing, returns nothing
+        with suppress(RuntimeError):  # the loop is closed: nobody waited for this
+            self._loop.call_soon_threadsafe(function)
+
+
+def draw(source: AsyncIterable[Any] | Iterable[Any]) -> Drawing:
+    """Begin to draw from an iterable, in a task or, if it is not async, in a thread."""
+    return Drawing(source) if isinstance(source, AsyncIterable) else ThreadDrawing(source)
+
+
+def text_of(record: Any) -> bytes | Flawed:  # noqa: ANN401 - whatever the program gives
+    """Return a record as JSON text, or why that cannot be."""
+    try:
+        return encode(plain(record))
+    except RecordError as error:
+        return Flawed(_shown(record), f"the source {error.message}")
+
+
+def _shown(record: object) -> bytes:
+    try:
+        return repr(record).encode(errors="backslashreplace")
+    except Exception:  # noqa: BLE001 - the user's own, or too deep
+        return object.__repr__(record).encode()

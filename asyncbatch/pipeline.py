@@ -1,0 +1,249 @@
+"""A pipeline put together by a program: sources, transforms and a sink, run on its event loop."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from asyncbatch.assembly import assembled
+from asyncbatch.chain import checked
+from asyncbatch.errors import UsageError
+from asyncbatch.given_feeds import GivenFeeds
+from asyncbatch.http import HttpSettings
+from asyncbatch.job import FileSource, Job
+from asyncbatch.record_settings import RecordWorkSettings
+from asyncbatch.report import Report
+from asyncbatch.run import Run
+from asyncbatch.sinks.target import Target
+from asyncbatch.sources.inputs import Inputs
+from asyncbatch.transforms.schema_load import SchemaSource
+from asyncbatch.transforms.specs import CallSpec, FieldsSpec, FunctionSpec, JqSpec, RequireSpec
+from asyncbatch.user_sink import UserSink
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from asyncbatch.assembly import Origin
+    from asyncbatch.budget import FailureBudget
+    from asyncbatch.records import BatchPart
+    from asyncbatch.sinks.target import Mode
+    from asyncbatch.transforms.specs import TransformSpec
+    from asyncbatch.user_sink import Sink
+
+    Source: TypeAlias = Origin | str | os.PathLike[str]
+    Step: TypeAlias = TransformSpec | Callable[..., Any]
+
+_SPECS = (JqSpec, CallSpec, FieldsSpec, RequireSpec, SchemaSource)
+_ORIGINS = (FileSource, HttpSettings, AsyncIterable, Iterable)
+USER_BATCH = 1000
+"""Records that a user's own sink is given at most at a time, unless told otherwise."""
+
+
+class Pipeline:
+    """Brings records from sources through transforms into a sink, once.
+
+    A `source` is an iterable of records, async or not (a generator, a list); files: a path, or a
+    `FileSource`; URLs: an `http.HttpSettings`; or a list of such, which are read side by side.
+    Transforms are functions, generators, async or not, and what `jq`, `fields`, `require`,
+    `schema` and `call` return. The `sink` is any target that `--to` names, with its `table`,
+    `key`, `mode` and `columns`; a `Sink` of one's own; or None, to count and check.
+
+    Rejected records and failed sources are data: in the report, and in the file `dead_letter`.
+    The sink takes up to `batch_size` records at a time, those of a source in order if `ordered`.
+    `concurrency` and `workers` are as in `Job`, `call_concurrency` as in the command.
+    With `max_failures` the run ends when there are more.
+
+    Raises UsageError if this cannot be meant.
+    """
+
+    def __init__(
+        self,
+        source: Source | Sequence[Source],
+        transforms: Iterable[Step] = (),
+        sink: str | os.PathLike[str] | Sink | None = None,
+        *,
+        table: str | None = None,
+        key: str | Sequence[str] = (),
+        mode: Mode | None = None,
+        columns: Sequence[str] | None = None,
+        dead_letter: str | os.PathLike[str] | None = None,
+        batch_size: int | None = None,
+        ordered: bool = True,
+        concurrency: int | None = None,
+        call_concurrency: int = 100,
+        workers: int | None = None,
+        max_failures: FailureBudget | None = None,
+        tracebacks: bool = False,
+    ) -> None:
+        if batch_size is not None and batch_size < 1:
+            raise UsageError(f"batch_size is {batch_size}; it cannot be less than 1")
+        options = {
+            "table": table,
+            "key": (key,) if isinstance(key, str) else tuple(key),
+            "mode": mode,
+            "columns": None if columns is None else tuple(columns),
+        }
+        self._own = None
+        if sink is not None and not isinstance(sink, str | os.PathLike):
+            self._own = UserSink(sink)
+        self._sink: object = sink
+        work = checked(
+            RecordWorkSettings(
+                transforms=tuple(_specs(transforms)),
+                call_concurrency=call_concurrency,
+                target=_target(sink, options),
+                letters=dead_letter is not None,
+                tracebacks=tracebacks,
+            )
+        )
+        origins = list(_origins(source))
+        sources = tuple(assembled(_named(origins), work))
+        self._given = [one for one in sources if isinstance(one, GivenFeeds)]
+        if work.target and work.target.form == "folder" and any(map(_is_feed, sources)):
+            raise UsageError(f"{work.target.name} is a folder, which mirrors files: name a file")
+        if workers is None and len(self._given) == len(sources):
+            workers = 0  # what makes the records is one thread, and most of the work
+        self.job = Job(
+            sources,
+            concurrency=concurrency,
+            workers=workers,
+            budget=max_failures,
+            load_batch=USER_BATCH if self._own and batch_size is None else batch_size,
+            ordered=ordered,
+            dead_letter=None if dead_letter is None else os.fspath(dead_letter),
+            sink=self._own,
+        )
+        self.job.check()
+        self._run: Run | None = None
+        self._stopped = False
+
+    @property
+    def report(self) -> Report:
+        """What the run has come to so far; final when it has ended."""
+        return self._run.report if self._run else Report()
+
+    async def run(self) -> Report:
+        """Run to the end; return the report. Raises what `parts` does.
+
+        If this is cancelled, all is closed: a batch that the sink is loading has 2 s to end.
+        """
+        async with aclosing(self.parts()) as parts:
+            async for _ in parts:
+                pass
+        return self.report
+
+    def stop(self) -> None:
+        """Take no more input: generators are closed, and what they have given is loaded."""
+        self._stopped = True
+        if self._run is not None:
+            self._run.stop()
+
+    async def parts(self) -> AsyncGenerator[BatchPart, None]:
+        """Run, and yield what becomes of the records, in parts, when they are loaded.
+
+        Closing the generator ends the run where it is. Raises UsageError if the run cannot begin,
+        or had begun before. What the program's own iterables or sink have raised is raised, too,
+        but at the end: when what came before it is loaded, other sources are read, and all is
+        closed; the report has it as a failure.
+        """
+        if self._run is not None:
+            raise UsageError("a Pipeline runs once: make another")
+        self._run = Run(self.job)
+        if self._stopped:
+            self._run.stop()
+        async with AsyncExitStack() as stack:
+            for given in self._given:
+                stack.push_async_callback(given.aclose)
+            if self._own is not None:
+                if isinstance(self._sink, AbstractAsyncContextManager):
+                    await stack.enter_async_context(self._sink)
+                self._own.begin()
+                stack.push_async_callback(self._own.give_up)
+            async with aclosing(self._run.parts()) as parts:
+                async for part in parts:
+                    yield part
+            self._raise()
+
+    def _raise(self) -> None:
+        """Raise what the program's own code has raised."""
+        errors = [given.error for given in self._given]
+        errors += [self._own.error] if self._own else []
+        raised = [error for error in errors if error is not None]
+        if len(raised) > 1:
+            raise BaseExceptionGroup("several sources, or the sink, have failed", raised)
+        if raised:
+            raise raised[0]
+
+
+def _specs(steps: Iterable[Step]) -> Iterator[TransformSpec]:
+    """Yield what transforms are asked for. Raises UsageError for what is none."""
+    if not isinstance(steps, Iterable):
+        raise UsageError("transforms is a list, also of one")
+    for step in steps:
+        if callable(step):
+            yield FunctionSpec(step)
+        elif isinstance(step, _SPECS):
+            yield step
+        else:
+            raise UsageError(f"{step!r} is no transform: that is a function, jq(…), fields(…), …")
+
+
+def _target(
+    sink: str | os.PathLike[str] | Sink | None, options: Mapping[str, Any]
+) -> Target | None:
+    """Return where records go, if anywhere. Raises UsageError."""
+    if isinstance(sink, str | os.PathLike):
+        mode = options["mode"] or ("upsert" if options["key"] else "append")
+        return Target.parse(os.fspath(sink), **{**options, "mode": mode})
+    if any(options.values()):
+        raise UsageError(f"{', '.join(options)} are for a sink that is named, as sqlite:/// is")
+    if sink is None:
+        return None
+    name = type(sink).__name__
+    if not callable(getattr(sink, "load", None)):
+        raise UsageError(f"{name} is no sink: it has no method load(records)")
+    return Target(name, "program", "")
+
+
+def _origins(source: Source | Sequence[Source]) -> Iterator[Origin]:
+    """Yield the origins that a source is. Raises UsageError for what is none."""
+    several = source if isinstance(source, list | tuple) and any(map(_is_origin, source)) else None
+    for one in [source] if several is None else several:
+        if isinstance(one, str | os.PathLike):
+            yield FileSource(Inputs((os.fspath(one),)))
+        elif isinstance(one, _ORIGINS) and not isinstance(one, Mapping | bytes):
+            yield one
+        else:
+            advice = ": call it" if callable(one) else ""
+            raise UsageError(f"{one!r} is no source of records{advice}")
+
+
+def _is_origin(item: object) -> bool:
+    """Whether an item of a list is a source by itself, and no record."""
+    kinds = (FileSource, HttpSettings, AsyncIterable, Iterator, os.PathLike, str)
+    return isinstance(item, kinds)
+
+
+def _named(origins: Sequence[Origin]) -> Iterator[tuple[str, Origin]]:
+    """Yield origins, each beside what failures call it, numbered from the second of a name."""
+    counts: Counter[str] = Counter()
+    for origin in origins:
+        name = _name(origin)
+        counts[name] += 1
+        yield (name if counts[name] == 1 else f"{name}-{counts[name]}"), origin
+
+
+def _name(origin: Origin) -> str:
+    if isinstance(origin, FileSource):
+        return origin.name
+    if isinstance(origin, HttpSettings):
+        return "http"
+    name = getattr(origin, "__name__", None)  # a generator's
+    return name if isinstance(name, str) and name.isidentifier() else "source"
+
+
+def _is_feed(source: object) -> bool:
+    return not isinstance(source, FileSource)

@@ -1,0 +1,58 @@
+"""Transforms as a program names them, beside its own functions; in TOML each is a table."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from asyncbatch.transforms.specs import CallSpec, FieldRule, FieldsSpec, JqSpec, RequireSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from asyncbatch.transforms.schema_load import SchemaSource
+    from asyncbatch.transforms.specs import Function, OnMissing
+
+
+def jq(program: str, *, env: bool = False, lossy: bool = False) -> JqSpec:
+    """Put each record through a jq program; it may see the environment, round big integers."""
+    return JqSpec(program, env, lossy)
+
+
+def call(function: str) -> CallSpec:
+    """Call `module:function` or `file.py:function`, which also worker processes can find."""
+    return CallSpec(function)
+
+
+def schema(path: str | os.PathLike[str], *, check_formats: bool = False) -> SchemaSource:
+    """Reject what does not fit the JSON Schema in a file, which is read now. Raises UsageError."""
+    from asyncbatch.transforms.schema_load import load_schema  # noqa: PLC0415 - if asked for
+
+    return load_schema(os.fspath(path), check_formats=check_formats)
+
+
+def require(*fields: str, on_missing: OnMissing = "reject") -> RequireSpec:
+    """Reject, or drop, records in which one of these paths is missing, null or ""."""
+    return RequireSpec(fields, on_missing)
+
+
+def fields(rules: Mapping[str, str | FieldRule]) -> FieldsSpec:
+    """Make a new record of these fields: each a path (a.b.c), or what `field` says."""
+    pairs = rules.items()
+    return FieldsSpec(
+        tuple((name, field(rule) if isinstance(rule, str) else rule) for name, rule in pairs)
+    )
+
+
+def field(
+    path: str | None = None,
+    *apply: Function,
+    default: Any = None,  # noqa: ANN401 - JSON
+    now: bool = False,
+    value: Any = None,  # noqa: ANN401 - JSON
+) -> FieldRule:
+    """Make a field of what is at `path`, through functions such as strip; of null the default.
+
+    Without a path: of the time in UTC if `now`, else always the same `value`.
+    """
+    return FieldRule(path, apply, default, now, value)
