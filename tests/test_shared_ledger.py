@@ -16,14 +16,14 @@ class Slow:
         self.is_busy = False
         self.closed = 0
 
-    def lookup(self, paths):
+    def lookup(self, paths):  # noqa: ARG002 - as `Ledger` has it
         self.is_busy = True
         self.began.set()
         assert self.go_on.wait(60)
         self.is_busy = False
         return {}
 
-    def find(self, stamp):
+    def find(self, stamp):  # noqa: ARG002 - the same
         raise AssertionError("it is closed")
 
     def close(self):
