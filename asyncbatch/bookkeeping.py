@@ -13,6 +13,7 @@ from asyncbatch.entries import LedgerJob
 from asyncbatch.errors import UsageError
 from asyncbatch.journal import Journal, Known, StoreJournal
 from asyncbatch.kept_rows import KeptRows
+from asyncbatch.ledger.shared import SharedLedger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,7 +79,7 @@ class Books:
         return found is not None and found.is_of(stamp)
 
     def _admit(self, ledger: Ledger, **more: Any) -> None:  # noqa: ANN401 - options of Admission
-        self._ledger = ledger
+        ledger = self._ledger = SharedLedger(ledger)
         self.admission = Admission(self._settings, ledger, self._known, **more)
         adds = bool(more.get("adds"))
         self.bookmarks = Bookmarks(self._settings, ledger, self._known, adds=adds)

@@ -210,6 +210,7 @@ def ended(run: subprocess.Popen[bytes]) -> dict[str, Any] | None:
         # Before its handlers are there, it ends as any program does.
         assert run.returncode in (-signal.SIGKILL, -signal.SIGTERM, 143), errors.decode()
         return None
+    assert output, errors.decode()
     report: dict[str, Any] = json.loads(output)
     return report
 

@@ -24,6 +24,8 @@ settings.load_profile("ci" if os.environ.get("CI") else "anywhere")
 ROOT = Path(__file__).parent.parent
 SAMPLE_DATA = ROOT / "sample_data"
 COMMAND = (sys.executable, "-m", "asyncbatch")
+PATIENCE = 300
+"""Seconds after which a command is taken to hang, on a machine however busy."""
 
 # Tests start hundreds of commands, a third of whose start-up it would be to compile our modules.
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
@@ -96,7 +98,7 @@ def python(program: str, **env: str) -> subprocess.CompletedProcess[str]:
         text=True,
         cwd=ROOT,
         env=environment(**env),
-        timeout=60,
+        timeout=PATIENCE,
     )
 
 
@@ -118,7 +120,7 @@ def run(tmp_path: Path) -> Callable[..., Outcome]:
             input=stdin if stdin is not None else b"",
             env=environment(**(env or {})),
             cwd=cwd,
-            timeout=60,
+            timeout=PATIENCE,
         )
         return Outcome(finished.returncode, finished.stdout.decode(), finished.stderr.decode())
 

@@ -81,7 +81,9 @@ def nested(r):
     value = 1
     for _ in range(r): value = [value]
     return {"it": value}
-async def forever(r): await asyncio.sleep(3600)
+async def forever(r):
+    open("called", "w").close()
+    await asyncio.sleep(3600)
 def needs_three(r, a, b): return r
 nothing = None
 
@@ -416,7 +418,9 @@ def test_a_hanging_async_function_is_given_up_after_the_grace(folder):
         command, cwd=folder, env=environment(), text=True, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
-        time.sleep(0.6)
+        while not (folder / "called").exists():
+            assert process.poll() is None
+            time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         try:
             stdout, stderr = process.communicate(timeout=8)
