@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from msgspec import Struct, field
 
-from asyncbatch.records import Failure
+from asyncbatch.records import SOURCE_SPAN, Failure
 from asyncbatch.tally import Tally, tally_of
 
 if TYPE_CHECKING:
@@ -88,8 +88,10 @@ class Report(Struct):
             self.sources[found.batch.source].tally += tally
         if self.sink is not None:
             self.sink.rejected += sum(failure.kind == "sink" for _, failure in part.rejections)
+        piece = found.batch.piece
+        page = piece.number if piece is not None and piece.arrival is not None else 0
         for file, failure in part.failures():
-            self._keep(file, failure)
+            self._keep(file, failure, page)
         threshold = self.slowest[-1].elapsed_ms if len(self.slowest) == SLOWEST_FILES else 0.0
         if max(part.elapsed_ms, default=0.0) > threshold:
             slow = heapq.nlargest(
@@ -122,9 +124,11 @@ class Report(Struct):
         if can_go_on:
             self.discarded += " (--resume goes on where it ended)"
 
-    def _keep(self, file: int, failure: Failure) -> None:
+    def _keep(self, file: int, failure: Failure, page: int = 0) -> None:
+        """Keep a failure if it is one of the first; records are numbered anew in each `page`."""
         self.failure_count += 1
-        entry = (-file, -(failure.record or 0), -self.failure_count, failure)
+        record = page * SOURCE_SPAN + (failure.record or 0)
+        entry = (-file, -record, -self.failure_count, failure)
         if len(self.kept) < self.failure_limit:
             heapq.heappush(self.kept, entry)
         elif _input_order(entry) > _input_order(self.kept[0]):

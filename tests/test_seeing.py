@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 from contextlib import aclosing
+from functools import reduce
 
 import pytest
 
@@ -76,12 +77,7 @@ def api():
 
 def total(report, *path):
     """Add up what the sources of a report say."""
-    amount = 0
-    for found in report["sources"]:
-        for key in path:
-            found = found.get(key, 0)  # noqa: PLW2901 - one step down
-        amount += found
-    return amount
+    return sum(reduce(lambda found, key: found.get(key, 0), path, one) for one in report["sources"])
 
 
 def test_sections_add_up_with_the_totals(etl, files, api):
@@ -219,10 +215,10 @@ def test_stages_are_told_while_pages_come(api, tmp_path):
         target = Target.parse(f"{tmp_path}/out.jsonl")
         work = RecordWorkSettings(target=target, records="/items")
         run = Run(Job((HttpFeeds("api", http, work),), workers=0), watched=True)
-        lines = [progress_line(run.snapshot())]
+        before = progress_line(run.snapshot())
         async with aclosing(run.parts()) as parts:
-            lines += [progress_line(run.snapshot()) async for _ in parts]
-        return [*lines, progress_line(run.snapshot())]
+            lines = [progress_line(run.snapshot()) async for _ in parts]
+        return [before, *lines, progress_line(run.snapshot())]
 
     before, first, *_, last = asyncio.run(look())
     assert before.startswith("0 records extracted, 0 transformed, 0 loaded, 0 rejected; ")
@@ -241,7 +237,7 @@ def test_the_display_shows_stages_and_sources(files, api):
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         [*COMMAND, "etl", "p.toml"], stderr=theirs, stdout=subprocess.DEVNULL, cwd=folder,
-        env=environment(COLUMNS="120", NO_COLOR="1"),
+        env=environment(COLUMNS="120"),
     ) as process:  # fmt: skip
         os.close(theirs)
         shown = b""
@@ -252,7 +248,7 @@ def test_the_display_shows_stages_and_sources(files, api):
                 break
         assert process.wait() == 1
     os.close(ours)
-    text = re.sub(r"\x1b\[[0-9;]*m", "", shown.decode())
+    text = re.sub(r"\x1b\[[0-9;]*m", "", shown.decode())  # the colours
     assert " records extracted → " in text
     assert " pages waiting, " in text
     for words in ("chained", "numbered", "reading", "of 2 URLs", "of 2 files"):

@@ -246,6 +246,7 @@ def test_a_dry_run_as_json_lines(etl, files, api):
 
 def test_a_dry_run_of_incremental_sources_is_judged_like_the_run(etl, files, api):
     more = CURSOR + '\nincremental = { field = "id", param = "since", initial = "5" }'
+    api.records = [{**record, "updated_at": "6"} for record in RECORDS]
     files({"p.toml": pipeline(http(api, ["/cursor"], more))})
     assert etl("p.toml", "--dry-run", "--limit", "2").returncode == 0
     assert api.seen[-1].query == {"since": "5"}

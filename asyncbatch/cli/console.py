@@ -13,6 +13,7 @@ from rich.text import Text
 from asyncbatch.cli import summary
 from asyncbatch.cli.plain import memory, seconds_left
 from asyncbatch.cli.stages import queue_words, rate_words, source_words, stage_counts
+from asyncbatch.cli.streams import stdout
 from asyncbatch.words import duration, location, printable, size
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def _padded(words: list[str], source: SourceReport) -> list[str]:
 
 def summary_text(report: Report, budget: FailureBudget | None, most: float) -> str:
     """Return the failures by kind and the summary table, styled for stdout's terminal."""
-    console = Console()
+    console = Console(file=stdout())
     with console.capture() as capture:
         _print_failures(console, report, most)
         style = "green" if report.status == "success" else "yellow"
@@ -118,7 +119,7 @@ def summary_text(report: Report, budget: FailureBudget | None, most: float) -> s
 
 def grid_text(grid: Grid) -> str:
     """Return a table of texts, for stdout's terminal."""
-    console = Console()
+    console = Console(file=stdout())
     table = Table(box=None, padding=(0, 0, 0, 2), header_style="bold")
     for name in grid.columns:
         table.add_column(Text(name), no_wrap=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncbatch.cli import plain
@@ -82,7 +82,7 @@ class PreviewOutput(Output):
 
     async def _finish_text(self, report: Report, budget: FailureBudget | None) -> None:  # noqa: ARG002 - there is none
         styled = wants_style(stdout().fileno())
-        width = os.get_terminal_size(stdout().fileno()).columns if stdout().isatty() else None
+        width = shutil.get_terminal_size().columns if stdout().isatty() else None
         lines: list[str] = []
         for number, source in enumerate(report.sources):
             lines += self._section(number, source, width, styled=styled)
