@@ -46,7 +46,7 @@ endef
 export SHOW_PEOPLE
 
 test: lint types  ## lint, types and tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: .venv/.tested
 	$(BIN)/ruff check .

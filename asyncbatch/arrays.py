@@ -161,9 +161,13 @@ class ArrayStream:
         return self._feed.read_to
 
     def _is_at_end(self) -> bool:
+        """Whether no element follows. Raises BadTextError if something else than one does."""
         feed = self._feed
         if feed.at.record:
-            return feed.skip_space() == b"]"
+            byte = feed.skip_space()
+            if byte and byte not in b",]":  # a brace looks like an end to who counts them
+                self._refuse(self._opener, feed.text)
+            return byte == b"]"
         size = self._look
         feed.fill(size)
         while not (rest := feed.text[1:].lstrip(b" \t\n\r")) and not feed.ended:
@@ -200,8 +204,7 @@ class ArrayStream:
 
     def _fault(self) -> Fault | None:
         """Return what is wrong with the text in view, its place counted from there."""
-        feed = self._feed
-        opener = b"[" * len(self._pointer) + (b"[0" if feed.at.record else b"")
+        feed, opener = self._feed, self._opener
         fault = _examine(opener + feed.text)
         if fault is None:
             return None
@@ -209,6 +212,11 @@ class ArrayStream:
         if byte > len(feed.text) - _EDGE_BYTES and not feed.ended:
             return None
         return fault._replace(byte=byte)
+
+    @property
+    def _opener(self) -> bytes:
+        """A text in which what is in view would stand as it does behind what was before."""
+        return b"[" * len(self._pointer) + (b"[0" if self._feed.at.record else b"")
 
     def _finish(self) -> None:
         """Check what follows the array."""
@@ -231,7 +239,7 @@ class ArrayStream:
         """Raise BadTextError if what stands before the array is no beginning of a document."""
         head = self._head
         fault = _examine(head + b"[")
-        if fault is not None and fault.byte < len(head):
+        if fault is not None and fault.byte <= len(head):  # its bracket included
             raise BadTextError(fault, place_after(self._feed.at, head[: fault.byte]))
 
     def _check_rest(self) -> None:

@@ -269,7 +269,7 @@ class FileBooks(StoreBooks):
 
     def _unlink(self, generation: Generation) -> None:
         if generation.path != self._place:
-            with suppress(FileNotFoundError):
+            with suppress(OSError):  # it is only in the way of nobody
                 os.unlink(generation.path)
 
 

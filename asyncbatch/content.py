@@ -25,6 +25,11 @@ CHUNK = 1024 * 1024
 
 CUT_SHORT = "was cut short, or replaced, while it was read"
 
+_LULL_SECONDS = 0.5
+"""What of standard input has come is worked on when nothing more comes for so long, ..."""
+_LEAST_HEAD = 8
+"""... if it is enough to tell a compressed stream by."""
+
 _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 _STDIN_FD = 0
 
@@ -84,15 +89,18 @@ class Content:
         self._took(count)
         return count
 
-    def chunks(self) -> Iterator[bytes]:
+    def chunks(self, lull: float | None = None) -> Iterator[bytes]:
         """Yield the content piece by piece, the head first; raises as `read_into`.
 
-        A regular file comes in two pieces if its size allows, else in chunks.
+        A regular file comes in two pieces if its size allows, else in chunks. An empty piece says
+        that nothing has come for `lull` seconds.
         """
         yield self.head
         # One byte more than expected, so that the end shows without another large buffer.
         size = min(max(self.expected - self.size + 1, FIRST_READ), CHUNK)
         while (fd := self._fd) is not None:
+            while lull is not None and not _comes(fd, lull):
+                yield b""
             piece = self._tried(partial(os.read, fd, size))
             if not piece:
                 return
@@ -162,6 +170,8 @@ def open_content(
         # than was asked for.
         at_end = False
         while not at_end and len(head) < wanted:
+            if path == STDIN and len(head) >= _LEAST_HEAD and not _comes(fd, _LULL_SECONDS):
+                break
             piece = os.read(fd, wanted - len(head))
             head += piece
             at_end = not piece
@@ -212,9 +222,14 @@ def stretch_of(path: str, start: int, length: int) -> Iterator[bytes]:
 
 def _wait_for_writer(fd: int) -> None:
     """Wait until somebody has opened a named pipe to write; before that it seems at its end."""
+    _comes(fd, None)
+
+
+def _comes(fd: int, seconds: float | None) -> bool:
+    """Whether there is something to read, or the end, within so many seconds."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
-    poll.poll()
+    return bool(poll.poll(None if seconds is None else seconds * 1000))
 
 
 def _close(fd: int) -> None:

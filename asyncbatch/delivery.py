@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
 from asyncbatch.huge_files import PieceSums
 from asyncbatch.ordering import InputOrder, PieceOrder, SourceOrder
+from asyncbatch.record_settings import PATIENCE
 from asyncbatch.retrying import Retrier
 from asyncbatch.whole_files import WholeFiles
 
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
     from asyncbatch.bookkeeping import Books
     from asyncbatch.bookmarks import Bookmarks
     from asyncbatch.dead_letters import DeadLetterFile
+    from asyncbatch.duplicates import Duplicates
     from asyncbatch.job import Job
     from asyncbatch.loading import Loader
     from asyncbatch.ordering import Order
     from asyncbatch.records import BatchPart, Settled
     from asyncbatch.sinks import Sink
+    from asyncbatch.sinks.contract import Contract
     from asyncbatch.sinks.target import Target
 
 
@@ -49,10 +52,11 @@ class Delivery:
         self._piece_order = PieceOrder()
         self._sums = PieceSums()
         self._whole = WholeFiles()
-        self.notes: list[str] = []
-        """What went otherwise than it might have, and is no failure."""
+        self._notes: list[str] = []
         self._sink: Sink[bytes | bytearray] | None = None
         self._loader: Loader | None = None
+        self._contract: Contract | None = None
+        self._duplicates: Duplicates | None = None
         self._letters: DeadLetterFile | None = None
         self._books: Books | None = None
         self._busy = threading.Lock()
@@ -75,6 +79,10 @@ class Delivery:
                 self._open_target(target)
             elif self._books:
                 self._books.begin(None)
+            if target is not None and target.form == "folder":
+                from asyncbatch.sinks.folder import check_disk  # noqa: PLC0415 - one of them
+
+                check_disk(target.path)
         except UsageError:
             self.refuse()
             raise
@@ -90,20 +98,28 @@ class Delivery:
         except UsageError as error:
             if settings.is_asked:
                 raise
-            self.notes.append(f"an interrupted run could not be carried on: {error}")
+            self._notes.append(f"an interrupted run could not be carried on: {error}")
             return None
 
     def _open_target(self, target: Target) -> None:
         from asyncbatch.loading import make_loader  # noqa: PLC0415 - if there is a target
+        from asyncbatch.sinks.contract import Contract  # noqa: PLC0415 - see above
 
         books = self._books
-        sink = self._job.sink or target.open_sink(books.job if books else None, self.retrier)
+        self._contract = Contract(target.contract, target.key)
+        sink = self._job.sink or target.open_sink(
+            books.job if books else None, self.retrier, self._contract
+        )
         if books:
             books.prepare(sink)
         self.retrier.call(sink.open, lambda error: isinstance(error, TargetBusyError))
         self._sink = sink
         if books:
             books.begin(sink)
+        if self._job.record_work and self._job.record_work.dedupe:
+            from asyncbatch.duplicates import Duplicates  # noqa: PLC0415 - if asked for
+
+            self._duplicates = Duplicates(target)
         journal = books.journal if books and target.is_database else None
         kept = books.kept if books else None
         self._loader = make_loader(
@@ -113,6 +129,7 @@ class Delivery:
             journal=journal,
             kept=kept,
             sizes=self._job.files.sizes,
+            patience=self._job.record_work.patience if self._job.record_work else PATIENCE,
         )
 
     @property
@@ -124,6 +141,11 @@ class Delivery:
     def bookmarks(self) -> Bookmarks | None:
         """What decides where feeds are taken up, if anything is remembered."""
         return self._books.bookmarks if self._books else None
+
+    def take_notes(self) -> list[str]:
+        """Return what since the last time went otherwise than it might, and is no failure."""
+        notes, self._notes = self._notes, []
+        return notes
 
     def refuse(self) -> None:
         """Take note that the run is refused: earlier dead letters stay."""
@@ -154,9 +176,13 @@ class Delivery:
                         through = (part,)
                     for loaded in through:
                         yield loaded
+                        if loaded.part.lost:
+                            raise SinkError(loaded.part.lost)
 
     def _load(self, found: BatchPart) -> Sequence[BatchPart]:
         with self._busy:
+            if self._duplicates is not None:
+                self._duplicates.drop(found)
             through: Sequence[BatchPart] = (found,)
             if self._loader is not None:
                 through = self._loader.load(found)
@@ -172,6 +198,15 @@ class Delivery:
             if self._letters is not None:
                 self._letters.add(found)
         return parts
+
+    @property
+    def patience(self) -> float | None:
+        """After how many seconds without anything new `flush_if_late` has something to do."""
+        return self._loader.patience if self._loader else None
+
+    async def flush_if_late(self) -> Sequence[BatchPart]:
+        """Load what has waited for long enough; see `flush`. Raises SinkError."""
+        return await self.flush() if self._loader and self._loader.is_late else ()
 
     async def flush(self) -> Sequence[BatchPart]:
         """Load what waits for more; return the parts that are through. Raises SinkError."""
@@ -192,6 +227,10 @@ class Delivery:
     def _finish(self, *, succeeded: bool, ended: bool) -> bool:
         with self._busy:
             self._whole.close()
+            if self._duplicates is not None:
+                self._duplicates.close()
+            if self._contract is not None and (note := self._contract.note):
+                self._notes.append(note)
             sink, self._sink = self._sink, None
             letters, self._letters = self._letters, None
             books, self._books = self._books, None

@@ -27,10 +27,13 @@ def unpack(
     settings: FileWorkSettings,
     judge: Judge,
     form: Format | None = None,
+    *,
+    lull: float | None = None,
 ) -> tuple[bool, Iterator[bytes]]:
     """Return whether a file holds JSON Lines, and its decompressed chunks.
 
-    A `form` stands in the place of the settings'. Raises OSError, TooLargeError,
+    Of lines that are not compressed an empty one says that nothing has come for `lull` seconds. A
+    `form` stands in the place of the settings'. Raises OSError, TooLargeError,
     CorruptArchiveError, here or while chunks are taken.
     """
     if compression := detect(content.head):
@@ -39,13 +42,15 @@ def unpack(
         chunks = _bounded(chunks, settings.max_unpacked, compression.name)
     else:
         check_not_cut(content.head, path)
-        chunks = content.chunks()
+        chunks = content.chunks(lull)
     form = form or settings.format
     if form == "auto" and path == STDIN:
         is_lines, chunks = tell_lines(chunks, judge, settings.sizes.record)
     else:
         is_lines = holds_lines(path, form)
-    return is_lines, _bounded_lines(chunks, settings.sizes.record) if is_lines else chunks
+    if is_lines:
+        return True, _bounded_lines(chunks, settings.sizes.record)
+    return False, filter(None, chunks) if lull is not None else chunks
 
 
 def is_compressed(content: Content) -> bool:
@@ -62,7 +67,7 @@ def skipped(chunks: Iterator[bytes], start: Position | None) -> Iterator[bytes]:
     """Yield what follows a position, if there is one."""
     left = start.byte if start else 0
     for chunk in chunks:
-        if left < len(chunk):
+        if left < len(chunk) or not left:
             yield chunk[left:] if left else chunk
         left = max(0, left - len(chunk))
 

@@ -38,6 +38,10 @@ class Findings:
         self.bytes = 0
         """Bytes of the records looked at: what their rows will be like."""
 
+    def __bool__(self) -> bool:
+        """Whether there is anything to report."""
+        return bool(self.rows or self.rejections)
+
     def are_many(self, most: int) -> bool:
         """Whether it is time to report them: if they are of more than `most` bytes, or many."""
         return (
@@ -142,6 +146,10 @@ class Draft:
         self.file = FileDraft()
         if error is not None:
             yield Part(self._part.start, [0], [0], [0.0], errors={0: error})
+
+    def lose_target(self, message: str) -> None:
+        """Take note that no more can be written, which ends the run."""
+        self._part.lost = message
 
     def end_file(
         self, size: int, elapsed_ms: float, error: Failure | None, written: int = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from math import inf
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,7 +21,7 @@ from asyncbatch.dead_letters import read_letter
 from asyncbatch.documents import can_be_split, holds_lines, is_compressed, skipped, unpack
 from asyncbatch.errors import UsageError
 from asyncbatch.failures import FILE_ERRORS, judge_text
-from asyncbatch.records import Position
+from asyncbatch.records import STDIN, Position
 from asyncbatch.stretches import LineStretch, ReplayStretch, no_array, of_given, of_text
 from asyncbatch.transforms import RecordError
 
@@ -41,6 +43,7 @@ class Extractor:
         self._judge = make_judge()
         self._files = settings.files
         self._whole, self._replay = settings.whole, settings.replay
+        self._patience = settings.patience
         self._keeps_files_whole = settings.target is not None and settings.target.form == "folder"
         self._records: Sequence[str] | None = None
         if settings.records is not None:
@@ -84,13 +87,15 @@ class Extractor:
             raise opened
         with opened if isinstance(opened, Content) else Content(opened) as content:
             is_replay = path == self._replay
+            lull = self._patience if path == STDIN and not is_replay else None
             is_lines, chunks = unpack(
-                content, path, self._files, self._judge, "jsonl" if is_replay else None
+                content, path, self._files, self._judge, "jsonl" if is_replay else None, lull=lull
             )
             if is_replay:
                 yield from self._replayed(chunks)
             elif is_lines:
-                yield from self._of_lines(skipped(chunks, resume), resume)
+                whole_for = inf if lull is None or is_compressed(content) else lull
+                yield from self._of_lines(skipped(chunks, resume), resume, whole_for)
             elif isinstance(opened, bytes) and not is_compressed(content):
                 yield from self._of_document(opened)
             else:
@@ -147,8 +152,10 @@ class Extractor:
         )  # fmt: skip
 
     def _of_lines(
-        self, chunks: Iterable[bytes], start: Position | None
+        self, chunks: Iterable[bytes], start: Position | None, whole_for: float = inf
     ) -> Iterator[Stretch | BadLine | Position]:
+        """Yield the records of lines; of a huge file, or after some seconds, also positions."""
+        late = time.monotonic() + whole_for
         number = start.record + 1 if start else 1
         for lines in judge_lines(chunks, self._judge, start):
             for piece in lines.split():
@@ -168,7 +175,8 @@ class Extractor:
                             number += len(stretch.texts())
                         offset += len(text) + 1
             end = lines.offset + lines.size
-            if start is not None or end > self._files.sizes.huge:
+            is_huge = end > self._files.sizes.huge or time.monotonic() > late
+            if start is not None or is_huge:
                 # A last line without its end is none more, but nothing follows it either.
                 yield Position(end, number - 1, lines.line + len(lines.texts) - 1)
 

@@ -29,6 +29,8 @@ class _Reading:
         self.ahead = Ahead()
         self.changed = asyncio.Event()
         self.is_cut = False
+        self.is_over = False
+        """Whether only its end is still to be given."""
 
 
 class FeedSupply:
@@ -98,7 +100,7 @@ class FeedSupply:
     def end_pieces(self, number: int) -> None:
         """See `Supply`: the feed is read no further."""
         reading = self._readings.get(number)
-        if reading is not None and not reading.is_cut:
+        if reading is not None and not (reading.is_cut or reading.is_over):
             reading.is_cut = True
             self._tasks[number].cancel()
 
@@ -151,6 +153,7 @@ class FeedSupply:
             except asyncio.CancelledError:
                 if not reading.is_cut or self._stopped:
                     raise
+            reading.is_over = True
             await self._give_end(number, feed, reading, last, failure)
 
     async def _give(self, number: int, feed: Feed, reading: _Reading, arrival: Arrival) -> None:

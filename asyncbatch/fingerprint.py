@@ -33,6 +33,7 @@ def fingerprint(settings: FileWorkSettings | RecordWorkSettings) -> str:
             [_of_transform(spec) for spec in settings.transforms],
             settings.target and _of_target(settings.target),
         ]  # fmt: skip
+        told += [settings.dedupe] if settings.dedupe else []
     else:
         told.append(settings.format)
     return hashlib.blake2b(msgspec.json.encode(told), digest_size=12).hexdigest()
@@ -44,6 +45,7 @@ def describe(settings: FileWorkSettings | RecordWorkSettings) -> str:
         return "check that files are JSON"
     told = [f"--records {settings.records}"] if settings.records else []
     told += map(_transform_in_words, settings.transforms)
+    told += [f"--dedupe {','.join(settings.dedupe)}"] if settings.dedupe else []
     target = settings.target
     if target is not None:
         told.append(f"--to {target.name}")

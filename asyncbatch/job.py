@@ -155,6 +155,12 @@ class Job(Struct, frozen=True):
             raise UsageError("several sources need RecordWorkSettings each, and a job needs one")
         if "" in self.output_files().values():
             raise UsageError("the name of a file to be written is empty")
+        work = self.record_work
+        if work and work.dedupe and (work.target is None or work.target.form == "folder"):
+            raise UsageError(
+                "dedupe is for targets that hold the rows of all inputs: not for a folder, whose"
+                " files are written side by side, nor for none"
+            )
         for _, source in self.file_sources:
             source.inputs.check()
         if self.retries.count < 0 or self.retries.delay < 0:

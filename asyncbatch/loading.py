@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from asyncbatch.codec.decode import decode
 from asyncbatch.dead_letters import letter_of_record
 from asyncbatch.entries import Extent
+from asyncbatch.record_settings import PATIENCE
 from asyncbatch.records import BatchPart, Failure, Rows
 from asyncbatch.settings import Sizes
 from asyncbatch.sinks.block import Block, join, make_block
@@ -35,14 +36,23 @@ LOAD_BATCH = 10_000
 SERVER_BATCH = 20_000
 """The same for a server, to which each step is a way there and back."""
 WAITING_PARTS = 256
-"""Parts that wait for a batch to be full; beyond, ..."""
-WAITING_SECONDS = 1.0
-"""... or after so long, or beyond the bytes that settings allow, what there is is loaded: a run
-that is killed then loses no more."""
+"""Parts that wait for a batch to be full; beyond, or beyond the bytes or the time that settings
+allow, what there is is loaded: a run that is killed then loses no more."""
 
 
 class Loader(Protocol):
-    """Takes parts in, and gives them back when their rows are in the target."""
+    """Takes parts in, and gives them back when their rows are in the target.
+
+    Rows wait for `patience` seconds at most if it is flushed whenever it `is_late`; None if they
+    never wait.
+    """
+
+    patience: float | None
+
+    @property
+    def is_late(self) -> bool:
+        """Whether rows have waited for long enough."""
+        ...
 
     def load(self, found: BatchPart) -> Sequence[BatchPart]:
         """Load the part's rows, or keep them for now; return the parts that are through.
@@ -58,6 +68,9 @@ class Loader(Protocol):
 
 class LinesLoader:
     """Writes rows as they come; none is ever refused."""
+
+    patience: float | None = None
+    is_late = False
 
     def __init__(self, sink: Sink[bytes | bytearray], kept: KeptRows | None) -> None:
         self._sink, self._kept = sink, kept
@@ -164,7 +177,9 @@ class TableLoader:
         journal: Journal | None = None,
         kept: KeptRows | None = None,
         waiting: int = Sizes().waiting,
+        patience: float = PATIENCE,
     ) -> None:
+        self.patience: float | None = patience
         self._sink, self._most = sink, most
         self._most_bytes = waiting
         self._of_objects, self._rich = of_objects, rich
@@ -173,9 +188,16 @@ class TableLoader:
         self._to_load: deque[tuple[_Waiting, int]] = deque()
         """Parts with rows to load, and the number of the first of these."""
         self._rows = self._bytes = 0
-        self._late: dict[int, list[Failure]] = {}
-        """Records refused of files whose last part is still to come, by batch."""
+        self._late: dict[int, tuple[Failure, int]] = {}
+        """Of files whose last part is still to come the first record refused, and how many; by
+        batch."""
         self._last_commit = time.monotonic()
+
+    @property
+    def is_late(self) -> bool:
+        """See `Loader`."""
+        waited = time.monotonic() - self._last_commit
+        return bool(self._waiting) and self.patience is not None and waited > self.patience
 
     def load(self, found: BatchPart) -> Sequence[BatchPart]:
         """See `Loader`."""
@@ -192,8 +214,7 @@ class TableLoader:
             self._rows += waiting.left
             self._bytes += len(waiting.rows.payload)
         too_many = len(self._waiting) > WAITING_PARTS or self._bytes > self._most_bytes
-        is_late = time.monotonic() - self._last_commit > WAITING_SECONDS
-        if self._rows >= self._most or too_many or is_late:
+        if self._rows >= self._most or too_many or self.is_late:
             return self._commit()
         return ()
 
@@ -207,6 +228,7 @@ class TableLoader:
         All the rows of a file are made to last together.
         """
         self._load_waiting()
+        self._last_commit = time.monotonic()
         last = self._waiting[-1].found.part if self._waiting else None
         if last is None or (not len(last) and last.reached is None):
             return ()
@@ -217,7 +239,6 @@ class TableLoader:
             for waiting in self._waiting:
                 self._kept.add(waiting.found, waiting.extents)
         self._waiting.clear()
-        self._last_commit = time.monotonic()
         return through
 
     def _entries(self, found: BatchPart) -> Sequence[Entry]:
@@ -298,18 +319,17 @@ class TableLoader:
         for place, refused in waiting.refused_rows.items():
             if place < len(found.part):
                 found.part.made[place] -= refused
-        late = self._late.get(found.batch.start, [])
         for (place, _), (row, message) in sorted(waiting.refused.items()):
             file, record, line = found.file(place), rows.records[row], rows.lines[row]
             failure = Failure(file, "sink", message, record, line)
             letters = [letter_of_record(failure, rows.originals[row])] if rows.originals else []
             found.part.reject(place, failure, letters)
             if not len(found.part):  # the file is not finished
-                late.append(failure)
-                self._late[found.batch.start] = late
-        if len(found.part) and late:
-            found.part.count_rejected(0, len(late), late[0])
-            del self._late[found.batch.start]
+                first, count = self._late.get(found.batch.start, (failure, 0))
+                self._late[found.batch.start] = first, count + 1
+        if len(found.part) and (late := self._late.pop(found.batch.start, None)):
+            first, count = late
+            found.part.count_rejected(0, count, first)
         waiting.drop_rows()
 
 
@@ -333,8 +353,9 @@ def make_loader(
     journal: Journal | None,
     kept: KeptRows | None,
     sizes: Sizes,
+    patience: float = PATIENCE,
 ) -> Loader:
-    """Return what brings rows to `sink`, which is `target`'s.
+    """Return what brings rows to `sink`, which is `target`'s; `patience` is in seconds.
 
     What is done is told to the `journal` of a database, or to that of a file by `kept`.
     """
@@ -348,5 +369,6 @@ def make_loader(
             journal=journal,
             kept=kept,
             waiting=sizes.waiting,
+            patience=patience,
         )
     return LinesLoader(sink, kept)

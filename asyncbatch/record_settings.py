@@ -14,26 +14,36 @@ if TYPE_CHECKING:
     from asyncbatch.transforms.specs import TransformSpec
 
 
+PATIENCE = 1.0
+"""Seconds that rows wait for more of them, unless told otherwise."""
+LEAST_PATIENCE = 0.01
+
+
 class RecordWorkSettings(Struct, frozen=True):
     """What is done to each record: where records are in a document, transforms, a target.
 
     `records` is the JSON Pointer of the array whose elements are records, `whole` takes each
     document as one. Transforms run in the order given; if a function is async, on the event
-    loop, for `call_concurrency` records at a time. `letters` keeps what a dead
-    letter file needs, `replay` is the path of one that is read again. `newest` is the path of a
-    field whose largest value is found, for a source that is asked for what is new.
+    loop, for `call_concurrency` records at a time. Of what comes of them only the first with each
+    key is written if `dedupe` names the paths of one. `letters` keeps what a dead
+    letter file needs, `replay` is the path of one that is read again. Rows wait up to `patience`
+    seconds to be loaded together; those of standard input also to be handed on by its worker.
+    `newest` is the path of a field whose largest value is found, for a source that is asked for
+    what is new.
     """
 
     files: FileWorkSettings = FileWorkSettings()
     records: str | None = None
     whole: bool = False
     transforms: tuple[TransformSpec, ...] = ()
+    dedupe: tuple[str, ...] = ()
     call_is_async: bool = False
     call_concurrency: int = 100
     target: Target | None = None
     letters: bool = False
     replay: str | None = None
     tracebacks: bool = False
+    patience: float = PATIENCE
     newest: str | None = None
 
     @property

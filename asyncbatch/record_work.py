@@ -83,7 +83,9 @@ class RecordWork:
             except RECORD_ERRORS as error:
                 problem = error
             ended = now()
-            recorder.end(size_read(opened), (ended - began) * 1000, problem)
+            if not recorder.end(size_read(opened), (ended - began) * 1000, problem):
+                contents.close()
+                break
             yield from recorder.report_if_many()
             began = ended
         yield from recorder.report()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.drafts import Draft
@@ -34,7 +35,7 @@ class Recorder:
 
     def __init__(self, settings: RecordWorkSettings) -> None:
         self._rejecter = Rejecter(settings)
-        self._outlet = make_outlet(settings.target, settings.files.format)
+        self._outlet = make_outlet(settings.target, settings.files.format, settings.dedupe)
         self._keeps_rows = settings.target is not None
         self._names_origins = self._outlet.names_origins
         self._keeps_originals = settings.letters and self._names_origins
@@ -47,6 +48,8 @@ class Recorder:
             self._newest = Newest(settings.newest)
         self._draft = Draft(0, self._outlet.pack, self._most)
         self._file = ""
+        self._patience = settings.patience
+        self._handed_on = time.monotonic()
 
     def begin_batch(self, start: int) -> None:
         """Begin a batch whose first file is number `start` of the run."""
@@ -69,11 +72,13 @@ class Recorder:
             yield from self._draft.report_if_many()
 
     def reach(self, position: Position) -> Iterator[Part]:
-        """Take note of how far a huge file is; yield what there is, if it is much."""
+        """Take note of how far a huge file is; yield what there is, if it is much or waits."""
         if not self._keeps_files_whole:
             file = self._draft.file
-            if not file.is_huge or file.found.are_many(self._most):
+            is_late = time.monotonic() - self._handed_on > self._patience
+            if not file.is_huge or file.found.are_many(self._most) or (is_late and file.found):
                 file.is_huge = True
+                self._handed_on = time.monotonic()
                 yield from self._draft.report_file(position)
             file.reached = position
 
@@ -92,8 +97,11 @@ class Recorder:
         failure = None if problem is None else file_failure(self._file, problem)
         yield from self._draft.end_piece(size, failure)
 
-    def end(self, size: int, elapsed_ms: float, problem: Exception | None) -> None:
-        """End the file, of which `size` bytes were read; one of `RECORD_ERRORS` fails it."""
+    def end(self, size: int, elapsed_ms: float, problem: Exception | None) -> bool:
+        """End the file, of which `size` bytes were read; one of `RECORD_ERRORS` fails it.
+
+        Return whether more can be written.
+        """
         written = 0
         if problem is None and not self._draft.file.is_lost:
             try:
@@ -104,9 +112,12 @@ class Recorder:
         failure = None
         if isinstance(problem, OutputError):
             failure = Failure(self._file, "sink", str(problem))
+            if problem.is_lost:
+                self._draft.lose_target(str(problem))
         elif problem is not None:
             failure = file_failure(self._file, problem)
         self._draft.end_file(size, elapsed_ms, failure, written)
+        return not (isinstance(problem, OutputError) and problem.is_lost)
 
     def reject_line(self, bad: BadLine) -> None:
         """Write down a line that is no record."""

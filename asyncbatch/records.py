@@ -221,7 +221,8 @@ class Rows(Struct, gc=False):
     the part, its record's number and line there; `several` tells whether any record became
     more than one row. `originals` are the records as they were read, if somebody wants them.
     `ends` are where the rows of each file that the part finishes (or of the one that it does not)
-    end in what the payload is, or unpacks to, if that is one row after another.
+    end in what the payload is, or unpacks to, if that is one row after another. `digests` tell
+    the rows' keys apart, if those that came before are to be dropped; None is of a row without.
     """
 
     payload: bytes | bytearray
@@ -232,6 +233,7 @@ class Rows(Struct, gc=False):
     originals: list[bytes] = []
     several: bool = False
     ends: list[int] = []
+    digests: list[builtins.bytes | None] = []
 
 
 class Counts(Struct, gc=False):
@@ -270,7 +272,7 @@ class Part(Struct, gc=False):
     finished file is about one that is still being read, at place 0. `made` counts the rows of
     each finished file in this part, `written` what the worker itself wrote, `retries` how often
     it tried something again. `skipped` tells by place why a file was not even read, `entries`
-    what a ledger has of it.
+    what a ledger has of it. `lost` is why no more can be written, if the worker does that.
 
     The parts of a huge file count as they come, not only when it is done. One that is not the
     last has `told`, its share of the file's counts, and where it ends, `reached` (None in the
@@ -295,6 +297,7 @@ class Part(Struct, gc=False):
     skipped: dict[int, str] = field(default_factory=dict)
     entries: dict[int, Entry] = field(default_factory=dict)
     retries: int = 0
+    lost: str = ""
     told: Counts | None = None
     reached: Position | None = None
     huge: Huge | None = None

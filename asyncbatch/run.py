@@ -16,6 +16,7 @@ from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.executors.inline import ThreadEngine
 from asyncbatch.executors.lanes import BatchEnd, bounded_map
 from asyncbatch.executors.loop import LoopEngine
+from asyncbatch.executors.pauses import with_pauses
 from asyncbatch.executors.process import process_engine
 from asyncbatch.intake import Intake
 from asyncbatch.losses import Losses
@@ -122,7 +123,7 @@ class Run:
         delivery, order, ended = self._delivery, self._delivery.order, False
         await delivery.open()
         report = self.report
-        report.notes += delivery.notes
+        report.notes += delivery.take_notes()
         lanes: Sequence[Lane] = engine.lanes
         if delivery.admission:
             from asyncbatch.admission import DecidedLane  # noqa: PLC0415 - if there is a ledger
@@ -131,11 +132,16 @@ class Run:
         if order:
             lanes = [OrderedLane(lane, order) for lane in lanes]
         try:
-            async with aclosing(bounded_map(lanes, self._intake.supply)) as results:
-                async for result in results:
-                    for event in self._events(result):
+            async with (
+                aclosing(bounded_map(lanes, self._intake.supply)) as results,
+                aclosing(with_pauses(results, delivery.patience)) as timely,
+            ):
+                async for result in timely:
+                    for event in self._events(result) if result is not None else ():
                         async for found in delivery.take(event):
                             yield self._added(found)
+                    for found in await delivery.flush_if_late():
+                        yield self._added(found)
             for found in await delivery.flush():
                 yield self._added(found)
             ended = True
@@ -168,6 +174,7 @@ class Run:
         else:
             if not finishing.result():
                 report.discard(succeeded=succeeded, can_go_on=bool(self._job.ledger))
+        report.notes += self._delivery.take_notes()
 
     def _lose_target(self, error: SinkError) -> None:
         """Take note that the run ended for want of a target."""

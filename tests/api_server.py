@@ -118,6 +118,9 @@ class ApiServer:
         try:
             await self._stop.wait()
         finally:
+            await site.stop()
+            for _ in range(5):  # in which what was just accepted becomes a connection, to be closed
+                await asyncio.sleep(0)
             await runner.cleanup()
             await asyncio.sleep(0.01)  # in which the last connections are really closed
 

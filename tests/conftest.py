@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -14,6 +15,8 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import settings
 
+from asyncbatch.cpus import usable_cpus
+
 settings.register_profile("anywhere", deadline=None)  # no test depends on a machine's speed
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "anywhere")
@@ -21,6 +24,38 @@ settings.load_profile("ci" if os.environ.get("CI") else "anywhere")
 ROOT = Path(__file__).parent.parent
 SAMPLE_DATA = ROOT / "sample_data"
 COMMAND = (sys.executable, "-m", "asyncbatch")
+
+# Tests start hundreds of commands, a third of whose start-up it would be to compile our modules.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    os.environ["PYTHONPYCACHEPREFIX"] = str(ROOT / ".pytest_cache" / "bytecode")
+
+
+WHOLE = {
+    "tests/test_bombs.py": "takes long to make what it tests with",
+    "tests/test_memory_plan.py": "the same",
+    "tests/test_postgres_sink.py": "needs one server",
+    "tests/test_readme.py": "has commands that read what others have written",
+}
+"""Files whose tests one process runs, one after another, and why; others are run in any order."""
+
+
+@pytest.hookimpl(optionalhook=True)  # where pytest-xdist is not installed
+def pytest_xdist_auto_num_workers() -> int:
+    """Say how many processes `-n auto` is: more than there are CPUs, since tests wait a lot."""
+    return usable_cpus() + 1
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give tests to processes one by one, but some files as a whole."""
+    scheduling = importlib.import_module("xdist.scheduler").LoadScopeScheduling(config, log)
+
+    def scope(test: str) -> str:
+        file = test.partition("::")[0]
+        return file if file in WHOLE else test
+
+    scheduling._split_scope = scope
+    return scheduling
 
 
 class Outcome(NamedTuple):
@@ -88,6 +123,24 @@ def run(tmp_path: Path) -> Callable[..., Outcome]:
         return Outcome(finished.returncode, finished.stdout.decode(), finished.stderr.decode())
 
     return _run
+
+
+@pytest.fixture
+def etl(tmp_path):
+    """Run `asyncbatch etl` in a folder of its own."""
+
+    def _etl(*arguments):
+        return subprocess.run(
+            [*COMMAND, "etl", *arguments],
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=environment(),
+            timeout=60,
+        )
+
+    return _etl
 
 
 @pytest.fixture

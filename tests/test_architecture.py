@@ -31,7 +31,10 @@ LAYERS = [
     ("recorder", "work", "file_clock"),
     ("record_work", "sources", "feeding"),
     ("pipeline_file",),
-    ("async_work", "plan", "batching", "executors", "guard", "loading", "whole_files"),
+    (
+        *("async_work", "plan", "batching", "duplicates", "executors", "guard", "loading"),
+        "whole_files",
+    ),
     ("admission", "job", "losses", "source_work"),
     ("bookkeeping", "ordering", "assembly"),
     ("delivery",),

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import subprocess
 from contextlib import closing
 from typing import Any
 
 import pytest
-
-from tests.conftest import COMMAND, environment
 
 PIPELINE = """
 name = "people"
@@ -39,24 +36,6 @@ PEOPLE: list[dict[str, Any]] = [
     {"id": 2, "email": None},
     {"id": 3, "profile": {}, "email": "x@example.org"},
 ]
-
-
-@pytest.fixture
-def etl(tmp_path):
-    """Run `asyncbatch etl` in a folder of its own."""
-
-    def _etl(*arguments):
-        return subprocess.run(
-            [*COMMAND, "etl", *arguments],
-            check=False,
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env=environment(),
-            timeout=60,
-        )
-
-    return _etl
 
 
 def rows(folder):
@@ -90,6 +69,27 @@ def test_what_is_done_is_skipped_the_next_time(etl, files):
     assert [row[0] for row in rows(folder)] == [1, 3, 9]
 
 
+def test_a_table_is_held_to_what_it_is(etl, files):
+    pipeline = PIPELINE.replace("ON_MISSING", "drop")
+    folder = files({"p.toml": pipeline, "in/1.json": json.dumps(PEOPLE)})
+    etl("p.toml")
+    files({"in/2.json": json.dumps([{"id": "new", "email": "y"}, {"id": 4, "email": "z"}])})
+    outcome = etl("p.toml", "--set", "sink.schema_contract='freeze'", "--output", "json")
+    (failure,) = json.loads(outcome.stdout)["failures"]
+    assert (failure["kind"], failure["record"]) == ("sink", 1)
+    assert [row[0] for row in rows(folder)] == [1, 3, 4]
+    assert json.loads((folder / "bad.jsonl").read_text())["data"]["id"] == "new"
+
+
+def test_files_have_no_schema_contract(etl, files):
+    files({"p.toml": PIPELINE.replace("ON_MISSING", "drop").split("table =")[0]})
+    outcome = etl(
+        "p.toml", "--check", "--set", "sink.to='o.csv'", "--set", "sink.schema_contract='freeze'"
+    )
+    assert outcome.returncode == 2
+    assert "sink.schema_contract" in outcome.stderr
+
+
 def test_values_are_overridden(etl, files):
     folder = files({"p.toml": PIPELINE.replace("ON_MISSING", "drop"), "in/1.json": "[]"})
     files({"other/1.json": json.dumps(PEOPLE)})
@@ -101,7 +101,6 @@ def test_values_are_overridden(etl, files):
     ("change", "words"),
     [
         (("--only", "files", "--set", "sink.pool={max=2}"), "pool"),
-        (("--only", "files", "--set", "sink.schema_contract='freeze'"), "cannot be obeyed yet"),
     ],
 )
 def test_what_cannot_be_done_is_refused(etl, files, change, words):
@@ -112,12 +111,3 @@ def test_what_cannot_be_done_is_refused(etl, files, change, words):
     assert outcome.returncode == 2
     assert words in outcome.stderr
     assert not (folder / "people.db").exists()
-
-
-def test_dedupe_is_refused(etl, files):
-    dedupe = '[[transform]]\ntype = "dedupe"\nkey = ["id"]\n[sink]'
-    text = PIPELINE.replace("ON_MISSING", "drop").replace("[sink]", dedupe)
-    files({"p.toml": text, "in/1.json": json.dumps(PEOPLE)})
-    outcome = etl("p.toml")
-    assert outcome.returncode == 2
-    assert "dedupe cannot be carried out yet" in outcome.stderr

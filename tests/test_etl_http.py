@@ -125,6 +125,22 @@ def test_a_failure_names_the_page_and_its_record(etl, files, tmp_path, transform
     assert ids(tmp_path) == [0, 1, 2, 3, 4, 5, 6, 7, 9]
 
 
+def test_a_page_that_ends_its_worker_fails_its_url(etl, files, tmp_path):
+    deadly = "import os\ndef f(r):\n    if r['id'] == 25: os._exit(3)\n    return r\n"
+    files({"f.py": deadly})
+    with ApiServer(people(30), size=4) as api:
+        sources = [source(api.url(f"/cursor?of={number}")) for number in range(4)]
+        good = source(api.url("/offset"), '{ type = "offset", limit = 5 }')
+        call = '[[transform]]\ntype = "call"\nfunction = "f.py:f"\n'
+        api.cap = 5
+        outcome = etl(pipeline(*sources, good, call), "--output", "json")
+        assert outcome.returncode == 1, outcome.stderr
+        report = report_of(outcome)
+    assert (report["files"]["total"], report["files"]["failed"]) == (5, 5)
+    assert [failure["kind"] for failure in report["failures"]] == ["worker_crash"] * 5
+    assert ids(tmp_path) == sorted([*range(24)] * 4 + [*range(25)])
+
+
 def test_a_url_that_fails_is_recorded_and_the_others_go_on(etl, tmp_path):
     with ApiServer(people(30), size=10) as api:
         api.misbehave(status(503, "the server is down" + "x" * 500), times=9, path="/page")

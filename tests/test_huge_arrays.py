@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asyncbatch.arrays import ArrayStream, array_of
@@ -154,6 +154,7 @@ def broken(draw):
 
 
 @given(broken(), pieces, cuts)
+@example(b"[1, 2}3, 4]", 1, [])
 def test_whatever_is_wrong_is_found_where_the_whole_text_has_it(text, piece, places):
     verdict = examine(text)
     stream = stream_of(text, piece, places)
@@ -170,6 +171,7 @@ def test_whatever_is_wrong_is_found_where_the_whole_text_has_it(text, piece, pla
 
 
 @given(broken(), pieces, pieces)
+@example(b'[1, 2, [3, "4},', 1, 7)
 def test_how_many_records_come_before_a_fault_does_not_depend_on_the_pieces(text, one, other):
     streams = stream_of(text, one), stream_of(text, other)
     if streams[0] is not None:
@@ -199,6 +201,8 @@ def test_an_array_inside_a_document(array, around, piece, places):
 
 
 @given(broken(), documents, pieces)
+@example(b"0[]", (b'{"a": 1, "rows": ', b"}", ("rows",)), 1)
+@example(b'"[\n]', (b'{"a": 1, "rows": ', b"}", ("rows",)), 1)
 def test_a_fault_in_a_document_around_an_array(text, around, piece):
     before, after, pointer = around
     text = before + text.removeprefix(BOM) + after

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import sqlite3
 import subprocess
+from contextlib import closing
 
 import pytest
 
@@ -110,3 +113,30 @@ def test_what_is_no_ledger(files, ledger):
         shown = ledger("show", name)
         assert shown.returncode == 2
         assert words in shown.stderr
+
+
+def make_old(folder):
+    """Take from each ledger what the first version did not have."""
+    new = ("reached_byte", "reached_record", "reached_line", "reached_column", "bookmark")
+    drops = [f"ALTER TABLE asyncbatch_ledger DROP COLUMN {name}" for name in new]
+    for path in [*folder.glob("out.db"), *folder.glob("state/asyncbatch/*.ledger")]:
+        with closing(sqlite3.connect(path)) as database:
+            for drop in drops:
+                database.execute(drop)
+    if (folder / "out.duckdb").exists():
+        with importlib.import_module("duckdb").connect(folder / "out.duckdb") as database:
+            for drop in drops:
+                database.execute(drop)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_ledger_of_an_earlier_version_is_read_and_goes_on(run_here, files, ledger, target):
+    folder = files(RECORDS)
+    options = ("in", "--to", target, *TARGETS[target], "--jq", "{id}")
+    run_here(*options)
+    make_old(folder)
+    assert "in/1.json  2 read, 2 written" in ledger("show", target, "--files").stdout
+    files({"in/3.json": '{"id": 5}'})
+    again = run_here(*options, "--resume", "-o", "json")
+    assert (again.json["files"]["skipped"], again.json["files"]["succeeded"]) == (2, 1)
+    assert run_here(*options, "--resume", "-o", "json").json["files"]["skipped"] == 3

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 
@@ -61,6 +65,46 @@ def test_commands(command, path, folder):
     assert finished.returncode == expected, finished.stderr
     assert finished.stdout
     assert "Traceback" not in finished.stderr
+
+
+def cron(line, place, path):
+    """Carry out a line of a crontab as cron would, with its absolute paths below `place`."""
+    command = re.fullmatch(r"(?:\S+ +){5}(.+)\n", line)
+    assert command is not None
+    text = re.sub(r"(?<=[ /])/(?=srv|var)", f"{place}/", command[1])
+    return subprocess.run(
+        ["sh", "-c", text], check=False, capture_output=True, text=True, cwd=place, timeout=60,
+        stdin=subprocess.DEVNULL, env={"HOME": str(place), "PATH": path, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+
+def test_nights_of_the_cron_recipe(path, tmp_path):
+    [line] = [block for block in blocks("sh") if block.startswith("15 3 * * *")]
+    assert {"--resume", "--lock", "--report"} < set(line.split())
+    inputs = tmp_path / "srv" / "exports"
+    shutil.copytree(ROOT / "sample_data" / "users", inputs)
+    (tmp_path / "var" / "lib").mkdir(parents=True)
+
+    def night():
+        run = cron(line, tmp_path, path)
+        report = json.loads((tmp_path / "var" / "lib" / "exports.json").read_text())
+        files = report["files"]
+        return run.returncode, run.stdout + run.stderr, (files["succeeded"], files["skipped"])
+
+    assert night() == (0, "", (3, 0))
+    assert night() == (0, "", (0, 3))
+    (inputs / "late.json").write_text('[{"id": 999999}]')
+    assert night() == (0, "", (1, 3))
+    (inputs / "bad.json").write_text("[{")
+    code, said, counts = night()
+    assert (code, counts) == (1, (0, 4))
+    assert "bad.json:1:3" in said
+    with closing(sqlite3.connect(tmp_path / "srv" / "users.db")) as database:
+        assert database.execute("SELECT count(*) FROM users").fetchone() == (37,)
+    [lock] = (tmp_path / ".local" / "state" / "asyncbatch" / "locks").iterdir()
+    with lock.open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert cron(line, tmp_path, path).returncode == 75
 
 
 def test_examples_of_the_help(run, path, folder):

@@ -18,7 +18,7 @@ from asyncbatch.pipeline_file.specs import (
     sink_target,
     transform_specs,
 )
-from asyncbatch.record_settings import RecordWorkSettings
+from asyncbatch.record_settings import LEAST_PATIENCE, PATIENCE, RecordWorkSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from asyncbatch.pipeline_file.sources import SourceTable
     from asyncbatch.settings import FileWorkSettings
 
-_UNHEEDED = {"schema_contract": "evolve", "flush_interval": None, "pool": None}
+_UNHEEDED = {"pool": None}
 """Keys of the sink that nothing obeys yet, and the values that ask for nothing."""
 
 
@@ -43,8 +43,6 @@ def etl_job(
     allow_duplicates: bool = False,
 ) -> Job:
     """Return the job that a pipeline, or `only` some of its sources, is. Raises UsageError."""
-    if dedupe_key(pipeline.transforms) is not None:
-        raise UsageError("transform: dedupe cannot be carried out yet; take it out of the file")
     sink = pipeline.sink
     for name, quiet in _UNHEEDED.items():
         if getattr(sink, name) != quiet:
@@ -77,9 +75,11 @@ def _shared_work(
     return checked(
         RecordWorkSettings(
             transforms=transform_specs(pipeline.transforms),
+            dedupe=dedupe_key(pipeline.transforms) or (),
             target=sink_target(pipeline.sink, _root(tables)),
             letters=pipeline.dead_letter is not None,
             tracebacks=tracebacks,
+            patience=max(LEAST_PATIENCE, pipeline.sink.flush_interval or PATIENCE),
         )
     )
 
@@ -131,7 +131,8 @@ def _ledger(
     """
     target = work.target if isinstance(work, RecordWorkSettings) else None
     has_feeds = any(isinstance(table, HttpSourceTable) for table in tables)
-    if target is not None and not target.is_database and has_feeds:
+    dedupes = isinstance(work, RecordWorkSettings) and bool(work.dedupe)
+    if target is not None and not target.is_database and (has_feeds or dedupes):
         return None  # such a file is written anew from all there is
     is_stream = target is not None and target.form == "stdout"
     return ledger_settings(

@@ -48,6 +48,14 @@ def ledger_settings(
         if is_asked:
             raise UsageError(f"what was written to {target.name} is gone: it cannot be resumed")
         return None
+    dedupes = isinstance(work, RecordWorkSettings) and work.dedupe
+    if dedupes and target is not None and not target.is_database:
+        if is_asked:
+            raise UsageError(
+                f"dedupe knows the keys of one run, so {target.name} is made in one: without"
+                " --resume, --retry-failed and --ledger"
+            )
+        return None
     name = fingerprint(work)
     place = None if target is None or target.is_database else target.path
     return LedgerSettings(

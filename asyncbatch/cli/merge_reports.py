@@ -64,7 +64,7 @@ def merge_reports(
     Counts are added; the time is from the earliest start to the latest end, the memory the
     highest peak of any run.
     """
-    from asyncbatch.errors import UsageError  # noqa: PLC0415 - --help stays quick
+    from asyncbatch.errors import SinkError, UsageError  # noqa: PLC0415 - --help stays quick
 
     try:
         code = _merge(reports, output, report or [], show_failures, quiet=quiet)
@@ -72,7 +72,7 @@ def merge_reports(
         raise typer.BadParameter(str(error)) from None
     except BrokenPipeError:  # nor can what is left in the buffer be written
         os._exit(exit_codes.CLOSED_OUTPUT)
-    except OSError as error:
+    except (SinkError, OSError) as error:
         typer.echo(f"Error: could not go on: {error}", err=True)
         code = exit_codes.FAILURES
     raise typer.Exit(code)
@@ -86,7 +86,7 @@ def _merge(
     *,
     quiet: bool,
 ) -> int:
-    """Merge, say it, and return the exit status. Raises UsageError, OSError."""
+    """Merge, say it, and return the exit status. Raises UsageError, SinkError, OSError."""
     import asyncio  # noqa: PLC0415 - see above
 
     from asyncbatch.cli.output import Output  # noqa: PLC0415 - see above

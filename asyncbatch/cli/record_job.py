@@ -13,7 +13,8 @@ from asyncbatch.errors import UsageError
 from asyncbatch.extraction import Extractor
 from asyncbatch.record_settings import RecordWorkSettings
 from asyncbatch.settings import FileWorkSettings
-from asyncbatch.sinks.target import Mode, Target
+from asyncbatch.sinks.target import Mode, SchemaContract, Target
+from asyncbatch.transforms.path import parse_path
 from asyncbatch.transforms.specs import CallSpec, JqSpec
 
 if TYPE_CHECKING:
@@ -32,11 +33,15 @@ def record_settings(
     call: Sequence[str] | None,
     schema: str | None,
     check_formats: bool,
+    dedupe: Sequence[str] | None,
     to: str | None,
     **more: Any,  # noqa: ANN401 - fields of the settings, and a target's options
 ) -> RecordWorkSettings:
     """Return the settings that options ask for. Raises UsageError."""
-    names = ("table", "key", "mode", "columns", "to_format", "to_compression", "root")
+    names = (
+        *("table", "key", "mode", "schema_contract", "columns"),
+        *("to_format", "to_compression", "root"),
+    )
     target = _target(to, **{name: more.pop(name) for name in names})
     if check_formats and schema is None:
         raise UsageError("--check-formats is for --schema")
@@ -48,6 +53,7 @@ def record_settings(
             *map(CallSpec, call or ()),
             *(() if schema is None else (_schema(schema, check_formats=check_formats),)),
         ),
+        dedupe=_paths(dedupe or ()),
         target=target,
         **more,
     )
@@ -88,6 +94,7 @@ def _target(
     table: str | None,
     key: Sequence[str] | None,
     mode: Mode | None,
+    schema_contract: SchemaContract | None,
     columns: str | None,
     to_format: str,
     to_compression: str,
@@ -95,21 +102,38 @@ def _target(
 ) -> Target | None:
     if to is None:
         unused = {"--table": table, "--key": key, "--mode": mode, "--columns": columns}
+        unused["--schema-contract"] = schema_contract
         for option, value in unused.items():
             if value is not None:
                 raise UsageError(f"{option} is about a target: name it with --to")
         return None
-    fields = tuple(field for text in key or () for field in _fields(text))
+    fields = _all_fields(key or ())
     return Target.parse(
         to,
         table=table,
         key=fields,
         mode=mode or ("upsert" if fields else "append"),
+        contract=schema_contract or "evolve",
         columns=None if columns is None else _fields(columns),
         format=to_format,
         compression=to_compression,
         root=root,
     )
+
+
+def _paths(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return the paths that an option names. Raises UsageError if one is none."""
+    paths = _all_fields(texts)
+    try:
+        for path in paths:
+            parse_path(path)
+    except ValueError as error:
+        raise UsageError(f"--dedupe: {error}") from None
+    return paths
+
+
+def _all_fields(texts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(field for text in texts for field in _fields(text))
 
 
 def _fields(text: str) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from asyncbatch.cli.options import FAILURES, INPUT, option
 
-TRANSFORM = "Records, transformed in this order: --jq, then --call, then --schema"
+TRANSFORM = "Records, transformed in this order: --jq, --call, --schema, --dedupe"
 TARGET = "Target"
 
 Records = Annotated[
@@ -84,6 +84,15 @@ Schema = Annotated[
 CheckFormats = Annotated[
     bool, option(TRANSFORM, "--check-formats", help="Check the schema's formats (email, date) too.")
 ]
+Dedupe = Annotated[
+    list[str] | None,
+    option(
+        TRANSFORM,
+        "--dedupe",
+        metavar="FIELDS",
+        help="Of records with the same values there (paths, with commas) write only the first.",
+    ),
+]
 To = Annotated[
     str | None,
     option(
@@ -113,6 +122,15 @@ Mode = Annotated[
         "--mode",
         help="Add rows to the table, replace it if the run succeeds, or replace rows of the same "
         "key.  [default: append; upsert with --key]",
+    ),
+]
+SchemaContract = Annotated[
+    Literal["evolve", "freeze", "discard"] | None,
+    option(
+        TARGET,
+        "--schema-contract",
+        help="New fields and types of records: change the table, reject the record, or leave the "
+        "field or value out.  [default: evolve]",
     ),
 ]
 Columns = Annotated[

@@ -6,15 +6,15 @@ import asyncio
 import os
 import signal
 import sys
-from contextlib import aclosing, suppress
+from contextlib import aclosing, contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from asyncbatch.cli import exit_codes
-from asyncbatch.errors import NoWorkerError, UsageError, WorkerBugError
+from asyncbatch.errors import NoWorkerError, SinkError, UsageError, WorkerBugError
 from asyncbatch.executors.wire import STOP_SIGNALS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from asyncbatch.budget import FailureBudget
     from asyncbatch.cli.output import Output
@@ -44,7 +44,9 @@ class Session:
     ) -> None:
         self._run, self._output = run, output
         self._command, self._budget = command, budget
-        self._report_files, self._grace = report_files, grace
+        self._report_files, self._grace = list(report_files), grace
+        self._lost: SinkError | None = None
+        """Why the first report that could not be written could not be."""
         self._signal: int | None = None
 
     def carry_out(self) -> int:
@@ -95,8 +97,9 @@ class Session:
     async def _consume(self) -> None:
         async with aclosing(self._run.parts()) as parts:
             async for part in parts:
-                for file in self._report_files:
-                    await file.part(part)
+                for file in tuple(self._report_files):
+                    with self._losing(file):
+                        await file.part(part)
                 await self._output.part(part)
 
     async def _tick(self) -> None:
@@ -106,13 +109,26 @@ class Session:
 
     async def _conclude(self, code: int) -> int:
         report = self._run.report
-        for file in self._report_files:
-            await file.finish(report, self._command, code)
+        for file in tuple(self._report_files):
+            with self._losing(file):
+                await file.finish(report, self._command, code)
+        if self._lost:
+            report.lose_target(str(self._lost), self._lost.file)
+            code = code or exit_codes.FAILURES
         try:
             await self._output.finish(report, self._budget, self._command, code)
         except BrokenPipeError:
             self._leave(exit_codes.CLOSED_OUTPUT)
         return code
+
+    @contextmanager
+    def _losing(self, file: ReportFile) -> Iterator[None]:
+        """Go on without a report that cannot be written: the work is worth more."""
+        try:
+            yield
+        except SinkError as error:
+            self._lost = self._lost or error
+            self._report_files.remove(file)
 
     def _on_signal(self, number: int, work: asyncio.Task[None]) -> None:
         if self._signal is not None:

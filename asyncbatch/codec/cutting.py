@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 _SPACE = b" \t\n\r"
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
-_BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},]', re.DOTALL)
-_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},:]', re.DOTALL)
+# The last alternative is a quote that no other closes: what follows is no structure.
+_BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},]|"', re.DOTALL)
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},:]|"', re.DOTALL)
 _TAILS = 16 * 1024, 1024 * 1024
 """Bytes before the end in which a boundary is sought token by token; else everywhere."""
 _LOOK_BYTES = 16
@@ -137,6 +138,8 @@ def _scan(text: bytes, start: int, depth: int) -> int:
             if not depth:
                 return match.start()
             depth -= 1
+        elif match[0] == b'"':
+            break
     return found
 
 
@@ -161,6 +164,8 @@ def find_array(text: bytes, tokens: Sequence[str]) -> int | None:
             if keys:
                 here = keys[-1]
                 keys[-1] = here + 1 if isinstance(here, int) else None
+        elif token == b'"':
+            return None
         elif token != b":" and keys and keys[-1] is None and len(keys) <= len(wanted):
             try:
                 keys[-1] = str(decode(token))

@@ -85,7 +85,7 @@ class Lines(NamedTuple):
 def judge_lines(
     chunks: Iterable[bytes], judge: Judge, start: Position | None = None
 ) -> Iterator[Lines]:
-    """Yield, for each chunk, the lines that ended in it, judged.
+    """Yield, for each chunk, the lines that ended in it, judged; none for one that is empty.
 
     Lines end at LF; blank ones are no records. A byte order mark may stand before the first.
     With a `start`, where a line begins, the chunks are what follows it.
@@ -183,7 +183,9 @@ def _whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
     pieces: list[bytes] = []
     for chunk in chunks:
         cut = chunk.rfind(b"\n") + 1
-        if cut:
+        if not chunk:
+            yield chunk
+        elif cut:
             pieces.append(chunk[:cut])
             yield b"".join(pieces)
             pieces.clear()

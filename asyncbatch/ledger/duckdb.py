@@ -19,6 +19,13 @@ def create(connection: Any) -> None:  # noqa: ANN401 - duckdb has no types
     connection.execute(table.CREATE)
 
 
+def upgrade(connection: Any) -> None:  # noqa: ANN401 - see above
+    """Give a table of an earlier version the columns that it lacks."""
+    present = [column[0] for column in connection.execute(table.PROBE).description]
+    for statement in table.additions(present):
+        connection.execute(statement)
+
+
 def exists(connection: Any) -> bool:  # noqa: ANN401 - see above
     """Whether the database has a ledger."""
     query = f"SELECT 1 FROM duckdb_tables() WHERE {_HERE} AND table_name = ?"  # noqa: S608 - constants
@@ -34,7 +41,9 @@ def record(connection: Any, job: str, target: str, entries: Sequence[Entry]) -> 
     columns = zip(*(table.row_of(job, target, entry) for entry in entries), strict=True)
     # A row each would take a hundred times as long.
     lists = ", ".join(f"unnest(?::{kind}[])" for kind in table.TYPES)
-    connection.execute(f"INSERT INTO {table.NAME} SELECT {lists}", list(map(list, columns)))
+    connection.execute(
+        f"INSERT INTO {table.NAME} ({table.ALL}) SELECT {lists}", list(map(list, columns))
+    )
 
 
 class DuckdbLedger:

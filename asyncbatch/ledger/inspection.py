@@ -72,7 +72,9 @@ class Inspection:
 
     def entries(self, job: str | None) -> Iterator[Entry]:
         """Yield what is done, by input; of one job or of all."""
-        query = f"SELECT {table.OF_ENTRY} FROM {table.NAME}"  # noqa: S608 - constants
+        present = {column[0] for column in self._connection.execute(table.PROBE).description}
+        names = [name if name in present else "NULL" for name in table.COLUMNS[2:]]
+        query = f"SELECT {', '.join(names)} FROM {table.NAME}"  # noqa: S608 - constants
         query += " WHERE job = ?" if job else ""
         rows = self._connection.execute(f"{query} ORDER BY path, done_at", [job] if job else [])
         while some := rows.fetchmany(1000):

@@ -19,8 +19,17 @@ BUSY_SECONDS = 5.0
 
 
 def create(connection: sqlite3.Connection) -> None:
-    """Have the tables there. Raises sqlite3.Error."""
-    for statement in (table.CREATE, table.INDEX, table.STAMP_INDEX):
+    """Have the table there, as it is now. Raises sqlite3.Error."""
+    connection.execute(table.CREATE)
+    upgrade(connection)
+    for statement in (table.INDEX, table.STAMP_INDEX):
+        connection.execute(statement)
+
+
+def upgrade(connection: sqlite3.Connection) -> None:
+    """Give a table of an earlier version the columns that it lacks. Raises sqlite3.Error."""
+    present = [column[0] for column in connection.execute(table.PROBE).description]
+    for statement in table.additions(present):
         connection.execute(statement)
 
 
@@ -33,7 +42,7 @@ def exists(connection: sqlite3.Connection) -> bool:
 def record(connection: sqlite3.Connection, job: str, target: str, entries: Sequence[Entry]) -> None:
     """Write entries, each in the place of the one before. Raises sqlite3.Error."""
     values = ", ".join("?" * len(table.COLUMNS))
-    statement = f"INSERT OR REPLACE INTO {table.NAME} VALUES ({values})"  # noqa: S608 - constants
+    statement = f"INSERT OR REPLACE INTO {table.NAME} ({table.ALL}) VALUES ({values})"  # noqa: S608 - constants
     connection.executemany(statement, (table.row_of(job, target, entry) for entry in entries))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from asyncbatch.entries import Entry, Extent, Stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 NAME = "asyncbatch_ledger"
 """What the table is called, in whatever database it is."""
@@ -37,7 +37,11 @@ _COLUMNS = {
     "reached_column": "BIGINT",
     "bookmark": "TEXT",
 }
+"""New ones come last, and may be null: tables of earlier versions get them."""
 COLUMNS = tuple(_COLUMNS)
+ALL = ", ".join(COLUMNS)
+PROBE = f"SELECT * FROM {NAME} LIMIT 0"  # noqa: S608 - constants
+"""What tells the columns of the table that is there."""
 TYPES = tuple(declared.removesuffix(" NOT NULL") for declared in _COLUMNS.values())
 OF_ENTRY = ", ".join(COLUMNS[2:])
 """The columns that `entry_of` takes, in its order."""
@@ -45,6 +49,12 @@ OF_ENTRY = ", ".join(COLUMNS[2:])
 CREATE = f"CREATE TABLE IF NOT EXISTS {NAME} ({', '.join(map(' '.join, _COLUMNS.items()))})"
 INDEX = f"CREATE UNIQUE INDEX IF NOT EXISTS {NAME}_key ON {NAME} (job, path, generation)"
 STAMP_INDEX = f"CREATE INDEX IF NOT EXISTS {NAME}_stamp ON {NAME} (size, mtime_ns)"
+
+
+def additions(present: Collection[str]) -> list[str]:
+    """Return the statements that give a table with these columns those that it lacks."""
+    lacking = [name for name in COLUMNS if name not in present]
+    return [f"ALTER TABLE {NAME} ADD COLUMN {name} {_COLUMNS[name]}" for name in lacking]
 
 
 def row_of(job: str, target: str, entry: Entry) -> tuple[Any, ...]:

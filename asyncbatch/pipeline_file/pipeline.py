@@ -10,7 +10,7 @@ from msgspec import Meta, field
 from asyncbatch.errors import UsageError
 from asyncbatch.pipeline_file.forms import Name
 from asyncbatch.pipeline_file.mistakes import suggestion
-from asyncbatch.pipeline_file.sink import DeadLetterTable, SinkTable
+from asyncbatch.pipeline_file.sink import DeadLetterTable, SinkTable, form_of
 from asyncbatch.pipeline_file.sources import FilesSourceTable, HttpSourceTable
 from asyncbatch.pipeline_file.table import Table
 from asyncbatch.pipeline_file.transforms import (
@@ -59,6 +59,12 @@ class PipelineFile(Table, frozen=True):
                 yield (
                     ("transform", index, "type"),
                     "dedupe must come last: which record is first is known only at the end",
+                )
+            to = getattr(given.get("sink"), "to", None)
+            if isinstance(table, DedupeTable) and to and form_of(to.reveal()) == "folder":
+                yield (
+                    ("transform", index, "type"),
+                    "dedupe is not for a folder, whose files are written side by side",
                 )
         yield from _unmade(transforms, getattr(given.get("sink"), "key", ()))
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _POSTGRES = ("postgresql", "postgres")
 _DATABASES = (*_POSTGRES, "sqlite", "duckdb")
-_TABLES = (*_DATABASES, "csv", "parquet")
 
 
 class PoolTable(Table, frozen=True):
@@ -88,9 +87,9 @@ class SinkTable(Table, frozen=True):
         if form in _DATABASES and "table" not in given:
             yield ("table",), "is missing: a database needs the name of a table"
         takers = {
-            "table": _DATABASES, "key": _DATABASES, "mode": _DATABASES, "schema_contract": _TABLES,
-            "pool": _POSTGRES, "statement_timeout": _POSTGRES, "columns": ("csv",),
-            "format": ("folder",), "compression": ("folder",),
+            "table": _DATABASES, "key": _DATABASES, "mode": _DATABASES,
+            "schema_contract": _DATABASES, "pool": _POSTGRES, "statement_timeout": _POSTGRES,
+            "columns": ("csv",), "format": ("folder",), "compression": ("folder",),
         }  # fmt: skip
         for key, forms in takers.items():
             if key in given and form not in forms:
@@ -99,7 +98,6 @@ class SinkTable(Table, frozen=True):
 
 _NAMES = {
     _DATABASES: "databases",
-    _TABLES: "databases, CSV and Parquet files",
     _POSTGRES: "PostgreSQL",
     ("csv",): "CSV files",
     ("folder",): "folders",

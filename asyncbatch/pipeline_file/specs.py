@@ -103,6 +103,7 @@ def sink_target(table: SinkTable, root: str | None = None) -> Target:
         table=table.table,
         key=table.key,
         mode=table.mode or ("upsert" if table.key else "append"),
+        contract=table.schema_contract,
         columns=table.columns,
         format=table.format,
         compression=table.compression,

@@ -21,7 +21,14 @@ class Refusal(Exception):  # noqa: N818 - data about one row; an exception only 
 
 
 class OutputError(Exception):
-    """The output for one input cannot be written; the message says which, and why."""
+    """The output for one input cannot be written; the message says which, and why.
+
+    `is_lost` if no other output could be, either: the disk takes nothing more.
+    """
+
+    def __init__(self, message: str, *, is_lost: bool = False) -> None:
+        super().__init__(message)
+        self.is_lost = is_lost
 
 
 class Sink(Protocol[PayloadT]):

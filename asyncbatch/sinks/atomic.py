@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from contextlib import suppress
@@ -53,10 +54,14 @@ class AtomicFile:
 
     def write(self, data: bytes | bytearray) -> None:
         """Write through to the system. Raises SinkError."""
+        # Not by the stream, which would keep what a full disk does not take, and fail to sync.
+        left, descriptor = memoryview(data), self.stream.fileno()
         try:
-            self.stream.write(data)
-            self.stream.flush()
+            while left:
+                left = left[os.write(descriptor, left) :]
         except OSError as error:
+            with suppress(OSError):  # a pipe has no length
+                os.ftruncate(descriptor, self.size)  # and lines no halves
             raise self._lost(error) from None
         self.size += len(data)
 
@@ -77,6 +82,7 @@ class AtomicFile:
             self.stream.close()
             if not self.is_special:
                 os.replace(self.written, self.final)
+                _sync_names(os.path.dirname(self.final))
         except OSError as error:
             self.discard()
             raise self._lost(error) from None
@@ -89,11 +95,26 @@ class AtomicFile:
         with suppress(OSError):  # what could not be written cannot be flushed either
             self.stream.close()
         if not self.is_special and not self._stays:
-            with suppress(FileNotFoundError):
+            with suppress(OSError):  # a disk that has become read-only keeps it
                 os.unlink(self.written)
 
     def _lost(self, error: OSError) -> SinkError:
         return SinkError(f"cannot write {self.path}: {error.strerror}", self.path)
+
+
+def _sync_names(folder: str) -> None:
+    """Have the names of files in a folder on the disk, where that can be. Raises OSError."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # to list the folder, which writing into it does not take
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # which says that this file system has no need of it
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def is_being_written(path: str) -> bool:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from asyncbatch.sinks.block import Block, Kind, common_kind, convert, is_exact
+from asyncbatch.sinks.contract import Contract, by_itself, plain
 from asyncbatch.sinks.refusing import refusals, spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from asyncbatch.sinks import Refusal
+    from asyncbatch.sinks.contract import Alters
 
 ColumnKind = Kind | Literal["any"]
 """A column's kind; one of kind "any" takes each value as it is, so it never widens."""
@@ -29,11 +32,19 @@ class Admitted(NamedTuple):
     refused: list[Refusal]
 
 
-def admit(block: Block, groups: Sequence[int] | None, unfit: Mapping[str, str]) -> Admitted:
-    """Leave out the fields that `unfit` gives a reason against, and the rows with values there."""
-    if not unfit:
+def admit(
+    block: Block,
+    groups: Sequence[int] | None,
+    unfit: Mapping[str, str],
+    against: Mapping[int, list[str]] = MappingProxyType({}),
+) -> Admitted:
+    """Leave out the fields that `unfit` gives a reason against, and the rows with values there.
+
+    Reasons `against` rows that were found before are told first.
+    """
+    if not unfit and not against:
         return Admitted(block, range(block.count), groups, [])
-    found: dict[int, list[str]] = {}
+    found = {row: list(reasons) for row, reasons in against.items()}
     fields: list[tuple[str, Kind, list[Any]]] = []
     for name, kind, values in zip(block.names, block.kinds, block.values, strict=True):
         if name not in unfit:
@@ -54,7 +65,8 @@ class Columns:
     """The columns of one table and their kinds, which only ever widen.
 
     `fold` gives what makes two names one to the database, `flaw` what is wrong with a name, if
-    anything is; `limit` is how many columns there can be; for `rich` see `make_block`.
+    anything is; `limit` is how many columns there can be; for `rich` see `make_block`. Once there
+    are columns, the `contract` is applied, for which see `alters`.
     """
 
     def __init__(
@@ -65,7 +77,10 @@ class Columns:
         fold: Callable[[str], str] = str,
         flaw: Callable[[str], str | None] = lambda _: None,
         rich: bool = False,
+        contract: Contract | None = None,
+        alters: Alters | None = None,
     ) -> None:
+        self._contract, self._alters = contract or Contract(), alters
         self.kinds: dict[str, ColumnKind] = {}
         self._rich = rich
         self._limit, self._fold, self._flaw = limit, fold, flaw
@@ -81,6 +96,15 @@ class Columns:
 
     def admit(self, block: Block, groups: Sequence[int] | None) -> Admitted:
         """Return what the table takes of a block, its fields named as the columns are."""
+        against: Mapping[int, list[str]] = {}
+        if self._contract.holds and not self.kinds:
+            block = by_itself(block)
+        elif self._contract.holds:
+            block, against = self._contract.apply(
+                block, self._kinds_of(block.names), self._fold, self._alters
+            )
+        if not self._rich:
+            block = plain(block)
         room = self._limit - len(self.kinds)
         unfit: dict[str, str] = {}
         # A field that is spelled as its column is comes before one that only resembles it.
@@ -97,7 +121,7 @@ class Columns:
                     unfit[name] = f"field {name!r}: the table has {self._limit:,} columns already"
                 else:
                     self._columns[folded] = name
-        admitted = admit(block, groups, unfit)
+        admitted = admit(block, groups, unfit, against)
         taken = admitted.block
         names = [self._columns[self._fold(name)] for name in taken.names]
         return admitted._replace(block=Block(names, taken.kinds, taken.values, taken.count))
@@ -124,6 +148,10 @@ class Columns:
             values if (have := self.kinds[name]) == "any" else convert(values, kind, have)
             for name, kind, values in zip(block.names, block.kinds, block.values, strict=True)
         ]
+
+    def _kinds_of(self, names: Sequence[str]) -> dict[str, ColumnKind | None]:
+        """Return the kinds of the columns that fields go to, None where there is none."""
+        return {name: self.kinds.get(self._columns.get(self._fold(name), name)) for name in names}
 
     def _needed(
         self, have: Kind | None, kind: Kind, values: list[Any], column_is_exact: Callable[[], bool]

@@ -13,6 +13,7 @@ from asyncbatch.ledger import replacing
 from asyncbatch.ledger.duckdb import DuckdbLedger, record
 from asyncbatch.ledger.duckdb import create as create_ledger
 from asyncbatch.ledger.duckdb import exists as has_ledger
+from asyncbatch.ledger.duckdb import upgrade as upgrade_ledger
 from asyncbatch.sinks.block import MAX_FIELDS
 from asyncbatch.sinks.columns import NO_FIELDS, ColumnKind, Columns
 from asyncbatch.sinks.duckdb_stage import TYPES, Constraints, Stage
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from asyncbatch.entries import Entry, Ledger, LedgerJob
     from asyncbatch.sinks import Refusal
     from asyncbatch.sinks.block import Block, Kind
+    from asyncbatch.sinks.contract import Contract
     from asyncbatch.sinks.target import Mode
 
 _KINDS: dict[str, ColumnKind] = {
@@ -55,6 +57,7 @@ class DuckdbSink:
         mode: Mode,
         key: tuple[str, ...],
         job: LedgerJob | None = None,
+        contract: Contract | None = None,
     ) -> None:
         self.path, self.table, self.mode, self.key = path, table, mode, key
         self._job = job
@@ -62,7 +65,7 @@ class DuckdbSink:
         """The table that is loaded; the end of a replacement gives it its name."""
         self._duckdb: Any
         self._connection: Any
-        self._columns = Columns({}, limit=MAX_FIELDS, fold=fold, flaw=_flaw)
+        self._columns = Columns({}, limit=MAX_FIELDS, fold=fold, flaw=_flaw, contract=contract)
         self._types: dict[str, str] = {}
         """The columns that the table has."""
         self._constraints = Constraints([], [], [])
@@ -151,6 +154,8 @@ class DuckdbSink:
         for name in (self.table, self._target):
             if self._find("view", name):
                 raise UsageError(f"cannot use {self.path}: {name} is a view, not a table")
+        if has_ledger(self._connection):
+            upgrade_ledger(self._connection)
         found = self._find("table", self._target)
         if self.mode == "replace" and not (found and self._goes_on()):
             self._drop_replacement()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from asyncbatch.sinks.target import Target
 
 _ENDINGS = (".json", *LINES_ENDINGS)
+_OF_THE_DISK = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO))
+"""Errors that are not about one output: the next would meet them as well."""
 
 
 def output_path(target: Target, path: str) -> str:
@@ -76,6 +79,15 @@ def sync_folder(folder: str) -> None:
             raise SinkError(f"cannot write {folder}: {reason}", folder)
     finally:
         os.close(descriptor)
+
+
+def check_disk(folder: str) -> None:
+    """See that a folder is, or will be, on a disk that is written to. Raises UsageError."""
+    place = os.path.abspath(folder)
+    while not os.path.exists(place):
+        place = os.path.dirname(place)
+    if os.statvfs(place).f_flag & os.ST_RDONLY:
+        raise UsageError(f"cannot write {folder}: {os.strerror(errno.EROFS)}")
 
 
 def temporary(path: str) -> str:
@@ -178,5 +190,6 @@ class FolderOutput:
             yield
         except OSError as error:
             raise OutputError(
-                f"cannot write {display_path(self._path)}: {error.strerror or error}"
+                f"cannot write {display_path(self._path)}: {error.strerror or error}",
+                is_lost=error.errno in _OF_THE_DISK,
             ) from None

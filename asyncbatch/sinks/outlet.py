@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from itertools import accumulate, pairwise
+from io import BytesIO
+from itertools import accumulate, compress, pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
+from msgspec import Raw
+
 from asyncbatch.codec.compression import named
+from asyncbatch.codec.decode import decode
 from asyncbatch.codec.encode import encode, encode_lines
 from asyncbatch.records import Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from asyncbatch.settings import Format
     from asyncbatch.sinks.folder import FolderOutput
@@ -55,6 +59,25 @@ class Outlet:
         """Return rows, of any number of files, as the sink in the main process takes them."""
         return None
 
+    def thinned(self, rows: Rows, kept: Sequence[bool]) -> Rows:
+        """Return packed rows less those that are not to be kept; there is an item a row."""
+        return Rows(
+            self._thinned(rows.payload, kept),
+            sum(kept),
+            list(compress(rows.places, kept)),
+            list(compress(rows.records, kept)),
+            list(compress(rows.lines, kept)),
+            list(compress(rows.originals, kept)),
+            rows.several,
+        )
+
+    def _thinned(self, payload: bytes | bytearray, kept: Sequence[bool]) -> bytes:
+        """Return a payload less some rows."""
+        raise NotImplementedError
+
+
+_CHUNK_BYTES = 1024 * 1024
+
 
 class LinesOutlet(Outlet):
     """Of JSON Lines: the worker encodes and compresses them."""
@@ -80,9 +103,28 @@ class LinesOutlet(Outlet):
             ]
             lines = b"".join(pieces)
             ends = list(accumulate(map(len, pieces)))
+        return Rows(self._compressed(lines), len(found.rows), ends=ends)
+
+    def thinned(self, rows: Rows, kept: Sequence[bool]) -> Rows:
+        """See `Outlet`."""
+        thinner = super().thinned(rows, kept)
+        sizes = [len(line) for line in self._lines(rows.payload)]
+        left = (size if is_kept else 0 for size, is_kept in zip(sizes, kept, strict=True))
+        place_of = dict(zip(accumulate(sizes, initial=0), accumulate(left, initial=0), strict=True))
+        thinner.ends = [place_of[end] for end in rows.ends]
+        return thinner
+
+    def _thinned(self, payload: bytes | bytearray, kept: Sequence[bool]) -> bytes:
+        return self._compressed(b"".join(compress(self._lines(payload), kept)))
+
+    def _lines(self, payload: bytes | bytearray) -> list[bytes]:
+        """Return packed rows as lines, with their ends."""
         if self._compression:
-            lines = self._compression.compress(lines)
-        return Rows(lines, len(found.rows), ends=ends)
+            payload = b"".join(self._compression.chunks(BytesIO(payload), _CHUNK_BYTES))
+        return [line + b"\n" for line in bytes(payload).split(b"\n")[:-1]]
+
+    def _compressed(self, lines: bytes) -> bytes:
+        return self._compression.compress(lines) if self._compression else lines
 
 
 class TableOutlet(Outlet):
@@ -94,7 +136,8 @@ class TableOutlet(Outlet):
         # Among columns, a field that is null is one that is missing; where the first rows' fields
         # are all that there can be, that matters.
         self._pack: Callable[[list[Any]], bytes] = encode
-        if target.columns_grow:
+        self._are_columns = target.columns_grow
+        if self._are_columns:
             from asyncbatch.sinks.block import make_block  # noqa: PLC0415 - only tables need it
 
             rich = target.has_rich_types
@@ -110,6 +153,38 @@ class TableOutlet(Outlet):
         origins = found.places, found.records, found.lines, found.originals, found.several
         return Rows(self._pack(found.rows), len(found.rows), *origins)
 
+    def _thinned(self, payload: bytes | bytearray, kept: Sequence[bool]) -> bytes:
+        if not self._are_columns:
+            return encode(list(compress(decode(bytes(payload)), kept)))
+        from asyncbatch.sinks.block import Block  # noqa: PLC0415 - see above
+
+        gone = {row for row, is_kept in enumerate(kept) if not is_kept}
+        return Block.from_bytes(payload).without(gone).to_bytes()
+
+
+class KeyedOutlet(Outlet):
+    """Of a target that takes the first row of each key: rows travel with what tells keys apart."""
+
+    names_origins = True
+
+    def __init__(self, outlet: Outlet, key: Sequence[str]) -> None:
+        from asyncbatch.transforms.dedupe import KeyDigest  # noqa: PLC0415 - if asked for
+
+        self._outlet, self._digest = outlet, KeyDigest(key)
+        self.takes_texts = outlet.takes_texts
+
+    def take(self, found: Found, *, single: bool) -> None:
+        """Leave the rows to `pack`."""
+
+    def pack(self, found: Found) -> Rows | None:
+        """See `Outlet`."""
+        rows = self._outlet.pack(found)
+        if rows is not None:
+            rows.records, rows.several = found.records, found.several
+            values = (decode(row) if type(row) is Raw else row for row in found.rows)
+            rows.digests = list(map(self._digest, values))
+        return rows
+
 
 class FolderOutlet(Outlet):
     """Of a folder: the worker writes."""
@@ -124,12 +199,16 @@ class FolderOutlet(Outlet):
         found.rows.clear()
 
 
-def make_outlet(target: Target | None, form: Format) -> Outlet:
-    """Return the worker's end of `target`, for inputs of this form."""
+def make_outlet(target: Target | None, form: Format, dedupe: Sequence[str] = ()) -> Outlet:
+    """Return the worker's end of `target`, for inputs of this form.
+
+    If rows are to be deduplicated, which a folder cannot do, by the key `dedupe`.
+    """
     if target is None:
         return Outlet()
     if target.form == "folder":
         from asyncbatch.sinks.folder import FolderOutput  # noqa: PLC0415 - one of them
 
         return FolderOutlet(FolderOutput(target, form))
-    return TableOutlet(target) if target.is_table else LinesOutlet(target)
+    outlet = TableOutlet(target) if target.is_table else LinesOutlet(target)
+    return KeyedOutlet(outlet, dedupe) if dedupe else outlet

@@ -213,7 +213,7 @@ class ParquetSink(FileSink):
             with suppress(OSError, SinkError):  # what could not be written cannot be ended either
                 self._close()
         self.file.discard()
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # as a rule there is none
             os.unlink(self._old)
 
     def _lost(self, error: OSError) -> SinkError:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from asyncbatch.entries import Entry, Ledger, LedgerJob
     from asyncbatch.sinks import Refusal
     from asyncbatch.sinks.block import Block, Kind
+    from asyncbatch.sinks.contract import Contract
     from asyncbatch.sinks.postgres_server import Connection
     from asyncbatch.sinks.target import Mode
 
@@ -60,6 +61,7 @@ class PostgresSink:
         key: tuple[str, ...],
         job: LedgerJob | None = None,
         retrier: Retrier | None = None,
+        contract: Contract | None = None,
     ) -> None:
         self.table, self.mode, self.key = table, mode, key
         self._job, self._retrier = job, retrier or Retrier(RETRIES)
@@ -70,7 +72,7 @@ class PostgresSink:
         self._transactions = Transactions(
             self._server, self._retrier, locking(self._target), self._begin
         )
-        self._shape = Shape(self._server, self._target, key)
+        self._shape = Shape(self._server, self._target, key, contract)
         self._loads: list[Block] = []
         """What was loaded since the last commit, without what was refused."""
         self._lacks_index = self._has_ledger = False

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.sinks.block import Block, Kind
     from asyncbatch.sinks.columns import ColumnKind
+    from asyncbatch.sinks.contract import Contract
     from asyncbatch.sinks.postgres_server import Connection, Server
     from asyncbatch.sinks.postgres_table import Name
 
@@ -37,11 +38,18 @@ class Shape:
     to be seen.
     """
 
-    def __init__(self, server: Server, name: Name, key: Sequence[str]) -> None:
+    def __init__(
+        self,
+        server: Server,
+        name: Name,
+        key: Sequence[str],
+        contract: Contract | None = None,
+    ) -> None:
         self._server, self._name, self._key = server, name, key
         self.number: int | None = None
         self.types: dict[str, str] = {}
-        self.columns = Columns({}, limit=MOST_COLUMNS, flaw=flaw, rich=True)
+        self._columns = partial(Columns, rich=True, contract=contract)
+        self.columns = self._columns({}, limit=MOST_COLUMNS, flaw=flaw)
         self._seen: tuple[int | None, list[Column], int] = (None, [], 0)
         self._untyped: set[str] = set()
         """Columns that were made texts, for want of any with a type."""
@@ -65,7 +73,7 @@ class Shape:
         def unfit(name: str) -> str | None:
             return "the table makes the values of that column" if name in made else flaw(name)
 
-        self.columns = Columns(kinds, limit=MOST_COLUMNS - gone, flaw=unfit, rich=True)
+        self.columns = self._columns(kinds, limit=MOST_COLUMNS - gone, flaw=unfit)
 
     def fit(self, connection: Connection, block: Block) -> str | None:
         """Have the table hold such rows; return why it can hold none of them, if so.

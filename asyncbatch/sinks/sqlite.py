@@ -15,8 +15,10 @@ from asyncbatch.ledger import replacing
 from asyncbatch.ledger.sqlite import SqliteLedger, record
 from asyncbatch.ledger.sqlite import create as create_ledger
 from asyncbatch.ledger.sqlite import exists as has_ledger
+from asyncbatch.ledger.sqlite import upgrade as upgrade_ledger
 from asyncbatch.retrying import Retrier, Retries, tried
 from asyncbatch.sinks.columns import NO_FIELDS, Columns
+from asyncbatch.sinks.contract import Contract
 from asyncbatch.sinks.refusing import edges, refusals, salvage
 from asyncbatch.sinks.sql import fold, quote, quoted
 from asyncbatch.sinks.sqlite_retype import NotPlainError, retype
@@ -43,12 +45,13 @@ if TYPE_CHECKING:
 BUSY_SECONDS = 5.0
 """How long to wait for another process's lock."""
 
+_INT64 = 2**63
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
 _ADVICE = {
     "SQLITE_BUSY": "another process has it locked; run again when that is done",
     "SQLITE_FULL": "the disk is full; free some space and run again",
-    "SQLITE_IOERR": "the disk failed, or a file would be larger than is allowed",
-    "SQLITE_READONLY": "check the permissions of the file and its folder",
+    "SQLITE_IOERR": "the disk failed, or a quota or another limit was reached",
+    "SQLITE_READONLY": "check the permissions of the file, its folder and its disk",
     "SQLITE_CANTOPEN": "check that its folder exists and may be written to",
     "SQLITE_NOTADB": "the file holds something else",
     "SQLITE_CORRUPT": "the file is damaged; restore it or name another",
@@ -71,9 +74,11 @@ class SqliteSink:
         key: tuple[str, ...],
         job: LedgerJob | None = None,
         retrier: Retrier | None = None,
+        contract: Contract | None = None,
     ) -> None:
         self.path, self.table, self.mode, self.key = path, table, mode, key
         self._job, self._retrier = job, retrier or Retrier(Retries())
+        self._contract = contract or Contract()
         self._target = f"{table}.asyncbatch-new" if mode == "replace" else table
         """The table that is loaded; the end of a replacement gives it its name."""
         self._connection: sqlite3.Connection
@@ -171,7 +176,14 @@ class SqliteSink:
             if (kind := kind_of(self._connection, name)) not in (None, "table"):
                 raise UsageError(f"cannot use {self.path}: {name} is a {kind}, not a table")
         limit = self._connection.getlimit(sqlite3.SQLITE_LIMIT_COLUMN)
-        self._columns = Columns({}, limit=limit, fold=fold, flaw=_flaw)
+        self._columns = Columns(
+            {},
+            limit=limit,
+            fold=fold,
+            flaw=_flaw,
+            contract=self._contract,
+            alters=self._alters,
+        )
         if goes_on := self.mode != "replace" or self._goes_on():
             self._read_schema()
         if self.mode != "replace" and self.key and self._present:
@@ -180,6 +192,10 @@ class SqliteSink:
         execute("PRAGMA journal_mode = WAL")
         execute("PRAGMA synchronous = NORMAL")
         execute("PRAGMA legacy_alter_table = ON")  # views and triggers keep naming the old table
+        if has_ledger(self._connection):
+            execute("BEGIN IMMEDIATE")
+            upgrade_ledger(self._connection)
+            execute("COMMIT")
         if not goes_on:
             self._drop_replacement()
         elif not self._present and has_ledger(self._connection):
@@ -233,11 +249,21 @@ class SqliteSink:
 
     def _guard_texts(self, block: Block) -> None:
         """Have a column widened to text where a text would not stay one."""
+        if self._contract.holds:  # which has seen to it
+            return
         for name, kind, values in zip(block.names, block.kinds, block.values, strict=True):
             if name in self._numeric and kind == "text":
                 texts = (value for value in values if value is not None)
                 if any(map(_NUMBER.fullmatch, texts)):
                     self._columns.kinds[name] = "integer"
+
+    def _alters(self, name: str, value: Any) -> bool:  # noqa: ANN401 - JSON
+        """Whether a column would make a number of a text, or round one."""
+        if fold(name) not in map(fold, self._numeric):
+            return False
+        if type(value) is int:
+            return not -_INT64 <= value < _INT64
+        return type(value) is str and _NUMBER.fullmatch(value) is not None
 
     def _reshape(self, changes: Mapping[str, Kind]) -> None:
         """Create the table, add columns, give columns other types."""

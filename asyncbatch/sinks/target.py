@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from asyncbatch.entries import LedgerJob
     from asyncbatch.retrying import Retrier
     from asyncbatch.sinks import Sink
+    from asyncbatch.sinks.contract import Contract
 
 Form = Literal[
     "stdout", "lines", "folder", "csv", "parquet", "sqlite", "duckdb", "postgres", "program"
 ]  # fmt: skip
 """That of a "program" is an object of the main process, which only that can open."""
 Mode = Literal["append", "replace", "upsert"]
+SchemaContract = Literal["evolve", "freeze", "discard"]
 FolderFormat = Literal["keep", "json", "jsonl"]
 FolderCompression = Literal["keep", "none", "gz", "bz2", "xz", "zst"]
 
@@ -41,8 +43,9 @@ _SUFFIXES: dict[str, Form] = {
 class Target(Struct, frozen=True):
     """A target, checked as far as that goes without touching it.
 
-    `columns` are those of a CSV file; `table`, `key` and `mode` a database's; the other two a
-    folder's, whose outputs keep their inputs' names below it (relative to `root`, if given).
+    `columns` are those of a CSV file; `table`, `key`, `mode` and `contract` a database's; the
+    other two a folder's, whose outputs keep their inputs' names below it (relative to `root`, if
+    given).
     `name` may be shown to anybody; `address` is that of a server, with a password if it has one.
     """
 
@@ -52,6 +55,7 @@ class Target(Struct, frozen=True):
     table: str | None = None
     key: tuple[str, ...] = ()
     mode: Mode = "append"
+    contract: SchemaContract = "evolve"
     columns: tuple[str, ...] | None = None
     format: FolderFormat = "keep"
     compression: FolderCompression = "keep"
@@ -82,9 +86,8 @@ class Target(Struct, frozen=True):
     @property
     def keeps_loads(self) -> bool:
         """Whether what was loaded stands, however the run ends."""
-        if self.form in ("stdout", "program"):
-            return True
-        return self.is_database and self.mode != "replace"
+        stays = self.form in ("stdout", "folder", "program")
+        return stays or (self.is_database and self.mode != "replace")
 
     @property
     def is_database(self) -> bool:
@@ -93,8 +96,11 @@ class Target(Struct, frozen=True):
 
     @property
     def has_rich_types(self) -> bool:
-        """Whether its columns may be of numbers of any size, and of nested values."""
-        return self.form == "postgres"
+        """Whether its columns may be of numbers of any size, and of nested values.
+
+        Or whether a table must be able to tell of each value what it is, to refuse it.
+        """
+        return self.form == "postgres" or self.contract != "evolve"
 
     def __repr__(self) -> str:
         """Return what tells it from others, without its address."""
@@ -107,9 +113,10 @@ class Target(Struct, frozen=True):
                 raise UsageError(f"--to {self.name} needs --table NAME")
             if self.mode == "upsert" and not self.key:
                 raise UsageError("--mode upsert needs --key: the fields that make a row the same")
-        elif self.table or self.key or self.mode != "append":
+        elif self.table or self.key or self.mode != "append" or self.contract != "evolve":
             raise UsageError(
-                "--table, --key and --mode are for databases: sqlite:///, duckdb:///, postgresql://"
+                "--table, --key, --mode and --schema-contract are for databases: sqlite:///,"
+                " duckdb:///, postgresql://"
             )
         if self.columns is not None and self.form != "csv":
             raise UsageError("--columns is for .csv and .tsv targets")
@@ -117,12 +124,15 @@ class Target(Struct, frozen=True):
             raise UsageError("--to-format and --to-compression are for folders: --to out/")
 
     def open_sink(  # noqa: PLR0911 - one for each form
-        self, job: LedgerJob | None = None, retrier: Retrier | None = None
+        self,
+        job: LedgerJob | None = None,
+        retrier: Retrier | None = None,
+        contract: Contract | None = None,
     ) -> Sink[Any]:
         """Return what writes to it in the main process; a folder is written by the workers.
 
-        A database keeps the ledger of `job`, if there is one; `retrier` tries again while others
-        are at it.
+        A database keeps the ledger of `job`, if there is one, and to its `contract`, which tells
+        later what that came to; `retrier` tries again while others are at it.
         """
         match self.form:
             case "stdout":
@@ -152,6 +162,7 @@ class Target(Struct, frozen=True):
                     key=self.key,
                     job=job,
                     retrier=retrier,
+                    contract=contract,
                 )
             case "postgres":
                 from asyncbatch.sinks.postgres import PostgresSink  # noqa: PLC0415 - one of them
@@ -163,12 +174,18 @@ class Target(Struct, frozen=True):
                     key=self.key,
                     job=job,
                     retrier=retrier,
+                    contract=contract,
                 )
             case _:
                 from asyncbatch.sinks.duckdb import DuckdbSink  # noqa: PLC0415 - one of them
 
                 return DuckdbSink(
-                    self.path, table=self.table or "", mode=self.mode, key=self.key, job=job
+                    self.path,
+                    table=self.table or "",
+                    mode=self.mode,
+                    key=self.key,
+                    job=job,
+                    contract=contract,
                 )
 
 
