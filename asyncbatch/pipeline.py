@@ -14,11 +14,12 @@ from asyncbatch.errors import UsageError
 from asyncbatch.given_feeds import GivenFeeds
 from asyncbatch.http import HttpSettings
 from asyncbatch.job import FileSource, Job
-from asyncbatch.record_settings import RecordWorkSettings
+from asyncbatch.record_settings import LEAST_PATIENCE, PATIENCE, RecordWorkSettings
 from asyncbatch.report import Report
 from asyncbatch.run import Run
 from asyncbatch.sinks.target import Target
 from asyncbatch.sources.inputs import Inputs
+from asyncbatch.transforms.path import parse_path
 from asyncbatch.transforms.schema_load import SchemaSource
 from asyncbatch.transforms.specs import CallSpec, FieldsSpec, FunctionSpec, JqSpec, RequireSpec
 from asyncbatch.user_sink import UserSink
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from asyncbatch.assembly import Origin
     from asyncbatch.budget import FailureBudget
     from asyncbatch.records import BatchPart
-    from asyncbatch.sinks.target import Mode
+    from asyncbatch.sinks.target import Mode, SchemaContract
     from asyncbatch.transforms.specs import TransformSpec
     from asyncbatch.user_sink import Sink
 
@@ -49,10 +50,12 @@ class Pipeline:
     `FileSource`; URLs: an `http.HttpSettings`; or a list of such, which are read side by side.
     Transforms are functions, generators, async or not, and what `jq`, `fields`, `require`,
     `schema` and `call` return. The `sink` is any target that `--to` names, with its `table`,
-    `key`, `mode` and `columns`; a `Sink` of one's own; or None, to count and check.
+    `key`, `mode`, `columns` and `schema_contract`; a `Sink` of one's own; or None, to count and
+    check. With `dedupe`, paths of a key, it gets the first record of each key only.
 
     Rejected records and failed sources are data: in the report, and in the file `dead_letter`.
-    The sink takes up to `batch_size` records at a time, those of a source in order if `ordered`.
+    The sink takes up to `batch_size` records at a time, those of a source in order if `ordered`;
+    they wait for `flush_interval` seconds at most to be so many.
     `concurrency` and `workers` are as in `Job`, `call_concurrency` as in the command.
     With `max_failures` the run ends when there are more.
 
@@ -69,8 +72,11 @@ class Pipeline:
         key: str | Sequence[str] = (),
         mode: Mode | None = None,
         columns: Sequence[str] | None = None,
+        schema_contract: SchemaContract | None = None,
+        dedupe: str | Sequence[str] = (),
         dead_letter: str | os.PathLike[str] | None = None,
         batch_size: int | None = None,
+        flush_interval: float = PATIENCE,
         ordered: bool = True,
         concurrency: int | None = None,
         call_concurrency: int = 100,
@@ -82,9 +88,10 @@ class Pipeline:
             raise UsageError(f"batch_size is {batch_size}; it cannot be less than 1")
         options = {
             "table": table,
-            "key": (key,) if isinstance(key, str) else tuple(key),
+            "key": _names(key),
             "mode": mode,
             "columns": None if columns is None else tuple(columns),
+            "schema_contract": schema_contract,
         }
         self._own = None
         if sink is not None and not isinstance(sink, str | os.PathLike):
@@ -93,10 +100,12 @@ class Pipeline:
         work = checked(
             RecordWorkSettings(
                 transforms=tuple(_specs(transforms)),
+                dedupe=_paths(dedupe),
                 call_concurrency=call_concurrency,
                 target=_target(sink, options),
                 letters=dead_letter is not None,
                 tracebacks=tracebacks,
+                patience=max(LEAST_PATIENCE, flush_interval),
             )
         )
         origins = list(_origins(source))
@@ -178,6 +187,21 @@ class Pipeline:
             raise raised[0]
 
 
+def _names(one_or_more: str | Sequence[str]) -> tuple[str, ...]:
+    return (one_or_more,) if isinstance(one_or_more, str) else tuple(one_or_more)
+
+
+def _paths(one_or_more: str | Sequence[str]) -> tuple[str, ...]:
+    """Return paths of a key. Raises UsageError for what is none."""
+    paths = _names(one_or_more)
+    try:
+        for path in paths:
+            parse_path(path)
+    except ValueError as error:
+        raise UsageError(f"dedupe: {error}") from None
+    return paths
+
+
 def _specs(steps: Iterable[Step]) -> Iterator[TransformSpec]:
     """Yield what transforms are asked for. Raises UsageError for what is none."""
     if not isinstance(steps, Iterable):
@@ -196,8 +220,15 @@ def _target(
 ) -> Target | None:
     """Return where records go, if anywhere. Raises UsageError."""
     if isinstance(sink, str | os.PathLike):
-        mode = options["mode"] or ("upsert" if options["key"] else "append")
-        return Target.parse(os.fspath(sink), **{**options, "mode": mode})
+        table, key, mode, columns, contract = options.values()
+        return Target.parse(
+            os.fspath(sink),
+            table=table,
+            key=key,
+            mode=mode or ("upsert" if key else "append"),
+            columns=columns,
+            contract=contract or "evolve",
+        )
     if any(options.values()):
         raise UsageError(f"{', '.join(options)} are for a sink that is named, as sqlite:/// is")
     if sink is None:

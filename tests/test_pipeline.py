@@ -345,7 +345,7 @@ async def test_records_of_a_slow_source_do_not_wait_for_more():
 
     sink = Telling()
     async with asyncio.timeout(60):
-        await asyncbatch.Pipeline(slow(), (), sink, batch_size=2).run()
+        await asyncbatch.Pipeline(slow(), (), sink, flush_interval=0.01).run()
     assert sink.ids == [0, 1, 2, 3]
 
 
@@ -480,6 +480,33 @@ async def test_records_that_a_sink_refuses_are_rejected(tmp_path):
     assert (report.tally.written, report.tally.rejected) == (1998, 2)
     data = [json.loads(line)["data"] for line in letters.read_text().splitlines()]
     assert data == [{"id": 3}, {"id": 1500}]
+
+
+@pytest.mark.parametrize("target", ["own", "lines"])
+async def test_of_each_key_the_first_record_only(target, tmp_path):
+    sink, path = Kept(), tmp_path / "x.jsonl"
+
+    def wrapped(record):
+        return {"id": record["id"], "in": {"key": record["id"] % 1000}}
+
+    report = await asyncbatch.Pipeline(
+        Source(2500).records(), [wrapped], sink if target == "own" else path, dedupe="in.key"
+    ).run()
+    found = sink.ids if target == "own" else [
+        json.loads(line)["id"] for line in path.read_text().splitlines()
+    ]  # fmt: skip
+    assert found == list(range(1, 1001))
+    assert (report.tally.written, report.tally.dropped) == (1000, 1500)
+
+
+async def test_a_table_that_is_frozen(tmp_path):
+    sink = f"sqlite:///{tmp_path}/x.db"
+    await asyncbatch.Pipeline([{"id": 1}], sink=sink, table="people").run()
+    records = [{"id": 2}, {"id": 3, "new": 1}]
+    pipeline = asyncbatch.Pipeline(records, sink=sink, table="people", schema_contract="freeze")
+    report = await pipeline.run()
+    assert rows(tmp_path / "x.db") == [(1,), (2,)]
+    assert [failure.record for failure in report.failures] == [2]
 
 
 async def test_what_is_no_object_does_not_reach_a_sink():
@@ -697,7 +724,7 @@ async def test_a_failure_budget_ends_an_endless_run():
         ({"sink": "sqlite:///x.db"}, "needs --table"),
         ({"sink": object()}, "object is no sink: it has no method load"),
         ({"sink": Kept(), "table": "people"}, "are for a sink that is named"),
-        ({"key": "id"}, "table, key, mode, columns are for a sink that is named"),
+        ({"key": "id"}, "mode, columns, schema_contract are for a sink that is named"),
         ({"sink": Kept(), "mode": "replace"}, "are for a sink that is named"),
         ({"sink": "out/"}, "is a folder, which mirrors files"),
         ({"transforms": [lambda: None]}, "cannot be called with a record"),
@@ -705,6 +732,8 @@ async def test_a_failure_budget_ends_an_endless_run():
         ({"transforms": [asyncbatch.require("a..b")]}, "is no path"),
         ({"transforms": [7]}, "7 is no transform"),
         ({"transforms": even}, "transforms is a list"),
+        ({"dedupe": "a..b", "sink": Kept()}, "dedupe: 'a..b' is no path"),
+        ({"dedupe": "id"}, "dedupe is for targets that hold the rows"),
         ({"concurrency": 0}, "concurrency is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
     ],
