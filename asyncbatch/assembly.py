@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from asyncbatch.fingerprint import fingerprint
 from asyncbatch.given_feeds import GivenFeeds
-from asyncbatch.http import HttpSettings
+from asyncbatch.http import Connections, HttpSettings
 from asyncbatch.http_feeds import HttpFeeds
 from asyncbatch.job import FileSource
 from asyncbatch.record_settings import RecordWorkSettings
@@ -30,13 +30,20 @@ def assembled(
     What the inputs of one are called for good depends on those before it. Pages are only asked
     for ahead of what is taken if `asks_ahead`.
     """
-    files, urls = 0, set[str]()
+    files, urls, connections = 0, set[str](), Connections()
     for name, origin in origins:
         if isinstance(origin, HttpSettings):
             field = origin.incremental.field if origin.incremental else None
             settings = replace(work, records=origin.records or None, newest=field)
             is_alone = urls.isdisjoint(origin.urls)
-            yield HttpFeeds(name, origin, settings, is_alone=is_alone, asks_ahead=asks_ahead)
+            yield HttpFeeds(
+                name,
+                origin,
+                settings,
+                is_alone=is_alone,
+                connections=connections,
+                asks_ahead=asks_ahead,
+            )
             urls.update(origin.urls)
         elif isinstance(origin, FileSource):
             reading = origin.record_work or RecordWorkSettings(origin.files)

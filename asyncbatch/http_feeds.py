@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
     from asyncbatch.feeds import Feed
-    from asyncbatch.http import HttpSettings, Page
+    from asyncbatch.http import Connections, HttpSettings, Page
     from asyncbatch.record_settings import RecordWorkSettings
 
 
@@ -39,13 +39,14 @@ class HttpFeeds:
         work: RecordWorkSettings,
         *,
         is_alone: bool = True,
+        connections: Connections | None = None,
         asks_ahead: bool = True,
     ) -> None:
         self.name, self.http, self.record_work = name, http, work
         self.at_once = http.concurrency
         self.feeds: Sequence[Feed] = ()
         self._is_alone = is_alone
-        self._pages = HttpSource(http, asks_ahead=asks_ahead)
+        self._pages = HttpSource(http, connections=connections, asks_ahead=asks_ahead)
 
     async def __aenter__(self) -> Self:
         await self._pages.__aenter__()

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.api_server import ApiServer, status, value
+from tests.api_server import ApiServer, stall, status, value
 from tests.conftest import COMMAND, environment
 
 CURSOR = '{ type = "cursor", next = "/next_cursor" }'
@@ -332,6 +332,33 @@ def test_a_target_that_is_slow_slows_the_asking(files, tmp_path):
         assert api.requests == 500
     found = [json.loads(line)["id"] for line in (first + rest).splitlines()]
     assert found == [*range(5_000)]
+
+
+def test_a_source_that_stalls_holds_up_no_other(files, tmp_path):
+    """What the others have brought is in the table while it is still waited for."""
+    with ApiServer(people(300), size=10) as api:
+        api.misbehave(stall(), path="/next_url")
+        slow = source(api.url("/next_url"), '{ type = "next_url", next = "/links/next" }')
+        files(
+            {"p.toml": pipeline(slow, source(api.url("/cursor")), source(api.url("/page"), PAGE))}
+        )
+        with subprocess.Popen(
+            [*COMMAND, "etl", "p.toml"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            cwd=tmp_path, env=environment(),
+        ) as running:  # fmt: skip
+            while not (tmp_path / "out.db").exists() or len(_ids_so_far(tmp_path)) < 600:
+                assert running.poll() is None
+                time.sleep(0.05)
+            running.send_signal(signal.SIGTERM)
+            assert running.wait(60) == 143
+    assert ids(tmp_path) == sorted([*range(300)] * 2)
+
+
+def _ids_so_far(folder: Any) -> list[int]:
+    try:
+        return ids(folder)
+    except sqlite3.OperationalError:  # the table is still to come
+        return []
 
 
 def test_connections_are_used_again(etl):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from asyncbatch.codec.depth import allow_deep_nesting
 from asyncbatch.errors import UsageError
 from asyncbatch.http import (
+    Connections,
     CursorPagination,
     HttpError,
     HttpSettings,
@@ -269,3 +270,16 @@ async def test_lines_by_page_number_are_counted(api):
         api.misbehave(body(lines, "text/plain"))
     settings = settings_for(api, "/page", format="jsonl", concurrency=1)
     assert [page.body for page in await read(settings)] == [b"1\n2\n", b"3\n"]
+
+
+async def test_sources_share_connections_and_the_last_closes_them():
+    with ApiServer(range(40), size=5) as api:
+        settings = settings_for(api, "/cursor")
+        connections = Connections()
+        one = HttpSource(settings, connections=connections)
+        other = HttpSource(settings, connections=connections)
+        async with one:
+            async with other:
+                assert [page async for page in other.pages(settings.urls[0])]
+            assert [page async for page in one.pages(settings.urls[0])]
+        assert api.connections == 1

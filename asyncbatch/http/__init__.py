@@ -9,6 +9,7 @@ Knows nothing of what becomes of the records.
 
 from __future__ import annotations
 
+from asyncbatch.http.connections import Connections
 from asyncbatch.http.failure import HttpError, HttpFailure, Reason
 from asyncbatch.http.page import Page, PageMark
 from asyncbatch.http.settings import (
@@ -30,6 +31,7 @@ from asyncbatch.secret import Secret
 __all__ = [
     "BasicAuth",
     "BearerAuth",
+    "Connections",
     "CursorPagination",
     "HeaderAuth",
     "HttpError",

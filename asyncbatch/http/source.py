@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Self
 
 from asyncbatch.errors import UsageError
 from asyncbatch.http.checking import mistakes
+from asyncbatch.http.connections import Connections
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
-
-    from aiohttp import ClientSession
 
     from asyncbatch.http.asking import Asker
     from asyncbatch.http.pace import Clock, Sleep
@@ -25,7 +24,8 @@ class HttpSource:
     """The pages of the URLs that `settings` name; an async context manager, to be entered once.
 
     The limits are shared by all URLs that are read at the same time. `clock` and `sleep`, in
-    seconds, are those of waiting for a turn and before a retry. Unless it `asks_ahead`, no page is
+    seconds, are those of waiting for a turn and before a retry. Other sources may share its
+    `connections`. Unless it `asks_ahead`, no page is
     asked for before the consumer wants it. Raises UsageError for settings that cannot work, and,
     when it is entered, if aiohttp is not there.
     """
@@ -36,6 +36,7 @@ class HttpSource:
         *,
         clock: Clock = time.monotonic,
         sleep: Sleep = asyncio.sleep,
+        connections: Connections | None = None,
         asks_ahead: bool = True,
     ) -> None:
         if found := [f"{where}: {what}" for where, what in mistakes(settings)]:
@@ -46,28 +47,28 @@ class HttpSource:
         self._asks_ahead = asks_ahead
         self._requests_before = 0
         self._clock, self._sleep = clock, sleep
-        self._session: ClientSession | None = None
+        self._connections = connections or Connections()
         self._asker: Asker | None = None
 
     async def __aenter__(self) -> Self:
         try:
             from asyncbatch.http.asking import Asker  # noqa: PLC0415 - aiohttp takes 190 ms, and is an extra
-            from asyncbatch.http.session import open_session  # noqa: PLC0415 - see above
+
+            session = await self._connections.__aenter__()
         except ImportError as error:
             if error.name not in ("aiohttp", "yarl"):
                 raise
             raise UsageError(
                 "reading from HTTP needs one more package: pip install 'asyncbatch[http]'"
             ) from None
-        self._session = open_session()
-        self._asker = Asker(self.settings, self._session, self._clock, self._sleep)
+        self._asker = Asker(self.settings, session, self._clock, self._sleep)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._session is not None:
+        if self._asker is not None:
             self._requests_before = self.request_count
-            await self._session.close()
-            self._session = self._asker = None
+            self._asker = None
+            await self._connections.__aexit__()
 
     def shown(self, url: str) -> str:
         """Return a URL as people may see it."""
