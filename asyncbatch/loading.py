@@ -196,8 +196,9 @@ class TableLoader:
         if last is None or (not len(last) and last.reached is None):
             return ()
         through = [waiting.found for waiting in self._waiting]
-        entries = [entry for found in through for entry in self._entries(found)]
-        self._sink.commit(entries)
+        # Of a file or feed that was begun and went on, only the last one tells how far it is.
+        latest = {entry.path: entry for found in through for entry in self._entries(found)}
+        self._sink.commit(list(latest.values()))
         if self._kept:
             for waiting in self._waiting:
                 self._kept.add(waiting.found, waiting.extents)

@@ -38,21 +38,21 @@ class Newest:
 def larger(one: Scalar | None, other: Scalar | None, file: str) -> Scalar | None:
     """Return the larger of two values in `file`; numbers by value, times by when, text by letters.
 
-    Raises FeedError if one is a number and the other is not.
+    Beside a time, a text that is none does not count. Raises FeedError if one is a number and the
+    other is not.
     """
     if one is None or other is None:
         return other if one is None else one
     if isinstance(one, str) != isinstance(other, str):
         what = f"{one!r} and {other!r} cannot be compared, so nobody can tell which is newer"
         raise FeedError(Failure(file, "http", f"incremental.field: {what}"))
-    return one if _rank(one, other) >= 0 else other
+    return max(one, other, key=_rank)
 
 
-def _rank(one: Any, other: Any) -> int:  # noqa: ANN401 - both text, or both numbers
-    """Return less than, exactly or more than 0 as `one` is smaller, equal or larger."""
-    if isinstance(one, str) and (times := (_time(one), _time(other))) and None not in times:
-        one, other = times
-    return int(one > other) - int(one < other)
+def _rank(value: Scalar) -> tuple[bool, Any]:
+    """Return what sorts values: times last."""
+    time = _time(value) if isinstance(value, str) else None
+    return (False, value) if time is None else (True, time)
 
 
 def _time(text: str) -> datetime | None:

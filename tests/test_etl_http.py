@@ -215,6 +215,18 @@ def test_only_what_is_new_is_asked_for(etl, tmp_path):
         assert ids(tmp_path) == sorted([*range(33)] * 2)
 
 
+def test_times_are_compared_by_when_and_what_is_none_does_not_count(etl, tmp_path):
+    times = ["2026-01-01T10:00:00+02:00", "2026-01-01T09:00:00Z", "2026-01-01T08:59:59.5Z", "soon"]
+    records = [{"id": number, "updated_at": at} for number, at in enumerate(times)]
+    with ApiServer(records, size=2) as api:
+        text = pipeline(
+            source(api.url("/offset"), '{ type = "offset", limit = 2 }', more=INCREMENTAL)
+        )
+        for _ in range(2):
+            assert etl(text, "--allow-duplicates").returncode == 0
+        assert asked(api, "since")[-1] == "2026-01-01T09:00:00Z"
+
+
 def test_what_is_newest_must_be_comparable(etl, tmp_path):
     records = people(9)
     records[7]["updated_at"] = 7
