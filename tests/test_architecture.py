@@ -19,7 +19,7 @@ LAYERS = [
     ("supplies",),
     ("codec", "identity", "report", "secret", "state", "words"),
     ("content", "http", "ledger", "memory_plan", "lock", "merging", "renderers"),
-    ("failures", "reading", "documents", "transforms", "spool"),
+    ("failures", "reading", "documents", "transforms", "spool", "windows"),
     ("sinks", "arrays"),
     ("dead_letters", "journal", "newest", "record_settings"),
     ("feeds",),
@@ -101,6 +101,8 @@ def test_imports_point_down(path):
         ("orjson", "asyncbatch.codec"),
         ("simdjson", "asyncbatch.codec"),
         ("gzip", "asyncbatch.codec"),
+        ("ddsketch", "asyncbatch.windows.sketches"),
+        ("datasketches", "asyncbatch.windows.sketches"),
     ],
 )
 def test_who_knows_which_library(library, homes):

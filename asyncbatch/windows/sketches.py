@@ -1,0 +1,91 @@
+"""Percentiles and distinct counts in little memory, with known errors, by their libraries."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from asyncbatch.codec.encode import encode
+from asyncbatch.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ACCURACY = 0.01
+"""A percentile differs from the value of that rank by at most this share of it."""
+_LOG_CELLS = 14
+"""2^14 cells: the standard error of a distinct count is 0.8%."""
+
+
+class Percentiles:
+    """How numbers are spread: a DDSketch, which is the same for any order and split.
+
+    Numbers are taken for the nearest floats.
+    """
+
+    __slots__ = ("_sketch",)
+
+    def __init__(self) -> None:
+        from ddsketch import DDSketch  # noqa: PLC0415 - only if asked for
+
+        self._sketch: Any = DDSketch(ACCURACY)
+
+    def add(self, values: Sequence[float]) -> None:
+        """Add numbers."""
+        add = self._sketch.add
+        for value in values:
+            add(value)
+
+    def merge(self, other: Percentiles) -> None:
+        """Add what another has."""
+        self._sketch.merge(other._sketch)
+
+    def at(self, percent: float) -> float | None:
+        """Return about the value below which `percent` of all are."""
+        found = self._sketch.get_quantile_value(percent / 100)
+        return None if found is None else float(found)
+
+
+class Distinct:
+    """How many different values there are, about: a HyperLogLog sketch. 1 is 1.0, but not "1"."""
+
+    __slots__ = ("_library", "_sketch")
+
+    def __init__(self) -> None:
+        self._library = _sketch_library()
+        self._sketch: Any = self._library.hll_sketch(_LOG_CELLS)
+
+    def add(self, values: Sequence[Any]) -> None:
+        """Add scalars."""
+        update = self._sketch.update
+        for value in values:
+            update(_text(value))
+
+    def merge(self, other: Distinct) -> None:
+        """Add what another has."""
+        union = self._library.hll_union(_LOG_CELLS)
+        union.update(self._sketch)
+        union.update(other._sketch)
+        self._sketch = union.get_result(self._library.tgt_hll_type.HLL_8)
+
+    def result(self) -> int:
+        """Return the estimate."""
+        estimate: float = self._sketch.get_estimate()
+        return round(estimate)
+
+
+def _text(value: Any) -> str:  # noqa: ANN401 - JSON
+    if type(value) is str:
+        return '"' + value
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return encode(value).decode()
+
+
+def _sketch_library() -> Any:  # noqa: ANN401 - a module
+    try:
+        import datasketches  # noqa: PLC0415 - only if asked for
+    except ImportError:
+        raise UsageError(
+            "distinct needs the library datasketches: pip install 'asyncbatch[distinct]'"
+        ) from None
+    return datasketches
