@@ -27,7 +27,7 @@ LAYERS = [
         *("stretches", "chain", "drafts", "fingerprint", "kept_rows"),
         *("splitting", "huge_files", "bookmarks", "http_feeds"),
     ),
-    ("extraction", "rejecting"),
+    ("extraction", "rejecting", "streams"),
     ("recorder", "work", "file_clock"),
     ("record_work", "sources", "feeding"),
     ("pipeline_file",),

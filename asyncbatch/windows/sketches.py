@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import copysign
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.codec.encode import encode
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 ACCURACY = 0.01
 """A percentile differs from the value of that rank by at most this share of it."""
+_LARGEST = 1e307
+"""Numbers beyond are taken for this one: near it the sketch's own arithmetic overflows."""
 _LOG_CELLS = 14
 """2^14 cells: the standard error of a distinct count is 0.8%."""
 
@@ -33,7 +36,7 @@ class Percentiles:
         """Add numbers."""
         add = self._sketch.add
         for value in values:
-            add(value)
+            add(value if abs(value) < _LARGEST else copysign(_LARGEST, value > 0 or -1))
 
     def merge(self, other: Percentiles) -> None:
         """Add what another has."""

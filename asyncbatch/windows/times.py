@@ -48,6 +48,18 @@ class Numbers:
         return self._micros
 
 
+class Same:
+    """One time, for all events that arrived together."""
+
+    def __init__(self, micros: int, count: int) -> None:
+        self.lowest = self.highest = micros
+        self._count = count
+
+    def all(self) -> Sequence[int]:
+        """Return each time, in microseconds."""
+        return [self.lowest] * self._count
+
+
 class Datetimes:
     """Times that become numbers when each is wanted by itself, which is rare."""
 
