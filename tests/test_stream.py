@@ -166,8 +166,9 @@ def test_a_reader_that_leaves(live):
 
 def test_what_is_rejected_is_told_with_its_place(stream, tmp_path):
     lines = [
-        at(1), "\n", '{"t": oops}\n', at(2)[:-2] + "\n", '{"k": "a"}\n',
-        '{"t": "soon", "k": "a"}\n', '{"t": null, "k": "a"}\n', '{"t": 5, "k": ["a"]}\n', "[1]\n", at(3, v="x"), at(4, v=1),
+        at(1), "\n", '{"t": oops}\n', at(2)[:-2] + "\n",
+        '{"k": "a"}\n', '{"t": "soon", "k": "a"}\n', '{"t": null, "k": "a"}\n',
+        '{"t": 5, "k": ["a"]}\n', "[1]\n", at(3, v="x"), at(4, v=1),
     ]  # fmt: skip
     code, windows, errors = stream(
         "-", *BY_KIND, "--agg", "sum:v", "--dead-letter", "bad.jsonl", stdin="".join(lines)

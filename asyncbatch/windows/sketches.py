@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import copysign
+from math import copysign, inf
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.codec.encode import encode
@@ -25,27 +25,34 @@ class Percentiles:
     Numbers are taken for the nearest floats.
     """
 
-    __slots__ = ("_sketch",)
+    __slots__ = ("_highest", "_lowest", "_sketch")
 
     def __init__(self) -> None:
         from ddsketch import DDSketch  # noqa: PLC0415 - only if asked for
 
         self._sketch: Any = DDSketch(ACCURACY)
+        self._lowest, self._highest = inf, -inf
 
     def add(self, values: Sequence[float]) -> None:
         """Add numbers."""
         add = self._sketch.add
         for value in values:
             add(value if abs(value) < _LARGEST else copysign(_LARGEST, value > 0 or -1))
+        self._see(min(values), max(values))
 
     def merge(self, other: Percentiles) -> None:
         """Add what another has."""
         self._sketch.merge(other._sketch)
+        self._see(other._lowest, other._highest)
 
     def at(self, percent: float) -> float | None:
         """Return about the value below which `percent` of all are."""
-        found = self._sketch.get_quantile_value(percent / 100)
-        return None if found is None else float(found)
+        found: float | None = self._sketch.get_quantile_value(percent / 100)
+        return None if found is None else float(min(max(found, self._lowest), self._highest))
+
+    def _see(self, lowest: float, highest: float) -> None:
+        self._lowest = min(self._lowest, max(lowest, -_LARGEST))
+        self._highest = max(self._highest, min(highest, _LARGEST))
 
 
 class Distinct:
