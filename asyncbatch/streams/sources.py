@@ -18,7 +18,10 @@ from asyncbatch.records import STDIN
 if TYPE_CHECKING:
     from asyncbatch.streams.simulator import Simulator
 
-_CHUNK = 256 * 1024
+_CHUNK = 128 * 1024
+"""What is given at a time: more would no longer fit into a processor's cache as events."""
+_AHEAD = 8 * _CHUNK
+"""What is read of a file at a time, in a thread."""
 _PIPE_BYTES = 1024 * 1024
 _PACE_SECONDS = 0.02
 """Simulated events that are nearer than this come together."""
@@ -75,11 +78,15 @@ class FileSource:
             with suppress(OSError):  # fewer and larger reads, if the system lets us
                 fcntl.fcntl(self._file, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._bell = _Bell()
+        self._ahead = memoryview(b"")
 
     async def read(self, timeout: float | None) -> bytes | None:  # noqa: ASYNC109 - see above
         """Return what has come; see `ByteSource`."""
         if not self._waits:
-            return await asyncio.to_thread(os.read, self._file, _CHUNK)
+            if not self._ahead:
+                self._ahead = memoryview(await asyncio.to_thread(os.read, self._file, _AHEAD))
+            data, self._ahead = bytes(self._ahead[:_CHUNK]), self._ahead[_CHUNK:]
+            return data
         if not _is_ready(self._file):
             loop = asyncio.get_running_loop()
             loop.add_reader(self._file, self._bell.ring)
@@ -89,7 +96,7 @@ class FileSource:
                 loop.remove_reader(self._file)
             if not _is_ready(self._file):
                 return None
-        return os.read(self._file, _PIPE_BYTES)
+        return os.read(self._file, _CHUNK)
 
     def wake(self) -> None:
         """End the wait of `read`."""

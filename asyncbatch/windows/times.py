@@ -90,7 +90,7 @@ class TimeReader:
         """Return many times. Raises ValueError or TypeError if one cannot be read."""
         kinds = set(map(type, values))
         if kinds == {str}:
-            times = [datetime.fromisoformat(value) for value in values]
+            times = list(map(datetime.fromisoformat, values))
             try:
                 return Datetimes(times)
             except TypeError:  # some with an offset, some without
