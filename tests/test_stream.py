@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
+import threading
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,7 +67,11 @@ def live(tmp_path):
     yield _live
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            with contextlib.suppress(BrokenPipeError):
+                if pipe is not None:
+                    pipe.close()
 
 
 def short(windows):
@@ -347,6 +354,64 @@ def test_on_a_terminal(tmp_path, ci):
         assert b"00:00:00 - 00:00:05" in shown
         assert b"login" in shown
         assert b"window_start" not in shown
+
+
+# --- workers
+
+
+@pytest.fixture(scope="module")
+def masses(tmp_path_factory):
+    """A file that is worth workers: out of order, with some lines that are no events."""
+    path = tmp_path_factory.mktemp("masses") / "events.jsonl"
+    options = ("-n", "250000", "--rate", "10000", "--disorder", "300ms", "--seed", "3")
+    made = generate(*options, "--start", "2026-01-01T00:00:00Z").stdout.splitlines(keepends=True)
+    made[200_000] = b"oops\n"
+    made[210_000] = b'{"timestamp": "2026-01-01T00:00:01Z", "event_type": "late", "value": 1}\n'
+    path.write_bytes(b"".join(made))
+    return path
+
+
+@pytest.mark.parametrize("window", ["tumbling:1s", "hopping:2s/1s", "session:1s"])
+def test_workers_change_nothing(stream, masses, tmp_path, window):
+    options = ("--by", "event_type", "--window", window, "--late", "late.jsonl")
+    aggregates = [f"--agg={kind}:value" for kind in ("sum", "p95", "max", "stddev", "distinct")]
+    options = (masses, *options, "--dead-letter", "bad.jsonl", *aggregates)
+    outcomes = []
+    for workers in (0, 2):
+        code, windows, _ = stream(*options, "--workers", workers)
+        side = [(tmp_path / name).read_bytes() for name in ("late.jsonl", "bad.jsonl")]
+        outcomes.append((code, windows, side))
+    assert outcomes[0] == outcomes[1]
+    letter = json.loads(side[1])
+    assert (letter["line"], letter["record"]) == (200_001, 200_001)
+    assert b'"event_type": "late"' in side[0]
+
+
+def test_many_keys_go_through_workers(stream, masses):
+    options = (masses, "--by", "user_id", "--agg", "sum:value", "--lateness", "300ms")
+    assert stream(*options, "--workers", 2)[:2] == stream(*options, "--workers", 0)[:2]
+
+
+def test_workers_that_die_are_made_good(live, masses):
+    with masses.open("rb") as file:
+        data = file.read()
+    process = live("-", "--by", "event_type", "--workers", "2", "--lateness", "300ms")
+    half = data.rindex(b"\n", 0, 22_000_000) + 1
+    feeder = threading.Thread(target=lambda: process.stdin.write(data[:half]))
+    lines = []
+    reader = threading.Thread(target=lambda: lines.extend(process.stdout))
+    reader.start()
+    feeder.start()
+    feeder.join()
+    workers = psutil.Process(process.pid).children()
+    assert workers
+    for worker in workers:
+        worker.kill()
+    process.stdin.write(data[half:])
+    process.stdin.close()
+    assert process.wait(timeout=60) == 0
+    reader.join()
+    assert sum(json.loads(line)["aggregates"]["count"] for line in lines) == 249_999 - 1
 
 
 # --- examples

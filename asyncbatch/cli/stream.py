@@ -52,6 +52,7 @@ def stream_events(
     max_future: s.MaxFuture = None,
     late: s.Late = None,
     dead_letter: s.DeadLetter = None,
+    workers: s.Workers = None,
     duration: s.Duration = None,
     max_events: s.MaxEvents = None,
     rate: s.Rate = 10.0,
@@ -96,6 +97,7 @@ def stream_events(
             max_events=max_events,
             duration=duration,  # type: ignore[arg-type]  # see above
             budget=_budget(max_failures),
+            workers=workers,
             quiet=quiet,
         )
     except (UsageError, ValueError, OSError) as error:

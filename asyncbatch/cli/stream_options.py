@@ -151,6 +151,18 @@ MaxFailures = Annotated[
         help="Stop, and exit 1, once more events than this are rejected or late.",
     ),
 ]
+Workers = Annotated[
+    int | None,
+    option(
+        CONTROL,
+        "--workers",
+        "-w",
+        min=0,
+        metavar="N",
+        help="Worker processes that read events, once they come in masses; 0 for none.  "
+        "[default: the CPUs it may use]",
+    ),
+]
 Duration = Annotated[
     str | None,
     option(

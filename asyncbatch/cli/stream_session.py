@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, NoReturn
 from asyncbatch.cli import exit_codes
 from asyncbatch.cli.output import to_stdout
 from asyncbatch.cli.stream_display import StreamSnapshot, make_display, summary_lines
+from asyncbatch.cpus import usable_cpus
 from asyncbatch.errors import AsyncbatchError, UsageError
 from asyncbatch.executors.wire import STOP_SIGNALS
-from asyncbatch.memory import measure
+from asyncbatch.memory import Memory, measure, measure_all
+from asyncbatch.streams.crew import Crew
 from asyncbatch.streams.lines import window_lines
 from asyncbatch.streams.side_file import SideFile
 from asyncbatch.streams.stream import Stream
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
 _SNAPSHOT_SECONDS = 0.25
 _TICK_SECONDS = 0.05
 """How often the clock is looked at where it ends windows."""
+_MUCH = 64 * 1024
+"""Fewer bytes at a time are no work for a worker: most likely somebody waits for their windows."""
+_ENOUGH = 128
+"""How many times in a row much must come before workers are started: after 8 to 16 MiB."""
 _GRACE_SECONDS = 8.0
 """Time to hand over what is open after a stop signal."""
 
@@ -51,6 +57,7 @@ class StreamSession:
         max_events: int | None,
         duration: int | None,
         budget: FailureBudget | None,
+        workers: int | None,
         quiet: bool,
     ) -> None:
         files = [SideFile(path) if path else None for path in (late, dead_letter)]
@@ -68,7 +75,11 @@ class StreamSession:
         self._ticks = settings.time is None or settings.idle is not None
         self._duration = None if duration is None else duration / 1e6
         self._quiet = quiet
-        self._began = 0.0
+        self._max_workers = usable_cpus() if workers is None else workers
+        self._crew: Crew | None = None
+        self._in_a_row = 0
+        """How many times in a row much has come at once."""
+        self._began, self._peak = 0.0, 0
         self._signal: int | None = None
         self._display = make_display(self._stream, quiet=quiet)
         for file in self._files:
@@ -113,6 +124,23 @@ class StreamSession:
         return self._conclude(is_over=is_over)
 
     async def _consume(self) -> bool:
+        """Take events until there is a reason to stop, and what workers then still have."""
+        try:
+            is_over = await self._take_all()
+            await self._catch_up()
+        finally:
+            if self._crew is not None:
+                await self._crew.close()
+        if is_over:
+            await self._emit(await self._taken(None))
+        return is_over and not self._stream.is_full
+
+    async def _catch_up(self) -> None:
+        """Have all results of workers taken."""
+        while self._crew is not None and self._crew.is_busy:
+            await self._emit(await self._crew.take())
+
+    async def _take_all(self) -> bool:
         """Take events until there is a reason to stop; tell if it was that there are no more."""
         stream, source = self._stream, self._source
         while self._signal is None and not self._is_over_budget() and not stream.is_full:
@@ -120,16 +148,41 @@ class StreamSession:
             if left is not None and left <= 0:
                 break
             timeout = min(_TICK_SECONDS, left or _TICK_SECONDS) if self._ticks else left
-            data = await source.read(timeout)
+            is_busy = self._crew is not None and self._crew.is_busy
+            data = await source.read(0 if is_busy else timeout)
             if data == b"":
-                await self._emit(await self._taken(None))
-                return not stream.is_full
-            if data is not None:
-                await self._emit(await self._taken(data))
+                return True
+            if data is None:
+                await self._catch_up()
+            else:
+                await self._hand_on(data)
                 await asyncio.sleep(0)  # a source that always has more must not keep out signals
             if self._ticks:
                 await self._emit(stream.tick())
         return False
+
+    async def _hand_on(self, data: bytes) -> None:
+        """Take bytes, with the help of workers once there is much to do."""
+        crew = self._crew
+        if not self._max_workers or not self._stream.can_fold:
+            await self._emit(await self._taken(data))
+            return
+        lines = self._stream.cut(data)
+        if len(lines) < _MUCH:
+            self._in_a_row = 0
+            await self._catch_up()
+            await self._emit(self._stream.take(lines))
+            return
+        self._in_a_row += 1
+        if crew is None and self._in_a_row >= _ENOUGH:
+            crew = self._crew = Crew(self._stream, self._max_workers)
+            await crew.start()
+        if crew is None:
+            await self._emit(self._stream.take(lines))
+            return
+        while not crew.has_room:
+            await self._emit(await crew.take())
+        crew.send(lines)
 
     async def _taken(self, data: bytes | None) -> list[Window]:
         """Take bytes, or None for the end: off the event loop if it may take long."""
@@ -165,8 +218,13 @@ class StreamSession:
             self._stream.tally,
             time.monotonic() - self._began,
             self._stream.lag,
-            measure(),
+            self._memory(),
         )
+
+    def _memory(self) -> Memory:
+        ours, theirs = measure(), measure_all(self._crew.pids if self._crew else ())
+        self._peak = max(self._peak, ours.peak + theirs.peak)
+        return Memory(ours.current + theirs.current, self._peak)
 
     def _conclude(self, *, is_over: bool) -> int:
         over_budget = self._is_over_budget(final=True)

@@ -77,11 +77,10 @@ class EventReader:
         if self._time is None:  # clocks go back now and then; arrivals do not
             self._arrived = max(self._arrived, self._now())
         count = lines.count(b"\n") + (not lines.endswith(b"\n"))
-        found = self._read_fast(lines, count) if self._fast else None
-        if found is not None:
-            at = self._at
-            self._at = Position(at.byte + len(lines), at.record + count, at.line + count)
-            yield found
+        events = self.read_fast(lines, count)
+        if events is not None:
+            self.skip(lines, count)
+            yield Block(count, events, lambda: lines.split(b"\n"))
         elif count > _FEW and self._fast:
             cut = lines.find(b"\n", len(lines) // 2) + 1 or lines.rfind(b"\n", 0, -1) + 1
             if cut == len(lines):
@@ -91,9 +90,15 @@ class EventReader:
         else:
             yield self._read_each(lines, count)
 
-    def _read_fast(self, lines: bytes, count: int) -> Block | None:
-        """Read lines that are all as they should be; None if they may not be."""
-        assert self._fast is not None
+    def skip(self, lines: bytes, count: int) -> None:
+        """Take note of so many lines that somebody else has read, none of them blank."""
+        at = self._at
+        self._at = Position(at.byte + len(lines), at.record + count, at.line + count)
+
+    def read_fast(self, lines: bytes, count: int) -> Events | None:
+        """Read so many lines, if all are as they should be; None if they may not be."""
+        if self._fast is None:
+            return None
         try:
             if not lines.isascii():
                 lines.decode()  # as the decoder skips what nobody asks for
@@ -101,7 +106,7 @@ class EventReader:
             # Blank lines are no events, and an event that goes over two lines is none either.
             if len(columns[0]) != count:
                 return None
-            return Block(count, self._events(columns, count), lambda: lines.split(b"\n"))
+            return self._events(columns, count)
         except (MsgspecError, ValueError, TypeError, OverflowError, RecursionError):
             return None
 

@@ -11,6 +11,7 @@ from asyncbatch.streams.tally import StreamTally
 from asyncbatch.windows.aggregates import Recipe
 from asyncbatch.windows.keys import KeyFields
 from asyncbatch.windows.make import make_windower
+from asyncbatch.windows.panes import FixedWindows
 from asyncbatch.windows.watermark import NEVER, Watermark
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.streams.reader import Block
     from asyncbatch.streams.settings import StreamSettings
-    from asyncbatch.windows.events import Window
+    from asyncbatch.windows.events import Folded, Window
 
 
 def _wall_clock() -> int:
@@ -87,12 +88,16 @@ class Stream:
 
     def feed(self, data: bytes) -> list[Window]:
         """Take bytes. Raises TooManyKeysError, LineTooLongError, SinkError."""
-        self.tally.bytes += len(data)
-        return self._take(self._cutter.take(data))
+        return self.take(self.cut(data))
 
     def end(self) -> list[Window]:
         """Take the last line, if it lacks its end; raises as `feed`."""
-        return self._take(self._cutter.rest())
+        return self.take(self._cutter.rest())
+
+    def cut(self, data: bytes) -> bytes:
+        """Return the lines that end in `data`, for `take`. Raises LineTooLongError."""
+        self.tally.bytes += len(data)
+        return self._cutter.take(data)
 
     def tick(self) -> list[Window]:
         """Return the windows that are over because time has passed."""
@@ -106,7 +111,33 @@ class Stream:
         """Return all windows that are not over; `partial` if more events might have come."""
         return self._told(self._windower.finish(partial=partial))
 
-    def _take(self, lines: bytes) -> list[Window]:
+    @property
+    def can_fold(self) -> bool:
+        """Whether others may put lines together with `Folding`, for `take_folded`."""
+        settings = self.settings
+        own = settings.transforms or settings.time is None or self._room is not None
+        return not own and isinstance(self._windower, FixedWindows)
+
+    def take_folded(self, lines: bytes, folded: Folded | None) -> list[Window]:
+        """Take lines of which somebody has made `folded`, None if that was not possible."""
+        ahead = self.settings.max_future
+        windows = None
+        if (
+            folded is not None
+            and isinstance(self._windower, FixedWindows)
+            and (ahead is None or folded.highest <= self._wall_clock() + ahead)
+        ):
+            windows = self._windower.take_folded(folded)
+        if windows is None:
+            return self.take(lines)
+        assert folded is not None
+        self._reader.skip(lines, folded.count)
+        self.tally.read += folded.count
+        self.tally.events += folded.count
+        return self._told(windows)
+
+    def take(self, lines: bytes) -> list[Window]:
+        """Take whole lines; raises as `feed`."""
         if not lines:
             return []
         if self._room is not None:

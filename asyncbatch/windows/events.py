@@ -27,6 +27,26 @@ class Events(Struct, frozen=True):
     source: str = ""
 
 
+class Group(Struct, frozen=True, array_like=True):
+    """Events of one pane and key: their totals, or (if that is quicker) their number and values."""
+
+    pane: int
+    key: Key
+    count: int
+    columns: Sequence[Sequence[Any]]
+    totals: Totals | None = None
+
+
+class Folded(Struct, frozen=True):
+    """Events of one source put together, as far as that can be done apart from all others."""
+
+    count: int
+    lowest: int
+    highest: int
+    groups: list[Group]
+    source: str = ""
+
+
 class Window(Struct, frozen=True):
     """A window of one key that is over, in microseconds; `partial` if it was ended early."""
 

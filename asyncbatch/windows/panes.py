@@ -6,14 +6,15 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.windows.events import Taken, TooManyKeysError, Window
+from asyncbatch.windows.events import Events, Group, Taken, TooManyKeysError, Window
+from asyncbatch.windows.times import Numbers
 from asyncbatch.windows.watermark import ALWAYS, NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from asyncbatch.windows.aggregates import Recipe, Totals
-    from asyncbatch.windows.events import Events
+    from asyncbatch.windows.events import Folded
     from asyncbatch.windows.keys import Key, KeyFields
     from asyncbatch.windows.spec import WindowSpec
     from asyncbatch.windows.watermark import Watermark
@@ -57,6 +58,21 @@ class FixedWindows:
         watermark.observe(events.source, moments.highest)
         taken.closed += self.advance()
         return taken
+
+    def take_folded(self, folded: Folded) -> list[Window] | None:
+        """Put events where they belong; None, with nothing done, if some might be late.
+
+        Returns the windows that are over. Raises TooManyKeysError.
+        """
+        watermark = self._watermark
+        limit = watermark.limit(folded.source)
+        after = max(watermark.value, min(limit, folded.highest - watermark.lateness))
+        if self._first_end(folded.lowest) <= after:
+            return None
+        for group in folded.groups:
+            self._add(group)
+        watermark.observe(folded.source, folded.highest)
+        return self.advance()
 
     def advance(self) -> list[Window]:
         """Return the windows that are over; see `Windower`."""
@@ -103,27 +119,21 @@ class FixedWindows:
         self, events: Events, places: list[int] | None, times: Sequence[int] | None = None
     ) -> None:
         """Put events, or some of them, into panes."""
-        keys, columns, pane = events.keys, events.columns, self._pane
-        if places is not None and len(places) < events.count:
+        keys, columns, moments = events.keys, events.columns, events.moments
+        count = events.count
+        if places is not None and len(places) < count:
             if not places:
                 return
+            count = len(places)
             keys = [keys[at] for at in places] if keys is not None else None
             columns = tuple([column[at] for at in places] for column in columns)
-            times = [times[at] for at in places] if times is not None else None
-        moments = events.moments
-        if (start := moments.lowest // pane * pane) == moments.highest // pane * pane:
-            count = events.count if places is None else len(places)
-            for key, number, values in _grouped(keys, columns, count):
-                self._add(start, key, number, values)
-            return
-        times = moments.all() if times is None else times
-        panes = [time // pane * pane for time in times]
-        both = list(zip(panes, keys, strict=True)) if keys is not None else panes
-        for where, number, values in _grouped(both, columns, len(panes)):
-            start, key = where if keys is not None else (where, ())
-            self._add(start, key, number, values)
+            times = times if times is not None else moments.all()
+            moments = Numbers([times[at] for at in places])
+        for group in grouped(Events(count, moments, keys, columns), self._pane):
+            self._add(group)
 
-    def _add(self, start: int, key: Key, count: int, columns: Sequence[Sequence[Any]]) -> None:
+    def _add(self, group: Group) -> None:
+        start, key = group.pane, group.key
         pane = self._panes.get(start)
         if pane is None:
             pane = self._panes[start] = {}
@@ -135,7 +145,10 @@ class FixedWindows:
                     raise TooManyKeysError(self._max_keys)
                 key = self._overflow
             totals = pane.setdefault(key, self._recipe.empty())
-        totals.add(count, columns)
+        if group.totals is None:
+            totals.add(group.count, group.columns)
+        else:
+            totals.merge(group.totals)
 
     def _end_after(self, start: int, value: int) -> int:
         """Return the end behind `value` of the first window that a pane is in."""
@@ -194,7 +207,21 @@ class FixedWindows:
         return merged
 
 
-def _grouped(
+def grouped(events: Events, pane: int) -> Iterator[Group]:
+    """Yield the events of each pane and key, in order of appearance."""
+    moments, keys = events.moments, events.keys
+    if (start := moments.lowest // pane * pane) == moments.highest // pane * pane:
+        for key, number, values in _by_key(keys, events.columns, events.count):
+            yield Group(start, key, number, values)
+        return
+    panes = [time // pane * pane for time in moments.all()]
+    both = panes if keys is None else list(zip(panes, keys, strict=True))
+    for where, number, values in _by_key(both, events.columns, events.count):
+        start, key = (where, ()) if keys is None else where
+        yield Group(start, key, number, values)
+
+
+def _by_key(
     keys: Sequence[Any] | None, columns: Sequence[Sequence[Any]], count: int
 ) -> Iterator[tuple[Any, int, Sequence[Sequence[Any]]]]:
     """Yield each key, how many events have it, and their values, in order of appearance."""

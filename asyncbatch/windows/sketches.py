@@ -9,14 +9,14 @@ from asyncbatch.codec.encode import encode
 from asyncbatch.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 ACCURACY = 0.01
 """A percentile differs from the value of that rank by at most this share of it."""
 _LARGEST = 1e307
 """Numbers beyond are taken for this one: near it the sketch's own arithmetic overflows."""
-_LOG_CELLS = 14
-"""2^14 cells: the standard error of a distinct count is 0.8%."""
+_LOG_ROWS = 13
+"""2^13 rows: the standard error of a distinct count is 0.8%."""
 
 
 class Percentiles:
@@ -56,13 +56,20 @@ class Percentiles:
 
 
 class Distinct:
-    """How many different values there are, about: a HyperLogLog sketch. 1 is 1.0, but not "1"."""
+    """How many different values there are, about: a CPC sketch. 1 is 1.0, but not "1".
 
-    __slots__ = ("_library", "_sketch")
+    It is asked by way of a union, whose estimate depends on what there is and not on how it
+    came together.
+    """
+
+    __slots__ = ("_sketch",)
 
     def __init__(self) -> None:
-        self._library = _sketch_library()
-        self._sketch: Any = self._library.hll_sketch(_LOG_CELLS)
+        self._sketch: Any = _sketch_library().cpc_sketch(_LOG_ROWS)
+
+    def __reduce__(self) -> tuple[Callable[[bytes], Distinct], tuple[bytes]]:
+        """Pickle the sketch as its library has it in bytes."""
+        return _distinct_of, (self._sketch.serialize(),)
 
     def add(self, values: Sequence[Any]) -> None:
         """Add scalars."""
@@ -72,15 +79,25 @@ class Distinct:
 
     def merge(self, other: Distinct) -> None:
         """Add what another has."""
-        union = self._library.hll_union(_LOG_CELLS)
-        union.update(self._sketch)
-        union.update(other._sketch)
-        self._sketch = union.get_result(self._library.tgt_hll_type.HLL_8)
+        self._sketch = _union(self._sketch, other._sketch)
 
     def result(self) -> int:
         """Return the estimate."""
-        estimate: float = self._sketch.get_estimate()
+        estimate: float = _union(self._sketch).get_estimate()
         return round(estimate)
+
+
+def _union(*sketches: Any) -> Any:  # noqa: ANN401 - the library ships no types
+    union = _sketch_library().cpc_union(_LOG_ROWS)
+    for sketch in sketches:
+        union.update(sketch)
+    return union.get_result()
+
+
+def _distinct_of(data: bytes) -> Distinct:
+    found = Distinct()
+    found._sketch = _sketch_library().cpc_sketch.deserialize(data)
+    return found
 
 
 def _text(value: Any) -> str:  # noqa: ANN401 - JSON
