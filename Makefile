@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOUND := sample_data/users sample_data/orders sample_data/events sample_data/archives
 
-.PHONY: demo demo-etl test lint types bench chaos clean
+.PHONY: demo demo-etl demo-stream test lint types bench chaos clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
@@ -44,6 +44,10 @@ for row in database.execute("SELECT id, name, email, signup FROM people ORDER BY
 print("...", *database.execute("SELECT count(*) FROM people").fetchone(), "rows in all")
 endef
 export SHOW_PEOPLE
+
+demo-stream: .venv/.installed  ## install, and watch windows over simulated events for 15 seconds
+	@echo '$$ asyncbatch stream simulate: --duration 15s --rate 50 --window tumbling:3s'
+	@$(BIN)/asyncbatch stream simulate: --duration 15s --rate 50 --window tumbling:3s
 
 test: lint types  ## lint, types and tests
 	$(BIN)/python -m pytest -n auto

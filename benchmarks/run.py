@@ -23,6 +23,7 @@ from benchmarks.sections.responsiveness import watch_loop
 from benchmarks.sections.schema import validate
 from benchmarks.sections.startup import start
 from benchmarks.sections.storage import open_slowly, read_cold
+from benchmarks.sections.stream import put_into_windows
 from benchmarks.setting import Setting
 
 SECTIONS = {
@@ -41,12 +42,13 @@ SECTIONS = {
     "huge-array": ("One huge array", count_elements),
     "api": ("Many requests to an API", ask),
     "endless": ("An API without end, into SQLite", pour),
+    "stream": ("Events into windows of time", put_into_windows),
 }
 ROUNDS, QUICK_ROUNDS = 5, 2
 PEERS = (
     *("duckdb", "aiofiles", "aiohttp", "pysimdjson"),
     *("dlt", "SQLAlchemy", "sqlite-utils", "check-jsonschema", "jsonschema-rs", "orjson", "ijson"),
-    "asyncpg",
+    *("asyncpg", "bytewax"),
 )
 EXECUTABLE = os.path.join(os.path.dirname(__file__), "..", ".venv", "bin", "asyncbatch")
 

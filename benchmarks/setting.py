@@ -14,6 +14,7 @@ from benchmarks.corpora import (
     people_lines_corpus,
     tiny_corpus,
 )
+from benchmarks.events import events
 from benchmarks.huge import huge_array, huge_lines
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ QUICK_MIXED_FILES, QUICK_TINY_FILES = 1_500, 5_000
 PEOPLE_FILES, ORDERS_FILES = 500, 6_000
 QUICK_PEOPLE_FILES, QUICK_ORDERS_FILES = 20, 200
 HUGE_LINES_BYTES, HUGE_ARRAY_BYTES, QUICK_HUGE_BYTES = 2_000_000_000, 1_000_000_000, 200_000_000
+EVENTS, QUICK_EVENTS = 2_000_000, 400_000
 SLOW_ROUNDS = 2
 """Rounds for peers that take many times longer than asyncbatch."""
 
@@ -88,6 +90,12 @@ class Setting:
         """One array."""
         os.makedirs(DATA, exist_ok=True)
         return huge_array(DATA, QUICK_HUGE_BYTES if self.quick else HUGE_ARRAY_BYTES)
+
+    @cached_property
+    def events(self) -> Corpus:
+        """One stream's events."""
+        os.makedirs(DATA, exist_ok=True)
+        return events(self.asyncbatch, DATA, QUICK_EVENTS if self.quick else EVENTS)
 
     @property
     def output(self) -> str:

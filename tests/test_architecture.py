@@ -20,7 +20,7 @@ LAYERS = [
     ("sections",),
     ("codec", "identity", "report", "secret", "state", "words"),
     ("content", "http", "ledger", "memory_plan", "lock", "merging", "renderers"),
-    ("failures", "reading", "documents", "transforms", "spool"),
+    ("failures", "reading", "documents", "transforms", "spool", "windows"),
     ("sinks", "arrays"),
     ("dead_letters", "waiting", "journal", "newest", "record_settings"),
     ("feeds", "steps", "user_sink"),
@@ -39,7 +39,7 @@ LAYERS = [
     ("admission", "job", "losses", "samples", "source_work"),
     ("bookkeeping", "ordering", "assembly"),
     ("delivery",),
-    ("intake",),
+    ("intake", "streams"),
     ("watching",),
     ("run",),
     ("api", "pipeline"),
@@ -106,6 +106,8 @@ def test_imports_point_down(path):
         ("orjson", "asyncbatch.codec"),
         ("simdjson", "asyncbatch.codec"),
         ("gzip", "asyncbatch.codec"),
+        ("ddsketch", "asyncbatch.windows.sketches"),
+        ("datasketches", "asyncbatch.windows.sketches"),
     ],
 )
 def test_who_knows_which_library(library, homes):

@@ -9,6 +9,7 @@ import typer
 from asyncbatch import __version__
 from asyncbatch.cli.etl import EPILOG as ETL_EPILOG
 from asyncbatch.cli.etl import run_etl
+from asyncbatch.cli.generate import generate
 from asyncbatch.cli.help import SectionedCommand
 from asyncbatch.cli.init import EPILOG as INIT_EPILOG
 from asyncbatch.cli.init import write_pipeline
@@ -17,6 +18,8 @@ from asyncbatch.cli.lock_option import LockableCommand
 from asyncbatch.cli.merge_reports import EPILOG as MERGE_EPILOG
 from asyncbatch.cli.merge_reports import merge_reports
 from asyncbatch.cli.run import EPILOG, run_files
+from asyncbatch.cli.stream import EPILOG as STREAM_EPILOG
+from asyncbatch.cli.stream import stream_events
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,5 +52,7 @@ def asyncbatch(
 app.add_typer(ledger, name="ledger")
 app.command("run", cls=LockableCommand, epilog=EPILOG)(run_files)
 app.command("etl", cls=SectionedCommand, epilog=ETL_EPILOG)(run_etl)
+app.command("stream", cls=SectionedCommand, epilog=STREAM_EPILOG)(stream_events)
+app.add_typer(generate, name="generate")
 app.command("init", cls=SectionedCommand, epilog=INIT_EPILOG)(write_pipeline)
 app.command("merge-reports", cls=SectionedCommand, epilog=MERGE_EPILOG)(merge_reports)

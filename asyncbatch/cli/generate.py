@@ -1,0 +1,107 @@
+"""`asyncbatch generate`: example data."""
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+from asyncbatch.cli import exit_codes
+from asyncbatch.cli import stream_options as s
+from asyncbatch.cli.help import SectionedCommand
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import IO
+
+    from asyncbatch.streams.simulator import Simulator
+
+generate = typer.Typer(no_args_is_help=True, help="Write example data.")
+
+_AT_ONCE = 1000
+EPILOG = """\
+\b
+Examples:
+  asyncbatch generate events --count 100000 --seed 1 --to events.jsonl
+  asyncbatch generate events --rate 10000 --duration 1m --start 2026-01-01T00:00:00Z
+"""
+
+
+@generate.command(cls=SectionedCommand, epilog=EPILOG)
+def events(
+    *,
+    count: s.Count = None,
+    duration: s.Duration = None,
+    rate: s.Rate = 10.0,
+    seed: s.Seed = None,
+    users: s.Users = 1000,
+    types: s.Types = None,
+    start: s.Start = None,
+    disorder: s.Disorder = "0",
+    to: s.To = "-",
+) -> None:
+    """Write events as `stream simulate:` makes them, at once: time, user, type and value."""
+    import time  # noqa: PLC0415 - --help stays quick
+
+    from asyncbatch.streams.simulator import Simulator  # noqa: PLC0415
+    from asyncbatch.windows.times import TimeReader  # noqa: PLC0415
+
+    if count is not None and duration is not None:
+        raise typer.BadParameter("--count and --duration both say how many: choose one")
+    try:
+        first = time.time_ns() // 1000 if start is None else TimeReader().one(start)
+    except ValueError as error:
+        raise typer.BadParameter(f"--start {start!r} {error}") from None
+    if duration is not None:
+        count = max(1, int(int(duration) * rate / 1_000_000))
+    simulator = Simulator(
+        first,
+        rate=rate,
+        seed=seed,
+        users=users,
+        types=type_names(types),
+        disorder=int(disorder),
+    )
+    _write(simulator, count or 1000, to)
+
+
+def type_names(text: str | None) -> "Sequence[str]":
+    """Return the event types that `text` lists, or the usual ones."""
+    from asyncbatch.streams.simulator import DEFAULT_TYPES  # noqa: PLC0415 - see above
+
+    if text is None:
+        return DEFAULT_TYPES
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise typer.BadParameter(f"--types {text!r} has a type without a name")
+    return names
+
+
+def _write(simulator: "Simulator", count: int, to: str) -> None:
+    from asyncbatch.cli.streams import stdout  # noqa: PLC0415 - see above
+    from asyncbatch.errors import SinkError, UsageError  # noqa: PLC0415
+    from asyncbatch.sinks.atomic import AtomicFile  # noqa: PLC0415
+
+    try:
+        if to == "-":
+            _fill(simulator, count, stdout().buffer)
+            stdout().buffer.flush()
+            return
+        file = AtomicFile(to)
+        file.open()
+        _fill(simulator, count, file.stream)
+        file.commit()
+    except BrokenPipeError:
+        os._exit(exit_codes.CLOSED_OUTPUT)
+    except UsageError as error:
+        raise typer.BadParameter(str(error)) from None
+    except (OSError, SinkError) as error:
+        print(f"Error: could not go on: {error}", file=sys.stderr)  # noqa: T201 - the last word
+        os._exit(exit_codes.FAILURES)
+
+
+def _fill(simulator: "Simulator", count: int, stream: "IO[bytes]") -> None:
+    while count:
+        now = min(count, _AT_ONCE)
+        stream.write(simulator.lines(now))
+        count -= now

@@ -1,0 +1,198 @@
+"""`asyncbatch stream`: options into a stream, and one call."""
+
+import os
+from typing import TYPE_CHECKING
+
+import typer
+
+from asyncbatch.cli import record_options as r
+from asyncbatch.cli import stream_options as s
+
+if TYPE_CHECKING:
+    from asyncbatch.budget import FailureBudget
+    from asyncbatch.streams.settings import StreamSettings
+    from asyncbatch.streams.sources import ByteSource
+    from asyncbatch.transforms.specs import TransformSpec
+
+EPILOG = """\
+\b
+Examples:
+  asyncbatch stream simulate: --duration 15s
+  tail -F app.log | asyncbatch stream - --time timestamp --by event_type
+  asyncbatch stream events.jsonl --window hopping:1m/10s --agg p95:latency --lateness 2s
+  asyncbatch stream events.jsonl --window session:30s --by user_id --late late.jsonl
+
+On a terminal it shows a table; elsewhere it prints a line of JSON for each window and key, as soon
+as the window is over. Ctrl-C, SIGTERM and the end of the input stop it cleanly: it prints what is
+open and exits 0.
+"""
+
+SIMULATE = "simulate:"
+
+
+def stream_events(
+    source: s.Source,
+    *,
+    window: s.Window = "tumbling:5s",
+    time: s.Time = "timestamp",
+    time_unit: s.TimeUnit = "auto",
+    by: s.By = None,
+    agg: s.Agg = None,
+    lateness: s.Lateness = "0",
+    idle_timeout: s.IdleTimeout = None,
+    max_keys: s.MaxKeys = 100_000,
+    overflow_key: s.OverflowKey = None,
+    jq: r.Jq = None,
+    jq_env: r.JqEnv = False,
+    jq_lossy: r.JqLossy = False,
+    call: r.Call = None,
+    schema: r.Schema = None,
+    check_formats: r.CheckFormats = False,
+    max_failures: s.MaxFailures = None,
+    max_future: s.MaxFuture = None,
+    late: s.Late = None,
+    dead_letter: s.DeadLetter = None,
+    workers: s.Workers = None,
+    duration: s.Duration = None,
+    max_events: s.MaxEvents = None,
+    rate: s.Rate = 10.0,
+    seed: s.Seed = None,
+    users: s.Users = 1000,
+    types: s.Types = None,
+    quiet: s.Quiet = False,
+) -> None:
+    """Put events into windows of time as they come: counts, sums, averages, percentiles.
+
+    Time is that of the events, so a replay gives the same windows. What is late or cannot be
+    read is counted, and never lost silently.
+    """
+    from asyncbatch.cli.stream_session import StreamSession  # noqa: PLC0415 - --help stays quick
+    from asyncbatch.errors import UsageError  # noqa: PLC0415
+    from asyncbatch.streams.settings import StreamSettings  # noqa: PLC0415
+
+    try:
+        transforms = _transforms(jq, call, schema, jq_env=jq_env, jq_lossy=jq_lossy,
+                                 check_formats=check_formats)  # fmt: skip
+        settings = StreamSettings(
+            window=window,  # type: ignore[arg-type]  # parsed by typer, and so are the spans
+            aggregates=_aggregates(agg, simulated=source == SIMULATE),
+            by=tuple(by or (["event_type"] if source == SIMULATE else [])),
+            time=None if time == "arrival" else time,
+            unit=time_unit,
+            lateness=lateness,  # type: ignore[arg-type]  # see above
+            idle=idle_timeout,  # type: ignore[arg-type]  # see above
+            max_future=max_future,  # type: ignore[arg-type]  # see above
+            max_keys=max_keys,
+            overflow_key=overflow_key,
+            transforms=transforms,
+            letters=dead_letter is not None,
+        )
+        _check(settings, source, late)
+        session = StreamSession(
+            settings,
+            _source(source, rate, seed, users, types),
+            name=source,
+            late=late,
+            dead_letter=dead_letter,
+            max_events=max_events,
+            duration=duration,  # type: ignore[arg-type]  # see above
+            budget=_budget(max_failures),
+            workers=workers,
+            quiet=quiet,
+        )
+    except (UsageError, ValueError, OSError) as error:
+        raise typer.BadParameter(str(error)) from None
+    code = session.carry_out()
+    raise typer.Exit(code)
+
+
+def _aggregates(agg: "list[str] | None", *, simulated: bool) -> tuple:  # type: ignore[type-arg]  # of what typer has parsed
+    from asyncbatch.windows.aggregates import parse_aggregate  # noqa: PLC0415 - see above
+
+    if agg:
+        return tuple(agg)
+    names = ["count", "sum:value", "avg:value"] if simulated else ["count"]
+    return tuple(map(parse_aggregate, names))
+
+
+def _transforms(
+    jq: "list[str] | None",
+    call: "list[str] | None",
+    schema: str | None,
+    *,
+    jq_env: bool,
+    jq_lossy: bool,
+    check_formats: bool,
+) -> "tuple[TransformSpec, ...]":
+    """Return what is done to events first, all of it checked. Raises UsageError."""
+    if not (jq or call or schema):
+        if check_formats:
+            raise typer.BadParameter("--check-formats is for --schema")
+        return ()
+    from asyncbatch.cli.record_job import record_settings  # noqa: PLC0415 - if asked for
+    from asyncbatch.errors import UsageError  # noqa: PLC0415
+    from asyncbatch.settings import FileWorkSettings  # noqa: PLC0415
+
+    nowhere = dict.fromkeys(("table", "key", "mode", "schema_contract", "columns", "root"))
+    made = record_settings(
+        FileWorkSettings(),
+        unit="record",
+        jq=jq,
+        jq_env=jq_env,
+        jq_lossy=jq_lossy,
+        call=call,
+        schema=schema,
+        check_formats=check_formats,
+        dedupe=None,
+        to=None,
+        to_format="keep",
+        to_compression="keep",
+        **nowhere,
+    )
+    if made.call_is_async:
+        raise UsageError("--call: functions of a stream are plain ones, not async")
+    return made.transforms
+
+
+def _check(settings: "StreamSettings", source: str, late: str | None) -> None:
+    """Refuse what would have no effect. Raises UsageError."""
+    from asyncbatch.errors import UsageError  # noqa: PLC0415 - see above
+
+    if settings.time is None:
+        for name, value in (
+            ("--lateness", settings.lateness),
+            ("--idle-timeout", settings.idle),
+            ("--max-future", settings.max_future),
+            ("--late", late),
+        ):
+            if value:
+                raise UsageError(f"{name} is about the events' own time: not for --time arrival")
+    if settings.overflow_key is not None and not settings.by:
+        raise UsageError("--overflow-key is for --by")
+    if ":" in source and not os.path.exists(source) and source != SIMULATE:
+        raise UsageError(f"{source!r} is no source: write '-', a file's name, or 'simulate:'")
+
+
+def _source(
+    source: str, rate: float, seed: int | None, users: int, types: str | None
+) -> "ByteSource":
+    if source != SIMULATE:
+        from asyncbatch.streams.sources import FileSource  # noqa: PLC0415 - see above
+
+        return FileSource(source)
+    import time  # noqa: PLC0415
+
+    from asyncbatch.cli.generate import type_names  # noqa: PLC0415
+    from asyncbatch.streams.simulator import Simulator  # noqa: PLC0415
+    from asyncbatch.streams.sources import SimulatedSource  # noqa: PLC0415
+
+    start = time.time_ns() // 1000
+    return SimulatedSource(
+        Simulator(start, rate=rate, seed=seed, users=users, types=type_names(types))
+    )
+
+
+def _budget(text: str | None) -> "FailureBudget | None":
+    from asyncbatch.budget import FailureBudget  # noqa: PLC0415 - see above
+
+    return None if text is None else FailureBudget.parse(text)

@@ -1,0 +1,216 @@
+"""The options of `asyncbatch stream` and `asyncbatch generate` that other commands do not have."""
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from asyncbatch.cli.options import CONTROL, FAILURES, OUTPUT, option
+
+if TYPE_CHECKING:
+    from asyncbatch.windows.aggregates import Aggregate
+    from asyncbatch.windows.spec import WindowSpec
+
+WINDOWS = "Windows"
+SIMULATED = "Simulated events"
+
+
+def _parsed_duration(text: str) -> int:
+    from asyncbatch.windows.durations import parse_duration  # noqa: PLC0415 - --help stays quick
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _parsed_window(text: str) -> "WindowSpec":
+    from asyncbatch.windows.spec import parse_window  # noqa: PLC0415 - see above
+
+    try:
+        return parse_window(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _parsed_aggregate(text: str) -> "Aggregate":
+    from asyncbatch.windows.aggregates import parse_aggregate  # noqa: PLC0415 - see above
+
+    try:
+        return parse_aggregate(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="'-' for standard input, a file of JSON Lines, or 'simulate:' for example events.",
+    ),
+]
+Window = Annotated[
+    str,
+    option(
+        WINDOWS,
+        "--window",
+        parser=_parsed_window,
+        metavar="WINDOW",
+        help="tumbling:SIZE, hopping:SIZE/EVERY or session:GAP; spans as 500ms, 5s, 1m, 1h.",
+    ),
+]
+Time = Annotated[
+    str,
+    option(
+        WINDOWS,
+        "--time",
+        metavar="FIELD",
+        help="The field that has an event's time (RFC 3339, or a number since the epoch), or "
+        "'arrival' for the time at which it comes.",
+    ),
+]
+TimeUnit = Annotated[
+    Literal["auto", "s", "ms", "us", "ns"],
+    option(WINDOWS, "--time-unit", help="What times that are numbers count; auto by their size."),
+]
+By = Annotated[
+    list[str] | None,
+    option(
+        WINDOWS, "--by", metavar="FIELD", help="Group by this field, such as user.id; repeatable."
+    ),
+]
+Agg = Annotated[
+    list[str] | None,
+    option(
+        WINDOWS,
+        "--agg",
+        parser=_parsed_aggregate,
+        metavar="AGG",
+        help="count, or sum, avg, min, max, stddev, distinct, p50, p95, p99 with :FIELD; NAME= "
+        "before it renames; repeatable.  [default: count; with simulate: also sum and avg:value]",
+    ),
+]
+Lateness = Annotated[
+    str,
+    option(
+        WINDOWS,
+        "--lateness",
+        parser=_parsed_duration,
+        metavar="SPAN",
+        help="Keep windows open for so long after their end, for events out of order.",
+    ),
+]
+IdleTimeout = Annotated[
+    str | None,
+    option(
+        WINDOWS,
+        "--idle-timeout",
+        parser=_parsed_duration,
+        metavar="SPAN",
+        help="If no event comes for so long, let the clock end windows.",
+    ),
+]
+MaxFuture = Annotated[
+    str | None,
+    option(
+        FAILURES,
+        "--max-future",
+        parser=_parsed_duration,
+        metavar="SPAN",
+        help="Reject events that are further ahead of the clock: they would end all windows.",
+    ),
+]
+MaxKeys = Annotated[
+    int,
+    option(WINDOWS, "--max-keys", min=1, metavar="N", help="How many keys a window may have."),
+]
+OverflowKey = Annotated[
+    str | None,
+    option(
+        WINDOWS,
+        "--overflow-key",
+        metavar="NAME",
+        help="Put further keys together under this one, instead of giving up.",
+    ),
+]
+Late = Annotated[
+    str | None,
+    option(
+        FAILURES, "--late", metavar="FILE", help="Keep events whose window is over, as JSON Lines."
+    ),
+]
+DeadLetter = Annotated[
+    str | None,
+    option(FAILURES, "--dead-letter", metavar="FILE", help="Keep rejected events, as JSON Lines."),
+]
+MaxFailures = Annotated[
+    str | None,
+    option(
+        FAILURES,
+        "--max-failures",
+        metavar="N|P%",
+        help="Stop, and exit 1, once more events than this are rejected or late.",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    option(
+        CONTROL,
+        "--workers",
+        "-w",
+        min=0,
+        metavar="N",
+        help="Worker processes that read events, once they come in masses; 0 for none.  "
+        "[default: the CPUs it may use]",
+    ),
+]
+Duration = Annotated[
+    str | None,
+    option(
+        CONTROL, "--duration", parser=_parsed_duration, metavar="SPAN", help="Stop after so long."
+    ),
+]
+MaxEvents = Annotated[
+    int | None,
+    option(CONTROL, "--max-events", min=1, metavar="N", help="Stop after N events."),
+]
+Quiet = Annotated[bool, option(OUTPUT, "--quiet", "-q", help="Print nothing but windows.")]
+
+Rate = Annotated[
+    float, option(SIMULATED, "--rate", min=0.001, metavar="N", help="Events a second.")
+]
+Seed = Annotated[
+    int | None, option(SIMULATED, "--seed", metavar="N", help="Make the same events each time.")
+]
+Users = Annotated[
+    int, option(SIMULATED, "--users", min=1, metavar="N", help="User ids go from 1 to N.")
+]
+Types = Annotated[
+    str | None,
+    option(
+        SIMULATED,
+        "--types",
+        metavar="NAMES",
+        help="Event types, with commas.  [default: login,logout,purchase,view]",
+    ),
+]
+Start = Annotated[
+    str | None,
+    option(SIMULATED, "--start", metavar="TIME", help="The first event's time.  [default: now]"),
+]
+Disorder = Annotated[
+    str,
+    option(
+        SIMULATED,
+        "--disorder",
+        parser=_parsed_duration,
+        metavar="SPAN",
+        help="Let times be up to so much before their turn.",
+    ),
+]
+Count = Annotated[
+    int | None,
+    option(CONTROL, "--count", "-n", min=1, metavar="N", help="How many.  [default: 1,000]"),
+]
+To = Annotated[
+    str, option(OUTPUT, "--to", metavar="FILE", help="Where to write them; '-': standard output.")
+]

@@ -1,0 +1,58 @@
+"""Lines put together as far as that can be done apart from all others, in a worker."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from asyncbatch.streams.reader import EventReader
+from asyncbatch.windows.aggregates import Recipe
+from asyncbatch.windows.events import Folded
+from asyncbatch.windows.panes import grouped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from asyncbatch.streams.settings import StreamSettings
+    from asyncbatch.windows.events import Group
+
+_FEW = 8
+"""Groups with fewer events than this, on average, travel as values: totals would be larger."""
+
+
+class Folding:
+    """Yields what lines come to; None if they must be read one by one.
+
+    How far ahead events are is judged where the clock is.
+    """
+
+    def __init__(self, settings: StreamSettings) -> None:
+        self._recipe = Recipe(settings.aggregates)
+        self._reader = EventReader(
+            replace(settings, max_future=None), self._recipe, "", now=lambda: 0
+        )
+        self._pane = settings.window.pane
+
+    def __call__(self, lines: bytes) -> Iterator[Folded | bool]:
+        """Yield the only result; False stands for none."""
+        events = self._reader.read_fast(lines, lines.count(b"\n"))
+        if events is None:
+            yield False
+            return
+        groups = list(grouped(events, self._pane))
+        if len(groups) * _FEW <= events.count:
+            groups = [self._totalled(group) for group in groups]
+        moments = events.moments
+        yield Folded(events.count, moments.lowest, moments.highest, groups)
+
+    def _totalled(self, group: Group) -> Group:
+        totals = self._recipe.empty()
+        totals.add(group.count, group.columns)
+        return replace(group, columns=(), totals=totals)
+
+
+def folding_factory(settings: StreamSettings) -> Callable[[], Any]:
+    """Return what makes a `Folding`; it can be pickled."""
+    return partial(Folding, settings)

@@ -1,0 +1,63 @@
+"""An example of a stream: what users of some shop do, as it never happened."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from asyncbatch.windows.times import utc_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+DEFAULT_TYPES = ("login", "logout", "purchase", "view")
+_SECOND = 1_000_000
+
+
+class Simulator:
+    """Makes `rate` events a second from `start` on, in microseconds since the epoch.
+
+    The same seed gives the same users, types and values. With a `disorder`, in microseconds,
+    an event's time is up to so much before its turn.
+    """
+
+    def __init__(
+        self,
+        start: int,
+        *,
+        rate: float = 10.0,
+        seed: int | None = None,
+        users: int = 1000,
+        types: Sequence[str] = DEFAULT_TYPES,
+        disorder: int = 0,
+    ) -> None:
+        self._chance = random.Random(seed)  # noqa: S311 - examples are no secrets
+        self._start, self._rate = start, rate
+        self._users, self._types, self._disorder = users, types, disorder
+        self._made = 0
+
+    def due(self, time: int) -> int:
+        """Return how many events are to come until `time`."""
+        return max(0, int((time - self._start) * self._rate / _SECOND) + 1 - self._made)
+
+    def next_at(self) -> int:
+        """Return when the next event is."""
+        return self._start + int(self._made * _SECOND / self._rate)
+
+    def lines(self, count: int) -> bytes:
+        """Return the next `count` events."""
+        return "".join(self._events(count)).encode()
+
+    def _events(self, count: int) -> Iterator[str]:
+        random_ = self._chance.random
+        users, types = self._users, self._types
+        for _ in range(count):
+            time = self.next_at()
+            if self._disorder:
+                time -= int(random_() * self._disorder)
+            self._made += 1
+            kind = types[int(random_() * len(types))]
+            yield (
+                f'{{"timestamp": "{utc_text(time)}", "user_id": {int(random_() * users) + 1}, '
+                f'"event_type": "{kind}", "value": {round(random_() * 100, 2)}}}\n'
+            )

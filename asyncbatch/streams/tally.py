@@ -1,0 +1,41 @@
+"""What a stream has come to so far."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
+
+if TYPE_CHECKING:
+    from asyncbatch.records import Failure
+
+_KEPT = 20
+
+
+class StreamTally(Struct):
+    """Counts of records read, of events in windows, and of those that are in none.
+
+    `late_in_part` are in some of their windows, for which they came in time. Failures are what
+    a failure budget counts: rejected records and late events. The first few rejections are kept.
+    """
+
+    bytes: int = 0
+    read: int = 0
+    events: int = 0
+    dropped: int = 0
+    rejected: int = 0
+    late: int = 0
+    late_in_part: int = 0
+    windows: int = 0
+    rejections: list[Failure] = field(default_factory=list)
+
+    @property
+    def failures(self) -> int:
+        """Rejected records and late events."""
+        return self.rejected + self.late
+
+    def reject(self, failure: Failure) -> None:
+        """Count a rejected record."""
+        self.rejected += 1
+        if len(self.rejections) < _KEPT:
+            self.rejections.append(failure)

@@ -1,0 +1,164 @@
+"""Windows as long as something happens: they end once nothing has happened for a while."""
+
+from __future__ import annotations
+
+import heapq
+from itertools import count
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+from asyncbatch.windows.events import Taken, TooManyKeysError, Window
+from asyncbatch.windows.watermark import ALWAYS, NEVER
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncbatch.windows.aggregates import Recipe, Totals
+    from asyncbatch.windows.events import Events
+    from asyncbatch.windows.keys import Key, KeyFields
+    from asyncbatch.windows.spec import WindowSpec
+    from asyncbatch.windows.watermark import Watermark
+
+
+class _Session:
+    """A session of one key: from its first event to a gap after its last.
+
+    `places` are of events whose values are not yet in the totals.
+    """
+
+    __slots__ = ("end", "is_gone", "key", "places", "start", "totals")
+
+    def __init__(self, key: Key, start: int, end: int, totals: Totals) -> None:
+        self.key, self.start, self.end, self.totals = key, start, end, totals
+        self.places: list[int] = []
+        self.is_gone = False
+        """Whether it has become part of another."""
+
+    def settle(self, columns: Sequence[Sequence[Any]]) -> None:
+        """Have the values of its events, found in `columns`, in the totals."""
+        places, self.places = self.places, []
+        if places:
+            self.totals.add(len(places), [[column[at] for at in places] for column in columns])
+
+
+class SessionWindows:
+    """Puts events into sessions, each key's by itself; an event between two makes them one.
+
+    An event is late if the session that it would begin is over. Events that are a whole gap
+    apart are in two sessions. Limits on keys are as in `FixedWindows`, of all open sessions.
+    """
+
+    def __init__(
+        self,
+        spec: WindowSpec,
+        recipe: Recipe,
+        keys: KeyFields,
+        watermark: Watermark,
+        *,
+        max_keys: int,
+        overflow: Key | None = None,
+    ) -> None:
+        self._gap = spec.size
+        self._recipe, self._keys, self._watermark = recipe, keys, watermark
+        self._max_keys, self._overflow = max_keys, overflow
+        self._sessions: dict[Key, list[_Session]] = {}
+        self._ends: list[tuple[int, int, _Session]] = []
+        """A heap with an entry for each session; its end may since have moved on."""
+        self._numbers = count()
+
+    def take(self, events: Events) -> Taken:
+        """Put events where they belong; see `Windower`."""
+        watermark, source = self._watermark, events.source
+        limit, lateness, gap = watermark.limit(source), watermark.lateness, self._gap
+        value = floor = watermark.value
+        top = NEVER
+        keys, over, late = events.keys, list[_Session](), list[int]()
+        touched = set[_Session]()
+        for place, time in enumerate(events.moments.all()):
+            if time > top:
+                top = time
+                value = max(floor, min(limit, top - lateness))
+                if self._ends and self._ends[0][0] <= value:
+                    over += self._pop(value)
+            key = keys[place] if keys is not None else ()
+            session = self._find(key, time)
+            if session is None and time + gap <= value:
+                late.append(place)
+                continue
+            session = session or self._begin(key, time)
+            session.places.append(place)
+            touched.add(session)
+        for session in touched:
+            session.settle(events.columns)
+        watermark.observe(source, events.moments.highest)
+        over += self._pop(watermark.value)
+        return Taken(self._told(over), late)
+
+    def advance(self) -> list[Window]:
+        """Return the windows that are over; see `Windower`."""
+        return self._told(self._pop(self._watermark.value))
+
+    def finish(self, *, partial: bool) -> list[Window]:
+        """Return all windows that are not over; see `Windower`."""
+        return self._told(self._pop(ALWAYS), partial=partial)
+
+    @property
+    def open(self) -> list[Window]:
+        """The windows that are not over; see `Windower`."""
+        return self._told([one for group in self._sessions.values() for one in group])
+
+    def _find(self, key: Key, time: int) -> _Session | None:
+        """Return the session that an event belongs to, made longer, if there is one."""
+        group = self._sessions.get(key)
+        if group is None:
+            return None
+        end = time + self._gap
+        found = [one for one in group if one.start < end and time < one.end]
+        if not found:
+            return None
+        first = found[0]
+        first.start, first.end = min(first.start, time), max(first.end, end)
+        for other in found[1:]:
+            first.start, first.end = min(first.start, other.start), max(first.end, other.end)
+            first.places += other.places
+            other.places = []
+            first.totals.merge(other.totals)
+            other.is_gone = True
+            group.remove(other)
+        return first
+
+    def _begin(self, key: Key, time: int) -> _Session:
+        if key not in self._sessions and len(self._sessions) >= self._max_keys:
+            if self._overflow is None:
+                raise TooManyKeysError(self._max_keys)
+            key = self._overflow
+            if session := self._find(key, time):
+                return session
+        session = _Session(key, time, time + self._gap, self._recipe.empty())
+        self._sessions.setdefault(key, []).append(session)
+        heapq.heappush(self._ends, (session.end, next(self._numbers), session))
+        return session
+
+    def _pop(self, value: int) -> list[_Session]:
+        """Take the sessions away that end by `value`."""
+        ends, over = self._ends, list[_Session]()
+        while ends and ends[0][0] <= value:
+            end, number, session = heapq.heappop(ends)
+            if session.is_gone:
+                continue
+            if session.end > end:
+                heapq.heappush(ends, (session.end, number, session))
+                continue
+            group = self._sessions[session.key]
+            group.remove(session)
+            if not group:
+                del self._sessions[session.key]
+            over.append(session)
+        return over
+
+    def _told(self, sessions: list[_Session], *, partial: bool = False) -> list[Window]:
+        """Return sessions as windows, by end, then by start, then by key."""
+        order = self._keys.order
+        sessions.sort(key=lambda one: order(one.key))
+        sessions.sort(key=attrgetter("end", "start"))
+        return [Window(one.start, one.end, one.key, one.totals, partial) for one in sessions]

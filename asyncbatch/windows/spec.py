@@ -1,0 +1,60 @@
+"""Which windows there are: side by side, overlapping, or as long as something happens."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from msgspec import Struct
+
+from asyncbatch.windows.durations import format_duration, parse_duration
+
+Kind = Literal["tumbling", "hopping", "session"]
+_FORMS = "tumbling:SIZE, hopping:SIZE/EVERY or session:GAP, such as tumbling:5s"
+_MOST_AT_ONCE = 10_000
+"""Windows that one event may be in."""
+
+
+class WindowSpec(Struct, frozen=True):
+    """What kind of windows, in microseconds.
+
+    A window of a fixed size begins `every` so much, counted from the epoch. A session ends
+    once nothing has happened for `size`. A start belongs to its window, an end does not.
+    """
+
+    kind: Kind
+    size: int
+    every: int
+
+    @property
+    def pane(self) -> int:
+        """The longest stretches that each window is made of some of, whole."""
+        return math.gcd(self.size, self.every)
+
+    def __str__(self) -> str:
+        more = f"/{format_duration(self.every)}" if self.kind == "hopping" else ""
+        return f"{self.kind}:{format_duration(self.size)}{more}"
+
+
+def parse_window(text: str) -> WindowSpec:
+    """Return the windows that `text` stands for. Raises ValueError with what to write."""
+    kind, _, rest = text.partition(":")
+    if kind == "hopping":
+        size, slash, every = rest.partition("/")
+        if not slash:
+            raise ValueError(f"{text!r} has no EVERY; write hopping:SIZE/EVERY: hopping:1m/10s")
+        return _checked(text, "hopping", parse_duration(size), parse_duration(every))
+    if kind not in ("tumbling", "session") or not rest:
+        raise ValueError(f"{text!r} is no window; write {_FORMS}")
+    span = parse_duration(rest)
+    return _checked(text, "tumbling" if kind == "tumbling" else "session", span, span)
+
+
+def _checked(text: str, kind: Kind, size: int, every: int) -> WindowSpec:
+    if not size or not every:
+        raise ValueError(f"{text!r} has no length; write {_FORMS}")
+    if every > size:
+        raise ValueError(f"{text!r} leaves gaps between windows: EVERY is longer than SIZE")
+    if size > every * _MOST_AT_ONCE:
+        raise ValueError(f"{text!r} puts each event into more than {_MOST_AT_ONCE:,} windows")
+    return WindowSpec(kind, size, every)

@@ -1,0 +1,142 @@
+"""The times of events, read and written: RFC 3339 texts, and numbers since the epoch."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Unit = Literal["auto", "s", "ms", "us", "ns"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY = 86_400_000_000
+_CYCLE = 146_097 * _DAY
+"""400 years, after which the calendar repeats itself."""
+_FIRST, _LAST = -62_135_596_800_000_000, 253_402_300_800_000_000
+"""The years 1 to 9999: from the first microsecond to the one after the last."""
+_PER_MICROSECOND = {"s": (1_000_000, 1), "ms": (1_000, 1), "us": (1, 1), "ns": (1, 1_000)}
+_AUTO = ((100_000_000_000, "s"), (10**14, "ms"), (10**17, "us"))
+"""A number below this is taken to be in that unit: up to the year 5138 each, from 1973 on."""
+_NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]+)?", re.ASCII)
+_LEAP_SECOND = re.compile(r"(.{10}[Tt ]..:..):60(\.[0-9]+)?(Z|[+-]..:..)$")
+_ADVICE = "an RFC 3339 time (2026-01-31T12:00:00Z) or a number since the epoch"
+
+
+class Moments(Protocol):
+    """The times of some events, in the order in which they came; at least one."""
+
+    lowest: int
+    highest: int
+
+    def all(self) -> Sequence[int]:
+        """Return each time, in microseconds."""
+        ...
+
+
+class Numbers:
+    """Times that are known in microseconds."""
+
+    def __init__(self, micros: Sequence[int]) -> None:
+        self._micros = micros
+        self.lowest, self.highest = min(micros), max(micros)
+
+    def all(self) -> Sequence[int]:
+        """Return each time, in microseconds."""
+        return self._micros
+
+
+class Same:
+    """One time, for all events that arrived together."""
+
+    def __init__(self, micros: int, count: int) -> None:
+        self.lowest = self.highest = micros
+        self._count = count
+
+    def all(self) -> Sequence[int]:
+        """Return each time, in microseconds."""
+        return [self.lowest] * self._count
+
+
+class Datetimes:
+    """Times that become numbers when each is wanted by itself, which is rare."""
+
+    def __init__(self, times: Sequence[datetime]) -> None:
+        self._times = times
+        self.lowest, self.highest = micros_of(min(times)), micros_of(max(times))
+
+    def all(self) -> Sequence[int]:
+        """Return each time, in microseconds."""
+        return list(map(micros_of, self._times))
+
+
+def micros_of(time: datetime) -> int:
+    """Return a time in microseconds; without an offset it is in UTC."""
+    if time.tzinfo is None:
+        time = time.replace(tzinfo=UTC)
+    span = time - _EPOCH
+    return span.days * _DAY + span.seconds * 1_000_000 + span.microseconds
+
+
+class TimeReader:
+    """Reads the times of events; numbers are in `unit`, which `auto` tells by their size."""
+
+    def __init__(self, unit: Unit = "auto") -> None:
+        self._unit = unit
+
+    def column(self, values: Sequence[Any]) -> Moments:
+        """Return many times. Raises ValueError or TypeError if one cannot be read."""
+        kinds = set(map(type, values))
+        if kinds == {str}:
+            times = list(map(datetime.fromisoformat, values))
+            try:
+                return Datetimes(times)
+            except TypeError:  # some with an offset, some without
+                return Numbers([micros_of(time) for time in times])
+        return Numbers([self.one(value) for value in values])
+
+    def one(self, value: Any) -> int:  # noqa: ANN401 - JSON
+        """Return a time. Raises ValueError with what is wrong."""
+        if type(value) is str:
+            if not _NUMBER.fullmatch(value):
+                return _parse(value)
+            value = float(value) if "." in value else int(value)
+        if type(value) is not int and type(value) is not float:
+            raise ValueError(f"is not {_ADVICE}")
+        if type(value) is float and not abs(value) < 10**24:
+            raise ValueError("is beyond the years 1 to 9999")
+        times, per = _PER_MICROSECOND[self._unit if self._unit != "auto" else _unit_of(value)]
+        # A double holds microseconds of our days, but not quite: the nearest one is meant.
+        micros = value * times // per if type(value) is int else round(value * times / per)
+        if not _FIRST <= micros < _LAST:
+            raise ValueError("is beyond the years 1 to 9999")
+        return micros
+
+
+def _unit_of(value: float) -> str:
+    size = abs(value)
+    return next((unit for limit, unit in _AUTO if size < limit), "ns")
+
+
+def _parse(text: str) -> int:
+    """Return the time that RFC 3339 text stands for; what is below a microsecond is cut off."""
+    added = 0
+    if leap := _LEAP_SECOND.match(text):  # the second after :59, as POSIX counts
+        text, added = f"{leap[1]}:59{leap[2] or ''}{leap[3]}", 1_000_000
+    try:
+        return micros_of(datetime.fromisoformat(text.upper())) + added
+    except (ValueError, OverflowError):
+        raise ValueError(f"is not {_ADVICE}") from None
+
+
+def utc_text(micros: int) -> str:
+    """Return a time as RFC 3339 in UTC, with fractions if there are any.
+
+    Years that have not four digits, where a window may begin or end, have a sign.
+    """
+    cycles = (micros - _FIRST) // _CYCLE if not _FIRST <= micros < _LAST else 0
+    time = _EPOCH + timedelta(microseconds=micros - cycles * _CYCLE)
+    text = time.isoformat()[:-6] + "Z"  # for +00:00
+    return text if not cycles else f"{time.year + 400 * cycles:+06}{text[4:]}"

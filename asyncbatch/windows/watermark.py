@@ -1,0 +1,92 @@
+"""How far the time of events has come: no more is expected from before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NEVER = -(2**80)
+"""Before all times."""
+ALWAYS = 2**80
+"""After all times."""
+
+
+class _Source:
+    """How far one source has come; `heard` is when that was last told."""
+
+    def __init__(self, now: int) -> None:
+        self.top, self.heard = NEVER, now
+
+
+class Watermark:
+    """The largest time seen less `lateness`, of the source that is least far; never goes back.
+
+    A source that was silent for `idle` (None: no limit) is not waited for. Once all are, time
+    goes on with the clock from the largest time seen. `clock` tells microseconds from
+    anywhere; all spans are in microseconds.
+    """
+
+    def __init__(
+        self, lateness: int = 0, idle: int | None = None, clock: Callable[[], int] = lambda: 0
+    ) -> None:
+        self.lateness = lateness
+        self.value = NEVER
+        self._idle, self._clock = idle, clock
+        self._sources: dict[str, _Source] = {}
+
+    def join(self, source: str) -> None:
+        """Wait for a source from now on."""
+        self._sources.setdefault(source, _Source(self._clock()))
+
+    def leave(self, source: str) -> None:
+        """Wait for a source no more: it has ended."""
+        del self._sources[source]
+        if self._sources:
+            self._rise()
+
+    def limit(self, source: str) -> int:
+        """Return what the other sources hold the watermark back to."""
+        now = self._clock()
+        others = (state for name, state in self._sources.items() if name != source)
+        return min(
+            (self._bound(state) for state in others if not self._is_idle(state, now)),
+            default=ALWAYS,
+        )
+
+    def top(self, source: str) -> int:
+        """Return the largest time that a source has told."""
+        return self._sources[source].top
+
+    def observe(self, source: str, highest: int) -> None:
+        """Take note that a source has told of `highest`, which may be nothing new."""
+        state = self._sources[source]
+        state.top, state.heard = max(state.top, highest), self._clock()
+        self._rise()
+
+    def tick(self) -> None:
+        """Let time pass; only with an idle limit does that change anything."""
+        if self._idle is not None and self._sources:
+            self._rise()
+
+    def raise_to(self, value: int) -> None:
+        """Move the watermark there, unless it is further."""
+        self.value = max(self.value, value)
+
+    def _rise(self) -> None:
+        now = self._clock()
+        states = self._sources.values()
+        active = [self._bound(state) for state in states if not self._is_idle(state, now)]
+        if active:
+            self.raise_to(min(active))
+            return
+        told = [state for state in states if state.top != NEVER]
+        if told:
+            self.raise_to(max(self._bound(state) + now - state.heard for state in told))
+
+    def _bound(self, state: _Source) -> int:
+        return state.top - self.lateness if state.top != NEVER else NEVER
+
+    def _is_idle(self, state: _Source, now: int) -> bool:
+        return self._idle is not None and now - state.heard >= self._idle

@@ -1,0 +1,70 @@
+"""Events into windows of five seconds: a count and a sum for each type."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import TYPE_CHECKING
+
+import orjson
+
+from benchmarks.contenders import peer
+from benchmarks.events import DISORDER_MS
+from benchmarks.goals import Goal
+from benchmarks.measure import CommandError
+from benchmarks.races import Racer, race
+
+if TYPE_CHECKING:
+    from benchmarks.setting import Setting
+
+
+class _Windows:
+    """Checks that all find the same windows; sums may differ in how they were rounded."""
+
+    def __init__(self) -> None:
+        self._first: dict[tuple[str, str], tuple[int, float]] = {}
+
+    def check(self, output: bytes) -> None:
+        """Raise CommandError if these are others than the first."""
+        found = {}
+        for line in output.splitlines():
+            one = orjson.loads(line)
+            of = one.get("aggregates", one)
+            key = (one["window_start"][:19], one.get("key", one)["event_type"])
+            found[key] = (of["count"], round(of["sum_value"], 3))
+        self._first = self._first or found
+        if found != self._first or not found:
+            other = [
+                key for key in {**found, **self._first} if found.get(key) != self._first.get(key)
+            ]
+            raise CommandError(f"other windows than the first found: {other[:5]}")
+
+
+def put_into_windows(setting: Setting) -> None:
+    """Compare with DuckDB, which has all events before it begins, and with Bytewax."""
+    corpus, check = setting.events, _Windows().check
+    path = corpus.folder
+    words = f"--by event_type --agg count --agg sum:value --lateness {DISORDER_MS}ms -q".split()
+    ours = [setting.asyncbatch, "stream"]
+    piped = f"cat {shlex.quote(path)} | {shlex.join([*ours, '-', *words])}"
+    racers = [
+        Racer("asyncbatch stream FILE", corpus, [*ours, path, *words], check),
+        Racer("asyncbatch stream -", corpus, ["sh", "-c", piped], check),
+        Racer("asyncbatch stream --workers 0", corpus, [*ours, path, *words, "-w", "0"], check),
+        Racer(
+            "DuckDB, offline SQL",
+            corpus,
+            [sys.executable, peer("duckdb_windows.py"), path],
+            check,
+            Goal(">=", 0.4, "x"),
+        ),
+        Racer(
+            "Bytewax",
+            corpus,
+            [sys.executable, peer("bytewax_windows.py"), path],
+            check,
+            Goal(">=", 8, "x"),
+            rounds=setting.slow_rounds,
+        ),
+    ]
+    race(setting, racers)

@@ -1,0 +1,537 @@
+"""Windows of time: what is in each and when it is over, with times that the tests give."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import defaultdict
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncbatch.windows.aggregates import Recipe, parse_aggregate
+from asyncbatch.windows.durations import format_duration, parse_duration
+from asyncbatch.windows.events import Events, TooManyKeysError
+from asyncbatch.windows.keys import KeyFields
+from asyncbatch.windows.make import make_windower
+from asyncbatch.windows.spec import parse_window
+from asyncbatch.windows.times import Numbers, TimeReader, utc_text
+from asyncbatch.windows.watermark import Watermark
+
+SECOND = 1_000_000
+
+
+def windower(window="tumbling:5s", aggs=("count",), by=("kind",), lateness=0, most=1000, **more):
+    recipe = Recipe([parse_aggregate(text) for text in aggs])
+    watermark = more.pop("watermark", None) or Watermark(lateness)
+    watermark.join("")
+    keys = KeyFields(by)
+    spec = parse_window(window)
+    return make_windower(spec, recipe, keys, watermark, max_keys=most, **more), recipe
+
+
+def events(rows, source=""):
+    """Make events of (time, key) or (time, key, value)."""
+    columns = list(zip(*rows, strict=True))
+    moments = Numbers([int(time) for time in columns[0]])
+    return Events(len(rows), moments, columns[1], tuple(columns[2:]), source)
+
+
+def told(windows, recipe):
+    return [
+        (one.start / SECOND, one.end / SECOND, one.key, recipe.results(one.totals), one.partial)
+        for one in windows
+    ]
+
+
+def seconds(*rows):
+    return events([(time * SECOND, *more) for time, *more in rows])
+
+
+# --- specs, spans and times
+
+
+@pytest.mark.parametrize(
+    ("text", "micros"),
+    [("500ms", 500_000), ("5s", 5 * SECOND), ("1.5h", 5400 * SECOND), ("0", 0), ("2us", 2)],
+)  # fmt: skip
+def test_spans(text, micros):
+    assert parse_duration(text) == micros
+    assert parse_duration(format_duration(micros)) == micros
+
+
+@pytest.mark.parametrize("text", ["", "5", "-5s", "5 s", "0.5us", "5w", "\u0665s"])
+def test_what_is_no_span(text):
+    with pytest.raises(ValueError, match=r"span of time|microseconds"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize("text", ["tumbling:5s", "hopping:1m/10s", "session:30s"])
+def test_windows_say_what_they_are(text):
+    assert str(parse_window(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("tumbling", "is no window"),
+        ("sliding:5s", "is no window"),
+        ("tumbling:0s", "no length"),
+        ("session:", "is no window"),
+        ("hopping:5s", "no EVERY"),
+        ("hopping:5s/10s", "gaps"),
+        ("hopping:1d/1ms", "10,000 windows"),
+        ("tumbling:five", "span of time"),
+    ],
+)
+def test_what_is_no_window(text, why):
+    with pytest.raises(ValueError, match=why):
+        parse_window(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("2026-01-31T12:00:00Z", "2026-01-31T12:00:00Z"),
+        ("2026-01-31t12:00:00.5z", "2026-01-31T12:00:00.500000Z"),
+        ("2026-01-31T12:00:00.999999999+05:30", "2026-01-31T06:30:00.999999Z"),
+        ("2024-02-29T23:59:59Z", "2024-02-29T23:59:59Z"),
+        ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00Z"),
+        ("2026-01-31T12:00:00", "2026-01-31T12:00:00Z"),
+        ("1969-12-31T23:59:59.5Z", "1969-12-31T23:59:59.500000Z"),
+        (1767225600, "2026-01-01T00:00:00Z"),
+        (1767225600.123456, "2026-01-01T00:00:00.123456Z"),
+        (1767225600123, "2026-01-01T00:00:00.123000Z"),
+        (1767225600123456, "2026-01-01T00:00:00.123456Z"),
+        (1767225600123456789, "2026-01-01T00:00:00.123456Z"),
+        ("1767225600", "2026-01-01T00:00:00Z"),
+        (-1, "1969-12-31T23:59:59Z"),
+    ],
+)
+def test_times_are_read(value, expected):
+    reader = TimeReader()
+    assert utc_text(reader.one(value)) == expected
+    try:  # what many at a time are read by may leave odd texts to the other
+        assert reader.column([value, value]).lowest == reader.one(value)
+    except ValueError:
+        assert isinstance(value, str)
+
+
+def test_a_unit_that_is_given():
+    assert utc_text(TimeReader("ms").one(5_000)) == "1970-01-01T00:00:05Z"
+    assert utc_text(TimeReader("ns").one(-1)) == "1969-12-31T23:59:59.999999Z"
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "soon", "2025-02-29T00:00:00Z", "2026-01-01T25:00:00Z", None, True, [], {}, 10**30, 1e300,
+     "9" * 21 + ".5", "2026-01-01T00:00:60Zx"],
+)  # fmt: skip
+def test_what_is_no_time(value):
+    with pytest.raises(ValueError, match=r"RFC 3339|beyond"):
+        TimeReader().one(value)
+
+
+def test_windows_beyond_the_calendar_have_a_name():
+    late = TimeReader().one("9999-12-31T23:59:59Z") + SECOND
+    assert utc_text(late) == "+10000-01-01T00:00:00Z"
+    assert utc_text(TimeReader().one("0001-01-01T00:00:00Z") - 1) == "+00000-12-31T23:59:59.999999Z"
+
+
+# --- exact emissions
+
+
+def test_a_window_is_over_once_time_has_passed_its_end():
+    windows, recipe = windower(aggs=("count", "sum:v"))
+    first = windows.take(seconds((0, "b", 1), (4.999999, "a", 2), (4, "b", 3)))
+    assert not first.closed
+    second = windows.take(seconds((5, "a", 10)))
+    assert told(second.closed, recipe) == [
+        (0, 5, "a", {"count": 1, "sum_v": 2}, False),
+        (0, 5, "b", {"count": 2, "sum_v": 4}, False),
+    ]
+    assert told(windows.finish(partial=True), recipe) == [
+        (5, 10, "a", {"count": 1, "sum_v": 10}, True)
+    ]
+    assert not windows.finish(partial=True)
+
+
+def test_lateness_holds_windows_open():
+    windows, recipe = windower(lateness=2 * SECOND)
+    assert not windows.take(seconds((6.999999, "a"), (3, "a"))).closed
+    taken = windows.take(seconds((7, "a"), (4, "a")))
+    assert told(taken.closed, recipe) == [(0, 5, "a", {"count": 1}, False)]
+    assert taken.late == [1]
+
+
+def test_late_events_are_told_one_by_one_by_those_before_them():
+    windows, recipe = windower()
+    taken = windows.take(seconds((1, "a"), (5, "a"), (4, "a"), (6, "a"), (0, "b")))
+    assert taken.late == [2, 4]
+    assert told(taken.closed, recipe) == [(0, 5, "a", {"count": 1}, False)]
+
+
+def test_an_event_late_for_some_windows_is_in_the_others():
+    windows, recipe = windower("hopping:10s/5s")
+    taken = windows.take(seconds((7, "a"), (12, "a"), (8, "a"), (15, "a"), (4, "a")))
+    assert (taken.late, taken.late_in_part) == ([4], 1)
+    assert told(taken.closed, recipe) == [
+        (0, 10, "a", {"count": 1}, False),
+        (5, 15, "a", {"count": 3}, False),
+    ]
+    assert told(windows.finish(partial=False), recipe) == [
+        (10, 20, "a", {"count": 2}, False),
+        (15, 25, "a", {"count": 1}, False),
+    ]
+
+
+def test_sessions_end_after_a_gap_and_merge():
+    windows, recipe = windower("session:5s", lateness=16 * SECOND)
+    assert not windows.take(seconds((0, "a"), (8, "a"), (20, "b"), (4, "a"), (25, "b"))).closed
+    taken = windows.take(seconds((29, "b")))
+    assert told(taken.closed, recipe) == [(0, 13, "a", {"count": 3}, False)]
+    assert told(windows.open, recipe) == [
+        (20, 25, "b", {"count": 1}, False),
+        (25, 34, "b", {"count": 2}, False),
+    ]
+
+
+def test_an_event_of_a_session_that_is_over_is_late():
+    windows, _ = windower("session:5s")
+    assert windows.take(seconds((0, "a"), (10, "b"), (5, "a"), (6, "a"))).late == [2]
+
+
+def test_before_the_epoch():
+    windows, recipe = windower()
+    windows.take(seconds((-1, "a")))
+    assert told(windows.finish(partial=False), recipe) == [(-5, 0, "a", {"count": 1}, False)]
+
+
+def test_a_huge_window():
+    windows, recipe = windower("tumbling:4000000d")
+    windows.take(seconds((1767225600, "a")))
+    (window,) = windows.finish(partial=False)
+    assert recipe.results(window.totals) == {"count": 1}
+    assert utc_text(window.end) == "+12921-08-18T00:00:00Z"
+
+
+@pytest.mark.parametrize("window", ["tumbling:5s", "hopping:10s/5s", "session:5s"])
+def test_keys_are_bounded(window):
+    rows = [(0, "a"), (1, "b"), (2, "c"), (3, "a"), (4, "d")]
+    windows, _ = windower(window, most=2)
+    with pytest.raises(TooManyKeysError):
+        windows.take(seconds(*rows))
+    windows, _ = windower(window, most=2, overflow="other")
+    windows.take(seconds(*rows))
+    counts = defaultdict[str, int](int)
+    last = windows.finish(partial=False)
+    for one in last:
+        if one.start == last[-1].start or window.startswith("session"):
+            counts[one.key] += one.totals.count
+    assert counts == {"a": 2, "b": 1, "other": 2}
+
+
+def test_keys_in_order_and_apart():
+    windows, _ = windower()
+    keys = KeyFields(("k",)).column([["b", 10, 2.5, True, "B", 1, 1.0, "10"]])
+    assert keys is not None
+    windows.take(seconds(*((0, key) for key in keys)))
+    found = windows.finish(partial=False)
+    shown = [(KeyFields(("k",)).named(one.key)["k"], one.totals.count) for one in found]
+    assert [(type(key), key, number) for key, number in shown] == [
+        (bool, True, 1), (int, 1, 2), (float, 2.5, 1), (int, 10, 1), (str, "10", 1), (str, "B", 1),
+        (str, "b", 1),
+    ]  # fmt: skip
+
+
+# --- watermarks
+
+
+class ManualClock:
+    now = 0
+
+    def __call__(self):
+        return self.now
+
+
+def test_the_slowest_source_holds_the_watermark():
+    watermark = Watermark(lateness=1)
+    watermark.join("a")
+    watermark.join("b")
+    watermark.observe("a", 100)
+    assert watermark.value < 0
+    watermark.observe("b", 50)
+    assert watermark.value == 49
+    watermark.observe("b", 20)
+    assert watermark.value == 49
+    watermark.leave("b")
+    assert watermark.value == 99
+
+
+def test_a_silent_source_is_not_waited_for():
+    clock = ManualClock()
+    watermark = Watermark(idle=10, clock=clock)
+    watermark.join("a")
+    watermark.join("b")
+    watermark.observe("b", 5)
+    clock.now = 9
+    watermark.observe("a", 100)
+    assert watermark.value == 5
+    clock.now = 10
+    watermark.tick()
+    assert watermark.value == 100
+    clock.now = 19
+    watermark.tick()
+    assert watermark.value == 110  # all are silent: time goes on with the clock
+
+
+def test_a_source_is_judged_by_the_slowest():
+    watermark = Watermark()
+    watermark.join("slow")
+    windows, recipe = windower(watermark=watermark)
+    taken = windows.take(seconds((1, "a"), (50, "a"), (2, "a")))
+    assert not taken.closed
+    assert not taken.late
+    slow = windows.take(events([(6 * SECOND, "b")], "slow"))
+    assert told(slow.closed, recipe) == [(0, 5, "a", {"count": 2}, False)]
+    assert windows.take(seconds((4, "a"), (7, "a"))).late == [0]
+
+
+# --- aggregates
+
+ALL = ("count", "sum:v", "avg:v", "min:v", "max:v", "stddev:v", "p50:v", "p99:v", "distinct:v")
+numbers = st.one_of(
+    st.integers(-(10**20), 10**20),
+    st.floats(-1e300, 1e300),
+    st.floats(-100, 100).map(lambda x: round(x, 2)),
+    st.sampled_from([0.0, -0.0, 1, 1.0, 1e16, 1e-300, 1.7e308, -1.7e308, 2**60]),
+)
+
+
+def summed(recipe, values):
+    totals = recipe.empty()
+    totals.add(len(values), [values])
+    return totals
+
+
+@given(st.lists(numbers, min_size=1, max_size=80), st.randoms(use_true_random=False))
+def test_any_split_and_order_of_merges_gives_the_same(values, chance):
+    recipe = Recipe([parse_aggregate(text) for text in ALL])
+    whole = recipe.results(summed(recipe, values))
+    shuffled = chance.sample(values, len(values))
+    cuts = sorted(chance.randrange(len(values) + 1) for _ in range(5))
+    parts = [shuffled[a:b] for a, b in zip([0, *cuts], [*cuts, len(values)], strict=True) if a < b]
+    merged = [summed(recipe, part) for part in parts]
+    while len(merged) > 1:
+        chance.shuffle(merged)
+        merged[0].merge(merged.pop())
+    found = recipe.results(merged[0])
+    assert [(name, type(x), x) for name, x in found.items()] == [
+        (name, type(x), x) for name, x in whole.items()
+    ]
+
+
+@given(st.lists(numbers, min_size=2, max_size=60))
+def test_sums_and_deviations_are_the_nearest_to_the_exact_ones(values):
+    recipe = Recipe([parse_aggregate(text) for text in ALL])
+    found = recipe.results(summed(recipe, values))
+    exact = [Fraction(value) for value in values]
+    mean = sum(exact) / len(exact)
+    variance = sum((x - mean) ** 2 for x in exact) / (len(exact) - 1)
+
+    def near(number, fraction):
+        try:
+            return number == float(fraction)
+        except OverflowError:
+            return number == round(fraction)
+
+    if all(type(value) is int for value in values):
+        assert found["sum_v"] == sum(values)
+    else:
+        assert near(found["sum_v"], sum(exact))
+    assert near(found["avg_v"], mean)
+    assert (found["min_v"], found["max_v"]) == (min(values), max(values))
+    if variance < 1e300:
+        assert found["stddev_v"] == math.sqrt(variance)
+
+
+def test_percentiles_and_distinct_counts_are_within_their_bounds():
+    chance = random.Random(7)
+    values = [chance.lognormvariate(3, 2) for _ in range(20_000)]
+    recipe = Recipe([parse_aggregate(text) for text in ("p50:v", "p95:v", "p99:v", "distinct:v")])
+    found = recipe.results(summed(recipe, values))
+    values.sort()
+    for percent in (50, 95, 99):
+        exact = values[int(percent / 100 * (len(values) - 1))]
+        assert abs(found[f"p{percent}_v"] - exact) <= 0.01 * exact
+    assert abs(found["distinct_v"] - 20_000) < 3 * 0.01 * 20_000
+
+
+def test_distinct_knows_a_number_from_its_text():
+    recipe = Recipe([parse_aggregate("distinct:v")])
+    assert recipe.results(summed(recipe, [1, 1.0, "1", True, "true", 10**30, 2.5]))[
+        "distinct_v"
+    ] == 6  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("count", "count"),
+        ("n=count", "n"),
+        ("sum:value", "sum_value"),
+        ("total=sum:order.value", "total"),
+        ("p99.9:ms", "p99.9_ms"),
+        ("avg:/a=b", "avg_/a=b"),
+    ],
+)
+def test_aggregates_have_names(text, name):
+    assert parse_aggregate(text).name == name
+
+
+@pytest.mark.parametrize(
+    "text", ["", "sum", "sum:", "count:x", "median:x", "=count", "p100:x", "p:x"]
+)
+def test_what_is_no_aggregate(text):
+    with pytest.raises(ValueError, match="is no aggregate"):
+        parse_aggregate(text)
+
+
+def test_two_aggregates_of_one_name():
+    with pytest.raises(ValueError, match="two aggregates are called 'n'"):
+        Recipe([parse_aggregate("n=count"), parse_aggregate("n=sum:v")])
+
+
+# --- against references
+
+rows = st.lists(
+    st.tuples(st.integers(0, 400), st.sampled_from("abc"), st.integers(-5, 5)),
+    min_size=1,
+    max_size=60,
+)
+kinds = st.sampled_from(
+    ["tumbling:10us", "tumbling:1us", "hopping:30us/10us", "hopping:25us/10us", "hopping:10us/3us",
+     "session:12us"]
+)  # fmt: skip
+
+
+def chunked(found, sizes):
+    """Cut into chunks of these sizes, over and over."""
+    at = 0
+    while at < len(found):
+        for size in sizes:
+            if found[at : at + size]:
+                yield found[at : at + size]
+            at += size
+
+
+def run_through(spec, found, sizes, lateness):
+    windows, recipe = windower(spec, ("count", "sum:v"), lateness=lateness)
+    closed, late, at, partly = [], [], 0, 0
+    for chunk in chunked(found, sizes):
+        taken = windows.take(events(chunk))
+        closed += taken.closed
+        late += [at + place for place in taken.late]
+        partly += taken.late_in_part
+        at += len(chunk)
+    closed += windows.finish(partial=False)
+    return (
+        [(w.start, w.end, w.key, *recipe.results(w.totals).values()) for w in closed],
+        late,
+        partly,
+    )
+
+
+def naive_fixed(spec, found, lateness):
+    """Judge event by event which windows are still open, over the whole list."""
+    window = parse_window(spec)
+    totals: dict[tuple[int, str], tuple[int, int]] = {}
+    late, partly, top = [], 0, -math.inf
+    for at, (time, key, value) in enumerate(found):
+        top = max(top, time)
+        starts = [
+            start
+            for start in range(-window.size // window.every * window.every, 500, window.every)
+            if start <= time < start + window.size
+        ]
+        still = [start for start in starts if start + window.size > top - lateness]
+        if not still:
+            late.append(at)
+        elif len(still) < len(starts):
+            partly += 1
+        for start in still:
+            number, total = totals.get((start, key), (0, 0))
+            totals[start, key] = number + 1, total + value
+    ordered = sorted(totals.items())
+    return [(start, start + window.size, key, *t) for (start, key), t in ordered], late, partly
+
+
+def naive_sessions(spec, found):
+    """Sort everything, and cut where nothing happens: for events that are not late."""
+    gap = parse_window(spec).size
+    sessions = []
+    for key in {key for _, key, _ in found}:
+        mine = sorted((time, value) for time, k, value in found if k == key)
+        groups = [[mine[0]]]
+        for one in mine[1:]:
+            if one[0] - groups[-1][-1][0] >= gap:
+                groups.append([])
+            groups[-1].append(one)
+        sessions += [
+            (g[0][0], g[-1][0] + gap, key, len(g), sum(value for _, value in g)) for g in groups
+        ]
+    return sorted(sessions, key=lambda one: (one[1], one[0], one[2]))
+
+
+@given(rows, kinds, st.lists(st.integers(1, 20), min_size=1, max_size=4), st.integers(0, 60))
+def test_windows_equal_a_naive_reference_whatever_the_chunks(found, kind, sizes, lateness):
+    ours = run_through(kind, found, sizes, lateness)
+    assert ours == run_through(kind, found, [1], lateness)
+    assert ours == run_through(kind, found, [1000], lateness)
+    if not kind.startswith("session"):
+        assert ours == naive_fixed(kind, found, lateness)
+
+
+@given(rows, kinds, st.lists(st.integers(1, 20), min_size=1, max_size=4), st.randoms())
+def test_disorder_within_the_lateness_changes_nothing(found, kind, sizes, chance):
+    lateness = 50
+    found.sort(key=lambda one: one[0] + chance.randrange(lateness))
+    windows, late, partly = run_through(kind, found, sizes, lateness)
+    assert (late, partly) == ([], 0)
+    if kind.startswith("session"):
+        assert windows == naive_sessions(kind, found)
+    else:
+        assert windows == naive_fixed(kind, sorted(found), 0)[0]
+
+
+def test_windows_equal_those_of_sql(tmp_path):
+    duckdb = pytest.importorskip("duckdb")
+    chance = random.Random(3)
+    found = [
+        (at * 1000 + chance.randrange(500_000), chance.choice("abcd"), round(chance.random(), 2))
+        for at in range(20_000)
+    ]
+    windows, recipe = windower(
+        "tumbling:3s", ("count", "min:v", "max:v", "avg:v", "stddev:v"), lateness=SECOND
+    )
+    closed = [
+        window
+        for chunk in chunked(found, [997, 3, 1])
+        for window in windows.take(events(chunk)).closed
+    ]
+    closed += windows.finish(partial=False)
+    table = tmp_path / "events.csv"
+    table.write_text("".join(f"{t},{k},{v}\n" for t, k, v in found))
+    with duckdb.connect() as database:
+        expected = database.execute(
+            "SELECT t // 3000000 * 3000000 AS s, k, count(*), min(v), max(v), avg(v), stddev(v) "
+            "FROM read_csv(?, columns = {'t': 'BIGINT', 'k': 'VARCHAR', 'v': 'DOUBLE'}) "
+            "GROUP BY s, k ORDER BY s, k",
+            [str(table)],
+        ).fetchall()
+    ours = [(one.start, one.key, *recipe.results(one.totals).values()) for one in closed]
+    assert [row[:5] for row in ours] == [row[:5] for row in expected]
+    for row, reference in zip(ours, expected, strict=True):
+        assert row[5:] == pytest.approx(reference[5:], rel=1e-12)
