@@ -159,8 +159,8 @@ Workers = Annotated[
         "-w",
         min=0,
         metavar="N",
-        help="Worker processes that read events, once they come in masses; 0 for none.  "
-        "[default: the CPUs it may use]",
+        help="Worker processes that help once events come in masses; 0 for none.  "
+        "[default: one less than the CPUs it may use]",
     ),
 ]
 Duration = Annotated[

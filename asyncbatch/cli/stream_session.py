@@ -75,7 +75,7 @@ class StreamSession:
         self._ticks = settings.time is None or settings.idle is not None
         self._duration = None if duration is None else duration / 1e6
         self._quiet = quiet
-        self._max_workers = usable_cpus() if workers is None else workers
+        self._max_workers = usable_cpus() - 1 if workers is None else workers
         self._crew: Crew | None = None
         self._in_a_row = 0
         """How many times in a row much has come at once."""
@@ -177,10 +177,10 @@ class StreamSession:
         if crew is None and self._in_a_row >= _ENOUGH:
             crew = self._crew = Crew(self._stream, self._max_workers)
             await crew.start()
-        if crew is None:
+        if crew is None or not crew.is_ready:
             await self._emit(self._stream.take(lines))
             return
-        while not crew.has_room:
+        while crew.has_result:
             await self._emit(await crew.take())
         crew.send(lines)
 

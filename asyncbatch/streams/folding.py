@@ -13,7 +13,7 @@ from asyncbatch.windows.events import Folded
 from asyncbatch.windows.panes import grouped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from asyncbatch.streams.settings import StreamSettings
     from asyncbatch.windows.events import Group
@@ -23,7 +23,7 @@ _FEW = 8
 
 
 class Folding:
-    """Yields what lines come to; None if they must be read one by one.
+    """Tells what pieces of whole lines come to; None for one that must be read line by line.
 
     How far ahead events are is judged where the clock is.
     """
@@ -35,17 +35,19 @@ class Folding:
         )
         self._pane = settings.window.pane
 
-    def __call__(self, lines: bytes) -> Iterator[Folded | bool]:
-        """Yield the only result; False stands for none."""
+    def __call__(self, pieces: Sequence[bytes]) -> Iterator[list[Folded | None]]:
+        """Yield, all at once, what each piece comes to."""
+        yield [self._folded(lines) for lines in pieces]
+
+    def _folded(self, lines: bytes) -> Folded | None:
         events = self._reader.read_fast(lines, lines.count(b"\n"))
         if events is None:
-            yield False
-            return
+            return None
         groups = list(grouped(events, self._pane))
         if len(groups) * _FEW <= events.count:
             groups = [self._totalled(group) for group in groups]
         moments = events.moments
-        yield Folded(events.count, moments.lowest, moments.highest, groups)
+        return Folded(events.count, moments.lowest, moments.highest, groups)
 
     def _totalled(self, group: Group) -> Group:
         totals = self._recipe.empty()
