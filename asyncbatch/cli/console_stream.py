@@ -71,11 +71,13 @@ class LiveWindows:
             lambda found: (found[0].start, found[0].end, found[1]),
         ):
             span = f"{_shown_time(start)} - {_shown_time(end)}"
+            style = "dim" if is_open else None
             for one, _ in group:
                 key = map(_shown, stream.keys.named(one.key).values())
                 values = map(_shown, stream.recipe.results(one.totals).values())
-                mark = " ..." if is_open else " partial" if one.partial else ""
-                table.add_row(span + mark, *key, *values, style="dim" if is_open else None)
+                if span:
+                    span += " ..." if is_open else " partial" if one.partial else ""
+                table.add_row(span, *key, *values, style=style)
                 span = ""
         return Group(table, Text(""), Text("  ".join(facts(snapshot)), style="cyan"))
 
