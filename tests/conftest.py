@@ -8,14 +8,17 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from hypothesis import settings
 
 from asyncbatch.cpus import usable_cpus
+
+if TYPE_CHECKING:
+    from tests.postgres_server import PostgresServer
 
 settings.register_profile("anywhere", deadline=None)  # no test depends on a machine's speed
 settings.register_profile("ci", deadline=None, derandomize=True)
@@ -157,6 +160,16 @@ def files(tmp_path: Path) -> Callable[[Mapping[str, bytes | str]], Path]:
         return tmp_path
 
     return _files
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    """A PostgreSQL server, for the tests of a file."""
+    from tests.postgres_server import PostgresServer
+
+    found = PostgresServer()
+    yield found
+    found.close()
 
 
 def many(count: int, content: str = '{"a": 1}') -> dict[str, str]:

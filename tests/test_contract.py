@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from asyncbatch.sinks.block import make_block
 from asyncbatch.sinks.columns import Columns
 from asyncbatch.sinks.contract import Contract
-from tests.postgres_server import PostgresServer
 
 NUMBERS = count()
 FIRST = [{"id": 1, "n": 0.5, "ok": True, "name": "a"}]
@@ -28,13 +27,6 @@ LATER = [
     {"id": "six"},
     {"id": 7.0, "name": {"a": [1]}, "age": {"years": 3}, "n": [1]},
 ]
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = PostgresServer()
-    yield server
-    server.close()
 
 
 @pytest.fixture(params=["sqlite", "duckdb", "postgres"])

@@ -16,17 +16,9 @@ import pytest
 
 from tests.api_server import ApiServer, status, value
 from tests.conftest import COMMAND, environment
-from tests.postgres_server import PostgresServer
 from tests.test_etl_http import CURSOR, INCREMENTAL, PAGE, asked, people, pipeline, source
 
 NUMBERS = count()
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = PostgresServer()
-    yield server
-    server.close()
 
 
 @pytest.fixture(params=["sqlite", "duckdb", "postgresql"])

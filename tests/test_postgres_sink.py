@@ -25,16 +25,9 @@ from asyncbatch.sinks.block import make_block
 from asyncbatch.sinks.postgres import PostgresSink
 from asyncbatch.sinks.server_settings import ServerSettings
 from tests.conftest import COMMAND, environment, python
-from tests.postgres_server import PASSWORD, PostgresServer
+from tests.postgres_server import PASSWORD
 
 NUMBERS = count()
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = PostgresServer()
-    yield server
-    server.close()
 
 
 @pytest.fixture

@@ -106,12 +106,11 @@ def summary_text(report: Report, budget: FailureBudget | None, most: float) -> s
         _print_failures(console, report, most)
         style = "green" if report.status == "success" else "yellow"
         console.print(Text(summary.headline(report), style=f"bold {style}"))
-        table = Table.grid(padding=(0, 2))
-        table.add_column(style="dim")
-        table.add_column(overflow="fold")
-        for label, value in summary.rows(report):
-            table.add_row(label, Text(value))
-        console.print(table)
+        rows = list(summary.rows(report))
+        width = max(len(label) for label, _ in rows)
+        for label, value in rows:  # no table, which would break paths to be copied
+            row = Text.assemble((f"  {label:{width}}  ", "dim"), value)
+            console.print(row, soft_wrap=True)
         for line in summary.closing_lines(report, budget):
             console.print(Text(line, style="bold red" if report.over_budget else "yellow"))
     return capture.get()

@@ -144,6 +144,10 @@ class Target(Struct, frozen=True):
         A database keeps the ledger of `job`, if there is one, and to its `contract`, which tells
         later what that came to; `retrier` tries again while others are at it.
         """
+        options: dict[str, Any] = {  # of any database
+            "table": self.table or "", "mode": self.mode, "key": self.key,
+            "job": job, "contract": contract,
+        }  # fmt: skip
         match self.form:
             case "stdout":
                 from asyncbatch.sinks.lines import StdoutSink  # noqa: PLC0415 - one of them
@@ -165,39 +169,15 @@ class Target(Struct, frozen=True):
             case "sqlite":
                 from asyncbatch.sinks.sqlite import SqliteSink  # noqa: PLC0415 - one of them
 
-                return SqliteSink(
-                    self.path,
-                    table=self.table or "",
-                    mode=self.mode,
-                    key=self.key,
-                    job=job,
-                    retrier=retrier,
-                    contract=contract,
-                )
+                return SqliteSink(self.path, retrier=retrier, **options)
             case "postgres":
                 from asyncbatch.sinks.postgres import PostgresSink  # noqa: PLC0415 - one of them
 
-                return PostgresSink(
-                    self.address,
-                    table=self.table or "",
-                    mode=self.mode,
-                    key=self.key,
-                    job=job,
-                    retrier=retrier,
-                    contract=contract,
-                    settings=self.server,
-                )
+                return PostgresSink(self.address, retrier=retrier, settings=self.server, **options)
             case _:
                 from asyncbatch.sinks.duckdb import DuckdbSink  # noqa: PLC0415 - one of them
 
-                return DuckdbSink(
-                    self.path,
-                    table=self.table or "",
-                    mode=self.mode,
-                    key=self.key,
-                    job=job,
-                    contract=contract,
-                )
+                return DuckdbSink(self.path, **options)
 
 
 def _unquoted(text: str) -> str:
