@@ -394,16 +394,17 @@ def test_a_file_is_written_anew(etl, tmp_path):
 @pytest.mark.parametrize(
     ("to", "sink", "words"),
     [
-        ("out/", "", "a source of type http has none"),
-        ("out.jsonl", "", "needs a database"),
-        ("sqlite:///out.db", 'mode = "replace"', "would leave nothing else"),
+        ("out/", "", "source[0].type: has no files"),
+        ("out.jsonl", "", "source[0].incremental: needs a database"),
+        ("sqlite:///out.db", 'mode = "replace"', "leaves nothing else"),
     ],
 )
 def test_what_cannot_be_done_is_refused(etl, tmp_path, to, sink, words):
     text = pipeline(source("http://127.0.0.1:9/x", more=INCREMENTAL), sink=sink, to=to)
-    outcome = etl(text)
-    assert outcome.returncode == 2
-    assert words in " ".join(outcome.stderr.split())
+    for option in ("--check", "--quiet"):
+        outcome = etl(text, option)
+        assert outcome.returncode == 2
+        assert words in " ".join(outcome.stderr.split())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p.toml"]
 
 

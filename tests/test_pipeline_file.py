@@ -19,12 +19,14 @@ from hypothesis import strategies as st
 
 import asyncbatch
 from asyncbatch.errors import PipelineFileError, UsageError
+from asyncbatch.http import BasicAuth
 from asyncbatch.pipeline_file import PipelineFile, load_pipeline_file, parse_pipeline_file
 from asyncbatch.pipeline_file.json_schema import pipeline_schema
 from asyncbatch.pipeline_file.specs import (
     dedupe_key,
     files_inputs,
     files_settings,
+    http_settings,
     sink_target,
     transform_specs,
 )
@@ -241,6 +243,10 @@ pool = { min = 5, max = 4 }
             with_source(urls=["https://u@x"], auth={"type": "bearer", "token": "x"}),
             "source[0].urls[0]: has a user in it, and auth has credentials: choose one",
         ),
+        (
+            with_source(urls=["https://u@x"], auth={"type": "query", "name": "k", "value": "x"}),
+            "source[0].urls[0]: has a user in it, and auth has credentials: choose one",
+        ),
         (with_source(auth={"type": "query", "name": "page", "value": "x"},
                      pagination={"type": "page"}),
          "source[0].auth.name: pagination has the parameter 'page' too"),
@@ -292,9 +298,20 @@ def test_numbers_as_text():
     assert (http.timeout, http.max_body, http.retry_delay) == (0.5, 65536, 120.0)
     initial = datetime(2020, 1, 1, tzinfo=UTC)
     table = {"field": "/at", "param": "since", "initial": initial}
-    assert parsed(with_source(incremental=table)).sources[0].incremental.initial == (
-        "2020-01-01T00:00:00Z"
-    )
+    sink = {"to": "sqlite:///x.db", "table": "t"}
+    (source,) = parsed({**with_source(incremental=table), "sink": sink}).sources
+    assert source.incremental.initial == "2020-01-01T00:00:00Z"
+
+
+def test_urls_of_one_source_have_one_user():
+    urls = ["https://a:b@example.org/x", "https://example.org/y"]
+    assert mistakes(with_source(urls=urls)) == [
+        "source[0].urls: some have a user in them, or another: use auth, or two sources"
+    ]
+    urls[1] = "https://a:b@example.org/y"
+    http = http_settings(parsed(with_source(urls=urls)).sources[0])
+    assert http.urls == ("https://example.org/x", "https://example.org/y")
+    assert http.auth == BasicAuth("a", Secret("b"))
 
 
 class TestVariables:

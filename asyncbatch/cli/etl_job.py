@@ -56,7 +56,6 @@ def etl_job(
     sink = pipeline.sink
     tables = pipeline.only(only) if only else pipeline.sources
     work = _shared_work(pipeline, tables, tracebacks=tracebacks)
-    _check(pipeline, tables, work)
     if (dry_run or limit is not None) and (full_refresh or allow_duplicates):
         raise UsageError(
             "--full-refresh and --allow-duplicates are about what earlier runs have done, and with "
@@ -118,26 +117,6 @@ def _origins(pipeline: PipelineFile) -> Iterator[tuple[str, FileSource | HttpSet
             yield name, http_settings(table)
         else:
             yield name, FileSource(files_inputs(table), files_settings(table), table.allow_empty)
-
-
-def _check(pipeline: PipelineFile, tables: Sequence[SourceTable], work: RecordWorkSettings) -> None:
-    """Raise UsageError for what cannot be done with these sources and this target."""
-    target, sink = work.target, pipeline.sink
-    https = [table for table in tables if isinstance(table, HttpSourceTable)]
-    if target is None or not https:
-        return
-    if target.form == "folder":
-        raise UsageError("sink.to is a folder, which mirrors files: a source of type http has none")
-    if any(table.incremental for table in https):
-        if not target.is_database:
-            raise UsageError(
-                "source.incremental needs a database as the sink: it keeps what is newest there"
-            )
-        if sink.mode == "replace":
-            raise UsageError(
-                'source.incremental asks for what is new only, and sink.mode = "replace" would '
-                "leave nothing else: choose one"
-            )
 
 
 def limited_notes(target: Target) -> list[str]:

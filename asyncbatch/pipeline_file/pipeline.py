@@ -10,7 +10,7 @@ from msgspec import Meta, field
 from asyncbatch.errors import UsageError
 from asyncbatch.pipeline_file.forms import Name
 from asyncbatch.pipeline_file.mistakes import suggestion
-from asyncbatch.pipeline_file.sink import DeadLetterTable, SinkTable, form_of
+from asyncbatch.pipeline_file.sink import DATABASES, DeadLetterTable, SinkTable, form_of
 from asyncbatch.pipeline_file.sources import FilesSourceTable, HttpSourceTable
 from asyncbatch.pipeline_file.table import Table
 from asyncbatch.pipeline_file.transforms import (
@@ -60,12 +60,7 @@ class PipelineFile(Table, frozen=True):
                     ("transform", index, "type"),
                     "dedupe must come last: which record is first is known only at the end",
                 )
-            to = getattr(given.get("sink"), "to", None)
-            if isinstance(table, DedupeTable) and to and form_of(to.reveal()) == "folder":
-                yield (
-                    ("transform", index, "type"),
-                    "dedupe is not for a folder, whose files are written side by side",
-                )
+        yield from _misled(given)
         yield from _unmade(transforms, getattr(given.get("sink"), "key", ()))
 
     def source_names(self) -> list[str]:
@@ -93,6 +88,34 @@ class PipelineFile(Table, frozen=True):
                 raise UsageError(f"--only {name}: the sources are {', '.join(names)}{near}")
         pairs = zip(names, self.sources, strict=True)
         return tuple(source for name, source in pairs if name in chosen)
+
+
+def _misled(given: Given) -> Iterator[tuple[Any, str]]:
+    """Yield the places of what the sink cannot take, or take as it is meant."""
+    sources, sink = given.get("source") or (), given.get("sink")
+    form = None if sink is None or sink.to is None else form_of(sink.to.reveal())
+    if sink is None or form is None:
+        return
+    for index, table in enumerate(given.get("transform") or ()):
+        if isinstance(table, DedupeTable) and form == "folder":
+            yield (
+                ("transform", index, "type"),
+                "dedupe is not for a folder, whose files are written side by side",
+            )
+    for index, source in enumerate(sources):
+        if not isinstance(source, HttpSourceTable):
+            continue
+        if form == "folder":
+            yield ("source", index, "type"), "has no files, which the sink, a folder, would mirror"
+        elif source.incremental is not None:
+            place = ("source", index, "incremental")
+            if form not in DATABASES:
+                yield place, "needs a database as the sink: what is newest is kept there"
+            elif sink.mode == "replace":
+                yield (
+                    place,
+                    'asks for what is new only, and sink.mode = "replace" leaves nothing else',
+                )
 
 
 def _unmade(transforms: Sequence[Any], key: Sequence[str]) -> Iterator[tuple[Any, str]]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from asyncbatch.pipeline_file.table import Contradictions, Given
 
 _POSTGRES = ("postgresql", "postgres")
-_DATABASES = (*_POSTGRES, "sqlite", "duckdb")
+DATABASES = (*_POSTGRES, "sqlite", "duckdb")
 
 
 class PoolTable(Table, frozen=True):
@@ -86,11 +86,11 @@ class SinkTable(Table, frozen=True):
         if form is None:
             yield ("to",), f"is no known target: write {KNOWN}"
             return
-        if form in _DATABASES and "table" not in given:
+        if form in DATABASES and "table" not in given:
             yield ("table",), "is missing: a database needs the name of a table"
         takers = {
-            "table": _DATABASES, "key": _DATABASES, "mode": _DATABASES,
-            "schema_contract": _DATABASES, "pool": _POSTGRES, "statement_timeout": _POSTGRES,
+            "table": DATABASES, "key": DATABASES, "mode": DATABASES,
+            "schema_contract": DATABASES, "pool": _POSTGRES, "statement_timeout": _POSTGRES,
             "columns": ("csv",), "format": ("folder",), "compression": ("folder",),
         }  # fmt: skip
         for key, forms in takers.items():
@@ -99,7 +99,7 @@ class SinkTable(Table, frozen=True):
 
 
 _NAMES = {
-    _DATABASES: "databases",
+    DATABASES: "databases",
     _POSTGRES: "PostgreSQL",
     ("csv",): "CSV files",
     ("folder",): "folders",

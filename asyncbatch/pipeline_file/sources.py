@@ -194,12 +194,15 @@ class HttpSourceTable(Table, frozen=True, tag_field="type", tag="http"):
         incremental = given.get("incremental")
         if incremental is not None and incremental.param == page_param:
             yield ("incremental", "param"), f"pagination has the parameter {page_param!r} too"
+        urls = [url for url in given.get("urls") or () if url is not None]
+        if auth is None and len(set(map(_user, urls))) > 1:
+            yield ("urls",), "some have a user in them, or another: use auth, or two sources"
         seen: set[object] = set()
         for index, url in enumerate(given.get("urls") or ()):
             if url is not None and url in seen:
                 yield ("urls", index), "is there twice: its records would be too"
             seen.add(url)
-            if url is not None and header == "Authorization" and _has_user(url):
+            if url is not None and auth is not None and _user(url):
                 yield ("urls", index), "has a user in it, and auth has credentials: choose one"
 
 
@@ -243,8 +246,8 @@ class FilesSourceTable(Table, frozen=True, tag_field="type", tag="files"):
             yield ("records",), 'takes parts of documents, unit = "file" whole ones: choose one'
 
 
-def _has_user(url: Secret) -> bool:
-    return "@" in urlsplit(url.reveal()).netloc
+def _user(url: Secret) -> str:
+    return urlsplit(url.reveal()).netloc.rpartition("@")[0]
 
 
 SourceTable: TypeAlias = HttpSourceTable | FilesSourceTable

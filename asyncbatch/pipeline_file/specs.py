@@ -9,7 +9,6 @@ import msgspec
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from asyncbatch.errors import UsageError
 from asyncbatch.http import HttpSettings
 from asyncbatch.http.secret import make_secrets
 from asyncbatch.pipeline_file.transforms import (
@@ -72,13 +71,11 @@ def files_settings(table: FilesSourceTable) -> RecordWorkSettings:
 
 
 def http_settings(table: HttpSourceTable) -> HttpSettings:
-    """Return which URLs a source names, and how they are asked. Raises UsageError."""
+    """Return which URLs a source names, and how they are asked."""
     plain = msgspec.to_builtins(table, enc_hook=_revealed)
     del plain["type"], plain["name"]
-    users = {user for user, _ in map(_apart, plain["urls"])}
-    if len(users) > 1:
-        raise UsageError("source.urls: only some have a user in them, or another: use auth")
-    if user := users.pop():
+    user, _ = _apart(plain["urls"][0])  # all have the same, if any
+    if user:
         name, _, password = user.partition(":")
         plain["auth"] = {"type": "basic", "username": unquote(name), "password": unquote(password)}
     plain["urls"] = [url for _, url in map(_apart, plain["urls"])]
