@@ -6,6 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from asyncbatch.cloud.settings import StoreSettings
 from asyncbatch.retrying import Retries
 
 Format = Literal["auto", "json", "jsonl"]
@@ -41,7 +42,8 @@ class FileWorkSettings(Struct, frozen=True):
     """How files are read: their format, size limit in bytes, and reads in flight (None adapts).
 
     A compressed file may unpack to `max_unpacked` bytes. `retries` are of what fails for the
-    moment: opening, a read, a call of the user's function.
+    moment: opening, a read, a call of the user's function. `stores` is how object stores are
+    reached, for inputs and for targets.
     """
 
     format: Format = "auto"
@@ -50,3 +52,4 @@ class FileWorkSettings(Struct, frozen=True):
     max_unpacked: int = MAX_UNPACKED
     sizes: Sizes = Sizes()
     retries: Retries = Retries()
+    stores: StoreSettings = StoreSettings()

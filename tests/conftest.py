@@ -19,6 +19,7 @@ from asyncbatch.cpus import usable_cpus
 
 if TYPE_CHECKING:
     from tests.postgres_server import PostgresServer
+    from tests.s3_server import S3Server
 
 settings.register_profile("anywhere", deadline=None)  # no test depends on a machine's speed
 settings.register_profile("ci", deadline=None, derandomize=True)
@@ -170,6 +171,22 @@ def server() -> Iterator[PostgresServer]:
     found = PostgresServer()
     yield found
     found.close()
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[S3Server]:
+    """A server that speaks S3, for the tests of a file."""
+    from tests.s3_server import S3Server
+
+    with S3Server() as found:
+        yield found
+
+
+@pytest.fixture
+def s3(s3_server: S3Server) -> S3Server:
+    """The server that speaks S3, counting from none; buckets of earlier tests are in it."""
+    s3_server.forget()
+    return s3_server
 
 
 def many(count: int, content: str = '{"a": 1}') -> dict[str, str]:

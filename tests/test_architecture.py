@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 PACKAGE = ROOT / "asyncbatch"
 LAYERS = [
-    ("cgroups", "entries", "retrying", "progress"),
-    ("errors", "records", "settings", "budget", "cpus", "memory"),
-    ("supplies", "tally"),
-    ("sections",),
-    ("codec", "identity", "report", "secret", "state", "words"),
+    ("cgroups", "entries", "retrying", "progress", "secret"),
+    ("errors", "records", "budget", "cpus", "memory"),
+    ("cloud", "supplies", "tally"),
+    ("sections", "settings"),
+    ("codec", "identity", "report", "state", "words"),
     ("content", "http", "ledger", "memory_plan", "lock", "merging", "renderers"),
     ("failures", "reading", "documents", "transforms", "spool", "windows"),
     ("sinks", "arrays"),
@@ -106,6 +106,8 @@ def test_imports_point_down(path):
         ("orjson", "asyncbatch.codec"),
         ("simdjson", "asyncbatch.codec"),
         ("gzip", "asyncbatch.codec"),
+        ("obstore", "asyncbatch.cloud"),
+        ("boto3", "asyncbatch.cloud.credentials"),
         ("ddsketch", "asyncbatch.windows.sketches"),
         ("datasketches", "asyncbatch.windows.sketches"),
     ],

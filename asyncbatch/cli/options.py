@@ -33,7 +33,8 @@ def _parsed_count(text: str) -> float:
 Paths = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="PATH...", help="Folders, files, quoted globs, or '-' for standard input."
+        metavar="PATH...",
+        help="Folders, files, quoted globs, URLs (s3:, gs:, az:, https:), or '-' for standard input.",
     ),
 ]
 Pattern = Annotated[
@@ -90,6 +91,18 @@ Shard = Annotated[
         metavar="I/N",
         help="Take part I of N of what there is: N runs together take each file once.",
     ),
+]
+Endpoint = Annotated[
+    str | None,
+    option(
+        INPUT,
+        "--endpoint",
+        metavar="URL",
+        help="The server that s3://, gs:// or az:// URLs are of, if not the provider's own.",
+    ),
+]
+Anonymous = Annotated[
+    bool, option(INPUT, "--anonymous", help="Ask object stores without credentials.")
 ]
 AllowEmpty = Annotated[
     bool, option(INPUT, "--allow-empty", help="Finding no file at all is no error.")

@@ -52,6 +52,8 @@ def run_files(
     follow_symlinks: o.FollowSymlinks = False,
     limit: o.Limit = None,
     shard: o.Shard = None,
+    endpoint: o.Endpoint = None,
+    anonymous: o.Anonymous = False,
     allow_empty: o.AllowEmpty = False,
     format: o.Format = "auto",  # noqa: A002 - the option's name
     max_file_size: o.MaxFileSize = None,
@@ -113,6 +115,7 @@ def run_files(
     they can be transformed, checked and written on the way.
     """
     # Only now what the work needs, so that --help stays quick; and first what launches it.
+    from asyncbatch.cloud.settings import StoreSettings  # noqa: PLC0415
     from asyncbatch.errors import UsageError  # noqa: PLC0415
     from asyncbatch.job import FileSource, Job, Launch  # noqa: PLC0415
     from asyncbatch.retrying import Retries  # noqa: PLC0415
@@ -165,9 +168,11 @@ def run_files(
             )  # fmt: skip
         part = None if shard is None else _shard(shard, from_dead_letter)
         retrying = Retries(retries, retry_delay)
+        stores = StoreSettings.of(endpoint, retrying, anonymous=anonymous)
         files = FileWorkSettings(
-            format, max_file_size, read_ahead, max_decompressed_size, retries=retrying
-        )
+            format, max_file_size, read_ahead, max_decompressed_size,
+            retries=retrying, stores=stores,
+        )  # fmt: skip
         files, most_workers = _fitted(
             files,
             max_memory,

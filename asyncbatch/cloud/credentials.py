@@ -1,0 +1,76 @@
+"""Whose credentials S3 is asked with: what the library's own search leaves out.
+
+The library looks into the environment (keys, a web identity), and asks a container's and an
+instance's metadata service. Between these, as everybody else does, we look into the shared files
+(`~/.aws/credentials`, `~/.aws/config`): all that a profile may say is known to boto3, if that is
+installed; without it, the keys that stand in a file.
+"""
+
+from __future__ import annotations
+
+import os
+from configparser import ConfigParser, Error
+from typing import Any
+
+from asyncbatch.errors import UsageError
+
+_BEFORE = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_SKIP_SIGNATURE")
+"""Variables that the library goes by, and that come before a profile."""
+_REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
+_KEYS = {
+    "aws_access_key_id": "access_key_id",
+    "aws_secret_access_key": "secret_access_key",
+    "aws_session_token": "session_token",
+}
+
+
+def s3_credentials(*, anonymous: bool) -> dict[str, Any]:
+    """Return what the library is to be told: credentials, or who has them, and a region.
+
+    Raises UsageError for a profile that is not there, or that needs boto3.
+    """
+    name = os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE")
+    profile = _profile(name or "default")
+    told: dict[str, Any] = {}
+    if "region" in profile and not any(map(os.environ.get, _REGIONS)):
+        told["region"] = profile["region"]
+    if anonymous or any(map(os.environ.get, _BEFORE)):
+        return told
+    if name is not None and not profile:
+        raise UsageError(f"there is no profile {name!r} (AWS_PROFILE) in the shared AWS files")
+    found = {ours: profile[theirs] for theirs, ours in _KEYS.items() if theirs in profile}
+    if "access_key_id" in found:
+        return told | found
+    if profile.keys() & {"role_arn", "sso_session", "sso_start_url", "credential_process"}:
+        told["credential_provider"] = _of_boto3(name or "default")
+    return told
+
+
+def _profile(name: str) -> dict[str, str]:
+    """Return what both shared files say of a profile; keys of the credentials file win."""
+    config = os.environ.get("AWS_CONFIG_FILE", "~/.aws/config")
+    shared = os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")
+    section = name if name == "default" else f"profile {name}"
+    return _section(config, section) | _section(shared, name)
+
+
+def _section(path: str, name: str) -> dict[str, str]:
+    parser = ConfigParser(interpolation=None)
+    try:
+        parser.read(os.path.expanduser(path), encoding="utf-8")
+    except (Error, UnicodeDecodeError):  # whose message may hold a line of the file
+        raise UsageError(f"{path} is no file of AWS profiles") from None
+    return dict(parser[name]) if parser.has_section(name) else {}
+
+
+def _of_boto3(profile: str) -> object:
+    try:
+        from boto3 import Session  # noqa: PLC0415 - only if it is installed, and a profile needs it
+        from obstore.auth.boto3 import Boto3CredentialProvider  # noqa: PLC0415 - it imports boto3
+    except ImportError:
+        raise UsageError(
+            f"the AWS profile {profile!r} gets its credentials by a role, SSO or another program:"
+            " for that boto3 is needed (pip install boto3); or put credentials into the"
+            " environment (aws configure export-credentials --format env)"
+        ) from None
+    return Boto3CredentialProvider(Session(profile_name=profile))
