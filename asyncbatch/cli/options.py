@@ -34,7 +34,7 @@ Paths = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="PATH...",
-        help="Folders, files, quoted globs, URLs (s3:, gs:, az:, https:), or '-' for standard input.",
+        help="Folders, files, quoted globs, URLs (s3, gs, az, https), or '-' for standard input.",
     ),
 ]
 Pattern = Annotated[
