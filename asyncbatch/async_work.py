@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import aiofiles
 import aiofiles.os
 
+from asyncbatch.apart import stepped
 from asyncbatch.chain import make_stages
 from asyncbatch.codec.lines import BadLine
 from asyncbatch.content import FIRST_READ, TooLargeError, open_content
@@ -101,6 +102,7 @@ class AsyncRecordLane:
         self._recorder = Recorder(settings)
         self._stages = make_stages(settings, self._retrier)
         self._reads_text = settings.reads_text
+        self._stepped = partial(stepped, apart=self._recorder.may_wait)
         self._closing = False
         """Whether a cancelled call is one that we have cancelled."""
 
@@ -126,7 +128,7 @@ class AsyncRecordLane:
                 async for part in self._take(step):
                     yield part
             await feeding
-            for part in recorder.report():
+            async for part in self._stepped(recorder.report()):
                 yield part
         finally:
             self._closing = True
@@ -279,14 +281,14 @@ class AsyncRecordLane:
         """Write a step down; yield parts."""
         recorder = self._recorder
         if not isinstance(step, _Call):
-            for part in self._write(step):
+            async for part in self._stepped(self._write(step)):
                 yield part
         elif self._lost:
             await _drop(step.task)
         else:
             async for part in self._take_call(step.cursor, step.task):
                 yield part
-        for part in recorder.report_if_many():
+        async for part in self._stepped(recorder.report_if_many()):
             yield part
 
     def _write(self, step: _PlainStep) -> Iterator[Part]:
@@ -333,7 +335,7 @@ class AsyncRecordLane:
         else:
             if isinstance(values, Spool):
                 with values:
-                    for part in self._recorder.keep_spooled(values, cursor):
+                    async for part in self._stepped(self._recorder.keep_spooled(values, cursor)):
                         yield part
             else:
                 self._recorder.keep(values, cursor)

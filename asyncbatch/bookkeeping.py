@@ -16,9 +16,10 @@ from asyncbatch.kept_rows import KeptRows
 from asyncbatch.ledger.shared import SharedLedger
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from asyncbatch.entries import Entry, Ledger, Stamp
+    from asyncbatch.cloud.settings import StoreSettings
+    from asyncbatch.entries import Entry, Extent, Ledger, Stamp
     from asyncbatch.ledger.settings import LedgerSettings
     from asyncbatch.ledger.store import Generation, Store
     from asyncbatch.records import BatchPart
@@ -105,7 +106,7 @@ class StoreBooks(Books):
         super().__init__(settings, target, ordered=ordered)
         from asyncbatch.ledger.store import Store  # noqa: PLC0415 - databases need none
 
-        self._place = os.path.realpath(target.path) if target else ""
+        self._place = target.place if target else ""
         self._store: Store = Store(
             settings.path, settings.fingerprint, self._place, settings.description
         )
@@ -140,6 +141,8 @@ class StoreBooks(Books):
 class FolderBooks(StoreBooks):
     """Of a folder, which others may write to as well: the state of each output is kept."""
 
+    _extent_of: Callable[[str], Extent | None]
+
     def begin(self, sink: Any) -> None:  # noqa: ARG002, ANN401 - see `Books`
         """See `Books`."""
         from asyncbatch.sinks.folder import extent_of, sync_folder  # noqa: PLC0415 - it is one
@@ -164,6 +167,39 @@ class FolderBooks(StoreBooks):
         if entry.extent is None:  # a document that was dropped has no output
             return not entry.written
         return entry.extent == self._extent_of(path)
+
+
+class PrefixBooks(FolderBooks):
+    """Of a folder in an object store: workers say what they have put, the store what is there."""
+
+    def __init__(
+        self, settings: LedgerSettings, target: Target, stores: StoreSettings, *, ordered: bool
+    ) -> None:
+        super().__init__(settings, target, ordered=ordered)
+        self._stores = stores
+
+    def begin(self, sink: Any) -> None:  # noqa: ARG002, ANN401 - see `Books`
+        """See `Books`."""
+        from asyncbatch.sinks.object_folder import ObjectStates  # noqa: PLC0415 - it is one
+
+        assert self._target is not None
+        self._extent_of = ObjectStates(self._target, self._stores).extent_of
+        self.journal = StoreJournal(self._known, self._store, lambda: None)
+        self._admit(self._reader(), adds=False, still_there=self._is_there)
+
+    def add(self, found: BatchPart) -> None:
+        """See `Books`."""
+        assert isinstance(self.journal, StoreJournal)
+        part = found.part
+        self.journal.add(
+            found,
+            [
+                part.outputs.get(place)
+                if (kept := part.entries.get(place)) is None
+                else kept.extent
+                for place in range(len(part))
+            ],
+        )
 
 
 class FileBooks(StoreBooks):
@@ -274,8 +310,12 @@ class FileBooks(StoreBooks):
                 os.unlink(generation.path)
 
 
-def make_books(settings: LedgerSettings, target: Target | None, *, ordered: bool) -> Books:
+def make_books(
+    settings: LedgerSettings, target: Target | None, stores: StoreSettings, *, ordered: bool
+) -> Books:
     """Return what keeps the ledger of such a run. Raises UsageError."""
+    if target is not None and target.is_remote:
+        return PrefixBooks(settings, target, stores, ordered=ordered)
     kind: type[Books] = StoreBooks
     if target is not None and target.is_database:
         kind = TableBooks

@@ -12,9 +12,10 @@ import msgspec
 from asyncbatch.codec.encode import encode
 from asyncbatch.errors import UsageError
 from asyncbatch.records import STDIN
-from asyncbatch.sinks.atomic import AtomicFile
+from asyncbatch.sinks.files import whole_file
 
 if TYPE_CHECKING:
+    from asyncbatch.cloud.settings import StoreSettings
     from asyncbatch.records import BatchPart, Failure
 
 BAD_TEXT = ("invalid_json", "encoding", "too_deep")
@@ -104,8 +105,8 @@ def failed_files(path: str) -> list[str]:
 class DeadLetterFile:
     """The rejected records and failed files of one run; replaces what an earlier run left."""
 
-    def __init__(self, path: str) -> None:
-        self._file = AtomicFile(path)
+    def __init__(self, path: str, stores: StoreSettings | None = None) -> None:
+        self._file = whole_file(path, stores)
 
     def open(self) -> None:
         """Begin. Raises UsageError if the file cannot be written."""

@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
 from asyncbatch.huge_files import PieceSums
@@ -16,7 +16,7 @@ from asyncbatch.retrying import Retrier
 from asyncbatch.whole_files import WholeFiles
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from asyncbatch.admission import Admission
     from asyncbatch.bookkeeping import Books
@@ -59,6 +59,7 @@ class Delivery:
         self._duplicates: Duplicates | None = None
         self._letters: DeadLetterFile | None = None
         self._books: Books | None = None
+        self._give_up: Callable[[], None] | None = None
         self._busy = threading.Lock()
         """Held while the target is written to: a thread cannot be cancelled."""
 
@@ -71,7 +72,7 @@ class Delivery:
         if self._job.dead_letter is not None:
             from asyncbatch.dead_letters import DeadLetterFile  # noqa: PLC0415 - if asked for
 
-            self._letters = DeadLetterFile(self._job.dead_letter)
+            self._letters = DeadLetterFile(self._job.dead_letter, self._job.files.stores)
             self._letters.open()
         try:
             self._books = self._open_books()
@@ -80,12 +81,20 @@ class Delivery:
             elif self._books:
                 self._books.begin(None)
             if target is not None and target.form == "folder":
-                from asyncbatch.sinks.folder import check_disk  # noqa: PLC0415 - one of them
-
-                check_disk(target.path)
+                self._check_folder(target)
         except UsageError:
             self.refuse()
             raise
+
+    def _check_folder(self, target: Target) -> None:
+        if target.is_remote:
+            from asyncbatch.sinks.object_folder import check_prefix  # noqa: PLC0415 - one of them
+
+            check_prefix(target, self._job.files.stores)
+        else:
+            from asyncbatch.sinks.folder import check_disk  # noqa: PLC0415 - one of them
+
+            check_disk(target.path)
 
     def _open_books(self) -> Books | None:
         settings = self._job.ledger
@@ -94,7 +103,9 @@ class Delivery:
         from asyncbatch.bookkeeping import make_books  # noqa: PLC0415 - if there is a ledger
 
         try:
-            return make_books(settings, self._job.target, ordered=self._job.ordered)
+            return make_books(
+                settings, self._job.target, self._job.files.stores, ordered=self._job.ordered
+            )
         except UsageError as error:
             if settings.is_asked:
                 raise
@@ -107,13 +118,15 @@ class Delivery:
 
         books = self._books
         self._contract = Contract(target.contract, target.key)
-        sink = self._job.sink or target.open_sink(
-            books.job if books else None, self.retrier, self._contract
+        sink: Any = self._job.sink or target.open_sink(
+            books.job if books else None, self.retrier, self._contract, self._job.files.stores
         )
         if books:
             books.prepare(sink)
         self.retrier.call(sink.open, lambda error: isinstance(error, TargetBusyError))
         self._sink = sink
+        if target.is_remote:
+            self._give_up = sink.give_up
         if books:
             books.begin(sink)
         if self._job.record_work and self._job.record_work.dedupe:
@@ -159,7 +172,7 @@ class Delivery:
     def clear_up(self, path: str) -> None:
         """Take away what a worker that died has left of the output for `path`."""
         target = self._job.target
-        if target is not None and target.form == "folder":
+        if target is not None and target.form == "folder" and not target.is_remote:
             from asyncbatch.sinks.folder import output_path, temporary  # noqa: PLC0415 - see above
 
             with suppress(OSError, UsageError):  # there may be nothing, nor a place for it
@@ -216,6 +229,12 @@ class Delivery:
         assert self._loader is not None
         with self._busy:
             return self._note(self._loader.flush())
+
+    def give_up(self) -> bool:
+        """Have nobody wait for a store to take what is not to stand; return whether one may."""
+        if self._give_up is not None:
+            self._give_up()
+        return self._give_up is not None
 
     async def finish(self, *, succeeded: bool, ended: bool) -> bool:
         """End the target and the dead letters; return whether what was loaded stands.

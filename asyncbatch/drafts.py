@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.failures import after_records
-from asyncbatch.records import Counts, Part
+from asyncbatch.records import Counts, Failure, Part
+from asyncbatch.sinks import OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from asyncbatch.records import Failure, Huge, Position, Rows, Scalar
+    from asyncbatch.records import Huge, Position, Rows, Scalar
+    from asyncbatch.sinks import Pending
 
     Pack = Callable[["Findings"], Rows | None]
     """Makes rows ready to travel."""
@@ -107,11 +109,14 @@ class Draft:
     def __init__(self, start: int, pack: Pack, most: int) -> None:
         self._part, self._pack, self._most = Part(start), pack, most
         self._found = Findings()
+        self._pending: dict[int, tuple[str, Pending]] = {}
+        """Of finished files what their outputs will come to, and their names; by place."""
         self.file = FileDraft()
 
     def report(self) -> Iterator[Part]:
         """Yield what there is of finished files, if there are any."""
         if len(self._part):
+            self._settle()
             self._part.rows = self._pack(self._found)
             yield self._part
             self._part, self._found = Part(self._part.start + len(self._part)), Findings()
@@ -184,6 +189,22 @@ class Draft:
         part.bytes.append(size)
         part.elapsed_ms.append(elapsed_ms)
 
+    def wait_for(self, file: str, pending: Pending) -> None:
+        """Take note that the file that was finished last, called `file`, has yet to be written."""
+        self._pending[len(self._part) - 1] = file, pending
+
+    def _settle(self) -> None:
+        """Wait for the outputs of finished files; a file whose output fails has failed."""
+        for place, (file, pending) in self._pending.items():
+            try:
+                self._part.outputs[place] = pending()
+            except OutputError as error:
+                _take_back(self._part, place)
+                self._part.errors[place] = Failure(file, "sink", str(error))
+                if error.is_lost:
+                    self.lose_target(str(error))
+        self._pending.clear()
+
     def _take(self, part: Part, found: Findings) -> None:
         """Move rejections into `part`, as those of the file after its last."""
         place = len(part)
@@ -191,3 +212,14 @@ class Draft:
         part.letters += found.letters
         found.letters = []
         found.places = [place] * len(found.rows)
+
+
+def _take_back(part: Part, place: int) -> None:
+    """Have a finished file, all that is said of which is in this part, count for nothing."""
+    part.written -= part.made[place]
+    part.records[place] = part.made[place] = 0
+    part.dropped.pop(place, None)
+    part.rejected.pop(place, None)
+    kept = [number for number, (at, _) in enumerate(part.rejections) if at != place]
+    part.letters = [part.letters[number] for number in kept] if part.letters else []
+    part.rejections = [part.rejections[number] for number in kept]

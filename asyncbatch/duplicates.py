@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from asyncbatch.settings import FileWorkSettings
 from asyncbatch.sinks.outlet import make_outlet
 from asyncbatch.transforms.dedupe_store import DigestSet
 
@@ -42,7 +43,7 @@ class Duplicates:
     """
 
     def __init__(self, target: Target) -> None:
-        self._outlet = make_outlet(target, "auto")
+        self._outlet = make_outlet(target, FileWorkSettings())
         self._seen = DigestSet()
         self._files: dict[int, _File] = {}
         """By their number in the run."""

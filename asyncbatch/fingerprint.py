@@ -56,7 +56,7 @@ def describe(settings: FileWorkSettings | RecordWorkSettings) -> str:
 
 
 def _of_target(target: Target) -> list[object]:
-    place = target.table if target.is_database else os.path.realpath(target.path)
+    place = target.table if target.is_database else target.place
     return [
         target.form, place, target.key, target.mode, target.columns, target.format,
         target.compression,

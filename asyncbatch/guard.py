@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from asyncbatch.cloud.address import is_store_url
 from asyncbatch.errors import UsageError
 from asyncbatch.records import STDIN, display_path
 from asyncbatch.sinks.folder import output_path
@@ -58,6 +59,8 @@ class Guard:
 
 
 def _is_same(path: str, output: str) -> bool:
+    if is_store_url(output):
+        return path == output
     try:
         return path != STDIN and os.path.isfile(output) and os.path.samefile(path, output)
     except OSError:  # one of them does not exist
@@ -79,8 +82,11 @@ def _check_place(target: Target, argument: str, inputs: Inputs) -> None:
         return
     path = static_root(argument) if has_magic(argument) else argument
     _check_apart(target, path)
+    if is_store_url(path) is not target.is_remote:
+        return
     folder, above = os.path.realpath(target.path), os.path.realpath(path)
-    if not os.path.isdir(path) or f"{folder}/".removeprefix(f"{above}/") == f"{folder}/":
+    is_folder = target.is_remote or os.path.isdir(path)
+    if not is_folder or f"{folder}/".removeprefix(f"{above}/") == f"{folder}/":
         return
     wanted = Filter(inputs.selection)
     below, found = "", True

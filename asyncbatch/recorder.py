@@ -35,11 +35,13 @@ class Recorder:
 
     def __init__(self, settings: RecordWorkSettings) -> None:
         self._rejecter = Rejecter(settings)
-        self._outlet = make_outlet(settings.target, settings.files.format, settings.dedupe)
+        self._outlet = make_outlet(settings.target, settings.files, settings.dedupe)
         self._keeps_rows = settings.target is not None
         self._names_origins = self._outlet.names_origins
         self._keeps_originals = settings.letters and self._names_origins
         self._keeps_files_whole = settings.target is not None and settings.target.form == "folder"
+        self.may_wait = settings.target is not None and settings.target.is_remote
+        """Whether it may wait for an object store, which an event loop must not."""
         self._most = settings.files.sizes.part
         self._newest: Newest | None = None
         if settings.newest is not None:
@@ -102,10 +104,11 @@ class Recorder:
 
         Return whether more can be written.
         """
-        written = 0
+        written, pending = 0, None
         if problem is None and not self._draft.file.is_lost:
             try:
                 written = self._outlet.end()
+                pending = self._outlet.take_pending()
             except OutputError as error:
                 problem = error
         self._outlet.discard()
@@ -117,6 +120,8 @@ class Recorder:
         elif problem is not None:
             failure = file_failure(self._file, problem)
         self._draft.end_file(size, elapsed_ms, failure, written)
+        if pending is not None:
+            self._draft.wait_for(self._file, pending)
         return not (isinstance(problem, OutputError) and problem.is_lost)
 
     def reject_line(self, bad: BadLine) -> None:

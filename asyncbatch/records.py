@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import builtins
     from collections.abc import Iterator, Sequence
 
-    from asyncbatch.entries import Entry, FileStatus
+    from asyncbatch.entries import Entry, Extent, FileStatus
 
 FailureKind = Literal[
     "not_found",
@@ -274,7 +274,8 @@ class Part(Struct, gc=False):
     finished file is about one that is still being read, at place 0. `made` counts the rows of
     each finished file in this part, `written` what the worker itself wrote, `retries` how often
     it tried something again. `skipped` tells by place why a file was not even read, `entries`
-    what a ledger has of it. `lost` is why no more can be written, if the worker does that.
+    what a ledger has of it. `lost` is why no more can be written, if the worker does that;
+    `outputs` are the states of what it has written, as far as nobody else could tell.
 
     The parts of a huge file count as they come, not only when it is done. One that is not the
     last has `told`, its share of the file's counts, and where it ends, `reached` (None in the
@@ -304,6 +305,7 @@ class Part(Struct, gc=False):
     reached: Position | None = None
     huge: Huge | None = None
     newest: Scalar | None = None
+    outputs: dict[int, Extent] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.records)

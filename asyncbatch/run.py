@@ -173,12 +173,18 @@ class Run:
         report, stopped = self.report, self._stopped or self.report.over_budget
         ended = ended and self._intake.may_be_empty
         succeeded = ended and not stopped and (bool(self._job.budget) or not report.tally.failures)
+        if not ended or stopped:
+            self._delivery.give_up()
         finishing = asyncio.create_task(
             self._delivery.finish(succeeded=succeeded, ended=ended and not stopped)
         )
         try:
             # A thread that is stuck in a write has the target; nobody can wait for that.
             await asyncio.wait_for(asyncio.shield(finishing), None if ended else _LAST_SECONDS)
+        except asyncio.CancelledError:  # a store may be slow to take what there is
+            if self._delivery.give_up():
+                await asyncio.wait((finishing,), timeout=_LAST_SECONDS)
+            raise
         except SinkError as error:
             self._lose_target(error)
             if self._job.target and not self._job.target.keeps_loads:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 PACKAGE = ROOT / "asyncbatch"
 LAYERS = [
-    ("cgroups", "entries", "retrying", "progress", "secret"),
+    ("apart", "cgroups", "entries", "retrying", "progress", "secret"),
     ("errors", "records", "budget", "cpus", "memory"),
     ("cloud", "supplies", "tally"),
     ("sections", "settings"),

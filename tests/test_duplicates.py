@@ -98,7 +98,7 @@ class Found:
 def test_records_that_become_several_rows(files, to, huge, random):
     table = {"table": "t"} if ":" in to else {}
     target = Target.parse(to, **table)
-    outlet, duplicates = make_outlet(target, "auto", ("id",)), Duplicates(target)
+    outlet, duplicates = make_outlet(target, FileWorkSettings(), ("id",)), Duplicates(target)
     tally, kept = Tally(), []
     for start, records in enumerate(files):
         for part in _parts_of(start, records, outlet, random, huge=huge):

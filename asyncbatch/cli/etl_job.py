@@ -158,7 +158,8 @@ def _ledger(
     target = work.target if isinstance(work, RecordWorkSettings) else None
     has_feeds = any(isinstance(table, HttpSourceTable) for table in tables)
     dedupes = isinstance(work, RecordWorkSettings) and bool(work.dedupe)
-    if target is not None and not target.is_database and (has_feeds or dedupes):
+    is_object = target is not None and target.is_remote and target.form != "folder"
+    if target is not None and not target.is_database and (has_feeds or dedupes or is_object):
         return None  # such a file is written anew from all there is
     is_stream = target is not None and target.form == "stdout"
     return ledger_settings(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from typing import TYPE_CHECKING
 
 from asyncbatch.errors import UsageError
@@ -44,17 +45,9 @@ def ledger_settings(
         raise UsageError(f"--ledger is for files: {target.name} keeps its own, with the rows")
     if target is None and not is_asked:
         return None
-    if target is not None and _is_stream(target):
+    if target is not None and (reason := _why_in_one(work, target)):
         if is_asked:
-            raise UsageError(f"what was written to {target.name} is gone: it cannot be resumed")
-        return None
-    dedupes = isinstance(work, RecordWorkSettings) and work.dedupe
-    if dedupes and target is not None and not target.is_database:
-        if is_asked:
-            raise UsageError(
-                f"dedupe knows the keys of one run, so {target.name} is made in one: without"
-                " --resume, --retry-failed and --ledger"
-            )
+            raise UsageError(reason)
         return None
     name = fingerprint(work)
     place = None if target is None or target.is_database else target.path
@@ -70,6 +63,25 @@ def ledger_settings(
         by_content,
         root,
     )
+
+
+def _why_in_one(work: FileWorkSettings | RecordWorkSettings, target: Target) -> str | None:
+    """Return why a target is made in one run, if it is."""
+    if _is_stream(target):
+        return f"what was written to {target.name} is gone: it cannot be resumed"
+    if target.is_remote and target.form != "folder":
+        return (
+            f"nothing can be added to an object, so each run writes {target.name} anew, of all"
+            " inputs: leave out --resume, --retry-failed and --ledger, or write to a folder"
+            f" ({posixpath.splitext(target.name)[0]}/), which is carried on object by object"
+        )
+    dedupes = isinstance(work, RecordWorkSettings) and work.dedupe
+    if dedupes and not target.is_database:
+        return (
+            f"dedupe knows the keys of one run, so {target.name} is made in one: without --resume,"
+            " --retry-failed and --ledger"
+        )
+    return None
 
 
 def _is_stream(target: Target) -> bool:

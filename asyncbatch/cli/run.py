@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from asyncbatch.budget import FailureBudget
     from asyncbatch.cli.output import Output
     from asyncbatch.cli.report_file import ReportFile
+    from asyncbatch.cloud.settings import StoreSettings
     from asyncbatch.executors.lanes import Work
     from asyncbatch.ledger.settings import LedgerSettings
     from asyncbatch.record_settings import RecordWorkSettings
@@ -199,7 +200,7 @@ def run_files(
         )
         launch = Launch(job)
         launch.look()
-        report_files = _open_reports(report or ())
+        report_files = _open_reports(report or (), stores)
         launch.start()
     except (UsageError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
@@ -289,12 +290,12 @@ def _shard(text: str, from_dead_letter: str | None) -> "Shard":
     return Shard.parse(text)
 
 
-def _open_reports(paths: "Sequence[str]") -> "list[ReportFile]":
+def _open_reports(paths: "Sequence[str]", stores: "StoreSettings") -> "list[ReportFile]":
     if not paths:
         return []
     from asyncbatch.cli.report_file import ReportFile  # noqa: PLC0415 - see above
 
-    return [ReportFile(path) for path in paths]
+    return [ReportFile(path, stores) for path in paths]
 
 
 def _planning() -> "tuple[type[Output], Callable[[Any], Work]]":

@@ -10,7 +10,7 @@ from contextlib import aclosing, contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from asyncbatch.cli import exit_codes
-from asyncbatch.errors import NoWorkerError, SinkError, UsageError, WorkerBugError
+from asyncbatch.errors import AsyncbatchError, NoWorkerError, SinkError, UsageError, WorkerBugError
 from asyncbatch.executors.wire import STOP_SIGNALS
 
 if TYPE_CHECKING:
@@ -81,7 +81,11 @@ class Session:
         except asyncio.CancelledError:
             self._output.log(f"Gave up on what was in flight after {self._grace:g} s")
         except BrokenPipeError:
+            await self._abandon_reports()
             self._leave(exit_codes.CLOSED_OUTPUT)
+        except AsyncbatchError:
+            await self._abandon_reports()
+            raise
         finally:
             ticker.cancel()
         self._run.snapshot()
@@ -120,6 +124,10 @@ class Session:
         except BrokenPipeError:
             self._leave(exit_codes.CLOSED_OUTPUT)
         return code
+
+    async def _abandon_reports(self) -> None:
+        for file in self._report_files:
+            await file.abandon()
 
     @contextmanager
     def _losing(self, file: ReportFile) -> Iterator[None]:

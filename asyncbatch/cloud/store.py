@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _CONNECT_SECONDS = 10
 _WHOLE_SECONDS = 600
 """For one answer with all of its body, which is a few megabytes at most."""
+_UPLOAD_RETRIES = 8
+"""At least: what has been uploaded of an object is lost with one part of it."""
+_LONGEST_WAIT_SECONDS = 10
 _LOOKED_AT = {
     "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
     "gs": ("GOOGLE_BASE_URL", "STORAGE_EMULATOR_HOST"),
@@ -41,10 +44,12 @@ class Stores:
     """Opens the stores of URLs, each bucket once; for any number of threads.
 
     One is made for each process that works with them; it cannot be pickled, its settings can.
+    For `writes`, the library itself tries again what fails for the moment: parts of an upload are
+    its own.
     """
 
-    def __init__(self, settings: StoreSettings) -> None:
-        self.settings = settings
+    def __init__(self, settings: StoreSettings, *, writes: bool = False) -> None:
+        self.settings, self._writes = settings, writes
         self._opened: dict[tuple[str, str], ObjectStore] = {}
         self._lock = threading.Lock()
 
@@ -90,8 +95,7 @@ class Stores:
         }
         options: dict[str, Any] = {
             "client_options": client,
-            # What is tried again, we count; and a library that waits by itself tells nobody.
-            "retry_config": {"max_retries": 0, "retry_timeout": timedelta(seconds=_WHOLE_SECONDS)},
+            "retry_config": self._retry_config(),
         }
         if address.is_web:
             client["allow_http"] = scheme == "http"
@@ -106,6 +110,17 @@ class Stores:
         if settings.anonymous:
             options["skip_signature"] = True
         return options
+
+    def _retry_config(self) -> dict[str, Any]:
+        # What is tried again, we count; and a library that waits by itself tells nobody.
+        config: dict[str, Any] = {"max_retries": 0}
+        if self._writes:
+            retries = self.settings.retries
+            first = timedelta(seconds=retries.delay)
+            longest = max(first, timedelta(seconds=_LONGEST_WAIT_SECONDS))
+            config["max_retries"] = max(retries.count, _UPLOAD_RETRIES)
+            config["backoff"] = {"init_backoff": first, "max_backoff": longest, "base": 2}
+        return config | {"retry_timeout": timedelta(seconds=_WHOLE_SECONDS)}
 
 
 def _without_user(address: Address) -> str:

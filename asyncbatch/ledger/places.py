@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 
+from asyncbatch.cloud.address import is_store_url
 from asyncbatch.state import state_folder
 
 _NAME_LENGTH = 40
@@ -18,7 +19,7 @@ def default_path(target: str | None, fingerprint: str, root: str | None) -> str:
     place for it.
     """
     if target is not None:
-        key = os.path.realpath(target)
+        key = target if is_store_url(target) else os.path.realpath(target)
         name = os.path.basename(key)
     else:
         key = f"{fingerprint}\0{os.getcwd() if root is None else os.path.realpath(root)}"

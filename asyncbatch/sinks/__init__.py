@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from asyncbatch.entries import Entry
+    from asyncbatch.entries import Entry, Extent
 
 PayloadT = TypeVar("PayloadT", contravariant=True)  # noqa: PLC0105 - the variance shows in its use
 
@@ -29,6 +29,10 @@ class OutputError(Exception):
     def __init__(self, message: str, *, is_lost: bool = False) -> None:
         super().__init__(message)
         self.is_lost = is_lost
+
+
+Pending: TypeAlias = "Callable[[], Extent]"
+"""Waits for an output to be in its place; returns the state it is in. Raises OutputError."""
 
 
 class Sink(Protocol[PayloadT]):

@@ -62,7 +62,7 @@ class AtomicFile:
         except OSError as error:
             with suppress(OSError):  # a pipe has no length
                 os.ftruncate(descriptor, self.size)  # and lines no halves
-            raise self._lost(error) from None
+            raise self.lost(error) from None
         self.size += len(data)
 
     def sync(self) -> None:
@@ -73,7 +73,7 @@ class AtomicFile:
             self.stream.flush()
             os.fsync(self.stream.fileno())
         except OSError as error:
-            raise self._lost(error) from None
+            raise self.lost(error) from None
 
     def commit(self) -> None:
         """Put the file in its place. Raises SinkError."""
@@ -85,7 +85,7 @@ class AtomicFile:
                 _sync_names(os.path.dirname(self.final))
         except OSError as error:
             self.discard()
-            raise self._lost(error) from None
+            raise self.lost(error) from None
         except SinkError:
             self.discard()
             raise
@@ -98,8 +98,12 @@ class AtomicFile:
             with suppress(OSError):  # a disk that has become read-only keeps it
                 os.unlink(self.written)
 
-    def _lost(self, error: OSError) -> SinkError:
-        return SinkError(f"cannot write {self.path}: {error.strerror}", self.path)
+    def give_up(self) -> None:
+        """Have a write that waits for somebody wait no longer; from any thread."""
+
+    def lost(self, error: OSError) -> SinkError:
+        """Return what to say of an error: which file it is about, and why."""
+        return SinkError(f"cannot write {self.path}: {error.strerror or error}", self.path)
 
 
 def _sync_names(folder: str) -> None:

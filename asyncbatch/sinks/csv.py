@@ -14,6 +14,7 @@ from asyncbatch.sinks.single import FileSink
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from asyncbatch.cloud.settings import StoreSettings
     from asyncbatch.entries import Extent
     from asyncbatch.sinks import Refusal
     from asyncbatch.sinks.block import Block
@@ -26,8 +27,15 @@ class CsvSink(FileSink):
     row with a value beside columns that were not named is refused.
     """
 
-    def __init__(self, path: str, *, delimiter: str, columns: tuple[str, ...] | None) -> None:
-        super().__init__(path)
+    def __init__(
+        self,
+        path: str,
+        stores: StoreSettings | None = None,
+        *,
+        delimiter: str,
+        columns: tuple[str, ...] | None,
+    ) -> None:
+        super().__init__(path, stores)
         self._row_sizes: list[int] = []
         self._kept: dict[str, tuple[str, ...]] = {}
         """The columns of files that rows are kept from, by path."""

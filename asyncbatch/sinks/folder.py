@@ -6,7 +6,7 @@ import ctypes
 import errno
 import os
 from contextlib import contextmanager, suppress
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from asyncbatch.codec.compression import named
 from asyncbatch.codec.encode import encode, encode_lines
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from asyncbatch.settings import Format
+    from asyncbatch.sinks import Pending
     from asyncbatch.sinks.target import Target
 
 _ENDINGS = (".json", *LINES_ENDINGS)
 _OF_THE_DISK = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO))
-"""Errors that are not about one output: the next would meet them as well."""
+"""See `MirroredOutput.losing`."""
 
 
 def output_path(target: Target, path: str) -> str:
@@ -100,20 +101,75 @@ def temporary(path: str) -> str:
     return os.path.join(folder, f".{name}.asyncbatch")
 
 
-class FolderOutput:
-    """Writes one output after another, each there whole or not at all.
+class NewFile:
+    """The file at `path`, written; an earlier one stays until it is complete. Raises OSError."""
+
+    def __init__(self, path: str) -> None:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        self._path, self._temporary = path, temporary(path)
+        self._stream = open(self._temporary, "wb")  # noqa: SIM115 - closed by `complete`
+
+    def write(self, data: bytes) -> None:
+        """Add bytes."""
+        self._stream.write(data)
+
+    def complete(self) -> None:
+        """Put the file in its place."""
+        self._stream.close()
+        os.replace(self._temporary, self._path)
+
+    def abort(self) -> None:
+        """Leave no trace."""
+        with suppress(OSError):  # what could not be written cannot be flushed either
+            self._stream.close()
+        with suppress(OSError):
+            os.unlink(self._temporary)
+
+
+NewT = TypeVar("NewT", bound="New")
+
+
+class New(Protocol):
+    """One output that is written, as `NewFile` is."""
+
+    def write(self, data: bytes) -> None:
+        """Add bytes."""
+        ...
+
+    def abort(self) -> None:
+        """Leave no trace."""
+        ...
+
+
+class MirroredOutput(Generic[NewT]):
+    """Writes one output after another, each there whole or not at all; they differ in where.
 
     JSON outputs have the shape of their inputs: an array for an array; for a single document
     what became of it (an array if that is several, no output at all if it was dropped).
     """
 
+    losing: frozenset[int]
+    """Errors that are not about one output: the next would meet them as well."""
+
     def __init__(self, target: Target, form: Format) -> None:
         self._target, self._form = target, form
-        self._path = self._temporary = ""
+        self._path = ""
         self._as_lines = self._single = False
-        self._stream: IO[bytes] | None = None
+        self._new: NewT | None = None
         self._waiting: bytes | None = None
         self._written = 0
+
+    def make(self, path: str) -> NewT:
+        """Begin the output at `path`. Raises OSError."""
+        raise NotImplementedError
+
+    def complete(self, new: NewT) -> None:
+        """Put an output in its place, or have it put there. Raises OSError."""
+        raise NotImplementedError
+
+    def take_pending(self) -> Pending | None:
+        """Return what is still to come of the output that was ended last, if anything."""
+        return None
 
     def begin(self, path: str) -> None:
         """Begin the output for the input at `path`. Raises OutputError if it has no place."""
@@ -124,7 +180,7 @@ class FolderOutput:
         form = self._form if self._target.format == "keep" else self._target.format
         self._as_lines = form == "jsonl" or (form == "auto" and named_lines(path))
         self._single = False
-        self._stream = self._waiting = None
+        self._new = self._waiting = None
         self._written = 0
 
     def write(self, rows: Sequence[Any], *, single: bool) -> None:
@@ -138,7 +194,7 @@ class FolderOutput:
                 texts.insert(0, self._waiting)
             *whole, self._waiting = texts
             if whole:
-                start = b"[\n" if self._stream is None else b""
+                start = b"[\n" if self._new is None else b""
                 self._put(start + b"".join(text + b",\n" for text in whole))
         self._written += len(rows)
 
@@ -146,18 +202,17 @@ class FolderOutput:
         """Put the output in its place; return how many rows it has. Raises OutputError."""
         if not self._as_lines:
             self._end_json()
-        elif self._stream is None:
+        elif self._new is None:
             self._put(b"")
-        if self._stream is not None:
-            with self._naming():
-                self._stream.close()
-                os.replace(self._temporary, self._path)
-            self._stream = None
+        if self._new is not None:
+            with self.naming(self._path):
+                self.complete(self._new)
+            self._new = None
         return self._written
 
     def _end_json(self) -> None:
         last = self._waiting
-        if self._stream is not None:
+        if self._new is not None:
             self._put((last or b"") + b"\n]\n")
         elif self._single:
             if last is not None:
@@ -167,29 +222,38 @@ class FolderOutput:
 
     def discard(self) -> None:
         """Leave no trace of the output that was begun."""
-        if self._stream is not None:
-            with suppress(OSError):  # what could not be written cannot be flushed either
-                self._stream.close()
-            self._stream = None
-            with suppress(OSError):
-                os.unlink(self._temporary)
+        if self._new is not None:
+            self._new.abort()
+            self._new = None
 
     def _put(self, data: bytes) -> None:
-        with self._naming():
-            if self._stream is None:
-                os.makedirs(os.path.dirname(self._path), exist_ok=True)
-                self._temporary = temporary(self._path)
-                self._stream = open(self._temporary, "wb")  # noqa: SIM115 - closed by `end`
+        with self.naming(self._path):
+            if self._new is None:
+                self._new = self.make(self._path)
             compression = named(self._path)
-            self._stream.write(compression.compress(data) if compression else data)
+            self._new.write(compression.compress(data) if compression else data)
 
     @contextmanager
-    def _naming(self) -> Iterator[None]:
-        """Say of an OSError which output it is about."""
+    def naming(self, path: str) -> Iterator[None]:
+        """Say of an OSError that it is about the output at `path`."""
         try:
             yield
         except OSError as error:
             raise OutputError(
-                f"cannot write {display_path(self._path)}: {error.strerror or error}",
-                is_lost=error.errno in _OF_THE_DISK,
+                f"cannot write {display_path(path)}: {error.strerror or error}",
+                is_lost=error.errno in self.losing,
             ) from None
+
+
+class FolderOutput(MirroredOutput[NewFile]):
+    """Of files in a folder."""
+
+    losing = _OF_THE_DISK
+
+    def make(self, path: str) -> NewFile:
+        """See `MirroredOutput`."""
+        return NewFile(path)
+
+    def complete(self, new: NewFile) -> None:
+        """See `MirroredOutput`."""
+        new.complete()

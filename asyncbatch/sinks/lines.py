@@ -14,6 +14,7 @@ from asyncbatch.sinks.single import FileSink, read_extent
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from asyncbatch.cloud.settings import StoreSettings
     from asyncbatch.entries import Entry
     from asyncbatch.sinks import Refusal
 
@@ -23,8 +24,8 @@ _CHUNK = 1024 * 1024
 class LinesSink(FileSink):
     """Writes lines as the workers have made them, compressed if the file's name says so."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
+    def __init__(self, path: str, stores: StoreSettings | None = None) -> None:
+        super().__init__(path, stores)
         self._compression = named(path)
 
     def open(self) -> None:

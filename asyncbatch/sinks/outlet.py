@@ -16,8 +16,9 @@ from asyncbatch.records import Rows
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from asyncbatch.settings import Format
-    from asyncbatch.sinks.folder import FolderOutput
+    from asyncbatch.settings import FileWorkSettings
+    from asyncbatch.sinks import Pending
+    from asyncbatch.sinks.folder import MirroredOutput
     from asyncbatch.sinks.target import Target
 
 
@@ -51,6 +52,10 @@ class Outlet:
     def end(self) -> int:
         """End the file that was begun; return how many rows it has now. Raises OutputError."""
         return 0
+
+    def take_pending(self) -> Pending | None:
+        """Return what is still to come of the output of the file that was ended, if anything."""
+        return None
 
     def discard(self) -> None:
         """End the file that was begun; nothing of it counts."""
@@ -189,9 +194,10 @@ class KeyedOutlet(Outlet):
 class FolderOutlet(Outlet):
     """Of a folder: the worker writes."""
 
-    def __init__(self, output: FolderOutput) -> None:
+    def __init__(self, output: MirroredOutput[Any]) -> None:
         self._output = output
         self.begin, self.end, self.discard = output.begin, output.end, output.discard  # type: ignore[method-assign]  # handed on as they are
+        self.take_pending = output.take_pending  # type: ignore[method-assign]  # the same
 
     def take(self, found: Found, *, single: bool) -> None:
         """See `Outlet`."""
@@ -199,16 +205,22 @@ class FolderOutlet(Outlet):
         found.rows.clear()
 
 
-def make_outlet(target: Target | None, form: Format, dedupe: Sequence[str] = ()) -> Outlet:
-    """Return the worker's end of `target`, for inputs of this form.
+def make_outlet(
+    target: Target | None, files: FileWorkSettings, dedupe: Sequence[str] = ()
+) -> Outlet:
+    """Return the worker's end of `target`, for inputs that are read so.
 
     If rows are to be deduplicated, which a folder cannot do, by the key `dedupe`.
     """
     if target is None:
         return Outlet()
+    if target.form == "folder" and target.is_remote:
+        from asyncbatch.sinks.object_folder import ObjectOutput  # noqa: PLC0415 - one of them
+
+        return FolderOutlet(ObjectOutput(target, files))
     if target.form == "folder":
         from asyncbatch.sinks.folder import FolderOutput  # noqa: PLC0415 - one of them
 
-        return FolderOutlet(FolderOutput(target, form))
+        return FolderOutlet(FolderOutput(target, files.format))
     outlet = TableOutlet(target) if target.is_table else LinesOutlet(target)
     return KeyedOutlet(outlet, dedupe) if dedupe else outlet

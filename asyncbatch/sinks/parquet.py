@@ -19,6 +19,7 @@ from asyncbatch.sinks.single import FileSink
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from asyncbatch.cloud.settings import StoreSettings
     from asyncbatch.sinks import Refusal
 
 ROW_GROUP = 100_000
@@ -42,8 +43,10 @@ class ParquetSink(FileSink):
     row group at a time.
     """
 
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
+    goes_back = True
+
+    def __init__(self, path: str, stores: StoreSettings | None = None) -> None:
+        super().__init__(path, stores)
         self._arrow: Any
         self._parquet: Any
         self._writer: Any = None
@@ -157,7 +160,7 @@ class ParquetSink(FileSink):
             if table.num_rows:
                 self._writer.write_table(table, ROW_GROUP)
         except OSError as error:
-            raise self._lost(error) from None
+            raise self.file.lost(error) from None
         except UsageError as error:  # the file could not be begun again
             raise SinkError(str(error)) from None
         self._waiting.clear()
@@ -201,7 +204,7 @@ class ParquetSink(FileSink):
         try:
             writer.close()
         except OSError as error:
-            raise self._lost(error) from None
+            raise self.file.lost(error) from None
 
     def _let_go(self) -> None:
         if self._kept is not None:
@@ -215,9 +218,6 @@ class ParquetSink(FileSink):
         self.file.discard()
         with suppress(OSError):  # as a rule there is none
             os.unlink(self._old)
-
-    def _lost(self, error: OSError) -> SinkError:
-        return SinkError(f"cannot write {self.file.path}: {error.strerror or error}")
 
 
 class _Kept:

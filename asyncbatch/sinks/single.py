@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from asyncbatch.entries import Extent
 from asyncbatch.errors import SinkError
-from asyncbatch.sinks.atomic import AtomicFile
+from asyncbatch.sinks.files import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from asyncbatch.cloud.settings import StoreSettings
     from asyncbatch.entries import Entry
 
 _CHUNK = 1024 * 1024
@@ -19,8 +20,11 @@ _CHUNK = 1024 * 1024
 class FileSink:
     """The part of a sink for one file that is the same whatever is in the file."""
 
-    def __init__(self, path: str) -> None:
-        self.file = AtomicFile(path)
+    goes_back = False
+    """Whether what is written is also read, or written again from the beginning."""
+
+    def __init__(self, path: str, stores: StoreSettings | None = None) -> None:
+        self.file = whole_file(path, stores, at_random=self.goes_back)
 
     @property
     def position(self) -> int:
@@ -56,6 +60,10 @@ class FileSink:
     def complete(self) -> None:
         """Put the file in place. Raises SinkError."""
         self.file.commit()
+
+    def give_up(self) -> None:
+        """Have a write that waits for somebody wait no longer; from any thread."""
+        self.file.give_up()
 
 
 def read_extent(path: str, extent: Extent) -> Iterator[bytes]:

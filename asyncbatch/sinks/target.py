@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
 
+from asyncbatch.cloud.address import is_object_url, is_store_url, parse_address, shown_url
 from asyncbatch.codec.compression import named
 from asyncbatch.errors import UsageError
 from asyncbatch.sinks.address import SERVERS, is_ambiguous, without_password
 from asyncbatch.sinks.server_settings import ServerSettings
 
 if TYPE_CHECKING:
+    from asyncbatch.cloud.settings import StoreSettings
     from asyncbatch.entries import LedgerJob
     from asyncbatch.retrying import Retrier
     from asyncbatch.sinks import Sink
@@ -31,9 +33,11 @@ FolderCompression = Literal["keep", "none", "gz", "bz2", "xz", "zst"]
 
 STDOUT = "-"
 KNOWN = "'-', a file (.jsonl, .ndjson, each with .gz or .zst, .csv, .tsv, .parquet), a folder/, "
-KNOWN += "sqlite:///FILE, duckdb:///FILE or postgresql://USER@HOST/DATABASE"
+KNOWN += "one of these at s3://, gs:// or az://, sqlite:///FILE, duckdb:///FILE or "
+KNOWN += "postgresql://USER@HOST/DATABASE"
 
 _DATABASES: dict[str, Form] = {"sqlite": "sqlite", "duckdb": "duckdb"}
+_DATABASE_SUFFIXES = (".db", ".db3", ".sqlite", ".sqlite3", ".duckdb", ".ddb")
 _SUFFIXES: dict[str, Form] = {
     ".jsonl": "lines",
     ".ndjson": "lines",
@@ -100,6 +104,16 @@ class Target(Struct, frozen=True):
         return self.form not in ("folder", "parts")
 
     @property
+    def is_remote(self) -> bool:
+        """Whether it is an object, or objects, of a store."""
+        return is_store_url(self.path)
+
+    @property
+    def place(self) -> str:
+        """What tells its path from all others here, however it is spelled."""
+        return self.path if self.is_remote else os.path.realpath(self.path)
+
+    @property
     def is_database(self) -> bool:
         """Whether rows are added to what is there."""
         return self.form in ("sqlite", "duckdb", "postgres")
@@ -138,11 +152,13 @@ class Target(Struct, frozen=True):
         job: LedgerJob | None = None,
         retrier: Retrier | None = None,
         contract: Contract | None = None,
+        stores: StoreSettings | None = None,
     ) -> Sink[Any]:
         """Return what writes to it in the main process; a folder is written by the workers.
 
         A database keeps the ledger of `job`, if there is one, and to its `contract`, which tells
-        later what that came to; `retrier` tries again while others are at it.
+        later what that came to; `retrier` tries again while others are at it; `stores` is how
+        object stores are reached.
         """
         options: dict[str, Any] = {  # of any database
             "table": self.table or "", "mode": self.mode, "key": self.key,
@@ -156,16 +172,16 @@ class Target(Struct, frozen=True):
             case "lines":
                 from asyncbatch.sinks.lines import LinesSink  # noqa: PLC0415 - one of them
 
-                return LinesSink(self.path)
+                return LinesSink(self.path, stores)
             case "csv":
                 from asyncbatch.sinks.csv import CsvSink  # noqa: PLC0415 - one of them
 
                 delimiter = "\t" if self.path.lower().endswith(".tsv") else ","
-                return CsvSink(self.path, delimiter=delimiter, columns=self.columns)
+                return CsvSink(self.path, stores, delimiter=delimiter, columns=self.columns)
             case "parquet":
                 from asyncbatch.sinks.parquet import ParquetSink  # noqa: PLC0415 - one of them
 
-                return ParquetSink(self.path)
+                return ParquetSink(self.path, stores)
             case "sqlite":
                 from asyncbatch.sinks.sqlite import SqliteSink  # noqa: PLC0415 - one of them
 
@@ -193,6 +209,9 @@ def place_of(name: str) -> tuple[Form, str]:
     if name == STDOUT:
         return "stdout", name
     scheme, separator, rest = name.partition("://")
+    if is_object_url(name):
+        form = _form_of_object(name)
+        return form, f"{name.rstrip('/')}/" if form == "folder" else name
     if separator:
         if scheme in SERVERS:
             if is_ambiguous(name):
@@ -211,12 +230,38 @@ def place_of(name: str) -> tuple[Form, str]:
                 f"--to {name}: write {scheme}:///people.db for a file here, or "
                 f"{scheme}:////var/lib/people.db for one anywhere"
             )
+        if is_object_url(path):
+            raise _no_database(name)
         return _DATABASES[scheme], path
     if name.endswith("/") or os.path.isdir(name):
         return "folder", name
+    return _form_of_file(name), name
+
+
+def _form_of_object(url: str) -> Form:
+    address = parse_address(url)
+    if address.is_web:
+        raise UsageError(
+            f"--to {shown_url(url)}: a web server is read from, not written to; write {KNOWN}"
+        )
+    if not address.key or url.endswith("/"):
+        return "folder"
+    if url.lower().endswith(_DATABASE_SUFFIXES):
+        raise _no_database(url)
+    return _form_of_file(url)
+
+
+def _form_of_file(name: str) -> Form:
     compression = named(name)
     plain = name[: -len(compression.suffix)] if compression else name
     form = _SUFFIXES.get(os.path.splitext(plain)[1].lower())
     if form is None or (compression and form != "lines"):
         raise UsageError(f"--to {name}: not known by its name; write {KNOWN}")
-    return form, name
+    return form
+
+
+def _no_database(name: str) -> UsageError:
+    return UsageError(
+        f"--to {name}: a database cannot be in an object store, where nothing can be changed in"
+        " place: write to one here and copy the file when the run is over, or write .parquet there"
+    )

@@ -1,0 +1,125 @@
+"""An upload in parts: bytes go in at one end, and leave in a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asyncbatch.cloud.store import Place
+
+PART = 16 * 1024 * 1024
+"""Bytes of a part, if nobody knows how many there will be."""
+MOST_PARTS = 10_000
+"""Parts that an object may have."""
+AT_ONCE = 4
+"""Parts on their way at a time."""
+_WAITING = 2
+"""Pieces that wait to be taken: as many bytes as they are given in at a time."""
+
+
+class _AbortedError(Exception):
+    """Ends an upload, of which the library then leaves nothing."""
+
+
+class Parts:
+    """An upload of `place` that has begun; one thread writes. Raises what the library raises.
+
+    It is an iterator of pieces for the library, which makes parts of them, and aborts the upload
+    if the iterator, or the store, fails.
+    """
+
+    def __init__(self, place: Place, part: int = PART) -> None:
+        self._place, self._part = place, part
+        self._pieces: deque[bytes | bytearray | memoryview] = deque()
+        self._changed = threading.Condition()
+        self._is_complete = self._is_aborted = self._is_over = False
+        self._result: Any = None
+        self._error: BaseException | None = None
+        # It is no reason for a process to live on.
+        self._thread = threading.Thread(target=self._upload, daemon=True)
+        self._thread.start()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Add bytes, which stay as they are; waits while the store is slower."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._pieces) < _WAITING or self._is_over)
+            if self._is_over:
+                self._check()
+            self._pieces.append(data)
+            self._changed.notify_all()
+
+    def complete(self) -> Any:  # noqa: ANN401 - the library's result
+        """Have the object appear; return what the library says of it."""
+        with self._changed:
+            self._is_complete = True
+            self._changed.notify_all()
+        self._thread.join()
+        self._check()
+        return self._result
+
+    def abort(self, *, wait: bool = True) -> None:
+        """Leave nothing, unless it is complete; from any thread."""
+        with self._changed:
+            self._is_aborted = True
+            self._changed.notify_all()
+        if wait:
+            self._thread.join()
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _upload(self) -> None:
+        import obstore  # noqa: PLC0415 - in an extra, and the place could be opened
+
+        try:
+            self._result = obstore.put(
+                self._place.store,
+                self._place.key,
+                self,
+                use_multipart=True,
+                chunk_size=self._part,
+                max_concurrency=AT_ONCE,
+            )
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that writes
+            self._error = error
+        with self._changed:
+            self._is_over = True
+            self._pieces.clear()
+            self._changed.notify_all()
+
+    def __iter__(self) -> Parts:
+        return self
+
+    def __next__(self) -> bytes | bytearray | memoryview:
+        with self._changed:
+            self._changed.wait_for(lambda: self._pieces or self._is_complete or self._is_aborted)
+            if self._is_aborted:
+                raise _AbortedError
+            if not self._pieces:
+                raise StopIteration
+            piece = self._pieces.popleft()
+            self._changed.notify_all()
+            return piece
+
+
+class _Nothing:
+    """An upload's pieces that end it before there are any."""
+
+    def __iter__(self) -> _Nothing:
+        return self
+
+    def __next__(self) -> bytes:
+        raise _AbortedError
+
+
+def begin_and_abort(place: Place) -> None:
+    """See whether an upload could begin, and leave nothing. Raises what the library raises."""
+    import obstore  # noqa: PLC0415 - see above
+
+    try:
+        obstore.put(place.store, place.key, _Nothing(), use_multipart=True)
+    except _AbortedError:
+        return
