@@ -19,6 +19,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
+from io import BytesIO
 from typing import Any, NamedTuple, Self
 from urllib.parse import unquote
 
@@ -307,10 +308,14 @@ class S3Server:
     async def _behind_it(self, request: web.Request) -> tuple[int, CIMultiDict[str], bytes]:
         """Return what moto answers: status, headers, body, or of a HEAD the body's length."""
         url = URL(f"{self._behind}{request.raw_path}", encoded=True)
-        data = await request.read()
+        data = BytesIO(await request.read())
         kept = {n: v for n, v in request.headers.items() if n.lower() not in _HOP_BY_HOP}
         async with self._session.request(
-            request.method, url, headers=kept, data=data or None, allow_redirects=False
+            request.method,
+            url,
+            headers=kept,
+            data=data if request.body_exists else None,
+            allow_redirects=False,
         ) as answer:
             body = await answer.read()
             headers = CIMultiDict(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta
 
+from asyncbatch.cloud.address import is_object_url
 from asyncbatch.errors import UsageError
 from asyncbatch.pipeline_file.forms import Name, Names, Seconds, TargetName
 from asyncbatch.pipeline_file.sources import Count
@@ -84,7 +85,7 @@ class SinkTable(Table, frozen=True):
             return
         form = form_of(given["to"].reveal())
         if form is None:
-            yield ("to",), f"is no known target: write {KNOWN}"
+            yield ("to",), _why_not(given["to"].reveal())
             return
         if form in DATABASES and "table" not in given:
             yield ("table",), "is missing: a database needs the name of a table"
@@ -125,6 +126,16 @@ def form_of(to: str) -> str | None:
         return place_of(to)[0]
     except UsageError:  # its words may show a password
         return None
+
+
+def _why_not(to: str) -> str:
+    """Return why this names no target."""
+    if is_object_url(to):  # whose words show no secret
+        try:
+            place_of(to)
+        except UsageError as error:
+            return str(error).removeprefix("--to ")
+    return f"is no known target: write {KNOWN}"
 
 
 class DeadLetterTable(Table, frozen=True):

@@ -244,6 +244,9 @@ def _form_of_object(url: str) -> Form:
         raise UsageError(
             f"--to {shown_url(url)}: a web server is read from, not written to; write {KNOWN}"
         )
+    names = address.key.rstrip("/").split("/")
+    if names != [""] and not {"", ".", ".."}.isdisjoint(names):
+        raise UsageError(f"--to {url}: an object's key cannot have an empty name, . or .. in it")
     if not address.key or url.endswith("/"):
         return "folder"
     if url.lower().endswith(_DATABASE_SUFFIXES):
