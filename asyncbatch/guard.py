@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from asyncbatch.cloud.address import is_object_url
 from asyncbatch.errors import UsageError
 from asyncbatch.records import STDIN, display_path
 from asyncbatch.sinks.folder import output_path
@@ -51,6 +52,8 @@ class Guard:
     def check(self, paths: Iterable[str]) -> None:
         """Raise UsageError if an output would overwrite one of these inputs."""
         for path in paths:
+            if is_object_url(path):
+                continue
             if (output := self._files.get(os.path.basename(path))) and _is_same(path, output):
                 raise UsageError(f"{display_path(path)} is an input: it cannot be written to")
             if self._folder is not None:
@@ -75,7 +78,7 @@ def _check_apart(target: Target, path: str) -> None:
 
 def _check_place(target: Target, argument: str, inputs: Inputs) -> None:
     """Raise UsageError if outputs would be inputs, of this run or the next."""
-    if argument == STDIN:
+    if argument == STDIN or is_object_url(argument):
         return
     path = static_root(argument) if has_magic(argument) else argument
     _check_apart(target, path)

@@ -14,6 +14,7 @@ from msgspec import Struct
 from asyncbatch.cpus import usable_cpus
 from asyncbatch.errors import UsageError
 from asyncbatch.identity import Naming
+from asyncbatch.object_path import ObjectPath
 from asyncbatch.record_settings import RecordWorkSettings
 from asyncbatch.records import STDIN
 from asyncbatch.settings import FileWorkSettings
@@ -240,7 +241,10 @@ def _is_small(searches: Iterable[Search], job: Job) -> bool:
     size = 0
     for path in paths:
         try:
-            size += os.stat(path).st_size
+            if isinstance(path, ObjectPath):
+                size += path.size or 0
+            else:
+                size += os.stat(path).st_size
         except OSError:
             continue
     return size <= most
