@@ -79,36 +79,48 @@ class _Pages:
                 raise
 
 
+def list_folder(objects: Objects, url: str) -> list[tuple[str, ObjectPath | None]]:
+    """Return the names in the folder `url`, in order, each with its object, or None for a folder.
+
+    Raises ObjectError.
+    """
+    address = parse_address(url)
+    base, start = str(address._replace(key="")), len(address.key)
+    found = objects.retrier.call(lambda: _ask_for_folder(objects, url))
+    entries: dict[str, ObjectPath | None] = {
+        meta["path"][start:]: known(base + meta["path"], meta) for meta in found["objects"]
+    }
+    for folder in found["common_prefixes"]:
+        entries[f"{folder[start:]}/"] = None
+    # A key may be called like a folder, which then stands for itself: that has no name here.
+    names = sorted((name for name in entries if name.strip("/")), key=str.encode)
+    return [(name, entries[name]) for name in names]
+
+
 def _by_folders(objects: Objects, url: str, last: str | None) -> Iterator[ObjectPath]:
     """Yield what comes behind the key `last`, asking folder by folder: a bad key spoils one."""
-    address = parse_address(url)
-    base, prefix = str(address._replace(key="")), address.key.rstrip("/")
+    base = str(parse_address(url)._replace(key=""))
     try:
-        found = objects.retrier.call(lambda: _folder(objects, url))
-    except (ObjectError, _UnnamableError) as error:
-        is_known = isinstance(error, ObjectError)
-        reason = f"could not be listed: {error}" if is_known else _UNNAMABLE
-        yield ObjectPath(url, trouble=(errno.EINVAL, reason))
+        entries = list_folder(objects, url)
+    except ObjectError as error:
+        yield ObjectPath(url, trouble=(error.errno or errno.EINVAL, str(error)))
         return
-    entries: dict[str, Any] = {meta["path"]: meta for meta in found["objects"]}
-    entries |= {f"{folder}/": None for folder in found["common_prefixes"]}
-    for key in sorted(entries, key=str.encode):
-        if (meta := entries[key]) is not None:
-            if last is None or key.encode() > last.encode():
-                yield known(base + key, meta)
-        elif key.rstrip("/") == prefix:
-            yield ObjectPath(url, trouble=(errno.EINVAL, _UNNAMABLE))
-        elif last is None or last.startswith(key) or key.encode() > last.encode():
-            yield from _by_folders(objects, base + key, last)
+    for name, found in entries:
+        key = (url + name).removeprefix(base)
+        is_behind = last is None or key.encode() > last.encode()
+        if found is not None and is_behind:
+            yield found
+        elif found is None and (is_behind or (last or "").startswith(key)):
+            yield from _by_folders(objects, url + name, last)
 
 
-def _folder(objects: Objects, url: str) -> Any:  # noqa: ANN401 - obstore's ListResult, an extra's
+def _ask_for_folder(objects: Objects, url: str) -> Any:  # noqa: ANN401 - obstore's, an extra's
     import obstore  # noqa: PLC0415 - in an extra
     from obstore.exceptions import InvalidPathError  # noqa: PLC0415 - the same
 
     store, prefix = objects.stores.place(url)
-    with translated(url, _UnnamableError):
+    with translated(url):
         try:
             return obstore.list_with_delimiter(store, prefix.rstrip("/") or None)
         except InvalidPathError:
-            raise _UnnamableError from None
+            raise ObjectError(errno.EINVAL, _UNNAMABLE) from None

@@ -7,14 +7,15 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from asyncbatch.cloud.address import parse_address, shown_url
-from asyncbatch.cloud.listing import list_objects
+from asyncbatch.cloud.listing import list_folder, list_objects
 from asyncbatch.cloud.objects import Objects
+from asyncbatch.cloud.troubles import NO_OBJECT, ObjectError
 from asyncbatch.errors import UsageError
 from asyncbatch.object_path import ObjectPath
 from asyncbatch.sources.patterns import Patterns, has_magic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from asyncbatch.cloud.address import Address
     from asyncbatch.cloud.settings import StoreSettings
@@ -44,7 +45,7 @@ class ObjectSearch:
         first = next(found, None)
         if first is None:
             return
-        if alone and first.trouble is not None and not _is_of_one(first):
+        if alone and first.trouble is not None and _is_of_all(first, url):
             raise UsageError(f"{shown_url(url)}: {first.trouble[1]}")
         yield from chain((first,), found)
 
@@ -74,7 +75,8 @@ class ObjectSearch:
         elif found.trouble[0] != errno.ENOENT:
             yield found
         elif has_magic(address.key):
-            yield from self._globbed(address)
+            parts = [part for part in address.key.split("/") if part]
+            yield from self._globbed(str(address._replace(key="")), parts)
         else:  # a folder's name, or nothing's
             below = list_objects(self._objects, url + "/")
             first = next(below, None)
@@ -110,33 +112,52 @@ class ObjectSearch:
             above += f"{name}/"
         return True
 
-    def _globbed(self, address: Address) -> Iterator[ObjectPath]:
-        """Yield what fits a pattern, and what is wanted of folders that fit it."""
-        parts = address.key.split("/")
-        first = next(place for place, part in enumerate(parts) if has_magic(part))
-        root = "".join(f"{part}/" for part in parts[:first])
-        start = len(str(address._replace(key=root)))
-        pattern = "/".join(parts[first:])
-        fits = Patterns([f"/{pattern}"]).fit
-        shows_hidden = self._wanted.hidden or any(part[:1] == "." for part in parts[first:])
-        for path in list_objects(self._objects, str(address._replace(key=root))):
-            names = path[start:].split("/")
-            if path.trouble is not None:
+    def _globbed(self, base: str, parts: Sequence[str], below: str = "") -> Iterator[ObjectPath]:
+        """Yield what fits a pattern, of names below `base`, and what is wanted of folders that do.
+
+        Asks for the names in a folder, if not for all of them; `below` is its path in the
+        bucket.
+        """
+        head, rest = parts[0], parts[1:]
+        if head == "**":
+            yield from self._globbed_deeply(base, parts, below)
+            return
+        if not has_magic(head) and rest:
+            yield from self._globbed(f"{base}{head}/", rest, f"{below}{head}/")
+            return
+        fits = Patterns([head]).fit
+        try:
+            entries = list_folder(self._objects, base)
+        except ObjectError as error:
+            yield ObjectPath(base, trouble=(error.errno or errno.EINVAL, str(error)))
+            return
+        for entry, found in entries:
+            name = entry.rstrip("/")
+            visible = self._wanted.hidden or name[0] != "." or head[0] == "."
+            if not visible or not fits(name, "") or self._wanted.excludes(below + name):
+                continue
+            if found is None and rest:
+                yield from self._globbed(base + entry, rest, below + entry)
+            elif found is None:
+                yield from self._folder(base + entry)
+            elif not rest:
+                yield found
+
+    def _globbed_deeply(self, base: str, parts: Sequence[str], below: str) -> Iterator[ObjectPath]:
+        """Yield what fits a pattern that begins with `**`: of all that there is below `base`."""
+        fits = Patterns(["/" + "/".join(parts)]).fit
+        shows_hidden = self._wanted.hidden or any(part[0] == "." for part in parts)
+        for path in list_objects(self._objects, base):
+            name = path[len(base) :]
+            hides = not shows_hidden and ("/." in name or name[:1] == ".")
+            fit = not hides and fits(name, "") and not self._wanted.excludes(below + name)
+            if fit or path.trouble is not None:
                 yield path
-                continue
-            if not shows_hidden and any(name[:1] == "." for name in names):
-                continue
-            depth = next((n for n in range(1, len(names) + 1) if fits("/".join(names[:n]), "")), 0)
-            if depth == len(names):
-                if not self._wanted.excludes("/".join(names)):
-                    yield path
-            elif depth and not self._wanted.excludes("/".join(names[:depth])):
-                yield from self._selected(iter((path,)), start + len("/".join(names[:depth])) + 1)
 
 
-def _is_of_one(path: ObjectPath) -> bool:
-    """Whether what went wrong is about one object: that is not there."""
-    return path.trouble == (errno.ENOENT, "no such object")
+def _is_of_all(path: ObjectPath, url: str) -> bool:
+    """Whether what went wrong is about all that a URL names, and not that it names nothing."""
+    return url.startswith(path.rstrip("/")) and path.trouble != (errno.ENOENT, NO_OBJECT)
 
 
 def _is_unknown(path: ObjectPath) -> bool:
