@@ -8,8 +8,10 @@ import stat
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
+from asyncbatch.cloud.address import is_object_url
 from asyncbatch.entries import Entry, Stamp
 from asyncbatch.journal import KnownInput
+from asyncbatch.object_path import ObjectPath
 from asyncbatch.records import STDIN, Batch, Failure, Position, decided, display_path
 
 if TYPE_CHECKING:
@@ -110,7 +112,7 @@ class Admission:
         verdict: _Skip | Failure | None = None
         is_likely_to_fail = False
         if stamp is None:  # whoever reads it says why
-            is_likely_to_fail = path != STDIN and not os.path.exists(path)
+            is_likely_to_fail = path != STDIN and not _exists(path)
         elif entry is None:
             verdict = self._judge_new(path, stamp, naming)
         elif entry.outcome == "failed" and not entry.written:
@@ -141,7 +143,7 @@ class Admission:
             return None
         for earlier in self._ledger.find(stamp):
             before = naming.path(earlier)
-            if before is not None and not os.path.lexists(before):
+            if before is not None and not is_object_url(before) and not os.path.lexists(before):
                 return _failure(
                     path,
                     f"it seems to be {display_path(earlier)} under another name, whose rows are "
@@ -151,9 +153,14 @@ class Admission:
 
 
 def stamp_of(path: str, *, by_content: bool) -> Stamp | None:
-    """Return the state of a file, or None if it is none."""
+    """Return the state of a file, or None if it is none; of an object as far as it is known.
+
+    An ETag changes with the contents, and so stands for them.
+    """
     if path == STDIN:
         return None
+    if isinstance(path, ObjectPath):
+        return None if path.size is None else Stamp(path.size, path.changed_ns, path.etag)
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
@@ -162,6 +169,10 @@ def stamp_of(path: str, *, by_content: bool) -> Stamp | None:
     except OSError:
         return None
     return Stamp(status.st_size, status.st_mtime_ns, digest)
+
+
+def _exists(path: str) -> bool:
+    return not isinstance(path, ObjectPath) and os.path.exists(path)
 
 
 def _digest(path: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
+from asyncbatch.cloud.settings import StoreSettings
 from asyncbatch.job import FileSource, Job
 from asyncbatch.records import Failure, FileResult
 from asyncbatch.report import LISTED_FAILURES
@@ -41,8 +42,10 @@ async def process_files(
     timeout: float | None = None,  # noqa: ASYNC109 - a file's, and the command line's word
     retries: int = 0,
     retry_delay: float = 0.2,
+    endpoint: str | None = None,
+    anonymous: bool = False,
 ) -> AsyncGenerator[FileResult, None]:
-    """Process folders, files and globs of JSON; yield a result for each file as it is done.
+    """Process folders, files, globs and URLs of JSON; yield a result for each file as it is done.
 
     A bad file is a result with an `error`, never an exception; the bad records of JSON Lines
     are in `rejections` (the first 1,000 of a file). Options mean what the command line's do:
@@ -52,10 +55,13 @@ async def process_files(
     Raises NothingMatchedError if there is no file at all, UsageError if the options contradict.
     """
     selection = Selection(tuple(patterns), tuple(exclude), hidden, follow_symlinks)
-    inputs = Inputs(tuple(os.fspath(path) for path in paths), selection=selection, limit=limit)
     retrying = Retries(retries, retry_delay)
+    stores = StoreSettings.of(endpoint, retrying, anonymous=anonymous)
+    inputs = Inputs(
+        tuple(os.fspath(path) for path in paths), selection=selection, limit=limit, stores=stores
+    )
     settings = FileWorkSettings(
-        format, max_file_size, read_ahead, max_decompressed_size, retries=retrying
+        format, max_file_size, read_ahead, max_decompressed_size, retries=retrying, stores=stores
     )
     source = FileSource(inputs, settings)
     run = Run(Job((source,), batch_size, concurrency, workers, pause, timeout=timeout))

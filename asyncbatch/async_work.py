@@ -20,11 +20,12 @@ from asyncbatch.content import FIRST_READ, TooLargeError, open_content
 from asyncbatch.extraction import Extractor
 from asyncbatch.failures import FeedError, LateError
 from asyncbatch.file_clock import FileClock
+from asyncbatch.object_path import ObjectPath
+from asyncbatch.opening import Opener
 from asyncbatch.reading import close, size_read
 from asyncbatch.recorder import MANY_OUTPUTS, RECORD_ERRORS, Recorder
 from asyncbatch.records import STDIN, Huge, Position
 from asyncbatch.rejecting import Cursor
-from asyncbatch.retrying import Retrier
 from asyncbatch.spool import Spool
 from asyncbatch.transforms import RecordError
 from asyncbatch.transforms.call import AsyncCall, Call
@@ -94,11 +95,12 @@ class AsyncRecordLane:
         self._seconds = limit
         self._lost: LateError | FeedError | None = None
         """Why the file whose turn it is has failed in its midst."""
-        self._retrier = Retrier(settings.files.retries)
+        self._opener = Opener(settings.files)
+        self._retrier = self._opener.files
         self._limit, self._concurrency = settings.files.max_file_size, settings.call_concurrency
         self._at_once = min(AT_ONCE_BYTES, settings.files.sizes.huge)
         self._slots = slots
-        self._extractor = Extractor(settings)
+        self._extractor = Extractor(settings, self._opener)
         self._recorder = Recorder(settings)
         self._stages = make_stages(settings, self._retrier)
         self._reads_text = settings.reads_text
@@ -110,7 +112,7 @@ class AsyncRecordLane:
         """Yield what becomes of `batch`; see `Lane.run`."""
         async with aclosing(self._parts(batch)) as parts:
             async for part in parts:
-                part.retries = self._retrier.taken()
+                part.retries = self._opener.taken_retries()
                 yield part
 
     async def _parts(self, batch: Batch) -> AsyncGenerator[Part, None]:
@@ -238,10 +240,14 @@ class AsyncRecordLane:
         return stretch, stretch.compact_texts() if self._reads_text else stretch.values()
 
     async def _opened(self, path: str) -> Opened:
-        """Open a file, or say why that is not possible; see `content.open_retrying`."""
+        """Open a file, or say why that is not possible; see `Opener.open`."""
         try:
             if path == STDIN:
                 return await asyncio.to_thread(open_content, path, self._limit)
+            if isinstance(path, ObjectPath):
+                opened = partial(self._opener.open, path, self._limit, self._at_once)
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._opener.threads, opened)
             return await self._retrier.call_async(partial(self._opened_once, path))
         except (OSError, TooLargeError) as error:
             return error

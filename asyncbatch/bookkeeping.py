@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from asyncbatch.admission import Admission, stamp_of
 from asyncbatch.bookmarks import Bookmarks
+from asyncbatch.cloud.address import is_object_url
+from asyncbatch.cloud.objects import Objects
 from asyncbatch.entries import LedgerJob
 from asyncbatch.errors import UsageError
+from asyncbatch.identity import Naming
 from asyncbatch.journal import Journal, Known, StoreJournal
 from asyncbatch.kept_rows import KeptRows
 from asyncbatch.ledger.shared import SharedLedger
@@ -75,7 +78,9 @@ class Books:
 
     def _is_current(self, name: str, stamp: Stamp) -> bool:
         settings = self._settings
-        path = os.path.join(settings.root or "", name)
+        path = Naming(settings.root).path(name) or name
+        if is_object_url(path):
+            path = Objects(settings.stores).head(path)
         found = stamp_of(path, by_content=settings.by_content)
         return found is not None and found.is_of(stamp)
 

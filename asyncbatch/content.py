@@ -9,6 +9,7 @@ import stat
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
 
+from asyncbatch.cloud.troubles import CUT_SHORT
 from asyncbatch.records import STDIN
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ FIRST_READ = 64 * 1024
 CHUNK = 1024 * 1024
 """Bytes of a stream that are handled at a time."""
 
-CUT_SHORT = "was cut short, or replaced, while it was read"
 
 _LULL_SECONDS = 0.5
 """What of standard input has come is worked on when nothing more comes for so long, ..."""
@@ -53,8 +53,8 @@ class Content:
     """The first bytes of a file, `head`, and the open file behind them if there is more.
 
     `size` is how many bytes were read so far, `expected` how many there were when a regular
-    file was opened (or 0, if `size` is all or nobody asked). A context manager that closes the
-    file. A read that fails may be tried again: the file is where it was.
+    file was opened (or 0, if `size` is all or nobody asked), `etag` an object's. A context
+    manager that closes the file. A read that fails may be tried again: the file is where it was.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class Content:
         retrier: Retrier | None = None,
     ) -> None:
         self.head, self.size = head, len(head)
+        self.etag: str | None = None
         self.expected = expected
         self._fd, self._limit = fd, limit
         self._retrier = retrier

@@ -72,7 +72,7 @@ class Delivery:
         if self._job.dead_letter is not None:
             from asyncbatch.dead_letters import DeadLetterFile  # noqa: PLC0415 - if asked for
 
-            self._letters = DeadLetterFile(self._job.dead_letter, self._job.files.stores)
+            self._letters = DeadLetterFile(self._job.dead_letter, self._job.stores)
             self._letters.open()
         try:
             self._books = self._open_books()
@@ -90,7 +90,7 @@ class Delivery:
         if target.is_remote:
             from asyncbatch.sinks.object_folder import check_prefix  # noqa: PLC0415 - one of them
 
-            check_prefix(target, self._job.files.stores)
+            check_prefix(target, self._job.stores)
         else:
             from asyncbatch.sinks.folder import check_disk  # noqa: PLC0415 - one of them
 
@@ -104,7 +104,7 @@ class Delivery:
 
         try:
             return make_books(
-                settings, self._job.target, self._job.files.stores, ordered=self._job.ordered
+                settings, self._job.target, self._job.stores, ordered=self._job.ordered
             )
         except UsageError as error:
             if settings.is_asked:
@@ -119,7 +119,7 @@ class Delivery:
         books = self._books
         self._contract = Contract(target.contract, target.key)
         sink: Any = self._job.sink or target.open_sink(
-            books.job if books else None, self.retrier, self._contract, self._job.files.stores
+            books.job if books else None, self.retrier, self._contract, self._job.stores
         )
         if books:
             books.prepare(sink)

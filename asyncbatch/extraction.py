@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from asyncbatch.arrays import ArrayStream, array_of
+from asyncbatch.cloud.troubles import CUT_SHORT
 from asyncbatch.codec.depth import allow_deep_nesting
 from asyncbatch.codec.fault import Fault
 from asyncbatch.codec.feed import after
@@ -17,11 +18,12 @@ from asyncbatch.codec.judge import make_judge
 from asyncbatch.codec.lines import BadLine, judge_lines
 from asyncbatch.codec.place import Place
 from asyncbatch.codec.pointer import elements, format_pointer, parse_pointer
-from asyncbatch.content import CUT_SHORT, Content, open_content, stretch_of
+from asyncbatch.content import Content
 from asyncbatch.dead_letters import read_letter
 from asyncbatch.documents import can_be_split, holds_lines, is_compressed, skipped, unpack
 from asyncbatch.errors import UsageError
 from asyncbatch.failures import FILE_ERRORS, judge_text
+from asyncbatch.opening import Opener
 from asyncbatch.records import STDIN, Position
 from asyncbatch.stretches import (
     FirstOf,
@@ -62,7 +64,8 @@ def first_records(
 class Extractor:
     """Finds records; not for use by several threads at a time. Raises UsageError."""
 
-    def __init__(self, settings: RecordWorkSettings) -> None:
+    def __init__(self, settings: RecordWorkSettings, opener: Opener | None = None) -> None:
+        self._opener = opener or Opener(settings.files)
         allow_deep_nesting()
         self.limit: int | None = None
         """How many records are read of a file, or of a piece, at most."""
@@ -93,7 +96,7 @@ class Extractor:
     def _is_array(self, path: str) -> bool:
         """Whether a huge document is an array, or has the one that is named at its beginning."""
         try:
-            opened = open_content(path)
+            opened = self._opener.open(path)
             if not isinstance(opened, Content):
                 return False
             with opened as content:
@@ -149,7 +152,7 @@ class Extractor:
         if piece.arrival is not None:
             yield from self._of_arrival(piece.arrival)
             return
-        chunks = stretch_of(path, piece.start.byte, piece.length)
+        chunks = self._opener.stretch(path, piece.start.byte, piece.length, piece.etag)
         if piece.form == "lines":
             yield from self._of_lines(chunks, piece.start)
             return

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
+from asyncbatch.cloud.troubles import ObjectError
 from asyncbatch.codec.compression import CorruptArchiveError
 from asyncbatch.codec.fault import Fault
 from asyncbatch.codec.place import locate
@@ -87,7 +88,9 @@ def file_failure(file: str, error: Exception) -> Failure:  # noqa: PLR0911 - one
             return Failure(file, "timeout", f"took longer than {limit:g} s (--timeout)")
         case OSError():
             kind = _OS_ERROR_KINDS.get(error.errno, "read_error")
-            message = _OS_ERROR_ADVICE.get(error.errno or 0, error.strerror or str(error))
+            message = error.strerror or str(error)
+            if not isinstance(error, ObjectError):
+                message = _OS_ERROR_ADVICE.get(error.errno or 0, message)
             return Failure(file, kind, message + tried(error))
         case _:
             return Failure(file, "too_large", "does not fit in memory")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from asyncbatch.cloud.address import is_store_url
+from asyncbatch.cloud.address import is_object_url, is_store_url
 from asyncbatch.errors import UsageError
 from asyncbatch.records import STDIN, display_path
 from asyncbatch.sinks.folder import output_path
@@ -59,7 +59,7 @@ class Guard:
 
 
 def _is_same(path: str, output: str) -> bool:
-    if is_store_url(output):
+    if is_object_url(path) or is_store_url(output):
         return path == output
     try:
         return path != STDIN and os.path.isfile(output) and os.path.samefile(path, output)
@@ -78,7 +78,7 @@ def _check_apart(target: Target, path: str) -> None:
 
 def _check_place(target: Target, argument: str, inputs: Inputs) -> None:
     """Raise UsageError if outputs would be inputs, of this run or the next."""
-    if argument == STDIN:
+    if argument == STDIN or (is_object_url(argument) and not is_store_url(argument)):
         return
     path = static_root(argument) if has_magic(argument) else argument
     _check_apart(target, path)

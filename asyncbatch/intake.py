@@ -182,6 +182,7 @@ class Intake:
             if guard:
                 guard.check(chunk)
             if admission:
+                chunk = await asyncio.to_thread(launch.searches[number].told, chunk)  # noqa: PLW2901 - the same paths
                 async with self._turn:
                     yield await asyncio.to_thread(admission.decide, found, chunk, source.naming)
             else:
@@ -203,8 +204,10 @@ class Intake:
 
     def _pieces_of(self, source: FileSource, path: str, huge: Huge) -> Iterator[Piece]:
         """Return the pieces of a huge file, to be found in a thread."""
+        from asyncbatch.opening import Opener  # noqa: PLC0415 - the same
         from asyncbatch.splitting import Splitter  # noqa: PLC0415 - few files are that big
 
         work = source.record_work
         pointer = work.records if work else None
-        return Splitter(path, huge, source.files.sizes, pointer).pieces()
+        files = source.files
+        return Splitter(path, huge, files.sizes, pointer, Opener(files)).pieces()

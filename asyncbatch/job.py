@@ -14,6 +14,7 @@ from msgspec import Struct
 from asyncbatch.cpus import usable_cpus
 from asyncbatch.errors import UsageError
 from asyncbatch.identity import Naming
+from asyncbatch.object_path import ObjectPath
 from asyncbatch.record_settings import RecordWorkSettings
 from asyncbatch.records import STDIN
 from asyncbatch.settings import FileWorkSettings
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from asyncbatch.budget import FailureBudget
+    from asyncbatch.cloud.settings import StoreSettings
     from asyncbatch.executors.spawn import Spawned
     from asyncbatch.feeds import FeedSource
     from asyncbatch.guard import Guard
@@ -143,6 +145,11 @@ class Job(Struct, frozen=True):
         return self.record_work.target if self.record_work else None
 
     @property
+    def stores(self) -> StoreSettings:
+        """How object stores are reached that are written to."""
+        return (self.target and self.target.stores) or self.files.stores
+
+    @property
     def retries(self) -> Retries:
         """How often what fails for the moment is tried again."""
         settings = self.settings
@@ -240,7 +247,10 @@ def _is_small(searches: Iterable[Search], job: Job) -> bool:
     size = 0
     for path in paths:
         try:
-            size += os.stat(path).st_size
+            if isinstance(path, ObjectPath):
+                size += path.size or 0
+            else:
+                size += os.stat(path).st_size
         except OSError:
             continue
     return size <= most

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from asyncbatch.cloud.address import is_object_url
 from asyncbatch.errors import LockHeldError, UsageError
 from asyncbatch.records import STDIN, display_path
 from asyncbatch.state import state_folder
@@ -147,9 +148,13 @@ def job_key(inputs: Iterable[str], target: str | None, wishes: Mapping[str, obje
     `inputs` are the arguments and the `target` as typed: both count by their absolute paths.
     `wishes` are whatever else makes it another job.
     """
-    paths = sorted({path if path == STDIN else os.path.abspath(path) for path in inputs})
+    paths = sorted({path if path == STDIN else _full(path) for path in inputs})
     told = ascii((paths, None if target is None else _absolute(target), sorted(wishes.items())))
     return blake2b(told.encode(), digest_size=12).hexdigest()
+
+
+def _full(path: str) -> str:
+    return path if is_object_url(path) else os.path.abspath(path)
 
 
 def _absolute(target: str) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from asyncbatch.content import TooLargeError
 from asyncbatch.failures import file_failure
+from asyncbatch.opening import Opener
 from asyncbatch.records import STDIN, Part, display_path
 from asyncbatch.work import MAX_BATCH_BYTES
 
@@ -21,7 +21,7 @@ class PlanWork:
     """Takes the size of each file, and ends a batch where `FileWork` would for its bytes."""
 
     def __init__(self, settings: FileWorkSettings) -> None:
-        self._limit = settings.max_file_size
+        self._limit, self._opener = settings.max_file_size, Opener(settings)
 
     def __call__(self, batch: Batch) -> Iterator[Part]:
         """Yield one part: the files that would be one batch, with sizes and no records."""
@@ -42,7 +42,7 @@ class PlanWork:
         yield part
 
     def _size(self, path: str) -> int:
-        size = 0 if path == STDIN else os.stat(path).st_size
+        size = 0 if path == STDIN else self._opener.size(path)
         if self._limit is not None and size > self._limit:
             raise TooLargeError(size, self._limit)
         return size

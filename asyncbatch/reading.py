@@ -5,19 +5,19 @@ from __future__ import annotations
 import resource
 import time
 from collections import deque
-from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from asyncbatch.content import Content, TooLargeError, open_content, open_retrying
+from asyncbatch.content import Content, TooLargeError, open_content
+from asyncbatch.object_path import ObjectPath
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from concurrent.futures import Future, ThreadPoolExecutor
 
+    from asyncbatch.opening import Opener
     from asyncbatch.progress import Progress
     from asyncbatch.records import Batch
-    from asyncbatch.retrying import Retrier
 
     Opened = bytes | Content | OSError | TooLargeError
     """What opening a file gives: all of it, its beginning, or why not."""
@@ -41,17 +41,17 @@ class Reader:
     A warm file costs an open, two reads and a close. Whether storage is slow shows in the
     thread's voluntary context switches: a read from memory has none, one that waits for a
     device or a server has at least one. A given `in_flight` skips that judgement; 0 reads
-    one by one. Not for use by several threads.
+    one by one. Objects are always waited for. Not for use by several threads.
     """
 
     def __init__(
         self,
         limit: int | None = None,
         in_flight: int | None = None,
-        retrier: Retrier | None = None,
+        opener: Opener | None = None,
     ) -> None:
         self._limit = limit
-        self._open = partial(open_retrying, retrier) if retrier else open_content
+        self._open = opener.open if opener else open_content
         self._adaptive = in_flight is None
         self._in_flight = _fitting(READS_IN_FLIGHT if in_flight is None else in_flight)
         self._slow = not self._adaptive and self._in_flight > 0
@@ -72,7 +72,8 @@ class Reader:
         remaining, number = iter(batch.paths), batch.start
         for first in remaining:
             candidates = chain((first,), remaining)
-            if self._slow and not self._probe_is_due():
+            waits = bool(self._in_flight) and isinstance(first, ObjectPath)
+            if waits or (self._slow and not self._probe_is_due()):
                 ahead = self._ahead(candidates, max_bytes - taken, deadline)
                 for place, (path, future) in enumerate(ahead, number):
                     begin_file(place)

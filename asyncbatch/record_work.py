@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from asyncbatch.chain import make_chain
 from asyncbatch.codec.lines import BadLine
 from asyncbatch.extraction import Extractor
+from asyncbatch.opening import Opener
 from asyncbatch.progress import Progress
 from asyncbatch.reading import Reader, close, size_read
 from asyncbatch.recorder import MANY_OUTPUTS, RECORD_ERRORS, Recorder
 from asyncbatch.records import Huge, Position
 from asyncbatch.rejecting import Cursor
-from asyncbatch.retrying import Retrier
 from asyncbatch.spool import Spool
 from asyncbatch.transforms import RecordError
 from asyncbatch.transforms.plain import is_plain
@@ -45,11 +45,11 @@ class RecordWork:
     """
 
     def __init__(self, settings: RecordWorkSettings) -> None:
-        self._extractor = Extractor(settings)
         files = settings.files
-        self._retrier = Retrier(files.retries)
-        self._reader = Reader(files.max_file_size, files.read_ahead, self._retrier)
-        self._chain = make_chain(settings, self._retrier)
+        self._opener = Opener(files)
+        self._extractor = Extractor(settings, self._opener)
+        self._reader = Reader(files.max_file_size, files.read_ahead, self._opener)
+        self._chain = make_chain(settings, self._opener.files)
         self._recorder = Recorder(settings)
         self.progress = Progress()
         """See `work.FileWork`."""
@@ -57,7 +57,7 @@ class RecordWork:
     def __call__(self, batch: Batch) -> Iterator[Part]:
         """Yield what became of the files, in order; it may end before the last."""
         for part in self._parts(batch):
-            part.retries = self._retrier.taken()
+            part.retries = self._opener.taken_retries()
             yield part
 
     def _parts(self, batch: Batch) -> Iterator[Part]:

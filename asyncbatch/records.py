@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import UNSET, Struct, UnsetType, field
 
+from asyncbatch.object_path import ObjectPath
+
 if TYPE_CHECKING:
     import builtins
     from collections.abc import Iterator, Sequence
@@ -42,6 +44,8 @@ STDIN = "-"
 
 def display_path(path: str) -> str:
     r"""`path` as text that any output can carry: bytes that are not UTF-8 become `\xff`."""
+    if isinstance(path, ObjectPath):
+        return path.shown
     if path.isascii():
         return path
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -116,7 +120,7 @@ class Piece(Struct, frozen=True, gc=False):
     Of an array, it begins with the bracket or comma before its first element. The one at the
     `end` holds no records; its `length` is the bytes of the file that are in no other, and
     `error` is why there are no more. Records and lines of a `relative` one count from its start.
-    A feed's pieces bring what they hold, their `arrival`.
+    A feed's pieces bring what they hold, their `arrival`. An object's tell its `etag`.
     """
 
     number: int
@@ -127,6 +131,7 @@ class Piece(Struct, frozen=True, gc=False):
     error: Failure | None = None
     relative: bool = False
     arrival: Arrival | None = None
+    etag: str | None = None
 
 
 SOURCE_SPAN = 1 << 40

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import os
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from asyncbatch.arrays import ArrayStream
+from asyncbatch.cloud.troubles import CUT_SHORT
 from asyncbatch.codec.judge import make_judge
 from asyncbatch.codec.lines import count_lines
 from asyncbatch.codec.pointer import parse_pointer
-from asyncbatch.content import CUT_SHORT, Content, TooLargeError, open_content
+from asyncbatch.content import Content, TooLargeError
 from asyncbatch.failures import FILE_ERRORS, file_failure
+from asyncbatch.opening import Opener
 from asyncbatch.records import Piece, Position, display_path
+from asyncbatch.settings import FileWorkSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from asyncbatch.opening import Bytes
     from asyncbatch.records import Huge
     from asyncbatch.settings import Sizes
 
@@ -25,13 +29,22 @@ _LOOK_BYTES = 16 * 1024
 
 
 class Splitter:
-    """Cuts one plain file, from `huge.start` on; for one thread at a time.
+    """Cuts one plain file or object, from `huge.start` on; for one thread at a time.
 
     `pointer` is the JSON Pointer of the array that is wanted.
     """
 
-    def __init__(self, path: str, huge: Huge, sizes: Sizes, pointer: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        huge: Huge,
+        sizes: Sizes,
+        pointer: str | None = None,
+        opener: Opener | None = None,
+    ) -> None:
         self._path, self._form, self._sizes = path, huge.form, sizes
+        self._opener = opener or Opener(FileWorkSettings())
+        self._etag: str | None = None
         self._relative = huge.relative
         self._pointer = None if pointer is None else parse_pointer(pointer)
         self._at = self._start = huge.start or Position()
@@ -46,7 +59,9 @@ class Splitter:
         try:
             for begin in self._cuts():
                 length = self._at.byte - begin.byte
-                yield Piece(number, self._form, begin, length, relative=self._relative)
+                yield Piece(
+                    number, self._form, begin, length, relative=self._relative, etag=self._etag
+                )
                 number, given = number + 1, given + length
         except FILE_ERRORS as problem:
             error = file_failure(display_path(self._path), problem)
@@ -61,31 +76,29 @@ class Splitter:
 
     def _line_ends(self) -> Iterator[Position]:
         """Yield where each piece of whole lines begins; of what is in them nothing is read."""
-        fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            size = os.fstat(fd).st_size
-            while (begin := self._at).byte < size:
+        look = memoryview(bytearray(_LOOK_BYTES))
+        with closing(self._opener.at_random(self._path)) as file:
+            self._etag = file.etag
+            while (begin := self._at).byte < file.size:
                 end = begin.byte + self._sizes.piece
-                while end < size and (look := os.pread(fd, _LOOK_BYTES, end)):
-                    found = look.find(b"\n") + 1
-                    end += found or len(look)
+                while end < file.size and (count := file.read_into(look, end)):
+                    found = bytes(look[:count]).find(b"\n") + 1
+                    end += found or count
                     if found:
                         break
                     if end - begin.byte > self._sizes.record + self._sizes.piece:
                         raise _too_long(self._sizes.record)
-                self._read_to = min(end, size)
+                self._read_to = min(end, file.size)
                 self._at = Position(self._read_to)
                 yield begin
-        finally:
-            os.close(fd)
 
     def _lines(self) -> Iterator[Position]:
         """Yield where each piece of whole lines begins, when `_at` is where it ends."""
         most = self._sizes.record
         buffer = bytearray(self._sizes.piece)
-        fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            while size := _read(fd, buffer, self._at.byte):
+        with closing(self._opener.at_random(self._path)) as file:
+            self._etag = file.etag
+            while size := _filled(file, buffer, self._at.byte):
                 cut = size if size < len(buffer) else buffer.rfind(b"\n") + 1
                 if not cut:
                     if size >= most:
@@ -99,15 +112,14 @@ class Splitter:
                 yield begin
                 if len(buffer) > self._sizes.piece:  # for one long line
                     buffer = bytearray(self._sizes.piece)
-        finally:
-            os.close(fd)
 
     def _elements(self) -> Iterator[Position]:
         """Yield where each piece of whole elements begins, when `_at` is where it ends."""
-        opened = open_content(self._path)
+        opened = self._opener.open(self._path)
         if not isinstance(opened, Content):
             raise OSError(CUT_SHORT)
         with opened as content:
+            self._etag = content.etag
             stream = ArrayStream(
                 content.chunks(), self._pointer, make_judge(), self._sizes, content.seek
             )
@@ -125,10 +137,7 @@ def _too_long(most: int) -> TooLargeError:
     return TooLargeError(most + 1, most, f"a line has more than {most:,} bytes, the limit")
 
 
-def _read(fd: int, buffer: bytearray, offset: int) -> int:
+def _filled(file: Bytes, buffer: bytearray, offset: int) -> int:
     """Fill `buffer` with what stands at `offset`; return how many bytes these are."""
-    taken = 0
     with memoryview(buffer) as view:
-        while taken < len(buffer) and (count := os.preadv(fd, [view[taken:]], offset + taken)):
-            taken += count
-    return taken
+        return file.read_into(view, offset)

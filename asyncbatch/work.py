@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from asyncbatch.arrays import ArrayStream
 from asyncbatch.codec.judge import make_judge
 from asyncbatch.codec.lines import BadLine, judge_lines
-from asyncbatch.content import Content, stretch_of
+from asyncbatch.content import Content
 from asyncbatch.documents import can_be_split, holds_lines, is_compressed, unpack
 from asyncbatch.failures import (
     FILE_ERRORS,
@@ -18,10 +18,10 @@ from asyncbatch.failures import (
     judge_text,
     line_failure,
 )
+from asyncbatch.opening import Opener
 from asyncbatch.progress import Progress
 from asyncbatch.reading import Reader, close, size_read
 from asyncbatch.records import Huge, Part, Position, display_path
-from asyncbatch.retrying import Retrier
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -51,8 +51,8 @@ class FileWork:
     def __init__(self, settings: FileWorkSettings) -> None:
         self._settings = settings
         self._judge = make_judge()
-        self._retrier = Retrier(settings.retries)
-        self._reader = Reader(settings.max_file_size, settings.read_ahead, self._retrier)
+        self._opener = Opener(settings)
+        self._reader = Reader(settings.max_file_size, settings.read_ahead, self._opener)
         self.progress = Progress()
         """Where it says which file it is at; a worker process puts a shared one in its place."""
 
@@ -87,7 +87,7 @@ class FileWork:
             ended = now()
             part.elapsed_ms.append((ended - began) * 1000)
             began = ended
-        part.retries = self._retrier.taken()
+        part.retries = self._opener.taken_retries()
         yield part
 
     def _splits(self, path: str, opened: Opened) -> bool:
@@ -105,7 +105,7 @@ class FileWork:
             yield end_of_pieces(batch)
             return
         began = time.perf_counter()
-        chunks = stretch_of(path, piece.start.byte, piece.length)
+        chunks = self._opener.stretch(path, piece.start.byte, piece.length, piece.etag)
         lines = 0
 
         def verdicts() -> Iterator[Verdicts]:
@@ -119,6 +119,7 @@ class FileWork:
         part.reached = Position(end, piece.start.record + part.records[0], piece.start.line + lines)
         part.bytes.append(piece.length)
         part.elapsed_ms.append((time.perf_counter() - began) * 1000)
+        part.retries = self._opener.taken_retries()
         yield part
 
     def _thoroughly(

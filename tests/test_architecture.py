@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 PACKAGE = ROOT / "asyncbatch"
 LAYERS = [
     ("apart", "cgroups", "entries", "retrying", "progress", "secret"),
-    ("errors", "records", "budget", "cpus", "memory"),
+    ("errors", "budget", "cpus", "memory", "object_path"),
+    ("records",),
     ("cloud", "supplies", "tally"),
     ("sections", "settings"),
     ("codec", "identity", "report", "state", "words"),
     ("content", "http", "ledger", "memory_plan", "lock", "merging", "renderers"),
+    ("opening",),
     ("failures", "reading", "documents", "transforms", "spool", "windows"),
     ("sinks", "arrays"),
     ("dead_letters", "waiting", "journal", "newest", "record_settings"),

@@ -430,6 +430,23 @@ def test_outputs_that_are_one_object(put, files, store):
     assert "name the same file" in outcome.stderr
 
 
+def test_outputs_that_would_be_inputs(put, s3, store):
+    store.put("in/1.json", "{}")
+    outcome = put(store, "--to", f"{store}out/")
+    assert outcome.code == 2
+    assert "is inside the input folder" in outcome.stderr
+    assert put(store, "--to", f"{store}out/", "--exclude", "out").code == 0
+    assert put(f"{store}in/", "--to", f"{store}clean/", "--root", f"{store}in/").code == 0
+    assert store.get("clean/1.json") == b"{}\n"
+    for options in (("--to", f"{store}o.jsonl"), ("--dead-letter", f"{store}o.jsonl")):
+        store.put("o.jsonl", "{}")
+        outcome = put(f"{store}o.jsonl", *options)
+        assert outcome.code == 2
+        assert "is an input: it cannot be written to" in outcome.stderr
+    outcome = put(f"{store}in/", "--to", f"{store}in/", "--root", f"{store}in/")
+    assert outcome.code == 2
+
+
 def test_secrets_are_shown_nowhere(put, files, s3, store, tmp_path):
     files({"in/1.json": "{}"})
     s3.fail(403, "SignatureDoesNotMatch", times=9, method="PUT")

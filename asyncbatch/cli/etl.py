@@ -93,7 +93,7 @@ def _carried_out(
 
     try:
         job = etl_job(pipeline, tracebacks=looks["verbose"], **wishes)
-        report_files = [ReportFile(path) for path in wishes["reports"]]
+        report_files = [ReportFile(path, job.stores) for path in wishes["reports"]]
     except (UsageError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
     to_stdout = job.target is not None and job.target.form == "stdout"

@@ -62,6 +62,7 @@ def ledger_settings(
         allow_duplicates,
         by_content,
         root,
+        work.files.stores if isinstance(work, RecordWorkSettings) else work.stores,
     )
 
 

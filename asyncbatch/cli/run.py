@@ -182,7 +182,7 @@ def run_files(
             has_library=(to or "").startswith("duckdb:") or (to or "").endswith(".parquet"),
         )
         named, settings = _resolved(tuple(paths or ()), files, wishes)
-        inputs = Inputs(named, files_from, null, selection, limit, root, part)
+        inputs = Inputs(named, files_from, null, selection, limit, root, part, stores)
         job = Job(
             (FileSource(inputs, files if dry_run else settings, allow_empty),),
             batch_size,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from asyncbatch.errors import UsageError
-from asyncbatch.secret import secret_url
+from asyncbatch.object_path import ObjectPath
 
 STORES = ("s3", "gs", "az")
 """Schemes of stores: what has buckets, and keys in them that can be listed."""
@@ -80,15 +80,5 @@ def parent_url(url: str) -> str:
 
 
 def shown_url(url: str) -> str:
-    """Return a URL as it may be seen by anybody: without passwords, signatures and tokens.
-
-    A key of a store is no secret, and may have any character.
-    """
-    if is_store_url(url):
-        scheme, _, rest = url.partition("://")
-        bucket, slash, key = rest.partition("/")
-        return f"{scheme}://{bucket.rpartition('@')[2]}{slash}{key}"
-    try:
-        return secret_url(url).shown
-    except ValueError:
-        return f"{url.partition('://')[0]}://…"
+    """Return a URL as it may be seen by anybody; see `ObjectPath.shown`."""
+    return ObjectPath(url).shown

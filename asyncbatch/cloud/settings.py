@@ -23,10 +23,13 @@ class StoreSettings(Struct, frozen=True):
     timeout: float = 60.0
 
     @classmethod
-    def of(cls, endpoint: str | None, retries: Retries, *, anonymous: bool) -> StoreSettings:
+    def of(
+        cls, endpoint: str | None, retries: Retries | None = None, *, anonymous: bool = False
+    ) -> StoreSettings:
         """Return what the user asks for; never fewer retries than by default. Raises UsageError."""
         least = cls().retries
-        settings = cls(endpoint, anonymous, retries if retries.count > least.count else least)
+        asked = least if retries is None else retries
+        settings = cls(endpoint, anonymous, max(asked, least, key=lambda one: one.count))
         settings.check()
         return settings
 

@@ -10,6 +10,8 @@ from asyncbatch.errors import UsageError
 
 CUT_SHORT = "was cut short, or replaced, while it was read"
 
+NO_OBJECT = "no such object"
+
 _STATUS = re.compile(r"status code: (\d{3})|status: (\d{3})")
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>|\"code\": ?\"(\w{1,60})\"")
 _KIND = re.compile(r"kind: (Connect|Timeout|Interrupted|Request|Decode|Unknown)\b")
@@ -18,6 +20,7 @@ _CREDENTIALS = re.compile(
     r"169\.254\.|metadata\.google|token request|CredentialProvider|api/token|assume.?role",
     re.IGNORECASE,
 )
+_STORE = re.compile(r"^Generic \w+ error: ")
 _URL = re.compile(r"\w+://\S+")
 _STATUS_OF_TYPE = {
     "FileNotFoundError": 404,
@@ -73,7 +76,7 @@ def _of_answer(status: int, code: str | None, url: str) -> ObjectError:
     if code in ("NoSuchBucket", "ContainerNotFound"):
         return ObjectError(errno.ENOENT, _no_bucket(url))
     if status in (404, 410):
-        return ObjectError(errno.ENOENT, "no such object")
+        return ObjectError(errno.ENOENT, NO_OBJECT)
     if status in (401, 403):
         return ObjectError(errno.EACCES, f"not permitted (the store says {said})")
     if status in _ASKS_FOR_PATIENCE:
@@ -90,7 +93,9 @@ def usage_error(error: BaseException, url: str) -> UsageError:
 
 def library_reason(error: BaseException) -> str:
     """Return the first line of what the library says, without URLs and whatever is behind them."""
-    line = str(error).partition("\n")[0]
+    line = _STORE.sub("", str(error).partition("\n")[0])
+    if line == "Account must be specified":
+        line = "AZURE_STORAGE_ACCOUNT_NAME does not name the storage account"
     return _URL.sub(lambda found: shown_url(found[0]), line)
 
 
@@ -127,5 +132,5 @@ def _of_connection(kind: str, text: str) -> str:
     words = [found[1] or found[2] for found in _SYSTEM.finditer(text)]
     reason = f": {words[-1]}" if words else ""
     if kind == "Connect":
-        return f"no connection to the store{reason}"
-    return f"the connection to the store broke{reason}"
+        return f"no connection{reason}"
+    return f"the connection broke{reason}"

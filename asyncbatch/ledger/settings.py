@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from asyncbatch.cloud.settings import StoreSettings
+
 
 class LedgerSettings(Struct, frozen=True):
     """Of which job entries are kept, where, and what they mean for this run.
@@ -12,7 +14,8 @@ class LedgerSettings(Struct, frozen=True):
     people. `path` is the file for targets that hold no ledger themselves; `is_asked` if the run
     cannot do without. With `resume`, inputs that are done are skipped; with `retry_failed`, all
     that have not failed; `force` does all again. `allow_duplicates` lets rows be added twice.
-    `by_content` tells files' states by what is in them. Identities are relative to `root`.
+    `by_content` tells files' states by what is in them. Identities are relative to `root`;
+    those of objects are in `stores`.
     """
 
     fingerprint: str
@@ -25,6 +28,7 @@ class LedgerSettings(Struct, frozen=True):
     allow_duplicates: bool = False
     by_content: bool = False
     root: str | None = None
+    stores: StoreSettings = StoreSettings()
 
     @property
     def carries_on(self) -> bool:

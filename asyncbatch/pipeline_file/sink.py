@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from asyncbatch.cloud.address import is_object_url
 from asyncbatch.errors import UsageError
-from asyncbatch.pipeline_file.forms import Name, Names, Seconds, TargetName
+from asyncbatch.pipeline_file.forms import HttpUrl, Name, Names, Seconds, TargetName
 from asyncbatch.pipeline_file.sources import Count
 from asyncbatch.pipeline_file.table import Table
 from asyncbatch.sinks.target import KNOWN, place_of
@@ -74,6 +74,10 @@ class SinkTable(Table, frozen=True):
         Literal["keep", "none", "gz", "bz2", "xz", "zst"],
         Meta(description="The compression of the files in a folder."),
     ] = "keep"
+    endpoint: Annotated[
+        HttpUrl | None, Meta(description="The server of s3://, gs:// and az:// URLs.")
+    ] = None
+    anonymous: Annotated[bool, Meta(description="Ask object stores without credentials.")] = False
     unordered: Annotated[bool, Meta(description="Write records as they come: faster.")] = False
 
     @classmethod

@@ -210,7 +210,7 @@ class FilesSourceTable(Table, frozen=True, tag_field="type", tag="files"):
     """Files, as `asyncbatch run` takes them: the keys are its options."""
 
     paths: Annotated[
-        tuple[Name, ...], Meta(description="Folders, files, globs, or - for standard input.")
+        tuple[Name, ...], Meta(description="Folders, files, globs, URLs, or - for standard input.")
     ] = ()
     name: Annotated[Name | None, Meta(description="What --only knows it by.")] = None
     pattern: Annotated[Names | None, Meta(description="Names to take, of folders.")] = None
@@ -221,6 +221,10 @@ class FilesSourceTable(Table, frozen=True, tag_field="type", tag="files"):
     follow_symlinks: Annotated[bool, Meta(description="Enter symlinked folders.")] = False
     limit: Annotated[Count | None, Meta(description="Stop after so many files.")] = None
     shard: Annotated[ShardText | None, Meta(description="Take part I of N: 1/3.")] = None
+    endpoint: Annotated[
+        HttpUrl | None, Meta(description="The server of s3://, gs:// and az:// URLs.")
+    ] = None
+    anonymous: Annotated[bool, Meta(description="Ask object stores without credentials.")] = False
     allow_empty: Annotated[bool, Meta(description="Finding no file is no error.")] = False
     format: Annotated[
         Literal["auto", "json", "jsonl"], Meta(description="How to read every file.")

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET
 from msgspec.structs import replace
 
+from asyncbatch.cloud.settings import StoreSettings
 from asyncbatch.http import HttpSettings
 from asyncbatch.http.secret import make_secrets
 from asyncbatch.pipeline_file.transforms import (
@@ -59,14 +60,20 @@ def files_inputs(table: FilesSourceTable) -> Inputs:
         table.pattern or DEFAULT_PATTERNS, table.exclude, table.hidden, table.follow_symlinks
     )
     shard = None if table.shard is None else Shard.parse(table.shard)
+    stores = _stores(table)
     return Inputs(
-        table.paths, table.files_from, table.null, selection, table.limit, table.root, shard
+        table.paths, table.files_from, table.null, selection, table.limit, table.root, shard, stores
     )
+
+
+def _stores(table: FilesSourceTable | SinkTable) -> StoreSettings:
+    endpoint = None if table.endpoint is None else table.endpoint.reveal()
+    return StoreSettings.of(endpoint, anonymous=table.anonymous)
 
 
 def files_settings(table: FilesSourceTable) -> RecordWorkSettings:
     """Return how the files of a source are read, and where in them records are."""
-    files = FileWorkSettings(table.format, table.max_file_size)
+    files = FileWorkSettings(table.format, table.max_file_size, stores=_stores(table))
     return RecordWorkSettings(files, records=table.records, whole=table.unit == "file")
 
 
@@ -111,6 +118,7 @@ def sink_target(table: SinkTable, root: str | None = None, *, job: str | None = 
         compression=table.compression,
         root=root,
         server=_server_settings(table, job),
+        stores=_stores(table) if table.endpoint is not None or table.anonymous else None,
     )
 
 

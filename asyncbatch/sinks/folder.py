@@ -13,7 +13,7 @@ from asyncbatch.codec.encode import encode, encode_lines
 from asyncbatch.documents import LINES_ENDINGS, named_lines
 from asyncbatch.entries import Extent
 from asyncbatch.errors import SinkError, UsageError
-from asyncbatch.identity import identity
+from asyncbatch.identity import mirrored
 from asyncbatch.records import STDIN, display_path
 from asyncbatch.sinks import OutputError
 
@@ -34,7 +34,7 @@ def output_path(target: Target, path: str) -> str:
     if path == STDIN:
         name = "stdin.jsonl" if target.format == "jsonl" else "stdin.json"
     else:
-        name = identity(path, target.root).lstrip("/")
+        name = mirrored(path, target.root)
     if name == ".." or name.startswith("../"):
         advice = "name what it is below with --root"
         raise UsageError(f"{display_path(path)} has no place in {target.name}: {advice}")

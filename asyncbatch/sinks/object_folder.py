@@ -42,7 +42,7 @@ class ObjectOutput(MirroredOutput[NewObject]):
 
     def __init__(self, target: Target, files: FileWorkSettings) -> None:
         super().__init__(target, files.format)
-        self._stores = Stores(files.stores, writes=True)
+        self._stores = Stores(target.stores or files.stores, writes=True)
         self._most = files.sizes.waiting
         self._threads = ThreadPoolExecutor(_AT_ONCE)
         self._under_way: deque[tuple[Future[Version], int]] = deque()

@@ -54,7 +54,8 @@ class Target(Struct, frozen=True):
     other two a folder's, whose outputs keep their inputs' names below it (relative to `root`, if
     given).
     `name` may be shown to anybody; `address` is that of a server, with a password if it has one,
-    and `server` how the sessions there are.
+    and `server` how the sessions there are. `stores` is how object stores are reached, if not as
+    for inputs.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Target(Struct, frozen=True):
     root: str | None = None
     address: str = ""
     server: ServerSettings = ServerSettings()
+    stores: StoreSettings | None = None
 
     @classmethod
     def parse(cls, name: str, **options: Any) -> Target:  # noqa: ANN401 - the fields' own types

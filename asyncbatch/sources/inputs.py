@@ -10,10 +10,13 @@ from typing import IO, TYPE_CHECKING
 
 from msgspec import Struct
 
+from asyncbatch.cloud.address import is_object_url, shown_url
+from asyncbatch.cloud.settings import StoreSettings
 from asyncbatch.errors import UsageError
 from asyncbatch.identity import identity
 from asyncbatch.records import STDIN
 from asyncbatch.sources.glob import expand, static_root
+from asyncbatch.sources.objects import ObjectSearch
 from asyncbatch.sources.patterns import DEFAULT_PATTERNS, has_magic
 from asyncbatch.sources.selection import Filter, Selection
 from asyncbatch.sources.walk import walk
@@ -27,10 +30,11 @@ if TYPE_CHECKING:
 class Inputs(Struct, frozen=True):
     """Everything that names input files.
 
-    `paths` are folders, files, globs and `-`. `files_from` is a file that lists more (`-`:
-    standard input), one a line, or ended by NUL bytes with `null`. `limit` ends the search.
+    `paths` are folders, files, globs, URLs of objects and prefixes, and `-`. `files_from` is a
+    file that lists more (`-`: standard input), one a line, or ended by NUL bytes with `null`.
+    `limit` ends the search.
     `root` is the folder below which identities are told, `shard` the part that is taken, of
-    what there is up to `limit`.
+    what there is up to `limit`. Object stores are reached as `stores` say.
     """
 
     paths: tuple[str, ...] = ()
@@ -40,6 +44,7 @@ class Inputs(Struct, frozen=True):
     limit: int | None = None
     root: str | None = None
     shard: Shard | None = None
+    stores: StoreSettings = StoreSettings()
 
     def check(self) -> None:
         """Raise UsageError if this can't be meant."""
@@ -68,7 +73,7 @@ class Inputs(Struct, frozen=True):
         if not root or "\0" in root:
             raise UsageError(f"--root {root!r} is no folder")
         for path in self.paths:
-            identity(static_root(path) if has_magic(path) else path, root)
+            identity(_fixed(path), root)
 
     def identity(self, path: str) -> str:
         """Return the identity of an input. Raises UsageError if it is not below the root."""
@@ -78,9 +83,13 @@ class Inputs(Struct, frozen=True):
         """Whether an input is in the shard. Raises UsageError if it is not below the root."""
         return self.shard is None or self.shard.has(self.identity(path))
 
+    def objects(self) -> ObjectSearch:
+        """Return what finds objects."""
+        return ObjectSearch(self.stores, Filter(self.selection))
+
     def describe_empty(self) -> str:
         """Say that nothing was found, where, and what to try."""
-        where = " ".join(self.paths) or f"the list in {self.files_from}"
+        where = " ".join(map(_shown, self.paths)) or f"the list in {self.files_from}"
         patterns = self.selection.patterns
         what = "JSON files" if patterns == DEFAULT_PATTERNS else " or ".join(patterns)
         return (
@@ -99,11 +108,25 @@ class Inputs(Struct, frozen=True):
         does that need memory: the names of what they hold. A list is taken as it is.)
         """
         wanted = Filter(self.selection)
-        found = chain.from_iterable(_expand_argument(path, wanted) for path in self.paths)
+        objects = self.objects()
+        alone = len(self.paths) == 1 and self.files_from is None
+
+        def named(path: str) -> Iterator[str]:
+            if is_object_url(path):
+                return objects.of_argument(path, alone=alone)
+            return _expand_argument(path, wanted)
+
+        found = chain.from_iterable(map(named, self.paths))
         contested = _contested(self.paths)
         if self.files_from is not None:
             listed = _listed(self.files_from, null=self.null)
-            found = chain(found, chain.from_iterable(_of_path(path, wanted) for path in listed))
+            found = chain(
+                found,
+                chain.from_iterable(
+                    objects.listed(path) if is_object_url(path) else _of_path(path, wanted)
+                    for path in listed
+                ),
+            )
             contested = {"/"} if self.paths else set()
         return islice(_each_once(found, contested) if contested else found, self.limit)
 
@@ -135,17 +158,33 @@ def _contested(arguments: Iterable[str]) -> set[str]:
     path in two ways.
     """
     given = [argument for argument in arguments if argument != STDIN]
-    roots = Counter(
-        os.path.abspath(static_root(argument) if has_magic(argument) else argument)
-        for argument in given
-    )
+    roots = Counter(_full(_fixed(argument)) for argument in given)
     nested = {
         root
         for root, times in roots.items()
         if times > 1 or any(above in roots for above in _folders_above(root))
     }
-    ambiguous = {static_root(argument) for argument in given if argument.count("**") > 1}
-    return nested | {os.path.abspath(root) for root in ambiguous}
+    ambiguous = {
+        _fixed(argument)
+        for argument in given
+        if argument.count("**") > 1 and not is_object_url(argument)
+    }
+    return nested | set(map(_full, ambiguous))
+
+
+def _fixed(argument: str) -> str:
+    """Return the part of an argument without magic; all of it if it is no pattern."""
+    is_pattern = has_magic(argument) and not argument.startswith(("http://", "https://"))
+    return static_root(argument) if is_pattern else argument
+
+
+def _full(path: str) -> str:
+    """Return what every spelling of a path comes to."""
+    return path.rstrip("/") if is_object_url(path) else os.path.abspath(path)
+
+
+def _shown(path: str) -> str:
+    return shown_url(path) if is_object_url(path) else path
 
 
 def _folders_above(path: str) -> Iterator[str]:
@@ -158,8 +197,9 @@ def _each_once(paths: Iterable[str], contested: set[str]) -> Iterator[str]:
     """Drop what comes again; only what lies in a contested place can."""
     seen: set[str] = set()
     for path in paths:
-        full = os.path.abspath(path)
-        if full in contested or any(above in contested for above in _folders_above(full)):
+        full = _full(path)
+        everywhere = "/" in contested
+        if everywhere or full in contested or any(a in contested for a in _folders_above(full)):
             if full in seen:
                 continue
             seen.add(full)

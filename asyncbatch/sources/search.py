@@ -6,6 +6,8 @@ import time
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from asyncbatch.cloud.address import is_object_url
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
@@ -16,6 +18,8 @@ OPENING_PATHS = 2048
 CHUNK_PATHS = 2048
 CHUNK_SECONDS = 0.05
 """A chunk of paths is handed on when it has so many, or after so long."""
+OBJECTS_SECONDS = 0.5
+"""As long a store may take for the beginning: less than worker processes, which it may spare."""
 _WALK_STEP = 32
 """Paths of a folder between two looks at the clock; of a list each is waited for."""
 
@@ -32,12 +36,14 @@ class Search:
         self.matched = False
         """Whether there is any input, be it in our shard or in another."""
         self._paths = inputs.find_all()
+        self._objects = inputs.objects()
+        self._patience = OBJECTS_SECONDS if any(map(is_object_url, inputs.paths)) else CHUNK_SECONDS
         self._takes = None if inputs.shard is None else inputs.takes
         self._step = _WALK_STEP if inputs.files_from is None else 1
 
     def open(self) -> None:
         """Find the first paths; blocks while it does."""
-        self.opening = self._take(OPENING_PATHS + 1)
+        self.opening = self._take(OPENING_PATHS + 1, self._patience)
 
     async def chunks(self) -> AsyncIterator[Sequence[str]]:
         """Yield all paths in chunks, those after `opening` found in a thread as they are needed."""
@@ -49,10 +55,14 @@ class Search:
             if chunk := await asyncio.to_thread(self._take, CHUNK_PATHS):
                 yield chunk
 
-    def _take(self, most: int) -> Sequence[str]:
+    def told(self, paths: Sequence[str]) -> Sequence[str]:
+        """Return paths of which those of objects tell in which state these are; blocks."""
+        return self._objects.told(list(paths))
+
+    def _take(self, most: int, seconds: float = CHUNK_SECONDS) -> Sequence[str]:
         """Return the next paths, up to about `most`; take note if they are the last."""
         chunk: list[str] = []
-        deadline = time.monotonic() + CHUNK_SECONDS
+        deadline = time.monotonic() + seconds
         while len(chunk) < most and time.monotonic() <= deadline:
             more = list(islice(self._paths, self._step))
             chunk += more if self._takes is None else filter(self._takes, more)
