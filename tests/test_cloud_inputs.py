@@ -146,7 +146,7 @@ class TestListing:
         assert outcome.code == 0
         assert sorted(names(outcome)) == [f"s3://{name}/{key}" for key in keys]
         assert s3.requests == 1 + 300
-        assert s3.connections <= 9
+        assert s3.connections <= 12
 
     def test_takes_what_it_is_told_to(self, cloud, bucket):
         keys = ["a.json", "b.txt", ".h.json", "sub/c.jsonl", "sub/.d/e.json", "x/f.json"]
