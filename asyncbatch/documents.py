@@ -101,7 +101,8 @@ def _bounded_lines(chunks: Iterator[bytes], most: int) -> Iterator[bytes]:
 
 def named_lines(path: str) -> bool:
     """Whether a name promises JSON Lines."""
-    name = path.lower()
+    is_web = path.startswith(("http://", "https://"))
+    name = (path.partition("?")[0] if is_web else path).lower()
     for suffix in SUFFIXES:
         name = name.removesuffix(suffix)
     return name.endswith(LINES_ENDINGS)

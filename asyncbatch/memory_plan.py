@@ -11,7 +11,7 @@ from asyncbatch.words import size
 MAIN_BYTES = 80 * MIB
 """What the main process takes before there is any data (measured: 45 to 56 MB), with some air."""
 LIBRARY_BYTES = 176 * MIB
-"""What DuckDB and Arrow take beside it (measured: 110 to 160 MB)."""
+"""What DuckDB and Arrow take beside it (measured: 110 to 160 MB), or an upload (77 MB more)."""
 WORKER_BYTES = 48 * MIB
 """The same for a worker process (measured: 36 MB, 45 with a schema)."""
 LEAST_SHARE = 20 * MIB
@@ -34,7 +34,7 @@ def plan_memory(
 ) -> MemoryPlan:
     """Return the plan for at most `limit` bytes in all processes, and so many wanted workers.
 
-    `has_library` if the target is written by DuckDB or Arrow.
+    `has_library` if the target is written by DuckDB or Arrow, or uploaded.
 
     Raises UsageError if that is too little for one, or for none where none will do.
     """

@@ -13,12 +13,13 @@ does what the next of the behaviours that were asked for says.
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from io import BytesIO
 from typing import Any, NamedTuple, Self
 from urllib.parse import unquote
@@ -36,12 +37,18 @@ _START_SECONDS = 60
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "server", "date"}
 
 _PROGRAM = """
-import os, sys, threading
+import json, os, sys
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
 server.start()
 print(server.get_host_and_port()[1], flush=True)
-sys.stdin.read()  # until whoever started us ends
+for line in sys.stdin:  # until whoever started us ends
+    bucket, keys, body = json.loads(line)
+    for key in keys:
+        s3_backends[DEFAULT_ACCOUNT_ID]["aws"].put_object(bucket, key, body.encode())
+    print("done", flush=True)
 os._exit(0)
 """
 
@@ -160,6 +167,14 @@ class S3Server:
         for key, body in (objects or {}).items():
             client.put_object(Bucket=name, Key=key, Body=body)
         return f"s3://{name}/"
+
+    def many(self, name: str, keys: Sequence[str], body: str) -> None:
+        """Make a bucket with many objects that hold the same, without asking for each."""
+        self.client.create_bucket(Bucket=name)
+        assert self._moto.stdin is not None
+        assert self._moto.stdout is not None
+        print(json.dumps([name, list(keys), body]), file=self._moto.stdin, flush=True)
+        assert self._moto.stdout.readline() == "done\n"
 
     def put(self, bucket: str, key: str, body: bytes | str) -> None:
         """Write an object."""

@@ -179,7 +179,8 @@ def run_files(
             max_memory,
             workers,
             needs_process=bool(jq or call or timeout),
-            has_library=(to or "").startswith("duckdb:") or (to or "").endswith(".parquet"),
+            has_library=(to or "").startswith(("duckdb:", "s3:", "gs:", "az:"))
+            or (to or "").endswith(".parquet"),
         )
         named, settings = _resolved(tuple(paths or ()), files, wishes)
         inputs = Inputs(named, files_from, null, selection, limit, root, part, stores)
