@@ -102,8 +102,8 @@ class AsyncRecordLane:
         self._slots = slots
         self._extractor = Extractor(settings, self._opener)
         self._recorder = Recorder(settings)
-        self._stages = make_stages(settings, self._retrier)
-        self._reads_text = settings.reads_text
+        self._stages, self._reads_text = make_stages(settings, self._retrier), settings.reads_text
+        self.abandon = self._recorder.abandon
         self._stepped = partial(stepped, apart=self._recorder.may_wait)
         self._closing = False
         """Whether a cancelled call is one that we have cancelled."""

@@ -51,6 +51,7 @@ class RecordWork:
         self._reader = Reader(files.max_file_size, files.read_ahead, self._opener)
         self._chain = make_chain(settings, self._opener.files)
         self._recorder = Recorder(settings)
+        self.abandon = self._recorder.abandon
         self.progress = Progress()
         """See `work.FileWork`."""
 

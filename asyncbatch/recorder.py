@@ -36,6 +36,7 @@ class Recorder:
     def __init__(self, settings: RecordWorkSettings) -> None:
         self._rejecter = Rejecter(settings)
         self._outlet = make_outlet(settings.target, settings.files, settings.dedupe)
+        self.abandon = self._outlet.abandon
         self._keeps_rows = settings.target is not None
         self._names_origins = self._outlet.names_origins
         self._keeps_originals = settings.letters and self._names_origins

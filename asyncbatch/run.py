@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from msgspec import Struct
 from asyncbatch.delivery import Delivery
 from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.executors.inline import ThreadEngine
-from asyncbatch.executors.lanes import BatchEnd, bounded_map
+from asyncbatch.executors.lanes import BatchEnd, abandon_all, bounded_map
 from asyncbatch.executors.loop import LoopEngine
 from asyncbatch.executors.pauses import with_pauses
 from asyncbatch.executors.process import process_engine
@@ -207,10 +207,15 @@ class Run:
         job = self._job
         launch = await self._intake.launched()
         if job.record_work and job.record_work.call_is_async:
-            yield LoopEngine(async_lanes(job, job.record_work.call_concurrency))
+            async with _ended(
+                LoopEngine(async_lanes(job, job.record_work.call_concurrency))
+            ) as loop:
+                yield loop
             return
         if not launch.workers:
-            yield ThreadEngine(self._make_work, 1 if job.pause else job.concurrency or 1)
+            at_once = 1 if job.pause else job.concurrency or 1
+            async with _ended(ThreadEngine(self._make_work, at_once)) as threads:
+                yield threads
             return
         in_flight = job.concurrency or len(launch.workers) * LANES_PER_WORKER
         if self._delivery.order:  # which lets no batch wait for another on the same worker
@@ -221,6 +226,7 @@ class Run:
             1 if job.pause else in_flight,
             reads_stdin=job.reads_stdin,
             patience=job.timeout,
+            gently=job.target is not None and job.target.is_remote,
         ) as engine:
             yield engine
 
@@ -286,6 +292,16 @@ class Run:
         if budget and budget.is_spent(tally.failures, tally.seen, final=final):
             self.report.over_budget = True
             self._intake.supply.stop()
+
+
+@asynccontextmanager
+async def _ended(engine: Engine) -> AsyncIterator[Engine]:
+    """Have an engine of this process leave nothing half done at the end."""
+    try:
+        yield engine
+    finally:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.to_thread(abandon_all, engine.lanes), _LAST_SECONDS)
 
 
 def suitable_work(job: Job) -> WorkFactory:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from asyncbatch.executors.lanes import abandon_all
 from asyncbatch.progress import Progress
 from asyncbatch.record_work import RecordWork
 
@@ -23,6 +24,10 @@ class SourceWork:
         self._works: dict[int, RecordWork] = {}
         self.progress = Progress()
 
+    def abandon(self) -> None:
+        """See `sinks.outlet.Outlet`."""
+        abandon_all(tuple(self._works.values()))
+
     def __call__(self, batch: Batch) -> Iterator[Part]:
         """Yield what became of a batch."""
         work = self._works.get(batch.source)
@@ -37,6 +42,10 @@ class SourceLane:
 
     def __init__(self, lanes: Sequence[Lane]) -> None:
         self._lanes = lanes
+
+    def abandon(self) -> None:
+        """See `sinks.outlet.Outlet`."""
+        abandon_all(self._lanes)
 
     def run(self, batch: Batch) -> AsyncIterator[Part]:
         """Yield what becomes of `batch`; see `Lane.run`."""

@@ -284,6 +284,33 @@ def test_an_upload_that_is_stuck(s3, store, files):
     assert store.keys() == []
 
 
+@pytest.mark.parametrize("call", ["call.py:later", "call.py:slowly"])
+def test_interrupted_outputs_of_a_folder(s3, store, files, call):
+    """Those that are in the midst of their upload when there is no more time."""
+    contents = {"in/1.jsonl": lines(30), "in/2.jsonl": lines(30)}
+    code = """
+import asyncio, time
+def slowly(x):
+    time.sleep(0.001)
+    return x
+async def later(x):
+    await asyncio.sleep(0.03)
+    return x
+"""
+    folder = files(contents | {"call.py": code})
+    process = started(
+        folder, s3, "in", "--to", f"{store}out/", "--grace", "0.5", "--workers", "2",
+        "--call", call,
+    )  # fmt: skip
+    wait_until(lambda: s3.asked("PUT", "out"))
+    assert store.uploads()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert store.uploads() == []
+    assert store.keys() == []
+
+
 def test_a_killed_run_leaves_what_was_there(s3, store, tmp_path):
     store.put("o.jsonl", "old")
     process = started(tmp_path, s3, "-", "--to", f"{store}o.jsonl", "--format", "jsonl")

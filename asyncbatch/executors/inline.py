@@ -17,6 +17,7 @@ class ThreadLane:
 
     def __init__(self, make_work: WorkFactory) -> None:
         self._work = make_work()
+        self.abandon = getattr(self._work, "abandon", None)
 
     async def run(self, batch: Batch) -> AsyncIterator[Part]:
         """Yield what becomes of `batch`; see `Lane.run`. Giving up ends with the current part."""

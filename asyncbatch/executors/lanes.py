@@ -10,7 +10,14 @@ from msgspec import Struct
 from asyncbatch.records import Batch, BatchPart, Part
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Callable,
+        Iterable,
+        Iterator,
+        Sequence,
+    )
 
     Work = Callable[[Batch], Iterator[Part]]
     """What is done to a batch, in a worker: yields parts, the last of which ends the batch."""
@@ -118,3 +125,10 @@ async def bounded_map(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def abandon_all(workers: Iterable[object]) -> None:
+    """Have lanes, or what works in them, leave nothing half done that they would; blocks."""
+    for worker in workers:
+        if (abandon := getattr(worker, "abandon", None)) is not None:
+            abandon()

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _SHORTEST_LOOK, _LONGEST_LOOK = 0.01, 0.25
 """Seconds from one look for late workers to the next."""
+_LAST_SECONDS = 2.0
+"""How long those that end gently may take."""
 _EXIT_SECONDS = 5.0
 """How long a killed worker may take to be gone (one in a device's hands may not be)."""
 
@@ -138,6 +140,17 @@ class WorkerProcess:
         file = None if self._late is not None and not timed_out else progress.file
         return Loss(how, file, progress.in_batch, timed_out)
 
+    def hang_up(self) -> None:
+        """Have the process end by itself, when it has left nothing half done."""
+        if self._process is not None:
+            with suppress(OSError):
+                self._writer.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+
+    async def wait(self) -> None:
+        """Wait until the process has ended."""
+        if self._process is not None:
+            await asyncio.to_thread(self._process.wait)
+
     def kill(self) -> str:
         """End the process at once, if it has not ended; return how it ended."""
         if self._process is None:
@@ -177,11 +190,13 @@ async def process_engine(
     *,
     reads_stdin: bool = False,
     patience: float | None = None,
+    gently: bool = False,
 ) -> AsyncIterator[ProcessEngine]:
     """Provide `count` lanes over processes just started; kill these at the end.
 
     `reads_stdin` hands our standard input on to those that take a dead one's place. `patience`
-    is for how many seconds one may be at one file.
+    is for how many seconds one may be at one file. If the end is to come `gently`, they have some
+    seconds to leave nothing half done.
     """
     workers = [WorkerProcess(make_work, reads_stdin=reads_stdin) for _ in spawned]
     watching = None if patience is None else asyncio.create_task(_watch(workers, patience))
@@ -192,8 +207,22 @@ async def process_engine(
     finally:
         if watching is not None:
             watching.cancel()
-        for worker in workers:
-            worker.kill()
+        try:
+            if gently:
+                await _let_end(workers)
+        finally:
+            for worker in workers:
+                worker.kill()
+
+
+async def _let_end(workers: Sequence[WorkerProcess]) -> None:
+    """Have all end by themselves, as far as they do."""
+    for worker in workers:
+        worker.hang_up()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LAST_SECONDS):
+            for worker in workers:
+                await worker.wait()
 
 
 async def _watch(workers: Sequence[WorkerProcess], patience: float) -> None:

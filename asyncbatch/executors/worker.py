@@ -6,8 +6,10 @@ import ctypes
 import gc
 import os
 import pickle
+import select
 import signal
 import sys
+from threading import Thread
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from asyncbatch.errors import AsyncbatchError, WorkerBugError
@@ -16,6 +18,8 @@ from asyncbatch.progress import Progress
 from asyncbatch.records import Part
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from asyncbatch.executors.lanes import Work, WorkFactory
 
 _GC_THRESHOLD = 100_000
@@ -50,6 +54,9 @@ def _serve(
         try:
             if work is None:
                 work = make_work()
+                if (abandon := getattr(work, "abandon", None)) is not None:
+                    watching = requests.fileno(), abandon
+                    Thread(target=_abandon_at_end, args=watching, daemon=True).start()
                 if hasattr(work, "progress"):  # if not, it is found by halving what it dies of
                     work.progress = progress
             progress.begin_batch()
@@ -67,6 +74,15 @@ def _serve(
             import traceback  # noqa: PLC0415 - hopefully never needed
 
             _send(replies, WorkerBugError(traceback.format_exc()))
+
+
+def _abandon_at_end(descriptor: int, abandon: Callable[[], None]) -> None:
+    """When the main process has closed its end, leave nothing half done, and end."""
+    poll = select.poll()
+    poll.register(descriptor, 0)  # a hang-up is told unasked
+    poll.poll()
+    abandon()
+    os._exit(0)
 
 
 def _send(replies: BinaryIO, message: Part | AsyncbatchError | None) -> None:

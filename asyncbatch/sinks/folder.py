@@ -18,7 +18,7 @@ from asyncbatch.records import STDIN, display_path
 from asyncbatch.sinks import OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from asyncbatch.settings import Format
     from asyncbatch.sinks import Pending
@@ -150,6 +150,8 @@ class MirroredOutput(Generic[NewT]):
 
     losing: frozenset[int]
     """Errors that are not about one output: the next would meet them as well."""
+    abandon: Callable[[], None] | None = None
+    """See `Outlet`; a file that is half done is taken by the next run."""
 
     def __init__(self, target: Target, form: Format) -> None:
         self._target, self._form = target, form

@@ -45,22 +45,26 @@ class ObjectOutput(MirroredOutput[NewObject]):
         self._stores = Stores(target.stores or files.stores, writes=True)
         self._most = files.sizes.waiting
         self._threads = ThreadPoolExecutor(_AT_ONCE)
-        self._under_way: deque[tuple[Future[Version], int]] = deque()
+        self._under_way: deque[tuple[Future[Version], NewObject]] = deque()
         self._pending: Pending | None = None
+        self._is_abandoned = False
 
     def make(self, path: str) -> NewObject:
         """See `MirroredOutput`."""
+        if self._is_abandoned:
+            raise OSError(errno.ECANCELED, "the run was stopped")
         return NewObject(self._stores.place(path), path)
 
     def complete(self, new: NewObject) -> None:
         """See `MirroredOutput`."""
-        under_way, size = self._under_way, new.size
+        under_way = self._under_way
         while under_way and (
-            under_way[0][0].done() or sum(one for _, one in under_way) + size > self._most
+            under_way[0][0].done() or sum(one.size for _, one in under_way) + new.size > self._most
         ):
-            under_way.popleft()[0].exception()  # whoever has it pending is told
+            under_way[0][0].exception()  # whoever has it pending is told
+            under_way.popleft()
         done = self._threads.submit(new.complete)
-        under_way.append((done, size))
+        under_way.append((done, new))
         path = self._path
 
         def wait() -> Extent:
@@ -73,6 +77,13 @@ class ObjectOutput(MirroredOutput[NewObject]):
         """See `MirroredOutput`."""
         pending, self._pending = self._pending, None
         return pending
+
+    def abandon(self) -> None:
+        """See `Outlet`."""
+        self._is_abandoned = True
+        begun = [new for _, new in tuple(self._under_way)]
+        for new in (*begun, *([] if self._new is None else [self._new])):
+            new.abort()
 
 
 class ObjectStates:

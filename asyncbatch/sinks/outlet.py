@@ -41,6 +41,8 @@ class Outlet:
     """Whether each row must say of which record it was made."""
     takes_texts = False
     """Whether a row may also be JSON text: `msgspec.Raw`, compact."""
+    abandon: Callable[[], None] | None = None
+    """Leaves nothing half done, and begins nothing more; called from another thread."""
 
     def begin(self, path: str) -> None:
         """Begin with the file at `path`."""
@@ -198,6 +200,7 @@ class FolderOutlet(Outlet):
         self._output = output
         self.begin, self.end, self.discard = output.begin, output.end, output.discard  # type: ignore[method-assign]  # handed on as they are
         self.take_pending = output.take_pending  # type: ignore[method-assign]  # the same
+        self.abandon = output.abandon
 
     def take(self, found: Found, *, single: bool) -> None:
         """See `Outlet`."""
