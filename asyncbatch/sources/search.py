@@ -36,8 +36,9 @@ class Search:
         self.matched = False
         """Whether there is any input, be it in our shard or in another."""
         self._paths = inputs.find_all()
-        self._objects = inputs.objects()
-        self._patience = OBJECTS_SECONDS if any(map(is_object_url, inputs.paths)) else CHUNK_SECONDS
+        self._objects = inputs.objects() if inputs.names_objects else None
+        has_urls = any(map(is_object_url, inputs.paths))
+        self._patience = OBJECTS_SECONDS if has_urls else CHUNK_SECONDS
         self._takes = None if inputs.shard is None else inputs.takes
         self._step = _WALK_STEP if inputs.files_from is None else 1
 
@@ -57,7 +58,7 @@ class Search:
 
     def told(self, paths: Sequence[str]) -> Sequence[str]:
         """Return paths of which those of objects tell in which state these are; blocks."""
-        return self._objects.told(list(paths))
+        return paths if self._objects is None else self._objects.told(list(paths))
 
     def _take(self, most: int, seconds: float = CHUNK_SECONDS) -> Sequence[str]:
         """Return the next paths, up to about `most`; take note if they are the last."""
