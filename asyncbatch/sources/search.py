@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from asyncbatch.cloud.address import is_object_url
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from asyncbatch.sources.inputs import Inputs
+
+T = TypeVar("T")
 
 OPENING_PATHS = 2048
 """How many paths the beginning of a search has, unless these are all."""
@@ -44,7 +47,10 @@ class Search:
 
     def open(self) -> None:
         """Find the first paths; blocks while it does."""
-        self.opening = self._take(OPENING_PATHS + 1, self._patience)
+        if self._objects is None:
+            self.opening = self._take(OPENING_PATHS + 1, self._patience)
+        else:
+            self.opening = _interruptibly(lambda: self._take(OPENING_PATHS + 1, self._patience))
 
     async def chunks(self) -> AsyncIterator[Sequence[str]]:
         """Yield all paths in chunks, those after `opening` found in a thread as they are needed."""
@@ -73,3 +79,30 @@ class Search:
                 break
         self.found += len(chunk)
         return chunk
+
+
+def _interruptibly(function: Callable[[], T]) -> T:
+    """Return what `function` returns, or raise it, in a thread that Ctrl-C does not wait for.
+
+    A store may take a minute to answer, and in the library no signal comes through.
+    """
+    from threading import Thread  # noqa: PLC0415 - if there are objects
+
+    done: list[Callable[[], T]] = []
+
+    def carry_out() -> None:
+        try:
+            result = function()
+        except BaseException as error:  # noqa: BLE001 - is raised by who waits
+            done.append(partial(_raise, error))
+        else:
+            done.append(lambda: result)
+
+    thread = Thread(target=carry_out, daemon=True)
+    thread.start()
+    thread.join()
+    return done[0]()
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
