@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from asyncbatch.admission import Admission, stamp_of
 from asyncbatch.bookmarks import Bookmarks
 from asyncbatch.cloud.address import is_object_url
-from asyncbatch.cloud.objects import Objects
 from asyncbatch.entries import LedgerJob
 from asyncbatch.errors import UsageError
 from asyncbatch.identity import Naming
@@ -80,6 +79,8 @@ class Books:
         settings = self._settings
         path = Naming(settings.root).path(name) or name
         if is_object_url(path):
+            from asyncbatch.cloud.objects import Objects  # noqa: PLC0415 - if there are objects
+
             path = Objects(settings.stores).head(path)
         found = stamp_of(path, by_content=settings.by_content)
         return found is not None and found.is_of(stamp)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Self
 
-from asyncbatch.secret import secret_url
-
 _STORES = ("s3", "gs", "az")
 
 
@@ -49,6 +47,8 @@ class ObjectPath(str):  # noqa: SLOT000 - a subclass of str cannot have slots th
             bucket, slash, key = rest.partition("/")
             text = f"{scheme}://{bucket.rpartition('@')[2]}{slash}{key}"
         else:
+            from asyncbatch.secret import secret_url  # noqa: PLC0415 - few runs have URLs of the web
+
             try:
                 text = secret_url(self).shown
             except ValueError:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import TYPE_CHECKING, Protocol
 
-from asyncbatch.cloud.objects import Answered, Objects, RangesRefusedError
-from asyncbatch.cloud.troubles import ChangedError, ObjectError
-from asyncbatch.content import FIRST_READ, Content, TooLargeError, open_retrying, stretch_of
+from asyncbatch.cloud.objects import Objects
+from asyncbatch.content import FIRST_READ, open_retrying, stretch_of
 from asyncbatch.object_path import ObjectPath
 from asyncbatch.retrying import Retrier
 
@@ -15,12 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from concurrent.futures import ThreadPoolExecutor
 
-    from asyncbatch.cloud.objects import Answer
+    from asyncbatch.cloud.objects import Objects
+    from asyncbatch.content import Content
     from asyncbatch.settings import FileWorkSettings
-
-OBJECT_HEAD = 512 * 1024
-"""Bytes of an object that are asked for at first: with these most are whole."""
-_NO_SUCH_RANGE = "416"
 
 
 class Opener:
@@ -31,11 +28,13 @@ class Opener:
 
     def __init__(self, settings: FileWorkSettings) -> None:
         self.files = Retrier(settings.retries)
-        self._objects = Objects(settings.stores)
+        self._stores = settings.stores
+        self._made: Objects | None = None
+        self._lock = threading.Lock()
 
     def taken_retries(self) -> int:
         """Return how many retries there were since the last time, and forget them."""
-        return self.files.taken() + self._objects.retrier.taken()
+        return self.files.taken() + (self._made.retrier.taken() if self._made else 0)
 
     @property
     def threads(self) -> ThreadPoolExecutor:
@@ -48,7 +47,9 @@ class Opener:
         Raises OSError; TooLargeError if it has more than `limit` bytes where it is.
         """
         if isinstance(path, ObjectPath):
-            return self._open_object(path, limit, max(ahead, OBJECT_HEAD))
+            from asyncbatch.object_content import open_object  # noqa: PLC0415 - if there are objects
+
+            return open_object(self._objects, path, limit, ahead)
         return open_retrying(self.files, path, limit, ahead)
 
     def stretch(
@@ -65,115 +66,27 @@ class Opener:
     def at_random(self, path: str) -> Bytes:
         """Return an input to be read here and there. Raises OSError."""
         if isinstance(path, ObjectPath):
-            return _ObjectBytes(self._objects, path)
+            from asyncbatch.object_content import ObjectBytes  # noqa: PLC0415 - see above
+
+            return ObjectBytes(self._objects, path)
         return _FileBytes(path)
 
     def size(self, path: str) -> int:
         """Return how large an input is, where it is. Raises OSError."""
-        if not isinstance(path, ObjectPath):
-            return os.stat(path).st_size
-        found = path if path.size is not None or path.trouble else self._objects.head(path)
-        if found.trouble is not None:
-            raise ObjectError(*found.trouble)
-        return found.size or 0
+        if isinstance(path, ObjectPath):
+            from asyncbatch.object_content import size_of  # noqa: PLC0415 - see above
 
-    def _open_object(self, path: ObjectPath, limit: int | None, ahead: int) -> bytes | Content:
-        if path.trouble is not None:
-            raise ObjectError(*path.trouble)
-        _check(path.size, limit)
-        try:
-            answer = self._head_of(path, ahead)
-        except RangesRefusedError:
-            answer = self._objects.whole(path, ahead)
-        _check(answer.size, limit)
-        if isinstance(answer, Answered):
-            return AnsweredContent(answer, path, limit)
-        if len(answer.data) == answer.size:
-            return answer.data
-        return ObjectContent(answer, self._objects, path, limit)
+            return size_of(self._objects, path)
+        return os.stat(path).st_size
 
-    def _head_of(self, path: ObjectPath, ahead: int) -> Answer | Answered:
-        if path.size is not None and path.size <= ahead:
-            return self._objects.whole(path, ahead)
-        try:
-            return self._objects.range(path, 0, ahead)
-        except ObjectError as error:
-            if _NO_SUCH_RANGE not in str(error):
-                raise
-            return self._objects.whole(path, ahead)  # it is empty
+    @property
+    def _objects(self) -> Objects:
+        with self._lock:
+            if self._made is None:
+                from asyncbatch.cloud.objects import Objects  # noqa: PLC0415 - see above
 
-
-def _check(size: int | None, limit: int | None) -> None:
-    if size is not None and limit is not None and size > limit:
-        raise TooLargeError(size, limit)
-
-
-class ObjectContent(Content):
-    """A big object: its first bytes, and the rest in ranges, of which the next are on their way."""
-
-    def __init__(
-        self, answer: Answer, objects: Objects, path: ObjectPath, limit: int | None
-    ) -> None:
-        super().__init__(answer.data, None, answer.size, limit)
-        self._objects, self._path, self.etag = objects, path, answer.etag
-        self._ranges = objects.ranges(path, self.size, self.expected, self.etag)
-        self._rest = b""
-
-    def __exit__(self, *_: object) -> None:
-        self._ranges.close()
-
-    def read_into(self, buffer: memoryview) -> int:
-        """See `Content`."""
-        if not self._rest:
-            self._rest = next(self._ranges, b"")
-            self._took(len(self._rest))
-        piece = self._rest[: len(buffer)]
-        self._rest = self._rest[len(piece) :]
-        buffer[: len(piece)] = piece
-        return len(piece)
-
-    def chunks(self, lull: float | None = None) -> Iterator[bytes]:  # noqa: ARG002 - it comes
-        """See `Content`."""
-        yield self.head
-        while piece := next(self._ranges, b""):
-            self._took(len(piece))
-            yield piece
-
-    def seek(self, byte: int) -> None:
-        """See `Content`."""
-        self._ranges.close()
-        self._ranges = self._objects.ranges(self._path, byte, self.expected, self.etag)
-
-
-class AnsweredContent(Content):
-    """A big object of a web server that gives whole ones only: read as it comes, and once."""
-
-    def __init__(self, answer: Answered, path: ObjectPath, limit: int | None) -> None:
-        super().__init__(answer.read(path), None, 0, limit)
-        self._answer, self._path = answer, path
-        self._rest = b""
-
-    def read_into(self, buffer: memoryview) -> int:
-        """See `Content`."""
-        if not self._rest:
-            self._rest = self._read()
-        piece = self._rest[: len(buffer)]
-        self._rest = self._rest[len(piece) :]
-        buffer[: len(piece)] = piece
-        return len(piece)
-
-    def chunks(self, lull: float | None = None) -> Iterator[bytes]:  # noqa: ARG002 - it comes
-        """See `Content`."""
-        yield self.head
-        while piece := self._read():
-            yield piece
-
-    def _read(self) -> bytes:
-        piece = self._answer.read(self._path)
-        self._took(len(piece))
-        if not piece and self.size != self._answer.size:
-            raise ChangedError
-        return piece
+                self._made = Objects(self._stores)
+            return self._made
 
 
 class Bytes(Protocol):
@@ -209,26 +122,3 @@ class _FileBytes:
     def close(self) -> None:
         """See `Bytes`."""
         os.close(self._fd)
-
-
-class _ObjectBytes:
-    """An object, as `Bytes`: many ranges at a time."""
-
-    def __init__(self, objects: Objects, path: ObjectPath) -> None:
-        found = objects.head(path)
-        if found.trouble is not None:
-            raise ObjectError(*found.trouble)
-        self._objects, self._path = objects, path
-        self.size, self.etag = found.size or 0, found.etag
-
-    def read_into(self, view: memoryview, offset: int) -> int:
-        """See `Bytes`."""
-        end = min(offset + len(view), self.size)
-        taken = 0
-        for piece in self._objects.ranges(self._path, offset, end, self.etag):
-            view[taken : taken + len(piece)] = piece
-            taken += len(piece)
-        return taken
-
-    def close(self) -> None:
-        """See `Bytes`."""

@@ -12,6 +12,7 @@ from importlib.metadata import version
 
 from benchmarks.contenders import CPUS
 from benchmarks.measure import CommandError
+from benchmarks.sections.cloud import read_objects
 from benchmarks.sections.comparison import compare_mixed, compare_tiny
 from benchmarks.sections.extraction import ask, pour
 from benchmarks.sections.huge import count_elements, count_lines
@@ -41,6 +42,7 @@ SECTIONS = {
     "huge-lines": ("One huge file of JSON Lines", count_lines),
     "huge-array": ("One huge array", count_elements),
     "api": ("Many requests to an API", ask),
+    "cloud": ("Many small objects of a slow store", read_objects),
     "endless": ("An API without end, into SQLite", pour),
     "stream": ("Events into windows of time", put_into_windows),
 }
@@ -48,7 +50,7 @@ ROUNDS, QUICK_ROUNDS = 5, 2
 PEERS = (
     *("duckdb", "aiofiles", "aiohttp", "pysimdjson"),
     *("dlt", "SQLAlchemy", "sqlite-utils", "check-jsonschema", "jsonschema-rs", "orjson", "ijson"),
-    *("asyncpg", "bytewax"),
+    *("asyncpg", "boto3", "bytewax"),
 )
 EXECUTABLE = os.path.join(os.path.dirname(__file__), "..", ".venv", "bin", "asyncbatch")
 

@@ -21,6 +21,7 @@ LAYERS = [
     ("sections", "settings"),
     ("codec", "identity", "report", "state", "words"),
     ("content", "http", "ledger", "memory_plan", "lock", "merging", "renderers"),
+    ("object_content",),
     ("opening",),
     ("failures", "reading", "documents", "transforms", "spool", "windows"),
     ("sinks", "arrays"),

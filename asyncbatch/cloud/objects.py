@@ -7,6 +7,7 @@ counted. No short answer is taken for a whole one.
 from __future__ import annotations
 
 import errno
+import threading
 from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -51,15 +52,17 @@ class Objects:
         self.stores = Stores(settings)
         self.retrier = Retrier(settings.retries)
         self._threads: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
 
     @property
     def threads(self) -> ThreadPoolExecutor:
         """Threads that wait for answers."""
-        if self._threads is None:
-            from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - if there are objects
+        with self._lock:
+            if self._threads is None:
+                from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - if asked for
 
-            self._threads = ThreadPoolExecutor(ASKED_AT_ONCE, "asyncbatch-object")
-        return self._threads
+                self._threads = ThreadPoolExecutor(ASKED_AT_ONCE, "asyncbatch-object")
+            return self._threads
 
     def head(self, url: str) -> ObjectPath:
         """Return what is known of an object, or with it why that cannot be told."""

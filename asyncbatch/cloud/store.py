@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncbatch.cloud.address import parse_address, shown_url
-from asyncbatch.cloud.credentials import s3_credentials
 from asyncbatch.cloud.troubles import library_reason
 from asyncbatch.errors import UsageError
 
@@ -74,6 +72,8 @@ class Stores:
             options = self._options(address)
             match address.scheme:
                 case "s3":
+                    from asyncbatch.cloud.credentials import s3_credentials  # noqa: PLC0415 - if asked
+
                     options |= s3_credentials(anonymous=self.settings.anonymous)
                     return store.S3Store(address.bucket, **options)
                 case "gs":
@@ -87,6 +87,8 @@ class Stores:
             raise UsageError(f"{shown_url(str(address))} cannot be opened: {reason}") from None
 
     def _options(self, address: Address) -> dict[str, Any]:
+        from datetime import timedelta  # noqa: PLC0415 - only if there are objects
+
         scheme, settings = address.scheme, self.settings
         client: dict[str, Any] = {
             "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
@@ -112,6 +114,8 @@ class Stores:
         return options
 
     def _retry_config(self) -> dict[str, Any]:
+        from datetime import timedelta  # noqa: PLC0415 - see `_options`
+
         # What is tried again, we count; and a library that waits by itself tells nobody.
         config: dict[str, Any] = {"max_retries": 0}
         if self._writes:

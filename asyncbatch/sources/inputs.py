@@ -16,7 +16,6 @@ from asyncbatch.errors import UsageError
 from asyncbatch.identity import identity
 from asyncbatch.records import STDIN
 from asyncbatch.sources.glob import expand, static_root
-from asyncbatch.sources.objects import ObjectSearch
 from asyncbatch.sources.patterns import DEFAULT_PATTERNS, has_magic
 from asyncbatch.sources.selection import Filter, Selection
 from asyncbatch.sources.walk import walk
@@ -24,6 +23,7 @@ from asyncbatch.sources.walk import walk
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from asyncbatch.sources.objects import ObjectSearch
     from asyncbatch.sources.shard import Shard
 
 
@@ -83,8 +83,15 @@ class Inputs(Struct, frozen=True):
         """Whether an input is in the shard. Raises UsageError if it is not below the root."""
         return self.shard is None or self.shard.has(self.identity(path))
 
+    @property
+    def names_objects(self) -> bool:
+        """Whether objects of stores may be among what is named."""
+        return self.files_from is not None or any(map(is_object_url, self.paths))
+
     def objects(self) -> ObjectSearch:
         """Return what finds objects."""
+        from asyncbatch.sources.objects import ObjectSearch  # noqa: PLC0415 - if there may be any
+
         return ObjectSearch(self.stores, Filter(self.selection))
 
     def describe_empty(self) -> str:
@@ -108,11 +115,11 @@ class Inputs(Struct, frozen=True):
         does that need memory: the names of what they hold. A list is taken as it is.)
         """
         wanted = Filter(self.selection)
-        objects = self.objects()
+        objects = self.objects() if self.names_objects else None
         alone = len(self.paths) == 1 and self.files_from is None
 
         def named(path: str) -> Iterator[str]:
-            if is_object_url(path):
+            if objects is not None and is_object_url(path):
                 return objects.of_argument(path, alone=alone)
             return _expand_argument(path, wanted)
 
@@ -123,7 +130,9 @@ class Inputs(Struct, frozen=True):
             found = chain(
                 found,
                 chain.from_iterable(
-                    objects.listed(path) if is_object_url(path) else _of_path(path, wanted)
+                    objects.listed(path)
+                    if objects is not None and is_object_url(path)
+                    else _of_path(path, wanted)
                     for path in listed
                 ),
             )

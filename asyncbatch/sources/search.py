@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from asyncbatch.cloud.address import is_object_url
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from asyncbatch.sources.inputs import Inputs
+
+T = TypeVar("T")
 
 OPENING_PATHS = 2048
 """How many paths the beginning of a search has, unless these are all."""
@@ -36,14 +39,18 @@ class Search:
         self.matched = False
         """Whether there is any input, be it in our shard or in another."""
         self._paths = inputs.find_all()
-        self._objects = inputs.objects()
-        self._patience = OBJECTS_SECONDS if any(map(is_object_url, inputs.paths)) else CHUNK_SECONDS
+        self._objects = inputs.objects() if inputs.names_objects else None
+        has_urls = any(map(is_object_url, inputs.paths))
+        self._patience = OBJECTS_SECONDS if has_urls else CHUNK_SECONDS
         self._takes = None if inputs.shard is None else inputs.takes
         self._step = _WALK_STEP if inputs.files_from is None else 1
 
     def open(self) -> None:
         """Find the first paths; blocks while it does."""
-        self.opening = self._take(OPENING_PATHS + 1, self._patience)
+        if self._objects is None:
+            self.opening = self._take(OPENING_PATHS + 1, self._patience)
+        else:
+            self.opening = _interruptibly(lambda: self._take(OPENING_PATHS + 1, self._patience))
 
     async def chunks(self) -> AsyncIterator[Sequence[str]]:
         """Yield all paths in chunks, those after `opening` found in a thread as they are needed."""
@@ -57,7 +64,7 @@ class Search:
 
     def told(self, paths: Sequence[str]) -> Sequence[str]:
         """Return paths of which those of objects tell in which state these are; blocks."""
-        return self._objects.told(list(paths))
+        return paths if self._objects is None else self._objects.told(list(paths))
 
     def _take(self, most: int, seconds: float = CHUNK_SECONDS) -> Sequence[str]:
         """Return the next paths, up to about `most`; take note if they are the last."""
@@ -72,3 +79,30 @@ class Search:
                 break
         self.found += len(chunk)
         return chunk
+
+
+def _interruptibly(function: Callable[[], T]) -> T:
+    """Return what `function` returns, or raise it, in a thread that Ctrl-C does not wait for.
+
+    A store may take a minute to answer, and in the library no signal comes through.
+    """
+    from threading import Thread  # noqa: PLC0415 - if there are objects
+
+    done: list[Callable[[], T]] = []
+
+    def carry_out() -> None:
+        try:
+            result = function()
+        except BaseException as error:  # noqa: BLE001 - is raised by who waits
+            done.append(partial(_raise, error))
+        else:
+            done.append(lambda: result)
+
+    thread = Thread(target=carry_out, daemon=True)
+    thread.start()
+    thread.join()
+    return done[0]()
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error

@@ -1,0 +1,79 @@
+"""Many small objects of a store that takes its time for each answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from statistics import median
+from typing import TYPE_CHECKING
+
+from benchmarks.contenders import peer
+from benchmarks.goals import Goal
+from benchmarks.measure import CommandError, interleave
+from benchmarks.s3 import BUCKET, RECORDS, s3
+from benchmarks.tables import print_table
+
+if TYPE_CHECKING:
+    from benchmarks.s3 import Requests
+    from benchmarks.setting import Setting
+
+OBJECTS, QUICK_OBJECTS, DELAY = 2_000, 200, 0.02
+THREADS = 64
+GOAL = Goal(">=", 8, "x")
+REUSE_GOAL = Goal(">=", 10, "x")
+OURS, ONE_BY_ONE = "asyncbatch run s3://", "boto3, one by one"
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
+    "AWS_SECRET_ACCESS_KEY": "a-secret-key",
+    "AWS_REGION": "us-east-1",
+}
+
+
+def read_objects(setting: Setting) -> None:
+    """Count the records of all objects, and how many connections each contender makes for that."""
+    objects = QUICK_OBJECTS if setting.quick else OBJECTS
+    os.environ.update(ENVIRONMENT)
+    requests: dict[str, Requests] = {}
+    with s3(DELAY, objects) as store:
+        url = f"s3://{BUCKET}/exports/"
+        boto3 = [sys.executable, peer("boto3_objects.py"), store.url, BUCKET]
+
+        def check(name: str, output: bytes) -> None:
+            requests[name] = store.requests()
+            found = json.loads(output)
+            records = found["records"]["passed"] if isinstance(found, dict) else found
+            if records != objects * RECORDS:
+                raise CommandError(f"{name}: {records} records, not {objects * RECORDS:,}")
+
+        times = interleave(
+            {
+                OURS: [setting.asyncbatch, "run", url, "--endpoint", store.url, "-o", "json"],
+                ONE_BY_ONE: [*boto3, "1"],
+                f"boto3, {THREADS} threads": [*boto3, str(THREADS)],
+            },
+            setting.rounds,
+            before=store.requests,
+            check=check,
+            fewer={ONE_BY_ONE: 1},
+        )
+    delay = DELAY * 1000
+    print(
+        f"{objects:,} objects, each answer after {delay:g} ms (a server that only reads: see s3.py)"
+    )
+    ours = median(times[OURS])
+    rows = []
+    for name, taken in times.items():
+        seconds, came = median(taken), requests[name]
+        goal = GOAL.cells(seconds / ours) if name == ONE_BY_ONE else ("", "")
+        if name == OURS:
+            goal = REUSE_GOAL.cells(came.number / came.connections)
+        rows.append(
+            [
+                name, f"{seconds:.2f}", f"{min(taken):.2f}-{max(taken):.2f}",
+                f"{objects / seconds:,.0f}", f"{came.number:,}", f"{came.connections}",
+                f"{came.number / came.connections:,.0f}", f"{seconds / ours:.2f}x", *goal,
+            ]
+        )  # fmt: skip
+    header = ("", "median s", "range s", "objects/s", "requests", "connections", "reuse", "ratio")
+    print_table((*header, "goal", ""), rows)
