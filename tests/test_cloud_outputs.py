@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from asyncbatch.cloud.new_object import NewObject
+from asyncbatch.cloud.settings import StoreSettings
+from asyncbatch.cloud.store import Stores
 from tests.conftest import COMMAND, environment
 from tests.s3_server import KEYS, S3Server
 
@@ -161,6 +164,36 @@ def test_a_large_object_comes_in_parts(put, files, s3, store):
     parts = {one.query["partNumber"] for one in s3.asked("PUT") if "partNumber" in one.query}
     assert parts == {"1", "2", "3"}
     assert store.uploads() == []
+
+
+def test_a_part_may_take_longer_than_an_answer(s3, store, monkeypatch):
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    settings = StoreSettings(timeout=0.3)
+    new = NewObject(Stores(settings, writes=True).place(f"{store}a"), f"{store}a")
+    new.write(b"x")
+    s3.slow(1.0, method="PUT")
+    assert new.complete().size == 1
+    assert len(s3.asked("PUT")) == 1
+
+
+def test_from_one_prefix_into_another(put, s3, store):
+    for number in range(30):
+        store.put(f"exports/{number:02}.json", f'{{"id": {number}}}')
+    options = (f"{store}exports/", "--to", f"{store}clean/", "--root", f"{store}exports")
+    first = put(*options, "--workers", "2", "-o", "json")
+    assert first.code == 0, first.stderr
+    assert first.json["records"]["written"] == 30
+    store.put("exports/07.json", '{"id": "changed"}')
+    s3.client.delete_object(Bucket=store.name, Key="clean/08.json")
+    s3.forget()
+    again = put(*options, "--resume", "-o", "json").json["files"]
+    assert (again["succeeded"], again["skipped"]) == (2, 28)
+    assert sorted(one.path for one in s3.asked("PUT")) == [
+        f"/{store.name}/clean/07.json",
+        f"/{store.name}/clean/08.json",
+    ]
+    assert json.loads(store.get("clean/07.json")) == {"id": "changed"}
 
 
 def test_a_large_output_of_a_folder(put, files, s3, store):

@@ -90,9 +90,11 @@ class Stores:
         from datetime import timedelta  # noqa: PLC0415 - only if there are objects
 
         scheme, settings = address.scheme, self.settings
+        # Counted from a request's beginning on, and a part may take minutes on a thin line.
+        silent = _WHOLE_SECONDS if self._writes else settings.timeout
         client: dict[str, Any] = {
             "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
-            "read_timeout": timedelta(seconds=settings.timeout),
+            "read_timeout": timedelta(seconds=silent),
             "timeout": timedelta(seconds=_WHOLE_SECONDS),
         }
         options: dict[str, Any] = {
