@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.cloud.parts import MOST_PARTS, PART, Parts, begin_and_abort
+from asyncbatch.cloud.parts import AT_ONCE, MOST_PARTS, PART, Parts, begin_and_abort
 from asyncbatch.cloud.troubles import ObjectError, object_error
 from asyncbatch.cloud.versions import Version
 
@@ -13,17 +13,22 @@ if TYPE_CHECKING:
     from asyncbatch.cloud.store import Place
 
 
+_PIECE = 1024 * 1024
+"""Bytes that are collected before they are handed on."""
+
+
 class NewObject:
     """The object at `url`, written by one thread; an earlier one stays until it is complete.
 
-    One of up to a part is held, and written at once; more are uploaded as they come, `part` bytes
-    at a time. All but `abort` raises ObjectError.
+    One of up to a part is held, and written at once; of more, parts of `part` bytes are uploaded
+    as they come, `at_once` at a time. All but `abort` raises ObjectError.
     """
 
-    def __init__(self, place: Place, url: str, part: int = PART) -> None:
-        self._place, self._url, self._part = place, url, part
+    def __init__(self, place: Place, url: str, part: int = PART, *, at_once: int = AT_ONCE) -> None:
+        self._place, self._url, self._part, self._at_once = place, url, part, at_once
         self._held: list[bytes | bytearray | memoryview] = []
         self._parts: Parts | None = None
+        self._held_size = 0
         self._is_aborted = False
         self.size = 0
         """How many bytes `write` was given."""
@@ -37,20 +42,23 @@ class NewObject:
                 f" {MOST_PARTS:,} parts: write several, by --shard or into a folder",
             )
         self.size += len(data)
-        try:
-            if self._parts is not None:
-                self._parts.write(data)
-                return
-            self._held.append(data)
-            if self.size > self._part and not self._is_aborted:
-                self._begin()
-        except Exception as error:  # noqa: BLE001 - the library's; what is ours passes through
-            raise object_error(error, self._url) from None
+        self._held.append(data)
+        self._held_size += len(data)
+        if self._held_size > (self._part if self._parts is None else _PIECE):
+            try:
+                self._hand_on()
+            except Exception as error:  # noqa: BLE001 - the library's; what is ours passes through
+                raise object_error(error, self._url) from None
 
     def complete(self) -> Version:
         """Put the object in its place."""
         try:
-            result = self._parts.complete() if self._parts is not None else self._put()
+            if self._parts is None:
+                result = self._put()
+            else:
+                if self._held:
+                    self._hand_on()
+                result = self._parts.complete()
         except Exception as error:  # noqa: BLE001 - see `write`
             raise object_error(error, self._url) from None
         return Version(result["e_tag"] or "", self.size)
@@ -61,11 +69,17 @@ class NewObject:
         if self._parts is not None:
             self._parts.abort(wait=wait)
 
-    def _begin(self) -> None:
-        self._parts = Parts(self._place, self._part)
-        for data in self._held:
-            self._parts.write(data)
+    def _hand_on(self) -> None:
+        """Have what is held uploaded, in one piece: each takes a turn of the thread that does."""
+        if self._parts is None:
+            if self._is_aborted:
+                return
+            self._parts = Parts(self._place, self._part, self._at_once)
+            if self._is_aborted:  # just now, by another thread
+                self._parts.abort(wait=False)
+        self._parts.write(self._held[0] if len(self._held) == 1 else b"".join(self._held))
         self._held.clear()
+        self._held_size = 0
 
     def _put(self) -> Any:  # noqa: ANN401 - the library's result
         import obstore  # noqa: PLC0415 - in an extra, and the place could be opened

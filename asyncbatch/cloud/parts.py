@@ -30,8 +30,8 @@ class Parts:
     if the iterator, or the store, fails.
     """
 
-    def __init__(self, place: Place, part: int = PART) -> None:
-        self._place, self._part = place, part
+    def __init__(self, place: Place, part: int = PART, at_once: int = AT_ONCE) -> None:
+        self._place, self._part, self._at_once = place, part, at_once
         self._pieces: deque[bytes | bytearray | memoryview] = deque()
         self._changed = threading.Condition()
         self._is_complete = self._is_aborted = self._is_over = False
@@ -81,7 +81,7 @@ class Parts:
                 self,
                 use_multipart=True,
                 chunk_size=self._part,
-                max_concurrency=AT_ONCE,
+                max_concurrency=self._at_once,
             )
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that writes
             self._error = error

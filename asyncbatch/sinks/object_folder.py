@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 16
 """Objects that a worker puts at a time: each takes as long as the store takes to answer."""
+_PART, _PARTS_AT_ONCE = 8 * 1024 * 1024, 2
+"""Of a large one: less than elsewhere, for there are several workers."""
 _FOLDERS = 8
 """What is in so many folders is remembered: inputs come folder by folder, depth first."""
 
@@ -53,7 +55,7 @@ class ObjectOutput(MirroredOutput[NewObject]):
         """See `MirroredOutput`."""
         if self._is_abandoned:
             raise OSError(errno.ECANCELED, "the run was stopped")
-        return NewObject(self._stores.place(path), path)
+        return NewObject(self._stores.place(path), path, _PART, at_once=_PARTS_AT_ONCE)
 
     def complete(self, new: NewObject) -> None:
         """See `MirroredOutput`."""
