@@ -72,10 +72,8 @@ class NewObject:
     def _hand_on(self) -> None:
         """Have what is held uploaded, in one piece: each takes a turn of the thread that does."""
         if self._parts is None:
-            if self._is_aborted:
-                return
             self._parts = Parts(self._place, self._part, self._at_once)
-            if self._is_aborted:  # just now, by another thread
+            if self._is_aborted:  # perhaps just now, by another thread
                 self._parts.abort(wait=False)
         self._parts.write(self._held[0] if len(self._held) == 1 else b"".join(self._held))
         self._held.clear()
