@@ -26,6 +26,7 @@ from asyncbatch.sinks.target import Target
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from asyncbatch.budget import FailureBudget
     from asyncbatch.http import HttpSettings
     from asyncbatch.ledger.settings import LedgerSettings
     from asyncbatch.pipeline_file import PipelineFile
@@ -47,6 +48,9 @@ def etl_job(
     allow_duplicates: bool = False,
     limit: int | None = None,
     dry_run: bool = False,
+    workers: int | None = None,
+    timeout: float | None = None,
+    budget: FailureBudget | None = None,
 ) -> Job:
     """Return the job that a pipeline, or `only` some of its sources, is. Raises UsageError.
 
@@ -76,7 +80,9 @@ def etl_job(
         ordered=not sink.unordered,
         dead_letter=pipeline.dead_letter.to if pipeline.dead_letter and not dry_run else None,
         reports=tuple(reports),
-        workers=0 if dry_run else None,
+        workers=0 if dry_run else workers,
+        budget=budget,
+        timeout=None if dry_run else timeout,
         limit=limit,
         ledger=None
         if limit is not None

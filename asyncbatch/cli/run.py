@@ -7,12 +7,12 @@ import typer
 from asyncbatch.cli import ledger_options as again
 from asyncbatch.cli import options as o
 from asyncbatch.cli import record_options as r
+from asyncbatch.cli.failure_budget import failure_budget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from asyncbatch.budget import FailureBudget
     from asyncbatch.cli.output import Output
     from asyncbatch.cli.report_file import ReportFile
     from asyncbatch.executors.lanes import Work
@@ -183,7 +183,7 @@ def run_files(
             concurrency,
             0 if dry_run else workers,
             pause,
-            _budget(max_failures, fail_fast=fail_fast),
+            failure_budget(max_failures, fail_fast=fail_fast),
             load_batch,
             ordered=not unordered,
             dead_letter=None if dry_run else dead_letter,
@@ -297,16 +297,3 @@ def _planning() -> "tuple[type[Output], Callable[[Any], Work]]":
     from asyncbatch.plan import PlanWork  # noqa: PLC0415
 
     return PlanOutput, PlanWork
-
-
-def _budget(max_failures: str | None, *, fail_fast: bool) -> "FailureBudget | None":
-    from asyncbatch.budget import FailureBudget  # noqa: PLC0415 - see above
-
-    if fail_fast and max_failures is not None:
-        raise typer.BadParameter("--fail-fast is --max-failures 0: give one of them")
-    if fail_fast:
-        return FailureBudget(0)
-    try:
-        return None if max_failures is None else FailureBudget.parse(max_failures)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--max-failures") from None

@@ -7,9 +7,9 @@ import typer
 
 from asyncbatch.cli import record_options as r
 from asyncbatch.cli import stream_options as s
+from asyncbatch.cli.failure_budget import failure_budget
 
 if TYPE_CHECKING:
-    from asyncbatch.budget import FailureBudget
     from asyncbatch.streams.chunks import Source
     from asyncbatch.streams.settings import StreamSettings
     from asyncbatch.transforms.specs import TransformSpec
@@ -95,7 +95,7 @@ def stream_events(
             dead_letter=dead_letter,
             max_events=max_events,
             duration=duration,  # type: ignore[arg-type]  # see above
-            budget=_budget(max_failures),
+            budget=failure_budget(max_failures),
             workers=workers,
             quiet=quiet,
         )
@@ -188,9 +188,3 @@ def _source(source: str, rate: float, seed: int | None, users: int, types: str |
         source,
         Simulator(start, rate=rate, seed=seed, users=users, types=type_names(types)),
     )
-
-
-def _budget(text: str | None) -> "FailureBudget | None":
-    from asyncbatch.budget import FailureBudget  # noqa: PLC0415 - see above
-
-    return None if text is None else FailureBudget.parse(text)
