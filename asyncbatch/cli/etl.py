@@ -41,6 +41,7 @@ def run_etl(
     allow_duplicates: again.AllowDuplicates = False,
     check: e.Check = False,
     dry_run: e.DryRun = False,
+    max_memory: o.MaxMemory = None,
     workers: o.Workers = None,
     timeout: o.Timeout = None,
     grace: o.Grace = 8.0,
@@ -77,7 +78,7 @@ def run_etl(
     wishes: dict[str, Any] = {
         "only": only, "limit": limit, "dry_run": dry_run, "reports": report or (),
         "full_refresh": full_refresh, "allow_duplicates": allow_duplicates,
-        "workers": workers, "timeout": timeout,
+        "workers": workers, "timeout": timeout, "max_memory": max_memory,
         "budget": failure_budget(max_failures, fail_fast=fail_fast),
     }  # fmt: skip
     if lock is not None and not dry_run:
