@@ -37,7 +37,7 @@ class ReportFile:
         self._path = path
         special = os.path.exists(path) and not os.path.isfile(path)
         self._target = path if special else f"{path}.{os.getpid()}.tmp"
-        self._renderer = _FORMS.get(os.path.splitext(path)[1], Json)()
+        self._renderer = _renderer(path)
         self._stream: AsyncBufferedIOBase | None = None
 
     async def part(self, found: BatchPart) -> None:
@@ -77,3 +77,13 @@ class ReportFile:
         if self._stream is None:
             self._stream = await aiofiles.open(self._target, "wb")
         await self._stream.write(data)
+
+
+def _renderer(path: str) -> Renderer:
+    """Return what makes a report of the form that its name asks for. Raises UsageError."""
+    name, suffix = os.path.splitext(os.path.basename(path))
+    if suffix == ".prom":
+        from asyncbatch.renderers.metrics import Metrics  # noqa: PLC0415 - few ask for them
+
+        return Metrics(name)
+    return _FORMS.get(suffix, Json)()
