@@ -481,6 +481,14 @@ class TestRemembering:
         outcome = cloud(f"s3://{name}/in/", "--to", "out/", "--root", f"s3://{name}/on")
         assert outcome.code == 2
 
+    def test_keeps_the_outputs_of_stores_and_files_apart(self, cloud, bucket, files):
+        name = bucket({"in/a.json": "1"})
+        files({f"{name}/in/a.json": "2"})
+        outcome = cloud(f"s3://{name}/in/", name, "--to", "out/")
+        assert outcome.code == 2
+        assert "would be written to the same places below out/" in outcome.stderr
+        assert cloud(f"s3://{name}/in/", "other", "--to", "out/").code == 1
+
     def test_holds_no_secret(self, cloud, bucket, tmp_path):
         name = bucket({"a.json": "1", "b.json": "{"})
         letters = ("--dead-letter", "bad.jsonl", "--report", "r.json", "--report", "r.xml")
