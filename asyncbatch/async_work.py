@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import stat
 import time
 from contextlib import aclosing
 from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import aiofiles
-import aiofiles.os
-
 from asyncbatch.apart import stepped
+from asyncbatch.async_reading import AsyncReader
 from asyncbatch.chain import make_stages
 from asyncbatch.codec.lines import BadLine
-from asyncbatch.content import FIRST_READ, TooLargeError, open_content
 from asyncbatch.extraction import Extractor
 from asyncbatch.failures import FeedError, LateError
 from asyncbatch.file_clock import FileClock
-from asyncbatch.object_path import ObjectPath
 from asyncbatch.opening import Opener
 from asyncbatch.reading import close, size_read
 from asyncbatch.recorder import MANY_OUTPUTS, RECORD_ERRORS, Recorder
-from asyncbatch.records import STDIN, Huge, Position
+from asyncbatch.records import Huge, Position
 from asyncbatch.rejecting import Cursor
 from asyncbatch.spool import Spool
 from asyncbatch.transforms import RecordError
@@ -95,14 +90,16 @@ class AsyncRecordLane:
         self._seconds = limit
         self._lost: LateError | FeedError | None = None
         """Why the file whose turn it is has failed in its midst."""
-        self._opener = Opener(settings.files)
-        self._retrier = self._opener.files
-        self._limit, self._concurrency = settings.files.max_file_size, settings.call_concurrency
-        self._at_once = min(AT_ONCE_BYTES, settings.files.sizes.huge)
+        files = settings.files
+        self._opener = Opener(files)
+        at_once = min(AT_ONCE_BYTES, files.sizes.huge)
+        self._reader = AsyncReader(self._opener, files.max_file_size, at_once)
+        self._concurrency = settings.call_concurrency
         self._slots = slots
         self._extractor = Extractor(settings, self._opener)
         self._recorder = Recorder(settings)
-        self._stages, self._reads_text = make_stages(settings, self._retrier), settings.reads_text
+        self._stages = make_stages(settings, self._opener.files)
+        self._reads_text = settings.reads_text
         self.abandon = self._recorder.abandon
         self._stepped = partial(stepped, apart=self._recorder.may_wait)
         self._closing = False
@@ -150,25 +147,25 @@ class AsyncRecordLane:
                 await self._feed_piece(batch.paths[0], batch.piece, steps)
                 return
             deadline, taken = time.monotonic() + MAX_BATCH_SECONDS, 0
-            for path in batch.paths:
-                began = time.perf_counter()
-                clock = FileClock(self._seconds)
-                opened = await self._opened(path)
-                if form := await asyncio.to_thread(self._extractor.splits, path, opened):
-                    close(opened)
-                    await steps.put(Huge(form, batch.resume))
-                    break
-                await steps.put(_Begin(path))
-                problem: Exception | None = None
-                try:
-                    await self._feed_file(path, opened, batch.resume, steps, clock)
-                except RECORD_ERRORS as error:
-                    problem = error
-                size = size_read(opened)
-                await steps.put(_End(size, (time.perf_counter() - began) * 1000, problem))
-                taken += size
-                if taken >= MAX_BATCH_BYTES or time.monotonic() > deadline:
-                    break
+            began, clock = time.perf_counter(), FileClock(self._seconds)
+            async with aclosing(self._reader.contents(batch.paths)) as contents:
+                async for path, opened in contents:
+                    if form := await asyncio.to_thread(self._extractor.splits, path, opened):
+                        close(opened)
+                        await steps.put(Huge(form, batch.resume))
+                        break
+                    await steps.put(_Begin(path))
+                    problem: Exception | None = None
+                    try:
+                        await self._feed_file(path, opened, batch.resume, steps, clock)
+                    except RECORD_ERRORS as error:
+                        problem = error
+                    size = size_read(opened)
+                    await steps.put(_End(size, (time.perf_counter() - began) * 1000, problem))
+                    taken += size
+                    if taken >= MAX_BATCH_BYTES or time.monotonic() > deadline:
+                        break
+                    began, clock = time.perf_counter(), FileClock(self._seconds)
         finally:
             await steps.put(None)
 
@@ -238,29 +235,6 @@ class AsyncRecordLane:
         if isinstance(stretch, (BadLine, Position)) or stretch.flaw is not None:
             return stretch, ()
         return stretch, stretch.compact_texts() if self._reads_text else stretch.values()
-
-    async def _opened(self, path: str) -> Opened:
-        """Open a file, or say why that is not possible; see `Opener.open`."""
-        try:
-            if path == STDIN:
-                return await asyncio.to_thread(open_content, path, self._limit)
-            if isinstance(path, ObjectPath):
-                opened = partial(self._opener.open, path, self._limit, self._at_once)
-                loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(self._opener.threads, opened)
-            return await self._retrier.call_async(partial(self._opened_once, path))
-        except (OSError, TooLargeError) as error:
-            return error
-
-    async def _opened_once(self, path: str) -> Opened:
-        """See `content.open_content`."""
-        status = await aiofiles.os.stat(path)
-        if stat.S_ISREG(status.st_mode) and status.st_size <= self._at_once:
-            if self._limit is not None and status.st_size > self._limit:
-                return TooLargeError(status.st_size, self._limit)
-            async with aiofiles.open(path, "rb") as stream:
-                return await stream.read()
-        return await asyncio.to_thread(open_content, path, self._limit, FIRST_READ, self._retrier)
 
     async def _call(self, record: Any, cursor: Cursor) -> Sequence[Any] | Spool:  # noqa: ANN401 - JSON
         """Return what the transforms make of one record. Raises RecordError."""

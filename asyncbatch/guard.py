@@ -44,6 +44,7 @@ class Guard:
         if target is not None and target.form == "folder":
             for argument in inputs.paths:
                 _check_place(target, argument, inputs)
+            _check_stores(target, inputs)
             if (target.format, target.compression) != ("keep", "keep"):
                 _check_names(target, inputs)
             self._folder = target if inputs.files_from is not None else None
@@ -98,6 +99,22 @@ def _check_place(target: Target, argument: str, inputs: Inputs) -> None:
             f"{target.name} is inside the input folder {argument}, so its files would be "
             "inputs: name another with --to, or leave it out with --exclude"
         )
+
+
+def _check_stores(target: Target, inputs: Inputs) -> None:
+    """Raise UsageError if outputs of two stores, or of one and files, may be the same."""
+    seen: list[tuple[str, str, str]] = []
+    for argument in inputs.paths:
+        store = argument.partition("://")[0] if is_object_url(argument) else ""
+        place = output_path(target, argument).rstrip("/") + "/"
+        for other_store, other_place, other in seen:
+            is_one = place.startswith(other_place) or other_place.startswith(place)
+            if is_one and store != other_store:
+                raise UsageError(
+                    f"what is in {display_path(other)} and in {display_path(argument)} would be "
+                    f"written to the same places below {target.name}: run them one by one"
+                )
+        seen.append((store, place, argument))
 
 
 def _check_names(target: Target, inputs: Inputs) -> None:

@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from io import BytesIO
 from typing import Any, NamedTuple, Self
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import aiohttp
 from aiohttp import web
@@ -205,15 +205,19 @@ class S3Server:
         times: int = 1,
         path: str = "",
         method: str = "GET",
+        ranges: str = "",
     ) -> None:
-        """Answer the next requests so, and do nothing: (500), (503, "SlowDown"), (403, ...)."""
+        """Answer the next requests so, and do nothing: (500), (503, "SlowDown"), (403, ...).
+
+        `ranges` is a regex that is to be in the header Range.
+        """
 
         async def answer(_: S3Server, request: web.Request) -> web.StreamResponse:
             await request.read()
             body = f"<?xml version='1.0'?><Error><Code>{code}</Code></Error>"
             return web.Response(status=status, text=body, content_type="application/xml")
 
-        self._misbehave(answer, times, path, method)
+        self._misbehave(answer, times, path, method, ranges)
 
     def truncate(self, *, times: int = 1, path: str = "", keep: float = 0.5) -> None:
         """Break off the next answers after a part of the body, as if the connection had died."""
@@ -265,9 +269,13 @@ class S3Server:
         self._misbehave(plain, skip, path, method)
         self._misbehave(answer, 1, path, method)
 
-    def _misbehave(self, answer: Answer, times: int, path: str, method: str) -> None:
+    def _misbehave(
+        self, answer: Answer, times: int, path: str, method: str, ranges: str = ""
+    ) -> None:
         def match(request: web.Request) -> bool:
-            return request.method == method and bool(re.search(path, request.path_qs))
+            if request.method != method or not re.search(ranges, request.headers.get("Range", "")):
+                return False
+            return bool(re.search(path, request.path_qs))
 
         self._behaviours.extend([_Behaviour(match, answer)] * times)
 
@@ -326,7 +334,9 @@ class S3Server:
 
     async def _behind_it(self, request: web.Request) -> tuple[int, CIMultiDict[str], bytes]:
         """Return what moto answers: status, headers, body, or of a HEAD the body's length."""
-        url = URL(f"{self._behind}{request.raw_path}", encoded=True)
+        path, mark, query = request.raw_path.partition("?")
+        path = quote(unquote(path), safe="/")  # moto knows no bucket by an escaped name
+        url = URL(f"{self._behind}{path}{mark}{query}", encoded=True)
         data = BytesIO(await request.read())
         kept = {n: v for n, v in request.headers.items() if n.lower() not in _HOP_BY_HOP}
         async with self._session.request(

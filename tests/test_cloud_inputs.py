@@ -412,12 +412,17 @@ class TestBig:
         assert failures(outcome) == {f"s3://{name}/a.json": ("too_large", message)}
         assert not s3.asked("GET", r"a\.json")
 
-    def test_are_read_by_async_functions_too(self, cloud, bucket, tmp_path):
-        name = bucket({"a.json": "[1, 2, 3]", "b.jsonl": lines(3_000, 300)})
+    def test_are_read_by_async_functions_too(self, cloud, bucket, s3, tmp_path):
+        small = {f"{number:02}.json": f"[{number}, 2]" for number in range(30)}
+        name = bucket(small | {"b.jsonl": lines(3_000, 300), "c.json": "{"})
         (tmp_path / "f.py").write_text("async def f(record):\n    return record\n")
+        s3.delay = 0.1
         outcome = cloud(f"s3://{name}/", "--call", "f.py:f", "--to", "out.jsonl", "-o", "json")
-        assert outcome.code == 0, outcome.stdout
-        assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 3_003
+        assert set(failures(outcome)) == {f"s3://{name}/c.json"}
+        written = (tmp_path / "out.jsonl").read_text().splitlines()
+        assert written[:6] == ["0", "2", "1", "2", "2", "2"]
+        assert len(written) == 60 + 3_000
+        assert s3.most_at_once > 8
 
 
 class TestRemembering:
@@ -452,6 +457,22 @@ class TestRemembering:
         assert report(outcome)["files"]["skipped"] == 40
         assert failures(outcome) == {f"s3://{name}/no.json": ("not_found", "no such object")}
 
+    def test_takes_up_a_big_one_where_it_was(self, cloud, bucket, s3, tmp_path):
+        name = bucket({"l.jsonl": huge()["l.jsonl"]})
+        to = ("--to", "sqlite:///t.db", "--table", "t", "--key", "id")
+        argument = (f"s3://{name}/l.jsonl", "--workers", "1", *to, "-o", "json")
+        end = len(huge()["l.jsonl"]) - 1
+        s3.fail(403, "AccessDenied", times=99, path="l.jsonl", ranges=f"-{end}$")
+        outcome = cloud(*argument)
+        assert "after" in report(outcome)["failures"][0]["message"]
+        assert 0 < report(outcome)["records"]["written"] < HUGE
+        s3.forget()
+        outcome = cloud(*argument, "--resume")
+        assert outcome.code == 0, outcome.stdout
+        assert 0 < report(outcome)["records"]["written"] < HUGE
+        ((count,),) = sqlite3.connect(tmp_path / "t.db").execute("SELECT count(*) FROM t")
+        assert count == HUGE
+
     def test_names_below_a_root(self, cloud, bucket, tmp_path):
         name = bucket({"in/a.json": "1", "in/sub/b.json": "2"})
         outcome = cloud(f"s3://{name}/in/", "--to", "out/", "--root", f"s3://{name}/in")
@@ -459,6 +480,14 @@ class TestRemembering:
         assert (tmp_path / "out/sub/b.json").read_text() == "2\n"
         outcome = cloud(f"s3://{name}/in/", "--to", "out/", "--root", f"s3://{name}/on")
         assert outcome.code == 2
+
+    def test_keeps_the_outputs_of_stores_and_files_apart(self, cloud, bucket, files):
+        name = bucket({"in/a.json": "1"})
+        files({f"{name}/in/a.json": "2"})
+        outcome = cloud(f"s3://{name}/in/", name, "--to", "out/")
+        assert outcome.code == 2
+        assert "would be written to the same places below out/" in outcome.stderr
+        assert cloud(f"s3://{name}/in/", "other", "--to", "out/").code == 1
 
     def test_holds_no_secret(self, cloud, bucket, tmp_path):
         name = bucket({"a.json": "1", "b.json": "{"})
@@ -502,13 +531,17 @@ class Web(BaseHTTPRequestHandler):
             piece = text
             self.send_response(200)
         self.send_header("ETag", '"one"')
+        self.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
         if path.startswith("/chunked"):
             self.send_header("Transfer-Encoding", "chunked")
             piece = b"%x\r\n%s\r\n0\r\n\r\n" % (len(piece), piece)
         else:
             self.send_header("Content-Length", str(len(piece)))
         self.end_headers()
-        self.wfile.write(piece)
+        if self.command == "GET":
+            self.wfile.write(piece)
+
+    do_HEAD = do_GET  # noqa: N815 - the library's name
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -553,6 +586,29 @@ class TestWeb:
         outcome = run(f"{url}/chunked/a.json", "-o", "json")
         ((_, told),) = failures(outcome).items()
         assert told == ("read_error", "the server does not say how long it is")
+
+
+class TestOtherStores:
+    """Of which only the form of requests can be seen here: no server of theirs is at hand."""
+
+    def test_of_google_list_and_give_as_s3_does(self, run, s3, bucket):
+        name = bucket({})
+        s3.client.put_bucket_acl(Bucket=name, ACL="public-read")
+        for key in ("in/a.json", "in/sub/b c.json", "in/d.txt"):
+            s3.client.put_object(Bucket=name, Key=key, Body=b"1", ACL="public-read")
+        options = ("--endpoint", s3.url, "--anonymous", "-o", "jsonl")
+        outcome = run(f"gs://{name}/in/", *options)
+        assert names(outcome) == [f"gs://{name}/in/a.json", f"gs://{name}/in/sub/b c.json"]
+        assert outcome.code == 0
+
+    def test_of_azure_give_objects(self, run, web):
+        url = web({"/box/in/a.json": b"[1, 2]"})
+        env = {"AZURE_STORAGE_ACCOUNT_NAME": "account"}
+        outcome = run("az://box/in/a.json", "--endpoint", url, "--anonymous", "-o", "json", env=env)
+        assert outcome.json["records"]["passed"] == 2
+        outcome = run("az://box/in/a.json", "--endpoint", url)
+        assert outcome.code == 2
+        assert "AZURE_STORAGE_ACCOUNT_NAME" in outcome.stderr
 
 
 class TestPipelines:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
+import brotli
 import pytest
 
 from asyncbatch.http import (
@@ -303,28 +304,43 @@ async def test_the_status_counts_whatever_the_body_of_an_error_is(api):
 
 @pytest.mark.parametrize(
     ("encoding", "compress"),
-    [("gzip", gzip.compress), ("x-gzip", gzip.compress), ("zstd", ZSTD.compress)],
+    [
+        ("gzip", gzip.compress),
+        ("x-gzip", gzip.compress),
+        ("zstd", ZSTD.compress),
+        ("br", brotli.compress),
+    ],
 )
 async def test_compressed_answers(api, encoding, compress):
     data = json.dumps({"items": list(range(100_000))}).encode()
-    for packed in (compress(data), compress(data[:5000]) + compress(data[5000:])):
+    split = compress(data[:5000]) + compress(data[5000:])
+    for packed in (compress(data), *([split] if encoding != "br" else [])):
         api.misbehave(body(packed, Content_Encoding=encoding))
         (page,) = await read(settings_for(api, pagination=None))
         assert page.body == data
-    assert api.seen[0].headers["Accept-Encoding"] == "gzip, zstd"
+    assert api.seen[0].headers["Accept-Encoding"] == "gzip, br, zstd"
+
+
+async def test_a_body_of_brotli_that_is_damaged(api):
+    data = json.dumps({"items": list(range(10_000))}).encode()
+    packed = brotli.compress(data)
+    for broken in (packed[:-9], packed + b"more", b"no" + packed):
+        api.misbehave(body(broken, Content_Encoding="br"))
+        failed = await failure_of(settings_for(api, retries=0, pagination=None))
+        assert failed.reason == "truncated"
 
 
 async def test_a_coding_that_nobody_asked_for(api):
-    api.misbehave(body(b"{}", Content_Encoding="br"))
+    api.misbehave(body(b"{}", Content_Encoding="lzma"))
     failed = await failure_of(settings_for(api))
-    assert "'br'" in failed.message
+    assert "'lzma'" in failed.message
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "application/x-ndjson"])
-@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+@pytest.mark.parametrize("encoding", ["identity", "gzip", "br"])
 async def test_a_body_or_a_line_over_the_cap(api, content_type, encoding):
     data = b'"' + b"x" * 3_000_000 + b'"'
-    packed = gzip.compress(data) if encoding == "gzip" else data
+    packed = {"gzip": gzip.compress, "br": brotli.compress}.get(encoding, bytes)(data)
     api.misbehave(body(packed, content_type, Content_Encoding=encoding))
     failed = await failure_of(settings_for(api, max_body=1_000_000, pagination=None))
     assert (failed.reason, failed.attempts) == ("too_large", 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from asyncbatch.errors import UsageError
 from asyncbatch.memory import memory_limit
 from asyncbatch.memory_plan import least_memory, plan_memory
 from asyncbatch.settings import MIB, Sizes
+from tests.conftest import COMMAND, environment
 
 
 @given(st.integers(0, 2**36), st.integers(0, 64), st.booleans(), st.booleans())
@@ -89,3 +91,34 @@ def test_too_little_is_refused(run, files):
     outcome = run("a.json", "--max-memory", "10M")
     assert outcome.code == 2
     assert "--max-memory 10.5 MB is too little: this job takes" in outcome.stderr
+
+
+def test_a_pipeline_keeps_within_its_memory(big, tmp_path):
+    (tmp_path / "big.toml").write_text(f"""
+        name = "big"
+        [[source]]
+        type = "files"
+        paths = [{json.dumps(str(big))}]
+        [[transform]]
+        type = "jq"
+        expr = "{{id, name}}"
+        [sink]
+        to = "sqlite:///out.db"
+        table = "t"
+    """)
+
+    def etl(*options):
+        return subprocess.run(
+            [*COMMAND, "etl", "big.toml", "-w", "2", "-o", "json", *options], check=False,
+            capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=120,
+        )  # fmt: skip
+
+    limit = 240
+    finished = etl("--max-memory", f"{limit}MiB")
+    assert finished.returncode == 0, finished.stderr
+    summary = json.loads(finished.stdout)
+    assert summary["records"]["passed"] == 70_000 * 11
+    assert summary["peak_memory_bytes"] <= limit * MIB
+    too_little = etl("--max-memory", "10M")
+    assert too_little.returncode == 2
+    assert "is too little: this job takes" in too_little.stderr

@@ -212,7 +212,7 @@ def test_what_is_no_report_is_named_with_the_reason(files, merge, name):
     (("a.json", "b.json", "./a.json"), "./a.json would count twice: it is the same file as a.json"),
     (("a.json", "link.json"), "link.json would count twice"),
     (("a.json", "--report", "a.json"), "is one of the reports that are read"),
-    (("a.json", "--report", "all.xml"), "a .json or .md file"),
+    (("a.json", "--report", "all.xml"), "a .json, .md or .prom file"),
     (("a.json", "--report", "nowhere/all.md"), "cannot write nowhere/all.md"),
 ])  # fmt: skip
 def test_what_cannot_be_meant(files, merge, arguments, reason):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from xml.etree import ElementTree as ET
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
-from tests.conftest import many
+from tests.conftest import COMMAND, environment, many
 
 MIXED = {"sub/good.json": "[1, 2]", "sub/bad.json": "[1,]", "lines.jsonl": "1\nx\n3\n"}
 
@@ -121,3 +123,45 @@ def test_a_report_to_a_device_just_goes_there(run, files):
 def test_a_dry_run_has_no_results(run, files, options):
     files(MIXED)
     assert run(".", "--dry-run", *options).code == 2
+
+
+def metrics_of(path):
+    """Return the samples in a file, as Prometheus' own parser reads them."""
+    families = list(text_string_to_metric_families(path.read_text()))
+    assert all(family.documentation for family in families)
+    return {
+        (sample.name.removeprefix("asyncbatch_run_"), sample.labels.pop("result", None)): sample
+        for family in families
+        for sample in family.samples
+    }
+
+
+def test_metrics(run, files):
+    folder = files({"in/a.json": "[1, 2]", "in/b.jsonl": "1\nx\n3\n", "in/c.json": "oops"})
+    outcome = run("in", "-q", "--report", "nightly.prom", "--report", "r.json")
+    assert outcome.code == 1
+    whole = json.loads((folder / "r.json").read_text())
+    found = metrics_of(folder / "nightly.prom")
+    assert {sample.labels["name"] for sample in found.values()} == {"nightly"}
+    value = {name: sample.value for name, sample in found.items()}
+    assert value["exit_code", None] == 1
+    assert value["files", "succeeded"] == value["files", "partial"] == value["files", "failed"] == 1
+    assert (value["records", "passed"], value["records", "rejected"]) == (4, 1)
+    assert value["read_bytes", None] == sum(
+        len(path.read_bytes()) for path in (folder / "in").iterdir()
+    )
+    assert value["duration_seconds", None] == pytest.approx(whole["elapsed_s"], abs=0.001)
+    took = value["ended_timestamp_seconds", None] - value["started_timestamp_seconds", None]
+    assert took == pytest.approx(value["duration_seconds", None], abs=0.001)
+    assert found["info", None].labels == {"name": "nightly", "command": "run", "status": "partial"}
+
+
+def test_metrics_of_several_runs_together(run, files):
+    folder = files({"in/a.json": "[1, 2]", "in/b.json": "[3]"})
+    for part in (1, 2):
+        run("in", "-q", "--shard", f"{part}/2", "--report", f"{part}.json", "--allow-empty")
+    subprocess.run(
+        [*COMMAND, "merge-reports", "1.json", "2.json", "-q", "--report", "all.prom"],
+        check=True, cwd=folder, env=environment(),
+    )  # fmt: skip
+    assert metrics_of(folder / "all.prom")["records", "passed"].value == 3

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asyncbatch.streams.chunks import Chunk
 from asyncbatch.streams.lines import window_lines
 from asyncbatch.streams.settings import StreamSettings
 from asyncbatch.streams.stream import Stream
@@ -447,6 +448,23 @@ def test_examples_that_cannot_be(arguments):
 # --- the library, with clocks by hand
 
 
+class Fed:
+    """A stream with one source, whose bytes are given to it."""
+
+    def __init__(self, settings, **options):
+        self._stream = Stream(settings, **options)
+        self._stream.join("-")
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def feed(self, data):
+        return self._stream.feed("-", Chunk("-", data))
+
+    def end(self):
+        return self._stream.feed("-", Chunk("-", b"", ends=True))
+
+
 class Clock:
     now = 1_767_225_600 * SECOND  # 2026-01-01
 
@@ -462,7 +480,7 @@ def make(window="tumbling:5s", aggs=("count",), **more):
         tuple(map(parse_aggregate, aggs)),
         **{"by": ("k",), "time": "t", **more},
     )
-    return Stream(settings, "-", wall_clock=clock, clock=clock, **kept), clock
+    return Fed(settings, wall_clock=clock, clock=clock, **kept), clock
 
 
 def lines_of(stream, windows):

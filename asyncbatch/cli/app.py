@@ -51,7 +51,7 @@ def asyncbatch(
 
 app.add_typer(ledger, name="ledger")
 app.command("run", cls=LockableCommand, epilog=EPILOG)(run_files)
-app.command("etl", cls=SectionedCommand, epilog=ETL_EPILOG)(run_etl)
+app.command("etl", cls=LockableCommand, epilog=ETL_EPILOG)(run_etl)
 app.command("stream", cls=SectionedCommand, epilog=STREAM_EPILOG)(stream_events)
 app.add_typer(generate, name="generate")
 app.command("init", cls=SectionedCommand, epilog=INIT_EPILOG)(write_pipeline)

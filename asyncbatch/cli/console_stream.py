@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from asyncbatch.cli.stream_display import StreamSnapshot
+    from asyncbatch.streams.run import StreamSnapshot
     from asyncbatch.streams.stream import Stream
     from asyncbatch.windows.events import Window
 

@@ -9,6 +9,7 @@ from asyncbatch.cli import etl_options as e
 from asyncbatch.cli import exit_codes
 from asyncbatch.cli import ledger_options as again
 from asyncbatch.cli import options as o
+from asyncbatch.cli.failure_budget import failure_budget
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,8 +26,8 @@ Examples:
   asyncbatch etl people.toml --report report.json
   asyncbatch etl people.toml --set sink.to=sqlite:///test.db --check
 
-Exit status: 0 all succeeded, 1 some input failed, 2 wrong usage or a mistake in the file, 130/143
-interrupted.
+Exit status: 0 all succeeded (or within --max-failures), 1 some input failed, 2 wrong usage or a
+mistake in the file, 75 the lock is held, 130/143 interrupted.
 """
 
 
@@ -40,6 +41,14 @@ def run_etl(
     allow_duplicates: again.AllowDuplicates = False,
     check: e.Check = False,
     dry_run: e.DryRun = False,
+    max_memory: o.MaxMemory = None,
+    workers: o.Workers = None,
+    timeout: o.Timeout = None,
+    grace: o.Grace = 8.0,
+    lock: o.Lock = None,
+    lock_wait: o.LockWait = None,
+    max_failures: o.MaxFailures = None,
+    fail_fast: o.FailFast = False,
     show_failures: o.ShowFailures = "20",  # type: ignore[assignment]  # typer parses defaults too
     print_schema: e.PrintSchema = False,
     output: o.Output = "text",
@@ -57,6 +66,8 @@ def run_etl(
         return
     if dry_run and (report or output in ("junit", "github")):
         raise typer.BadParameter("--dry-run has no results: it takes no --report, junit or github")
+    if lock_wait is not None and lock is None:
+        raise typer.BadParameter("--lock-wait is for --lock")
     if file is None:
         raise typer.BadParameter("name a pipeline file, or make one with `asyncbatch init`")
     pipeline = _loaded(file, set_ or (), only)
@@ -64,23 +75,29 @@ def run_etl(
         if not quiet:
             _say(f"{_printable(file)} is valid: {_summary(pipeline)}")
         return
+    wishes: dict[str, Any] = {
+        "only": only, "limit": limit, "dry_run": dry_run, "reports": report or (),
+        "full_refresh": full_refresh, "allow_duplicates": allow_duplicates,
+        "workers": workers, "timeout": timeout, "max_memory": max_memory,
+        "budget": failure_budget(max_failures, fail_fast=fail_fast),
+    }  # fmt: skip
+    if lock is not None and not dry_run:
+        _take_lock(lock, lock_wait or 0.0, pipeline, wishes, file=file, overrides=set_, quiet=quiet)
     raise typer.Exit(
         _carried_out(
             pipeline,
-            {
-                "only": only, "limit": limit, "dry_run": dry_run, "reports": report or (),
-                "full_refresh": full_refresh, "allow_duplicates": allow_duplicates,
-            },
+            wishes,
             {
                 "form": output, "quiet": quiet, "verbose": verbose, "progress": progress,
                 "show_failures": show_failures,
             },
+            grace=grace,
         )
     )  # fmt: skip
 
 
 def _carried_out(
-    pipeline: "PipelineFile", wishes: "dict[str, Any]", looks: "dict[str, Any]"
+    pipeline: "PipelineFile", wishes: "dict[str, Any]", looks: "dict[str, Any]", *, grace: float
 ) -> int:
     """Run a pipeline, as options of `etl_job` and of `Output` say; return the exit status."""
     from asyncbatch.cli.etl_job import etl_job, limited_notes  # noqa: PLC0415 - --help stays quick
@@ -111,7 +128,40 @@ def _carried_out(
     run = Run(job, watched=True, failure_limit=max(LISTED_FAILURES, looks["show_failures"]))
     if job.limit is not None and job.target is not None and not wishes["dry_run"]:
         run.report.notes += limited_notes(job.target)
-    return Session(run, shown, command="etl", report_files=report_files).carry_out()
+    return Session(
+        run, shown, command="etl", budget=job.budget, report_files=report_files, grace=grace
+    ).carry_out()
+
+
+def _take_lock(
+    lock: str,
+    wait_s: float,
+    pipeline: "PipelineFile",
+    wishes: "dict[str, Any]",
+    *,
+    file: str,
+    overrides: "Sequence[str] | None",
+    quiet: bool,
+) -> None:
+    """Take the lock of a pipeline, or leave; see `take_lock`."""
+    from asyncbatch.cli.lock_option import take_lock  # noqa: PLC0415 - if asked for
+    from asyncbatch.errors import UsageError  # noqa: PLC0415 - --help stays quick
+    from asyncbatch.sinks.address import without_password  # noqa: PLC0415 - see above
+
+    letters = [pipeline.dead_letter.to] if pipeline.dead_letter else []
+    place = str(pipeline.sink.to)
+    try:
+        take_lock(
+            lock,
+            wait_s,
+            inputs=[file],
+            target=without_password(place),
+            outputs=[place, *letters, *wishes["reports"]],
+            wishes={"set": overrides, "only": wishes["only"]},
+            quiet=quiet,
+        )
+    except (UsageError, OSError) as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _loaded(path: str, overrides: "Sequence[str]", only: "Sequence[str] | None") -> "PipelineFile":

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from asyncbatch.assembly import assembled
 from asyncbatch.chain import checked
 from asyncbatch.cli.ledger_job import ledger_settings
+from asyncbatch.cli.memory_option import has_library, memory_plan
 from asyncbatch.errors import UsageError
 from asyncbatch.job import FileSource, Job
 from asyncbatch.pipeline_file.sources import FilesSourceTable, HttpSourceTable
@@ -21,11 +22,13 @@ from asyncbatch.pipeline_file.specs import (
     transform_specs,
 )
 from asyncbatch.record_settings import LEAST_PATIENCE, PATIENCE, RecordWorkSettings
+from asyncbatch.settings import Sizes
 from asyncbatch.sinks.target import Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from asyncbatch.budget import FailureBudget
     from asyncbatch.http import HttpSettings
     from asyncbatch.ledger.settings import LedgerSettings
     from asyncbatch.pipeline_file import PipelineFile
@@ -47,6 +50,10 @@ def etl_job(
     allow_duplicates: bool = False,
     limit: int | None = None,
     dry_run: bool = False,
+    workers: int | None = None,
+    max_memory: int | None = None,
+    timeout: float | None = None,
+    budget: FailureBudget | None = None,
 ) -> Job:
     """Return the job that a pipeline, or `only` some of its sources, is. Raises UsageError.
 
@@ -66,8 +73,16 @@ def etl_job(
         limit = limit or _DRY_RECORDS
     elif limit is not None:
         _check_limited(sink, work.target)
+    plan = memory_plan(
+        max_memory,
+        workers,
+        needs_process=work.runs_programs or timeout is not None,
+        has_library=has_library(str(sink.to)),
+    )
+    sizes = plan.sizes if plan else Sizes()
+    work = replace(work, files=replace(work.files, sizes=sizes))
     # Each is named with regard to all.
-    sources = tuple(assembled(_origins(pipeline), work, asks_ahead=limit is None))
+    sources = tuple(assembled(_origins(pipeline, sizes), work, asks_ahead=limit is None))
     files = [source.settings for source in sources if isinstance(source, FileSource)]
     chosen = zip(sources, pipeline.sources, strict=True)
     return Job(
@@ -76,7 +91,10 @@ def etl_job(
         ordered=not sink.unordered,
         dead_letter=pipeline.dead_letter.to if pipeline.dead_letter and not dry_run else None,
         reports=tuple(reports),
-        workers=0 if dry_run else None,
+        workers=0 if dry_run else workers,
+        most_workers=plan.workers if plan else None,
+        budget=budget,
+        timeout=None if dry_run else timeout,
         limit=limit,
         ledger=None
         if limit is not None
@@ -110,13 +128,17 @@ def _root(tables: Sequence[SourceTable]) -> str | None:
     return roots[0] if len(roots) == 1 else None
 
 
-def _origins(pipeline: PipelineFile) -> Iterator[tuple[str, FileSource | HttpSettings]]:
+def _origins(
+    pipeline: PipelineFile, sizes: Sizes
+) -> Iterator[tuple[str, FileSource | HttpSettings]]:
     """Yield all sources of a pipeline, each beside its name."""
     for name, table in zip(pipeline.source_names(), pipeline.sources, strict=True):
         if isinstance(table, HttpSourceTable):
             yield name, http_settings(table)
         else:
-            yield name, FileSource(files_inputs(table), files_settings(table), table.allow_empty)
+            settings = files_settings(table)
+            settings = replace(settings, files=replace(settings.files, sizes=sizes))
+            yield name, FileSource(files_inputs(table), settings, table.allow_empty)
 
 
 def limited_notes(target: Target) -> list[str]:

@@ -39,12 +39,12 @@ def with_lock_file(arguments: Sequence[str]) -> list[str]:
 
 
 def _is_input(word: str) -> bool:
-    """Whether a word can be no lock file: a folder, a glob, or named like a file of JSON."""
+    """Whether a word can be no lock file: a folder, a glob, or named like JSON or a pipeline."""
     from asyncbatch.sources.patterns import DEFAULT_PATTERNS, Patterns, has_magic  # noqa: PLC0415 - if --lock is there
 
     name = os.path.basename(word)
     return (
-        word.endswith("/")
+        word.endswith(("/", ".toml"))
         or os.path.isdir(word)
         or has_magic(word)
         or Patterns(DEFAULT_PATTERNS).fit(name, "")

@@ -46,7 +46,7 @@ Report = Annotated[
         o.OUTPUT,
         "--report",
         metavar="FILE",
-        help="Write a file too: .json (the object) or .md; repeatable.",
+        help="Write a file too: .json (the object), .md or .prom (metrics); repeatable.",
     ),
 ]
 
@@ -147,7 +147,7 @@ def _report_files(paths: "Sequence[str]", inputs: "Sequence[str]") -> "list[Repo
         if os.path.splitext(path)[1] in (".jsonl", ".xml"):
             raise UsageError(
                 f"--report {path}: that form has a line for each file, which reports do not tell; "
-                "write a .json or .md file"
+                "write a .json, .md or .prom file"
             )
         if any(os.path.realpath(path) == os.path.realpath(one) for one in inputs):
             raise UsageError(f"--report {path} is one of the reports that are read")

@@ -298,8 +298,8 @@ Report = Annotated[
         OUTPUT,
         "--report",
         metavar="FILE",
-        help="Write a file too: .json (the object), .jsonl (events), .xml (JUnit) or .md; "
-        "repeatable.",
+        help="Write a file too: .json (the object), .jsonl (events), .xml (JUnit), .md "
+        "or .prom (metrics); repeatable.",
     ),
 ]
 Quiet = Annotated[

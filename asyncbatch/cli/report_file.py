@@ -36,7 +36,7 @@ class ReportFile:
     def __init__(self, path: str, stores: StoreSettings | None = None) -> None:
         """Raise UsageError if `path` cannot be written, before any work is done."""
         self._path = path
-        self._renderer = _FORMS.get(os.path.splitext(path)[1], Json)()
+        self._renderer = _renderer(path)
         self._stream: _LocalStream | _ObjectStream = (
             _ObjectStream(path, stores) if is_store_url(path) else _LocalStream(path)
         )
@@ -123,3 +123,13 @@ class _ObjectStream:
 
     async def discard(self) -> None:
         await asyncio.to_thread(self._file.discard)
+
+
+def _renderer(path: str) -> Renderer:
+    """Return what makes a report of the form that its name asks for. Raises UsageError."""
+    name, suffix = os.path.splitext(os.path.basename(path))
+    if suffix == ".prom":
+        from asyncbatch.renderers.metrics import Metrics  # noqa: PLC0415 - few ask for them
+
+        return Metrics(name)
+    return _FORMS.get(suffix, Json)()

@@ -7,12 +7,13 @@ import typer
 from asyncbatch.cli import ledger_options as again
 from asyncbatch.cli import options as o
 from asyncbatch.cli import record_options as r
+from asyncbatch.cli.failure_budget import failure_budget
+from asyncbatch.cli.memory_option import has_library, memory_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from asyncbatch.budget import FailureBudget
     from asyncbatch.cli.output import Output
     from asyncbatch.cli.report_file import ReportFile
     from asyncbatch.cloud.settings import StoreSettings
@@ -116,6 +117,8 @@ def run_files(
     they can be transformed, checked and written on the way.
     """
     # Only now what the work needs, so that --help stays quick; and first what launches it.
+    from msgspec.structs import replace  # noqa: PLC0415
+
     from asyncbatch.cloud.settings import StoreSettings  # noqa: PLC0415
     from asyncbatch.errors import UsageError  # noqa: PLC0415
     from asyncbatch.job import FileSource, Job, Launch  # noqa: PLC0415
@@ -174,14 +177,14 @@ def run_files(
             format, max_file_size, read_ahead, max_decompressed_size,
             retries=retrying, stores=stores,
         )  # fmt: skip
-        files, most_workers = _fitted(
-            files,
+        plan = memory_plan(
             max_memory,
             workers,
             needs_process=bool(jq or call or timeout),
-            has_library=(to or "").startswith(("duckdb:", "s3:", "gs:", "az:"))
-            or (to or "").endswith(".parquet"),
+            has_library=has_library(to),
         )
+        if plan is not None:
+            files = replace(files, sizes=plan.sizes)
         named, settings = _resolved(tuple(paths or ()), files, wishes)
         inputs = Inputs(named, files_from, null, selection, limit, root, part, stores)
         job = Job(
@@ -190,14 +193,14 @@ def run_files(
             concurrency,
             0 if dry_run else workers,
             pause,
-            _budget(max_failures, fail_fast=fail_fast),
+            failure_budget(max_failures, fail_fast=fail_fast),
             load_batch,
             ordered=not unordered,
             dead_letter=None if dry_run else dead_letter,
             reports=tuple(report or ()),
             ledger=None if dry_run else _remembered(settings, memory),
             timeout=None if dry_run else timeout,
-            most_workers=most_workers,
+            most_workers=plan.workers if plan else None,
         )
         launch = Launch(job)
         launch.look()
@@ -245,27 +248,6 @@ def _resolved(
     return inputs(paths, settings), settings
 
 
-def _fitted(
-    files: "FileWorkSettings", limit: int | None, workers: int | None, **job: bool
-) -> "tuple[FileWorkSettings, int | None]":
-    """Return settings that keep within the memory, and the most workers. Raises UsageError."""
-    from asyncbatch.memory import memory_limit  # noqa: PLC0415 - see above
-
-    asked = limit
-    if limit is None and (limit := memory_limit()) is None:
-        return files, None
-    from msgspec.structs import replace  # noqa: PLC0415 - see above
-
-    from asyncbatch.cpus import usable_cpus  # noqa: PLC0415 - see above
-    from asyncbatch.memory_plan import USABLE, least_memory, plan_memory  # noqa: PLC0415 - see above
-
-    wanted = usable_cpus() if workers is None else workers
-    if asked is None:
-        limit = max(int(limit * USABLE), least_memory(**job))
-    plan = plan_memory(limit, wanted, **job)
-    return replace(files, sizes=plan.sizes), plan.workers
-
-
 def _remembered(
     settings: "FileWorkSettings | RecordWorkSettings", options: "dict[str, Any]"
 ) -> "LedgerSettings | None":
@@ -304,16 +286,3 @@ def _planning() -> "tuple[type[Output], Callable[[Any], Work]]":
     from asyncbatch.plan import PlanWork  # noqa: PLC0415
 
     return PlanOutput, PlanWork
-
-
-def _budget(max_failures: str | None, *, fail_fast: bool) -> "FailureBudget | None":
-    from asyncbatch.budget import FailureBudget  # noqa: PLC0415 - see above
-
-    if fail_fast and max_failures is not None:
-        raise typer.BadParameter("--fail-fast is --max-failures 0: give one of them")
-    if fail_fast:
-        return FailureBudget(0)
-    try:
-        return None if max_failures is None else FailureBudget.parse(max_failures)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--max-failures") from None

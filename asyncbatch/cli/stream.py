@@ -7,11 +7,11 @@ import typer
 
 from asyncbatch.cli import record_options as r
 from asyncbatch.cli import stream_options as s
+from asyncbatch.cli.failure_budget import failure_budget
 
 if TYPE_CHECKING:
-    from asyncbatch.budget import FailureBudget
+    from asyncbatch.streams.chunks import Source
     from asyncbatch.streams.settings import StreamSettings
-    from asyncbatch.streams.sources import ByteSource
     from asyncbatch.transforms.specs import TransformSpec
 
 EPILOG = """\
@@ -90,13 +90,12 @@ def stream_events(
         _check(settings, source, late)
         session = StreamSession(
             settings,
-            _source(source, rate, seed, users, types),
-            name=source,
+            [_source(source, rate, seed, users, types)],
             late=late,
             dead_letter=dead_letter,
             max_events=max_events,
             duration=duration,  # type: ignore[arg-type]  # see above
-            budget=_budget(max_failures),
+            budget=failure_budget(max_failures),
             workers=workers,
             quiet=quiet,
         )
@@ -173,9 +172,7 @@ def _check(settings: "StreamSettings", source: str, late: str | None) -> None:
         raise UsageError(f"{source!r} is no source: write '-', a file's name, or 'simulate:'")
 
 
-def _source(
-    source: str, rate: float, seed: int | None, users: int, types: str | None
-) -> "ByteSource":
+def _source(source: str, rate: float, seed: int | None, users: int, types: str | None) -> "Source":
     if source != SIMULATE:
         from asyncbatch.streams.sources import FileSource  # noqa: PLC0415 - see above
 
@@ -188,11 +185,6 @@ def _source(
 
     start = time.time_ns() // 1000
     return SimulatedSource(
-        Simulator(start, rate=rate, seed=seed, users=users, types=type_names(types))
+        source,
+        Simulator(start, rate=rate, seed=seed, users=users, types=type_names(types)),
     )
-
-
-def _budget(text: str | None) -> "FailureBudget | None":
-    from asyncbatch.budget import FailureBudget  # noqa: PLC0415 - see above
-
-    return None if text is None else FailureBudget.parse(text)

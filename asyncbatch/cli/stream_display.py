@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from asyncbatch.cli.output import is_terminal
 from asyncbatch.cli.plain import LINE_EVERY_SECONDS
@@ -15,19 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from asyncbatch.budget import FailureBudget
-    from asyncbatch.memory import Memory
+    from asyncbatch.streams.run import StreamSnapshot
     from asyncbatch.streams.stream import Stream
-    from asyncbatch.streams.tally import StreamTally
     from asyncbatch.windows.events import Window
-
-
-class StreamSnapshot(NamedTuple):
-    """How far a stream is; `lag` is the watermark's, in microseconds."""
-
-    tally: StreamTally
-    elapsed_s: float
-    lag: int | None
-    memory: Memory
 
 
 class StreamDisplay(Protocol):

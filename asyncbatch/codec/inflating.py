@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.codec.compression import ZSTD_MODULE, CorruptArchiveError
@@ -11,9 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _EITHER_HEADER = 47  # zlib's word for a gzip or zlib header, with the largest window
-ENCODINGS = ("gzip", "zstd")
-"""The content codings of HTTP that are worth asking for; `deflate` is understood too."""
 _PIECE = 256 * 1024
+_KNOWN = {"gzip": "zlib", "deflate": "zlib", "br": "brotli", "zstd": ZSTD_MODULE}
+"""The library that undoes a coding."""
+
+
+def encodings() -> tuple[str, ...]:
+    """Return the content codings of HTTP that are worth asking for; `deflate` is known too."""
+    return ("gzip", "br", "zstd") if find_spec("brotli") else ("gzip", "zstd")
 
 
 class Inflater:
@@ -24,10 +30,9 @@ class Inflater:
 
     def __init__(self, encoding: str) -> None:
         self._encoding = {"x-gzip": "gzip"}.get(encoding, encoding)
-        if self._encoding not in (*ENCODINGS, "deflate"):
+        if self._encoding not in (*encodings(), "deflate"):
             raise ValueError(f"{encoding!r} is not among the codings that are understood")
-        name = ZSTD_MODULE if self._encoding == "zstd" else "zlib"
-        library: Any = importlib.import_module(name)
+        library: Any = importlib.import_module(_KNOWN[self._encoding])
         self._damage: type[Exception] = getattr(library, "ZstdError", None) or library.error
         self._library = library
         self._stream: Any = None
@@ -57,6 +62,8 @@ class Inflater:
     def _begin(self) -> Any:  # noqa: ANN401 - the libraries' objects share no type
         if self._encoding == "zstd":
             return self._library.ZstdDecompressor()
+        if self._encoding == "br":
+            return _Brotli(self._library.Decompressor())
         return self._library.decompressobj(_EITHER_HEADER)
 
     def _rest(self) -> bytes:
@@ -64,6 +71,26 @@ class Inflater:
         rest: bytes = b""
         if self._stream.eof:
             rest = self._stream.unused_data
-        elif self._encoding != "zstd":  # which keeps its input itself
+        elif self._encoding not in ("br", "zstd"):  # which keep their input themselves
             rest = self._stream.unconsumed_tail
         return rest
+
+
+class _Brotli:
+    """A stream of brotli with the words of the others. Nothing may follow it."""
+
+    unused_data = b""
+
+    def __init__(self, stream: Any) -> None:  # noqa: ANN401 - the library ships no types
+        self._stream = stream
+
+    @property
+    def eof(self) -> bool:
+        """Whether the stream is at its end."""
+        ended: bool = self._stream.is_finished()
+        return ended
+
+    def decompress(self, data: bytes, most: int) -> bytes:
+        """Return what comes next: somewhat more than `most` bytes if there are so many."""
+        piece: bytes = self._stream.process(data, output_buffer_limit=most)
+        return piece

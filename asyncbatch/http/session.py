@@ -5,7 +5,7 @@ from __future__ import annotations
 import aiohttp
 
 import asyncbatch
-from asyncbatch.codec.inflating import ENCODINGS
+from asyncbatch.codec.inflating import encodings
 
 _LONGEST_HEADER = 64 * 1024
 """Bytes; Link headers may be long."""
@@ -28,7 +28,7 @@ def open_session() -> aiohttp.ClientSession:
         max_field_size=_LONGEST_HEADER,
         headers={
             "Accept": "application/json, application/x-ndjson;q=0.9, */*;q=0.1",
-            "Accept-Encoding": ", ".join(ENCODINGS),
+            "Accept-Encoding": ", ".join(encodings()),
             "User-Agent": f"asyncbatch/{asyncbatch.__version__}",
         },
     )

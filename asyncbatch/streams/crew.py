@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncbatch.executors.lanes import WorkerLostError
 from asyncbatch.executors.process import WorkerProcess
@@ -25,6 +25,14 @@ _HELD = 16
 """Results of our own that may wait for a worker's before them."""
 
 
+class _Task(NamedTuple):
+    """Lines that somebody folds, the sources of each piece, and what comes of it."""
+
+    sources: list[str]
+    pieces: list[bytes]
+    results: asyncio.Future[list[Folded | None]]
+
+
 class Crew:
     """Has workers fold a stream's lines, and the stream take the results in order.
 
@@ -38,9 +46,11 @@ class Crew:
         self._workers = [WorkerProcess(make_work) for _ in range(count)]
         self._next = 0
         self._starting: list[asyncio.Task[list[Folded | None]]] = []
+        self._sources: list[str] = []
         self._pieces: list[bytes] = []
+        """Lines to be handed over, and the sources that each piece is from."""
         self._held = 0
-        self._under_way: deque[tuple[list[bytes], asyncio.Future[list[Folded | None]]]] = deque()
+        self._under_way: deque[_Task] = deque()
         self._given = 0
         """How many of these are with workers."""
         self._own = make_work()
@@ -62,8 +72,9 @@ class Crew:
         """Whether all workers have begun to work; until then it is quicker to do it oneself."""
         return all(task.done() for task in self._starting)
 
-    def send(self, lines: bytes) -> None:
-        """Have lines folded, soon or together with more."""
+    def send(self, source: str, lines: bytes) -> None:
+        """Have a source's lines folded, soon or together with more."""
+        self._sources.append(source)
         self._pieces.append(lines)
         self._held += len(lines)
         if self._held >= _TOGETHER:
@@ -73,7 +84,7 @@ class Crew:
     def has_result(self) -> bool:
         """Whether a result is to be taken before more is sent."""
         under_way = self._under_way
-        return bool(under_way) and (under_way[0][1].done() or len(under_way) >= _HELD)
+        return bool(under_way) and (under_way[0].results.done() or len(under_way) >= _HELD)
 
     @property
     def is_busy(self) -> bool:
@@ -84,31 +95,33 @@ class Crew:
         """Have the stream take the next results; return the windows that are then over."""
         if not self._under_way:
             self._hand_over()
-        pieces, task = self._under_way[0]
-        results = await task
+        task = self._under_way[0]
+        results = await task.results
         self._under_way.popleft()
         take = self._stream.take_folded
         return [
             window
-            for lines, folded in zip(pieces, results, strict=True)
-            for window in take(lines, folded)
+            for source, lines, folded in zip(task.sources, task.pieces, results, strict=True)
+            for window in take(source, lines, folded)
         ]
 
     def _hand_over(self) -> None:
         pieces, self._pieces, self._held = self._pieces, [], 0
+        sources, self._sources = self._sources, []
         if self._given >= (_WAITING + 1) * len(self._workers):
             ours = asyncio.get_running_loop().create_future()
             ours.set_result(next(self._own(pieces)))
-            self._under_way.append((pieces, ours))
+            self._under_way.append(_Task(sources, pieces, ours))
             return
         worker = self._workers[self._next]
         self._next = (self._next + 1) % len(self._workers)
         self._given += 1
-        self._under_way.append((pieces, asyncio.create_task(self._fold(worker, pieces))))
+        theirs = asyncio.create_task(self._fold(worker, pieces))
+        self._under_way.append(_Task(sources, pieces, theirs))
 
     async def close(self) -> None:
         """End the workers."""
-        tasks = [*self._starting, *(task for _, task in self._under_way)]
+        tasks = [*self._starting, *(task.results for task in self._under_way)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

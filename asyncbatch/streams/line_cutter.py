@@ -33,7 +33,7 @@ class LineCutter:
 
     def rest(self) -> bytes:
         """Return the last line, if it lacks its end."""
-        rest, self._pieces = b"".join(self._pieces), []
+        rest, self._pieces, self._held = b"".join(self._pieces), [], 0
         return rest
 
     def _hold(self, data: bytes) -> None:

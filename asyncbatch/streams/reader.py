@@ -47,16 +47,22 @@ class Block(Struct):
 
 
 class EventReader:
-    """Reads the events of one source, called `file`; `now` tells microseconds since the epoch.
+    """Reads the events of one file of `source`; `now` tells microseconds since the epoch.
 
     What is not asked for of an event is checked for its structure only. Raises UsageError.
     """
 
     def __init__(
-        self, settings: StreamSettings, recipe: Recipe, file: str, now: Callable[[], int]
+        self,
+        settings: StreamSettings,
+        recipe: Recipe,
+        file: str,
+        now: Callable[[], int],
+        source: str = "",
     ) -> None:
         allow_deep_nesting()
         self._settings, self._file, self._now = settings, file, now
+        self._source = source
         self._chain = make_chain(RecordWorkSettings(transforms=settings.transforms))
         self._keys, self._times = KeyFields(settings.by), TimeReader(settings.unit)
         numbers = recipe.number_fields
@@ -119,7 +125,7 @@ class EventReader:
             self._check_future(moments.highest)
         by = len(self._settings.by)
         keys = self._keys.column(columns[:by])
-        return Events(count, moments, keys, tuple(columns[by:]))
+        return Events(count, moments, keys, tuple(columns[by:]), self._source)
 
     def _check_future(self, time: int) -> None:
         ahead = self._settings.max_future
@@ -145,7 +151,7 @@ class EventReader:
             times = Numbers(columns[0]) if self._time else moments
             by = 1 + len(self._settings.by)
             keys = self._keys.column(columns[1:by])
-            block.events = Events(len(rows), times, keys, tuple(columns[by:]))
+            block.events = Events(len(rows), times, keys, tuple(columns[by:]), self._source)
             block.texts = lambda: texts
         return block
 

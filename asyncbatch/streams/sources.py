@@ -10,10 +10,11 @@ import stat
 import sys
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from asyncbatch.errors import UsageError
 from asyncbatch.records import STDIN
+from asyncbatch.streams.chunks import Chunk
 
 if TYPE_CHECKING:
     from asyncbatch.streams.simulator import Simulator
@@ -25,25 +26,6 @@ _AHEAD = 8 * _CHUNK
 _PIPE_BYTES = 1024 * 1024
 _PACE_SECONDS = 0.02
 """Simulated events that are nearer than this come together."""
-
-
-class ByteSource(Protocol):
-    """Gives bytes; `wake` ends a wait, whatever for."""
-
-    async def read(self, timeout: float | None) -> bytes | None:  # noqa: ASYNC109 - nothing is cancelled: a pipe's reader stays
-        """Return what has come, b"" at the end, None after `timeout` seconds or `wake`.
-
-        Raises OSError.
-        """
-        ...
-
-    def wake(self) -> None:
-        """End the wait of `read`, if there is one."""
-        ...
-
-    def close(self) -> None:
-        """Leave the source."""
-        ...
 
 
 class _Bell:
@@ -65,6 +47,7 @@ class FileSource:
     """A file, read to its end, or standard input. Raises UsageError if it cannot be read."""
 
     def __init__(self, path: str) -> None:
+        self.name, self.is_over = path, False
         self._is_ours = path != STDIN
         try:
             self._file = os.open(path, os.O_RDONLY) if self._is_ours else sys.__stdin__.fileno()  # type: ignore[union-attr]  # opened, if it was closed, before any command
@@ -80,8 +63,15 @@ class FileSource:
         self._bell = _Bell()
         self._ahead = memoryview(b"")
 
-    async def read(self, timeout: float | None) -> bytes | None:  # noqa: ASYNC109 - see above
-        """Return what has come; see `ByteSource`."""
+    async def read(self, timeout: float | None) -> Chunk | None:  # noqa: ASYNC109 - see `Source`
+        """Return what has come; see `Source`."""
+        data = await self._read(timeout)
+        if data is None:
+            return None
+        self.is_over = not data
+        return Chunk(self.name, data, ends=self.is_over)
+
+    async def _read(self, timeout: float | None) -> bytes | None:  # noqa: ASYNC109 - see `Source`
         if not self._waits:
             if not self._ahead:
                 self._ahead = memoryview(await asyncio.to_thread(os.read, self._file, _AHEAD))
@@ -111,16 +101,18 @@ class FileSource:
 class SimulatedSource:
     """Events of a simulator, at the time at which each happens."""
 
-    def __init__(self, simulator: Simulator) -> None:
+    def __init__(self, name: str, simulator: Simulator) -> None:
+        self.name, self.is_over = name, False
         self._simulator = simulator
         self._bell = _Bell()
 
-    async def read(self, timeout: float | None) -> bytes | None:  # noqa: ASYNC109 - see above
-        """Return what has happened; see `ByteSource`."""
+    async def read(self, timeout: float | None) -> Chunk | None:  # noqa: ASYNC109 - see `Source`
+        """Return what has happened; see `Source`."""
         now = time.time_ns() // 1000
         until = max((self._simulator.next_at() - now) / 1e6, 0 if timeout == 0 else _PACE_SECONDS)
         await self._bell.wait(until if timeout is None else min(until, timeout))
-        return self._simulator.lines(self._simulator.due(time.time_ns() // 1000)) or None
+        lines = self._simulator.lines(self._simulator.due(time.time_ns() // 1000))
+        return Chunk(self.name, lines) if lines else None
 
     def wake(self) -> None:
         """End the wait of `read`."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from asyncbatch.streams.line_cutter import LineCutter, first_lines
+from asyncbatch.streams.inlet import Inlet
+from asyncbatch.streams.line_cutter import first_lines
 from asyncbatch.streams.reader import EventReader
 from asyncbatch.streams.tally import StreamTally
 from asyncbatch.windows.aggregates import Recipe
@@ -17,6 +18,7 @@ from asyncbatch.windows.watermark import NEVER, Watermark
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from asyncbatch.streams.chunks import Chunk
     from asyncbatch.streams.reader import Block
     from asyncbatch.streams.settings import StreamSettings
     from asyncbatch.windows.events import Folded, Window
@@ -33,16 +35,16 @@ def _steady_clock() -> int:
 class Stream:
     """Takes bytes of JSON Lines as they come, and gives back the windows that are over.
 
-    What is rejected or late goes to `reject` and `late`, as lines; nothing is kept of it but
-    counts. After `max_events` records it `is_full` and takes no more. The clocks, which tests
-    replace, tell microseconds: `wall_clock` since the epoch, `clock` since anywhere. Raises
-    UsageError, also for a field or aggregate that cannot be meant.
+    Each source has joined before its first chunk, and leaves after its last. What is rejected or
+    late goes to `reject` and `late`, as lines; nothing is kept of it but counts. After
+    `max_events` records it `is_full` and takes no more. The clocks, which tests replace, tell
+    microseconds: `wall_clock` since the epoch, `clock` since anywhere. Raises UsageError, also
+    for an aggregate that cannot be meant.
     """
 
     def __init__(
         self,
         settings: StreamSettings,
-        file: str,
         *,
         reject: Callable[[bytes], None] | None = None,
         late: Callable[[bytes], None] | None = None,
@@ -55,7 +57,6 @@ class Stream:
         self.tally = StreamTally()
         self._wall_clock = wall_clock
         self._watermark = Watermark(settings.lateness, settings.idle, clock)
-        self._watermark.join("")
         overflow = settings.overflow_key
         self._windower = make_windower(
             settings.window,
@@ -65,8 +66,7 @@ class Stream:
             max_keys=settings.max_keys,
             overflow=None if overflow is None else self.keys.same(overflow),
         )
-        self._reader = EventReader(settings, self.recipe, file, wall_clock)
-        self._cutter = LineCutter()
+        self._inlets: dict[str, Inlet] = {}
         self._reject, self._late = reject, late
         self._room = max_events
 
@@ -86,18 +86,38 @@ class Stream:
         """The windows that are not over, as they are now."""
         return self._windower.open
 
-    def feed(self, data: bytes) -> list[Window]:
-        """Take bytes. Raises TooManyKeysError, LineTooLongError, SinkError."""
-        return self.take(self.cut(data))
+    def join(self, source: str) -> None:
+        """Expect chunks of a source. Raises UsageError for a field that cannot be meant."""
+        self._watermark.join(source)
+        self._inlets[source] = Inlet(
+            lambda file: EventReader(self.settings, self.recipe, file, self._wall_clock, source),
+            source,
+        )
 
-    def end(self) -> list[Window]:
-        """Take the last line, if it lacks its end; raises as `feed`."""
-        return self.take(self._cutter.rest())
+    def leave(self, source: str) -> list[Window]:
+        """Expect no more of a source; return the windows that are therefore over."""
+        del self._inlets[source]
+        self._watermark.leave(source)
+        return self._told(self._windower.advance()) if self._inlets else []
 
-    def cut(self, data: bytes) -> bytes:
-        """Return the lines that end in `data`, for `take`. Raises LineTooLongError."""
-        self.tally.bytes += len(data)
-        return self._cutter.take(data)
+    def feed(self, source: str, chunk: Chunk) -> list[Window]:
+        """Take a chunk. Raises TooManyKeysError, LineTooLongError, SinkError."""
+        if self.begins_file(source, chunk):
+            self.begin_file(source, chunk)
+        return self.take(source, self.cut(source, chunk))
+
+    def begins_file(self, source: str, chunk: Chunk) -> bool:
+        """Whether a chunk is of another file than those before it."""
+        return self._inlets[source].file != chunk.file
+
+    def begin_file(self, source: str, chunk: Chunk) -> None:
+        """Go on with a chunk's file, once all lines of the one before are taken."""
+        self._inlets[source].begin(chunk.file)
+
+    def cut(self, source: str, chunk: Chunk) -> bytes:
+        """Return the lines that end in a chunk, for `take`. Raises LineTooLongError."""
+        self.tally.bytes += len(chunk.data)
+        return self._inlets[source].cut(chunk)
 
     def tick(self) -> list[Window]:
         """Return the windows that are over because time has passed."""
@@ -118,7 +138,7 @@ class Stream:
         own = settings.transforms or settings.time is None or self._room is not None
         return not own and isinstance(self._windower, FixedWindows)
 
-    def take_folded(self, lines: bytes, folded: Folded | None) -> list[Window]:
+    def take_folded(self, source: str, lines: bytes, folded: Folded | None) -> list[Window]:
         """Take lines of which somebody has made `folded`, None if that was not possible."""
         ahead = self.settings.max_future
         windows = None
@@ -127,23 +147,23 @@ class Stream:
             and isinstance(self._windower, FixedWindows)
             and (ahead is None or folded.highest <= self._wall_clock() + ahead)
         ):
-            windows = self._windower.take_folded(folded)
+            windows = self._windower.take_folded(folded, source)
         if windows is None:
-            return self.take(lines)
+            return self.take(source, lines)
         assert folded is not None
-        self._reader.skip(lines, folded.count)
+        self._inlets[source].reader.skip(lines, folded.count)
         self.tally.read += folded.count
         self.tally.events += folded.count
         return self._told(windows)
 
-    def take(self, lines: bytes) -> list[Window]:
+    def take(self, source: str, lines: bytes) -> list[Window]:
         """Take whole lines; raises as `feed`."""
         if not lines:
             return []
         if self._room is not None:
             lines = first_lines(lines, self._room)
-        closed = [window for block in self._reader.read(lines) for window in self._put(block)]
-        return self._told(closed)
+        blocks = self._inlets[source].reader.read(lines)
+        return self._told([window for block in blocks for window in self._put(block)])
 
     def _put(self, block: Block) -> list[Window]:
         tally = self.tally

@@ -44,7 +44,6 @@ class Folded(Struct, frozen=True):
     lowest: int
     highest: int
     groups: list[Group]
-    source: str = ""
 
 
 class Window(Struct, frozen=True):

@@ -59,19 +59,19 @@ class FixedWindows:
         taken.closed += self.advance()
         return taken
 
-    def take_folded(self, folded: Folded) -> list[Window] | None:
-        """Put events where they belong; None, with nothing done, if some might be late.
+    def take_folded(self, folded: Folded, source: str) -> list[Window] | None:
+        """Put events of a source where they belong; None, with nothing done, if some might be late.
 
         Returns the windows that are over. Raises TooManyKeysError.
         """
         watermark = self._watermark
-        limit = watermark.limit(folded.source)
+        limit = watermark.limit(source)
         after = max(watermark.value, min(limit, folded.highest - watermark.lateness))
         if self._first_end(folded.lowest) <= after:
             return None
         for group in folded.groups:
             self._add(group)
-        watermark.observe(folded.source, folded.highest)
+        watermark.observe(source, folded.highest)
         return self.advance()
 
     def advance(self) -> list[Window]:

@@ -1,0 +1,36 @@
+"""The way of one source's bytes to events."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from asyncbatch.streams.line_cutter import LineCutter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asyncbatch.streams.chunks import Chunk
+    from asyncbatch.streams.reader import EventReader
+
+
+class Inlet:
+    """Cuts a source's chunks into lines; its `reader` makes events of them.
+
+    `position` is that of the last chunk that was cut.
+    """
+
+    def __init__(self, make_reader: Callable[[str], EventReader], file: str) -> None:
+        self._make_reader = make_reader
+        self.file, self.reader = file, make_reader(file)
+        self.position: Any = None
+        self._cutter = LineCutter()
+
+    def begin(self, file: str) -> None:
+        """Go on with another file, from its beginning."""
+        self.file, self.reader = file, self._make_reader(file)
+
+    def cut(self, chunk: Chunk) -> bytes:
+        """Return the lines that end in a chunk. Raises LineTooLongError."""
+        self.position = chunk.position
+        lines = self._cutter.take(chunk.data)
+        return lines + self._cutter.rest() if chunk.ends else lines

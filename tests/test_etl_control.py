@@ -1,0 +1,107 @@
+"""How `asyncbatch etl` is controlled: workers, limits of time and failures, the lock."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import time
+from contextlib import closing
+
+import pytest
+
+from tests.conftest import COMMAND, environment
+
+PIPELINE = """
+name = "controlled"
+[[source]]
+type = "files"
+paths = ["in/"]
+[[transform]]
+type = "call"
+function = "clean.py:clean"
+[sink]
+to = "sqlite:///people.db"
+table = "people"
+key = ["id"]
+"""
+CLEAN = """
+import os, time
+
+def clean(record):
+    if record.get("slow"):
+        open("at-it", "w").close()
+        time.sleep(60)
+    if record.get("bad"):
+        raise ValueError("bad")
+    return {"id": record["id"], "pid": os.getpid()}
+"""
+
+
+@pytest.fixture
+def folder(files):
+    def _folder(*records):
+        numbered = {f"in/{at}.json": json.dumps(one) for at, one in enumerate(records)}
+        return files({"people.toml": PIPELINE, "clean.py": CLEAN, **numbered})
+
+    return _folder
+
+
+def rows(folder):
+    with closing(sqlite3.connect(folder / "people.db")) as database:
+        return database.execute("select id, pid from people order by id").fetchall()
+
+
+def test_workers_are_as_many_as_asked_for(folder, etl):
+    place = folder(*({"id": n} for n in range(30)))
+    assert etl("people.toml", "--workers", "0").returncode == 0
+    (alone,) = {pid for _, pid in rows(place)}
+    assert etl("people.toml", "--workers", "1", "--full-refresh").returncode == 0
+    (worker,) = {pid for _, pid in rows(place)}
+    assert alone != worker
+
+
+def test_a_file_that_takes_too_long_fails_alone(folder, etl):
+    place = folder({"id": 1}, {"id": 2, "slow": True}, {"id": 3})
+    done = etl("people.toml", "--timeout", "1.5", "-o", "jsonl")
+    assert done.returncode == 1
+    failures = [event for event in map(json.loads, done.stdout.splitlines()) if "error" in event]
+    assert [(one["file"], one["error"]["kind"]) for one in failures] == [("in/1.json", "timeout")]
+    assert [number for number, _ in rows(place)] == [1, 3]
+
+
+def test_failures_within_the_budget_are_a_success(folder, etl):
+    folder({"id": 1}, {"id": 2, "bad": True}, {"id": 3})
+    assert etl("people.toml").returncode == 1
+    assert etl("people.toml", "--full-refresh", "--max-failures", "2").returncode == 0
+    stopped = etl("people.toml", "--full-refresh", "--fail-fast")
+    assert stopped.returncode == 1
+    assert "--max-failures allows" in stopped.stderr + stopped.stdout
+    both = etl("people.toml", "--fail-fast", "--max-failures", "1")
+    assert both.returncode == 2
+
+
+def test_a_second_run_leaves_while_the_lock_is_held(folder, etl):
+    place = folder({"id": 1}, {"id": 2, "slow": True})
+    # The option takes no pipeline file for its own: here it stands before one.
+    with subprocess.Popen(
+        [*COMMAND, "etl", "--lock", "people.toml", "--timeout", "50"],
+        cwd=place, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+    ) as first:  # fmt: skip
+        try:
+            while not (place / "at-it").exists():
+                assert first.poll() is None
+                time.sleep(0.01)
+            second = etl("people.toml", "--lock", "--limit", "1")
+            assert second.returncode == 75
+            assert f"process {first.pid}" in second.stderr
+            other = ("--lock", "--set", "sink.to=sqlite:///o.db", "--timeout", "0.5")
+            assert etl("people.toml", *other).returncode == 1  # of another place: it ran
+        finally:
+            first.kill()
+
+
+def test_a_lock_without_a_run_is_a_mistake(folder, etl):
+    folder({"id": 1})
+    assert etl("people.toml", "--lock-wait", "1").returncode == 2
+    assert "--lock people.toml" in etl("people.toml", "--lock=people.toml").stderr
