@@ -450,12 +450,16 @@ class TestRemembering:
     def test_of_a_list_asks_for_what_it_does_not_know(self, cloud, bucket, tmp_path):
         name = bucket({f"{n}.json": "1" for n in range(40)})
         urls = [f"s3://{name}/{n}.json" for n in range(40)]
-        (tmp_path / "list").write_text("\n".join([*urls, f"s3://{name}/no.json"]))
+        wrong = "s3://u:geheim@b/k"
+        (tmp_path / "list").write_text("\n".join([*urls, f"s3://{name}/no.json", wrong]))
         argument = ("--files-from", "list", "--to", "o.jsonl", "-o", "json")
         assert report(cloud(*argument))["files"]["succeeded"] == 40
         outcome = cloud(*argument, "--resume")
         assert report(outcome)["files"]["skipped"] == 40
-        assert failures(outcome) == {f"s3://{name}/no.json": ("not_found", "no such object")}
+        found = failures(outcome)
+        assert found[f"s3://{name}/no.json"] == ("not_found", "no such object")
+        assert "credentials have no place in a URL" in found["s3://b/k"][1]
+        assert "geheim" not in outcome.stdout + outcome.stderr
 
     def test_takes_up_a_big_one_where_it_was(self, cloud, bucket, s3, tmp_path):
         name = bucket({"l.jsonl": huge()["l.jsonl"]})
