@@ -24,8 +24,8 @@ _TICK_SECONDS = 0.05
 """How often the clock is looked at where it ends windows."""
 _MUCH = 64 * 1024
 """Fewer bytes at a time are no work for a worker: most likely somebody waits for their windows."""
-_ENOUGH = 128
-"""How many times in a row much must come before workers are started: after 8 to 16 MiB."""
+_ENOUGH = 32
+"""How many times in a row much must come before workers are started: after 2 to 4 MiB."""
 
 
 class StreamSnapshot(NamedTuple):
