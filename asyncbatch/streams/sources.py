@@ -62,6 +62,7 @@ class FileSource:
                 fcntl.fcntl(self._file, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._bell = _Bell()
         self._ahead = memoryview(b"")
+        self._offset = 0
 
     async def read(self, timeout: float | None) -> Chunk | None:  # noqa: ASYNC109 - see `Source`
         """Return what has come; see `Source`."""
@@ -69,7 +70,14 @@ class FileSource:
         if data is None:
             return None
         self.is_over = not data
-        return Chunk(self.name, data, ends=self.is_over)
+        self._offset += len(data)
+        position = None if self._waits else [self._offset]
+        return Chunk(self.name, data, ends=self.is_over, position=position)
+
+    def start_at(self, position: list[int]) -> None:
+        """Begin there."""
+        (self._offset,) = position
+        os.lseek(self._file, self._offset, os.SEEK_SET)
 
     async def _read(self, timeout: float | None) -> bytes | None:  # noqa: ASYNC109 - see `Source`
         if not self._waits:
