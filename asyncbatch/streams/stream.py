@@ -158,7 +158,7 @@ class Stream:
 
     def begins_file(self, source: str, chunk: Chunk) -> bool:
         """Whether a chunk is of another file than those before it."""
-        return self._inlets[source].file != chunk.file
+        return chunk.begins or self._inlets[source].file != chunk.file
 
     def begin_file(self, source: str, chunk: Chunk) -> None:
         """Go on with a chunk's file, once all lines of the one before are taken."""
@@ -167,6 +167,8 @@ class Stream:
     def cut(self, source: str, chunk: Chunk) -> bytes:
         """Return the lines that end in a chunk, for `take`. Raises LineTooLongError."""
         self.tally.bytes += len(chunk.data)
+        if chunk.loss is not None:
+            self.tally.lose(chunk.loss)
         return self._inlets[source].cut(chunk)
 
     def tick(self) -> list[Window]:
