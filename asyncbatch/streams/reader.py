@@ -98,6 +98,15 @@ class EventReader:
         else:
             yield self._read_each(lines, count)
 
+    @property
+    def place(self) -> tuple[Position, int]:
+        """How far it is in the file, and when the last events arrived if that is asked for."""
+        return self._at, self._arrived
+
+    def go_on(self, at: Position, arrived: int) -> None:
+        """Go on at a `place`."""
+        self._at, self._arrived = at, arrived
+
     def skip(self, lines: bytes, count: int) -> None:
         """Take note of so many lines that somebody else has read, none of them blank."""
         at = self._at

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.windows.aggregates import Totals
     from asyncbatch.windows.keys import Key
+    from asyncbatch.windows.state import WindowsState
     from asyncbatch.windows.times import Moments
 
 
@@ -134,6 +135,14 @@ class Windower(Protocol):
 
     def finish(self, *, partial: bool) -> list[Window]:
         """Return all windows that are not over, which end here."""
+        ...
+
+    def state(self) -> WindowsState:
+        """Return all there is, written down, but for the watermark."""
+        ...
+
+    def restore(self, state: WindowsState) -> None:
+        """Become, being new, what `state` was called on. Raises as `Recipe.restored`."""
         ...
 
     @property

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from asyncbatch.windows.events import Events, Group, Taken, TooManyKeysError, Window, by_key
+from asyncbatch.windows.state import Kept, WindowsState
 from asyncbatch.windows.times import Numbers
 from asyncbatch.windows.watermark import ALWAYS, NEVER
 
@@ -79,12 +80,37 @@ class FixedWindows:
 
     def finish(self, *, partial: bool) -> list[Window]:
         """Return all windows that are not over; see `Windower`."""
-        return self._close(ALWAYS, partial=partial)
+        before = self._closed_to
+        closed = self._close(ALWAYS, partial=partial)
+        self._closed_to = max((window.end for window in closed), default=before)
+        return closed
 
     @property
     def open(self) -> list[Window]:
         """The windows that are not over; see `Windower`."""
         return [window for start in self._starts(ALWAYS) for window in self._windows(start)]
+
+    def state(self) -> WindowsState:
+        """Return what `restore` takes; see `Windower`."""
+        plain = self._keys.plain
+        return WindowsState(
+            self._closed_to,
+            [
+                Kept(start, start + self._pane, plain(key), totals.count, totals.states())
+                for start, pane in self._panes.items()
+                for key, totals in pane.items()
+            ],
+        )
+
+    def restore(self, state: WindowsState) -> None:
+        """Become, being new, what `state` was called on; see `Windower`."""
+        self._closed_to = state.closed_to
+        for one in state.kept:
+            totals = self._recipe.restored(one.count, one.statistics)
+            self._panes.setdefault(one.start, {})[self._keys.restored(one.key)] = totals
+        self._next_end = min(
+            (self._end_after(start, self._closed_to) for start in self._panes), default=ALWAYS
+        )
 
     def _judge(self, events: Events, limit: int) -> Taken:
         """Put events into panes one after the other, but for those that are late."""
