@@ -11,13 +11,14 @@ class Chunk(Struct, frozen=True):
     """Bytes of a file, in order; after the one that `ends` it, its last line is whole.
 
     `position` is where the source goes on behind them, as JSON can hold it; None if it cannot
-    be read again.
+    be read again. With a `flaw` they are no lines, but show what cannot be one, and that says why.
     """
 
     file: str
     data: bytes
     ends: bool = False
     position: Any = None
+    flaw: str = ""
 
 
 class Source(Protocol):
