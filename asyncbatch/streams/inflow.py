@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from asyncbatch.streams.given import GivenSource
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -41,6 +43,23 @@ class Inflow:
                 chunk = task.result()
                 return None if chunk is None else (source, chunk)
         return None
+
+    async def rest(self) -> list[tuple[Source, Chunk]]:
+        """Take no more; return what was taken from elsewhere, and nobody has had so far."""
+        reads, self._reads = self._reads, {}
+        for task in reads:
+            task.cancel()
+        await asyncio.gather(*reads, return_exceptions=True)
+        found = [
+            (source, chunk)
+            for task, source in reads.items()
+            if not task.cancelled() and (chunk := task.result()) is not None
+        ]
+        given = [source for source in self.sources if isinstance(source, GivenSource)]
+        rests = await asyncio.gather(*(source.rest() for source in given))
+        for source, rest in zip(given, rests, strict=True):
+            found += [(source, chunk) for chunk in rest]
+        return found
 
     def wake(self) -> None:
         """End the wait of `read`, if there is one."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from asyncbatch.codec.lines import GoodLines
+    from asyncbatch.streams.chunks import Chunk
     from asyncbatch.streams.settings import StreamSettings
     from asyncbatch.windows.aggregates import Recipe
     from asyncbatch.windows.times import Moments
@@ -106,6 +107,15 @@ class EventReader:
     def go_on(self, at: Position, arrived: int) -> None:
         """Go on at a `place`."""
         self._at, self._arrived = at, arrived
+
+    def refuse(self, chunk: Chunk) -> Block:
+        """Return what a chunk that is no event comes to."""
+        at = self._at
+        self._at = Position(at.byte + len(chunk.data) + 1, at.record + 1, at.line + 1)
+        failure = Failure(self._file, "invalid_json", chunk.flaw, self._at.record, self._at.line)
+        block = Block(1)
+        self._reject(block, failure, chunk.data, bad=True)
+        return block
 
     def skip(self, lines: bytes, count: int) -> None:
         """Take note of so many lines that somebody else has read, none of them blank."""

@@ -118,9 +118,12 @@ class StreamRun:
         """
         self._began = time.monotonic()
         try:
-            for source, chunk in self.stream.held():
-                await self._hand_on(source, chunk)
+            for name, held in self.stream.held():
+                await self._hand_on(name, held)
             await self._take_all()
+            for source, chunk in await self._inflow.rest():
+                if not self.stream.is_full:
+                    await self._hand_on(source.name, chunk)
             await self._catch_up()
             await self._end(partial=self.was_cut_short)
         finally:
@@ -199,6 +202,10 @@ class StreamRun:
         if stream.begins_file(source, chunk):
             await self._catch_up()
             stream.begin_file(source, chunk)
+        if chunk.flaw:
+            await self._catch_up()
+            await self._put(stream.refuse(source, chunk))
+            return
         lines = stream.cut(source, chunk)
         if not self._max_workers or not stream.can_fold:
             await self._put(await self._taken(source, lines))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
 
+from asyncbatch.errors import AsyncbatchError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
@@ -111,12 +113,15 @@ class Taken(Struct):
     late_in_part: int = 0
 
 
-class TooManyKeysError(Exception):
+class TooManyKeysError(AsyncbatchError):
     """A window would have more keys than it may: `most`."""
 
     def __init__(self, most: int) -> None:
         super().__init__(most)
         self.most = most
+
+    def __str__(self) -> str:
+        return f"a window has more than {self.most:,} keys"
 
 
 class Windower(Protocol):
