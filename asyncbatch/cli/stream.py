@@ -10,6 +10,7 @@ from asyncbatch.cli import stream_options as s
 
 if TYPE_CHECKING:
     from asyncbatch.budget import FailureBudget
+    from asyncbatch.cli.stream_session import Delivery
     from asyncbatch.streams.chunks import Source
     from asyncbatch.streams.settings import StreamSettings
     from asyncbatch.transforms.specs import TransformSpec
@@ -59,6 +60,10 @@ def stream_events(
     seed: s.Seed = None,
     users: s.Users = 1000,
     types: s.Types = None,
+    to: s.Target = None,
+    table: s.Table = None,
+    checkpoint: s.Checkpoint = None,
+    checkpoint_every: s.CheckpointEvery = None,
     quiet: s.Quiet = False,
 ) -> None:
     """Put events into windows of time as they come: counts, sums, averages, percentiles.
@@ -66,8 +71,9 @@ def stream_events(
     Time is that of the events, so a replay gives the same windows. What is late or cannot be
     read is counted, and never lost silently.
     """
-    from asyncbatch.cli.stream_session import StreamSession  # noqa: PLC0415 - --help stays quick
-    from asyncbatch.errors import UsageError  # noqa: PLC0415
+    from asyncbatch.cli import exit_codes  # noqa: PLC0415 - --help stays quick
+    from asyncbatch.cli.stream_session import StreamSession  # noqa: PLC0415
+    from asyncbatch.errors import LockHeldError, UsageError  # noqa: PLC0415
     from asyncbatch.streams.settings import StreamSettings  # noqa: PLC0415
 
     try:
@@ -98,7 +104,11 @@ def stream_events(
             budget=_budget(max_failures),
             workers=workers,
             quiet=quiet,
+            delivery=_delivery(to, table, checkpoint, checkpoint_every),
         )
+    except LockHeldError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(exit_codes.LOCKED) from None
     except (UsageError, ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
     code = session.carry_out()
@@ -170,6 +180,21 @@ def _check(settings: "StreamSettings", source: str, late: str | None) -> None:
         raise UsageError("--overflow-key is for --by")
     if ":" in source and not os.path.exists(source) and source != SIMULATE:
         raise UsageError(f"{source!r} is no source: write '-', a file's name, or 'simulate:'")
+
+
+def _delivery(
+    to: str | None, table: str | None, checkpoint: str | None, every: str | None
+) -> "Delivery":
+    """Return where windows go. Raises UsageError."""
+    from asyncbatch.cli.stream_session import Delivery  # noqa: PLC0415 - see above
+    from asyncbatch.errors import UsageError  # noqa: PLC0415
+
+    if table is not None and to is None:
+        raise UsageError("--table is for --to with a database")
+    if every is not None and checkpoint is None:
+        raise UsageError("--checkpoint-every is for --checkpoint")
+    spans = {} if every is None else {"every": every}
+    return Delivery(to, table, checkpoint, **spans)  # type: ignore[arg-type]  # parsed by typer
 
 
 def _source(source: str, rate: float, seed: int | None, users: int, types: str | None) -> "Source":

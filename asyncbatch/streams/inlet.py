@@ -40,6 +40,11 @@ class Inlet:
         """Have lines that were not taken come again, should somebody go on here."""
         self._cutter.give_back(lines)
 
+    @property
+    def has_lines(self) -> bool:
+        """Whether the next chunk brings lines that came before it."""
+        return self._cutter.has_lines
+
     def state(self, top: int, *, is_over: bool = False) -> SourceState:
         """Return what `restore` takes; `top` is the largest time that the source has told.
 
@@ -48,9 +53,7 @@ class Inlet:
         at, arrived = self.reader.place
         if self.position is None:
             return SourceState(top, is_over, arrived=arrived)
-        return SourceState(
-            top, is_over, self.position, self.file, self._cutter.held, at, arrived
-        )
+        return SourceState(top, is_over, self.position, self.file, self._cutter.held, at, arrived)
 
     def restore(self, state: SourceState) -> None:
         """Become, being new, what `state` was called on."""

@@ -153,7 +153,6 @@ class Totals:
         for (_, ours), (_, theirs) in zip(self.statistics, other.statistics, strict=True):
             ours.merge(theirs)
 
-
     def states(self) -> list[Any]:
         """Return the statistics written down; see `Recipe.restored`."""
         return [statistic.state() for _, statistic in self.statistics]
