@@ -34,8 +34,8 @@ class WindowTarget(Protocol):
         """Begin, or go on at a `place` without the windows that are `gone`. Raises UsageError."""
         ...
 
-    def rows(self, windows: Sequence[Window]) -> tuple[Sequence[Any], Sequence[str]]:
-        """Return windows as they are loaded; and which cannot be, and why."""
+    def rows(self, windows: Sequence[Window]) -> Sequence[Any]:
+        """Return windows as they are loaded, one a window."""
         ...
 
     def load(self, rows: Sequence[Any]) -> Sequence[str]:
@@ -74,9 +74,7 @@ class Outflow:
 
     async def put(self, windows: Sequence[Window]) -> None:
         """Take windows; wait while many are still to be loaded. Raises SinkError."""
-        rows, refused = self.target.rows(windows)
-        self._waiting += rows
-        self._refuse(refused)
+        self._waiting += self.target.rows(windows)
         if len(self._waiting) >= _MOST:
             await self.flush()
         else:
@@ -119,11 +117,8 @@ class Outflow:
                 self._is_lost = True
                 self._on_failure()
                 raise
-            self._refuse(refused)
-
-    def _refuse(self, reasons: Sequence[str]) -> None:
-        for reason in reasons:
-            self._stream.tally.refuse(reason)
+            for reason in refused:
+                self._stream.tally.refuse(reason)
 
     async def _be_patient(self) -> None:
         """Wait for more rows, as long as that is worth it."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from asyncbatch.errors import UsageError
 from asyncbatch.sinks.target import Target, place_of
-from asyncbatch.streams.rows import START, TIMES
+from asyncbatch.streams.rows import TIMES, row_key
 
 if TYPE_CHECKING:
     from asyncbatch.streams.outflow import WindowTarget
@@ -28,7 +28,7 @@ def make_target(name: str, stream: Stream, *, table: str | None = None) -> Windo
             f"{os.path.join(path, 'windows.jsonl')}"
         )
     if form in _DATABASES:
-        key = (START, *stream.keys.names)
+        key = row_key(stream)
         target = Target.parse(name, table=table, key=key, mode="upsert", times=TIMES)
     else:
         target = Target.parse(name, table=table)

@@ -39,9 +39,9 @@ class WindowFile:
         """Begin, or cut the file back to a place; see `WindowTarget`."""
         self.file.open(None if place is None else convert(place, FilePlace))
 
-    def rows(self, windows: Sequence[Window]) -> tuple[Sequence[Any], Sequence[str]]:
+    def rows(self, windows: Sequence[Window]) -> Sequence[Any]:
         """Return lines; see `WindowTarget`."""
-        return window_lines(self._stream, windows).splitlines(keepends=True), ()
+        return window_lines(self._stream, windows).splitlines(keepends=True)
 
     def load(self, rows: Sequence[Any]) -> Sequence[str]:
         """Write lines; see `WindowTarget`."""
@@ -75,9 +75,9 @@ class WindowCsv(WindowFile):
         if place is None:
             self.file.write(b"".join(csv_lines([self._made.columns], self._delimiter)))
 
-    def rows(self, windows: Sequence[Window]) -> tuple[Sequence[Any], Sequence[str]]:
+    def rows(self, windows: Sequence[Window]) -> Sequence[Any]:
         """Return the cells of each window; see `WindowTarget`."""
-        return [list(map(_cell, row.values())) for row in self._made.of(windows)], ()
+        return [list(map(_cell, row.values())) for row in self._made.of(windows)]
 
     def load(self, rows: Sequence[Any]) -> Sequence[str]:
         """Write rows; see `WindowTarget`."""

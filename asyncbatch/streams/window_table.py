@@ -8,7 +8,7 @@ from asyncbatch.errors import UsageError
 from asyncbatch.retrying import Retrier, Retries
 from asyncbatch.sinks.block import make_block
 from asyncbatch.sinks.sql import fold
-from asyncbatch.streams.rows import WindowRows, one_of_each, told
+from asyncbatch.streams.rows import WindowRows, told
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,10 +47,9 @@ class WindowTable:
             self._sink.remove(self._block(self._made.keys_of(gone)))
             self._sink.commit()
 
-    def rows(self, windows: Sequence[Window]) -> tuple[Sequence[Any], Sequence[str]]:
-        """Return rows, less those that a database would take for another; see `WindowTarget`."""
-        rows = self._made.of(windows)
-        return one_of_each(rows, self._made.key) if self._target.is_database else (rows, ())
+    def rows(self, windows: Sequence[Window]) -> Sequence[Any]:
+        """Return rows; see `WindowTarget`."""
+        return self._made.of(windows)
 
     def load(self, rows: Sequence[Any]) -> Sequence[str]:
         """Load rows, which are then there for all to see; see `WindowTarget`."""
