@@ -100,6 +100,11 @@ class Stream:
         self._watermark.leave(source)
         return self._told(self._windower.advance()) if self._inlets else []
 
+    def reached(self, source: str) -> int | None:
+        """Return the largest time that a source has told of; None if it has told of none."""
+        top = self._watermark.top(source)
+        return None if top == NEVER else top
+
     def feed(self, source: str, chunk: Chunk) -> list[Window]:
         """Take a chunk. Raises TooManyKeysError, LineTooLongError, SinkError."""
         if self.begins_file(source, chunk):

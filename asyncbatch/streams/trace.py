@@ -56,14 +56,21 @@ class Trace:
 
         `read_at` returns so many bytes of the file from an offset on, fewer only at its end.
         """
-        head = read_at(0, min(SPAN, mark.offset))
-        length = min(SPAN, mark.offset)
-        tail = read_at(mark.offset - length, length)
-        if len(tail) < length or (_digest(head), _digest(tail)) != (mark.head, mark.tail):
+        other = Trace(mark.inode)
+        other.jump(mark.offset, read_at)
+        if len(other.tail) < min(SPAN, mark.offset) or other.mark() != mark:
             return False
-        self.offset, self.tail, self._head = mark.offset, tail, head
-        self._head_digest = mark.head if len(head) == SPAN else ""
+        self.offset, self.tail = other.offset, other.tail
+        self._head, self._head_digest = other._head, other._head_digest
         return True
+
+    def jump(self, offset: int, read_at: Callable[[int, int], bytes]) -> None:
+        """Go to an offset, whatever is before it."""
+        length = min(SPAN, offset)
+        self._head, self._head_digest = b"", ""
+        self.offset, self.tail = 0, b""
+        self.take(read_at(0, length))
+        self.offset, self.tail = offset, read_at(offset - length, length)
 
 
 def as_position(mark: Mark) -> dict[str, Any]:
