@@ -29,6 +29,9 @@ class Handover:
             self._none.clear()
             await self._none.wait()
 
+    async def flush(self) -> None:
+        """Nothing is under way; see `WindowSink`."""
+
     async def take(self) -> Window | None:
         """Return the next window; None once all are taken, and there are no more."""
         while not self.left and not self._is_over:
