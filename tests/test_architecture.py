@@ -42,7 +42,7 @@ LAYERS = [
     ("intake", "streams"),
     ("watching",),
     ("run",),
-    ("api", "pipeline"),
+    ("api", "pipeline", "streaming"),
     ("cli",),
 ]
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}

@@ -157,17 +157,8 @@ def _check(settings: "StreamSettings", source: str, late: str | None) -> None:
     """Refuse what would have no effect. Raises UsageError."""
     from asyncbatch.errors import UsageError  # noqa: PLC0415 - see above
 
-    if settings.time is None:
-        for name, value in (
-            ("--lateness", settings.lateness),
-            ("--idle-timeout", settings.idle),
-            ("--max-future", settings.max_future),
-            ("--late", late),
-        ):
-            if value:
-                raise UsageError(f"{name} is about the events' own time: not for --time arrival")
-    if settings.overflow_key is not None and not settings.by:
-        raise UsageError("--overflow-key is for --by")
+    for name, why in settings.contradictions(has_late=late is not None):
+        raise UsageError(f"--{name.replace('_', '-')} {why}")
     if ":" in source and not os.path.exists(source) and source != SIMULATE:
         raise UsageError(f"{source!r} is no source: write '-', a file's name, or 'simulate:'")
 

@@ -45,6 +45,9 @@ class _Output:
         if not self._display.takes(windows):
             await to_stdout(window_lines(self._stream, windows))
 
+    async def flush(self) -> None:
+        """Nothing is held."""
+
 
 class StreamSession:
     """Carries one stream through, until its end, a limit or a signal. Raises UsageError.

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from asyncbatch.errors import UsageError
+from asyncbatch.streams.given import GivenSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -83,6 +84,23 @@ class Inflow:
             return max(0, (least if time is None else time) - least), self._turns[source.name]
 
         return sorted(sources, key=order)
+
+    async def rest(self) -> list[tuple[Source, Chunk]]:
+        """Take no more; return what was taken from elsewhere, and nobody has had so far."""
+        reads, self._reads = self._reads, {}
+        for task in reads.values():
+            task.cancel()
+        await asyncio.gather(*reads.values(), return_exceptions=True)
+        found = [
+            (source, chunk)
+            for source, task in reads.items()
+            if not task.cancelled() and (chunk := task.result()) is not None
+        ]
+        given = [source for source in self.sources if isinstance(source, GivenSource)]
+        rests = await asyncio.gather(*(source.rest() for source in given))
+        for source, rest in zip(given, rests, strict=True):
+            found += [(source, chunk) for chunk in rest]
+        return found
 
     def wake(self) -> None:
         """End the wait of `read`, if there is one."""

@@ -18,9 +18,14 @@ class LineCutter:
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
         self._held = 0
+        self._back = b""
+        """Whole lines that come again before all others."""
 
     def take(self, data: bytes) -> bytes:
         """Return the lines that end in `data`. Raises LineTooLongError."""
+        if self._back:
+            back, self._back = self._back, b""
+            return back + self.take(data)
         cut = data.rfind(b"\n") + 1
         if not cut:
             self._hold(data)
@@ -35,6 +40,22 @@ class LineCutter:
         """Return the last line, if it lacks its end."""
         rest, self._pieces, self._held = b"".join(self._pieces), [], 0
         return rest
+
+    def give_back(self, lines: bytes) -> None:
+        """Have whole lines come again."""
+        self._back = lines
+
+    @property
+    def held(self) -> bytes:
+        """What was taken and not returned."""
+        return b"".join((self._back, *self._pieces))
+
+    def restore(self, held: bytes) -> None:
+        """Become, being new, one that has `held` this."""
+        cut = held.rfind(b"\n") + 1
+        self._back = held[:cut]
+        if held[cut:]:
+            self._hold(held[cut:])
 
     def _hold(self, data: bytes) -> None:
         self._pieces.append(data)

@@ -24,8 +24,8 @@ _TICK_SECONDS = 0.05
 """How often the clock is looked at where it ends windows."""
 _MUCH = 64 * 1024
 """Fewer bytes at a time are no work for a worker: most likely somebody waits for their windows."""
-_ENOUGH = 128
-"""How many times in a row much must come before workers are started: after 8 to 16 MiB."""
+_ENOUGH = 32
+"""How many times in a row much must come before workers are started: after 2 to 4 MiB."""
 
 
 class StreamSnapshot(NamedTuple):
@@ -44,6 +44,26 @@ class WindowSink(Protocol):
         """Take windows, in order; a slow sink slows reading. Raises SinkError, OSError."""
         ...
 
+    async def flush(self) -> None:
+        """Have all that was put where it belongs. Raises as `put`."""
+        ...
+
+
+class Keeper(Protocol):
+    """Keeps what another process needs to go on with a stream; see `checkpoint`."""
+
+    @property
+    def seconds_left(self) -> float:
+        """How long it is until the stream is to be saved again."""
+        ...
+
+    async def save(self, *, stopping: bool = False) -> None:
+        """Save the stream as it is: `stopping` if its open windows are now handed over as partial.
+
+        Raises SinkError, OSError.
+        """
+        ...
+
 
 class StreamRun:
     """Takes all that comes in, and hands windows to a sink when they are over.
@@ -51,7 +71,7 @@ class StreamRun:
     It ends with its sources, after `duration` (in microseconds) or what `stream` may take, when
     `budget` is spent, or by `stop`; what is open is handed over then. `workers` processes help
     once events come in masses (None: one less than the CPUs). Raises UsageError for fields
-    that cannot be meant.
+    that cannot be meant. A `keeper` saves it now and then, and at its end.
     """
 
     def __init__(
@@ -63,8 +83,10 @@ class StreamRun:
         duration: int | None = None,
         budget: FailureBudget | None = None,
         workers: int | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         self.stream = stream
+        self._keeper, self._is_saved = keeper, True
         self._inflow, self._sink, self._budget = inflow, sink, budget
         self._duration = None if duration is None else duration / 1e6
         self._max_workers = usable_cpus() - 1 if workers is None else workers
@@ -97,9 +119,14 @@ class StreamRun:
         """
         self._began = time.monotonic()
         try:
+            for name, chunk in self.stream.held():
+                await self._hand_on(name, chunk)
             await self._take_all()
+            for source, chunk in await self._inflow.rest():
+                if not self.stream.is_full and not self.stream.has_left(source.name):
+                    await self._hand_on(source.name, chunk)
             await self._catch_up()
-            await self._put(self.stream.finish(partial=self.was_cut_short))
+            await self._end(partial=self.was_cut_short)
         finally:
             if self._crew is not None:
                 await self._crew.close()
@@ -124,20 +151,51 @@ class StreamRun:
             left = self._seconds_left()
             if left is not None and left <= 0:
                 break
-            timeout = min(_TICK_SECONDS, left or _TICK_SECONDS) if self._ticks else left
             is_busy = self._crew is not None and self._crew.is_busy
-            found = await inflow.read(0 if is_busy else timeout)
+            found = await inflow.read(0 if is_busy else self._timeout())
             if found is None:
                 await self._catch_up()
             else:
                 source, chunk = found
-                await self._hand_on(source.name, chunk)
-                if source.is_over:
-                    await self._catch_up()
-                    await self._put(stream.leave(source.name))
+                if stream.has_left(source.name) and chunk.data:
+                    stream.join(source.name)  # there is more of it since it was saved
+                if not stream.has_left(source.name):
+                    await self._hand_on(source.name, chunk)
+                    self._is_saved = False
+                    if source.is_over:
+                        await self._catch_up()
+                        await self._put(stream.leave(source.name))
                 await asyncio.sleep(0)  # a source that always has more must not keep out signals
             if self._ticks:
                 await self._put(stream.tick())
+            await self._save()
+
+    async def _end(self, *, partial: bool) -> None:
+        """Hand over what is open, so that it can be gone on with."""
+        if partial and self._keeper is not None:
+            await self._keeper.save(stopping=True)
+        await self._put(self.stream.finish(partial=partial))
+        await self._sink.flush()
+        if not partial and self._keeper is not None:
+            await self._keeper.save()
+
+    async def _save(self) -> None:
+        """Have the stream saved if it is time and there is something new."""
+        if self._keeper is None or self._is_saved or self._keeper.seconds_left > 0:
+            return
+        await self._catch_up()
+        await self._keeper.save()
+        self._is_saved = True
+
+    def _timeout(self) -> float | None:
+        """Return how long may be waited for events."""
+        waits = [self._seconds_left()]
+        if self._ticks:
+            waits.append(_TICK_SECONDS)
+        if self._keeper is not None and not self._is_saved:
+            waits.append(self._keeper.seconds_left)
+        known = [max(0.0, wait) for wait in waits if wait is not None]
+        return min(known, default=None)
 
     async def _hand_on(self, source: str, chunk: Chunk) -> None:
         """Take a chunk, with the help of workers once there is much to do."""
@@ -145,6 +203,10 @@ class StreamRun:
         if stream.begins_file(source, chunk):
             await self._catch_up()
             stream.begin_file(source, chunk)
+        if chunk.flaw:
+            await self._catch_up()
+            await self._put(stream.refuse(source, chunk))
+            return
         lines = stream.cut(source, chunk)
         if not self._max_workers or not stream.can_fold:
             await self._put(await self._taken(source, lines))
@@ -183,6 +245,7 @@ class StreamRun:
 
     async def _put(self, windows: list[Window]) -> None:
         if windows:
+            self._is_saved = False
             await self._sink.put(windows)
 
     def _seconds_left(self) -> float | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from asyncbatch.streams.chunks import Chunk
 from asyncbatch.streams.inlet import Inlet
 from asyncbatch.streams.line_cutter import first_lines
 from asyncbatch.streams.reader import EventReader
+from asyncbatch.streams.state import SourceState, StreamState
 from asyncbatch.streams.tally import StreamTally
 from asyncbatch.windows.aggregates import Recipe
 from asyncbatch.windows.keys import KeyFields
@@ -18,7 +20,6 @@ from asyncbatch.windows.watermark import NEVER, Watermark
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from asyncbatch.streams.chunks import Chunk
     from asyncbatch.streams.reader import Block
     from asyncbatch.streams.settings import StreamSettings
     from asyncbatch.windows.events import Folded, Window
@@ -67,6 +68,10 @@ class Stream:
             overflow=None if overflow is None else self.keys.same(overflow),
         )
         self._inlets: dict[str, Inlet] = {}
+        self._gone: dict[str, SourceState] = {}
+        """How the sources that have left were then."""
+        self._names: dict[str, None] = {}
+        """All sources, in the order in which they joined."""
         self._reject, self._late = reject, late
         self._room = max_events
 
@@ -86,6 +91,10 @@ class Stream:
         """The windows that are not over, as they are now."""
         return self._windower.open
 
+    def check(self) -> None:
+        """Raise UsageError or ValueError for a field that cannot be meant."""
+        EventReader(self.settings, self.recipe, "", self._wall_clock)
+
     def join(self, source: str) -> None:
         """Expect chunks of a source. Raises UsageError for a field that cannot be meant."""
         self._watermark.join(source)
@@ -93,22 +102,69 @@ class Stream:
             lambda file: EventReader(self.settings, self.recipe, file, self._wall_clock, source),
             source,
         )
+        self._names[source] = None
+        if gone := self._gone.pop(source, None):
+            self._go_on(source, gone)
 
     def leave(self, source: str) -> list[Window]:
         """Expect no more of a source; return the windows that are therefore over."""
+        self._gone[source] = self._state_of(source, is_over=True)
         del self._inlets[source]
         self._watermark.leave(source)
         return self._told(self._windower.advance()) if self._inlets else []
 
     def reached(self, source: str) -> int | None:
         """Return the largest time that a source has told of; None if it has told of none."""
-        top = self._watermark.top(source)
+        top = self._watermark.top(source) if source in self._inlets else NEVER
         return None if top == NEVER else top
+
+    def has_left(self, source: str) -> bool:
+        """Whether a source has left; if it has more to give after all, it joins again."""
+        return source in self._gone
+
+    def state(self) -> StreamState:
+        """Return all there is, written down, between two chunks; the tally still changes."""
+        return StreamState(
+            self._watermark.value,
+            [self._gone.get(name) or self._state_of(name) for name in self._names],
+            self._windower.state(),
+            self.tally,
+        )
+
+    def restore(self, state: StreamState) -> None:
+        """Become, once all sources have joined anew, what `state` was called on.
+
+        Raises ValueError or msgspec.ValidationError if that cannot be.
+        """
+        for name, source in zip(self._names, state.sources, strict=True):
+            if source.is_over and not source.held:
+                del self._inlets[name]
+                self._watermark.leave(name)
+                self._gone[name] = source
+            else:
+                self._go_on(name, source)
+        self._watermark.raise_to(state.watermark)
+        self._windower.restore(state.windows)
+        self.tally = state.tally
+
+    def held(self) -> list[tuple[str, Chunk]]:
+        """Return, after `restore`, chunks that bring what whole lines are held once more."""
+        inlets = self._inlets.items()
+        return [(name, Chunk(one.file, b"", position=one.position)) for name, one in inlets]
+
+    def _state_of(self, source: str, *, is_over: bool = False) -> SourceState:
+        return self._inlets[source].state(self._watermark.top(source), is_over=is_over)
+
+    def _go_on(self, source: str, state: SourceState) -> None:
+        self._watermark.restore(source, state.top)
+        self._inlets[source].restore(state)
 
     def feed(self, source: str, chunk: Chunk) -> list[Window]:
         """Take a chunk. Raises TooManyKeysError, LineTooLongError, SinkError."""
         if self.begins_file(source, chunk):
             self.begin_file(source, chunk)
+        if chunk.flaw:
+            return self.refuse(source, chunk)
         return self.take(source, self.cut(source, chunk))
 
     def begins_file(self, source: str, chunk: Chunk) -> bool:
@@ -126,6 +182,10 @@ class Stream:
             self.tally.lose(chunk.loss)
         return self._inlets[source].cut(chunk)
 
+    def refuse(self, source: str, chunk: Chunk) -> list[Window]:
+        """Reject a chunk that is no event; raises as `feed`."""
+        return self._told(self._put(self._inlets[source].reader.refuse(chunk)))
+
     def tick(self) -> list[Window]:
         """Return the windows that are over because time has passed."""
         if self.settings.time is None:
@@ -136,7 +196,10 @@ class Stream:
 
     def finish(self, *, partial: bool) -> list[Window]:
         """Return all windows that are not over; `partial` if more events might have come."""
-        return self._told(self._windower.finish(partial=partial))
+        windows = self._windower.finish(partial=partial)
+        if windows and not partial:  # whoever goes on later finds them over
+            self._watermark.raise_to(max(window.end for window in windows))
+        return self._told(windows)
 
     @property
     def can_fold(self) -> bool:
@@ -168,7 +231,10 @@ class Stream:
         if not lines:
             return []
         if self._room is not None:
-            lines = first_lines(lines, self._room)
+            first = first_lines(lines, self._room)
+            if len(first) < len(lines):
+                self._inlets[source].give_back(lines[len(first) :])
+            lines = first
         blocks = self._inlets[source].reader.read(lines)
         return self._told([window for block in blocks for window in self._put(block)])
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from msgspec import Struct, field
 
-if TYPE_CHECKING:
-    from asyncbatch.records import Failure
+from asyncbatch.records import Failure  # noqa: TC001 - msgspec reads the types at run time
 
 _KEPT = 20
 

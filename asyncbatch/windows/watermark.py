@@ -59,6 +59,10 @@ class Watermark:
         """Return the largest time that a source has told."""
         return self._sources[source].top
 
+    def restore(self, source: str, top: int) -> None:
+        """Have a source that has joined be as far as it was; it counts as heard of now."""
+        self._sources[source].top = top
+
     def observe(self, source: str, highest: int) -> None:
         """Take note that a source has told of `highest`, which may be nothing new."""
         state = self._sources[source]
