@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from asyncbatch.codec.compression import CorruptArchiveError, check_not_cut, detect
 from asyncbatch.streams.chunks import CHUNK
-from asyncbatch.streams.trace import Trace
+from asyncbatch.streams.trace import Trace, digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,13 +67,22 @@ class FileReading:
             return False
         return (trace.mark().head, trace.mark().tail) == (mark.head, mark.tail)
 
-    async def read(self) -> bytes:
+    @property
+    def has_more(self) -> bool:
+        """Whether something was read that was not given yet: then `next` is quick."""
+        return bool(self._ahead)
+
+    def next(self) -> bytes:
         """Return what comes next, b"" at the end. Raises OSError, CorruptArchiveError."""
         if not self._ahead:
-            self._ahead = memoryview(await asyncio.to_thread(self.more))
+            self._ahead = memoryview(self.more())
         data, self._ahead = bytes(self._ahead[:CHUNK]), self._ahead[CHUNK:]
         self.trace.take(data)
         return data
+
+    async def read(self) -> bytes:
+        """Return what comes next, as `next`, without keeping the event loop waiting."""
+        return self.next() if self._ahead else await asyncio.to_thread(self.next)
 
     def more(self) -> bytes:
         """Return what comes next, much at a time; `trace` is then up to the caller."""
@@ -86,6 +95,15 @@ class FileReading:
             if self._chunks is None:
                 return os.read(self._file, _AHEAD)
             return next(self._chunks, b"")
+
+    @property
+    def is_compressed(self) -> bool:
+        """Whether what it gives is not what is on the disk."""
+        return self._compression is not None
+
+    def head(self, size: int) -> str:
+        """Return a digest of its first bytes, as on disk."""
+        return digest(os.pread(self._file, size, 0))
 
     def size(self) -> int:
         """Return how large it is, as on disk."""

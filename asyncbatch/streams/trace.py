@@ -43,13 +43,13 @@ class Trace:
         if not self._head_digest:
             self._head += data[: SPAN - len(self._head)]
             if len(self._head) == SPAN:
-                self._head_digest = _digest(self._head)
+                self._head_digest = digest(self._head)
         self.tail = data[-SPAN:] if len(data) >= SPAN else (self.tail + data)[-SPAN:]
 
     def mark(self) -> Mark:
         """Return the place that was reached."""
-        head = self._head_digest or _digest(self._head)
-        return Mark(self.offset, head, _digest(self.tail), self.inode)
+        head = self._head_digest or digest(self._head)
+        return Mark(self.offset, head, digest(self.tail), self.inode)
 
     def found(self, mark: Mark, read_at: Callable[[int, int], bytes]) -> bool:
         """Go to `mark`, if the file has the same bytes before it; tell whether it has.
@@ -87,5 +87,6 @@ def as_mark(position: Any) -> Mark:  # noqa: ANN401 - JSON
         raise UsageError(f"this is no place in a file: {position!r} ({error})") from None
 
 
-def _digest(data: bytes) -> str:
+def digest(data: bytes) -> str:
+    """Return a text that tells bytes from others."""
     return blake2b(data, digest_size=8).hexdigest()

@@ -28,14 +28,22 @@ class Watch:
     silent: whoever waits has to look now and then. Raises UsageError without the library.
     """
 
-    def __init__(self, folders: Sequence[str], bell: Bell, concerns: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        folders: Sequence[str],
+        bell: Bell,
+        concerns: Callable[[str], bool],
+        *,
+        recursive: bool = False,
+    ) -> None:
         try:
             import watchfiles  # noqa: PLC0415 - takes a while, and is needed by few
         except ImportError:
             raise UsageError(
                 "--follow needs one more package: pip install 'asyncbatch[watch]'"
             ) from None
-        self._folders, self._bell, self._concerns = folders, bell, concerns
+        self._folders, self._recursive = folders, recursive
+        self._bell, self._concerns = bell, concerns
         self._watch = watchfiles.watch
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
@@ -62,7 +70,7 @@ class Watch:
                 debounce=_LONGEST_MILLISECONDS,
                 stop_event=self._end,
                 raise_interrupt=False,
-                recursive=False,
+                recursive=self._recursive,
                 ignore_permission_denied=True,
             )
             for _ in changes:
