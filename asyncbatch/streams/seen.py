@@ -112,10 +112,12 @@ class Seen:
     def pass_over(self, files: Iterable[tuple[str, FoundFile]]) -> None:
         """Take files for read, all that there are, each with its path."""
         newest: list[tuple[FoundFile, str]] = []
-        for path, file in files:
-            self._floor = max(self._floor or file.key, file.key)
-            self._changed = max(self._changed, file.changed)
+        floor, changed = self._floor, self._changed
+        for path, file in files:  # which may ask us about each
+            floor = max(floor or file.key, file.key)
+            changed = max(changed, file.changed)
             (heappush if len(newest) < _KEPT else heappushpop)(newest, (file, path))
+        self._floor, self._changed = floor, changed
         for file, path in newest:
             with suppress(OSError):  # gone already
                 self.add(file, file.size, head_of(path, min(SPAN, file.size)))
