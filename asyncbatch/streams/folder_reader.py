@@ -18,6 +18,7 @@ from msgspec import Struct
 from asyncbatch.codec.compression import CorruptArchiveError
 from asyncbatch.errors import UsageError
 from asyncbatch.records import Failure
+from asyncbatch.sources.patterns import DEFAULT_PATTERNS
 from asyncbatch.sources.selection import Filter
 from asyncbatch.sources.walk import walk
 from asyncbatch.streams.chunks import Chunk
@@ -89,8 +90,11 @@ class FolderReader:
         except OSError as error:
             raise UsageError(f"cannot read {folder}: {error.strerror}") from None
         if not follows and next(walk(folder, self._wanted), None) is None:
-            patterns = " or ".join(selection.patterns)
-            raise UsageError(f"no files in {folder} that fit {patterns}")
+            patterns = selection.patterns
+            what = "JSON files" if patterns == DEFAULT_PATTERNS else " or ".join(patterns)
+            raise UsageError(
+                f"no {what} in {folder} (--pattern chooses other names, --follow waits for files)"
+            )
 
     @property
     def has_more(self) -> bool:
