@@ -42,7 +42,7 @@ LAYERS = [
     ("intake", "streams"),
     ("watching",),
     ("run",),
-    ("api", "pipeline"),
+    ("api", "pipeline", "streaming"),
     ("cli",),
 ]
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
@@ -106,6 +106,7 @@ def test_imports_point_down(path):
         ("orjson", "asyncbatch.codec"),
         ("simdjson", "asyncbatch.codec"),
         ("gzip", "asyncbatch.codec"),
+        ("watchfiles", "asyncbatch.streams.watch"),
         ("ddsketch", "asyncbatch.windows.sketches"),
         ("datasketches", "asyncbatch.windows.sketches"),
     ],

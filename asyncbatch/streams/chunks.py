@@ -24,7 +24,8 @@ class Chunk(Struct, frozen=True):
 
     One that `begins` its file is no continuation of what had the same name. `position` is where
     the source goes on behind them, as JSON can hold it; None if it cannot be read again. `loss`
-    is what could not be read before them, if anything.
+    is what could not be read before them, if anything. With a `flaw` they are no lines, but show
+    what cannot be one, and that says why.
     """
 
     file: str
@@ -33,6 +34,7 @@ class Chunk(Struct, frozen=True):
     position: Any = None
     begins: bool = False
     loss: Failure | None = None
+    flaw: str = ""
 
 
 class Source(Protocol):

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any
-
-import msgspec
+from typing import Any
 
 from asyncbatch.codec.pointer import format_pointer
 from asyncbatch.transforms import RecordError, kind_of
 from asyncbatch.transforms.path import make_getter, parse_path
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 _NUMBER = frozenset({int, float})
 _TIME = frozenset({str, int, float})
@@ -61,69 +55,3 @@ def time_field(path: str) -> Field:
 def scalar_field(path: str) -> Field:
     """Return a field that must not be null, an array or an object."""
     return Field(path, _SCALAR)
-
-
-Columns = tuple[list[Any], ...]
-
-
-def make_fast_reader(fields: Sequence[Field]) -> Callable[[bytes], Columns] | None:
-    """Return what reads the columns of JSON Lines; None if it cannot read these fields.
-
-    It raises an exception if an event lacks a field; it does not say which, nor sees to it
-    that each line is an event of its own.
-    """
-    tree: dict[str, Any] = {}
-    for field in fields:
-        if not _plant(tree, field):
-            return None
-    names = [_name(tree, field.tokens) for field in fields]
-    decode_lines = msgspec.json.Decoder(_type(tree)).decode_lines
-    getters = [attrgetter(name) for name in names]
-
-    def read(lines: bytes) -> Columns:
-        events = decode_lines(lines)
-        if not getters:
-            return ([None] * len(events),)
-        return tuple([list(map(get, events)) for get in getters])
-
-    return read
-
-
-def _plant(tree: dict[str, Any], field: Field) -> bool:
-    """Add a field to what a decoder reads; tell if that is possible."""
-    *above, last = field.tokens
-    if any(token.isdecimal() for token in field.tokens[1:]):
-        return False  # perhaps an array's element
-    for token in above:
-        below = tree.setdefault(token, {})
-        if not isinstance(below, dict):
-            return False
-        tree = below
-    known: Any = tree.get(last, field.types)
-    if isinstance(known, dict) or not known & field.types:
-        return False
-    tree[last] = known & field.types
-    return True
-
-
-def _type(tree: dict[str, Any]) -> Any:  # noqa: ANN401 - a class that is made here
-    """Return the type of an object with these fields, called f0, f1 and so on."""
-    fields, names = list[tuple[str, Any]](), dict[str, str]()
-    for at, (token, below) in enumerate(tree.items()):
-        kind: Any = None
-        if isinstance(below, dict):
-            kind = _type(below)
-        else:
-            for one in sorted(below, key=str):
-                kind = one if kind is None else kind | one
-        fields.append((f"f{at}", kind))
-        names[f"f{at}"] = token
-    return msgspec.defstruct("Event", fields, rename=names, gc=False)
-
-
-def _name(tree: dict[str, Any], tokens: Sequence[str]) -> str:
-    names = []
-    for token in tokens:
-        names.append(f"f{list(tree).index(token)}")
-        tree = tree[token]
-    return ".".join(names)

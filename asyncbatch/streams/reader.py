@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET, MsgspecError, Struct, field
@@ -17,7 +18,8 @@ from asyncbatch.dead_letters import letter_of_record
 from asyncbatch.failures import line_failure
 from asyncbatch.record_settings import RecordWorkSettings
 from asyncbatch.records import Failure, Position
-from asyncbatch.streams.fields import make_fast_reader, number_field, scalar_field, time_field
+from asyncbatch.streams.fields import number_field, scalar_field, time_field
+from asyncbatch.streams.rows import RowEvents, RowReader
 from asyncbatch.transforms import Context, RecordError, kind_of
 from asyncbatch.windows.events import Events
 from asyncbatch.windows.keys import KeyFields
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from asyncbatch.codec.lines import GoodLines
+    from asyncbatch.streams.chunks import Chunk
     from asyncbatch.streams.settings import StreamSettings
     from asyncbatch.windows.aggregates import Recipe
     from asyncbatch.windows.times import Moments
@@ -73,7 +76,7 @@ class EventReader:
             *(number_field(path) if path in numbers else scalar_field(path)
               for path in recipe.fields),
         ]  # fmt: skip
-        self._fast = None if self._chain else make_fast_reader(self._fields)
+        self._row_readers = [] if self._chain else self._make_row_readers()
         self._judge = make_judge()
         self._at = Position()
         self._arrived = 0
@@ -87,7 +90,7 @@ class EventReader:
         if events is not None:
             self.skip(lines, count)
             yield Block(count, events, lambda: lines.split(b"\n"))
-        elif count > _FEW and self._fast:
+        elif count > _FEW and self._row_readers:
             cut = lines.find(b"\n", len(lines) // 2) + 1 or lines.rfind(b"\n", 0, -1) + 1
             if cut == len(lines):
                 cut = lines.rfind(b"\n", 0, -1) + 1
@@ -95,6 +98,15 @@ class EventReader:
             yield from self.read(lines[cut:])
         else:
             yield self._read_each(lines, count)
+
+    def refuse(self, chunk: Chunk) -> Block:
+        """Return what a chunk that is no event comes to."""
+        at = self._at
+        self._at = Position(at.byte + len(chunk.data) + 1, at.record + 1, at.line + 1)
+        failure = Failure(self._file, "invalid_json", chunk.flaw, self._at.record, self._at.line)
+        block = Block(1)
+        self._reject(block, failure, chunk.data, bad=True)
+        return block
 
     @property
     def place(self) -> tuple[Position, int]:
@@ -112,29 +124,43 @@ class EventReader:
 
     def read_fast(self, lines: bytes, count: int) -> Events | None:
         """Read so many lines, if all are as they should be; None if they may not be."""
-        if self._fast is None:
-            return None
+        for at, reader in enumerate(self._row_readers):
+            events = self._read_rows(reader, lines, count)
+            if events is not None:
+                del self._row_readers[:at]  # those before would fail most likely again
+                return events
+        return None
+
+    def _read_rows(self, reader: RowReader, lines: bytes, count: int) -> Events | None:
         try:
             if not lines.isascii():
                 lines.decode()  # as the decoder skips what nobody asks for
-            columns = self._fast(lines)
+            rows = reader.read(lines)
             # Blank lines are no events, and an event that goes over two lines is none either.
-            if len(columns[0]) != count:
+            if len(rows) != count:
                 return None
-            return self._events(columns, count)
+            moments = self._moments(rows, reader)
         except (MsgspecError, ValueError, TypeError, OverflowError, RecursionError):
             return None
+        return RowEvents(rows, reader, moments, self._source)
 
-    def _events(self, columns: Sequence[Sequence[Any]], count: int) -> Events:
-        moments: Moments
+    def _moments(self, rows: list[Any], reader: RowReader) -> Moments:
         if self._time is None:
-            moments = Same(self._arrived, count)
-        else:
-            moments, columns = self._times.column(columns[0]), columns[1:]
-            self._check_future(moments.highest)
-        by = len(self._settings.by)
-        keys = self._keys.column(columns[:by])
-        return Events(count, moments, keys, tuple(columns[by:]), self._source)
+            return Same(self._arrived, len(rows))
+        times = reader.times(rows)
+        moments = self._times.texts(times) if reader.has_texts else self._times.column(times)
+        self._check_future(moments.highest)
+        return moments
+
+    def _make_row_readers(self) -> list[RowReader]:
+        """Return the quickest first; none if such fields cannot be read so."""
+        readers = []
+        for texts in (True, False):
+            with suppress(ValueError):
+                readers.append(
+                    RowReader(self._fields, self._keys, timed=self._time is not None, texts=texts)
+                )
+        return readers
 
     def _check_future(self, time: int) -> None:
         ahead = self._settings.max_future

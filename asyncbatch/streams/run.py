@@ -24,8 +24,8 @@ _TICK_SECONDS = 0.05
 """How often the clock is looked at where it ends windows."""
 _MUCH = 64 * 1024
 """Fewer bytes at a time are no work for a worker: most likely somebody waits for their windows."""
-_ENOUGH = 128
-"""How many times in a row much must come before workers are started: after 8 to 16 MiB."""
+_ENOUGH = 32
+"""How many times in a row much must come before workers are started: after 2 to 4 MiB."""
 
 
 class StreamSnapshot(NamedTuple):
@@ -107,6 +107,7 @@ class StreamRun:
         self._is_stopped = False
         for source in inflow.sources:
             stream.join(source.name)
+        inflow.prefer(stream.reached)
 
     @property
     def was_cut_short(self) -> bool:
@@ -121,14 +122,17 @@ class StreamRun:
     async def run(self) -> None:
         """Carry the stream through.
 
-        Raises TooManyKeysError, LineTooLongError, SinkError, OSError.
+        Raises TooManyKeysError, LineTooLongError, SourceError, SinkError, OSError.
         """
         self._began = time.monotonic()
         self._before = (self.stream.tally.read, self.stream.tally.bytes)
         try:
-            for source, chunk in self.stream.held():
-                await self._hand_on(source, chunk)
+            for name, chunk in self.stream.held():
+                await self._hand_on(name, chunk)
             await self._take_all()
+            for source, chunk in await self._inflow.rest():
+                if not self.stream.is_full and not self.stream.has_left(source.name):
+                    await self._hand_on(source.name, chunk)
             await self._catch_up()
             await self._end(partial=self.was_cut_short)
         finally:
@@ -215,6 +219,10 @@ class StreamRun:
         if stream.begins_file(source, chunk):
             await self._catch_up()
             stream.begin_file(source, chunk)
+        if chunk.flaw:
+            await self._catch_up()
+            await self._put(stream.refuse(source, chunk))
+            return
         lines = stream.cut(source, chunk)
         if not self._max_workers or not stream.can_fold:
             await self._put(await self._taken(source, lines))

@@ -91,6 +91,10 @@ class Stream:
         """The windows that are not over, as they are now."""
         return self._windower.open
 
+    def check(self) -> None:
+        """Raise UsageError or ValueError for a field that cannot be meant."""
+        EventReader(self.settings, self.recipe, "", self._wall_clock)
+
     def join(self, source: str) -> None:
         """Expect chunks of a source. Raises UsageError for a field that cannot be meant."""
         self._watermark.join(source)
@@ -108,6 +112,11 @@ class Stream:
         del self._inlets[source]
         self._watermark.leave(source)
         return self._told(self._windower.advance()) if self._inlets else []
+
+    def reached(self, source: str) -> int | None:
+        """Return the largest time that a source has told of; None if it has told of none."""
+        top = self._watermark.top(source) if source in self._inlets else NEVER
+        return None if top == NEVER else top
 
     def has_left(self, source: str) -> bool:
         """Whether a source has left; if it has more to give after all, it joins again."""
@@ -158,6 +167,8 @@ class Stream:
         """Take a chunk. Raises TooManyKeysError, LineTooLongError, SinkError."""
         if self.begins_file(source, chunk):
             self.begin_file(source, chunk)
+        if chunk.flaw:
+            return self.refuse(source, chunk)
         return self.take(source, self.cut(source, chunk))
 
     def begins_file(self, source: str, chunk: Chunk) -> bool:
@@ -174,6 +185,10 @@ class Stream:
         if chunk.loss is not None:
             self.tally.lose(chunk.loss)
         return self._inlets[source].cut(chunk)
+
+    def refuse(self, source: str, chunk: Chunk) -> list[Window]:
+        """Reject a chunk that is no event; raises as `feed`."""
+        return self._told(self._put(self._inlets[source].reader.refuse(chunk)))
 
     def tick(self) -> list[Window]:
         """Return the windows that are over because time has passed."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from asyncbatch.errors import UsageError
 from asyncbatch.sinks.target import Target, place_of
-from asyncbatch.streams.rows import TIMES, row_key
+from asyncbatch.streams.table_rows import TIMES, row_key
 
 if TYPE_CHECKING:
     from asyncbatch.streams.outflow import WindowTarget

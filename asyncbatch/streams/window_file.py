@@ -9,7 +9,7 @@ from msgspec import convert
 from asyncbatch.codec.compression import named
 from asyncbatch.sinks.csv import csv_lines
 from asyncbatch.streams.lines import window_lines
-from asyncbatch.streams.rows import WindowRows
+from asyncbatch.streams.table_rows import WindowRows
 from asyncbatch.streams.side_file import FilePlace, SideFile
 
 if TYPE_CHECKING:

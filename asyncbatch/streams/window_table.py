@@ -8,7 +8,7 @@ from asyncbatch.errors import UsageError
 from asyncbatch.retrying import Retrier, Retries
 from asyncbatch.sinks.block import make_block
 from asyncbatch.sinks.sql import fold
-from asyncbatch.streams.rows import WindowRows, told
+from asyncbatch.streams.table_rows import WindowRows, told
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from msgspec import Struct, convert
+from msgspec.structs import replace
 
 from asyncbatch.windows.extremes import Extreme
 from asyncbatch.windows.sketches import Distinct, Percentiles
@@ -67,6 +69,13 @@ def parse_aggregate(text: str) -> Aggregate:
         advice = "count has no field" if kind == "count" else f"write {kind}:FIELD"
         raise ValueError(f"{text!r} is no aggregate: {advice}")
     return Aggregate(name or (f"{kind}_{field}" if field else kind), kind, field)
+
+
+def parse_aggregates(given: str | Sequence[str] | Mapping[str, str]) -> tuple[Aggregate, ...]:
+    """Return aggregates that are told by their texts, or by name. Raises ValueError."""
+    if isinstance(given, Mapping):
+        return tuple(replace(parse_aggregate(text), name=name) for name, text in given.items())
+    return tuple(map(parse_aggregate, (given,) if isinstance(given, str) else given))
 
 
 _STATISTICS: dict[str, Callable[[], Statistic]] = {

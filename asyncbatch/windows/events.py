@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
 
+from asyncbatch.errors import AsyncbatchError
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from asyncbatch.windows.aggregates import Totals
     from asyncbatch.windows.keys import Key
@@ -15,17 +18,59 @@ if TYPE_CHECKING:
     from asyncbatch.windows.times import Moments
 
 
-class Events(Struct, frozen=True):
+class Events:
     """Events of one source in the order in which they came, at least one, in columns.
 
     Without `keys` all have (). There is a column for each of the recipe's fields.
     """
 
-    count: int
-    moments: Moments
-    keys: Sequence[Key] | None = None
-    columns: tuple[Sequence[Any], ...] = ()
-    source: str = ""
+    def __init__(
+        self,
+        count: int,
+        moments: Moments,
+        keys: Sequence[Key] | None = None,
+        columns: tuple[Sequence[Any], ...] = (),
+        source: str = "",
+    ) -> None:
+        self.count, self.moments, self.source = count, moments, source
+        self._keys, self._columns = keys, columns
+
+    @property
+    def keys(self) -> Sequence[Key] | None:
+        """Each event's key, or None."""
+        return self._keys
+
+    @property
+    def columns(self) -> tuple[Sequence[Any], ...]:
+        """The values, in columns."""
+        return self._columns
+
+    def by_key(self) -> Iterable[tuple[Key, int, Sequence[Sequence[Any]]]]:
+        """Return each key, how many events have it, and their values, in order of appearance."""
+        return by_key(self.keys, self.columns, self.count)
+
+
+def by_key(
+    keys: Sequence[Any] | None, columns: Sequence[Sequence[Any]], count: int
+) -> Iterator[tuple[Any, int, Sequence[Sequence[Any]]]]:
+    """Yield each key, how many events have it, and their values, in order of appearance."""
+    if keys is None:
+        yield (), count, columns
+    elif not columns:
+        for key, number in Counter(keys).items():
+            yield key, number, ()
+    elif len(columns) == 1:
+        groups = defaultdict[Any, list[Any]](list)
+        for key, value in zip(keys, columns[0], strict=True):
+            groups[key].append(value)
+        for key, values in groups.items():
+            yield key, len(values), (values,)
+    else:
+        rows = defaultdict[Any, list[tuple[Any, ...]]](list)
+        for key, row in zip(keys, zip(*columns, strict=True), strict=True):
+            rows[key].append(row)
+        for key, found in rows.items():
+            yield key, len(found), list(zip(*found, strict=True))
 
 
 class Group(Struct, frozen=True, array_like=True):
@@ -68,12 +113,15 @@ class Taken(Struct):
     late_in_part: int = 0
 
 
-class TooManyKeysError(Exception):
+class TooManyKeysError(AsyncbatchError):
     """A window would have more keys than it may: `most`."""
 
     def __init__(self, most: int) -> None:
         super().__init__(most)
         self.most = most
+
+    def __str__(self) -> str:
+        return f"a window has more than {self.most:,} keys"
 
 
 class Windower(Protocol):

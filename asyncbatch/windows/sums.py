@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from math import fsum, isqrt, sqrt
+from math import fsum, isinf, isqrt, sqrt
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from msgspec import Struct
@@ -109,12 +109,15 @@ class Sum:
             self._whole += int(sum(values))
 
     def _add_floats(self, values: list[float]) -> None:
-        """Make all floats anew: the nearest to the sum, the nearest to the rest, and so on."""
-        rest, parts = values + self._parts, []
+        """Make all floats anew: one near the sum, the nearest to the rest, and so on."""
+        rest, parts = values + self._parts, list[float]()
         try:
-            while part := fsum(rest):
+            part = sum(rest)  # near enough, at a third of the cost of `fsum`
+            part = fsum(rest) if not part or isinf(part) else part
+            while part:
                 parts.append(part)
                 rest.append(-part)
+                part = fsum(rest)
             self._parts = parts
         except OverflowError:
             self._beyond += sum(map(Fraction, values))

@@ -88,14 +88,17 @@ class TimeReader:
 
     def column(self, values: Sequence[Any]) -> Moments:
         """Return many times. Raises ValueError or TypeError if one cannot be read."""
-        kinds = set(map(type, values))
-        if kinds == {str}:
-            times = list(map(datetime.fromisoformat, values))
-            try:
-                return Datetimes(times)
-            except TypeError:  # some with an offset, some without
-                return Numbers([micros_of(time) for time in times])
+        if set(map(type, values)) == {str}:
+            return self.texts(values)
         return Numbers([self.one(value) for value in values])
+
+    def texts(self, values: Sequence[str]) -> Moments:
+        """Return many times that are texts. Raises ValueError if one cannot be read."""
+        times = list(map(datetime.fromisoformat, values))
+        try:
+            return Datetimes(times)
+        except TypeError:  # some with an offset, some without
+            return Numbers([micros_of(time) for time in times])
 
     def one(self, value: Any) -> int:  # noqa: ANN401 - JSON
         """Return a time. Raises ValueError with what is wrong."""
