@@ -94,6 +94,8 @@ class StreamSession:
         duration: int | None,
         budget: FailureBudget | None,
         workers: int | None,
+        call_concurrency: int,
+        timeout: float | None,
         quiet: bool,
         delivery: Delivery,
     ) -> None:
@@ -128,6 +130,8 @@ class StreamSession:
             budget=budget,
             workers=workers,
             keeper=self._keeper,
+            call_concurrency=call_concurrency,
+            timeout=timeout,
         )
         self._signal: int | None = None
         self._told = 0

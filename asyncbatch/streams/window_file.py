@@ -9,8 +9,8 @@ from msgspec import convert
 from asyncbatch.codec.compression import named
 from asyncbatch.sinks.csv import csv_lines
 from asyncbatch.streams.lines import window_lines
-from asyncbatch.streams.table_rows import WindowRows
 from asyncbatch.streams.side_file import FilePlace, SideFile
+from asyncbatch.streams.table_rows import WindowRows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
