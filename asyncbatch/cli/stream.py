@@ -9,6 +9,9 @@ from asyncbatch.cli import record_options as r
 from asyncbatch.cli import stream_options as s
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
     from asyncbatch.budget import FailureBudget
     from asyncbatch.streams.chunks import Source
     from asyncbatch.streams.settings import StreamSettings
@@ -21,6 +24,7 @@ Examples:
   tail -F app.log | asyncbatch stream - --time timestamp --by event_type
   asyncbatch stream events.jsonl --window hopping:1m/10s --agg p95:latency --lateness 2s
   asyncbatch stream events.jsonl --window session:30s --by user_id --late late.jsonl
+  asyncbatch stream shop.toml --check
 
 On a terminal it shows a table; elsewhere it prints a line of JSON for each window and key, as soon
 as the window is over. Ctrl-C, SIGTERM and the end of the input stop it cleanly: it prints what is
@@ -31,8 +35,10 @@ SIMULATE = "simulate:"
 
 
 def stream_events(
+    context: typer.Context,
     source: s.Source,
     *,
+    set_: s.Set = None,
     window: s.Window = "tumbling:5s",
     time: s.Time = "timestamp",
     time_unit: s.TimeUnit = "auto",
@@ -59,6 +65,7 @@ def stream_events(
     seed: s.Seed = None,
     users: s.Users = 1000,
     types: s.Types = None,
+    check: s.Check = False,
     quiet: s.Quiet = False,
 ) -> None:
     """Put events into windows of time as they come: counts, sums, averages, percentiles.
@@ -66,6 +73,21 @@ def stream_events(
     Time is that of the events, so a replay gives the same windows. What is late or cannot be
     read is counted, and never lost silently.
     """
+    if source.endswith(".toml"):
+        _run_file(
+            context,
+            source,
+            set_ or (),
+            check=check,
+            max_events=max_events,
+            duration=duration,
+            budget=max_failures,
+            workers=workers,
+            quiet=quiet,
+        )
+        return
+    if set_ or check:
+        raise typer.BadParameter("--set and --check are for a pipeline file: FILE.toml")
     from asyncbatch.cli.stream_session import StreamSession  # noqa: PLC0415 - --help stays quick
     from asyncbatch.errors import UsageError  # noqa: PLC0415
     from asyncbatch.streams.settings import StreamSettings  # noqa: PLC0415
@@ -103,6 +125,42 @@ def stream_events(
         raise typer.BadParameter(str(error)) from None
     code = session.carry_out()
     raise typer.Exit(code)
+
+
+def _run_file(
+    context: typer.Context,
+    path: str,
+    overrides: "Sequence[str]",
+    *,
+    check: bool,
+    budget: str | None,
+    quiet: bool,
+    **rest: "Any",  # noqa: ANN401 - what `StreamSession` takes besides
+) -> None:
+    """Run, or only `check`, the pipeline file at `path`."""
+    from asyncbatch.cli.etl import printable_lines, say  # noqa: PLC0415 - --help stays quick
+    from asyncbatch.cli.stream_file import file_job  # noqa: PLC0415
+    from asyncbatch.cli.stream_session import StreamSession  # noqa: PLC0415
+    from asyncbatch.errors import UsageError  # noqa: PLC0415
+
+    try:
+        job = file_job(path, overrides, context)
+        if check:
+            if not quiet:
+                say(printable_lines(f"{path} is valid: {job}"))
+            return
+        session = StreamSession(
+            job.settings,
+            job.sources(),
+            late=job.late,
+            dead_letter=job.dead_letter,
+            budget=_budget(budget),
+            quiet=quiet,
+            **rest,
+        )
+    except (UsageError, ValueError, OSError) as error:
+        raise typer.BadParameter(str(error)) from None
+    raise typer.Exit(session.carry_out())
 
 
 def _aggregates(agg: "list[str] | None", *, simulated: bool) -> tuple:  # type: ignore[type-arg]  # of what typer has parsed

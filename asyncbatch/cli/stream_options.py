@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from asyncbatch.cli.options import CONTROL, FAILURES, OUTPUT, option
+from asyncbatch.cli.options import CONTROL, FAILURES, INPUT, OUTPUT, option
 
 if TYPE_CHECKING:
     from asyncbatch.windows.aggregates import Aggregate
@@ -172,6 +172,18 @@ Duration = Annotated[
 MaxEvents = Annotated[
     int | None,
     option(CONTROL, "--max-events", min=1, metavar="N", help="Stop after N events."),
+]
+Set = Annotated[
+    list[str] | None,
+    option(
+        INPUT,
+        "--set",
+        metavar="KEY=VALUE",
+        help="Put a value in the place of the pipeline file's: window.lateness=2s; repeatable.",
+    ),
+]
+Check = Annotated[
+    bool, option(CONTROL, "--check", help="Only say what is wrong with the pipeline file.")
 ]
 Quiet = Annotated[bool, option(OUTPUT, "--quiet", "-q", help="Print nothing but windows.")]
 
