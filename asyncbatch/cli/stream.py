@@ -52,10 +52,12 @@ def stream_events(
     jq_env: r.JqEnv = False,
     jq_lossy: r.JqLossy = False,
     call: r.Call = None,
+    call_concurrency: r.CallConcurrency = 100,
     schema: r.Schema = None,
     check_formats: r.CheckFormats = False,
     max_failures: s.MaxFailures = None,
     max_future: s.MaxFuture = None,
+    timeout: s.Timeout = None,
     late: s.Late = None,
     dead_letter: s.DeadLetter = None,
     workers: s.Workers = None,
@@ -119,6 +121,8 @@ def stream_events(
             duration=duration,  # type: ignore[arg-type]  # see above
             budget=_budget(max_failures),
             workers=workers,
+            call_concurrency=call_concurrency,
+            timeout=timeout,
             quiet=quiet,
         )
     except (UsageError, ValueError, OSError) as error:
@@ -187,7 +191,6 @@ def _transforms(
             raise typer.BadParameter("--check-formats is for --schema")
         return ()
     from asyncbatch.cli.record_job import record_settings  # noqa: PLC0415 - if asked for
-    from asyncbatch.errors import UsageError  # noqa: PLC0415
     from asyncbatch.settings import FileWorkSettings  # noqa: PLC0415
 
     nowhere = dict.fromkeys(("table", "key", "mode", "schema_contract", "columns", "root"))
@@ -206,8 +209,6 @@ def _transforms(
         to_compression="keep",
         **nowhere,
     )
-    if made.call_is_async:
-        raise UsageError("--call: functions of a stream are plain ones, not async")
     return made.transforms
 
 

@@ -151,6 +151,16 @@ MaxFailures = Annotated[
         help="Stop, and exit 1, once more events than this are rejected or late.",
     ),
 ]
+Timeout = Annotated[
+    float | None,
+    option(
+        FAILURES,
+        "--timeout",
+        min=0.001,
+        metavar="SECONDS",
+        help="Reject an event that takes longer in --jq, --call or --schema, and end its worker.",
+    ),
+]
 Workers = Annotated[
     int | None,
     option(
@@ -159,8 +169,8 @@ Workers = Annotated[
         "-w",
         min=0,
         metavar="N",
-        help="Worker processes that help once events come in masses; 0 for none.  "
-        "[default: one less than the CPUs it may use]",
+        help="Worker processes: for --jq, --call and --schema, and to help once events come in "
+        "masses; 0 for none.  [default: the CPUs it may use; to help, one less]",
     ),
 ]
 Duration = Annotated[

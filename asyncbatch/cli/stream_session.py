@@ -67,6 +67,8 @@ class StreamSession:
         duration: int | None,
         budget: FailureBudget | None,
         workers: int | None,
+        call_concurrency: int,
+        timeout: float | None,
         quiet: bool,
     ) -> None:
         files = [SideFile(path) if path else None for path in (late, dead_letter)]
@@ -87,6 +89,8 @@ class StreamSession:
             duration=duration,
             budget=budget,
             workers=workers,
+            call_concurrency=call_concurrency,
+            timeout=timeout,
         )
         self._signal: int | None = None
         for file in self._files:

@@ -66,6 +66,8 @@ class LineCutter:
 
 def first_lines(lines: bytes, most: int) -> bytes:
     """Return the first `most` lines that are not blank, and what blank ones are before them."""
+    if lines.count(b"\n") < most:
+        return lines
     end = 0
     while most and end < len(lines):
         after = lines.find(b"\n", end) + 1 or len(lines)

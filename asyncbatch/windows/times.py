@@ -96,9 +96,12 @@ class TimeReader:
         """Return many times that are texts. Raises ValueError if one cannot be read."""
         times = list(map(datetime.fromisoformat, values))
         try:
-            return Datetimes(times)
+            moments = Datetimes(times)
         except TypeError:  # some with an offset, some without
-            return Numbers([micros_of(time) for time in times])
+            return Numbers([self.one(value) for value in values])
+        if times[0].tzinfo is None and any(map(_NUMBER.fullmatch, values)):
+            return Numbers([self.one(value) for value in values])  # 20260131 is no date, but both
+        return moments
 
     def one(self, value: Any) -> int:  # noqa: ANN401 - JSON
         """Return a time. Raises ValueError with what is wrong."""
