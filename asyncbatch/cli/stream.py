@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from asyncbatch.cli import options as o
 from asyncbatch.cli import record_options as r
 from asyncbatch.cli import stream_options as s
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.budget import FailureBudget
     from asyncbatch.streams.chunks import Source
+    from asyncbatch.streams.opening import Reading
     from asyncbatch.streams.settings import StreamSettings
     from asyncbatch.transforms.specs import TransformSpec
 
@@ -22,6 +24,8 @@ EPILOG = """\
 Examples:
   asyncbatch stream simulate: --duration 15s
   tail -F app.log | asyncbatch stream - --time timestamp --by event_type
+  asyncbatch stream app.log --follow --idle-timeout 10s
+  asyncbatch stream eu.jsonl us.jsonl incoming/ --window tumbling:1m --max-keys 500
   asyncbatch stream events.jsonl --window hopping:1m/10s --agg p95:latency --lateness 2s
   asyncbatch stream events.jsonl --window session:30s --by user_id --late late.jsonl
   asyncbatch stream shop.toml --check
@@ -39,6 +43,9 @@ def stream_events(
     source: s.Source,
     *,
     set_: s.Set = None,
+    follow: s.Follow = False,
+    from_end: s.FromEnd = False,
+    pattern: o.Pattern = None,
     window: s.Window = "tumbling:5s",
     time: s.Time = "timestamp",
     time_unit: s.TimeUnit = "auto",
@@ -99,8 +106,8 @@ def stream_events(
                                  check_formats=check_formats)  # fmt: skip
         settings = StreamSettings(
             window=window,  # type: ignore[arg-type]  # parsed by typer, and so are the spans
-            aggregates=_aggregates(agg, simulated=source == SIMULATE),
-            by=tuple(by or (["event_type"] if source == SIMULATE else [])),
+            aggregates=_aggregates(agg, simulated=source == [SIMULATE]),
+            by=tuple(by or (["event_type"] if source == [SIMULATE] else [])),
             time=None if time == "arrival" else time,
             unit=time_unit,
             lateness=lateness,  # type: ignore[arg-type]  # see above
@@ -112,9 +119,13 @@ def stream_events(
             letters=dead_letter is not None,
         )
         _check(settings, source, late)
+        reading = _reading(source, pattern, follow=follow, from_end=from_end)
         session = StreamSession(
             settings,
-            [_source(source, rate, seed, users, types)],
+            [
+                _source(one, reading, rate=rate, seed=seed, users=users, types=types)
+                for one in source
+            ],
             late=late,
             dead_letter=dead_letter,
             max_events=max_events,
@@ -212,21 +223,48 @@ def _transforms(
     return made.transforms
 
 
-def _check(settings: "StreamSettings", source: str, late: str | None) -> None:
+def _check(settings: "StreamSettings", sources: list[str], late: str | None) -> None:
     """Refuse what would have no effect. Raises UsageError."""
     from asyncbatch.errors import UsageError  # noqa: PLC0415 - see above
 
     for name, why in settings.contradictions(has_late=late is not None):
         raise UsageError(f"--{name.replace('_', '-')} {why}")
-    if ":" in source and not os.path.exists(source) and source != SIMULATE:
-        raise UsageError(f"{source!r} is no source: write '-', a file's name, or 'simulate:'")
+    for number, source in enumerate(sources):
+        if source in sources[:number]:
+            raise UsageError(f"{source} is given twice: a source is read once")
+        if ":" in source and not os.path.exists(source) and source != SIMULATE:
+            raise UsageError(f"{source!r} is no source: write '-', a file's name, or 'simulate:'")
 
 
-def _source(source: str, rate: float, seed: int | None, users: int, types: str | None) -> "Source":
+def _reading(
+    sources: list[str], pattern: "list[str] | None", *, follow: bool, from_end: bool
+) -> "Reading":
+    """Return how paths are read. Raises UsageError for what would have no effect."""
+    from asyncbatch.errors import UsageError  # noqa: PLC0415 - see above
+    from asyncbatch.sources.selection import Selection  # noqa: PLC0415
+    from asyncbatch.streams.opening import Reading  # noqa: PLC0415
+
+    if follow and not any(one not in ("-", SIMULATE) for one in sources):
+        raise UsageError("--follow is for files and folders")
+    if pattern and not any(map(os.path.isdir, sources)):
+        raise UsageError("--pattern is for folders")
+    selection = Selection(tuple(pattern)) if pattern else Selection()
+    return Reading(follow, from_end, selection)
+
+
+def _source(
+    source: str,
+    reading: "Reading",
+    *,
+    rate: float,
+    seed: int | None,
+    users: int,
+    types: str | None,
+) -> "Source":
     if source != SIMULATE:
-        from asyncbatch.streams.sources import FileSource  # noqa: PLC0415 - see above
+        from asyncbatch.streams.opening import open_path  # noqa: PLC0415 - see above
 
-        return FileSource(source)
+        return open_path(source, reading)
     import time  # noqa: PLC0415
 
     from asyncbatch.cli.generate import type_names  # noqa: PLC0415

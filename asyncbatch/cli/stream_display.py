@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from asyncbatch.budget import FailureBudget
+    from asyncbatch.records import Failure
     from asyncbatch.streams.run import StreamSnapshot
     from asyncbatch.streams.stream import Stream
     from asyncbatch.windows.events import Window
@@ -29,6 +30,10 @@ class StreamDisplay(Protocol):
 
     def show(self, snapshot: StreamSnapshot, *, last: bool = False) -> None:
         """Show a snapshot, or not yet."""
+        ...
+
+    def tell(self, line: str) -> None:
+        """Say something that must not be missed."""
         ...
 
     def close(self) -> None:
@@ -64,6 +69,11 @@ class PlainStream:
             sys.stderr.write(", ".join(facts(snapshot)) + "\n")
             sys.stderr.flush()
 
+    def tell(self, line: str) -> None:
+        """Write a line on stderr, also if it is to be quiet."""
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
     def close(self) -> None:
         """End the display; there is nothing to take away."""
 
@@ -78,7 +88,14 @@ def facts(snapshot: StreamSnapshot) -> Iterator[str]:
         yield f"watermark {lag(snapshot.lag)}"
     yield f"{tally.late:,} late"
     yield f"{tally.rejected:,} rejected"
+    if tally.lost:
+        yield f"{tally.lost:,} lost"
     yield f"{size(snapshot.memory.current)} memory"
+
+
+def loss_line(failure: Failure) -> str:
+    """Return what is said when something of a source could not be read."""
+    return f"lost  {location(failure)}: {failure.kind}: {printable(failure.message)}"
 
 
 def lag(micros: int) -> str:
@@ -95,6 +112,8 @@ def summary_lines(
         yield f"rejected  {location(failure)}: {failure.kind}: {printable(failure.message)}"
     if more := tally.rejected - len(tally.rejections):
         yield f"... and {more:,} more (--dead-letter keeps them all)"
+    if more := tally.lost - len(tally.losses):
+        yield f"... and {more:,} more times something could not be read"
     verdict = "Stopped after" if stopped else "Processed"
     yield f"{verdict} {count(tally.read, 'event')} in {duration(snapshot.elapsed_s)}"
     parts = {"in windows": tally.events, "dropped": tally.dropped, "late": tally.late}
@@ -103,6 +122,8 @@ def summary_lines(
     if tally.late_in_part:
         split.append(f"{tally.late_in_part:,} late for some of their windows")
     yield f"  events   {', '.join(split) or 'none'}"
+    if tally.lost:
+        yield f"  lost     {count(tally.lost, 'time')} (events that could not be read: see above)"
     yield f"  windows  {tally.windows:,} (one for each key)"
     yield f"  rate     {tally.read / seconds:,.0f} events/s, {size(tally.bytes / seconds)}/s"
     yield f"  memory   {size(snapshot.memory.peak)} at the peak"

@@ -42,11 +42,26 @@ def _parsed_aggregate(text: str) -> "Aggregate":
 
 
 Source = Annotated[
-    str,
+    list[str],
     typer.Argument(
         metavar="SOURCE",
-        help="'-' for standard input, a file of JSON Lines, or 'simulate:' for example events.",
+        help="'-' for standard input, a file of JSON Lines, a folder of such, or 'simulate:' for "
+        "example events; several are read side by side.",
     ),
+]
+Follow = Annotated[
+    bool,
+    option(
+        INPUT,
+        "--follow",
+        "-f",
+        help="Go on with files as they grow, also when they are rotated or cut, as tail -F does; "
+        "and with files that come into folders.",
+    ),
+]
+FromEnd = Annotated[
+    bool,
+    option(INPUT, "--from-end", help="With --follow: pass over what is there at the start."),
 ]
 Window = Annotated[
     str,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from asyncbatch.cli import exit_codes
 from asyncbatch.cli.output import to_stdout
-from asyncbatch.cli.stream_display import make_display, summary_lines
+from asyncbatch.cli.stream_display import loss_line, make_display, summary_lines
 from asyncbatch.errors import AsyncbatchError, UsageError
 from asyncbatch.executors.wire import STOP_SIGNALS
 from asyncbatch.streams.inflow import Inflow
@@ -93,6 +93,7 @@ class StreamSession:
             timeout=timeout,
         )
         self._signal: int | None = None
+        self._told = 0
         for file in self._files:
             file.open()
 
@@ -117,6 +118,7 @@ class StreamSession:
 
     async def _session(self) -> int:
         loop = asyncio.get_running_loop()
+        self._told = len(self._run.stream.tally.losses)  # of those before this run
         for number in STOP_SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it for SIGHUP
                 loop.add_signal_handler(number, self._on_signal, number)
@@ -134,11 +136,20 @@ class StreamSession:
     async def _show(self) -> None:
         while True:
             await asyncio.sleep(_SNAPSHOT_SECONDS)
+            self._tell_losses()
             self._display.show(self._run.snapshot())
+
+    def _tell_losses(self) -> None:
+        """Say what could not be read since the last time."""
+        losses = self._run.stream.tally.losses
+        for failure in losses[self._told :]:
+            self._display.tell(loss_line(failure))
+        self._told = len(losses)
 
     def _conclude(self) -> int:
         over_budget = self._run.is_over_budget(final=True)
         snapshot = self._run.snapshot()
+        self._tell_losses()
         self._display.show(snapshot, last=True)
         self._display.close()
         if not self._quiet:

@@ -117,6 +117,7 @@ class StreamRun:
         self._is_stopped = False
         for source in inflow.sources:
             stream.join(source.name)
+        inflow.prefer(stream.reached)
 
     @property
     def was_cut_short(self) -> bool:
@@ -131,7 +132,7 @@ class StreamRun:
     async def run(self) -> None:
         """Carry the stream through.
 
-        Raises TooManyKeysError, LineTooLongError, SinkError, OSError.
+        Raises TooManyKeysError, LineTooLongError, SourceError, SinkError, OSError.
         """
         self._began = time.monotonic()
         try:

@@ -125,6 +125,11 @@ class Stream:
         self._watermark.leave(source)
         return self._told(self._windower.advance()) if self._inlets else []
 
+    def reached(self, source: str) -> int | None:
+        """Return the largest time that a source has told of; None if it has told of none."""
+        top = self._watermark.top(source) if source in self._inlets else NEVER
+        return None if top == NEVER else top
+
     def has_left(self, source: str) -> bool:
         """Whether a source has left; if it has more to give after all, it joins again."""
         return source in self._gone
