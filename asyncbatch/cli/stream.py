@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asyncbatch.budget import FailureBudget
+    from asyncbatch.cli.stream_session import Delivery
     from asyncbatch.streams.chunks import Source
     from asyncbatch.streams.opening import Reading
     from asyncbatch.streams.settings import StreamSettings
@@ -74,6 +75,10 @@ def stream_events(
     seed: s.Seed = None,
     users: s.Users = 1000,
     types: s.Types = None,
+    to: s.Target = None,
+    table: s.Table = None,
+    checkpoint: s.Checkpoint = None,
+    checkpoint_every: s.CheckpointEvery = None,
     check: s.Check = False,
     quiet: s.Quiet = False,
 ) -> None:
@@ -82,7 +87,7 @@ def stream_events(
     Time is that of the events, so a replay gives the same windows. What is late or cannot be
     read is counted, and never lost silently.
     """
-    if source.endswith(".toml"):
+    if any(one.endswith(".toml") for one in source):
         _run_file(
             context,
             source,
@@ -92,13 +97,16 @@ def stream_events(
             duration=duration,
             budget=max_failures,
             workers=workers,
+            call_concurrency=call_concurrency,
+            timeout=timeout,
             quiet=quiet,
         )
         return
     if set_ or check:
         raise typer.BadParameter("--set and --check are for a pipeline file: FILE.toml")
-    from asyncbatch.cli.stream_session import StreamSession  # noqa: PLC0415 - --help stays quick
-    from asyncbatch.errors import UsageError  # noqa: PLC0415
+    from asyncbatch.cli import exit_codes  # noqa: PLC0415 - --help stays quick
+    from asyncbatch.cli.stream_session import StreamSession  # noqa: PLC0415
+    from asyncbatch.errors import LockHeldError, UsageError  # noqa: PLC0415
     from asyncbatch.streams.settings import StreamSettings  # noqa: PLC0415
 
     try:
@@ -135,7 +143,11 @@ def stream_events(
             call_concurrency=call_concurrency,
             timeout=timeout,
             quiet=quiet,
+            delivery=_delivery(to, table, checkpoint, checkpoint_every),
         )
+    except LockHeldError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(exit_codes.LOCKED) from None
     except (UsageError, ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
     code = session.carry_out()
@@ -144,20 +156,24 @@ def stream_events(
 
 def _run_file(
     context: typer.Context,
-    path: str,
+    sources: "Sequence[str]",
     overrides: "Sequence[str]",
     *,
     check: bool,
     budget: str | None,
     quiet: bool,
-    **rest: "Any",  # noqa: ANN401 - what `StreamSession` takes besides
+    **control: "Any",  # noqa: ANN401 - what `StreamSession` takes besides
 ) -> None:
-    """Run, or only `check`, the pipeline file at `path`."""
-    from asyncbatch.cli.etl import printable_lines, say  # noqa: PLC0415 - --help stays quick
+    """Run, or only `check`, the pipeline file that is the only source."""
+    from asyncbatch.cli import exit_codes  # noqa: PLC0415 - --help stays quick
+    from asyncbatch.cli.etl import printable_lines, say  # noqa: PLC0415
     from asyncbatch.cli.stream_file import file_job  # noqa: PLC0415
     from asyncbatch.cli.stream_session import StreamSession  # noqa: PLC0415
-    from asyncbatch.errors import UsageError  # noqa: PLC0415
+    from asyncbatch.errors import LockHeldError, UsageError  # noqa: PLC0415
 
+    if len(sources) > 1:
+        raise typer.BadParameter("a pipeline file names all its sources: give nothing beside it")
+    [path] = sources
     try:
         job = file_job(path, overrides, context)
         if check:
@@ -169,10 +185,14 @@ def _run_file(
             job.sources(),
             late=job.late,
             dead_letter=job.dead_letter,
+            delivery=job.delivery,
             budget=_budget(budget),
             quiet=quiet,
-            **rest,
+            **control,
         )
+    except LockHeldError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(exit_codes.LOCKED) from None
     except (UsageError, ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
     raise typer.Exit(session.carry_out())
@@ -234,6 +254,21 @@ def _check(settings: "StreamSettings", sources: list[str], late: str | None) -> 
             raise UsageError(f"{source} is given twice: a source is read once")
         if ":" in source and not os.path.exists(source) and source != SIMULATE:
             raise UsageError(f"{source!r} is no source: write '-', a file's name, or 'simulate:'")
+
+
+def _delivery(
+    to: str | None, table: str | None, checkpoint: str | None, every: str | None
+) -> "Delivery":
+    """Return where windows go. Raises UsageError."""
+    from asyncbatch.cli.stream_session import Delivery  # noqa: PLC0415 - see above
+    from asyncbatch.errors import UsageError  # noqa: PLC0415
+
+    if table is not None and to is None:
+        raise UsageError("--table is for --to with a database")
+    if every is not None and checkpoint is None:
+        raise UsageError("--checkpoint-every is for --checkpoint")
+    spans = {} if every is None else {"every": every}
+    return Delivery(to, table, checkpoint, **spans)  # type: ignore[arg-type]  # parsed by typer
 
 
 def _reading(

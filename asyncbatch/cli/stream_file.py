@@ -7,23 +7,33 @@ from typing import TYPE_CHECKING
 
 import typer
 from msgspec import Struct
+from msgspec.structs import replace
 
 from asyncbatch.chain import checked
 from asyncbatch.cli import exit_codes
 from asyncbatch.cli.etl import printable_lines
+from asyncbatch.cli.stream_session import Delivery
 from asyncbatch.cli.streams import set_results_apart
 from asyncbatch.errors import PipelineFileError, UsageError
 from asyncbatch.pipeline_file import load_stream_file
 from asyncbatch.pipeline_file.specs import transform_specs
-from asyncbatch.pipeline_file.stream_sources import EventFileTable, SimulatedTable
+from asyncbatch.pipeline_file.stream_sources import (
+    EventFileTable,
+    EventFolderTable,
+    EventStdinTable,
+    SimulatedTable,
+)
 from asyncbatch.pipeline_file.window import ARRIVAL
 from asyncbatch.record_settings import RecordWorkSettings
 from asyncbatch.records import STDIN
+from asyncbatch.sources.selection import Selection
+from asyncbatch.streams.opening import Reading, open_path
 from asyncbatch.streams.origins import SIMULATE
 from asyncbatch.streams.settings import StreamSettings
 from asyncbatch.streams.simulator import Simulator
-from asyncbatch.streams.sources import FileSource, SimulatedSource
+from asyncbatch.streams.sources import SimulatedSource
 from asyncbatch.streams.stream import Stream
+from asyncbatch.streams.targets import make_target
 from asyncbatch.words import count
 
 if TYPE_CHECKING:
@@ -34,7 +44,10 @@ if TYPE_CHECKING:
     from asyncbatch.streams.chunks import Source
 
 _BESIDE = frozenset(
-    {"source", "set_", "check", "max_failures", "workers", "duration", "max_events", "quiet"}
+    {
+        *("source", "set_", "check", "max_failures", "workers", "call_concurrency", "timeout"),
+        *("duration", "max_events", "quiet"),
+    }
 )
 """Parameters of the command that go with a pipeline file: how it is run, not what it does."""
 
@@ -44,6 +57,17 @@ class FileJob(Struct, frozen=True):
 
     file: StreamFile
     settings: StreamSettings
+
+    @property
+    def delivery(self) -> Delivery:
+        """Where windows go."""
+        sink, checkpoint = self.file.sink, self.file.checkpoint
+        made = Delivery()
+        if sink is not None:
+            made = replace(made, to=sink.to.reveal(), table=sink.table)
+        if checkpoint is not None:
+            made = replace(made, checkpoint=checkpoint.path, every=checkpoint.every)
+        return made
 
     @property
     def late(self) -> str | None:
@@ -63,7 +87,9 @@ class FileJob(Struct, frozen=True):
         names = ", ".join(name for name, _ in _named(self.file.sources))
         sources = f"{count(len(self.file.sources), 'source')} ({names})"
         transforms = count(len(self.file.transforms), "transform")
-        return f"{sources}, {transforms}, {self.settings.window}"
+        sink = self.file.sink
+        to = "" if sink is None else f", into {f'{sink.table} of ' if sink.table else ''}{sink.to}"
+        return f"{sources}, {transforms}, {self.settings.window}{to}"
 
 
 def file_job(path: str, overrides: Sequence[str], context: typer.Context) -> FileJob:
@@ -86,15 +112,17 @@ def file_job(path: str, overrides: Sequence[str], context: typer.Context) -> Fil
         typer.echo(f"Error: {printable_lines(str(error))}", err=True)
         raise typer.Exit(exit_codes.USAGE) from None
     settings = _settings(file)
-    Stream(settings).check()
-    return FileJob(file, settings)
+    job = FileJob(file, settings)
+    stream = Stream(settings)
+    stream.check()
+    if job.delivery.to is not None:
+        make_target(job.delivery.to, stream, table=job.delivery.table)
+    return job
 
 
 def _settings(file: StreamFile) -> StreamSettings:
     window = file.window
     work = checked(RecordWorkSettings(transforms=transform_specs(file.transforms)))
-    if work.call_is_async:
-        raise UsageError("transform: functions of a stream are plain ones, not async")
     return StreamSettings(
         window=window.windows,
         aggregates=window.aggregate_columns,
@@ -119,12 +147,16 @@ def _named(tables: Sequence[EventSourceTable]) -> Iterator[tuple[str, EventSourc
             simulated += 1
             yield SIMULATE if simulated == 1 else f"{SIMULATE}{simulated}", table
         else:
-            yield table.path if isinstance(table, EventFileTable) else STDIN, table
+            yield STDIN if isinstance(table, EventStdinTable) else table.path, table
 
 
 def _source(name: str, table: EventSourceTable) -> Source:
+    if isinstance(table, EventFileTable | EventFolderTable):
+        pattern = table.pattern if isinstance(table, EventFolderTable) else None
+        selection = Selection(pattern) if pattern else Selection()
+        return open_path(name, Reading(table.follow, table.from_end, selection))
     if not isinstance(table, SimulatedTable):
-        return FileSource(name)
+        return open_path(STDIN)
     start = time.time_ns() // 1000
     return SimulatedSource(
         name,

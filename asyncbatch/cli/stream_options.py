@@ -166,6 +166,40 @@ MaxFailures = Annotated[
         help="Stop, and exit 1, once more events than this are rejected or late.",
     ),
 ]
+Target = Annotated[
+    str | None,
+    option(
+        OUTPUT,
+        "--to",
+        metavar="TARGET",
+        help="Where windows go: '-', a file (.jsonl, .ndjson, each with .gz or .zst, .csv, .tsv, "
+        ".parquet), sqlite:///FILE, duckdb:///FILE or postgresql://USER@HOST/DATABASE; in a table "
+        "each window and key has one row.  [default: standard output]",
+    ),
+]
+Table = Annotated[
+    str | None, option(OUTPUT, "--table", metavar="NAME", help="The database's table.")
+]
+Checkpoint = Annotated[
+    str | None,
+    option(
+        CONTROL,
+        "--checkpoint",
+        metavar="FILE",
+        help="Keep there what is needed to go on after a stop or a crash, as if nothing had "
+        "happened; go on from it if it is there.",
+    ),
+]
+CheckpointEvery = Annotated[
+    str | None,
+    option(
+        CONTROL,
+        "--checkpoint-every",
+        parser=_parsed_duration,
+        metavar="SPAN",
+        help="How often.  [default: 10s]",
+    ),
+]
 Timeout = Annotated[
     float | None,
     option(

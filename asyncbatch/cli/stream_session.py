@@ -8,17 +8,26 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
+from msgspec import Struct
+
 from asyncbatch.cli import exit_codes
 from asyncbatch.cli.output import to_stdout
 from asyncbatch.cli.stream_display import loss_line, make_display, summary_lines
 from asyncbatch.errors import AsyncbatchError, UsageError
 from asyncbatch.executors.wire import STOP_SIGNALS
+from asyncbatch.sinks.target import STDOUT
+from asyncbatch.streams.checkpoint import CheckpointFile
+from asyncbatch.streams.configuration import configuration
 from asyncbatch.streams.inflow import Inflow
+from asyncbatch.streams.keeper import StreamKeeper
 from asyncbatch.streams.lines import window_lines
+from asyncbatch.streams.outflow import Outflow
 from asyncbatch.streams.run import StreamRun
 from asyncbatch.streams.side_file import SideFile
 from asyncbatch.streams.stream import Stream
+from asyncbatch.streams.targets import make_target
 from asyncbatch.windows.events import TooManyKeysError
+from asyncbatch.words import count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +35,7 @@ if TYPE_CHECKING:
     from asyncbatch.budget import FailureBudget
     from asyncbatch.cli.stream_display import StreamDisplay
     from asyncbatch.streams.chunks import Source
+    from asyncbatch.streams.outflow import WindowTarget
     from asyncbatch.streams.settings import StreamSettings
     from asyncbatch.windows.events import Window
 
@@ -35,18 +45,35 @@ _GRACE_SECONDS = 8.0
 
 
 class _Output:
-    """Shows windows on the terminal, or writes them as lines to standard output."""
+    """Shows windows on the terminal, and has them written: to a target, or standard output."""
 
-    def __init__(self, stream: Stream, display: StreamDisplay) -> None:
-        self._stream, self._display = stream, display
+    def __init__(self, stream: Stream, display: StreamDisplay, outflow: Outflow | None) -> None:
+        self._stream, self._display, self._outflow = stream, display, outflow
 
     async def put(self, windows: Sequence[Window]) -> None:
         """Take windows; see `WindowSink`."""
-        if not self._display.takes(windows):
+        is_shown = self._display.takes(windows)
+        if self._outflow is not None:
+            await self._outflow.put(windows)
+        elif not is_shown:
             await to_stdout(window_lines(self._stream, windows))
 
     async def flush(self) -> None:
-        """Nothing is held."""
+        """Have all windows in the target; see `WindowSink`."""
+        if self._outflow is not None:
+            await self._outflow.flush()
+
+
+class Delivery(Struct, frozen=True):
+    """Where windows go, and what is kept for another process to go on; spans in microseconds.
+
+    `to` is a target by its name, None for standard output.
+    """
+
+    to: str | None = None
+    table: str | None = None
+    checkpoint: str | None = None
+    every: int = 10_000_000
 
 
 class StreamSession:
@@ -70,6 +97,7 @@ class StreamSession:
         call_concurrency: int,
         timeout: float | None,
         quiet: bool,
+        delivery: Delivery,
     ) -> None:
         files = [SideFile(path) if path else None for path in (late, dead_letter)]
         late_file, dead_file = files
@@ -81,21 +109,54 @@ class StreamSession:
         )
         self._files = [file for file in files if file is not None]
         self._budget, self._quiet = budget, quiet
-        self._display = make_display(stream, quiet=quiet)
+        to = delivery.to
+        target = None if to is None else make_target(to, stream, table=delivery.table)
+        self._outflow = None if target is None else Outflow(stream, target, self._on_failure)
+        self._keeper: StreamKeeper | None = None
+        if delivery.checkpoint is not None:
+            options = {"--to": to, "--table": delivery.table}
+            options |= {"--late": late, "--dead-letter": dead_letter}
+            told = configuration(settings, [source.name for source in sources], options)
+            self._keeper = StreamKeeper(
+                CheckpointFile(delivery.checkpoint, told), delivery.every, stream, sources,
+                target=target, files=self._files,
+            )  # fmt: skip
+        self._display = make_display(stream, quiet=quiet, stdout_is_taken=to == STDOUT)
         self._run = StreamRun(
             stream,
             Inflow(sources),
-            _Output(stream, self._display),
+            _Output(stream, self._display, self._outflow),
             duration=duration,
             budget=budget,
             workers=workers,
+            keeper=self._keeper,
             call_concurrency=call_concurrency,
             timeout=timeout,
         )
         self._signal: int | None = None
         self._told = 0
-        for file in self._files:
-            file.open()
+        try:
+            self._open(target)
+        except BaseException:
+            self._display.close()
+            raise
+
+    def _open(self, target: WindowTarget | None) -> None:
+        """Begin what is written, or go on with it. Raises UsageError, LockHeldError."""
+        if self._keeper is None:
+            if target is not None:
+                target.open()
+            for file in self._files:
+                file.open()
+            return
+        goes_on = self._keeper.open()
+        if goes_on:
+            self._say(f"Going on after {count(self._run.stream.tally.read, 'event')}")
+        for name in self._keeper.not_again:
+            self._say(
+                f"Note: {name} cannot be read again: if this process is killed, what came since "
+                "the last checkpoint is lost"
+            )
 
     def carry_out(self) -> int:
         """Run to the end and return the exit status."""
@@ -123,14 +184,20 @@ class StreamSession:
             if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it for SIGHUP
                 loop.add_signal_handler(number, self._on_signal, number)
         ticker = loop.create_task(self._show())
+        ended = False
         try:
             await self._run.run()
+            ended = True
         except BrokenPipeError:
             self._leave(exit_codes.CLOSED_OUTPUT)
         finally:
             ticker.cancel()
             for file in self._files:
                 file.close()
+            if self._outflow is not None:
+                await self._outflow.finish(ended=ended)
+            if self._keeper is not None:
+                self._keeper.close()
         return self._conclude()
 
     async def _show(self) -> None:
@@ -152,11 +219,19 @@ class StreamSession:
         self._tell_losses()
         self._display.show(snapshot, last=True)
         self._display.close()
+        budget = self._budget if over_budget else None
+        for line in summary_lines(snapshot, stopped=self._run.was_cut_short, budget=budget):
+            self._say(line)
+        is_good = not over_budget and not snapshot.tally.refused
+        return exit_codes.SUCCESS if is_good else exit_codes.FAILURES
+
+    def _say(self, line: str) -> None:
         if not self._quiet:
-            budget = self._budget if over_budget else None
-            for line in summary_lines(snapshot, stopped=self._run.was_cut_short, budget=budget):
-                print(line, file=sys.stderr)  # noqa: T201 - the summary
-        return exit_codes.FAILURES if over_budget else exit_codes.SUCCESS
+            print(line, file=sys.stderr)  # noqa: T201 - notes and the summary
+
+    def _on_failure(self) -> None:
+        """End the run, which finds out why."""
+        self._run.stop()
 
     def _on_signal(self, number: int) -> None:
         if self._signal is not None:

@@ -9,7 +9,13 @@ from msgspec import Meta, field
 from asyncbatch.pipeline_file.forms import Name
 from asyncbatch.pipeline_file.made import MadeFields
 from asyncbatch.pipeline_file.sink import DeadLetterTable
-from asyncbatch.pipeline_file.stream_sources import EventFileTable, EventStdinTable, SimulatedTable
+from asyncbatch.pipeline_file.stream_sink import CheckpointTable, LateTable, StreamSinkTable
+from asyncbatch.pipeline_file.stream_sources import (
+    EventFileTable,
+    EventFolderTable,
+    EventStdinTable,
+    SimulatedTable,
+)
 from asyncbatch.pipeline_file.table import Table
 from asyncbatch.pipeline_file.transforms import (
     CallTable,
@@ -24,17 +30,11 @@ if TYPE_CHECKING:
     from asyncbatch.pipeline_file.table import Contradictions, Given
 
 
-class LateTable(Table, frozen=True):
-    """Where events are kept whose window is over."""
-
-    to: Annotated[Name, Meta(description="A file: JSON Lines.")]
-
-
 class StreamFile(Table, frozen=True):
-    """What `asyncbatch stream` does: events of sources, through transforms, in windows."""
+    """What `asyncbatch stream` does: events of sources, through transforms, in windows, into a sink."""
 
     sources: Annotated[
-        tuple[EventFileTable | EventStdinTable | SimulatedTable, ...],
+        tuple[EventFileTable | EventFolderTable | EventStdinTable | SimulatedTable, ...],
         Meta(min_length=1, description="Where events come from, side by side."),
     ] = field(name="source")
     window: Annotated[WindowTable, Meta(description="How events are put together.")]
@@ -43,6 +43,8 @@ class StreamFile(Table, frozen=True):
         tuple[FieldsTable | RequireTable | JqTable | CallTable | SchemaTable, ...],
         Meta(description="What is done to each event first, in this order."),
     ] = field(name="transform", default=())
+    sink: StreamSinkTable | None = None
+    checkpoint: CheckpointTable | None = None
     late: LateTable | None = None
     dead_letter: DeadLetterTable | None = None
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from msgspec import Meta
 
-from asyncbatch.pipeline_file.forms import Name, Span
+from asyncbatch.pipeline_file.forms import Name, Names, Span
 from asyncbatch.pipeline_file.sources import Count
 from asyncbatch.pipeline_file.table import Table
 from asyncbatch.records import STDIN
@@ -17,9 +17,15 @@ if TYPE_CHECKING:
 
 
 class EventFileTable(Table, frozen=True, tag_field="type", tag="file"):
-    """A file of JSON Lines, read to its end."""
+    """A file of JSON Lines, read to its end or followed."""
 
     path: Annotated[Name, Meta(description="Where it is.")]
+    follow: Annotated[
+        bool, Meta(description="Go on with it as it grows, also when it is rotated or cut.")
+    ] = False
+    from_end: Annotated[
+        bool, Meta(description="With follow: pass over what is there at the start.")
+    ] = False
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
@@ -28,7 +34,32 @@ class EventFileTable(Table, frozen=True, tag_field="type", tag="file"):
         if path == STDIN:
             yield ("path",), 'is standard input: write type = "stdin", without a path'
         elif path is not None and os.path.isdir(path):
-            yield ("path",), "is a folder"
+            yield ("path",), 'is a folder: write type = "folder"'
+        yield from _unfollowed(given)
+
+
+class EventFolderTable(Table, frozen=True, tag_field="type", tag="folder"):
+    """A folder of JSON Lines, read file by file; with `follow` also files that come."""
+
+    path: Annotated[Name, Meta(description="Where it is.")]
+    pattern: Annotated[Names | None, Meta(description="Names to take.")] = None
+    follow: Annotated[bool, Meta(description="Wait for more files.")] = False
+    from_end: Annotated[
+        bool, Meta(description="With follow: pass over what is there at the start.")
+    ] = False
+
+    @classmethod
+    def contradictions(cls, given: Given) -> Contradictions:
+        """Yield what cannot be said together; see `Table.contradictions`."""
+        path = given.get("path")
+        if path is not None and os.path.exists(path) and not os.path.isdir(path):
+            yield ("path",), 'is no folder: write type = "file"'
+        yield from _unfollowed(given)
+
+
+def _unfollowed(given: Given) -> Contradictions:
+    if given.get("from_end") and not given.get("follow"):
+        yield ("from_end",), "is for follow = true"
 
 
 class EventStdinTable(Table, frozen=True, tag_field="type", tag="stdin"):
@@ -50,4 +81,4 @@ class SimulatedTable(Table, frozen=True, tag_field="type", tag="simulate"):
     disorder: Annotated[Span, Meta(description="Let times be up to so much before their turn.")] = 0
 
 
-EventSourceTable: TypeAlias = EventFileTable | EventStdinTable | SimulatedTable
+EventSourceTable: TypeAlias = EventFileTable | EventFolderTable | EventStdinTable | SimulatedTable

@@ -162,7 +162,11 @@ class Stream:
     def held(self) -> list[tuple[str, Chunk]]:
         """Return, after `restore`, chunks that bring what whole lines are held once more."""
         inlets = self._inlets.items()
-        return [(name, Chunk(one.file, b"", position=one.position)) for name, one in inlets]
+        return [
+            (name, Chunk(one.file, b"", position=one.position))
+            for name, one in inlets
+            if one.has_lines
+        ]
 
     def _state_of(self, source: str, *, is_over: bool = False) -> SourceState:
         return self._inlets[source].state(self._watermark.top(source), is_over=is_over)
