@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class StreamFile(Table, frozen=True):
-    """What `asyncbatch stream` does: events of sources, through transforms, in windows, into a sink."""
+    """What `asyncbatch stream` does: events of sources, in windows, into a sink."""
 
     sources: Annotated[
         tuple[EventFileTable | EventFolderTable | EventStdinTable | SimulatedTable, ...],

@@ -1,4 +1,4 @@
-"""`[sink]`, `[late]` and `[checkpoint]` of a stream: where windows go, and how it can be gone on with."""
+"""`[sink]`, `[late]`, `[checkpoint]`: where windows go, and how a stream can be gone on with."""
 
 from __future__ import annotations
 
