@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asyncbatch.budget import FailureBudget
-    from asyncbatch.cli.stream_session import Delivery
     from asyncbatch.streams.chunks import Source
+    from asyncbatch.streams.delivering import Delivery
     from asyncbatch.streams.opening import Reading
     from asyncbatch.streams.settings import StreamSettings
     from asyncbatch.transforms.specs import TransformSpec
@@ -260,8 +260,8 @@ def _delivery(
     to: str | None, table: str | None, checkpoint: str | None, every: str | None
 ) -> "Delivery":
     """Return where windows go. Raises UsageError."""
-    from asyncbatch.cli.stream_session import Delivery  # noqa: PLC0415 - see above
     from asyncbatch.errors import UsageError  # noqa: PLC0415
+    from asyncbatch.streams.delivering import Delivery  # noqa: PLC0415 - see above
 
     if table is not None and to is None:
         raise UsageError("--table is for --to with a database")

@@ -8,24 +8,18 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from msgspec import Struct
-
 from asyncbatch.cli import exit_codes
 from asyncbatch.cli.output import to_stdout
 from asyncbatch.cli.stream_display import loss_line, make_display, summary_lines
 from asyncbatch.errors import AsyncbatchError, UsageError
 from asyncbatch.executors.wire import STOP_SIGNALS
 from asyncbatch.sinks.target import STDOUT
-from asyncbatch.streams.checkpoint import CheckpointFile
-from asyncbatch.streams.configuration import configuration
+from asyncbatch.streams.delivering import Delivering, Delivery
 from asyncbatch.streams.inflow import Inflow
-from asyncbatch.streams.keeper import StreamKeeper
 from asyncbatch.streams.lines import window_lines
-from asyncbatch.streams.outflow import Outflow
 from asyncbatch.streams.run import StreamRun
 from asyncbatch.streams.side_file import SideFile
 from asyncbatch.streams.stream import Stream
-from asyncbatch.streams.targets import make_target
 from asyncbatch.windows.events import TooManyKeysError
 from asyncbatch.words import count
 
@@ -35,7 +29,7 @@ if TYPE_CHECKING:
     from asyncbatch.budget import FailureBudget
     from asyncbatch.cli.stream_display import StreamDisplay
     from asyncbatch.streams.chunks import Source
-    from asyncbatch.streams.outflow import WindowTarget
+    from asyncbatch.streams.outflow import Outflow
     from asyncbatch.streams.settings import StreamSettings
     from asyncbatch.windows.events import Window
 
@@ -64,18 +58,6 @@ class _Output:
             await self._outflow.flush()
 
 
-class Delivery(Struct, frozen=True):
-    """Where windows go, and what is kept for another process to go on; spans in microseconds.
-
-    `to` is a target by its name, None for standard output.
-    """
-
-    to: str | None = None
-    table: str | None = None
-    checkpoint: str | None = None
-    every: int = 10_000_000
-
-
 class StreamSession:
     """Carries one stream through, until its end, a limit or a signal. Raises UsageError.
 
@@ -97,62 +79,45 @@ class StreamSession:
         call_concurrency: int,
         timeout: float | None,
         quiet: bool,
-        delivery: Delivery,
+        delivery: Delivery | None = None,
     ) -> None:
-        files = [SideFile(path) if path else None for path in (late, dead_letter)]
-        late_file, dead_file = files
+        late_file, dead_file = (SideFile(path) if path else None for path in (late, dead_letter))
         stream = Stream(
             settings,
             reject=dead_file.write if dead_file else None,
             late=late_file.write if late_file else None,
             max_events=max_events,
         )
-        self._files = [file for file in files if file is not None]
         self._budget, self._quiet = budget, quiet
-        to = delivery.to
-        target = None if to is None else make_target(to, stream, table=delivery.table)
-        self._outflow = None if target is None else Outflow(stream, target, self._on_failure)
-        self._keeper: StreamKeeper | None = None
-        if delivery.checkpoint is not None:
-            options = {"--to": to, "--table": delivery.table}
-            options |= {"--late": late, "--dead-letter": dead_letter}
-            told = configuration(settings, [source.name for source in sources], options)
-            self._keeper = StreamKeeper(
-                CheckpointFile(delivery.checkpoint, told), delivery.every, stream, sources,
-                target=target, files=self._files,
-            )  # fmt: skip
-        self._display = make_display(stream, quiet=quiet, stdout_is_taken=to == STDOUT)
+        delivery = delivery or Delivery()
+        sides = {"--late": late_file, "--dead-letter": dead_file}
+        self._delivering = Delivering(delivery, stream, sources, sides, self._on_failure)
+        self._display = make_display(stream, quiet=quiet, stdout_is_taken=delivery.to == STDOUT)
         self._run = StreamRun(
             stream,
             Inflow(sources),
-            _Output(stream, self._display, self._outflow),
+            _Output(stream, self._display, self._delivering.outflow),
             duration=duration,
             budget=budget,
             workers=workers,
-            keeper=self._keeper,
+            keeper=self._delivering.keeper,
             call_concurrency=call_concurrency,
             timeout=timeout,
         )
         self._signal: int | None = None
         self._told = 0
         try:
-            self._open(target)
+            self._open()
         except BaseException:
             self._display.close()
             raise
 
-    def _open(self, target: WindowTarget | None) -> None:
+    def _open(self) -> None:
         """Begin what is written, or go on with it. Raises UsageError, LockHeldError."""
-        if self._keeper is None:
-            if target is not None:
-                target.open()
-            for file in self._files:
-                file.open()
-            return
-        goes_on = self._keeper.open()
-        if goes_on:
+        if self._delivering.open():
             self._say(f"Going on after {count(self._run.stream.tally.read, 'event')}")
-        for name in self._keeper.not_again:
+        keeper = self._delivering.keeper
+        for name in keeper.not_again if keeper is not None else ():
             self._say(
                 f"Note: {name} cannot be read again: if this process is killed, what came since "
                 "the last checkpoint is lost"
@@ -192,12 +157,7 @@ class StreamSession:
             self._leave(exit_codes.CLOSED_OUTPUT)
         finally:
             ticker.cancel()
-            for file in self._files:
-                file.close()
-            if self._outflow is not None:
-                await self._outflow.finish(ended=ended)
-            if self._keeper is not None:
-                self._keeper.close()
+            await self._delivering.finish(ended=ended)
         return self._conclude()
 
     async def _show(self) -> None:
