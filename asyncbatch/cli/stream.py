@@ -10,6 +10,9 @@ from asyncbatch.cli import record_options as r
 from asyncbatch.cli import stream_options as s
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
     from asyncbatch.budget import FailureBudget
     from asyncbatch.streams.chunks import Source
     from asyncbatch.streams.delivering import Delivery
@@ -26,6 +29,7 @@ Examples:
   asyncbatch stream eu.jsonl us.jsonl incoming/ --window tumbling:1m --max-keys 500
   asyncbatch stream events.jsonl --window hopping:1m/10s --agg p95:latency --lateness 2s
   asyncbatch stream events.jsonl --window session:30s --by user_id --late late.jsonl
+  asyncbatch stream shop.toml --check
 
 On a terminal it shows a table; elsewhere it prints a line of JSON for each window and key, as soon
 as the window is over. Ctrl-C, SIGTERM and the end of the input stop it cleanly: it prints what is
@@ -36,8 +40,10 @@ SIMULATE = "simulate:"
 
 
 def stream_events(
+    context: typer.Context,
     source: s.Source,
     *,
+    set_: s.Set = None,
     follow: s.Follow = False,
     from_end: s.FromEnd = False,
     pattern: o.Pattern = None,
@@ -73,6 +79,7 @@ def stream_events(
     table: s.Table = None,
     checkpoint: s.Checkpoint = None,
     checkpoint_every: s.CheckpointEvery = None,
+    check: s.Check = False,
     quiet: s.Quiet = False,
 ) -> None:
     """Put events into windows of time as they come: counts, sums, averages, percentiles.
@@ -80,6 +87,23 @@ def stream_events(
     Time is that of the events, so a replay gives the same windows. What is late or cannot be
     read is counted, and never lost silently.
     """
+    if any(one.endswith(".toml") for one in source):
+        _run_file(
+            context,
+            source,
+            set_ or (),
+            check=check,
+            max_events=max_events,
+            duration=duration,
+            budget=max_failures,
+            workers=workers,
+            call_concurrency=call_concurrency,
+            timeout=timeout,
+            quiet=quiet,
+        )
+        return
+    if set_ or check:
+        raise typer.BadParameter("--set and --check are for a pipeline file: FILE.toml")
     from asyncbatch.cli import exit_codes  # noqa: PLC0415 - --help stays quick
     from asyncbatch.cli.stream_session import StreamSession  # noqa: PLC0415
     from asyncbatch.errors import LockHeldError, UsageError  # noqa: PLC0415
@@ -128,6 +152,50 @@ def stream_events(
         raise typer.BadParameter(str(error)) from None
     code = session.carry_out()
     raise typer.Exit(code)
+
+
+def _run_file(
+    context: typer.Context,
+    sources: "Sequence[str]",
+    overrides: "Sequence[str]",
+    *,
+    check: bool,
+    budget: str | None,
+    quiet: bool,
+    **control: "Any",  # noqa: ANN401 - what `StreamSession` takes besides
+) -> None:
+    """Run, or only `check`, the pipeline file that is the only source."""
+    from asyncbatch.cli import exit_codes  # noqa: PLC0415 - --help stays quick
+    from asyncbatch.cli.etl import printable_lines, say  # noqa: PLC0415
+    from asyncbatch.cli.stream_file import file_job  # noqa: PLC0415
+    from asyncbatch.cli.stream_session import StreamSession  # noqa: PLC0415
+    from asyncbatch.errors import LockHeldError, UsageError  # noqa: PLC0415
+
+    if len(sources) > 1:
+        raise typer.BadParameter("a pipeline file names all its sources: give nothing beside it")
+    [path] = sources
+    try:
+        job = file_job(path, overrides, context)
+        if check:
+            if not quiet:
+                say(printable_lines(f"{path} is valid: {job}"))
+            return
+        session = StreamSession(
+            job.settings,
+            job.sources(),
+            late=job.late,
+            dead_letter=job.dead_letter,
+            delivery=job.delivery,
+            budget=_budget(budget),
+            quiet=quiet,
+            **control,
+        )
+    except LockHeldError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(exit_codes.LOCKED) from None
+    except (UsageError, ValueError, OSError) as error:
+        raise typer.BadParameter(str(error)) from None
+    raise typer.Exit(session.carry_out())
 
 
 def _aggregates(agg: "list[str] | None", *, simulated: bool) -> tuple:  # type: ignore[type-arg]  # of what typer has parsed

@@ -232,6 +232,18 @@ MaxEvents = Annotated[
     int | None,
     option(CONTROL, "--max-events", min=1, metavar="N", help="Stop after N events."),
 ]
+Set = Annotated[
+    list[str] | None,
+    option(
+        INPUT,
+        "--set",
+        metavar="KEY=VALUE",
+        help="Put a value in the place of the pipeline file's: window.lateness=2s; repeatable.",
+    ),
+]
+Check = Annotated[
+    bool, option(CONTROL, "--check", help="Only say what is wrong with the pipeline file.")
+]
 Quiet = Annotated[bool, option(OUTPUT, "--quiet", "-q", help="Print nothing but windows.")]
 
 Rate = Annotated[

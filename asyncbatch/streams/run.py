@@ -264,7 +264,8 @@ class StreamRun:
         if self._crew is None and self._runs_elsewhere:
             self._crew = self._make_programs()
         if self._crew is None:
-            await self._put(await asyncio.to_thread(self.stream.take, source, lines))
+            blocks = await asyncio.to_thread(self.stream.read, source, lines)
+            await self._put(self.stream.put(blocks))
             return
         await self._take_ready()
         self._crew.send(source, file, lines)

@@ -23,7 +23,7 @@ from asyncbatch.windows.panes import FixedWindows
 from asyncbatch.windows.watermark import NEVER, Watermark
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from asyncbatch.records import Position
     from asyncbatch.streams.settings import StreamSettings
@@ -275,9 +275,14 @@ class Stream:
 
     def take(self, source: str, lines: bytes) -> list[Window]:
         """Take whole lines; raises as `feed`."""
-        if not lines:
-            return []
-        blocks = self._inlets[source].reader.read(lines)
+        return self.put(self._inlets[source].reader.read(lines)) if lines else []
+
+    def read(self, source: str, lines: bytes) -> list[Block]:
+        """Return what whole lines come to, for `put`; another thread may do this meanwhile."""
+        return list(self._inlets[source].reader.read(lines)) if lines else []
+
+    def put(self, blocks: Iterable[Block]) -> list[Window]:
+        """Take what was read; raises as `feed`."""
         return self._told([window for block in blocks for window in self._put(block)])
 
     def _put(self, block: Block) -> list[Window]:

@@ -106,7 +106,7 @@ class TimeReader:
     def one(self, value: Any) -> int:  # noqa: ANN401 - JSON
         """Return a time. Raises ValueError with what is wrong."""
         if type(value) is str:
-            if not _NUMBER.fullmatch(value):
+            if value[4:5] == "-" or not _NUMBER.fullmatch(value):
                 return _parse(value)
             value = float(value) if "." in value else int(value)
         if type(value) is not int and type(value) is not float:
@@ -128,6 +128,10 @@ def _unit_of(value: float) -> str:
 
 def _parse(text: str) -> int:
     """Return the time that RFC 3339 text stands for; what is below a microsecond is cut off."""
+    try:
+        return micros_of(datetime.fromisoformat(text))
+    except (ValueError, OverflowError):
+        pass
     added = 0
     if leap := _LEAP_SECOND.match(text):  # the second after :59, as POSIX counts
         text, added = f"{leap[1]}:59{leap[2] or ''}{leap[3]}", 1_000_000
