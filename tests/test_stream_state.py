@@ -310,6 +310,46 @@ def test_wrong_usage(stream, tmp_path, arguments, why):
     assert (tmp_path / "other.json").read_text() == '{"precious": 1}'
 
 
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("e.jsonl", "--to", "e.jsonl"), "--to e.jsonl would be read again: it is in e.jsonl"),
+        (("e.jsonl", "--late", "link.jsonl"), "would be read again"),
+        ((".", "--to", "w.jsonl"), "would be read again: it is in ."),
+        (("e.jsonl", "--to", "w.jsonl", "--late", "./w.jsonl"), "--to w.jsonl is what --late"),
+        (("e.jsonl", "--checkpoint", "w.jsonl", "--dead-letter", "w.jsonl"), "is what --dead"),
+        (("e.jsonl", "--to", "sqlite:///e.jsonl", "--table", "w"), "would be read again"),
+    ],
+)
+def test_no_file_is_written_over(stream, tmp_path, arguments, why):
+    (tmp_path / "e.jsonl").write_text(EVENTS)
+    (tmp_path / "link.jsonl").symlink_to("e.jsonl")
+    code, _, errors = stream(*arguments, *BY_KIND)
+    assert code == 2
+    assert why in " ".join(errors.split())
+    assert (tmp_path / "e.jsonl").read_text() == EVENTS
+
+
+def test_a_terminal_shows_what_goes_into_a_target(tmp_path):
+    (tmp_path / "e.jsonl").write_text(EVENTS)
+    main, side = os.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, "stream", "e.jsonl", *BY_KIND, "--to", "w.jsonl"],
+        stdout=side, stderr=subprocess.PIPE, cwd=tmp_path, env=environment(CI=""),
+    )  # fmt: skip
+    os.close(side)
+    shown = b""
+    with suppress(OSError):  # once the other end is closed
+        while chunk := os.read(main, 65536):
+            shown += chunk
+    os.close(main)
+    process.communicate()
+    assert process.returncode == 0
+    assert b"00:00:00 - 00:00:05" in shown
+    assert b"window_start" not in shown
+    assert (tmp_path / "w.jsonl").read_text().count("\n") == 3
+
+
 # --- a target that is slow
 
 
