@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-import threading
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeGuard
 
 from msgspec.structs import replace
 
@@ -18,15 +17,21 @@ from asyncbatch.codec.decode import decode
 from asyncbatch.errors import AsyncbatchError, UsageError
 from asyncbatch.record_settings import RecordWorkSettings
 from asyncbatch.steps import step_specs
+from asyncbatch.streams.checkpoint import CheckpointFile
+from asyncbatch.streams.configuration import configuration
 from asyncbatch.streams.given import GivenSource
 from asyncbatch.streams.handover import Handover
 from asyncbatch.streams.inflow import Inflow
+from asyncbatch.streams.keeper import StreamKeeper
+from asyncbatch.streams.opening import Reading
 from asyncbatch.streams.origins import make_sources
+from asyncbatch.streams.outflow import Outflow
 from asyncbatch.streams.result import result_of
-from asyncbatch.streams.run import StreamRun
+from asyncbatch.streams.run import CALL_CONCURRENCY, StreamRun
 from asyncbatch.streams.settings import MAX_KEYS, StreamSettings
 from asyncbatch.streams.side_file import SideFile
 from asyncbatch.streams.stream import Stream as Core
+from asyncbatch.streams.targets import make_target
 from asyncbatch.windows.aggregates import parse_aggregates
 from asyncbatch.windows.durations import parse_duration
 from asyncbatch.windows.spec import parse_window
@@ -37,7 +42,9 @@ if TYPE_CHECKING:
 
     from asyncbatch.budget import FailureBudget
     from asyncbatch.steps import Step
+    from asyncbatch.streams.chunks import Source
     from asyncbatch.streams.origins import Origin
+    from asyncbatch.streams.outflow import WindowTarget
     from asyncbatch.streams.result import WindowResult
     from asyncbatch.streams.run import StreamSnapshot
     from asyncbatch.transforms.specs import TransformSpec
@@ -80,7 +87,9 @@ class Stream:
         self,
         source: Origin | Sequence[Origin],
         transforms: Iterable[Step] = (),
+        to: str | os.PathLike[str] | None = None,
         *,
+        table: str | None = None,
         window: str = "tumbling:5s",
         time: str = "timestamp",
         time_unit: Unit = "auto",
@@ -96,10 +105,18 @@ class Stream:
         duration: Span | None = None,
         max_events: int | None = None,
         max_failures: FailureBudget | None = None,
+        follow: bool = False,
+        from_end: bool = False,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: Span = 10,
+        call_concurrency: int = CALL_CONCURRENCY,
+        timeout: float | None = None,
         workers: int | None = None,
         tracebacks: bool = False,
     ) -> None:
-        self._origins = source
+        if from_end and not follow:
+            raise UsageError("from_end is for follow: what is there at the start is passed over")
+        self._origins, self._reading = source, Reading(follow, from_end)
         self._files: list[SideFile] = []
         try:
             settings = StreamSettings(
@@ -126,46 +143,84 @@ class Stream:
                 max_events=_at_least(1, "max_events", max_events),
             )
             self._core.check()
-            self._duration = _micros("duration", duration)
+            length = _micros("duration", duration)
+            self._every = _micros("checkpoint_every", checkpoint_every) or 0
         except ValueError as error:
             raise UsageError(str(error)) from None
-        self._budget, self._workers = max_failures, _at_least(0, "workers", workers)
+        self._workers = _at_least(0, "workers", workers)
         self._handover = Handover()
+        self._target = None if to is None else _target(os.fspath(to), self._core, table)
+        if table is not None and to is None:
+            raise UsageError("table is for a database that `to` names")
+        self._outflow: Outflow | None = None
+        if self._target is not None:
+            self._outflow = Outflow(self._core, self._target, self.stop)
+        self._checkpoint = None if checkpoint is None else os.fspath(checkpoint)
+        files = {"--to": to, "--table": table, "--late": late, "--dead-letter": dead_letter}
+        self._names = {name: os.fspath(one) for name, one in files.items() if _is_name(one)}
+        self._control: dict[str, Any] = {
+            "duration": length,
+            "budget": max_failures,
+            "call_concurrency": call_concurrency,
+            "timeout": timeout,
+        }
         self._run: StreamRun | None = None
         self._task: asyncio.Task[None] | None = None
         self._errors: list[BaseException] = []
         self._is_stopped = False
 
     async def __aenter__(self) -> Self:
-        """Begin to read. Raises UsageError if that is not possible."""
+        """Begin to read. Raises UsageError if that is not possible, LockHeldError."""
         if self._run is not None:
             raise UsageError("a Stream runs once: make another")
         async with AsyncExitStack() as stack:
             stack.callback(self._handover.end)
-            sources = make_sources(self._origins)
+            sources = make_sources(self._origins, self._reading)
             given = [one for one in sources if isinstance(one, GivenSource)]
             for source in given:
                 stack.push_async_callback(source.aclose)
             for file in self._files:
-                file.open()
                 stack.callback(file.close)
-            self._run = StreamRun(
+            keeper = self._make_keeper(sources)
+            if keeper is not None:
+                stack.callback(keeper.close)
+            workers = self._workers
+            if workers is None and len(given) == len(sources):
+                workers = 0  # what makes the events is one thread, and most of the work
+            run = self._run = StreamRun(
                 self._core,
                 Inflow(sources),
-                self._handover,
-                duration=self._duration,
-                budget=self._budget,
-                workers=self._workers,
+                self._outflow or self._handover,
+                workers=workers,
+                keeper=keeper,
+                **self._control,
             )
-            self._thread, self._loop = threading.get_ident(), asyncio.get_running_loop()
+            try:
+                await asyncio.to_thread(self._open, keeper)
+            except BaseException:
+                for one in sources:
+                    one.close()
+                raise
             for source in given:
-                source.failed = self._run.stop
+                source.failed = run.stop
             if self._is_stopped:
-                self._run.stop()
+                run.stop()
             self._task = asyncio.create_task(
-                self._carry_out(self._run, given, stack.pop_all()), name="asyncbatch-stream"
+                self._carry_out(run, given, stack.pop_all()), name="asyncbatch-stream"
             )
         return self
+
+    async def run(self) -> StreamSnapshot:
+        """Carry the stream through, its windows going where `to` says; return how far it came.
+
+        Raises what iterating does. If this is cancelled, what is open is handed over first.
+        """
+        if self._outflow is None:
+            raise UsageError("nobody would take the windows: iterate, or say where they go with to")
+        async with self:
+            assert self._task is not None
+            await asyncio.wait((self._task,))
+        return self.snapshot()
 
     async def __aexit__(
         self,
@@ -198,6 +253,8 @@ class Stream:
         That is what the program's own sources and functions have raised, when what came before
         is handed over; TooManyKeysError, SinkError, OSError.
         """
+        if self._outflow is not None:
+            raise UsageError("the windows go where `to` says: await run()")
         if self._task is None:
             raise UsageError("write `async with` around it, so that it is ended in any case")
         window = await self._handover.take()
@@ -240,12 +297,37 @@ class Stream:
     async def _carry_out(
         self, run: StreamRun, given: Sequence[GivenSource], stack: AsyncExitStack
     ) -> None:
+        ended = False
         try:
             async with stack:  # which closes all that is open
-                await run.run()
+                try:
+                    await run.run()
+                    ended = True
+                finally:
+                    if self._outflow is not None:
+                        await self._outflow.finish(ended=ended)
         except Exception as error:  # noqa: BLE001 - told to who iterates, or leaves
             self._errors.append(error)
         self._errors += [source.error for source in given if source.error is not None]
+
+    def _make_keeper(self, sources: Sequence[Source]) -> StreamKeeper | None:
+        if self._checkpoint is None:
+            return None
+        told = configuration(self._core.settings, [one.name for one in sources], self._names)
+        file = CheckpointFile(self._checkpoint, told)
+        return StreamKeeper(
+            file, self._every, self._core, sources, target=self._target, files=self._files
+        )
+
+    def _open(self, keeper: StreamKeeper | None) -> None:
+        """Begin what is written, or go on with it."""
+        if keeper is not None:
+            keeper.open()
+            return
+        if self._target is not None:
+            self._target.open()
+        for file in self._files:
+            file.open()
 
     def _raise(self) -> None:
         """Raise what has ended the stream, if anything has and it was not raised before."""
@@ -261,7 +343,7 @@ class Stream:
         """Return what takes lines. Raises UsageError."""
         if taker is None:
             return None
-        if isinstance(taker, str | os.PathLike):
+        if _is_name(taker):
             self._files.append(SideFile(os.fspath(taker)))
             return self._files[-1].write
         if not callable(taker) or inspect.iscoroutinefunction(taker):
@@ -269,13 +351,7 @@ class Stream:
         return partial(self._tell, taker)
 
     def _tell(self, taker: Callable[[dict[str, Any]], object], lines: bytes) -> None:
-        """Call a function with what each line has: by the event loop, wherever we are."""
-        if threading.get_ident() == self._thread:
-            self._tell_here(taker, lines)
-        else:
-            self._loop.call_soon_threadsafe(self._tell_here, taker, lines)
-
-    def _tell_here(self, taker: Callable[[dict[str, Any]], object], lines: bytes) -> None:
+        """Call a function with what each line has."""
         try:
             for line in lines.splitlines():
                 taker(decode(line))
@@ -285,11 +361,20 @@ class Stream:
 
 
 def _checked(transforms: Iterable[Step]) -> tuple[TransformSpec, ...]:
-    """Return transforms as a stream can have them. Raises UsageError."""
-    work = checked(RecordWorkSettings(transforms=tuple(step_specs(transforms))))
-    if work.call_is_async:
-        raise UsageError("functions of a stream are plain ones, not async")
-    return work.transforms
+    """Return transforms that can be made. Raises UsageError."""
+    return checked(RecordWorkSettings(transforms=tuple(step_specs(transforms)))).transforms
+
+
+def _target(name: str, stream: Core, table: str | None) -> WindowTarget:
+    """Return where windows go. Raises UsageError."""
+    target = make_target(name, stream, table=table)
+    if target is None:
+        raise UsageError("to is standard output, which is the program's own: iterate instead")
+    return target
+
+
+def _is_name(taker: object) -> TypeGuard[str | os.PathLike[str]]:
+    return isinstance(taker, str | os.PathLike)
 
 
 def _micros(name: str, span: Span | None) -> int | None:

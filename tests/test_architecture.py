@@ -106,6 +106,7 @@ def test_imports_point_down(path):
         ("orjson", "asyncbatch.codec"),
         ("simdjson", "asyncbatch.codec"),
         ("gzip", "asyncbatch.codec"),
+        ("watchfiles", "asyncbatch.streams.watch"),
         ("ddsketch", "asyncbatch.windows.sketches"),
         ("datasketches", "asyncbatch.windows.sketches"),
     ],

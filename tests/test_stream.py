@@ -295,7 +295,7 @@ def test_quiet(stream):
     [
         (("nowhere.jsonl",), "cannot read nowhere.jsonl: No such file"),
         (("kafka:topic",), "no source"),
-        ((".",), "is a folder"),
+        ((".",), "no JSON files in ."),
         (("-", "--window", "tumbling:0s"), "no length"),
         (("-", "--agg", "median:v"), "no aggregate"),
         (("-", "--agg", "count", "--agg", "count"), "two aggregates"),

@@ -16,8 +16,10 @@ class Bell:
         """End the wait."""
         self._event.set()
 
-    async def wait(self, seconds: float | None) -> None:
-        """Wait until it is rung, for so long at most."""
+    async def wait(self, seconds: float | None) -> bool:
+        """Wait until it is rung, for so long at most; tell if it was."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._event.wait(), seconds)
+        rung = self._event.is_set()
         self._event.clear()
+        return rung

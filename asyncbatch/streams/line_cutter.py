@@ -46,6 +46,11 @@ class LineCutter:
         self._back = lines
 
     @property
+    def has_lines(self) -> bool:
+        """Whether whole lines are to come again."""
+        return bool(self._back)
+
+    @property
     def held(self) -> bytes:
         """What was taken and not returned."""
         return b"".join((self._back, *self._pieces))

@@ -33,9 +33,14 @@ _ENOUGH = 32
 
 
 class StreamSnapshot(NamedTuple):
-    """How far a stream is; `lag` is the watermark's, in microseconds."""
+    """How far a stream is; `lag` is the watermark's, in microseconds.
+
+    The tally counts from the beginning of the stream, `read` and `bytes` from that of this run.
+    """
 
     tally: StreamTally
+    read: int
+    bytes: int
     elapsed_s: float
     lag: int | None
     memory: Memory
@@ -62,9 +67,9 @@ class Keeper(Protocol):
         ...
 
     async def save(self, *, stopping: bool = False) -> None:
-        """Save the stream as it is: `stopping` if its open windows are now handed over as partial.
+        """Save the stream as it is, with all its windows put and flushed.
 
-        Raises SinkError, OSError.
+        It is `stopping` if those that are open are handed over as partial next. Raises SinkError.
         """
         ...
 
@@ -114,9 +119,12 @@ class StreamRun:
             self._max_workers = usable_cpus()
         self._ticks = settings.time is None or settings.idle is not None
         self._began, self._peak = time.monotonic(), 0
+        self._before = (0, 0)
+        """What the stream had read when this run began: events, bytes."""
         self._is_stopped = False
         for source in inflow.sources:
             stream.join(source.name)
+        inflow.prefer(stream.reached)
 
     @property
     def was_cut_short(self) -> bool:
@@ -131,15 +139,16 @@ class StreamRun:
     async def run(self) -> None:
         """Carry the stream through.
 
-        Raises TooManyKeysError, LineTooLongError, SinkError, OSError.
+        Raises TooManyKeysError, LineTooLongError, SourceError, SinkError, OSError.
         """
         self._began = time.monotonic()
+        self._before = (self.stream.tally.read, self.stream.tally.bytes)
         try:
             for name, held in self.stream.held():
                 await self._hand_on(name, held)
             await self._take_all()
             for source, chunk in await self._inflow.rest():
-                if not self.stream.is_full:
+                if not self.stream.is_full and not self.stream.has_left(source.name):
                     await self._hand_on(source.name, chunk)
             await self._catch_up()
             await self._end(partial=self.was_cut_short)
@@ -151,7 +160,10 @@ class StreamRun:
     def snapshot(self) -> StreamSnapshot:
         """Return how far it is."""
         elapsed = time.monotonic() - self._began
-        return StreamSnapshot(self.stream.tally, elapsed, self.stream.lag, self._memory())
+        tally, (read, size) = self.stream.tally, self._before
+        return StreamSnapshot(
+            tally, tally.read - read, tally.bytes - size, elapsed, self.stream.lag, self._memory()
+        )
 
     def is_over_budget(self, *, final: bool = False) -> bool:
         """Whether more events are lost than may be; `final` once there are no more."""
@@ -188,24 +200,29 @@ class StreamRun:
                 await asyncio.sleep(0)  # a source that always has more must not keep out signals
             if self._ticks and not self._holds_clock():
                 await self._put(stream.tick())
-            await self._save()
+            await self._save_in_time()
 
     async def _end(self, *, partial: bool) -> None:
         """Hand over what is open, so that it can be gone on with."""
-        if partial and self._keeper is not None:
-            await self._keeper.save(stopping=True)
+        if partial:
+            await self._save(stopping=True)
         await self._put(self.stream.finish(partial=partial))
         await self._sink.flush()
-        if not partial and self._keeper is not None:
-            await self._keeper.save()
+        if not partial:
+            await self._save()
 
-    async def _save(self) -> None:
+    async def _save(self, *, stopping: bool = False) -> None:
+        if self._keeper is not None:
+            await self._sink.flush()
+            await self._keeper.save(stopping=stopping)
+            self._is_saved = True
+
+    async def _save_in_time(self) -> None:
         """Have the stream saved if it is time and there is something new."""
         if self._keeper is None or self._is_saved or self._keeper.seconds_left > 0:
             return
         await self._catch_up()
-        await self._keeper.save()
-        self._is_saved = True
+        await self._save()
 
     def _timeout(self) -> float | None:
         """Return how long may be waited for events."""
@@ -247,7 +264,8 @@ class StreamRun:
         if self._crew is None and self._runs_elsewhere:
             self._crew = self._make_programs()
         if self._crew is None:
-            await self._put(await asyncio.to_thread(self.stream.take, source, lines))
+            blocks = await asyncio.to_thread(self.stream.read, source, lines)
+            await self._put(self.stream.put(blocks))
             return
         await self._take_ready()
         self._crew.send(source, file, lines)

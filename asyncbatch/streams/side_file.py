@@ -27,7 +27,7 @@ class FilePlace(Struct, frozen=True):
 
 
 class SideFile:
-    """Begun anew, or gone on with at a place, and written through at once: somebody may follow it."""
+    """Begun anew, or gone on with; written through at once: somebody may be following it."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -87,7 +87,7 @@ class SideFile:
         size = os.fstat(self._descriptor).st_size
         if size < place.size or _tail(self._descriptor, place.size) != place.tail:
             raise UsageError(
-                f"{self.path} is not what it was at the checkpoint, which it cannot be cut back to: "
+                f"{self.path} is not what it was at the checkpoint, and cannot be cut back to it: "
                 "put it back, or remove the checkpoint to begin anew"
             )
         os.ftruncate(self._descriptor, place.size)

@@ -106,7 +106,11 @@ class FileSource:
 
     def close(self) -> None:
         """Close the file, unless it is standard input."""
-        if self._is_ours:
+        if not self._is_ours:
+            return
+        if self._reading is not None:
+            self._reading.close()
+        else:
             os.close(self._file)
 
 

@@ -126,6 +126,11 @@ class Stream:
         self._watermark.leave(source)
         return self._told(self._windower.advance()) if self._inlets else []
 
+    def reached(self, source: str) -> int | None:
+        """Return the largest time that a source has told of; None if it has told of none."""
+        top = self._watermark.top(source) if source in self._inlets else NEVER
+        return None if top == NEVER else top
+
     def has_left(self, source: str) -> bool:
         """Whether a source has left; if it has more to give after all, it joins again."""
         return source in self._gone
@@ -158,7 +163,11 @@ class Stream:
     def held(self) -> list[tuple[str, Chunk]]:
         """Return, after `restore`, chunks that bring what whole lines are held once more."""
         inlets = self._inlets.items()
-        return [(name, Chunk(one.file, b"", position=one.position)) for name, one in inlets]
+        return [
+            (name, Chunk(one.file, b"", position=one.position))
+            for name, one in inlets
+            if one.has_lines
+        ]
 
     def _state_of(self, source: str, *, is_over: bool = False) -> SourceState:
         return self._inlets[source].state(self._watermark.top(source), is_over=is_over)
@@ -276,9 +285,14 @@ class Stream:
 
     def take(self, source: str, lines: bytes) -> list[Window]:
         """Take whole lines; raises as `feed`."""
-        if not lines:
-            return []
-        blocks = self._inlets[source].reader.read(lines)
+        return self.put(self._inlets[source].reader.read(lines)) if lines else []
+
+    def read(self, source: str, lines: bytes) -> list[Block]:
+        """Return what whole lines come to, for `put`; another thread may do this meanwhile."""
+        return list(self._inlets[source].reader.read(lines)) if lines else []
+
+    def put(self, blocks: Iterable[Block]) -> list[Window]:
+        """Take what was read; raises as `feed`."""
         return self._told([window for block in blocks for window in self._put(block)])
 
     def _put(self, block: Block) -> list[Window]:

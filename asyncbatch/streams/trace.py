@@ -43,27 +43,34 @@ class Trace:
         if not self._head_digest:
             self._head += data[: SPAN - len(self._head)]
             if len(self._head) == SPAN:
-                self._head_digest = _digest(self._head)
+                self._head_digest = digest(self._head)
         self.tail = data[-SPAN:] if len(data) >= SPAN else (self.tail + data)[-SPAN:]
 
     def mark(self) -> Mark:
         """Return the place that was reached."""
-        head = self._head_digest or _digest(self._head)
-        return Mark(self.offset, head, _digest(self.tail), self.inode)
+        head = self._head_digest or digest(self._head)
+        return Mark(self.offset, head, digest(self.tail), self.inode)
 
     def found(self, mark: Mark, read_at: Callable[[int, int], bytes]) -> bool:
         """Go to `mark`, if the file has the same bytes before it; tell whether it has.
 
         `read_at` returns so many bytes of the file from an offset on, fewer only at its end.
         """
-        head = read_at(0, min(SPAN, mark.offset))
-        length = min(SPAN, mark.offset)
-        tail = read_at(mark.offset - length, length)
-        if len(tail) < length or (_digest(head), _digest(tail)) != (mark.head, mark.tail):
+        other = Trace(mark.inode)
+        other.jump(mark.offset, read_at)
+        if len(other.tail) < min(SPAN, mark.offset) or other.mark() != mark:
             return False
-        self.offset, self.tail, self._head = mark.offset, tail, head
-        self._head_digest = mark.head if len(head) == SPAN else ""
+        self.offset, self.tail = other.offset, other.tail
+        self._head, self._head_digest = other._head, other._head_digest
         return True
+
+    def jump(self, offset: int, read_at: Callable[[int, int], bytes]) -> None:
+        """Go to an offset, whatever is before it."""
+        length = min(SPAN, offset)
+        self._head, self._head_digest = b"", ""
+        self.offset, self.tail = 0, b""
+        self.take(read_at(0, length))
+        self.offset, self.tail = offset, read_at(offset - length, length)
 
 
 def as_position(mark: Mark) -> dict[str, Any]:
@@ -80,5 +87,6 @@ def as_mark(position: Any) -> Mark:  # noqa: ANN401 - JSON
         raise UsageError(f"this is no place in a file: {position!r} ({error})") from None
 
 
-def _digest(data: bytes) -> str:
+def digest(data: bytes) -> str:
+    """Return a text that tells bytes from others."""
     return blake2b(data, digest_size=8).hexdigest()
