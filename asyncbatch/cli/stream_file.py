@@ -12,7 +12,6 @@ from msgspec.structs import replace
 from asyncbatch.chain import checked
 from asyncbatch.cli import exit_codes
 from asyncbatch.cli.etl import printable_lines
-from asyncbatch.cli.stream_session import Delivery
 from asyncbatch.cli.streams import set_results_apart
 from asyncbatch.errors import PipelineFileError, UsageError
 from asyncbatch.pipeline_file import load_stream_file
@@ -27,6 +26,7 @@ from asyncbatch.pipeline_file.window import ARRIVAL
 from asyncbatch.record_settings import RecordWorkSettings
 from asyncbatch.records import STDIN
 from asyncbatch.sources.selection import Selection
+from asyncbatch.streams.delivering import Delivery
 from asyncbatch.streams.opening import Reading, open_path
 from asyncbatch.streams.origins import SIMULATE
 from asyncbatch.streams.settings import StreamSettings
