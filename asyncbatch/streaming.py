@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-import threading
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeGuard
 
 from msgspec.structs import replace
 
@@ -18,15 +17,18 @@ from asyncbatch.codec.decode import decode
 from asyncbatch.errors import AsyncbatchError, UsageError
 from asyncbatch.record_settings import RecordWorkSettings
 from asyncbatch.steps import step_specs
+from asyncbatch.streams.delivering import Delivering, Delivery
 from asyncbatch.streams.given import GivenSource
 from asyncbatch.streams.handover import Handover
 from asyncbatch.streams.inflow import Inflow
+from asyncbatch.streams.opening import Reading
 from asyncbatch.streams.origins import make_sources
 from asyncbatch.streams.result import result_of
-from asyncbatch.streams.run import StreamRun
+from asyncbatch.streams.run import CALL_CONCURRENCY, StreamRun
 from asyncbatch.streams.settings import MAX_KEYS, StreamSettings
 from asyncbatch.streams.side_file import SideFile
 from asyncbatch.streams.stream import Stream as Core
+from asyncbatch.streams.targets import make_target
 from asyncbatch.windows.aggregates import parse_aggregates
 from asyncbatch.windows.durations import parse_duration
 from asyncbatch.windows.spec import parse_window
@@ -80,7 +82,9 @@ class Stream:
         self,
         source: Origin | Sequence[Origin],
         transforms: Iterable[Step] = (),
+        to: str | os.PathLike[str] | None = None,
         *,
+        table: str | None = None,
         window: str = "tumbling:5s",
         time: str = "timestamp",
         time_unit: Unit = "auto",
@@ -96,11 +100,19 @@ class Stream:
         duration: Span | None = None,
         max_events: int | None = None,
         max_failures: FailureBudget | None = None,
+        follow: bool = False,
+        from_end: bool = False,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: Span = 10,
+        call_concurrency: int = CALL_CONCURRENCY,
+        timeout: float | None = None,
         workers: int | None = None,
         tracebacks: bool = False,
     ) -> None:
-        self._origins = source
-        self._files: list[SideFile] = []
+        if from_end and not follow:
+            raise UsageError("from_end is for follow: what is there at the start is passed over")
+        self._origins, self._reading = source, Reading(follow, from_end)
+        self._files: dict[str, SideFile | None] = {}
         try:
             settings = StreamSettings(
                 window=parse_window(window),
@@ -126,46 +138,81 @@ class Stream:
                 max_events=_at_least(1, "max_events", max_events),
             )
             self._core.check()
-            self._duration = _micros("duration", duration)
+            length = _micros("duration", duration)
+            self._delivery = Delivery(
+                None if to is None else os.fspath(to),
+                table,
+                None if checkpoint is None else os.fspath(checkpoint),
+                _micros("checkpoint_every", checkpoint_every) or 0,
+            )
         except ValueError as error:
             raise UsageError(str(error)) from None
-        self._budget, self._workers = max_failures, _at_least(0, "workers", workers)
+        self._workers = _at_least(0, "workers", workers)
         self._handover = Handover()
+        if to is None and table is not None:
+            raise UsageError("table is for a database that `to` names")
+        if to is not None:
+            self._check_target(os.fspath(to), table)
+        self._control: dict[str, Any] = {
+            "duration": length,
+            "budget": max_failures,
+            "call_concurrency": call_concurrency,
+            "timeout": timeout,
+        }
         self._run: StreamRun | None = None
         self._task: asyncio.Task[None] | None = None
         self._errors: list[BaseException] = []
         self._is_stopped = False
 
     async def __aenter__(self) -> Self:
-        """Begin to read. Raises UsageError if that is not possible."""
+        """Begin to read. Raises UsageError if that is not possible, LockHeldError."""
         if self._run is not None:
             raise UsageError("a Stream runs once: make another")
         async with AsyncExitStack() as stack:
             stack.callback(self._handover.end)
-            sources = make_sources(self._origins)
+            sources = make_sources(self._origins, self._reading)
             given = [one for one in sources if isinstance(one, GivenSource)]
             for source in given:
                 stack.push_async_callback(source.aclose)
-            for file in self._files:
-                file.open()
-                stack.callback(file.close)
-            self._run = StreamRun(
+            delivering = Delivering(self._delivery, self._core, sources, self._files, self.stop)
+            workers = self._workers
+            if workers is None and len(given) == len(sources):
+                workers = 0  # what makes the events is one thread, and most of the work
+            run = self._run = StreamRun(
                 self._core,
                 Inflow(sources),
-                self._handover,
-                duration=self._duration,
-                budget=self._budget,
-                workers=self._workers,
+                delivering.outflow or self._handover,
+                workers=workers,
+                keeper=delivering.keeper,
+                **self._control,
             )
-            self._thread, self._loop = threading.get_ident(), asyncio.get_running_loop()
+            try:
+                await asyncio.to_thread(delivering.open)
+            except BaseException:
+                delivering.abandon()
+                for one in sources:
+                    one.close()
+                raise
             for source in given:
-                source.failed = self._run.stop
+                source.failed = run.stop
             if self._is_stopped:
-                self._run.stop()
+                run.stop()
             self._task = asyncio.create_task(
-                self._carry_out(self._run, given, stack.pop_all()), name="asyncbatch-stream"
+                self._carry_out(run, delivering, given, stack.pop_all()), name="asyncbatch-stream"
             )
         return self
+
+    async def run(self) -> StreamSnapshot:
+        """Carry the stream through, its windows going where `to` says; return how far it came.
+
+        Raises what iterating does. If this is cancelled, what is open is handed over first.
+        """
+        if self._delivery.to is None:
+            raise UsageError("nobody would take the windows: iterate, or say where they go with to")
+        async with self:
+            assert self._task is not None
+            await asyncio.wait((self._task,))
+        return self.snapshot()
 
     async def __aexit__(
         self,
@@ -198,6 +245,8 @@ class Stream:
         That is what the program's own sources and functions have raised, when what came before
         is handed over; TooManyKeysError, SinkError, OSError.
         """
+        if self._delivery.to is not None:
+            raise UsageError("the windows go where `to` says: await run()")
         if self._task is None:
             raise UsageError("write `async with` around it, so that it is ended in any case")
         window = await self._handover.take()
@@ -238,11 +287,20 @@ class Stream:
         return self._run is not None and self._run.is_over_budget(final=True)
 
     async def _carry_out(
-        self, run: StreamRun, given: Sequence[GivenSource], stack: AsyncExitStack
+        self,
+        run: StreamRun,
+        delivering: Delivering,
+        given: Sequence[GivenSource],
+        stack: AsyncExitStack,
     ) -> None:
+        ended = False
         try:
             async with stack:  # which closes all that is open
-                await run.run()
+                try:
+                    await run.run()
+                    ended = True
+                finally:
+                    await delivering.finish(ended=ended)
         except Exception as error:  # noqa: BLE001 - told to who iterates, or leaves
             self._errors.append(error)
         self._errors += [source.error for source in given if source.error is not None]
@@ -257,25 +315,24 @@ class Stream:
         if errors:
             raise errors[0]
 
+    def _check_target(self, name: str, table: str | None) -> None:
+        """Raise UsageError for a target that cannot be meant."""
+        if make_target(name, self._core, table=table) is None:
+            raise UsageError("to is standard output, which is the program's own: iterate instead")
+
     def _taker(self, name: str, taker: Taker | None) -> Callable[[bytes], None] | None:
         """Return what takes lines. Raises UsageError."""
         if taker is None:
             return None
-        if isinstance(taker, str | os.PathLike):
-            self._files.append(SideFile(os.fspath(taker)))
-            return self._files[-1].write
+        if _is_name(taker):
+            file = self._files[f"--{name.replace('_', '-')}"] = SideFile(os.fspath(taker))
+            return file.write
         if not callable(taker) or inspect.iscoroutinefunction(taker):
             raise UsageError(f"{name} is a file, or a plain function")
         return partial(self._tell, taker)
 
     def _tell(self, taker: Callable[[dict[str, Any]], object], lines: bytes) -> None:
-        """Call a function with what each line has: by the event loop, wherever we are."""
-        if threading.get_ident() == self._thread:
-            self._tell_here(taker, lines)
-        else:
-            self._loop.call_soon_threadsafe(self._tell_here, taker, lines)
-
-    def _tell_here(self, taker: Callable[[dict[str, Any]], object], lines: bytes) -> None:
+        """Call a function with what each line has."""
         try:
             for line in lines.splitlines():
                 taker(decode(line))
@@ -285,11 +342,12 @@ class Stream:
 
 
 def _checked(transforms: Iterable[Step]) -> tuple[TransformSpec, ...]:
-    """Return transforms as a stream can have them. Raises UsageError."""
-    work = checked(RecordWorkSettings(transforms=tuple(step_specs(transforms))))
-    if work.call_is_async:
-        raise UsageError("functions of a stream are plain ones, not async")
-    return work.transforms
+    """Return transforms that can be made. Raises UsageError."""
+    return checked(RecordWorkSettings(transforms=tuple(step_specs(transforms)))).transforms
+
+
+def _is_name(taker: object) -> TypeGuard[str | os.PathLike[str]]:
+    return isinstance(taker, str | os.PathLike)
 
 
 def _micros(name: str, span: Span | None) -> int | None:

@@ -245,13 +245,6 @@ def test_events_are_transformed_first(stream, tmp_path):
     assert "1 dropped, 1 rejected" in errors
 
 
-def test_async_functions_are_refused(stream, tmp_path):
-    (tmp_path / "slow.py").write_text("async def slow(event):\n    return event\n")
-    code, _, errors = stream("-", "--call", "slow.py:slow")
-    assert code == 2
-    assert "not async" in errors
-
-
 def test_nested_fields(stream):
     text = '{"e": {"t": 1767225600, "u": {"id": 7}}, "n": [1, 2.5]}\n'
     code, windows, _ = stream(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
@@ -194,6 +196,16 @@ async def test_functions_of_the_program():
     stream = asyncbatch.Stream(EVENTS, [double, asyncbatch.jq("select(.k)")], time="t")
     assert short(await all_of(stream)) == [(0, 6), (5, 4), (10, 2)]
     assert stream.snapshot().tally.dropped == 6
+
+
+async def test_async_functions_of_the_program():
+    async def double(event):
+        await asyncio.sleep(0)
+        return [event, event]
+
+    assert short(await all_of(asyncbatch.Stream(EVENTS[:3], [double], **BY_KIND))) == [
+        *((0, "a", 4), (0, "b", 2))
+    ]
 
 
 # --- what is in no window
@@ -515,7 +527,11 @@ async def test_a_stream_runs_once():
         ({"overflow_key": "x"}, "grouped by a field"),
         ({"late": 5}, "a file, or a plain function"),
         ({"transforms": [len, 5]}, "no transform"),
-        ({"transforms": [asyncio.sleep]}, "not async"),
+        ({"to": "-"}, "program's own"),
+        ({"to": "sqlite:///x.db"}, "table"),
+        ({"table": "x"}, "a database"),
+        ({"from_end": True}, "from_end is for follow"),
+        ({"follow": True}, "files and folders"),
     ],
 )
 async def test_what_cannot_be_meant(arguments, words):
@@ -527,6 +543,99 @@ async def test_without_a_context_nothing_runs():
     with pytest.raises(asyncbatch.UsageError, match="async with"):
         async for _ in asyncbatch.Stream([at(1)]):
             pass
+
+
+# --- windows that go elsewhere
+
+
+def rows(path, what="window_start, k, count, partial"):
+    with closing(sqlite3.connect(path)) as database:
+        query = f"SELECT {what} FROM w ORDER BY window_start, k"
+        return [
+            (int(start[17:19]), kind, number, bool(partial))
+            for start, kind, number, partial in database.execute(query)
+        ]
+
+
+async def test_windows_into_a_table(tmp_path):
+    path = tmp_path / "w.db"
+    stream = asyncbatch.Stream(streamed(EVENTS), to=f"sqlite:///{path}", table="w", **BY_KIND)
+    snapshot = await stream.run()
+    assert snapshot.tally.events == len(EVENTS)
+    assert rows(path)[:2] == [(0, "a", 3, False), (0, "b", 2, False)]
+    assert len(rows(path)) == 6
+
+
+async def test_a_cancelled_run_hands_over_what_is_open(tmp_path):
+    path, source = tmp_path / "w.db", Source([at(1), at(6), at(7)], waits=True)
+    stream = asyncbatch.Stream(source(), to=f"sqlite:///{path}", table="w", **BY_KIND)
+
+    async def ready():
+        await source.waiting.wait()
+        while stream.snapshot().tally.read < 3:
+            await asyncio.sleep(0.001)
+
+    with pytest.raises(asyncio.CancelledError):
+        await cut_off("cancel", stream.run(), ready())
+    assert rows(path) == [(0, "a", 1, False), (5, "a", 2, True)]
+    assert source.is_closed
+
+
+async def test_a_target_that_is_lost_ends_the_stream(tmp_path):
+    path, source = tmp_path / "w.db", Source([at(1), at(6)], waits=True)
+    path.write_text("this is no database, however long one looks at it" * 100)
+    stream = asyncbatch.Stream(source(), to=f"sqlite:///{path}", table="w", **BY_KIND)
+    with pytest.raises(asyncbatch.AsyncbatchError):
+        await stream.run()
+
+
+async def test_windows_go_to_one_place_only(tmp_path):
+    with pytest.raises(asyncbatch.UsageError, match="iterate"):
+        await asyncbatch.Stream([at(1)], **BY_KIND).run()
+    with pytest.raises(asyncbatch.UsageError, match="await run"):
+        await all_of(asyncbatch.Stream([at(1)], to=tmp_path / "w.jsonl", **BY_KIND))
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_a_stream_is_gone_on_with(elsewhere, tmp_path):
+    path, log, keep = tmp_path / "w.db", tmp_path / "log.jsonl", tmp_path / "keep"
+    log.write_text("".join(f"{line}\n" for line in as_lines(EVENTS)))
+    options: dict[str, Any] = {"checkpoint": keep, "lateness": 1, **BY_KIND}
+    if elsewhere:
+        options |= {"to": f"sqlite:///{path}", "table": "w"}
+    first = asyncbatch.Stream(log, max_events=8, **options)
+    second = asyncbatch.Stream(log, **options)
+    if elsewhere:
+        await first.run()
+        assert (5, "a", 1, True) in rows(path)
+        snapshot = await second.run()
+        assert snapshot.tally.events == len(EVENTS)
+        assert [row[2] for row in rows(path)] == [3, 2, 2, 3, 1, 1]
+        assert not any(row[3] for row in rows(path))
+    else:
+        assert [one[-1] for one in short(await all_of(first))] == [3, 2, "partial", "partial"]
+        assert [one[2] for one in short(await all_of(second))] == [2, 3, 1, 1]
+
+
+async def test_a_checkpoint_that_is_in_use(tmp_path):
+    options: dict[str, Any] = {"checkpoint": tmp_path / "keep", **BY_KIND}
+    source = Source([at(1)], waits=True)
+    async with asyncbatch.Stream(source(), **options):
+        other = Source([at(1)])
+        with pytest.raises(asyncbatch.AsyncbatchError):
+            await all_of(asyncbatch.Stream(other(), **options))
+
+
+async def test_a_file_is_followed(tmp_path):
+    log = tmp_path / "log.jsonl"
+    log.write_text(f"{as_lines([at(1)])[0]}\n")
+    async with asyncbatch.Stream(log, **BY_KIND, follow=True) as stream:
+        with log.open("a") as more:
+            more.writelines(f"{line}\n" for line in as_lines([at(2), at(6)]))
+        async for window in stream:
+            assert short([window]) == [(0, "a", 2)]
+            break
+    assert short(stream.rest) == [(5, "a", 1, "partial")]
 
 
 async def test_aggregates_with_names():

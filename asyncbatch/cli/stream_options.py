@@ -166,6 +166,50 @@ MaxFailures = Annotated[
         help="Stop, and exit 1, once more events than this are rejected or late.",
     ),
 ]
+Target = Annotated[
+    str | None,
+    option(
+        OUTPUT,
+        "--to",
+        metavar="TARGET",
+        help="Where windows go: '-', a file (.jsonl, .ndjson, each with .gz or .zst, .csv, .tsv, "
+        ".parquet), sqlite:///FILE, duckdb:///FILE or postgresql://USER@HOST/DATABASE; in a table "
+        "each window and key has one row.  [default: standard output]",
+    ),
+]
+Table = Annotated[
+    str | None, option(OUTPUT, "--table", metavar="NAME", help="The database's table.")
+]
+Checkpoint = Annotated[
+    str | None,
+    option(
+        CONTROL,
+        "--checkpoint",
+        metavar="FILE",
+        help="Keep there what is needed to go on after a stop or a crash, as if nothing had "
+        "happened; go on from it if it is there.",
+    ),
+]
+CheckpointEvery = Annotated[
+    str | None,
+    option(
+        CONTROL,
+        "--checkpoint-every",
+        parser=_parsed_duration,
+        metavar="SPAN",
+        help="How often.  [default: 10s]",
+    ),
+]
+Timeout = Annotated[
+    float | None,
+    option(
+        FAILURES,
+        "--timeout",
+        min=0.001,
+        metavar="SECONDS",
+        help="Reject an event that takes longer in --jq, --call or --schema, and end its worker.",
+    ),
+]
 Workers = Annotated[
     int | None,
     option(
@@ -174,8 +218,8 @@ Workers = Annotated[
         "-w",
         min=0,
         metavar="N",
-        help="Worker processes that help once events come in masses; 0 for none.  "
-        "[default: one less than the CPUs it may use]",
+        help="Worker processes: for --jq, --call and --schema, and to help once events come in "
+        "masses; 0 for none.  [default: the CPUs it may use; to help, one less]",
     ),
 ]
 Duration = Annotated[
@@ -187,6 +231,18 @@ Duration = Annotated[
 MaxEvents = Annotated[
     int | None,
     option(CONTROL, "--max-events", min=1, metavar="N", help="Stop after N events."),
+]
+Set = Annotated[
+    list[str] | None,
+    option(
+        INPUT,
+        "--set",
+        metavar="KEY=VALUE",
+        help="Put a value in the place of the pipeline file's: window.lateness=2s; repeatable.",
+    ),
+]
+Check = Annotated[
+    bool, option(CONTROL, "--check", help="Only say what is wrong with the pipeline file.")
 ]
 Quiet = Annotated[bool, option(OUTPUT, "--quiet", "-q", help="Print nothing but windows.")]
 

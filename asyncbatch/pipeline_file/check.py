@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from asyncbatch.pipeline_file.mistakes import KeyPath
     from asyncbatch.pipeline_file.table import Table
 
+_TABLES = inspect.StructType | inspect.DictType
 INVALID = object()
 """Stands for what is not good."""
 
@@ -112,7 +113,7 @@ class Checker:
         if tables:
             return self._tagged(value, tables, path)
         is_table = isinstance(value, dict)
-        near = [kind for kind in kinds if isinstance(kind, inspect.StructType) == is_table] or kinds
+        near = [kind for kind in kinds if isinstance(kind, _TABLES) == is_table] or kinds
         for kind in near:
             found = Checker([]).check(value, kind, path)
             if found is not INVALID:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asyncbatch.codec.pointer import format_pointer
 from asyncbatch.transforms import RecordError, kind_of
 from asyncbatch.transforms.path import make_getter, parse_path
+from asyncbatch.windows.events import Events
+from asyncbatch.windows.keys import KeyFields
+from asyncbatch.windows.times import Numbers, Same, TimeReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from asyncbatch.streams.settings import StreamSettings
+    from asyncbatch.windows.aggregates import Recipe
+    from asyncbatch.windows.times import Moments
 
 _NUMBER = frozenset({int, float})
 _TIME = frozenset({str, int, float})
@@ -55,3 +65,55 @@ def time_field(path: str) -> Field:
 def scalar_field(path: str) -> Field:
     """Return a field that must not be null, an array or an object."""
     return Field(path, _SCALAR)
+
+
+class EventFields:
+    """What a stream asks of its events: a time, unless that is when they come, keys and values.
+
+    `now` tells microseconds since the epoch. Raises ValueError for a path that is none.
+    """
+
+    def __init__(self, settings: StreamSettings, recipe: Recipe, now: Callable[[], int]) -> None:
+        self._ahead, self._now = settings.max_future, now
+        self._time = None if settings.time is None else time_field(settings.time)
+        self.keys, self.times = KeyFields(settings.by), TimeReader(settings.unit)
+        numbers = recipe.number_fields
+        self.all = [
+            *([] if self._time is None else [self._time]),
+            *map(scalar_field, settings.by),
+            *(number_field(path) if path in numbers else scalar_field(path)
+              for path in recipe.fields),
+        ]  # fmt: skip
+
+    @property
+    def are_timed(self) -> bool:
+        """Whether the time is the first of them."""
+        return self._time is not None
+
+    def check_future(self, time: int) -> None:
+        """Raise ValueError for a time that is too far ahead of the clock."""
+        if self._ahead is not None and time > self._now() + self._ahead:
+            raise ValueError("is further in the future than --max-future allows")
+
+    def row(self, event: Any) -> tuple[Any, ...]:  # noqa: ANN401 - JSON
+        """Return the time, the key's fields and the values of an event. Raises RecordError."""
+        if type(event) is not dict:
+            raise RecordError("transform", f"an event is an object, not {kind_of(event)}")
+        values = [one.of(event) for one in self.all]
+        if self._time is None:
+            return (None, *values)
+        try:
+            time = self.times.one(values[0])
+            self.check_future(time)
+        except ValueError as error:
+            raise self._time.error(str(error)) from None
+        return (time, *values[1:])
+
+    def events(self, rows: Sequence[tuple[Any, ...]], source: str, arrived: int) -> Events:
+        """Return rows as events, which came at `arrived` if they have no time of their own."""
+        columns = list(zip(*rows, strict=True))
+        moments: Moments = Numbers(columns[0]) if self._time else Same(arrived, len(rows))
+        by = 1 + len(self.keys.names)
+        return Events(
+            len(rows), moments, self.keys.column(columns[1:by]), tuple(columns[by:]), source
+        )

@@ -30,7 +30,7 @@ class Handover:
             await self._none.wait()
 
     async def flush(self) -> None:
-        """Nothing is under way; see `WindowSink`."""
+        """Nothing is held; see `WindowSink`."""
 
     async def take(self) -> Window | None:
         """Return the next window; None once all are taken, and there are no more."""

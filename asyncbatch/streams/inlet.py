@@ -40,6 +40,11 @@ class Inlet:
         """Have lines that were not taken come again, should somebody go on here."""
         self._cutter.give_back(lines)
 
+    @property
+    def has_lines(self) -> bool:
+        """Whether the next chunk brings lines that came before it."""
+        return self._cutter.has_lines
+
     def state(self, top: int, *, is_over: bool = False) -> SourceState:
         """Return what `restore` takes; `top` is the largest time that the source has told.
 

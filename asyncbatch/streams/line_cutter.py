@@ -46,6 +46,11 @@ class LineCutter:
         self._back = lines
 
     @property
+    def has_lines(self) -> bool:
+        """Whether whole lines are to come again."""
+        return bool(self._back)
+
+    @property
     def held(self) -> bytes:
         """What was taken and not returned."""
         return b"".join((self._back, *self._pieces))
@@ -66,6 +71,8 @@ class LineCutter:
 
 def first_lines(lines: bytes, most: int) -> bytes:
     """Return the first `most` lines that are not blank, and what blank ones are before them."""
+    if lines.count(b"\n") < most:
+        return lines
     end = 0
     while most and end < len(lines):
         after = lines.find(b"\n", end) + 1 or len(lines)

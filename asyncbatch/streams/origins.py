@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from asyncbatch.drawing import name_of, numbered
 from asyncbatch.errors import UsageError
 from asyncbatch.streams.given import GivenSource
+from asyncbatch.streams.opening import open_path
 from asyncbatch.streams.simulator import Simulator
-from asyncbatch.streams.sources import FileSource, SimulatedSource
+from asyncbatch.streams.sources import SimulatedSource
 
 if TYPE_CHECKING:
     from asyncbatch.streams.chunks import Source
+    from asyncbatch.streams.opening import Reading
 
     Origin: TypeAlias = AsyncIterable[Any] | Iterable[Any] | str | os.PathLike[str]
     """Where events come from: an iterable of a program, or a name as on the command line."""
@@ -22,14 +24,16 @@ if TYPE_CHECKING:
 SIMULATE = "simulate:"
 
 
-def make_sources(origin: Origin | Sequence[Origin]) -> list[Source]:
+def make_sources(origin: Origin | Sequence[Origin], reading: Reading) -> list[Source]:
     """Return one source or several. Raises UsageError for what is none, or cannot be read."""
     origins = list(_origins(origin))
+    if reading.follow and not any(isinstance(one, str | os.PathLike) for one in origins):
+        raise UsageError("follow is for files and folders")
     names = numbered(map(_name, origins))
     made: list[Source] = []
     try:
         for name, one in zip(names, origins, strict=True):
-            made.append(_source(name, one))
+            made.append(_source(name, one, reading))
     except BaseException:
         for source in made:
             source.close()
@@ -58,7 +62,7 @@ def _name(origin: Origin) -> str:
     return os.fspath(origin) if isinstance(origin, str | os.PathLike) else name_of(origin)
 
 
-def _source(name: str, origin: Origin) -> Source:
+def _source(name: str, origin: Origin, reading: Reading) -> Source:
     if not isinstance(origin, str | os.PathLike):
         return GivenSource(name, origin)
     path = os.fspath(origin)
@@ -68,4 +72,4 @@ def _source(name: str, origin: Origin) -> Source:
         return SimulatedSource(name, Simulator(time.time_ns() // 1000))
     if ":" in path and not os.path.exists(path):
         raise UsageError(f"{path!r} is no source: write '-', a file's name, or 'simulate:'")
-    return FileSource(path)
+    return open_path(path, reading)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
+from asyncbatch.chain import chain_of, is_async, make_stages
+from asyncbatch.codec.lines import count_lines
+from asyncbatch.record_settings import RecordWorkSettings
 from asyncbatch.streams.chunks import Chunk
 from asyncbatch.streams.inlet import Inlet
 from asyncbatch.streams.line_cutter import first_lines
+from asyncbatch.streams.line_reader import Block
 from asyncbatch.streams.reader import EventReader
 from asyncbatch.streams.state import SourceState, StreamState
 from asyncbatch.streams.tally import StreamTally
@@ -18,9 +23,9 @@ from asyncbatch.windows.panes import FixedWindows
 from asyncbatch.windows.watermark import NEVER, Watermark
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
-    from asyncbatch.streams.reader import Block
+    from asyncbatch.records import Position
     from asyncbatch.streams.settings import StreamSettings
     from asyncbatch.windows.events import Folded, Window
 
@@ -74,6 +79,11 @@ class Stream:
         """All sources, in the order in which they joined."""
         self._reject, self._late = reject, late
         self._room = max_events
+        work = RecordWorkSettings(transforms=settings.transforms)
+        self.stages = make_stages(work)
+        """What is done to events first; `runs_async` if some of it is to be awaited."""
+        self.runs_async = is_async(self.stages)
+        self._chain = None if self.runs_async else chain_of(self.stages, work)
 
     @property
     def is_full(self) -> bool:
@@ -91,17 +101,19 @@ class Stream:
         """The windows that are not over, as they are now."""
         return self._windower.open
 
+    @property
+    def keeps_texts(self) -> bool:
+        """Whether somebody wants late events as they came."""
+        return self._late is not None
+
     def check(self) -> None:
         """Raise UsageError or ValueError for a field that cannot be meant."""
-        EventReader(self.settings, self.recipe, "", self._wall_clock)
+        self._reader("", "")
 
     def join(self, source: str) -> None:
         """Expect chunks of a source. Raises UsageError for a field that cannot be meant."""
         self._watermark.join(source)
-        self._inlets[source] = Inlet(
-            lambda file: EventReader(self.settings, self.recipe, file, self._wall_clock, source),
-            source,
-        )
+        self._inlets[source] = Inlet(partial(self._reader, source), source)
         self._names[source] = None
         if gone := self._gone.pop(source, None):
             self._go_on(source, gone)
@@ -150,7 +162,11 @@ class Stream:
     def held(self) -> list[tuple[str, Chunk]]:
         """Return, after `restore`, chunks that bring what whole lines are held once more."""
         inlets = self._inlets.items()
-        return [(name, Chunk(one.file, b"", position=one.position)) for name, one in inlets]
+        return [
+            (name, Chunk(one.file, b"", position=one.position))
+            for name, one in inlets
+            if one.has_lines
+        ]
 
     def _state_of(self, source: str, *, is_over: bool = False) -> SourceState:
         return self._inlets[source].state(self._watermark.top(source), is_over=is_over)
@@ -176,15 +192,36 @@ class Stream:
         self._inlets[source].begin(chunk.file)
 
     def cut(self, source: str, chunk: Chunk) -> bytes:
-        """Return the lines that end in a chunk, for `take`. Raises LineTooLongError."""
+        """Return the lines that end in a chunk, for `take`, as far as there is room for them.
+
+        Raises LineTooLongError.
+        """
         self.tally.bytes += len(chunk.data)
         if chunk.loss is not None:
             self.tally.lose(chunk.loss)
-        return self._inlets[source].cut(chunk)
+        inlet = self._inlets[source]
+        lines = inlet.cut(chunk)
+        if self._room is None:
+            return lines
+        first = first_lines(lines, self._room)
+        if len(first) < len(lines):
+            inlet.give_back(lines[len(first) :])
+        self._room -= count_lines(first, len(first), first=False).records
+        return first
 
     def refuse(self, source: str, chunk: Chunk) -> list[Window]:
         """Reject a chunk that is no event; raises as `feed`."""
         return self._told(self._put(self._inlets[source].reader.refuse(chunk)))
+
+    def reader(self, source: str) -> EventReader:
+        """Return what reads the file that a source is at."""
+        return self._inlets[source].reader
+
+    def _reader(self, source: str, file: str) -> EventReader:
+        return EventReader(
+            self.settings, self.recipe, file, self._wall_clock, source,
+            chain=self._chain, keeps_texts=self.keeps_texts,
+        )  # fmt: skip
 
     def tick(self) -> list[Window]:
         """Return the windows that are over because time has passed."""
@@ -201,49 +238,57 @@ class Stream:
             self._watermark.raise_to(max(window.end for window in windows))
         return self._told(windows)
 
-    @property
-    def can_fold(self) -> bool:
-        """Whether others may put lines together with `Folding`, for `take_folded`."""
-        settings = self.settings
-        own = settings.transforms or settings.time is None or self._room is not None
-        return not own and isinstance(self._windower, FixedWindows)
-
-    def take_folded(self, source: str, lines: bytes, folded: Folded | None) -> list[Window]:
-        """Take lines of which somebody has made `folded`, None if that was not possible."""
-        ahead = self.settings.max_future
-        windows = None
-        if (
-            folded is not None
-            and isinstance(self._windower, FixedWindows)
-            and (ahead is None or folded.highest <= self._wall_clock() + ahead)
-        ):
-            windows = self._windower.take_folded(folded, source)
-        if windows is None:
+    def take_folded(self, source: str, lines: bytes, folded: Folded | Block | None) -> list[Window]:
+        """Take lines of which somebody has made this; None if that was not possible."""
+        reader = self._inlets[source].reader
+        if isinstance(folded, Block):
+            folded.lines = lines
+            reader.skip(lines, folded.records)
+            return self.take_blocks(source, [folded], reader.place[0])
+        windows = self._fold(source, folded) if folded is not None else None
+        if windows is None or folded is None:
             return self.take(source, lines)
-        assert folded is not None
-        self._inlets[source].reader.skip(lines, folded.count)
+        reader.skip(lines, folded.count)
         self.tally.read += folded.count
         self.tally.events += folded.count
         return self._told(windows)
 
+    def _fold(self, source: str, folded: Folded) -> list[Window] | None:
+        """Return the windows that are then over; None, with nothing done, if some may be late."""
+        assert isinstance(self._windower, FixedWindows)
+        if self.settings.time is None:
+            folded = folded.at(self._inlets[source].reader.arrive(), self.settings.window.pane)
+        ahead = self.settings.max_future
+        if ahead is not None and folded.highest > self._wall_clock() + ahead:
+            return None
+        return self._windower.take_folded(folded, source)
+
+    def take_blocks(self, source: str, blocks: Sequence[Block], after: Position) -> list[Window]:
+        """Take what somebody has read, up to this place of the source's file."""
+        reader = self._inlets[source].reader
+        arrived = reader.arrive()
+        reader.go_on(after, arrived)
+        for block in blocks:
+            if block.events is not None:
+                block.events.come(source, None if reader.fields.are_timed else arrived)
+        return self._told([window for block in blocks for window in self._put(block)])
+
     def take(self, source: str, lines: bytes) -> list[Window]:
         """Take whole lines; raises as `feed`."""
-        if not lines:
-            return []
-        if self._room is not None:
-            first = first_lines(lines, self._room)
-            if len(first) < len(lines):
-                self._inlets[source].give_back(lines[len(first) :])
-            lines = first
-        blocks = self._inlets[source].reader.read(lines)
+        return self.put(self._inlets[source].reader.read(lines)) if lines else []
+
+    def read(self, source: str, lines: bytes) -> list[Block]:
+        """Return what whole lines come to, for `put`; another thread may do this meanwhile."""
+        return list(self._inlets[source].reader.read(lines)) if lines else []
+
+    def put(self, blocks: Iterable[Block]) -> list[Window]:
+        """Take what was read; raises as `feed`."""
         return self._told([window for block in blocks for window in self._put(block)])
 
     def _put(self, block: Block) -> list[Window]:
         tally = self.tally
         tally.read += block.records
         tally.dropped += block.dropped
-        if self._room is not None:
-            self._room -= block.records
         if block.rejected:
             for failure, _ in block.rejected:
                 tally.reject(failure)

@@ -15,6 +15,7 @@ class StreamTally(Struct):
     `late_in_part` are in some of their windows, for which they came in time. `lost` is how often
     a source had something that could not be read. Failures are what a failure budget counts:
     rejected records, late events and losses. The first few rejections and losses are kept.
+    Windows that the target would not have are `refused`; the first few reasons are kept.
     """
 
     bytes: int = 0
@@ -28,6 +29,8 @@ class StreamTally(Struct):
     lost: int = 0
     rejections: list[Failure] = field(default_factory=list)
     losses: list[Failure] = field(default_factory=list)
+    refused: int = 0
+    refusals: list[str] = field(default_factory=list)
 
     @property
     def failures(self) -> int:
@@ -45,3 +48,9 @@ class StreamTally(Struct):
         self.lost += 1
         if len(self.losses) < _KEPT:
             self.losses.append(failure)
+
+    def refuse(self, reason: str) -> None:
+        """Count a window that the target would not have."""
+        self.refused += 1
+        if len(self.refusals) < _KEPT:
+            self.refusals.append(reason)

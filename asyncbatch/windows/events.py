@@ -6,8 +6,10 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from asyncbatch.errors import AsyncbatchError
+from asyncbatch.windows.times import Same
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -44,6 +46,12 @@ class Events:
     def columns(self) -> tuple[Sequence[Any], ...]:
         """The values, in columns."""
         return self._columns
+
+    def come(self, source: str, arrived: int | None) -> None:
+        """Say where they come from, and when if they have no time of their own."""
+        self.source = source
+        if arrived is not None:
+            self.moments = Same(arrived, self.count)
 
     def by_key(self) -> Iterable[tuple[Key, int, Sequence[Sequence[Any]]]]:
         """Return each key, how many events have it, and their values, in order of appearance."""
@@ -90,6 +98,12 @@ class Folded(Struct, frozen=True):
     lowest: int
     highest: int
     groups: list[Group]
+
+    def at(self, time: int, pane: int) -> Folded:
+        """Return them as events of one time, in its pane, having been put together as such."""
+        start = time // pane * pane
+        groups = [replace(group, pane=start) for group in self.groups]
+        return Folded(self.count, time, time, groups)
 
 
 class Window(Struct, frozen=True):
