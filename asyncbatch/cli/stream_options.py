@@ -44,7 +44,7 @@ def _parsed_aggregate(text: str) -> "Aggregate":
 Source = Annotated[
     list[str],
     typer.Argument(
-        metavar="SOURCE",
+        metavar="SOURCE...",
         help="'-' for standard input, a file of JSON Lines, a folder of such, or 'simulate:' for "
         "example events; several are read side by side.",
     ),
