@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from asyncbatch.fingerprint import describe_transforms
+from asyncbatch.sinks.address import without_password
 from asyncbatch.windows.durations import format_duration
 
 if TYPE_CHECKING:
@@ -57,5 +58,5 @@ def _span(micros: int | None) -> str:
 
 
 def _place(name: str) -> str:
-    """Return a path as it is named from everywhere; what is none stays."""
-    return name if name == "-" or ":" in name else os.path.realpath(name)
+    """Return a path as it is named from everywhere; what is none stays, but for passwords."""
+    return without_password(name) if name == "-" or ":" in name else os.path.realpath(name)

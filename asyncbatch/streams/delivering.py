@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from asyncbatch.sinks.target import place_of
+from asyncbatch.streams.clashes import check_places
 from asyncbatch.streams.outflow import Outflow
 from asyncbatch.streams.targets import make_target
 
@@ -45,6 +47,12 @@ class Delivering:
         on_failure: Callable[[], None],
     ) -> None:
         to = delivery.to
+        written = {name: None if file is None else file.path for name, file in files.items()}
+        written |= {
+            "--checkpoint": delivery.checkpoint,
+            "--to": None if to is None else place_of(to)[1],
+        }
+        check_places([source.name for source in sources], written)
         self._target = None if to is None else make_target(to, stream, table=delivery.table)
         self.outflow = None if self._target is None else Outflow(stream, self._target, on_failure)
         """Takes windows, if there is a target other than standard output."""
