@@ -6,9 +6,11 @@ import json
 import re
 import sqlite3
 import subprocess
+import tomllib
 from contextlib import closing
 from typing import Any
 
+import jsonschema_rs
 import pytest
 
 from asyncbatch.errors import PipelineFileError
@@ -389,3 +391,22 @@ time = "t"
     outcome = stream(text)
     assert short(outcome) == [(0, 12)]
     assert "imported" in outcome.stderr
+
+
+def test_the_schema_takes_what_we_take(tmp_path):
+    printed = subprocess.run(
+        [*COMMAND, "stream", "--print-schema"], check=True, capture_output=True, text=True,
+        cwd=tmp_path, env=environment(), timeout=60,
+    )  # fmt: skip
+    validator = jsonschema_rs.validator_for(json.loads(printed.stdout))
+    documents = [
+        tomllib.loads(FULL),
+        tomllib.loads(SHOP.read_text()),
+        SMALL,
+        {**SMALL, "source": [{"path": "a", "follow": True}, {"type": "simulate", "rate": 5}]},
+        with_window(kind="tumbling", size=0.5, aggregates=["n=count"], lateness="1s"),
+    ]
+    for document in documents:
+        assert validator.is_valid(document), list(validator.iter_errors(document))
+    for document in ({}, {**SMALL, "source": {"type": "fil"}}, with_window(spec=5)):
+        assert not validator.is_valid(document)
