@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOUND := sample_data/users sample_data/orders sample_data/events sample_data/archives
 
-.PHONY: demo demo-etl demo-stream test lint types bench chaos clean
+.PHONY: demo demo-etl demo-stream test lint types bench chaos chaos-stream soak clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
@@ -61,6 +61,13 @@ types: .venv/.tested
 
 chaos: .venv/.tested  ## kill runs at random, carry them on, and count what is lost or doubled
 	$(BIN)/python -m tests.chaos --kills 200
+
+chaos-stream: .venv/.tested  ## kill streams at random, go on from their checkpoints, and compare
+	$(BIN)/python -m tests.chaos_stream --kills 200
+
+SECONDS ?= 480
+soak: .venv/.tested  ## streams for eight minutes: memory stays, nothing is lost
+	$(BIN)/python -m tests.soak --seconds $(SECONDS)
 
 bench: .venv/.etl benchmarks/.venv/.installed  ## ours and the peers, side by side
 	benchmarks/.venv/bin/python -m benchmarks.run

@@ -5,6 +5,10 @@
 
     report = await asyncbatch.Pipeline(records(), [clean], "people.jsonl").run()
 
+    async with asyncbatch.Stream(events(), window="tumbling:5s", by="page") as stream:
+        async for window in stream:
+            print(window.start, window.key, window.aggregates)
+
 Names are imported when they are first used: start-up time is a feature.
 """
 
@@ -36,9 +40,14 @@ if TYPE_CHECKING:
     from asyncbatch.sources.selection import Selection
     from asyncbatch.sources.shard import Shard
     from asyncbatch.steps import call, field, fields, jq, require, schema
+    from asyncbatch.streaming import Stream
+    from asyncbatch.streams.result import WindowResult
+    from asyncbatch.streams.run import StreamSnapshot
+    from asyncbatch.streams.tally import StreamTally
     from asyncbatch.tally import Tally
     from asyncbatch.transforms import Context
     from asyncbatch.user_sink import Sink
+    from asyncbatch.windows.events import TooManyKeysError
 
 __version__ = "0.1.0"
 
@@ -64,8 +73,13 @@ _HOMES = {
     "Shard": "sources.shard",
     "Sink": "user_sink",
     "Snapshot": "run",
+    "Stream": "streaming",
+    "StreamSnapshot": "streams.run",
+    "StreamTally": "streams.tally",
     "Tally": "tally",
+    "TooManyKeysError": "windows.events",
     "UsageError": "errors",
+    "WindowResult": "streams.result",
     "WorkerBugError": "errors",
     "call": "steps",
     "field": "steps",
@@ -98,8 +112,13 @@ __all__ = [
     "Shard",
     "Sink",
     "Snapshot",
+    "Stream",
+    "StreamSnapshot",
+    "StreamTally",
     "Tally",
+    "TooManyKeysError",
     "UsageError",
+    "WindowResult",
     "WorkerBugError",
     "__version__",
     "call",

@@ -83,9 +83,16 @@ def checked(settings: RecordWorkSettings) -> RecordWorkSettings:
         stages = make_stages(settings)
     except ValueError as error:  # a path that is none
         raise UsageError(str(error)) from None
+    return replace(settings, call_is_async=is_async(stages))
+
+
+def is_async(stages: Sequence[Transform | AsyncCall]) -> bool:
+    """Tell if some of them is to be awaited."""
+    if not stages:
+        return False
     from asyncbatch.transforms.call import AsyncCall  # noqa: PLC0415 - see `make_stage`
 
-    return replace(settings, call_is_async=any(isinstance(stage, AsyncCall) for stage in stages))
+    return any(isinstance(stage, AsyncCall) for stage in stages)
 
 
 def make_stage(
@@ -120,7 +127,11 @@ def make_stage(
 
 def make_chain(settings: RecordWorkSettings, retrier: Retrier | None = None) -> Chain | None:
     """Return the transforms as one, None for none; none of them is async. Raises UsageError."""
-    stages = make_stages(settings, retrier)
+    return chain_of(make_stages(settings, retrier), settings)
+
+
+def chain_of(stages: Sequence[Transform | AsyncCall], settings: RecordWorkSettings) -> Chain | None:
+    """Return what settings have been made as one, None for nothing; none of it is async."""
     return Chain(stages, reads_text=settings.reads_text) if stages else None  # type: ignore[arg-type]  # see above
 
 

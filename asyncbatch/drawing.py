@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import AsyncIterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from asyncbatch.transforms import RecordError
 from asyncbatch.transforms.plain import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 MANY_RECORDS = 500
 """Records that are given away together, and as many are drawn before they are taken, ..."""
@@ -37,10 +38,15 @@ class Drawing:
     object afterwards is its own affair. `error` is what the iterable raised.
     """
 
-    def __init__(self, source: Any) -> None:  # noqa: ANN401 - an iterable of either kind
+    def __init__(
+        self,
+        source: Any,  # noqa: ANN401 - an iterable of either kind
+        text_of: Callable[[Any], bytes | Flawed] | None = None,
+    ) -> None:
         allow_deep_nesting()
         self.error: BaseException | None = None
         self._source = source
+        self._text_of = text_of or json_of
         self._drawn: list[bytes | Flawed] = []
         self._size = 0
         self._lock = threading.Lock()
@@ -61,14 +67,35 @@ class Drawing:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(SHORT_SECONDS):
                         await self._full.wait()
-            with self._lock:
-                drawn, self._drawn, self._size = self._drawn, [], 0
-                if self._ended:
-                    break
+            drawn = self.take_now()
+            if self._ended:
+                break
+        return drawn
+
+    def take_now(self) -> list[bytes | Flawed]:
+        """Return the texts of what is drawn, in order; perhaps none."""
+        with self._lock:
+            drawn, self._drawn, self._size = self._drawn, [], 0
+            if not self._ended:
                 self._some.clear()
                 self._full.clear()
                 self._room.set()
         return drawn
+
+    async def wait(self, seconds: float | None) -> None:
+        """Wait for a record, or the end, for so long at most, or until `wake`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._some.wait()
+
+    def wake(self) -> None:
+        """End a wait."""
+        self._some.set()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all records are taken, and the iterable is closed."""
+        return self._ended and not self._drawn
 
     def end(self) -> None:
         """Have no more drawn than there is: the iterable is closed."""
@@ -113,7 +140,7 @@ class Drawing:
 
     def _keep(self, record: Any) -> bool:  # noqa: ANN401 - whatever the program gives
         """Keep a record until it is taken; return whether there is room for more."""
-        text = text_of(record)
+        text = self._text_of(record)
         with self._lock:
             self._drawn.append(text)
             self._size += len(text) if isinstance(text, bytes) else len(text.text)
@@ -175,12 +202,33 @@ class ThreadDrawing(Drawing):
             self._loop.call_soon_threadsafe(function)
 
 
-def draw(source: AsyncIterable[Any] | Iterable[Any]) -> Drawing:
-    """Begin to draw from an iterable, in a task or, if it is not async, in a thread."""
-    return Drawing(source) if isinstance(source, AsyncIterable) else ThreadDrawing(source)
+def draw(
+    source: AsyncIterable[Any] | Iterable[Any],
+    text_of: Callable[[Any], bytes | Flawed] | None = None,
+) -> Drawing:
+    """Begin to draw from an iterable, in a task or, if it is not async, in a thread.
+
+    `text_of` makes texts of what it gives: by default JSON.
+    """
+    make = Drawing if isinstance(source, AsyncIterable) else ThreadDrawing
+    return make(source, text_of)
 
 
-def text_of(record: Any) -> bytes | Flawed:  # noqa: ANN401 - whatever the program gives
+def name_of(source: object) -> str:
+    """Return what an iterable is called: a generator's function's name, or nothing better."""
+    name = getattr(source, "__name__", None)
+    return name if isinstance(name, str) and name.isidentifier() else "source"
+
+
+def numbered(names: Iterable[str]) -> Iterator[str]:
+    """Yield names, with a number from the second of a name on."""
+    counts: Counter[str] = Counter()
+    for name in names:
+        counts[name] += 1
+        yield name if counts[name] == 1 else f"{name}-{counts[name]}"
+
+
+def json_of(record: Any) -> bytes | Flawed:  # noqa: ANN401 - whatever the program gives
     """Return a record as JSON text, or why that cannot be."""
     try:
         return encode(plain(record))

@@ -14,6 +14,8 @@ from asyncbatch.record_settings import RecordWorkSettings
 from asyncbatch.transforms.specs import CallSpec, FieldsSpec, FunctionSpec, JqSpec, RequireSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from asyncbatch.settings import FileWorkSettings
     from asyncbatch.sinks.target import Target
     from asyncbatch.transforms.specs import TransformSpec
@@ -53,6 +55,20 @@ def describe(settings: FileWorkSettings | RecordWorkSettings) -> str:
         told += [f"--key {','.join(target.key)}"] if target.key else []
         told += [f"--mode {target.mode}"] if target.is_database else []
     return " ".join(told)
+
+
+def describe_transforms(specs: Iterable[TransformSpec]) -> list[tuple[str, str]]:
+    """Return of each what it is in words, and a digest that is another once it does another thing.
+
+    Raises UsageError as `fingerprint` does.
+    """
+    return [
+        (
+            _transform_in_words(spec),
+            hashlib.blake2b(msgspec.json.encode(_of_transform(spec)), digest_size=6).hexdigest(),
+        )
+        for spec in specs
+    ]
 
 
 def _of_target(target: Target) -> list[object]:

@@ -34,14 +34,14 @@ class _Holder(msgspec.Struct, tag_field="kind", tag="asyncbatch lock"):
 
 
 class Lock:
-    """The lock that the file at `path` stands for; `acquire` it once.
+    """The lock that the file at `path` stands for; `acquire` it once. An `option` asked for it.
 
     It is a flock of an open file that no program started from here inherits, so it ends with
     this process, however that ends. The file stays, and says who had it last.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, option: str = "--lock") -> None:
+        self.path, self._option = path, option
         self._descriptor: int | None = None
 
     def acquire(self, wait_s: float = 0.0) -> None:
@@ -75,7 +75,7 @@ class Lock:
                 raise
         except OSError as error:
             reason = error.strerror or str(error)
-            raise UsageError(f"--lock {display_path(self.path)}: {reason}") from None
+            raise UsageError(f"{self._option} {display_path(self.path)}: {reason}") from None
         if taken:
             self._descriptor = descriptor
         else:
@@ -85,7 +85,7 @@ class Lock:
     def _lock(self, descriptor: int) -> bool:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise UsageError(f"--lock {display_path(self.path)} is no regular file")
+            raise UsageError(f"{self._option} {display_path(self.path)} is no regular file")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -99,8 +99,8 @@ class Lock:
         content = os.pread(descriptor, _MOST_BYTES, 0)
         if content and _holder(content) is None:
             raise UsageError(
-                f"--lock {display_path(self.path)} is no lock file but has content: name another "
-                "(if it is an input, let it not follow --lock, or write --lock=auto)"
+                f"{self._option} {display_path(self.path)} is no lock file but has content: name "
+                "another (if it is an input, let it not follow --lock, or write --lock=auto)"
             )
         since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         told = msgspec.json.encode(_Holder(os.getpid(), socket.gethostname(), since)) + b"\n"

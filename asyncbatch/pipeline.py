@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from asyncbatch.assembly import assembled
 from asyncbatch.chain import checked
+from asyncbatch.drawing import name_of, numbered
 from asyncbatch.errors import UsageError
 from asyncbatch.given_feeds import GivenFeeds
 from asyncbatch.http import HttpSettings
@@ -19,25 +19,22 @@ from asyncbatch.report import Report
 from asyncbatch.run import Run
 from asyncbatch.sinks.target import Target
 from asyncbatch.sources.inputs import Inputs
+from asyncbatch.steps import step_specs
 from asyncbatch.transforms.path import parse_path
-from asyncbatch.transforms.schema_load import SchemaSource
-from asyncbatch.transforms.specs import CallSpec, FieldsSpec, FunctionSpec, JqSpec, RequireSpec
 from asyncbatch.user_sink import UserSink
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator
 
     from asyncbatch.assembly import Origin
     from asyncbatch.budget import FailureBudget
     from asyncbatch.records import BatchPart
     from asyncbatch.sinks.target import Mode, SchemaContract
-    from asyncbatch.transforms.specs import TransformSpec
+    from asyncbatch.steps import Step
     from asyncbatch.user_sink import Sink
 
     Source: TypeAlias = Origin | str | os.PathLike[str]
-    Step: TypeAlias = TransformSpec | Callable[..., Any]
 
-_SPECS = (JqSpec, CallSpec, FieldsSpec, RequireSpec, SchemaSource)
 _ORIGINS = (FileSource, HttpSettings, AsyncIterable, Iterable)
 USER_BATCH = 1000
 """Records that a user's own sink is given at most at a time, unless told otherwise."""
@@ -99,7 +96,7 @@ class Pipeline:
         self._sink: object = sink
         work = checked(
             RecordWorkSettings(
-                transforms=tuple(_specs(transforms)),
+                transforms=tuple(step_specs(transforms)),
                 dedupe=_paths(dedupe),
                 call_concurrency=call_concurrency,
                 target=_target(sink, options),
@@ -202,19 +199,6 @@ def _paths(one_or_more: str | Sequence[str]) -> tuple[str, ...]:
     return paths
 
 
-def _specs(steps: Iterable[Step]) -> Iterator[TransformSpec]:
-    """Yield what transforms are asked for. Raises UsageError for what is none."""
-    if not isinstance(steps, Iterable):
-        raise UsageError("transforms is a list, also of one")
-    for step in steps:
-        if callable(step):
-            yield FunctionSpec(step)
-        elif isinstance(step, _SPECS):
-            yield step
-        else:
-            raise UsageError(f"{step!r} is no transform: that is a function, jq(…), fields(…), …")
-
-
 def _target(
     sink: str | os.PathLike[str] | Sink | None, options: Mapping[str, Any]
 ) -> Target | None:
@@ -259,12 +243,8 @@ def _is_origin(item: object) -> bool:
 
 
 def _named(origins: Sequence[Origin]) -> Iterator[tuple[str, Origin]]:
-    """Yield origins, each beside what failures call it, numbered from the second of a name."""
-    counts: Counter[str] = Counter()
-    for origin in origins:
-        name = _name(origin)
-        counts[name] += 1
-        yield (name if counts[name] == 1 else f"{name}-{counts[name]}"), origin
+    """Yield origins, each beside what failures call it."""
+    return zip(numbered(map(_name, origins)), origins, strict=True)
 
 
 def _name(origin: Origin) -> str:
@@ -272,8 +252,7 @@ def _name(origin: Origin) -> str:
         return origin.name
     if isinstance(origin, HttpSettings):
         return "http"
-    name = getattr(origin, "__name__", None)  # a generator's
-    return name if isinstance(name, str) and name.isidentifier() else "source"
+    return name_of(origin)
 
 
 def _is_feed(source: object) -> bool:

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from asyncbatch.transforms.specs import CallSpec, FieldRule, FieldsSpec, JqSpec, RequireSpec
+from asyncbatch.errors import UsageError
+from asyncbatch.transforms.specs import (
+    CallSpec,
+    FieldRule,
+    FieldsSpec,
+    FunctionSpec,
+    JqSpec,
+    RequireSpec,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from asyncbatch.transforms.schema_load import SchemaSource
-    from asyncbatch.transforms.specs import Function, OnMissing
+    from asyncbatch.transforms.specs import Function, OnMissing, TransformSpec
+
+    Step: TypeAlias = TransformSpec | Callable[..., Any]
+
+_SPECS = (JqSpec, CallSpec, FieldsSpec, RequireSpec)
 
 
 def jq(program: str, *, env: bool = False, lossy: bool = False) -> JqSpec:
@@ -56,3 +69,18 @@ def field(
     Without a path: of the time in UTC if `now`, else always the same `value`.
     """
     return FieldRule(path, apply, default, now, value)
+
+
+def step_specs(steps: Iterable[Step]) -> Iterator[TransformSpec]:
+    """Yield what transforms a program asks for. Raises UsageError for what is none."""
+    from asyncbatch.transforms.schema_load import SchemaSource  # noqa: PLC0415 - see `schema`
+
+    if not isinstance(steps, Iterable):
+        raise UsageError("transforms is a list, also of one")
+    for step in steps:
+        if callable(step):
+            yield FunctionSpec(step)
+        elif isinstance(step, (*_SPECS, SchemaSource)):
+            yield step
+        else:
+            raise UsageError(f"{step!r} is no transform: that is a function, jq(…), fields(…), …")

@@ -17,7 +17,8 @@ def test_the_public_names():
         "AsyncbatchError", "Context", "Failure", "FailureBudget", "FileResult", "FileSource",
         "FileWorkSettings", "Inputs", "Job", "NoWorkerError", "NothingMatchedError", "Pipeline",
         "RecordWorkSettings", "Refusal", "Report", "Retries", "Run", "Selection", "Shard", "Sink",
-        "Snapshot", "Tally", "UsageError", "WorkerBugError",
+        "Snapshot", "Stream", "StreamSnapshot", "StreamTally", "Tally", "TooManyKeysError",
+        "UsageError", "WindowResult", "WorkerBugError",
         "__version__",
         "call", "field", "fields", "jq", "process_files", "require", "schema",
     ]  # fmt: skip

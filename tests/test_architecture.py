@@ -45,7 +45,7 @@ LAYERS = [
     ("intake", "streams"),
     ("watching",),
     ("run",),
-    ("api", "pipeline"),
+    ("api", "pipeline", "streaming"),
     ("cli",),
 ]
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
@@ -112,6 +112,7 @@ def test_imports_point_down(path):
         ("obstore", "asyncbatch.cloud"),
         ("boto3", "asyncbatch.cloud.credentials"),
         ("prometheus_client", "asyncbatch.renderers.metrics"),
+        ("watchfiles", "asyncbatch.streams.watch"),
         ("ddsketch", "asyncbatch.windows.sketches"),
         ("datasketches", "asyncbatch.windows.sketches"),
     ],

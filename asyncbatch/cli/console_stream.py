@@ -49,6 +49,10 @@ class LiveWindows:
         """Draw the table."""
         self._live.update(self._drawn(snapshot), refresh=True)
 
+    def tell(self, line: str) -> None:
+        """Write a line above the table."""
+        self._console.print(Text(line, style="yellow"))
+
     def close(self) -> None:
         """Leave the last table standing and give the cursor back."""
         self._live.stop()

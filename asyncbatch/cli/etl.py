@@ -73,7 +73,7 @@ def run_etl(
     pipeline = _loaded(file, set_ or (), only)
     if check:
         if not quiet:
-            _say(f"{_printable(file)} is valid: {_summary(pipeline)}")
+            say(f"{printable_lines(file)} is valid: {_summary(pipeline)}")
         return
     wishes: dict[str, Any] = {
         "only": only, "limit": limit, "dry_run": dry_run, "reports": report or (),
@@ -176,7 +176,7 @@ def _loaded(path: str, overrides: "Sequence[str]", only: "Sequence[str] | None")
         if only:
             pipeline.only(only)
     except PipelineFileError as error:
-        typer.echo(f"Error: {_printable(str(error))}", err=True)
+        typer.echo(f"Error: {printable_lines(str(error))}", err=True)
         raise typer.Exit(exit_codes.USAGE) from None
     except UsageError as error:
         raise typer.BadParameter(str(error)) from None
@@ -189,7 +189,7 @@ def _summary(pipeline: "PipelineFile") -> str:
     sources = count(len(pipeline.sources), "source")
     transforms = count(len(pipeline.transforms), "transform")
     names = ", ".join(pipeline.source_names())
-    return _printable(f"{sources} ({names}), {transforms}, into {_place(pipeline)}")
+    return printable_lines(f"{sources} ({names}), {transforms}, into {_place(pipeline)}")
 
 
 def _place(pipeline: "PipelineFile") -> str:
@@ -203,10 +203,10 @@ def _print_schema() -> None:
 
     from asyncbatch.pipeline_file.json_schema import pipeline_schema  # noqa: PLC0415
 
-    _say(json.dumps(pipeline_schema(), indent=2))
+    say(json.dumps(pipeline_schema(), indent=2))
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     """Print a result; ends the command if that is not possible."""
     from asyncbatch.cli.streams import stdout  # noqa: PLC0415 - see above
 
@@ -219,7 +219,8 @@ def _say(text: str) -> None:
         os._exit(exit_codes.FAILURES)
 
 
-def _printable(text: str) -> str:
+def printable_lines(text: str) -> str:
+    """Return text, which may have several lines, as a terminal may see it."""
     from asyncbatch.words import printable  # noqa: PLC0415 - see above
 
     return "\n".join(map(printable, text.split("\n")))

@@ -5,12 +5,18 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from asyncbatch.cli import options as o
 from asyncbatch.cli import record_options as r
 from asyncbatch.cli import stream_options as s
 from asyncbatch.cli.failure_budget import failure_budget
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
     from asyncbatch.streams.chunks import Source
+    from asyncbatch.streams.delivering import Delivery
+    from asyncbatch.streams.opening import Reading
     from asyncbatch.streams.settings import StreamSettings
     from asyncbatch.transforms.specs import TransformSpec
 
@@ -19,8 +25,11 @@ EPILOG = """\
 Examples:
   asyncbatch stream simulate: --duration 15s
   tail -F app.log | asyncbatch stream - --time timestamp --by event_type
+  asyncbatch stream app.log --follow --idle-timeout 10s
+  asyncbatch stream eu.jsonl us.jsonl incoming/ --window tumbling:1m --max-keys 500
   asyncbatch stream events.jsonl --window hopping:1m/10s --agg p95:latency --lateness 2s
   asyncbatch stream events.jsonl --window session:30s --by user_id --late late.jsonl
+  asyncbatch stream shop.toml --check
 
 On a terminal it shows a table; elsewhere it prints a line of JSON for each window and key, as soon
 as the window is over. Ctrl-C, SIGTERM and the end of the input stop it cleanly: it prints what is
@@ -31,8 +40,13 @@ SIMULATE = "simulate:"
 
 
 def stream_events(
+    context: typer.Context,
     source: s.Source,
     *,
+    set_: s.Set = None,
+    follow: s.Follow = False,
+    from_end: s.FromEnd = False,
+    pattern: o.Pattern = None,
     window: s.Window = "tumbling:5s",
     time: s.Time = "timestamp",
     time_unit: s.TimeUnit = "auto",
@@ -46,10 +60,12 @@ def stream_events(
     jq_env: r.JqEnv = False,
     jq_lossy: r.JqLossy = False,
     call: r.Call = None,
+    call_concurrency: r.CallConcurrency = 100,
     schema: r.Schema = None,
     check_formats: r.CheckFormats = False,
     max_failures: s.MaxFailures = None,
     max_future: s.MaxFuture = None,
+    timeout: s.Timeout = None,
     late: s.Late = None,
     dead_letter: s.DeadLetter = None,
     workers: s.Workers = None,
@@ -59,6 +75,12 @@ def stream_events(
     seed: s.Seed = None,
     users: s.Users = 1000,
     types: s.Types = None,
+    to: s.Target = None,
+    table: s.Table = None,
+    checkpoint: s.Checkpoint = None,
+    checkpoint_every: s.CheckpointEvery = None,
+    check: s.Check = False,
+    print_schema: s.PrintSchema = False,  # noqa: ARG001 - done before all else
     quiet: s.Quiet = False,
 ) -> None:
     """Put events into windows of time as they come: counts, sums, averages, percentiles.
@@ -66,8 +88,26 @@ def stream_events(
     Time is that of the events, so a replay gives the same windows. What is late or cannot be
     read is counted, and never lost silently.
     """
-    from asyncbatch.cli.stream_session import StreamSession  # noqa: PLC0415 - --help stays quick
-    from asyncbatch.errors import UsageError  # noqa: PLC0415
+    if any(one.endswith(".toml") for one in source):
+        _run_file(
+            context,
+            source,
+            set_ or (),
+            check=check,
+            max_events=max_events,
+            duration=duration,
+            budget=max_failures,
+            workers=workers,
+            call_concurrency=call_concurrency,
+            timeout=timeout,
+            quiet=quiet,
+        )
+        return
+    if set_ or check:
+        raise typer.BadParameter("--set and --check are for a pipeline file: FILE.toml")
+    from asyncbatch.cli import exit_codes  # noqa: PLC0415 - --help stays quick
+    from asyncbatch.cli.stream_session import StreamSession  # noqa: PLC0415
+    from asyncbatch.errors import LockHeldError, UsageError  # noqa: PLC0415
     from asyncbatch.streams.settings import StreamSettings  # noqa: PLC0415
 
     try:
@@ -75,8 +115,8 @@ def stream_events(
                                  check_formats=check_formats)  # fmt: skip
         settings = StreamSettings(
             window=window,  # type: ignore[arg-type]  # parsed by typer, and so are the spans
-            aggregates=_aggregates(agg, simulated=source == SIMULATE),
-            by=tuple(by or (["event_type"] if source == SIMULATE else [])),
+            aggregates=_aggregates(agg, simulated=source == [SIMULATE]),
+            by=tuple(by or (["event_type"] if source == [SIMULATE] else [])),
             time=None if time == "arrival" else time,
             unit=time_unit,
             lateness=lateness,  # type: ignore[arg-type]  # see above
@@ -88,21 +128,75 @@ def stream_events(
             letters=dead_letter is not None,
         )
         _check(settings, source, late)
+        reading = _reading(source, pattern, follow=follow, from_end=from_end)
         session = StreamSession(
             settings,
-            [_source(source, rate, seed, users, types)],
+            [
+                _source(one, reading, rate=rate, seed=seed, users=users, types=types)
+                for one in source
+            ],
             late=late,
             dead_letter=dead_letter,
             max_events=max_events,
             duration=duration,  # type: ignore[arg-type]  # see above
             budget=failure_budget(max_failures),
             workers=workers,
+            call_concurrency=call_concurrency,
+            timeout=timeout,
             quiet=quiet,
+            delivery=_delivery(to, table, checkpoint, checkpoint_every),
         )
+    except LockHeldError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(exit_codes.LOCKED) from None
     except (UsageError, ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
     code = session.carry_out()
     raise typer.Exit(code)
+
+
+def _run_file(
+    context: typer.Context,
+    sources: "Sequence[str]",
+    overrides: "Sequence[str]",
+    *,
+    check: bool,
+    budget: str | None,
+    quiet: bool,
+    **control: "Any",  # noqa: ANN401 - what `StreamSession` takes besides
+) -> None:
+    """Run, or only `check`, the pipeline file that is the only source."""
+    from asyncbatch.cli import exit_codes  # noqa: PLC0415 - --help stays quick
+    from asyncbatch.cli.etl import printable_lines, say  # noqa: PLC0415
+    from asyncbatch.cli.stream_file import file_job  # noqa: PLC0415
+    from asyncbatch.cli.stream_session import StreamSession  # noqa: PLC0415
+    from asyncbatch.errors import LockHeldError, UsageError  # noqa: PLC0415
+
+    if len(sources) > 1:
+        raise typer.BadParameter("a pipeline file names all its sources: give nothing beside it")
+    [path] = sources
+    try:
+        job = file_job(path, overrides, context)
+        if check:
+            if not quiet:
+                say(printable_lines(f"{path} is valid: {job}"))
+            return
+        session = StreamSession(
+            job.settings,
+            job.sources(),
+            late=job.late,
+            dead_letter=job.dead_letter,
+            delivery=job.delivery,
+            budget=_budget(budget),
+            quiet=quiet,
+            **control,
+        )
+    except LockHeldError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(exit_codes.LOCKED) from None
+    except (UsageError, ValueError, OSError) as error:
+        raise typer.BadParameter(str(error)) from None
+    raise typer.Exit(session.carry_out())
 
 
 def _aggregates(agg: "list[str] | None", *, simulated: bool) -> tuple:  # type: ignore[type-arg]  # of what typer has parsed
@@ -129,7 +223,6 @@ def _transforms(
             raise typer.BadParameter("--check-formats is for --schema")
         return ()
     from asyncbatch.cli.record_job import record_settings  # noqa: PLC0415 - if asked for
-    from asyncbatch.errors import UsageError  # noqa: PLC0415
     from asyncbatch.settings import FileWorkSettings  # noqa: PLC0415
 
     nowhere = dict.fromkeys(("table", "key", "mode", "schema_contract", "columns", "root"))
@@ -148,35 +241,66 @@ def _transforms(
         to_compression="keep",
         **nowhere,
     )
-    if made.call_is_async:
-        raise UsageError("--call: functions of a stream are plain ones, not async")
     return made.transforms
 
 
-def _check(settings: "StreamSettings", source: str, late: str | None) -> None:
+def _check(settings: "StreamSettings", sources: list[str], late: str | None) -> None:
     """Refuse what would have no effect. Raises UsageError."""
     from asyncbatch.errors import UsageError  # noqa: PLC0415 - see above
 
-    if settings.time is None:
-        for name, value in (
-            ("--lateness", settings.lateness),
-            ("--idle-timeout", settings.idle),
-            ("--max-future", settings.max_future),
-            ("--late", late),
-        ):
-            if value:
-                raise UsageError(f"{name} is about the events' own time: not for --time arrival")
-    if settings.overflow_key is not None and not settings.by:
-        raise UsageError("--overflow-key is for --by")
-    if ":" in source and not os.path.exists(source) and source != SIMULATE:
-        raise UsageError(f"{source!r} is no source: write '-', a file's name, or 'simulate:'")
+    for name, why in settings.contradictions(has_late=late is not None):
+        raise UsageError(f"--{name.replace('_', '-')} {why}")
+    for number, source in enumerate(sources):
+        if source in sources[:number]:
+            raise UsageError(f"{source} is given twice: a source is read once")
+        if ":" in source and not os.path.exists(source) and source != SIMULATE:
+            raise UsageError(f"{source!r} is no source: write '-', a file's name, or 'simulate:'")
 
 
-def _source(source: str, rate: float, seed: int | None, users: int, types: str | None) -> "Source":
+def _delivery(
+    to: str | None, table: str | None, checkpoint: str | None, every: str | None
+) -> "Delivery":
+    """Return where windows go. Raises UsageError."""
+    from asyncbatch.errors import UsageError  # noqa: PLC0415
+    from asyncbatch.streams.delivering import Delivery  # noqa: PLC0415 - see above
+
+    if table is not None and to is None:
+        raise UsageError("--table is for --to with a database")
+    if every is not None and checkpoint is None:
+        raise UsageError("--checkpoint-every is for --checkpoint")
+    spans = {} if every is None else {"every": every}
+    return Delivery(to, table, checkpoint, **spans)  # type: ignore[arg-type]  # parsed by typer
+
+
+def _reading(
+    sources: list[str], pattern: "list[str] | None", *, follow: bool, from_end: bool
+) -> "Reading":
+    """Return how paths are read. Raises UsageError for what would have no effect."""
+    from asyncbatch.errors import UsageError  # noqa: PLC0415 - see above
+    from asyncbatch.sources.selection import Selection  # noqa: PLC0415
+    from asyncbatch.streams.opening import Reading  # noqa: PLC0415
+
+    if follow and not any(one not in ("-", SIMULATE) for one in sources):
+        raise UsageError("--follow is for files and folders")
+    if pattern and not any(map(os.path.isdir, sources)):
+        raise UsageError("--pattern is for folders")
+    selection = Selection(tuple(pattern)) if pattern else Selection()
+    return Reading(follow, from_end, selection)
+
+
+def _source(
+    source: str,
+    reading: "Reading",
+    *,
+    rate: float,
+    seed: int | None,
+    users: int,
+    types: str | None,
+) -> "Source":
     if source != SIMULATE:
-        from asyncbatch.streams.sources import FileSource  # noqa: PLC0415 - see above
+        from asyncbatch.streams.opening import open_path  # noqa: PLC0415 - see above
 
-        return FileSource(source)
+        return open_path(source, reading)
     import time  # noqa: PLC0415
 
     from asyncbatch.cli.generate import type_names  # noqa: PLC0415

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from asyncbatch.budget import FailureBudget
+    from asyncbatch.records import Failure
     from asyncbatch.streams.run import StreamSnapshot
     from asyncbatch.streams.stream import Stream
     from asyncbatch.windows.events import Window
@@ -31,14 +32,18 @@ class StreamDisplay(Protocol):
         """Show a snapshot, or not yet."""
         ...
 
+    def tell(self, line: str) -> None:
+        """Say something that must not be missed."""
+        ...
+
     def close(self) -> None:
         """End the display."""
         ...
 
 
-def make_display(stream: Stream, *, quiet: bool) -> StreamDisplay:
+def make_display(stream: Stream, *, quiet: bool, stdout_is_taken: bool = False) -> StreamDisplay:
     """Return a table on a terminal, else a line on stderr now and then; nothing if `quiet`."""
-    if is_terminal(stdout().fileno()) and not quiet:
+    if is_terminal(stdout().fileno()) and not (quiet or stdout_is_taken):
         from asyncbatch.cli.console_stream import LiveWindows  # noqa: PLC0415 - rich takes a while
 
         return LiveWindows(stream)
@@ -64,6 +69,11 @@ class PlainStream:
             sys.stderr.write(", ".join(facts(snapshot)) + "\n")
             sys.stderr.flush()
 
+    def tell(self, line: str) -> None:
+        """Write a line on stderr, also if it is to be quiet."""
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
     def close(self) -> None:
         """End the display; there is nothing to take away."""
 
@@ -72,13 +82,22 @@ def facts(snapshot: StreamSnapshot) -> Iterator[str]:
     """Yield how far a stream is, in a few words each."""
     tally, seconds = snapshot.tally, snapshot.elapsed_s or 1e-9
     yield count(tally.read, "event")
-    yield f"{tally.read / seconds:,.0f} events/s"
+    yield f"{snapshot.read / seconds:,.0f} events/s"
     yield count(tally.windows, "window")
     if snapshot.lag is not None:
         yield f"watermark {lag(snapshot.lag)}"
     yield f"{tally.late:,} late"
     yield f"{tally.rejected:,} rejected"
+    if tally.refused:
+        yield f"{tally.refused:,} refused"
+    if tally.lost:
+        yield f"{tally.lost:,} lost"
     yield f"{size(snapshot.memory.current)} memory"
+
+
+def loss_line(failure: Failure) -> str:
+    """Return what is said when something of a source could not be read."""
+    return f"lost  {location(failure)}: {failure.kind}: {printable(failure.message)}"
 
 
 def lag(micros: int) -> str:
@@ -95,16 +114,26 @@ def summary_lines(
         yield f"rejected  {location(failure)}: {failure.kind}: {printable(failure.message)}"
     if more := tally.rejected - len(tally.rejections):
         yield f"... and {more:,} more (--dead-letter keeps them all)"
+    for reason in tally.refusals:
+        yield f"refused  {printable(reason)}"
+    if more := tally.refused - len(tally.refusals):
+        yield f"... and {more:,} more"
+    if more := tally.lost - len(tally.losses):
+        yield f"... and {more:,} more times something could not be read"
     verdict = "Stopped after" if stopped else "Processed"
-    yield f"{verdict} {count(tally.read, 'event')} in {duration(snapshot.elapsed_s)}"
+    since = f", {tally.read:,} since the stream began" if tally.read != snapshot.read else ""
+    yield f"{verdict} {count(snapshot.read, 'event')} in {duration(snapshot.elapsed_s)}{since}"
     parts = {"in windows": tally.events, "dropped": tally.dropped, "late": tally.late}
     parts["rejected"] = tally.rejected
     split = [f"{number:,} {word}" for word, number in parts.items() if number]
     if tally.late_in_part:
         split.append(f"{tally.late_in_part:,} late for some of their windows")
     yield f"  events   {', '.join(split) or 'none'}"
-    yield f"  windows  {tally.windows:,} (one for each key)"
-    yield f"  rate     {tally.read / seconds:,.0f} events/s, {size(tally.bytes / seconds)}/s"
+    if tally.lost:
+        yield f"  lost     {count(tally.lost, 'time')} (events that could not be read: see above)"
+    refused = f", {tally.refused:,} refused by the target" if tally.refused else ""
+    yield f"  windows  {tally.windows:,} (one for each key){refused}"
+    yield f"  rate     {snapshot.read / seconds:,.0f} events/s, {size(snapshot.bytes / seconds)}/s"
     yield f"  memory   {size(snapshot.memory.peak)} at the peak"
     if budget is not None:
         failures = count(tally.failures, "failure")

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from asyncbatch.cli.options import CONTROL, FAILURES, OUTPUT, option
+from asyncbatch.cli.options import CONTROL, FAILURES, INPUT, OUTPUT, option
 
 if TYPE_CHECKING:
     from asyncbatch.windows.aggregates import Aggregate
@@ -41,12 +41,39 @@ def _parsed_aggregate(text: str) -> "Aggregate":
         raise typer.BadParameter(str(error)) from None
 
 
+def _print_schema(asked: bool) -> None:
+    if not asked:
+        return
+    import json  # noqa: PLC0415 - see above
+
+    from asyncbatch.cli.etl import say  # noqa: PLC0415
+    from asyncbatch.pipeline_file.json_schema import stream_schema  # noqa: PLC0415
+
+    say(json.dumps(stream_schema(), indent=2))
+    raise typer.Exit
+
+
 Source = Annotated[
-    str,
+    list[str],
     typer.Argument(
-        metavar="SOURCE",
-        help="'-' for standard input, a file of JSON Lines, or 'simulate:' for example events.",
+        metavar="SOURCE...",
+        help="'-' for standard input, a file of JSON Lines, a folder of such, or 'simulate:' for "
+        "example events; several are read side by side. Or a pipeline file, FILE.toml.",
     ),
+]
+Follow = Annotated[
+    bool,
+    option(
+        INPUT,
+        "--follow",
+        "-f",
+        help="Go on with files as they grow, also when they are rotated or cut, as tail -F does; "
+        "and with files that come into folders.",
+    ),
+]
+FromEnd = Annotated[
+    bool,
+    option(INPUT, "--from-end", help="With --follow: pass over what is there at the start."),
 ]
 Window = Annotated[
     str,
@@ -151,6 +178,50 @@ MaxFailures = Annotated[
         help="Stop, and exit 1, once more events than this are rejected or late.",
     ),
 ]
+Target = Annotated[
+    str | None,
+    option(
+        OUTPUT,
+        "--to",
+        metavar="TARGET",
+        help="Where windows go: '-', a file (.jsonl, .ndjson, each with .gz or .zst, .csv, .tsv, "
+        ".parquet), sqlite:///FILE, duckdb:///FILE or postgresql://USER@HOST/DATABASE; in a table "
+        "each window and key has one row.  [default: standard output]",
+    ),
+]
+Table = Annotated[
+    str | None, option(OUTPUT, "--table", metavar="NAME", help="The database's table.")
+]
+Checkpoint = Annotated[
+    str | None,
+    option(
+        CONTROL,
+        "--checkpoint",
+        metavar="FILE",
+        help="Keep there what is needed to go on after a stop or a crash, as if nothing had "
+        "happened; go on from it if it is there.",
+    ),
+]
+CheckpointEvery = Annotated[
+    str | None,
+    option(
+        CONTROL,
+        "--checkpoint-every",
+        parser=_parsed_duration,
+        metavar="SPAN",
+        help="How often.  [default: 10s]",
+    ),
+]
+Timeout = Annotated[
+    float | None,
+    option(
+        FAILURES,
+        "--timeout",
+        min=0.001,
+        metavar="SECONDS",
+        help="Reject an event that takes longer in --jq, --call or --schema, and end its worker.",
+    ),
+]
 Workers = Annotated[
     int | None,
     option(
@@ -159,8 +230,8 @@ Workers = Annotated[
         "-w",
         min=0,
         metavar="N",
-        help="Worker processes that help once events come in masses; 0 for none.  "
-        "[default: one less than the CPUs it may use]",
+        help="Worker processes: for --jq, --call and --schema, and to help once events come in "
+        "masses; 0 for none.  [default: the CPUs it may use; to help, one less]",
     ),
 ]
 Duration = Annotated[
@@ -172,6 +243,28 @@ Duration = Annotated[
 MaxEvents = Annotated[
     int | None,
     option(CONTROL, "--max-events", min=1, metavar="N", help="Stop after N events."),
+]
+Set = Annotated[
+    list[str] | None,
+    option(
+        INPUT,
+        "--set",
+        metavar="KEY=VALUE",
+        help="Put a value in the place of the pipeline file's: window.lateness=2s; repeatable.",
+    ),
+]
+Check = Annotated[
+    bool, option(CONTROL, "--check", help="Only say what is wrong with the pipeline file.")
+]
+PrintSchema = Annotated[
+    bool,
+    option(
+        OUTPUT,
+        "--print-schema",
+        callback=_print_schema,
+        is_eager=True,
+        help="Print the JSON Schema of pipeline files of streams.",
+    ),
 ]
 Quiet = Annotated[bool, option(OUTPUT, "--quiet", "-q", help="Print nothing but windows.")]
 

@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, NoReturn
 
 from asyncbatch.cli import exit_codes
 from asyncbatch.cli.output import to_stdout
-from asyncbatch.cli.stream_display import make_display, summary_lines
+from asyncbatch.cli.stream_display import loss_line, make_display, summary_lines
 from asyncbatch.errors import AsyncbatchError, UsageError
 from asyncbatch.executors.wire import STOP_SIGNALS
+from asyncbatch.sinks.target import STDOUT
+from asyncbatch.streams.delivering import Delivering, Delivery
 from asyncbatch.streams.inflow import Inflow
 from asyncbatch.streams.lines import window_lines
 from asyncbatch.streams.run import StreamRun
 from asyncbatch.streams.side_file import SideFile
 from asyncbatch.streams.stream import Stream
 from asyncbatch.windows.events import TooManyKeysError
+from asyncbatch.words import count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from asyncbatch.budget import FailureBudget
     from asyncbatch.cli.stream_display import StreamDisplay
     from asyncbatch.streams.chunks import Source
+    from asyncbatch.streams.outflow import Outflow
     from asyncbatch.streams.settings import StreamSettings
     from asyncbatch.windows.events import Window
 
@@ -35,15 +39,23 @@ _GRACE_SECONDS = 8.0
 
 
 class _Output:
-    """Shows windows on the terminal, or writes them as lines to standard output."""
+    """Shows windows on the terminal, and has them written: to a target, or standard output."""
 
-    def __init__(self, stream: Stream, display: StreamDisplay) -> None:
-        self._stream, self._display = stream, display
+    def __init__(self, stream: Stream, display: StreamDisplay, outflow: Outflow | None) -> None:
+        self._stream, self._display, self._outflow = stream, display, outflow
 
     async def put(self, windows: Sequence[Window]) -> None:
         """Take windows; see `WindowSink`."""
-        if not self._display.takes(windows):
+        is_shown = self._display.takes(windows)
+        if self._outflow is not None:
+            await self._outflow.put(windows)
+        elif not is_shown:
             await to_stdout(window_lines(self._stream, windows))
+
+    async def flush(self) -> None:
+        """Have all windows in the target; see `WindowSink`."""
+        if self._outflow is not None:
+            await self._outflow.flush()
 
 
 class StreamSession:
@@ -64,30 +76,52 @@ class StreamSession:
         duration: int | None,
         budget: FailureBudget | None,
         workers: int | None,
+        call_concurrency: int,
+        timeout: float | None,
         quiet: bool,
+        delivery: Delivery | None = None,
     ) -> None:
-        files = [SideFile(path) if path else None for path in (late, dead_letter)]
-        late_file, dead_file = files
+        late_file, dead_file = (SideFile(path) if path else None for path in (late, dead_letter))
         stream = Stream(
             settings,
             reject=dead_file.write if dead_file else None,
             late=late_file.write if late_file else None,
             max_events=max_events,
         )
-        self._files = [file for file in files if file is not None]
         self._budget, self._quiet = budget, quiet
-        self._display = make_display(stream, quiet=quiet)
+        delivery = delivery or Delivery()
+        sides = {"--late": late_file, "--dead-letter": dead_file}
+        self._delivering = Delivering(delivery, stream, sources, sides, self._on_failure)
+        self._display = make_display(stream, quiet=quiet, stdout_is_taken=delivery.to == STDOUT)
         self._run = StreamRun(
             stream,
             Inflow(sources),
-            _Output(stream, self._display),
+            _Output(stream, self._display, self._delivering.outflow),
             duration=duration,
             budget=budget,
             workers=workers,
+            keeper=self._delivering.keeper,
+            call_concurrency=call_concurrency,
+            timeout=timeout,
         )
         self._signal: int | None = None
-        for file in self._files:
-            file.open()
+        self._told = 0
+        try:
+            self._open()
+        except BaseException:
+            self._display.close()
+            raise
+
+    def _open(self) -> None:
+        """Begin what is written, or go on with it. Raises UsageError, LockHeldError."""
+        if self._delivering.open():
+            self._say(f"Going on after {count(self._run.stream.tally.read, 'event')}")
+        keeper = self._delivering.keeper
+        for name in keeper.not_again if keeper is not None else ():
+            self._say(
+                f"Note: {name} cannot be read again: if this process is killed, what came since "
+                "the last checkpoint is lost"
+            )
 
     def carry_out(self) -> int:
         """Run to the end and return the exit status."""
@@ -110,35 +144,54 @@ class StreamSession:
 
     async def _session(self) -> int:
         loop = asyncio.get_running_loop()
+        self._told = len(self._run.stream.tally.losses)  # of those before this run
         for number in STOP_SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it for SIGHUP
                 loop.add_signal_handler(number, self._on_signal, number)
         ticker = loop.create_task(self._show())
+        ended = False
         try:
             await self._run.run()
+            ended = True
         except BrokenPipeError:
             self._leave(exit_codes.CLOSED_OUTPUT)
         finally:
             ticker.cancel()
-            for file in self._files:
-                file.close()
+            await self._delivering.finish(ended=ended)
         return self._conclude()
 
     async def _show(self) -> None:
         while True:
             await asyncio.sleep(_SNAPSHOT_SECONDS)
+            self._tell_losses()
             self._display.show(self._run.snapshot())
+
+    def _tell_losses(self) -> None:
+        """Say what could not be read since the last time."""
+        losses = self._run.stream.tally.losses
+        for failure in losses[self._told :]:
+            self._display.tell(loss_line(failure))
+        self._told = len(losses)
 
     def _conclude(self) -> int:
         over_budget = self._run.is_over_budget(final=True)
         snapshot = self._run.snapshot()
+        self._tell_losses()
         self._display.show(snapshot, last=True)
         self._display.close()
+        budget = self._budget if over_budget else None
+        for line in summary_lines(snapshot, stopped=self._run.was_cut_short, budget=budget):
+            self._say(line)
+        is_good = not over_budget and not snapshot.tally.refused
+        return exit_codes.SUCCESS if is_good else exit_codes.FAILURES
+
+    def _say(self, line: str) -> None:
         if not self._quiet:
-            budget = self._budget if over_budget else None
-            for line in summary_lines(snapshot, stopped=self._run.was_cut_short, budget=budget):
-                print(line, file=sys.stderr)  # noqa: T201 - the summary
-        return exit_codes.FAILURES if over_budget else exit_codes.SUCCESS
+            print(line, file=sys.stderr)  # noqa: T201 - notes and the summary
+
+    def _on_failure(self) -> None:
+        """End the run, which finds out why."""
+        self._run.stop()
 
     def _on_signal(self, number: int) -> None:
         if self._signal is not None:

@@ -135,7 +135,7 @@ class LineCount(NamedTuple):
     records: int
 
 
-def count_lines(text: bytearray, end: int, *, first: bool) -> LineCount:
+def count_lines(text: bytes | bytearray, end: int, *, first: bool) -> LineCount:
     """Count `text[:end]`: whole lines, of which the last may lack its LF; not judged.
 
     `first` tells that these begin a file, perhaps with a byte order mark.

@@ -199,7 +199,7 @@ async def process_engine(
     seconds to leave nothing half done.
     """
     workers = [WorkerProcess(make_work, reads_stdin=reads_stdin) for _ in spawned]
-    watching = None if patience is None else asyncio.create_task(_watch(workers, patience))
+    watching = None if patience is None else asyncio.create_task(watch(workers, patience))
     try:
         for worker, process in zip(workers, spawned, strict=True):
             await worker.connect(process)
@@ -225,12 +225,13 @@ async def _let_end(workers: Sequence[WorkerProcess]) -> None:
                 await worker.wait()
 
 
-async def _watch(workers: Sequence[WorkerProcess], patience: float) -> None:
-    """Look at the workers for ever, and end those that are late."""
+async def watch(workers: Sequence[WorkerProcess], patience: float) -> None:
+    """Look at the workers for ever, and end those that are late; there may come more of them."""
     interval = min(max(patience / 20, _SHORTEST_LOOK), _LONGEST_LOOK)
-    stopwatches = [Stopwatch(patience, interval) for _ in workers]
+    stopwatches: list[Stopwatch] = []
     while True:
         await asyncio.sleep(interval)
         now = time.monotonic()
+        stopwatches += [Stopwatch(patience, interval) for _ in workers[len(stopwatches) :]]
         for worker, stopwatch in zip(workers, stopwatches, strict=True):
             worker.look(stopwatch, now)

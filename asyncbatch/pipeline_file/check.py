@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from asyncbatch.pipeline_file.mistakes import KeyPath
     from asyncbatch.pipeline_file.table import Table
 
+_TABLES = inspect.StructType | inspect.DictType
 INVALID = object()
 """Stands for what is not good."""
 
@@ -112,10 +113,11 @@ class Checker:
         if tables:
             return self._tagged(value, tables, path)
         is_table = isinstance(value, dict)
-        near = [kind for kind in kinds if isinstance(kind, inspect.StructType) == is_table] or kinds
+        near = [kind for kind in kinds if isinstance(kind, _TABLES) == is_table] or kinds
         for kind in near:
-            found = Checker([]).check(value, kind, path)
-            if found is not INVALID:
+            trial = Checker([])
+            found = trial.check(value, kind, path)
+            if found is not INVALID and not trial.mistakes:
                 return found
         return self.check(value, near[0], path)  # it is no other, nor this: say why
 

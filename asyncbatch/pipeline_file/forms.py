@@ -17,6 +17,9 @@ from asyncbatch.pipeline_file.mistakes import FromEnvironment, quoted
 from asyncbatch.secret import Secret, secret_url
 from asyncbatch.sources.shard import Shard
 from asyncbatch.transforms.path import parse_path
+from asyncbatch.windows.aggregates import parse_aggregate
+from asyncbatch.windows.durations import parse_duration
+from asyncbatch.windows.spec import parse_window
 from asyncbatch.words import parse_size
 
 if TYPE_CHECKING:
@@ -42,6 +45,15 @@ Seconds: TypeAlias = Annotated[
 Bytes: TypeAlias = Annotated[
     int,
     Meta(ge=1, extra={"form": "size"}, extra_json_schema={"as": _NUMBER_OR_TEXT}),
+]
+Span: TypeAlias = Annotated[
+    int, Meta(ge=0, extra={"form": "span"}, extra_json_schema={"as": _NUMBER_OR_TEXT})
+]
+WindowText: TypeAlias = Annotated[
+    str, Meta(extra={"form": "window"}, extra_json_schema={"examples": ["tumbling:5s"]})
+]
+AggregateText: TypeAlias = Annotated[
+    str, Meta(extra={"form": "aggregate"}, extra_json_schema={"examples": ["sum:value"]})
 ]
 Rate: TypeAlias = Annotated[
     str, Meta(extra={"form": "rate"}, extra_json_schema={"pattern": _RATE.pattern})
@@ -89,6 +101,30 @@ def _duration(value: Any) -> Any:  # noqa: ANN401 - a number is checked as such
     if match is None:
         raise ValueError(f"{quoted(value)} is no duration: write seconds, or 500ms, 10s, 2m, 1h")
     return float(match[1]) * _SECONDS[match[2]]
+
+
+def _span(value: Any) -> int:  # noqa: ANN401 - whatever TOML can hold
+    """Return a span, which may also be a number of seconds, in microseconds."""
+    try:
+        if isinstance(value, str):
+            return parse_duration(value)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return round(value * 1_000_000)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError(f"{quoted(value)} is no span of time: write seconds, or 500ms, 5s, 1m, 1h")
+
+
+def _window(value: Any) -> str:  # noqa: ANN401 - the same
+    text = _text(value, "windows as text: tumbling:5s")
+    parse_window(text)
+    return text
+
+
+def _aggregate(value: Any) -> str:  # noqa: ANN401 - the same
+    text = _text(value, "an aggregate as text: count, sum:FIELD")
+    parse_aggregate(text)
+    return text
 
 
 def _size(value: Any) -> Any:  # noqa: ANN401 - a number is checked as such
@@ -164,6 +200,9 @@ FORMS: dict[str, Callable[[Any], Any]] = {
     "path": _path,
     "duration": _duration,
     "size": _size,
+    "span": _span,
+    "window": _window,
+    "aggregate": _aggregate,
     "rate": _rate,
     "shard": _shard,
     "time": _time,

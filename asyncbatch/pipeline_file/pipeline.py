@@ -9,6 +9,7 @@ from msgspec import Meta, field
 
 from asyncbatch.errors import UsageError
 from asyncbatch.pipeline_file.forms import Name
+from asyncbatch.pipeline_file.made import MadeFields
 from asyncbatch.pipeline_file.mistakes import suggestion
 from asyncbatch.pipeline_file.sink import DATABASES, DeadLetterTable, SinkTable, form_of
 from asyncbatch.pipeline_file.sources import FilesSourceTable, HttpSourceTable
@@ -17,15 +18,13 @@ from asyncbatch.pipeline_file.transforms import (
     CallTable,
     DedupeTable,
     FieldsTable,
-    FieldTable,
     JqTable,
     RequireTable,
     SchemaTable,
 )
-from asyncbatch.transforms.path import parse_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from asyncbatch.pipeline_file.sources import SourceTable
     from asyncbatch.pipeline_file.table import Contradictions, Given
@@ -61,7 +60,12 @@ class PipelineFile(Table, frozen=True):
                     "dedupe must come last: which record is first is known only at the end",
                 )
         yield from _misled(given)
-        yield from _unmade(transforms, getattr(given.get("sink"), "key", ()))
+        made = MadeFields(transforms)
+        yield from made.unmade
+        for place, name in enumerate(getattr(given.get("sink"), "key", ())):
+            if made.names is not None and name not in made.names:
+                near = suggestion(name, made.names)
+                yield ("sink", "key", place), f"no field {name!r} is made by transform{near}"
 
     def source_names(self) -> list[str]:
         """Return what each source is called: its name, else its type, numbered from the second."""
@@ -116,38 +120,3 @@ def _misled(given: Given) -> Iterator[tuple[Any, str]]:
                     place,
                     'asks for what is new only, and sink.mode = "replace" leaves nothing else',
                 )
-
-
-def _unmade(transforms: Sequence[Any], key: Sequence[str]) -> Iterator[tuple[Any, str]]:
-    """Yield the places of fields that are asked for, but not made by the `fields` before."""
-    made: set[str] | None = None
-    for index, table in enumerate(transforms):
-        if isinstance(table, FieldsTable):
-            if made is not None:
-                for name, rule in table.fields.items():
-                    path = rule.source if isinstance(rule, FieldTable) else rule
-                    place = ("from",) if isinstance(rule, FieldTable) else ()
-                    if isinstance(path, str):
-                        at = ("transform", index, "fields", name, *place)
-                        yield from _missing(path, made, at)
-            made = set(table.fields)
-        elif isinstance(table, RequireTable | DedupeTable) and made is not None:
-            name, paths = (
-                ("fields", table.fields) if isinstance(table, RequireTable) else ("key", table.key)
-            )
-            for place_in, path in enumerate(paths):
-                yield from _missing(path, made, ("transform", index, name, place_in))
-        elif table is None or isinstance(table, JqTable | CallTable):
-            made = None  # anybody's guess
-    if made is not None:
-        for place_in, name in enumerate(key):
-            if name not in made:
-                near = suggestion(name, made)
-                yield ("sink", "key", place_in), f"no field {name!r} is made by transform{near}"
-
-
-def _missing(path: str, made: set[str], at: Any) -> Iterator[tuple[Any, str]]:  # noqa: ANN401 - a key path
-    first = parse_path(path)[:1]
-    if first and first[0] not in made:
-        near = suggestion(first[0], made)
-        yield at, f"no field {first[0]!r} is made by the fields before{near}"

@@ -99,12 +99,17 @@ class CsvSink(FileSink):
 
     def _write(self, rows: Any) -> list[int]:  # noqa: ANN401 - typeshed's row type is private
         """Write rows; return how many bytes each takes."""
-        lines: list[str] = []
-        # The module's own line end makes it quote a lone CR, too; our lines end with LF.
-        csv.writer(SimpleNamespace(write=lines.append), delimiter=self._delimiter).writerows(rows)
-        encoded = [f"{line[:-2]}\n".encode() for line in lines]
+        encoded = csv_lines(rows, self._delimiter)
         self.file.write(b"".join(encoded))
         return list(map(len, encoded))
+
+
+def csv_lines(rows: Any, delimiter: str) -> list[bytes]:  # noqa: ANN401 - see `_write`
+    """Return rows, which are iterables of cells, as lines."""
+    lines: list[str] = []
+    # The module's own line end makes it quote a lone CR, too; our lines end with LF.
+    csv.writer(SimpleNamespace(write=lines.append), delimiter=delimiter).writerows(rows)
+    return [f"{line[:-2]}\n".encode() for line in lines]
 
 
 def _booleans(column: list[bool | None]) -> list[str | None]:

@@ -21,7 +21,7 @@ from asyncbatch.sinks.refusing import edges, refusals, spread
 from asyncbatch.sinks.sql import fold, quote, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from asyncbatch.entries import Entry, Ledger, LedgerJob
     from asyncbatch.sinks import Refusal
@@ -35,6 +35,8 @@ _KINDS: dict[str, ColumnKind] = {
     "DOUBLE": "real",
     "VARCHAR": "text",
 }
+_TIME = "TIMESTAMP"
+"""In UTC. With a time zone, Python would need one more package to read it."""
 _NO_DOWNLOADS = dict.fromkeys(("autoinstall_known_extensions", "autoload_known_extensions"), False)
 """A database of another kind would have DuckDB fetch an extension."""
 _HERE = "database_name = current_database() AND schema_name = 'main'"
@@ -58,9 +60,10 @@ class DuckdbSink:
         key: tuple[str, ...],
         job: LedgerJob | None = None,
         contract: Contract | None = None,
+        times: Collection[str] = (),
     ) -> None:
         self.path, self.table, self.mode, self.key = path, table, mode, key
-        self._job = job
+        self._job, self._times = job, times
         self._target = f"{table}.asyncbatch-new" if mode == "replace" else table
         """The table that is loaded; the end of a replacement gives it its name."""
         self._duckdb: Any
@@ -121,6 +124,14 @@ class DuckdbSink:
             else:
                 reasons = dict.fromkeys(range(block.count), NO_FIELDS)
         return sorted(refused + refusals(reasons, rows), key=attrgetter("row"))
+
+    def remove(self, keys: Block) -> None:
+        """Take away the rows that have these keys, in the transaction at hand. Raises SinkError."""
+        with self._transaction():
+            if self._types:
+                stage = Stage(self._connection, self._target, self._types)
+                stage.fill(self._columns.admit(keys, None).block, is_judged=True)
+                stage.remove(self.key)
 
     def commit(self, entries: Sequence[Entry] = ()) -> None:
         """End the transaction, if there is one or it takes one. Raises SinkError."""
@@ -237,6 +248,7 @@ class DuckdbSink:
         table = quote(self._target)
         types = {name: TYPES[kind] for name, kind in changes.items()}
         if types and not self._types:
+            types.update((name, _TIME) for name in self._times if name in types)
             columns = ", ".join(f"{quote(name)} {declared}" for name, declared in types.items())
             self._connection.execute(f"CREATE TABLE {table} ({columns})")
         else:
@@ -247,7 +259,7 @@ class DuckdbSink:
                 elif declared != self._types[name]:
                     self._retype(name, declared)
         self._types.update(types)
-        self._columns.refresh(changes)
+        self._columns.refresh({n: "any" if types[n] == _TIME else changes[n] for n in changes})
 
     def _retype(self, name: str, declared: str) -> None:
         value = quote(name)

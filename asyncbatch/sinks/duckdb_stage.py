@@ -132,10 +132,8 @@ class Stage:
         """Insert the rows; with a key, the last of each in place of any that have the same."""
         latest = ""
         if key:
-            columns = [self._names[fold(name)] for name in key]
-            same = _same("t", key, columns)
-            self._execute(f"DELETE FROM {self._table} t USING {_STAGE} s WHERE {same}")  # noqa: S608 - quoted
-            partition = ", ".join(columns)
+            self._make_room(key)
+            partition = ", ".join(self._names[fold(name)] for name in key)
             latest = f" QUALIFY row_number() OVER (PARTITION BY {partition} ORDER BY n DESC) = 1"
         names = [name for name in self._types if fold(name) in self._names]
         values = [self._names[fold(name)] for name in names]
@@ -148,6 +146,15 @@ class Stage:
         )
         if self._source == _STAGE:
             self._execute(f"DROP TABLE {_STAGE}")
+
+    def remove(self, key: Sequence[str]) -> None:
+        """Take away the table's rows that have the key of one of these."""
+        self._make_room(key)
+        self._execute(f"DROP TABLE {_STAGE}")
+
+    def _make_room(self, key: Sequence[str]) -> None:
+        same = _same("t", key, [self._names[fold(name)] for name in key])
+        self._execute(f"DELETE FROM {self._table} t USING {_STAGE} s WHERE {same}")  # noqa: S608 - quoted
 
     def _rows(self, condition: str) -> list[int]:
         query = f"SELECT n FROM {_STAGE} WHERE {condition} ORDER BY n"  # noqa: S608 - quoted

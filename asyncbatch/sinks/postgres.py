@@ -27,7 +27,7 @@ from asyncbatch.sinks.refusing import edges, refusals, salvage
 from asyncbatch.sinks.sql import quote, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from asyncbatch.entries import Entry, Ledger, LedgerJob
     from asyncbatch.sinks import Refusal
@@ -67,6 +67,7 @@ class PostgresSink:
         retrier: Retrier | None = None,
         contract: Contract | None = None,
         settings: ServerSettings | None = None,
+        times: Collection[str] = (),
     ) -> None:
         self.table, self.mode, self.key = table, mode, key
         self._job, self._retrier = job, retrier or Retrier(RETRIES)
@@ -77,7 +78,7 @@ class PostgresSink:
         self._transactions = Transactions(
             self._server, self._retrier, locking(self._target), self._begin
         )
-        self._shape = Shape(self._server, self._target, key, contract)
+        self._shape = Shape(self._server, self._target, key, contract, times)
         self._loads: list[Block] = []
         """What was loaded since the last commit, without what was refused."""
         self._lacks_index = self._has_ledger = False
@@ -109,6 +110,16 @@ class PostgresSink:
         refused = self._transactions.do(lambda found: self._write(found, payload, groups))
         self._loads.append(payload.without({refusal.row for refusal in refused}))
         return refused
+
+    def remove(self, keys: Block) -> None:
+        """Take away the rows that have these keys, and commit. Raises SinkError."""
+
+        def remove(connection: Connection) -> None:
+            if self._shape.number is not None:
+                block = self._shape.columns.admit(keys, None).block
+                Arrivals(connection, self._target, self._shape.types, block, key=self.key).remove()
+
+        self._transactions.commit(remove)
 
     def commit(self, entries: Sequence[Entry] = ()) -> None:
         """End the transaction, if there is one or it takes one. Raises SinkError."""

@@ -107,6 +107,20 @@ class Arrivals:
         self._connection.copy(self._stage, [f"c{place}" for place in range(len(self._names))], rows)
         self._connection.execute(f"{self._move}; TRUNCATE {self._stage.sql}")
 
+    def remove(self) -> None:
+        """Take away the table's rows that have the key of one of these."""
+        self._connection.execute(self._create)
+        columns = [f"c{place}" for place in range(len(self._names))]
+        self._connection.copy(self._stage, columns, zip(*self._values, strict=True))
+        same = " AND ".join(
+            f"t.{quote(self._names[place])} = s.c{place}::{self._types[place]}"
+            for place in self._places
+        )
+        self._connection.execute(
+            f"DELETE FROM {self._table.sql} t USING {self._stage.sql} s WHERE {same};"  # noqa: S608 - quoted
+            f" TRUNCATE {self._stage.sql}"
+        )
+
     def end(self) -> None:
         """Have what was loaded be the transaction's own, not an attempt's."""
         if self._is_tried:

@@ -45,8 +45,9 @@ class Shape:
         name: Name,
         key: Sequence[str],
         contract: Contract | None = None,
+        times: Collection[str] = (),
     ) -> None:
-        self._server, self._name, self._key = server, name, key
+        self._server, self._name, self._key, self._times = server, name, key, times
         self.number: int | None = None
         self.types: dict[str, str] = {}
         self._holds = contract is not None and contract.holds
@@ -98,7 +99,9 @@ class Shape:
             self._untyped = set() if typed else set(changes)
             made = self._made_for_times(block, typed)
             types = {name: TYPES[kind] for name, kind in (typed or changes).items()}
-            create(connection, self._name, types | dict.fromkeys(made, TIME), self._key)
+            made = [column for column in made if column not in self._times]
+            times = dict.fromkeys((*made, *(name for name in self._times if name in types)), TIME)
+            create(connection, self._name, types | times, self._key)
             mark(connection, self._name, made)
         elif typed:
             self.alter(connection, typed, self._made_for_times(block, typed))

@@ -21,6 +21,12 @@ def quoted(names: Iterable[str]) -> str:
     return ", ".join(map(quote, names))
 
 
+def removal(table: str, names: Iterable[str]) -> str:
+    """Return the statement that removes a row, given the values of the columns of these names."""
+    same = " AND ".join(f"{quote(name)} = ?" for name in names)
+    return f"DELETE FROM {quote(table)} WHERE {same}"  # noqa: S608 - quoted
+
+
 def fold(name: str) -> str:
     """Return what is the same for names that SQLite and DuckDB take for one."""
     return name.translate(_LOWER)

@@ -20,7 +20,7 @@ from asyncbatch.retrying import Retrier, Retries, tried
 from asyncbatch.sinks.columns import NO_FIELDS, Columns
 from asyncbatch.sinks.contract import Contract
 from asyncbatch.sinks.refusing import edges, refusals, salvage
-from asyncbatch.sinks.sql import fold, quote, quoted
+from asyncbatch.sinks.sql import fold, quote, quoted, removal
 from asyncbatch.sinks.sqlite_retype import NotPlainError, retype
 from asyncbatch.sinks.sqlite_table import (
     KINDS,
@@ -143,6 +143,19 @@ class SqliteSink:
             else:
                 reasons = dict.fromkeys(range(block.count), NO_FIELDS)
         return sorted(refused + refusals(reasons, rows), key=attrgetter("row"))
+
+    def remove(self, keys: Block) -> None:
+        """Take away the rows that have these keys, in the transaction at hand. Raises SinkError."""
+        with self._transaction():
+            self._read_schema()
+            block = self._columns.admit(keys, None).block
+            if self._present:
+                rows = zip(*self._columns.fitted(block), strict=True)
+                self._connection.executemany(removal(self._target, block.names), rows)
+
+    def sync(self) -> None:
+        """Have what was committed survive a loss of power, too. Raises SinkError."""
+        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def commit(self, entries: Sequence[Entry] = ()) -> None:
         """End the transaction, if there is one or it takes one. Raises SinkError."""

@@ -53,6 +53,7 @@ class Target(Struct, frozen=True):
     `columns` are those of a CSV file; `table`, `key`, `mode` and `contract` a database's; the
     other two a folder's, whose outputs keep their inputs' names below it (relative to `root`, if
     given).
+    A table that is created has its `times` as its database has such, even if they are in its key.
     `name` may be shown to anybody; `address` is that of a server, with a password if it has one,
     and `server` how the sessions there are. `stores` is how object stores are reached, if not as
     for inputs.
@@ -72,6 +73,7 @@ class Target(Struct, frozen=True):
     address: str = ""
     server: ServerSettings = ServerSettings()
     stores: StoreSettings | None = None
+    times: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, name: str, **options: Any) -> Target:  # noqa: ANN401 - the fields' own types
@@ -191,11 +193,13 @@ class Target(Struct, frozen=True):
             case "postgres":
                 from asyncbatch.sinks.postgres import PostgresSink  # noqa: PLC0415 - one of them
 
-                return PostgresSink(self.address, retrier=retrier, settings=self.server, **options)
+                return PostgresSink(
+                    self.address, retrier=retrier, settings=self.server, times=self.times, **options
+                )
             case _:
                 from asyncbatch.sinks.duckdb import DuckdbSink  # noqa: PLC0415 - one of them
 
-                return DuckdbSink(self.path, **options)
+                return DuckdbSink(self.path, times=self.times, **options)
 
 
 def _unquoted(text: str) -> str:

@@ -14,8 +14,11 @@ from asyncbatch.streams.folding import folding_factory
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from asyncbatch.streams.line_reader import Block
     from asyncbatch.streams.stream import Stream
     from asyncbatch.windows.events import Folded, Window
+
+    Result = Folded | Block | None
 
 _TOGETHER = 512 * 1024
 """Bytes that go to a worker at a time, in pieces as they came: each time costs us 0.2 ms."""
@@ -30,7 +33,7 @@ class _Task(NamedTuple):
 
     sources: list[str]
     pieces: list[bytes]
-    results: asyncio.Future[list[Folded | None]]
+    results: asyncio.Future[list[Result]]
 
 
 class Crew:
@@ -45,7 +48,7 @@ class Crew:
         make_work = folding_factory(stream.settings)
         self._workers = [WorkerProcess(make_work) for _ in range(count)]
         self._next = 0
-        self._starting: list[asyncio.Task[list[Folded | None]]] = []
+        self._starting: list[asyncio.Task[list[Result]]] = []
         self._sources: list[str] = []
         self._pieces: list[bytes] = []
         """Lines to be handed over, and the sources that each piece is from."""
@@ -72,7 +75,7 @@ class Crew:
         """Whether all workers have begun to work; until then it is quicker to do it oneself."""
         return all(task.done() for task in self._starting)
 
-    def send(self, source: str, lines: bytes) -> None:
+    def send(self, source: str, file: str, lines: bytes) -> None:  # noqa: ARG002 - see `Programs`
         """Have a source's lines folded, soon or together with more."""
         self._sources.append(source)
         self._pieces.append(lines)
@@ -97,6 +100,7 @@ class Crew:
             self._hand_over()
         task = self._under_way[0]
         results = await task.results
+        self._stream.hear(source for waiting in self._under_way for source in waiting.sources)
         self._under_way.popleft()
         take = self._stream.take_folded
         return [
@@ -128,7 +132,7 @@ class Crew:
         for worker in self._workers:
             worker.kill()
 
-    async def _fold(self, worker: WorkerProcess, pieces: list[bytes]) -> list[Folded | None]:
+    async def _fold(self, worker: WorkerProcess, pieces: list[bytes]) -> list[Result]:
         batch: Any = pieces  # a worker's work says what a batch is
         try:
             replies: list[Any] = [reply async for reply in worker.run(batch)]
@@ -136,5 +140,5 @@ class Crew:
             return [None] * len(pieces)
         finally:
             self._given -= 1
-        results: list[Folded | None] = replies[0]
+        results: list[Result] = replies[0]
         return results

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from asyncbatch.codec.pointer import format_pointer
 from asyncbatch.transforms import RecordError, kind_of
 from asyncbatch.transforms.path import make_getter, parse_path
+from asyncbatch.windows.events import Events
+from asyncbatch.windows.keys import KeyFields
+from asyncbatch.windows.times import Numbers, Same, TimeReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from asyncbatch.streams.settings import StreamSettings
+    from asyncbatch.windows.aggregates import Recipe
+    from asyncbatch.windows.times import Moments
 
 _NUMBER = frozenset({int, float})
 _TIME = frozenset({str, int, float})
@@ -63,67 +67,53 @@ def scalar_field(path: str) -> Field:
     return Field(path, _SCALAR)
 
 
-Columns = tuple[list[Any], ...]
+class EventFields:
+    """What a stream asks of its events: a time, unless that is when they come, keys and values.
 
-
-def make_fast_reader(fields: Sequence[Field]) -> Callable[[bytes], Columns] | None:
-    """Return what reads the columns of JSON Lines; None if it cannot read these fields.
-
-    It raises an exception if an event lacks a field; it does not say which, nor sees to it
-    that each line is an event of its own.
+    `now` tells microseconds since the epoch. Raises ValueError for a path that is none.
     """
-    tree: dict[str, Any] = {}
-    for field in fields:
-        if not _plant(tree, field):
-            return None
-    names = [_name(tree, field.tokens) for field in fields]
-    decode_lines = msgspec.json.Decoder(_type(tree)).decode_lines
-    getters = [attrgetter(name) for name in names]
 
-    def read(lines: bytes) -> Columns:
-        events = decode_lines(lines)
-        if not getters:
-            return ([None] * len(events),)
-        return tuple([list(map(get, events)) for get in getters])
+    def __init__(self, settings: StreamSettings, recipe: Recipe, now: Callable[[], int]) -> None:
+        self._ahead, self._now = settings.max_future, now
+        self._time = None if settings.time is None else time_field(settings.time)
+        self.keys, self.times = KeyFields(settings.by), TimeReader(settings.unit)
+        numbers = recipe.number_fields
+        self.all = [
+            *([] if self._time is None else [self._time]),
+            *map(scalar_field, settings.by),
+            *(number_field(path) if path in numbers else scalar_field(path)
+              for path in recipe.fields),
+        ]  # fmt: skip
 
-    return read
+    @property
+    def are_timed(self) -> bool:
+        """Whether the time is the first of them."""
+        return self._time is not None
 
+    def check_future(self, time: int) -> None:
+        """Raise ValueError for a time that is too far ahead of the clock."""
+        if self._ahead is not None and time > self._now() + self._ahead:
+            raise ValueError("is further in the future than --max-future allows")
 
-def _plant(tree: dict[str, Any], field: Field) -> bool:
-    """Add a field to what a decoder reads; tell if that is possible."""
-    *above, last = field.tokens
-    if any(token.isdecimal() for token in field.tokens[1:]):
-        return False  # perhaps an array's element
-    for token in above:
-        below = tree.setdefault(token, {})
-        if not isinstance(below, dict):
-            return False
-        tree = below
-    known: Any = tree.get(last, field.types)
-    if isinstance(known, dict) or not known & field.types:
-        return False
-    tree[last] = known & field.types
-    return True
+    def row(self, event: Any) -> tuple[Any, ...]:  # noqa: ANN401 - JSON
+        """Return the time, the key's fields and the values of an event. Raises RecordError."""
+        if type(event) is not dict:
+            raise RecordError("transform", f"an event is an object, not {kind_of(event)}")
+        values = [one.of(event) for one in self.all]
+        if self._time is None:
+            return (None, *values)
+        try:
+            time = self.times.one(values[0])
+            self.check_future(time)
+        except ValueError as error:
+            raise self._time.error(str(error)) from None
+        return (time, *values[1:])
 
-
-def _type(tree: dict[str, Any]) -> Any:  # noqa: ANN401 - a class that is made here
-    """Return the type of an object with these fields, called f0, f1 and so on."""
-    fields, names = list[tuple[str, Any]](), dict[str, str]()
-    for at, (token, below) in enumerate(tree.items()):
-        kind: Any = None
-        if isinstance(below, dict):
-            kind = _type(below)
-        else:
-            for one in sorted(below, key=str):
-                kind = one if kind is None else kind | one
-        fields.append((f"f{at}", kind))
-        names[f"f{at}"] = token
-    return msgspec.defstruct("Event", fields, rename=names, gc=False)
-
-
-def _name(tree: dict[str, Any], tokens: Sequence[str]) -> str:
-    names = []
-    for token in tokens:
-        names.append(f"f{list(tree).index(token)}")
-        tree = tree[token]
-    return ".".join(names)
+    def events(self, rows: Sequence[tuple[Any, ...]], source: str, arrived: int) -> Events:
+        """Return rows as events, which came at `arrived` if they have no time of their own."""
+        columns = list(zip(*rows, strict=True))
+        moments: Moments = Numbers(columns[0]) if self._time else Same(arrived, len(rows))
+        by = 1 + len(self.keys.names)
+        return Events(
+            len(rows), moments, self.keys.column(columns[1:by]), tuple(columns[by:]), source
+        )

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from asyncbatch.streams.line_reader import Block
 from asyncbatch.streams.reader import EventReader
 from asyncbatch.windows.aggregates import Recipe
-from asyncbatch.windows.events import Folded
+from asyncbatch.windows.events import Events, Folded
 from asyncbatch.windows.panes import grouped
+from asyncbatch.windows.times import Numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +27,8 @@ _FEW = 8
 class Folding:
     """Tells what pieces of whole lines come to; None for one that must be read line by line.
 
-    How far ahead events are is judged where the clock is.
+    Windows of a fixed size get totals; others events, which are read here and no more. How far
+    ahead events are is judged where the clock is, and so is when they arrive.
     """
 
     def __init__(self, settings: StreamSettings) -> None:
@@ -34,19 +37,23 @@ class Folding:
             replace(settings, max_future=None), self._recipe, "", now=lambda: 0
         )
         self._pane = settings.window.pane
+        self._folds = settings.window.kind != "session"
 
-    def __call__(self, pieces: Sequence[bytes]) -> Iterator[list[Folded | None]]:
+    def __call__(self, pieces: Sequence[bytes]) -> Iterator[list[Folded | Block | None]]:
         """Yield, all at once, what each piece comes to."""
-        yield [self._folded(lines) for lines in pieces]
+        yield [self._read(lines) for lines in pieces]
 
-    def _folded(self, lines: bytes) -> Folded | None:
+    def _read(self, lines: bytes) -> Folded | Block | None:
         events = self._reader.read_fast(lines, lines.count(b"\n"))
         if events is None:
             return None
+        moments = events.moments
+        if not self._folds:
+            times = Numbers(moments.all())
+            return Block(events.count, Events(events.count, times, events.keys, events.columns))
         groups = list(grouped(events, self._pane))
         if len(groups) * _FEW <= events.count:
             groups = [self._totalled(group) for group in groups]
-        moments = events.moments
         return Folded(events.count, moments.lowest, moments.highest, groups)
 
     def _totalled(self, group: Group) -> Group:

@@ -18,9 +18,14 @@ class LineCutter:
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
         self._held = 0
+        self._back = b""
+        """Whole lines that come again before all others."""
 
     def take(self, data: bytes) -> bytes:
         """Return the lines that end in `data`. Raises LineTooLongError."""
+        if self._back:
+            back, self._back = self._back, b""
+            return back + self.take(data)
         cut = data.rfind(b"\n") + 1
         if not cut:
             self._hold(data)
@@ -36,6 +41,27 @@ class LineCutter:
         rest, self._pieces, self._held = b"".join(self._pieces), [], 0
         return rest
 
+    def give_back(self, lines: bytes) -> None:
+        """Have whole lines come again."""
+        self._back = lines
+
+    @property
+    def has_lines(self) -> bool:
+        """Whether whole lines are to come again."""
+        return bool(self._back)
+
+    @property
+    def held(self) -> bytes:
+        """What was taken and not returned."""
+        return b"".join((self._back, *self._pieces))
+
+    def restore(self, held: bytes) -> None:
+        """Become, being new, one that has `held` this."""
+        cut = held.rfind(b"\n") + 1
+        self._back = held[:cut]
+        if held[cut:]:
+            self._hold(held[cut:])
+
     def _hold(self, data: bytes) -> None:
         self._pieces.append(data)
         self._held += len(data)
@@ -45,6 +71,8 @@ class LineCutter:
 
 def first_lines(lines: bytes, most: int) -> bytes:
     """Return the first `most` lines that are not blank, and what blank ones are before them."""
+    if lines.count(b"\n") < most:
+        return lines
     end = 0
     while most and end < len(lines):
         after = lines.find(b"\n", end) + 1 or len(lines)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from asyncbatch.cpus import usable_cpus
 from asyncbatch.memory import Memory, measure, measure_all
 from asyncbatch.streams.crew import Crew
+from asyncbatch.transforms.specs import FunctionSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from asyncbatch.budget import FailureBudget
     from asyncbatch.streams.chunks import Chunk
     from asyncbatch.streams.inflow import Inflow
+    from asyncbatch.streams.programs import Programs
     from asyncbatch.streams.stream import Stream
     from asyncbatch.streams.tally import StreamTally
     from asyncbatch.windows.events import Window
@@ -24,14 +26,21 @@ _TICK_SECONDS = 0.05
 """How often the clock is looked at where it ends windows."""
 _MUCH = 64 * 1024
 """Fewer bytes at a time are no work for a worker: most likely somebody waits for their windows."""
-_ENOUGH = 128
-"""How many times in a row much must come before workers are started: after 8 to 16 MiB."""
+CALL_CONCURRENCY = 100
+"""Calls of async functions in flight."""
+_ENOUGH = 32
+"""How many times in a row much must come before workers are started: after 2 to 4 MiB."""
 
 
 class StreamSnapshot(NamedTuple):
-    """How far a stream is; `lag` is the watermark's, in microseconds."""
+    """How far a stream is; `lag` is the watermark's, in microseconds.
+
+    The tally counts from the beginning of the stream, `read` and `bytes` from that of this run.
+    """
 
     tally: StreamTally
+    read: int
+    bytes: int
     elapsed_s: float
     lag: int | None
     memory: Memory
@@ -44,6 +53,26 @@ class WindowSink(Protocol):
         """Take windows, in order; a slow sink slows reading. Raises SinkError, OSError."""
         ...
 
+    async def flush(self) -> None:
+        """Have all that was put where it belongs. Raises as `put`."""
+        ...
+
+
+class Keeper(Protocol):
+    """Keeps what another process needs to go on with a stream; see `checkpoint`."""
+
+    @property
+    def seconds_left(self) -> float:
+        """How long it is until the stream is to be saved again."""
+        ...
+
+    async def save(self, *, stopping: bool = False) -> None:
+        """Save the stream as it is, with all its windows put and flushed.
+
+        It is `stopping` if those that are open are handed over as partial next. Raises SinkError.
+        """
+        ...
+
 
 class StreamRun:
     """Takes all that comes in, and hands windows to a sink when they are over.
@@ -51,7 +80,12 @@ class StreamRun:
     It ends with its sources, after `duration` (in microseconds) or what `stream` may take, when
     `budget` is spent, or by `stop`; what is open is handed over then. `workers` processes help
     once events come in masses (None: one less than the CPUs). Raises UsageError for fields
-    that cannot be meant.
+    that cannot be meant. A `keeper` saves it now and then, and at its end.
+
+    Transforms run in these processes from the first event on, one for each CPU if they are
+    needed, but for functions of this process alone, and with 0 workers: then they run in a
+    thread. Async ones run on the event loop, `call_concurrency` at a time. An event that takes
+    longer than `timeout` seconds there is rejected.
     """
 
     def __init__(
@@ -63,21 +97,34 @@ class StreamRun:
         duration: int | None = None,
         budget: FailureBudget | None = None,
         workers: int | None = None,
+        keeper: Keeper | None = None,
+        call_concurrency: int = CALL_CONCURRENCY,
+        timeout: float | None = None,
     ) -> None:
         self.stream = stream
+        self._keeper, self._is_saved = keeper, True
         self._inflow, self._sink, self._budget = inflow, sink, budget
         self._duration = None if duration is None else duration / 1e6
         self._max_workers = usable_cpus() - 1 if workers is None else workers
-        self._crew: Crew | None = None
+        self._concurrency, self._timeout_s = call_concurrency, timeout
+        self._crew: Crew | Programs | None = None
+        """Who helps: with masses of events, or with programs."""
         self._in_a_row = 0
         """How many times in a row much has come at once."""
         settings = stream.settings
-        self._runs_programs = bool(settings.transforms)
+        is_ours_only = any(isinstance(one, FunctionSpec) for one in settings.transforms)
+        in_workers = not is_ours_only and (workers != 0 or timeout is not None)
+        self._runs_elsewhere = stream.runs_async or in_workers
+        if workers is None and settings.transforms:
+            self._max_workers = usable_cpus()
         self._ticks = settings.time is None or settings.idle is not None
         self._began, self._peak = time.monotonic(), 0
+        self._before = (0, 0)
+        """What the stream had read when this run began: events, bytes."""
         self._is_stopped = False
         for source in inflow.sources:
             stream.join(source.name)
+        inflow.prefer(stream.reached)
 
     @property
     def was_cut_short(self) -> bool:
@@ -92,13 +139,19 @@ class StreamRun:
     async def run(self) -> None:
         """Carry the stream through.
 
-        Raises TooManyKeysError, LineTooLongError, SinkError, OSError.
+        Raises TooManyKeysError, LineTooLongError, SourceError, SinkError, OSError.
         """
         self._began = time.monotonic()
+        self._before = (self.stream.tally.read, self.stream.tally.bytes)
         try:
+            for name, held in self.stream.held():
+                await self._hand_on(name, held)
             await self._take_all()
+            for source, chunk in await self._inflow.rest():
+                if not self.stream.is_full and not self.stream.has_left(source.name):
+                    await self._hand_on(source.name, chunk)
             await self._catch_up()
-            await self._put(self.stream.finish(partial=self.was_cut_short))
+            await self._end(partial=self.was_cut_short)
         finally:
             if self._crew is not None:
                 await self._crew.close()
@@ -107,7 +160,10 @@ class StreamRun:
     def snapshot(self) -> StreamSnapshot:
         """Return how far it is."""
         elapsed = time.monotonic() - self._began
-        return StreamSnapshot(self.stream.tally, elapsed, self.stream.lag, self._memory())
+        tally, (read, size) = self.stream.tally, self._before
+        return StreamSnapshot(
+            tally, tally.read - read, tally.bytes - size, elapsed, self.stream.lag, self._memory()
+        )
 
     def is_over_budget(self, *, final: bool = False) -> bool:
         """Whether more events are lost than may be; `final` once there are no more."""
@@ -123,43 +179,109 @@ class StreamRun:
             left = self._seconds_left()
             if left is not None and left <= 0:
                 break
-            timeout = min(_TICK_SECONDS, left or _TICK_SECONDS) if self._ticks else left
-            is_busy = self._crew is not None and self._crew.is_busy
-            found = await inflow.read(0 if is_busy else timeout)
+            crew = self._crew
+            is_waited_for = isinstance(crew, Crew) and crew.is_busy
+            has_result = crew is not None and crew.has_result
+            found = await inflow.read(0 if is_waited_for or has_result else self._timeout())
+            await self._take_ready()
             if found is None:
-                await self._catch_up()
+                if is_waited_for:
+                    await self._catch_up()
             else:
                 source, chunk = found
-                await self._hand_on(source.name, chunk)
-                if source.is_over:
-                    await self._catch_up()
-                    await self._put(stream.leave(source.name))
+                if stream.has_left(source.name) and chunk.data:
+                    stream.join(source.name)  # there is more of it since it was saved
+                if not stream.has_left(source.name):
+                    await self._hand_on(source.name, chunk)
+                    self._is_saved = False
+                    if source.is_over:
+                        await self._catch_up()
+                        await self._put(stream.leave(source.name))
                 await asyncio.sleep(0)  # a source that always has more must not keep out signals
-            if self._ticks:
+            if self._ticks and not self._holds_clock():
                 await self._put(stream.tick())
+            await self._save_in_time()
+
+    async def _end(self, *, partial: bool) -> None:
+        """Hand over what is open, so that it can be gone on with."""
+        if partial:
+            await self._save(stopping=True)
+        await self._put(self.stream.finish(partial=partial))
+        await self._sink.flush()
+        if not partial:
+            await self._save()
+
+    async def _save(self, *, stopping: bool = False) -> None:
+        if self._keeper is not None:
+            await self._sink.flush()
+            await self._keeper.save(stopping=stopping)
+            self._is_saved = True
+
+    async def _save_in_time(self) -> None:
+        """Have the stream saved if it is time and there is something new."""
+        if self._keeper is None or self._is_saved or self._keeper.seconds_left > 0:
+            return
+        await self._catch_up()
+        await self._save()
+
+    def _timeout(self) -> float | None:
+        """Return how long may be waited for events."""
+        waits = [self._seconds_left()]
+        if self._ticks:
+            waits.append(_TICK_SECONDS)
+        if self._keeper is not None and not self._is_saved:
+            waits.append(self._keeper.seconds_left)
+        known = [max(0.0, wait) for wait in waits if wait is not None]
+        return min(known, default=None)
 
     async def _hand_on(self, source: str, chunk: Chunk) -> None:
-        """Take a chunk, with the help of workers once there is much to do."""
+        """Take a chunk, or have it taken in its turn by those that help."""
         stream = self.stream
         if stream.begins_file(source, chunk):
             await self._catch_up()
             stream.begin_file(source, chunk)
-        lines = stream.cut(source, chunk)
-        if not self._max_workers or not stream.can_fold:
-            await self._put(await self._taken(source, lines))
+        if chunk.flaw:
+            await self._catch_up()
+            await self._put(stream.refuse(source, chunk))
             return
-        if len(lines) < _MUCH:
+        lines = stream.cut(source, chunk)
+        if stream.stages:
+            await self._transform(source, chunk.file, lines)
+        elif not self._max_workers:
+            await self._put(stream.take(source, lines))
+        elif len(lines) < _MUCH:
             self._in_a_row = 0
             await self._catch_up()
             await self._put(stream.take(source, lines))
-            return
-        crew = await self._helpers()
-        if crew is None:
+        elif (crew := await self._helpers()) is None:
             await self._put(stream.take(source, lines))
+        else:
+            await self._take_ready()
+            crew.send(source, chunk.file, lines)
+
+    async def _transform(self, source: str, file: str, lines: bytes) -> None:
+        """Have programs read lines."""
+        if self._crew is None and self._runs_elsewhere:
+            self._crew = self._make_programs()
+        if self._crew is None:
+            blocks = await asyncio.to_thread(self.stream.read, source, lines)
+            await self._put(self.stream.put(blocks))
             return
-        while crew.has_result:
-            await self._put(await crew.take())
-        crew.send(source, lines)
+        await self._take_ready()
+        self._crew.send(source, file, lines)
+
+    def _make_programs(self) -> Programs:
+        wake = self._inflow.wake
+        if self.stream.runs_async:
+            from asyncbatch.streams.async_programs import AsyncPrograms  # noqa: PLC0415 - if asked for
+
+            return AsyncPrograms(
+                self.stream, wake, concurrency=self._concurrency, timeout=self._timeout_s
+            )
+        from asyncbatch.streams.worker_programs import WorkerPrograms  # noqa: PLC0415 - if asked for
+
+        count = max(1, self._max_workers)
+        return WorkerPrograms(self.stream, wake, count=count, timeout=self._timeout_s)
 
     async def _helpers(self) -> Crew | None:
         """Return the workers, once there is enough to do and they are ready for it."""
@@ -167,21 +289,27 @@ class StreamRun:
         if self._crew is None and self._in_a_row >= _ENOUGH:
             self._crew = Crew(self.stream, self._max_workers)
             await self._crew.start()
-        return self._crew if self._crew is not None and self._crew.is_ready else None
+        crew = self._crew
+        return crew if isinstance(crew, Crew) and crew.is_ready else None
+
+    def _holds_clock(self) -> bool:
+        """Whether events are under way that would be late if time went on without them."""
+        crew = self._crew
+        return crew is not None and crew.is_busy and self.stream.settings.time is not None
+
+    async def _take_ready(self) -> None:
+        """Have the results of helpers taken that wait, or hold back more."""
+        while self._crew is not None and self._crew.has_result:
+            await self._put(await self._crew.take())
 
     async def _catch_up(self) -> None:
-        """Have all results of workers taken."""
+        """Have all results of helpers taken."""
         while self._crew is not None and self._crew.is_busy:
             await self._put(await self._crew.take())
 
-    async def _taken(self, source: str, lines: bytes) -> list[Window]:
-        """Take lines: off the event loop if it may take long."""
-        if self._runs_programs:
-            return await asyncio.to_thread(self.stream.take, source, lines)
-        return self.stream.take(source, lines)
-
     async def _put(self, windows: list[Window]) -> None:
         if windows:
+            self._is_saved = False
             await self._sink.put(windows)
 
     def _seconds_left(self) -> float | None:

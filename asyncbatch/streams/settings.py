@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from asyncbatch.transforms.specs import TransformSpec
     from asyncbatch.windows.aggregates import Aggregate
     from asyncbatch.windows.spec import WindowSpec
@@ -38,3 +40,17 @@ class StreamSettings(Struct, frozen=True):
     transforms: tuple[TransformSpec, ...] = ()
     letters: bool = False
     tracebacks: bool = False
+
+    def contradictions(self, *, has_late: bool = False) -> Iterator[tuple[str, str]]:
+        """Yield what would have no effect, by name, and why; `has_late` if late events are kept."""
+        if self.time is None:
+            for name, value in (
+                ("lateness", self.lateness),
+                ("idle_timeout", self.idle),
+                ("max_future", self.max_future),
+                ("late", has_late),
+            ):
+                if value:
+                    yield name, "is about the events' own time: not for the time of arrival"
+        if self.overflow_key is not None and not self.by:
+            yield "overflow_key", "is for events that are grouped by a field"

@@ -1,36 +1,106 @@
-"""A file of lines that grows while a stream goes on."""
+"""A file that grows while a stream goes on, and that can be cut back to where it once was."""
 
 from __future__ import annotations
 
-from typing import IO
+import hashlib
+import os
+from typing import TYPE_CHECKING, TypeVar
+
+from msgspec import Struct
 
 from asyncbatch.errors import SinkError, UsageError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+_TAIL = 4096
+"""So many bytes tell whether a file is the one that it was."""
+
+
+class FilePlace(Struct, frozen=True):
+    """Where a file ended: its size, and a digest of the last bytes before that."""
+
+    size: int
+    tail: str
+
 
 class SideFile:
-    """Begun anew, and written through at once: somebody may be following it."""
+    """Begun anew, or gone on with; written through at once: somebody may be following it."""
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._stream: IO[bytes] | None = None
+        self._descriptor = -1
 
-    def open(self) -> None:
-        """Begin. Raises UsageError if the file cannot be written."""
+    def open(self, place: FilePlace | None = None) -> None:
+        """Begin anew, or cut the file back to `place`. Raises UsageError if that cannot be."""
+        flags = (os.O_CREAT | os.O_TRUNC if place is None else 0) | os.O_CLOEXEC
+        flags |= os.O_WRONLY if self._is_special() else os.O_RDWR
         try:
-            self._stream = open(self.path, "wb", buffering=0)  # noqa: SIM115 - closed at the end
+            self._descriptor = os.open(self.path, flags, 0o666)
+            if place is not None:
+                self._cut_back(place)
         except OSError as error:
             raise UsageError(f"cannot write {self.path}: {error.strerror}") from None
 
+    def check_regular(self) -> None:
+        """Raise UsageError if this is a pipe or a device, which has no place to go back to."""
+        if self._is_special():
+            raise UsageError(
+                f"{self.path} is no regular file: it could not be cut back to a checkpoint"
+            )
+
     def write(self, lines: bytes) -> None:
         """Write lines. Raises SinkError."""
-        assert self._stream is not None
-        try:
-            while lines:
-                lines = lines[self._stream.write(lines) :]
-        except OSError as error:
-            raise SinkError(f"cannot write {self.path}: {error.strerror}", self.path) from None
+        self._tried(lambda: self._write(lines))
+
+    def place(self) -> FilePlace:
+        """Return where the file ends, all of it safely on the disk. Raises SinkError."""
+        return self._tried(self._place)
+
+    def sync(self) -> None:
+        """Have all that was written on the disk, if it is for one. Raises SinkError."""
+        if not self._is_special():
+            self._tried(lambda: os.fsync(self._descriptor))
 
     def close(self) -> None:
         """End."""
-        if self._stream is not None:
-            self._stream.close()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _is_special(self) -> bool:
+        return os.path.exists(self.path) and not os.path.isfile(self.path)
+
+    def _write(self, lines: bytes) -> None:
+        left = memoryview(lines)
+        while left:
+            left = left[os.write(self._descriptor, left) :]
+
+    def _place(self) -> FilePlace:
+        os.fsync(self._descriptor)
+        size = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+        return FilePlace(size, _tail(self._descriptor, size))
+
+    def _cut_back(self, place: FilePlace) -> None:
+        size = os.fstat(self._descriptor).st_size
+        if size < place.size or _tail(self._descriptor, place.size) != place.tail:
+            raise UsageError(
+                f"{self.path} is not what it was at the checkpoint, and cannot be cut back to it: "
+                "put it back, or remove the checkpoint to begin anew"
+            )
+        os.ftruncate(self._descriptor, place.size)
+        os.lseek(self._descriptor, place.size, os.SEEK_SET)
+
+    def _tried(self, function: Callable[[], T]) -> T:
+        try:
+            return function()
+        except OSError as error:
+            raise SinkError(f"cannot write {self.path}: {error.strerror}", self.path) from None
+
+
+def _tail(descriptor: int, size: int) -> str:
+    """Return a digest of the last bytes of the first `size`."""
+    length = min(size, _TAIL)
+    return hashlib.blake2b(os.pread(descriptor, length, size - length), digest_size=16).hexdigest()

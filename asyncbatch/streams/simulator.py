@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from asyncbatch.windows.times import utc_text
 
 if TYPE_CHECKING:
@@ -12,6 +14,14 @@ if TYPE_CHECKING:
 
 DEFAULT_TYPES = ("login", "logout", "purchase", "view")
 _SECOND = 1_000_000
+
+
+class SimulatedPlace(Struct, frozen=True):
+    """So many events from a start, of those that a seed makes."""
+
+    seed: int
+    start: int
+    made: int
 
 
 class Simulator:
@@ -31,10 +41,24 @@ class Simulator:
         types: Sequence[str] = DEFAULT_TYPES,
         disorder: int = 0,
     ) -> None:
-        self._chance = random.Random(seed)  # noqa: S311 - examples are no secrets
+        self._seed = random.SystemRandom().getrandbits(48) if seed is None else seed
+        self._chance = random.Random(self._seed)  # noqa: S311 - examples are no secrets
         self._start, self._rate = start, rate
         self._users, self._types, self._disorder = users, types, disorder
         self._made = 0
+
+    @property
+    def place(self) -> SimulatedPlace:
+        """How far it is; with the same options `go_to` makes the same events from there on."""
+        return SimulatedPlace(self._seed, self._start, self._made)
+
+    def go_to(self, place: SimulatedPlace) -> None:
+        """Go on at a place, before any event is made."""
+        self._seed, self._start = place.seed, place.start
+        self._chance = random.Random(self._seed)  # noqa: S311 - see above
+        for _ in range(place.made * (4 if self._disorder else 3)):
+            self._chance.random()
+        self._made = place.made
 
     def due(self, time: int) -> int:
         """Return how many events are to come until `time`."""

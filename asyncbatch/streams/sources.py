@@ -10,41 +10,34 @@ import stat
 import sys
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from asyncbatch.codec.compression import CorruptArchiveError
 from asyncbatch.errors import UsageError
 from asyncbatch.records import STDIN
-from asyncbatch.streams.chunks import Chunk
+from asyncbatch.streams.bell import Bell
+from asyncbatch.streams.chunks import CHUNK, Chunk, SourceError
+from asyncbatch.streams.file_reading import FileReading
+from asyncbatch.streams.simulator import SimulatedPlace
+from asyncbatch.streams.trace import as_mark, as_position
 
 if TYPE_CHECKING:
     from asyncbatch.streams.simulator import Simulator
 
-_CHUNK = 128 * 1024
-"""What is given at a time: more would no longer fit into a processor's cache as events."""
-_AHEAD = 8 * _CHUNK
-"""What is read of a file at a time, in a thread."""
 _PIPE_BYTES = 1024 * 1024
 _PACE_SECONDS = 0.02
 """Simulated events that are nearer than this come together."""
-
-
-class _Bell:
-    """Something to wait for that may be rung."""
-
-    def __init__(self) -> None:
-        self._event = asyncio.Event()
-
-    def ring(self) -> None:
-        self._event.set()
-
-    async def wait(self, seconds: float | None) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._event.wait(), seconds)
-        self._event.clear()
+_MOST_AT_ONCE = 1_000
+"""Simulated events that are given at a time: after a pause, or at a high rate."""
 
 
 class FileSource:
-    """A file, read to its end, or standard input. Raises UsageError if it cannot be read."""
+    """A file, read to its end, or a pipe, or standard input.
+
+    Raises UsageError if it cannot be read.
+    """
 
     def __init__(self, path: str) -> None:
         self.name, self.is_over = path, False
@@ -52,31 +45,50 @@ class FileSource:
         try:
             self._file = os.open(path, os.O_RDONLY) if self._is_ours else sys.__stdin__.fileno()  # type: ignore[union-attr]  # opened, if it was closed, before any command
             mode = os.fstat(self._file).st_mode
+            if stat.S_ISDIR(mode):
+                raise UsageError(f"cannot read {path}: it is a folder")
+            is_file = stat.S_ISREG(mode) or _is_null(self._file)
+            self._reading = FileReading(self._file, path) if is_file else None
         except OSError as error:
             raise UsageError(f"cannot read {path}: {error.strerror}") from None
-        if stat.S_ISDIR(mode):
-            raise UsageError(f"cannot read {path}: it is a folder")
-        self._waits = not stat.S_ISREG(mode) and not _is_null(self._file)
+        except CorruptArchiveError as error:
+            raise UsageError(f"cannot read {path}: {error}") from None
+        self.can_resume = self._is_ours and is_file
         if stat.S_ISFIFO(mode) and hasattr(fcntl, "F_SETPIPE_SZ"):
             with suppress(OSError):  # fewer and larger reads, if the system lets us
                 fcntl.fcntl(self._file, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        self._bell = _Bell()
-        self._ahead = memoryview(b"")
+        self._bell = Bell()
+
+    def start_at(self, position: Any) -> None:  # noqa: ANN401 - see `Replayable`
+        """Go on behind a chunk; see `Replayable`."""
+        mark = as_mark(position)
+        if self._reading is None or not self.can_resume:
+            raise UsageError(f"{self.name} is no file that can be read again")
+        if not self._reading.seek(mark):
+            raise UsageError(
+                f"{self.name} is not what it was: its first {mark.offset:,} bytes were read, and "
+                "it was replaced or cut since. Give back the file that was read, or begin anew "
+                "without what was kept of it"
+            )
 
     async def read(self, timeout: float | None) -> Chunk | None:  # noqa: ASYNC109 - see `Source`
         """Return what has come; see `Source`."""
-        data = await self._read(timeout)
-        if data is None:
-            return None
+        reading = self._reading
+        if reading is None:
+            data = await self._read_pipe(timeout)
+            if data is None:
+                return None
+            self.is_over = not data
+            return Chunk(self.name, data, ends=self.is_over)
+        try:
+            data = await reading.read()
+        except CorruptArchiveError as error:
+            raise SourceError(f"cannot read {self.name}: {error}") from None
         self.is_over = not data
-        return Chunk(self.name, data, ends=self.is_over)
+        position = as_position(reading.trace.mark()) if self.can_resume else None
+        return Chunk(self.name, data, ends=self.is_over, position=position)
 
-    async def _read(self, timeout: float | None) -> bytes | None:  # noqa: ASYNC109 - see `Source`
-        if not self._waits:
-            if not self._ahead:
-                self._ahead = memoryview(await asyncio.to_thread(os.read, self._file, _AHEAD))
-            data, self._ahead = bytes(self._ahead[:_CHUNK]), self._ahead[_CHUNK:]
-            return data
+    async def _read_pipe(self, timeout: float | None) -> bytes | None:  # noqa: ASYNC109 - see `Source`
         if not _is_ready(self._file):
             loop = asyncio.get_running_loop()
             loop.add_reader(self._file, self._bell.ring)
@@ -86,7 +98,7 @@ class FileSource:
                 loop.remove_reader(self._file)
             if not _is_ready(self._file):
                 return None
-        return os.read(self._file, _CHUNK)
+        return os.read(self._file, CHUNK)
 
     def wake(self) -> None:
         """End the wait of `read`."""
@@ -94,7 +106,11 @@ class FileSource:
 
     def close(self) -> None:
         """Close the file, unless it is standard input."""
-        if self._is_ours:
+        if not self._is_ours:
+            return
+        if self._reading is not None:
+            self._reading.close()
+        else:
             os.close(self._file)
 
 
@@ -102,17 +118,28 @@ class SimulatedSource:
     """Events of a simulator, at the time at which each happens."""
 
     def __init__(self, name: str, simulator: Simulator) -> None:
-        self.name, self.is_over = name, False
+        self.name, self.is_over, self.can_resume = name, False, True
         self._simulator = simulator
-        self._bell = _Bell()
+        self._bell = Bell()
+
+    def start_at(self, position: Any) -> None:  # noqa: ANN401 - see `Replayable`
+        """Go on behind a chunk; see `Replayable`. What has happened since then comes at once."""
+        try:
+            self._simulator.go_to(msgspec.convert(position, SimulatedPlace))
+        except msgspec.ValidationError as error:
+            raise UsageError(f"this is no place among simulated events: {error}") from None
 
     async def read(self, timeout: float | None) -> Chunk | None:  # noqa: ASYNC109 - see `Source`
         """Return what has happened; see `Source`."""
         now = time.time_ns() // 1000
-        until = max((self._simulator.next_at() - now) / 1e6, 0 if timeout == 0 else _PACE_SECONDS)
+        is_behind = timeout == 0 or self._simulator.due(now) > _MOST_AT_ONCE
+        until = max((self._simulator.next_at() - now) / 1e6, 0 if is_behind else _PACE_SECONDS)
         await self._bell.wait(until if timeout is None else min(until, timeout))
-        lines = self._simulator.lines(self._simulator.due(time.time_ns() // 1000))
-        return Chunk(self.name, lines) if lines else None
+        due = self._simulator.due(time.time_ns() // 1000)
+        if not due:
+            return None
+        lines = self._simulator.lines(min(due, _MOST_AT_ONCE))
+        return Chunk(self.name, lines, position=msgspec.to_builtins(self._simulator.place))
 
     def wake(self) -> None:
         """End the wait of `read`."""

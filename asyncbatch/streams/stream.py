@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
+from asyncbatch.chain import chain_of, is_async, make_stages
+from asyncbatch.codec.lines import count_lines
+from asyncbatch.record_settings import RecordWorkSettings
+from asyncbatch.streams.chunks import Chunk
 from asyncbatch.streams.inlet import Inlet
 from asyncbatch.streams.line_cutter import first_lines
+from asyncbatch.streams.line_reader import Block
 from asyncbatch.streams.reader import EventReader
+from asyncbatch.streams.state import SourceState, StreamState
 from asyncbatch.streams.tally import StreamTally
 from asyncbatch.windows.aggregates import Recipe
+from asyncbatch.windows.events import Folded
 from asyncbatch.windows.keys import KeyFields
 from asyncbatch.windows.make import make_windower
 from asyncbatch.windows.panes import FixedWindows
 from asyncbatch.windows.watermark import NEVER, Watermark
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
-    from asyncbatch.streams.chunks import Chunk
-    from asyncbatch.streams.reader import Block
+    from asyncbatch.records import Position
     from asyncbatch.streams.settings import StreamSettings
-    from asyncbatch.windows.events import Folded, Window
+    from asyncbatch.windows.events import Window
 
 
 def _wall_clock() -> int:
@@ -67,8 +74,17 @@ class Stream:
             overflow=None if overflow is None else self.keys.same(overflow),
         )
         self._inlets: dict[str, Inlet] = {}
+        self._gone: dict[str, SourceState] = {}
+        """How the sources that have left were then."""
+        self._names: dict[str, None] = {}
+        """All sources, in the order in which they joined."""
         self._reject, self._late = reject, late
         self._room = max_events
+        work = RecordWorkSettings(transforms=settings.transforms)
+        self.stages = make_stages(work)
+        """What is done to events first; `runs_async` if some of it is to be awaited."""
+        self.runs_async = is_async(self.stages)
+        self._chain = None if self.runs_async else chain_of(self.stages, work)
 
     @property
     def is_full(self) -> bool:
@@ -86,38 +102,132 @@ class Stream:
         """The windows that are not over, as they are now."""
         return self._windower.open
 
+    @property
+    def keeps_texts(self) -> bool:
+        """Whether somebody wants late events as they came."""
+        return self._late is not None
+
+    def check(self) -> None:
+        """Raise UsageError or ValueError for a field that cannot be meant."""
+        self._reader("", "")
+
     def join(self, source: str) -> None:
         """Expect chunks of a source. Raises UsageError for a field that cannot be meant."""
         self._watermark.join(source)
-        self._inlets[source] = Inlet(
-            lambda file: EventReader(self.settings, self.recipe, file, self._wall_clock, source),
-            source,
-        )
+        self._inlets[source] = Inlet(partial(self._reader, source), source)
+        self._names[source] = None
+        if gone := self._gone.pop(source, None):
+            self._go_on(source, gone)
 
     def leave(self, source: str) -> list[Window]:
         """Expect no more of a source; return the windows that are therefore over."""
+        self._gone[source] = self._state_of(source, is_over=True)
         del self._inlets[source]
         self._watermark.leave(source)
         return self._told(self._windower.advance()) if self._inlets else []
+
+    def reached(self, source: str) -> int | None:
+        """Return the largest time that a source has told of; None if it has told of none."""
+        top = self._watermark.top(source) if source in self._inlets else NEVER
+        return None if top == NEVER else top
+
+    def has_left(self, source: str) -> bool:
+        """Whether a source has left; if it has more to give after all, it joins again."""
+        return source in self._gone
+
+    def state(self) -> StreamState:
+        """Return all there is, written down, between two chunks; the tally still changes."""
+        return StreamState(
+            self._watermark.value,
+            [self._gone.get(name) or self._state_of(name) for name in self._names],
+            self._windower.state(),
+            self.tally,
+        )
+
+    def restore(self, state: StreamState) -> None:
+        """Become, once all sources have joined anew, what `state` was called on.
+
+        Raises ValueError or msgspec.ValidationError if that cannot be.
+        """
+        for name, source in zip(self._names, state.sources, strict=True):
+            if source.is_over and not source.held:
+                del self._inlets[name]
+                self._watermark.leave(name)
+                self._gone[name] = source
+            else:
+                self._go_on(name, source)
+        self._watermark.raise_to(state.watermark)
+        self._windower.restore(state.windows)
+        self.tally = state.tally
+
+    def held(self) -> list[tuple[str, Chunk]]:
+        """Return, after `restore`, chunks that bring what whole lines are held once more."""
+        inlets = self._inlets.items()
+        return [
+            (name, Chunk(one.file, b"", position=one.position))
+            for name, one in inlets
+            if one.has_lines
+        ]
+
+    def _state_of(self, source: str, *, is_over: bool = False) -> SourceState:
+        return self._inlets[source].state(self._watermark.top(source), is_over=is_over)
+
+    def _go_on(self, source: str, state: SourceState) -> None:
+        self._watermark.restore(source, state.top)
+        self._inlets[source].restore(state)
 
     def feed(self, source: str, chunk: Chunk) -> list[Window]:
         """Take a chunk. Raises TooManyKeysError, LineTooLongError, SinkError."""
         if self.begins_file(source, chunk):
             self.begin_file(source, chunk)
+        if chunk.flaw:
+            return self.refuse(source, chunk)
         return self.take(source, self.cut(source, chunk))
 
     def begins_file(self, source: str, chunk: Chunk) -> bool:
         """Whether a chunk is of another file than those before it."""
-        return self._inlets[source].file != chunk.file
+        return chunk.begins or self._inlets[source].file != chunk.file
 
     def begin_file(self, source: str, chunk: Chunk) -> None:
         """Go on with a chunk's file, once all lines of the one before are taken."""
         self._inlets[source].begin(chunk.file)
 
     def cut(self, source: str, chunk: Chunk) -> bytes:
-        """Return the lines that end in a chunk, for `take`. Raises LineTooLongError."""
+        """Return the lines that end in a chunk, for `take`, as far as there is room for them.
+
+        Raises LineTooLongError.
+        """
         self.tally.bytes += len(chunk.data)
-        return self._inlets[source].cut(chunk)
+        if chunk.loss is not None:
+            self.tally.lose(chunk.loss)
+        inlet = self._inlets[source]
+        lines = inlet.cut(chunk)
+        if self._room is None:
+            return lines
+        first = first_lines(lines, self._room)
+        if len(first) < len(lines):
+            inlet.give_back(lines[len(first) :])
+        self._room -= count_lines(first, len(first), first=False).records
+        return first
+
+    def refuse(self, source: str, chunk: Chunk) -> list[Window]:
+        """Reject a chunk that is no event; raises as `feed`."""
+        return self._told(self._put(self._inlets[source].reader.refuse(chunk)))
+
+    def hear(self, sources: Iterable[str]) -> None:
+        """Take note that there are events of some sources, which others have not read yet."""
+        for source in set(sources):
+            self._watermark.hear(source)
+
+    def reader(self, source: str) -> EventReader:
+        """Return what reads the file that a source is at."""
+        return self._inlets[source].reader
+
+    def _reader(self, source: str, file: str) -> EventReader:
+        return EventReader(
+            self.settings, self.recipe, file, self._wall_clock, source,
+            chain=self._chain, keeps_texts=self.keeps_texts,
+        )  # fmt: skip
 
     def tick(self) -> list[Window]:
         """Return the windows that are over because time has passed."""
@@ -129,48 +239,66 @@ class Stream:
 
     def finish(self, *, partial: bool) -> list[Window]:
         """Return all windows that are not over; `partial` if more events might have come."""
-        return self._told(self._windower.finish(partial=partial))
+        windows = self._windower.finish(partial=partial)
+        if windows and not partial:  # whoever goes on later finds them over
+            self._watermark.raise_to(max(window.end for window in windows))
+        return self._told(windows)
 
-    @property
-    def can_fold(self) -> bool:
-        """Whether others may put lines together with `Folding`, for `take_folded`."""
-        settings = self.settings
-        own = settings.transforms or settings.time is None or self._room is not None
-        return not own and isinstance(self._windower, FixedWindows)
-
-    def take_folded(self, source: str, lines: bytes, folded: Folded | None) -> list[Window]:
-        """Take lines of which somebody has made `folded`, None if that was not possible."""
-        ahead = self.settings.max_future
-        windows = None
-        if (
-            folded is not None
-            and isinstance(self._windower, FixedWindows)
-            and (ahead is None or folded.highest <= self._wall_clock() + ahead)
-        ):
-            windows = self._windower.take_folded(folded, source)
-        if windows is None:
+    def take_folded(self, source: str, lines: bytes, folded: Folded | Block | None) -> list[Window]:
+        """Take lines of which somebody has made this; None if that was not possible."""
+        reader = self._inlets[source].reader
+        if isinstance(folded, Block) and folded.events is not None:
+            if not self._may_be(folded.events.moments.highest):
+                return self.take(source, lines)
+            folded.lines = lines
+            reader.skip(lines, folded.records)
+            return self.take_blocks(source, [folded], reader.place[0])
+        windows = self._fold(source, folded) if isinstance(folded, Folded) else None
+        if windows is None or not isinstance(folded, Folded):
             return self.take(source, lines)
-        assert folded is not None
-        self._inlets[source].reader.skip(lines, folded.count)
+        reader.skip(lines, folded.count)
         self.tally.read += folded.count
         self.tally.events += folded.count
         return self._told(windows)
 
+    def _fold(self, source: str, folded: Folded) -> list[Window] | None:
+        """Return the windows that are then over; None, with nothing done, if some may be late."""
+        assert isinstance(self._windower, FixedWindows)
+        if self.settings.time is None:
+            folded = folded.at(self._inlets[source].reader.arrive(), self.settings.window.pane)
+        return self._windower.take_folded(folded, source) if self._may_be(folded.highest) else None
+
+    def _may_be(self, time: int) -> bool:
+        """Whether a time is not too far ahead of the clock."""
+        ahead = self.settings.max_future
+        return ahead is None or time <= self._wall_clock() + ahead
+
+    def take_blocks(self, source: str, blocks: Sequence[Block], after: Position) -> list[Window]:
+        """Take what somebody has read, up to this place of the source's file."""
+        reader = self._inlets[source].reader
+        arrived = reader.arrive()
+        reader.go_on(after, arrived)
+        for block in blocks:
+            if block.events is not None:
+                block.events.come(source, None if reader.fields.are_timed else arrived)
+        return self._told([window for block in blocks for window in self._put(block)])
+
     def take(self, source: str, lines: bytes) -> list[Window]:
         """Take whole lines; raises as `feed`."""
-        if not lines:
-            return []
-        if self._room is not None:
-            lines = first_lines(lines, self._room)
-        blocks = self._inlets[source].reader.read(lines)
+        return self.put(self._inlets[source].reader.read(lines)) if lines else []
+
+    def read(self, source: str, lines: bytes) -> list[Block]:
+        """Return what whole lines come to, for `put`; another thread may do this meanwhile."""
+        return list(self._inlets[source].reader.read(lines)) if lines else []
+
+    def put(self, blocks: Iterable[Block]) -> list[Window]:
+        """Take what was read; raises as `feed`."""
         return self._told([window for block in blocks for window in self._put(block)])
 
     def _put(self, block: Block) -> list[Window]:
         tally = self.tally
         tally.read += block.records
         tally.dropped += block.dropped
-        if self._room is not None:
-            self._room -= block.records
         if block.rejected:
             for failure, _ in block.rejected:
                 tally.reject(failure)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
-from msgspec import Struct
+from msgspec import Struct, convert
+from msgspec.structs import replace
 
 from asyncbatch.windows.extremes import Extreme
 from asyncbatch.windows.sketches import Distinct, Percentiles
@@ -21,12 +23,23 @@ _KINDS = "count, sum:F, avg:F, min:F, max:F, stddev:F, distinct:F, p50:F, p95:F,
 class Statistic(Protocol):
     """What is kept of some values, so that more can be added; the order never matters."""
 
+    State: ClassVar[Any]
+    """The type of `state`, which JSON can hold."""
+
     def add(self, values: Sequence[Any]) -> None:
         """Add values."""
         ...
 
     def merge(self, other: Self) -> None:
         """Add what another has, which stays as it is."""
+        ...
+
+    def state(self) -> Any:  # noqa: ANN401 - each has its own
+        """Return all there is, written down."""
+        ...
+
+    def restore(self, state: Any) -> None:  # noqa: ANN401 - see `state`
+        """Become, having seen nothing, what `state` was called on."""
         ...
 
 
@@ -56,6 +69,13 @@ def parse_aggregate(text: str) -> Aggregate:
         advice = "count has no field" if kind == "count" else f"write {kind}:FIELD"
         raise ValueError(f"{text!r} is no aggregate: {advice}")
     return Aggregate(name or (f"{kind}_{field}" if field else kind), kind, field)
+
+
+def parse_aggregates(given: str | Sequence[str] | Mapping[str, str]) -> tuple[Aggregate, ...]:
+    """Return aggregates that are told by their texts, or by name. Raises ValueError."""
+    if isinstance(given, Mapping):
+        return tuple(replace(parse_aggregate(text), name=name) for name, text in given.items())
+    return tuple(map(parse_aggregate, (given,) if isinstance(given, str) else given))
 
 
 _STATISTICS: dict[str, Callable[[], Statistic]] = {
@@ -105,6 +125,17 @@ class Recipe:
         """Return the totals of no events."""
         return Totals([(column, make()) for column, make in self._makers])
 
+    def restored(self, count: int, states: Sequence[Any]) -> Totals:
+        """Return totals of so many events, whose statistics had these states, as JSON has them.
+
+        Raises ValueError or msgspec.ValidationError if that cannot be.
+        """
+        totals = self.empty()
+        totals.count = count
+        for (_, statistic), state in zip(totals.statistics, states, strict=True):
+            statistic.restore(convert(state, type(statistic).State))
+        return totals
+
     def results(self, totals: Totals) -> dict[str, Any]:
         """Return the aggregates by name."""
         return {name: result(totals) for name, result in self._results}
@@ -130,6 +161,10 @@ class Totals:
         self.count += other.count
         for (_, ours), (_, theirs) in zip(self.statistics, other.statistics, strict=True):
             ours.merge(theirs)
+
+    def states(self) -> list[Any]:
+        """Return the statistics written down; see `Recipe.restored`."""
+        return [statistic.state() for _, statistic in self.statistics]
 
 
 def _result(kind: str, place: int) -> Callable[[Totals], Any]:

@@ -2,29 +2,83 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
+
+from asyncbatch.errors import AsyncbatchError
+from asyncbatch.windows.times import Same
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from asyncbatch.windows.aggregates import Totals
     from asyncbatch.windows.keys import Key
+    from asyncbatch.windows.state import WindowsState
     from asyncbatch.windows.times import Moments
 
 
-class Events(Struct, frozen=True):
+class Events:
     """Events of one source in the order in which they came, at least one, in columns.
 
     Without `keys` all have (). There is a column for each of the recipe's fields.
     """
 
-    count: int
-    moments: Moments
-    keys: Sequence[Key] | None = None
-    columns: tuple[Sequence[Any], ...] = ()
-    source: str = ""
+    def __init__(
+        self,
+        count: int,
+        moments: Moments,
+        keys: Sequence[Key] | None = None,
+        columns: tuple[Sequence[Any], ...] = (),
+        source: str = "",
+    ) -> None:
+        self.count, self.moments, self.source = count, moments, source
+        self._keys, self._columns = keys, columns
+
+    @property
+    def keys(self) -> Sequence[Key] | None:
+        """Each event's key, or None."""
+        return self._keys
+
+    @property
+    def columns(self) -> tuple[Sequence[Any], ...]:
+        """The values, in columns."""
+        return self._columns
+
+    def come(self, source: str, arrived: int | None) -> None:
+        """Say where they come from, and when if they have no time of their own."""
+        self.source = source
+        if arrived is not None:
+            self.moments = Same(arrived, self.count)
+
+    def by_key(self) -> Iterable[tuple[Key, int, Sequence[Sequence[Any]]]]:
+        """Return each key, how many events have it, and their values, in order of appearance."""
+        return by_key(self.keys, self.columns, self.count)
+
+
+def by_key(
+    keys: Sequence[Any] | None, columns: Sequence[Sequence[Any]], count: int
+) -> Iterator[tuple[Any, int, Sequence[Sequence[Any]]]]:
+    """Yield each key, how many events have it, and their values, in order of appearance."""
+    if keys is None:
+        yield (), count, columns
+    elif not columns:
+        for key, number in Counter(keys).items():
+            yield key, number, ()
+    elif len(columns) == 1:
+        groups = defaultdict[Any, list[Any]](list)
+        for key, value in zip(keys, columns[0], strict=True):
+            groups[key].append(value)
+        for key, values in groups.items():
+            yield key, len(values), (values,)
+    else:
+        rows = defaultdict[Any, list[tuple[Any, ...]]](list)
+        for key, row in zip(keys, zip(*columns, strict=True), strict=True):
+            rows[key].append(row)
+        for key, found in rows.items():
+            yield key, len(found), list(zip(*found, strict=True))
 
 
 class Group(Struct, frozen=True, array_like=True):
@@ -44,6 +98,12 @@ class Folded(Struct, frozen=True):
     lowest: int
     highest: int
     groups: list[Group]
+
+    def at(self, time: int, pane: int) -> Folded:
+        """Return them as events of one time, in its pane, having been put together as such."""
+        start = time // pane * pane
+        groups = [replace(group, pane=start) for group in self.groups]
+        return Folded(self.count, time, time, groups)
 
 
 class Window(Struct, frozen=True):
@@ -67,12 +127,15 @@ class Taken(Struct):
     late_in_part: int = 0
 
 
-class TooManyKeysError(Exception):
+class TooManyKeysError(AsyncbatchError):
     """A window would have more keys than it may: `most`."""
 
     def __init__(self, most: int) -> None:
         super().__init__(most)
         self.most = most
+
+    def __str__(self) -> str:
+        return f"a window has more than {self.most:,} keys"
 
 
 class Windower(Protocol):
@@ -91,6 +154,14 @@ class Windower(Protocol):
 
     def finish(self, *, partial: bool) -> list[Window]:
         """Return all windows that are not over, which end here."""
+        ...
+
+    def state(self) -> WindowsState:
+        """Return all there is, written down, but for the watermark."""
+        ...
+
+    def restore(self, state: WindowsState) -> None:
+        """Become, being new, what `state` was called on. Raises as `Recipe.restored`."""
         ...
 
     @property

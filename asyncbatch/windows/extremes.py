@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _EXACT = 2**53
+
+
+class ExtremeState(Struct, frozen=True, array_like=True):
+    """A smallest or largest number, written down."""
+
+    value: int | float | None
+    is_float: bool
 
 
 class Extreme:
@@ -17,6 +26,7 @@ class Extreme:
     """
 
     __slots__ = ("_is_float", "_pick", "_value")
+    State: ClassVar[Any] = ExtremeState
 
     def __init__(self, pick: Callable[[Sequence[float]], float]) -> None:
         self._pick = pick
@@ -33,6 +43,14 @@ class Extreme:
         self._is_float = self._is_float or other._is_float
         if other._value is not None:
             self._take(other._value)
+
+    def state(self) -> ExtremeState:
+        """Return what `restore` takes; see `Statistic`."""
+        return ExtremeState(self._value, self._is_float)
+
+    def restore(self, state: ExtremeState) -> None:
+        """Become what `state` was called on."""
+        self._value, self._is_float = state.value, state.is_float
 
     def _take(self, value: float) -> None:
         self._value = value if self._value is None else self._pick((self._value, value))

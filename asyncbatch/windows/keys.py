@@ -37,10 +37,16 @@ class KeyFields:
 
     def named(self, key: Key) -> dict[str, Any]:
         """Return the fields of a key."""
-        return {
-            name: value[0] if type(value) is tuple else value
-            for name, value in zip(self.names, self._values(key), strict=True)
-        }
+        return dict(zip(self.names, self.plain(key), strict=True))
+
+    def plain(self, key: Key) -> list[Any]:
+        """Return the values of a key, as JSON has them."""
+        return [value[0] if type(value) is tuple else value for value in self._values(key)]
+
+    def restored(self, values: Sequence[Any]) -> Key:
+        """Return the key that `plain` was called on."""
+        exact = tuple(map(_exact, values))
+        return exact if len(self.names) != 1 else exact[0]
 
     def _values(self, key: Any) -> tuple[Any, ...]:  # noqa: ANN401 - see `Key`
         return key if len(self.names) != 1 else (key,)

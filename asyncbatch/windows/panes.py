@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from asyncbatch.windows.events import Events, Group, Taken, TooManyKeysError, Window
+from asyncbatch.windows.events import Events, Group, Taken, TooManyKeysError, Window, by_key
+from asyncbatch.windows.state import Kept, WindowsState
 from asyncbatch.windows.times import Numbers
 from asyncbatch.windows.watermark import ALWAYS, NEVER
 
@@ -80,12 +80,37 @@ class FixedWindows:
 
     def finish(self, *, partial: bool) -> list[Window]:
         """Return all windows that are not over; see `Windower`."""
-        return self._close(ALWAYS, partial=partial)
+        before = self._closed_to
+        closed = self._close(ALWAYS, partial=partial)
+        self._closed_to = max((window.end for window in closed), default=before)
+        return closed
 
     @property
     def open(self) -> list[Window]:
         """The windows that are not over; see `Windower`."""
         return [window for start in self._starts(ALWAYS) for window in self._windows(start)]
+
+    def state(self) -> WindowsState:
+        """Return what `restore` takes; see `Windower`."""
+        plain = self._keys.plain
+        return WindowsState(
+            self._closed_to,
+            [
+                Kept(start, start + self._pane, plain(key), totals.count, totals.states())
+                for start, pane in self._panes.items()
+                for key, totals in pane.items()
+            ],
+        )
+
+    def restore(self, state: WindowsState) -> None:
+        """Become, being new, what `state` was called on; see `Windower`."""
+        self._closed_to = state.closed_to
+        for one in state.kept:
+            totals = self._recipe.restored(one.count, one.statistics)
+            self._panes.setdefault(one.start, {})[self._keys.restored(one.key)] = totals
+        self._next_end = min(
+            (self._end_after(start, self._closed_to) for start in self._panes), default=ALWAYS
+        )
 
     def _judge(self, events: Events, limit: int) -> Taken:
         """Put events into panes one after the other, but for those that are late."""
@@ -209,36 +234,14 @@ class FixedWindows:
 
 def grouped(events: Events, pane: int) -> Iterator[Group]:
     """Yield the events of each pane and key, in order of appearance."""
-    moments, keys = events.moments, events.keys
+    moments = events.moments
     if (start := moments.lowest // pane * pane) == moments.highest // pane * pane:
-        for key, number, values in _by_key(keys, events.columns, events.count):
+        for key, number, values in events.by_key():
             yield Group(start, key, number, values)
         return
+    keys = events.keys
     panes = [time // pane * pane for time in moments.all()]
     both = panes if keys is None else list(zip(panes, keys, strict=True))
-    for where, number, values in _by_key(both, events.columns, events.count):
+    for where, number, values in by_key(both, events.columns, events.count):
         start, key = (where, ()) if keys is None else where
         yield Group(start, key, number, values)
-
-
-def _by_key(
-    keys: Sequence[Any] | None, columns: Sequence[Sequence[Any]], count: int
-) -> Iterator[tuple[Any, int, Sequence[Sequence[Any]]]]:
-    """Yield each key, how many events have it, and their values, in order of appearance."""
-    if keys is None:
-        yield (), count, columns
-    elif not columns:
-        for key, number in Counter(keys).items():
-            yield key, number, ()
-    elif len(columns) == 1:
-        groups = defaultdict[Any, list[Any]](list)
-        for key, value in zip(keys, columns[0], strict=True):
-            groups[key].append(value)
-        for key, values in groups.items():
-            yield key, len(values), (values,)
-    else:
-        rows = defaultdict[Any, list[tuple[Any, ...]]](list)
-        for key, row in zip(keys, zip(*columns, strict=True), strict=True):
-            rows[key].append(row)
-        for key, found in rows.items():
-            yield key, len(found), list(zip(*found, strict=True))

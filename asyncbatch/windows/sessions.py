@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.windows.events import Taken, TooManyKeysError, Window
+from asyncbatch.windows.state import Kept, WindowsState
 from asyncbatch.windows.watermark import ALWAYS, NEVER
 
 if TYPE_CHECKING:
@@ -107,6 +108,24 @@ class SessionWindows:
         """The windows that are not over; see `Windower`."""
         return self._told([one for group in self._sessions.values() for one in group])
 
+    def state(self) -> WindowsState:
+        """Return what `restore` takes; see `Windower`."""
+        plain = self._keys.plain
+        return WindowsState(
+            NEVER,
+            [
+                Kept(one.start, one.end, plain(key), one.totals.count, one.totals.states())
+                for key, group in self._sessions.items()
+                for one in group
+            ],
+        )
+
+    def restore(self, state: WindowsState) -> None:
+        """Become, being new, what `state` was called on; see `Windower`."""
+        for kept in state.kept:
+            totals = self._recipe.restored(kept.count, kept.statistics)
+            self._keep(_Session(self._keys.restored(kept.key), kept.start, kept.end, totals))
+
     def _find(self, key: Key, time: int) -> _Session | None:
         """Return the session that an event belongs to, made longer, if there is one."""
         group = self._sessions.get(key)
@@ -134,8 +153,10 @@ class SessionWindows:
             key = self._overflow
             if session := self._find(key, time):
                 return session
-        session = _Session(key, time, time + self._gap, self._recipe.empty())
-        self._sessions.setdefault(key, []).append(session)
+        return self._keep(_Session(key, time, time + self._gap, self._recipe.empty()))
+
+    def _keep(self, session: _Session) -> _Session:
+        self._sessions.setdefault(session.key, []).append(session)
         heapq.heappush(self._ends, (session.end, next(self._numbers), session))
         return session
 

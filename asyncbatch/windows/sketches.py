@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from math import copysign, inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from msgspec import Struct
 
 from asyncbatch.codec.encode import encode
 from asyncbatch.errors import UsageError
@@ -19,6 +21,16 @@ _LOG_ROWS = 13
 """2^13 rows: the standard error of a distinct count is 0.8%."""
 
 
+class PercentilesState(Struct, frozen=True, array_like=True):
+    """A DDSketch written down: how many numbers each bin has; the extremes if there are any."""
+
+    positive: list[tuple[int, float]]
+    negative: list[tuple[int, float]]
+    zeros: float
+    lowest: float | None
+    highest: float | None
+
+
 class Percentiles:
     """How numbers are spread: a DDSketch, which is the same for any order and split.
 
@@ -26,6 +38,7 @@ class Percentiles:
     """
 
     __slots__ = ("_highest", "_lowest", "_sketch")
+    State: ClassVar[Any] = PercentilesState
 
     def __init__(self) -> None:
         from ddsketch import DDSketch  # noqa: PLC0415 - only if asked for
@@ -45,6 +58,31 @@ class Percentiles:
         self._sketch.merge(other._sketch)
         self._see(other._lowest, other._highest)
 
+    def state(self) -> PercentilesState:
+        """Return what `restore` takes; see `Statistic`."""
+        sketch = self._sketch
+        return PercentilesState(
+            _bins(sketch._store),
+            _bins(sketch._negative_store),
+            sketch._zero_count,
+            *((self._lowest, self._highest) if sketch._count else (None, None)),
+        )
+
+    def restore(self, state: PercentilesState) -> None:
+        """Become what `state` was called on, which this is made for: it has seen nothing."""
+        sketch = self._sketch
+        for store, bins in (
+            (sketch._store, state.positive),
+            (sketch._negative_store, state.negative),
+        ):
+            for key, number in bins:
+                store.add(key, number)
+                sketch._count += number
+        sketch._zero_count = state.zeros
+        sketch._count += state.zeros
+        if state.lowest is not None and state.highest is not None:
+            self._lowest, self._highest = state.lowest, state.highest
+
     def at(self, percent: float) -> float | None:
         """Return about the value below which `percent` of all are."""
         found: float | None = self._sketch.get_quantile_value(percent / 100)
@@ -63,6 +101,7 @@ class Distinct:
     """
 
     __slots__ = ("_sketch",)
+    State: ClassVar[Any] = bytes
 
     def __init__(self) -> None:
         self._sketch: Any = _sketch_library().cpc_sketch(_LOG_ROWS)
@@ -81,10 +120,27 @@ class Distinct:
         """Add what another has."""
         self._sketch = _union(self._sketch, other._sketch)
 
+    def state(self) -> bytes:
+        """Return what `restore` takes; see `Statistic`."""
+        data: bytes = self._sketch.serialize()
+        return data
+
+    def restore(self, state: bytes) -> None:
+        """Become what `state` was called on. Raises ValueError if that is no such sketch."""
+        try:
+            self._sketch = _sketch_library().cpc_sketch.deserialize(state)
+        except RuntimeError as error:
+            raise ValueError(f"no CPC sketch: {error}") from None
+
     def result(self) -> int:
         """Return the estimate."""
         estimate: float = _union(self._sketch).get_estimate()
         return round(estimate)
+
+
+def _bins(store: Any) -> list[tuple[int, float]]:  # noqa: ANN401 - the library ships no types
+    """Return the bins of a store that have anything, by key."""
+    return [(store.offset + place, number) for place, number in enumerate(store.bins) if number]
 
 
 def _union(*sketches: Any) -> Any:  # noqa: ANN401 - the library ships no types
@@ -96,7 +152,7 @@ def _union(*sketches: Any) -> Any:  # noqa: ANN401 - the library ships no types
 
 def _distinct_of(data: bytes) -> Distinct:
     found = Distinct()
-    found._sketch = _sketch_library().cpc_sketch.deserialize(data)
+    found.restore(data)
     return found
 
 

@@ -88,19 +88,25 @@ class TimeReader:
 
     def column(self, values: Sequence[Any]) -> Moments:
         """Return many times. Raises ValueError or TypeError if one cannot be read."""
-        kinds = set(map(type, values))
-        if kinds == {str}:
-            times = list(map(datetime.fromisoformat, values))
-            try:
-                return Datetimes(times)
-            except TypeError:  # some with an offset, some without
-                return Numbers([micros_of(time) for time in times])
+        if set(map(type, values)) == {str}:
+            return self.texts(values)
         return Numbers([self.one(value) for value in values])
+
+    def texts(self, values: Sequence[str]) -> Moments:
+        """Return many times that are texts. Raises ValueError if one cannot be read."""
+        times = list(map(datetime.fromisoformat, values))
+        try:
+            moments = Datetimes(times)
+        except TypeError:  # some with an offset, some without
+            return Numbers([self.one(value) for value in values])
+        if times[0].tzinfo is None and any(map(_NUMBER.fullmatch, values)):
+            return Numbers([self.one(value) for value in values])  # 20260131 is no date, but both
+        return moments
 
     def one(self, value: Any) -> int:  # noqa: ANN401 - JSON
         """Return a time. Raises ValueError with what is wrong."""
         if type(value) is str:
-            if not _NUMBER.fullmatch(value):
+            if value[4:5] == "-" or not _NUMBER.fullmatch(value):
                 return _parse(value)
             value = float(value) if "." in value else int(value)
         if type(value) is not int and type(value) is not float:
@@ -122,6 +128,10 @@ def _unit_of(value: float) -> str:
 
 def _parse(text: str) -> int:
     """Return the time that RFC 3339 text stands for; what is below a microsecond is cut off."""
+    try:
+        return micros_of(datetime.fromisoformat(text))
+    except (ValueError, OverflowError):
+        pass
     added = 0
     if leap := _LEAP_SECOND.match(text):  # the second after :59, as POSIX counts
         text, added = f"{leap[1]}:59{leap[2] or ''}{leap[3]}", 1_000_000

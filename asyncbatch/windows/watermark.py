@@ -59,11 +59,19 @@ class Watermark:
         """Return the largest time that a source has told."""
         return self._sources[source].top
 
+    def restore(self, source: str, top: int) -> None:
+        """Have a source that has joined be as far as it was; it counts as heard of now."""
+        self._sources[source].top = top
+
     def observe(self, source: str, highest: int) -> None:
         """Take note that a source has told of `highest`, which may be nothing new."""
         state = self._sources[source]
         state.top, state.heard = max(state.top, highest), self._clock()
         self._rise()
+
+    def hear(self, source: str) -> None:
+        """Take note that a source is not silent, though its times are not known yet."""
+        self._sources[source].heard = self._clock()
 
     def tick(self) -> None:
         """Let time pass; only with an idle limit does that change anything."""
