@@ -187,7 +187,7 @@ def _run_file(
             late=job.late,
             dead_letter=job.dead_letter,
             delivery=job.delivery,
-            budget=_budget(budget),
+            budget=failure_budget(budget),
             quiet=quiet,
             **control,
         )
