@@ -308,6 +308,12 @@ class TestReaching:
         outcome = run(f"s3://{name}/a.json", "--endpoint", s3.url, env=env)
         assert outcome.code == 0, outcome.stderr
         assert "AKIAOTHER/" in s3.seen[0].headers["Authorization"]
+        process = "sh -c 'echo geheim >&2; exit 3'"
+        (tmp_path / "config").write_text(f"[default]\ncredential_process = {process}\n")
+        outcome = run(f"s3://{name}/a.json", "--endpoint", s3.url, env=env)
+        assert outcome.code == 2
+        assert "the AWS profile 'default' gives no credentials" in outcome.stderr
+        assert "geheim" not in outcome.stderr
 
 
 class TestFaults:
