@@ -17,15 +17,12 @@ from asyncbatch.codec.decode import decode
 from asyncbatch.errors import AsyncbatchError, UsageError
 from asyncbatch.record_settings import RecordWorkSettings
 from asyncbatch.steps import step_specs
-from asyncbatch.streams.checkpoint import CheckpointFile
-from asyncbatch.streams.configuration import configuration
+from asyncbatch.streams.delivering import Delivering, Delivery
 from asyncbatch.streams.given import GivenSource
 from asyncbatch.streams.handover import Handover
 from asyncbatch.streams.inflow import Inflow
-from asyncbatch.streams.keeper import StreamKeeper
 from asyncbatch.streams.opening import Reading
 from asyncbatch.streams.origins import make_sources
-from asyncbatch.streams.outflow import Outflow
 from asyncbatch.streams.result import result_of
 from asyncbatch.streams.run import CALL_CONCURRENCY, StreamRun
 from asyncbatch.streams.settings import MAX_KEYS, StreamSettings
@@ -42,9 +39,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.budget import FailureBudget
     from asyncbatch.steps import Step
-    from asyncbatch.streams.chunks import Source
     from asyncbatch.streams.origins import Origin
-    from asyncbatch.streams.outflow import WindowTarget
     from asyncbatch.streams.result import WindowResult
     from asyncbatch.streams.run import StreamSnapshot
     from asyncbatch.transforms.specs import TransformSpec
@@ -117,7 +112,7 @@ class Stream:
         if from_end and not follow:
             raise UsageError("from_end is for follow: what is there at the start is passed over")
         self._origins, self._reading = source, Reading(follow, from_end)
-        self._files: list[SideFile] = []
+        self._files: dict[str, SideFile | None] = {}
         try:
             settings = StreamSettings(
                 window=parse_window(window),
@@ -144,20 +139,20 @@ class Stream:
             )
             self._core.check()
             length = _micros("duration", duration)
-            self._every = _micros("checkpoint_every", checkpoint_every) or 0
+            self._delivery = Delivery(
+                None if to is None else os.fspath(to),
+                table,
+                None if checkpoint is None else os.fspath(checkpoint),
+                _micros("checkpoint_every", checkpoint_every) or 0,
+            )
         except ValueError as error:
             raise UsageError(str(error)) from None
         self._workers = _at_least(0, "workers", workers)
         self._handover = Handover()
-        self._target = None if to is None else _target(os.fspath(to), self._core, table)
-        if table is not None and to is None:
+        if to is None and table is not None:
             raise UsageError("table is for a database that `to` names")
-        self._outflow: Outflow | None = None
-        if self._target is not None:
-            self._outflow = Outflow(self._core, self._target, self.stop)
-        self._checkpoint = None if checkpoint is None else os.fspath(checkpoint)
-        files = {"--to": to, "--table": table, "--late": late, "--dead-letter": dead_letter}
-        self._names = {name: os.fspath(one) for name, one in files.items() if _is_name(one)}
+        if to is not None:
+            self._check_target(os.fspath(to), table)
         self._control: dict[str, Any] = {
             "duration": length,
             "budget": max_failures,
@@ -179,25 +174,22 @@ class Stream:
             given = [one for one in sources if isinstance(one, GivenSource)]
             for source in given:
                 stack.push_async_callback(source.aclose)
-            for file in self._files:
-                stack.callback(file.close)
-            keeper = self._make_keeper(sources)
-            if keeper is not None:
-                stack.callback(keeper.close)
+            delivering = Delivering(self._delivery, self._core, sources, self._files, self.stop)
             workers = self._workers
             if workers is None and len(given) == len(sources):
                 workers = 0  # what makes the events is one thread, and most of the work
             run = self._run = StreamRun(
                 self._core,
                 Inflow(sources),
-                self._outflow or self._handover,
+                delivering.outflow or self._handover,
                 workers=workers,
-                keeper=keeper,
+                keeper=delivering.keeper,
                 **self._control,
             )
             try:
-                await asyncio.to_thread(self._open, keeper)
+                await asyncio.to_thread(delivering.open)
             except BaseException:
+                delivering.abandon()
                 for one in sources:
                     one.close()
                 raise
@@ -206,7 +198,7 @@ class Stream:
             if self._is_stopped:
                 run.stop()
             self._task = asyncio.create_task(
-                self._carry_out(run, given, stack.pop_all()), name="asyncbatch-stream"
+                self._carry_out(run, delivering, given, stack.pop_all()), name="asyncbatch-stream"
             )
         return self
 
@@ -215,7 +207,7 @@ class Stream:
 
         Raises what iterating does. If this is cancelled, what is open is handed over first.
         """
-        if self._outflow is None:
+        if self._delivery.to is None:
             raise UsageError("nobody would take the windows: iterate, or say where they go with to")
         async with self:
             assert self._task is not None
@@ -253,7 +245,7 @@ class Stream:
         That is what the program's own sources and functions have raised, when what came before
         is handed over; TooManyKeysError, SinkError, OSError.
         """
-        if self._outflow is not None:
+        if self._delivery.to is not None:
             raise UsageError("the windows go where `to` says: await run()")
         if self._task is None:
             raise UsageError("write `async with` around it, so that it is ended in any case")
@@ -295,7 +287,11 @@ class Stream:
         return self._run is not None and self._run.is_over_budget(final=True)
 
     async def _carry_out(
-        self, run: StreamRun, given: Sequence[GivenSource], stack: AsyncExitStack
+        self,
+        run: StreamRun,
+        delivering: Delivering,
+        given: Sequence[GivenSource],
+        stack: AsyncExitStack,
     ) -> None:
         ended = False
         try:
@@ -304,30 +300,10 @@ class Stream:
                     await run.run()
                     ended = True
                 finally:
-                    if self._outflow is not None:
-                        await self._outflow.finish(ended=ended)
+                    await delivering.finish(ended=ended)
         except Exception as error:  # noqa: BLE001 - told to who iterates, or leaves
             self._errors.append(error)
         self._errors += [source.error for source in given if source.error is not None]
-
-    def _make_keeper(self, sources: Sequence[Source]) -> StreamKeeper | None:
-        if self._checkpoint is None:
-            return None
-        told = configuration(self._core.settings, [one.name for one in sources], self._names)
-        file = CheckpointFile(self._checkpoint, told)
-        return StreamKeeper(
-            file, self._every, self._core, sources, target=self._target, files=self._files
-        )
-
-    def _open(self, keeper: StreamKeeper | None) -> None:
-        """Begin what is written, or go on with it."""
-        if keeper is not None:
-            keeper.open()
-            return
-        if self._target is not None:
-            self._target.open()
-        for file in self._files:
-            file.open()
 
     def _raise(self) -> None:
         """Raise what has ended the stream, if anything has and it was not raised before."""
@@ -339,13 +315,18 @@ class Stream:
         if errors:
             raise errors[0]
 
+    def _check_target(self, name: str, table: str | None) -> None:
+        """Raise UsageError for a target that cannot be meant."""
+        if make_target(name, self._core, table=table) is None:
+            raise UsageError("to is standard output, which is the program's own: iterate instead")
+
     def _taker(self, name: str, taker: Taker | None) -> Callable[[bytes], None] | None:
         """Return what takes lines. Raises UsageError."""
         if taker is None:
             return None
         if _is_name(taker):
-            self._files.append(SideFile(os.fspath(taker)))
-            return self._files[-1].write
+            file = self._files[f"--{name.replace('_', '-')}"] = SideFile(os.fspath(taker))
+            return file.write
         if not callable(taker) or inspect.iscoroutinefunction(taker):
             raise UsageError(f"{name} is a file, or a plain function")
         return partial(self._tell, taker)
@@ -363,14 +344,6 @@ class Stream:
 def _checked(transforms: Iterable[Step]) -> tuple[TransformSpec, ...]:
     """Return transforms that can be made. Raises UsageError."""
     return checked(RecordWorkSettings(transforms=tuple(step_specs(transforms)))).transforms
-
-
-def _target(name: str, stream: Core, table: str | None) -> WindowTarget:
-    """Return where windows go. Raises UsageError."""
-    target = make_target(name, stream, table=table)
-    if target is None:
-        raise UsageError("to is standard output, which is the program's own: iterate instead")
-    return target
 
 
 def _is_name(taker: object) -> TypeGuard[str | os.PathLike[str]]:

@@ -80,6 +80,7 @@ def stream_events(
     checkpoint: s.Checkpoint = None,
     checkpoint_every: s.CheckpointEvery = None,
     check: s.Check = False,
+    print_schema: s.PrintSchema = False,  # noqa: ARG001 - done before all else
     quiet: s.Quiet = False,
 ) -> None:
     """Put events into windows of time as they come: counts, sums, averages, percentiles.

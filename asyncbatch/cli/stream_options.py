@@ -41,12 +41,24 @@ def _parsed_aggregate(text: str) -> "Aggregate":
         raise typer.BadParameter(str(error)) from None
 
 
+def _print_schema(asked: bool) -> None:
+    if not asked:
+        return
+    import json  # noqa: PLC0415 - see above
+
+    from asyncbatch.cli.etl import say  # noqa: PLC0415
+    from asyncbatch.pipeline_file.json_schema import stream_schema  # noqa: PLC0415
+
+    say(json.dumps(stream_schema(), indent=2))
+    raise typer.Exit
+
+
 Source = Annotated[
     list[str],
     typer.Argument(
-        metavar="SOURCE",
+        metavar="SOURCE...",
         help="'-' for standard input, a file of JSON Lines, a folder of such, or 'simulate:' for "
-        "example events; several are read side by side.",
+        "example events; several are read side by side. Or a pipeline file, FILE.toml.",
     ),
 ]
 Follow = Annotated[
@@ -243,6 +255,16 @@ Set = Annotated[
 ]
 Check = Annotated[
     bool, option(CONTROL, "--check", help="Only say what is wrong with the pipeline file.")
+]
+PrintSchema = Annotated[
+    bool,
+    option(
+        OUTPUT,
+        "--print-schema",
+        callback=_print_schema,
+        is_eager=True,
+        help="Print the JSON Schema of pipeline files of streams.",
+    ),
 ]
 Quiet = Annotated[bool, option(OUTPUT, "--quiet", "-q", help="Print nothing but windows.")]
 

@@ -115,8 +115,9 @@ class Checker:
         is_table = isinstance(value, dict)
         near = [kind for kind in kinds if isinstance(kind, _TABLES) == is_table] or kinds
         for kind in near:
-            found = Checker([]).check(value, kind, path)
-            if found is not INVALID:
+            trial = Checker([])
+            found = trial.check(value, kind, path)
+            if found is not INVALID and not trial.mistakes:
                 return found
         return self.check(value, near[0], path)  # it is no other, nor this: say why
 

@@ -7,16 +7,34 @@ from typing import Any
 from msgspec import json
 
 from asyncbatch.pipeline_file.pipeline import PipelineFile
+from asyncbatch.pipeline_file.stream_file import StreamFile
 from asyncbatch.secret import Secret
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def pipeline_schema() -> dict[str, Any]:
-    """Return the schema."""
-    schema = json.schema(PipelineFile, schema_hook=_of_our_types)
-    found: dict[str, Any] = _tidied(schema)
-    return {"$schema": _DIALECT, "title": "asyncbatch pipeline file", **found}
+    """Return the schema of files for `asyncbatch etl`."""
+    return _schema(PipelineFile, "asyncbatch pipeline file")
+
+
+def stream_schema() -> dict[str, Any]:
+    """Return the schema of files for `asyncbatch stream`, whose source may be one table."""
+    schema = _schema(StreamFile, "asyncbatch pipeline file of a stream")
+    properties = schema["$defs"]["StreamFile"]["properties"]
+    several = properties["source"]
+    properties["source"] = {
+        "description": several.pop("description"),
+        "anyOf": [several["items"], several],
+    }
+    file = schema["$defs"]["EventFileTable"]
+    file["required"].remove("type")  # a source with a path is a file
+    return schema
+
+
+def _schema(kind: type, title: str) -> dict[str, Any]:
+    found: dict[str, Any] = _tidied(json.schema(kind, schema_hook=_of_our_types))
+    return {"$schema": _DIALECT, "title": title, **found}
 
 
 def _of_our_types(kind: type) -> dict[str, Any]:

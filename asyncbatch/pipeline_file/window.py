@@ -79,9 +79,7 @@ class WindowTable(Table, frozen=True):
             for key in ("lateness", "idle_timeout", "max_future"):
                 if given.get(key):
                     yield (key,), "is about the events' own time, and time is arrival"
-        if given.get("overflow_key") is not None and not given.get("by", True):
-            yield ("overflow_key",), "is for events that are grouped by a field"
-        if "overflow_key" in given and "by" not in given:
+        if given.get("overflow_key") is not None and given.get("by", ()) == ():
             yield ("overflow_key",), "is for events that are grouped by a field: name one in by"
 
     @property

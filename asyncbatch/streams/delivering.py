@@ -81,10 +81,14 @@ class Delivering:
             if self.outflow is not None:
                 await self.outflow.finish(ended=ended)
         finally:
-            for file in self._files.values():
-                file.close()
-            if self.keeper is not None:
-                self.keeper.close()
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Let go of what could not be opened, or was beside that."""
+        for file in self._files.values():
+            file.close()
+        if self.keeper is not None:
+            self.keeper.close()
 
     def _make_keeper(
         self, delivery: Delivery, stream: Stream, sources: Sequence[Source]

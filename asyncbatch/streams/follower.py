@@ -18,13 +18,12 @@ from asyncbatch.streams.chunks import CHUNK, Chunk
 from asyncbatch.streams.file_reading import FileReading
 from asyncbatch.streams.live_file import FileCutError, LiveFile
 from asyncbatch.streams.log_parts import close_all, open_all, open_at
-from asyncbatch.streams.rotation import log_files, rotated_files
-from asyncbatch.streams.trace import as_mark, as_position
+from asyncbatch.streams.rotation import LogFile, log_files, rotated_files, written_after
+from asyncbatch.streams.trace import Trace, as_mark, as_position
 
 if TYPE_CHECKING:
     from asyncbatch.records import FailureKind
     from asyncbatch.streams.log_parts import Part
-    from asyncbatch.streams.rotation import LogFile
 
 _SETTLE_SECONDS = 1.0
 """So long a rotated file must have been left alone, before we leave it for the next one."""
@@ -32,6 +31,7 @@ _WATCHED_SECONDS = 60.0
 """So long a file that we have left is looked at, lest it gets more."""
 _MOST_OPEN = 64
 """Rotated files that are held open while we are behind."""
+_NONE = LogFile("", 0, 0)
 _TRIES = 5
 """How often a place is looked for, while rotation may be under way."""
 
@@ -57,15 +57,16 @@ class Follower:
         self._quiet_since: float | None = None
         self._left: tuple[LiveFile, int, float] | None = None
         """A file that we have left, its size then, and when that was."""
+        self._passed = _last_rotated(path)
+        """The last rotated file of which nothing is to be read any more."""
         self._refused = ""
         self._lock = threading.Lock()
         self._is_closed = False
         _check(path)
-        if from_end:
-            self._extend()
-            for file in self._files:
-                if isinstance(file, LiveFile):
-                    file.seek_last_line()
+        self._extend()
+        for file in self._files if from_end else ():
+            if isinstance(file, LiveFile):
+                file.seek_last_line()
 
     @property
     def has_more(self) -> bool:
@@ -76,6 +77,11 @@ class Follower:
     def is_waiting(self) -> bool:
         """Whether it waits for a file to be left alone, and should be asked again soon."""
         return len(self._files) > 1
+
+    @property
+    def position(self) -> Any:  # noqa: ANN401 - see `Replayable`
+        """Where it goes on; see `Replayable`."""
+        return as_position((self._files[0].trace if self._files else Trace()).mark())
 
     def start_at(self, position: Any) -> None:  # noqa: ANN401 - see `Replayable`
         """Go on behind a chunk, whatever its file is called now; see `Replayable`."""
@@ -99,6 +105,7 @@ class Follower:
             later = {file.inode for file in files[number + 1 :]}
             self._files.extend(open_all(lambda: _with(log_files(self.path), later)))
             self._begins = not mark.offset
+            self._passed = files[number - 1] if number else _NONE
 
     def next(self) -> Chunk | None:
         """Return what comes next, None if there is nothing for now. Raises OSError."""
@@ -142,9 +149,8 @@ class Follower:
 
     def _chunk(self, data: bytes, *, ends: bool = False) -> Chunk:
         begins, self._begins = self._begins, ends
-        position = as_position(self._files[0].trace.mark()) if self._files else None
         loss = self._losses.popleft() if self._losses else None
-        return Chunk(self.path, data, ends, position, begins, loss)
+        return Chunk(self.path, data, ends, self.position, begins, loss)
 
     def _lose(self, kind: FailureKind, message: str) -> None:
         self._losses.append(Failure(self.path, kind, message))
@@ -155,16 +161,19 @@ class Follower:
         """Open what the path is now, and what was between it and the last that we know."""
         self._look_back()
         try:
-            inode = os.stat(self.path).st_ino
-        except FileNotFoundError:  # between two files
-            return
+            inode = _inode_at(self.path)
         except OSError as error:
             self._refuse(error)
             return
-        if len(self._files) > _MOST_OPEN or (self._files and self._files[-1].inode == inode):
+        if len(self._files) > _MOST_OPEN:
             return
         try:
-            self._files.extend(open_all(self._newer))
+            last = self._files[-1] if self._files else None
+            if last is not None and last.trace.offset == 0 and last.has_changed():
+                copies = open_all(self._copies)
+                self._files.extend([*copies, self._files.pop()])
+            if last is None or last.inode != inode:
+                self._files.extend(open_all(self._newer))
         except OSError as error:
             self._refuse(error)
         except CorruptArchiveError as error:
@@ -173,14 +182,33 @@ class Follower:
     def _newer(self) -> list[LogFile]:
         """Return the files that have come after the last that is open."""
         files = log_files(self.path)
-        if not self._files:
-            return files[-1:]
-        last = self._files[-1]
+        current = [file for file in files if file.path == self.path]
+        rotated = files[: len(files) - len(current)]
+        last = self._passed
+        if self._files:
+            last = LogFile("", self._files[-1].inode, self._files[-1].modified())
+        return [*written_after(rotated, last.inode, last.modified), *current]
+
+    def _copies(self) -> list[LogFile]:
+        """Return copies of what the last file held, and was cut before anything was read."""
+        before, last = self._passed, self._files[-1]
+        if len(self._files) > 1:
+            before = LogFile("", self._files[-2].inode, self._files[-2].modified())
+        files = written_after(rotated_files(self.path), before.inode, before.modified)
+        return self._until(files, last)
+
+    def _until(self, files: list[LogFile], last: Part) -> list[LogFile]:
+        """Return those of rotated files that were written before one that is open."""
         for number, file in enumerate(files):
             if file.inode == last.inode:
-                return files[number + 1 :]
-        written = last.modified()
-        return [*(file for file in files[:-1] if file.modified > written), *files[-1:]]
+                return files[:number]
+        if last.inode == _inode_at(self.path):
+            return files
+        written = last.modified()  # it was removed, perhaps after it was compressed
+        same = [file for file in files if file.modified == written and named(file.path)]
+        if same:
+            return files[: files.index(same[-1])]
+        return [file for file in files if file.modified <= written]
 
     def _refuse(self, error: OSError) -> None:
         """Say once, and not at each look, that the path cannot be read."""
@@ -208,6 +236,7 @@ class Follower:
         """Go on to the next file: the last line of this one has its end."""
         chunk = self._chunk(b"", ends=True)
         file = self._files.popleft()
+        self._passed = LogFile("", file.inode, file.modified())
         self._quiet_since = None
         if self._left is not None:
             self._left[0].close()
@@ -238,7 +267,7 @@ class Follower:
         """Look for a copy of a file that was cut, to go on there; tell if it is found."""
         file = self._files[0]
         assert isinstance(file, LiveFile)
-        files = [one for one in rotated_files(self.path) if one.inode != file.inode]
+        files = self._until(rotated_files(self.path), file)
         found = open_at(files, file.trace.mark())
         if found is None:
             return False
@@ -261,8 +290,21 @@ class Follower:
             f"copy of it: what was written to it after that and before the cut is lost{least}",
         )
         self._files[0] = file.again()
+        self._passed = _last_rotated(self.path)
         file.close()
         return self._chunk(b"", ends=True)
+
+
+def _inode_at(path: str) -> int:
+    """Return which file is there, 0 if none is. Raises OSError."""
+    try:
+        return os.stat(path).st_ino
+    except FileNotFoundError:
+        return 0
+
+
+def _last_rotated(path: str) -> LogFile:
+    return next(reversed(rotated_files(path)), _NONE)
 
 
 def _with(files: list[LogFile], inodes: set[int]) -> list[LogFile]:

@@ -68,6 +68,9 @@ class StreamKeeper:
             file.check_regular()
         found = self._file.open()
         if found is None:
+            for source in self._sources:
+                if isinstance(source, Replayable):
+                    self._stream.begin_at(source.name, source.position)
             self._open_all(None, [None] * len(self._files), ())
             try:
                 self._file.write(self._checkpoint(*self._places(), stopping=False))

@@ -40,6 +40,7 @@ class LiveFile:
         self._was_cut = was_cut
         self._seen: tuple[int, int] | None = None
         """Size and time of the last look after which there was nothing more to read."""
+        self._known: tuple[int, int] | None = None
         self._largest = 0
 
     @property
@@ -79,6 +80,12 @@ class LiveFile:
         fresh = data[len(tail) :]
         self._seen = None if fresh else look
         return fresh
+
+    def has_changed(self) -> bool:
+        """Whether it is another than when it was last looked at, or asked this."""
+        status = os.fstat(self.descriptor)
+        known, self._known = self._known, (status.st_size, status.st_mtime_ns)
+        return self._known not in (known, self._seen)
 
     def size(self) -> int:
         """Return how large it is now."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from asyncbatch.codec.compression import SUFFIXES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _MARKED = re.compile(r"[._-](?:\d[\dT:._-]*Z?|old|prev|bak)")
 """What rotation puts into a name: a number, a date, or a word."""
@@ -30,6 +33,14 @@ def log_files(path: str) -> list[LogFile]:
         status = os.stat(path)
         rotated.append(LogFile(path, status.st_ino, status.st_mtime_ns))
     return rotated
+
+
+def written_after(files: Sequence[LogFile], inode: int, modified: int) -> list[LogFile]:
+    """Return the files that come after one, which may be there no longer or be compressed now."""
+    for number, file in enumerate(files):
+        if file.inode == inode:
+            return list(files[number + 1 :])
+    return [file for file in files if file.modified > modified]
 
 
 def rotated_files(path: str) -> list[LogFile]:

@@ -176,7 +176,9 @@ class WorkerPrograms(Programs):
         replies: list[Any] = [reply async for reply in worker.run(batch)]
         blocks, seconds = replies[0]
         fitting = int(len(piece.lines) * _SECONDS / max(seconds, 1e-6))
-        self.size = max(_LEAST, min(_MOST, 4 * self.size, fitting))
+        # By steps: one that took long has perhaps but waited for its turn on the processor.
+        fitting = max(self.size // 2, min(self.size * 4, fitting))
+        self.size = max(_LEAST, min(_MOST, fitting))
         found: list[Block] = blocks
         return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from statistics import median
 from typing import TYPE_CHECKING
 
 import orjson
@@ -12,10 +13,14 @@ from benchmarks.contenders import peer
 from benchmarks.events import DISORDER_MS
 from benchmarks.goals import Goal
 from benchmarks.measure import CommandError
+from benchmarks.promptness import RATE, delays_ms
 from benchmarks.races import Racer, race
+from benchmarks.tables import print_table
 
 if TYPE_CHECKING:
     from benchmarks.setting import Setting
+
+PROMPT = Goal("<=", 20, " ms")
 
 
 class _Windows:
@@ -68,3 +73,20 @@ def put_into_windows(setting: Setting) -> None:
         ),
     ]
     race(setting, racers)
+    _tell_promptness(setting)
+
+
+def _tell_promptness(setting: Setting) -> None:
+    """Report how soon windows are printed while events trickle."""
+    words = ["stream", "-", "--window", "tumbling:100ms", "--agg", "count", "-q"]
+    rows = []
+    for name, more in (("", []), (" --jq .", ["--jq", "."])):
+        delays = sorted(delays_ms([setting.asyncbatch, *words, *more]))
+        middle, most = median(delays), delays[-1]
+        p99 = delays[len(delays) * 99 // 100]
+        cells = PROMPT.cells(middle)
+        rows.append(
+            [f"asyncbatch stream -{name}", f"{middle:.2f}", f"{p99:.2f}", f"{most:.2f}", *cells]
+        )
+    print(f"{RATE:,} events/s through a pipe: from the event that ends a window to its line")
+    print_table(("", "p50 ms", "p99 ms", "max ms", "goal (p50)", ""), rows)

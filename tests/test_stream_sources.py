@@ -1,0 +1,960 @@
+"""Where streams come from: real files that are rotated and cut, folders that fill, pipes."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asyncbatch.errors import UsageError
+from asyncbatch.sources.selection import Selection
+from asyncbatch.streams.chunks import CHUNK, Chunk, SourceError
+from asyncbatch.streams.folder_reader import FolderReader
+from asyncbatch.streams.follower import Follower
+from asyncbatch.streams.inflow import Inflow
+from asyncbatch.streams.opening import Reading, open_path
+from asyncbatch.streams.simulator import Simulator
+from asyncbatch.streams.sources import FileSource, SimulatedSource
+from tests.conftest import COMMAND, PATIENCE, environment
+
+
+class Log:
+    """A log file and who writes and rotates it; `written` is what should come of it."""
+
+    def __init__(self, folder):
+        self.path = os.path.join(folder, "app.log")
+        self.written = b""
+
+    def name(self, number):
+        return f"{self.path}.{number}"
+
+    def write(self, data):
+        with open(self.path, "ab") as file:
+            file.write(data)
+        self.written += data
+
+    def shift(self):
+        """Make room for another rotated file."""
+        for number in range(40, 0, -1):
+            for suffix in ("", ".gz"):
+                with suppress(FileNotFoundError):
+                    os.rename(self.name(number) + suffix, self.name(number + 1) + suffix)
+
+    def rename(self):
+        self.shift()
+        with suppress(FileNotFoundError):
+            os.rename(self.path, self.name(1))
+
+    def copy_and_cut(self):
+        if os.path.exists(self.path):
+            self.shift()
+            shutil.copyfile(self.path, self.name(1))
+            os.truncate(self.path, 0)
+
+    def compress(self, number):
+        """Compress a rotated file as logrotate does: at its time."""
+        with suppress(FileNotFoundError):
+            status = os.stat(self.name(number))
+            with (
+                open(self.name(number), "rb") as plain,
+                gzip.open(self.name(number) + ".gz", "wb") as packed,
+            ):
+                packed.write(plain.read())
+            os.utime(self.name(number) + ".gz", ns=(status.st_atime_ns, status.st_mtime_ns))
+            os.remove(self.name(number))
+
+
+def follow(log, **more):
+    """Return a follower that leaves rotated files at once."""
+    return Follower(log.path, **{"settle": 0.0, **more})
+
+
+def drained(reader):
+    """Return all chunks that are there."""
+    return list(iter(reader.next, None))
+
+
+def data_of(chunks):
+    return b"".join(chunk.data for chunk in chunks)
+
+
+def losses_of(chunks):
+    return [chunk.loss.message for chunk in chunks if chunk.loss]
+
+
+@pytest.fixture
+def log(tmp_path):
+    return Log(str(tmp_path))
+
+
+# --- a file that is followed
+
+
+def test_a_file_that_comes_and_grows(log):
+    follower = follow(log)
+    assert follower.next() is None
+    log.write(b"1\n2")
+    first, *more = drained(follower)
+    assert (first.data, first.begins, first.ends, more) == (b"1\n2", True, False, [])
+    log.write(b"2\n3\n")
+    second, *more = drained(follower)
+    assert (second.data, second.begins, second.ends, more) == (b"2\n3\n", False, False, [])
+    assert follower.next() is None
+
+
+def test_rotation_ends_a_line_and_begins_a_file(log):
+    follower = follow(log)
+    log.write(b"1\nhalf")
+    drained(follower)
+    log.rename()
+    assert drained(follower) == []
+    log.write(b"2\n")
+    ends, begins = drained(follower)
+    assert (ends.data, ends.ends, begins.data, begins.begins) == (b"", True, b"2\n", True)
+
+
+def test_what_is_written_to_the_old_file_still_comes_first(log):
+    follower = follow(log, settle=0.3)
+    log.write(b"1\n")
+    drained(follower)
+    with open(log.path, "ab", buffering=0) as old:
+        log.rename()
+        old.write(b"2\n")
+        assert data_of(drained(follower)) == b"2\n"
+        log.write(b"4\n")
+        assert drained(follower) == []  # the old file may get more
+        old.write(b"3\n")
+        assert data_of(drained(follower)) == b"3\n"
+    found = b""
+    while not found:
+        found = data_of(drained(follower))
+    assert found == b"4\n"
+
+
+def test_what_comes_too_late_for_an_old_file_is_told(log):
+    follower = follow(log)
+    log.write(b"1\n")
+    with open(log.path, "ab", buffering=0) as old:
+        log.rename()
+        log.write(b"2\n")
+        assert data_of(drained(follower)) == b"1\n2\n"
+        old.write(b"lost\n")
+        (loss,) = losses_of(drained(follower))
+    assert "5 bytes were written to the rotated file" in loss
+    assert drained(follower) == []
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_several_rotations_between_two_looks(log, compressed):
+    follower = follow(log)
+    log.write(b"1\n")
+    drained(follower)
+    for number in (2, 3, 4):
+        log.write(b"%d\n" % number)
+        log.rename()
+        if compressed:
+            log.compress(2)
+    log.write(b"5\n")
+    chunks = drained(follower)
+    assert data_of(chunks) == b"2\n3\n4\n5\n"
+    assert [chunk.ends for chunk in chunks].count(True) == 3
+    assert not losses_of(chunks)
+
+
+def test_rotated_files_that_are_called_by_their_date(log):
+    follower = follow(log)
+    log.write(b"1\n")
+    drained(follower)
+    for day, line in enumerate((b"2\n", b"3\n"), start=1):
+        log.write(line)
+        os.rename(log.path, f"{log.path}-2026010{day}")
+    Path(f"{log.path}-errors").write_bytes(b"another log\n")
+    log.write(b"4\n")
+    assert data_of(drained(follower)) == b"2\n3\n4\n"
+
+
+def test_what_was_there_before_is_not_read_for_what_came_after(log):
+    log.write(b"old\n")
+    log.rename()
+    log.write(b"1\n")
+    follower = follow(log)
+    assert data_of(drained(follower)) == b"1\n"
+    os.remove(log.path)
+    log.write(b"2\n")
+    assert data_of(drained(follower)) == b"2\n"
+
+
+def test_copied_and_cut(log):
+    follower = follow(log)
+    log.write(b"1\n" * 10)
+    drained(follower)
+    log.write(b"2\n")
+    log.copy_and_cut()
+    log.write(b"3\n" * 50)
+    chunks = drained(follower)
+    assert data_of(chunks) == b"2\n" + b"3\n" * 50
+    assert not losses_of(chunks)
+
+
+def test_copied_and_cut_again_before_the_copy_is_read(log):
+    follower = follow(log)
+    log.write(b"".join(b"%07d\n" % number for number in range(CHUNK // 4)))
+    first = follower.next()
+    log.copy_and_cut()
+    log.write(b"a\n")
+    second = follower.next()
+    log.copy_and_cut()
+    log.write(b"b\n")
+    assert first.data + second.data + data_of(drained(follower)) == log.written
+
+
+@pytest.mark.parametrize("after", [b"", b"3\n", b"3\n" * 50])
+def test_cut_without_a_copy_is_told(log, after):
+    follower = follow(log)
+    log.write(b"1\n" * 10)
+    drained(follower)
+    os.truncate(log.path, 0)
+    log.write(after)
+    chunks = drained(follower)
+    (loss,) = losses_of(chunks)
+    assert "cut after 20 bytes" in loss
+    assert "if there was anything" in loss
+    assert chunks[0].ends
+    assert data_of(chunks) == after
+    assert drained(follower) == []
+
+
+def test_cut_before_it_was_read_says_how_much_is_lost_at_least(log):
+    log.write(b"1234567\n" * 2 * CHUNK)
+    follower = follow(log)
+    read = len(follower.next().data)
+    while follower.has_more:
+        read += len(follower.next().data)
+    os.truncate(log.path, 0)
+    (loss,) = losses_of(drained(follower))
+    assert f"at least {len(log.written) - read:,} bytes" in loss
+
+
+def test_a_hole_that_a_writer_leaves_is_passed_over(log):
+    with open(log.path, "wb", buffering=0) as file:  # not to append, as it should
+        file.write(b"1\n" * 5000)
+        follower = follow(log)
+        drained(follower)
+        os.truncate(log.path, 0)
+        file.write(b"2\n")
+        chunks = drained(follower)
+    assert data_of(chunks) == b"2\n"
+    assert len(losses_of(chunks)) == 1
+
+
+def test_removed_and_there_again(log):
+    follower = follow(log)
+    log.write(b"1\n")
+    drained(follower)
+    os.remove(log.path)
+    assert drained(follower) == []
+    log.write(b"1\n")
+    assert data_of(drained(follower)) == b"1\n"
+
+
+def test_from_the_end_is_from_the_last_whole_line(log):
+    log.write(b"x" * 10_000 + b"\n1\n2")
+    follower = follow(log, from_end=True)
+    log.write(b"2\n")
+    assert data_of(drained(follower)) == b"22\n"
+    other = Log(log.path + ".d")
+    os.mkdir(log.path + ".d")
+    follower = follow(other, from_end=True)
+    other.write(b"1\n")
+    assert data_of(drained(follower)) == b"1\n"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_told_once(log):
+    follower = follow(log)
+    log.write(b"1\n")
+    os.chmod(log.path, 0)
+    (loss,) = losses_of(drained(follower))
+    assert "Permission denied" in loss
+    assert drained(follower) == []
+    os.chmod(log.path, 0o600)
+    assert data_of(drained(follower)) == b"1\n"
+
+
+def test_a_place_that_is_gone_is_an_error(log):
+    follower = follow(log)
+    log.write(b"1\n")
+    position = drained(follower)[-1].position
+    os.truncate(log.path, 0)
+    log.write(b"other\n")
+    with pytest.raises(UsageError, match="neither in it nor in a rotated file"):
+        follow(log).start_at(position)
+    with pytest.raises(UsageError, match="no place in a file"):
+        follow(log).start_at({"offset": "x"})
+
+
+class Following:
+    """What is done to a log and with who follows it."""
+
+    def __init__(self, folder):
+        self.log = Log(folder)
+        self.follower = follow(self.log)
+        self.found: list[Chunk] = []
+        self.line = 0
+
+    def write(self, number):
+        lines = range(self.line, self.line + number)
+        self.log.write(b"".join(b"%09d %s\n" % (line, b"x" * 40) for line in lines))
+        self.line += number
+
+    def half(self, number):
+        # A beginning that is there twice cannot be told from one that stayed.
+        self.log.write((b"%09d half a line" % self.line)[: max(10, number)])
+        self.line += 1
+
+    def read(self, number):
+        self.found += list(islice(iter(self.follower.next, None), number))
+
+    def restart(self, _):
+        if self.found:
+            self.follower.close()
+            self.follower = follow(self.log)
+            self.follower.start_at(json.loads(json.dumps(self.found[-1].position)))
+
+    def rename(self, _):
+        self.log.rename()
+
+    def cut(self, _):
+        self.log.copy_and_cut()
+
+    def compress(self, number):
+        self.log.compress(1 + number % 4)
+
+
+_STEPS = st.tuples(
+    st.sampled_from(["write", "half", "read", "restart", "rename", "cut", "compress"]),
+    st.integers(0, 3000) | st.integers(1, 4),
+)
+
+
+@settings(max_examples=150)
+@given(st.lists(_STEPS, max_size=30))
+def test_nothing_is_lost_or_read_twice_whatever_happens(steps):
+    with tempfile.TemporaryDirectory() as folder:
+        following = Following(folder)
+        for what, number in steps:
+            getattr(following, what)(number)
+        if not os.path.exists(following.log.path):
+            following.log.write(b"end\n")
+        following.read(None)
+        following.follower.close()
+        assert not losses_of(following.found)
+        assert data_of(following.found) == following.log.written
+
+
+# --- a folder
+
+
+@pytest.fixture
+def put(tmp_path):
+    """Write a file of a folder, so many seconds ago; files that are rotated are not for folders."""
+
+    def _put(name, data, age=60.0):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+        moment = time.time() - age
+        os.utime(path, (moment, moment))
+        return path
+
+    return _put
+
+
+def reader_of(folder, **more):
+    return FolderReader(str(folder), Selection(), **{"follows": True, "settle": 0.0, **more})
+
+
+def looked(reader):
+    reader.look_again()
+    return drained(reader)
+
+
+def test_files_of_a_folder_in_the_order_in_which_they_were_written(put, tmp_path):
+    put("a.jsonl", b"3\n", 10)
+    put("b.ndjson", b"1\n", 30)
+    put("c.json.gz", gzip.compress(b"2\n" * 100_000), 20)
+    put("below/d.jsonl", b"0\nno end", 40)
+    put(".hidden.jsonl", b"x\n")
+    put("e.jsonl.tmp", b"x\n")
+    put("f.txt", b"x\n")
+    chunks = drained(reader_of(tmp_path, follows=False))
+    assert data_of(chunks) == b"0\nno end1\n" + b"2\n" * 100_000 + b"3\n"
+    ends = [os.path.basename(chunk.file) for chunk in chunks if chunk.ends]
+    assert ends == ["d.jsonl", "b.ndjson", "c.json.gz", "a.jsonl"]
+    assert [chunk.begins for chunk in chunks].count(True) == 4
+
+
+def test_a_folder_is_taken_up_after_any_chunk(put, tmp_path):
+    for number in range(4):
+        put(f"{number}.jsonl", b"%d\n" % number * CHUNK, 50 - number)
+    put("4.jsonl.gz", gzip.compress(b"4\n" * CHUNK), 1)
+    chunks = drained(reader_of(tmp_path, follows=False))
+    for number, chunk in enumerate(chunks):
+        reader = reader_of(tmp_path, follows=False)
+        reader.start_at(json.loads(json.dumps(chunk.position)))
+        assert data_of(drained(reader)) == data_of(chunks[number + 1 :])
+
+
+def test_a_file_that_is_half_read_is_found_under_another_name(put, tmp_path):
+    path = put("a.jsonl", b"1\n" * CHUNK)
+    first, *rest = drained(reader_of(tmp_path))
+    path.rename(tmp_path / "b.jsonl")
+    reader = reader_of(tmp_path)
+    reader.start_at(first.position)
+    assert data_of(drained(reader)) == data_of(rest)
+    (tmp_path / "b.jsonl").unlink()
+    with pytest.raises(UsageError, match="is not there as it was"):
+        reader_of(tmp_path).start_at(first.position)
+
+
+def test_each_file_is_read_once_whatever_becomes_of_it(put, tmp_path):
+    reader = reader_of(tmp_path)
+    one = put("one.jsonl", b"1\n")
+    assert data_of(looked(reader)) == b"1\n"
+    one.rename(tmp_path / "again.jsonl")
+    assert looked(reader) == []
+    os.utime(tmp_path / "again.jsonl")
+    assert looked(reader) == []
+    put("two.jsonl", b"2\n", 3600)  # though it was written before the first one
+    assert data_of(looked(reader)) == b"2\n"
+    (tmp_path / "two.jsonl").write_bytes(b"3\n4\n")  # another file in its place
+    assert data_of(looked(reader)) == b"3\n4\n"
+
+
+def test_a_file_that_grows_after_it_was_read_is_told(put, tmp_path):
+    reader = reader_of(tmp_path)
+    path = put("a.jsonl", b"1\n")
+    looked(reader)
+    with path.open("ab") as file:
+        file.write(b"more\n")
+    chunks = looked(reader)
+    assert ["5 bytes more" in loss for loss in losses_of(chunks)] == [True]
+    assert data_of(chunks) == b""
+    assert looked(reader) == []
+
+
+def test_a_file_that_is_being_written_is_waited_for(tmp_path):
+    reader = reader_of(tmp_path, settle=0.2)
+    with (tmp_path / "a.jsonl").open("wb", buffering=0) as file:
+        file.write(b"1\n")
+        assert looked(reader) == []
+        assert reader.is_waiting
+        file.write(b"2\n")
+        assert looked(reader) == []
+    found = b""
+    while not found:
+        found = data_of(looked(reader))
+    assert found == b"1\n2\n"
+
+
+def test_a_file_that_is_renamed_is_complete(put, tmp_path):
+    reader = reader_of(tmp_path, settle=3600)
+    path = tmp_path / "a.jsonl.part"
+    path.write_bytes(b"1\n")
+    while path.stat().st_ctime_ns <= path.stat().st_mtime_ns:  # clocks of file systems are coarse
+        path.chmod(0o600)
+    path.rename(tmp_path / "a.jsonl")
+    assert data_of(looked(reader)) == b"1\n"
+
+
+def test_what_of_a_folder_cannot_be_read_is_told(put, tmp_path):
+    whole = gzip.compress(os.urandom(500_000))
+    put("a.jsonl.gz", whole[:-1000], 30)
+    put("b.jsonl", b"1\n", 20)
+    chunks = drained(reader_of(tmp_path, follows=False))
+    (loss,) = [chunk.loss for chunk in chunks if chunk.loss]
+    assert (loss.kind, os.path.basename(loss.file)) == ("corrupt_archive", "a.jsonl.gz")
+    assert chunks[-1].file.endswith("b.jsonl")
+
+
+def test_from_the_end_of_a_folder(put, tmp_path):
+    for number in range(5):
+        put(f"{number}.jsonl", b"old\n", number * 10)
+    reader = reader_of(tmp_path, from_end=True)
+    assert drained(reader) == []
+    (tmp_path / "3.jsonl").rename(tmp_path / "x.jsonl")
+    put("new.jsonl", b"new\n", 100)
+    assert data_of(looked(reader)) == b"new\n"
+
+
+def test_what_is_kept_of_many_files_is_bounded(put, tmp_path, monkeypatch):
+    monkeypatch.setattr("asyncbatch.streams.seen._KEPT", 10)
+    monkeypatch.setattr("asyncbatch.streams.folder_reader._TOGETHER", 7)
+    reader = reader_of(tmp_path)
+    expected = []
+    for turn in range(8):
+        for number in range(10):
+            name = f"{turn}-{number}.jsonl"
+            put(name, name.encode() + b"\n", 1000 - 10 * turn - number)
+            expected.append(name)
+        found = looked(reader)
+        assert data_of(found).decode().split() == expected[-10:]
+        position = reader.position
+        assert len(position["seen"]["files"]) <= 40
+        again = reader_of(tmp_path)
+        again.start_at(json.loads(json.dumps(position)))
+        assert looked(again) == []
+        again.close()
+    late = put("late.jsonl", b"late\n", 5000)  # older than all of these
+    assert data_of(looked(reader)) == b"late\n"
+    again.start_at(json.loads(json.dumps(position)))
+    assert late.exists()
+
+
+# --- sources, as streams have them
+
+
+async def read_all(source):
+    chunks = []
+    while not source.is_over:
+        chunk = await source.read(None)
+        assert chunk is not None
+        chunks.append(chunk)
+    source.close()
+    return chunks
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "events.jsonl.gz", "events.jsonl.zst"])
+async def test_a_file_is_taken_up_after_any_chunk(tmp_path, name):
+    data = os.urandom(2_000_000)
+    path = tmp_path / name
+    if name.endswith(".zst"):
+        zstd = pytest.importorskip("backports.zstd")
+        path.write_bytes(zstd.compress(data))
+    else:
+        path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    chunks = await read_all(FileSource(str(path)))
+    assert data_of(chunks) == data
+    for number, chunk in enumerate(chunks):
+        source = FileSource(str(path))
+        source.start_at(json.loads(json.dumps(chunk.position)))
+        assert data_of(await read_all(source)) == data_of(chunks[number + 1 :])
+
+
+@pytest.mark.parametrize("change", ["cut", "replaced", "begins otherwise"])
+async def test_a_file_that_is_not_what_it_was_is_not_gone_on_with(tmp_path, change):
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"1\n" * CHUNK)
+    first, *_ = await read_all(FileSource(str(path)))
+    kept = path.read_bytes()
+    path.write_bytes(
+        {
+            "cut": kept[:1000],
+            "replaced": kept[: CHUNK - 10] + b"2\n" * CHUNK,
+            "begins otherwise": b"2\n" + kept[2:],
+        }[change]
+    )
+    with pytest.raises(UsageError, match=r"its first 131,072 bytes were read"):
+        FileSource(str(path)).start_at(first.position)
+    path.write_bytes(kept + b"more\n")
+    FileSource(str(path)).start_at(first.position)
+
+
+async def test_a_damaged_archive_is_an_error(tmp_path):
+    path = tmp_path / "events.jsonl.gz"
+    path.write_bytes(gzip.compress(os.urandom(500_000))[:-1000])
+    with pytest.raises(SourceError, match=r"cannot read .*events\.jsonl\.gz: gzip"):
+        await read_all(FileSource(str(path)))
+
+
+async def test_simulated_events_are_taken_up_where_they_were():
+    def simulated(start=0):
+        return SimulatedSource("simulate:", Simulator(start, rate=1000, disorder=5000))
+
+    source = simulated(time.time_ns() // 1000 - 60_000_000)
+    chunks = [await source.read(0) for _ in range(4)]
+    again = simulated()
+    again.start_at(chunks[1].position)
+    rest = b""
+    while len(rest) < len(data_of(chunks[2:])):
+        rest += (await again.read(None)).data
+    assert rest.startswith(data_of(chunks[2:]))
+
+
+async def taken(inflow, timeout=0.0):
+    found = await inflow.read(timeout)
+    assert found is not None
+    return found[0].name
+
+
+class Scripted:
+    """A source that gives what it is told to, and counts how often it is asked."""
+
+    def __init__(self, name, *given):
+        self.name, self.is_over = name, False
+        self.given, self.reads = list(given), 0
+        self._bell = asyncio.Event()
+
+    async def read(self, timeout):
+        self.reads += 1
+        if not self.given:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._bell.wait(), timeout)
+            self._bell.clear()
+        if not self.given:
+            return None
+        chunk = Chunk(self.name, *self.given.pop(0))
+        self.is_over = chunk.ends
+        return chunk
+
+    def give(self, *chunk):
+        self.given.append(chunk)
+        self._bell.set()
+
+    def wake(self):
+        self._bell.set()
+
+    def close(self):
+        pass
+
+
+async def test_the_source_that_is_least_far_is_read_first():
+    one, two = Scripted("one"), Scripted("two")
+    inflow = Inflow([one, two])
+    far = {"one": 0, "two": 50}
+    inflow.prefer(far.__getitem__)
+    one.given = [(b"%d" % number,) for number in range(10)]
+    two.given = [(b"%d" % number,) for number in range(10)]
+    order = []
+    for _ in range(12):
+        order.append(await taken(inflow))
+        far[order[-1]] += 10
+    assert order == ["one"] * 5 + ["two", "one"] * 3 + ["two"]
+    await inflow.close()
+
+
+async def test_those_whose_time_nobody_knows_have_their_turn():
+    sources = [Scripted(name, *[(b"x",)] * 9) for name in "abc"]
+    inflow = Inflow(sources)
+    inflow.prefer({"a": None, "b": 10, "c": 20}.get)
+    order = [await taken(inflow) for _ in range(6)]
+    assert order == ["a", "b", "a", "b", "a", "b"]
+    await inflow.close()
+
+
+async def test_silent_and_finished_sources_are_not_asked_again_and_again():
+    busy, silent, over = Scripted("busy"), Scripted("silent"), Scripted("over", (b"", True))
+    inflow = Inflow([silent, busy, over])
+    busy.given = [(b"x",)] * 100
+    found = [await inflow.read(0) for _ in range(101)]
+    assert None not in found
+    assert await inflow.read(0) is None
+    assert (silent.reads, over.reads) == (2, 1)  # the second waits
+    reading = asyncio.create_task(taken(inflow, None))
+    await asyncio.sleep(0)
+    silent.give(b"y")
+    assert await reading == "silent"
+    waiting = asyncio.create_task(inflow.read(None))
+    await asyncio.sleep(0)
+    inflow.wake()
+    assert await waiting is None
+    await inflow.close()
+
+
+async def test_nobody_is_asked_while_nothing_happens(log, monkeypatch):
+    source = open_path(log.path, Reading(follow=True))
+    log.write(b"1\n")
+    first = await source.read(None)
+    assert first is not None
+    assert first.data == b"1\n"
+    read = []
+    pread = os.pread
+
+    def counted(*args):
+        read.append(args)
+        return pread(*args)
+
+    monkeypatch.setattr(os, "pread", counted)
+    monkeypatch.setattr("asyncbatch.streams.followed.POLL_SECONDS", 0.01)
+    for _ in range(20):
+        assert await source.read(None) is None
+    assert len(read) <= 1  # the end is read once, to know it
+    log.write(b"2\n")
+    while (chunk := await source.read(None)) is None:
+        pass
+    assert chunk.data == b"2\n"
+    source.close()
+
+
+# --- the command
+
+
+def event(second, kind="a"):
+    return json.dumps({"t": f"2026-01-01T00:00:{second:09.6f}Z", "k": kind}).encode() + b"\n"
+
+
+class Running:
+    """`asyncbatch stream` with its output in files."""
+
+    def __init__(self, folder, *arguments):
+        self.folder = folder
+        with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
+            self.process = subprocess.Popen(
+                [*COMMAND, "stream", *arguments, "--time", "t", "--by", "k"],
+                stdin=subprocess.PIPE, stdout=out, stderr=err, cwd=folder, env=environment(),
+            )  # fmt: skip
+
+    @property
+    def windows(self):
+        """The second, the key and the count of each window."""
+        lines = (self.folder / "out").read_bytes().splitlines()
+        return [
+            (int(one["window_start"][17:19]), one["key"]["k"], one["aggregates"]["count"])
+            for one in map(json.loads, lines)
+        ]
+
+    @property
+    def errors(self):
+        return (self.folder / "err").read_text()
+
+    def until(self, count):
+        """Wait for so many windows."""
+        end = time.monotonic() + PATIENCE
+        while len(self.windows) < count:
+            assert self.process.poll() is None, self.errors
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        return self.windows
+
+    def stop(self, number=signal.SIGINT):
+        self.process.send_signal(number)
+        return self.process.wait(timeout=PATIENCE)
+
+
+@pytest.fixture
+def running(tmp_path):
+    started = []
+
+    def _running(*arguments):
+        started.append(Running(tmp_path, *map(str, arguments)))
+        return started[-1]
+
+    yield _running
+    for one in started:
+        one.process.kill()
+        one.process.wait()
+        if one.process.stdin is not None:
+            one.process.stdin.close()
+
+
+@pytest.fixture
+def stream(tmp_path):
+    """Run `asyncbatch stream` to its end."""
+
+    def _stream(*arguments, stdin=b""):
+        finished = subprocess.run(
+            [*COMMAND, "stream", *map(str, arguments), "--time", "t", "--by", "k"],
+            input=stdin, capture_output=True, check=False, cwd=tmp_path, env=environment(),
+            timeout=PATIENCE,
+        )  # fmt: skip
+        windows = [json.loads(line) for line in finished.stdout.splitlines()]
+        found = [
+            (int(one["window_start"][17:19]), one["key"]["k"], one["aggregates"]["count"])
+            for one in windows
+        ]
+        return finished.returncode, found, finished.stderr.decode()
+
+    return _stream
+
+
+def test_a_log_is_followed_through_rotation_until_ctrl_c(running, log):
+    command = running("app.log", "--follow")
+    log.write(event(1) + event(6)[:20])
+    log.write(event(6)[20:])
+    assert command.until(1) == [(0, "a", 1)]
+    log.rename()
+    log.write(event(7) + event(11))
+    command.until(2)
+    log.copy_and_cut()
+    log.write(event(12) + event(16))
+    command.until(3)
+    os.truncate(log.path, 0)
+    log.write(event(17) + event(21))
+    command.until(4)
+    assert command.stop() == 0
+    assert command.windows == [(0, "a", 1), (5, "a", 2), (10, "a", 2), (15, "a", 2), (20, "a", 1)]
+    assert "lost  app.log: read_error: the file was cut" in command.errors
+    assert "Stopped after 8 events" in command.errors
+
+
+def test_a_folder_is_read_while_files_arrive(running, put, tmp_path):
+    (tmp_path / "in").mkdir()
+    put("in/1.jsonl", event(1))
+    command = running("in", "--follow")
+    for number in range(2, 5):
+        path = put(f"in/{number}.tmp", event(5 * number))
+        path.rename(path.with_suffix(".jsonl"))
+        command.until(number - 1)
+    assert command.stop(signal.SIGTERM) == 0
+    assert command.windows == [(0, "a", 1), (10, "a", 1), (15, "a", 1), (20, "a", 1)]
+
+
+def test_nothing_is_read_while_nothing_happens(running, log):
+    command = running("app.log", "--follow")
+    log.write(event(1) + event(6))
+    command.until(1)
+    process = psutil.Process(command.process.pid)
+    before = process.io_counters().read_count
+    time.sleep(2.5)
+    assert process.io_counters().read_count - before < 60
+    assert command.stop() == 0
+
+
+def test_several_files_are_one_stream(stream, tmp_path):
+    for name in "abc":
+        lines = b"".join(event(second / 100, name) for second in range(3000))
+        (tmp_path / f"{name}.jsonl").write_bytes(lines)
+    code, windows, errors = stream("a.jsonl", "b.jsonl", "c.jsonl", "--workers", "0")
+    assert code == 0
+    assert windows == [(start, name, 500) for start in range(0, 30, 5) for name in "abc"]
+    assert "9,000 in windows\n" in errors
+
+
+def test_several_sources_wait_for_each_other(running, log):
+    command = running("app.log", "-", "--follow")
+    log.write(event(1) + event(12))
+    command.process.stdin.write(event(6, "b"))
+    command.process.stdin.flush()
+    assert command.until(1) == [(0, "a", 1)]
+    command.process.stdin.close()  # who has ended is not waited for
+    assert command.until(2) == [(0, "a", 1), (5, "b", 1)]
+    assert command.stop() == 0
+
+
+def test_a_source_that_is_idle_is_not_waited_for(running, log):
+    command = running("app.log", "-", "--follow", "--idle-timeout", "300ms")
+    log.write(event(1))
+    for second in range(1, 400):
+        log.write(event(6 + second / 100))
+        time.sleep(0.01)
+        if command.windows:
+            break
+    assert command.until(1) == [(0, "a", 1)]
+    assert command.stop() == 0
+
+
+@pytest.mark.parametrize("kind", ["rename", "copy_and_cut", "folder"])
+def test_killed_again_and_again_it_has_the_windows_of_one_that_was_not(
+    running, stream, put, tmp_path, kind
+):
+    log = Log(str(tmp_path))
+    source = "in" if kind == "folder" else "app.log"
+    (tmp_path / "in").mkdir()
+    options = (
+        source, "--follow", "--checkpoint", "state", "--checkpoint-every", "50ms",
+        "--to", "windows.jsonl",
+    )  # fmt: skip
+    second, written = 0, b""
+
+    def write():
+        nonlocal second, written
+        times = (1_767_225_600 + second + part / 500 for part in range(500))
+        lines = b"".join(b'{"t": %.3f, "k": "a"}\n' % time for time in times)
+        written, second = written + lines, second + 1
+        if kind == "folder":
+            put("in/next.tmp", lines).rename(tmp_path / "in" / f"{second}.jsonl")
+        else:
+            log.write(lines)
+
+    def rotate():
+        if kind != "folder":
+            getattr(log, kind)()
+            log.compress(3)
+
+    out = tmp_path / "windows.jsonl"
+    for turn in range(5):
+        command = running(*options)
+        before = out.stat().st_size if out.exists() else 0
+        write()
+        rotations = 5 * (turn % 2)
+        while not out.exists() or out.stat().st_size == before:
+            assert command.process.poll() is None, command.errors
+            write()
+            time.sleep(0.1)
+            if rotations:
+                rotate()
+                rotations -= 1
+        command.stop(signal.SIGKILL)
+        for _ in range(turn):
+            rotate()
+            write()
+    write()
+    errors = ""
+    while f"{second * 500:,} since the stream began" not in errors:
+        command = running(*options)
+        while "Going on after" not in command.errors:
+            assert command.process.poll() is None, command.errors
+            time.sleep(0.05)
+        time.sleep(1)
+        assert command.stop() == 0
+        errors = command.errors
+    (tmp_path / "all.jsonl").write_bytes(written)
+    assert stream("all.jsonl", "--to", "expected.jsonl")[0] == 0
+    found, expected = (
+        [
+            (one["window_start"], one["aggregates"])
+            for one in map(json.loads, (tmp_path / name).read_bytes().splitlines())
+        ]
+        for name in ("windows.jsonl", "expected.jsonl")
+    )
+    assert found == expected
+
+
+def test_a_pipe_that_closes(stream):
+    assert stream("-", stdin=event(1) + event(2)[:-1])[:2] == (0, [(0, "a", 2)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("-", "-"), "- is given twice"),
+        (("-", "--follow"), "--follow is for files and folders"),
+        (("a.jsonl", "--from-end"), "--from-end is for --follow"),
+        (("a.jsonl", "--pattern", "*.log"), "--pattern is for folders"),
+        (("a.jsonl.gz", "--follow"), "it is compressed"),
+        (("no/such/file", "--follow"), "there is no folder"),
+        (("empty",), "no JSON files in empty"),
+        (("empty", "--pattern", "*.log"), "no *.log in empty"),
+        (("/dev/null", "--follow"), "cannot follow /dev/null"),
+    ],
+)
+def test_sources_that_cannot_be_meant(stream, tmp_path, arguments, why):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a.jsonl").write_bytes(b"")
+    code, windows, errors = stream(*arguments)
+    assert (code, windows) == (2, [])
+    assert why in errors
+
+
+def test_without_the_library_it_says_what_to_install(tmp_path, log):
+    (tmp_path / "watchfiles.py").write_text("raise ImportError\n")
+    finished = subprocess.run(
+        [*COMMAND, "stream", "app.log", "--follow"], check=False, capture_output=True,
+        cwd=tmp_path, env=environment(PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"),
+    )  # fmt: skip
+    assert finished.returncode == 2
+    assert b"pip install 'asyncbatch[watch]'" in finished.stderr
