@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _PIPE_BYTES = 1024 * 1024
 _PACE_SECONDS = 0.02
 """Simulated events that are nearer than this come together."""
-_MOST_AT_ONCE = 10_000
+_MOST_AT_ONCE = 1_000
 """Simulated events that are given at a time: after a pause, or at a high rate."""
 
 
@@ -143,7 +143,8 @@ class SimulatedSource:
     async def read(self, timeout: float | None) -> Chunk | None:  # noqa: ASYNC109 - see `Source`
         """Return what has happened; see `Source`."""
         now = time.time_ns() // 1000
-        until = max((self._simulator.next_at() - now) / 1e6, 0 if timeout == 0 else _PACE_SECONDS)
+        is_behind = timeout == 0 or self._simulator.due(now) > _MOST_AT_ONCE
+        until = max((self._simulator.next_at() - now) / 1e6, 0 if is_behind else _PACE_SECONDS)
         await self._bell.wait(until if timeout is None else min(until, timeout))
         due = self._simulator.due(time.time_ns() // 1000)
         if not due:
