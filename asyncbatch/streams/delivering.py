@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from asyncbatch.sinks.target import STDOUT, place_of
+from asyncbatch.sinks.target import place_of
 from asyncbatch.streams.clashes import check_places
 from asyncbatch.streams.outflow import Outflow
 from asyncbatch.streams.targets import make_target
