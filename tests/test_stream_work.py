@@ -178,7 +178,7 @@ def test_workers_leave_what_is_odd_to_us(window):
         b"oops\n",
         b"\n",
         b'{"t": 1767225599, "k": "late"}\n',
-        b'{"t": "2099-01-01T00:00:00Z"}\n',
+        b'{"t": "2099-01-01T00:00:00Z", "k": "a"}\n',
     ]
     lines = [at(number / 2000 % 60, "ab"[number % 2]).encode() for number in range(20_000)]
     for place, text in zip((3000, 9000, 15_000, 19_000), odd, strict=True):
@@ -196,6 +196,7 @@ def test_workers_leave_what_is_odd_to_us(window):
     assert windows == [json.loads(line) for line in expected]
     assert tally == core.tally
     assert tally.late == 1
+    assert "--max-future" in tally.rejections[-1].message
     assert [one.line for one in tally.rejections] == [3001, 19_001]
 
 
@@ -377,6 +378,22 @@ def test_a_trickle_through_a_program(live, program, call):
     process.send_signal(signal.SIGINT)
     (last,) = map(json.loads, process.stdout.read().splitlines())
     assert (counts([last]), last["partial"]) == ([("15", 1)], True)
+    assert process.wait() == 0
+
+
+def test_no_source_is_silent_while_a_program_has_its_events(live, program):
+    program("def slow(event):\n    time.sleep(0.7)\n    return event\n")
+    process = live(
+        "-", *BY_KIND, "--call", "program.py:slow", "--workers", 1,
+        "--window", "tumbling:1s", "--idle-timeout", "200ms",
+    )  # fmt: skip
+    for second in (1, 1.1, 1.2):
+        process.stdin.write(at(second).encode())
+        process.stdin.flush()
+        time.sleep(0.2)  # so that each is read by itself
+    assert counts([json.loads(process.stdout.readline())]) == [("01", 3)]  # the clock has ended it
+    process.stdin.close()
+    assert b"3 in windows\n" in process.stderr.read()
     assert process.wait() == 0
 
 

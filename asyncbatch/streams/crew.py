@@ -100,6 +100,7 @@ class Crew:
             self._hand_over()
         task = self._under_way[0]
         results = await task.results
+        self._stream.hear(source for waiting in self._under_way for source in waiting.sources)
         self._under_way.popleft()
         take = self._stream.take_folded
         return [

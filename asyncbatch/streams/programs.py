@@ -91,6 +91,7 @@ class Programs(ABC):
         """Have the stream take the next result; return the windows that are then over."""
         job = self._jobs[0]
         blocks = await job.result
+        self._stream.hear(waiting.source for waiting in self._jobs)
         self._jobs.popleft()
         self._bytes -= len(job.piece.lines)
         return self._stream.take_blocks(job.source, blocks, job.after)

@@ -198,7 +198,7 @@ class StreamRun:
                         await self._catch_up()
                         await self._put(stream.leave(source.name))
                 await asyncio.sleep(0)  # a source that always has more must not keep out signals
-            if self._ticks:
+            if self._ticks and not self._holds_clock():
                 await self._put(stream.tick())
             await self._save_in_time()
 
@@ -291,6 +291,11 @@ class StreamRun:
             await self._crew.start()
         crew = self._crew
         return crew if isinstance(crew, Crew) and crew.is_ready else None
+
+    def _holds_clock(self) -> bool:
+        """Whether events are under way that would be late if time went on without them."""
+        crew = self._crew
+        return crew is not None and crew.is_busy and self.stream.settings.time is not None
 
     async def _take_ready(self) -> None:
         """Have the results of helpers taken that wait, or hold back more."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asyncbatch.chain import chain_of, is_async, make_stages
 from asyncbatch.codec.lines import count_lines
@@ -17,6 +17,7 @@ from asyncbatch.streams.reader import EventReader
 from asyncbatch.streams.state import SourceState, StreamState
 from asyncbatch.streams.tally import StreamTally
 from asyncbatch.windows.aggregates import Recipe
+from asyncbatch.windows.events import Folded
 from asyncbatch.windows.keys import KeyFields
 from asyncbatch.windows.make import make_windower
 from asyncbatch.windows.panes import FixedWindows
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.records import Position
     from asyncbatch.streams.settings import StreamSettings
-    from asyncbatch.windows.events import Folded, Window
+    from asyncbatch.windows.events import Window
 
 
 def _wall_clock() -> int:
@@ -117,6 +118,10 @@ class Stream:
         self._names[source] = None
         if gone := self._gone.pop(source, None):
             self._go_on(source, gone)
+
+    def begin_at(self, source: str, position: Any) -> None:  # noqa: ANN401 - as chunks have it
+        """Take note of where a source is before its first chunk."""
+        self._inlets[source].position = position
 
     def leave(self, source: str) -> list[Window]:
         """Expect no more of a source; return the windows that are therefore over."""
@@ -213,6 +218,11 @@ class Stream:
         """Reject a chunk that is no event; raises as `feed`."""
         return self._told(self._put(self._inlets[source].reader.refuse(chunk)))
 
+    def hear(self, sources: Iterable[str]) -> None:
+        """Take note that there are events of some sources, which others have not read yet."""
+        for source in set(sources):
+            self._watermark.hear(source)
+
     def reader(self, source: str) -> EventReader:
         """Return what reads the file that a source is at."""
         return self._inlets[source].reader
@@ -241,12 +251,14 @@ class Stream:
     def take_folded(self, source: str, lines: bytes, folded: Folded | Block | None) -> list[Window]:
         """Take lines of which somebody has made this; None if that was not possible."""
         reader = self._inlets[source].reader
-        if isinstance(folded, Block):
+        if isinstance(folded, Block) and folded.events is not None:
+            if not self._may_be(folded.events.moments.highest):
+                return self.take(source, lines)
             folded.lines = lines
             reader.skip(lines, folded.records)
             return self.take_blocks(source, [folded], reader.place[0])
-        windows = self._fold(source, folded) if folded is not None else None
-        if windows is None or folded is None:
+        windows = self._fold(source, folded) if isinstance(folded, Folded) else None
+        if windows is None or not isinstance(folded, Folded):
             return self.take(source, lines)
         reader.skip(lines, folded.count)
         self.tally.read += folded.count
@@ -258,10 +270,12 @@ class Stream:
         assert isinstance(self._windower, FixedWindows)
         if self.settings.time is None:
             folded = folded.at(self._inlets[source].reader.arrive(), self.settings.window.pane)
+        return self._windower.take_folded(folded, source) if self._may_be(folded.highest) else None
+
+    def _may_be(self, time: int) -> bool:
+        """Whether a time is not too far ahead of the clock."""
         ahead = self.settings.max_future
-        if ahead is not None and folded.highest > self._wall_clock() + ahead:
-            return None
-        return self._windower.take_folded(folded, source)
+        return ahead is None or time <= self._wall_clock() + ahead
 
     def take_blocks(self, source: str, blocks: Sequence[Block], after: Position) -> list[Window]:
         """Take what somebody has read, up to this place of the source's file."""

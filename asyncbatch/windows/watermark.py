@@ -69,6 +69,10 @@ class Watermark:
         state.top, state.heard = max(state.top, highest), self._clock()
         self._rise()
 
+    def hear(self, source: str) -> None:
+        """Take note that a source is not silent, though its times are not known yet."""
+        self._sources[source].heard = self._clock()
+
     def tick(self) -> None:
         """Let time pass; only with an idle limit does that change anything."""
         if self._idle is not None and self._sources:
