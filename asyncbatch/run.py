@@ -18,8 +18,9 @@ from asyncbatch.executors.lanes import BatchEnd, bounded_map
 from asyncbatch.executors.loop import LoopEngine
 from asyncbatch.executors.pauses import with_pauses
 from asyncbatch.executors.process import process_engine
+from asyncbatch.failures import after_records
 from asyncbatch.intake import Intake
-from asyncbatch.losses import Losses
+from asyncbatch.losses import Losses, Verdict
 from asyncbatch.memory import measure, measure_all
 from asyncbatch.ordering import OrderedLane
 from asyncbatch.records import Batch, BatchPart, Settled, decided
@@ -83,6 +84,8 @@ class Run:
         self._engine: Engine | None = None
         self._losses = Losses(job.timeout)
         self._done: Counter[tuple[int, int]] = Counter()
+        self._handed_on: Counter[tuple[int, int]] = Counter()
+        """Records of unfinished files that are reported already, by their batches."""
         self._huge: dict[tuple[int, int], Huge] = {}
         self._batches = 0
         self._stopped = False
@@ -231,12 +234,17 @@ class Run:
             if batch.piece is not None and part.errors and not part.rejected:
                 self._intake.supply.end_pieces(batch.start)
             self._done[batch.key] += len(part)
+            if len(part):
+                self._handed_on.pop(batch.key, None)
+            elif part.told is not None:
+                self._handed_on[batch.key] += part.told.read
             yield result
             return
         end, batch = result, result.batch
         done = self._done.pop(batch.key, 0)
         self._batches += 1
         huge = self._huge.pop(batch.key, None)
+        handed_on = self._handed_on.pop(batch.key, None)
         if end.loss is None:
             self._losses.note_success()
             self._intake.supply.settle(batch, done, huge=huge)
@@ -249,19 +257,27 @@ class Run:
             self._intake.supply.settle(batch, done)
         yield Settled(batch, done)
         if end.loss is not None and batch.piece is None:
-            yield from self._after_loss(batch, done, end.loss)
+            yield from self._after_loss(batch, done, end.loss, handed_on)
 
-    def _after_loss(self, batch: Batch, done: int, loss: Loss) -> Iterator[BatchPart | Settled]:
-        """Have the rest of a batch tried again; yield a part of our own of a guilty file."""
+    def _after_loss(
+        self, batch: Batch, done: int, loss: Loss, handed_on: int | None
+    ) -> Iterator[BatchPart | Settled]:
+        """Have the rest of a batch tried again; yield a part of our own of a guilty file.
+
+        Of the first that is not done so many records are handed on; None if it is not begun.
+        """
         verdict = self._losses.judge(batch, done, loss)
-        file, failure = verdict.file, verdict.failure
+        if handed_on is not None:  # which is not taken back, so it is not tried again
+            blame = self._losses.blame(batch.paths[done], loss)
+            verdict = Verdict(batch.start + done, after_records(blame, handed_on))
+        file = verdict.file
         if file is None:
             self._intake.supply.settle(batch, done, halve=verdict.halve)
             return
-        self._intake.supply.settle_without(batch, done, file, again=failure is None)
+        self._intake.supply.settle_without(batch, done, file, again=verdict.failure is None)
         path = batch.paths[file - batch.start]
         self._delivery.clear_up(path)
-        if failure is not None:
+        if (failure := verdict.failure) is not None:
             alone = Batch(file, (path,))
             seconds = (self._job.timeout or 0.0) if failure.kind == "timeout" else 0.0
             part = decided(file, 1, {0: failure}, {})
