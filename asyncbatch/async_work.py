@@ -24,10 +24,11 @@ from asyncbatch.recorder import MANY_OUTPUTS, RECORD_ERRORS, Recorder
 from asyncbatch.records import STDIN, Huge, Position
 from asyncbatch.rejecting import Cursor
 from asyncbatch.retrying import Retrier
+from asyncbatch.settings import MAX_BATCH_SECONDS
 from asyncbatch.spool import Spool
 from asyncbatch.transforms import RecordError
 from asyncbatch.transforms.call import AsyncCall, Call
-from asyncbatch.work import MAX_BATCH_BYTES, MAX_BATCH_SECONDS, end_of_pieces
+from asyncbatch.work import MAX_BATCH_BYTES, end_of_pieces
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
