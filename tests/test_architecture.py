@@ -37,7 +37,7 @@ LAYERS = [
         "whole_files",
     ),
     ("admission", "job", "losses", "samples", "source_work"),
-    ("bookkeeping", "ordering", "assembly"),
+    ("bookkeeping", "ordering", "assembly", "cluster_job"),
     ("delivery",),
     ("intake", "streams"),
     ("watching",),
@@ -108,6 +108,7 @@ def test_imports_point_down(path):
         ("gzip", "asyncbatch.codec"),
         ("ddsketch", "asyncbatch.windows.sketches"),
         ("datasketches", "asyncbatch.windows.sketches"),
+        ("distributed", "asyncbatch.executors.dask_"),
     ],
 )
 def test_who_knows_which_library(library, homes):

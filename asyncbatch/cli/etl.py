@@ -41,6 +41,8 @@ def run_etl(
     check: e.Check = False,
     dry_run: e.DryRun = False,
     show_failures: o.ShowFailures = "20",  # type: ignore[assignment]  # typer parses defaults too
+    engine: o.Engine = "local",
+    scheduler: o.Scheduler = None,
     print_schema: e.PrintSchema = False,
     output: o.Output = "text",
     report: o.Report = None,
@@ -59,6 +61,11 @@ def run_etl(
         raise typer.BadParameter("--dry-run has no results: it takes no --report, junit or github")
     if file is None:
         raise typer.BadParameter("name a pipeline file, or make one with `asyncbatch init`")
+    dask = None
+    if (engine, scheduler) != ("local", None):
+        from asyncbatch.cli.engine import dask_settings  # noqa: PLC0415 - if asked for
+
+        dask = dask_settings(engine, scheduler)
     pipeline = _loaded(file, set_ or (), only)
     if check:
         if not quiet:
@@ -69,7 +76,7 @@ def run_etl(
             pipeline,
             {
                 "only": only, "limit": limit, "dry_run": dry_run, "reports": report or (),
-                "full_refresh": full_refresh, "allow_duplicates": allow_duplicates,
+                "full_refresh": full_refresh, "allow_duplicates": allow_duplicates, "dask": dask,
             },
             {
                 "form": output, "quiet": quiet, "verbose": verbose, "progress": progress,
@@ -108,7 +115,8 @@ def _carried_out(
         shown: Output = PreviewOutput(_place(pipeline), names, job.limit or 0, **looks)
     else:
         shown = Output(**looks, stdout_is_taken=to_stdout)
-    run = Run(job, watched=True, failure_limit=max(LISTED_FAILURES, looks["show_failures"]))
+    listed = max(LISTED_FAILURES, looks["show_failures"])
+    run = Run(job, watched=True, failure_limit=listed, say=shown.log)
     if job.limit is not None and job.target is not None and not wishes["dry_run"]:
         run.report.notes += limited_notes(job.target)
     return Session(run, shown, command="etl", report_files=report_files).carry_out()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from asyncbatch.pipeline_file import PipelineFile
     from asyncbatch.pipeline_file.sink import SinkTable
     from asyncbatch.pipeline_file.sources import SourceTable
-    from asyncbatch.settings import FileWorkSettings
+    from asyncbatch.settings import DaskSettings, FileWorkSettings
 
 _DRY_RECORDS = 10
 """Records of each source that a dry run takes, unless told otherwise."""
@@ -47,11 +47,13 @@ def etl_job(
     allow_duplicates: bool = False,
     limit: int | None = None,
     dry_run: bool = False,
+    dask: DaskSettings | None = None,
 ) -> Job:
     """Return the job that a pipeline, or `only` some of its sources, is. Raises UsageError.
 
     Only the first `limit` records of each source are taken, if it is given. In a `dry_run` what
-    becomes of them stays with the parts of the run, and nothing is written.
+    becomes of them stays with the parts of the run, and nothing is written. With `dask` the workers
+    of a cluster do what they can do.
     """
     sink = pipeline.sink
     tables = pipeline.only(only) if only else pipeline.sources
@@ -78,6 +80,7 @@ def etl_job(
         reports=tuple(reports),
         workers=0 if dry_run else None,
         limit=limit,
+        dask=None if dry_run else dask,
         ledger=None
         if limit is not None
         else _ledger(

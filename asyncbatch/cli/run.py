@@ -88,6 +88,8 @@ def run_files(
     batch_size: o.BatchSize = None,
     concurrency: o.Concurrency = None,
     workers: o.Workers = None,
+    engine: o.Engine = "local",
+    scheduler: o.Scheduler = None,
     read_ahead: o.ReadAhead = None,
     pause: o.Pause = 0.0,
     grace: o.Grace = 8.0,
@@ -137,6 +139,11 @@ def run_files(
     }  # fmt: skip
     if lock_wait is not None and lock is None:
         raise typer.BadParameter("--lock-wait is for --lock")
+    dask = None
+    if (engine, scheduler) != ("local", None):
+        from asyncbatch.cli.engine import dask_settings  # noqa: PLC0415 - if asked for
+
+        dask = dask_settings(engine, scheduler)
     selection = Selection(
         tuple(pattern or DEFAULT_PATTERNS), tuple(exclude or ()), hidden, follow_symlinks
     )
@@ -171,8 +178,8 @@ def run_files(
         files, most_workers = _fitted(
             files,
             max_memory,
-            workers,
-            needs_process=bool(jq or call or timeout),
+            workers if dask is None else 0,  # those of a cluster are not ours to fit
+            needs_process=bool(jq or call or timeout) and dask is None,
             has_library=(to or "").startswith("duckdb:") or (to or "").endswith(".parquet"),
         )
         named, settings = _resolved(tuple(paths or ()), files, wishes)
@@ -191,6 +198,7 @@ def run_files(
             ledger=None if dry_run else _remembered(settings, memory),
             timeout=None if dry_run else timeout,
             most_workers=most_workers,
+            dask=None if dry_run else dask,
         )
         launch = Launch(job)
         launch.look()
@@ -206,16 +214,18 @@ def run_files(
     from asyncbatch.run import Run  # noqa: PLC0415
 
     make_output, work = (Output, None) if not dry_run else _planning()
+    shown = make_output(
+        output,
+        quiet=quiet,
+        verbose=verbose,
+        progress=progress,
+        show_failures=show_failures,
+        stdout_is_taken=to == "-",
+    )
+    listed = max(LISTED_FAILURES, show_failures)
     session = Session(
-        Run(job, launch=launch, work=work, failure_limit=max(LISTED_FAILURES, show_failures)),
-        make_output(
-            output,
-            quiet=quiet,
-            verbose=verbose,
-            progress=progress,
-            show_failures=show_failures,
-            stdout_is_taken=to == "-",
-        ),
+        Run(job, launch=launch, work=work, failure_limit=listed, say=shown.log),
+        shown,
         command="run",
         budget=job.budget,
         report_files=report_files,
