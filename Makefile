@@ -62,7 +62,11 @@ types: .venv/.tested
 chaos: .venv/.tested  ## kill runs at random, carry them on, and count what is lost or doubled
 	$(BIN)/python -m tests.chaos --kills 200
 
-bench: .venv/.etl benchmarks/.venv/.installed  ## ours and the peers, side by side
+.venv/.dask: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dask]'
+	@touch $@
+
+bench: .venv/.etl .venv/.dask benchmarks/.venv/.installed  ## ours and the peers, side by side
 	benchmarks/.venv/bin/python -m benchmarks.run
 
 benchmarks/.venv/.installed: benchmarks/requirements.txt

@@ -12,6 +12,7 @@ from importlib.metadata import version
 
 from benchmarks.contenders import CPUS
 from benchmarks.measure import CommandError
+from benchmarks.sections.cluster import use_cluster
 from benchmarks.sections.comparison import compare_mixed, compare_tiny
 from benchmarks.sections.extraction import ask, pour
 from benchmarks.sections.huge import count_elements, count_lines
@@ -42,6 +43,7 @@ SECTIONS = {
     "huge-array": ("One huge array", count_elements),
     "api": ("Many requests to an API", ask),
     "endless": ("An API without end, into SQLite", pour),
+    "dask": ("The workers of a Dask cluster", use_cluster),
     "stream": ("Events into windows of time", put_into_windows),
 }
 ROUNDS, QUICK_ROUNDS = 5, 2
