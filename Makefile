@@ -69,7 +69,11 @@ SECONDS ?= 480
 soak: .venv/.tested  ## streams for eight minutes: memory stays, nothing is lost
 	$(BIN)/python -m tests.soak --seconds $(SECONDS)
 
-bench: .venv/.etl benchmarks/.venv/.installed  ## ours and the peers, side by side
+.venv/.dask: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dask]'
+	@touch $@
+
+bench: .venv/.etl .venv/.dask benchmarks/.venv/.installed  ## ours and the peers, side by side
 	benchmarks/.venv/bin/python -m benchmarks.run
 
 benchmarks/.venv/.installed: benchmarks/requirements.txt

@@ -21,10 +21,11 @@ from asyncbatch.reading import close, size_read
 from asyncbatch.recorder import MANY_OUTPUTS, RECORD_ERRORS, Recorder
 from asyncbatch.records import Huge, Position
 from asyncbatch.rejecting import Cursor
+from asyncbatch.settings import MAX_BATCH_SECONDS
 from asyncbatch.spool import Spool
 from asyncbatch.transforms import RecordError
 from asyncbatch.transforms.call import AsyncCall, Call
-from asyncbatch.work import MAX_BATCH_BYTES, MAX_BATCH_SECONDS, end_of_pieces
+from asyncbatch.work import MAX_BATCH_BYTES, end_of_pieces
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence

@@ -38,7 +38,8 @@ class Batcher:
 
     A file that proves to be huge comes again in pieces, which `pieces_of` finds, some ahead of
     those that are worked on, and nothing behind it before it is through. A path for which
-    `reached` knows a position is a batch of its own, to be taken up there.
+    `reached` knows a position is a batch of its own, to be taken up there. Without a fixed size no
+    batch has more than `most` files, and one that `fills` waits for as many as it may have.
     """
 
     def __init__(
@@ -48,7 +49,13 @@ class Batcher:
         pause: float = 0.0,
         pieces_of: PiecesOf | None = None,
         reached: Callable[[str], Position | None] | None = None,
+        *,
+        most: int = MAX_SIZE,
+        fills: bool = False,
     ) -> None:
+        self.ahead: int | None = None
+        """How many pieces of a huge file may be worked on at a time, if that is not for this
+        machine's processors to say."""
         self.found = 0
         """How many paths the source has given."""
         self.exhausted = False
@@ -57,7 +64,8 @@ class Batcher:
         """How many batches are given and not settled."""
         self._chunks, self._pause = chunks, pause
         self._fixed = size is not None
-        self._max_size = size or MAX_SIZE
+        self._fills = fills or self._fixed
+        self._max_size = size or most
         self._size = size or FIRST_SIZE
         self._stretches: list[tuple[int, tuple[str, ...]]] = []  # a heap: in input order
         self._decided: deque[Batch] = deque()
@@ -117,7 +125,7 @@ class Batcher:
         rest = batch.paths[done:]
         if huge is not None and self._pieces_of is not None and rest:
             number, path = batch.start + done, rest[0]
-            self._huge[number] = HugeFile(number, path, self._pieces_of(path, huge))
+            self._huge[number] = HugeFile(number, path, self._pieces_of(path, huge), self.ahead)
             self._push(number + 1, rest[1:])
             return
         self._push(batch.start + done, rest)
@@ -185,7 +193,7 @@ class Batcher:
             return False
         self._join()
         # What lies before a huge file is not joined with what lies behind it.
-        if not self._fixed or self._decided or self.exhausted or self._huge:
+        if not self._fills or self._decided or self.exhausted or self._huge:
             return True
         start, paths = self._stretches[0]
         # What lies between two batches, or is apart, never gets longer.

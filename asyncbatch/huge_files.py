@@ -30,10 +30,10 @@ class Ahead:
     Those that wait for an earlier one count, for what came of them is held.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int | None = None) -> None:
         self._given = self._settled = 0
         self._done: set[int] = set()
-        self._most = max(LEAST_AHEAD, AHEAD_PER_CPU * usable_cpus())
+        self._most = max(LEAST_AHEAD, most or AHEAD_PER_CPU * usable_cpus())
 
     @property
     def has_room(self) -> bool:
@@ -55,12 +55,14 @@ class Ahead:
 class HugeFile:
     """The pieces of one file, given out as batches; the next is found while others are done."""
 
-    def __init__(self, start: int, path: str, pieces: Iterator[Piece]) -> None:
+    def __init__(
+        self, start: int, path: str, pieces: Iterator[Piece], ahead: int | None = None
+    ) -> None:
         self._start, self._path, self._pieces = start, path, pieces
         self._next: asyncio.Future[Piece] | None = None
         self._last: Piece | None = None
         self._is_cut = False
-        self._ahead = Ahead()
+        self._ahead = Ahead(ahead)
 
     @property
     def may_give(self) -> bool:

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
-from asyncbatch.batching import Batcher
+from asyncbatch.batching import MAX_SIZE, Batcher
 from asyncbatch.errors import NothingMatchedError
 from asyncbatch.job import FileSource, Launch
 from asyncbatch.records import SOURCE_SPAN, Batch
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     Reached = Callable[[str], Position | None]
 
 
+DASK_MAX_SIZE = 32_768
+"""Files of the largest batch of a cluster, where handing one over takes milliseconds."""
+
+
 class Intake:
     """Opens the sources of a job, in a context; `supply` has their batches."""
 
@@ -44,6 +48,7 @@ class Intake:
         self._feeds: dict[int, FeedSource] = {}
         self._feed_supplies: list[FeedSupply] = []
         self._samples: dict[int, Sample] = {}
+        self._batchers: list[Batcher] = []
         self._turn = asyncio.Lock()
         """Who looks into the ledger."""
         self._stack = AsyncExitStack()
@@ -166,13 +171,23 @@ class Intake:
         return sample
 
     def _batcher(self, number: int, source: FileSource, size: int | None) -> Batcher:
-        return Batcher(
+        batcher = Batcher(
             self._chunks(number, source),
             size,
             self._job.pause,
             partial(self._pieces_of, source),
             self._reached_by,
+            most=MAX_SIZE if self._job.dask is None else DASK_MAX_SIZE,
+            # A list may come slowly, and what has come must not wait for it.
+            fills=self._job.dask is not None and source.inputs.files_from is None,
         )
+        self._batchers.append(batcher)
+        return batcher
+
+    def expect(self, at_once: int) -> None:
+        """Take note that so many pieces of a huge file can be worked on at a time."""
+        for batcher in self._batchers:
+            batcher.ahead = at_once
 
     async def _chunks(self, number: int, source: FileSource) -> AsyncIterator[Sequence[Batch]]:
         launch = await self.launched()

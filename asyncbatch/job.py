@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from asyncbatch.guard import Guard
     from asyncbatch.ledger.settings import LedgerSettings
     from asyncbatch.retrying import Retries
+    from asyncbatch.settings import DaskSettings
     from asyncbatch.sinks import Sink
     from asyncbatch.sinks.target import Target
     from asyncbatch.sources.inputs import Inputs
@@ -87,7 +88,8 @@ class Job(Struct, frozen=True):
     since nothing else can be stopped, a process reads it. There are no more worker processes
     than `most_workers`, for want of memory. Of each source only the first `limit` records are
     read, which cannot be remembered. `sink` writes to the target if that is no place but an
-    object of this process.
+    object of this process. With `dask` the workers are those of a cluster, of which `workers` are
+    started if it has no scheduler yet.
     """
 
     sources: tuple[FileSource | FeedSource, ...]
@@ -105,6 +107,7 @@ class Job(Struct, frozen=True):
     most_workers: int | None = None
     sink: Sink[Any] | None = None
     limit: int | None = None
+    dask: DaskSettings | None = None
 
     @property
     def settings(self) -> FileWorkSettings | RecordWorkSettings:
@@ -189,6 +192,27 @@ class Job(Struct, frozen=True):
             raise UsageError("a run of the first records only has no ledger: they are not all")
         if self.timeout is not None and self.timeout <= 0:
             raise UsageError(f"timeout is {self.timeout:g}; it must be more than 0 seconds")
+        if self.dask is not None:
+            self._check_cluster(self.dask)
+
+    def _check_cluster(self, dask: DaskSettings) -> None:
+        if self.reads_stdin:
+            raise UsageError(
+                "standard input is here, and with --engine dask others read: put it in a file that"
+                " they see"
+            )
+        if self.record_work and self.record_work.stays_here:
+            raise UsageError(
+                "functions that are async, or that only this process has, run in this process: "
+                "leave --engine dask out, or write the function with a plain def"
+            )
+        if dask.scheduler is not None and self.workers is not None:
+            raise UsageError(
+                "with --scheduler, how many workers there are is for the cluster to say: leave"
+                " --workers out"
+            )
+        if self.workers == 0:
+            raise UsageError("--engine dask has workers: --workers 0 contradicts it")
 
 
 class Launch:
@@ -221,6 +245,8 @@ class Launch:
             wanted = 0
         if _needs_process(job):
             wanted = max(1, wanted)
+        if job.dask is not None:
+            wanted = 0
         if job.record_work and job.record_work.stays_here:
             wanted = 0
         if job.most_workers is not None:

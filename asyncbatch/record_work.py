@@ -18,7 +18,7 @@ from asyncbatch.rejecting import Cursor
 from asyncbatch.spool import Spool
 from asyncbatch.transforms import RecordError
 from asyncbatch.transforms.plain import is_plain
-from asyncbatch.work import MAX_BATCH_SECONDS, end_of_pieces
+from asyncbatch.work import end_of_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -50,6 +50,8 @@ class RecordWork:
         self._extractor = Extractor(settings, self._opener)
         self._reader = Reader(files.max_file_size, files.read_ahead, self._opener)
         self._chain = make_chain(settings, self._opener.files)
+        self._most_bytes = files.portion.bytes or BATCH_BYTES
+        self._most_seconds = files.portion.seconds
         self._recorder = Recorder(settings)
         self.abandon = self._recorder.abandon
         self.progress = Progress()
@@ -72,7 +74,7 @@ class RecordWork:
                 yield from self._piece(batch.paths[0], batch.piece)
             return
         began = now()
-        contents = self._reader.contents(batch, BATCH_BYTES, MAX_BATCH_SECONDS, self.progress)
+        contents = self._reader.contents(batch, self._most_bytes, self._most_seconds, self.progress)
         for path, opened in contents:
             problem: Exception | None = None
             if form := self._extractor.splits(path, opened):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from asyncbatch.records import BatchPart
-    from asyncbatch.sections import SinkReport, SourceReport
+    from asyncbatch.sections import Crew, SinkReport, SourceReport
 
 RunStatus = Literal["success", "partial", "failed", "interrupted"]
 
@@ -38,7 +38,7 @@ class Report(Struct):
     Of the failures it keeps the first `failure_limit` in input order. `target` is where rows
     go; if it is lost midway that is a failure too. `discarded` is why what was written does
     not stand, `notes` what else there is to say. `sources`, in the order of the job's, and `sink`
-    are there if somebody watches: see `watching`.
+    are there if somebody watches: see `watching`. `crew` is the cluster that worked, if one did.
     """
 
     failure_limit: float = LISTED_FAILURES
@@ -55,6 +55,7 @@ class Report(Struct):
     notes: list[str] = field(default_factory=list)
     sources: list[SourceReport] = field(default_factory=list)
     sink: SinkReport | None = None
+    crew: Crew | None = None
     failure_count: int = 0
     kept: list[tuple[int, int, int, Failure]] = field(default_factory=list)
     """A heap of kept failures, the last first: negative file, record and running number."""

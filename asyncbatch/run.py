@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,10 @@ from asyncbatch.executors.lanes import BatchEnd, abandon_all, bounded_map
 from asyncbatch.executors.loop import LoopEngine
 from asyncbatch.executors.pauses import with_pauses
 from asyncbatch.executors.process import process_engine
+from asyncbatch.failures import after_records
 from asyncbatch.intake import Intake
-from asyncbatch.losses import Losses
-from asyncbatch.memory import measure, measure_all
+from asyncbatch.losses import Losses, Verdict
+from asyncbatch.memory import Memory, measure, measure_all
 from asyncbatch.ordering import OrderedLane
 from asyncbatch.records import Batch, BatchPart, Settled, decided
 from asyncbatch.report import LISTED_FAILURES, Report
@@ -29,10 +30,13 @@ from asyncbatch.watching import Watch
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 
+    from asyncbatch.executors.dask_engine import DaskEngine
     from asyncbatch.executors.lanes import Engine, Lane, Loss, Work, WorkFactory
     from asyncbatch.job import Job, Launch
+    from asyncbatch.record_settings import RecordWorkSettings
     from asyncbatch.records import Huge, Position
-    from asyncbatch.sections import Stages
+    from asyncbatch.sections import Crew, Stages
+    from asyncbatch.settings import DaskSettings
     from asyncbatch.tally import Tally
 
 LANES_PER_WORKER = 2
@@ -54,6 +58,8 @@ class Snapshot(Struct, frozen=True):
     worker_memory_bytes: int
     stages: Stages | None = None
     """How far each stage and source is, if somebody watches."""
+    crew: Crew | None = None
+    """The cluster that works, if one does."""
 
 
 class Run:
@@ -68,11 +74,17 @@ class Run:
         failure_limit: float = LISTED_FAILURES,
         reached: Callable[[str], Position | None] | None = None,
         watched: bool = False,
+        say: Callable[[str], None] = lambda line: None,  # noqa: ARG005 - nobody listens
     ) -> None:
         """Make ready; `reached` knows where to take up huge files, if not the job's ledger.
 
-        If `watched`, the report and snapshots tell each source, and the sink, apart.
+        If `watched`, the report and snapshots tell each source, and the sink, apart. `say` takes
+        what is worth telling meanwhile.
         """
+        if job.dask is not None:
+            from asyncbatch.cluster_job import sized  # noqa: PLC0415 - if asked for
+
+            job = sized(job)
         self.report = Report(failure_limit, target=job.target.name if job.target else None)
         self._job = job
         self._make_work = partial(work, job.settings) if work else suitable_work(job)
@@ -80,9 +92,13 @@ class Run:
         self._began = time.perf_counter()
         self._intake = Intake(job, self._delivery, launch, reached)
         self._watch = Watch(job, self._intake, self.report) if watched else None
+        self._say = say
         self._engine: Engine | None = None
+        self._cluster: DaskEngine | None = None
         self._losses = Losses(job.timeout)
         self._done: Counter[tuple[int, int]] = Counter()
+        self._handed_on: Counter[tuple[int, int]] = Counter()
+        """Records of unfinished files that are reported already, by their batches."""
         self._huge: dict[tuple[int, int], Huge] = {}
         self._batches = 0
         self._stopped = False
@@ -96,6 +112,9 @@ class Run:
         """Return how far the run is, and take note of its time and memory."""
         ours, workers = measure(), measure_all(self._engine.pids if self._engine else ())
         report = self.report
+        if self._cluster is not None:
+            report.crew = self._cluster.crew
+            workers = Memory(report.crew.memory, report.crew.memory)
         report.peak_memory_bytes = max(report.peak_memory_bytes, ours.peak + workers.peak)
         report.elapsed_s = time.perf_counter() - self._began
         return Snapshot(
@@ -108,6 +127,7 @@ class Run:
             ours.current,
             workers.current,
             self._watch.stages(self._engine) if self._watch else None,
+            report.crew,
         )
 
     async def parts(self) -> AsyncGenerator[BatchPart, None]:
@@ -135,16 +155,21 @@ class Run:
         await delivery.open()
         report = self.report
         report.notes += delivery.take_notes()
-        lanes: Sequence[Lane] = engine.lanes
+        cluster = self._cluster
+        lanes: Sequence[Lane] = cluster.places if cluster else engine.lanes
         if delivery.admission:
             from asyncbatch.admission import DecidedLane  # noqa: PLC0415 - if there is a ledger
 
             lanes = [DecidedLane(lane) for lane in lanes]
         if order:
             lanes = [OrderedLane(lane, order) for lane in lanes]
+        batches: AsyncIterator[Batch] = self._intake.supply
+        if cluster:
+            lanes = [cluster.gate.lane(lane) for lane in lanes]
+            batches = cluster.gate.paced(batches)
         try:
             async with (
-                aclosing(bounded_map(lanes, self._intake.supply)) as results,
+                aclosing(bounded_map(lanes, batches, len(engine.lanes))) as results,
                 aclosing(with_pauses(results, delivery.patience)) as timely,
             ):
                 async for result in timely:
@@ -206,6 +231,12 @@ class Run:
         """Provide an engine that fits the job's size and the machine."""
         job = self._job
         launch = await self._intake.launched()
+        if job.dask is not None:
+            async with self._cluster_of(job.dask, launch) as cluster:
+                self._cluster = cluster
+                self._intake.expect(len(cluster.lanes))
+                yield cluster
+            return
         if job.record_work and job.record_work.call_is_async:
             async with _ended(
                 LoopEngine(async_lanes(job, job.record_work.call_concurrency))
@@ -230,6 +261,29 @@ class Run:
         ) as engine:
             yield engine
 
+    @asynccontextmanager
+    async def _cluster_of(self, dask: DaskSettings, launch: Launch) -> AsyncIterator[DaskEngine]:
+        """Provide the lanes of a cluster that is fit for the job. Raises UsageError."""
+        from asyncbatch import cluster_job  # noqa: PLC0415 - if asked for
+        from asyncbatch.executors.dask_engine import dask_engine  # noqa: PLC0415 - see above
+        from asyncbatch.executors.dask_worker import Setup  # noqa: PLC0415 - see above
+
+        job = self._job
+        ready, code = cluster_job.sent(job)
+        make_work = suitable_work(job, ready)
+        async with AsyncExitStack() as stack:
+            with cluster_job.proving(job.target) as proof:
+                place = cluster_job.place(job, launch, proof)
+                engine = dask_engine(
+                    dask.scheduler,
+                    lambda run: Setup(run, make_work, code, place, job.timeout),
+                    self._say,
+                    workers=job.workers,
+                    concurrency=1 if job.pause else job.concurrency,
+                )
+                cluster = await stack.enter_async_context(engine)
+            yield cluster
+
     def _events(self, result: BatchPart | BatchEnd) -> Iterator[BatchPart | Settled]:
         """Yield what a lane says, and what becomes of a batch whose worker died."""
         if isinstance(result, BatchPart):
@@ -243,12 +297,17 @@ class Run:
             if batch.piece is not None and part.errors and not part.rejected:
                 self._intake.supply.end_pieces(batch.start)
             self._done[batch.key] += len(part)
+            if len(part):
+                self._handed_on.pop(batch.key, None)
+            elif part.told is not None:
+                self._handed_on[batch.key] += part.told.read
             yield result
             return
         end, batch = result, result.batch
         done = self._done.pop(batch.key, 0)
         self._batches += 1
         huge = self._huge.pop(batch.key, None)
+        handed_on = self._handed_on.pop(batch.key, None)
         if end.loss is None:
             self._losses.note_success()
             self._intake.supply.settle(batch, done, huge=huge)
@@ -261,19 +320,27 @@ class Run:
             self._intake.supply.settle(batch, done)
         yield Settled(batch, done)
         if end.loss is not None and batch.piece is None:
-            yield from self._after_loss(batch, done, end.loss)
+            yield from self._after_loss(batch, done, end.loss, handed_on)
 
-    def _after_loss(self, batch: Batch, done: int, loss: Loss) -> Iterator[BatchPart | Settled]:
-        """Have the rest of a batch tried again; yield a part of our own of a guilty file."""
+    def _after_loss(
+        self, batch: Batch, done: int, loss: Loss, handed_on: int | None
+    ) -> Iterator[BatchPart | Settled]:
+        """Have the rest of a batch tried again; yield a part of our own of a guilty file.
+
+        Of the first that is not done so many records are handed on; None if it is not begun.
+        """
         verdict = self._losses.judge(batch, done, loss)
-        file, failure = verdict.file, verdict.failure
+        if handed_on is not None:  # which is not taken back, so it is not tried again
+            blame = self._losses.blame(batch.paths[done], loss)
+            verdict = Verdict(batch.start + done, after_records(blame, handed_on))
+        file = verdict.file
         if file is None:
             self._intake.supply.settle(batch, done, halve=verdict.halve)
             return
-        self._intake.supply.settle_without(batch, done, file, again=failure is None)
+        self._intake.supply.settle_without(batch, done, file, again=verdict.failure is None)
         path = batch.paths[file - batch.start]
         self._delivery.clear_up(path)
-        if failure is not None:
+        if (failure := verdict.failure) is not None:
             alone = Batch(file, (path,))
             seconds = (self._job.timeout or 0.0) if failure.kind == "timeout" else 0.0
             part = decided(file, 1, {0: failure}, {})
@@ -304,17 +371,19 @@ async def _ended(engine: Engine) -> AsyncIterator[Engine]:
             await asyncio.wait_for(asyncio.to_thread(abandon_all, engine.lanes), _LAST_SECONDS)
 
 
-def suitable_work(job: Job) -> WorkFactory:
-    """Return what makes that which does what the job's settings say."""
+def suitable_work(
+    job: Job, ready: Callable[[RecordWorkSettings], RecordWorkSettings] = lambda work: work
+) -> WorkFactory:
+    """Return what makes that which does what the job's settings say, made `ready` for others."""
     if len(job.sources) > 1:
         from asyncbatch.source_work import SourceWork  # noqa: PLC0415 - few jobs have several
 
         works = (source.record_work for source in job.sources)
-        return partial(SourceWork, tuple(work for work in works if work is not None))
+        return partial(SourceWork, tuple(ready(work) for work in works if work is not None))
     if job.record_work is not None:
         from asyncbatch.record_work import RecordWork  # noqa: PLC0415 - counting needs none of it
 
-        return partial(RecordWork, job.record_work)
+        return partial(RecordWork, ready(job.record_work))
     from asyncbatch.work import FileWork  # noqa: PLC0415 - beside its sibling
 
     return partial(FileWork, job.files)

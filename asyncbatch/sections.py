@@ -112,6 +112,21 @@ def merge_sinks(sinks: Sequence[SinkReport | None]) -> SinkReport | None:
     return structs.replace(first, rejected=rejected)
 
 
+class Crew(Struct, frozen=True):
+    """Workers of a cluster: those that there are now, their threads, and how many have left.
+
+    They have done so many `tasks` in `busy_s` seconds of theirs. `memory` is that of our processes
+    beside them, at the peak, in bytes.
+    """
+
+    workers: int
+    threads: int
+    left: int
+    tasks: int
+    busy_s: float
+    memory: int
+
+
 class Stages(Struct, frozen=True):
     """How far a run is, stage by stage.
 

@@ -13,6 +13,8 @@ Format = Literal["auto", "json", "jsonl"]
 
 
 MIB = 1024 * 1024
+MAX_BATCH_SECONDS = 0.5
+"""After so long the rest of a batch is given back, unless told otherwise."""
 MAX_UNPACKED = 100 * 1024 * MIB
 """What a compressed file may unpack to: far beyond any export, and yet an end to a bomb."""
 
@@ -38,6 +40,16 @@ class Sizes(Struct, frozen=True):
     waiting: int = 16 * MIB
 
 
+class Portion(Struct, frozen=True):
+    """How much of a batch is worked on at a time: after so much the rest is given back.
+
+    `bytes` read, as suits the work unless it is given, or `seconds`, whichever comes first.
+    """
+
+    bytes: int | None = None
+    seconds: float = MAX_BATCH_SECONDS
+
+
 class FileWorkSettings(Struct, frozen=True):
     """How files are read: their format, size limit in bytes, and reads in flight (None adapts).
 
@@ -53,3 +65,10 @@ class FileWorkSettings(Struct, frozen=True):
     sizes: Sizes = Sizes()
     retries: Retries = Retries()
     stores: StoreSettings = StoreSettings()
+    portion: Portion = Portion()
+
+
+class DaskSettings(Struct, frozen=True):
+    """A Dask cluster that works: the address of its scheduler, or None to start one here."""
+
+    scheduler: str | None = None

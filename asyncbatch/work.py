@@ -35,9 +35,8 @@ if TYPE_CHECKING:
     """How many records, and which of them are bad."""
 
 MAX_BATCH_BYTES = 8 * 1024 * 1024
-"""A batch is given back unfinished once so many bytes of it were read, ..."""
-MAX_BATCH_SECONDS = 0.5
-"""... or after so long: progress stays live, stopping quick, and the rest can go elsewhere."""
+"""A batch is given back unfinished once so many bytes of it were read, or after some time (see
+`settings.Portion`): progress stays live, stopping quick, and the rest can go elsewhere."""
 MAX_REJECTIONS = 1000
 """Bad records that one part carries: a file of nothing else still needs bounded memory."""
 
@@ -53,6 +52,7 @@ class FileWork:
         self._judge = make_judge()
         self._opener = Opener(settings)
         self._reader = Reader(settings.max_file_size, settings.read_ahead, self._opener)
+        self._most_bytes = settings.portion.bytes or MAX_BATCH_BYTES
         self.progress = Progress()
         """Where it says which file it is at; a worker process puts a shared one in its place."""
 
@@ -65,7 +65,8 @@ class FileWork:
             return
         part = Part(batch.start)
         began = now()
-        contents = self._reader.contents(batch, MAX_BATCH_BYTES, MAX_BATCH_SECONDS, self.progress)
+        seconds = self._settings.portion.seconds
+        contents = self._reader.contents(batch, self._most_bytes, seconds, self.progress)
         for path, opened in contents:
             # The short way, for what nearly every file is: small, plain, one good JSON text.
             verdict = None

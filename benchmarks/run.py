@@ -13,6 +13,7 @@ from importlib.metadata import version
 from benchmarks.contenders import CPUS
 from benchmarks.measure import CommandError
 from benchmarks.sections.cloud import read_objects
+from benchmarks.sections.cluster import use_cluster
 from benchmarks.sections.comparison import compare_mixed, compare_tiny
 from benchmarks.sections.extraction import ask, pour
 from benchmarks.sections.huge import count_elements, count_lines
@@ -44,6 +45,7 @@ SECTIONS = {
     "api": ("Many requests to an API", ask),
     "cloud": ("Many small objects of a slow store", read_objects),
     "endless": ("An API without end, into SQLite", pour),
+    "dask": ("The workers of a Dask cluster", use_cluster),
     "stream": ("Events into windows of time", put_into_windows),
 }
 ROUNDS, QUICK_ROUNDS = 5, 2

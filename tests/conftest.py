@@ -38,6 +38,7 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
 
 WHOLE = {
     "tests/test_bombs.py": "takes long to make what it tests with",
+    "tests/test_dask.py": "needs one cluster",
     "tests/test_memory_plan.py": "the same",
     "tests/test_postgres_sink.py": "needs one server",
     "tests/test_readme.py": "has commands that read what others have written",

@@ -40,7 +40,7 @@ LAYERS = [
         "whole_files",
     ),
     ("admission", "job", "losses", "samples", "source_work"),
-    ("bookkeeping", "ordering", "assembly"),
+    ("bookkeeping", "ordering", "assembly", "cluster_job"),
     ("delivery",),
     ("intake", "streams"),
     ("watching",),
@@ -115,6 +115,7 @@ def test_imports_point_down(path):
         ("watchfiles", "asyncbatch.streams.watch"),
         ("ddsketch", "asyncbatch.windows.sketches"),
         ("datasketches", "asyncbatch.windows.sketches"),
+        ("distributed", "asyncbatch.executors.dask_"),
     ],
 )
 def test_who_knows_which_library(library, homes):

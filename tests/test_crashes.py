@@ -232,3 +232,19 @@ class TestLosses:
             losses.judge(self.batch, 0, stillborn)
         with pytest.raises(NoWorkerError):
             losses.judge(self.batch, 0, stillborn)
+
+
+def test_what_was_handed_on_of_a_file_does_not_come_twice(run, files):
+    """A compressed file that is streamed has rows in the target before its worker dies."""
+    text = "x" * 1200
+    lines = "".join(
+        f'{{"n": {n % 2500 + n // 30000 * 2500}, "t": "{text}"}}\n' for n in range(35000)
+    )
+    folder = files({"a.jsonl.gz": gzip.compress(lines.encode(), 1), "fn.py": FUNCTIONS})
+    options = ("--call", "fn.py:is_killed_once", "--to", "o.jsonl", "-w", "2", "-o", "json")
+    outcome = run("a.jsonl.gz", *options)
+    [failure] = outcome.json["failures"]
+    assert failure["kind"] == "worker_crash"
+    told = outcome.json["records"]["written"]
+    assert failure["message"].endswith(f"(after {told:,} records)")
+    assert 0 < told == len(rows(folder, "o.jsonl")) <= 30000

@@ -62,6 +62,7 @@ def _display(snapshot: Snapshot) -> RenderableType:
         Text(f"{tally.files / total:.0%}" if total else "searching", style="bold"),
         Text(f"{done} files"),
         Text(f"{snapshot.batches:,} batches, {snapshot.in_flight} in flight", style="dim"),
+        Text(summary.crew_words(snapshot.crew) if snapshot.crew else "", style="dim"),
     )
     left = seconds_left(snapshot)
     facts = Text("  ").join(
@@ -91,6 +92,7 @@ def _stages_display(snapshot: Snapshot, stages: Stages) -> RenderableType:
         cells = [Text(state, _STATES.get(state, "")), *map(Text, _padded(rest, source))]
         table.add_row(Text(f"  {printable(source.name)}"), *cells)
     facts = [rate_words(snapshot, stages), memory(snapshot), duration(snapshot.elapsed_s)]
+    facts += [summary.crew_words(snapshot.crew)] if snapshot.crew else []
     return Group(head, table, Text("  ".join(facts)), Text(queue_words(snapshot, stages), "dim"))
 
 

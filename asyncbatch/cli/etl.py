@@ -9,6 +9,7 @@ from asyncbatch.cli import etl_options as e
 from asyncbatch.cli import exit_codes
 from asyncbatch.cli import ledger_options as again
 from asyncbatch.cli import options as o
+from asyncbatch.cli.engine import dask_settings
 from asyncbatch.cli.failure_budget import failure_budget
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def run_etl(
     max_failures: o.MaxFailures = None,
     fail_fast: o.FailFast = False,
     show_failures: o.ShowFailures = "20",  # type: ignore[assignment]  # typer parses defaults too
+    engine: o.Engine = "local",
+    scheduler: o.Scheduler = None,
     print_schema: e.PrintSchema = False,
     output: o.Output = "text",
     report: o.Report = None,
@@ -70,6 +73,7 @@ def run_etl(
         raise typer.BadParameter("--lock-wait is for --lock")
     if file is None:
         raise typer.BadParameter("name a pipeline file, or make one with `asyncbatch init`")
+    dask = dask_settings(engine, scheduler)
     pipeline = _loaded(file, set_ or (), only)
     if check:
         if not quiet:
@@ -79,7 +83,7 @@ def run_etl(
         "only": only, "limit": limit, "dry_run": dry_run, "reports": report or (),
         "full_refresh": full_refresh, "allow_duplicates": allow_duplicates,
         "workers": workers, "timeout": timeout, "max_memory": max_memory,
-        "budget": failure_budget(max_failures, fail_fast=fail_fast),
+        "budget": failure_budget(max_failures, fail_fast=fail_fast), "dask": dask,
     }  # fmt: skip
     if lock is not None and not dry_run:
         _take_lock(lock, lock_wait or 0.0, pipeline, wishes, file=file, overrides=set_, quiet=quiet)
@@ -125,7 +129,8 @@ def _carried_out(
         shown: Output = PreviewOutput(_place(pipeline), names, job.limit or 0, **looks)
     else:
         shown = Output(**looks, stdout_is_taken=to_stdout)
-    run = Run(job, watched=True, failure_limit=max(LISTED_FAILURES, looks["show_failures"]))
+    listed = max(LISTED_FAILURES, looks["show_failures"])
+    run = Run(job, watched=True, failure_limit=listed, say=shown.log)
     if job.limit is not None and job.target is not None and not wishes["dry_run"]:
         run.report.notes += limited_notes(job.target)
     return Session(

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from asyncbatch.pipeline_file import PipelineFile
     from asyncbatch.pipeline_file.sink import SinkTable
     from asyncbatch.pipeline_file.sources import SourceTable
-    from asyncbatch.settings import FileWorkSettings
+    from asyncbatch.settings import DaskSettings, FileWorkSettings
 
 _DRY_RECORDS = 10
 """Records of each source that a dry run takes, unless told otherwise."""
@@ -54,11 +54,13 @@ def etl_job(
     max_memory: int | None = None,
     timeout: float | None = None,
     budget: FailureBudget | None = None,
+    dask: DaskSettings | None = None,
 ) -> Job:
     """Return the job that a pipeline, or `only` some of its sources, is. Raises UsageError.
 
     Only the first `limit` records of each source are taken, if it is given. In a `dry_run` what
-    becomes of them stays with the parts of the run, and nothing is written.
+    becomes of them stays with the parts of the run, and nothing is written. With `dask` the workers
+    of a cluster do what they can do.
     """
     sink = pipeline.sink
     tables = pipeline.only(only) if only else pipeline.sources
@@ -75,8 +77,8 @@ def etl_job(
         _check_limited(sink, work.target)
     plan = memory_plan(
         max_memory,
-        workers,
-        needs_process=work.runs_programs or timeout is not None,
+        workers if dask is None else 0,  # those of a cluster are not ours to fit
+        needs_process=(work.runs_programs or timeout is not None) and dask is None,
         has_library=has_library(str(sink.to)),
     )
     sizes = plan.sizes if plan else Sizes()
@@ -96,6 +98,7 @@ def etl_job(
         budget=budget,
         timeout=None if dry_run else timeout,
         limit=limit,
+        dask=None if dry_run else dask,
         ledger=None
         if limit is not None
         else _ledger(

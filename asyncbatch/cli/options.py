@@ -176,6 +176,25 @@ Workers = Annotated[
         "[default: the CPUs it may use; 0 for small jobs]",
     ),
 ]
+Engine = Annotated[
+    Literal["local", "dask"],
+    option(
+        CONTROL,
+        "--engine",
+        help="Who works: processes of this machine, or the workers of a Dask cluster, which see "
+        "the same files.",
+    ),
+]
+Scheduler = Annotated[
+    str | None,
+    option(
+        CONTROL,
+        "--scheduler",
+        metavar="ADDRESS",
+        help="The scheduler of that cluster, tcp://HOST:8786.  [default: a cluster of "
+        "--workers is started on this machine]",
+    ),
+]
 ReadAhead = Annotated[
     int | None,
     option(

@@ -51,6 +51,7 @@ def progress_line(snapshot: Snapshot) -> str:
     if snapshot.total:
         done = f"{tally.files:,} of {snapshot.total:,} files ({tally.files / snapshot.total:.0%})"
     parts = [
+        *([summary.crew_words(snapshot.crew)] if snapshot.crew else []),
         done,
         f"{tally.files / seconds:,.0f} files/s",
         f"{tally.read / seconds:,.0f} records/s",
@@ -69,6 +70,7 @@ def _stages_line(snapshot: Snapshot, stages: Stages) -> str:
         f"{printable(source.name)}: {', '.join(source_words(source))}" for source in stages.sources
     ]
     rest = [rate_words(snapshot, stages), queue_words(snapshot, stages), memory(snapshot)]
+    rest += [summary.crew_words(snapshot.crew)] if snapshot.crew else []
     return "; ".join([", ".join(counts), *sources, *rest])
 
 

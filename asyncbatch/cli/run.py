@@ -7,6 +7,7 @@ import typer
 from asyncbatch.cli import ledger_options as again
 from asyncbatch.cli import options as o
 from asyncbatch.cli import record_options as r
+from asyncbatch.cli.engine import dask_settings
 from asyncbatch.cli.failure_budget import failure_budget
 from asyncbatch.cli.memory_option import has_library, memory_plan
 
@@ -92,6 +93,8 @@ def run_files(
     batch_size: o.BatchSize = None,
     concurrency: o.Concurrency = None,
     workers: o.Workers = None,
+    engine: o.Engine = "local",
+    scheduler: o.Scheduler = None,
     read_ahead: o.ReadAhead = None,
     pause: o.Pause = 0.0,
     grace: o.Grace = 8.0,
@@ -117,13 +120,11 @@ def run_files(
     they can be transformed, checked and written on the way.
     """
     # Only now what the work needs, so that --help stays quick; and first what launches it.
-    from msgspec.structs import replace  # noqa: PLC0415
-
     from asyncbatch.cloud.settings import StoreSettings  # noqa: PLC0415
     from asyncbatch.errors import UsageError  # noqa: PLC0415
     from asyncbatch.job import FileSource, Job, Launch  # noqa: PLC0415
     from asyncbatch.retrying import Retries  # noqa: PLC0415
-    from asyncbatch.settings import FileWorkSettings  # noqa: PLC0415
+    from asyncbatch.settings import FileWorkSettings, Sizes  # noqa: PLC0415
     from asyncbatch.sources.inputs import Inputs  # noqa: PLC0415
     from asyncbatch.sources.patterns import DEFAULT_PATTERNS  # noqa: PLC0415
     from asyncbatch.sources.selection import Selection  # noqa: PLC0415
@@ -144,6 +145,7 @@ def run_files(
     }  # fmt: skip
     if lock_wait is not None and lock is None:
         raise typer.BadParameter("--lock-wait is for --lock")
+    dask = dask_settings(engine, scheduler)
     selection = Selection(
         tuple(pattern or DEFAULT_PATTERNS), tuple(exclude or ()), hidden, follow_symlinks
     )
@@ -173,18 +175,16 @@ def run_files(
         part = None if shard is None else _shard(shard, from_dead_letter)
         retrying = Retries(retries, retry_delay)
         stores = StoreSettings.of(endpoint, retrying, anonymous=anonymous)
-        files = FileWorkSettings(
-            format, max_file_size, read_ahead, max_decompressed_size,
-            retries=retrying, stores=stores,
-        )  # fmt: skip
         plan = memory_plan(
             max_memory,
-            workers,
-            needs_process=bool(jq or call or timeout),
+            workers if dask is None else 0,  # those of a cluster are not ours to fit
+            needs_process=bool(jq or call or timeout) and dask is None,
             has_library=has_library(to),
         )
-        if plan is not None:
-            files = replace(files, sizes=plan.sizes)
+        files = FileWorkSettings(
+            format, max_file_size, read_ahead, max_decompressed_size,
+            sizes=plan.sizes if plan else Sizes(), retries=retrying, stores=stores,
+        )  # fmt: skip
         named, settings = _resolved(tuple(paths or ()), files, wishes)
         inputs = Inputs(named, files_from, null, selection, limit, root, part, stores)
         job = Job(
@@ -201,6 +201,7 @@ def run_files(
             ledger=None if dry_run else _remembered(settings, memory),
             timeout=None if dry_run else timeout,
             most_workers=plan.workers if plan else None,
+            dask=None if dry_run else dask,
         )
         launch = Launch(job)
         launch.look()
@@ -216,16 +217,18 @@ def run_files(
     from asyncbatch.run import Run  # noqa: PLC0415
 
     make_output, work = (Output, None) if not dry_run else _planning()
+    shown = make_output(
+        output,
+        quiet=quiet,
+        verbose=verbose,
+        progress=progress,
+        show_failures=show_failures,
+        stdout_is_taken=to == "-",
+    )
+    listed = max(LISTED_FAILURES, show_failures)
     session = Session(
-        Run(job, launch=launch, work=work, failure_limit=max(LISTED_FAILURES, show_failures)),
-        make_output(
-            output,
-            quiet=quiet,
-            verbose=verbose,
-            progress=progress,
-            show_failures=show_failures,
-            stdout_is_taken=to == "-",
-        ),
+        Run(job, launch=launch, work=work, failure_limit=listed, say=shown.log),
+        shown,
         command="run",
         budget=job.budget,
         report_files=report_files,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from asyncbatch.budget import FailureBudget
     from asyncbatch.records import Failure
     from asyncbatch.report import Report
-    from asyncbatch.sections import SinkReport, SourceReport
+    from asyncbatch.sections import Crew, SinkReport, SourceReport
 
 
 def headline(report: Report) -> str:
@@ -52,9 +52,25 @@ def rows(report: Report) -> Iterator[tuple[str, str]]:
     if report.input_noun == "file":  # of which there are many
         rates = f"{tally.files / seconds:,.0f} files/s, {rates}"
     yield "rate", rates
-    yield "memory", f"{size(report.peak_memory_bytes)} at the peak, all processes"
+    if (crew := report.crew) is None:
+        yield "memory", f"{size(report.peak_memory_bytes)} at the peak, all processes"
+    else:
+        yield "memory", f"{size(report.peak_memory_bytes)} at the peak, here and beside the workers"
+        yield "dask", crew_line(crew)
     for number, slow in enumerate(report.slowest):
         yield "" if number else "slowest", f"{slow.elapsed_ms:,.1f} ms  {printable(slow.file)}"
+
+
+def crew_line(crew: Crew) -> str:
+    """Return what a cluster was and did."""
+    mean = f" of {duration(crew.busy_s / crew.tasks)}" if crew.tasks else ""
+    return f"{crew_words(crew)}, {count(crew.tasks, 'task')}{mean}"
+
+
+def crew_words(crew: Crew) -> str:
+    """Return how many workers there are, and how many are there no more."""
+    left = f" ({crew.left:,} left)" if crew.left else ""
+    return f"{count(crew.workers, 'worker')}{left}"
 
 
 def source_line(source: SourceReport) -> str:

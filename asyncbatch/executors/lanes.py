@@ -79,16 +79,16 @@ class BatchEnd(Struct, frozen=True):
 
 
 async def bounded_map(
-    lanes: Sequence[Lane], batches: AsyncIterator[Batch]
+    lanes: Sequence[Lane], batches: AsyncIterator[Batch], waiting: int | None = None
 ) -> AsyncGenerator[BatchPart | BatchEnd, None]:
     """Run `batches` through `lanes`, and yield parts and ends as they come.
 
-    Takes a batch only when a lane is free, and results wait in a queue no longer than the
-    lanes are many: a slow consumer slows the work. Closing the generator cancels and awaits
+    Takes a batch only when a lane is free, and results wait in a queue for so many, or as many as
+    there are lanes: a slow consumer slows the work. Closing the generator cancels and awaits
     everything. Raises what `batches` or a lane raises, but WorkerLostError, which is an end.
     """
     results: asyncio.Queue[BatchPart | BatchEnd | BaseException | None]
-    results = asyncio.Queue(len(lanes))
+    results = asyncio.Queue(waiting or len(lanes))
     source = asyncio.Lock()
 
     async def drive(lane: Lane) -> None:

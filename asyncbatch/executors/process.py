@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-import signal
 import socket
-import subprocess
 import time
 from collections import deque
 from contextlib import asynccontextmanager, suppress
@@ -19,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from asyncbatch.errors import AsyncbatchError
 from asyncbatch.executors.lanes import Loss, WorkerLostError
-from asyncbatch.executors.spawn import spawn
+from asyncbatch.executors.spawn import end, spawn
 from asyncbatch.executors.wire import LENGTH_BYTES, frame
 from asyncbatch.progress import Progress, Stopwatch
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import AsyncIterator, Sequence
 
     from asyncbatch.executors.lanes import Lane, WorkFactory
@@ -34,8 +33,6 @@ _SHORTEST_LOOK, _LONGEST_LOOK = 0.01, 0.25
 """Seconds from one look for late workers to the next."""
 _LAST_SECONDS = 2.0
 """How long those that end gently may take."""
-_EXIT_SECONDS = 5.0
-"""How long a killed worker may take to be gone (one in a device's hands may not be)."""
 
 
 class WorkerProcess:
@@ -158,15 +155,7 @@ class WorkerProcess:
         process, self._process = self._process, None
         self._writer.close()
         self._replies.close()
-        exited = process.poll()
-        if exited is None:
-            process.kill()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_EXIT_SECONDS)
-        code: int | None = process.returncode
-        if code is None:
-            return "cannot be ended, being in the hands of a device or a server,"
-        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+        return end(process)
 
 
 class ProcessEngine:

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from typing import NamedTuple
 
 from asyncbatch.executors.wire import STOP_SIGNALS
@@ -18,6 +19,8 @@ from asyncbatch.executors.worker import main
 main{descriptors!r}
 """
 _STDERR = 2
+_EXIT_SECONDS = 5.0
+"""How long a killed worker may take to be gone (one in a device's hands may not be)."""
 
 
 class Spawned(NamedTuple):
@@ -57,3 +60,15 @@ def spawn(*, reads_stdin: bool = False) -> Spawned:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             progress = Progress.shared(cell)
     return Spawned(process, our_requests, our_replies, progress)
+
+
+def end(process: subprocess.Popen[bytes]) -> str:
+    """End a worker at once, if it has not ended; return how it ended."""
+    if process.poll() is None:
+        process.kill()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_EXIT_SECONDS)
+    code: int | None = process.returncode
+    if code is None:
+        return "cannot be ended, being in the hands of a device or a server,"
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"

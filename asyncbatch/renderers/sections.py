@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def sections(report: Report) -> dict[str, Any]:
-    """Return the sections `sources` and `sink`, if the report has them."""
+    """Return the sections `sources`, `sink` and `dask`, if the report has them."""
     found: dict[str, Any] = {}
     if report.sources:
         found["sources"] = [source_object(source) for source in report.sources]
@@ -23,6 +23,14 @@ def sections(report: Report) -> dict[str, Any]:
             "key": list(sink.key),
             "written": report.tally.written,
             "rejected": sink.rejected,
+        }
+    if (crew := report.crew) is not None:
+        found["dask"] = {
+            "workers": crew.workers,
+            "threads": crew.threads,
+            "workers_left": crew.left,
+            "tasks": crew.tasks,
+            "tasks_s": round(crew.busy_s, 3),
         }
     return found
 

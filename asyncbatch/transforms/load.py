@@ -30,9 +30,7 @@ def load_function(spec: str) -> Callable[..., Any]:
         raise UsageError(
             f"{spec!r} names no function; write MODULE:FUNCTION or path/to/file.py:FUNCTION"
         )
-    is_file = target.endswith(".py") or os.sep in target
-    module = _load_file(target) if is_file else _load_module(target)
-    found: Any = module
+    found: Any = load_module(target)
     for part in name.split("."):
         found = _attribute(found, part, target)
     if not callable(found):
@@ -41,7 +39,13 @@ def load_function(spec: str) -> Callable[..., Any]:
     return function
 
 
-def _load_module(name: str) -> ModuleType:
+def load_module(target: str) -> ModuleType:
+    """Return the module or Python file that is named so. Raises UsageError; see above."""
+    is_file = target.endswith(".py") or os.sep in target
+    return _load_file(target) if is_file else _load_named(target)
+
+
+def _load_named(name: str) -> ModuleType:
     _make_importable(os.getcwd())
     try:
         return importlib.import_module(name)

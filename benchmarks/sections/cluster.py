@@ -1,0 +1,141 @@
+"""The same job by this machine's processes, and by the workers of a Dask cluster beside them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.contenders import CPUS
+from benchmarks.corpora import Corpus
+from benchmarks.goals import Goal
+from benchmarks.measure import CommandError
+from benchmarks.races import Agreement, Racer, race
+from benchmarks.sections.query import EXPRESSION
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from benchmarks.setting import Setting
+
+COPIES = 2
+"""The mixed corpus under so many names, for a job of at least 20 s."""
+GOAL = Goal(">=", 0.6, "x")
+OVERHEAD_GOAL = Goal("<=", 5, "%")
+_START_SECONDS = 60
+
+
+def use_cluster(setting: Setting) -> None:
+    """Compare with the engine of this machine: a jq program, its results in order in one file."""
+    if not _has_dask(setting):
+        print("left out: asyncbatch's environment has no `distributed` (its extra `dask`)\n")
+        return
+    with tempfile.TemporaryDirectory() as folder, _cluster(setting, folder) as address:
+        corpus = _copies(setting.mixed, folder)
+        local, dask = Agreement("rows"), _Tasks()
+        target = os.path.join(setting.output, "out.jsonl")
+        inputs = corpus.folder.split("\n")
+        run = [setting.asyncbatch, "run", *inputs, "--jq", EXPRESSION, "--to", target, "-o", "json"]
+
+        def check(output: bytes) -> None:
+            report = json.loads(output)
+            local.check(report["records"]["written"])
+            dask.add(report)
+
+        cluster = [*run, "--engine", "dask", "--scheduler", address]
+        racers = [
+            Racer(f"--engine dask, {CPUS} workers that run already", corpus, cluster, check),
+            Racer(f"--engine local, {CPUS} workers", corpus, run, check, GOAL),
+        ]
+        race(setting, racers)
+    dask.show()
+
+
+class _Tasks:
+    """What the tasks of all timed runs took, and what of the threads' time they did not."""
+
+    def __init__(self) -> None:
+        self._tasks, self._busy, self._offered = 0, 0.0, 0.0
+
+    def add(self, report: dict[str, Any]) -> None:
+        """Add those of a run, if it had any."""
+        if (told := report.get("dask")) is not None:
+            self._tasks += told["tasks"]
+            self._busy += told["tasks_s"]
+            self._offered += told["threads"] * report["elapsed_s"]
+
+    def show(self) -> None:
+        """Print them."""
+        idle = self._offered - self._busy
+        share, mean = 100 * idle / self._busy, self._busy / self._tasks
+        goal = " ".join(OVERHEAD_GOAL.cells(share))
+        print(
+            f"{self._tasks:,} tasks of {mean:.2f} s; {1000 * idle / self._tasks:.0f} ms between "
+            f"two of a thread ({share:.1f}%, start and end of the run included; goal {goal})\n"
+        )
+
+
+def _copies(corpus: Corpus, folder: str) -> Corpus:
+    """Return a corpus several times, under other names: its folders, a line each."""
+    links = [os.path.join(folder, f"copy-{number}") for number in range(COPIES)]
+    for link in links:
+        os.symlink(corpus.folder, link)
+    counts = (corpus.files, corpus.bytes, corpus.records)
+    return Corpus("\n".join(links), *(COPIES * count for count in counts))
+
+
+def _has_dask(setting: Setting) -> bool:
+    probe = [setting.asyncbatch_python, "-c", "import distributed"]
+    return subprocess.run(probe, check=False, capture_output=True).returncode == 0
+
+
+@contextmanager
+def _cluster(setting: Setting, folder: str) -> Iterator[str]:
+    """Run a scheduler and a worker for each processor; provide the address."""
+    file = os.path.join(folder, "scheduler.json")
+    python = setting.asyncbatch_python
+    options = ("--host", "127.0.0.1", "--port", "0", "--dashboard-address", ":0", "--no-show")
+    processes = [
+        _start([python, "-m", "distributed.cli.dask_scheduler", *options, "--scheduler-file", file])
+    ]
+    try:
+        address = _when_ready(file)
+        worker = [python, "-m", "distributed.cli.dask_worker", address, "--no-dashboard"]
+        worker += ["--nthreads", "1", "--nworkers", str(CPUS), "--local-directory", folder]
+        processes.append(_start(worker))
+        count = (
+            "import sys; from distributed import Client\n"
+            "Client(sys.argv[1]).wait_for_workers(int(sys.argv[2]), timeout=60)\n"
+        )
+        subprocess.run([python, "-c", count, address, str(CPUS)], check=True, capture_output=True)
+        yield address
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+            process.wait()
+
+
+def _start(command: list[str]) -> subprocess.Popen[bytes]:
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet)
+
+
+def _address(file: str) -> str | None:
+    try:
+        with open(file, encoding="utf-8") as stream:
+            return str(json.load(stream)["address"])
+    except (OSError, ValueError):  # it is not there yet, or not all of it
+        return None
+
+
+def _when_ready(file: str) -> str:
+    deadline = time.monotonic() + _START_SECONDS
+    while (found := _address(file)) is None:
+        if time.monotonic() > deadline:
+            raise CommandError("the Dask scheduler does not start")
+        time.sleep(0.05)
+    return found
