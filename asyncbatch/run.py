@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from msgspec import Struct
 
 from asyncbatch.delivery import Delivery
+from asyncbatch.engines import suitable_engine, suitable_work
 from asyncbatch.errors import SinkError, UsageError
-from asyncbatch.executors.inline import ThreadEngine
-from asyncbatch.executors.lanes import BatchEnd, abandon_all, bounded_map
-from asyncbatch.executors.loop import LoopEngine
+from asyncbatch.executors.lanes import BatchEnd, bounded_map
 from asyncbatch.executors.pauses import with_pauses
-from asyncbatch.executors.process import process_engine
 from asyncbatch.failures import after_records
 from asyncbatch.intake import Intake
 from asyncbatch.losses import Losses, Verdict
@@ -31,16 +29,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 
     from asyncbatch.executors.dask_engine import DaskEngine
-    from asyncbatch.executors.lanes import Engine, Lane, Loss, Work, WorkFactory
+    from asyncbatch.executors.lanes import Engine, Lane, Loss, Work
     from asyncbatch.job import Job, Launch
-    from asyncbatch.record_settings import RecordWorkSettings
     from asyncbatch.records import Huge, Position
     from asyncbatch.sections import Crew, Stages
-    from asyncbatch.settings import DaskSettings
     from asyncbatch.tally import Tally
-
-LANES_PER_WORKER = 2
-"""One batch being worked on and one waiting, so that no worker waits for this process."""
 
 _LAST_SECONDS = 2.0
 
@@ -138,8 +131,18 @@ class Run:
         Closing the generator ends all workers. A target that is lost ends the run early; the
         report tells.
         """
-        async with self._suitable_engine() as engine, self._intake as intake:
+        launch = await self._intake.launched()
+        ordered = self._delivery.order is not None
+        async with (
+            suitable_engine(
+                self._job, launch, self._make_work, ordered=ordered, say=self._say
+            ) as engine,
+            self._intake as intake,
+        ):
             self._engine = engine
+            if self._job.dask is not None:
+                self._cluster = cast("DaskEngine", engine)
+                intake.expect(len(engine.lanes))
             if await intake.is_any():
                 async with aclosing(self._delivered(engine)) as delivered:
                     async for found in delivered:
@@ -226,64 +229,6 @@ class Run:
         self._intake.supply.stop()
         self.report.lose_target(str(error), error.file)
 
-    @asynccontextmanager
-    async def _suitable_engine(self) -> AsyncIterator[Engine]:
-        """Provide an engine that fits the job's size and the machine."""
-        job = self._job
-        launch = await self._intake.launched()
-        if job.dask is not None:
-            async with self._cluster_of(job.dask, launch) as cluster:
-                self._cluster = cluster
-                self._intake.expect(len(cluster.lanes))
-                yield cluster
-            return
-        if job.record_work and job.record_work.call_is_async:
-            async with _ended(
-                LoopEngine(async_lanes(job, job.record_work.call_concurrency))
-            ) as loop:
-                yield loop
-            return
-        if not launch.workers:
-            at_once = 1 if job.pause else job.concurrency or 1
-            async with _ended(ThreadEngine(self._make_work, at_once)) as threads:
-                yield threads
-            return
-        in_flight = job.concurrency or len(launch.workers) * LANES_PER_WORKER
-        if self._delivery.order:  # which lets no batch wait for another on the same worker
-            in_flight = min(in_flight, len(launch.workers))
-        async with process_engine(
-            self._make_work,
-            launch.workers,
-            1 if job.pause else in_flight,
-            reads_stdin=job.reads_stdin,
-            patience=job.timeout,
-            gently=job.target is not None and job.target.is_remote,
-        ) as engine:
-            yield engine
-
-    @asynccontextmanager
-    async def _cluster_of(self, dask: DaskSettings, launch: Launch) -> AsyncIterator[DaskEngine]:
-        """Provide the lanes of a cluster that is fit for the job. Raises UsageError."""
-        from asyncbatch import cluster_job  # noqa: PLC0415 - if asked for
-        from asyncbatch.executors.dask_engine import dask_engine  # noqa: PLC0415 - see above
-        from asyncbatch.executors.dask_worker import Setup  # noqa: PLC0415 - see above
-
-        job = self._job
-        ready, code = cluster_job.sent(job)
-        make_work = suitable_work(job, ready)
-        async with AsyncExitStack() as stack:
-            with cluster_job.proving(job.target) as proof:
-                place = cluster_job.place(job, launch, proof)
-                engine = dask_engine(
-                    dask.scheduler,
-                    lambda run: Setup(run, make_work, code, place, job.timeout),
-                    self._say,
-                    workers=job.workers,
-                    concurrency=1 if job.pause else job.concurrency,
-                )
-                cluster = await stack.enter_async_context(engine)
-            yield cluster
-
     def _events(self, result: BatchPart | BatchEnd) -> Iterator[BatchPart | Settled]:
         """Yield what a lane says, and what becomes of a batch whose worker died."""
         if isinstance(result, BatchPart):
@@ -359,46 +304,3 @@ class Run:
         if budget and budget.is_spent(tally.failures, tally.seen, final=final):
             self.report.over_budget = True
             self._intake.supply.stop()
-
-
-@asynccontextmanager
-async def _ended(engine: Engine) -> AsyncIterator[Engine]:
-    """Have an engine of this process leave nothing half done at the end."""
-    try:
-        yield engine
-    finally:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.to_thread(abandon_all, engine.lanes), _LAST_SECONDS)
-
-
-def suitable_work(
-    job: Job, ready: Callable[[RecordWorkSettings], RecordWorkSettings] = lambda work: work
-) -> WorkFactory:
-    """Return what makes that which does what the job's settings say, made `ready` for others."""
-    if len(job.sources) > 1:
-        from asyncbatch.source_work import SourceWork  # noqa: PLC0415 - few jobs have several
-
-        works = (source.record_work for source in job.sources)
-        return partial(SourceWork, tuple(ready(work) for work in works if work is not None))
-    if job.record_work is not None:
-        from asyncbatch.record_work import RecordWork  # noqa: PLC0415 - counting needs none of it
-
-        return partial(RecordWork, ready(job.record_work))
-    from asyncbatch.work import FileWork  # noqa: PLC0415 - beside its sibling
-
-    return partial(FileWork, job.files)
-
-
-def async_lanes(job: Job, at_once: int) -> list[Lane]:
-    """Return lanes for async functions, `at_once` calls of which may be going on at a time."""
-    from asyncbatch.async_work import LANES, AsyncRecordLane  # noqa: PLC0415 - if asked for
-    from asyncbatch.source_work import SourceLane  # noqa: PLC0415 - see above
-
-    slots = asyncio.Semaphore(at_once)
-    works = [work for source in job.sources if (work := source.record_work) is not None]
-
-    def lane() -> Lane:
-        lanes: list[Lane] = [AsyncRecordLane(work, slots, job.timeout) for work in works]
-        return lanes[0] if len(lanes) == 1 else SourceLane(lanes)
-
-    return [lane() for _ in range(1 if job.pause else job.concurrency or LANES)]

@@ -43,7 +43,7 @@ LAYERS = [
     ("bookkeeping", "ordering", "assembly", "cluster_job"),
     ("delivery",),
     ("intake", "streams"),
-    ("watching",),
+    ("watching", "engines"),
     ("run",),
     ("api", "pipeline", "streaming"),
     ("cli",),
