@@ -6,8 +6,11 @@ import gzip
 import itertools
 import json
 import os
+import signal
 import sqlite3
+import subprocess
 import threading
+import time
 from collections.abc import Mapping
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,7 +21,7 @@ import pytest
 from asyncbatch.cloud.address import join_url, parent_url, parse_address, shown_url
 from asyncbatch.errors import UsageError
 from asyncbatch.identity import Naming, identity
-from tests.conftest import environment
+from tests.conftest import COMMAND, PATIENCE, environment
 from tests.s3_server import KEYS
 
 COUNT = itertools.count()
@@ -308,6 +311,12 @@ class TestReaching:
         outcome = run(f"s3://{name}/a.json", "--endpoint", s3.url, env=env)
         assert outcome.code == 0, outcome.stderr
         assert "AKIAOTHER/" in s3.seen[0].headers["Authorization"]
+        process = "sh -c 'echo geheim >&2; exit 3'"
+        (tmp_path / "config").write_text(f"[default]\ncredential_process = {process}\n")
+        outcome = run(f"s3://{name}/a.json", "--endpoint", s3.url, env=env)
+        assert outcome.code == 2
+        assert "the AWS profile 'default' gives no credentials" in outcome.stderr
+        assert "geheim" not in outcome.stderr
 
 
 class TestFaults:
@@ -335,6 +344,24 @@ class TestFaults:
             f"s3://{name}/b.json": ("read_error", short),
         }
         assert report(outcome)["files"]["succeeded"] == 1
+
+    def test_of_silence_do_not_keep_a_run_from_being_stopped(self, bucket, s3):
+        name = bucket({"a.json": "1"})
+        s3.slow(PATIENCE, path="list-type")
+        process = subprocess.Popen(
+            [*COMMAND, "run", f"s3://{name}/"],
+            env=environment(**s3.environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        deadline = time.monotonic() + PATIENCE
+        while s3.requests == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        # A store that says nothing is waited for as long: a minute, for each of some tries.
+        process.communicate(timeout=50)
+        assert process.returncode == 130
 
     def test_of_permission_are_not_tried_again(self, cloud, bucket, s3):
         name = bucket({"a.json": "1", "b.json": "1"})
@@ -450,12 +477,16 @@ class TestRemembering:
     def test_of_a_list_asks_for_what_it_does_not_know(self, cloud, bucket, tmp_path):
         name = bucket({f"{n}.json": "1" for n in range(40)})
         urls = [f"s3://{name}/{n}.json" for n in range(40)]
-        (tmp_path / "list").write_text("\n".join([*urls, f"s3://{name}/no.json"]))
+        wrong = "s3://u:geheim@b/k"
+        (tmp_path / "list").write_text("\n".join([*urls, f"s3://{name}/no.json", wrong]))
         argument = ("--files-from", "list", "--to", "o.jsonl", "-o", "json")
         assert report(cloud(*argument))["files"]["succeeded"] == 40
         outcome = cloud(*argument, "--resume")
         assert report(outcome)["files"]["skipped"] == 40
-        assert failures(outcome) == {f"s3://{name}/no.json": ("not_found", "no such object")}
+        found = failures(outcome)
+        assert found[f"s3://{name}/no.json"] == ("not_found", "no such object")
+        assert "credentials have no place in a URL" in found["s3://b/k"][1]
+        assert "geheim" not in outcome.stdout + outcome.stderr
 
     def test_takes_up_a_big_one_where_it_was(self, cloud, bucket, s3, tmp_path):
         name = bucket({"l.jsonl": huge()["l.jsonl"]})

@@ -73,4 +73,10 @@ def _of_boto3(profile: str) -> object:
             " for that boto3 is needed (pip install boto3); or put credentials into the"
             " environment (aws configure export-credentials --format env)"
         ) from None
-    return Boto3CredentialProvider(Session(profile_name=profile))
+    try:
+        return Boto3CredentialProvider(Session(profile_name=profile))
+    except Exception as error:  # noqa: BLE001 - boto3's have no root, and may hold what a program said
+        raise UsageError(
+            f"the AWS profile {profile!r} gives no credentials ({type(error).__name__}):"
+            f" aws sts get-caller-identity --profile {profile} may tell more"
+        ) from None

@@ -59,9 +59,10 @@ def object_error(error: BaseException, url: str) -> ObjectError:
     text, name = str(error), type(error).__name__
     if name == "PreconditionError":
         return ChangedError()
-    if _CREDENTIALS.search(text):
+    status = _status(text)
+    if _CREDENTIALS.search(text) or (status is None and name == "UnauthenticatedError"):
         return ObjectError(errno.EACCES, _no_credentials(url))
-    status = _status(text) or _STATUS_OF_TYPE.get(name)
+    status = status or _STATUS_OF_TYPE.get(name)
     if status is not None:
         return _of_answer(status, _code(text), url)
     if kind := _KIND.search(text):

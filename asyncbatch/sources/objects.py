@@ -51,9 +51,14 @@ class ObjectSearch:
 
     def listed(self, url: str) -> Iterator[ObjectPath]:
         """Yield what a list of inputs names: an object, or a prefix if a slash ends it."""
-        if url.endswith("/") and not parse_address(url).is_web:
+        try:
+            address = parse_address(url)
+        except UsageError as error:
+            yield ObjectPath(url, trouble=(errno.EINVAL, str(error)))
+            return
+        if url.endswith("/") and not address.is_web:
             yield from self._folder(url)
-        elif not self._wanted.excludes(_name(url)):
+        elif not self._wanted.excludes(_name(address)):
             yield ObjectPath(url)
 
     def told(self, paths: list[str]) -> list[str]:
@@ -71,7 +76,7 @@ class ObjectSearch:
             return
         found = self._objects.head(url)
         if found.trouble is None:
-            yield from () if self._wanted.excludes(_name(url)) else (found,)
+            yield from () if self._wanted.excludes(_name(address)) else (found,)
         elif found.trouble[0] != errno.ENOENT:
             yield found
         elif has_magic(address.key):
@@ -164,8 +169,7 @@ def _is_unknown(path: ObjectPath) -> bool:
     return path.size is None and path.trouble is None
 
 
-def _name(url: str) -> str:
+def _name(address: Address) -> str:
     """Return the last name in a URL."""
-    address = parse_address(url)
     path = address.bucket.partition("?")[0] if address.is_web else address.key
     return path.rpartition("/")[2]
