@@ -54,6 +54,8 @@ ARRIVAL = "arrival"
 """Instead of a field of events: the time at which each comes."""
 _GRACE_SECONDS = 8.0
 """Time to hand over what is open when a stream is left."""
+_PATIENCE_SECONDS = 0.5
+"""Time for each step of giving up after that."""
 
 
 class Stream:
@@ -230,9 +232,9 @@ class Stream:
         try:
             await asyncio.wait((self._task,), timeout=_GRACE_SECONDS)
         finally:  # also if this is cancelled once more
-            if not self._task.done():
+            while not self._task.done():
                 self._task.cancel()
-                await asyncio.wait((self._task,))
+                await asyncio.wait((self._task,), timeout=_PATIENCE_SECONDS)
         if error is None:
             self._raise()
 

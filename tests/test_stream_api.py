@@ -581,6 +581,31 @@ async def test_a_cancelled_run_hands_over_what_is_open(tmp_path):
     assert source.is_closed
 
 
+async def test_a_target_that_is_stuck_is_left_by_a_second_cancellation(tmp_path):
+    path, source = tmp_path / "w.db", Source([at(1), at(6)], waits=True)
+    stream = asyncbatch.Stream(source(), to=f"sqlite:///{path}", table="w", **BY_KIND)
+    task = asyncio.create_task(stream.run())
+    await source.waiting.wait()
+    while not path.exists() or not rows_or_none(path):
+        await asyncio.sleep(0.01)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for _ in range(2):
+            task.cancel()
+            await asyncio.sleep(0.1)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        other.execute("ROLLBACK")
+    assert source.is_closed
+
+
+def rows_or_none(path):
+    try:
+        return rows(path)
+    except sqlite3.OperationalError:  # the table is not there yet
+        return None
+
+
 async def test_a_target_that_is_lost_ends_the_stream(tmp_path):
     path, source = tmp_path / "w.db", Source([at(1), at(6)], waits=True)
     path.write_text("this is no database, however long one looks at it" * 100)

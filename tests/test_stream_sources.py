@@ -513,7 +513,7 @@ def test_what_is_kept_of_many_files_is_bounded(put, tmp_path, monkeypatch):
             expected.append(name)
         found = looked(reader)
         assert data_of(found).decode().split() == expected[-10:]
-        position = reader.place
+        position = reader.position
         assert len(position["seen"]["files"]) <= 40
         again = reader_of(tmp_path)
         again.start_at(json.loads(json.dumps(position)))
@@ -855,6 +855,73 @@ def test_a_source_that_is_idle_is_not_waited_for(running, log):
             break
     assert command.until(1) == [(0, "a", 1)]
     assert command.stop() == 0
+
+
+@pytest.mark.parametrize("kind", ["rename", "copy_and_cut", "folder"])
+def test_killed_again_and_again_it_has_the_windows_of_one_that_was_not(
+    running, stream, put, tmp_path, kind
+):
+    log = Log(str(tmp_path))
+    source = "in" if kind == "folder" else "app.log"
+    (tmp_path / "in").mkdir()
+    options = (
+        source, "--follow", "--checkpoint", "state", "--checkpoint-every", "50ms",
+        "--to", "windows.jsonl",
+    )  # fmt: skip
+    second, written = 0, b""
+
+    def write():
+        nonlocal second, written
+        times = (1_767_225_600 + second + part / 500 for part in range(500))
+        lines = b"".join(b'{"t": %.3f, "k": "a"}\n' % time for time in times)
+        written, second = written + lines, second + 1
+        if kind == "folder":
+            put("in/next.tmp", lines).rename(tmp_path / "in" / f"{second}.jsonl")
+        else:
+            log.write(lines)
+
+    def rotate():
+        if kind != "folder":
+            getattr(log, kind)()
+            log.compress(3)
+
+    out = tmp_path / "windows.jsonl"
+    for turn in range(5):
+        command = running(*options)
+        before = out.stat().st_size if out.exists() else 0
+        write()
+        rotations = 5 * (turn % 2)
+        while not out.exists() or out.stat().st_size == before:
+            assert command.process.poll() is None, command.errors
+            write()
+            time.sleep(0.1)
+            if rotations:
+                rotate()
+                rotations -= 1
+        command.stop(signal.SIGKILL)
+        for _ in range(turn):
+            rotate()
+            write()
+    write()
+    errors = ""
+    while f"{second * 500:,} since the stream began" not in errors:
+        command = running(*options)
+        while "Going on after" not in command.errors:
+            assert command.process.poll() is None, command.errors
+            time.sleep(0.05)
+        time.sleep(1)
+        assert command.stop() == 0
+        errors = command.errors
+    (tmp_path / "all.jsonl").write_bytes(written)
+    assert stream("all.jsonl", "--to", "expected.jsonl")[0] == 0
+    found, expected = (
+        [
+            (one["window_start"], one["aggregates"])
+            for one in map(json.loads, (tmp_path / name).read_bytes().splitlines())
+        ]
+        for name in ("windows.jsonl", "expected.jsonl")
+    )
+    assert found == expected
 
 
 def test_a_pipe_that_closes(stream):

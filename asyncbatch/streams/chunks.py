@@ -70,6 +70,11 @@ class Replayable(Source, Protocol):
 
     can_resume: bool
 
+    @property
+    def position(self) -> Any:  # noqa: ANN401 - as a chunk has it
+        """Where it goes on, also before the first `read`; None if it cannot be read again."""
+        ...
+
     def start_at(self, position: Any) -> None:  # noqa: ANN401 - what a chunk had
         """Go on behind a chunk that had this position; to be called before the first `read`.
 

@@ -24,7 +24,7 @@ def check_places(sources: Sequence[str], written: Mapping[str, str | None]) -> N
         if place in seen:
             raise UsageError(f"{option} {path} is what {seen[place]} writes")
         seen[place] = option
-        for source in sources:
+        for source in filter(os.path.exists, sources):
             read = os.path.realpath(source)
             if place == read or (os.path.isdir(read) and place.startswith(os.path.join(read, ""))):
                 raise UsageError(f"{option} {path} would be read again: it is in {source}")

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from asyncbatch.sinks.target import place_of
 from asyncbatch.streams.clashes import check_places
+from asyncbatch.streams.guarded import GuardedTarget
 from asyncbatch.streams.outflow import Outflow
 from asyncbatch.streams.targets import make_target
 
@@ -53,7 +54,8 @@ class Delivering:
             "--to": None if to is None else place_of(to)[1],
         }
         check_places([source.name for source in sources], written)
-        self._target = None if to is None else make_target(to, stream, table=delivery.table)
+        target = None if to is None else make_target(to, stream, table=delivery.table)
+        self._target = None if target is None else GuardedTarget(target)
         self.outflow = None if self._target is None else Outflow(stream, self._target, on_failure)
         """Takes windows, if there is a target other than standard output."""
         self._files = {name: file for name, file in files.items() if file is not None}

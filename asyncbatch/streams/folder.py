@@ -38,6 +38,11 @@ class FolderSource:
         self._is_woken = False
         self._looked_at = self._due = 0.0
 
+    @property
+    def position(self) -> Any:  # noqa: ANN401 - see `Replayable`
+        """Where it goes on; see `Replayable`."""
+        return self._reader.position
+
     def start_at(self, position: Any) -> None:  # noqa: ANN401 - see `Replayable`
         """Go on behind a chunk; see `Replayable`."""
         self._reader.start_at(position)
@@ -59,7 +64,7 @@ class FolderSource:
         chunk = await self._next()
         if chunk is None:
             self.is_over = True
-            chunk = Chunk(self.name, b"", ends=True, position=self._reader.place)
+            chunk = Chunk(self.name, b"", ends=True, position=self._reader.position)
         return chunk
 
     def wake(self) -> None:

@@ -95,6 +95,8 @@ class FolderReader:
             raise UsageError(
                 f"no {what} in {folder} (--pattern chooses other names, --follow waits for files)"
             )
+        if from_end:
+            self._look()
 
     @property
     def has_more(self) -> bool:
@@ -112,7 +114,7 @@ class FolderReader:
         return bool(self._growing)
 
     @property
-    def place(self) -> Any:  # noqa: ANN401 - JSON
+    def position(self) -> Any:  # noqa: ANN401 - JSON
         """How far it is, as JSON can hold it."""
         place: dict[str, Any] = {"seen": self._seen.position}
         if self._current is not None:
@@ -169,7 +171,7 @@ class FolderReader:
                 self._look()
             if self._losses:
                 loss = self._losses.popleft()
-                return Chunk(loss.file, b"", ends=True, position=self.place, loss=loss)
+                return Chunk(loss.file, b"", ends=True, position=self.position, loss=loss)
             if not self._found:
                 return None
             self._open(self._found.popleft())
@@ -181,10 +183,10 @@ class FolderReader:
         except (OSError, CorruptArchiveError) as error:
             loss = Failure(path, *_told(error))
             self._finish(file, reading)
-            return Chunk(path, b"", ends=True, position=self.place, begins=begins, loss=loss)
+            return Chunk(path, b"", ends=True, position=self.position, begins=begins, loss=loss)
         if not data:
             self._finish(file, reading)
-        return Chunk(path, data, ends=not data, position=self.place, begins=begins)
+        return Chunk(path, data, ends=not data, position=self.position, begins=begins)
 
     def _open(self, file: FoundFile) -> None:
         path = os.path.join(self.folder, file.name)

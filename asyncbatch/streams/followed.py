@@ -37,6 +37,11 @@ class FollowedSource:
         )
         self._follower = Follower(path, from_end=from_end)
 
+    @property
+    def position(self) -> Any:  # noqa: ANN401 - see `Replayable`
+        """Where it goes on; see `Replayable`."""
+        return self._follower.position
+
     def start_at(self, position: Any) -> None:  # noqa: ANN401 - see `Replayable`
         """Go on behind a chunk, whatever its file is called now; see `Replayable`."""
         self._follower.start_at(position)

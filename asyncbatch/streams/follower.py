@@ -19,7 +19,7 @@ from asyncbatch.streams.file_reading import FileReading
 from asyncbatch.streams.live_file import FileCutError, LiveFile
 from asyncbatch.streams.log_parts import close_all, open_all, open_at
 from asyncbatch.streams.rotation import LogFile, log_files, rotated_files, written_after
-from asyncbatch.streams.trace import as_mark, as_position
+from asyncbatch.streams.trace import Trace, as_mark, as_position
 
 if TYPE_CHECKING:
     from asyncbatch.records import FailureKind
@@ -63,11 +63,10 @@ class Follower:
         self._lock = threading.Lock()
         self._is_closed = False
         _check(path)
-        if from_end:
-            self._extend()
-            for file in self._files:
-                if isinstance(file, LiveFile):
-                    file.seek_last_line()
+        self._extend()
+        for file in self._files if from_end else ():
+            if isinstance(file, LiveFile):
+                file.seek_last_line()
 
     @property
     def has_more(self) -> bool:
@@ -78,6 +77,11 @@ class Follower:
     def is_waiting(self) -> bool:
         """Whether it waits for a file to be left alone, and should be asked again soon."""
         return len(self._files) > 1
+
+    @property
+    def position(self) -> Any:  # noqa: ANN401 - see `Replayable`
+        """Where it goes on; see `Replayable`."""
+        return as_position((self._files[0].trace if self._files else Trace()).mark())
 
     def start_at(self, position: Any) -> None:  # noqa: ANN401 - see `Replayable`
         """Go on behind a chunk, whatever its file is called now; see `Replayable`."""
@@ -145,9 +149,8 @@ class Follower:
 
     def _chunk(self, data: bytes, *, ends: bool = False) -> Chunk:
         begins, self._begins = self._begins, ends
-        position = as_position(self._files[0].trace.mark()) if self._files else None
         loss = self._losses.popleft() if self._losses else None
-        return Chunk(self.path, data, ends, position, begins, loss)
+        return Chunk(self.path, data, ends, self.position, begins, loss)
 
     def _lose(self, kind: FailureKind, message: str) -> None:
         self._losses.append(Failure(self.path, kind, message))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from msgspec import MsgspecError
@@ -13,7 +15,7 @@ from asyncbatch.streams.checkpoint import Checkpoint
 from asyncbatch.streams.chunks import Replayable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from asyncbatch.streams.checkpoint import CheckpointFile
     from asyncbatch.streams.chunks import Source
@@ -66,14 +68,18 @@ class StreamKeeper:
             file.check_regular()
         found = self._file.open()
         if found is None:
+            for source in self._sources:
+                if isinstance(source, Replayable):
+                    self._stream.begin_at(source.name, source.position)
             self._open_all(None, [None] * len(self._files), ())
             try:
-                self._file.write(self._checkpoint(stopping=False))
+                self._file.write(self._checkpoint(*self._places(), stopping=False))
             except SinkError as error:
                 raise UsageError(str(error)) from None
             return False
         try:
-            self._stream.restore(found.stream)
+            with _no_collection():
+                self._stream.restore(found.stream)
             opened = self._stream.open if found.is_stopping else ()
             for source, state in zip(self._sources, found.stream.sources, strict=True):
                 if state.position is not None and isinstance(source, Replayable):
@@ -85,21 +91,24 @@ class StreamKeeper:
 
     async def save(self, *, stopping: bool = False) -> None:
         """See `run.Keeper`."""
-        await asyncio.to_thread(self._save, stopping=stopping)
+        target, files = await asyncio.to_thread(self._places)
+        # Not in a thread: whoever shows the stream has a look at its statistics, too.
+        checkpoint = self._checkpoint(target, files, stopping=stopping)
+        await asyncio.to_thread(self._file.write, checkpoint)
+        self._last = time.monotonic()
 
     def close(self) -> None:
         """Let others go on with the stream."""
         self._file.close()
 
-    def _save(self, *, stopping: bool) -> None:
-        self._file.write(self._checkpoint(stopping=stopping))
-        self._last = time.monotonic()
-
-    def _checkpoint(self, *, stopping: bool) -> Checkpoint:
-        """Return the stream as it is, when all that was written is safe. Raises SinkError."""
+    def _places(self) -> tuple[Any, list[FilePlace]]:
+        """Return where what is written goes on, all of it being safe. Raises SinkError."""
         target = None if self._target is None else self._target.place()
-        files = [file.place() for file in self._files]
-        return Checkpoint(self._file.configuration, self._stream.state(), target, files, stopping)
+        return target, [file.place() for file in self._files]
+
+    def _checkpoint(self, target: Any, files: list[FilePlace], *, stopping: bool) -> Checkpoint:  # noqa: ANN401 - JSON
+        state = self._stream.state()
+        return Checkpoint(self._file.configuration, state, target, files, stopping)
 
     def _open_all(
         self,
@@ -115,3 +124,15 @@ class StreamKeeper:
 
 def _can_resume(source: Source) -> bool:
     return isinstance(source, Replayable) and source.can_resume
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Have no garbage looked for while much is made that stays: it would take most of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -91,6 +91,7 @@ class Outflow:
             if not self._is_lost:
                 await self.flush()
         finally:
+            self._waiting = []  # if this was cancelled: nothing more is begun
             await asyncio.to_thread(self.target.finish, ended=ended and not self._is_lost)
 
     async def _settle(self, *, wait: bool) -> None:

@@ -59,6 +59,13 @@ class FileSource:
                 fcntl.fcntl(self._file, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._bell = Bell()
 
+    @property
+    def position(self) -> Any:  # noqa: ANN401 - see `Replayable`
+        """Where it goes on; see `Replayable`."""
+        if self._reading is None or not self.can_resume:
+            return None
+        return as_position(self._reading.trace.mark())
+
     def start_at(self, position: Any) -> None:  # noqa: ANN401 - see `Replayable`
         """Go on behind a chunk; see `Replayable`."""
         mark = as_mark(position)
@@ -85,8 +92,7 @@ class FileSource:
         except CorruptArchiveError as error:
             raise SourceError(f"cannot read {self.name}: {error}") from None
         self.is_over = not data
-        position = as_position(reading.trace.mark()) if self.can_resume else None
-        return Chunk(self.name, data, ends=self.is_over, position=position)
+        return Chunk(self.name, data, ends=self.is_over, position=self.position)
 
     async def _read_pipe(self, timeout: float | None) -> bytes | None:  # noqa: ASYNC109 - see `Source`
         if not _is_ready(self._file):
@@ -122,6 +128,11 @@ class SimulatedSource:
         self._simulator = simulator
         self._bell = Bell()
 
+    @property
+    def position(self) -> Any:  # noqa: ANN401 - see `Replayable`
+        """Where it goes on; see `Replayable`."""
+        return msgspec.to_builtins(self._simulator.place)
+
     def start_at(self, position: Any) -> None:  # noqa: ANN401 - see `Replayable`
         """Go on behind a chunk; see `Replayable`. What has happened since then comes at once."""
         try:
@@ -139,7 +150,7 @@ class SimulatedSource:
         if not due:
             return None
         lines = self._simulator.lines(min(due, _MOST_AT_ONCE))
-        return Chunk(self.name, lines, position=msgspec.to_builtins(self._simulator.place))
+        return Chunk(self.name, lines, position=self.position)
 
     def wake(self) -> None:
         """End the wait of `read`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asyncbatch.chain import chain_of, is_async, make_stages
 from asyncbatch.codec.lines import count_lines
@@ -118,6 +118,10 @@ class Stream:
         self._names[source] = None
         if gone := self._gone.pop(source, None):
             self._go_on(source, gone)
+
+    def begin_at(self, source: str, position: Any) -> None:  # noqa: ANN401 - as chunks have it
+        """Take note of where a source is before its first chunk."""
+        self._inlets[source].position = position
 
     def leave(self, source: str) -> list[Window]:
         """Expect no more of a source; return the windows that are therefore over."""

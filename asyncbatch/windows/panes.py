@@ -6,7 +6,7 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from asyncbatch.windows.events import Events, Group, Taken, TooManyKeysError, Window, by_key
-from asyncbatch.windows.state import Kept, WindowsState
+from asyncbatch.windows.state import WindowsState, kept
 from asyncbatch.windows.times import Numbers
 from asyncbatch.windows.watermark import ALWAYS, NEVER
 
@@ -96,7 +96,7 @@ class FixedWindows:
         return WindowsState(
             self._closed_to,
             [
-                Kept(start, start + self._pane, plain(key), totals.count, totals.states())
+                kept(start, start + self._pane, plain(key), totals)
                 for start, pane in self._panes.items()
                 for key, totals in pane.items()
             ],
@@ -105,7 +105,7 @@ class FixedWindows:
     def restore(self, state: WindowsState) -> None:
         """Become, being new, what `state` was called on; see `Windower`."""
         self._closed_to = state.closed_to
-        for one in state.kept:
+        for one in state.all():
             totals = self._recipe.restored(one.count, one.statistics)
             self._panes.setdefault(one.start, {})[self._keys.restored(one.key)] = totals
         self._next_end = min(

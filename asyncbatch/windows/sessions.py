@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.windows.events import Taken, TooManyKeysError, Window
-from asyncbatch.windows.state import Kept, WindowsState
+from asyncbatch.windows.state import WindowsState, kept
 from asyncbatch.windows.watermark import ALWAYS, NEVER
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class SessionWindows:
         return WindowsState(
             NEVER,
             [
-                Kept(one.start, one.end, plain(key), one.totals.count, one.totals.states())
+                kept(one.start, one.end, plain(key), one.totals)
                 for key, group in self._sessions.items()
                 for one in group
             ],
@@ -122,9 +122,9 @@ class SessionWindows:
 
     def restore(self, state: WindowsState) -> None:
         """Become, being new, what `state` was called on; see `Windower`."""
-        for kept in state.kept:
-            totals = self._recipe.restored(kept.count, kept.statistics)
-            self._keep(_Session(self._keys.restored(kept.key), kept.start, kept.end, totals))
+        for one in state.all():
+            totals = self._recipe.restored(one.count, one.statistics)
+            self._keep(_Session(self._keys.restored(one.key), one.start, one.end, totals))
 
     def _find(self, key: Key, time: int) -> _Session | None:
         """Return the session that an event belongs to, made longer, if there is one."""

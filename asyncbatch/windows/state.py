@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
+from msgspec import Raw, Struct
+from msgspec.json import Decoder, Encoder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asyncbatch.windows.aggregates import Totals
 
 
 class Kept(Struct, frozen=True, array_like=True):
@@ -18,7 +24,22 @@ class Kept(Struct, frozen=True, array_like=True):
 
 
 class WindowsState(Struct, frozen=True):
-    """All panes or sessions; windows that end by `closed_to` are over."""
+    """All panes or sessions, each as JSON; windows that end by `closed_to` are over."""
 
     closed_to: int
-    kept: list[Kept]
+    kept: list[Raw]
+
+    def all(self) -> Iterator[Kept]:
+        """Yield each pane or session. Raises msgspec.ValidationError."""
+        return map(_decode, self.kept)
+
+
+_encode, _decode = Encoder().encode, Decoder(Kept).decode
+
+
+def kept(start: int, end: int, key: list[Any], totals: Totals) -> Raw:
+    """Return a pane or session written down.
+
+    That is JSON at once: as objects, many would keep the garbage collector busy for seconds.
+    """
+    return Raw(_encode(Kept(start, end, key, totals.count, totals.states())))
