@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LANES_PER_WORKER = 2
 """One batch being worked on and one waiting, so that no worker waits for this process."""
 _LAST_SECONDS = 2.0
-"""How long an engine of this process may take to leave nothing half done."""
+"""How long those that work may take to leave nothing half done."""
 
 
 @asynccontextmanager
@@ -63,7 +63,7 @@ async def suitable_engine(
         1 if job.pause else in_flight,
         reads_stdin=job.reads_stdin,
         patience=job.timeout,
-        gently=job.target is not None and job.target.is_remote,
+        gently=_is_remote(job),
     ) as engine:
         yield engine
 
@@ -78,19 +78,25 @@ async def _cluster(
     from asyncbatch.executors.dask_worker import Setup  # noqa: PLC0415 - see above
 
     ready, code = cluster_job.sent(job)
+    grace = _LAST_SECONDS if _is_remote(job) else 0.0
     make_work = suitable_work(job, ready)
     async with AsyncExitStack() as stack:
         with cluster_job.proving(job.target) as proof:
             place = cluster_job.place(job, launch, proof)
             engine = dask_engine(
                 dask.scheduler,
-                lambda run: Setup(run, make_work, code, place, job.timeout),
+                lambda run: Setup(run, make_work, code, place, job.timeout, grace),
                 say,
                 workers=job.workers,
                 concurrency=1 if job.pause else job.concurrency,
             )
             cluster = await stack.enter_async_context(engine)
         yield cluster
+
+
+def _is_remote(job: Job) -> bool:
+    """Whether outputs are objects, of which no halves are to be left in a store."""
+    return job.target is not None and job.target.is_remote
 
 
 @asynccontextmanager

@@ -76,7 +76,8 @@ class Place(Struct, frozen=True):
 class Setup(Struct, frozen=True):
     """What all batches of one run have in common.
 
-    `patience` is for how many seconds a process may be at one file.
+    `patience` is for how many seconds a process may be at one file, `grace` for how many it may
+    leave things tidy when it is ended.
     """
 
     run: str
@@ -84,6 +85,7 @@ class Setup(Struct, frozen=True):
     code: CarriedCode
     place: Place
     patience: float | None
+    grace: float = 0.0
 
 
 class Answer(Struct, frozen=True):
@@ -104,7 +106,7 @@ class RunHere:
 
     def __init__(self, setup: Setup) -> None:
         self._hello = frame(Elsewhere(setup.make_work, setup.code, setup.place.folder))
-        self._patience = setup.patience
+        self._patience, self._grace = setup.patience, setup.grace
         self._idle: list[Relay] = []
         self._busy: set[Relay] = set()
         self._waiting: dict[int, Relay] = {}
@@ -154,7 +156,7 @@ class RunHere:
             else:
                 relay = self._idle.pop() if self._idle else None
         if relay is None and isinstance(request, bytes):
-            relay = Relay(self._hello, self._patience)
+            relay = Relay(self._hello, self._patience, self._grace)
         if relay is not None:
             with self._lock:
                 self._busy.add(relay)

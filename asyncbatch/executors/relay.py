@@ -53,11 +53,13 @@ class Relay:
     """Has one worker process do batches, one at a time; used by one thread at a time.
 
     `hello` is the frame that begins the talk, `patience` for how many seconds a worker may be at
-    one file. Raises OSError if no process can be started.
+    one file, `grace` for how many it may leave things tidy. Raises OSError if no process can be
+    started.
     """
 
-    def __init__(self, hello: bytes, patience: float | None) -> None:
+    def __init__(self, hello: bytes, patience: float | None, grace: float = 0.0) -> None:
         spawned = spawn()
+        self._grace = grace
         self._process, self._progress = spawned.process, spawned.progress
         self._requests, self._replies = spawned.requests, spawned.replies
         longest = _LONGEST_LOOK if patience is None else patience / 20
@@ -139,10 +141,13 @@ class Relay:
 
     def interrupt(self) -> None:
         """End the process from another thread than that which uses this, and which then sees it."""
-        self._process.kill()
+        with suppress(OSError):  # it has ended
+            self._requests.shutdown(socket.SHUT_RDWR)
+        if not self._grace:
+            self._process.kill()
 
     def kill(self) -> str:
-        """End the process at once, if it has not ended; return how it ended."""
+        """End the process, if it has not ended; return how it ended."""
         self._requests.close()
         self._replies.close()
-        return end(self._process)
+        return end(self._process, self._grace)

@@ -62,8 +62,11 @@ def spawn(*, reads_stdin: bool = False) -> Spawned:
     return Spawned(process, our_requests, our_replies, progress)
 
 
-def end(process: subprocess.Popen[bytes]) -> str:
-    """End a worker at once, if it has not ended; return how it ended."""
+def end(process: subprocess.Popen[bytes], grace: float = 0.0) -> str:
+    """End a worker, if it has not ended within `grace` seconds; return how it ended."""
+    if grace:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(grace)
     if process.poll() is None:
         process.kill()
         with suppress(subprocess.TimeoutExpired):
