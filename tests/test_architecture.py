@@ -111,7 +111,7 @@ def test_imports_point_down(path):
         ("gzip", "asyncbatch.codec"),
         ("obstore", "asyncbatch.cloud"),
         ("boto3", "asyncbatch.cloud.credentials"),
-        ("prometheus_client", "asyncbatch.renderers.metrics"),
+        ("prometheus_client", "asyncbatch.renderers.gauges"),
         ("watchfiles", "asyncbatch.streams.watch"),
         ("ddsketch", "asyncbatch.windows.sketches"),
         ("datasketches", "asyncbatch.windows.sketches"),

@@ -8,11 +8,13 @@ import os
 import signal
 import subprocess
 import threading
+import time
 
 import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 
 from asyncbatch.streams.chunks import Chunk
 from asyncbatch.streams.lines import window_lines
@@ -436,6 +438,58 @@ def test_examples_are_the_same_each_time(tmp_path):
 )
 def test_examples_that_cannot_be(arguments):
     assert generate(*arguments).returncode == 2
+
+
+# --- reports
+
+
+def test_a_report_tells_what_a_stream_came_to(stream, tmp_path):
+    report, metrics = tmp_path / "shop.json", tmp_path / "shop.prom"
+    text = f"{at(1)}oops\n{at(20)}{at(2)}"
+    options = (*BY_KIND, "--report", str(report), "--report", str(metrics))
+    code, *_ = stream("-", *options, stdin=text)
+    assert code == 0
+    told = json.loads(report.read_text())
+    assert told["events"] == {
+        "read": 4, "in_windows": 2, "late": 1, "rejected": 1, "dropped": 0, "late_in_part": 0,
+    }  # fmt: skip
+    assert told["windows"] == {"over": 2, "refused": 0}
+    assert [(one["line"], one["kind"]) for one in told["failures"]] == [(2, "invalid_json")]
+    assert (told["status"], told["exit_code"], told["failures_omitted"]) == ("ended", 0, 0)
+    found = {
+        (sample.name.removeprefix("asyncbatch_stream_"), sample.labels.get("result")): sample.value
+        for family in text_string_to_metric_families(metrics.read_text())
+        for sample in family.samples
+        if sample.labels["name"] == "shop"
+    }
+    assert (found["running", None], found["exit_code", None]) == (0, 0)
+    assert (found["events", "in_windows"], found["events", "late"]) == (2, 1)
+    assert found["read_bytes", None] == len(text)
+
+
+def test_metrics_are_there_while_the_stream_goes_on(tmp_path):
+    metrics = tmp_path / "live.prom"
+    with subprocess.Popen(
+        [*COMMAND, "stream", "simulate:", "--report", str(metrics)],
+        env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    ) as running:  # fmt: skip
+        try:
+            while not metrics.exists():
+                assert running.poll() is None
+                time.sleep(0.01)
+            assert 'asyncbatch_stream_running{name="live"} 1.0' in metrics.read_text()
+            running.terminate()
+            assert running.wait(60) == 0
+        finally:
+            running.kill()
+    assert 'asyncbatch_stream_running{name="live"} 0.0' in metrics.read_text()
+    assert list(tmp_path.iterdir()) == [metrics]
+
+
+@pytest.mark.parametrize("name", ["r.xml", "no/such/r.json", "."])
+def test_reports_that_cannot_be(stream, tmp_path, name):
+    code, *_ = stream("-", *BY_KIND, "--report", str(tmp_path / name), stdin="")
+    assert code == 2
 
 
 # --- the library, with clocks by hand

@@ -81,6 +81,7 @@ def stream_events(
     checkpoint_every: s.CheckpointEvery = None,
     check: s.Check = False,
     print_schema: s.PrintSchema = False,  # noqa: ARG001 - done before all else
+    report: s.Report = None,
     quiet: s.Quiet = False,
 ) -> None:
     """Put events into windows of time as they come: counts, sums, averages, percentiles.
@@ -100,6 +101,7 @@ def stream_events(
             workers=workers,
             call_concurrency=call_concurrency,
             timeout=timeout,
+            reports=report or (),
             quiet=quiet,
         )
         return
@@ -145,6 +147,7 @@ def stream_events(
             timeout=timeout,
             quiet=quiet,
             delivery=_delivery(to, table, checkpoint, checkpoint_every),
+            reports=report or (),
         )
     except LockHeldError as error:
         typer.echo(f"Error: {error}", err=True)

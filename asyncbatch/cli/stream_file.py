@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 _BESIDE = frozenset(
     {
         *("source", "set_", "check", "max_failures", "workers", "call_concurrency", "timeout"),
-        *("duration", "max_events", "quiet"),
+        *("duration", "max_events", "report", "quiet"),
     }
 )
 """Parameters of the command that go with a pipeline file: how it is run, not what it does."""

@@ -266,6 +266,16 @@ PrintSchema = Annotated[
         help="Print the JSON Schema of pipeline files of streams.",
     ),
 ]
+Report = Annotated[
+    list[str] | None,
+    option(
+        OUTPUT,
+        "--report",
+        metavar="FILE",
+        help="Write at the end what it came to: .json (an object) or .prom (metrics, which are "
+        "also kept up to date meanwhile); repeatable.",
+    ),
+]
 Quiet = Annotated[bool, option(OUTPUT, "--quiet", "-q", help="Print nothing but windows.")]
 
 Rate = Annotated[

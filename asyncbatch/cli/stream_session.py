@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from asyncbatch.cli import exit_codes
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.budget import FailureBudget
     from asyncbatch.cli.stream_display import StreamDisplay
+    from asyncbatch.cli.stream_report import StreamReport
     from asyncbatch.streams.chunks import Source
     from asyncbatch.streams.outflow import Outflow
     from asyncbatch.streams.settings import StreamSettings
@@ -80,7 +82,9 @@ class StreamSession:
         timeout: float | None,
         quiet: bool,
         delivery: Delivery | None = None,
+        reports: Sequence[str] = (),
     ) -> None:
+        self._reports = [_report(path) for path in reports]
         late_file, dead_file = (SideFile(path) if path else None for path in (late, dead_letter))
         stream = Stream(
             settings,
@@ -140,7 +144,7 @@ class StreamSession:
     def _fail(self, message: str, code: int = exit_codes.FAILURES) -> int:
         self._display.close()
         print(f"Error: {message}", file=sys.stderr)  # noqa: T201 - the command's last word
-        return code
+        return self._reported(code)
 
     async def _session(self) -> int:
         loop = asyncio.get_running_loop()
@@ -164,7 +168,11 @@ class StreamSession:
         while True:
             await asyncio.sleep(_SNAPSHOT_SECONDS)
             self._tell_losses()
-            self._display.show(self._run.snapshot())
+            snapshot = self._run.snapshot()
+            self._display.show(snapshot)
+            for report in self._reports:
+                with suppress(AsyncbatchError):  # if it stays so, the last one tells
+                    report.show(snapshot)
 
     def _tell_losses(self) -> None:
         """Say what could not be read since the last time."""
@@ -183,7 +191,18 @@ class StreamSession:
         for line in summary_lines(snapshot, stopped=self._run.was_cut_short, budget=budget):
             self._say(line)
         is_good = not over_budget and not snapshot.tally.refused
-        return exit_codes.SUCCESS if is_good else exit_codes.FAILURES
+        return self._reported(exit_codes.SUCCESS if is_good else exit_codes.FAILURES)
+
+    def _reported(self, code: int) -> int:
+        """Write the reports of a run of this status; return what it is then."""
+        snapshot = self._run.snapshot()
+        for report in self._reports:
+            try:
+                report.finish(snapshot, code, stopped=self._run.was_cut_short)
+            except AsyncbatchError as error:
+                print(f"Error: {error}", file=sys.stderr)  # noqa: T201 - see `_fail`
+                code = code or exit_codes.FAILURES
+        return code
 
     def _say(self, line: str) -> None:
         if not self._quiet:
@@ -206,3 +225,9 @@ class StreamSession:
         """End the process now."""
         self._display.close()
         os._exit(code)
+
+
+def _report(path: str) -> StreamReport:
+    from asyncbatch.cli.stream_report import StreamReport  # noqa: PLC0415 - if asked for
+
+    return StreamReport(path)
