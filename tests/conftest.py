@@ -37,6 +37,7 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
 
 
 WHOLE = {
+    "tests/test_beyond.py": "needs one cluster and one server",
     "tests/test_bombs.py": "takes long to make what it tests with",
     "tests/test_dask.py": "needs one cluster",
     "tests/test_memory_plan.py": "the same",
