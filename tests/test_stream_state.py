@@ -589,9 +589,10 @@ def test_a_stream_in_many_small_parts(stream, tmp_path, window, target):
 
 def test_a_signal_and_on(live, stream, tmp_path):
     (tmp_path / "slow.py").write_text(
-        "import time\ndef f(e):\n    time.sleep(0.01)\n    return e\n"
+        "import time\ndef f(e):\n    time.sleep(0.005)\n    return e\n"
     )
-    (tmp_path / "e.jsonl").write_text("".join(at(number / 10, v=1) for number in range(200)))
+    long = "x" * 8000  # so that not all of the file is read when the first window is over
+    (tmp_path / "e.jsonl").write_text("".join(at(n / 10, v=1, x=long) for n in range(500)))
     options = ("e.jsonl", *BY_KIND, *SUMS, "--call", "slow.py:f", "--to", "w.jsonl", *KEPT)
     process = live(*options)
     wait_for(lambda: (tmp_path / "w.jsonl").exists() and (tmp_path / "w.jsonl").read_text())
@@ -603,7 +604,36 @@ def test_a_signal_and_on(live, stream, tmp_path):
     assert code == 0
     assert "Going on after" in errors
     windows = [json.loads(line) for line in (tmp_path / "w.jsonl").read_text().splitlines()]
-    assert [one["aggregates"]["count"] for one in windows] == [50, 50, 50, 50]
+    assert [one["aggregates"]["count"] for one in windows] == [50] * 10
+    assert not any(one.get("partial") for one in windows)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_stop_does_not_wait_for_slow_programs(live, stream, tmp_path, is_async):
+    """What they have not begun to work on is left, and taken up again."""
+    wait = "await asyncio.sleep" if is_async else "time.sleep"
+    (tmp_path / "slow.py").write_text(
+        "import asyncio, os, time\n"
+        f"{'async ' if is_async else ''}def f(e):\n"
+        "    if os.path.exists('slow'):\n"
+        "        open('begun', 'w').close()\n"
+        f"        {wait}(0.2)\n"
+        "    return e\n"
+    )
+    (tmp_path / "slow").touch()
+    (tmp_path / "e.jsonl").write_text("".join(at(n / 100, v=1) for n in range(5000)))
+    options = ("e.jsonl", *BY_KIND, *SUMS, "--call", "slow.py:f", "--to", "w.jsonl", *KEPT)
+    process = live(*options, "--call-concurrency", "5")
+    wait_for((tmp_path / "begun").exists)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert b"that had come, and were not worked on" in errors
+    (tmp_path / "slow").unlink()
+    code, _, errors = stream(*options)
+    assert code == 0, errors
+    windows = [json.loads(line) for line in (tmp_path / "w.jsonl").read_text().splitlines()]
+    assert [one["aggregates"]["count"] for one in windows] == [500] * 10
     assert not any(one.get("partial") for one in windows)
 
 

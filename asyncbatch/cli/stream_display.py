@@ -129,6 +129,8 @@ def summary_lines(
     if tally.late_in_part:
         split.append(f"{tally.late_in_part:,} late for some of their windows")
     yield f"  events   {', '.join(split) or 'none'}"
+    if snapshot.left:
+        yield f"  left     {count(snapshot.left, 'event')} that had come, and were not worked on"
     if tally.lost:
         yield f"  lost     {count(tally.lost, 'time')} (events that could not be read: see above)"
     refused = f", {tally.refused:,} refused by the target" if tally.refused else ""

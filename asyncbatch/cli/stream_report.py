@@ -91,6 +91,7 @@ class StreamReport:
             "events": {
                 "read": tally.read, **_events(snapshot), "late_in_part": tally.late_in_part,
             },
+            "left": snapshot.left,
             "losses": tally.lost,
             "windows": {"over": tally.windows, "refused": tally.refused},
             "rates": {

@@ -217,9 +217,14 @@ class StreamSession:
             self._leave(exit_codes.of_signal(self._signal))
         self._signal = number
         self._run.stop()
-        asyncio.get_running_loop().call_later(
-            _GRACE_SECONDS, self._leave, exit_codes.of_signal(number)
+        asyncio.get_running_loop().call_later(_GRACE_SECONDS, self._give_up, number)
+
+    def _give_up(self, number: int) -> NoReturn:
+        self._display.tell(
+            f"Error: it did not come to an end within {_GRACE_SECONDS:g} s of the signal: windows "
+            "that were open are not written"
         )
+        self._leave(exit_codes.of_signal(number))
 
     def _leave(self, code: int) -> NoReturn:
         """End the process now."""

@@ -30,6 +30,8 @@ class AsyncPrograms(Programs):
     """
 
     size = 4 * 1024
+    most_ahead = 64 * 1024
+    """Hundreds of events: enough for all calls that may be under way."""
 
     def __init__(
         self,
@@ -59,8 +61,10 @@ class AsyncPrograms(Programs):
         self._forget()
 
     def _begin(self, job: Job) -> None:
-        job.is_begun = True
         self._keep(asyncio.create_task(self._do(job)))
+
+    def _drop(self, job: Job) -> None:
+        job.result.cancel()
 
     def _keep(self, task: asyncio.Task[Any]) -> None:
         self._tasks.add(task)
@@ -78,11 +82,15 @@ class AsyncPrograms(Programs):
         self._wake()
 
     async def _read(self, job: Job) -> Block:
-        stream, piece = self._stream, job.piece
+        stream = self._stream
         fields = stream.reader(job.source).fields
-        draft = Draft(piece.file, stream.settings, fields, keeps_texts=stream.keeps_texts)
         calls: list[tuple[Line | BadLine, asyncio.Task[Sequence[Any]] | None]] = []
         async with self._turn:  # what came first is called first
+            if job.result.cancelled():  # it was dropped
+                raise asyncio.CancelledError
+            job.is_begun = True
+            piece = job.piece
+            draft = Draft(piece.file, stream.settings, fields, keeps_texts=stream.keeps_texts)
             for line in self._lines.read(draft, piece.lines, piece.at):
                 if isinstance(line, BadLine):
                     calls.append((line, None))

@@ -42,8 +42,8 @@ class LineCutter:
         return rest
 
     def give_back(self, lines: bytes) -> None:
-        """Have whole lines come again."""
-        self._back = lines
+        """Have whole lines come again, before those that already do."""
+        self._back = lines + self._back
 
     @property
     def has_lines(self) -> bool:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from asyncbatch.streams.stream import Stream
     from asyncbatch.windows.events import Window
 
-_MOST_BYTES = 4 * 1024 * 1024
+MOST_BYTES = 4 * 1024 * 1024
 _MOST_JOBS = 1024
 """What is read ahead of results that are not taken: no more of either."""
 
@@ -45,6 +45,8 @@ class Programs(ABC):
 
     size: int
     """About how many bytes go together."""
+    most_ahead = MOST_BYTES
+    """How many bytes may be read ahead: less for slow programs, for a stop waits for them."""
 
     def __init__(self, stream: Stream, wake: Callable[[], None]) -> None:
         self._stream, self._wake = stream, wake
@@ -79,7 +81,7 @@ class Programs(ABC):
     def has_result(self) -> bool:
         """Whether a result is to be taken before more is sent."""
         jobs = self._jobs
-        is_much = self._bytes > _MOST_BYTES or len(jobs) > _MOST_JOBS
+        is_much = self._bytes > self.most_ahead or len(jobs) > _MOST_JOBS
         return bool(jobs) and (jobs[0].result.done() or is_much)
 
     @property
@@ -95,6 +97,20 @@ class Programs(ABC):
         self._jobs.popleft()
         self._bytes -= len(job.piece.lines)
         return self._stream.take_blocks(job.source, blocks, job.after)
+
+    def give_back(self) -> Sequence[tuple[str, bytes]]:
+        """Return what nobody has begun to work on, and will not: the last first."""
+        given = []
+        while self._jobs and not self._jobs[-1].is_begun:
+            job = self._jobs.pop()
+            self._drop(job)
+            self._bytes -= len(job.piece.lines)
+            given.append((job.source, job.piece.lines))
+        return given
+
+    @abstractmethod
+    def _drop(self, job: Job) -> None:
+        """Have a job that is not begun not done."""
 
     @abstractmethod
     def _begin(self, job: Job) -> None:

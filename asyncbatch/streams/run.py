@@ -28,6 +28,8 @@ _MUCH = 64 * 1024
 """Fewer bytes at a time are no work for a worker: most likely somebody waits for their windows."""
 CALL_CONCURRENCY = 100
 """Calls of async functions in flight."""
+_STOP_SECONDS = 4.0
+"""How long programs may work on what cannot be read again, once the stream is stopped."""
 _ENOUGH = 32
 """How many times in a row much must come before workers are started: after 2 to 4 MiB."""
 
@@ -44,6 +46,8 @@ class StreamSnapshot(NamedTuple):
     elapsed_s: float
     lag: int | None
     memory: Memory
+    left: int = 0
+    """Events that had come when the stream was stopped, and were not worked on any more."""
 
 
 class WindowSink(Protocol):
@@ -121,7 +125,9 @@ class StreamRun:
         self._began, self._peak = time.monotonic(), 0
         self._before = (0, 0)
         """What the stream had read when this run began: events, bytes."""
-        self._is_stopped = False
+        self._stopped_at: float | None = None
+        self._left = 0
+        """Events given back, as programs had not begun to work on them."""
         for source in inflow.sources:
             stream.join(source.name)
         inflow.prefer(stream.reached)
@@ -129,11 +135,12 @@ class StreamRun:
     @property
     def was_cut_short(self) -> bool:
         """Whether more might have come."""
-        return not self._inflow.is_over or self.stream.is_full
+        return not self._inflow.is_over or self.stream.is_full or self._left > 0
 
     def stop(self) -> None:
         """Take no more; `run` hands over what is open, and ends."""
-        self._is_stopped = True
+        if self._stopped_at is None:
+            self._stopped_at = time.monotonic()
         self._inflow.wake()
 
     async def run(self) -> None:
@@ -150,7 +157,7 @@ class StreamRun:
             for source, chunk in await self._inflow.rest():
                 if not self.stream.is_full and not self.stream.has_left(source.name):
                     await self._hand_on(source.name, chunk)
-            await self._catch_up()
+            await self._settle()
             await self._end(partial=self.was_cut_short)
         finally:
             if self._crew is not None:
@@ -162,8 +169,9 @@ class StreamRun:
         elapsed = time.monotonic() - self._began
         tally, (read, size) = self.stream.tally, self._before
         return StreamSnapshot(
-            tally, tally.read - read, tally.bytes - size, elapsed, self.stream.lag, self._memory()
-        )
+            tally, tally.read - read, tally.bytes - size, elapsed, self.stream.lag, self._memory(),
+            self._left,
+        )  # fmt: skip
 
     def is_over_budget(self, *, final: bool = False) -> bool:
         """Whether more events are lost than may be; `final` once there are no more."""
@@ -175,7 +183,7 @@ class StreamRun:
     async def _take_all(self) -> None:
         """Take events until there is a reason to stop."""
         stream, inflow = self.stream, self._inflow
-        while not (self._is_stopped or inflow.is_over or stream.is_full or self.is_over_budget()):
+        while not (self._stopped_at or inflow.is_over or stream.is_full or self.is_over_budget()):
             left = self._seconds_left()
             if left is not None and left <= 0:
                 break
@@ -195,7 +203,8 @@ class StreamRun:
                     await self._hand_on(source.name, chunk)
                     self._is_saved = False
                     if source.is_over:
-                        await self._catch_up()
+                        await self._settle()
+                    if source.is_over and not self._left:
                         await self._put(stream.leave(source.name))
                 await asyncio.sleep(0)  # a source that always has more must not keep out signals
             if self._ticks and not self._holds_clock():
@@ -221,7 +230,7 @@ class StreamRun:
         """Have the stream saved if it is time and there is something new."""
         if self._keeper is None or self._is_saved or self._keeper.seconds_left > 0:
             return
-        await self._catch_up()
+        await self._settle()
         await self._save()
 
     def _timeout(self) -> float | None:
@@ -299,13 +308,29 @@ class StreamRun:
 
     async def _take_ready(self) -> None:
         """Have the results of helpers taken that wait, or hold back more."""
-        while self._crew is not None and self._crew.has_result:
+        while self._crew is not None and self._crew.has_result and not self._is_to_give_back():
             await self._put(await self._crew.take())
 
     async def _catch_up(self) -> None:
         """Have all results of helpers taken."""
         while self._crew is not None and self._crew.is_busy:
             await self._put(await self._crew.take())
+
+    async def _settle(self) -> None:
+        """Have nothing under way: all results taken, or left for later by a stop."""
+        while self._crew is not None and self._crew.is_busy:
+            if not isinstance(self._crew, Crew) and self._is_to_give_back():
+                for source, lines in self._crew.give_back():
+                    self._left += self.stream.give_back(source, lines)
+            if self._crew.is_busy:
+                await self._put(await self._crew.take())
+
+    def _is_to_give_back(self) -> bool:
+        """Whether programs are to begin with nothing more."""
+        if self._stopped_at is None:
+            return False
+        waited = time.monotonic() - self._stopped_at
+        return self.stream.can_come_again or waited > _STOP_SECONDS
 
     async def _put(self, windows: list[Window]) -> None:
         if windows:

@@ -214,6 +214,19 @@ class Stream:
         self._room -= count_lines(first, len(first), first=False).records
         return first
 
+    def give_back(self, source: str, lines: bytes) -> int:
+        """Have lines that were cut last, and not taken, come again; return how many events."""
+        self._inlets[source].give_back(lines)
+        count = count_lines(lines, len(lines), first=False).records
+        if self._room is not None:
+            self._room += count
+        return count
+
+    @property
+    def can_come_again(self) -> bool:
+        """Whether all that its sources have given can be read again by somebody who goes on."""
+        return all(inlet.position is not None for inlet in self._inlets.values())
+
     def refuse(self, source: str, chunk: Chunk) -> list[Window]:
         """Reject a chunk that is no event; raises as `feed`."""
         return self._told(self._put(self._inlets[source].reader.refuse(chunk)))

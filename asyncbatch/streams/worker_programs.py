@@ -18,7 +18,7 @@ from asyncbatch.progress import Progress
 from asyncbatch.record_settings import RecordWorkSettings
 from asyncbatch.records import Failure
 from asyncbatch.streams.line_reader import Block
-from asyncbatch.streams.programs import Programs
+from asyncbatch.streams.programs import MOST_BYTES, Programs
 from asyncbatch.streams.reader import EventReader
 from asyncbatch.windows.aggregates import Recipe
 
@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 
 _SECONDS = 0.02
 """What a worker gets at a time should take about so long: others wait for its result."""
-_FIRST, _LEAST, _MOST = 4 * 1024, 256, 256 * 1024
+_FIRST, _LEAST, _MOST = 512, 256, 256 * 1024
 """Bytes that go together: at first, at least, at most."""
+_AHEAD = 50
+"""How many such pieces a worker may have waiting: a second's work."""
 _WAITING = 4
 """Another worker is started once so many jobs wait for each."""
 _MOST_STILLBORN = 8
@@ -78,6 +80,11 @@ class WorkerPrograms(Programs):
         self._stillborn = 0
 
     @property
+    def most_ahead(self) -> int:  # type: ignore[override]  # it changes
+        """See `Programs`."""
+        return min(MOST_BYTES, _AHEAD * self.size * self._count)
+
+    @property
     def pids(self) -> Sequence[int]:
         """The workers' process numbers."""
         return [worker.pid for worker in self._workers if worker.pid is not None]
@@ -95,6 +102,9 @@ class WorkerPrograms(Programs):
     def _begin(self, job: Job) -> None:
         self._todo.append(job)
         self._dispatch()
+
+    def _drop(self, job: Job) -> None:
+        self._todo.remove(job)
 
     def _dispatch(self) -> None:
         """Give what is to be done to who has nothing to do."""
