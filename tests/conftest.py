@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -163,6 +164,50 @@ def files(tmp_path: Path) -> Callable[[Mapping[str, bytes | str]], Path]:
         return tmp_path
 
     return _files
+
+
+@pytest.fixture
+def stream(tmp_path: Path) -> Callable[..., tuple[int, list[Any], str]]:
+    """Run `asyncbatch stream` to its end; return its exit status, its windows, its stderr."""
+
+    def _stream(*arguments, stdin="", env=None):
+        finished = subprocess.run(
+            [*COMMAND, "stream", *map(str, arguments)],
+            check=False,
+            capture_output=True,
+            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            env=environment(**(env or {})),
+            cwd=tmp_path,
+            timeout=PATIENCE,
+        )
+        windows = [json.loads(line) for line in finished.stdout.splitlines()]
+        return finished.returncode, windows, finished.stderr.decode()
+
+    return _stream
+
+
+@pytest.fixture
+def live(tmp_path):
+    """Start `asyncbatch stream` with pipes."""
+    started = []
+
+    def _live(*arguments):
+        process = subprocess.Popen(
+            [*COMMAND, "stream", *map(str, arguments)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=environment(), cwd=tmp_path,
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield _live
+    for process in started:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            with contextlib.suppress(BrokenPipeError):
+                if pipe is not None:
+                    pipe.close()
 
 
 @pytest.fixture(scope="module")

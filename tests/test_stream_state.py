@@ -57,30 +57,6 @@ def stream(tmp_path):
     return _stream
 
 
-@pytest.fixture
-def live(tmp_path):
-    """Start `asyncbatch stream` with pipes."""
-    started = []
-
-    def _live(*arguments):
-        process = subprocess.Popen(
-            [*COMMAND, "stream", *map(str, arguments)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=environment(), cwd=tmp_path,
-        )  # fmt: skip
-        started.append(process)
-        return process
-
-    yield _live
-    for process in started:
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            with suppress(BrokenPipeError):
-                if pipe is not None:
-                    pipe.close()
-
-
 def give(process, text):
     process.stdin.write(text.encode())
     process.stdin.flush()

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import random
 import signal
-import subprocess
 import threading
 import time
 from collections import defaultdict
@@ -27,7 +25,6 @@ from asyncbatch.streams.stream import Stream
 from asyncbatch.windows.aggregates import parse_aggregate
 from asyncbatch.windows.spec import parse_window
 from asyncbatch.windows.times import utc_text
-from tests.conftest import COMMAND, environment
 
 allow_deep_nesting()  # which streams do too: in the midst of a test hypothesis would mind
 SECOND = 1_000_000
@@ -38,46 +35,6 @@ BY_KIND = ("--time", "t", "--by", "k")
 
 def at(second, kind="a", **more):
     return json.dumps({"t": f"2026-01-01T00:00:{second:09.6f}Z", "k": kind, **more}) + "\n"
-
-
-@pytest.fixture
-def stream(tmp_path):
-    """Run `asyncbatch stream` to its end; return its exit status, its windows, its stderr."""
-
-    def _stream(*arguments, stdin=""):
-        finished = subprocess.run(
-            [*COMMAND, "stream", *map(str, arguments)], check=False, capture_output=True,
-            input=stdin.encode() if isinstance(stdin, str) else stdin,
-            env=environment(), cwd=tmp_path, timeout=120,
-        )  # fmt: skip
-        windows = [json.loads(line) for line in finished.stdout.splitlines()]
-        return finished.returncode, windows, finished.stderr.decode()
-
-    return _stream
-
-
-@pytest.fixture
-def live(tmp_path):
-    """Start `asyncbatch stream` with pipes."""
-    started = []
-
-    def _live(*arguments):
-        process = subprocess.Popen(
-            [*COMMAND, "stream", *map(str, arguments)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=environment(), cwd=tmp_path,
-        )  # fmt: skip
-        started.append(process)
-        return process
-
-    yield _live
-    for process in started:
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            with contextlib.suppress(BrokenPipeError):
-                if pipe is not None:
-                    pipe.close()
 
 
 def counts(windows):
