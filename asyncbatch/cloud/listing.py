@@ -74,7 +74,7 @@ class _Pages:
                 return next(self._stream, ())
             except InvalidPathError:
                 raise _UnnamableError from None
-            except Exception:
+            except Exception:  # whatever it was, a retry begins anew, behind the last key
                 self._stream = None
                 raise
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+from abc import ABC, abstractmethod
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -141,7 +142,7 @@ class New(Protocol):
         ...
 
 
-class MirroredOutput(Generic[NewT]):
+class MirroredOutput(ABC, Generic[NewT]):
     """Writes one output after another, each there whole or not at all; they differ in where.
 
     JSON outputs have the shape of their inputs: an array for an array; for a single document
@@ -161,13 +162,13 @@ class MirroredOutput(Generic[NewT]):
         self._waiting: bytes | None = None
         self._written = 0
 
+    @abstractmethod
     def make(self, path: str) -> NewT:
         """Begin the output at `path`. Raises OSError."""
-        raise NotImplementedError
 
+    @abstractmethod
     def complete(self, new: NewT) -> None:
         """Put an output in its place, or have it put there. Raises OSError."""
-        raise NotImplementedError
 
     def take_pending(self) -> Pending | None:
         """Return what is still to come of the output that was ended last, if anything."""
