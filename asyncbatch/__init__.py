@@ -17,77 +17,72 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from asyncbatch._version import __version__
+
 if TYPE_CHECKING:
-    from asyncbatch.api import process_files
-    from asyncbatch.budget import FailureBudget
+    from asyncbatch.config.job import FileSource, Job, RecordWorkSettings
+    from asyncbatch.core.records import Failure, FileResult
+    from asyncbatch.core.report import Report
+    from asyncbatch.core.retry import Retries
+    from asyncbatch.core.settings import FileWorkSettings
+    from asyncbatch.core.tally import FailureBudget, StreamTally, Tally
     from asyncbatch.errors import (
         AsyncbatchError,
         NothingMatchedError,
         NoWorkerError,
+        TooManyKeysError,
         UsageError,
         WorkerBugError,
     )
-    from asyncbatch.job import FileSource, Job
-    from asyncbatch.pipeline import Pipeline
-    from asyncbatch.record_settings import RecordWorkSettings
-    from asyncbatch.records import Failure, FileResult
-    from asyncbatch.report import Report
-    from asyncbatch.retrying import Retries
-    from asyncbatch.run import Run, Snapshot
-    from asyncbatch.settings import FileWorkSettings
-    from asyncbatch.sinks import Refusal
+    from asyncbatch.pipeline.api import process_files
+    from asyncbatch.pipeline.builder import Pipeline
+    from asyncbatch.pipeline.run import Run, Snapshot
+    from asyncbatch.pipeline.stream.api import Stream, WindowResult
+    from asyncbatch.pipeline.stream.run import StreamSnapshot
+    from asyncbatch.sinks.base import Refusal
+    from asyncbatch.sinks.callback import Sink
     from asyncbatch.sources.inputs import Inputs
-    from asyncbatch.sources.selection import Selection
-    from asyncbatch.sources.shard import Shard
-    from asyncbatch.steps import call, field, fields, jq, require, schema
-    from asyncbatch.streaming import Stream
-    from asyncbatch.streams.result import WindowResult
-    from asyncbatch.streams.run import StreamSnapshot
-    from asyncbatch.streams.tally import StreamTally
-    from asyncbatch.tally import Tally
-    from asyncbatch.transforms import Context
-    from asyncbatch.user_sink import Sink
-    from asyncbatch.windows.events import TooManyKeysError
-
-__version__ = "0.1.0"
+    from asyncbatch.sources.selection import Selection, Shard
+    from asyncbatch.transforms.base import Context
+    from asyncbatch.transforms.spec import call, field, fields, jq, require, schema
 
 _HOMES = {
     "AsyncbatchError": "errors",
-    "Context": "transforms",
-    "Failure": "records",
-    "FailureBudget": "budget",
-    "FileResult": "records",
-    "FileSource": "job",
-    "FileWorkSettings": "settings",
+    "Context": "transforms.base",
+    "Failure": "core.records",
+    "FailureBudget": "core.tally",
+    "FileResult": "core.records",
+    "FileSource": "config.job",
+    "FileWorkSettings": "core.settings",
     "Inputs": "sources.inputs",
-    "Job": "job",
+    "Job": "config.job",
     "NoWorkerError": "errors",
     "NothingMatchedError": "errors",
-    "Pipeline": "pipeline",
-    "RecordWorkSettings": "record_settings",
-    "Refusal": "sinks",
-    "Report": "report",
-    "Retries": "retrying",
-    "Run": "run",
+    "Pipeline": "pipeline.builder",
+    "RecordWorkSettings": "config.job",
+    "Refusal": "sinks.base",
+    "Report": "core.report",
+    "Retries": "core.retry",
+    "Run": "pipeline.run",
     "Selection": "sources.selection",
-    "Shard": "sources.shard",
-    "Sink": "user_sink",
-    "Snapshot": "run",
-    "Stream": "streaming",
-    "StreamSnapshot": "streams.run",
-    "StreamTally": "streams.tally",
-    "Tally": "tally",
-    "TooManyKeysError": "windows.events",
+    "Shard": "sources.selection",
+    "Sink": "sinks.callback",
+    "Snapshot": "pipeline.run",
+    "Stream": "pipeline.stream.api",
+    "StreamSnapshot": "pipeline.stream.run",
+    "StreamTally": "core.tally",
+    "Tally": "core.tally",
+    "TooManyKeysError": "errors",
     "UsageError": "errors",
-    "WindowResult": "streams.result",
+    "WindowResult": "pipeline.stream.api",
     "WorkerBugError": "errors",
-    "call": "steps",
-    "field": "steps",
-    "fields": "steps",
-    "jq": "steps",
-    "process_files": "api",
-    "require": "steps",
-    "schema": "steps",
+    "call": "transforms.spec",
+    "field": "transforms.spec",
+    "fields": "transforms.spec",
+    "jq": "transforms.spec",
+    "process_files": "pipeline.api",
+    "require": "transforms.spec",
+    "schema": "transforms.spec",
 }
 
 __all__ = [

@@ -88,3 +88,22 @@ def described(error: BaseException) -> str:
         text = ""
     name = type(error).__name__
     return f"{name}: {text}" if text else name
+
+
+class SourceError(AsyncbatchError):
+    """A source can be read no further; the message says which, and why."""
+
+
+class LineTooLongError(AsyncbatchError):
+    """A line does not end: it has more bytes than any event may."""
+
+
+class TooManyKeysError(AsyncbatchError):
+    """A window would have more keys than it may: `most`."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
+        self.most = most
+
+    def __str__(self) -> str:
+        return f"a window has more than {self.most:,} keys"

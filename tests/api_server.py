@@ -25,7 +25,9 @@ from typing import Any, NamedTuple, Self
 
 from aiohttp import web
 
-from asyncbatch.http import HttpSettings, HttpSource, Page
+from asyncbatch.sources.http.base import Page
+from asyncbatch.sources.http.settings import HttpSettings
+from asyncbatch.sources.http.source import HttpSource
 
 Behaviour = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 

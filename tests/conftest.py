@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 from hypothesis import settings
 
-from asyncbatch.cpus import usable_cpus
+from asyncbatch.core.system import usable_cpus
 
 if TYPE_CHECKING:
     from tests.postgres_server import PostgresServer

@@ -112,7 +112,7 @@ def test_importing_is_light():
         "import sys, asyncbatch\n"
         "heavy = {'typer', 'rich', 'asyncio', 'orjson', 'simdjson', 'aiofiles', 'msgspec'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
-        "import asyncbatch.api\n"
+        "import asyncbatch.pipeline.api\n"
         "print(sorted({'typer', 'rich'} & set(sys.modules)))"
     )
     assert python(program).stdout == "[]\n[]\n"

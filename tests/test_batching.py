@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncbatch.batching import Batcher
-from asyncbatch.executors.inline import ThreadEngine
-from asyncbatch.executors.lanes import BatchEnd, bounded_map
-from asyncbatch.records import Batch, BatchPart, Part
+from asyncbatch.core.batches import Batch, BatchPart, Part
+from asyncbatch.pipeline.batcher import Batcher
+from asyncbatch.workers.engine import BatchEnd, bounded_map
+from asyncbatch.workers.local import ThreadEngine
 
 
 class Source:
@@ -240,7 +240,7 @@ async def test_standard_input_is_a_batch_of_its_own():
 
 
 def test_outcomes_come_in_order_with_rejections_before_their_file():
-    from asyncbatch.records import Failure
+    from asyncbatch.core.records import Failure
 
     def bad(record):
         return Failure("b", "invalid_json", "no", record)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from asyncbatch.errors import UsageError
-from asyncbatch.transforms import Context, RecordError
+from asyncbatch.transforms.base import Context, RecordError
 from asyncbatch.transforms.call import AsyncCall, Call, is_async
 from asyncbatch.transforms.load import load_function
 

@@ -18,9 +18,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from asyncbatch.cloud.address import join_url, parent_url, parse_address, shown_url
+from asyncbatch.core.paths import join_url, parent_url, parse_address, shown_url
 from asyncbatch.errors import UsageError
-from asyncbatch.identity import Naming, identity
+from asyncbatch.sources.identity import Naming, identity
 from tests.conftest import COMMAND, PATIENCE, environment
 from tests.s3_server import KEYS
 

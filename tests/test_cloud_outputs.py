@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from asyncbatch.cloud.new_object import NewObject
-from asyncbatch.cloud.settings import StoreSettings
-from asyncbatch.cloud.store import Stores
+from asyncbatch.core.settings import StoreSettings
+from asyncbatch.storage.stores import Stores
+from asyncbatch.storage.uploads import NewObject
 from tests.conftest import COMMAND, environment
 from tests.s3_server import KEYS, S3Server
 

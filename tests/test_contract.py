@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncbatch.sinks.block import make_block
-from asyncbatch.sinks.columns import Columns
-from asyncbatch.sinks.contract import Contract
+from asyncbatch.sinks.columns import Columns, Contract
 
 NUMBERS = count()
 FIRST = [{"id": 1, "n": 0.5, "ok": True, "name": "a"}]

@@ -6,10 +6,11 @@ import os
 
 import pytest
 
-from asyncbatch import cgroups, cpus
+from asyncbatch.core import system as cgroups
+from asyncbatch.core import system as cpus
 from tests.conftest import python
 
-COUNT = "from asyncbatch.cpus import usable_cpus; print(usable_cpus())"
+COUNT = "from asyncbatch.core.system import usable_cpus; print(usable_cpus())"
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")

@@ -9,10 +9,10 @@ from collections import Counter
 
 import pytest
 
+from asyncbatch.core.batches import Batch
 from asyncbatch.errors import NoWorkerError
-from asyncbatch.executors.lanes import Loss
-from asyncbatch.losses import MOST_STILLBORN, Losses
-from asyncbatch.records import Batch
+from asyncbatch.workers.crashes import MOST_STILLBORN, Losses
+from asyncbatch.workers.engine import Loss
 from tests.conftest import ROOT, many, python
 
 FUNCTIONS = """
@@ -156,7 +156,7 @@ def test_bad_lines_met_before_a_death_are_reported_once(files):
     folder = files({**many(20), "00010.jsonl": "bad\n" * 60_000})
     (folder / "fragile.py").write_text(
         "import os\n"
-        "from asyncbatch.work import FileWork\n"
+        "from asyncbatch.workers.tasks.count import FileWork\n"
         "class Fragile(FileWork):\n"
         "    def _verdicts(self, path, opened):\n"
         "        for number, verdict in enumerate(super()._verdicts(path, opened)):\n"

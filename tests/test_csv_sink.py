@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.sinks.block import make_block
-from asyncbatch.sinks.csv import CsvSink
+from asyncbatch.sinks.text_files import CsvSink
 from tests.test_block import PLAIN_ROWS, TEXTS
 
 

@@ -359,5 +359,7 @@ def test_what_is_missing_is_said(files):
 
 
 def test_nobody_else_waits_for_dask():
-    finished = python("import sys, asyncbatch.run, asyncbatch.cli\nprint('dask' in sys.modules)")
+    finished = python(
+        "import sys, asyncbatch.pipeline.run, asyncbatch.cli\nprint('dask' in sys.modules)"
+    )
     assert finished.stdout == "False\n", finished.stderr

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncbatch.errors import SinkError
-from asyncbatch.transforms import Context
-from asyncbatch.transforms.dedupe import DIGEST_BYTES, Dedupe, KeyDigest
-from asyncbatch.transforms.dedupe_store import DigestSet
+from asyncbatch.transforms.base import Context
+from asyncbatch.transforms.dedupe import DIGEST_BYTES, Dedupe, DigestSet, KeyDigest
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(["", "1", "a"]),

@@ -8,13 +8,13 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncbatch.loading import TableLoader
-from asyncbatch.ordering import InputOrder
-from asyncbatch.records import Batch, BatchPart, Failure, Part, Rows, Settled
-from asyncbatch.settings import Sizes
-from asyncbatch.sinks import Refusal
+from asyncbatch.core.batches import Batch, BatchPart, Part, Rows, Settled
+from asyncbatch.core.records import Failure
+from asyncbatch.core.settings import Sizes
+from asyncbatch.pipeline.loader import TableLoader
+from asyncbatch.pipeline.order import InputOrder, WholeFiles
+from asyncbatch.sinks.base import Refusal
 from asyncbatch.sinks.block import Block, make_block
-from asyncbatch.whole_files import WholeFiles
 
 
 def part_of(batch, start, files=1, **more):

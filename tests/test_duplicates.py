@@ -17,17 +17,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncbatch.codec.depth import allow_deep_nesting
-from asyncbatch.duplicates import Duplicates
-from asyncbatch.job import FileSource, Job
-from asyncbatch.record_settings import RecordWorkSettings
-from asyncbatch.records import Batch, BatchPart, Counts, Part
-from asyncbatch.run import Run
-from asyncbatch.settings import FileWorkSettings, Sizes
-from asyncbatch.sinks.outlet import make_outlet
+from asyncbatch.config.job import FileSource, Job, RecordWorkSettings
+from asyncbatch.core.batches import Batch, BatchPart, Counts, Part
+from asyncbatch.core.settings import FileWorkSettings, Sizes
+from asyncbatch.core.tally import Tally, tally_of
+from asyncbatch.formats.decoder import allow_deep_nesting
+from asyncbatch.pipeline.dedupe import Duplicates
+from asyncbatch.pipeline.run import Run
+from asyncbatch.sinks.row_writer import make_outlet
 from asyncbatch.sinks.target import Target
 from asyncbatch.sources.inputs import Inputs
-from asyncbatch.tally import Tally, tally_of
 from tests.api_server import ApiServer
 
 allow_deep_nesting()  # as the first run would, in the midst of a test

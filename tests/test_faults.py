@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from asyncbatch.content import open_content
-from asyncbatch.failures import file_failure
+from asyncbatch.formats.failures import file_failure
+from asyncbatch.storage.local import open_content
 from tests.conftest import COMMAND, ROOT, environment, many, python
 
 
@@ -139,7 +139,7 @@ def test_a_worker_that_dies_costs_no_file_but_its_own(files):
     program = f"""
 import asyncio, os
 from asyncbatch import FileSource, Inputs, Job, Run
-from asyncbatch.work import FileWork
+from asyncbatch.workers.tasks.count import FileWork
 
 class Fragile(FileWork):
     def __call__(self, batch):
@@ -171,7 +171,7 @@ if __name__ == "__main__":
 def test_a_defect_surfaces_as_one(files):
     folder = files(many(300))
     (folder / "broken.py").write_text(
-        "from asyncbatch.work import FileWork\n"
+        "from asyncbatch.workers.tasks.count import FileWork\n"
         "class Broken(FileWork):\n"
         "    def __call__(self, batch):\n"
         "        raise ZeroDivisionError('a slip')\n"

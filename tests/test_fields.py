@@ -11,15 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import asyncbatch
-from asyncbatch.chain import make_chain
+from asyncbatch.config.fingerprint import describe, fingerprint
+from asyncbatch.config.job import RecordWorkSettings
 from asyncbatch.errors import UsageError
-from asyncbatch.fingerprint import describe, fingerprint
-from asyncbatch.record_settings import RecordWorkSettings
 from asyncbatch.sinks.target import Target
-from asyncbatch.transforms import Context, RecordError
-from asyncbatch.transforms.apply import to_datetime
-from asyncbatch.transforms.fields import Fields
-from asyncbatch.transforms.specs import (
+from asyncbatch.transforms.base import Context, RecordError
+from asyncbatch.transforms.chain import make_chain
+from asyncbatch.transforms.fields import Fields, to_datetime
+from asyncbatch.transforms.spec import (
     CallSpec,
     FieldRule,
     FieldsSpec,

@@ -11,7 +11,7 @@ from contextlib import aclosing, closing
 
 import pytest
 
-from asyncbatch.executors.pauses import with_pauses
+from asyncbatch.core.aio import with_pauses
 from tests.api_server import ApiServer, stall
 from tests.conftest import COMMAND, environment
 from tests.test_signals import wait_until

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncbatch.codec.fault import Fault
-from asyncbatch.codec.grammar import examine
-from asyncbatch.codec.judge import make_judge
-from asyncbatch.codec.place import locate
+from asyncbatch.formats.grammar import Fault, examine
+from asyncbatch.formats.positions import locate
+from asyncbatch.formats.validator import make_judge
 
 
 @pytest.fixture(scope="module", params=["simdjson", "orjson", "grammar"])

@@ -14,17 +14,18 @@ from typing import Any
 import brotli
 import pytest
 
-from asyncbatch.http import (
+from asyncbatch.core.units import Rate, parse_rate
+from asyncbatch.sources.http.base import HttpError
+from asyncbatch.sources.http.client import Pace
+from asyncbatch.sources.http.settings import (
     CursorPagination,
-    HttpError,
     HttpSettings,
-    HttpSource,
     LinkHeaderPagination,
     NextUrlPagination,
     OffsetPagination,
     PagePagination,
 )
-from asyncbatch.http.pace import Pace, Rate, parse_rate
+from asyncbatch.sources.http.source import HttpSource
 from tests.api_server import (
     ApiServer,
     FakeTime,

@@ -11,21 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncbatch.codec.depth import allow_deep_nesting
 from asyncbatch.errors import UsageError
-from asyncbatch.http import (
-    Connections,
+from asyncbatch.formats.decoder import allow_deep_nesting
+from asyncbatch.sources.http.base import HttpError, PageMark
+from asyncbatch.sources.http.settings import (
     CursorPagination,
-    HttpError,
     HttpSettings,
-    HttpSource,
     Incremental,
     LinkHeaderPagination,
     NextUrlPagination,
     OffsetPagination,
-    PageMark,
     PagePagination,
 )
+from asyncbatch.sources.http.source import Connections, HttpSource
 from tests.api_server import ApiServer, body, read, value
 
 PAGINATIONS = {

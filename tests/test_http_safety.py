@@ -15,26 +15,23 @@ from urllib.parse import quote
 import msgspec
 import pytest
 
+from asyncbatch.core.secrets import Secret, encode_secret, make_secrets
 from asyncbatch.errors import UsageError
-from asyncbatch.http import (
+from asyncbatch.sources.http.base import HttpError, PageMark
+from asyncbatch.sources.http.settings import (
     BasicAuth,
     BearerAuth,
     CursorPagination,
     HeaderAuth,
-    HttpError,
     HttpSettings,
-    HttpSource,
     LinkHeaderPagination,
     NextUrlPagination,
     OffsetPagination,
-    PageMark,
     PagePagination,
     QueryAuth,
-    Secret,
+    mistakes,
 )
-from asyncbatch.http.checking import mistakes
-from asyncbatch.http.secret import make_secrets
-from asyncbatch.secret import encode_secret
+from asyncbatch.sources.http.source import HttpSource
 from tests.api_server import ApiServer, FakeTime, read, redirect, status, value
 from tests.conftest import python
 

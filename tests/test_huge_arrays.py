@@ -11,18 +11,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asyncbatch.arrays import ArrayStream, array_of
-from asyncbatch.codec.depth import allow_deep_nesting
-from asyncbatch.codec.fault import Fault
-from asyncbatch.codec.grammar import examine
-from asyncbatch.codec.judge import make_judge
-from asyncbatch.codec.place import BOM, Place, locate
-from asyncbatch.codec.pointer import elements
-from asyncbatch.failures import BadTextError
-from asyncbatch.records import Huge, Position
-from asyncbatch.settings import Sizes
-from asyncbatch.splitting import Splitter
-from asyncbatch.stretches import of_text
+from asyncbatch.core.batches import Huge
+from asyncbatch.core.records import Position
+from asyncbatch.core.settings import Sizes
+from asyncbatch.formats.arrays import ArrayStream, array_of
+from asyncbatch.formats.decoder import allow_deep_nesting
+from asyncbatch.formats.failures import BadTextError
+from asyncbatch.formats.grammar import Fault, examine
+from asyncbatch.formats.positions import BOM, Place, elements, locate
+from asyncbatch.formats.validator import make_judge
+from asyncbatch.sources.splitter import Splitter
+from asyncbatch.workers.tasks.record_slices import of_text
 
 JUDGE = make_judge()
 allow_deep_nesting()  # as all that works on records does
@@ -236,7 +235,7 @@ def test_elements_larger_than_a_window():
 
 
 def test_an_element_over_the_limit_is_too_large():
-    from asyncbatch.content import TooLargeError
+    from asyncbatch.storage.local import TooLargeError
 
     text = b'[1, 2, "%b", 3]' % (b"x" * 5000)
     sizes = Sizes(huge=10, piece=16, record=1000)

@@ -12,16 +12,17 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from asyncbatch import FileSource, Inputs, Job, Run
-from asyncbatch.codec.judge import make_judge
-from asyncbatch.codec.lines import BadLine, judge_lines
-from asyncbatch.codec.place import BOM
-from asyncbatch.content import stretch_of
-from asyncbatch.record_settings import RecordWorkSettings
-from asyncbatch.records import Failure, FileResult, Huge
-from asyncbatch.settings import FileWorkSettings, Sizes
+from asyncbatch.config.job import RecordWorkSettings
+from asyncbatch.core.batches import Huge
+from asyncbatch.core.records import Failure, FileResult
+from asyncbatch.core.settings import FileWorkSettings, Sizes
+from asyncbatch.formats.lines import BadLine, judge_lines
+from asyncbatch.formats.positions import BOM
+from asyncbatch.formats.validator import make_judge
 from asyncbatch.sinks.target import Target
-from asyncbatch.splitting import Splitter
-from asyncbatch.transforms.specs import CallSpec
+from asyncbatch.sources.splitter import Splitter
+from asyncbatch.storage.local import stretch_of
+from asyncbatch.transforms.spec import CallSpec
 from tests.conftest import ROOT, python
 
 JUDGE = make_judge()
@@ -257,7 +258,7 @@ async def test_every_record_of_a_huge_file_may_be_rejected(tmp_path):
 
 
 async def test_a_budget_is_judged_within_a_huge_file(tmp_path):
-    from asyncbatch.budget import FailureBudget
+    from asyncbatch.core.tally import FailureBudget
 
     path = tmp_path / "a.jsonl"
     write_lines(path, 100_000, bad=(1,))

@@ -7,7 +7,7 @@ import tomllib
 
 import pytest
 
-from asyncbatch.pipeline_file import parse_pipeline_file
+from asyncbatch.config.pipeline_file.load import parse_pipeline_file
 from tests.conftest import COMMAND, Outcome, environment
 
 

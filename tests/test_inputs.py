@@ -7,8 +7,7 @@ import os
 import pytest
 
 from asyncbatch.sources.inputs import Inputs
-from asyncbatch.sources.patterns import Patterns
-from asyncbatch.sources.selection import Selection
+from asyncbatch.sources.selection import Patterns, Selection
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asyncbatch.errors import UsageError
-from asyncbatch.transforms import Context, RecordError
+from asyncbatch.transforms.base import Context, RecordError
 from asyncbatch.transforms.jq import Jq
 from tests.conftest import python
 

@@ -7,11 +7,10 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncbatch.codec.fault import Fault
-from asyncbatch.codec.grammar import examine
-from asyncbatch.codec.judge import make_judge
-from asyncbatch.codec.lines import BadLine, GoodLines, judge_lines, tell_lines
-from asyncbatch.codec.place import locate
+from asyncbatch.formats.grammar import Fault, examine
+from asyncbatch.formats.lines import BadLine, GoodLines, judge_lines, tell_lines
+from asyncbatch.formats.positions import locate
+from asyncbatch.formats.validator import make_judge
 
 JUDGE = make_judge()
 

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from asyncbatch.cli.lock_option import with_lock_file
+from asyncbatch.cli.command import with_lock_file
 from asyncbatch.errors import LockHeldError, UsageError
-from asyncbatch.lock import Lock, job_key
-from asyncbatch.state import state_folder
+from asyncbatch.state.lock import Lock, job_key, state_folder
 from tests.conftest import COMMAND, environment, many
 from tests.test_signals import children, wait_until
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncbatch import cgroups
+from asyncbatch.config.memory import least_memory, plan_memory
+from asyncbatch.core import system as cgroups
+from asyncbatch.core.settings import MIB, Sizes
+from asyncbatch.core.system import memory_limit
 from asyncbatch.errors import UsageError
-from asyncbatch.memory import memory_limit
-from asyncbatch.memory_plan import least_memory, plan_memory
-from asyncbatch.settings import MIB, Sizes
 from tests.conftest import COMMAND, environment
 
 

@@ -20,10 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import asyncbatch
-from asyncbatch.cpus import usable_cpus
-from asyncbatch.drawing import MANY_RECORDS, Drawing, draw
-from asyncbatch.http import CursorPagination, HttpSettings
-from asyncbatch.huge_files import AHEAD_PER_CPU, LEAST_AHEAD
+from asyncbatch.core.system import usable_cpus
+from asyncbatch.pipeline.splits import AHEAD_PER_CPU, LEAST_AHEAD
+from asyncbatch.sources.http.settings import CursorPagination, HttpSettings
+from asyncbatch.sources.iterables import MANY_RECORDS, Drawing, draw
 from tests.api_server import ApiServer, status
 from tests.conftest import ROOT, environment, python
 

@@ -18,11 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import asyncbatch
-from asyncbatch.errors import PipelineFileError, UsageError
-from asyncbatch.http import BasicAuth
-from asyncbatch.pipeline_file import PipelineFile, load_pipeline_file, parse_pipeline_file
-from asyncbatch.pipeline_file.json_schema import pipeline_schema
-from asyncbatch.pipeline_file.specs import (
+from asyncbatch.config.pipeline_file.build import (
     dedupe_key,
     files_inputs,
     files_settings,
@@ -30,10 +26,15 @@ from asyncbatch.pipeline_file.specs import (
     sink_target,
     transform_specs,
 )
-from asyncbatch.secret import Secret, encode_secret, secret_url
+from asyncbatch.config.pipeline_file.check import pipeline_schema
+from asyncbatch.config.pipeline_file.files import PipelineFile
+from asyncbatch.config.pipeline_file.load import load_pipeline_file, parse_pipeline_file
+from asyncbatch.core.secrets import Secret, encode_secret, secret_url
+from asyncbatch.errors import PipelineFileError, UsageError
 from asyncbatch.sinks.target import KNOWN
-from asyncbatch.transforms.schema_load import SchemaSource
-from asyncbatch.transforms.specs import FieldRule, FieldsSpec, JqSpec, RequireSpec
+from asyncbatch.sources.http.settings import BasicAuth
+from asyncbatch.transforms.schema_file import SchemaSource
+from asyncbatch.transforms.spec import FieldRule, FieldsSpec, JqSpec, RequireSpec
 from tests.conftest import COMMAND, ROOT, Outcome, environment
 
 FULL = """
@@ -677,8 +678,8 @@ def part_of_a_good_one(document):
 @example(with_source(timeout=10**400, concurrency=-(10**400)))
 @example({"source": [{"type": "http", "urls": [{}]}], "sink": {"to": ["x"]}})
 def test_anything_is_a_file_or_has_mistakes_in_places_that_exist(document):
-    from asyncbatch.pipeline_file.check import INVALID, check
-    from asyncbatch.pipeline_file.mistakes import Mistake
+    from asyncbatch.config.pipeline_file.check import INVALID, check
+    from asyncbatch.config.pipeline_file.values import Mistake
 
     found: list[Mistake] = []
     result = check(document, PipelineFile, found)

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncbatch.codec.depth import allow_deep_nesting
-from asyncbatch.transforms import RecordError
-from asyncbatch.transforms.plain import plain
+from asyncbatch.formats.decoder import allow_deep_nesting
+from asyncbatch.transforms.base import RecordError
+from asyncbatch.transforms.json_values import plain
 
 JSON = st.recursive(
     st.none()

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncbatch.codec.depth import allow_deep_nesting
-from asyncbatch.codec.pointer import elements, find, format_pointer, offset_of, parse_pointer
+from asyncbatch.formats.decoder import allow_deep_nesting
+from asyncbatch.formats.positions import elements, find, format_pointer, offset_of, parse_pointer
 
 allow_deep_nesting()  # now, as hypothesis warns of a limit that changes under it
 

@@ -18,12 +18,12 @@ from urllib.parse import quote_plus
 import asyncpg
 import pytest
 
+from asyncbatch.core.secrets import without_password, without_secrets
+from asyncbatch.core.settings import ServerSettings
 from asyncbatch.errors import SinkError, UsageError
-from asyncbatch.sinks import Refusal
-from asyncbatch.sinks.address import without_password, without_secrets
+from asyncbatch.sinks.base import Refusal
 from asyncbatch.sinks.block import make_block
-from asyncbatch.sinks.postgres import PostgresSink
-from asyncbatch.sinks.server_settings import ServerSettings
+from asyncbatch.sinks.postgres.sink import PostgresSink
 from tests.conftest import COMMAND, environment, python
 from tests.postgres_server import PASSWORD
 
@@ -417,7 +417,7 @@ def test_what_cannot_be_is_told_before_anything_is_read(  # noqa: PLR0917 - all 
 def test_without_the_library_it_is_told_what_to_install(url):
     finished = python(
         "import sys; sys.modules['asyncpg'] = None\n"
-        "from asyncbatch.sinks.postgres import PostgresSink\n"
+        "from asyncbatch.sinks.postgres.sink import PostgresSink\n"
         f"PostgresSink({url!r}, table='t', mode='append', key=()).open()"
     )
     assert "pip install 'asyncbatch[postgres]'" in finished.stderr

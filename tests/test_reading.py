@@ -8,11 +8,11 @@ import time
 import psutil
 import pytest
 
-from asyncbatch import reading
-from asyncbatch.content import Content, open_content
-from asyncbatch.progress import Progress
-from asyncbatch.reading import Reader, size_read
-from asyncbatch.records import Batch
+from asyncbatch.core.batches import Batch
+from asyncbatch.core.progress import Progress
+from asyncbatch.sources import reader as reading
+from asyncbatch.sources.reader import Reader, size_read
+from asyncbatch.storage.local import Content, open_content
 
 
 def batch(paths):

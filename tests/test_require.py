@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncbatch.transforms import Context, RecordError
-from asyncbatch.transforms.require import Require
-from asyncbatch.transforms.specs import RequireSpec
+from asyncbatch.transforms.base import Context, RecordError
+from asyncbatch.transforms.fields import Require
+from asyncbatch.transforms.spec import RequireSpec
 
 
 class Here:

@@ -14,12 +14,13 @@ from urllib.error import URLError
 
 import pytest
 
-from asyncbatch import content, process_files
-from asyncbatch.content import open_retrying
-from asyncbatch.records import Batch
-from asyncbatch.retrying import Retrier, Retries, is_transient, tried
-from asyncbatch.settings import FileWorkSettings
-from asyncbatch.work import FileWork
+from asyncbatch import process_files
+from asyncbatch.core.batches import Batch
+from asyncbatch.core.retry import Retrier, Retries, is_transient, tried
+from asyncbatch.core.settings import FileWorkSettings
+from asyncbatch.storage import local as content
+from asyncbatch.storage.local import open_retrying
+from asyncbatch.workers.tasks.count import FileWork
 from tests.conftest import ROOT
 
 AT_ONCE = Retries(2, 0.0)
@@ -209,8 +210,8 @@ def test_a_read_in_the_midst_of_a_file_goes_on_where_it_was(files, monkeypatch, 
 def test_standard_input_is_never_read_again(files, monkeypatch):
     program = (
         "import errno, os\n"
-        "from asyncbatch.content import open_retrying\n"
-        "from asyncbatch.retrying import Retrier, Retries\n"
+        "from asyncbatch.storage.local import open_retrying\n"
+        "from asyncbatch.core.retry import Retrier, Retries\n"
         "calls, real = [], os.read\n"
         "def read(*arguments):\n"
         "    calls.append(real(*arguments))\n"
@@ -247,8 +248,8 @@ def test_the_library_for_it_is_loaded_only_if_it_is_needed(files):
     path = files({"a.json": "1"}) / "a.json"
     program = (
         "import sys\n"
-        "from asyncbatch.content import open_retrying\n"
-        "from asyncbatch.retrying import Retrier, Retries\n"
+        "from asyncbatch.storage.local import open_retrying\n"
+        "from asyncbatch.core.retry import Retrier, Retries\n"
         f"open_retrying(Retrier(Retries()), {str(path)!r})\n"
         "print('tenacity' in sys.modules)\n"
     )

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncbatch.codec.depth import allow_deep_nesting
 from asyncbatch.errors import UsageError
-from asyncbatch.transforms import Context, RecordError
+from asyncbatch.formats.decoder import allow_deep_nesting
+from asyncbatch.transforms.base import Context, RecordError
 from asyncbatch.transforms.schema import MAX_VIOLATIONS, SchemaCheck, SchemaSource, load_schema
 from tests.conftest import python
 

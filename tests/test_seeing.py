@@ -15,13 +15,12 @@ from functools import reduce
 
 import pytest
 
-from asyncbatch.cli.plain import progress_line
-from asyncbatch.http import CursorPagination, HttpSettings
-from asyncbatch.http_feeds import HttpFeeds
-from asyncbatch.job import Job
-from asyncbatch.record_settings import RecordWorkSettings
-from asyncbatch.run import Run
+from asyncbatch.cli.text import progress_line
+from asyncbatch.config.job import Job, RecordWorkSettings
+from asyncbatch.pipeline.run import Run
 from asyncbatch.sinks.target import Target
+from asyncbatch.sources.http.settings import CursorPagination, HttpSettings
+from asyncbatch.sources.http.source import HttpFeeds
 from tests.api_server import ApiServer, status
 from tests.conftest import COMMAND, environment
 

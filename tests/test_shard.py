@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncbatch.errors import UsageError
-from asyncbatch.identity import identity
+from asyncbatch.sources.identity import identity
 from asyncbatch.sources.inputs import Inputs
-from asyncbatch.sources.shard import Shard
+from asyncbatch.sources.selection import Shard
 from tests.conftest import many
 
 NAMES = st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size=1).filter(

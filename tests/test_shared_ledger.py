@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from asyncbatch.entries import Stamp
-from asyncbatch.ledger.shared import SharedLedger
+from asyncbatch.core.entries import Stamp
+from asyncbatch.state.ledger.file import SharedLedger
 
 
 class Slow:

@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from asyncbatch.streams.chunks import Chunk
-from asyncbatch.streams.lines import window_lines
-from asyncbatch.streams.settings import StreamSettings
-from asyncbatch.streams.stream import Stream
+from asyncbatch.config.job import StreamSettings
+from asyncbatch.errors import TooManyKeysError
+from asyncbatch.pipeline.stream.stream import Stream
+from asyncbatch.sinks.windows import window_lines
+from asyncbatch.sources.base import Chunk
 from asyncbatch.windows.aggregates import parse_aggregate
-from asyncbatch.windows.events import TooManyKeysError
 from asyncbatch.windows.spec import parse_window
 from tests.conftest import COMMAND, environment
 
@@ -599,7 +599,7 @@ def test_nothing_is_imported_that_is_not_needed():
     program = (
         "import sys; from asyncbatch.cli.app import app; "
         "print([m for m in sys.modules if m.split('.')[0] in ('fractions', 'ddsketch', 'numpy')"
-        " or m.startswith(('asyncbatch.windows', 'asyncbatch.streams'))])"
+        " or m.startswith(('asyncbatch.windows', 'asyncbatch.sources.live'))])"
     )
     finished = subprocess.run(
         [COMMAND[0], "-c", program], check=True, capture_output=True, text=True, env=environment()

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import asyncbatch
-from asyncbatch.drawing import MANY_RECORDS
+from asyncbatch.sources.iterables import MANY_RECORDS
 from tests.conftest import environment
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -13,8 +13,12 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+from asyncbatch.config.pipeline_file.load import (
+    load_stream_file,
+    parse_pipeline_file,
+    parse_stream_file,
+)
 from asyncbatch.errors import PipelineFileError
-from asyncbatch.pipeline_file import load_stream_file, parse_pipeline_file, parse_stream_file
 from tests.conftest import COMMAND, ROOT, Outcome, environment
 
 SHOP = ROOT / "sample_data" / "stream" / "shop.toml"

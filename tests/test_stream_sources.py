@@ -20,15 +20,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncbatch.errors import UsageError
+from asyncbatch.errors import SourceError, UsageError
+from asyncbatch.sources.base import CHUNK, Chunk
+from asyncbatch.sources.live.folder import FolderReader
+from asyncbatch.sources.live.follower import Follower
+from asyncbatch.sources.live.merge import Inflow
+from asyncbatch.sources.live.open import Reading, open_path
+from asyncbatch.sources.live.pipe import FileSource
+from asyncbatch.sources.live.simulator import SimulatedSource, Simulator
 from asyncbatch.sources.selection import Selection
-from asyncbatch.streams.chunks import CHUNK, Chunk, SourceError
-from asyncbatch.streams.folder_reader import FolderReader
-from asyncbatch.streams.follower import Follower
-from asyncbatch.streams.inflow import Inflow
-from asyncbatch.streams.opening import Reading, open_path
-from asyncbatch.streams.simulator import Simulator
-from asyncbatch.streams.sources import FileSource, SimulatedSource
 from tests.conftest import COMMAND, PATIENCE, environment
 
 
@@ -502,8 +502,8 @@ def test_from_the_end_of_a_folder(put, tmp_path):
 
 
 def test_what_is_kept_of_many_files_is_bounded(put, tmp_path, monkeypatch):
-    monkeypatch.setattr("asyncbatch.streams.seen._KEPT", 10)
-    monkeypatch.setattr("asyncbatch.streams.folder_reader._TOGETHER", 7)
+    monkeypatch.setattr("asyncbatch.sources.live.seen._KEPT", 10)
+    monkeypatch.setattr("asyncbatch.sources.live.folder._TOGETHER", 7)
     reader = reader_of(tmp_path)
     expected = []
     for turn in range(8):
@@ -689,7 +689,7 @@ async def test_nobody_is_asked_while_nothing_happens(log, monkeypatch):
         return pread(*args)
 
     monkeypatch.setattr(os, "pread", counted)
-    monkeypatch.setattr("asyncbatch.streams.followed.POLL_SECONDS", 0.01)
+    monkeypatch.setattr("asyncbatch.sources.live.follower.POLL_SECONDS", 0.01)
     for _ in range(20):
         assert await source.read(None) is None
     assert len(read) <= 1  # the end is read once, to know it

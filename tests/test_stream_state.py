@@ -21,13 +21,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncbatch.codec.compression import named
-from asyncbatch.codec.depth import allow_deep_nesting
-from asyncbatch.streams.chunks import Chunk
-from asyncbatch.streams.lines import window_lines
-from asyncbatch.streams.settings import StreamSettings
-from asyncbatch.streams.state import StreamState
-from asyncbatch.streams.stream import Stream
+from asyncbatch.config.job import StreamSettings
+from asyncbatch.formats.compression import named
+from asyncbatch.formats.decoder import allow_deep_nesting
+from asyncbatch.pipeline.stream.stream import Stream
+from asyncbatch.sinks.windows import window_lines
+from asyncbatch.sources.base import Chunk
+from asyncbatch.state.checkpoint import StreamState
 from asyncbatch.windows.aggregates import parse_aggregate
 from asyncbatch.windows.spec import parse_window
 from tests import chaos_stream

@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncbatch.codec.depth import allow_deep_nesting
-from asyncbatch.streams.chunks import Chunk
-from asyncbatch.streams.crew import Crew
-from asyncbatch.streams.lines import window_lines
-from asyncbatch.streams.settings import StreamSettings
-from asyncbatch.streams.stream import Stream
+from asyncbatch.config.job import StreamSettings
+from asyncbatch.formats.decoder import allow_deep_nesting
+from asyncbatch.pipeline.stream.helpers import Crew
+from asyncbatch.pipeline.stream.stream import Stream
+from asyncbatch.sinks.windows import window_lines
+from asyncbatch.sources.base import Chunk
 from asyncbatch.windows.aggregates import parse_aggregate
 from asyncbatch.windows.spec import parse_window
 from asyncbatch.windows.times import utc_text

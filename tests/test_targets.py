@@ -24,7 +24,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncbatch.codec.compression import named
+from asyncbatch.formats.compression import named
 from tests.conftest import COMMAND, environment
 from tests.test_records import balanced, rows
 from tests.test_signals import wait_until

@@ -12,7 +12,7 @@ from collections import Counter
 import pytest
 
 from asyncbatch import process_files
-from asyncbatch.progress import Progress, Stopwatch
+from asyncbatch.core.progress import Progress, Stopwatch
 from tests.conftest import COMMAND, environment, many
 
 FUNCTIONS = """

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asyncbatch.core.units import format_duration, parse_duration
+from asyncbatch.errors import TooManyKeysError
 from asyncbatch.windows.aggregates import Recipe, parse_aggregate
-from asyncbatch.windows.durations import format_duration, parse_duration
-from asyncbatch.windows.events import Events, TooManyKeysError
-from asyncbatch.windows.keys import KeyFields
-from asyncbatch.windows.make import make_windower
+from asyncbatch.windows.events import Events, KeyFields
+from asyncbatch.windows.fixed import make_windower
 from asyncbatch.windows.spec import parse_window
 from asyncbatch.windows.times import Numbers, TimeReader, utc_text
 from asyncbatch.windows.watermark import Watermark

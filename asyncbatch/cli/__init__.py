@@ -6,8 +6,8 @@ import os
 import signal
 
 from asyncbatch.cli import exit_codes
-from asyncbatch.cli.streams import open_closed_streams
-from asyncbatch.executors.wire import STOP_SIGNALS
+from asyncbatch.cli.terminal import open_closed_streams
+from asyncbatch.workers.wire import STOP_SIGNALS
 
 
 def main() -> None:

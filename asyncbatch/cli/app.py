@@ -6,15 +6,14 @@ from typing import Annotated
 
 import typer
 
-from asyncbatch import __version__
+from asyncbatch._version import __version__
+from asyncbatch.cli.command import LockableCommand, SectionedCommand
 from asyncbatch.cli.etl import EPILOG as ETL_EPILOG
 from asyncbatch.cli.etl import run_etl
 from asyncbatch.cli.generate import generate
-from asyncbatch.cli.help import SectionedCommand
 from asyncbatch.cli.init import EPILOG as INIT_EPILOG
 from asyncbatch.cli.init import write_pipeline
 from asyncbatch.cli.ledger import ledger
-from asyncbatch.cli.lock_option import LockableCommand
 from asyncbatch.cli.merge_reports import EPILOG as MERGE_EPILOG
 from asyncbatch.cli.merge_reports import merge_reports
 from asyncbatch.cli.run import EPILOG, run_files

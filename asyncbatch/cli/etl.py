@@ -1,22 +1,21 @@
 """`asyncbatch etl`: a pipeline file checked, and carried out."""
 
-import os
 from typing import TYPE_CHECKING
 
 import typer
 
-from asyncbatch.cli import etl_options as e
 from asyncbatch.cli import exit_codes
-from asyncbatch.cli import ledger_options as again
-from asyncbatch.cli import options as o
-from asyncbatch.cli.engine import dask_settings
-from asyncbatch.cli.failure_budget import failure_budget
+from asyncbatch.cli.command import printable_lines, say
+from asyncbatch.cli.options import common as o
+from asyncbatch.cli.options import etl as e
+from asyncbatch.cli.options import ledger as again
+from asyncbatch.cli.values import dask_settings, failure_budget
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from asyncbatch.pipeline_file import PipelineFile
+    from asyncbatch.config.pipeline_file.files import PipelineFile
 
 EPILOG = """\
 \b
@@ -104,13 +103,16 @@ def _carried_out(
     pipeline: "PipelineFile", wishes: "dict[str, Any]", looks: "dict[str, Any]", *, grace: float
 ) -> int:
     """Run a pipeline, as options of `etl_job` and of `Output` say; return the exit status."""
-    from asyncbatch.cli.etl_job import etl_job, limited_notes  # noqa: PLC0415 - --help stays quick
+    from asyncbatch.cli.file_job import (
+        etl_job,  # noqa: PLC0415 - --help stays quick
+        limited_notes,  # noqa: PLC0415 - --help stays quick
+    )
     from asyncbatch.cli.output import Output  # noqa: PLC0415
-    from asyncbatch.cli.report_file import ReportFile  # noqa: PLC0415
+    from asyncbatch.cli.report_files import ReportFile  # noqa: PLC0415
     from asyncbatch.cli.session import Session  # noqa: PLC0415
+    from asyncbatch.core.report import LISTED_FAILURES  # noqa: PLC0415
     from asyncbatch.errors import UsageError  # noqa: PLC0415
-    from asyncbatch.report import LISTED_FAILURES  # noqa: PLC0415
-    from asyncbatch.run import Run  # noqa: PLC0415
+    from asyncbatch.pipeline.run import Run  # noqa: PLC0415
 
     try:
         job = etl_job(pipeline, tracebacks=looks["verbose"], **wishes)
@@ -149,9 +151,9 @@ def _take_lock(
     quiet: bool,
 ) -> None:
     """Take the lock of a pipeline, or leave; see `take_lock`."""
-    from asyncbatch.cli.lock_option import take_lock  # noqa: PLC0415 - if asked for
+    from asyncbatch.cli.command import take_lock  # noqa: PLC0415 - if asked for
+    from asyncbatch.core.secrets import without_password  # noqa: PLC0415 - see above
     from asyncbatch.errors import UsageError  # noqa: PLC0415 - --help stays quick
-    from asyncbatch.sinks.address import without_password  # noqa: PLC0415 - see above
 
     letters = [pipeline.dead_letter.to] if pipeline.dead_letter else []
     place = str(pipeline.sink.to)
@@ -171,9 +173,12 @@ def _take_lock(
 
 def _loaded(path: str, overrides: "Sequence[str]", only: "Sequence[str] | None") -> "PipelineFile":
     """Return the file's content, all of it checked; ends the command if anything is wrong."""
-    from asyncbatch.cli.streams import set_results_apart  # noqa: PLC0415 - --help stays quick
-    from asyncbatch.errors import PipelineFileError, UsageError  # noqa: PLC0415
-    from asyncbatch.pipeline_file import load_pipeline_file  # noqa: PLC0415
+    from asyncbatch.cli.terminal import set_results_apart  # noqa: PLC0415 - --help stays quick
+    from asyncbatch.config.pipeline_file.load import load_pipeline_file  # noqa: PLC0415
+    from asyncbatch.errors import (
+        PipelineFileError,  # noqa: PLC0415
+        UsageError,  # noqa: PLC0415
+    )
 
     try:
         set_results_apart()  # what importing a user's function prints is no result
@@ -189,7 +194,7 @@ def _loaded(path: str, overrides: "Sequence[str]", only: "Sequence[str] | None")
 
 
 def _summary(pipeline: "PipelineFile") -> str:
-    from asyncbatch.words import count  # noqa: PLC0415 - see above
+    from asyncbatch.core.units import count  # noqa: PLC0415 - see above
 
     sources = count(len(pipeline.sources), "source")
     transforms = count(len(pipeline.transforms), "transform")
@@ -206,26 +211,6 @@ def _place(pipeline: "PipelineFile") -> str:
 def _print_schema() -> None:
     import json  # noqa: PLC0415 - --help stays quick
 
-    from asyncbatch.pipeline_file.json_schema import pipeline_schema  # noqa: PLC0415
+    from asyncbatch.config.pipeline_file.check import pipeline_schema  # noqa: PLC0415
 
     say(json.dumps(pipeline_schema(), indent=2))
-
-
-def say(text: str) -> None:
-    """Print a result; ends the command if that is not possible."""
-    from asyncbatch.cli.streams import stdout  # noqa: PLC0415 - see above
-
-    try:
-        typer.echo(text, file=stdout())
-    except BrokenPipeError:  # nor can what is left in the buffer be written
-        os._exit(exit_codes.CLOSED_OUTPUT)
-    except OSError as error:
-        typer.echo(f"Error: could not go on: {error}", err=True)
-        os._exit(exit_codes.FAILURES)
-
-
-def printable_lines(text: str) -> str:
-    """Return text, which may have several lines, as a terminal may see it."""
-    from asyncbatch.words import printable  # noqa: PLC0415 - see above
-
-    return "\n".join(map(printable, text.split("\n")))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from asyncbatch.budget import FailureBudget
-    from asyncbatch.report import Report
+    from asyncbatch.core.report import Report
+    from asyncbatch.core.tally import FailureBudget
 
 SUCCESS = 0
 FAILURES = 1

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import typer
 
 from asyncbatch.cli import exit_codes
-from asyncbatch.cli import stream_options as s
-from asyncbatch.cli.help import SectionedCommand
+from asyncbatch.cli.command import SectionedCommand
+from asyncbatch.cli.options import stream as s
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import IO
 
-    from asyncbatch.streams.simulator import Simulator
+    from asyncbatch.sources.live.simulator import Simulator
 
 generate = typer.Typer(no_args_is_help=True, help="Write example data.")
 
@@ -43,7 +43,7 @@ def events(
     """Write events as `stream simulate:` makes them, at once: time, user, type and value."""
     import time  # noqa: PLC0415 - --help stays quick
 
-    from asyncbatch.streams.simulator import Simulator  # noqa: PLC0415
+    from asyncbatch.sources.live.simulator import Simulator  # noqa: PLC0415
     from asyncbatch.windows.times import TimeReader  # noqa: PLC0415
 
     if count is not None and duration is not None:
@@ -67,7 +67,7 @@ def events(
 
 def type_names(text: str | None) -> "Sequence[str]":
     """Return the event types that `text` lists, or the usual ones."""
-    from asyncbatch.streams.simulator import DEFAULT_TYPES  # noqa: PLC0415 - see above
+    from asyncbatch.sources.live.simulator import DEFAULT_TYPES  # noqa: PLC0415 - see above
 
     if text is None:
         return DEFAULT_TYPES
@@ -78,9 +78,12 @@ def type_names(text: str | None) -> "Sequence[str]":
 
 
 def _write(simulator: "Simulator", count: int, to: str) -> None:
-    from asyncbatch.cli.streams import stdout  # noqa: PLC0415 - see above
-    from asyncbatch.errors import SinkError, UsageError  # noqa: PLC0415
-    from asyncbatch.sinks.atomic import AtomicFile  # noqa: PLC0415
+    from asyncbatch.cli.terminal import stdout  # noqa: PLC0415 - see above
+    from asyncbatch.errors import (
+        SinkError,  # noqa: PLC0415
+        UsageError,  # noqa: PLC0415
+    )
+    from asyncbatch.storage.atomic import AtomicFile  # noqa: PLC0415
 
     try:
         if to == "-":

@@ -14,7 +14,7 @@ from asyncbatch.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asyncbatch.ledger.inspection import Database, Inspection
+    from asyncbatch.pipeline.resume.inspection import Database, Inspection
 
 ledger = typer.Typer(
     no_args_is_help=True, help="Look at what runs remember of the inputs that they did."
@@ -64,8 +64,8 @@ def clear(
 @ledger.command()
 def path(target: Target = None) -> None:
     """Print where the ledger of a target is, or would be."""
-    from asyncbatch.sinks.address import without_password  # noqa: PLC0415 - see `_inspected`
-    from asyncbatch.state import state_folder  # noqa: PLC0415 - see `_inspected`
+    from asyncbatch.core.secrets import without_password  # noqa: PLC0415 - see `_inspected`
+    from asyncbatch.state.lock import state_folder  # noqa: PLC0415 - see `_inspected`
 
     typer.echo(state_folder() if target is None else without_password(_path(target)))
 
@@ -87,15 +87,15 @@ def _show(inspected: Inspection, job: str | None, *, files: bool) -> None:
 
 
 def _all() -> list[str]:
-    from asyncbatch.state import state_folder  # noqa: PLC0415 - see `_inspected`
+    from asyncbatch.state.lock import state_folder  # noqa: PLC0415 - see `_inspected`
 
     return sorted(glob(os.path.join(state_folder(), "*.ledger")))
 
 
 def _path(target: str) -> str:
     """Return the file, or the address of the server, that has the ledger of a target."""
-    from asyncbatch.ledger.places import default_path  # noqa: PLC0415 - see `_inspected`
     from asyncbatch.sinks.target import place_of  # noqa: PLC0415 - see `_inspected`
+    from asyncbatch.state.ledger.file import default_path  # noqa: PLC0415 - see `_inspected`
 
     if target.endswith(".ledger"):
         return target
@@ -114,12 +114,15 @@ def _path(target: str) -> str:
 def _inspected(path: str, *, writes: bool = False) -> Iterator[Inspection]:
     """Provide the ledger in a file, or at the address of a server."""
     # Only now, so that --help stays quick.
-    from asyncbatch.ledger.inspection import Inspection, LedgerFile  # noqa: PLC0415
-    from asyncbatch.sinks.address import is_server  # noqa: PLC0415
+    from asyncbatch.core.secrets import is_server  # noqa: PLC0415
+    from asyncbatch.pipeline.resume.inspection import (
+        Inspection,  # noqa: PLC0415
+        LedgerFile,  # noqa: PLC0415
+    )
 
     try:
         if is_server(path):
-            from asyncbatch.sinks.postgres_inspection import ServerDatabase  # noqa: PLC0415
+            from asyncbatch.pipeline.resume.inspection import ServerDatabase  # noqa: PLC0415
 
             database: Database = ServerDatabase(path)
         else:
@@ -131,6 +134,6 @@ def _inspected(path: str, *, writes: bool = False) -> Iterator[Inspection]:
 
 
 def _printable(text: str) -> str:
-    from asyncbatch.words import printable  # noqa: PLC0415 - see `_inspected`
+    from asyncbatch.core.units import printable  # noqa: PLC0415 - see `_inspected`
 
     return printable(text)

@@ -6,14 +6,14 @@ import os
 import posixpath
 from typing import TYPE_CHECKING
 
+from asyncbatch.config.fingerprint import describe, fingerprint
+from asyncbatch.config.job import RecordWorkSettings
+from asyncbatch.core.settings import LedgerSettings
 from asyncbatch.errors import UsageError
-from asyncbatch.fingerprint import describe, fingerprint
-from asyncbatch.ledger.places import default_path
-from asyncbatch.ledger.settings import LedgerSettings
-from asyncbatch.record_settings import RecordWorkSettings
+from asyncbatch.state.ledger.file import default_path
 
 if TYPE_CHECKING:
-    from asyncbatch.settings import FileWorkSettings
+    from asyncbatch.core.settings import FileWorkSettings
     from asyncbatch.sinks.target import Target
 
 

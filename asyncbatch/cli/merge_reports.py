@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from asyncbatch.cli import exit_codes
-from asyncbatch.cli import options as o
+from asyncbatch.cli.options import common as o
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asyncbatch.cli.output import OutputFormat
-    from asyncbatch.cli.report_file import ReportFile
-    from asyncbatch.merging import RunReport
+    from asyncbatch.cli.render.json import RunReport
+    from asyncbatch.cli.report_files import ReportFile
 
 EPILOG = """\
 \b
@@ -64,7 +64,10 @@ def merge_reports(
     Counts are added; the time is from the earliest start to the latest end, the memory the
     highest peak of any run.
     """
-    from asyncbatch.errors import SinkError, UsageError  # noqa: PLC0415 - --help stays quick
+    from asyncbatch.errors import (
+        SinkError,  # noqa: PLC0415 - --help stays quick
+        UsageError,  # noqa: PLC0415 - --help stays quick
+    )
 
     try:
         code = _merge(reports, output, report or [], show_failures, quiet=quiet)
@@ -90,7 +93,7 @@ def _merge(
     import asyncio  # noqa: PLC0415 - see above
 
     from asyncbatch.cli.output import Output  # noqa: PLC0415 - see above
-    from asyncbatch.merging import merge  # noqa: PLC0415 - see above
+    from asyncbatch.cli.render.json import merge  # noqa: PLC0415 - see above
 
     found = _read(paths)
     files = _report_files(report_paths, paths)
@@ -109,9 +112,9 @@ def _merge(
 
 def _read(paths: "Sequence[str]") -> "list[RunReport]":
     """Return the reports in files. Raises UsageError that names the file, and what is wrong."""
+    from asyncbatch.cli.render.json import read_report  # noqa: PLC0415 - see above
+    from asyncbatch.core.units import printable  # noqa: PLC0415 - see above
     from asyncbatch.errors import UsageError  # noqa: PLC0415 - see above
-    from asyncbatch.merging import read_report  # noqa: PLC0415 - see above
-    from asyncbatch.words import printable  # noqa: PLC0415 - see above
 
     seen: dict[tuple[int, int], str] = {}
     found: list[RunReport] = []
@@ -140,7 +143,7 @@ def _read(paths: "Sequence[str]") -> "list[RunReport]":
 
 def _report_files(paths: "Sequence[str]", inputs: "Sequence[str]") -> "list[ReportFile]":
     """Return the reports to be written. Raises UsageError."""
-    from asyncbatch.cli.report_file import ReportFile  # noqa: PLC0415 - see above
+    from asyncbatch.cli.report_files import ReportFile  # noqa: PLC0415 - see above
     from asyncbatch.errors import UsageError  # noqa: PLC0415 - see above
 
     for path in paths:

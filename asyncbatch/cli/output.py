@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import aiofiles
 from aiofiles.threadpool import wrap
 
-from asyncbatch.cli import plain
-from asyncbatch.cli.streams import stdout
-from asyncbatch.cli.summary import budget_line
-from asyncbatch.records import Failure, FileResult
-from asyncbatch.renderers.github import Github
-from asyncbatch.renderers.junit import Junit
-from asyncbatch.renderers.machine import Json, JsonLines
-from asyncbatch.renderers.markdown import Markdown
-from asyncbatch.words import count, location, printable
+from asyncbatch.cli import text as plain
+from asyncbatch.cli.render.github import Github
+from asyncbatch.cli.render.json import Json, JsonLines
+from asyncbatch.cli.render.junit import Junit
+from asyncbatch.cli.render.markdown import Markdown
+from asyncbatch.cli.terminal import _to_stderr, is_terminal, stdout, wants_style
+from asyncbatch.cli.text import budget_line
+from asyncbatch.core.records import Failure, FileResult
+from asyncbatch.core.units import count, location, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from asyncbatch.budget import FailureBudget
-    from asyncbatch.records import BatchPart
-    from asyncbatch.renderers import Renderer
-    from asyncbatch.report import Report
-    from asyncbatch.run import Snapshot
+    from asyncbatch.cli.render import Renderer
+    from asyncbatch.core.batches import BatchPart
+    from asyncbatch.core.report import Report
+    from asyncbatch.core.tally import FailureBudget
+    from asyncbatch.pipeline.run import Snapshot
 
 OutputFormat = Literal["text", "json", "jsonl", "junit", "github"]
 _RENDERERS: dict[OutputFormat, Callable[[], Renderer]] = {
@@ -87,7 +87,7 @@ class Output:
         # Lines of results on the same screen would tear a display that redraws itself.
         streams_here = self.streams and os.isatty(stdout().fileno())
         if is_terminal(sys.stderr.fileno()) and not streams_here:
-            from asyncbatch.cli.console import LiveProgress  # noqa: PLC0415 - rich takes a while
+            from asyncbatch.cli.rich import LiveProgress  # noqa: PLC0415 - rich takes a while
 
             return LiveProgress()
         return plain.PlainProgress(_to_stderr)
@@ -147,29 +147,15 @@ class Output:
     async def _finish_text(self, report: Report, budget: FailureBudget | None) -> None:
         stream = sys.stderr if self._stdout_is_taken else stdout()
         if wants_style(stream.fileno()):
-            from asyncbatch.cli.console import summary_text  # noqa: PLC0415 - rich takes a while
+            from asyncbatch.cli.rich import summary_text  # noqa: PLC0415 - rich takes a while
         else:
-            from asyncbatch.cli.plain import summary_text  # noqa: PLC0415 - beside its sibling
+            from asyncbatch.cli.text import summary_text  # noqa: PLC0415 - beside its sibling
         text = summary_text(report, budget, self.show_failures)
         data = text.encode("utf-8", "backslashreplace")
         if self._stdout_is_taken:
             await aiofiles.stderr_bytes.write(data)
         else:
             await to_stdout(data)
-
-
-def is_terminal(descriptor: int) -> bool:
-    """Whether somebody watches and a display may redraw itself: not in CI, not on a dumb one."""
-    dumb = os.environ.get("TERM") in ("dumb", "unknown")
-    in_ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
-    return os.isatty(descriptor) and not dumb and not in_ci
-
-
-def wants_style(descriptor: int) -> bool:
-    """Whether text is to be styled: on a terminal or with FORCE_COLOR, unless NO_COLOR."""
-    if os.environ.get("NO_COLOR"):
-        return False
-    return bool(os.environ.get("FORCE_COLOR")) or is_terminal(descriptor)
 
 
 def _verbose_line(outcome: Failure | FileResult) -> str:
@@ -182,11 +168,6 @@ def _verbose_line(outcome: Failure | FileResult) -> str:
     more = f"  {outcome.error.kind}" if outcome.error else ""
     file, records = printable(outcome.file), count(outcome.records, "record")
     return f"{outcome.status:8}  {file}  {records}, {outcome.elapsed_ms:.1f} ms{more}"
-
-
-def _to_stderr(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
 
 
 async def to_stdout(data: bytes) -> None:

@@ -1,38 +1,28 @@
-"""What `etl --dry-run` says: the rows that would be loaded, and what was rejected."""
+"""`--preview` and `--plan`."""
 
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from asyncbatch.cli import plain
-from asyncbatch.cli.output import Output, to_stdout, wants_style
-from asyncbatch.cli.streams import stdout
-from asyncbatch.codec.decode import decode
-from asyncbatch.codec.encode import encode as encode_value
-from asyncbatch.renderers.machine import encode, report_object
-from asyncbatch.words import count, printable
+from asyncbatch.cli import text as plain
+from asyncbatch.cli.output import Output, to_stdout
+from asyncbatch.cli.render.json import encode, report_object
+from asyncbatch.cli.terminal import stdout, wants_style
+from asyncbatch.cli.text import grid_of, plain_grid
+from asyncbatch.core.units import count, printable, size
+from asyncbatch.formats.decoder import decode
+from asyncbatch.formats.decoder import encode as encode_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from asyncbatch.budget import FailureBudget
-    from asyncbatch.records import BatchPart
-    from asyncbatch.report import Report
-    from asyncbatch.sections import SourceReport
+    from asyncbatch.core.batches import BatchPart
+    from asyncbatch.core.report import Report, SourceReport
+    from asyncbatch.core.tally import FailureBudget
 
 MAX_ROWS = 100
 """Rows of a source that are kept, if it is not to be more records: one may become any number."""
-_MAX_CELL = 40
-_GAP = 2
-
-
-class Grid(NamedTuple):
-    """A table as texts: the columns that there is room for, the rows, and the other columns."""
-
-    columns: list[str]
-    rows: list[list[str]]
-    others: list[str]
 
 
 class PreviewOutput(Output):
@@ -105,7 +95,7 @@ class PreviewOutput(Output):
         if rows:
             grid = grid_of(rows, width)
             if styled:
-                from asyncbatch.cli.console import grid_text  # noqa: PLC0415 - rich takes a while
+                from asyncbatch.cli.rich import grid_text  # noqa: PLC0415 - rich takes a while
 
                 yield grid_text(grid)
             else:
@@ -117,39 +107,48 @@ class PreviewOutput(Output):
         yield ""
 
 
-def grid_of(rows: Sequence[dict[str, Any]], width: int | None) -> Grid:
-    """Return rows as texts, with the columns that `width` has room for; one at least."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    columns = {name: [_cell(row, name) for row in rows] for name in names}
-    shown: list[str] = []
-    left = width
-    for name in names:
-        if left is not None:
-            left -= _GAP + max(len(_cut(printable(name))), *map(len, columns[name]))
-            if left < 0 and shown:
-                break
-        shown.append(name)
-    table = [list(cells) for cells in zip(*(columns[name] for name in shown), strict=True)]
-    heads = [_cut(printable(name)) for name in shown]
-    return Grid(heads, table, [printable(name) for name in names[len(shown) :]])
+class PlanOutput(Output):
+    """Lists batches instead of results; its jsonl has a `planned` event for each file."""
 
+    _batches = 0
 
-def plain_grid(grid: Grid) -> Iterator[str]:
-    """Yield a table as lines."""
-    widths = [max(map(len, column)) for column in zip(grid.columns, *grid.rows, strict=True)]
-    gap = " " * _GAP
-    for row in (grid.columns, ["-" * width for width in widths], *grid.rows):
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        yield (gap + gap.join(cells)).rstrip()
+    @property
+    def streams(self) -> bool:
+        """Whether results come on stdout while the run goes on: see `Output`."""
+        return self.form != "json"
 
+    async def part(self, found: BatchPart) -> None:
+        """Show one batch."""
+        self._batches += 1
+        part = found.part
+        names = [found.file(place) for place in range(len(part))]
+        if self.form == "jsonl":
+            for name, length in zip(names, part.bytes, strict=True):
+                event = {"event": "planned", "file": name, "batch": self._batches, "bytes": length}
+                await to_stdout(encode(event) + b"\n")
+        elif self.form == "text" and not self.quiet:
+            head = f"batch {self._batches}: {count(len(part), 'file')}, {size(sum(part.bytes))}\n"
+            lines = [
+                f"  {printable(name)}  {size(length)}\n"
+                for name, length in zip(names, part.bytes, strict=True)
+            ]
+            await to_stdout("".join((head, *lines)).encode())
 
-def _cell(row: dict[str, Any], name: str) -> str:
-    """Return a value as people read it; nothing if there is none."""
-    if name not in row:
-        return ""
-    value = row[name]
-    return _cut(printable(value if isinstance(value, str) else encode_value(value).decode()))
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _MAX_CELL else text[: _MAX_CELL - 1] + "…"
+    async def finish(
+        self,
+        report: Report,
+        budget: FailureBudget | None,  # noqa: ARG002 - nothing was run that could spend it
+        command: str,
+        exit_code: int,
+    ) -> None:
+        """Show the totals."""
+        if self.form != "text":
+            plan = {"dry_run": True, "batches": self._batches}
+            event = {"event": "summary"} if self.form == "jsonl" else {}
+            summary = {**event, **report_object(report, command, exit_code), **plan}
+            await to_stdout(encode(summary) + b"\n")
+            return
+        failures = plain.failure_lines(report, self.show_failures)
+        files = count(report.tally.files, "file")
+        total = f"Would process {files}, {size(report.tally.bytes)}, in {self._batches} batches"
+        await to_stdout("".join(f"{line}\n" for line in (*failures, total)).encode())

@@ -4,25 +4,21 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from asyncbatch.cli import ledger_options as again
-from asyncbatch.cli import options as o
-from asyncbatch.cli import record_options as r
-from asyncbatch.cli.engine import dask_settings
-from asyncbatch.cli.failure_budget import failure_budget
-from asyncbatch.cli.memory_option import has_library, memory_plan
+from asyncbatch.cli.options import common as o
+from asyncbatch.cli.options import ledger as again
+from asyncbatch.cli.options import records as r
+from asyncbatch.cli.values import dask_settings, failure_budget, has_library, memory_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
     from asyncbatch.cli.output import Output
-    from asyncbatch.cli.report_file import ReportFile
-    from asyncbatch.cloud.settings import StoreSettings
-    from asyncbatch.executors.lanes import Work
-    from asyncbatch.ledger.settings import LedgerSettings
-    from asyncbatch.record_settings import RecordWorkSettings
-    from asyncbatch.settings import FileWorkSettings
-    from asyncbatch.sources.shard import Shard
+    from asyncbatch.cli.report_files import ReportFile
+    from asyncbatch.config.job import RecordWorkSettings
+    from asyncbatch.core.settings import FileWorkSettings, LedgerSettings, StoreSettings
+    from asyncbatch.sources.selection import Shard
+    from asyncbatch.workers.engine import Work
 
 _ASKING = ("resume", "retry_failed", "force", "allow_duplicates", "ledger")
 """Options that need a ledger, where there would be none without them."""
@@ -120,14 +116,23 @@ def run_files(
     they can be transformed, checked and written on the way.
     """
     # Only now what the work needs, so that --help stays quick; and first what launches it.
-    from asyncbatch.cloud.settings import StoreSettings  # noqa: PLC0415
+    from asyncbatch.config.job import (
+        FileSource,  # noqa: PLC0415
+        Job,  # noqa: PLC0415
+    )
+    from asyncbatch.core.retry import Retries  # noqa: PLC0415
+    from asyncbatch.core.settings import (
+        FileWorkSettings,  # noqa: PLC0415
+        Sizes,  # noqa: PLC0415
+        StoreSettings,  # noqa: PLC0415
+    )
     from asyncbatch.errors import UsageError  # noqa: PLC0415
-    from asyncbatch.job import FileSource, Job, Launch  # noqa: PLC0415
-    from asyncbatch.retrying import Retries  # noqa: PLC0415
-    from asyncbatch.settings import FileWorkSettings, Sizes  # noqa: PLC0415
+    from asyncbatch.pipeline.launch import Launch  # noqa: PLC0415
     from asyncbatch.sources.inputs import Inputs  # noqa: PLC0415
-    from asyncbatch.sources.patterns import DEFAULT_PATTERNS  # noqa: PLC0415
-    from asyncbatch.sources.selection import Selection  # noqa: PLC0415
+    from asyncbatch.sources.selection import (
+        DEFAULT_PATTERNS,  # noqa: PLC0415
+        Selection,  # noqa: PLC0415
+    )
 
     if dry_run and (report or output in ("junit", "github")):
         raise typer.BadParameter("--dry-run has no results: it takes no --report, junit or github")
@@ -156,8 +161,8 @@ def run_files(
     }  # fmt: skip
     try:
         if lock is not None and not dry_run:  # first of all: what is read may be changing
-            from asyncbatch.cli.lock_option import take_lock  # noqa: PLC0415 - if asked for
-            from asyncbatch.sinks.address import without_password  # noqa: PLC0415 - see above
+            from asyncbatch.cli.command import take_lock  # noqa: PLC0415 - if asked for
+            from asyncbatch.core.secrets import without_password  # noqa: PLC0415 - see above
 
             lists = [path for path in (files_from, from_dead_letter) if path is not None]
             take_lock(
@@ -213,8 +218,8 @@ def run_files(
     # While the workers start:
     from asyncbatch.cli.output import Output  # noqa: PLC0415
     from asyncbatch.cli.session import Session  # noqa: PLC0415
-    from asyncbatch.report import LISTED_FAILURES  # noqa: PLC0415
-    from asyncbatch.run import Run  # noqa: PLC0415
+    from asyncbatch.core.report import LISTED_FAILURES  # noqa: PLC0415
+    from asyncbatch.pipeline.run import Run  # noqa: PLC0415
 
     make_output, work = (Output, None) if not dry_run else _planning()
     shown = make_output(
@@ -245,7 +250,10 @@ def _resolved(
     quiet["to_compression"] = "keep"
     if all(value in (None, False, quiet.get(name)) for name, value in wishes.items()):
         return paths, files
-    from asyncbatch.cli.record_job import inputs, record_settings  # noqa: PLC0415 - see above
+    from asyncbatch.cli.job import (
+        inputs,  # noqa: PLC0415 - see above
+        record_settings,  # noqa: PLC0415 - see above
+    )
 
     settings = record_settings(files, **wishes)
     return inputs(paths, settings), settings
@@ -266,7 +274,7 @@ def _remembered(
 def _shard(text: str, from_dead_letter: str | None) -> "Shard":
     """Return the part that is taken. Raises UsageError."""
     from asyncbatch.errors import UsageError  # noqa: PLC0415 - see above
-    from asyncbatch.sources.shard import Shard  # noqa: PLC0415 - see above
+    from asyncbatch.sources.selection import Shard  # noqa: PLC0415 - see above
 
     if from_dead_letter is not None:
         raise UsageError(
@@ -279,13 +287,13 @@ def _shard(text: str, from_dead_letter: str | None) -> "Shard":
 def _open_reports(paths: "Sequence[str]", stores: "StoreSettings") -> "list[ReportFile]":
     if not paths:
         return []
-    from asyncbatch.cli.report_file import ReportFile  # noqa: PLC0415 - see above
+    from asyncbatch.cli.report_files import ReportFile  # noqa: PLC0415 - see above
 
     return [ReportFile(path, stores) for path in paths]
 
 
 def _planning() -> "tuple[type[Output], Callable[[Any], Work]]":
-    from asyncbatch.cli.plan import PlanOutput  # noqa: PLC0415 - see above
-    from asyncbatch.plan import PlanWork  # noqa: PLC0415
+    from asyncbatch.cli.preview import PlanOutput  # noqa: PLC0415 - see above
+    from asyncbatch.workers.tasks.count import PlanWork  # noqa: PLC0415
 
     return PlanOutput, PlanWork

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, NoReturn
 
 from asyncbatch.cli import exit_codes
 from asyncbatch.errors import AsyncbatchError, NoWorkerError, SinkError, UsageError, WorkerBugError
-from asyncbatch.executors.wire import STOP_SIGNALS
+from asyncbatch.workers.wire import STOP_SIGNALS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from asyncbatch.budget import FailureBudget
     from asyncbatch.cli.output import Output
-    from asyncbatch.cli.report_file import ReportFile
-    from asyncbatch.run import Run
+    from asyncbatch.cli.report_files import ReportFile
+    from asyncbatch.core.tally import FailureBudget
+    from asyncbatch.pipeline.run import Run
 
 _SNAPSHOT_SECONDS = 0.25
 _LAST_WORDS_SECONDS = 2.0

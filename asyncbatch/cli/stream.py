@@ -5,20 +5,20 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from asyncbatch.cli import options as o
-from asyncbatch.cli import record_options as r
-from asyncbatch.cli import stream_options as s
-from asyncbatch.cli.failure_budget import failure_budget
+from asyncbatch.cli.options import common as o
+from asyncbatch.cli.options import records as r
+from asyncbatch.cli.options import stream as s
+from asyncbatch.cli.values import failure_budget
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from asyncbatch.streams.chunks import Source
-    from asyncbatch.streams.delivering import Delivery
-    from asyncbatch.streams.opening import Reading
-    from asyncbatch.streams.settings import StreamSettings
-    from asyncbatch.transforms.specs import TransformSpec
+    from asyncbatch.config.job import StreamSettings
+    from asyncbatch.pipeline.stream.delivery import Delivery
+    from asyncbatch.sources.base import Source
+    from asyncbatch.sources.live.open import Reading
+    from asyncbatch.transforms.spec import TransformSpec
 
 EPILOG = """\
 \b
@@ -109,8 +109,11 @@ def stream_events(
         raise typer.BadParameter("--set and --check are for a pipeline file: FILE.toml")
     from asyncbatch.cli import exit_codes  # noqa: PLC0415 - --help stays quick
     from asyncbatch.cli.stream_session import StreamSession  # noqa: PLC0415
-    from asyncbatch.errors import LockHeldError, UsageError  # noqa: PLC0415
-    from asyncbatch.streams.settings import StreamSettings  # noqa: PLC0415
+    from asyncbatch.config.job import StreamSettings  # noqa: PLC0415
+    from asyncbatch.errors import (
+        LockHeldError,  # noqa: PLC0415
+        UsageError,  # noqa: PLC0415
+    )
 
     try:
         transforms = _transforms(jq, call, schema, jq_env=jq_env, jq_lossy=jq_lossy,
@@ -170,10 +173,16 @@ def _run_file(
 ) -> None:
     """Run, or only `check`, the pipeline file that is the only source."""
     from asyncbatch.cli import exit_codes  # noqa: PLC0415 - --help stays quick
-    from asyncbatch.cli.etl import printable_lines, say  # noqa: PLC0415
-    from asyncbatch.cli.stream_file import file_job  # noqa: PLC0415
+    from asyncbatch.cli.command import (
+        printable_lines,  # noqa: PLC0415
+        say,  # noqa: PLC0415
+    )
+    from asyncbatch.cli.file_job import file_job  # noqa: PLC0415
     from asyncbatch.cli.stream_session import StreamSession  # noqa: PLC0415
-    from asyncbatch.errors import LockHeldError, UsageError  # noqa: PLC0415
+    from asyncbatch.errors import (
+        LockHeldError,  # noqa: PLC0415
+        UsageError,  # noqa: PLC0415
+    )
 
     if len(sources) > 1:
         raise typer.BadParameter("a pipeline file names all its sources: give nothing beside it")
@@ -225,8 +234,8 @@ def _transforms(
         if check_formats:
             raise typer.BadParameter("--check-formats is for --schema")
         return ()
-    from asyncbatch.cli.record_job import record_settings  # noqa: PLC0415 - if asked for
-    from asyncbatch.settings import FileWorkSettings  # noqa: PLC0415
+    from asyncbatch.cli.job import record_settings  # noqa: PLC0415 - if asked for
+    from asyncbatch.core.settings import FileWorkSettings  # noqa: PLC0415
 
     nowhere = dict.fromkeys(("table", "key", "mode", "schema_contract", "columns", "root"))
     made = record_settings(
@@ -265,7 +274,7 @@ def _delivery(
 ) -> "Delivery":
     """Return where windows go. Raises UsageError."""
     from asyncbatch.errors import UsageError  # noqa: PLC0415
-    from asyncbatch.streams.delivering import Delivery  # noqa: PLC0415 - see above
+    from asyncbatch.pipeline.stream.delivery import Delivery  # noqa: PLC0415 - see above
 
     if table is not None and to is None:
         raise UsageError("--table is for --to with a database")
@@ -280,8 +289,8 @@ def _reading(
 ) -> "Reading":
     """Return how paths are read. Raises UsageError for what would have no effect."""
     from asyncbatch.errors import UsageError  # noqa: PLC0415 - see above
+    from asyncbatch.sources.live.open import Reading  # noqa: PLC0415
     from asyncbatch.sources.selection import Selection  # noqa: PLC0415
-    from asyncbatch.streams.opening import Reading  # noqa: PLC0415
 
     if follow and not any(one not in ("-", SIMULATE) for one in sources):
         raise UsageError("--follow is for files and folders")
@@ -301,14 +310,16 @@ def _source(
     types: str | None,
 ) -> "Source":
     if source != SIMULATE:
-        from asyncbatch.streams.opening import open_path  # noqa: PLC0415 - see above
+        from asyncbatch.sources.live.open import open_path  # noqa: PLC0415 - see above
 
         return open_path(source, reading)
     import time  # noqa: PLC0415
 
     from asyncbatch.cli.generate import type_names  # noqa: PLC0415
-    from asyncbatch.streams.simulator import Simulator  # noqa: PLC0415
-    from asyncbatch.streams.sources import SimulatedSource  # noqa: PLC0415
+    from asyncbatch.sources.live.simulator import (
+        SimulatedSource,  # noqa: PLC0415
+        Simulator,  # noqa: PLC0415
+    )
 
     start = time.time_ns() // 1000
     return SimulatedSource(

@@ -11,28 +11,28 @@ from typing import TYPE_CHECKING, NoReturn
 
 from asyncbatch.cli import exit_codes
 from asyncbatch.cli.output import to_stdout
-from asyncbatch.cli.stream_display import loss_line, make_display, summary_lines
-from asyncbatch.errors import AsyncbatchError, UsageError
-from asyncbatch.executors.wire import STOP_SIGNALS
+from asyncbatch.cli.stream_display import make_display
+from asyncbatch.cli.text import loss_line, summary_lines
+from asyncbatch.core.units import count
+from asyncbatch.errors import AsyncbatchError, TooManyKeysError, UsageError
+from asyncbatch.pipeline.stream.delivery import Delivering, Delivery
+from asyncbatch.pipeline.stream.run import StreamRun
+from asyncbatch.pipeline.stream.stream import Stream
 from asyncbatch.sinks.target import STDOUT
-from asyncbatch.streams.delivering import Delivering, Delivery
-from asyncbatch.streams.inflow import Inflow
-from asyncbatch.streams.lines import window_lines
-from asyncbatch.streams.run import StreamRun
-from asyncbatch.streams.side_file import SideFile
-from asyncbatch.streams.stream import Stream
-from asyncbatch.windows.events import TooManyKeysError
-from asyncbatch.words import count
+from asyncbatch.sinks.windows import window_lines
+from asyncbatch.sources.live.merge import Inflow
+from asyncbatch.storage.append import SideFile
+from asyncbatch.workers.wire import STOP_SIGNALS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asyncbatch.budget import FailureBudget
+    from asyncbatch.cli.report_files import StreamReport
     from asyncbatch.cli.stream_display import StreamDisplay
-    from asyncbatch.cli.stream_report import StreamReport
-    from asyncbatch.streams.chunks import Source
-    from asyncbatch.streams.outflow import Outflow
-    from asyncbatch.streams.settings import StreamSettings
+    from asyncbatch.config.job import StreamSettings
+    from asyncbatch.core.tally import FailureBudget
+    from asyncbatch.pipeline.stream.delivery import Outflow
+    from asyncbatch.sources.base import Source
     from asyncbatch.windows.events import Window
 
 _SNAPSHOT_SECONDS = 0.25
@@ -233,6 +233,6 @@ class StreamSession:
 
 
 def _report(path: str) -> StreamReport:
-    from asyncbatch.cli.stream_report import StreamReport  # noqa: PLC0415 - if asked for
+    from asyncbatch.cli.report_files import StreamReport  # noqa: PLC0415 - if asked for
 
     return StreamReport(path)

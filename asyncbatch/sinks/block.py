@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 
-from asyncbatch.codec.decode import decode
-from asyncbatch.codec.encode import encode
 from asyncbatch.errors import SinkError
+from asyncbatch.formats.decoder import decode, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence

@@ -1,4 +1,4 @@
-"""The columns of one table as rows come in: what each holds, and which fields cannot join."""
+"""Column types, schema contract, refused rows."""
 
 from __future__ import annotations
 
@@ -6,15 +6,62 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from asyncbatch.sinks.block import Block, Kind, common_kind, convert, is_exact
-from asyncbatch.sinks.contract import Contract, by_itself, plain
-from asyncbatch.sinks.refusing import refusals, spread
+from asyncbatch.formats.decoder import decode, encode
+from asyncbatch.sinks.base import Refusal
+from asyncbatch.sinks.block import Block, Kind, common_kind, convert, is_exact, make_block
+from asyncbatch.transforms.base import kind_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from asyncbatch.sinks import Refusal
-    from asyncbatch.sinks.contract import Alters
+    from asyncbatch.sinks.base import SchemaContract
+
+    Alters = Callable[[str, Any], bool]
+    """Whether a column of kind "any" would make something else of a value, or be changed for it."""
+
+
+def spread(reasons: Mapping[int, str], groups: Sequence[int] | None) -> Mapping[int, str]:
+    """Return the reasons against rows, by number, with that of one for all of its group."""
+    if groups is None or not reasons:
+        return reasons
+    first: dict[int, str] = {}
+    for row in sorted(reasons):
+        first.setdefault(groups[row], reasons[row])
+    return {row: first[group] for row, group in enumerate(groups) if group in first}
+
+
+def edges(count: int, groups: Sequence[int] | None) -> Sequence[int]:
+    """Return the row that each group begins with, and `count`."""
+    if groups is None:
+        return range(count + 1)
+    return [row for row in range(count) if not row or groups[row] != groups[row - 1]] + [count]
+
+
+def salvage(edges: Sequence[int], attempt: Callable[[int, int], str | None]) -> dict[int, str]:
+    """Have `attempt` load all rows but those of groups that it cannot; return why not.
+
+    It is given the first row and the one after the last; it loads all of them and returns None,
+    or leaves no trace and returns the reason. Few bad groups cost few attempts.
+    """
+    reasons: dict[int, str] = {}
+    to_do = [(0, len(edges) - 1)]
+    while to_do:
+        first, last = to_do.pop()
+        start, stop = edges[first], edges[last]
+        if start == stop or (reason := attempt(start, stop)) is None:
+            continue
+        if last - first == 1:
+            reasons.update(dict.fromkeys(range(start, stop), reason))
+        else:
+            middle = (first + last) // 2
+            to_do += [(middle, last), (first, middle)]
+    return reasons
+
+
+def refusals(reasons: Mapping[int, str], rows: Sequence[int] | None = None) -> list[Refusal]:
+    """Return a refusal for each reason; `rows` has the numbers of the rows in what was loaded."""
+    return [Refusal(row if rows is None else rows[row], reasons[row]) for row in sorted(reasons)]
+
 
 ColumnKind = Kind | Literal["any"]
 """A column's kind; one of kind "any" takes each value as it is, so it never widens."""
@@ -163,3 +210,203 @@ class Columns:
 
         needed = kind if have is None else common_kind({have, kind}, are_exact, rich=self._rich)
         return "text" if needed == "mixed" else needed
+
+
+_INT64 = 2**63
+_EXACT = 2**53
+_JSON: tuple[Kind, ...] = ("numeric", "json", "mixed")
+"""Kinds whose values travel as JSON texts."""
+_WIDER: dict[Kind, tuple[Kind, ...]] = {
+    "boolean": ("integer", "real", "numeric"),
+    "integer": ("numeric",),
+    "real": ("numeric",),
+}
+_CANNOT: dict[str, str] = {
+    "boolean": "of booleans cannot hold",
+    "integer": "of 64-bit integers cannot hold",
+    "real": "of floating-point numbers cannot hold",
+    "numeric": "of numbers cannot hold",
+    "any": "would not keep as it is",
+}
+"""What is wrong with a value, by the kind of its column."""
+_TOLD_FIELDS = 10
+
+
+class _Field(NamedTuple):
+    name: str
+    kind: Kind
+    values: list[Any]
+
+
+class Contract:
+    """Holds a table to what it is, unless it may `evolve`.
+
+    `freeze` refuses rows that do not fit. `discard` leaves out fields that have no column, and
+    values that do not fit theirs; but a row whose `key` would lack a part is refused.
+    """
+
+    def __init__(self, mode: SchemaContract = "evolve", key: Sequence[str] = ()) -> None:
+        self._mode, self._key = mode, key
+        self._unknown: dict[str, None] = {}
+        self._misfits: dict[str, None] = {}
+        """Fields of which something was left out, in the order of their coming."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether a table stays as it is."""
+        return self._mode != "evolve"
+
+    @property
+    def note(self) -> str | None:
+        """What was left out so far, in words."""
+        told = []
+        if self._unknown:
+            told.append(f"fields without a column ({_listed(self._unknown)})")
+        if self._misfits:
+            told.append(f"values that do not fit their column ({_listed(self._misfits)})")
+        return f"left out, as the schema contract has it: {' and '.join(told)}" if told else None
+
+    def apply(
+        self,
+        block: Block,
+        kinds: Mapping[str, ColumnKind | None],
+        fold: Callable[[str], str],
+        alters: Alters | None,
+    ) -> tuple[Block, dict[int, list[str]]]:
+        """Return what a table takes of a block, and why it refuses some of the rows.
+
+        `kinds` are of the columns that the fields go to, None where there is none. Names that
+        `fold` to the same are one.
+        """
+        of_key = set(map(fold, self._key))
+        reasons: dict[int, list[str]] = {}
+        fields: list[_Field] = []
+        for name, kind, values in zip(block.names, block.kinds, block.values, strict=True):
+            if (have := kinds[name]) is None:
+                self._leave_out(name, values, reasons)
+                continue
+            field, misfits = _fitted(_Field(name, kind, values), have, alters)
+            fields.append(field)
+            if misfits and self._mode == "discard" and fold(name) not in of_key:
+                self._misfits[name] = None
+            else:
+                for row, value in misfits.items():
+                    reasons.setdefault(row, []).append(self._misfit(name, value, have))
+        columns = [field.values for field in fields]
+        names, found = [field.name for field in fields], [field.kind for field in fields]
+        return Block(names, found, columns, block.count), reasons
+
+    def _leave_out(self, name: str, values: list[Any], reasons: dict[int, list[str]]) -> None:
+        """Forget a field that has no column, or refuse the rows with a value in it."""
+        rows = [row for row, value in enumerate(values) if value is not None]
+        if rows and self._mode == "discard":
+            self._unknown[name] = None
+            return
+        for row in rows:
+            reasons.setdefault(row, []).append(
+                f"field {name!r} is new, and the schema contract is freeze: add a column for it, or"
+                " choose evolve or discard"
+            )
+
+    def _misfit(self, name: str, value: Any, have: ColumnKind) -> str:  # noqa: ANN401 - JSON
+        what = encode(value).decode() if type(value) in (int, float) else kind_of(value)
+        reason = f"field {name!r} is {what}, which its column {_CANNOT[have]}"
+        if self._mode == "discard":
+            return f"{reason}; and without it the key would not be whole"
+        return (
+            f"{reason}, and the schema contract is freeze: change the column, or choose evolve or"
+            " discard"
+        )
+
+
+def by_itself(block: Block) -> Block:
+    """Return a rich block with no columns and kinds but those that its own values ask for.
+
+    It may be cut from a larger one, or be of fields that are null so far; if all are, they stay.
+    """
+    columns = [
+        _decoded(values) if kind in _JSON else values
+        for kind, values in zip(block.kinds, block.values, strict=True)
+    ]
+    rows: list[dict[str, Any]] = [{} for _ in range(block.count)]
+    for name, values in zip(block.names, columns, strict=True):
+        for row, value in zip(rows, values, strict=True):
+            if value is not None:
+                row[name] = value
+    return make_block(rows, rich=True) if any(rows) else block
+
+
+def plain(block: Block) -> Block:
+    """Return a rich block as one that is not: see `make_block`."""
+    if not any(kind in _JSON for kind in block.kinds):
+        return block
+    kinds: list[Kind] = ["text" if kind in _JSON else kind for kind in block.kinds]
+    values = [
+        convert(values, kind, "text") if kind in _JSON else values
+        for kind, values in zip(block.kinds, block.values, strict=True)
+    ]
+    return Block(block.names, kinds, values, block.count)
+
+
+def _fitted(
+    field: _Field, have: ColumnKind, alters: Alters | None
+) -> tuple[_Field, Mapping[int, Any]]:
+    """Return a field with null for what its column cannot hold, and what that is, by row."""
+    name, kind, values = field
+    if kind in ("null", have) or have in ("null", "text") or have in _WIDER.get(kind, ()):
+        return field, {}
+    if kind == "integer" and have == "real" and is_exact(values):
+        return field, {}
+    originals = _decoded(values) if kind in _JSON else values
+    present = ((row, value) for row, value in enumerate(originals) if value is not None)
+    if have != "any":
+        fit = _FITS[have]
+        taken = [None if value is None else fit(value) for value in originals]
+        return _Field(name, have, taken), {row: v for row, v in present if taken[row] is None}
+    if alters is None:
+        return field, {}
+    misfits = {row: value for row, value in present if alters(name, value)}
+    taken = [None if row in misfits else value for row, value in enumerate(values)]
+    return _Field(name, kind, taken), misfits
+
+
+def _decoded(texts: list[str | None]) -> list[Any]:
+    return [None if text is None else decode(text.encode()) for text in texts]
+
+
+def _boolean(value: Any) -> bool | None:  # noqa: ANN401 - JSON
+    return bool(value) if type(value) in (bool, int, float) and value in (0, 1) else None
+
+
+def _integer(value: Any) -> int | None:  # noqa: ANN401 - JSON
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    is_whole = type(value) in (bool, int)
+    return int(value) if is_whole and -_INT64 <= value < _INT64 else None
+
+
+def _real(value: Any) -> float | None:  # noqa: ANN401 - JSON
+    is_exact = type(value) is float or (type(value) in (bool, int) and abs(value) <= _EXACT)
+    return float(value) if is_exact else None
+
+
+def _numeric(value: Any) -> str | None:  # noqa: ANN401 - JSON
+    if type(value) not in (bool, int, float):
+        return None
+    return encode(int(value) if type(value) is bool else value).decode()
+
+
+_FITS: dict[str, Callable[[Any], Any]] = {
+    "boolean": _boolean,
+    "integer": _integer,
+    "real": _real,
+    "numeric": _numeric,
+}
+"""What a value is in a column of this kind; None if that would not be the value."""
+
+
+def _listed(names: Iterable[str]) -> str:
+    told = list(map(repr, names))
+    if len(told) > _TOLD_FIELDS:
+        told[_TOLD_FIELDS:] = [f"{len(told) - _TOLD_FIELDS:,} more"]
+    return ", ".join(told)

@@ -9,25 +9,23 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
-from asyncbatch.ledger import replacing
-from asyncbatch.ledger.duckdb import DuckdbLedger, record
-from asyncbatch.ledger.duckdb import create as create_ledger
-from asyncbatch.ledger.duckdb import exists as has_ledger
-from asyncbatch.ledger.duckdb import upgrade as upgrade_ledger
 from asyncbatch.sinks.block import MAX_FIELDS
-from asyncbatch.sinks.columns import NO_FIELDS, ColumnKind, Columns
+from asyncbatch.sinks.columns import NO_FIELDS, ColumnKind, Columns, edges, refusals, spread
+from asyncbatch.sinks.database import fold, quote, quoted
 from asyncbatch.sinks.duckdb_stage import TYPES, Constraints, Stage
-from asyncbatch.sinks.refusing import edges, refusals, spread
-from asyncbatch.sinks.sql import fold, quote, quoted
+from asyncbatch.state.ledger import table as replacing
+from asyncbatch.state.ledger.duckdb import DuckdbLedger, record
+from asyncbatch.state.ledger.duckdb import create as create_ledger
+from asyncbatch.state.ledger.duckdb import exists as has_ledger
+from asyncbatch.state.ledger.duckdb import upgrade as upgrade_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from asyncbatch.entries import Entry, Ledger, LedgerJob
-    from asyncbatch.sinks import Refusal
+    from asyncbatch.core.entries import Entry, Ledger, LedgerJob
+    from asyncbatch.sinks.base import Mode, Refusal
     from asyncbatch.sinks.block import Block, Kind
-    from asyncbatch.sinks.contract import Contract
-    from asyncbatch.sinks.target import Mode
+    from asyncbatch.sinks.columns import Contract
 
 _KINDS: dict[str, ColumnKind] = {
     "BOOLEAN": "boolean",

@@ -6,9 +6,9 @@ import re
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from asyncbatch.codec.encode import encode
+from asyncbatch.formats.decoder import encode
 from asyncbatch.sinks.block import convert
-from asyncbatch.sinks.sql import fold, quote, quoted
+from asyncbatch.sinks.database import fold, quote, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

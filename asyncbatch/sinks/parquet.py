@@ -9,18 +9,17 @@ from contextlib import suppress
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.entries import Extent
+from asyncbatch.core.entries import Extent
 from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.sinks.block import MAX_FIELDS, Block, Kind, convert, is_exact
-from asyncbatch.sinks.columns import NO_FIELDS, Columns
-from asyncbatch.sinks.refusing import refusals
-from asyncbatch.sinks.single import FileSink
+from asyncbatch.sinks.columns import NO_FIELDS, Columns, refusals
+from asyncbatch.sinks.text_files import FileSink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from asyncbatch.cloud.settings import StoreSettings
-    from asyncbatch.sinks import Refusal
+    from asyncbatch.core.settings import StoreSettings
+    from asyncbatch.sinks.base import Refusal
 
 ROW_GROUP = 100_000
 """Rows that are kept until they are written together."""

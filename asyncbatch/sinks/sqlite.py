@@ -10,21 +10,14 @@ from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from asyncbatch.core.retry import Retrier, Retries, tried
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
-from asyncbatch.ledger import replacing
-from asyncbatch.ledger.sqlite import SqliteLedger, record
-from asyncbatch.ledger.sqlite import create as create_ledger
-from asyncbatch.ledger.sqlite import exists as has_ledger
-from asyncbatch.ledger.sqlite import upgrade as upgrade_ledger
-from asyncbatch.retrying import Retrier, Retries, tried
-from asyncbatch.sinks.columns import NO_FIELDS, Columns
-from asyncbatch.sinks.contract import Contract
-from asyncbatch.sinks.refusing import edges, refusals, salvage
-from asyncbatch.sinks.sql import fold, quote, quoted, removal
-from asyncbatch.sinks.sqlite_retype import NotPlainError, retype
-from asyncbatch.sinks.sqlite_table import (
+from asyncbatch.sinks.columns import NO_FIELDS, Columns, Contract, edges, refusals, salvage
+from asyncbatch.sinks.database import fold, quote, quoted, removal
+from asyncbatch.sinks.sqlite_schema import (
     KINDS,
     TYPES,
+    NotPlainError,
     columns_of,
     create,
     has_only_exact,
@@ -32,15 +25,20 @@ from asyncbatch.sinks.sqlite_table import (
     has_unique_key,
     insertion,
     kind_of,
+    retype,
 )
+from asyncbatch.state.ledger import table as replacing
+from asyncbatch.state.ledger.sqlite import SqliteLedger, record
+from asyncbatch.state.ledger.sqlite import create as create_ledger
+from asyncbatch.state.ledger.sqlite import exists as has_ledger
+from asyncbatch.state.ledger.sqlite import upgrade as upgrade_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from asyncbatch.entries import Entry, Ledger, LedgerJob
-    from asyncbatch.sinks import Refusal
+    from asyncbatch.core.entries import Entry, Ledger, LedgerJob
+    from asyncbatch.sinks.base import Mode, Refusal
     from asyncbatch.sinks.block import Block, Kind
-    from asyncbatch.sinks.target import Mode
 
 BUSY_SECONDS = 5.0
 """How long to wait for another process's lock."""

@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from asyncbatch.cloud.address import is_object_url, is_store_url, parse_address, shown_url
-from asyncbatch.codec.compression import named
+from asyncbatch.core.paths import is_object_url, is_store_url, parse_address, shown_url
+from asyncbatch.core.secrets import SERVERS, is_ambiguous, without_password
+from asyncbatch.core.settings import ServerSettings
 from asyncbatch.errors import UsageError
-from asyncbatch.sinks.address import SERVERS, is_ambiguous, without_password
-from asyncbatch.sinks.server_settings import ServerSettings
+from asyncbatch.formats.compression import named
+from asyncbatch.sinks.base import FolderCompression, FolderFormat, Form, Mode, SchemaContract
 
 if TYPE_CHECKING:
-    from asyncbatch.cloud.settings import StoreSettings
-    from asyncbatch.entries import LedgerJob
-    from asyncbatch.retrying import Retrier
-    from asyncbatch.sinks import Sink
-    from asyncbatch.sinks.contract import Contract
-
-Form = Literal[
-    "stdout", "lines", "folder", "csv", "parquet", "sqlite", "duckdb", "postgres", "program",
-    "parts",
-]  # fmt: skip
-"""What a target is. That of a "program" is an object of the main process, which only that can
-open; that of "parts" is none: rows, as JSON Lines, stay with the parts of a run."""
-Mode = Literal["append", "replace", "upsert"]
-SchemaContract = Literal["evolve", "freeze", "discard"]
-FolderFormat = Literal["keep", "json", "jsonl"]
-FolderCompression = Literal["keep", "none", "gz", "bz2", "xz", "zst"]
+    from asyncbatch.core.entries import LedgerJob
+    from asyncbatch.core.retry import Retrier
+    from asyncbatch.core.settings import StoreSettings
+    from asyncbatch.sinks.base import Sink
+    from asyncbatch.sinks.columns import Contract
 
 STDOUT = "-"
 KNOWN = "'-', a file (.jsonl, .ndjson, each with .gz or .zst, .csv, .tsv, .parquet), a folder/, "
@@ -170,15 +160,15 @@ class Target(Struct, frozen=True):
         }  # fmt: skip
         match self.form:
             case "stdout":
-                from asyncbatch.sinks.lines import StdoutSink  # noqa: PLC0415 - one of them
+                from asyncbatch.sinks.text_files import StdoutSink  # noqa: PLC0415 - one of them
 
                 return StdoutSink()
             case "lines":
-                from asyncbatch.sinks.lines import LinesSink  # noqa: PLC0415 - one of them
+                from asyncbatch.sinks.text_files import LinesSink  # noqa: PLC0415 - one of them
 
                 return LinesSink(self.path, stores)
             case "csv":
-                from asyncbatch.sinks.csv import CsvSink  # noqa: PLC0415 - one of them
+                from asyncbatch.sinks.text_files import CsvSink  # noqa: PLC0415 - one of them
 
                 delimiter = "\t" if self.path.lower().endswith(".tsv") else ","
                 return CsvSink(self.path, stores, delimiter=delimiter, columns=self.columns)
@@ -191,7 +181,7 @@ class Target(Struct, frozen=True):
 
                 return SqliteSink(self.path, retrier=retrier, **options)
             case "postgres":
-                from asyncbatch.sinks.postgres import PostgresSink  # noqa: PLC0415 - one of them
+                from asyncbatch.sinks.postgres.sink import PostgresSink  # noqa: PLC0415 - one of them
 
                 return PostgresSink(
                     self.address, retrier=retrier, settings=self.server, times=self.times, **options

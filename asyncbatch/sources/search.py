@@ -7,7 +7,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from asyncbatch.cloud.address import is_object_url
+from asyncbatch.core.paths import is_object_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence

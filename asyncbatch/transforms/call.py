@@ -1,4 +1,4 @@
-"""A user's own Python functions, one record at a time."""
+"""User functions, sync and async, with retries."""
 
 from __future__ import annotations
 
@@ -14,20 +14,71 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
+from asyncbatch.core import retry as retrying
 from asyncbatch.errors import UsageError, described
-from asyncbatch.transforms import RecordError
-from asyncbatch.transforms.again import begun, begun_async, copies, is_transient, telling_tries
+from asyncbatch.formats.decoder import decode, encode
+from asyncbatch.transforms.base import RecordError
+from asyncbatch.transforms.json_values import is_plain, plain
 from asyncbatch.transforms.load import load_function
-from asyncbatch.transforms.plain import is_plain, plain
 
 if TYPE_CHECKING:
-    from asyncbatch.retrying import Retrier
-    from asyncbatch.transforms import Position
+    from asyncbatch.core.retry import Retrier
+    from asyncbatch.transforms.base import Position
 
     Function = Callable[..., Any]
+
+_HELD_OUTPUTS = 1000
+"""A function may fail, and be called again, while it has yielded fewer values than that."""
+
+
+def copies(value: Any) -> Iterator[Any]:  # noqa: ANN401 - JSON
+    """Yield `value`, and then copies of what it was: a function may change what it is given."""
+    text = encode(value)
+    yield value
+    while True:
+        yield decode(text)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether it is worth it to call a function again that was a reason to reject a record."""
+    cause = error.__context__  # what was raised when it was: it is never raised bare
+    return isinstance(error, RecordError) and cause is not None and retrying.is_transient(cause)
+
+
+@contextmanager
+def telling_tries() -> Iterator[None]:
+    """Say in a RecordError's message how many times the function was called."""
+    try:
+        yield
+    except RecordError as error:
+        error.message += retrying.tried(error)
+        raise
+
+
+def begun(outputs: Iterable[Any]) -> Iterable[Any]:
+    """Return `outputs`, of which the first, and nearly always all, are there."""
+    if isinstance(outputs, Sequence):
+        return outputs
+    rest = iter(outputs)
+    first = list(islice(rest, _HELD_OUTPUTS))
+    return first if len(first) < _HELD_OUTPUTS else chain(first, rest)
+
+
+async def begun_async(
+    outputs: AsyncGenerator[Any, None],
+) -> tuple[Sequence[Any], AsyncGenerator[Any, None]]:
+    """Return the first `outputs`, and where the rest comes from."""
+    first: list[Any] = []
+    async for item in outputs:
+        first.append(item)
+        if len(first) == _HELD_OUTPUTS:
+            break
+    return first, outputs
+
 
 _ASYNC_ERRORS = (Exception, SystemExit, KeyboardInterrupt)
 """What an async function may raise without ending the run (cancellation is its caller's)."""

@@ -1,25 +1,197 @@
-"""New records, field by field, of what is somewhere in the old ones."""
+"""Built-in steps: rename, drop, set, require."""
 
 from __future__ import annotations
 
+import math
+import re
 from copy import deepcopy
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from time import time_ns
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.codec.encode import encode
-from asyncbatch.transforms import RecordError, kind_of
-from asyncbatch.transforms.apply import make_apply, utc_text
-from asyncbatch.transforms.path import make_getter, parse_path
+from asyncbatch.formats.decoder import allow_deep_nesting, decode, encode
+from asyncbatch.formats.grammar import MAX_INTEGER_DIGITS
+from asyncbatch.formats.positions import format_pointer, parse_pointer
+from asyncbatch.formats.validator import make_judge
+from asyncbatch.transforms.base import RecordError, kind_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from asyncbatch.transforms import Position
-    from asyncbatch.transforms.apply import Apply
-    from asyncbatch.transforms.specs import FieldRule, FieldsSpec, Function
+    from asyncbatch.transforms.base import Position
+    from asyncbatch.transforms.spec import FieldRule, FieldsSpec, Function, RequireSpec
 
+    Apply = Callable[[Any], Any]
     Make = Callable[[dict[str, Any]], Any]
+
+_INDEX = re.compile(r"0|[1-9][0-9]{0,17}")
+
+
+def parse_path(text: str) -> tuple[str, ...]:
+    """Return the tokens of a path: names with dots between, or a JSON Pointer if it begins with /.
+
+    Raises ValueError with what is wrong.
+    """
+    if text.startswith("/"):
+        return parse_pointer(text)
+    tokens = tuple(text.split("."))
+    if "" in tokens:
+        raise ValueError(
+            f"{text!r} is no path: write a.b.c, or a JSON Pointer (/a/b) for names with dots"
+        )
+    return tokens
+
+
+def make_getter(tokens: tuple[str, ...]) -> Callable[[dict[str, Any]], Any]:
+    """Return what gets the value at `tokens` of an object; None where there is none."""
+    first, *rest = tokens
+
+    def get_first(record: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
+        return record.get(first)
+
+    def get(record: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
+        value = record.get(first)
+        for token in rest:
+            if type(value) is dict:
+                value = value.get(token)
+            elif type(value) is list:
+                value = _element(value, token)
+            else:
+                return None
+        return value
+
+    return get if rest else get_first
+
+
+def _element(array: list[Any], token: str) -> Any:  # noqa: ANN401 - JSON
+    if _INDEX.fullmatch(token) and int(token) < len(array):
+        return array[int(token)]
+    return None
+
+
+_INTEGER = re.compile(rf"\s*([+-]?[0-9]{{1,{MAX_INTEGER_DIGITS}}})\s*", re.ASCII)
+_NUMBER = re.compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\s*", re.ASCII)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH_TEXT = re.compile(r"-?[0-9]{9,17}(?:\.[0-9]+)?", re.ASCII)
+"""An epoch time as text; shorter ones are dates, such as 20260131."""
+_FIRST_MILLISECONDS = 100_000_000_000
+"""An epoch time is in milliseconds from here on: in seconds it would be in the year 5138."""
+_TRUE = frozenset(("true", "t", "yes", "y", "on", "1"))
+_FALSE = frozenset(("false", "f", "no", "n", "off", "0"))
+
+
+def to_int(value: Any) -> int:  # noqa: ANN401 - JSON
+    """Return the integer that a number or text is, or that a boolean stands for."""
+    if type(value) is str:
+        match = _INTEGER.fullmatch(value)
+        if match is None:
+            raise ValueError
+        return int(match[1])
+    number = int(value)  # of NaN there is none in JSON
+    if number != value:
+        raise ValueError("it has a fraction")
+    return number
+
+
+def to_float(value: Any) -> float:  # noqa: ANN401 - JSON
+    """Return the number that a number or text is, or that a boolean stands for."""
+    if type(value) is str and not _NUMBER.fullmatch(value):
+        raise ValueError
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError("it is beyond double precision")
+    return number
+
+
+def to_bool(value: Any) -> bool:  # noqa: ANN401 - JSON
+    """Return what true, yes, on, 1 and their opposites stand for, in any case."""
+    if type(value) is bool:
+        return value
+    if type(value) is str:
+        word = value.strip().lower()
+        if word in _TRUE:
+            return True
+        if word in _FALSE:
+            return False
+    elif value in (0, 1):
+        return bool(value)
+    raise ValueError
+
+
+def to_text(value: Any) -> str:  # noqa: ANN401 - JSON
+    """Return text as it is, and anything else as its JSON text."""
+    return value if type(value) is str else encode(value).decode()
+
+
+def to_datetime(value: Any) -> str:  # noqa: ANN401 - JSON
+    """Return a time (ISO 8601, or since the epoch in seconds or milliseconds) in UTC, as ISO 8601.
+
+    Without an offset it is in UTC already.
+    """
+    return utc_text(_time(value))
+
+
+def to_date(value: Any) -> str:  # noqa: ANN401 - JSON
+    """Return the day, in UTC, of a time that `to_datetime` takes."""
+    return _time(value).date().isoformat()
+
+
+def utc_text(time: datetime) -> str:
+    """Return a time in UTC as ISO 8601 that ends in Z, with fractions if there are any."""
+    return time.isoformat()[:-6] + "Z"  # for +00:00
+
+
+def _time(value: Any) -> datetime:  # noqa: ANN401 - JSON
+    if type(value) is str:
+        text = value.strip()
+        if text[4:5] == "-" or not _EPOCH_TEXT.fullmatch(text):  # nearly always 2026-…
+            time = datetime.fromisoformat(text)
+            if time.tzinfo is UTC:
+                return time
+            return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+        value = float(text) if "." in text else int(text)
+    elif type(value) is bool:
+        raise TypeError
+    if abs(value) < _FIRST_MILLISECONDS:
+        return _EPOCH + timedelta(seconds=value)
+    return _EPOCH + timedelta(milliseconds=value)
+
+
+_FUNCTIONS: dict[Function, Apply] = {
+    "strip": str.strip,
+    "lower": str.lower,
+    "upper": str.upper,
+    "title": str.title,
+    "int": to_int,
+    "float": to_float,
+    "bool": to_bool,
+    "str": to_text,
+    "datetime": to_datetime,
+    "date": to_date,
+}
+
+
+def make_apply(name: Function) -> Apply:
+    """Return the function of this name, for use in one thread."""
+    return _make_parser() if name == "json" else _FUNCTIONS[name]
+
+
+def _make_parser() -> Apply:
+    allow_deep_nesting()
+    judge = make_judge()
+
+    def parse(value: Any) -> Any:  # noqa: ANN401 - JSON
+        """Return the value of a JSON text; what is no text has been one already."""
+        if type(value) is not str:
+            return value
+        text = value.encode()
+        fault = judge(text)
+        if type(fault) is not int:
+            raise ValueError(getattr(fault, "message", ""))
+        return decode(text)
+
+    return parse
+
 
 _LONGEST = 60
 """Characters of a value that a message shows."""
@@ -125,3 +297,51 @@ def _refusal(
     return RecordError(
         "transform", f"field {name!r}{origin}: {function_name} cannot take {shown}{reason}"
     )
+
+
+class Require:
+    """Passes the records that have all of some fields: not missing, not null, not "".
+
+    Raises ValueError if a path is none.
+    """
+
+    def __init__(self, spec: RequireSpec) -> None:
+        self._fields = spec.fields
+        self._drops = spec.on_missing == "drop"
+        self._tokens = [parse_path(field) for field in spec.fields]
+        self._gets = [make_getter(tokens) for tokens in self._tokens]
+
+    def __call__(
+        self,
+        value: Any,  # noqa: ANN401 - JSON
+        position: Position,  # noqa: ARG002 - part of the contract
+    ) -> Iterable[Any]:
+        """Return the record, or nothing if it is dropped. Raises RecordError if it is rejected."""
+        if type(value) is dict:
+            for get in self._gets:
+                found = get(value)
+                if found is None or found == "":
+                    break
+            else:
+                return (value,)
+        if self._drops:
+            return ()
+        raise self._rejection(value)
+
+    def _rejection(self, value: Any) -> RecordError:  # noqa: ANN401 - JSON
+        if type(value) is not dict:
+            return RecordError(
+                "missing_field", f"has no {self._fields[0]!r}: it is {kind_of(value)}", pointer=""
+            )
+        lacking = [
+            at for at, get in enumerate(self._gets) if (found := get(value)) is None or found == ""
+        ]
+        first = lacking[0]
+        state = "is empty" if self._gets[first](value) == "" else "is missing or null"
+        more = [repr(self._fields[at]) for at in lacking[1:]]
+        also = f"; so {'is' if len(more) == 1 else 'are'} {', '.join(more)}" if more else ""
+        return RecordError(
+            "missing_field",
+            f"{self._fields[first]!r} {state}{also}",
+            pointer=format_pointer(self._tokens[first]),
+        )

@@ -5,16 +5,15 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.codec.pointer import format_pointer
-from asyncbatch.records import Violation
-from asyncbatch.transforms import RecordError
-from asyncbatch.transforms.schema_load import SchemaSource, load_schema
-from asyncbatch.transforms.schema_words import describe, shortened
+from asyncbatch.core.records import Violation
+from asyncbatch.formats.positions import format_pointer
+from asyncbatch.transforms.base import RecordError
+from asyncbatch.transforms.schema_file import SchemaSource, describe, load_schema, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asyncbatch.transforms import Position
+    from asyncbatch.transforms.base import Position
 
 __all__ = ["MAX_VIOLATIONS", "SchemaCheck", "SchemaSource", "load_schema"]
 

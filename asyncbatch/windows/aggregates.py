@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 from msgspec import Struct, convert
 from msgspec.structs import replace
 
-from asyncbatch.windows.extremes import Extreme
-from asyncbatch.windows.sketches import Distinct, Percentiles
-from asyncbatch.windows.sums import Squares, Sum, nearest
+from asyncbatch.windows.statistics import Distinct, Extreme, Percentiles, Squares, Sum, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

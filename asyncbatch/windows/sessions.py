@@ -7,16 +7,15 @@ from itertools import count
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.windows.events import Taken, TooManyKeysError, Window
-from asyncbatch.windows.state import WindowsState, kept
+from asyncbatch.errors import TooManyKeysError
+from asyncbatch.windows.events import Taken, Window, WindowsState, kept
 from asyncbatch.windows.watermark import ALWAYS, NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asyncbatch.windows.aggregates import Recipe, Totals
-    from asyncbatch.windows.events import Events
-    from asyncbatch.windows.keys import Key, KeyFields
+    from asyncbatch.windows.events import Events, Key, KeyFields
     from asyncbatch.windows.spec import WindowSpec
     from asyncbatch.windows.watermark import Watermark
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from asyncbatch.windows.durations import format_duration, parse_duration
+from asyncbatch.core.units import format_duration, parse_duration
 
 Kind = Literal["tumbling", "hopping", "session"]
 _FORMS = "tumbling:SIZE, hopping:SIZE/EVERY or session:GAP, such as tumbling:5s"

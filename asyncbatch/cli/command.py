@@ -1,0 +1,144 @@
+"""Command base class: help sections, the lock."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import typer
+from typer.core import TyperCommand
+
+from asyncbatch.cli import exit_codes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+_UNTITLED = "Other"
+
+
+class SectionedCommand(TyperCommand):
+    """A command whose options are listed under the panel that each one names."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - typer moves these types about
+        """Write the arguments, then a section for each panel, in order of appearance."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is None:
+                continue
+            is_argument = parameter.param_type_name == "argument"
+            panel = getattr(parameter, "rich_help_panel", None) or _UNTITLED
+            sections.setdefault("Arguments" if is_argument else panel, []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+AUTO = "auto"
+"""The value that `--lock` alone stands for."""
+
+
+class LockableCommand(SectionedCommand):
+    """A command with `--lock [FILE]`, a form that its parser does not know of itself."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - typer moves these types about
+        """Parse the arguments, `--lock` having its value."""
+        parsed: list[str] = super().parse_args(ctx, with_lock_file(args))
+        return parsed
+
+
+def with_lock_file(arguments: Sequence[str]) -> list[str]:
+    """Give each `--lock` its value: the next word, unless that is an option or plainly an input."""
+    given: list[str] = []
+    for place, word in enumerate(arguments):
+        if word == "--":
+            return [*given, *arguments[place:]]
+        following = arguments[place + 1] if place + 1 < len(arguments) else "-"
+        alone = word == "--lock" and (following.startswith("-") or _is_input(following))
+        given.append(f"--lock={AUTO}" if alone else word)
+    return given
+
+
+def _is_input(word: str) -> bool:
+    """Whether a word can be no lock file: a folder, a glob, or named like JSON or a pipeline."""
+    from asyncbatch.sources.selection import (
+        DEFAULT_PATTERNS,  # noqa: PLC0415 - if --lock is there
+        Patterns,  # noqa: PLC0415 - if --lock is there
+        has_magic,  # noqa: PLC0415 - if --lock is there
+    )
+
+    name = os.path.basename(word)
+    return (
+        word.endswith(("/", ".toml"))
+        or os.path.isdir(word)
+        or has_magic(word)
+        or Patterns(DEFAULT_PATTERNS).fit(name, "")
+    )
+
+
+def take_lock(
+    file: str,
+    wait_s: float,
+    *,
+    inputs: Sequence[str],
+    target: str | None,
+    outputs: Iterable[str],
+    wishes: Mapping[str, object],
+    quiet: bool,
+) -> None:
+    """Take the lock until this process ends, or leave with the status that says it is held.
+
+    `wishes` are what besides inputs and target makes it another job. Raises UsageError.
+    """
+    from asyncbatch.core.units import printable  # noqa: PLC0415 - if asked for
+    from asyncbatch.errors import (
+        LockHeldError,  # noqa: PLC0415 - if asked for
+        UsageError,  # noqa: PLC0415 - if asked for
+    )
+    from asyncbatch.state.lock import (
+        Lock,  # noqa: PLC0415 - if asked for
+        default_lock,  # noqa: PLC0415 - if asked for
+        job_key,  # noqa: PLC0415 - if asked for
+    )
+
+    if not file:
+        raise UsageError("--lock= names no file: write --lock for the default, or --lock=FILE")
+    if not inputs:
+        hint = "" if file == AUTO else f" (--lock took {file!r} as its file: is that the input?)"
+        raise UsageError(f"no input: name a folder, a file, a glob, '-' or --files-from{hint}")
+    if any(os.path.realpath(file) == os.path.realpath(path) for path in (*outputs, *inputs)):
+        raise UsageError(f"--lock {file} is an input or an output: name a file of its own")
+    lock = default_lock(job_key(inputs, target, wishes)) if file == AUTO else Lock(file)
+    try:
+        try:
+            lock.acquire()
+        except LockHeldError as error:
+            if not wait_s:
+                raise
+            if not quiet:
+                typer.echo(f"Waiting: {printable(str(error))}, for {wait_s:g} s at most", err=True)
+            lock.acquire(wait_s)
+    except LockHeldError as error:
+        waited = f" (waited {wait_s:g} s)" if wait_s else ""
+        typer.echo(f"Not run: {printable(str(error))}{waited}", err=True)
+        raise typer.Exit(exit_codes.LOCKED) from None
+
+
+def say(text: str) -> None:
+    """Print a result; ends the command if that is not possible."""
+    from asyncbatch.cli.terminal import stdout  # noqa: PLC0415 - see above
+
+    try:
+        typer.echo(text, file=stdout())
+    except BrokenPipeError:  # nor can what is left in the buffer be written
+        os._exit(exit_codes.CLOSED_OUTPUT)
+    except OSError as error:
+        typer.echo(f"Error: could not go on: {error}", err=True)
+        os._exit(exit_codes.FAILURES)
+
+
+def printable_lines(text: str) -> str:
+    """Return text, which may have several lines, as a terminal may see it."""
+    from asyncbatch.core.units import printable  # noqa: PLC0415 - see above
+
+    return "\n".join(map(printable, text.split("\n")))

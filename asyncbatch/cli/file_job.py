@@ -1,0 +1,356 @@
+"""A pipeline file into a job."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import typer
+from msgspec import Struct
+from msgspec.structs import replace
+
+from asyncbatch.cli import exit_codes
+from asyncbatch.cli.command import printable_lines
+from asyncbatch.cli.ledger_job import ledger_settings
+from asyncbatch.cli.terminal import set_results_apart
+from asyncbatch.cli.values import has_library, memory_plan
+from asyncbatch.config.job import (
+    LEAST_PATIENCE,
+    PATIENCE,
+    FileSource,
+    Job,
+    RecordWorkSettings,
+    StreamSettings,
+    checked,
+)
+from asyncbatch.config.pipeline_file.build import (
+    dedupe_key,
+    files_inputs,
+    files_settings,
+    http_settings,
+    sink_target,
+    transform_specs,
+)
+from asyncbatch.config.pipeline_file.load import load_stream_file
+from asyncbatch.config.pipeline_file.sources import (
+    EventFileTable,
+    EventFolderTable,
+    EventStdinTable,
+    FilesSourceTable,
+    HttpSourceTable,
+    SimulatedTable,
+)
+from asyncbatch.config.pipeline_file.window import ARRIVAL
+from asyncbatch.core.records import STDIN
+from asyncbatch.core.settings import Sizes
+from asyncbatch.core.units import count
+from asyncbatch.errors import PipelineFileError, UsageError
+from asyncbatch.pipeline.builder import assembled
+from asyncbatch.pipeline.stream.delivery import Delivery
+from asyncbatch.pipeline.stream.stream import Stream
+from asyncbatch.sinks.target import Target
+from asyncbatch.sinks.windows import make_target
+from asyncbatch.sources.live.open import SIMULATE, Reading, open_path
+from asyncbatch.sources.live.simulator import SimulatedSource, Simulator
+from asyncbatch.sources.selection import Selection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from asyncbatch.config.pipeline_file.files import PipelineFile, StreamFile
+    from asyncbatch.config.pipeline_file.sinks import SinkTable
+    from asyncbatch.config.pipeline_file.sources import EventSourceTable, SourceTable
+    from asyncbatch.core.settings import DaskSettings, FileWorkSettings, LedgerSettings
+    from asyncbatch.core.tally import FailureBudget
+    from asyncbatch.sources.base import Source
+    from asyncbatch.sources.http.settings import HttpSettings
+
+_DRY_RECORDS = 10
+"""Records of each source that a dry run takes, unless told otherwise."""
+
+
+def etl_job(
+    pipeline: PipelineFile,
+    only: Sequence[str] | None,
+    *,
+    reports: Sequence[str],
+    tracebacks: bool,
+    full_refresh: bool = False,
+    allow_duplicates: bool = False,
+    limit: int | None = None,
+    dry_run: bool = False,
+    workers: int | None = None,
+    max_memory: int | None = None,
+    timeout: float | None = None,
+    budget: FailureBudget | None = None,
+    dask: DaskSettings | None = None,
+) -> Job:
+    """Return the job that a pipeline, or `only` some of its sources, is. Raises UsageError.
+
+    Only the first `limit` records of each source are taken, if it is given. In a `dry_run` what
+    becomes of them stays with the parts of the run, and nothing is written. With `dask` the workers
+    of a cluster do what they can do.
+    """
+    sink = pipeline.sink
+    tables = pipeline.only(only) if only else pipeline.sources
+    work = _shared_work(pipeline, tables, tracebacks=tracebacks)
+    if (dry_run or limit is not None) and (full_refresh or allow_duplicates):
+        raise UsageError(
+            "--full-refresh and --allow-duplicates are about what earlier runs have done, and with "
+            "--limit or --dry-run nothing is remembered: leave them out"
+        )
+    if dry_run:
+        work = replace(work, target=Target("", "parts", ""), letters=False)
+        limit = limit or _DRY_RECORDS
+    elif limit is not None:
+        _check_limited(sink, work.target)
+    plan = memory_plan(
+        max_memory,
+        workers if dask is None else 0,  # those of a cluster are not ours to fit
+        needs_process=(work.runs_programs or timeout is not None) and dask is None,
+        has_library=has_library(str(sink.to)),
+    )
+    sizes = plan.sizes if plan else Sizes()
+    work = replace(work, files=replace(work.files, sizes=sizes))
+    # Each is named with regard to all.
+    sources = tuple(assembled(_origins(pipeline, sizes), work, asks_ahead=limit is None))
+    files = [source.settings for source in sources if isinstance(source, FileSource)]
+    chosen = zip(sources, pipeline.sources, strict=True)
+    return Job(
+        tuple(source for source, table in chosen if table in tables),
+        load_batch=sink.batch_size,
+        ordered=not sink.unordered,
+        dead_letter=pipeline.dead_letter.to if pipeline.dead_letter and not dry_run else None,
+        reports=tuple(reports),
+        workers=0 if dry_run else workers,
+        most_workers=plan.workers if plan else None,
+        budget=budget,
+        timeout=None if dry_run else timeout,
+        limit=limit,
+        dask=None if dry_run else dask,
+        ledger=None
+        if limit is not None
+        else _ledger(
+            tables,
+            files[0] if files else work,
+            full_refresh=full_refresh,
+            allow_duplicates=allow_duplicates,
+        ),
+    )
+
+
+def _shared_work(
+    pipeline: PipelineFile, tables: Sequence[SourceTable], *, tracebacks: bool
+) -> RecordWorkSettings:
+    """Return what is done to the records of every source."""
+    return checked(
+        RecordWorkSettings(
+            transforms=transform_specs(pipeline.transforms),
+            dedupe=dedupe_key(pipeline.transforms) or (),
+            target=sink_target(pipeline.sink, _root(tables), job=pipeline.name),
+            letters=pipeline.dead_letter is not None,
+            tracebacks=tracebacks,
+            patience=max(LEAST_PATIENCE, pipeline.sink.flush_interval or PATIENCE),
+        )
+    )
+
+
+def _root(tables: Sequence[SourceTable]) -> str | None:
+    roots = [table.root for table in tables if isinstance(table, FilesSourceTable)]
+    return roots[0] if len(roots) == 1 else None
+
+
+def _origins(
+    pipeline: PipelineFile, sizes: Sizes
+) -> Iterator[tuple[str, FileSource | HttpSettings]]:
+    """Yield all sources of a pipeline, each beside its name."""
+    for name, table in zip(pipeline.source_names(), pipeline.sources, strict=True):
+        if isinstance(table, HttpSourceTable):
+            yield name, http_settings(table)
+        else:
+            settings = files_settings(table)
+            settings = replace(settings, files=replace(settings.files, sizes=sizes))
+            yield name, FileSource(files_inputs(table), settings, table.allow_empty)
+
+
+def limited_notes(target: Target) -> list[str]:
+    """Return what is to be said of a run of the first records only."""
+    if not target.is_database or target.key:
+        return []
+    table = target.table
+    return [
+        f"--limit is not remembered, and {table} has no key: the next run adds these rows again"
+    ]
+
+
+def _check_limited(sink: SinkTable, target: Target | None) -> None:
+    """Raise UsageError for what a few records must not be put in the place of."""
+    if sink.mode == "replace":
+        raise UsageError(
+            '--limit with sink.mode = "replace" would leave only those records in the table: look '
+            "at them with --dry-run, or load them elsewhere with --set sink.table=NAME and "
+            "--set sink.mode=append"
+        )
+    if target is not None and target.form == "folder":
+        raise UsageError(
+            "--limit with a folder as the sink would leave files that hold only some of their "
+            "records: use --dry-run, or --set sink.to=FILE.jsonl"
+        )
+
+
+def _ledger(
+    tables: Sequence[SourceTable],
+    work: FileWorkSettings | RecordWorkSettings,
+    *,
+    full_refresh: bool,
+    allow_duplicates: bool,
+) -> LedgerSettings | None:
+    """Return how the run is remembered: what is done is skipped, as for those that use --resume.
+
+    `work` is that on the files of the first such source, if there is one.
+    """
+    target = work.target if isinstance(work, RecordWorkSettings) else None
+    has_feeds = any(isinstance(table, HttpSourceTable) for table in tables)
+    dedupes = isinstance(work, RecordWorkSettings) and bool(work.dedupe)
+    is_object = target is not None and target.is_remote and target.form != "folder"
+    if target is not None and not target.is_database and (has_feeds or dedupes or is_object):
+        return None  # such a file is written anew from all there is
+    is_stream = target is not None and target.form == "stdout"
+    return ledger_settings(
+        work,
+        resume=not full_refresh and not is_stream,
+        retry_failed=False,
+        force=full_refresh,
+        allow_duplicates=allow_duplicates,
+        ledger=None,
+        by_content=False,
+        root=_root(tables),
+    )
+
+
+_BESIDE = frozenset(
+    {
+        *("source", "set_", "check", "max_failures", "workers", "call_concurrency", "timeout"),
+        *("duration", "max_events", "report", "quiet"),
+    }
+)
+"""Parameters of the command that go with a pipeline file: how it is run, not what it does."""
+
+
+class FileJob(Struct, frozen=True):
+    """What a pipeline file has the command do."""
+
+    file: StreamFile
+    settings: StreamSettings
+
+    @property
+    def delivery(self) -> Delivery:
+        """Where windows go."""
+        sink, checkpoint = self.file.sink, self.file.checkpoint
+        made = Delivery()
+        if sink is not None:
+            made = replace(made, to=sink.to.reveal(), table=sink.table)
+        if checkpoint is not None:
+            made = replace(made, checkpoint=checkpoint.path, every=checkpoint.every)
+        return made
+
+    @property
+    def late(self) -> str | None:
+        """The file for late events."""
+        return self.file.late.to if self.file.late else None
+
+    @property
+    def dead_letter(self) -> str | None:
+        """The file for rejected records."""
+        return self.file.dead_letter.to if self.file.dead_letter else None
+
+    def sources(self) -> list[Source]:
+        """Return the sources, opened. Raises UsageError."""
+        return [_source(name, table) for name, table in _named(self.file.sources)]
+
+    def __str__(self) -> str:
+        names = ", ".join(name for name, _ in _named(self.file.sources))
+        sources = f"{count(len(self.file.sources), 'source')} ({names})"
+        transforms = count(len(self.file.transforms), "transform")
+        sink = self.file.sink
+        to = "" if sink is None else f", into {f'{sink.table} of ' if sink.table else ''}{sink.to}"
+        return f"{sources}, {transforms}, {self.settings.window}{to}"
+
+
+def file_job(path: str, overrides: Sequence[str], context: typer.Context) -> FileJob:
+    """Return what the file at `path` says; ends the command if anything is wrong with that.
+
+    Raises UsageError.
+    """
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        origin = context.get_parameter_source(name)
+        if origin is not None and origin.name == "COMMANDLINE" and name not in _BESIDE:
+            raise UsageError(
+                f"{parameter.opts[0]} is for the pipeline file to say: change it there, or with "
+                "--set"
+            )
+    try:
+        set_results_apart()  # what importing a user's function prints is no result
+        file = load_stream_file(path, overrides)
+    except PipelineFileError as error:
+        typer.echo(f"Error: {printable_lines(str(error))}", err=True)
+        raise typer.Exit(exit_codes.USAGE) from None
+    settings = _settings(file)
+    job = FileJob(file, settings)
+    stream = Stream(settings)
+    stream.check()
+    if job.delivery.to is not None:
+        make_target(job.delivery.to, stream, table=job.delivery.table)
+    return job
+
+
+def _settings(file: StreamFile) -> StreamSettings:
+    window = file.window
+    work = checked(RecordWorkSettings(transforms=transform_specs(file.transforms)))
+    return StreamSettings(
+        window=window.windows,
+        aggregates=window.aggregate_columns,
+        by=window.by,
+        time=None if window.time == ARRIVAL else window.time,
+        unit=window.time_unit,
+        lateness=window.lateness,
+        idle=window.idle_timeout,
+        max_future=window.max_future,
+        max_keys=window.max_keys,
+        overflow_key=window.overflow_key,
+        transforms=work.transforms,
+        letters=file.dead_letter is not None,
+    )
+
+
+def _named(tables: Sequence[EventSourceTable]) -> Iterator[tuple[str, EventSourceTable]]:
+    """Yield sources, each beside its name, simulated ones numbered from the second on."""
+    simulated = 0
+    for table in tables:
+        if isinstance(table, SimulatedTable):
+            simulated += 1
+            yield SIMULATE if simulated == 1 else f"{SIMULATE}{simulated}", table
+        else:
+            yield STDIN if isinstance(table, EventStdinTable) else table.path, table
+
+
+def _source(name: str, table: EventSourceTable) -> Source:
+    if isinstance(table, EventFileTable | EventFolderTable):
+        pattern = table.pattern if isinstance(table, EventFolderTable) else None
+        selection = Selection(pattern) if pattern else Selection()
+        return open_path(name, Reading(table.follow, table.from_end, selection))
+    if not isinstance(table, SimulatedTable):
+        return open_path(STDIN)
+    start = time.time_ns() // 1000
+    return SimulatedSource(
+        name,
+        Simulator(
+            start,
+            rate=table.rate,
+            seed=table.seed,
+            users=table.users,
+            types=table.types,
+            disorder=table.disorder,
+        ),
+    )

@@ -1,0 +1,142 @@
+"""Options about records made into settings, checked before any file is read."""
+
+from __future__ import annotations
+
+import csv
+from typing import TYPE_CHECKING, Any
+
+from msgspec import structs
+
+from asyncbatch.cli.terminal import set_results_apart
+from asyncbatch.config.job import RecordWorkSettings
+from asyncbatch.core.settings import FileWorkSettings
+from asyncbatch.errors import UsageError
+from asyncbatch.sinks.base import Mode, SchemaContract
+from asyncbatch.sinks.target import Target
+from asyncbatch.transforms.chain import make_stages
+from asyncbatch.transforms.fields import parse_path
+from asyncbatch.transforms.spec import CallSpec, JqSpec
+from asyncbatch.workers.tasks.extractor import Extractor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncbatch.transforms.schema import SchemaSource
+
+
+def record_settings(
+    files: FileWorkSettings,
+    *,
+    unit: str,
+    jq: Sequence[str] | None,
+    jq_env: bool,
+    jq_lossy: bool,
+    call: Sequence[str] | None,
+    schema: str | None,
+    check_formats: bool,
+    dedupe: Sequence[str] | None,
+    to: str | None,
+    **more: Any,  # noqa: ANN401 - fields of the settings, and a target's options
+) -> RecordWorkSettings:
+    """Return the settings that options ask for. Raises UsageError."""
+    names = (
+        *("table", "key", "mode", "schema_contract", "columns"),
+        *("to_format", "to_compression", "root"),
+    )
+    target = _target(to, **{name: more.pop(name) for name in names})
+    if check_formats and schema is None:
+        raise UsageError("--check-formats is for --schema")
+    settings = RecordWorkSettings(
+        files,
+        whole=unit == "file",
+        transforms=(
+            *(JqSpec(program, jq_env, jq_lossy) for program in jq or ()),
+            *map(CallSpec, call or ()),
+            *(() if schema is None else (_schema(schema, check_formats=check_formats),)),
+        ),
+        dedupe=_paths(dedupe or ()),
+        target=target,
+        **more,
+    )
+    if settings.whole and settings.records is not None:
+        raise UsageError("--records takes parts of documents, --unit file whole ones: choose one")
+    Extractor(settings)
+    if not call:
+        make_stages(settings)
+        return settings
+    set_results_apart()
+    stages = make_stages(settings)
+    from asyncbatch.transforms.call import AsyncCall  # noqa: PLC0415 - if asked for
+
+    is_async = any(isinstance(stage, AsyncCall) for stage in stages)
+    return structs.replace(settings, call_is_async=is_async)
+
+
+def inputs(paths: tuple[str, ...], settings: RecordWorkSettings) -> tuple[str, ...]:
+    """Return what is read: the paths, or what is to be run again. Raises UsageError, OSError."""
+    if settings.replay is None:
+        return paths
+    if paths:
+        raise UsageError("--from-dead-letter stands in the place of PATH: give one of them")
+    from asyncbatch.sinks.dead_letters import failed_files  # noqa: PLC0415 - if asked for
+
+    return (*failed_files(settings.replay), settings.replay)
+
+
+def _schema(path: str, *, check_formats: bool) -> SchemaSource:
+    from asyncbatch.transforms.schema import load_schema  # noqa: PLC0415 - if asked for
+
+    return load_schema(path, check_formats=check_formats)
+
+
+def _target(
+    to: str | None,
+    *,
+    table: str | None,
+    key: Sequence[str] | None,
+    mode: Mode | None,
+    schema_contract: SchemaContract | None,
+    columns: str | None,
+    to_format: str,
+    to_compression: str,
+    root: str | None,
+) -> Target | None:
+    if to is None:
+        unused = {"--table": table, "--key": key, "--mode": mode, "--columns": columns}
+        unused["--schema-contract"] = schema_contract
+        for option, value in unused.items():
+            if value is not None:
+                raise UsageError(f"{option} is about a target: name it with --to")
+        return None
+    fields = _all_fields(key or ())
+    return Target.parse(
+        to,
+        table=table,
+        key=fields,
+        mode=mode or ("upsert" if fields else "append"),
+        contract=schema_contract or "evolve",
+        columns=None if columns is None else _fields(columns),
+        format=to_format,
+        compression=to_compression,
+        root=root,
+    )
+
+
+def _paths(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return the paths that an option names. Raises UsageError if one is none."""
+    paths = _all_fields(texts)
+    try:
+        for path in paths:
+            parse_path(path)
+    except ValueError as error:
+        raise UsageError(f"--dedupe: {error}") from None
+    return paths
+
+
+def _all_fields(texts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(field for text in texts for field in _fields(text))
+
+
+def _fields(text: str) -> tuple[str, ...]:
+    """Split a list of names at its commas; a name with a comma stands in double quotes."""
+    return tuple(next(csv.reader([text])))

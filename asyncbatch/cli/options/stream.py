@@ -1,0 +1,319 @@
+"""The options of `asyncbatch stream` and `asyncbatch generate` that other commands do not have."""
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from asyncbatch.cli.options.common import CONTROL, FAILURES, INPUT, OUTPUT, option
+
+if TYPE_CHECKING:
+    from asyncbatch.windows.aggregates import Aggregate
+    from asyncbatch.windows.spec import WindowSpec
+
+WINDOWS = "Windows"
+SIMULATED = "Simulated events"
+
+
+def _parsed_duration(text: str) -> int:
+    from asyncbatch.core.units import parse_duration  # noqa: PLC0415 - --help stays quick
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _parsed_window(text: str) -> "WindowSpec":
+    from asyncbatch.windows.spec import parse_window  # noqa: PLC0415 - see above
+
+    try:
+        return parse_window(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _parsed_aggregate(text: str) -> "Aggregate":
+    from asyncbatch.windows.aggregates import parse_aggregate  # noqa: PLC0415 - see above
+
+    try:
+        return parse_aggregate(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _print_schema(asked: bool) -> None:
+    if not asked:
+        return
+    import json  # noqa: PLC0415 - see above
+
+    from asyncbatch.cli.command import say  # noqa: PLC0415
+    from asyncbatch.config.pipeline_file.check import stream_schema  # noqa: PLC0415
+
+    say(json.dumps(stream_schema(), indent=2))
+    raise typer.Exit
+
+
+Source = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE...",
+        help="'-' for standard input, a file of JSON Lines, a folder of such, or 'simulate:' for "
+        "example events; several are read side by side. Or a pipeline file, FILE.toml.",
+    ),
+]
+Follow = Annotated[
+    bool,
+    option(
+        INPUT,
+        "--follow",
+        "-f",
+        help="Go on with files as they grow, also when they are rotated or cut, as tail -F does; "
+        "and with files that come into folders.",
+    ),
+]
+FromEnd = Annotated[
+    bool,
+    option(INPUT, "--from-end", help="With --follow: pass over what is there at the start."),
+]
+Window = Annotated[
+    str,
+    option(
+        WINDOWS,
+        "--window",
+        parser=_parsed_window,
+        metavar="WINDOW",
+        help="tumbling:SIZE, hopping:SIZE/EVERY or session:GAP; spans as 500ms, 5s, 1m, 1h.",
+    ),
+]
+Time = Annotated[
+    str,
+    option(
+        WINDOWS,
+        "--time",
+        metavar="FIELD",
+        help="The field that has an event's time (RFC 3339, or a number since the epoch), or "
+        "'arrival' for the time at which it comes.",
+    ),
+]
+TimeUnit = Annotated[
+    Literal["auto", "s", "ms", "us", "ns"],
+    option(WINDOWS, "--time-unit", help="What times that are numbers count; auto by their size."),
+]
+By = Annotated[
+    list[str] | None,
+    option(
+        WINDOWS, "--by", metavar="FIELD", help="Group by this field, such as user.id; repeatable."
+    ),
+]
+Agg = Annotated[
+    list[str] | None,
+    option(
+        WINDOWS,
+        "--agg",
+        parser=_parsed_aggregate,
+        metavar="AGG",
+        help="count, or sum, avg, min, max, stddev, distinct, p50, p95, p99 with :FIELD; NAME= "
+        "before it renames; repeatable.  [default: count; with simulate: also sum and avg:value]",
+    ),
+]
+Lateness = Annotated[
+    str,
+    option(
+        WINDOWS,
+        "--lateness",
+        parser=_parsed_duration,
+        metavar="SPAN",
+        help="Keep windows open for so long after their end, for events out of order.",
+    ),
+]
+IdleTimeout = Annotated[
+    str | None,
+    option(
+        WINDOWS,
+        "--idle-timeout",
+        parser=_parsed_duration,
+        metavar="SPAN",
+        help="If no event comes for so long, let the clock end windows.",
+    ),
+]
+MaxFuture = Annotated[
+    str | None,
+    option(
+        FAILURES,
+        "--max-future",
+        parser=_parsed_duration,
+        metavar="SPAN",
+        help="Reject events that are further ahead of the clock: they would end all windows.",
+    ),
+]
+MaxKeys = Annotated[
+    int,
+    option(WINDOWS, "--max-keys", min=1, metavar="N", help="How many keys a window may have."),
+]
+OverflowKey = Annotated[
+    str | None,
+    option(
+        WINDOWS,
+        "--overflow-key",
+        metavar="NAME",
+        help="Put further keys together under this one, instead of giving up.",
+    ),
+]
+Late = Annotated[
+    str | None,
+    option(
+        FAILURES, "--late", metavar="FILE", help="Keep events whose window is over, as JSON Lines."
+    ),
+]
+DeadLetter = Annotated[
+    str | None,
+    option(FAILURES, "--dead-letter", metavar="FILE", help="Keep rejected events, as JSON Lines."),
+]
+MaxFailures = Annotated[
+    str | None,
+    option(
+        FAILURES,
+        "--max-failures",
+        metavar="N|P%",
+        help="Stop, and exit 1, once more events than this are rejected or late.",
+    ),
+]
+Target = Annotated[
+    str | None,
+    option(
+        OUTPUT,
+        "--to",
+        metavar="TARGET",
+        help="Where windows go: '-', a file (.jsonl, .ndjson, each with .gz or .zst, .csv, .tsv, "
+        ".parquet), sqlite:///FILE, duckdb:///FILE or postgresql://USER@HOST/DATABASE; in a table "
+        "each window and key has one row.  [default: standard output]",
+    ),
+]
+Table = Annotated[
+    str | None, option(OUTPUT, "--table", metavar="NAME", help="The database's table.")
+]
+Checkpoint = Annotated[
+    str | None,
+    option(
+        CONTROL,
+        "--checkpoint",
+        metavar="FILE",
+        help="Keep there what is needed to go on after a stop or a crash, as if nothing had "
+        "happened; go on from it if it is there.",
+    ),
+]
+CheckpointEvery = Annotated[
+    str | None,
+    option(
+        CONTROL,
+        "--checkpoint-every",
+        parser=_parsed_duration,
+        metavar="SPAN",
+        help="How often.  [default: 10s]",
+    ),
+]
+Timeout = Annotated[
+    float | None,
+    option(
+        FAILURES,
+        "--timeout",
+        min=0.001,
+        metavar="SECONDS",
+        help="Reject an event that takes longer in --jq, --call or --schema, and end its worker.",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    option(
+        CONTROL,
+        "--workers",
+        "-w",
+        min=0,
+        metavar="N",
+        help="Worker processes: for --jq, --call and --schema, and to help once events come in "
+        "masses; 0 for none.  [default: the CPUs it may use; to help, one less]",
+    ),
+]
+Duration = Annotated[
+    str | None,
+    option(
+        CONTROL, "--duration", parser=_parsed_duration, metavar="SPAN", help="Stop after so long."
+    ),
+]
+MaxEvents = Annotated[
+    int | None,
+    option(CONTROL, "--max-events", min=1, metavar="N", help="Stop after N events."),
+]
+Set = Annotated[
+    list[str] | None,
+    option(
+        INPUT,
+        "--set",
+        metavar="KEY=VALUE",
+        help="Put a value in the place of the pipeline file's: window.lateness=2s; repeatable.",
+    ),
+]
+Check = Annotated[
+    bool, option(CONTROL, "--check", help="Only say what is wrong with the pipeline file.")
+]
+PrintSchema = Annotated[
+    bool,
+    option(
+        OUTPUT,
+        "--print-schema",
+        callback=_print_schema,
+        is_eager=True,
+        help="Print the JSON Schema of pipeline files of streams.",
+    ),
+]
+Report = Annotated[
+    list[str] | None,
+    option(
+        OUTPUT,
+        "--report",
+        metavar="FILE",
+        help="Write at the end what it came to: .json (an object) or .prom (metrics, which are "
+        "also kept up to date meanwhile); repeatable.",
+    ),
+]
+Quiet = Annotated[bool, option(OUTPUT, "--quiet", "-q", help="Print nothing but windows.")]
+
+Rate = Annotated[
+    float, option(SIMULATED, "--rate", min=0.001, metavar="N", help="Events a second.")
+]
+Seed = Annotated[
+    int | None, option(SIMULATED, "--seed", metavar="N", help="Make the same events each time.")
+]
+Users = Annotated[
+    int, option(SIMULATED, "--users", min=1, metavar="N", help="User ids go from 1 to N.")
+]
+Types = Annotated[
+    str | None,
+    option(
+        SIMULATED,
+        "--types",
+        metavar="NAMES",
+        help="Event types, with commas.  [default: login,logout,purchase,view]",
+    ),
+]
+Start = Annotated[
+    str | None,
+    option(SIMULATED, "--start", metavar="TIME", help="The first event's time.  [default: now]"),
+]
+Disorder = Annotated[
+    str,
+    option(
+        SIMULATED,
+        "--disorder",
+        parser=_parsed_duration,
+        metavar="SPAN",
+        help="Let times be up to so much before their turn.",
+    ),
+]
+Count = Annotated[
+    int | None,
+    option(CONTROL, "--count", "-n", min=1, metavar="N", help="How many.  [default: 1,000]"),
+]
+To = Annotated[
+    str, option(OUTPUT, "--to", metavar="FILE", help="Where to write them; '-': standard output.")
+]

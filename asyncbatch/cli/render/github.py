@@ -1,0 +1,58 @@
+"""Workflow commands that GitHub shows as annotations at the lines they name.
+
+The form: https://docs.github.com/actions/reference/workflow-commands-for-github-actions
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asyncbatch.core.units import count, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asyncbatch.core.batches import BatchPart
+    from asyncbatch.core.records import Failure
+    from asyncbatch.core.report import Report
+
+MAX_ANNOTATIONS = 10
+"""GitHub shows so many errors a step and drops the rest, so the last one says what it dropped."""
+
+
+class Github:
+    """The first failures as errors, and one line that sums up."""
+
+    def part(self, found: BatchPart) -> bytes:  # noqa: ARG002 - the report has counted it
+        """Return nothing: annotations come in input order, when all is done."""
+        return b""
+
+    def finish(self, report: Report, command: str, exit_code: int) -> Iterator[bytes]:  # noqa: ARG002 - the step has the status
+        """Yield the commands."""
+        total = report.failure_count
+        shown = report.failures[: MAX_ANNOTATIONS - (total > MAX_ANNOTATIONS)]
+        for failure in shown:
+            yield _error(failure).encode()
+        if omitted := total - len(shown):
+            yield f"::error title=asyncbatch::... and {count(omitted, 'more failure')}\n".encode()
+        tally = report.tally
+        files = f"{count(tally.files, report.input_noun)}, {tally.succeeded:,} succeeded"
+        yield f"asyncbatch {command}: {report.status}, {files}\n".encode()
+
+
+def _error(failure: Failure) -> str:
+    properties = {"file": failure.file, "title": f"asyncbatch: {failure.kind}"}
+    if failure.line is not None:
+        properties["line"] = str(failure.line)
+    if failure.column is not None:
+        properties["col"] = str(failure.column)
+    listed = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
+    return f"::error {listed}::{_data(printable(failure.message))}\n"
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")

@@ -1,0 +1,346 @@
+"""JSON reports; merge them."""
+
+from __future__ import annotations
+
+import heapq
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import msgspec
+from msgspec import Meta, Struct
+
+from asyncbatch.core.records import Failure, Violation
+from asyncbatch.core.report import (
+    LISTED_FAILURES,
+    SCHEMA_VERSION,
+    SLOWEST_FILES,
+    Report,
+    RunStatus,
+    SinkReport,
+    SlowFile,
+    SourceReport,
+    SourceState,
+    Traffic,
+    merge_sinks,
+    merge_sources,
+)
+from asyncbatch.core.tally import Tally
+from asyncbatch.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asyncbatch.core.batches import BatchPart
+
+
+def sections(report: Report) -> dict[str, Any]:
+    """Return the sections `sources`, `sink` and `dask`, if the report has them."""
+    found: dict[str, Any] = {}
+    if report.sources:
+        found["sources"] = [source_object(source) for source in report.sources]
+    if (sink := report.sink) is not None:
+        found["sink"] = {
+            "to": sink.to,
+            "table": sink.table,
+            "mode": sink.mode,
+            "key": list(sink.key),
+            "written": report.tally.written,
+            "rejected": sink.rejected,
+        }
+    if (crew := report.crew) is not None:
+        found["dask"] = {
+            "workers": crew.workers,
+            "threads": crew.threads,
+            "workers_left": crew.left,
+            "tasks": crew.tasks,
+            "tasks_s": round(crew.busy_s, 3),
+        }
+    return found
+
+
+def source_object(source: SourceReport) -> dict[str, Any]:
+    """Return what one source came to."""
+    tally, traffic = source.tally, source.traffic
+    return {
+        "name": source.name,
+        "type": source.type,
+        "state": source.state,
+        "inputs": input_counts(tally),
+        "records": record_counts(tally),
+        **({"pages": traffic.pages, "requests": traffic.requests} if traffic else {}),
+        "retries": tally.retries,
+    }
+
+
+def input_counts(tally: Tally) -> dict[str, int]:
+    """Return what became of files, or of other inputs."""
+    return {
+        "total": tally.files,
+        "succeeded": tally.succeeded,
+        "partial": tally.partial,
+        "failed": tally.failed,
+        "skipped": tally.skipped,
+        "bytes": tally.bytes,
+    }
+
+
+def record_counts(tally: Tally) -> dict[str, int]:
+    """Return what became of records."""
+    return {
+        "read": tally.read,
+        "passed": tally.passed,
+        "dropped": tally.dropped,
+        "rejected": tally.rejected,
+        "written": tally.written,
+    }
+
+
+encode = msgspec.json.encode
+_encode_lines = msgspec.json.Encoder().encode_lines
+
+
+def report_object(report: Report, command: str, exit_code: int) -> dict[str, Any]:
+    """Return the object that `--output json` prints and `--report` writes."""
+    tally, elapsed = report.tally, report.elapsed_s
+    listed = report.failures[:LISTED_FAILURES]
+
+    def rate(count: int) -> float:
+        return round(count / elapsed, 1) if elapsed else 0.0
+
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "command": command,
+        "status": report.status,
+        "started_at": report.started_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "elapsed_s": round(elapsed, 3),
+        "files": input_counts(tally),
+        "records": record_counts(tally),
+        "rates": {
+            "files_per_s": rate(tally.files),
+            "records_per_s": rate(tally.read),
+            "bytes_per_s": rate(tally.bytes),
+        },
+        "retries": tally.retries,
+        "peak_memory_bytes": report.peak_memory_bytes,
+        "slowest_files": [
+            {"file": slow.file, "elapsed_ms": round(slow.elapsed_ms, 3)} for slow in report.slowest
+        ],
+        "failures": listed,
+        "failures_omitted": report.failure_count - len(listed),
+        "exit_code": exit_code,
+        **sections(report),
+        **({"target_discarded": report.discarded} if report.discarded else {}),
+    }
+
+
+class Json:
+    """The report object, at the end."""
+
+    def part(self, found: BatchPart) -> bytes:  # noqa: ARG002 - the report has counted it
+        """Return nothing: the object comes when all is done."""
+        return b""
+
+    def finish(self, report: Report, command: str, exit_code: int) -> Iterator[bytes]:
+        """Yield the object."""
+        yield encode(report_object(report, command, exit_code)) + b"\n"
+
+
+class JsonLines:
+    """A line for each event as it happens, and the report object as the last."""
+
+    def part(self, found: BatchPart) -> bytes:
+        """Return the lines of finished files and rejected records."""
+        events = [
+            {"event": "failure", **msgspec.to_builtins(outcome)}
+            if isinstance(outcome, Failure)
+            else outcome
+            for outcome in found.outcomes()
+        ]
+        return _encode_lines(events)
+
+    def finish(self, report: Report, command: str, exit_code: int) -> Iterator[bytes]:
+        """Yield the summary's line."""
+        summary = {"event": "summary", **report_object(report, command, exit_code)}
+        yield encode(summary) + b"\n"
+
+
+_Count = Annotated[int, Meta(ge=0)]
+_Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+_Instant = Annotated[datetime, Meta(tz=True)]
+
+
+class _Files(Struct):
+    total: _Count
+    succeeded: _Count
+    partial: _Count
+    failed: _Count
+    skipped: _Count
+    bytes: _Count
+
+
+class _Records(Struct):
+    read: _Count
+    dropped: _Count
+    rejected: _Count
+    written: _Count
+
+
+class _Slow(Struct):
+    file: str
+    elapsed_ms: float
+
+
+class _Failure(Struct):
+    """A `Failure` of any kind: a later version may know more of them."""
+
+    file: str
+    kind: str
+    message: str
+    record: int | None = None
+    line: int | None = None
+    column: int | None = None
+    byte: int | None = None
+    pointer: str | msgspec.UnsetType = msgspec.UNSET
+    violations: tuple[Violation, ...] | msgspec.UnsetType = msgspec.UNSET
+    traceback: str | msgspec.UnsetType = msgspec.UNSET
+
+    def known(self) -> Failure:
+        return Failure(**msgspec.structs.asdict(self))
+
+
+class _Source(Struct):
+    """The section of one source."""
+
+    name: str
+    type: str
+    state: str
+    inputs: _Files
+    records: _Records
+    retries: _Count
+    pages: _Count | None = None
+    requests: _Count = 0
+
+    def known(self) -> SourceReport:
+        known = SourceReport(self.name, self.type, _known_state(self.state))
+        known.tally = _tally(self.inputs, self.records, self.retries)
+        if self.pages is not None:
+            known.traffic = Traffic(self.pages, self.requests)
+        return known
+
+
+class _Sink(Struct):
+    """The section of a sink."""
+
+    to: str
+    table: str | None
+    mode: str | None
+    key: tuple[str, ...]
+    rejected: _Count
+
+    def known(self) -> SinkReport:
+        return SinkReport(self.to, self.table, self.mode, self.key, self.rejected)
+
+
+class RunReport(Struct):
+    """The report object of one run, as it was written; fields that are not here are dropped."""
+
+    command: str
+    status: RunStatus
+    started_at: _Instant
+    elapsed_s: _Seconds
+    files: _Files
+    records: _Records
+    peak_memory_bytes: _Count
+    failures: list[_Failure]
+    failures_omitted: _Count
+    exit_code: _Count
+    retries: _Count = 0
+    slowest_files: list[_Slow] = []
+    sources: list[_Source] = []
+    sink: _Sink | None = None
+    target_discarded: str | None = None
+    dry_run: bool = False
+
+    @property
+    def target_lost(self) -> bool:
+        """Whether the run could not go on: it failed, though not all of its files did."""
+        return self.status == "failed" and not 0 < self.files.total == self.files.failed
+
+    @property
+    def ended_at(self) -> datetime:
+        """When the run ended."""
+        return self.started_at + timedelta(seconds=self.elapsed_s)
+
+
+class _Head(Struct):
+    schema_version: Any = None
+
+
+def read_report(data: bytes) -> RunReport:
+    """Return the report object in `data`. Raises UsageError with what is wrong with it."""
+    try:
+        version = msgspec.json.decode(data, type=_Head).schema_version
+        if version is None:
+            raise UsageError("is no report: it has no schema_version")
+        if version != SCHEMA_VERSION:
+            raise UsageError(f"has schema_version {version!r}; this program knows {SCHEMA_VERSION}")
+        report = msgspec.json.decode(data, type=RunReport)
+        report.ended_at  # noqa: B018 - a year beyond 9999 is an error, too
+    except (msgspec.DecodeError, UnicodeDecodeError, OverflowError) as error:
+        hint = ", write it with --report FILE.json or --output json"
+        raise UsageError(f"is no report{hint}: {error}") from None
+    if report.dry_run:
+        raise UsageError("is a plan (--dry-run), not the report of a run")
+    return report
+
+
+def merge(reports: list[RunReport]) -> Report:
+    """Return one report of several runs, at least one; failures in the order of the reports.
+
+    Counts are added. The time is from the earliest start to the latest end, and so the rates are
+    those of all machines together; the peak of memory is the highest of any run, since they may
+    have been on different machines. Sources of one name and type are one, and the sink is told if
+    all have the same. It is interrupted if any run was, and has lost its target
+    if any run had.
+    """
+    start = min(report.started_at for report in reports)
+    failures = [failure.known() for report in reports for failure in report.failures]
+    merged = Report(
+        started_at=start,
+        elapsed_s=(max(report.ended_at for report in reports) - start).total_seconds(),
+        peak_memory_bytes=max(report.peak_memory_bytes for report in reports),
+        interrupted=any(report.status == "interrupted" for report in reports),
+        target_lost=any(report.target_lost for report in reports),
+        discarded="; ".join(filter(None, (report.target_discarded for report in reports))) or None,
+        failure_count=len(failures) + sum(report.failures_omitted for report in reports),
+    )
+    for report in reports:
+        merged.tally += _tally(report.files, report.records, report.retries)
+    merged.sources = merge_sources(source.known() for one in reports for source in one.sources)
+    merged.sink = merge_sinks([one.sink.known() if one.sink else None for one in reports])
+    slow = (SlowFile(one.elapsed_ms, one.file) for each in reports for one in each.slowest_files)
+    merged.slowest = heapq.nlargest(SLOWEST_FILES, slow)
+    merged.kept = [
+        (-number, 0, 0, failure) for number, failure in enumerate(failures[:LISTED_FAILURES])
+    ]
+    return merged
+
+
+def _known_state(state: str) -> SourceState:
+    """Return a state, of which a later version may know more."""
+    return state if state in get_args(SourceState) else "interrupted"  # type: ignore[return-value]  # it is one
+
+
+def _tally(files: _Files, records: _Records, retries: int) -> Tally:
+    return Tally(
+        files.succeeded,
+        files.partial,
+        files.failed,
+        files.skipped,
+        files.bytes,
+        records.read,
+        records.dropped,
+        records.rejected,
+        records.written,
+        retries,
+    )

@@ -1,0 +1,84 @@
+"""JUnit XML, as CI servers read it: a test case for each file."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import defaultdict
+from html import escape
+from typing import IO, TYPE_CHECKING
+
+from asyncbatch.core.records import Failure, FileResult
+from asyncbatch.core.units import location, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asyncbatch.core.batches import BatchPart
+    from asyncbatch.core.report import Report
+
+SHOWN_REJECTIONS = 20
+"""Bad records that one test case shows; the rest of them is counted."""
+_SPOOL_BYTES = 4 * 1024 * 1024
+"""Test cases stay in memory up to so much, and go to a temporary file beyond."""
+_CHUNK = 64 * 1024
+
+
+class Junit:
+    """The counts come first in the form, so test cases are spooled until all is known."""
+
+    def __init__(self) -> None:
+        self._cases: IO[bytes] = tempfile.SpooledTemporaryFile(_SPOOL_BYTES)  # noqa: SIM115 - closed at the finish
+        self._rejections: defaultdict[str, list[Failure]] = defaultdict(list)
+
+    def part(self, found: BatchPart) -> bytes:
+        """Spool the test cases; return nothing yet. Raises OSError if the spool is full."""
+        for outcome in found.outcomes():
+            if isinstance(outcome, FileResult):
+                shown = self._rejections.pop(outcome.file, [])
+                self._cases.write(_case(outcome, shown).encode())
+            elif len(self._rejections[outcome.file]) < SHOWN_REJECTIONS:
+                self._rejections[outcome.file].append(outcome)
+        return b""
+
+    def finish(self, report: Report, command: str, exit_code: int) -> Iterator[bytes]:  # noqa: ARG002 - no place for the status in this form
+        """Yield the document."""
+        tally = report.tally
+        counts = (
+            f'tests="{tally.files}" failures="{tally.failed + tally.partial}" errors="0" '
+            f'skipped="{tally.skipped}" time="{report.elapsed_s:.3f}"'
+        )
+        started = report.started_at.strftime("%Y-%m-%dT%H:%M:%S")
+        head = (
+            '<?xml version="1.0" encoding="UTF-8"?>\n'
+            f'<testsuites name="asyncbatch" {counts}>\n'
+            f'<testsuite name="{command}" timestamp="{started}" {counts}>\n'
+        )
+        yield head.encode()
+        self._cases.seek(0)
+        while chunk := self._cases.read(_CHUNK):
+            yield chunk
+        self._cases.close()
+        yield b"</testsuite>\n</testsuites>\n"
+
+
+def _case(result: FileResult, rejections: list[Failure]) -> str:
+    folder, _, name = result.file.rpartition("/")
+    classname = _attribute(folder or ".")
+    case = (
+        f"<testcase classname={classname} name={_attribute(name)} "
+        f'file={_attribute(result.file)} time="{result.elapsed_ms / 1000:.6f}"'
+    )
+    failures = rejections or ([result.error] if result.error else [])
+    if not failures:
+        return f"{case}/>\n"
+    first = failures[0]
+    lines = [f"{location(failure)}: {printable(failure.message)}" for failure in failures]
+    if (omitted := result.rejected - len(rejections)) > 0 and rejections:
+        lines.append(f"... and {omitted:,} more")
+    body = escape("\n".join(lines), quote=False)
+    message = _attribute(first.message)
+    return f'{case}><failure type="{first.kind}" message={message}>{body}</failure></testcase>\n'
+
+
+def _attribute(text: str) -> str:
+    return f'"{escape(printable(text))}"'

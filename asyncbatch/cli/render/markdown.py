@@ -1,0 +1,77 @@
+"""A summary in Markdown, for a pull request or a CI job's page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asyncbatch.core.units import count, duration, location, printable, size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asyncbatch.core.batches import BatchPart
+    from asyncbatch.core.report import Report
+
+SHOWN_FAILURES = 50
+
+
+class Markdown:
+    """Counts in a table, then the first failures in another."""
+
+    def part(self, found: BatchPart) -> bytes:  # noqa: ARG002 - the report has counted it
+        """Return nothing: the summary comes when all is done."""
+        return b""
+
+    def finish(self, report: Report, command: str, exit_code: int) -> Iterator[bytes]:
+        """Yield the document."""
+        tally, seconds = report.tally, report.elapsed_s
+        rows = {
+            "succeeded": f"{tally.succeeded:,}",
+            "partial": f"{tally.partial:,}",
+            "failed": f"{tally.failed:,}",
+            "records": f"{tally.read:,} read, {tally.rejected:,} rejected",
+            **({"written": _written(report)} if report.target or tally.written else {}),
+            "size": size(tally.bytes),
+            "time": duration(seconds),
+            "peak memory": size(report.peak_memory_bytes),
+        }
+        files = count(tally.files, report.input_noun)
+        yield f"### asyncbatch {command}: {report.status}, {files}\n\n".encode()
+        yield b"| | |\n| --- | --- |\n"
+        yield "".join(f"| {label} | {value} |\n" for label, value in rows.items()).encode()
+        yield f"\nExit status {exit_code}.\n".encode()
+        yield from _sources(report)
+        shown = report.failures[:SHOWN_FAILURES]
+        if not shown:
+            return
+        yield b"\n| where | kind | why |\n| --- | --- | --- |\n"
+        for one in shown:
+            where, why = _cell(location(one)), _cell(printable(one.message))
+            yield f"| `{where}` | {one.kind} | {why} |\n".encode()
+        if omitted := report.failure_count - len(shown):
+            yield f"\n... and {count(omitted, 'more failure')}.\n".encode()
+
+
+def _written(report: Report) -> str:
+    written = f"{report.tally.written:,}"
+    return f"{written} to {_cell(printable(report.sink.place))}" if report.sink else written
+
+
+def _sources(report: Report) -> Iterator[bytes]:
+    """Yield the table of sources, if they are told apart."""
+    if not report.sources:
+        return
+    yield b"\n| source | state | inputs | failed | pages | records | rejected |\n"
+    yield b"| --- | --- | --- | --- | --- | --- | --- |\n"
+    for source in report.sources:
+        tally = source.tally
+        pages = f"{source.traffic.pages:,}" if source.traffic else ""
+        inputs = f"{tally.files:,} | {tally.failed:,} | {pages}"
+        records = f"{tally.read:,} | {tally.rejected:,}"
+        name = _cell(printable(source.name))
+        yield f"| {name} | {source.state} | {inputs} | {records} |\n".encode()
+
+
+def _cell(text: str) -> str:
+    """Return `text` so that it cannot end a cell, a code span or begin a tag."""
+    return text.replace("|", "\\|").replace("`", "'").replace("<", "&lt;")

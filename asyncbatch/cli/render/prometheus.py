@@ -1,0 +1,87 @@
+"""Prometheus metrics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asyncbatch.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from prometheus_client import Gauge
+
+    from asyncbatch.core.batches import BatchPart
+    from asyncbatch.core.report import Report
+
+
+class Gauges:
+    """Gauges called `PREFIX_…`, each with a `name`: no two files of a folder may tell one series.
+
+    Raises UsageError if the library is missing.
+    """
+
+    def __init__(self, prefix: str, name: str) -> None:
+        try:
+            from prometheus_client import CollectorRegistry  # noqa: PLC0415 - only if asked for
+        except ImportError:
+            raise UsageError(
+                "metrics need the library prometheus-client: pip install 'asyncbatch[metrics]'"
+            ) from None
+        self._prefix, self._name = prefix, name
+        self._registry = CollectorRegistry()
+
+    def tell(self, what: str, help_: str, value: float, **labels: str) -> None:
+        """Tell one number."""
+        self._gauge(what, help_, *labels).labels(self._name, *labels.values()).set(value)
+
+    def tell_each(self, what: str, help_: str, values: Mapping[str, int]) -> None:
+        """Tell a number for each result."""
+        gauge = self._gauge(what, help_, "result")
+        for result, value in values.items():
+            gauge.labels(self._name, result).set(value)
+
+    def text(self) -> bytes:
+        """Return the document."""
+        from prometheus_client import generate_latest  # noqa: PLC0415 - see above
+
+        text: bytes = generate_latest(self._registry)
+        return text
+
+    def _gauge(self, what: str, help_: str, *labels: str) -> Gauge:
+        from prometheus_client import Gauge  # noqa: PLC0415 - see above
+
+        return Gauge(f"{self._prefix}_{what}", help_, ("name", *labels), registry=self._registry)
+
+
+class Metrics:
+    """What a run came to. Raises UsageError if the library is missing."""
+
+    def __init__(self, name: str) -> None:
+        self._gauges = Gauges("asyncbatch_run", name)
+
+    def part(self, found: BatchPart) -> bytes:  # noqa: ARG002 - the report has counted it
+        """Return nothing: metrics come when all is done."""
+        return b""
+
+    def finish(self, report: Report, command: str, exit_code: int) -> Iterator[bytes]:
+        """Yield the document."""
+        tally, tell = report.tally, self._gauges.tell
+        started = report.started_at.timestamp()
+        tell("info", "The run.", 1, command=command, status=report.status)
+        tell("exit_code", "Its exit status.", exit_code)
+        tell("started_timestamp_seconds", "When it began.", started)
+        tell("ended_timestamp_seconds", "When it ended.", started + report.elapsed_s)
+        tell("duration_seconds", "How long it took.", report.elapsed_s)
+        self._gauges.tell_each("files", "Inputs, by what became of them.", {
+            "succeeded": tally.succeeded, "partial": tally.partial, "failed": tally.failed,
+            "skipped": tally.skipped,
+        })  # fmt: skip
+        self._gauges.tell_each("records", "Records read, by what became of them.", {
+            "passed": tally.passed, "dropped": tally.dropped, "rejected": tally.rejected,
+        })  # fmt: skip
+        tell("rows_written", "Rows in the target.", tally.written)
+        tell("read_bytes", "What was read.", tally.bytes)
+        tell("retries", "What was tried again.", tally.retries)
+        tell("peak_memory_bytes", "Of all processes.", report.peak_memory_bytes)
+        yield self._gauges.text()

@@ -1,0 +1,229 @@
+"""Live display."""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from asyncbatch.cli import text as summary
+from asyncbatch.cli.terminal import stdout
+from asyncbatch.cli.text import (
+    facts,
+    memory,
+    queue_words,
+    rate_words,
+    seconds_left,
+    source_words,
+    stage_counts,
+)
+from asyncbatch.core.units import duration, location, printable, size
+from asyncbatch.windows.times import utc_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+    from asyncbatch.cli.text import Grid
+    from asyncbatch.core.report import Report, SourceReport, Stages
+    from asyncbatch.core.tally import FailureBudget
+    from asyncbatch.pipeline.run import Snapshot
+    from asyncbatch.pipeline.stream.run import StreamSnapshot
+    from asyncbatch.pipeline.stream.stream import Stream
+    from asyncbatch.windows.events import Window
+
+_BAR_WIDTH = 40
+_LOST = {"rejected": "bold red", "dropped": "dim"}
+_STATES = {"done": "green", "failed": "bold red", "reading": "cyan"}
+
+
+class LiveProgress:
+    """A display on stderr that redraws itself in place."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._live.start()
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Draw how far the run is."""
+        self._live.update(_display(snapshot), refresh=True)
+
+    def log(self, line: str) -> None:
+        """Write a line above the display."""
+        self._console.print(Text(line), soft_wrap=True)
+
+    def close(self) -> None:
+        """Take the display away and give the cursor back."""
+        self._live.stop()
+
+
+def _display(snapshot: Snapshot) -> RenderableType:
+    if snapshot.stages is not None:
+        return _stages_display(snapshot, snapshot.stages)
+    tally, seconds, total = snapshot.tally, snapshot.elapsed_s or 1e-9, snapshot.total
+    done = f"{tally.files:,} of {total:,}" if total else f"{tally.files:,} of {snapshot.found:,}+"
+    head = Table.grid(padding=(0, 1))
+    head.add_row(
+        ProgressBar(total or 1, tally.files if total else 0, width=_BAR_WIDTH, pulse=total is None),
+        Text(f"{tally.files / total:.0%}" if total else "searching", style="bold"),
+        Text(f"{done} files"),
+        Text(f"{snapshot.batches:,} batches, {snapshot.in_flight} in flight", style="dim"),
+        Text(summary.crew_words(snapshot.crew) if snapshot.crew else "", style="dim"),
+    )
+    left = seconds_left(snapshot)
+    facts = Text("  ").join(
+        [
+            Text(f"{tally.files / seconds:,.0f} files/s"),
+            Text(f"{tally.read / seconds:,.0f} records/s"),
+            Text(f"{size(tally.bytes / seconds)}/s"),
+            Text(memory(snapshot)),
+            Text(f"{tally.failures:,} failed", style="bold red" if tally.failures else "green"),
+            Text(duration(snapshot.elapsed_s) + (f", {duration(left)} left" if left else "")),
+        ]
+    )
+    return Group(head, facts)
+
+
+def _stages_display(snapshot: Snapshot, stages: Stages) -> RenderableType:
+    """Draw the stages as a flow, a line for each source, and what goes on between them."""
+    counts = stage_counts(snapshot, stages)
+    flow = [Text(f"{number:,} {word}", "bold") for word, number in counts[:3]]
+    lost = [
+        Text(f"{number:,} {word}", _LOST[word] if number else "dim") for word, number in counts[3:]
+    ]
+    head = Text("   ").join([Text(" → ").join(flow), *lost])
+    table = Table.grid(padding=(0, 2))
+    for source in stages.sources:
+        state, *rest = source_words(source)
+        cells = [Text(state, _STATES.get(state, "")), *map(Text, _padded(rest, source))]
+        table.add_row(Text(f"  {printable(source.name)}"), *cells)
+    facts = [rate_words(snapshot, stages), memory(snapshot), duration(snapshot.elapsed_s)]
+    facts += [summary.crew_words(snapshot.crew)] if snapshot.crew else []
+    return Group(head, table, Text("  ".join(facts)), Text(queue_words(snapshot, stages), "dim"))
+
+
+def _padded(words: list[str], source: SourceReport) -> list[str]:
+    """Return the words in their columns: a source that asks no server has no pages."""
+    return words if source.traffic else ["", *words]
+
+
+def summary_text(report: Report, budget: FailureBudget | None, most: float) -> str:
+    """Return the failures by kind and the summary table, styled for stdout's terminal."""
+    console = Console(file=stdout())
+    with console.capture() as capture:
+        _print_failures(console, report, most)
+        style = "green" if report.status == "success" else "yellow"
+        console.print(Text(summary.headline(report), style=f"bold {style}"))
+        rows = list(summary.rows(report))
+        width = max(len(label) for label, _ in rows)
+        for label, value in rows:  # no table, which would break paths to be copied
+            row = Text.assemble((f"  {label:{width}}  ", "dim"), value)
+            console.print(row, soft_wrap=True)
+        for line in summary.closing_lines(report, budget):
+            console.print(Text(line, style="bold red" if report.over_budget else "yellow"))
+    return capture.get()
+
+
+def grid_text(grid: Grid) -> str:
+    """Return a table of texts, for stdout's terminal."""
+    console = Console(file=stdout())
+    table = Table(box=None, padding=(0, 0, 0, 2), header_style="bold")
+    for name in grid.columns:
+        table.add_column(Text(name), no_wrap=True)
+    for row in grid.rows:
+        table.add_row(*map(Text, row))
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get().rstrip("\n")
+
+
+def _print_failures(console: Console, report: Report, most: float) -> None:
+    for kind, failures in summary.failure_groups(report, most):
+        console.print(Text.assemble((kind, "bold red"), f" ({len(failures)})"))
+        for one in failures:
+            line = Text.assemble("  ", (location(one), "bold"), ": ", summary.reason(one))
+            console.print(line, soft_wrap=True)
+    if more := summary.hidden_failures(report, most):
+        console.print(Text(more, style="dim"))
+    if report.kept:
+        console.print()
+
+
+_OTHER_LINES = 8
+"""Of the screen: head, rules, facts, the prompt."""
+_DAY = 10
+"""A time's first characters are its day."""
+
+
+class LiveWindows:
+    """The windows that are open, above them those that were over last, and a line of facts."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._console = Console()
+        self._over: deque[Window] = deque(maxlen=self._room())
+        self._live = Live(console=self._console, auto_refresh=False)
+        self._live.start()
+
+    def takes(self, windows: Sequence[Window]) -> bool:
+        """Keep windows for the table, which is all that is shown."""
+        self._over.extend(windows)
+        return True
+
+    def show(self, snapshot: StreamSnapshot, *, last: bool = False) -> None:  # noqa: ARG002 - part of the contract
+        """Draw the table."""
+        self._live.update(self._drawn(snapshot), refresh=True)
+
+    def tell(self, line: str) -> None:
+        """Write a line above the table."""
+        self._console.print(Text(line, style="yellow"))
+
+    def close(self) -> None:
+        """Leave the last table standing and give the cursor back."""
+        self._live.stop()
+
+    def _room(self) -> int:
+        return max(4, self._console.height - _OTHER_LINES)
+
+    def _drawn(self, snapshot: StreamSnapshot) -> RenderableType:
+        stream, room = self._stream, self._room()
+        opened = stream.open[: room // 2]
+        over = list(self._over)[-(room - len(opened)) :]
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("window")
+        for name in stream.keys.names:
+            table.add_column(printable(name))
+        for aggregate in stream.recipe.aggregates:
+            table.add_column(printable(aggregate.name), justify="right")
+        for (start, end, is_open), group in groupby(
+            [*((one, False) for one in over), *((one, True) for one in opened)],
+            lambda found: (found[0].start, found[0].end, found[1]),
+        ):
+            span = f"{_shown_time(start)} - {_shown_time(end)}"
+            style = "dim" if is_open else None
+            for one, _ in group:
+                key = map(_shown, stream.keys.named(one.key).values())
+                values = map(_shown, stream.recipe.results(one.totals).values())
+                if span:
+                    span += " ..." if is_open else " partial" if one.partial else ""
+                table.add_row(span, *key, *values, style=style)
+                span = ""
+        return Group(table, Text(""), Text("  ".join(facts(snapshot)), style="cyan"))
+
+
+def _shown_time(micros: int) -> str:
+    return utc_text(micros)[_DAY + 1 : -1]
+
+
+def _shown(value: Any) -> Text:  # noqa: ANN401 - JSON
+    if type(value) is float:
+        return Text(f"{value:,.2f}")
+    return Text(f"{value:,}" if type(value) is int else printable(str(value)))

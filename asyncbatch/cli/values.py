@@ -1,0 +1,80 @@
+"""Option values that need parsing: engine, budget, memory."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from asyncbatch.config.memory import MemoryPlan
+    from asyncbatch.core.settings import DaskSettings
+    from asyncbatch.core.tally import FailureBudget
+
+_ADDRESS = r"([a-z]+://)?[^/@]+:[0-9]+"
+
+
+def dask_settings(engine: str, scheduler: str | None) -> DaskSettings | None:
+    """Return those of the cluster that works, if one does. Raises BadParameter."""
+    if engine == "local":
+        if scheduler is not None:
+            raise typer.BadParameter("--scheduler is for --engine dask")
+        return None
+    if scheduler is not None and not re.fullmatch(_ADDRESS, scheduler, re.ASCII):
+        raise typer.BadParameter(f"--scheduler {scheduler}: write tcp://HOST:8786")
+    try:
+        importlib.import_module("asyncbatch.workers.dask.engine")
+    except ImportError as error:
+        raise typer.BadParameter(
+            "--engine dask needs an extra, here and on the workers: "
+            f"pip install 'asyncbatch[dask]' ({error})"
+        ) from None
+    from asyncbatch.core.settings import DaskSettings  # noqa: PLC0415 - --help stays quick
+
+    return DaskSettings(scheduler)
+
+
+def memory_plan(limit: int | None, workers: int | None, **job: bool) -> MemoryPlan | None:
+    """Return what fits into `limit` bytes, None for what the container allows.
+
+    None if that does not limit anything either. `job` is what `plan_memory` must know of it.
+    Raises UsageError if a limit that was asked for is too little.
+    """
+    from asyncbatch.core.system import memory_limit  # noqa: PLC0415 - --help stays quick
+
+    asked = limit
+    if limit is None and (limit := memory_limit()) is None:
+        return None
+    from asyncbatch.config.memory import (
+        USABLE,  # noqa: PLC0415 - see above
+        least_memory,  # noqa: PLC0415 - see above
+        plan_memory,  # noqa: PLC0415 - see above
+    )
+    from asyncbatch.core.system import usable_cpus  # noqa: PLC0415 - see above
+
+    wanted = usable_cpus() if workers is None else workers
+    if asked is None:
+        limit = max(int(limit * USABLE), least_memory(**job))
+    return plan_memory(limit, wanted, **job)
+
+
+def has_library(to: str | None) -> bool:
+    """Whether a target is written by DuckDB or Arrow, or uploaded: what takes memory."""
+    name = to or ""
+    return name.startswith(("duckdb:", "s3:", "gs:", "az:")) or name.endswith(".parquet")
+
+
+def failure_budget(max_failures: str | None, *, fail_fast: bool = False) -> FailureBudget | None:
+    """Return what the options allow; None if they were not given."""
+    from asyncbatch.core.tally import FailureBudget  # noqa: PLC0415 - --help stays quick
+
+    if fail_fast and max_failures is not None:
+        raise typer.BadParameter("--fail-fast is --max-failures 0: give one of them")
+    if fail_fast:
+        return FailureBudget(0)
+    try:
+        return None if max_failures is None else FailureBudget.parse(max_failures)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--max-failures") from None

@@ -1,0 +1,161 @@
+"""Fingerprint of a configuration: may a run resume?"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from asyncbatch.config.job import RecordWorkSettings
+from asyncbatch.core.secrets import without_password
+from asyncbatch.core.units import format_duration
+from asyncbatch.errors import UsageError
+from asyncbatch.transforms.spec import CallSpec, FieldsSpec, FunctionSpec, JqSpec, RequireSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from asyncbatch.config.job import StreamSettings
+    from asyncbatch.core.settings import FileWorkSettings
+    from asyncbatch.sinks.target import Target
+    from asyncbatch.transforms.spec import TransformSpec
+
+
+def fingerprint(settings: FileWorkSettings | RecordWorkSettings) -> str:
+    """Return a short text that is the same for the same work, also in another process.
+
+    It tells by contents which schema and which functions' modules there are (but not what
+    these import). A database is not named, only its table: the ledger is in it. Raises UsageError
+    for functions that have no name.
+    """
+    told: list[object] = [1]
+    if isinstance(settings, RecordWorkSettings):
+        told += [
+            settings.files.format, settings.records, settings.whole,
+            [_of_transform(spec) for spec in settings.transforms],
+            settings.target and _of_target(settings.target),
+        ]  # fmt: skip
+        told += [settings.dedupe] if settings.dedupe else []
+    else:
+        told.append(settings.format)
+    return hashlib.blake2b(msgspec.json.encode(told), digest_size=12).hexdigest()
+
+
+def describe(settings: FileWorkSettings | RecordWorkSettings) -> str:
+    """Return in a line what the work is."""
+    if not isinstance(settings, RecordWorkSettings):
+        return "check that files are JSON"
+    told = [f"--records {settings.records}"] if settings.records else []
+    told += map(_transform_in_words, settings.transforms)
+    told += [f"--dedupe {','.join(settings.dedupe)}"] if settings.dedupe else []
+    target = settings.target
+    if target is not None:
+        told.append(f"--to {target.name}")
+        told += [f"--table {target.table}"] if target.table else []
+        told += [f"--key {','.join(target.key)}"] if target.key else []
+        told += [f"--mode {target.mode}"] if target.is_database else []
+    return " ".join(told)
+
+
+def describe_transforms(specs: Iterable[TransformSpec]) -> list[tuple[str, str]]:
+    """Return of each what it is in words, and a digest that is another once it does another thing.
+
+    Raises UsageError as `fingerprint` does.
+    """
+    return [
+        (
+            _transform_in_words(spec),
+            hashlib.blake2b(msgspec.json.encode(_of_transform(spec)), digest_size=6).hexdigest(),
+        )
+        for spec in specs
+    ]
+
+
+def _of_target(target: Target) -> list[object]:
+    place = target.table if target.is_database else target.place
+    return [
+        target.form, place, target.key, target.mode, target.columns, target.format,
+        target.compression,
+    ]  # fmt: skip
+
+
+def _of_transform(spec: TransformSpec) -> object:
+    match spec:
+        case CallSpec():
+            return spec, _source(spec.function)
+        case JqSpec() | FieldsSpec() | RequireSpec():
+            return spec
+        case FunctionSpec():
+            raise UsageError(
+                f"{spec.function!r} may be another one next time: name it by a CallSpec"
+            )
+        case _:  # a schema, wherever it lies
+            return spec.documents, spec.check_formats
+
+
+def _transform_in_words(spec: TransformSpec) -> str:
+    match spec:
+        case JqSpec():
+            return f"--jq {spec.program!r}"
+        case CallSpec():
+            return f"--call {spec.function}"
+        case FunctionSpec():
+            return f"--call {getattr(spec.function, '__qualname__', spec.function)}"
+        case FieldsSpec():
+            return f"fields {','.join(name for name, _ in spec.fields)}"
+        case RequireSpec():
+            return f"require {','.join(spec.fields)}"
+        case _:
+            return f"--schema {spec.path}"
+
+
+def _source(spec: str) -> str:
+    """Return a digest of the module that has a function, or nothing if that is no file."""
+    place = spec.rpartition(":")[0]
+    if not place.endswith(".py") and os.sep not in place:
+        place = getattr(sys.modules.get(place), "__file__", None) or ""
+    try:
+        with open(place, "rb") as file:
+            return hashlib.file_digest(file, "blake2b").hexdigest()
+    except OSError:
+        return ""
+
+
+def configuration(
+    settings: StreamSettings, sources: Sequence[str], files: Mapping[str, str | None]
+) -> dict[str, str]:
+    """Return what the windows depend on, by the names of options, and where they go.
+
+    `files` are other options that name files or databases. How many keys there may be, and who
+    works, is free. Raises UsageError.
+    """
+    told = {f"SOURCE {number}": _place(name) for number, name in enumerate(sources, 1)}
+    told |= {
+        "--window": str(settings.window),
+        "--time": settings.time or "arrival",
+        "--time-unit": settings.unit,
+        "--by": ", ".join(settings.by),
+        "--agg": ", ".join(
+            f"{one.name}={one.kind}{one.field and ':'}{one.field}" for one in settings.aggregates
+        ),
+        "--lateness": format_duration(settings.lateness),
+        "--idle-timeout": _span(settings.idle),
+        "--max-future": _span(settings.max_future),
+        "--overflow-key": settings.overflow_key or "",
+    }
+    for number, (words, digest) in enumerate(describe_transforms(settings.transforms), 1):
+        told[f"transform {number}"] = f"{words} ({digest})"
+    told |= {name: _place(path) for name, path in files.items() if path}
+    return told
+
+
+def _span(micros: int | None) -> str:
+    return "" if micros is None else format_duration(micros)
+
+
+def _place(name: str) -> str:
+    """Return a path as it is named from everywhere; what is none stays, but for passwords."""
+    return without_password(name) if name == "-" or ":" in name else os.path.realpath(name)

@@ -1,0 +1,255 @@
+"""Check against the tables; export JSON Schema."""
+
+from __future__ import annotations
+
+import math
+from datetime import date, datetime, time
+from typing import TYPE_CHECKING, Any
+
+from msgspec import inspect, json
+
+from asyncbatch.config.pipeline_file.files import PipelineFile, StreamFile
+from asyncbatch.config.pipeline_file.values import FORMS, Mistake, quoted, suggestion
+from asyncbatch.core.secrets import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncbatch.config.pipeline_file.values import KeyPath, Table
+
+_TABLES = inspect.StructType | inspect.DictType
+INVALID = object()
+"""Stands for what is not good."""
+
+
+def check(value: object, table: type[Table], mistakes: list[Mistake]) -> Any:  # noqa: ANN401 - a `table`
+    """Return `value` as a `table`; if it is none, add why to `mistakes`."""
+    return Checker(mistakes).check(value, inspect.type_info(table), ())
+
+
+class Checker:
+    """Checks values, adding to `mistakes`; what is not good comes out as INVALID."""
+
+    def __init__(self, mistakes: list[Mistake]) -> None:
+        self.mistakes = mistakes
+
+    def check(self, value: Any, kind: inspect.Type, path: KeyPath) -> Any:  # noqa: ANN401, PLR0911 - TOML; one case a type
+        """Return what `value` is as a `kind`."""
+        match kind:
+            case inspect.Metadata(type=inner, extra=extra):
+                if extra and (form := extra.get("form")):
+                    try:
+                        value = FORMS[form](value)
+                    except ValueError as error:
+                        return self._wrong(path, str(error))
+                    if isinstance(inner, inspect.CustomType):
+                        return value
+                return self.check(value, inner, path)
+            case inspect.StructType():
+                return self._table(value, kind, path)
+            case inspect.UnionType(types=types):
+                return self._union(value, types, path)
+            case inspect.VarTupleType(item_type=item, min_length=least):
+                return self._array(value, item, least or 0, path)
+            case inspect.DictType(value_type=item, min_length=least):
+                return self._any_table(value, item, least or 0, path)
+            case inspect.LiteralType(values=words):
+                return self._word(value, [str(word) for word in words], path)
+            case inspect.AnyType():
+                return self._anything(value, path)
+        return self._scalar(value, kind, path)
+
+    def _scalar(self, value: Any, kind: inspect.Type, path: KeyPath) -> Any:  # noqa: ANN401 - TOML
+        if isinstance(kind, inspect.IntType | inspect.FloatType):
+            return self._number(value, kind, path)
+        if isinstance(kind, inspect.BoolType):
+            if isinstance(value, bool):
+                return value
+            return self._wrong(path, f"must be true or false, not {quoted(value)}")
+        assert isinstance(kind, inspect.StrType)
+        if not isinstance(value, str):
+            return self._wrong(path, f"must be a string, not {quoted(value)}")
+        if len(value) < (kind.min_length or 0):
+            return self._wrong(path, "is empty")
+        return str(value)  # plain text, also of a variable
+
+    def _wrong(self, path: KeyPath, message: str) -> object:
+        self.mistakes.append(Mistake(path, message))
+        return INVALID
+
+    def _table(self, value: Any, kind: inspect.StructType, path: KeyPath) -> Any:  # noqa: ANN401 - TOML
+        if not isinstance(value, dict):
+            return self._wrong(path, f"must be a table{_how_to_table(path)}")
+        before = len(self.mistakes)
+        fields = {field.encode_name: field for field in kind.fields}
+        known = [*fields, *([kind.tag_field] if kind.tag_field else [])]
+        given = {}
+        for key, item in value.items():
+            if key in fields:
+                found = self.check(item, fields[key].type, (*path, key))
+                given[key] = None if found is INVALID else found
+            elif key != kind.tag_field:
+                near = suggestion(key, known) or f"; known are {', '.join(sorted(known))}"
+                self._wrong((*path, key), f"no such key{near}")
+        for key, field in fields.items():
+            if field.required and key not in value:
+                self._wrong((*path, key), f"is missing{_what(field.type)}")
+        for below, message in kind.cls.contradictions(given):  # type: ignore[attr-defined]  # all are Tables
+            self._wrong((*path, *below), message)
+        if len(self.mistakes) > before:
+            return INVALID
+        return kind.cls(**{fields[key].name: item for key, item in given.items()})
+
+    def _union(self, value: Any, types: Sequence[inspect.Type], path: KeyPath) -> Any:  # noqa: ANN401 - TOML
+        kinds = [kind for kind in types if not isinstance(kind, inspect.NoneType)]
+        tables = {
+            kind.tag: kind
+            for kind in kinds
+            if isinstance(kind, inspect.StructType) and kind.tag is not None
+        }
+        if tables:
+            return self._tagged(value, tables, path)
+        is_table = isinstance(value, dict)
+        near = [kind for kind in kinds if isinstance(kind, _TABLES) == is_table] or kinds
+        for kind in near:
+            trial = Checker([])
+            found = trial.check(value, kind, path)
+            if found is not INVALID and not trial.mistakes:
+                return found
+        return self.check(value, near[0], path)  # it is no other, nor this: say why
+
+    def _tagged(self, value: Any, tables: dict[Any, inspect.StructType], path: KeyPath) -> Any:  # noqa: ANN401 - TOML
+        if not isinstance(value, dict):
+            return self._wrong(path, f"must be a table{_how_to_table(path)}")
+        words = tuple(tables)
+        tag_field = next(iter(tables.values())).tag_field or ""
+        if tag_field not in value:
+            return self._wrong((*path, tag_field), f"is missing: one of {', '.join(words)}")
+        found = self._word(value[tag_field], words, (*path, tag_field))
+        return INVALID if found is INVALID else self._table(value, tables[found], path)
+
+    def _word(self, value: Any, words: Sequence[str], path: KeyPath) -> Any:  # noqa: ANN401 - TOML
+        for word in words:
+            if value == word:
+                return word
+        names = ", ".join(words)
+        near = suggestion(value, words) if isinstance(value, str) else ""
+        what = f"one of {names}" if len(words) > 1 else names
+        return self._wrong(path, f"must be {what}, not {quoted(value)}{near}")
+
+    def _array(self, value: Any, item: inspect.Type, least: int, path: KeyPath) -> Any:  # noqa: ANN401 - TOML
+        if not isinstance(value, list):
+            return self._wrong(path, f"must be an array{_how_to_array(item, path)}")
+        if len(value) < least:
+            return self._wrong(path, "is empty")
+        found = [self.check(one, item, (*path, index)) for index, one in enumerate(value)]
+        return tuple(None if one is INVALID else one for one in found)
+
+    def _any_table(self, value: Any, item: inspect.Type, least: int, path: KeyPath) -> Any:  # noqa: ANN401 - TOML
+        if not isinstance(value, dict):
+            return self._wrong(path, "must be a table")
+        if len(value) < least:
+            return self._wrong(path, "is empty")
+        found = {key: self.check(one, item, (*path, key)) for key, one in value.items()}
+        return {key: None if one is INVALID else one for key, one in found.items()}
+
+    def _number(self, value: Any, kind: inspect.IntType | inspect.FloatType, path: KeyPath) -> Any:  # noqa: ANN401 - TOML
+        takes = int if isinstance(kind, inspect.IntType) else int | float
+        if not isinstance(value, takes) or isinstance(value, bool):
+            what = "a whole number" if takes is int else "a number"
+            return self._wrong(path, f"must be {what}, not {quoted(value)}")
+        if takes is not int:
+            try:
+                value = float(value)
+            except OverflowError:  # an integer of hundreds of digits
+                value = math.inf
+            if not math.isfinite(value):
+                return self._wrong(path, f"cannot be {value:g}")
+        if kind.ge is not None and value < kind.ge:
+            return self._wrong(path, f"is {quoted(value)}; it cannot be less than {kind.ge:g}")
+        if kind.gt is not None and value <= kind.gt:
+            return self._wrong(path, f"is {value:g}; it must be more than {kind.gt:g}")
+        return value
+
+    def _anything(self, value: Any, path: KeyPath) -> Any:  # noqa: ANN401 - TOML
+        """Return a value that JSON has."""
+        if isinstance(value, dict):
+            found: Any = {key: self._anything(one, (*path, key)) for key, one in value.items()}
+            return INVALID if INVALID in found.values() else found
+        if isinstance(value, list):
+            found = [self._anything(one, (*path, index)) for index, one in enumerate(value)]
+            return INVALID if INVALID in found else found
+        if isinstance(value, datetime | date | time):
+            return value.isoformat().replace("+00:00", "Z")
+        if isinstance(value, float) and not math.isfinite(value):
+            return self._wrong(path, f"cannot be {value}, which JSON does not have")
+        return str(value) if isinstance(value, str) else value
+
+
+def _what(kind: inspect.Type) -> str:
+    """Return what a key is for, where its type says so."""
+    extra = kind.extra_json_schema if isinstance(kind, inspect.Metadata) else None
+    description = str((extra or {}).get("description", "")).removesuffix(".")
+    return f": {description[:1].lower()}{description[1:]}" if description else ""
+
+
+def _how_to_table(path: KeyPath) -> str:
+    return f": write [{path[0]}]" if len(path) == 1 else ""
+
+
+def _how_to_array(item: inspect.Type, path: KeyPath) -> str:
+    if isinstance(item, inspect.UnionType) and len(path) == 1:
+        return f" of tables: write [[{path[0]}]]"
+    return ': write ["…"]'
+
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def pipeline_schema() -> dict[str, Any]:
+    """Return the schema of files for `asyncbatch etl`."""
+    return _schema(PipelineFile, "asyncbatch pipeline file")
+
+
+def stream_schema() -> dict[str, Any]:
+    """Return the schema of files for `asyncbatch stream`, whose source may be one table."""
+    schema = _schema(StreamFile, "asyncbatch pipeline file of a stream")
+    properties = schema["$defs"]["StreamFile"]["properties"]
+    several = properties["source"]
+    properties["source"] = {
+        "description": several.pop("description"),
+        "anyOf": [several["items"], several],
+    }
+    file = schema["$defs"]["EventFileTable"]
+    file["required"].remove("type")  # a source with a path is a file
+    return schema
+
+
+def _schema(kind: type, title: str) -> dict[str, Any]:
+    found: dict[str, Any] = _tidied(json.schema(kind, schema_hook=_of_our_types))
+    return {"$schema": _DIALECT, "title": title, **found}
+
+
+def _of_our_types(kind: type) -> dict[str, Any]:
+    if kind is Secret:
+        return {"type": "string"}
+    raise NotImplementedError(kind.__name__)
+
+
+def _tidied(part: Any) -> Any:  # noqa: ANN401 - any part of a schema
+    """Return `part` without null, which TOML does not have, and with what may be text as well."""
+    if isinstance(part, list):
+        return [_tidied(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    tidy = {key: _tidied(one) for key, one in part.items()}
+    tidy |= tidy.pop("as", {})
+    if "default" in tidy and tidy["default"] in (None, [], {}):
+        del tidy["default"]
+    if isinstance(tidy.get("anyOf"), list):
+        ways = [way for way in tidy["anyOf"] if way != {"type": "null"}]
+        if len(ways) == 1:
+            del tidy["anyOf"]
+            return {**ways[0], **tidy}
+        tidy["anyOf"] = ways
+    return tidy

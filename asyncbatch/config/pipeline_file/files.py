@@ -1,0 +1,174 @@
+"""The two kinds of pipeline file: etl and stream."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any
+
+from msgspec import Meta, field
+
+from asyncbatch.config.pipeline_file.sinks import (
+    DATABASES,
+    CheckpointTable,
+    DeadLetterTable,
+    LateTable,
+    SinkTable,
+    StreamSinkTable,
+    form_of,
+)
+from asyncbatch.config.pipeline_file.sources import (
+    EventFileTable,
+    EventFolderTable,
+    EventStdinTable,
+    FilesSourceTable,
+    HttpSourceTable,
+    SimulatedTable,
+)
+from asyncbatch.config.pipeline_file.transforms import (
+    CallTable,
+    DedupeTable,
+    FieldsTable,
+    JqTable,
+    MadeFields,
+    RequireTable,
+    SchemaTable,
+)
+from asyncbatch.config.pipeline_file.values import Name, Table, suggestion
+from asyncbatch.config.pipeline_file.window import ARRIVAL, WindowTable
+from asyncbatch.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from asyncbatch.config.pipeline_file.sources import SourceTable
+    from asyncbatch.config.pipeline_file.values import Contradictions, Given
+
+
+class PipelineFile(Table, frozen=True):
+    """What `asyncbatch etl` does: from sources, through transforms, into a sink."""
+
+    name: Annotated[Name, Meta(description="What the job is called.")]
+    sources: Annotated[
+        tuple[HttpSourceTable | FilesSourceTable, ...],
+        Meta(min_length=1, description="Where records come from, side by side."),
+    ] = field(name="source")
+    sink: SinkTable
+    transforms: Annotated[
+        tuple[FieldsTable | RequireTable | DedupeTable | JqTable | CallTable | SchemaTable, ...],
+        Meta(description="What is done to each record, in this order."),
+    ] = field(name="transform", default=())
+    dead_letter: DeadLetterTable | None = None
+
+    @classmethod
+    def contradictions(cls, given: Given) -> Contradictions:
+        """Yield what cannot be said together; see `Table.contradictions`."""
+        names = [getattr(source, "name", None) for source in given.get("source") or ()]
+        for index, name in enumerate(names):
+            if name is not None and name in names[:index]:
+                yield ("source", index, "name"), f"{name!r} is another source's name too"
+        transforms = given.get("transform") or ()
+        for index, table in enumerate(transforms):
+            if isinstance(table, DedupeTable) and index < len(transforms) - 1:
+                yield (
+                    ("transform", index, "type"),
+                    "dedupe must come last: which record is first is known only at the end",
+                )
+        yield from _misled(given)
+        made = MadeFields(transforms)
+        yield from made.unmade
+        for place, name in enumerate(getattr(given.get("sink"), "key", ())):
+            if made.names is not None and name not in made.names:
+                near = suggestion(name, made.names)
+                yield ("sink", "key", place), f"no field {name!r} is made by transform{near}"
+
+    def source_names(self) -> list[str]:
+        """Return what each source is called: its name, else its type, numbered from the second."""
+        taken = {source.name for source in self.sources}
+        counts: Counter[str] = Counter()
+        names = []
+        for source in self.sources:
+            name = source.name
+            while name is None:
+                kind = "http" if isinstance(source, HttpSourceTable) else "files"
+                counts[kind] += 1
+                made = kind if counts[kind] == 1 else f"{kind}-{counts[kind]}"
+                name = None if made in taken else made
+            names.append(name)
+        return names
+
+    def only(self, wanted: Iterable[str]) -> tuple[SourceTable, ...]:
+        """Return the sources of these names. Raises UsageError if there is none of one."""
+        names = self.source_names()
+        chosen = set(wanted)
+        for name in sorted(chosen):
+            if name not in names:
+                near = suggestion(name, names)
+                raise UsageError(f"--only {name}: the sources are {', '.join(names)}{near}")
+        pairs = zip(names, self.sources, strict=True)
+        return tuple(source for name, source in pairs if name in chosen)
+
+
+def _misled(given: Given) -> Iterator[tuple[Any, str]]:
+    """Yield the places of what the sink cannot take, or take as it is meant."""
+    sources, sink = given.get("source") or (), given.get("sink")
+    form = None if sink is None or sink.to is None else form_of(sink.to.reveal())
+    if sink is None or form is None:
+        return
+    for index, table in enumerate(given.get("transform") or ()):
+        if isinstance(table, DedupeTable) and form == "folder":
+            yield (
+                ("transform", index, "type"),
+                "dedupe is not for a folder, whose files are written side by side",
+            )
+    for index, source in enumerate(sources):
+        if not isinstance(source, HttpSourceTable):
+            continue
+        if form == "folder":
+            yield ("source", index, "type"), "has no files, which the sink, a folder, would mirror"
+        elif source.incremental is not None:
+            place = ("source", index, "incremental")
+            if form not in DATABASES:
+                yield place, "needs a database as the sink: what is newest is kept there"
+            elif sink.mode == "replace":
+                yield (
+                    place,
+                    'asks for what is new only, and sink.mode = "replace" leaves nothing else',
+                )
+
+
+class StreamFile(Table, frozen=True):
+    """What `asyncbatch stream` does: events of sources, in windows, into a sink."""
+
+    sources: Annotated[
+        tuple[EventFileTable | EventFolderTable | EventStdinTable | SimulatedTable, ...],
+        Meta(min_length=1, description="Where events come from, side by side."),
+    ] = field(name="source")
+    window: Annotated[WindowTable, Meta(description="How events are put together.")]
+    name: Annotated[Name | None, Meta(description="What the job is called.")] = None
+    transforms: Annotated[
+        tuple[FieldsTable | RequireTable | JqTable | CallTable | SchemaTable, ...],
+        Meta(description="What is done to each event first, in this order."),
+    ] = field(name="transform", default=())
+    sink: StreamSinkTable | None = None
+    checkpoint: CheckpointTable | None = None
+    late: LateTable | None = None
+    dead_letter: DeadLetterTable | None = None
+
+    @classmethod
+    def contradictions(cls, given: Given) -> Contradictions:
+        """Yield what cannot be said together; see `Table.contradictions`."""
+        seen: list[Any] = []
+        for index, source in enumerate(given.get("source") or ()):
+            if source is not None and source in seen and not isinstance(source, SimulatedTable):
+                yield ("source", index), "is there twice: each source is read once"
+            seen.append(source)
+        window = given.get("window")
+        if window is None:
+            return
+        if "late" in given and window.time == ARRIVAL:
+            yield ("late",), "is about the events' own time, and window.time is arrival"
+        transforms = given.get("transform") or ()
+        made = MadeFields(transforms)
+        yield from made.unmade
+        for place, path in window.fields():
+            yield from made.lacks(path, ("window", *place))

@@ -1,0 +1,276 @@
+"""Read TOML; ${ENV} and --set overrides."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec.structs import replace
+
+from asyncbatch.config.pipeline_file.check import INVALID, check
+from asyncbatch.config.pipeline_file.files import PipelineFile, StreamFile
+from asyncbatch.config.pipeline_file.values import FromEnvironment, Mistake, format_path
+from asyncbatch.errors import PipelineFileError
+from asyncbatch.formats.grammar import MAX_INTEGER_DIGITS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from asyncbatch.config.pipeline_file.values import KeyPath
+
+_VARIABLE = re.compile(
+    r"(?P<literal>\$\$\{)|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}|)"
+)
+
+
+def substitute(
+    value: Any,  # noqa: ANN401 - whatever TOML can hold
+    environment: Mapping[str, str],
+    mistakes: list[Mistake],
+    path: KeyPath = (),
+) -> Any:  # noqa: ANN401 - the same
+    """Return `value` with the variables in its strings replaced; add what cannot be."""
+    if isinstance(value, dict):
+        return {
+            key: substitute(item, environment, mistakes, (*path, key))
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [
+            substitute(item, environment, mistakes, (*path, index))
+            for index, item in enumerate(value)
+        ]
+    if not isinstance(value, str) or "${" not in value:
+        return value
+
+    def replaced(match: re.Match[str]) -> str:
+        name, default = match["name"], match["default"]
+        if match["literal"]:
+            return "${"
+        if name is None:
+            message = (
+                "${ begins no variable: write ${NAME}, ${NAME:-default}, or $${ for a plain ${"
+            )
+            mistakes.append(Mistake(path, message))
+        elif found := environment.get(name):
+            return found
+        elif default is not None:
+            return default
+        elif name not in environment:
+            message = f"the environment has no {name}: set it, or write ${{{name}:-default}}"
+            mistakes.append(Mistake(path, message))
+        return ""
+
+    return FromEnvironment.of(_VARIABLE.sub(replaced, value), value)
+
+
+_INDEX = re.compile(r"\[([0-9]+)\]")
+_FORM = "write --set sink.table=people, or --set source.0.timeout=5"
+
+
+def override(document: dict[str, Any], overrides: Iterable[str], mistakes: list[Mistake]) -> None:
+    """Put each override into `document`; add those that cannot be."""
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        path = _parse_path(key)
+        if path is None or not equals:
+            # What follows the first `=` may be a secret.
+            mistakes.append(Mistake((), f"--set {key}{equals}: is no KEY=VALUE; {_FORM}"))
+        else:
+            _put(document, path, _parse_value(value), mistakes)
+
+
+def _parse_path(text: str) -> tuple[str, ...] | None:
+    """Return the keys of a dotted key, which TOML's own rules take apart."""
+    dotted = _INDEX.sub(r".\1", text)  # `source[0]` as in messages, `source.0` as in TOML
+    try:
+        found: Any = tomllib.loads(f"{dotted} = 0")
+    except ValueError:
+        return None
+    keys: list[str] = []
+    while isinstance(found, dict):
+        if len(found) != 1:
+            return None
+        ((key, found),) = found.items()
+        keys.append(key)
+    return tuple(keys)
+
+
+def _parse_value(text: str) -> Any:  # noqa: ANN401 - whatever TOML can hold
+    """Return what `text` is in TOML, else the text itself."""
+    try:
+        found = tomllib.loads(f"value = {text}")
+    except ValueError:  # it is not TOML, or an integer beyond 4,300 digits
+        return text
+    return found["value"] if len(found) == 1 else text
+
+
+def _put(document: Any, path: KeyPath, value: Any, mistakes: list[Mistake]) -> None:  # noqa: ANN401 - TOML
+    at: Any = document
+    here: KeyPath = ()
+    for depth, key in enumerate(path):
+        token = _token(at, str(key))
+        if token is None:
+            kind = f"an array of {len(at)}" if isinstance(at, list) else "no table"
+            message = f"--set finds nothing of this name: {format_path(here)} is {kind}"
+            mistakes.append(Mistake((*here, key), message))
+            return
+        here = (*here, token)
+        if depth == len(path) - 1:
+            at[token] = value
+        elif isinstance(at, dict):
+            at = at.setdefault(token, {})
+        else:
+            at = at[token]
+
+
+def _token(at: Any, key: str) -> str | int | None:  # noqa: ANN401 - TOML
+    """Return what names `key` in a table or an array, where it must be there."""
+    if isinstance(at, dict):
+        return key
+    if isinstance(at, list) and key.isdecimal() and len(key) < 10 and int(key) < len(at):
+        return int(key)
+    return None
+
+
+F = TypeVar("F", PipelineFile, StreamFile)
+
+_ETL_TYPES = ("http", "files")
+_PLACE = re.compile(r" \(at (?:line ([0-9]+), column ([0-9]+)|end of document)\)$")
+
+
+def load_pipeline_file(
+    path: str,
+    overrides: Iterable[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> PipelineFile:
+    """Read and check the pipeline file at `path`, `overrides` being `section.key=value`.
+
+    Variables come from `environment` (by default the process's). Raises PipelineFileError with
+    every mistake.
+    """
+    return _load(path, lambda found: parse_pipeline_file(found, path, overrides, environment))
+
+
+def load_stream_file(
+    path: str,
+    overrides: Iterable[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> StreamFile:
+    """Read and check the pipeline file of a stream; see `load_pipeline_file`."""
+    return _load(path, lambda found: parse_stream_file(found, path, overrides, environment))
+
+
+def _load(path: str, parse: Callable[[dict[str, Any]], F]) -> F:
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise PipelineFileError(path, [f"{path}: {error.strerror or error}"]) from None
+    try:
+        return parse(_parse(path, data))
+    except RecursionError:
+        raise PipelineFileError(path, [f"{path}: is nested too deep"]) from None
+
+
+def parse_pipeline_file(
+    document: dict[str, Any],
+    path: str,
+    overrides: Iterable[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> PipelineFile:
+    """Check what TOML has made of the file at `path`; see `load_pipeline_file`."""
+    if "window" in document:
+        raise PipelineFileError(
+            path, [f"{path}: has a [window], and is for `asyncbatch stream {path}`"]
+        )
+    return _checked(document, PipelineFile, path, overrides, environment)
+
+
+def parse_stream_file(
+    document: dict[str, Any],
+    path: str,
+    overrides: Iterable[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> StreamFile:
+    """Check what TOML has made of the file at `path`; see `load_stream_file`.
+
+    A single source may be a table; one with a path is a file, unless it says otherwise.
+    """
+    source = document.get("source")
+    sources = source if isinstance(source, list) else [source]
+    tables = [one for one in sources if isinstance(one, dict)]
+    if "window" not in document and any(one.get("type") in _ETL_TYPES for one in tables):
+        raise PipelineFileError(
+            path, [f"{path}: has no [window], and is for `asyncbatch etl {path}`"]
+        )
+    return _checked(document, StreamFile, path, overrides, environment)
+
+
+def _checked(
+    document: dict[str, Any],
+    kind: type[F],
+    path: str,
+    overrides: Iterable[str],
+    environment: Mapping[str, str] | None,
+) -> F:
+    mistakes: list[Mistake] = []
+    document = deepcopy(document)
+    override(document, overrides, mistakes)
+    told = os.environ if environment is None else environment
+    is_single = kind is StreamFile and isinstance(document.get("source"), dict)
+    if kind is StreamFile:
+        _complete(document)
+    found = check(substitute(document, told, mistakes), kind, mistakes)
+    if is_single:  # as it is written
+        mistakes = [replace(one, path=_without_index(one.path)) for one in mistakes]
+    if mistakes or found is INVALID:
+        # What a missing variable has made of a value is no mistake of its own.
+        first = {mistake.path: mistake for mistake in reversed(mistakes)}
+        raise PipelineFileError(path, [str(one) for one in mistakes if first[one.path] is one])
+    assert isinstance(found, kind)
+    return found
+
+
+def _complete(document: dict[str, Any]) -> None:
+    """Make a single source an array of one, and say what sources with a path are."""
+    source = document.get("source")
+    if isinstance(source, dict):
+        source = document["source"] = [source]
+    for one in source if isinstance(source, list) else ():
+        if isinstance(one, dict) and "path" in one:
+            one.setdefault("type", "file")
+
+
+def _without_index(path: KeyPath) -> KeyPath:
+    return ("source", *path[2:]) if path[:2] == ("source", 0) else path
+
+
+def _parse(path: str, data: bytes) -> dict[str, Any]:
+    """Return the document that `data` is. Raises PipelineFileError with its place."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = error.start - data.rfind(b"\n", 0, error.start)
+        raise PipelineFileError(path, [f"{path}:{line}:{column}: is not UTF-8"]) from None
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        reason = str(error)
+        if match := _PLACE.search(reason):
+            last = text.count("\n") + 1, len(text) - text.rfind("\n")
+            line, column = (int(match[1]), int(match[2])) if match[1] else last
+            reason = reason[: match.start()]
+            path_and_place = f"{path}:{line}:{column}"
+        else:
+            path_and_place = path
+        message = f"{path_and_place}: is not TOML: {reason[:1].lower()}{reason[1:]}"
+        raise PipelineFileError(path, [message]) from None
+    except ValueError:  # Python's own, and without its place
+        raise PipelineFileError(
+            path, [f"{path}: has an integer of more than {MAX_INTEGER_DIGITS:,} digits"]
+        ) from None

@@ -1,0 +1,193 @@
+"""[sink] tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from msgspec import Meta
+
+from asyncbatch.config.pipeline_file.sources import Count
+from asyncbatch.config.pipeline_file.values import (
+    HttpUrl,
+    Name,
+    Names,
+    Seconds,
+    Span,
+    Table,
+    TargetName,
+)
+from asyncbatch.core.paths import is_object_url
+from asyncbatch.errors import UsageError
+from asyncbatch.sinks.target import KNOWN, place_of
+
+if TYPE_CHECKING:
+    from asyncbatch.config.pipeline_file.values import Contradictions, Given
+
+_POSTGRES = ("postgresql", "postgres")
+DATABASES = (*_POSTGRES, "sqlite", "duckdb")
+
+
+class PoolTable(Table, frozen=True):
+    """Connections to the database."""
+
+    min: Annotated[Count, Meta(description="Kept open.")] = 1
+    max: Annotated[Count, Meta(description="At most: from 2 on, one loads and others ask.")] = 4
+
+    @classmethod
+    def contradictions(cls, given: Given) -> Contradictions:
+        """Yield what cannot be said together; see `Table.contradictions`."""
+        least, most = given.get("min", 1), given.get("max", 4)
+        if None not in (least, most) and least > most:
+            yield ("min",), f"is {least}, more than max, {most}"
+        if most == 1:
+            yield ("max",), "is 1, and while one connection loads, another must be free to ask"
+
+
+class SinkTable(Table, frozen=True):
+    """Where records go."""
+
+    to: Annotated[
+        TargetName,
+        Meta(description="postgresql://user@host/db, sqlite:///FILE, duckdb:///FILE, or a file."),
+    ]
+    table: Annotated[Name | None, Meta(description="The table of a database.")] = None
+    key: Annotated[
+        tuple[Name, ...], Meta(min_length=1, description="The fields that make a row unique.")
+    ] = ()
+    mode: Annotated[
+        Literal["append", "replace", "upsert"] | None,
+        Meta(description="Add rows, replace the table, or rows of the same key (with a key)."),
+    ] = None
+    batch_size: Annotated[Count | None, Meta(description="Records of one write.")] = None
+    flush_interval: Annotated[
+        Seconds | None, Meta(description="Seconds that records wait for more at most.")
+    ] = None
+    pool: PoolTable | None = None
+    statement_timeout: Annotated[
+        Seconds | None, Meta(description="Seconds that PostgreSQL may take for a statement.")
+    ] = None
+    schema_contract: Annotated[
+        Literal["evolve", "freeze", "discard"],
+        Meta(
+            description="New fields and types: change the table, reject the record, or leave "
+            "the field out."
+        ),
+    ] = "evolve"
+    columns: Annotated[Names | None, Meta(description="The columns of a CSV file.")] = None
+    format: Annotated[
+        Literal["keep", "json", "jsonl"], Meta(description="The form of the files in a folder.")
+    ] = "keep"
+    compression: Annotated[
+        Literal["keep", "none", "gz", "bz2", "xz", "zst"],
+        Meta(description="The compression of the files in a folder."),
+    ] = "keep"
+    endpoint: Annotated[
+        HttpUrl | None, Meta(description="The server of s3://, gs:// and az:// URLs.")
+    ] = None
+    anonymous: Annotated[bool, Meta(description="Ask object stores without credentials.")] = False
+    unordered: Annotated[bool, Meta(description="Write records as they come: faster.")] = False
+
+    @classmethod
+    def contradictions(cls, given: Given) -> Contradictions:
+        """Yield what cannot be said together; see `Table.contradictions`."""
+        if given.get("mode") == "upsert" and "key" not in given:
+            yield ("mode",), "upsert needs key: the fields that make a row the same"
+        if given.get("to") is None:
+            return
+        form = form_of(given["to"].reveal())
+        if form is None:
+            yield ("to",), _why_not(given["to"].reveal())
+            return
+        if form in DATABASES and "table" not in given:
+            yield ("table",), "is missing: a database needs the name of a table"
+        takers = {
+            "table": DATABASES, "key": DATABASES, "mode": DATABASES,
+            "schema_contract": DATABASES, "pool": _POSTGRES, "statement_timeout": _POSTGRES,
+            "columns": ("csv",), "format": ("folder",), "compression": ("folder",),
+        }  # fmt: skip
+        for key, forms in takers.items():
+            if key in given and form not in forms:
+                yield (key,), f"is for {_NAMES[forms]}, and this is {_KINDS.get(form, form)}"
+
+
+_NAMES = {
+    DATABASES: "databases",
+    _POSTGRES: "PostgreSQL",
+    ("csv",): "CSV files",
+    ("folder",): "folders",
+}
+_KINDS = {
+    "stdout": "standard output",
+    "lines": "a JSON Lines file",
+    "folder": "a folder",
+    "csv": "a CSV file",
+    "parquet": "a Parquet file",
+    "sqlite": "SQLite",
+    "duckdb": "DuckDB",
+    "postgresql": "PostgreSQL",
+}
+
+
+def form_of(to: str) -> str | None:
+    """Return what kind of target this names, or None for none that is known."""
+    scheme, separator, _ = to.partition("://")
+    if separator and scheme in _POSTGRES:
+        return "postgresql"
+    try:
+        return place_of(to)[0]
+    except UsageError:  # its words may show a password
+        return None
+
+
+def _why_not(to: str) -> str:
+    """Return why this names no target."""
+    if is_object_url(to):  # whose words show no secret
+        try:
+            place_of(to)
+        except UsageError as error:
+            return str(error).removeprefix("--to ")
+    return f"is no known target: write {KNOWN}"
+
+
+class DeadLetterTable(Table, frozen=True):
+    """Where rejected records and failed inputs are kept."""
+
+    to: Annotated[Name, Meta(description="A file: JSON Lines.")]
+
+
+class StreamSinkTable(Table, frozen=True):
+    """Where windows go; in a table each window and key has one row."""
+
+    to: Annotated[
+        TargetName,
+        Meta(description="postgresql://user@host/db, sqlite:///FILE, duckdb:///FILE, or a file."),
+    ]
+    table: Annotated[Name | None, Meta(description="The table of a database.")] = None
+
+    @classmethod
+    def contradictions(cls, given: Given) -> Contradictions:
+        """Yield what cannot be said together; see `Table.contradictions`."""
+        if given.get("to") is None:
+            return
+        form = form_of(given["to"].reveal())
+        if form is None:
+            yield ("to",), f"is no known target: write {KNOWN}"
+        elif form == "folder":
+            yield ("to",), "is a folder, and windows go into one file or table"
+        elif form in DATABASES and "table" not in given:
+            yield ("table",), "is missing: a database needs the name of a table"
+        elif form not in DATABASES and "table" in given:
+            yield ("table",), "is for databases"
+
+
+class CheckpointTable(Table, frozen=True):
+    """What another process needs to go on."""
+
+    path: Annotated[Name, Meta(description="The file that keeps it.")]
+    every: Annotated[Span, Meta(description="How often it is written.")] = 10_000_000
+
+
+class LateTable(Table, frozen=True):
+    """Where events are kept whose window is over."""
+
+    to: Annotated[Name, Meta(description="A file: JSON Lines.")]

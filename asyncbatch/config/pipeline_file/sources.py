@@ -1,0 +1,327 @@
+"""[source] tables."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+from msgspec import Meta, field
+
+from asyncbatch.config.pipeline_file.values import (
+    Bytes,
+    HttpUrl,
+    Name,
+    Names,
+    Origin,
+    Path,
+    Pointer,
+    Rate,
+    Seconds,
+    SecretText,
+    ShardText,
+    Span,
+    Table,
+    Time,
+)
+from asyncbatch.core.records import STDIN
+
+if TYPE_CHECKING:
+    from asyncbatch.config.pipeline_file.values import Contradictions, Given
+    from asyncbatch.core.secrets import Secret
+
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+
+Count: TypeAlias = Annotated[int, Meta(ge=1)]
+Status: TypeAlias = Annotated[int, Meta(ge=100)]
+
+
+class BearerAuth(Table, frozen=True, tag_field="type", tag="bearer"):
+    """`Authorization: Bearer …`."""
+
+    token: Annotated[SecretText, Meta(description="The token.")]
+
+
+class BasicAuth(Table, frozen=True, tag_field="type", tag="basic"):
+    """`Authorization: Basic …`."""
+
+    username: Annotated[str, Meta(description="The user's name.")]
+    password: Annotated[SecretText, Meta(description="The password.")]
+
+
+class HeaderAuth(Table, frozen=True, tag_field="type", tag="header"):
+    """A header of its own."""
+
+    name: Annotated[Name, Meta(description="The header's name, such as X-Api-Key.")]
+    value: Annotated[SecretText, Meta(description="Its value.")]
+
+
+class QueryAuth(Table, frozen=True, tag_field="type", tag="query"):
+    """A parameter of the URL."""
+
+    name: Annotated[Name, Meta(description="The parameter's name, such as api_key.")]
+    value: Annotated[SecretText, Meta(description="Its value.")]
+
+
+class PagePagination(Table, frozen=True, tag_field="type", tag="page"):
+    """Pages by number, until one has no records."""
+
+    param: Annotated[Name, Meta(description="The parameter for the number.")] = "page"
+    start: Annotated[int, Meta(ge=0, description="The first page's number.")] = 1
+    size_param: Annotated[Name | None, Meta(description="The parameter for the size.")] = None
+    size: Annotated[Count | None, Meta(description="Records a page.")] = None
+    total: Annotated[
+        Pointer | None, Meta(description="Where in a page the number of all records is.")
+    ] = None
+    pages: Annotated[
+        Pointer | None, Meta(description="Where in a page the number of pages is.")
+    ] = None
+    end_status: Annotated[
+        Status | None, Meta(description="The status of a page behind the last: 404.")
+    ] = None
+
+    @classmethod
+    def contradictions(cls, given: Given) -> Contradictions:
+        """Yield what cannot be said together; see `Table.contradictions`."""
+        if "size_param" in given and "size" not in given:
+            yield ("size_param",), "needs size: the records that are asked for"
+
+
+class OffsetPagination(Table, frozen=True, tag_field="type", tag="offset"):
+    """Pages by the number of records before, until one has no records."""
+
+    param: Annotated[Name, Meta(description="The parameter for the offset.")] = "offset"
+    limit_param: Annotated[Name, Meta(description="The parameter for the limit.")] = "limit"
+    limit: Annotated[Count, Meta(description="Records a page.")] = 100
+    start: Annotated[int, Meta(ge=0, description="The first page's offset.")] = 0
+    total: Annotated[
+        Pointer | None, Meta(description="Where in a page the number of all records is.")
+    ] = None
+    end_status: Annotated[
+        Status | None, Meta(description="The status of a page behind the last: 404.")
+    ] = None
+
+
+class CursorPagination(Table, frozen=True, tag_field="type", tag="cursor"):
+    """Each page has the cursor of the next, until there is none."""
+
+    next: Annotated[Pointer, Meta(description="Where in a page the next cursor is.")]
+    param: Annotated[Name, Meta(description="The parameter that takes it.")] = "cursor"
+
+
+class NextUrlPagination(Table, frozen=True, tag_field="type", tag="next_url"):
+    """Each page has the URL of the next, until there is none."""
+
+    next: Annotated[Pointer, Meta(description="Where in a page the next URL is.")]
+
+
+class LinkHeaderPagination(Table, frozen=True, tag_field="type", tag="link_header"):
+    """The `Link` header has the next page's URL, rel="next", until there is none."""
+
+
+class IncrementalTable(Table, frozen=True):
+    """Ask only for what is newer than what the last run saw."""
+
+    field: Annotated[Path, Meta(description="The field whose largest value is kept.")]
+    param: Annotated[Name, Meta(description="The parameter that takes it.")]
+    initial: Annotated[Time | None, Meta(description="Its value in the first run.")] = None
+
+
+class HttpSourceTable(Table, frozen=True, tag_field="type", tag="http"):
+    """Pages of an HTTP API."""
+
+    urls: Annotated[tuple[HttpUrl, ...], Meta(min_length=1, description="Where to begin.")]
+    name: Annotated[Name | None, Meta(description="What --only knows it by.")] = None
+    headers: Annotated[
+        dict[str, SecretText], Meta(description="Headers; their values are never shown.")
+    ] = field(default_factory=dict)
+    auth: Annotated[
+        BearerAuth | BasicAuth | HeaderAuth | QueryAuth | None,
+        Meta(description="Credentials, sent to the origins of `urls` only."),
+    ] = None
+    records: Annotated[
+        Pointer,
+        Meta(description="Where the array of records is; else the array or object itself."),
+    ] = ""
+    format: Annotated[
+        Literal["auto", "json", "jsonl"],
+        Meta(description="How to read every page; auto goes by the content type."),
+    ] = "auto"
+    pagination: Annotated[
+        PagePagination
+        | OffsetPagination
+        | CursorPagination
+        | NextUrlPagination
+        | LinkHeaderPagination
+        | None,
+        Meta(description="How the next page is found; else there is one."),
+    ] = None
+    timeout: Annotated[Seconds, Meta(description="Seconds, each request.")] = 30.0
+    retries: Annotated[int, Meta(ge=0, description="Of network errors, 408, 425, 429 and 5xx.")] = 5
+    retry_delay: Annotated[
+        Seconds, Meta(description="Seconds before the first retry; doubles each time.")
+    ] = 0.5
+    longest_wait: Annotated[
+        Seconds, Meta(description="A server that asks for more time is not waited for.")
+    ] = 300.0
+    rate_limit: Annotated[
+        Rate | None, Meta(description="Requests in a time, for each host: 20/s, 100/m, 1000/h.")
+    ] = None
+    concurrency: Annotated[Count, Meta(description="Requests in flight.")] = 8
+    incremental: IncrementalTable | None = None
+    max_pages: Annotated[Count, Meta(description="More for one URL are a failure.")] = 100_000
+    max_body: Annotated[Bytes, Meta(description="A larger page is a failure: 64MiB.")] = 64 * 2**20
+    allow_origins: Annotated[
+        tuple[Origin, ...], Meta(description="Other origins that next pages may lead to.")
+    ] = ()
+
+    @classmethod
+    def contradictions(cls, given: Given) -> Contradictions:
+        """Yield what cannot be said together; see `Table.contradictions`."""
+        auth, pagination = given.get("auth"), given.get("pagination")
+        names = {name.lower(): name for name in given.get("headers") or ()}
+        header = "Authorization" if isinstance(auth, BearerAuth | BasicAuth) else None
+        if isinstance(auth, HeaderAuth):
+            header = auth.name
+        if header is not None and header.lower() in names:
+            path = ("headers", names[header.lower()])
+            yield path, "auth sends this header too: choose one"
+        for name in names.values():
+            if not _HEADER.fullmatch(name):
+                yield ("headers", name), "is no name of a header"
+        page_param = getattr(pagination, "param", None)
+        if isinstance(auth, QueryAuth) and auth.name == page_param:
+            yield ("auth", "name"), f"pagination has the parameter {page_param!r} too"
+        incremental = given.get("incremental")
+        if incremental is not None and incremental.param == page_param:
+            yield ("incremental", "param"), f"pagination has the parameter {page_param!r} too"
+        urls = [url for url in given.get("urls") or () if url is not None]
+        if auth is None and len(set(map(_user, urls))) > 1:
+            yield ("urls",), "some have a user in them, or another: use auth, or two sources"
+        seen: set[object] = set()
+        for index, url in enumerate(given.get("urls") or ()):
+            if url is not None and url in seen:
+                yield ("urls", index), "is there twice: its records would be too"
+            seen.add(url)
+            if url is not None and auth is not None and _user(url):
+                yield ("urls", index), "has a user in it, and auth has credentials: choose one"
+
+
+class FilesSourceTable(Table, frozen=True, tag_field="type", tag="files"):
+    """Files, as `asyncbatch run` takes them: the keys are its options."""
+
+    paths: Annotated[
+        tuple[Name, ...], Meta(description="Folders, files, globs, URLs, or - for standard input.")
+    ] = ()
+    name: Annotated[Name | None, Meta(description="What --only knows it by.")] = None
+    pattern: Annotated[Names | None, Meta(description="Names to take, of folders.")] = None
+    exclude: Annotated[tuple[Name, ...], Meta(description="Files and folders to leave out.")] = ()
+    files_from: Annotated[Name | None, Meta(description="A file that lists more paths.")] = None
+    null: Annotated[bool, Meta(description="Paths in that list end with NUL.")] = False
+    hidden: Annotated[bool, Meta(description="Take hidden files and folders too.")] = False
+    follow_symlinks: Annotated[bool, Meta(description="Enter symlinked folders.")] = False
+    limit: Annotated[Count | None, Meta(description="Stop after so many files.")] = None
+    shard: Annotated[ShardText | None, Meta(description="Take part I of N: 1/3.")] = None
+    endpoint: Annotated[
+        HttpUrl | None, Meta(description="The server of s3://, gs:// and az:// URLs.")
+    ] = None
+    anonymous: Annotated[bool, Meta(description="Ask object stores without credentials.")] = False
+    allow_empty: Annotated[bool, Meta(description="Finding no file is no error.")] = False
+    format: Annotated[
+        Literal["auto", "json", "jsonl"], Meta(description="How to read every file.")
+    ] = "auto"
+    max_file_size: Annotated[Bytes | None, Meta(description="Larger files fail: 500MB.")] = None
+    records: Annotated[
+        Pointer | None, Meta(description="Where in each document the array of records is.")
+    ] = None
+    unit: Annotated[Literal["record", "file"], Meta(description="What is one record.")] = "record"
+    root: Annotated[Name | None, Meta(description="Know inputs by their path below it.")] = None
+
+    @classmethod
+    def contradictions(cls, given: Given) -> Contradictions:
+        """Yield what cannot be said together; see `Table.contradictions`."""
+        paths = given.get("paths", ())
+        if paths == () and "files_from" not in given:
+            yield ("paths",), "name a folder, a file or a glob, or give files_from"
+        if (paths or ()).count(STDIN) + (given.get("files_from") == STDIN) > 1:
+            yield ("paths",), "standard input ('-') can be read only once"
+        if given.get("null") and "files_from" not in given:
+            yield ("null",), "is for files_from"
+        if given.get("unit") == "file" and "records" in given:
+            yield ("records",), 'takes parts of documents, unit = "file" whole ones: choose one'
+
+
+def _user(url: Secret) -> str:
+    return urlsplit(url.reveal()).netloc.rpartition("@")[0]
+
+
+SourceTable: TypeAlias = HttpSourceTable | FilesSourceTable
+
+
+class EventFileTable(Table, frozen=True, tag_field="type", tag="file"):
+    """A file of JSON Lines, read to its end or followed."""
+
+    path: Annotated[Name, Meta(description="Where it is.")]
+    follow: Annotated[
+        bool, Meta(description="Go on with it as it grows, also when it is rotated or cut.")
+    ] = False
+    from_end: Annotated[
+        bool, Meta(description="With follow: pass over what is there at the start.")
+    ] = False
+
+    @classmethod
+    def contradictions(cls, given: Given) -> Contradictions:
+        """Yield what cannot be said together; see `Table.contradictions`."""
+        path = given.get("path")
+        if path == STDIN:
+            yield ("path",), 'is standard input: write type = "stdin", without a path'
+        elif path is not None and os.path.isdir(path):
+            yield ("path",), 'is a folder: write type = "folder"'
+        yield from _unfollowed(given)
+
+
+class EventFolderTable(Table, frozen=True, tag_field="type", tag="folder"):
+    """A folder of JSON Lines, read file by file; with `follow` also files that come."""
+
+    path: Annotated[Name, Meta(description="Where it is.")]
+    pattern: Annotated[Names | None, Meta(description="Names to take.")] = None
+    follow: Annotated[bool, Meta(description="Wait for more files.")] = False
+    from_end: Annotated[
+        bool, Meta(description="With follow: pass over what is there at the start.")
+    ] = False
+
+    @classmethod
+    def contradictions(cls, given: Given) -> Contradictions:
+        """Yield what cannot be said together; see `Table.contradictions`."""
+        path = given.get("path")
+        if path is not None and os.path.exists(path) and not os.path.isdir(path):
+            yield ("path",), 'is no folder: write type = "file"'
+        yield from _unfollowed(given)
+
+
+def _unfollowed(given: Given) -> Contradictions:
+    if given.get("from_end") and not given.get("follow"):
+        yield ("from_end",), "is for follow = true"
+
+
+class EventStdinTable(Table, frozen=True, tag_field="type", tag="stdin"):
+    """Standard input: JSON Lines."""
+
+
+class SimulatedTable(Table, frozen=True, tag_field="type", tag="simulate"):
+    """Example events, as they happen."""
+
+    rate: Annotated[float, Meta(gt=0, description="Events a second.")] = 10.0
+    seed: Annotated[int | None, Meta(description="Make the same events each time.")] = None
+    users: Annotated[Count, Meta(description="User ids go from 1 to so many.")] = 1000
+    types: Annotated[tuple[Name, ...], Meta(min_length=1, description="Event types.")] = (
+        "login",
+        "logout",
+        "purchase",
+        "view",
+    )
+    disorder: Annotated[Span, Meta(description="Let times be up to so much before their turn.")] = 0
+
+
+EventSourceTable: TypeAlias = EventFileTable | EventFolderTable | EventStdinTable | SimulatedTable

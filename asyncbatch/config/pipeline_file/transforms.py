@@ -1,0 +1,167 @@
+"""[[transform]] tables, and the fields they make."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+from msgspec import UNSET, Meta, UnsetType, field
+
+from asyncbatch.config.pipeline_file.values import Name, Path, Table, suggestion
+from asyncbatch.errors import UsageError
+from asyncbatch.transforms.chain import make_stage
+from asyncbatch.transforms.fields import parse_path
+from asyncbatch.transforms.schema_file import load_schema
+from asyncbatch.transforms.spec import CallSpec, Function, JqSpec, OnMissing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from asyncbatch.config.pipeline_file.values import Contradictions, Given, KeyPath
+
+
+class FieldTable(Table, frozen=True):
+    """How one field is made: `from` somewhere, `now`, or always the same `value`."""
+
+    source: Annotated[Path | UnsetType, Meta(description="Where in the record: a.b.c.")] = field(
+        name="from", default=UNSET
+    )
+    apply: Annotated[
+        tuple[Function, ...], Meta(description="What is done to the value, in this order.")
+    ] = ()
+    default: Annotated[Any, Meta(description="In place of what is missing or null.")] = None
+    now: Annotated[bool, Meta(description="The time, in UTC.")] = False
+    value: Annotated[Any, Meta(description="Always this.")] = UNSET
+
+    @classmethod
+    def contradictions(cls, given: Given) -> Contradictions:
+        """Yield what cannot be said together; see `Table.contradictions`."""
+        ways = [key for key in ("from", "now", "value") if key in given]
+        if len(ways) != 1:
+            found = f"has {' and '.join(ways)}" if ways else "has none of them"
+            yield (), f'takes one of from = "a.b.c", now = true and value = …; it {found}'
+        if given.get("now") is False:
+            yield ("now",), "can only be true"
+        for key in ("apply", "default"):
+            if key in given and "from" not in given:
+                yield (key,), "goes with from"
+
+
+class FieldsTable(Table, frozen=True, tag_field="type", tag="fields"):
+    """Make a new record, of these fields and no others."""
+
+    fields: Annotated[
+        dict[str, Path | FieldTable],
+        Meta(min_length=1, description="Each field: a path in the record, or a table."),
+    ]
+
+
+class RequireTable(Table, frozen=True, tag_field="type", tag="require"):
+    """Records must have all of these fields: not missing, not null, not ""."""
+
+    fields: Annotated[tuple[Path, ...], Meta(min_length=1, description="Their paths.")]
+    on_missing: Annotated[
+        OnMissing,
+        Meta(description="What becomes of others: a failure, or filtered out and counted."),
+    ] = "reject"
+
+
+class DedupeTable(Table, frozen=True, tag_field="type", tag="dedupe"):
+    """Of records with the same key, only the first in the order of the input is kept."""
+
+    key: Annotated[tuple[Path, ...], Meta(min_length=1, description="The paths of its fields.")]
+
+
+class JqTable(Table, frozen=True, tag_field="type", tag="jq"):
+    """Put each record through a jq program."""
+
+    expr: Annotated[Name, Meta(description="The program: select(.active) | {id}.")]
+    env: Annotated[bool, Meta(description="Let it see the environment.")] = False
+    lossy: Annotated[bool, Meta(description="Let it round integers beyond 2^53.")] = False
+
+    @classmethod
+    def contradictions(cls, given: Given) -> Contradictions:
+        """Yield what is wrong with the program; see `Table.contradictions`."""
+        if (expr := given.get("expr")) is not None:
+            yield from _refusal("expr", lambda: make_stage(JqSpec(expr)))
+
+
+class CallTable(Table, frozen=True, tag_field="type", tag="call"):
+    """Call a Python function with each record."""
+
+    function: Annotated[Name, Meta(description="module:name or file.py:name.")]
+
+    @classmethod
+    def contradictions(cls, given: Given) -> Contradictions:
+        """Yield why there is no such function; see `Table.contradictions`."""
+        if (function := given.get("function")) is not None:
+            yield from _refusal("function", lambda: make_stage(CallSpec(function)))
+
+
+class SchemaTable(Table, frozen=True, tag_field="type", tag="schema"):
+    """Reject records that do not fit a JSON Schema."""
+
+    file: Annotated[Name, Meta(description="The schema's file.")]
+    check_formats: Annotated[bool, Meta(description="Check formats (email, date) too.")] = False
+
+    @classmethod
+    def contradictions(cls, given: Given) -> Contradictions:
+        """Yield what is wrong with the schema; see `Table.contradictions`."""
+        if (file := given.get("file")) is not None:
+            formats = bool(given.get("check_formats"))
+            yield from _refusal("file", lambda: load_schema(file, check_formats=formats))
+
+
+def _refusal(key: str, make: Callable[[], object]) -> Contradictions:
+    """Yield why what `key` names cannot be had."""
+    try:
+        make()
+    except UsageError as error:
+        yield (key,), str(error)
+
+
+TransformTable: TypeAlias = (
+    FieldsTable | RequireTable | DedupeTable | JqTable | CallTable | SchemaTable
+)
+
+
+class MadeFields:
+    """The fields that transforms make: their `names`, None if that is anybody's guess.
+
+    `unmade` are the places of those that a transform asks for and none before has made.
+    """
+
+    def __init__(self, transforms: Sequence[Any]) -> None:
+        self.names: set[str] | None = None
+        self.unmade: list[tuple[KeyPath, str]] = []
+        for index, table in enumerate(transforms):
+            for path, place in _asked(table):
+                self.unmade += self.lacks(path, ("transform", index, *place))
+            if isinstance(table, FieldsTable):
+                self.names = set(table.fields)
+            elif table is None or isinstance(table, JqTable | CallTable):
+                self.names = None
+
+    def lacks(self, path: str, at: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+        """Yield the place where `path` is asked for, and why, if no such field is made."""
+        first = parse_path(path)[:1]
+        if self.names is not None and first and first[0] not in self.names:
+            near = suggestion(first[0], self.names)
+            yield at, f"no field {first[0]!r} is made by the fields before{near}"
+
+
+def _asked(table: Any) -> Iterator[tuple[str, KeyPath]]:  # noqa: ANN401 - any transform's
+    """Yield each path that a transform asks for, and where in its table."""
+    match table:
+        case FieldsTable():
+            for name, rule in table.fields.items():
+                if isinstance(rule, FieldTable):
+                    if isinstance(rule.source, str):
+                        yield rule.source, ("fields", name, "from")
+                elif rule is not None:
+                    yield rule, ("fields", name)
+        case RequireTable():
+            for place, path in enumerate(table.fields):
+                yield path, ("fields", place)
+        case DedupeTable():
+            for place, path in enumerate(table.key):
+                yield path, ("key", place)

@@ -1,0 +1,286 @@
+"""Accepted values, and messages for wrong ones."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+from msgspec import Meta, Struct
+
+from asyncbatch.core.secrets import Secret, secret_url
+from asyncbatch.core.units import parse_duration, parse_size, printable
+from asyncbatch.errors import UsageError
+from asyncbatch.formats.positions import parse_pointer
+from asyncbatch.sources.selection import Shard
+from asyncbatch.transforms.fields import parse_path
+from asyncbatch.windows.aggregates import parse_aggregate
+from asyncbatch.windows.spec import parse_window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    Given: TypeAlias = Mapping[str, Any]
+    """The keys of a table that are there, as yet without defaults. What is not good, also in an
+    array, is None."""
+    Contradictions: TypeAlias = Iterator[tuple["KeyPath", str]]
+
+KeyPath: TypeAlias = tuple[str | int, ...]
+"""The keys, and the indices of arrays, that lead to a value."""
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+_LONGEST = 80
+
+
+class Mistake(Struct, frozen=True):
+    """One thing that is wrong, and the key path of where."""
+
+    path: KeyPath
+    message: str
+
+    def __str__(self) -> str:
+        return f"{format_path(self.path)}: {self.message}" if self.path else self.message
+
+
+class FromEnvironment(str):
+    """A text with variables in it replaced; messages show it as it was `written`."""
+
+    __slots__ = ("written",)
+    written: str
+
+    @classmethod
+    def of(cls, text: str, written: str) -> FromEnvironment:
+        """Return `text`, which stood as `written` in the file."""
+        made = cls(text)
+        made.written = written
+        return made
+
+
+def format_path(path: KeyPath) -> str:
+    """Return a key path as people write it: `source[0].pagination.type`."""
+    text = ""
+    for key in path:
+        if isinstance(key, int):
+            text += f"[{key}]"
+        else:
+            shown = printable(key) if _BARE.fullmatch(key) else json.dumps(key)
+            text += f".{shown}" if text else shown
+    return text
+
+
+def quoted(value: object) -> str:
+    """Return a value as a message shows it: as it is written, cut if it is long.
+
+    What a table or an array holds may be secret.
+    """
+    if isinstance(value, dict | list):
+        return "a table" if isinstance(value, dict) else "an array"
+    if isinstance(value, FromEnvironment):
+        value = value.written
+    text = printable(json.dumps(value, ensure_ascii=False, default=str))
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """Return ` (did you mean …?)` if one of the known words is much like this one."""
+    near = difflib.get_close_matches(word.lower(), list(known), 1, 0.6)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*/\s*(s|m|h)")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|)")
+_SECONDS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+_NUMBER_OR_TEXT = {"type": ["number", "string"]}
+
+Name: TypeAlias = Annotated[str, Meta(min_length=1)]
+Names: TypeAlias = Annotated[tuple[Name, ...], Meta(min_length=1)]
+Pointer: TypeAlias = Annotated[
+    str, Meta(extra={"form": "pointer"}, extra_json_schema={"examples": ["/items"]})
+]
+Path: TypeAlias = Annotated[
+    str, Meta(extra={"form": "path"}, extra_json_schema={"examples": ["a.b.c", "/a/b"]})
+]
+Seconds: TypeAlias = Annotated[
+    float,
+    Meta(gt=0, extra={"form": "duration"}, extra_json_schema={"as": _NUMBER_OR_TEXT}),
+]
+Bytes: TypeAlias = Annotated[
+    int,
+    Meta(ge=1, extra={"form": "size"}, extra_json_schema={"as": _NUMBER_OR_TEXT}),
+]
+Span: TypeAlias = Annotated[
+    int, Meta(ge=0, extra={"form": "span"}, extra_json_schema={"as": _NUMBER_OR_TEXT})
+]
+WindowText: TypeAlias = Annotated[
+    str, Meta(extra={"form": "window"}, extra_json_schema={"examples": ["tumbling:5s"]})
+]
+AggregateText: TypeAlias = Annotated[
+    str, Meta(extra={"form": "aggregate"}, extra_json_schema={"examples": ["sum:value"]})
+]
+Rate: TypeAlias = Annotated[
+    str, Meta(extra={"form": "rate"}, extra_json_schema={"pattern": _RATE.pattern})
+]
+ShardText: TypeAlias = Annotated[
+    str, Meta(extra={"form": "shard"}, extra_json_schema={"examples": ["1/3"]})
+]
+Time: TypeAlias = Annotated[
+    str | int | float, Meta(extra={"form": "time"}, extra_json_schema={"as": _NUMBER_OR_TEXT})
+]
+Origin: TypeAlias = Annotated[str, Meta(extra={"form": "origin"})]
+HttpUrl: TypeAlias = Annotated[Secret, Meta(extra={"form": "http_url"})]
+TargetName: TypeAlias = Annotated[Secret, Meta(extra={"form": "target_name"})]
+SecretText: TypeAlias = Annotated[Secret, Meta(extra={"form": "secret"})]
+
+
+def _text(value: Any, what: str) -> str:  # noqa: ANN401 - whatever TOML can hold
+    if not isinstance(value, str):
+        raise ValueError(f"must be {what}")  # noqa: TRY004 - see above
+    return str(value)
+
+
+def _pointer(value: Any) -> str:  # noqa: ANN401 - the same
+    text = _text(value, "a JSON Pointer, in quotes")
+    return _parsed(parse_pointer, value, text, 'a JSON Pointer: write "/items" or ""')
+
+
+def _path(value: Any) -> str:  # noqa: ANN401 - the same
+    text = _text(value, 'the path of a field: "a.b.c", or a JSON Pointer')
+    return _parsed(parse_path, value, text, 'the path of a field: write "a.b.c" or "/a/b"')
+
+
+def _parsed(parse: Callable[[str], object], value: str, text: str, what: str) -> str:
+    try:
+        parse(text)
+    except ValueError:
+        raise ValueError(f"{quoted(value)} is not {what}") from None
+    return text
+
+
+def _duration(value: Any) -> Any:  # noqa: ANN401 - a number is checked as such
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value.strip())
+    if match is None:
+        raise ValueError(f"{quoted(value)} is no duration: write seconds, or 500ms, 10s, 2m, 1h")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def _span(value: Any) -> int:  # noqa: ANN401 - whatever TOML can hold
+    """Return a span, which may also be a number of seconds, in microseconds."""
+    try:
+        if isinstance(value, str):
+            return parse_duration(value)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return round(value * 1_000_000)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError(f"{quoted(value)} is no span of time: write seconds, or 500ms, 5s, 1m, 1h")
+
+
+def _window(value: Any) -> str:  # noqa: ANN401 - the same
+    text = _text(value, "windows as text: tumbling:5s")
+    parse_window(text)
+    return text
+
+
+def _aggregate(value: Any) -> str:  # noqa: ANN401 - the same
+    text = _text(value, "an aggregate as text: count, sum:FIELD")
+    parse_aggregate(text)
+    return text
+
+
+def _size(value: Any) -> Any:  # noqa: ANN401 - a number is checked as such
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_size(value)
+    except ValueError:
+        raise ValueError(f"{quoted(value)} is no size: write bytes, or 64K, 10MB, 1.5GiB") from None
+
+
+def _rate(value: Any) -> str:  # noqa: ANN401 - whatever TOML can hold
+    match = _RATE.fullmatch(value) if isinstance(value, str) else None
+    if match is None or not float(match[1]):
+        raise ValueError(f'{quoted(value)} is no rate: write "20/s", "100/m" or "1000/h"')
+    return f"{match[1]}/{match[2]}"
+
+
+def _shard(value: Any) -> str:  # noqa: ANN401 - the same
+    text = _text(value, 'I/N, in quotes: "1/3"')
+    try:
+        Shard.parse(text)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+    return text
+
+
+def _time(value: Any) -> Any:  # noqa: ANN401 - a date, or what is checked as such
+    return value.isoformat().replace("+00:00", "Z") if hasattr(value, "isoformat") else value
+
+
+def _origin(value: Any) -> str:  # noqa: ANN401 - whatever TOML can hold
+    shown = _http_url(value).shown
+    scheme, _, rest = shown.rstrip("/").partition("://")
+    if "/" in rest or "?" in rest or "@" in rest:
+        raise ValueError("is more than an origin: write https://api.example.com, without a path")
+    return f"{scheme}://{rest}"
+
+
+def _http_url(value: Any) -> Secret:  # noqa: ANN401 - the same
+    text = _text(value, "a URL, in quotes")
+    url = secret_url(text)
+    scheme, separator, rest = text.partition("://")
+    if not separator or scheme.lower() not in ("http", "https"):
+        raise ValueError("is no URL of http:// or https://")
+    if not rest.partition("/")[0].rpartition("@")[2].partition(":")[0]:
+        raise ValueError("is a URL without a host")
+    if any(character.isspace() for character in text):
+        raise ValueError("is a URL with white space in it, which is written %20")
+    return url
+
+
+def _target_name(value: Any) -> Secret:  # noqa: ANN401 - the same
+    text = _text(value, "the name of a target, in quotes")
+    return secret_url(text) if "://" in text else Secret(text, text)
+
+
+def _secret(value: Any) -> Secret:  # noqa: ANN401 - the same
+    text = _text(value, "a string")
+    if not text.isprintable():
+        raise ValueError("has a line end in it, or another character that is not to be seen")
+    if not text:
+        raise ValueError(
+            f"is empty, as the environment has it: {value.written}"
+            if isinstance(value, FromEnvironment)
+            else "is empty"
+        )
+    return Secret(text)
+
+
+FORMS: dict[str, Callable[[Any], Any]] = {
+    "pointer": _pointer,
+    "path": _path,
+    "duration": _duration,
+    "size": _size,
+    "span": _span,
+    "window": _window,
+    "aggregate": _aggregate,
+    "rate": _rate,
+    "shard": _shard,
+    "time": _time,
+    "origin": _origin,
+    "http_url": _http_url,
+    "target_name": _target_name,
+    "secret": _secret,
+}
+"""What checks each form; the type's own checks come after."""
+
+
+class Table(Struct, frozen=True, forbid_unknown_fields=True):
+    """A table: its keys are the fields, their types and descriptions what the file may say."""
+
+    @classmethod
+    def contradictions(cls, given: Given) -> Contradictions:  # noqa: ARG003 - for subclasses
+        """Yield what cannot be said together: the key path below the table, and why."""
+        yield from ()

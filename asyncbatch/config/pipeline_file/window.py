@@ -1,0 +1,146 @@
+"""`[window]`: which windows of time, of which events, and what is told of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from msgspec import Meta
+
+from asyncbatch.config.pipeline_file.sources import Count
+from asyncbatch.config.pipeline_file.values import (
+    AggregateText,
+    Name,
+    Path,
+    Span,
+    Table,
+    WindowText,
+)
+from asyncbatch.core.units import format_duration
+from asyncbatch.windows.aggregates import parse_aggregates
+from asyncbatch.windows.spec import parse_window
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from asyncbatch.config.pipeline_file.values import Contradictions, Given, KeyPath
+    from asyncbatch.windows.aggregates import Aggregate
+    from asyncbatch.windows.spec import WindowSpec
+
+ARRIVAL = "arrival"
+_SPANS = {"tumbling": ("size",), "hopping": ("size", "every"), "session": ("gap",)}
+"""What says how long windows of each kind are."""
+MOST_KEYS = 100_000
+
+
+class WindowTable(Table, frozen=True):
+    """Windows of time: a `spec` as for --window, or its parts."""
+
+    spec: Annotated[
+        WindowText | None,
+        Meta(description="tumbling:SIZE, hopping:SIZE/EVERY or session:GAP, as --window has it."),
+    ] = None
+    kind: Annotated[
+        Literal["tumbling", "hopping", "session"] | None, Meta(description="What windows.")
+    ] = None
+    size: Annotated[Span | None, Meta(description="How long each is.")] = None
+    every: Annotated[Span | None, Meta(description="How often one begins (hopping).")] = None
+    gap: Annotated[Span | None, Meta(description="The silence that ends a session.")] = None
+    time: Annotated[Path, Meta(description="The field that has an event's time, or arrival.")] = (
+        "timestamp"
+    )
+    time_unit: Annotated[
+        Literal["auto", "s", "ms", "us", "ns"], Meta(description="What numbers count.")
+    ] = "auto"
+    by: Annotated[tuple[Path, ...], Meta(description="Fields to group by.")] = ()
+    aggregates: Annotated[
+        tuple[AggregateText, ...] | dict[str, AggregateText],
+        Meta(description='What is told: ["count", "sum:value"], or a table of names.'),
+    ] = ("count",)
+    lateness: Annotated[Span, Meta(description="Windows stay open for so long.")] = 0
+    idle_timeout: Annotated[
+        Span | None, Meta(description="After so much silence the clock ends windows.")
+    ] = None
+    max_future: Annotated[
+        Span | None, Meta(description="Events that are further ahead are rejected.")
+    ] = None
+    max_keys: Annotated[Count, Meta(description="How many keys a window may have.")] = MOST_KEYS
+    overflow_key: Annotated[Name | None, Meta(description="The key of those beyond that.")] = None
+
+    @classmethod
+    def contradictions(cls, given: Given) -> Contradictions:
+        """Yield what cannot be said together; see `Table.contradictions`."""
+        yield from _which(given)
+        aggregates = given.get("aggregates")
+        if aggregates is not None and not aggregates:
+            yield ("aggregates",), 'is empty: write ["count"]'
+        elif aggregates and None not in (
+            aggregates.values() if isinstance(aggregates, dict) else aggregates
+        ):
+            names = [one.name for one in parse_aggregates(aggregates)]
+            for index, name in enumerate(names):
+                if name in names[:index]:
+                    yield ("aggregates", index), f'is called {name!r} too: write "NAME=" before it'
+        if given.get("time") == ARRIVAL:
+            for key in ("lateness", "idle_timeout", "max_future"):
+                if given.get(key):
+                    yield (key,), "is about the events' own time, and time is arrival"
+        if given.get("overflow_key") is not None and given.get("by", ()) == ():
+            yield ("overflow_key",), "is for events that are grouped by a field: name one in by"
+
+    @property
+    def windows(self) -> WindowSpec:
+        """Which windows these are."""
+        if self.spec is not None:
+            return parse_window(self.spec)
+        return parse_window(_spec_text({"kind": self.kind, "size": self.size,
+                                        "every": self.every, "gap": self.gap}))  # fmt: skip
+
+    @property
+    def aggregate_columns(self) -> tuple[Aggregate, ...]:
+        """What is told of each window."""
+        return parse_aggregates(self.aggregates)
+
+    def fields(self) -> Iterator[tuple[KeyPath, str]]:
+        """Yield the path of each field that events must have, and where it is asked for."""
+        if self.time != ARRIVAL:
+            yield ("time",), self.time
+        for index, path in enumerate(self.by):
+            yield ("by", index), path
+        is_named = isinstance(self.aggregates, dict)
+        for index, aggregate in enumerate(self.aggregate_columns):
+            if aggregate.field:
+                yield ("aggregates", aggregate.name if is_named else index), aggregate.field
+
+
+def _which(given: Given) -> Contradictions:
+    """Yield what is wrong with which windows these are."""
+    parts = [key for key in ("kind", "size", "every", "gap") if key in given]
+    if "spec" in given:
+        for key in parts:
+            yield (key,), "is said by spec, too: choose one"
+        return
+    if "kind" not in given:
+        form = 'write spec = "tumbling:5s", or kind and size'
+        yield ("kind",), f"is missing: {form}"
+        return
+    kind = given["kind"]
+    if kind is None:
+        return
+    for key in parts[1:]:
+        if key not in _SPANS[kind]:
+            yield (key,), f"is not for {kind} windows, which have {' and '.join(_SPANS[kind])}"
+    missing = [key for key in _SPANS[kind] if key not in given]
+    for key in missing:
+        yield (key,), 'is missing: a span, such as "5s"'
+    if not missing and None not in (given[key] for key in _SPANS[kind]):
+        try:
+            parse_window(_spec_text(given))
+        except ValueError as error:
+            yield (), str(error)
+
+
+def _spec_text(parts: Mapping[str, object]) -> str:
+    """Return windows as --window has them."""
+    kind = str(parts["kind"])
+    spans = [parts[key] for key in _SPANS[kind]]
+    return f"{kind}:{'/'.join(format_duration(span) for span in spans if isinstance(span, int))}"

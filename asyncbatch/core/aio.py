@@ -1,0 +1,76 @@
+"""Small asyncio helpers: threads, wake-ups, pauses."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+
+ItemT = TypeVar("ItemT")
+
+
+async def stepped(items: Iterator[ItemT], *, apart: bool) -> AsyncIterator[ItemT]:
+    """Yield items, each made in a thread if its making is to be kept `apart` from the loop."""
+    if not apart:
+        for item in items:
+            yield item
+        return
+    end = object()
+    while (found := await asyncio.to_thread(next, items, end)) is not end:
+        yield found  # type: ignore[misc]  # it is an item, since it is not the end
+
+
+T = TypeVar("T")
+
+
+async def with_pauses(
+    items: AsyncIterator[T], seconds: float | None
+) -> AsyncGenerator[T | None, None]:
+    """Yield what comes, and None whenever nothing has come for so many seconds (never, if None).
+
+    Closing it leaves `items` at rest, to be closed by whoever has them.
+    """
+    coming: asyncio.Future[T | None] | None = None
+    try:
+        while True:
+            if coming is None:
+                coming = asyncio.ensure_future(_next(items))
+            await asyncio.wait((coming,), timeout=seconds)
+            if not coming.done():
+                yield None
+                continue
+            item = coming.result()
+            coming = None
+            if item is None:
+                return
+            yield item
+    finally:
+        if coming is not None:
+            coming.cancel()
+            await asyncio.wait((coming,))
+
+
+async def _next(items: AsyncIterator[T]) -> T | None:
+    return await anext(items, None)
+
+
+class Bell:
+    """Ends a wait when it is rung, also the next one if nobody waits."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def ring(self) -> None:
+        """End the wait."""
+        self._event.set()
+
+    async def wait(self, seconds: float | None) -> bool:
+        """Wait until it is rung, for so long at most; tell if it was."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._event.wait(), seconds)
+        rung = self._event.is_set()
+        self._event.clear()
+        return rung

@@ -1,0 +1,269 @@
+"""The report of a run and its sections."""
+
+from __future__ import annotations
+
+import heapq
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from msgspec import Struct, field, structs
+
+from asyncbatch.core.batches import SOURCE_SPAN
+from asyncbatch.core.records import Failure
+from asyncbatch.core.tally import Tally, tally_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from asyncbatch.core.batches import BatchPart
+
+SourceState = Literal["waiting", "reading", "done", "limited", "failed", "interrupted"]
+"""Where a source is: `done` if all its inputs have come to an end, `failed` if none of them was
+of any use, `limited` if no more of it was wanted, `interrupted` if the run ended before it."""
+
+
+_MERGED: list[SourceState] = ["failed", "done", "limited", "waiting", "reading", "interrupted"]
+"""Of two states in reports that are merged, the later one here counts."""
+
+
+class Traffic(Struct, frozen=True):
+    """What a source has asked a server for: pages that came, and the requests that took."""
+
+    pages: int = 0
+    requests: int = 0
+
+
+class SourceReport(Struct):
+    """What one source came to: its share of the run's counts.
+
+    `found` counts the inputs known so far, which are all if `is_complete`; `extracted` the records
+    read, also those that are still to be loaded. `traffic` is None if it asks no server.
+    """
+
+    name: str
+    type: str
+    state: SourceState = "waiting"
+    tally: Tally = field(default_factory=Tally)
+    found: int = 0
+    is_complete: bool = False
+    extracted: int = 0
+    traffic: Traffic | None = None
+
+    @property
+    def input_noun(self) -> str:
+        """What one of its inputs is called."""
+        return {"files": "file", "http": "URL"}.get(self.type, "input")
+
+    def judge(self, *, is_over: bool, limit: int | None) -> None:
+        """Set the state; `is_over` if the run is, which wanted so many records at most."""
+        tally = self.tally
+        if limit is not None and tally.read >= limit:
+            self.state = "limited"
+        elif self.is_complete and tally.files >= self.found:
+            self.state = "failed" if self.found and tally.failed == tally.files else "done"
+        elif is_over:
+            self.state = "interrupted"
+        elif tally.files or self.extracted or (self.traffic and self.traffic.requests):
+            self.state = "reading"
+
+
+class SinkReport(Struct):
+    """Where rows go, by names that may be shown to anybody; `rejected` counts what it refused.
+
+    `mode` and `key` are a table's.
+    """
+
+    to: str
+    table: str | None = None
+    mode: str | None = None
+    key: tuple[str, ...] = ()
+    rejected: int = 0
+
+    @property
+    def place(self) -> str:
+        """What people call it."""
+        return f"{self.table} of {self.to}" if self.table else self.to
+
+
+def merge_sources(sources: Iterable[SourceReport]) -> list[SourceReport]:
+    """Return one for all of the same name and type, in the order in which they first come.
+
+    Its state is the worst of theirs, but that a source has failed only if it has for all.
+    """
+    merged: dict[tuple[str, str], SourceReport] = {}
+    for source in sources:
+        known = merged.setdefault((source.name, source.type), source)
+        if known is source:
+            continue
+        known.tally += source.tally
+        if known.traffic and source.traffic:
+            known.traffic = Traffic(
+                known.traffic.pages + source.traffic.pages,
+                known.traffic.requests + source.traffic.requests,
+            )
+        known.state = max(known.state, source.state, key=_MERGED.index)
+    return list(merged.values())
+
+
+def merge_sinks(sinks: Sequence[SinkReport | None]) -> SinkReport | None:
+    """Return one for all, if they are the same."""
+    first = sinks[0]
+    if first is None:
+        return None
+    rejected = 0
+    for sink in sinks:
+        if sink is None or structs.replace(sink, rejected=first.rejected) != first:
+            return None
+        rejected += sink.rejected
+    return structs.replace(first, rejected=rejected)
+
+
+class Crew(Struct, frozen=True):
+    """Workers of a cluster: those that there are now, their threads, and how many have left.
+
+    They have done so many `tasks` in `busy_s` seconds of theirs. `memory` is that of our processes
+    beside them, at the peak, in bytes.
+    """
+
+    workers: int
+    threads: int
+    left: int
+    tasks: int
+    busy_s: float
+    memory: int
+
+
+class Stages(Struct, frozen=True):
+    """How far a run is, stage by stage.
+
+    `worked` counts what has come out of the workers, its `written` being the rows made;
+    `waiting` are the pages that no worker has taken yet, `lanes` how many batches may be in flight.
+    """
+
+    worked: Tally
+    sources: list[SourceReport]
+    waiting: int
+    lanes: int
+
+
+RunStatus = Literal["success", "partial", "failed", "interrupted"]
+
+SCHEMA_VERSION = 1
+LISTED_FAILURES = 1000
+"""Failures that the machine-readable report lists; the rest is counted."""
+SLOWEST_FILES = 5
+
+
+class SlowFile(NamedTuple):
+    """A file that took long."""
+
+    elapsed_ms: float
+    file: str
+
+
+class Report(Struct):
+    """The run so far, and in the end the whole of it. Times are in seconds.
+
+    Of the failures it keeps the first `failure_limit` in input order. `target` is where rows
+    go; if it is lost midway that is a failure too. `discarded` is why what was written does
+    not stand, `notes` what else there is to say. `sources`, in the order of the job's, and `sink`
+    are there if somebody watches: see `watching`. `crew` is the cluster that worked, if one did.
+    """
+
+    failure_limit: float = LISTED_FAILURES
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    elapsed_s: float = 0.0
+    peak_memory_bytes: int = 0
+    tally: Tally = field(default_factory=Tally)
+    slowest: list[SlowFile] = field(default_factory=list)
+    interrupted: bool = False
+    over_budget: bool = False
+    target: str | None = None
+    target_lost: bool = False
+    discarded: str | None = None
+    notes: list[str] = field(default_factory=list)
+    sources: list[SourceReport] = field(default_factory=list)
+    sink: SinkReport | None = None
+    crew: Crew | None = None
+    failure_count: int = 0
+    kept: list[tuple[int, int, int, Failure]] = field(default_factory=list)
+    """A heap of kept failures, the last first: negative file, record and running number."""
+
+    @property
+    def status(self) -> RunStatus:
+        """The verdict on the run."""
+        if self.interrupted:
+            return "interrupted"
+        if self.target_lost:
+            return "failed"
+        if not self.tally.failures:
+            return "success"
+        return "failed" if self.tally.failed == self.tally.files else "partial"
+
+    @property
+    def input_noun(self) -> str:
+        """What inputs are called, which are files unless there are sources of something else."""
+        return "file" if all(source.type == "files" for source in self.sources) else "input"
+
+    @property
+    def failures(self) -> list[Failure]:
+        """The kept failures, in input order."""
+        return [failure for *_, failure in sorted(self.kept, key=_input_order, reverse=True)]
+
+    def add(self, found: BatchPart) -> None:
+        """Add what a part says."""
+        part, tally = found.part, tally_of(found.part)
+        self.tally += tally
+        if self.sources:
+            self.sources[found.batch.source].tally += tally
+        if self.sink is not None:
+            self.sink.rejected += sum(failure.kind == "sink" for _, failure in part.rejections)
+        piece = found.batch.piece
+        page = piece.number if piece is not None and piece.arrival is not None else 0
+        for file, failure in part.failures():
+            self._keep(file, failure, page)
+        threshold = self.slowest[-1].elapsed_ms if len(self.slowest) == SLOWEST_FILES else 0.0
+        if max(part.elapsed_ms, default=0.0) > threshold:
+            slow = heapq.nlargest(
+                SLOWEST_FILES, zip(part.elapsed_ms, range(len(part)), strict=True)
+            )
+            named = [SlowFile(ms, found.file(place)) for ms, place in slow]
+            self.slowest = heapq.nlargest(SLOWEST_FILES, [*self.slowest, *named])
+
+    def add_retries(self, by_source: Mapping[int, int]) -> None:
+        """Add how often sources have tried again."""
+        self.tally.retries += sum(by_source.values())
+        if self.sources:
+            for number, retries in by_source.items():
+                self.sources[number].tally.retries += retries
+
+    def lose_target(self, message: str, file: str | None = None) -> None:
+        """Take note that the target, or another `file`, can be written to no more."""
+        if not self.target_lost:  # what fails next fails of that
+            self.target_lost = True
+            self._keep(-1, Failure(file or self.target or "", "sink", message))
+
+    def discard(self, *, succeeded: bool, can_go_on: bool = False) -> None:
+        """Take note that the target was left as it was; `can_go_on` if a later run may go on."""
+        self.tally.written = 0
+        for source in self.sources:
+            source.tally.written = 0
+        ended = not self.interrupted and not self.over_budget and not self.target_lost
+        why = "was not a success" if ended and not succeeded else "did not come to its end"
+        self.discarded = f"{self.target} was left as it was: the run {why}"
+        if can_go_on:
+            self.discarded += " (--resume goes on where it ended)"
+
+    def _keep(self, file: int, failure: Failure, page: int = 0) -> None:
+        """Keep a failure if it is one of the first; records are numbered anew in each `page`."""
+        self.failure_count += 1
+        record = page * SOURCE_SPAN + (failure.record or 0)
+        entry = (-file, -record, -self.failure_count, failure)
+        if len(self.kept) < self.failure_limit:
+            heapq.heappush(self.kept, entry)
+        elif _input_order(entry) > _input_order(self.kept[0]):
+            heapq.heapreplace(self.kept, entry)
+
+
+def _input_order(entry: tuple[int, int, int, Failure]) -> tuple[int, int, int]:
+    return entry[:3]

@@ -1,0 +1,123 @@
+"""CPUs and memory available to this process (cgroups included)."""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+MEMBERSHIPS = Path("/proc/self/cgroup")
+CGROUP2 = Path("/sys/fs/cgroup")
+CGROUP1 = Path("/sys/fs/cgroup")
+
+
+def groups(controller: str) -> Iterator[tuple[int, Path]]:
+    """Yield the groups that limit this process, with their version; also those above its own."""
+    try:
+        memberships = MEMBERSHIPS.read_text().splitlines()
+    except OSError:
+        return
+    for membership in memberships:
+        number, controllers, path = membership.split(":", 2)
+        if number == "0":
+            version, base = 2, CGROUP2
+        elif controller in controllers.split(","):
+            version, base = 1, CGROUP1 / controller
+        else:
+            continue
+        group = base / path.lstrip("/")
+        # In a container the path may be the host's: what is not there is passed over.
+        for folder in (group, *group.parents):
+            if base in (folder, *folder.parents):
+                yield version, folder
+
+
+def usable_cpus() -> int:
+    """Return the CPUs that affinity and the cgroup's quota leave this process (at least 1)."""
+    try:
+        count = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS has no affinity
+        count = os.cpu_count() or 1
+    quota = _cgroup_quota()
+    return max(1, min(count, math.ceil(quota))) if quota else count
+
+
+def _cgroup_quota() -> float | None:
+    """Return the tightest quota, in CPUs, of this process's cgroup and those above it."""
+    read = {1: _quota_v1, 2: _quota_v2}
+    quotas = [read[version](folder) for version, folder in groups("cpu")]
+    return min(filter(None, quotas), default=None)
+
+
+def _quota_v2(folder: Path) -> float | None:
+    """Read `cpu.max`: `$QUOTA $PERIOD`, or `max $PERIOD`."""
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else int(quota) / int(period)
+
+
+def _quota_v1(folder: Path) -> float | None:
+    try:
+        quota = int((folder / "cpu.cfs_quota_us").read_text())
+        period = int((folder / "cpu.cfs_period_us").read_text())
+    except (OSError, ValueError):
+        return None
+    return quota / period if quota > 0 else None
+
+
+_NO_LIMIT = 2**60
+_RUSAGE_UNIT = 1 if sys.platform == "darwin" else 1024
+
+
+class Memory(NamedTuple):
+    """Resident bytes now, and at the most so far (pages that are shared count in each process)."""
+
+    current: int
+    peak: int
+
+
+def measure(pid: int | None = None) -> Memory:
+    """Return the memory of process `pid` (default: this one); zeros for one that is gone.
+
+    Where there is no /proc, only this process's peak is known, and stands for both.
+    """
+    try:
+        with open(f"/proc/{pid or 'self'}/status", "rb") as stream:
+            fields = dict(line.split(b":", 1) for line in stream if line.startswith(b"Vm"))
+        return Memory(_kib(fields[b"VmRSS"]), _kib(fields[b"VmHWM"]))
+    except (OSError, KeyError):  # KeyError: a zombie has no memory left to tell of
+        if pid is not None:
+            return Memory(0, 0)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RUSAGE_UNIT
+    return Memory(peak, peak)
+
+
+def measure_all(pids: Iterable[int]) -> Memory:
+    """Return the memory of `pids`, added up; the sum of peaks is at least the peak of the sum."""
+    parts = [measure(pid) for pid in pids]
+    return Memory(sum(part.current for part in parts), sum(part.peak for part in parts))
+
+
+def memory_limit() -> int | None:
+    """Return the bytes that this process's cgroup and those above it may use, if limited."""
+    limits = []
+    for version, folder in groups("memory"):
+        names = ("memory.max", "memory.high") if version == 2 else ("memory.limit_in_bytes",)
+        for name in names:
+            with suppress(OSError, ValueError):  # "max", or there is none
+                limits.append(int((folder / name).read_text()))
+    # The older groups have a number near 2^63 for no limit.
+    return min((limit for limit in limits if limit < _NO_LIMIT), default=None)
+
+
+def _kib(value: bytes) -> int:
+    return int(value.split()[0]) * 1024

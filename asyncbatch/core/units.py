@@ -1,0 +1,127 @@
+"""Sizes, durations, rates and plurals: parsed and printed."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from asyncbatch.core.records import Failure
+
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+_KEPT = "\u200d"  # joins emoji into one; harmless
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes that `text` stands for: 500, 64K or 64KiB (1,024 each), 10MB (1,000 each).
+
+    Raises ValueError with what to write.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is no size; write 500, 64K, 10MB or 1.5GiB")
+    number, unit, ending = match[1], match[2].lower(), (match[3] or "").lower()
+    base = 1000 if ending == "b" else 1024
+    return int(float(number) * base ** _POWERS[unit])
+
+
+def size(count: float) -> str:
+    """Return bytes in the unit that fits, powers of 1,000: 12.3 MB."""
+    if count < 1000:
+        return f"{count:.0f} B"
+    power = min(int(math.log10(count)) // 3, 4)
+    return f"{count / 1000**power:.1f} {'BkMGT'[power]}B"
+
+
+def duration(seconds: float) -> str:
+    """Return a time span: 0.123 s, 12.3 s, 5 m 07 s, 2 h 05 m."""
+    if seconds < 10:
+        return f"{seconds:.3f} s"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} m {rest:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} m"
+
+
+def count(number: int, noun: str) -> str:
+    """Return `1 file`, `1,234 files`."""
+    ending = "" if number == 1 else "es" if noun.endswith("ch") else "s"
+    return f"{number:,} {noun}{ending}"
+
+
+def printable(text: str) -> str:
+    """Return `text` with whatever could steer a terminal written as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char == _KEPT else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
+def location(failure: Failure) -> str:
+    """Return where a failure is, in the form that editors open: file:line:column."""
+    where = printable(failure.file)
+    place = (number for number in (failure.line, failure.column) if number is not None)
+    return ":".join((where, *map(str, place)))
+
+
+_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*/\s*(s|m|h)")
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class Rate(NamedTuple):
+    """At most so many requests in any so many seconds."""
+
+    requests: int
+    seconds: float
+
+
+def parse_rate(text: str) -> Rate:
+    """Return what `text` stands for: 20/s, 600/m, 1000/h. Raises ValueError with what to write."""
+    match = _RATE.fullmatch(text.strip())
+    if match is None or not float(match[1]):
+        raise ValueError(f"{text!r} is no rate; write 20/s, 600/m or 1000/h")
+    number, seconds = float(match[1]), _SECONDS[match[2]]
+    return Rate(int(number), seconds) if number.is_integer() else Rate(1, seconds / number)
+
+
+_SPAN = re.compile(r"([0-9]+(?:\.[0-9]+)?)(us|ms|s|m|h|d)", re.ASCII)
+_MICROSECONDS = {
+    "us": 1,
+    "ms": 1_000,
+    "s": 1_000_000,
+    "m": 60_000_000,
+    "h": 3_600_000_000,
+    "d": 86_400_000_000,
+}
+
+
+def parse_duration(text: str) -> int:
+    """Return the microseconds that `text` stands for; `0` needs no unit.
+
+    Raises ValueError with what to write.
+    """
+    if text == "0":
+        return 0
+    match = _SPAN.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is no span of time; write 500ms, 5s, 1m or 1h")
+    from fractions import Fraction  # noqa: PLC0415 - keeps --help quick
+
+    exact = Fraction(match[1]) * _MICROSECONDS[match[2]]
+    if exact.denominator != 1:
+        raise ValueError(f"{text!r} is not a whole number of microseconds")
+    return int(exact)
+
+
+def format_duration(microseconds: int) -> str:
+    """Return a span in the largest unit that it is a whole number of; see `parse_duration`."""
+    for unit, size in reversed(_MICROSECONDS.items()):
+        if microseconds and microseconds % size == 0:
+            return f"{microseconds // size}{unit}"
+    return "0"

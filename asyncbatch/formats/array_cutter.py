@@ -1,0 +1,174 @@
+"""Where the text of an array can be cut between elements, at a speed near the fast parsers'.
+
+A text that begins at the start of an element and parses as whole elements is cut at a true
+boundary. So guesses are good enough, if the judge confirms them: first where the text looks as
+it did at the last boundary, then where counting brackets says.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from asyncbatch.formats.decoder import decode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from asyncbatch.formats.validator import Judge
+
+_SPACE = b" \t\n\r"
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+# The last alternative is a quote that no other closes: what follows is no structure.
+_BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},]|"', re.DOTALL)
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},:]|"', re.DOTALL)
+_TAILS = 16 * 1024, 1024 * 1024
+"""Bytes before the end in which a boundary is sought token by token; else everywhere."""
+_LOOK_BYTES = 16
+"""Bytes after a boundary that tell it from commas elsewhere."""
+_MAX_GUESSES = 2
+_MAX_MISSES = 4
+"""Windows in a row for which guesses failed before they are given up."""
+
+
+_EMPTY_BYTES = 1024 * 1024
+"""So much space behind an element is taken for its end, to be let go of."""
+
+
+class Cut(NamedTuple):
+    """The first `at` bytes of a text are its opener and so many whole elements."""
+
+    at: int
+    elements: int
+
+
+class Cutter:
+    """Cuts one array, window after window. Not for use by several threads at a time."""
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+        self._look: bytes | None = None
+        self._misses = 0
+
+    def cut(self, text: bytes) -> Cut | None:
+        """Return the last place to cut `text` at, which begins with a bracket or comma.
+
+        None if it holds no whole element that is followed by a comma or the array's end, or if
+        something in it is wrong.
+        """
+        tried = set()
+        for at in self._candidates(text):
+            if at not in tried and (count := self._count(text, at)):
+                self._learn(text, at)
+                return Cut(at, count)
+            tried.add(at)
+        return None
+
+    def cut_before(self, text: bytes, fault: int) -> Cut | None:
+        """Return the last place to cut `text` before its first fault, if there is any."""
+        at = _scan(text[:fault], 1, 0)
+        count = self._count(text, at) if at else 0
+        return Cut(at, count) if count else None
+
+    def _count(self, text: bytes, at: int) -> int:
+        """Return how many elements stand before `at`; 0 if that is no boundary."""
+        verdict = self._judge(b"[%b]" % text[1:at])
+        return verdict if isinstance(verdict, int) else 0
+
+    def _candidates(self, text: bytes) -> Iterator[int]:
+        look = b"," + text[1:_LOOK_BYTES] if self._look is None else self._look
+        if self._misses < _MAX_MISSES and len(look) > 1:
+            at = len(text)
+            for _ in range(_MAX_GUESSES):
+                at = text.rfind(look, 1, at)
+                if at < 1:
+                    break
+                yield at
+            self._misses += 1
+        for tail in _TAILS:
+            start = len(text) - tail
+            if start <= 1:
+                break
+            from_string, depth = _depth_at(text, start)
+            if depth >= 0 and (at := _scan(text, from_string, depth)):
+                yield at
+                break
+        # The array may have ended before the tail.
+        if at := _scan(text, 1, 0):
+            yield at
+        if len(text) > _EMPTY_BYTES and not text[-_EMPTY_BYTES:].strip(_SPACE):
+            yield len(text.rstrip(_SPACE))
+
+    def _learn(self, text: bytes, at: int) -> None:
+        seen = text[at : at + _LOOK_BYTES]
+        if not seen.startswith(b","):
+            return
+        known = b"," + text[1:_LOOK_BYTES] if self._look is None else self._look
+        if seen.startswith(known):
+            self._misses = 0
+        elif len(seen) == _LOOK_BYTES:
+            same = len(known)
+            while not seen.startswith(known[:same]):
+                same -= 1
+            self._look = known[:same] if same > 1 else seen
+
+
+def _depth_at(text: bytes, end: int) -> tuple[int, int]:
+    """Return how many containers are open at `end`, or at the start of the string around it."""
+    rest = _STRING.sub(b"", text[1:end])
+    quote = rest.find(b'"')
+    if quote >= 0:
+        end -= len(rest) - quote
+        rest = rest[:quote]
+    opened = rest.count(b"[") + rest.count(b"{")
+    return end, opened - rest.count(b"]") - rest.count(b"}")
+
+
+def _scan(text: bytes, start: int, depth: int) -> int:
+    """Return where the array ends, or else its last comma between elements, or 0."""
+    found = 0
+    for match in _BRACKET.finditer(text, start):
+        token = text[match.start()]
+        if token == 0x2C:
+            if not depth:
+                found = match.start()
+        elif token in b"[{":
+            depth += 1
+        elif token in b"]}":
+            if not depth:
+                return match.start()
+            depth -= 1
+        elif match[0] == b'"':
+            break
+    return found
+
+
+def find_array(text: bytes, tokens: Sequence[str]) -> int | None:
+    """Return where the array that a JSON Pointer names begins; None if not in `text`.
+
+    `text` is the beginning of a document, at least as long as what is before that array.
+    """
+    keys: list[str | int | None] = []
+    wanted = list(tokens)
+    for match in _TOKEN.finditer(text):
+        token = match[0]
+        if token in b"[{":
+            if token == b"[" and len(keys) == len(wanted) and list(map(str, keys)) == wanted:
+                return match.start()
+            keys.append(0 if token == b"[" else None)
+        elif token in b"]}":
+            if not keys:
+                return None
+            keys.pop()
+        elif token == b",":
+            if keys:
+                here = keys[-1]
+                keys[-1] = here + 1 if isinstance(here, int) else None
+        elif token == b'"':
+            return None
+        elif token != b":" and keys and keys[-1] is None and len(keys) <= len(wanted):
+            try:
+                keys[-1] = str(decode(token))
+            except ValueError:  # an escape or byte that is none; told by whoever reads on
+                return None
+    return None

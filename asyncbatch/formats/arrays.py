@@ -1,0 +1,374 @@
+"""Records of a JSON array, read in chunks."""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from asyncbatch.core.records import Position
+from asyncbatch.formats.array_cutter import Cut, Cutter, find_array
+from asyncbatch.formats.failures import BadTextError
+from asyncbatch.formats.grammar import Fault
+from asyncbatch.formats.positions import BOM, Place, find, format_pointer
+from asyncbatch.storage.local import TooLargeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from asyncbatch.core.settings import Sizes
+    from asyncbatch.formats.validator import Judge
+
+_SPACE = b" \t\n\r"
+
+
+class Feed:
+    """`text` is the part of the stream in view, `at` where it begins, `ended` if no more follows.
+
+    `seek` has `chunks` go on at a byte of the stream, where there is such a way.
+    """
+
+    def __init__(
+        self, chunks: Iterator[bytes], seek: Callable[[int], object] | None = None
+    ) -> None:
+        self.text = b""
+        self.at = Position()
+        self.ended = False
+        self._chunks, self._seek = chunks, seek
+        self._ahead: deque[bytes] = deque()
+        """Chunks that were taken and are not in view."""
+
+    @property
+    def read_to(self) -> int:
+        """The byte up to which chunks were taken."""
+        return self.at.byte + len(self.text) + sum(map(len, self._ahead))
+
+    def holds(self, size: int) -> bool:
+        """Whether `size` bytes follow; takes so many, and leaves them out of view."""
+        missing = size - len(self.text) - sum(map(len, self._ahead))
+        while missing > 0 and (chunk := next(self._chunks, None)) is not None:
+            self._ahead.append(chunk)
+            missing -= len(chunk)
+        return missing <= 0
+
+    def fill(self, size: int) -> None:
+        """Have `size` bytes in view, or a few more, if there are so many."""
+        pieces, length = [self.text], len(self.text)
+        while length < size and not self.ended:
+            chunk = self._ahead.popleft() if self._ahead else next(self._chunks, None)
+            if chunk is None:
+                self.ended = True
+            else:
+                pieces.append(chunk)
+                length += len(chunk)
+        if len(pieces) > 1:
+            self.text = b"".join(pieces)
+
+    def drop(self, count: int, records: int = 0) -> None:
+        """Let go of the first bytes in view, which hold so many records."""
+        self.at = after(self.at, self.text[:count], records)
+        self.text = self.text[count:]
+
+    def drop_mark(self) -> None:
+        """Let go of a byte order mark, which takes no column."""
+        if self.text.startswith(BOM):
+            self.text = self.text[len(BOM) :]
+            self.at = Position(len(BOM))
+
+    def skip_space(self) -> bytes:
+        """Let go of white space; return the byte in view then, or nothing at the end."""
+        while True:
+            rest = self.text.lstrip(_SPACE)
+            self.drop(len(self.text) - len(rest))
+            if rest or self.ended:
+                return rest[:1]
+            self.fill(1)
+
+    def jump(self, position: Position) -> None:
+        """Let go of all before `position`, which lies ahead."""
+        at = self.at.byte
+        if self._seek is not None and position.byte - at > len(self.text):
+            self._seek(position.byte)
+            self._ahead.clear()
+            self.text, at = b"", position.byte
+        while (ahead := position.byte - at) > len(self.text) and not self.ended:
+            at += len(self.text)
+            self.text = b""
+            self.fill(1)
+        self.text, self.at = self.text[ahead:], position
+
+    def rest(self) -> Iterator[bytes]:
+        """Yield what is in view, and what follows."""
+        yield self.text
+        yield from self._ahead
+        yield from self._chunks
+
+
+def after(at: Position, text: bytes, records: int) -> Position:
+    """Return the position behind a text of so many records that begins at `at`."""
+    ends = text.count(b"\n") if b"\n" in text else 0  # to find none is far quicker
+    last = text[text.rfind(b"\n") + 1 :] if ends else text
+    column = len(last.decode("utf-8", "replace")) + (0 if ends else at.column)
+    return Position(at.byte + len(text), at.record + records, at.line + ends, column)
+
+
+def place_after(at: Position, text: bytes) -> Place:
+    """Return the place behind a text that begins at `at`."""
+    here = after(at, text, 0)
+    return Place(here.line + 1, here.column + 1, here.byte)
+
+
+_BRACKET = 0x5B
+_EDGE_BYTES = 64
+"""A fault so near to the end of what is in view may be of what comes behind it."""
+_LOOK_BYTES = 64 * 1024
+"""Bytes that show what kind of value a text is, and whether it is one at all."""
+
+
+class Window(NamedTuple):
+    """So many elements of an array, behind its opening bracket or the comma before them.
+
+    `start` is where the text stands, `end` what is behind it.
+    """
+
+    start: Position
+    text: bytes
+    elements: int
+    end: Position
+
+
+def array_of(text: bytes) -> bytes:
+    """Return the text of a `Window` as an array, each byte at its place but the bracket added."""
+    return b"[%b]" % text[1:]
+
+
+class ArrayStream:
+    """The array of a text too large to be held: the whole of it, or what a pointer names in it.
+
+    First call `begin`; then either `windows` or `whole`. `seek` has the chunks go on at a byte of
+    the text, if there is a quicker way than to take all before it.
+    """
+
+    def __init__(
+        self,
+        chunks: Iterator[bytes],
+        pointer: Sequence[str] | None,
+        judge: Judge,
+        sizes: Sizes,
+        seek: Callable[[int], object] | None = None,
+    ) -> None:
+        self._feed, self._pointer = Feed(chunks, seek), pointer or ()
+        self._judge, self._sizes = judge, sizes
+        self._look = max(len(BOM) + 1, min(_LOOK_BYTES, sizes.piece))
+        self._cutter = Cutter(judge)
+        self._head = b""
+        """What stands before the array, without the byte order mark."""
+
+    def begin(self, *, whole: bool = False, known_huge: bool = False) -> bool:
+        """Whether the text is over the limit, and an array or holds the one that is named.
+
+        `whole` if no array is wanted. A text `known_huge` is only looked at. Raises what reading
+        does; BadTextError if the text is none.
+        """
+        feed = self._feed
+        if whole or not (known_huge or feed.holds(self._sizes.huge + 1)):
+            return False
+        at = self._find()
+        if at is None:
+            return False
+        feed.drop_mark()
+        self._head = feed.text[: at - feed.at.byte]
+        if self._pointer:
+            self._check_head()
+        feed.drop(len(self._head))
+        return True
+
+    def _find(self) -> int | None:
+        """Return where the array begins, if that is in the first bytes, up to `Sizes.huge`."""
+        feed, size, at = self._feed, self._look, None
+        while at is None:
+            feed.fill(min(size, self._sizes.huge))
+            text = feed.text
+            blank = len(text) - len(text.removeprefix(BOM).lstrip(b" \t\n\r"))
+            if self._pointer:
+                at = find_array(text, self._pointer)
+            elif blank < len(text):
+                return blank if text[blank] == _BRACKET else None
+            if feed.ended or size >= self._sizes.huge:
+                break
+            size *= 8
+        return at
+
+    def whole(self, *, drain: bool = False) -> bytes:
+        """Return the text. Raises TooLargeError; BadTextError if its first part is none.
+
+        With `drain` the rest is read nevertheless, since what is wrong there comes first.
+        """
+        most, taken, chunks = self._sizes.document, io.BytesIO(), self._feed.rest()
+        looked = False
+        for chunk in chunks:
+            taken.write(chunk)
+            if taken.tell() > most:
+                raise TooLargeError(taken.tell(), most, _too_large_document(most))
+            if not looked and taken.tell() > self._sizes.huge:
+                looked = True
+                if fault := self._early_fault(taken.getvalue()[:_LOOK_BYTES]):
+                    if drain:
+                        for _ in chunks:
+                            pass
+                    raise fault
+        return taken.getvalue()
+
+    def _early_fault(self, head: bytes) -> BadTextError | None:
+        fault = _examine(head)
+        if fault is None or fault.byte > len(head) - _EDGE_BYTES:
+            return None
+        feed = Feed(iter(()))
+        feed.text = head
+        feed.drop_mark()
+        return BadTextError(fault, place_after(feed.at, head[feed.at.byte : fault.byte]))
+
+    def windows(self, resume: Position | None = None) -> Iterator[Window]:
+        """Yield the array's elements, those behind `resume` if it is given.
+
+        Raises BadTextError, TooLargeError, and what reading does, after what comes before.
+        """
+        feed = self._feed
+        if resume is not None and resume.record:
+            feed.jump(resume)
+        while not self._is_at_end():
+            cut, problem = self._cut()
+            if cut is not None:
+                start, text = feed.at, feed.text[: cut.at]
+                end = after(start, text, cut.elements)
+                feed.text, feed.at = feed.text[cut.at :], end
+                yield Window(start, text, cut.elements, end)
+                del text  # it is as large as all else
+            if problem is not None:
+                raise problem
+        self._finish()
+
+    @property
+    def at(self) -> Position:
+        """Where the stream is."""
+        return self._feed.at
+
+    @property
+    def read_to(self) -> int:
+        """The byte up to which the stream was read."""
+        return self._feed.read_to
+
+    def _is_at_end(self) -> bool:
+        """Whether no element follows. Raises BadTextError if something else than one does."""
+        feed = self._feed
+        if feed.at.record:
+            byte = feed.skip_space()
+            if byte and byte not in b",]":  # a brace looks like an end to who counts them
+                self._refuse(self._opener, feed.text)
+            return byte == b"]"
+        size = self._look
+        feed.fill(size)
+        while not (rest := feed.text[1:].lstrip(b" \t\n\r")) and not feed.ended:
+            if size > self._sizes.record:
+                break
+            size *= 2
+            feed.fill(size)
+        if rest[:1] != b"]":
+            return False
+        feed.drop(len(feed.text) - len(rest))
+        return True
+
+    def _cut(self) -> tuple[Cut | None, Exception | None]:
+        """Return a window's size, and what is wrong behind it."""
+        feed, most = self._feed, self._sizes.record
+        size, looked = self._sizes.piece, False
+        while True:
+            feed.fill(size)
+            # What was taken to find the array's beginning may be many windows.
+            view = feed.text if len(feed.text) < 2 * size else feed.text[:size]
+            if cut := self._cutter.cut(view):
+                return cut, None
+            is_all = len(view) == len(feed.text)
+            last = size >= most or (is_all and feed.ended)
+            if is_all and (last or not looked):
+                looked = True
+                if fault := self._fault():
+                    place = place_after(feed.at, view[: fault.byte])
+                    return self._cutter.cut_before(view, fault.byte), BadTextError(fault, place)
+            if last:
+                message = f"record {feed.at.record + 1:,} has more than {most:,} bytes, the limit"
+                return None, TooLargeError(len(view), most, message)
+            size = min(2 * max(size, len(view)), most)
+
+    def _fault(self) -> Fault | None:
+        """Return what is wrong with the text in view, its place counted from there."""
+        feed, opener = self._feed, self._opener
+        fault = _examine(opener + feed.text)
+        if fault is None:
+            return None
+        byte = fault.byte - len(opener)
+        if byte > len(feed.text) - _EDGE_BYTES and not feed.ended:
+            return None
+        return fault._replace(byte=byte)
+
+    @property
+    def _opener(self) -> bytes:
+        """A text in which what is in view would stand as it does behind what was before."""
+        return b"[" * len(self._pointer) + (b"[0" if self._feed.at.record else b"")
+
+    def _finish(self) -> None:
+        """Check what follows the array."""
+        feed = self._feed
+        feed.drop(1)
+        if self._pointer:
+            self._check_rest()
+        elif feed.skip_space():
+            feed.fill(_LOOK_BYTES)
+            self._refuse(b"[]", feed.text)
+
+    def _refuse(self, before: bytes, rest: bytes) -> None:
+        """Raise BadTextError for what is wrong with `rest`, in view, behind `before`."""
+        fault = _examine(before + rest)
+        if fault is not None:
+            byte = fault.byte - len(before)
+            raise BadTextError(fault, place_after(self._feed.at, rest[:byte]))
+
+    def _check_head(self) -> None:
+        """Raise BadTextError if what stands before the array is no beginning of a document.
+
+        Nor may the array's bracket be wrong there, as it is behind a number.
+        """
+        head = self._head
+        fault = _examine(head + b"[")
+        if fault is not None and fault.byte <= len(head):
+            raise BadTextError(fault, place_after(self._feed.at, head[: fault.byte]))
+
+    def _check_rest(self) -> None:
+        """Judge the document without the array's elements."""
+        feed, most = self._feed, self._sizes.document
+        feed.fill(most + 1)
+        if not feed.ended:
+            raise TooLargeError(len(feed.text), most, _too_large_document(most))
+        before = self._head + b"[]"
+        if isinstance(self._judge(before + feed.text), Fault):
+            self._refuse(before, feed.text)
+        [at] = find(before + feed.text, [self._pointer])
+        if at != len(self._head):
+            name = format_pointer(self._pointer)
+            message = f"a second {name!r}: it is the last that counts, and the first was taken"
+            place = place_after(feed.at, feed.text[: max(0, (at or 0) - len(before))])
+            raise BadTextError(Fault("invalid_json", place.byte, message), place)
+
+
+def _examine(text: bytes) -> Fault | None:
+    from asyncbatch.formats.grammar import examine  # noqa: PLC0415 - only bad files need it
+
+    verdict = examine(text)
+    return verdict if isinstance(verdict, Fault) else None
+
+
+def _too_large_document(most: int) -> str:
+    return (
+        f"has more than {most:,} bytes that cannot be told apart as records, the limit: name the "
+        "array that holds them with --records"
+    )

@@ -1,0 +1,180 @@
+"""Compressed inputs: detect, inflate, bound."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib.util import find_spec
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class CorruptArchiveError(Exception):
+    """A compressed stream is damaged or cut short; the message says what its library found."""
+
+
+class Compression(NamedTuple):
+    """A format: its name, file name ending and first bytes, its library and what that raises.
+
+    `options` are for the library's `compress`.
+    """
+
+    name: str
+    suffix: str
+    magic: bytes
+    module: str
+    error: str | None = None
+    options: dict[str, Any] = {}  # noqa: RUF012 - of a tuple, and nobody changes it
+
+    def chunks(self, raw: IO[bytes], size: int) -> Iterator[bytes]:
+        """Yield the decompressed content of all members of `raw`, up to `size` bytes at a time.
+
+        Raises CorruptArchiveError; OSError as reading `raw` raises it.
+        """
+        library: Any = importlib.import_module(self.module)
+        damage = [EOFError, importlib.import_module("zlib").error]
+        if self.error is not None:
+            damage.append(getattr(library, self.error))
+        stream: IO[bytes] = library.open(raw, "rb")
+        try:
+            while chunk := stream.read(size):
+                yield chunk
+        except tuple(damage) as error:
+            raise self._corrupt(error) from error
+        except OSError as error:
+            if error.errno is not None:  # the disk's complaint, not the format's
+                raise
+            raise self._corrupt(error) from error
+
+    def compress(self, data: bytes) -> bytes:
+        """Return `data` as a member of its own: members one after another are a stream."""
+        library: Any = importlib.import_module(self.module)
+        compressed: bytes = library.compress(data, **self.options)
+        return compressed
+
+    def _corrupt(self, error: Exception) -> CorruptArchiveError:
+        return CorruptArchiveError(f"{self.name}: {error}")
+
+
+ZSTD_MODULE = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
+"""The library of zstd, by the version of Python."""
+_FORMATS = (
+    # Level 9, the default, takes twice the time of 6 for 1%; a time stamp would make each run's
+    # output another.
+    Compression("gzip", ".gz", b"\x1f\x8b", "gzip", options={"compresslevel": 6, "mtime": 0}),
+    Compression("bzip2", ".bz2", b"BZh", "bz2"),
+    Compression("xz", ".xz", b"\xfd7zXZ\x00", "lzma", "LZMAError"),
+    Compression("zstd", ".zst", b"\x28\xb5\x2f\xfd", ZSTD_MODULE, "ZstdError"),
+)
+SUFFIXES = tuple(form.suffix for form in _FORMATS)
+"""File name endings of the formats that are read."""
+_MAGICS = tuple(form.magic for form in _FORMATS)
+
+
+def detect(head: bytes) -> Compression | None:
+    """Return the format of a stream that begins with `head`, or None if it is not compressed."""
+    if not head.startswith(_MAGICS):
+        return None
+    return next(form for form in _FORMATS if head.startswith(form.magic))
+
+
+def named(path: str) -> Compression | None:
+    """Return the format that a file's name promises, if any."""
+    return next((form for form in _FORMATS if path.lower().endswith(form.suffix)), None)
+
+
+def check_not_cut(head: bytes, name: str) -> None:
+    """Raise CorruptArchiveError if a file of nothing but `head` is cut within its first bytes.
+
+    That is one whose name promises a format and that holds less than its magic number.
+    """
+    for form in _FORMATS:
+        if name.endswith(form.suffix) and form.magic.startswith(head) and head != form.magic:
+            raise CorruptArchiveError(f"{form.name}: cut short after {len(head)} bytes")
+
+
+_EITHER_HEADER = 47  # zlib's word for a gzip or zlib header, with the largest window
+_PIECE = 256 * 1024
+_KNOWN = {"gzip": "zlib", "deflate": "zlib", "br": "brotli", "zstd": ZSTD_MODULE}
+"""The library that undoes a coding."""
+
+
+def encodings() -> tuple[str, ...]:
+    """Return the content codings of HTTP that are worth asking for; `deflate` is known too."""
+    return ("gzip", "br", "zstd") if find_spec("brotli") else ("gzip", "zstd")
+
+
+class Inflater:
+    """Undoes one content coding, however the stream is cut; members may follow each other.
+
+    Raises ValueError if it does not know the coding.
+    """
+
+    def __init__(self, encoding: str) -> None:
+        self._encoding = {"x-gzip": "gzip"}.get(encoding, encoding)
+        if self._encoding not in (*encodings(), "deflate"):
+            raise ValueError(f"{encoding!r} is not among the codings that are understood")
+        library: Any = importlib.import_module(_KNOWN[self._encoding])
+        self._damage: type[Exception] = getattr(library, "ZstdError", None) or library.error
+        self._library = library
+        self._stream: Any = None
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield what `data` adds, some 256 KiB at a time. Raises CorruptArchiveError."""
+        while data or self._stream is not None:
+            if self._stream is None or self._stream.eof:
+                if not data:
+                    return
+                self._stream = self._begin()
+            try:
+                piece = self._stream.decompress(data, _PIECE)
+            except self._damage as error:
+                raise CorruptArchiveError(f"{self._encoding}: {error}") from error
+            if piece:
+                yield piece
+            data = self._rest()
+            if not data and len(piece) < _PIECE:
+                return
+
+    def finish(self) -> None:
+        """Raise CorruptArchiveError if the stream was cut."""
+        if self._stream is not None and not self._stream.eof:
+            raise CorruptArchiveError(f"{self._encoding}: cut short")
+
+    def _begin(self) -> Any:  # noqa: ANN401 - the libraries' objects share no type
+        if self._encoding == "zstd":
+            return self._library.ZstdDecompressor()
+        if self._encoding == "br":
+            return _Brotli(self._library.Decompressor())
+        return self._library.decompressobj(_EITHER_HEADER)
+
+    def _rest(self) -> bytes:
+        """Return what of the input was not used yet."""
+        rest: bytes = b""
+        if self._stream.eof:
+            rest = self._stream.unused_data
+        elif self._encoding not in ("br", "zstd"):  # which keep their input themselves
+            rest = self._stream.unconsumed_tail
+        return rest
+
+
+class _Brotli:
+    """A stream of brotli with the words of the others. Nothing may follow it."""
+
+    unused_data = b""
+
+    def __init__(self, stream: Any) -> None:  # noqa: ANN401 - the library ships no types
+        self._stream = stream
+
+    @property
+    def eof(self) -> bool:
+        """Whether the stream is at its end."""
+        ended: bool = self._stream.is_finished()
+        return ended
+
+    def decompress(self, data: bytes, most: int) -> bytes:
+        """Return what comes next: somewhat more than `most` bytes if there are so many."""
+        piece: bytes = self._stream.process(data, output_buffer_limit=most)
+        return piece

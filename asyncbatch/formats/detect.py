@@ -1,0 +1,108 @@
+"""What an opened file holds: one JSON text, or JSON Lines; plain or compressed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asyncbatch.core.records import STDIN
+from asyncbatch.formats.compression import SUFFIXES, check_not_cut, detect
+from asyncbatch.formats.lines import tell_lines
+from asyncbatch.storage.local import CHUNK, TooLargeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asyncbatch.core.records import Position
+    from asyncbatch.core.settings import FileWorkSettings, Format, Sizes
+    from asyncbatch.formats.validator import Judge
+    from asyncbatch.storage.local import Content
+
+LINES_ENDINGS = (".jsonl", ".ndjson")
+"""File name endings of JSON Lines, less those of compressions."""
+
+
+def unpack(
+    content: Content,
+    path: str,
+    settings: FileWorkSettings,
+    judge: Judge,
+    form: Format | None = None,
+    *,
+    lull: float | None = None,
+) -> tuple[bool, Iterator[bytes]]:
+    """Return whether a file holds JSON Lines, and its decompressed chunks.
+
+    Of lines that are not compressed an empty one says that nothing has come for `lull` seconds. A
+    `form` stands in the place of the settings'. Raises OSError, TooLargeError,
+    CorruptArchiveError, here or while chunks are taken.
+    """
+    if compression := detect(content.head):
+        size = min(CHUNK, settings.sizes.piece)
+        chunks = compression.chunks(content.stream(), size)
+        chunks = _bounded(chunks, settings.max_unpacked, compression.name)
+    else:
+        check_not_cut(content.head, path)
+        chunks = content.chunks(lull)
+    form = form or settings.format
+    if form == "auto" and path == STDIN:
+        is_lines, chunks = tell_lines(chunks, judge, settings.sizes.record)
+    else:
+        is_lines = holds_lines(path, form)
+    if is_lines:
+        return True, _bounded_lines(chunks, settings.sizes.record)
+    return False, filter(None, chunks) if lull is not None else chunks
+
+
+def is_compressed(content: Content) -> bool:
+    """Whether a file's first bytes are those of a compression."""
+    return detect(content.head) is not None
+
+
+def can_be_split(path: str, content: Content, sizes: Sizes) -> bool:
+    """Whether a file is huge, and several workers may read it at a time."""
+    return content.expected > sizes.huge and path != STDIN and not is_compressed(content)
+
+
+def skipped(chunks: Iterator[bytes], start: Position | None) -> Iterator[bytes]:
+    """Yield what follows a position, if there is one."""
+    left = start.byte if start else 0
+    for chunk in chunks:
+        if left < len(chunk) or not left:
+            yield chunk[left:] if left else chunk
+        left = max(0, left - len(chunk))
+
+
+def holds_lines(path: str, form: Format) -> bool:
+    """Whether a file is JSON Lines by its form or, if that is auto, its name."""
+    return form == "jsonl" if form != "auto" else named_lines(path)
+
+
+def _bounded(chunks: Iterator[bytes], most: int, name: str) -> Iterator[bytes]:
+    """Hand on chunks. Raises TooLargeError once they are more than `most` bytes."""
+    taken = 0
+    for chunk in chunks:
+        taken += len(chunk)
+        if taken > most:
+            message = f"{name}: unpacks to more than {most:,} bytes (--max-decompressed-size)"
+            raise TooLargeError(taken, most, message)
+        yield chunk
+
+
+def _bounded_lines(chunks: Iterator[bytes], most: int) -> Iterator[bytes]:
+    """Hand on chunks. Raises TooLargeError once a line is longer than `most` bytes."""
+    length = 0
+    for chunk in chunks:
+        last = chunk.rfind(b"\n") + 1
+        length = len(chunk) - last if last else length + len(chunk)
+        yield chunk
+        if length > most:
+            raise TooLargeError(length, most, f"a line has more than {most:,} bytes, the limit")
+
+
+def named_lines(path: str) -> bool:
+    """Whether a name promises JSON Lines."""
+    is_web = path.startswith(("http://", "https://"))
+    name = (path.partition("?")[0] if is_web else path).lower()
+    for suffix in SUFFIXES:
+        name = name.removesuffix(suffix)
+    return name.endswith(LINES_ENDINGS)

@@ -1,0 +1,109 @@
+"""Exceptions met while reading one file, made into the data that reports carry."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from msgspec import structs
+
+from asyncbatch.core.records import Failure, FailureKind
+from asyncbatch.core.retry import tried
+from asyncbatch.formats.compression import CorruptArchiveError
+from asyncbatch.formats.grammar import Fault
+from asyncbatch.formats.positions import locate
+from asyncbatch.storage.local import TooLargeError
+from asyncbatch.storage.store_errors import ObjectError
+
+if TYPE_CHECKING:
+    from asyncbatch.formats.lines import BadLine
+    from asyncbatch.formats.positions import Place
+    from asyncbatch.formats.validator import Judge
+
+_OS_ERROR_KINDS: dict[int | None, FailureKind] = {
+    errno.ENOENT: "not_found",
+    errno.ENOTDIR: "not_found",
+    errno.EACCES: "permission",
+    errno.EPERM: "permission",
+}
+_OS_ERROR_ADVICE = {
+    errno.ENOENT: "no such file",
+    errno.EACCES: "not readable by this user (check its permissions, and its folders')",
+    errno.EISDIR: "is a folder that could not be listed",
+    errno.ELOOP: "is a symbolic link that leads to itself",
+}
+
+
+class BadTextError(Exception):
+    """A file's text is not JSON: `fault` says why, `place` where."""
+
+    def __init__(self, fault: Fault, place: Place) -> None:
+        super().__init__(fault, place)
+        self.fault, self.place = fault, place
+
+
+class LateError(Exception):
+    """A file takes longer than it may: `limit`, in seconds."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+
+class FeedError(Exception):
+    """What a feed gives cannot be used: `failure` says why."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure)
+        self.failure = failure
+
+
+def judge_text(text: bytes, judge: Judge) -> int:
+    """Return the record count of a file's text. Raises BadTextError."""
+    verdict = judge(text)
+    if isinstance(verdict, Fault):
+        raise BadTextError(verdict, locate(text, verdict.byte))
+    return verdict
+
+
+FILE_ERRORS = (
+    OSError, TooLargeError, CorruptArchiveError, BadTextError, LateError, FeedError, MemoryError,
+)  # fmt: skip
+"""What reading one file may raise; anything else is a defect of asyncbatch."""
+
+
+def file_failure(file: str, error: Exception) -> Failure:  # noqa: PLR0911 - one for each kind
+    """Return the failure of a whole file for one of `FILE_ERRORS`."""
+    if isinstance(error, FeedError):
+        return error.failure
+    match error:
+        case BadTextError(fault=fault, place=place):
+            where = () if fault.kind == "empty" else place
+            return Failure(file, fault.kind, fault.message, None, *where)
+        case CorruptArchiveError():
+            return Failure(file, "corrupt_archive", str(error))
+        case TooLargeError():
+            return Failure(file, "too_large", str(error))
+        case LateError(limit=limit):
+            return Failure(file, "timeout", f"took longer than {limit:g} s (--timeout)")
+        case OSError():
+            kind = _OS_ERROR_KINDS.get(error.errno, "read_error")
+            message = error.strerror or str(error)
+            if not isinstance(error, ObjectError):
+                message = _OS_ERROR_ADVICE.get(error.errno or 0, message)
+            return Failure(file, kind, message + tried(error))
+        case _:
+            return Failure(file, "too_large", "does not fit in memory")
+
+
+def after_records(failure: Failure, count: int) -> Failure:
+    """Return the failure of a huge file with how many of its records came before, if any."""
+    if not count:
+        return failure
+    records = f"{count:,} record{'' if count == 1 else 's'}"
+    return structs.replace(failure, message=f"{failure.message} (after {records})")
+
+
+def line_failure(file: str, bad: BadLine) -> Failure:
+    """Return the failure of one line of JSON Lines."""
+    return Failure(file, bad.fault.kind, bad.fault.message, bad.record, *bad.place)

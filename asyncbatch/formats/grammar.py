@@ -1,0 +1,292 @@
+"""The JSON grammar, byte by byte: where and why a document is wrong."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Literal, NamedTuple, NoReturn
+
+from asyncbatch.formats.positions import BOM
+
+FaultKind = Literal["invalid_json", "encoding", "too_deep", "empty"]
+
+
+class Fault(NamedTuple):
+    """The first thing wrong with a text, and the byte of it where that is."""
+
+    kind: FaultKind
+    byte: int
+    message: str
+
+
+MAX_DEPTH = 1024
+"""Nesting above this is refused; the same limit as simdjson's default."""
+MAX_INTEGER_DIGITS = 4300
+"""Longer integers are refused; the limit of Python's own int() (CVE-2020-10735)."""
+
+# Possessive quantifiers (++, *+): these never backtrack, whatever the input.
+_SPACE = re.compile(rb"[ \t\n\r]*+")
+_PLAIN = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*+')
+_ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
+_HEX = re.compile(rb"[0-9a-fA-F]{0,4}+")
+_DIGITS = re.compile(rb"[0-9]*+")
+_LITERALS = {b"t": b"true", b"f": b"false", b"n": b"null"}
+_FOREIGN = re.compile(rb"NaN|-?Infinity|[A-Za-z_]+")
+_ENCODED_WIDE = (b"\xff\xfe", b"\xfe\xff")
+
+
+class _Stop(Exception):  # noqa: N818 - carries the verdict out of the scan; not an error of ours
+    def __init__(self, byte: int, message: str, kind: FaultKind = "invalid_json") -> None:
+        self.fault = Fault(kind, byte, message)
+
+
+def examine(text: bytes) -> int | Fault:
+    """Return the record count of `text` (a top-level array's length, else 1), or its first fault.
+
+    An early end is a fault at `len(text)`. A number or escape that is JSON but beyond the
+    limits is a fault at its first byte, a sequence that is not UTF-8 at its first byte.
+    """
+    end, encoding = len(text), None
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        end, encoding = error.start, _encoding_fault(text, error)
+    try:
+        count = _Scan(text[:end]).document()
+    except _Stop as stop:
+        if stop.fault.byte < end or encoding is None:
+            return stop.fault
+        return encoding
+    return encoding or count
+
+
+def _encoding_fault(text: bytes, error: UnicodeDecodeError) -> Fault:
+    if text.startswith(_ENCODED_WIDE):
+        return Fault("encoding", 0, "looks like UTF-16; JSON must be UTF-8 (convert with iconv)")
+    found = text[error.start : error.end].hex(" ")
+    return Fault("encoding", error.start, f"not UTF-8: byte(s) {found} ({error.reason})")
+
+
+class _Scan:
+    """One pass over one text; `at` is the next byte to judge."""
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+        self.at = len(BOM) if text.startswith(BOM) else 0
+
+    def document(self) -> int:
+        if self._peek() == b"":
+            raise _Stop(self.at, "is empty: no JSON value in it", "empty")
+        count = self._value()
+        if found := self._peek():
+            hint = " (is each line a value? then --format jsonl)" if found in b"{[" else ""
+            raise _Stop(self.at, f"unexpected {_name(found)} after the end of the value{hint}")
+        return count
+
+    def _peek(self) -> bytes:
+        """Skip white space and return the next byte, or nothing at the end."""
+        self.at = _end_of(_SPACE, self.text, self.at)
+        return self.text[self.at : self.at + 1]
+
+    def _value(self) -> int:
+        """Scan one value, however deep, without recursion; return its record count."""
+        closers: list[bytes] = []
+        is_array = self._peek() == b"["
+        elements = 0
+        while True:
+            if self._begins_container(closers):
+                continue
+            while True:  # a value has just ended
+                if not closers:
+                    return elements if is_array else 1
+                elements += len(closers) == 1
+                found = self._peek()
+                if found not in (closers[-1], b","):
+                    self._expected(f"',' or '{closers[-1].decode()}'", found)
+                self.at += 1
+                if found == b",":
+                    self._after_comma(closers[-1])
+                    break
+                closers.pop()
+
+    def _begins_container(self, closers: list[bytes]) -> bool:
+        """Take the start of a value; True if values inside it follow, False if it is whole."""
+        found = self._peek()
+        if found not in (b"[", b"{"):
+            self._scalar(found)
+            return False
+        if len(closers) == MAX_DEPTH:
+            raise _Stop(self.at, f"nested more than {MAX_DEPTH:,} levels deep", "too_deep")
+        self.at += 1
+        closer = b"]" if found == b"[" else b"}"
+        following = self._peek()
+        if following == closer:
+            self.at += 1
+            return False
+        closers.append(closer)
+        if closer == b"}":
+            self._key(following)
+        return True
+
+    def _after_comma(self, closer: bytes) -> None:
+        found = self._peek()
+        if found == closer:
+            raise _Stop(self.at, f"trailing comma before '{closer.decode()}'")
+        if closer == b"}":
+            self._key(found)
+
+    def _key(self, found: bytes) -> None:
+        if found != b'"':
+            self._expected("a key in double quotes", found)
+        self._string()
+        if (found := self._peek()) != b":":
+            self._expected("':' after the key", found)
+        self.at += 1
+
+    def _scalar(self, found: bytes) -> None:
+        if found == b'"':
+            self._string()
+        elif found in _LITERALS:
+            self._literal(_LITERALS[found])
+        elif found == b"-" or found.isdigit():
+            self._number()
+        else:
+            self._expected("a value", found)
+
+    def _literal(self, word: bytes) -> None:
+        for letter in word:
+            if self.text[self.at : self.at + 1] != bytes([letter]):
+                self._expected(f"'{word.decode()}'", self.text[self.at : self.at + 1])
+            self.at += 1
+
+    def _string(self) -> None:
+        start = self.at
+        self.at = _end_of(_PLAIN, self.text, start + 1)
+        found = self.text[self.at : self.at + 1]
+        if found == b'"':
+            self._surrogates(start + 1, self.at)
+            self.at += 1
+            return
+        if found == b"":
+            raise _Stop(self.at, "ends inside a string")
+        if found == b"\\":
+            self._bad_escape()
+        raise _Stop(self.at, f"{_name(found)} in a string must be escaped")
+
+    def _bad_escape(self) -> None:
+        self.at += 1
+        found = self.text[self.at : self.at + 1]
+        if found == b"u":
+            self.at = _end_of(_HEX, self.text, self.at + 1)
+            found = self.text[self.at : self.at + 1]
+            if found:
+                raise _Stop(self.at, f"\\u needs four hexadecimal digits, not {_name(found)}")
+        if found == b"":
+            raise _Stop(self.at, "ends inside an escape")
+        raise _Stop(self.at, f"\\ before {_name(found)} is no JSON escape")
+
+    def _surrogates(self, start: int, end: int) -> None:
+        """Refuse an escape that is half of a surrogate pair: no UTF-8 text can hold it."""
+        if self.text.find(b"\\u", start, end) < 0:
+            return
+        high_at = high_end = -1
+        for match in _ESCAPE.finditer(self.text, start, end):
+            code = int(match[1], 16) if match[1] else 0
+            if high_at >= 0:
+                if not (0xDC00 <= code <= 0xDFFF and match.start() == high_end):
+                    raise _lone_surrogate(self.text, high_at)
+                high_at = -1
+            elif 0xDC00 <= code <= 0xDFFF:
+                raise _lone_surrogate(self.text, match.start())
+            elif 0xD800 <= code <= 0xDBFF:
+                high_at, high_end = match.start(), match.end()
+        if high_at >= 0:
+            raise _lone_surrogate(self.text, high_at)
+
+    def _number(self) -> None:
+        start = self.at
+        self.at += self.text[start : start + 1] == b"-"
+        if self.text[self.at : self.at + 1] == b"0":
+            self.at += 1
+            if self.text[self.at : self.at + 1].isdigit():
+                raise _Stop(self.at, "a number cannot have leading zeros")
+        else:
+            self._digits("a digit")
+        whole_end = self.at
+        if self.text[self.at : self.at + 1] == b".":
+            self.at += 1
+            self._digits("a digit after the decimal point")
+        if self.text[self.at : self.at + 1] in (b"e", b"E"):
+            self.at += 1
+            self.at += self.text[self.at : self.at + 1] in (b"+", b"-")
+            self._digits("a digit of the exponent")
+        self._check_size(start, whole_end)
+
+    def _digits(self, what: str) -> None:
+        end = _end_of(_DIGITS, self.text, self.at)
+        if end == self.at:
+            self._expected(what, self.text[end : end + 1])
+        self.at = end
+
+    def _check_size(self, start: int, whole_end: int) -> None:
+        if self.at == whole_end:
+            digits = whole_end - start - (self.text[start : start + 1] == b"-")
+            if digits > MAX_INTEGER_DIGITS:
+                raise _Stop(
+                    start, f"an integer of {digits:,} digits; the limit is {MAX_INTEGER_DIGITS:,}"
+                )
+        elif math.isinf(float(self.text[start : self.at])):
+            raise _Stop(start, "a number beyond the range of double precision")
+
+    def _expected(self, what: str, found: bytes) -> NoReturn:
+        if found == b"":
+            raise _Stop(self.at, f"ends early: expected {what}")
+        raise _Stop(self.at, f"expected {what}, found {self._describe(found)}")
+
+    def _describe(self, found: bytes) -> str:
+        hint = _HINTS.get(found, "")
+        if match := _FOREIGN.match(self.text, self.at):
+            word = match[0].decode()
+            found_text, hint = f"'{word[:20]}'", _WORD_HINTS.get(word, "")
+        else:
+            found_text = _name(found)
+        return f"{found_text} ({hint})" if hint else found_text
+
+
+_HINTS = {
+    b"'": "JSON strings take double quotes",
+    b"/": "JSON has no comments",
+    b"#": "JSON has no comments",
+    b"+": "JSON numbers take no plus sign",
+    b".": "a JSON number begins with a digit",
+}
+_NOT_A_NUMBER = "JSON has no NaN or Infinity; write null or a string"
+_WORD_HINTS = {
+    "NaN": _NOT_A_NUMBER,
+    "Infinity": _NOT_A_NUMBER,
+    "-Infinity": _NOT_A_NUMBER,
+    "True": "JSON writes true",
+    "False": "JSON writes false",
+    "None": "JSON writes null",
+    "undefined": "JSON writes null",
+}
+
+
+def _end_of(pattern: re.Pattern[bytes], text: bytes, at: int) -> int:
+    """Return where a match of `pattern` (one that also matches nothing) at `at` ends."""
+    match = pattern.match(text, at)
+    return match.end() if match else at
+
+
+def _lone_surrogate(text: bytes, at: int) -> _Stop:
+    escape = text[at : at + 6].decode("ascii")
+    return _Stop(at, f"{escape} is half of a surrogate pair, which is no character")
+
+
+def _name(found: bytes) -> str:
+    """Name a byte for a person."""
+    if found >= b"\x80":
+        return "a character outside ASCII"
+    if found < b" " or found == b"\x7f":
+        return f"control character 0x{found[0]:02x}"
+    return f"'{found.decode('ascii')}'"

@@ -1,0 +1,268 @@
+"""JSON Lines: cut chunks into lines."""
+
+from __future__ import annotations
+
+import re
+from itertools import chain
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple
+
+from asyncbatch.core.settings import Sizes
+from asyncbatch.errors import LineTooLongError
+from asyncbatch.formats.grammar import Fault
+from asyncbatch.formats.positions import BOM, Place, locate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from asyncbatch.core.records import Position
+    from asyncbatch.formats.validator import Judge
+
+_BLANK = b" \t\r\n"
+_BLANK_LINE = Fault("empty", 0, "a blank line")
+_BLANK_START = b" \t\r\n"
+_MAYBE_BLANK = re.compile(rb"\n[ \t\r\n]")
+_LF = 0x0A
+
+
+class BadLine(NamedTuple):
+    """A line that is no JSON text: its record number (from 1), its fault, its place, its text."""
+
+    record: int
+    fault: Fault
+    place: Place
+    text: bytes
+
+
+class GoodLines(NamedTuple):
+    """Lines that follow on each other, each a JSON text.
+
+    `record` and `line` are the numbers (from 1) of the first, `offset` is its first byte.
+    """
+
+    record: int
+    line: int
+    offset: int
+    texts: Sequence[bytes]
+
+
+class Lines(NamedTuple):
+    """Some whole lines of a file; `faults` are by place in `texts`, those of blank lines too.
+
+    The first text is line `line`, at byte `offset`; `record` is the first record's number. They
+    and their ends are `size` bytes.
+    """
+
+    record: int
+    line: int
+    offset: int
+    texts: list[bytes]
+    faults: dict[int, Fault]
+    size: int
+
+    @property
+    def records(self) -> int:
+        """How many records these are, bad ones included."""
+        return len(self.texts) - sum(fault.kind == "empty" for fault in self.faults.values())
+
+    def split(self) -> Iterator[GoodLines | BadLine]:
+        """Yield the good lines, and the bad ones one by one, in order."""
+        record, line, offset, start = self.record, self.line, self.offset, 0
+        for at, fault in (*self.faults.items(), (len(self.texts), None)):
+            good = self.texts[start:at]
+            if good:
+                yield GoodLines(record, line, offset, good)
+            record, line = record + len(good), line + len(good)
+            offset += sum(map(len, good)) + len(good)
+            if fault is None:
+                return
+            text = self.texts[at]
+            if fault.kind != "empty":
+                place = locate(text, fault.byte, line=line, offset=offset)
+                yield BadLine(record, fault, place, text)
+                record += 1
+            line, offset, start = line + 1, offset + len(text) + 1, at + 1
+
+
+def judge_lines(
+    chunks: Iterable[bytes], judge: Judge, start: Position | None = None
+) -> Iterator[Lines]:
+    """Yield, for each chunk, the lines that ended in it, judged; none for one that is empty.
+
+    Lines end at LF; blank ones are no records. A byte order mark may stand before the first.
+    With a `start`, where a line begins, the chunks are what follows it.
+    """
+    record, line_number, offset = 1, 1, 0
+    if start is not None:
+        record, line_number, offset = start.record + 1, start.line + 1, start.byte
+    for block in _whole_lines(chunks):
+        faults: dict[int, Fault] = {}
+        marked = BOM[:1] in block and BOM in block  # one byte is found ten times as fast
+        texts = block.split(b"\n")
+        if not texts[-1]:
+            texts.pop()  # what stands after the last LF is no line
+        remaining, place = iter(texts), 0
+        while (place := place + judge.take_good(remaining)) < len(texts):
+            line = texts[place]
+            verdict = judge(line) if line else _BLANK_LINE
+            if isinstance(verdict, Fault):
+                faults[place] = verdict
+            place += 1
+        if marked:
+            faults = _with_marks(texts, faults, first=not offset)
+        lines = Lines(record, line_number, offset, texts, faults, len(block))
+        yield lines
+        record += lines.records
+        line_number += len(texts)
+        offset += len(block)
+
+
+def _with_marks(
+    texts: Sequence[bytes], faults: dict[int, Fault], *, first: bool
+) -> dict[int, Fault]:
+    """Return faults, and those of byte order marks at the start of lines but a file's first."""
+    inside = Fault("invalid_json", 0, "a byte order mark inside the file")
+    marks = {
+        place: inside
+        for place, line in enumerate(texts)
+        if line.startswith(BOM) and not (first and not place)
+    }
+    return dict(sorted((faults | marks).items()))
+
+
+class LineCount(NamedTuple):
+    """How many line ends, and how many records, some lines have."""
+
+    ends: int
+    records: int
+
+
+def count_lines(text: bytes | bytearray, end: int, *, first: bool) -> LineCount:
+    """Count `text[:end]`: whole lines, of which the last may lack its LF; not judged.
+
+    `first` tells that these begin a file, perhaps with a byte order mark.
+    """
+    ends = text.count(b"\n", 0, end)
+    lines = ends + (end > 0 and text[end - 1] != _LF)
+    start = len(BOM) if first and text.startswith(BOM, 0, end) else 0
+    blank = start == end or text[start] in _BLANK_START
+    if blank or _MAYBE_BLANK.search(text, start, end):
+        texts = text[start:end].split(b"\n")
+        if not texts[-1]:
+            texts.pop()
+        lines = sum(bool(line.strip(_BLANK)) for line in texts)
+    return LineCount(ends, lines)
+
+
+def tell_lines(
+    chunks: Iterable[bytes], judge: Judge, most: float = inf
+) -> tuple[bool, Iterator[bytes]]:
+    """Tell JSON Lines from one JSON text; return the verdict and the chunks, unconsumed.
+
+    It is JSON Lines if the first line that is not blank is a complete value and more follows.
+    Holds at most the first such line, and what blank lines surround it; after more than `most`
+    bytes without an end it is one text.
+    """
+    source = iter(chunks)
+    taken = bytearray()
+    is_lines = has_line = False
+    for chunk in source:
+        taken += chunk
+        has_line = has_line or b"\n" in chunk
+        if not has_line:
+            if len(taken) > most:
+                break
+            continue
+        line, newline, rest = bytes(taken).lstrip(_BLANK).partition(b"\n")
+        is_lines = bool(newline and rest.strip(_BLANK)) and not isinstance(judge(line), Fault)
+        if newline and (is_lines or rest.strip(_BLANK)):
+            break
+    return is_lines, chain((bytes(taken),), source)
+
+
+def _whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Regroup chunks so that each ends with a line's end (the last may lack its LF)."""
+    pieces: list[bytes] = []
+    for chunk in chunks:
+        cut = chunk.rfind(b"\n") + 1
+        if not chunk:
+            yield chunk
+        elif cut:
+            pieces.append(chunk[:cut])
+            yield b"".join(pieces)
+            pieces.clear()
+        pieces.append(chunk[cut:])
+    if rest := b"".join(pieces):
+        yield rest
+
+
+_LONGEST = Sizes().record
+
+
+class LineCutter:
+    """Holds back the beginning of a line until its end has come."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._held = 0
+        self._back = b""
+        """Whole lines that come again before all others."""
+
+    def take(self, data: bytes) -> bytes:
+        """Return the lines that end in `data`. Raises LineTooLongError."""
+        if self._back:
+            back, self._back = self._back, b""
+            return back + self.take(data)
+        cut = data.rfind(b"\n") + 1
+        if not cut:
+            self._hold(data)
+            return b""
+        lines = b"".join((*self._pieces, data[:cut])) if self._pieces else data[:cut]
+        self._pieces, self._held = [], 0
+        if cut < len(data):
+            self._hold(data[cut:])
+        return lines
+
+    def rest(self) -> bytes:
+        """Return the last line, if it lacks its end."""
+        rest, self._pieces, self._held = b"".join(self._pieces), [], 0
+        return rest
+
+    def give_back(self, lines: bytes) -> None:
+        """Have whole lines come again, before those that already do."""
+        self._back = lines + self._back
+
+    @property
+    def has_lines(self) -> bool:
+        """Whether whole lines are to come again."""
+        return bool(self._back)
+
+    @property
+    def held(self) -> bytes:
+        """What was taken and not returned."""
+        return b"".join((self._back, *self._pieces))
+
+    def restore(self, held: bytes) -> None:
+        """Become, being new, one that has `held` this."""
+        cut = held.rfind(b"\n") + 1
+        self._back = held[:cut]
+        if held[cut:]:
+            self._hold(held[cut:])
+
+    def _hold(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._held += len(data)
+        if self._held > _LONGEST:
+            raise LineTooLongError(f"a line of more than {_LONGEST:,} bytes is no event")
+
+
+def first_lines(lines: bytes, most: int) -> bytes:
+    """Return the first `most` lines that are not blank, and what blank ones are before them."""
+    if lines.count(b"\n") < most:
+        return lines
+    end = 0
+    while most and end < len(lines):
+        after = lines.find(b"\n", end) + 1 or len(lines)
+        most -= bool(lines[end:after].strip(b" \t\r\n"))
+        end = after
+    return lines[:end]

@@ -1,0 +1,202 @@
+"""Byte offsets to line, column and JSON pointer."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+import msgspec
+
+from asyncbatch.formats.decoder import allow_deep_nesting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    Buffer: TypeAlias = bytes | memoryview | msgspec.Raw
+    Tokens: TypeAlias = Sequence[str | int]
+
+BOM = b"\xef\xbb\xbf"
+
+
+class Place(NamedTuple):
+    """`line` and `column` count from 1, `byte` from 0."""
+
+    line: int
+    column: int
+    byte: int
+
+
+def locate(text: bytes, byte: int, *, line: int = 1, offset: int = 0) -> Place:
+    """Return the place of `text[byte]` (or of the end) in a stream.
+
+    `text` begins at `line` and at byte `offset` of the stream. A line ends at LF. A column
+    is a code point; a byte order mark is a signature, not text, and takes no column.
+    """
+    line_start = text.rfind(b"\n", 0, byte) + 1
+    before = text[line_start:byte]
+    if offset == 0 and line_start == 0:
+        before = before.removeprefix(BOM)
+    column = len(before.decode("utf-8", "replace")) + 1
+    return Place(line + text.count(b"\n", 0, byte), column, offset + byte)
+
+
+class Locator:
+    """Locates many bytes of one text, which has no byte order mark.
+
+    Quick if each lies behind the one before, however long the lines. The text begins at `line`,
+    `column` and byte `offset` of its stream.
+    """
+
+    def __init__(self, text: bytes, *, line: int = 1, column: int = 1, offset: int = 0) -> None:
+        self._text, self._offset = text, offset
+        self._first = self._last = Place(line, column, 0)
+
+    def locate(self, byte: int) -> Place:
+        """Return the place of `text[byte]`; see the function of this name."""
+        last = self._last if byte >= self._last.byte else self._first
+        between = self._text[last.byte : byte]
+        above, newline, before = between.rpartition(b"\n")
+        line = last.line + above.count(b"\n") + len(newline)
+        column = len(before.decode("utf-8", "replace")) + (1 if newline else last.column)
+        self._last = Place(line, column, byte)
+        return self._last._replace(byte=self._offset + byte)
+
+
+_BAD_ESCAPE = re.compile(r"~(?![01])")
+_INDEX = re.compile(r"0|[1-9][0-9]*")
+_SPACE = b" \t\n\r"
+
+_decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def parse_pointer(text: str) -> tuple[str, ...]:
+    """Return the tokens of a JSON Pointer; none for the empty one, which names the whole.
+
+    Raises ValueError with what is wrong.
+    """
+    if not text:
+        return ()
+    if not text.startswith("/"):
+        raise ValueError(f"{text!r} is no JSON Pointer: it must be empty or begin with /")
+    if _BAD_ESCAPE.search(text):
+        raise ValueError(f"{text!r} is no JSON Pointer: ~ is written ~0, and / within a name ~1")
+    return tuple(token.replace("~1", "/").replace("~0", "~") for token in text[1:].split("/"))
+
+
+def format_pointer(tokens: Iterable[str | int]) -> str:
+    """Return the JSON Pointer of `tokens`."""
+    return "".join(f"/{str(token).replace('~', '~0').replace('/', '~1')}" for token in tokens)
+
+
+def find(text: bytes, pointers: Iterable[Tokens]) -> list[int | None]:
+    """Return, for each pointer, the byte of `text` at which the value it names begins.
+
+    None where there is no such value. `text` is one valid JSON text, which may begin with a
+    byte order mark; of a repeated key the last counts. Each container on the way is read once,
+    and only the outlines of what it holds.
+    """
+    offsets: list[int | None] = []
+    seen: dict[tuple[str, ...], Buffer | None] = {(): _root(text)}
+    outlines: dict[tuple[str, ...], dict[str, msgspec.Raw] | list[msgspec.Raw]] = {}
+    for pointer in pointers:
+        tokens = tuple(map(str, pointer))
+        at = _descend(tokens, seen, outlines)
+        offsets.append(None if at is None else offset_of(text, at))
+    return offsets
+
+
+def elements(text: bytes, pointer: Tokens) -> list[msgspec.Raw] | None:
+    """Return the texts of the elements of the array at `pointer`; None if there is no array."""
+    at = text_at(text, pointer)
+    if at is None or not _begins(at, b"["):
+        return None
+    return _decode_array(at)
+
+
+def text_at(text: bytes, pointer: Tokens) -> Buffer | None:
+    """Return the text of the value at `pointer`, a view of `text`; None if there is none."""
+    return _descend(tuple(map(str, pointer)), {(): _root(text)}, {})
+
+
+def offset_of(text: bytes, part: Buffer) -> int:
+    """Return where in `text` the bytes of `part` stand, a view that was taken of it."""
+    return _address(part) - _address(text)
+
+
+def _root(text: bytes) -> memoryview:
+    """Return the document without its byte order mark and the white space before it."""
+    allow_deep_nesting()
+    start = len(BOM) if text.startswith(BOM) else 0
+    while text[start : start + 1] and text[start] in _SPACE:
+        start += 1
+    return memoryview(text)[start:]
+
+
+def _descend(
+    tokens: tuple[str, ...],
+    seen: dict[tuple[str, ...], Buffer | None],
+    outlines: dict[tuple[str, ...], dict[str, msgspec.Raw] | list[msgspec.Raw]],
+) -> Buffer | None:
+    """Return the value at `tokens`; what is met on the way is kept in `seen` and `outlines`."""
+    known = next(depth for depth in range(len(tokens), -1, -1) if tokens[:depth] in seen)
+    at = seen[tokens[:known]]
+    for depth in range(known, len(tokens)):
+        if at is None:
+            return None
+        here = tokens[:depth]
+        if here not in outlines:
+            outlines[here] = _outline(at)
+        at = seen[tokens[: depth + 1]] = _child(outlines[here], tokens[depth])
+    return at
+
+
+def _outline(at: Buffer) -> dict[str, msgspec.Raw] | list[msgspec.Raw]:
+    if _begins(at, b"{"):
+        return _decode_object(at)
+    return _decode_array(at) if _begins(at, b"[") else []
+
+
+def _child(outline: dict[str, msgspec.Raw] | list[msgspec.Raw], token: str) -> msgspec.Raw | None:
+    if isinstance(outline, dict):
+        return outline.get(token)
+    if _INDEX.fullmatch(token) and len(token) < 20 and int(token) < len(outline):
+        return outline[int(token)]
+    return None
+
+
+def _begins(at: Buffer, byte: bytes) -> bool:
+    return bytes(memoryview(at)[:1]) == byte
+
+
+class _PyBuffer(ctypes.Structure):
+    """CPython's Py_buffer, of which only the address is used."""
+
+    _fields_ = (
+        ("buf", ctypes.c_void_p),
+        ("obj", ctypes.c_void_p),
+        ("len", ctypes.c_ssize_t),
+        ("itemsize", ctypes.c_ssize_t),
+        ("readonly", ctypes.c_int),
+        ("ndim", ctypes.c_int),
+        ("format", ctypes.c_char_p),
+        ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p),
+        ("suboffsets", ctypes.c_void_p),
+        ("internal", ctypes.c_void_p),
+    )
+
+
+def _address(view: Buffer) -> int:
+    """Return where the bytes of `view` begin in memory; msgspec copies none, so they compare.
+
+    `memoryview` does not tell, and ctypes' own from_buffer wants writable memory.
+    """
+    buffer = _PyBuffer()
+    taken = ctypes.byref(buffer)
+    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(view), taken, 0)  # 0: PyBUF_SIMPLE
+    try:
+        return int(buffer.buf or 0)
+    finally:
+        ctypes.pythonapi.PyBuffer_Release(taken)

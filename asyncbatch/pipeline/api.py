@@ -1,0 +1,74 @@
+"""The library's front door: the same job as `asyncbatch run`, as an async generator."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from msgspec import structs
+
+from asyncbatch.config.job import FileSource, Job
+from asyncbatch.core.records import Failure, FileResult
+from asyncbatch.core.report import LISTED_FAILURES
+from asyncbatch.core.retry import Retries
+from asyncbatch.core.settings import MAX_UNPACKED, FileWorkSettings, Format, StoreSettings
+from asyncbatch.pipeline.run import Run
+from asyncbatch.sources.inputs import Inputs
+from asyncbatch.sources.selection import DEFAULT_PATTERNS, Selection
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+
+async def process_files(
+    *paths: str | os.PathLike[str],
+    patterns: Sequence[str] = DEFAULT_PATTERNS,
+    exclude: Sequence[str] = (),
+    hidden: bool = False,
+    follow_symlinks: bool = False,
+    limit: int | None = None,
+    format: Format = "auto",  # noqa: A002 - the command line's word
+    max_file_size: int | None = None,
+    max_decompressed_size: int = MAX_UNPACKED,
+    read_ahead: int | None = None,
+    batch_size: int | None = None,
+    concurrency: int | None = None,
+    workers: int | None = None,
+    pause: float = 0.0,
+    timeout: float | None = None,  # noqa: ASYNC109 - a file's, and the command line's word
+    retries: int = 0,
+    retry_delay: float = 0.2,
+    endpoint: str | None = None,
+    anonymous: bool = False,
+) -> AsyncGenerator[FileResult, None]:
+    """Process folders, files, globs and URLs of JSON; yield a result for each file as it is done.
+
+    A bad file is a result with an `error`, never an exception; the bad records of JSON Lines
+    are in `rejections` (the first 1,000 of a file). Options mean what the command line's do:
+    sizes are in bytes, times in seconds, None means chosen to fit. Closing the generator (use
+    `contextlib.aclosing`) cancels what is in flight and ends the workers.
+
+    Raises NothingMatchedError if there is no file at all, UsageError if the options contradict.
+    """
+    selection = Selection(tuple(patterns), tuple(exclude), hidden, follow_symlinks)
+    retrying = Retries(retries, retry_delay)
+    stores = StoreSettings.of(endpoint, retrying, anonymous=anonymous)
+    inputs = Inputs(
+        tuple(os.fspath(path) for path in paths), selection=selection, limit=limit, stores=stores
+    )
+    settings = FileWorkSettings(
+        format, max_file_size, read_ahead, max_decompressed_size, retries=retrying, stores=stores
+    )
+    source = FileSource(inputs, settings)
+    run = Run(Job((source,), batch_size, concurrency, workers, pause, timeout=timeout))
+    rejections: defaultdict[str, list[Failure]] = defaultdict(list)
+    async with aclosing(run.parts()) as parts:
+        async for part in parts:
+            for outcome in part.outcomes():
+                if isinstance(outcome, FileResult):
+                    found = tuple(rejections.pop(outcome.file, ()))
+                    yield structs.replace(outcome, rejections=found) if found else outcome
+                elif len(rejections[outcome.file]) < LISTED_FAILURES:
+                    rejections[outcome.file].append(outcome)

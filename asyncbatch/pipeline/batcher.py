@@ -1,0 +1,386 @@
+"""Group files into batches; merge the batches of several sources."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+
+from asyncbatch.core.batches import SOURCE_SPAN, Batch
+from asyncbatch.core.records import STDIN
+from asyncbatch.pipeline.splits import HugeFile
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+
+    from asyncbatch.core.batches import Huge, Piece
+    from asyncbatch.core.records import Position
+
+    PiecesOf = Callable[[str, Huge], Iterator[Piece]]
+    """Finds the pieces of a file, in a thread."""
+
+T = TypeVar("T")
+
+FIRST_SIZE = 64
+"""Files of the first batch: few, so that every worker gets some soon."""
+MAX_SIZE = 2048
+"""Files of the largest batch."""
+
+
+class Batcher:
+    """An async iterator of batches over chunks of stretches, for one consumer at a time.
+
+    Without a fixed `size`, batches double while workers finish them, and become as small as
+    what was done when a worker gives one back unfinished (it has had its bytes or its time):
+    neither thousands of big files nor one tiny one. What was given back goes first; what is
+    decided already goes as it comes. Standard input is a batch of its own: it cannot be read
+    twice, should a worker die of another file. Ends when the source has and every batch is
+    settled. `pause` is in seconds, after each batch.
+
+    A file that proves to be huge comes again in pieces, which `pieces_of` finds, some ahead of
+    those that are worked on, and nothing behind it before it is through. A path for which
+    `reached` knows a position is a batch of its own, to be taken up there. Without a fixed size no
+    batch has more than `most` files, and one that `fills` waits for as many as it may have.
+    """
+
+    def __init__(
+        self,
+        chunks: AsyncIterator[Sequence[Batch]],
+        size: int | None = None,
+        pause: float = 0.0,
+        pieces_of: PiecesOf | None = None,
+        reached: Callable[[str], Position | None] | None = None,
+        *,
+        most: int = MAX_SIZE,
+        fills: bool = False,
+    ) -> None:
+        self.ahead: int | None = None
+        """How many pieces of a huge file may be worked on at a time, if that is not for this
+        machine's processors to say."""
+        self.found = 0
+        """How many paths the source has given."""
+        self.exhausted = False
+        """Whether the source has ended, so that `found` is the total."""
+        self.unsettled = 0
+        """How many batches are given and not settled."""
+        self._chunks, self._pause = chunks, pause
+        self._fixed = size is not None
+        self._fills = fills or self._fixed
+        self._max_size = size or most
+        self._size = size or FIRST_SIZE
+        self._stretches: list[tuple[int, tuple[str, ...]]] = []  # a heap: in input order
+        self._decided: deque[Batch] = deque()
+        self._apart: set[int] = set()  # files that come by themselves
+        self._pieces_of, self._reached = pieces_of, reached
+        self._huge: dict[int, HugeFile] = {}
+        self._given = False
+        self._stopped = False
+        self._changed = asyncio.Event()
+        self._waiting: asyncio.Future[Any] | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Batch:
+        """Return the next batch. Raises StopAsyncIteration at the end or after `stop`."""
+        if self._pause and self._given and not self._huge:
+            await self._wait_for(asyncio.sleep(self._pause))
+        while not self._stopped:
+            if (huge := self._first_huge()) is not None:
+                batch = await self._next_piece(huge)
+                if batch is None:
+                    continue
+                self.unsettled += 1
+                return batch
+            if self._is_ready():
+                self.unsettled += 1
+                self._given = True
+                return self._take()
+            if self._decided:
+                self.unsettled += 1
+                return self._decided.popleft()
+            if not self.exhausted:
+                await self._pull()
+            elif self.unsettled:
+                self._changed.clear()
+                await self._wait_for(self._changed.wait())
+            else:
+                break
+        raise StopAsyncIteration
+
+    def settle(
+        self, batch: Batch, done: int, *, halve: bool = False, huge: Huge | None = None
+    ) -> None:
+        """Take note that the first `done` paths of `batch` are done; the rest comes again.
+
+        To `halve` the batch is for when its worker has died of one of its files, and has not
+        told which: the next ones are at most half of what remains, so that it is soon alone. If
+        the first of the rest proved to be `huge`, that comes again in pieces.
+        """
+        self.unsettled -= 1
+        self._changed.set()
+        if batch.piece is not None:
+            if (file := self._huge.get(batch.start)) and file.settle(batch.piece):
+                del self._huge[batch.start]
+            return
+        rest = batch.paths[done:]
+        if huge is not None and self._pieces_of is not None and rest:
+            number, path = batch.start + done, rest[0]
+            self._huge[number] = HugeFile(number, path, self._pieces_of(path, huge), self.ahead)
+            self._push(number + 1, rest[1:])
+            return
+        self._push(batch.start + done, rest)
+        if halve:
+            self._size = max(1, len(rest) // 2)
+        elif batch.decided is not None:
+            pass
+        elif not rest:
+            self._size = min(self._max_size, max(self._size, 2 * len(batch.paths)))
+        elif not self._fixed:
+            self._size = max(1, done)
+
+    def end_pieces(self, number: int) -> None:
+        """Give no more pieces of a file, but the one at its end."""
+        if number in self._huge:
+            self._huge[number].cut_short()
+
+    def _first_huge(self) -> HugeFile | None:
+        """Return the huge file whose turn it is, if it is any's."""
+        number = min(self._huge, default=None)
+        if number is None or (self._stretches and self._stretches[0][0] < number):
+            return None
+        return self._huge[number]
+
+    async def _next_piece(self, huge: HugeFile) -> Batch | None:
+        """Return the next piece of a file, or None when others may have their turn."""
+        if huge.may_give:
+            return await self._wait_for(huge.next_piece())
+        self._changed.clear()
+        await self._wait_for(self._changed.wait())
+        return None
+
+    def settle_without(self, batch: Batch, done: int, file: int, *, again: bool) -> None:
+        """Take note as `settle` does, but that file number `file` does not come with the rest.
+
+        It comes `again` by itself, or not at all.
+        """
+        self.unsettled -= 1
+        place = file - batch.start
+        self._push(batch.start + done, batch.paths[done:place])
+        if again:
+            self._apart.add(file)
+            self._push(file, batch.paths[place : place + 1])
+        self._push(file + 1, batch.paths[place + 1 :])
+        self._changed.set()
+
+    def _push(self, start: int, paths: tuple[str, ...]) -> None:
+        if paths:
+            heapq.heappush(self._stretches, (start, paths))
+
+    def stop(self) -> None:
+        """Give no more batches; `__anext__` ends even while it waits."""
+        self._stopped = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    async def aclose(self) -> None:
+        """Let go of everything: nothing is held."""
+        self.stop()
+
+    def _is_ready(self) -> bool:
+        if not self._stretches:
+            return False
+        if self._decided and self._decided[0].start < self._stretches[0][0]:
+            return False
+        self._join()
+        # What lies before a huge file is not joined with what lies behind it.
+        if not self._fills or self._decided or self.exhausted or self._huge:
+            return True
+        start, paths = self._stretches[0]
+        # What lies between two batches, or is apart, never gets longer.
+        return len(paths) >= self._size or start + len(paths) < self.found or start in self._apart
+
+    def _join(self) -> None:
+        """Make one of the first stretches as long as they follow on each other and are short."""
+        start, paths = self._stretches[0]
+        while len(paths) < self._size and len(self._stretches) > 1 and start not in self._apart:
+            heapq.heappop(self._stretches)
+            following, more = self._stretches[0]
+            if following != start + len(paths) or following in self._apart:
+                heapq.heappush(self._stretches, (start, paths))
+                return
+            paths += more
+            heapq.heapreplace(self._stretches, (start, paths))
+
+    def _take(self) -> Batch:
+        start, paths = heapq.heappop(self._stretches)
+        self._apart.discard(start)
+        size = min(self._size, len(paths))
+        resume = None
+        if self._reached is not None:
+            size, resume = self._up_to_resumed(paths[:size])
+        if STDIN in paths[:size]:
+            size = paths.index(STDIN) or 1
+        self._push(start + size, paths[size:])
+        return Batch(start, paths[:size], resume=resume)
+
+    def _up_to_resumed(self, paths: Sequence[str]) -> tuple[int, Position | None]:
+        """Return how many paths come before one to be resumed; if none, that one's position."""
+        for place, path in enumerate(paths):
+            if self._reached and (position := self._reached(path)):
+                return (place, None) if place else (1, position)
+        return len(paths), None
+
+    async def _pull(self) -> None:
+        """Add the source's next chunk, if it comes before `stop`."""
+        chunk = await self._wait_for(anext(self._chunks, None))
+        if self._stopped:
+            return
+        if chunk is None:
+            self.exhausted = True
+        for batch in chunk or ():
+            if batch.decided is not None:
+                self._decided.append(batch)
+            else:
+                self._push(batch.start, batch.paths)
+            self.found += len(batch.paths)
+
+    async def _wait_for(self, awaitable: Awaitable[T]) -> T | None:
+        """Return what `awaitable` gives, or None if `stop` comes first."""
+        waiting = asyncio.ensure_future(awaitable)
+        self._waiting = waiting
+        try:
+            await asyncio.wait((waiting,))
+        finally:
+            self._waiting = None
+            waiting.cancel()
+        return None if waiting.cancelled() else waiting.result()
+
+
+class Supply(Protocol):
+    """An async iterator of batches, for one consumer at a time; told what becomes of them."""
+
+    @property
+    def found(self) -> int:
+        """How many inputs are known so far."""
+        ...
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether these are all."""
+        ...
+
+    @property
+    def unsettled(self) -> int:
+        """How many batches are given and not settled."""
+        ...
+
+    def __aiter__(self) -> Self:
+        """Return the supply."""
+        ...
+
+    async def __anext__(self) -> Batch:
+        """Return the next batch. Raises StopAsyncIteration at the end or after `stop`."""
+        ...
+
+    def settle(
+        self, batch: Batch, done: int, *, halve: bool = False, huge: Huge | None = None
+    ) -> None:
+        """Take note that the first `done` inputs of `batch` are done."""
+        ...
+
+    def settle_without(self, batch: Batch, done: int, file: int, *, again: bool) -> None:
+        """Settle a batch, but have input number `file` come by itself if `again`, else never."""
+        ...
+
+    def end_pieces(self, number: int) -> None:
+        """Give no more pieces of an input, but the one at its end."""
+        ...
+
+    def stop(self) -> None:
+        """Give no more batches."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of everything, whatever is on its way."""
+        ...
+
+
+class Supplies:
+    """Several supplies as one: whichever has a batch gives it, so that none waits for another."""
+
+    def __init__(self, supplies: Sequence[Supply]) -> None:
+        self._supplies = supplies
+        self._asked: dict[asyncio.Future[Batch | None], int] = {}
+        self._begun = False
+
+    @property
+    def found(self) -> int:
+        """See `Supply`."""
+        return sum(supply.found for supply in self._supplies)
+
+    @property
+    def exhausted(self) -> bool:
+        """See `Supply`."""
+        return all(supply.exhausted for supply in self._supplies)
+
+    @property
+    def unsettled(self) -> int:
+        """See `Supply`."""
+        return sum(supply.unsettled for supply in self._supplies)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Batch:
+        """See `Supply`. Can be cancelled: no batch is lost."""
+        if not self._begun:
+            self._begun = True
+            for number in range(len(self._supplies)):
+                self._ask(number)
+        while self._asked:
+            await asyncio.wait(self._asked, return_when=asyncio.FIRST_COMPLETED)
+            # In the order in which they were asked: who has just given comes last.
+            asked = next(asked for asked in self._asked if asked.done())
+            number = self._asked.pop(asked)
+            batch = asked.result()
+            if batch is not None:
+                self._ask(number)
+                return batch
+        raise StopAsyncIteration
+
+    def _ask(self, number: int) -> None:
+        self._asked[asyncio.ensure_future(anext(self._supplies[number], None))] = number
+
+    def settle(
+        self, batch: Batch, done: int, *, halve: bool = False, huge: Huge | None = None
+    ) -> None:
+        """See `Supply`."""
+        self._of(batch.start).settle(batch, done, halve=halve, huge=huge)
+
+    def settle_without(self, batch: Batch, done: int, file: int, *, again: bool) -> None:
+        """See `Supply`."""
+        self._of(batch.start).settle_without(batch, done, file, again=again)
+
+    def end_pieces(self, number: int) -> None:
+        """See `Supply`."""
+        self._of(number).end_pieces(number)
+
+    def stop(self) -> None:
+        """See `Supply`."""
+        for supply in self._supplies:
+            supply.stop()
+
+    async def aclose(self) -> None:
+        """Ask for nothing more, whatever is on its way."""
+        asked = list(self._asked)
+        self._asked.clear()
+        for one in asked:
+            one.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+        for supply in self._supplies:
+            await supply.aclose()
+
+    def _of(self, number: int) -> Supply:
+        return self._supplies[number // SOURCE_SPAN]

@@ -1,0 +1,304 @@
+"""`Pipeline`: sources, transforms and a target put together by a program."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from msgspec.structs import replace
+
+from asyncbatch.config.fingerprint import fingerprint
+from asyncbatch.config.job import (
+    LEAST_PATIENCE,
+    PATIENCE,
+    FileSource,
+    Job,
+    RecordWorkSettings,
+    checked,
+)
+from asyncbatch.core.report import Report
+from asyncbatch.errors import UsageError
+from asyncbatch.pipeline.run import Run
+from asyncbatch.sinks.callback import UserSink
+from asyncbatch.sinks.target import Target
+from asyncbatch.sources.http.settings import HttpSettings
+from asyncbatch.sources.http.source import Connections, HttpFeeds
+from asyncbatch.sources.inputs import Inputs
+from asyncbatch.sources.iterables import GivenFeeds, name_of, numbered
+from asyncbatch.transforms.fields import parse_path
+from asyncbatch.transforms.spec import step_specs
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from asyncbatch.core.batches import BatchPart
+    from asyncbatch.core.tally import FailureBudget
+    from asyncbatch.sinks.base import Mode, SchemaContract
+    from asyncbatch.sinks.callback import Sink
+    from asyncbatch.sources.base import FeedSource
+    from asyncbatch.transforms.spec import Step
+
+    Origin: TypeAlias = FileSource | HttpSettings | AsyncIterable[Any] | Iterable[Any]
+    """Where records come from: files, URLs, an iterable of a program."""
+    Source: TypeAlias = Origin | str | os.PathLike[str]
+
+
+def assembled(
+    origins: Iterable[tuple[str, Origin]], work: RecordWorkSettings, *, asks_ahead: bool = True
+) -> Iterator[FileSource | FeedSource]:
+    """Yield a source of each origin, beside which is its name, with `work` done to its records.
+
+    What the inputs of one are called for good depends on those before it. Pages are only asked
+    for ahead of what is taken if `asks_ahead`.
+    """
+    files, urls, connections = 0, set[str](), Connections()
+    for name, origin in origins:
+        if isinstance(origin, HttpSettings):
+            field = origin.incremental.field if origin.incremental else None
+            settings = replace(work, records=origin.records or None, newest=field)
+            is_alone = urls.isdisjoint(origin.urls)
+            yield HttpFeeds(
+                name,
+                origin,
+                settings,
+                is_alone=is_alone,
+                connections=connections,
+                asks_ahead=asks_ahead,
+            )
+            urls.update(origin.urls)
+        elif isinstance(origin, FileSource):
+            reading = origin.record_work or RecordWorkSettings(origin.files)
+            settings = replace(
+                work, files=reading.files, records=reading.records, whole=reading.whole
+            )
+            prefix = f"{name}:{fingerprint(reading)[:8]}//" if files else ""
+            yield FileSource(origin.inputs, settings, origin.may_be_empty, name, prefix)
+            files += 1
+        else:
+            yield GivenFeeds(name, origin, work)
+
+
+_ORIGINS = (FileSource, HttpSettings, AsyncIterable, Iterable)
+USER_BATCH = 1000
+"""Records that a user's own sink is given at most at a time, unless told otherwise."""
+
+
+class Pipeline:
+    """Brings records from sources through transforms into a sink, once.
+
+    A `source` is an iterable of records, async or not (a generator, a list); files: a path, or a
+    `FileSource`; URLs: an `http.HttpSettings`; or a list of such, which are read side by side.
+    Transforms are functions, generators, async or not, and what `jq`, `fields`, `require`,
+    `schema` and `call` return. The `sink` is any target that `--to` names, with its `table`,
+    `key`, `mode`, `columns` and `schema_contract`; a `Sink` of one's own; or None, to count and
+    check. With `dedupe`, paths of a key, it gets the first record of each key only.
+
+    Rejected records and failed sources are data: in the report, and in the file `dead_letter`.
+    The sink takes up to `batch_size` records at a time, those of a source in order if `ordered`;
+    they wait for `flush_interval` seconds at most to be so many.
+    `concurrency` and `workers` are as in `Job`, `call_concurrency` as in the command.
+    With `max_failures` the run ends when there are more.
+
+    Raises UsageError if this cannot be meant.
+    """
+
+    def __init__(
+        self,
+        source: Source | Sequence[Source],
+        transforms: Iterable[Step] = (),
+        sink: str | os.PathLike[str] | Sink | None = None,
+        *,
+        table: str | None = None,
+        key: str | Sequence[str] = (),
+        mode: Mode | None = None,
+        columns: Sequence[str] | None = None,
+        schema_contract: SchemaContract | None = None,
+        dedupe: str | Sequence[str] = (),
+        dead_letter: str | os.PathLike[str] | None = None,
+        batch_size: int | None = None,
+        flush_interval: float = PATIENCE,
+        ordered: bool = True,
+        concurrency: int | None = None,
+        call_concurrency: int = 100,
+        workers: int | None = None,
+        max_failures: FailureBudget | None = None,
+        tracebacks: bool = False,
+    ) -> None:
+        if batch_size is not None and batch_size < 1:
+            raise UsageError(f"batch_size is {batch_size}; it cannot be less than 1")
+        options = {
+            "table": table,
+            "key": _names(key),
+            "mode": mode,
+            "columns": None if columns is None else tuple(columns),
+            "schema_contract": schema_contract,
+        }
+        self._own = None
+        if sink is not None and not isinstance(sink, str | os.PathLike):
+            self._own = UserSink(sink)
+        self._sink: object = sink
+        work = checked(
+            RecordWorkSettings(
+                transforms=tuple(step_specs(transforms)),
+                dedupe=_paths(dedupe),
+                call_concurrency=call_concurrency,
+                target=_target(sink, options),
+                letters=dead_letter is not None,
+                tracebacks=tracebacks,
+                patience=max(LEAST_PATIENCE, flush_interval),
+            )
+        )
+        origins = list(_origins(source))
+        sources = tuple(assembled(_named(origins), work))
+        self._given = [one for one in sources if isinstance(one, GivenFeeds)]
+        if work.target and work.target.form == "folder" and any(map(_is_feed, sources)):
+            raise UsageError(f"{work.target.name} is a folder, which mirrors files: name a file")
+        if workers is None and len(self._given) == len(sources):
+            workers = 0  # what makes the records is one thread, and most of the work
+        self.job = Job(
+            sources,
+            concurrency=concurrency,
+            workers=workers,
+            budget=max_failures,
+            load_batch=USER_BATCH if self._own and batch_size is None else batch_size,
+            ordered=ordered,
+            dead_letter=None if dead_letter is None else os.fspath(dead_letter),
+            sink=self._own,
+        )
+        self.job.check()
+        self._run: Run | None = None
+        self._stopped = False
+
+    @property
+    def report(self) -> Report:
+        """What the run has come to so far; final when it has ended."""
+        return self._run.report if self._run else Report()
+
+    async def run(self) -> Report:
+        """Run to the end; return the report. Raises what `parts` does.
+
+        If this is cancelled, all is closed: a batch that the sink is loading has 2 s to end.
+        """
+        async with aclosing(self.parts()) as parts:
+            async for _ in parts:
+                pass
+        return self.report
+
+    def stop(self) -> None:
+        """Take no more input: generators are closed, and what they have given is loaded."""
+        self._stopped = True
+        if self._run is not None:
+            self._run.stop()
+
+    async def parts(self) -> AsyncGenerator[BatchPart, None]:
+        """Run, and yield what becomes of the records, in parts, when they are loaded.
+
+        Closing the generator ends the run where it is. Raises UsageError if the run cannot begin,
+        or had begun before. What the program's own iterables or sink have raised is raised, too,
+        but at the end: when what came before it is loaded, other sources are read, and all is
+        closed; the report has it as a failure.
+        """
+        if self._run is not None:
+            raise UsageError("a Pipeline runs once: make another")
+        self._run = Run(self.job)
+        if self._stopped:
+            self._run.stop()
+        async with AsyncExitStack() as stack:
+            for given in self._given:
+                stack.push_async_callback(given.aclose)
+            if self._own is not None:
+                if isinstance(self._sink, AbstractAsyncContextManager):
+                    await stack.enter_async_context(self._sink)
+                self._own.begin()
+                stack.push_async_callback(self._own.give_up)
+            async with aclosing(self._run.parts()) as parts:
+                async for part in parts:
+                    yield part
+            self._raise()
+
+    def _raise(self) -> None:
+        """Raise what the program's own code has raised."""
+        errors = [given.error for given in self._given]
+        errors += [self._own.error] if self._own else []
+        raised = [error for error in errors if error is not None]
+        if len(raised) > 1:
+            raise BaseExceptionGroup("several sources, or the sink, have failed", raised)
+        if raised:
+            raise raised[0]
+
+
+def _names(one_or_more: str | Sequence[str]) -> tuple[str, ...]:
+    return (one_or_more,) if isinstance(one_or_more, str) else tuple(one_or_more)
+
+
+def _paths(one_or_more: str | Sequence[str]) -> tuple[str, ...]:
+    """Return paths of a key. Raises UsageError for what is none."""
+    paths = _names(one_or_more)
+    try:
+        for path in paths:
+            parse_path(path)
+    except ValueError as error:
+        raise UsageError(f"dedupe: {error}") from None
+    return paths
+
+
+def _target(
+    sink: str | os.PathLike[str] | Sink | None, options: Mapping[str, Any]
+) -> Target | None:
+    """Return where records go, if anywhere. Raises UsageError."""
+    if isinstance(sink, str | os.PathLike):
+        table, key, mode, columns, contract = options.values()
+        return Target.parse(
+            os.fspath(sink),
+            table=table,
+            key=key,
+            mode=mode or ("upsert" if key else "append"),
+            columns=columns,
+            contract=contract or "evolve",
+        )
+    if any(options.values()):
+        raise UsageError(f"{', '.join(options)} are for a sink that is named, as sqlite:/// is")
+    if sink is None:
+        return None
+    name = type(sink).__name__
+    if not callable(getattr(sink, "load", None)):
+        raise UsageError(f"{name} is no sink: it has no method load(records)")
+    return Target(name, "program", "")
+
+
+def _origins(source: Source | Sequence[Source]) -> Iterator[Origin]:
+    """Yield the origins that a source is. Raises UsageError for what is none."""
+    several = source if isinstance(source, list | tuple) and any(map(_is_origin, source)) else None
+    for one in [source] if several is None else several:
+        if isinstance(one, str | os.PathLike):
+            yield FileSource(Inputs((os.fspath(one),)))
+        elif isinstance(one, _ORIGINS) and not isinstance(one, Mapping | bytes):
+            yield one
+        else:
+            advice = ": call it" if callable(one) else ""
+            raise UsageError(f"{one!r} is no source of records{advice}")
+
+
+def _is_origin(item: object) -> bool:
+    """Whether an item of a list is a source by itself, and no record."""
+    kinds = (FileSource, HttpSettings, AsyncIterable, Iterator, os.PathLike, str)
+    return isinstance(item, kinds)
+
+
+def _named(origins: Sequence[Origin]) -> Iterator[tuple[str, Origin]]:
+    """Yield origins, each beside what failures call it."""
+    return zip(numbered(map(_name, origins)), origins, strict=True)
+
+
+def _name(origin: Origin) -> str:
+    if isinstance(origin, FileSource):
+        return origin.name
+    if isinstance(origin, HttpSettings):
+        return "http"
+    return name_of(origin)
+
+
+def _is_feed(source: object) -> bool:
+    return not isinstance(source, FileSource)

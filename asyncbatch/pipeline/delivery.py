@@ -1,0 +1,273 @@
+"""From the workers' parts to the target and the dead letters, and only then to the report."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any
+
+from asyncbatch.config.job import PATIENCE
+from asyncbatch.core.retry import Retrier
+from asyncbatch.errors import SinkError, TargetBusyError, UsageError
+from asyncbatch.pipeline.order import InputOrder, PieceOrder, SourceOrder, WholeFiles
+from asyncbatch.pipeline.splits import PieceSums
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from asyncbatch.config.job import Job
+    from asyncbatch.core.batches import BatchPart, Settled
+    from asyncbatch.pipeline.dedupe import Duplicates
+    from asyncbatch.pipeline.loader import Loader
+    from asyncbatch.pipeline.order import Order
+    from asyncbatch.pipeline.resume.admission import Admission, Bookmarks
+    from asyncbatch.pipeline.resume.session import Books
+    from asyncbatch.sinks.base import Sink
+    from asyncbatch.sinks.columns import Contract
+    from asyncbatch.sinks.dead_letters import DeadLetterFile
+    from asyncbatch.sinks.target import Target
+
+
+class Delivery:
+    """Takes what the workers say; gives it back when all that hangs on it is done.
+
+    `order` is there if rows must reach the target in the order of the inputs.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        target = job.target
+        has_sink = target is not None and target.has_sink
+        most = job.files.sizes.held
+        self.order: Order | None = None
+        if job.ordered and (has_sink or job.dead_letter):
+            is_plain = len(job.sources) == 1 and not job.has_feeds
+            self.order = InputOrder(most=most) if is_plain else SourceOrder(job, most=most)
+        self.retrier = Retrier(job.files.retries)
+        """Tries again what another process keeps from being done at the target."""
+        self._piece_order = PieceOrder()
+        self._sums = PieceSums()
+        self._whole = WholeFiles()
+        self._notes: list[str] = []
+        self._sink: Sink[bytes | bytearray] | None = None
+        self._loader: Loader | None = None
+        self._contract: Contract | None = None
+        self._duplicates: Duplicates | None = None
+        self._letters: DeadLetterFile | None = None
+        self._books: Books | None = None
+        self._give_up: Callable[[], None] | None = None
+        self._busy = threading.Lock()
+        """Held while the target is written to: a thread cannot be cancelled."""
+
+    async def open(self) -> None:
+        """Open the target and the dead letters. Raises UsageError if that is not possible."""
+        await asyncio.to_thread(self._open)
+
+    def _open(self) -> None:
+        target = self._job.target
+        if self._job.dead_letter is not None:
+            from asyncbatch.sinks.dead_letters import DeadLetterFile  # noqa: PLC0415 - if asked for
+
+            self._letters = DeadLetterFile(self._job.dead_letter, self._job.stores)
+            self._letters.open()
+        try:
+            self._books = self._open_books()
+            if target is not None and target.has_sink:
+                self._open_target(target)
+            elif self._books:
+                self._books.begin(None)
+            if target is not None and target.form == "folder":
+                self._check_folder(target)
+        except UsageError:
+            self.refuse()
+            raise
+
+    def _check_folder(self, target: Target) -> None:
+        if target.is_remote:
+            from asyncbatch.sinks.folder import check_prefix  # noqa: PLC0415 - one of them
+
+            check_prefix(target, self._job.stores)
+        else:
+            from asyncbatch.sinks.folder import check_disk  # noqa: PLC0415 - one of them
+
+            check_disk(target.path)
+
+    def _open_books(self) -> Books | None:
+        settings = self._job.ledger
+        if settings is None:
+            return None
+        from asyncbatch.pipeline.resume.session import make_books  # noqa: PLC0415 - if there is a ledger
+
+        try:
+            return make_books(
+                settings, self._job.target, self._job.stores, ordered=self._job.ordered
+            )
+        except UsageError as error:
+            if settings.is_asked:
+                raise
+            self._notes.append(f"an interrupted run could not be carried on: {error}")
+            return None
+
+    def _open_target(self, target: Target) -> None:
+        from asyncbatch.pipeline.loader import make_loader  # noqa: PLC0415 - if there is a target
+        from asyncbatch.sinks.columns import Contract  # noqa: PLC0415 - see above
+
+        books = self._books
+        self._contract = Contract(target.contract, target.key)
+        sink: Any = self._job.sink or target.open_sink(
+            books.job if books else None, self.retrier, self._contract, self._job.stores
+        )
+        if books:
+            books.prepare(sink)
+        self.retrier.call(sink.open, lambda error: isinstance(error, TargetBusyError))
+        self._sink = sink
+        if target.is_remote:
+            self._give_up = sink.give_up
+        if books:
+            books.begin(sink)
+        if self._job.record_work and self._job.record_work.dedupe:
+            from asyncbatch.pipeline.dedupe import Duplicates  # noqa: PLC0415 - if asked for
+
+            self._duplicates = Duplicates(target)
+        journal = books.journal if books and target.is_database else None
+        kept = books.kept if books else None
+        self._loader = make_loader(
+            target,
+            sink,
+            self._job.load_batch,
+            journal=journal,
+            kept=kept,
+            sizes=self._job.files.sizes,
+            patience=self._job.record_work.patience if self._job.record_work else PATIENCE,
+        )
+
+    @property
+    def admission(self) -> Admission | None:
+        """What decides which inputs are worked on, if not all are; once it is open."""
+        return self._books.admission if self._books else None
+
+    @property
+    def bookmarks(self) -> Bookmarks | None:
+        """What decides where feeds are taken up, if anything is remembered."""
+        return self._books.bookmarks if self._books else None
+
+    def take_notes(self) -> list[str]:
+        """Return what since the last time went otherwise than it might, and is no failure."""
+        notes, self._notes = self._notes, []
+        return notes
+
+    def refuse(self) -> None:
+        """Take note that the run is refused: earlier dead letters stay."""
+        letters, self._letters = self._letters, None
+        if letters is not None:
+            letters.discard()
+        if self._books is not None:
+            self._books.abandon()
+            self._books = None
+
+    def clear_up(self, path: str) -> None:
+        """Take away what a worker that died has left of the output for `path`."""
+        target = self._job.target
+        if target is not None and target.form == "folder" and not target.is_remote:
+            from asyncbatch.sinks.folder import (
+                output_path,  # noqa: PLC0415 - see above
+                temporary,  # noqa: PLC0415 - see above
+            )
+
+            with suppress(OSError, UsageError):  # there may be nothing, nor a place for it
+                os.unlink(temporary(output_path(target, path)))
+
+    async def take(self, found: BatchPart | Settled) -> AsyncIterator[BatchPart]:
+        """Take what a worker says; yield the parts that are through. Raises SinkError, OSError."""
+        for item in (self.order or self._piece_order).pass_on(found):
+            for said in self._sums.pass_on(item):
+                for part in self._whole.pass_on(said):
+                    if self._loader or self._books or self._letters:
+                        through = await asyncio.to_thread(self._load, part)
+                    else:
+                        through = (part,)
+                    for loaded in through:
+                        yield loaded
+                        if loaded.part.lost:
+                            raise SinkError(loaded.part.lost)
+
+    def _load(self, found: BatchPart) -> Sequence[BatchPart]:
+        with self._busy:
+            if self._duplicates is not None:
+                self._duplicates.drop(found)
+            through: Sequence[BatchPart] = (found,)
+            if self._loader is not None:
+                through = self._loader.load(found)
+            return self._note(through)
+
+    def _note(self, parts: Sequence[BatchPart]) -> Sequence[BatchPart]:
+        """Write down what is to be kept of parts that are through."""
+        for found in parts:
+            if self._books is not None:
+                self._books.add(found)
+                if self._letters is not None:
+                    self._letters.write(self._books.journal.take_letters())
+            if self._letters is not None:
+                self._letters.add(found)
+        return parts
+
+    @property
+    def patience(self) -> float | None:
+        """After how many seconds without anything new `flush_if_late` has something to do."""
+        return self._loader.patience if self._loader else None
+
+    async def flush_if_late(self) -> Sequence[BatchPart]:
+        """Load what has waited for long enough; see `flush`. Raises SinkError."""
+        return await self.flush() if self._loader and self._loader.is_late else ()
+
+    async def flush(self) -> Sequence[BatchPart]:
+        """Load what waits for more; return the parts that are through. Raises SinkError."""
+        return await asyncio.to_thread(self._flush) if self._loader else ()
+
+    def _flush(self) -> Sequence[BatchPart]:
+        assert self._loader is not None
+        with self._busy:
+            return self._note(self._loader.flush())
+
+    def give_up(self) -> bool:
+        """Have nobody wait for a store to take what is not to stand; return whether one may."""
+        if self._give_up is not None:
+            self._give_up()
+        return self._give_up is not None
+
+    async def finish(self, *, succeeded: bool, ended: bool) -> bool:
+        """End the target and the dead letters; return whether what was loaded stands.
+
+        `ended` if all input was taken, `succeeded` if the run counts as good. Raises SinkError.
+        """
+        return await asyncio.to_thread(self._finish, succeeded=succeeded, ended=ended)
+
+    def _finish(self, *, succeeded: bool, ended: bool) -> bool:
+        with self._busy:
+            self._whole.close()
+            if self._duplicates is not None:
+                self._duplicates.close()
+            if self._contract is not None and (note := self._contract.note):
+                self._notes.append(note)
+            if self._loader is not None:
+                self._loader.close()
+            sink, self._sink = self._sink, None
+            letters, self._letters = self._letters, None
+            books, self._books = self._books, None
+            with ExitStack() as ends:  # each is ended, whatever becomes of the others
+                if letters is not None:
+                    ends.callback(letters.finish)
+                if books is None:
+                    return sink is None or sink.finish(succeeded=succeeded, ended=ended)
+                ends.callback(books.close)
+                try:
+                    books.before_end()
+                except SinkError:
+                    if sink is not None:
+                        sink.finish(succeeded=False, ended=False)
+                    raise
+                stands = sink is None or sink.finish(succeeded=succeeded, ended=ended)
+                books.after_end(stands=stands)
+            return stands

@@ -1,0 +1,349 @@
+"""Feed sources into batches; samples for previews."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Self
+
+from msgspec import structs
+
+from asyncbatch.core.batches import Arrival, Batch, Piece, decided
+from asyncbatch.core.records import Bookmark, Failure, Position
+from asyncbatch.formats.failures import FeedError
+from asyncbatch.pipeline.splits import Ahead
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+    from asyncbatch.core.batches import Huge
+    from asyncbatch.pipeline.batcher import Supply
+    from asyncbatch.sources.base import Feed, FeedSource
+
+    Admit = Callable[[Feed], Awaitable[Bookmark | Failure | None]]
+    """Tells where a feed is taken up, or why it is not read."""
+
+
+class _Reading:
+    """A feed being read: what was given of it."""
+
+    def __init__(self) -> None:
+        self.pieces = 0
+        self.ahead = Ahead()
+        self.changed = asyncio.Event()
+        self.is_cut = False
+        self.is_over = False
+        """Whether only its end is still to be given."""
+
+
+class FeedSupply:
+    """The batches of one source of feeds: see `supplies.Supply`.
+
+    Each feed is like a huge file whose pieces bring their records along. They are read side by
+    side, each in a task of its own that waits while too much of it is not settled, or while
+    nobody takes batches.
+    """
+
+    def __init__(self, source: FeedSource, first: int, admit: Admit) -> None:
+        self.exhausted = True
+        self.unsettled = 0
+        self.waiting = 0
+        """How many batches have come that nobody has taken."""
+        self._source, self._first = source, first
+        self._admit = admit
+        self._groups: defaultdict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(source.at_once)
+        )
+        self._batches: asyncio.Queue[Batch | None] = asyncio.Queue(1)
+        self._readings: dict[int, _Reading] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._all: asyncio.Task[None] | None = None
+        self._ended = self._stopped = False
+
+    @property
+    def found(self) -> int:
+        """See `Supply`."""
+        return len(self._source.feeds)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Batch:
+        """See `Supply`. Raises what a feed raises that is no FeedError."""
+        if self._all is None:
+            self._all = asyncio.create_task(self._read_all())
+        batch = None if self._ended or self._stopped else await self._batches.get()
+        if batch is None:
+            self._ended = True
+            if not self._stopped:
+                await self._all
+            raise StopAsyncIteration
+        self.waiting -= 1
+        self.unsettled += 1
+        return batch
+
+    def settle(
+        self,
+        batch: Batch,
+        done: int,  # noqa: ARG002 - a feed is alone in its batch
+        *,
+        halve: bool = False,  # noqa: ARG002 - see above
+        huge: Huge | None = None,  # noqa: ARG002 - it is in pieces anyway
+    ) -> None:
+        """See `Supply`."""
+        self.unsettled -= 1
+        reading = self._readings.get(batch.start)
+        if reading is not None and batch.piece is not None:
+            reading.ahead.settle(batch.piece.number)
+            reading.changed.set()
+
+    def settle_without(self, batch: Batch, done: int, file: int, *, again: bool) -> None:  # noqa: ARG002 - see above
+        """See `Supply`: what was decided is never lost with a worker."""
+        self.settle(batch, done)
+
+    def end_pieces(self, number: int) -> None:
+        """See `Supply`: the feed is read no further."""
+        reading = self._readings.get(number)
+        if reading is not None and not (reading.is_cut or reading.is_over):
+            reading.is_cut = True
+            self._tasks[number].cancel()
+
+    def stop(self) -> None:
+        """See `Supply`. What a program has given until now is given out."""
+        if not self._source.end():
+            self._stop()
+
+    def _stop(self) -> None:
+        self._stopped = True
+        for task in self._tasks.values():
+            task.cancel()
+        if self._batches.empty():
+            self._batches.put_nowait(None)  # for who waits
+
+    async def aclose(self) -> None:
+        """Read nothing more, whatever is on its way."""
+        self._stop()
+        if self._all is not None:
+            self._all.cancel()
+            await asyncio.gather(self._all, return_exceptions=True)
+
+    async def _read_all(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number, feed in enumerate(self._source.feeds, self._first):
+                    self._tasks[number] = group.create_task(self._read(number, feed))
+        finally:
+            if not self._stopped:
+                await self._batches.put(None)
+
+    async def _read(self, number: int, feed: Feed) -> None:
+        """Put what comes of a feed into batches, and at its end how it has ended."""
+        async with self._groups[feed.group]:
+            bookmark = await self._admit(feed)
+            if isinstance(bookmark, Failure):
+                part = decided(number, 1, {0: bookmark}, {})
+                await self._put(Batch(number, (feed.name,), decided=part))
+                return
+            reading = self._readings[number] = _Reading()
+            last = Arrival(feed.name, bookmark=bookmark or Bookmark())
+            failure: Failure | None = None
+            try:
+                async with aclosing(feed.arrivals(bookmark)) as arrivals:
+                    async for last in arrivals:
+                        await self._give(number, feed, reading, last)
+            except FeedError as error:
+                failure = error.failure
+            except asyncio.CancelledError:
+                if not reading.is_cut or self._stopped:
+                    raise
+            reading.is_over = True
+            await self._give_end(number, feed, reading, last, failure)
+
+    async def _give(self, number: int, feed: Feed, reading: _Reading, arrival: Arrival) -> None:
+        while not reading.ahead.has_room:
+            reading.changed.clear()
+            await reading.changed.wait()
+        await self._put(Batch(number, (feed.name,), piece_of(reading.pieces, arrival)))
+        reading.ahead.give()
+        reading.pieces += 1
+
+    async def _give_end(
+        self, number: int, feed: Feed, reading: _Reading, last: Arrival, failure: Failure | None
+    ) -> None:
+        piece = end_piece(feed, reading.pieces, last, failure)
+        await self._put(Batch(number, (feed.name,), piece))
+
+    async def _put(self, batch: Batch) -> None:
+        self.waiting += 1
+        try:
+            await self._batches.put(batch)
+        except asyncio.CancelledError:
+            self.waiting -= 1
+            raise
+
+
+def piece_of(number: int, arrival: Arrival) -> Piece:
+    """Return the piece, of this number, that holds what has come."""
+    return Piece(number, "lines", Position(), arrival.size, arrival=arrival)
+
+
+def end_piece(feed: Feed, number: int, last: Arrival, failure: Failure | None) -> Piece:
+    """Return the piece at the end of a feed, behind its `last` arrival."""
+    before = last.bookmark
+    arrival = Arrival(feed.name, bookmark=Bookmark(None, before.newest, before.since))
+    return Piece(number, "lines", Position(), 0, end=True, error=failure, arrival=arrival)
+
+
+class Sample:
+    """The batches of one source as far as its first `limit` records: see `supplies.Supply`.
+
+    Tell it with `count` how many were read. No two batches are given at a time, and what is in
+    pieces comes to its end.
+    """
+
+    def __init__(self, batches: Supply, limit: int) -> None:
+        self.unsettled = 0
+        self._batches, self._left = batches, limit
+        self._open: int | None = None
+        """The number of the input that is in the midst of its pieces."""
+        self._settled = asyncio.Event()
+        self._settled.set()
+        self._stopped = False
+
+    @property
+    def found(self) -> int:
+        """See `Supply`."""
+        return self._batches.found
+
+    @property
+    def exhausted(self) -> bool:
+        """See `Supply`."""
+        return self._batches.exhausted
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Batch:
+        """See `Supply`."""
+        await self._settled.wait()
+        if self._left <= 0 and self._open is not None:
+            self._batches.end_pieces(self._open)
+        if self._stopped or (self._left <= 0 and self._open is None):
+            raise StopAsyncIteration
+        batch = await anext(self._batches)
+        if batch.piece is not None:
+            self._open = None if batch.piece.end else batch.start
+        self.unsettled += 1
+        self._settled.clear()
+        return structs.replace(batch, limit=max(0, self._left))
+
+    def count(self, records: int) -> None:
+        """Take note that so many records were read."""
+        self._left -= records
+
+    def settle(
+        self, batch: Batch, done: int, *, halve: bool = False, huge: Huge | None = None
+    ) -> None:
+        """See `Supply`."""
+        self._batches.settle(batch, done, halve=halve, huge=huge)
+        self._settle()
+
+    def settle_without(self, batch: Batch, done: int, file: int, *, again: bool) -> None:
+        """See `Supply`."""
+        self._batches.settle_without(batch, done, file, again=again)
+        self._settle()
+
+    def end_pieces(self, number: int) -> None:
+        """See `Supply`."""
+        self._batches.end_pieces(number)
+
+    def stop(self) -> None:
+        """See `Supply`."""
+        self._stopped = True
+        self._settled.set()
+        self._batches.stop()
+
+    async def aclose(self) -> None:
+        """See `Supply`."""
+        await self._batches.aclose()
+
+    def _settle(self) -> None:
+        self.unsettled -= 1
+        self._settled.set()
+
+
+class FeedBatches:
+    """What comes of feeds, one feed after another, nothing before it is asked for.
+
+    See `supplies.Supply`; who takes batches of it waits until each is settled.
+    """
+
+    exhausted = True
+    unsettled = 0
+
+    def __init__(self, source: FeedSource, first: int) -> None:
+        self._source, self._first = source, first
+        self._cut: set[int] = set()
+        self._given = self._all()
+        self._waiting: asyncio.Future[Batch | None] | None = None
+        self._stopped = False
+
+    @property
+    def found(self) -> int:
+        """See `Supply`."""
+        return len(self._source.feeds)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Batch:
+        """See `Supply`."""
+        if self._stopped:
+            raise StopAsyncIteration
+        self._waiting = asyncio.ensure_future(anext(self._given, None))
+        await asyncio.wait((self._waiting,))
+        batch = None if self._waiting.cancelled() else self._waiting.result()
+        if batch is None:
+            raise StopAsyncIteration
+        return batch
+
+    def settle(
+        self, batch: Batch, done: int, *, halve: bool = False, huge: Huge | None = None
+    ) -> None:
+        """See `Supply`: nobody waits for that."""
+
+    def settle_without(self, batch: Batch, done: int, file: int, *, again: bool) -> None:
+        """See `Supply`: nobody waits for that."""
+
+    def end_pieces(self, number: int) -> None:
+        """See `Supply`."""
+        self._cut.add(number)
+
+    def stop(self) -> None:
+        """See `Supply`."""
+        self._stopped = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    async def aclose(self) -> None:
+        """See `Supply`."""
+        self.stop()
+        if self._waiting is not None:
+            await asyncio.wait((self._waiting,))
+        await self._given.aclose()
+
+    async def _all(self) -> AsyncGenerator[Batch, None]:
+        for number, feed in enumerate(self._source.feeds, self._first):
+            pieces, failure = 0, None
+            last = Arrival(feed.name)
+            try:
+                async with aclosing(feed.arrivals(None)) as arrivals:
+                    async for last in arrivals:
+                        yield Batch(number, (feed.name,), piece_of(pieces, last))
+                        pieces += 1
+                        if number in self._cut:
+                            break
+            except FeedError as error:
+                failure = error.failure
+            yield Batch(number, (feed.name,), end_piece(feed, pieces, last, failure))

@@ -1,0 +1,236 @@
+"""Who does the work of a job: threads, the event loop, processes or a cluster; and what it is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+from asyncbatch.config.job import Job
+from asyncbatch.core.paths import ObjectPath
+from asyncbatch.core.system import usable_cpus
+from asyncbatch.sources.search import OPENING_PATHS, Search
+from asyncbatch.workers.engine import abandon_all
+from asyncbatch.workers.local import LoopEngine, ThreadEngine
+from asyncbatch.workers.process import process_engine
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable
+
+    from asyncbatch.config.job import RecordWorkSettings
+    from asyncbatch.core.settings import DaskSettings
+    from asyncbatch.pipeline.output_guard import Guard
+    from asyncbatch.workers.dask.engine import DaskEngine
+    from asyncbatch.workers.engine import Engine, Lane, WorkFactory
+    from asyncbatch.workers.spawn import Spawned
+
+SMALL_BYTES = 32 * 1024 * 1024
+"""A job of no more bytes, and no more files than a search's opening, starts no worker processes
+unless told to: it is done before they would be up (0.2 s)."""
+SMALL_RECORD_BYTES = 4 * 1024 * 1024
+"""The same, if something is done to each record."""
+
+
+class Launch:
+    """A job's first steps: `look` (which blocks) opens the search, `start` the workers."""
+
+    def __init__(self, job: Job) -> None:
+        self.searches = {number: Search(source.inputs) for number, source in job.file_sources}
+        self.guards: dict[int, Guard] = {}
+        """By the number of their source."""
+        self.workers: list[Spawned] = []
+        self._job = job
+        self._wanted = 0
+
+    def look(self) -> None:
+        """Open the search, and decide how many worker processes the job is worth.
+
+        Raises UsageError if the job cannot be meant.
+        """
+        job, searches = self._job, self.searches.values()
+        job.check()
+        if files := job.output_files():
+            from asyncbatch.pipeline.output_guard import Guard  # noqa: PLC0415 - only if anything is written
+
+            for number, source in job.file_sources:
+                self.guards[number] = Guard(files, job.target, source.inputs)
+        for search in searches:
+            search.open()
+        wanted = usable_cpus() if job.workers is None else job.workers
+        if job.workers is None and not job.has_feeds and _is_small(searches, job):
+            wanted = 0
+        if _needs_process(job):
+            wanted = max(1, wanted)
+        if job.dask is not None:
+            wanted = 0
+        if job.record_work and job.record_work.stays_here:
+            wanted = 0
+        if job.most_workers is not None:
+            wanted = min(wanted, job.most_workers)
+        in_flight = 1 if job.pause else job.concurrency or wanted
+        self._wanted = min(wanted, in_flight)
+
+    def start(self) -> None:
+        """Start the worker processes. Raises OSError."""
+        from asyncbatch.workers.spawn import spawn  # noqa: PLC0415 - small jobs need none
+
+        reads_stdin = self._job.reads_stdin
+        self.workers = [spawn(reads_stdin=reads_stdin) for _ in range(self._wanted)]
+
+
+def _is_small(searches: Iterable[Search], job: Job) -> bool:
+    """Whether all files are few and small; what cannot be looked at is no work either."""
+    if not all(search.exhausted for search in searches):
+        return False
+    paths = [path for search in searches for path in search.opening]
+    if len(paths) > OPENING_PATHS:
+        return False
+    most = SMALL_BYTES if job.record_work is None else SMALL_RECORD_BYTES
+    size = 0
+    for path in paths:
+        try:
+            if isinstance(path, ObjectPath):
+                size += path.size or 0
+            else:
+                size += os.stat(path).st_size
+        except OSError:
+            continue
+    return size <= most
+
+
+def _needs_process(job: Job) -> bool:
+    """Whether what is done can hold up, or end, the process that does it, or is to be stopped.
+
+    There is no choice for async functions, which have to be on this one's event loop, and for
+    those that only this one has.
+    """
+    work = job.record_work
+    if work is not None and work.stays_here:
+        return False
+    return job.timeout is not None or (work is not None and work.runs_programs)
+
+
+LANES_PER_WORKER = 2
+"""One batch being worked on and one waiting, so that no worker waits for this process."""
+_LAST_SECONDS = 2.0
+"""How long those that work may take to leave nothing half done."""
+
+
+@asynccontextmanager
+async def suitable_engine(
+    job: Job,
+    launch: Launch,
+    make_work: WorkFactory,
+    *,
+    ordered: bool,
+    say: Callable[[str], None],
+) -> AsyncIterator[Engine]:
+    """Provide an engine that fits the job's size and the machine, or the cluster it names.
+
+    Batches are delivered in their order if that is `ordered`. `say` takes what a cluster has
+    to tell. Raises UsageError for one that is not fit.
+    """
+    if job.dask is not None:
+        async with _cluster(job, job.dask, launch, say) as cluster:
+            yield cluster
+        return
+    if job.record_work and job.record_work.call_is_async:
+        async with _ended(LoopEngine(async_lanes(job, job.record_work.call_concurrency))) as loop:
+            yield loop
+        return
+    if not launch.workers:
+        at_once = 1 if job.pause else job.concurrency or 1
+        async with _ended(ThreadEngine(make_work, at_once)) as threads:
+            yield threads
+        return
+    in_flight = job.concurrency or len(launch.workers) * LANES_PER_WORKER
+    if ordered:  # which lets no batch wait for another on the same worker
+        in_flight = min(in_flight, len(launch.workers))
+    async with process_engine(
+        make_work,
+        launch.workers,
+        1 if job.pause else in_flight,
+        reads_stdin=job.reads_stdin,
+        patience=job.timeout,
+        gently=_is_remote(job),
+    ) as engine:
+        yield engine
+
+
+@asynccontextmanager
+async def _cluster(
+    job: Job, dask: DaskSettings, launch: Launch, say: Callable[[str], None]
+) -> AsyncIterator[DaskEngine]:
+    """Provide the lanes of a cluster that is fit for the job. Raises UsageError."""
+    from asyncbatch.workers.dask import job as cluster_job  # noqa: PLC0415 - if asked for
+    from asyncbatch.workers.dask.engine import dask_engine  # noqa: PLC0415 - see above
+    from asyncbatch.workers.dask.worker import Setup  # noqa: PLC0415 - see above
+
+    ready, code = cluster_job.sent(job)
+    grace = _LAST_SECONDS if _is_remote(job) else 0.0
+    make_work = suitable_work(job, ready)
+    async with AsyncExitStack() as stack:
+        with cluster_job.proving(job.target) as proof:
+            place = cluster_job.place(job, launch, proof)
+            engine = dask_engine(
+                dask.scheduler,
+                lambda run: Setup(run, make_work, code, place, job.timeout, grace),
+                say,
+                workers=job.workers,
+                concurrency=1 if job.pause else job.concurrency,
+            )
+            cluster = await stack.enter_async_context(engine)
+        yield cluster
+
+
+def _is_remote(job: Job) -> bool:
+    """Whether outputs are objects, of which no halves are to be left in a store."""
+    return job.target is not None and job.target.is_remote
+
+
+@asynccontextmanager
+async def _ended(engine: Engine) -> AsyncIterator[Engine]:
+    """Have an engine of this process leave nothing half done at the end."""
+    try:
+        yield engine
+    finally:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.to_thread(abandon_all, engine.lanes), _LAST_SECONDS)
+
+
+def suitable_work(
+    job: Job, ready: Callable[[RecordWorkSettings], RecordWorkSettings] = lambda work: work
+) -> WorkFactory:
+    """Return what makes that which does what the job's settings say, made `ready` for others."""
+    if len(job.sources) > 1:
+        from asyncbatch.workers.tasks.transform_sources import SourceWork  # noqa: PLC0415 - few jobs have several
+
+        works = (source.record_work for source in job.sources)
+        return partial(SourceWork, tuple(ready(work) for work in works if work is not None))
+    if job.record_work is not None:
+        from asyncbatch.workers.tasks.transform import RecordWork  # noqa: PLC0415 - counting needs none of it
+
+        return partial(RecordWork, ready(job.record_work))
+    from asyncbatch.workers.tasks.count import FileWork  # noqa: PLC0415 - beside its sibling
+
+    return partial(FileWork, job.files)
+
+
+def async_lanes(job: Job, at_once: int) -> list[Lane]:
+    """Return lanes for async functions, `at_once` calls of which may be going on at a time."""
+    from asyncbatch.workers.tasks.transform_async import (
+        LANES,  # noqa: PLC0415 - if asked for
+        AsyncRecordLane,  # noqa: PLC0415 - if asked for
+    )
+    from asyncbatch.workers.tasks.transform_sources import SourceLane  # noqa: PLC0415 - see above
+
+    slots = asyncio.Semaphore(at_once)
+    works = [work for source in job.sources if (work := source.record_work) is not None]
+
+    def lane() -> Lane:
+        lanes: list[Lane] = [AsyncRecordLane(work, slots, job.timeout) for work in works]
+        return lanes[0] if len(lanes) == 1 else SourceLane(lanes)
+
+    return [lane() for _ in range(1 if job.pause else job.concurrency or LANES)]

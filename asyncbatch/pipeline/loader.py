@@ -1,0 +1,424 @@
+"""Load rows into the sink and commit with the ledger."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_right
+from collections import Counter, deque
+from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate, chain
+from operator import ne
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from asyncbatch.config.job import PATIENCE
+from asyncbatch.core.batches import BatchPart, Rows
+from asyncbatch.core.entries import Extent
+from asyncbatch.core.records import Failure
+from asyncbatch.core.settings import Sizes
+from asyncbatch.formats.decoder import decode
+from asyncbatch.sinks.block import Block, join, make_block
+from asyncbatch.sinks.dead_letters import letter_of_record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from concurrent.futures import Future
+
+    from asyncbatch.core.entries import Entry
+    from asyncbatch.pipeline.resume.journal import Journal, KeptRows
+    from asyncbatch.sinks.base import Refusal, Sink
+    from asyncbatch.sinks.target import Target
+    from asyncbatch.sinks.text_files import FileSink
+
+
+class WaitingPart:
+    """A part of whose rows `left` are not loaded yet."""
+
+    def __init__(self, found: BatchPart) -> None:
+        self.found = found
+        self.rows = found.part.rows or Rows(b"", 0)
+        self.left = self.rows.count
+        self.refused: dict[tuple[int, int], tuple[int, str]] = {}
+        """By file and record: a row that was refused, and why."""
+        self.refused_rows: Counter[int] = Counter()
+        """How many, by file."""
+        self.extents: list[Extent | None] = []
+        """Where the rows of each file are in the target, if that is a file."""
+        found.part.rows = None
+        self.is_settled = False
+        self._block: Block | None = None
+        self._objects: list[dict[str, Any]] | None = None
+
+    def extend(self, place: int, extent: Extent) -> None:
+        """Take note of more rows of the file at `place`, behind those before."""
+        if not self.extents:
+            self.extents = [None] * max(1, len(self.found.part))
+        before = self.extents[place]
+        self.extents[place] = before.joined(extent) if before else extent
+
+    def drop_rows(self) -> None:
+        """Let go of what was loaded."""
+        self.rows = Rows(b"", 0)
+        self._block = self._objects = None
+
+    def objects(self, rows: range) -> list[dict[str, Any]]:
+        """Return some rows as the objects that they came as."""
+        if self._objects is None:
+            self._objects = decode(bytes(self.rows.payload))
+        return (self._objects or [])[rows.start : rows.stop]
+
+    def columns(self, rows: range, *, of_objects: bool) -> Block:
+        """Return some rows as columns; they came as such, or as objects."""
+        if of_objects:
+            return make_block(self.objects(rows))
+        return self.unpack().slice(rows.start, rows.stop)
+
+    def unpack(self) -> Block:
+        """Return all rows, which came as columns."""
+        if self._block is None:
+            self._block = Block.from_bytes(self.rows.payload)
+        return self._block
+
+    def record(self, row: int) -> tuple[int, int]:
+        """Return the file and the record that a row was made of."""
+        return self.rows.places[row], self.rows.records[row]
+
+    def origins(self, rows: range) -> Iterator[tuple[int, int, int]]:
+        """Yield what tells the records of these rows from all others of the run."""
+        first = self.found.part.start
+        for row in rows:
+            yield first, *self.record(row)
+
+    def cut(self, start: int, stop: int, *, may_be_empty: bool) -> int:
+        """Return the row nearest `stop`, before it if that can be, where a record's rows begin."""
+        at = stop
+        while at > start and self.record(at) == self.record(at - 1):
+            at -= 1
+        if at > start or may_be_empty:
+            return at
+        at = stop
+        while at < self.rows.count and self.record(at) == self.record(at - 1):
+            at += 1
+        return at
+
+
+Taken: TypeAlias = list[tuple[WaitingPart, range]]
+"""Rows of one load, by what they came in."""
+
+
+LOAD_BATCH = 10_000
+"""Rows of one load unless told otherwise: a transaction costs as much as some thousand rows."""
+SERVER_BATCH = 20_000
+"""The same for a server, to which each step is a way there and back."""
+SERVER_SECONDS = 0.25
+"""A server's loads share a transaction for so long, as far as memory allows: its end is dear."""
+WAITING_PARTS = 256
+"""Parts that wait for a batch to be full; beyond, or beyond the bytes or the time that settings
+allow, what there is is loaded: a run that is killed then loses no more."""
+
+
+class Loader(Protocol):
+    """Takes parts in, and gives them back when their rows are in the target.
+
+    Rows wait for `patience` seconds at most if it is flushed whenever it `is_late`; None if they
+    never wait.
+    """
+
+    patience: float | None
+
+    @property
+    def is_late(self) -> bool:
+        """Whether rows have waited for long enough."""
+        ...
+
+    def load(self, found: BatchPart) -> Sequence[BatchPart]:
+        """Load the part's rows, or keep them for now; return the parts that are through.
+
+        Raises SinkError if the target is lost.
+        """
+        ...
+
+    def flush(self) -> Sequence[BatchPart]:
+        """Load what was kept; return the parts that are through. Raises SinkError."""
+        ...
+
+    def close(self) -> None:
+        """Leave the target to whoever ends it."""
+        ...
+
+
+class LinesLoader:
+    """Writes rows as they come; none is ever refused."""
+
+    patience: float | None = None
+    is_late = False
+
+    def __init__(self, sink: Sink[bytes | bytearray], kept: KeptRows | None) -> None:
+        self._sink, self._kept = sink, kept
+
+    def load(self, found: BatchPart) -> Sequence[BatchPart]:
+        """See `Loader`."""
+        rows, found.part.rows = found.part.rows, None
+        at = 0
+        if self._kept:
+            self._kept.go_on(found)
+            at = self._kept.sink.position
+        if rows is not None:
+            self._sink.load(rows.payload)
+            found.part.written += rows.count
+        if self._kept:
+            self._kept.add_lines(found, rows, at)
+        return (found,)
+
+    def flush(self) -> Sequence[BatchPart]:
+        """See `Loader`."""
+        return ()
+
+    def close(self) -> None:
+        """See `Loader`."""
+
+
+class TableLoader:
+    """Loads rows `most` at a time, whatever parts they came in.
+
+    Loads share a transaction for `sharing` seconds, while they are of no more than `waiting` bytes,
+    and each goes on while the rows of the next one are made ready.
+    Rows made of one record stay together, as far as they came in one part.
+    """
+
+    def __init__(
+        self,
+        sink: Sink[Any],
+        most: int,
+        *,
+        of_objects: bool,
+        rich: bool = False,
+        journal: Journal | None = None,
+        kept: KeptRows | None = None,
+        waiting: int = Sizes().waiting,
+        patience: float = PATIENCE,
+        sharing: float = 0.0,
+    ) -> None:
+        self.patience: float | None = patience
+        self._sink, self._most = sink, most
+        self._most_bytes, self._sharing = waiting, sharing
+        self._of_objects, self._rich = of_objects, rich
+        self._journal, self._kept = journal, kept
+        self._waiting: deque[WaitingPart] = deque()
+        self._to_load: deque[tuple[WaitingPart, int]] = deque()
+        """Parts with rows to load, and the number of the first of these."""
+        self._rows = self._bytes = 0
+        self._late: dict[int, tuple[Failure, int]] = {}
+        """Of files whose last part is still to come the first record refused, and how many; by
+        batch."""
+        self._last_commit = time.monotonic()
+        self._beside = ThreadPoolExecutor(1) if sharing else None
+        self._loading: tuple[Taken, Future[Sequence[Refusal]]] | None = None
+        """What the sink is at."""
+
+    @property
+    def is_late(self) -> bool:
+        """See `Loader`."""
+        waited = time.monotonic() - self._last_commit
+        return bool(self._waiting) and self.patience is not None and waited > self.patience
+
+    def load(self, found: BatchPart) -> Sequence[BatchPart]:
+        """See `Loader`."""
+        waiting = WaitingPart(found)
+        if self._kept and found.part.entries:
+            self._load_waiting()
+            waiting.extents = self._kept.copy(found)
+        elif self._kept and self._kept.begins(found):
+            self._load_waiting()
+            self._kept.go_on(found)
+        self._waiting.append(waiting)
+        if waiting.left:
+            if self._beside and not self._of_objects:
+                waiting.unpack()
+            self._to_load.append((waiting, 0))
+            self._rows += waiting.left
+            self._bytes += len(waiting.rows.payload)
+        too_many = len(self._waiting) > WAITING_PARTS or self._bytes > self._most_bytes
+        if too_many or self.is_late:
+            return self._commit()
+        if self._rows < self._most:
+            return ()
+        if time.monotonic() - self._last_commit >= self._sharing:
+            return self._commit()
+        self._load_waiting(least=self._most)
+        return ()
+
+    def flush(self) -> Sequence[BatchPart]:
+        """See `Loader`."""
+        return self._commit()
+
+    def close(self) -> None:
+        """See `Loader`."""
+        if self._beside:
+            self._beside.shutdown()
+
+    def _commit(self) -> Sequence[BatchPart]:
+        """Load all there is, and make it last; return the parts that are through.
+
+        All the rows of a file are made to last together.
+        """
+        self._load_waiting()
+        self._last_commit, self._bytes = time.monotonic(), 0
+        last = self._waiting[-1].found.part if self._waiting else None
+        if last is None or (not len(last) and last.reached is None):
+            return ()
+        through = [waiting.found for waiting in self._waiting]
+        # Of a file or feed that was begun and went on, only the last one tells how far it is.
+        latest = {entry.path: entry for found in through for entry in self._entries(found)}
+        self._sink.commit(list(latest.values()))
+        if self._kept:
+            for waiting in self._waiting:
+                self._kept.add(waiting.found, waiting.extents)
+        self._waiting.clear()
+        return through
+
+    def _entries(self, found: BatchPart) -> Sequence[Entry]:
+        return self._journal.entries(found) if self._journal else ()
+
+    def _load_waiting(self, least: int = 1) -> None:
+        """Load rows as long as there are `least`; settle the parts that have no more."""
+        while self._rows >= least:
+            self._load_one()
+        if least == 1:
+            self._end_load()
+        for waiting in self._waiting:
+            if not waiting.is_settled and not waiting.left:
+                self._settle(waiting)
+
+    def _load_one(self) -> None:
+        """Load the first rows, `most` of them if there are so many."""
+        taken = self._take()
+        groups = None
+        if any(waiting.rows.several for waiting, _ in taken):
+            groups = _groups(
+                [origin for waiting, rows in taken for origin in waiting.origins(rows)]
+            )
+        payload = self._payload(taken)
+        self._rows -= sum(len(rows) for _, rows in taken)
+        if self._beside is None:
+            self._note(taken, self._sink.load(payload, groups))
+        else:
+            self._end_load()
+            self._loading = taken, self._beside.submit(self._sink.load, payload, groups)
+
+    def _end_load(self) -> None:
+        """Wait for the load that goes on, if one does. Raises SinkError."""
+        if self._loading:
+            (taken, loading), self._loading = self._loading, None
+            self._note(taken, loading.result())
+
+    def _note(self, taken: Taken, refusals: Sequence[Refusal]) -> None:
+        """Take note of what was loaded, and what of it was refused."""
+        ends = list(accumulate(len(rows) for _, rows in taken))
+        for refusal in refusals:
+            at = bisect_right(ends, refusal.row)
+            waiting, rows = taken[at]
+            row = rows.stop - (ends[at] - refusal.row)
+            waiting.refused.setdefault(waiting.record(row), (row, refusal.message))
+            waiting.refused_rows[waiting.rows.places[row]] += 1
+        if self._kept:
+            self._measure(taken, {refusal.row for refusal in refusals}, self._kept.sink)
+        for waiting, rows in taken:
+            waiting.left -= len(rows)
+
+    def _payload(self, taken: Taken) -> Any:  # noqa: ANN401 - the sink's
+        """Return rows as the sink takes them."""
+        blocks = [waiting.columns(rows, of_objects=self._of_objects) for waiting, rows in taken]
+        return join(blocks, rich=self._rich)
+
+    def _take(self) -> Taken:
+        """Take rows from the front, up to a batch, and not part of a record's if that can be."""
+        taken: Taken = []
+        room = self._most
+        while room and self._to_load:
+            waiting, start = self._to_load.popleft()
+            stop = waiting.rows.count
+            if stop - start > room:
+                stop = waiting.cut(start, start + room, may_be_empty=bool(taken))
+                self._to_load.appendleft((waiting, stop))
+                room = 0
+            if start < stop:
+                taken.append((waiting, range(start, stop)))
+            room = max(0, room - (stop - start))
+        return taken
+
+    def _measure(self, taken: Taken, refused: set[int], sink: FileSink) -> None:
+        """Take note of where the rows of each file that were just loaded are."""
+        sizes = sink.row_sizes
+        at, left, number = sink.position - sum(sizes), iter(sizes), 0
+        for waiting, rows in taken:
+            lengths: Counter[int] = Counter()
+            for row in rows:
+                if number not in refused:
+                    lengths[waiting.rows.places[row]] += next(left)
+                number += 1
+            for place, length in lengths.items():
+                waiting.extend(place, Extent(at, length, 0, length))
+                at += length
+
+    def _settle(self, waiting: WaitingPart) -> None:
+        """Count what was written, and reject the records that were refused."""
+        found, rows = waiting.found, waiting.rows
+        waiting.is_settled = True
+        found.part.written += rows.count - waiting.refused_rows.total()
+        for place, refused in waiting.refused_rows.items():
+            if place < len(found.part):
+                found.part.made[place] -= refused
+        for (place, _), (row, message) in sorted(waiting.refused.items()):
+            file, record, line = found.file(place), rows.records[row], rows.lines[row]
+            failure = Failure(file, "sink", message, record, line)
+            letters = [letter_of_record(failure, rows.originals[row])] if rows.originals else []
+            found.part.reject(place, failure, letters)
+            if not len(found.part):  # the file is not finished
+                first, count = self._late.get(found.batch.start, (failure, 0))
+                self._late[found.batch.start] = first, count + 1
+        if len(found.part) and (late := self._late.pop(found.batch.start, None)):
+            first, count = late
+            found.part.count_rejected(0, count, first)
+        waiting.drop_rows()
+
+
+class RecordLoader(TableLoader):
+    """Gives a sink its rows as the objects that they are."""
+
+    def _payload(self, taken: Taken) -> list[dict[str, Any]]:
+        return [row for waiting, rows in taken for row in waiting.objects(rows)]
+
+
+def _groups(origins: Sequence[tuple[int, int, int]]) -> Sequence[int]:
+    """Return a number a row, the same for rows of one record."""
+    return list(accumulate(map(ne, origins, chain(origins[:1], origins))))
+
+
+def make_loader(
+    target: Target,
+    sink: Sink[Any],
+    load_batch: int | None,
+    *,
+    journal: Journal | None,
+    kept: KeptRows | None,
+    sizes: Sizes,
+    patience: float = PATIENCE,
+) -> Loader:
+    """Return what brings rows to `sink`, which is `target`'s; `patience` is in seconds.
+
+    What is done is told to the `journal` of a database, or to that of a file by `kept`.
+    """
+    if target.is_table:
+        loader = RecordLoader if target.form == "program" else TableLoader
+        return loader(
+            sink,
+            load_batch or (SERVER_BATCH if target.address else LOAD_BATCH),
+            of_objects=not target.columns_grow,
+            rich=target.has_rich_types,
+            journal=journal,
+            kept=kept,
+            waiting=sizes.waiting,
+            patience=patience,
+            sharing=SERVER_SECONDS if target.address else 0.0,
+        )
+    return LinesLoader(sink, kept)

@@ -1,0 +1,202 @@
+"""Restore input order; settle whole files."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import IO, TYPE_CHECKING, Protocol
+
+from asyncbatch.core.batches import SOURCE_SPAN, BatchPart, Settled
+from asyncbatch.core.settings import Sizes
+from asyncbatch.workers.tasks.spool import MEMORY_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from asyncbatch.config.job import Job
+    from asyncbatch.core.batches import Batch, Part
+    from asyncbatch.workers.engine import Lane
+
+_PART_BYTES = 2048
+"""What a part takes beside its rows, roughly."""
+
+
+class Order(Protocol):
+    """Lets parts through in some order, holding back what comes too early."""
+
+    async def admit(self, batch: Batch) -> None:
+        """Wait until a part of `batch` may come."""
+        ...
+
+    def pass_on(self, found: BatchPart | Settled) -> Iterator[BatchPart | Settled]:
+        """Take what comes, and yield what it is now time for."""
+        ...
+
+
+class InputOrder:
+    """Lets parts through in the order of their batches, holding back what comes too early.
+
+    The first batch that is not through is the head. Its parts pass at once; whoever works on
+    another waits once more than `most` bytes of rows are held. So the head must never wait
+    behind another batch: each lane needs a worker of its own.
+    """
+
+    def __init__(self, first: int = 0, *, most: int = Sizes().held) -> None:
+        self._head = first, 0
+        self._most = most
+        self._held: dict[tuple[int, int], deque[BatchPart | Settled]] = {}
+        self._bytes = 0
+        self._changed = asyncio.Event()
+
+    async def admit(self, batch: Batch) -> None:
+        """Wait until a part of `batch` may come."""
+        while batch.key != self._head and self._bytes > self._most:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def pass_on(self, found: BatchPart | Settled) -> Iterator[BatchPart | Settled]:
+        """Take what comes, and yield what it is now time for."""
+        key = found.batch.key
+        if key != self._head:
+            self._held.setdefault(key, deque()).append(found)
+            self._bytes += _size(found)
+            return
+        yield found
+        last = found
+        while isinstance(last, Settled) and last.batch.key == self._head:
+            self._head = _behind(last)
+            self._changed.set()
+            released = self._held.pop(self._head, ())
+            for last in released:
+                self._bytes -= _size(last)
+                yield last
+            if not released:
+                return
+
+
+class PieceOrder:
+    """Lets everything through at once, but the pieces of a huge file in their order.
+
+    How much that holds back depends on how many pieces are given ahead.
+    """
+
+    def __init__(self) -> None:
+        self._files: dict[int, InputOrder] = {}
+
+    def pass_on(self, found: BatchPart | Settled) -> Iterator[BatchPart | Settled]:
+        """Take what comes, and yield what it is now time for."""
+        batch = found.batch
+        if batch.piece is None:
+            yield found
+            return
+        order = self._files.setdefault(batch.start, InputOrder(batch.start))
+        for passed in order.pass_on(found):
+            yield passed
+            piece = passed.batch.piece
+            if isinstance(passed, Settled) and piece is not None and piece.end:
+                del self._files[batch.start]
+
+
+class SourceOrder:
+    """The order of each source by itself: none waits for another, and feeds for nobody."""
+
+    def __init__(self, job: Job, *, most: int) -> None:
+        self._orders: dict[int, InputOrder] = {
+            number: InputOrder(number * SOURCE_SPAN, most=most) for number, _ in job.file_sources
+        }
+        self._feeds = PieceOrder()
+
+    async def admit(self, batch: Batch) -> None:
+        """See `InputOrder`."""
+        if batch.source in self._orders:
+            await self._orders[batch.source].admit(batch)
+
+    def pass_on(self, found: BatchPart | Settled) -> Iterator[BatchPart | Settled]:
+        """See `InputOrder`."""
+        return self._orders.get(found.batch.source, self._feeds).pass_on(found)
+
+
+class OrderedLane:
+    """A lane whose results wait until there is room for them."""
+
+    def __init__(self, lane: Lane, order: Order) -> None:
+        self._lane, self._order = lane, order
+
+    async def run(self, batch: Batch) -> AsyncIterator[Part]:
+        """Yield what becomes of `batch`; see `Lane.run`."""
+        async for part in self._lane.run(batch):
+            await self._order.admit(batch)
+            yield part
+
+
+def _behind(settled: Settled) -> tuple[int, int]:
+    """Return the key of the batch that follows one that is settled."""
+    start, number = settled.batch.key
+    piece = settled.batch.piece
+    if piece is None or piece.end:
+        return start + settled.done, 0
+    return start, number + 1
+
+
+def _size(found: BatchPart | Settled) -> int:
+    if isinstance(found, Settled) or found.part.rows is None:
+        return _PART_BYTES
+    return _PART_BYTES + len(found.part.rows.payload)
+
+
+class WholeFiles:
+    """Lets the parts of a file through when it is finished, and none if it failed as a whole.
+
+    That is one whose worker died on it, or that proved unreadable near its end. The parts of a
+    huge one come through as they come.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[int, IO[bytes]] = {}
+
+    def pass_on(self, found: BatchPart | Settled) -> Iterator[BatchPart]:
+        """Take what comes, and yield what is about finished files. Raises OSError (full disk)."""
+        start = found.batch.start
+        if isinstance(found, Settled):
+            self._drop(start)
+        elif found.part.told is not None and not len(found.part):
+            if start in self._held:  # it has only now proved to be huge
+                yield from self._release(found)
+                self._drop(start)
+            yield found
+        elif not len(found.part):
+            self._hold(start, found.part)
+        else:
+            if start in self._held:
+                part = found.part
+                if part.errors.get(0) is None or 0 in part.rejected:
+                    yield from self._release(found)
+                self._drop(start)
+            yield found
+
+    def close(self) -> None:
+        """Forget what is held."""
+        for start in list(self._held):
+            self._drop(start)
+
+    def _hold(self, start: int, part: Part) -> None:
+        import pickle  # noqa: PLC0415 - takes a while, and few files are that big
+        import tempfile  # noqa: PLC0415 - the same
+
+        spool = self._held.get(start)
+        if spool is None:
+            spool = self._held[start] = tempfile.SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115 - closed by `_drop`
+        pickle.dump(part, spool, pickle.HIGHEST_PROTOCOL)
+
+    def _release(self, found: BatchPart) -> Iterator[BatchPart]:
+        import pickle  # noqa: PLC0415 - see `_hold`
+
+        spool = self._held[found.batch.start]
+        end = spool.tell()
+        spool.seek(0)
+        while spool.tell() < end:
+            yield BatchPart(found.batch, pickle.load(spool))  # noqa: S301 - our own words
+
+    def _drop(self, start: int) -> None:
+        if start in self._held:
+            self._held.pop(start).close()

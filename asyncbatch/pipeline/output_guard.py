@@ -1,0 +1,154 @@
+"""Inputs must not be overwritten by outputs."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from asyncbatch.core.paths import is_object_url, is_store_url
+from asyncbatch.core.records import STDIN, display_path
+from asyncbatch.errors import UsageError
+from asyncbatch.sinks.folder import output_path
+from asyncbatch.sources.selection import Filter, has_magic, static_root
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from asyncbatch.sinks.target import Target
+    from asyncbatch.sources.inputs import Inputs
+
+
+class Guard:
+    """Refuses outputs that would overwrite each other or an input.
+
+    `files` are the paths of outputs that are one file, by the option that names them.
+    """
+
+    def __init__(self, files: Mapping[str, str], target: Target | None, inputs: Inputs) -> None:
+        """Raise UsageError if two outputs are one."""
+        seen: dict[str, str] = {}
+        for option, path in files.items():
+            full = os.path.realpath(path)
+            special = os.path.exists(path) and not os.path.isfile(path)
+            if not special and full in seen:
+                raise UsageError(f"{option} and {seen[full]} name the same file: {path}")
+            seen[full] = option
+        self._files = {
+            os.path.basename(name): path
+            for path in files.values()
+            for name in (path, os.path.realpath(path))
+        }
+        self._folder: Target | None = None
+        if target is not None and target.form == "folder":
+            for argument in inputs.paths:
+                _check_place(target, argument, inputs)
+            _check_stores(target, inputs)
+            if (target.format, target.compression) != ("keep", "keep"):
+                _check_names(target, inputs)
+            self._folder = target if inputs.files_from is not None else None
+        self.check(inputs.paths)  # the others when they are found
+
+    def check(self, paths: Iterable[str]) -> None:
+        """Raise UsageError if an output would overwrite one of these inputs."""
+        for path in paths:
+            if (output := self._files.get(os.path.basename(path))) and _is_same(path, output):
+                raise UsageError(f"{display_path(path)} is an input: it cannot be written to")
+            if self._folder is not None:
+                _check_apart(self._folder, path)
+
+
+def _is_same(path: str, output: str) -> bool:
+    if is_object_url(path) or is_store_url(output):
+        return path == output
+    try:
+        return path != STDIN and os.path.isfile(output) and os.path.samefile(path, output)
+    except OSError:  # one of them does not exist
+        return False
+
+
+def _check_apart(target: Target, path: str) -> None:
+    """Raise UsageError if the output for `path`, a file or a folder, is that file or folder."""
+    if os.path.realpath(output_path(target, path)) == os.path.realpath(path):
+        raise UsageError(
+            f"{display_path(path)} would be overwritten by its own output: name a folder "
+            "elsewhere with --to"
+        )
+
+
+def _check_place(target: Target, argument: str, inputs: Inputs) -> None:
+    """Raise UsageError if outputs would be inputs, of this run or the next."""
+    if argument == STDIN or (is_object_url(argument) and not is_store_url(argument)):
+        return
+    path = static_root(argument) if has_magic(argument) else argument
+    _check_apart(target, path)
+    if is_store_url(path) is not target.is_remote:
+        return
+    folder, above = os.path.realpath(target.path), os.path.realpath(path)
+    is_folder = target.is_remote or os.path.isdir(path)
+    if not is_folder or f"{folder}/".removeprefix(f"{above}/") == f"{folder}/":
+        return
+    wanted = Filter(inputs.selection)
+    below, found = "", True
+    for name in filter(None, folder[len(above) :].split("/")):
+        found = found and wanted.enters(name, below)
+        below += f"{name}/"
+    if found:
+        raise UsageError(
+            f"{target.name} is inside the input folder {argument}, so its files would be "
+            "inputs: name another with --to, or leave it out with --exclude"
+        )
+
+
+def _check_stores(target: Target, inputs: Inputs) -> None:
+    """Raise UsageError if outputs of two stores, or of one and files, may be the same."""
+    seen: list[tuple[str, str, str]] = []
+    for argument in inputs.paths:
+        store = argument.partition("://")[0] if is_object_url(argument) else ""
+        place = output_path(target, argument).rstrip("/") + "/"
+        for other_store, other_place, other in seen:
+            is_one = place.startswith(other_place) or other_place.startswith(place)
+            if is_one and store != other_store:
+                raise UsageError(
+                    f"what is in {display_path(other)} and in {display_path(argument)} would be "
+                    f"written to the same places below {target.name}: run them one by one"
+                )
+        seen.append((store, place, argument))
+
+
+def _check_names(target: Target, inputs: Inputs) -> None:
+    """Raise UsageError if two inputs would have one output, now that names change."""
+    if inputs.files_from == STDIN:
+        raise UsageError(
+            "--to-format and --to-compression change names, and for a list on standard input "
+            "nobody can tell beforehand whether two become one: read the list from a file"
+        )
+    seen: set[int] = set()
+    for path in inputs.find_all():  # other shards write into the same folder
+        output = output_path(target, path)
+        if hash(output) in seen:
+            other = next(one for one in inputs.find_all() if output_path(target, one) == output)
+            if other != path:
+                raise UsageError(
+                    f"{display_path(other)} and {display_path(path)} would both be written to "
+                    f"{display_path(output)}"
+                )
+        seen.add(hash(output))
+
+
+def check_places(sources: Sequence[str], written: Mapping[str, str | None]) -> None:
+    """Raise UsageError if files that options name are one, or are read by the stream itself.
+
+    Pipes and devices may be.
+    """
+    seen: dict[str, str] = {}
+    for option, path in written.items():
+        if path is None or (os.path.exists(path) and not os.path.isfile(path)):
+            continue
+        place = os.path.realpath(path)
+        if place in seen:
+            raise UsageError(f"{option} {path} is what {seen[place]} writes")
+        seen[place] = option
+        for source in filter(os.path.exists, sources):
+            read = os.path.realpath(source)
+            if place == read or (os.path.isdir(read) and place.startswith(os.path.join(read, ""))):
+                raise UsageError(f"{option} {path} would be read again: it is in {source}")

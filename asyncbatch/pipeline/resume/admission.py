@@ -1,0 +1,268 @@
+"""Which inputs are new, changed or done."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from asyncbatch.core.batches import Batch, decided
+from asyncbatch.core.entries import Entry, Stamp
+from asyncbatch.core.paths import ObjectPath, is_object_url
+from asyncbatch.core.records import STDIN, Bookmark, Failure, Position, display_path
+from asyncbatch.pipeline.resume.journal import KnownInput
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from asyncbatch.core.batches import Part
+    from asyncbatch.core.entries import Ledger
+    from asyncbatch.core.settings import LedgerSettings
+    from asyncbatch.pipeline.resume.journal import Known
+    from asyncbatch.sources.base import Feed
+    from asyncbatch.sources.identity import Naming
+    from asyncbatch.workers.engine import Lane
+
+DONE = "done"
+"""Why a file is skipped that an earlier run did."""
+NOT_FAILED = "not failed before"
+"""Why a file is skipped if only failed ones are to be tried again."""
+
+
+_AGAIN = (
+    "its rows are in the table already: --resume skips it, --allow-duplicates or --force adds them"
+    " again"
+)
+_CHANGED = (
+    "it has changed since its rows were added to the table, which has no key to replace them by:"
+    " name one with --key, or add them beside the old ones with --allow-duplicates"
+)
+
+
+class _Skip(NamedTuple):
+    reason: str
+    entry: Entry | None
+
+
+class Admission:
+    """Decides about paths in the order of the inputs; by one thread at a time.
+
+    `known` takes the identity and the state of each that is admitted. `adds` if the target
+    keeps rows of earlier runs and none replaces another; `still_there` tells whether what was
+    made of an input is where it was. With `needs_first` nothing is skipped unless the first
+    input with rows is.
+    """
+
+    def __init__(
+        self,
+        settings: LedgerSettings,
+        ledger: Ledger,
+        known: Known,
+        *,
+        adds: bool,
+        still_there: Callable[[str, Entry], bool] = lambda path, entry: True,  # noqa: ARG005 - names tell
+        needs_first: bool = False,
+    ) -> None:
+        self._settings, self._ledger, self._known = settings, ledger, known
+        self._adds, self._still_there = adds and not settings.force, still_there
+        self._looks = (settings.carries_on or adds) and not settings.force
+        self._skips: bool | None = None if needs_first else True
+
+    def decide(self, first: int, paths: Sequence[str], naming: Naming) -> list[Batch]:
+        """Return these paths, of which the first is number `first` of the run, as batches.
+
+        Raises what the database behind the ledger raises; UsageError for a path without a name.
+        """
+        names = list(map(naming.name, paths))
+        by_content = self._settings.by_content
+        stamps = [stamp_of(path, by_content=by_content) for path in paths]
+        entries = self._ledger.lookup(names) if self._looks else {}
+        verdicts: list[_Skip | Failure | None] = []
+        for path, name, stamp in zip(paths, names, stamps, strict=True):
+            verdict = self._judge(path, entries.get(name), stamp, naming) if self._looks else None
+            verdicts.append(verdict)
+            if verdict is None and stamp is not None:
+                begun = self._begun(path, entries.get(name), stamp)
+                self._known[path] = KnownInput(name, stamp, begun)
+        batches = []
+        for is_open, group in groupby(range(len(paths)), lambda at: verdicts[at] is None):
+            places = list(group)
+            start, stop = places[0], places[-1] + 1
+            part = None if is_open else _part(first + start, verdicts[start:stop])
+            batches.append(Batch(first + start, tuple(paths[start:stop]), decided=part))
+        return batches
+
+    def reached(self, path: str) -> Position | None:
+        """Return where to take up a file that was admitted, if not at its beginning."""
+        known = self._known.get(path)
+        begun = known.begun if known else None
+        return Position(*begun.reached) if begun and begun.reached else None
+
+    def _begun(self, path: str, entry: Entry | None, stamp: Stamp) -> Entry | None:
+        """Return the entry of a huge file that can be taken up where an earlier run left it."""
+        if entry is None or entry.reached is None or not self._settings.carries_on:
+            return None
+        can = stamp.is_of(entry.stamp) and self._skips is not False
+        return entry if can and self._still_there(path, entry) else None
+
+    def _judge(
+        self, path: str, entry: Entry | None, stamp: Stamp | None, naming: Naming
+    ) -> _Skip | Failure | None:
+        verdict: _Skip | Failure | None = None
+        is_likely_to_fail = False
+        if stamp is None:  # whoever reads it says why
+            is_likely_to_fail = path != STDIN and not _exists(path)
+        elif entry is None:
+            verdict = self._judge_new(path, stamp, naming)
+        elif entry.outcome == "failed" and not entry.written:
+            is_likely_to_fail = stamp.is_of(entry.stamp)
+        else:
+            verdict = self._judge_done(path, entry, is_same=stamp.is_of(entry.stamp))
+        if verdict is None and not is_likely_to_fail and self._skips is None:
+            self._skips = False
+        return verdict
+
+    def _judge_done(self, path: str, entry: Entry, *, is_same: bool) -> _Skip | Failure | None:
+        if is_same and self._settings.carries_on:
+            return self._skip(path, entry, DONE) if entry.reached is None else None
+        if self._adds and entry.written and not self._settings.allow_duplicates:
+            return _failure(path, _AGAIN if is_same else _CHANGED)
+        return self._skip(path, entry, NOT_FAILED) if self._settings.retry_failed else None
+
+    def _skip(self, path: str, entry: Entry, reason: str) -> _Skip | None:
+        can = self._still_there(path, entry)
+        if self._skips is None:
+            self._skips = can
+        return _Skip(reason, entry) if can and self._skips else None
+
+    def _judge_new(self, path: str, stamp: Stamp, naming: Naming) -> _Skip | Failure | None:
+        if self._settings.retry_failed:
+            return _Skip(NOT_FAILED, None)
+        if not self._adds or self._settings.allow_duplicates:
+            return None
+        for earlier in self._ledger.find(stamp):
+            before = naming.path(earlier)
+            if before is not None and not is_object_url(before) and not os.path.lexists(before):
+                return _failure(
+                    path,
+                    f"it seems to be {display_path(earlier)} under another name, whose rows are "
+                    "in the table already: --allow-duplicates adds them again",
+                )
+        return None
+
+
+def stamp_of(path: str, *, by_content: bool) -> Stamp | None:
+    """Return the state of a file, or None if it is none; of an object as far as it is known.
+
+    An ETag changes with the contents, and so stands for them.
+    """
+    if path == STDIN:
+        return None
+    if isinstance(path, ObjectPath):
+        return None if path.size is None else Stamp(path.size, path.changed_ns, path.etag)
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        digest = _digest(path) if by_content else None
+    except OSError:
+        return None
+    return Stamp(status.st_size, status.st_mtime_ns, digest)
+
+
+def _exists(path: str) -> bool:
+    return not isinstance(path, ObjectPath) and os.path.exists(path)
+
+
+def _digest(path: str) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "blake2b").hexdigest()[:32]
+
+
+def _failure(path: str, message: str) -> Failure:
+    return Failure(display_path(path), "sink", message)
+
+
+def _part(start: int, verdicts: Sequence[_Skip | Failure | None]) -> Part:
+    errors: dict[int, Failure] = {}
+    skipped: dict[int, str] = {}
+    part = decided(start, len(verdicts), errors, skipped)
+    for place, verdict in enumerate(verdicts):
+        if isinstance(verdict, Failure):
+            errors[place] = verdict
+        elif verdict is not None:
+            skipped[place] = verdict.reason
+            if verdict.entry is not None:
+                part.entries[place] = verdict.entry
+    return part
+
+
+class DecidedLane:
+    """A lane that gives back what is decided about a batch; what is not, it passes on."""
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+
+    async def run(self, batch: Batch) -> AsyncIterator[Part]:
+        """Yield what becomes of `batch`; see `Lane.run`."""
+        if batch.decided is not None:
+            yield batch.decided
+            return
+        async for part in self._lane.run(batch):
+            yield part
+
+
+_WAYS = (
+    "name a key in [sink], so that rows replace those of the same key, have mode replace the "
+    "table, or add them again with --allow-duplicates"
+)
+_AGAIN_BOOKMARKS = f"its rows are in the table already: {_WAYS}"
+_ANEW = (
+    "some of its rows are in the table, and where an earlier run ended cannot be gone on: its "
+    f"pages are not stable, or are asked for in another way now. {_WAYS[0].upper()}{_WAYS[1:]}"
+)
+
+
+class Bookmarks:
+    """Decides about feeds; by one thread at a time.
+
+    `known` takes the identity of each that is read. `adds` if the target keeps rows of earlier
+    runs and none replaces another.
+    """
+
+    def __init__(
+        self, settings: LedgerSettings, ledger: Ledger, known: Known, *, adds: bool
+    ) -> None:
+        self._settings, self._ledger, self._known = settings, ledger, known
+        self._adds = adds and not settings.force and not settings.allow_duplicates
+
+    def admit(self, feed: Feed) -> Bookmark | Failure | None:
+        """Return where to take a feed up (None: at its beginning), or why it is not read.
+
+        Raises what the database behind the ledger raises.
+        """
+        stamp = Stamp(0, 0, feed.form)
+        entry = self._ledger.lookup([feed.name]).get(feed.name)
+        bookmark = self._bookmark(entry, stamp)
+        goes_on = bookmark is not None and bookmark.mark is not None
+        if entry is not None and entry.written and self._adds and not goes_on:
+            is_done = entry.outcome in ("success", "partial")
+            if not (is_done and feed.is_incremental and bookmark is not None):
+                return Failure(feed.name, "sink", _AGAIN_BOOKMARKS if is_done else _ANEW)
+        self._known[feed.name] = KnownInput(feed.name, stamp, entry if goes_on else None)
+        return bookmark
+
+    def _bookmark(self, entry: Entry | None, stamp: Stamp) -> Bookmark | None:
+        """Return what an entry has, if the feed's records are still found in the same way."""
+        if entry is None or entry.bookmark is None or self._settings.force:
+            return None
+        if not stamp.is_of(entry.stamp):
+            return None
+        bookmark = msgspec.json.decode(entry.bookmark, type=Bookmark)
+        if bookmark.mark is not None:
+            return bookmark
+        return Bookmark(since=bookmark.since)

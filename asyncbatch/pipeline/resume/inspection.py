@@ -1,0 +1,251 @@
+"""Show and clear ledgers, wherever they are kept."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sqlite3
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+from asyncbatch.errors import UsageError
+from asyncbatch.sinks.postgres.server import Server
+from asyncbatch.state.ledger import table
+from asyncbatch.state.ledger.postgres import numbered, present
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from asyncbatch.core.entries import Entry
+
+_SQLITE_HEAD = b"SQLite format 3\0"
+
+
+class JobSummary(NamedTuple):
+    """What a ledger has of one job: inputs by outcome, and when the last one was done."""
+
+    job: str
+    target: str
+    description: str
+    outcomes: dict[str, int]
+    last: str
+
+
+class Database(Protocol):
+    """What a ledger is in; `name` may be shown to anybody. All methods raise UsageError."""
+
+    name: str
+
+    def tables(self) -> set[str]:
+        """Return the names of its tables, at least of those that a ledger has."""
+        ...
+
+    def columns(self) -> set[str]:
+        """Return the names of the ledger's columns: a version before this one had fewer."""
+        ...
+
+    def rows(self, query: str, values: Sequence[str] = ()) -> Sequence[Any]:
+        """Return the rows that a statement gives, in which question marks stand for values."""
+        ...
+
+    def pages(self, query: str, values: Sequence[str] = ()) -> Iterator[Sequence[Any]]:
+        """Yield the same rows, some at a time."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+class LedgerFile:
+    """A database of SQLite or DuckDB in the file `name`; see `Database`. Raises UsageError."""
+
+    def __init__(self, name: str, *, writes: bool = False) -> None:
+        self.name = name
+        try:
+            with open(name, "rb") as file:
+                head = file.read(len(_SQLITE_HEAD))
+        except OSError as error:
+            raise UsageError(f"no ledger at {name}: {error.strerror}") from None
+        self._is_sqlite = head == _SQLITE_HEAD
+        with self._explained():
+            self._connection = self._connect(writes=writes)
+
+    def tables(self) -> set[str]:
+        """See `Database`."""
+        source = "sqlite_master WHERE type = 'table'" if self._is_sqlite else "duckdb_tables()"
+        column = "name" if self._is_sqlite else "table_name"
+        return {name for (name,) in self.rows(f"SELECT {column} FROM {source}")}  # noqa: S608 - constants
+
+    def columns(self) -> set[str]:
+        """See `Database`."""
+        with self._explained():
+            return {column[0] for column in self._connection.execute(table.PROBE).description}
+
+    def rows(self, query: str, values: Sequence[str] = ()) -> Sequence[Any]:
+        """See `Database`."""
+        with self._explained():
+            rows: list[Any] = self._connection.execute(query, list(values)).fetchall()
+        return rows
+
+    def pages(self, query: str, values: Sequence[str] = ()) -> Iterator[Sequence[Any]]:
+        """See `Database`."""
+        with self._explained():
+            rows = self._connection.execute(query, list(values))
+            while some := rows.fetchmany(1000):
+                yield some
+
+    def close(self) -> None:
+        """See `Database`."""
+        self._connection.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if not _is_database_error(error):
+                raise
+            reason = str(error).partition("\n")[0]
+            raise UsageError(f"cannot read the ledger {self.name}: {reason}") from None
+
+    def _connect(self, *, writes: bool) -> Any:  # noqa: ANN401 - of one library or the other
+        if self._is_sqlite:
+            mode = "rw" if writes else "ro"
+            address = f"{_uri(self.name)}?mode={mode}"
+            return sqlite3.connect(address, uri=True, isolation_level=None)
+        try:
+            duckdb: Any = importlib.import_module("duckdb")
+        except ImportError:
+            raise UsageError(
+                f"{self.name} is no SQLite database; reading DuckDB's needs one more package: pip"
+                " install 'asyncbatch[duckdb]'"
+            ) from None
+        return duckdb.connect(self.name, read_only=not writes)
+
+
+class Inspection:
+    """The ledger in a database. Raises UsageError."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._tables = database.tables()
+        if table.NAME not in self._tables:
+            raise UsageError(
+                f"{database.name} has no ledger: no run of asyncbatch has written to it"
+            )
+
+    @property
+    def name(self) -> str:
+        """What it is in."""
+        return self._database.name
+
+    def jobs(self) -> list[JobSummary]:
+        """Return the jobs that the ledger is about, each with what was done."""
+        described: dict[str, str] = {}
+        if "asyncbatch_jobs" in self._tables:
+            described.update(self._database.rows("SELECT job, description FROM asyncbatch_jobs"))
+        query = (
+            f"SELECT job, target, outcome, count(*), max(done_at) FROM {table.NAME}"  # noqa: S608 - constants
+            " GROUP BY job, target, outcome ORDER BY job, target, outcome"
+        )
+        found: dict[tuple[str, str], JobSummary] = {}
+        for job, target, outcome, count, last in self._database.rows(query):
+            summary = found.setdefault(
+                (job, target), JobSummary(job, target, described.get(job, ""), {}, last)
+            )
+            summary.outcomes[outcome] = count
+            found[job, target] = summary._replace(last=max(summary.last, last))
+        return list(found.values())
+
+    def entries(self, job: str | None) -> Iterator[Entry]:
+        """Yield what is done, by input; of one job or of all."""
+        present = self._database.columns()
+        names = [name if name in present else "NULL" for name in table.COLUMNS[2:]]
+        query = f"SELECT {', '.join(names)} FROM {table.NAME}"  # noqa: S608 - constants
+        query += " WHERE job = ?" if job else ""
+        for some in self._database.pages(f"{query} ORDER BY path, done_at", [job] if job else []):
+            yield from map(table.entry_of, some)
+
+    def clear(self, job: str | None) -> int:
+        """Forget what is done, of one job or of all; return how many inputs that were."""
+        where, values = (" WHERE job = ?", [job]) if job else ("", [])
+        (count,) = self._database.rows(f"SELECT count(*) FROM {table.NAME}{where}", values)[0]  # noqa: S608 - constants
+        if "asyncbatch_generations" in self._tables:
+            query = f"SELECT part FROM asyncbatch_generations{where}"  # noqa: S608 - see above
+            for (part,) in self._database.rows(query, values):
+                with suppress(OSError):  # it is gone, or complete under another name
+                    os.unlink(table.restored(part))
+        for name in (table.NAME, "asyncbatch_generations", "asyncbatch_jobs"):
+            if name in self._tables:
+                self._database.rows(f"DELETE FROM {name}{where}", values)  # noqa: S608 - see above
+        return int(count)
+
+
+def _uri(path: str) -> str:
+    from urllib.parse import quote  # noqa: PLC0415 - takes a while
+
+    return f"file:{quote(os.fsencode(os.path.abspath(path)))}"
+
+
+def _is_database_error(error: Exception) -> bool:
+    return isinstance(error, sqlite3.Error) or type(error).__module__.startswith("_duckdb")
+
+
+T = TypeVar("T")
+
+_PAGE = "FETCH 1000 FROM inspected"
+
+
+class ServerDatabase:
+    """The database at `address`; see `ledger.inspection.Database`. Raises UsageError.
+
+    The `address` may hold a password; `name` does not.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._server = Server(address)
+        self.name = self._server.name
+        self._server.open()
+
+    def tables(self) -> set[str]:
+        """See `Database`."""
+        query = "SELECT relname::text FROM pg_class WHERE relkind IN ('r', 'p')"
+        return {name for (name,) in self.rows(f"{query} AND pg_table_is_visible(oid)")}
+
+    def columns(self) -> set[str]:
+        """See `Database`."""
+        return set(present(self))
+
+    def fetch(self, query: str, *values: Any) -> list[Any]:  # noqa: ANN401 - of any type
+        """Return the rows that a query gives."""
+        return self._explained(lambda: self._server.fetch(query, *values))
+
+    def rows(self, query: str, values: Sequence[str] = ()) -> Sequence[Any]:
+        """See `Database`."""
+        return self.fetch(numbered(query), *values)
+
+    def pages(self, query: str, values: Sequence[str] = ()) -> Iterator[Sequence[Any]]:
+        """See `Database`."""
+        connection = self._explained(self._server.connect)
+        declare = f"DECLARE inspected CURSOR FOR {numbered(query)}"
+        try:
+            self._explained(lambda: connection.execute("BEGIN"))
+            self._explained(lambda: connection.execute(declare, *values))
+            while some := self._explained(lambda: connection.fetch(_PAGE)):
+                yield some
+        finally:
+            connection.drop()
+
+    def close(self) -> None:
+        """See `Database`."""
+        self._server.close()
+
+    def _explained(self, function: Callable[[], T]) -> T:
+        try:
+            return function()
+        except Exception as error:
+            if not self._server.is_error(error):
+                raise
+            reason = self._server.explained(error)
+            raise UsageError(f"cannot read the ledger of {self.name}: {reason}") from None

@@ -1,0 +1,304 @@
+"""Entries written with each commit."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from asyncbatch.core.batches import Counts
+from asyncbatch.core.entries import Entry, Extent, Stamp
+from asyncbatch.core.records import Bookmark
+from asyncbatch.formats.decoder import encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from asyncbatch.core.batches import Arrival, BatchPart, Rows
+    from asyncbatch.sinks.text_files import FileSink
+    from asyncbatch.state.ledger.file import Generation, Store
+
+CHECKPOINT_SECONDS = 1.0
+"""How often it is made sure that what is done stays so: syncing a disk takes time."""
+
+
+class KnownInput(NamedTuple):
+    """The identity and state of an input, before it was read; what it had come to, if begun."""
+
+    identity: str
+    stamp: Stamp
+    begun: Entry | None = None
+
+
+Known = dict[str, KnownInput]
+"""By path."""
+
+
+class _Sum:
+    """What the parts of one file come to so far, those of the run that began it included."""
+
+    def __init__(self, begun: Entry | None, extent: Extent | None) -> None:
+        self.begun, self.extent = begun, extent
+        self.rows = begun.written if begun else 0
+        self.letters = [begun.letters] if begun else []
+        self.counts = Counts()
+        self.reached = begun.reached if begun else None
+        self.bookmark = begun.bookmark if begun else None
+        self.is_apart = False
+        """Whether rows of others are between those of the file, so that no extent holds them."""
+
+    def add(self, rows: int, letters: bytes, extent: Extent | None) -> None:
+        """Add what a part says."""
+        self.rows += rows
+        self.letters.append(letters)
+        if extent is None or not extent.length:
+            return
+        if self.extent is None or not self.extent.length:
+            self.extent = extent
+        else:
+            self.is_apart = self.is_apart or not self.extent.is_followed_by(extent)
+            self.extent = self.extent.joined(extent)
+
+
+class Journal:
+    """Makes entries of files that are through; for output number `generation`."""
+
+    def __init__(self, known: Known, *, generation: int = 0) -> None:
+        self.generation = generation
+        self._known = known
+        self._sums: dict[int, _Sum] = {}
+        """Of files whose last part is still to come, by their number in the run."""
+        self._earlier: list[bytes] = []
+
+    def begun(self, found: BatchPart) -> Entry | None:
+        """Return what an earlier run had done of the file of this part, if it is the first."""
+        if found.batch.decided is not None or found.part.start in self._sums:
+            return None
+        known = self._known.get(found.path(0))
+        return known.begun if known else None
+
+    def go_on(self, found: BatchPart, begun: Entry, extent: Extent | None = None) -> None:
+        """Take note that the file is taken up where it was; its rows so far are at `extent`."""
+        self._sums[found.part.start] = _Sum(begun, extent)
+        self._earlier.append(begun.letters)
+
+    def take_letters(self) -> bytes:
+        """Return the dead letters of files that were taken up since the last time."""
+        letters, self._earlier = b"".join(self._earlier), []
+        return letters
+
+    def entries(self, found: BatchPart, extents: Sequence[Extent | None] = ()) -> list[Entry]:
+        """Return the entries of the files that a part finishes, or of what it has reached.
+
+        `extents` are those of the rows of each, and at last of an unfinished one's.
+        """
+        part = found.part
+        if begun := self.begun(found):
+            self.go_on(found, begun)
+        if not len(part):
+            return self._of_unfinished(found, extents[0] if extents else None)
+        letters = _letters(found)
+        now = _now()
+        entries = []
+        for place in range(len(part)):
+            extent = extents[place] if extents else None
+            if (kept := part.entries.get(place)) is not None:
+                moved = _moved(kept, self.generation, extent)
+                if moved != kept:
+                    entries.append(moved)
+                continue
+            known = self._known.pop(found.path(place), None)
+            total = self._sums.pop(part.start + place, None)
+            if known is None:
+                continue
+            counts = (part.records[place], part.dropped.get(place, 0), part.rejected.get(place, 0))
+            rows, noted = part.made[place] if part.made else 0, letters.get(place, b"")
+            reached, bookmark = None, None
+            if total is not None:
+                total.add(rows, noted, extent)
+                if total.is_apart:
+                    continue
+                counts = _added(total.begun, counts)
+                rows, noted, extent = total.rows, b"".join(total.letters), total.extent
+                reached = total.reached if place in part.errors else None
+                bookmark = total.bookmark if place in part.errors else None
+            if (arrival := _arrival(found)) and bookmark is None:
+                newest = None if place in part.errors else part.newest
+                since = arrival.bookmark.since if newest is None else newest
+                bookmark = _json(Bookmark(since=since))
+            entries.append(
+                Entry(
+                    known.identity, known.stamp, part.status(place), *counts, rows,
+                    now, noted, self.generation, extent, reached, bookmark,
+                )
+            )  # fmt: skip
+        return entries
+
+    def _of_unfinished(self, found: BatchPart, extent: Extent | None) -> list[Entry]:
+        part = found.part
+        total = self._sums.setdefault(part.start, _Sum(None, None))
+        total.add(part.written, b"".join(part.letters), extent)
+        if part.told is not None:
+            total.counts.add(part.told)
+        known = self._known.get(found.path(0))
+        if part.reached is None or known is None or total.is_apart:
+            return []
+        at, told = part.reached, total.counts
+        total.reached = at.byte, at.record, at.line, at.column
+        if arrival := _arrival(found):
+            before = arrival.bookmark
+            total.bookmark = _json(Bookmark(before.mark, part.newest, before.since))
+        counts = _added(total.begun, (told.read, told.dropped, told.rejected))
+        return [
+            Entry(
+                known.identity, known.stamp, "begun", *counts, total.rows, _now(),
+                b"".join(total.letters), self.generation, total.extent, total.reached,
+                total.bookmark,
+            )
+        ]  # fmt: skip
+
+
+class StoreJournal(Journal):
+    """Keeps entries until what they are about is on the disk, then puts them into a store.
+
+    `sync` sees to that, which may take a while; without it they are kept until `write`.
+    """
+
+    def __init__(
+        self, known: Known, store: Store, sync: Callable[[], None] | None, *, generation: int = 0
+    ) -> None:
+        super().__init__(known, generation=generation)
+        self._store, self._sync = store, sync
+        self._waiting: list[Entry] = []
+        self._last = time.monotonic()
+
+    def add(self, found: BatchPart, extents: Sequence[Extent | None] = ()) -> None:
+        """Take note of a part that is through. Raises SinkError."""
+        self._waiting += self.entries(found, extents)
+        if time.monotonic() - self._last > CHECKPOINT_SECONDS:
+            self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Make sure of all that is done. Raises SinkError."""
+        if self._waiting and self._sync:
+            self._sync()
+            self.write()
+        self._last = time.monotonic()
+
+    def write(self) -> None:
+        """Put the entries into the store. Raises SinkError."""
+        self._store.record(self._waiting)
+        self._waiting.clear()
+
+
+def _arrival(found: BatchPart) -> Arrival | None:
+    """Return what a part is about that has come of a feed."""
+    piece = found.batch.piece
+    return piece.arrival if piece else None
+
+
+def _json(bookmark: Bookmark) -> str:
+    return encode(bookmark).decode()
+
+
+def _letters(found: BatchPart) -> dict[int, bytes]:
+    """Return the dead letters of the records of each file of a part, by place."""
+    part = found.part
+    if not part.letters:
+        return {}
+    letters: dict[int, bytes] = {}
+    for (place, _), letter in zip(part.rejections, part.letters, strict=True):
+        letters[place] = letters.get(place, b"") + letter
+    return letters
+
+
+def _moved(entry: Entry, generation: int, extent: Extent | None) -> Entry:
+    """Return an entry whose rows, if any, are now there."""
+    from msgspec import structs  # noqa: PLC0415 - only a run that carries on needs it
+
+    return structs.replace(entry, generation=generation, extent=extent)
+
+
+def _added(begun: Entry | None, counts: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Return counts of records with those of the run that began the file."""
+    if begun is None:
+        return counts
+    read, dropped, rejected = counts
+    return begun.read + read, begun.dropped + dropped, begun.rejected + rejected
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+NOWHERE = Extent(0, 0)
+"""Where the rows are of a file that has none."""
+
+
+class KeptRows:
+    """Tells a journal the extents of rows in what `sink` writes; copies from `generations`.
+
+    `compressed` if the rows of a part are compressed together.
+    """
+
+    def __init__(
+        self,
+        sink: FileSink,
+        journal: StoreJournal,
+        generations: Mapping[int, Generation],
+        *,
+        compressed: bool,
+    ) -> None:
+        self.sink = sink
+        self._journal, self._generations = journal, generations
+        self._compressed = compressed
+
+    def add_lines(self, found: BatchPart, rows: Rows | None, at: int) -> None:
+        """Take note of a part whose rows, if any, were written from `at` on. Raises SinkError."""
+        part = found.part
+        if part.entries:
+            self._journal.add(found, self.copy(found))
+        elif rows is None:
+            self._journal.add(found, [Extent(at, 0)] * max(1, len(part)))
+        else:
+            self._journal.add(found, self._extents(rows.ends, at))
+
+    def _extents(self, ends: Sequence[int], at: int) -> list[Extent]:
+        whole = self.sink.position - at
+        extents, start = [], 0
+        for end in ends:
+            if self._compressed:
+                extents.append(Extent(at, whole if end > start else 0, start, end - start))
+            else:
+                extents.append(Extent(at + start, end - start, 0, end - start))
+            start = end
+        return extents
+
+    def add(self, found: BatchPart, extents: Sequence[Extent | None]) -> None:
+        """Take note of a part whose rows, if any, were written there. Raises SinkError."""
+        count = max(1, len(found.part))
+        self._journal.add(found, [extent or NOWHERE for extent in extents or [None] * count])
+
+    def begins(self, found: BatchPart) -> bool:
+        """Whether rows of an earlier run belong before those of this part; see `go_on`."""
+        return self._journal.begun(found) is not None
+
+    def go_on(self, found: BatchPart) -> None:
+        """Write what an earlier run has made of a file that is now taken up. Raises SinkError."""
+        if begun := self._journal.begun(found):
+            extent = None
+            if begun.extent is not None and begun.extent.length:
+                extent = self.sink.keep(self._generations[begun.generation].path, begun.extent)
+            self._journal.go_on(found, begun, extent)
+
+    def copy(self, found: BatchPart) -> list[Extent | None]:
+        """Write the rows of files that were done before; return where they are now.
+
+        Raises SinkError.
+        """
+        extents: list[Extent | None] = [None] * len(found.part)
+        for place, entry in found.part.entries.items():
+            extents[place] = NOWHERE
+            if entry.extent is not None and entry.extent.length:
+                source = self._generations[entry.generation]
+                extents[place] = self.sink.keep(source.path, entry.extent)
+        return extents

@@ -1,0 +1,330 @@
+"""The ledger of a run put together: where it is, what it admits, what is written into it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from asyncbatch.core.entries import LedgerJob
+from asyncbatch.core.paths import is_object_url
+from asyncbatch.errors import UsageError
+from asyncbatch.pipeline.resume.admission import Admission, Bookmarks, stamp_of
+from asyncbatch.pipeline.resume.journal import Journal, KeptRows, Known, StoreJournal
+from asyncbatch.sources.identity import Naming
+from asyncbatch.state.ledger.file import SharedLedger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from asyncbatch.core.batches import BatchPart
+    from asyncbatch.core.entries import Entry, Extent, Ledger, Stamp
+    from asyncbatch.core.settings import LedgerSettings, StoreSettings
+    from asyncbatch.sinks.target import Target
+    from asyncbatch.sinks.text_files import FileSink
+    from asyncbatch.state.ledger.file import Generation, Store
+
+
+class Books:
+    """What a run knows of earlier ones and writes down for later ones.
+
+    Made before the target's sink, which `begin` then takes.
+    """
+
+    admission: Admission
+    bookmarks: Bookmarks
+    journal: Journal
+
+    def __init__(self, settings: LedgerSettings, target: Target | None, *, ordered: bool) -> None:
+        self._settings, self._target, self._ordered = settings, target, ordered
+        self.kept: KeptRows | None = None
+        self._known: Known = {}
+        self._ledger: Ledger | None = None
+
+    @property
+    def job(self) -> LedgerJob:
+        """What a database that keeps the ledger has to know."""
+        settings = self._settings
+        return LedgerJob(settings.fingerprint, settings.carries_on, self._is_current)
+
+    def add(self, found: BatchPart) -> None:
+        """Take note of a part that is through, if no loader has done so. Raises SinkError."""
+
+    def prepare(self, sink: Any) -> None:  # noqa: ANN401 - of one kind or another
+        """Make ready, before `sink` is opened. Raises UsageError."""
+
+    def abandon(self) -> None:
+        """Leave no trace: the run is refused."""
+        self.close()
+
+    def begin(self, sink: Any) -> None:  # noqa: ANN401 - see above
+        """Make ready, after `sink` was opened. Raises UsageError."""
+
+    def close(self) -> None:
+        """Let go of the ledger."""
+        if self._ledger is not None:
+            self._ledger.close()
+
+    def before_end(self) -> None:
+        """Write down what is done, before the target is ended. Raises SinkError."""
+
+    def after_end(self, *, stands: bool) -> None:
+        """Take note of how the target has ended. Raises SinkError."""
+
+    def _is_current(self, name: str, stamp: Stamp) -> bool:
+        settings = self._settings
+        path = Naming(settings.root).path(name) or name
+        if is_object_url(path):
+            from asyncbatch.storage.objects import Objects  # noqa: PLC0415 - if there are objects
+
+            path = Objects(settings.stores).head(path)
+        found = stamp_of(path, by_content=settings.by_content)
+        return found is not None and found.is_of(stamp)
+
+    def _admit(self, ledger: Ledger, **more: Any) -> None:  # noqa: ANN401 - options of Admission
+        ledger = self._ledger = SharedLedger(ledger)
+        self.admission = Admission(self._settings, ledger, self._known, **more)
+        adds = bool(more.get("adds"))
+        self.bookmarks = Bookmarks(self._settings, ledger, self._known, adds=adds)
+
+
+class TableBooks(Books):
+    """Kept by the database that the rows go to, in the transactions that bring them."""
+
+    def begin(self, sink: Any) -> None:  # noqa: ANN401 - see `Books`
+        """See `Books`."""
+        target = self._target
+        assert target is not None
+        replaces = target.mode == "replace"
+        self.journal = Journal(self._known, generation=int(replaces))
+        adds = not target.key and (target.mode == "append" or self._settings.carries_on)
+        self._admit(sink.ledger(), adds=adds)
+
+
+class StoreBooks(Books):
+    """Kept in a file beside the target, if there is one."""
+
+    def __init__(self, settings: LedgerSettings, target: Target | None, *, ordered: bool) -> None:
+        super().__init__(settings, target, ordered=ordered)
+        from asyncbatch.state.ledger.file import Store  # noqa: PLC0415 - databases need none
+
+        self._place = target.place if target else ""
+        self._store: Store = Store(
+            settings.path, settings.fingerprint, self._place, settings.description
+        )
+        self._store.open()
+
+    def begin(self, sink: Any) -> None:  # noqa: ARG002, ANN401 - see `Books`
+        """See `Books`."""
+        self.journal = StoreJournal(self._known, self._store, lambda: None)
+        self._admit(self._reader(), adds=False)
+
+    def add(self, found: BatchPart) -> None:
+        """See `Books`."""
+        assert isinstance(self.journal, StoreJournal)
+        self.journal.add(found)
+
+    def before_end(self) -> None:
+        """See `Books`."""
+        assert isinstance(self.journal, StoreJournal)
+        self.journal.checkpoint()
+
+    def close(self) -> None:
+        """See `Books`."""
+        super().close()
+        self._store.close()
+
+    def _reader(self) -> Ledger:
+        from asyncbatch.state.ledger.sqlite import SqliteLedger  # noqa: PLC0415 - see above
+
+        return SqliteLedger(self._settings.path, self._settings.fingerprint)
+
+
+class FolderBooks(StoreBooks):
+    """Of a folder, which others may write to as well: the state of each output is kept."""
+
+    _extent_of: Callable[[str], Extent | None]
+
+    def begin(self, sink: Any) -> None:  # noqa: ARG002, ANN401 - see `Books`
+        """See `Books`."""
+        from asyncbatch.sinks.folder import (
+            extent_of,  # noqa: PLC0415 - it is one
+            sync_folder,  # noqa: PLC0415 - it is one
+        )
+
+        target = self._target
+        assert target is not None
+        self._extent_of = partial(extent_of, target)
+        self.journal = StoreJournal(self._known, self._store, partial(sync_folder, target.path))
+        self._admit(self._reader(), adds=False, still_there=self._is_there)
+
+    def add(self, found: BatchPart) -> None:
+        """See `Books`."""
+        assert isinstance(self.journal, StoreJournal)
+        part, first = found.part, found.part.start - found.batch.start
+        extents = [
+            self._extent_of(path) if (kept := part.entries.get(place)) is None else kept.extent
+            for place, path in enumerate(found.batch.paths[first : first + len(part)])
+        ]
+        self.journal.add(found, extents)
+
+    def _is_there(self, path: str, entry: Entry) -> bool:
+        if entry.extent is None:  # a document that was dropped has no output
+            return not entry.written
+        return entry.extent == self._extent_of(path)
+
+
+class PrefixBooks(FolderBooks):
+    """Of a folder in an object store: workers say what they have put, the store what is there."""
+
+    def __init__(
+        self, settings: LedgerSettings, target: Target, stores: StoreSettings, *, ordered: bool
+    ) -> None:
+        super().__init__(settings, target, ordered=ordered)
+        self._stores = stores
+
+    def begin(self, sink: Any) -> None:  # noqa: ARG002, ANN401 - see `Books`
+        """See `Books`."""
+        from asyncbatch.sinks.folder import ObjectStates  # noqa: PLC0415 - it is one
+
+        assert self._target is not None
+        self._extent_of = ObjectStates(self._target, self._stores).extent_of
+        self.journal = StoreJournal(self._known, self._store, lambda: None)
+        self._admit(self._reader(), adds=False, still_there=self._is_there)
+
+    def add(self, found: BatchPart) -> None:
+        """See `Books`."""
+        assert isinstance(self.journal, StoreJournal)
+        part = found.part
+        self.journal.add(
+            found,
+            [
+                part.outputs.get(place)
+                if (kept := part.entries.get(place)) is None
+                else kept.extent
+                for place in range(len(part))
+            ],
+        )
+
+
+class FileBooks(StoreBooks):
+    """Of a single file, which is written anew by each run: as one generation of many."""
+
+    _sink: FileSink | None = None
+
+    def prepare(self, sink: FileSink) -> None:
+        """See `Books`: give the file the name that it has until it is complete."""
+        self._generations = self._left()
+        self._sink, self._number = sink, self._store.begin()
+        folder, name = os.path.split(sink.file.final)
+        self._part = os.path.join(folder, f".{name}.{self._store.key}-{self._number}.asyncbatch")
+        if self._keeps_part:
+            sink.file.stay(self._part)
+
+    def begin(self, sink: FileSink) -> None:
+        """See `Books`."""
+        if self._keeps_part:
+            self._store.begun(self._number, self._part)
+        target = self._target
+        assert target is not None
+        sync = sink.file.sync if self._keeps_part else None
+        self.journal = StoreJournal(self._known, self._store, sync, generation=self._number)
+        from asyncbatch.formats.compression import named  # noqa: PLC0415 - is loaded anyhow
+
+        compressed = target.form == "lines" and named(target.path) is not None
+        self.kept = KeptRows(sink, self.journal, self._generations, compressed=compressed)
+        finds_columns = target.form == "csv" and target.columns is None
+        reuses = self._ordered or not finds_columns
+        self._admit(
+            self._reader(),
+            adds=False,
+            still_there=lambda _, entry: reuses and entry.generation in self._generations,
+            needs_first=finds_columns,
+        )
+
+    def abandon(self) -> None:
+        """See `Books`."""
+        if self._sink is not None:
+            self._sink.file.go()
+            self._store.forget([self._number])
+        super().abandon()
+
+    def add(self, found: BatchPart) -> None:
+        """See `Books`: the loader does."""
+
+    def before_end(self) -> None:
+        """See `Books`."""
+        super().before_end()
+        if self._keeps_part:
+            self._store.sealed(self._number, self._part)
+
+    def after_end(self, *, stands: bool) -> None:
+        """See `Books`."""
+        if not stands:
+            return
+        assert isinstance(self.journal, StoreJournal)
+        if not self._keeps_part:
+            self._store.begun(self._number, self._place)
+            self.journal.write()
+        self._store.completed(self._number)
+        self._drop([number for number in self._generations if number != self._number])
+
+    @property
+    def _keeps_part(self) -> bool:
+        """Whether what is written so far is of use if the run is cut short."""
+        return self._target is not None and self._target.form != "parquet"
+
+    def _left(self) -> Mapping[int, Generation]:
+        """Return what earlier runs have left that is of use now; clear up the rest."""
+        from asyncbatch.storage.atomic import is_being_written  # noqa: PLC0415 - see above
+
+        found = dict(self._store.generations())
+        sizes = self._store.sizes()
+        gone = [number for number in sizes if number not in found]
+        if self._settings.retry_failed and (gone or not found):
+            raise UsageError(
+                f"{self._place} is not what the last run of this job has left, so rows of inputs "
+                "that did not fail are not at hand: run with --resume"
+            )
+        kept: dict[int, Generation] = {}
+        for number in sorted(found, key=lambda number: (-sizes.get(number, 0), number)):
+            generation = found[number]
+            if generation.path == self._place:
+                kept[number] = generation
+            elif is_being_written(generation.path):
+                if self._settings.carries_on:
+                    raise UsageError(
+                        f"another run is writing {self._place}: wait for it (with --lock, runs "
+                        "of one job never overlap)"
+                    )
+            elif self._settings.carries_on and self._store.adds(number, list(kept)):
+                kept[number] = generation
+            else:
+                self._unlink(generation)
+                gone.append(number)
+        self._store.forget(gone)
+        return kept
+
+    def _drop(self, numbers: list[int]) -> None:
+        for number in numbers:
+            self._unlink(self._generations[number])
+
+    def _unlink(self, generation: Generation) -> None:
+        if generation.path != self._place:
+            with suppress(OSError):  # it is only in the way of nobody
+                os.unlink(generation.path)
+
+
+def make_books(
+    settings: LedgerSettings, target: Target | None, stores: StoreSettings, *, ordered: bool
+) -> Books:
+    """Return what keeps the ledger of such a run. Raises UsageError."""
+    if target is not None and target.is_remote:
+        return PrefixBooks(settings, target, stores, ordered=ordered)
+    kind: type[Books] = StoreBooks
+    if target is not None and target.is_database:
+        kind = TableBooks
+    elif target is not None:
+        kind = FolderBooks if target.form == "folder" else FileBooks
+    return kind(settings, target, ordered=ordered)

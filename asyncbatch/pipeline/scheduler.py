@@ -1,0 +1,230 @@
+"""What a run takes in: the files that its searches find, and its feeds; given out as batches."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import TYPE_CHECKING
+
+from asyncbatch.config.job import FileSource
+from asyncbatch.core.batches import SOURCE_SPAN, Batch
+from asyncbatch.core.tally import tally_of
+from asyncbatch.errors import NothingMatchedError
+from asyncbatch.pipeline.batcher import MAX_SIZE, Batcher, Supplies
+from asyncbatch.pipeline.launch import Launch
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from typing import Self
+
+    from asyncbatch.config.job import Job
+    from asyncbatch.core.batches import Huge, Part, Piece
+    from asyncbatch.core.records import Bookmark, Failure, Position
+    from asyncbatch.core.report import Traffic
+    from asyncbatch.pipeline.batcher import Supply
+    from asyncbatch.pipeline.delivery import Delivery
+    from asyncbatch.pipeline.feeds import FeedSupply, Sample
+    from asyncbatch.sources.base import Feed, FeedSource
+
+    Reached = Callable[[str], Position | None]
+
+DASK_MAX_SIZE = 32_768
+"""Files of the largest batch of a cluster, where handing one over takes milliseconds."""
+
+
+class Intake:
+    """Opens the sources of a job, in a context; `supply` has their batches."""
+
+    def __init__(
+        self, job: Job, delivery: Delivery, launch: Launch | None, reached: Reached | None
+    ) -> None:
+        """Make ready; `reached` knows where to take up huge files, if not the ledger."""
+        self._job, self._delivery, self._launch = job, delivery, launch
+        if reached is None and job.ledger is not None and job.ledger.carries_on:
+            reached = self._reached
+        self._reached_by = reached
+        self._feeds: dict[int, FeedSource] = {}
+        self._feed_supplies: list[FeedSupply] = []
+        self._samples: dict[int, Sample] = {}
+        self._batchers: list[Batcher] = []
+        self._turn = asyncio.Lock()
+        """Who looks into the ledger."""
+        self._stack = AsyncExitStack()
+        self._is_entered = False
+        supplies = [self._supply_of(number) for number in range(len(job.sources))]
+        self.supply: Supply = supplies[0] if len(supplies) == 1 else Supplies(supplies)
+
+    async def __aenter__(self) -> Self:
+        """Connect the feeds. Raises UsageError."""
+        for source in self._feeds.values():
+            await self._stack.enter_async_context(source)
+        self._is_entered = True
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.supply.aclose()
+        await self._stack.aclose()
+
+    async def launched(self) -> Launch:
+        """Return the job's first steps, which are done now if nobody has done them."""
+        if self._launch is None:
+            self._launch = Launch(self._job)
+            await asyncio.to_thread(self._launch.look)
+            self._launch.start()
+        return self._launch
+
+    async def is_any(self) -> bool:
+        """Whether there is any input; if not, no target is touched."""
+        searches = (await self.launched()).searches.values()
+        some = any(search.opening or not search.exhausted for search in searches)
+        return some or bool(self._feeds) or self.may_be_empty
+
+    @property
+    def may_be_empty(self) -> bool:
+        """Whether no file is a success: the user says so, or other shards have what there is."""
+        return self._empty() is None
+
+    @property
+    def found(self) -> int:
+        """How many inputs are known so far."""
+        searches = self._launch.searches.values() if self._launch else ()
+        return sum(search.found for search in searches) + self._urls
+
+    @property
+    def total(self) -> int | None:
+        """How many inputs there are, if that is known."""
+        if self._launch is None:
+            return None
+        done = all(search.exhausted for search in self._launch.searches.values())
+        return self.found if done else None
+
+    @property
+    def _urls(self) -> int:
+        return sum(len(source.feeds) for source in self._feeds.values())
+
+    def inputs_of(self, number: int) -> tuple[int, bool]:
+        """Return how many inputs of a source are known so far, and whether these are all."""
+        if (feeds := self._feeds.get(number)) is not None:
+            return len(feeds.feeds), self._is_entered
+        search = self._launch.searches[number] if self._launch else None
+        return (search.found, search.exhausted) if search else (0, False)
+
+    def traffic_of(self, number: int) -> Traffic | None:
+        """Return what a source has asked a server for, if it does that."""
+        feeds = self._feeds.get(number)
+        return feeds.traffic() if feeds is not None else None
+
+    @property
+    def waiting(self) -> int:
+        """How many batches of feeds have come that nobody has taken."""
+        return sum(supply.waiting for supply in self._feed_supplies)
+
+    def retries(self) -> dict[int, int]:
+        """Return how often feeds have tried again since the last time, by their source."""
+        return {number: source.retries() for number, source in self._feeds.items()}
+
+    def count(self, source: int, part: Part) -> None:
+        """Take note of what was read of a source."""
+        if source in self._samples:
+            self._samples[source].count(tally_of(part).read)
+
+    def check(self) -> None:
+        """Raise NothingMatchedError if a search that should have found something has not."""
+        if (source := self._empty()) is not None:
+            raise NothingMatchedError(source.inputs.describe_empty())
+
+    def _empty(self) -> FileSource | None:
+        """Return a source that has found nothing, although it should."""
+        if self._launch is None:
+            return next((one for _, one in self._job.file_sources if not one.may_be_empty), None)
+        for number, source in self._job.file_sources:
+            if not source.may_be_empty and not self._launch.searches[number].matched:
+                return source
+        return None
+
+    def _supply_of(self, number: int) -> Supply:
+        job, source = self._job, self._job.sources[number]
+        if job.limit is not None:
+            return self._sample_of(number, job.limit)
+        if isinstance(source, FileSource):
+            return self._batcher(number, source, job.batch_size)
+        from asyncbatch.pipeline.feeds import FeedSupply  # noqa: PLC0415 - few jobs have feeds
+
+        self._feeds[number] = source
+        supply = FeedSupply(source, number * SOURCE_SPAN, self._admit)
+        self._feed_supplies.append(supply)
+        return supply
+
+    def _sample_of(self, number: int, limit: int) -> Supply:
+        """Return what gives the first records of a source."""
+        from asyncbatch.pipeline.feeds import (
+            FeedBatches,  # noqa: PLC0415 - to try things out
+            Sample,  # noqa: PLC0415 - to try things out
+        )
+
+        source = self._job.sources[number]
+        if isinstance(source, FileSource):
+            sample = Sample(self._batcher(number, source, 1), limit)
+        else:
+            self._feeds[number] = source
+            sample = Sample(FeedBatches(source, number * SOURCE_SPAN), limit)
+        self._samples[number] = sample
+        return sample
+
+    def _batcher(self, number: int, source: FileSource, size: int | None) -> Batcher:
+        batcher = Batcher(
+            self._chunks(number, source),
+            size,
+            self._job.pause,
+            partial(self._pieces_of, source),
+            self._reached_by,
+            most=MAX_SIZE if self._job.dask is None else DASK_MAX_SIZE,
+            # A list may come slowly, and what has come must not wait for it.
+            fills=self._job.dask is not None and source.inputs.files_from is None,
+        )
+        self._batchers.append(batcher)
+        return batcher
+
+    def expect(self, at_once: int) -> None:
+        """Take note that so many pieces of a huge file can be worked on at a time."""
+        for batcher in self._batchers:
+            batcher.ahead = at_once
+
+    async def _chunks(self, number: int, source: FileSource) -> AsyncIterator[Sequence[Batch]]:
+        launch = await self.launched()
+        guard, admission = launch.guards.get(number), self._delivery.admission
+        found = number * SOURCE_SPAN
+        async for chunk in launch.searches[number].chunks():
+            if guard:
+                guard.check(chunk)
+            if admission:
+                chunk = await asyncio.to_thread(launch.searches[number].told, chunk)  # noqa: PLW2901 - the same paths
+                async with self._turn:
+                    yield await asyncio.to_thread(admission.decide, found, chunk, source.naming)
+            else:
+                yield (Batch(found, tuple(chunk)),)
+            found += len(chunk)
+
+    async def _admit(self, feed: Feed) -> Bookmark | Failure | None:
+        """Return where to take a feed up, or why it is not read."""
+        bookmarks = self._delivery.bookmarks
+        if bookmarks is None:
+            return None
+        async with self._turn:
+            return await asyncio.to_thread(bookmarks.admit, feed)
+
+    def _reached(self, path: str) -> Position | None:
+        """Return where the ledger has a huge file taken up, if it is begun."""
+        admission = self._delivery.admission
+        return admission.reached(path) if admission else None
+
+    def _pieces_of(self, source: FileSource, path: str, huge: Huge) -> Iterator[Piece]:
+        """Return the pieces of a huge file, to be found in a thread."""
+        from asyncbatch.sources.splitter import Splitter  # noqa: PLC0415 - few files are that big
+        from asyncbatch.storage.opener import Opener  # noqa: PLC0415 - the same
+
+        work = source.record_work
+        pointer = work.records if work else None
+        files = source.files
+        return Splitter(path, huge, files.sizes, pointer, Opener(files)).pieces()

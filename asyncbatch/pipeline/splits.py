@@ -1,0 +1,222 @@
+"""Huge files in the main process: their pieces given out, and what came of these put together."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from msgspec import structs
+
+from asyncbatch.core.batches import Batch, BatchPart, Counts, Part, Piece, Settled
+from asyncbatch.core.system import usable_cpus
+from asyncbatch.formats.failures import FeedError, after_records
+from asyncbatch.sources.cursor import larger
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asyncbatch.core.batches import Arrival
+    from asyncbatch.core.records import Failure, Scalar
+
+LEAST_AHEAD = 8
+"""Pieces of one file that may be given and not yet settled, ..."""
+AHEAD_PER_CPU = 3
+"""... or so many for each processor, if that is more."""
+
+
+class Ahead:
+    """How many pieces of one file are given and not settled.
+
+    Those that wait for an earlier one count, for what came of them is held.
+    """
+
+    def __init__(self, most: int | None = None) -> None:
+        self._given = self._settled = 0
+        self._done: set[int] = set()
+        self._most = max(LEAST_AHEAD, most or AHEAD_PER_CPU * usable_cpus())
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more may be given."""
+        return self._given - self._settled < self._most
+
+    def give(self) -> None:
+        """Take note that the next piece is given."""
+        self._given += 1
+
+    def settle(self, number: int) -> None:
+        """Take note that a piece is done."""
+        self._done.add(number)
+        while self._settled in self._done:
+            self._done.remove(self._settled)
+            self._settled += 1
+
+
+class HugeFile:
+    """The pieces of one file, given out as batches; the next is found while others are done."""
+
+    def __init__(
+        self, start: int, path: str, pieces: Iterator[Piece], ahead: int | None = None
+    ) -> None:
+        self._start, self._path, self._pieces = start, path, pieces
+        self._next: asyncio.Future[Piece] | None = None
+        self._last: Piece | None = None
+        self._is_cut = False
+        self._ahead = Ahead(ahead)
+
+    @property
+    def may_give(self) -> bool:
+        """Whether there is a piece to give, and not too many are being worked on."""
+        has_more = self._last is None or not self._last.end
+        return has_more and self._ahead.has_room
+
+    async def next_piece(self) -> Batch:
+        """Return the next piece. Can be cancelled."""
+        if self._next is None:
+            self._next = self._find()
+        piece = await asyncio.shield(self._next)
+        self._next = None
+        if self._is_cut and not piece.end:
+            piece = Piece(piece.number, piece.form, piece.start, 0, end=True)
+        self._last = piece
+        self._ahead.give()
+        if not piece.end:
+            self._next = self._find()
+        return Batch(self._start, (self._path,), piece)
+
+    def settle(self, piece: Piece) -> bool:
+        """Take note that a piece is done; return whether the file is."""
+        self._ahead.settle(piece.number)
+        return piece.end
+
+    def cut_short(self) -> None:
+        """Give no more pieces but the last."""
+        self._is_cut = True
+
+    def _find(self) -> asyncio.Future[Piece]:
+        return asyncio.get_running_loop().run_in_executor(None, next, self._pieces)
+
+
+class _Sum:
+    """What the pieces of one file come to so far."""
+
+    def __init__(self) -> None:
+        self.began = time.perf_counter()
+        self.counts, self.told = Counts(), Counts()
+        self.lines = 0
+        self.first: Failure | None = None
+        self.error: Failure | None = None
+        self.hands_on = False
+        self.newest: Scalar | None = None
+
+    def add(self, counts: Counts, part: Part) -> None:
+        """Add what a part says."""
+        self.counts.add(counts)
+        if self.first is None and part.rejections:
+            self.first = part.rejections[0][1]
+
+
+class PieceSums:
+    """Takes parts of pieces, in their order, and makes of the last of each file one that is whole.
+
+    A file ends with the first piece that fails; what came of later ones is dropped.
+    """
+
+    def __init__(self) -> None:
+        self._files: dict[int, _Sum] = {}
+
+    def pass_on(self, found: BatchPart | Settled) -> Iterator[BatchPart | Settled]:
+        """Take what comes, and yield it as if the file were worked on by one worker."""
+        batch, piece = found.batch, found.batch.piece
+        if piece is None:
+            yield found
+            return
+        if isinstance(found, Settled):
+            if piece.end:
+                self._files.pop(batch.start, None)
+                yield found
+            return
+        file = self._files.setdefault(batch.start, _Sum())
+        if piece.end:
+            yield BatchPart(batch, _whole(found.part, file))
+        elif file.error is None:
+            if piece.relative:
+                _shift(found.part, file)
+            if piece.arrival is not None and not _compare(found.part, piece.arrival, file):
+                return
+            yield from (BatchPart(batch, part) for part in _share(found.part, file))
+
+
+def _compare(part: Part, arrival: Arrival, file: _Sum) -> bool:
+    """Have the part say what is newest so far; return whether that can be told."""
+    try:
+        newest = larger(file.newest, arrival.bookmark.newest, arrival.file)
+        file.newest = part.newest = larger(newest, part.newest, arrival.file)
+    except FeedError as error:
+        file.error = error.failure
+    return file.error is None
+
+
+def _share(part: Part, file: _Sum) -> Iterator[Part]:
+    """Yield what is to be said of a piece that is not the last."""
+    if not len(part):
+        if part.told is not None:
+            file.hands_on = True
+            file.add(part.told, part)
+            file.told.add(part.told)
+        elif file.first is None and part.rejections:
+            file.first = part.rejections[0][1]
+        yield part
+        return
+    if 0 in part.errors and 0 not in part.rejected:
+        file.error = part.errors[0]
+        return
+    # The piece was worked on like a file: its records count when the file is done.
+    counts = Counts(part.records[0], 0, part.rejected.get(0, 0), part.bytes[0])
+    file.add(counts, part)
+    file.lines += part.reached.line if part.reached else 0
+    if part.rejections:
+        yield Part(part.start, rejections=part.rejections)
+    told = Counts(bytes=counts.bytes)
+    file.told.add(told)
+    yield Part(part.start, told=told)
+
+
+def _shift(part: Part, file: _Sum) -> None:
+    """Have the places of bad records count from the start of their file."""
+    part.rejections = [
+        (
+            place,
+            structs.replace(
+                failure,
+                record=(failure.record or 0) + file.counts.read,
+                line=(failure.line or 0) + file.lines,
+            ),
+        )
+        for place, failure in part.rejections
+    ]
+
+
+def _whole(part: Part, file: _Sum) -> Part:
+    """Return the part that ends a file, from what ends its pieces."""
+    counts = file.counts
+    counts.bytes += part.bytes[0]
+    error = file.error or part.errors.get(0)
+    if error is not None and file.hands_on:
+        error = after_records(error, counts.read)
+    elif error is not None:
+        counts = Counts(bytes=counts.bytes)
+    elif counts.rejected and counts.rejected == counts.read:
+        error = file.first
+    return Part(
+        part.start,
+        [counts.read],
+        [counts.bytes],
+        [(time.perf_counter() - file.began) * 1000],
+        {0: counts.dropped} if counts.dropped else {},
+        {0: counts.rejected} if counts.rejected else {},
+        {} if error is None else {0: error},
+        told=file.told,
+        newest=file.newest,
+    )

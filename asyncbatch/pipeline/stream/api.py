@@ -1,0 +1,444 @@
+"""`stream()` for library users."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+from collections import deque
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeGuard
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from asyncbatch.config.job import MAX_KEYS, RecordWorkSettings, StreamSettings, checked
+from asyncbatch.core.units import parse_duration
+from asyncbatch.errors import AsyncbatchError, UsageError
+from asyncbatch.formats.decoder import decode
+from asyncbatch.pipeline.stream.delivery import Delivering, Delivery
+from asyncbatch.pipeline.stream.run import CALL_CONCURRENCY, StreamRun
+from asyncbatch.pipeline.stream.stream import Stream as Core
+from asyncbatch.sinks.windows import make_target
+from asyncbatch.sources.iterables import GivenSource
+from asyncbatch.sources.live.merge import Inflow
+from asyncbatch.sources.live.open import Reading, make_sources
+from asyncbatch.storage.append import SideFile
+from asyncbatch.transforms.spec import step_specs
+from asyncbatch.windows.aggregates import parse_aggregates
+from asyncbatch.windows.spec import parse_window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from types import TracebackType
+
+    from asyncbatch.core.tally import FailureBudget
+    from asyncbatch.pipeline.stream.run import StreamSnapshot
+    from asyncbatch.sources.live.open import Origin
+    from asyncbatch.transforms.spec import Step, TransformSpec
+    from asyncbatch.windows.events import Window
+    from asyncbatch.windows.times import Unit
+
+    Span: TypeAlias = str | timedelta | float
+    """Text as on the command line (`500ms`, `5s`), a timedelta, or seconds."""
+    Taker: TypeAlias = str | os.PathLike[str] | Callable[[dict[str, Any]], object]
+    """A file that is begun anew, or a function that is called with each."""
+
+
+class Handover:
+    """Lets a run wait until its windows are taken: a slow program slows reading."""
+
+    def __init__(self) -> None:
+        self.left: deque[Window] = deque()
+        """What nobody has taken."""
+        self._some, self._none = asyncio.Event(), asyncio.Event()
+        self._is_left = self._is_over = False
+
+    async def put(self, windows: Sequence[Window]) -> None:
+        """Wait until windows are taken; see `WindowSink`."""
+        self.left.extend(windows)
+        self._some.set()
+        while self.left and not self._is_left:
+            self._none.clear()
+            await self._none.wait()
+
+    async def flush(self) -> None:
+        """Nothing is held; see `WindowSink`."""
+
+    async def take(self) -> Window | None:
+        """Return the next window; None once all are taken, and there are no more."""
+        while not self.left and not self._is_over:
+            self._some.clear()
+            self._none.set()
+            await self._some.wait()
+        return self.left.popleft() if self.left else None
+
+    def leave(self) -> None:
+        """Have windows wait for nobody: they are left."""
+        self._is_left = True
+        self._none.set()
+
+    def end(self) -> None:
+        """Say that there are no more windows."""
+        self._is_over = True
+        self._some.set()
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+
+
+class WindowResult(Struct, frozen=True):
+    """What the events of one window and key come to.
+
+    `start` belongs to the window, `end` does not; both are in UTC. (What is beyond the years 1 to
+    9999, where a window may begin or end, is the first or last datetime.) `partial` if the window
+    was ended early: more events might have come.
+    """
+
+    start: datetime
+    end: datetime
+    key: dict[str, Any]
+    aggregates: dict[str, Any]
+    partial: bool = False
+
+
+def result_of(stream: Core, window: Window) -> WindowResult:
+    """Return a window of a stream as programs get it."""
+    return WindowResult(
+        _datetime(window.start),
+        _datetime(window.end),
+        stream.keys.named(window.key),
+        stream.recipe.results(window.totals),
+        window.partial,
+    )
+
+
+def _datetime(micros: int) -> datetime:
+    try:
+        return _EPOCH + timedelta(microseconds=micros)
+    except OverflowError:
+        return _FIRST if micros < 0 else _LAST
+
+
+ARRIVAL = "arrival"
+"""Instead of a field of events: the time at which each comes."""
+_GRACE_SECONDS = 8.0
+"""Time to hand over what is open when a stream is left."""
+_PATIENCE_SECONDS = 0.5
+"""Time for each step of giving up after that."""
+
+
+class Stream:
+    """Puts events into windows of time as they come; windows are had when they are over.
+
+        async with asyncbatch.Stream(events(), by="page", aggregates=["count"]) as stream:
+            async for window in stream:
+                print(window.start, window.key, window.aggregates)
+
+    A `source` is an iterable of events, async or not (objects, or lines of JSON as text or
+    bytes); a path, "-" or "simulate:" as on the command line; or a list of such, which are read
+    side by side. Windows, times and aggregates are those of the command, too: `window` as text,
+    `time` a field or "arrival", `by` and `aggregates` lists, the latter perhaps with names as
+    keys. Spans are text, timedeltas or seconds. `transforms` are plain functions, and what `jq`,
+    `fields`, `require`, `schema` and `call` return.
+
+    Late events and rejected records are counted; `late` and `dead_letter` name files for them,
+    or are called with each: an event, or what a line of a dead letter file has. A program that
+    does not take windows stops the reading. The stream ends with its sources, after `duration`
+    or `max_events`, with more failures than `max_failures`, or by `stop`.
+
+    Raises UsageError if this cannot be meant.
+    """
+
+    def __init__(
+        self,
+        source: Origin | Sequence[Origin],
+        transforms: Iterable[Step] = (),
+        to: str | os.PathLike[str] | None = None,
+        *,
+        table: str | None = None,
+        window: str = "tumbling:5s",
+        time: str = "timestamp",
+        time_unit: Unit = "auto",
+        by: str | Sequence[str] = (),
+        aggregates: str | Sequence[str] | Mapping[str, str] = ("count",),
+        lateness: Span = 0,
+        idle_timeout: Span | None = None,
+        max_future: Span | None = None,
+        max_keys: int = MAX_KEYS,
+        overflow_key: str | None = None,
+        late: Taker | None = None,
+        dead_letter: Taker | None = None,
+        duration: Span | None = None,
+        max_events: int | None = None,
+        max_failures: FailureBudget | None = None,
+        follow: bool = False,
+        from_end: bool = False,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: Span = 10,
+        call_concurrency: int = CALL_CONCURRENCY,
+        timeout: float | None = None,
+        workers: int | None = None,
+        tracebacks: bool = False,
+    ) -> None:
+        if from_end and not follow:
+            raise UsageError("from_end is for follow: what is there at the start is passed over")
+        self._origins, self._reading = source, Reading(follow, from_end)
+        self._files: dict[str, SideFile | None] = {}
+        try:
+            settings = StreamSettings(
+                window=parse_window(window),
+                aggregates=parse_aggregates(aggregates),
+                by=(by,) if isinstance(by, str) else tuple(by),
+                time=None if time == ARRIVAL else time,
+                unit=time_unit,
+                lateness=_micros("lateness", lateness) or 0,
+                idle=_micros("idle_timeout", idle_timeout),
+                max_future=_micros("max_future", max_future),
+                max_keys=_at_least(1, "max_keys", max_keys) or 1,
+                overflow_key=overflow_key,
+                transforms=_checked(transforms),
+                letters=dead_letter is not None,
+                tracebacks=tracebacks,
+            )
+            for name, why in settings.contradictions(has_late=late is not None):
+                raise UsageError(f"{name} {why}")
+            self._core = Core(
+                settings,
+                late=self._taker("late", late),
+                reject=self._taker("dead_letter", dead_letter),
+                max_events=_at_least(1, "max_events", max_events),
+            )
+            self._core.check()
+            length = _micros("duration", duration)
+            self._delivery = Delivery(
+                None if to is None else os.fspath(to),
+                table,
+                None if checkpoint is None else os.fspath(checkpoint),
+                _micros("checkpoint_every", checkpoint_every) or 0,
+            )
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        self._workers = _at_least(0, "workers", workers)
+        self._handover = Handover()
+        if to is None and table is not None:
+            raise UsageError("table is for a database that `to` names")
+        if to is not None:
+            self._check_target(os.fspath(to), table)
+        self._control: dict[str, Any] = {
+            "duration": length,
+            "budget": max_failures,
+            "call_concurrency": call_concurrency,
+            "timeout": timeout,
+        }
+        self._run: StreamRun | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._errors: list[BaseException] = []
+        self._is_stopped = False
+
+    async def __aenter__(self) -> Self:
+        """Begin to read. Raises UsageError if that is not possible, LockHeldError."""
+        if self._run is not None:
+            raise UsageError("a Stream runs once: make another")
+        async with AsyncExitStack() as stack:
+            stack.callback(self._handover.end)
+            sources = make_sources(self._origins, self._reading)
+            given = [one for one in sources if isinstance(one, GivenSource)]
+            for source in given:
+                stack.push_async_callback(source.aclose)
+            delivering = Delivering(self._delivery, self._core, sources, self._files, self.stop)
+            workers = self._workers
+            if workers is None and len(given) == len(sources):
+                workers = 0  # what makes the events is one thread, and most of the work
+            run = self._run = StreamRun(
+                self._core,
+                Inflow(sources),
+                delivering.outflow or self._handover,
+                workers=workers,
+                keeper=delivering.keeper,
+                **self._control,
+            )
+            try:
+                await asyncio.to_thread(delivering.open)
+            except BaseException:
+                delivering.abandon()
+                for one in sources:
+                    one.close()
+                raise
+            for source in given:
+                source.failed = run.stop
+            if self._is_stopped:
+                run.stop()
+            self._task = asyncio.create_task(
+                self._carry_out(run, delivering, given, stack.pop_all()), name="asyncbatch-stream"
+            )
+        return self
+
+    async def run(self) -> StreamSnapshot:
+        """Carry the stream through, its windows going where `to` says; return how far it came.
+
+        Raises what iterating does. If this is cancelled, what is open is handed over first.
+        """
+        if self._delivery.to is None:
+            raise UsageError("nobody would take the windows: iterate, or say where they go with to")
+        async with self:
+            assert self._task is not None
+            await asyncio.wait((self._task,))
+        return self.snapshot()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop, if the stream is not over; what nobody has taken is then in `rest`.
+
+        Raises what iterating would have raised, unless an exception is under way.
+        """
+        assert self._task is not None
+        self._handover.leave()
+        self.stop()
+        try:
+            await asyncio.wait((self._task,), timeout=_GRACE_SECONDS)
+        finally:  # also if this is cancelled once more
+            while not self._task.done():
+                self._task.cancel()
+                await asyncio.wait((self._task,), timeout=_PATIENCE_SECONDS)
+        if error is None:
+            self._raise()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> WindowResult:
+        """Return the next window that is over. Raises what has ended the stream, at the end.
+
+        That is what the program's own sources and functions have raised, when what came before
+        is handed over; TooManyKeysError, SinkError, OSError.
+        """
+        if self._delivery.to is not None:
+            raise UsageError("the windows go where `to` says: await run()")
+        if self._task is None:
+            raise UsageError("write `async with` around it, so that it is ended in any case")
+        window = await self._handover.take()
+        if window is None:
+            await asyncio.wait((self._task,))
+            self._raise()
+            raise StopAsyncIteration
+        return result_of(self._core, window)
+
+    def stop(self) -> None:
+        """Take no more events: iterating goes on with what is open, and ends.
+
+        Generators are closed; what they have given is in the windows.
+        """
+        self._is_stopped = True
+        if self._run is not None:
+            self._run.stop()
+
+    def snapshot(self) -> StreamSnapshot:
+        """Return how far the stream is. Raises UsageError if it has not begun."""
+        if self._run is None:
+            raise UsageError("the stream has not begun: write `async with` around it")
+        return self._run.snapshot()
+
+    @property
+    def open(self) -> list[WindowResult]:
+        """The windows that are not over, as they are now."""
+        return [result_of(self._core, replace(one, partial=True)) for one in self._core.open]
+
+    @property
+    def rest(self) -> list[WindowResult]:
+        """The windows that nobody has taken, once the stream is left."""
+        return [result_of(self._core, window) for window in self._handover.left]
+
+    @property
+    def is_over_budget(self) -> bool:
+        """Whether more was rejected or late than `max_failures` allows."""
+        return self._run is not None and self._run.is_over_budget(final=True)
+
+    async def _carry_out(
+        self,
+        run: StreamRun,
+        delivering: Delivering,
+        given: Sequence[GivenSource],
+        stack: AsyncExitStack,
+    ) -> None:
+        ended = False
+        try:
+            async with stack:  # which closes all that is open
+                try:
+                    await run.run()
+                    ended = True
+                finally:
+                    await delivering.finish(ended=ended)
+        except Exception as error:  # noqa: BLE001 - told to who iterates, or leaves
+            self._errors.append(error)
+        self._errors += [source.error for source in given if source.error is not None]
+
+    def _raise(self) -> None:
+        """Raise what has ended the stream, if anything has and it was not raised before."""
+        errors, self._errors = self._errors, []
+        if self._task is not None and self._task.cancelled() and not errors:
+            raise AsyncbatchError("the stream was given up before its end")
+        if len(errors) > 1:
+            raise BaseExceptionGroup("several things have ended the stream", errors)
+        if errors:
+            raise errors[0]
+
+    def _check_target(self, name: str, table: str | None) -> None:
+        """Raise UsageError for a target that cannot be meant."""
+        if make_target(name, self._core, table=table) is None:
+            raise UsageError("to is standard output, which is the program's own: iterate instead")
+
+    def _taker(self, name: str, taker: Taker | None) -> Callable[[bytes], None] | None:
+        """Return what takes lines. Raises UsageError."""
+        if taker is None:
+            return None
+        if _is_name(taker):
+            file = self._files[f"--{name.replace('_', '-')}"] = SideFile(os.fspath(taker))
+            return file.write
+        if not callable(taker) or inspect.iscoroutinefunction(taker):
+            raise UsageError(f"{name} is a file, or a plain function")
+        return partial(self._tell, taker)
+
+    def _tell(self, taker: Callable[[dict[str, Any]], object], lines: bytes) -> None:
+        """Call a function with what each line has."""
+        try:
+            for line in lines.splitlines():
+                taker(decode(line))
+        except Exception as error:  # noqa: BLE001 - the program's own
+            self._errors.append(error)
+            self.stop()
+
+
+def _checked(transforms: Iterable[Step]) -> tuple[TransformSpec, ...]:
+    """Return transforms that can be made. Raises UsageError."""
+    return checked(RecordWorkSettings(transforms=tuple(step_specs(transforms)))).transforms
+
+
+def _is_name(taker: object) -> TypeGuard[str | os.PathLike[str]]:
+    return isinstance(taker, str | os.PathLike)
+
+
+def _micros(name: str, span: Span | None) -> int | None:
+    """Return a span in microseconds. Raises ValueError."""
+    if span is None:
+        return None
+    if isinstance(span, str):
+        return parse_duration(span)
+    if not isinstance(span, timedelta):
+        span = timedelta(seconds=span)
+    if span < timedelta():
+        raise ValueError(f"{name} is {span}; it cannot be negative")
+    return span // timedelta(microseconds=1)
+
+
+def _at_least(least: int, name: str, number: int | None) -> int | None:
+    if number is not None and number < least:
+        raise ValueError(f"{name} is {number}; it cannot be less than {least}")
+    return number

@@ -1,0 +1,147 @@
+"""Async functions on the event loop: many calls at once, results in the order of the lines."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from asyncbatch.config.job import RecordWorkSettings
+from asyncbatch.formats.decoder import decode
+from asyncbatch.formats.lines import BadLine
+from asyncbatch.pipeline.stream.helpers import Programs
+from asyncbatch.transforms.base import RecordError
+from asyncbatch.transforms.call import AsyncCall, Call
+from asyncbatch.workers.tasks.event_reader import Draft, LineReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from asyncbatch.pipeline.stream.helpers import Job
+    from asyncbatch.pipeline.stream.stream import Stream
+    from asyncbatch.transforms.base import Transform
+    from asyncbatch.workers.tasks.event_reader import Block, Line
+
+
+class AsyncPrograms(Programs):
+    """Has up to `concurrency` events in their functions at a time.
+
+    One that is there for more than `timeout` seconds is rejected.
+    """
+
+    size = 4 * 1024
+    most_ahead = 64 * 1024
+    """Hundreds of events: enough for all calls that may be under way."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        wake: Callable[[], None],
+        *,
+        concurrency: int,
+        timeout: float | None = None,
+    ) -> None:
+        super().__init__(stream, wake)
+        settings = stream.settings
+        self._reads_text = RecordWorkSettings(transforms=settings.transforms).reads_text
+        self._lines = LineReader()
+        self._slots, self._turn = asyncio.Semaphore(concurrency), asyncio.Lock()
+        self._timeout = timeout
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._is_closing = False
+        """Whether a cancelled call is one that we have cancelled."""
+
+    async def close(self) -> None:
+        """End all calls."""
+        self._is_closing = True
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._forget()
+
+    def _begin(self, job: Job) -> None:
+        self._keep(asyncio.create_task(self._do(job)))
+
+    def _drop(self, job: Job) -> None:
+        job.result.cancel()
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _do(self, job: Job) -> None:
+        try:
+            block = await self._read(job)
+        except Exception as error:  # noqa: BLE001 - raised by whoever takes the result
+            if not job.result.done():
+                job.result.set_exception(error)
+        else:
+            if not job.result.done():
+                job.result.set_result([block])
+        self._wake()
+
+    async def _read(self, job: Job) -> Block:
+        stream = self._stream
+        fields = stream.reader(job.source).fields
+        calls: list[tuple[Line | BadLine, asyncio.Task[Sequence[Any]] | None]] = []
+        async with self._turn:  # what came first is called first
+            if job.result.cancelled():  # it was dropped
+                raise asyncio.CancelledError
+            job.is_begun = True
+            piece = job.piece
+            draft = Draft(piece.file, stream.settings, fields, keeps_texts=stream.keeps_texts)
+            for line in self._lines.read(draft, piece.lines, piece.at):
+                if isinstance(line, BadLine):
+                    calls.append((line, None))
+                    continue
+                await self._slots.acquire()
+                task = asyncio.create_task(self._call(line))
+                task.add_done_callback(lambda _: self._slots.release())
+                self._keep(task)
+                calls.append((line, task))
+        for line, call in calls:
+            if call is None or isinstance(line, BadLine):
+                draft.reject(line)
+                continue
+            try:
+                draft.keep(line, await call)
+            except RecordError as error:
+                draft.reject(line, error)
+        return draft.done(job.source, 0)
+
+    async def _call(self, line: Line) -> Sequence[Any]:
+        """Return what a line is made. Raises RecordError."""
+        values: Sequence[Any] = [line.text if self._reads_text else decode(line.text)]
+        scope = asyncio.timeout(self._timeout)
+        try:
+            async with scope:
+                for stage in self._stream.stages:
+                    if isinstance(stage, AsyncCall):
+                        values = await _gathered(stage, values, line)
+                    elif isinstance(stage, Call):
+                        values = await asyncio.to_thread(_collected, stage, values, line)
+                    else:
+                        values = _collected(stage, values, line)
+        except TimeoutError:
+            raise RecordError(
+                "timeout", f"took longer than {self._timeout:g} s (--timeout)"
+            ) from None
+        except (asyncio.CancelledError, GeneratorExit) as error:
+            if self._is_closing:
+                raise
+            # Not from us: it has leaked out of what the function awaited.
+            raise RecordError("transform", type(error).__name__) from None
+        return values
+
+
+def _collected(stage: Transform, values: Sequence[Any], line: Line) -> list[Any]:
+    return [output for value in values for output in stage(value, line)]
+
+
+async def _gathered(stage: AsyncCall, values: Sequence[Any], line: Line) -> list[Any]:
+    made: list[Any] = []
+    for value in values:
+        async with aclosing(stage.outputs(value, line)) as outputs:
+            made += [output async for output in outputs]
+    return made

@@ -1,0 +1,138 @@
+"""Who sees to it that a stream can be gone on with: restored at the start, saved from then on."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from msgspec import MsgspecError
+
+from asyncbatch.errors import SinkError, UsageError
+from asyncbatch.sources.base import Replayable
+from asyncbatch.state.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from asyncbatch.pipeline.stream.stream import Stream
+    from asyncbatch.sinks.windows import WindowTarget
+    from asyncbatch.sources.base import Source
+    from asyncbatch.state.checkpoint import CheckpointFile
+    from asyncbatch.storage.append import FilePlace, SideFile
+    from asyncbatch.windows.events import Window
+
+
+class StreamKeeper:
+    """Saves a stream, what was written and where its sources are: `every` so many microseconds.
+
+    `target` is where windows go, if that is not standard output, and `files` are written beside.
+    """
+
+    def __init__(
+        self,
+        file: CheckpointFile,
+        every: int,
+        stream: Stream,
+        sources: Sequence[Source],
+        *,
+        target: WindowTarget | None,
+        files: Sequence[SideFile],
+    ) -> None:
+        self._file, self._every = file, every / 1e6
+        self._stream, self._sources = stream, sources
+        self._target, self._files = target, files
+        self._last = time.monotonic()
+
+    @property
+    def seconds_left(self) -> float:
+        """See `run.Keeper`."""
+        return max(0.0, self._last + self._every - time.monotonic())
+
+    @property
+    def not_again(self) -> list[str]:
+        """The sources that cannot be read again."""
+        return [one.name for one in self._sources if not _can_resume(one)]
+
+    def open(self) -> bool:
+        """Take the stream up where it was, or begin it; open target and files for that.
+
+        Returns whether it was taken up. All sources have joined the stream, which is new. Raises
+        UsageError, LockHeldError.
+        """
+        if self._target is not None:
+            self._target.check_keeps()
+        for file in self._files:
+            file.check_regular()
+        found = self._file.open()
+        if found is None:
+            for source in self._sources:
+                if isinstance(source, Replayable):
+                    self._stream.begin_at(source.name, source.position)
+            self._open_all(None, [None] * len(self._files), ())
+            try:
+                self._file.write(self._checkpoint(*self._places(), stopping=False))
+            except SinkError as error:
+                raise UsageError(str(error)) from None
+            return False
+        try:
+            with _no_collection():
+                self._stream.restore(found.stream)
+            opened = self._stream.open if found.is_stopping else ()
+            for source, state in zip(self._sources, found.stream.sources, strict=True):
+                if state.position is not None and isinstance(source, Replayable):
+                    source.start_at(state.position)
+            self._open_all(found.target, found.files, opened)
+        except (ValueError, MsgspecError) as error:
+            raise self._file.damaged(str(error)) from None
+        return True
+
+    async def save(self, *, stopping: bool = False) -> None:
+        """See `run.Keeper`."""
+        target, files = await asyncio.to_thread(self._places)
+        # Not in a thread: whoever shows the stream has a look at its statistics, too.
+        checkpoint = self._checkpoint(target, files, stopping=stopping)
+        await asyncio.to_thread(self._file.write, checkpoint)
+        self._last = time.monotonic()
+
+    def close(self) -> None:
+        """Let others go on with the stream."""
+        self._file.close()
+
+    def _places(self) -> tuple[Any, list[FilePlace]]:
+        """Return where what is written goes on, all of it being safe. Raises SinkError."""
+        target = None if self._target is None else self._target.place()
+        return target, [file.place() for file in self._files]
+
+    def _checkpoint(self, target: Any, files: list[FilePlace], *, stopping: bool) -> Checkpoint:  # noqa: ANN401 - JSON
+        state = self._stream.state()
+        return Checkpoint(self._file.configuration, state, target, files, stopping)
+
+    def _open_all(
+        self,
+        target: Any,  # noqa: ANN401 - JSON
+        files: Sequence[FilePlace | None],
+        gone: Sequence[Window],
+    ) -> None:
+        if self._target is not None:
+            self._target.open(target, gone)
+        for file, place in zip(self._files, files, strict=True):
+            file.open(place)
+
+
+def _can_resume(source: Source) -> bool:
+    return isinstance(source, Replayable) and source.can_resume
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Have no garbage looked for while much is made that stays: it would take most of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -1,0 +1,241 @@
+"""Closed windows to their targets."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from asyncbatch.pipeline.output_guard import check_places
+from asyncbatch.sinks.target import place_of
+from asyncbatch.sinks.windows import WindowTarget, make_target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from asyncbatch.pipeline.stream.checkpointer import StreamKeeper
+    from asyncbatch.pipeline.stream.stream import Stream
+    from asyncbatch.sources.base import Source
+    from asyncbatch.storage.append import SideFile
+    from asyncbatch.windows.events import Window
+
+_MOST = 10_000
+"""Rows that are loaded at a time, and so many may wait: then reading waits, too."""
+
+
+class Outflow:
+    """Loads windows into a target, in threads; what comes meanwhile is loaded together.
+
+    A load begins at once, unless the target is worth some patience. What is refused is counted
+    by the stream's tally. `on_failure` is called once the target is lost, so that somebody comes
+    and sees.
+    """
+
+    def __init__(
+        self, stream: Stream, target: WindowTarget, on_failure: Callable[[], None] = lambda: None
+    ) -> None:
+        self._stream, self.target, self._on_failure = stream, target, on_failure
+        self._waiting: list[Any] = []
+        self._work: asyncio.Task[None] | None = None
+        self._last = -target.patience
+        self._hurry = asyncio.Event()
+        self._is_lost = False
+
+    async def put(self, windows: Sequence[Window]) -> None:
+        """Take windows; wait while many are still to be loaded. Raises SinkError."""
+        self._waiting += self.target.rows(windows)
+        if len(self._waiting) >= _MOST:
+            await self.flush()
+        else:
+            await self._settle(wait=False)
+
+    async def flush(self) -> None:
+        """Have all windows loaded. Raises SinkError."""
+        await self._settle(wait=False)
+        await self._settle(wait=True)
+
+    async def finish(self, *, ended: bool) -> None:
+        """Load what waits unless the target is lost, and end. Raises SinkError."""
+        try:
+            if not self._is_lost:
+                await self.flush()
+        finally:
+            self._waiting = []  # if this was cancelled: nothing more is begun
+            await asyncio.to_thread(self.target.finish, ended=ended and not self._is_lost)
+
+    async def _settle(self, *, wait: bool) -> None:
+        """Raise what went wrong with what was begun, and begin to load what waits."""
+        work = self._work
+        if work is not None and (wait or work.done()):
+            self._hurry.set()
+            await asyncio.wait((work,))
+            self._work = None
+            work.result()
+        if self._work is None and self._waiting:
+            self._hurry.clear()
+            self._work = asyncio.create_task(self._load())
+
+    async def _load(self) -> None:
+        """Load until nothing waits."""
+        while self._waiting:
+            await self._be_patient()
+            rows, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
+            self._last = time.monotonic()
+            try:
+                refused = await asyncio.to_thread(self.target.load, rows)
+            except BaseException:
+                self._is_lost = True
+                self._on_failure()
+                raise
+            for reason in refused:
+                self._stream.tally.refuse(reason)
+
+    async def _be_patient(self) -> None:
+        """Wait for more rows, as long as that is worth it."""
+        left = self._last + self.target.patience - time.monotonic()
+        if left > 0 and len(self._waiting) < _MOST and not self._hurry.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), left)
+
+
+class GuardedTarget:
+    """Lets whoever comes wait for the one before: see `WindowTarget` for what they can do.
+
+    A task that is cancelled leaves its thread at work, and nothing must be closed under that.
+    """
+
+    def __init__(self, target: WindowTarget) -> None:
+        self.name, self.patience = target.name, target.patience
+        self._target, self._lock = target, threading.Lock()
+
+    def check_keeps(self) -> None:
+        """See `WindowTarget`."""
+        self._target.check_keeps()
+
+    def open(self, place: Any = None, gone: Sequence[Window] = ()) -> None:  # noqa: ANN401 - JSON
+        """See `WindowTarget`."""
+        with self._lock:
+            self._target.open(place, gone)
+
+    def rows(self, windows: Sequence[Window]) -> Sequence[Any]:
+        """See `WindowTarget`: nothing is written."""
+        return self._target.rows(windows)
+
+    def load(self, rows: Sequence[Any]) -> Sequence[str]:
+        """See `WindowTarget`."""
+        with self._lock:
+            return self._target.load(rows)
+
+    def place(self) -> Any:  # noqa: ANN401 - JSON
+        """See `WindowTarget`."""
+        with self._lock:
+            return self._target.place()
+
+    def finish(self, *, ended: bool) -> None:
+        """See `WindowTarget`."""
+        with self._lock:
+            self._target.finish(ended=ended)
+
+
+class Delivery(Struct, frozen=True):
+    """Where windows go (`to`, None: nowhere but to who asked), and from where to go on.
+
+    A `checkpoint` is kept `every` so many microseconds.
+    """
+
+    to: str | None = None
+    table: str | None = None
+    checkpoint: str | None = None
+    every: int = 10_000_000
+
+
+class Delivering:
+    """All that a stream writes: its target, its side files by their options, its checkpoint.
+
+    `on_failure` is called once the target is lost. Raises UsageError.
+    """
+
+    def __init__(
+        self,
+        delivery: Delivery,
+        stream: Stream,
+        sources: Sequence[Source],
+        files: Mapping[str, SideFile | None],
+        on_failure: Callable[[], None],
+    ) -> None:
+        to = delivery.to
+        written = {name: None if file is None else file.path for name, file in files.items()}
+        written |= {
+            "--checkpoint": delivery.checkpoint,
+            "--to": None if to is None else place_of(to)[1],
+        }
+        check_places([source.name for source in sources], written)
+        target = None if to is None else make_target(to, stream, table=delivery.table)
+        self._target = None if target is None else GuardedTarget(target)
+        self.outflow = None if self._target is None else Outflow(stream, self._target, on_failure)
+        """Takes windows, if there is a target other than standard output."""
+        self._files = {name: file for name, file in files.items() if file is not None}
+        self.keeper = self._make_keeper(delivery, stream, sources)
+
+    def open(self) -> bool:
+        """Begin what is written, or go on with it; return which of both.
+
+        All sources have joined the stream. Raises UsageError, LockHeldError.
+        """
+        if self.keeper is not None:
+            return self.keeper.open()
+        if self._target is not None:
+            self._target.open()
+        for file in self._files.values():
+            file.open()
+        return False
+
+    async def finish(self, *, ended: bool) -> None:
+        """End; what is complete only at its end is put in place if the stream `ended`.
+
+        Raises SinkError.
+        """
+        try:
+            if self.outflow is not None:
+                await self.outflow.finish(ended=ended)
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Let go of what could not be opened, or was beside that."""
+        for file in self._files.values():
+            file.close()
+        if self.keeper is not None:
+            self.keeper.close()
+
+    def _make_keeper(
+        self, delivery: Delivery, stream: Stream, sources: Sequence[Source]
+    ) -> StreamKeeper | None:
+        if delivery.checkpoint is None:
+            return None
+        from asyncbatch.config.fingerprint import configuration  # noqa: PLC0415
+        from asyncbatch.pipeline.stream.checkpointer import StreamKeeper  # noqa: PLC0415
+        from asyncbatch.state.checkpoint import CheckpointFile  # noqa: PLC0415 - if asked for
+
+        places = {name: file.path for name, file in self._files.items()}
+        told = configuration(
+            stream.settings,
+            [source.name for source in sources],
+            {
+                "--to": None if self._target is None else self._target.name,
+                "--table": delivery.table,
+                **places,
+            },
+        )
+        return StreamKeeper(
+            CheckpointFile(delivery.checkpoint, told),
+            delivery.every,
+            stream,
+            sources,
+            target=self._target,
+            files=list(self._files.values()),
+        )

@@ -1,0 +1,264 @@
+"""Worker pools of a stream: fold or transform."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from asyncbatch.workers.engine import WorkerLostError
+from asyncbatch.workers.process import WorkerProcess
+from asyncbatch.workers.spawn import spawn
+from asyncbatch.workers.tasks.fold import Piece, folding_factory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from asyncbatch.core.records import Position
+    from asyncbatch.pipeline.stream.stream import Stream
+    from asyncbatch.windows.events import Folded, Window
+    from asyncbatch.workers.tasks.event_reader import Block
+
+    Result = Folded | Block | None
+
+MOST_BYTES = 4 * 1024 * 1024
+_MOST_JOBS = 1024
+"""What is read ahead of results that are not taken: no more of either."""
+
+
+class Job:
+    """A piece of a source's lines, and what comes of it."""
+
+    def __init__(self, source: str, piece: Piece) -> None:
+        self.source, self.piece, self.after = source, piece, piece.after
+        self.is_begun = False
+        self.result: asyncio.Future[list[Block]] = asyncio.get_running_loop().create_future()
+
+    def add(self, piece: Piece) -> None:
+        """Take what follows on the piece too."""
+        ours = self.piece
+        self.piece = Piece(ours.file, ours.at, ours.lines + piece.lines)
+        self.after = piece.after
+
+
+class Programs(ABC):
+    """Has programs read lines, and the stream take the results in order.
+
+    `wake` is called when there is a result to be taken.
+    """
+
+    size: int
+    """About how many bytes go together."""
+    most_ahead = MOST_BYTES
+    """How many bytes may be read ahead: less for slow programs, for a stop waits for them."""
+
+    def __init__(self, stream: Stream, wake: Callable[[], None]) -> None:
+        self._stream, self._wake = stream, wake
+        self._jobs: deque[Job] = deque()
+        self._bytes = 0
+
+    @property
+    def pids(self) -> Sequence[int]:
+        """The process numbers of workers, if there are any."""
+        return ()
+
+    def send(self, source: str, file: str, lines: bytes) -> None:
+        """Have a source's lines read, soon or together with more."""
+        if not lines:
+            return
+        self._bytes += len(lines)
+        for piece in Piece(file, self._place(source), lines).cut(self.size):
+            last = self._jobs[-1] if self._jobs else None
+            if (
+                last is not None
+                and not last.is_begun
+                and (last.source, last.piece.file) == (source, file)
+                and len(last.piece.lines) + len(piece.lines) <= self.size
+            ):
+                last.add(piece)
+                continue
+            job = Job(source, piece)
+            self._jobs.append(job)
+            self._begin(job)
+
+    @property
+    def has_result(self) -> bool:
+        """Whether a result is to be taken before more is sent."""
+        jobs = self._jobs
+        is_much = self._bytes > self.most_ahead or len(jobs) > _MOST_JOBS
+        return bool(jobs) and (jobs[0].result.done() or is_much)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something was sent whose result is not taken."""
+        return bool(self._jobs)
+
+    async def take(self) -> list[Window]:
+        """Have the stream take the next result; return the windows that are then over."""
+        job = self._jobs[0]
+        blocks = await job.result
+        self._stream.hear(waiting.source for waiting in self._jobs)
+        self._jobs.popleft()
+        self._bytes -= len(job.piece.lines)
+        return self._stream.take_blocks(job.source, blocks, job.after)
+
+    def give_back(self) -> Sequence[tuple[str, bytes]]:
+        """Return what nobody has begun to work on, and will not: the last first."""
+        given = []
+        while self._jobs and not self._jobs[-1].is_begun:
+            job = self._jobs.pop()
+            self._drop(job)
+            self._bytes -= len(job.piece.lines)
+            given.append((job.source, job.piece.lines))
+        return given
+
+    @abstractmethod
+    def _drop(self, job: Job) -> None:
+        """Have a job that is not begun not done."""
+
+    @abstractmethod
+    def _begin(self, job: Job) -> None:
+        """Have a job done when its turn comes; until then it may get more."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Give up what is not done."""
+
+    def _forget(self) -> None:
+        """Let nobody complain that a result was not taken."""
+        for job in self._jobs:
+            job.result.cancel()
+            if not job.result.cancelled():
+                job.result.exception()
+
+    def _place(self, source: str) -> Position:
+        """Return where a source's next lines are."""
+        for job in reversed(self._jobs):
+            if job.source == source:
+                return job.after
+        return self._stream.reader(source).place[0]
+
+
+_TOGETHER = 512 * 1024
+"""Bytes that go to a worker at a time, in pieces as they came: each time costs us 0.2 ms."""
+_WAITING = 1
+"""How many times as much waits for a worker while it works."""
+_HELD = 16
+"""Results of our own that may wait for a worker's before them."""
+
+
+class _Task(NamedTuple):
+    """Lines that somebody folds, the sources of each piece, and what comes of it."""
+
+    sources: list[str]
+    pieces: list[bytes]
+    results: asyncio.Future[list[Result]]
+
+
+class Crew:
+    """Has workers fold a stream's lines, and the stream take the results in order.
+
+    While all workers are busy it folds lines itself. What a worker that dies had is done by the
+    stream.
+    """
+
+    def __init__(self, stream: Stream, count: int) -> None:
+        self._stream = stream
+        make_work = folding_factory(stream.settings)
+        self._workers = [WorkerProcess(make_work) for _ in range(count)]
+        self._next = 0
+        self._starting: list[asyncio.Task[list[Result]]] = []
+        self._sources: list[str] = []
+        self._pieces: list[bytes] = []
+        """Lines to be handed over, and the sources that each piece is from."""
+        self._held = 0
+        self._under_way: deque[_Task] = deque()
+        self._given = 0
+        """How many of these are with workers."""
+        self._own = make_work()
+
+    @property
+    def pids(self) -> Sequence[int]:
+        """The workers' process numbers."""
+        return [worker.pid for worker in self._workers if worker.pid is not None]
+
+    async def start(self) -> None:
+        """Start the workers. Raises OSError."""
+        for worker in self._workers:
+            await worker.connect(spawn())
+        self._given = len(self._workers)
+        self._starting = [asyncio.create_task(self._fold(worker, [])) for worker in self._workers]
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether all workers have begun to work; until then it is quicker to do it oneself."""
+        return all(task.done() for task in self._starting)
+
+    def send(self, source: str, file: str, lines: bytes) -> None:  # noqa: ARG002 - see `Programs`
+        """Have a source's lines folded, soon or together with more."""
+        self._sources.append(source)
+        self._pieces.append(lines)
+        self._held += len(lines)
+        if self._held >= _TOGETHER:
+            self._hand_over()
+
+    @property
+    def has_result(self) -> bool:
+        """Whether a result is to be taken before more is sent."""
+        under_way = self._under_way
+        return bool(under_way) and (under_way[0].results.done() or len(under_way) >= _HELD)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something was sent whose result is not taken."""
+        return bool(self._under_way or self._pieces)
+
+    async def take(self) -> list[Window]:
+        """Have the stream take the next results; return the windows that are then over."""
+        if not self._under_way:
+            self._hand_over()
+        task = self._under_way[0]
+        results = await task.results
+        self._stream.hear(source for waiting in self._under_way for source in waiting.sources)
+        self._under_way.popleft()
+        take = self._stream.take_folded
+        return [
+            window
+            for source, lines, folded in zip(task.sources, task.pieces, results, strict=True)
+            for window in take(source, lines, folded)
+        ]
+
+    def _hand_over(self) -> None:
+        pieces, self._pieces, self._held = self._pieces, [], 0
+        sources, self._sources = self._sources, []
+        if self._given >= (_WAITING + 1) * len(self._workers):
+            ours = asyncio.get_running_loop().create_future()
+            ours.set_result(next(self._own(pieces)))
+            self._under_way.append(_Task(sources, pieces, ours))
+            return
+        worker = self._workers[self._next]
+        self._next = (self._next + 1) % len(self._workers)
+        self._given += 1
+        theirs = asyncio.create_task(self._fold(worker, pieces))
+        self._under_way.append(_Task(sources, pieces, theirs))
+
+    async def close(self) -> None:
+        """End the workers."""
+        tasks = [*self._starting, *(task.results for task in self._under_way)]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for worker in self._workers:
+            worker.kill()
+
+    async def _fold(self, worker: WorkerProcess, pieces: list[bytes]) -> list[Result]:
+        batch: Any = pieces  # a worker's work says what a batch is
+        try:
+            replies: list[Any] = [reply async for reply in worker.run(batch)]
+        except WorkerLostError:
+            return [None] * len(pieces)
+        finally:
+            self._given -= 1
+        results: list[Result] = replies[0]
+        return results

@@ -1,0 +1,382 @@
+"""Sources, helpers and windows in one stream."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from asyncbatch.config.job import RecordWorkSettings
+from asyncbatch.core.tally import StreamTally
+from asyncbatch.formats.lines import LineCutter, count_lines, first_lines
+from asyncbatch.sources.base import Chunk
+from asyncbatch.state.checkpoint import SourceState, StreamState
+from asyncbatch.transforms.chain import chain_of, is_async, make_stages
+from asyncbatch.windows.aggregates import Recipe
+from asyncbatch.windows.events import Folded, KeyFields
+from asyncbatch.windows.fixed import FixedWindows, make_windower
+from asyncbatch.windows.watermark import NEVER, Watermark
+from asyncbatch.workers.tasks.event_reader import Block, EventReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from asyncbatch.config.job import StreamSettings
+    from asyncbatch.core.records import Position
+    from asyncbatch.windows.events import Window
+
+
+class Inlet:
+    """Cuts a source's chunks into lines; its `reader` makes events of them.
+
+    `position` is that of the last chunk that was cut.
+    """
+
+    def __init__(self, make_reader: Callable[[str], EventReader], file: str) -> None:
+        self._make_reader = make_reader
+        self.file, self.reader = file, make_reader(file)
+        self.position: Any = None
+        self._cutter = LineCutter()
+
+    def begin(self, file: str) -> None:
+        """Go on with another file, from its beginning."""
+        self.file, self.reader = file, self._make_reader(file)
+
+    def cut(self, chunk: Chunk) -> bytes:
+        """Return the lines that end in a chunk. Raises LineTooLongError."""
+        self.position = chunk.position
+        lines = self._cutter.take(chunk.data)
+        return lines + self._cutter.rest() if chunk.ends else lines
+
+    def give_back(self, lines: bytes) -> None:
+        """Have lines that were not taken come again, should somebody go on here."""
+        self._cutter.give_back(lines)
+
+    @property
+    def has_lines(self) -> bool:
+        """Whether the next chunk brings lines that came before it."""
+        return self._cutter.has_lines
+
+    def state(self, top: int, *, is_over: bool = False) -> SourceState:
+        """Return what `restore` takes; `top` is the largest time that the source has told.
+
+        Of a source that cannot be read again there is but what it has told.
+        """
+        at, arrived = self.reader.place
+        if self.position is None:
+            return SourceState(top, is_over, arrived=arrived)
+        return SourceState(top, is_over, self.position, self.file, self._cutter.held, at, arrived)
+
+    def restore(self, state: SourceState) -> None:
+        """Become, being new, what `state` was called on."""
+        if state.position is not None:
+            self.position = state.position
+            self.begin(state.file)
+            self._cutter.restore(state.held)
+        self.reader.go_on(state.at, state.arrived)
+
+
+def _wall_clock() -> int:
+    return time.time_ns() // 1000
+
+
+def _steady_clock() -> int:
+    return time.monotonic_ns() // 1000
+
+
+class Stream:
+    """Takes bytes of JSON Lines as they come, and gives back the windows that are over.
+
+    Each source has joined before its first chunk, and leaves after its last. What is rejected or
+    late goes to `reject` and `late`, as lines; nothing is kept of it but counts. After
+    `max_events` records it `is_full` and takes no more. The clocks, which tests replace, tell
+    microseconds: `wall_clock` since the epoch, `clock` since anywhere. Raises UsageError, also
+    for an aggregate that cannot be meant.
+    """
+
+    def __init__(
+        self,
+        settings: StreamSettings,
+        *,
+        reject: Callable[[bytes], None] | None = None,
+        late: Callable[[bytes], None] | None = None,
+        max_events: int | None = None,
+        wall_clock: Callable[[], int] = _wall_clock,
+        clock: Callable[[], int] = _steady_clock,
+    ) -> None:
+        self.settings, self.recipe = settings, Recipe(settings.aggregates)
+        self.keys = KeyFields(settings.by)
+        self.tally = StreamTally()
+        self._wall_clock = wall_clock
+        self._watermark = Watermark(settings.lateness, settings.idle, clock)
+        overflow = settings.overflow_key
+        self._windower = make_windower(
+            settings.window,
+            self.recipe,
+            self.keys,
+            self._watermark,
+            max_keys=settings.max_keys,
+            overflow=None if overflow is None else self.keys.same(overflow),
+        )
+        self._inlets: dict[str, Inlet] = {}
+        self._gone: dict[str, SourceState] = {}
+        """How the sources that have left were then."""
+        self._names: dict[str, None] = {}
+        """All sources, in the order in which they joined."""
+        self._reject, self._late = reject, late
+        self._room = max_events
+        work = RecordWorkSettings(transforms=settings.transforms)
+        self.stages = make_stages(work)
+        """What is done to events first; `runs_async` if some of it is to be awaited."""
+        self.runs_async = is_async(self.stages)
+        self._chain = None if self.runs_async else chain_of(self.stages, work)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has as many events as it may."""
+        return self._room == 0
+
+    @property
+    def lag(self) -> int | None:
+        """How far the watermark is behind the clock, in microseconds; None before any event."""
+        value = self._watermark.value
+        return None if value == NEVER else self._wall_clock() - value
+
+    @property
+    def open(self) -> list[Window]:
+        """The windows that are not over, as they are now."""
+        return self._windower.open
+
+    @property
+    def keeps_texts(self) -> bool:
+        """Whether somebody wants late events as they came."""
+        return self._late is not None
+
+    def check(self) -> None:
+        """Raise UsageError or ValueError for a field that cannot be meant."""
+        self._reader("", "")
+
+    def join(self, source: str) -> None:
+        """Expect chunks of a source. Raises UsageError for a field that cannot be meant."""
+        self._watermark.join(source)
+        self._inlets[source] = Inlet(partial(self._reader, source), source)
+        self._names[source] = None
+        if gone := self._gone.pop(source, None):
+            self._go_on(source, gone)
+
+    def begin_at(self, source: str, position: Any) -> None:  # noqa: ANN401 - as chunks have it
+        """Take note of where a source is before its first chunk."""
+        self._inlets[source].position = position
+
+    def leave(self, source: str) -> list[Window]:
+        """Expect no more of a source; return the windows that are therefore over."""
+        self._gone[source] = self._state_of(source, is_over=True)
+        del self._inlets[source]
+        self._watermark.leave(source)
+        return self._told(self._windower.advance()) if self._inlets else []
+
+    def reached(self, source: str) -> int | None:
+        """Return the largest time that a source has told of; None if it has told of none."""
+        top = self._watermark.top(source) if source in self._inlets else NEVER
+        return None if top == NEVER else top
+
+    def has_left(self, source: str) -> bool:
+        """Whether a source has left; if it has more to give after all, it joins again."""
+        return source in self._gone
+
+    def state(self) -> StreamState:
+        """Return all there is, written down, between two chunks; the tally still changes."""
+        return StreamState(
+            self._watermark.value,
+            [self._gone.get(name) or self._state_of(name) for name in self._names],
+            self._windower.state(),
+            self.tally,
+        )
+
+    def restore(self, state: StreamState) -> None:
+        """Become, once all sources have joined anew, what `state` was called on.
+
+        Raises ValueError or msgspec.ValidationError if that cannot be.
+        """
+        for name, source in zip(self._names, state.sources, strict=True):
+            if source.is_over and not source.held:
+                del self._inlets[name]
+                self._watermark.leave(name)
+                self._gone[name] = source
+            else:
+                self._go_on(name, source)
+        self._watermark.raise_to(state.watermark)
+        self._windower.restore(state.windows)
+        self.tally = state.tally
+
+    def held(self) -> list[tuple[str, Chunk]]:
+        """Return, after `restore`, chunks that bring what whole lines are held once more."""
+        inlets = self._inlets.items()
+        return [
+            (name, Chunk(one.file, b"", position=one.position))
+            for name, one in inlets
+            if one.has_lines
+        ]
+
+    def _state_of(self, source: str, *, is_over: bool = False) -> SourceState:
+        return self._inlets[source].state(self._watermark.top(source), is_over=is_over)
+
+    def _go_on(self, source: str, state: SourceState) -> None:
+        self._watermark.restore(source, state.top)
+        self._inlets[source].restore(state)
+
+    def feed(self, source: str, chunk: Chunk) -> list[Window]:
+        """Take a chunk. Raises TooManyKeysError, LineTooLongError, SinkError."""
+        if self.begins_file(source, chunk):
+            self.begin_file(source, chunk)
+        if chunk.flaw:
+            return self.refuse(source, chunk)
+        return self.take(source, self.cut(source, chunk))
+
+    def begins_file(self, source: str, chunk: Chunk) -> bool:
+        """Whether a chunk is of another file than those before it."""
+        return chunk.begins or self._inlets[source].file != chunk.file
+
+    def begin_file(self, source: str, chunk: Chunk) -> None:
+        """Go on with a chunk's file, once all lines of the one before are taken."""
+        self._inlets[source].begin(chunk.file)
+
+    def cut(self, source: str, chunk: Chunk) -> bytes:
+        """Return the lines that end in a chunk, for `take`, as far as there is room for them.
+
+        Raises LineTooLongError.
+        """
+        self.tally.bytes += len(chunk.data)
+        if chunk.loss is not None:
+            self.tally.lose(chunk.loss)
+        inlet = self._inlets[source]
+        lines = inlet.cut(chunk)
+        if self._room is None:
+            return lines
+        first = first_lines(lines, self._room)
+        if len(first) < len(lines):
+            inlet.give_back(lines[len(first) :])
+        self._room -= count_lines(first, len(first), first=False).records
+        return first
+
+    def give_back(self, source: str, lines: bytes) -> int:
+        """Have lines that were cut last, and not taken, come again; return how many events."""
+        self._inlets[source].give_back(lines)
+        count = count_lines(lines, len(lines), first=False).records
+        if self._room is not None:
+            self._room += count
+        return count
+
+    @property
+    def can_come_again(self) -> bool:
+        """Whether all that its sources have given can be read again by somebody who goes on."""
+        return all(inlet.position is not None for inlet in self._inlets.values())
+
+    def refuse(self, source: str, chunk: Chunk) -> list[Window]:
+        """Reject a chunk that is no event; raises as `feed`."""
+        return self._told(self._put(self._inlets[source].reader.refuse(chunk)))
+
+    def hear(self, sources: Iterable[str]) -> None:
+        """Take note that there are events of some sources, which others have not read yet."""
+        for source in set(sources):
+            self._watermark.hear(source)
+
+    def reader(self, source: str) -> EventReader:
+        """Return what reads the file that a source is at."""
+        return self._inlets[source].reader
+
+    def _reader(self, source: str, file: str) -> EventReader:
+        return EventReader(
+            self.settings, self.recipe, file, self._wall_clock, source,
+            chain=self._chain, keeps_texts=self.keeps_texts,
+        )  # fmt: skip
+
+    def tick(self) -> list[Window]:
+        """Return the windows that are over because time has passed."""
+        if self.settings.time is None:
+            self._watermark.raise_to(self._wall_clock())
+        else:
+            self._watermark.tick()
+        return self._told(self._windower.advance())
+
+    def finish(self, *, partial: bool) -> list[Window]:
+        """Return all windows that are not over; `partial` if more events might have come."""
+        windows = self._windower.finish(partial=partial)
+        if windows and not partial:  # whoever goes on later finds them over
+            self._watermark.raise_to(max(window.end for window in windows))
+        return self._told(windows)
+
+    def take_folded(self, source: str, lines: bytes, folded: Folded | Block | None) -> list[Window]:
+        """Take lines of which somebody has made this; None if that was not possible."""
+        reader = self._inlets[source].reader
+        if isinstance(folded, Block) and folded.events is not None:
+            if not self._may_be(folded.events.moments.highest):
+                return self.take(source, lines)
+            folded.lines = lines
+            reader.skip(lines, folded.records)
+            return self.take_blocks(source, [folded], reader.place[0])
+        windows = self._fold(source, folded) if isinstance(folded, Folded) else None
+        if windows is None or not isinstance(folded, Folded):
+            return self.take(source, lines)
+        reader.skip(lines, folded.count)
+        self.tally.read += folded.count
+        self.tally.events += folded.count
+        return self._told(windows)
+
+    def _fold(self, source: str, folded: Folded) -> list[Window] | None:
+        """Return the windows that are then over; None, with nothing done, if some may be late."""
+        assert isinstance(self._windower, FixedWindows)
+        if self.settings.time is None:
+            folded = folded.at(self._inlets[source].reader.arrive(), self.settings.window.pane)
+        return self._windower.take_folded(folded, source) if self._may_be(folded.highest) else None
+
+    def _may_be(self, time: int) -> bool:
+        """Whether a time is not too far ahead of the clock."""
+        ahead = self.settings.max_future
+        return ahead is None or time <= self._wall_clock() + ahead
+
+    def take_blocks(self, source: str, blocks: Sequence[Block], after: Position) -> list[Window]:
+        """Take what somebody has read, up to this place of the source's file."""
+        reader = self._inlets[source].reader
+        arrived = reader.arrive()
+        reader.go_on(after, arrived)
+        for block in blocks:
+            if block.events is not None:
+                block.events.come(source, None if reader.fields.are_timed else arrived)
+        return self._told([window for block in blocks for window in self._put(block)])
+
+    def take(self, source: str, lines: bytes) -> list[Window]:
+        """Take whole lines; raises as `feed`."""
+        return self.put(self._inlets[source].reader.read(lines)) if lines else []
+
+    def read(self, source: str, lines: bytes) -> list[Block]:
+        """Return what whole lines come to, for `put`; another thread may do this meanwhile."""
+        return list(self._inlets[source].reader.read(lines)) if lines else []
+
+    def put(self, blocks: Iterable[Block]) -> list[Window]:
+        """Take what was read; raises as `feed`."""
+        return self._told([window for block in blocks for window in self._put(block)])
+
+    def _put(self, block: Block) -> list[Window]:
+        tally = self.tally
+        tally.read += block.records
+        tally.dropped += block.dropped
+        if block.rejected:
+            for failure, _ in block.rejected:
+                tally.reject(failure)
+            if self._reject is not None:
+                self._reject(b"".join(letter for _, letter in block.rejected))
+        if block.events is None:
+            return []
+        taken = self._windower.take(block.events)
+        tally.late += len(taken.late)
+        tally.late_in_part += taken.late_in_part
+        tally.events += block.events.count - len(taken.late)
+        if taken.late and self._late is not None:
+            texts = block.texts()
+            self._late(b"".join(texts[place].rstrip() + b"\n" for place in taken.late))
+        return taken.closed
+
+    def _told(self, windows: list[Window]) -> list[Window]:
+        self.tally.windows += len(windows)
+        return windows

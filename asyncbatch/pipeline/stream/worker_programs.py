@@ -1,0 +1,213 @@
+"""Users' programs in worker processes, which they may kill or never return to."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from asyncbatch.config.job import RecordWorkSettings
+from asyncbatch.core.progress import Progress
+from asyncbatch.core.records import Failure
+from asyncbatch.errors import NoWorkerError
+from asyncbatch.formats.positions import BOM
+from asyncbatch.pipeline.stream.helpers import MOST_BYTES, Programs
+from asyncbatch.sinks.dead_letters import letter_of_record
+from asyncbatch.transforms.chain import make_chain
+from asyncbatch.windows.aggregates import Recipe
+from asyncbatch.workers.engine import WorkerLostError
+from asyncbatch.workers.process import WorkerProcess, watch
+from asyncbatch.workers.tasks.event_reader import Block, EventReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from asyncbatch.config.job import StreamSettings
+    from asyncbatch.core.records import FailureKind
+    from asyncbatch.pipeline.stream.helpers import Job
+    from asyncbatch.pipeline.stream.stream import Stream
+    from asyncbatch.workers.engine import Loss
+    from asyncbatch.workers.tasks.fold import Piece
+
+_SECONDS = 0.02
+"""What a worker gets at a time should take about so long: others wait for its result."""
+_FIRST, _LEAST, _MOST = 512, 256, 256 * 1024
+"""Bytes that go together: at first, at least, at most."""
+_AHEAD = 50
+"""How many such pieces a worker may have waiting: a second's work."""
+_WAITING = 4
+"""Another worker is started once so many jobs wait for each."""
+_MOST_STILLBORN = 8
+"""Workers in a row that may die before they begin to work."""
+
+
+class _Step(NamedTuple):
+    """A piece to be read: an event alone if it `is_suspect`, a guilty one after a `loss`."""
+
+    piece: Piece
+    is_suspect: bool = False
+    loss: Loss | None = None
+
+
+class WorkerPrograms(Programs):
+    """Has workers read lines, of which it starts more, up to `count`, once they are needed.
+
+    An event that a worker dies at is tried once more, alone, and then rejected; one that takes
+    more than `timeout` seconds is rejected at once. All others that this worker had are tried
+    again by another.
+    """
+
+    def __init__(
+        self, stream: Stream, wake: Callable[[], None], *, count: int, timeout: float | None = None
+    ) -> None:
+        super().__init__(stream, wake)
+        self.size = _FIRST
+        self._count, self._timeout = count, timeout
+        self._settings = stream.settings
+        self._make_work: Callable[[], Any] = partial(
+            ProgramWork, stream.settings, keeps_texts=stream.keeps_texts
+        )
+        self._workers: list[WorkerProcess] = []
+        self._idle: list[WorkerProcess] = []
+        self._todo: deque[Job] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._watch = (
+            None if timeout is None else asyncio.create_task(watch(self._workers, timeout))
+        )
+        self._stillborn = 0
+
+    @property
+    def most_ahead(self) -> int:  # type: ignore[override]  # it changes
+        """See `Programs`."""
+        return min(MOST_BYTES, _AHEAD * self.size * self._count)
+
+    @property
+    def pids(self) -> Sequence[int]:
+        """The workers' process numbers."""
+        return [worker.pid for worker in self._workers if worker.pid is not None]
+
+    async def close(self) -> None:
+        """End the workers."""
+        tasks: list[asyncio.Task[None]] = [*self._tasks, *([self._watch] if self._watch else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for worker in self._workers:
+            worker.kill()
+        self._forget()
+
+    def _begin(self, job: Job) -> None:
+        self._todo.append(job)
+        self._dispatch()
+
+    def _drop(self, job: Job) -> None:
+        self._todo.remove(job)
+
+    def _dispatch(self) -> None:
+        """Give what is to be done to who has nothing to do."""
+        workers = self._workers
+        while self._todo:
+            is_much = len(self._todo) > _WAITING * len(workers)
+            if not self._idle and is_much and len(workers) < self._count:
+                worker = WorkerProcess(self._make_work)
+                workers.append(worker)
+                self._idle.append(worker)
+            if not self._idle:
+                return
+            job = self._todo.popleft()
+            job.is_begun = True
+            task = asyncio.create_task(self._do(self._idle.pop(), job))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _do(self, worker: WorkerProcess, job: Job) -> None:
+        try:
+            blocks = await self._read(worker, job.piece)
+        except Exception as error:  # noqa: BLE001 - raised by whoever takes the result
+            if not job.result.done():
+                job.result.set_exception(error)
+        else:
+            if not job.result.done():
+                job.result.set_result(blocks)
+        self._idle.append(worker)
+        self._dispatch()
+        self._wake()
+
+    async def _read(self, worker: WorkerProcess, piece: Piece) -> list[Block]:
+        """Have a piece read, whatever becomes of workers. Raises AsyncbatchError."""
+        blocks: list[Block] = []
+        todo = deque([_Step(piece)])
+        while todo:
+            step = todo.popleft()
+            if step.loss is not None:
+                blocks.append(self._blame(step.piece, step.loss))
+                continue
+            try:
+                blocks += await self._ask(worker, step.piece)
+                self._stillborn = 0
+            except WorkerLostError as error:
+                todo.extendleft(reversed(self._judged(step, error.loss)))
+        return blocks
+
+    def _judged(self, step: _Step, loss: Loss) -> list[_Step]:
+        """Return what is to be done after a loss. Raises NoWorkerError."""
+        if not loss.in_batch or loss.file is None:
+            self._stillborn += 1
+            if self._stillborn == _MOST_STILLBORN:
+                raise NoWorkerError(
+                    f"{_MOST_STILLBORN} worker processes in a row ended before they began to "
+                    f"work; the last {loss.how}"
+                )
+            return [step]
+        self._stillborn = 0
+        before, one, behind = step.piece.parted(loss.file)
+        is_guilty = step.is_suspect or loss.timed_out
+        steps = [_Step(before), _Step(one, not is_guilty, loss if is_guilty else None)]
+        return [some for some in (*steps, _Step(behind)) if some.piece.lines]
+
+    def _blame(self, piece: Piece, loss: Loss) -> Block:
+        """Reject the event that a worker was lost at."""
+        place = piece.after
+        kind: FailureKind = "timeout" if loss.timed_out else "worker_crash"
+        what = f"its worker process {loss.how} while at this event"
+        if loss.timed_out:
+            what = f"took longer than {self._timeout:g} s (--timeout)"
+        failure = Failure(piece.file, kind, what, place.record, place.line)
+        text = piece.lines.rstrip(b"\n").removeprefix(BOM)
+        letter = letter_of_record(failure, text) if self._settings.letters else b""
+        return Block(1, rejected=[(failure, letter)])
+
+    async def _ask(self, worker: WorkerProcess, piece: Piece) -> list[Block]:
+        """Have a worker read a piece. Raises WorkerLostError, AsyncbatchError."""
+        batch: Any = piece  # a worker's work says what a batch is
+        replies: list[Any] = [reply async for reply in worker.run(batch)]
+        blocks, seconds = replies[0]
+        fitting = int(len(piece.lines) * _SECONDS / max(seconds, 1e-6))
+        # By steps: one that took long has perhaps but waited for its turn on the processor.
+        fitting = max(self.size // 2, min(self.size * 4, fitting))
+        self.size = max(_LEAST, min(_MOST, fitting))
+        found: list[Block] = blocks
+        return found
+
+
+class ProgramWork:
+    """Reads pieces of lines in a worker, and tells how long that took."""
+
+    def __init__(self, settings: StreamSettings, *, keeps_texts: bool) -> None:
+        chain = make_chain(RecordWorkSettings(transforms=settings.transforms))
+        self._reader = EventReader(
+            settings, Recipe(settings.aggregates), "", lambda: time.time_ns() // 1000,
+            chain=chain, keeps_texts=keeps_texts,
+        )  # fmt: skip
+        self.progress = Progress()
+        """See `work.FileWork`; counts lines instead of files."""
+
+    def __call__(self, piece: Piece) -> Iterator[tuple[list[Block], float]]:
+        """Yield what a piece comes to, and the seconds that it took."""
+        began, reader = time.perf_counter(), self._reader
+        reader.progress = self.progress
+        reader.begin(piece.file, piece.at)
+        blocks = list(reader.read(piece.lines))
+        yield blocks, time.perf_counter() - began

@@ -1,0 +1,141 @@
+"""What is kept of a rejected record or a failed file, so that it can be run again."""
+
+from __future__ import annotations
+
+import base64
+from contextlib import suppress
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from asyncbatch.core.records import STDIN
+from asyncbatch.errors import UsageError
+from asyncbatch.formats.decoder import encode
+from asyncbatch.storage.opener import whole_file
+
+if TYPE_CHECKING:
+    from asyncbatch.core.batches import BatchPart
+    from asyncbatch.core.records import Failure
+    from asyncbatch.core.settings import StoreSettings
+
+BAD_TEXT = ("invalid_json", "encoding", "too_deep")
+"""Kinds of failure whose record is no value: its text is kept as a string."""
+
+
+class Letter(msgspec.Struct, frozen=True):
+    """A line of a dead letter file, as far as running it again goes.
+
+    `data` is missing for a failed file, which is run again as a whole.
+    """
+
+    file: str
+    kind: str = ""
+    record: int | None = None
+    line: int | None = None
+    pointer: str | None = None
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    data_base64: str | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def is_record(self) -> bool:
+        """Whether this is a record, and not a whole file."""
+        return self.data is not msgspec.UNSET or self.data_base64 is not msgspec.UNSET
+
+    def text(self) -> bytes:
+        """Return the record's text, be it good JSON or not. Raises ValueError."""
+        if isinstance(self.data_base64, str):
+            return base64.b64decode(self.data_base64, validate=True)
+        data = bytes(self.data) if isinstance(self.data, msgspec.Raw) else b""
+        if self.kind in BAD_TEXT and data.startswith(b'"'):
+            return msgspec.json.decode(data, type=str).encode()
+        return data
+
+
+read_letter = msgspec.json.Decoder(Letter).decode
+
+
+def letter_of_record(failure: Failure, text: bytes | msgspec.Raw, *, bad: bool = False) -> bytes:
+    """Return the line for a rejected record; `bad` if its text is not JSON."""
+    if not bad:
+        data = msgspec.Raw(msgspec.json.format(text, indent=-1))
+        return _letter(failure, {"data": data})
+    try:
+        return _letter(failure, {"data": bytes(text).decode()})
+    except UnicodeDecodeError:
+        return _letter(failure, {"data_base64": base64.b64encode(bytes(text)).decode()})
+
+
+def letter_of_file(failure: Failure) -> bytes:
+    """Return the line for a failed file."""
+    return _letter(failure, {})
+
+
+def _letter(failure: Failure, data: dict[str, Any]) -> bytes:
+    told = {
+        "file": failure.file,
+        "record": failure.record,
+        "line": failure.line,
+        "kind": failure.kind,
+        "message": failure.message,
+        "pointer": failure.pointer if isinstance(failure.pointer, str) else None,
+    }
+    return encode({**told, **data}) + b"\n"
+
+
+def failed_files(path: str) -> list[str]:
+    """Return the files that a dead letter file says have failed as a whole, each once.
+
+    Raises OSError; UsageError for one that cannot be run again.
+    """
+    found: dict[str, None] = {}
+    with open(path, "rb") as lines:
+        for line in lines:
+            with suppress(msgspec.DecodeError, ValueError):  # told when records are read
+                letter = read_letter(line)
+                if not letter.is_record:
+                    found[letter.file] = None
+    if STDIN in found:
+        raise UsageError(
+            f"{path} says that standard input failed as a whole: that cannot be read again; take "
+            "its line out, and pipe it in once more"
+        )
+    return list(found)
+
+
+class DeadLetterFile:
+    """The rejected records and failed files of one run; replaces what an earlier run left."""
+
+    def __init__(self, path: str, stores: StoreSettings | None = None) -> None:
+        self._file = whole_file(path, stores)
+
+    def open(self) -> None:
+        """Begin. Raises UsageError if the file cannot be written."""
+        self._file.open()
+
+    def write(self, letters: bytes) -> None:
+        """Write lines as they are. Raises SinkError."""
+        if letters:
+            self._file.write(letters)
+
+    def add(self, found: BatchPart) -> None:
+        """Write what is to be kept of a part, now. Raises SinkError."""
+        part = found.part
+        places = (place for place, _ in part.rejections)
+        lines = list(zip(places, part.letters, strict=True))
+        lines += [
+            (place, letter_of_file(failure))
+            for place, failure in part.errors.items()
+            if failure.record is None
+        ]
+        lines += [(place, entry.letters) for place, entry in part.entries.items() if entry.letters]
+        if lines:
+            self._file.write(b"".join(line for _, line in sorted(lines, key=itemgetter(0))))
+
+    def finish(self) -> None:
+        """Put the file in its place: also of a run that was cut short. Raises SinkError."""
+        self._file.commit()
+
+    def discard(self) -> None:
+        """Leave the file as it was."""
+        self._file.discard()

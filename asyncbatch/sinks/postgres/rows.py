@@ -1,0 +1,196 @@
+"""Rows on their way into a table of PostgreSQL: copied there, or staged and moved."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from asyncbatch.sinks.block import convert
+from asyncbatch.sinks.database import quote, quoted
+from asyncbatch.sinks.postgres.server import Name
+from asyncbatch.sinks.postgres.table import KINDS, TIME, TYPES, times
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from asyncbatch.sinks.block import Block, Kind
+    from asyncbatch.sinks.postgres.server import Connection
+
+_WHOLE = ("smallint", "integer")
+_SCALED = re.compile(r"numeric\((\d+),(-?\d+)\)")
+_CUTTING = re.compile(r"(character varying|character|bit|bit varying)\b")
+"""Types to which a value that is too long is cut if it is cast, but not if it is assigned."""
+
+
+class Arrivals:
+    """The rows of a block on their way into a table, whose columns are of these types.
+
+    What the table has no column for is null.
+
+    With a `key`, a row replaces the one of the same key: in the block; in the table only if it
+    `replaces`, which may be asked for when `load` has failed. It takes twice as long.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        table: Name,
+        types: Mapping[str, str],
+        block: Block,
+        *,
+        key: Sequence[str] = (),
+        replaces: bool = False,
+    ) -> None:
+        self._connection, self._table = connection, table
+        self.replaces = replaces
+        self._key, self._columns = key, list(types)
+        there = [place for place, name in enumerate(block.names) if name in types]
+        self._names = [block.names[place] for place in there]
+        """The columns that the block has a value for, or could have."""
+        self._types = [types[name] for name in self._names]
+        self._values = [
+            _fitted(block.kinds[place], block.values[place], declared)
+            for place, declared in zip(there, self._types, strict=True)
+        ]
+        self._places = [self._names.index(name) for name in key if name in self._names]
+        stage = ", ".join(
+            f"c{place} {declared if _is_known(declared) else 'text'}"
+            for place, declared in enumerate(self._types)
+        )
+        digest = hashlib.blake2b(stage.encode(), digest_size=8).hexdigest()
+        self._stage = Name("pg_temp", f"asyncbatch: {digest}")
+        """A table for rows of these types, which this and later loads of the session fill."""
+        self._create = f"CREATE TEMP TABLE IF NOT EXISTS {quote(self._stage.table)} ({stage})"
+        self._create += " ON COMMIT DELETE ROWS; "
+        self._is_tried = False
+
+    @property
+    def _is_staged(self) -> bool:
+        if not self._names:
+            return False
+        return (bool(self._key) and self.replaces) or not all(map(_is_known, self._types))
+
+    def misfits(self) -> dict[int, str]:
+        """Return the rows with values that the server would change without a word, and why."""
+        reasons: dict[int, str] = {}
+        for name, declared, values in zip(self._names, self._types, self._values, strict=True):
+            if found := _SCALED.fullmatch(declared):
+                scale = int(found[2])
+                for row, value in enumerate(values):
+                    if value is not None and _is_rounded(value, scale):
+                        reason = f"column {name} is {declared}, which would round {value}"
+                        reasons.setdefault(row, reason)
+        return reasons
+
+    def load(self, start: int, stop: int) -> None:
+        """Load the rows from number `start` up to `stop`, exclusive; raises what stands against.
+
+        Then `undo` must come next.
+        """
+        before = "RELEASE attempt; " if self._is_tried else ""
+        create = self._create if self._is_staged else ""
+        self._connection.execute(f"{before}{create}SAVEPOINT attempt")
+        self._is_tried = True
+        if not self._names:
+            for _ in range(start, stop):
+                self._connection.execute(f"INSERT INTO {self._table.sql} DEFAULT VALUES")
+            return
+        parts = [values[start:stop] for values in self._values]
+        if self._key:
+            parts = self._latest(parts)
+        rows = zip(*parts, strict=True)
+        if not self._is_staged:
+            self._connection.copy(self._table, self._names, rows)
+            return
+        self._connection.copy(self._stage, [f"c{place}" for place in range(len(self._names))], rows)
+        self._connection.execute(f"{self._move}; TRUNCATE {self._stage.sql}")
+
+    def remove(self) -> None:
+        """Take away the table's rows that have the key of one of these."""
+        self._connection.execute(self._create)
+        columns = [f"c{place}" for place in range(len(self._names))]
+        self._connection.copy(self._stage, columns, zip(*self._values, strict=True))
+        same = " AND ".join(
+            f"t.{quote(self._names[place])} = s.c{place}::{self._types[place]}"
+            for place in self._places
+        )
+        self._connection.execute(
+            f"DELETE FROM {self._table.sql} t USING {self._stage.sql} s WHERE {same};"  # noqa: S608 - quoted
+            f" TRUNCATE {self._stage.sql}"
+        )
+
+    def end(self) -> None:
+        """Have what was loaded be the transaction's own, not an attempt's."""
+        if self._is_tried:
+            self._connection.execute("RELEASE attempt")
+
+    def undo(self) -> None:
+        """Have the attempt that failed leave no trace."""
+        self._connection.execute("ROLLBACK TO attempt")
+
+    def _latest(self, parts: list[list[Any]]) -> list[list[Any]]:
+        """Return the columns less those rows whose key comes again."""
+        columns = [parts[place] for place in self._places]
+        keys = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
+        if len(set(keys)) == len(keys):
+            return parts
+        kept = sorted({key: row for row, key in enumerate(keys)}.values())
+        return [[values[row] for row in kept] for values in parts]
+
+    @property
+    def _move(self) -> str:
+        """The statement that moves what is staged into the table."""
+        selected = ", ".join(
+            f"c{place}" if _is_assigned(declared) else f"c{place}::{declared}"
+            for place, declared in enumerate(self._types)
+        )
+        statement = f"INSERT INTO {self._table.sql} ({quoted(self._names)})"
+        statement += f" SELECT {selected} FROM {self._stage.sql}"  # noqa: S608 - quoted
+        if not self._key:
+            return statement
+        replaced = [quote(name) for name in self._columns if name not in self._key]
+        update = ", ".join(f"{name} = excluded.{name}" for name in replaced)
+        action = f"UPDATE SET {update}" if update else "NOTHING"
+        return f"{statement} ON CONFLICT ({quoted(self._key)}) DO {action}"
+
+
+def _is_known(declared: str) -> bool:
+    """Whether values reach a column of this type without a text to be read by the server."""
+    return declared in KINDS or declared == "jsonb"
+
+
+def _is_assigned(declared: str) -> bool:
+    return _is_known(declared) or _CUTTING.match(declared) is not None
+
+
+def _fitted(kind: Kind, values: list[Any], declared: str) -> list[Any]:
+    """Return the values of a column as they travel to one of type `declared`."""
+    if kind == "null" or (TYPES[kind] == declared and kind != "mixed"):
+        return list(map(_decimal, values)) if declared == "numeric" else values
+    if declared in (TIME, "jsonb"):
+        return times(values) if declared == TIME else convert(values, kind, "mixed")
+    if declared == "numeric":
+        return list(map(_decimal, convert(values, kind, "numeric")))
+    wider = KINDS.get(declared, "any")
+    if wider != "any":
+        return convert(values, kind, wider)
+    if declared.startswith((*_WHOLE, "real", "numeric")) and kind == "boolean":
+        values, kind = convert(values, kind, "integer"), "integer"
+    if declared in _WHOLE and kind == "real":
+        values = [v if v is None or not v.is_integer() else f"{v:.0f}" for v in values]
+        return [v if v is None or type(v) is str else repr(v) for v in values]
+    return convert(values, kind, "text")
+
+
+def _decimal(text: str | None) -> Decimal | None:
+    return None if text is None else Decimal(text)
+
+
+def _is_rounded(text: str, scale: int) -> bool:
+    try:
+        exponent = Decimal(text).normalize().as_tuple().exponent
+    except ArithmeticError:  # it is no number, as the server will say
+        return False
+    return isinstance(exponent, int) and exponent < -scale

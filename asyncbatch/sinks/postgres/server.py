@@ -1,0 +1,419 @@
+"""Connections and transactions."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib
+import re
+import threading
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from urllib.parse import parse_qsl, urlsplit
+
+from asyncbatch.core.retry import tried
+from asyncbatch.core.secrets import without_password, without_secrets
+from asyncbatch.core.settings import ServerSettings
+from asyncbatch.errors import SinkError, TargetBusyError, UsageError
+from asyncbatch.sinks.database import quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    from asyncbatch.core.retry import Retrier
+
+MOST_NAME_BYTES = 63
+
+
+class Name(NamedTuple):
+    """A table's name, in a schema or where the server looks for it."""
+
+    schema: str | None
+    table: str
+
+    @classmethod
+    def parse(cls, text: str) -> Name:
+        """Return the name of TABLE or SCHEMA.TABLE."""
+        schema, dot, table = text.partition(".")
+        return cls(schema, table) if dot else cls(None, text)
+
+    @property
+    def sql(self) -> str:
+        """The name as SQL takes it."""
+        return quoted(filter(None, self)).replace('", "', '"."')
+
+    def beside(self, what: str) -> Name:
+        """Return the name of something that belongs to the table."""
+        ending = f".asyncbatch-{what}"
+        room = MOST_NAME_BYTES - len(ending)
+        raw = self.table.encode()
+        if len(raw) <= room:
+            return self._replace(table=self.table + ending)
+        digest = hashlib.blake2b(raw, digest_size=4).hexdigest()
+        cut = raw[: room - len(digest) - 1].decode(errors="ignore")
+        return self._replace(table=f"{cut}~{digest}{ending}")
+
+
+T = TypeVar("T")
+
+CONNECT_SECONDS = 10.0
+_SETTINGS = {"application_name": "asyncbatch", "statement_timeout": "600s"}
+"""What a session is given, unless the address says otherwise."""
+_UNITS = {"us": 1e-6, "ms": 1e-3, "": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+"""How many seconds PostgreSQL's units of time are."""
+_DURATION = re.compile(r"\s*(\d+)\s*(us|ms|s|min|h|d)?\s*")
+_LATE = "57014"
+_LEAST_VERSION = 12
+_PASSING = ("08", "25P03", "40001", "40P01", "42P01", "42P07", "42701", "53300", "55P03", "57P")
+"""Beginnings of codes of errors that may be gone the next time, on a new connection.
+
+Those with 42 are of a table or a column that another run has made, or dropped, meanwhile.
+"""
+
+
+class StillOpenError(Exception):
+    """What became of a transaction is not decided yet."""
+
+
+class Server:
+    """The database at `address`; none of its methods may be called on an event loop.
+
+    They raise what `is_error` knows. `name` is the address without its password.
+    """
+
+    def __init__(self, address: str, settings: ServerSettings | None = None) -> None:
+        self.address, self.name = address, without_password(address)
+        self._settings = settings or ServerSettings()
+        self._session = self._session_settings()
+        self._loop: asyncio.AbstractEventLoop
+        self._thread: threading.Thread
+        self._asyncpg: Any
+        self._pool: Any
+
+    def open(self) -> None:
+        """Connect. Raises UsageError; TargetBusyError if it may be possible soon."""
+        try:
+            self._asyncpg = importlib.import_module("asyncpg")
+        except ImportError:
+            raise UsageError(
+                "writing PostgreSQL needs one more package: pip install 'asyncbatch[postgres]'"
+            ) from None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, name="asyncbatch-postgres", daemon=True)
+        self._thread.start()
+        try:
+            self._pool = self.wait(self._make_pool())
+            self._check_version()
+        except Exception as error:
+            self.close()
+            if isinstance(error, UsageError) or not (
+                self.is_error(error) or isinstance(error, ValueError)
+            ):
+                raise
+            kind = TargetBusyError if self.is_passing(error) else UsageError
+            raise kind(f"cannot use {self.name}: {self.explained(error)}") from None
+
+    def wait(self, awaitable: Awaitable[T]) -> T:
+        """Return what is waited for on the loop."""
+
+        async def wait() -> T:
+            return await awaitable
+
+        return asyncio.run_coroutine_threadsafe(wait(), self._loop).result()
+
+    def connect(self) -> Connection:
+        """Return a connection that nobody else has until it is released or dropped."""
+        return Connection(self, self._pool, self.wait(self._pool.acquire()))
+
+    def fetch(self, query: str, *values: Any) -> list[Any]:  # noqa: ANN401 - asyncpg has no types
+        """Return the rows that a query gives, whatever goes on over other connections."""
+        connection = self.connect()
+        try:
+            rows = connection.fetch(query, *values)
+        except BaseException:
+            connection.drop()
+            raise
+        connection.release()
+        return rows
+
+    def _check_version(self) -> None:
+        (row,) = self.fetch("SELECT current_setting('server_version_num')::int / 10000")
+        if row[0] < _LEAST_VERSION:
+            raise UsageError(
+                f"{self.name} is PostgreSQL {row[0]}; it must be {_LEAST_VERSION} or newer"
+            )
+
+    def close(self) -> None:
+        """Let go of everything."""
+        pool = getattr(self, "_pool", None)
+        if pool is not None:
+            with suppress(Exception):  # what is committed is safe
+                self.wait(asyncio.wait_for(pool.close(), CONNECT_SECONDS))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    def _serve(self) -> None:
+        self._loop.run_forever()
+        self._loop.close()
+
+    def is_error(self, error: BaseException) -> bool:
+        """Whether this is an error of the server, or of the way to it."""
+        library = self._asyncpg
+        kinds = library.PostgresError, library.InterfaceError, library.InternalClientError
+        return isinstance(error, (*kinds, OSError, StillOpenError))
+
+    def is_passing(self, error: BaseException) -> bool:
+        """Whether an error may be gone the next time, on a new connection."""
+        if code := getattr(error, "sqlstate", None):
+            return str(code).startswith(_PASSING)
+        if isinstance(error, self._asyncpg.InterfaceError):
+            # "connection is closed", "... has been released back to the pool", as it was lost
+            return any(word in str(error) for word in ("clos", "released"))
+        # The library stumbles if a session ends at a bad moment. Otherwise sockets are all that
+        # could fail: also a missing one may be there soon.
+        return isinstance(error, OSError | StillOpenError | self._asyncpg.InternalClientError)
+
+    def explained(self, error: BaseException) -> str:
+        """Return what an error says, with its code, and without secrets."""
+        text = str(getattr(error, "message", None) or error or type(error).__name__)
+        if detail := getattr(error, "detail", None):
+            text += f": {detail}"
+        if code := getattr(error, "sqlstate", None):
+            text += f" (SQLSTATE {code})"
+        if code == _LATE and "timeout" in text:
+            allowed = self._session["statement_timeout"]
+            text += f"; statement_timeout, in [sink] or the address, allows {allowed}"
+        return without_secrets(text, self.address)
+
+    async def _make_pool(self) -> Any:  # noqa: ANN401 - asyncpg has no types
+        async def keep(_: object) -> None:
+            """Leave the session as it is: no transaction of ours changes it."""
+
+        return await self._asyncpg.create_pool(
+            self.address,
+            min_size=self._settings.least,
+            max_size=self._settings.most,
+            timeout=CONNECT_SECONDS,
+            command_timeout=self._longest(),
+            server_settings=self._session,
+            reset=keep,
+        )
+
+    def _session_settings(self) -> dict[str, str]:
+        """Return what each session is given."""
+        found = dict(_SETTINGS)
+        if self._settings.name is not None:
+            found["application_name"] = self._settings.name
+        asked = dict(parse_qsl(urlsplit(self.address).query))
+        found |= {name: asked[name] for name in found.keys() & asked.keys()}
+        if (seconds := self._settings.statement_timeout) is not None:
+            found["statement_timeout"] = f"{max(1, round(seconds * 1000))}ms"  # 0 is no limit
+        return found
+
+    def _longest(self) -> float | None:
+        """Return after how many seconds a server that should have given up is given up."""
+        found = _DURATION.fullmatch(self._session["statement_timeout"])
+        seconds = int(found[1]) * _UNITS[found[2] or ""] if found else 0
+        return seconds + CONNECT_SECONDS if seconds else None
+
+
+class Reader:
+    """Reads from a server beside what is written, again if a connection is lost."""
+
+    def __init__(self, server: Server, retrier: Retrier) -> None:
+        self._server, self._retrier = server, retrier
+
+    def fetch(self, query: str, *values: Any) -> list[Any]:  # noqa: ANN401 - see `Server`
+        """Return the rows that a query gives. Raises SinkError."""
+        try:
+            return self._retrier.call(
+                partial(self._server.fetch, query, *values), self._server.is_passing
+            )
+        except Exception as error:
+            if not self._server.is_error(error):
+                raise
+            reason = f"{self._server.explained(error)}{tried(error)}"
+            raise SinkError(f"cannot read {self._server.name}: {reason}") from None
+
+
+class Connection:
+    """One connection of a `Server`'s; see there."""
+
+    def __init__(self, server: Server, pool: Any, raw: Any) -> None:  # noqa: ANN401 - asyncpg has no types
+        self._server, self._pool, self._raw = server, pool, raw
+
+    def execute(self, script: str, *values: Any) -> str:  # noqa: ANN401 - see above
+        """Run statements, several only without values; return what the last one came to."""
+        status: str = self._server.wait(self._raw.execute(script, *values))
+        return status
+
+    def fetch(self, query: str, *values: Any) -> list[Any]:  # noqa: ANN401 - see above
+        """Return the rows that a query gives."""
+        rows: list[Any] = self._server.wait(self._raw.fetch(query, *values))
+        return rows
+
+    def copy(self, table: Name, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Add rows to a table, by binary COPY."""
+        self._server.wait(
+            self._raw.copy_records_to_table(
+                table.table, schema_name=table.schema, columns=columns, records=rows
+            )
+        )
+
+    def forget_types(self) -> None:
+        """Take note that columns are no longer of the types that they were."""
+        self._server.wait(self._raw.reload_schema_state())
+
+    def release(self) -> None:
+        """Give it back, to be used again if it is in order."""
+        with suppress(Exception):  # it is lost
+            self._server.wait(self._pool.release(self._raw))
+
+    def drop(self) -> None:
+        """Give it back, not to be used again; what was not committed is not done."""
+
+        async def drop() -> None:
+            self._raw.terminate()
+            await self._pool.release(self._raw)
+
+        with suppress(Exception):  # it is gone, one way or another
+            self._server.wait(drop())
+
+
+_NO_SUCH_NUMBER = "22023"
+
+
+class _Doubt(NamedTuple):
+    """A transaction that may have been committed, by its number, and what tells for sure."""
+
+    transaction: int
+    is_there: Callable[[int], bool]
+
+
+class Transactions:
+    """One transaction after the other.
+
+    `begin` is called in each when it has begun with the script `first`, also on a new connection
+    if one was lost; it brings all that is to be in it up to then.
+    """
+
+    def __init__(
+        self, server: Server, retrier: Retrier, first: str, begin: Callable[[Connection], None]
+    ) -> None:
+        self._server, self._retrier = server, retrier
+        self._first, self._begin = first, begin
+        self._connection: Connection | None = None
+        self._has_begun = False
+        """Whether the connection, if there is one, is in a transaction."""
+        self._doubt: _Doubt | None = None
+        self.is_lost = False
+        """Whether an error has ended it all."""
+
+    def do(self, work: Callable[[Connection], T]) -> T:
+        """Return what `work` returns, done in the transaction at hand. Raises SinkError."""
+        return self._again(lambda: work(self._begun()))
+
+    def commit(
+        self,
+        last: Callable[[Connection], None],
+        is_there: Callable[[int], bool] = lambda _: True,
+    ) -> None:
+        """End the transaction at hand when `last` is done in it, too. Raises SinkError.
+
+        `is_there` tells whether what it wrote is there, written by the transaction of a number:
+        a server that dies may give a number away again.
+        """
+
+        def commit() -> None:
+            if not self._has_ended():
+                connection = self._begun()
+                last(connection)
+                number = int(connection.fetch("SELECT txid_current()")[0][0])
+                self._doubt = _Doubt(number, is_there)
+                self._end(connection)
+                self._doubt = None
+
+        self._again(commit)
+
+    def once(self, work: Callable[[Connection], None]) -> None:
+        """Do something in a transaction of its own, and never again.
+
+        Raises what the server raises.
+        """
+        connection = self._connected()
+        try:
+            connection.execute("BEGIN")
+            work(connection)
+            self._end(connection)
+        except BaseException:
+            self.undo()
+            raise
+
+    def undo(self) -> None:
+        """Undo what was not committed, and let go of the connection."""
+        connection, self._connection, self._has_begun = self._connection, None, False
+        if connection is not None:
+            connection.drop()
+
+    def close(self) -> None:
+        """Let go of the connection, which is in no transaction."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.release()
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._server.connect()
+        return self._connection
+
+    def _begun(self) -> Connection:
+        connection = self._connected()
+        if not self._has_begun:
+            # Constraints that wait for the end could tell nobody which row it was.
+            connection.execute(f"BEGIN; SET CONSTRAINTS ALL IMMEDIATE; {self._first}")
+            self._has_begun = True
+            self._begin(connection)
+        return connection
+
+    def _has_ended(self) -> bool:
+        """Whether it turns out that the transaction at hand was committed."""
+        if self._doubt is None:
+            return False
+        number, is_there = self._doubt
+        try:
+            status = self._server.fetch("SELECT txid_status($1)", number)[0][0]
+        except Exception as error:
+            if getattr(error, "sqlstate", None) != _NO_SUCH_NUMBER:
+                raise
+            status = "forgotten"
+        if status == "in progress":
+            raise StillOpenError("the server is still at a transaction that was interrupted")
+        committed = status == "committed" and is_there(number)
+        self._doubt = None
+        return committed
+
+    def _end(self, connection: Connection) -> None:
+        status = connection.execute("COMMIT")
+        if status != "COMMIT":
+            raise SinkError(f"cannot write {self._server.name}: the transaction was rolled back")
+        self._has_begun = False
+
+    def _again(self, function: Callable[[], T]) -> T:
+        """Return what a function returns, called again on a new connection if one was lost."""
+
+        def once() -> T:
+            try:
+                return function()
+            except BaseException:
+                self.undo()
+                raise
+
+        try:
+            return self._retrier.call(once, self._server.is_passing)
+        except BaseException as error:
+            self.is_lost = True
+            if not self._server.is_error(error):
+                raise
+            reason = f"{self._server.explained(error)}{tried(error)}"
+            raise SinkError(f"cannot write {self._server.name}: {reason}") from None

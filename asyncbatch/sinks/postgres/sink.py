@@ -1,0 +1,325 @@
+"""A table of a PostgreSQL database, written in transactions that outlive connections."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from asyncbatch.core.retry import Retrier, Retries
+from asyncbatch.errors import SinkError, TargetBusyError, UsageError
+from asyncbatch.sinks.columns import edges, refusals, salvage
+from asyncbatch.sinks.database import quote, quoted
+from asyncbatch.sinks.postgres.rows import Arrivals
+from asyncbatch.sinks.postgres.server import Name, Reader, Server, Transactions
+from asyncbatch.sinks.postgres.table import (
+    Shape,
+    dependents,
+    find,
+    flaw,
+    has_repeated_key,
+    has_unique_key,
+    locking,
+)
+from asyncbatch.state.ledger import postgres as ledger
+from asyncbatch.state.ledger import table as replacing
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from asyncbatch.core.entries import Entry, Ledger, LedgerJob
+    from asyncbatch.core.settings import ServerSettings
+    from asyncbatch.sinks.base import Mode, Refusal
+    from asyncbatch.sinks.block import Block, Kind
+    from asyncbatch.sinks.columns import Contract
+    from asyncbatch.sinks.postgres.server import Connection
+
+RETRIES = Retries(5, 0.5)
+"""Unless told otherwise: a server that is started again is back within these 15 seconds."""
+_REFUSING = ("21", "22", "23", "44", "54", "P0", "42804", "42846")
+"""Beginnings of codes of errors that are about the rows."""
+_TAKEN = ("23505", "0A000")
+"""Codes of errors that rows which may replace others meet if they are copied: the key is there, or
+the table takes no copies."""
+_TEXT_CODES = ("22021", "22P05")
+_TABLES = ("r", "p")
+
+
+class PostgresSink:
+    """Adds rows to a table, replaces it by them, or lets each replace the row of its key.
+
+    Columns are added for new fields and get a wider type where a value needs one. What was
+    loaded since the last commit is kept, and loaded again if the connection is lost. The
+    `address` may hold a password; `Server` sees to it that nobody is told.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        table: str,
+        mode: Mode,
+        key: tuple[str, ...],
+        job: LedgerJob | None = None,
+        retrier: Retrier | None = None,
+        contract: Contract | None = None,
+        settings: ServerSettings | None = None,
+        times: Collection[str] = (),
+    ) -> None:
+        self.table, self.mode, self.key = table, mode, key
+        self._job, self._retrier = job, retrier or Retrier(RETRIES)
+        self._server = Server(address, settings)
+        self._name = Name.parse(table)
+        self._target = self._name.beside("new") if mode == "replace" else self._name
+        """The table that is loaded; the end of a replacement gives it its name."""
+        self._transactions = Transactions(
+            self._server, self._retrier, locking(self._target), self._begin
+        )
+        self._shape = Shape(self._server, self._target, key, contract, times)
+        self._loads: list[Block] = []
+        """What was loaded since the last commit, without what was refused."""
+        self._lacks_index = self._has_ledger = False
+        self._replaces = False
+        """Whether keys were found to be there already, in a run that may replace their rows."""
+
+    def open(self) -> None:
+        """Connect, and see that the table can be written to. Raises UsageError."""
+        self._check_names()
+        self._server.open()
+        try:
+            self._transactions.once(self._prepare)
+        except Exception as error:
+            self._server.close()
+            if not self._server.is_error(error):
+                raise
+            kind = TargetBusyError if self._server.is_passing(error) else UsageError
+            reason = self._server.explained(error)
+            raise kind(f"cannot use {self._server.name}: {reason}") from None
+
+    def ledger(self) -> Ledger:
+        """Return the entries that the database has of the job that it was opened for."""
+        job = self._job.fingerprint if self._job else ""
+        reader = Reader(self._server, self._retrier)
+        return ledger.PostgresLedger(reader, job, least=int(self.mode == "replace"))
+
+    def load(self, payload: Block, groups: Sequence[int] | None = None) -> Sequence[Refusal]:
+        """Write rows in the transaction at hand, adding and widening columns. Raises SinkError."""
+        refused = self._transactions.do(lambda found: self._write(found, payload, groups))
+        self._loads.append(payload.without({refusal.row for refusal in refused}))
+        return refused
+
+    def remove(self, keys: Block) -> None:
+        """Take away the rows that have these keys, and commit. Raises SinkError."""
+
+        def remove(connection: Connection) -> None:
+            if self._shape.number is not None:
+                block = self._shape.columns.admit(keys, None).block
+                Arrivals(connection, self._target, self._shape.types, block, key=self.key).remove()
+
+        self._transactions.commit(remove)
+
+    def commit(self, entries: Sequence[Entry] = ()) -> None:
+        """End the transaction, if there is one or it takes one. Raises SinkError."""
+        job = self._job
+        if not job or not entries:
+            if self._loads:
+                self._transactions.commit(lambda _: None)
+        else:
+            name = job.fingerprint
+
+            def record(connection: Connection) -> None:
+                if not self._has_ledger:
+                    ledger.create(connection)
+                ledger.record(connection, name, self.table, entries)
+
+            def is_there(number: int) -> bool:
+                return ledger.is_recorded(self._server, name, entries[-1], number)
+
+            self._transactions.commit(record, is_there)
+            self._has_ledger = True
+        self._loads.clear()
+        self._lacks_index = False
+
+    def finish(self, *, succeeded: bool, ended: bool) -> bool:
+        """End the run; a replacement takes its place if it succeeded. Raises SinkError."""
+        is_lost = self._transactions.is_lost
+        stands = self.mode != "replace" or (succeeded and not is_lost)
+        try:
+            if self._loads:
+                self._transactions.undo()
+                self._loads.clear()
+            if not stands and not (self._job and (self._job.carries_on or not ended)):
+                with suppress(Exception):  # the next run begins with this
+                    self._transactions.once(self._drop_replacement)
+            elif stands and not is_lost:
+                untyped = self._shape.untyped() if ended else {}
+                if untyped or self.mode == "replace":
+                    self._transactions.commit(lambda found: self._complete(found, untyped))
+        finally:
+            self._transactions.close()
+            self._server.close()
+        return stands
+
+    def _check_names(self) -> None:
+        for name, what in ((self._name.schema, "schema"), (self._name.table, "table")):
+            if name is not None and (reason := flaw(name)):
+                raise UsageError(f"--table {self.table!r} names no {what} that can be: {reason}")
+        for name in self.key:
+            if reason := flaw(name):
+                raise UsageError(f"{name!r} cannot be the key: {reason}")
+
+    def _prepare(self, connection: Connection) -> None:
+        if connection.fetch("SELECT current_setting('transaction_read_only')")[0][0] == "on":
+            raise UsageError(f"cannot use {self._server.name}: it can only be read")
+        if ledger.exists(connection):
+            ledger.create(connection)  # an earlier version's lacks columns
+        for name in {self._name, self._target}:
+            if found := find(connection, name):
+                self._check_table(connection, name, *found)
+        goes_on = self.mode == "replace" and self._goes_on(connection)
+        if self.mode != "replace" or goes_on:
+            self._shape.read(connection)
+        if self.mode == "replace":
+            self._check_dependents(connection)
+        elif self.key and self._shape.number is not None:
+            self._check_key(connection, self._shape.number)
+        if self.mode == "replace" and not goes_on:
+            self._drop_replacement(connection)
+        elif self._shape.number is None and ledger.exists(connection):  # somebody has dropped it
+            replacing.forget(ledger.executor(connection), self.table, generation=0)
+
+    def _goes_on(self, connection: Connection) -> bool:
+        """Whether the replacement that there is, is one to be carried on."""
+        job = self._job
+        if not job or not job.carries_on or not ledger.exists(connection):
+            return False
+        if find(connection, self._target) is None:
+            return False
+        return replacing.can_go_on(ledger.executor(connection), job, self.table)
+
+    def _check_table(
+        self, connection: Connection, name: Name, number: int, kind: str, schema: str
+    ) -> None:
+        where = f"cannot use {self._server.name}"
+        if kind not in _TABLES:
+            raise UsageError(f"{where}: {name.table} is no table but a view, an index or the like")
+        if schema in ("pg_catalog", "information_schema"):
+            raise UsageError(f"{where}: {name.table} is a table of the server's own")
+        for privilege in ("SELECT", "INSERT", *(["UPDATE"] if self.mode == "upsert" else [])):
+            query = "SELECT has_table_privilege($1::bigint::oid, $2)"
+            if not connection.fetch(query, number, privilege)[0][0]:
+                raise UsageError(f"{where}: no permission to {privilege} on table {name.table}")
+
+    def _check_dependents(self, connection: Connection) -> None:
+        found = find(connection, self._name)
+        if found and (others := dependents(connection, found[0])):
+            raise UsageError(
+                f"cannot replace table {self.table}, which {', '.join(others)} would lose:"
+                " --mode append or upsert keeps the table"
+            )
+
+    def _check_key(self, connection: Connection, number: int) -> None:
+        if missing := [name for name in self.key if name not in self._shape.types]:
+            raise UsageError(
+                f"cannot use {self._server.name}: table {self.table} has no column"
+                f" {', '.join(missing)}, which the key names"
+            )
+        if has_unique_key(connection, number, self.key):
+            return
+        if has_repeated_key(connection, self._name, self.key):
+            raise UsageError(
+                f"cannot use {self._server.name}: rows of table {self.table} have the same"
+                f" {', '.join(self.key)}, so that cannot be the key"
+            )
+        self._lacks_index = True
+
+    def _drop_replacement(self, connection: Connection) -> None:
+        connection.execute(f"DROP TABLE IF EXISTS {self._target.sql}")
+        if ledger.exists(connection):
+            replacing.forget(ledger.executor(connection), self.table, generation=1)
+
+    def _begin(self, connection: Connection) -> None:
+        """See what the table is, and load again what was loaded over a connection that is lost."""
+        self._shape.read(connection)
+        for block in self._loads:
+            if refused := self._write(connection, block, None):
+                raise SinkError(
+                    f"cannot write {self._server.name}: the connection was lost, and of the rows"
+                    f" loaded before {len(refused)} are refused now: {refused[0].message}"
+                )
+
+    def _write(
+        self, connection: Connection, payload: Block, groups: Sequence[int] | None
+    ) -> Sequence[Refusal]:
+        """Write rows, all that are not refused."""
+        block, rows, groups, refused = self._shape.columns.admit(payload, groups)
+        if not block.count:
+            return refused
+        reasons: Mapping[int, str]
+        if (reason := self._shape.fit(connection, block)) is not None:
+            reasons = dict.fromkeys(range(block.count), reason)
+        else:
+            if self._lacks_index and self._shape.number is not None:
+                self._index(connection, self._shape.number)
+            reasons = self._insert(connection, block, groups)
+        return sorted(refused + refusals(reasons, rows), key=attrgetter("row"))
+
+    def _index(self, connection: Connection, number: int) -> None:
+        """Have the table see to the key, as one that is created here does."""
+        if not has_unique_key(connection, number, self.key):
+            name, table = quote(self._name.beside("key").table), self._name.sql
+            connection.execute(f"CREATE UNIQUE INDEX {name} ON {table} ({quoted(self.key)})")
+
+    def _insert(
+        self, connection: Connection, block: Block, groups: Sequence[int] | None
+    ) -> dict[int, str]:
+        """Insert rows, each that the table allows; return why not the others."""
+        key = self.key if self.mode == "upsert" else ()
+        arrivals = Arrivals(
+            connection, self._target, self._shape.types, block, key=key, replaces=self._replaces
+        )
+        misfits = arrivals.misfits()
+
+        def attempt(start: int, stop: int) -> str | None:
+            if reason := next((misfits[row] for row in misfits if start <= row < stop), None):
+                return reason
+            try:
+                arrivals.load(start, stop)
+            except Exception as error:
+                code = str(getattr(error, "sqlstate", None) or "")
+                if code in _TAKEN and key and not self._replaces:
+                    arrivals.undo()
+                    self._replaces = arrivals.replaces = True
+                    return attempt(start, stop)
+                if not code.startswith(_REFUSING) and not isinstance(error, UnicodeError):
+                    raise
+                arrivals.undo()
+                return self._refusal(error, code)
+            return None
+
+        reasons = salvage(edges(block.count, groups), attempt)
+        arrivals.end()
+        return reasons
+
+    def _refusal(self, error: Exception, code: str) -> str:
+        reason = self._server.explained(error).replace(self._target.table, self._name.table)
+        if code in _TEXT_CODES:
+            reason += "; PostgreSQL takes no NUL character in a text"
+        return reason
+
+    def _complete(self, connection: Connection, untyped: Mapping[str, Kind]) -> None:
+        """Give columns without a value their type, and a replacement its name."""
+        if untyped:
+            self._shape.alter(connection, untyped)
+        if self.mode != "replace":
+            return
+        table = self._name.sql
+        if self._shape.number is not None:
+            connection.execute(f"DROP TABLE IF EXISTS {table}")
+            name = quote(self._name.table)
+            connection.execute(f"ALTER TABLE {self._target.sql} RENAME TO {name}")
+        elif find(connection, self._name):
+            connection.execute(f"DELETE FROM {table}")  # noqa: S608 - quoted
+        if self._job and ledger.exists(connection):
+            execute = ledger.executor(connection)
+            replacing.promote(execute, self._job.fingerprint, self.table)

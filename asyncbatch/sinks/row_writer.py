@@ -1,0 +1,228 @@
+"""A worker's end of a target: rows written there and then, or made ready to travel."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from itertools import accumulate, compress, pairwise
+from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec import Raw
+
+from asyncbatch.core.batches import Rows
+from asyncbatch.formats.compression import named
+from asyncbatch.formats.decoder import decode, encode, encode_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from asyncbatch.core.settings import FileWorkSettings
+    from asyncbatch.sinks.base import Pending
+    from asyncbatch.sinks.folder import MirroredOutput
+    from asyncbatch.sinks.target import Target
+
+
+class Found(Protocol):
+    """Rows, and the records that they were made of."""
+
+    rows: list[Any]
+    places: list[int]
+    records: list[int]
+    lines: list[int | None]
+    originals: list[bytes]
+    several: bool
+    finished: list[int]
+
+
+class Outlet:
+    """Of no target: rows are counted where they are made, and go nowhere."""
+
+    names_origins = False
+    """Whether each row must say of which record it was made."""
+    takes_texts = False
+    """Whether a row may also be JSON text: `msgspec.Raw`, compact."""
+    abandon: Callable[[], None] | None = None
+    """Leaves nothing half done, and begins nothing more; called from another thread."""
+
+    def begin(self, path: str) -> None:
+        """Begin with the file at `path`."""
+
+    def take(self, found: Found, *, single: bool) -> None:  # noqa: ARG002 - what others need
+        """Take rows of the file as they come. Raises OutputError."""
+        found.rows.clear()
+
+    def end(self) -> int:
+        """End the file that was begun; return how many rows it has now. Raises OutputError."""
+        return 0
+
+    def take_pending(self) -> Pending | None:
+        """Return what is still to come of the output of the file that was ended, if anything."""
+        return None
+
+    def discard(self) -> None:
+        """End the file that was begun; nothing of it counts."""
+
+    def pack(self, found: Found) -> Rows | None:  # noqa: ARG002 - what others need
+        """Return rows, of any number of files, as the sink in the main process takes them."""
+        return None
+
+    def thinned(self, rows: Rows, kept: Sequence[bool]) -> Rows:
+        """Return packed rows less those that are not to be kept; there is an item a row."""
+        return Rows(
+            self._thinned(rows.payload, kept),
+            sum(kept),
+            list(compress(rows.places, kept)),
+            list(compress(rows.records, kept)),
+            list(compress(rows.lines, kept)),
+            list(compress(rows.originals, kept)),
+            rows.several,
+        )
+
+    def _thinned(self, payload: bytes | bytearray, kept: Sequence[bool]) -> bytes:
+        """Return a payload less some rows."""
+        raise NotImplementedError
+
+
+_CHUNK_BYTES = 1024 * 1024
+
+
+class LinesOutlet(Outlet):
+    """Of JSON Lines: the worker encodes and compresses them."""
+
+    takes_texts = True
+
+    def __init__(self, target: Target) -> None:
+        self._compression = named(target.path) if target.form == "lines" else None
+
+    def take(self, found: Found, *, single: bool) -> None:
+        """Leave the rows to `pack`."""
+
+    def pack(self, found: Found) -> Rows | None:
+        """See `Outlet`."""
+        if not found.rows:
+            return None
+        if len(found.finished) < 2:
+            lines = encode_lines(found.rows)
+            ends = [len(lines)] * max(1, len(found.finished))
+        else:
+            pieces = [
+                encode_lines(found.rows[start:end]) for start, end in pairwise((0, *found.finished))
+            ]
+            lines = b"".join(pieces)
+            ends = list(accumulate(map(len, pieces)))
+        return Rows(self._compressed(lines), len(found.rows), ends=ends)
+
+    def thinned(self, rows: Rows, kept: Sequence[bool]) -> Rows:
+        """See `Outlet`."""
+        thinner = super().thinned(rows, kept)
+        sizes = [len(line) for line in self._lines(rows.payload)]
+        left = (size if is_kept else 0 for size, is_kept in zip(sizes, kept, strict=True))
+        place_of = dict(zip(accumulate(sizes, initial=0), accumulate(left, initial=0), strict=True))
+        thinner.ends = [place_of[end] for end in rows.ends]
+        return thinner
+
+    def _thinned(self, payload: bytes | bytearray, kept: Sequence[bool]) -> bytes:
+        return self._compressed(b"".join(compress(self._lines(payload), kept)))
+
+    def _lines(self, payload: bytes | bytearray) -> list[bytes]:
+        """Return packed rows as lines, with their ends."""
+        if self._compression:
+            payload = b"".join(self._compression.chunks(BytesIO(payload), _CHUNK_BYTES))
+        return [line + b"\n" for line in bytes(payload).split(b"\n")[:-1]]
+
+    def _compressed(self, lines: bytes) -> bytes:
+        return self._compression.compress(lines) if self._compression else lines
+
+
+class TableOutlet(Outlet):
+    """Of tables: rows become columns."""
+
+    names_origins = True
+
+    def __init__(self, target: Target) -> None:
+        # Among columns, a field that is null is one that is missing; where the first rows' fields
+        # are all that there can be, that matters.
+        self._pack: Callable[[list[Any]], bytes] = encode
+        self._are_columns = target.columns_grow
+        if self._are_columns:
+            from asyncbatch.sinks.block import make_block  # noqa: PLC0415 - only tables need it
+
+            rich = target.has_rich_types
+            self._pack = lambda rows: make_block(rows, rich=rich).to_bytes()
+
+    def take(self, found: Found, *, single: bool) -> None:
+        """Leave the rows to `pack`."""
+
+    def pack(self, found: Found) -> Rows | None:
+        """See `Outlet`. Raises SinkError."""
+        if not found.rows:
+            return None
+        origins = found.places, found.records, found.lines, found.originals, found.several
+        return Rows(self._pack(found.rows), len(found.rows), *origins)
+
+    def _thinned(self, payload: bytes | bytearray, kept: Sequence[bool]) -> bytes:
+        if not self._are_columns:
+            return encode(list(compress(decode(bytes(payload)), kept)))
+        from asyncbatch.sinks.block import Block  # noqa: PLC0415 - see above
+
+        gone = {row for row, is_kept in enumerate(kept) if not is_kept}
+        return Block.from_bytes(payload).without(gone).to_bytes()
+
+
+class KeyedOutlet(Outlet):
+    """Of a target that takes the first row of each key: rows travel with what tells keys apart."""
+
+    names_origins = True
+
+    def __init__(self, outlet: Outlet, key: Sequence[str]) -> None:
+        from asyncbatch.transforms.dedupe import KeyDigest  # noqa: PLC0415 - if asked for
+
+        self._outlet, self._digest = outlet, KeyDigest(key)
+        self.takes_texts = outlet.takes_texts
+
+    def take(self, found: Found, *, single: bool) -> None:
+        """Leave the rows to `pack`."""
+
+    def pack(self, found: Found) -> Rows | None:
+        """See `Outlet`."""
+        rows = self._outlet.pack(found)
+        if rows is not None:
+            rows.records, rows.several = found.records, found.several
+            values = (decode(row) if type(row) is Raw else row for row in found.rows)
+            rows.digests = list(map(self._digest, values))
+        return rows
+
+
+class FolderOutlet(Outlet):
+    """Of a folder: the worker writes."""
+
+    def __init__(self, output: MirroredOutput[Any]) -> None:
+        self._output = output
+        self.begin, self.end, self.discard = output.begin, output.end, output.discard  # type: ignore[method-assign]  # handed on as they are
+        self.take_pending = output.take_pending  # type: ignore[method-assign]  # the same
+        self.abandon = output.abandon
+
+    def take(self, found: Found, *, single: bool) -> None:
+        """See `Outlet`."""
+        self._output.write(found.rows, single=single)
+        found.rows.clear()
+
+
+def make_outlet(
+    target: Target | None, files: FileWorkSettings, dedupe: Sequence[str] = ()
+) -> Outlet:
+    """Return the worker's end of `target`, for inputs that are read so.
+
+    If rows are to be deduplicated, which a folder cannot do, by the key `dedupe`.
+    """
+    if target is None:
+        return Outlet()
+    if target.form == "folder" and target.is_remote:
+        from asyncbatch.sinks.folder import ObjectOutput  # noqa: PLC0415 - one of them
+
+        return FolderOutlet(ObjectOutput(target, files))
+    if target.form == "folder":
+        from asyncbatch.sinks.folder import FolderOutput  # noqa: PLC0415 - one of them
+
+        return FolderOutlet(FolderOutput(target, files.format))
+    outlet = TableOutlet(target) if target.is_table else LinesOutlet(target)
+    return KeyedOutlet(outlet, dedupe) if dedupe else outlet

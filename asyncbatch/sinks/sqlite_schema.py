@@ -1,0 +1,201 @@
+"""SQLite tables: create, widen, retype."""
+
+from __future__ import annotations
+
+import math
+import re
+import sqlite3
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from asyncbatch.formats.decoder import encode
+from asyncbatch.sinks.database import quote, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from asyncbatch.sinks.block import Kind
+    from asyncbatch.sinks.columns import ColumnKind
+
+Affinity = Literal["integer", "real", "text", "numeric", "none"]
+"""What SQLite makes of the values stored in a column."""
+
+TYPES: dict[Kind, str] = {
+    "null": "",
+    "boolean": "INTEGER",
+    "integer": "INTEGER",
+    "real": "REAL",
+    "text": "TEXT",
+}
+KINDS: dict[Affinity, ColumnKind] = {
+    "integer": "integer",
+    "real": "real",
+    "text": "text",
+    "numeric": "any",
+    "none": "any",
+}
+_AFFINITIES: tuple[tuple[str, Affinity], ...] = (
+    ("INT", "integer"),
+    ("CHAR", "text"),
+    ("CLOB", "text"),
+    ("TEXT", "text"),
+    ("BLOB", "none"),
+    ("REAL", "real"),
+    ("FLOA", "real"),
+    ("DOUB", "real"),
+)
+"""Parts of a declared type, the first of which decides."""
+
+
+class Column(NamedTuple):
+    """A column of a table: its place in the primary key counts from 1; 0 is outside."""
+
+    name: str
+    declared: str
+    key_place: int
+    is_generated: bool
+
+    @property
+    def affinity(self) -> Affinity:
+        """What the declared type does to values."""
+        if not self.declared:
+            return "none"
+        upper = self.declared.upper()
+        return next((affinity for part, affinity in _AFFINITIES if part in upper), "numeric")
+
+
+def kind_of(connection: sqlite3.Connection, name: str) -> str | None:
+    """Return what is called `name` ("table", "view", ...), or None."""
+    query = "SELECT type FROM sqlite_schema WHERE lower(name) = lower(?)"
+    row = connection.execute(query, (name,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def columns_of(connection: sqlite3.Connection, table: str) -> list[Column]:
+    """Return the columns of a table; none if there is no such table."""
+    query = "SELECT name, type, pk, hidden <> 0 FROM pragma_table_xinfo(?) WHERE hidden <> 1"
+    return [Column(*row) for row in connection.execute(query, (table,))]
+
+
+def create(
+    connection: sqlite3.Connection, table: str, types: Mapping[str, str], key: Sequence[str]
+) -> None:
+    """Create a table with columns of these declared types."""
+    parts = [f"{quote(name)} {declared}".rstrip() for name, declared in types.items()]
+    if key:
+        parts.append(f"PRIMARY KEY ({quoted(key)})")
+    connection.execute(f"CREATE TABLE {quote(table)} ({', '.join(parts)})")
+
+
+def has_unique_key(connection: sqlite3.Connection, table: str, key: Sequence[str]) -> bool:
+    """Whether the table itself sees to it that no two rows share these columns."""
+    try:
+        connection.execute(f"EXPLAIN {insertion(table, key, key)}", [None] * len(key))
+    except sqlite3.OperationalError as error:
+        if "ON CONFLICT" in str(error):
+            return False
+        raise
+    return True
+
+
+def has_repeated_key(connection: sqlite3.Connection, table: str, key: Sequence[str]) -> bool:
+    """Whether any two rows share these columns now."""
+    names = quoted(key)
+    there = " AND ".join(f"{quote(name)} NOTNULL" for name in key)
+    query = f"SELECT 1 FROM {quote(table)} WHERE {there} GROUP BY {names} HAVING count(*) > 1"  # noqa: S608 - quoted
+    return connection.execute(query).fetchone() is not None
+
+
+def has_only_exact(connection: sqlite3.Connection, table: str, column: str) -> bool:
+    """Whether the integers in a column all are double precision numbers too."""
+    name, limit = quote(column), 2**53
+    query = (
+        f"SELECT 1 FROM {quote(table)} WHERE typeof({name}) = 'integer'"  # noqa: S608 - quoted
+        f" AND {name} NOT BETWEEN {-limit} AND {limit}"
+    )
+    return connection.execute(query).fetchone() is None
+
+
+def insertion(
+    table: str, names: Sequence[str], key: Sequence[str] = (), replaced: Iterable[str] = ()
+) -> str:
+    """Return the statement that inserts a row, given values for the columns of these names.
+
+    With a key, a row that has the same takes the new values of the columns `replaced`.
+    """
+    columns, places = quoted(names), ", ".join("?" * len(names))
+    statement = f"INSERT INTO {quote(table)} "
+    statement += f"({columns}) VALUES ({places})" if names else "DEFAULT VALUES"
+    if not key:
+        return statement
+    update = ", ".join(f"{name} = excluded.{name}" for name in map(quote, replaced))
+    action = f"UPDATE SET {update}" if update else "NOTHING"
+    return f"{statement} ON CONFLICT ({', '.join(map(quote, key))}) DO {action}"
+
+
+_QUOTED = re.compile(
+    r""""(?:[^"]|"")*"|'(?:[^']|'')*'|`(?:[^`]|``)*`|\[[^\]]*\]|--[^\n]*|/\*.*?(?:\*/|$)""",
+    re.DOTALL,
+)
+_SPECIAL = re.compile(
+    r"\b(AS|AUTOINCREMENT|CHECK|COLLATE|CONFLICT|DEFAULT|DESC|FOREIGN|GENERATED|NOT|REFERENCES"
+    r"|STRICT|UNIQUE|VIRTUAL|WITHOUT)\b",
+    re.IGNORECASE,
+)
+"""What a table can have beside columns, types and a primary key."""
+_ROWID_NAMES = ("rowid", "oid", "_rowid_")
+
+
+class NotPlainError(Exception):
+    """A table has more to it than can be carried over to a new one; the message says what."""
+
+
+def retype(connection: sqlite3.Connection, table: str, types: Mapping[str, str]) -> None:
+    """Give columns of a table other declared types, within a transaction.
+
+    SQLite cannot do that, so a new table takes the place of the old: with its rows, row
+    numbers, primary key, indexes and triggers. Numbers become text in their shortest exact form.
+    Raises NotPlainError.
+    """
+    query = "SELECT type, sql FROM sqlite_schema WHERE lower(tbl_name) = lower(?) AND sql NOTNULL"
+    definitions = connection.execute(query, (table,)).fetchall()
+    sql = next(sql for kind, sql in definitions if kind == "table")
+    if found := _SPECIAL.search(_QUOTED.sub(" ", sql)):
+        raise NotPlainError(found[0].upper())
+    columns = columns_of(connection, table)
+    key = [column.name for column in sorted(columns, key=_key_place) if column.key_place]
+    new = f"{table}.asyncbatch-rebuilt"
+    create(connection, new, {c.name: types.get(c.name, c.declared) for c in columns}, key)
+    connection.create_function("asyncbatch_text", 1, _as_text, deterministic=True)
+    targets = [quote(column.name) for column in columns]
+    values = [
+        f"asyncbatch_text({quote(c.name)})" if types.get(c.name) == "TEXT" else quote(c.name)
+        for c in columns
+    ]
+    taken = {column.name.lower() for column in columns}
+    rowid = next((name for name in _ROWID_NAMES if name not in taken), None)
+    if rowid and not _numbers_rows(columns):
+        targets.append(rowid)
+        values.append(rowid)
+    selection = f"SELECT {', '.join(values)} FROM {quote(table)}"  # noqa: S608 - quoted
+    connection.execute(f"INSERT INTO {quote(new)} ({', '.join(targets)}) {selection}")
+    connection.execute(f"DROP TABLE {quote(table)}")
+    connection.execute(f"ALTER TABLE {quote(new)} RENAME TO {quote(table)}")
+    for kind, sql in definitions:
+        if kind != "table":
+            connection.execute(sql)
+
+
+def _key_place(column: Column) -> int:
+    return column.key_place
+
+
+def _numbers_rows(columns: list[Column]) -> bool:
+    """Whether one of the columns is the row number under another name."""
+    key = [column for column in columns if column.key_place]
+    return len(key) == 1 and key[0].declared.upper() == "INTEGER"
+
+
+def _as_text(value: Any) -> Any:  # noqa: ANN401 - whatever SQLite holds
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return encode(value).decode() if isinstance(value, int | float) else value

@@ -1,0 +1,255 @@
+"""JSON Lines, JSON and CSV files."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from io import BytesIO
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from asyncbatch.core.entries import Extent
+from asyncbatch.errors import SinkError, UsageError
+from asyncbatch.formats.compression import named
+from asyncbatch.sinks.columns import NO_FIELDS, admit, refusals
+from asyncbatch.storage.opener import whole_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from asyncbatch.core.entries import Entry
+    from asyncbatch.core.settings import StoreSettings
+    from asyncbatch.sinks.base import Refusal
+    from asyncbatch.sinks.block import Block
+
+
+class FileSink:
+    """The part of a sink for one file that is the same whatever is in the file."""
+
+    goes_back = False
+    """Whether what is written is also read, or written again from the beginning."""
+
+    def __init__(self, path: str, stores: StoreSettings | None = None) -> None:
+        self.file = whole_file(path, stores, at_random=self.goes_back)
+
+    @property
+    def position(self) -> int:
+        """Where the next row will be, in the units of an `Extent`."""
+        return self.file.size
+
+    @property
+    def row_sizes(self) -> list[int]:
+        """Of each row of the last load that was not refused, how many units it takes."""
+        return []
+
+    def commit(self, entries: Sequence[Entry] = ()) -> None:
+        """Do nothing: the file is complete at the end or not there."""
+
+    def keep(self, path: str, extent: Extent) -> Extent:
+        """Write rows again that an earlier such file at `path` has; return where they are now.
+
+        Raises SinkError.
+        """
+        at = self.position
+        for chunk in read_extent(path, extent):
+            self.file.write(chunk)
+        return Extent(at, extent.length, 0, extent.take)
+
+    def finish(self, *, succeeded: bool, ended: bool) -> bool:  # noqa: ARG002 - a file ends as it is
+        """Put the file in place if all input was taken. Raises SinkError."""
+        if ended:
+            self.complete()
+        else:
+            self.file.discard()
+        return ended
+
+    def complete(self) -> None:
+        """Put the file in place. Raises SinkError."""
+        self.file.commit()
+
+    def give_up(self) -> None:
+        """Have a write that waits for somebody wait no longer; from any thread."""
+        self.file.give_up()
+
+
+def read_extent(path: str, extent: Extent) -> Iterator[bytes]:
+    """Yield the bytes of an extent, in pieces. Raises SinkError if they are not there."""
+    left = extent.length
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(extent.at)
+            while left:
+                chunk = stream.read(min(left, _CHUNK))
+                if not chunk:
+                    raise SinkError(f"{path} is shorter than it was: run without --resume", path)
+                left -= len(chunk)
+                yield chunk
+    except OSError as error:
+        raise SinkError(f"cannot read {path} again: {error.strerror}", path) from None
+
+
+class CsvSink(FileSink):
+    """Writes the fields that `columns` names, in that order; without it, the first block's.
+
+    Null and missing are empty cells. Fields beside named columns are left out on purpose; a
+    row with a value beside columns that were not named is refused.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        stores: StoreSettings | None = None,
+        *,
+        delimiter: str,
+        columns: tuple[str, ...] | None,
+    ) -> None:
+        super().__init__(path, stores)
+        self._row_sizes: list[int] = []
+        self._kept: dict[str, tuple[str, ...]] = {}
+        """The columns of files that rows are kept from, by path."""
+        self._delimiter, self._columns, self._are_named = delimiter, columns, columns is not None
+
+    def open(self) -> None:
+        """Begin the file. Raises UsageError."""
+        if len(self._delimiter) != 1 or self._delimiter in '"\r\n':
+            raise UsageError(f"a delimiter is one character, not a quote: {self._delimiter!r}")
+        self.file.open()
+        if self._columns is not None:
+            self._write([self._columns])
+
+    def load(self, payload: Block, groups: Sequence[int] | None = None) -> Sequence[Refusal]:
+        """Write rows. Raises SinkError."""
+        if self._columns is None:
+            if not payload.names:
+                return refusals(dict.fromkeys(range(payload.count), NO_FIELDS))
+            self._columns = tuple(payload.names)
+            self._write([self._columns])
+        unfit = {}
+        if not self._are_named:
+            unfit = {
+                name: f"field {name!r} came after the header was written: name it with --columns"
+                for name in payload.names
+                if name not in self._columns
+            }
+        block, _, _, refused = admit(payload, groups, unfit)
+        cells = {
+            name: _booleans(column) if kind == "boolean" else column
+            for name, kind, column in zip(block.names, block.kinds, block.values, strict=True)
+        }
+        missing = [None] * block.count
+        rows = zip(*(cells.get(name, missing) for name in self._columns), strict=True)
+        self._row_sizes = self._write(rows)
+        return refused
+
+    @property
+    def row_sizes(self) -> list[int]:
+        """See `FileSink`."""
+        return self._row_sizes
+
+    def keep(self, path: str, extent: Extent) -> Extent:
+        """See `FileSink`; the file at `path` must have the same columns."""
+        columns = self._kept.get(path) or self._header(path)
+        if self._columns is None:
+            self._columns = columns
+            self._write([columns])
+        elif columns != self._columns:
+            raise SinkError(
+                f"{self.file.path} now begins with other columns than it had: name them with "
+                "--columns, or run without --resume",
+                self.file.path,
+            )
+        return super().keep(path, extent)
+
+    def _header(self, path: str) -> tuple[str, ...]:
+        with open(path, encoding="utf-8", newline="") as stream:
+            self._kept[path] = tuple(next(csv.reader(stream, delimiter=self._delimiter)))
+        return self._kept[path]
+
+    def _write(self, rows: Any) -> list[int]:  # noqa: ANN401 - typeshed's row type is private
+        """Write rows; return how many bytes each takes."""
+        encoded = csv_lines(rows, self._delimiter)
+        self.file.write(b"".join(encoded))
+        return list(map(len, encoded))
+
+
+def csv_lines(rows: Any, delimiter: str) -> list[bytes]:  # noqa: ANN401 - see `_write`
+    """Return rows, which are iterables of cells, as lines."""
+    lines: list[str] = []
+    # The module's own line end makes it quote a lone CR, too; our lines end with LF.
+    csv.writer(SimpleNamespace(write=lines.append), delimiter=delimiter).writerows(rows)
+    return [f"{line[:-2]}\n".encode() for line in lines]
+
+
+def _booleans(column: list[bool | None]) -> list[str | None]:
+    return [None if value is None else "true" if value else "false" for value in column]
+
+
+_CHUNK = 1024 * 1024
+
+
+class LinesSink(FileSink):
+    """Writes lines as the workers have made them, compressed if the file's name says so."""
+
+    def __init__(self, path: str, stores: StoreSettings | None = None) -> None:
+        super().__init__(path, stores)
+        self._compression = named(path)
+
+    def open(self) -> None:
+        """Begin the file. Raises UsageError."""
+        self.file.open()
+
+    def load(
+        self,
+        payload: bytes | bytearray,
+        groups: Sequence[int] | None = None,  # noqa: ARG002 - none is refused
+    ) -> Sequence[Refusal]:
+        """Write lines. Raises SinkError."""
+        self.file.write(payload)
+        return ()
+
+    def keep(self, path: str, extent: Extent) -> Extent:
+        """See `FileSink`; where pieces are compressed, those of the extent's rows are made anew."""
+        if self._compression is None:
+            return super().keep(path, extent)
+        start = self.position
+        raw = BytesIO(b"".join(read_extent(path, extent)))
+        at, end = 0, extent.skip + extent.take
+        for chunk in self._compression.chunks(raw, _CHUNK):
+            wanted = chunk[max(0, extent.skip - at) : max(0, end - at)]
+            at += len(chunk)
+            if wanted:
+                self.file.write(self._compression.compress(wanted))
+        return Extent(start, self.position - start, 0, extent.take)
+
+
+class StdoutSink:
+    """Writes lines to standard output; what was written stands."""
+
+    def __init__(self) -> None:
+        # Not `sys.stdout`, which may be what user functions print to.
+        self._stream = (sys.__stdout__ or sys.stdout).buffer
+
+    def open(self) -> None:
+        """Do nothing: it is open."""
+
+    def load(
+        self,
+        payload: bytes | bytearray,
+        groups: Sequence[int] | None = None,  # noqa: ARG002 - none is refused
+    ) -> Sequence[Refusal]:
+        """Write lines. Raises BrokenPipeError if the reader has gone; SinkError."""
+        try:
+            self._stream.write(payload)
+            self._stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise SinkError(f"cannot write to standard output: {error.strerror}") from None
+        return ()
+
+    def commit(self, entries: Sequence[Entry] = ()) -> None:
+        """Do nothing: see the class."""
+
+    def finish(self, *, succeeded: bool, ended: bool) -> bool:  # noqa: ARG002 - see the class
+        """Do nothing more."""
+        return True

@@ -1,0 +1,313 @@
+"""Write closed windows as lines or table rows."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from math import copysign
+from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec import convert
+
+from asyncbatch.core.retry import Retrier, Retries
+from asyncbatch.errors import UsageError
+from asyncbatch.formats.compression import named
+from asyncbatch.formats.decoder import encode, encode_lines
+from asyncbatch.sinks.block import make_block
+from asyncbatch.sinks.database import fold
+from asyncbatch.sinks.target import Target, place_of
+from asyncbatch.sinks.text_files import csv_lines
+from asyncbatch.storage.append import FilePlace, SideFile
+from asyncbatch.windows.times import utc_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from asyncbatch.pipeline.stream.stream import Stream
+    from asyncbatch.windows.events import Window
+
+
+class WindowTarget(Protocol):
+    """Where windows go, used by one thread at a time.
+
+    `patience` is how many seconds it is worth waiting for more rows.
+    """
+
+    name: str
+    patience: float
+
+    def check_keeps(self) -> None:
+        """Raise UsageError if what it was given would not be there after a SIGKILL."""
+        ...
+
+    def open(self, place: Any = None, gone: Sequence[Window] = ()) -> None:  # noqa: ANN401 - JSON
+        """Begin, or go on at a `place` without the windows that are `gone`. Raises UsageError."""
+        ...
+
+    def rows(self, windows: Sequence[Window]) -> Sequence[Any]:
+        """Return windows as they are loaded, one a window."""
+        ...
+
+    def load(self, rows: Sequence[Any]) -> Sequence[str]:
+        """Write rows where others see them; return which were refused, and why.
+
+        Raises SinkError.
+        """
+        ...
+
+    def place(self) -> Any:  # noqa: ANN401 - JSON
+        """Return where to go on, all that was loaded being safe there. Raises SinkError."""
+        ...
+
+    def finish(self, *, ended: bool) -> None:
+        """End; what is complete only at its end is put in place if it `ended`. Raises SinkError."""
+        ...
+
+
+START, END, KEY, PARTIAL = "window_start", "window_end", "window_key", "partial"
+TIMES = (START, END)
+_SECOND = 1_000_000
+_EXACT = 2**53
+"""Integers up to this one are doubles, too."""
+
+
+class WindowRows:
+    """Makes rows of windows: two times, the key as JSON, its fields, the aggregates, `partial`.
+
+    The key is there as JSON, too, because in the columns of its fields 1, true and "1" may become
+    one, depending on what else is there. All times have as many digits, so that texts sort as
+    times do. Raises UsageError for columns of one name, `fold` telling which names are one.
+    """
+
+    def __init__(self, stream: Stream, fold: Callable[[str], str] = str) -> None:
+        self._stream = stream
+        aggregates = [one.name for one in stream.recipe.aggregates]
+        self.key = row_key(stream)
+        self.columns = (*TIMES, *self.key[1:], *stream.keys.names, *aggregates, PARTIAL)
+        names = Counter(map(fold, self.columns))
+        if doubled := next((name for name in self.columns if names[fold(name)] > 1), None):
+            raise UsageError(
+                f"two columns would be called {doubled!r}: give an aggregate another name "
+                "(--agg NAME=...), or rename the field (--jq)"
+            )
+        window = stream.settings.window
+        self._is_whole = window.kind != "session" and not (window.pane % _SECOND)
+
+    def of(self, windows: Sequence[Window]) -> list[dict[str, Any]]:
+        """Return a row for each window."""
+        results = self._stream.recipe.results
+        rows = []
+        for window in windows:
+            fields = self._stream.keys.named(window.key)
+            row: dict[str, Any] = {
+                START: self._text(window.start),
+                END: self._text(window.end),
+                KEY: encode(fields).decode(),
+                **fields,
+                **{name: _number(value) for name, value in results(window.totals).items()},
+                PARTIAL: window.partial,
+            }
+            if not fields:
+                del row[KEY]
+            rows.append(row)
+        return rows
+
+    def keys_of(self, windows: Sequence[Window]) -> list[dict[str, Any]]:
+        """Return of each window what tells its row from others."""
+        return [{name: row[name] for name in self.key} for row in self.of(windows)]
+
+    def _text(self, micros: int) -> str:
+        text = utc_text(micros)
+        return text if self._is_whole or "." in text else f"{text[:-1]}.000000Z"
+
+
+def row_key(stream: Stream) -> tuple[str, ...]:
+    """Return the columns that tell rows apart: no two sessions of a key begin together."""
+    return (START, KEY) if stream.keys.names else (START,)
+
+
+def told(row: dict[str, Any], key: Sequence[str]) -> str:
+    """Return which window a row is of."""
+    return "window " + " ".join(str(row[name]) for name in key)
+
+
+def _number(value: Any) -> Any:  # noqa: ANN401 - an int is a float to mypy
+    """Return an aggregate as a column of numbers holds it, whether it has floats so far or not."""
+    if type(value) is not int or abs(value) <= _EXACT:
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        return copysign(sys.float_info.max, value)
+
+
+def window_lines(stream: Stream, windows: Sequence[Window]) -> bytes:
+    """Return a line for each window and key."""
+    return encode_lines(
+        [
+            {
+                "event": "window",
+                "window_start": utc_text(window.start),
+                "window_end": utc_text(window.end),
+                "key": stream.keys.named(window.key),
+                "aggregates": stream.recipe.results(window.totals),
+                **({"partial": True} if window.partial else {}),
+            }
+            for window in windows
+        ]
+    )
+
+
+_PATIENCE = 1.0
+"""Seconds that windows wait to be compressed together."""
+
+
+class WindowFile:
+    """Lines of JSON, as on standard output; compressed if the name says so, member by member."""
+
+    def __init__(self, path: str, stream: Stream) -> None:
+        self.name, self._stream = path, stream
+        self.file = SideFile(path)
+        self._compression = named(path)
+        self.patience = _PATIENCE if self._compression else 0.0
+
+    def check_keeps(self) -> None:
+        """Refuse pipes and devices; see `WindowTarget`."""
+        self.file.check_regular()
+
+    def open(self, place: Any = None, gone: Sequence[Window] = ()) -> None:  # noqa: ANN401, ARG002 - what is gone comes behind the place
+        """Begin, or cut the file back to a place; see `WindowTarget`."""
+        self.file.open(None if place is None else convert(place, FilePlace))
+
+    def rows(self, windows: Sequence[Window]) -> Sequence[Any]:
+        """Return lines; see `WindowTarget`."""
+        return window_lines(self._stream, windows).splitlines(keepends=True)
+
+    def load(self, rows: Sequence[Any]) -> Sequence[str]:
+        """Write lines; see `WindowTarget`."""
+        lines = b"".join(rows)
+        self.file.write(self._compression.compress(lines) if self._compression else lines)
+        return ()
+
+    def place(self) -> FilePlace:
+        """Return where the file ends; see `WindowTarget`."""
+        return self.file.place()
+
+    def finish(self, *, ended: bool) -> None:  # noqa: ARG002 - what is written stands
+        """Close the file; see `WindowTarget`."""
+        try:
+            self.file.sync()
+        finally:
+            self.file.close()
+
+
+class WindowCsv(WindowFile):
+    """Comma- or tab-separated values below a header."""
+
+    def __init__(self, path: str, stream: Stream) -> None:
+        super().__init__(path, stream)
+        self._made = WindowRows(stream)
+        self._delimiter = "\t" if path.lower().endswith(".tsv") else ","
+
+    def open(self, place: Any = None, gone: Sequence[Window] = ()) -> None:  # noqa: ANN401 - JSON
+        """Begin with a header, or go on; see `WindowTarget`."""
+        super().open(place, gone)
+        if place is None:
+            self.file.write(b"".join(csv_lines([self._made.columns], self._delimiter)))
+
+    def rows(self, windows: Sequence[Window]) -> Sequence[Any]:
+        """Return the cells of each window; see `WindowTarget`."""
+        return [list(map(_cell, row.values())) for row in self._made.of(windows)]
+
+    def load(self, rows: Sequence[Any]) -> Sequence[str]:
+        """Write rows; see `WindowTarget`."""
+        self.file.write(b"".join(csv_lines(rows, self._delimiter)))
+        return ()
+
+
+def _cell(value: Any) -> Any:  # noqa: ANN401 - JSON
+    return value if type(value) is not bool else "true" if value else "false"
+
+
+_RETRIES = Retries(5, 0.5)
+"""A database that somebody has locked, or a server that is started again, has half a minute."""
+
+
+class WindowTable:
+    """Rows of windows; one that is told from none by its start and key takes its place."""
+
+    def __init__(self, target: Target, stream: Stream) -> None:
+        self.name, self._target = target.name, target
+        self._made = WindowRows(stream, fold if target.form in ("sqlite", "duckdb") else str)
+        self._sink: Any = target.open_sink(retrier=Retrier(_RETRIES))  # databases can do more
+        self.patience = 0.0 if target.form in ("sqlite", "postgres") else _PATIENCE
+
+    def check_keeps(self) -> None:
+        """Refuse a Parquet file; see `WindowTarget`."""
+        if not self._target.is_database:
+            raise UsageError(
+                f"--to {self.name}: a Parquet file is complete at its end or not there, so no "
+                "process can go on with it: with --checkpoint, write JSON Lines, CSV or a table"
+            )
+
+    def open(self, place: Any = None, gone: Sequence[Window] = ()) -> None:  # noqa: ANN401, ARG002 - rows have no place
+        """Connect, and take away rows that are `gone`; see `WindowTarget`."""
+        self._sink.open()
+        if gone:
+            self._sink.remove(self._block(self._made.keys_of(gone)))
+            self._sink.commit()
+
+    def rows(self, windows: Sequence[Window]) -> Sequence[Any]:
+        """Return rows; see `WindowTarget`."""
+        return self._made.of(windows)
+
+    def load(self, rows: Sequence[Any]) -> Sequence[str]:
+        """Load rows, which are then there for all to see; see `WindowTarget`."""
+        refusals = self._sink.load(self._block(rows))
+        self._sink.commit()
+        return [f"{told(rows[one.row], self._made.key)}: {one.message}" for one in refusals]
+
+    def place(self) -> None:
+        """Have all that was loaded on the disk; see `WindowTarget`."""
+        if self._target.form == "sqlite":
+            self._sink.sync()
+
+    def finish(self, *, ended: bool) -> None:
+        """Disconnect; see `WindowTarget`."""
+        self._sink.finish(succeeded=ended, ended=ended)
+
+    def _block(self, rows: Sequence[dict[str, Any]]) -> Any:  # noqa: ANN401 - the sink's
+        return make_block(rows, rich=self._target.has_rich_types)
+
+
+_DATABASES = ("sqlite", "duckdb", "postgres")
+
+
+def make_target(name: str, stream: Stream, *, table: str | None = None) -> WindowTarget | None:
+    """Return what takes the windows of a stream; None for standard output.
+
+    Raises UsageError for a name that cannot be meant, and for a target that cannot grow.
+    """
+    form, path = place_of(name)
+    if form == "folder":
+        raise UsageError(
+            f"--to {name}: windows go into one file or table, not into a folder; write "
+            f"{os.path.join(path, 'windows.jsonl')}"
+        )
+    if form in _DATABASES:
+        key = row_key(stream)
+        target = Target.parse(name, table=table, key=key, mode="upsert", times=TIMES)
+    else:
+        target = Target.parse(name, table=table)
+    if "://" in path:
+        raise UsageError(f"--to {name}: an object of a store cannot grow; write a file or a table")
+    match form:
+        case "stdout":
+            return None
+        case "lines":
+            return WindowFile(path, stream)
+        case "csv":
+            return WindowCsv(path, stream)
+        case _:
+            return WindowTable(target, stream)

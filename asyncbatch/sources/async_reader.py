@@ -1,0 +1,75 @@
+"""Inputs opened for async work: files as their turn comes, objects some ahead of it."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING
+
+import aiofiles
+import aiofiles.os
+
+from asyncbatch.core.paths import ObjectPath
+from asyncbatch.core.records import STDIN
+from asyncbatch.storage.local import FIRST_READ, TooLargeError, open_content
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterable
+
+    from asyncbatch.sources.reader import Opened
+    from asyncbatch.storage.opener import Opener
+
+OBJECTS_AHEAD = 16
+"""Objects of a batch that are asked for before it is their turn; half a megabyte of each."""
+
+
+class AsyncReader:
+    """Opens inputs by `opener`. A file of up to `at_once` bytes is read at once."""
+
+    def __init__(self, opener: Opener, limit: int | None, at_once: int) -> None:
+        self._opener, self._limit, self._at_once = opener, limit, at_once
+
+    async def contents(self, paths: Iterable[str]) -> AsyncGenerator[tuple[str, Opened], None]:
+        """Yield each path with its content, or with why it cannot be read; in order."""
+        remaining = iter(paths)
+        flying: deque[tuple[str, asyncio.Task[Opened]]] = deque()
+        try:
+            while True:
+                # What is behind a file waits for it: a file is there when it is asked for.
+                while not flying or (
+                    len(flying) < OBJECTS_AHEAD and isinstance(flying[-1][0], ObjectPath)
+                ):
+                    if (path := next(remaining, None)) is None:
+                        break
+                    flying.append((path, asyncio.create_task(self._open(path))))
+                if not flying:
+                    return
+                path, opening = flying.popleft()
+                yield path, await opening
+        finally:
+            for _, opening in flying:  # nobody wants them any more
+                opening.cancel()
+
+    async def _open(self, path: str) -> Opened:
+        try:
+            if path == STDIN:
+                return await asyncio.to_thread(open_content, path, self._limit)
+            if isinstance(path, ObjectPath):
+                loop, opener = asyncio.get_running_loop(), self._opener
+                return await loop.run_in_executor(opener.threads, opener.open, path, self._limit)
+            return await self._opener.files.call_async(partial(self._open_file, path))
+        except (OSError, TooLargeError) as error:
+            return error
+
+    async def _open_file(self, path: str) -> Opened:
+        """See `content.open_content`."""
+        status = await aiofiles.os.stat(path)
+        if stat.S_ISREG(status.st_mode) and status.st_size <= self._at_once:
+            if self._limit is not None and status.st_size > self._limit:
+                return TooLargeError(status.st_size, self._limit)
+            async with aiofiles.open(path, "rb") as stream:
+                return await stream.read()
+        retrier = self._opener.files
+        return await asyncio.to_thread(open_content, path, self._limit, FIRST_READ, retrier)

@@ -1,0 +1,64 @@
+"""What is newest: the largest value of the field by which a source is asked for what is new."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from asyncbatch.core.records import Failure
+from asyncbatch.formats.failures import FeedError
+from asyncbatch.transforms.fields import make_getter, parse_path
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncbatch.core.records import Scalar
+
+
+class Newest:
+    """Looks at the field at `path` of each record. Raises ValueError if that is no path."""
+
+    def __init__(self, path: str) -> None:
+        self._get = make_getter(parse_path(path))
+
+    def of(self, records: Sequence[Any], before: Scalar | None, file: str) -> Scalar | None:
+        """Return the largest value of these records of `file` and the one `before`.
+
+        Records without it do not count. Raises FeedError if two cannot be compared.
+        """
+        newest = before
+        for record in records:
+            if type(record) is dict:
+                value = self._get(record)
+                if type(value) in (str, int, float):
+                    newest = larger(newest, value, file)
+        return newest
+
+
+def larger(one: Scalar | None, other: Scalar | None, file: str) -> Scalar | None:
+    """Return the larger of two values in `file`; numbers by value, times by when, text by letters.
+
+    Beside a time, a text that is none does not count. Raises FeedError if one is a number and the
+    other is not.
+    """
+    if one is None or other is None:
+        return other if one is None else one
+    if isinstance(one, str) != isinstance(other, str):
+        what = f"{one!r} and {other!r} cannot be compared, so nobody can tell which is newer"
+        raise FeedError(Failure(file, "http", f"incremental.field: {what}"))
+    return max(one, other, key=_rank)
+
+
+def _rank(value: Scalar) -> tuple[bool, Any]:
+    """Return what sorts values: times last."""
+    time = _time(value) if isinstance(value, str) else None
+    return (False, value) if time is None else (True, time)
+
+
+def _time(text: str) -> datetime | None:
+    """Return the time that a text is, if it says of which zone."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return time if time.tzinfo else None

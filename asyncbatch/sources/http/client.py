@@ -1,0 +1,250 @@
+"""Requests with rate limit, retry and proxies (aiohttp)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict, deque
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+from yarl import URL
+
+import asyncbatch
+from asyncbatch.core.retry import Retrier, Retries
+from asyncbatch.core.units import Rate, parse_rate
+from asyncbatch.formats.compression import encodings
+from asyncbatch.formats.validator import make_judge
+from asyncbatch.sources.http.base import EXCERPT, HttpError, HttpFailure
+from asyncbatch.sources.http.failures import TROUBLES, RedirectLoopError, StatusError, explain
+from asyncbatch.sources.http.response import (
+    Answer,
+    LineStream,
+    check_status,
+    is_lines,
+    next_link,
+    read_answer,
+)
+from asyncbatch.sources.http.security import Borders, Redactor
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from aiohttp import ClientResponse, ClientSession
+
+    from asyncbatch.sources.http.base import Reason
+    from asyncbatch.sources.http.settings import HttpSettings
+
+    Clock = Callable[[], float]
+    Sleep = Callable[[float], Awaitable[None]]
+
+_LONGEST_HEADER = 64 * 1024
+"""Bytes; Link headers may be long."""
+
+
+def open_session() -> aiohttp.ClientSession:
+    """Return a new session, to be closed.
+
+    It verifies certificates, keeps no cookies, undoes no compression (`codec.inflating` also
+    sees when something is cut), takes nothing from the environment, and has no limits of its
+    own: those are `pace`'s and `asking`'s.
+    """
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=None),
+        auto_decompress=False,
+        trust_env=False,
+        max_line_size=_LONGEST_HEADER,
+        max_field_size=_LONGEST_HEADER,
+        headers={
+            "Accept": "application/json, application/x-ndjson;q=0.9, */*;q=0.1",
+            "Accept-Encoding": ", ".join(encodings()),
+            "User-Agent": f"asyncbatch/{asyncbatch.__version__}",
+        },
+    )
+
+
+class Pace:
+    """The turns of one host. `clock` and `sleep` are in seconds."""
+
+    def __init__(self, rate: Rate | None, concurrency: int, clock: Clock, sleep: Sleep) -> None:
+        self._rate, self._clock, self._sleep = rate, clock, sleep
+        self._slots = asyncio.Semaphore(concurrency)
+        self._starts: deque[float] = deque(maxlen=rate.requests if rate else 0)
+        """When the latest requests began, or are to begin."""
+        self._rest_until = 0.0
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait until one more request may be made, which is within this."""
+        async with self._slots:
+            while (left := self._reserve() - self._clock()) > 0:
+                await self._sleep(left)
+                if self._clock() >= self._rest_until:
+                    break  # else the host has asked for rest meanwhile
+            yield
+
+    def rest(self, seconds: float) -> None:
+        """Begin no request for so long: the host has asked for that."""
+        self._rest_until = max(self._rest_until, self._clock() + seconds)
+
+    def _reserve(self) -> float:
+        """Return when the next request may begin, which is then taken."""
+        at = max(self._clock(), self._rest_until)
+        if self._rate is not None:
+            if len(self._starts) == self._rate.requests:
+                at = max(at, self._starts[0] + self._rate.seconds)
+            self._starts.append(at)
+        return at
+
+
+class Proxies:
+    """The environment's, as they are now."""
+
+    def __init__(self) -> None:
+        self._proxies = getproxies()
+
+    def proxy_for(self, url: URL) -> str | None:
+        """Return the proxy through which `url` is to be asked, if any."""
+        proxy = self._proxies.get(url.scheme)
+        if proxy is None or proxy_bypass(url.authority):
+            return None
+        return proxy if "://" in proxy else f"http://{proxy}"
+
+
+_REDIRECTS = {301, 302, 303, 307, 308}
+_MAX_REDIRECTS = 10
+_QUOTED = 4096  # bytes, which are more than the characters quoted, whatever is hidden in them
+
+
+class Asker:
+    """Makes the requests of one source, over the connections of `session`."""
+
+    def __init__(
+        self, settings: HttpSettings, session: ClientSession, clock: Clock, sleep: Sleep
+    ) -> None:
+        self.settings = settings
+        self.borders = Borders(settings)
+        self.redactor = Redactor(settings)
+        self.retrier = Retrier(Retries(settings.retries, settings.retry_delay))
+        self.requests = 0
+        """How many were made."""
+        self._session, self._sleep = session, sleep
+        self._judge, self._proxies = make_judge(), Proxies()
+        rate = parse_rate(settings.rate_limit) if settings.rate_limit is not None else None
+        self._paces: defaultdict[str, Pace] = defaultdict(
+            lambda: Pace(rate, settings.concurrency, clock, sleep)
+        )
+
+    async def ask(self, url: URL, home: URL, *, may_stream: bool) -> Answer:
+        """Return the answer of `url`, to which a URL of the settings led, one of origin `home`.
+
+        The body is whole, or still to be read if it is JSON Lines and `may_stream`.
+        Raises HttpError.
+        """
+        attempts = 0
+
+        async def attempt() -> Answer:
+            nonlocal attempts
+            attempts += 1
+            try:
+                return await self._follow(url, home, attempts, may_stream=may_stream)
+            except TROUBLES as error:  # whose own words may hold secrets
+                raise self.failed(url, error, attempts) from None
+
+        return await self.retrier.call_async(
+            attempt, self._is_transient, least=_asked_wait, sleep=self._sleep
+        )
+
+    def shown(self, url: str) -> str:
+        """Return a URL of the settings as people may see it."""
+        return self.redactor.url(URL(url))
+
+    def failed(self, url: URL, error: Exception, attempts: int = 1) -> HttpError:
+        """Return what is raised of one of `TROUBLES` with `url`."""
+        limits = self.settings
+        reason, text = explain(error, timeout=limits.timeout, max_body=limits.max_body)
+        quoted = getattr(error, "body", b"")[:_QUOTED].decode("utf-8", "replace")
+        return HttpError(
+            HttpFailure(
+                self.redactor.url(url),
+                reason,
+                self.redactor.hide(text),
+                error.status if isinstance(error, StatusError) else None,
+                attempts,
+                self.redactor.hide(quoted)[:EXCERPT],
+                error.retry_after if isinstance(error, StatusError) else None,
+            )
+        )
+
+    def failure(self, url: URL, reason: Reason, text: str) -> HttpError:
+        """Return what is raised for `reason`, in our own words."""
+        return HttpError(HttpFailure(self.redactor.url(url), reason, self.redactor.hide(text)))
+
+    async def _follow(self, url: URL, home: URL, attempts: int, *, may_stream: bool) -> Answer:
+        """Return the answer to which `url` leads in the end. Raises `TROUBLES`."""
+        seen = {url}
+        while True:
+            async with (
+                self._paces[url.authority].turn(),
+                asyncio.timeout(self.settings.timeout) as limit,
+            ):
+                response = await self._request(url, home)
+                try:
+                    target = response.headers.get("Location")
+                    if target is None or response.status not in _REDIRECTS:
+                        await self._check(response, url)
+                        if may_stream and is_lines(response, self.settings.format):
+                            limit.reschedule(None)  # each read has its own
+                            return await self._begin(response, url, attempts)
+                        return await read_answer(
+                            response, url, attempts, self.settings, self._judge
+                        )
+                    response.release()
+                except BaseException:
+                    response.close()
+                    raise
+            url = self.borders.resolve(url, target)
+            self.borders.check(url, home)
+            if url in seen:
+                raise RedirectLoopError(
+                    f"redirected in a circle, to {self.redactor.url(url)} again"
+                )
+            if len(seen) > _MAX_REDIRECTS:
+                raise RedirectLoopError(f"redirected more than {_MAX_REDIRECTS} times")
+            seen.add(url)
+
+    async def _request(self, url: URL, home: URL) -> ClientResponse:
+        target, headers = self.borders.request(url, home)
+        proxy = self._proxies.proxy_for(target)
+        self.requests += 1
+        return await self._session.get(target, headers=headers, proxy=proxy, allow_redirects=False)
+
+    async def _begin(self, response: ClientResponse, url: URL, attempts: int) -> Answer:
+        """Return an answer in JSON Lines of which the first stretch is read."""
+        stream = LineStream(response, self.settings.max_body, self.settings.timeout)
+        await stream.begin()
+        link = next_link(response)
+        return Answer(url, response.content_type, b"", True, link, attempts, stream)
+
+    async def _check(self, response: ClientResponse, url: URL) -> None:
+        """Raise StatusError for a response that is no answer; see to what it asks for."""
+        try:
+            await check_status(response, time.time())
+        except StatusError as error:
+            if error.retry_after is not None and error.retry_after <= self.settings.longest_wait:
+                self._paces[url.authority].rest(error.retry_after)
+            raise
+
+    def _is_transient(self, error: BaseException) -> bool:
+        if not isinstance(error, HttpError) or not error.failure.is_transient:
+            return False
+        return _asked_wait(error) <= self.settings.longest_wait
+
+
+def _asked_wait(error: BaseException) -> float:
+    """Return the seconds for which a server asked."""
+    return (error.failure.retry_after or 0.0) if isinstance(error, HttpError) else 0.0

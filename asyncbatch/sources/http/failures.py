@@ -1,0 +1,123 @@
+"""What may come up while a request is made, each made into a reason and words for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import aiohttp
+
+from asyncbatch.core.units import size
+from asyncbatch.formats.compression import CorruptArchiveError
+from asyncbatch.formats.positions import Place, locate
+
+if TYPE_CHECKING:
+    from asyncbatch.sources.http.base import Reason
+
+
+class BodyTooLargeError(Exception):
+    """A body, or a line of one, goes on beyond the limit."""
+
+
+class UnknownEncodingError(Exception):
+    """A body is compressed in a way that was not asked for; the message says which."""
+
+
+class RefusedLinkError(Exception):
+    """A link or redirect leads where nobody allowed to go; the message says where."""
+
+
+class NoRecordsError(Exception):
+    """There is no array where the records should be; the message says what there is."""
+
+
+class StatusError(Exception):
+    """A server says that it has no answer; `retry_after` is when it may have, in seconds."""
+
+    def __init__(self, status: int, phrase: str, body: bytes, retry_after: float | None) -> None:
+        super().__init__(status, phrase)
+        self.status, self.phrase, self.body, self.retry_after = status, phrase, body, retry_after
+
+
+class NotJsonError(Exception):
+    """An answer is no JSON: what is wrong, and at which byte of it."""
+
+    def __init__(self, message: str, byte: int, body: bytes, content_type: str) -> None:
+        super().__init__(message, byte)
+        self.message, self.byte, self.body, self.content_type = message, byte, body, content_type
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it would be JSON as far as it goes."""
+        return bool(self.body.strip()) and self.byte >= len(self.body)
+
+    @property
+    def place(self) -> Place:
+        """Where the fault is."""
+        return locate(self.body, self.byte)
+
+
+class RedirectLoopError(Exception):
+    """Redirects lead in a circle, or on and on; the message says which."""
+
+
+TROUBLES = (
+    aiohttp.ClientError, TimeoutError, OSError, UnicodeError, StatusError, NotJsonError,
+    RedirectLoopError, RefusedLinkError, BodyTooLargeError, UnknownEncodingError,
+    CorruptArchiveError, NoRecordsError,
+)  # fmt: skip
+"""All that `explain` knows; anything else is a defect of asyncbatch. (UnicodeError: a
+host name that cannot be one.)"""
+
+
+_REASONS: dict[type, Reason] = {
+    NoRecordsError: "no_records",
+    RedirectLoopError: "redirect_loop",
+    RefusedLinkError: "refused_origin",
+}
+
+
+def explain(error: Exception, *, timeout: float, max_body: int) -> tuple[Reason, str]:
+    """Return the kind of one of `TROUBLES` and what to say of it."""
+    match error:
+        case StatusError(status=status, phrase=phrase, retry_after=seconds):
+            rest = "" if seconds is None else f", asks to wait {seconds:,.0f} s"
+            return "status", f"HTTP {status} {phrase}".rstrip() + rest
+        case BodyTooLargeError():
+            return "too_large", f"the answer is over {size(max_body)}, the limit (max_body)"
+        case NoRecordsError() | RedirectLoopError() | RefusedLinkError():
+            return _REASONS[type(error)], str(error)
+        case NotJsonError() | UnknownEncodingError() | CorruptArchiveError():
+            return _of_the_body(error)
+        case TimeoutError():
+            return "timeout", f"no whole answer within {timeout:g} s (timeout)"
+        case _:
+            return _of_the_connection(error)
+
+
+def _of_the_body(
+    error: NotJsonError | UnknownEncodingError | CorruptArchiveError,
+) -> tuple[Reason, str]:
+    match error:
+        case NotJsonError(body=b""):
+            return "not_json", "the answer is empty"
+        case NotJsonError(is_cut=True, body=body):
+            return "truncated", f"the answer ends in the middle, after {len(body):,} bytes"
+        case NotJsonError(message=message, place=place, content_type=kind):
+            where = f"line {place.line}, column {place.column}"
+            return "not_json", f"the answer, {kind}, is no JSON: {message} ({where})"
+        case CorruptArchiveError():
+            return "truncated", f"the answer is cut or damaged ({error})"
+        case _:
+            return "not_json", f"the answer is compressed: {error}"
+
+
+def _of_the_connection(error: Exception) -> tuple[Reason, str]:
+    match error:
+        case aiohttp.ClientPayloadError():
+            return "truncated", "the connection ended in the middle of the answer"
+        case aiohttp.ClientSSLError():
+            return "tls", f"no trusted connection: {error}"
+        case aiohttp.InvalidURL():
+            return "refused_origin", "leads to what is no URL to go to"
+        case _:
+            return "network", f"no connection: {str(error) or type(error).__name__}"

@@ -1,0 +1,373 @@
+"""Pagination: link, cursor, offset, page number."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from msgspec.structs import replace
+from yarl import URL
+
+from asyncbatch.errors import UsageError
+from asyncbatch.formats.decoder import decode, decode_array
+from asyncbatch.formats.positions import format_pointer, parse_pointer, text_at
+from asyncbatch.sources.http.base import HttpError, Page, PageMark
+from asyncbatch.sources.http.failures import TROUBLES, NoRecordsError, RefusedLinkError
+from asyncbatch.sources.http.response import Stretch
+from asyncbatch.sources.http.settings import (
+    CursorPagination,
+    LinkHeaderPagination,
+    NextUrlPagination,
+    OffsetPagination,
+    PagePagination,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from asyncbatch.sources.http.base import Reason
+    from asyncbatch.sources.http.client import Asker
+    from asyncbatch.sources.http.response import Answer, LineStream
+    from asyncbatch.sources.http.settings import HttpSettings
+
+
+def count_records(body: bytes, pointer: Sequence[str]) -> int:
+    """Return the length of the array at `pointer` of a valid JSON text; null has none.
+
+    Raises NoRecordsError.
+    """
+    at = text_at(body, pointer)
+    first = b"" if at is None else bytes(memoryview(at)[:1])
+    if at is not None and first == b"[":
+        return len(decode_array(at))
+    if first == b"n":
+        return 0
+    where = f"at {format_pointer(pointer)}" if pointer else "at the top of the answer"
+    there = "nothing" if at is None else "an object" if first == b"{" else "a single value"
+    raise NoRecordsError(f"no array of records {where} but {there}; say with `records` where")
+
+
+def count_lines(body: bytes) -> int:
+    """Return how many lines hold something."""
+    return sum(1 for line in body.split(b"\n") if line.strip())
+
+
+def value_at(body: bytes, pointer: Sequence[str]) -> Any:  # noqa: ANN401 - any JSON value
+    """Return the value at `pointer` of a valid JSON text; None if there is none."""
+    at = text_at(body, pointer)
+    return None if at is None else decode(at)
+
+
+_REMEMBERED = 10_000
+"""Links of which a repetition is noticed; `max_pages` ends longer circles."""
+
+
+class BadLinkError(Exception):
+    """What should name the next page does not; the message says why."""
+
+
+class Chain:
+    """The pages from `first` on, to which a URL of the settings led, one of origin `home`."""
+
+    def __init__(self, asker: Asker, first: URL, home: URL) -> None:
+        self._asker, self._first, self._home = asker, first, home
+        self._seen: dict[URL, None] = {}
+
+    async def pages(self, number: int) -> AsyncGenerator[Page, None]:
+        """Yield the pages, the first being `number`. Raises HttpError.
+
+        What is wrong with a link is raised behind the page that holds it.
+        """
+        url: URL | None = self._first
+        while url is not None:
+            self._check(url, number)
+            answer = await self._asker.ask(url, self._home, may_stream=True)
+            following: URL | None = None
+            broken: HttpError | None = None
+            try:
+                following = self._following(answer)
+            except (BadLinkError, RefusedLinkError) as error:
+                broken = self._failure(url, "bad_next", str(error))
+            end = Page(
+                self._asker.redactor.url(url),
+                number,
+                answer.body,
+                answer.content_type,
+                "jsonl" if answer.is_lines else "json",
+                None if following is None else PageMark(str(following), number + 1),
+                is_last=following is None and broken is None,
+            )
+            if answer.stream is not None:
+                async with aclosing(self._streamed(answer, answer.stream, end)) as pages:
+                    async for page in pages:
+                        yield page
+            elif not answer.is_empty:
+                yield end
+            if broken is not None:
+                raise broken
+            url, number = following, number + 1
+
+    async def _streamed(
+        self, answer: Answer, stream: LineStream, end: Page
+    ) -> AsyncGenerator[Page, None]:
+        """Yield the stretches of an answer: as much of `end` as each is, the last all of it."""
+        held = Stretch(b"", 1, 0)
+        try:
+            async for stretch in stream.stretches():
+                if held.text:
+                    yield _cut(end, held, mark=None, is_last=False)
+                held = stretch
+        except TROUBLES as error:
+            raise self._asker.failed(answer.url, error, answer.attempts) from None
+        finally:
+            await stream.close()
+        yield _cut(end, held, mark=end.mark, is_last=end.is_last)
+
+    def _following(self, answer: Answer) -> URL | None:
+        """Return the URL of the page behind `answer`, whether or not it may be asked for."""
+        pagination = self._asker.settings.pagination
+        link: object = None
+        match pagination:
+            case LinkHeaderPagination():
+                link = answer.next_link
+            case CursorPagination(next=pointer) | NextUrlPagination(next=pointer):
+                if answer.is_lines:
+                    raise BadLinkError("JSON Lines name no next page; use link_header or page")
+                if not answer.is_empty:
+                    link = value_at(answer.body, parse_pointer(pointer))
+        if link is None or link == "":
+            return None
+        if isinstance(pagination, CursorPagination):
+            if isinstance(link, bool) or not isinstance(link, str | int | float):
+                raise BadLinkError(f"what {pagination.next} names is no cursor but {_kind(link)}")
+            return self._first.update_query({pagination.param: str(link)})
+        if not isinstance(link, str):
+            raise BadLinkError(f"what should be the next URL is {_kind(link)}")
+        return self._asker.borders.resolve(answer.url, link)
+
+    def _check(self, url: URL, number: int) -> None:
+        """Raise HttpError if `url` is not to be asked for as page `number`."""
+        limit = self._asker.settings.max_pages
+        if url in self._seen:
+            what = "the pages go in a circle: this one has been there before"
+            raise self._failure(url, "repeated_next", what)
+        if number > limit:
+            raise self._failure(url, "max_pages", f"over {limit:,} pages, the limit (max_pages)")
+        try:
+            self._asker.borders.check(url, self._home)
+        except RefusedLinkError as error:
+            raise self._asker.failed(url, error) from None
+        self._seen[url] = None
+        if len(self._seen) > _REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+
+    def _failure(self, url: URL, reason: Reason, text: str) -> HttpError:
+        return self._asker.failure(url, reason, text)
+
+
+def _cut(page: Page, stretch: Stretch, *, mark: PageMark | None, is_last: bool) -> Page:
+    return replace(
+        page,
+        body=stretch.text,
+        line=stretch.line,
+        byte=stretch.byte,
+        mark=mark,
+        is_last=is_last,
+    )
+
+
+def _kind(value: object) -> str:
+    names = {bool: "true or false", dict: "an object", list: "an array"}
+    return names.get(type(value), "a number")
+
+
+_NOT_FOUND = 404
+
+
+class _Got(NamedTuple):
+    """An answer and how many records it holds; no answer behind the last page."""
+
+    url: URL
+    answer: Answer | None
+    records: int
+
+
+class Numbered:
+    """The pages of `first`, a URL of the settings.
+
+    Pages are asked for ahead, on the guess that each is full. A page is taken when all before
+    it are known: then its position was no guess. At first few are, so that a URL of one page
+    is not asked for many, and twice as many each round, up to `concurrency`; as many at once
+    if an answer has told where the end is. Unless it `asks_ahead`, one by one.
+    """
+
+    def __init__(
+        self,
+        asker: Asker,
+        first: URL,
+        pagination: PagePagination | OffsetPagination,
+        *,
+        asks_ahead: bool = True,
+    ) -> None:
+        self._asker, self._first, self._pagination = asker, first, pagination
+        self._asks_ahead = asks_ahead
+        self._records = parse_pointer(asker.settings.records)
+        self._is_offset = isinstance(pagination, OffsetPagination)
+        self._step = pagination.limit if isinstance(pagination, OffsetPagination) else 1
+        self._at = pagination.start
+        """The position of the page that is asked for next."""
+        self._ahead = 1
+        """How many pages may be asked for ahead of the one that is given."""
+        self._end: int | None = None
+        """The position behind the last, if an answer has told it."""
+        self._seen = self._largest = 0
+        """Records so far, and of the page that holds most."""
+        self._waiting: deque[tuple[int, asyncio.Task[_Got]]] = deque()
+
+    async def pages(self) -> AsyncGenerator[Page, None]:
+        """Yield the pages. Raises HttpError."""
+        limit = self._asker.settings.max_pages
+        number = 0
+        try:
+            while True:
+                self._ask_ahead(limit - number)
+                at, task = self._waiting.popleft()
+                url, answer, count = await task
+                if answer is None or not count:
+                    return
+                if number == limit:
+                    text = f"over {limit:,} pages, the limit (max_pages)"
+                    raise self._asker.failure(url, "max_pages", text)
+                number += 1
+                is_last = self._learn(at, answer, count)
+                if not is_last:
+                    await self._adapt(at, count)
+                    if self._asks_ahead:
+                        self._ask_ahead(limit - number)
+                yield Page(
+                    self._asker.redactor.url(url),
+                    number,
+                    answer.body,
+                    answer.content_type,
+                    "jsonl" if answer.is_lines else "json",
+                    is_last=is_last,
+                )
+                if is_last:
+                    return
+        finally:
+            await self._drop()
+
+    def _ask_ahead(self, remaining: int) -> None:
+        """Ask for pages, of which `remaining` may come; one more shows that it is too many."""
+        while len(self._waiting) < min(self._ahead, remaining + 1):
+            if self._waiting and self._end is not None and self._at >= self._end:
+                return
+            task = asyncio.create_task(self._get(self._at))
+            self._waiting.append((self._at, task))
+            self._at += self._step
+
+    def _learn(self, at: int, answer: Answer, count: int) -> bool:
+        """Take what the answer at `at` tells of the end; return whether it is the last."""
+        self._seen += count
+        self._largest = max(self._largest, count)
+        if self._is_offset:
+            total = self._told(answer, "total")
+            if total is not None:
+                self._end = total
+            return total is not None and at + count >= total
+        total, pages = self._told(answer, "total"), self._told(answer, "pages")
+        if total is not None:
+            self._end = self._pagination.start - (-total // self._largest)
+        if pages is not None:
+            self._end = self._pagination.start + pages
+        is_all = total is not None and self._seen >= total
+        return is_all or (pages is not None and at + 1 >= self._pagination.start + pages)
+
+    def _told(self, answer: Answer, name: str) -> int | None:
+        """Return the number that `answer` has where the settings say that `name` is."""
+        pointer: str | None = getattr(self._pagination, name)
+        if pointer is None or answer.is_lines:
+            return None
+        value = value_at(answer.body, parse_pointer(pointer))
+        return value if type(value) is int and value > 0 else None
+
+    async def _adapt(self, at: int, count: int) -> None:
+        """Guess what follows the page at `at`, which holds `count` records."""
+        if self._is_offset and count != self._step:
+            # The last, or the server gives fewer than it was asked for: what was guessed is wrong.
+            await self._drop()
+            self._at, self._step, self._ahead = at + count, count, 1
+        elif count < self._largest:
+            self._ahead = 1  # probably the last
+        else:
+            most = self._asker.settings.concurrency if self._asks_ahead else 1
+            self._ahead = min(self._ahead + 1, most) if self._end is None else most
+
+    async def _drop(self) -> None:
+        """Cancel what was asked for ahead, and wait until that is done."""
+        tasks = [task for _, task in self._waiting]
+        self._waiting.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _get(self, at: int) -> _Got:
+        """Return the page at `at`. Raises HttpError."""
+        url = self._first.update_query(self._parameters(at))
+        try:
+            answer = await self._asker.ask(url, self._first.origin(), may_stream=False)
+        except HttpError as error:
+            if at == self._pagination.start or error.failure.status is None:
+                raise
+            if error.failure.status == self._pagination.end_status:
+                return _Got(url, None, 0)
+            if error.failure.status == _NOT_FOUND:
+                hint = "; if that is this server's end, say so: pagination.end_status = 404"
+                raise HttpError(replace(error.failure, text=error.failure.text + hint)) from error
+            raise
+        try:
+            return _Got(url, answer, self._count(answer))
+        except NoRecordsError as error:
+            raise self._asker.failed(url, error, answer.attempts) from None
+
+    def _count(self, answer: Answer) -> int:
+        if answer.is_lines:
+            return count_lines(answer.body)
+        return 0 if answer.is_empty else count_records(answer.body, self._records)
+
+    def _parameters(self, at: int) -> dict[str, str]:
+        match self._pagination:
+            case OffsetPagination(param=param, limit_param=limit_param, limit=limit):
+                return {param: str(at), limit_param: str(limit)}
+            case PagePagination(param=param, size_param=str(size_param), size=size):
+                return {param: str(at), size_param: str(size)}
+            case PagePagination(param=param):
+                return {param: str(at)}
+
+
+def open_pages(
+    asker: Asker, url: str, start: PageMark | None, since: str | None, *, asks_ahead: bool = True
+) -> AsyncGenerator[Page, None]:
+    """Return the pages of `url`; see `HttpSource.pages`."""
+    settings = asker.settings
+    first = asker.borders.bare(URL(url))
+    if not asker.borders.is_home(first):
+        raise UsageError(f"{asker.redactor.url(first)} is not of an origin that `urls` name")
+    home = first.origin()
+    first = _with_since(first, settings, since)
+    if isinstance(settings.pagination, PagePagination | OffsetPagination):
+        if start is not None:
+            raise UsageError("pages by number or offset are not stable: begin at the first")
+        return Numbered(asker, first, settings.pagination, asks_ahead=asks_ahead).pages()
+    if start is None:
+        return Chain(asker, first, home).pages(1)
+    return Chain(asker, asker.borders.resolve(first, start.link), home).pages(start.number)
+
+
+def _with_since(url: URL, settings: HttpSettings, since: str | None) -> URL:
+    if settings.incremental is None:
+        return url
+    value = settings.incremental.initial if since is None else since
+    return url if value is None else url.update_query({settings.incremental.param: str(value)})

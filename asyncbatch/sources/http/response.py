@@ -1,0 +1,230 @@
+"""Responses: status, Retry-After, encoding, size limits."""
+
+from __future__ import annotations
+
+import asyncio
+import calendar
+import re
+from contextlib import aclosing, suppress
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from aiohttp import ClientError
+
+from asyncbatch.formats.compression import CorruptArchiveError, Inflater
+from asyncbatch.formats.grammar import Fault
+from asyncbatch.sources.http.failures import (
+    BodyTooLargeError,
+    NotJsonError,
+    StatusError,
+    UnknownEncodingError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping
+
+    from aiohttp import ClientResponse
+    from yarl import URL
+
+    from asyncbatch.formats.validator import Judge
+    from asyncbatch.sources.http.settings import HttpSettings
+
+STRETCH = 1024 * 1024
+"""Bytes of JSON Lines after which a stretch ends with the line."""
+_LINES_TYPES = {
+    "application/jsonl", "application/jsonlines", "application/json-lines", "application/ndjson",
+    "application/x-jsonlines", "application/x-ndjson", "application/x-json-stream",
+    "text/jsonl", "text/x-ndjson",
+}  # fmt: skip
+
+
+class Stretch(NamedTuple):
+    """Whole lines that follow on each other, and where they begin: line from 1, byte from 0."""
+
+    text: bytes
+    line: int
+    byte: int
+
+
+def is_lines(response: ClientResponse, form: str) -> bool:
+    """Whether a body is JSON Lines: as `form` says, or for auto its content type."""
+    return form == "jsonl" or (form == "auto" and response.content_type in _LINES_TYPES)
+
+
+async def whole(response: ClientResponse, limit: int) -> bytes:
+    """Return all of a body. Raises as `pieces`; BodyTooLargeError beyond `limit` bytes."""
+    taken, size = [], 0
+    async for piece in pieces(response):
+        taken.append(piece)
+        size += len(piece)
+        if size > limit:
+            raise BodyTooLargeError
+    return b"".join(taken)
+
+
+class LineStream:
+    """The lines of an open answer. Limits, and what is raised, are those of `stretches`."""
+
+    def __init__(self, response: ClientResponse, limit: int, patience: float) -> None:
+        self._response = response
+        self._arriving = stretches(response, limit, patience)
+        self._first: Stretch | None = None
+
+    async def begin(self) -> None:
+        """Read the first stretch, which is all if there is no more: so long one may begin anew."""
+        self._first = await anext(self._arriving, None)
+
+    async def stretches(self) -> AsyncGenerator[Stretch, None]:
+        """Yield them all."""
+        if self._first is None:
+            return
+        yield self._first
+        async for stretch in self._arriving:
+            yield stretch
+
+    async def close(self) -> None:
+        """Read no more."""
+        await self._arriving.aclose()
+        self._response.close()
+
+
+async def stretches(
+    response: ClientResponse, limit: int, patience: float
+) -> AsyncGenerator[Stretch, None]:
+    """Yield the lines of a body as they come, and at its end what they still lack.
+
+    Raises as `pieces`; BodyTooLargeError for a line of more than `limit` bytes; TimeoutError if
+    nothing comes for `patience` seconds.
+    """
+    waiting: list[bytes] = []
+    size, open_line, line, byte = 0, 0, 1, 0
+    async with aclosing(pieces(response)) as arriving:
+        while True:
+            async with asyncio.timeout(patience):
+                piece = await anext(arriving, None)
+            if piece is None:
+                break
+            end = piece.rfind(b"\n") + 1
+            if open_line + (piece.find(b"\n") if end else len(piece)) > limit:
+                raise BodyTooLargeError
+            open_line = len(piece) - end if end else open_line + len(piece)
+            waiting.append(piece[:end])
+            size += end
+            if size >= STRETCH:
+                text = b"".join(waiting)
+                yield Stretch(text, line, byte)
+                line, byte = line + text.count(b"\n"), byte + len(text)
+                waiting, size = [], 0
+            waiting.append(piece[end:])
+            size += len(piece) - end
+    if text := b"".join(waiting):
+        yield Stretch(text, line, byte)
+
+
+async def pieces(response: ClientResponse) -> AsyncGenerator[bytes, None]:
+    """Yield a body as it comes, decompressed.
+
+    Raises UnknownEncodingError, CorruptArchiveError, and what aiohttp does.
+    """
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding in ("", "identity"):
+        async for data in response.content.iter_any():
+            yield data
+        return
+    try:
+        inflater = Inflater(encoding)
+    except ValueError as error:
+        raise UnknownEncodingError(str(error)) from None
+    async for data in response.content.iter_any():
+        for piece in inflater.feed(data):
+            yield piece
+    inflater.finish()
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Return the seconds that an answer asks to wait; None if it does not, or not in a known way.
+
+    A date is taken against the server's own, so that its clock may be wrong; without one,
+    against `now`, in seconds since 1970.
+    """
+    asked = headers.get("Retry-After", "").strip()
+    if asked.isascii() and asked.isdecimal():
+        return float(asked)
+    until = _seconds(asked)
+    if until is None:
+        return None
+    there = _seconds(headers.get("Date", ""))
+    return max(0.0, until - (now if there is None else there))
+
+
+def _seconds(date: str) -> float | None:
+    try:
+        return calendar.timegm(parsedate_to_datetime(date).utctimetuple())
+    except (ValueError, OverflowError):  # no date, or none that there can be
+        return None
+
+
+_SUCCESSFUL = range(200, 300)
+_LINK = re.compile(r"""<([^>]*)>((?:[^,"<]|"(?:[^"\\]|\\.)*")*)""")
+_RELATION = re.compile(r""";\s*rel\s*=\s*(?:"([^"]*)"|([^\s;,"]+))""", re.IGNORECASE)
+_QUOTED_BYTES = 4096
+"""As much of the body of an error is read."""
+
+
+class Answer(NamedTuple):
+    """What a request gave: of `url`, after redirects, without what only requests hold.
+
+    `body` is one valid JSON text, or empty if the server has no content to send. JSON Lines are
+    not judged; they may still be to be read, from `stream`, which then is to be closed.
+    """
+
+    url: URL
+    content_type: str
+    body: bytes
+    is_lines: bool
+    next_link: str | None
+    attempts: int
+    stream: LineStream | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing, not even an empty list."""
+        return self.stream is None and not self.is_lines and not self.body
+
+
+async def check_status(response: ClientResponse, now: float) -> None:
+    """Raise StatusError for an answer that is none. `now` is in seconds since 1970."""
+    if response.status in _SUCCESSFUL:
+        return
+    quoted = bytearray()
+    # What an error says for itself is worth a look; that it says it badly changes nothing.
+    with suppress(ClientError, UnknownEncodingError, CorruptArchiveError):
+        async with aclosing(pieces(response)) as arriving:
+            async for piece in arriving:
+                quoted += piece
+                if len(quoted) >= _QUOTED_BYTES:
+                    break
+    wait = retry_after(response.headers, now)
+    raise StatusError(response.status, response.reason or "", bytes(quoted), wait)
+
+
+async def read_answer(
+    response: ClientResponse, url: URL, attempts: int, settings: HttpSettings, judge: Judge
+) -> Answer:
+    """Return the answer with its whole body. Raises what `body.whole` does, and NotJsonError."""
+    body = await whole(response, settings.max_body)
+    lines = is_lines(response, settings.format)
+    if not lines and (body or response.status != 204):
+        verdict = judge(body)
+        if isinstance(verdict, Fault):
+            raise NotJsonError(verdict.message, verdict.byte, body, response.content_type)
+    return Answer(url, response.content_type, body, lines, next_link(response), attempts)
+
+
+def next_link(response: ClientResponse) -> str | None:
+    """Return where the Link header says that the next page is."""
+    for target, parameters in _LINK.findall(", ".join(response.headers.getall("Link", ()))):
+        relation = _RELATION.search(parameters)
+        if relation and "next" in (relation[1] or relation[2]).lower().split():
+            return str(target)
+    return None

@@ -1,0 +1,149 @@
+"""Which origins may be asked; URLs without secrets."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from typing import TYPE_CHECKING
+from urllib.parse import quote, quote_plus
+
+from yarl import URL
+
+from asyncbatch.sources.http.failures import RefusedLinkError
+from asyncbatch.sources.http.settings import BasicAuth, BearerAuth, HeaderAuth, QueryAuth
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asyncbatch.sources.http.settings import HttpSettings
+
+SHOWN = "***"
+HARMLESS_HEADERS = frozenset({"accept", "accept-language", "cache-control", "user-agent"})
+"""Headers that carry no secret and tell no origin anything about another."""
+_TELLING = 6
+"""Values of headers shorter than this are no secrets, and would spoil messages."""
+_SECRET_NAME = re.compile(
+    r"token|secret|passw|pwd|api[_-]?key|access[_-]?key|^key$|^sig$|signature|^auth|credential",
+    re.IGNORECASE,
+)
+
+
+class Redactor:
+    """Hides the secrets of `settings` wherever they turn up, as in what a server echoes."""
+
+    def __init__(self, settings: HttpSettings) -> None:
+        found = {form for secret in _secrets(settings) for form in _forms(secret) if form}
+        longest_first = sorted(found, key=len, reverse=True)
+        self._secrets = re.compile("|".join(map(re.escape, longest_first))) if found else None
+        self._known = {getattr(settings.pagination, "param", None)}
+        """Parameters that are shown whatever their name."""
+
+    def hide(self, text: str) -> str:
+        """Return `text` with each secret as `***`."""
+        return self._secrets.sub(SHOWN, text) if self._secrets else text
+
+    def url(self, url: URL) -> str:
+        """Return a URL without a user's name, a password, and what looks like a key."""
+        bare = url.with_user(None).with_fragment(None)
+        for name in {*bare.query} - self._known:
+            if _SECRET_NAME.search(name):
+                bare = bare.update_query({name: SHOWN})
+        return self.hide(str(bare))
+
+
+def basic_value(auth: BasicAuth) -> str:
+    """Return a name and a password as HTTP's Basic scheme writes them."""
+    return b64encode(f"{auth.username}:{auth.password.reveal()}".encode()).decode()
+
+
+def _secrets(settings: HttpSettings) -> Iterator[str]:
+    match settings.auth:
+        case BearerAuth(token=secret) | BasicAuth(password=secret):
+            yield secret.reveal()
+        case HeaderAuth(value=secret) | QueryAuth(value=secret):
+            yield secret.reveal()
+        case None:
+            pass
+    if isinstance(settings.auth, BasicAuth):
+        yield basic_value(settings.auth)
+    for name, value in settings.headers.items():
+        if name.lower() not in HARMLESS_HEADERS and len(value.reveal()) >= _TELLING:
+            yield value.reveal()
+
+
+def _forms(secret: str) -> tuple[str, ...]:
+    return (secret, quote(secret), quote(secret, safe=""), quote_plus(secret))
+
+
+_SHOWN_LINK = 200  # characters
+
+
+class Borders:
+    """What `settings` let pass from the origin of a URL that they name to others."""
+
+    def __init__(self, settings: HttpSettings) -> None:
+        self._settings = settings
+        self._allowed = {URL(origin).origin() for origin in settings.allow_origins}
+        self._homes = {URL(url).origin() for url in settings.urls}
+        self._harmless = {
+            name: value.reveal()
+            for name, value in settings.headers.items()
+            if name.lower() in HARMLESS_HEADERS
+        }
+        self._all = {name: value.reveal() for name, value in settings.headers.items()}
+        self._all |= _credentials(settings)
+
+    def is_home(self, url: URL) -> bool:
+        """Whether the settings name the origin of `url`."""
+        return url.origin() in self._homes
+
+    def resolve(self, base: URL, link: str) -> URL:
+        """Return the URL for which `link` stands in the answer of `base`, bare (see there).
+
+        Raises RefusedLinkError if it stands for none.
+        """
+        try:
+            url = self.bare(base.join(URL(link)))
+            url.origin()
+        except ValueError:  # a port that is none, a scheme without a host
+            shown = link[:_SHOWN_LINK]
+            raise RefusedLinkError(f"leads to {shown!r}, which is no URL to go to") from None
+        return url
+
+    def check(self, url: URL, home: URL) -> None:
+        """Raise RefusedLinkError if a URL of origin `home` may not lead to `url`."""
+        if url.scheme not in ("http", "https"):
+            raise RefusedLinkError(f"leads to {url.scheme}:, which is neither http nor https")
+        if (origin := url.origin()) != home and origin not in self._allowed:
+            raise RefusedLinkError(
+                f"leads to another origin, {origin}, which allow_origins does not name"
+            )
+
+    def bare(self, url: URL) -> URL:
+        """Return `url` without a user, a password, a fragment and the key that requests get."""
+        bare = url.with_user(None).with_fragment(None)
+        auth = self._settings.auth
+        if isinstance(auth, QueryAuth) and auth.name in bare.query:
+            bare = bare.without_query_params(auth.name)
+        return bare
+
+    def request(self, url: URL, home: URL) -> tuple[URL, dict[str, str]]:
+        """Return the URL to ask for, and the headers, with credentials if they belong there."""
+        if url.origin() != home:
+            return url, self._harmless
+        auth = self._settings.auth
+        if isinstance(auth, QueryAuth):
+            return url.update_query({auth.name: auth.value.reveal()}), self._all
+        return url, self._all
+
+
+def _credentials(settings: HttpSettings) -> dict[str, str]:
+    match settings.auth:
+        case BearerAuth(token=token):
+            return {"Authorization": f"Bearer {token.reveal()}"}
+        case BasicAuth() as auth:
+            return {"Authorization": f"Basic {basic_value(auth)}"}
+        case HeaderAuth(name=name, value=value):
+            return {name: value.reveal()}
+        case _:
+            return {}

@@ -1,0 +1,264 @@
+"""HTTP source settings and their checks."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from asyncbatch.core.secrets import Secret  # noqa: TC001 - msgspec reads the types at run time
+from asyncbatch.core.units import parse_rate
+from asyncbatch.formats.positions import parse_pointer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Mistake = tuple[str, str]
+
+
+class BearerAuth(Struct, frozen=True, tag_field="type", tag="bearer", forbid_unknown_fields=True):
+    """`Authorization: Bearer` and a token."""
+
+    token: Secret
+
+
+class BasicAuth(Struct, frozen=True, tag_field="type", tag="basic", forbid_unknown_fields=True):
+    """A user's name and password."""
+
+    username: str
+    password: Secret
+
+
+class HeaderAuth(Struct, frozen=True, tag_field="type", tag="header", forbid_unknown_fields=True):
+    """A header of any name, such as X-Api-Key."""
+
+    name: str
+    value: Secret
+
+
+class QueryAuth(Struct, frozen=True, tag_field="type", tag="query", forbid_unknown_fields=True):
+    """A parameter in the query of each URL."""
+
+    name: str
+    value: Secret
+
+
+Auth: TypeAlias = BearerAuth | BasicAuth | HeaderAuth | QueryAuth
+
+
+class PagePagination(Struct, frozen=True, tag_field="type", tag="page", forbid_unknown_fields=True):
+    """Pages by number, from `start`; the end is the first page without records.
+
+    `size` records a page are asked for with `size_param`. Where an answer tells how many records
+    (`total`) or pages (`pages`) there are, a JSON Pointer to that spares the last requests.
+    `end_status` is a status, such as 404, that a server gives for a page behind the last.
+    """
+
+    param: str = "page"
+    start: int = 1
+    size_param: str | None = None
+    size: int | None = None
+    total: str | None = None
+    pages: str | None = None
+    end_status: int | None = None
+
+
+class OffsetPagination(
+    Struct, frozen=True, tag_field="type", tag="offset", forbid_unknown_fields=True
+):
+    """Pages by the number of records before them, `limit` records each; see `PagePagination`."""
+
+    param: str = "offset"
+    limit_param: str = "limit"
+    limit: int = 100
+    start: int = 0
+    total: str | None = None
+    end_status: int | None = None
+
+
+class CursorPagination(
+    Struct, frozen=True, tag_field="type", tag="cursor", forbid_unknown_fields=True
+):
+    """Each answer has at the JSON Pointer `next` what the next request says in `param`.
+
+    The end is an answer without it, or with null or an empty text.
+    """
+
+    next: str
+    param: str = "cursor"
+
+
+class NextUrlPagination(
+    Struct, frozen=True, tag_field="type", tag="next_url", forbid_unknown_fields=True
+):
+    """Each answer has at the JSON Pointer `next` the URL of the next, which may be relative."""
+
+    next: str
+
+
+class LinkHeaderPagination(
+    Struct, frozen=True, tag_field="type", tag="link_header", forbid_unknown_fields=True
+):
+    """Each answer's Link header has the URL of the next, rel=next."""
+
+
+Pagination: TypeAlias = (
+    PagePagination | OffsetPagination | CursorPagination | NextUrlPagination | LinkHeaderPagination
+)
+
+
+class Incremental(Struct, frozen=True, forbid_unknown_fields=True):
+    """Only what is new: `param` of each first request is the largest value of `field` so far.
+
+    `initial` is what it is before there is one. The field is the concern of who reads records.
+    """
+
+    field: str
+    param: str
+    initial: str | int | float | None = None
+
+
+class HttpSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which URLs are read, and how. `http.checking.mistakes` tells what is wrong with them.
+
+    `records` is the JSON Pointer of a page's records; empty: the page itself. `timeout` is in
+    seconds, for each request. `retries` is how often a request is made again, the first time
+    after `retry_delay` seconds; a server that asks for more than `longest_wait` seconds is not
+    waited for. `rate_limit` (20/s, 600/m, 1000/h) and `concurrency` are shared by all requests
+    to a host. `max_body` is in bytes, decompressed: of a whole body, or of one line of JSON
+    Lines. Links and redirects lead to the URL's own origin, or to one of `allow_origins`,
+    which sees no header of ours but the harmless ones. `format` auto goes by the content type.
+    """
+
+    urls: tuple[str, ...]
+    headers: dict[str, Secret] = {}
+    auth: Auth | None = None
+    records: str = ""
+    pagination: Pagination | None = None
+    format: Literal["auto", "json", "jsonl"] = "auto"
+    timeout: float = 30.0
+    retries: int = 5
+    retry_delay: float = 0.5
+    longest_wait: float = 300.0
+    rate_limit: str | None = None
+    concurrency: int = 8
+    incremental: Incremental | None = None
+    max_pages: int = 100_000
+    max_body: int = 64 * 1024 * 1024
+    allow_origins: tuple[str, ...] = ()
+
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_OURS = {"accept-encoding", "host", "content-length", "transfer-encoding", "connection"}
+
+
+def mistakes(settings: HttpSettings) -> Iterator[Mistake]:
+    """Yield all that is wrong: where, such as `urls[0]` or `pagination.next`, and what to write.
+
+    No message holds a secret.
+    """
+    if not settings.urls:
+        yield "urls", "must name at least one URL"
+    for place, url in enumerate(settings.urls):
+        yield from _about(f"urls[{place}]", _check_url, url)
+    for place, origin in enumerate(settings.allow_origins):
+        yield from _about(f"allow_origins[{place}]", _check_origin, origin)
+    yield from _about("records", parse_pointer, settings.records)
+    if settings.rate_limit is not None:
+        yield from _about("rate_limit", parse_rate, settings.rate_limit)
+    yield from _numbers(settings)
+    yield from _headers(settings)
+    yield from _pagination(settings)
+    if settings.incremental is not None and not settings.incremental.param:
+        yield "incremental.param", "must not be empty"
+
+
+def _about(where: str, check: Callable[[str], object], value: str) -> Iterator[Mistake]:
+    try:
+        check(value)
+    except ValueError as error:
+        yield where, str(error)
+
+
+def _check_url(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be a whole URL that begins with http:// or https://")
+    if "@" in parts.netloc:
+        raise ValueError('must hold no password; write auth = { type = "basic", ... }')
+    if not url.isprintable() or " " in url or "\\" in url:
+        raise ValueError("must hold no spaces, backslashes or control characters (%20 is a space)")
+    _ = parts.port  # raises ValueError for what is no port
+
+
+def _check_origin(origin: str) -> None:
+    _check_url(origin)
+    parts = urlsplit(origin)
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError("must be an origin, such as https://cdn.example.com, without a path")
+
+
+def _numbers(settings: HttpSettings) -> Iterator[Mistake]:
+    if not settings.timeout > 0:
+        yield "timeout", "must be more than 0 seconds"
+    for name in ("retries", "retry_delay", "longest_wait"):
+        if not getattr(settings, name) >= 0:
+            yield name, "must not be negative"
+    for name in ("concurrency", "max_pages", "max_body"):
+        if getattr(settings, name) < 1:
+            yield name, "must be at least 1"
+
+
+def _headers(settings: HttpSettings) -> Iterator[Mistake]:
+    for name, secret in settings.headers.items():
+        where = f"headers.{name}"
+        if not _TOKEN.fullmatch(name):
+            yield where, "is no name of a header"
+        elif name.lower() in _OURS:
+            yield where, "cannot be set: it follows from the request"
+        elif not _is_header_value(secret.reveal()):
+            yield where, "must hold no line ends or other control characters"
+    taken = {name.lower() for name in settings.headers}
+    match settings.auth:
+        case BearerAuth() | BasicAuth() if "authorization" in taken:
+            yield "auth", "cannot stand beside a header Authorization"
+        case BearerAuth(token=token) if not token.reveal() or not _is_header_value(token.reveal()):
+            yield "auth.token", "must not be empty, and hold no line ends or control characters"
+        case HeaderAuth(name=name, value=value):
+            if not _TOKEN.fullmatch(name):
+                yield "auth.name", "is no name of a header"
+            if name.lower() in taken:
+                yield "auth.name", f"cannot stand beside a header {name}"
+            if not _is_header_value(value.reveal()):
+                yield "auth.value", "must hold no line ends or other control characters"
+        case QueryAuth(name=""):
+            yield "auth.name", "must not be empty"
+
+
+def _is_header_value(value: str) -> bool:
+    return all(char.isprintable() or char == "\t" for char in value)
+
+
+def _pagination(settings: HttpSettings) -> Iterator[Mistake]:
+    match settings.pagination:
+        case PagePagination(size=size, size_param=size_param) as pages:
+            if (size is None) != (size_param is None):
+                yield "pagination", "size and size_param go together"
+            if size is not None and size < 1:
+                yield "pagination.size", "must be at least 1"
+            for name in ("total", "pages"):
+                if (pointer := getattr(pages, name)) is not None:
+                    yield from _about(f"pagination.{name}", parse_pointer, pointer)
+        case OffsetPagination(limit=limit, total=total):
+            if limit < 1:
+                yield "pagination.limit", "must be at least 1"
+            if total is not None:
+                yield from _about("pagination.total", parse_pointer, total)
+        case CursorPagination(next=pointer) | NextUrlPagination(next=pointer):
+            yield from _about("pagination.next", parse_pointer, pointer)
+            if settings.format == "jsonl":
+                yield "pagination.type", "JSON Lines name no next page; use link_header or page"
+        case _:
+            pass

@@ -1,0 +1,231 @@
+"""An HTTP API as a source, with its connections; loads aiohttp once it is opened."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
+
+import msgspec
+
+from asyncbatch.core.batches import Arrival
+from asyncbatch.core.records import Bookmark, Failure
+from asyncbatch.core.report import Traffic
+from asyncbatch.errors import UsageError
+from asyncbatch.formats.decoder import encode
+from asyncbatch.formats.failures import FeedError
+from asyncbatch.sources.http.base import HttpError, PageMark
+from asyncbatch.sources.http.settings import mistakes
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from aiohttp import ClientSession
+
+    from asyncbatch.config.job import RecordWorkSettings
+    from asyncbatch.sources.base import Feed
+    from asyncbatch.sources.http.base import Page
+    from asyncbatch.sources.http.client import Asker, Clock, Sleep
+    from asyncbatch.sources.http.settings import HttpSettings
+
+
+class Connections:
+    """An async context manager that any number may be in: the last who leaves closes the pool."""
+
+    def __init__(self) -> None:
+        self._users = 0
+        self._session: ClientSession | None = None
+
+    async def __aenter__(self) -> ClientSession:
+        """Return the session that has the pool. Raises ImportError if aiohttp is not there."""
+        from asyncbatch.sources.http.client import open_session  # noqa: PLC0415 - aiohttp takes 190 ms, and is an extra
+
+        if self._session is None:
+            self._session = open_session()
+        self._users += 1
+        return self._session
+
+    async def __aexit__(self, *_: object) -> None:
+        self._users -= 1
+        if not self._users and self._session is not None:
+            session, self._session = self._session, None
+            await session.close()
+
+
+class HttpSource:
+    """The pages of the URLs that `settings` name; an async context manager, to be entered once.
+
+    The limits are shared by all URLs that are read at the same time. `clock` and `sleep`, in
+    seconds, are those of waiting for a turn and before a retry. Other sources may share its
+    `connections`. Unless it `asks_ahead`, no page is
+    asked for before the consumer wants it. Raises UsageError for settings that cannot work, and,
+    when it is entered, if aiohttp is not there.
+    """
+
+    def __init__(
+        self,
+        settings: HttpSettings,
+        *,
+        clock: Clock = time.monotonic,
+        sleep: Sleep = asyncio.sleep,
+        connections: Connections | None = None,
+        asks_ahead: bool = True,
+    ) -> None:
+        if found := [f"{where}: {what}" for where, what in mistakes(settings)]:
+            raise UsageError("; ".join(found))
+        self.settings = settings
+        self.page_count = 0
+        """How many pages were given, of all URLs."""
+        self._asks_ahead = asks_ahead
+        self._requests_before = 0
+        self._clock, self._sleep = clock, sleep
+        self._connections = connections or Connections()
+        self._asker: Asker | None = None
+
+    async def __aenter__(self) -> Self:
+        try:
+            from asyncbatch.sources.http.client import Asker  # noqa: PLC0415 - aiohttp takes 190 ms, and is an extra
+
+            session = await self._connections.__aenter__()
+        except ImportError as error:
+            if error.name not in ("aiohttp", "yarl"):
+                raise
+            raise UsageError(
+                "reading from HTTP needs one more package: pip install 'asyncbatch[http]'"
+            ) from None
+        self._asker = Asker(self.settings, session, self._clock, self._sleep)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._asker is not None:
+            self._requests_before = self.request_count
+            self._asker = None
+            await self._connections.__aexit__()
+
+    def shown(self, url: str) -> str:
+        """Return a URL as people may see it."""
+        return self._entered().shown(url)
+
+    def retries(self) -> int:
+        """Return how many requests were made again since the last time this was asked."""
+        return 0 if self._asker is None else self._asker.retrier.taken()
+
+    @property
+    def request_count(self) -> int:
+        """How many requests were made: for pages, along redirects, and again."""
+        return self._requests_before + (self._asker.requests if self._asker else 0)
+
+    async def pages(
+        self, url: str, start: PageMark | None = None, since: str | None = None
+    ) -> AsyncGenerator[Page, None]:
+        """Yield the pages of one of the settings' URLs, in order.
+
+        Begins behind the page whose mark is `start`, if there is one. `since` is the value of
+        `incremental.param`; None is its `initial`. Not more than `concurrency` pages are asked
+        for ahead of the consumer; closing this cancels them. Raises HttpError, behind the pages
+        that are good.
+        """
+        from asyncbatch.sources.http.pages import open_pages  # noqa: PLC0415 - see `__aenter__`
+
+        asker, last = self._entered(), 0
+        async with aclosing(
+            open_pages(asker, url, start, since, asks_ahead=self._asks_ahead)
+        ) as pages:
+            async for page in pages:
+                if page.number != last:  # an answer may come in several stretches
+                    last = page.number
+                    self.page_count += 1
+                yield page
+
+    def _entered(self) -> Asker:
+        if self._asker is None:
+            raise RuntimeError("an HttpSource is entered (async with) before it is read")
+        return self._asker
+
+
+class HttpFeeds:
+    """The URLs of one source, over one pool of connections: see `feeds.FeedSource`.
+
+    With `is_alone` false the source's name is part of its feeds': another has the same URLs.
+    No page is asked for before it is wanted unless it `asks_ahead`.
+    """
+
+    kind = "http"
+
+    def __init__(
+        self,
+        name: str,
+        http: HttpSettings,
+        work: RecordWorkSettings,
+        *,
+        is_alone: bool = True,
+        connections: Connections | None = None,
+        asks_ahead: bool = True,
+    ) -> None:
+        self.name, self.http, self.record_work = name, http, work
+        self.at_once = http.concurrency
+        self.feeds: Sequence[Feed] = ()
+        self._is_alone = is_alone
+        self._pages = HttpSource(http, connections=connections, asks_ahead=asks_ahead)
+
+    async def __aenter__(self) -> Self:
+        await self._pages.__aenter__()
+        self.feeds = [self._feed(url) for url in self.http.urls]
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self._pages.__aexit__(*exception)
+
+    def end(self) -> bool:
+        """See `FeedSource`: pages can be asked for again."""
+        return False
+
+    def retries(self) -> int:
+        """See `FeedSource`."""
+        return self._pages.retries()
+
+    def traffic(self) -> Traffic:
+        """See `FeedSource`."""
+        return Traffic(self._pages.page_count, self._pages.request_count)
+
+    def _feed(self, url: str) -> UrlFeed:
+        shown = self._pages.shown(url)
+        return UrlFeed(self._pages, url, shown if self._is_alone else f"{shown} ({self.name})")
+
+
+class UrlFeed:
+    """The pages of one URL: see `feeds.Feed`."""
+
+    def __init__(self, source: HttpSource, url: str, name: str) -> None:
+        self.name, self.group = name, urlsplit(url).netloc
+        self.is_incremental = source.settings.incremental is not None
+        self._source, self._url = source, url
+
+    @property
+    def form(self) -> str:
+        """See `Feed`: a digest of what leads from page to page and to records."""
+        http = self._source.settings
+        told = encode([http.records, http.format, http.pagination, http.incremental])
+        return hashlib.blake2b(told, digest_size=16).hexdigest()
+
+    async def arrivals(self, bookmark: Bookmark | None) -> AsyncGenerator[Arrival, None]:
+        """See `Feed`."""
+        before = bookmark or Bookmark()
+        start = None if before.mark is None else msgspec.json.decode(before.mark, type=PageMark)
+        since = None if before.since is None else str(before.since)
+        try:
+            async with aclosing(self._source.pages(self._url, start, since)) as pages:
+                async for page in pages:
+                    yield _arrival(page, before)
+        except HttpError as error:
+            failure = error.failure
+            raise FeedError(Failure(failure.url, "http", failure.message)) from None
+
+
+def _arrival(page: Page, before: Bookmark) -> Arrival:
+    mark = None if page.mark is None else encode(page.mark).decode()
+    bookmark = Bookmark(mark, before.newest, before.since)
+    return Arrival(page.url, page.body, page.format, page.line, page.byte, bookmark)

@@ -1,0 +1,91 @@
+"""What an input is called for good: in shards, in mirrored outputs, from one run to the next."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from asyncbatch.core.paths import is_object_url, join_url, shown_url
+from asyncbatch.core.records import STDIN, display_path
+from asyncbatch.errors import UsageError
+
+
+def identity(path: str, root: str | None = None) -> str:
+    """Return the identity of the input at `path`: text that no spelling of the path changes.
+
+    Without `root` it is the path as the user named it, normalised (`./data//x.json` is
+    `data/x.json`; relative paths stay relative, absolute ones absolute). With it, the path
+    below the folder `root`, which is the same on every machine. Links are not resolved, and
+    nothing is looked up: the file need not exist. Standard input stays `-`. Bytes that are not
+    UTF-8 are in it as in `path` (surrogate escapes).
+
+    The identity of an object is its URL, without secrets.
+
+    Raises UsageError if `path` is not below `root`.
+    """
+    if path == STDIN:
+        return path
+    if is_object_url(path):
+        return _of_object(shown_url(path), root)
+    if root is None:
+        return _one_slash(os.path.normpath(path))
+    above = _one_slash(os.path.abspath(root)).rstrip("/") + "/"
+    full = _one_slash(os.path.abspath(path))
+    if full == (above.rstrip("/") or "/"):  # a folder that cannot be listed stands for itself
+        return "."
+    if not full.startswith(above):
+        raise UsageError(f"{display_path(path)} is not below --root {display_path(root)}")
+    return full.removeprefix(above)
+
+
+class Naming(NamedTuple):
+    """What the files of one source are called, among several: `prefix`, and their identity.
+
+    No identity of a file holds two slashes, but for a URL at its beginning, so a prefix that ends
+    with them tells sources apart.
+    """
+
+    root: str | None = None
+    prefix: str = ""
+
+    def name(self, path: str) -> str:
+        """Return what the file at `path` is called. Raises UsageError; see `identity`."""
+        return self.prefix + identity(path, self.root)
+
+    def path(self, name: str) -> str | None:
+        """Return where the file called `name` is, or None if it is of another source."""
+        name = name.removeprefix(self.prefix) if name.startswith(self.prefix) else "//"
+        if is_object_url(name):
+            return name
+        if "//" in name:
+            return None
+        if self.root is not None and is_object_url(self.root):
+            return join_url(self.root, name)
+        return os.path.join(self.root or "", name.removeprefix(self.prefix))
+
+
+def mirrored(path: str, root: str | None) -> str:
+    """Return the path below a folder of outputs that mirrors an input. Raises UsageError.
+
+    An object without `root` is below its bucket, one of a web server below its host.
+    """
+    name = identity(path, root)
+    if is_object_url(name):
+        name = name.partition("://")[2].partition("?")[0]
+    return name.lstrip("/")
+
+
+def _of_object(url: str, root: str | None) -> str:
+    if root is None:
+        return url
+    above = root.rstrip("/") + "/"
+    if not url.startswith(above) or url == above:
+        if url.rstrip("/") + "/" == above:
+            return "."
+        raise UsageError(f"{url} is not below --root {display_path(root)}")
+    return url.removeprefix(above)
+
+
+def _one_slash(path: str) -> str:
+    """Two leading slashes, which POSIX lets mean something else, mean one here."""
+    return path[1:] if path.startswith("//") else path

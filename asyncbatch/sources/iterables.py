@@ -1,0 +1,440 @@
+"""Python iterables and async iterables as sources."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter, deque
+from collections.abc import AsyncIterable
+from contextlib import suppress
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Self
+
+from asyncbatch.core.batches import Arrival
+from asyncbatch.core.records import Failure, Flawed
+from asyncbatch.errors import described
+from asyncbatch.formats.decoder import allow_deep_nesting, encode
+from asyncbatch.formats.failures import FeedError
+from asyncbatch.sources.base import Chunk
+from asyncbatch.transforms.base import RecordError
+from asyncbatch.transforms.json_values import plain
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+
+    from asyncbatch.config.job import RecordWorkSettings
+    from asyncbatch.core.records import Bookmark
+    from asyncbatch.sources.base import Feed
+
+MANY_RECORDS = 500
+"""Records that are given away together, and as many are drawn before they are taken, ..."""
+MANY_BYTES = 1024 * 1024
+"""... or so many bytes of JSON, if that is less, ..."""
+SHORT_SECONDS = 0.1
+"""... or what has come so long after the first of them: those of a slow source do not wait."""
+PATIENCE = 2.0
+"""Seconds that a source is waited for when it is to end."""
+
+_END = object()
+
+
+class Drawing:
+    """Draws from an iterable, from its first record to its closing, in one place of its own.
+
+    That is a task, for what a generator holds (a timeout, a task group) belongs to one; see
+    `ThreadDrawing`. Each record is made into JSON as it comes: what the program does with the
+    object afterwards is its own affair. `error` is what the iterable raised.
+    """
+
+    def __init__(
+        self,
+        source: Any,  # noqa: ANN401 - an iterable of either kind
+        text_of: Callable[[Any], bytes | Flawed] | None = None,
+    ) -> None:
+        allow_deep_nesting()
+        self.error: BaseException | None = None
+        self._source = source
+        self._text_of = text_of or json_of
+        self._drawn: list[bytes | Flawed] = []
+        self._size = 0
+        self._lock = threading.Lock()
+        """Held for what is drawn and not taken, and for whether there is room."""
+        self._some, self._full = asyncio.Event(), asyncio.Event()
+        """Set from the first record on, and when there is no room; both at the end."""
+        self._room: asyncio.Event | threading.Event = asyncio.Event()
+        self._begun = self._told_to_end = self._ended = False
+        self._loop = asyncio.get_running_loop()
+        self._start()
+
+    async def take(self) -> list[bytes | Flawed]:
+        """Return the texts of the next records, in order; none at the end. Can be cancelled."""
+        drawn: list[bytes | Flawed] = []
+        while not drawn:
+            await self._some.wait()
+            if not self._full.is_set():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(SHORT_SECONDS):
+                        await self._full.wait()
+            drawn = self.take_now()
+            if self._ended:
+                break
+        return drawn
+
+    def take_now(self) -> list[bytes | Flawed]:
+        """Return the texts of what is drawn, in order; perhaps none."""
+        with self._lock:
+            drawn, self._drawn, self._size = self._drawn, [], 0
+            if not self._ended:
+                self._some.clear()
+                self._full.clear()
+                self._room.set()
+        return drawn
+
+    async def wait(self, seconds: float | None) -> None:
+        """Wait for a record, or the end, for so long at most, or until `wake`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._some.wait()
+
+    def wake(self) -> None:
+        """End a wait."""
+        self._some.set()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all records are taken, and the iterable is closed."""
+        return self._ended and not self._drawn
+
+    def end(self) -> None:
+        """Have no more drawn than there is: the iterable is closed."""
+        if not self._told_to_end and not self._ended:
+            self._told_to_end = True
+            self._stop()
+            self._loop.call_later(PATIENCE, self._finish)
+
+    async def aclose(self) -> None:
+        """End, and wait until the iterable is closed; not long if it is stuck."""
+        self.end()
+        while not self._ended:
+            self._some.clear()
+            await self._some.wait()
+
+    def _start(self) -> None:
+        self._task = asyncio.create_task(self._draw(self._source))
+
+    def _stop(self) -> None:
+        if self._begun:  # if not, nothing would be closed
+            self._task.cancel()
+
+    async def _draw(self, source: AsyncIterable[Any]) -> None:
+        self._begun = True
+        try:
+            records = aiter(source)
+            try:
+                while not self._told_to_end and (record := await anext(records, _END)) is not _END:
+                    if not self._keep(record):
+                        await self._room.wait()  # type: ignore[misc]  # a task's is asyncio's
+            finally:
+                if hasattr(records, "aclose"):
+                    await records.aclose()
+        except Exception as error:  # noqa: BLE001 - the user's own; told by who reads on
+            self.error = error
+        except asyncio.CancelledError as error:
+            if not self._told_to_end:  # not from us: it has leaked out of what was awaited
+                self.error = RuntimeError("the source was cancelled from within")
+                self.error.__cause__ = error
+        finally:
+            self._finish()
+
+    def _keep(self, record: Any) -> bool:  # noqa: ANN401 - whatever the program gives
+        """Keep a record until it is taken; return whether there is room for more."""
+        text = self._text_of(record)
+        with self._lock:
+            self._drawn.append(text)
+            self._size += len(text) if isinstance(text, bytes) else len(text.text)
+            count = len(self._drawn)
+            if has_room := count < MANY_RECORDS and self._size < MANY_BYTES:
+                if count == 1:
+                    self._set(self._some)
+            else:
+                self._room.clear()
+                self._set(self._some)
+                self._set(self._full)
+        return has_room
+
+    def _set(self, event: asyncio.Event) -> None:
+        event.set()
+
+    def _finish(self) -> None:
+        self._ended = True
+        self._some.set()
+        self._full.set()
+
+
+class ThreadDrawing(Drawing):
+    """Draws in a thread, where an iterable that waits keeps nobody else waiting.
+
+    It cannot be interrupted there: one that waits for too long is left to itself, and closed when
+    it has given its next record.
+    """
+
+    def _start(self) -> None:
+        self._room = threading.Event()
+        threading.Thread(
+            target=self._draw_here, args=(self._source,), name="asyncbatch-source", daemon=True
+        ).start()
+
+    def _stop(self) -> None:
+        self._room.set()
+
+    def _draw_here(self, source: Iterable[Any]) -> None:
+        try:
+            records = iter(source)
+            try:
+                while not self._told_to_end and (record := next(records, _END)) is not _END:
+                    if not self._keep(record):
+                        self._room.wait()
+            finally:
+                if hasattr(records, "close"):
+                    records.close()
+        except BaseException as error:  # noqa: BLE001 - the same, be it a call of sys.exit
+            self.error = error
+        finally:
+            self._call(self._finish)
+
+    def _set(self, event: asyncio.Event) -> None:
+        self._call(event.set)
+
+    def _call(self, function: Any) -> None:  # noqa: ANN401 - takes nothing, returns nothing
+        with suppress(RuntimeError):  # the loop is closed: nobody waited for this
+            self._loop.call_soon_threadsafe(function)
+
+
+def draw(
+    source: AsyncIterable[Any] | Iterable[Any],
+    text_of: Callable[[Any], bytes | Flawed] | None = None,
+) -> Drawing:
+    """Begin to draw from an iterable, in a task or, if it is not async, in a thread.
+
+    `text_of` makes texts of what it gives: by default JSON.
+    """
+    make = Drawing if isinstance(source, AsyncIterable) else ThreadDrawing
+    return make(source, text_of)
+
+
+def name_of(source: object) -> str:
+    """Return what an iterable is called: a generator's function's name, or nothing better."""
+    name = getattr(source, "__name__", None)
+    return name if isinstance(name, str) and name.isidentifier() else "source"
+
+
+def numbered(names: Iterable[str]) -> Iterator[str]:
+    """Yield names, with a number from the second of a name on."""
+    counts: Counter[str] = Counter()
+    for name in names:
+        counts[name] += 1
+        yield name if counts[name] == 1 else f"{name}-{counts[name]}"
+
+
+def json_of(record: Any) -> bytes | Flawed:  # noqa: ANN401 - whatever the program gives
+    """Return a record as JSON text, or why that cannot be."""
+    try:
+        return encode(plain(record))
+    except RecordError as error:
+        return Flawed(_shown(record), f"the source {error.message}")
+
+
+def _shown(record: object) -> bytes:
+    try:
+        return repr(record).encode(errors="backslashreplace")
+    except Exception:  # noqa: BLE001 - the user's own, or too deep
+        return object.__repr__(record).encode()
+
+
+class GivenFeeds:
+    """One iterable of records, async or not, as a source: see `feeds.FeedSource`.
+
+    `error` is what it has raised.
+    """
+
+    kind = "iterable"
+    at_once = 1
+
+    def __init__(
+        self,
+        name: str,
+        records: AsyncIterable[Any] | Iterable[Any],
+        work: RecordWorkSettings,
+    ) -> None:
+        self.name, self.record_work = name, work
+        self.feed = GivenFeed(name, records)
+        self.feeds: Sequence[Feed] = (self.feed,)
+
+    @property
+    def error(self) -> BaseException | None:
+        """What the iterable has raised, if anything."""
+        return self.feed.error
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the iterable, also if nothing was drawn from it."""
+        await self.feed.aclose()
+
+    def end(self) -> bool:
+        """See `FeedSource`: what was drawn is nowhere else."""
+        self.feed.end()
+        return True
+
+    def retries(self) -> int:
+        """See `FeedSource`: nothing is tried again."""
+        return 0
+
+    def traffic(self) -> None:
+        """See `FeedSource`: nobody is asked."""
+
+
+class GivenFeed:
+    """One iterable: see `feeds.Feed`. Where it was when it ended is for its program to know."""
+
+    form = "given"
+    is_incremental = False
+
+    def __init__(self, name: str, records: AsyncIterable[Any] | Iterable[Any]) -> None:
+        self.name = self.group = name
+        self.error: BaseException | None = None
+        self._records = records
+        self._drawing: Drawing | None = None
+        self._is_ended = False
+
+    async def arrivals(self, bookmark: Bookmark | None) -> AsyncGenerator[Arrival, None]:  # noqa: ARG002 - see the class
+        """See `Feed`."""
+        if self._is_ended:
+            return
+        drawing = self._drawing = draw(self._records)
+        number = 1
+        try:
+            while texts := await drawing.take():
+                yield Arrival(self.name, texts, "records", number)
+                number += len(texts)
+        finally:
+            await drawing.aclose()
+            self.error = drawing.error
+        if self.error is not None:
+            raise FeedError(Failure(self.name, "read_error", described(self.error)))
+
+    def end(self) -> None:
+        """Draw nothing more."""
+        self._is_ended = True
+        if self._drawing is not None:
+            self._drawing.end()
+
+    async def aclose(self) -> None:
+        """Close the iterable."""
+        self._is_ended = True
+        if self._drawing is not None:
+            await self._drawing.aclose()
+        elif hasattr(self._records, "aclose"):
+            await self._records.aclose()
+        elif hasattr(self._records, "close"):
+            self._records.close()
+
+
+class GivenSource:
+    """An iterable of events, async or not: see `drawing.Drawing` for where it is drawn from.
+
+    Events are objects that JSON can hold, or lines of JSON, as text or bytes. What the iterable
+    raises is `error`, beside which `failed` is called: the source is not over then, but has no
+    more.
+    """
+
+    def __init__(self, name: str, events: AsyncIterable[Any] | Iterable[Any]) -> None:
+        self.name, self.is_over = name, False
+        self.failed: Callable[[], None] = lambda: None
+        self._events = events
+        self._drawing: Drawing | None = None
+        self._chunks: deque[Chunk] = deque()
+
+    @property
+    def error(self) -> BaseException | None:
+        """What the iterable has raised, if anything."""
+        return None if self._drawing is None else self._drawing.error
+
+    async def read(self, timeout: float | None) -> Chunk | None:  # noqa: ASYNC109 - see `Source`
+        """Return what has come; see `Source`."""
+        if not self._chunks:
+            if self._drawing is None:
+                self._drawing = draw(self._events, line_of)
+            await self._drawing.wait(timeout)
+            self._take(self._drawing)
+        if not self._chunks:
+            return None
+        chunk = self._chunks.popleft()
+        self.is_over = chunk.ends
+        return chunk
+
+    async def rest(self) -> Sequence[Chunk]:
+        """Close the iterable, and return what it had given and nobody has read."""
+        if self._drawing is not None and not self.is_over:
+            await self._drawing.aclose()
+            self._chunks += self._parts(self._drawing.take_now())
+        rest = [chunk for chunk in self._chunks if not chunk.ends]
+        self._chunks.clear()
+        return rest
+
+    def wake(self) -> None:
+        """End the wait of `read`."""
+        if self._drawing is not None:
+            self._drawing.wake()
+
+    def close(self) -> None:
+        """Have no more drawn; see `aclose`."""
+        if self._drawing is not None:
+            self._drawing.end()
+
+    async def aclose(self) -> None:
+        """Close the iterable, also if nothing was drawn from it."""
+        if self._drawing is not None:
+            await self._drawing.aclose()
+        elif hasattr(self._events, "aclose"):
+            await self._events.aclose()
+        elif hasattr(self._events, "close"):
+            self._events.close()
+
+    def _take(self, drawing: Drawing) -> None:
+        self._chunks += self._parts(drawing.take_now())
+        if not drawing.is_over:
+            return
+        if drawing.error is None:
+            self._chunks.append(Chunk(self.name, b"", ends=True))
+        else:
+            self.failed()
+
+    def _parts(self, drawn: Sequence[bytes | Flawed]) -> Iterator[Chunk]:
+        """Yield lines, as many together as can be, and what is none by itself."""
+        for kind, some in groupby(drawn, type):
+            if kind is bytes:
+                yield Chunk(self.name, b"".join(some))  # type: ignore[arg-type]  # as `kind` says
+            else:
+                for one in some:
+                    assert isinstance(one, Flawed)
+                    yield Chunk(self.name, one.text, flaw=one.reason)
+
+
+def line_of(event: Any) -> bytes | Flawed:  # noqa: ANN401 - whatever the program gives
+    """Return an event as a line, or why that cannot be."""
+    if type(event) is not dict:  # as it nearly always is
+        if isinstance(event, str):
+            try:
+                event = event.encode()
+            except UnicodeEncodeError:
+                return Flawed(ascii(event).encode(), "the source gave text that is not UTF-8")
+        if isinstance(event, bytes | bytearray | memoryview):
+            line = bytes(event)
+            return line if line.endswith(b"\n") else line + b"\n"
+    text = json_of(event)
+    return text if isinstance(text, Flawed) else text + b"\n"

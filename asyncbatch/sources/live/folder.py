@@ -1,0 +1,406 @@
+"""Follow a folder for new files."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from heapq import nsmallest
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
+
+from asyncbatch.core.aio import Bell
+from asyncbatch.core.records import Failure
+from asyncbatch.errors import UsageError
+from asyncbatch.formats.compression import CorruptArchiveError
+from asyncbatch.sources.base import Chunk
+from asyncbatch.sources.inputs import walk
+from asyncbatch.sources.live.file import SPAN, FileReading, Mark, as_position
+from asyncbatch.sources.live.seen import FoundFile, Seen, SeenState
+from asyncbatch.sources.live.watch import POLL_SECONDS, Watch
+from asyncbatch.sources.selection import DEFAULT_PATTERNS, Filter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asyncbatch.core.records import FailureKind
+    from asyncbatch.sources.selection import Selection
+
+_TOGETHER = 10_000
+"""Files that one look at a folder brings, however many there are."""
+_SETTLE_SECONDS = 1.0
+"""A file that has not changed for so long is complete."""
+_OLD_SECONDS = 10.0
+"""So is one that was last written to so long ago, by whatever clock."""
+_UNFINISHED = ("~", ".tmp", ".temp", ".part", ".partial", ".filepart", ".crdownload", ".swp")
+"""What names end in of files that somebody is writing."""
+
+
+class FolderPlace(Struct, frozen=True, omit_defaults=True):
+    """Which files of a folder were read, and how far the one called `name`."""
+
+    seen: SeenState
+    name: str | None = None
+    mark: Mark | None = None
+
+
+class FolderReader:
+    """Gives what the files below a folder hold: those first that were written first.
+
+    If it `follows`, files that come later are read once they are complete: renamed, or left
+    alone for `settle` seconds. With `from_end` only those. A file is read once, whatever it is
+    called afterwards. Raises UsageError.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        selection: Selection,
+        *,
+        follows: bool,
+        from_end: bool = False,
+        settle: float = _SETTLE_SECONDS,
+    ) -> None:
+        self.folder, self._prefix = folder, os.path.join(folder, "")
+        self._wanted = Filter(selection)
+        self._follows, self._settle = follows, settle
+        self._seen = Seen()
+        self._found: deque[FoundFile] = deque()
+        self._is_to_look, self._is_passing = True, from_end
+        self._current: tuple[FoundFile, FileReading] | None = None
+        self._begins = False
+        self._growing: dict[int, tuple[int, int, float]] = {}
+        """Size and time of files that may not be complete, and since when they are so."""
+        self._missing: dict[int, str] = {}
+        """Files that were gone when they were to be read, and may only be called otherwise."""
+        self._losses: deque[Failure] = deque()
+        self._refused: set[str] = set()
+        self._lock = threading.Lock()
+        self._is_closed = False
+        self.look_seconds = 0.0
+        """How long the last look has taken."""
+        try:
+            os.listdir(folder)
+        except OSError as error:
+            raise UsageError(f"cannot read {folder}: {error.strerror}") from None
+        if not follows and next(walk(folder, self._wanted), None) is None:
+            patterns = selection.patterns
+            what = "JSON files" if patterns == DEFAULT_PATTERNS else " or ".join(patterns)
+            raise UsageError(
+                f"no {what} in {folder} (--pattern chooses other names, --follow waits for files)"
+            )
+        if from_end:
+            self._look()
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something was read that was not given yet: then `next` is quick."""
+        return self._current is not None and self._current[1].has_more
+
+    @property
+    def has_files(self) -> bool:
+        """Whether there is something to read, before anybody need tell it to look for more."""
+        return self._current is not None or self._is_to_look or bool(self._found or self._losses)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it waits for files to be complete, and should look again soon."""
+        return bool(self._growing)
+
+    @property
+    def position(self) -> Any:  # noqa: ANN401 - JSON
+        """How far it is, as JSON can hold it."""
+        place: dict[str, Any] = {"seen": self._seen.position}
+        if self._current is not None:
+            file, reading = self._current
+            place |= {"name": file.name, "mark": as_position(reading.trace.mark())}
+        return place
+
+    def start_at(self, position: Any) -> None:  # noqa: ANN401 - see `Replayable`
+        """Go on behind a chunk; see `Replayable`."""
+        try:
+            place = msgspec.convert(position, FolderPlace)
+        except msgspec.ValidationError as error:
+            raise UsageError(f"this is no place in a folder: {error}") from None
+        self._seen, self._is_passing = Seen(place.seen), False
+        if place.name is None or place.mark is None:
+            return
+        mark = place.mark
+        named = os.path.join(self.folder, place.name)
+        others = (path for path, found in self._files() if found.inode == mark.inode)
+        for path in (named, *others):
+            with suppress(OSError, CorruptArchiveError):
+                found = self._file(path)
+                reading = None if found is None else self._opened(path)
+                if found is not None and reading is not None:
+                    if reading.seek(mark):
+                        self._current = found, reading
+                        return
+                    reading.close()
+        raise UsageError(
+            f"{named} is not there as it was: its first {mark.offset:,} bytes were read, and it "
+            "was removed, replaced or cut since. Give it back, or begin anew without what was "
+            "kept of it"
+        )
+
+    def look_again(self) -> None:
+        """Look for further files, once those that are known are read."""
+        self._is_to_look = True
+
+    def next(self) -> Chunk | None:
+        """Return what comes next; None if there is nothing, for now or at all. Raises OSError."""
+        with self._lock:
+            return None if self._is_closed else self._next()
+
+    def close(self) -> None:
+        """Leave the folder, once nobody reads it."""
+        with self._lock:
+            self._is_closed = True
+            if self._current is not None:
+                self._current[1].close()
+
+    def _next(self) -> Chunk | None:
+        while self._current is None:
+            if not self._found and self._is_to_look:
+                self._look()
+            if self._losses:
+                loss = self._losses.popleft()
+                return Chunk(loss.file, b"", ends=True, position=self.position, loss=loss)
+            if not self._found:
+                return None
+            self._open(self._found.popleft())
+        file, reading = self._current
+        path = os.path.join(self.folder, file.name)
+        begins, self._begins = self._begins, False
+        try:
+            data = reading.next()
+        except (OSError, CorruptArchiveError) as error:
+            loss = Failure(path, *_told(error))
+            self._finish(file, reading)
+            return Chunk(path, b"", ends=True, position=self.position, begins=begins, loss=loss)
+        if not data:
+            self._finish(file, reading)
+        return Chunk(path, data, ends=not data, position=self.position, begins=begins)
+
+    def _open(self, file: FoundFile) -> None:
+        path = os.path.join(self.folder, file.name)
+        try:
+            reading = self._opened(path)
+            if reading.inode != file.inode:
+                reading.close()
+                raise FileNotFoundError  # noqa: TRY301 - as if it were: another one is called so
+        except FileNotFoundError:
+            self._missing[file.inode] = path
+            self._is_to_look = True
+        except (OSError, CorruptArchiveError) as error:
+            self._losses.append(Failure(path, *_told(error)))
+            self._seen.add(file, file.size, "")
+        else:
+            self._current, self._begins = (file, reading), True
+
+    def _opened(self, path: str) -> FileReading:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            return FileReading(descriptor, path)
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    def _finish(self, file: FoundFile, reading: FileReading) -> None:
+        size = file.size if reading.is_compressed else reading.trace.offset
+        self._seen.add(file, size, reading.head(min(SPAN, size)))
+        reading.close()
+        self._current = None
+
+    # --- what is there
+
+    def _look(self) -> None:
+        """Find the files that are to be read next, and those that have grown after they were."""
+        began = time.monotonic()
+        self._is_to_look = False
+        growing, self._growing = self._growing, {}
+        latest = 0
+        inodes: set[int] = set()
+        fresh: list[FoundFile] = []
+
+        def unread() -> Iterator[tuple[str, FoundFile]]:
+            nonlocal latest
+            for path, file in self._files():
+                latest = max(latest, file.changed)
+                if file.inode in self._missing:
+                    inodes.add(file.inode)
+                if self._seen.has(file) or self._has_grown(file, path):
+                    continue
+                if self._is_complete(file, growing):
+                    yield path, file
+                else:
+                    fresh.append(file)
+
+        if self._is_passing:
+            self._is_passing = False
+            self._seen.pass_over(unread())
+        else:
+            self._found.extend(nsmallest(_TOGETHER, (file for _, file in unread())))
+        self._is_to_look = len(self._found) == _TOGETHER
+        first = min((file.key for file in (*fresh, *islice(self._found, 1))), default=None)
+        self._seen.forget(latest, first)
+        for inode, path in self._missing.items():
+            if inode not in inodes:
+                self._losses.append(Failure(path, "not_found", "it was gone before it was read"))
+        self._missing.clear()
+        self.look_seconds = time.monotonic() - began
+
+    def _is_complete(self, file: FoundFile, growing: dict[int, tuple[int, int, float]]) -> bool:
+        """Whether nobody writes to a file any more, as far as that can be told."""
+        written = file.key[0]
+        if (
+            not self._follows
+            or file.changed > written
+            or time.time() - written / 1e9 > _OLD_SECONDS
+        ):
+            return True
+        now = time.monotonic()
+        size, at, since = growing.get(file.inode, (-1, 0, now))
+        if (size, at) != (file.size, written):
+            since = now
+        if now - since >= self._settle:
+            return True
+        self._growing[file.inode] = file.size, written, since
+        return False
+
+    def _has_grown(self, file: FoundFile, path: str) -> bool:
+        """Whether a file was read before it had all that it has; that is lost."""
+        try:
+            grown = self._seen.has_grown(file, path)
+        except OSError:
+            return False
+        if grown:
+            self._losses.append(
+                Failure(
+                    path,
+                    "read_error",
+                    f"it got {grown:,} bytes more after it was read as complete: they are not read "
+                    "(write to another name, and rename what is complete)",
+                )
+            )
+        return grown is not None
+
+    def _files(self) -> Iterator[tuple[str, FoundFile]]:
+        for path in walk(self.folder, self._wanted):
+            if not path.endswith(_UNFINISHED) and (file := self._file(path)) is not None:
+                yield path, file
+
+    def _file(self, path: str) -> FoundFile | None:
+        try:
+            status = os.stat(path)
+            if stat.S_ISDIR(status.st_mode):
+                os.listdir(path)  # as it is in the place of its files, it cannot be listed
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if path not in self._refused:  # once, and not at each look
+                self._refused.add(path)
+                self._losses.append(Failure(path, *_told(error)))
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        key = (status.st_mtime_ns, path.removeprefix(self._prefix))
+        return FoundFile(key, status.st_ino, status.st_size, status.st_ctime_ns)
+
+
+def _told(error: OSError | CorruptArchiveError) -> tuple[FailureKind, str]:
+    if isinstance(error, CorruptArchiveError):
+        return "corrupt_archive", str(error)
+    kind: FailureKind = "permission" if isinstance(error, PermissionError) else "read_error"
+    return kind, error.strerror or str(error)
+
+
+_SOON_SECONDS = 0.2
+"""When to look again at files that may be complete by then."""
+_LOOKING_SHARE = 10
+"""A look that takes long is not repeated before so many times as long."""
+
+
+class FolderSource:
+    """The files below a folder, and with `follow` those that come into it; see `FolderReader`.
+
+    Raises UsageError.
+    """
+
+    can_resume = True
+
+    def __init__(
+        self, path: str, selection: Selection, *, follow: bool = False, from_end: bool = False
+    ) -> None:
+        self.name, self.is_over = path, False
+        self._bell = Bell()
+        self._watch = Watch([path], self._bell, lambda _: True, recursive=True) if follow else None
+        self._reader = FolderReader(path, selection, follows=follow, from_end=from_end)
+        self._is_woken = False
+        self._looked_at = self._due = 0.0
+
+    @property
+    def position(self) -> Any:  # noqa: ANN401 - see `Replayable`
+        """Where it goes on; see `Replayable`."""
+        return self._reader.position
+
+    def start_at(self, position: Any) -> None:  # noqa: ANN401 - see `Replayable`
+        """Go on behind a chunk; see `Replayable`."""
+        self._reader.start_at(position)
+
+    async def read(self, timeout: float | None) -> Chunk | None:  # noqa: ASYNC109 - see `Source`
+        """Return what has come; see `Source`."""
+        if self._watch is not None:
+            self._watch.start()
+            chunk = await self._looked()
+            if chunk is not None or timeout == 0:
+                return chunk
+            left = max(0.0, self._due - time.monotonic())
+            if await self._bell.wait(left if timeout is None else min(left, timeout)):
+                if self._is_woken:
+                    self._is_woken = False
+                    return None
+                self._due = self._looked_at + _LOOKING_SHARE * self._reader.look_seconds
+            return await self._looked()
+        chunk = await self._next()
+        if chunk is None:
+            self.is_over = True
+            chunk = Chunk(self.name, b"", ends=True, position=self._reader.position)
+        return chunk
+
+    def wake(self) -> None:
+        """End the wait of `read`."""
+        self._is_woken = True
+        self._bell.ring()
+
+    def close(self) -> None:
+        """Leave the folder."""
+        if self._watch is not None:
+            self._watch.close()
+        self._reader.close()
+
+    async def _looked(self) -> Chunk | None:
+        """Return what comes next, having looked for further files if it is time to."""
+        if not self._reader.has_files:
+            now = time.monotonic()
+            if now < self._due:
+                return None
+            self._reader.look_again()
+        chunk = await self._next()
+        if not self._reader.has_files:
+            pause = _SOON_SECONDS if self._reader.is_waiting else POLL_SECONDS
+            self._looked_at = time.monotonic()
+            self._due = self._looked_at + max(pause, _LOOKING_SHARE * self._reader.look_seconds)
+        return chunk
+
+    async def _next(self) -> Chunk | None:
+        if self._reader.has_more:
+            return self._reader.next()
+        return await asyncio.to_thread(self._reader.next)

@@ -1,0 +1,401 @@
+"""Follow one file across rotations."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from asyncbatch.core.aio import Bell
+from asyncbatch.core.records import Failure
+from asyncbatch.errors import UsageError
+from asyncbatch.formats.compression import CorruptArchiveError, named
+from asyncbatch.sources.base import CHUNK, Chunk
+from asyncbatch.sources.live.file import (
+    FileCutError,
+    FileReading,
+    LiveFile,
+    Trace,
+    as_mark,
+    as_position,
+)
+from asyncbatch.sources.live.rotation import (
+    LogFile,
+    close_all,
+    log_files,
+    open_all,
+    open_at,
+    rotated_files,
+    written_after,
+)
+from asyncbatch.sources.live.watch import POLL_SECONDS, Watch
+
+if TYPE_CHECKING:
+    from asyncbatch.core.records import FailureKind
+    from asyncbatch.sources.live.rotation import Part
+
+_SETTLE_SECONDS = 1.0
+"""So long a rotated file must have been left alone, before we leave it for the next one."""
+_WATCHED_SECONDS = 60.0
+"""So long a file that we have left is looked at, lest it gets more."""
+_MOST_OPEN = 64
+"""Rotated files that are held open while we are behind."""
+_NONE = LogFile("", 0, 0)
+_TRIES = 5
+"""How often a place is looked for, while rotation may be under way."""
+
+
+class Follower:
+    """Gives what a path's files hold, one after the other, as far as it is there.
+
+    All are called by the path. The first of its files is being read; those behind it have come
+    since. A file is left once a later one has bytes, its end is reached, and nobody has written
+    to it for `settle` seconds. What is lost comes with the next chunk. Raises UsageError for
+    what cannot be followed.
+    """
+
+    def __init__(
+        self, path: str, *, from_end: bool = False, settle: float = _SETTLE_SECONDS
+    ) -> None:
+        self.path = path
+        self._settle = settle
+        self._files: deque[Part] = deque()
+        self._ahead = memoryview(b"")
+        self._begins = True
+        self._losses: deque[Failure] = deque()
+        self._quiet_since: float | None = None
+        self._left: tuple[LiveFile, int, float] | None = None
+        """A file that we have left, its size then, and when that was."""
+        self._passed = _last_rotated(path)
+        """The last rotated file of which nothing is to be read any more."""
+        self._refused = ""
+        self._lock = threading.Lock()
+        self._is_closed = False
+        _check(path)
+        self._extend()
+        for file in self._files if from_end else ():
+            if isinstance(file, LiveFile):
+                file.seek_last_line()
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something was read that was not given yet: then `next` is quick."""
+        return bool(self._ahead)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it waits for a file to be left alone, and should be asked again soon."""
+        return len(self._files) > 1
+
+    @property
+    def position(self) -> Any:  # noqa: ANN401 - see `Replayable`
+        """Where it goes on; see `Replayable`."""
+        return as_position((self._files[0].trace if self._files else Trace()).mark())
+
+    def start_at(self, position: Any) -> None:  # noqa: ANN401 - see `Replayable`
+        """Go on behind a chunk, whatever its file is called now; see `Replayable`."""
+        mark = as_mark(position)
+        close_all(self._files)
+        self._files.clear()
+        found = None
+        for _ in range(_TRIES):  # rotation may be under way
+            files = log_files(self.path)
+            if (found := open_at(files, mark)) is not None:
+                break
+        if found is None and mark.offset:
+            raise UsageError(
+                f"{self.path}: the place that was reached (byte {mark.offset:,}) is neither in it "
+                "nor in a rotated file beside it: what was written since then cannot be told from "
+                "what was read. Begin anew without what was kept of it"
+            )
+        if found is not None:
+            number, part = found
+            self._files.append(part)
+            later = {file.inode for file in files[number + 1 :]}
+            self._files.extend(open_all(lambda: _with(log_files(self.path), later)))
+            self._begins = not mark.offset
+            self._passed = files[number - 1] if number else _NONE
+
+    def next(self) -> Chunk | None:
+        """Return what comes next, None if there is nothing for now. Raises OSError."""
+        with self._lock:
+            return None if self._is_closed else self._next()
+
+    def close(self) -> None:
+        """Close all files, once nobody reads them."""
+        with self._lock:
+            self._is_closed = True
+            close_all(self._files)
+            if self._left is not None:
+                self._left[0].close()
+
+    def _next(self) -> Chunk | None:
+        while not self._ahead:
+            self._extend()
+            if not self._files:
+                break
+            file = self._files[0]
+            try:
+                self._ahead = memoryview(file.more())
+            except FileCutError as cut:
+                if not self._goes_on_in_copy():
+                    return self._after_cut(cut)
+            except CorruptArchiveError as error:
+                self._lose("corrupt_archive", str(error))
+                return self._leave()
+            else:
+                if self._ahead:
+                    self._quiet_since = None
+                elif len(self._files) > 1 and self._is_left_alone(file):
+                    return self._leave()
+                else:
+                    break
+        if self._ahead:
+            data, self._ahead = bytes(self._ahead[:CHUNK]), self._ahead[CHUNK:]
+            self._files[0].trace.take(data)
+            return self._chunk(data)
+        return self._chunk(b"") if self._losses else None
+
+    def _chunk(self, data: bytes, *, ends: bool = False) -> Chunk:
+        begins, self._begins = self._begins, ends
+        loss = self._losses.popleft() if self._losses else None
+        return Chunk(self.path, data, ends, self.position, begins, loss)
+
+    def _lose(self, kind: FailureKind, message: str) -> None:
+        self._losses.append(Failure(self.path, kind, message))
+
+    # --- from one file to the next
+
+    def _extend(self) -> None:
+        """Open what the path is now, and what was between it and the last that we know."""
+        self._look_back()
+        try:
+            inode = _inode_at(self.path)
+        except OSError as error:
+            self._refuse(error)
+            return
+        if len(self._files) > _MOST_OPEN:
+            return
+        try:
+            last = self._files[-1] if self._files else None
+            if last is not None and last.trace.offset == 0 and last.has_changed():
+                copies = open_all(self._copies)
+                self._files.extend([*copies, self._files.pop()])
+            if last is None or last.inode != inode:
+                self._files.extend(open_all(self._newer))
+        except OSError as error:
+            self._refuse(error)
+        except CorruptArchiveError as error:
+            self._lose("corrupt_archive", str(error))
+
+    def _newer(self) -> list[LogFile]:
+        """Return the files that have come after the last that is open."""
+        files = log_files(self.path)
+        current = [file for file in files if file.path == self.path]
+        rotated = files[: len(files) - len(current)]
+        last = self._passed
+        if self._files:
+            last = LogFile("", self._files[-1].inode, self._files[-1].modified())
+        return [*written_after(rotated, last.inode, last.modified), *current]
+
+    def _copies(self) -> list[LogFile]:
+        """Return copies of what the last file held, and was cut before anything was read."""
+        before, last = self._passed, self._files[-1]
+        if len(self._files) > 1:
+            before = LogFile("", self._files[-2].inode, self._files[-2].modified())
+        files = written_after(rotated_files(self.path), before.inode, before.modified)
+        return self._until(files, last)
+
+    def _until(self, files: list[LogFile], last: Part) -> list[LogFile]:
+        """Return those of rotated files that were written before one that is open."""
+        for number, file in enumerate(files):
+            if file.inode == last.inode:
+                return files[:number]
+        if last.inode == _inode_at(self.path):
+            return files
+        written = last.modified()  # it was removed, perhaps after it was compressed
+        same = [file for file in files if file.modified == written and named(file.path)]
+        if same:
+            return files[: files.index(same[-1])]
+        return [file for file in files if file.modified <= written]
+
+    def _refuse(self, error: OSError) -> None:
+        """Say once, and not at each look, that the path cannot be read."""
+        why = error.strerror or str(error)
+        if why != self._refused:
+            self._refused = why
+            self._lose(
+                "permission" if isinstance(error, PermissionError) else "read_error",
+                f"{why}; it is tried again",
+            )
+
+    def _is_left_alone(self, file: Part) -> bool:
+        """Whether nobody writes to a file any more, which was read to its end."""
+        if isinstance(file, FileReading):
+            return True
+        if not any(later.size() for later in islice(self._files, 1, None)):
+            return False
+        now = time.monotonic()
+        if self._quiet_since is None:
+            self._quiet_since = now
+        age = time.time() - file.modified() / 1e9
+        return age >= self._settle or now - self._quiet_since >= self._settle
+
+    def _leave(self) -> Chunk:
+        """Go on to the next file: the last line of this one has its end."""
+        chunk = self._chunk(b"", ends=True)
+        file = self._files.popleft()
+        self._passed = LogFile("", file.inode, file.modified())
+        self._quiet_since = None
+        if self._left is not None:
+            self._left[0].close()
+            self._left = None
+        if isinstance(file, LiveFile):
+            self._left = file, file.size(), time.monotonic()
+        else:
+            file.close()
+        return chunk
+
+    def _look_back(self) -> None:
+        """See whether a file that we have left has got more, which nobody will read."""
+        if self._left is None:
+            return
+        file, size, since = self._left
+        if (more := file.size() - size) > 0:
+            self._lose(
+                "read_error",
+                f"{more:,} bytes were written to the rotated file after its successor was begun, "
+                f"and {self._settle:g} s of silence: they are not read",
+            )
+            self._left = file, size + more, since
+        if time.monotonic() - since > _WATCHED_SECONDS:
+            file.close()
+            self._left = None
+
+    def _goes_on_in_copy(self) -> bool:
+        """Look for a copy of a file that was cut, to go on there; tell if it is found."""
+        file = self._files[0]
+        assert isinstance(file, LiveFile)
+        files = self._until(rotated_files(self.path), file)
+        found = open_at(files, file.trace.mark())
+        if found is None:
+            return False
+        number, copy = found
+        later = {one.inode for one in files[number + 1 :]}
+        between = open_all(lambda: _with(rotated_files(self.path), later))
+        self._files.popleft()
+        self._files.extendleft([file.again(), *reversed(between), copy])
+        file.close()
+        return True
+
+    def _after_cut(self, cut: FileCutError) -> Chunk:
+        """Go on at the beginning of a file that was cut; what is lost is told."""
+        file = self._files[0]
+        assert isinstance(file, LiveFile)
+        least = f" (at least {cut.unread:,} bytes)" if cut.unread else ", if there was anything"
+        self._lose(
+            "read_error",
+            f"the file was cut after {file.trace.offset:,} bytes of it were read, and there is no "
+            f"copy of it: what was written to it after that and before the cut is lost{least}",
+        )
+        self._files[0] = file.again()
+        self._passed = _last_rotated(self.path)
+        file.close()
+        return self._chunk(b"", ends=True)
+
+
+def _inode_at(path: str) -> int:
+    """Return which file is there, 0 if none is. Raises OSError."""
+    try:
+        return os.stat(path).st_ino
+    except FileNotFoundError:
+        return 0
+
+
+def _last_rotated(path: str) -> LogFile:
+    return next(reversed(rotated_files(path)), _NONE)
+
+
+def _with(files: list[LogFile], inodes: set[int]) -> list[LogFile]:
+    return [file for file in files if file.inode in inodes]
+
+
+def _check(path: str) -> None:
+    if named(path) is not None:
+        raise UsageError(f"cannot follow {path}: it is compressed")
+    with suppress(OSError):
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            raise UsageError(f"cannot follow {path}: --follow is for files and folders")
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+    except FileNotFoundError:
+        folder = os.path.dirname(os.path.realpath(path))
+        if not os.path.isdir(folder):
+            raise UsageError(f"cannot follow {path}: there is no folder {folder}") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+
+
+_SOON_SECONDS = 0.2
+"""When to look again at a file that must be left alone for a while."""
+
+
+class FollowedSource:
+    """A file followed through rotation, which never ends; see `Follower`.
+
+    It need not be there yet. With `from_end`, what is there is passed over. Raises UsageError.
+    """
+
+    can_resume = True
+    is_over = False
+
+    def __init__(self, path: str, *, from_end: bool = False) -> None:
+        self.name = path
+        self._bell = Bell()
+        real = os.path.realpath(path)
+        stems = tuple(os.path.splitext(os.path.basename(name))[0] for name in (path, real))
+        folders = {os.path.dirname(os.path.abspath(path)), os.path.dirname(real)}
+        self._watch = Watch(
+            sorted(folders), self._bell, lambda name: os.path.basename(name).startswith(stems)
+        )
+        self._follower = Follower(path, from_end=from_end)
+
+    @property
+    def position(self) -> Any:  # noqa: ANN401 - see `Replayable`
+        """Where it goes on; see `Replayable`."""
+        return self._follower.position
+
+    def start_at(self, position: Any) -> None:  # noqa: ANN401 - see `Replayable`
+        """Go on behind a chunk, whatever its file is called now; see `Replayable`."""
+        self._follower.start_at(position)
+
+    async def read(self, timeout: float | None) -> Chunk | None:  # noqa: ASYNC109 - see `Source`
+        """Return what has come; see `Source`."""
+        self._watch.start()
+        chunk = await self._next()
+        if chunk is not None or timeout == 0:
+            return chunk
+        longest = _SOON_SECONDS if self._follower.is_waiting else POLL_SECONDS
+        await self._bell.wait(longest if timeout is None else min(longest, timeout))
+        return await self._next()
+
+    def wake(self) -> None:
+        """End the wait of `read`."""
+        self._bell.ring()
+
+    def close(self) -> None:
+        """Leave the file."""
+        self._watch.close()
+        self._follower.close()
+
+    async def _next(self) -> Chunk | None:
+        if self._follower.has_more:
+            return self._follower.next()
+        return await asyncio.to_thread(self._follower.next)

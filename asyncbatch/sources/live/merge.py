@@ -1,0 +1,116 @@
+"""Several sources read side by side."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from asyncbatch.errors import UsageError
+from asyncbatch.sources.iterables import GivenSource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from asyncbatch.sources.base import Chunk, Source
+
+
+class Inflow:
+    """Reads, of the sources that have something, the one whose time is least far.
+
+    So windows end soon, and little is held. Of equals, and of those whose time nobody knows, each
+    has its turn. One read of each is under way. Raises UsageError for two sources of one name.
+    """
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        names = [source.name for source in sources]
+        for name in names:
+            if names.count(name) > 1:
+                raise UsageError(f"{name} is given twice: a source is read once")
+        self.sources = sources
+        self._reads: dict[Source, asyncio.Task[Chunk | None]] = {}
+        self._turns = dict.fromkeys(names, 0)
+        self._turn = 0
+        self._reached: Callable[[str], int | None] = lambda _: None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all sources are."""
+        return all(source.is_over for source in self.sources) and not self._reads
+
+    def prefer(self, reached: Callable[[str], int | None]) -> None:
+        """Go by how far each source has come, by its name; None if nobody knows."""
+        self._reached = reached
+
+    async def read(self, timeout: float | None) -> tuple[Source, Chunk] | None:  # noqa: ASYNC109 - see `Source`
+        """Return what has come next and from where; else as `Source.read`."""
+        if len(self.sources) == 1:
+            source = self.sources[0]
+            chunk = await source.read(timeout)
+            return None if chunk is None else (source, chunk)
+        found = await self._read_now()
+        if found is None and timeout != 0:
+            # Those that had nothing are waiting by now.
+            await asyncio.wait(
+                self._reads.values(), timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+            )
+            found = await self._read_now()
+        return found
+
+    async def _read_now(self) -> tuple[Source, Chunk] | None:
+        """Return what is there; let those that have nothing wait for something."""
+        for source in self._in_turn():
+            task = self._reads.get(source)
+            if task is None:
+                chunk = await source.read(0)
+            elif task.done():
+                del self._reads[source]
+                chunk = task.result()
+            else:
+                continue
+            if chunk is not None:
+                self._turn += 1
+                self._turns[source.name] = self._turn
+                return source, chunk
+            self._reads[source] = asyncio.create_task(source.read(None))
+        return None
+
+    def _in_turn(self) -> Sequence[Source]:
+        sources = [one for one in self.sources if not one.is_over or one in self._reads]
+        reached = {source.name: self._reached(source.name) for source in sources}
+        least = min((time for time in reached.values() if time is not None), default=0)
+
+        def order(source: Source) -> tuple[int, int]:
+            time = reached[source.name]
+            return max(0, (least if time is None else time) - least), self._turns[source.name]
+
+        return sorted(sources, key=order)
+
+    async def rest(self) -> list[tuple[Source, Chunk]]:
+        """Take no more; return what was taken from elsewhere, and nobody has had so far."""
+        reads, self._reads = self._reads, {}
+        for task in reads.values():
+            task.cancel()
+        await asyncio.gather(*reads.values(), return_exceptions=True)
+        found = [
+            (source, chunk)
+            for source, task in reads.items()
+            if not task.cancelled() and (chunk := task.result()) is not None
+        ]
+        given = [source for source in self.sources if isinstance(source, GivenSource)]
+        rests = await asyncio.gather(*(source.rest() for source in given))
+        for source, rest in zip(given, rests, strict=True):
+            found += [(source, chunk) for chunk in rest]
+        return found
+
+    def wake(self) -> None:
+        """End the wait of `read`, if there is one."""
+        for source in self.sources:
+            source.wake()
+
+    async def close(self) -> None:
+        """Leave all sources."""
+        for task in self._reads.values():
+            task.cancel()
+        await asyncio.gather(*self._reads.values(), return_exceptions=True)
+        for source in self.sources:
+            source.close()

@@ -1,0 +1,113 @@
+"""Open a live source from its settings."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from msgspec import Struct
+
+from asyncbatch.core.records import STDIN
+from asyncbatch.errors import UsageError
+from asyncbatch.sources.iterables import GivenSource, name_of, numbered
+from asyncbatch.sources.live.pipe import FileSource
+from asyncbatch.sources.live.simulator import SimulatedSource, Simulator
+from asyncbatch.sources.selection import Selection
+
+if TYPE_CHECKING:
+    from asyncbatch.sources.base import Source
+
+    Origin: TypeAlias = AsyncIterable[Any] | Iterable[Any] | str | os.PathLike[str]
+    """Where events come from: an iterable of a program, or a name as on the command line."""
+
+
+class Reading(Struct, frozen=True):
+    """How paths are read: whether they are followed, and if so only `from_end` on.
+
+    The `selection` is for folders.
+    """
+
+    follow: bool = False
+    from_end: bool = False
+    selection: Selection = Selection()
+
+    def check(self) -> None:
+        """Raise UsageError if this can't be meant."""
+        if self.from_end and not self.follow:
+            raise UsageError("--from-end is for --follow")
+
+
+_TO_THE_END = Reading()
+
+
+def open_path(path: str, reading: Reading = _TO_THE_END) -> Source:
+    """Return a file, a folder, or standard input ('-') as a source. Raises UsageError."""
+    reading.check()
+    is_folder = path != STDIN and os.path.isdir(path)
+    if is_folder:
+        from asyncbatch.sources.live.folder import FolderSource  # noqa: PLC0415 - if asked for
+
+        return FolderSource(
+            path, reading.selection, follow=reading.follow, from_end=reading.from_end
+        )
+    if not reading.follow or path == STDIN:
+        return FileSource(path)
+    from asyncbatch.sources.live.follower import FollowedSource  # noqa: PLC0415 - see above
+
+    return FollowedSource(path, from_end=reading.from_end)
+
+
+SIMULATE = "simulate:"
+
+
+def make_sources(origin: Origin | Sequence[Origin], reading: Reading) -> list[Source]:
+    """Return one source or several. Raises UsageError for what is none, or cannot be read."""
+    origins = list(_origins(origin))
+    if reading.follow and not any(isinstance(one, str | os.PathLike) for one in origins):
+        raise UsageError("follow is for files and folders")
+    names = numbered(map(_name, origins))
+    made: list[Source] = []
+    try:
+        for name, one in zip(names, origins, strict=True):
+            made.append(_source(name, one, reading))
+    except BaseException:
+        for source in made:
+            source.close()
+        raise
+    return made
+
+
+def _origins(origin: Any) -> Iterator[Origin]:  # noqa: ANN401 - whatever a program gives
+    several = origin if isinstance(origin, list | tuple) and any(map(_is_origin, origin)) else None
+    for one in [origin] if several is None else several:
+        if isinstance(one, Mapping | bytes) or not isinstance(one, _KINDS):
+            advice = ": call it" if callable(one) else ""
+            raise UsageError(f"{one!r} is no source of events{advice}")
+        yield one
+
+
+_KINDS = (str, os.PathLike, AsyncIterable, Iterable)
+
+
+def _is_origin(item: object) -> bool:
+    """Whether an item of a list is a source by itself, and no event."""
+    return isinstance(item, AsyncIterable | Iterator | os.PathLike | str)
+
+
+def _name(origin: Origin) -> str:
+    return os.fspath(origin) if isinstance(origin, str | os.PathLike) else name_of(origin)
+
+
+def _source(name: str, origin: Origin, reading: Reading) -> Source:
+    if not isinstance(origin, str | os.PathLike):
+        return GivenSource(name, origin)
+    path = os.fspath(origin)
+    if path != name:
+        raise UsageError(f"{path} is there twice: each source is read once")
+    if path == SIMULATE:
+        return SimulatedSource(name, Simulator(time.time_ns() // 1000))
+    if ":" in path and not os.path.exists(path):
+        raise UsageError(f"{path!r} is no source: write '-', a file's name, or 'simulate:'")
+    return open_path(path, reading)

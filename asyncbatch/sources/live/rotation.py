@@ -1,0 +1,167 @@
+"""Log rotation: find the rotated parts."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from asyncbatch.formats.compression import SUFFIXES, CorruptArchiveError, named
+from asyncbatch.sources.live.file import FileReading, LiveFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from asyncbatch.sources.live.file import Mark
+
+_MARKED = re.compile(r"[._-](?:\d[\dT:._-]*Z?|old|prev|bak)")
+"""What rotation puts into a name: a number, a date, or a word."""
+_NUMBER = re.compile(r"[._-](\d{1,6})")
+"""Such a number counts rotations: the largest was the first; anything longer is a date."""
+
+
+class LogFile(NamedTuple):
+    """A file of a log: where it is, which it is, when it was last written to, in nanoseconds."""
+
+    path: str
+    inode: int
+    modified: int
+
+
+def log_files(path: str) -> list[LogFile]:
+    """Return the rotated files of a log, and last the one at `path`, if it is there."""
+    rotated = rotated_files(path)
+    with suppress(OSError):
+        status = os.stat(path)
+        rotated.append(LogFile(path, status.st_ino, status.st_mtime_ns))
+    return rotated
+
+
+def written_after(files: Sequence[LogFile], inode: int, modified: int) -> list[LogFile]:
+    """Return the files that come after one, which may be there no longer or be compressed now."""
+    for number, file in enumerate(files):
+        if file.inode == inode:
+            return list(files[number + 1 :])
+    return [file for file in files if file.modified > modified]
+
+
+def rotated_files(path: str) -> list[LogFile]:
+    """Return the rotated files of the log at `path`, those written first in front.
+
+    That is the order of their numbers if all have one, else that of their times. Where a file is
+    there compressed as well as plain, only the plain one is: the other may not be whole yet.
+    """
+    folder, name = os.path.split(os.path.realpath(path))
+    found: dict[str, tuple[int | None, LogFile]] = {}
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                plain = _without_compression(entry.name)
+                mark = _mark(plain, name)
+                is_compressed = plain != entry.name
+                if mark is None or not entry.is_file() or (is_compressed and plain in found):
+                    continue
+                status = entry.stat()
+                number = _NUMBER.fullmatch(mark)
+                found[plain] = (
+                    int(number[1]) if number else None,
+                    LogFile(entry.path, status.st_ino, status.st_mtime_ns),
+                )
+    except OSError:  # no longer there, or not for us to see
+        return []
+    ranked = list(found.values())
+    if all(number is not None for number, _ in ranked):
+        ranked.sort(key=lambda one: -(one[0] or 0))
+    else:
+        ranked.sort(key=lambda one: (one[1].modified, one[1].path))
+    return [file for _, file in ranked]
+
+
+def _mark(plain: str, name: str) -> str | None:
+    """Return what rotation has put into a name, at its end or before its ending."""
+    stem, ending = os.path.splitext(name)
+    for start, end in ((name, ""), (stem, ending)):
+        if plain.startswith(start) and plain.endswith(end) and len(plain) > len(start) + len(end):
+            middle = plain[len(start) : len(plain) - len(end)]
+            if _MARKED.fullmatch(middle):
+                return middle
+    return None
+
+
+def _without_compression(name: str) -> str:
+    for suffix in SUFFIXES:
+        if name.endswith(suffix):
+            return name.removesuffix(suffix)
+    return name
+
+
+_TRIES = 5
+"""How often files are looked up again that were renamed before they were open."""
+
+Part = LiveFile | FileReading
+"""A file that may get more, or a compressed one, to which nobody writes any more."""
+
+
+class _MovedError(Exception):
+    """A path is another file than it was a moment ago."""
+
+
+def open_part(file: LogFile) -> Part:
+    """Open a file. Raises OSError, CorruptArchiveError, and what `open_all` tries again for."""
+    descriptor = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK)
+    status = os.fstat(descriptor)
+    if status.st_ino != file.inode or not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise _MovedError
+    try:
+        if named(file.path) is None:
+            return LiveFile(descriptor)
+        return FileReading(descriptor, file.path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def open_all(select: Callable[[], Sequence[LogFile]]) -> list[Part]:
+    """Open all files that `select` finds, as they are at one moment.
+
+    Raises OSError for one that cannot be opened, CorruptArchiveError.
+    """
+    for _ in range(_TRIES):
+        opened: list[Part] = []
+        try:
+            for file in select():
+                opened.append(open_part(file))  # noqa: PERF401 - what is open must be closed again
+        except (_MovedError, FileNotFoundError):
+            close_all(opened)
+        except BaseException:
+            close_all(opened)
+            raise
+        else:
+            return opened
+    return []
+
+
+def open_at(files: Sequence[LogFile], mark: Mark) -> tuple[int, Part] | None:
+    """Open the file that holds a place, there; return its number as well.
+
+    It is looked for where the place was, then from the newest file on back. Raises OSError.
+    """
+    numbers = sorted(range(len(files)), key=lambda one: (files[one].inode != mark.inode, -one))
+    for number in numbers:
+        if not mark.offset and files[number].inode != mark.inode:
+            continue  # nothing was read of it: so any file would do
+        with suppress(_MovedError, FileNotFoundError, CorruptArchiveError):
+            part = open_part(files[number])
+            if part.seek(mark):
+                return number, part
+            part.close()
+    return None
+
+
+def close_all(parts: Iterable[Part]) -> None:
+    """Close files."""
+    for part in parts:
+        part.close()

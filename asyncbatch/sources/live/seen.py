@@ -1,0 +1,155 @@
+"""Which files of a folder were read: compact, however many there were."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from heapq import heappush, heappushpop
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from msgspec import Struct
+
+from asyncbatch.sources.live.file import SPAN, digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_KEPT = 2000
+"""Files that are remembered one by one, at least; more are told by their times."""
+
+Key = tuple[int, str]
+"""What files are read in the order of: when they were written to (in nanoseconds), their name."""
+
+
+class FoundFile(Struct, frozen=True, order=True):
+    """A file of a folder: `key` is its place in the order, `changed` when it last became another.
+
+    That is also when it got its name or was linked; both times are in nanoseconds.
+    """
+
+    key: Key
+    inode: int
+    size: int
+    changed: int
+
+    @property
+    def name(self) -> str:
+        """Its path below the folder."""
+        return self.key[1]
+
+
+class SeenFile(NamedTuple):
+    """A file that was read, up to `size`; `head` is a digest of its first bytes, as on disk.
+
+    As it is, JSON can hold it: many are kept, and told of with each chunk.
+    """
+
+    inode: int
+    key: Key
+    size: int
+    changed: int
+    head: str
+
+
+class SeenState(Struct, frozen=True):
+    """The files that were read last, and up to where all others were, by key and change."""
+
+    files: list[SeenFile]
+    floor: Key | None = None
+    changed: int = 0
+
+
+class Seen:
+    """Knows a file again by its inode and first bytes, so that another name makes it no other.
+
+    Of the files that were read long ago only the latest times are kept: one that is older than
+    all of these was read, unless it has come into the folder since.
+    """
+
+    def __init__(self, state: SeenState | None = None) -> None:
+        state = state or SeenState([])
+        self._files = {file.inode: file for file in state.files}
+        self._floor, self._changed = state.floor, state.changed
+        self._position: dict[str, Any] | None = None
+        self._before = 0
+        """The latest change that the look before the last one has seen."""
+
+    @property
+    def position(self) -> dict[str, Any]:
+        """The state, as JSON can hold it; it stays as it is."""
+        if self._position is None:
+            files = list(self._files.values())
+            self._position = {"files": files, "floor": self._floor, "changed": self._changed}
+        return self._position
+
+    def add(self, file: FoundFile, size: int, head: str) -> None:
+        """Take note of a file of which so many bytes were read."""
+        self._files.pop(file.inode, None)
+        self._files[file.inode] = SeenFile(file.inode, file.key, size, file.changed, head)
+        self._position = None
+
+    def has(self, file: FoundFile) -> bool:
+        """Whether a file was read, if it has not changed since; `has_grown` if it has."""
+        known = self._files.get(file.inode)
+        if known is not None:
+            return (known.key[0], known.size) == (file.key[0], file.size)
+        floor = self._floor
+        return floor is not None and file.key <= floor and file.changed <= self._changed
+
+    def has_grown(self, file: FoundFile, path: str) -> int | None:
+        """Return by how much a file that was read has grown since; None if it is another one.
+
+        Raises OSError.
+        """
+        known = self._files.get(file.inode)
+        if known is None or file.size < known.size:
+            return None
+        if head_of(path, min(SPAN, known.size)) != known.head:
+            return None
+        self.add(file, file.size, known.head if known.size >= SPAN else head_of(path, SPAN))
+        return file.size - known.size
+
+    def pass_over(self, files: Iterable[tuple[str, FoundFile]]) -> None:
+        """Take files for read, all that there are, each with its path."""
+        newest: list[tuple[FoundFile, str]] = []
+        floor, changed = self._floor, self._changed
+        for path, file in files:  # which may ask us about each
+            floor = max(floor or file.key, file.key)
+            changed = max(changed, file.changed)
+            (heappush if len(newest) < _KEPT else heappushpop)(newest, (file, path))
+        self._floor, self._changed = floor, changed
+        for file, path in newest:
+            with suppress(OSError):  # gone already
+                self.add(file, file.size, head_of(path, min(SPAN, file.size)))
+        self._position = None
+
+    def forget(self, latest: int, unread: Key | None) -> None:
+        """Remember fewer files, after a look at the folder.
+
+        It has seen changes up to `latest`; `unread` is the first file that is still to be read.
+        What had changed before the last look would have been seen by this one: so what comes
+        later has a later change, and can be told from what was read.
+        """
+        before, self._before = self._before, latest
+        if len(self._files) <= 2 * _KEPT:
+            return
+        by_key = sorted(self._files.values(), key=lambda one: one.key)
+        old = [
+            one
+            for one in by_key[:-_KEPT]
+            if one.changed <= before and (unread is None or one.key < unread)
+        ]
+        for one in old:
+            del self._files[one.inode]
+            self._floor = max(self._floor or one.key, one.key)
+            self._changed = max(self._changed, one.changed)
+        self._position = None
+
+
+def head_of(path: str, size: int) -> str:
+    """Return a digest of a file's first bytes, so many at most. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return digest(os.pread(descriptor, size, 0))
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,133 @@
+"""An example of a stream: what users of some shop do, as it never happened."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
+
+from asyncbatch.core.aio import Bell
+from asyncbatch.errors import UsageError
+from asyncbatch.sources.base import Chunk
+from asyncbatch.sources.live.pipe import _MOST_AT_ONCE, _PACE_SECONDS
+from asyncbatch.windows.times import utc_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+DEFAULT_TYPES = ("login", "logout", "purchase", "view")
+_SECOND = 1_000_000
+
+
+class SimulatedPlace(Struct, frozen=True):
+    """So many events from a start, of those that a seed makes."""
+
+    seed: int
+    start: int
+    made: int
+
+
+class Simulator:
+    """Makes `rate` events a second from `start` on, in microseconds since the epoch.
+
+    The same seed gives the same users, types and values. With a `disorder`, in microseconds,
+    an event's time is up to so much before its turn.
+    """
+
+    def __init__(
+        self,
+        start: int,
+        *,
+        rate: float = 10.0,
+        seed: int | None = None,
+        users: int = 1000,
+        types: Sequence[str] = DEFAULT_TYPES,
+        disorder: int = 0,
+    ) -> None:
+        self._seed = random.SystemRandom().getrandbits(48) if seed is None else seed
+        self._chance = random.Random(self._seed)  # noqa: S311 - examples are no secrets
+        self._start, self._rate = start, rate
+        self._users, self._types, self._disorder = users, types, disorder
+        self._made = 0
+
+    @property
+    def place(self) -> SimulatedPlace:
+        """How far it is; with the same options `go_to` makes the same events from there on."""
+        return SimulatedPlace(self._seed, self._start, self._made)
+
+    def go_to(self, place: SimulatedPlace) -> None:
+        """Go on at a place, before any event is made."""
+        self._seed, self._start = place.seed, place.start
+        self._chance = random.Random(self._seed)  # noqa: S311 - see above
+        for _ in range(place.made * (4 if self._disorder else 3)):
+            self._chance.random()
+        self._made = place.made
+
+    def due(self, time: int) -> int:
+        """Return how many events are to come until `time`."""
+        return max(0, int((time - self._start) * self._rate / _SECOND) + 1 - self._made)
+
+    def next_at(self) -> int:
+        """Return when the next event is."""
+        return self._start + int(self._made * _SECOND / self._rate)
+
+    def lines(self, count: int) -> bytes:
+        """Return the next `count` events."""
+        return "".join(self._events(count)).encode()
+
+    def _events(self, count: int) -> Iterator[str]:
+        random_ = self._chance.random
+        users, types = self._users, self._types
+        for _ in range(count):
+            time = self.next_at()
+            if self._disorder:
+                time -= int(random_() * self._disorder)
+            self._made += 1
+            kind = types[int(random_() * len(types))]
+            yield (
+                f'{{"timestamp": "{utc_text(time)}", "user_id": {int(random_() * users) + 1}, '
+                f'"event_type": "{kind}", "value": {round(random_() * 100, 2)}}}\n'
+            )
+
+
+class SimulatedSource:
+    """Events of a simulator, at the time at which each happens."""
+
+    def __init__(self, name: str, simulator: Simulator) -> None:
+        self.name, self.is_over, self.can_resume = name, False, True
+        self._simulator = simulator
+        self._bell = Bell()
+
+    @property
+    def position(self) -> Any:  # noqa: ANN401 - see `Replayable`
+        """Where it goes on; see `Replayable`."""
+        return msgspec.to_builtins(self._simulator.place)
+
+    def start_at(self, position: Any) -> None:  # noqa: ANN401 - see `Replayable`
+        """Go on behind a chunk; see `Replayable`. What has happened since then comes at once."""
+        try:
+            self._simulator.go_to(msgspec.convert(position, SimulatedPlace))
+        except msgspec.ValidationError as error:
+            raise UsageError(f"this is no place among simulated events: {error}") from None
+
+    async def read(self, timeout: float | None) -> Chunk | None:  # noqa: ASYNC109 - see `Source`
+        """Return what has happened; see `Source`."""
+        now = time.time_ns() // 1000
+        is_behind = timeout == 0 or self._simulator.due(now) > _MOST_AT_ONCE
+        until = max((self._simulator.next_at() - now) / 1e6, 0 if is_behind else _PACE_SECONDS)
+        await self._bell.wait(until if timeout is None else min(until, timeout))
+        due = self._simulator.due(time.time_ns() // 1000)
+        if not due:
+            return None
+        lines = self._simulator.lines(min(due, _MOST_AT_ONCE))
+        return Chunk(self.name, lines, position=self.position)
+
+    def wake(self) -> None:
+        """End the wait of `read`."""
+        self._bell.ring()
+
+    def close(self) -> None:
+        """Nothing is held."""

@@ -1,0 +1,79 @@
+"""Somebody who watches folders, so that nobody has to look at them all the time."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING
+
+from asyncbatch.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from asyncbatch.core.aio import Bell
+
+POLL_SECONDS = 1.0
+"""How often to look without being told: network file systems tell of nothing."""
+_STEP_MILLISECONDS = 20
+"""Changes that are nearer than this are told together, ..."""
+_LONGEST_MILLISECONDS = 100
+"""... but none later than so long after the first."""
+
+
+class Watch:
+    """Rings a bell, from a thread, whenever something has changed in folders.
+
+    `concerns` tells by a path whether it matters. Where the system cannot watch, the bell stays
+    silent: whoever waits has to look now and then. Raises UsageError without the library.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[str],
+        bell: Bell,
+        concerns: Callable[[str], bool],
+        *,
+        recursive: bool = False,
+    ) -> None:
+        try:
+            import watchfiles  # noqa: PLC0415 - takes a while, and is needed by few
+        except ImportError:
+            raise UsageError(
+                "--follow needs one more package: pip install 'asyncbatch[watch]'"
+            ) from None
+        self._folders, self._recursive = folders, recursive
+        self._bell, self._concerns = bell, concerns
+        self._watch = watchfiles.watch
+        self._end = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin, unless it has begun."""
+        if self._thread is None:
+            loop = asyncio.get_running_loop()
+            self._thread = threading.Thread(target=self._tell, args=(loop,), daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """End."""
+        self._end.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _tell(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            changes = self._watch(
+                *self._folders,
+                watch_filter=lambda _, path: self._concerns(path),
+                step=_STEP_MILLISECONDS,
+                debounce=_LONGEST_MILLISECONDS,
+                stop_event=self._end,
+                raise_interrupt=False,
+                recursive=self._recursive,
+                ignore_permission_denied=True,
+            )
+            for _ in changes:
+                loop.call_soon_threadsafe(self._bell.ring)
+        except Exception:  # noqa: BLE001 - of any kind, in a library that only spares us a second
+            return

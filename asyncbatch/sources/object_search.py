@@ -1,0 +1,174 @@
+"""What URLs name in object stores, made into handles: lazily, in the order of keys."""
+
+from __future__ import annotations
+
+import errno
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from asyncbatch.core.paths import ObjectPath, parse_address, shown_url
+from asyncbatch.errors import UsageError
+from asyncbatch.sources.selection import Patterns, has_magic
+from asyncbatch.storage.listing import list_folder, list_objects
+from asyncbatch.storage.objects import Objects
+from asyncbatch.storage.store_errors import NO_OBJECT, ObjectError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from asyncbatch.core.paths import Address
+    from asyncbatch.core.settings import StoreSettings
+    from asyncbatch.sources.selection import Filter
+
+
+class ObjectSearch:
+    """Finds objects. A prefix stands for a folder, what is between slashes for names.
+
+    Nothing but a page of a listing is held. Each handle tells what the listing told.
+    """
+
+    def __init__(self, settings: StoreSettings, wanted: Filter) -> None:
+        self._objects, self._wanted = Objects(settings), wanted
+
+    def of_argument(self, url: str, *, alone: bool) -> Iterator[ObjectPath]:
+        """Yield what an argument names; if it is nothing, a handle that tells why.
+
+        Raises UsageError for a URL that cannot be meant, and if the argument is `alone`, also
+        for a store that cannot be used: then nothing is left to do.
+        """
+        address = parse_address(url)
+        if has_magic(address.bucket) and not address.is_web:
+            raise UsageError(f"{shown_url(url)}: the name of a bucket cannot be a pattern")
+        self._objects.stores.place(url)
+        found = self._of_argument(url, address)
+        first = next(found, None)
+        if first is None:
+            return
+        if alone and first.trouble is not None and _is_of_all(first, url):
+            raise UsageError(f"{shown_url(url)}: {first.trouble[1]}")
+        yield from chain((first,), found)
+
+    def listed(self, url: str) -> Iterator[ObjectPath]:
+        """Yield what a list of inputs names: an object, or a prefix if a slash ends it."""
+        try:
+            address = parse_address(url)
+        except UsageError as error:
+            yield ObjectPath(url, trouble=(errno.EINVAL, str(error)))
+            return
+        if url.endswith("/") and not address.is_web:
+            yield from self._folder(url)
+        elif not self._wanted.excludes(_name(address)):
+            yield ObjectPath(url)
+
+    def told(self, paths: list[str]) -> list[str]:
+        """Return handles that tell in which state objects are, asked for if they did not."""
+        asked = [path for path in paths if isinstance(path, ObjectPath) and _is_unknown(path)]
+        found = {str(path): path for path in self._objects.heads(list(map(str, asked)))}
+        return [found.get(path, path) for path in paths]
+
+    def _of_argument(self, url: str, address: Address) -> Iterator[ObjectPath]:
+        if address.is_web:
+            yield from self.listed(url)
+            return
+        if address.key in ("", "/") or url.endswith("/"):
+            yield from self._folder(url)
+            return
+        found = self._objects.head(url)
+        if found.trouble is None:
+            yield from () if self._wanted.excludes(_name(address)) else (found,)
+        elif found.trouble[0] != errno.ENOENT:
+            yield found
+        elif has_magic(address.key):
+            parts = [part for part in address.key.split("/") if part]
+            yield from self._globbed(str(address._replace(key="")), parts)
+        else:  # a folder's name, or nothing's
+            below = list_objects(self._objects, url + "/")
+            first = next(below, None)
+            if first is None:
+                yield found
+            elif first.trouble is not None:
+                yield ObjectPath(url, trouble=first.trouble)
+            else:
+                yield from self._selected(chain((first,), below), len(url) + 1)
+
+    def _folder(self, url: str) -> Iterator[ObjectPath]:
+        url = url.rstrip("/") + "/"
+        return self._selected(list_objects(self._objects, url), len(url))
+
+    def _selected(self, found: Iterator[ObjectPath], start: int) -> Iterator[ObjectPath]:
+        """Yield what is wanted of what is below a prefix of `start` characters."""
+        wanted = self._wanted
+        last, enters = "", True
+        for path in found:
+            folder, slash, name = path[start:].rpartition("/")
+            below = folder + slash
+            if below != last:
+                last, enters = below, self._enters(below)
+            if path.trouble is not None or (enters and name and wanted.takes_file(name, below)):
+                yield path
+
+    def _enters(self, below: str) -> bool:
+        """Whether each folder of a path is to be looked into."""
+        above = ""
+        for name in below.split("/")[:-1]:
+            if name and not self._wanted.enters(name, above):
+                return False
+            above += f"{name}/"
+        return True
+
+    def _globbed(self, base: str, parts: Sequence[str], below: str = "") -> Iterator[ObjectPath]:
+        """Yield what fits a pattern, of names below `base`, and what is wanted of folders that do.
+
+        Asks for the names in a folder, if not for all of them; `below` is its path in the
+        bucket.
+        """
+        head, rest = parts[0], parts[1:]
+        if head == "**":
+            yield from self._globbed_deeply(base, parts, below)
+            return
+        if not has_magic(head) and rest:
+            yield from self._globbed(f"{base}{head}/", rest, f"{below}{head}/")
+            return
+        fits = Patterns([head]).fit
+        try:
+            entries = list_folder(self._objects, base)
+        except ObjectError as error:
+            yield ObjectPath(base, trouble=(error.errno or errno.EINVAL, str(error)))
+            return
+        for entry, found in entries:
+            name = entry.rstrip("/")
+            visible = self._wanted.hidden or name[0] != "." or head[0] == "."
+            if not visible or not fits(name, "") or self._wanted.excludes(below + name):
+                continue
+            if found is None and rest:
+                yield from self._globbed(base + entry, rest, below + entry)
+            elif found is None:
+                yield from self._folder(base + entry)
+            elif not rest:
+                yield found
+
+    def _globbed_deeply(self, base: str, parts: Sequence[str], below: str) -> Iterator[ObjectPath]:
+        """Yield what fits a pattern that begins with `**`: of all that there is below `base`."""
+        fits = Patterns(["/" + "/".join(parts)]).fit
+        shows_hidden = self._wanted.hidden or any(part[0] == "." for part in parts)
+        for path in list_objects(self._objects, base):
+            name = path[len(base) :]
+            hides = not shows_hidden and ("/." in name or name[:1] == ".")
+            fit = not hides and fits(name, "") and not self._wanted.excludes(below + name)
+            if fit or path.trouble is not None:
+                yield path
+
+
+def _is_of_all(path: ObjectPath, url: str) -> bool:
+    """Whether what went wrong is about all that a URL names, and not that it names nothing."""
+    return url.startswith(path.rstrip("/")) and path.trouble != (errno.ENOENT, NO_OBJECT)
+
+
+def _is_unknown(path: ObjectPath) -> bool:
+    return path.size is None and path.trouble is None
+
+
+def _name(address: Address) -> str:
+    """Return the last name in a URL."""
+    path = address.bucket.partition("?")[0] if address.is_web else address.key
+    return path.rpartition("/")[2]

@@ -1,0 +1,167 @@
+"""Files in order: one by one where storage is warm, many in flight where it makes us wait."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections import deque
+from itertools import chain, islice
+from typing import TYPE_CHECKING
+
+from asyncbatch.core.paths import ObjectPath
+from asyncbatch.storage.local import Content, TooLargeError, open_content
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    from asyncbatch.core.batches import Batch
+    from asyncbatch.core.progress import Progress
+    from asyncbatch.storage.opener import Opener
+
+    Opened = bytes | Content | OSError | TooLargeError
+    """What opening a file gives: all of it, its beginning, or why not."""
+
+READ_AHEAD_BYTES = 512 * 1024
+"""At most so much of a file is read ahead; the rest of a bigger one when its turn comes."""
+READS_IN_FLIGHT = 64
+"""Files that one worker reads at a time on slow storage."""
+PROBE_FILES = 16
+"""Files read one by one before judging whether storage is slow."""
+REPROBE_EVERY = 8
+"""While storage is slow, one stretch in so many begins with a probe."""
+_SPARE_DESCRIPTORS = 24
+"""Left to the rest of the process when reads in flight are fitted to the descriptor limit."""
+_THREAD_USAGE = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
+
+
+class Reader:
+    """Opens files in order, several in flight when storage makes it wait.
+
+    A warm file costs an open, two reads and a close. Whether storage is slow shows in the
+    thread's voluntary context switches: a read from memory has none, one that waits for a
+    device or a server has at least one. A given `in_flight` skips that judgement; 0 reads
+    one by one. Objects are always waited for. Not for use by several threads.
+    """
+
+    def __init__(
+        self,
+        limit: int | None = None,
+        in_flight: int | None = None,
+        opener: Opener | None = None,
+    ) -> None:
+        self._limit = limit
+        self._open = opener.open if opener else open_content
+        self._adaptive = in_flight is None
+        self._in_flight = _fitting(READS_IN_FLIGHT if in_flight is None else in_flight)
+        self._slow = not self._adaptive and self._in_flight > 0
+        self._stretches_until_probe = REPROBE_EVERY
+        self._threads: ThreadPoolExecutor | None = None
+
+    def contents(
+        self, batch: Batch, max_bytes: int, max_seconds: float, progress: Progress
+    ) -> Generator[tuple[str, Opened], None, None]:
+        """Yield each path with its content, or with why it cannot be read; say so to `progress`.
+
+        Takes no more (after at least one) once `max_bytes` have been read or `max_seconds`
+        have gone by, so that no stretch lasts long; whatever was opened is yielded, or closed
+        with the generator.
+        """
+        deadline = time.monotonic() + max_seconds
+        limit, open_file, begin_file, taken = self._limit, self._open, progress.begin, 0
+        remaining, number = iter(batch.paths), batch.start
+        for first in remaining:
+            candidates = chain((first,), remaining)
+            waits = bool(self._in_flight) and isinstance(first, ObjectPath)
+            if waits or (self._slow and not self._probe_is_due()):
+                ahead = self._ahead(candidates, max_bytes - taken, deadline)
+                for place, (path, future) in enumerate(ahead, number):
+                    begin_file(place)
+                    yield path, future.result()
+                    progress.end_file()
+                return
+            switches = _voluntary_switches()
+            for path in islice(candidates, PROBE_FILES):
+                begin_file(number)
+                number += 1
+                opened: Opened
+                try:
+                    opened = open_file(path, limit)
+                except (OSError, TooLargeError) as error:
+                    opened = error
+                yield path, opened
+                taken += size_read(opened)
+                if taken >= max_bytes or time.monotonic() > deadline:
+                    progress.end_file()
+                    return
+            progress.end_file()
+            if self._adaptive:
+                self._slow = _voluntary_switches() - switches >= PROBE_FILES // 4
+
+    def _probe_is_due(self) -> bool:
+        """Whether to see if storage that was slow has become fast."""
+        self._stretches_until_probe -= 1
+        if not self._adaptive or self._stretches_until_probe > 0:
+            return False
+        self._stretches_until_probe = REPROBE_EVERY
+        return True
+
+    def _open_ahead(self, path: str) -> Opened:
+        try:
+            return self._open(path, self._limit, READ_AHEAD_BYTES)
+        except (OSError, TooLargeError) as error:
+            return error
+
+    def _ahead(
+        self, paths: Iterator[str], max_bytes: int, deadline: float
+    ) -> Iterator[tuple[str, Future[Opened]]]:
+        """Yield each path with what will be its content."""
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - slow storage is rare
+
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._in_flight, "asyncbatch-read")
+        flying: deque[tuple[str, Future[Opened]]] = deque()
+        taken, more = 0, True
+        try:
+            while more or flying:
+                while more and len(flying) < self._in_flight:
+                    path = next(paths, None)
+                    if path is None:
+                        more = False
+                    else:
+                        submitted = self._threads.submit(self._open_ahead, path)
+                        flying.append((path, submitted))
+                if flying:
+                    path, future = flying.popleft()
+                    yield path, future
+                    taken += size_read(future.result())
+                    more = more and taken < max_bytes and time.monotonic() <= deadline
+        finally:
+            for _, future in flying:  # nobody wants them any more
+                close(future.result())
+
+
+def close(opened: Opened) -> None:
+    """Close what is not to be read."""
+    if isinstance(opened, Content):
+        with opened:
+            pass
+
+
+def size_read(opened: Opened) -> int:
+    """Return how many bytes of a file were read so far."""
+    if isinstance(opened, bytes):
+        return len(opened)
+    return opened.size if isinstance(opened, Content) else 0
+
+
+def _voluntary_switches() -> int:
+    return resource.getrusage(_THREAD_USAGE).ru_nvcsw
+
+
+def _fitting(in_flight: int) -> int:
+    """Return `in_flight`, or what the limit on open files leaves room for (at least 1)."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or in_flight == 0:
+        return in_flight
+    return max(1, min(in_flight, soft - _SPARE_DESCRIPTORS))

@@ -1,0 +1,143 @@
+"""A huge file cut into pieces, ahead of the workers: places and numbers, and no values."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from asyncbatch.core.batches import Piece
+from asyncbatch.core.records import Position, display_path
+from asyncbatch.core.settings import FileWorkSettings
+from asyncbatch.formats.arrays import ArrayStream
+from asyncbatch.formats.failures import FILE_ERRORS, file_failure
+from asyncbatch.formats.lines import count_lines
+from asyncbatch.formats.positions import parse_pointer
+from asyncbatch.formats.validator import make_judge
+from asyncbatch.storage.local import Content, TooLargeError
+from asyncbatch.storage.opener import Opener
+from asyncbatch.storage.store_errors import CUT_SHORT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asyncbatch.core.batches import Huge
+    from asyncbatch.core.settings import Sizes
+    from asyncbatch.storage.opener import Bytes
+
+_LOOK_BYTES = 16 * 1024
+"""Bytes that are searched for a line end at a time."""
+
+
+class Splitter:
+    """Cuts one plain file or object, from `huge.start` on; for one thread at a time.
+
+    `pointer` is the JSON Pointer of the array that is wanted.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        huge: Huge,
+        sizes: Sizes,
+        pointer: str | None = None,
+        opener: Opener | None = None,
+    ) -> None:
+        self._path, self._form, self._sizes = path, huge.form, sizes
+        self._opener = opener or Opener(FileWorkSettings())
+        self._etag: str | None = None
+        self._relative = huge.relative
+        self._pointer = None if pointer is None else parse_pointer(pointer)
+        self._at = self._start = huge.start or Position()
+        self._read_to = self._start.byte
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield the pieces in order, last the one at the end, which says what went wrong.
+
+        Reads the file once, and so is not for the event loop.
+        """
+        number, given, error = 0, 0, None
+        try:
+            for begin in self._cuts():
+                length = self._at.byte - begin.byte
+                yield Piece(
+                    number, self._form, begin, length, relative=self._relative, etag=self._etag
+                )
+                number, given = number + 1, given + length
+        except FILE_ERRORS as problem:
+            error = file_failure(display_path(self._path), problem)
+        rest = self._read_to - self._start.byte - given
+        yield Piece(number, self._form, self._at, max(0, rest), end=True, error=error)
+
+    def _cuts(self) -> Iterator[Position]:
+        """Yield where each piece begins, when `_at` is where it ends."""
+        if self._form == "array":
+            return self._elements()
+        return self._line_ends() if self._relative else self._lines()
+
+    def _line_ends(self) -> Iterator[Position]:
+        """Yield where each piece of whole lines begins; of what is in them nothing is read."""
+        look = memoryview(bytearray(_LOOK_BYTES))
+        with closing(self._opener.at_random(self._path)) as file:
+            self._etag = file.etag
+            while (begin := self._at).byte < file.size:
+                end = begin.byte + self._sizes.piece
+                while end < file.size and (count := file.read_into(look, end)):
+                    found = bytes(look[:count]).find(b"\n") + 1
+                    end += found or count
+                    if found:
+                        break
+                    if end - begin.byte > self._sizes.record + self._sizes.piece:
+                        raise _too_long(self._sizes.record)
+                self._read_to = min(end, file.size)
+                self._at = Position(self._read_to)
+                yield begin
+
+    def _lines(self) -> Iterator[Position]:
+        """Yield where each piece of whole lines begins, when `_at` is where it ends."""
+        most = self._sizes.record
+        buffer = bytearray(self._sizes.piece)
+        with closing(self._opener.at_random(self._path)) as file:
+            self._etag = file.etag
+            while size := _filled(file, buffer, self._at.byte):
+                cut = size if size < len(buffer) else buffer.rfind(b"\n") + 1
+                if not cut:
+                    if size >= most:
+                        raise _too_long(most)
+                    buffer = bytearray(min(2 * size, most))
+                    continue
+                begin = self._at
+                ends, records = count_lines(buffer, cut, first=not begin.byte)
+                self._read_to = begin.byte + cut
+                self._at = Position(self._read_to, begin.record + records, begin.line + ends)
+                yield begin
+                if len(buffer) > self._sizes.piece:  # for one long line
+                    buffer = bytearray(self._sizes.piece)
+
+    def _elements(self) -> Iterator[Position]:
+        """Yield where each piece of whole elements begins, when `_at` is where it ends."""
+        opened = self._opener.open(self._path)
+        if not isinstance(opened, Content):
+            raise OSError(CUT_SHORT)
+        with opened as content:
+            self._etag = content.etag
+            stream = ArrayStream(
+                content.chunks(), self._pointer, make_judge(), self._sizes, content.seek
+            )
+            if not stream.begin(known_huge=True):
+                raise OSError(CUT_SHORT)
+            try:
+                for window in stream.windows(self._start):
+                    self._at = window.end
+                    yield window.start
+            finally:
+                self._read_to = stream.read_to
+
+
+def _too_long(most: int) -> TooLargeError:
+    return TooLargeError(most + 1, most, f"a line has more than {most:,} bytes, the limit")
+
+
+def _filled(file: Bytes, buffer: bytearray, offset: int) -> int:
+    """Fill `buffer` with what stands at `offset`; return how many bytes these are."""
+    with memoryview(buffer) as view:
+        return file.read_into(view, offset)

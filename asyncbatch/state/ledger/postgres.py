@@ -1,0 +1,144 @@
+"""The ledger as PostgreSQL has it: in the database of a target."""
+
+from __future__ import annotations
+
+import re
+from itertools import count
+from typing import TYPE_CHECKING, Any, Protocol
+
+from asyncbatch.state.ledger import table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from asyncbatch.core.entries import Entry, Stamp
+    from asyncbatch.state.ledger.table import Execute
+
+_TYPES = tuple(kind.replace("BLOB", "BYTEA") for kind in table.TYPES)
+_CREATE = table.CREATE.replace("BLOB", "BYTEA")
+_INDEX = f"CREATE INDEX IF NOT EXISTS {table.NAME}_key ON {table.NAME} (job, (left(path, 500)))"
+"""A row in an index has its limit, and a path can be longer."""
+_OF_PATHS = "job = $1 AND left(path, 500) = ANY($2) AND path = ANY($3)"
+
+
+class Readable(Protocol):
+    """What answers queries."""
+
+    def fetch(self, query: str, *values: Any) -> list[Any]:  # noqa: ANN401 - of any type
+        """Return the rows that a query gives."""
+        ...
+
+
+class Connection(Readable, Protocol):
+    """What also runs statements."""
+
+    def execute(self, script: str, *values: Any) -> object:  # noqa: ANN401 - of any type
+        """Run statements, several only without values."""
+        ...
+
+
+def create(connection: Connection) -> None:
+    """Have the table there, as it is now."""
+    if table.additions(present(connection)):
+        # If two do that at once, "IF NOT EXISTS" fails for one of them.
+        connection.execute(f"SELECT pg_advisory_xact_lock(hashtext('{table.NAME}'))")
+        for statement in (_CREATE, _INDEX, table.STAMP_INDEX):
+            connection.execute(statement)
+        for statement in table.additions(present(connection)):
+            connection.execute(statement)
+
+
+def present(connection: Readable) -> list[str]:
+    """Return the columns of the table that is there, if one is."""
+    query = (
+        "SELECT attname::text FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0"
+        " AND NOT attisdropped"
+    )
+    return [name for (name,) in connection.fetch(query, table.NAME)]
+
+
+def exists(connection: Readable) -> bool:
+    """Whether the database has a ledger."""
+    rows = connection.fetch("SELECT to_regclass($1) IS NOT NULL", table.NAME)
+    return bool(rows[0][0])
+
+
+def record(connection: Connection, job: str, target: str, entries: Sequence[Entry]) -> None:
+    """Write entries, each in the place of the one before."""
+    connection.execute(
+        f"DELETE FROM {table.NAME} WHERE {_OF_PATHS} AND generation = $4",  # noqa: S608 - constants
+        job,
+        *_paths([entry.path for entry in entries]),
+        entries[0].generation,
+    )
+    columns = zip(*(table.row_of(job, target, entry) for entry in entries), strict=True)
+    lists = ", ".join(f"${place}::{kind}[]" for place, kind in enumerate(_TYPES, 1))
+    connection.execute(
+        f"INSERT INTO {table.NAME} ({table.ALL}) SELECT * FROM unnest({lists})",  # noqa: S608 - constants
+        *map(list, columns),
+    )
+
+
+def is_recorded(connection: Readable, job: str, entry: Entry, transaction: int) -> bool:
+    """Whether the entry that is there was written by the transaction of this number."""
+    query = (
+        f"SELECT 1 FROM {table.NAME} WHERE {_OF_PATHS} AND generation = $4"  # noqa: S608 - constants
+        " AND xmin::text::bigint = $5::bigint % 4294967296"
+    )
+    paths = _paths([entry.path])
+    return bool(connection.fetch(query, job, *paths, entry.generation, transaction))
+
+
+def executor(connection: Connection) -> Execute:
+    """Return what runs the statements of `replacing` over a connection."""
+
+    def execute(statement: str, values: Sequence[Any]) -> Sequence[Any]:
+        return connection.fetch(numbered(statement), *values)
+
+    return execute
+
+
+def numbered(statement: str) -> str:
+    """Return a statement with question marks for values as PostgreSQL takes it."""
+    numbers = count(1)
+    return re.sub(r"\?", lambda _: f"${next(numbers)}", statement)
+
+
+class PostgresLedger:
+    """The entries of one job from generation `least` on, read over connections of its own."""
+
+    def __init__(self, connection: Readable, job: str, *, least: int = 0) -> None:
+        self._connection, self._job, self._least = connection, job, least
+
+    def lookup(self, paths: Sequence[str]) -> Mapping[str, Entry]:
+        """See `Ledger`."""
+        if not exists(self._connection):
+            return {}
+        query = (
+            f"SELECT {table.OF_ENTRY} FROM {table.NAME} WHERE {_OF_PATHS}"  # noqa: S608 - constants
+            " AND generation >= $4 ORDER BY generation"
+        )
+        rows = self._connection.fetch(query, self._job, *_paths(paths), self._least)
+        return {entry.path: entry for entry in map(table.entry_of, rows)}
+
+    def find(self, stamp: Stamp) -> Sequence[str]:
+        """See `Ledger`."""
+        if not exists(self._connection):
+            return ()
+        same = "mtime_ns = $3" if stamp.digest is None else "digest = $3"
+        query = (
+            f"SELECT path FROM {table.NAME} WHERE job = $1 AND records_written > 0"  # noqa: S608 - constants
+            f" AND size = $2 AND {same}"
+        )
+        value = stamp.mtime_ns if stamp.digest is None else stamp.digest
+        rows = self._connection.fetch(query, self._job, stamp.size, value)
+        return [table.restored(path) for (path,) in rows]
+
+    def close(self) -> None:
+        """Leave the database to the sink, whose it is."""
+
+
+def _paths(paths: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return paths as `_OF_PATHS` takes them."""
+    names = list(map(table.storable, paths))
+    return [name[:500] for name in names], names

@@ -1,0 +1,109 @@
+"""The ledger as SQLite has it: in the database of a target, or in a file of its own."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import TYPE_CHECKING
+
+from asyncbatch.state.ledger import table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from asyncbatch.core.entries import Entry, Stamp
+
+_AT_ONCE = 500
+"""Paths of one query: old versions take 999 parameters."""
+BUSY_SECONDS = 5.0
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """Have the table there, as it is now. Raises sqlite3.Error."""
+    connection.execute(table.CREATE)
+    upgrade(connection)
+    for statement in (table.INDEX, table.STAMP_INDEX):
+        connection.execute(statement)
+
+
+def upgrade(connection: sqlite3.Connection) -> None:
+    """Give a table of an earlier version the columns that it lacks. Raises sqlite3.Error."""
+    present = [column[0] for column in connection.execute(table.PROBE).description]
+    for statement in table.additions(present):
+        connection.execute(statement)
+
+
+def exists(connection: sqlite3.Connection) -> bool:
+    """Whether the database has a ledger. Raises sqlite3.Error."""
+    query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+    return connection.execute(query, [table.NAME]).fetchone() is not None
+
+
+def record(connection: sqlite3.Connection, job: str, target: str, entries: Sequence[Entry]) -> None:
+    """Write entries, each in the place of the one before. Raises sqlite3.Error."""
+    values = ", ".join("?" * len(table.COLUMNS))
+    statement = f"INSERT OR REPLACE INTO {table.NAME} ({table.ALL}) VALUES ({values})"  # noqa: S608 - constants
+    connection.executemany(statement, (table.row_of(job, target, entry) for entry in entries))
+
+
+class SqliteLedger:
+    """The entries of one job, read over a connection of its own; by one thread at a time.
+
+    Of several generations of one input the newest counts, of those from `least` on.
+    """
+
+    def __init__(self, path: str, job: str, *, least: int = 0, most: int | None = None) -> None:
+        self._path, self._job = path, job
+        self._range = least, 2**62 if most is None else most
+        self._connection: sqlite3.Connection | None = None
+
+    def lookup(self, paths: Sequence[str]) -> Mapping[str, Entry]:
+        """See `Ledger`. Raises sqlite3.Error."""
+        connection = self._opened()
+        if connection is None:
+            return {}
+        found: dict[str, Entry] = {}
+        for start in range(0, len(paths), _AT_ONCE):
+            names = list(map(table.storable, paths[start : start + _AT_ONCE]))
+            query = (
+                f"SELECT {table.OF_ENTRY} FROM {table.NAME}"  # noqa: S608 - constants
+                f" WHERE job = ? AND path IN ({', '.join('?' * len(names))})"
+                " AND generation BETWEEN ? AND ? ORDER BY generation"
+            )
+            rows = connection.execute(query, [self._job, *names, *self._range])
+            entries = map(table.entry_of, rows)
+            found.update((entry.path, entry) for entry in entries)
+        return found
+
+    def find(self, stamp: Stamp) -> Sequence[str]:
+        """See `Ledger`. Raises sqlite3.Error."""
+        connection = self._opened()
+        if connection is None:
+            return ()
+        query = (
+            f"SELECT path FROM {table.NAME} WHERE job = :job AND records_written > 0"  # noqa: S608 - constants
+            " AND generation BETWEEN :least AND :most AND size = :size AND CASE WHEN digest IS NULL"
+            " OR :digest IS NULL THEN mtime_ns = :mtime_ns ELSE digest = :digest END"
+        )
+        least, most = self._range
+        values = {"job": self._job, "least": least, "most": most, **stamp._asdict()}
+        rows = connection.execute(query, values)
+        return [table.restored(path) for (path,) in rows]
+
+    def close(self) -> None:
+        """Let go of the database."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _opened(self) -> sqlite3.Connection | None:
+        """Return the connection, unless the database has no ledger yet."""
+        if self._connection is None and os.path.exists(self._path):
+            connection = sqlite3.connect(
+                self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            if exists(connection):
+                self._connection = connection
+            else:
+                connection.close()
+        return self._connection

@@ -1,0 +1,140 @@
+"""Schema and rows of the ledger table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from asyncbatch.core.entries import Entry, Extent, Stamp
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from asyncbatch.core.entries import LedgerJob
+
+NAME = "asyncbatch_ledger"
+"""What the table is called, in whatever database it is."""
+
+_COLUMNS = {
+    "job": "TEXT NOT NULL",
+    "target": "TEXT NOT NULL",
+    "generation": "BIGINT NOT NULL",
+    "path": "TEXT NOT NULL",
+    "size": "BIGINT NOT NULL",
+    "mtime_ns": "BIGINT NOT NULL",
+    "digest": "TEXT",
+    "outcome": "TEXT NOT NULL",
+    "records_read": "BIGINT NOT NULL",
+    "records_dropped": "BIGINT NOT NULL",
+    "records_rejected": "BIGINT NOT NULL",
+    "records_written": "BIGINT NOT NULL",
+    "done_at": "TEXT NOT NULL",
+    "letters": "BLOB NOT NULL",
+    "extent_at": "BIGINT",
+    "extent_length": "BIGINT",
+    "extent_skip": "BIGINT",
+    "extent_take": "BIGINT",
+    "reached_byte": "BIGINT",
+    "reached_record": "BIGINT",
+    "reached_line": "BIGINT",
+    "reached_column": "BIGINT",
+    "bookmark": "TEXT",
+}
+"""New ones come last, and may be null: tables of earlier versions get them."""
+COLUMNS = tuple(_COLUMNS)
+ALL = ", ".join(COLUMNS)
+PROBE = f"SELECT * FROM {NAME} LIMIT 0"  # noqa: S608 - constants
+"""What tells the columns of the table that is there."""
+TYPES = tuple(declared.removesuffix(" NOT NULL") for declared in _COLUMNS.values())
+OF_ENTRY = ", ".join(COLUMNS[2:])
+"""The columns that `entry_of` takes, in its order."""
+
+CREATE = f"CREATE TABLE IF NOT EXISTS {NAME} ({', '.join(map(' '.join, _COLUMNS.items()))})"
+INDEX = f"CREATE UNIQUE INDEX IF NOT EXISTS {NAME}_key ON {NAME} (job, path, generation)"
+STAMP_INDEX = f"CREATE INDEX IF NOT EXISTS {NAME}_stamp ON {NAME} (size, mtime_ns)"
+
+
+def additions(present: Collection[str]) -> list[str]:
+    """Return the statements that give a table with these columns those that it lacks."""
+    lacking = [name for name in COLUMNS if name not in present]
+    return [f"ALTER TABLE {NAME} ADD COLUMN {name} {_COLUMNS[name]}" for name in lacking]
+
+
+def row_of(job: str, target: str, entry: Entry) -> tuple[Any, ...]:
+    """Return an entry as a row of the table. Bytes of a name that are no UTF-8 are escaped."""
+    extent = entry.extent
+    place = (extent.at, extent.length, extent.skip, extent.take) if extent else (None,) * 4
+    return (
+        job, target, entry.generation, storable(entry.path), *entry.stamp, entry.outcome,
+        entry.read, entry.dropped, entry.rejected, entry.written, entry.done_at, entry.letters,
+        *place, *(entry.reached or (None,) * 4), entry.bookmark,
+    )  # fmt: skip
+
+
+def entry_of(row: Sequence[Any]) -> Entry:
+    """Return the entry that columns `OF_ENTRY` of a row say."""
+    generation, path, size, mtime_ns, digest, outcome = row[:6]
+    read, dropped, rejected, written, done_at, letters, at, length, skip, take = row[6:16]
+    return Entry(
+        restored(path), Stamp(size, mtime_ns, digest), outcome, read, dropped, rejected, written,
+        done_at, bytes(letters), generation,
+        None if at is None else Extent(at, length, skip, take),
+        None if row[16] is None else tuple(row[16:20]), row[20],
+    )  # fmt: skip
+
+
+def storable(path: str) -> str:
+    """Return a path as text that any database takes; equal for equal paths only."""
+    if path.isascii() and "\\" not in path:
+        return path
+    escaped = path.replace("\\", "\\\\").encode("utf-8", "surrogateescape")
+    return escaped.decode("utf-8", "backslashreplace")
+
+
+def restored(text: str) -> str:
+    """Return the path that `storable` was given."""
+    if "\\" not in text:
+        return text
+    parts = text.split("\\\\")
+    return "\\".join(_unescaped(part) for part in parts)
+
+
+def _unescaped(text: str) -> str:
+    first, *escapes = text.split("\\x")
+    raw = first.encode()
+    for escape in escapes:
+        raw += bytes.fromhex(escape[:2]) + escape[2:].encode()
+    return raw.decode("utf-8", "surrogateescape")
+
+
+Execute = Callable[[str, Sequence[Any]], Sequence[Any]]
+
+
+def forget(execute: Execute, target: str, *, generation: int) -> None:
+    """Drop the entries of whatever job whose rows were in `target`."""
+    execute(
+        f"DELETE FROM {NAME} WHERE target = ? AND generation = ?",  # noqa: S608 - constants
+        [target, generation],
+    )
+
+
+def can_go_on(execute: Execute, job: LedgerJob, target: str) -> bool:
+    """Whether what the replacement of `target` has is of this job, and its inputs are the same."""
+    query = (
+        f"SELECT job, path, size, mtime_ns, digest FROM {NAME}"  # noqa: S608 - constants
+        " WHERE target = ? AND generation > 0 AND (records_written > 0 OR job <> ?)"
+    )
+    rows = execute(query, [target, job.fingerprint])
+    return bool(rows) and all(
+        owner == job.fingerprint and job.is_current(restored(path), Stamp(*stamp))
+        for owner, path, *stamp in rows
+    )
+
+
+def promote(execute: Execute, job: str, target: str) -> None:
+    """Have a job's entries of a replacement be those of `target`, which had others' rows."""
+    execute(
+        f"DELETE FROM {NAME} WHERE target = ? AND NOT (job = ? AND generation > 0)",  # noqa: S608 - constants
+        [target, job],
+    )
+    execute(f"UPDATE {NAME} SET generation = 0 WHERE job = ?", [job])  # noqa: S608 - constants

@@ -1,0 +1,180 @@
+"""One process per state: the lock file."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import stat
+import time
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from asyncbatch.core.paths import is_object_url
+from asyncbatch.core.records import STDIN, display_path
+from asyncbatch.errors import LockHeldError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+
+def state_folder() -> str:
+    """Return `$XDG_STATE_HOME/asyncbatch`, or that of `~/.local/state`; it may not exist yet.
+
+    A relative XDG_STATE_HOME counts as none, as its specification has it. Raises UsageError if
+    there is no home folder either.
+    """
+    base = os.environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(base):
+        base = os.path.expanduser("~/.local/state")
+    if not os.path.isabs(base):
+        raise UsageError("no place for files of this program: set XDG_STATE_HOME or HOME")
+    return os.path.join(base, "asyncbatch")
+
+
+_POLL_SECONDS = 0.05
+_MOST_BYTES = 4096
+
+
+class _Holder(msgspec.Struct, tag_field="kind", tag="asyncbatch lock"):
+    """What a lock file says, for those who find it held."""
+
+    pid: int
+    host: str
+    since: str
+
+
+class Lock:
+    """The lock that the file at `path` stands for; `acquire` it once. An `option` asked for it.
+
+    It is a flock of an open file that no program started from here inherits, so it ends with
+    this process, however that ends. The file stays, and says who had it last.
+    """
+
+    def __init__(self, path: str, option: str = "--lock") -> None:
+        self.path, self._option = path, option
+        self._descriptor: int | None = None
+
+    def acquire(self, wait_s: float = 0.0) -> None:
+        """Take the lock, in `wait_s` seconds if it is held, for as long as this process lives.
+
+        Raises LockHeldError; UsageError if the file cannot be used as a lock.
+        """
+        deadline = time.monotonic() + wait_s
+        while not self._try():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise LockHeldError(self._describe_held())
+            time.sleep(min(_POLL_SECONDS, left))
+
+    def release(self) -> None:
+        """Let go of the lock now."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _try(self) -> bool:
+        """Take the lock if it is free; say in the file who has it."""
+        try:
+            # Non-blocking, lest a named pipe hold us up before we see that it is one.
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+            descriptor = os.open(self.path, flags, 0o666)
+            try:
+                taken = self._lock(descriptor)
+            except BaseException:
+                os.close(descriptor)
+                raise
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise UsageError(f"{self._option} {display_path(self.path)}: {reason}") from None
+        if taken:
+            self._descriptor = descriptor
+        else:
+            os.close(descriptor)
+        return taken
+
+    def _lock(self, descriptor: int) -> bool:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise UsageError(f"{self._option} {display_path(self.path)} is no regular file")
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        try:
+            there = os.stat(self.path)
+        except FileNotFoundError:
+            return False
+        if not os.path.samestat(there, status):  # somebody put another file in its place
+            return False
+        content = os.pread(descriptor, _MOST_BYTES, 0)
+        if content and _holder(content) is None:
+            raise UsageError(
+                f"{self._option} {display_path(self.path)} is no lock file but has content: name "
+                "another (if it is an input, let it not follow --lock, or write --lock=auto)"
+            )
+        since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        told = msgspec.json.encode(_Holder(os.getpid(), socket.gethostname(), since)) + b"\n"
+        os.pwrite(descriptor, told, 0)
+        os.ftruncate(descriptor, len(told))
+        return True
+
+    def _describe_held(self) -> str:
+        try:
+            with open(self.path, "rb") as stream:
+                holder = _holder(stream.read(_MOST_BYTES))
+        except OSError:
+            holder = None
+        told = f"the lock {display_path(self.path)} is held by "
+        if holder is None:  # it has yet to say who it is
+            return told + "another process"
+        where = "" if holder.host == socket.gethostname() else f" on {holder.host}"
+        return f"{told}process {holder.pid}{where} since {holder.since}"
+
+
+def _holder(content: bytes) -> _Holder | None:
+    """Return what a lock file says: its first line, since the rest may be an older one's."""
+    try:
+        return msgspec.json.decode(content.partition(b"\n")[0], type=_Holder)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def default_lock(key: str) -> Lock:
+    """Return the lock of the job with this key, in the state folder. Raises UsageError."""
+    folder = os.path.join(state_folder(), "locks")
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UsageError(
+            f"--lock: cannot make {display_path(folder)}: {reason}; name a file with --lock=FILE"
+        ) from None
+    return Lock(os.path.join(folder, f"{key}.lock"))
+
+
+def job_key(inputs: Iterable[str], target: str | None, wishes: Mapping[str, object]) -> str:
+    """Return what tells this job from others on this machine, as a short hash.
+
+    `inputs` are the arguments and the `target` as typed: both count by their absolute paths.
+    `wishes` are whatever else makes it another job.
+    """
+    paths = sorted({path if path == STDIN else _full(path) for path in inputs})
+    told = ascii((paths, None if target is None else _absolute(target), sorted(wishes.items())))
+    return blake2b(told.encode(), digest_size=12).hexdigest()
+
+
+def _full(path: str) -> str:
+    return path if is_object_url(path) else os.path.abspath(path)
+
+
+def _absolute(target: str) -> str:
+    scheme, separator, rest = target.partition("://")
+    if not separator:
+        return target if target == STDIN else os.path.abspath(target)
+    if not rest.startswith("/"):  # a server's
+        return target
+    return f"{scheme}:///{os.path.abspath(rest[1:])}"

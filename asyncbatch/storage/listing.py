@@ -1,0 +1,151 @@
+"""List objects under a prefix."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from asyncbatch.core.paths import ObjectPath, parse_address
+from asyncbatch.storage.objects import known, translated
+from asyncbatch.storage.store_errors import ObjectError, object_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from asyncbatch.storage.objects import Objects
+    from asyncbatch.storage.stores import Place
+
+
+class Version(NamedTuple):
+    """What tells one state of an object from another."""
+
+    etag: str
+    size: int
+
+
+def versions_in(place: Place, url: str) -> Mapping[str, Version]:
+    """Return the objects in the prefix at `url`, by name; not those further below.
+
+    Raises ObjectError.
+    """
+    import obstore  # noqa: PLC0415 - in an extra, and the place could be opened
+
+    try:
+        listed = obstore.list_with_delimiter(place.store, place.key)
+    except Exception as error:  # noqa: BLE001 - the library's
+        raise object_error(error, url) from None
+    return {
+        one["path"].rpartition("/")[2]: Version(one["e_tag"] or "", one["size"])
+        for one in listed["objects"]
+    }
+
+
+_PAGE = 1000
+_UNNAMABLE = (
+    "has keys that cannot be asked for: with an empty name (//), '.', '..' or a control character"
+    " in them"
+)
+
+
+class _UnnamableError(Exception):
+    """A page has a key that the library refuses, and so all of the page is refused."""
+
+
+def list_objects(objects: Objects, url: str) -> Iterator[ObjectPath]:
+    """Yield all that is below `url`, which ends with a slash; holds one page.
+
+    What cannot be listed, or asked for, is yielded as a handle that tells why.
+    """
+    pages = _Pages(objects, url)
+    try:
+        yield from pages.objects()
+    except _UnnamableError:
+        yield from _by_folders(objects, url, pages.last)
+    except ObjectError as error:
+        reason = str(error) if pages.last is None else f"could not be listed to its end: {error}"
+        yield ObjectPath(url, trouble=(error.errno or errno.EINVAL, reason))
+
+
+class _Pages:
+    """A listing that goes on behind the `last` key that it gave, if it breaks."""
+
+    def __init__(self, objects: Objects, url: str) -> None:
+        self._objects, self._url = objects, url
+        self._base = str(parse_address(url)._replace(key=""))
+        self._stream: Iterator[Sequence[Any]] | None = None
+        self.last: str | None = None
+
+    def objects(self) -> Iterator[ObjectPath]:
+        """Yield them. Raises ObjectError, _UnnamableError."""
+        start = len(self._url) - len(self._base)
+        while page := self._objects.retrier.call(self._next):
+            for meta in page:
+                self.last = key = meta["path"]
+                if len(key) > start:  # an object that is called like the folder is not in it
+                    yield known(self._base + key, meta)
+
+    def _next(self) -> Sequence[Any]:
+        import obstore  # noqa: PLC0415 - in an extra
+        from obstore.exceptions import InvalidPathError  # noqa: PLC0415 - the same
+
+        with translated(self._url, _UnnamableError):
+            try:
+                if self._stream is None:
+                    store, prefix = self._objects.stores.place(self._url)
+                    begun = obstore.list(
+                        store, prefix.rstrip("/") or None, offset=self.last, chunk_size=_PAGE
+                    )
+                    self._stream = iter(begun)
+                return next(self._stream, ())
+            except InvalidPathError:
+                raise _UnnamableError from None
+            except Exception:  # whatever it was, a retry begins anew, behind the last key
+                self._stream = None
+                raise
+
+
+def list_folder(objects: Objects, url: str) -> list[tuple[str, ObjectPath | None]]:
+    """Return the names in the folder `url`, in order, each with its object, or None for a folder.
+
+    Raises ObjectError.
+    """
+    address = parse_address(url)
+    base, start = str(address._replace(key="")), len(address.key)
+    found = objects.retrier.call(lambda: _ask_for_folder(objects, url))
+    entries: dict[str, ObjectPath | None] = {
+        meta["path"][start:]: known(base + meta["path"], meta) for meta in found["objects"]
+    }
+    for folder in found["common_prefixes"]:
+        entries[f"{folder[start:]}/"] = None
+    # A key may be called like a folder, which then stands for itself: that has no name here.
+    names = sorted((name for name in entries if name.strip("/")), key=str.encode)
+    return [(name, entries[name]) for name in names]
+
+
+def _by_folders(objects: Objects, url: str, last: str | None) -> Iterator[ObjectPath]:
+    """Yield what comes behind the key `last`, asking folder by folder: a bad key spoils one."""
+    base = str(parse_address(url)._replace(key=""))
+    try:
+        entries = list_folder(objects, url)
+    except ObjectError as error:
+        yield ObjectPath(url, trouble=(error.errno or errno.EINVAL, str(error)))
+        return
+    for name, found in entries:
+        key = (url + name).removeprefix(base)
+        is_behind = last is None or key.encode() > last.encode()
+        if found is not None and is_behind:
+            yield found
+        elif found is None and (is_behind or (last or "").startswith(key)):
+            yield from _by_folders(objects, url + name, last)
+
+
+def _ask_for_folder(objects: Objects, url: str) -> Any:  # noqa: ANN401 - obstore's, an extra's
+    import obstore  # noqa: PLC0415 - in an extra
+    from obstore.exceptions import InvalidPathError  # noqa: PLC0415 - the same
+
+    store, prefix = objects.stores.place(url)
+    with translated(url):
+        try:
+            return obstore.list_with_delimiter(store, prefix.rstrip("/") or None)
+        except InvalidPathError:
+            raise ObjectError(errno.EINVAL, _UNNAMABLE) from None

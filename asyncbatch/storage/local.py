@@ -1,0 +1,238 @@
+"""Opening one file: a small one is its bytes, a big one its beginning and the open file."""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import stat
+from functools import partial
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from asyncbatch.core.records import STDIN
+from asyncbatch.storage.store_errors import CUT_SHORT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from asyncbatch.core.retry import Retrier
+
+T = TypeVar("T")
+
+FIRST_READ = 64 * 1024
+"""Bytes asked for before the size is known: most files are whole after one call."""
+CHUNK = 1024 * 1024
+"""Bytes of a stream that are handled at a time."""
+
+
+_LULL_SECONDS = 0.5
+"""What of standard input has come is worked on when nothing more comes for so long, ..."""
+_LEAST_HEAD = 8
+"""... if it is enough to tell a compressed stream by."""
+
+_OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+_STDIN_FD = 0
+
+
+class TooLargeError(Exception):
+    """A file is beyond a limit: of its size on disk, unless a `message` says otherwise.
+
+    `size` and `limit` are in bytes.
+    """
+
+    def __init__(self, size: int, limit: int, message: str | None = None) -> None:
+        super().__init__(size, limit, message)
+        self.size, self.limit = size, limit
+        self._message = message or f"{size:,} bytes; the limit is {limit:,}"
+
+    def __str__(self) -> str:
+        return self._message
+
+
+class Content:
+    """The first bytes of a file, `head`, and the open file behind them if there is more.
+
+    `size` is how many bytes were read so far, `expected` how many there were when a regular
+    file was opened (or 0, if `size` is all or nobody asked), `etag` an object's. A context
+    manager that closes the file. A read that fails may be tried again: the file is where it was.
+    """
+
+    def __init__(
+        self,
+        head: bytes,
+        fd: int | None = None,
+        expected: int = 0,
+        limit: int | None = None,
+        retrier: Retrier | None = None,
+    ) -> None:
+        self.head, self.size = head, len(head)
+        self.etag: str | None = None
+        self.expected = expected
+        self._fd, self._limit = fd, limit
+        self._retrier = retrier
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._fd is not None:
+            _close(self._fd)
+            self._fd = None
+
+    def read_into(self, buffer: memoryview) -> int:
+        """Fill `buffer` with what follows; return how many bytes, 0 at the end.
+
+        Raises OSError; TooLargeError when a file has grown, or a pipe run, past the limit.
+        """
+        if (fd := self._fd) is None:
+            return 0
+        count = self._tried(lambda: os.readv(fd, [buffer]))
+        self._took(count)
+        return count
+
+    def chunks(self, lull: float | None = None) -> Iterator[bytes]:
+        """Yield the content piece by piece, the head first; raises as `read_into`.
+
+        A regular file comes in two pieces if its size allows, else in chunks. An empty piece says
+        that nothing has come for `lull` seconds.
+        """
+        yield self.head
+        # One byte more than expected, so that the end shows without another large buffer.
+        size = min(max(self.expected - self.size + 1, FIRST_READ), CHUNK)
+        while (fd := self._fd) is not None:
+            while lull is not None and not _comes(fd, lull):
+                yield b""
+            piece = self._tried(partial(os.read, fd, size))
+            if not piece:
+                return
+            self._took(len(piece))
+            yield piece
+
+    def seek(self, byte: int) -> None:
+        """Have `chunks`, past the head, go on at a byte of a regular file. Raises OSError."""
+        if self._fd is not None:
+            os.lseek(self._fd, byte, os.SEEK_SET)
+
+    def _tried(self, read: Callable[[], T]) -> T:
+        return self._retrier.call(read) if self._retrier else read()
+
+    def _took(self, count: int) -> None:
+        self.size += count
+        if self._limit is not None and self.size > self._limit:
+            raise TooLargeError(self.size, self._limit)
+
+    def stream(self) -> io.BufferedReader:
+        """Return the content as a buffered stream from its first byte."""
+        return io.BufferedReader(_Stream(self), FIRST_READ)
+
+
+class _Stream(io.RawIOBase):
+    """A `Content` as Python's raw stream protocol."""
+
+    def __init__(self, content: Content) -> None:
+        self._content, self._at = content, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
+        # typeshed's Buffer has no name at run time before Python 3.12
+        head = self._content.head
+        if self._at == len(head):
+            return self._content.read_into(memoryview(buffer))
+        piece = head[self._at : self._at + len(buffer)]
+        buffer[: len(piece)] = piece
+        self._at += len(piece)
+        return len(piece)
+
+
+def open_content(
+    path: str,
+    limit: int | None = None,
+    ahead: int = FIRST_READ,
+    retrier: Retrier | None = None,
+) -> bytes | Content:
+    """Open `path` (standard input for `-`) and read up to about `ahead` bytes of it.
+
+    Returns the bytes if these are all, else a `Content` to be closed, which reads with `retrier`.
+    Raises OSError; TooLargeError if its size on disk is over `limit` bytes.
+    """
+    fd = _STDIN_FD if path == STDIN else os.open(path, _OPEN_FLAGS)
+    head, expected = b"", 0
+    try:
+        head = os.read(fd, FIRST_READ)
+        wanted = FIRST_READ
+        if len(head) == FIRST_READ or limit is not None:
+            expected = os.fstat(fd).st_size
+            if limit is not None and expected > limit:
+                raise TooLargeError(expected, limit)  # noqa: TRY301 - closes below like the rest
+            wanted = max(FIRST_READ, min(ahead, expected))
+        # Only a read that gives nothing is the end: pipes and some file systems give less
+        # than was asked for.
+        at_end = False
+        while not at_end and len(head) < wanted:
+            if path == STDIN and len(head) >= _LEAST_HEAD and not _comes(fd, _LULL_SECONDS):
+                break
+            piece = os.read(fd, wanted - len(head))
+            head += piece
+            at_end = not piece
+        if at_end and not head and stat.S_ISFIFO(os.fstat(fd).st_mode):
+            _wait_for_writer(fd)
+            at_end = False
+    except BlockingIOError:  # a pipe whose writer has not written yet
+        at_end = False
+    except BaseException:
+        _close(fd)
+        raise
+    if at_end:
+        _close(fd)
+        return head
+    os.set_blocking(fd, True)  # it was not, so that opening a pipe could not hang
+    return Content(head, fd, expected, limit, retrier)
+
+
+def open_retrying(
+    retrier: Retrier, path: str, limit: int | None = None, ahead: int = FIRST_READ
+) -> bytes | Content:
+    """Open `path` as `open_content` does, and again if that fails for the moment.
+
+    Not so standard input: nobody knows what of it is gone.
+    """
+    if path == STDIN:
+        return open_content(path, limit, ahead)
+    return retrier.call(lambda: open_content(path, limit, ahead, retrier))
+
+
+def stretch_of(path: str, start: int, length: int) -> Iterator[bytes]:
+    """Yield `length` bytes of a regular file from byte `start` on, a chunk at a time.
+
+    Raises OSError, also if they are not all there any more.
+    """
+    fd = os.open(path, _OPEN_FLAGS)
+    try:
+        end = start + length
+        while start < end:
+            piece = os.pread(fd, min(CHUNK, end - start), start)
+            if not piece:
+                raise OSError(CUT_SHORT)
+            start += len(piece)
+            yield piece
+    finally:
+        os.close(fd)
+
+
+def _wait_for_writer(fd: int) -> None:
+    """Wait until somebody has opened a named pipe to write; before that it seems at its end."""
+    _comes(fd, None)
+
+
+def _comes(fd: int, seconds: float | None) -> bool:
+    """Whether there is something to read, or the end, within so many seconds."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(None if seconds is None else seconds * 1000))
+
+
+def _close(fd: int) -> None:
+    if fd != _STDIN_FD:
+        os.close(fd)

@@ -1,0 +1,133 @@
+"""An object of a store in the place of a file: it appears whole, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from typing import TYPE_CHECKING
+
+from asyncbatch.errors import SinkError, UsageError
+from asyncbatch.storage.atomic import AtomicFile
+from asyncbatch.storage.store_errors import ObjectError
+from asyncbatch.storage.stores import Stores
+from asyncbatch.storage.uploads import MOST_PARTS, PART, NewObject, check_writable
+
+if TYPE_CHECKING:
+    from asyncbatch.core.settings import StoreSettings
+
+_CHUNK = 1024 * 1024
+
+
+class ObjectFile(AtomicFile):
+    """Uploaded as it is written, in parts if it is large; there is no `stream`."""
+
+    def __init__(self, url: str, settings: StoreSettings) -> None:
+        super().__init__(url)
+        self.final = self.written = url
+        self._settings = settings
+        self._object: NewObject
+
+    def open(self) -> None:
+        """Begin. Raises UsageError if nothing can be written there."""
+        try:
+            place = Stores(self._settings, writes=True).place(self.path)
+            check_writable(place, self.path)
+        except ObjectError as error:
+            raise UsageError(f"cannot write {self.path}: {error}") from None
+        self._object = NewObject(place, self.path)
+
+    def write(self, data: bytes | bytearray) -> None:
+        """Have it uploaded; waits while the store is slower. Raises SinkError."""
+        try:
+            self._object.write(data)
+        except ObjectError as error:
+            raise self.lost(error) from None
+        self.size = self._object.size
+
+    def sync(self) -> None:
+        """Do nothing: what is not complete is not kept."""
+
+    def commit(self) -> None:
+        """Put the object in its place. Raises SinkError."""
+        try:
+            self._object.complete()
+        except ObjectError as error:
+            raise self.lost(error) from None
+
+    def discard(self) -> None:
+        """Leave what is there as it was."""
+        self._object.abort()
+
+    def give_up(self) -> None:
+        """Have who waits for the store wait no longer; from any thread."""
+        self._object.abort(wait=False)
+
+
+class SpooledObject(AtomicFile):
+    """For what cannot be written from its beginning to its end: made here, then uploaded.
+
+    It is in a folder of its own in the folder for temporary files.
+    """
+
+    def __init__(self, url: str, settings: StoreSettings) -> None:
+        super().__init__(url)
+        self._settings = settings
+        self._folder: str | None = None
+        self._object: NewObject | None = None
+        self._is_given_up = False
+
+    def open(self) -> None:
+        """Begin, or begin again. Raises UsageError if nothing can be written there, or here."""
+        if self._folder is None:
+            try:
+                self._place = Stores(self._settings, writes=True).place(self.path)
+                check_writable(self._place, self.path)
+                self._folder = tempfile.mkdtemp(prefix="asyncbatch-")
+            except OSError as error:
+                raise UsageError(f"cannot write {self.path}: {error.strerror}") from None
+            self.written = os.path.join(self._folder, os.path.basename(self.path))
+        super().open()
+
+    def commit(self) -> None:
+        """Put the object in its place. Raises SinkError."""
+        try:
+            self.stream.close()
+            self._upload()
+        except ObjectError as error:
+            raise SinkError(f"cannot write {self.path}: {error}", self.path) from None
+        except OSError as error:
+            raise self.lost(error) from None
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Leave what is there as it was, and nothing here."""
+        super().discard()
+        if self._object is not None:
+            self._object.abort()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def give_up(self) -> None:
+        """See `ObjectFile`."""
+        self._is_given_up = True
+        if self._object is not None:
+            self._object.abort(wait=False)
+
+    def lost(self, error: OSError) -> SinkError:
+        """See `AtomicFile`."""
+        where = f" (where it is made first, in {tempfile.gettempdir()})"
+        return SinkError(f"cannot write {self.path}: {error.strerror or error}{where}", self.path)
+
+    def _upload(self) -> None:
+        with open(self.written, "rb") as stream:
+            length = os.fstat(stream.fileno()).st_size
+            part = max(PART, -(-length // (MOST_PARTS * _CHUNK)) * _CHUNK)
+            self._object = NewObject(self._place, self.path, part)
+            while not self._is_given_up and (data := stream.read(_CHUNK)):
+                self._object.write(data)
+        if self._is_given_up:
+            raise ObjectError(errno.ECANCELED, "the run was stopped")
+        self._object.complete()

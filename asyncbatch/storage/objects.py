@@ -1,0 +1,340 @@
+"""Read objects in ranges, with retries."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections import deque
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from asyncbatch.core.paths import ObjectPath
+from asyncbatch.core.retry import Retrier
+from asyncbatch.errors import UsageError
+from asyncbatch.storage.local import Content, TooLargeError
+from asyncbatch.storage.store_errors import CUT_SHORT, ChangedError, ObjectError, object_error
+from asyncbatch.storage.stores import Stores
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    from asyncbatch.core.settings import StoreSettings
+    from asyncbatch.storage.stores import Place
+
+RANGE_BYTES = 1024 * 1024
+"""A big object is read in ranges of so many bytes, ..."""
+RANGES_IN_FLIGHT = 8
+"""... so many at a time: that is what a reader holds of it, too."""
+ASKED_AT_ONCE = 64
+"""Requests of one kind that one process makes at a time."""
+
+
+class Answer(NamedTuple):
+    """Bytes of an object, and what the store says of all of it."""
+
+    data: bytes
+    size: int
+    etag: str | None
+
+
+class RangesRefusedError(Exception):
+    """A web server gives whole objects only."""
+
+
+class Objects:
+    """Reads the objects of stores that are reached as `settings` say. Errors are ObjectError's."""
+
+    def __init__(self, settings: StoreSettings) -> None:
+        self.stores = Stores(settings)
+        self.retrier = Retrier(settings.retries)
+        self._threads: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def threads(self) -> ThreadPoolExecutor:
+        """Threads that wait for answers."""
+        with self._lock:
+            if self._threads is None:
+                from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - if asked for
+
+                self._threads = ThreadPoolExecutor(ASKED_AT_ONCE, "asyncbatch-object")
+            return self._threads
+
+    def head(self, url: str) -> ObjectPath:
+        """Return what is known of an object, or with it why that cannot be told."""
+        try:
+            return self.retrier.call(lambda: self._head(url))
+        except ObjectError as error:
+            return ObjectPath(url, trouble=(error.errno or errno.EINVAL, str(error)))
+
+    def heads(self, urls: list[str]) -> list[ObjectPath]:
+        """Return what is known of many objects, asked for at once."""
+        return list(self.threads.map(self.head, urls))
+
+    def whole(self, url: str, limit: int | None = None) -> Answer | Answered:
+        """Return all of an object; if it is larger than `limit` bytes, the answer to be read."""
+        return self.retrier.call(lambda: self._whole(url, limit))
+
+    def range(self, url: str, start: int, end: int, etag: str | None = None) -> Answer:
+        """Return bytes `start` up to `end`, or as far as there are any.
+
+        With an `etag` the object has to be the one of that. Raises ChangedError,
+        RangesRefusedError.
+        """
+        return self.retrier.call(lambda: self._range(url, start, end, etag))
+
+    def ranges(self, url: str, start: int, end: int, etag: str | None) -> Generator[bytes]:
+        """Yield bytes `start` up to `end`, a range at a time, the next ones on their way.
+
+        Raises ChangedError if they are not all there, or another object is.
+        """
+        places = iter(range(start, end, RANGE_BYTES))
+        flying: deque[tuple[int, Future[Answer]]] = deque()
+        at_once = 1  # who reads but the beginning is not to load the rest
+        try:
+            while True:
+                while len(flying) < at_once and (place := next(places, None)) is not None:
+                    stop = min(place + RANGE_BYTES, end)
+                    asked = self.threads.submit(self.range, url, place, stop, etag)
+                    flying.append((stop - place, asked))
+                if not flying:
+                    return
+                wanted, future = flying.popleft()
+                data = future.result().data
+                if len(data) != wanted:
+                    raise ChangedError
+                yield data
+                at_once = min(2 * at_once, RANGES_IN_FLIGHT)
+        finally:
+            for _, future in flying:
+                future.cancel()
+
+    def _place(self, url: str) -> Place:
+        try:
+            return self.stores.place(url)
+        except UsageError as error:  # of one among many that a list names
+            raise ObjectError(errno.EINVAL, str(error)) from None
+
+    def _head(self, url: str) -> ObjectPath:
+        import obstore  # noqa: PLC0415 - in an extra
+
+        store, key = self._place(url)
+        with translated(url):
+            return known(url, obstore.head(store, key))
+
+    def _whole(self, url: str, limit: int | None) -> Answer | Answered:
+        import obstore  # noqa: PLC0415 - in an extra
+
+        store, key = self._place(url)
+        with translated(url):
+            result = obstore.get(store, key)
+            meta = result.meta
+            if limit is not None and meta["size"] > limit:
+                return Answered(result, meta["size"])
+            data = bytes(result.bytes())
+        _check_length(data, meta["size"])
+        return Answer(data, meta["size"], meta["e_tag"])
+
+    def _range(self, url: str, start: int, end: int, etag: str | None) -> Answer:
+        import obstore  # noqa: PLC0415 - in an extra
+        from obstore.exceptions import NotSupportedError  # noqa: PLC0415 - the same
+
+        options: dict[str, Any] = {"range": (start, end)}
+        if etag is not None and not etag.startswith("W/"):  # which no server compares
+            options["if_match"] = etag
+        store, key = self._place(url)
+        with translated(url, RangesRefusedError):
+            try:
+                result = obstore.get(store, key, options=options)  # type: ignore[arg-type]  # a TypedDict
+            except NotSupportedError:
+                raise RangesRefusedError from None
+            meta = result.meta
+            if etag is not None and meta["e_tag"] not in (None, etag):
+                raise ChangedError
+            data = bytes(result.bytes())
+        _check_length(data, max(0, min(end, meta["size"]) - start))
+        return Answer(data, meta["size"], meta["e_tag"])
+
+
+class Answered:
+    """A long answer of a web server that gives whole objects only; read once, from the start."""
+
+    def __init__(self, result: Any, size: int) -> None:  # noqa: ANN401 - obstore's, an extra's
+        self.size = size
+        self._pieces = iter(result.stream(min_chunk_size=RANGE_BYTES))
+
+    def read(self, url: str) -> bytes:
+        """Return what follows, nothing at the end."""
+        with translated(url):
+            return bytes(next(self._pieces, b""))
+
+
+def known(url: str, meta: Any) -> ObjectPath:  # noqa: ANN401 - obstore's ObjectMeta, an extra's
+    """Return the handle of an object of which a store has told this."""
+    changed_ns = int(meta["last_modified"].timestamp() * 1000) * 1_000_000
+    return ObjectPath(url, meta["size"], meta["e_tag"], changed_ns)
+
+
+@contextmanager
+def translated(url: str, *ours: type[Exception]) -> Iterator[None]:
+    """Raise in our words what the library raises in the block, about the object at `url`.
+
+    What is `ours` is raised as it is.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, (ObjectError, *ours)):
+            raise
+        raise object_error(error, url) from None
+
+
+def _check_length(data: bytes, wanted: int) -> None:
+    if len(data) < wanted:
+        raise ObjectError(errno.ECONNRESET, "the answer ended before its end")
+    if len(data) > wanted:
+        raise ObjectError(errno.EINVAL, CUT_SHORT)
+
+
+OBJECT_HEAD = 512 * 1024
+"""Bytes of an object that are asked for at first: with these most are whole."""
+_NO_SUCH_RANGE = "416"
+
+
+def open_object(
+    objects: Objects, path: ObjectPath, limit: int | None, ahead: int
+) -> bytes | Content:
+    """Return an object's bytes if these are about `ahead`, or less; else a `Content`.
+
+    Raises ObjectError; TooLargeError if it has more than `limit` bytes.
+    """
+    if path.trouble is not None:
+        raise ObjectError(*path.trouble)
+    _check(path.size, limit)
+    ahead = max(ahead, OBJECT_HEAD)
+    try:
+        answer = _head_of(objects, path, ahead)
+    except RangesRefusedError:
+        answer = objects.whole(path, ahead)
+    _check(answer.size, limit)
+    if isinstance(answer, Answered):
+        return AnsweredContent(answer, path, limit)
+    if len(answer.data) == answer.size:
+        return answer.data
+    return ObjectContent(answer, objects, path, limit)
+
+
+def size_of(objects: Objects, path: ObjectPath) -> int:
+    """Return how large an object is. Raises ObjectError."""
+    found = path if path.size is not None or path.trouble else objects.head(path)
+    if found.trouble is not None:
+        raise ObjectError(*found.trouble)
+    return found.size or 0
+
+
+def _head_of(objects: Objects, path: ObjectPath, ahead: int) -> Answer | Answered:
+    if path.size is not None and path.size <= ahead:
+        return objects.whole(path, ahead)
+    try:
+        return objects.range(path, 0, ahead)
+    except ObjectError as error:
+        if _NO_SUCH_RANGE not in str(error):
+            raise
+        return objects.whole(path, ahead)  # it is empty
+
+
+def _check(size: int | None, limit: int | None) -> None:
+    if size is not None and limit is not None and size > limit:
+        raise TooLargeError(size, limit)
+
+
+class ObjectContent(Content):
+    """A big object: its first bytes, and the rest in ranges, of which the next are on their way."""
+
+    def __init__(
+        self, answer: Answer, objects: Objects, path: ObjectPath, limit: int | None
+    ) -> None:
+        super().__init__(answer.data, None, answer.size, limit)
+        self._objects, self._path, self.etag = objects, path, answer.etag
+        self._ranges = objects.ranges(path, self.size, self.expected, self.etag)
+        self._rest = b""
+
+    def __exit__(self, *_: object) -> None:
+        self._ranges.close()
+
+    def read_into(self, buffer: memoryview) -> int:
+        """See `Content`."""
+        if not self._rest:
+            self._rest = next(self._ranges, b"")
+            self._took(len(self._rest))
+        piece = self._rest[: len(buffer)]
+        self._rest = self._rest[len(piece) :]
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def chunks(self, lull: float | None = None) -> Iterator[bytes]:  # noqa: ARG002 - it comes
+        """See `Content`."""
+        yield self.head
+        while piece := next(self._ranges, b""):
+            self._took(len(piece))
+            yield piece
+
+    def seek(self, byte: int) -> None:
+        """See `Content`."""
+        self._ranges.close()
+        self._ranges = self._objects.ranges(self._path, byte, self.expected, self.etag)
+
+
+class AnsweredContent(Content):
+    """A big object of a web server that gives whole ones only: read as it comes, and once."""
+
+    def __init__(self, answer: Answered, path: ObjectPath, limit: int | None) -> None:
+        super().__init__(answer.read(path), None, 0, limit)
+        self._answer, self._path = answer, path
+        self._rest = b""
+
+    def read_into(self, buffer: memoryview) -> int:
+        """See `Content`."""
+        if not self._rest:
+            self._rest = self._read()
+        piece = self._rest[: len(buffer)]
+        self._rest = self._rest[len(piece) :]
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def chunks(self, lull: float | None = None) -> Iterator[bytes]:  # noqa: ARG002 - it comes
+        """See `Content`."""
+        yield self.head
+        while piece := self._read():
+            yield piece
+
+    def _read(self) -> bytes:
+        piece = self._answer.read(self._path)
+        self._took(len(piece))
+        if not piece and self.size != self._answer.size:
+            raise ChangedError
+        return piece
+
+
+class ObjectBytes:
+    """An object, as `opening.Bytes`: many ranges at a time."""
+
+    def __init__(self, objects: Objects, path: ObjectPath) -> None:
+        found = objects.head(path)
+        if found.trouble is not None:
+            raise ObjectError(*found.trouble)
+        self._objects, self._path = objects, path
+        self.size, self.etag = found.size or 0, found.etag
+
+    def read_into(self, view: memoryview, offset: int) -> int:
+        """See `Bytes`."""
+        end = min(offset + len(view), self.size)
+        taken = 0
+        for piece in self._objects.ranges(self._path, offset, end, self.etag):
+            view[taken : taken + len(piece)] = piece
+            taken += len(piece)
+        return taken
+
+    def close(self) -> None:
+        """See `Bytes`."""

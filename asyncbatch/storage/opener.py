@@ -1,0 +1,142 @@
+"""Inputs and outputs by their path, local or in a store."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Protocol
+
+from asyncbatch.core.paths import ObjectPath, is_store_url
+from asyncbatch.core.retry import Retrier
+from asyncbatch.core.settings import StoreSettings
+from asyncbatch.storage.atomic import AtomicFile
+from asyncbatch.storage.local import FIRST_READ, open_retrying, stretch_of
+from asyncbatch.storage.objects import Objects
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from concurrent.futures import ThreadPoolExecutor
+
+    from asyncbatch.core.settings import FileWorkSettings
+    from asyncbatch.storage.local import Content
+
+
+def whole_file(
+    path: str, stores: StoreSettings | None = None, *, at_random: bool = False
+) -> AtomicFile:
+    """Return what writes the file, or the object, at `path`.
+
+    `at_random` if what was written is read again, or written once more from the beginning.
+    """
+    if not is_store_url(path):
+        return AtomicFile(path)
+    from asyncbatch.storage.object_file import (
+        ObjectFile,  # noqa: PLC0415 - see there
+        SpooledObject,  # noqa: PLC0415 - see there
+    )
+
+    return (SpooledObject if at_random else ObjectFile)(path, stores or StoreSettings())
+
+
+class Opener:
+    """Opens inputs for work of these settings; for any number of threads.
+
+    `files` tries again what fails of files, as the user says; objects are always tried again.
+    """
+
+    def __init__(self, settings: FileWorkSettings) -> None:
+        self.files = Retrier(settings.retries)
+        self._stores = settings.stores
+        self._made: Objects | None = None
+        self._lock = threading.Lock()
+
+    def taken_retries(self) -> int:
+        """Return how many retries there were since the last time, and forget them."""
+        return self.files.taken() + (self._made.retrier.taken() if self._made else 0)
+
+    @property
+    def threads(self) -> ThreadPoolExecutor:
+        """Threads that may wait for objects."""
+        return self._objects.threads
+
+    def open(self, path: str, limit: int | None = None, ahead: int = FIRST_READ) -> bytes | Content:
+        """Return an input's bytes if these are about `ahead`, or less; else a `Content`.
+
+        Raises OSError; TooLargeError if it has more than `limit` bytes where it is.
+        """
+        if isinstance(path, ObjectPath):
+            from asyncbatch.storage.objects import open_object  # noqa: PLC0415 - if there are objects
+
+            return open_object(self._objects, path, limit, ahead)
+        return open_retrying(self.files, path, limit, ahead)
+
+    def stretch(
+        self, path: str, start: int, length: int, etag: str | None = None
+    ) -> Iterator[bytes]:
+        """Yield `length` bytes from byte `start` on; of an object, the one with that `etag`.
+
+        Raises OSError, also if they are not all there any more.
+        """
+        if isinstance(path, ObjectPath):
+            return self._objects.ranges(path, start, start + length, etag)
+        return stretch_of(path, start, length)
+
+    def at_random(self, path: str) -> Bytes:
+        """Return an input to be read here and there. Raises OSError."""
+        if isinstance(path, ObjectPath):
+            from asyncbatch.storage.objects import ObjectBytes  # noqa: PLC0415 - see above
+
+            return ObjectBytes(self._objects, path)
+        return _FileBytes(path)
+
+    def size(self, path: str) -> int:
+        """Return how large an input is, where it is. Raises OSError."""
+        if isinstance(path, ObjectPath):
+            from asyncbatch.storage.objects import size_of  # noqa: PLC0415 - see above
+
+            return size_of(self._objects, path)
+        return os.stat(path).st_size
+
+    @property
+    def _objects(self) -> Objects:
+        with self._lock:
+            if self._made is None:
+                from asyncbatch.storage.objects import Objects  # noqa: PLC0415 - see above
+
+                self._made = Objects(self._stores)
+            return self._made
+
+
+class Bytes(Protocol):
+    """An input that is read here and there, by one thread. `etag` is an object's."""
+
+    size: int
+    etag: str | None
+
+    def read_into(self, view: memoryview, offset: int) -> int:
+        """Fill `view` with what stands at `offset`; return how many bytes these are."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+class _FileBytes:
+    """A file, as `Bytes`."""
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.size = os.fstat(self._fd).st_size
+        self.etag: str | None = None
+
+    def read_into(self, view: memoryview, offset: int) -> int:
+        """See `Bytes`."""
+        taken = 0
+        while taken < len(view) and (count := os.preadv(self._fd, [view[taken:]], offset + taken)):
+            taken += count
+        return taken
+
+    def close(self) -> None:
+        """See `Bytes`."""
+        os.close(self._fd)

@@ -1,0 +1,137 @@
+"""What goes wrong at a store, in our words: by status and code, and never with what was sent."""
+
+from __future__ import annotations
+
+import errno
+import re
+
+from asyncbatch.core.paths import parse_address, shown_url
+from asyncbatch.errors import UsageError
+
+CUT_SHORT = "was cut short, or replaced, while it was read"
+
+NO_OBJECT = "no such object"
+
+_STATUS = re.compile(r"status code: (\d{3})|status: (\d{3})")
+_CODE = re.compile(r"<Code>(\w{1,60})</Code>|\"code\": ?\"(\w{1,60})\"")
+_KIND = re.compile(r"kind: (Connect|Timeout|Interrupted|Request|Decode|Unknown)\b")
+_SYSTEM = re.compile(r"message: \"([^\"]{1,100})\"|error: \"([^\"]{1,200})\"")
+_CREDENTIALS = re.compile(
+    r"169\.254\.|metadata\.google|token request|CredentialProvider|api/token|assume.?role",
+    re.IGNORECASE,
+)
+_STORE = re.compile(r"^Generic \w+ error: ")
+_URL = re.compile(r"\w+://\S+")
+_STATUS_OF_TYPE = {
+    "FileNotFoundError": 404,
+    "PermissionDeniedError": 403,
+    "UnauthenticatedError": 401,
+    "AlreadyExistsError": 409,
+}
+_PROVIDERS = {"s3": "S3", "gs": "Google Cloud Storage", "az": "Azure Blob Storage"}
+_ASKS_FOR_PATIENCE = frozenset({408, 429, 500, 502, 503, 504})
+
+
+class ObjectError(OSError):
+    """An object could not be read or written. `errno` tells which kind of error that is.
+
+    EAGAIN and ECONNRESET: it may be gone the next time. The message is whole, and shows no secret.
+    """
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(number, message)
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+class ChangedError(ObjectError):
+    """An object is no longer what it was when it was opened."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EINVAL, CUT_SHORT)
+
+
+def object_error(error: BaseException, url: str) -> ObjectError:
+    """Return in our words what the library raised about the object at `url`."""
+    if isinstance(error, ObjectError):
+        return error
+    text, name = str(error), type(error).__name__
+    if name == "PreconditionError":
+        return ChangedError()
+    status = _status(text)
+    if _CREDENTIALS.search(text) or (status is None and name == "UnauthenticatedError"):
+        return ObjectError(errno.EACCES, _no_credentials(url))
+    status = status or _STATUS_OF_TYPE.get(name)
+    if status is not None:
+        return _of_answer(status, _code(text), url)
+    if kind := _KIND.search(text):
+        return ObjectError(errno.ECONNRESET, _of_connection(kind[1], text))
+    has_no_length = "Content-Length Header missing" in text
+    reason = "the server does not say how long it is" if has_no_length else library_reason(error)
+    return ObjectError(errno.EINVAL, reason)
+
+
+def _of_answer(status: int, code: str | None, url: str) -> ObjectError:
+    said = f"{status} {code}" if code else str(status)
+    if code in ("NoSuchBucket", "ContainerNotFound"):
+        return ObjectError(errno.ENOENT, _no_bucket(url))
+    if status in (404, 410):
+        return ObjectError(errno.ENOENT, NO_OBJECT)
+    if status in (401, 403):
+        return ObjectError(errno.EACCES, f"not permitted (the store says {said})")
+    if status in _ASKS_FOR_PATIENCE:
+        return ObjectError(errno.EAGAIN, f"the store could not answer ({said})")
+    if status in (301, 307) and url.startswith("s3:"):
+        said += "; is the bucket in another region? AWS_REGION names it"
+    return ObjectError(errno.EINVAL, f"the store refused ({said})")
+
+
+def usage_error(error: BaseException, url: str) -> UsageError:
+    """Return in our words why nothing can be done with `url`, or what is below it."""
+    return UsageError(f"{shown_url(url)}: {object_error(error, url)}")
+
+
+def library_reason(error: BaseException) -> str:
+    """Return the first line of what the library says, without URLs and whatever is behind them."""
+    line = _STORE.sub("", str(error).partition("\n")[0])
+    if line == "Account must be specified":
+        line = "AZURE_STORAGE_ACCOUNT_NAME does not name the storage account"
+    return _URL.sub(lambda found: shown_url(found[0]), line)
+
+
+def _status(text: str) -> int | None:
+    found = _STATUS.search(text)
+    return int(found[1] or found[2]) if found else None
+
+
+def _code(text: str) -> str | None:
+    found = _CODE.search(text)
+    return (found[1] or found[2]) if found else None
+
+
+def _no_bucket(url: str) -> str:
+    address = parse_address(url)
+    noun = "container" if address.scheme == "az" else "bucket"
+    return f"there is no {noun} {address.bucket!r}"
+
+
+def _no_credentials(url: str) -> str:
+    who = _PROVIDERS.get(parse_address(url).scheme, "the server")
+    return (
+        f"no credentials for {who} were found, or they cannot be had (docs/cloud.md says where "
+        "they are looked for; --anonymous asks without)"
+    )
+
+
+def _of_connection(kind: str, text: str) -> str:
+    """Say what happened to a connection, with the system's own words if it has any."""
+    if kind == "Timeout" or "TimedOut" in text:
+        return "the store did not answer in time"
+    if kind == "Interrupted" or "IncompleteBody" in text:
+        return "the answer ended before its end"
+    words = [found[1] or found[2] for found in _SYSTEM.finditer(text)]
+    reason = f": {words[-1]}" if words else ""
+    if kind == "Connect":
+        return f"no connection{reason}"
+    return f"the connection broke{reason}"

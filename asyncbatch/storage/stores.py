@@ -1,0 +1,144 @@
+"""Stores, opened once for each bucket and kept: connections are those of a store."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from asyncbatch.core.paths import parse_address, shown_url
+from asyncbatch.errors import UsageError
+from asyncbatch.storage.store_errors import library_reason
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+    from asyncbatch.core.paths import Address
+    from asyncbatch.core.settings import StoreSettings
+
+_CONNECT_SECONDS = 10
+_WHOLE_SECONDS = 600
+"""For one answer with all of its body, which is a few megabytes at most."""
+_UPLOAD_RETRIES = 8
+"""At least: what has been uploaded of an object is lost with one part of it."""
+_LONGEST_WAIT_SECONDS = 10
+_LOOKED_AT = {
+    "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
+    "gs": ("GOOGLE_BASE_URL", "STORAGE_EMULATOR_HOST"),
+    "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
+}
+"""Where people say an endpoint if not by an option: variables of the environment."""
+_ENDPOINT_NAMES = {"s3": "endpoint", "gs": "base_url", "az": "endpoint"}
+
+
+class Place(NamedTuple):
+    """An object, or a prefix, for the library: a store, and the key in it."""
+
+    store: ObjectStore
+    key: str
+
+
+class Stores:
+    """Opens the stores of URLs, each bucket once; for any number of threads.
+
+    One is made for each process that works with them; it cannot be pickled, its settings can.
+    For `writes`, the library itself tries again what fails for the moment: parts of an upload are
+    its own.
+    """
+
+    def __init__(self, settings: StoreSettings, *, writes: bool = False) -> None:
+        self.settings, self._writes = settings, writes
+        self._opened: dict[tuple[str, str], ObjectStore] = {}
+        self._lock = threading.Lock()
+
+    def place(self, url: str) -> Place:
+        """Return where `url` leads. Asks nobody. Raises UsageError if it cannot be opened."""
+        address = parse_address(url)
+        which = address.scheme, address.bucket
+        with self._lock:
+            store = self._opened.get(which)
+            if store is None:
+                store = self._opened[which] = self._open(address)
+        return Place(store, address.key)
+
+    def _open(self, address: Address) -> ObjectStore:
+        try:
+            from obstore import exceptions, store  # noqa: PLC0415 - in an extra
+        except ImportError:
+            raise UsageError(
+                f"{address.scheme}:// URLs need one more package: pip install 'asyncbatch[cloud]'"
+            ) from None
+        try:
+            options = self._options(address)
+            match address.scheme:
+                case "s3":
+                    from asyncbatch.storage.credentials import s3_credentials  # noqa: PLC0415 - if asked
+
+                    options |= s3_credentials(anonymous=self.settings.anonymous)
+                    return store.S3Store(address.bucket, **options)
+                case "gs":
+                    return store.GCSStore(address.bucket, **options)
+                case "az":
+                    return store.AzureStore(address.bucket, **options)
+                case _:
+                    return store.HTTPStore(_without_user(address), **options)
+        except (exceptions.BaseError, ValueError) as error:
+            reason = library_reason(error)
+            raise UsageError(f"{shown_url(str(address))} cannot be opened: {reason}") from None
+
+    def _options(self, address: Address) -> dict[str, Any]:
+        from datetime import timedelta  # noqa: PLC0415 - only if there are objects
+
+        scheme, settings = address.scheme, self.settings
+        # Counted from a request's beginning on, and a part may take minutes on a thin line.
+        silent = _WHOLE_SECONDS if self._writes else settings.timeout
+        client: dict[str, Any] = {
+            "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
+            "read_timeout": timedelta(seconds=silent),
+            "timeout": timedelta(seconds=_WHOLE_SECONDS),
+        }
+        options: dict[str, Any] = {
+            "client_options": client,
+            "retry_config": self._retry_config(),
+        }
+        if address.is_web:
+            client["allow_http"] = scheme == "http"
+            if user := _user(address):
+                client["default_headers"] = {"authorization": user}
+            return options
+        found = (os.environ.get(name) for name in _LOOKED_AT[scheme])
+        endpoint = settings.endpoint or next(filter(None, found), None)
+        if endpoint is not None:
+            options[_ENDPOINT_NAMES[scheme]] = endpoint
+            client["allow_http"] = endpoint.startswith("http://")
+        if settings.anonymous:
+            options["skip_signature"] = True
+        return options
+
+    def _retry_config(self) -> dict[str, Any]:
+        from datetime import timedelta  # noqa: PLC0415 - see `_options`
+
+        # What is tried again, we count; and a library that waits by itself tells nobody.
+        config: dict[str, Any] = {"max_retries": 0}
+        if self._writes:
+            retries = self.settings.retries
+            first = timedelta(seconds=retries.delay)
+            longest = max(first, timedelta(seconds=_LONGEST_WAIT_SECONDS))
+            config["max_retries"] = max(retries.count, _UPLOAD_RETRIES)
+            config["backoff"] = {"init_backoff": first, "max_backoff": longest, "base": 2}
+        return config | {"retry_timeout": timedelta(seconds=_WHOLE_SECONDS)}
+
+
+def _without_user(address: Address) -> str:
+    """Return the URL of a web server's object without a user's name and password."""
+    host, slash, rest = address.bucket.partition("/")
+    return f"{address.scheme}://{host.rpartition('@')[2]}{slash}{rest}"
+
+
+def _user(address: Address) -> str | None:
+    """Return the header that stands for a user's name and password in a URL, if there are any."""
+    from base64 import b64encode  # noqa: PLC0415 - few need it
+    from urllib.parse import unquote_to_bytes  # noqa: PLC0415 - the same
+
+    user, at, _ = address.bucket.partition("/")[0].rpartition("@")
+    return f"Basic {b64encode(unquote_to_bytes(user)).decode()}" if at else None

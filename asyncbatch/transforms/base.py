@@ -1,0 +1,59 @@
+"""What is done to a record on its way: one kind a module, all behind one small contract."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from asyncbatch.core.records import FailureKind, Violation
+
+
+class Context(Struct, frozen=True):
+    """Where a record comes from: its file, and its number and line there (both from 1)."""
+
+    file: str
+    record: int
+    line: int | None = None
+
+
+class Position(Protocol):
+    """The record that is being worked on."""
+
+    def context(self) -> Context:
+        """Say where it comes from."""
+        ...
+
+
+class RecordError(Exception):
+    """The record is rejected: why, and (schemas) each place that does not fit."""
+
+    def __init__(
+        self,
+        kind: FailureKind,
+        message: str,
+        *,
+        pointer: str | None = None,
+        violations: tuple[Violation, ...] = (),
+        detail: str | None = None,
+    ) -> None:
+        super().__init__(kind, message)
+        self.kind, self.message, self.pointer = kind, message, pointer
+        self.violations, self.detail = violations, detail
+
+
+def kind_of(value: object) -> str:
+    """Return what a JSON value is, for messages: `an array`."""
+    kinds = {dict: "an object", list: "an array", str: "a string", bool: "a boolean"}
+    return "null" if value is None else kinds.get(type(value), "a number")
+
+
+class Transform(Protocol):
+    """Makes any number of values of one; called for one record at a time."""
+
+    def __call__(self, value: Any, position: Position) -> Iterable[Any]:  # noqa: ANN401 - JSON
+        """Return what becomes of `value`; nothing drops it. Raises RecordError, also midway."""
+        ...

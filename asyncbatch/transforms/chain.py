@@ -1,0 +1,162 @@
+"""Transforms one after the other, made of settings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from asyncbatch.formats.decoder import encode
+from asyncbatch.transforms.base import RecordError, kind_of
+from asyncbatch.transforms.spec import CallSpec, FieldsSpec, FunctionSpec, JqSpec, RequireSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from asyncbatch.config.job import RecordWorkSettings
+    from asyncbatch.core.retry import Retrier
+    from asyncbatch.sinks.target import Target
+    from asyncbatch.transforms.base import Position, Transform
+    from asyncbatch.transforms.call import AsyncCall
+    from asyncbatch.transforms.spec import TransformSpec
+
+
+class Chain:
+    """Makes any number of values of one record, lazily.
+
+    `reads_text` if it takes the record's text instead of its value. If all that it does is to
+    check, `test` tells whether a record passes, as it is; if only whether it can be a row, `takes`
+    tells it of many at once. If it calls a function and plain objects then are rows, `many`
+    calls it on many records; `rest` takes a result of that.
+    """
+
+    def __init__(self, stages: Sequence[Transform], *, reads_text: bool) -> None:
+        self.reads_text = reads_text
+        self.test: Callable[[Any], bool] | None = None
+        self.takes: Callable[[Sequence[Any]], bool] | None = None
+        if len(stages) == 1:
+            self.test = getattr(stages[0], "is_valid", None)
+            self.takes = getattr(stages[0], "takes", None)
+        self.many: Callable[[Sequence[Any]], Sequence[Any]] | None = None
+        if all(isinstance(stage, _Row) and not stage.key for stage in stages[1:]):
+            self.many = getattr(stages[0], "many", None)
+        self._first: Any = stages[0]
+        self._rest = stages[1:]
+
+    def __call__(self, record: Any, position: Position) -> Iterable[Any]:  # noqa: ANN401 - JSON
+        """Return what becomes of `record`. Raises RecordError, also midway."""
+        outputs: Iterable[Any] = self._first(record, position)
+        return self._through(outputs, position) if self._rest else outputs
+
+    def rest(self, result: Any, position: Position) -> Iterable[Any]:  # noqa: ANN401 - anything
+        """Return what becomes of a record of which `many` made `result`; see `__call__`."""
+        return self._through(self._first.outputs(result), position)
+
+    def _through(self, outputs: Iterable[Any], position: Position) -> Iterable[Any]:
+        for stage in self._rest:
+            if type(outputs) is tuple and len(outputs) == 1:  # nearly always
+                outputs = stage(outputs[0], position)
+            else:
+                outputs = _each(stage, outputs, position)
+        return outputs
+
+
+def make_stages(
+    settings: RecordWorkSettings, retrier: Retrier | None = None
+) -> list[Transform | AsyncCall]:
+    """Return the transforms that settings ask for, in order. Raises UsageError."""
+    stages: list[Transform | AsyncCall] = []
+    before: TransformSpec | None = None
+    for spec in settings.transforms:
+        stage = make_stage(spec, retrier, before)
+        stages.append(_Encoded(stage) if stages and isinstance(spec, JqSpec) else stage)  # type: ignore[arg-type]  # jq is not async
+        before = spec
+    if settings.target is not None and settings.target.is_table:
+        stages.append(_Row(settings.target))
+    return stages
+
+
+def is_async(stages: Sequence[Transform | AsyncCall]) -> bool:
+    """Tell if some of them is to be awaited."""
+    if not stages:
+        return False
+    from asyncbatch.transforms.call import AsyncCall  # noqa: PLC0415 - see `make_stage`
+
+    return any(isinstance(stage, AsyncCall) for stage in stages)
+
+
+def make_stage(
+    spec: TransformSpec, retrier: Retrier | None = None, before: TransformSpec | None = None
+) -> Transform | AsyncCall:
+    """Return the transform that `spec` asks for, behind another one. Raises UsageError.
+
+    What jq itself has made of numbers is no loss to the next jq program.
+    """
+    match spec:  # each is loaded only when asked for
+        case JqSpec():
+            from asyncbatch.transforms.jq import Jq  # noqa: PLC0415 - see above
+
+            return Jq(spec.program, env=spec.env, lossy=spec.lossy or isinstance(before, JqSpec))
+        case CallSpec() | FunctionSpec():
+            from asyncbatch.transforms.call import make_call  # noqa: PLC0415 - see above
+
+            return make_call(spec.function, retrier)
+        case FieldsSpec():
+            from asyncbatch.transforms.fields import Fields  # noqa: PLC0415 - see above
+
+            return Fields(spec)
+        case RequireSpec():
+            from asyncbatch.transforms.fields import Require  # noqa: PLC0415 - see above
+
+            return Require(spec)
+        case _:
+            from asyncbatch.transforms.schema import SchemaCheck  # noqa: PLC0415 - see above
+
+            return SchemaCheck(spec)
+
+
+def make_chain(settings: RecordWorkSettings, retrier: Retrier | None = None) -> Chain | None:
+    """Return the transforms as one, None for none; none of them is async. Raises UsageError."""
+    return chain_of(make_stages(settings, retrier), settings)
+
+
+def chain_of(stages: Sequence[Transform | AsyncCall], settings: RecordWorkSettings) -> Chain | None:
+    """Return what settings have been made as one, None for nothing; none of it is async."""
+    return Chain(stages, reads_text=settings.reads_text) if stages else None  # type: ignore[arg-type]  # see above
+
+
+def _each(stage: Transform, values: Iterable[Any], position: Position) -> Iterator[Any]:
+    for value in values:
+        yield from stage(value, position)
+
+
+class _Encoded:
+    """A transform that takes text, behind another one that gives values."""
+
+    def __init__(self, transform: Transform) -> None:
+        self._transform = transform
+
+    def __call__(self, value: Any, position: Position) -> Iterable[Any]:  # noqa: ANN401 - JSON
+        return self._transform(encode(value), position)
+
+
+class _Row:
+    """Checks that a value can be a row of a table: an object, with the fields of its key."""
+
+    def __init__(self, target: Target) -> None:
+        self.key = target.key
+        self._name = target.name
+
+    def takes(self, values: Sequence[Any]) -> bool:
+        """Whether all these can be rows."""
+        if not set(map(type, values)) <= {dict}:
+            return False
+        return not any(None in [value.get(field) for value in values] for field in self.key)
+
+    def __call__(self, value: Any, position: Position) -> Iterable[Any]:  # noqa: ANN401, ARG002
+        if type(value) is not dict:
+            raise RecordError(
+                "sink", f"a row of {self._name} must be an object, not {kind_of(value)}"
+            )
+        for field in self.key:
+            if value.get(field) is None:
+                raise RecordError("missing_field", f"has no {field!r}, which is the key")
+        return (value,)

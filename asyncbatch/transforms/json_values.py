@@ -1,0 +1,206 @@
+"""What a user's function returned, as plain JSON: judged fast, converted where it must be."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from datetime import date, datetime, time
+from decimal import Decimal
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import msgspec
+
+from asyncbatch.formats.grammar import MAX_DEPTH, MAX_INTEGER_DIGITS
+from asyncbatch.formats.positions import format_pointer
+from asyncbatch.transforms.base import RecordError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_INTEGER_LIMIT = 10**MAX_INTEGER_DIGITS
+_RECURSION = 100
+"""Levels that the fast look goes down; it is the slow one that counts to MAX_DEPTH."""
+_GOOD_KEYS: set[str] = set()
+"""Keys that were found good: nearly all records have the same."""
+_MANY_KEYS = 10_000
+_AS_TEXT = (datetime, date, time, UUID, Decimal)
+
+_Path = list[str | int]
+_Level = tuple[Any, "Iterator[tuple[str | int, Any]]", Any]
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401 - whatever a function returns
+    """Return `value` if it is plain JSON already, else what it stands for as JSON.
+
+    A tuple becomes a list; a dataclass or a msgspec Struct an object; an Enum its value; dates,
+    times, UUIDs and Decimals become text, as msgspec writes them; whatever says by `__index__`
+    that it is an integer, one; an instance of a subclass of a JSON type, that type. Raises
+    RecordError with the type and place of what JSON cannot hold, NaN and Infinity included.
+    """
+    return value if is_plain(value) else _converted(value)
+
+
+def is_plain(value: Any, room: int = _RECURSION) -> bool:  # noqa: ANN401, C901, PLR0911, PLR0912 - the hot loop: no calls
+    """Tell if `value` is plain JSON; False also if it is more than `room` levels deep."""
+    kind = type(value)
+    if kind is dict:
+        if not value.keys() <= _GOOD_KEYS:
+            for key in value:
+                if type(key) is not str or not (key.isascii() or _is_utf8(key)):
+                    return False
+            if len(_GOOD_KEYS) < _MANY_KEYS:
+                _GOOD_KEYS.update(value)
+        items: Iterable[Any] = value.values()
+    elif kind is list:
+        items = value
+    else:
+        items = (value,)
+    for item in items:
+        kind = type(item)
+        if kind is str:
+            if not (item.isascii() or _is_utf8(item)):
+                return False
+        elif kind is int:
+            if not -_INTEGER_LIMIT < item < _INTEGER_LIMIT:
+                return False
+        elif kind is float:
+            if item - item != 0.0:  # true of NaN and the infinities only
+                return False
+        elif item is None or kind is bool:
+            pass
+        elif (kind is dict or kind is list) and room:
+            if not is_plain(item, room - 1):
+                return False
+        else:
+            return False
+    return True
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _converted(value: Any) -> Any:  # noqa: ANN401 - whatever a function returns
+    """Return a copy of `value` that is plain JSON, without recursion."""
+    result: list[Any] = []
+    path: _Path = []
+    inside: set[int] = set()
+    # Each level: what is being filled, what is left to fill it with, and what that comes from,
+    # which is held here so that its id stays its own.
+    levels: list[_Level] = [(result, iter(((0, value),)), None)]
+    while levels:
+        target, items, source = levels[-1]
+        for token, item in items:
+            path[len(levels) - 1 :] = [token]
+            found = _scalar_or_container(item, path)
+            if isinstance(found, dict | list):
+                if id(item) in inside:
+                    raise _refusal("a value that contains itself", path)
+                if len(levels) > MAX_DEPTH:
+                    raise RecordError(
+                        "transform", f"returned a value nested more than {MAX_DEPTH:,} levels deep"
+                    )
+                found, contents = _empty_and_contents(found, path)
+                inside.add(id(item))
+                levels.append((found, contents, item))
+            _put(target, token, found)
+            if levels[-1][0] is not target:
+                break
+        else:
+            levels.pop()
+            inside.discard(id(source))
+    return result[0]
+
+
+def _scalar_or_container(value: Any, path: _Path) -> Any:  # noqa: ANN401 - whatever a function returns
+    """Return `value` as a plain scalar, or as a dict or list of whatever it holds."""
+    while isinstance(value, Enum):
+        value = value.value
+    if value is None or isinstance(value, bool | dict | list):
+        return value
+    if isinstance(value, str):
+        return _text(value, "text", path)
+    if isinstance(value, float):
+        number = float.__float__(value)
+        if number - number != 0.0:
+            raise _refusal(str(number), path)
+        return number
+    return _of_an_object(value, path)
+
+
+def _of_an_object(value: Any, path: _Path) -> Any:  # noqa: ANN401 - whatever a function returns
+    """Return what an object of no JSON type stands for, as `_scalar_or_container` does."""
+    if isinstance(value, Decimal) and not value.is_finite():
+        raise _refusal(f"the Decimal {value}", path)
+    if isinstance(value, _AS_TEXT):
+        return msgspec.to_builtins(value)
+    if isinstance(value, tuple):
+        return list(value)
+    if isinstance(value, msgspec.Struct):
+        return _struct_contents(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return _integer(value, path)
+
+
+def _text(value: str, what: str, path: _Path) -> str:
+    text = str.__str__(value)
+    if not _is_utf8(text):
+        raise _refusal(f"{what} with half of a surrogate pair", path)
+    return text
+
+
+def _struct_contents(value: msgspec.Struct) -> Any:  # noqa: ANN401 - a dict or a list
+    """Return what msgspec would write of a Struct: encoded names, its tag, nothing unset."""
+    config, fields = value.__struct_config__, msgspec.structs.fields(value)
+    held = [(field.encode_name, getattr(value, field.name)) for field in fields]
+    tag = [] if config.tag is None else [(config.tag_field, config.tag)]
+    if config.array_like:
+        return [item for _, item in tag + held]
+    return {name: item for name, item in tag + held if item is not msgspec.UNSET}
+
+
+def _integer(value: Any, path: _Path) -> int:  # noqa: ANN401 - whatever a function returns
+    try:
+        number = int.__int__(operator.index(value))
+    except TypeError:
+        raise _refusal(_named(value), path) from None
+    if not -_INTEGER_LIMIT < number < _INTEGER_LIMIT:
+        raise _refusal(f"an integer of more than {MAX_INTEGER_DIGITS:,} digits", path)
+    return number
+
+
+def _empty_and_contents(
+    value: dict[Any, Any] | list[Any], path: _Path
+) -> tuple[Any, Iterator[tuple[str | int, Any]]]:
+    if isinstance(value, list):
+        return [], iter(enumerate(value))
+    contents = []
+    for key, item in value.items():
+        if not isinstance(key, str):
+            raise _refusal(f"an object with {_named(key)} for a key", path)
+        contents.append((_text(key, "a key", path), item))
+    return {}, iter(contents)
+
+
+def _put(target: Any, token: str | int, item: Any) -> None:  # noqa: ANN401 - a dict or a list
+    if isinstance(target, list):
+        target.append(item)
+    else:
+        target[token] = item
+
+
+def _named(value: object) -> str:
+    name = type(value).__name__
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+
+
+def _refusal(what: str, path: _Path) -> RecordError:
+    place = f" at {format_pointer(path[1:])}" if path[1:] else ""
+    return RecordError("transform", f"returned {what}{place}, which JSON cannot hold")

@@ -1,0 +1,370 @@
+"""Load a JSON Schema and its references; its errors in words."""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote, unquote_to_bytes, urldefrag, urljoin, urlsplit
+
+import msgspec
+from msgspec import Struct
+
+from asyncbatch.errors import UsageError
+from asyncbatch.formats.decoder import allow_deep_nesting
+from asyncbatch.formats.grammar import Fault
+from asyncbatch.formats.positions import BOM, find, format_pointer, locate, parse_pointer
+from asyncbatch.formats.validator import make_judge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from jsonschema_rs import ValidationError, Validator
+
+_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
+_DATA = ("enum", "const", "examples", "default")
+"""Keywords whose values are no schemas: what looks like a reference in them is none."""
+_BY_NAME = tuple(
+    (word,)
+    for word in (
+        "properties",
+        "patternProperties",
+        "$defs",
+        "definitions",
+        "dependentSchemas",
+        "dependencies",
+    )
+)
+"""Keywords whose values hold schemas by name: no key in them is a keyword."""
+_MISSING_TARGET = re.compile(r"(?:Pointer|Anchor) '(.*)' does not exist", re.DOTALL)
+_MISSING_RESOURCE = re.compile(r"Resource '(.*?)' is not present", re.DOTALL)
+_BAD_REFERENCE = re.compile(r"Invalid URI reference '(.*?)':", re.DOTALL)
+
+
+class Document(Struct, frozen=True):
+    """A schema file: its URI, path and content."""
+
+    uri: str
+    path: str
+    text: bytes
+    value: Any
+
+    def identity(self) -> str | None:
+        """Return the absolute URI that the document gives itself, if it does."""
+        if not isinstance(self.value, dict):
+            return None
+        named = self.value.get("$id", self.value.get("id"))
+        return _joined(self.uri, named) if isinstance(named, str) else None
+
+    def place(self, tokens: Sequence[str | int]) -> str:
+        """Return `file:line:column: pointer` of the value at `tokens`."""
+        byte = find(self.text, [tokens])[0] or 0
+        line, column, _ = locate(self.text, byte)
+        pointer = format_pointer(tokens)
+        return f"{self.path}:{line}:{column}{': ' if pointer else ''}{pointer}"
+
+    def references(self) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+        """Yield each reference: where it stands, as it is written, and the URI it comes to."""
+        todo: list[tuple[tuple[str | int, ...], Any, str]] = [((), self.value, self.uri)]
+        while todo:
+            tokens, value, base = todo.pop()
+            if isinstance(value, list):
+                todo += [((*tokens, index), item, base) for index, item in enumerate(value)]
+            if not isinstance(value, dict):
+                continue
+            named = value.get("$id", value.get("id"))
+            base = _joined(base, named) if isinstance(named, str) else base
+            holds_names = tokens[-1:] in _BY_NAME
+            for key, item in value.items():
+                if key in _REFERENCES and isinstance(item, str):
+                    yield (*tokens, key), item, _joined(base, item)
+                elif holds_names or key not in _DATA:
+                    todo.append(((*tokens, key), item, base))
+
+    def is_missing(self, fragment: str) -> bool:
+        """Tell if the document has no value at `fragment`, a JSON Pointer."""
+        try:
+            return find(self.text, [parse_pointer(fragment)]) == [None]
+        except ValueError:  # an anchor, which is missing if the library says so
+            return True
+
+
+def _joined(base: str, reference: str) -> str:
+    try:
+        return urljoin(base, reference)
+    except ValueError:  # it is no URI reference, as the library will say
+        return reference
+
+
+def reference_to(uri: str, documents: list[Document]) -> str | None:
+    """Return the place of the first reference into the document at `uri`."""
+    for document in documents:
+        for tokens, _, target in document.references():
+            if urldefrag(target).url == uri:
+                return document.place(tokens)
+    return None
+
+
+def broken_reference(message: str, documents: list[Document]) -> str | None:
+    """Return the place of the reference that the library's `message` complains of."""
+    if found := _MISSING_RESOURCE.search(message):
+        return reference_to(found[1], documents)
+    if found := _BAD_REFERENCE.search(message):
+        bad = found[1]
+        return _first(lambda written, _: written == bad, documents)
+    if found := _MISSING_TARGET.search(message):
+        fragment = found[1]
+        return _first(lambda _, target: _is_missing(target, fragment, documents), documents)
+    return None
+
+
+def _first(is_it: Callable[[str, str], bool], documents: list[Document]) -> str | None:
+    """Return the place of the first reference that `is_it`, by what is written and the URI."""
+    for document in documents:
+        for tokens, written, target in document.references():
+            if is_it(written, target):
+                return document.place(tokens)
+    return None
+
+
+def _is_missing(target: str, named: str, documents: list[Document]) -> bool:
+    """Tell if `target` is a reference to what the library has `named` as missing."""
+    uri, fragment = urldefrag(target)
+    if unquote(fragment) != unquote(named):
+        return False
+    homes = [document for document in documents if uri in (document.uri, document.identity())]
+    return all(home.is_missing(unquote(fragment)) for home in homes)
+
+
+def value_like(
+    value: Any,  # noqa: ANN401 - any part of a schema
+    tokens: Sequence[str | int],
+    documents: list[Document],
+) -> Document | None:
+    """Return the first document that has `value` at `tokens`."""
+    for document in documents:
+        part = document.value
+        try:
+            for token in tokens:
+                part = part[token]
+        except (KeyError, IndexError, TypeError):
+            continue
+        if part == value:
+            return document
+    return None
+
+
+_LONGEST = 200
+_TOLD = 3
+"""Alternatives, or misfits of the nearest one, that are told."""
+
+
+def describe(error: ValidationError) -> str:
+    """Return the library's words for `error`, cut where it quotes a large value.
+
+    Of alternatives, the one that the value comes nearest to says what it lacks; if it comes
+    near to none, each says in short what it wants.
+    """
+    branches = getattr(error.kind, "context", None)
+    if error.kind.name not in ("anyOf", "oneOf") or not branches or not all(branches):
+        return shortened(_own_words(error))
+    here = error.instance_path
+    ranked = sorted(branches, key=lambda branch: _distance(branch, here))
+    if _is_far(ranked[0], here):
+        wanted = list(dict.fromkeys(shortened(_own_words(branch[0])) for branch in ranked))
+        more = "; …" if len(wanted) > _TOLD else ""
+        return f"fits none of {len(branches)} alternatives: {'; '.join(wanted[:_TOLD])}{more}"
+    lacks = "; ".join(_placed(misfit, here) for misfit in ranked[0][:_TOLD])
+    more = "; …" if len(ranked[0]) > _TOLD else ""
+    return f"fits none of {len(branches)} alternatives; the nearest: {lacks}{more}"
+
+
+def shortened(text: str) -> str:
+    """Cut `text` in the middle if it is long: a message ends with the rule it is about."""
+    if len(text) <= _LONGEST:
+        return text
+    return f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 :]}"
+
+
+def _distance(branch: list[ValidationError], here: list[str | int]) -> tuple[bool, bool, int]:
+    """Order branches: the wrong type is furthest off, then the wrong one of fixed values."""
+    fixed = any(misfit.kind.name in ("const", "enum") for misfit in branch)
+    return _is_far(branch, here), fixed, len(branch)
+
+
+def _is_far(branch: list[ValidationError], here: list[str | int]) -> bool:
+    return any(
+        misfit.instance_path == here and misfit.kind.name in ("type", "const", "enum")
+        for misfit in branch
+    )
+
+
+def _placed(misfit: ValidationError, here: list[str | int]) -> str:
+    below = misfit.instance_path[len(here) :]
+    place = f"at …{format_pointer(below)}: " if below else ""
+    return f"{place}{shortened(_own_words(misfit))}"
+
+
+def _own_words(error: ValidationError) -> str:
+    if error.kind.name == "falseSchema":
+        return "is not allowed here"
+    if error.message == "Unexpected type":  # of a keyword, in a schema file
+        return f"{json.dumps(error.instance)} is no value for {error.instance_path[-1]!r}"
+    return error.message
+
+
+_DRAFTS = (
+    "http://json-schema.org/draft-04/schema",
+    "http://json-schema.org/draft-06/schema",
+    "http://json-schema.org/draft-07/schema",
+    "https://json-schema.org/draft/2019-09/schema",
+    "https://json-schema.org/draft/2020-12/schema",
+)
+_TOO_DEEP = "a schema can be nested 255 levels deep"
+_STANDARD = ("http://json-schema.org/", "https://json-schema.org/")
+
+
+class SchemaSource(Struct, frozen=True):
+    """A schema and the documents that it refers to, as JSON texts beside their URIs.
+
+    The first is the schema itself. Plain data, so that it can travel to the workers.
+    """
+
+    path: str
+    documents: tuple[tuple[str, bytes], ...]
+    check_formats: bool
+
+    def validator(self) -> Validator:
+        """Compile the schema. It can reach nothing but `documents`."""
+        import jsonschema_rs  # noqa: PLC0415 - loaded only where a schema is used
+
+        allow_deep_nesting()
+        uri, text = self.documents[0]
+        others = [(uri, msgspec.json.decode(text)) for uri, text in self.documents[1:]]
+        return jsonschema_rs.validator_for(
+            msgspec.json.decode(text),
+            registry=jsonschema_rs.Registry(others),
+            base_uri=uri,
+            validate_formats=self.check_formats,
+            offline=True,
+        )
+
+
+def load_schema(path: str, *, check_formats: bool) -> SchemaSource:
+    """Read the schema at `path` and, by way of it, all files that it refers to.
+
+    Drafts 4, 6, 7, 2019-09 and 2020-12; the last, unless `$schema` tells. Nothing is fetched.
+    Raises UsageError with file, line and column of what is wrong.
+    """
+    allow_deep_nesting()
+    return _Loader(path).load(check_formats=check_formats)
+
+
+class _Loader:
+    """Reads documents as jsonschema_rs asks for them."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._documents: dict[str, Document] = {}
+        self._refused: UsageError | None = None
+
+    def load(self, *, check_formats: bool) -> SchemaSource:
+        import jsonschema_rs  # noqa: PLC0415 - loaded only where a schema is used
+
+        uri = "file://" + quote(os.fsencode(os.path.abspath(self._path)))
+        root = self._read(uri, self._path)
+        try:
+            jsonschema_rs.validator_for(
+                root.value,
+                retriever=self._retrieve,
+                base_uri=uri,
+                validate_formats=check_formats,
+            )
+            texts = tuple((uri, document.text) for uri, document in self._documents.items())
+            source = SchemaSource(self._path, texts, check_formats)
+            source.validator()
+        except jsonschema_rs.ValidationError as error:
+            raise self._refused or self._complaint(error) from None
+        except ValueError as error:
+            reason = str(error).replace("Recursion limit reached", _TOO_DEEP)
+            raise self._refused or UsageError(f"{self._path}: {reason}") from None
+        return source
+
+    def _read(self, uri: str, path: str) -> Document:
+        try:
+            with open(path, "rb") as file:
+                text = file.read().removeprefix(BOM)
+        except OSError as error:
+            raise UsageError(f"{path}: the schema cannot be read: {error.strerror}") from None
+        verdict = make_judge()(text)
+        if isinstance(verdict, Fault):
+            line, column, _ = locate(text, verdict.byte)
+            raise UsageError(f"{path}:{line}:{column}: the schema is not JSON: {verdict.message}")
+        document = Document(uri, path, text, msgspec.json.decode(text))
+        self._documents[uri] = document
+        self._check_draft(document)
+        return document
+
+    def _check_draft(self, document: Document) -> None:
+        named = document.value.get("$schema") if isinstance(document.value, dict) else None
+        if not isinstance(named, str):
+            return  # one that is no text is left to the meta-schema
+        plain = named.removesuffix("#")
+        if plain.replace("https:", "http:", 1) in {d.replace("https:", "http:") for d in _DRAFTS}:
+            return
+        known = ", ".join(_DRAFTS)
+        raise UsageError(
+            f"{document.place(('$schema',))}: unknown $schema {named!r}; known are {known}"
+        )
+
+    def _retrieve(self, uri: str) -> Any:  # noqa: ANN401 - a schema
+        """Return the document at `uri`. Raises UsageError, kept for `load`, if it is no file."""
+        if uri.removesuffix("#").startswith(_STANDARD):
+            raise LookupError(uri)  # the library has its own copies, and asks nevertheless
+        try:
+            return self._read(uri, self._file_at(uri)).value
+        except UsageError as error:
+            self._refused = self._refused or error
+            raise
+
+    def _file_at(self, uri: str) -> str:
+        """Return the file that `uri` stands for, which `$id`s may have moved to a website."""
+        if uri.startswith("file:///"):
+            path = os.fsdecode(unquote_to_bytes(urlsplit(uri).path))
+            if not os.path.isfile(path):
+                raise UsageError(f"{self._referrer(uri)}: refers to {path}, which is no file")
+            return os.path.relpath(path) if not os.path.isabs(self._path) else path
+        for document in self._documents.values():
+            home = document.identity()
+            if home is None or urlsplit(home)[:2] != urlsplit(uri)[:2]:
+                continue
+            relative = posixpath.relpath(
+                urlsplit(uri).path or "/", posixpath.dirname(urlsplit(home).path) or "/"
+            )
+            path = os.path.join(
+                os.path.dirname(document.path), os.fsdecode(unquote_to_bytes(relative))
+            )
+            if os.path.isfile(path):
+                return path
+        raise UsageError(
+            f"{self._referrer(uri)}: refers to {uri}, which is not a local file; schemas are "
+            "never fetched: save it beside this one and refer to the file"
+        )
+
+    def _referrer(self, uri: str) -> str:
+        return reference_to(uri, list(self._documents.values())) or self._path
+
+    def _complaint(self, error: ValidationError) -> UsageError:
+        documents = list(self._documents.values())
+        if place := broken_reference(error.message, documents):
+            reason = error.message
+            if any(standard in reason for standard in _STANDARD):
+                reason = "the meta-schema of another draft than the schema's own"
+            return UsageError(f"{place}: broken reference: {reason}")
+        document = value_like(error.instance, error.instance_path, documents)
+        if document is None:
+            return UsageError(f"{self._path}: {error.message}")
+        place = document.place(error.instance_path)
+        return UsageError(f"{place}: is no valid schema: {describe(error)}")

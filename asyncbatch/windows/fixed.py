@@ -1,0 +1,264 @@
+"""Tumbling and sliding windows."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import TYPE_CHECKING
+
+from asyncbatch.errors import TooManyKeysError
+from asyncbatch.windows.events import Events, Group, Taken, Window, WindowsState, by_key, kept
+from asyncbatch.windows.sessions import SessionWindows
+from asyncbatch.windows.times import Numbers
+from asyncbatch.windows.watermark import ALWAYS, NEVER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from asyncbatch.windows.aggregates import Recipe, Totals
+    from asyncbatch.windows.events import Folded, Key, KeyFields, Windower
+    from asyncbatch.windows.spec import WindowSpec
+    from asyncbatch.windows.watermark import Watermark
+
+
+class FixedWindows:
+    """Puts each event into one pane; a window is one pane or, if windows overlap, several.
+
+    A pane has `max_keys` keys at most; further ones become `overflow`, or an error without one.
+    """
+
+    def __init__(
+        self,
+        spec: WindowSpec,
+        recipe: Recipe,
+        keys: KeyFields,
+        watermark: Watermark,
+        *,
+        max_keys: int,
+        overflow: Key | None = None,
+    ) -> None:
+        self._size, self._every, self._pane = spec.size, spec.every, spec.pane
+        self._recipe, self._keys, self._watermark = recipe, keys, watermark
+        self._max_keys, self._overflow = max_keys, overflow
+        self._panes: dict[int, dict[Key, Totals]] = {}
+        self._closed_to = NEVER
+        """Windows that end here or before are over."""
+        self._next_end = ALWAYS
+        """No window that has events ends before this."""
+
+    def take(self, events: Events) -> Taken:
+        """Put events where they belong; see `Windower`."""
+        watermark, moments = self._watermark, events.moments
+        limit = watermark.limit(events.source)
+        after = max(watermark.value, min(limit, moments.highest - watermark.lateness))
+        if self._first_end(moments.lowest) > after:  # so none of these can be late
+            self._put(events, None)
+            taken = Taken([], [])
+        else:
+            taken = self._judge(events, limit)
+        watermark.observe(events.source, moments.highest)
+        taken.closed += self.advance()
+        return taken
+
+    def take_folded(self, folded: Folded, source: str) -> list[Window] | None:
+        """Put events of a source where they belong; None, with nothing done, if some might be late.
+
+        Returns the windows that are over. Raises TooManyKeysError.
+        """
+        watermark = self._watermark
+        limit = watermark.limit(source)
+        after = max(watermark.value, min(limit, folded.highest - watermark.lateness))
+        if self._first_end(folded.lowest) <= after:
+            return None
+        for group in folded.groups:
+            self._add(group)
+        watermark.observe(source, folded.highest)
+        return self.advance()
+
+    def advance(self) -> list[Window]:
+        """Return the windows that are over; see `Windower`."""
+        return self._close(self._watermark.value)
+
+    def finish(self, *, partial: bool) -> list[Window]:
+        """Return all windows that are not over; see `Windower`."""
+        before = self._closed_to
+        closed = self._close(ALWAYS, partial=partial)
+        self._closed_to = max((window.end for window in closed), default=before)
+        return closed
+
+    @property
+    def open(self) -> list[Window]:
+        """The windows that are not over; see `Windower`."""
+        return [window for start in self._starts(ALWAYS) for window in self._windows(start)]
+
+    def state(self) -> WindowsState:
+        """Return what `restore` takes; see `Windower`."""
+        plain = self._keys.plain
+        return WindowsState(
+            self._closed_to,
+            [
+                kept(start, start + self._pane, plain(key), totals)
+                for start, pane in self._panes.items()
+                for key, totals in pane.items()
+            ],
+        )
+
+    def restore(self, state: WindowsState) -> None:
+        """Become, being new, what `state` was called on; see `Windower`."""
+        self._closed_to = state.closed_to
+        for one in state.all():
+            totals = self._recipe.restored(one.count, one.statistics)
+            self._panes.setdefault(one.start, {})[self._keys.restored(one.key)] = totals
+        self._next_end = min(
+            (self._end_after(start, self._closed_to) for start in self._panes), default=ALWAYS
+        )
+
+    def _judge(self, events: Events, limit: int) -> Taken:
+        """Put events into panes one after the other, but for those that are late."""
+        taken, kept = Taken([], []), list[int]()
+        lateness, size, every = self._watermark.lateness, self._size, self._every
+        value = floor = self._watermark.value
+        top = NEVER
+        times = events.moments.all()
+        for place, time in enumerate(times):
+            if time > top:
+                top = time
+                value = max(floor, min(limit, top - lateness))
+            if time // every * every + size <= value:
+                taken.late.append(place)
+                continue
+            if every < size and self._first_end(time) <= value:
+                taken.late_in_part += 1
+                if value > self._closed_to:  # some of its windows are over: let them be without it
+                    self._put(events, kept, times)
+                    kept = []
+                    taken.closed += self._close(value)
+            kept.append(place)
+        self._put(events, kept, times)
+        return taken
+
+    def _first_end(self, time: int) -> int:
+        """Return the end of the first window that `time` is in."""
+        return (time - self._size) // self._every * self._every + self._every + self._size
+
+    def _put(
+        self, events: Events, places: list[int] | None, times: Sequence[int] | None = None
+    ) -> None:
+        """Put events, or some of them, into panes."""
+        keys, columns, moments = events.keys, events.columns, events.moments
+        count = events.count
+        if places is not None and len(places) < count:
+            if not places:
+                return
+            count = len(places)
+            keys = [keys[at] for at in places] if keys is not None else None
+            columns = tuple([column[at] for at in places] for column in columns)
+            times = times if times is not None else moments.all()
+            moments = Numbers([times[at] for at in places])
+        for group in grouped(Events(count, moments, keys, columns), self._pane):
+            self._add(group)
+
+    def _add(self, group: Group) -> None:
+        start, key = group.pane, group.key
+        pane = self._panes.get(start)
+        if pane is None:
+            pane = self._panes[start] = {}
+            self._next_end = min(self._next_end, self._end_after(start, self._closed_to))
+        totals = pane.get(key)
+        if totals is None:
+            if len(pane) >= self._max_keys:
+                if self._overflow is None:
+                    raise TooManyKeysError(self._max_keys)
+                key = self._overflow
+            totals = pane.setdefault(key, self._recipe.empty())
+        if group.totals is None:
+            totals.add(group.count, group.columns)
+        else:
+            totals.merge(group.totals)
+
+    def _end_after(self, start: int, value: int) -> int:
+        """Return the end behind `value` of the first window that a pane is in."""
+        first = self._first_end(start)
+        return first + max(0, (value - first) // self._every + 1) * self._every
+
+    def _close(self, value: int, *, partial: bool = False) -> list[Window]:
+        if value < self._next_end:
+            self._closed_to = max(self._closed_to, value)
+            return []
+        closed = [
+            window
+            for start in self._starts(value)
+            for window in self._windows(start, partial=partial)
+        ]
+        self._closed_to = value
+        for start in [start for start in self._panes if self._last_end(start) <= value]:
+            del self._panes[start]
+        self._next_end = min(
+            (self._end_after(start, value) for start in self._panes), default=ALWAYS
+        )
+        return closed
+
+    def _last_end(self, pane: int) -> int:
+        return pane // self._every * self._every + self._size
+
+    def _starts(self, value: int) -> list[int]:
+        """Return where the windows begin that have events and end by `value`, in order."""
+        size, every = self._size, self._every
+        starts = set[int]()
+        for pane in self._panes:
+            first = self._end_after(pane, self._closed_to) - size
+            last = min(pane, value - size)
+            starts.update(range(first, last + 1, every))
+        return sorted(starts)
+
+    def _windows(self, start: int, *, partial: bool = False) -> Iterator[Window]:
+        """Yield the window that begins there, for each key in order."""
+        end, panes = start + self._size, self._panes
+        if self._pane == self._size:
+            totals = panes[start]
+        else:
+            order = sorted(panes)
+            inside = order[bisect_left(order, start) : bisect_left(order, end)]
+            totals = self._merged(panes[pane] for pane in inside)
+        for key in sorted(totals, key=self._keys.order):
+            yield Window(start, end, key, totals[key], partial)
+
+    def _merged(self, panes: Iterable[dict[Key, Totals]]) -> dict[Key, Totals]:
+        merged: dict[Key, Totals] = {}
+        for pane in panes:
+            for key, totals in pane.items():
+                if key not in merged:
+                    merged[key] = self._recipe.empty()
+                merged[key].merge(totals)
+        return merged
+
+
+def grouped(events: Events, pane: int) -> Iterator[Group]:
+    """Yield the events of each pane and key, in order of appearance."""
+    moments = events.moments
+    if (start := moments.lowest // pane * pane) == moments.highest // pane * pane:
+        for key, number, values in events.by_key():
+            yield Group(start, key, number, values)
+        return
+    keys = events.keys
+    panes = [time // pane * pane for time in moments.all()]
+    both = panes if keys is None else list(zip(panes, keys, strict=True))
+    for where, number, values in by_key(both, events.columns, events.count):
+        start, key = (where, ()) if keys is None else where
+        yield Group(start, key, number, values)
+
+
+def make_windower(
+    spec: WindowSpec,
+    recipe: Recipe,
+    keys: KeyFields,
+    watermark: Watermark,
+    *,
+    max_keys: int,
+    overflow: Key | None = None,
+) -> Windower:
+    """Return what puts events into such windows, of at most `max_keys` keys at a time.
+
+    Further keys become `overflow`; without one they are a TooManyKeysError.
+    """
+    make = SessionWindows if spec.kind == "session" else FixedWindows
+    return make(spec, recipe, keys, watermark, max_keys=max_keys, overflow=overflow)

@@ -1,0 +1,423 @@
+"""Exact sums, extremes and sketches."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import copysign, fsum, inf, isinf, isqrt, sqrt
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from msgspec import Struct
+
+from asyncbatch.errors import UsageError
+from asyncbatch.formats.decoder import encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_EXACT = 2**53
+
+
+class ExtremeState(Struct, frozen=True, array_like=True):
+    """A smallest or largest number, written down."""
+
+    value: int | float | None
+    is_float: bool
+
+
+class Extreme:
+    """The smallest or largest number, as `pick` (min or max) has it.
+
+    It is a float if any of the numbers was, whichever came first.
+    """
+
+    __slots__ = ("_is_float", "_pick", "_value")
+    State: ClassVar[Any] = ExtremeState
+
+    def __init__(self, pick: Callable[[Sequence[float]], float]) -> None:
+        self._pick = pick
+        self._value: float | None = None
+        self._is_float = False
+
+    def add(self, values: Sequence[float]) -> None:
+        """Look at numbers; at least one."""
+        self._is_float = self._is_float or float in set(map(type, values))
+        self._take(self._pick(values))
+
+    def merge(self, other: Extreme) -> None:
+        """Look at what another has seen."""
+        self._is_float = self._is_float or other._is_float
+        if other._value is not None:
+            self._take(other._value)
+
+    def state(self) -> ExtremeState:
+        """Return what `restore` takes; see `Statistic`."""
+        return ExtremeState(self._value, self._is_float)
+
+    def restore(self, state: ExtremeState) -> None:
+        """Become what `state` was called on."""
+        self._value, self._is_float = state.value, state.is_float
+
+    def _take(self, value: float) -> None:
+        self._value = value if self._value is None else self._pick((self._value, value))
+
+    def result(self) -> float | None:
+        """Return the number."""
+        value = self._value
+        if value is not None and self._is_float and abs(value) <= _EXACT:
+            return float(value)
+        return value
+
+
+ACCURACY = 0.01
+"""A percentile differs from the value of that rank by at most this share of it."""
+_LARGEST = 1e307
+"""Numbers beyond are taken for this one: near it the sketch's own arithmetic overflows."""
+_LOG_ROWS = 13
+"""2^13 rows: the standard error of a distinct count is 0.8%."""
+
+
+class PercentilesState(Struct, frozen=True, array_like=True):
+    """A DDSketch written down: how many numbers each bin has; the extremes if there are any."""
+
+    positive: list[tuple[int, float]]
+    negative: list[tuple[int, float]]
+    zeros: float
+    lowest: float | None
+    highest: float | None
+
+
+class Percentiles:
+    """How numbers are spread: a DDSketch, which is the same for any order and split.
+
+    Numbers are taken for the nearest floats.
+    """
+
+    __slots__ = ("_highest", "_lowest", "_sketch")
+    State: ClassVar[Any] = PercentilesState
+
+    def __init__(self) -> None:
+        from ddsketch import DDSketch  # noqa: PLC0415 - only if asked for
+
+        self._sketch: Any = DDSketch(ACCURACY)
+        self._lowest, self._highest = inf, -inf
+
+    def add(self, values: Sequence[float]) -> None:
+        """Add numbers."""
+        add = self._sketch.add
+        for value in values:
+            add(value if abs(value) < _LARGEST else copysign(_LARGEST, value > 0 or -1))
+        self._see(min(values), max(values))
+
+    def merge(self, other: Percentiles) -> None:
+        """Add what another has."""
+        self._sketch.merge(other._sketch)
+        self._see(other._lowest, other._highest)
+
+    def state(self) -> PercentilesState:
+        """Return what `restore` takes; see `Statistic`."""
+        sketch = self._sketch
+        return PercentilesState(
+            _bins(sketch._store),
+            _bins(sketch._negative_store),
+            sketch._zero_count,
+            *((self._lowest, self._highest) if sketch._count else (None, None)),
+        )
+
+    def restore(self, state: PercentilesState) -> None:
+        """Become what `state` was called on, which this is made for: it has seen nothing."""
+        sketch = self._sketch
+        for store, bins in (
+            (sketch._store, state.positive),
+            (sketch._negative_store, state.negative),
+        ):
+            for key, number in bins:
+                store.add(key, number)
+                sketch._count += number
+        sketch._zero_count = state.zeros
+        sketch._count += state.zeros
+        if state.lowest is not None and state.highest is not None:
+            self._lowest, self._highest = state.lowest, state.highest
+
+    def at(self, percent: float) -> float | None:
+        """Return about the value below which `percent` of all are."""
+        found: float | None = self._sketch.get_quantile_value(percent / 100)
+        return None if found is None else float(min(max(found, self._lowest), self._highest))
+
+    def _see(self, lowest: float, highest: float) -> None:
+        self._lowest = min(self._lowest, max(lowest, -_LARGEST))
+        self._highest = max(self._highest, min(highest, _LARGEST))
+
+
+class Distinct:
+    """How many different values there are, about: a CPC sketch. 1 is 1.0, but not "1".
+
+    It is asked by way of a union, whose estimate depends on what there is and not on how it
+    came together.
+    """
+
+    __slots__ = ("_sketch",)
+    State: ClassVar[Any] = bytes
+
+    def __init__(self) -> None:
+        self._sketch: Any = _sketch_library().cpc_sketch(_LOG_ROWS)
+
+    def __reduce__(self) -> tuple[Callable[[bytes], Distinct], tuple[bytes]]:
+        """Pickle the sketch as its library has it in bytes."""
+        return _distinct_of, (self._sketch.serialize(),)
+
+    def add(self, values: Sequence[Any]) -> None:
+        """Add scalars."""
+        update = self._sketch.update
+        for value in values:
+            update(_text(value))
+
+    def merge(self, other: Distinct) -> None:
+        """Add what another has."""
+        self._sketch = _union(self._sketch, other._sketch)
+
+    def state(self) -> bytes:
+        """Return what `restore` takes; see `Statistic`."""
+        data: bytes = self._sketch.serialize()
+        return data
+
+    def restore(self, state: bytes) -> None:
+        """Become what `state` was called on. Raises ValueError if that is no such sketch."""
+        try:
+            self._sketch = _sketch_library().cpc_sketch.deserialize(state)
+        except RuntimeError as error:
+            raise ValueError(f"no CPC sketch: {error}") from None
+
+    def result(self) -> int:
+        """Return the estimate."""
+        estimate: float = _union(self._sketch).get_estimate()
+        return round(estimate)
+
+
+def _bins(store: Any) -> list[tuple[int, float]]:  # noqa: ANN401 - the library ships no types
+    """Return the bins of a store that have anything, by key."""
+    return [(store.offset + place, number) for place, number in enumerate(store.bins) if number]
+
+
+def _union(*sketches: Any) -> Any:  # noqa: ANN401 - the library ships no types
+    union = _sketch_library().cpc_union(_LOG_ROWS)
+    for sketch in sketches:
+        union.update(sketch)
+    return union.get_result()
+
+
+def _distinct_of(data: bytes) -> Distinct:
+    found = Distinct()
+    found.restore(data)
+    return found
+
+
+def _text(value: Any) -> str:  # noqa: ANN401 - JSON
+    if type(value) is str:
+        return '"' + value
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return encode(value).decode()
+
+
+def _sketch_library() -> Any:  # noqa: ANN401 - a module
+    try:
+        import datasketches  # noqa: PLC0415 - only if asked for
+    except ImportError:
+        raise UsageError(
+            "distinct needs the library datasketches: pip install 'asyncbatch[distinct]'"
+        ) from None
+    return datasketches
+
+
+_PENDING = 32
+"""Values that wait to be summed together: summing a few at a time costs more."""
+_SPLITTER = 134_217_729.0
+"""2^27 + 1, which parts a double into two halves whose products are exact (Dekker, 1971)."""
+_SQUARABLE = (1e-140, 1e150)
+"""Between these the square of a double, and what it lacks to be exact, are doubles."""
+
+
+class SumState(Struct, frozen=True, array_like=True):
+    """A sum written down; `beyond` is a fraction's two numbers."""
+
+    whole: int
+    parts: list[float]
+    beyond: tuple[int, int]
+    is_float: bool
+
+
+class SquaresState(Struct, frozen=True, array_like=True):
+    """What a standard deviation is made of, written down."""
+
+    count: int
+    values: SumState
+    squares: SumState
+    beyond: tuple[int, int]
+
+
+class Sum:
+    """The sum of integers and floats: an integer if all are, else the nearest float.
+
+    Floats are kept as a few floats whose exact sum is theirs.
+    """
+
+    __slots__ = ("_beyond", "_is_float", "_parts", "_pending", "_whole")
+    State: ClassVar[Any] = SumState
+
+    def __init__(self) -> None:
+        self._whole = 0
+        self._parts: list[float] = []
+        self._pending: list[float] = []
+        self._beyond = Fraction(0)
+        """What could not be summed in floats, being too large for that on the way."""
+        self._is_float = False
+
+    def add(self, values: Sequence[float]) -> None:
+        """Add numbers."""
+        self._pending += values
+        if len(self._pending) >= _PENDING:
+            self._settle()
+
+    def merge(self, other: Sum) -> None:
+        """Add what another has."""
+        other._settle()
+        self._settle()
+        self._whole += other._whole
+        self._beyond += other._beyond
+        self._is_float = self._is_float or other._is_float
+        if other._parts:
+            self._add_floats(list(other._parts))
+
+    def state(self) -> SumState:
+        """Return what `restore` takes; see `Statistic`."""
+        self._settle()
+        return SumState(
+            self._whole, list(self._parts), self._beyond.as_integer_ratio(), self._is_float
+        )
+
+    def restore(self, state: SumState) -> None:
+        """Become what `state` was called on."""
+        self._whole, self._parts = state.whole, list(state.parts)
+        self._beyond, self._is_float = Fraction(*state.beyond), state.is_float
+
+    def exact(self) -> Fraction:
+        """Return the sum, not rounded."""
+        self._settle()
+        return sum(map(Fraction, self._parts), self._beyond + self._whole)
+
+    def result(self) -> float:
+        """Return the sum; an integer if it is beyond what a float can be."""
+        self._settle()
+        if not self._is_float:
+            return self._whole
+        if not self._whole and not self._beyond:
+            return fsum(self._parts)
+        return nearest(self.exact())
+
+    def _settle(self) -> None:
+        values, self._pending = self._pending, []
+        kinds = set(map(type, values))
+        if float in kinds:
+            self._is_float = True
+            if len(kinds) > 1:
+                self._whole += int(sum(value for value in values if type(value) is int))
+                values = [value for value in values if type(value) is float]
+            self._add_floats(values)
+        else:
+            self._whole += int(sum(values))
+
+    def _add_floats(self, values: list[float]) -> None:
+        """Make all floats anew: one near the sum, the nearest to the rest, and so on."""
+        rest, parts = values + self._parts, list[float]()
+        try:
+            part = sum(rest)  # near enough, at a third of the cost of `fsum`
+            part = fsum(rest) if not part or isinf(part) else part
+            while part:
+                parts.append(part)
+                rest.append(-part)
+                part = fsum(rest)
+            self._parts = parts
+        except OverflowError:
+            self._beyond += sum(map(Fraction, values))
+
+
+class Squares:
+    """What the standard deviation of a sample is made of: the sums of values and of squares."""
+
+    __slots__ = ("_beyond", "_count", "_squares", "_values")
+    State: ClassVar[Any] = SquaresState
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._values, self._squares = Sum(), Sum()
+        self._beyond = Fraction(0)
+        """The squares of what is no usual float."""
+
+    def add(self, values: Sequence[float]) -> None:
+        """Add numbers."""
+        self._count += len(values)
+        self._values.add(values)
+        if not all(map(_is_usual, values)):
+            self._beyond += sum(Fraction(x) ** 2 for x in values if not _is_usual(x))
+            values = [x for x in values if _is_usual(x)]
+        self._squares.add(_squares(values))
+
+    def merge(self, other: Squares) -> None:
+        """Add what another has."""
+        self._count += other._count
+        self._values.merge(other._values)
+        self._squares.merge(other._squares)
+        self._beyond += other._beyond
+
+    def state(self) -> SquaresState:
+        """Return what `restore` takes; see `Statistic`."""
+        return SquaresState(
+            self._count,
+            self._values.state(),
+            self._squares.state(),
+            self._beyond.as_integer_ratio(),
+        )
+
+    def restore(self, state: SquaresState) -> None:
+        """Become what `state` was called on."""
+        self._count, self._beyond = state.count, Fraction(*state.beyond)
+        self._values.restore(state.values)
+        self._squares.restore(state.squares)
+
+    def result(self) -> float | None:
+        """Return the standard deviation; None for a single value, which has none."""
+        count, total = self._count, self._values.exact()
+        if count < 2:
+            return None
+        squares = self._squares.exact() + self._beyond
+        variance = (count * squares - total * total) / (count * (count - 1))
+        try:
+            return sqrt(variance)
+        except OverflowError:
+            return isqrt(int(variance))
+
+
+def nearest(exact: Fraction) -> float:
+    """Return the nearest float; an integer for what no float comes near."""
+    try:
+        return float(exact)
+    except OverflowError:
+        return round(exact)
+
+
+def _squares(values: Sequence[float]) -> list[float]:
+    """Return numbers whose exact sum is that of the squares of usual floats."""
+    found = []
+    for x in values:
+        scaled = _SPLITTER * x
+        high = scaled - (scaled - x)
+        low = x - high
+        square = x * x
+        found.append(square)
+        found.append(((high * high - square) + 2.0 * high * low) + low * low)
+    return found
+
+
+def _is_usual(x: float) -> bool:
+    least, most = _SQUARABLE
+    return type(x) is float and (least < abs(x) < most or not x)

@@ -1,0 +1,86 @@
+"""What the death of a worker comes to: who is guilty, and what is tried again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from asyncbatch.core.records import STDIN, Failure, display_path
+from asyncbatch.errors import NoWorkerError
+from asyncbatch.formats.failures import LateError, file_failure
+
+if TYPE_CHECKING:
+    from asyncbatch.core.batches import Batch
+    from asyncbatch.workers.engine import Loss
+
+MOST_STILLBORN = 8
+"""Workers that may die before they begin a batch while no other ends one."""
+_ADVICE = {
+    "was killed by SIGKILL": "; if memory ran out: fewer --workers, or a --max-file-size",
+    "was killed by SIGSEGV": ", of a fault in compiled code",
+}
+
+
+class Verdict(Struct, frozen=True):
+    """What to do after a loss: `failure` is of file number `file`, or it is tried once more, alone.
+
+    Without a `file` the batch is tried again, in halves if `halve`.
+    """
+
+    file: int | None = None
+    failure: Failure | None = None
+    halve: bool = False
+
+
+class Losses:
+    """Judges losses, one after another. `timeout` is what a file may take, in seconds.
+
+    A file that a worker dies at may be innocent (the kernel, short of memory, kills whom it
+    likes), so it is tried once more, by itself. Not so one that is late, nor standard input,
+    which cannot be read twice.
+    """
+
+    def __init__(self, timeout: float | None) -> None:
+        self._timeout = timeout
+        self._suspects: set[int] = set()
+        self._stillborn = 0
+
+    def note_success(self) -> None:
+        """Take note that a worker has ended a batch."""
+        self._stillborn = 0
+
+    def judge(self, batch: Batch, done: int, loss: Loss) -> Verdict:
+        """Return what to do about `batch`, of which the first `done` files are done.
+
+        Raises NoWorkerError if workers do not get to work at all.
+        """
+        if not loss.in_batch:
+            self._stillborn += 1
+            if self._stillborn == MOST_STILLBORN:
+                raise NoWorkerError(
+                    f"{MOST_STILLBORN} worker processes in a row ended before they began to work; "
+                    f"the last {loss.how}{_ADVICE.get(loss.how, '')}"
+                )
+            return Verdict()
+        self._stillborn = 0
+        file, last = loss.file, batch.start + len(batch.paths) - 1
+        if file is None or not batch.start + done <= file <= last:
+            if len(batch.paths) - done > 1:
+                return Verdict(halve=True)
+            file = last
+        path = batch.paths[file - batch.start]
+        # What was said of a piece before is not taken back, so it is not tried again.
+        is_final = loss.timed_out or path == STDIN or batch.piece is not None
+        if not is_final and file not in self._suspects:
+            self._suspects.add(file)
+            return Verdict(file)
+        self._suspects.discard(file)
+        return Verdict(file, self.blame(path, loss))
+
+    def blame(self, path: str, loss: Loss) -> Failure:
+        """Return the failure of the file at `path`, of which a worker died."""
+        if loss.timed_out:
+            return file_failure(display_path(path), LateError(self._timeout or 0.0))
+        message = f"its worker process {loss.how} while at this file{_ADVICE.get(loss.how, '')}"
+        return Failure(display_path(path), "worker_crash", message)

@@ -1,0 +1,171 @@
+"""A user's own Python code, carried to where it is not: its functions' modules as source texts."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import sysconfig
+from importlib.abc import MetaPathFinder, SourceLoader
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from msgspec import Struct
+
+from asyncbatch.transforms.load import load_module
+from asyncbatch.transforms.spec import CallSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
+    from asyncbatch.transforms.spec import TransformSpec
+
+T = TypeVar("T")
+
+_INSTALLED = ("site-packages", "dist-packages")
+"""Folders of what is installed, and has to be so there as well."""
+_OURS = "asyncbatch"
+
+
+class CarriedModule(Struct, frozen=True):
+    """A module: where its file is here, and what is in it; a package's is its `__init__.py`."""
+
+    path: str
+    text: bytes
+    is_package: bool
+
+
+class CarriedCode(Struct, frozen=True):
+    """Modules by their names, and the folders from which others may be imported."""
+
+    modules: dict[str, CarriedModule] = {}
+    folders: tuple[str, ...] = ()
+
+    def install(self) -> None:
+        """Have this process import these modules from here, before any others."""
+        sys.path[:0] = [folder for folder in self.folders if folder not in sys.path]
+        sys.meta_path.insert(0, _Finder(self.modules))
+
+
+class Elsewhere(Generic[T]):
+    """Makes something in another process as `make` would in this one, with its code and folder.
+
+    The folder is left out where there is none of this name.
+    """
+
+    def __init__(self, make: Callable[[], T], code: CarriedCode, folder: str) -> None:
+        self._make, self._code, self._folder = make, code, folder
+
+    def __call__(self) -> T:
+        """Make it."""
+        if os.path.isdir(self._folder):
+            os.chdir(self._folder)
+        self._code.install()
+        return self._make()
+
+
+def carry(
+    transforms: Sequence[TransformSpec],
+) -> tuple[tuple[TransformSpec, ...], CarriedCode]:
+    """Return transforms whose functions are named by their modules, and these modules.
+
+    With them comes what they have imported so far from their own folders and the current one. What
+    is installed stays where it is. Raises UsageError for a function that is not there.
+    """
+    modules: list[ModuleType] = []
+    carried: list[TransformSpec] = []
+    for spec in transforms:
+        if isinstance(spec, CallSpec):
+            target, _, name = spec.function.rpartition(":")
+            module = load_module(target)
+            modules.append(module)
+            carried.append(CallSpec(f"{module.__name__}:{name}"))
+        else:
+            carried.append(spec)
+    if not modules:
+        return tuple(carried), CarriedCode()
+    folders = tuple(dict.fromkeys([os.getcwd(), *_folders(modules)]))
+    return tuple(carried), CarriedCode(dict(_own_modules(folders)), folders)
+
+
+def _folders(modules: Iterable[ModuleType]) -> Iterator[str]:
+    """Yield the folder from which each module is imported, if it is not an installed one."""
+    for module in modules:
+        path = getattr(module, "__file__", None)
+        if path is None or _is_installed(path):
+            continue
+        folder = os.path.dirname(os.path.abspath(path))
+        is_package = hasattr(module, "__path__")
+        for _ in range(module.__name__.count(".") + is_package):
+            folder = os.path.dirname(folder)
+        yield folder
+
+
+def _own_modules(folders: Sequence[str]) -> Iterator[tuple[str, CarriedModule]]:
+    """Yield the modules of these folders that are imported, each beside its name."""
+    for name, module in sys.modules.copy().items():
+        if name == "__main__" or name.split(".")[0] == _OURS:
+            continue
+        path = getattr(module, "__file__", None)
+        is_package = hasattr(module, "__path__")
+        if path is None:
+            if is_package and any(_is_below(place, folders) for place in module.__path__):
+                yield name, CarriedModule("", b"", is_package)  # it has no file of its own
+        elif path.endswith(".py") and _is_below(path, folders):
+            with open(path, "rb") as stream:
+                yield name, CarriedModule(os.path.abspath(path), stream.read(), is_package)
+
+
+def _is_below(path: str, folders: Sequence[str]) -> bool:
+    path = os.path.abspath(path)
+    return any(path.startswith(os.path.join(one, "")) for one in folders) and not _is_installed(
+        path
+    )
+
+
+def _is_installed(path: str) -> bool:
+    library = os.path.join(sysconfig.get_path("stdlib"), "")
+    parts = path.split(os.sep)
+    return path.startswith(library) or any(one in parts for one in _INSTALLED)
+
+
+class _Finder(MetaPathFinder):
+    """Finds carried modules."""
+
+    def __init__(self, modules: dict[str, CarriedModule]) -> None:
+        self._modules = modules
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,  # noqa: ARG002 - names tell
+        target: ModuleType | None = None,  # noqa: ARG002 - see above
+        /,
+    ) -> ModuleSpec | None:
+        """Return what is known of a module, if it is one of ours."""
+        module = self._modules.get(fullname)
+        if module is None:
+            return None
+        folders = [os.path.dirname(module.path)] if module.is_package else None
+        return importlib.util.spec_from_file_location(
+            fullname,
+            module.path or f"<{fullname}>",
+            loader=_Loader(module),
+            submodule_search_locations=folders,
+        )
+
+
+class _Loader(SourceLoader):
+    """Gives a module its text, whether or not there is such a file; tracebacks show its lines."""
+
+    def __init__(self, module: CarriedModule) -> None:
+        self._module = module
+
+    def get_filename(self, fullname: str) -> str:
+        """Return the path that tracebacks name."""
+        return self._module.path or f"<{fullname}>"
+
+    def get_data(self, path: str) -> bytes:  # noqa: ARG002 - there is only one
+        """Return the module's text."""
+        return self._module.text

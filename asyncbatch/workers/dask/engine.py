@@ -1,0 +1,388 @@
+"""A Dask cluster as engine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pickle
+import uuid
+import warnings
+from concurrent.futures import CancelledError
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from distributed import Client, KilledWorker, LocalCluster
+
+from asyncbatch.core.report import Crew as CrewState
+from asyncbatch.core.system import usable_cpus
+from asyncbatch.errors import AsyncbatchError, UsageError, described
+from asyncbatch.workers.dask.members import Crew
+from asyncbatch.workers.dask.worker import Call
+from asyncbatch.workers.engine import Loss, WorkerLostError
+from asyncbatch.workers.wire import frame
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+
+    from asyncbatch.core.batches import Batch, Part
+    from asyncbatch.workers.dask.members import CrewMember
+    from asyncbatch.workers.dask.worker import Answer, Setup
+    from asyncbatch.workers.engine import Lane
+
+
+class Gate:
+    """Lets through as many batches at a time as `room` says, which is asked again after `look`."""
+
+    def __init__(self, room: Callable[[], int]) -> None:
+        self._room = room
+        self._inside = 0
+        self._changed = asyncio.Event()
+
+    def look(self) -> None:
+        """Take note that there may be another room."""
+        self._changed.set()
+
+    async def paced(self, batches: AsyncIterator[Batch]) -> AsyncGenerator[Batch, None]:
+        """Yield batches when there is room; each leaves with the end of a `lane`'s run.
+
+        Raises what `room` raises.
+        """
+        while True:
+            while self._inside >= self._room():
+                self._changed.clear()
+                await self._changed.wait()
+            batch = await anext(batches, None)
+            if batch is None:
+                return
+            self._inside += 1
+            yield batch
+
+    def lane(self, lane: Lane) -> Lane:
+        """Return a lane whose batches have come through this."""
+        return _GatedLane(lane, self)
+
+    def leave(self) -> None:
+        """Take note that a batch is done."""
+        self._inside -= 1
+        self._changed.set()
+
+
+class _GatedLane:
+    """A lane whose batches leave a gate."""
+
+    def __init__(self, lane: Lane, gate: Gate) -> None:
+        self._lane, self._gate = lane, gate
+
+    async def run(self, batch: Batch) -> AsyncIterator[Part]:
+        """Yield what becomes of `batch`; see `Lane.run`."""
+        try:
+            async for part in self._lane.run(batch):
+                yield part
+        finally:
+            self._gate.leave()
+
+
+TASKS_PER_THREAD = 2
+"""One being worked on and one waiting at the worker."""
+_MOST_LANES = 512
+"""Batches in flight, unless the cluster has more threads from the beginning."""
+_CONNECT_SECONDS = 5.0
+_MOST_TRIES = 4
+"""How many times a task may be lost or cancelled by others."""
+_LOST = "was lost with its Dask worker, as were all that tried again,"
+_LOGGERS = ("distributed", "distributed.client", "distributed.scheduler", "distributed.nanny")
+_IGNORE_SIGNALS = """
+import signal
+from asyncbatch.workers.wire import STOP_SIGNALS
+for number in STOP_SIGNALS:
+    signal.signal(number, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+"""
+"""What workers on this machine begin with: see `executors.wire`."""
+
+
+class DaskEngine:
+    """Lanes into a cluster, for as many batches as its threads, and `concurrency`, have room."""
+
+    pids: Sequence[int] = ()
+
+    def __init__(
+        self, client: Client, crew: Crew, run: str, concurrency: int | None = None
+    ) -> None:
+        self.run, self.members = run, crew
+        self._client, self._concurrency = client, concurrency
+        self._numbers = 0
+        self._tasks, self._busy_s = 0, 0.0
+        self._memory: dict[tuple[str, int], int] = {}
+        self.gate = Gate(self._room_left)
+        count = concurrency or max(_MOST_LANES, TASKS_PER_THREAD * crew.threads)
+        self.places: Sequence[Lane] = [_DaskLane(self)] * count
+
+    @property
+    def room(self) -> int:
+        """How many batches may be in flight now."""
+        room = TASKS_PER_THREAD * self.members.threads
+        return room if self._concurrency is None else min(room, self._concurrency)
+
+    @property
+    def lanes(self) -> Sequence[Lane]:
+        """As many lanes as there is room for now."""
+        return self.places[: self.room]
+
+    @property
+    def crew(self) -> CrewState:
+        """How the cluster is, and what it has done."""
+        members = self.members
+        return CrewState(
+            len(members.members),
+            members.threads,
+            members.left,
+            self._tasks,
+            self._busy_s,
+            sum(self._memory.values()),
+        )
+
+    def _room_left(self) -> int:
+        """Return `room`. Raises NoWorkerError if there is nobody to ask any more."""
+        if self.members.lost.done():
+            self.members.lost.result()
+        return self.room
+
+    async def follow(self) -> None:
+        """Make or take room as workers come and go."""
+        while True:
+            await self.members.changed.wait()
+            self.members.changed.clear()
+            self.gate.look()
+
+    async def ask(
+        self, request: bytes | int, address: str | None = None, *, whole: bool = False
+    ) -> Answer:
+        """Return what a task comes to, at a worker if that is given, the `whole` if that can be.
+
+        Raises WorkerLostError; NoWorkerError if there is nobody to ask.
+        """
+        for _ in range(_MOST_TRIES):
+            await self.members.some()
+            answer = await self._answer(Call(self.run, request, whole=whole), address)
+            if answer is None:
+                continue
+            if answer.stretch is not None:
+                self._note(answer)
+                return answer
+            await self.members.ready(answer.address)
+        raise WorkerLostError(Loss(_LOST))
+
+    async def _answer(self, call: Call, address: str | None) -> Answer | None:
+        """Return what one task comes to, None if somebody has cancelled it."""
+        crew = self.members
+        member = None if address is None else crew.members.get(address)
+        if address is not None and member is None:
+            raise _gone()
+        self._numbers += 1
+        future = self._client.submit(
+            pickle.loads,
+            call.as_bytes(),
+            key=f"asyncbatch-{self.run}-{self._numbers}",
+            pure=False,
+            workers=crew.chosen if address is None else [address],
+            allow_other_workers=False,
+        )
+        waiting = asyncio.ensure_future(_result(future))
+        try:
+            return await self._soonest(waiting, member)
+        except KilledWorker:
+            raise WorkerLostError(Loss(_LOST)) from None
+        except CancelledError as error:
+            if "connection-lost" in getattr(error, "reason", ""):
+                crew.lose("the Dask scheduler is gone")
+                crew.lost.result()
+            return None
+        except (AsyncbatchError, WorkerLostError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever Dask, or its worker, came to
+            raise WorkerLostError(
+                Loss(f"could not work: {described(error)}", in_batch=False)
+            ) from None
+        finally:
+            waiting.cancel()
+            future.release()  # which cancels the task, if it is not done
+
+    async def _soonest(self, waiting: asyncio.Future[Answer], member: CrewMember | None) -> Answer:
+        """Return what comes. Raises NoWorkerError, or WorkerLostError, if that is sooner."""
+        lost = self.members.lost
+        ends: list[asyncio.Future[Any]] = [waiting, lost, *([member.left] if member else [])]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if waiting.done():
+            return waiting.result()
+        if lost.done():
+            lost.result()
+        raise _gone()
+
+    def _note(self, answer: Answer) -> None:
+        self._tasks += 1
+        self._busy_s += answer.seconds
+        if (stretch := answer.stretch) is not None:
+            process = answer.address, stretch.pid
+            self._memory[process] = max(self._memory.get(process, 0), stretch.memory)
+
+
+class _DaskLane:
+    """Runs batches in the cluster, one at a time."""
+
+    def __init__(self, engine: DaskEngine) -> None:
+        self._engine = engine
+
+    async def run(self, batch: Batch) -> AsyncIterator[Part]:
+        """Yield what becomes of `batch`; see `Lane.run`."""
+        answer = await self._first(batch)
+        while (stretch := answer.stretch) is not None:
+            with self._keeping(answer):
+                for body, rows in stretch.frames:
+                    said: Any = pickle.loads(body)  # noqa: S301 - our own process
+                    if isinstance(said, AsyncbatchError):
+                        raise said
+                    if rows:
+                        said.rows.payload = rows
+                    yield said
+            if stretch.loss is not None:
+                raise WorkerLostError(stretch.loss)
+            if stretch.ended:
+                return
+            answer = await self._engine.ask(answer.more, answer.address)
+
+    async def _first(self, batch: Batch) -> Answer:
+        """Return the beginning of what a batch comes to, of a piece the whole.
+
+        What was said of a piece is not taken back: if it is lost in its midst, so is its file. But
+        nothing is said yet if only the Dask worker was at fault.
+        """
+        for _ in range(_MOST_TRIES if batch.piece is not None else 0):
+            try:
+                return await self._engine.ask(frame(batch), whole=True)
+            except WorkerLostError as error:
+                if error.loss.in_batch:
+                    raise
+        return await self._engine.ask(frame(batch), whole=batch.piece is not None)
+
+    @contextmanager
+    def _keeping(self, answer: Answer) -> Iterator[None]:
+        """Have what remains of a batch kept, however long nobody asks for it."""
+        member = self._engine.members.members.get(answer.address) if answer.more else None
+        if member is not None:
+            member.waiting += 1
+        try:
+            yield
+        finally:
+            if member is not None:
+                member.waiting -= 1
+
+
+def _gone() -> WorkerLostError:
+    return WorkerLostError(Loss("was lost with its Dask worker", in_batch=False))
+
+
+async def _result(future: Any) -> Answer:  # noqa: ANN401 - Dask's, of any type
+    answer: Answer = await future
+    return answer
+
+
+@asynccontextmanager
+async def dask_engine(
+    scheduler: str | None,
+    setup: Callable[[str], Setup],
+    say: Callable[[str], None],
+    *,
+    workers: int | None = None,
+    concurrency: int | None = None,
+) -> AsyncIterator[DaskEngine]:
+    """Provide lanes into the cluster of a scheduler, or of `workers` started here.
+
+    `setup` makes that of the run of a name. Raises UsageError if the scheduler does not answer,
+    has no workers, or if one is not fit for the work.
+    """
+    with _quiet():
+        async with _client(scheduler, workers) as client:
+            run = uuid.uuid4().hex
+            crew = Crew(client, setup(run), say)
+            tasks: list[asyncio.Task[None]] = []
+            try:
+                await crew.gather()
+                say(_greeting(crew, client))
+                engine = DaskEngine(client, crew, run, concurrency)
+                tasks += map(asyncio.create_task, (crew.watch(), engine.follow()))
+                yield engine
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                await crew.dismiss()
+
+
+@asynccontextmanager
+async def _client(scheduler: str | None, workers: int | None) -> AsyncIterator[Client]:
+    """Connect with a scheduler. Raises UsageError."""
+    if scheduler is None:
+        async with _local_cluster(workers) as cluster, Client(cluster, asynchronous=True) as client:
+            yield client
+        return
+    try:
+        client = await Client(
+            scheduler, asynchronous=True, set_as_default=False, timeout=_CONNECT_SECONDS
+        )
+    except (OSError, ValueError) as error:
+        raise UsageError(f"no Dask scheduler answers at {scheduler}: {described(error)}") from None
+    try:
+        yield client
+    finally:
+        with suppress(OSError, TimeoutError):
+            await client.close()
+
+
+@asynccontextmanager
+async def _local_cluster(workers: int | None) -> AsyncIterator[LocalCluster]:
+    """Start a scheduler in this process, and workers beside it. Raises OSError."""
+    cluster = LocalCluster(
+        n_workers=workers or usable_cpus(),
+        threads_per_worker=1,
+        asynchronous=True,
+        silence_logs=logging.CRITICAL,
+        dashboard_address="127.0.0.1:0",
+        preload=[_IGNORE_SIGNALS],
+    )
+    async with cluster:
+        yield cluster
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Dask's own logs and warnings from the screen: what is wrong, we learn and tell."""
+    # For good: what Dask leaves behind is told when it is collected, whenever that may be.
+    asyncio.get_running_loop().set_exception_handler(_pass_over_dask)
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="distributed")
+            warnings.filterwarnings("ignore", message="Sending large graph")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _pass_over_dask(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Say what the event loop has to say, but of what a task of Dask's own came to in the end."""
+    error = context.get("exception")
+    if error is None or not type(error).__module__.startswith("distributed."):
+        loop.default_exception_handler(context)
+
+
+def _greeting(crew: Crew, client: Client) -> str:
+    workers, threads = len(crew.members), crew.threads
+    shown = (
+        f"Dask: {workers:,} worker{'s'[: workers != 1]}, {threads:,} thread{'s'[: threads != 1]}"
+    )
+    return f"{shown}; dashboard {client.dashboard_link}" if client.dashboard_link else shown

@@ -1,0 +1,111 @@
+"""A job for a cluster: what its workers are told of it, and how much they do at a time."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from asyncbatch.config.job import FileSource
+from asyncbatch.core.records import STDIN
+from asyncbatch.core.settings import MIB, FileWorkSettings, Portion
+from asyncbatch.workers.dask.code import CarriedCode, carry
+from asyncbatch.workers.dask.worker import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from asyncbatch.config.job import Job, RecordWorkSettings
+    from asyncbatch.pipeline.launch import Launch
+    from asyncbatch.sinks.target import Target
+    from asyncbatch.sources.base import FeedSource
+
+    Sent = Callable[[RecordWorkSettings], RecordWorkSettings]
+
+PORTION = Portion(bytes=64 * MIB, seconds=1.0)
+"""A task is about a second of work, of which handing it over is then a small part."""
+PIECE_TIMES = 4
+"""How many times as long pieces of huge files are, for the same reason."""
+_LOOKED_AT = 8
+"""Input files of each source that workers are asked for."""
+
+
+def sized(job: Job) -> Job:
+    """Return the job with so much work at a time as suits a cluster."""
+    return replace(job, sources=tuple(map(_sized_source, job.sources)))
+
+
+def _sized_source(source: FileSource | FeedSource) -> FileSource | FeedSource:
+    if not isinstance(source, FileSource):
+        return source  # its pieces are what has come
+    work = source.record_work
+    if work is None:
+        return replace(source, settings=_sized_files(source.files))
+    return replace(source, settings=replace(work, files=_sized_files(work.files)))
+
+
+def _sized_files(files: FileWorkSettings) -> FileWorkSettings:
+    sizes = replace(files.sizes, piece=files.sizes.piece * PIECE_TIMES)
+    return replace(files, sizes=sizes, portion=PORTION)
+
+
+def sent(job: Job) -> tuple[Sent, CarriedCode]:
+    """Return how settings are made ready to be sent to workers, and the code that goes with them.
+
+    They need no address of a server, which may have a password. Raises UsageError.
+    """
+    transforms = job.record_work.transforms if job.record_work else ()
+    carried, code = carry(transforms)
+
+    def ready(work: RecordWorkSettings) -> RecordWorkSettings:
+        target = work.target and replace(work.target, address="")
+        return replace(work, transforms=carried, target=target)
+
+    return ready, code
+
+
+def place(job: Job, launch: Launch, proof: str | None) -> Place:
+    """Return where this process is, and which inputs it sees there."""
+    named = [path for _, source in job.file_sources for path in source.inputs.paths]
+    named += ["" for _, source in job.file_sources if source.inputs.files_from is not None]
+    if job.target is not None and job.target.form == "folder":
+        named.append(job.target.path)
+    if job.record_work is not None and job.record_work.replay is not None:
+        named.append(job.record_work.replay)
+    needs_folder = any(not os.path.isabs(path) for path in named if not _is_remote(path))
+    files = []
+    for search in launch.searches.values():
+        for path in search.opening[:_LOOKED_AT]:
+            if path != STDIN and not _is_remote(path) and os.path.isfile(path):
+                with suppress(OSError):  # it has just gone, which whoever reads it will say
+                    files.append((os.path.abspath(path), os.stat(path).st_size))
+    return Place(os.getcwd(), needs_folder, tuple(files), proof)
+
+
+@contextmanager
+def proving(target: Target | None) -> Iterator[str | None]:
+    """Have a file, for a moment, where workers are to write; provide its path."""
+    if target is None or target.form != "folder" or _is_remote(target.path):
+        yield None
+        return
+    folder = os.path.abspath(target.path)
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    try:
+        descriptor, path = tempfile.mkstemp(prefix=".asyncbatch-", dir=folder)
+    except OSError:  # which is for the target to say
+        yield None
+        return
+    os.close(descriptor)
+    try:
+        yield path
+    finally:
+        with suppress(OSError):
+            os.unlink(path)
+
+
+def _is_remote(path: str) -> bool:
+    return "://" in path

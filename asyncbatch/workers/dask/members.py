@@ -1,0 +1,246 @@
+"""Which Dask workers there are, and which of them are fit for a run."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import time
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+import asyncbatch
+from asyncbatch.errors import NoWorkerError, UsageError, described
+from asyncbatch.workers.dask.worker import begin, end, keep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from distributed import Client
+
+    from asyncbatch.workers.dask.worker import Setup
+
+FIRST_SECONDS = 30.0
+"""How long the first worker of a cluster may take to join it."""
+NONE_SECONDS = 60.0
+"""How long there may be none."""
+_LOOK_SECONDS = 1.0
+"""The time between two looks at the cluster, more if it is large: each tells of all workers."""
+_KEEP_SECONDS = 10.0
+_ANSWER_SECONDS = 60.0
+"""How long a worker may take to look at files and to start a process."""
+_LAST_SECONDS = 1.5
+"""How long workers may take to hear of a run's end."""
+_GONE = ConnectionError()
+"""What is said of who does not answer, having left."""
+_WHICH = "(__import__('platform').python_version(), __import__('asyncbatch').__version__)"
+"""Plain Python, to be understood also where there is another version of this package, or none."""
+
+
+class CrewMember:
+    """A worker that is fit: it has so many threads; `left` is done when it has left."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self.left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiting = 0
+        """How many batches wait there for being asked for more."""
+
+
+class Crew:
+    """The workers of a cluster, followed as they come and go.
+
+    `say` takes what is worth telling. `lost` is done when there is nobody to work any more, and
+    raises NoWorkerError.
+    """
+
+    def __init__(self, client: Client, setup: Setup, say: Callable[[str], None]) -> None:
+        self.members: dict[str, CrewMember] = {}
+        self.unfit: dict[str, str] = {}
+        """Why a worker is not asked."""
+        self.changed = asyncio.Event()
+        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.left = 0
+        """How many have left."""
+        self._client, self._setup, self._say = client, setup, say
+        self._is_begun = False
+        self._being_asked: set[str] = set()
+
+    @property
+    def threads(self) -> int:
+        """How many batches can be worked on at a time."""
+        return sum(member.threads for member in self.members.values())
+
+    @property
+    def chosen(self) -> Sequence[str] | None:
+        """The workers that may be asked; None for any."""
+        return tuple(self.members) if self.unfit else None
+
+    async def gather(self) -> None:
+        """Wait for workers, and make them ready.
+
+        Raises UsageError if there are none, or if some are not fit.
+        """
+        if not await self._present():
+            self._say("Dask: waiting for workers")
+            try:
+                await self._client.wait_for_workers(1, timeout=FIRST_SECONDS)
+            except TimeoutError:
+                raise UsageError(
+                    f"the Dask scheduler has no workers, after {FIRST_SECONDS:g} s of waiting for "
+                    "one: start some with `dask worker ADDRESS`"
+                ) from None
+        await self._take(await self._present())
+        if self.unfit:
+            first, *others = (f"Dask worker {one} {why}" for one, why in self.unfit.items())
+            raise UsageError(f"{first} (and {len(others):,} more are unfit)" if others else first)
+        if not self.members:
+            raise UsageError("the Dask scheduler names workers, but none of them answers")
+        place = replace(self._setup.place, proof=None)  # it is only there for a moment
+        self._setup = replace(self._setup, place=place)
+
+    async def watch(self) -> None:
+        """Follow the workers for ever."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                await self._follow(group)
+        except ExceptionGroup as errors:  # whatever Dask came to: nobody else looks
+            error = errors.exceptions[0]
+            self.lose(f"the Dask scheduler does not answer any more ({described(error)})")
+
+    async def _follow(self, group: asyncio.TaskGroup) -> None:
+        """Look at the cluster now and then; one that does not answer keeps nobody waiting."""
+        some, kept = time.monotonic(), time.monotonic()
+        while not self.lost.done():
+            await asyncio.sleep(max(_LOOK_SECONDS, len(self.members) / 100))
+            present = await self._present()
+            self._drop(present)
+            if new := self._new(present):
+                group.create_task(self._take(new))
+            if time.monotonic() - kept > _KEEP_SECONDS:
+                kept = time.monotonic()
+                await self._keep()
+            if self.members:
+                some = time.monotonic()
+            elif time.monotonic() - some > NONE_SECONDS:
+                self.lose(f"no Dask worker is left, and for {NONE_SECONDS:g} s none has come")
+
+    def lose(self, why: str) -> None:
+        """Take note that nobody works any more."""
+        if not self.lost.done():
+            self.lost.set_exception(
+                NoWorkerError(f"{why}; what is done is recorded, where that was asked for")
+            )
+            self.lost.exception()  # it may be that nobody is waiting
+            self.changed.set()
+
+    async def some(self) -> None:
+        """Wait until there is a worker. Raises NoWorkerError."""
+        while not self.members:
+            if self.lost.done():
+                self.lost.result()
+            await asyncio.sleep(_LOOK_SECONDS / 10)
+
+    async def ready(self, address: str) -> None:
+        """Make a worker ready that has come just now, or been started anew."""
+        present = await self._present()
+        if address in present:
+            await self._take({address: present[address]})
+
+    async def dismiss(self) -> None:
+        """Tell the workers that the run is over; whatever is on its way ends."""
+        if not self.members or self.lost.done():
+            return
+        asking = self._client.run(
+            end, self._setup.run, workers=list(self.members), on_error="ignore"
+        )
+        try:
+            await asyncio.wait_for(asking, _LAST_SECONDS)
+        except (OSError, TimeoutError):
+            return  # they end it by themselves
+
+    async def _present(self) -> dict[str, int]:
+        """Return the workers that there are, and their threads. Raises OSError."""
+        told = await self._client.scheduler.identity()
+        return {address: worker["nthreads"] for address, worker in told["workers"].items()}
+
+    def _drop(self, present: dict[str, int]) -> None:
+        """Take note of who has left."""
+        for address in [one for one in self.members if one not in present]:
+            member = self.members.pop(address)
+            member.left.set_result(None)
+            self.left += 1
+            self._say(
+                f"Dask: worker {address} has left, {len(self.members):,} remain; what it had goes"
+                " to others"
+            )
+        for address in [one for one in self.unfit if one not in present]:
+            del self.unfit[address]
+
+    def _new(self, present: dict[str, int]) -> dict[str, int]:
+        """Return the workers of whom nothing is known, and who are not being asked."""
+        known = self.members.keys() | self.unfit.keys() | self._being_asked
+        return {address: threads for address, threads in present.items() if address not in known}
+
+    async def _take(self, new: dict[str, int]) -> None:
+        """Make workers ready, or take note why they are not fit; not of those who have left."""
+        self._being_asked |= new.keys()
+        try:
+            await self._ask_and_take(new)
+        finally:
+            self._being_asked -= new.keys()
+
+    async def _ask_and_take(self, new: dict[str, int]) -> None:
+        unfit = await self._unlike(new)
+        alike = [address for address in new if address not in unfit]
+        told = await self._asked(alike, begin, self._setup) if alike else {}
+        for address in alike:
+            why = told.get(address, _GONE)
+            if why is None:
+                self.members.setdefault(address, CrewMember(new[address]))
+            elif not _has_left(why):
+                unfit[address] = str(why)
+        for address, why in unfit.items():
+            if self._is_begun and address not in self.unfit:
+                self._say(f"Dask: worker {address} is left out: it {why}")
+        self.unfit |= unfit
+        self._is_begun = True
+        self.changed.set()
+
+    async def _unlike(self, addresses: Iterable[str]) -> dict[str, str]:
+        """Return who has not the same software, and what is otherwise."""
+        ours = platform.python_version(), asyncbatch.__version__
+        found = {}
+        for address, theirs in (await self._asked(addresses, eval, _WHICH)).items():
+            if _has_left(theirs):
+                continue
+            if isinstance(theirs, ImportError | AttributeError):
+                found[address] = f"has no asyncbatch (install {ours[1]} there): {theirs}"
+            elif isinstance(theirs, Exception):
+                found[address] = f"cannot be asked what it is: {described(theirs)}"
+            elif theirs[1] != ours[1]:
+                found[address] = f"has asyncbatch {theirs[1]}, and this is {ours[1]}"
+            elif theirs[0].split(".")[:2] != ours[0].split(".")[:2]:
+                found[address] = f"is of Python {theirs[0]}, and this is {ours[0]}"
+        return found
+
+    async def _asked(self, workers: Iterable[str], *call: Any) -> dict[str, Any]:  # noqa: ANN401 - a function and its arguments
+        """Return what a function returns or raises at each worker. Raises OSError."""
+        asked = list(workers)
+        asking = self._client.run(*call, workers=asked, on_error="return")
+        try:
+            told: dict[str, Any] = await asyncio.wait_for(asking, _ANSWER_SECONDS)
+        except TimeoutError:
+            late = TimeoutError(f"no answer within {_ANSWER_SECONDS:g} s")
+            told = dict.fromkeys(asked, late)
+        return told
+
+    async def _keep(self) -> None:
+        """Have workers keep what waits there."""
+        if some := [address for address, one in self.members.items() if one.waiting]:
+            await self._asked(some, keep, self._setup.run)
+
+
+def _has_left(told: object) -> bool:
+    """Whether this is what is said of a worker that cannot be reached."""
+    return isinstance(told, OSError) and not isinstance(told, TimeoutError)

@@ -1,0 +1,308 @@
+"""What runs inside Dask workers: batches, each in a worker process of our own beside it.
+
+A Dask worker may have many threads, and serve many people for weeks. Our work wants a process: it
+has a current folder and a search path, imports a user's modules as they are today, may die of a
+file or have to be ended for being late with one, and holds the interpreter's lock while it parses.
+So each thread has one, as the process engine does, and all those promises hold. They end with the
+run, with the Dask worker, or when nothing was asked of them for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from asyncbatch.core.batches import Batch
+from asyncbatch.errors import AsyncbatchError, NoWorkerError
+from asyncbatch.workers.dask.code import CarriedCode, Elsewhere
+from asyncbatch.workers.engine import Loss
+from asyncbatch.workers.process import Relay, Stretch, UnwantedError
+from asyncbatch.workers.wire import frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from distributed import Worker
+
+    from asyncbatch.workers.engine import WorkFactory
+
+IDLE_SECONDS = 30.0
+"""Processes of a run that asks for nothing for so long are ended: it may have been killed."""
+_NAME = "asyncbatch"
+_SAME_PATHS = (
+    "with --engine dask, inputs and output folders must be at the same paths on all workers, as on "
+    "a file system that they share"
+)
+
+
+class Place(Struct, frozen=True):
+    """Where the main process is, and what it sees there.
+
+    `folder` is its current one, which workers need if `needs_folder`. `files` are some inputs with
+    their sizes in bytes, `proof` is a file that it has just put beside the outputs.
+    """
+
+    folder: str
+    needs_folder: bool = False
+    files: tuple[tuple[str, int], ...] = ()
+    proof: str | None = None
+
+    def unlike(self) -> str | None:
+        """Return what is otherwise in this process, in words, if anything is."""
+        if self.needs_folder and not os.path.isdir(self.folder):
+            return f"cannot see the folder {self.folder}"
+        for path, size in self.files:
+            try:
+                here = os.stat(path).st_size
+            except OSError as error:
+                return f"cannot see {path}: {error.strerror}"
+            if here != size:
+                return f"sees another file at {path}: of {here:,} bytes, not {size:,}"
+        if self.proof is not None:
+            folder = os.path.dirname(self.proof)
+            if not os.path.exists(self.proof):
+                return f"does not see what is written into {folder}"
+            if not os.access(folder, os.W_OK | os.X_OK):
+                return f"may not write into {folder}"
+        return None
+
+
+class Setup(Struct, frozen=True):
+    """What all batches of one run have in common.
+
+    `patience` is for how many seconds a process may be at one file, `grace` for how many it may
+    leave things tidy when it is ended.
+    """
+
+    run: str
+    make_work: WorkFactory
+    code: CarriedCode
+    place: Place
+    patience: float | None
+    grace: float = 0.0
+
+
+class Answer(Struct, frozen=True):
+    """What a task came to at the Dask worker at an address; without a stretch it was not ready.
+
+    Where a batch is not ended, the rest is to be asked for there, by the number `more`. It took
+    `seconds`.
+    """
+
+    address: str
+    stretch: Stretch | None = None
+    more: int = 0
+    seconds: float = 0.0
+
+
+class RunHere:
+    """One run at one Dask worker: its processes, idle, at work, or waiting for being asked."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._hello = frame(Elsewhere(setup.make_work, setup.code, setup.place.folder))
+        self._patience, self._grace = setup.patience, setup.grace
+        self._idle: list[Relay] = []
+        self._busy: set[Relay] = set()
+        self._waiting: dict[int, Relay] = {}
+        self._asked = time.monotonic()
+        self._number = 0
+        self._lock = threading.Lock()
+        self.is_over = False
+
+    def try_out(self) -> None:
+        """Have one process get ready. Raises AsyncbatchError as it does; OSError."""
+        _, stretch = self.work(frame(Batch(0, ())), lambda: True)
+        for body, _ in stretch.frames:
+            said = pickle.loads(body)  # noqa: S301 - our own process
+            if isinstance(said, AsyncbatchError):
+                raise said
+        if stretch.loss is not None:
+            raise NoWorkerError(f"its process {stretch.loss.how} before it began to work")
+
+    def work(
+        self, request: bytes | int, is_wanted: Callable[[], bool], *, whole: bool = False
+    ) -> tuple[int, Stretch]:
+        """Return the beginning of what a batch comes to, or more of that of a number.
+
+        Beside it is the number for what remains, nothing if it is to come as a `whole`. Raises
+        UnwantedError, OSError.
+        """
+        relay = self._take(request)
+        if relay is None:
+            lost = Loss("was ended, being idle,", in_batch=False)
+            return 0, Stretch([], ended=False, loss=lost, pid=0, memory=0)
+        try:
+            if isinstance(request, bytes):
+                relay.begin(request)
+            stretch = relay.stretch(lambda: not self.is_over and is_wanted(), whole=whole)
+        except BaseException:
+            with self._lock:
+                self._busy.discard(relay)
+            relay.kill()
+            raise
+        return self._put(relay, stretch), stretch
+
+    def _take(self, request: bytes | int) -> Relay | None:
+        with self._lock:
+            self._asked = time.monotonic()
+            if isinstance(request, int):
+                relay = self._waiting.pop(request, None)
+            else:
+                relay = self._idle.pop() if self._idle else None
+        if relay is None and isinstance(request, bytes):
+            relay = Relay(self._hello, self._patience, self._grace)
+        if relay is not None:
+            with self._lock:
+                self._busy.add(relay)
+        return relay
+
+    def _put(self, relay: Relay, stretch: Stretch) -> int:
+        with self._lock:
+            self._asked = time.monotonic()
+            self._busy.discard(relay)
+            if self.is_over and stretch.loss is None:
+                relay.kill()
+            elif stretch.ended:
+                self._idle.append(relay)
+            elif stretch.loss is None:
+                self._number += 1
+                self._waiting[self._number] = relay
+                return self._number
+            return 0
+
+    def keep(self) -> None:
+        """Take note that the run goes on."""
+        self._asked = time.monotonic()
+
+    def rest(self) -> None:
+        """End processes that nothing was asked of for long."""
+        with self._lock:
+            if time.monotonic() - self._asked < IDLE_SECONDS:
+                return
+            relays = [*self._idle, *self._waiting.values()]
+            self._idle.clear()
+            self._waiting.clear()
+        for relay in relays:
+            relay.kill()
+
+    def close(self) -> None:
+        """End all processes."""
+        with self._lock:
+            self.is_over = True
+            relays = [*self._idle, *self._waiting.values()]
+            self._idle.clear()
+            self._waiting.clear()
+            for relay in self._busy:
+                relay.interrupt()
+        for relay in relays:
+            relay.kill()
+
+
+class Runs:
+    """The runs at one Dask worker, which closes this when it ends."""
+
+    def __init__(self) -> None:
+        self.open: dict[str, RunHere] = {}
+        self._resting: asyncio.Task[None] | None = None
+
+    @classmethod
+    def of(cls, worker: Worker) -> Runs:
+        """Return those of a worker."""
+        runs: Runs = worker.extensions.setdefault(_NAME, cls())
+        return runs
+
+    def begin(self, setup: Setup) -> RunHere:
+        """Return the run of a setup, which is begun if it is new."""
+        if setup.run not in self.open:
+            self.open[setup.run] = RunHere(setup)
+        if self._resting is None:
+            self._resting = asyncio.create_task(self._rest())
+        return self.open[setup.run]
+
+    async def _rest(self) -> None:
+        while True:
+            await asyncio.sleep(IDLE_SECONDS / 3)
+            for run in tuple(self.open.values()):
+                await asyncio.to_thread(run.rest)
+
+    async def end(self, run: str) -> None:
+        """End a run, if there is one of this name."""
+        if (found := self.open.pop(run, None)) is not None:
+            await asyncio.to_thread(found.close)
+
+    async def close(self) -> None:
+        """End all runs."""
+        if self._resting is not None:
+            self._resting.cancel()
+        for run in tuple(self.open):
+            await self.end(run)
+
+
+async def begin(setup: Setup, dask_worker: Worker) -> str | None:
+    """Make a Dask worker ready for a run; return why it is not fit for it, if it is not."""
+    problem = await asyncio.to_thread(setup.place.unlike)
+    if problem is not None:
+        return f"{problem}: {_SAME_PATHS}"
+    run = Runs.of(dask_worker).begin(setup)
+    try:
+        await asyncio.to_thread(run.try_out)
+    except (AsyncbatchError, OSError) as error:
+        await Runs.of(dask_worker).end(setup.run)
+        return f"cannot do the work: {error}"
+    return None
+
+
+async def keep(run: str, dask_worker: Worker) -> None:
+    """Have a Dask worker keep what waits for being asked for, for another while."""
+    if (here := Runs.of(dask_worker).open.get(run)) is not None:
+        here.keep()
+
+
+async def end(run: str, dask_worker: Worker) -> None:
+    """End a run at a Dask worker, whatever is on its way."""
+    await Runs.of(dask_worker).end(run)
+
+
+def work(run: str, request: bytes | int, whole: bool) -> Answer:
+    """Work on a batch, or on more of one: the function of a task; see `RunHere`. Raises OSError."""
+    from distributed import get_worker  # noqa: PLC0415 - it is there, in a Dask worker
+
+    worker: Any = get_worker()
+    here = Runs.of(worker).open.get(run)
+    if here is None:
+        return Answer(worker.address)
+    key = worker.get_current_task()
+
+    def is_wanted() -> bool:
+        task = worker.state.tasks.get(key)
+        return task is not None and task.state != "cancelled"
+
+    began = time.monotonic()
+    try:
+        more, stretch = here.work(request, is_wanted, whole=whole)
+    except UnwantedError:
+        return Answer(worker.address)
+    return Answer(worker.address, stretch, more, time.monotonic() - began)
+
+
+class Call:
+    """A call of `work` that takes place when it is unpickled: see `as_bytes`."""
+
+    def __init__(self, run: str, request: bytes | int, *, whole: bool) -> None:
+        self._arguments = run, request, whole
+
+    def __reduce__(self) -> tuple[Callable[..., Answer], tuple[str, bytes | int, bool]]:
+        return work, self._arguments
+
+    def as_bytes(self) -> bytes:
+        """Return what `pickle.loads` makes an answer of, at a Dask worker.
+
+        A scheduler unpickles the functions of tasks; so it need not have this package.
+        """
+        return pickle.dumps(self, pickle.HIGHEST_PROTOCOL)

@@ -1,0 +1,44 @@
+"""Run work in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from asyncbatch.core.batches import Batch, Part
+    from asyncbatch.workers.engine import Lane, WorkFactory
+
+
+class ThreadLane:
+    """Runs batches in a thread of the default executor."""
+
+    def __init__(self, make_work: WorkFactory) -> None:
+        self._work = make_work()
+        self.abandon = getattr(self._work, "abandon", None)
+
+    async def run(self, batch: Batch) -> AsyncIterator[Part]:
+        """Yield what becomes of `batch`; see `Lane.run`. Giving up ends with the current part."""
+        parts = iter(self._work(batch))
+        while (part := await asyncio.to_thread(next, parts, None)) is not None:
+            yield part
+
+
+class ThreadEngine:
+    """As many lanes as batches may be in flight, all in this process."""
+
+    pids: Sequence[int] = ()
+
+    def __init__(self, make_work: WorkFactory, count: int) -> None:
+        self.lanes: Sequence[Lane] = [ThreadLane(make_work) for _ in range(count)]
+
+
+class LoopEngine:
+    """Lanes that need neither a thread nor a process."""
+
+    pids: Sequence[int] = ()
+
+    def __init__(self, lanes: Sequence[Lane]) -> None:
+        self.lanes = lanes

@@ -1,0 +1,112 @@
+"""The program of a worker process: batches in, parts out."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import pickle
+import select
+import signal
+import sys
+from threading import Thread
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from asyncbatch.core.batches import Part
+from asyncbatch.core.progress import Progress
+from asyncbatch.errors import AsyncbatchError, WorkerBugError
+from asyncbatch.workers.wire import LENGTH_BYTES, STOP_SIGNALS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asyncbatch.workers.engine import Work, WorkFactory
+
+_GC_THRESHOLD = 100_000
+"""Objects made before the collector looks for cycles among the new ones (Python's own: 700)."""
+_PR_SET_PDEATHSIG = 1  # from linux/prctl.h
+
+
+def main(requests_descriptor: int, replies_descriptor: int, progress_descriptor: int) -> None:
+    """Serve batches until the main process closes its end of the requests, or dies."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    _die_with_parent()
+    # Sockets, but files do for one direction each.
+    requests, replies = os.fdopen(requests_descriptor, "rb"), os.fdopen(replies_descriptor, "wb")
+    progress = Progress.shared(progress_descriptor)
+    make_work = _receive(requests)
+    if make_work is not None:
+        _serve(make_work, requests, replies, progress)
+    sys.stdout.flush()
+    os._exit(0)  # nothing is left to tidy up, and the main process waits
+
+
+def _serve(
+    make_work: WorkFactory, requests: BinaryIO, replies: BinaryIO, progress: Progress
+) -> None:
+    work: Work | None = None
+    # JSON has no cycles: looking for them among so many values takes a third of the time.
+    gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD)
+    while (batch := _receive(requests)) is not None:
+        try:
+            if work is None:
+                work = make_work()
+                if (abandon := getattr(work, "abandon", None)) is not None:
+                    watching = requests.fileno(), abandon
+                    Thread(target=_abandon_at_end, args=watching, daemon=True).start()
+                if hasattr(work, "progress"):  # if not, it is found by halving what it dies of
+                    work.progress = progress
+            progress.begin_batch()
+            for part in work(batch):
+                progress.begin_waiting()
+                _send(replies, part)
+                progress.end_waiting()
+            progress.end_batch()
+            _send(replies, None)
+        except BrokenPipeError:
+            return
+        except AsyncbatchError as error:
+            _send(replies, error)
+        except Exception:  # noqa: BLE001 - crosses to the main process, which raises it
+            import traceback  # noqa: PLC0415 - hopefully never needed
+
+            _send(replies, WorkerBugError(traceback.format_exc()))
+
+
+def _abandon_at_end(descriptor: int, abandon: Callable[[], None]) -> None:
+    """When the main process has closed its end, leave nothing half done, and end."""
+    poll = select.poll()
+    poll.register(descriptor, 0)  # a hang-up is told unasked
+    poll.poll()
+    abandon()
+    os._exit(0)
+
+
+def _send(replies: BinaryIO, message: Part | AsyncbatchError | None) -> None:
+    payload: bytes | bytearray = b""
+    if isinstance(message, Part) and message.rows is not None:
+        payload, message.rows.payload = message.rows.payload, b""
+    body = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    replies.write(b"".join((*map(_length, (body, payload)), body)))
+    replies.write(payload)
+    replies.flush()
+
+
+def _length(data: bytes | bytearray) -> bytes:
+    return len(data).to_bytes(LENGTH_BYTES)
+
+
+def _receive(requests: BinaryIO) -> Any:  # noqa: ANN401 - the protocol says what comes when
+    header = requests.read(LENGTH_BYTES)
+    if len(header) < LENGTH_BYTES:
+        return None
+    return pickle.loads(requests.read(int.from_bytes(header)))  # noqa: S301 - our own process
+
+
+def _die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies, even in the midst of C code."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,359 @@
+"""Worker processes: send, receive, kill."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import pickle
+import socket
+import time
+from collections import deque
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from asyncbatch.core.progress import Progress, Stopwatch
+from asyncbatch.core.system import measure
+from asyncbatch.errors import AsyncbatchError
+from asyncbatch.workers.engine import Loss, WorkerLostError
+from asyncbatch.workers.spawn import end, spawn
+from asyncbatch.workers.wire import LENGTH_BYTES, frame
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from asyncbatch.core.batches import Batch, Part
+    from asyncbatch.workers.engine import Lane, WorkFactory
+    from asyncbatch.workers.spawn import Spawned
+
+STRETCH_BYTES = 16 * 1024 * 1024
+"""So much of what becomes of a batch is handed on at a time, ..."""
+STRETCH_SECONDS = 2.0
+"""... or what there is of it after so long."""
+WHOLE_BYTES = 256 * 1024 * 1024
+"""So much, however long it takes, of what must not be lost in its midst."""
+_SHORTEST_LOOK_RELAY, _LONGEST_LOOK_RELAY = 0.01, 0.5
+"""Seconds from one look at a worker that says nothing to the next."""
+_END = frame(None)[LENGTH_BYTES:]
+"""What a worker says at a batch's end."""
+
+
+class Stretch(Struct, frozen=True):
+    """What a worker has said: pickles, each beside its rows (see `wire`).
+
+    Of a batch that is not `ended` there is more to come, unless there is a `loss`. `pid` is the
+    worker's, `memory` its peak in bytes.
+    """
+
+    frames: list[tuple[bytes | bytearray, bytes | bytearray]]
+    ended: bool
+    loss: Loss | None
+    pid: int
+    memory: int
+
+
+class UnwantedError(Exception):
+    """Nobody waits for the result any more; the worker is ended."""
+
+
+class Relay:
+    """Has one worker process do batches, one at a time; used by one thread at a time.
+
+    `hello` is the frame that begins the talk, `patience` for how many seconds a worker may be at
+    one file, `grace` for how many it may leave things tidy. Raises OSError if no process can be
+    started.
+    """
+
+    def __init__(self, hello: bytes, patience: float | None, grace: float = 0.0) -> None:
+        spawned = spawn()
+        self._grace = grace
+        self._process, self._progress = spawned.process, spawned.progress
+        self._requests, self._replies = spawned.requests, spawned.replies
+        longest = _LONGEST_LOOK_RELAY if patience is None else patience / 20
+        self._interval = min(max(longest, _SHORTEST_LOOK_RELAY), _LONGEST_LOOK_RELAY)
+        self._replies.settimeout(self._interval)
+        self._stopwatch = None if patience is None else Stopwatch(patience, self._interval)
+        self._late: int | None = None  # the file that the process was killed for
+        self._looked = 0.0
+        self._send(hello)
+
+    def begin(self, request: bytes) -> None:
+        """Have a batch done; `request` is its frame."""
+        self._send(request)
+
+    def _send(self, data: bytes) -> None:
+        with suppress(OSError):  # a worker that is dead; `stretch` tells
+            self._requests.sendall(data)
+
+    def stretch(self, is_wanted: Callable[[], bool], *, whole: bool = False) -> Stretch:
+        """Return what comes next of the batch, `whole` if that can be. Raises UnwantedError."""
+        frames: list[tuple[bytes | bytearray, bytes | bytearray]] = []
+        most = WHOLE_BYTES if whole else STRETCH_BYTES
+        size, deadline = 0, time.monotonic() + (math.inf if whole else STRETCH_SECONDS)
+        ended, loss = False, None
+        while not ended and size < most:
+            if frames and time.monotonic() > deadline:
+                break
+            try:
+                body, rows = self._receive(is_wanted)
+            except (EOFError, ConnectionError):
+                loss = self._loss()
+                break
+            ended = body == _END
+            if not ended:
+                frames.append((body, rows))
+                size += len(body) + len(rows)
+        return Stretch(frames, ended, loss, self._process.pid, measure(self._process.pid).peak)
+
+    def _receive(self, is_wanted: Callable[[], bool]) -> tuple[bytearray, bytearray]:
+        lengths = self._read(2 * LENGTH_BYTES, is_wanted)
+        body = self._read(int.from_bytes(lengths[:LENGTH_BYTES]), is_wanted)
+        return body, self._read(int.from_bytes(lengths[LENGTH_BYTES:]), is_wanted)
+
+    def _read(self, count: int, is_wanted: Callable[[], bool]) -> bytearray:
+        """Return so many bytes. Raises EOFError, ConnectionError, UnwantedError."""
+        data, at = bytearray(count), 0
+        with memoryview(data) as view:
+            while at < count:
+                if time.monotonic() - self._looked > self._interval:
+                    self._look(is_wanted)
+                try:
+                    got = self._replies.recv_into(view[at:])
+                except TimeoutError:
+                    continue
+                if not got:
+                    raise EOFError
+                at += got
+        return data
+
+    def _look(self, is_wanted: Callable[[], bool]) -> None:
+        """End the process if it is late with a file, or not wanted."""
+        now = self._looked = time.monotonic()
+        if not is_wanted():
+            self.kill()
+            raise UnwantedError
+        if self._stopwatch is not None and self._late is None:
+            self._late = self._stopwatch.look(self._progress, now)
+            if self._late is not None:
+                self._process.kill()
+                with suppress(OSError):  # processes of the user's function may keep it open
+                    self._replies.shutdown(socket.SHUT_RD)
+
+    def _loss(self) -> Loss:
+        how, progress = self.kill(), self._progress
+        # If it was just then through with it, nobody is late, and nobody guilty.
+        timed_out = self._late is not None and self._late == progress.file
+        file = None if self._late is not None and not timed_out else progress.file
+        return Loss(how, file, progress.in_batch, timed_out)
+
+    def interrupt(self) -> None:
+        """End the process from another thread than that which uses this, and which then sees it."""
+        with suppress(OSError):  # it has ended
+            self._requests.shutdown(socket.SHUT_RDWR)
+        if not self._grace:
+            self._process.kill()
+
+    def kill(self) -> str:
+        """End the process, if it has not ended; return how it ended."""
+        self._requests.close()
+        self._replies.close()
+        return end(self._process, self._grace)
+
+
+_SHORTEST_LOOK, _LONGEST_LOOK = 0.01, 0.25
+"""Seconds from one look for late workers to the next."""
+_LAST_SECONDS = 2.0
+"""How long those that end gently may take."""
+
+
+class WorkerProcess:
+    """A lane into a worker, which is started again whenever it is found dead.
+
+    Several batches may be sent to it at a time; they wait in its socket for their turn.
+    """
+
+    def __init__(self, make_work: WorkFactory, *, reads_stdin: bool = False) -> None:
+        self._turn = asyncio.Lock()
+        self._queue: deque[Batch] = deque()  # in the order of turns; sent while there is a process
+        self._hello = frame(make_work)
+        self._reads_stdin = reads_stdin
+        self._process: subprocess.Popen[bytes] | None = None
+        self._progress = Progress()
+        self._late: int | None = None  # the file that the process was killed for
+        self._replies: socket.socket
+        self._writer: asyncio.StreamWriter
+
+    @property
+    def pid(self) -> int | None:
+        """The process number, or None while there is no process."""
+        return self._process.pid if self._process else None
+
+    async def connect(self, spawned: Spawned) -> None:
+        """Talk to a process that has just been started, in place of one that died, if any."""
+        try:
+            _, self._writer = await asyncio.open_connection(sock=spawned.requests)
+        except BaseException:
+            spawned.process.kill()
+            raise
+        self._replies = spawned.replies
+        self._replies.setblocking(False)
+        self._progress, self._late = spawned.progress, None
+        self._writer.write(self._hello)
+        for batch in self._queue:  # those that were sent to one that died
+            self._writer.write(frame(batch))
+        self._process = spawned.process
+
+    async def run(self, batch: Batch) -> AsyncIterator[Part]:
+        """Yield what becomes of `batch`, when those sent before it are done; see `Lane.run`."""
+        self._queue.append(batch)
+        if self._process is not None:
+            self._writer.write(frame(batch))
+        try:
+            async with self._turn:
+                if self._process is None:
+                    await self.connect(spawn(reads_stdin=self._reads_stdin))
+                while (part := await self._receive()) is not None:
+                    yield part
+        finally:
+            self._queue.remove(batch)
+
+    async def _receive(self) -> Part | None:
+        """Return the next part, None at a batch's end.
+
+        Raises WorkerLostError; AsyncbatchError as the worker has raised it.
+        """
+        try:
+            lengths = await self._read(2 * LENGTH_BYTES)
+            body = await self._read(int.from_bytes(lengths[:LENGTH_BYTES]))
+            payload = await self._read(int.from_bytes(lengths[LENGTH_BYTES:]))
+        except (EOFError, ConnectionError):
+            raise WorkerLostError(self._loss()) from None
+        message: Any = pickle.loads(body)  # noqa: S301 - our own process
+        if isinstance(message, AsyncbatchError):
+            raise message
+        if payload:
+            message.rows.payload = payload
+        part: Part | None = message
+        return part
+
+    async def _read(self, count: int) -> bytearray:
+        """Return so many bytes; straight into place, for a stream would copy them twice.
+
+        Raises EOFError, ConnectionError.
+        """
+        data = bytearray(count)
+        loop, at = asyncio.get_running_loop(), 0
+        with memoryview(data) as view:
+            while at < count:
+                got = await loop.sock_recv_into(self._replies, view[at:])
+                if not got:
+                    raise EOFError
+                at += got
+        return data
+
+    def look(self, stopwatch: Stopwatch, now: float) -> None:
+        """Kill the process if it is late with a file; `run` then ends as for any other death."""
+        if self._process is None or self._late is not None:
+            return
+        self._late = stopwatch.look(self._progress, now)
+        if self._late is not None:
+            self._process.kill()
+            with suppress(OSError):  # processes of the user's function may keep it open
+                self._replies.shutdown(socket.SHUT_RD)
+
+    def _loss(self) -> Loss:
+        how, progress = self.kill(), self._progress
+        # If it was just then through with it, nobody is late, and nobody guilty.
+        timed_out = self._late is not None and self._late == progress.file
+        file = None if self._late is not None and not timed_out else progress.file
+        return Loss(how, file, progress.in_batch, timed_out)
+
+    def hang_up(self) -> None:
+        """Have the process end by itself, when it has left nothing half done."""
+        if self._process is not None:
+            with suppress(OSError):
+                self._writer.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+
+    async def wait(self) -> None:
+        """Wait until the process has ended."""
+        if self._process is not None:
+            await asyncio.to_thread(self._process.wait)
+
+    def kill(self) -> str:
+        """End the process at once, if it has not ended; return how it ended."""
+        if self._process is None:
+            return "is not running"
+        process, self._process = self._process, None
+        self._writer.close()
+        self._replies.close()
+        return end(process)
+
+
+class ProcessEngine:
+    """Worker processes; each is a lane, several times over if there are more lanes."""
+
+    def __init__(self, workers: Sequence[WorkerProcess], count: int) -> None:
+        self._workers = workers
+        self.lanes: Sequence[Lane] = [workers[number % len(workers)] for number in range(count)]
+
+    @property
+    def pids(self) -> Sequence[int]:
+        """The workers' process numbers."""
+        return [worker.pid for worker in self._workers if worker.pid is not None]
+
+
+@asynccontextmanager
+async def process_engine(
+    make_work: WorkFactory,
+    spawned: Sequence[Spawned],
+    count: int,
+    *,
+    reads_stdin: bool = False,
+    patience: float | None = None,
+    gently: bool = False,
+) -> AsyncIterator[ProcessEngine]:
+    """Provide `count` lanes over processes just started; kill these at the end.
+
+    `reads_stdin` hands our standard input on to those that take a dead one's place. `patience`
+    is for how many seconds one may be at one file. If the end is to come `gently`, they have some
+    seconds to leave nothing half done.
+    """
+    workers = [WorkerProcess(make_work, reads_stdin=reads_stdin) for _ in spawned]
+    watching = None if patience is None else asyncio.create_task(watch(workers, patience))
+    try:
+        for worker, process in zip(workers, spawned, strict=True):
+            await worker.connect(process)
+        yield ProcessEngine(workers, count)
+    finally:
+        if watching is not None:
+            watching.cancel()
+        try:
+            if gently:
+                await _let_end(workers)
+        finally:
+            for worker in workers:
+                worker.kill()
+
+
+async def _let_end(workers: Sequence[WorkerProcess]) -> None:
+    """Have all end by themselves, as far as they do."""
+    for worker in workers:
+        worker.hang_up()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LAST_SECONDS):
+            for worker in workers:
+                await worker.wait()
+
+
+async def watch(workers: Sequence[WorkerProcess], patience: float) -> None:
+    """Look at the workers for ever, and end those that are late; there may come more of them."""
+    interval = min(max(patience / 20, _SHORTEST_LOOK), _LONGEST_LOOK)
+    stopwatches: list[Stopwatch] = []
+    while True:
+        await asyncio.sleep(interval)
+        now = time.monotonic()
+        stopwatches += [Stopwatch(patience, interval) for _ in workers[len(stopwatches) :]]
+        for worker, stopwatch in zip(workers, stopwatches, strict=True):
+            worker.look(stopwatch, now)

@@ -1,0 +1,77 @@
+"""Starting a worker process; needs no event loop, so that it can be done first of all."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from typing import NamedTuple
+
+from asyncbatch.core.progress import Progress, shared_memory
+from asyncbatch.workers.wire import STOP_SIGNALS
+
+_PROGRAM = """\
+import sys
+sys.path[:] = {path!r}
+from asyncbatch.workers.main import main
+main{descriptors!r}
+"""
+_STDERR = 2
+_EXIT_SECONDS = 5.0
+"""How long a killed worker may take to be gone (one in a device's hands may not be)."""
+
+
+class Spawned(NamedTuple):
+    """A worker process, our ends of the sockets to it, and where it says what it is at.
+
+    There are two, since an error of writing to a dead worker would end the reading of what it
+    had still to say.
+    """
+
+    process: subprocess.Popen[bytes]
+    requests: socket.socket
+    replies: socket.socket
+    progress: Progress
+
+
+def spawn(*, reads_stdin: bool = False) -> Spawned:
+    """Start a worker as a new program, with our standard input or none. Raises OSError."""
+    (our_requests, its_requests), (our_replies, its_replies) = (
+        socket.socketpair(),
+        socket.socketpair(),
+    )
+    cell = shared_memory()
+    with its_requests, its_replies:
+        descriptors = its_requests.fileno(), its_replies.fileno(), cell
+        program = _PROGRAM.format(path=sys.path, descriptors=descriptors)
+        # Blocked signals stay so across exec: no stop signal can hit a worker that has not
+        # yet got round to ignoring it.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            process = subprocess.Popen(  # noqa: S603 - our own program
+                [sys.executable, "-c", program],
+                stdin=None if reads_stdin else subprocess.DEVNULL,
+                stdout=_STDERR,  # what user code prints must not mix with results
+                pass_fds=descriptors,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            progress = Progress.shared(cell)
+    return Spawned(process, our_requests, our_replies, progress)
+
+
+def end(process: subprocess.Popen[bytes], grace: float = 0.0) -> str:
+    """End a worker, if it has not ended within `grace` seconds; return how it ended."""
+    if grace:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(grace)
+    if process.poll() is None:
+        process.kill()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_EXIT_SECONDS)
+    code: int | None = process.returncode
+    if code is None:
+        return "cannot be ended, being in the hands of a device or a server,"
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"

@@ -1,0 +1,226 @@
+"""Count and validate files."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from asyncbatch.core.batches import Huge, Part
+from asyncbatch.core.progress import Progress
+from asyncbatch.core.records import STDIN, Position, display_path
+from asyncbatch.formats.arrays import ArrayStream
+from asyncbatch.formats.detect import can_be_split, holds_lines, is_compressed, unpack
+from asyncbatch.formats.failures import (
+    FILE_ERRORS,
+    BadTextError,
+    after_records,
+    file_failure,
+    judge_text,
+    line_failure,
+)
+from asyncbatch.formats.lines import BadLine, judge_lines
+from asyncbatch.formats.validator import make_judge
+from asyncbatch.sources.reader import Reader, close, size_read
+from asyncbatch.storage.local import Content, TooLargeError
+from asyncbatch.storage.opener import Opener
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from asyncbatch.core.batches import Batch
+    from asyncbatch.core.records import Failure
+    from asyncbatch.core.settings import FileWorkSettings
+    from asyncbatch.formats.lines import Lines
+    from asyncbatch.sources.reader import Opened
+
+    Verdicts = tuple[int, list[BadLine]]
+    """How many records, and which of them are bad."""
+
+MAX_BATCH_BYTES = 8 * 1024 * 1024
+"""A batch is given back unfinished once so many bytes of it were read, or after some time (see
+`settings.Portion`): progress stays live, stopping quick, and the rest can go elsewhere."""
+MAX_REJECTIONS = 1000
+"""Bad records that one part carries: a file of nothing else still needs bounded memory."""
+
+
+class FileWork:
+    """Judges batches of files, one after another, and reports in parts.
+
+    One instance serves one thread: it keeps a parser, and what it learned about the storage.
+    """
+
+    def __init__(self, settings: FileWorkSettings) -> None:
+        self._settings = settings
+        self._judge = make_judge()
+        self._opener = Opener(settings)
+        self._reader = Reader(settings.max_file_size, settings.read_ahead, self._opener)
+        self._most_bytes = settings.portion.bytes or MAX_BATCH_BYTES
+        self.progress = Progress()
+        """Where it says which file it is at; a worker process puts a shared one in its place."""
+
+    def __call__(self, batch: Batch) -> Iterator[Part]:
+        """Yield what became of the files, in order; it may end before the last (see the limits)."""
+        judge, now = self._judge, time.perf_counter
+        names_tell = self._settings.format == "auto"
+        if batch.piece is not None:
+            yield from self._piece(batch)
+            return
+        part = Part(batch.start)
+        began = now()
+        seconds = self._settings.portion.seconds
+        contents = self._reader.contents(batch, self._most_bytes, seconds, self.progress)
+        for path, opened in contents:
+            # The short way, for what nearly every file is: small, plain, one good JSON text.
+            verdict = None
+            if type(opened) is bytes and names_tell and path.endswith(".json"):
+                verdict = judge(opened)
+            if type(verdict) is int and type(opened) is bytes:
+                part.records.append(verdict)
+                part.bytes.append(len(opened))
+            elif self._splits(path, opened):
+                close(opened)
+                contents.close()
+                yield part
+                yield Part(part.start + len(part), huge=Huge("lines", relative=True))
+                return
+            else:
+                verdicts = self._verdicts(path, opened)
+                part = yield from self._thoroughly(path, verdicts, part)
+                part.bytes.append(size_read(opened))
+            ended = now()
+            part.elapsed_ms.append((ended - began) * 1000)
+            began = ended
+        part.retries = self._opener.taken_retries()
+        yield part
+
+    def _splits(self, path: str, opened: Opened) -> bool:
+        """Whether a file is for several workers: an array is counted by one in no more time."""
+        return (
+            isinstance(opened, Content)
+            and can_be_split(path, opened, self._settings.sizes)
+            and holds_lines(path, self._settings.format)
+        )
+
+    def _piece(self, batch: Batch) -> Iterator[Part]:
+        """Yield what became of a piece of a file, as if it were one."""
+        piece, path = batch.piece, batch.paths[0]
+        if piece is None or piece.end:
+            yield end_of_pieces(batch)
+            return
+        began = time.perf_counter()
+        chunks = self._opener.stretch(path, piece.start.byte, piece.length, piece.etag)
+        lines = 0
+
+        def verdicts() -> Iterator[Verdicts]:
+            nonlocal lines
+            for block in judge_lines(chunks, self._judge, piece.start):
+                lines += len(block.texts)
+                yield _verdicts_on(block)
+
+        part = yield from self._thoroughly(path, verdicts(), Part(batch.start))
+        end = piece.start.byte + piece.length
+        part.reached = Position(end, piece.start.record + part.records[0], piece.start.line + lines)
+        part.bytes.append(piece.length)
+        part.elapsed_ms.append((time.perf_counter() - began) * 1000)
+        part.retries = self._opener.taken_retries()
+        yield part
+
+    def _thoroughly(
+        self, path: str, verdicts: Iterator[Verdicts], part: Part
+    ) -> Generator[Part, None, Part]:
+        """Add to `part` what became of any file; yield it when full and return the one to go on."""
+        file = display_path(path)
+        records = rejected = 0
+        first = error = None
+        found: list[Failure] = []
+        try:
+            for count, bad_lines in verdicts:
+                records += count
+                rejected += len(bad_lines)
+                found += [line_failure(file, bad) for bad in bad_lines]
+                first = first or next(iter(found), None)
+                if len(found) >= MAX_REJECTIONS:
+                    if len(part):
+                        yield part
+                        part = Part(part.start + len(part))
+                    yield Part(part.start, rejections=[(0, failure) for failure in found])
+                    found = []
+        except FILE_ERRORS as problem:
+            error = file_failure(file, problem)
+            if isinstance(problem, BadTextError):  # of a document, told apart only if it is huge
+                error = after_records(error, records)
+            # The file failed as a whole: its records count for nothing.
+            records = rejected = 0
+            found = []
+        part.rejections += [(len(part), failure) for failure in found]
+        if records and rejected == records:
+            error = first
+        if error:
+            part.errors[len(part)] = error
+        if rejected:
+            part.rejected[len(part)] = rejected
+        part.records.append(records)
+        return part
+
+    def _verdicts(self, path: str, opened: Opened) -> Iterator[Verdicts]:
+        """Yield record counts and bad lines, stretch by stretch. Raises one of `FILE_ERRORS`."""
+        if isinstance(opened, Exception):
+            raise opened
+        with opened if isinstance(opened, Content) else Content(opened) as content:
+            is_lines, chunks = unpack(content, path, self._settings, self._judge)
+            compressed = is_compressed(content)
+            if is_lines:
+                yield from map(_verdicts_on, judge_lines(chunks, self._judge))
+            elif isinstance(opened, bytes) and not compressed:
+                yield judge_text(opened, self._judge), []
+            else:
+                stream = ArrayStream(chunks, None, self._judge, self._settings.sizes)
+                if stream.begin(known_huge=can_be_split(path, content, self._settings.sizes)):
+                    yield from ((window.elements, []) for window in stream.windows())
+                else:
+                    yield judge_text(stream.whole(drain=compressed), self._judge), []
+
+
+def _verdicts_on(lines: Lines) -> Verdicts:
+    pieces = lines.split() if lines.faults else ()
+    return lines.records, [one for one in pieces if isinstance(one, BadLine)]
+
+
+def end_of_pieces(batch: Batch) -> Part:
+    """Return the last part of a file that was taken in pieces: how it ended, and the rest of it."""
+    piece = batch.piece
+    if piece is None:
+        return Part(batch.start)
+    errors = {} if piece.error is None else {0: piece.error}
+    return Part(batch.start, [0], [piece.length], [0.0], errors=errors)
+
+
+class PlanWork:
+    """Takes the size of each file, and ends a batch where `FileWork` would for its bytes."""
+
+    def __init__(self, settings: FileWorkSettings) -> None:
+        self._limit, self._opener = settings.max_file_size, Opener(settings)
+
+    def __call__(self, batch: Batch) -> Iterator[Part]:
+        """Yield one part: the files that would be one batch, with sizes and no records."""
+        part = Part(batch.start)
+        taken = 0
+        for place, path in enumerate(batch.paths):
+            try:
+                size = self._size(path)
+            except (OSError, TooLargeError) as error:
+                part.errors[place] = file_failure(display_path(path), error)
+                size = 0
+            part.records.append(0)
+            part.bytes.append(size)
+            part.elapsed_ms.append(0.0)
+            taken += size
+            if taken >= MAX_BATCH_BYTES:
+                break
+        yield part
+
+    def _size(self, path: str) -> int:
+        size = 0 if path == STDIN else self._opener.size(path)
+        if self._limit is not None and size > self._limit:
+            raise TooLargeError(size, self._limit)
+        return size

@@ -1,0 +1,284 @@
+"""Read events out of lines."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from msgspec import UNSET, MsgspecError, Struct, field
+
+from asyncbatch.core.progress import Progress
+from asyncbatch.core.records import Failure, Position
+from asyncbatch.formats.decoder import allow_deep_nesting, decode, encode
+from asyncbatch.formats.failures import line_failure
+from asyncbatch.formats.lines import BadLine, judge_lines
+from asyncbatch.formats.positions import BOM
+from asyncbatch.formats.validator import make_judge
+from asyncbatch.sinks.dead_letters import letter_of_record
+from asyncbatch.transforms.base import Context, RecordError
+from asyncbatch.windows.times import Same
+from asyncbatch.workers.tasks.event_fields import EventFields, RowEvents, RowReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from asyncbatch.config.job import StreamSettings
+    from asyncbatch.sources.base import Chunk
+    from asyncbatch.transforms.chain import Chain
+    from asyncbatch.windows.aggregates import Recipe
+    from asyncbatch.windows.events import Events
+    from asyncbatch.windows.times import Moments
+
+
+class Block(Struct):
+    """What some lines came to: so many records, and what is in `events`, with their texts.
+
+    These are `lines`, unless `kept` has them one by one.
+    """
+
+    records: int
+    events: Events | None = None
+    lines: bytes = b""
+    kept: list[bytes] | None = None
+    dropped: int = 0
+    rejected: list[tuple[Failure, bytes]] = field(default_factory=list)
+    """Why, and the line for a dead letter file."""
+
+    def texts(self) -> Sequence[bytes]:
+        """Return each event's text."""
+        return self.lines.split(b"\n") if self.kept is None else self.kept
+
+
+class Line(NamedTuple):
+    """A line that is JSON, and where it comes from."""
+
+    file: str
+    record: int
+    line: int
+    text: bytes
+
+    def context(self) -> Context:
+        """Say where it comes from."""
+        return Context(self.file, self.record, self.line)
+
+
+class LineReader:
+    """Tells lines that are JSON from those that are not."""
+
+    def __init__(self) -> None:
+        allow_deep_nesting()
+        self._judge = make_judge()
+
+    def read(self, draft: Draft, lines: bytes, at: Position) -> Iterator[Line | BadLine]:
+        """Yield each line from a place on that is not blank; note in the draft how many."""
+        for found in judge_lines((lines,), self._judge, at if at.byte else None):
+            draft.block.records += found.records
+            for some in found.split():
+                if isinstance(some, BadLine):
+                    yield some
+                    continue
+                for place, text in enumerate(some.texts):
+                    yield Line(
+                        draft.file, some.record + place, some.line + place, text.removeprefix(BOM)
+                    )
+
+
+class Draft:
+    """A block in the making: what becomes of a file's lines, in order."""
+
+    def __init__(
+        self, file: str, settings: StreamSettings, fields: EventFields, *, keeps_texts: bool
+    ) -> None:
+        self.file, self.block = file, Block(0)
+        self._settings, self._fields, self._keeps_texts = settings, fields, keeps_texts
+        self._rows = list[tuple[Any, ...]]()
+        self._texts = list[bytes]()
+
+    def keep(self, line: Line, events: Iterable[Any]) -> None:
+        """Keep what a line was made, all of it or nothing. Raises RecordError."""
+        made = [(self._fields.row(event), event) for event in events]
+        self.block.dropped += not made
+        for row, event in made:
+            self._rows.append(row)
+            if self._keeps_texts:
+                self._texts.append(encode(event) if self._settings.transforms else line.text)
+
+    def reject(self, line: Line | BadLine, error: RecordError | None = None) -> None:
+        """Reject a line, for an `error` if it is JSON."""
+        if isinstance(line, BadLine):
+            self.refuse(line_failure(self.file, line), line.text, bad=True)
+        elif error is not None:
+            self.refuse(self._failure(line, error), line.text)
+
+    def refuse(self, failure: Failure, text: bytes, *, bad: bool = False) -> None:
+        """Reject what has this text, `bad` if it is not JSON."""
+        letter = letter_of_record(failure, text, bad=bad) if self._settings.letters else b""
+        self.block.rejected.append((failure, letter))
+
+    def done(self, source: str, arrived: int) -> Block:
+        """Return the block; its events came at `arrived` if they have no time of their own."""
+        block, rows = self.block, self._rows
+        if rows:
+            block.events = self._fields.events(rows, source, arrived)
+        block.kept = self._texts
+        return block
+
+    def _failure(self, line: Line, error: RecordError) -> Failure:
+        return Failure(
+            self.file, error.kind, error.message, line.record, line.line,
+            pointer=UNSET if error.pointer is None else error.pointer,
+            violations=error.violations or UNSET,
+            traceback=error.detail if error.detail and self._settings.tracebacks else UNSET,
+        )  # fmt: skip
+
+
+_FEW = 64
+"""Of more lines than this, of which some cannot be read fast, each half is tried by itself."""
+
+
+class EventReader:
+    """Reads the events of one file of `source`; `now` tells microseconds since the epoch.
+
+    What is not asked for of an event is checked for its structure only. Lines go through `chain`
+    if there is one. `progress` tells which line that is, from 0. Raises ValueError for a path
+    that is none.
+    """
+
+    def __init__(
+        self,
+        settings: StreamSettings,
+        recipe: Recipe,
+        file: str,
+        now: Callable[[], int],
+        source: str = "",
+        *,
+        chain: Chain | None = None,
+        keeps_texts: bool = True,
+    ) -> None:
+        self._settings, self._file, self._now = settings, file, now
+        self._source, self._chain, self._keeps_texts = source, chain, keeps_texts
+        self.fields = EventFields(settings, recipe, now)
+        self.lines = LineReader()
+        self.progress = Progress()
+        self._row_readers = [] if settings.transforms else self._make_row_readers()
+        self._at = Position()
+        self._arrived = 0
+
+    def read(self, lines: bytes) -> Iterator[Block]:
+        """Yield what whole lines come to (the last of all may lack its end)."""
+        self.arrive()
+        count = lines.count(b"\n") + (not lines.endswith(b"\n"))
+        events = self.read_fast(lines, count)
+        if events is not None:
+            self.skip(lines, count)
+            yield Block(count, events, lines)
+        elif count > _FEW and self._row_readers:
+            cut = lines.find(b"\n", len(lines) // 2) + 1 or lines.rfind(b"\n", 0, -1) + 1
+            if cut == len(lines):
+                cut = lines.rfind(b"\n", 0, -1) + 1
+            yield from self.read(lines[:cut])
+            yield from self.read(lines[cut:])
+        else:
+            yield self._read_each(lines, count)
+
+    @property
+    def place(self) -> tuple[Position, int]:
+        """How far it is in the file, and when the last events arrived if that is asked for."""
+        return self._at, self._arrived
+
+    def go_on(self, at: Position, arrived: int) -> None:
+        """Go on at a `place`."""
+        self._at, self._arrived = at, arrived
+
+    def begin(self, file: str, at: Position) -> None:
+        """Go on with another file."""
+        self._file, self._at = file, at
+
+    def arrive(self) -> int:
+        """Return when events arrive that come now: clocks go back now and then, but not so."""
+        if not self.fields.are_timed:
+            self._arrived = max(self._arrived, self._now())
+        return self._arrived
+
+    def refuse(self, chunk: Chunk) -> Block:
+        """Return what a chunk that is no event comes to."""
+        at = self._at
+        self._at = Position(at.byte + len(chunk.data) + 1, at.record + 1, at.line + 1)
+        failure = Failure(self._file, "invalid_json", chunk.flaw, self._at.record, self._at.line)
+        draft = self.draft()
+        draft.block.records = 1
+        draft.refuse(failure, chunk.data, bad=True)
+        return draft.block
+
+    def skip(self, lines: bytes, count: int) -> None:
+        """Take note of so many lines that somebody else has read, none of them blank."""
+        at = self._at
+        self._at = Position(at.byte + len(lines), at.record + count, at.line + count)
+
+    def read_fast(self, lines: bytes, count: int) -> Events | None:
+        """Read so many lines, if all are as they should be; None if they may not be."""
+        for at, reader in enumerate(self._row_readers):
+            events = self._read_rows(reader, lines, count)
+            if events is not None:
+                del self._row_readers[:at]  # those before would fail most likely again
+                return events
+        return None
+
+    def _read_rows(self, reader: RowReader, lines: bytes, count: int) -> Events | None:
+        try:
+            if not lines.isascii():
+                lines.decode()  # as the decoder skips what nobody asks for
+            rows = reader.read(lines)
+            # Blank lines are no events, and an event that goes over two lines is none either.
+            if len(rows) != count:
+                return None
+            moments = self._moments(rows, reader)
+        except (MsgspecError, ValueError, TypeError, OverflowError, RecursionError):
+            return None
+        return RowEvents(rows, reader, moments, self._source)
+
+    def _moments(self, rows: list[Any], reader: RowReader) -> Moments:
+        fields = self.fields
+        if not fields.are_timed:
+            return Same(self._arrived, len(rows))
+        times = reader.times(rows)
+        moments = fields.times.texts(times) if reader.has_texts else fields.times.column(times)
+        fields.check_future(moments.highest)
+        return moments
+
+    def _make_row_readers(self) -> list[RowReader]:
+        """Return the quickest first; none if such fields cannot be read so."""
+        readers, fields = [], self.fields
+        for texts in (True, False):
+            with suppress(ValueError):
+                readers.append(
+                    RowReader(fields.all, fields.keys, timed=fields.are_timed, texts=texts)
+                )
+        return readers
+
+    def draft(self) -> Draft:
+        """Return a block to be made."""
+        return Draft(self._file, self._settings, self.fields, keeps_texts=self._keeps_texts)
+
+    def _read_each(self, lines: bytes, count: int) -> Block:
+        """Read lines one by one."""
+        draft, at = self.draft(), self._at
+        for line in self.lines.read(draft, lines, at):
+            if isinstance(line, BadLine):
+                draft.reject(line)
+                continue
+            self.progress.begin(line.line - at.line - 1)
+            try:
+                draft.keep(line, self._made(line))
+            except RecordError as error:
+                draft.reject(line, error)
+        self.progress.end_file()
+        self._at = Position(at.byte + len(lines), at.record + draft.block.records, at.line + count)
+        return draft.done(self._source, self._arrived)
+
+    def _made(self, line: Line) -> Iterable[Any]:
+        """Return what a line is made, lazily. Raises RecordError, also midway."""
+        chain = self._chain
+        if chain is None:
+            return (decode(line.text),)
+        return chain(line.text if chain.reads_text else decode(line.text), line)

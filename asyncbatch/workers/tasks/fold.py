@@ -1,0 +1,109 @@
+"""Fold events into partial windows."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from asyncbatch.core.records import Position
+from asyncbatch.formats.lines import count_lines
+from asyncbatch.windows.aggregates import Recipe
+from asyncbatch.windows.events import Events, Folded
+from asyncbatch.windows.fixed import grouped
+from asyncbatch.windows.times import Numbers
+from asyncbatch.workers.tasks.event_reader import Block, EventReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from asyncbatch.config.job import StreamSettings
+    from asyncbatch.windows.events import Group
+
+
+class Piece(Struct, frozen=True):
+    """Whole lines that begin at a place of a file; the last of all may lack its end."""
+
+    file: str
+    at: Position
+    lines: bytes
+
+    @property
+    def after(self) -> Position:
+        """The place where they end."""
+        lines, at = self.lines, self.at
+        count = count_lines(lines, len(lines), first=not at.byte)
+        ends = count.ends + (not lines.endswith(b"\n"))
+        return Position(at.byte + len(lines), at.record + count.records, at.line + ends)
+
+    def parted(self, line: int) -> tuple[Piece, Piece, Piece]:
+        """Return what is before a line (counted from 0), it, and what is behind it."""
+        lines, start = self.lines, 0
+        for _ in range(line):
+            start = lines.find(b"\n", start) + 1
+        end = lines.find(b"\n", start) + 1 or len(lines)
+        before = Piece(self.file, self.at, lines[:start])
+        one = Piece(self.file, before.after if start else self.at, lines[start:end])
+        return before, one, Piece(self.file, one.after, lines[end:])
+
+    def cut(self, size: int) -> list[Piece]:
+        """Return it in pieces of about so many bytes, of whole lines."""
+        pieces, at, start, lines = list[Piece](), self.at, 0, self.lines
+        while len(lines) - start > size:
+            end = lines.rfind(b"\n", start, start + size) + 1 or lines.find(b"\n", start) + 1
+            if not end:
+                break
+            pieces.append(Piece(self.file, at, lines[start:end]))
+            at, start = pieces[-1].after, end
+        if start < len(lines):
+            pieces.append(Piece(self.file, at, lines[start:]))
+        return pieces
+
+
+_FEW = 8
+"""Groups with fewer events than this, on average, travel as values: totals would be larger."""
+
+
+class Folding:
+    """Tells what pieces of whole lines come to; None for one that must be read line by line.
+
+    Windows of a fixed size get totals; others events, which are read here and no more. How far
+    ahead events are is judged where the clock is, and so is when they arrive.
+    """
+
+    def __init__(self, settings: StreamSettings) -> None:
+        self._recipe = Recipe(settings.aggregates)
+        self._reader = EventReader(
+            replace(settings, max_future=None), self._recipe, "", now=lambda: 0
+        )
+        self._pane = settings.window.pane
+        self._folds = settings.window.kind != "session"
+
+    def __call__(self, pieces: Sequence[bytes]) -> Iterator[list[Folded | Block | None]]:
+        """Yield, all at once, what each piece comes to."""
+        yield [self._read(lines) for lines in pieces]
+
+    def _read(self, lines: bytes) -> Folded | Block | None:
+        events = self._reader.read_fast(lines, lines.count(b"\n"))
+        if events is None:
+            return None
+        moments = events.moments
+        if not self._folds:
+            times = Numbers(moments.all())
+            return Block(events.count, Events(events.count, times, events.keys, events.columns))
+        groups = list(grouped(events, self._pane))
+        if len(groups) * _FEW <= events.count:
+            groups = [self._totalled(group) for group in groups]
+        return Folded(events.count, moments.lowest, moments.highest, groups)
+
+    def _totalled(self, group: Group) -> Group:
+        totals = self._recipe.empty()
+        totals.add(group.count, group.columns)
+        return replace(group, columns=(), totals=totals)
+
+
+def folding_factory(settings: StreamSettings) -> Callable[[], Any]:
+    """Return what makes a `Folding`; it can be pickled."""
+    return partial(Folding, settings)

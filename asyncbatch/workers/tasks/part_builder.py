@@ -1,0 +1,227 @@
+"""Parts in the making: what one worker has found since it last reported."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from asyncbatch.core.batches import Counts, Part
+from asyncbatch.core.records import Failure
+from asyncbatch.formats.failures import after_records
+from asyncbatch.sinks.base import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from asyncbatch.core.batches import Huge, Rows
+    from asyncbatch.core.records import Position, Scalar
+    from asyncbatch.sinks.base import Pending
+
+    Pack = Callable[["Findings"], Rows | None]
+    """Makes rows ready to travel."""
+
+MAX_ROWS = 8192
+"""Rows that one part carries, more or less, ..."""
+MAX_REJECTIONS = 1000
+"""... and so many bad records: a file of nothing else still needs bounded memory."""
+
+
+class Findings:
+    """Rows, and the records that they were made of; rejections, and what to keep of them."""
+
+    def __init__(self) -> None:
+        self.rows: list[Any] = []
+        self.places: list[int] = []
+        self.records: list[int] = []
+        self.lines: list[int | None] = []
+        self.originals: list[bytes] = []
+        self.several = False
+        self.finished: list[int] = []
+        """How many of the rows, from the first, each finished file ends after."""
+        self.rejections: list[Failure] = []
+        self.letters: list[bytes] = []
+        self.bytes = 0
+        """Bytes of the records looked at: what their rows will be like."""
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to report."""
+        return bool(self.rows or self.rejections)
+
+    def are_many(self, most: int) -> bool:
+        """Whether it is time to report them: if they are of more than `most` bytes, or many."""
+        return (
+            len(self.rows) >= MAX_ROWS
+            or (self.bytes >= most and bool(self.rows))
+            or len(self.rejections) >= MAX_REJECTIONS
+        )
+
+    def add(self, other: Findings) -> None:
+        """Put what was found in one more file behind the rest."""
+        self.rows += other.rows
+        self.places += other.places
+        self.records += other.records
+        self.lines += other.lines
+        self.originals += other.originals
+        self.several |= other.several
+        self.letters += other.letters
+        self.bytes += other.bytes
+
+
+class FileDraft:
+    """The file being worked on: its counts, and what was found since the last report.
+
+    The records of a huge one are handed on as they come: `told` are the counts that went with
+    them. They stand even if the file should fail later.
+    """
+
+    def __init__(self) -> None:
+        self.read = self.dropped = self.rejected = 0
+        self.first: Failure | None = None
+        self.found = Findings()
+        self.is_huge = False
+        self.told = Counts()
+        self.reached: Position | None = None
+        self.newest: Scalar | None = None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether every record was rejected, so that the file has failed."""
+        return bool(self.rejected) and self.rejected == self.read
+
+    def tell(self) -> Counts:
+        """Return what has come to the counts since the last time."""
+        told = self.told
+        more = Counts(
+            self.read - told.read, self.dropped - told.dropped, self.rejected - told.rejected
+        )
+        told.add(more)
+        return more
+
+    def reject(self, failure: Failure, letter: bytes | None) -> None:
+        """Count a record, which the caller has counted as read, as rejected."""
+        self.rejected += 1
+        self.first = self.first or failure
+        self.found.rejections.append(failure)
+        if letter is not None:
+            self.found.letters.append(letter)
+
+
+class Draft:
+    """A part in the making, and the file behind its last one."""
+
+    def __init__(self, start: int, pack: Pack, most: int) -> None:
+        self._part, self._pack, self._most = Part(start), pack, most
+        self._found = Findings()
+        self._pending: dict[int, tuple[str, Pending]] = {}
+        """Of finished files what their outputs will come to, and their names; by place."""
+        self.file = FileDraft()
+
+    def report(self) -> Iterator[Part]:
+        """Yield what there is of finished files, if there are any."""
+        if len(self._part):
+            self._settle()
+            self._part.rows = self._pack(self._found)
+            yield self._part
+            self._part, self._found = Part(self._part.start + len(self._part)), Findings()
+
+    def report_if_many(self) -> Iterator[Part]:
+        """Yield what was found so far if that is much, also of the unfinished file."""
+        if self.file.found.are_many(self._most):
+            yield from self.report_file(None)
+        elif self._found.are_many(self._most):
+            yield from self.report()
+
+    def report_file(self, reached: Position | None, size: int = 0) -> Iterator[Part]:
+        """Yield what was found of the unfinished file, up to `reached`, a piece of `size` bytes."""
+        yield from self.report()
+        found, self.file.found = self.file.found, Findings()
+        part = Part(self._part.start)
+        self._take(part, found)
+        part.rows = self._pack(found)
+        if self.file.is_huge:
+            part.told, part.reached = self.file.tell(), reached
+            part.told.bytes, part.newest = size, self.file.newest
+        yield part
+
+    def report_huge(self, huge: Huge) -> Iterator[Part]:
+        """Yield what there is, and that the file after these is to be taken in pieces."""
+        yield from self.report()
+        yield Part(self._part.start, huge=huge)
+
+    def end_piece(self, size: int, error: Failure | None) -> Iterator[Part]:
+        """Yield what there is of a piece of `size` bytes, and what ends the file, if it does."""
+        yield from self.report_file(self.file.reached, size)
+        self.file = FileDraft()
+        if error is not None:
+            yield Part(self._part.start, [0], [0], [0.0], errors={0: error})
+
+    def lose_target(self, message: str) -> None:
+        """Take note that no more can be written, which ends the run."""
+        self._part.lost = message
+
+    def end_file(
+        self, size: int, elapsed_ms: float, error: Failure | None, written: int = 0
+    ) -> None:
+        """Finish the file, of which `size` bytes were read.
+
+        One in error counts for nothing, unless it is huge.
+        """
+        part, file, place = self._part, self.file, len(self._part)
+        self.file = FileDraft()
+        if file.is_huge:
+            part.told = part.told or Counts()
+            part.told.add(file.told)
+            if error is not None:
+                error = after_records(error, file.read)
+        elif error is not None:
+            file = FileDraft()
+        if error is None and file.is_lost:
+            error = file.first
+        if error is not None:
+            part.errors[place] = error
+        if file.rejected:
+            part.rejected[place] = file.rejected
+        if file.dropped:
+            part.dropped[place] = file.dropped
+        self._take(part, file.found)
+        self._found.add(file.found)
+        self._found.finished.append(len(self._found.rows))
+        part.made.append(written or len(file.found.rows))
+        part.written += written
+        part.records.append(file.read)
+        part.bytes.append(size)
+        part.elapsed_ms.append(elapsed_ms)
+
+    def wait_for(self, file: str, pending: Pending) -> None:
+        """Take note that the file that was finished last, called `file`, has yet to be written."""
+        self._pending[len(self._part) - 1] = file, pending
+
+    def _settle(self) -> None:
+        """Wait for the outputs of finished files; a file whose output fails has failed."""
+        for place, (file, pending) in self._pending.items():
+            try:
+                self._part.outputs[place] = pending()
+            except OutputError as error:
+                _take_back(self._part, place)
+                self._part.errors[place] = Failure(file, "sink", str(error))
+                if error.is_lost:
+                    self.lose_target(str(error))
+        self._pending.clear()
+
+    def _take(self, part: Part, found: Findings) -> None:
+        """Move rejections into `part`, as those of the file after its last."""
+        place = len(part)
+        part.rejections += [(place, failure) for failure in found.rejections]
+        part.letters += found.letters
+        found.letters = []
+        found.places = [place] * len(found.rows)
+
+
+def _take_back(part: Part, place: int) -> None:
+    """Have a finished file, all that is said of which is in this part, count for nothing."""
+    part.written -= part.made[place]
+    part.records[place] = part.made[place] = 0
+    part.dropped.pop(place, None)
+    part.rejected.pop(place, None)
+    kept = [number for number, (at, _) in enumerate(part.rejections) if at != place]
+    part.letters = [part.letters[number] for number in kept] if part.letters else []
+    part.rejections = [part.rejections[number] for number in kept]

@@ -1,0 +1,43 @@
+"""Values set aside until it is known whether they count: in memory if few, else on disk."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import IO, TYPE_CHECKING, Any, Self
+
+from asyncbatch.formats.decoder import decode, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+MEMORY_BYTES = 8 * 1024 * 1024
+"""What a spool keeps in memory before it goes to a temporary file."""
+
+
+class Spool:
+    """JSON values, written once and read once. A context manager that takes its file away."""
+
+    def __init__(self) -> None:
+        import tempfile  # noqa: PLC0415 - takes 5 ms, and few records become many
+
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115 - see __exit__
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the file away, if there is one."""
+        self._file.close()
+
+    def write(self, values: Iterable[Any]) -> None:
+        """Set values aside. Raises OSError, and what `values` raises."""
+        self._file.writelines(encode(value) + b"\n" for value in values)
+
+    def read(self, most: int) -> Iterator[list[Any]]:
+        """Yield the values again, `most` at a time."""
+        self._file.seek(0)
+        while some := [decode(line) for line in islice(self._file, most)]:
+            yield some

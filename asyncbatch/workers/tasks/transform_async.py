@@ -1,0 +1,429 @@
+"""The same with concurrent async functions."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from contextlib import aclosing, suppress
+from functools import partial
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from asyncbatch.core.aio import stepped
+from asyncbatch.core.batches import Huge
+from asyncbatch.core.records import Position
+from asyncbatch.core.settings import MAX_BATCH_SECONDS
+from asyncbatch.formats.failures import FeedError, LateError
+from asyncbatch.formats.lines import BadLine
+from asyncbatch.sources.async_reader import AsyncReader
+from asyncbatch.sources.reader import close, size_read
+from asyncbatch.storage.opener import Opener
+from asyncbatch.transforms.base import RecordError
+from asyncbatch.transforms.call import AsyncCall, Call
+from asyncbatch.transforms.chain import make_stages
+from asyncbatch.workers.tasks.count import MAX_BATCH_BYTES, end_of_pieces
+from asyncbatch.workers.tasks.extractor import Extractor
+from asyncbatch.workers.tasks.recorder import MANY_OUTPUTS, RECORD_ERRORS, Cursor, Recorder
+from asyncbatch.workers.tasks.spool import Spool
+
+if TYPE_CHECKING:
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Iterable,
+        Iterator,
+        Sequence,
+    )
+
+    from asyncbatch.config.job import RecordWorkSettings
+    from asyncbatch.core.batches import Batch, Part, Piece
+    from asyncbatch.sources.reader import Opened
+    from asyncbatch.transforms.base import Transform
+    from asyncbatch.workers.tasks.record_slices import Stretch
+
+T = TypeVar("T")
+
+
+class FileClock:
+    """What a file may still take, of `limit` seconds; None is no limit."""
+
+    def __init__(self, limit: float | None) -> None:
+        self._limit = math.inf if limit is None else limit
+        self._deadline = _now() + self._limit
+        self._is_late = False
+
+    async def stopped(self, wait: Awaitable[T]) -> T:
+        """Return what `wait` gives: it is a wait for other files, and takes no time of this."""
+        began = _now()
+        result = await wait
+        self._deadline += _now() - began
+        return result
+
+    async def limited(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Return what `work` gives if that comes in time. Raises LateError, and what it raises."""
+        if self._limit == math.inf:
+            return await work()
+        scope = asyncio.timeout_at(self._deadline)
+        with suppress(TimeoutError):
+            try:
+                async with scope:
+                    result = await work()
+            except RecordError:  # as which a cancellation may come back
+                if not scope.expired():
+                    raise
+            else:
+                if not scope.expired():
+                    return result
+        self._is_late = True
+        raise LateError(self._limit)
+
+    def check(self) -> None:
+        """Raise LateError if the file is late."""
+        if self._is_late or _now() > self._deadline:
+            raise LateError(self._limit)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+AT_ONCE_BYTES = 8 * 1024 * 1024
+"""A file up to this size is read at once; a bigger one in pieces, as its records are needed."""
+WINDOW = 10
+"""Results, in calls in flight, that may wait for an earlier one: so that slow calls among quick
+ones have others beside them."""
+LANES = 3
+"""Batches in flight: while one ends, and waits for its last calls, others go on."""
+
+
+class _Begin(NamedTuple):
+    path: str
+
+
+class _BeginPiece(NamedTuple):
+    path: str
+
+
+class _EndPiece(NamedTuple):
+    size: int
+    problem: Exception | None
+
+
+class _Call(NamedTuple):
+    cursor: Cursor
+    task: asyncio.Task[Sequence[Any] | Spool]
+
+
+class _StretchEnd(NamedTuple):
+    cursor: Cursor
+
+
+class _End(NamedTuple):
+    size: int
+    elapsed_ms: float
+    problem: Exception | None
+
+
+_PlainStep = _Begin | _BeginPiece | BadLine | _StretchEnd | Position | _EndPiece | _End | Huge
+_Step = _PlainStep | _Call
+"""What happens to a file, in order: a call may still be going on when its turn comes."""
+
+
+class AsyncRecordLane:
+    """A lane (see `executors.lanes`) that works on the event loop of this process.
+
+    `slots` bounds the records that all lanes have in their functions at a time. A file that
+    takes more than `limit` seconds fails.
+    """
+
+    def __init__(
+        self, settings: RecordWorkSettings, slots: asyncio.Semaphore, limit: float | None = None
+    ) -> None:
+        self._seconds = limit
+        self._lost: LateError | FeedError | None = None
+        """Why the file whose turn it is has failed in its midst."""
+        files = settings.files
+        self._opener = Opener(files)
+        at_once = min(AT_ONCE_BYTES, files.sizes.huge)
+        self._reader = AsyncReader(self._opener, files.max_file_size, at_once)
+        self._concurrency = settings.call_concurrency
+        self._slots = slots
+        self._extractor = Extractor(settings, self._opener)
+        self._recorder = Recorder(settings)
+        self._stages = make_stages(settings, self._opener.files)
+        self._reads_text = settings.reads_text
+        self.abandon = self._recorder.abandon
+        self._stepped = partial(stepped, apart=self._recorder.may_wait)
+        self._closing = False
+        """Whether a cancelled call is one that we have cancelled."""
+
+    async def run(self, batch: Batch) -> AsyncIterator[Part]:
+        """Yield what becomes of `batch`; see `Lane.run`."""
+        async with aclosing(self._parts(batch)) as parts:
+            async for part in parts:
+                part.retries = self._opener.taken_retries()
+                yield part
+
+    async def _parts(self, batch: Batch) -> AsyncGenerator[Part, None]:
+        recorder = self._recorder
+        if batch.piece is not None and batch.piece.end:
+            yield end_of_pieces(batch)
+            return
+        recorder.begin_batch(batch.start)
+        self._extractor.limit = batch.limit
+        self._closing = False
+        steps: asyncio.Queue[_Step | None] = asyncio.Queue(WINDOW * self._concurrency)
+        feeding = asyncio.create_task(self._feed(batch, steps))
+        try:
+            while (step := await steps.get()) is not None:
+                async for part in self._take(step):
+                    yield part
+            await feeding
+            async for part in self._stepped(recorder.report()):
+                yield part
+        finally:
+            self._closing = True
+            feeding.cancel()
+            calls = [feeding]
+            while not steps.empty():
+                step = steps.get_nowait()
+                if isinstance(step, _Call):
+                    step.task.cancel()
+                    calls.append(step.task)  # type: ignore[arg-type]  # only awaited
+            await asyncio.gather(*calls, return_exceptions=True)
+
+    async def _feed(self, batch: Batch, steps: asyncio.Queue[_Step | None]) -> None:
+        """Put what happens to the files of `batch` into `steps`, calls already begun."""
+        try:
+            if batch.piece is not None:
+                await self._feed_piece(batch.paths[0], batch.piece, steps)
+                return
+            deadline, taken = time.monotonic() + MAX_BATCH_SECONDS, 0
+            began, clock = time.perf_counter(), FileClock(self._seconds)
+            async with aclosing(self._reader.contents(batch.paths)) as contents:
+                async for path, opened in contents:
+                    if form := await asyncio.to_thread(self._extractor.splits, path, opened):
+                        close(opened)
+                        await steps.put(Huge(form, batch.resume))
+                        break
+                    await steps.put(_Begin(path))
+                    problem: Exception | None = None
+                    try:
+                        await self._feed_file(path, opened, batch.resume, steps, clock)
+                    except RECORD_ERRORS as error:
+                        problem = error
+                    size = size_read(opened)
+                    await steps.put(_End(size, (time.perf_counter() - began) * 1000, problem))
+                    taken += size
+                    if taken >= MAX_BATCH_BYTES or time.monotonic() > deadline:
+                        break
+                    began, clock = time.perf_counter(), FileClock(self._seconds)
+        finally:
+            await steps.put(None)
+
+    async def _feed_file(
+        self,
+        path: str,
+        opened: Opened,
+        resume: Position | None,
+        steps: asyncio.Queue[_Step | None],
+        clock: FileClock,
+    ) -> None:
+        """Put what happens to a file into `steps`. Raises one of `RECORD_ERRORS`."""
+        stretches = self._extractor.stretches(path, opened, resume)
+        await self._feed_stretches(path, stretches, steps, clock)
+
+    async def _feed_piece(
+        self, path: str, piece: Piece, steps: asyncio.Queue[_Step | None]
+    ) -> None:
+        if piece.arrival is not None:
+            path = piece.arrival.file
+        await steps.put(_BeginPiece(path))
+        problem: Exception | None = None
+        try:
+            stretches = self._extractor.of_piece(path, piece)
+            await self._feed_stretches(path, stretches, steps, FileClock(self._seconds))
+        except RECORD_ERRORS as error:
+            problem = error
+        await steps.put(_EndPiece(piece.length, problem))
+
+    async def _feed_stretches(
+        self,
+        path: str,
+        stretches: Iterator[Stretch | BadLine | Position],
+        steps: asyncio.Queue[_Step | None],
+        clock: FileClock,
+    ) -> None:
+        while (found := await asyncio.to_thread(self._next, stretches)) is not None:
+            stretch, records = found
+            clock.check()
+            if isinstance(stretch, (BadLine, Position)):
+                await clock.stopped(steps.put(stretch))
+                continue
+            for at, record in enumerate(records):
+                cursor = Cursor(path, stretch, at)
+                await clock.stopped(self._slots.acquire())
+                try:
+                    clock.check()
+                except LateError:
+                    self._slots.release()
+                    raise
+                task = asyncio.create_task(clock.limited(partial(self._call, record, cursor)))
+                task.add_done_callback(lambda _: self._slots.release())
+                try:
+                    await clock.stopped(steps.put(_Call(cursor, task)))
+                except asyncio.CancelledError:
+                    task.cancel()  # nobody else knows of it yet
+                    raise
+            await clock.stopped(steps.put(_StretchEnd(Cursor(path, stretch))))
+
+    def _next(
+        self, stretches: Iterator[Stretch | BadLine | Position]
+    ) -> tuple[Stretch | BadLine | Position, Sequence[Any]] | None:
+        """Return the next stretch and its records, in a thread: this takes time."""
+        stretch = next(stretches, None)
+        if stretch is None:
+            return None
+        if isinstance(stretch, (BadLine, Position)) or stretch.flaw is not None:
+            return stretch, ()
+        return stretch, stretch.compact_texts() if self._reads_text else stretch.values()
+
+    async def _call(self, record: Any, cursor: Cursor) -> Sequence[Any] | Spool:  # noqa: ANN401 - JSON
+        """Return what the transforms make of one record. Raises RecordError."""
+        values: Sequence[Any] | Spool = (record,)
+        try:
+            for stage in self._stages:
+                inputs = (
+                    chain.from_iterable(values.read(1)) if isinstance(values, Spool) else values
+                )
+                if isinstance(stage, AsyncCall):
+                    values = await _gathered(stage, inputs, cursor)
+                elif isinstance(stage, Call):
+                    values = await asyncio.to_thread(_collected, stage, inputs, cursor)
+                else:
+                    values = _collected(stage, inputs, cursor)
+        except (asyncio.CancelledError, GeneratorExit) as error:
+            if self._closing:
+                raise
+            # Not from us: it has leaked out of what the function awaited.
+            raise RecordError("transform", type(error).__name__) from None
+        return values
+
+    async def _take(self, step: _Step) -> AsyncIterator[Part]:
+        """Write a step down; yield parts."""
+        recorder = self._recorder
+        if not isinstance(step, _Call):
+            async for part in self._stepped(self._write(step)):
+                yield part
+        elif self._lost:
+            await _drop(step.task)
+        else:
+            async for part in self._take_call(step.cursor, step.task):
+                yield part
+        async for part in self._stepped(recorder.report_if_many()):
+            yield part
+
+    def _write(self, step: _PlainStep) -> Iterator[Part]:
+        """Write down a step that need not be waited for; yield parts."""
+        recorder = self._recorder
+        match step:
+            case _Begin(path):
+                self._lost = None
+                recorder.begin(path)
+            case _BeginPiece(path):
+                self._lost = None
+                recorder.begin_piece(path)
+            case _End(size, elapsed_ms, problem):
+                recorder.end(size, elapsed_ms, self._lost or problem)
+            case _EndPiece(size, problem):
+                yield from recorder.end_piece(size, self._lost or problem)
+            case _ if self._lost:
+                return
+            case Position():
+                yield from recorder.reach(step)
+            case Huge():
+                yield from recorder.report_huge(step)
+            case BadLine():
+                recorder.reject_line(step)
+            case _StretchEnd(cursor):
+                if cursor.stretch.flaw is not None:
+                    recorder.reject(cursor, cursor.stretch.flaw)
+                try:
+                    recorder.see(cursor.stretch)
+                except FeedError as error:
+                    self._lost = error
+                recorder.take(cursor.stretch)
+
+    async def _take_call(
+        self, cursor: Cursor, task: asyncio.Task[Sequence[Any] | Spool]
+    ) -> AsyncIterator[Part]:
+        try:
+            # Shielded: that the lane is cancelled is for the lane to see to.
+            values = await asyncio.shield(task)
+        except RecordError as error:
+            self._recorder.reject(cursor, error)
+        except LateError as error:
+            self._lost = error
+        else:
+            if isinstance(values, Spool):
+                with values:
+                    async for part in self._stepped(self._recorder.keep_spooled(values, cursor)):
+                        yield part
+            else:
+                self._recorder.keep(values, cursor)
+
+
+async def _drop(task: asyncio.Task[Sequence[Any] | Spool]) -> None:
+    """End a call of which nobody wants to know what becomes."""
+    task.cancel()
+    await asyncio.wait((task,))
+    if not task.cancelled() and task.exception() is None:
+        values = task.result()
+        if isinstance(values, Spool):
+            values.close()
+
+
+def _collected(stage: Transform, inputs: Iterable[Any], cursor: Cursor) -> Sequence[Any] | Spool:
+    """Return all that a transform makes of one record's values so far. Raises RecordError."""
+    outputs = chain.from_iterable(stage(value, cursor) for value in inputs)
+    first = list(islice(outputs, MANY_OUTPUTS))
+    if len(first) < MANY_OUTPUTS:
+        return first
+    return _spooled(chain(first, outputs))
+
+
+def _spooled(values: Iterable[Any]) -> Spool:
+    spool = Spool()
+    try:
+        spool.write(values)
+    except BaseException:
+        spool.close()
+        raise
+    return spool
+
+
+async def _gathered(
+    stage: AsyncCall, inputs: Iterable[Any], cursor: Cursor
+) -> Sequence[Any] | Spool:
+    """Return all that an async function makes of one record's values so far."""
+    first: list[Any] = []
+    spool: Spool | None = None
+    try:
+        for value in inputs:
+            async with aclosing(stage.outputs(value, cursor)) as outputs:
+                async for output in outputs:
+                    first.append(output)
+                    if len(first) == MANY_OUTPUTS:
+                        spool = spool or Spool()
+                        spool.write(first)
+                        first.clear()
+        if spool is not None:
+            spool.write(first)
+    except BaseException:
+        if spool is not None:
+            spool.close()
+        raise
+    return first if spool is None else spool

@@ -1,0 +1,52 @@
+"""Work on several sources, each read in its own way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asyncbatch.core.progress import Progress
+from asyncbatch.workers.engine import abandon_all
+from asyncbatch.workers.tasks.transform import RecordWork
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+
+    from asyncbatch.config.job import RecordWorkSettings
+    from asyncbatch.core.batches import Batch, Part
+    from asyncbatch.workers.engine import Lane
+
+
+class SourceWork:
+    """Does to each batch what the settings of its source say: see `RecordWork`."""
+
+    def __init__(self, settings: Sequence[RecordWorkSettings]) -> None:
+        self._settings = settings
+        self._works: dict[int, RecordWork] = {}
+        self.progress = Progress()
+
+    def abandon(self) -> None:
+        """See `sinks.outlet.Outlet`."""
+        abandon_all(tuple(self._works.values()))
+
+    def __call__(self, batch: Batch) -> Iterator[Part]:
+        """Yield what became of a batch."""
+        work = self._works.get(batch.source)
+        if work is None:
+            work = self._works[batch.source] = RecordWork(self._settings[batch.source])
+        work.progress = self.progress
+        return work(batch)
+
+
+class SourceLane:
+    """A lane that gives each batch to that of its source; they take turns."""
+
+    def __init__(self, lanes: Sequence[Lane]) -> None:
+        self._lanes = lanes
+
+    def abandon(self) -> None:
+        """See `sinks.outlet.Outlet`."""
+        abandon_all(self._lanes)
+
+    def run(self, batch: Batch) -> AsyncIterator[Part]:
+        """Yield what becomes of `batch`; see `Lane.run`."""
+        return self._lanes[batch.source].run(batch)
