@@ -60,14 +60,14 @@ types: .venv/.tested
 	$(BIN)/mypy
 
 chaos: .venv/.tested  ## kill runs at random, carry them on, and count what is lost or doubled
-	$(BIN)/python -m tests.chaos --kills 200
+	$(BIN)/python -m tests.chaos.files --kills 200
 
 chaos-stream: .venv/.tested  ## kill streams at random, go on from their checkpoints, and compare
-	$(BIN)/python -m tests.chaos_stream --kills 200
+	$(BIN)/python -m tests.chaos.streams --kills 200
 
 SECONDS ?= 480
 soak: .venv/.tested  ## streams for eight minutes: memory stays, nothing is lost
-	$(BIN)/python -m tests.soak --seconds $(SECONDS)
+	$(BIN)/python -m tests.chaos.soak --seconds $(SECONDS)
 
 .venv/.dask: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dask]'

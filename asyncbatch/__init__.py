@@ -126,7 +126,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'asyncbatch' has no attribute {name!r}")
     return getattr(importlib.import_module(f"asyncbatch.{_HOMES[name]}"), name)

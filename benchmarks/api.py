@@ -35,7 +35,7 @@ def api(delay: float, pages: int, size: int) -> Iterator[str]:
 
 async def serve(delay: float, pages: int, size: int) -> None:
     """Serve until killed."""
-    from aiohttp import web  # noqa: PLC0415 - who only starts a server needs none
+    from aiohttp import web
 
     (document,) = people(1, SEED)
     rests = [json.dumps(one)[len(f'{{"id": {one["id"]}') :] for one in json.loads(document.content)]

@@ -70,7 +70,7 @@ def _serve(folder: Path, binaries: Path, others: dict[str, Any]) -> Iterator[str
 
 def fetch(address: str, query: str, script: str = "SELECT 1") -> tuple[Any, ...]:
     """Run statements, then return the first row that a query gives, if any."""
-    import asyncpg  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415 - as a peer's
+    import asyncpg  # type: ignore[import-not-found,unused-ignore]
 
     async def run() -> tuple[Any, ...]:
         connection = await asyncpg.connect(address)

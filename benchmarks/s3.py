@@ -59,7 +59,7 @@ def s3(delay: float, objects: int) -> Iterator[Address]:
 
 async def serve(delay: float, objects: int) -> None:
     """Serve until killed."""
-    from aiohttp import web  # noqa: PLC0415 - who only starts a server needs none
+    from aiohttp import web
 
     one = {"name": "somebody or other", "tags": ["a", "b"], "address": {"city": "Rome"}}
     body = json.dumps([{"id": number, **one} for number in range(RECORDS)]).encode()

@@ -19,8 +19,8 @@ from hypothesis import settings
 from asyncbatch.core.system import usable_cpus
 
 if TYPE_CHECKING:
-    from tests.postgres_server import PostgresServer
-    from tests.s3_server import S3Server
+    from tests.servers.postgres import PostgresServer
+    from tests.servers.s3 import S3Server
 
 settings.register_profile("anywhere", deadline=None)  # no test depends on a machine's speed
 settings.register_profile("ci", deadline=None, derandomize=True)
@@ -38,12 +38,12 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
 
 
 WHOLE = {
-    "tests/test_beyond.py": "needs one cluster and one server",
-    "tests/test_bombs.py": "takes long to make what it tests with",
-    "tests/test_dask.py": "needs one cluster",
-    "tests/test_memory_plan.py": "the same",
-    "tests/test_postgres_sink.py": "needs one server",
-    "tests/test_readme.py": "has commands that read what others have written",
+    "tests/workers/test_dask_objects.py": "needs one cluster and one server",
+    "tests/formats/test_bombs.py": "takes long to make what it tests with",
+    "tests/workers/test_dask.py": "needs one cluster",
+    "tests/config/test_memory.py": "the same",
+    "tests/sinks/test_postgres.py": "needs one server",
+    "tests/cli/test_readme.py": "has commands that read what others have written",
 }
 """Files whose tests one process runs, one after another, and why; others are run in any order."""
 
@@ -213,7 +213,7 @@ def live(tmp_path):
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
     """A PostgreSQL server, for the tests of a file."""
-    from tests.postgres_server import PostgresServer
+    from tests.servers.postgres import PostgresServer
 
     found = PostgresServer()
     yield found
@@ -223,7 +223,7 @@ def server() -> Iterator[PostgresServer]:
 @pytest.fixture(scope="module")
 def s3_server() -> Iterator[S3Server]:
     """A server that speaks S3, for the tests of a file."""
-    from tests.s3_server import S3Server
+    from tests.servers.s3 import S3Server
 
     with S3Server() as found:
         yield found

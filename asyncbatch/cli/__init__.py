@@ -1,4 +1,7 @@
-"""The command line: a thin shell over the library."""
+"""Everything a person sees: commands, options, terminal output, report files.
+
+The only room that imports typer or rich.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,6 @@ def main() -> None:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda got, _: os._exit(exit_codes.of_signal(got)))
     open_closed_streams()
-    from asyncbatch.cli.app import app  # noqa: PLC0415 - imports take a while: see above
+    from asyncbatch.cli.app import app
 
     app(prog_name="asyncbatch")

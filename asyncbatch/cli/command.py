@@ -19,7 +19,7 @@ _UNTITLED = "Other"
 class SectionedCommand(TyperCommand):
     """A command whose options are listed under the panel that each one names."""
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - typer moves these types about
+    def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, then a section for each panel, in order of appearance."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
@@ -41,7 +41,7 @@ AUTO = "auto"
 class LockableCommand(SectionedCommand):
     """A command with `--lock [FILE]`, a form that its parser does not know of itself."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - typer moves these types about
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments, `--lock` having its value."""
         parsed: list[str] = super().parse_args(ctx, with_lock_file(args))
         return parsed
@@ -62,9 +62,9 @@ def with_lock_file(arguments: Sequence[str]) -> list[str]:
 def _is_input(word: str) -> bool:
     """Whether a word can be no lock file: a folder, a glob, or named like JSON or a pipeline."""
     from asyncbatch.sources.selection import (
-        DEFAULT_PATTERNS,  # noqa: PLC0415 - if --lock is there
-        Patterns,  # noqa: PLC0415 - if --lock is there
-        has_magic,  # noqa: PLC0415 - if --lock is there
+        DEFAULT_PATTERNS,
+        Patterns,
+        has_magic,
     )
 
     name = os.path.basename(word)
@@ -90,15 +90,15 @@ def take_lock(
 
     `wishes` are what besides inputs and target makes it another job. Raises UsageError.
     """
-    from asyncbatch.core.units import printable  # noqa: PLC0415 - if asked for
+    from asyncbatch.core.units import printable
     from asyncbatch.errors import (
-        LockHeldError,  # noqa: PLC0415 - if asked for
-        UsageError,  # noqa: PLC0415 - if asked for
+        LockHeldError,
+        UsageError,
     )
     from asyncbatch.state.lock import (
-        Lock,  # noqa: PLC0415 - if asked for
-        default_lock,  # noqa: PLC0415 - if asked for
-        job_key,  # noqa: PLC0415 - if asked for
+        Lock,
+        default_lock,
+        job_key,
     )
 
     if not file:
@@ -126,7 +126,7 @@ def take_lock(
 
 def say(text: str) -> None:
     """Print a result; ends the command if that is not possible."""
-    from asyncbatch.cli.terminal import stdout  # noqa: PLC0415 - see above
+    from asyncbatch.cli.terminal import stdout
 
     try:
         typer.echo(text, file=stdout())
@@ -139,6 +139,6 @@ def say(text: str) -> None:
 
 def printable_lines(text: str) -> str:
     """Return text, which may have several lines, as a terminal may see it."""
-    from asyncbatch.core.units import printable  # noqa: PLC0415 - see above
+    from asyncbatch.core.units import printable
 
     return "\n".join(map(printable, text.split("\n")))

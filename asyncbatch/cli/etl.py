@@ -104,15 +104,15 @@ def _carried_out(
 ) -> int:
     """Run a pipeline, as options of `etl_job` and of `Output` say; return the exit status."""
     from asyncbatch.cli.file_job import (
-        etl_job,  # noqa: PLC0415 - --help stays quick
-        limited_notes,  # noqa: PLC0415 - --help stays quick
+        etl_job,
+        limited_notes,
     )
-    from asyncbatch.cli.output import Output  # noqa: PLC0415
-    from asyncbatch.cli.report_files import ReportFile  # noqa: PLC0415
-    from asyncbatch.cli.session import Session  # noqa: PLC0415
-    from asyncbatch.core.report import LISTED_FAILURES  # noqa: PLC0415
-    from asyncbatch.errors import UsageError  # noqa: PLC0415
-    from asyncbatch.pipeline.run import Run  # noqa: PLC0415
+    from asyncbatch.cli.output import Output
+    from asyncbatch.cli.report_files import ReportFile
+    from asyncbatch.cli.session import Session
+    from asyncbatch.core.report import LISTED_FAILURES
+    from asyncbatch.errors import UsageError
+    from asyncbatch.pipeline.run import Run
 
     try:
         job = etl_job(pipeline, tracebacks=looks["verbose"], **wishes)
@@ -125,7 +125,7 @@ def _carried_out(
             f"sink.to = '-' and --output {looks['form']} both want standard output"
         )
     if wishes["dry_run"]:
-        from asyncbatch.cli.preview import PreviewOutput  # noqa: PLC0415 - if asked for
+        from asyncbatch.cli.preview import PreviewOutput
 
         names = [source.name for source in job.sources]
         shown: Output = PreviewOutput(_place(pipeline), names, job.limit or 0, **looks)
@@ -151,9 +151,9 @@ def _take_lock(
     quiet: bool,
 ) -> None:
     """Take the lock of a pipeline, or leave; see `take_lock`."""
-    from asyncbatch.cli.command import take_lock  # noqa: PLC0415 - if asked for
-    from asyncbatch.core.secrets import without_password  # noqa: PLC0415 - see above
-    from asyncbatch.errors import UsageError  # noqa: PLC0415 - --help stays quick
+    from asyncbatch.cli.command import take_lock
+    from asyncbatch.core.secrets import without_password
+    from asyncbatch.errors import UsageError
 
     letters = [pipeline.dead_letter.to] if pipeline.dead_letter else []
     place = str(pipeline.sink.to)
@@ -173,11 +173,11 @@ def _take_lock(
 
 def _loaded(path: str, overrides: "Sequence[str]", only: "Sequence[str] | None") -> "PipelineFile":
     """Return the file's content, all of it checked; ends the command if anything is wrong."""
-    from asyncbatch.cli.terminal import set_results_apart  # noqa: PLC0415 - --help stays quick
-    from asyncbatch.config.pipeline_file.load import load_pipeline_file  # noqa: PLC0415
+    from asyncbatch.cli.terminal import set_results_apart
+    from asyncbatch.config.pipeline_file.load import load_pipeline_file
     from asyncbatch.errors import (
-        PipelineFileError,  # noqa: PLC0415
-        UsageError,  # noqa: PLC0415
+        PipelineFileError,
+        UsageError,
     )
 
     try:
@@ -194,7 +194,7 @@ def _loaded(path: str, overrides: "Sequence[str]", only: "Sequence[str] | None")
 
 
 def _summary(pipeline: "PipelineFile") -> str:
-    from asyncbatch.core.units import count  # noqa: PLC0415 - see above
+    from asyncbatch.core.units import count
 
     sources = count(len(pipeline.sources), "source")
     transforms = count(len(pipeline.transforms), "transform")
@@ -209,8 +209,8 @@ def _place(pipeline: "PipelineFile") -> str:
 
 
 def _print_schema() -> None:
-    import json  # noqa: PLC0415 - --help stays quick
+    import json
 
-    from asyncbatch.config.pipeline_file.check import pipeline_schema  # noqa: PLC0415
+    from asyncbatch.config.pipeline_file.check import pipeline_schema
 
     say(json.dumps(pipeline_schema(), indent=2))

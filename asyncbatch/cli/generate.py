@@ -41,10 +41,10 @@ def events(
     to: s.To = "-",
 ) -> None:
     """Write events as `stream simulate:` makes them, at once: time, user, type and value."""
-    import time  # noqa: PLC0415 - --help stays quick
+    import time
 
-    from asyncbatch.sources.live.simulator import Simulator  # noqa: PLC0415
-    from asyncbatch.windows.times import TimeReader  # noqa: PLC0415
+    from asyncbatch.sources.live.simulator import Simulator
+    from asyncbatch.windows.times import TimeReader
 
     if count is not None and duration is not None:
         raise typer.BadParameter("--count and --duration both say how many: choose one")
@@ -67,7 +67,7 @@ def events(
 
 def type_names(text: str | None) -> "Sequence[str]":
     """Return the event types that `text` lists, or the usual ones."""
-    from asyncbatch.sources.live.simulator import DEFAULT_TYPES  # noqa: PLC0415 - see above
+    from asyncbatch.sources.live.simulator import DEFAULT_TYPES
 
     if text is None:
         return DEFAULT_TYPES
@@ -78,12 +78,12 @@ def type_names(text: str | None) -> "Sequence[str]":
 
 
 def _write(simulator: "Simulator", count: int, to: str) -> None:
-    from asyncbatch.cli.terminal import stdout  # noqa: PLC0415 - see above
+    from asyncbatch.cli.terminal import stdout
     from asyncbatch.errors import (
-        SinkError,  # noqa: PLC0415
-        UsageError,  # noqa: PLC0415
+        SinkError,
+        UsageError,
     )
-    from asyncbatch.storage.atomic import AtomicFile  # noqa: PLC0415
+    from asyncbatch.storage.atomic import AtomicFile
 
     try:
         if to == "-":

@@ -22,8 +22,8 @@ Force = Annotated[bool, option(OUTPUT, "--force", help="Write over a file that i
 
 def write_pipeline(file: File = "pipeline.toml", *, force: Force = False) -> None:
     """Write a pipeline file with comments, to be changed and run by `asyncbatch etl`."""
-    from asyncbatch.config import pipeline_file  # noqa: PLC0415 - --help stays quick
-    from asyncbatch.core.units import printable  # noqa: PLC0415
+    from asyncbatch.config import pipeline_file
+    from asyncbatch.core.units import printable
 
     starting = os.path.join(os.path.dirname(pipeline_file.__file__), "starting.toml")
     name = printable(file)

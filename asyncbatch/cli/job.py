@@ -36,7 +36,7 @@ def record_settings(
     check_formats: bool,
     dedupe: Sequence[str] | None,
     to: str | None,
-    **more: Any,  # noqa: ANN401 - fields of the settings, and a target's options
+    **more: Any,
 ) -> RecordWorkSettings:
     """Return the settings that options ask for. Raises UsageError."""
     names = (
@@ -66,7 +66,7 @@ def record_settings(
         return settings
     set_results_apart()
     stages = make_stages(settings)
-    from asyncbatch.transforms.call import AsyncCall  # noqa: PLC0415 - if asked for
+    from asyncbatch.transforms.call import AsyncCall
 
     is_async = any(isinstance(stage, AsyncCall) for stage in stages)
     return structs.replace(settings, call_is_async=is_async)
@@ -78,13 +78,13 @@ def inputs(paths: tuple[str, ...], settings: RecordWorkSettings) -> tuple[str, .
         return paths
     if paths:
         raise UsageError("--from-dead-letter stands in the place of PATH: give one of them")
-    from asyncbatch.sinks.dead_letters import failed_files  # noqa: PLC0415 - if asked for
+    from asyncbatch.sinks.dead_letters import failed_files
 
     return (*failed_files(settings.replay), settings.replay)
 
 
 def _schema(path: str, *, check_formats: bool) -> SchemaSource:
-    from asyncbatch.transforms.schema import load_schema  # noqa: PLC0415 - if asked for
+    from asyncbatch.transforms.schema import load_schema
 
     return load_schema(path, check_formats=check_formats)
 

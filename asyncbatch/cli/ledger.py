@@ -64,8 +64,8 @@ def clear(
 @ledger.command()
 def path(target: Target = None) -> None:
     """Print where the ledger of a target is, or would be."""
-    from asyncbatch.core.secrets import without_password  # noqa: PLC0415 - see `_inspected`
-    from asyncbatch.state.lock import state_folder  # noqa: PLC0415 - see `_inspected`
+    from asyncbatch.core.secrets import without_password
+    from asyncbatch.state.lock import state_folder
 
     typer.echo(state_folder() if target is None else without_password(_path(target)))
 
@@ -87,15 +87,15 @@ def _show(inspected: Inspection, job: str | None, *, files: bool) -> None:
 
 
 def _all() -> list[str]:
-    from asyncbatch.state.lock import state_folder  # noqa: PLC0415 - see `_inspected`
+    from asyncbatch.state.lock import state_folder
 
     return sorted(glob(os.path.join(state_folder(), "*.ledger")))
 
 
 def _path(target: str) -> str:
     """Return the file, or the address of the server, that has the ledger of a target."""
-    from asyncbatch.sinks.target import place_of  # noqa: PLC0415 - see `_inspected`
-    from asyncbatch.state.ledger.file import default_path  # noqa: PLC0415 - see `_inspected`
+    from asyncbatch.sinks.target import place_of
+    from asyncbatch.state.ledger.file import default_path
 
     if target.endswith(".ledger"):
         return target
@@ -114,15 +114,15 @@ def _path(target: str) -> str:
 def _inspected(path: str, *, writes: bool = False) -> Iterator[Inspection]:
     """Provide the ledger in a file, or at the address of a server."""
     # Only now, so that --help stays quick.
-    from asyncbatch.core.secrets import is_server  # noqa: PLC0415
+    from asyncbatch.core.secrets import is_server
     from asyncbatch.pipeline.resume.inspection import (
-        Inspection,  # noqa: PLC0415
-        LedgerFile,  # noqa: PLC0415
+        Inspection,
+        LedgerFile,
     )
 
     try:
         if is_server(path):
-            from asyncbatch.pipeline.resume.inspection import ServerDatabase  # noqa: PLC0415
+            from asyncbatch.pipeline.resume.inspection import ServerDatabase
 
             database: Database = ServerDatabase(path)
         else:
@@ -134,6 +134,6 @@ def _inspected(path: str, *, writes: bool = False) -> Iterator[Inspection]:
 
 
 def _printable(text: str) -> str:
-    from asyncbatch.core.units import printable  # noqa: PLC0415 - see `_inspected`
+    from asyncbatch.core.units import printable
 
     return printable(text)

@@ -65,8 +65,8 @@ def merge_reports(
     highest peak of any run.
     """
     from asyncbatch.errors import (
-        SinkError,  # noqa: PLC0415 - --help stays quick
-        UsageError,  # noqa: PLC0415 - --help stays quick
+        SinkError,
+        UsageError,
     )
 
     try:
@@ -90,10 +90,10 @@ def _merge(
     quiet: bool,
 ) -> int:
     """Merge, say it, and return the exit status. Raises UsageError, SinkError, OSError."""
-    import asyncio  # noqa: PLC0415 - see above
+    import asyncio
 
-    from asyncbatch.cli.output import Output  # noqa: PLC0415 - see above
-    from asyncbatch.cli.render.json import merge  # noqa: PLC0415 - see above
+    from asyncbatch.cli.output import Output
+    from asyncbatch.cli.render.json import merge
 
     found = _read(paths)
     files = _report_files(report_paths, paths)
@@ -112,9 +112,9 @@ def _merge(
 
 def _read(paths: "Sequence[str]") -> "list[RunReport]":
     """Return the reports in files. Raises UsageError that names the file, and what is wrong."""
-    from asyncbatch.cli.render.json import read_report  # noqa: PLC0415 - see above
-    from asyncbatch.core.units import printable  # noqa: PLC0415 - see above
-    from asyncbatch.errors import UsageError  # noqa: PLC0415 - see above
+    from asyncbatch.cli.render.json import read_report
+    from asyncbatch.core.units import printable
+    from asyncbatch.errors import UsageError
 
     seen: dict[tuple[int, int], str] = {}
     found: list[RunReport] = []
@@ -143,8 +143,8 @@ def _read(paths: "Sequence[str]") -> "list[RunReport]":
 
 def _report_files(paths: "Sequence[str]", inputs: "Sequence[str]") -> "list[ReportFile]":
     """Return the reports to be written. Raises UsageError."""
-    from asyncbatch.cli.report_files import ReportFile  # noqa: PLC0415 - see above
-    from asyncbatch.errors import UsageError  # noqa: PLC0415 - see above
+    from asyncbatch.cli.report_files import ReportFile
+    from asyncbatch.errors import UsageError
 
     for path in paths:
         if os.path.splitext(path)[1] in (".jsonl", ".xml"):

@@ -87,7 +87,7 @@ class Output:
         # Lines of results on the same screen would tear a display that redraws itself.
         streams_here = self.streams and os.isatty(stdout().fileno())
         if is_terminal(sys.stderr.fileno()) and not streams_here:
-            from asyncbatch.cli.rich import LiveProgress  # noqa: PLC0415 - rich takes a while
+            from asyncbatch.cli.rich import LiveProgress
 
             return LiveProgress()
         return plain.PlainProgress(_to_stderr)
@@ -147,9 +147,9 @@ class Output:
     async def _finish_text(self, report: Report, budget: FailureBudget | None) -> None:
         stream = sys.stderr if self._stdout_is_taken else stdout()
         if wants_style(stream.fileno()):
-            from asyncbatch.cli.rich import summary_text  # noqa: PLC0415 - rich takes a while
+            from asyncbatch.cli.rich import summary_text
         else:
-            from asyncbatch.cli.text import summary_text  # noqa: PLC0415 - beside its sibling
+            from asyncbatch.cli.text import summary_text
         text = summary_text(report, budget, self.show_failures)
         data = text.encode("utf-8", "backslashreplace")
         if self._stdout_is_taken:

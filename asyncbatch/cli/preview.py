@@ -31,7 +31,7 @@ class PreviewOutput(Output):
     Its jsonl has a `row` event for each beside the usual ones.
     """
 
-    def __init__(self, place: str, sources: Sequence[str], limit: int, **looks: Any) -> None:  # noqa: ANN401 - the options of Output
+    def __init__(self, place: str, sources: Sequence[str], limit: int, **looks: Any) -> None:
         super().__init__(**looks)
         self._most = max(MAX_ROWS, limit)
         self._place, self._sources = place, sources
@@ -95,7 +95,7 @@ class PreviewOutput(Output):
         if rows:
             grid = grid_of(rows, width)
             if styled:
-                from asyncbatch.cli.rich import grid_text  # noqa: PLC0415 - rich takes a while
+                from asyncbatch.cli.rich import grid_text
 
                 yield grid_text(grid)
             else:

@@ -113,7 +113,7 @@ class _ObjectStream:
     """An object in the place of a file. Raises SinkError."""
 
     def __init__(self, url: str, stores: StoreSettings | None) -> None:
-        from asyncbatch.storage.opener import whole_file  # noqa: PLC0415 - few reports are objects
+        from asyncbatch.storage.opener import whole_file
 
         self._file: AtomicFile = whole_file(url, stores)
         try:
@@ -135,7 +135,7 @@ def _renderer(path: str) -> Renderer:
     """Return what makes a report of the form that its name asks for. Raises UsageError."""
     name, suffix = os.path.splitext(os.path.basename(path))
     if suffix == ".prom":
-        from asyncbatch.cli.render.prometheus import Metrics  # noqa: PLC0415 - few ask for them
+        from asyncbatch.cli.render.prometheus import Metrics
 
         return Metrics(name)
     return _FORMS.get(suffix, Json)()

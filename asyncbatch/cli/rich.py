@@ -223,7 +223,7 @@ def _shown_time(micros: int) -> str:
     return utc_text(micros)[_DAY + 1 : -1]
 
 
-def _shown(value: Any) -> Text:  # noqa: ANN401 - JSON
+def _shown(value: Any) -> Text:
     if type(value) is float:
         return Text(f"{value:,.2f}")
     return Text(f"{value:,}" if type(value) is int else printable(str(value)))

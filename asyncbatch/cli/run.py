@@ -117,21 +117,21 @@ def run_files(
     """
     # Only now what the work needs, so that --help stays quick; and first what launches it.
     from asyncbatch.config.job import (
-        FileSource,  # noqa: PLC0415
-        Job,  # noqa: PLC0415
+        FileSource,
+        Job,
     )
-    from asyncbatch.core.retry import Retries  # noqa: PLC0415
+    from asyncbatch.core.retry import Retries
     from asyncbatch.core.settings import (
-        FileWorkSettings,  # noqa: PLC0415
-        Sizes,  # noqa: PLC0415
-        StoreSettings,  # noqa: PLC0415
+        FileWorkSettings,
+        Sizes,
+        StoreSettings,
     )
-    from asyncbatch.errors import UsageError  # noqa: PLC0415
-    from asyncbatch.pipeline.launch import Launch  # noqa: PLC0415
-    from asyncbatch.sources.inputs import Inputs  # noqa: PLC0415
+    from asyncbatch.errors import UsageError
+    from asyncbatch.pipeline.launch import Launch
+    from asyncbatch.sources.inputs import Inputs
     from asyncbatch.sources.selection import (
-        DEFAULT_PATTERNS,  # noqa: PLC0415
-        Selection,  # noqa: PLC0415
+        DEFAULT_PATTERNS,
+        Selection,
     )
 
     if dry_run and (report or output in ("junit", "github")):
@@ -161,8 +161,8 @@ def run_files(
     }  # fmt: skip
     try:
         if lock is not None and not dry_run:  # first of all: what is read may be changing
-            from asyncbatch.cli.command import take_lock  # noqa: PLC0415 - if asked for
-            from asyncbatch.core.secrets import without_password  # noqa: PLC0415 - see above
+            from asyncbatch.cli.command import take_lock
+            from asyncbatch.core.secrets import without_password
 
             lists = [path for path in (files_from, from_dead_letter) if path is not None]
             take_lock(
@@ -216,10 +216,10 @@ def run_files(
         raise typer.BadParameter(str(error)) from None
 
     # While the workers start:
-    from asyncbatch.cli.output import Output  # noqa: PLC0415
-    from asyncbatch.cli.session import Session  # noqa: PLC0415
-    from asyncbatch.core.report import LISTED_FAILURES  # noqa: PLC0415
-    from asyncbatch.pipeline.run import Run  # noqa: PLC0415
+    from asyncbatch.cli.output import Output
+    from asyncbatch.cli.session import Session
+    from asyncbatch.core.report import LISTED_FAILURES
+    from asyncbatch.pipeline.run import Run
 
     make_output, work = (Output, None) if not dry_run else _planning()
     shown = make_output(
@@ -251,8 +251,8 @@ def _resolved(
     if all(value in (None, False, quiet.get(name)) for name, value in wishes.items()):
         return paths, files
     from asyncbatch.cli.job import (
-        inputs,  # noqa: PLC0415 - see above
-        record_settings,  # noqa: PLC0415 - see above
+        inputs,
+        record_settings,
     )
 
     settings = record_settings(files, **wishes)
@@ -266,15 +266,15 @@ def _remembered(
     has_target = getattr(settings, "target", None) is not None
     if not has_target and not any(options[name] for name in _ASKING):
         return None
-    from asyncbatch.cli.ledger_job import ledger_settings  # noqa: PLC0415 - see above
+    from asyncbatch.cli.ledger_job import ledger_settings
 
     return ledger_settings(settings, **options)
 
 
 def _shard(text: str, from_dead_letter: str | None) -> "Shard":
     """Return the part that is taken. Raises UsageError."""
-    from asyncbatch.errors import UsageError  # noqa: PLC0415 - see above
-    from asyncbatch.sources.selection import Shard  # noqa: PLC0415 - see above
+    from asyncbatch.errors import UsageError
+    from asyncbatch.sources.selection import Shard
 
     if from_dead_letter is not None:
         raise UsageError(
@@ -287,13 +287,13 @@ def _shard(text: str, from_dead_letter: str | None) -> "Shard":
 def _open_reports(paths: "Sequence[str]", stores: "StoreSettings") -> "list[ReportFile]":
     if not paths:
         return []
-    from asyncbatch.cli.report_files import ReportFile  # noqa: PLC0415 - see above
+    from asyncbatch.cli.report_files import ReportFile
 
     return [ReportFile(path, stores) for path in paths]
 
 
 def _planning() -> "tuple[type[Output], Callable[[Any], Work]]":
-    from asyncbatch.cli.preview import PlanOutput  # noqa: PLC0415 - see above
-    from asyncbatch.workers.tasks.count import PlanWork  # noqa: PLC0415
+    from asyncbatch.cli.preview import PlanOutput
+    from asyncbatch.workers.tasks.count import PlanWork
 
     return PlanOutput, PlanWork

@@ -107,12 +107,12 @@ def stream_events(
         return
     if set_ or check:
         raise typer.BadParameter("--set and --check are for a pipeline file: FILE.toml")
-    from asyncbatch.cli import exit_codes  # noqa: PLC0415 - --help stays quick
-    from asyncbatch.cli.stream_session import StreamSession  # noqa: PLC0415
-    from asyncbatch.config.job import StreamSettings  # noqa: PLC0415
+    from asyncbatch.cli import exit_codes
+    from asyncbatch.cli.stream_session import StreamSession
+    from asyncbatch.config.job import StreamSettings
     from asyncbatch.errors import (
-        LockHeldError,  # noqa: PLC0415
-        UsageError,  # noqa: PLC0415
+        LockHeldError,
+        UsageError,
     )
 
     try:
@@ -169,19 +169,19 @@ def _run_file(
     check: bool,
     budget: str | None,
     quiet: bool,
-    **control: "Any",  # noqa: ANN401 - what `StreamSession` takes besides
+    **control: "Any",
 ) -> None:
     """Run, or only `check`, the pipeline file that is the only source."""
-    from asyncbatch.cli import exit_codes  # noqa: PLC0415 - --help stays quick
+    from asyncbatch.cli import exit_codes
     from asyncbatch.cli.command import (
-        printable_lines,  # noqa: PLC0415
-        say,  # noqa: PLC0415
+        printable_lines,
+        say,
     )
-    from asyncbatch.cli.file_job import file_job  # noqa: PLC0415
-    from asyncbatch.cli.stream_session import StreamSession  # noqa: PLC0415
+    from asyncbatch.cli.file_job import file_job
+    from asyncbatch.cli.stream_session import StreamSession
     from asyncbatch.errors import (
-        LockHeldError,  # noqa: PLC0415
-        UsageError,  # noqa: PLC0415
+        LockHeldError,
+        UsageError,
     )
 
     if len(sources) > 1:
@@ -212,7 +212,7 @@ def _run_file(
 
 
 def _aggregates(agg: "list[str] | None", *, simulated: bool) -> tuple:  # type: ignore[type-arg]  # of what typer has parsed
-    from asyncbatch.windows.aggregates import parse_aggregate  # noqa: PLC0415 - see above
+    from asyncbatch.windows.aggregates import parse_aggregate
 
     if agg:
         return tuple(agg)
@@ -234,8 +234,8 @@ def _transforms(
         if check_formats:
             raise typer.BadParameter("--check-formats is for --schema")
         return ()
-    from asyncbatch.cli.job import record_settings  # noqa: PLC0415 - if asked for
-    from asyncbatch.core.settings import FileWorkSettings  # noqa: PLC0415
+    from asyncbatch.cli.job import record_settings
+    from asyncbatch.core.settings import FileWorkSettings
 
     nowhere = dict.fromkeys(("table", "key", "mode", "schema_contract", "columns", "root"))
     made = record_settings(
@@ -258,7 +258,7 @@ def _transforms(
 
 def _check(settings: "StreamSettings", sources: list[str], late: str | None) -> None:
     """Refuse what would have no effect. Raises UsageError."""
-    from asyncbatch.errors import UsageError  # noqa: PLC0415 - see above
+    from asyncbatch.errors import UsageError
 
     for name, why in settings.contradictions(has_late=late is not None):
         raise UsageError(f"--{name.replace('_', '-')} {why}")
@@ -273,8 +273,8 @@ def _delivery(
     to: str | None, table: str | None, checkpoint: str | None, every: str | None
 ) -> "Delivery":
     """Return where windows go. Raises UsageError."""
-    from asyncbatch.errors import UsageError  # noqa: PLC0415
-    from asyncbatch.pipeline.stream.delivery import Delivery  # noqa: PLC0415 - see above
+    from asyncbatch.errors import UsageError
+    from asyncbatch.pipeline.stream.delivery import Delivery
 
     if table is not None and to is None:
         raise UsageError("--table is for --to with a database")
@@ -288,9 +288,9 @@ def _reading(
     sources: list[str], pattern: "list[str] | None", *, follow: bool, from_end: bool
 ) -> "Reading":
     """Return how paths are read. Raises UsageError for what would have no effect."""
-    from asyncbatch.errors import UsageError  # noqa: PLC0415 - see above
-    from asyncbatch.sources.live.open import Reading  # noqa: PLC0415
-    from asyncbatch.sources.selection import Selection  # noqa: PLC0415
+    from asyncbatch.errors import UsageError
+    from asyncbatch.sources.live.open import Reading
+    from asyncbatch.sources.selection import Selection
 
     if follow and not any(one not in ("-", SIMULATE) for one in sources):
         raise UsageError("--follow is for files and folders")
@@ -310,15 +310,15 @@ def _source(
     types: str | None,
 ) -> "Source":
     if source != SIMULATE:
-        from asyncbatch.sources.live.open import open_path  # noqa: PLC0415 - see above
+        from asyncbatch.sources.live.open import open_path
 
         return open_path(source, reading)
-    import time  # noqa: PLC0415
+    import time
 
-    from asyncbatch.cli.generate import type_names  # noqa: PLC0415
+    from asyncbatch.cli.generate import type_names
     from asyncbatch.sources.live.simulator import (
-        SimulatedSource,  # noqa: PLC0415
-        Simulator,  # noqa: PLC0415
+        SimulatedSource,
+        Simulator,
     )
 
     start = time.time_ns() // 1000

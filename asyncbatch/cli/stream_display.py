@@ -40,7 +40,7 @@ class StreamDisplay(Protocol):
 def make_display(stream: Stream, *, quiet: bool, stdout_is_taken: bool = False) -> StreamDisplay:
     """Return a table on a terminal, else a line on stderr now and then; nothing if `quiet`."""
     if is_terminal(stdout().fileno()) and not (quiet or stdout_is_taken):
-        from asyncbatch.cli.rich import LiveWindows  # noqa: PLC0415 - rich takes a while
+        from asyncbatch.cli.rich import LiveWindows
 
         return LiveWindows(stream)
     return PlainStream(quiet=quiet)

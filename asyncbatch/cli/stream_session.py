@@ -233,6 +233,6 @@ class StreamSession:
 
 
 def _report(path: str) -> StreamReport:
-    from asyncbatch.cli.report_files import StreamReport  # noqa: PLC0415 - if asked for
+    from asyncbatch.cli.report_files import StreamReport
 
     return StreamReport(path)

@@ -31,7 +31,7 @@ def dask_settings(engine: str, scheduler: str | None) -> DaskSettings | None:
             "--engine dask needs an extra, here and on the workers: "
             f"pip install 'asyncbatch[dask]' ({error})"
         ) from None
-    from asyncbatch.core.settings import DaskSettings  # noqa: PLC0415 - --help stays quick
+    from asyncbatch.core.settings import DaskSettings
 
     return DaskSettings(scheduler)
 
@@ -42,17 +42,17 @@ def memory_plan(limit: int | None, workers: int | None, **job: bool) -> MemoryPl
     None if that does not limit anything either. `job` is what `plan_memory` must know of it.
     Raises UsageError if a limit that was asked for is too little.
     """
-    from asyncbatch.core.system import memory_limit  # noqa: PLC0415 - --help stays quick
+    from asyncbatch.core.system import memory_limit
 
     asked = limit
     if limit is None and (limit := memory_limit()) is None:
         return None
     from asyncbatch.config.memory import (
-        USABLE,  # noqa: PLC0415 - see above
-        least_memory,  # noqa: PLC0415 - see above
-        plan_memory,  # noqa: PLC0415 - see above
+        USABLE,
+        least_memory,
+        plan_memory,
     )
-    from asyncbatch.core.system import usable_cpus  # noqa: PLC0415 - see above
+    from asyncbatch.core.system import usable_cpus
 
     wanted = usable_cpus() if workers is None else workers
     if asked is None:
@@ -68,7 +68,7 @@ def has_library(to: str | None) -> bool:
 
 def failure_budget(max_failures: str | None, *, fail_fast: bool = False) -> FailureBudget | None:
     """Return what the options allow; None if they were not given."""
-    from asyncbatch.core.tally import FailureBudget  # noqa: PLC0415 - --help stays quick
+    from asyncbatch.core.tally import FailureBudget
 
     if fail_fast and max_failures is not None:
         raise typer.BadParameter("--fail-fast is --max-failures 0: give one of them")

@@ -1,4 +1,4 @@
-"""Fingerprint of a configuration: may a run resume?"""
+"""Fingerprint of a configuration: tells whether a run may resume."""
 
 from __future__ import annotations
 

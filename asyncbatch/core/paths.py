@@ -49,7 +49,7 @@ class ObjectPath(str):  # noqa: SLOT000 - a subclass of str cannot have slots th
             bucket, slash, key = rest.partition("/")
             text = f"{scheme}://{bucket.rpartition('@')[2]}{slash}{key}"
         else:
-            from asyncbatch.core.secrets import secret_url  # noqa: PLC0415 - few runs have URLs of the web
+            from asyncbatch.core.secrets import secret_url
 
             try:
                 text = secret_url(self).shown

@@ -21,13 +21,13 @@ class Progress:
     needs to know is when the worker waits for it, since that takes no time of the file's.
     """
 
-    def __init__(self, cell: MutableSequence[int] | Any = None) -> None:  # noqa: ANN401 - or a memoryview of mapped memory, which typeshed takes for no such sequence
+    def __init__(self, cell: MutableSequence[int] | Any = None) -> None:
         self._cell = [_NO_BATCH, 0] if cell is None else cell
 
     @classmethod
     def shared(cls, descriptor: int) -> Self:
         """Return what is at an open file of `shared_memory`; closes the file."""
-        import mmap  # noqa: PLC0415 - for worker processes only
+        import mmap
 
         try:
             return cls(memoryview(mmap.mmap(descriptor, _CELL_BYTES)).cast("Q"))
@@ -76,7 +76,7 @@ def shared_memory() -> int:
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("asyncbatch-progress")
     else:
-        import tempfile  # noqa: PLC0415 - not on Linux
+        import tempfile
 
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())

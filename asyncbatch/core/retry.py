@@ -85,7 +85,7 @@ class Retrier:
             if not self or not transient(error):
                 raise
             first: Exception | None = error
-        from tenacity import Retrying  # noqa: PLC0415 - few need it, and it takes 25 ms
+        from tenacity import Retrying
 
         def once() -> T:
             nonlocal first
@@ -119,7 +119,7 @@ class Retrier:
             if not self or not transient(error):
                 raise
             first: Exception | None = error
-        from tenacity import AsyncRetrying  # noqa: PLC0415 - see above
+        from tenacity import AsyncRetrying
 
         async def once() -> T:
             nonlocal first
@@ -143,17 +143,17 @@ class Retrier:
     def _at_least(
         self, backoff: Callable[[Any], float], least: Callable[[BaseException], float]
     ) -> Callable[[Any], float]:
-        from tenacity import wait_random  # noqa: PLC0415 - see `call`
+        from tenacity import wait_random
 
         jitter = wait_random(0, self.retries.delay)  # so that not all come back at once
 
-        def wait(state: Any) -> float:  # noqa: ANN401 - tenacity is not imported here
+        def wait(state: Any) -> float:
             return max(backoff(state), least(state.outcome.exception()) + jitter(state))
 
         return wait
 
     def _policy(self, transient: Callable[[BaseException], bool]) -> dict[str, Any]:
-        from tenacity import (  # noqa: PLC0415 - see `call`
+        from tenacity import (
             retry_if_exception,
             stop_after_attempt,
             wait_exponential,

@@ -112,12 +112,12 @@ def _is_secret(name: str) -> bool:
 
 
 def _unquoted(text: str) -> str:
-    from urllib.parse import unquote  # noqa: PLC0415 - takes 3 ms, and few names have a %
+    from urllib.parse import unquote
 
     return unquote(text) if "%" in text else text
 
 
-def make_secrets(kind: type, value: Any) -> object:  # noqa: ANN401 - msgspec's contract
+def make_secrets(kind: type, value: Any) -> object:
     """Msgspec's `dec_hook`: return a text as a `Secret`. Raises ValueError."""
     if kind is not Secret:
         raise NotImplementedError(f"values of {kind.__name__} are not decoded")

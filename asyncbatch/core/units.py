@@ -111,7 +111,7 @@ def parse_duration(text: str) -> int:
     match = _SPAN.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is no span of time; write 500ms, 5s, 1m or 1h")
-    from fractions import Fraction  # noqa: PLC0415 - keeps --help quick
+    from fractions import Fraction
 
     exact = Fraction(match[1]) * _MICROSECONDS[match[2]]
     if exact.denominator != 1:

@@ -1,1 +1,4 @@
-"""Bytes to JSON and back: the only package that names a JSON or a compression library."""
+"""Bytes to records and back: JSON, JSON Lines, compression.
+
+Imports `core` and `storage`. The only room that imports orjson, simdjson or a compression library.
+"""

@@ -361,7 +361,7 @@ class ArrayStream:
 
 
 def _examine(text: bytes) -> Fault | None:
-    from asyncbatch.formats.grammar import examine  # noqa: PLC0415 - only bad files need it
+    from asyncbatch.formats.grammar import examine
 
     verdict = examine(text)
     return verdict if isinstance(verdict, Fault) else None

@@ -143,7 +143,7 @@ class Inflater:
         if self._stream is not None and not self._stream.eof:
             raise CorruptArchiveError(f"{self._encoding}: cut short")
 
-    def _begin(self) -> Any:  # noqa: ANN401 - the libraries' objects share no type
+    def _begin(self) -> Any:
         if self._encoding == "zstd":
             return self._library.ZstdDecompressor()
         if self._encoding == "br":
@@ -165,7 +165,7 @@ class _Brotli:
 
     unused_data = b""
 
-    def __init__(self, stream: Any) -> None:  # noqa: ANN401 - the library ships no types
+    def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     @property

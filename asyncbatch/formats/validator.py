@@ -90,6 +90,6 @@ def _second_opinion(text: bytes) -> int | Fault:
     try:
         return _orjson_count()(text)
     except (ValueError, RecursionError):
-        from asyncbatch.formats.grammar import examine  # noqa: PLC0415 - only bad files need it
+        from asyncbatch.formats.grammar import examine
 
         return examine(text)

@@ -68,7 +68,7 @@ class Delivery:
     def _open(self) -> None:
         target = self._job.target
         if self._job.dead_letter is not None:
-            from asyncbatch.sinks.dead_letters import DeadLetterFile  # noqa: PLC0415 - if asked for
+            from asyncbatch.sinks.dead_letters import DeadLetterFile
 
             self._letters = DeadLetterFile(self._job.dead_letter, self._job.stores)
             self._letters.open()
@@ -86,11 +86,11 @@ class Delivery:
 
     def _check_folder(self, target: Target) -> None:
         if target.is_remote:
-            from asyncbatch.sinks.folder import check_prefix  # noqa: PLC0415 - one of them
+            from asyncbatch.sinks.folder import check_prefix
 
             check_prefix(target, self._job.stores)
         else:
-            from asyncbatch.sinks.folder import check_disk  # noqa: PLC0415 - one of them
+            from asyncbatch.sinks.folder import check_disk
 
             check_disk(target.path)
 
@@ -98,7 +98,7 @@ class Delivery:
         settings = self._job.ledger
         if settings is None:
             return None
-        from asyncbatch.pipeline.resume.session import make_books  # noqa: PLC0415 - if there is a ledger
+        from asyncbatch.pipeline.resume.session import make_books
 
         try:
             return make_books(
@@ -111,8 +111,8 @@ class Delivery:
             return None
 
     def _open_target(self, target: Target) -> None:
-        from asyncbatch.pipeline.loader import make_loader  # noqa: PLC0415 - if there is a target
-        from asyncbatch.sinks.columns import Contract  # noqa: PLC0415 - see above
+        from asyncbatch.pipeline.loader import make_loader
+        from asyncbatch.sinks.columns import Contract
 
         books = self._books
         self._contract = Contract(target.contract, target.key)
@@ -128,7 +128,7 @@ class Delivery:
         if books:
             books.begin(sink)
         if self._job.record_work and self._job.record_work.dedupe:
-            from asyncbatch.pipeline.dedupe import Duplicates  # noqa: PLC0415 - if asked for
+            from asyncbatch.pipeline.dedupe import Duplicates
 
             self._duplicates = Duplicates(target)
         journal = books.journal if books and target.is_database else None
@@ -172,8 +172,8 @@ class Delivery:
         target = self._job.target
         if target is not None and target.form == "folder" and not target.is_remote:
             from asyncbatch.sinks.folder import (
-                output_path,  # noqa: PLC0415 - see above
-                temporary,  # noqa: PLC0415 - see above
+                output_path,
+                temporary,
             )
 
             with suppress(OSError, UsageError):  # there may be nothing, nor a place for it

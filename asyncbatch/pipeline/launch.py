@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from asyncbatch.config.job import Job
 from asyncbatch.core.paths import ObjectPath
 from asyncbatch.core.system import usable_cpus
 from asyncbatch.sources.search import OPENING_PATHS, Search
@@ -19,7 +18,7 @@ from asyncbatch.workers.process import process_engine
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
 
-    from asyncbatch.config.job import RecordWorkSettings
+    from asyncbatch.config.job import Job, RecordWorkSettings
     from asyncbatch.core.settings import DaskSettings
     from asyncbatch.pipeline.output_guard import Guard
     from asyncbatch.workers.dask.engine import DaskEngine
@@ -52,7 +51,7 @@ class Launch:
         job, searches = self._job, self.searches.values()
         job.check()
         if files := job.output_files():
-            from asyncbatch.pipeline.output_guard import Guard  # noqa: PLC0415 - only if anything is written
+            from asyncbatch.pipeline.output_guard import Guard
 
             for number, source in job.file_sources:
                 self.guards[number] = Guard(files, job.target, source.inputs)
@@ -74,7 +73,7 @@ class Launch:
 
     def start(self) -> None:
         """Start the worker processes. Raises OSError."""
-        from asyncbatch.workers.spawn import spawn  # noqa: PLC0415 - small jobs need none
+        from asyncbatch.workers.spawn import spawn
 
         reads_stdin = self._job.reads_stdin
         self.workers = [spawn(reads_stdin=reads_stdin) for _ in range(self._wanted)]
@@ -164,9 +163,9 @@ async def _cluster(
     job: Job, dask: DaskSettings, launch: Launch, say: Callable[[str], None]
 ) -> AsyncIterator[DaskEngine]:
     """Provide the lanes of a cluster that is fit for the job. Raises UsageError."""
-    from asyncbatch.workers.dask import job as cluster_job  # noqa: PLC0415 - if asked for
-    from asyncbatch.workers.dask.engine import dask_engine  # noqa: PLC0415 - see above
-    from asyncbatch.workers.dask.worker import Setup  # noqa: PLC0415 - see above
+    from asyncbatch.workers.dask import job as cluster_job
+    from asyncbatch.workers.dask.engine import dask_engine
+    from asyncbatch.workers.dask.worker import Setup
 
     ready, code = cluster_job.sent(job)
     grace = _LAST_SECONDS if _is_remote(job) else 0.0
@@ -205,15 +204,15 @@ def suitable_work(
 ) -> WorkFactory:
     """Return what makes that which does what the job's settings say, made `ready` for others."""
     if len(job.sources) > 1:
-        from asyncbatch.workers.tasks.transform_sources import SourceWork  # noqa: PLC0415 - few jobs have several
+        from asyncbatch.workers.tasks.transform_sources import SourceWork
 
         works = (source.record_work for source in job.sources)
         return partial(SourceWork, tuple(ready(work) for work in works if work is not None))
     if job.record_work is not None:
-        from asyncbatch.workers.tasks.transform import RecordWork  # noqa: PLC0415 - counting needs none of it
+        from asyncbatch.workers.tasks.transform import RecordWork
 
         return partial(RecordWork, ready(job.record_work))
-    from asyncbatch.workers.tasks.count import FileWork  # noqa: PLC0415 - beside its sibling
+    from asyncbatch.workers.tasks.count import FileWork
 
     return partial(FileWork, job.files)
 
@@ -221,10 +220,10 @@ def suitable_work(
 def async_lanes(job: Job, at_once: int) -> list[Lane]:
     """Return lanes for async functions, `at_once` calls of which may be going on at a time."""
     from asyncbatch.workers.tasks.transform_async import (
-        LANES,  # noqa: PLC0415 - if asked for
-        AsyncRecordLane,  # noqa: PLC0415 - if asked for
+        LANES,
+        AsyncRecordLane,
     )
-    from asyncbatch.workers.tasks.transform_sources import SourceLane  # noqa: PLC0415 - see above
+    from asyncbatch.workers.tasks.transform_sources import SourceLane
 
     slots = asyncio.Semaphore(at_once)
     works = [work for source in job.sources if (work := source.record_work) is not None]

@@ -325,7 +325,7 @@ class TableLoader:
         for waiting, rows in taken:
             waiting.left -= len(rows)
 
-    def _payload(self, taken: Taken) -> Any:  # noqa: ANN401 - the sink's
+    def _payload(self, taken: Taken) -> Any:
         """Return rows as the sink takes them."""
         blocks = [waiting.columns(rows, of_objects=self._of_objects) for waiting, rows in taken]
         return join(blocks, rich=self._rich)

@@ -180,8 +180,8 @@ class WholeFiles:
             self._drop(start)
 
     def _hold(self, start: int, part: Part) -> None:
-        import pickle  # noqa: PLC0415 - takes a while, and few files are that big
-        import tempfile  # noqa: PLC0415 - the same
+        import pickle
+        import tempfile
 
         spool = self._held.get(start)
         if spool is None:
@@ -189,7 +189,7 @@ class WholeFiles:
         pickle.dump(part, spool, pickle.HIGHEST_PROTOCOL)
 
     def _release(self, found: BatchPart) -> Iterator[BatchPart]:
-        import pickle  # noqa: PLC0415 - see `_hold`
+        import pickle
 
         spool = self._held[found.batch.start]
         end = spool.tell()

@@ -112,7 +112,7 @@ class Run:
         what is worth telling meanwhile.
         """
         if job.dask is not None:
-            from asyncbatch.workers.dask.job import sized  # noqa: PLC0415 - if asked for
+            from asyncbatch.workers.dask.job import sized
 
             job = sized(job)
         self.report = Report(failure_limit, target=job.target.name if job.target else None)
@@ -198,7 +198,7 @@ class Run:
         cluster = self._cluster
         lanes: Sequence[Lane] = cluster.places if cluster else engine.lanes
         if delivery.admission:
-            from asyncbatch.pipeline.resume.admission import DecidedLane  # noqa: PLC0415 - if there is a ledger
+            from asyncbatch.pipeline.resume.admission import DecidedLane
 
             lanes = [DecidedLane(lane) for lane in lanes]
         if order:

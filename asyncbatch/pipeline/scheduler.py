@@ -149,7 +149,7 @@ class Intake:
             return self._sample_of(number, job.limit)
         if isinstance(source, FileSource):
             return self._batcher(number, source, job.batch_size)
-        from asyncbatch.pipeline.feeds import FeedSupply  # noqa: PLC0415 - few jobs have feeds
+        from asyncbatch.pipeline.feeds import FeedSupply
 
         self._feeds[number] = source
         supply = FeedSupply(source, number * SOURCE_SPAN, self._admit)
@@ -159,8 +159,8 @@ class Intake:
     def _sample_of(self, number: int, limit: int) -> Supply:
         """Return what gives the first records of a source."""
         from asyncbatch.pipeline.feeds import (
-            FeedBatches,  # noqa: PLC0415 - to try things out
-            Sample,  # noqa: PLC0415 - to try things out
+            FeedBatches,
+            Sample,
         )
 
         source = self._job.sources[number]
@@ -221,8 +221,8 @@ class Intake:
 
     def _pieces_of(self, source: FileSource, path: str, huge: Huge) -> Iterator[Piece]:
         """Return the pieces of a huge file, to be found in a thread."""
-        from asyncbatch.sources.splitter import Splitter  # noqa: PLC0415 - few files are that big
-        from asyncbatch.storage.opener import Opener  # noqa: PLC0415 - the same
+        from asyncbatch.sources.splitter import Splitter
+        from asyncbatch.storage.opener import Opener
 
         work = source.record_work
         pointer = work.records if work else None

@@ -1,0 +1,4 @@
+"""Where rows go: files, tables, dead letters, behind one `Sink`.
+
+Imports `sources`, `state` and the rooms below them.
+"""

@@ -308,7 +308,7 @@ class Contract:
                 " choose evolve or discard"
             )
 
-    def _misfit(self, name: str, value: Any, have: ColumnKind) -> str:  # noqa: ANN401 - JSON
+    def _misfit(self, name: str, value: Any, have: ColumnKind) -> str:
         what = encode(value).decode() if type(value) in (int, float) else kind_of(value)
         reason = f"field {name!r} is {what}, which its column {_CANNOT[have]}"
         if self._mode == "discard":
@@ -374,23 +374,23 @@ def _decoded(texts: list[str | None]) -> list[Any]:
     return [None if text is None else decode(text.encode()) for text in texts]
 
 
-def _boolean(value: Any) -> bool | None:  # noqa: ANN401 - JSON
+def _boolean(value: Any) -> bool | None:
     return bool(value) if type(value) in (bool, int, float) and value in (0, 1) else None
 
 
-def _integer(value: Any) -> int | None:  # noqa: ANN401 - JSON
+def _integer(value: Any) -> int | None:
     if type(value) is float and value.is_integer():
         value = int(value)
     is_whole = type(value) in (bool, int)
     return int(value) if is_whole and -_INT64 <= value < _INT64 else None
 
 
-def _real(value: Any) -> float | None:  # noqa: ANN401 - JSON
+def _real(value: Any) -> float | None:
     is_exact = type(value) is float or (type(value) in (bool, int) and abs(value) <= _EXACT)
     return float(value) if is_exact else None
 
 
-def _numeric(value: Any) -> str | None:  # noqa: ANN401 - JSON
+def _numeric(value: Any) -> str | None:
     if type(value) not in (bool, int, float):
         return None
     return encode(int(value) if type(value) is bool else value).decode()

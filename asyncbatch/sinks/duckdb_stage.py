@@ -43,7 +43,7 @@ class Stage:
     value of another type than these are made into is read from its text.
     """
 
-    def __init__(self, connection: Any, table: str, types: Mapping[str, str]) -> None:  # noqa: ANN401 - duckdb has no types
+    def __init__(self, connection: Any, table: str, types: Mapping[str, str]) -> None:
         self._execute, self._table, self._types = connection.execute, quote(table), types
         self._block: Block
         self._source = self._order = ""

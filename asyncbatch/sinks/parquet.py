@@ -194,7 +194,7 @@ class ParquetSink(FileSink):
                 self._writer.write_table(arrow.table(arrays, schema=self._schema(kinds)))
         os.unlink(self._old)
 
-    def _schema(self, kinds: dict[str, Kind]) -> Any:  # noqa: ANN401 - pyarrow has no types
+    def _schema(self, kinds: dict[str, Kind]) -> Any:
         return self._arrow.schema([(name, _TYPES[kind]) for name, kind in kinds.items()])
 
     def _close(self) -> None:
@@ -222,7 +222,7 @@ class ParquetSink(FileSink):
 class _Kept:
     """An earlier file. The row group that was read last is at hand: inputs come in their order."""
 
-    def __init__(self, path: str, file: Any) -> None:  # noqa: ANN401 - pyarrow has no types
+    def __init__(self, path: str, file: Any) -> None:
         self.path, self.file = path, file
         groups = range(file.num_row_groups)
         counts = [file.metadata.row_group(number).num_rows for number in groups]
@@ -242,7 +242,7 @@ class _Kept:
             at = stop
 
 
-def _block_of(table: Any) -> Block:  # noqa: ANN401 - pyarrow has no types
+def _block_of(table: Any) -> Block:
     """Return rows of such a file as a block."""
     kinds = {declared: kind for kind, declared in _TYPES.items() if kind != "null"}
     names: list[str] = table.column_names

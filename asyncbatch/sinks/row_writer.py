@@ -144,7 +144,7 @@ class TableOutlet(Outlet):
         self._pack: Callable[[list[Any]], bytes] = encode
         self._are_columns = target.columns_grow
         if self._are_columns:
-            from asyncbatch.sinks.block import make_block  # noqa: PLC0415 - only tables need it
+            from asyncbatch.sinks.block import make_block
 
             rich = target.has_rich_types
             self._pack = lambda rows: make_block(rows, rich=rich).to_bytes()
@@ -162,7 +162,7 @@ class TableOutlet(Outlet):
     def _thinned(self, payload: bytes | bytearray, kept: Sequence[bool]) -> bytes:
         if not self._are_columns:
             return encode(list(compress(decode(bytes(payload)), kept)))
-        from asyncbatch.sinks.block import Block  # noqa: PLC0415 - see above
+        from asyncbatch.sinks.block import Block
 
         gone = {row for row, is_kept in enumerate(kept) if not is_kept}
         return Block.from_bytes(payload).without(gone).to_bytes()
@@ -174,7 +174,7 @@ class KeyedOutlet(Outlet):
     names_origins = True
 
     def __init__(self, outlet: Outlet, key: Sequence[str]) -> None:
-        from asyncbatch.transforms.dedupe import KeyDigest  # noqa: PLC0415 - if asked for
+        from asyncbatch.transforms.dedupe import KeyDigest
 
         self._outlet, self._digest = outlet, KeyDigest(key)
         self.takes_texts = outlet.takes_texts
@@ -217,11 +217,11 @@ def make_outlet(
     if target is None:
         return Outlet()
     if target.form == "folder" and target.is_remote:
-        from asyncbatch.sinks.folder import ObjectOutput  # noqa: PLC0415 - one of them
+        from asyncbatch.sinks.folder import ObjectOutput
 
         return FolderOutlet(ObjectOutput(target, files))
     if target.form == "folder":
-        from asyncbatch.sinks.folder import FolderOutput  # noqa: PLC0415 - one of them
+        from asyncbatch.sinks.folder import FolderOutput
 
         return FolderOutlet(FolderOutput(target, files.format))
     outlet = TableOutlet(target) if target.is_table else LinesOutlet(target)

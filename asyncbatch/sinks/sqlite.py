@@ -268,7 +268,7 @@ class SqliteSink:
                 if any(map(_NUMBER.fullmatch, texts)):
                     self._columns.kinds[name] = "integer"
 
-    def _alters(self, name: str, value: Any) -> bool:  # noqa: ANN401 - JSON
+    def _alters(self, name: str, value: Any) -> bool:
         """Whether a column would make a number of a text, or round one."""
         if fold(name) not in map(fold, self._numeric):
             return False

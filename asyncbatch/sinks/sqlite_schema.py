@@ -195,7 +195,7 @@ def _numbers_rows(columns: list[Column]) -> bool:
     return len(key) == 1 and key[0].declared.upper() == "INTEGER"
 
 
-def _as_text(value: Any) -> Any:  # noqa: ANN401 - whatever SQLite holds
+def _as_text(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return encode(value).decode() if isinstance(value, int | float) else value

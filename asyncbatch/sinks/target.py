@@ -12,13 +12,19 @@ from asyncbatch.core.secrets import SERVERS, is_ambiguous, without_password
 from asyncbatch.core.settings import ServerSettings
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.compression import named
-from asyncbatch.sinks.base import FolderCompression, FolderFormat, Form, Mode, SchemaContract
 
 if TYPE_CHECKING:
     from asyncbatch.core.entries import LedgerJob
     from asyncbatch.core.retry import Retrier
     from asyncbatch.core.settings import StoreSettings
-    from asyncbatch.sinks.base import Sink
+    from asyncbatch.sinks.base import (
+        FolderCompression,
+        FolderFormat,
+        Form,
+        Mode,
+        SchemaContract,
+        Sink,
+    )
     from asyncbatch.sinks.columns import Contract
 
 STDOUT = "-"
@@ -66,7 +72,7 @@ class Target(Struct, frozen=True):
     times: tuple[str, ...] = ()
 
     @classmethod
-    def parse(cls, name: str, **options: Any) -> Target:  # noqa: ANN401 - the fields' own types
+    def parse(cls, name: str, **options: Any) -> Target:
         """Return the target of this name. Raises UsageError with what to write."""
         form, path = place_of(name)
         if form == "postgres":
@@ -160,40 +166,40 @@ class Target(Struct, frozen=True):
         }  # fmt: skip
         match self.form:
             case "stdout":
-                from asyncbatch.sinks.text_files import StdoutSink  # noqa: PLC0415 - one of them
+                from asyncbatch.sinks.text_files import StdoutSink
 
                 return StdoutSink()
             case "lines":
-                from asyncbatch.sinks.text_files import LinesSink  # noqa: PLC0415 - one of them
+                from asyncbatch.sinks.text_files import LinesSink
 
                 return LinesSink(self.path, stores)
             case "csv":
-                from asyncbatch.sinks.text_files import CsvSink  # noqa: PLC0415 - one of them
+                from asyncbatch.sinks.text_files import CsvSink
 
                 delimiter = "\t" if self.path.lower().endswith(".tsv") else ","
                 return CsvSink(self.path, stores, delimiter=delimiter, columns=self.columns)
             case "parquet":
-                from asyncbatch.sinks.parquet import ParquetSink  # noqa: PLC0415 - one of them
+                from asyncbatch.sinks.parquet import ParquetSink
 
                 return ParquetSink(self.path, stores)
             case "sqlite":
-                from asyncbatch.sinks.sqlite import SqliteSink  # noqa: PLC0415 - one of them
+                from asyncbatch.sinks.sqlite import SqliteSink
 
                 return SqliteSink(self.path, retrier=retrier, **options)
             case "postgres":
-                from asyncbatch.sinks.postgres.sink import PostgresSink  # noqa: PLC0415 - one of them
+                from asyncbatch.sinks.postgres.sink import PostgresSink
 
                 return PostgresSink(
                     self.address, retrier=retrier, settings=self.server, times=self.times, **options
                 )
             case _:
-                from asyncbatch.sinks.duckdb import DuckdbSink  # noqa: PLC0415 - one of them
+                from asyncbatch.sinks.duckdb import DuckdbSink
 
                 return DuckdbSink(self.path, times=self.times, **options)
 
 
 def _unquoted(text: str) -> str:
-    from urllib.parse import unquote  # noqa: PLC0415 - takes 3 ms, and few names have a %
+    from urllib.parse import unquote
 
     return unquote(text) if "%" in text else text
 

@@ -165,14 +165,14 @@ class CsvSink(FileSink):
             self._kept[path] = tuple(next(csv.reader(stream, delimiter=self._delimiter)))
         return self._kept[path]
 
-    def _write(self, rows: Any) -> list[int]:  # noqa: ANN401 - typeshed's row type is private
+    def _write(self, rows: Any) -> list[int]:
         """Write rows; return how many bytes each takes."""
         encoded = csv_lines(rows, self._delimiter)
         self.file.write(b"".join(encoded))
         return list(map(len, encoded))
 
 
-def csv_lines(rows: Any, delimiter: str) -> list[bytes]:  # noqa: ANN401 - see `_write`
+def csv_lines(rows: Any, delimiter: str) -> list[bytes]:
     """Return rows, which are iterables of cells, as lines."""
     lines: list[str] = []
     # The module's own line end makes it quote a lone CR, too; our lines end with LF.

@@ -41,7 +41,7 @@ class WindowTarget(Protocol):
         """Raise UsageError if what it was given would not be there after a SIGKILL."""
         ...
 
-    def open(self, place: Any = None, gone: Sequence[Window] = ()) -> None:  # noqa: ANN401 - JSON
+    def open(self, place: Any = None, gone: Sequence[Window] = ()) -> None:
         """Begin, or go on at a `place` without the windows that are `gone`. Raises UsageError."""
         ...
 
@@ -56,7 +56,7 @@ class WindowTarget(Protocol):
         """
         ...
 
-    def place(self) -> Any:  # noqa: ANN401 - JSON
+    def place(self) -> Any:
         """Return where to go on, all that was loaded being safe there. Raises SinkError."""
         ...
 
@@ -132,7 +132,7 @@ def told(row: dict[str, Any], key: Sequence[str]) -> str:
     return "window " + " ".join(str(row[name]) for name in key)
 
 
-def _number(value: Any) -> Any:  # noqa: ANN401 - an int is a float to mypy
+def _number(value: Any) -> Any:
     """Return an aggregate as a column of numbers holds it, whether it has floats so far or not."""
     if type(value) is not int or abs(value) <= _EXACT:
         return value
@@ -176,7 +176,7 @@ class WindowFile:
         """Refuse pipes and devices; see `WindowTarget`."""
         self.file.check_regular()
 
-    def open(self, place: Any = None, gone: Sequence[Window] = ()) -> None:  # noqa: ANN401, ARG002 - what is gone comes behind the place
+    def open(self, place: Any = None, gone: Sequence[Window] = ()) -> None:  # noqa: ARG002 - what is gone comes behind the place
         """Begin, or cut the file back to a place; see `WindowTarget`."""
         self.file.open(None if place is None else convert(place, FilePlace))
 
@@ -210,7 +210,7 @@ class WindowCsv(WindowFile):
         self._made = WindowRows(stream)
         self._delimiter = "\t" if path.lower().endswith(".tsv") else ","
 
-    def open(self, place: Any = None, gone: Sequence[Window] = ()) -> None:  # noqa: ANN401 - JSON
+    def open(self, place: Any = None, gone: Sequence[Window] = ()) -> None:
         """Begin with a header, or go on; see `WindowTarget`."""
         super().open(place, gone)
         if place is None:
@@ -226,7 +226,7 @@ class WindowCsv(WindowFile):
         return ()
 
 
-def _cell(value: Any) -> Any:  # noqa: ANN401 - JSON
+def _cell(value: Any) -> Any:
     return value if type(value) is not bool else "true" if value else "false"
 
 
@@ -251,7 +251,7 @@ class WindowTable:
                 "process can go on with it: with --checkpoint, write JSON Lines, CSV or a table"
             )
 
-    def open(self, place: Any = None, gone: Sequence[Window] = ()) -> None:  # noqa: ANN401, ARG002 - rows have no place
+    def open(self, place: Any = None, gone: Sequence[Window] = ()) -> None:  # noqa: ARG002 - rows have no place
         """Connect, and take away rows that are `gone`; see `WindowTarget`."""
         self._sink.open()
         if gone:
@@ -277,7 +277,7 @@ class WindowTable:
         """Disconnect; see `WindowTarget`."""
         self._sink.finish(succeeded=ended, ended=ended)
 
-    def _block(self, rows: Sequence[dict[str, Any]]) -> Any:  # noqa: ANN401 - the sink's
+    def _block(self, rows: Sequence[dict[str, Any]]) -> Any:
         return make_block(rows, rich=self._target.has_rich_types)
 
 

@@ -1,1 +1,4 @@
-"""Where inputs come from: async iterators of chunks of paths; nothing is read here."""
+"""Where records come from: files, objects, HTTP APIs, iterables, live files.
+
+Imports the ground rooms, `transforms` and `windows`.
+"""

@@ -139,11 +139,11 @@ class Replayable(Source, Protocol):
     can_resume: bool
 
     @property
-    def position(self) -> Any:  # noqa: ANN401 - as a chunk has it
+    def position(self) -> Any:
         """Where it goes on, also before the first `read`; None if it cannot be read again."""
         ...
 
-    def start_at(self, position: Any) -> None:  # noqa: ANN401 - what a chunk had
+    def start_at(self, position: Any) -> None:
         """Go on behind a chunk that had this position; to be called before the first `read`.
 
         Raises UsageError if what was read is no longer there; OSError.

@@ -165,7 +165,7 @@ class Inputs(Struct, frozen=True):
 
     def objects(self) -> ObjectSearch:
         """Return what finds objects."""
-        from asyncbatch.sources.object_search import ObjectSearch  # noqa: PLC0415 - if there may be any
+        from asyncbatch.sources.object_search import ObjectSearch
 
         return ObjectSearch(self.stores, Filter(self.selection))
 

@@ -48,7 +48,7 @@ class Drawing:
 
     def __init__(
         self,
-        source: Any,  # noqa: ANN401 - an iterable of either kind
+        source: Any,
         text_of: Callable[[Any], bytes | Flawed] | None = None,
     ) -> None:
         allow_deep_nesting()
@@ -146,7 +146,7 @@ class Drawing:
         finally:
             self._finish()
 
-    def _keep(self, record: Any) -> bool:  # noqa: ANN401 - whatever the program gives
+    def _keep(self, record: Any) -> bool:
         """Keep a record until it is taken; return whether there is room for more."""
         text = self._text_of(record)
         with self._lock:
@@ -205,7 +205,7 @@ class ThreadDrawing(Drawing):
     def _set(self, event: asyncio.Event) -> None:
         self._call(event.set)
 
-    def _call(self, function: Any) -> None:  # noqa: ANN401 - takes nothing, returns nothing
+    def _call(self, function: Any) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody waited for this
             self._loop.call_soon_threadsafe(function)
 
@@ -236,7 +236,7 @@ def numbered(names: Iterable[str]) -> Iterator[str]:
         yield name if counts[name] == 1 else f"{name}-{counts[name]}"
 
 
-def json_of(record: Any) -> bytes | Flawed:  # noqa: ANN401 - whatever the program gives
+def json_of(record: Any) -> bytes | Flawed:
     """Return a record as JSON text, or why that cannot be."""
     try:
         return encode(plain(record))
@@ -425,7 +425,7 @@ class GivenSource:
                     yield Chunk(self.name, one.text, flaw=one.reason)
 
 
-def line_of(event: Any) -> bytes | Flawed:  # noqa: ANN401 - whatever the program gives
+def line_of(event: Any) -> bytes | Flawed:
     """Return an event as a line, or why that cannot be."""
     if type(event) is not dict:  # as it nearly always is
         if isinstance(event, str):

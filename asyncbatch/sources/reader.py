@@ -116,7 +116,7 @@ class Reader:
         self, paths: Iterator[str], max_bytes: int, deadline: float
     ) -> Iterator[tuple[str, Future[Opened]]]:
         """Yield each path with what will be its content."""
-        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - slow storage is rare
+        from concurrent.futures import ThreadPoolExecutor
 
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._in_flight, "asyncbatch-read")

@@ -54,7 +54,7 @@ class Search:
 
     async def chunks(self) -> AsyncIterator[Sequence[str]]:
         """Yield all paths in chunks, those after `opening` found in a thread as they are needed."""
-        import asyncio  # noqa: PLC0415 - the command opens its search before it has a loop
+        import asyncio
 
         if self.opening:
             yield self.opening
@@ -86,7 +86,7 @@ def _interruptibly(function: Callable[[], T]) -> T:
 
     A store may take a minute to answer, and in the library no signal comes through.
     """
-    from threading import Thread  # noqa: PLC0415 - if there are objects
+    from threading import Thread
 
     done: list[Callable[[], T]] = []
 

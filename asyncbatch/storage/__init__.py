@@ -1,1 +1,4 @@
-"""Object stores: what their URLs mean, how they are opened, and what goes wrong there."""
+"""Bytes in and bytes out: local files, object stores, atomic writes.
+
+Imports `core`. The only room that imports obstore or boto3.
+"""

@@ -65,8 +65,8 @@ def _section(path: str, name: str) -> dict[str, str]:
 
 def _of_boto3(profile: str) -> object:
     try:
-        from boto3 import Session  # noqa: PLC0415 - only if it is installed, and a profile needs it
-        from obstore.auth.boto3 import Boto3CredentialProvider  # noqa: PLC0415 - it imports boto3
+        from boto3 import Session
+        from obstore.auth.boto3 import Boto3CredentialProvider
     except ImportError:
         raise UsageError(
             f"the AWS profile {profile!r} gets its credentials by a role, SSO or another program:"

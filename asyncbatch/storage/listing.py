@@ -28,7 +28,7 @@ def versions_in(place: Place, url: str) -> Mapping[str, Version]:
 
     Raises ObjectError.
     """
-    import obstore  # noqa: PLC0415 - in an extra, and the place could be opened
+    import obstore
 
     try:
         listed = obstore.list_with_delimiter(place.store, place.key)
@@ -85,8 +85,8 @@ class _Pages:
                     yield known(self._base + key, meta)
 
     def _next(self) -> Sequence[Any]:
-        import obstore  # noqa: PLC0415 - in an extra
-        from obstore.exceptions import InvalidPathError  # noqa: PLC0415 - the same
+        import obstore
+        from obstore.exceptions import InvalidPathError
 
         with translated(self._url, _UnnamableError):
             try:
@@ -139,9 +139,9 @@ def _by_folders(objects: Objects, url: str, last: str | None) -> Iterator[Object
             yield from _by_folders(objects, url + name, last)
 
 
-def _ask_for_folder(objects: Objects, url: str) -> Any:  # noqa: ANN401 - obstore's, an extra's
-    import obstore  # noqa: PLC0415 - in an extra
-    from obstore.exceptions import InvalidPathError  # noqa: PLC0415 - the same
+def _ask_for_folder(objects: Objects, url: str) -> Any:
+    import obstore
+    from obstore.exceptions import InvalidPathError
 
     store, prefix = objects.stores.place(url)
     with translated(url):

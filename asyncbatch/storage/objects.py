@@ -56,7 +56,7 @@ class Objects:
         """Threads that wait for answers."""
         with self._lock:
             if self._threads is None:
-                from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - if asked for
+                from concurrent.futures import ThreadPoolExecutor
 
                 self._threads = ThreadPoolExecutor(ASKED_AT_ONCE, "asyncbatch-object")
             return self._threads
@@ -117,14 +117,14 @@ class Objects:
             raise ObjectError(errno.EINVAL, str(error)) from None
 
     def _head(self, url: str) -> ObjectPath:
-        import obstore  # noqa: PLC0415 - in an extra
+        import obstore
 
         store, key = self._place(url)
         with translated(url):
             return known(url, obstore.head(store, key))
 
     def _whole(self, url: str, limit: int | None) -> Answer | Answered:
-        import obstore  # noqa: PLC0415 - in an extra
+        import obstore
 
         store, key = self._place(url)
         with translated(url):
@@ -137,8 +137,8 @@ class Objects:
         return Answer(data, meta["size"], meta["e_tag"])
 
     def _range(self, url: str, start: int, end: int, etag: str | None) -> Answer:
-        import obstore  # noqa: PLC0415 - in an extra
-        from obstore.exceptions import NotSupportedError  # noqa: PLC0415 - the same
+        import obstore
+        from obstore.exceptions import NotSupportedError
 
         options: dict[str, Any] = {"range": (start, end)}
         if etag is not None and not etag.startswith("W/"):  # which no server compares
@@ -160,7 +160,7 @@ class Objects:
 class Answered:
     """A long answer of a web server that gives whole objects only; read once, from the start."""
 
-    def __init__(self, result: Any, size: int) -> None:  # noqa: ANN401 - obstore's, an extra's
+    def __init__(self, result: Any, size: int) -> None:
         self.size = size
         self._pieces = iter(result.stream(min_chunk_size=RANGE_BYTES))
 
@@ -170,7 +170,7 @@ class Answered:
             return bytes(next(self._pieces, b""))
 
 
-def known(url: str, meta: Any) -> ObjectPath:  # noqa: ANN401 - obstore's ObjectMeta, an extra's
+def known(url: str, meta: Any) -> ObjectPath:
     """Return the handle of an object of which a store has told this."""
     changed_ns = int(meta["last_modified"].timestamp() * 1000) * 1_000_000
     return ObjectPath(url, meta["size"], meta["e_tag"], changed_ns)

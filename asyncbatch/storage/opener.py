@@ -11,7 +11,6 @@ from asyncbatch.core.retry import Retrier
 from asyncbatch.core.settings import StoreSettings
 from asyncbatch.storage.atomic import AtomicFile
 from asyncbatch.storage.local import FIRST_READ, open_retrying, stretch_of
-from asyncbatch.storage.objects import Objects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.settings import FileWorkSettings
     from asyncbatch.storage.local import Content
+    from asyncbatch.storage.objects import Objects
 
 
 def whole_file(
@@ -31,8 +31,8 @@ def whole_file(
     if not is_store_url(path):
         return AtomicFile(path)
     from asyncbatch.storage.object_file import (
-        ObjectFile,  # noqa: PLC0415 - see there
-        SpooledObject,  # noqa: PLC0415 - see there
+        ObjectFile,
+        SpooledObject,
     )
 
     return (SpooledObject if at_random else ObjectFile)(path, stores or StoreSettings())
@@ -65,7 +65,7 @@ class Opener:
         Raises OSError; TooLargeError if it has more than `limit` bytes where it is.
         """
         if isinstance(path, ObjectPath):
-            from asyncbatch.storage.objects import open_object  # noqa: PLC0415 - if there are objects
+            from asyncbatch.storage.objects import open_object
 
             return open_object(self._objects, path, limit, ahead)
         return open_retrying(self.files, path, limit, ahead)
@@ -84,7 +84,7 @@ class Opener:
     def at_random(self, path: str) -> Bytes:
         """Return an input to be read here and there. Raises OSError."""
         if isinstance(path, ObjectPath):
-            from asyncbatch.storage.objects import ObjectBytes  # noqa: PLC0415 - see above
+            from asyncbatch.storage.objects import ObjectBytes
 
             return ObjectBytes(self._objects, path)
         return _FileBytes(path)
@@ -92,7 +92,7 @@ class Opener:
     def size(self, path: str) -> int:
         """Return how large an input is, where it is. Raises OSError."""
         if isinstance(path, ObjectPath):
-            from asyncbatch.storage.objects import size_of  # noqa: PLC0415 - see above
+            from asyncbatch.storage.objects import size_of
 
             return size_of(self._objects, path)
         return os.stat(path).st_size
@@ -101,7 +101,7 @@ class Opener:
     def _objects(self) -> Objects:
         with self._lock:
             if self._made is None:
-                from asyncbatch.storage.objects import Objects  # noqa: PLC0415 - see above
+                from asyncbatch.storage.objects import Objects
 
                 self._made = Objects(self._stores)
             return self._made

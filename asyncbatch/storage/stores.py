@@ -63,7 +63,7 @@ class Stores:
 
     def _open(self, address: Address) -> ObjectStore:
         try:
-            from obstore import exceptions, store  # noqa: PLC0415 - in an extra
+            from obstore import exceptions, store
         except ImportError:
             raise UsageError(
                 f"{address.scheme}:// URLs need one more package: pip install 'asyncbatch[cloud]'"
@@ -72,7 +72,7 @@ class Stores:
             options = self._options(address)
             match address.scheme:
                 case "s3":
-                    from asyncbatch.storage.credentials import s3_credentials  # noqa: PLC0415 - if asked
+                    from asyncbatch.storage.credentials import s3_credentials
 
                     options |= s3_credentials(anonymous=self.settings.anonymous)
                     return store.S3Store(address.bucket, **options)
@@ -87,7 +87,7 @@ class Stores:
             raise UsageError(f"{shown_url(str(address))} cannot be opened: {reason}") from None
 
     def _options(self, address: Address) -> dict[str, Any]:
-        from datetime import timedelta  # noqa: PLC0415 - only if there are objects
+        from datetime import timedelta
 
         scheme, settings = address.scheme, self.settings
         # Counted from a request's beginning on, and a part may take minutes on a thin line.
@@ -116,7 +116,7 @@ class Stores:
         return options
 
     def _retry_config(self) -> dict[str, Any]:
-        from datetime import timedelta  # noqa: PLC0415 - see `_options`
+        from datetime import timedelta
 
         # What is tried again, we count; and a library that waits by itself tells nobody.
         config: dict[str, Any] = {"max_retries": 0}
@@ -137,8 +137,8 @@ def _without_user(address: Address) -> str:
 
 def _user(address: Address) -> str | None:
     """Return the header that stands for a user's name and password in a URL, if there are any."""
-    from base64 import b64encode  # noqa: PLC0415 - few need it
-    from urllib.parse import unquote_to_bytes  # noqa: PLC0415 - the same
+    from base64 import b64encode
+    from urllib.parse import unquote_to_bytes
 
     user, at, _ = address.bucket.partition("/")[0].rpartition("@")
     return f"Basic {b64encode(unquote_to_bytes(user)).decode()}" if at else None

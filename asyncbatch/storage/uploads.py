@@ -54,7 +54,7 @@ class Parts:
             self._pieces.append(data)
             self._changed.notify_all()
 
-    def complete(self) -> Any:  # noqa: ANN401 - the library's result
+    def complete(self) -> Any:
         """Have the object appear; return what the library says of it."""
         with self._changed:
             self._is_complete = True
@@ -76,7 +76,7 @@ class Parts:
             raise self._error
 
     def _upload(self) -> None:
-        import obstore  # noqa: PLC0415 - in an extra, and the place could be opened
+        import obstore
 
         try:
             self._result = obstore.put(
@@ -121,7 +121,7 @@ class _Nothing:
 
 def begin_and_abort(place: Place) -> None:
     """See whether an upload could begin, and leave nothing. Raises what the library raises."""
-    import obstore  # noqa: PLC0415 - see above
+    import obstore
 
     try:
         obstore.put(place.store, place.key, _Nothing(), use_multipart=True)
@@ -195,8 +195,8 @@ class NewObject:
         self._held.clear()
         self._held_size = 0
 
-    def _put(self) -> Any:  # noqa: ANN401 - the library's result
-        import obstore  # noqa: PLC0415 - in an extra, and the place could be opened
+    def _put(self) -> Any:
+        import obstore
 
         data = b"".join(self._held)
         return obstore.put(self._place.store, self._place.key, data, use_multipart=False)
@@ -204,7 +204,7 @@ class NewObject:
 
 def check_writable(place: Place, url: str) -> None:
     """See whether an object could be written at `url`, and leave nothing. Raises ObjectError."""
-    import obstore  # noqa: PLC0415 - see above
+    import obstore
 
     try:
         begin_and_abort(place)

@@ -54,6 +54,6 @@ def kind_of(value: object) -> str:
 class Transform(Protocol):
     """Makes any number of values of one; called for one record at a time."""
 
-    def __call__(self, value: Any, position: Position) -> Iterable[Any]:  # noqa: ANN401 - JSON
+    def __call__(self, value: Any, position: Position) -> Iterable[Any]:
         """Return what becomes of `value`; nothing drops it. Raises RecordError, also midway."""
         ...

@@ -35,7 +35,7 @@ _HELD_OUTPUTS = 1000
 """A function may fail, and be called again, while it has yielded fewer values than that."""
 
 
-def copies(value: Any) -> Iterator[Any]:  # noqa: ANN401 - JSON
+def copies(value: Any) -> Iterator[Any]:
     """Yield `value`, and then copies of what it was: a function may change what it is given."""
     text = encode(value)
     yield value
@@ -114,13 +114,13 @@ class Call:
                 results.append(_rejection(error))  # `calls` goes on with the next value
         return results
 
-    def outputs(self, result: Any) -> Iterable[Any]:  # noqa: ANN401 - whatever a function returns
+    def outputs(self, result: Any) -> Iterable[Any]:
         """Return the values that one result of `many` stands for. Raises RecordError."""
         if isinstance(result, RecordError):
             raise result
         return _outputs(result)
 
-    def __call__(self, value: Any, position: Position) -> Iterable[Any]:  # noqa: ANN401 - JSON
+    def __call__(self, value: Any, position: Position) -> Iterable[Any]:
         """Return what the function makes of `value`. Raises RecordError where it fails."""
         if self._retrier is None:
             return self._called(value, position)
@@ -130,7 +130,7 @@ class Call:
                 lambda: begun(self._called(next(values), position)), is_transient
             )
 
-    def _called(self, value: Any, position: Position) -> Iterable[Any]:  # noqa: ANN401 - JSON
+    def _called(self, value: Any, position: Position) -> Iterable[Any]:
         try:
             if self._with_context:
                 result = self._function(value, position.context())
@@ -153,7 +153,7 @@ class AsyncCall:
 
     async def outputs(
         self,
-        value: Any,  # noqa: ANN401 - JSON
+        value: Any,
         position: Position,
     ) -> AsyncGenerator[Any, None]:
         """Yield what the function makes of `value`. Raises RecordError where it fails."""
@@ -174,7 +174,7 @@ class AsyncCall:
 
     async def _called(
         self,
-        value: Any,  # noqa: ANN401 - JSON
+        value: Any,
         position: Position,
     ) -> AsyncGenerator[Any, None]:
         try:
@@ -239,7 +239,7 @@ def takes_context(function: Function) -> bool:
     )
 
 
-def _outputs(result: Any) -> Iterable[Any]:  # noqa: ANN401 - whatever a function returns
+def _outputs(result: Any) -> Iterable[Any]:
     if result is None:
         return ()
     if isinstance(result, list | tuple):

@@ -41,12 +41,12 @@ class Chain:
         self._first: Any = stages[0]
         self._rest = stages[1:]
 
-    def __call__(self, record: Any, position: Position) -> Iterable[Any]:  # noqa: ANN401 - JSON
+    def __call__(self, record: Any, position: Position) -> Iterable[Any]:
         """Return what becomes of `record`. Raises RecordError, also midway."""
         outputs: Iterable[Any] = self._first(record, position)
         return self._through(outputs, position) if self._rest else outputs
 
-    def rest(self, result: Any, position: Position) -> Iterable[Any]:  # noqa: ANN401 - anything
+    def rest(self, result: Any, position: Position) -> Iterable[Any]:
         """Return what becomes of a record of which `many` made `result`; see `__call__`."""
         return self._through(self._first.outputs(result), position)
 
@@ -78,7 +78,7 @@ def is_async(stages: Sequence[Transform | AsyncCall]) -> bool:
     """Tell if some of them is to be awaited."""
     if not stages:
         return False
-    from asyncbatch.transforms.call import AsyncCall  # noqa: PLC0415 - see `make_stage`
+    from asyncbatch.transforms.call import AsyncCall
 
     return any(isinstance(stage, AsyncCall) for stage in stages)
 
@@ -92,23 +92,23 @@ def make_stage(
     """
     match spec:  # each is loaded only when asked for
         case JqSpec():
-            from asyncbatch.transforms.jq import Jq  # noqa: PLC0415 - see above
+            from asyncbatch.transforms.jq import Jq
 
             return Jq(spec.program, env=spec.env, lossy=spec.lossy or isinstance(before, JqSpec))
         case CallSpec() | FunctionSpec():
-            from asyncbatch.transforms.call import make_call  # noqa: PLC0415 - see above
+            from asyncbatch.transforms.call import make_call
 
             return make_call(spec.function, retrier)
         case FieldsSpec():
-            from asyncbatch.transforms.fields import Fields  # noqa: PLC0415 - see above
+            from asyncbatch.transforms.fields import Fields
 
             return Fields(spec)
         case RequireSpec():
-            from asyncbatch.transforms.fields import Require  # noqa: PLC0415 - see above
+            from asyncbatch.transforms.fields import Require
 
             return Require(spec)
         case _:
-            from asyncbatch.transforms.schema import SchemaCheck  # noqa: PLC0415 - see above
+            from asyncbatch.transforms.schema import SchemaCheck
 
             return SchemaCheck(spec)
 
@@ -134,7 +134,7 @@ class _Encoded:
     def __init__(self, transform: Transform) -> None:
         self._transform = transform
 
-    def __call__(self, value: Any, position: Position) -> Iterable[Any]:  # noqa: ANN401 - JSON
+    def __call__(self, value: Any, position: Position) -> Iterable[Any]:
         return self._transform(encode(value), position)
 
 
@@ -151,7 +151,7 @@ class _Row:
             return False
         return not any(None in [value.get(field) for value in values] for field in self.key)
 
-    def __call__(self, value: Any, position: Position) -> Iterable[Any]:  # noqa: ANN401, ARG002
+    def __call__(self, value: Any, position: Position) -> Iterable[Any]:  # noqa: ARG002
         if type(value) is not dict:
             raise RecordError(
                 "sink", f"a row of {self._name} must be an object, not {kind_of(value)}"

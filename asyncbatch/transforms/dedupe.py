@@ -95,7 +95,7 @@ class KeyDigest:
     def __init__(self, key: Sequence[str]) -> None:
         self._gets = [make_getter(parse_path(field)) for field in key]
 
-    def __call__(self, value: Any) -> bytes | None:  # noqa: ANN401 - JSON
+    def __call__(self, value: Any) -> bytes | None:
         """Return the digest of a record's key; None if all of it is missing or null."""
         if type(value) is not dict:
             return None
@@ -116,12 +116,12 @@ class Dedupe:
 
     def __call__(
         self,
-        value: Any,  # noqa: ANN401 - JSON
+        value: Any,
         position: Position,  # noqa: ARG002 - part of the contract
     ) -> Iterable[Any]:
         """Return the record, or nothing. Raises SinkError; see `DigestSet.add`."""
         return (value,) if self._seen.add((self._digest(value),))[0] else ()
 
 
-def _plain_number(value: Any) -> Any:  # noqa: ANN401 - JSON
+def _plain_number(value: Any) -> Any:
     return int(value) if type(value) is float and value.is_integer() else value

@@ -46,10 +46,10 @@ def make_getter(tokens: tuple[str, ...]) -> Callable[[dict[str, Any]], Any]:
     """Return what gets the value at `tokens` of an object; None where there is none."""
     first, *rest = tokens
 
-    def get_first(record: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
+    def get_first(record: dict[str, Any]) -> Any:
         return record.get(first)
 
-    def get(record: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
+    def get(record: dict[str, Any]) -> Any:
         value = record.get(first)
         for token in rest:
             if type(value) is dict:
@@ -63,7 +63,7 @@ def make_getter(tokens: tuple[str, ...]) -> Callable[[dict[str, Any]], Any]:
     return get if rest else get_first
 
 
-def _element(array: list[Any], token: str) -> Any:  # noqa: ANN401 - JSON
+def _element(array: list[Any], token: str) -> Any:
     if _INDEX.fullmatch(token) and int(token) < len(array):
         return array[int(token)]
     return None
@@ -80,7 +80,7 @@ _TRUE = frozenset(("true", "t", "yes", "y", "on", "1"))
 _FALSE = frozenset(("false", "f", "no", "n", "off", "0"))
 
 
-def to_int(value: Any) -> int:  # noqa: ANN401 - JSON
+def to_int(value: Any) -> int:
     """Return the integer that a number or text is, or that a boolean stands for."""
     if type(value) is str:
         match = _INTEGER.fullmatch(value)
@@ -93,7 +93,7 @@ def to_int(value: Any) -> int:  # noqa: ANN401 - JSON
     return number
 
 
-def to_float(value: Any) -> float:  # noqa: ANN401 - JSON
+def to_float(value: Any) -> float:
     """Return the number that a number or text is, or that a boolean stands for."""
     if type(value) is str and not _NUMBER.fullmatch(value):
         raise ValueError
@@ -103,7 +103,7 @@ def to_float(value: Any) -> float:  # noqa: ANN401 - JSON
     return number
 
 
-def to_bool(value: Any) -> bool:  # noqa: ANN401 - JSON
+def to_bool(value: Any) -> bool:
     """Return what true, yes, on, 1 and their opposites stand for, in any case."""
     if type(value) is bool:
         return value
@@ -118,12 +118,12 @@ def to_bool(value: Any) -> bool:  # noqa: ANN401 - JSON
     raise ValueError
 
 
-def to_text(value: Any) -> str:  # noqa: ANN401 - JSON
+def to_text(value: Any) -> str:
     """Return text as it is, and anything else as its JSON text."""
     return value if type(value) is str else encode(value).decode()
 
 
-def to_datetime(value: Any) -> str:  # noqa: ANN401 - JSON
+def to_datetime(value: Any) -> str:
     """Return a time (ISO 8601, or since the epoch in seconds or milliseconds) in UTC, as ISO 8601.
 
     Without an offset it is in UTC already.
@@ -131,7 +131,7 @@ def to_datetime(value: Any) -> str:  # noqa: ANN401 - JSON
     return utc_text(_time(value))
 
 
-def to_date(value: Any) -> str:  # noqa: ANN401 - JSON
+def to_date(value: Any) -> str:
     """Return the day, in UTC, of a time that `to_datetime` takes."""
     return _time(value).date().isoformat()
 
@@ -141,7 +141,7 @@ def utc_text(time: datetime) -> str:
     return time.isoformat()[:-6] + "Z"  # for +00:00
 
 
-def _time(value: Any) -> datetime:  # noqa: ANN401 - JSON
+def _time(value: Any) -> datetime:
     if type(value) is str:
         text = value.strip()
         if text[4:5] == "-" or not _EPOCH_TEXT.fullmatch(text):  # nearly always 2026-…
@@ -180,7 +180,7 @@ def _make_parser() -> Apply:
     allow_deep_nesting()
     judge = make_judge()
 
-    def parse(value: Any) -> Any:  # noqa: ANN401 - JSON
+    def parse(value: Any) -> Any:
         """Return the value of a JSON text; what is no text has been one already."""
         if type(value) is not str:
             return value
@@ -212,7 +212,7 @@ class Fields:
 
     def __call__(
         self,
-        value: Any,  # noqa: ANN401 - JSON
+        value: Any,
         position: Position,  # noqa: ARG002 - part of the contract
     ) -> tuple[Any]:
         """Return the new record. Raises RecordError where a function cannot do its work."""
@@ -243,7 +243,7 @@ def _make_now(clock: Callable[[], int]) -> Make:
     return now
 
 
-def _constant(value: Any) -> Make:  # noqa: ANN401 - JSON
+def _constant(value: Any) -> Make:
     if isinstance(value, dict | list):
         return lambda _: deepcopy(value)  # what comes after may change a record's own
     return lambda _: value
@@ -258,7 +258,7 @@ def _make_of_source(name: str, rule: FieldRule, source: str) -> Make:
         return get
     only = functions[0] if len(functions) == 1 else None
 
-    def make(record: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
+    def make(record: dict[str, Any]) -> Any:
         value = get(record)
         if value is None:
             return default(record) if default else None
@@ -279,7 +279,7 @@ def _refusal(
     source: str,
     names: Sequence[Function],
     functions: Sequence[Apply],
-    value: Any,  # noqa: ANN401 - JSON
+    value: Any,
 ) -> RecordError:
     """Return why a field cannot be made of `value`: which function, of what, and its reason."""
     reason = ""
@@ -313,7 +313,7 @@ class Require:
 
     def __call__(
         self,
-        value: Any,  # noqa: ANN401 - JSON
+        value: Any,
         position: Position,  # noqa: ARG002 - part of the contract
     ) -> Iterable[Any]:
         """Return the record, or nothing if it is dropped. Raises RecordError if it is rejected."""
@@ -328,7 +328,7 @@ class Require:
             return ()
         raise self._rejection(value)
 
-    def _rejection(self, value: Any) -> RecordError:  # noqa: ANN401 - JSON
+    def _rejection(self, value: Any) -> RecordError:
         if type(value) is not dict:
             return RecordError(
                 "missing_field", f"has no {self._fields[0]!r}: it is {kind_of(value)}", pointer=""

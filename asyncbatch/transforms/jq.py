@@ -170,7 +170,7 @@ class Jq:
             raise RecordError("transform", "jq: what comes out is nested too deeply") from None
 
 
-def _is_exact(value: Any) -> bool:  # noqa: ANN401 - JSON
+def _is_exact(value: Any) -> bool:
     """Whether there is no integer in `value` that is beyond 64 bits."""
     kind = type(value)
     if kind is dict:
@@ -187,7 +187,7 @@ def _is_exact(value: Any) -> bool:  # noqa: ANN401 - JSON
     return True
 
 
-def _with_floats(value: Any) -> Any:  # noqa: ANN401 - JSON
+def _with_floats(value: Any) -> Any:
     """Return `value` with integers beyond 64 bits as what they are: jq's numbers are doubles.
 
     The library makes an integer of each double that is whole, though it be 1e300.
@@ -199,7 +199,7 @@ def _with_floats(value: Any) -> Any:  # noqa: ANN401 - JSON
     return float(value) if type(value) is int and not _is_exact(value) else value
 
 
-def _compile(program: str, *, env: bool) -> Any:  # noqa: ANN401 - the library ships no types
+def _compile(program: str, *, env: bool) -> Any:
     """Return the compiled program. Raises UsageError with the place of what is wrong."""
     library = importlib.import_module("jq")
     if "\0" in program or not program.isascii():

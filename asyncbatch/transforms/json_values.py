@@ -31,7 +31,7 @@ _Path = list[str | int]
 _Level = tuple[Any, "Iterator[tuple[str | int, Any]]", Any]
 
 
-def plain(value: Any) -> Any:  # noqa: ANN401 - whatever a function returns
+def plain(value: Any) -> Any:
     """Return `value` if it is plain JSON already, else what it stands for as JSON.
 
     A tuple becomes a list; a dataclass or a msgspec Struct an object; an Enum its value; dates,
@@ -42,7 +42,7 @@ def plain(value: Any) -> Any:  # noqa: ANN401 - whatever a function returns
     return value if is_plain(value) else _converted(value)
 
 
-def is_plain(value: Any, room: int = _RECURSION) -> bool:  # noqa: ANN401, C901, PLR0911, PLR0912 - the hot loop: no calls
+def is_plain(value: Any, room: int = _RECURSION) -> bool:  # noqa: C901, PLR0911, PLR0912 - the hot loop: no calls
     """Tell if `value` is plain JSON; False also if it is more than `room` levels deep."""
     kind = type(value)
     if kind is dict:
@@ -86,7 +86,7 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _converted(value: Any) -> Any:  # noqa: ANN401 - whatever a function returns
+def _converted(value: Any) -> Any:
     """Return a copy of `value` that is plain JSON, without recursion."""
     result: list[Any] = []
     path: _Path = []
@@ -118,7 +118,7 @@ def _converted(value: Any) -> Any:  # noqa: ANN401 - whatever a function returns
     return result[0]
 
 
-def _scalar_or_container(value: Any, path: _Path) -> Any:  # noqa: ANN401 - whatever a function returns
+def _scalar_or_container(value: Any, path: _Path) -> Any:
     """Return `value` as a plain scalar, or as a dict or list of whatever it holds."""
     while isinstance(value, Enum):
         value = value.value
@@ -134,7 +134,7 @@ def _scalar_or_container(value: Any, path: _Path) -> Any:  # noqa: ANN401 - what
     return _of_an_object(value, path)
 
 
-def _of_an_object(value: Any, path: _Path) -> Any:  # noqa: ANN401 - whatever a function returns
+def _of_an_object(value: Any, path: _Path) -> Any:
     """Return what an object of no JSON type stands for, as `_scalar_or_container` does."""
     if isinstance(value, Decimal) and not value.is_finite():
         raise _refusal(f"the Decimal {value}", path)
@@ -156,7 +156,7 @@ def _text(value: str, what: str, path: _Path) -> str:
     return text
 
 
-def _struct_contents(value: msgspec.Struct) -> Any:  # noqa: ANN401 - a dict or a list
+def _struct_contents(value: msgspec.Struct) -> Any:
     """Return what msgspec would write of a Struct: encoded names, its tag, nothing unset."""
     config, fields = value.__struct_config__, msgspec.structs.fields(value)
     held = [(field.encode_name, getattr(value, field.name)) for field in fields]
@@ -166,7 +166,7 @@ def _struct_contents(value: msgspec.Struct) -> Any:  # noqa: ANN401 - a dict or 
     return {name: item for name, item in tag + held if item is not msgspec.UNSET}
 
 
-def _integer(value: Any, path: _Path) -> int:  # noqa: ANN401 - whatever a function returns
+def _integer(value: Any, path: _Path) -> int:
     try:
         number = int.__int__(operator.index(value))
     except TypeError:
@@ -189,7 +189,7 @@ def _empty_and_contents(
     return {}, iter(contents)
 
 
-def _put(target: Any, token: str | int, item: Any) -> None:  # noqa: ANN401 - a dict or a list
+def _put(target: Any, token: str | int, item: Any) -> None:
     if isinstance(target, list):
         target.append(item)
     else:

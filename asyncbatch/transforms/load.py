@@ -110,7 +110,7 @@ def _make_importable(folder: str) -> None:
     importlib.invalidate_caches()
 
 
-def _attribute(holder: Any, name: str, target: str) -> Any:  # noqa: ANN401 - any attribute
+def _attribute(holder: Any, name: str, target: str) -> Any:
     try:
         return getattr(holder, name)
     except AttributeError:

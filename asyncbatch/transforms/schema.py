@@ -31,7 +31,7 @@ class SchemaCheck:
 
     def __call__(
         self,
-        value: Any,  # noqa: ANN401 - JSON
+        value: Any,
         position: Position,  # noqa: ARG002 - part of the contract
     ) -> tuple[Any]:
         """Return the record. Raises RecordError with its violations if it does not fit."""
@@ -47,7 +47,7 @@ class SchemaCheck:
         message = f"{place}{first.message} ({first.rule}){more}"
         raise RecordError("schema", message, pointer=first.pointer, violations=told)
 
-    def _violations(self, value: Any) -> Iterator[Violation]:  # noqa: ANN401 - JSON
+    def _violations(self, value: Any) -> Iterator[Violation]:
         try:
             for error in self._validator.iter_errors(value):
                 pointer = format_pointer(error.instance_path)

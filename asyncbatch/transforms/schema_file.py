@@ -139,7 +139,7 @@ def _is_missing(target: str, named: str, documents: list[Document]) -> bool:
 
 
 def value_like(
-    value: Any,  # noqa: ANN401 - any part of a schema
+    value: Any,
     tokens: Sequence[str | int],
     documents: list[Document],
 ) -> Document | None:
@@ -238,7 +238,7 @@ class SchemaSource(Struct, frozen=True):
 
     def validator(self) -> Validator:
         """Compile the schema. It can reach nothing but `documents`."""
-        import jsonschema_rs  # noqa: PLC0415 - loaded only where a schema is used
+        import jsonschema_rs
 
         allow_deep_nesting()
         uri, text = self.documents[0]
@@ -271,7 +271,7 @@ class _Loader:
         self._refused: UsageError | None = None
 
     def load(self, *, check_formats: bool) -> SchemaSource:
-        import jsonschema_rs  # noqa: PLC0415 - loaded only where a schema is used
+        import jsonschema_rs
 
         uri = "file://" + quote(os.fsencode(os.path.abspath(self._path)))
         root = self._read(uri, self._path)
@@ -319,7 +319,7 @@ class _Loader:
             f"{document.place(('$schema',))}: unknown $schema {named!r}; known are {known}"
         )
 
-    def _retrieve(self, uri: str) -> Any:  # noqa: ANN401 - a schema
+    def _retrieve(self, uri: str) -> Any:
         """Return the document at `uri`. Raises UsageError, kept for `load`, if it is no file."""
         if uri.removesuffix("#").startswith(_STANDARD):
             raise LookupError(uri)  # the library has its own copies, and asks nevertheless

@@ -90,7 +90,7 @@ def call(function: str) -> CallSpec:
 
 def schema(path: str | os.PathLike[str], *, check_formats: bool = False) -> SchemaSource:
     """Reject what does not fit the JSON Schema in a file, which is read now. Raises UsageError."""
-    from asyncbatch.transforms.schema_file import load_schema  # noqa: PLC0415 - if asked for
+    from asyncbatch.transforms.schema_file import load_schema
 
     return load_schema(os.fspath(path), check_formats=check_formats)
 
@@ -111,9 +111,9 @@ def fields(rules: Mapping[str, str | FieldRule]) -> FieldsSpec:
 def field(
     path: str | None = None,
     *apply: Function,
-    default: Any = None,  # noqa: ANN401 - JSON
+    default: Any = None,
     now: bool = False,
-    value: Any = None,  # noqa: ANN401 - JSON
+    value: Any = None,
 ) -> FieldRule:
     """Make a field of what is at `path`, through functions such as strip; of null the default.
 
@@ -124,7 +124,7 @@ def field(
 
 def step_specs(steps: Iterable[Step]) -> Iterator[TransformSpec]:
     """Yield what transforms a program asks for. Raises UsageError for what is none."""
-    from asyncbatch.transforms.schema_file import SchemaSource  # noqa: PLC0415 - see `schema`
+    from asyncbatch.transforms.schema_file import SchemaSource
 
     if not isinstance(steps, Iterable):
         raise UsageError("transforms is a list, also of one")

@@ -1,4 +1,4 @@
-"""Events put into windows of time: what windows there are, when each is over, what is in it.
+"""Event time, watermarks, windows and aggregates: pure computation, no files, no asyncio.
 
-Nothing here reads, writes or asks what time it is. Times are whole microseconds since the epoch.
+Imports `core`, `storage` and `formats`.
 """

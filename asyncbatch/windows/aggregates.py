@@ -32,11 +32,11 @@ class Statistic(Protocol):
         """Add what another has, which stays as it is."""
         ...
 
-    def state(self) -> Any:  # noqa: ANN401 - each has its own
+    def state(self) -> Any:
         """Return all there is, written down."""
         ...
 
-    def restore(self, state: Any) -> None:  # noqa: ANN401 - see `state`
+    def restore(self, state: Any) -> None:
         """Become, having seen nothing, what `state` was called on."""
         ...
 
@@ -168,7 +168,7 @@ class Totals:
 def _result(kind: str, place: int) -> Callable[[Totals], Any]:
     """Return what reads an aggregate off the statistic at `place`."""
 
-    def of(totals: Totals) -> Any:  # noqa: ANN401 - one of several classes
+    def of(totals: Totals) -> Any:
         return totals.statistics[place][1]
 
     if kind == "avg":

@@ -74,7 +74,7 @@ class KeyFields:
         """Return the key with this value in every field."""
         return (value,) * len(self.names) if len(self.names) != 1 else value
 
-    def order(self, key: Key) -> Any:  # noqa: ANN401 - compared with its like only
+    def order(self, key: Key) -> Any:
         """Return what keys are sorted by: booleans, numbers, then texts by code point."""
         return [_rank(value) for value in self._values(key)]
 
@@ -91,7 +91,7 @@ class KeyFields:
         exact = tuple(map(_exact, values))
         return exact if len(self.names) != 1 else exact[0]
 
-    def _values(self, key: Any) -> tuple[Any, ...]:  # noqa: ANN401 - see `Key`
+    def _values(self, key: Any) -> tuple[Any, ...]:
         return key if len(self.names) != 1 else (key,)
 
 
@@ -101,7 +101,7 @@ def check_scalar(value: object) -> None:
         raise TypeError("is neither a text, a number nor a boolean")
 
 
-def _exact(value: Any) -> Any:  # noqa: ANN401 - JSON
+def _exact(value: Any) -> Any:
     """Return what is equal only to the same JSON value: 1 is 1.0, but not true."""
     kind = type(value)
     if kind is bool:
@@ -112,7 +112,7 @@ def _exact(value: Any) -> Any:  # noqa: ANN401 - JSON
     return value
 
 
-def _rank(value: Any) -> tuple[int, Any]:  # noqa: ANN401 - see `_exact`
+def _rank(value: Any) -> tuple[int, Any]:
     kind = type(value)
     return (2, value) if kind is str else (0, value) if kind is tuple else (1, value)
 

@@ -96,7 +96,7 @@ class Percentiles:
     State: ClassVar[Any] = PercentilesState
 
     def __init__(self) -> None:
-        from ddsketch import DDSketch  # noqa: PLC0415 - only if asked for
+        from ddsketch import DDSketch
 
         self._sketch: Any = DDSketch(ACCURACY)
         self._lowest, self._highest = inf, -inf
@@ -193,12 +193,12 @@ class Distinct:
         return round(estimate)
 
 
-def _bins(store: Any) -> list[tuple[int, float]]:  # noqa: ANN401 - the library ships no types
+def _bins(store: Any) -> list[tuple[int, float]]:
     """Return the bins of a store that have anything, by key."""
     return [(store.offset + place, number) for place, number in enumerate(store.bins) if number]
 
 
-def _union(*sketches: Any) -> Any:  # noqa: ANN401 - the library ships no types
+def _union(*sketches: Any) -> Any:
     union = _sketch_library().cpc_union(_LOG_ROWS)
     for sketch in sketches:
         union.update(sketch)
@@ -211,7 +211,7 @@ def _distinct_of(data: bytes) -> Distinct:
     return found
 
 
-def _text(value: Any) -> str:  # noqa: ANN401 - JSON
+def _text(value: Any) -> str:
     if type(value) is str:
         return '"' + value
     if type(value) is float and value.is_integer():
@@ -219,9 +219,9 @@ def _text(value: Any) -> str:  # noqa: ANN401 - JSON
     return encode(value).decode()
 
 
-def _sketch_library() -> Any:  # noqa: ANN401 - a module
+def _sketch_library() -> Any:
     try:
-        import datasketches  # noqa: PLC0415 - only if asked for
+        import datasketches
     except ImportError:
         raise UsageError(
             "distinct needs the library datasketches: pip install 'asyncbatch[distinct]'"

@@ -103,7 +103,7 @@ class TimeReader:
             return Numbers([self.one(value) for value in values])  # 20260131 is no date, but both
         return moments
 
-    def one(self, value: Any) -> int:  # noqa: ANN401 - JSON
+    def one(self, value: Any) -> int:
         """Return a time. Raises ValueError with what is wrong."""
         if type(value) is str:
             if value[4:5] == "-" or not _NUMBER.fullmatch(value):

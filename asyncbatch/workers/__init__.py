@@ -1,1 +1,4 @@
-"""Engines that run work on batches, a bounded number at a time."""
+"""Where work runs: this process, worker processes, Dask.
+
+Imports `config` and the rooms below it. `tasks/` is the code that a worker executes.
+"""

@@ -71,7 +71,7 @@ def _serve(
         except AsyncbatchError as error:
             _send(replies, error)
         except Exception:  # noqa: BLE001 - crosses to the main process, which raises it
-            import traceback  # noqa: PLC0415 - hopefully never needed
+            import traceback
 
             _send(replies, WorkerBugError(traceback.format_exc()))
 
@@ -99,7 +99,7 @@ def _length(data: bytes | bytearray) -> bytes:
     return len(data).to_bytes(LENGTH_BYTES)
 
 
-def _receive(requests: BinaryIO) -> Any:  # noqa: ANN401 - the protocol says what comes when
+def _receive(requests: BinaryIO) -> Any:
     header = requests.read(LENGTH_BYTES)
     if len(header) < LENGTH_BYTES:
         return None

@@ -27,7 +27,7 @@ def main(database: str, folder: str) -> None:
     beside = f"{database}.dlt"
     os.environ["DLT_DATA_DIR"] = beside
     os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
-    import dlt  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415 - reads those
+    import dlt  # type: ignore[import-not-found,unused-ignore]
 
     pipeline = dlt.pipeline(
         "people",

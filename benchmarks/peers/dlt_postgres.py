@@ -24,7 +24,7 @@ def main(address: str, beside: str, folder: str) -> None:
     """Load all files of a folder; what dlt keeps for itself goes into `beside`."""
     os.environ["DLT_DATA_DIR"] = beside
     os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
-    import dlt  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415 - reads those
+    import dlt  # type: ignore[import-not-found,unused-ignore]
 
     pipeline = dlt.pipeline(
         "people",

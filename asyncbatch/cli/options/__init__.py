@@ -1,0 +1,1 @@
+"""The options of the commands, by section of the help."""

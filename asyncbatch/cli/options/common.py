@@ -10,7 +10,7 @@ from asyncbatch.core.units import parse_size
 INPUT, CONTROL, FAILURES, OUTPUT = "Input", "Control", "Failures", "Output"
 
 
-def option(panel: str, *names: str, help: str, **more: Any) -> Any:  # noqa: A002, ANN401 - typer's words
+def option(panel: str, *names: str, help: str, **more: Any) -> Any:  # noqa: A002 - typer's words
     """Return typer's idea of an option that `--help` lists under `panel`."""
     return typer.Option(*names, help=help, rich_help_panel=panel, show_envvar=False, **more)
 

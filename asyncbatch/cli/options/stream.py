@@ -15,7 +15,7 @@ SIMULATED = "Simulated events"
 
 
 def _parsed_duration(text: str) -> int:
-    from asyncbatch.core.units import parse_duration  # noqa: PLC0415 - --help stays quick
+    from asyncbatch.core.units import parse_duration
 
     try:
         return parse_duration(text)
@@ -24,7 +24,7 @@ def _parsed_duration(text: str) -> int:
 
 
 def _parsed_window(text: str) -> "WindowSpec":
-    from asyncbatch.windows.spec import parse_window  # noqa: PLC0415 - see above
+    from asyncbatch.windows.spec import parse_window
 
     try:
         return parse_window(text)
@@ -33,7 +33,7 @@ def _parsed_window(text: str) -> "WindowSpec":
 
 
 def _parsed_aggregate(text: str) -> "Aggregate":
-    from asyncbatch.windows.aggregates import parse_aggregate  # noqa: PLC0415 - see above
+    from asyncbatch.windows.aggregates import parse_aggregate
 
     try:
         return parse_aggregate(text)
@@ -44,10 +44,10 @@ def _parsed_aggregate(text: str) -> "Aggregate":
 def _print_schema(asked: bool) -> None:
     if not asked:
         return
-    import json  # noqa: PLC0415 - see above
+    import json
 
-    from asyncbatch.cli.command import say  # noqa: PLC0415
-    from asyncbatch.config.pipeline_file.check import stream_schema  # noqa: PLC0415
+    from asyncbatch.cli.command import say
+    from asyncbatch.config.pipeline_file.check import stream_schema
 
     say(json.dumps(stream_schema(), indent=2))
     raise typer.Exit

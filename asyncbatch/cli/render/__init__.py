@@ -1,4 +1,4 @@
-"""A run as bytes, for stdout or a file: one form a module."""
+"""Reports in the formats of other programs: JSON, JUnit, Markdown, GitHub, Prometheus."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class Gauges:
 
     def __init__(self, prefix: str, name: str) -> None:
         try:
-            from prometheus_client import CollectorRegistry  # noqa: PLC0415 - only if asked for
+            from prometheus_client import CollectorRegistry
         except ImportError:
             raise UsageError(
                 "metrics need the library prometheus-client: pip install 'asyncbatch[metrics]'"
@@ -43,13 +43,13 @@ class Gauges:
 
     def text(self) -> bytes:
         """Return the document."""
-        from prometheus_client import generate_latest  # noqa: PLC0415 - see above
+        from prometheus_client import generate_latest
 
         text: bytes = generate_latest(self._registry)
         return text
 
     def _gauge(self, what: str, help_: str, *labels: str) -> Gauge:
-        from prometheus_client import Gauge  # noqa: PLC0415 - see above
+        from prometheus_client import Gauge
 
         return Gauge(f"{self._prefix}_{what}", help_, ("name", *labels), registry=self._registry)
 

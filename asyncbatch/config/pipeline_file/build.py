@@ -124,7 +124,7 @@ def _server_settings(table: SinkTable, job: str | None) -> ServerSettings:
     return replace(settings, least=pool.min, most=pool.max) if pool else settings
 
 
-def _spec(table: Any) -> TransformSpec:  # noqa: ANN401 - all tables but one
+def _spec(table: Any) -> TransformSpec:
     match table:
         case JqTable():
             return JqSpec(table.expr, table.env, table.lossy)

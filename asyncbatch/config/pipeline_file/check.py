@@ -22,7 +22,7 @@ INVALID = object()
 """Stands for what is not good."""
 
 
-def check(value: object, table: type[Table], mistakes: list[Mistake]) -> Any:  # noqa: ANN401 - a `table`
+def check(value: object, table: type[Table], mistakes: list[Mistake]) -> Any:
     """Return `value` as a `table`; if it is none, add why to `mistakes`."""
     return Checker(mistakes).check(value, inspect.type_info(table), ())
 
@@ -33,7 +33,7 @@ class Checker:
     def __init__(self, mistakes: list[Mistake]) -> None:
         self.mistakes = mistakes
 
-    def check(self, value: Any, kind: inspect.Type, path: KeyPath) -> Any:  # noqa: ANN401, PLR0911 - TOML; one case a type
+    def check(self, value: Any, kind: inspect.Type, path: KeyPath) -> Any:  # noqa: PLR0911 - TOML; one case a type
         """Return what `value` is as a `kind`."""
         match kind:
             case inspect.Metadata(type=inner, extra=extra):
@@ -59,7 +59,7 @@ class Checker:
                 return self._anything(value, path)
         return self._scalar(value, kind, path)
 
-    def _scalar(self, value: Any, kind: inspect.Type, path: KeyPath) -> Any:  # noqa: ANN401 - TOML
+    def _scalar(self, value: Any, kind: inspect.Type, path: KeyPath) -> Any:
         if isinstance(kind, inspect.IntType | inspect.FloatType):
             return self._number(value, kind, path)
         if isinstance(kind, inspect.BoolType):
@@ -77,7 +77,7 @@ class Checker:
         self.mistakes.append(Mistake(path, message))
         return INVALID
 
-    def _table(self, value: Any, kind: inspect.StructType, path: KeyPath) -> Any:  # noqa: ANN401 - TOML
+    def _table(self, value: Any, kind: inspect.StructType, path: KeyPath) -> Any:
         if not isinstance(value, dict):
             return self._wrong(path, f"must be a table{_how_to_table(path)}")
         before = len(self.mistakes)
@@ -100,7 +100,7 @@ class Checker:
             return INVALID
         return kind.cls(**{fields[key].name: item for key, item in given.items()})
 
-    def _union(self, value: Any, types: Sequence[inspect.Type], path: KeyPath) -> Any:  # noqa: ANN401 - TOML
+    def _union(self, value: Any, types: Sequence[inspect.Type], path: KeyPath) -> Any:
         kinds = [kind for kind in types if not isinstance(kind, inspect.NoneType)]
         tables = {
             kind.tag: kind
@@ -118,7 +118,7 @@ class Checker:
                 return found
         return self.check(value, near[0], path)  # it is no other, nor this: say why
 
-    def _tagged(self, value: Any, tables: dict[Any, inspect.StructType], path: KeyPath) -> Any:  # noqa: ANN401 - TOML
+    def _tagged(self, value: Any, tables: dict[Any, inspect.StructType], path: KeyPath) -> Any:
         if not isinstance(value, dict):
             return self._wrong(path, f"must be a table{_how_to_table(path)}")
         words = tuple(tables)
@@ -128,7 +128,7 @@ class Checker:
         found = self._word(value[tag_field], words, (*path, tag_field))
         return INVALID if found is INVALID else self._table(value, tables[found], path)
 
-    def _word(self, value: Any, words: Sequence[str], path: KeyPath) -> Any:  # noqa: ANN401 - TOML
+    def _word(self, value: Any, words: Sequence[str], path: KeyPath) -> Any:
         for word in words:
             if value == word:
                 return word
@@ -137,7 +137,7 @@ class Checker:
         what = f"one of {names}" if len(words) > 1 else names
         return self._wrong(path, f"must be {what}, not {quoted(value)}{near}")
 
-    def _array(self, value: Any, item: inspect.Type, least: int, path: KeyPath) -> Any:  # noqa: ANN401 - TOML
+    def _array(self, value: Any, item: inspect.Type, least: int, path: KeyPath) -> Any:
         if not isinstance(value, list):
             return self._wrong(path, f"must be an array{_how_to_array(item, path)}")
         if len(value) < least:
@@ -145,7 +145,7 @@ class Checker:
         found = [self.check(one, item, (*path, index)) for index, one in enumerate(value)]
         return tuple(None if one is INVALID else one for one in found)
 
-    def _any_table(self, value: Any, item: inspect.Type, least: int, path: KeyPath) -> Any:  # noqa: ANN401 - TOML
+    def _any_table(self, value: Any, item: inspect.Type, least: int, path: KeyPath) -> Any:
         if not isinstance(value, dict):
             return self._wrong(path, "must be a table")
         if len(value) < least:
@@ -153,7 +153,7 @@ class Checker:
         found = {key: self.check(one, item, (*path, key)) for key, one in value.items()}
         return {key: None if one is INVALID else one for key, one in found.items()}
 
-    def _number(self, value: Any, kind: inspect.IntType | inspect.FloatType, path: KeyPath) -> Any:  # noqa: ANN401 - TOML
+    def _number(self, value: Any, kind: inspect.IntType | inspect.FloatType, path: KeyPath) -> Any:
         takes = int if isinstance(kind, inspect.IntType) else int | float
         if not isinstance(value, takes) or isinstance(value, bool):
             what = "a whole number" if takes is int else "a number"
@@ -171,7 +171,7 @@ class Checker:
             return self._wrong(path, f"is {value:g}; it must be more than {kind.gt:g}")
         return value
 
-    def _anything(self, value: Any, path: KeyPath) -> Any:  # noqa: ANN401 - TOML
+    def _anything(self, value: Any, path: KeyPath) -> Any:
         """Return a value that JSON has."""
         if isinstance(value, dict):
             found: Any = {key: self._anything(one, (*path, key)) for key, one in value.items()}
@@ -236,7 +236,7 @@ def _of_our_types(kind: type) -> dict[str, Any]:
     raise NotImplementedError(kind.__name__)
 
 
-def _tidied(part: Any) -> Any:  # noqa: ANN401 - any part of a schema
+def _tidied(part: Any) -> Any:
     """Return `part` without null, which TOML does not have, and with what may be text as well."""
     if isinstance(part, list):
         return [_tidied(one) for one in part]

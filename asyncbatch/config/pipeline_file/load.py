@@ -27,11 +27,11 @@ _VARIABLE = re.compile(
 
 
 def substitute(
-    value: Any,  # noqa: ANN401 - whatever TOML can hold
+    value: Any,
     environment: Mapping[str, str],
     mistakes: list[Mistake],
     path: KeyPath = (),
-) -> Any:  # noqa: ANN401 - the same
+) -> Any:
     """Return `value` with the variables in its strings replaced; add what cannot be."""
     if isinstance(value, dict):
         return {
@@ -99,7 +99,7 @@ def _parse_path(text: str) -> tuple[str, ...] | None:
     return tuple(keys)
 
 
-def _parse_value(text: str) -> Any:  # noqa: ANN401 - whatever TOML can hold
+def _parse_value(text: str) -> Any:
     """Return what `text` is in TOML, else the text itself."""
     try:
         found = tomllib.loads(f"value = {text}")
@@ -108,7 +108,7 @@ def _parse_value(text: str) -> Any:  # noqa: ANN401 - whatever TOML can hold
     return found["value"] if len(found) == 1 else text
 
 
-def _put(document: Any, path: KeyPath, value: Any, mistakes: list[Mistake]) -> None:  # noqa: ANN401 - TOML
+def _put(document: Any, path: KeyPath, value: Any, mistakes: list[Mistake]) -> None:
     at: Any = document
     here: KeyPath = ()
     for depth, key in enumerate(path):
@@ -127,7 +127,7 @@ def _put(document: Any, path: KeyPath, value: Any, mistakes: list[Mistake]) -> N
             at = at[token]
 
 
-def _token(at: Any, key: str) -> str | int | None:  # noqa: ANN401 - TOML
+def _token(at: Any, key: str) -> str | int | None:
     """Return what names `key` in a table or an array, where it must be there."""
     if isinstance(at, dict):
         return key

@@ -149,7 +149,7 @@ class MadeFields:
             yield at, f"no field {first[0]!r} is made by the fields before{near}"
 
 
-def _asked(table: Any) -> Iterator[tuple[str, KeyPath]]:  # noqa: ANN401 - any transform's
+def _asked(table: Any) -> Iterator[tuple[str, KeyPath]]:
     """Yield each path that a transform asks for, and where in its table."""
     match table:
         case FieldsTable():

@@ -133,18 +133,18 @@ TargetName: TypeAlias = Annotated[Secret, Meta(extra={"form": "target_name"})]
 SecretText: TypeAlias = Annotated[Secret, Meta(extra={"form": "secret"})]
 
 
-def _text(value: Any, what: str) -> str:  # noqa: ANN401 - whatever TOML can hold
+def _text(value: Any, what: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"must be {what}")  # noqa: TRY004 - see above
     return str(value)
 
 
-def _pointer(value: Any) -> str:  # noqa: ANN401 - the same
+def _pointer(value: Any) -> str:
     text = _text(value, "a JSON Pointer, in quotes")
     return _parsed(parse_pointer, value, text, 'a JSON Pointer: write "/items" or ""')
 
 
-def _path(value: Any) -> str:  # noqa: ANN401 - the same
+def _path(value: Any) -> str:
     text = _text(value, 'the path of a field: "a.b.c", or a JSON Pointer')
     return _parsed(parse_path, value, text, 'the path of a field: write "a.b.c" or "/a/b"')
 
@@ -157,7 +157,7 @@ def _parsed(parse: Callable[[str], object], value: str, text: str, what: str) ->
     return text
 
 
-def _duration(value: Any) -> Any:  # noqa: ANN401 - a number is checked as such
+def _duration(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     match = _DURATION.fullmatch(value.strip())
@@ -166,7 +166,7 @@ def _duration(value: Any) -> Any:  # noqa: ANN401 - a number is checked as such
     return float(match[1]) * _SECONDS[match[2]]
 
 
-def _span(value: Any) -> int:  # noqa: ANN401 - whatever TOML can hold
+def _span(value: Any) -> int:
     """Return a span, which may also be a number of seconds, in microseconds."""
     try:
         if isinstance(value, str):
@@ -178,19 +178,19 @@ def _span(value: Any) -> int:  # noqa: ANN401 - whatever TOML can hold
     raise ValueError(f"{quoted(value)} is no span of time: write seconds, or 500ms, 5s, 1m, 1h")
 
 
-def _window(value: Any) -> str:  # noqa: ANN401 - the same
+def _window(value: Any) -> str:
     text = _text(value, "windows as text: tumbling:5s")
     parse_window(text)
     return text
 
 
-def _aggregate(value: Any) -> str:  # noqa: ANN401 - the same
+def _aggregate(value: Any) -> str:
     text = _text(value, "an aggregate as text: count, sum:FIELD")
     parse_aggregate(text)
     return text
 
 
-def _size(value: Any) -> Any:  # noqa: ANN401 - a number is checked as such
+def _size(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
@@ -199,14 +199,14 @@ def _size(value: Any) -> Any:  # noqa: ANN401 - a number is checked as such
         raise ValueError(f"{quoted(value)} is no size: write bytes, or 64K, 10MB, 1.5GiB") from None
 
 
-def _rate(value: Any) -> str:  # noqa: ANN401 - whatever TOML can hold
+def _rate(value: Any) -> str:
     match = _RATE.fullmatch(value) if isinstance(value, str) else None
     if match is None or not float(match[1]):
         raise ValueError(f'{quoted(value)} is no rate: write "20/s", "100/m" or "1000/h"')
     return f"{match[1]}/{match[2]}"
 
 
-def _shard(value: Any) -> str:  # noqa: ANN401 - the same
+def _shard(value: Any) -> str:
     text = _text(value, 'I/N, in quotes: "1/3"')
     try:
         Shard.parse(text)
@@ -215,11 +215,11 @@ def _shard(value: Any) -> str:  # noqa: ANN401 - the same
     return text
 
 
-def _time(value: Any) -> Any:  # noqa: ANN401 - a date, or what is checked as such
+def _time(value: Any) -> Any:
     return value.isoformat().replace("+00:00", "Z") if hasattr(value, "isoformat") else value
 
 
-def _origin(value: Any) -> str:  # noqa: ANN401 - whatever TOML can hold
+def _origin(value: Any) -> str:
     shown = _http_url(value).shown
     scheme, _, rest = shown.rstrip("/").partition("://")
     if "/" in rest or "?" in rest or "@" in rest:
@@ -227,7 +227,7 @@ def _origin(value: Any) -> str:  # noqa: ANN401 - whatever TOML can hold
     return f"{scheme}://{rest}"
 
 
-def _http_url(value: Any) -> Secret:  # noqa: ANN401 - the same
+def _http_url(value: Any) -> Secret:
     text = _text(value, "a URL, in quotes")
     url = secret_url(text)
     scheme, separator, rest = text.partition("://")
@@ -240,12 +240,12 @@ def _http_url(value: Any) -> Secret:  # noqa: ANN401 - the same
     return url
 
 
-def _target_name(value: Any) -> Secret:  # noqa: ANN401 - the same
+def _target_name(value: Any) -> Secret:
     text = _text(value, "the name of a target, in quotes")
     return secret_url(text) if "://" in text else Secret(text, text)
 
 
-def _secret(value: Any) -> Secret:  # noqa: ANN401 - the same
+def _secret(value: Any) -> Secret:
     text = _text(value, "a string")
     if not text.isprintable():
         raise ValueError("has a line end in it, or another character that is not to be seen")

@@ -1,0 +1,1 @@
+"""Resuming: which inputs are done, and the rows of unfinished ones."""

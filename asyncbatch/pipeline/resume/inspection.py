@@ -109,7 +109,7 @@ class LedgerFile:
             reason = str(error).partition("\n")[0]
             raise UsageError(f"cannot read the ledger {self.name}: {reason}") from None
 
-    def _connect(self, *, writes: bool) -> Any:  # noqa: ANN401 - of one library or the other
+    def _connect(self, *, writes: bool) -> Any:
         if self._is_sqlite:
             mode = "rw" if writes else "ro"
             address = f"{_uri(self.name)}?mode={mode}"
@@ -183,7 +183,7 @@ class Inspection:
 
 
 def _uri(path: str) -> str:
-    from urllib.parse import quote  # noqa: PLC0415 - takes a while
+    from urllib.parse import quote
 
     return f"file:{quote(os.fsencode(os.path.abspath(path)))}"
 
@@ -217,7 +217,7 @@ class ServerDatabase:
         """See `Database`."""
         return set(present(self))
 
-    def fetch(self, query: str, *values: Any) -> list[Any]:  # noqa: ANN401 - of any type
+    def fetch(self, query: str, *values: Any) -> list[Any]:
         """Return the rows that a query gives."""
         return self._explained(lambda: self._server.fetch(query, *values))
 

@@ -213,7 +213,7 @@ def _letters(found: BatchPart) -> dict[int, bytes]:
 
 def _moved(entry: Entry, generation: int, extent: Extent | None) -> Entry:
     """Return an entry whose rows, if any, are now there."""
-    from msgspec import structs  # noqa: PLC0415 - only a run that carries on needs it
+    from msgspec import structs
 
     return structs.replace(entry, generation=generation, extent=extent)
 

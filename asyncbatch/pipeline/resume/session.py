@@ -51,14 +51,14 @@ class Books:
     def add(self, found: BatchPart) -> None:
         """Take note of a part that is through, if no loader has done so. Raises SinkError."""
 
-    def prepare(self, sink: Any) -> None:  # noqa: ANN401 - of one kind or another
+    def prepare(self, sink: Any) -> None:
         """Make ready, before `sink` is opened. Raises UsageError."""
 
     def abandon(self) -> None:
         """Leave no trace: the run is refused."""
         self.close()
 
-    def begin(self, sink: Any) -> None:  # noqa: ANN401 - see above
+    def begin(self, sink: Any) -> None:
         """Make ready, after `sink` was opened. Raises UsageError."""
 
     def close(self) -> None:
@@ -76,13 +76,13 @@ class Books:
         settings = self._settings
         path = Naming(settings.root).path(name) or name
         if is_object_url(path):
-            from asyncbatch.storage.objects import Objects  # noqa: PLC0415 - if there are objects
+            from asyncbatch.storage.objects import Objects
 
             path = Objects(settings.stores).head(path)
         found = stamp_of(path, by_content=settings.by_content)
         return found is not None and found.is_of(stamp)
 
-    def _admit(self, ledger: Ledger, **more: Any) -> None:  # noqa: ANN401 - options of Admission
+    def _admit(self, ledger: Ledger, **more: Any) -> None:
         ledger = self._ledger = SharedLedger(ledger)
         self.admission = Admission(self._settings, ledger, self._known, **more)
         adds = bool(more.get("adds"))
@@ -92,7 +92,7 @@ class Books:
 class TableBooks(Books):
     """Kept by the database that the rows go to, in the transactions that bring them."""
 
-    def begin(self, sink: Any) -> None:  # noqa: ANN401 - see `Books`
+    def begin(self, sink: Any) -> None:
         """See `Books`."""
         target = self._target
         assert target is not None
@@ -107,7 +107,7 @@ class StoreBooks(Books):
 
     def __init__(self, settings: LedgerSettings, target: Target | None, *, ordered: bool) -> None:
         super().__init__(settings, target, ordered=ordered)
-        from asyncbatch.state.ledger.file import Store  # noqa: PLC0415 - databases need none
+        from asyncbatch.state.ledger.file import Store
 
         self._place = target.place if target else ""
         self._store: Store = Store(
@@ -115,7 +115,7 @@ class StoreBooks(Books):
         )
         self._store.open()
 
-    def begin(self, sink: Any) -> None:  # noqa: ARG002, ANN401 - see `Books`
+    def begin(self, sink: Any) -> None:  # noqa: ARG002 - see `Books`
         """See `Books`."""
         self.journal = StoreJournal(self._known, self._store, lambda: None)
         self._admit(self._reader(), adds=False)
@@ -136,7 +136,7 @@ class StoreBooks(Books):
         self._store.close()
 
     def _reader(self) -> Ledger:
-        from asyncbatch.state.ledger.sqlite import SqliteLedger  # noqa: PLC0415 - see above
+        from asyncbatch.state.ledger.sqlite import SqliteLedger
 
         return SqliteLedger(self._settings.path, self._settings.fingerprint)
 
@@ -146,11 +146,11 @@ class FolderBooks(StoreBooks):
 
     _extent_of: Callable[[str], Extent | None]
 
-    def begin(self, sink: Any) -> None:  # noqa: ARG002, ANN401 - see `Books`
+    def begin(self, sink: Any) -> None:  # noqa: ARG002 - see `Books`
         """See `Books`."""
         from asyncbatch.sinks.folder import (
-            extent_of,  # noqa: PLC0415 - it is one
-            sync_folder,  # noqa: PLC0415 - it is one
+            extent_of,
+            sync_folder,
         )
 
         target = self._target
@@ -184,9 +184,9 @@ class PrefixBooks(FolderBooks):
         super().__init__(settings, target, ordered=ordered)
         self._stores = stores
 
-    def begin(self, sink: Any) -> None:  # noqa: ARG002, ANN401 - see `Books`
+    def begin(self, sink: Any) -> None:  # noqa: ARG002 - see `Books`
         """See `Books`."""
-        from asyncbatch.sinks.folder import ObjectStates  # noqa: PLC0415 - it is one
+        from asyncbatch.sinks.folder import ObjectStates
 
         assert self._target is not None
         self._extent_of = ObjectStates(self._target, self._stores).extent_of
@@ -230,7 +230,7 @@ class FileBooks(StoreBooks):
         assert target is not None
         sync = sink.file.sync if self._keeps_part else None
         self.journal = StoreJournal(self._known, self._store, sync, generation=self._number)
-        from asyncbatch.formats.compression import named  # noqa: PLC0415 - is loaded anyhow
+        from asyncbatch.formats.compression import named
 
         compressed = target.form == "lines" and named(target.path) is not None
         self.kept = KeptRows(sink, self.journal, self._generations, compressed=compressed)
@@ -277,7 +277,7 @@ class FileBooks(StoreBooks):
 
     def _left(self) -> Mapping[int, Generation]:
         """Return what earlier runs have left that is of use now; clear up the rest."""
-        from asyncbatch.storage.atomic import is_being_written  # noqa: PLC0415 - see above
+        from asyncbatch.storage.atomic import is_being_written
 
         found = dict(self._store.generations())
         sizes = self._store.sizes()

@@ -1,0 +1,1 @@
+"""Streams: events into windows, windows into targets, checkpoints."""

@@ -106,13 +106,13 @@ class StreamKeeper:
         target = None if self._target is None else self._target.place()
         return target, [file.place() for file in self._files]
 
-    def _checkpoint(self, target: Any, files: list[FilePlace], *, stopping: bool) -> Checkpoint:  # noqa: ANN401 - JSON
+    def _checkpoint(self, target: Any, files: list[FilePlace], *, stopping: bool) -> Checkpoint:
         state = self._stream.state()
         return Checkpoint(self._file.configuration, state, target, files, stopping)
 
     def _open_all(
         self,
-        target: Any,  # noqa: ANN401 - JSON
+        target: Any,
         files: Sequence[FilePlace | None],
         gone: Sequence[Window],
     ) -> None:

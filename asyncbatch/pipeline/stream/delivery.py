@@ -116,7 +116,7 @@ class GuardedTarget:
         """See `WindowTarget`."""
         self._target.check_keeps()
 
-    def open(self, place: Any = None, gone: Sequence[Window] = ()) -> None:  # noqa: ANN401 - JSON
+    def open(self, place: Any = None, gone: Sequence[Window] = ()) -> None:
         """See `WindowTarget`."""
         with self._lock:
             self._target.open(place, gone)
@@ -130,7 +130,7 @@ class GuardedTarget:
         with self._lock:
             return self._target.load(rows)
 
-    def place(self) -> Any:  # noqa: ANN401 - JSON
+    def place(self) -> Any:
         """See `WindowTarget`."""
         with self._lock:
             return self._target.place()
@@ -217,9 +217,9 @@ class Delivering:
     ) -> StreamKeeper | None:
         if delivery.checkpoint is None:
             return None
-        from asyncbatch.config.fingerprint import configuration  # noqa: PLC0415
-        from asyncbatch.pipeline.stream.checkpointer import StreamKeeper  # noqa: PLC0415
-        from asyncbatch.state.checkpoint import CheckpointFile  # noqa: PLC0415 - if asked for
+        from asyncbatch.config.fingerprint import configuration
+        from asyncbatch.pipeline.stream.checkpointer import StreamKeeper
+        from asyncbatch.state.checkpoint import CheckpointFile
 
         places = {name: file.path for name, file in self._files.items()}
         told = configuration(

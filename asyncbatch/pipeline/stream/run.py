@@ -280,12 +280,12 @@ class StreamRun:
     def _make_programs(self) -> Programs:
         wake = self._inflow.wake
         if self.stream.runs_async:
-            from asyncbatch.pipeline.stream.async_programs import AsyncPrograms  # noqa: PLC0415 - if asked for
+            from asyncbatch.pipeline.stream.async_programs import AsyncPrograms
 
             return AsyncPrograms(
                 self.stream, wake, concurrency=self._concurrency, timeout=self._timeout_s
             )
-        from asyncbatch.pipeline.stream.worker_programs import WorkerPrograms  # noqa: PLC0415 - if asked for
+        from asyncbatch.pipeline.stream.worker_programs import WorkerPrograms
 
         count = max(1, self._max_workers)
         return WorkerPrograms(self.stream, wake, count=count, timeout=self._timeout_s)

@@ -164,7 +164,7 @@ class Stream:
         if gone := self._gone.pop(source, None):
             self._go_on(source, gone)
 
-    def begin_at(self, source: str, position: Any) -> None:  # noqa: ANN401 - as chunks have it
+    def begin_at(self, source: str, position: Any) -> None:
         """Take note of where a source is before its first chunk."""
         self._inlets[source].position = position
 

@@ -126,7 +126,7 @@ class Server:
         """Return a connection that nobody else has until it is released or dropped."""
         return Connection(self, self._pool, self.wait(self._pool.acquire()))
 
-    def fetch(self, query: str, *values: Any) -> list[Any]:  # noqa: ANN401 - asyncpg has no types
+    def fetch(self, query: str, *values: Any) -> list[Any]:
         """Return the rows that a query gives, whatever goes on over other connections."""
         connection = self.connect()
         try:
@@ -186,7 +186,7 @@ class Server:
             text += f"; statement_timeout, in [sink] or the address, allows {allowed}"
         return without_secrets(text, self.address)
 
-    async def _make_pool(self) -> Any:  # noqa: ANN401 - asyncpg has no types
+    async def _make_pool(self) -> Any:
         async def keep(_: object) -> None:
             """Leave the session as it is: no transaction of ours changes it."""
 
@@ -224,7 +224,7 @@ class Reader:
     def __init__(self, server: Server, retrier: Retrier) -> None:
         self._server, self._retrier = server, retrier
 
-    def fetch(self, query: str, *values: Any) -> list[Any]:  # noqa: ANN401 - see `Server`
+    def fetch(self, query: str, *values: Any) -> list[Any]:
         """Return the rows that a query gives. Raises SinkError."""
         try:
             return self._retrier.call(
@@ -240,15 +240,15 @@ class Reader:
 class Connection:
     """One connection of a `Server`'s; see there."""
 
-    def __init__(self, server: Server, pool: Any, raw: Any) -> None:  # noqa: ANN401 - asyncpg has no types
+    def __init__(self, server: Server, pool: Any, raw: Any) -> None:
         self._server, self._pool, self._raw = server, pool, raw
 
-    def execute(self, script: str, *values: Any) -> str:  # noqa: ANN401 - see above
+    def execute(self, script: str, *values: Any) -> str:
         """Run statements, several only without values; return what the last one came to."""
         status: str = self._server.wait(self._raw.execute(script, *values))
         return status
 
-    def fetch(self, query: str, *values: Any) -> list[Any]:  # noqa: ANN401 - see above
+    def fetch(self, query: str, *values: Any) -> list[Any]:
         """Return the rows that a query gives."""
         rows: list[Any] = self._server.wait(self._raw.fetch(query, *values))
         return rows

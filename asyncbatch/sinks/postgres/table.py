@@ -342,7 +342,7 @@ class Shape:
         """Return what a column of this type is: one for times takes texts if it may become one."""
         return "any" if self._holds and declared == TIME else KINDS.get(declared, "any")
 
-    def _alters(self, name: str, value: Any) -> bool:  # noqa: ANN401 - JSON
+    def _alters(self, name: str, value: Any) -> bool:
         """Whether a column for times could not stay one with this value."""
         return self.types.get(name) == TIME and not (
             isinstance(value, str) and are_times("text", [value])

@@ -54,7 +54,7 @@ def count_lines(body: bytes) -> int:
     return sum(1 for line in body.split(b"\n") if line.strip())
 
 
-def value_at(body: bytes, pointer: Sequence[str]) -> Any:  # noqa: ANN401 - any JSON value
+def value_at(body: bytes, pointer: Sequence[str]) -> Any:
     """Return the value at `pointer` of a valid JSON text; None if there is none."""
     at = text_at(body, pointer)
     return None if at is None else decode(at)

@@ -41,7 +41,7 @@ class Connections:
 
     async def __aenter__(self) -> ClientSession:
         """Return the session that has the pool. Raises ImportError if aiohttp is not there."""
-        from asyncbatch.sources.http.client import open_session  # noqa: PLC0415 - aiohttp takes 190 ms, and is an extra
+        from asyncbatch.sources.http.client import open_session
 
         if self._session is None:
             self._session = open_session()
@@ -87,7 +87,7 @@ class HttpSource:
 
     async def __aenter__(self) -> Self:
         try:
-            from asyncbatch.sources.http.client import Asker  # noqa: PLC0415 - aiohttp takes 190 ms, and is an extra
+            from asyncbatch.sources.http.client import Asker
 
             session = await self._connections.__aenter__()
         except ImportError as error:
@@ -128,7 +128,7 @@ class HttpSource:
         for ahead of the consumer; closing this cancels them. Raises HttpError, behind the pages
         that are good.
         """
-        from asyncbatch.sources.http.pages import open_pages  # noqa: PLC0415 - see `__aenter__`
+        from asyncbatch.sources.http.pages import open_pages
 
         asker, last = self._entered(), 0
         async with aclosing(

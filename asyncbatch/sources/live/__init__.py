@@ -1,1 +1,1 @@
-"""Events as they come, through transforms, into windows."""
+"""Sources that do not end: growing files, folders, pipes, generated events."""

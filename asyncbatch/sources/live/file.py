@@ -85,7 +85,7 @@ def as_position(mark: Mark) -> dict[str, Any]:
     return position
 
 
-def as_mark(position: Any) -> Mark:  # noqa: ANN401 - JSON
+def as_mark(position: Any) -> Mark:
     """Return the mark that a position is. Raises UsageError if it is none."""
     try:
         return msgspec.convert(position, Mark)

@@ -115,7 +115,7 @@ class FolderReader:
         return bool(self._growing)
 
     @property
-    def position(self) -> Any:  # noqa: ANN401 - JSON
+    def position(self) -> Any:
         """How far it is, as JSON can hold it."""
         place: dict[str, Any] = {"seen": self._seen.position}
         if self._current is not None:
@@ -123,7 +123,7 @@ class FolderReader:
             place |= {"name": file.name, "mark": as_position(reading.trace.mark())}
         return place
 
-    def start_at(self, position: Any) -> None:  # noqa: ANN401 - see `Replayable`
+    def start_at(self, position: Any) -> None:
         """Go on behind a chunk; see `Replayable`."""
         try:
             place = msgspec.convert(position, FolderPlace)
@@ -347,11 +347,11 @@ class FolderSource:
         self._looked_at = self._due = 0.0
 
     @property
-    def position(self) -> Any:  # noqa: ANN401 - see `Replayable`
+    def position(self) -> Any:
         """Where it goes on; see `Replayable`."""
         return self._reader.position
 
-    def start_at(self, position: Any) -> None:  # noqa: ANN401 - see `Replayable`
+    def start_at(self, position: Any) -> None:
         """Go on behind a chunk; see `Replayable`."""
         self._reader.start_at(position)
 

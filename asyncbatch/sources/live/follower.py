@@ -94,11 +94,11 @@ class Follower:
         return len(self._files) > 1
 
     @property
-    def position(self) -> Any:  # noqa: ANN401 - see `Replayable`
+    def position(self) -> Any:
         """Where it goes on; see `Replayable`."""
         return as_position((self._files[0].trace if self._files else Trace()).mark())
 
-    def start_at(self, position: Any) -> None:  # noqa: ANN401 - see `Replayable`
+    def start_at(self, position: Any) -> None:
         """Go on behind a chunk, whatever its file is called now; see `Replayable`."""
         mark = as_mark(position)
         close_all(self._files)
@@ -368,11 +368,11 @@ class FollowedSource:
         self._follower = Follower(path, from_end=from_end)
 
     @property
-    def position(self) -> Any:  # noqa: ANN401 - see `Replayable`
+    def position(self) -> Any:
         """Where it goes on; see `Replayable`."""
         return self._follower.position
 
-    def start_at(self, position: Any) -> None:  # noqa: ANN401 - see `Replayable`
+    def start_at(self, position: Any) -> None:
         """Go on behind a chunk, whatever its file is called now; see `Replayable`."""
         self._follower.start_at(position)
 

@@ -47,14 +47,14 @@ def open_path(path: str, reading: Reading = _TO_THE_END) -> Source:
     reading.check()
     is_folder = path != STDIN and os.path.isdir(path)
     if is_folder:
-        from asyncbatch.sources.live.folder import FolderSource  # noqa: PLC0415 - if asked for
+        from asyncbatch.sources.live.folder import FolderSource
 
         return FolderSource(
             path, reading.selection, follow=reading.follow, from_end=reading.from_end
         )
     if not reading.follow or path == STDIN:
         return FileSource(path)
-    from asyncbatch.sources.live.follower import FollowedSource  # noqa: PLC0415 - see above
+    from asyncbatch.sources.live.follower import FollowedSource
 
     return FollowedSource(path, from_end=reading.from_end)
 
@@ -79,7 +79,7 @@ def make_sources(origin: Origin | Sequence[Origin], reading: Reading) -> list[So
     return made
 
 
-def _origins(origin: Any) -> Iterator[Origin]:  # noqa: ANN401 - whatever a program gives
+def _origins(origin: Any) -> Iterator[Origin]:
     several = origin if isinstance(origin, list | tuple) and any(map(_is_origin, origin)) else None
     for one in [origin] if several is None else several:
         if isinstance(one, Mapping | bytes) or not isinstance(one, _KINDS):

@@ -52,13 +52,13 @@ class FileSource:
         self._bell = Bell()
 
     @property
-    def position(self) -> Any:  # noqa: ANN401 - see `Replayable`
+    def position(self) -> Any:
         """Where it goes on; see `Replayable`."""
         if self._reading is None or not self.can_resume:
             return None
         return as_position(self._reading.trace.mark())
 
-    def start_at(self, position: Any) -> None:  # noqa: ANN401 - see `Replayable`
+    def start_at(self, position: Any) -> None:
         """Go on behind a chunk; see `Replayable`."""
         mark = as_mark(position)
         if self._reading is None or not self.can_resume:

@@ -102,11 +102,11 @@ class SimulatedSource:
         self._bell = Bell()
 
     @property
-    def position(self) -> Any:  # noqa: ANN401 - see `Replayable`
+    def position(self) -> Any:
         """Where it goes on; see `Replayable`."""
         return msgspec.to_builtins(self._simulator.place)
 
-    def start_at(self, position: Any) -> None:  # noqa: ANN401 - see `Replayable`
+    def start_at(self, position: Any) -> None:
         """Go on behind a chunk; see `Replayable`. What has happened since then comes at once."""
         try:
             self._simulator.go_to(msgspec.convert(position, SimulatedPlace))

@@ -37,7 +37,7 @@ class Watch:
         recursive: bool = False,
     ) -> None:
         try:
-            import watchfiles  # noqa: PLC0415 - takes a while, and is needed by few
+            import watchfiles
         except ImportError:
             raise UsageError(
                 "--follow needs one more package: pip install 'asyncbatch[watch]'"

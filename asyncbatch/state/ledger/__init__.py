@@ -1,1 +1,1 @@
-"""Which inputs are done: entries, and where they are kept."""
+"""The ledger: which inputs are done, in a file or in the target database."""

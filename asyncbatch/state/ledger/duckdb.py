@@ -14,25 +14,25 @@ if TYPE_CHECKING:
 _HERE = "database_name = current_database() AND schema_name = 'main'"
 
 
-def create(connection: Any) -> None:  # noqa: ANN401 - duckdb has no types
+def create(connection: Any) -> None:
     """Have the table there; without an index, for a row in one can't be replaced twice at once."""
     connection.execute(table.CREATE)
 
 
-def upgrade(connection: Any) -> None:  # noqa: ANN401 - see above
+def upgrade(connection: Any) -> None:
     """Give a table of an earlier version the columns that it lacks."""
     present = [column[0] for column in connection.execute(table.PROBE).description]
     for statement in table.additions(present):
         connection.execute(statement)
 
 
-def exists(connection: Any) -> bool:  # noqa: ANN401 - see above
+def exists(connection: Any) -> bool:
     """Whether the database has a ledger."""
     query = f"SELECT 1 FROM duckdb_tables() WHERE {_HERE} AND table_name = ?"  # noqa: S608 - constants
     return connection.execute(query, [table.NAME]).fetchone() is not None
 
 
-def record(connection: Any, job: str, target: str, entries: Sequence[Entry]) -> None:  # noqa: ANN401 - see above
+def record(connection: Any, job: str, target: str, entries: Sequence[Entry]) -> None:
     """Write entries, each in the place of the one before."""
     connection.execute(
         f"DELETE FROM {table.NAME} WHERE job = ? AND generation = ? AND path IN (SELECT unnest(?))",  # noqa: S608 - constants
@@ -49,7 +49,7 @@ def record(connection: Any, job: str, target: str, entries: Sequence[Entry]) -> 
 class DuckdbLedger:
     """The entries of one job, read over a cursor of its own, from generation `least` on."""
 
-    def __init__(self, connection: Any, job: str, *, least: int = 0) -> None:  # noqa: ANN401 - see above
+    def __init__(self, connection: Any, job: str, *, least: int = 0) -> None:
         self._cursor = connection.cursor()
         self._job, self._least = job, least
 

@@ -24,7 +24,7 @@ _OF_PATHS = "job = $1 AND left(path, 500) = ANY($2) AND path = ANY($3)"
 class Readable(Protocol):
     """What answers queries."""
 
-    def fetch(self, query: str, *values: Any) -> list[Any]:  # noqa: ANN401 - of any type
+    def fetch(self, query: str, *values: Any) -> list[Any]:
         """Return the rows that a query gives."""
         ...
 
@@ -32,7 +32,7 @@ class Readable(Protocol):
 class Connection(Readable, Protocol):
     """What also runs statements."""
 
-    def execute(self, script: str, *values: Any) -> object:  # noqa: ANN401 - of any type
+    def execute(self, script: str, *values: Any) -> object:
         """Run statements, several only without values."""
         ...
 

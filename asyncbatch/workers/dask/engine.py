@@ -282,7 +282,7 @@ def _gone() -> WorkerLostError:
     return WorkerLostError(Loss("was lost with its Dask worker", in_batch=False))
 
 
-async def _result(future: Any) -> Answer:  # noqa: ANN401 - Dask's, of any type
+async def _result(future: Any) -> Answer:
     answer: Answer = await future
     return answer
 

@@ -224,7 +224,7 @@ class Crew:
                 found[address] = f"is of Python {theirs[0]}, and this is {ours[0]}"
         return found
 
-    async def _asked(self, workers: Iterable[str], *call: Any) -> dict[str, Any]:  # noqa: ANN401 - a function and its arguments
+    async def _asked(self, workers: Iterable[str], *call: Any) -> dict[str, Any]:
         """Return what a function returns or raises at each worker. Raises OSError."""
         asked = list(workers)
         asking = self._client.run(*call, workers=asked, on_error="return")

@@ -271,7 +271,7 @@ async def end(run: str, dask_worker: Worker) -> None:
 
 def work(run: str, request: bytes | int, whole: bool) -> Answer:
     """Work on a batch, or on more of one: the function of a task; see `RunHere`. Raises OSError."""
-    from distributed import get_worker  # noqa: PLC0415 - it is there, in a Dask worker
+    from distributed import get_worker
 
     worker: Any = get_worker()
     here = Runs.of(worker).open.get(run)

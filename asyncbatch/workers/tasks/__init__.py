@@ -1,0 +1,1 @@
+"""The work on one batch: read, decode, transform, collect the outcome."""

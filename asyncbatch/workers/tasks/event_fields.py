@@ -36,7 +36,7 @@ class Field:
         self.tokens = parse_path(path)
         self._get = make_getter(self.tokens)
 
-    def of(self, event: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
+    def of(self, event: dict[str, Any]) -> Any:
         """Return the field's value. Raises RecordError if it is not what it must be."""
         value = self._get(event)
         if value is None:
@@ -99,7 +99,7 @@ class EventFields:
         if self._ahead is not None and time > self._now() + self._ahead:
             raise ValueError("is further in the future than --max-future allows")
 
-    def row(self, event: Any) -> tuple[Any, ...]:  # noqa: ANN401 - JSON
+    def row(self, event: Any) -> tuple[Any, ...]:
         """Return the time, the key's fields and the values of an event. Raises RecordError."""
         if type(event) is not dict:
             raise RecordError("transform", f"an event is an object, not {kind_of(event)}")
@@ -238,7 +238,7 @@ def _plant(tree: dict[str, Any], tokens: Sequence[str], types: frozenset[type]) 
     tree[last] = known & types
 
 
-def _type(tree: dict[str, Any]) -> Any:  # noqa: ANN401 - a class that is made here
+def _type(tree: dict[str, Any]) -> Any:
     """Return the type of an object with these fields, called f0, f1 and so on."""
     fields, names = list[tuple[str, Any]](), dict[str, str]()
     for at, (token, below) in enumerate(tree.items()):

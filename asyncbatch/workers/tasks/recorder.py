@@ -120,7 +120,7 @@ class Recorder:
         self._most = settings.files.sizes.part
         self._newest: Newest | None = None
         if settings.newest is not None:
-            from asyncbatch.sources.cursor import Newest  # noqa: PLC0415 - few sources are asked so
+            from asyncbatch.sources.cursor import Newest
 
             self._newest = Newest(settings.newest)
         self._draft = Draft(0, self._outlet.pack, self._most)

@@ -18,7 +18,7 @@ class Spool:
     """JSON values, written once and read once. A context manager that takes its file away."""
 
     def __init__(self) -> None:
-        import tempfile  # noqa: PLC0415 - takes 5 ms, and few records become many
+        import tempfile
 
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115 - see __exit__
 

@@ -291,7 +291,7 @@ class AsyncRecordLane:
             return stretch, ()
         return stretch, stretch.compact_texts() if self._reads_text else stretch.values()
 
-    async def _call(self, record: Any, cursor: Cursor) -> Sequence[Any] | Spool:  # noqa: ANN401 - JSON
+    async def _call(self, record: Any, cursor: Cursor) -> Sequence[Any] | Spool:
         """Return what the transforms make of one record. Raises RecordError."""
         values: Sequence[Any] | Spool = (record,)
         try:
