@@ -301,7 +301,7 @@ def file_job(path: str, overrides: Sequence[str], context: typer.Context) -> Fil
     stream = Stream(settings)
     stream.check()
     if job.delivery.to is not None:
-        make_target(job.delivery.to, stream, table=job.delivery.table)
+        make_target(job.delivery.to, stream.schema, table=job.delivery.table)
     return job
 
 

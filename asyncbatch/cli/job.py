@@ -62,10 +62,10 @@ def record_settings(
         raise UsageError("--records takes parts of documents, --unit file whole ones: choose one")
     Extractor(settings)
     if not call:
-        make_stages(settings)
+        make_stages(settings.transforms, row_check=settings.row_check)
         return settings
     set_results_apart()
-    stages = make_stages(settings)
+    stages = make_stages(settings.transforms, row_check=settings.row_check)
     from asyncbatch.transforms.call import AsyncCall
 
     is_async = any(isinstance(stage, AsyncCall) for stage in stages)

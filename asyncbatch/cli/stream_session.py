@@ -52,7 +52,7 @@ class _Output:
         if self._outflow is not None:
             await self._outflow.put(windows)
         elif not is_shown:
-            await to_stdout(window_lines(self._stream, windows))
+            await to_stdout(window_lines(self._stream.schema, windows))
 
     async def flush(self) -> None:
         """Have all windows in the target; see `WindowSink`."""

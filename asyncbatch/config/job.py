@@ -11,7 +11,7 @@ from asyncbatch.core.records import STDIN
 from asyncbatch.core.settings import FileWorkSettings
 from asyncbatch.errors import UsageError
 from asyncbatch.sources.identity import Naming
-from asyncbatch.transforms.chain import is_async, make_stages
+from asyncbatch.transforms.chain import RowCheck, is_async, make_stages, reads_text
 from asyncbatch.transforms.spec import CallSpec, FieldsSpec, FunctionSpec, JqSpec
 
 if TYPE_CHECKING:
@@ -64,7 +64,14 @@ class RecordWorkSettings(Struct, frozen=True):
     @property
     def reads_text(self) -> bool:
         """Whether the first transform takes a record's text instead of its value."""
-        return isinstance(next(iter(self.transforms), None), JqSpec)
+        return reads_text(self.transforms)
+
+    @property
+    def row_check(self) -> RowCheck | None:
+        """The check that a record can be a row of the target, if that is a table."""
+        if self.target is None or not self.target.is_table:
+            return None
+        return RowCheck(self.target.name, self.target.key)
 
     @property
     def changes_records(self) -> bool:
@@ -116,6 +123,23 @@ class FileSource(Struct, frozen=True):
         return Naming(self.inputs.root, self.prefix)
 
 
+class FeedJob(Struct, frozen=True):
+    """A source of feeds, and the settings of the work on their records."""
+
+    source: FeedSource
+    record_work: RecordWorkSettings
+
+    @property
+    def name(self) -> str:
+        """The name of the source in reports."""
+        return self.source.name
+
+    @property
+    def kind(self) -> str:
+        """The kind of the source in reports."""
+        return self.source.kind
+
+
 class Job(Struct, frozen=True):
     """What to do. None means: chosen to fit.
 
@@ -133,7 +157,7 @@ class Job(Struct, frozen=True):
     started if it has no scheduler yet.
     """
 
-    sources: tuple[FileSource | FeedSource, ...]
+    sources: tuple[FileSource | FeedJob, ...]
     batch_size: int | None = None
     concurrency: int | None = None
     workers: int | None = None
@@ -259,7 +283,7 @@ class Job(Struct, frozen=True):
 def checked(settings: RecordWorkSettings) -> RecordWorkSettings:
     """Return settings that also say whether a function of theirs is async. Raises UsageError."""
     try:
-        stages = make_stages(settings)
+        stages = make_stages(settings.transforms, row_check=settings.row_check)
     except ValueError as error:  # a path that is none
         raise UsageError(str(error)) from None
     return replace(settings, call_is_async=is_async(stages))

@@ -13,6 +13,7 @@ from asyncbatch.config.fingerprint import fingerprint
 from asyncbatch.config.job import (
     LEAST_PATIENCE,
     PATIENCE,
+    FeedJob,
     FileSource,
     Job,
     RecordWorkSettings,
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from asyncbatch.core.tally import FailureBudget
     from asyncbatch.sinks.base import Mode, SchemaContract
     from asyncbatch.sinks.callback import Sink
-    from asyncbatch.sources.base import FeedSource
     from asyncbatch.transforms.spec import Step
 
     Origin: TypeAlias = FileSource | HttpSettings | AsyncIterable[Any] | Iterable[Any]
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 def assembled(
     origins: Iterable[tuple[str, Origin]], work: RecordWorkSettings, *, asks_ahead: bool = True
-) -> Iterator[FileSource | FeedSource]:
+) -> Iterator[FileSource | FeedJob]:
     """Yield a source of each origin, beside which is its name, with `work` done to its records.
 
     What the inputs of one are called for good depends on those before it. Pages are only asked
@@ -59,14 +59,10 @@ def assembled(
             field = origin.incremental.field if origin.incremental else None
             settings = replace(work, records=origin.records or None, newest=field)
             is_alone = urls.isdisjoint(origin.urls)
-            yield HttpFeeds(
-                name,
-                origin,
-                settings,
-                is_alone=is_alone,
-                connections=connections,
-                asks_ahead=asks_ahead,
+            feeds = HttpFeeds(
+                name, origin, is_alone=is_alone, connections=connections, asks_ahead=asks_ahead
             )
+            yield FeedJob(feeds, settings)
             urls.update(origin.urls)
         elif isinstance(origin, FileSource):
             reading = origin.record_work or RecordWorkSettings(origin.files)
@@ -77,7 +73,7 @@ def assembled(
             yield FileSource(origin.inputs, settings, origin.may_be_empty, name, prefix)
             files += 1
         else:
-            yield GivenFeeds(name, origin, work)
+            yield FeedJob(GivenFeeds(name, origin), work)
 
 
 _ORIGINS = (FileSource, HttpSettings, AsyncIterable, Iterable)
@@ -152,7 +148,8 @@ class Pipeline:
         )
         origins = list(_origins(source))
         sources = tuple(assembled(_named(origins), work))
-        self._given = [one for one in sources if isinstance(one, GivenFeeds)]
+        feeds = (one.source for one in sources if isinstance(one, FeedJob))
+        self._given = [source for source in feeds if isinstance(source, GivenFeeds)]
         if work.target and work.target.form == "folder" and any(map(_is_feed, sources)):
             raise UsageError(f"{work.target.name} is a folder, which mirrors files: name a file")
         if workers is None and len(self._given) == len(sources):

@@ -172,7 +172,8 @@ async def _cluster(
     make_work = suitable_work(job, ready)
     async with AsyncExitStack() as stack:
         with cluster_job.proving(job.target) as proof:
-            place = cluster_job.place(job, launch, proof)
+            inputs = (search.opening for search in launch.searches.values())
+            place = cluster_job.place(job, inputs, proof)
             engine = dask_engine(
                 dask.scheduler,
                 lambda run: Setup(run, make_work, code, place, job.timeout, grace),

@@ -151,8 +151,8 @@ class Intake:
             return self._batcher(number, source, job.batch_size)
         from asyncbatch.pipeline.feeds import FeedSupply
 
-        self._feeds[number] = source
-        supply = FeedSupply(source, number * SOURCE_SPAN, self._admit)
+        self._feeds[number] = source.source
+        supply = FeedSupply(source.source, number * SOURCE_SPAN, self._admit)
         self._feed_supplies.append(supply)
         return supply
 
@@ -167,8 +167,8 @@ class Intake:
         if isinstance(source, FileSource):
             sample = Sample(self._batcher(number, source, 1), limit)
         else:
-            self._feeds[number] = source
-            sample = Sample(FeedBatches(source, number * SOURCE_SPAN), limit)
+            self._feeds[number] = source.source
+            sample = Sample(FeedBatches(source.source, number * SOURCE_SPAN), limit)
         self._samples[number] = sample
         return sample
 

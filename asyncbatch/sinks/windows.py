@@ -24,7 +24,7 @@ from asyncbatch.windows.times import utc_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from asyncbatch.pipeline.stream.stream import Stream
+    from asyncbatch.windows.aggregates import WindowSchema
     from asyncbatch.windows.events import Window
 
 
@@ -80,26 +80,26 @@ class WindowRows:
     times do. Raises UsageError for columns of one name, `fold` telling which names are one.
     """
 
-    def __init__(self, stream: Stream, fold: Callable[[str], str] = str) -> None:
-        self._stream = stream
-        aggregates = [one.name for one in stream.recipe.aggregates]
-        self.key = row_key(stream)
-        self.columns = (*TIMES, *self.key[1:], *stream.keys.names, *aggregates, PARTIAL)
+    def __init__(self, schema: WindowSchema, fold: Callable[[str], str] = str) -> None:
+        self._schema = schema
+        aggregates = [one.name for one in schema.recipe.aggregates]
+        self.key = row_key(schema)
+        self.columns = (*TIMES, *self.key[1:], *schema.keys.names, *aggregates, PARTIAL)
         names = Counter(map(fold, self.columns))
         if doubled := next((name for name in self.columns if names[fold(name)] > 1), None):
             raise UsageError(
                 f"two columns would be called {doubled!r}: give an aggregate another name "
                 "(--agg NAME=...), or rename the field (--jq)"
             )
-        window = stream.settings.window
+        window = schema.window
         self._is_whole = window.kind != "session" and not (window.pane % _SECOND)
 
     def of(self, windows: Sequence[Window]) -> list[dict[str, Any]]:
         """Return a row for each window."""
-        results = self._stream.recipe.results
+        results = self._schema.recipe.results
         rows = []
         for window in windows:
-            fields = self._stream.keys.named(window.key)
+            fields = self._schema.keys.named(window.key)
             row: dict[str, Any] = {
                 START: self._text(window.start),
                 END: self._text(window.end),
@@ -122,9 +122,9 @@ class WindowRows:
         return text if self._is_whole or "." in text else f"{text[:-1]}.000000Z"
 
 
-def row_key(stream: Stream) -> tuple[str, ...]:
+def row_key(schema: WindowSchema) -> tuple[str, ...]:
     """Return the columns that tell rows apart: no two sessions of a key begin together."""
-    return (START, KEY) if stream.keys.names else (START,)
+    return (START, KEY) if schema.keys.names else (START,)
 
 
 def told(row: dict[str, Any], key: Sequence[str]) -> str:
@@ -142,7 +142,7 @@ def _number(value: Any) -> Any:
         return copysign(sys.float_info.max, value)
 
 
-def window_lines(stream: Stream, windows: Sequence[Window]) -> bytes:
+def window_lines(schema: WindowSchema, windows: Sequence[Window]) -> bytes:
     """Return a line for each window and key."""
     return encode_lines(
         [
@@ -150,8 +150,8 @@ def window_lines(stream: Stream, windows: Sequence[Window]) -> bytes:
                 "event": "window",
                 "window_start": utc_text(window.start),
                 "window_end": utc_text(window.end),
-                "key": stream.keys.named(window.key),
-                "aggregates": stream.recipe.results(window.totals),
+                "key": schema.keys.named(window.key),
+                "aggregates": schema.recipe.results(window.totals),
                 **({"partial": True} if window.partial else {}),
             }
             for window in windows
@@ -166,8 +166,8 @@ _PATIENCE = 1.0
 class WindowFile:
     """Lines of JSON, as on standard output; compressed if the name says so, member by member."""
 
-    def __init__(self, path: str, stream: Stream) -> None:
-        self.name, self._stream = path, stream
+    def __init__(self, path: str, schema: WindowSchema) -> None:
+        self.name, self._schema = path, schema
         self.file = SideFile(path)
         self._compression = named(path)
         self.patience = _PATIENCE if self._compression else 0.0
@@ -182,7 +182,7 @@ class WindowFile:
 
     def rows(self, windows: Sequence[Window]) -> Sequence[Any]:
         """Return lines; see `WindowTarget`."""
-        return window_lines(self._stream, windows).splitlines(keepends=True)
+        return window_lines(self._schema, windows).splitlines(keepends=True)
 
     def load(self, rows: Sequence[Any]) -> Sequence[str]:
         """Write lines; see `WindowTarget`."""
@@ -205,9 +205,9 @@ class WindowFile:
 class WindowCsv(WindowFile):
     """Comma- or tab-separated values below a header."""
 
-    def __init__(self, path: str, stream: Stream) -> None:
-        super().__init__(path, stream)
-        self._made = WindowRows(stream)
+    def __init__(self, path: str, schema: WindowSchema) -> None:
+        super().__init__(path, schema)
+        self._made = WindowRows(schema)
         self._delimiter = "\t" if path.lower().endswith(".tsv") else ","
 
     def open(self, place: Any = None, gone: Sequence[Window] = ()) -> None:
@@ -237,9 +237,9 @@ _RETRIES = Retries(5, 0.5)
 class WindowTable:
     """Rows of windows; one that is told from none by its start and key takes its place."""
 
-    def __init__(self, target: Target, stream: Stream) -> None:
+    def __init__(self, target: Target, schema: WindowSchema) -> None:
         self.name, self._target = target.name, target
-        self._made = WindowRows(stream, fold if target.form in ("sqlite", "duckdb") else str)
+        self._made = WindowRows(schema, fold if target.form in ("sqlite", "duckdb") else str)
         self._sink: Any = target.open_sink(retrier=Retrier(_RETRIES))  # databases can do more
         self.patience = 0.0 if target.form in ("sqlite", "postgres") else _PATIENCE
 
@@ -284,8 +284,10 @@ class WindowTable:
 _DATABASES = ("sqlite", "duckdb", "postgres")
 
 
-def make_target(name: str, stream: Stream, *, table: str | None = None) -> WindowTarget | None:
-    """Return what takes the windows of a stream; None for standard output.
+def make_target(
+    name: str, schema: WindowSchema, *, table: str | None = None
+) -> WindowTarget | None:
+    """Return the target of a stream's windows; None for standard output.
 
     Raises UsageError for a name that cannot be meant, and for a target that cannot grow.
     """
@@ -296,7 +298,7 @@ def make_target(name: str, stream: Stream, *, table: str | None = None) -> Windo
             f"{os.path.join(path, 'windows.jsonl')}"
         )
     if form in _DATABASES:
-        key = row_key(stream)
+        key = row_key(schema)
         target = Target.parse(name, table=table, key=key, mode="upsert", times=TIMES)
     else:
         target = Target.parse(name, table=table)
@@ -306,8 +308,8 @@ def make_target(name: str, stream: Stream, *, table: str | None = None) -> Windo
         case "stdout":
             return None
         case "lines":
-            return WindowFile(path, stream)
+            return WindowFile(path, schema)
         case "csv":
-            return WindowCsv(path, stream)
+            return WindowCsv(path, schema)
         case _:
-            return WindowTable(target, stream)
+            return WindowTable(target, schema)

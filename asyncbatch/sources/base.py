@@ -9,7 +9,6 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-    from asyncbatch.config.job import RecordWorkSettings
     from asyncbatch.core.batches import Arrival
     from asyncbatch.core.records import Bookmark, Failure
     from asyncbatch.core.report import Traffic
@@ -49,13 +48,12 @@ class Feed(Protocol):
 class FeedSource(Protocol):
     """Feeds that share connections: an async context manager, entered once.
 
-    `record_work` says what is done to their records. Not more than `at_once` feeds of a group are
+    Not more than `at_once` feeds of a group are
     read at a time. `kind` is what reports call it, as a pipeline file its `type`.
     """
 
     name: str
     kind: str
-    record_work: RecordWorkSettings
     feeds: Sequence[Feed]
     at_once: int
 

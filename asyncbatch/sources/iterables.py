@@ -22,7 +22,6 @@ from asyncbatch.transforms.json_values import plain
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 
-    from asyncbatch.config.job import RecordWorkSettings
     from asyncbatch.core.records import Bookmark
     from asyncbatch.sources.base import Feed
 
@@ -264,9 +263,8 @@ class GivenFeeds:
         self,
         name: str,
         records: AsyncIterable[Any] | Iterable[Any],
-        work: RecordWorkSettings,
     ) -> None:
-        self.name, self.record_work = name, work
+        self.name = name
         self.feed = GivenFeed(name, records)
         self.feeds: Sequence[Feed] = (self.feed,)
 

@@ -11,9 +11,7 @@ from asyncbatch.transforms.spec import CallSpec, FieldsSpec, FunctionSpec, JqSpe
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from asyncbatch.config.job import RecordWorkSettings
     from asyncbatch.core.retry import Retrier
-    from asyncbatch.sinks.target import Target
     from asyncbatch.transforms.base import Position, Transform
     from asyncbatch.transforms.call import AsyncCall
     from asyncbatch.transforms.spec import TransformSpec
@@ -36,7 +34,7 @@ class Chain:
             self.test = getattr(stages[0], "is_valid", None)
             self.takes = getattr(stages[0], "takes", None)
         self.many: Callable[[Sequence[Any]], Sequence[Any]] | None = None
-        if all(isinstance(stage, _Row) and not stage.key for stage in stages[1:]):
+        if all(isinstance(stage, RowCheck) and not stage.key for stage in stages[1:]):
             self.many = getattr(stages[0], "many", None)
         self._first: Any = stages[0]
         self._rest = stages[1:]
@@ -60,17 +58,19 @@ class Chain:
 
 
 def make_stages(
-    settings: RecordWorkSettings, retrier: Retrier | None = None
+    specs: Sequence[TransformSpec],
+    retrier: Retrier | None = None,
+    row_check: RowCheck | None = None,
 ) -> list[Transform | AsyncCall]:
-    """Return the transforms that settings ask for, in order. Raises UsageError."""
+    """Return the transforms of `specs`, in order, `row_check` last. Raises UsageError."""
     stages: list[Transform | AsyncCall] = []
     before: TransformSpec | None = None
-    for spec in settings.transforms:
+    for spec in specs:
         stage = make_stage(spec, retrier, before)
         stages.append(_Encoded(stage) if stages and isinstance(spec, JqSpec) else stage)  # type: ignore[arg-type]  # jq is not async
         before = spec
-    if settings.target is not None and settings.target.is_table:
-        stages.append(_Row(settings.target))
+    if row_check is not None:
+        stages.append(row_check)
     return stages
 
 
@@ -113,14 +113,28 @@ def make_stage(
             return SchemaCheck(spec)
 
 
-def make_chain(settings: RecordWorkSettings, retrier: Retrier | None = None) -> Chain | None:
-    """Return the transforms as one, None for none; none of them is async. Raises UsageError."""
-    return chain_of(make_stages(settings, retrier), settings)
+def make_chain(
+    specs: Sequence[TransformSpec],
+    retrier: Retrier | None = None,
+    row_check: RowCheck | None = None,
+) -> Chain | None:
+    """Return the transforms as one, `None` if there are none. Raises UsageError.
+
+    None of them may be async.
+    """
+    return chain_of(make_stages(specs, retrier, row_check), specs)
 
 
-def chain_of(stages: Sequence[Transform | AsyncCall], settings: RecordWorkSettings) -> Chain | None:
-    """Return what settings have been made as one, None for nothing; none of it is async."""
-    return Chain(stages, reads_text=settings.reads_text) if stages else None  # type: ignore[arg-type]  # see above
+def chain_of(
+    stages: Sequence[Transform | AsyncCall], specs: Sequence[TransformSpec]
+) -> Chain | None:
+    """Return the stages of `specs` as one transform, `None` if there are none."""
+    return Chain(stages, reads_text=reads_text(specs)) if stages else None  # type: ignore[arg-type]  # no stage is async
+
+
+def reads_text(specs: Sequence[TransformSpec]) -> bool:
+    """Whether the first transform takes the text of a record instead of its value."""
+    return isinstance(next(iter(specs), None), JqSpec)
 
 
 def _each(stage: Transform, values: Iterable[Any], position: Position) -> Iterator[Any]:
@@ -138,12 +152,12 @@ class _Encoded:
         return self._transform(encode(value), position)
 
 
-class _Row:
+class RowCheck:
     """Checks that a value can be a row of a table: an object, with the fields of its key."""
 
-    def __init__(self, target: Target) -> None:
-        self.key = target.key
-        self._name = target.name
+    def __init__(self, table_name: str, key: Sequence[str]) -> None:
+        self.key = key
+        self._name = table_name
 
     def takes(self, values: Sequence[Any]) -> bool:
         """Whether all these can be rows."""

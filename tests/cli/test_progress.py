@@ -16,7 +16,7 @@ from functools import reduce
 import pytest
 
 from asyncbatch.cli.text import progress_line
-from asyncbatch.config.job import Job, RecordWorkSettings
+from asyncbatch.config.job import FeedJob, Job, RecordWorkSettings
 from asyncbatch.pipeline.run import Run
 from asyncbatch.sinks.target import Target
 from asyncbatch.sources.http.settings import CursorPagination, HttpSettings
@@ -213,7 +213,7 @@ def test_stages_are_told_while_pages_come(api, tmp_path):
         )
         target = Target.parse(f"{tmp_path}/out.jsonl")
         work = RecordWorkSettings(target=target, records="/items")
-        run = Run(Job((HttpFeeds("api", http, work),), workers=0), watched=True)
+        run = Run(Job((FeedJob(HttpFeeds("api", http), work),), workers=0), watched=True)
         before = progress_line(run.snapshot())
         async with aclosing(run.parts()) as parts:
             lines = [progress_line(run.snapshot()) async for _ in parts]

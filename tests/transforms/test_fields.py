@@ -189,7 +189,7 @@ def test_epochs(seconds, milliseconds):
 
 
 def outputs(record, *specs):
-    chain = make_chain(RecordWorkSettings(transforms=specs))
+    chain = make_chain(specs)
     assert chain
     text = json.dumps(record).encode()
     return list(chain(text if chain.reads_text else record, Here()))
@@ -258,4 +258,4 @@ class TestFingerprints:
 
 def test_usage_errors_stay(tmp_path):
     with pytest.raises(UsageError):
-        make_chain(RecordWorkSettings(transforms=(JqSpec(".a |"),)))
+        make_chain((JqSpec(".a |"),))

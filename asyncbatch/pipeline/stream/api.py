@@ -392,7 +392,7 @@ class Stream:
 
     def _check_target(self, name: str, table: str | None) -> None:
         """Raise UsageError for a target that cannot be meant."""
-        if make_target(name, self._core, table=table) is None:
+        if make_target(name, self._core.schema, table=table) is None:
             raise UsageError("to is standard output, which is the program's own: iterate instead")
 
     def _taker(self, name: str, taker: Taker | None) -> Callable[[bytes], None] | None:

@@ -174,7 +174,7 @@ class Delivering:
             "--to": None if to is None else place_of(to)[1],
         }
         check_places([source.name for source in sources], written)
-        target = None if to is None else make_target(to, stream, table=delivery.table)
+        target = None if to is None else make_target(to, stream.schema, table=delivery.table)
         self._target = None if target is None else GuardedTarget(target)
         self.outflow = None if self._target is None else Outflow(stream, self._target, on_failure)
         """Takes windows, if there is a target other than standard output."""

@@ -6,13 +6,12 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.config.job import RecordWorkSettings
 from asyncbatch.core.tally import StreamTally
 from asyncbatch.formats.lines import LineCutter, count_lines, first_lines
 from asyncbatch.sources.base import Chunk
 from asyncbatch.state.checkpoint import SourceState, StreamState
 from asyncbatch.transforms.chain import chain_of, is_async, make_stages
-from asyncbatch.windows.aggregates import Recipe
+from asyncbatch.windows.aggregates import Recipe, WindowSchema
 from asyncbatch.windows.events import Folded, KeyFields
 from asyncbatch.windows.fixed import FixedWindows, make_windower
 from asyncbatch.windows.watermark import NEVER, Watermark
@@ -106,6 +105,7 @@ class Stream:
     ) -> None:
         self.settings, self.recipe = settings, Recipe(settings.aggregates)
         self.keys = KeyFields(settings.by)
+        self.schema = WindowSchema(settings.window, self.keys, self.recipe)
         self.tally = StreamTally()
         self._wall_clock = wall_clock
         self._watermark = Watermark(settings.lateness, settings.idle, clock)
@@ -125,11 +125,10 @@ class Stream:
         """All sources, in the order in which they joined."""
         self._reject, self._late = reject, late
         self._room = max_events
-        work = RecordWorkSettings(transforms=settings.transforms)
-        self.stages = make_stages(work)
+        self.stages = make_stages(settings.transforms)
         """What is done to events first; `runs_async` if some of it is to be awaited."""
         self.runs_async = is_async(self.stages)
-        self._chain = None if self.runs_async else chain_of(self.stages, work)
+        self._chain = None if self.runs_async else chain_of(self.stages, settings.transforms)
 
     @property
     def is_full(self) -> bool:

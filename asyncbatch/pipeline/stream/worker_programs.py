@@ -8,7 +8,6 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from asyncbatch.config.job import RecordWorkSettings
 from asyncbatch.core.progress import Progress
 from asyncbatch.core.records import Failure
 from asyncbatch.errors import NoWorkerError
@@ -196,7 +195,7 @@ class ProgramWork:
     """Reads pieces of lines in a worker, and tells how long that took."""
 
     def __init__(self, settings: StreamSettings, *, keeps_texts: bool) -> None:
-        chain = make_chain(RecordWorkSettings(transforms=settings.transforms))
+        chain = make_chain(settings.transforms)
         self._reader = EventReader(
             settings, Recipe(settings.aggregates), "", lambda: time.time_ns() // 1000,
             chain=chain, keeps_texts=keeps_texts,

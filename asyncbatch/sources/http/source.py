@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from aiohttp import ClientSession
 
-    from asyncbatch.config.job import RecordWorkSettings
     from asyncbatch.sources.base import Feed
     from asyncbatch.sources.http.base import Page
     from asyncbatch.sources.http.client import Asker, Clock, Sleep
@@ -159,13 +158,12 @@ class HttpFeeds:
         self,
         name: str,
         http: HttpSettings,
-        work: RecordWorkSettings,
         *,
         is_alone: bool = True,
         connections: Connections | None = None,
         asks_ahead: bool = True,
     ) -> None:
-        self.name, self.http, self.record_work = name, http, work
+        self.name, self.http = name, http
         self.at_once = http.concurrency
         self.feeds: Sequence[Feed] = ()
         self._is_alone = is_alone

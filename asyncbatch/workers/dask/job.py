@@ -16,12 +16,10 @@ from asyncbatch.workers.dask.code import CarriedCode, carry
 from asyncbatch.workers.dask.worker import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from asyncbatch.config.job import Job, RecordWorkSettings
-    from asyncbatch.pipeline.launch import Launch
+    from asyncbatch.config.job import FeedJob, Job, RecordWorkSettings
     from asyncbatch.sinks.target import Target
-    from asyncbatch.sources.base import FeedSource
 
     Sent = Callable[[RecordWorkSettings], RecordWorkSettings]
 
@@ -38,7 +36,7 @@ def sized(job: Job) -> Job:
     return replace(job, sources=tuple(map(_sized_source, job.sources)))
 
 
-def _sized_source(source: FileSource | FeedSource) -> FileSource | FeedSource:
+def _sized_source(source: FileSource | FeedJob) -> FileSource | FeedJob:
     if not isinstance(source, FileSource):
         return source  # its pieces are what has come
     work = source.record_work
@@ -67,8 +65,8 @@ def sent(job: Job) -> tuple[Sent, CarriedCode]:
     return ready, code
 
 
-def place(job: Job, launch: Launch, proof: str | None) -> Place:
-    """Return where this process is, and which inputs it sees there."""
+def place(job: Job, inputs: Iterable[Sequence[str]], proof: str | None) -> Place:
+    """Return the folder of this process, and the first of each source's `inputs` as seen there."""
     named = [path for _, source in job.file_sources for path in source.inputs.paths]
     named += ["" for _, source in job.file_sources if source.inputs.files_from is not None]
     if job.target is not None and job.target.form == "folder":
@@ -77,8 +75,8 @@ def place(job: Job, launch: Launch, proof: str | None) -> Place:
         named.append(job.record_work.replay)
     needs_folder = any(not os.path.isabs(path) for path in named if not _is_remote(path))
     files = []
-    for search in launch.searches.values():
-        for path in search.opening[:_LOOKED_AT]:
+    for paths in inputs:
+        for path in paths[:_LOOKED_AT]:
             if path != STDIN and not _is_remote(path) and os.path.isfile(path):
                 with suppress(OSError):  # it has just gone, which whoever reads it will say
                     files.append((os.path.abspath(path), os.stat(path).st_size))

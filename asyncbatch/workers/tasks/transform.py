@@ -49,7 +49,7 @@ class RecordWork:
         self._opener = Opener(files)
         self._extractor = Extractor(settings, self._opener)
         self._reader = Reader(files.max_file_size, files.read_ahead, self._opener)
-        self._chain = make_chain(settings, self._opener.files)
+        self._chain = make_chain(settings.transforms, self._opener.files, settings.row_check)
         self._most_bytes = files.portion.bytes or BATCH_BYTES
         self._most_seconds = files.portion.seconds
         self._recorder = Recorder(settings)

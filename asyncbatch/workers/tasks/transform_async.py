@@ -153,7 +153,7 @@ class AsyncRecordLane:
         self._slots = slots
         self._extractor = Extractor(settings, self._opener)
         self._recorder = Recorder(settings)
-        self._stages = make_stages(settings, self._opener.files)
+        self._stages = make_stages(settings.transforms, self._opener.files, settings.row_check)
         self._reads_text = settings.reads_text
         self.abandon = self._recorder.abandon
         self._stepped = partial(stepped, apart=self._recorder.may_wait)

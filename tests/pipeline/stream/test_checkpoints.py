@@ -455,13 +455,13 @@ def test_writing_down_and_going_on_changes_nothing(events, window, cuts, in_orde
         stream, output, start = make(), b"", 0
         for end in places:
             closed = stream.feed("s", Chunk("s", data[start:end], position=[end]))
-            output += window_lines(stream, closed)
+            output += window_lines(stream.schema, closed)
             state = msgspec.json.encode(stream.state())
             stream, start = make(), end
             stream.restore(msgspec.json.decode(state, type=StreamState))
         closed = stream.feed("s", Chunk("s", data[start:], position=[len(data)], ends=True))
         closed += stream.finish(partial=False)
-        output += window_lines(stream, closed)
+        output += window_lines(stream.schema, closed)
         return output, b"".join(late), b"".join(rejected), stream.tally
 
     assert run(sorted(int(cut * len(data)) for cut in cuts)) == run([])

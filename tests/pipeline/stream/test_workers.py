@@ -90,7 +90,9 @@ async def crewed(chosen, chunks, workers):
     finally:
         await crew.close()
     windows += core.finish(partial=False)
-    return [json.loads(line) for line in window_lines(core, windows).splitlines()], core.tally
+    return [
+        json.loads(line) for line in window_lines(core.schema, windows).splitlines()
+    ], core.tally
 
 
 @pytest.mark.parametrize("window", ["tumbling:2s", "hopping:3s/1s", "session:30ms"])
@@ -148,7 +150,7 @@ def test_workers_leave_what_is_odd_to_us(window):
     core = Stream(chosen)
     core.join("-")
     over = [one for chunk in chunks for one in core.feed("-", Chunk("-", chunk))]
-    expected = window_lines(core, over + core.finish(partial=False)).splitlines()
+    expected = window_lines(core.schema, over + core.finish(partial=False)).splitlines()
     windows, tally = asyncio.run(crewed(chosen, chunks, 2))
     assert windows == [json.loads(line) for line in expected]
     assert tally == core.tally
