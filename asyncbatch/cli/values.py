@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,7 @@ def dask_settings(engine: str, scheduler: str | None) -> DaskSettings | None:
     if scheduler is not None and not re.fullmatch(_ADDRESS, scheduler, re.ASCII):
         raise typer.BadParameter(f"--scheduler {scheduler}: write tcp://HOST:8786")
     try:
-        importlib.import_module("asyncbatch.workers.dask.engine")
+        import asyncbatch.workers.dask.engine  # noqa: F401 - only tried: the run imports it later
     except ImportError as error:
         raise typer.BadParameter(
             "--engine dask needs an extra, here and on the workers: "

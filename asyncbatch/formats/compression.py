@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from importlib.util import find_spec
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -33,8 +32,8 @@ class Compression(NamedTuple):
 
         Raises CorruptArchiveError; OSError as reading `raw` raises it.
         """
-        library: Any = importlib.import_module(self.module)
-        damage = [EOFError, importlib.import_module("zlib").error]
+        library = _library(self.module)
+        damage = [EOFError, _library("zlib").error]
         if self.error is not None:
             damage.append(getattr(library, self.error))
         stream: IO[bytes] = library.open(raw, "rb")
@@ -50,7 +49,7 @@ class Compression(NamedTuple):
 
     def compress(self, data: bytes) -> bytes:
         """Return `data` as a member of its own: members one after another are a stream."""
-        library: Any = importlib.import_module(self.module)
+        library = _library(self.module)
         compressed: bytes = library.compress(data, **self.options)
         return compressed
 
@@ -58,15 +57,43 @@ class Compression(NamedTuple):
         return CorruptArchiveError(f"{self.name}: {error}")
 
 
-ZSTD_MODULE = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
-"""The library of zstd, by the version of Python."""
+def _library(name: str) -> Any:
+    """Return a compression library, loaded only when a file or an answer needs it."""
+    match name:
+        case "gzip":
+            import gzip
+
+            return gzip
+        case "zlib":
+            import zlib
+
+            return zlib
+        case "bz2":
+            import bz2
+
+            return bz2
+        case "lzma":
+            import lzma
+
+            return lzma
+        case "brotli":
+            import brotli
+
+            return brotli
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    return zstd
+
+
 _FORMATS = (
     # Level 9, the default, takes twice the time of 6 for 1%; a time stamp would make each run's
     # output another.
     Compression("gzip", ".gz", b"\x1f\x8b", "gzip", options={"compresslevel": 6, "mtime": 0}),
     Compression("bzip2", ".bz2", b"BZh", "bz2"),
     Compression("xz", ".xz", b"\xfd7zXZ\x00", "lzma", "LZMAError"),
-    Compression("zstd", ".zst", b"\x28\xb5\x2f\xfd", ZSTD_MODULE, "ZstdError"),
+    Compression("zstd", ".zst", b"\x28\xb5\x2f\xfd", "zstd", "ZstdError"),
 )
 SUFFIXES = tuple(form.suffix for form in _FORMATS)
 """File name endings of the formats that are read."""
@@ -97,7 +124,7 @@ def check_not_cut(head: bytes, name: str) -> None:
 
 _EITHER_HEADER = 47  # zlib's word for a gzip or zlib header, with the largest window
 _PIECE = 256 * 1024
-_KNOWN = {"gzip": "zlib", "deflate": "zlib", "br": "brotli", "zstd": ZSTD_MODULE}
+_KNOWN = {"gzip": "zlib", "deflate": "zlib", "br": "brotli", "zstd": "zstd"}
 """The library that undoes a coding."""
 
 
@@ -116,7 +143,7 @@ class Inflater:
         self._encoding = {"x-gzip": "gzip"}.get(encoding, encoding)
         if self._encoding not in (*encodings(), "deflate"):
             raise ValueError(f"{encoding!r} is not among the codings that are understood")
-        library: Any = importlib.import_module(_KNOWN[self._encoding])
+        library = _library(_KNOWN[self._encoding])
         self._damage: type[Exception] = getattr(library, "ZstdError", None) or library.error
         self._library = library
         self._stream: Any = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from contextlib import contextmanager, suppress
 from operator import attrgetter
@@ -79,11 +78,12 @@ class DuckdbSink:
         if os.path.isdir(self.path):
             raise UsageError(f"cannot use {self.path}: it is a folder")
         try:
-            self._duckdb = importlib.import_module("duckdb")
+            import duckdb
         except ImportError:
             raise UsageError(
                 "writing DuckDB needs one more package: pip install 'asyncbatch[duckdb]'"
             ) from None
+        self._duckdb = duckdb
         is_new = not os.path.exists(self.path)
         if not is_new and _is_sqlite(self.path):
             raise UsageError(f"cannot use {self.path}: it is an SQLite database (sqlite:///)")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from bisect import bisect_right
 from contextlib import suppress
@@ -77,12 +76,13 @@ class ParquetSink(FileSink):
     def open(self) -> None:
         """Begin the file. Raises UsageError."""
         try:
-            self._arrow = importlib.import_module("pyarrow")
-            self._parquet = importlib.import_module("pyarrow.parquet")
+            import pyarrow as pa
+            import pyarrow.parquet as pq
         except ImportError:
             raise UsageError(
                 "writing Parquet needs one more package: pip install 'asyncbatch[parquet]'"
             ) from None
+        self._arrow, self._parquet = pa, pq
         self.file.open()
 
     def load(self, payload: Block, groups: Sequence[int] | None = None) -> Sequence[Refusal]:

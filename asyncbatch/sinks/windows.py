@@ -24,8 +24,7 @@ from asyncbatch.windows.times import utc_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from asyncbatch.windows.aggregates import WindowSchema
-    from asyncbatch.windows.events import Window
+    from asyncbatch.windows.events import Window, WindowSchema
 
 
 class WindowTarget(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import unicodedata
@@ -201,7 +200,8 @@ def _with_floats(value: Any) -> Any:
 
 def _compile(program: str, *, env: bool) -> Any:
     """Return the compiled program. Raises UsageError with the place of what is wrong."""
-    library = importlib.import_module("jq")
+    import jq as library
+
     if "\0" in program or not program.isascii():
         _check_text(program)
     if begins_with_module(program):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from msgspec import Struct, convert
 from msgspec.structs import replace
@@ -13,9 +13,6 @@ from asyncbatch.windows.statistics import Distinct, Extreme, Percentiles, Square
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from asyncbatch.windows.events import KeyFields
-    from asyncbatch.windows.spec import WindowSpec
 
 _PERCENTILE = re.compile(r"p([0-9]{1,2}(?:\.[0-9]+)?)", re.ASCII)
 _KINDS = "count, sum:F, avg:F, min:F, max:F, stddev:F, distinct:F, p50:F, p95:F, p99:F"
@@ -180,11 +177,3 @@ def _result(kind: str, place: int) -> Callable[[Totals], Any]:
         percent = float(match[1])
         return lambda totals: of(totals).at(percent)
     return lambda totals: of(totals).result()
-
-
-class WindowSchema(NamedTuple):
-    """The kind of a stream's windows, their keys and their aggregates."""
-
-    window: WindowSpec
-    keys: KeyFields
-    recipe: Recipe

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from msgspec import Raw, Struct
 from msgspec.json import Decoder, Encoder
@@ -14,7 +14,8 @@ from asyncbatch.windows.times import Same
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Sequence
 
-    from asyncbatch.windows.aggregates import Totals
+    from asyncbatch.windows.aggregates import Recipe, Totals
+    from asyncbatch.windows.spec import WindowSpec
     from asyncbatch.windows.times import Moments
 
 
@@ -254,3 +255,11 @@ class Windower(Protocol):
     def open(self) -> list[Window]:
         """The windows that are not over, by start and end; their totals still change."""
         ...
+
+
+class WindowSchema(NamedTuple):
+    """The kind of a stream's windows, their keys and their aggregates."""
+
+    window: WindowSpec
+    keys: KeyFields
+    recipe: Recipe

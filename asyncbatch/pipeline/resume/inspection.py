@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sqlite3
 from contextlib import contextmanager, suppress
@@ -115,7 +114,7 @@ class LedgerFile:
             address = f"{_uri(self.name)}?mode={mode}"
             return sqlite3.connect(address, uri=True, isolation_level=None)
         try:
-            duckdb: Any = importlib.import_module("duckdb")
+            import duckdb
         except ImportError:
             raise UsageError(
                 f"{self.name} is no SQLite database; reading DuckDB's needs one more package: pip"

@@ -11,8 +11,8 @@ from asyncbatch.formats.lines import LineCutter, count_lines, first_lines
 from asyncbatch.sources.base import Chunk
 from asyncbatch.state.checkpoint import SourceState, StreamState
 from asyncbatch.transforms.chain import chain_of, is_async, make_stages
-from asyncbatch.windows.aggregates import Recipe, WindowSchema
-from asyncbatch.windows.events import Folded, KeyFields
+from asyncbatch.windows.aggregates import Recipe
+from asyncbatch.windows.events import Folded, KeyFields, WindowSchema
 from asyncbatch.windows.fixed import FixedWindows, make_windower
 from asyncbatch.windows.watermark import NEVER, Watermark
 from asyncbatch.workers.tasks.event_reader import Block, EventReader

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import importlib
 import re
 import threading
 from contextlib import suppress
@@ -94,11 +93,12 @@ class Server:
     def open(self) -> None:
         """Connect. Raises UsageError; TargetBusyError if it may be possible soon."""
         try:
-            self._asyncpg = importlib.import_module("asyncpg")
+            import asyncpg
         except ImportError:
             raise UsageError(
                 "writing PostgreSQL needs one more package: pip install 'asyncbatch[postgres]'"
             ) from None
+        self._asyncpg = asyncpg
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="asyncbatch-postgres", daemon=True)
         self._thread.start()
