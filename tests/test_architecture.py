@@ -43,7 +43,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "backports": ("formats.compression",),
     "boto3": ("storage.credentials",),
     "botocore": ("storage.credentials",),
-    "brotli": ("sources.http",),
+    "brotli": ("formats.compression",),
     "click": ("cli",),
     "cloudpickle": ("workers.dask",),
     "csimdjson": ("formats.validator",),
