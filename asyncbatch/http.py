@@ -24,7 +24,7 @@ from asyncbatch.sources.http.settings import (
     PagePagination,
     QueryAuth,
 )
-from asyncbatch.sources.http.source import Connections, HttpSource
+from asyncbatch.sources.http.source import Connections, HttpPages
 
 __all__ = [
     "BasicAuth",
@@ -34,8 +34,8 @@ __all__ = [
     "HeaderAuth",
     "HttpError",
     "HttpFailure",
+    "HttpPages",
     "HttpSettings",
-    "HttpSource",
     "Incremental",
     "LinkHeaderPagination",
     "NextUrlPagination",

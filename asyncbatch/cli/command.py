@@ -83,7 +83,7 @@ def take_lock(
     inputs: Sequence[str],
     target: str | None,
     outputs: Iterable[str],
-    wishes: Mapping[str, object],
+    options: Mapping[str, object],
     quiet: bool,
 ) -> None:
     """Take the lock until this process ends, or leave with the status that says it is held.
@@ -108,7 +108,7 @@ def take_lock(
         raise UsageError(f"no input: name a folder, a file, a glob, '-' or --files-from{hint}")
     if any(os.path.realpath(file) == os.path.realpath(path) for path in (*outputs, *inputs)):
         raise UsageError(f"--lock {file} is an input or an output: name a file of its own")
-    lock = default_lock(job_key(inputs, target, wishes)) if file == AUTO else Lock(file)
+    lock = default_lock(job_key(inputs, target, options)) if file == AUTO else Lock(file)
     try:
         try:
             lock.acquire()
@@ -124,7 +124,7 @@ def take_lock(
         raise typer.Exit(exit_codes.LOCKED) from None
 
 
-def say(text: str) -> None:
+def print_note(text: str) -> None:
     """Print a result; ends the command if that is not possible."""
     from asyncbatch.cli.terminal import stdout
 

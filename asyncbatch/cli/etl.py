@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from asyncbatch.cli import exit_codes
-from asyncbatch.cli.command import printable_lines, say
+from asyncbatch.cli.command import print_note, printable_lines
 from asyncbatch.cli.options import common as o
 from asyncbatch.cli.options import etl as e
 from asyncbatch.cli.options import ledger as again
@@ -76,7 +76,7 @@ def run_etl(
     pipeline = _loaded(file, set_ or (), only)
     if check:
         if not quiet:
-            say(f"{printable_lines(file)} is valid: {_summary(pipeline)}")
+            print_note(f"{printable_lines(file)} is valid: {_summary(pipeline)}")
         return
     wishes: dict[str, Any] = {
         "only": only, "limit": limit, "dry_run": dry_run, "reports": report or (),
@@ -87,7 +87,7 @@ def run_etl(
     if lock is not None and not dry_run:
         _take_lock(lock, lock_wait or 0.0, pipeline, wishes, file=file, overrides=set_, quiet=quiet)
     raise typer.Exit(
-        _carried_out(
+        _run_pipeline(
             pipeline,
             wishes,
             {
@@ -99,7 +99,7 @@ def run_etl(
     )  # fmt: skip
 
 
-def _carried_out(
+def _run_pipeline(
     pipeline: "PipelineFile", wishes: "dict[str, Any]", looks: "dict[str, Any]", *, grace: float
 ) -> int:
     """Run a pipeline, as options of `etl_job` and of `Output` say; return the exit status."""
@@ -128,7 +128,7 @@ def _carried_out(
         from asyncbatch.cli.preview import PreviewOutput
 
         names = [source.name for source in job.sources]
-        shown: Output = PreviewOutput(_place(pipeline), names, job.limit or 0, **looks)
+        shown: Output = PreviewOutput(_destination(pipeline), names, job.limit or 0, **looks)
     else:
         shown = Output(**looks, stdout_is_taken=to_stdout)
     listed = max(LISTED_FAILURES, looks["show_failures"])
@@ -164,7 +164,7 @@ def _take_lock(
             inputs=[file],
             target=without_password(place),
             outputs=[place, *letters, *wishes["reports"]],
-            wishes={"set": overrides, "only": wishes["only"]},
+            options={"set": overrides, "only": wishes["only"]},
             quiet=quiet,
         )
     except (UsageError, OSError) as error:
@@ -173,7 +173,7 @@ def _take_lock(
 
 def _loaded(path: str, overrides: "Sequence[str]", only: "Sequence[str] | None") -> "PipelineFile":
     """Return the file's content, all of it checked; ends the command if anything is wrong."""
-    from asyncbatch.cli.terminal import set_results_apart
+    from asyncbatch.cli.terminal import separate_results
     from asyncbatch.config.pipeline_file.load import load_pipeline_file
     from asyncbatch.errors import (
         PipelineFileError,
@@ -181,7 +181,7 @@ def _loaded(path: str, overrides: "Sequence[str]", only: "Sequence[str] | None")
     )
 
     try:
-        set_results_apart()  # what importing a user's function prints is no result
+        separate_results()  # what importing a user's function prints is no result
         pipeline = load_pipeline_file(path, overrides)
         if only:
             pipeline.only(only)
@@ -194,15 +194,15 @@ def _loaded(path: str, overrides: "Sequence[str]", only: "Sequence[str] | None")
 
 
 def _summary(pipeline: "PipelineFile") -> str:
-    from asyncbatch.core.units import count
+    from asyncbatch.core.units import format_count
 
-    sources = count(len(pipeline.sources), "source")
-    transforms = count(len(pipeline.transforms), "transform")
+    sources = format_count(len(pipeline.sources), "source")
+    transforms = format_count(len(pipeline.transforms), "transform")
     names = ", ".join(pipeline.source_names())
-    return printable_lines(f"{sources} ({names}), {transforms}, into {_place(pipeline)}")
+    return printable_lines(f"{sources} ({names}), {transforms}, into {_destination(pipeline)}")
 
 
-def _place(pipeline: "PipelineFile") -> str:
+def _destination(pipeline: "PipelineFile") -> str:
     """Return where rows go."""
     sink = pipeline.sink
     return f"{sink.table} of {sink.to}" if sink.table else str(sink.to)
@@ -213,4 +213,4 @@ def _print_schema() -> None:
 
     from asyncbatch.config.pipeline_file.check import pipeline_schema
 
-    say(json.dumps(pipeline_schema(), indent=2))
+    print_note(json.dumps(pipeline_schema(), indent=2))

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from asyncbatch.cli import exit_codes
 from asyncbatch.cli.command import printable_lines
 from asyncbatch.cli.ledger_job import ledger_settings
-from asyncbatch.cli.terminal import set_results_apart
+from asyncbatch.cli.terminal import separate_results
 from asyncbatch.cli.values import has_library, memory_plan
 from asyncbatch.config.job import (
     LEAST_PATIENCE,
@@ -21,7 +21,7 @@ from asyncbatch.config.job import (
     Job,
     RecordWorkSettings,
     StreamSettings,
-    checked,
+    checked_settings,
 )
 from asyncbatch.config.pipeline_file.build import (
     dedupe_key,
@@ -43,14 +43,14 @@ from asyncbatch.config.pipeline_file.sources import (
 from asyncbatch.config.pipeline_file.window import ARRIVAL
 from asyncbatch.core.records import STDIN
 from asyncbatch.core.settings import Sizes
-from asyncbatch.core.units import count
+from asyncbatch.core.units import format_count
 from asyncbatch.errors import PipelineFileError, UsageError
-from asyncbatch.pipeline.builder import assembled
-from asyncbatch.pipeline.stream.delivery import Delivery
-from asyncbatch.pipeline.stream.stream import Stream
+from asyncbatch.pipeline.builder import make_sources
+from asyncbatch.pipeline.stream.delivery import DeliverySettings
+from asyncbatch.pipeline.stream.stream import StreamCore
 from asyncbatch.sinks.target import Target
 from asyncbatch.sinks.windows import make_target
-from asyncbatch.sources.live.open import SIMULATE, Reading, open_path
+from asyncbatch.sources.live.open import SIMULATE, LiveOptions, open_path
 from asyncbatch.sources.live.simulator import SimulatedSource, Simulator
 from asyncbatch.sources.selection import Selection
 
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from asyncbatch.config.pipeline_file.sources import EventSourceTable, SourceTable
     from asyncbatch.core.settings import DaskSettings, FileWorkSettings, LedgerSettings
     from asyncbatch.core.tally import FailureBudget
-    from asyncbatch.sources.base import Source
+    from asyncbatch.sources.base import LiveSource
     from asyncbatch.sources.http.settings import HttpSettings
 
 _DRY_RECORDS = 10
@@ -113,7 +113,7 @@ def etl_job(
     sizes = plan.sizes if plan else Sizes()
     work = replace(work, files=replace(work.files, sizes=sizes))
     # Each is named with regard to all.
-    sources = tuple(assembled(_origins(pipeline, sizes), work, asks_ahead=limit is None))
+    sources = tuple(make_sources(_origins(pipeline, sizes), work, asks_ahead=limit is None))
     files = [source.settings for source in sources if isinstance(source, FileSource)]
     chosen = zip(sources, pipeline.sources, strict=True)
     return Job(
@@ -143,7 +143,7 @@ def _shared_work(
     pipeline: PipelineFile, tables: Sequence[SourceTable], *, tracebacks: bool
 ) -> RecordWorkSettings:
     """Return what is done to the records of every source."""
-    return checked(
+    return checked_settings(
         RecordWorkSettings(
             transforms=transform_specs(pipeline.transforms),
             dedupe=dedupe_key(pipeline.transforms) or (),
@@ -228,7 +228,7 @@ def _ledger(
     )
 
 
-_BESIDE = frozenset(
+_CONFLICTING_FLAGS = frozenset(
     {
         *("source", "set_", "check", "max_failures", "workers", "call_concurrency", "timeout"),
         *("duration", "max_events", "report", "quiet"),
@@ -244,10 +244,10 @@ class FileJob(Struct, frozen=True):
     settings: StreamSettings
 
     @property
-    def delivery(self) -> Delivery:
+    def delivery(self) -> DeliverySettings:
         """Where windows go."""
         sink, checkpoint = self.file.sink, self.file.checkpoint
-        made = Delivery()
+        made = DeliverySettings()
         if sink is not None:
             made = replace(made, to=sink.to.reveal(), table=sink.table)
         if checkpoint is not None:
@@ -264,14 +264,14 @@ class FileJob(Struct, frozen=True):
         """The file for rejected records."""
         return self.file.dead_letter.to if self.file.dead_letter else None
 
-    def sources(self) -> list[Source]:
+    def sources(self) -> list[LiveSource]:
         """Return the sources, opened. Raises UsageError."""
         return [_source(name, table) for name, table in _named(self.file.sources)]
 
     def __str__(self) -> str:
         names = ", ".join(name for name, _ in _named(self.file.sources))
-        sources = f"{count(len(self.file.sources), 'source')} ({names})"
-        transforms = count(len(self.file.transforms), "transform")
+        sources = f"{format_count(len(self.file.sources), 'source')} ({names})"
+        transforms = format_count(len(self.file.transforms), "transform")
         sink = self.file.sink
         to = "" if sink is None else f", into {f'{sink.table} of ' if sink.table else ''}{sink.to}"
         return f"{sources}, {transforms}, {self.settings.window}{to}"
@@ -285,20 +285,20 @@ def file_job(path: str, overrides: Sequence[str], context: typer.Context) -> Fil
     for parameter in context.command.params:
         name = str(parameter.name)
         origin = context.get_parameter_source(name)
-        if origin is not None and origin.name == "COMMANDLINE" and name not in _BESIDE:
+        if origin is not None and origin.name == "COMMANDLINE" and name not in _CONFLICTING_FLAGS:
             raise UsageError(
                 f"{parameter.opts[0]} is for the pipeline file to say: change it there, or with "
                 "--set"
             )
     try:
-        set_results_apart()  # what importing a user's function prints is no result
+        separate_results()  # what importing a user's function prints is no result
         file = load_stream_file(path, overrides)
     except PipelineFileError as error:
         typer.echo(f"Error: {printable_lines(str(error))}", err=True)
         raise typer.Exit(exit_codes.USAGE) from None
     settings = _settings(file)
     job = FileJob(file, settings)
-    stream = Stream(settings)
+    stream = StreamCore(settings)
     stream.check()
     if job.delivery.to is not None:
         make_target(job.delivery.to, stream.schema, table=job.delivery.table)
@@ -307,7 +307,7 @@ def file_job(path: str, overrides: Sequence[str], context: typer.Context) -> Fil
 
 def _settings(file: StreamFile) -> StreamSettings:
     window = file.window
-    work = checked(RecordWorkSettings(transforms=transform_specs(file.transforms)))
+    work = checked_settings(RecordWorkSettings(transforms=transform_specs(file.transforms)))
     return StreamSettings(
         window=window.windows,
         aggregates=window.aggregate_columns,
@@ -335,11 +335,11 @@ def _named(tables: Sequence[EventSourceTable]) -> Iterator[tuple[str, EventSourc
             yield STDIN if isinstance(table, EventStdinTable) else table.path, table
 
 
-def _source(name: str, table: EventSourceTable) -> Source:
+def _source(name: str, table: EventSourceTable) -> LiveSource:
     if isinstance(table, EventFileTable | EventFolderTable):
         pattern = table.pattern if isinstance(table, EventFolderTable) else None
         selection = Selection(pattern) if pattern else Selection()
-        return open_path(name, Reading(table.follow, table.from_end, selection))
+        return open_path(name, LiveOptions(table.follow, table.from_end, selection))
     if not isinstance(table, SimulatedTable):
         return open_path(STDIN)
     start = time.time_ns() // 1000

@@ -49,7 +49,7 @@ def events(
     if count is not None and duration is not None:
         raise typer.BadParameter("--count and --duration both say how many: choose one")
     try:
-        first = time.time_ns() // 1000 if start is None else TimeReader().one(start)
+        first = time.time_ns() // 1000 if start is None else TimeReader().parse(start)
     except ValueError as error:
         raise typer.BadParameter(f"--start {start!r} {error}") from None
     if duration is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
-from asyncbatch.cli.terminal import set_results_apart
+from asyncbatch.cli.terminal import separate_results
 from asyncbatch.config.job import RecordWorkSettings
 from asyncbatch.core.settings import FileWorkSettings
 from asyncbatch.errors import UsageError
@@ -64,7 +64,7 @@ def record_settings(
     if not call:
         make_stages(settings.transforms, row_check=settings.row_check)
         return settings
-    set_results_apart()
+    separate_results()
     stages = make_stages(settings.transforms, row_check=settings.row_check)
     from asyncbatch.transforms.call import AsyncCall
 

@@ -94,13 +94,13 @@ def _all() -> list[str]:
 
 def _path(target: str) -> str:
     """Return the file, or the address of the server, that has the ledger of a target."""
-    from asyncbatch.sinks.target import place_of
+    from asyncbatch.sinks.target import parse_location
     from asyncbatch.state.ledger.file import default_path
 
     if target.endswith(".ledger"):
         return target
     try:
-        form, place = place_of(target)
+        form, place = parse_location(target)
     except UsageError as error:
         if os.path.isfile(target):
             return target
@@ -117,7 +117,7 @@ def _inspected(path: str, *, writes: bool = False) -> Iterator[Inspection]:
     from asyncbatch.core.secrets import is_server
     from asyncbatch.pipeline.resume.inspection import (
         Inspection,
-        LedgerFile,
+        LedgerDatabase,
     )
 
     try:
@@ -126,7 +126,7 @@ def _inspected(path: str, *, writes: bool = False) -> Iterator[Inspection]:
 
             database: Database = ServerDatabase(path)
         else:
-            database = LedgerFile(path, writes=writes)
+            database = LedgerDatabase(path, writes=writes)
         with closing(database):
             yield Inspection(database)
     except UsageError as error:

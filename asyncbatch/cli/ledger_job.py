@@ -45,7 +45,7 @@ def ledger_settings(
         raise UsageError(f"--ledger is for files: {target.name} keeps its own, with the rows")
     if target is None and not is_asked:
         return None
-    if target is not None and (reason := _why_in_one(work, target)):
+    if target is not None and (reason := _single_ledger_reason(work, target)):
         if is_asked:
             raise UsageError(reason)
         return None
@@ -66,7 +66,9 @@ def ledger_settings(
     )
 
 
-def _why_in_one(work: FileWorkSettings | RecordWorkSettings, target: Target) -> str | None:
+def _single_ledger_reason(
+    work: FileWorkSettings | RecordWorkSettings, target: Target
+) -> str | None:
     """Return why a target is made in one run, if it is."""
     if _is_stream(target):
         return f"what was written to {target.name} is gone: it cannot be resumed"

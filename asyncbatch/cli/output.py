@@ -17,7 +17,7 @@ from asyncbatch.cli.render.markdown import Markdown
 from asyncbatch.cli.terminal import _to_stderr, is_terminal, stdout, wants_style
 from asyncbatch.cli.text import budget_line
 from asyncbatch.core.records import Failure, FileResult
-from asyncbatch.core.units import count, location, printable
+from asyncbatch.core.units import format_count, format_location, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +37,7 @@ _RENDERERS: dict[OutputFormat, Callable[[], Renderer]] = {
 }
 
 
-class Progress(Protocol):
+class ProgressDisplay(Protocol):
     """Shows how far a run is."""
 
     def show(self, snapshot: Snapshot) -> None:
@@ -83,7 +83,7 @@ class Output:
         """Whether results come on stdout while the run goes on."""
         return self.form == "jsonl" or self._stdout_is_taken
 
-    def _make_progress(self) -> Progress:
+    def _make_progress(self) -> ProgressDisplay:
         # Lines of results on the same screen would tear a display that redraws itself.
         streams_here = self.streams and os.isatty(stdout().fileno())
         if is_terminal(sys.stderr.fileno()) and not streams_here:
@@ -160,13 +160,13 @@ class Output:
 
 def _verbose_line(outcome: Failure | FileResult) -> str:
     if isinstance(outcome, Failure):
-        line = f"rejected  {printable(location(outcome))}  {printable(outcome.message)}"
+        line = f"rejected  {printable(format_location(outcome))}  {printable(outcome.message)}"
         if isinstance(outcome.traceback, str):
             shown = map(printable, outcome.traceback.rstrip().splitlines())
             line += "".join(f"\n          {text}" for text in shown)
         return line
     more = f"  {outcome.error.kind}" if outcome.error else ""
-    file, records = printable(outcome.file), count(outcome.records, "record")
+    file, records = printable(outcome.file), format_count(outcome.records, "record")
     return f"{outcome.status:8}  {file}  {records}, {outcome.elapsed_ms:.1f} ms{more}"
 
 

@@ -10,7 +10,7 @@ from asyncbatch.cli.output import Output, to_stdout
 from asyncbatch.cli.render.json import encode, report_object
 from asyncbatch.cli.terminal import stdout, wants_style
 from asyncbatch.cli.text import grid_of, plain_grid
-from asyncbatch.core.units import count, printable, size
+from asyncbatch.core.units import format_count, format_size, printable
 from asyncbatch.formats.decoder import decode
 from asyncbatch.formats.decoder import encode as encode_value
 
@@ -31,10 +31,10 @@ class PreviewOutput(Output):
     Its jsonl has a `row` event for each beside the usual ones.
     """
 
-    def __init__(self, place: str, sources: Sequence[str], limit: int, **looks: Any) -> None:
+    def __init__(self, destination: str, sources: Sequence[str], limit: int, **looks: Any) -> None:
         super().__init__(**looks)
         self._most = max(MAX_ROWS, limit)
-        self._place, self._sources = place, sources
+        self._place, self._sources = destination, sources
         self._rows: dict[int, list[dict[str, Any]]] = {number: [] for number in range(len(sources))}
         self._counts = dict.fromkeys(self._rows, 0)
 
@@ -87,10 +87,13 @@ class PreviewOutput(Output):
     ) -> Iterator[str]:
         """Yield the lines about one source."""
         tally, rows = source.tally, self._rows[number]
-        parts = [f"{count(tally.read, 'record')} read", count(self._counts[number], "row")]
+        parts = [
+            f"{format_count(tally.read, 'record')} read",
+            format_count(self._counts[number], "row"),
+        ]
         parts += [f"{tally.dropped:,} dropped"] if tally.dropped else []
         parts += [f"{tally.rejected:,} rejected"] if tally.rejected else []
-        parts += [f"{count(tally.failed, source.input_noun)} failed"] if tally.failed else []
+        parts += [f"{format_count(tally.failed, source.input_noun)} failed"] if tally.failed else []
         yield f"{printable(source.name)}: {', '.join(parts)}"
         if rows:
             grid = grid_of(rows, width)
@@ -101,9 +104,10 @@ class PreviewOutput(Output):
             else:
                 yield from plain_grid(grid)
             if grid.others:
-                yield f"  ... and {count(len(grid.others), 'more field')}: {', '.join(grid.others)}"
+                others = format_count(len(grid.others), "more field")
+                yield f"  ... and {others}: {', '.join(grid.others)}"
         if (more := self._counts[number] - len(rows)) > 0:
-            yield f"  ... and {count(more, 'more row')}"
+            yield f"  ... and {format_count(more, 'more row')}"
         yield ""
 
 
@@ -127,9 +131,10 @@ class PlanOutput(Output):
                 event = {"event": "planned", "file": name, "batch": self._batches, "bytes": length}
                 await to_stdout(encode(event) + b"\n")
         elif self.form == "text" and not self.quiet:
-            head = f"batch {self._batches}: {count(len(part), 'file')}, {size(sum(part.bytes))}\n"
+            files, bytes_ = format_count(len(part), "file"), format_size(sum(part.bytes))
+            head = f"batch {self._batches}: {files}, {bytes_}\n"
             lines = [
-                f"  {printable(name)}  {size(length)}\n"
+                f"  {printable(name)}  {format_size(length)}\n"
                 for name, length in zip(names, part.bytes, strict=True)
             ]
             await to_stdout("".join((head, *lines)).encode())
@@ -149,6 +154,8 @@ class PlanOutput(Output):
             await to_stdout(encode(summary) + b"\n")
             return
         failures = plain.failure_lines(report, self.show_failures)
-        files = count(report.tally.files, "file")
-        total = f"Would process {files}, {size(report.tally.bytes)}, in {self._batches} batches"
+        files = format_count(report.tally.files, "file")
+        total = (
+            f"Would process {files}, {format_size(report.tally.bytes)}, in {self._batches} batches"
+        )
         await to_stdout("".join(f"{line}\n" for line in (*failures, total)).encode())

@@ -113,9 +113,9 @@ class _ObjectStream:
     """An object in the place of a file. Raises SinkError."""
 
     def __init__(self, url: str, stores: StoreSettings | None) -> None:
-        from asyncbatch.storage.opener import whole_file
+        from asyncbatch.storage.opener import open_output
 
-        self._file: AtomicFile = whole_file(url, stores)
+        self._file: AtomicFile = open_output(url, stores)
         try:
             self._file.open()
         except UsageError as error:
@@ -185,13 +185,13 @@ class StreamReport:
 
     def _metrics(self, snapshot: StreamSnapshot, exit_code: int | None) -> bytes:
         gauges, tally = Gauges("asyncbatch_stream", self._name), snapshot.tally
-        tell = gauges.tell
+        tell = gauges.set
         tell("running", "Whether it goes on.", exit_code is None)
         if exit_code is not None:
             tell("exit_code", "Its exit status.", exit_code)
         tell("started_timestamp_seconds", "When this run of it began.", self._started.timestamp())
         tell("updated_timestamp_seconds", "When this was written.", time.time())
-        gauges.tell_each("events", "Events read, by what became of them.", _events(snapshot))
+        gauges.set_each("events", "Events read, by what became of them.", _events(snapshot))
         tell("losses", "How often something of a source could not be read.", tally.lost)
         tell("windows", "Windows that are over, one for each key.", tally.windows)
         tell("windows_refused", "Windows that the target would not have.", tally.refused)

@@ -16,14 +16,14 @@ from asyncbatch.cli import text as summary
 from asyncbatch.cli.terminal import stdout
 from asyncbatch.cli.text import (
     facts,
-    memory,
-    queue_words,
-    rate_words,
+    memory_text,
+    queue_facts,
+    rate_facts,
     seconds_left,
-    source_words,
+    source_facts,
     stage_counts,
 )
-from asyncbatch.core.units import duration, location, printable, size
+from asyncbatch.core.units import format_location, format_seconds, format_size, printable
 from asyncbatch.windows.times import utc_text
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from asyncbatch.cli.text import Grid
-    from asyncbatch.core.report import Report, SourceReport, Stages
+    from asyncbatch.core.report import Report, SourceReport, StageProgress
     from asyncbatch.core.tally import FailureBudget
     from asyncbatch.pipeline.run import Snapshot
     from asyncbatch.pipeline.stream.run import StreamSnapshot
-    from asyncbatch.pipeline.stream.stream import Stream
+    from asyncbatch.pipeline.stream.stream import StreamCore
     from asyncbatch.windows.events import Window
 
 _BAR_WIDTH = 40
@@ -76,23 +76,26 @@ def _display(snapshot: Snapshot) -> RenderableType:
         Text(f"{tally.files / total:.0%}" if total else "searching", style="bold"),
         Text(f"{done} files"),
         Text(f"{snapshot.batches:,} batches, {snapshot.in_flight} in flight", style="dim"),
-        Text(summary.crew_words(snapshot.crew) if snapshot.crew else "", style="dim"),
+        Text(summary.cluster_facts(snapshot.crew) if snapshot.crew else "", style="dim"),
     )
     left = seconds_left(snapshot)
     facts = Text("  ").join(
         [
             Text(f"{tally.files / seconds:,.0f} files/s"),
             Text(f"{tally.read / seconds:,.0f} records/s"),
-            Text(f"{size(tally.bytes / seconds)}/s"),
-            Text(memory(snapshot)),
+            Text(f"{format_size(tally.bytes / seconds)}/s"),
+            Text(memory_text(snapshot)),
             Text(f"{tally.failures:,} failed", style="bold red" if tally.failures else "green"),
-            Text(duration(snapshot.elapsed_s) + (f", {duration(left)} left" if left else "")),
+            Text(
+                format_seconds(snapshot.elapsed_s)
+                + (f", {format_seconds(left)} left" if left else "")
+            ),
         ]
     )
     return Group(head, facts)
 
 
-def _stages_display(snapshot: Snapshot, stages: Stages) -> RenderableType:
+def _stages_display(snapshot: Snapshot, stages: StageProgress) -> RenderableType:
     """Draw the stages as a flow, a line for each source, and what goes on between them."""
     counts = stage_counts(snapshot, stages)
     flow = [Text(f"{number:,} {word}", "bold") for word, number in counts[:3]]
@@ -102,15 +105,19 @@ def _stages_display(snapshot: Snapshot, stages: Stages) -> RenderableType:
     head = Text("   ").join([Text(" → ").join(flow), *lost])
     table = Table.grid(padding=(0, 2))
     for source in stages.sources:
-        state, *rest = source_words(source)
-        cells = [Text(state, _STATES.get(state, "")), *map(Text, _padded(rest, source))]
+        state, *rest = source_facts(source)
+        cells = [Text(state, _STATES.get(state, "")), *map(Text, _pad(rest, source))]
         table.add_row(Text(f"  {printable(source.name)}"), *cells)
-    facts = [rate_words(snapshot, stages), memory(snapshot), duration(snapshot.elapsed_s)]
-    facts += [summary.crew_words(snapshot.crew)] if snapshot.crew else []
-    return Group(head, table, Text("  ".join(facts)), Text(queue_words(snapshot, stages), "dim"))
+    facts = [
+        rate_facts(snapshot, stages),
+        memory_text(snapshot),
+        format_seconds(snapshot.elapsed_s),
+    ]
+    facts += [summary.cluster_facts(snapshot.crew)] if snapshot.crew else []
+    return Group(head, table, Text("  ".join(facts)), Text(queue_facts(snapshot, stages), "dim"))
 
 
-def _padded(words: list[str], source: SourceReport) -> list[str]:
+def _pad(words: list[str], source: SourceReport) -> list[str]:
     """Return the words in their columns: a source that asks no server has no pages."""
     return words if source.traffic else ["", *words]
 
@@ -122,7 +129,7 @@ def summary_text(report: Report, budget: FailureBudget | None, most: float) -> s
         _print_failures(console, report, most)
         style = "green" if report.status == "success" else "yellow"
         console.print(Text(summary.headline(report), style=f"bold {style}"))
-        rows = list(summary.rows(report))
+        rows = list(summary.report_rows(report))
         width = max(len(label) for label, _ in rows)
         for label, value in rows:  # no table, which would break paths to be copied
             row = Text.assemble((f"  {label:{width}}  ", "dim"), value)
@@ -149,7 +156,9 @@ def _print_failures(console: Console, report: Report, most: float) -> None:
     for kind, failures in summary.failure_groups(report, most):
         console.print(Text.assemble((kind, "bold red"), f" ({len(failures)})"))
         for one in failures:
-            line = Text.assemble("  ", (location(one), "bold"), ": ", summary.reason(one))
+            line = Text.assemble(
+                "  ", (format_location(one), "bold"), ": ", summary.failure_reason(one)
+            )
             console.print(line, soft_wrap=True)
     if more := summary.hidden_failures(report, most):
         console.print(Text(more, style="dim"))
@@ -166,23 +175,23 @@ _DAY = 10
 class LiveWindows:
     """The windows that are open, above them those that were over last, and a line of facts."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: StreamCore) -> None:
         self._stream = stream
         self._console = Console()
-        self._over: deque[Window] = deque(maxlen=self._room())
+        self._over: deque[Window] = deque(maxlen=self._free_lines())
         self._live = Live(console=self._console, auto_refresh=False)
         self._live.start()
 
-    def takes(self, windows: Sequence[Window]) -> bool:
+    def add(self, windows: Sequence[Window]) -> bool:
         """Keep windows for the table, which is all that is shown."""
         self._over.extend(windows)
         return True
 
     def show(self, snapshot: StreamSnapshot, *, last: bool = False) -> None:  # noqa: ARG002 - part of the contract
         """Draw the table."""
-        self._live.update(self._drawn(snapshot), refresh=True)
+        self._live.update(self._render(snapshot), refresh=True)
 
-    def tell(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Write a line above the table."""
         self._console.print(Text(line, style="yellow"))
 
@@ -190,11 +199,11 @@ class LiveWindows:
         """Leave the last table standing and give the cursor back."""
         self._live.stop()
 
-    def _room(self) -> int:
+    def _free_lines(self) -> int:
         return max(4, self._console.height - _OTHER_LINES)
 
-    def _drawn(self, snapshot: StreamSnapshot) -> RenderableType:
-        stream, room = self._stream, self._room()
+    def _render(self, snapshot: StreamSnapshot) -> RenderableType:
+        stream, room = self._stream, self._free_lines()
         opened = stream.open[: room // 2]
         over = list(self._over)[-(room - len(opened)) :]
         table = Table(box=None, pad_edge=False, header_style="bold")
@@ -207,11 +216,11 @@ class LiveWindows:
             [*((one, False) for one in over), *((one, True) for one in opened)],
             lambda found: (found[0].start, found[0].end, found[1]),
         ):
-            span = f"{_shown_time(start)} - {_shown_time(end)}"
+            span = f"{_format_time(start)} - {_format_time(end)}"
             style = "dim" if is_open else None
             for one, _ in group:
-                key = map(_shown, stream.keys.named(one.key).values())
-                values = map(_shown, stream.recipe.results(one.totals).values())
+                key = map(_format_value, stream.keys.named(one.key).values())
+                values = map(_format_value, stream.recipe.results(one.totals).values())
                 if span:
                     span += " ..." if is_open else " partial" if one.partial else ""
                 table.add_row(span, *key, *values, style=style)
@@ -219,11 +228,11 @@ class LiveWindows:
         return Group(table, Text(""), Text("  ".join(facts(snapshot)), style="cyan"))
 
 
-def _shown_time(micros: int) -> str:
+def _format_time(micros: int) -> str:
     return utc_text(micros)[_DAY + 1 : -1]
 
 
-def _shown(value: Any) -> Text:
+def _format_value(value: Any) -> Text:
     if type(value) is float:
         return Text(f"{value:,.2f}")
     return Text(f"{value:,}" if type(value) is int else printable(str(value)))

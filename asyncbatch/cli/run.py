@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from asyncbatch.sources.selection import Shard
     from asyncbatch.workers.engine import Work
 
-_ASKING = ("resume", "retry_failed", "force", "allow_duplicates", "ledger")
+_REPEAT_OPTIONS = ("resume", "retry_failed", "force", "allow_duplicates", "ledger")
 """Options that need a ledger, where there would be none without them."""
 
 EPILOG = """\
@@ -171,7 +171,7 @@ def run_files(
                 inputs=[*(paths or ()), *lists],
                 target=None if to is None else without_password(to),
                 outputs=[path for path in (to, dead_letter, *(report or ())) if path],
-                wishes={
+                options={
                     "pattern": pattern, "exclude": exclude, "shard": shard, "records": records,
                     "unit": unit, "jq": jq, "call": call, "schema": schema, "table": table,
                 },
@@ -190,7 +190,7 @@ def run_files(
             format, max_file_size, read_ahead, max_decompressed_size,
             sizes=plan.sizes if plan else Sizes(), retries=retrying, stores=stores,
         )  # fmt: skip
-        named, settings = _resolved(tuple(paths or ()), files, wishes)
+        named, settings = _resolve_paths(tuple(paths or ()), files, wishes)
         inputs = Inputs(named, files_from, null, selection, limit, root, part, stores)
         job = Job(
             (FileSource(inputs, files if dry_run else settings, allow_empty),),
@@ -203,13 +203,13 @@ def run_files(
             ordered=not unordered,
             dead_letter=None if dry_run else dead_letter,
             reports=tuple(report or ()),
-            ledger=None if dry_run else _remembered(settings, memory),
+            ledger=None if dry_run else _ledger_settings(settings, memory),
             timeout=None if dry_run else timeout,
             most_workers=plan.workers if plan else None,
             dask=None if dry_run else dask,
         )
         launch = Launch(job)
-        launch.look()
+        launch.prepare()
         report_files = _open_reports(report or (), stores)
         launch.start()
     except (UsageError, OSError) as error:
@@ -242,7 +242,7 @@ def run_files(
     raise typer.Exit(session.carry_out())
 
 
-def _resolved(
+def _resolve_paths(
     paths: "tuple[str, ...]", files: "FileWorkSettings", wishes: "dict[str, Any]"
 ) -> "tuple[tuple[str, ...], Any]":
     """Return the inputs, and what is done to them. Raises UsageError."""
@@ -259,12 +259,12 @@ def _resolved(
     return inputs(paths, settings), settings
 
 
-def _remembered(
+def _ledger_settings(
     settings: "FileWorkSettings | RecordWorkSettings", options: "dict[str, Any]"
 ) -> "LedgerSettings | None":
     """Return how the run is remembered. Raises UsageError."""
     has_target = getattr(settings, "target", None) is not None
-    if not has_target and not any(options[name] for name in _ASKING):
+    if not has_target and not any(options[name] for name in _REPEAT_OPTIONS):
         return None
     from asyncbatch.cli.ledger_job import ledger_settings
 
@@ -294,6 +294,6 @@ def _open_reports(paths: "Sequence[str]", stores: "StoreSettings") -> "list[Repo
 
 def _planning() -> "tuple[type[Output], Callable[[Any], Work]]":
     from asyncbatch.cli.preview import PlanOutput
-    from asyncbatch.workers.tasks.count import PlanWork
+    from asyncbatch.workers.tasks.count import PlanTask
 
-    return PlanOutput, PlanWork
+    return PlanOutput, PlanTask

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from asyncbatch.pipeline.run import Run
 
 _SNAPSHOT_SECONDS = 0.25
-_LAST_WORDS_SECONDS = 2.0
+_SUMMARY_SECONDS = 2.0
 
 
 class Session:
@@ -95,14 +95,14 @@ class Session:
 
     async def _conclude_interrupted(self, code: int) -> NoReturn:
         with suppress(TimeoutError):  # whoever should read it does not
-            await asyncio.wait_for(self._conclude(code), _LAST_WORDS_SECONDS)
+            await asyncio.wait_for(self._conclude(code), _SUMMARY_SECONDS)
         self._leave(code)
 
     async def _consume(self) -> None:
         async with aclosing(self._run.parts()) as parts:
             async for part in parts:
                 for file in tuple(self._report_files):
-                    with self._losing(file):
+                    with self._while_discarding(file):
                         await file.part(part)
                 await self._output.part(part)
 
@@ -114,7 +114,7 @@ class Session:
     async def _conclude(self, code: int) -> int:
         report = self._run.report
         for file in tuple(self._report_files):
-            with self._losing(file):
+            with self._while_discarding(file):
                 await file.finish(report, self._command, code)
         if self._lost:
             report.lose_target(str(self._lost), self._lost.file)
@@ -130,7 +130,7 @@ class Session:
             await file.abandon()
 
     @contextmanager
-    def _losing(self, file: ReportFile) -> Iterator[None]:
+    def _while_discarding(self, file: ReportFile) -> Iterator[None]:
         """Go on without a report that cannot be written: the work is worth more."""
         try:
             yield

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asyncbatch.config.job import StreamSettings
-    from asyncbatch.pipeline.stream.delivery import Delivery
-    from asyncbatch.sources.base import Source
-    from asyncbatch.sources.live.open import Reading
+    from asyncbatch.pipeline.stream.delivery import DeliverySettings
+    from asyncbatch.sources.base import LiveSource
+    from asyncbatch.sources.live.open import LiveOptions
     from asyncbatch.transforms.spec import TransformSpec
 
 EPILOG = """\
@@ -174,8 +174,8 @@ def _run_file(
     """Run, or only `check`, the pipeline file that is the only source."""
     from asyncbatch.cli import exit_codes
     from asyncbatch.cli.command import (
+        print_note,
         printable_lines,
-        say,
     )
     from asyncbatch.cli.file_job import file_job
     from asyncbatch.cli.stream_session import StreamSession
@@ -191,7 +191,7 @@ def _run_file(
         job = file_job(path, overrides, context)
         if check:
             if not quiet:
-                say(printable_lines(f"{path} is valid: {job}"))
+                print_note(printable_lines(f"{path} is valid: {job}"))
             return
         session = StreamSession(
             job.settings,
@@ -271,25 +271,25 @@ def _check(settings: "StreamSettings", sources: list[str], late: str | None) -> 
 
 def _delivery(
     to: str | None, table: str | None, checkpoint: str | None, every: str | None
-) -> "Delivery":
+) -> "DeliverySettings":
     """Return where windows go. Raises UsageError."""
     from asyncbatch.errors import UsageError
-    from asyncbatch.pipeline.stream.delivery import Delivery
+    from asyncbatch.pipeline.stream.delivery import DeliverySettings
 
     if table is not None and to is None:
         raise UsageError("--table is for --to with a database")
     if every is not None and checkpoint is None:
         raise UsageError("--checkpoint-every is for --checkpoint")
     spans = {} if every is None else {"every": every}
-    return Delivery(to, table, checkpoint, **spans)  # type: ignore[arg-type]  # parsed by typer
+    return DeliverySettings(to, table, checkpoint, **spans)  # type: ignore[arg-type]  # parsed by typer
 
 
 def _reading(
     sources: list[str], pattern: "list[str] | None", *, follow: bool, from_end: bool
-) -> "Reading":
+) -> "LiveOptions":
     """Return how paths are read. Raises UsageError for what would have no effect."""
     from asyncbatch.errors import UsageError
-    from asyncbatch.sources.live.open import Reading
+    from asyncbatch.sources.live.open import LiveOptions
     from asyncbatch.sources.selection import Selection
 
     if follow and not any(one not in ("-", SIMULATE) for one in sources):
@@ -297,18 +297,18 @@ def _reading(
     if pattern and not any(map(os.path.isdir, sources)):
         raise UsageError("--pattern is for folders")
     selection = Selection(tuple(pattern)) if pattern else Selection()
-    return Reading(follow, from_end, selection)
+    return LiveOptions(follow, from_end, selection)
 
 
 def _source(
     source: str,
-    reading: "Reading",
+    reading: "LiveOptions",
     *,
     rate: float,
     seed: int | None,
     users: int,
     types: str | None,
-) -> "Source":
+) -> "LiveSource":
     if source != SIMULATE:
         from asyncbatch.sources.live.open import open_path
 

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asyncbatch.pipeline.stream.run import StreamSnapshot
-    from asyncbatch.pipeline.stream.stream import Stream
+    from asyncbatch.pipeline.stream.stream import StreamCore
     from asyncbatch.windows.events import Window
 
 
 class StreamDisplay(Protocol):
     """Shows how far a stream is."""
 
-    def takes(self, windows: Sequence[Window]) -> bool:
+    def add(self, windows: Sequence[Window]) -> bool:
         """Show windows that are over; tell if no other output has to."""
         ...
 
@@ -28,7 +28,7 @@ class StreamDisplay(Protocol):
         """Show a snapshot, or not yet."""
         ...
 
-    def tell(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Say something that must not be missed."""
         ...
 
@@ -37,7 +37,9 @@ class StreamDisplay(Protocol):
         ...
 
 
-def make_display(stream: Stream, *, quiet: bool, stdout_is_taken: bool = False) -> StreamDisplay:
+def make_display(
+    stream: StreamCore, *, quiet: bool, stdout_is_taken: bool = False
+) -> StreamDisplay:
     """Return a table on a terminal, else a line on stderr now and then; nothing if `quiet`."""
     if is_terminal(stdout().fileno()) and not (quiet or stdout_is_taken):
         from asyncbatch.cli.rich import LiveWindows
@@ -53,7 +55,7 @@ class PlainStream:
         self._quiet = quiet
         self._last = time.monotonic()
 
-    def takes(self, windows: Sequence[Window]) -> bool:  # noqa: ARG002 - part of the contract
+    def add(self, windows: Sequence[Window]) -> bool:  # noqa: ARG002 - part of the contract
         """Leave windows to standard output."""
         return False
 
@@ -65,7 +67,7 @@ class PlainStream:
             sys.stderr.write(", ".join(facts(snapshot)) + "\n")
             sys.stderr.flush()
 
-    def tell(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Write a line on stderr, also if it is to be quiet."""
         sys.stderr.write(line + "\n")
         sys.stderr.flush()

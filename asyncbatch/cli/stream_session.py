@@ -13,15 +13,15 @@ from asyncbatch.cli import exit_codes
 from asyncbatch.cli.output import to_stdout
 from asyncbatch.cli.stream_display import make_display
 from asyncbatch.cli.text import loss_line, summary_lines
-from asyncbatch.core.units import count
+from asyncbatch.core.units import format_count
 from asyncbatch.errors import AsyncbatchError, TooManyKeysError, UsageError
-from asyncbatch.pipeline.stream.delivery import Delivering, Delivery
+from asyncbatch.pipeline.stream.delivery import DeliverySettings, StreamDelivery
 from asyncbatch.pipeline.stream.run import StreamRun
-from asyncbatch.pipeline.stream.stream import Stream
+from asyncbatch.pipeline.stream.stream import StreamCore
 from asyncbatch.sinks.target import STDOUT
 from asyncbatch.sinks.windows import window_lines
-from asyncbatch.sources.live.merge import Inflow
-from asyncbatch.storage.append import SideFile
+from asyncbatch.sources.live.merge import MergedSources
+from asyncbatch.storage.append import AppendFile
 from asyncbatch.workers.wire import STOP_SIGNALS
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from asyncbatch.cli.stream_display import StreamDisplay
     from asyncbatch.config.job import StreamSettings
     from asyncbatch.core.tally import FailureBudget
-    from asyncbatch.pipeline.stream.delivery import Outflow
-    from asyncbatch.sources.base import Source
+    from asyncbatch.pipeline.stream.delivery import WindowWriter
+    from asyncbatch.sources.base import LiveSource
     from asyncbatch.windows.events import Window
 
 _SNAPSHOT_SECONDS = 0.25
@@ -43,12 +43,14 @@ _GRACE_SECONDS = 8.0
 class _Output:
     """Shows windows on the terminal, and has them written: to a target, or standard output."""
 
-    def __init__(self, stream: Stream, display: StreamDisplay, outflow: Outflow | None) -> None:
+    def __init__(
+        self, stream: StreamCore, display: StreamDisplay, outflow: WindowWriter | None
+    ) -> None:
         self._stream, self._display, self._outflow = stream, display, outflow
 
     async def put(self, windows: Sequence[Window]) -> None:
         """Take windows; see `WindowSink`."""
-        is_shown = self._display.takes(windows)
+        is_shown = self._display.add(windows)
         if self._outflow is not None:
             await self._outflow.put(windows)
         elif not is_shown:
@@ -70,7 +72,7 @@ class StreamSession:
     def __init__(
         self,
         settings: StreamSettings,
-        sources: Sequence[Source],
+        sources: Sequence[LiveSource],
         *,
         late: str | None,
         dead_letter: str | None,
@@ -81,30 +83,30 @@ class StreamSession:
         call_concurrency: int,
         timeout: float | None,
         quiet: bool,
-        delivery: Delivery | None = None,
+        delivery: DeliverySettings | None = None,
         reports: Sequence[str] = (),
     ) -> None:
         self._reports = [_report(path) for path in reports]
-        late_file, dead_file = (SideFile(path) if path else None for path in (late, dead_letter))
-        stream = Stream(
+        late_file, dead_file = (AppendFile(path) if path else None for path in (late, dead_letter))
+        stream = StreamCore(
             settings,
             reject=dead_file.write if dead_file else None,
             late=late_file.write if late_file else None,
             max_events=max_events,
         )
         self._budget, self._quiet = budget, quiet
-        delivery = delivery or Delivery()
+        delivery = delivery or DeliverySettings()
         sides = {"--late": late_file, "--dead-letter": dead_file}
-        self._delivering = Delivering(delivery, stream, sources, sides, self._on_failure)
+        self._delivering = StreamDelivery(delivery, stream, sources, sides, self._on_failure)
         self._display = make_display(stream, quiet=quiet, stdout_is_taken=delivery.to == STDOUT)
         self._run = StreamRun(
             stream,
-            Inflow(sources),
+            MergedSources(sources),
             _Output(stream, self._display, self._delivering.outflow),
             duration=duration,
             budget=budget,
             workers=workers,
-            keeper=self._delivering.keeper,
+            keeper=self._delivering.checkpointer,
             call_concurrency=call_concurrency,
             timeout=timeout,
         )
@@ -119,9 +121,9 @@ class StreamSession:
     def _open(self) -> None:
         """Begin what is written, or go on with it. Raises UsageError, LockHeldError."""
         if self._delivering.open():
-            self._say(f"Going on after {count(self._run.stream.tally.read, 'event')}")
-        keeper = self._delivering.keeper
-        for name in keeper.not_again if keeper is not None else ():
+            self._say(f"Going on after {format_count(self._run.stream.tally.read, 'event')}")
+        keeper = self._delivering.checkpointer
+        for name in keeper.unrepeatable_sources if keeper is not None else ():
             self._say(
                 f"Note: {name} cannot be read again: if this process is killed, what came since "
                 "the last checkpoint is lost"
@@ -167,24 +169,24 @@ class StreamSession:
     async def _show(self) -> None:
         while True:
             await asyncio.sleep(_SNAPSHOT_SECONDS)
-            self._tell_losses()
+            self._log_losses()
             snapshot = self._run.snapshot()
             self._display.show(snapshot)
             for report in self._reports:
                 with suppress(AsyncbatchError):  # if it stays so, the last one tells
                     report.show(snapshot)
 
-    def _tell_losses(self) -> None:
+    def _log_losses(self) -> None:
         """Say what could not be read since the last time."""
         losses = self._run.stream.tally.losses
         for failure in losses[self._told :]:
-            self._display.tell(loss_line(failure))
+            self._display.log(loss_line(failure))
         self._told = len(losses)
 
     def _conclude(self) -> int:
         over_budget = self._run.is_over_budget(final=True)
         snapshot = self._run.snapshot()
-        self._tell_losses()
+        self._log_losses()
         self._display.show(snapshot, last=True)
         self._display.close()
         budget = self._budget if over_budget else None
@@ -217,10 +219,10 @@ class StreamSession:
             self._leave(exit_codes.of_signal(self._signal))
         self._signal = number
         self._run.stop()
-        asyncio.get_running_loop().call_later(_GRACE_SECONDS, self._give_up, number)
+        asyncio.get_running_loop().call_later(_GRACE_SECONDS, self._abandon, number)
 
-    def _give_up(self, number: int) -> NoReturn:
-        self._display.tell(
+    def _abandon(self, number: int) -> NoReturn:
+        self._display.log(
             f"Error: it did not come to an end within {_GRACE_SECONDS:g} s of the signal: windows "
             "that were open are not written"
         )

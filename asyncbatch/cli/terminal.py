@@ -24,7 +24,7 @@ def stdout() -> TextIO:
     return sys.__stdout__ or sys.stdout
 
 
-def set_results_apart() -> None:
+def separate_results() -> None:
     """Let whatever user functions of this process write to standard output go to stderr."""
     sys.__stdout__ = os.fdopen(os.dup(_STDOUT), "w")  # type: ignore[misc]  # where `stdout` looks
     os.dup2(_STDERR, _STDOUT)

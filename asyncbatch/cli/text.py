@@ -6,22 +6,34 @@ import time
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from asyncbatch.core.units import count, duration, location, printable, size
+from asyncbatch.core.units import (
+    format_count,
+    format_location,
+    format_seconds,
+    format_size,
+    printable,
+)
 from asyncbatch.formats.decoder import encode as encode_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from asyncbatch.core.records import Failure
-    from asyncbatch.core.report import Crew, Report, SinkReport, SourceReport, Stages
+    from asyncbatch.core.report import (
+        ClusterStatus,
+        Report,
+        SinkReport,
+        SourceReport,
+        StageProgress,
+    )
     from asyncbatch.core.tally import FailureBudget
     from asyncbatch.pipeline.run import Snapshot
     from asyncbatch.pipeline.stream.run import StreamSnapshot
 
 
-def stage_counts(snapshot: Snapshot, stages: Stages) -> list[tuple[str, int]]:
+def stage_counts(snapshot: Snapshot, stages: StageProgress) -> list[tuple[str, int]]:
     """Return how many records each stage has seen, and how many ended on the way."""
-    worked, tally = stages.worked, snapshot.tally
+    worked, tally = stages.processed, snapshot.tally
     counts = [
         ("records extracted", worked.read),
         ("transformed", worked.passed),
@@ -31,34 +43,34 @@ def stage_counts(snapshot: Snapshot, stages: Stages) -> list[tuple[str, int]]:
     return [*counts, ("dropped", worked.dropped)] if worked.dropped else counts
 
 
-def source_words(source: SourceReport) -> list[str]:
+def source_facts(source: SourceReport) -> list[str]:
     """Return how far a source is: its state, its pages, its inputs, its records."""
     noun, ended = source.input_noun, source.tally.files
-    pages = [count(source.traffic.pages, "page")] if source.traffic else []
+    pages = [format_count(source.traffic.pages, "page")] if source.traffic else []
     more = "" if source.is_complete else "+"
     inputs = f"{ended:,} of {source.found:,}{more} {noun}{'' if source.found == 1 else 's'}"
     failed = [f"{source.tally.failed:,} failed"] if source.tally.failed else []
     return [source.state, *pages, f"{source.extracted:,} records", inputs, *failed]
 
 
-def queue_words(snapshot: Snapshot, stages: Stages) -> str:
+def queue_facts(snapshot: Snapshot, stages: StageProgress) -> str:
     """Return how full the queues between the stages are: what is at their end is what waits."""
-    refused = snapshot.tally.rejected - stages.worked.rejected
-    rows = max(0, stages.worked.written - snapshot.tally.written - max(0, refused))
+    refused = snapshot.tally.rejected - stages.processed.rejected
+    rows = max(0, stages.processed.written - snapshot.tally.written - max(0, refused))
     in_flight = min(snapshot.in_flight, stages.lanes)  # what has ended may not be settled yet
-    flight = f"{in_flight:,} of at most {count(stages.lanes, 'batch')} in flight"
-    waiting = f"{count(stages.waiting, 'page')} waiting, " if _has_feeds(stages) else ""
-    return f"{waiting}{flight}, {count(rows, 'row')} to load"
+    flight = f"{in_flight:,} of at most {format_count(stages.lanes, 'batch')} in flight"
+    waiting = f"{format_count(stages.waiting, 'page')} waiting, " if _has_feeds(stages) else ""
+    return f"{waiting}{flight}, {format_count(rows, 'row')} to load"
 
 
-def rate_words(snapshot: Snapshot, stages: Stages) -> str:
+def rate_facts(snapshot: Snapshot, stages: StageProgress) -> str:
     """Return how fast it goes, on the average so far."""
     seconds = snapshot.elapsed_s or 1e-9
-    records, length = stages.worked.read / seconds, stages.worked.bytes / seconds
-    return f"{records:,.0f} records/s, {size(length)}/s"
+    records, length = stages.processed.read / seconds, stages.processed.bytes / seconds
+    return f"{records:,.0f} records/s, {format_size(length)}/s"
 
 
-def _has_feeds(stages: Stages) -> bool:
+def _has_feeds(stages: StageProgress) -> bool:
     return any(source.type != "files" for source in stages.sources)
 
 
@@ -73,74 +85,81 @@ def headline(report: Report) -> str:
     }
     split = ", ".join(f"{number:,} {word}" for word, number in outcomes.items() if number)
     verdict = "Interrupted after" if report.interrupted else "Processed"
-    files = f"{verdict} {count(tally.files, report.input_noun)} in {duration(report.elapsed_s)}"
-    return f"{files}: {split}" if split else files
+    files = format_count(tally.files, report.input_noun)
+    line = f"{verdict} {files} in {format_seconds(report.elapsed_s)}"
+    return f"{line}: {split}" if split else line
 
 
-def rows(report: Report) -> Iterator[tuple[str, str]]:
+def report_rows(report: Report) -> Iterator[tuple[str, str]]:
     """Yield the summary table: what, and how much."""
     tally, seconds = report.tally, report.elapsed_s or 1e-9
     parts = {"passed": tally.passed, "dropped": tally.dropped, "rejected": tally.rejected}
     split = ", ".join(f"{number:,} {word}" for word, number in parts.items() if number)
     yield "records", f"{tally.read:,} read" + (f": {split}" if split else "")
     if report.sink is not None:
-        yield "written", f"{tally.written:,} to {printable(report.sink.place)}{_ways(report.sink)}"
+        yield (
+            "written",
+            f"{tally.written:,} to {printable(report.sink.place)}{_sink_options(report.sink)}",
+        )
     elif report.target is not None:
         yield "written", f"{tally.written:,} to {printable(report.target)}"
     elif tally.written:  # a merged report, which does not know where to
         yield "written", f"{tally.written:,}"
     if tally.retries:
         yield "retries", f"{tally.retries:,} of what failed for the moment"
-    yield "size", size(tally.bytes)
+    yield "size", format_size(tally.bytes)
     for number, source in enumerate(report.sources):
         yield "" if number else "sources", f"{printable(source.name)}: {source_line(source)}"
-    rates = f"{tally.read / seconds:,.0f} records/s, {size(tally.bytes / seconds)}/s"
+    rates = f"{tally.read / seconds:,.0f} records/s, {format_size(tally.bytes / seconds)}/s"
     if report.input_noun == "file":  # of which there are many
         rates = f"{tally.files / seconds:,.0f} files/s, {rates}"
     yield "rate", rates
     if (crew := report.crew) is None:
-        yield "memory", f"{size(report.peak_memory_bytes)} at the peak, all processes"
+        yield "memory", f"{format_size(report.peak_memory_bytes)} at the peak, all processes"
     else:
-        yield "memory", f"{size(report.peak_memory_bytes)} at the peak, here and beside the workers"
-        yield "dask", crew_line(crew)
+        yield (
+            "memory",
+            f"{format_size(report.peak_memory_bytes)} at the peak, here and beside the workers",
+        )
+        yield "dask", cluster_line(crew)
     for number, slow in enumerate(report.slowest):
         yield "" if number else "slowest", f"{slow.elapsed_ms:,.1f} ms  {printable(slow.file)}"
 
 
-def crew_line(crew: Crew) -> str:
+def cluster_line(crew: ClusterStatus) -> str:
     """Return what a cluster was and did."""
-    mean = f" of {duration(crew.busy_s / crew.tasks)}" if crew.tasks else ""
-    return f"{crew_words(crew)}, {count(crew.tasks, 'task')}{mean}"
+    mean = f" of {format_seconds(crew.busy_s / crew.tasks)}" if crew.tasks else ""
+    return f"{cluster_facts(crew)}, {format_count(crew.tasks, 'task')}{mean}"
 
 
-def crew_words(crew: Crew) -> str:
+def cluster_facts(crew: ClusterStatus) -> str:
     """Return how many workers there are, and how many are there no more."""
     left = f" ({crew.left:,} left)" if crew.left else ""
-    return f"{count(crew.workers, 'worker')}{left}"
+    return f"{format_count(crew.workers, 'worker')}{left}"
 
 
 def source_line(source: SourceReport) -> str:
     """Return what one source came to."""
     tally, noun = source.tally, source.input_noun
-    inputs = count(tally.files, noun)
+    inputs = format_count(tally.files, noun)
     outcomes = {"failed": tally.failed, "skipped": tally.skipped}
     split = ", ".join(f"{number:,} {word}" for word, number in outcomes.items() if number)
     parts = [source.state, f"{inputs} ({split})" if split else inputs]
     if (traffic := source.traffic) is not None:
-        parts += [count(traffic.pages, "page"), count(traffic.requests, "request")]
-    parts.append(count(tally.read, "record"))
+        parts += [format_count(traffic.pages, "page"), format_count(traffic.requests, "request")]
+    parts.append(format_count(tally.read, "record"))
     parts += [f"{tally.rejected:,} rejected"] if tally.rejected else []
     return ", ".join(parts)
 
 
-def _ways(sink: SinkReport) -> str:
+def _sink_options(sink: SinkReport) -> str:
     """Return how rows got there and which of them did not."""
     way = f", {sink.mode}" if sink.mode else ""
     way += f" by {', '.join(map(printable, sink.key))}" if sink.key else ""
     return f"{way}; {sink.rejected:,} refused" if sink.rejected else way
 
 
-def reason(failure: Failure) -> str:
+def failure_reason(failure: Failure) -> str:
     """Return why, with what the place does not say."""
     more = [] if failure.record is None else [f"record {failure.record:,}"]
     if failure.byte is not None:
@@ -160,7 +179,9 @@ def hidden_failures(report: Report, most: float) -> str | None:
     omitted = report.failure_count - int(min(most, len(report.kept)))
     if not omitted:
         return None
-    return f"... and {count(omitted, 'more failure')} (--show-failures all, or --report FILE)"
+    return (
+        f"... and {format_count(omitted, 'more failure')} (--show-failures all, or --report FILE)"
+    )
 
 
 def closing_lines(report: Report, budget: FailureBudget | None) -> Iterator[str]:
@@ -176,7 +197,7 @@ def budget_line(report: Report, budget: FailureBudget | None) -> str | None:
     """Return what the failure budget came to, if there was one to speak of."""
     if budget is None or not report.tally.failures:
         return None
-    failures = count(report.tally.failures, "failure")
+    failures = format_count(report.tally.failures, "failure")
     if report.over_budget:
         return f"Stopped: {failures}, more than the {budget} that --max-failures allows"
     return f"Within the failure budget: {failures} of at most {budget}"
@@ -216,35 +237,35 @@ def progress_line(snapshot: Snapshot) -> str:
     if snapshot.total:
         done = f"{tally.files:,} of {snapshot.total:,} files ({tally.files / snapshot.total:.0%})"
     parts = [
-        *([crew_words(snapshot.crew)] if snapshot.crew else []),
+        *([cluster_facts(snapshot.crew)] if snapshot.crew else []),
         done,
         f"{tally.files / seconds:,.0f} files/s",
         f"{tally.read / seconds:,.0f} records/s",
-        f"{size(tally.bytes / seconds)}/s",
-        memory(snapshot),
-        count(tally.failures, "failure"),
+        f"{format_size(tally.bytes / seconds)}/s",
+        memory_text(snapshot),
+        format_count(tally.failures, "failure"),
     ]
     if (left := seconds_left(snapshot)) is not None:
-        parts.append(f"{duration(left)} left")
+        parts.append(f"{format_seconds(left)} left")
     return ", ".join(parts)
 
 
-def _stages_line(snapshot: Snapshot, stages: Stages) -> str:
+def _stages_line(snapshot: Snapshot, stages: StageProgress) -> str:
     counts = [f"{number:,} {word}" for word, number in stage_counts(snapshot, stages)]
     sources = [
-        f"{printable(source.name)}: {', '.join(source_words(source))}" for source in stages.sources
+        f"{printable(source.name)}: {', '.join(source_facts(source))}" for source in stages.sources
     ]
-    rest = [rate_words(snapshot, stages), queue_words(snapshot, stages), memory(snapshot)]
-    rest += [crew_words(snapshot.crew)] if snapshot.crew else []
+    rest = [rate_facts(snapshot, stages), queue_facts(snapshot, stages), memory_text(snapshot)]
+    rest += [cluster_facts(snapshot.crew)] if snapshot.crew else []
     return "; ".join([", ".join(counts), *sources, *rest])
 
 
-def memory(snapshot: Snapshot) -> str:
+def memory_text(snapshot: Snapshot) -> str:
     """Return the memory of this process, and of the workers if there are any."""
-    ours = f"{size(snapshot.memory_bytes)} memory"
+    ours = f"{format_size(snapshot.memory_bytes)} memory"
     if not snapshot.worker_memory_bytes:
         return ours
-    return f"{ours} + {size(snapshot.worker_memory_bytes)} in workers"
+    return f"{ours} + {format_size(snapshot.worker_memory_bytes)} in workers"
 
 
 def seconds_left(snapshot: Snapshot) -> float | None:
@@ -260,7 +281,7 @@ def summary_text(report: Report, budget: FailureBudget | None, most: float) -> s
     lines = failure_lines(report, most)
     lines += [""] if lines else []
     lines.append(headline(report))
-    lines += [f"  {label:8} {value}".rstrip() for label, value in rows(report)]
+    lines += [f"  {label:8} {value}".rstrip() for label, value in report_rows(report)]
     lines += closing_lines(report, budget)
     return "\n".join(lines) + "\n"
 
@@ -270,7 +291,7 @@ def failure_lines(report: Report, most: float) -> list[str]:
     lines = []
     for kind, failures in failure_groups(report, most):
         lines.append(f"{kind} ({len(failures)})")
-        lines += [f"  {location(one)}: {reason(one)}" for one in failures]
+        lines += [f"  {format_location(one)}: {failure_reason(one)}" for one in failures]
     if more := hidden_failures(report, most):
         lines.append(more)
     return lines
@@ -329,28 +350,28 @@ def _cut(text: str) -> str:
 def facts(snapshot: StreamSnapshot) -> Iterator[str]:
     """Yield how far a stream is, in a few words each."""
     tally, seconds = snapshot.tally, snapshot.elapsed_s or 1e-9
-    yield count(tally.read, "event")
+    yield format_count(tally.read, "event")
     yield f"{snapshot.read / seconds:,.0f} events/s"
-    yield count(tally.windows, "window")
+    yield format_count(tally.windows, "window")
     if snapshot.lag is not None:
-        yield f"watermark {lag(snapshot.lag)}"
+        yield f"watermark {format_lag(snapshot.lag)}"
     yield f"{tally.late:,} late"
     yield f"{tally.rejected:,} rejected"
     if tally.refused:
         yield f"{tally.refused:,} refused"
     if tally.lost:
         yield f"{tally.lost:,} lost"
-    yield f"{size(snapshot.memory.current)} memory"
+    yield f"{format_size(snapshot.memory.current)} memory"
 
 
 def loss_line(failure: Failure) -> str:
     """Return what is said when something of a source could not be read."""
-    return f"lost  {location(failure)}: {failure.kind}: {printable(failure.message)}"
+    return f"lost  {format_location(failure)}: {failure.kind}: {printable(failure.message)}"
 
 
-def lag(micros: int) -> str:
+def format_lag(micros: int) -> str:
     """Return how far the watermark is from the clock."""
-    return f"{duration(abs(micros) / 1e6)} {'behind' if micros >= 0 else 'ahead'}"
+    return f"{format_seconds(abs(micros) / 1e6)} {'behind' if micros >= 0 else 'ahead'}"
 
 
 def summary_lines(
@@ -359,7 +380,7 @@ def summary_lines(
     """Yield what is said at the end: rejections, counts, and of a `budget` that was exceeded."""
     tally, seconds = snapshot.tally, snapshot.elapsed_s or 1e-9
     for failure in tally.rejections:
-        yield f"rejected  {location(failure)}: {failure.kind}: {printable(failure.message)}"
+        yield f"rejected  {format_location(failure)}: {failure.kind}: {printable(failure.message)}"
     if more := tally.rejected - len(tally.rejections):
         yield f"... and {more:,} more (--dead-letter keeps them all)"
     for reason in tally.refusals:
@@ -370,7 +391,8 @@ def summary_lines(
         yield f"... and {more:,} more times something could not be read"
     verdict = "Stopped after" if stopped else "Processed"
     since = f", {tally.read:,} since the stream began" if tally.read != snapshot.read else ""
-    yield f"{verdict} {count(snapshot.read, 'event')} in {duration(snapshot.elapsed_s)}{since}"
+    events = format_count(snapshot.read, "event")
+    yield f"{verdict} {events} in {format_seconds(snapshot.elapsed_s)}{since}"
     parts = {"in windows": tally.events, "dropped": tally.dropped, "late": tally.late}
     parts["rejected"] = tally.rejected
     split = [f"{number:,} {word}" for word, number in parts.items() if number]
@@ -378,13 +400,14 @@ def summary_lines(
         split.append(f"{tally.late_in_part:,} late for some of their windows")
     yield f"  events   {', '.join(split) or 'none'}"
     if snapshot.left:
-        yield f"  left     {count(snapshot.left, 'event')} that had come, and were not worked on"
+        yield f"  left     {format_count(snapshot.left, 'event')} that arrived, not processed"
     if tally.lost:
-        yield f"  lost     {count(tally.lost, 'time')} (events that could not be read: see above)"
+        yield f"  lost     {format_count(tally.lost, 'time')} (unreadable events, see above)"
     refused = f", {tally.refused:,} refused by the target" if tally.refused else ""
     yield f"  windows  {tally.windows:,} (one for each key){refused}"
-    yield f"  rate     {snapshot.read / seconds:,.0f} events/s, {size(snapshot.bytes / seconds)}/s"
-    yield f"  memory   {size(snapshot.memory.peak)} at the peak"
+    rate = format_size(snapshot.bytes / seconds)
+    yield f"  rate     {snapshot.read / seconds:,.0f} events/s, {rate}/s"
+    yield f"  memory   {format_size(snapshot.memory.peak)} at the peak"
     if budget is not None:
-        failures = count(tally.failures, "failure")
+        failures = format_count(tally.failures, "failure")
         yield f"Stopped: {failures}, more than the {budget} that --max-failures allows"

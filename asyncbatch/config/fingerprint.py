@@ -35,8 +35,8 @@ def fingerprint(settings: FileWorkSettings | RecordWorkSettings) -> str:
     if isinstance(settings, RecordWorkSettings):
         told += [
             settings.files.format, settings.records, settings.whole,
-            [_of_transform(spec) for spec in settings.transforms],
-            settings.target and _of_target(settings.target),
+            [_transform_parts(spec) for spec in settings.transforms],
+            settings.target and _target_parts(settings.target),
         ]  # fmt: skip
         told += [settings.dedupe] if settings.dedupe else []
     else:
@@ -49,7 +49,7 @@ def describe(settings: FileWorkSettings | RecordWorkSettings) -> str:
     if not isinstance(settings, RecordWorkSettings):
         return "check that files are JSON"
     told = [f"--records {settings.records}"] if settings.records else []
-    told += map(_transform_in_words, settings.transforms)
+    told += map(_describe_transform, settings.transforms)
     told += [f"--dedupe {','.join(settings.dedupe)}"] if settings.dedupe else []
     target = settings.target
     if target is not None:
@@ -67,22 +67,22 @@ def describe_transforms(specs: Iterable[TransformSpec]) -> list[tuple[str, str]]
     """
     return [
         (
-            _transform_in_words(spec),
-            hashlib.blake2b(msgspec.json.encode(_of_transform(spec)), digest_size=6).hexdigest(),
+            _describe_transform(spec),
+            hashlib.blake2b(msgspec.json.encode(_transform_parts(spec)), digest_size=6).hexdigest(),
         )
         for spec in specs
     ]
 
 
-def _of_target(target: Target) -> list[object]:
-    place = target.table if target.is_database else target.place
+def _target_parts(target: Target) -> list[object]:
+    place = target.table if target.is_database else target.location
     return [
         target.form, place, target.key, target.mode, target.columns, target.format,
         target.compression,
     ]  # fmt: skip
 
 
-def _of_transform(spec: TransformSpec) -> object:
+def _transform_parts(spec: TransformSpec) -> object:
     match spec:
         case CallSpec():
             return spec, _source(spec.function)
@@ -96,7 +96,7 @@ def _of_transform(spec: TransformSpec) -> object:
             return spec.documents, spec.check_formats
 
 
-def _transform_in_words(spec: TransformSpec) -> str:
+def _describe_transform(spec: TransformSpec) -> str:
     match spec:
         case JqSpec():
             return f"--jq {spec.program!r}"
@@ -124,7 +124,7 @@ def _source(spec: str) -> str:
         return ""
 
 
-def configuration(
+def stream_configuration(
     settings: StreamSettings, sources: Sequence[str], files: Mapping[str, str | None]
 ) -> dict[str, str]:
     """Return what the windows depend on, by the names of options, and where they go.
@@ -132,7 +132,7 @@ def configuration(
     `files` are other options that name files or databases. How many keys there may be, and who
     works, is free. Raises UsageError.
     """
-    told = {f"SOURCE {number}": _place(name) for number, name in enumerate(sources, 1)}
+    told = {f"SOURCE {number}": _location(name) for number, name in enumerate(sources, 1)}
     told |= {
         "--window": str(settings.window),
         "--time": settings.time or "arrival",
@@ -148,7 +148,7 @@ def configuration(
     }
     for number, (words, digest) in enumerate(describe_transforms(settings.transforms), 1):
         told[f"transform {number}"] = f"{words} ({digest})"
-    told |= {name: _place(path) for name, path in files.items() if path}
+    told |= {name: _location(path) for name, path in files.items() if path}
     return told
 
 
@@ -156,6 +156,6 @@ def _span(micros: int | None) -> str:
     return "" if micros is None else format_duration(micros)
 
 
-def _place(name: str) -> str:
+def _location(name: str) -> str:
     """Return a path as it is named from everywhere; what is none stays, but for passwords."""
     return without_password(name) if name == "-" or ":" in name else os.path.realpath(name)

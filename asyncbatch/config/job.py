@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from asyncbatch.core.records import STDIN
 from asyncbatch.core.settings import FileWorkSettings
 from asyncbatch.errors import UsageError
-from asyncbatch.sources.identity import Naming
+from asyncbatch.sources.identity import InputNaming
 from asyncbatch.transforms.chain import RowCheck, is_async, make_stages, reads_text
 from asyncbatch.transforms.spec import CallSpec, FieldsSpec, FunctionSpec, JqSpec
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.retry import Retries
     from asyncbatch.core.settings import DaskSettings, LedgerSettings, StoreSettings
     from asyncbatch.core.tally import FailureBudget
-    from asyncbatch.sinks.base import Sink
+    from asyncbatch.sinks.base import BatchSink
     from asyncbatch.sinks.target import Target
     from asyncbatch.sources.base import FeedSource
     from asyncbatch.sources.inputs import Inputs
@@ -85,7 +85,7 @@ class RecordWorkSettings(Struct, frozen=True):
         return any(isinstance(spec, JqSpec | CallSpec) for spec in self.transforms)
 
     @property
-    def stays_here(self) -> bool:
+    def needs_this_process(self) -> bool:
         """Whether no other process can do it, for want of a function."""
         return self.call_is_async or any(isinstance(one, FunctionSpec) for one in self.transforms)
 
@@ -118,9 +118,9 @@ class FileSource(Struct, frozen=True):
         return self.record_work.files if self.record_work else self.settings  # type: ignore[return-value]  # one or the other
 
     @property
-    def naming(self) -> Naming:
+    def naming(self) -> InputNaming:
         """What its files are called for good."""
-        return Naming(self.inputs.root, self.prefix)
+        return InputNaming(self.inputs.root, self.prefix)
 
 
 class FeedJob(Struct, frozen=True):
@@ -170,7 +170,7 @@ class Job(Struct, frozen=True):
     ledger: LedgerSettings | None = None
     timeout: float | None = None
     most_workers: int | None = None
-    sink: Sink[Any] | None = None
+    sink: BatchSink[Any] | None = None
     limit: int | None = None
     dask: DaskSettings | None = None
 
@@ -266,7 +266,7 @@ class Job(Struct, frozen=True):
                 "standard input is here, and with --engine dask others read: put it in a file that"
                 " they see"
             )
-        if self.record_work and self.record_work.stays_here:
+        if self.record_work and self.record_work.needs_this_process:
             raise UsageError(
                 "functions that are async, or that only this process has, run in this process: "
                 "leave --engine dask out, or write the function with a plain def"
@@ -280,7 +280,7 @@ class Job(Struct, frozen=True):
             raise UsageError("--engine dask has workers: --workers 0 contradicts it")
 
 
-def checked(settings: RecordWorkSettings) -> RecordWorkSettings:
+def checked_settings(settings: RecordWorkSettings) -> RecordWorkSettings:
     """Return settings that also say whether a function of theirs is async. Raises UsageError."""
     try:
         stages = make_stages(settings.transforms, row_check=settings.row_check)

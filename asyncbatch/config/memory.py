@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from asyncbatch.core.settings import MIB, Sizes
-from asyncbatch.core.units import size
+from asyncbatch.core.units import format_size
 from asyncbatch.errors import UsageError
 
 MAIN_BYTES = 80 * MIB
@@ -18,7 +18,7 @@ LEAST_SHARE = 20 * MIB
 """What a process must have for data; without workers, the main process has two shares."""
 USABLE = 0.9
 """How much of a container's limit is planned with: the system counts some that we do not see."""
-_TIMES = 16
+_COPIES = 16
 """What a JSON text takes as Python values, at most and roughly, in times of its length."""
 
 
@@ -41,26 +41,28 @@ def plan_memory(
     needed = least_memory(needs_process=needs_process, has_library=has_library)
     least = int(needs_process)
     for count in range(max(workers, least), least - 1, -1):
-        share = (limit - _base(count, has_library=has_library)) // (max(count, 1) + 1)
+        share = (limit - _base_bytes(count, has_library=has_library)) // (max(count, 1) + 1)
         if share >= LEAST_SHARE:
             return MemoryPlan(count, _sizes(share))
-    raise UsageError(f"--max-memory {size(limit)} is too little: this job takes {size(needed)}")
+    raise UsageError(
+        f"--max-memory {format_size(limit)} is too little: this job takes {format_size(needed)}"
+    )
 
 
 def least_memory(*, needs_process: bool, has_library: bool = False) -> int:
     """Return how many bytes there must be, with a worker process or without."""
     workers = int(needs_process)
-    return _base(workers, has_library=has_library) + 2 * LEAST_SHARE
+    return _base_bytes(workers, has_library=has_library) + 2 * LEAST_SHARE
 
 
-def _base(workers: int, *, has_library: bool) -> int:
+def _base_bytes(workers: int, *, has_library: bool) -> int:
     """Return what the processes take before there is any data."""
     return MAIN_BYTES + has_library * LIBRARY_BYTES + workers * WORKER_BYTES
 
 
 def _sizes(share: int) -> Sizes:
     most = Sizes()
-    value = share // _TIMES
+    value = share // _COPIES
     return Sizes(
         huge=min(most.huge, value),
         piece=min(most.piece, value // 2),

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 ItemT = TypeVar("ItemT")
 
 
-async def stepped(items: Iterator[ItemT], *, apart: bool) -> AsyncIterator[ItemT]:
+async def iterate_in_thread(items: Iterator[ItemT], *, apart: bool) -> AsyncIterator[ItemT]:
     """Yield items, each made in a thread if its making is to be kept `apart` from the loop."""
     if not apart:
         for item in items:
@@ -57,13 +57,13 @@ async def _next(items: AsyncIterator[T]) -> T | None:
     return await anext(items, None)
 
 
-class Bell:
+class Wakeup:
     """Ends a wait when it is rung, also the next one if nobody waits."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
 
-    def ring(self) -> None:
+    def set(self) -> None:
         """End the wait."""
         self._event.set()
 

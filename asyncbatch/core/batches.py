@@ -12,7 +12,7 @@ from asyncbatch.core.records import (
     Bookmark,
     Failure,
     FileResult,
-    Flawed,
+    InvalidRecord,
     Position,
     Scalar,
     display_path,
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.entries import Entry, Extent, FileStatus
 
-PieceForm = Literal["lines", "array"]
+SplitForm = Literal["lines", "array"]
 """What a huge file is cut into: whole lines of JSON Lines, or whole elements of an array."""
 
 
-class Arrival(Struct, frozen=True, gc=False):
+class Chunk(Struct, frozen=True, gc=False):
     """Records that have come by themselves: a page of an API, or what a program has given.
 
     `file` is what failures call it. The body is a JSON text, JSON Lines, or the texts of single
@@ -38,7 +38,7 @@ class Arrival(Struct, frozen=True, gc=False):
     """
 
     file: str
-    body: bytes | Sequence[bytes | Flawed] = b""
+    body: bytes | Sequence[bytes | InvalidRecord] = b""
     form: Literal["json", "jsonl", "records"] = "json"
     line: int = 1
     byte: int = 0
@@ -50,7 +50,7 @@ class Arrival(Struct, frozen=True, gc=False):
         return len(self.body) if isinstance(self.body, bytes) else 0
 
 
-class Piece(Struct, frozen=True, gc=False):
+class Split(Struct, frozen=True, gc=False):
     """A stretch of a huge file: `length` bytes from `start`, number so many (from 0) of it.
 
     Of an array, it begins with the bracket or comma before its first element. The one at the
@@ -60,13 +60,13 @@ class Piece(Struct, frozen=True, gc=False):
     """
 
     number: int
-    form: PieceForm
+    form: SplitForm
     start: Position
     length: int
     end: bool = False
     error: Failure | None = None
     relative: bool = False
-    arrival: Arrival | None = None
+    arrival: Chunk | None = None
     etag: str | None = None
 
 
@@ -84,9 +84,9 @@ class Batch(Struct, frozen=True, gc=False):
 
     start: int
     paths: tuple[str, ...]
-    piece: Piece | None = None
+    split: Split | None = None
     resume: Position | None = None
-    decided: Part | None = None
+    prepared_part: Part | None = None
     """What becomes of them, if that is known already."""
     limit: int | None = None
     """How many records are read of them at most."""
@@ -99,7 +99,7 @@ class Batch(Struct, frozen=True, gc=False):
     @property
     def key(self) -> tuple[int, int]:
         """What tells this batch from all others in flight, in input order."""
-        return self.start, self.piece.number if self.piece else 0
+        return self.start, self.split.number if self.split else 0
 
 
 class Rows(Struct, gc=False):
@@ -118,8 +118,8 @@ class Rows(Struct, gc=False):
     places: list[int] = []
     records: list[int] = []
     lines: list[int | None] = []
-    originals: list[bytes] = []
-    several: bool = False
+    texts: list[bytes] = []
+    has_many_rows: bool = False
     ends: list[int] = []
     digests: list[builtins.bytes | None] = []
 
@@ -140,13 +140,13 @@ class Counts(Struct, gc=False):
         self.bytes += other.bytes
 
 
-class Huge(Struct, frozen=True, gc=False):
+class SplitFile(Struct, frozen=True, gc=False):
     """What a worker says of a file that is to be taken in pieces, perhaps from a position on.
 
     If its pieces may be `relative`, nobody need count its lines beforehand.
     """
 
-    form: PieceForm
+    form: SplitForm
     start: Position | None = None
     relative: bool = False
 
@@ -179,18 +179,18 @@ class Part(Struct, gc=False):
     rejected: dict[int, int] = field(default_factory=dict)
     errors: dict[int, Failure] = field(default_factory=dict)
     rejections: list[tuple[int, Failure]] = field(default_factory=list)
-    letters: list[builtins.bytes] = field(default_factory=list)
+    dead_letters: list[builtins.bytes] = field(default_factory=list)
     rows: Rows | None = None
-    made: list[int] = field(default_factory=list)
+    spooled_rows: list[int] = field(default_factory=list)
     written: int = 0
     skipped: dict[int, str] = field(default_factory=dict)
     entries: dict[int, Entry] = field(default_factory=dict)
     retries: int = 0
-    lost: str = ""
-    told: Counts | None = None
-    reached: Position | None = None
-    huge: Huge | None = None
-    newest: Scalar | None = None
+    target_error: str = ""
+    counts: Counts | None = None
+    position: Position | None = None
+    split_file: SplitFile | None = None
+    largest_cursor: Scalar | None = None
     outputs: dict[int, Extent] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -212,7 +212,7 @@ class Part(Struct, gc=False):
             key=lambda found: (found[0], found[1].record or 0),
         )
         self.rejections.insert(at, (place, failure))
-        self.letters[at:at] = letters
+        self.dead_letters[at:at] = letters
         if place < len(self):
             self.count_rejected(place, 1, failure)
 
@@ -234,17 +234,21 @@ class Part(Struct, gc=False):
                 yield self.start + place, failure
 
 
-class Settled(Struct, frozen=True, gc=False):
+class SettledInputs(Struct, frozen=True, gc=False):
     """A batch of which no more will be said: its first `done` files are done."""
 
     batch: Batch
     done: int
 
 
-def decided(start: int, count: int, errors: dict[int, Failure], skipped: dict[int, str]) -> Part:
+def prepared_part(
+    start: int, count: int, errors: dict[int, Failure], skipped: dict[int, str]
+) -> Part:
     """Return the part about `count` files of which it is known without reading what they are."""
     zeros = [0] * count
-    return Part(start, zeros, zeros, [0.0] * count, made=zeros, errors=errors, skipped=skipped)
+    return Part(
+        start, zeros, zeros, [0.0] * count, spooled_rows=zeros, errors=errors, skipped=skipped
+    )
 
 
 class BatchPart(Struct, frozen=True, gc=False):
@@ -259,7 +263,7 @@ class BatchPart(Struct, frozen=True, gc=False):
 
     def file(self, place: int) -> str:
         """Return the name of the part's file at `place`, or of what has come of a feed."""
-        piece = self.batch.piece
+        piece = self.batch.split
         if piece is not None and piece.arrival is not None:
             return piece.arrival.file
         return display_path(self.path(place))

@@ -23,7 +23,7 @@ class Stamp(NamedTuple):
     mtime_ns: int
     digest: str | None = None
 
-    def is_of(self, other: Stamp) -> bool:
+    def describes_same_file(self, other: Stamp) -> bool:
         """Whether both are of the same state of a file, as far as that can be told."""
         if self.digest is not None and other.digest is not None:
             return self.digest == other.digest
@@ -44,11 +44,11 @@ class Extent(Struct, frozen=True, gc=False):
     skip: int = 0
     take: int = 0
 
-    def is_followed_by(self, later: Extent) -> bool:
+    def is_adjacent_to(self, later: Extent) -> bool:
         """Whether `later` begins where this ends."""
         return self.at + self.length == later.at
 
-    def joined(self, later: Extent) -> Extent:
+    def merged(self, later: Extent) -> Extent:
         """Return this and one that follows on it as one."""
         return Extent(self.at, later.at + later.length - self.at, self.skip, self.take + later.take)
 

@@ -19,7 +19,7 @@ class ObjectPath(str):  # noqa: SLOT000 - a subclass of str cannot have slots th
     size: int | None
     etag: str | None
     changed_ns: int
-    trouble: tuple[int, str] | None
+    problem: tuple[int, str] | None
 
     def __new__(
         cls,
@@ -31,11 +31,11 @@ class ObjectPath(str):  # noqa: SLOT000 - a subclass of str cannot have slots th
     ) -> Self:
         """Make one, of plain text or of another."""
         made = super().__new__(cls, url)
-        made.size, made.etag, made.changed_ns, made.trouble = size, etag, changed_ns, trouble
+        made.size, made.etag, made.changed_ns, made.problem = size, etag, changed_ns, trouble
         return made
 
     def __reduce__(self) -> tuple[object, ...]:
-        told = (str(self), self.size, self.etag, self.changed_ns, self.trouble)
+        told = (str(self), self.size, self.etag, self.changed_ns, self.problem)
         return ObjectPath, told
 
     @property

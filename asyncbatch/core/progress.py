@@ -84,7 +84,7 @@ def shared_memory() -> int:
     return descriptor
 
 
-class Stopwatch:
+class FileStopwatch:
     """Tells, by looking now and then, when a worker has been at one file for too long.
 
     It takes no file for late that is not: what comes between two looks is not counted. Nor is
@@ -97,7 +97,7 @@ class Stopwatch:
         self._at: tuple[Progress, int] | None = None
         self._seconds = self._last = 0.0
 
-    def look(self, progress: Progress, now: float) -> int | None:
+    def overdue(self, progress: Progress, now: float) -> int | None:
         """Return the number of the file that takes too long, if there is one."""
         file, gone = progress.file, min(now - self._last, self._longest)
         self._last = now

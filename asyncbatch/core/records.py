@@ -76,7 +76,7 @@ class Bookmark(Struct, frozen=True, gc=False, omit_defaults=True):
     since: Scalar | None = None
 
 
-class Flawed(Struct, frozen=True, gc=False):
+class InvalidRecord(Struct, frozen=True, gc=False):
     """What a program has given and JSON cannot hold: how Python shows it, and the reason."""
 
     text: bytes

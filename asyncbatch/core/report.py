@@ -54,7 +54,7 @@ class SourceReport(Struct):
         """What one of its inputs is called."""
         return {"files": "file", "http": "URL"}.get(self.type, "input")
 
-    def judge(self, *, is_over: bool, limit: int | None) -> None:
+    def update_state(self, *, is_over: bool, limit: int | None) -> None:
         """Set the state; `is_over` if the run is, which wanted so many records at most."""
         tally = self.tally
         if limit is not None and tally.read >= limit:
@@ -118,7 +118,7 @@ def merge_sinks(sinks: Sequence[SinkReport | None]) -> SinkReport | None:
     return structs.replace(first, rejected=rejected)
 
 
-class Crew(Struct, frozen=True):
+class ClusterStatus(Struct, frozen=True):
     """Workers of a cluster: those that there are now, their threads, and how many have left.
 
     They have done so many `tasks` in `busy_s` seconds of theirs. `memory` is that of our processes
@@ -133,14 +133,14 @@ class Crew(Struct, frozen=True):
     memory: int
 
 
-class Stages(Struct, frozen=True):
+class StageProgress(Struct, frozen=True):
     """How far a run is, stage by stage.
 
     `worked` counts what has come out of the workers, its `written` being the rows made;
     `waiting` are the pages that no worker has taken yet, `lanes` how many batches may be in flight.
     """
 
-    worked: Tally
+    processed: Tally
     sources: list[SourceReport]
     waiting: int
     lanes: int
@@ -184,7 +184,7 @@ class Report(Struct):
     notes: list[str] = field(default_factory=list)
     sources: list[SourceReport] = field(default_factory=list)
     sink: SinkReport | None = None
-    crew: Crew | None = None
+    crew: ClusterStatus | None = None
     failure_count: int = 0
     kept: list[tuple[int, int, int, Failure]] = field(default_factory=list)
     """A heap of kept failures, the last first: negative file, record and running number."""
@@ -218,7 +218,7 @@ class Report(Struct):
             self.sources[found.batch.source].tally += tally
         if self.sink is not None:
             self.sink.rejected += sum(failure.kind == "sink" for _, failure in part.rejections)
-        piece = found.batch.piece
+        piece = found.batch.split
         page = piece.number if piece is not None and piece.arrival is not None else 0
         for file, failure in part.failures():
             self._keep(file, failure, page)

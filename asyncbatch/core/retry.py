@@ -69,7 +69,7 @@ class Retrier:
         """Whether anything is ever tried again."""
         return self.retries.count > 0
 
-    def taken(self) -> int:
+    def take_retry_count(self) -> int:
         """Return how many retries there were since the last time, and forget them."""
         made = len(self._made)
         del self._made[:made]
@@ -170,7 +170,7 @@ class Retrier:
         }
 
 
-def tried(error: BaseException) -> str:
+def with_attempts(error: BaseException) -> str:
     """Return how many times what came to `error` was tried, to be put behind a message."""
     notes = getattr(error, "__notes__", ())
     return "".join(f" ({note})" for note in notes if note.startswith(_NOTE))

@@ -66,9 +66,9 @@ def _shown_pair(pair: str) -> str:
 SERVERS = ("postgresql", "postgres")
 """The schemes of databases that are no files."""
 
-_IN_FRONT = re.compile(r"(://[^:/?@]*):.*@", re.DOTALL)
+_USER_INFO = re.compile(r"(://[^:/?@]*):.*@", re.DOTALL)
 """A password before the last @, whatever characters it has that ought to be escaped."""
-_IN_QUERY = re.compile(r"([?&])([^=&#]*)=([^&#]*)")
+_QUERY_SECRETS = re.compile(r"([?&])([^=&#]*)=([^&#]*)")
 
 
 def is_server(name: str) -> bool:
@@ -79,15 +79,15 @@ def is_server(name: str) -> bool:
 
 def without_password(address: str) -> str:
     """Return an address as it may be shown to anybody."""
-    shown = _IN_FRONT.sub(r"\1@", address)
-    return _IN_QUERY.sub(
+    shown = _USER_INFO.sub(r"\1@", address)
+    return _QUERY_SECRETS.sub(
         lambda found: f"{found[1]}{found[2]}={HIDDEN if _is_secret(found[2]) else found[3]}", shown
     )
 
 
-def is_ambiguous(address: str) -> bool:
+def is_ambiguous_address(address: str) -> bool:
     """Whether a password has characters that end it, if they are not escaped."""
-    found = _IN_FRONT.search(address)
+    found = _USER_INFO.search(address)
     return bool(found and set(found[0][len(found[1]) + 1 : -1]) & set("/?#@"))
 
 
@@ -100,8 +100,8 @@ def without_secrets(text: str, address: str) -> str:
 
 def _secrets(address: str) -> list[str]:
     """Return the passwords in an address, as they are written there and as they are meant."""
-    found = [named[3] for named in _IN_QUERY.finditer(address) if _is_secret(named[2])]
-    if in_front := _IN_FRONT.search(address):
+    found = [named[3] for named in _QUERY_SECRETS.finditer(address) if _is_secret(named[2])]
+    if in_front := _USER_INFO.search(address):
         found.append(in_front[0][len(in_front[1]) + 1 : -1])
     meant = [_unquoted(secret) for secret in found]
     return sorted(filter(None, {*found, *meant}), key=len, reverse=True)

@@ -76,7 +76,7 @@ class Sizes(Struct, frozen=True):
     waiting: int = 16 * MIB
 
 
-class Portion(Struct, frozen=True):
+class WorkLimit(Struct, frozen=True):
     """How much of a batch is worked on at a time: after so much the rest is given back.
 
     `bytes` read, as suits the work unless it is given, or `seconds`, whichever comes first.
@@ -101,7 +101,7 @@ class FileWorkSettings(Struct, frozen=True):
     sizes: Sizes = Sizes()
     retries: Retries = Retries()
     stores: StoreSettings = StoreSettings()
-    portion: Portion = Portion()
+    portion: WorkLimit = WorkLimit()
 
 
 class DaskSettings(Struct, frozen=True):

@@ -18,7 +18,7 @@ CGROUP2 = Path("/sys/fs/cgroup")
 CGROUP1 = Path("/sys/fs/cgroup")
 
 
-def groups(controller: str) -> Iterator[tuple[int, Path]]:
+def cgroup_folders(controller: str) -> Iterator[tuple[int, Path]]:
     """Yield the groups that limit this process, with their version; also those above its own."""
     try:
         memberships = MEMBERSHIPS.read_text().splitlines()
@@ -52,7 +52,7 @@ def usable_cpus() -> int:
 def _cgroup_quota() -> float | None:
     """Return the tightest quota, in CPUs, of this process's cgroup and those above it."""
     read = {1: _quota_v1, 2: _quota_v2}
-    quotas = [read[version](folder) for version, folder in groups("cpu")]
+    quotas = [read[version](folder) for version, folder in cgroup_folders("cpu")]
     return min(filter(None, quotas), default=None)
 
 
@@ -85,7 +85,7 @@ class Memory(NamedTuple):
     peak: int
 
 
-def measure(pid: int | None = None) -> Memory:
+def measure_memory(pid: int | None = None) -> Memory:
     """Return the memory of process `pid` (default: this one); zeros for one that is gone.
 
     Where there is no /proc, only this process's peak is known, and stands for both.
@@ -101,16 +101,16 @@ def measure(pid: int | None = None) -> Memory:
     return Memory(peak, peak)
 
 
-def measure_all(pids: Iterable[int]) -> Memory:
+def measure_memory_of(pids: Iterable[int]) -> Memory:
     """Return the memory of `pids`, added up; the sum of peaks is at least the peak of the sum."""
-    parts = [measure(pid) for pid in pids]
+    parts = [measure_memory(pid) for pid in pids]
     return Memory(sum(part.current for part in parts), sum(part.peak for part in parts))
 
 
 def memory_limit() -> int | None:
     """Return the bytes that this process's cgroup and those above it may use, if limited."""
     limits = []
-    for version, folder in groups("memory"):
+    for version, folder in cgroup_folders("memory"):
         names = ("memory.max", "memory.high") if version == 2 else ("memory.limit_in_bytes",)
         for name in names:
             with suppress(OSError, ValueError):  # "max", or there is none

@@ -34,7 +34,7 @@ class FailureBudget(Struct, frozen=True):
             raise ValueError(advice)
         return cls(limit, percent)
 
-    def is_spent(self, failures: int, seen: int, *, final: bool = False) -> bool:
+    def is_exceeded(self, failures: int, seen: int, *, final: bool = False) -> bool:
         """Whether `failures` of what was `seen` (files and records) are more than allowed."""
         if not self.percent:
             return failures > self.limit
@@ -105,7 +105,7 @@ def tally_of(part: Part) -> Tally:
         written=part.written,
         retries=part.retries,
     )
-    if told := part.told:
+    if told := part.counts:
         sign = -1 if len(part) else 1
         tally.bytes += sign * told.bytes
         tally.read += sign * told.read
@@ -151,13 +151,13 @@ class StreamTally(Struct):
         if len(self.rejections) < _KEPT:
             self.rejections.append(failure)
 
-    def lose(self, failure: Failure) -> None:
+    def add_loss(self, failure: Failure) -> None:
         """Count what could not be read of a source."""
         self.lost += 1
         if len(self.losses) < _KEPT:
             self.losses.append(failure)
 
-    def refuse(self, reason: str) -> None:
+    def add_refusal(self, reason: str) -> None:
         """Count a window that the target would not have."""
         self.refused += 1
         if len(self.refusals) < _KEPT:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-_KEPT = "\u200d"  # joins emoji into one; harmless
+_PRINTABLE = "\u200d"  # joins emoji into one; harmless
 
 
 def parse_size(text: str) -> int:
@@ -27,7 +27,7 @@ def parse_size(text: str) -> int:
     return int(float(number) * base ** _POWERS[unit])
 
 
-def size(count: float) -> str:
+def format_size(count: float) -> str:
     """Return bytes in the unit that fits, powers of 1,000: 12.3 MB."""
     if count < 1000:
         return f"{count:.0f} B"
@@ -35,7 +35,7 @@ def size(count: float) -> str:
     return f"{count / 1000**power:.1f} {'BkMGT'[power]}B"
 
 
-def duration(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """Return a time span: 0.123 s, 12.3 s, 5 m 07 s, 2 h 05 m."""
     if seconds < 10:
         return f"{seconds:.3f} s"
@@ -47,7 +47,7 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02} m"
 
 
-def count(number: int, noun: str) -> str:
+def format_count(number: int, noun: str) -> str:
     """Return `1 file`, `1,234 files`."""
     ending = "" if number == 1 else "es" if noun.endswith("ch") else "s"
     return f"{number:,} {noun}{ending}"
@@ -58,12 +58,12 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(
-        char if char.isprintable() or char == _KEPT else char.encode("unicode_escape").decode()
+        char if char.isprintable() or char == _PRINTABLE else char.encode("unicode_escape").decode()
         for char in text
     )
 
 
-def location(failure: Failure) -> str:
+def format_location(failure: Failure) -> str:
     """Return where a failure is, in the form that editors open: file:line:column."""
     where = printable(failure.file)
     place = (number for number in (failure.line, failure.column) if number is not None)

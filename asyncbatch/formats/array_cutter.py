@@ -15,16 +15,16 @@ from asyncbatch.formats.decoder import decode
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from asyncbatch.formats.validator import Judge
+    from asyncbatch.formats.validator import Validator
 
 _SPACE = b" \t\n\r"
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 # The last alternative is a quote that no other closes: what follows is no structure.
 _BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},]|"', re.DOTALL)
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},:]|"', re.DOTALL)
-_TAILS = 16 * 1024, 1024 * 1024
+_CLOSERS = 16 * 1024, 1024 * 1024
 """Bytes before the end in which a boundary is sought token by token; else everywhere."""
-_LOOK_BYTES = 16
+_SEARCH_BYTES = 16
 """Bytes after a boundary that tell it from commas elsewhere."""
 _MAX_GUESSES = 2
 _MAX_MISSES = 4
@@ -42,10 +42,10 @@ class Cut(NamedTuple):
     elements: int
 
 
-class Cutter:
+class ArrayCutter:
     """Cuts one array, window after window. Not for use by several threads at a time."""
 
-    def __init__(self, judge: Judge) -> None:
+    def __init__(self, judge: Validator) -> None:
         self._judge = judge
         self._look: bytes | None = None
         self._misses = 0
@@ -59,7 +59,7 @@ class Cutter:
         tried = set()
         for at in self._candidates(text):
             if at not in tried and (count := self._count(text, at)):
-                self._learn(text, at)
+                self._learn_shape(text, at)
                 return Cut(at, count)
             tried.add(at)
         return None
@@ -76,7 +76,7 @@ class Cutter:
         return verdict if isinstance(verdict, int) else 0
 
     def _candidates(self, text: bytes) -> Iterator[int]:
-        look = b"," + text[1:_LOOK_BYTES] if self._look is None else self._look
+        look = b"," + text[1:_SEARCH_BYTES] if self._look is None else self._look
         if self._misses < _MAX_MISSES and len(look) > 1:
             at = len(text)
             for _ in range(_MAX_GUESSES):
@@ -85,7 +85,7 @@ class Cutter:
                     break
                 yield at
             self._misses += 1
-        for tail in _TAILS:
+        for tail in _CLOSERS:
             start = len(text) - tail
             if start <= 1:
                 break
@@ -99,14 +99,14 @@ class Cutter:
         if len(text) > _EMPTY_BYTES and not text[-_EMPTY_BYTES:].strip(_SPACE):
             yield len(text.rstrip(_SPACE))
 
-    def _learn(self, text: bytes, at: int) -> None:
-        seen = text[at : at + _LOOK_BYTES]
+    def _learn_shape(self, text: bytes, at: int) -> None:
+        seen = text[at : at + _SEARCH_BYTES]
         if not seen.startswith(b","):
             return
-        known = b"," + text[1:_LOOK_BYTES] if self._look is None else self._look
+        known = b"," + text[1:_SEARCH_BYTES] if self._look is None else self._look
         if seen.startswith(known):
             self._misses = 0
-        elif len(seen) == _LOOK_BYTES:
+        elif len(seen) == _SEARCH_BYTES:
             same = len(known)
             while not seen.startswith(known[:same]):
                 same -= 1

@@ -7,22 +7,22 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from asyncbatch.core.records import Position
-from asyncbatch.formats.array_cutter import Cut, Cutter, find_array
-from asyncbatch.formats.failures import BadTextError
+from asyncbatch.formats.array_cutter import ArrayCutter, Cut, find_array
+from asyncbatch.formats.failures import InvalidTextError
 from asyncbatch.formats.grammar import Fault
-from asyncbatch.formats.positions import BOM, Place, find, format_pointer
+from asyncbatch.formats.positions import BOM, TextPosition, find_values, format_pointer
 from asyncbatch.storage.local import TooLargeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from asyncbatch.core.settings import Sizes
-    from asyncbatch.formats.validator import Judge
+    from asyncbatch.formats.validator import Validator
 
 _SPACE = b" \t\n\r"
 
 
-class Feed:
+class ArrayReader:
     """`text` is the part of the stream in view, `at` where it begins, `ended` if no more follows.
 
     `seek` has `chunks` go on at a byte of the stream, where there is such a way.
@@ -43,7 +43,7 @@ class Feed:
         """The byte up to which chunks were taken."""
         return self.at.byte + len(self.text) + sum(map(len, self._ahead))
 
-    def holds(self, size: int) -> bool:
+    def has_bytes(self, size: int) -> bool:
         """Whether `size` bytes follow; takes so many, and leaves them out of view."""
         missing = size - len(self.text) - sum(map(len, self._ahead))
         while missing > 0 and (chunk := next(self._chunks, None)) is not None:
@@ -66,10 +66,10 @@ class Feed:
 
     def drop(self, count: int, records: int = 0) -> None:
         """Let go of the first bytes in view, which hold so many records."""
-        self.at = after(self.at, self.text[:count], records)
+        self.at = position_after(self.at, self.text[:count], records)
         self.text = self.text[count:]
 
-    def drop_mark(self) -> None:
+    def skip_bom(self) -> None:
         """Let go of a byte order mark, which takes no column."""
         if self.text.startswith(BOM):
             self.text = self.text[len(BOM) :]
@@ -104,7 +104,7 @@ class Feed:
         yield from self._chunks
 
 
-def after(at: Position, text: bytes, records: int) -> Position:
+def position_after(at: Position, text: bytes, records: int) -> Position:
     """Return the position behind a text of so many records that begins at `at`."""
     ends = text.count(b"\n") if b"\n" in text else 0  # to find none is far quicker
     last = text[text.rfind(b"\n") + 1 :] if ends else text
@@ -112,20 +112,20 @@ def after(at: Position, text: bytes, records: int) -> Position:
     return Position(at.byte + len(text), at.record + records, at.line + ends, column)
 
 
-def place_after(at: Position, text: bytes) -> Place:
+def text_position_after(at: Position, text: bytes) -> TextPosition:
     """Return the place behind a text that begins at `at`."""
-    here = after(at, text, 0)
-    return Place(here.line + 1, here.column + 1, here.byte)
+    here = position_after(at, text, 0)
+    return TextPosition(here.line + 1, here.column + 1, here.byte)
 
 
 _BRACKET = 0x5B
 _EDGE_BYTES = 64
 """A fault so near to the end of what is in view may be of what comes behind it."""
-_LOOK_BYTES = 64 * 1024
+_SEARCH_BYTES = 64 * 1024
 """Bytes that show what kind of value a text is, and whether it is one at all."""
 
 
-class Window(NamedTuple):
+class ArrayWindow(NamedTuple):
     """So many elements of an array, behind its opening bracket or the comma before them.
 
     `start` is where the text stands, `end` what is behind it.
@@ -137,7 +137,7 @@ class Window(NamedTuple):
     end: Position
 
 
-def array_of(text: bytes) -> bytes:
+def is_array(text: bytes) -> bytes:
     """Return the text of a `Window` as an array, each byte at its place but the bracket added."""
     return b"[%b]" % text[1:]
 
@@ -153,30 +153,30 @@ class ArrayStream:
         self,
         chunks: Iterator[bytes],
         pointer: Sequence[str] | None,
-        judge: Judge,
+        judge: Validator,
         sizes: Sizes,
         seek: Callable[[int], object] | None = None,
     ) -> None:
-        self._feed, self._pointer = Feed(chunks, seek), pointer or ()
+        self._feed, self._pointer = ArrayReader(chunks, seek), pointer or ()
         self._judge, self._sizes = judge, sizes
-        self._look = max(len(BOM) + 1, min(_LOOK_BYTES, sizes.piece))
-        self._cutter = Cutter(judge)
+        self._look = max(len(BOM) + 1, min(_SEARCH_BYTES, sizes.piece))
+        self._cutter = ArrayCutter(judge)
         self._head = b""
         """What stands before the array, without the byte order mark."""
 
-    def begin(self, *, whole: bool = False, known_huge: bool = False) -> bool:
+    def begin(self, *, whole: bool = False, is_split: bool = False) -> bool:
         """Whether the text is over the limit, and an array or holds the one that is named.
 
         `whole` if no array is wanted. A text `known_huge` is only looked at. Raises what reading
         does; BadTextError if the text is none.
         """
         feed = self._feed
-        if whole or not (known_huge or feed.holds(self._sizes.huge + 1)):
+        if whole or not (is_split or feed.has_bytes(self._sizes.huge + 1)):
             return False
         at = self._find()
         if at is None:
             return False
-        feed.drop_mark()
+        feed.skip_bom()
         self._head = feed.text[: at - feed.at.byte]
         if self._pointer:
             self._check_head()
@@ -212,23 +212,25 @@ class ArrayStream:
                 raise TooLargeError(taken.tell(), most, _too_large_document(most))
             if not looked and taken.tell() > self._sizes.huge:
                 looked = True
-                if fault := self._early_fault(taken.getvalue()[:_LOOK_BYTES]):
+                if fault := self._early_fault(taken.getvalue()[:_SEARCH_BYTES]):
                     if drain:
                         for _ in chunks:
                             pass
                     raise fault
         return taken.getvalue()
 
-    def _early_fault(self, head: bytes) -> BadTextError | None:
+    def _early_fault(self, head: bytes) -> InvalidTextError | None:
         fault = _examine(head)
         if fault is None or fault.byte > len(head) - _EDGE_BYTES:
             return None
-        feed = Feed(iter(()))
+        feed = ArrayReader(iter(()))
         feed.text = head
-        feed.drop_mark()
-        return BadTextError(fault, place_after(feed.at, head[feed.at.byte : fault.byte]))
+        feed.skip_bom()
+        return InvalidTextError(
+            fault, text_position_after(feed.at, head[feed.at.byte : fault.byte])
+        )
 
-    def windows(self, resume: Position | None = None) -> Iterator[Window]:
+    def windows(self, resume: Position | None = None) -> Iterator[ArrayWindow]:
         """Yield the array's elements, those behind `resume` if it is given.
 
         Raises BadTextError, TooLargeError, and what reading does, after what comes before.
@@ -240,9 +242,9 @@ class ArrayStream:
             cut, problem = self._cut()
             if cut is not None:
                 start, text = feed.at, feed.text[: cut.at]
-                end = after(start, text, cut.elements)
+                end = position_after(start, text, cut.elements)
                 feed.text, feed.at = feed.text[cut.at :], end
-                yield Window(start, text, cut.elements, end)
+                yield ArrayWindow(start, text, cut.elements, end)
                 del text  # it is as large as all else
             if problem is not None:
                 raise problem
@@ -293,8 +295,8 @@ class ArrayStream:
             if is_all and (last or not looked):
                 looked = True
                 if fault := self._fault():
-                    place = place_after(feed.at, view[: fault.byte])
-                    return self._cutter.cut_before(view, fault.byte), BadTextError(fault, place)
+                    place = text_position_after(feed.at, view[: fault.byte])
+                    return self._cutter.cut_before(view, fault.byte), InvalidTextError(fault, place)
             if last:
                 message = f"record {feed.at.record + 1:,} has more than {most:,} bytes, the limit"
                 return None, TooLargeError(len(view), most, message)
@@ -323,7 +325,7 @@ class ArrayStream:
         if self._pointer:
             self._check_rest()
         elif feed.skip_space():
-            feed.fill(_LOOK_BYTES)
+            feed.fill(_SEARCH_BYTES)
             self._refuse(b"[]", feed.text)
 
     def _refuse(self, before: bytes, rest: bytes) -> None:
@@ -331,7 +333,7 @@ class ArrayStream:
         fault = _examine(before + rest)
         if fault is not None:
             byte = fault.byte - len(before)
-            raise BadTextError(fault, place_after(self._feed.at, rest[:byte]))
+            raise InvalidTextError(fault, text_position_after(self._feed.at, rest[:byte]))
 
     def _check_head(self) -> None:
         """Raise BadTextError if what stands before the array is no beginning of a document.
@@ -341,7 +343,7 @@ class ArrayStream:
         head = self._head
         fault = _examine(head + b"[")
         if fault is not None and fault.byte <= len(head):
-            raise BadTextError(fault, place_after(self._feed.at, head[: fault.byte]))
+            raise InvalidTextError(fault, text_position_after(self._feed.at, head[: fault.byte]))
 
     def _check_rest(self) -> None:
         """Judge the document without the array's elements."""
@@ -352,12 +354,12 @@ class ArrayStream:
         before = self._head + b"[]"
         if isinstance(self._judge(before + feed.text), Fault):
             self._refuse(before, feed.text)
-        [at] = find(before + feed.text, [self._pointer])
+        [at] = find_values(before + feed.text, [self._pointer])
         if at != len(self._head):
             name = format_pointer(self._pointer)
             message = f"a second {name!r}: it is the last that counts, and the first was taken"
-            place = place_after(feed.at, feed.text[: max(0, (at or 0) - len(before))])
-            raise BadTextError(Fault("invalid_json", place.byte, message), place)
+            place = text_position_after(feed.at, feed.text[: max(0, (at or 0) - len(before))])
+            raise InvalidTextError(Fault("invalid_json", place.byte, message), place)
 
 
 def _examine(text: bytes) -> Fault | None:

@@ -100,19 +100,19 @@ SUFFIXES = tuple(form.suffix for form in _FORMATS)
 _MAGICS = tuple(form.magic for form in _FORMATS)
 
 
-def detect(head: bytes) -> Compression | None:
+def detect_compression(head: bytes) -> Compression | None:
     """Return the format of a stream that begins with `head`, or None if it is not compressed."""
     if not head.startswith(_MAGICS):
         return None
     return next(form for form in _FORMATS if head.startswith(form.magic))
 
 
-def named(path: str) -> Compression | None:
+def compression_of_name(path: str) -> Compression | None:
     """Return the format that a file's name promises, if any."""
     return next((form for form in _FORMATS if path.lower().endswith(form.suffix)), None)
 
 
-def check_not_cut(head: bytes, name: str) -> None:
+def check_magic_complete(head: bytes, name: str) -> None:
     """Raise CorruptArchiveError if a file of nothing but `head` is cut within its first bytes.
 
     That is one whose name promises a format and that holds less than its magic number.
@@ -122,18 +122,18 @@ def check_not_cut(head: bytes, name: str) -> None:
             raise CorruptArchiveError(f"{form.name}: cut short after {len(head)} bytes")
 
 
-_EITHER_HEADER = 47  # zlib's word for a gzip or zlib header, with the largest window
+_ZLIB_OR_GZIP = 47  # zlib's word for a gzip or zlib header, with the largest window
 _PIECE = 256 * 1024
 _KNOWN = {"gzip": "zlib", "deflate": "zlib", "br": "brotli", "zstd": "zstd"}
 """The library that undoes a coding."""
 
 
-def encodings() -> tuple[str, ...]:
+def accepted_encodings() -> tuple[str, ...]:
     """Return the content codings of HTTP that are worth asking for; `deflate` is known too."""
     return ("gzip", "br", "zstd") if find_spec("brotli") else ("gzip", "zstd")
 
 
-class Inflater:
+class Decompressor:
     """Undoes one content coding, however the stream is cut; members may follow each other.
 
     Raises ValueError if it does not know the coding.
@@ -141,7 +141,7 @@ class Inflater:
 
     def __init__(self, encoding: str) -> None:
         self._encoding = {"x-gzip": "gzip"}.get(encoding, encoding)
-        if self._encoding not in (*encodings(), "deflate"):
+        if self._encoding not in (*accepted_encodings(), "deflate"):
             raise ValueError(f"{encoding!r} is not among the codings that are understood")
         library = _library(_KNOWN[self._encoding])
         self._damage: type[Exception] = getattr(library, "ZstdError", None) or library.error
@@ -175,7 +175,7 @@ class Inflater:
             return self._library.ZstdDecompressor()
         if self._encoding == "br":
             return _Brotli(self._library.Decompressor())
-        return self._library.decompressobj(_EITHER_HEADER)
+        return self._library.decompressobj(_ZLIB_OR_GZIP)
 
     def _rest(self) -> bytes:
         """Return what of the input was not used yet."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asyncbatch.core.records import STDIN
-from asyncbatch.formats.compression import SUFFIXES, check_not_cut, detect
-from asyncbatch.formats.lines import tell_lines
+from asyncbatch.formats.compression import SUFFIXES, check_magic_complete, detect_compression
+from asyncbatch.formats.lines import detect_lines
 from asyncbatch.storage.local import CHUNK, TooLargeError
 
 if TYPE_CHECKING:
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.records import Position
     from asyncbatch.core.settings import FileWorkSettings, Format, Sizes
-    from asyncbatch.formats.validator import Judge
+    from asyncbatch.formats.validator import Validator
     from asyncbatch.storage.local import Content
 
 LINES_ENDINGS = (".jsonl", ".ndjson")
 """File name endings of JSON Lines, less those of compressions."""
 
 
-def unpack(
+def decompressed_text(
     content: Content,
     path: str,
     settings: FileWorkSettings,
-    judge: Judge,
+    judge: Validator,
     form: Format | None = None,
     *,
     lull: float | None = None,
@@ -36,18 +36,18 @@ def unpack(
     `form` stands in the place of the settings'. Raises OSError, TooLargeError,
     CorruptArchiveError, here or while chunks are taken.
     """
-    if compression := detect(content.head):
+    if compression := detect_compression(content.head):
         size = min(CHUNK, settings.sizes.piece)
         chunks = compression.chunks(content.stream(), size)
         chunks = _bounded(chunks, settings.max_unpacked, compression.name)
     else:
-        check_not_cut(content.head, path)
+        check_magic_complete(content.head, path)
         chunks = content.chunks(lull)
     form = form or settings.format
     if form == "auto" and path == STDIN:
-        is_lines, chunks = tell_lines(chunks, judge, settings.sizes.record)
+        is_lines, chunks = detect_lines(chunks, judge, settings.sizes.record)
     else:
-        is_lines = holds_lines(path, form)
+        is_lines = is_json_lines(path, form)
     if is_lines:
         return True, _bounded_lines(chunks, settings.sizes.record)
     return False, filter(None, chunks) if lull is not None else chunks
@@ -55,15 +55,15 @@ def unpack(
 
 def is_compressed(content: Content) -> bool:
     """Whether a file's first bytes are those of a compression."""
-    return detect(content.head) is not None
+    return detect_compression(content.head) is not None
 
 
-def can_be_split(path: str, content: Content, sizes: Sizes) -> bool:
+def is_splittable(path: str, content: Content, sizes: Sizes) -> bool:
     """Whether a file is huge, and several workers may read it at a time."""
     return content.expected > sizes.huge and path != STDIN and not is_compressed(content)
 
 
-def skipped(chunks: Iterator[bytes], start: Position | None) -> Iterator[bytes]:
+def skip_bytes(chunks: Iterator[bytes], start: Position | None) -> Iterator[bytes]:
     """Yield what follows a position, if there is one."""
     left = start.byte if start else 0
     for chunk in chunks:
@@ -72,9 +72,9 @@ def skipped(chunks: Iterator[bytes], start: Position | None) -> Iterator[bytes]:
         left = max(0, left - len(chunk))
 
 
-def holds_lines(path: str, form: Format) -> bool:
+def is_json_lines(path: str, form: Format) -> bool:
     """Whether a file is JSON Lines by its form or, if that is auto, its name."""
-    return form == "jsonl" if form != "auto" else named_lines(path)
+    return form == "jsonl" if form != "auto" else has_lines_suffix(path)
 
 
 def _bounded(chunks: Iterator[bytes], most: int, name: str) -> Iterator[bytes]:
@@ -99,7 +99,7 @@ def _bounded_lines(chunks: Iterator[bytes], most: int) -> Iterator[bytes]:
             raise TooLargeError(length, most, f"a line has more than {most:,} bytes, the limit")
 
 
-def named_lines(path: str) -> bool:
+def has_lines_suffix(path: str) -> bool:
     """Whether a name promises JSON Lines."""
     is_web = path.startswith(("http://", "https://"))
     name = (path.partition("?")[0] if is_web else path).lower()

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from asyncbatch.core.records import Failure, FailureKind
-from asyncbatch.core.retry import tried
+from asyncbatch.core.retry import with_attempts
 from asyncbatch.formats.compression import CorruptArchiveError
 from asyncbatch.formats.grammar import Fault
-from asyncbatch.formats.positions import locate
+from asyncbatch.formats.positions import locate_byte
 from asyncbatch.storage.local import TooLargeError
 from asyncbatch.storage.store_errors import ObjectError
 
 if TYPE_CHECKING:
-    from asyncbatch.formats.lines import BadLine
-    from asyncbatch.formats.positions import Place
-    from asyncbatch.formats.validator import Judge
+    from asyncbatch.formats.lines import InvalidLine
+    from asyncbatch.formats.positions import TextPosition
+    from asyncbatch.formats.validator import Validator
 
 _OS_ERROR_KINDS: dict[int | None, FailureKind] = {
     errno.ENOENT: "not_found",
@@ -34,15 +34,15 @@ _OS_ERROR_ADVICE = {
 }
 
 
-class BadTextError(Exception):
+class InvalidTextError(Exception):
     """A file's text is not JSON: `fault` says why, `place` where."""
 
-    def __init__(self, fault: Fault, place: Place) -> None:
+    def __init__(self, fault: Fault, place: TextPosition) -> None:
         super().__init__(fault, place)
         self.fault, self.place = fault, place
 
 
-class LateError(Exception):
+class FileTimeoutError(Exception):
     """A file takes longer than it may: `limit`, in seconds."""
 
     def __init__(self, limit: float) -> None:
@@ -58,16 +58,17 @@ class FeedError(Exception):
         self.failure = failure
 
 
-def judge_text(text: bytes, judge: Judge) -> int:
+def validate_text(text: bytes, judge: Validator) -> int:
     """Return the record count of a file's text. Raises BadTextError."""
     verdict = judge(text)
     if isinstance(verdict, Fault):
-        raise BadTextError(verdict, locate(text, verdict.byte))
+        raise InvalidTextError(verdict, locate_byte(text, verdict.byte))
     return verdict
 
 
 FILE_ERRORS = (
-    OSError, TooLargeError, CorruptArchiveError, BadTextError, LateError, FeedError, MemoryError,
+    OSError, TooLargeError, CorruptArchiveError, InvalidTextError, FileTimeoutError, FeedError,
+    MemoryError,
 )  # fmt: skip
 """What reading one file may raise; anything else is a defect of asyncbatch."""
 
@@ -77,21 +78,21 @@ def file_failure(file: str, error: Exception) -> Failure:  # noqa: PLR0911 - one
     if isinstance(error, FeedError):
         return error.failure
     match error:
-        case BadTextError(fault=fault, place=place):
+        case InvalidTextError(fault=fault, place=place):
             where = () if fault.kind == "empty" else place
             return Failure(file, fault.kind, fault.message, None, *where)
         case CorruptArchiveError():
             return Failure(file, "corrupt_archive", str(error))
         case TooLargeError():
             return Failure(file, "too_large", str(error))
-        case LateError(limit=limit):
+        case FileTimeoutError(limit=limit):
             return Failure(file, "timeout", f"took longer than {limit:g} s (--timeout)")
         case OSError():
             kind = _OS_ERROR_KINDS.get(error.errno, "read_error")
             message = error.strerror or str(error)
             if not isinstance(error, ObjectError):
                 message = _OS_ERROR_ADVICE.get(error.errno or 0, message)
-            return Failure(file, kind, message + tried(error))
+            return Failure(file, kind, message + with_attempts(error))
         case _:
             return Failure(file, "too_large", "does not fit in memory")
 
@@ -104,6 +105,6 @@ def after_records(failure: Failure, count: int) -> Failure:
     return structs.replace(failure, message=f"{failure.message} (after {records})")
 
 
-def line_failure(file: str, bad: BadLine) -> Failure:
+def line_failure(file: str, bad: InvalidLine) -> Failure:
     """Return the failure of one line of JSON Lines."""
     return Failure(file, bad.fault.kind, bad.fault.message, bad.record, *bad.place)

@@ -10,31 +10,31 @@ from typing import TYPE_CHECKING, NamedTuple
 from asyncbatch.core.settings import Sizes
 from asyncbatch.errors import LineTooLongError
 from asyncbatch.formats.grammar import Fault
-from asyncbatch.formats.positions import BOM, Place, locate
+from asyncbatch.formats.positions import BOM, TextPosition, locate_byte
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from asyncbatch.core.records import Position
-    from asyncbatch.formats.validator import Judge
+    from asyncbatch.formats.validator import Validator
 
 _BLANK = b" \t\r\n"
 _BLANK_LINE = Fault("empty", 0, "a blank line")
 _BLANK_START = b" \t\r\n"
-_MAYBE_BLANK = re.compile(rb"\n[ \t\r\n]")
+_BLANK_CANDIDATE = re.compile(rb"\n[ \t\r\n]")
 _LF = 0x0A
 
 
-class BadLine(NamedTuple):
+class InvalidLine(NamedTuple):
     """A line that is no JSON text: its record number (from 1), its fault, its place, its text."""
 
     record: int
     fault: Fault
-    place: Place
+    place: TextPosition
     text: bytes
 
 
-class GoodLines(NamedTuple):
+class ValidLines(NamedTuple):
     """Lines that follow on each other, each a JSON text.
 
     `record` and `line` are the numbers (from 1) of the first, `offset` is its first byte.
@@ -65,27 +65,27 @@ class Lines(NamedTuple):
         """How many records these are, bad ones included."""
         return len(self.texts) - sum(fault.kind == "empty" for fault in self.faults.values())
 
-    def split(self) -> Iterator[GoodLines | BadLine]:
+    def split(self) -> Iterator[ValidLines | InvalidLine]:
         """Yield the good lines, and the bad ones one by one, in order."""
         record, line, offset, start = self.record, self.line, self.offset, 0
         for at, fault in (*self.faults.items(), (len(self.texts), None)):
             good = self.texts[start:at]
             if good:
-                yield GoodLines(record, line, offset, good)
+                yield ValidLines(record, line, offset, good)
             record, line = record + len(good), line + len(good)
             offset += sum(map(len, good)) + len(good)
             if fault is None:
                 return
             text = self.texts[at]
             if fault.kind != "empty":
-                place = locate(text, fault.byte, line=line, offset=offset)
-                yield BadLine(record, fault, place, text)
+                place = locate_byte(text, fault.byte, line=line, offset=offset)
+                yield InvalidLine(record, fault, place, text)
                 record += 1
             line, offset, start = line + 1, offset + len(text) + 1, at + 1
 
 
-def judge_lines(
-    chunks: Iterable[bytes], judge: Judge, start: Position | None = None
+def validate_lines(
+    chunks: Iterable[bytes], judge: Validator, start: Position | None = None
 ) -> Iterator[Lines]:
     """Yield, for each chunk, the lines that ended in it, judged; none for one that is empty.
 
@@ -102,7 +102,7 @@ def judge_lines(
         if not texts[-1]:
             texts.pop()  # what stands after the last LF is no line
         remaining, place = iter(texts), 0
-        while (place := place + judge.take_good(remaining)) < len(texts):
+        while (place := place + judge.take_valid(remaining)) < len(texts):
             line = texts[place]
             verdict = judge(line) if line else _BLANK_LINE
             if isinstance(verdict, Fault):
@@ -146,7 +146,7 @@ def count_lines(text: bytes | bytearray, end: int, *, first: bool) -> LineCount:
     lines = ends + (end > 0 and text[end - 1] != _LF)
     start = len(BOM) if first and text.startswith(BOM, 0, end) else 0
     blank = start == end or text[start] in _BLANK_START
-    if blank or _MAYBE_BLANK.search(text, start, end):
+    if blank or _BLANK_CANDIDATE.search(text, start, end):
         texts = text[start:end].split(b"\n")
         if not texts[-1]:
             texts.pop()
@@ -154,8 +154,8 @@ def count_lines(text: bytes | bytearray, end: int, *, first: bool) -> LineCount:
     return LineCount(ends, lines)
 
 
-def tell_lines(
-    chunks: Iterable[bytes], judge: Judge, most: float = inf
+def detect_lines(
+    chunks: Iterable[bytes], judge: Validator, most: float = inf
 ) -> tuple[bool, Iterator[bytes]]:
     """Tell JSON Lines from one JSON text; return the verdict and the chunks, unconsumed.
 
@@ -199,7 +199,7 @@ def _whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
 _LONGEST = Sizes().record
 
 
-class LineCutter:
+class LineSplitter:
     """Holds back the beginning of a line until its end has come."""
 
     def __init__(self) -> None:
@@ -238,7 +238,7 @@ class LineCutter:
         return bool(self._back)
 
     @property
-    def held(self) -> bytes:
+    def buffered(self) -> bytes:
         """What was taken and not returned."""
         return b"".join((self._back, *self._pieces))
 
@@ -256,7 +256,7 @@ class LineCutter:
             raise LineTooLongError(f"a line of more than {_LONGEST:,} bytes is no event")
 
 
-def first_lines(lines: bytes, most: int) -> bytes:
+def take_lines(lines: bytes, most: int) -> bytes:
     """Return the first `most` lines that are not blank, and what blank ones are before them."""
     if lines.count(b"\n") < most:
         return lines

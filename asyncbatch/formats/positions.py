@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 BOM = b"\xef\xbb\xbf"
 
 
-class Place(NamedTuple):
+class TextPosition(NamedTuple):
     """`line` and `column` count from 1, `byte` from 0."""
 
     line: int
@@ -27,7 +27,7 @@ class Place(NamedTuple):
     byte: int
 
 
-def locate(text: bytes, byte: int, *, line: int = 1, offset: int = 0) -> Place:
+def locate_byte(text: bytes, byte: int, *, line: int = 1, offset: int = 0) -> TextPosition:
     """Return the place of `text[byte]` (or of the end) in a stream.
 
     `text` begins at `line` and at byte `offset` of the stream. A line ends at LF. A column
@@ -38,7 +38,7 @@ def locate(text: bytes, byte: int, *, line: int = 1, offset: int = 0) -> Place:
     if offset == 0 and line_start == 0:
         before = before.removeprefix(BOM)
     column = len(before.decode("utf-8", "replace")) + 1
-    return Place(line + text.count(b"\n", 0, byte), column, offset + byte)
+    return TextPosition(line + text.count(b"\n", 0, byte), column, offset + byte)
 
 
 class Locator:
@@ -50,16 +50,16 @@ class Locator:
 
     def __init__(self, text: bytes, *, line: int = 1, column: int = 1, offset: int = 0) -> None:
         self._text, self._offset = text, offset
-        self._first = self._last = Place(line, column, 0)
+        self._first = self._last = TextPosition(line, column, 0)
 
-    def locate(self, byte: int) -> Place:
+    def locate(self, byte: int) -> TextPosition:
         """Return the place of `text[byte]`; see the function of this name."""
         last = self._last if byte >= self._last.byte else self._first
         between = self._text[last.byte : byte]
         above, newline, before = between.rpartition(b"\n")
         line = last.line + above.count(b"\n") + len(newline)
         column = len(before.decode("utf-8", "replace")) + (1 if newline else last.column)
-        self._last = Place(line, column, byte)
+        self._last = TextPosition(line, column, byte)
         return self._last._replace(byte=self._offset + byte)
 
 
@@ -90,7 +90,7 @@ def format_pointer(tokens: Iterable[str | int]) -> str:
     return "".join(f"/{str(token).replace('~', '~0').replace('/', '~1')}" for token in tokens)
 
 
-def find(text: bytes, pointers: Iterable[Tokens]) -> list[int | None]:
+def find_values(text: bytes, pointers: Iterable[Tokens]) -> list[int | None]:
     """Return, for each pointer, the byte of `text` at which the value it names begins.
 
     None where there is no such value. `text` is one valid JSON text, which may begin with a
@@ -107,10 +107,10 @@ def find(text: bytes, pointers: Iterable[Tokens]) -> list[int | None]:
     return offsets
 
 
-def elements(text: bytes, pointer: Tokens) -> list[msgspec.Raw] | None:
+def find_elements(text: bytes, pointer: Tokens) -> list[msgspec.Raw] | None:
     """Return the texts of the elements of the array at `pointer`; None if there is no array."""
     at = text_at(text, pointer)
-    if at is None or not _begins(at, b"["):
+    if at is None or not _starts_value(at, b"["):
         return None
     return _decode_array(at)
 
@@ -153,9 +153,9 @@ def _descend(
 
 
 def _outline(at: Buffer) -> dict[str, msgspec.Raw] | list[msgspec.Raw]:
-    if _begins(at, b"{"):
+    if _starts_value(at, b"{"):
         return _decode_object(at)
-    return _decode_array(at) if _begins(at, b"[") else []
+    return _decode_array(at) if _starts_value(at, b"[") else []
 
 
 def _child(outline: dict[str, msgspec.Raw] | list[msgspec.Raw], token: str) -> msgspec.Raw | None:
@@ -166,7 +166,7 @@ def _child(outline: dict[str, msgspec.Raw] | list[msgspec.Raw], token: str) -> m
     return None
 
 
-def _begins(at: Buffer, byte: bytes) -> bool:
+def _starts_value(at: Buffer, byte: bytes) -> bool:
     return bytes(memoryview(at)[:1]) == byte
 
 

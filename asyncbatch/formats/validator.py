@@ -19,7 +19,7 @@ _REFUSALS = (ValueError, RuntimeError, RecursionError)
 and more, deep nesting), and their places are rough."""
 
 
-class Judge:
+class Validator:
     """Takes one JSON text and gives its record count or its first fault.
 
     The count is the length of a top-level array, else 1. The limits are `codec.grammar`'s.
@@ -35,9 +35,9 @@ class Judge:
         try:
             return self._count(text)
         except _REFUSALS:
-            return _second_opinion(text)
+            return _revalidate(text)
 
-    def take_good(self, texts: Iterator[bytes]) -> int:
+    def take_valid(self, texts: Iterator[bytes]) -> int:
         """Take texts up to and with the first that is doubtful; return how many are good."""
         check, good = self._check, 0
         try:
@@ -49,16 +49,16 @@ class Judge:
         return good
 
 
-def make_judge() -> Judge:
+def make_validator() -> Validator:
     """Return a judge by the fastest parser there is."""
     try:
-        return _simdjson_judge()
+        return _simdjson_validator()
     except ImportError:  # no wheel for this Python
         count = _orjson_count()
-        return Judge(count, count)
+        return Validator(count, count)
 
 
-def _simdjson_judge() -> Judge:
+def _simdjson_validator() -> Validator:
     """Simdjson validates everything and builds no Python value but the outermost."""
     try:
         import csimdjson as simdjson
@@ -70,7 +70,7 @@ def _simdjson_judge() -> Judge:
         value = parse(text)  # the parser can be used again once this is gone
         return len(value) if type(value) is array else 1
 
-    return Judge(count, parse)
+    return Validator(count, parse)
 
 
 def _orjson_count() -> Count:
@@ -84,7 +84,7 @@ def _orjson_count() -> Count:
     return count
 
 
-def _second_opinion(text: bytes) -> int | Fault:
+def _revalidate(text: bytes) -> int | Fault:
     """Let orjson try what simdjson refused for its size, then find the fault."""
     try:
         return _orjson_count()(text)

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from asyncbatch.core.batches import SOURCE_SPAN, Batch
 from asyncbatch.core.records import STDIN
-from asyncbatch.pipeline.splits import HugeFile
+from asyncbatch.pipeline.splits import SplitFileReader
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
-    from asyncbatch.core.batches import Huge, Piece
+    from asyncbatch.core.batches import Split, SplitFile
     from asyncbatch.core.records import Position
 
-    PiecesOf = Callable[[str, Huge], Iterator[Piece]]
+    PiecesOf = Callable[[str, SplitFile], Iterator[Split]]
     """Finds the pieces of a file, in a thread."""
 
 T = TypeVar("T")
@@ -49,10 +49,10 @@ class Batcher:
         chunks: AsyncIterator[Sequence[Batch]],
         size: int | None = None,
         pause: float = 0.0,
-        pieces_of: PiecesOf | None = None,
-        reached: Callable[[str], Position | None] | None = None,
+        splits_of: PiecesOf | None = None,
+        position_of: Callable[[str], Position | None] | None = None,
         *,
-        most: int = MAX_SIZE,
+        max_size: int = MAX_SIZE,
         fills: bool = False,
     ) -> None:
         self.ahead: int | None = None
@@ -67,13 +67,13 @@ class Batcher:
         self._chunks, self._pause = chunks, pause
         self._fixed = size is not None
         self._fills = fills or self._fixed
-        self._max_size = size or most
+        self._max_size = size or max_size
         self._size = size or FIRST_SIZE
         self._stretches: list[tuple[int, tuple[str, ...]]] = []  # a heap: in input order
         self._decided: deque[Batch] = deque()
         self._apart: set[int] = set()  # files that come by themselves
-        self._pieces_of, self._reached = pieces_of, reached
-        self._huge: dict[int, HugeFile] = {}
+        self._pieces_of, self._reached = splits_of, position_of
+        self._huge: dict[int, SplitFileReader] = {}
         self._given = False
         self._stopped = False
         self._changed = asyncio.Event()
@@ -87,8 +87,8 @@ class Batcher:
         if self._pause and self._given and not self._huge:
             await self._wait_for(asyncio.sleep(self._pause))
         while not self._stopped:
-            if (huge := self._first_huge()) is not None:
-                batch = await self._next_piece(huge)
+            if (huge := self._next_split_file()) is not None:
+                batch = await self._next_split(huge)
                 if batch is None:
                     continue
                 self.unsettled += 1
@@ -110,7 +110,7 @@ class Batcher:
         raise StopAsyncIteration
 
     def settle(
-        self, batch: Batch, done: int, *, halve: bool = False, huge: Huge | None = None
+        self, batch: Batch, done: int, *, halve: bool = False, huge: SplitFile | None = None
     ) -> None:
         """Take note that the first `done` paths of `batch` are done; the rest comes again.
 
@@ -120,42 +120,44 @@ class Batcher:
         """
         self.unsettled -= 1
         self._changed.set()
-        if batch.piece is not None:
-            if (file := self._huge.get(batch.start)) and file.settle(batch.piece):
+        if batch.split is not None:
+            if (file := self._huge.get(batch.start)) and file.settle(batch.split):
                 del self._huge[batch.start]
             return
         rest = batch.paths[done:]
         if huge is not None and self._pieces_of is not None and rest:
             number, path = batch.start + done, rest[0]
-            self._huge[number] = HugeFile(number, path, self._pieces_of(path, huge), self.ahead)
+            self._huge[number] = SplitFileReader(
+                number, path, self._pieces_of(path, huge), self.ahead
+            )
             self._push(number + 1, rest[1:])
             return
         self._push(batch.start + done, rest)
         if halve:
             self._size = max(1, len(rest) // 2)
-        elif batch.decided is not None:
+        elif batch.prepared_part is not None:
             pass
         elif not rest:
             self._size = min(self._max_size, max(self._size, 2 * len(batch.paths)))
         elif not self._fixed:
             self._size = max(1, done)
 
-    def end_pieces(self, number: int) -> None:
+    def end_splits(self, number: int) -> None:
         """Give no more pieces of a file, but the one at its end."""
         if number in self._huge:
             self._huge[number].cut_short()
 
-    def _first_huge(self) -> HugeFile | None:
+    def _next_split_file(self) -> SplitFileReader | None:
         """Return the huge file whose turn it is, if it is any's."""
         number = min(self._huge, default=None)
         if number is None or (self._stretches and self._stretches[0][0] < number):
             return None
         return self._huge[number]
 
-    async def _next_piece(self, huge: HugeFile) -> Batch | None:
+    async def _next_split(self, huge: SplitFileReader) -> Batch | None:
         """Return the next piece of a file, or None when others may have their turn."""
-        if huge.may_give:
-            return await self._wait_for(huge.next_piece())
+        if huge.has_next:
+            return await self._wait_for(huge.next_split())
         self._changed.clear()
         await self._wait_for(self._changed.wait())
         return None
@@ -240,7 +242,7 @@ class Batcher:
         if chunk is None:
             self.exhausted = True
         for batch in chunk or ():
-            if batch.decided is not None:
+            if batch.prepared_part is not None:
                 self._decided.append(batch)
             else:
                 self._push(batch.start, batch.paths)
@@ -258,7 +260,7 @@ class Batcher:
         return None if waiting.cancelled() else waiting.result()
 
 
-class Supply(Protocol):
+class BatchSource(Protocol):
     """An async iterator of batches, for one consumer at a time; told what becomes of them."""
 
     @property
@@ -285,7 +287,7 @@ class Supply(Protocol):
         ...
 
     def settle(
-        self, batch: Batch, done: int, *, halve: bool = False, huge: Huge | None = None
+        self, batch: Batch, done: int, *, halve: bool = False, huge: SplitFile | None = None
     ) -> None:
         """Take note that the first `done` inputs of `batch` are done."""
         ...
@@ -294,7 +296,7 @@ class Supply(Protocol):
         """Settle a batch, but have input number `file` come by itself if `again`, else never."""
         ...
 
-    def end_pieces(self, number: int) -> None:
+    def end_splits(self, number: int) -> None:
         """Give no more pieces of an input, but the one at its end."""
         ...
 
@@ -307,10 +309,10 @@ class Supply(Protocol):
         ...
 
 
-class Supplies:
+class MergedBatches:
     """Several supplies as one: whichever has a batch gives it, so that none waits for another."""
 
-    def __init__(self, supplies: Sequence[Supply]) -> None:
+    def __init__(self, supplies: Sequence[BatchSource]) -> None:
         self._supplies = supplies
         self._asked: dict[asyncio.Future[Batch | None], int] = {}
         self._begun = False
@@ -338,7 +340,7 @@ class Supplies:
         if not self._begun:
             self._begun = True
             for number in range(len(self._supplies)):
-                self._ask(number)
+                self._pull(number)
         while self._asked:
             await asyncio.wait(self._asked, return_when=asyncio.FIRST_COMPLETED)
             # In the order in which they were asked: who has just given comes last.
@@ -346,26 +348,26 @@ class Supplies:
             number = self._asked.pop(asked)
             batch = asked.result()
             if batch is not None:
-                self._ask(number)
+                self._pull(number)
                 return batch
         raise StopAsyncIteration
 
-    def _ask(self, number: int) -> None:
+    def _pull(self, number: int) -> None:
         self._asked[asyncio.ensure_future(anext(self._supplies[number], None))] = number
 
     def settle(
-        self, batch: Batch, done: int, *, halve: bool = False, huge: Huge | None = None
+        self, batch: Batch, done: int, *, halve: bool = False, huge: SplitFile | None = None
     ) -> None:
         """See `Supply`."""
-        self._of(batch.start).settle(batch, done, halve=halve, huge=huge)
+        self._source_of(batch.start).settle(batch, done, halve=halve, huge=huge)
 
     def settle_without(self, batch: Batch, done: int, file: int, *, again: bool) -> None:
         """See `Supply`."""
-        self._of(batch.start).settle_without(batch, done, file, again=again)
+        self._source_of(batch.start).settle_without(batch, done, file, again=again)
 
-    def end_pieces(self, number: int) -> None:
+    def end_splits(self, number: int) -> None:
         """See `Supply`."""
-        self._of(number).end_pieces(number)
+        self._source_of(number).end_splits(number)
 
     def stop(self) -> None:
         """See `Supply`."""
@@ -382,5 +384,5 @@ class Supplies:
         for supply in self._supplies:
             await supply.aclose()
 
-    def _of(self, number: int) -> Supply:
+    def _source_of(self, number: int) -> BatchSource:
         return self._supplies[number // SOURCE_SPAN]

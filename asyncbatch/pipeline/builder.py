@@ -17,17 +17,17 @@ from asyncbatch.config.job import (
     FileSource,
     Job,
     RecordWorkSettings,
-    checked,
+    checked_settings,
 )
 from asyncbatch.core.report import Report
 from asyncbatch.errors import UsageError
 from asyncbatch.pipeline.run import Run
-from asyncbatch.sinks.callback import UserSink
+from asyncbatch.sinks.callback import CallbackSink
 from asyncbatch.sinks.target import Target
 from asyncbatch.sources.http.settings import HttpSettings
-from asyncbatch.sources.http.source import Connections, HttpFeeds
+from asyncbatch.sources.http.source import Connections, HttpFeedSource
 from asyncbatch.sources.inputs import Inputs
-from asyncbatch.sources.iterables import GivenFeeds, name_of, numbered
+from asyncbatch.sources.iterables import IterableFeedSource, name_of, numbered
 from asyncbatch.transforms.fields import parse_path
 from asyncbatch.transforms.spec import step_specs
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     Source: TypeAlias = Origin | str | os.PathLike[str]
 
 
-def assembled(
+def make_sources(
     origins: Iterable[tuple[str, Origin]], work: RecordWorkSettings, *, asks_ahead: bool = True
 ) -> Iterator[FileSource | FeedJob]:
     """Yield a source of each origin, beside which is its name, with `work` done to its records.
@@ -59,7 +59,7 @@ def assembled(
             field = origin.incremental.field if origin.incremental else None
             settings = replace(work, records=origin.records or None, newest=field)
             is_alone = urls.isdisjoint(origin.urls)
-            feeds = HttpFeeds(
+            feeds = HttpFeedSource(
                 name, origin, is_alone=is_alone, connections=connections, asks_ahead=asks_ahead
             )
             yield FeedJob(feeds, settings)
@@ -73,7 +73,7 @@ def assembled(
             yield FileSource(origin.inputs, settings, origin.may_be_empty, name, prefix)
             files += 1
         else:
-            yield FeedJob(GivenFeeds(name, origin), work)
+            yield FeedJob(IterableFeedSource(name, origin), work)
 
 
 _ORIGINS = (FileSource, HttpSettings, AsyncIterable, Iterable)
@@ -133,9 +133,9 @@ class Pipeline:
         }
         self._own = None
         if sink is not None and not isinstance(sink, str | os.PathLike):
-            self._own = UserSink(sink)
+            self._own = CallbackSink(sink)
         self._sink: object = sink
-        work = checked(
+        work = checked_settings(
             RecordWorkSettings(
                 transforms=tuple(step_specs(transforms)),
                 dedupe=_paths(dedupe),
@@ -147,12 +147,12 @@ class Pipeline:
             )
         )
         origins = list(_origins(source))
-        sources = tuple(assembled(_named(origins), work))
+        sources = tuple(make_sources(_with_names(origins), work))
         feeds = (one.source for one in sources if isinstance(one, FeedJob))
-        self._given = [source for source in feeds if isinstance(source, GivenFeeds)]
-        if work.target and work.target.form == "folder" and any(map(_is_feed, sources)):
+        self._iterables = [source for source in feeds if isinstance(source, IterableFeedSource)]
+        if work.target and work.target.form == "folder" and any(map(_is_feed_job, sources)):
             raise UsageError(f"{work.target.name} is a folder, which mirrors files: name a file")
-        if workers is None and len(self._given) == len(sources):
+        if workers is None and len(self._iterables) == len(sources):
             workers = 0  # what makes the records is one thread, and most of the work
         self.job = Job(
             sources,
@@ -203,13 +203,13 @@ class Pipeline:
         if self._stopped:
             self._run.stop()
         async with AsyncExitStack() as stack:
-            for given in self._given:
+            for given in self._iterables:
                 stack.push_async_callback(given.aclose)
             if self._own is not None:
                 if isinstance(self._sink, AbstractAsyncContextManager):
                     await stack.enter_async_context(self._sink)
                 self._own.begin()
-                stack.push_async_callback(self._own.give_up)
+                stack.push_async_callback(self._own.abandon)
             async with aclosing(self._run.parts()) as parts:
                 async for part in parts:
                     yield part
@@ -217,7 +217,7 @@ class Pipeline:
 
     def _raise(self) -> None:
         """Raise what the program's own code has raised."""
-        errors = [given.error for given in self._given]
+        errors = [given.error for given in self._iterables]
         errors += [self._own.error] if self._own else []
         raised = [error for error in errors if error is not None]
         if len(raised) > 1:
@@ -284,7 +284,7 @@ def _is_origin(item: object) -> bool:
     return isinstance(item, kinds)
 
 
-def _named(origins: Sequence[Origin]) -> Iterator[tuple[str, Origin]]:
+def _with_names(origins: Sequence[Origin]) -> Iterator[tuple[str, Origin]]:
     """Yield origins, each beside what failures call it."""
     return zip(numbered(map(_name, origins)), origins, strict=True)
 
@@ -297,5 +297,5 @@ def _name(origin: Origin) -> str:
     return name_of(origin)
 
 
-def _is_feed(source: object) -> bool:
+def _is_feed_job(source: object) -> bool:
     return not isinstance(source, FileSource)

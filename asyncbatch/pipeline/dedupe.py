@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from asyncbatch.core.settings import FileWorkSettings
-from asyncbatch.sinks.row_writer import make_outlet
+from asyncbatch.sinks.row_writer import make_row_writer
 from asyncbatch.transforms.dedupe import DigestSet
 
 if TYPE_CHECKING:
@@ -36,14 +36,14 @@ class _File(Struct):
     is_gone: bool = False
 
 
-class Duplicates:
+class Deduplicator:
     """Keeps the first row of each key, in the order in which parts come by.
 
     A record is dropped, and counted so, if none of its rows is left. Used by one thread at a time.
     """
 
     def __init__(self, target: Target) -> None:
-        self._outlet = make_outlet(target, FileWorkSettings())
+        self._outlet = make_row_writer(target, FileWorkSettings())
         self._seen = DigestSet()
         self._files: dict[int, _File] = {}
         """By their number in the run."""
@@ -52,7 +52,7 @@ class Duplicates:
         """Forget all keys."""
         self._seen.close()
 
-    def drop(self, found: BatchPart) -> None:
+    def drop_duplicates(self, found: BatchPart) -> None:
         """Take the rows out of a part whose keys came before. Raises SinkError (full disk)."""
         part = found.part
         gone: Counter[int] = Counter()
@@ -60,14 +60,14 @@ class Duplicates:
         if rows is not None:
             kept = self._seen.add(rows.digests)
             rows.digests = []
-            if part.start in self._files or not all(kept) or rows.several:
-                gone = self._judge(part, _records(part, rows, kept))
+            if part.start in self._files or not all(kept) or rows.has_many_rows:
+                gone = self._duplicates_in(part, _records(part, rows, kept))
             if not all(kept):
                 _count_rows(part, kept)
-                part.rows = self._outlet.thinned(rows, kept) if any(kept) else None
-        self._count(part, gone)
+                part.rows = self._outlet.without_rows(rows, kept) if any(kept) else None
+        self._update_counts(part, gone)
 
-    def _judge(self, part: Part, records: Iterable[tuple[Record, bool]]) -> Counter[int]:
+    def _duplicates_in(self, part: Part, records: Iterable[tuple[Record, bool]]) -> Counter[int]:
         """Return how many records of each file are gone; the last of a part may be to be seen."""
         gone: Counter[int] = Counter()
         file = self._files.get(part.start, _File())
@@ -86,21 +86,21 @@ class Duplicates:
             self._files[part.start] = file
         return gone
 
-    def _count(self, part: Part, gone: Counter[int]) -> None:
+    def _update_counts(self, part: Part, gone: Counter[int]) -> None:
         """Count records as dropped."""
         if not len(part):
             if gone:
                 file = self._files[part.start]
                 file.dropped += gone[0]
-                if part.told is not None:
-                    part.told.dropped += gone[0]
+                if part.counts is not None:
+                    part.counts.dropped += gone[0]
                     file.told += gone[0]
             return
         if part.start in self._files:
             file = self._files.pop(part.start)
             gone[0] += file.dropped + (file.record is not None and file.is_gone)
-            if part.told is not None:
-                part.told.dropped += file.told
+            if part.counts is not None:
+                part.counts.dropped += file.told
         for place, count in gone.items():
             if count:
                 part.dropped[place] = part.dropped.get(place, 0) + count
@@ -118,7 +118,7 @@ def _places(part: Part) -> Iterator[int]:
     """Yield the place of the file of each row; there is no end to those of an unfinished one."""
     if not len(part):
         return repeat(0)
-    return chain.from_iterable(repeat(place, made) for place, made in enumerate(part.made))
+    return chain.from_iterable(repeat(place, made) for place, made in enumerate(part.spooled_rows))
 
 
 def _count_rows(part: Part, kept: list[bool]) -> None:
@@ -127,4 +127,4 @@ def _count_rows(part: Part, kept: list[bool]) -> None:
             place for place, is_kept in zip(_places(part), kept, strict=True) if not is_kept
         )
         for place, count in dropped.items():
-            part.made[place] -= count
+            part.spooled_rows[place] -= count

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 from asyncbatch.config.job import PATIENCE
 from asyncbatch.core.retry import Retrier
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
-from asyncbatch.pipeline.order import InputOrder, PieceOrder, SourceOrder, WholeFiles
-from asyncbatch.pipeline.splits import PieceSums
+from asyncbatch.pipeline.order import InputOrder, SourceOrder, SplitOrder, WholeFiles
+from asyncbatch.pipeline.splits import SplitSums
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from asyncbatch.config.job import Job
-    from asyncbatch.core.batches import BatchPart, Settled
-    from asyncbatch.pipeline.dedupe import Duplicates
+    from asyncbatch.core.batches import BatchPart, SettledInputs
+    from asyncbatch.pipeline.dedupe import Deduplicator
     from asyncbatch.pipeline.loader import Loader
     from asyncbatch.pipeline.order import Order
-    from asyncbatch.pipeline.resume.admission import Admission, Bookmarks
-    from asyncbatch.pipeline.resume.session import Books
-    from asyncbatch.sinks.base import Sink
-    from asyncbatch.sinks.columns import Contract
+    from asyncbatch.pipeline.resume.admission import Admission, BookmarkAdmission
+    from asyncbatch.pipeline.resume.session import LedgerSession
+    from asyncbatch.sinks.base import BatchSink
+    from asyncbatch.sinks.columns import SchemaContractCheck
     from asyncbatch.sinks.dead_letters import DeadLetterFile
     from asyncbatch.sinks.target import Target
 
@@ -47,16 +47,16 @@ class Delivery:
             self.order = InputOrder(most=most) if is_plain else SourceOrder(job, most=most)
         self.retrier = Retrier(job.files.retries)
         """Tries again what another process keeps from being done at the target."""
-        self._piece_order = PieceOrder()
-        self._sums = PieceSums()
+        self._piece_order = SplitOrder()
+        self._sums = SplitSums()
         self._whole = WholeFiles()
         self._notes: list[str] = []
-        self._sink: Sink[bytes | bytearray] | None = None
+        self._sink: BatchSink[bytes | bytearray] | None = None
         self._loader: Loader | None = None
-        self._contract: Contract | None = None
-        self._duplicates: Duplicates | None = None
+        self._contract: SchemaContractCheck | None = None
+        self._duplicates: Deduplicator | None = None
         self._letters: DeadLetterFile | None = None
-        self._books: Books | None = None
+        self._books: LedgerSession | None = None
         self._give_up: Callable[[], None] | None = None
         self._busy = threading.Lock()
         """Held while the target is written to: a thread cannot be cancelled."""
@@ -73,7 +73,7 @@ class Delivery:
             self._letters = DeadLetterFile(self._job.dead_letter, self._job.stores)
             self._letters.open()
         try:
-            self._books = self._open_books()
+            self._books = self._open_ledger()
             if target is not None and target.has_sink:
                 self._open_target(target)
             elif self._books:
@@ -81,7 +81,7 @@ class Delivery:
             if target is not None and target.form == "folder":
                 self._check_folder(target)
         except UsageError:
-            self.refuse()
+            self.discard_outputs()
             raise
 
     def _check_folder(self, target: Target) -> None:
@@ -94,14 +94,14 @@ class Delivery:
 
             check_disk(target.path)
 
-    def _open_books(self) -> Books | None:
+    def _open_ledger(self) -> LedgerSession | None:
         settings = self._job.ledger
         if settings is None:
             return None
-        from asyncbatch.pipeline.resume.session import make_books
+        from asyncbatch.pipeline.resume.session import make_ledger_session
 
         try:
-            return make_books(
+            return make_ledger_session(
                 settings, self._job.target, self._job.stores, ordered=self._job.ordered
             )
         except UsageError as error:
@@ -112,10 +112,10 @@ class Delivery:
 
     def _open_target(self, target: Target) -> None:
         from asyncbatch.pipeline.loader import make_loader
-        from asyncbatch.sinks.columns import Contract
+        from asyncbatch.sinks.columns import SchemaContractCheck
 
         books = self._books
-        self._contract = Contract(target.contract, target.key)
+        self._contract = SchemaContractCheck(target.contract, target.key)
         sink: Any = self._job.sink or target.open_sink(
             books.job if books else None, self.retrier, self._contract, self._job.stores
         )
@@ -128,9 +128,9 @@ class Delivery:
         if books:
             books.begin(sink)
         if self._job.record_work and self._job.record_work.dedupe:
-            from asyncbatch.pipeline.dedupe import Duplicates
+            from asyncbatch.pipeline.dedupe import Deduplicator
 
-            self._duplicates = Duplicates(target)
+            self._duplicates = Deduplicator(target)
         journal = books.journal if books and target.is_database else None
         kept = books.kept if books else None
         self._loader = make_loader(
@@ -149,7 +149,7 @@ class Delivery:
         return self._books.admission if self._books else None
 
     @property
-    def bookmarks(self) -> Bookmarks | None:
+    def bookmarks(self) -> BookmarkAdmission | None:
         """What decides where feeds are taken up, if anything is remembered."""
         return self._books.bookmarks if self._books else None
 
@@ -158,7 +158,7 @@ class Delivery:
         notes, self._notes = self._notes, []
         return notes
 
-    def refuse(self) -> None:
+    def discard_outputs(self) -> None:
         """Take note that the run is refused: earlier dead letters stay."""
         letters, self._letters = self._letters, None
         if letters is not None:
@@ -179,7 +179,7 @@ class Delivery:
             with suppress(OSError, UsageError):  # there may be nothing, nor a place for it
                 os.unlink(temporary(output_path(target, path)))
 
-    async def take(self, found: BatchPart | Settled) -> AsyncIterator[BatchPart]:
+    async def deliver(self, found: BatchPart | SettledInputs) -> AsyncIterator[BatchPart]:
         """Take what a worker says; yield the parts that are through. Raises SinkError, OSError."""
         for item in (self.order or self._piece_order).pass_on(found):
             for said in self._sums.pass_on(item):
@@ -190,19 +190,19 @@ class Delivery:
                         through = (part,)
                     for loaded in through:
                         yield loaded
-                        if loaded.part.lost:
-                            raise SinkError(loaded.part.lost)
+                        if loaded.part.target_error:
+                            raise SinkError(loaded.part.target_error)
 
     def _load(self, found: BatchPart) -> Sequence[BatchPart]:
         with self._busy:
             if self._duplicates is not None:
-                self._duplicates.drop(found)
+                self._duplicates.drop_duplicates(found)
             through: Sequence[BatchPart] = (found,)
             if self._loader is not None:
                 through = self._loader.load(found)
-            return self._note(through)
+            return self._settle(through)
 
-    def _note(self, parts: Sequence[BatchPart]) -> Sequence[BatchPart]:
+    def _settle(self, parts: Sequence[BatchPart]) -> Sequence[BatchPart]:
         """Write down what is to be kept of parts that are through."""
         for found in parts:
             if self._books is not None:
@@ -216,7 +216,7 @@ class Delivery:
     @property
     def patience(self) -> float | None:
         """After how many seconds without anything new `flush_if_late` has something to do."""
-        return self._loader.patience if self._loader else None
+        return self._loader.wait_seconds if self._loader else None
 
     async def flush_if_late(self) -> Sequence[BatchPart]:
         """Load what has waited for long enough; see `flush`. Raises SinkError."""
@@ -229,9 +229,9 @@ class Delivery:
     def _flush(self) -> Sequence[BatchPart]:
         assert self._loader is not None
         with self._busy:
-            return self._note(self._loader.flush())
+            return self._settle(self._loader.flush())
 
-    def give_up(self) -> bool:
+    def abandon(self) -> bool:
         """Have nobody wait for a store to take what is not to stand; return whether one may."""
         if self._give_up is not None:
             self._give_up()

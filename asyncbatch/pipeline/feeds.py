@@ -9,35 +9,35 @@ from typing import TYPE_CHECKING, Self
 
 from msgspec import structs
 
-from asyncbatch.core.batches import Arrival, Batch, Piece, decided
+from asyncbatch.core.batches import Batch, Chunk, Split, prepared_part
 from asyncbatch.core.records import Bookmark, Failure, Position
 from asyncbatch.formats.failures import FeedError
-from asyncbatch.pipeline.splits import Ahead
+from asyncbatch.pipeline.splits import SplitsAhead
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
-    from asyncbatch.core.batches import Huge
-    from asyncbatch.pipeline.batcher import Supply
+    from asyncbatch.core.batches import SplitFile
+    from asyncbatch.pipeline.batcher import BatchSource
     from asyncbatch.sources.base import Feed, FeedSource
 
     Admit = Callable[[Feed], Awaitable[Bookmark | Failure | None]]
     """Tells where a feed is taken up, or why it is not read."""
 
 
-class _Reading:
+class _FeedProgress:
     """A feed being read: what was given of it."""
 
     def __init__(self) -> None:
         self.pieces = 0
-        self.ahead = Ahead()
+        self.ahead = SplitsAhead()
         self.changed = asyncio.Event()
         self.is_cut = False
         self.is_over = False
         """Whether only its end is still to be given."""
 
 
-class FeedSupply:
+class FeedBatchSource:
     """The batches of one source of feeds: see `supplies.Supply`.
 
     Each feed is like a huge file whose pieces bring their records along. They are read side by
@@ -56,7 +56,7 @@ class FeedSupply:
             lambda: asyncio.Semaphore(source.at_once)
         )
         self._batches: asyncio.Queue[Batch | None] = asyncio.Queue(1)
-        self._readings: dict[int, _Reading] = {}
+        self._readings: dict[int, _FeedProgress] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._all: asyncio.Task[None] | None = None
         self._ended = self._stopped = False
@@ -89,20 +89,20 @@ class FeedSupply:
         done: int,  # noqa: ARG002 - a feed is alone in its batch
         *,
         halve: bool = False,  # noqa: ARG002 - see above
-        huge: Huge | None = None,  # noqa: ARG002 - it is in pieces anyway
+        huge: SplitFile | None = None,  # noqa: ARG002 - it is in pieces anyway
     ) -> None:
         """See `Supply`."""
         self.unsettled -= 1
         reading = self._readings.get(batch.start)
-        if reading is not None and batch.piece is not None:
-            reading.ahead.settle(batch.piece.number)
+        if reading is not None and batch.split is not None:
+            reading.ahead.settle(batch.split.number)
             reading.changed.set()
 
     def settle_without(self, batch: Batch, done: int, file: int, *, again: bool) -> None:  # noqa: ARG002 - see above
         """See `Supply`: what was decided is never lost with a worker."""
         self.settle(batch, done)
 
-    def end_pieces(self, number: int) -> None:
+    def end_splits(self, number: int) -> None:
         """See `Supply`: the feed is read no further."""
         reading = self._readings.get(number)
         if reading is not None and not (reading.is_cut or reading.is_over):
@@ -142,39 +142,46 @@ class FeedSupply:
         async with self._groups[feed.group]:
             bookmark = await self._admit(feed)
             if isinstance(bookmark, Failure):
-                part = decided(number, 1, {0: bookmark}, {})
-                await self._put(Batch(number, (feed.name,), decided=part))
+                part = prepared_part(number, 1, {0: bookmark}, {})
+                await self._add(Batch(number, (feed.name,), prepared_part=part))
                 return
-            reading = self._readings[number] = _Reading()
-            last = Arrival(feed.name, bookmark=bookmark or Bookmark())
+            reading = self._readings[number] = _FeedProgress()
+            last = Chunk(feed.name, bookmark=bookmark or Bookmark())
             failure: Failure | None = None
             try:
-                async with aclosing(feed.arrivals(bookmark)) as arrivals:
+                async with aclosing(feed.chunks(bookmark)) as arrivals:
                     async for last in arrivals:
-                        await self._give(number, feed, reading, last)
+                        await self._add_chunk(number, feed, reading, last)
             except FeedError as error:
                 failure = error.failure
             except asyncio.CancelledError:
                 if not reading.is_cut or self._stopped:
                     raise
             reading.is_over = True
-            await self._give_end(number, feed, reading, last, failure)
+            await self._add_end(number, feed, reading, last, failure)
 
-    async def _give(self, number: int, feed: Feed, reading: _Reading, arrival: Arrival) -> None:
+    async def _add_chunk(
+        self, number: int, feed: Feed, reading: _FeedProgress, arrival: Chunk
+    ) -> None:
         while not reading.ahead.has_room:
             reading.changed.clear()
             await reading.changed.wait()
-        await self._put(Batch(number, (feed.name,), piece_of(reading.pieces, arrival)))
-        reading.ahead.give()
+        await self._add(Batch(number, (feed.name,), split_of_chunk(reading.pieces, arrival)))
+        reading.ahead.take()
         reading.pieces += 1
 
-    async def _give_end(
-        self, number: int, feed: Feed, reading: _Reading, last: Arrival, failure: Failure | None
+    async def _add_end(
+        self,
+        number: int,
+        feed: Feed,
+        reading: _FeedProgress,
+        last: Chunk,
+        failure: Failure | None,
     ) -> None:
-        piece = end_piece(feed, reading.pieces, last, failure)
-        await self._put(Batch(number, (feed.name,), piece))
+        piece = end_split(feed, reading.pieces, last, failure)
+        await self._add(Batch(number, (feed.name,), piece))
 
-    async def _put(self, batch: Batch) -> None:
+    async def _add(self, batch: Batch) -> None:
         self.waiting += 1
         try:
             await self._batches.put(batch)
@@ -183,26 +190,26 @@ class FeedSupply:
             raise
 
 
-def piece_of(number: int, arrival: Arrival) -> Piece:
+def split_of_chunk(number: int, arrival: Chunk) -> Split:
     """Return the piece, of this number, that holds what has come."""
-    return Piece(number, "lines", Position(), arrival.size, arrival=arrival)
+    return Split(number, "lines", Position(), arrival.size, arrival=arrival)
 
 
-def end_piece(feed: Feed, number: int, last: Arrival, failure: Failure | None) -> Piece:
+def end_split(feed: Feed, number: int, last: Chunk, failure: Failure | None) -> Split:
     """Return the piece at the end of a feed, behind its `last` arrival."""
     before = last.bookmark
-    arrival = Arrival(feed.name, bookmark=Bookmark(None, before.newest, before.since))
-    return Piece(number, "lines", Position(), 0, end=True, error=failure, arrival=arrival)
+    arrival = Chunk(feed.name, bookmark=Bookmark(None, before.newest, before.since))
+    return Split(number, "lines", Position(), 0, end=True, error=failure, arrival=arrival)
 
 
-class Sample:
+class FirstRecordsSource:
     """The batches of one source as far as its first `limit` records: see `supplies.Supply`.
 
     Tell it with `count` how many were read. No two batches are given at a time, and what is in
     pieces comes to its end.
     """
 
-    def __init__(self, batches: Supply, limit: int) -> None:
+    def __init__(self, batches: BatchSource, limit: int) -> None:
         self.unsettled = 0
         self._batches, self._left = batches, limit
         self._open: int | None = None
@@ -228,12 +235,12 @@ class Sample:
         """See `Supply`."""
         await self._settled.wait()
         if self._left <= 0 and self._open is not None:
-            self._batches.end_pieces(self._open)
+            self._batches.end_splits(self._open)
         if self._stopped or (self._left <= 0 and self._open is None):
             raise StopAsyncIteration
         batch = await anext(self._batches)
-        if batch.piece is not None:
-            self._open = None if batch.piece.end else batch.start
+        if batch.split is not None:
+            self._open = None if batch.split.end else batch.start
         self.unsettled += 1
         self._settled.clear()
         return structs.replace(batch, limit=max(0, self._left))
@@ -243,7 +250,7 @@ class Sample:
         self._left -= records
 
     def settle(
-        self, batch: Batch, done: int, *, halve: bool = False, huge: Huge | None = None
+        self, batch: Batch, done: int, *, halve: bool = False, huge: SplitFile | None = None
     ) -> None:
         """See `Supply`."""
         self._batches.settle(batch, done, halve=halve, huge=huge)
@@ -254,9 +261,9 @@ class Sample:
         self._batches.settle_without(batch, done, file, again=again)
         self._settle()
 
-    def end_pieces(self, number: int) -> None:
+    def end_splits(self, number: int) -> None:
         """See `Supply`."""
-        self._batches.end_pieces(number)
+        self._batches.end_splits(number)
 
     def stop(self) -> None:
         """See `Supply`."""
@@ -273,7 +280,7 @@ class Sample:
         self._settled.set()
 
 
-class FeedBatches:
+class FeedPreviewSource:
     """What comes of feeds, one feed after another, nothing before it is asked for.
 
     See `supplies.Supply`; who takes batches of it waits until each is settled.
@@ -309,14 +316,14 @@ class FeedBatches:
         return batch
 
     def settle(
-        self, batch: Batch, done: int, *, halve: bool = False, huge: Huge | None = None
+        self, batch: Batch, done: int, *, halve: bool = False, huge: SplitFile | None = None
     ) -> None:
         """See `Supply`: nobody waits for that."""
 
     def settle_without(self, batch: Batch, done: int, file: int, *, again: bool) -> None:
         """See `Supply`: nobody waits for that."""
 
-    def end_pieces(self, number: int) -> None:
+    def end_splits(self, number: int) -> None:
         """See `Supply`."""
         self._cut.add(number)
 
@@ -336,14 +343,14 @@ class FeedBatches:
     async def _all(self) -> AsyncGenerator[Batch, None]:
         for number, feed in enumerate(self._source.feeds, self._first):
             pieces, failure = 0, None
-            last = Arrival(feed.name)
+            last = Chunk(feed.name)
             try:
-                async with aclosing(feed.arrivals(None)) as arrivals:
+                async with aclosing(feed.chunks(None)) as arrivals:
                     async for last in arrivals:
-                        yield Batch(number, (feed.name,), piece_of(pieces, last))
+                        yield Batch(number, (feed.name,), split_of_chunk(pieces, last))
                         pieces += 1
                         if number in self._cut:
                             break
             except FeedError as error:
                 failure = error.failure
-            yield Batch(number, (feed.name,), end_piece(feed, pieces, last, failure))
+            yield Batch(number, (feed.name,), end_split(feed, pieces, last, failure))

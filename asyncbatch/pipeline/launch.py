@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from asyncbatch.config.job import Job, RecordWorkSettings
     from asyncbatch.core.settings import DaskSettings
-    from asyncbatch.pipeline.output_guard import Guard
+    from asyncbatch.pipeline.output_guard import OutputGuard
     from asyncbatch.workers.dask.engine import DaskEngine
     from asyncbatch.workers.engine import Engine, Lane, WorkFactory
-    from asyncbatch.workers.spawn import Spawned
+    from asyncbatch.workers.spawn import WorkerHandle
 
 SMALL_BYTES = 32 * 1024 * 1024
 """A job of no more bytes, and no more files than a search's opening, starts no worker processes
@@ -37,13 +37,13 @@ class Launch:
 
     def __init__(self, job: Job) -> None:
         self.searches = {number: Search(source.inputs) for number, source in job.file_sources}
-        self.guards: dict[int, Guard] = {}
+        self.guards: dict[int, OutputGuard] = {}
         """By the number of their source."""
-        self.workers: list[Spawned] = []
+        self.workers: list[WorkerHandle] = []
         self._job = job
         self._wanted = 0
 
-    def look(self) -> None:
+    def prepare(self) -> None:
         """Open the search, and decide how many worker processes the job is worth.
 
         Raises UsageError if the job cannot be meant.
@@ -51,10 +51,10 @@ class Launch:
         job, searches = self._job, self.searches.values()
         job.check()
         if files := job.output_files():
-            from asyncbatch.pipeline.output_guard import Guard
+            from asyncbatch.pipeline.output_guard import OutputGuard
 
             for number, source in job.file_sources:
-                self.guards[number] = Guard(files, job.target, source.inputs)
+                self.guards[number] = OutputGuard(files, job.target, source.inputs)
         for search in searches:
             search.open()
         wanted = usable_cpus() if job.workers is None else job.workers
@@ -64,7 +64,7 @@ class Launch:
             wanted = max(1, wanted)
         if job.dask is not None:
             wanted = 0
-        if job.record_work and job.record_work.stays_here:
+        if job.record_work and job.record_work.needs_this_process:
             wanted = 0
         if job.most_workers is not None:
             wanted = min(wanted, job.most_workers)
@@ -106,7 +106,7 @@ def _needs_process(job: Job) -> bool:
     those that only this one has.
     """
     work = job.record_work
-    if work is not None and work.stays_here:
+    if work is not None and work.needs_this_process:
         return False
     return job.timeout is not None or (work is not None and work.runs_programs)
 
@@ -118,7 +118,7 @@ _LAST_SECONDS = 2.0
 
 
 @asynccontextmanager
-async def suitable_engine(
+async def make_engine(
     job: Job,
     launch: Launch,
     make_work: WorkFactory,
@@ -136,12 +136,12 @@ async def suitable_engine(
             yield cluster
         return
     if job.record_work and job.record_work.call_is_async:
-        async with _ended(LoopEngine(async_lanes(job, job.record_work.call_concurrency))) as loop:
+        async with _ending(LoopEngine(async_lanes(job, job.record_work.call_concurrency))) as loop:
             yield loop
         return
     if not launch.workers:
         at_once = 1 if job.pause else job.concurrency or 1
-        async with _ended(ThreadEngine(make_work, at_once)) as threads:
+        async with _ending(ThreadEngine(make_work, at_once)) as threads:
             yield threads
         return
     in_flight = job.concurrency or len(launch.workers) * LANES_PER_WORKER
@@ -167,13 +167,13 @@ async def _cluster(
     from asyncbatch.workers.dask.engine import dask_engine
     from asyncbatch.workers.dask.worker import Setup
 
-    ready, code = cluster_job.sent(job)
+    ready, code = cluster_job.prepare_for_workers(job)
     grace = _LAST_SECONDS if _is_remote(job) else 0.0
-    make_work = suitable_work(job, ready)
+    make_work = make_task(job, ready)
     async with AsyncExitStack() as stack:
-        with cluster_job.proving(job.target) as proof:
+        with cluster_job.probe_file(job.target) as proof:
             inputs = (search.opening for search in launch.searches.values())
-            place = cluster_job.place(job, inputs, proof)
+            place = cluster_job.worker_location(job, inputs, proof)
             engine = dask_engine(
                 dask.scheduler,
                 lambda run: Setup(run, make_work, code, place, job.timeout, grace),
@@ -191,7 +191,7 @@ def _is_remote(job: Job) -> bool:
 
 
 @asynccontextmanager
-async def _ended(engine: Engine) -> AsyncIterator[Engine]:
+async def _ending(engine: Engine) -> AsyncIterator[Engine]:
     """Have an engine of this process leave nothing half done at the end."""
     try:
         yield engine
@@ -200,37 +200,37 @@ async def _ended(engine: Engine) -> AsyncIterator[Engine]:
             await asyncio.wait_for(asyncio.to_thread(abandon_all, engine.lanes), _LAST_SECONDS)
 
 
-def suitable_work(
+def make_task(
     job: Job, ready: Callable[[RecordWorkSettings], RecordWorkSettings] = lambda work: work
 ) -> WorkFactory:
     """Return what makes that which does what the job's settings say, made `ready` for others."""
     if len(job.sources) > 1:
-        from asyncbatch.workers.tasks.transform_sources import SourceWork
+        from asyncbatch.workers.tasks.transform_sources import SourcesTask
 
         works = (source.record_work for source in job.sources)
-        return partial(SourceWork, tuple(ready(work) for work in works if work is not None))
+        return partial(SourcesTask, tuple(ready(work) for work in works if work is not None))
     if job.record_work is not None:
-        from asyncbatch.workers.tasks.transform import RecordWork
+        from asyncbatch.workers.tasks.transform import TransformTask
 
-        return partial(RecordWork, ready(job.record_work))
-    from asyncbatch.workers.tasks.count import FileWork
+        return partial(TransformTask, ready(job.record_work))
+    from asyncbatch.workers.tasks.count import CountTask
 
-    return partial(FileWork, job.files)
+    return partial(CountTask, job.files)
 
 
 def async_lanes(job: Job, at_once: int) -> list[Lane]:
     """Return lanes for async functions, `at_once` calls of which may be going on at a time."""
     from asyncbatch.workers.tasks.transform_async import (
         LANES,
-        AsyncRecordLane,
+        AsyncTransformLane,
     )
-    from asyncbatch.workers.tasks.transform_sources import SourceLane
+    from asyncbatch.workers.tasks.transform_sources import SourcesLane
 
     slots = asyncio.Semaphore(at_once)
     works = [work for source in job.sources if (work := source.record_work) is not None]
 
     def lane() -> Lane:
-        lanes: list[Lane] = [AsyncRecordLane(work, slots, job.timeout) for work in works]
-        return lanes[0] if len(lanes) == 1 else SourceLane(lanes)
+        lanes: list[Lane] = [AsyncTransformLane(work, slots, job.timeout) for work in works]
+        return lanes[0] if len(lanes) == 1 else SourcesLane(lanes)
 
     return [lane() for _ in range(1 if job.pause else job.concurrency or LANES)]

@@ -16,21 +16,21 @@ from asyncbatch.core.entries import Extent
 from asyncbatch.core.records import Failure
 from asyncbatch.core.settings import Sizes
 from asyncbatch.formats.decoder import decode
-from asyncbatch.sinks.block import Block, join, make_block
-from asyncbatch.sinks.dead_letters import letter_of_record
+from asyncbatch.sinks.block import ColumnBlock, join_blocks, make_block
+from asyncbatch.sinks.dead_letters import record_dead_letter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from concurrent.futures import Future
 
     from asyncbatch.core.entries import Entry
-    from asyncbatch.pipeline.resume.journal import Journal, KeptRows
-    from asyncbatch.sinks.base import Refusal, Sink
+    from asyncbatch.pipeline.resume.journal import Journal, ResumedRows
+    from asyncbatch.sinks.base import BatchSink, Refusal
     from asyncbatch.sinks.target import Target
     from asyncbatch.sinks.text_files import FileSink
 
 
-class WaitingPart:
+class PendingPart:
     """A part of whose rows `left` are not loaded yet."""
 
     def __init__(self, found: BatchPart) -> None:
@@ -45,7 +45,7 @@ class WaitingPart:
         """Where the rows of each file are in the target, if that is a file."""
         found.part.rows = None
         self.is_settled = False
-        self._block: Block | None = None
+        self._block: ColumnBlock | None = None
         self._objects: list[dict[str, Any]] | None = None
 
     def extend(self, place: int, extent: Extent) -> None:
@@ -53,7 +53,7 @@ class WaitingPart:
         if not self.extents:
             self.extents = [None] * max(1, len(self.found.part))
         before = self.extents[place]
-        self.extents[place] = before.joined(extent) if before else extent
+        self.extents[place] = before.merged(extent) if before else extent
 
     def drop_rows(self) -> None:
         """Let go of what was loaded."""
@@ -66,16 +66,16 @@ class WaitingPart:
             self._objects = decode(bytes(self.rows.payload))
         return (self._objects or [])[rows.start : rows.stop]
 
-    def columns(self, rows: range, *, of_objects: bool) -> Block:
+    def columns(self, rows: range, *, of_objects: bool) -> ColumnBlock:
         """Return some rows as columns; they came as such, or as objects."""
         if of_objects:
             return make_block(self.objects(rows))
         return self.unpack().slice(rows.start, rows.stop)
 
-    def unpack(self) -> Block:
+    def unpack(self) -> ColumnBlock:
         """Return all rows, which came as columns."""
         if self._block is None:
-            self._block = Block.from_bytes(self.rows.payload)
+            self._block = ColumnBlock.from_bytes(self.rows.payload)
         return self._block
 
     def record(self, row: int) -> tuple[int, int]:
@@ -101,7 +101,7 @@ class WaitingPart:
         return at
 
 
-Taken: TypeAlias = list[tuple[WaitingPart, range]]
+TakenRows: TypeAlias = list[tuple[PendingPart, range]]
 """Rows of one load, by what they came in."""
 
 
@@ -123,7 +123,7 @@ class Loader(Protocol):
     never wait.
     """
 
-    patience: float | None
+    wait_seconds: float | None
 
     @property
     def is_late(self) -> bool:
@@ -149,10 +149,10 @@ class Loader(Protocol):
 class LinesLoader:
     """Writes rows as they come; none is ever refused."""
 
-    patience: float | None = None
+    wait_seconds: float | None = None
     is_late = False
 
-    def __init__(self, sink: Sink[bytes | bytearray], kept: KeptRows | None) -> None:
+    def __init__(self, sink: BatchSink[bytes | bytearray], kept: ResumedRows | None) -> None:
         self._sink, self._kept = sink, kept
 
     def load(self, found: BatchPart) -> Sequence[BatchPart]:
@@ -160,7 +160,7 @@ class LinesLoader:
         rows, found.part.rows = found.part.rows, None
         at = 0
         if self._kept:
-            self._kept.go_on(found)
+            self._kept.resume(found)
             at = self._kept.sink.position
         if rows is not None:
             self._sink.load(rows.payload)
@@ -187,24 +187,24 @@ class TableLoader:
 
     def __init__(
         self,
-        sink: Sink[Any],
+        sink: BatchSink[Any],
         most: int,
         *,
         of_objects: bool,
         rich: bool = False,
         journal: Journal | None = None,
-        kept: KeptRows | None = None,
+        kept: ResumedRows | None = None,
         waiting: int = Sizes().waiting,
         patience: float = PATIENCE,
         sharing: float = 0.0,
     ) -> None:
-        self.patience: float | None = patience
+        self.wait_seconds: float | None = patience
         self._sink, self._most = sink, most
         self._most_bytes, self._sharing = waiting, sharing
         self._of_objects, self._rich = of_objects, rich
         self._journal, self._kept = journal, kept
-        self._waiting: deque[WaitingPart] = deque()
-        self._to_load: deque[tuple[WaitingPart, int]] = deque()
+        self._waiting: deque[PendingPart] = deque()
+        self._to_load: deque[tuple[PendingPart, int]] = deque()
         """Parts with rows to load, and the number of the first of these."""
         self._rows = self._bytes = 0
         self._late: dict[int, tuple[Failure, int]] = {}
@@ -212,24 +212,24 @@ class TableLoader:
         batch."""
         self._last_commit = time.monotonic()
         self._beside = ThreadPoolExecutor(1) if sharing else None
-        self._loading: tuple[Taken, Future[Sequence[Refusal]]] | None = None
+        self._loading: tuple[TakenRows, Future[Sequence[Refusal]]] | None = None
         """What the sink is at."""
 
     @property
     def is_late(self) -> bool:
         """See `Loader`."""
         waited = time.monotonic() - self._last_commit
-        return bool(self._waiting) and self.patience is not None and waited > self.patience
+        return bool(self._waiting) and self.wait_seconds is not None and waited > self.wait_seconds
 
     def load(self, found: BatchPart) -> Sequence[BatchPart]:
         """See `Loader`."""
-        waiting = WaitingPart(found)
+        waiting = PendingPart(found)
         if self._kept and found.part.entries:
             self._load_waiting()
             waiting.extents = self._kept.copy(found)
-        elif self._kept and self._kept.begins(found):
+        elif self._kept and self._kept.starts(found):
             self._load_waiting()
-            self._kept.go_on(found)
+            self._kept.resume(found)
         self._waiting.append(waiting)
         if waiting.left:
             if self._beside and not self._of_objects:
@@ -264,7 +264,7 @@ class TableLoader:
         self._load_waiting()
         self._last_commit, self._bytes = time.monotonic(), 0
         last = self._waiting[-1].found.part if self._waiting else None
-        if last is None or (not len(last) and last.reached is None):
+        if last is None or (not len(last) and last.position is None):
             return ()
         through = [waiting.found for waiting in self._waiting]
         # Of a file or feed that was begun and went on, only the last one tells how far it is.
@@ -293,14 +293,14 @@ class TableLoader:
         """Load the first rows, `most` of them if there are so many."""
         taken = self._take()
         groups = None
-        if any(waiting.rows.several for waiting, _ in taken):
+        if any(waiting.rows.has_many_rows for waiting, _ in taken):
             groups = _groups(
                 [origin for waiting, rows in taken for origin in waiting.origins(rows)]
             )
         payload = self._payload(taken)
         self._rows -= sum(len(rows) for _, rows in taken)
         if self._beside is None:
-            self._note(taken, self._sink.load(payload, groups))
+            self._note_refusals(taken, self._sink.load(payload, groups))
         else:
             self._end_load()
             self._loading = taken, self._beside.submit(self._sink.load, payload, groups)
@@ -309,9 +309,9 @@ class TableLoader:
         """Wait for the load that goes on, if one does. Raises SinkError."""
         if self._loading:
             (taken, loading), self._loading = self._loading, None
-            self._note(taken, loading.result())
+            self._note_refusals(taken, loading.result())
 
-    def _note(self, taken: Taken, refusals: Sequence[Refusal]) -> None:
+    def _note_refusals(self, taken: TakenRows, refusals: Sequence[Refusal]) -> None:
         """Take note of what was loaded, and what of it was refused."""
         ends = list(accumulate(len(rows) for _, rows in taken))
         for refusal in refusals:
@@ -321,18 +321,18 @@ class TableLoader:
             waiting.refused.setdefault(waiting.record(row), (row, refusal.message))
             waiting.refused_rows[waiting.rows.places[row]] += 1
         if self._kept:
-            self._measure(taken, {refusal.row for refusal in refusals}, self._kept.sink)
+            self._count_loaded(taken, {refusal.row for refusal in refusals}, self._kept.sink)
         for waiting, rows in taken:
             waiting.left -= len(rows)
 
-    def _payload(self, taken: Taken) -> Any:
+    def _payload(self, taken: TakenRows) -> Any:
         """Return rows as the sink takes them."""
         blocks = [waiting.columns(rows, of_objects=self._of_objects) for waiting, rows in taken]
-        return join(blocks, rich=self._rich)
+        return join_blocks(blocks, rich=self._rich)
 
-    def _take(self) -> Taken:
+    def _take(self) -> TakenRows:
         """Take rows from the front, up to a batch, and not part of a record's if that can be."""
-        taken: Taken = []
+        taken: TakenRows = []
         room = self._most
         while room and self._to_load:
             waiting, start = self._to_load.popleft()
@@ -346,7 +346,7 @@ class TableLoader:
             room = max(0, room - (stop - start))
         return taken
 
-    def _measure(self, taken: Taken, refused: set[int], sink: FileSink) -> None:
+    def _count_loaded(self, taken: TakenRows, refused: set[int], sink: FileSink) -> None:
         """Take note of where the rows of each file that were just loaded are."""
         sizes = sink.row_sizes
         at, left, number = sink.position - sum(sizes), iter(sizes), 0
@@ -360,18 +360,18 @@ class TableLoader:
                 waiting.extend(place, Extent(at, length, 0, length))
                 at += length
 
-    def _settle(self, waiting: WaitingPart) -> None:
+    def _settle(self, waiting: PendingPart) -> None:
         """Count what was written, and reject the records that were refused."""
         found, rows = waiting.found, waiting.rows
         waiting.is_settled = True
         found.part.written += rows.count - waiting.refused_rows.total()
         for place, refused in waiting.refused_rows.items():
             if place < len(found.part):
-                found.part.made[place] -= refused
+                found.part.spooled_rows[place] -= refused
         for (place, _), (row, message) in sorted(waiting.refused.items()):
             file, record, line = found.file(place), rows.records[row], rows.lines[row]
             failure = Failure(file, "sink", message, record, line)
-            letters = [letter_of_record(failure, rows.originals[row])] if rows.originals else []
+            letters = [record_dead_letter(failure, rows.texts[row])] if rows.texts else []
             found.part.reject(place, failure, letters)
             if not len(found.part):  # the file is not finished
                 first, count = self._late.get(found.batch.start, (failure, 0))
@@ -385,7 +385,7 @@ class TableLoader:
 class RecordLoader(TableLoader):
     """Gives a sink its rows as the objects that they are."""
 
-    def _payload(self, taken: Taken) -> list[dict[str, Any]]:
+    def _payload(self, taken: TakenRows) -> list[dict[str, Any]]:
         return [row for waiting, rows in taken for row in waiting.objects(rows)]
 
 
@@ -396,11 +396,11 @@ def _groups(origins: Sequence[tuple[int, int, int]]) -> Sequence[int]:
 
 def make_loader(
     target: Target,
-    sink: Sink[Any],
+    sink: BatchSink[Any],
     load_batch: int | None,
     *,
     journal: Journal | None,
-    kept: KeptRows | None,
+    kept: ResumedRows | None,
     sizes: Sizes,
     patience: float = PATIENCE,
 ) -> Loader:

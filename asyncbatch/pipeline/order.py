@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from typing import IO, TYPE_CHECKING, Protocol
 
-from asyncbatch.core.batches import SOURCE_SPAN, BatchPart, Settled
+from asyncbatch.core.batches import SOURCE_SPAN, BatchPart, SettledInputs
 from asyncbatch.core.settings import Sizes
 from asyncbatch.workers.tasks.spool import MEMORY_BYTES
 
@@ -28,7 +28,7 @@ class Order(Protocol):
         """Wait until a part of `batch` may come."""
         ...
 
-    def pass_on(self, found: BatchPart | Settled) -> Iterator[BatchPart | Settled]:
+    def pass_on(self, found: BatchPart | SettledInputs) -> Iterator[BatchPart | SettledInputs]:
         """Take what comes, and yield what it is now time for."""
         ...
 
@@ -44,7 +44,7 @@ class InputOrder:
     def __init__(self, first: int = 0, *, most: int = Sizes().held) -> None:
         self._head = first, 0
         self._most = most
-        self._held: dict[tuple[int, int], deque[BatchPart | Settled]] = {}
+        self._held: dict[tuple[int, int], deque[BatchPart | SettledInputs]] = {}
         self._bytes = 0
         self._changed = asyncio.Event()
 
@@ -54,7 +54,7 @@ class InputOrder:
             self._changed.clear()
             await self._changed.wait()
 
-    def pass_on(self, found: BatchPart | Settled) -> Iterator[BatchPart | Settled]:
+    def pass_on(self, found: BatchPart | SettledInputs) -> Iterator[BatchPart | SettledInputs]:
         """Take what comes, and yield what it is now time for."""
         key = found.batch.key
         if key != self._head:
@@ -63,8 +63,8 @@ class InputOrder:
             return
         yield found
         last = found
-        while isinstance(last, Settled) and last.batch.key == self._head:
-            self._head = _behind(last)
+        while isinstance(last, SettledInputs) and last.batch.key == self._head:
+            self._head = _follows(last)
             self._changed.set()
             released = self._held.pop(self._head, ())
             for last in released:
@@ -74,7 +74,7 @@ class InputOrder:
                 return
 
 
-class PieceOrder:
+class SplitOrder:
     """Lets everything through at once, but the pieces of a huge file in their order.
 
     How much that holds back depends on how many pieces are given ahead.
@@ -83,17 +83,17 @@ class PieceOrder:
     def __init__(self) -> None:
         self._files: dict[int, InputOrder] = {}
 
-    def pass_on(self, found: BatchPart | Settled) -> Iterator[BatchPart | Settled]:
+    def pass_on(self, found: BatchPart | SettledInputs) -> Iterator[BatchPart | SettledInputs]:
         """Take what comes, and yield what it is now time for."""
         batch = found.batch
-        if batch.piece is None:
+        if batch.split is None:
             yield found
             return
         order = self._files.setdefault(batch.start, InputOrder(batch.start))
         for passed in order.pass_on(found):
             yield passed
-            piece = passed.batch.piece
-            if isinstance(passed, Settled) and piece is not None and piece.end:
+            piece = passed.batch.split
+            if isinstance(passed, SettledInputs) and piece is not None and piece.end:
                 del self._files[batch.start]
 
 
@@ -104,14 +104,14 @@ class SourceOrder:
         self._orders: dict[int, InputOrder] = {
             number: InputOrder(number * SOURCE_SPAN, most=most) for number, _ in job.file_sources
         }
-        self._feeds = PieceOrder()
+        self._feeds = SplitOrder()
 
     async def admit(self, batch: Batch) -> None:
         """See `InputOrder`."""
         if batch.source in self._orders:
             await self._orders[batch.source].admit(batch)
 
-    def pass_on(self, found: BatchPart | Settled) -> Iterator[BatchPart | Settled]:
+    def pass_on(self, found: BatchPart | SettledInputs) -> Iterator[BatchPart | SettledInputs]:
         """See `InputOrder`."""
         return self._orders.get(found.batch.source, self._feeds).pass_on(found)
 
@@ -129,17 +129,17 @@ class OrderedLane:
             yield part
 
 
-def _behind(settled: Settled) -> tuple[int, int]:
+def _follows(settled: SettledInputs) -> tuple[int, int]:
     """Return the key of the batch that follows one that is settled."""
     start, number = settled.batch.key
-    piece = settled.batch.piece
+    piece = settled.batch.split
     if piece is None or piece.end:
         return start + settled.done, 0
     return start, number + 1
 
 
-def _size(found: BatchPart | Settled) -> int:
-    if isinstance(found, Settled) or found.part.rows is None:
+def _size(found: BatchPart | SettledInputs) -> int:
+    if isinstance(found, SettledInputs) or found.part.rows is None:
         return _PART_BYTES
     return _PART_BYTES + len(found.part.rows.payload)
 
@@ -154,15 +154,15 @@ class WholeFiles:
     def __init__(self) -> None:
         self._held: dict[int, IO[bytes]] = {}
 
-    def pass_on(self, found: BatchPart | Settled) -> Iterator[BatchPart]:
+    def pass_on(self, found: BatchPart | SettledInputs) -> Iterator[BatchPart]:
         """Take what comes, and yield what is about finished files. Raises OSError (full disk)."""
         start = found.batch.start
-        if isinstance(found, Settled):
-            self._drop(start)
-        elif found.part.told is not None and not len(found.part):
+        if isinstance(found, SettledInputs):
+            self._discard(start)
+        elif found.part.counts is not None and not len(found.part):
             if start in self._held:  # it has only now proved to be huge
                 yield from self._release(found)
-                self._drop(start)
+                self._discard(start)
             yield found
         elif not len(found.part):
             self._hold(start, found.part)
@@ -171,13 +171,13 @@ class WholeFiles:
                 part = found.part
                 if part.errors.get(0) is None or 0 in part.rejected:
                     yield from self._release(found)
-                self._drop(start)
+                self._discard(start)
             yield found
 
     def close(self) -> None:
         """Forget what is held."""
         for start in list(self._held):
-            self._drop(start)
+            self._discard(start)
 
     def _hold(self, start: int, part: Part) -> None:
         import pickle
@@ -197,6 +197,6 @@ class WholeFiles:
         while spool.tell() < end:
             yield BatchPart(found.batch, pickle.load(spool))  # noqa: S301 - our own words
 
-    def _drop(self, start: int) -> None:
+    def _discard(self, start: int) -> None:
         if start in self._held:
             self._held.pop(start).close()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from asyncbatch.sources.inputs import Inputs
 
 
-class Guard:
+class OutputGuard:
     """Refuses outputs that would overwrite each other or an input.
 
     `files` are the paths of outputs that are one file, by the option that names them.
@@ -41,7 +41,7 @@ class Guard:
         self._folder: Target | None = None
         if target is not None and target.form == "folder":
             for argument in inputs.paths:
-                _check_place(target, argument, inputs)
+                _check_location(target, argument, inputs)
             _check_stores(target, inputs)
             if (target.format, target.compression) != ("keep", "keep"):
                 _check_names(target, inputs)
@@ -54,7 +54,7 @@ class Guard:
             if (output := self._files.get(os.path.basename(path))) and _is_same(path, output):
                 raise UsageError(f"{display_path(path)} is an input: it cannot be written to")
             if self._folder is not None:
-                _check_apart(self._folder, path)
+                _check_distinct(self._folder, path)
 
 
 def _is_same(path: str, output: str) -> bool:
@@ -66,7 +66,7 @@ def _is_same(path: str, output: str) -> bool:
         return False
 
 
-def _check_apart(target: Target, path: str) -> None:
+def _check_distinct(target: Target, path: str) -> None:
     """Raise UsageError if the output for `path`, a file or a folder, is that file or folder."""
     if os.path.realpath(output_path(target, path)) == os.path.realpath(path):
         raise UsageError(
@@ -75,12 +75,12 @@ def _check_apart(target: Target, path: str) -> None:
         )
 
 
-def _check_place(target: Target, argument: str, inputs: Inputs) -> None:
+def _check_location(target: Target, argument: str, inputs: Inputs) -> None:
     """Raise UsageError if outputs would be inputs, of this run or the next."""
     if argument == STDIN or (is_object_url(argument) and not is_store_url(argument)):
         return
     path = static_root(argument) if has_magic(argument) else argument
-    _check_apart(target, path)
+    _check_distinct(target, path)
     if is_store_url(path) is not target.is_remote:
         return
     folder, above = os.path.realpath(target.path), os.path.realpath(path)
@@ -135,7 +135,7 @@ def _check_names(target: Target, inputs: Inputs) -> None:
         seen.add(hash(output))
 
 
-def check_places(sources: Sequence[str], written: Mapping[str, str | None]) -> None:
+def check_live_outputs(sources: Sequence[str], written: Mapping[str, str | None]) -> None:
     """Raise UsageError if files that options name are one, or are read by the stream itself.
 
     Pipes and devices may be.

@@ -12,35 +12,35 @@ from typing import TYPE_CHECKING, Any, cast
 from msgspec import Struct
 
 from asyncbatch.core.aio import with_pauses
-from asyncbatch.core.batches import Batch, BatchPart, Settled, decided
-from asyncbatch.core.report import LISTED_FAILURES, Report, SinkReport, SourceReport, Stages
-from asyncbatch.core.system import Memory, measure, measure_all
+from asyncbatch.core.batches import Batch, BatchPart, SettledInputs, prepared_part
+from asyncbatch.core.report import LISTED_FAILURES, Report, SinkReport, SourceReport, StageProgress
+from asyncbatch.core.system import Memory, measure_memory, measure_memory_of
 from asyncbatch.core.tally import Tally, tally_of
 from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.formats.failures import after_records
 from asyncbatch.pipeline.delivery import Delivery
-from asyncbatch.pipeline.launch import suitable_engine, suitable_work
+from asyncbatch.pipeline.launch import make_engine, make_task
 from asyncbatch.pipeline.order import OrderedLane
-from asyncbatch.pipeline.scheduler import Intake
-from asyncbatch.workers.crashes import Losses, Verdict
+from asyncbatch.pipeline.scheduler import Scheduler
+from asyncbatch.workers.crashes import CrashPolicy, Decision
 from asyncbatch.workers.engine import BatchEnd, bounded_map
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 
     from asyncbatch.config.job import Job
-    from asyncbatch.core.batches import Huge
+    from asyncbatch.core.batches import SplitFile
     from asyncbatch.core.records import Position
-    from asyncbatch.core.report import Crew
+    from asyncbatch.core.report import ClusterStatus
     from asyncbatch.pipeline.launch import Launch
     from asyncbatch.workers.dask.engine import DaskEngine
     from asyncbatch.workers.engine import Engine, Lane, Loss, Work
 
 
-class Watch:
+class ReportUpdater:
     """Keeps the sections of a report, which has none without this."""
 
-    def __init__(self, job: Job, intake: Intake, report: Report) -> None:
+    def __init__(self, job: Job, intake: Scheduler, report: Report) -> None:
         self._job, self._intake, self._report = job, intake, report
         self._worked = Tally()
         self._is_over = False
@@ -49,7 +49,7 @@ class Watch:
             mode = target.mode if target.is_database else None
             report.sink = SinkReport(target.name, target.table, mode, target.key)
 
-    def take(self, found: BatchPart) -> None:
+    def add(self, found: BatchPart) -> None:
         """Take note of what has come out of a worker."""
         tally = tally_of(found.part)
         if found.part.rows is not None:
@@ -57,19 +57,19 @@ class Watch:
         self._worked += tally
         self._report.sources[found.batch.source].extracted += tally.read
 
-    def look(self, *, is_over: bool = False) -> None:
+    def update(self, *, is_over: bool = False) -> None:
         """Bring the report's sections up to date, for good once the run `is_over`."""
         self._is_over = self._is_over or is_over
         for number, source in enumerate(self._report.sources):
             source.found, source.is_complete = self._intake.inputs_of(number)
             source.traffic = self._intake.traffic_of(number)
-            source.judge(is_over=self._is_over, limit=self._job.limit)
+            source.update_state(is_over=self._is_over, limit=self._job.limit)
 
-    def stages(self, engine: Engine | None) -> Stages:
+    def stages(self, engine: Engine | None) -> StageProgress:
         """Return how far the run is, with an engine if it has one already."""
-        self.look()
+        self.update()
         lanes = len(engine.lanes) if engine else 0
-        return Stages(self._worked, self._report.sources, self._intake.waiting, lanes)
+        return StageProgress(self._worked, self._report.sources, self._intake.waiting, lanes)
 
 
 _LAST_SECONDS = 2.0
@@ -86,9 +86,9 @@ class Snapshot(Struct, frozen=True):
     in_flight: int
     memory_bytes: int
     worker_memory_bytes: int
-    stages: Stages | None = None
+    stages: StageProgress | None = None
     """How far each stage and source is, if somebody watches."""
-    crew: Crew | None = None
+    crew: ClusterStatus | None = None
     """The cluster that works, if one does."""
 
 
@@ -102,7 +102,7 @@ class Run:
         launch: Launch | None = None,
         work: Callable[[Any], Work] | None = None,
         failure_limit: float = LISTED_FAILURES,
-        reached: Callable[[str], Position | None] | None = None,
+        position_of: Callable[[str], Position | None] | None = None,
         watched: bool = False,
         say: Callable[[str], None] = lambda line: None,  # noqa: ARG005 - nobody listens
     ) -> None:
@@ -112,48 +112,51 @@ class Run:
         what is worth telling meanwhile.
         """
         if job.dask is not None:
-            from asyncbatch.workers.dask.job import sized
+            from asyncbatch.workers.dask.job import with_cluster_sizes
 
-            job = sized(job)
+            job = with_cluster_sizes(job)
         self.report = Report(failure_limit, target=job.target.name if job.target else None)
         self._job = job
-        self._make_work = partial(work, job.settings) if work else suitable_work(job)
+        self._make_work = partial(work, job.settings) if work else make_task(job)
         self._delivery = Delivery(job)
         self._began = time.perf_counter()
-        self._intake = Intake(job, self._delivery, launch, reached)
-        self._watch = Watch(job, self._intake, self.report) if watched else None
+        self._scheduler = Scheduler(job, self._delivery, launch, position_of)
+        self._watch = ReportUpdater(job, self._scheduler, self.report) if watched else None
         self._say = say
         self._engine: Engine | None = None
         self._cluster: DaskEngine | None = None
-        self._losses = Losses(job.timeout)
+        self._crashes = CrashPolicy(job.timeout)
         self._done: Counter[tuple[int, int]] = Counter()
         self._handed_on: Counter[tuple[int, int]] = Counter()
         """Records of unfinished files that are reported already, by their batches."""
-        self._huge: dict[tuple[int, int], Huge] = {}
+        self._split_files: dict[tuple[int, int], SplitFile] = {}
         self._batches = 0
         self._stopped = False
 
     def stop(self) -> None:
         """Take no more input; `parts` ends when what is in flight is done."""
         self._stopped = self.report.interrupted = True
-        self._intake.supply.stop()
+        self._scheduler.batches.stop()
 
     def snapshot(self) -> Snapshot:
         """Return how far the run is, and take note of its time and memory."""
-        ours, workers = measure(), measure_all(self._engine.pids if self._engine else ())
+        ours, workers = (
+            measure_memory(),
+            measure_memory_of(self._engine.pids if self._engine else ()),
+        )
         report = self.report
         if self._cluster is not None:
-            report.crew = self._cluster.crew
+            report.crew = self._cluster.status
             workers = Memory(report.crew.memory, report.crew.memory)
         report.peak_memory_bytes = max(report.peak_memory_bytes, ours.peak + workers.peak)
         report.elapsed_s = time.perf_counter() - self._began
         return Snapshot(
             report.elapsed_s,
-            self._intake.total,
-            self._intake.found,
+            self._scheduler.total,
+            self._scheduler.found,
             report.tally,
             self._batches,
-            self._intake.supply.unsettled,
+            self._scheduler.batches.unsettled,
             ours.current,
             workers.current,
             self._watch.stages(self._engine) if self._watch else None,
@@ -168,13 +171,13 @@ class Run:
         Closing the generator ends all workers. A target that is lost ends the run early; the
         report tells.
         """
-        launch = await self._intake.launched()
+        launch = await self._scheduler.launched()
         ordered = self._delivery.order is not None
         async with (
-            suitable_engine(
+            make_engine(
                 self._job, launch, self._make_work, ordered=ordered, say=self._say
             ) as engine,
-            self._intake as intake,
+            self._scheduler as intake,
         ):
             self._engine = engine
             if self._job.dask is not None:
@@ -187,7 +190,7 @@ class Run:
             self.snapshot()  # the workers' last memory, while there are workers
         self.report.elapsed_s = time.perf_counter() - self._began
         if not self._stopped:
-            self._intake.check()
+            self._scheduler.check()
 
     async def _delivered(self, engine: Engine) -> AsyncGenerator[BatchPart, None]:
         """Yield parts through with all that hangs on them; at the end, end the target."""
@@ -198,12 +201,12 @@ class Run:
         cluster = self._cluster
         lanes: Sequence[Lane] = cluster.places if cluster else engine.lanes
         if delivery.admission:
-            from asyncbatch.pipeline.resume.admission import DecidedLane
+            from asyncbatch.pipeline.resume.admission import AdmittedLane
 
-            lanes = [DecidedLane(lane) for lane in lanes]
+            lanes = [AdmittedLane(lane) for lane in lanes]
         if order:
             lanes = [OrderedLane(lane, order) for lane in lanes]
-        batches: AsyncIterator[Batch] = self._intake.supply
+        batches: AsyncIterator[Batch] = self._scheduler.batches
         if cluster:
             lanes = [cluster.gate.lane(lane) for lane in lanes]
             batches = cluster.gate.paced(batches)
@@ -214,7 +217,7 @@ class Run:
             ):
                 async for result in timely:
                     for event in self._events(result) if result is not None else ():
-                        async for found in delivery.take(event):
+                        async for found in delivery.deliver(event):
                             yield self._added(found)
                     for found in await delivery.flush_if_late():
                         yield self._added(found)
@@ -224,22 +227,22 @@ class Run:
         except SinkError as error:
             self._lose_target(error)
         except UsageError:
-            delivery.refuse()
+            delivery.discard_outputs()
             raise
         finally:
-            self._judge(final=True)
+            self._check_budget(final=True)
             await self._finish(ended=ended)
 
     async def _finish(self, *, ended: bool) -> None:
-        self.report.tally.retries += self._delivery.retrier.taken()
-        self.report.add_retries(self._intake.retries())
+        self.report.tally.retries += self._delivery.retrier.take_retry_count()
+        self.report.add_retries(self._scheduler.retries())
         if self._watch:
-            self._watch.look(is_over=True)
+            self._watch.update(is_over=True)
         report, stopped = self.report, self._stopped or self.report.over_budget
-        ended = ended and self._intake.may_be_empty
+        ended = ended and self._scheduler.may_be_empty
         succeeded = ended and not stopped and (bool(self._job.budget) or not report.tally.failures)
         if not ended or stopped:
-            self._delivery.give_up()
+            self._delivery.abandon()
         finishing = asyncio.create_task(
             self._delivery.finish(succeeded=succeeded, ended=ended and not stopped)
         )
@@ -247,7 +250,7 @@ class Run:
             # A thread that is stuck in a write has the target; nobody can wait for that.
             await asyncio.wait_for(asyncio.shield(finishing), None if ended else _LAST_SECONDS)
         except asyncio.CancelledError:  # a store may be slow to take what there is
-            if self._delivery.give_up():
+            if self._delivery.abandon():
                 await asyncio.wait((finishing,), timeout=_LAST_SECONDS)
             raise
         except SinkError as error:
@@ -263,81 +266,81 @@ class Run:
 
     def _lose_target(self, error: SinkError) -> None:
         """Take note that the run ended for want of a target."""
-        self._intake.supply.stop()
+        self._scheduler.batches.stop()
         self.report.lose_target(str(error), error.file)
 
-    def _events(self, result: BatchPart | BatchEnd) -> Iterator[BatchPart | Settled]:
+    def _events(self, result: BatchPart | BatchEnd) -> Iterator[BatchPart | SettledInputs]:
         """Yield what a lane says, and what becomes of a batch whose worker died."""
         if isinstance(result, BatchPart):
             batch, part = result.batch, result.part
             if self._watch:
-                self._watch.take(result)
-            self._intake.count(batch.source, part)
-            if part.huge is not None:
-                self._huge[batch.key] = part.huge
+                self._watch.add(result)
+            self._scheduler.count(batch.source, part)
+            if part.split_file is not None:
+                self._split_files[batch.key] = part.split_file
                 return
-            if batch.piece is not None and part.errors and not part.rejected:
-                self._intake.supply.end_pieces(batch.start)
+            if batch.split is not None and part.errors and not part.rejected:
+                self._scheduler.batches.end_splits(batch.start)
             self._done[batch.key] += len(part)
             if len(part):
                 self._handed_on.pop(batch.key, None)
-            elif part.told is not None:
-                self._handed_on[batch.key] += part.told.read
+            elif part.counts is not None:
+                self._handed_on[batch.key] += part.counts.read
             yield result
             return
         end, batch = result, result.batch
         done = self._done.pop(batch.key, 0)
         self._batches += 1
-        huge = self._huge.pop(batch.key, None)
+        huge = self._split_files.pop(batch.key, None)
         handed_on = self._handed_on.pop(batch.key, None)
         if end.loss is None:
-            self._losses.note_success()
-            self._intake.supply.settle(batch, done, huge=huge)
-        elif batch.piece is not None:
-            verdict = self._losses.judge(batch, done, end.loss)
-            failure = verdict.failure or self._losses.blame(batch.paths[0], end.loss)
+            self._crashes.note_success()
+            self._scheduler.batches.settle(batch, done, huge=huge)
+        elif batch.split is not None:
+            verdict = self._crashes.decide(batch, done, end.loss)
+            failure = verdict.failure or self._crashes.crash_failure(batch.paths[0], end.loss)
             done = 1
-            self._intake.supply.end_pieces(batch.start)
-            yield BatchPart(batch, decided(batch.start, done, {0: failure}, {}))
-            self._intake.supply.settle(batch, done)
-        yield Settled(batch, done)
-        if end.loss is not None and batch.piece is None:
+            self._scheduler.batches.end_splits(batch.start)
+            yield BatchPart(batch, prepared_part(batch.start, done, {0: failure}, {}))
+            self._scheduler.batches.settle(batch, done)
+        yield SettledInputs(batch, done)
+        if end.loss is not None and batch.split is None:
             yield from self._after_loss(batch, done, end.loss, handed_on)
 
     def _after_loss(
         self, batch: Batch, done: int, loss: Loss, handed_on: int | None
-    ) -> Iterator[BatchPart | Settled]:
+    ) -> Iterator[BatchPart | SettledInputs]:
         """Have the rest of a batch tried again; yield a part of our own of a guilty file.
 
         Of the first that is not done so many records are handed on; None if it is not begun.
         """
-        verdict = self._losses.judge(batch, done, loss)
+        verdict = self._crashes.decide(batch, done, loss)
         if handed_on is not None:  # which is not taken back, so it is not tried again
-            blame = self._losses.blame(batch.paths[done], loss)
-            verdict = Verdict(batch.start + done, after_records(blame, handed_on))
+            blame = self._crashes.crash_failure(batch.paths[done], loss)
+            verdict = Decision(batch.start + done, after_records(blame, handed_on))
         file = verdict.file
         if file is None:
-            self._intake.supply.settle(batch, done, halve=verdict.halve)
+            self._scheduler.batches.settle(batch, done, halve=verdict.halve)
             return
-        self._intake.supply.settle_without(batch, done, file, again=verdict.failure is None)
+        self._scheduler.batches.settle_without(batch, done, file, again=verdict.failure is None)
         path = batch.paths[file - batch.start]
         self._delivery.clear_up(path)
         if (failure := verdict.failure) is not None:
             alone = Batch(file, (path,))
             seconds = (self._job.timeout or 0.0) if failure.kind == "timeout" else 0.0
-            part = decided(file, 1, {0: failure}, {})
+            part = prepared_part(file, 1, {0: failure}, {})
             part.elapsed_ms = [seconds * 1000]
             yield BatchPart(alone, part)
-            yield Settled(alone, 1)
+            yield SettledInputs(alone, 1)
 
     def _added(self, found: BatchPart) -> BatchPart:
         self.report.add(found)
-        self._judge(final=False)
+        self._check_budget(final=False)
         return found
 
-    def _judge(self, *, final: bool) -> None:
+    def _check_budget(self, *, final: bool) -> None:
         """Stop once the failure budget is spent."""
         budget, tally = self._job.budget, self.report.tally
-        if budget and budget.is_spent(tally.failures, tally.seen, final=final):
+        if budget and budget.is_exceeded(tally.failures, tally.seen, final=final):
             self.report.over_budget = True
-            self._intake.supply.stop()
+            self._scheduler.batches.stop()

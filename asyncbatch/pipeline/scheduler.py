@@ -11,7 +11,7 @@ from asyncbatch.config.job import FileSource
 from asyncbatch.core.batches import SOURCE_SPAN, Batch
 from asyncbatch.core.tally import tally_of
 from asyncbatch.errors import NothingMatchedError
-from asyncbatch.pipeline.batcher import MAX_SIZE, Batcher, Supplies
+from asyncbatch.pipeline.batcher import MAX_SIZE, Batcher, MergedBatches
 from asyncbatch.pipeline.launch import Launch
 
 if TYPE_CHECKING:
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from typing import Self
 
     from asyncbatch.config.job import Job
-    from asyncbatch.core.batches import Huge, Part, Piece
+    from asyncbatch.core.batches import Part, Split, SplitFile
     from asyncbatch.core.records import Bookmark, Failure, Position
     from asyncbatch.core.report import Traffic
-    from asyncbatch.pipeline.batcher import Supply
+    from asyncbatch.pipeline.batcher import BatchSource
     from asyncbatch.pipeline.delivery import Delivery
-    from asyncbatch.pipeline.feeds import FeedSupply, Sample
+    from asyncbatch.pipeline.feeds import FeedBatchSource, FirstRecordsSource
     from asyncbatch.sources.base import Feed, FeedSource
 
     Reached = Callable[[str], Position | None]
@@ -33,27 +33,27 @@ DASK_MAX_SIZE = 32_768
 """Files of the largest batch of a cluster, where handing one over takes milliseconds."""
 
 
-class Intake:
+class Scheduler:
     """Opens the sources of a job, in a context; `supply` has their batches."""
 
     def __init__(
-        self, job: Job, delivery: Delivery, launch: Launch | None, reached: Reached | None
+        self, job: Job, delivery: Delivery, launch: Launch | None, position_of: Reached | None
     ) -> None:
         """Make ready; `reached` knows where to take up huge files, if not the ledger."""
         self._job, self._delivery, self._launch = job, delivery, launch
-        if reached is None and job.ledger is not None and job.ledger.carries_on:
-            reached = self._reached
-        self._reached_by = reached
+        if position_of is None and job.ledger is not None and job.ledger.carries_on:
+            position_of = self._position
+        self._reached_by = position_of
         self._feeds: dict[int, FeedSource] = {}
-        self._feed_supplies: list[FeedSupply] = []
-        self._samples: dict[int, Sample] = {}
+        self._feed_supplies: list[FeedBatchSource] = []
+        self._samples: dict[int, FirstRecordsSource] = {}
         self._batchers: list[Batcher] = []
-        self._turn = asyncio.Lock()
+        self._ledger_lock = asyncio.Lock()
         """Who looks into the ledger."""
         self._stack = AsyncExitStack()
         self._is_entered = False
-        supplies = [self._supply_of(number) for number in range(len(job.sources))]
-        self.supply: Supply = supplies[0] if len(supplies) == 1 else Supplies(supplies)
+        supplies = [self._batches_of(number) for number in range(len(job.sources))]
+        self.batches: BatchSource = supplies[0] if len(supplies) == 1 else MergedBatches(supplies)
 
     async def __aenter__(self) -> Self:
         """Connect the feeds. Raises UsageError."""
@@ -63,14 +63,14 @@ class Intake:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.supply.aclose()
+        await self.batches.aclose()
         await self._stack.aclose()
 
     async def launched(self) -> Launch:
         """Return the job's first steps, which are done now if nobody has done them."""
         if self._launch is None:
             self._launch = Launch(self._job)
-            await asyncio.to_thread(self._launch.look)
+            await asyncio.to_thread(self._launch.prepare)
             self._launch.start()
         return self._launch
 
@@ -143,32 +143,34 @@ class Intake:
                 return source
         return None
 
-    def _supply_of(self, number: int) -> Supply:
+    def _batches_of(self, number: int) -> BatchSource:
         job, source = self._job, self._job.sources[number]
         if job.limit is not None:
             return self._sample_of(number, job.limit)
         if isinstance(source, FileSource):
             return self._batcher(number, source, job.batch_size)
-        from asyncbatch.pipeline.feeds import FeedSupply
+        from asyncbatch.pipeline.feeds import FeedBatchSource
 
         self._feeds[number] = source.source
-        supply = FeedSupply(source.source, number * SOURCE_SPAN, self._admit)
+        supply = FeedBatchSource(source.source, number * SOURCE_SPAN, self._admit)
         self._feed_supplies.append(supply)
         return supply
 
-    def _sample_of(self, number: int, limit: int) -> Supply:
+    def _sample_of(self, number: int, limit: int) -> BatchSource:
         """Return what gives the first records of a source."""
         from asyncbatch.pipeline.feeds import (
-            FeedBatches,
-            Sample,
+            FeedPreviewSource,
+            FirstRecordsSource,
         )
 
         source = self._job.sources[number]
         if isinstance(source, FileSource):
-            sample = Sample(self._batcher(number, source, 1), limit)
+            sample = FirstRecordsSource(self._batcher(number, source, 1), limit)
         else:
             self._feeds[number] = source.source
-            sample = Sample(FeedBatches(source.source, number * SOURCE_SPAN), limit)
+            sample = FirstRecordsSource(
+                FeedPreviewSource(source.source, number * SOURCE_SPAN), limit
+            )
         self._samples[number] = sample
         return sample
 
@@ -177,9 +179,9 @@ class Intake:
             self._chunks(number, source),
             size,
             self._job.pause,
-            partial(self._pieces_of, source),
+            partial(self._splits_of, source),
             self._reached_by,
-            most=MAX_SIZE if self._job.dask is None else DASK_MAX_SIZE,
+            max_size=MAX_SIZE if self._job.dask is None else DASK_MAX_SIZE,
             # A list may come slowly, and what has come must not wait for it.
             fills=self._job.dask is not None and source.inputs.files_from is None,
         )
@@ -199,8 +201,8 @@ class Intake:
             if guard:
                 guard.check(chunk)
             if admission:
-                chunk = await asyncio.to_thread(launch.searches[number].told, chunk)  # noqa: PLW2901 - the same paths
-                async with self._turn:
+                chunk = await asyncio.to_thread(launch.searches[number].with_metadata, chunk)  # noqa: PLW2901 - the same paths
+                async with self._ledger_lock:
                     yield await asyncio.to_thread(admission.decide, found, chunk, source.naming)
             else:
                 yield (Batch(found, tuple(chunk)),)
@@ -211,15 +213,15 @@ class Intake:
         bookmarks = self._delivery.bookmarks
         if bookmarks is None:
             return None
-        async with self._turn:
+        async with self._ledger_lock:
             return await asyncio.to_thread(bookmarks.admit, feed)
 
-    def _reached(self, path: str) -> Position | None:
+    def _position(self, path: str) -> Position | None:
         """Return where the ledger has a huge file taken up, if it is begun."""
         admission = self._delivery.admission
-        return admission.reached(path) if admission else None
+        return admission.position(path) if admission else None
 
-    def _pieces_of(self, source: FileSource, path: str, huge: Huge) -> Iterator[Piece]:
+    def _splits_of(self, source: FileSource, path: str, huge: SplitFile) -> Iterator[Split]:
         """Return the pieces of a huge file, to be found in a thread."""
         from asyncbatch.sources.splitter import Splitter
         from asyncbatch.storage.opener import Opener
@@ -227,4 +229,4 @@ class Intake:
         work = source.record_work
         pointer = work.records if work else None
         files = source.files
-        return Splitter(path, huge, files.sizes, pointer, Opener(files)).pieces()
+        return Splitter(path, huge, files.sizes, pointer, Opener(files)).splits()

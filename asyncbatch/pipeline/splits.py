@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from asyncbatch.core.batches import Batch, BatchPart, Counts, Part, Piece, Settled
+from asyncbatch.core.batches import Batch, BatchPart, Counts, Part, SettledInputs, Split
 from asyncbatch.core.system import usable_cpus
 from asyncbatch.formats.failures import FeedError, after_records
-from asyncbatch.sources.cursor import larger
+from asyncbatch.sources.cursor import larger_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asyncbatch.core.batches import Arrival
+    from asyncbatch.core.batches import Chunk
     from asyncbatch.core.records import Failure, Scalar
 
 LEAST_AHEAD = 8
@@ -25,7 +25,7 @@ AHEAD_PER_CPU = 3
 """... or so many for each processor, if that is more."""
 
 
-class Ahead:
+class SplitsAhead:
     """How many pieces of one file are given and not settled.
 
     Those that wait for an earlier one count, for what came of them is held.
@@ -41,7 +41,7 @@ class Ahead:
         """Whether one more may be given."""
         return self._given - self._settled < self._most
 
-    def give(self) -> None:
+    def take(self) -> None:
         """Take note that the next piece is given."""
         self._given += 1
 
@@ -53,39 +53,39 @@ class Ahead:
             self._settled += 1
 
 
-class HugeFile:
+class SplitFileReader:
     """The pieces of one file, given out as batches; the next is found while others are done."""
 
     def __init__(
-        self, start: int, path: str, pieces: Iterator[Piece], ahead: int | None = None
+        self, start: int, path: str, pieces: Iterator[Split], ahead: int | None = None
     ) -> None:
         self._start, self._path, self._pieces = start, path, pieces
-        self._next: asyncio.Future[Piece] | None = None
-        self._last: Piece | None = None
+        self._next: asyncio.Future[Split] | None = None
+        self._last: Split | None = None
         self._is_cut = False
-        self._ahead = Ahead(ahead)
+        self._ahead = SplitsAhead(ahead)
 
     @property
-    def may_give(self) -> bool:
+    def has_next(self) -> bool:
         """Whether there is a piece to give, and not too many are being worked on."""
         has_more = self._last is None or not self._last.end
         return has_more and self._ahead.has_room
 
-    async def next_piece(self) -> Batch:
+    async def next_split(self) -> Batch:
         """Return the next piece. Can be cancelled."""
         if self._next is None:
             self._next = self._find()
         piece = await asyncio.shield(self._next)
         self._next = None
         if self._is_cut and not piece.end:
-            piece = Piece(piece.number, piece.form, piece.start, 0, end=True)
+            piece = Split(piece.number, piece.form, piece.start, 0, end=True)
         self._last = piece
-        self._ahead.give()
+        self._ahead.take()
         if not piece.end:
             self._next = self._find()
         return Batch(self._start, (self._path,), piece)
 
-    def settle(self, piece: Piece) -> bool:
+    def settle(self, piece: Split) -> bool:
         """Take note that a piece is done; return whether the file is."""
         self._ahead.settle(piece.number)
         return piece.end
@@ -94,11 +94,11 @@ class HugeFile:
         """Give no more pieces but the last."""
         self._is_cut = True
 
-    def _find(self) -> asyncio.Future[Piece]:
+    def _find(self) -> asyncio.Future[Split]:
         return asyncio.get_running_loop().run_in_executor(None, next, self._pieces)
 
 
-class _Sum:
+class _SplitSum:
     """What the pieces of one file come to so far."""
 
     def __init__(self) -> None:
@@ -117,54 +117,54 @@ class _Sum:
             self.first = part.rejections[0][1]
 
 
-class PieceSums:
+class SplitSums:
     """Takes parts of pieces, in their order, and makes of the last of each file one that is whole.
 
     A file ends with the first piece that fails; what came of later ones is dropped.
     """
 
     def __init__(self) -> None:
-        self._files: dict[int, _Sum] = {}
+        self._files: dict[int, _SplitSum] = {}
 
-    def pass_on(self, found: BatchPart | Settled) -> Iterator[BatchPart | Settled]:
+    def pass_on(self, found: BatchPart | SettledInputs) -> Iterator[BatchPart | SettledInputs]:
         """Take what comes, and yield it as if the file were worked on by one worker."""
-        batch, piece = found.batch, found.batch.piece
+        batch, piece = found.batch, found.batch.split
         if piece is None:
             yield found
             return
-        if isinstance(found, Settled):
+        if isinstance(found, SettledInputs):
             if piece.end:
                 self._files.pop(batch.start, None)
                 yield found
             return
-        file = self._files.setdefault(batch.start, _Sum())
+        file = self._files.setdefault(batch.start, _SplitSum())
         if piece.end:
-            yield BatchPart(batch, _whole(found.part, file))
+            yield BatchPart(batch, _whole_part(found.part, file))
         elif file.error is None:
             if piece.relative:
                 _shift(found.part, file)
-            if piece.arrival is not None and not _compare(found.part, piece.arrival, file):
+            if piece.arrival is not None and not _compare_cursors(found.part, piece.arrival, file):
                 return
             yield from (BatchPart(batch, part) for part in _share(found.part, file))
 
 
-def _compare(part: Part, arrival: Arrival, file: _Sum) -> bool:
+def _compare_cursors(part: Part, arrival: Chunk, file: _SplitSum) -> bool:
     """Have the part say what is newest so far; return whether that can be told."""
     try:
-        newest = larger(file.newest, arrival.bookmark.newest, arrival.file)
-        file.newest = part.newest = larger(newest, part.newest, arrival.file)
+        newest = larger_value(file.newest, arrival.bookmark.newest, arrival.file)
+        file.newest = part.largest_cursor = larger_value(newest, part.largest_cursor, arrival.file)
     except FeedError as error:
         file.error = error.failure
     return file.error is None
 
 
-def _share(part: Part, file: _Sum) -> Iterator[Part]:
+def _share(part: Part, file: _SplitSum) -> Iterator[Part]:
     """Yield what is to be said of a piece that is not the last."""
     if not len(part):
-        if part.told is not None:
+        if part.counts is not None:
             file.hands_on = True
-            file.add(part.told, part)
-            file.told.add(part.told)
+            file.add(part.counts, part)
+            file.told.add(part.counts)
         elif file.first is None and part.rejections:
             file.first = part.rejections[0][1]
         yield part
@@ -175,15 +175,15 @@ def _share(part: Part, file: _Sum) -> Iterator[Part]:
     # The piece was worked on like a file: its records count when the file is done.
     counts = Counts(part.records[0], 0, part.rejected.get(0, 0), part.bytes[0])
     file.add(counts, part)
-    file.lines += part.reached.line if part.reached else 0
+    file.lines += part.position.line if part.position else 0
     if part.rejections:
         yield Part(part.start, rejections=part.rejections)
     told = Counts(bytes=counts.bytes)
     file.told.add(told)
-    yield Part(part.start, told=told)
+    yield Part(part.start, counts=told)
 
 
-def _shift(part: Part, file: _Sum) -> None:
+def _shift(part: Part, file: _SplitSum) -> None:
     """Have the places of bad records count from the start of their file."""
     part.rejections = [
         (
@@ -198,7 +198,7 @@ def _shift(part: Part, file: _Sum) -> None:
     ]
 
 
-def _whole(part: Part, file: _Sum) -> Part:
+def _whole_part(part: Part, file: _SplitSum) -> Part:
     """Return the part that ends a file, from what ends its pieces."""
     counts = file.counts
     counts.bytes += part.bytes[0]
@@ -217,6 +217,6 @@ def _whole(part: Part, file: _Sum) -> Part:
         {0: counts.dropped} if counts.dropped else {},
         {0: counts.rejected} if counts.rejected else {},
         {} if error is None else {0: error},
-        told=file.told,
-        newest=file.newest,
+        counts=file.told,
+        largest_cursor=file.newest,
     )

@@ -35,7 +35,7 @@ Pending: TypeAlias = "Callable[[], Extent]"
 """Waits for an output to be in its place; returns the state it is in. Raises OutputError."""
 
 
-class Sink(Protocol[PayloadT]):
+class BatchSink(Protocol[PayloadT]):
     """A target for the rows of one run; used by one thread at a time."""
 
     def open(self) -> None:

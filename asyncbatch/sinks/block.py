@@ -34,11 +34,11 @@ _EXACT = 2**53
 """All integers up to this one, and down to its negative, are double precision numbers too."""
 
 
-_Piece = tuple[int, Kind, list[Any]]
+_ColumnPart = tuple[int, Kind, list[Any]]
 """A part of a column: its first row, its kind and its values."""
 
 
-class Block(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class ColumnBlock(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """`count` rows, column by column; None where a value is null or missing.
 
     Every other value is of its column's kind.
@@ -54,31 +54,31 @@ class Block(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return _encoder.encode(self)
 
     @staticmethod
-    def from_bytes(data: bytes | bytearray) -> Block:
+    def from_bytes(data: bytes | bytearray) -> ColumnBlock:
         """Return the block that `to_bytes` was called on."""
         return _decoder.decode(data)
 
-    def slice(self, start: int, stop: int) -> Block:
+    def slice(self, start: int, stop: int) -> ColumnBlock:
         """Return the rows from number `start` (from 0) up to `stop`, exclusive."""
         if not start and stop >= self.count:
             return self
         values = [column[start:stop] for column in self.values]
-        return Block(self.names, self.kinds, values, len(range(self.count)[start:stop]))
+        return ColumnBlock(self.names, self.kinds, values, len(range(self.count)[start:stop]))
 
-    def without(self, rows: Collection[int]) -> Block:
+    def without(self, rows: Collection[int]) -> ColumnBlock:
         """Return the block less the rows of these numbers."""
         if not rows:
             return self
         kept = [row not in rows for row in range(self.count)]
         values = [list(compress(column, kept)) for column in self.values]
-        return Block(self.names, self.kinds, values, sum(kept))
+        return ColumnBlock(self.names, self.kinds, values, sum(kept))
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Block)
+_decoder = msgspec.msgpack.Decoder(ColumnBlock)
 
 
-def make_block(rows: Sequence[dict[str, Any]], *, rich: bool = False) -> Block:
+def make_block(rows: Sequence[dict[str, Any]], *, rich: bool = False) -> ColumnBlock:
     """Return rows, which are plain JSON objects, as a block; fields in order of appearance.
 
     Integers within 64 bits beside floats become floats if all are exact as such, booleans
@@ -97,7 +97,7 @@ def make_block(rows: Sequence[dict[str, Any]], *, rich: bool = False) -> Block:
         kind, column = _typed(_column(rows, name), rich=rich)
         kinds.append(kind)
         values.append(column)
-    return Block(names, kinds, values, len(rows))
+    return ColumnBlock(names, kinds, values, len(rows))
 
 
 def _column(rows: Sequence[dict[str, Any]], name: str) -> list[Any]:
@@ -107,11 +107,11 @@ def _column(rows: Sequence[dict[str, Any]], name: str) -> list[Any]:
     return [row.get(name) for row in rows]
 
 
-def join(blocks: Sequence[Block], *, rich: bool = False) -> Block:
+def join_blocks(blocks: Sequence[ColumnBlock], *, rich: bool = False) -> ColumnBlock:
     """Return the rows of all blocks as one, with all their columns, each of a kind for all."""
     if len(blocks) == 1:
         return blocks[0]
-    parts: dict[str, list[_Piece]] = {}
+    parts: dict[str, list[_ColumnPart]] = {}
     start = 0
     for block in blocks:
         for name, kind, column in zip(block.names, block.kinds, block.values, strict=True):
@@ -120,18 +120,18 @@ def join(blocks: Sequence[Block], *, rich: bool = False) -> Block:
     kinds, values = [], []
     for pieces in parts.values():
         found_kinds = {kind for _, kind, _ in pieces}
-        kind = common_kind(found_kinds, partial(_are_exact, pieces), rich=rich)
+        kind = common_kind(found_kinds, partial(_all_exact, pieces), rich=rich)
         joined: list[Any] = []
         for at, found, column in pieces:
             joined.extend([None] * (at - len(joined)))
-            joined.extend(convert(column, found, kind))
+            joined.extend(convert_values(column, found, kind))
         joined.extend([None] * (start - len(joined)))
         kinds.append(kind)
         values.append(joined)
-    return Block(list(parts), kinds, values, start)
+    return ColumnBlock(list(parts), kinds, values, start)
 
 
-def _are_exact(pieces: list[_Piece]) -> bool:
+def _all_exact(pieces: list[_ColumnPart]) -> bool:
     return all(is_exact(column) for _, kind, column in pieces if kind == "integer")
 
 
@@ -157,10 +157,10 @@ def common_kind(
 
 def is_exact(integers: Iterable[int | None]) -> bool:
     """Whether double precision numbers can hold all these integers."""
-    return _within(integers, -_EXACT, _EXACT)
+    return _in_range(integers, -_EXACT, _EXACT)
 
 
-def convert(values: list[Any], kind: Kind, wider: Kind) -> list[Any]:
+def convert_values(values: list[Any], kind: Kind, wider: Kind) -> list[Any]:
     """Return a column of one kind as one of a wider kind."""
     if kind in ("null", wider) or (kind in ("numeric", "json") and wider == "mixed"):
         return values
@@ -169,7 +169,7 @@ def convert(values: list[Any], kind: Kind, wider: Kind) -> list[Any]:
     if kind in ("numeric", "json", "mixed"):  # and the wider one text
         return [decode(text.encode()) if text and text[0] == '"' else text for text in values]
     if wider == "numeric" and kind == "boolean":
-        values = convert(values, "boolean", "integer")
+        values = convert_values(values, "boolean", "integer")
     if wider in ("text", "numeric", "mixed"):
         texts = encode(values)[1:-1].decode().split(",")
         return [None if text == "null" else text for text in texts] if values else []
@@ -183,12 +183,12 @@ def _typed(column: list[Any], *, rich: bool) -> tuple[Kind, list[Any]]:
     types.discard(type(None))
     if len(types) <= 1 and (kind := _PLAIN.get(next(iter(types), None))):
         return kind, column
-    if types <= {int, bool} and _within(column, -_INT64, _INT64 - 1):
-        return "integer", convert(column, "boolean", "integer") if bool in types else column
+    if types <= {int, bool} and _in_range(column, -_INT64, _INT64 - 1):
+        return "integer", convert_values(column, "boolean", "integer") if bool in types else column
     if types <= {int, bool, float} and float in types:
         integers = [value for value in column if type(value) is int] if int in types else []
         if is_exact(integers):
-            return "real", convert(column, "integer", "real")
+            return "real", convert_values(column, "integer", "real")
     if rich and types <= {int, bool, float}:
         plain = [int(value) if type(value) is bool else value for value in column]
         return "numeric", [None if value is None else encode(value).decode() for value in plain]
@@ -200,6 +200,6 @@ def _typed(column: list[Any], *, rich: bool) -> tuple[Kind, list[Any]]:
     ]
 
 
-def _within(integers: Iterable[int | None], low: int, high: int) -> bool:
+def _in_range(integers: Iterable[int | None], low: int, high: int) -> bool:
     present = [value for value in integers if value is not None]
     return not present or (low <= min(present) and max(present) <= high)

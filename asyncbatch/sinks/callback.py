@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Loaded: TypeAlias = Sequence[Refusal] | None
 
-_PATIENCE = 2.0
+_THREAD_SECONDS = 2.0
 """Seconds that a load has to end once it is cancelled."""
 
 
@@ -36,7 +36,7 @@ class Sink(Protocol):
         ...
 
 
-class UserSink:
+class CallbackSink:
     """A user's sink as the main process's end of a target: see `sinks.Sink`.
 
     It is called by a thread that delivers, and what is async is done by the loop of the run
@@ -54,12 +54,12 @@ class UserSink:
         """Take the running loop for what is async."""
         self._loop = asyncio.get_running_loop()
 
-    async def give_up(self) -> None:
+    async def abandon(self) -> None:
         """Cancel what is going on, if anything still is; nothing more is loaded."""
         self._loop = None
         if self._going_on is not None and not self._going_on.done():
             self._going_on.cancel()
-            await asyncio.wait((self._going_on,), timeout=_PATIENCE)
+            await asyncio.wait((self._going_on,), timeout=_THREAD_SECONDS)
 
     def open(self) -> None:
         """See `sinks.Sink`: whoever runs the pipeline has done it."""

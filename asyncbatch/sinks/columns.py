@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from asyncbatch.formats.decoder import decode, encode
 from asyncbatch.sinks.base import Refusal
-from asyncbatch.sinks.block import Block, Kind, common_kind, convert, is_exact, make_block
+from asyncbatch.sinks.block import (
+    ColumnBlock,
+    Kind,
+    common_kind,
+    convert_values,
+    is_exact,
+    make_block,
+)
 from asyncbatch.transforms.base import kind_of
 
 if TYPE_CHECKING:
@@ -20,7 +27,7 @@ if TYPE_CHECKING:
     """Whether a column of kind "any" would make something else of a value, or be changed for it."""
 
 
-def spread(reasons: Mapping[int, str], groups: Sequence[int] | None) -> Mapping[int, str]:
+def spread_reasons(reasons: Mapping[int, str], groups: Sequence[int] | None) -> Mapping[int, str]:
     """Return the reasons against rows, by number, with that of one for all of its group."""
     if groups is None or not reasons:
         return reasons
@@ -30,14 +37,16 @@ def spread(reasons: Mapping[int, str], groups: Sequence[int] | None) -> Mapping[
     return {row: first[group] for row, group in enumerate(groups) if group in first}
 
 
-def edges(count: int, groups: Sequence[int] | None) -> Sequence[int]:
+def group_edges(count: int, groups: Sequence[int] | None) -> Sequence[int]:
     """Return the row that each group begins with, and `count`."""
     if groups is None:
         return range(count + 1)
     return [row for row in range(count) if not row or groups[row] != groups[row - 1]] + [count]
 
 
-def salvage(edges: Sequence[int], attempt: Callable[[int, int], str | None]) -> dict[int, str]:
+def load_salvaging(
+    edges: Sequence[int], attempt: Callable[[int, int], str | None]
+) -> dict[int, str]:
     """Have `attempt` load all rows but those of groups that it cannot; return why not.
 
     It is given the first row and the one after the last; it loads all of them and returns None,
@@ -58,7 +67,7 @@ def salvage(edges: Sequence[int], attempt: Callable[[int, int], str | None]) -> 
     return reasons
 
 
-def refusals(reasons: Mapping[int, str], rows: Sequence[int] | None = None) -> list[Refusal]:
+def make_refusals(reasons: Mapping[int, str], rows: Sequence[int] | None = None) -> list[Refusal]:
     """Return a refusal for each reason; `rows` has the numbers of the rows in what was loaded."""
     return [Refusal(row if rows is None else rows[row], reasons[row]) for row in sorted(reasons)]
 
@@ -73,14 +82,14 @@ NO_FIELDS = "an object without fields, before any field has made a column"
 class Admitted(NamedTuple):
     """What a table takes of a block: its rows, their numbers there and groups; and the others."""
 
-    block: Block
+    block: ColumnBlock
     rows: Sequence[int]
     groups: Sequence[int] | None
     refused: list[Refusal]
 
 
 def admit(
-    block: Block,
+    block: ColumnBlock,
     groups: Sequence[int] | None,
     unfit: Mapping[str, str],
     against: Mapping[int, list[str]] = MappingProxyType({}),
@@ -100,12 +109,12 @@ def admit(
         for row, value in enumerate(values):
             if value is not None:
                 found.setdefault(row, []).append(unfit[name])
-    reasons = spread({row: "; ".join(found[row]) for row in found}, groups)
+    reasons = spread_reasons({row: "; ".join(found[row]) for row in found}, groups)
     rows = [row for row in range(block.count) if row not in reasons]
     names, kinds = [field[0] for field in fields], [field[1] for field in fields]
-    taken = Block(names, kinds, [field[2] for field in fields], block.count).without(reasons)
+    taken = ColumnBlock(names, kinds, [field[2] for field in fields], block.count).without(reasons)
     kept = None if groups is None else [groups[row] for row in rows]
-    return Admitted(taken, rows, kept, refusals(reasons))
+    return Admitted(taken, rows, kept, make_refusals(reasons))
 
 
 class Columns:
@@ -124,10 +133,10 @@ class Columns:
         fold: Callable[[str], str] = str,
         flaw: Callable[[str], str | None] = lambda _: None,
         rich: bool = False,
-        contract: Contract | None = None,
+        contract: SchemaContractCheck | None = None,
         alters: Alters | None = None,
     ) -> None:
-        self._contract, self._alters = contract or Contract(), alters
+        self._contract, self._alters = contract or SchemaContractCheck(), alters
         self.kinds: dict[str, ColumnKind] = {}
         self._rich = rich
         self._limit, self._fold, self._flaw = limit, fold, flaw
@@ -141,17 +150,17 @@ class Columns:
         self.kinds.update(kinds)
         self._columns.update({self._fold(name): name for name in kinds})
 
-    def admit(self, block: Block, groups: Sequence[int] | None) -> Admitted:
+    def admit(self, block: ColumnBlock, groups: Sequence[int] | None) -> Admitted:
         """Return what the table takes of a block, its fields named as the columns are."""
         against: Mapping[int, list[str]] = {}
         if self._contract.holds and not self.kinds:
-            block = by_itself(block)
+            block = single_column_kinds(block)
         elif self._contract.holds:
             block, against = self._contract.apply(
                 block, self._kinds_of(block.names), self._fold, self._alters
             )
         if not self._rich:
-            block = plain(block)
+            block = plain_block(block)
         room = self._limit - len(self.kinds)
         unfit: dict[str, str] = {}
         # A field that is spelled as its column is comes before one that only resembles it.
@@ -171,9 +180,11 @@ class Columns:
         admitted = admit(block, groups, unfit, against)
         taken = admitted.block
         names = [self._columns[self._fold(name)] for name in taken.names]
-        return admitted._replace(block=Block(names, taken.kinds, taken.values, taken.count))
+        return admitted._replace(block=ColumnBlock(names, taken.kinds, taken.values, taken.count))
 
-    def changes(self, block: Block, column_is_exact: Callable[[str], bool]) -> dict[str, Kind]:
+    def changes(
+        self, block: ColumnBlock, column_is_exact: Callable[[str], bool]
+    ) -> dict[str, Kind]:
         """Return the columns that `block` needs new or wider, and the kinds that they get.
 
         `column_is_exact` tells whether the integers that a column holds now all are double
@@ -189,10 +200,10 @@ class Columns:
                 changed[name] = needed
         return changed
 
-    def fitted(self, block: Block) -> list[list[Any]]:
+    def fit(self, block: ColumnBlock) -> list[list[Any]]:
         """Return the values of an admitted block, each column of the kind that its column has."""
         return [
-            values if (have := self.kinds[name]) == "any" else convert(values, kind, have)
+            values if (have := self.kinds[name]) == "any" else convert_values(values, kind, have)
             for name, kind, values in zip(block.names, block.kinds, block.values, strict=True)
         ]
 
@@ -216,12 +227,12 @@ _INT64 = 2**63
 _EXACT = 2**53
 _JSON: tuple[Kind, ...] = ("numeric", "json", "mixed")
 """Kinds whose values travel as JSON texts."""
-_WIDER: dict[Kind, tuple[Kind, ...]] = {
+_WIDENING: dict[Kind, tuple[Kind, ...]] = {
     "boolean": ("integer", "real", "numeric"),
     "integer": ("numeric",),
     "real": ("numeric",),
 }
-_CANNOT: dict[str, str] = {
+_MISFIT_REASON: dict[str, str] = {
     "boolean": "of booleans cannot hold",
     "integer": "of 64-bit integers cannot hold",
     "real": "of floating-point numbers cannot hold",
@@ -229,7 +240,7 @@ _CANNOT: dict[str, str] = {
     "any": "would not keep as it is",
 }
 """What is wrong with a value, by the kind of its column."""
-_TOLD_FIELDS = 10
+_LISTED_FIELDS = 10
 
 
 class _Field(NamedTuple):
@@ -238,7 +249,7 @@ class _Field(NamedTuple):
     values: list[Any]
 
 
-class Contract:
+class SchemaContractCheck:
     """Holds a table to what it is, unless it may `evolve`.
 
     `freeze` refuses rows that do not fit. `discard` leaves out fields that have no column, and
@@ -268,11 +279,11 @@ class Contract:
 
     def apply(
         self,
-        block: Block,
+        block: ColumnBlock,
         kinds: Mapping[str, ColumnKind | None],
         fold: Callable[[str], str],
         alters: Alters | None,
-    ) -> tuple[Block, dict[int, list[str]]]:
+    ) -> tuple[ColumnBlock, dict[int, list[str]]]:
         """Return what a table takes of a block, and why it refuses some of the rows.
 
         `kinds` are of the columns that the fields go to, None where there is none. Names that
@@ -294,7 +305,7 @@ class Contract:
                     reasons.setdefault(row, []).append(self._misfit(name, value, have))
         columns = [field.values for field in fields]
         names, found = [field.name for field in fields], [field.kind for field in fields]
-        return Block(names, found, columns, block.count), reasons
+        return ColumnBlock(names, found, columns, block.count), reasons
 
     def _leave_out(self, name: str, values: list[Any], reasons: dict[int, list[str]]) -> None:
         """Forget a field that has no column, or refuse the rows with a value in it."""
@@ -310,7 +321,7 @@ class Contract:
 
     def _misfit(self, name: str, value: Any, have: ColumnKind) -> str:
         what = encode(value).decode() if type(value) in (int, float) else kind_of(value)
-        reason = f"field {name!r} is {what}, which its column {_CANNOT[have]}"
+        reason = f"field {name!r} is {what}, which its column {_MISFIT_REASON[have]}"
         if self._mode == "discard":
             return f"{reason}; and without it the key would not be whole"
         return (
@@ -319,7 +330,7 @@ class Contract:
         )
 
 
-def by_itself(block: Block) -> Block:
+def single_column_kinds(block: ColumnBlock) -> ColumnBlock:
     """Return a rich block with no columns and kinds but those that its own values ask for.
 
     It may be cut from a larger one, or be of fields that are null so far; if all are, they stay.
@@ -336,16 +347,16 @@ def by_itself(block: Block) -> Block:
     return make_block(rows, rich=True) if any(rows) else block
 
 
-def plain(block: Block) -> Block:
+def plain_block(block: ColumnBlock) -> ColumnBlock:
     """Return a rich block as one that is not: see `make_block`."""
     if not any(kind in _JSON for kind in block.kinds):
         return block
     kinds: list[Kind] = ["text" if kind in _JSON else kind for kind in block.kinds]
     values = [
-        convert(values, kind, "text") if kind in _JSON else values
+        convert_values(values, kind, "text") if kind in _JSON else values
         for kind, values in zip(block.kinds, block.values, strict=True)
     ]
-    return Block(block.names, kinds, values, block.count)
+    return ColumnBlock(block.names, kinds, values, block.count)
 
 
 def _fitted(
@@ -353,7 +364,7 @@ def _fitted(
 ) -> tuple[_Field, Mapping[int, Any]]:
     """Return a field with null for what its column cannot hold, and what that is, by row."""
     name, kind, values = field
-    if kind in ("null", have) or have in ("null", "text") or have in _WIDER.get(kind, ()):
+    if kind in ("null", have) or have in ("null", "text") or have in _WIDENING.get(kind, ()):
         return field, {}
     if kind == "integer" and have == "real" and is_exact(values):
         return field, {}
@@ -407,6 +418,6 @@ _FITS: dict[str, Callable[[Any], Any]] = {
 
 def _listed(names: Iterable[str]) -> str:
     told = list(map(repr, names))
-    if len(told) > _TOLD_FIELDS:
-        told[_TOLD_FIELDS:] = [f"{len(told) - _TOLD_FIELDS:,} more"]
+    if len(told) > _LISTED_FIELDS:
+        told[_LISTED_FIELDS:] = [f"{len(told) - _LISTED_FIELDS:,} more"]
     return ", ".join(told)

@@ -12,18 +12,18 @@ import msgspec
 from asyncbatch.core.records import STDIN
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.decoder import encode
-from asyncbatch.storage.opener import whole_file
+from asyncbatch.storage.opener import open_output
 
 if TYPE_CHECKING:
     from asyncbatch.core.batches import BatchPart
     from asyncbatch.core.records import Failure
     from asyncbatch.core.settings import StoreSettings
 
-BAD_TEXT = ("invalid_json", "encoding", "too_deep")
+INVALID_TEXT_KINDS = ("invalid_json", "encoding", "too_deep")
 """Kinds of failure whose record is no value: its text is kept as a string."""
 
 
-class Letter(msgspec.Struct, frozen=True):
+class DeadLetter(msgspec.Struct, frozen=True):
     """A line of a dead letter file, as far as running it again goes.
 
     `data` is missing for a failed file, which is run again as a whole.
@@ -47,31 +47,31 @@ class Letter(msgspec.Struct, frozen=True):
         if isinstance(self.data_base64, str):
             return base64.b64decode(self.data_base64, validate=True)
         data = bytes(self.data) if isinstance(self.data, msgspec.Raw) else b""
-        if self.kind in BAD_TEXT and data.startswith(b'"'):
+        if self.kind in INVALID_TEXT_KINDS and data.startswith(b'"'):
             return msgspec.json.decode(data, type=str).encode()
         return data
 
 
-read_letter = msgspec.json.Decoder(Letter).decode
+read_dead_letter = msgspec.json.Decoder(DeadLetter).decode
 
 
-def letter_of_record(failure: Failure, text: bytes | msgspec.Raw, *, bad: bool = False) -> bytes:
+def record_dead_letter(failure: Failure, text: bytes | msgspec.Raw, *, bad: bool = False) -> bytes:
     """Return the line for a rejected record; `bad` if its text is not JSON."""
     if not bad:
         data = msgspec.Raw(msgspec.json.format(text, indent=-1))
-        return _letter(failure, {"data": data})
+        return _dead_letter(failure, {"data": data})
     try:
-        return _letter(failure, {"data": bytes(text).decode()})
+        return _dead_letter(failure, {"data": bytes(text).decode()})
     except UnicodeDecodeError:
-        return _letter(failure, {"data_base64": base64.b64encode(bytes(text)).decode()})
+        return _dead_letter(failure, {"data_base64": base64.b64encode(bytes(text)).decode()})
 
 
-def letter_of_file(failure: Failure) -> bytes:
+def file_dead_letter(failure: Failure) -> bytes:
     """Return the line for a failed file."""
-    return _letter(failure, {})
+    return _dead_letter(failure, {})
 
 
-def _letter(failure: Failure, data: dict[str, Any]) -> bytes:
+def _dead_letter(failure: Failure, data: dict[str, Any]) -> bytes:
     told = {
         "file": failure.file,
         "record": failure.record,
@@ -92,7 +92,7 @@ def failed_files(path: str) -> list[str]:
     with open(path, "rb") as lines:
         for line in lines:
             with suppress(msgspec.DecodeError, ValueError):  # told when records are read
-                letter = read_letter(line)
+                letter = read_dead_letter(line)
                 if not letter.is_record:
                     found[letter.file] = None
     if STDIN in found:
@@ -107,24 +107,24 @@ class DeadLetterFile:
     """The rejected records and failed files of one run; replaces what an earlier run left."""
 
     def __init__(self, path: str, stores: StoreSettings | None = None) -> None:
-        self._file = whole_file(path, stores)
+        self._file = open_output(path, stores)
 
     def open(self) -> None:
         """Begin. Raises UsageError if the file cannot be written."""
         self._file.open()
 
-    def write(self, letters: bytes) -> None:
+    def write(self, dead_letters: bytes) -> None:
         """Write lines as they are. Raises SinkError."""
-        if letters:
-            self._file.write(letters)
+        if dead_letters:
+            self._file.write(dead_letters)
 
     def add(self, found: BatchPart) -> None:
         """Write what is to be kept of a part, now. Raises SinkError."""
         part = found.part
         places = (place for place, _ in part.rejections)
-        lines = list(zip(places, part.letters, strict=True))
+        lines = list(zip(places, part.dead_letters, strict=True))
         lines += [
-            (place, letter_of_file(failure))
+            (place, file_dead_letter(failure))
             for place, failure in part.errors.items()
             if failure.record is None
         ]

@@ -9,9 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
 from asyncbatch.sinks.block import MAX_FIELDS
-from asyncbatch.sinks.columns import NO_FIELDS, ColumnKind, Columns, edges, refusals, spread
+from asyncbatch.sinks.columns import (
+    NO_FIELDS,
+    ColumnKind,
+    Columns,
+    group_edges,
+    make_refusals,
+    spread_reasons,
+)
 from asyncbatch.sinks.database import fold, quote, quoted
-from asyncbatch.sinks.duckdb_stage import TYPES, Constraints, Stage
+from asyncbatch.sinks.duckdb_stage import TYPES, Constraints, DuckdbStage
 from asyncbatch.state.ledger import table as replacing
 from asyncbatch.state.ledger.duckdb import DuckdbLedger, record
 from asyncbatch.state.ledger.duckdb import create as create_ledger
@@ -23,8 +30,8 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.entries import Entry, Ledger, LedgerJob
     from asyncbatch.sinks.base import Mode, Refusal
-    from asyncbatch.sinks.block import Block, Kind
-    from asyncbatch.sinks.columns import Contract
+    from asyncbatch.sinks.block import ColumnBlock, Kind
+    from asyncbatch.sinks.columns import SchemaContractCheck
 
 _KINDS: dict[str, ColumnKind] = {
     "BOOLEAN": "boolean",
@@ -55,17 +62,17 @@ class DuckdbSink:
         table: str,
         mode: Mode,
         key: tuple[str, ...],
-        job: LedgerJob | None = None,
-        contract: Contract | None = None,
+        ledger_job: LedgerJob | None = None,
+        contract: SchemaContractCheck | None = None,
         times: Collection[str] = (),
     ) -> None:
         self.path, self.table, self.mode, self.key = path, table, mode, key
-        self._job, self._times = job, times
+        self._job, self._times = ledger_job, times
         self._target = f"{table}.asyncbatch-new" if mode == "replace" else table
         """The table that is loaded; the end of a replacement gives it its name."""
         self._duckdb: Any
         self._connection: Any
-        self._columns = Columns({}, limit=MAX_FIELDS, fold=fold, flaw=_flaw, contract=contract)
+        self._columns = Columns({}, limit=MAX_FIELDS, fold=fold, flaw=_name_flaw, contract=contract)
         self._types: dict[str, str] = {}
         """The columns that the table has."""
         self._constraints = Constraints([], [], [])
@@ -110,7 +117,7 @@ class DuckdbSink:
         job = self._job.fingerprint if self._job else ""
         return DuckdbLedger(self._connection, job, least=int(self.mode == "replace"))
 
-    def load(self, payload: Block, groups: Sequence[int] | None = None) -> Sequence[Refusal]:
+    def load(self, payload: ColumnBlock, groups: Sequence[int] | None = None) -> Sequence[Refusal]:
         """Write rows in the transaction at hand, adding and widening columns. Raises SinkError."""
         with self._transaction():
             block, rows, groups, refused = self._columns.admit(payload, groups)
@@ -121,13 +128,13 @@ class DuckdbSink:
                 reasons = self._insert(block, groups)
             else:
                 reasons = dict.fromkeys(range(block.count), NO_FIELDS)
-        return sorted(refused + refusals(reasons, rows), key=attrgetter("row"))
+        return sorted(refused + make_refusals(reasons, rows), key=attrgetter("row"))
 
-    def remove(self, keys: Block) -> None:
+    def remove(self, keys: ColumnBlock) -> None:
         """Take away the rows that have these keys, in the transaction at hand. Raises SinkError."""
         with self._transaction():
             if self._types:
-                stage = Stage(self._connection, self._target, self._types)
+                stage = DuckdbStage(self._connection, self._target, self._types)
                 stage.fill(self._columns.admit(keys, None).block, is_judged=True)
                 stage.remove(self.key)
 
@@ -166,7 +173,7 @@ class DuckdbSink:
         if has_ledger(self._connection):
             upgrade_ledger(self._connection)
         found = self._find("table", self._target)
-        if self.mode == "replace" and not (found and self._goes_on()):
+        if self.mode == "replace" and not (found and self._continues_replacement()):
             self._drop_replacement()
         elif found:
             self._describe(found)
@@ -177,11 +184,11 @@ class DuckdbSink:
                 self._execute, fold(self.table), generation=0
             )  # somebody has dropped it
 
-    def _goes_on(self) -> bool:
+    def _continues_replacement(self) -> bool:
         """Whether the replacement that there is, is one to be carried on."""
         if not self._job or not self._job.carries_on or not has_ledger(self._connection):
             return False
-        return replacing.can_go_on(self._execute, self._job, fold(self.table))
+        return replacing.can_resume(self._execute, self._job, fold(self.table))
 
     def _execute(self, statement: str, values: Sequence[Any]) -> Sequence[Any]:
         rows: Sequence[Any] = self._connection.execute(statement, values).fetchall()
@@ -275,18 +282,18 @@ class DuckdbSink:
                 " name another table"
             ) from None
 
-    def _insert(self, block: Block, groups: Sequence[int] | None) -> Mapping[int, str]:
+    def _insert(self, block: ColumnBlock, groups: Sequence[int] | None) -> Mapping[int, str]:
         """Insert rows, each that the table allows; return why not the others."""
         key = self.key if self.mode == "upsert" else ()
         of_key = set(map(fold, key))
         unique = [names for names in self._constraints.unique if set(map(fold, names)) != of_key]
         if self.key and not key:
             unique.append(self.key)
-        stage = Stage(self._connection, self._target, self._types)
+        stage = DuckdbStage(self._connection, self._target, self._types)
         stage.fill(block, is_judged=bool(self.key or any(self._constraints)))
-        reasons = dict(spread(stage.misfits(self._constraints), groups))
+        reasons = dict(spread_reasons(stage.misfits(self._constraints), groups))
         stage.drop(reasons)
-        clashes = stage.clashes(unique, edges(block.count, groups)) if unique else {}
+        clashes = stage.clashes(unique, group_edges(block.count, groups)) if unique else {}
         stage.drop(clashes)
         stage.move(key)
         return reasons | clashes
@@ -321,7 +328,7 @@ class DuckdbSink:
             raise
 
 
-def _flaw(name: str) -> str | None:
+def _name_flaw(name: str) -> str | None:
     return None if name else "DuckDB takes no empty name"
 
 

@@ -7,13 +7,13 @@ from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncbatch.formats.decoder import encode
-from asyncbatch.sinks.block import convert
+from asyncbatch.sinks.block import convert_values
 from asyncbatch.sinks.database import fold, quote, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from asyncbatch.sinks.block import Block, Kind
+    from asyncbatch.sinks.block import ColumnBlock, Kind
 
 TYPES: dict[Kind, str] = {
     "null": "VARCHAR",
@@ -24,7 +24,7 @@ TYPES: dict[Kind, str] = {
 }
 _ROUNDING = re.compile(r"(TINY|SMALL|HUGE|UTINY|USMALL|U|UBIG|UHUGE)?INT(EGER)?|DECIMAL\(\d+,\d+\)")
 _VECTOR = re.compile(r"(FLOAT|DOUBLE)(\[\d*\])+")
-_NESTED = re.compile(r".*\]|(STRUCT|MAP|UNION)\(.*", re.DOTALL)
+_NESTED_TYPES = re.compile(r".*\]|(STRUCT|MAP|UNION)\(.*", re.DOTALL)
 _STAGE = 'temp.main."asyncbatch: rows of one load"'
 
 
@@ -36,7 +36,7 @@ class Constraints(NamedTuple):
     unique: list[tuple[str, ...]]
 
 
-class Stage:
+class DuckdbStage:
     """A temporary table of rows, numbered from 0; its columns are numbered, too.
 
     `types` gives the table's columns their types, `kinds` the block's what they travel as. A
@@ -45,13 +45,13 @@ class Stage:
 
     def __init__(self, connection: Any, table: str, types: Mapping[str, str]) -> None:
         self._execute, self._table, self._types = connection.execute, quote(table), types
-        self._block: Block
+        self._block: ColumnBlock
         self._source = self._order = ""
         self._parameters: list[str] = []
         self._names: dict[str, str] = {}
         """The staged column of each column, by its folded name."""
 
-    def fill(self, block: Block, *, is_judged: bool) -> None:
+    def fill(self, block: ColumnBlock, *, is_judged: bool) -> None:
         """Take the rows of a block whose names are those of the table's columns.
 
         If nothing of them has to be judged, they are not staged but can only `move`.
@@ -64,7 +64,7 @@ class Stage:
             column, declared = self._names[fold(name)], self._types[name]
             wanted = known.get(declared, "text")
             lists.append(f"unnest(?::JSON::{TYPES[wanted]}[]) AS {column}")
-            parameters.append(encode(convert(values, kind, wanted)).decode())
+            parameters.append(encode(convert_values(values, kind, wanted)).decode())
             if declared in known:
                 made.append(column)
             else:
@@ -202,6 +202,6 @@ def _is_misfit(column: str, declared: str) -> str:
     elif _VECTOR.fullmatch(declared):
         nulls = "len(string_split({}, 'null'))".format
         condition += f" OR {nulls(f'to_json({made})::VARCHAR')} <> {nulls(column)}"
-    elif _NESTED.fullmatch(declared):
+    elif _NESTED_TYPES.fullmatch(declared):
         condition += f" OR to_json({made})::VARCHAR IS DISTINCT FROM {column}"
     return f"({column} NOTNULL AND ({condition}))"

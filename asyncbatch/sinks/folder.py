@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from asyncbatch.core.entries import Extent
 from asyncbatch.core.records import STDIN, display_path
 from asyncbatch.errors import SinkError, UsageError
-from asyncbatch.formats.compression import named
+from asyncbatch.formats.compression import compression_of_name
 from asyncbatch.formats.decoder import encode, encode_lines
-from asyncbatch.formats.detect import LINES_ENDINGS, named_lines
+from asyncbatch.formats.detect import LINES_ENDINGS, has_lines_suffix
 from asyncbatch.sinks.base import OutputError
-from asyncbatch.sources.identity import mirrored
-from asyncbatch.storage.listing import Version, versions_in
+from asyncbatch.sources.identity import mirrored_path
+from asyncbatch.storage.listing import ObjectVersion, list_versions
 from asyncbatch.storage.stores import Stores
-from asyncbatch.storage.uploads import NewObject, check_writable
+from asyncbatch.storage.uploads import ObjectWriter, check_writable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from asyncbatch.sinks.target import Target
 
 _ENDINGS = (".json", *LINES_ENDINGS)
-_OF_THE_DISK = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO))
+_DISK_ERRORS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO))
 """See `MirroredOutput.losing`."""
 
 
@@ -43,7 +43,7 @@ def output_path(target: Target, path: str) -> str:
     if path == STDIN:
         name = "stdin.jsonl" if target.format == "jsonl" else "stdin.json"
     else:
-        name = mirrored(path, target.root)
+        name = mirrored_path(path, target.root)
     if name == ".." or name.startswith("../"):
         advice = "name what it is below with --root"
         raise UsageError(f"{display_path(path)} has no place in {target.name}: {advice}")
@@ -51,7 +51,7 @@ def output_path(target: Target, path: str) -> str:
 
 
 def _renamed(name: str, target: Target) -> str:
-    compression = named(name)
+    compression = compression_of_name(name)
     suffix = compression.suffix if compression else ""
     stem = name[: len(name) - len(suffix)]
     if target.compression != "keep":
@@ -110,7 +110,7 @@ def temporary(path: str) -> str:
     return os.path.join(folder, f".{name}.asyncbatch")
 
 
-class NewFile:
+class MirroredFile:
     """The file at `path`, written; an earlier one stays until it is complete. Raises OSError."""
 
     def __init__(self, path: str) -> None:
@@ -135,10 +135,10 @@ class NewFile:
             os.unlink(self._temporary)
 
 
-NewT = TypeVar("NewT", bound="New")
+NewT = TypeVar("NewT", bound="MirroredWriter")
 
 
-class New(Protocol):
+class MirroredWriter(Protocol):
     """One output that is written, as `NewFile` is."""
 
     def write(self, data: bytes) -> None:
@@ -157,7 +157,7 @@ class MirroredOutput(ABC, Generic[NewT]):
     what became of it (an array if that is several, no output at all if it was dropped).
     """
 
-    losing: frozenset[int]
+    discarding: frozenset[int]
     """Errors that are not about one output: the next would meet them as well."""
     abandon: Callable[[], None] | None = None
     """See `Outlet`; a file that is half done is taken by the next run."""
@@ -189,7 +189,7 @@ class MirroredOutput(ABC, Generic[NewT]):
         except UsageError as error:
             raise OutputError(str(error)) from None
         form = self._form if self._target.format == "keep" else self._target.format
-        self._as_lines = form == "jsonl" or (form == "auto" and named_lines(path))
+        self._as_lines = form == "jsonl" or (form == "auto" and has_lines_suffix(path))
         self._single = False
         self._new = self._waiting = None
         self._written = 0
@@ -241,7 +241,7 @@ class MirroredOutput(ABC, Generic[NewT]):
         with self.naming(self._path):
             if self._new is None:
                 self._new = self.make(self._path)
-            compression = named(self._path)
+            compression = compression_of_name(self._path)
             self._new.write(compression.compress(data) if compression else data)
 
     @contextmanager
@@ -252,20 +252,20 @@ class MirroredOutput(ABC, Generic[NewT]):
         except OSError as error:
             raise OutputError(
                 f"cannot write {display_path(path)}: {error.strerror or error}",
-                is_lost=error.errno in self.losing,
+                is_lost=error.errno in self.discarding,
             ) from None
 
 
-class FolderOutput(MirroredOutput[NewFile]):
+class FolderOutput(MirroredOutput[MirroredFile]):
     """Of files in a folder."""
 
-    losing = _OF_THE_DISK
+    losing = _DISK_ERRORS
 
-    def make(self, path: str) -> NewFile:
+    def make(self, path: str) -> MirroredFile:
         """See `MirroredOutput`."""
-        return NewFile(path)
+        return MirroredFile(path)
 
-    def complete(self, new: NewFile) -> None:
+    def complete(self, new: MirroredFile) -> None:
         """See `MirroredOutput`."""
         new.complete()
 
@@ -278,7 +278,7 @@ _FOLDERS = 8
 """What is in so many folders is remembered: inputs come folder by folder, depth first."""
 
 
-class ObjectOutput(MirroredOutput[NewObject]):
+class ObjectOutput(MirroredOutput[ObjectWriter]):
     """Of objects below a prefix; they are put while the next are made.
 
     No more than so many bytes wait for that, or one object.
@@ -291,17 +291,17 @@ class ObjectOutput(MirroredOutput[NewObject]):
         self._stores = Stores(target.stores or files.stores, writes=True)
         self._most = files.sizes.waiting
         self._threads = ThreadPoolExecutor(_AT_ONCE)
-        self._under_way: deque[tuple[Future[Version], NewObject]] = deque()
+        self._under_way: deque[tuple[Future[ObjectVersion], ObjectWriter]] = deque()
         self._pending: Pending | None = None
         self._is_abandoned = False
 
-    def make(self, path: str) -> NewObject:
+    def make(self, path: str) -> ObjectWriter:
         """See `MirroredOutput`."""
         if self._is_abandoned:
             raise OSError(errno.ECANCELED, "the run was stopped")
-        return NewObject(self._stores.place(path), path, _PART, at_once=_PARTS_AT_ONCE)
+        return ObjectWriter(self._stores.location(path), path, _PART, at_once=_PARTS_AT_ONCE)
 
-    def complete(self, new: NewObject) -> None:
+    def complete(self, new: ObjectWriter) -> None:
         """See `MirroredOutput`."""
         under_way = self._under_way
         while under_way and (
@@ -337,7 +337,7 @@ class ObjectStates:
 
     def __init__(self, target: Target, settings: StoreSettings) -> None:
         self._target, self._stores = target, Stores(settings, writes=True)
-        self._known: OrderedDict[str, Mapping[str, Version]] = OrderedDict()
+        self._known: OrderedDict[str, Mapping[str, ObjectVersion]] = OrderedDict()
 
     def extent_of(self, path: str) -> Extent | None:
         """Return the state that the output for the input at `path` is in, if there is one.
@@ -357,9 +357,9 @@ class ObjectStates:
         version = self._known[folder].get(name)
         return None if version is None else extent_of_version(version)
 
-    def _listed(self, folder: str) -> Mapping[str, Version]:
+    def _listed(self, folder: str) -> Mapping[str, ObjectVersion]:
         try:
-            return versions_in(self._stores.place(folder), folder)
+            return list_versions(self._stores.location(folder), folder)
         except OSError as error:
             raise UsageError(
                 f"cannot see what is in {display_path(folder)}/, to tell what need not be done "
@@ -367,7 +367,7 @@ class ObjectStates:
             ) from None
 
 
-def extent_of_version(version: Version) -> Extent:
+def extent_of_version(version: ObjectVersion) -> Extent:
     """Return the state of an object as an extent, which has room for a number."""
     digest = blake2b(version.etag.strip('"').encode(), digest_size=8).digest()
     return Extent(int.from_bytes(digest, "big") >> 1, version.size)
@@ -377,6 +377,6 @@ def check_prefix(target: Target, settings: StoreSettings) -> None:
     """See that objects could be written below a prefix. Raises UsageError."""
     url = f"{target.path}asyncbatch"
     try:
-        check_writable(Stores(settings, writes=True).place(url), url)
+        check_writable(Stores(settings, writes=True).location(url), url)
     except OSError as error:
         raise UsageError(f"cannot write {target.name}: {error.strerror}") from None

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from asyncbatch.core.entries import Extent
 from asyncbatch.errors import SinkError, UsageError
-from asyncbatch.sinks.block import MAX_FIELDS, Block, Kind, convert, is_exact
-from asyncbatch.sinks.columns import NO_FIELDS, Columns, refusals
+from asyncbatch.sinks.block import MAX_FIELDS, ColumnBlock, Kind, convert_values, is_exact
+from asyncbatch.sinks.columns import NO_FIELDS, Columns, make_refusals
 from asyncbatch.sinks.text_files import FileSink
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ class ParquetSink(FileSink):
         self._columns = Columns({}, limit=MAX_FIELDS)
         self._inexact: set[str] = set()
         """Columns with integers that are no double precision numbers."""
-        self._waiting: list[Block] = []
-        self._kept: _Kept | None = None
+        self._waiting: list[ColumnBlock] = []
+        self._kept: _KeptRows | None = None
         self._rows = self._taken = self._in_group = 0
         """Of all rows, of those of the last load, of those that wait to be written: how many."""
 
@@ -85,12 +85,12 @@ class ParquetSink(FileSink):
         self._arrow, self._parquet = pa, pq
         self.file.open()
 
-    def load(self, payload: Block, groups: Sequence[int] | None = None) -> Sequence[Refusal]:
+    def load(self, payload: ColumnBlock, groups: Sequence[int] | None = None) -> Sequence[Refusal]:
         """Take rows, and write them when they make a row group. Raises SinkError."""
         block, rows, _, refused = self._columns.admit(payload, groups)
         if not block.names and not self._columns.kinds:
             self._taken = 0
-            return refused + refusals(dict.fromkeys(range(block.count), NO_FIELDS), rows)
+            return refused + make_refusals(dict.fromkeys(range(block.count), NO_FIELDS), rows)
         changes = self._columns.changes(block, lambda name: name not in self._inexact)
         self._columns.refresh(changes)
         for name, kind, values in zip(block.names, block.kinds, block.values, strict=True):
@@ -108,8 +108,8 @@ class ParquetSink(FileSink):
         """See `FileSink`; its rows are read a row group at a time."""
         at = self.position
         if self._kept is None or self._kept.path != path:
-            self._let_go()
-            self._kept = _Kept(path, self._parquet.ParquetFile(path))
+            self._release()
+            self._kept = _KeptRows(path, self._parquet.ParquetFile(path))
         for rows in self._kept.rows(extent):
             self.load(_block_of(rows))
         return Extent(at, extent.length, 0, extent.take)
@@ -122,7 +122,7 @@ class ParquetSink(FileSink):
                 self.complete()
                 stands = True
         finally:
-            self._let_go()
+            self._release()
             if not stands:
                 self._discard()
         return stands
@@ -147,7 +147,7 @@ class ParquetSink(FileSink):
             self._written = kinds
             chunks: dict[str, list[Any]] = {name: [] for name in kinds}
             for block in self._waiting:
-                fields = dict(zip(block.names, self._columns.fitted(block), strict=True))
+                fields = dict(zip(block.names, self._columns.fit(block), strict=True))
                 missing = [None] * block.count
                 for name, kind in kinds.items():
                     values = fields.get(name, missing)
@@ -159,7 +159,7 @@ class ParquetSink(FileSink):
             if table.num_rows:
                 self._writer.write_table(table, ROW_GROUP)
         except OSError as error:
-            raise self.file.lost(error) from None
+            raise self.file.sink_error(error) from None
         except UsageError as error:  # the file could not be begun again
             raise SinkError(str(error)) from None
         self._waiting.clear()
@@ -189,7 +189,7 @@ class ParquetSink(FileSink):
                     else:
                         values = [None] * group.num_rows
                         if had.get(name, "null") != "null":
-                            values = convert(group.column(name).to_pylist(), had[name], kind)
+                            values = convert_values(group.column(name).to_pylist(), had[name], kind)
                         arrays.append(arrow.array(values, _TYPES[kind]))
                 self._writer.write_table(arrow.table(arrays, schema=self._schema(kinds)))
         os.unlink(self._old)
@@ -203,9 +203,9 @@ class ParquetSink(FileSink):
         try:
             writer.close()
         except OSError as error:
-            raise self.file.lost(error) from None
+            raise self.file.sink_error(error) from None
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         if self._kept is not None:
             self._kept.file.close()
             self._kept = None
@@ -219,7 +219,7 @@ class ParquetSink(FileSink):
             os.unlink(self._old)
 
 
-class _Kept:
+class _KeptRows:
     """An earlier file. The row group that was read last is at hand: inputs come in their order."""
 
     def __init__(self, path: str, file: Any) -> None:
@@ -242,11 +242,11 @@ class _Kept:
             at = stop
 
 
-def _block_of(table: Any) -> Block:
+def _block_of(table: Any) -> ColumnBlock:
     """Return rows of such a file as a block."""
     kinds = {declared: kind for kind, declared in _TYPES.items() if kind != "null"}
     names: list[str] = table.column_names
-    return Block(
+    return ColumnBlock(
         names,
         [kinds[_NAMES.get(str(field.type), str(field.type))] for field in table.schema],
         [column.to_pylist() for column in table.columns],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from msgspec import Raw
 
 from asyncbatch.core.batches import Rows
-from asyncbatch.formats.compression import named
+from asyncbatch.formats.compression import compression_of_name
 from asyncbatch.formats.decoder import decode, encode, encode_lines
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from asyncbatch.sinks.target import Target
 
 
-class Found(Protocol):
+class RowOutcome(Protocol):
     """Rows, and the records that they were made of."""
 
     rows: list[Any]
@@ -33,7 +33,7 @@ class Found(Protocol):
     finished: list[int]
 
 
-class Outlet:
+class RowWriter:
     """Of no target: rows are counted where they are made, and go nowhere."""
 
     names_origins = False
@@ -46,7 +46,7 @@ class Outlet:
     def begin(self, path: str) -> None:
         """Begin with the file at `path`."""
 
-    def take(self, found: Found, *, single: bool) -> None:  # noqa: ARG002 - what others need
+    def take(self, found: RowOutcome, *, single: bool) -> None:  # noqa: ARG002 - what others need
         """Take rows of the file as they come. Raises OutputError."""
         found.rows.clear()
 
@@ -61,23 +61,23 @@ class Outlet:
     def discard(self) -> None:
         """End the file that was begun; nothing of it counts."""
 
-    def pack(self, found: Found) -> Rows | None:  # noqa: ARG002 - what others need
+    def encode(self, found: RowOutcome) -> Rows | None:  # noqa: ARG002 - what others need
         """Return rows, of any number of files, as the sink in the main process takes them."""
         return None
 
-    def thinned(self, rows: Rows, kept: Sequence[bool]) -> Rows:
+    def without_rows(self, rows: Rows, kept: Sequence[bool]) -> Rows:
         """Return packed rows less those that are not to be kept; there is an item a row."""
         return Rows(
-            self._thinned(rows.payload, kept),
+            self._payload_without(rows.payload, kept),
             sum(kept),
             list(compress(rows.places, kept)),
             list(compress(rows.records, kept)),
             list(compress(rows.lines, kept)),
-            list(compress(rows.originals, kept)),
-            rows.several,
+            list(compress(rows.texts, kept)),
+            rows.has_many_rows,
         )
 
-    def _thinned(self, payload: bytes | bytearray, kept: Sequence[bool]) -> bytes:
+    def _payload_without(self, payload: bytes | bytearray, kept: Sequence[bool]) -> bytes:
         """Return a payload less some rows."""
         raise NotImplementedError
 
@@ -85,18 +85,18 @@ class Outlet:
 _CHUNK_BYTES = 1024 * 1024
 
 
-class LinesOutlet(Outlet):
+class LinesWriter(RowWriter):
     """Of JSON Lines: the worker encodes and compresses them."""
 
     takes_texts = True
 
     def __init__(self, target: Target) -> None:
-        self._compression = named(target.path) if target.form == "lines" else None
+        self._compression = compression_of_name(target.path) if target.form == "lines" else None
 
-    def take(self, found: Found, *, single: bool) -> None:
+    def take(self, found: RowOutcome, *, single: bool) -> None:
         """Leave the rows to `pack`."""
 
-    def pack(self, found: Found) -> Rows | None:
+    def encode(self, found: RowOutcome) -> Rows | None:
         """See `Outlet`."""
         if not found.rows:
             return None
@@ -111,16 +111,16 @@ class LinesOutlet(Outlet):
             ends = list(accumulate(map(len, pieces)))
         return Rows(self._compressed(lines), len(found.rows), ends=ends)
 
-    def thinned(self, rows: Rows, kept: Sequence[bool]) -> Rows:
+    def without_rows(self, rows: Rows, kept: Sequence[bool]) -> Rows:
         """See `Outlet`."""
-        thinner = super().thinned(rows, kept)
+        thinner = super().without_rows(rows, kept)
         sizes = [len(line) for line in self._lines(rows.payload)]
         left = (size if is_kept else 0 for size, is_kept in zip(sizes, kept, strict=True))
         place_of = dict(zip(accumulate(sizes, initial=0), accumulate(left, initial=0), strict=True))
         thinner.ends = [place_of[end] for end in rows.ends]
         return thinner
 
-    def _thinned(self, payload: bytes | bytearray, kept: Sequence[bool]) -> bytes:
+    def _payload_without(self, payload: bytes | bytearray, kept: Sequence[bool]) -> bytes:
         return self._compressed(b"".join(compress(self._lines(payload), kept)))
 
     def _lines(self, payload: bytes | bytearray) -> list[bytes]:
@@ -133,7 +133,7 @@ class LinesOutlet(Outlet):
         return self._compression.compress(lines) if self._compression else lines
 
 
-class TableOutlet(Outlet):
+class TableWriter(RowWriter):
     """Of tables: rows become columns."""
 
     names_origins = True
@@ -149,50 +149,50 @@ class TableOutlet(Outlet):
             rich = target.has_rich_types
             self._pack = lambda rows: make_block(rows, rich=rich).to_bytes()
 
-    def take(self, found: Found, *, single: bool) -> None:
+    def take(self, found: RowOutcome, *, single: bool) -> None:
         """Leave the rows to `pack`."""
 
-    def pack(self, found: Found) -> Rows | None:
+    def encode(self, found: RowOutcome) -> Rows | None:
         """See `Outlet`. Raises SinkError."""
         if not found.rows:
             return None
         origins = found.places, found.records, found.lines, found.originals, found.several
         return Rows(self._pack(found.rows), len(found.rows), *origins)
 
-    def _thinned(self, payload: bytes | bytearray, kept: Sequence[bool]) -> bytes:
+    def _payload_without(self, payload: bytes | bytearray, kept: Sequence[bool]) -> bytes:
         if not self._are_columns:
             return encode(list(compress(decode(bytes(payload)), kept)))
-        from asyncbatch.sinks.block import Block
+        from asyncbatch.sinks.block import ColumnBlock
 
         gone = {row for row, is_kept in enumerate(kept) if not is_kept}
-        return Block.from_bytes(payload).without(gone).to_bytes()
+        return ColumnBlock.from_bytes(payload).without(gone).to_bytes()
 
 
-class KeyedOutlet(Outlet):
+class KeyedWriter(RowWriter):
     """Of a target that takes the first row of each key: rows travel with what tells keys apart."""
 
     names_origins = True
 
-    def __init__(self, outlet: Outlet, key: Sequence[str]) -> None:
+    def __init__(self, outlet: RowWriter, key: Sequence[str]) -> None:
         from asyncbatch.transforms.dedupe import KeyDigest
 
         self._outlet, self._digest = outlet, KeyDigest(key)
         self.takes_texts = outlet.takes_texts
 
-    def take(self, found: Found, *, single: bool) -> None:
+    def take(self, found: RowOutcome, *, single: bool) -> None:
         """Leave the rows to `pack`."""
 
-    def pack(self, found: Found) -> Rows | None:
+    def encode(self, found: RowOutcome) -> Rows | None:
         """See `Outlet`."""
-        rows = self._outlet.pack(found)
+        rows = self._outlet.encode(found)
         if rows is not None:
-            rows.records, rows.several = found.records, found.several
+            rows.records, rows.has_many_rows = found.records, found.several
             values = (decode(row) if type(row) is Raw else row for row in found.rows)
             rows.digests = list(map(self._digest, values))
         return rows
 
 
-class FolderOutlet(Outlet):
+class FolderWriter(RowWriter):
     """Of a folder: the worker writes."""
 
     def __init__(self, output: MirroredOutput[Any]) -> None:
@@ -201,28 +201,28 @@ class FolderOutlet(Outlet):
         self.take_pending = output.take_pending  # type: ignore[method-assign]  # the same
         self.abandon = output.abandon
 
-    def take(self, found: Found, *, single: bool) -> None:
+    def take(self, found: RowOutcome, *, single: bool) -> None:
         """See `Outlet`."""
         self._output.write(found.rows, single=single)
         found.rows.clear()
 
 
-def make_outlet(
+def make_row_writer(
     target: Target | None, files: FileWorkSettings, dedupe: Sequence[str] = ()
-) -> Outlet:
+) -> RowWriter:
     """Return the worker's end of `target`, for inputs that are read so.
 
     If rows are to be deduplicated, which a folder cannot do, by the key `dedupe`.
     """
     if target is None:
-        return Outlet()
+        return RowWriter()
     if target.form == "folder" and target.is_remote:
         from asyncbatch.sinks.folder import ObjectOutput
 
-        return FolderOutlet(ObjectOutput(target, files))
+        return FolderWriter(ObjectOutput(target, files))
     if target.form == "folder":
         from asyncbatch.sinks.folder import FolderOutput
 
-        return FolderOutlet(FolderOutput(target, files.format))
-    outlet = TableOutlet(target) if target.is_table else LinesOutlet(target)
-    return KeyedOutlet(outlet, dedupe) if dedupe else outlet
+        return FolderWriter(FolderOutput(target, files.format))
+    outlet = TableWriter(target) if target.is_table else LinesWriter(target)
+    return KeyedWriter(outlet, dedupe) if dedupe else outlet

@@ -10,21 +10,28 @@ from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.core.retry import Retrier, Retries, tried
+from asyncbatch.core.retry import Retrier, Retries, with_attempts
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
-from asyncbatch.sinks.columns import NO_FIELDS, Columns, Contract, edges, refusals, salvage
+from asyncbatch.sinks.columns import (
+    NO_FIELDS,
+    Columns,
+    SchemaContractCheck,
+    group_edges,
+    load_salvaging,
+    make_refusals,
+)
 from asyncbatch.sinks.database import fold, quote, quoted, removal
 from asyncbatch.sinks.sqlite_schema import (
     KINDS,
     TYPES,
-    NotPlainError,
+    NotRetypableError,
     columns_of,
     create,
     has_only_exact,
     has_repeated_key,
     has_unique_key,
     insertion,
-    kind_of,
+    relation_kind,
     retype,
 )
 from asyncbatch.state.ledger import table as replacing
@@ -38,7 +45,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.entries import Entry, Ledger, LedgerJob
     from asyncbatch.sinks.base import Mode, Refusal
-    from asyncbatch.sinks.block import Block, Kind
+    from asyncbatch.sinks.block import ColumnBlock, Kind
 
 BUSY_SECONDS = 5.0
 """How long to wait for another process's lock."""
@@ -72,11 +79,11 @@ class SqliteSink:
         key: tuple[str, ...],
         job: LedgerJob | None = None,
         retrier: Retrier | None = None,
-        contract: Contract | None = None,
+        contract: SchemaContractCheck | None = None,
     ) -> None:
         self.path, self.table, self.mode, self.key = path, table, mode, key
         self._job, self._retrier = job, retrier or Retrier(Retries())
-        self._contract = contract or Contract()
+        self._contract = contract or SchemaContractCheck()
         self._target = f"{table}.asyncbatch-new" if mode == "replace" else table
         """The table that is loaded; the end of a replacement gives it its name."""
         self._connection: sqlite3.Connection
@@ -124,7 +131,7 @@ class SqliteSink:
         job = self._job.fingerprint if self._job else ""
         return SqliteLedger(os.path.abspath(self.path), job, least=int(self.mode == "replace"))
 
-    def load(self, payload: Block, groups: Sequence[int] | None = None) -> Sequence[Refusal]:
+    def load(self, payload: ColumnBlock, groups: Sequence[int] | None = None) -> Sequence[Refusal]:
         """Write rows in the transaction at hand, adding and widening columns. Raises SinkError."""
         with self._transaction():
             self._read_schema()
@@ -137,18 +144,18 @@ class SqliteSink:
             if self._lacks_index:
                 self._index()
             if self._present:
-                reasons = salvage(edges(block.count, groups), self._inserter(block))
+                reasons = load_salvaging(group_edges(block.count, groups), self._inserter(block))
             else:
                 reasons = dict.fromkeys(range(block.count), NO_FIELDS)
-        return sorted(refused + refusals(reasons, rows), key=attrgetter("row"))
+        return sorted(refused + make_refusals(reasons, rows), key=attrgetter("row"))
 
-    def remove(self, keys: Block) -> None:
+    def remove(self, keys: ColumnBlock) -> None:
         """Take away the rows that have these keys, in the transaction at hand. Raises SinkError."""
         with self._transaction():
             self._read_schema()
             block = self._columns.admit(keys, None).block
             if self._present:
-                rows = zip(*self._columns.fitted(block), strict=True)
+                rows = zip(*self._columns.fit(block), strict=True)
                 self._connection.executemany(removal(self._target, block.names), rows)
 
     def sync(self) -> None:
@@ -184,18 +191,18 @@ class SqliteSink:
         execute = self._connection.execute
         execute("BEGIN IMMEDIATE")  # fails where writing would
         for name in (self.table, self._target):
-            if (kind := kind_of(self._connection, name)) not in (None, "table"):
+            if (kind := relation_kind(self._connection, name)) not in (None, "table"):
                 raise UsageError(f"cannot use {self.path}: {name} is a {kind}, not a table")
         limit = self._connection.getlimit(sqlite3.SQLITE_LIMIT_COLUMN)
         self._columns = Columns(
             {},
             limit=limit,
             fold=fold,
-            flaw=_flaw,
+            flaw=_name_flaw,
             contract=self._contract,
             alters=self._alters,
         )
-        if goes_on := self.mode != "replace" or self._goes_on():
+        if goes_on := self.mode != "replace" or self._continues_replacement():
             self._read_schema()
         if self.mode != "replace" and self.key and self._present:
             self._check_key()
@@ -214,12 +221,12 @@ class SqliteSink:
                 self._execute, fold(self.table), generation=0
             )  # somebody has dropped it
 
-    def _goes_on(self) -> bool:
+    def _continues_replacement(self) -> bool:
         """Whether there is a replacement to be carried on."""
         if not self._job or not self._job.carries_on or not has_ledger(self._connection):
             return False
-        is_there = kind_of(self._connection, self._target) is not None
-        return is_there and replacing.can_go_on(self._execute, self._job, fold(self.table))
+        is_there = relation_kind(self._connection, self._target) is not None
+        return is_there and replacing.can_resume(self._execute, self._job, fold(self.table))
 
     def _execute(self, statement: str, values: Sequence[Any]) -> Sequence[Any]:
         rows: Sequence[Any] = self._connection.execute(statement, values).fetchall()
@@ -258,7 +265,7 @@ class SqliteSink:
         kinds = {column.name: KINDS[column.affinity] for column in columns}
         self._columns.refresh(kinds | dict.fromkeys(self._untyped & kinds.keys(), "null"))
 
-    def _guard_texts(self, block: Block) -> None:
+    def _guard_texts(self, block: ColumnBlock) -> None:
         """Have a column widened to text where a text would not stay one."""
         if self._contract.holds:  # which has seen to it
             return
@@ -297,7 +304,7 @@ class SqliteSink:
     def _retype(self, types: Mapping[str, str]) -> None:
         try:
             retype(self._connection, self._target, types)
-        except NotPlainError as error:
+        except NotRetypableError as error:
             column, declared = next(iter(types.items()))
             raise SinkError(
                 f"cannot write {self.path}: column {column} of table {self.table} must become"
@@ -311,12 +318,12 @@ class SqliteSink:
         self._connection.execute(f"CREATE UNIQUE INDEX {name} ON {table} ({quoted(self.key)})")
         self._lacks_index = False
 
-    def _inserter(self, block: Block) -> Callable[[int, int], str | None]:
+    def _inserter(self, block: ColumnBlock) -> Callable[[int, int], str | None]:
         """Return what inserts some of the block's rows, or none and returns the reason."""
         key = self.key if self.mode == "upsert" else ()
         of_key = set(map(fold, key))
         replaced = [name for name in self._present if fold(name) not in of_key]
-        fields = zip(block.names, self._columns.fitted(block), strict=True)
+        fields = zip(block.names, self._columns.fit(block), strict=True)
         columns = {name: values for name, values in fields if name in self._present}
         statement = insertion(self._target, list(columns), key, replaced)
         connection = self._connection
@@ -358,7 +365,7 @@ class SqliteSink:
         if self._present:
             execute(f"DROP TABLE IF EXISTS {table}")
             execute(f"ALTER TABLE {quote(self._target)} RENAME TO {table}")
-        elif kind_of(self._connection, self.table):
+        elif relation_kind(self._connection, self.table):
             execute(f"DELETE FROM {table}")  # noqa: S608 - quoted
 
     @contextmanager
@@ -374,12 +381,12 @@ class SqliteSink:
             with suppress(sqlite3.Error):  # it may have been rolled back already
                 self._connection.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error):
-                reason = f"{_explained(error)}{tried(error)}"
+                reason = f"{_explained(error)}{with_attempts(error)}"
                 raise SinkError(f"cannot write {self.path}: {reason}") from None
             raise
 
 
-def _flaw(name: str) -> str | None:
+def _name_flaw(name: str) -> str | None:
     return "SQLite takes no NUL character in a name" if "\0" in name else None
 
 

@@ -46,7 +46,7 @@ _AFFINITIES: tuple[tuple[str, Affinity], ...] = (
 """Parts of a declared type, the first of which decides."""
 
 
-class Column(NamedTuple):
+class SqliteColumn(NamedTuple):
     """A column of a table: its place in the primary key counts from 1; 0 is outside."""
 
     name: str
@@ -63,17 +63,17 @@ class Column(NamedTuple):
         return next((affinity for part, affinity in _AFFINITIES if part in upper), "numeric")
 
 
-def kind_of(connection: sqlite3.Connection, name: str) -> str | None:
+def relation_kind(connection: sqlite3.Connection, name: str) -> str | None:
     """Return what is called `name` ("table", "view", ...), or None."""
     query = "SELECT type FROM sqlite_schema WHERE lower(name) = lower(?)"
     row = connection.execute(query, (name,)).fetchone()
     return None if row is None else str(row[0])
 
 
-def columns_of(connection: sqlite3.Connection, table: str) -> list[Column]:
+def columns_of(connection: sqlite3.Connection, table: str) -> list[SqliteColumn]:
     """Return the columns of a table; none if there is no such table."""
     query = "SELECT name, type, pk, hidden <> 0 FROM pragma_table_xinfo(?) WHERE hidden <> 1"
-    return [Column(*row) for row in connection.execute(query, (table,))]
+    return [SqliteColumn(*row) for row in connection.execute(query, (table,))]
 
 
 def create(
@@ -145,7 +145,7 @@ _SPECIAL = re.compile(
 _ROWID_NAMES = ("rowid", "oid", "_rowid_")
 
 
-class NotPlainError(Exception):
+class NotRetypableError(Exception):
     """A table has more to it than can be carried over to a new one; the message says what."""
 
 
@@ -160,7 +160,7 @@ def retype(connection: sqlite3.Connection, table: str, types: Mapping[str, str])
     definitions = connection.execute(query, (table,)).fetchall()
     sql = next(sql for kind, sql in definitions if kind == "table")
     if found := _SPECIAL.search(_QUOTED.sub(" ", sql)):
-        raise NotPlainError(found[0].upper())
+        raise NotRetypableError(found[0].upper())
     columns = columns_of(connection, table)
     key = [column.name for column in sorted(columns, key=_key_place) if column.key_place]
     new = f"{table}.asyncbatch-rebuilt"
@@ -185,11 +185,11 @@ def retype(connection: sqlite3.Connection, table: str, types: Mapping[str, str])
             connection.execute(sql)
 
 
-def _key_place(column: Column) -> int:
+def _key_place(column: SqliteColumn) -> int:
     return column.key_place
 
 
-def _numbers_rows(columns: list[Column]) -> bool:
+def _numbers_rows(columns: list[SqliteColumn]) -> bool:
     """Whether one of the columns is the row number under another name."""
     key = [column for column in columns if column.key_place]
     return len(key) == 1 and key[0].declared.upper() == "INTEGER"

@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from asyncbatch.core.paths import is_object_url, is_store_url, parse_address, shown_url
-from asyncbatch.core.secrets import SERVERS, is_ambiguous, without_password
+from asyncbatch.core.secrets import SERVERS, is_ambiguous_address, without_password
 from asyncbatch.core.settings import ServerSettings
 from asyncbatch.errors import UsageError
-from asyncbatch.formats.compression import named
+from asyncbatch.formats.compression import compression_of_name
 
 if TYPE_CHECKING:
     from asyncbatch.core.entries import LedgerJob
     from asyncbatch.core.retry import Retrier
     from asyncbatch.core.settings import StoreSettings
     from asyncbatch.sinks.base import (
+        BatchSink,
         FolderCompression,
         FolderFormat,
         Form,
         Mode,
         SchemaContract,
-        Sink,
     )
-    from asyncbatch.sinks.columns import Contract
+    from asyncbatch.sinks.columns import SchemaContractCheck
 
 STDOUT = "-"
 KNOWN = "'-', a file (.jsonl, .ndjson, each with .gz or .zst, .csv, .tsv, .parquet), a folder/, "
@@ -74,7 +74,7 @@ class Target(Struct, frozen=True):
     @classmethod
     def parse(cls, name: str, **options: Any) -> Target:
         """Return the target of this name. Raises UsageError with what to write."""
-        form, path = place_of(name)
+        form, path = parse_location(name)
         if form == "postgres":
             target = cls(without_password(name), form, path, address=name, **options)
         else:
@@ -109,7 +109,7 @@ class Target(Struct, frozen=True):
         return is_store_url(self.path)
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """What tells its path from all others here, however it is spelled."""
         return self.path if self.is_remote else os.path.realpath(self.path)
 
@@ -151,9 +151,9 @@ class Target(Struct, frozen=True):
         self,
         job: LedgerJob | None = None,
         retrier: Retrier | None = None,
-        contract: Contract | None = None,
+        contract: SchemaContractCheck | None = None,
         stores: StoreSettings | None = None,
-    ) -> Sink[Any]:
+    ) -> BatchSink[Any]:
         """Return what writes to it in the main process; a folder is written by the workers.
 
         A database keeps the ledger of `job`, if there is one, and to its `contract`, which tells
@@ -204,7 +204,7 @@ def _unquoted(text: str) -> str:
     return unquote(text) if "%" in text else text
 
 
-def place_of(name: str) -> tuple[Form, str]:
+def parse_location(name: str) -> tuple[Form, str]:
     """Return a target's form and path by its name. Raises UsageError."""
     if not name:
         raise UsageError(f"--to needs a target: {KNOWN}")
@@ -216,7 +216,7 @@ def place_of(name: str) -> tuple[Form, str]:
         return form, f"{name.rstrip('/')}/" if form == "folder" else name
     if separator:
         if scheme in SERVERS:
-            if is_ambiguous(name):
+            if is_ambiguous_address(name):
                 raise UsageError(
                     f"--to {without_password(name)}: in a password, the characters / ? # @ are"
                     " written %2F %3F %23 %40; PGPASSWORD and ~/.pgpass take it as it is"
@@ -257,7 +257,7 @@ def _form_of_object(url: str) -> Form:
 
 
 def _form_of_file(name: str) -> Form:
-    compression = named(name)
+    compression = compression_of_name(name)
     plain = name[: -len(compression.suffix)] if compression else name
     form = _SUFFIXES.get(os.path.splitext(plain)[1].lower())
     if form is None or (compression and form != "lines"):

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from asyncbatch.core.entries import Extent
 from asyncbatch.errors import SinkError, UsageError
-from asyncbatch.formats.compression import named
-from asyncbatch.sinks.columns import NO_FIELDS, admit, refusals
-from asyncbatch.storage.opener import whole_file
+from asyncbatch.formats.compression import compression_of_name
+from asyncbatch.sinks.columns import NO_FIELDS, admit, make_refusals
+from asyncbatch.storage.opener import open_output
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.entries import Entry
     from asyncbatch.core.settings import StoreSettings
     from asyncbatch.sinks.base import Refusal
-    from asyncbatch.sinks.block import Block
+    from asyncbatch.sinks.block import ColumnBlock
 
 
 class FileSink:
@@ -30,7 +30,7 @@ class FileSink:
     """Whether what is written is also read, or written again from the beginning."""
 
     def __init__(self, path: str, stores: StoreSettings | None = None) -> None:
-        self.file = whole_file(path, stores, at_random=self.goes_back)
+        self.file = open_output(path, stores, random_access=self.goes_back)
 
     @property
     def position(self) -> int:
@@ -69,7 +69,7 @@ class FileSink:
 
     def give_up(self) -> None:
         """Have a write that waits for somebody wait no longer; from any thread."""
-        self.file.give_up()
+        self.file.abandon()
 
 
 def read_extent(path: str, extent: Extent) -> Iterator[bytes]:
@@ -117,11 +117,11 @@ class CsvSink(FileSink):
         if self._columns is not None:
             self._write([self._columns])
 
-    def load(self, payload: Block, groups: Sequence[int] | None = None) -> Sequence[Refusal]:
+    def load(self, payload: ColumnBlock, groups: Sequence[int] | None = None) -> Sequence[Refusal]:
         """Write rows. Raises SinkError."""
         if self._columns is None:
             if not payload.names:
-                return refusals(dict.fromkeys(range(payload.count), NO_FIELDS))
+                return make_refusals(dict.fromkeys(range(payload.count), NO_FIELDS))
             self._columns = tuple(payload.names)
             self._write([self._columns])
         unfit = {}
@@ -192,7 +192,7 @@ class LinesSink(FileSink):
 
     def __init__(self, path: str, stores: StoreSettings | None = None) -> None:
         super().__init__(path, stores)
-        self._compression = named(path)
+        self._compression = compression_of_name(path)
 
     def open(self) -> None:
         """Begin the file. Raises UsageError."""

@@ -12,13 +12,13 @@ from msgspec import convert
 
 from asyncbatch.core.retry import Retrier, Retries
 from asyncbatch.errors import UsageError
-from asyncbatch.formats.compression import named
+from asyncbatch.formats.compression import compression_of_name
 from asyncbatch.formats.decoder import encode, encode_lines
 from asyncbatch.sinks.block import make_block
 from asyncbatch.sinks.database import fold
-from asyncbatch.sinks.target import Target, place_of
+from asyncbatch.sinks.target import Target, parse_location
 from asyncbatch.sinks.text_files import csv_lines
-from asyncbatch.storage.append import FilePlace, SideFile
+from asyncbatch.storage.append import AppendFile, AppendPosition
 from asyncbatch.windows.times import utc_text
 
 if TYPE_CHECKING:
@@ -34,13 +34,13 @@ class WindowTarget(Protocol):
     """
 
     name: str
-    patience: float
+    wait_seconds: float
 
-    def check_keeps(self) -> None:
+    def check_resumable(self) -> None:
         """Raise UsageError if what it was given would not be there after a SIGKILL."""
         ...
 
-    def open(self, place: Any = None, gone: Sequence[Window] = ()) -> None:
+    def open(self, position: Any = None, removed: Sequence[Window] = ()) -> None:
         """Begin, or go on at a `place` without the windows that are `gone`. Raises UsageError."""
         ...
 
@@ -55,7 +55,7 @@ class WindowTarget(Protocol):
         """
         ...
 
-    def place(self) -> Any:
+    def position(self) -> Any:
         """Return where to go on, all that was loaded being safe there. Raises SinkError."""
         ...
 
@@ -93,7 +93,7 @@ class WindowRows:
         window = schema.window
         self._is_whole = window.kind != "session" and not (window.pane % _SECOND)
 
-    def of(self, windows: Sequence[Window]) -> list[dict[str, Any]]:
+    def rows(self, windows: Sequence[Window]) -> list[dict[str, Any]]:
         """Return a row for each window."""
         results = self._schema.recipe.results
         rows = []
@@ -114,7 +114,7 @@ class WindowRows:
 
     def keys_of(self, windows: Sequence[Window]) -> list[dict[str, Any]]:
         """Return of each window what tells its row from others."""
-        return [{name: row[name] for name in self.key} for row in self.of(windows)]
+        return [{name: row[name] for name in self.key} for row in self.rows(windows)]
 
     def _text(self, micros: int) -> str:
         text = utc_text(micros)
@@ -126,7 +126,7 @@ def row_key(schema: WindowSchema) -> tuple[str, ...]:
     return (START, KEY) if schema.keys.names else (START,)
 
 
-def told(row: dict[str, Any], key: Sequence[str]) -> str:
+def describe_row(row: dict[str, Any], key: Sequence[str]) -> str:
     """Return which window a row is of."""
     return "window " + " ".join(str(row[name]) for name in key)
 
@@ -158,26 +158,26 @@ def window_lines(schema: WindowSchema, windows: Sequence[Window]) -> bytes:
     )
 
 
-_PATIENCE = 1.0
+_WAIT_SECONDS = 1.0
 """Seconds that windows wait to be compressed together."""
 
 
-class WindowFile:
+class WindowFileTarget:
     """Lines of JSON, as on standard output; compressed if the name says so, member by member."""
 
     def __init__(self, path: str, schema: WindowSchema) -> None:
         self.name, self._schema = path, schema
-        self.file = SideFile(path)
-        self._compression = named(path)
-        self.patience = _PATIENCE if self._compression else 0.0
+        self.file = AppendFile(path)
+        self._compression = compression_of_name(path)
+        self.wait_seconds = _WAIT_SECONDS if self._compression else 0.0
 
-    def check_keeps(self) -> None:
+    def check_resumable(self) -> None:
         """Refuse pipes and devices; see `WindowTarget`."""
         self.file.check_regular()
 
-    def open(self, place: Any = None, gone: Sequence[Window] = ()) -> None:  # noqa: ARG002 - what is gone comes behind the place
+    def open(self, position: Any = None, removed: Sequence[Window] = ()) -> None:  # noqa: ARG002 - what is gone comes behind the place
         """Begin, or cut the file back to a place; see `WindowTarget`."""
-        self.file.open(None if place is None else convert(place, FilePlace))
+        self.file.open(None if position is None else convert(position, AppendPosition))
 
     def rows(self, windows: Sequence[Window]) -> Sequence[Any]:
         """Return lines; see `WindowTarget`."""
@@ -189,9 +189,9 @@ class WindowFile:
         self.file.write(self._compression.compress(lines) if self._compression else lines)
         return ()
 
-    def place(self) -> FilePlace:
+    def position(self) -> AppendPosition:
         """Return where the file ends; see `WindowTarget`."""
-        return self.file.place()
+        return self.file.position()
 
     def finish(self, *, ended: bool) -> None:  # noqa: ARG002 - what is written stands
         """Close the file; see `WindowTarget`."""
@@ -201,7 +201,7 @@ class WindowFile:
             self.file.close()
 
 
-class WindowCsv(WindowFile):
+class WindowCsvTarget(WindowFileTarget):
     """Comma- or tab-separated values below a header."""
 
     def __init__(self, path: str, schema: WindowSchema) -> None:
@@ -209,15 +209,15 @@ class WindowCsv(WindowFile):
         self._made = WindowRows(schema)
         self._delimiter = "\t" if path.lower().endswith(".tsv") else ","
 
-    def open(self, place: Any = None, gone: Sequence[Window] = ()) -> None:
+    def open(self, position: Any = None, removed: Sequence[Window] = ()) -> None:
         """Begin with a header, or go on; see `WindowTarget`."""
-        super().open(place, gone)
-        if place is None:
+        super().open(position, removed)
+        if position is None:
             self.file.write(b"".join(csv_lines([self._made.columns], self._delimiter)))
 
     def rows(self, windows: Sequence[Window]) -> Sequence[Any]:
         """Return the cells of each window; see `WindowTarget`."""
-        return [list(map(_cell, row.values())) for row in self._made.of(windows)]
+        return [list(map(_cell, row.values())) for row in self._made.rows(windows)]
 
     def load(self, rows: Sequence[Any]) -> Sequence[str]:
         """Write rows; see `WindowTarget`."""
@@ -233,16 +233,16 @@ _RETRIES = Retries(5, 0.5)
 """A database that somebody has locked, or a server that is started again, has half a minute."""
 
 
-class WindowTable:
+class WindowTableTarget:
     """Rows of windows; one that is told from none by its start and key takes its place."""
 
     def __init__(self, target: Target, schema: WindowSchema) -> None:
         self.name, self._target = target.name, target
         self._made = WindowRows(schema, fold if target.form in ("sqlite", "duckdb") else str)
         self._sink: Any = target.open_sink(retrier=Retrier(_RETRIES))  # databases can do more
-        self.patience = 0.0 if target.form in ("sqlite", "postgres") else _PATIENCE
+        self.wait_seconds = 0.0 if target.form in ("sqlite", "postgres") else _WAIT_SECONDS
 
-    def check_keeps(self) -> None:
+    def check_resumable(self) -> None:
         """Refuse a Parquet file; see `WindowTarget`."""
         if not self._target.is_database:
             raise UsageError(
@@ -250,24 +250,24 @@ class WindowTable:
                 "process can go on with it: with --checkpoint, write JSON Lines, CSV or a table"
             )
 
-    def open(self, place: Any = None, gone: Sequence[Window] = ()) -> None:  # noqa: ARG002 - rows have no place
+    def open(self, position: Any = None, removed: Sequence[Window] = ()) -> None:  # noqa: ARG002 - rows have no place
         """Connect, and take away rows that are `gone`; see `WindowTarget`."""
         self._sink.open()
-        if gone:
-            self._sink.remove(self._block(self._made.keys_of(gone)))
+        if removed:
+            self._sink.remove(self._block(self._made.keys_of(removed)))
             self._sink.commit()
 
     def rows(self, windows: Sequence[Window]) -> Sequence[Any]:
         """Return rows; see `WindowTarget`."""
-        return self._made.of(windows)
+        return self._made.rows(windows)
 
     def load(self, rows: Sequence[Any]) -> Sequence[str]:
         """Load rows, which are then there for all to see; see `WindowTarget`."""
         refusals = self._sink.load(self._block(rows))
         self._sink.commit()
-        return [f"{told(rows[one.row], self._made.key)}: {one.message}" for one in refusals]
+        return [f"{describe_row(rows[one.row], self._made.key)}: {one.message}" for one in refusals]
 
-    def place(self) -> None:
+    def position(self) -> None:
         """Have all that was loaded on the disk; see `WindowTarget`."""
         if self._target.form == "sqlite":
             self._sink.sync()
@@ -290,7 +290,7 @@ def make_target(
 
     Raises UsageError for a name that cannot be meant, and for a target that cannot grow.
     """
-    form, path = place_of(name)
+    form, path = parse_location(name)
     if form == "folder":
         raise UsageError(
             f"--to {name}: windows go into one file or table, not into a folder; write "
@@ -307,8 +307,8 @@ def make_target(
         case "stdout":
             return None
         case "lines":
-            return WindowFile(path, schema)
+            return WindowFileTarget(path, schema)
         case "csv":
-            return WindowCsv(path, schema)
+            return WindowCsvTarget(path, schema)
         case _:
-            return WindowTable(target, schema)
+            return WindowTableTarget(target, schema)

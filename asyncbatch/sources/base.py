@@ -9,7 +9,7 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-    from asyncbatch.core.batches import Arrival
+    from asyncbatch.core.batches import Chunk
     from asyncbatch.core.records import Bookmark, Failure
     from asyncbatch.core.report import Traffic
 
@@ -37,7 +37,7 @@ class Feed(Protocol):
         """Whether it is asked for what is newer than before."""
         ...
 
-    def arrivals(self, bookmark: Bookmark | None) -> AsyncGenerator[Arrival, None]:
+    def chunks(self, bookmark: Bookmark | None) -> AsyncGenerator[Chunk, None]:
         """Yield what comes, in order, from where an earlier run left its `bookmark`.
 
         Raises FeedError, behind what is good.
@@ -85,7 +85,7 @@ CHUNK = 128 * 1024
 """What is given at a time: more would no longer fit into a processor's cache as events."""
 
 
-class Chunk(Struct, frozen=True):
+class LiveChunk(Struct, frozen=True):
     """Bytes of a file, in order; after the one that `ends` it, its last line is whole.
 
     One that `begins` its file is no continuation of what had the same name. `position` is where
@@ -100,10 +100,10 @@ class Chunk(Struct, frozen=True):
     position: Any = None
     begins: bool = False
     loss: Failure | None = None
-    flaw: str = ""
+    error: str = ""
 
 
-class Source(Protocol):
+class LiveSource(Protocol):
     """Gives chunks, as soon as there are any; `wake` ends a wait, whatever for."""
 
     name: str
@@ -111,7 +111,7 @@ class Source(Protocol):
     is_over: bool
     """Whether all was given; then there is no more to read."""
 
-    async def read(self, timeout: float | None) -> Chunk | None:  # noqa: ASYNC109 - nothing is cancelled: a pipe's reader stays
+    async def read(self, timeout: float | None) -> LiveChunk | None:  # noqa: ASYNC109 - nothing is cancelled: a pipe's reader stays
         """Return what has come next, None after `timeout` seconds or `wake`.
 
         Raises OSError, SourceError.
@@ -128,7 +128,7 @@ class Source(Protocol):
 
 
 @runtime_checkable
-class Replayable(Source, Protocol):
+class ReplayableSource(LiveSource, Protocol):
     """A source that may be able to go on where it was before.
 
     `can_resume` tells; then its chunks have positions.

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from asyncbatch.core.records import Scalar
 
 
-class Newest:
+class LargestCursor:
     """Looks at the field at `path` of each record. Raises ValueError if that is no path."""
 
     def __init__(self, path: str) -> None:
         self._get = make_getter(parse_path(path))
 
-    def of(self, records: Sequence[Any], before: Scalar | None, file: str) -> Scalar | None:
+    def largest(self, records: Sequence[Any], before: Scalar | None, file: str) -> Scalar | None:
         """Return the largest value of these records of `file` and the one `before`.
 
         Records without it do not count. Raises FeedError if two cannot be compared.
@@ -31,11 +31,11 @@ class Newest:
             if type(record) is dict:
                 value = self._get(record)
                 if type(value) in (str, int, float):
-                    newest = larger(newest, value, file)
+                    newest = larger_value(newest, value, file)
         return newest
 
 
-def larger(one: Scalar | None, other: Scalar | None, file: str) -> Scalar | None:
+def larger_value(one: Scalar | None, other: Scalar | None, file: str) -> Scalar | None:
     """Return the larger of two values in `file`; numbers by value, times by when, text by letters.
 
     Beside a time, a text that is none does not count. Raises FeedError if one is a number and the

@@ -38,7 +38,7 @@ def identity(path: str, root: str | None = None) -> str:
     return full.removeprefix(above)
 
 
-class Naming(NamedTuple):
+class InputNaming(NamedTuple):
     """What the files of one source are called, among several: `prefix`, and their identity.
 
     No identity of a file holds two slashes, but for a URL at its beginning, so a prefix that ends
@@ -64,7 +64,7 @@ class Naming(NamedTuple):
         return os.path.join(self.root or "", name.removeprefix(self.prefix))
 
 
-def mirrored(path: str, root: str | None) -> str:
+def mirrored_path(path: str, root: str | None) -> str:
     """Return the path below a folder of outputs that mirrors an input. Raises UsageError.
 
     An object without `root` is below its bucket, one of a web server below its host.

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from asyncbatch.sources.selection import Shard
 
 
-class _Level(NamedTuple):
+class _Folder(NamedTuple):
     """A folder being walked: what is left of it, where it is below the root, which it is."""
 
     entries: Iterator[os.DirEntry[str]]
@@ -48,7 +48,7 @@ def walk(root: str, wanted: Filter) -> Iterator[str]:
     yielded: opening it will say why. A link back to a folder above is not followed.
     """
     takes_file = wanted.takes_file
-    levels: list[_Level] = []
+    levels: list[_Folder] = []
     to_list: tuple[str, str] | None = (root, "")
     while to_list or levels:
         if to_list:
@@ -77,14 +77,14 @@ def walk(root: str, wanted: Filter) -> Iterator[str]:
             levels.pop()
 
 
-def _list(path: str, below: str, *, identify: bool) -> _Level:
+def _list(path: str, below: str, *, identify: bool) -> _Folder:
     identity = None
     if identify:
         status = os.stat(path)
         identity = status.st_dev, status.st_ino
     with os.scandir(path) as entries:
         found = sorted(entries, key=attrgetter("name"))
-    return _Level(iter(found), below, identity)
+    return _Folder(iter(found), below, identity)
 
 
 def _is_folder(entry: os.DirEntry[str], *, linked: bool) -> bool:
@@ -148,7 +148,7 @@ class Inputs(Struct, frozen=True):
         if not root or "\0" in root:
             raise UsageError(f"--root {root!r} is no folder")
         for path in self.paths:
-            identity(_fixed(path), root)
+            identity(_fixed_part(path), root)
 
     def identity(self, path: str) -> str:
         """Return the identity of an input. Raises UsageError if it is not below the root."""
@@ -171,7 +171,7 @@ class Inputs(Struct, frozen=True):
 
     def describe_empty(self) -> str:
         """Say that nothing was found, where, and what to try."""
-        where = " ".join(map(_shown, self.paths)) or f"the list in {self.files_from}"
+        where = " ".join(map(_display, self.paths)) or f"the list in {self.files_from}"
         patterns = self.selection.patterns
         what = "JSON files" if patterns == DEFAULT_PATTERNS else " or ".join(patterns)
         return (
@@ -195,11 +195,11 @@ class Inputs(Struct, frozen=True):
 
         def named(path: str) -> Iterator[str]:
             if objects is not None and is_object_url(path):
-                return objects.of_argument(path, alone=alone)
+                return objects.find(path, alone=alone)
             return _expand_argument(path, wanted)
 
         found = chain.from_iterable(map(named, self.paths))
-        contested = _contested(self.paths)
+        contested = _overlapping(self.paths)
         if self.files_from is not None:
             listed = _listed(self.files_from, null=self.null)
             found = chain(
@@ -212,7 +212,7 @@ class Inputs(Struct, frozen=True):
                 ),
             )
             contested = {"/"} if self.paths else set()
-        return islice(_each_once(found, contested) if contested else found, self.limit)
+        return islice(_without_repeats(found, contested) if contested else found, self.limit)
 
 
 def _expand_argument(argument: str, wanted: Filter) -> Iterator[str]:
@@ -235,39 +235,39 @@ def _of_path(path: str, wanted: Filter) -> Iterator[str]:
         yield path
 
 
-def _contested(arguments: Iterable[str]) -> set[str]:
+def _overlapping(arguments: Iterable[str]) -> set[str]:
     """Return the places (absolute) below which one path may come from two arguments.
 
     Those are arguments that lie in another one or are given twice, and globs that can fit a
     path in two ways.
     """
     given = [argument for argument in arguments if argument != STDIN]
-    roots = Counter(_full(_fixed(argument)) for argument in given)
+    roots = Counter(_absolute(_fixed_part(argument)) for argument in given)
     nested = {
         root
         for root, times in roots.items()
         if times > 1 or any(above in roots for above in _folders_above(root))
     }
     ambiguous = {
-        _fixed(argument)
+        _fixed_part(argument)
         for argument in given
         if argument.count("**") > 1 and not is_object_url(argument)
     }
-    return nested | set(map(_full, ambiguous))
+    return nested | set(map(_absolute, ambiguous))
 
 
-def _fixed(argument: str) -> str:
+def _fixed_part(argument: str) -> str:
     """Return the part of an argument without magic; all of it if it is no pattern."""
     is_pattern = has_magic(argument) and not argument.startswith(("http://", "https://"))
     return static_root(argument) if is_pattern else argument
 
 
-def _full(path: str) -> str:
+def _absolute(path: str) -> str:
     """Return what every spelling of a path comes to."""
     return path.rstrip("/") if is_object_url(path) else os.path.abspath(path)
 
 
-def _shown(path: str) -> str:
+def _display(path: str) -> str:
     return shown_url(path) if is_object_url(path) else path
 
 
@@ -277,11 +277,11 @@ def _folders_above(path: str) -> Iterator[str]:
         path = above
 
 
-def _each_once(paths: Iterable[str], contested: set[str]) -> Iterator[str]:
+def _without_repeats(paths: Iterable[str], contested: set[str]) -> Iterator[str]:
     """Drop what comes again; only what lies in a contested place can."""
     seen: set[str] = set()
     for path in paths:
-        full = _full(path)
+        full = _absolute(path)
         everywhere = "/" in contested
         if everywhere or full in contested or any(a in contested for a in _folders_above(full)):
             if full in seen:

@@ -10,14 +10,14 @@ from contextlib import suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Self
 
-from asyncbatch.core.batches import Arrival
-from asyncbatch.core.records import Failure, Flawed
+from asyncbatch.core.batches import Chunk
+from asyncbatch.core.records import Failure, InvalidRecord
 from asyncbatch.errors import described
 from asyncbatch.formats.decoder import allow_deep_nesting, encode
 from asyncbatch.formats.failures import FeedError
-from asyncbatch.sources.base import Chunk
+from asyncbatch.sources.base import LiveChunk
 from asyncbatch.transforms.base import RecordError
-from asyncbatch.transforms.json_values import plain
+from asyncbatch.transforms.json_values import to_json_value
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from asyncbatch.core.records import Bookmark
     from asyncbatch.sources.base import Feed
 
-MANY_RECORDS = 500
+CHUNK_RECORDS = 500
 """Records that are given away together, and as many are drawn before they are taken, ..."""
-MANY_BYTES = 1024 * 1024
+CHUNK_BYTES = 1024 * 1024
 """... or so many bytes of JSON, if that is less, ..."""
-SHORT_SECONDS = 0.1
+CHUNK_SECONDS = 0.1
 """... or what has come so long after the first of them: those of a slow source do not wait."""
-PATIENCE = 2.0
+CLOSE_SECONDS = 2.0
 """Seconds that a source is waited for when it is to end."""
 
 _END = object()
 
 
-class Drawing:
+class IterableReader:
     """Draws from an iterable, from its first record to its closing, in one place of its own.
 
     That is a task, for what a generator holds (a timeout, a task group) belongs to one; see
@@ -48,13 +48,13 @@ class Drawing:
     def __init__(
         self,
         source: Any,
-        text_of: Callable[[Any], bytes | Flawed] | None = None,
+        text_of: Callable[[Any], bytes | InvalidRecord] | None = None,
     ) -> None:
         allow_deep_nesting()
         self.error: BaseException | None = None
         self._source = source
         self._text_of = text_of or json_of
-        self._drawn: list[bytes | Flawed] = []
+        self._drawn: list[bytes | InvalidRecord] = []
         self._size = 0
         self._lock = threading.Lock()
         """Held for what is drawn and not taken, and for whether there is room."""
@@ -65,21 +65,21 @@ class Drawing:
         self._loop = asyncio.get_running_loop()
         self._start()
 
-    async def take(self) -> list[bytes | Flawed]:
+    async def read(self) -> list[bytes | InvalidRecord]:
         """Return the texts of the next records, in order; none at the end. Can be cancelled."""
-        drawn: list[bytes | Flawed] = []
+        drawn: list[bytes | InvalidRecord] = []
         while not drawn:
             await self._some.wait()
             if not self._full.is_set():
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(SHORT_SECONDS):
+                    async with asyncio.timeout(CHUNK_SECONDS):
                         await self._full.wait()
-            drawn = self.take_now()
+            drawn = self.read_available()
             if self._ended:
                 break
         return drawn
 
-    def take_now(self) -> list[bytes | Flawed]:
+    def read_available(self) -> list[bytes | InvalidRecord]:
         """Return the texts of what is drawn, in order; perhaps none."""
         with self._lock:
             drawn, self._drawn, self._size = self._drawn, [], 0
@@ -109,7 +109,7 @@ class Drawing:
         if not self._told_to_end and not self._ended:
             self._told_to_end = True
             self._stop()
-            self._loop.call_later(PATIENCE, self._finish)
+            self._loop.call_later(CLOSE_SECONDS, self._finish)
 
     async def aclose(self) -> None:
         """End, and wait until the iterable is closed; not long if it is stuck."""
@@ -119,19 +119,19 @@ class Drawing:
             await self._some.wait()
 
     def _start(self) -> None:
-        self._task = asyncio.create_task(self._draw(self._source))
+        self._task = asyncio.create_task(self._read_all(self._source))
 
     def _stop(self) -> None:
         if self._begun:  # if not, nothing would be closed
             self._task.cancel()
 
-    async def _draw(self, source: AsyncIterable[Any]) -> None:
+    async def _read_all(self, source: AsyncIterable[Any]) -> None:
         self._begun = True
         try:
             records = aiter(source)
             try:
                 while not self._told_to_end and (record := await anext(records, _END)) is not _END:
-                    if not self._keep(record):
+                    if not self._add(record):
                         await self._room.wait()  # type: ignore[misc]  # a task's is asyncio's
             finally:
                 if hasattr(records, "aclose"):
@@ -145,14 +145,14 @@ class Drawing:
         finally:
             self._finish()
 
-    def _keep(self, record: Any) -> bool:
+    def _add(self, record: Any) -> bool:
         """Keep a record until it is taken; return whether there is room for more."""
         text = self._text_of(record)
         with self._lock:
             self._drawn.append(text)
             self._size += len(text) if isinstance(text, bytes) else len(text.text)
             count = len(self._drawn)
-            if has_room := count < MANY_RECORDS and self._size < MANY_BYTES:
+            if has_room := count < CHUNK_RECORDS and self._size < CHUNK_BYTES:
                 if count == 1:
                     self._set(self._some)
             else:
@@ -170,7 +170,7 @@ class Drawing:
         self._full.set()
 
 
-class ThreadDrawing(Drawing):
+class ThreadIterableReader(IterableReader):
     """Draws in a thread, where an iterable that waits keeps nobody else waiting.
 
     It cannot be interrupted there: one that waits for too long is left to itself, and closed when
@@ -180,18 +180,18 @@ class ThreadDrawing(Drawing):
     def _start(self) -> None:
         self._room = threading.Event()
         threading.Thread(
-            target=self._draw_here, args=(self._source,), name="asyncbatch-source", daemon=True
+            target=self._read_in_thread, args=(self._source,), name="asyncbatch-source", daemon=True
         ).start()
 
     def _stop(self) -> None:
         self._room.set()
 
-    def _draw_here(self, source: Iterable[Any]) -> None:
+    def _read_in_thread(self, source: Iterable[Any]) -> None:
         try:
             records = iter(source)
             try:
                 while not self._told_to_end and (record := next(records, _END)) is not _END:
-                    if not self._keep(record):
+                    if not self._add(record):
                         self._room.wait()
             finally:
                 if hasattr(records, "close"):
@@ -209,15 +209,15 @@ class ThreadDrawing(Drawing):
             self._loop.call_soon_threadsafe(function)
 
 
-def draw(
+def read_iterable(
     source: AsyncIterable[Any] | Iterable[Any],
-    text_of: Callable[[Any], bytes | Flawed] | None = None,
-) -> Drawing:
+    text_of: Callable[[Any], bytes | InvalidRecord] | None = None,
+) -> IterableReader:
     """Begin to draw from an iterable, in a task or, if it is not async, in a thread.
 
     `text_of` makes texts of what it gives: by default JSON.
     """
-    make = Drawing if isinstance(source, AsyncIterable) else ThreadDrawing
+    make = IterableReader if isinstance(source, AsyncIterable) else ThreadIterableReader
     return make(source, text_of)
 
 
@@ -235,12 +235,12 @@ def numbered(names: Iterable[str]) -> Iterator[str]:
         yield name if counts[name] == 1 else f"{name}-{counts[name]}"
 
 
-def json_of(record: Any) -> bytes | Flawed:
+def json_of(record: Any) -> bytes | InvalidRecord:
     """Return a record as JSON text, or why that cannot be."""
     try:
-        return encode(plain(record))
+        return encode(to_json_value(record))
     except RecordError as error:
-        return Flawed(_shown(record), f"the source {error.message}")
+        return InvalidRecord(_shown(record), f"the source {error.message}")
 
 
 def _shown(record: object) -> bytes:
@@ -250,7 +250,7 @@ def _shown(record: object) -> bytes:
         return object.__repr__(record).encode()
 
 
-class GivenFeeds:
+class IterableFeedSource:
     """One iterable of records, async or not, as a source: see `feeds.FeedSource`.
 
     `error` is what it has raised.
@@ -265,7 +265,7 @@ class GivenFeeds:
         records: AsyncIterable[Any] | Iterable[Any],
     ) -> None:
         self.name = name
-        self.feed = GivenFeed(name, records)
+        self.feed = IterableFeed(name, records)
         self.feeds: Sequence[Feed] = (self.feed,)
 
     @property
@@ -296,7 +296,7 @@ class GivenFeeds:
         """See `FeedSource`: nobody is asked."""
 
 
-class GivenFeed:
+class IterableFeed:
     """One iterable: see `feeds.Feed`. Where it was when it ended is for its program to know."""
 
     form = "given"
@@ -306,18 +306,18 @@ class GivenFeed:
         self.name = self.group = name
         self.error: BaseException | None = None
         self._records = records
-        self._drawing: Drawing | None = None
+        self._drawing: IterableReader | None = None
         self._is_ended = False
 
-    async def arrivals(self, bookmark: Bookmark | None) -> AsyncGenerator[Arrival, None]:  # noqa: ARG002 - see the class
+    async def chunks(self, bookmark: Bookmark | None) -> AsyncGenerator[Chunk, None]:  # noqa: ARG002 - see the class
         """See `Feed`."""
         if self._is_ended:
             return
-        drawing = self._drawing = draw(self._records)
+        drawing = self._drawing = read_iterable(self._records)
         number = 1
         try:
-            while texts := await drawing.take():
-                yield Arrival(self.name, texts, "records", number)
+            while texts := await drawing.read():
+                yield Chunk(self.name, texts, "records", number)
                 number += len(texts)
         finally:
             await drawing.aclose()
@@ -342,7 +342,7 @@ class GivenFeed:
             self._records.close()
 
 
-class GivenSource:
+class IterableSource:
     """An iterable of events, async or not: see `drawing.Drawing` for where it is drawn from.
 
     Events are objects that JSON can hold, or lines of JSON, as text or bytes. What the iterable
@@ -354,19 +354,19 @@ class GivenSource:
         self.name, self.is_over = name, False
         self.failed: Callable[[], None] = lambda: None
         self._events = events
-        self._drawing: Drawing | None = None
-        self._chunks: deque[Chunk] = deque()
+        self._drawing: IterableReader | None = None
+        self._chunks: deque[LiveChunk] = deque()
 
     @property
     def error(self) -> BaseException | None:
         """What the iterable has raised, if anything."""
         return None if self._drawing is None else self._drawing.error
 
-    async def read(self, timeout: float | None) -> Chunk | None:  # noqa: ASYNC109 - see `Source`
+    async def read(self, timeout: float | None) -> LiveChunk | None:  # noqa: ASYNC109 - see `Source`
         """Return what has come; see `Source`."""
         if not self._chunks:
             if self._drawing is None:
-                self._drawing = draw(self._events, line_of)
+                self._drawing = read_iterable(self._events, line_of)
             await self._drawing.wait(timeout)
             self._take(self._drawing)
         if not self._chunks:
@@ -375,11 +375,11 @@ class GivenSource:
         self.is_over = chunk.ends
         return chunk
 
-    async def rest(self) -> Sequence[Chunk]:
+    async def rest(self) -> Sequence[LiveChunk]:
         """Close the iterable, and return what it had given and nobody has read."""
         if self._drawing is not None and not self.is_over:
             await self._drawing.aclose()
-            self._chunks += self._parts(self._drawing.take_now())
+            self._chunks += self._cut(self._drawing.read_available())
         rest = [chunk for chunk in self._chunks if not chunk.ends]
         self._chunks.clear()
         return rest
@@ -403,36 +403,38 @@ class GivenSource:
         elif hasattr(self._events, "close"):
             self._events.close()
 
-    def _take(self, drawing: Drawing) -> None:
-        self._chunks += self._parts(drawing.take_now())
+    def _take(self, drawing: IterableReader) -> None:
+        self._chunks += self._cut(drawing.read_available())
         if not drawing.is_over:
             return
         if drawing.error is None:
-            self._chunks.append(Chunk(self.name, b"", ends=True))
+            self._chunks.append(LiveChunk(self.name, b"", ends=True))
         else:
             self.failed()
 
-    def _parts(self, drawn: Sequence[bytes | Flawed]) -> Iterator[Chunk]:
+    def _cut(self, drawn: Sequence[bytes | InvalidRecord]) -> Iterator[LiveChunk]:
         """Yield lines, as many together as can be, and what is none by itself."""
         for kind, some in groupby(drawn, type):
             if kind is bytes:
-                yield Chunk(self.name, b"".join(some))  # type: ignore[arg-type]  # as `kind` says
+                yield LiveChunk(self.name, b"".join(some))  # type: ignore[arg-type]  # as `kind` says
             else:
                 for one in some:
-                    assert isinstance(one, Flawed)
-                    yield Chunk(self.name, one.text, flaw=one.reason)
+                    assert isinstance(one, InvalidRecord)
+                    yield LiveChunk(self.name, one.text, error=one.reason)
 
 
-def line_of(event: Any) -> bytes | Flawed:
+def line_of(event: Any) -> bytes | InvalidRecord:
     """Return an event as a line, or why that cannot be."""
     if type(event) is not dict:  # as it nearly always is
         if isinstance(event, str):
             try:
                 event = event.encode()
             except UnicodeEncodeError:
-                return Flawed(ascii(event).encode(), "the source gave text that is not UTF-8")
+                return InvalidRecord(
+                    ascii(event).encode(), "the source gave text that is not UTF-8"
+                )
         if isinstance(event, bytes | bytearray | memoryview):
             line = bytes(event)
             return line if line.endswith(b"\n") else line + b"\n"
     text = json_of(event)
-    return text if isinstance(text, Flawed) else text + b"\n"
+    return text if isinstance(text, InvalidRecord) else text + b"\n"

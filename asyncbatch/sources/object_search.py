@@ -30,7 +30,7 @@ class ObjectSearch:
     def __init__(self, settings: StoreSettings, wanted: Filter) -> None:
         self._objects, self._wanted = Objects(settings), wanted
 
-    def of_argument(self, url: str, *, alone: bool) -> Iterator[ObjectPath]:
+    def find(self, url: str, *, alone: bool) -> Iterator[ObjectPath]:
         """Yield what an argument names; if it is nothing, a handle that tells why.
 
         Raises UsageError for a URL that cannot be meant, and if the argument is `alone`, also
@@ -39,13 +39,13 @@ class ObjectSearch:
         address = parse_address(url)
         if has_magic(address.bucket) and not address.is_web:
             raise UsageError(f"{shown_url(url)}: the name of a bucket cannot be a pattern")
-        self._objects.stores.place(url)
+        self._objects.stores.location(url)
         found = self._of_argument(url, address)
         first = next(found, None)
         if first is None:
             return
-        if alone and first.trouble is not None and _is_of_all(first, url):
-            raise UsageError(f"{shown_url(url)}: {first.trouble[1]}")
+        if alone and first.problem is not None and _is_everything(first, url):
+            raise UsageError(f"{shown_url(url)}: {first.problem[1]}")
         yield from chain((first,), found)
 
     def listed(self, url: str) -> Iterator[ObjectPath]:
@@ -60,7 +60,7 @@ class ObjectSearch:
         elif not self._wanted.excludes(_name(address)):
             yield ObjectPath(url)
 
-    def told(self, paths: list[str]) -> list[str]:
+    def with_metadata(self, paths: list[str]) -> list[str]:
         """Return handles that tell in which state objects are, asked for if they did not."""
         asked = [path for path in paths if isinstance(path, ObjectPath) and _is_unknown(path)]
         found = {str(path): path for path in self._objects.heads(list(map(str, asked)))}
@@ -74,9 +74,9 @@ class ObjectSearch:
             yield from self._folder(url)
             return
         found = self._objects.head(url)
-        if found.trouble is None:
+        if found.problem is None:
             yield from () if self._wanted.excludes(_name(address)) else (found,)
-        elif found.trouble[0] != errno.ENOENT:
+        elif found.problem[0] != errno.ENOENT:
             yield found
         elif has_magic(address.key):
             parts = [part for part in address.key.split("/") if part]
@@ -86,8 +86,8 @@ class ObjectSearch:
             first = next(below, None)
             if first is None:
                 yield found
-            elif first.trouble is not None:
-                yield ObjectPath(url, trouble=first.trouble)
+            elif first.problem is not None:
+                yield ObjectPath(url, trouble=first.problem)
             else:
                 yield from self._selected(chain((first,), below), len(url) + 1)
 
@@ -104,7 +104,7 @@ class ObjectSearch:
             below = folder + slash
             if below != last:
                 last, enters = below, self._enters(below)
-            if path.trouble is not None or (enters and name and wanted.takes_file(name, below)):
+            if path.problem is not None or (enters and name and wanted.takes_file(name, below)):
                 yield path
 
     def _enters(self, below: str) -> bool:
@@ -155,17 +155,17 @@ class ObjectSearch:
             name = path[len(base) :]
             hides = not shows_hidden and ("/." in name or name[:1] == ".")
             fit = not hides and fits(name, "") and not self._wanted.excludes(below + name)
-            if fit or path.trouble is not None:
+            if fit or path.problem is not None:
                 yield path
 
 
-def _is_of_all(path: ObjectPath, url: str) -> bool:
+def _is_everything(path: ObjectPath, url: str) -> bool:
     """Whether what went wrong is about all that a URL names, and not that it names nothing."""
-    return url.startswith(path.rstrip("/")) and path.trouble != (errno.ENOENT, NO_OBJECT)
+    return url.startswith(path.rstrip("/")) and path.problem != (errno.ENOENT, NO_OBJECT)
 
 
 def _is_unknown(path: ObjectPath) -> bool:
-    return path.size is None and path.trouble is None
+    return path.size is None and path.problem is None
 
 
 def _name(address: Address) -> str:

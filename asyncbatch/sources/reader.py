@@ -53,7 +53,7 @@ class Reader:
         self._limit = limit
         self._open = opener.open if opener else open_content
         self._adaptive = in_flight is None
-        self._in_flight = _fitting(READS_IN_FLIGHT if in_flight is None else in_flight)
+        self._in_flight = _allowed_in_flight(READS_IN_FLIGHT if in_flight is None else in_flight)
         self._slow = not self._adaptive and self._in_flight > 0
         self._stretches_until_probe = REPROBE_EVERY
         self._threads: ThreadPoolExecutor | None = None
@@ -138,10 +138,10 @@ class Reader:
                     more = more and taken < max_bytes and time.monotonic() <= deadline
         finally:
             for _, future in flying:  # nobody wants them any more
-                close(future.result())
+                close_opened(future.result())
 
 
-def close(opened: Opened) -> None:
+def close_opened(opened: Opened) -> None:
     """Close what is not to be read."""
     if isinstance(opened, Content):
         with opened:
@@ -159,7 +159,7 @@ def _voluntary_switches() -> int:
     return resource.getrusage(_THREAD_USAGE).ru_nvcsw
 
 
-def _fitting(in_flight: int) -> int:
+def _allowed_in_flight(in_flight: int) -> int:
     """Return `in_flight`, or what the limit on open files leaves room for (at least 1)."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or in_flight == 0:

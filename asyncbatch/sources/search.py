@@ -50,7 +50,7 @@ class Search:
         if self._objects is None:
             self.opening = self._take(OPENING_PATHS + 1, self._patience)
         else:
-            self.opening = _interruptibly(lambda: self._take(OPENING_PATHS + 1, self._patience))
+            self.opening = _run_interruptibly(lambda: self._take(OPENING_PATHS + 1, self._patience))
 
     async def chunks(self) -> AsyncIterator[Sequence[str]]:
         """Yield all paths in chunks, those after `opening` found in a thread as they are needed."""
@@ -62,9 +62,9 @@ class Search:
             if chunk := await asyncio.to_thread(self._take, CHUNK_PATHS):
                 yield chunk
 
-    def told(self, paths: Sequence[str]) -> Sequence[str]:
+    def with_metadata(self, paths: Sequence[str]) -> Sequence[str]:
         """Return paths of which those of objects tell in which state these are; blocks."""
-        return paths if self._objects is None else self._objects.told(list(paths))
+        return paths if self._objects is None else self._objects.with_metadata(list(paths))
 
     def _take(self, most: int, seconds: float = CHUNK_SECONDS) -> Sequence[str]:
         """Return the next paths, up to about `most`; take note if they are the last."""
@@ -81,7 +81,7 @@ class Search:
         return chunk
 
 
-def _interruptibly(function: Callable[[], T]) -> T:
+def _run_interruptibly(function: Callable[[], T]) -> T:
     """Return what `function` returns, or raise it, in a thread that Ctrl-C does not wait for.
 
     A store may take a minute to answer, and in the library no signal comes through.
@@ -94,7 +94,7 @@ def _interruptibly(function: Callable[[], T]) -> T:
         try:
             result = function()
         except BaseException as error:  # noqa: BLE001 - is raised by who waits
-            done.append(partial(_raise, error))
+            done.append(partial(_raise_walk_error, error))
         else:
             done.append(lambda: result)
 
@@ -104,5 +104,5 @@ def _interruptibly(function: Callable[[], T]) -> T:
     return done[0]()
 
 
-def _raise(error: BaseException) -> NoReturn:
+def _raise_walk_error(error: BaseException) -> NoReturn:
     raise error

@@ -5,14 +5,14 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from asyncbatch.core.batches import Piece
+from asyncbatch.core.batches import Split
 from asyncbatch.core.records import Position, display_path
 from asyncbatch.core.settings import FileWorkSettings
 from asyncbatch.formats.arrays import ArrayStream
 from asyncbatch.formats.failures import FILE_ERRORS, file_failure
 from asyncbatch.formats.lines import count_lines
 from asyncbatch.formats.positions import parse_pointer
-from asyncbatch.formats.validator import make_judge
+from asyncbatch.formats.validator import make_validator
 from asyncbatch.storage.local import Content, TooLargeError
 from asyncbatch.storage.opener import Opener
 from asyncbatch.storage.store_errors import CUT_SHORT
@@ -20,11 +20,11 @@ from asyncbatch.storage.store_errors import CUT_SHORT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asyncbatch.core.batches import Huge
+    from asyncbatch.core.batches import SplitFile
     from asyncbatch.core.settings import Sizes
-    from asyncbatch.storage.opener import Bytes
+    from asyncbatch.storage.opener import RandomAccess
 
-_LOOK_BYTES = 16 * 1024
+_SEARCH_BYTES = 16 * 1024
 """Bytes that are searched for a line end at a time."""
 
 
@@ -37,7 +37,7 @@ class Splitter:
     def __init__(
         self,
         path: str,
-        huge: Huge,
+        huge: SplitFile,
         sizes: Sizes,
         pointer: str | None = None,
         opener: Opener | None = None,
@@ -50,7 +50,7 @@ class Splitter:
         self._at = self._start = huge.start or Position()
         self._read_to = self._start.byte
 
-    def pieces(self) -> Iterator[Piece]:
+    def splits(self) -> Iterator[Split]:
         """Yield the pieces in order, last the one at the end, which says what went wrong.
 
         Reads the file once, and so is not for the event loop.
@@ -59,14 +59,14 @@ class Splitter:
         try:
             for begin in self._cuts():
                 length = self._at.byte - begin.byte
-                yield Piece(
+                yield Split(
                     number, self._form, begin, length, relative=self._relative, etag=self._etag
                 )
                 number, given = number + 1, given + length
         except FILE_ERRORS as problem:
             error = file_failure(display_path(self._path), problem)
         rest = self._read_to - self._start.byte - given
-        yield Piece(number, self._form, self._at, max(0, rest), end=True, error=error)
+        yield Split(number, self._form, self._at, max(0, rest), end=True, error=error)
 
     def _cuts(self) -> Iterator[Position]:
         """Yield where each piece begins, when `_at` is where it ends."""
@@ -76,8 +76,8 @@ class Splitter:
 
     def _line_ends(self) -> Iterator[Position]:
         """Yield where each piece of whole lines begins; of what is in them nothing is read."""
-        look = memoryview(bytearray(_LOOK_BYTES))
-        with closing(self._opener.at_random(self._path)) as file:
+        look = memoryview(bytearray(_SEARCH_BYTES))
+        with closing(self._opener.random_access(self._path)) as file:
             self._etag = file.etag
             while (begin := self._at).byte < file.size:
                 end = begin.byte + self._sizes.piece
@@ -96,9 +96,9 @@ class Splitter:
         """Yield where each piece of whole lines begins, when `_at` is where it ends."""
         most = self._sizes.record
         buffer = bytearray(self._sizes.piece)
-        with closing(self._opener.at_random(self._path)) as file:
+        with closing(self._opener.random_access(self._path)) as file:
             self._etag = file.etag
-            while size := _filled(file, buffer, self._at.byte):
+            while size := _fill(file, buffer, self._at.byte):
                 cut = size if size < len(buffer) else buffer.rfind(b"\n") + 1
                 if not cut:
                     if size >= most:
@@ -121,9 +121,9 @@ class Splitter:
         with opened as content:
             self._etag = content.etag
             stream = ArrayStream(
-                content.chunks(), self._pointer, make_judge(), self._sizes, content.seek
+                content.chunks(), self._pointer, make_validator(), self._sizes, content.seek
             )
-            if not stream.begin(known_huge=True):
+            if not stream.begin(is_split=True):
                 raise OSError(CUT_SHORT)
             try:
                 for window in stream.windows(self._start):
@@ -137,7 +137,7 @@ def _too_long(most: int) -> TooLargeError:
     return TooLargeError(most + 1, most, f"a line has more than {most:,} bytes, the limit")
 
 
-def _filled(file: Bytes, buffer: bytearray, offset: int) -> int:
+def _fill(file: RandomAccess, buffer: bytearray, offset: int) -> int:
     """Fill `buffer` with what stands at `offset`; return how many bytes these are."""
     with memoryview(buffer) as view:
         return file.read_into(view, offset)

@@ -12,7 +12,7 @@ from asyncbatch.core.records import Position
 from asyncbatch.core.tally import StreamTally  # noqa: TC001 - msgspec reads the types at run time
 from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.state.lock import Lock
-from asyncbatch.storage.append import FilePlace  # noqa: TC001 - msgspec reads the types at run time
+from asyncbatch.storage.append import AppendPosition  # noqa: TC001 - msgspec reads the types at run time
 from asyncbatch.storage.atomic import AtomicFile
 from asyncbatch.windows.events import WindowsState  # noqa: TC001 - as above
 
@@ -67,11 +67,11 @@ class Checkpoint(Struct, frozen=True):
     configuration: dict[str, str]
     stream: StreamState
     target: Any
-    files: list[FilePlace]
+    files: list[AppendPosition]
     is_stopping: bool
 
 
-class _Head(Struct, frozen=True, tag_field="kind", tag="asyncbatch checkpoint"):
+class _CheckpointHeader(Struct, frozen=True, tag_field="kind", tag="asyncbatch checkpoint"):
     """The first line of the file."""
 
     version: int
@@ -112,9 +112,11 @@ class CheckpointFile:
     def write(self, checkpoint: Checkpoint) -> None:
         """Put a checkpoint in the place of the one before. Raises SinkError."""
         body = msgspec.json.encode(checkpoint)
-        head = msgspec.json.encode(_Head(_VERSION, _digest(body)))
+        head = msgspec.json.encode(_CheckpointHeader(_VERSION, _digest(body)))
         file = AtomicFile(self.path)
-        file.stay(f"{file.final}.new")  # one name, so that a killed process leaves one file
+        file.keep_unfinished(
+            f"{file.final}.new"
+        )  # one name, so that a killed process leaves one file
         try:
             file.open()
         except UsageError as error:
@@ -132,7 +134,7 @@ class CheckpointFile:
 
     def _read(self, head: bytes, body: bytes) -> Checkpoint:
         try:
-            told = msgspec.json.decode(head, type=_Head)
+            told = msgspec.json.decode(head, type=_CheckpointHeader)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             raise UsageError(
                 f"{self.path} is no checkpoint, but has content: name another file"
@@ -143,13 +145,13 @@ class CheckpointFile:
                 "or name another file to begin anew"
             )
         if told.digest != _digest(body):
-            raise self.damaged("its content is not what was written")
+            raise self.damaged_error("its content is not what was written")
         try:
             return msgspec.json.decode(body, type=Checkpoint)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise self.damaged(str(error)) from None
+            raise self.damaged_error(str(error)) from None
 
-    def damaged(self, why: str) -> UsageError:
+    def damaged_error(self, why: str) -> UsageError:
         """Return the error that says so."""
         return UsageError(
             f"the checkpoint {self.path} is damaged: {why}; name another file to begin anew"

@@ -39,7 +39,7 @@ _POLL_SECONDS = 0.05
 _MOST_BYTES = 4096
 
 
-class _Holder(msgspec.Struct, tag_field="kind", tag="asyncbatch lock"):
+class LockHolder(msgspec.Struct, tag_field="kind", tag="asyncbatch lock"):
     """What a lock file says, for those who find it held."""
 
     pid: int
@@ -117,7 +117,7 @@ class Lock:
                 "another (if it is an input, let it not follow --lock, or write --lock=auto)"
             )
         since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        told = msgspec.json.encode(_Holder(os.getpid(), socket.gethostname(), since)) + b"\n"
+        told = msgspec.json.encode(LockHolder(os.getpid(), socket.gethostname(), since)) + b"\n"
         os.pwrite(descriptor, told, 0)
         os.ftruncate(descriptor, len(told))
         return True
@@ -135,10 +135,10 @@ class Lock:
         return f"{told}process {holder.pid}{where} since {holder.since}"
 
 
-def _holder(content: bytes) -> _Holder | None:
+def _holder(content: bytes) -> LockHolder | None:
     """Return what a lock file says: its first line, since the rest may be an older one's."""
     try:
-        return msgspec.json.decode(content.partition(b"\n")[0], type=_Holder)
+        return msgspec.json.decode(content.partition(b"\n")[0], type=LockHolder)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
@@ -156,18 +156,18 @@ def default_lock(key: str) -> Lock:
     return Lock(os.path.join(folder, f"{key}.lock"))
 
 
-def job_key(inputs: Iterable[str], target: str | None, wishes: Mapping[str, object]) -> str:
+def job_key(inputs: Iterable[str], target: str | None, options: Mapping[str, object]) -> str:
     """Return what tells this job from others on this machine, as a short hash.
 
     `inputs` are the arguments and the `target` as typed: both count by their absolute paths.
     `wishes` are whatever else makes it another job.
     """
-    paths = sorted({path if path == STDIN else _full(path) for path in inputs})
-    told = ascii((paths, None if target is None else _absolute(target), sorted(wishes.items())))
+    paths = sorted({path if path == STDIN else _absolute_path(path) for path in inputs})
+    told = ascii((paths, None if target is None else _absolute(target), sorted(options.items())))
     return blake2b(told.encode(), digest_size=12).hexdigest()
 
 
-def _full(path: str) -> str:
+def _absolute_path(path: str) -> str:
     return path if is_object_url(path) else os.path.abspath(path)
 
 

@@ -19,28 +19,28 @@ _TAIL = 4096
 """So many bytes tell whether a file is the one that it was."""
 
 
-class FilePlace(Struct, frozen=True):
+class AppendPosition(Struct, frozen=True):
     """Where a file ended: its size, and a digest of the last bytes before that."""
 
     size: int
     tail: str
 
 
-class SideFile:
+class AppendFile:
     """Begun anew, or gone on with; written through at once: somebody may be following it."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._descriptor = -1
 
-    def open(self, place: FilePlace | None = None) -> None:
+    def open(self, position: AppendPosition | None = None) -> None:
         """Begin anew, or cut the file back to `place`. Raises UsageError if that cannot be."""
-        flags = (os.O_CREAT | os.O_TRUNC if place is None else 0) | os.O_CLOEXEC
+        flags = (os.O_CREAT | os.O_TRUNC if position is None else 0) | os.O_CLOEXEC
         flags |= os.O_WRONLY if self._is_special() else os.O_RDWR
         try:
             self._descriptor = os.open(self.path, flags, 0o666)
-            if place is not None:
-                self._cut_back(place)
+            if position is not None:
+                self._truncate(position)
         except OSError as error:
             raise UsageError(f"cannot write {self.path}: {error.strerror}") from None
 
@@ -53,16 +53,16 @@ class SideFile:
 
     def write(self, lines: bytes) -> None:
         """Write lines. Raises SinkError."""
-        self._tried(lambda: self._write(lines))
+        self._with_retries(lambda: self._write(lines))
 
-    def place(self) -> FilePlace:
+    def position(self) -> AppendPosition:
         """Return where the file ends, all of it safely on the disk. Raises SinkError."""
-        return self._tried(self._place)
+        return self._with_retries(self._current_position)
 
     def sync(self) -> None:
         """Have all that was written on the disk, if it is for one. Raises SinkError."""
         if not self._is_special():
-            self._tried(lambda: os.fsync(self._descriptor))
+            self._with_retries(lambda: os.fsync(self._descriptor))
 
     def close(self) -> None:
         """End."""
@@ -78,12 +78,12 @@ class SideFile:
         while left:
             left = left[os.write(self._descriptor, left) :]
 
-    def _place(self) -> FilePlace:
+    def _current_position(self) -> AppendPosition:
         os.fsync(self._descriptor)
         size = os.lseek(self._descriptor, 0, os.SEEK_CUR)
-        return FilePlace(size, _tail(self._descriptor, size))
+        return AppendPosition(size, _tail(self._descriptor, size))
 
-    def _cut_back(self, place: FilePlace) -> None:
+    def _truncate(self, place: AppendPosition) -> None:
         size = os.fstat(self._descriptor).st_size
         if size < place.size or _tail(self._descriptor, place.size) != place.tail:
             raise UsageError(
@@ -93,7 +93,7 @@ class SideFile:
         os.ftruncate(self._descriptor, place.size)
         os.lseek(self._descriptor, place.size, os.SEEK_SET)
 
-    def _tried(self, function: Callable[[], T]) -> T:
+    def _with_retries(self, function: Callable[[], T]) -> T:
         try:
             return function()
         except OSError as error:

@@ -30,14 +30,14 @@ class AtomicFile:
         """How many bytes `write` was given."""
         self._stays = False
 
-    def stay(self, written: str) -> None:
+    def keep_unfinished(self, written: str) -> None:
         """Be written at `written`, and stay there if it is not completed; before `open`.
 
         It is locked while it is written to.
         """
         self.written, self._stays = written, True
 
-    def go(self) -> None:
+    def remove(self) -> None:
         """Leave nothing if it is not completed, after all."""
         self._stays = False
 
@@ -62,7 +62,7 @@ class AtomicFile:
         except OSError as error:
             with suppress(OSError):  # a pipe has no length
                 os.ftruncate(descriptor, self.size)  # and lines no halves
-            raise self.lost(error) from None
+            raise self.sink_error(error) from None
         self.size += len(data)
 
     def sync(self) -> None:
@@ -73,7 +73,7 @@ class AtomicFile:
             self.stream.flush()
             os.fsync(self.stream.fileno())
         except OSError as error:
-            raise self.lost(error) from None
+            raise self.sink_error(error) from None
 
     def commit(self) -> None:
         """Put the file in its place. Raises SinkError."""
@@ -82,10 +82,10 @@ class AtomicFile:
             self.stream.close()
             if not self.is_special:
                 os.replace(self.written, self.final)
-                _sync_names(os.path.dirname(self.final))
+                sync_folder_of(os.path.dirname(self.final))
         except OSError as error:
             self.discard()
-            raise self.lost(error) from None
+            raise self.sink_error(error) from None
         except SinkError:
             self.discard()
             raise
@@ -98,15 +98,15 @@ class AtomicFile:
             with suppress(OSError):  # a disk that has become read-only keeps it
                 os.unlink(self.written)
 
-    def give_up(self) -> None:
+    def abandon(self) -> None:
         """Have a write that waits for somebody wait no longer; from any thread."""
 
-    def lost(self, error: OSError) -> SinkError:
+    def sink_error(self, error: OSError) -> SinkError:
         """Return what to say of an error: which file it is about, and why."""
         return SinkError(f"cannot write {self.path}: {error.strerror or error}", self.path)
 
 
-def _sync_names(folder: str) -> None:
+def sync_folder_of(folder: str) -> None:
     """Have the names of files in a folder on the disk, where that can be. Raises OSError."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)

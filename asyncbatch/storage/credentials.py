@@ -14,7 +14,7 @@ from typing import Any
 
 from asyncbatch.errors import UsageError
 
-_BEFORE = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_SKIP_SIGNATURE")
+_CHECKED_FIRST = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_SKIP_SIGNATURE")
 """Variables that the library goes by, and that come before a profile."""
 _REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 _KEYS = {
@@ -34,7 +34,7 @@ def s3_credentials(*, anonymous: bool) -> dict[str, Any]:
     told: dict[str, Any] = {}
     if "region" in profile and not any(map(os.environ.get, _REGIONS)):
         told["region"] = profile["region"]
-    if anonymous or any(map(os.environ.get, _BEFORE)):
+    if anonymous or any(map(os.environ.get, _CHECKED_FIRST)):
         return told
     if name is not None and not profile:
         raise UsageError(f"there is no profile {name!r} (AWS_PROFILE) in the shared AWS files")
@@ -42,7 +42,7 @@ def s3_credentials(*, anonymous: bool) -> dict[str, Any]:
     if "access_key_id" in found:
         return told | found
     if profile.keys() & {"role_arn", "sso_session", "sso_start_url", "credential_process"}:
-        told["credential_provider"] = _of_boto3(name or "default")
+        told["credential_provider"] = _from_boto3(name or "default")
     return told
 
 
@@ -63,7 +63,7 @@ def _section(path: str, name: str) -> dict[str, str]:
     return dict(parser[name]) if parser.has_section(name) else {}
 
 
-def _of_boto3(profile: str) -> object:
+def _from_boto3(profile: str) -> object:
     try:
         from boto3 import Session
         from obstore.auth.boto3 import Boto3CredentialProvider

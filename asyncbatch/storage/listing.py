@@ -6,24 +6,24 @@ import errno
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncbatch.core.paths import ObjectPath, parse_address
-from asyncbatch.storage.objects import known, translated
+from asyncbatch.storage.objects import object_path_of, translated_errors
 from asyncbatch.storage.store_errors import ObjectError, object_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from asyncbatch.storage.objects import Objects
-    from asyncbatch.storage.stores import Place
+    from asyncbatch.storage.stores import StoreLocation
 
 
-class Version(NamedTuple):
+class ObjectVersion(NamedTuple):
     """What tells one state of an object from another."""
 
     etag: str
     size: int
 
 
-def versions_in(place: Place, url: str) -> Mapping[str, Version]:
+def list_versions(place: StoreLocation, url: str) -> Mapping[str, ObjectVersion]:
     """Return the objects in the prefix at `url`, by name; not those further below.
 
     Raises ObjectError.
@@ -35,13 +35,13 @@ def versions_in(place: Place, url: str) -> Mapping[str, Version]:
     except Exception as error:  # noqa: BLE001 - the library's
         raise object_error(error, url) from None
     return {
-        one["path"].rpartition("/")[2]: Version(one["e_tag"] or "", one["size"])
+        one["path"].rpartition("/")[2]: ObjectVersion(one["e_tag"] or "", one["size"])
         for one in listed["objects"]
     }
 
 
 _PAGE = 1000
-_UNNAMABLE = (
+_UNNAMED = (
     "has keys that cannot be asked for: with an empty name (//), '.', '..' or a control character"
     " in them"
 )
@@ -82,16 +82,16 @@ class _Pages:
             for meta in page:
                 self.last = key = meta["path"]
                 if len(key) > start:  # an object that is called like the folder is not in it
-                    yield known(self._base + key, meta)
+                    yield object_path_of(self._base + key, meta)
 
     def _next(self) -> Sequence[Any]:
         import obstore
         from obstore.exceptions import InvalidPathError
 
-        with translated(self._url, _UnnamableError):
+        with translated_errors(self._url, _UnnamableError):
             try:
                 if self._stream is None:
-                    store, prefix = self._objects.stores.place(self._url)
+                    store, prefix = self._objects.stores.location(self._url)
                     begun = obstore.list(
                         store, prefix.rstrip("/") or None, offset=self.last, chunk_size=_PAGE
                     )
@@ -113,7 +113,7 @@ def list_folder(objects: Objects, url: str) -> list[tuple[str, ObjectPath | None
     base, start = str(address._replace(key="")), len(address.key)
     found = objects.retrier.call(lambda: _ask_for_folder(objects, url))
     entries: dict[str, ObjectPath | None] = {
-        meta["path"][start:]: known(base + meta["path"], meta) for meta in found["objects"]
+        meta["path"][start:]: object_path_of(base + meta["path"], meta) for meta in found["objects"]
     }
     for folder in found["common_prefixes"]:
         entries[f"{folder[start:]}/"] = None
@@ -143,9 +143,9 @@ def _ask_for_folder(objects: Objects, url: str) -> Any:
     import obstore
     from obstore.exceptions import InvalidPathError
 
-    store, prefix = objects.stores.place(url)
-    with translated(url):
+    store, prefix = objects.stores.location(url)
+    with translated_errors(url):
         try:
             return obstore.list_with_delimiter(store, prefix.rstrip("/") or None)
         except InvalidPathError:
-            raise ObjectError(errno.EINVAL, _UNNAMABLE) from None
+            raise ObjectError(errno.EINVAL, _UNNAMED) from None

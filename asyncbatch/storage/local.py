@@ -25,7 +25,7 @@ CHUNK = 1024 * 1024
 """Bytes of a stream that are handled at a time."""
 
 
-_LULL_SECONDS = 0.5
+_IDLE_SECONDS = 0.5
 """What of standard input has come is worked on when nothing more comes for so long, ..."""
 _LEAST_HEAD = 8
 """... if it is enough to tell a compressed stream by."""
@@ -86,11 +86,11 @@ class Content:
         """
         if (fd := self._fd) is None:
             return 0
-        count = self._tried(lambda: os.readv(fd, [buffer]))
-        self._took(count)
+        count = self._with_retries(lambda: os.readv(fd, [buffer]))
+        self._add_count(count)
         return count
 
-    def chunks(self, lull: float | None = None) -> Iterator[bytes]:
+    def chunks(self, idle: float | None = None) -> Iterator[bytes]:
         """Yield the content piece by piece, the head first; raises as `read_into`.
 
         A regular file comes in two pieces if its size allows, else in chunks. An empty piece says
@@ -100,12 +100,12 @@ class Content:
         # One byte more than expected, so that the end shows without another large buffer.
         size = min(max(self.expected - self.size + 1, FIRST_READ), CHUNK)
         while (fd := self._fd) is not None:
-            while lull is not None and not _comes(fd, lull):
+            while idle is not None and not _has_data(fd, idle):
                 yield b""
-            piece = self._tried(partial(os.read, fd, size))
+            piece = self._with_retries(partial(os.read, fd, size))
             if not piece:
                 return
-            self._took(len(piece))
+            self._add_count(len(piece))
             yield piece
 
     def seek(self, byte: int) -> None:
@@ -113,10 +113,10 @@ class Content:
         if self._fd is not None:
             os.lseek(self._fd, byte, os.SEEK_SET)
 
-    def _tried(self, read: Callable[[], T]) -> T:
+    def _with_retries(self, read: Callable[[], T]) -> T:
         return self._retrier.call(read) if self._retrier else read()
 
-    def _took(self, count: int) -> None:
+    def _add_count(self, count: int) -> None:
         self.size += count
         if self._limit is not None and self.size > self._limit:
             raise TooLargeError(self.size, self._limit)
@@ -171,7 +171,7 @@ def open_content(
         # than was asked for.
         at_end = False
         while not at_end and len(head) < wanted:
-            if path == STDIN and len(head) >= _LEAST_HEAD and not _comes(fd, _LULL_SECONDS):
+            if path == STDIN and len(head) >= _LEAST_HEAD and not _has_data(fd, _IDLE_SECONDS):
                 break
             piece = os.read(fd, wanted - len(head))
             head += piece
@@ -203,7 +203,7 @@ def open_retrying(
     return retrier.call(lambda: open_content(path, limit, ahead, retrier))
 
 
-def stretch_of(path: str, start: int, length: int) -> Iterator[bytes]:
+def open_byte_range(path: str, start: int, length: int) -> Iterator[bytes]:
     """Yield `length` bytes of a regular file from byte `start` on, a chunk at a time.
 
     Raises OSError, also if they are not all there any more.
@@ -223,10 +223,10 @@ def stretch_of(path: str, start: int, length: int) -> Iterator[bytes]:
 
 def _wait_for_writer(fd: int) -> None:
     """Wait until somebody has opened a named pipe to write; before that it seems at its end."""
-    _comes(fd, None)
+    _has_data(fd, None)
 
 
-def _comes(fd: int, seconds: float | None) -> bool:
+def _has_data(fd: int, seconds: float | None) -> bool:
     """Whether there is something to read, or the end, within so many seconds."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)

@@ -12,7 +12,7 @@ from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.storage.atomic import AtomicFile
 from asyncbatch.storage.store_errors import ObjectError
 from asyncbatch.storage.stores import Stores
-from asyncbatch.storage.uploads import MOST_PARTS, PART, NewObject, check_writable
+from asyncbatch.storage.uploads import MOST_PARTS, PART, ObjectWriter, check_writable
 
 if TYPE_CHECKING:
     from asyncbatch.core.settings import StoreSettings
@@ -27,23 +27,23 @@ class ObjectFile(AtomicFile):
         super().__init__(url)
         self.final = self.written = url
         self._settings = settings
-        self._object: NewObject
+        self._object: ObjectWriter
 
     def open(self) -> None:
         """Begin. Raises UsageError if nothing can be written there."""
         try:
-            place = Stores(self._settings, writes=True).place(self.path)
+            place = Stores(self._settings, writes=True).location(self.path)
             check_writable(place, self.path)
         except ObjectError as error:
             raise UsageError(f"cannot write {self.path}: {error}") from None
-        self._object = NewObject(place, self.path)
+        self._object = ObjectWriter(place, self.path)
 
     def write(self, data: bytes | bytearray) -> None:
         """Have it uploaded; waits while the store is slower. Raises SinkError."""
         try:
             self._object.write(data)
         except ObjectError as error:
-            raise self.lost(error) from None
+            raise self.sink_error(error) from None
         self.size = self._object.size
 
     def sync(self) -> None:
@@ -54,13 +54,13 @@ class ObjectFile(AtomicFile):
         try:
             self._object.complete()
         except ObjectError as error:
-            raise self.lost(error) from None
+            raise self.sink_error(error) from None
 
     def discard(self) -> None:
         """Leave what is there as it was."""
         self._object.abort()
 
-    def give_up(self) -> None:
+    def abandon(self) -> None:
         """Have who waits for the store wait no longer; from any thread."""
         self._object.abort(wait=False)
 
@@ -75,14 +75,14 @@ class SpooledObject(AtomicFile):
         super().__init__(url)
         self._settings = settings
         self._folder: str | None = None
-        self._object: NewObject | None = None
+        self._object: ObjectWriter | None = None
         self._is_given_up = False
 
     def open(self) -> None:
         """Begin, or begin again. Raises UsageError if nothing can be written there, or here."""
         if self._folder is None:
             try:
-                self._place = Stores(self._settings, writes=True).place(self.path)
+                self._place = Stores(self._settings, writes=True).location(self.path)
                 check_writable(self._place, self.path)
                 self._folder = tempfile.mkdtemp(prefix="asyncbatch-")
             except OSError as error:
@@ -98,7 +98,7 @@ class SpooledObject(AtomicFile):
         except ObjectError as error:
             raise SinkError(f"cannot write {self.path}: {error}", self.path) from None
         except OSError as error:
-            raise self.lost(error) from None
+            raise self.sink_error(error) from None
         finally:
             self.discard()
 
@@ -110,13 +110,13 @@ class SpooledObject(AtomicFile):
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def give_up(self) -> None:
+    def abandon(self) -> None:
         """See `ObjectFile`."""
         self._is_given_up = True
         if self._object is not None:
             self._object.abort(wait=False)
 
-    def lost(self, error: OSError) -> SinkError:
+    def sink_error(self, error: OSError) -> SinkError:
         """See `AtomicFile`."""
         where = f" (where it is made first, in {tempfile.gettempdir()})"
         return SinkError(f"cannot write {self.path}: {error.strerror or error}{where}", self.path)
@@ -125,7 +125,7 @@ class SpooledObject(AtomicFile):
         with open(self.written, "rb") as stream:
             length = os.fstat(stream.fileno()).st_size
             part = max(PART, -(-length // (MOST_PARTS * _CHUNK)) * _CHUNK)
-            self._object = NewObject(self._place, self.path, part)
+            self._object = ObjectWriter(self._place, self.path, part)
             while not self._is_given_up and (data := stream.read(_CHUNK)):
                 self._object.write(data)
         if self._is_given_up:

@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
     from asyncbatch.core.settings import StoreSettings
-    from asyncbatch.storage.stores import Place
+    from asyncbatch.storage.stores import StoreLocation
 
 RANGE_BYTES = 1024 * 1024
 """A big object is read in ranges of so many bytes, ..."""
 RANGES_IN_FLIGHT = 8
 """... so many at a time: that is what a reader holds of it, too."""
-ASKED_AT_ONCE = 64
+REQUESTS_IN_FLIGHT = 64
 """Requests of one kind that one process makes at a time."""
 
 
-class Answer(NamedTuple):
+class ObjectData(NamedTuple):
     """Bytes of an object, and what the store says of all of it."""
 
     data: bytes
@@ -58,7 +58,7 @@ class Objects:
             if self._threads is None:
                 from concurrent.futures import ThreadPoolExecutor
 
-                self._threads = ThreadPoolExecutor(ASKED_AT_ONCE, "asyncbatch-object")
+                self._threads = ThreadPoolExecutor(REQUESTS_IN_FLIGHT, "asyncbatch-object")
             return self._threads
 
     def head(self, url: str) -> ObjectPath:
@@ -72,11 +72,11 @@ class Objects:
         """Return what is known of many objects, asked for at once."""
         return list(self.threads.map(self.head, urls))
 
-    def whole(self, url: str, limit: int | None = None) -> Answer | Answered:
+    def whole(self, url: str, limit: int | None = None) -> ObjectData | PrefetchedObjects:
         """Return all of an object; if it is larger than `limit` bytes, the answer to be read."""
         return self.retrier.call(lambda: self._whole(url, limit))
 
-    def range(self, url: str, start: int, end: int, etag: str | None = None) -> Answer:
+    def range(self, url: str, start: int, end: int, etag: str | None = None) -> ObjectData:
         """Return bytes `start` up to `end`, or as far as there are any.
 
         With an `etag` the object has to be the one of that. Raises ChangedError,
@@ -90,7 +90,7 @@ class Objects:
         Raises ChangedError if they are not all there, or another object is.
         """
         places = iter(range(start, end, RANGE_BYTES))
-        flying: deque[tuple[int, Future[Answer]]] = deque()
+        flying: deque[tuple[int, Future[ObjectData]]] = deque()
         at_once = 1  # who reads but the beginning is not to load the rest
         try:
             while True:
@@ -110,41 +110,41 @@ class Objects:
             for _, future in flying:
                 future.cancel()
 
-    def _place(self, url: str) -> Place:
+    def _location(self, url: str) -> StoreLocation:
         try:
-            return self.stores.place(url)
+            return self.stores.location(url)
         except UsageError as error:  # of one among many that a list names
             raise ObjectError(errno.EINVAL, str(error)) from None
 
     def _head(self, url: str) -> ObjectPath:
         import obstore
 
-        store, key = self._place(url)
-        with translated(url):
-            return known(url, obstore.head(store, key))
+        store, key = self._location(url)
+        with translated_errors(url):
+            return object_path_of(url, obstore.head(store, key))
 
-    def _whole(self, url: str, limit: int | None) -> Answer | Answered:
+    def _whole(self, url: str, limit: int | None) -> ObjectData | PrefetchedObjects:
         import obstore
 
-        store, key = self._place(url)
-        with translated(url):
+        store, key = self._location(url)
+        with translated_errors(url):
             result = obstore.get(store, key)
             meta = result.meta
             if limit is not None and meta["size"] > limit:
-                return Answered(result, meta["size"])
+                return PrefetchedObjects(result, meta["size"])
             data = bytes(result.bytes())
         _check_length(data, meta["size"])
-        return Answer(data, meta["size"], meta["e_tag"])
+        return ObjectData(data, meta["size"], meta["e_tag"])
 
-    def _range(self, url: str, start: int, end: int, etag: str | None) -> Answer:
+    def _range(self, url: str, start: int, end: int, etag: str | None) -> ObjectData:
         import obstore
         from obstore.exceptions import NotSupportedError
 
         options: dict[str, Any] = {"range": (start, end)}
         if etag is not None and not etag.startswith("W/"):  # which no server compares
             options["if_match"] = etag
-        store, key = self._place(url)
-        with translated(url, RangesRefusedError):
+        store, key = self._location(url)
+        with translated_errors(url, RangesRefusedError):
             try:
                 result = obstore.get(store, key, options=options)  # type: ignore[arg-type]  # a TypedDict
             except NotSupportedError:
@@ -154,10 +154,10 @@ class Objects:
                 raise ChangedError
             data = bytes(result.bytes())
         _check_length(data, max(0, min(end, meta["size"]) - start))
-        return Answer(data, meta["size"], meta["e_tag"])
+        return ObjectData(data, meta["size"], meta["e_tag"])
 
 
-class Answered:
+class PrefetchedObjects:
     """A long answer of a web server that gives whole objects only; read once, from the start."""
 
     def __init__(self, result: Any, size: int) -> None:
@@ -166,18 +166,18 @@ class Answered:
 
     def read(self, url: str) -> bytes:
         """Return what follows, nothing at the end."""
-        with translated(url):
+        with translated_errors(url):
             return bytes(next(self._pieces, b""))
 
 
-def known(url: str, meta: Any) -> ObjectPath:
+def object_path_of(url: str, meta: Any) -> ObjectPath:
     """Return the handle of an object of which a store has told this."""
     changed_ns = int(meta["last_modified"].timestamp() * 1000) * 1_000_000
     return ObjectPath(url, meta["size"], meta["e_tag"], changed_ns)
 
 
 @contextmanager
-def translated(url: str, *ours: type[Exception]) -> Iterator[None]:
+def translated_errors(url: str, *ours: type[Exception]) -> Iterator[None]:
     """Raise in our words what the library raises in the block, about the object at `url`.
 
     What is `ours` is raised as it is.
@@ -209,8 +209,8 @@ def open_object(
 
     Raises ObjectError; TooLargeError if it has more than `limit` bytes.
     """
-    if path.trouble is not None:
-        raise ObjectError(*path.trouble)
+    if path.problem is not None:
+        raise ObjectError(*path.problem)
     _check(path.size, limit)
     ahead = max(ahead, OBJECT_HEAD)
     try:
@@ -218,8 +218,8 @@ def open_object(
     except RangesRefusedError:
         answer = objects.whole(path, ahead)
     _check(answer.size, limit)
-    if isinstance(answer, Answered):
-        return AnsweredContent(answer, path, limit)
+    if isinstance(answer, PrefetchedObjects):
+        return PrefetchedContent(answer, path, limit)
     if len(answer.data) == answer.size:
         return answer.data
     return ObjectContent(answer, objects, path, limit)
@@ -227,13 +227,13 @@ def open_object(
 
 def size_of(objects: Objects, path: ObjectPath) -> int:
     """Return how large an object is. Raises ObjectError."""
-    found = path if path.size is not None or path.trouble else objects.head(path)
-    if found.trouble is not None:
-        raise ObjectError(*found.trouble)
+    found = path if path.size is not None or path.problem else objects.head(path)
+    if found.problem is not None:
+        raise ObjectError(*found.problem)
     return found.size or 0
 
 
-def _head_of(objects: Objects, path: ObjectPath, ahead: int) -> Answer | Answered:
+def _head_of(objects: Objects, path: ObjectPath, ahead: int) -> ObjectData | PrefetchedObjects:
     if path.size is not None and path.size <= ahead:
         return objects.whole(path, ahead)
     try:
@@ -253,7 +253,7 @@ class ObjectContent(Content):
     """A big object: its first bytes, and the rest in ranges, of which the next are on their way."""
 
     def __init__(
-        self, answer: Answer, objects: Objects, path: ObjectPath, limit: int | None
+        self, answer: ObjectData, objects: Objects, path: ObjectPath, limit: int | None
     ) -> None:
         super().__init__(answer.data, None, answer.size, limit)
         self._objects, self._path, self.etag = objects, path, answer.etag
@@ -267,17 +267,17 @@ class ObjectContent(Content):
         """See `Content`."""
         if not self._rest:
             self._rest = next(self._ranges, b"")
-            self._took(len(self._rest))
+            self._add_count(len(self._rest))
         piece = self._rest[: len(buffer)]
         self._rest = self._rest[len(piece) :]
         buffer[: len(piece)] = piece
         return len(piece)
 
-    def chunks(self, lull: float | None = None) -> Iterator[bytes]:  # noqa: ARG002 - it comes
+    def chunks(self, idle: float | None = None) -> Iterator[bytes]:  # noqa: ARG002 - it comes
         """See `Content`."""
         yield self.head
         while piece := next(self._ranges, b""):
-            self._took(len(piece))
+            self._add_count(len(piece))
             yield piece
 
     def seek(self, byte: int) -> None:
@@ -286,10 +286,10 @@ class ObjectContent(Content):
         self._ranges = self._objects.ranges(self._path, byte, self.expected, self.etag)
 
 
-class AnsweredContent(Content):
+class PrefetchedContent(Content):
     """A big object of a web server that gives whole ones only: read as it comes, and once."""
 
-    def __init__(self, answer: Answered, path: ObjectPath, limit: int | None) -> None:
+    def __init__(self, answer: PrefetchedObjects, path: ObjectPath, limit: int | None) -> None:
         super().__init__(answer.read(path), None, 0, limit)
         self._answer, self._path = answer, path
         self._rest = b""
@@ -303,7 +303,7 @@ class AnsweredContent(Content):
         buffer[: len(piece)] = piece
         return len(piece)
 
-    def chunks(self, lull: float | None = None) -> Iterator[bytes]:  # noqa: ARG002 - it comes
+    def chunks(self, idle: float | None = None) -> Iterator[bytes]:  # noqa: ARG002 - it comes
         """See `Content`."""
         yield self.head
         while piece := self._read():
@@ -311,7 +311,7 @@ class AnsweredContent(Content):
 
     def _read(self) -> bytes:
         piece = self._answer.read(self._path)
-        self._took(len(piece))
+        self._add_count(len(piece))
         if not piece and self.size != self._answer.size:
             raise ChangedError
         return piece
@@ -322,8 +322,8 @@ class ObjectBytes:
 
     def __init__(self, objects: Objects, path: ObjectPath) -> None:
         found = objects.head(path)
-        if found.trouble is not None:
-            raise ObjectError(*found.trouble)
+        if found.problem is not None:
+            raise ObjectError(*found.problem)
         self._objects, self._path = objects, path
         self.size, self.etag = found.size or 0, found.etag
 

@@ -10,7 +10,7 @@ from asyncbatch.core.paths import ObjectPath, is_store_url
 from asyncbatch.core.retry import Retrier
 from asyncbatch.core.settings import StoreSettings
 from asyncbatch.storage.atomic import AtomicFile
-from asyncbatch.storage.local import FIRST_READ, open_retrying, stretch_of
+from asyncbatch.storage.local import FIRST_READ, open_byte_range, open_retrying
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from asyncbatch.storage.objects import Objects
 
 
-def whole_file(
-    path: str, stores: StoreSettings | None = None, *, at_random: bool = False
+def open_output(
+    path: str, stores: StoreSettings | None = None, *, random_access: bool = False
 ) -> AtomicFile:
     """Return what writes the file, or the object, at `path`.
 
@@ -35,7 +35,7 @@ def whole_file(
         SpooledObject,
     )
 
-    return (SpooledObject if at_random else ObjectFile)(path, stores or StoreSettings())
+    return (SpooledObject if random_access else ObjectFile)(path, stores or StoreSettings())
 
 
 class Opener:
@@ -50,9 +50,11 @@ class Opener:
         self._made: Objects | None = None
         self._lock = threading.Lock()
 
-    def taken_retries(self) -> int:
+    def take_retry_count(self) -> int:
         """Return how many retries there were since the last time, and forget them."""
-        return self.files.taken() + (self._made.retrier.taken() if self._made else 0)
+        return self.files.take_retry_count() + (
+            self._made.retrier.take_retry_count() if self._made else 0
+        )
 
     @property
     def threads(self) -> ThreadPoolExecutor:
@@ -70,7 +72,7 @@ class Opener:
             return open_object(self._objects, path, limit, ahead)
         return open_retrying(self.files, path, limit, ahead)
 
-    def stretch(
+    def byte_range(
         self, path: str, start: int, length: int, etag: str | None = None
     ) -> Iterator[bytes]:
         """Yield `length` bytes from byte `start` on; of an object, the one with that `etag`.
@@ -79,15 +81,15 @@ class Opener:
         """
         if isinstance(path, ObjectPath):
             return self._objects.ranges(path, start, start + length, etag)
-        return stretch_of(path, start, length)
+        return open_byte_range(path, start, length)
 
-    def at_random(self, path: str) -> Bytes:
+    def random_access(self, path: str) -> RandomAccess:
         """Return an input to be read here and there. Raises OSError."""
         if isinstance(path, ObjectPath):
             from asyncbatch.storage.objects import ObjectBytes
 
             return ObjectBytes(self._objects, path)
-        return _FileBytes(path)
+        return _FileRandomAccess(path)
 
     def size(self, path: str) -> int:
         """Return how large an input is, where it is. Raises OSError."""
@@ -107,7 +109,7 @@ class Opener:
             return self._made
 
 
-class Bytes(Protocol):
+class RandomAccess(Protocol):
     """An input that is read here and there, by one thread. `etag` is an object's."""
 
     size: int
@@ -122,7 +124,7 @@ class Bytes(Protocol):
         ...
 
 
-class _FileBytes:
+class _FileRandomAccess:
     """A file, as `Bytes`."""
 
     def __init__(self, path: str) -> None:

@@ -29,7 +29,7 @@ _STATUS_OF_TYPE = {
     "AlreadyExistsError": 409,
 }
 _PROVIDERS = {"s3": "S3", "gs": "Google Cloud Storage", "az": "Azure Blob Storage"}
-_ASKS_FOR_PATIENCE = frozenset({408, 429, 500, 502, 503, 504})
+_THROTTLED = frozenset({408, 429, 500, 502, 503, 504})
 
 
 class ObjectError(OSError):
@@ -64,15 +64,15 @@ def object_error(error: BaseException, url: str) -> ObjectError:
         return ObjectError(errno.EACCES, _no_credentials(url))
     status = status or _STATUS_OF_TYPE.get(name)
     if status is not None:
-        return _of_answer(status, _code(text), url)
+        return _answer_error(status, _code(text), url)
     if kind := _KIND.search(text):
-        return ObjectError(errno.ECONNRESET, _of_connection(kind[1], text))
+        return ObjectError(errno.ECONNRESET, _connection_error(kind[1], text))
     has_no_length = "Content-Length Header missing" in text
     reason = "the server does not say how long it is" if has_no_length else library_reason(error)
     return ObjectError(errno.EINVAL, reason)
 
 
-def _of_answer(status: int, code: str | None, url: str) -> ObjectError:
+def _answer_error(status: int, code: str | None, url: str) -> ObjectError:
     said = f"{status} {code}" if code else str(status)
     if code in ("NoSuchBucket", "ContainerNotFound"):
         return ObjectError(errno.ENOENT, _no_bucket(url))
@@ -80,7 +80,7 @@ def _of_answer(status: int, code: str | None, url: str) -> ObjectError:
         return ObjectError(errno.ENOENT, NO_OBJECT)
     if status in (401, 403):
         return ObjectError(errno.EACCES, f"not permitted (the store says {said})")
-    if status in _ASKS_FOR_PATIENCE:
+    if status in _THROTTLED:
         return ObjectError(errno.EAGAIN, f"the store could not answer ({said})")
     if status in (301, 307) and url.startswith("s3:"):
         said += "; is the bucket in another region? AWS_REGION names it"
@@ -124,7 +124,7 @@ def _no_credentials(url: str) -> str:
     )
 
 
-def _of_connection(kind: str, text: str) -> str:
+def _connection_error(kind: str, text: str) -> str:
     """Say what happened to a connection, with the system's own words if it has any."""
     if kind == "Timeout" or "TimedOut" in text:
         return "the store did not answer in time"

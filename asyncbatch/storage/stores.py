@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from asyncbatch.core.settings import StoreSettings
 
 _CONNECT_SECONDS = 10
-_WHOLE_SECONDS = 600
+_REQUEST_SECONDS = 600
 """For one answer with all of its body, which is a few megabytes at most."""
 _UPLOAD_RETRIES = 8
 """At least: what has been uploaded of an object is lost with one part of it."""
 _LONGEST_WAIT_SECONDS = 10
-_LOOKED_AT = {
+_READ_VARIABLES = {
     "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
     "gs": ("GOOGLE_BASE_URL", "STORAGE_EMULATOR_HOST"),
     "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
@@ -31,7 +31,7 @@ _LOOKED_AT = {
 _ENDPOINT_NAMES = {"s3": "endpoint", "gs": "base_url", "az": "endpoint"}
 
 
-class Place(NamedTuple):
+class StoreLocation(NamedTuple):
     """An object, or a prefix, for the library: a store, and the key in it."""
 
     store: ObjectStore
@@ -51,7 +51,7 @@ class Stores:
         self._opened: dict[tuple[str, str], ObjectStore] = {}
         self._lock = threading.Lock()
 
-    def place(self, url: str) -> Place:
+    def location(self, url: str) -> StoreLocation:
         """Return where `url` leads. Asks nobody. Raises UsageError if it cannot be opened."""
         address = parse_address(url)
         which = address.scheme, address.bucket
@@ -59,7 +59,7 @@ class Stores:
             store = self._opened.get(which)
             if store is None:
                 store = self._opened[which] = self._open(address)
-        return Place(store, address.key)
+        return StoreLocation(store, address.key)
 
     def _open(self, address: Address) -> ObjectStore:
         try:
@@ -91,11 +91,11 @@ class Stores:
 
         scheme, settings = address.scheme, self.settings
         # Counted from a request's beginning on, and a part may take minutes on a thin line.
-        silent = _WHOLE_SECONDS if self._writes else settings.timeout
+        silent = _REQUEST_SECONDS if self._writes else settings.timeout
         client: dict[str, Any] = {
             "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
             "read_timeout": timedelta(seconds=silent),
-            "timeout": timedelta(seconds=_WHOLE_SECONDS),
+            "timeout": timedelta(seconds=_REQUEST_SECONDS),
         }
         options: dict[str, Any] = {
             "client_options": client,
@@ -106,7 +106,7 @@ class Stores:
             if user := _user(address):
                 client["default_headers"] = {"authorization": user}
             return options
-        found = (os.environ.get(name) for name in _LOOKED_AT[scheme])
+        found = (os.environ.get(name) for name in _READ_VARIABLES[scheme])
         endpoint = settings.endpoint or next(filter(None, found), None)
         if endpoint is not None:
             options[_ENDPOINT_NAMES[scheme]] = endpoint
@@ -126,7 +126,7 @@ class Stores:
             longest = max(first, timedelta(seconds=_LONGEST_WAIT_SECONDS))
             config["max_retries"] = max(retries.count, _UPLOAD_RETRIES)
             config["backoff"] = {"init_backoff": first, "max_backoff": longest, "base": 2}
-        return config | {"retry_timeout": timedelta(seconds=_WHOLE_SECONDS)}
+        return config | {"retry_timeout": timedelta(seconds=_REQUEST_SECONDS)}
 
 
 def _without_user(address: Address) -> str:

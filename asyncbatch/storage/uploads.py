@@ -7,11 +7,11 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.storage.listing import Version
+from asyncbatch.storage.listing import ObjectVersion
 from asyncbatch.storage.store_errors import ObjectError, object_error
 
 if TYPE_CHECKING:
-    from asyncbatch.storage.stores import Place
+    from asyncbatch.storage.stores import StoreLocation
 
 PART = 16 * 1024 * 1024
 """Bytes of a part, if nobody knows how many there will be."""
@@ -27,14 +27,14 @@ class _AbortedError(Exception):
     """Ends an upload, of which the library then leaves nothing."""
 
 
-class Parts:
+class MultipartUpload:
     """An upload of `place` that has begun; one thread writes. Raises what the library raises.
 
     It is an iterator of pieces for the library, which makes parts of them, and aborts the upload
     if the iterator, or the store, fails.
     """
 
-    def __init__(self, place: Place, part: int = PART, at_once: int = AT_ONCE) -> None:
+    def __init__(self, place: StoreLocation, part: int = PART, at_once: int = AT_ONCE) -> None:
         self._place, self._part, self._at_once = place, part, at_once
         self._pieces: deque[bytes | bytearray | memoryview] = deque()
         self._changed = threading.Condition()
@@ -94,7 +94,7 @@ class Parts:
             self._pieces.clear()
             self._changed.notify_all()
 
-    def __iter__(self) -> Parts:
+    def __iter__(self) -> MultipartUpload:
         return self
 
     def __next__(self) -> bytes | bytearray | memoryview:
@@ -109,22 +109,22 @@ class Parts:
             return piece
 
 
-class _Nothing:
+class _NoBytes:
     """An upload's pieces that end it before there are any."""
 
-    def __iter__(self) -> _Nothing:
+    def __iter__(self) -> _NoBytes:
         return self
 
     def __next__(self) -> bytes:
         raise _AbortedError
 
 
-def begin_and_abort(place: Place) -> None:
+def try_upload(place: StoreLocation) -> None:
     """See whether an upload could begin, and leave nothing. Raises what the library raises."""
     import obstore
 
     try:
-        obstore.put(place.store, place.key, _Nothing(), use_multipart=True)
+        obstore.put(place.store, place.key, _NoBytes(), use_multipart=True)
     except _AbortedError:
         return
 
@@ -133,17 +133,19 @@ _PIECE = 1024 * 1024
 """Bytes that are collected before they are handed on."""
 
 
-class NewObject:
+class ObjectWriter:
     """The object at `url`, written by one thread; an earlier one stays until it is complete.
 
     One of up to a part is held, and written at once; of more, parts of `part` bytes are uploaded
     as they come, `at_once` at a time. All but `abort` raises ObjectError.
     """
 
-    def __init__(self, place: Place, url: str, part: int = PART, *, at_once: int = AT_ONCE) -> None:
+    def __init__(
+        self, place: StoreLocation, url: str, part: int = PART, *, at_once: int = AT_ONCE
+    ) -> None:
         self._place, self._url, self._part, self._at_once = place, url, part, at_once
         self._held: list[bytes | bytearray | memoryview] = []
-        self._parts: Parts | None = None
+        self._parts: MultipartUpload | None = None
         self._held_size = 0
         self._is_aborted = False
         self.size = 0
@@ -162,22 +164,22 @@ class NewObject:
         self._held_size += len(data)
         if self._held_size > (self._part if self._parts is None else _PIECE):
             try:
-                self._hand_on()
+                self._start_multipart()
             except Exception as error:  # noqa: BLE001 - the library's; what is ours passes through
                 raise object_error(error, self._url) from None
 
-    def complete(self) -> Version:
+    def complete(self) -> ObjectVersion:
         """Put the object in its place."""
         try:
             if self._parts is None:
                 result = self._put()
             else:
                 if self._held:
-                    self._hand_on()
+                    self._start_multipart()
                 result = self._parts.complete()
         except Exception as error:  # noqa: BLE001 - see `write`
             raise object_error(error, self._url) from None
-        return Version(result["e_tag"] or "", self.size)
+        return ObjectVersion(result["e_tag"] or "", self.size)
 
     def abort(self, *, wait: bool = True) -> None:
         """Leave nothing, unless it is complete; from any thread if it need not `wait`."""
@@ -185,10 +187,10 @@ class NewObject:
         if self._parts is not None:
             self._parts.abort(wait=wait)
 
-    def _hand_on(self) -> None:
+    def _start_multipart(self) -> None:
         """Have what is held uploaded, in one piece: each takes a turn of the thread that does."""
         if self._parts is None:
-            self._parts = Parts(self._place, self._part, self._at_once)
+            self._parts = MultipartUpload(self._place, self._part, self._at_once)
             if self._is_aborted:  # perhaps just now, by another thread
                 self._parts.abort(wait=False)
         self._parts.write(self._held[0] if len(self._held) == 1 else b"".join(self._held))
@@ -202,12 +204,12 @@ class NewObject:
         return obstore.put(self._place.store, self._place.key, data, use_multipart=False)
 
 
-def check_writable(place: Place, url: str) -> None:
+def check_writable(place: StoreLocation, url: str) -> None:
     """See whether an object could be written at `url`, and leave nothing. Raises ObjectError."""
     import obstore
 
     try:
-        begin_and_abort(place)
+        try_upload(place)
         if url.startswith("az:"):  # where an upload begins without a word to the store
             next(iter(obstore.list(place.store, place.key, chunk_size=1)), None)
     except Exception as error:  # noqa: BLE001 - the library's

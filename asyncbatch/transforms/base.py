@@ -20,7 +20,7 @@ class Context(Struct, frozen=True):
     line: int | None = None
 
 
-class Position(Protocol):
+class RecordPosition(Protocol):
     """The record that is being worked on."""
 
     def context(self) -> Context:
@@ -54,6 +54,6 @@ def kind_of(value: object) -> str:
 class Transform(Protocol):
     """Makes any number of values of one; called for one record at a time."""
 
-    def __call__(self, value: Any, position: Position) -> Iterable[Any]:
+    def __call__(self, value: Any, position: RecordPosition) -> Iterable[Any]:
         """Return what becomes of `value`; nothing drops it. Raises RecordError, also midway."""
         ...

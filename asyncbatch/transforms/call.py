@@ -22,12 +22,12 @@ from asyncbatch.core import retry as retrying
 from asyncbatch.errors import UsageError, described
 from asyncbatch.formats.decoder import decode, encode
 from asyncbatch.transforms.base import RecordError
-from asyncbatch.transforms.json_values import is_plain, plain
+from asyncbatch.transforms.json_values import is_json_value, to_json_value
 from asyncbatch.transforms.load import load_function
 
 if TYPE_CHECKING:
     from asyncbatch.core.retry import Retrier
-    from asyncbatch.transforms.base import Position
+    from asyncbatch.transforms.base import RecordPosition
 
     Function = Callable[..., Any]
 
@@ -35,7 +35,7 @@ _HELD_OUTPUTS = 1000
 """A function may fail, and be called again, while it has yielded fewer values than that."""
 
 
-def copies(value: Any) -> Iterator[Any]:
+def copy_of(value: Any) -> Iterator[Any]:
     """Yield `value`, and then copies of what it was: a function may change what it is given."""
     text = encode(value)
     yield value
@@ -50,16 +50,16 @@ def is_transient(error: BaseException) -> bool:
 
 
 @contextmanager
-def telling_tries() -> Iterator[None]:
+def with_attempt_notes() -> Iterator[None]:
     """Say in a RecordError's message how many times the function was called."""
     try:
         yield
     except RecordError as error:
-        error.message += retrying.tried(error)
+        error.message += retrying.with_attempts(error)
         raise
 
 
-def begun(outputs: Iterable[Any]) -> Iterable[Any]:
+def materialized(outputs: Iterable[Any]) -> Iterable[Any]:
     """Return `outputs`, of which the first, and nearly always all, are there."""
     if isinstance(outputs, Sequence):
         return outputs
@@ -68,7 +68,7 @@ def begun(outputs: Iterable[Any]) -> Iterable[Any]:
     return first if len(first) < _HELD_OUTPUTS else chain(first, rest)
 
 
-async def begun_async(
+async def materialized_async(
     outputs: AsyncGenerator[Any, None],
 ) -> tuple[Sequence[Any], AsyncGenerator[Any, None]]:
     """Return the first `outputs`, and where the rest comes from."""
@@ -120,17 +120,17 @@ class Call:
             raise result
         return _outputs(result)
 
-    def __call__(self, value: Any, position: Position) -> Iterable[Any]:
+    def __call__(self, value: Any, position: RecordPosition) -> Iterable[Any]:
         """Return what the function makes of `value`. Raises RecordError where it fails."""
         if self._retrier is None:
             return self._called(value, position)
-        values = copies(value)
-        with telling_tries():
+        values = copy_of(value)
+        with with_attempt_notes():
             return self._retrier.call(
-                lambda: begun(self._called(next(values), position)), is_transient
+                lambda: materialized(self._called(next(values), position)), is_transient
             )
 
-    def _called(self, value: Any, position: Position) -> Iterable[Any]:
+    def _called(self, value: Any, position: RecordPosition) -> Iterable[Any]:
         try:
             if self._with_context:
                 result = self._function(value, position.context())
@@ -138,7 +138,7 @@ class Call:
                 result = self._function(value)
         except BaseException as error:  # noqa: BLE001 - the user's own, be it a stray Ctrl-C
             raise _rejection(error) from None
-        if type(result) is dict and is_plain(result):  # nearly always
+        if type(result) is dict and is_json_value(result):  # nearly always
             return (result,)
         return _outputs(result)
 
@@ -154,17 +154,17 @@ class AsyncCall:
     async def outputs(
         self,
         value: Any,
-        position: Position,
+        position: RecordPosition,
     ) -> AsyncGenerator[Any, None]:
         """Yield what the function makes of `value`. Raises RecordError where it fails."""
         if self._retrier is None:
             first: Sequence[Any] = ()
             rest = self._called(value, position)
         else:
-            values = copies(value)
-            with telling_tries():
+            values = copy_of(value)
+            with with_attempt_notes():
                 first, rest = await self._retrier.call_async(
-                    lambda: begun_async(self._called(next(values), position)), is_transient
+                    lambda: materialized_async(self._called(next(values), position)), is_transient
                 )
         async with aclosing(rest):
             for item in first:
@@ -175,7 +175,7 @@ class AsyncCall:
     async def _called(
         self,
         value: Any,
-        position: Position,
+        position: RecordPosition,
     ) -> AsyncGenerator[Any, None]:
         try:
             if self._with_context:
@@ -187,7 +187,7 @@ class AsyncCall:
         except _ASYNC_ERRORS as error:
             raise _rejection(error) from None
         if isinstance(result, AsyncIterator):
-            async with aclosing(_yielded(result)) as items:
+            async with aclosing(_yielded_values(result)) as items:
                 async for item in items:
                     yield item
         else:
@@ -243,16 +243,16 @@ def _outputs(result: Any) -> Iterable[Any]:
     if result is None:
         return ()
     if isinstance(result, list | tuple):
-        return [plain(item) for item in result if item is not None]
+        return [to_json_value(item) for item in result if item is not None]
     if isinstance(result, Iterator):
-        return _drawn(result)
+        return _drained(result)
     if inspect.iscoroutine(result):
         result.close()
         raise RecordError("transform", "returned a coroutine: define the function with async def")
-    return (plain(result),)
+    return (to_json_value(result),)
 
 
-def _drawn(results: Iterator[Any]) -> Iterator[Any]:
+def _drained(results: Iterator[Any]) -> Iterator[Any]:
     while True:
         try:
             item = next(results, None)
@@ -262,20 +262,20 @@ def _drawn(results: Iterator[Any]) -> Iterator[Any]:
             return
         except BaseException as error:  # noqa: BLE001 - the user's own, be it a stray Ctrl-C
             raise _rejection(error) from None
-        yield plain(item)
+        yield to_json_value(item)
 
 
-async def _yielded(results: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+async def _yielded_values(results: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
     try:
         if inspect.isasyncgen(results):
             async with aclosing(results):
                 async for item in results:
                     if item is not None:
-                        yield plain(item)
+                        yield to_json_value(item)
         else:
             async for item in results:
                 if item is not None:
-                    yield plain(item)
+                    yield to_json_value(item)
     except RecordError:
         raise
     except _ASYNC_ERRORS as error:

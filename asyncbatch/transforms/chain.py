@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from asyncbatch.core.retry import Retrier
-    from asyncbatch.transforms.base import Position, Transform
+    from asyncbatch.transforms.base import RecordPosition, Transform
     from asyncbatch.transforms.call import AsyncCall
     from asyncbatch.transforms.spec import TransformSpec
 
@@ -39,16 +39,16 @@ class Chain:
         self._first: Any = stages[0]
         self._rest = stages[1:]
 
-    def __call__(self, record: Any, position: Position) -> Iterable[Any]:
+    def __call__(self, record: Any, position: RecordPosition) -> Iterable[Any]:
         """Return what becomes of `record`. Raises RecordError, also midway."""
         outputs: Iterable[Any] = self._first(record, position)
         return self._through(outputs, position) if self._rest else outputs
 
-    def rest(self, result: Any, position: Position) -> Iterable[Any]:
+    def rest(self, result: Any, position: RecordPosition) -> Iterable[Any]:
         """Return what becomes of a record of which `many` made `result`; see `__call__`."""
         return self._through(self._first.outputs(result), position)
 
-    def _through(self, outputs: Iterable[Any], position: Position) -> Iterable[Any]:
+    def _through(self, outputs: Iterable[Any], position: RecordPosition) -> Iterable[Any]:
         for stage in self._rest:
             if type(outputs) is tuple and len(outputs) == 1:  # nearly always
                 outputs = stage(outputs[0], position)
@@ -137,7 +137,7 @@ def reads_text(specs: Sequence[TransformSpec]) -> bool:
     return isinstance(next(iter(specs), None), JqSpec)
 
 
-def _each(stage: Transform, values: Iterable[Any], position: Position) -> Iterator[Any]:
+def _each(stage: Transform, values: Iterable[Any], position: RecordPosition) -> Iterator[Any]:
     for value in values:
         yield from stage(value, position)
 
@@ -148,7 +148,7 @@ class _Encoded:
     def __init__(self, transform: Transform) -> None:
         self._transform = transform
 
-    def __call__(self, value: Any, position: Position) -> Iterable[Any]:
+    def __call__(self, value: Any, position: RecordPosition) -> Iterable[Any]:
         return self._transform(encode(value), position)
 
 
@@ -165,7 +165,7 @@ class RowCheck:
             return False
         return not any(None in [value.get(field) for value in values] for field in self.key)
 
-    def __call__(self, value: Any, position: Position) -> Iterable[Any]:  # noqa: ARG002
+    def __call__(self, value: Any, position: RecordPosition) -> Iterable[Any]:  # noqa: ARG002
         if type(value) is not dict:
             raise RecordError(
                 "sink", f"a row of {self._name} must be an object, not {kind_of(value)}"

@@ -14,7 +14,7 @@ from asyncbatch.transforms.fields import make_getter, parse_path
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from asyncbatch.transforms.base import Position
+    from asyncbatch.transforms.base import RecordPosition
 
 MEMORY_DIGESTS = 500_000
 """Digests kept in memory (100 bytes each); those that come later are on disk."""
@@ -117,7 +117,7 @@ class Dedupe:
     def __call__(
         self,
         value: Any,
-        position: Position,  # noqa: ARG002 - part of the contract
+        position: RecordPosition,  # noqa: ARG002 - part of the contract
     ) -> Iterable[Any]:
         """Return the record, or nothing. Raises SinkError; see `DigestSet.add`."""
         return (value,) if self._seen.add((self._digest(value),))[0] else ()

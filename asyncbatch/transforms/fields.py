@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from asyncbatch.formats.decoder import allow_deep_nesting, decode, encode
 from asyncbatch.formats.grammar import MAX_INTEGER_DIGITS
 from asyncbatch.formats.positions import format_pointer, parse_pointer
-from asyncbatch.formats.validator import make_judge
+from asyncbatch.formats.validator import make_validator
 from asyncbatch.transforms.base import RecordError, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from asyncbatch.transforms.base import Position
+    from asyncbatch.transforms.base import RecordPosition
     from asyncbatch.transforms.spec import FieldRule, FieldsSpec, Function, RequireSpec
 
     Apply = Callable[[Any], Any]
@@ -178,7 +178,7 @@ def make_apply(name: Function) -> Apply:
 
 def _make_parser() -> Apply:
     allow_deep_nesting()
-    judge = make_judge()
+    judge = make_validator()
 
     def parse(value: Any) -> Any:
         """Return the value of a JSON text; what is no text has been one already."""
@@ -213,7 +213,7 @@ class Fields:
     def __call__(
         self,
         value: Any,
-        position: Position,  # noqa: ARG002 - part of the contract
+        position: RecordPosition,  # noqa: ARG002 - part of the contract
     ) -> tuple[Any]:
         """Return the new record. Raises RecordError where a function cannot do its work."""
         if type(value) is not dict:
@@ -314,7 +314,7 @@ class Require:
     def __call__(
         self,
         value: Any,
-        position: Position,  # noqa: ARG002 - part of the contract
+        position: RecordPosition,  # noqa: ARG002 - part of the contract
     ) -> Iterable[Any]:
         """Return the record, or nothing if it is dropped. Raises RecordError if it is rejected."""
         if type(value) is dict:

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
     import msgspec
 
-    from asyncbatch.transforms.base import Position
+    from asyncbatch.transforms.base import RecordPosition
 
 _SHOWN = 3
 """Complaints that are shown: the first is the cause, the next may help."""
 _INDENT = "    "
 
-_COMPLAINT = re.compile(
+_JQ_ERROR = re.compile(
     r"jq: error: (.*?) at <top-level>, line (\d+), column (\d+):\n    (?:.*)\n    ( *)(\^+)"
 )
-_PLAIN_COMPLAINT = re.compile(r"jq: error: (.*)")
+_JQ_ERROR_WITHOUT_PLACE = re.compile(r"jq: error: (.*)")
 _LABEL = re.compile(r"\$\*label-(\w+) is not defined")
 _TOKEN_NAMES = {
     "end of file": "end of the program",
@@ -53,10 +53,10 @@ def explain(program: str, message: str) -> str:
     """Return jq's complaints of `program`, each with its line and a caret under the place."""
     lines = program.split("\n")
     complaints = []
-    for words, line, column, _, carets in _COMPLAINT.findall(message):
-        complaints.append(_complaint(lines, words, int(line), int(column), len(carets)))
+    for words, line, column, _, carets in _JQ_ERROR.findall(message):
+        complaints.append(_jq_error(lines, words, int(line), int(column), len(carets)))
     if not complaints:
-        found = _PLAIN_COMPLAINT.search(message)
+        found = _JQ_ERROR_WITHOUT_PLACE.search(message)
         return f"the jq program does not compile: {found[1] if found else message}"
     shown = complaints[:_SHOWN]
     if len(complaints) > _SHOWN:
@@ -69,7 +69,7 @@ def shortened(text: str, length: int = 500) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def _complaint(lines: list[str], words: str, line: int, column: int, width: int) -> str:
+def _jq_error(lines: list[str], words: str, line: int, column: int, width: int) -> str:
     """Return one complaint; jq's `column` and `width` count bytes of UTF-8."""
     encoded = lines[line - 1].encode()
     before = encoded[: column - 1].decode("utf-8", "replace")
@@ -82,7 +82,7 @@ def _complaint(lines: list[str], words: str, line: int, column: int, width: int)
     start = max(0, len(before) - 60)
     shown = shortened(text[start:], 100)
     pad = "".join(map(_blank, before[start:]))
-    caret = "^" * max(1, min(sum(map(_cells, marked)), 40))
+    caret = "^" * max(1, min(sum(map(_width, marked)), 40))
     place = f"line {line}, column {len(before) + 1}"
     return f"{place}: {reason}\n{_INDENT}{shown}\n{_INDENT}{pad}{caret}"
 
@@ -97,30 +97,30 @@ def _cleaned(words: str, rest: str) -> str:
     return shortened(_TOKEN_JQ_WORDS.sub(lambda token: _TOKEN_NAMES[token[0]], words), 200)
 
 
-def _cells(char: str) -> int:
+def _width(char: str) -> int:
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
 def _blank(char: str) -> str:
-    return char if char == "\t" else " " * _cells(char)
+    return char if char == "\t" else " " * _width(char)
 
 
 _LARGEST_EXACT = 2**53
 """Above it a double, jq's only number, does not hold every integer."""
-_DIGITS_ALIKE = bytes(ord("0") if chr(code).isdigit() else code for code in range(128)) + bytes(128)
+_SAME_DIGITS = bytes(ord("0") if chr(code).isdigit() else code for code in range(128)) + bytes(128)
 _LONG_RUN = b"0" * 16
 _DIGITS = re.compile(rb"[0-9]++")
-_BEFORE, _AFTER = b"[,:- \t\r\n", b"],} \t\r\n"
+_PROGRAM_PREFIX, _PROGRAM_SUFFIX = b"[,:- \t\r\n", b"],} \t\r\n"
 """What stands before and after an integer in JSON, unless that is the whole text."""
 # Whole strings and whole numbers (++ and *+ never backtrack), so no digits inside either mislead.
 _TOKEN = re.compile(
     rb'"(?:[^"\\]++|\\.)*+"|-?[0-9]++(\.[0-9]++|[eE])?+[-+0-9eE]*+', re.DOTALL
 )  # group 1: it is no integer
 
-_ALONE = "each record is run alone: there is no further input"
+_SINGLE_TOKENS = "each record is run alone: there is no further input"
 _UNAVAILABLE = {
-    "input": _ALONE,
-    "inputs": _ALONE,
+    "input": _SINGLE_TOKENS,
+    "inputs": _SINGLE_TOKENS,
     "input_filename": "input_filename is not known here",
     "input_line_number": "input_line_number is not known here",
     "modulemeta": "modules are not available here",
@@ -149,14 +149,14 @@ class Jq:
     def __call__(
         self,
         value: bytes | memoryview | msgspec.Raw | str,
-        position: Position,  # noqa: ARG002 - part of the contract
+        position: RecordPosition,  # noqa: ARG002 - part of the contract
     ) -> Iterator[Any]:
         """Yield the program's outputs as they come. Raises RecordError where it fails."""
         if self._lossy:
             text = value if isinstance(value, str) else str(value, "utf-8")
         else:
             data = value.encode() if isinstance(value, str) else bytes(value)
-            if _LONG_RUN in (alike := data.translate(_DIGITS_ALIKE)) and _may_round(data, alike):
+            if _LONG_RUN in (alike := data.translate(_SAME_DIGITS)) and _may_round(data, alike):
                 _check_integers(data)
             text = data.decode()
         try:
@@ -240,7 +240,10 @@ def _may_round(text: bytes, alike: bytes) -> bool:
     while start >= 0:
         run = _DIGITS.match(alike, start)
         end = run.end() if run else start
-        if text[max(0, start - 1) : start] in _BEFORE and text[end : end + 1] in _AFTER:
+        if (
+            text[max(0, start - 1) : start] in _PROGRAM_PREFIX
+            and text[end : end + 1] in _PROGRAM_SUFFIX
+        ):
             return True
         start = alike.find(_LONG_RUN, end)
     return False

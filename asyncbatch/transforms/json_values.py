@@ -31,7 +31,7 @@ _Path = list[str | int]
 _Level = tuple[Any, "Iterator[tuple[str | int, Any]]", Any]
 
 
-def plain(value: Any) -> Any:
+def to_json_value(value: Any) -> Any:
     """Return `value` if it is plain JSON already, else what it stands for as JSON.
 
     A tuple becomes a list; a dataclass or a msgspec Struct an object; an Enum its value; dates,
@@ -39,10 +39,10 @@ def plain(value: Any) -> Any:
     that it is an integer, one; an instance of a subclass of a JSON type, that type. Raises
     RecordError with the type and place of what JSON cannot hold, NaN and Infinity included.
     """
-    return value if is_plain(value) else _converted(value)
+    return value if is_json_value(value) else _convert(value)
 
 
-def is_plain(value: Any, room: int = _RECURSION) -> bool:  # noqa: C901, PLR0911, PLR0912 - the hot loop: no calls
+def is_json_value(value: Any, depth: int = _RECURSION) -> bool:  # noqa: C901, PLR0911, PLR0912 - the hot loop: no calls
     """Tell if `value` is plain JSON; False also if it is more than `room` levels deep."""
     kind = type(value)
     if kind is dict:
@@ -70,8 +70,8 @@ def is_plain(value: Any, room: int = _RECURSION) -> bool:  # noqa: C901, PLR0911
                 return False
         elif item is None or kind is bool:
             pass
-        elif (kind is dict or kind is list) and room:
-            if not is_plain(item, room - 1):
+        elif (kind is dict or kind is list) and depth:
+            if not is_json_value(item, depth - 1):
                 return False
         else:
             return False
@@ -86,7 +86,7 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _converted(value: Any) -> Any:
+def _convert(value: Any) -> Any:
     """Return a copy of `value` that is plain JSON, without recursion."""
     result: list[Any] = []
     path: _Path = []
@@ -101,7 +101,7 @@ def _converted(value: Any) -> Any:
             found = _scalar_or_container(item, path)
             if isinstance(found, dict | list):
                 if id(item) in inside:
-                    raise _refusal("a value that contains itself", path)
+                    raise _not_json("a value that contains itself", path)
                 if len(levels) > MAX_DEPTH:
                     raise RecordError(
                         "transform", f"returned a value nested more than {MAX_DEPTH:,} levels deep"
@@ -129,15 +129,15 @@ def _scalar_or_container(value: Any, path: _Path) -> Any:
     if isinstance(value, float):
         number = float.__float__(value)
         if number - number != 0.0:
-            raise _refusal(str(number), path)
+            raise _not_json(str(number), path)
         return number
-    return _of_an_object(value, path)
+    return _object_contents(value, path)
 
 
-def _of_an_object(value: Any, path: _Path) -> Any:
+def _object_contents(value: Any, path: _Path) -> Any:
     """Return what an object of no JSON type stands for, as `_scalar_or_container` does."""
     if isinstance(value, Decimal) and not value.is_finite():
-        raise _refusal(f"the Decimal {value}", path)
+        raise _not_json(f"the Decimal {value}", path)
     if isinstance(value, _AS_TEXT):
         return msgspec.to_builtins(value)
     if isinstance(value, tuple):
@@ -152,7 +152,7 @@ def _of_an_object(value: Any, path: _Path) -> Any:
 def _text(value: str, what: str, path: _Path) -> str:
     text = str.__str__(value)
     if not _is_utf8(text):
-        raise _refusal(f"{what} with half of a surrogate pair", path)
+        raise _not_json(f"{what} with half of a surrogate pair", path)
     return text
 
 
@@ -170,9 +170,9 @@ def _integer(value: Any, path: _Path) -> int:
     try:
         number = int.__int__(operator.index(value))
     except TypeError:
-        raise _refusal(_named(value), path) from None
+        raise _not_json(_type_name(value), path) from None
     if not -_INTEGER_LIMIT < number < _INTEGER_LIMIT:
-        raise _refusal(f"an integer of more than {MAX_INTEGER_DIGITS:,} digits", path)
+        raise _not_json(f"an integer of more than {MAX_INTEGER_DIGITS:,} digits", path)
     return number
 
 
@@ -184,7 +184,7 @@ def _empty_and_contents(
     contents = []
     for key, item in value.items():
         if not isinstance(key, str):
-            raise _refusal(f"an object with {_named(key)} for a key", path)
+            raise _not_json(f"an object with {_type_name(key)} for a key", path)
         contents.append((_text(key, "a key", path), item))
     return {}, iter(contents)
 
@@ -196,11 +196,11 @@ def _put(target: Any, token: str | int, item: Any) -> None:
         target[token] = item
 
 
-def _named(value: object) -> str:
+def _type_name(value: object) -> str:
     name = type(value).__name__
     return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
 
 
-def _refusal(what: str, path: _Path) -> RecordError:
+def _not_json(what: str, path: _Path) -> RecordError:
     place = f" at {format_pointer(path[1:])}" if path[1:] else ""
     return RecordError("transform", f"returned {what}{place}, which JSON cannot hold")

@@ -13,7 +13,7 @@ from asyncbatch.transforms.schema_file import SchemaSource, describe, load_schem
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asyncbatch.transforms.base import Position
+    from asyncbatch.transforms.base import RecordPosition
 
 __all__ = ["MAX_VIOLATIONS", "SchemaCheck", "SchemaSource", "load_schema"]
 
@@ -32,7 +32,7 @@ class SchemaCheck:
     def __call__(
         self,
         value: Any,
-        position: Position,  # noqa: ARG002 - part of the contract
+        position: RecordPosition,  # noqa: ARG002 - part of the contract
     ) -> tuple[Any]:
         """Return the record. Raises RecordError with its violations if it does not fit."""
         if self.is_valid(value):

@@ -15,8 +15,14 @@ from msgspec import Struct
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.decoder import allow_deep_nesting
 from asyncbatch.formats.grammar import Fault
-from asyncbatch.formats.positions import BOM, find, format_pointer, locate, parse_pointer
-from asyncbatch.formats.validator import make_judge
+from asyncbatch.formats.positions import (
+    BOM,
+    find_values,
+    format_pointer,
+    locate_byte,
+    parse_pointer,
+)
+from asyncbatch.formats.validator import make_validator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -43,7 +49,7 @@ _MISSING_RESOURCE = re.compile(r"Resource '(.*?)' is not present", re.DOTALL)
 _BAD_REFERENCE = re.compile(r"Invalid URI reference '(.*?)':", re.DOTALL)
 
 
-class Document(Struct, frozen=True):
+class SchemaDocument(Struct, frozen=True):
     """A schema file: its URI, path and content."""
 
     uri: str
@@ -58,10 +64,10 @@ class Document(Struct, frozen=True):
         named = self.value.get("$id", self.value.get("id"))
         return _joined(self.uri, named) if isinstance(named, str) else None
 
-    def place(self, tokens: Sequence[str | int]) -> str:
+    def pointer_text(self, tokens: Sequence[str | int]) -> str:
         """Return `file:line:column: pointer` of the value at `tokens`."""
-        byte = find(self.text, [tokens])[0] or 0
-        line, column, _ = locate(self.text, byte)
+        byte = find_values(self.text, [tokens])[0] or 0
+        line, column, _ = locate_byte(self.text, byte)
         pointer = format_pointer(tokens)
         return f"{self.path}:{line}:{column}{': ' if pointer else ''}{pointer}"
 
@@ -86,7 +92,7 @@ class Document(Struct, frozen=True):
     def is_missing(self, fragment: str) -> bool:
         """Tell if the document has no value at `fragment`, a JSON Pointer."""
         try:
-            return find(self.text, [parse_pointer(fragment)]) == [None]
+            return find_values(self.text, [parse_pointer(fragment)]) == [None]
         except ValueError:  # an anchor, which is missing if the library says so
             return True
 
@@ -98,38 +104,42 @@ def _joined(base: str, reference: str) -> str:
         return reference
 
 
-def reference_to(uri: str, documents: list[Document]) -> str | None:
+def reference_to(uri: str, documents: list[SchemaDocument]) -> str | None:
     """Return the place of the first reference into the document at `uri`."""
     for document in documents:
         for tokens, _, target in document.references():
             if urldefrag(target).url == uri:
-                return document.place(tokens)
+                return document.pointer_text(tokens)
     return None
 
 
-def broken_reference(message: str, documents: list[Document]) -> str | None:
+def broken_reference(message: str, documents: list[SchemaDocument]) -> str | None:
     """Return the place of the reference that the library's `message` complains of."""
     if found := _MISSING_RESOURCE.search(message):
         return reference_to(found[1], documents)
     if found := _BAD_REFERENCE.search(message):
         bad = found[1]
-        return _first(lambda written, _: written == bad, documents)
+        return _first_reference(lambda written, _: written == bad, documents)
     if found := _MISSING_TARGET.search(message):
         fragment = found[1]
-        return _first(lambda _, target: _is_missing(target, fragment, documents), documents)
+        return _first_reference(
+            lambda _, target: _is_missing(target, fragment, documents), documents
+        )
     return None
 
 
-def _first(is_it: Callable[[str, str], bool], documents: list[Document]) -> str | None:
+def _first_reference(
+    is_it: Callable[[str, str], bool], documents: list[SchemaDocument]
+) -> str | None:
     """Return the place of the first reference that `is_it`, by what is written and the URI."""
     for document in documents:
         for tokens, written, target in document.references():
             if is_it(written, target):
-                return document.place(tokens)
+                return document.pointer_text(tokens)
     return None
 
 
-def _is_missing(target: str, named: str, documents: list[Document]) -> bool:
+def _is_missing(target: str, named: str, documents: list[SchemaDocument]) -> bool:
     """Tell if `target` is a reference to what the library has `named` as missing."""
     uri, fragment = urldefrag(target)
     if unquote(fragment) != unquote(named):
@@ -141,8 +151,8 @@ def _is_missing(target: str, named: str, documents: list[Document]) -> bool:
 def value_like(
     value: Any,
     tokens: Sequence[str | int],
-    documents: list[Document],
-) -> Document | None:
+    documents: list[SchemaDocument],
+) -> SchemaDocument | None:
     """Return the first document that has `value` at `tokens`."""
     for document in documents:
         part = document.value
@@ -157,7 +167,7 @@ def value_like(
 
 
 _LONGEST = 200
-_TOLD = 3
+_LISTED_VALUES = 3
 """Alternatives, or misfits of the nearest one, that are told."""
 
 
@@ -169,15 +179,17 @@ def describe(error: ValidationError) -> str:
     """
     branches = getattr(error.kind, "context", None)
     if error.kind.name not in ("anyOf", "oneOf") or not branches or not all(branches):
-        return shortened(_own_words(error))
+        return shortened(_library_message(error))
     here = error.instance_path
     ranked = sorted(branches, key=lambda branch: _distance(branch, here))
     if _is_far(ranked[0], here):
-        wanted = list(dict.fromkeys(shortened(_own_words(branch[0])) for branch in ranked))
-        more = "; …" if len(wanted) > _TOLD else ""
-        return f"fits none of {len(branches)} alternatives: {'; '.join(wanted[:_TOLD])}{more}"
-    lacks = "; ".join(_placed(misfit, here) for misfit in ranked[0][:_TOLD])
-    more = "; …" if len(ranked[0]) > _TOLD else ""
+        wanted = list(dict.fromkeys(shortened(_library_message(branch[0])) for branch in ranked))
+        more = "; …" if len(wanted) > _LISTED_VALUES else ""
+        return (
+            f"fits none of {len(branches)} alternatives: {'; '.join(wanted[:_LISTED_VALUES])}{more}"
+        )
+    lacks = "; ".join(_located(misfit, here) for misfit in ranked[0][:_LISTED_VALUES])
+    more = "; …" if len(ranked[0]) > _LISTED_VALUES else ""
     return f"fits none of {len(branches)} alternatives; the nearest: {lacks}{more}"
 
 
@@ -201,13 +213,13 @@ def _is_far(branch: list[ValidationError], here: list[str | int]) -> bool:
     )
 
 
-def _placed(misfit: ValidationError, here: list[str | int]) -> str:
+def _located(misfit: ValidationError, here: list[str | int]) -> str:
     below = misfit.instance_path[len(here) :]
     place = f"at …{format_pointer(below)}: " if below else ""
-    return f"{place}{shortened(_own_words(misfit))}"
+    return f"{place}{shortened(_library_message(misfit))}"
 
 
-def _own_words(error: ValidationError) -> str:
+def _library_message(error: ValidationError) -> str:
     if error.kind.name == "falseSchema":
         return "is not allowed here"
     if error.message == "Unexpected type":  # of a keyword, in a schema file
@@ -259,15 +271,15 @@ def load_schema(path: str, *, check_formats: bool) -> SchemaSource:
     Raises UsageError with file, line and column of what is wrong.
     """
     allow_deep_nesting()
-    return _Loader(path).load(check_formats=check_formats)
+    return _SchemaLoader(path).load(check_formats=check_formats)
 
 
-class _Loader:
+class _SchemaLoader:
     """Reads documents as jsonschema_rs asks for them."""
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._documents: dict[str, Document] = {}
+        self._documents: dict[str, SchemaDocument] = {}
         self._refused: UsageError | None = None
 
     def load(self, *, check_formats: bool) -> SchemaSource:
@@ -286,28 +298,28 @@ class _Loader:
             source = SchemaSource(self._path, texts, check_formats)
             source.validator()
         except jsonschema_rs.ValidationError as error:
-            raise self._refused or self._complaint(error) from None
+            raise self._refused or self._load_error(error) from None
         except ValueError as error:
             reason = str(error).replace("Recursion limit reached", _TOO_DEEP)
             raise self._refused or UsageError(f"{self._path}: {reason}") from None
         return source
 
-    def _read(self, uri: str, path: str) -> Document:
+    def _read(self, uri: str, path: str) -> SchemaDocument:
         try:
             with open(path, "rb") as file:
                 text = file.read().removeprefix(BOM)
         except OSError as error:
             raise UsageError(f"{path}: the schema cannot be read: {error.strerror}") from None
-        verdict = make_judge()(text)
+        verdict = make_validator()(text)
         if isinstance(verdict, Fault):
-            line, column, _ = locate(text, verdict.byte)
+            line, column, _ = locate_byte(text, verdict.byte)
             raise UsageError(f"{path}:{line}:{column}: the schema is not JSON: {verdict.message}")
-        document = Document(uri, path, text, msgspec.json.decode(text))
+        document = SchemaDocument(uri, path, text, msgspec.json.decode(text))
         self._documents[uri] = document
         self._check_draft(document)
         return document
 
-    def _check_draft(self, document: Document) -> None:
+    def _check_draft(self, document: SchemaDocument) -> None:
         named = document.value.get("$schema") if isinstance(document.value, dict) else None
         if not isinstance(named, str):
             return  # one that is no text is left to the meta-schema
@@ -316,7 +328,7 @@ class _Loader:
             return
         known = ", ".join(_DRAFTS)
         raise UsageError(
-            f"{document.place(('$schema',))}: unknown $schema {named!r}; known are {known}"
+            f"{document.pointer_text(('$schema',))}: unknown $schema {named!r}; known are {known}"
         )
 
     def _retrieve(self, uri: str) -> Any:
@@ -356,7 +368,7 @@ class _Loader:
     def _referrer(self, uri: str) -> str:
         return reference_to(uri, list(self._documents.values())) or self._path
 
-    def _complaint(self, error: ValidationError) -> UsageError:
+    def _load_error(self, error: ValidationError) -> UsageError:
         documents = list(self._documents.values())
         if place := broken_reference(error.message, documents):
             reason = error.message
@@ -366,5 +378,5 @@ class _Loader:
         document = value_like(error.instance, error.instance_path, documents)
         if document is None:
             return UsageError(f"{self._path}: {error.message}")
-        place = document.place(error.instance_path)
+        place = document.pointer_text(error.instance_path)
         return UsageError(f"{place}: is no valid schema: {describe(error)}")

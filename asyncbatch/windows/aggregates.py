@@ -86,7 +86,7 @@ _STATISTICS: dict[str, Callable[[], Statistic]] = {
 }
 
 
-class Recipe:
+class AggregateSet:
     """How to make totals for some aggregates; what serves several of them is kept once.
 
     `fields` are those whose values are needed. Raises ValueError if two have one name, and

@@ -9,17 +9,17 @@ from msgspec import Raw, Struct
 from msgspec.json import Decoder, Encoder
 from msgspec.structs import replace
 
-from asyncbatch.windows.times import Same
+from asyncbatch.windows.times import ConstantTime
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Sequence
 
-    from asyncbatch.windows.aggregates import Recipe, Totals
+    from asyncbatch.windows.aggregates import AggregateSet, Totals
     from asyncbatch.windows.spec import WindowSpec
-    from asyncbatch.windows.times import Moments
+    from asyncbatch.windows.times import EventTimes
 
 
-class Kept(Struct, frozen=True, array_like=True):
+class WindowState(Struct, frozen=True, array_like=True):
     """A pane or session of one key: its fields' values, how many events, their statistics."""
 
     start: int
@@ -35,20 +35,20 @@ class WindowsState(Struct, frozen=True):
     closed_to: int
     kept: list[Raw]
 
-    def all(self) -> Iterator[Kept]:
+    def all(self) -> Iterator[WindowState]:
         """Yield each pane or session. Raises msgspec.ValidationError."""
         return map(_decode, self.kept)
 
 
-_encode, _decode = Encoder().encode, Decoder(Kept).decode
+_encode, _decode = Encoder().encode, Decoder(WindowState).decode
 
 
-def kept(start: int, end: int, key: list[Any], totals: Totals) -> Raw:
+def window_state(start: int, end: int, key: list[Any], totals: Totals) -> Raw:
     """Return a pane or session written down.
 
     That is JSON at once: as objects, many would keep the garbage collector busy for seconds.
     """
-    return Raw(_encode(Kept(start, end, key, totals.count, totals.states())))
+    return Raw(_encode(WindowState(start, end, key, totals.count, totals.states())))
 
 
 Key: TypeAlias = "Hashable"
@@ -127,7 +127,7 @@ class Events:
     def __init__(
         self,
         count: int,
-        moments: Moments,
+        moments: EventTimes,
         keys: Sequence[Key] | None = None,
         columns: tuple[Sequence[Any], ...] = (),
         source: str = "",
@@ -145,11 +145,11 @@ class Events:
         """The values, in columns."""
         return self._columns
 
-    def come(self, source: str, arrived: int | None) -> None:
+    def arrival_times(self, source: str, arrived: int | None) -> None:
         """Say where they come from, and when if they have no time of their own."""
         self.source = source
         if arrived is not None:
-            self.moments = Same(arrived, self.count)
+            self.moments = ConstantTime(arrived, self.count)
 
     def by_key(self) -> Iterable[tuple[Key, int, Sequence[Sequence[Any]]]]:
         """Return each key, how many events have it, and their values, in order of appearance."""
@@ -189,7 +189,7 @@ class Group(Struct, frozen=True, array_like=True):
     totals: Totals | None = None
 
 
-class Folded(Struct, frozen=True):
+class PartialWindows(Struct, frozen=True):
     """Events of one source put together, as far as that can be done apart from all others."""
 
     count: int
@@ -197,11 +197,11 @@ class Folded(Struct, frozen=True):
     highest: int
     groups: list[Group]
 
-    def at(self, time: int, pane: int) -> Folded:
+    def at(self, time: int, pane: int) -> PartialWindows:
         """Return them as events of one time, in its pane, having been put together as such."""
         start = time // pane * pane
         groups = [replace(group, pane=start) for group in self.groups]
-        return Folded(self.count, time, time, groups)
+        return PartialWindows(self.count, time, time, groups)
 
 
 class Window(Struct, frozen=True):
@@ -214,7 +214,7 @@ class Window(Struct, frozen=True):
     partial: bool = False
 
 
-class Taken(Struct):
+class WindowOutcome(Struct):
     """What came of some events: windows that are over, and the places of events that were late.
 
     `late_in_part` were too late for some of their windows, and are in the others.
@@ -231,7 +231,7 @@ class Windower(Protocol):
     Each event is judged by those before it, so nothing depends on how many are taken at once.
     """
 
-    def take(self, events: Events) -> Taken:
+    def add(self, events: Events) -> WindowOutcome:
         """Put events where they belong. Raises TooManyKeysError."""
         ...
 
@@ -262,4 +262,4 @@ class WindowSchema(NamedTuple):
 
     window: WindowSpec
     keys: KeyFields
-    recipe: Recipe
+    recipe: AggregateSet

@@ -6,16 +6,24 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from asyncbatch.errors import TooManyKeysError
-from asyncbatch.windows.events import Events, Group, Taken, Window, WindowsState, by_key, kept
+from asyncbatch.windows.events import (
+    Events,
+    Group,
+    Window,
+    WindowOutcome,
+    WindowsState,
+    by_key,
+    window_state,
+)
 from asyncbatch.windows.sessions import SessionWindows
-from asyncbatch.windows.times import Numbers
+from asyncbatch.windows.times import NumericTimes
 from asyncbatch.windows.watermark import ALWAYS, NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from asyncbatch.windows.aggregates import Recipe, Totals
-    from asyncbatch.windows.events import Folded, Key, KeyFields, Windower
+    from asyncbatch.windows.aggregates import AggregateSet, Totals
+    from asyncbatch.windows.events import Key, KeyFields, PartialWindows, Windower
     from asyncbatch.windows.spec import WindowSpec
     from asyncbatch.windows.watermark import Watermark
 
@@ -29,7 +37,7 @@ class FixedWindows:
     def __init__(
         self,
         spec: WindowSpec,
-        recipe: Recipe,
+        recipe: AggregateSet,
         keys: KeyFields,
         watermark: Watermark,
         *,
@@ -45,21 +53,21 @@ class FixedWindows:
         self._next_end = ALWAYS
         """No window that has events ends before this."""
 
-    def take(self, events: Events) -> Taken:
+    def add(self, events: Events) -> WindowOutcome:
         """Put events where they belong; see `Windower`."""
         watermark, moments = self._watermark, events.moments
         limit = watermark.limit(events.source)
         after = max(watermark.value, min(limit, moments.highest - watermark.lateness))
         if self._first_end(moments.lowest) > after:  # so none of these can be late
-            self._put(events, None)
-            taken = Taken([], [])
+            self._add_events(events, None)
+            taken = WindowOutcome([], [])
         else:
-            taken = self._judge(events, limit)
+            taken = self._split_late(events, limit)
         watermark.observe(events.source, moments.highest)
         taken.closed += self.advance()
         return taken
 
-    def take_folded(self, folded: Folded, source: str) -> list[Window] | None:
+    def add_partial(self, folded: PartialWindows, source: str) -> list[Window] | None:
         """Put events of a source where they belong; None, with nothing done, if some might be late.
 
         Returns the windows that are over. Raises TooManyKeysError.
@@ -96,7 +104,7 @@ class FixedWindows:
         return WindowsState(
             self._closed_to,
             [
-                kept(start, start + self._pane, plain(key), totals)
+                window_state(start, start + self._pane, plain(key), totals)
                 for start, pane in self._panes.items()
                 for key, totals in pane.items()
             ],
@@ -112,9 +120,9 @@ class FixedWindows:
             (self._end_after(start, self._closed_to) for start in self._panes), default=ALWAYS
         )
 
-    def _judge(self, events: Events, limit: int) -> Taken:
+    def _split_late(self, events: Events, limit: int) -> WindowOutcome:
         """Put events into panes one after the other, but for those that are late."""
-        taken, kept = Taken([], []), list[int]()
+        taken, kept = WindowOutcome([], []), list[int]()
         lateness, size, every = self._watermark.lateness, self._size, self._every
         value = floor = self._watermark.value
         top = NEVER
@@ -129,18 +137,18 @@ class FixedWindows:
             if every < size and self._first_end(time) <= value:
                 taken.late_in_part += 1
                 if value > self._closed_to:  # some of its windows are over: let them be without it
-                    self._put(events, kept, times)
+                    self._add_events(events, kept, times)
                     kept = []
                     taken.closed += self._close(value)
             kept.append(place)
-        self._put(events, kept, times)
+        self._add_events(events, kept, times)
         return taken
 
     def _first_end(self, time: int) -> int:
         """Return the end of the first window that `time` is in."""
         return (time - self._size) // self._every * self._every + self._every + self._size
 
-    def _put(
+    def _add_events(
         self, events: Events, places: list[int] | None, times: Sequence[int] | None = None
     ) -> None:
         """Put events, or some of them, into panes."""
@@ -153,8 +161,8 @@ class FixedWindows:
             keys = [keys[at] for at in places] if keys is not None else None
             columns = tuple([column[at] for at in places] for column in columns)
             times = times if times is not None else moments.all()
-            moments = Numbers([times[at] for at in places])
-        for group in grouped(Events(count, moments, keys, columns), self._pane):
+            moments = NumericTimes([times[at] for at in places])
+        for group in group_by_pane(Events(count, moments, keys, columns), self._pane):
             self._add(group)
 
     def _add(self, group: Group) -> None:
@@ -232,7 +240,7 @@ class FixedWindows:
         return merged
 
 
-def grouped(events: Events, pane: int) -> Iterator[Group]:
+def group_by_pane(events: Events, pane: int) -> Iterator[Group]:
     """Yield the events of each pane and key, in order of appearance."""
     moments = events.moments
     if (start := moments.lowest // pane * pane) == moments.highest // pane * pane:
@@ -249,7 +257,7 @@ def grouped(events: Events, pane: int) -> Iterator[Group]:
 
 def make_windower(
     spec: WindowSpec,
-    recipe: Recipe,
+    recipe: AggregateSet,
     keys: KeyFields,
     watermark: Watermark,
     *,

@@ -8,13 +8,13 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.errors import TooManyKeysError
-from asyncbatch.windows.events import Taken, Window, WindowsState, kept
+from asyncbatch.windows.events import Window, WindowOutcome, WindowsState, window_state
 from asyncbatch.windows.watermark import ALWAYS, NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asyncbatch.windows.aggregates import Recipe, Totals
+    from asyncbatch.windows.aggregates import AggregateSet, Totals
     from asyncbatch.windows.events import Events, Key, KeyFields
     from asyncbatch.windows.spec import WindowSpec
     from asyncbatch.windows.watermark import Watermark
@@ -51,7 +51,7 @@ class SessionWindows:
     def __init__(
         self,
         spec: WindowSpec,
-        recipe: Recipe,
+        recipe: AggregateSet,
         keys: KeyFields,
         watermark: Watermark,
         *,
@@ -66,7 +66,7 @@ class SessionWindows:
         """A heap with an entry for each session; its end may since have moved on."""
         self._numbers = count()
 
-    def take(self, events: Events) -> Taken:
+    def add(self, events: Events) -> WindowOutcome:
         """Put events where they belong; see `Windower`."""
         watermark, source = self._watermark, events.source
         limit, lateness, gap = watermark.limit(source), watermark.lateness, self._gap
@@ -92,20 +92,20 @@ class SessionWindows:
             session.settle(events.columns)
         watermark.observe(source, events.moments.highest)
         over += self._pop(watermark.value)
-        return Taken(self._told(over), late)
+        return WindowOutcome(self._windows(over), late)
 
     def advance(self) -> list[Window]:
         """Return the windows that are over; see `Windower`."""
-        return self._told(self._pop(self._watermark.value))
+        return self._windows(self._pop(self._watermark.value))
 
     def finish(self, *, partial: bool) -> list[Window]:
         """Return all windows that are not over; see `Windower`."""
-        return self._told(self._pop(ALWAYS), partial=partial)
+        return self._windows(self._pop(ALWAYS), partial=partial)
 
     @property
     def open(self) -> list[Window]:
         """The windows that are not over; see `Windower`."""
-        return self._told([one for group in self._sessions.values() for one in group])
+        return self._windows([one for group in self._sessions.values() for one in group])
 
     def state(self) -> WindowsState:
         """Return what `restore` takes; see `Windower`."""
@@ -113,7 +113,7 @@ class SessionWindows:
         return WindowsState(
             NEVER,
             [
-                kept(one.start, one.end, plain(key), one.totals)
+                window_state(one.start, one.end, plain(key), one.totals)
                 for key, group in self._sessions.items()
                 for one in group
             ],
@@ -176,7 +176,7 @@ class SessionWindows:
             over.append(session)
         return over
 
-    def _told(self, sessions: list[_Session], *, partial: bool = False) -> list[Window]:
+    def _windows(self, sessions: list[_Session], *, partial: bool = False) -> list[Window]:
         """Return sessions as windows, by end, then by start, then by key."""
         order = self._keys.order
         sessions.sort(key=lambda one: order(one.key))

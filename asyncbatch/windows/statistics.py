@@ -41,13 +41,13 @@ class Extreme:
     def add(self, values: Sequence[float]) -> None:
         """Look at numbers; at least one."""
         self._is_float = self._is_float or float in set(map(type, values))
-        self._take(self._pick(values))
+        self._add_value(self._pick(values))
 
     def merge(self, other: Extreme) -> None:
         """Look at what another has seen."""
         self._is_float = self._is_float or other._is_float
         if other._value is not None:
-            self._take(other._value)
+            self._add_value(other._value)
 
     def state(self) -> ExtremeState:
         """Return what `restore` takes; see `Statistic`."""
@@ -57,7 +57,7 @@ class Extreme:
         """Become what `state` was called on."""
         self._value, self._is_float = state.value, state.is_float
 
-    def _take(self, value: float) -> None:
+    def _add_value(self, value: float) -> None:
         self._value = value if self._value is None else self._pick((self._value, value))
 
     def result(self) -> float | None:
@@ -106,12 +106,12 @@ class Percentiles:
         add = self._sketch.add
         for value in values:
             add(value if abs(value) < _LARGEST else copysign(_LARGEST, value > 0 or -1))
-        self._see(min(values), max(values))
+        self._extend_range(min(values), max(values))
 
     def merge(self, other: Percentiles) -> None:
         """Add what another has."""
         self._sketch.merge(other._sketch)
-        self._see(other._lowest, other._highest)
+        self._extend_range(other._lowest, other._highest)
 
     def state(self) -> PercentilesState:
         """Return what `restore` takes; see `Statistic`."""
@@ -143,7 +143,7 @@ class Percentiles:
         found: float | None = self._sketch.get_quantile_value(percent / 100)
         return None if found is None else float(min(max(found, self._lowest), self._highest))
 
-    def _see(self, lowest: float, highest: float) -> None:
+    def _extend_range(self, lowest: float, highest: float) -> None:
         self._lowest = min(self._lowest, max(lowest, -_LARGEST))
         self._highest = max(self._highest, min(highest, _LARGEST))
 
@@ -357,9 +357,9 @@ class Squares:
         """Add numbers."""
         self._count += len(values)
         self._values.add(values)
-        if not all(map(_is_usual, values)):
-            self._beyond += sum(Fraction(x) ** 2 for x in values if not _is_usual(x))
-            values = [x for x in values if _is_usual(x)]
+        if not all(map(_is_plain_number, values)):
+            self._beyond += sum(Fraction(x) ** 2 for x in values if not _is_plain_number(x))
+            values = [x for x in values if _is_plain_number(x)]
         self._squares.add(_squares(values))
 
     def merge(self, other: Squares) -> None:
@@ -418,6 +418,6 @@ def _squares(values: Sequence[float]) -> list[float]:
     return found
 
 
-def _is_usual(x: float) -> bool:
+def _is_plain_number(x: float) -> bool:
     least, most = _SQUARABLE
     return type(x) is float and (least < abs(x) < most or not x)

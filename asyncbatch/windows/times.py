@@ -25,7 +25,7 @@ _LEAP_SECOND = re.compile(r"(.{10}[Tt ]..:..):60(\.[0-9]+)?(Z|[+-]..:..)$")
 _ADVICE = "an RFC 3339 time (2026-01-31T12:00:00Z) or a number since the epoch"
 
 
-class Moments(Protocol):
+class EventTimes(Protocol):
     """The times of some events, in the order in which they came; at least one."""
 
     lowest: int
@@ -36,7 +36,7 @@ class Moments(Protocol):
         ...
 
 
-class Numbers:
+class NumericTimes:
     """Times that are known in microseconds."""
 
     def __init__(self, micros: Sequence[int]) -> None:
@@ -48,7 +48,7 @@ class Numbers:
         return self._micros
 
 
-class Same:
+class ConstantTime:
     """One time, for all events that arrived together."""
 
     def __init__(self, micros: int, count: int) -> None:
@@ -60,7 +60,7 @@ class Same:
         return [self.lowest] * self._count
 
 
-class Datetimes:
+class DatetimeTimes:
     """Times that become numbers when each is wanted by itself, which is rare."""
 
     def __init__(self, times: Sequence[datetime]) -> None:
@@ -86,24 +86,26 @@ class TimeReader:
     def __init__(self, unit: Unit = "auto") -> None:
         self._unit = unit
 
-    def column(self, values: Sequence[Any]) -> Moments:
+    def read_column(self, values: Sequence[Any]) -> EventTimes:
         """Return many times. Raises ValueError or TypeError if one cannot be read."""
         if set(map(type, values)) == {str}:
-            return self.texts(values)
-        return Numbers([self.one(value) for value in values])
+            return self.read_texts(values)
+        return NumericTimes([self.parse(value) for value in values])
 
-    def texts(self, values: Sequence[str]) -> Moments:
+    def read_texts(self, values: Sequence[str]) -> EventTimes:
         """Return many times that are texts. Raises ValueError if one cannot be read."""
         times = list(map(datetime.fromisoformat, values))
         try:
-            moments = Datetimes(times)
+            moments = DatetimeTimes(times)
         except TypeError:  # some with an offset, some without
-            return Numbers([self.one(value) for value in values])
+            return NumericTimes([self.parse(value) for value in values])
         if times[0].tzinfo is None and any(map(_NUMBER.fullmatch, values)):
-            return Numbers([self.one(value) for value in values])  # 20260131 is no date, but both
+            return NumericTimes(
+                [self.parse(value) for value in values]
+            )  # 20260131 is no date, but both
         return moments
 
-    def one(self, value: Any) -> int:
+    def parse(self, value: Any) -> int:
         """Return a time. Raises ValueError with what is wrong."""
         if type(value) is str:
             if value[4:5] == "-" or not _NUMBER.fullmatch(value):

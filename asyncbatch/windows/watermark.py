@@ -13,7 +13,7 @@ ALWAYS = 2**80
 """After all times."""
 
 
-class _Source:
+class _SourceClock:
     """How far one source has come; `heard` is when that was last told."""
 
     def __init__(self, now: int) -> None:
@@ -34,11 +34,11 @@ class Watermark:
         self.lateness = lateness
         self.value = NEVER
         self._idle, self._clock = idle, clock
-        self._sources: dict[str, _Source] = {}
+        self._sources: dict[str, _SourceClock] = {}
 
     def join(self, source: str) -> None:
         """Wait for a source from now on."""
-        self._sources.setdefault(source, _Source(self._clock()))
+        self._sources.setdefault(source, _SourceClock(self._clock()))
 
     def leave(self, source: str) -> None:
         """Wait for a source no more: it has ended."""
@@ -55,7 +55,7 @@ class Watermark:
             default=ALWAYS,
         )
 
-    def top(self, source: str) -> int:
+    def highest(self, source: str) -> int:
         """Return the largest time that a source has told."""
         return self._sources[source].top
 
@@ -69,7 +69,7 @@ class Watermark:
         state.top, state.heard = max(state.top, highest), self._clock()
         self._rise()
 
-    def hear(self, source: str) -> None:
+    def mark_active(self, source: str) -> None:
         """Take note that a source is not silent, though its times are not known yet."""
         self._sources[source].heard = self._clock()
 
@@ -93,8 +93,8 @@ class Watermark:
         if told:
             self.raise_to(max(self._bound(state) + now - state.heard for state in told))
 
-    def _bound(self, state: _Source) -> int:
+    def _bound(self, state: _SourceClock) -> int:
         return state.top - self.lateness if state.top != NEVER else NEVER
 
-    def _is_idle(self, state: _Source, now: int) -> bool:
+    def _is_idle(self, state: _SourceClock, now: int) -> bool:
         return self._idle is not None and now - state.heard >= self._idle

@@ -8,13 +8,13 @@ from msgspec import Struct
 
 from asyncbatch.core.records import STDIN, Failure, display_path
 from asyncbatch.errors import NoWorkerError
-from asyncbatch.formats.failures import LateError, file_failure
+from asyncbatch.formats.failures import FileTimeoutError, file_failure
 
 if TYPE_CHECKING:
     from asyncbatch.core.batches import Batch
     from asyncbatch.workers.engine import Loss
 
-MOST_STILLBORN = 8
+MOST_FAILED_STARTS = 8
 """Workers that may die before they begin a batch while no other ends one."""
 _ADVICE = {
     "was killed by SIGKILL": "; if memory ran out: fewer --workers, or a --max-file-size",
@@ -22,7 +22,7 @@ _ADVICE = {
 }
 
 
-class Verdict(Struct, frozen=True):
+class Decision(Struct, frozen=True):
     """What to do after a loss: `failure` is of file number `file`, or it is tried once more, alone.
 
     Without a `file` the batch is tried again, in halves if `halve`.
@@ -33,7 +33,7 @@ class Verdict(Struct, frozen=True):
     halve: bool = False
 
 
-class Losses:
+class CrashPolicy:
     """Judges losses, one after another. `timeout` is what a file may take, in seconds.
 
     A file that a worker dies at may be innocent (the kernel, short of memory, kills whom it
@@ -50,37 +50,37 @@ class Losses:
         """Take note that a worker has ended a batch."""
         self._stillborn = 0
 
-    def judge(self, batch: Batch, done: int, loss: Loss) -> Verdict:
+    def decide(self, batch: Batch, done: int, loss: Loss) -> Decision:
         """Return what to do about `batch`, of which the first `done` files are done.
 
         Raises NoWorkerError if workers do not get to work at all.
         """
         if not loss.in_batch:
             self._stillborn += 1
-            if self._stillborn == MOST_STILLBORN:
+            if self._stillborn == MOST_FAILED_STARTS:
                 raise NoWorkerError(
-                    f"{MOST_STILLBORN} worker processes in a row ended before they began to work; "
-                    f"the last {loss.how}{_ADVICE.get(loss.how, '')}"
+                    f"{MOST_FAILED_STARTS} worker processes in a row ended before they began to "
+                    f"work; the last {loss.how}{_ADVICE.get(loss.how, '')}"
                 )
-            return Verdict()
+            return Decision()
         self._stillborn = 0
         file, last = loss.file, batch.start + len(batch.paths) - 1
         if file is None or not batch.start + done <= file <= last:
             if len(batch.paths) - done > 1:
-                return Verdict(halve=True)
+                return Decision(halve=True)
             file = last
         path = batch.paths[file - batch.start]
         # What was said of a piece before is not taken back, so it is not tried again.
-        is_final = loss.timed_out or path == STDIN or batch.piece is not None
+        is_final = loss.timed_out or path == STDIN or batch.split is not None
         if not is_final and file not in self._suspects:
             self._suspects.add(file)
-            return Verdict(file)
+            return Decision(file)
         self._suspects.discard(file)
-        return Verdict(file, self.blame(path, loss))
+        return Decision(file, self.crash_failure(path, loss))
 
-    def blame(self, path: str, loss: Loss) -> Failure:
+    def crash_failure(self, path: str, loss: Loss) -> Failure:
         """Return the failure of the file at `path`, of which a worker died."""
         if loss.timed_out:
-            return file_failure(display_path(path), LateError(self._timeout or 0.0))
+            return file_failure(display_path(path), FileTimeoutError(self._timeout or 0.0))
         message = f"its worker process {loss.how} while at this file{_ADVICE.get(loss.how, '')}"
         return Failure(display_path(path), "worker_crash", message)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from asyncbatch.core.progress import Progress, Stopwatch
-from asyncbatch.core.system import measure
+from asyncbatch.core.progress import FileStopwatch, Progress
+from asyncbatch.core.system import measure_memory
 from asyncbatch.errors import AsyncbatchError
 from asyncbatch.workers.engine import Loss, WorkerLostError
 from asyncbatch.workers.spawn import end, spawn
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.batches import Batch, Part
     from asyncbatch.workers.engine import Lane, WorkFactory
-    from asyncbatch.workers.spawn import Spawned
+    from asyncbatch.workers.spawn import WorkerHandle
 
-STRETCH_BYTES = 16 * 1024 * 1024
+RESULT_BYTES = 16 * 1024 * 1024
 """So much of what becomes of a batch is handed on at a time, ..."""
-STRETCH_SECONDS = 2.0
+RESULT_SECONDS = 2.0
 """... or what there is of it after so long."""
 WHOLE_BYTES = 256 * 1024 * 1024
 """So much, however long it takes, of what must not be lost in its midst."""
-_SHORTEST_LOOK_RELAY, _LONGEST_LOOK_RELAY = 0.01, 0.5
+_SHORTEST_POLL, _LONGEST_POLL = 0.01, 0.5
 """Seconds from one look at a worker that says nothing to the next."""
 _END = frame(None)[LENGTH_BYTES:]
 """What a worker says at a batch's end."""
 
 
-class Stretch(Struct, frozen=True):
+class ResultPart(Struct, frozen=True):
     """What a worker has said: pickles, each beside its rows (see `wire`).
 
     Of a batch that is not `ended` there is more to come, unless there is a `loss`. `pid` is the
@@ -58,7 +58,7 @@ class UnwantedError(Exception):
     """Nobody waits for the result any more; the worker is ended."""
 
 
-class Relay:
+class BlockingWorker:
     """Has one worker process do batches, one at a time; used by one thread at a time.
 
     `hello` is the frame that begins the talk, `patience` for how many seconds a worker may be at
@@ -71,10 +71,10 @@ class Relay:
         self._grace = grace
         self._process, self._progress = spawned.process, spawned.progress
         self._requests, self._replies = spawned.requests, spawned.replies
-        longest = _LONGEST_LOOK_RELAY if patience is None else patience / 20
-        self._interval = min(max(longest, _SHORTEST_LOOK_RELAY), _LONGEST_LOOK_RELAY)
+        longest = _LONGEST_POLL if patience is None else patience / 20
+        self._interval = min(max(longest, _SHORTEST_POLL), _LONGEST_POLL)
         self._replies.settimeout(self._interval)
-        self._stopwatch = None if patience is None else Stopwatch(patience, self._interval)
+        self._stopwatch = None if patience is None else FileStopwatch(patience, self._interval)
         self._late: int | None = None  # the file that the process was killed for
         self._looked = 0.0
         self._send(hello)
@@ -87,11 +87,11 @@ class Relay:
         with suppress(OSError):  # a worker that is dead; `stretch` tells
             self._requests.sendall(data)
 
-    def stretch(self, is_wanted: Callable[[], bool], *, whole: bool = False) -> Stretch:
+    def receive_part(self, is_wanted: Callable[[], bool], *, whole: bool = False) -> ResultPart:
         """Return what comes next of the batch, `whole` if that can be. Raises UnwantedError."""
         frames: list[tuple[bytes | bytearray, bytes | bytearray]] = []
-        most = WHOLE_BYTES if whole else STRETCH_BYTES
-        size, deadline = 0, time.monotonic() + (math.inf if whole else STRETCH_SECONDS)
+        most = WHOLE_BYTES if whole else RESULT_BYTES
+        size, deadline = 0, time.monotonic() + (math.inf if whole else RESULT_SECONDS)
         ended, loss = False, None
         while not ended and size < most:
             if frames and time.monotonic() > deadline:
@@ -105,7 +105,9 @@ class Relay:
             if not ended:
                 frames.append((body, rows))
                 size += len(body) + len(rows)
-        return Stretch(frames, ended, loss, self._process.pid, measure(self._process.pid).peak)
+        return ResultPart(
+            frames, ended, loss, self._process.pid, measure_memory(self._process.pid).peak
+        )
 
     def _receive(self, is_wanted: Callable[[], bool]) -> tuple[bytearray, bytearray]:
         lengths = self._read(2 * LENGTH_BYTES, is_wanted)
@@ -118,7 +120,7 @@ class Relay:
         with memoryview(data) as view:
             while at < count:
                 if time.monotonic() - self._looked > self._interval:
-                    self._look(is_wanted)
+                    self._check_progress(is_wanted)
                 try:
                     got = self._replies.recv_into(view[at:])
                 except TimeoutError:
@@ -128,14 +130,14 @@ class Relay:
                 at += got
         return data
 
-    def _look(self, is_wanted: Callable[[], bool]) -> None:
+    def _check_progress(self, is_wanted: Callable[[], bool]) -> None:
         """End the process if it is late with a file, or not wanted."""
         now = self._looked = time.monotonic()
         if not is_wanted():
             self.kill()
             raise UnwantedError
         if self._stopwatch is not None and self._late is None:
-            self._late = self._stopwatch.look(self._progress, now)
+            self._late = self._stopwatch.overdue(self._progress, now)
             if self._late is not None:
                 self._process.kill()
                 with suppress(OSError):  # processes of the user's function may keep it open
@@ -162,7 +164,7 @@ class Relay:
         return end(self._process, self._grace)
 
 
-_SHORTEST_LOOK, _LONGEST_LOOK = 0.01, 0.25
+_SHORTEST_WATCH, _LONGEST_WATCH = 0.01, 0.25
 """Seconds from one look for late workers to the next."""
 _LAST_SECONDS = 2.0
 """How long those that end gently may take."""
@@ -190,7 +192,7 @@ class WorkerProcess:
         """The process number, or None while there is no process."""
         return self._process.pid if self._process else None
 
-    async def connect(self, spawned: Spawned) -> None:
+    async def connect(self, spawned: WorkerHandle) -> None:
         """Talk to a process that has just been started, in place of one that died, if any."""
         try:
             _, self._writer = await asyncio.open_connection(sock=spawned.requests)
@@ -253,11 +255,11 @@ class WorkerProcess:
                 at += got
         return data
 
-    def look(self, stopwatch: Stopwatch, now: float) -> None:
+    def check_overdue(self, stopwatch: FileStopwatch, now: float) -> None:
         """Kill the process if it is late with a file; `run` then ends as for any other death."""
         if self._process is None or self._late is not None:
             return
-        self._late = stopwatch.look(self._progress, now)
+        self._late = stopwatch.overdue(self._progress, now)
         if self._late is not None:
             self._process.kill()
             with suppress(OSError):  # processes of the user's function may keep it open
@@ -307,7 +309,7 @@ class ProcessEngine:
 @asynccontextmanager
 async def process_engine(
     make_work: WorkFactory,
-    spawned: Sequence[Spawned],
+    spawned: Sequence[WorkerHandle],
     count: int,
     *,
     reads_stdin: bool = False,
@@ -349,11 +351,11 @@ async def _let_end(workers: Sequence[WorkerProcess]) -> None:
 
 async def watch(workers: Sequence[WorkerProcess], patience: float) -> None:
     """Look at the workers for ever, and end those that are late; there may come more of them."""
-    interval = min(max(patience / 20, _SHORTEST_LOOK), _LONGEST_LOOK)
-    stopwatches: list[Stopwatch] = []
+    interval = min(max(patience / 20, _SHORTEST_WATCH), _LONGEST_WATCH)
+    stopwatches: list[FileStopwatch] = []
     while True:
         await asyncio.sleep(interval)
         now = time.monotonic()
-        stopwatches += [Stopwatch(patience, interval) for _ in workers[len(stopwatches) :]]
+        stopwatches += [FileStopwatch(patience, interval) for _ in workers[len(stopwatches) :]]
         for worker, stopwatch in zip(workers, stopwatches, strict=True):
-            worker.look(stopwatch, now)
+            worker.check_overdue(stopwatch, now)

@@ -23,7 +23,7 @@ _EXIT_SECONDS = 5.0
 """How long a killed worker may take to be gone (one in a device's hands may not be)."""
 
 
-class Spawned(NamedTuple):
+class WorkerHandle(NamedTuple):
     """A worker process, our ends of the sockets to it, and where it says what it is at.
 
     There are two, since an error of writing to a dead worker would end the reading of what it
@@ -36,7 +36,7 @@ class Spawned(NamedTuple):
     progress: Progress
 
 
-def spawn(*, reads_stdin: bool = False) -> Spawned:
+def spawn(*, reads_stdin: bool = False) -> WorkerHandle:
     """Start a worker as a new program, with our standard input or none. Raises OSError."""
     (our_requests, its_requests), (our_replies, its_replies) = (
         socket.socketpair(),
@@ -59,7 +59,7 @@ def spawn(*, reads_stdin: bool = False) -> Spawned:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             progress = Progress.shared(cell)
-    return Spawned(process, our_requests, our_replies, progress)
+    return WorkerHandle(process, our_requests, our_replies, progress)
 
 
 def end(process: subprocess.Popen[bytes], grace: float = 0.0) -> str:

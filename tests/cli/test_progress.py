@@ -20,7 +20,7 @@ from asyncbatch.config.job import FeedJob, Job, RecordWorkSettings
 from asyncbatch.pipeline.run import Run
 from asyncbatch.sinks.target import Target
 from asyncbatch.sources.http.settings import CursorPagination, HttpSettings
-from asyncbatch.sources.http.source import HttpFeeds
+from asyncbatch.sources.http.source import HttpFeedSource
 from tests.conftest import COMMAND, environment
 from tests.servers.api import ApiServer, status
 
@@ -213,7 +213,7 @@ def test_stages_are_told_while_pages_come(api, tmp_path):
         )
         target = Target.parse(f"{tmp_path}/out.jsonl")
         work = RecordWorkSettings(target=target, records="/items")
-        run = Run(Job((FeedJob(HttpFeeds("api", http), work),), workers=0), watched=True)
+        run = Run(Job((FeedJob(HttpFeedSource("api", http), work),), workers=0), watched=True)
         before = progress_line(run.snapshot())
         async with aclosing(run.parts()) as parts:
             lines = [progress_line(run.snapshot()) async for _ in parts]

@@ -16,11 +16,11 @@ import pytest
 
 from asyncbatch import process_files
 from asyncbatch.core.batches import Batch
-from asyncbatch.core.retry import Retrier, Retries, is_transient, tried
+from asyncbatch.core.retry import Retrier, Retries, is_transient, with_attempts
 from asyncbatch.core.settings import FileWorkSettings
 from asyncbatch.storage import local as content
 from asyncbatch.storage.local import open_retrying
-from asyncbatch.workers.tasks.count import FileWork
+from asyncbatch.workers.tasks.count import CountTask
 from tests.conftest import ROOT
 
 AT_ONCE = Retries(2, 0.0)
@@ -200,7 +200,7 @@ def test_a_read_in_the_midst_of_a_file_goes_on_where_it_was(files, monkeypatch, 
     monkeypatch.setattr(content, "FIRST_READ", 1 << 20)
     flaky = Flaky(monkeypatch)
     # One try for what is read at once, which is begun anew, would not do: every other one fails.
-    work = FileWork(FileWorkSettings(retries=Retries(9, 0.0)))
+    work = CountTask(FileWorkSettings(retries=Retries(9, 0.0)))
     [part] = work(Batch(0, (str(path),)))
     assert part.errors == {}
     assert (part.records, part.bytes) == ([200_000], [len(text)])
@@ -278,8 +278,8 @@ def test_waits_double_and_differ():
     for _ in range(20):
         retrier = Retrier(Retries(4, 1.0), slept.append)
         assert retrier.call(failing(*[eio() for _ in range(4)])) == 7
-        assert retrier.taken() == 4
-        assert retrier.taken() == 0
+        assert retrier.take_retry_count() == 4
+        assert retrier.take_retry_count() == 0
     for number, least in enumerate((1, 2, 4, 8)):
         waits = slept[number::4]
         assert all(least <= wait <= least + 1 for wait in waits)
@@ -297,8 +297,8 @@ def test_the_last_error_is_raised_with_a_note():
     with pytest.raises(OSError, match="Input/output") as caught:
         Retrier(AT_ONCE).call(failing(first, second, third))
     assert caught.value is third
-    assert tried(third) == " (tried 3 times)"
-    assert tried(eio()) == ""
+    assert with_attempts(third) == " (tried 3 times)"
+    assert with_attempts(eio()) == ""
 
 
 def test_the_caller_may_know_better_what_is_transient():

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncbatch.formats.grammar import Fault, examine
-from asyncbatch.formats.positions import locate
-from asyncbatch.formats.validator import make_judge
+from asyncbatch.formats.positions import locate_byte
+from asyncbatch.formats.validator import make_validator
 
 
 @pytest.fixture(scope="module", params=["simdjson", "orjson", "grammar"])
@@ -27,7 +27,7 @@ def judge(request):
             patch.setitem(sys.modules, "simdjson", None)
         else:
             pytest.importorskip("simdjson")
-        yield make_judge()
+        yield make_validator()
 
 
 GOOD = {
@@ -225,4 +225,4 @@ def test_place_counts_like_an_editor(text, marked):
         byte = len(("\ufeff" * marked + text[:at]).encode())
         line = text.count("\n", 0, at) + 1
         column = at - (text.rfind("\n", 0, at) + 1) + 1
-        assert locate(data, byte) == (line, column, byte)
+        assert locate_byte(data, byte) == (line, column, byte)

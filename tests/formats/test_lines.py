@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncbatch.formats.grammar import Fault, examine
-from asyncbatch.formats.lines import BadLine, GoodLines, judge_lines, tell_lines
-from asyncbatch.formats.positions import locate
-from asyncbatch.formats.validator import make_judge
+from asyncbatch.formats.lines import InvalidLine, ValidLines, detect_lines, validate_lines
+from asyncbatch.formats.positions import locate_byte
+from asyncbatch.formats.validator import make_validator
 
-JUDGE = make_judge()
+JUDGE = make_validator()
 
 lines = st.sampled_from(
     [b"1", b"[1, 2]", b'{"a": "\xc3\xa9"}', b"", b" ", b"\r", b"nope", b'"\xff"', b"[1,]", b"\x0c"]
@@ -32,12 +32,12 @@ def cut(text, places):
 @given(texts, st.lists(st.integers(0, 60), max_size=6))
 def test_chunks_make_no_difference(text, places):
     count = 0
-    good: list[GoodLines] = []
-    bad: list[BadLine] = []
-    for block in judge_lines(cut(text, places), JUDGE):
+    good: list[ValidLines] = []
+    bad: list[InvalidLine] = []
+    for block in validate_lines(cut(text, places), JUDGE):
         count += block.records
         for piece in block.split():
-            if isinstance(piece, BadLine):
+            if isinstance(piece, InvalidLine):
                 bad.append(piece)
             else:
                 good.append(piece)
@@ -52,7 +52,7 @@ def test_chunks_make_no_difference(text, places):
     assert [(one.record, one.place.line) for one in bad] == [(r, n + 1) for r, n, _ in faults]
     for one, (_, number, fault) in zip(bad, faults, strict=True):
         start = sum(len(line) + 1 for _, line in numbered[:number])
-        assert one.place == locate(text, start + fault.byte)
+        assert one.place == locate_byte(text, start + fault.byte)
         assert text[start:].startswith(one.text)
     found = [
         (piece.record + at, piece.line + at, line)
@@ -71,7 +71,7 @@ def test_chunks_make_no_difference(text, places):
 
 @given(texts, st.lists(st.integers(0, 60), max_size=6))
 def test_telling_lines_loses_nothing(text, places):
-    is_lines, chunks = tell_lines(cut(text, places), JUDGE)
+    is_lines, chunks = detect_lines(cut(text, places), JUDGE)
     assert b"".join(chunks) == text
     first, newline, rest = text.lstrip(b" \t\r\n").partition(b"\n")
     follows = bool(newline and rest.strip(b" \t\r\n"))

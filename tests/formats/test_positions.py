@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncbatch.formats.decoder import allow_deep_nesting
-from asyncbatch.formats.positions import elements, find, format_pointer, offset_of, parse_pointer
+from asyncbatch.formats.positions import (
+    find_elements,
+    find_values,
+    format_pointer,
+    offset_of,
+    parse_pointer,
+)
 
 allow_deep_nesting()  # now, as hypothesis warns of a limit that changes under it
 
@@ -35,7 +41,7 @@ def places(value, tokens=()):
 def test_every_value_is_found(value, indent, before):
     text = before + json.dumps(value, indent=indent).encode() + b" \n"
     known = list(places(value))
-    offsets = find(text, [tokens for tokens, _ in known])
+    offsets = find_values(text, [tokens for tokens, _ in known])
     for (_, expected), offset in zip(known, offsets, strict=True):
         assert offset is not None
         found, _ = json.JSONDecoder().raw_decode(text[offset:].decode())
@@ -71,23 +77,23 @@ def test_malformed_pointers_are_refused(text):
 )
 def test_the_last_of_repeated_keys_counts(pointer, rest):
     text = b' {"a": 1, "a\\u0062" : "x", "a":[10 , {"/~": null}]}'
-    (offset,) = find(text, [parse_pointer(pointer)])
+    (offset,) = find_values(text, [parse_pointer(pointer)])
     assert rest is None if offset is None else text[offset:].startswith(rest)
 
 
 def test_integers_name_elements_too():
-    assert find(b'[[1, 2], {"0": 3}]', [(0, 1), (1, 0)]) == [5, 15]
+    assert find_values(b'[[1, 2], {"0": 3}]', [(0, 1), (1, 0)]) == [5, 15]
 
 
 @pytest.mark.parametrize("levels", [1000, 1024])
 def test_deep_values_are_found(levels):
     text = b"[" * levels + b"]" * levels
-    assert find(text, [(0,) * (levels - 1)]) == [levels - 1]
+    assert find_values(text, [(0,) * (levels - 1)]) == [levels - 1]
 
 
 def test_the_elements_of_an_array_know_where_they_stand():
     text = BOM + b' {"data": [ 1 ,  {"a": 2}, 1 ]}'
-    parts = elements(text, ("data",))
+    parts = find_elements(text, ("data",))
     assert parts is not None
     assert [bytes(part) for part in parts] == [b"1", b'{"a": 2}', b"1"]
     assert [text[offset_of(text, part) :][:2] for part in parts] == [b"1 ", b'{"', b"1 "]
@@ -97,4 +103,4 @@ def test_the_elements_of_an_array_know_where_they_stand():
 
 @pytest.mark.parametrize("pointer", [(), ("data", 0), ("nope",)])
 def test_what_is_no_array_has_no_elements(pointer):
-    assert elements(b'{"data": [1]}', pointer) is None
+    assert find_elements(b'{"data": [1]}', pointer) is None

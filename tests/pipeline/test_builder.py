@@ -23,7 +23,7 @@ import asyncbatch
 from asyncbatch.core.system import usable_cpus
 from asyncbatch.pipeline.splits import AHEAD_PER_CPU, LEAST_AHEAD
 from asyncbatch.sources.http.settings import CursorPagination, HttpSettings
-from asyncbatch.sources.iterables import MANY_RECORDS, Drawing, draw
+from asyncbatch.sources.iterables import CHUNK_RECORDS, IterableReader, read_iterable
 from tests.conftest import ROOT, environment, python
 from tests.servers.api import ApiServer, status
 
@@ -390,7 +390,7 @@ def test_any_records_come_through(tmp_path_factory, records):
 async def test_a_fast_source_is_not_far_ahead_of_a_slow_sink():
     source = Source(100_000)
     in_pieces = max(LEAST_AHEAD, AHEAD_PER_CPU * usable_cpus()) + 4  # on their way, being worked on
-    most = (in_pieces + 1) * MANY_RECORDS + 1000
+    most = (in_pieces + 1) * CHUNK_RECORDS + 1000
     ahead = []
 
     class Slow(Kept):
@@ -423,9 +423,9 @@ async def test_large_records_are_bounded_by_their_bytes(kind):
         for record in large():
             yield record
 
-    drawing = draw(large() if kind == "thread" else large_async())
+    drawing = read_iterable(large() if kind == "thread" else large_async())
     sizes = []
-    while texts := await drawing.take():
+    while texts := await drawing.read():
         sizes.append(len(texts))
         assert given - sum(sizes) <= 4
     assert sum(sizes) == 20
@@ -693,7 +693,7 @@ async def test_leaving_early_closes_the_source():
 async def test_a_drawing_that_is_closed_at_once_closes_its_source():
     source = Source(3)
     records = source.records()
-    drawing = Drawing(records)
+    drawing = IterableReader(records)
     await drawing.aclose()
     assert source.given == 0
     with pytest.raises(StopAsyncIteration):

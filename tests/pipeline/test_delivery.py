@@ -8,13 +8,13 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncbatch.core.batches import Batch, BatchPart, Part, Rows, Settled
+from asyncbatch.core.batches import Batch, BatchPart, Part, Rows, SettledInputs
 from asyncbatch.core.records import Failure
 from asyncbatch.core.settings import Sizes
 from asyncbatch.pipeline.loader import TableLoader
 from asyncbatch.pipeline.order import InputOrder, WholeFiles
 from asyncbatch.sinks.base import Refusal
-from asyncbatch.sinks.block import Block, make_block
+from asyncbatch.sinks.block import ColumnBlock, make_block
 
 
 def part_of(batch, start, files=1, **more):
@@ -32,9 +32,9 @@ def runs(draw):
         done = draw(st.integers(1, size))
         batch = Batch(start, tuple(map(str, range(start, start + size))))
         lane = lanes[draw(st.integers(0, 2))]
-        lane += [Settled(batch, 0)] * draw(st.integers(0, 1))  # lost, and here again
+        lane += [SettledInputs(batch, 0)] * draw(st.integers(0, 1))  # lost, and here again
         lane += [part_of(batch, start + at) for at in range(done)]
-        lane.append(Settled(batch, done))
+        lane.append(SettledInputs(batch, done))
         start += done  # what was given back comes again, as the next batch
     said = []
     while any(lanes):
@@ -61,7 +61,7 @@ async def test_the_head_is_never_made_to_wait():
     await order.admit(head)
     await asyncio.sleep(0)
     assert not waiting.done()
-    assert len(list(order.pass_on(Settled(head, 1)))) == 2
+    assert len(list(order.pass_on(SettledInputs(head, 1)))) == 2
     await waiting
 
 
@@ -89,7 +89,7 @@ def test_nothing_is_left_of_a_file_that_failed_or_took_its_worker_along():
     failed = part_of(batch, 3, errors={0: Failure("f", "corrupt_archive", "cut")})
     assert [len(one.part) for one in whole.pass_on(failed)] == [1]
     list(whole.pass_on(tail(batch, 3, "1")))
-    assert list(whole.pass_on(Settled(batch, 0))) == []
+    assert list(whole.pass_on(SettledInputs(batch, 0))) == []
     assert messages(whole.pass_on(part_of(batch, 3))) == []
 
 
@@ -102,7 +102,7 @@ class Memory:
     def open(self) -> None:
         """Be ready."""
 
-    def load(self, payload: Block, groups: Any = None) -> list[Refusal]:
+    def load(self, payload: ColumnBlock, groups: Any = None) -> list[Refusal]:
         values = payload.values[0]
         keys = list(groups) if groups is not None else list(range(len(values)))
         bad = {key for key, value in zip(keys, values, strict=True) if value == 13}
@@ -126,7 +126,7 @@ def rows_of(records):
         [0] * len(values),
         [number for number, _ in values],
         [None] * len(values),
-        several=any(len(made) > 1 for made in records),
+        has_many_rows=any(len(made) > 1 for made in records),
     )
 
 
@@ -140,7 +140,7 @@ def test_loads_are_full_and_every_record_is_in_or_rejected(contents, most):
     through: list[BatchPart] = []
     for start, records in enumerate(contents):
         rows = rows_of(records)
-        part = Part(start, [len(records)], [1], [0.0], rows=rows, made=[rows.count])
+        part = Part(start, [len(records)], [1], [0.0], rows=rows, spooled_rows=[rows.count])
         through += loader.load(BatchPart(Batch(start, ("f",)), part))
     through += loader.flush()
     assert [one.part.start for one in through] == list(range(len(contents)))

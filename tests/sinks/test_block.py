@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from asyncbatch.errors import SinkError
 from asyncbatch.sinks import block as block_module
-from asyncbatch.sinks.block import Block, common_kind, convert, is_exact, join, make_block, widen
+from asyncbatch.sinks.block import (
+    ColumnBlock,
+    common_kind,
+    convert_values,
+    is_exact,
+    join_blocks,
+    make_block,
+    widen,
+)
 
 KINDS = ("null", "boolean", "integer", "real", "text")
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -87,10 +95,10 @@ def test_columns_come_in_order_of_appearance():
 
 
 def test_no_rows_and_no_fields():
-    assert make_block([]) == Block([], [], [], 0)
-    assert make_block([{}, {}]) == Block([], [], [], 2)
-    assert join([]) == Block([], [], [], 0)
-    assert join([make_block([{}]), make_block([{"a": 1}])]).values == [[None, 1]]
+    assert make_block([]) == ColumnBlock([], [], [], 0)
+    assert make_block([{}, {}]) == ColumnBlock([], [], [], 2)
+    assert join_blocks([]) == ColumnBlock([], [], [], 0)
+    assert join_blocks([make_block([{}]), make_block([{"a": 1}])]).values == [[None, 1]]
 
 
 def test_keys_that_are_data_are_refused(monkeypatch):
@@ -104,17 +112,17 @@ def test_keys_that_are_data_are_refused(monkeypatch):
 @given(ROWS)
 def test_bytes_give_the_block_back(rows):
     block = make_block(rows)
-    again = Block.from_bytes(block.to_bytes())
+    again = ColumnBlock.from_bytes(block.to_bytes())
     assert again == block
     assert repr(again) == repr(block)  # types, and the sign of zero
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_floats_survive_exactly(number):
-    again = Block.from_bytes(make_block([{"x": number}]).to_bytes()).values[0][0]
+    again = ColumnBlock.from_bytes(make_block([{"x": number}]).to_bytes()).values[0][0]
     assert math.copysign(1, again) == math.copysign(1, number)
     assert again == number
-    assert float(convert([number], "real", "text")[0]) == number
+    assert float(convert_values([number], "real", "text")[0]) == number
 
 
 @settings(max_examples=50)
@@ -123,14 +131,17 @@ def test_slices_join_to_the_block(rows, cuts):
     block = make_block(rows)
     edges = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
     parts = [block.slice(start, stop) for start, stop in pairwise(edges)]
-    assert join(parts) == block
+    assert join_blocks(parts) == block
     assert [part.count for part in parts] == [stop - start for start, stop in pairwise(edges)]
 
 
 @settings(max_examples=50)
 @given(st.lists(ROWS, max_size=4))
 def test_joined_blocks_hold_what_one_block_would(groups):
-    joined, whole = join([make_block(rows) for rows in groups]), make_block(list(chain(*groups)))
+    joined, whole = (
+        join_blocks([make_block(rows) for rows in groups]),
+        make_block(list(chain(*groups))),
+    )
     assert (joined.names, joined.count) == (whole.names, whole.count)
     for kind, one, values, wanted in zip(
         joined.kinds, whole.kinds, joined.values, whole.values, strict=True
@@ -201,12 +212,12 @@ def test_integers_beside_floats_need_to_be_exact():
     ],
 )
 def test_conversions(values, kind, wider, expected):
-    assert convert(values, kind, wider) == expected
+    assert convert_values(values, kind, wider) == expected
 
 
 @given(st.lists(st.none() | st.integers(-(2**63), 2**63 - 1)))
 def test_integers_as_text_read_back(values):
-    texts = convert(values, "integer", "text")
+    texts = convert_values(values, "integer", "text")
     assert [None if text is None else json.loads(text) for text in texts] == values
 
 
@@ -225,11 +236,11 @@ def test_rich_blocks_keep_what_values_were():
 def test_rich_blocks_join_exactly_and_become_text_as_others_do():
     found: list[object] = [1, "a", 2**64, [1], True, 0.5, '"b']
     blocks = [make_block([{"v": value}], rich=True) for value in found]
-    block = join(blocks, rich=True)
+    block = join_blocks(blocks, rich=True)
     assert block.kinds == ["mixed"]
     assert block.values == [["1", '"a"', str(2**64), "[1]", "true", "0.5", '"\\"b"']]
-    texts = convert(block.values[0], "mixed", "text")
+    texts = convert_values(block.values[0], "mixed", "text")
     assert texts == ["1", "a", str(2**64), "[1]", "true", "0.5", '"b']
     numbers = [make_block([{"v": value}], rich=True) for value in (2**53 + 1, 0.5, False)]
-    joined = join(numbers, rich=True)
+    joined = join_blocks(numbers, rich=True)
     assert (joined.kinds, joined.values) == (["numeric"], [[str(2**53 + 1), "0.5", "0"]])

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncbatch.sinks.block import make_block
-from asyncbatch.sinks.columns import Columns, Contract
+from asyncbatch.sinks.columns import Columns, SchemaContractCheck
 
 NUMBERS = count()
 FIRST = [{"id": 1, "n": 0.5, "ok": True, "name": "a"}]
@@ -195,7 +195,7 @@ def test_what_fits_does_not_depend_on_the_batches(values, have, contract):
 
 def _taken(blocks, have, contract):
     """Return what a column makes of each value; "refused" of those that it does not take."""
-    columns = Columns({"v": have}, limit=9, rich=True, contract=Contract(contract))
+    columns = Columns({"v": have}, limit=9, rich=True, contract=SchemaContractCheck(contract))
     taken = []
     for values in blocks:
         block, rows, _, refused = columns.admit(
@@ -203,7 +203,7 @@ def _taken(blocks, have, contract):
         )
         assert columns.changes(block, lambda _: True) == {}
         found = dict(
-            zip(rows, columns.fitted(block)[0] if block.names else [None] * len(rows), strict=True)
+            zip(rows, columns.fit(block)[0] if block.names else [None] * len(rows), strict=True)
         )
         assert sorted([*found, *(one.row for one in refused)]) == list(range(len(values)))
         taken += [found.get(row, "refused") for row in range(len(values))]

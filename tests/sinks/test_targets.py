@@ -24,7 +24,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncbatch.formats.compression import named
+from asyncbatch.formats.compression import compression_of_name
 from tests.cli.test_signals import wait_until
 from tests.conftest import COMMAND, environment
 from tests.sources.test_records import balanced, rows
@@ -80,7 +80,7 @@ def query(folder: Path, target: str, statement: str = "SELECT * FROM t") -> list
 def lines(path: Path) -> list[Any]:
     """Return the values in a file of JSON Lines."""
     data = path.read_bytes()
-    if compression := named(path.name):
+    if compression := compression_of_name(path.name):
         data = b"".join(compression.chunks(io.BytesIO(data), 1 << 20))
     values: list[Any] = rows(data.decode())
     return values
@@ -495,7 +495,7 @@ def tree(folder: Path) -> dict[str, str]:
     found = {}
     for path in folder.rglob("*"):
         if path.is_file():
-            compression = named(path.name)
+            compression = compression_of_name(path.name)
             data = path.read_bytes()
             if compression:
                 data = b"".join(compression.chunks(io.BytesIO(data), 1 << 20))

@@ -11,19 +11,19 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asyncbatch.core.batches import Huge
+from asyncbatch.core.batches import SplitFile
 from asyncbatch.core.records import Position
 from asyncbatch.core.settings import Sizes
-from asyncbatch.formats.arrays import ArrayStream, array_of
+from asyncbatch.formats.arrays import ArrayStream, is_array
 from asyncbatch.formats.decoder import allow_deep_nesting
-from asyncbatch.formats.failures import BadTextError
+from asyncbatch.formats.failures import InvalidTextError
 from asyncbatch.formats.grammar import Fault, examine
-from asyncbatch.formats.positions import BOM, Place, elements, locate
-from asyncbatch.formats.validator import make_judge
+from asyncbatch.formats.positions import BOM, TextPosition, find_elements, locate_byte
+from asyncbatch.formats.validator import make_validator
 from asyncbatch.sources.splitter import Splitter
-from asyncbatch.workers.tasks.record_slices import of_text
+from asyncbatch.workers.tasks.record_slices import slices_of_text
 
-JUDGE = make_judge()
+JUDGE = make_validator()
 allow_deep_nesting()  # as all that works on records does
 
 scalars = (
@@ -73,14 +73,14 @@ class Found(NamedTuple):
 
     texts: list[bytes]
     numbers: list[int]
-    places: list[Place]
-    error: BadTextError | None
+    places: list[TextPosition]
+    error: InvalidTextError | None
     ends: list[Position]
 
 
 def stream_of(text, piece, places=(), pointer=None):
     stream = ArrayStream(chunked(text, places), pointer, JUDGE, Sizes(huge=1 << 20, piece=piece))
-    return stream if stream.begin(known_huge=True) else None
+    return stream if stream.begin(is_split=True) else None
 
 
 def read(stream, resume=None):
@@ -89,8 +89,8 @@ def read(stream, resume=None):
         for window in stream.windows(resume):
             at = window.start
             records = 0
-            for stretch in of_text(
-                array_of(window.text),
+            for stretch in slices_of_text(
+                is_array(window.text),
                 None,
                 whole=False,
                 first=at.record + 1,
@@ -101,21 +101,21 @@ def read(stream, resume=None):
                 for place, one in enumerate(stretch.texts()):
                     found.texts.append(bytes(one).strip())
                     found.numbers.append(stretch.first + place)
-                    where = stretch.place(place, 0)
+                    where = stretch.position(place, 0)
                     assert where is not None
                     found.places.append(where)
                     records += 1
             assert records == window.elements
             assert window.end.record == at.record + records
             found.ends.append(window.end)
-    except BadTextError as error:
+    except InvalidTextError as error:
         return found._replace(error=error)
     return found
 
 
 def expected_places(text):
-    [*stretches] = of_text(text, None, whole=False, first=1, line=1, offset=0)
-    return [one.place(at, 0) for one in stretches for at in range(len(one.texts()))]
+    [*stretches] = slices_of_text(text, None, whole=False, first=1, line=1, offset=0)
+    return [one.position(at, 0) for one in stretches for at in range(len(one.texts()))]
 
 
 @given(arrays(), pieces, cuts)
@@ -163,7 +163,7 @@ def test_whatever_is_wrong_is_found_where_the_whole_text_has_it(text, piece, pla
     error = read(stream).error
     if isinstance(verdict, Fault):
         assert error is not None
-        assert (error.fault.kind, error.place) == (verdict.kind, locate(text, verdict.byte))
+        assert (error.fault.kind, error.place) == (verdict.kind, locate_byte(text, verdict.byte))
         assert error.fault.message == verdict.message
     else:
         assert error is None
@@ -194,9 +194,11 @@ def test_an_array_inside_a_document(array, around, piece, places):
     text = before + text.removeprefix(BOM) + after
     found = read(stream_of(text, piece, places, pointer))
     assert found.error is None
-    assert found.texts == texts == [bytes(one).strip() for one in elements(text, pointer) or ()]
-    [*stretches] = of_text(text, pointer, whole=False, first=1, line=1, offset=0)
-    assert found.places == [s.place(at, 0) for s in stretches for at in range(len(s.texts()))]
+    assert (
+        found.texts == texts == [bytes(one).strip() for one in find_elements(text, pointer) or ()]
+    )
+    [*stretches] = slices_of_text(text, pointer, whole=False, first=1, line=1, offset=0)
+    assert found.places == [s.position(at, 0) for s in stretches for at in range(len(s.texts()))]
 
 
 @given(broken(), documents, pieces)
@@ -211,12 +213,12 @@ def test_a_fault_in_a_document_around_an_array(text, around, piece):
     try:
         stream = stream_of(text, piece, (), pointer)
         error = read(stream).error if stream else None
-    except BadTextError as early:
+    except InvalidTextError as early:
         error = early
     if error is None:
         assert stream is None  # the array was not found: the whole document is judged
         return
-    assert (error.fault.kind, error.place) == (verdict.kind, locate(text, verdict.byte))
+    assert (error.fault.kind, error.place) == (verdict.kind, locate_byte(text, verdict.byte))
 
 
 def test_of_an_array_that_is_named_twice_the_first_was_wrong():
@@ -224,7 +226,7 @@ def test_of_an_array_that_is_named_twice_the_first_was_wrong():
     found = read(stream_of(text, 4, (), ("rows",)))
     assert found.error is not None
     assert "a second '/rows'" in found.error.fault.message
-    assert found.error.place == Place(2, 10, 26)
+    assert found.error.place == TextPosition(2, 10, 26)
 
 
 def test_elements_larger_than_a_window():
@@ -253,13 +255,13 @@ def test_the_splitter_cuts_a_file_into_all_its_windows(tmp_path_factory, array, 
     path = tmp_path_factory.mktemp("array") / "a.json"
     path.write_bytes(text + b" " * 70_000)
     sizes = Sizes(huge=1, piece=piece)
-    *some, end = Splitter(str(path), Huge("array"), sizes).pieces()
+    *some, end = Splitter(str(path), SplitFile("array"), sizes).splits()
     assert end.end
     assert end.error is None
     joined: list[Any] = []
     for number, one in enumerate(some):
         assert (one.number, one.start.record) == (number, len(joined))
-        joined += json.loads(array_of(text[one.start.byte : one.start.byte + one.length]))
+        joined += json.loads(is_array(text[one.start.byte : one.start.byte + one.length]))
     assert json.dumps(joined) == json.dumps([json.loads(one) for one in texts])
     assert sum(one.length for one in (*some, end)) == len(text) + 70_000
 

@@ -13,19 +13,19 @@ from msgspec import structs
 
 from asyncbatch import FileSource, Inputs, Job, Run
 from asyncbatch.config.job import RecordWorkSettings
-from asyncbatch.core.batches import Huge
+from asyncbatch.core.batches import SplitFile
 from asyncbatch.core.records import Failure, FileResult
 from asyncbatch.core.settings import FileWorkSettings, Sizes
-from asyncbatch.formats.lines import BadLine, judge_lines
+from asyncbatch.formats.lines import InvalidLine, validate_lines
 from asyncbatch.formats.positions import BOM
-from asyncbatch.formats.validator import make_judge
+from asyncbatch.formats.validator import make_validator
 from asyncbatch.sinks.target import Target
 from asyncbatch.sources.splitter import Splitter
-from asyncbatch.storage.local import stretch_of
+from asyncbatch.storage.local import open_byte_range
 from asyncbatch.transforms.spec import CallSpec
 from tests.conftest import ROOT, python
 
-JUDGE = make_judge()
+JUDGE = make_validator()
 SMALL = Sizes(huge=200_000, piece=20_000)
 
 lines = st.sampled_from(
@@ -42,9 +42,9 @@ texts = st.builds(
 def facts(chunks, start=None):
     """Return what lines say: good ones with number and place, bad ones with theirs, and counts."""
     found: list[Any] = []
-    for block in judge_lines(chunks, JUDGE, start):
+    for block in validate_lines(chunks, JUDGE, start):
         for piece in block.split():
-            if isinstance(piece, BadLine):
+            if isinstance(piece, InvalidLine):
                 found.append((piece.record, piece.place, piece.text))
             else:
                 texts = enumerate(piece.texts)
@@ -56,20 +56,20 @@ def facts(chunks, start=None):
 def test_pieces_say_what_the_whole_says(tmp_path_factory, text, size):
     path = tmp_path_factory.mktemp("lines") / "a.jsonl"
     path.write_bytes(text)
-    *pieces, end = Splitter(str(path), Huge("lines"), Sizes(huge=1, piece=size)).pieces()
+    *pieces, end = Splitter(str(path), SplitFile("lines"), Sizes(huge=1, piece=size)).splits()
     assert end.end
     assert end.error is None
     found: list[Any] = []
     for piece in pieces:
-        stretch = stretch_of(str(path), piece.start.byte, piece.length)
+        stretch = open_byte_range(str(path), piece.start.byte, piece.length)
         found += facts(stretch, piece.start)
     whole = facts([text])
     assert found == whole
     assert end.start.record == len(whole)
     assert end.start.byte == sum(piece.length for piece in pieces) == len(text)
     for number, piece in enumerate(pieces):
-        rest = Splitter(str(path), Huge("lines", piece.start), Sizes(huge=1, piece=size))
-        assert [one.start for one in rest.pieces()] == [
+        rest = Splitter(str(path), SplitFile("lines", piece.start), Sizes(huge=1, piece=size))
+        assert [one.start for one in rest.splits()] == [
             one.start for one in (*pieces[number:], end)
         ]
 
@@ -78,7 +78,7 @@ def test_a_line_over_the_limit_is_too_large(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"1\n" + b"x" * 2000)
     sizes = Sizes(huge=1, piece=64, record=1000)
-    *pieces, end = Splitter(str(path), Huge("lines"), sizes).pieces()
+    *pieces, end = Splitter(str(path), SplitFile("lines"), sizes).splits()
     assert [piece.length for piece in pieces] == [2]
     assert end.error is not None
     assert (end.error.kind, end.error.message) == (
@@ -131,7 +131,7 @@ async def test_rows_come_in_order_and_each_part_says_where_it_ends(tmp_path, ord
     (tmp_path / "b.json").write_text('[{"n": 0}]')
     target = Target.parse(str(tmp_path / "out.jsonl"))
     run = Run(job_of(path, target=target, ordered=ordered))
-    reached = [part.part.reached async for part in run.parts() if part.part.reached]
+    reached = [part.part.position async for part in run.parts() if part.part.position]
     assert reached == sorted(reached, key=lambda one: one.byte)
     assert reached[-1].byte == path.stat().st_size
     assert reached[-1].record == 20_000
@@ -151,7 +151,7 @@ async def test_a_run_takes_up_a_huge_file_where_another_left_it(tmp_path, packed
         path = tmp_path / "a.jsonl.gz"
         path.write_bytes(gzip.compress(text))
     first = Run(job_of(path, target=Target.parse(str(tmp_path / "1.jsonl"))))
-    positions = [part.part.reached async for part in first.parts() if part.part.reached]
+    positions = [part.part.position async for part in first.parts() if part.part.position]
     assert len(positions) > 1
     for position in positions[:: max(1, len(positions) // 3)]:
         target = Target.parse(str(tmp_path / "2.jsonl"))
@@ -179,10 +179,10 @@ async def test_a_resumed_array(tmp_path):
         return Job((FileSource(Inputs((str(path),)), settings),), workers=2)
 
     run = Run(job("1.jsonl"))
-    positions = [part.part.reached async for part in run.parts() if part.part.reached]
+    positions = [part.part.position async for part in run.parts() if part.part.position]
     assert run.report.tally.read == 30_000
     middle = positions[len(positions) // 2]
-    again = Run(job("2.jsonl"), reached=lambda _: middle)
+    again = Run(job("2.jsonl"), position_of=lambda _: middle)
     assert [part async for part in again.parts()]
     rows = [json.loads(line)["n"] for line in (tmp_path / "2.jsonl").read_text().splitlines()]
     assert rows == list(range(middle.record, 30_000))
@@ -394,8 +394,8 @@ async def test_a_file_that_shrinks_while_it_is_read(tmp_path):
 def test_pieces_that_nobody_counted_are_whole_lines(tmp_path_factory, text, size):
     path = tmp_path_factory.mktemp("lines") / "a.jsonl"
     path.write_bytes(text)
-    huge = Huge("lines", relative=True)
-    *pieces, end = Splitter(str(path), huge, Sizes(huge=1, piece=size)).pieces()
+    huge = SplitFile("lines", relative=True)
+    *pieces, end = Splitter(str(path), huge, Sizes(huge=1, piece=size)).splits()
     assert end.end
     assert end.error is None
     at = 0

@@ -20,7 +20,7 @@ import pytest
 
 from asyncbatch.core.paths import join_url, parent_url, parse_address, shown_url
 from asyncbatch.errors import UsageError
-from asyncbatch.sources.identity import Naming, identity
+from asyncbatch.sources.identity import InputNaming, identity
 from tests.conftest import COMMAND, PATIENCE, environment
 from tests.servers.s3 import KEYS
 
@@ -118,10 +118,13 @@ class TestUrls:
             identity("a.json", "s3://b/x")
 
     def test_are_told_from_names_of_other_sources(self):
-        assert Naming(None, "").path("s3://b/k") == "s3://b/k"
-        assert Naming(None, "one//").path(Naming(None, "one//").name("s3://b/k")) == "s3://b/k"
-        assert Naming(None, "").path("one//s3://b/k") is None
-        assert Naming("s3://b/x", "").path("k") == "s3://b/x/k"
+        assert InputNaming(None, "").path("s3://b/k") == "s3://b/k"
+        assert (
+            InputNaming(None, "one//").path(InputNaming(None, "one//").name("s3://b/k"))
+            == "s3://b/k"
+        )
+        assert InputNaming(None, "").path("one//s3://b/k") is None
+        assert InputNaming("s3://b/x", "").path("k") == "s3://b/x/k"
 
 
 class TestListing:

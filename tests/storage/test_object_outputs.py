@@ -14,7 +14,7 @@ import pytest
 
 from asyncbatch.core.settings import StoreSettings
 from asyncbatch.storage.stores import Stores
-from asyncbatch.storage.uploads import NewObject
+from asyncbatch.storage.uploads import ObjectWriter
 from tests.conftest import COMMAND, environment
 from tests.servers.s3 import KEYS, S3Server
 
@@ -170,7 +170,7 @@ def test_a_part_may_take_longer_than_an_answer(s3, store, monkeypatch):
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     settings = StoreSettings(timeout=0.3)
-    new = NewObject(Stores(settings, writes=True).place(f"{store}a"), f"{store}a")
+    new = ObjectWriter(Stores(settings, writes=True).location(f"{store}a"), f"{store}a")
     new.write(b"x")
     s3.slow(1.0, method="PUT")
     assert new.complete().size == 1

@@ -22,9 +22,9 @@ from asyncbatch.core.batches import Batch, BatchPart, Counts, Part
 from asyncbatch.core.settings import FileWorkSettings, Sizes
 from asyncbatch.core.tally import Tally, tally_of
 from asyncbatch.formats.decoder import allow_deep_nesting
-from asyncbatch.pipeline.dedupe import Duplicates
+from asyncbatch.pipeline.dedupe import Deduplicator
 from asyncbatch.pipeline.run import Run
-from asyncbatch.sinks.row_writer import make_outlet
+from asyncbatch.sinks.row_writer import make_row_writer
 from asyncbatch.sinks.target import Target
 from asyncbatch.sources.inputs import Inputs
 from tests.servers.api import ApiServer
@@ -97,19 +97,19 @@ class Found:
 def test_records_that_become_several_rows(files, to, huge, random):
     table = {"table": "t"} if ":" in to else {}
     target = Target.parse(to, **table)
-    outlet, duplicates = make_outlet(target, FileWorkSettings(), ("id",)), Duplicates(target)
+    outlet, duplicates = make_row_writer(target, FileWorkSettings(), ("id",)), Deduplicator(target)
     tally, kept = Tally(), []
     for start, records in enumerate(files):
         for part in _parts_of(start, records, outlet, random, huge=huge):
-            duplicates.drop(BatchPart(Batch(start, ("f",)), part))
+            duplicates.drop_duplicates(BatchPart(Batch(start, ("f",)), part))
             tally += tally_of(part)
             if part.rows is not None:
                 assert part.rows.count == len(part.rows.records) == len(_rows(part.rows, to))
                 kept += _rows(part.rows, to)
                 if len(part):
-                    assert part.made == [part.rows.count]
+                    assert part.spooled_rows == [part.rows.count]
             elif len(part):
-                assert part.made == [0]
+                assert part.spooled_rows == [0]
     duplicates.close()
     assert kept == firsts([{"id": key} for one in files for made in one for key in made])
     expected, seen = 0, set[int]()
@@ -127,8 +127,8 @@ def _parts_of(start, records, outlet, random, *, huge):
             if random.random() < 0.4:
                 part = Part(start, rows=outlet.pack(found))
                 if huge:
-                    part.told = Counts(read=number)
-                    told.add(part.told)
+                    part.counts = Counts(read=number)
+                    told.add(part.counts)
                 yield part
                 found = Found()
             found.rows.append({"id": key})
@@ -136,8 +136,10 @@ def _parts_of(start, records, outlet, random, *, huge):
             found.records.append(number)
             found.lines.append(None)
     found.finished = [len(found.rows)]
-    part = Part(start, [len(records)], [1], [0.0], rows=outlet.pack(found), made=[len(found.rows)])
-    part.told = told if huge else None
+    part = Part(
+        start, [len(records)], [1], [0.0], rows=outlet.pack(found), spooled_rows=[len(found.rows)]
+    )
+    part.counts = told if huge else None
     yield part
 
 
@@ -145,9 +147,9 @@ def _rows(rows, to):
     if to == "o.csv":
         return json.loads(bytes(rows.payload))
     if ":" in to:
-        from asyncbatch.sinks.block import Block
+        from asyncbatch.sinks.block import ColumnBlock
 
-        (values,) = Block.from_bytes(rows.payload).values
+        (values,) = ColumnBlock.from_bytes(rows.payload).values
         return [{"id": value} for value in values]
     text = gzip.decompress(rows.payload) if to.endswith(".gz") else bytes(rows.payload)
     assert rows.ends == [len(text)]

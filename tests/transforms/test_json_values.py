@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from asyncbatch.formats.decoder import allow_deep_nesting
 from asyncbatch.transforms.base import RecordError
-from asyncbatch.transforms.json_values import plain
+from asyncbatch.transforms.json_values import to_json_value
 
 JSON = st.recursive(
     st.none()
@@ -70,12 +70,12 @@ Pair = namedtuple("Pair", "a b")  # noqa: PYI024 - the untyped kind is met as we
 
 @given(JSON)
 def test_plain_json_is_returned_as_it_is(value):
-    assert plain(value) is value
+    assert to_json_value(value) is value
 
 
 @given(JSON)
 def test_a_copy_is_equal(value):
-    assert plain((value,)) == [value]
+    assert to_json_value((value,)) == [value]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_copy_is_equal(value):
     ],
 )
 def test_what_has_an_obvious_form_takes_it(value, expected):
-    found = plain(value)
+    found = to_json_value(value)
     assert found == expected
     assert type(found) is type(expected)
 
@@ -146,7 +146,7 @@ def nested(levels: int) -> list[Any]:
 )
 def test_what_json_cannot_hold_is_named_with_its_place(value, words):
     with pytest.raises(RecordError) as caught:
-        plain(value)
+        to_json_value(value)
     assert caught.value.kind == "transform"
     assert words in caught.value.message
 
@@ -154,13 +154,13 @@ def test_what_json_cannot_hold_is_named_with_its_place(value, words):
 @pytest.mark.parametrize("levels", [1000, 1024])
 def test_deep_values_are_fine(levels):
     allow_deep_nesting()
-    assert msgspec.json.encode(plain(nested(levels))) == b"[" * levels + b"]" * levels
+    assert msgspec.json.encode(to_json_value(nested(levels))) == b"[" * levels + b"]" * levels
 
 
 def test_the_same_value_twice_is_no_circle():
     shared = [1]
-    assert plain({"a": shared, "b": (shared, shared)}) == {"a": [1], "b": [[1], [1]]}
+    assert to_json_value({"a": shared, "b": (shared, shared)}) == {"a": [1], "b": [[1], [1]]}
 
 
 def test_the_largest_integer_is_fine():
-    assert plain([10**4300 - 1, (1 - 10**4300,)]) == [10**4300 - 1, [1 - 10**4300]]
+    assert to_json_value([10**4300 - 1, (1 - 10**4300,)]) == [10**4300 - 1, [1 - 10**4300]]

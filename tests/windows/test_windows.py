@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 
 from asyncbatch.core.units import format_duration, parse_duration
 from asyncbatch.errors import TooManyKeysError
-from asyncbatch.windows.aggregates import Recipe, parse_aggregate
+from asyncbatch.windows.aggregates import AggregateSet, parse_aggregate
 from asyncbatch.windows.events import Events, KeyFields
 from asyncbatch.windows.fixed import make_windower
 from asyncbatch.windows.spec import parse_window
-from asyncbatch.windows.times import Numbers, TimeReader, utc_text
+from asyncbatch.windows.times import NumericTimes, TimeReader, utc_text
 from asyncbatch.windows.watermark import Watermark
 
 SECOND = 1_000_000
 
 
 def windower(window="tumbling:5s", aggs=("count",), by=("kind",), lateness=0, most=1000, **more):
-    recipe = Recipe([parse_aggregate(text) for text in aggs])
+    recipe = AggregateSet([parse_aggregate(text) for text in aggs])
     watermark = more.pop("watermark", None) or Watermark(lateness)
     watermark.join("")
     keys = KeyFields(by)
@@ -35,7 +35,7 @@ def windower(window="tumbling:5s", aggs=("count",), by=("kind",), lateness=0, mo
 def events(rows, source=""):
     """Make events of (time, key) or (time, key, value)."""
     columns = list(zip(*rows, strict=True))
-    moments = Numbers([int(time) for time in columns[0]])
+    moments = NumericTimes([int(time) for time in columns[0]])
     return Events(len(rows), moments, columns[1], tuple(columns[2:]), source)
 
 
@@ -112,16 +112,16 @@ def test_what_is_no_window(text, why):
 )
 def test_times_are_read(value, expected):
     reader = TimeReader()
-    assert utc_text(reader.one(value)) == expected
+    assert utc_text(reader.parse(value)) == expected
     try:  # what many at a time are read by may leave odd texts to the other
-        assert reader.column([value, value]).lowest == reader.one(value)
+        assert reader.read_column([value, value]).lowest == reader.parse(value)
     except ValueError:
         assert isinstance(value, str)
 
 
 def test_a_unit_that_is_given():
-    assert utc_text(TimeReader("ms").one(5_000)) == "1970-01-01T00:00:05Z"
-    assert utc_text(TimeReader("ns").one(-1)) == "1969-12-31T23:59:59.999999Z"
+    assert utc_text(TimeReader("ms").parse(5_000)) == "1970-01-01T00:00:05Z"
+    assert utc_text(TimeReader("ns").parse(-1)) == "1969-12-31T23:59:59.999999Z"
 
 
 @pytest.mark.parametrize(
@@ -131,13 +131,15 @@ def test_a_unit_that_is_given():
 )  # fmt: skip
 def test_what_is_no_time(value):
     with pytest.raises(ValueError, match=r"RFC 3339|beyond"):
-        TimeReader().one(value)
+        TimeReader().parse(value)
 
 
 def test_windows_beyond_the_calendar_have_a_name():
-    late = TimeReader().one("9999-12-31T23:59:59Z") + SECOND
+    late = TimeReader().parse("9999-12-31T23:59:59Z") + SECOND
     assert utc_text(late) == "+10000-01-01T00:00:00Z"
-    assert utc_text(TimeReader().one("0001-01-01T00:00:00Z") - 1) == "+00000-12-31T23:59:59.999999Z"
+    assert (
+        utc_text(TimeReader().parse("0001-01-01T00:00:00Z") - 1) == "+00000-12-31T23:59:59.999999Z"
+    )
 
 
 # --- exact emissions
@@ -145,9 +147,9 @@ def test_windows_beyond_the_calendar_have_a_name():
 
 def test_a_window_is_over_once_time_has_passed_its_end():
     windows, recipe = windower(aggs=("count", "sum:v"))
-    first = windows.take(seconds((0, "b", 1), (4.999999, "a", 2), (4, "b", 3)))
+    first = windows.add(seconds((0, "b", 1), (4.999999, "a", 2), (4, "b", 3)))
     assert not first.closed
-    second = windows.take(seconds((5, "a", 10)))
+    second = windows.add(seconds((5, "a", 10)))
     assert told(second.closed, recipe) == [
         (0, 5, "a", {"count": 1, "sum_v": 2}, False),
         (0, 5, "b", {"count": 2, "sum_v": 4}, False),
@@ -160,22 +162,22 @@ def test_a_window_is_over_once_time_has_passed_its_end():
 
 def test_lateness_holds_windows_open():
     windows, recipe = windower(lateness=2 * SECOND)
-    assert not windows.take(seconds((6.999999, "a"), (3, "a"))).closed
-    taken = windows.take(seconds((7, "a"), (4, "a")))
+    assert not windows.add(seconds((6.999999, "a"), (3, "a"))).closed
+    taken = windows.add(seconds((7, "a"), (4, "a")))
     assert told(taken.closed, recipe) == [(0, 5, "a", {"count": 1}, False)]
     assert taken.late == [1]
 
 
 def test_late_events_are_told_one_by_one_by_those_before_them():
     windows, recipe = windower()
-    taken = windows.take(seconds((1, "a"), (5, "a"), (4, "a"), (6, "a"), (0, "b")))
+    taken = windows.add(seconds((1, "a"), (5, "a"), (4, "a"), (6, "a"), (0, "b")))
     assert taken.late == [2, 4]
     assert told(taken.closed, recipe) == [(0, 5, "a", {"count": 1}, False)]
 
 
 def test_an_event_late_for_some_windows_is_in_the_others():
     windows, recipe = windower("hopping:10s/5s")
-    taken = windows.take(seconds((7, "a"), (12, "a"), (8, "a"), (15, "a"), (4, "a")))
+    taken = windows.add(seconds((7, "a"), (12, "a"), (8, "a"), (15, "a"), (4, "a")))
     assert (taken.late, taken.late_in_part) == ([4], 1)
     assert told(taken.closed, recipe) == [
         (0, 10, "a", {"count": 1}, False),
@@ -189,8 +191,8 @@ def test_an_event_late_for_some_windows_is_in_the_others():
 
 def test_sessions_end_after_a_gap_and_merge():
     windows, recipe = windower("session:5s", lateness=16 * SECOND)
-    assert not windows.take(seconds((0, "a"), (8, "a"), (20, "b"), (4, "a"), (25, "b"))).closed
-    taken = windows.take(seconds((29, "b")))
+    assert not windows.add(seconds((0, "a"), (8, "a"), (20, "b"), (4, "a"), (25, "b"))).closed
+    taken = windows.add(seconds((29, "b")))
     assert told(taken.closed, recipe) == [(0, 13, "a", {"count": 3}, False)]
     assert told(windows.open, recipe) == [
         (20, 25, "b", {"count": 1}, False),
@@ -200,18 +202,18 @@ def test_sessions_end_after_a_gap_and_merge():
 
 def test_an_event_of_a_session_that_is_over_is_late():
     windows, _ = windower("session:5s")
-    assert windows.take(seconds((0, "a"), (10, "b"), (5, "a"), (6, "a"))).late == [2]
+    assert windows.add(seconds((0, "a"), (10, "b"), (5, "a"), (6, "a"))).late == [2]
 
 
 def test_before_the_epoch():
     windows, recipe = windower()
-    windows.take(seconds((-1, "a")))
+    windows.add(seconds((-1, "a")))
     assert told(windows.finish(partial=False), recipe) == [(-5, 0, "a", {"count": 1}, False)]
 
 
 def test_a_huge_window():
     windows, recipe = windower("tumbling:4000000d")
-    windows.take(seconds((1767225600, "a")))
+    windows.add(seconds((1767225600, "a")))
     (window,) = windows.finish(partial=False)
     assert recipe.results(window.totals) == {"count": 1}
     assert utc_text(window.end) == "+12921-08-18T00:00:00Z"
@@ -222,9 +224,9 @@ def test_keys_are_bounded(window):
     rows = [(0, "a"), (1, "b"), (2, "c"), (3, "a"), (4, "d")]
     windows, _ = windower(window, most=2)
     with pytest.raises(TooManyKeysError):
-        windows.take(seconds(*rows))
+        windows.add(seconds(*rows))
     windows, _ = windower(window, most=2, overflow="other")
-    windows.take(seconds(*rows))
+    windows.add(seconds(*rows))
     counts = defaultdict[str, int](int)
     last = windows.finish(partial=False)
     for one in last:
@@ -237,7 +239,7 @@ def test_keys_in_order_and_apart():
     windows, _ = windower()
     keys = KeyFields(("k",)).column([["b", 10, 2.5, True, "B", 1, 1.0, "10"]])
     assert keys is not None
-    windows.take(seconds(*((0, key) for key in keys)))
+    windows.add(seconds(*((0, key) for key in keys)))
     found = windows.finish(partial=False)
     shown = [(KeyFields(("k",)).named(one.key)["k"], one.totals.count) for one in found]
     assert [(type(key), key, number) for key, number in shown] == [
@@ -291,12 +293,12 @@ def test_a_source_is_judged_by_the_slowest():
     watermark = Watermark()
     watermark.join("slow")
     windows, recipe = windower(watermark=watermark)
-    taken = windows.take(seconds((1, "a"), (50, "a"), (2, "a")))
+    taken = windows.add(seconds((1, "a"), (50, "a"), (2, "a")))
     assert not taken.closed
     assert not taken.late
-    slow = windows.take(events([(6 * SECOND, "b")], "slow"))
+    slow = windows.add(events([(6 * SECOND, "b")], "slow"))
     assert told(slow.closed, recipe) == [(0, 5, "a", {"count": 2}, False)]
-    assert windows.take(seconds((4, "a"), (7, "a"))).late == [0]
+    assert windows.add(seconds((4, "a"), (7, "a"))).late == [0]
 
 
 # --- aggregates
@@ -318,7 +320,7 @@ def summed(recipe, values):
 
 @given(st.lists(numbers, min_size=1, max_size=80), st.randoms(use_true_random=False))
 def test_any_split_and_order_of_merges_gives_the_same(values, chance):
-    recipe = Recipe([parse_aggregate(text) for text in ALL])
+    recipe = AggregateSet([parse_aggregate(text) for text in ALL])
     whole = recipe.results(summed(recipe, values))
     shuffled = chance.sample(values, len(values))
     cuts = sorted(chance.randrange(len(values) + 1) for _ in range(5))
@@ -335,7 +337,7 @@ def test_any_split_and_order_of_merges_gives_the_same(values, chance):
 
 @given(st.lists(numbers, min_size=2, max_size=60))
 def test_sums_and_deviations_are_the_nearest_to_the_exact_ones(values):
-    recipe = Recipe([parse_aggregate(text) for text in ALL])
+    recipe = AggregateSet([parse_aggregate(text) for text in ALL])
     found = recipe.results(summed(recipe, values))
     exact = [Fraction(value) for value in values]
     mean = sum(exact) / len(exact)
@@ -360,7 +362,9 @@ def test_sums_and_deviations_are_the_nearest_to_the_exact_ones(values):
 def test_percentiles_and_distinct_counts_are_within_their_bounds():
     chance = random.Random(7)
     values = [chance.lognormvariate(3, 2) for _ in range(20_000)]
-    recipe = Recipe([parse_aggregate(text) for text in ("p50:v", "p95:v", "p99:v", "distinct:v")])
+    recipe = AggregateSet(
+        [parse_aggregate(text) for text in ("p50:v", "p95:v", "p99:v", "distinct:v")]
+    )
     found = recipe.results(summed(recipe, values))
     values.sort()
     for percent in (50, 95, 99):
@@ -370,7 +374,7 @@ def test_percentiles_and_distinct_counts_are_within_their_bounds():
 
 
 def test_distinct_knows_a_number_from_its_text():
-    recipe = Recipe([parse_aggregate("distinct:v")])
+    recipe = AggregateSet([parse_aggregate("distinct:v")])
     assert recipe.results(summed(recipe, [1, 1.0, "1", True, "true", 10**30, 2.5]))[
         "distinct_v"
     ] == 6  # fmt: skip
@@ -401,7 +405,7 @@ def test_what_is_no_aggregate(text):
 
 def test_two_aggregates_of_one_name():
     with pytest.raises(ValueError, match="two aggregates are called 'n'"):
-        Recipe([parse_aggregate("n=count"), parse_aggregate("n=sum:v")])
+        AggregateSet([parse_aggregate("n=count"), parse_aggregate("n=sum:v")])
 
 
 # --- against references
@@ -431,7 +435,7 @@ def run_through(spec, found, sizes, lateness):
     windows, recipe = windower(spec, ("count", "sum:v"), lateness=lateness)
     closed, late, at, partly = [], [], 0, 0
     for chunk in chunked(found, sizes):
-        taken = windows.take(events(chunk))
+        taken = windows.add(events(chunk))
         closed += taken.closed
         late += [at + place for place in taken.late]
         partly += taken.late_in_part
@@ -519,7 +523,7 @@ def test_windows_equal_those_of_sql(tmp_path):
     closed = [
         window
         for chunk in chunked(found, [997, 3, 1])
-        for window in windows.take(events(chunk)).closed
+        for window in windows.add(events(chunk)).closed
     ]
     closed += windows.finish(partial=False)
     table = tmp_path / "events.csv"

@@ -11,7 +11,7 @@ import pytest
 
 from asyncbatch.core.batches import Batch
 from asyncbatch.errors import NoWorkerError
-from asyncbatch.workers.crashes import MOST_STILLBORN, Losses
+from asyncbatch.workers.crashes import MOST_FAILED_STARTS, CrashPolicy
 from asyncbatch.workers.engine import Loss
 from tests.conftest import ROOT, many, python
 
@@ -198,10 +198,10 @@ class TestLosses:
     batch = Batch(10, ("a", "b", "-", "d"))
 
     def test_the_first_death_makes_a_suspect_and_the_second_a_failure(self):
-        losses = Losses(None)
-        first = losses.judge(self.batch, 1, Loss("exited with 1", 11))
+        losses = CrashPolicy(None)
+        first = losses.decide(self.batch, 1, Loss("exited with 1", 11))
         assert (first.file, first.failure) == (11, None)
-        second = losses.judge(Batch(11, ("b",)), 0, Loss("exited with 1", 11))
+        second = losses.decide(Batch(11, ("b",)), 0, Loss("exited with 1", 11))
         assert second.failure is not None
         assert (second.file, second.failure.file, second.failure.kind) == (11, "b", "worker_crash")
 
@@ -213,25 +213,25 @@ class TestLosses:
         ],
     )
     def test_standard_input_and_those_that_are_late_have_no_second_try(self, loss, kind):
-        verdict = Losses(1.0).judge(self.batch, 1, loss)
+        verdict = CrashPolicy(1.0).decide(self.batch, 1, loss)
         assert verdict.failure is not None
         assert (verdict.file, verdict.failure.kind) == (loss.file, kind)
 
     @pytest.mark.parametrize("file", [None, 10, 14])
     def test_who_is_not_known_is_found_by_halving(self, file):
-        verdict = Losses(None).judge(self.batch, 1, Loss("exited with 1", file))
+        verdict = CrashPolicy(None).decide(self.batch, 1, Loss("exited with 1", file))
         assert (verdict.file, verdict.halve) == (None, True)
 
     def test_stillborn_workers_are_counted_in_a_row(self):
-        losses, stillborn = Losses(None), Loss("exited with 1", in_batch=False)
-        for success in (lambda: losses.judge(self.batch, 0, Loss("died")), losses.note_success):
-            for _ in range(MOST_STILLBORN - 1):
-                assert losses.judge(self.batch, 0, stillborn).file is None
+        losses, stillborn = CrashPolicy(None), Loss("exited with 1", in_batch=False)
+        for success in (lambda: losses.decide(self.batch, 0, Loss("died")), losses.note_success):
+            for _ in range(MOST_FAILED_STARTS - 1):
+                assert losses.decide(self.batch, 0, stillborn).file is None
             success()
-        for _ in range(MOST_STILLBORN - 1):
-            losses.judge(self.batch, 0, stillborn)
+        for _ in range(MOST_FAILED_STARTS - 1):
+            losses.decide(self.batch, 0, stillborn)
         with pytest.raises(NoWorkerError):
-            losses.judge(self.batch, 0, stillborn)
+            losses.decide(self.batch, 0, stillborn)
 
 
 def test_what_was_handed_on_of_a_file_does_not_come_twice(run, files):

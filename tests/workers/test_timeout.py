@@ -12,7 +12,7 @@ from collections import Counter
 import pytest
 
 from asyncbatch import process_files
-from asyncbatch.core.progress import Progress, Stopwatch
+from asyncbatch.core.progress import FileStopwatch, Progress
 from tests.conftest import COMMAND, environment, many
 
 FUNCTIONS = """
@@ -186,10 +186,10 @@ class TestStopwatch:
     def test_a_file_is_late_after_its_time(self):
         progress = Progress()
         progress.begin(7)
-        assert self.looks(Stopwatch(3, 1), progress, count=5) == [None, None, None, 7, 7]
+        assert self.looks(FileStopwatch(3, 1), progress, count=5) == [None, None, None, 7, 7]
 
     def test_each_file_has_time_of_its_own(self):
-        stopwatch, progress = Stopwatch(3, 1), Progress()
+        stopwatch, progress = FileStopwatch(3, 1), Progress()
         for number in range(4):
             progress.begin(number)
             assert set(self.looks(stopwatch, progress, start=number * 3, count=3)) == {None}
@@ -197,10 +197,10 @@ class TestStopwatch:
     def test_what_is_between_files_is_never_late(self):
         progress = Progress()
         progress.begin_batch()
-        assert set(self.looks(Stopwatch(3, 1), progress)) == {None}
+        assert set(self.looks(FileStopwatch(3, 1), progress)) == {None}
 
     def test_waiting_for_us_takes_no_time(self):
-        stopwatch, progress = Stopwatch(3, 1), Progress()
+        stopwatch, progress = FileStopwatch(3, 1), Progress()
         progress.begin(7)
         progress.begin_waiting()
         assert set(self.looks(stopwatch, progress)) == {None}
@@ -208,13 +208,13 @@ class TestStopwatch:
         assert self.looks(stopwatch, progress, start=10, count=3) == [None, None, 7]
 
     def test_the_same_file_in_another_worker_begins_anew(self):
-        stopwatch, first, second = Stopwatch(3, 1), Progress(), Progress()
+        stopwatch, first, second = FileStopwatch(3, 1), Progress(), Progress()
         first.begin(7)
         self.looks(stopwatch, first, count=3)
         second.begin(7)
         assert self.looks(stopwatch, second, start=3, count=4) == [None, None, None, 7]
 
     def test_a_time_in_which_nobody_looked_counts_little(self):
-        stopwatch, progress = Stopwatch(3, 1), Progress()
+        stopwatch, progress = FileStopwatch(3, 1), Progress()
         progress.begin(7)
-        assert [stopwatch.look(progress, now) for now in (0, 1000, 1001)] == [None, None, 7]
+        assert [stopwatch.overdue(progress, now) for now in (0, 1000, 1001)] == [None, None, 7]

@@ -46,10 +46,10 @@ def _print_schema(asked: bool) -> None:
         return
     import json
 
-    from asyncbatch.cli.command import say
+    from asyncbatch.cli.command import print_note
     from asyncbatch.config.pipeline_file.check import stream_schema
 
-    say(json.dumps(stream_schema(), indent=2))
+    print_note(json.dumps(stream_schema(), indent=2))
     raise typer.Exit
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asyncbatch.core.units import count, printable
+from asyncbatch.core.units import format_count, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,9 +34,10 @@ class Github:
         for failure in shown:
             yield _error(failure).encode()
         if omitted := total - len(shown):
-            yield f"::error title=asyncbatch::... and {count(omitted, 'more failure')}\n".encode()
+            more = format_count(omitted, "more failure")
+            yield f"::error title=asyncbatch::... and {more}\n".encode()
         tally = report.tally
-        files = f"{count(tally.files, report.input_noun)}, {tally.succeeded:,} succeeded"
+        files = f"{format_count(tally.files, report.input_noun)}, {tally.succeeded:,} succeeded"
         yield f"asyncbatch {command}: {report.status}, {files}\n".encode()
 
 

@@ -169,7 +169,7 @@ _Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 _Instant = Annotated[datetime, Meta(tz=True)]
 
 
-class _Files(Struct):
+class _FileCounts(Struct):
     total: _Count
     succeeded: _Count
     partial: _Count
@@ -178,7 +178,7 @@ class _Files(Struct):
     bytes: _Count
 
 
-class _Records(Struct):
+class _RecordCounts(Struct):
     read: _Count
     dropped: _Count
     rejected: _Count
@@ -190,7 +190,7 @@ class _Slow(Struct):
     elapsed_ms: float
 
 
-class _Failure(Struct):
+class _FailureFields(Struct):
     """A `Failure` of any kind: a later version may know more of them."""
 
     file: str
@@ -208,14 +208,14 @@ class _Failure(Struct):
         return Failure(**msgspec.structs.asdict(self))
 
 
-class _Source(Struct):
+class _SourceFields(Struct):
     """The section of one source."""
 
     name: str
     type: str
     state: str
-    inputs: _Files
-    records: _Records
+    inputs: _FileCounts
+    records: _RecordCounts
     retries: _Count
     pages: _Count | None = None
     requests: _Count = 0
@@ -228,7 +228,7 @@ class _Source(Struct):
         return known
 
 
-class _Sink(Struct):
+class _SinkFields(Struct):
     """The section of a sink."""
 
     to: str
@@ -248,16 +248,16 @@ class RunReport(Struct):
     status: RunStatus
     started_at: _Instant
     elapsed_s: _Seconds
-    files: _Files
-    records: _Records
+    files: _FileCounts
+    records: _RecordCounts
     peak_memory_bytes: _Count
-    failures: list[_Failure]
+    failures: list[_FailureFields]
     failures_omitted: _Count
     exit_code: _Count
     retries: _Count = 0
     slowest_files: list[_Slow] = []
-    sources: list[_Source] = []
-    sink: _Sink | None = None
+    sources: list[_SourceFields] = []
+    sink: _SinkFields | None = None
     target_discarded: str | None = None
     dry_run: bool = False
 
@@ -272,14 +272,14 @@ class RunReport(Struct):
         return self.started_at + timedelta(seconds=self.elapsed_s)
 
 
-class _Head(Struct):
+class _ReportHeader(Struct):
     schema_version: Any = None
 
 
 def read_report(data: bytes) -> RunReport:
     """Return the report object in `data`. Raises UsageError with what is wrong with it."""
     try:
-        version = msgspec.json.decode(data, type=_Head).schema_version
+        version = msgspec.json.decode(data, type=_ReportHeader).schema_version
         if version is None:
             raise UsageError("is no report: it has no schema_version")
         if version != SCHEMA_VERSION:
@@ -331,7 +331,7 @@ def _known_state(state: str) -> SourceState:
     return state if state in get_args(SourceState) else "interrupted"  # type: ignore[return-value]  # it is one
 
 
-def _tally(files: _Files, records: _Records, retries: int) -> Tally:
+def _tally(files: _FileCounts, records: _RecordCounts, retries: int) -> Tally:
     return Tally(
         files.succeeded,
         files.partial,

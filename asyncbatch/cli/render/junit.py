@@ -8,7 +8,7 @@ from html import escape
 from typing import IO, TYPE_CHECKING
 
 from asyncbatch.core.records import Failure, FileResult
-from asyncbatch.core.units import location, printable
+from asyncbatch.core.units import format_location, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +72,7 @@ def _case(result: FileResult, rejections: list[Failure]) -> str:
     if not failures:
         return f"{case}/>\n"
     first = failures[0]
-    lines = [f"{location(failure)}: {printable(failure.message)}" for failure in failures]
+    lines = [f"{format_location(failure)}: {printable(failure.message)}" for failure in failures]
     if (omitted := result.rejected - len(rejections)) > 0 and rejections:
         lines.append(f"... and {omitted:,} more")
     body = escape("\n".join(lines), quote=False)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asyncbatch.core.units import count, duration, location, printable, size
+from asyncbatch.core.units import (
+    format_count,
+    format_location,
+    format_seconds,
+    format_size,
+    printable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,11 +37,11 @@ class Markdown:
             "failed": f"{tally.failed:,}",
             "records": f"{tally.read:,} read, {tally.rejected:,} rejected",
             **({"written": _written(report)} if report.target or tally.written else {}),
-            "size": size(tally.bytes),
-            "time": duration(seconds),
-            "peak memory": size(report.peak_memory_bytes),
+            "size": format_size(tally.bytes),
+            "time": format_seconds(seconds),
+            "peak memory": format_size(report.peak_memory_bytes),
         }
-        files = count(tally.files, report.input_noun)
+        files = format_count(tally.files, report.input_noun)
         yield f"### asyncbatch {command}: {report.status}, {files}\n\n".encode()
         yield b"| | |\n| --- | --- |\n"
         yield "".join(f"| {label} | {value} |\n" for label, value in rows.items()).encode()
@@ -46,10 +52,10 @@ class Markdown:
             return
         yield b"\n| where | kind | why |\n| --- | --- | --- |\n"
         for one in shown:
-            where, why = _cell(location(one)), _cell(printable(one.message))
+            where, why = _cell(format_location(one)), _cell(printable(one.message))
             yield f"| `{where}` | {one.kind} | {why} |\n".encode()
         if omitted := report.failure_count - len(shown):
-            yield f"\n... and {count(omitted, 'more failure')}.\n".encode()
+            yield f"\n... and {format_count(omitted, 'more failure')}.\n".encode()
 
 
 def _written(report: Report) -> str:

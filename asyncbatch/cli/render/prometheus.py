@@ -31,11 +31,11 @@ class Gauges:
         self._prefix, self._name = prefix, name
         self._registry = CollectorRegistry()
 
-    def tell(self, what: str, help_: str, value: float, **labels: str) -> None:
+    def set(self, what: str, help_: str, value: float, **labels: str) -> None:
         """Tell one number."""
         self._gauge(what, help_, *labels).labels(self._name, *labels.values()).set(value)
 
-    def tell_each(self, what: str, help_: str, values: Mapping[str, int]) -> None:
+    def set_each(self, what: str, help_: str, values: Mapping[str, int]) -> None:
         """Tell a number for each result."""
         gauge = self._gauge(what, help_, "result")
         for result, value in values.items():
@@ -66,18 +66,18 @@ class Metrics:
 
     def finish(self, report: Report, command: str, exit_code: int) -> Iterator[bytes]:
         """Yield the document."""
-        tally, tell = report.tally, self._gauges.tell
+        tally, tell = report.tally, self._gauges.set
         started = report.started_at.timestamp()
         tell("info", "The run.", 1, command=command, status=report.status)
         tell("exit_code", "Its exit status.", exit_code)
         tell("started_timestamp_seconds", "When it began.", started)
         tell("ended_timestamp_seconds", "When it ended.", started + report.elapsed_s)
         tell("duration_seconds", "How long it took.", report.elapsed_s)
-        self._gauges.tell_each("files", "Inputs, by what became of them.", {
+        self._gauges.set_each("files", "Inputs, by what became of them.", {
             "succeeded": tally.succeeded, "partial": tally.partial, "failed": tally.failed,
             "skipped": tally.skipped,
         })  # fmt: skip
-        self._gauges.tell_each("records", "Records read, by what became of them.", {
+        self._gauges.set_each("records", "Records read, by what became of them.", {
             "passed": tally.passed, "dropped": tally.dropped, "rejected": tally.rejected,
         })  # fmt: skip
         tell("rows_written", "Rows in the target.", tally.written)

@@ -74,23 +74,23 @@ def files_settings(table: FilesSourceTable) -> RecordWorkSettings:
 
 def http_settings(table: HttpSourceTable) -> HttpSettings:
     """Return which URLs a source names, and how they are asked."""
-    plain = msgspec.to_builtins(table, enc_hook=_revealed)
+    plain = msgspec.to_builtins(table, enc_hook=_reveal)
     del plain["type"], plain["name"]
-    user, _ = _apart(plain["urls"][0])  # all have the same, if any
+    user, _ = _without_user(plain["urls"][0])  # all have the same, if any
     if user:
         name, _, password = user.partition(":")
         plain["auth"] = {"type": "basic", "username": unquote(name), "password": unquote(password)}
-    plain["urls"] = [url for _, url in map(_apart, plain["urls"])]
+    plain["urls"] = [url for _, url in map(_without_user, plain["urls"])]
     return msgspec.convert(plain, HttpSettings, dec_hook=make_secrets)
 
 
-def _revealed(value: object) -> object:
+def _reveal(value: object) -> object:
     if isinstance(value, Secret):
         return value.reveal()
     raise NotImplementedError(type(value).__name__)
 
 
-def _apart(url: str) -> tuple[str, str]:
+def _without_user(url: str) -> tuple[str, str]:
     """Return the user, with a password, that a URL has in it, if any, and the URL without."""
     parts = urlsplit(url)
     user, _, host = parts.netloc.rpartition("@")

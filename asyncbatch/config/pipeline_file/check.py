@@ -54,9 +54,9 @@ class Checker:
             case inspect.DictType(value_type=item, min_length=least):
                 return self._any_table(value, item, least or 0, path)
             case inspect.LiteralType(values=words):
-                return self._word(value, [str(word) for word in words], path)
+                return self._choice(value, [str(word) for word in words], path)
             case inspect.AnyType():
-                return self._anything(value, path)
+                return self._any(value, path)
         return self._scalar(value, kind, path)
 
     def _scalar(self, value: Any, kind: inspect.Type, path: KeyPath) -> Any:
@@ -79,7 +79,7 @@ class Checker:
 
     def _table(self, value: Any, kind: inspect.StructType, path: KeyPath) -> Any:
         if not isinstance(value, dict):
-            return self._wrong(path, f"must be a table{_how_to_table(path)}")
+            return self._wrong(path, f"must be a table{_table_hint(path)}")
         before = len(self.mistakes)
         fields = {field.encode_name: field for field in kind.fields}
         known = [*fields, *([kind.tag_field] if kind.tag_field else [])]
@@ -93,7 +93,7 @@ class Checker:
                 self._wrong((*path, key), f"no such key{near}")
         for key, field in fields.items():
             if field.required and key not in value:
-                self._wrong((*path, key), f"is missing{_what(field.type)}")
+                self._wrong((*path, key), f"is missing{_kind_name(field.type)}")
         for below, message in kind.cls.contradictions(given):  # type: ignore[attr-defined]  # all are Tables
             self._wrong((*path, *below), message)
         if len(self.mistakes) > before:
@@ -120,15 +120,15 @@ class Checker:
 
     def _tagged(self, value: Any, tables: dict[Any, inspect.StructType], path: KeyPath) -> Any:
         if not isinstance(value, dict):
-            return self._wrong(path, f"must be a table{_how_to_table(path)}")
+            return self._wrong(path, f"must be a table{_table_hint(path)}")
         words = tuple(tables)
         tag_field = next(iter(tables.values())).tag_field or ""
         if tag_field not in value:
             return self._wrong((*path, tag_field), f"is missing: one of {', '.join(words)}")
-        found = self._word(value[tag_field], words, (*path, tag_field))
+        found = self._choice(value[tag_field], words, (*path, tag_field))
         return INVALID if found is INVALID else self._table(value, tables[found], path)
 
-    def _word(self, value: Any, words: Sequence[str], path: KeyPath) -> Any:
+    def _choice(self, value: Any, words: Sequence[str], path: KeyPath) -> Any:
         for word in words:
             if value == word:
                 return word
@@ -139,7 +139,7 @@ class Checker:
 
     def _array(self, value: Any, item: inspect.Type, least: int, path: KeyPath) -> Any:
         if not isinstance(value, list):
-            return self._wrong(path, f"must be an array{_how_to_array(item, path)}")
+            return self._wrong(path, f"must be an array{_array_hint(item, path)}")
         if len(value) < least:
             return self._wrong(path, "is empty")
         found = [self.check(one, item, (*path, index)) for index, one in enumerate(value)]
@@ -171,13 +171,13 @@ class Checker:
             return self._wrong(path, f"is {value:g}; it must be more than {kind.gt:g}")
         return value
 
-    def _anything(self, value: Any, path: KeyPath) -> Any:
+    def _any(self, value: Any, path: KeyPath) -> Any:
         """Return a value that JSON has."""
         if isinstance(value, dict):
-            found: Any = {key: self._anything(one, (*path, key)) for key, one in value.items()}
+            found: Any = {key: self._any(one, (*path, key)) for key, one in value.items()}
             return INVALID if INVALID in found.values() else found
         if isinstance(value, list):
-            found = [self._anything(one, (*path, index)) for index, one in enumerate(value)]
+            found = [self._any(one, (*path, index)) for index, one in enumerate(value)]
             return INVALID if INVALID in found else found
         if isinstance(value, datetime | date | time):
             return value.isoformat().replace("+00:00", "Z")
@@ -186,18 +186,18 @@ class Checker:
         return str(value) if isinstance(value, str) else value
 
 
-def _what(kind: inspect.Type) -> str:
+def _kind_name(kind: inspect.Type) -> str:
     """Return what a key is for, where its type says so."""
     extra = kind.extra_json_schema if isinstance(kind, inspect.Metadata) else None
     description = str((extra or {}).get("description", "")).removesuffix(".")
     return f": {description[:1].lower()}{description[1:]}" if description else ""
 
 
-def _how_to_table(path: KeyPath) -> str:
+def _table_hint(path: KeyPath) -> str:
     return f": write [{path[0]}]" if len(path) == 1 else ""
 
 
-def _how_to_array(item: inspect.Type, path: KeyPath) -> str:
+def _array_hint(item: inspect.Type, path: KeyPath) -> str:
     if isinstance(item, inspect.UnionType) and len(path) == 1:
         return f" of tables: write [[{path[0]}]]"
     return ': write ["…"]'
@@ -226,23 +226,23 @@ def stream_schema() -> dict[str, Any]:
 
 
 def _schema(kind: type, title: str) -> dict[str, Any]:
-    found: dict[str, Any] = _tidied(json.schema(kind, schema_hook=_of_our_types))
+    found: dict[str, Any] = _simplify(json.schema(kind, schema_hook=_schema_of_own_type))
     return {"$schema": _DIALECT, "title": title, **found}
 
 
-def _of_our_types(kind: type) -> dict[str, Any]:
+def _schema_of_own_type(kind: type) -> dict[str, Any]:
     if kind is Secret:
         return {"type": "string"}
     raise NotImplementedError(kind.__name__)
 
 
-def _tidied(part: Any) -> Any:
+def _simplify(part: Any) -> Any:
     """Return `part` without null, which TOML does not have, and with what may be text as well."""
     if isinstance(part, list):
-        return [_tidied(one) for one in part]
+        return [_simplify(one) for one in part]
     if not isinstance(part, dict):
         return part
-    tidy = {key: _tidied(one) for key, one in part.items()}
+    tidy = {key: _simplify(one) for key, one in part.items()}
     tidy |= tidy.pop("as", {})
     if "default" in tidy and tidy["default"] in (None, [], {}):
         del tidy["default"]

@@ -29,7 +29,7 @@ from asyncbatch.config.pipeline_file.transforms import (
     DedupeTable,
     FieldsTable,
     JqTable,
-    MadeFields,
+    ProducedFields,
     RequireTable,
     SchemaTable,
 )
@@ -73,8 +73,8 @@ class PipelineFile(Table, frozen=True):
                     ("transform", index, "type"),
                     "dedupe must come last: which record is first is known only at the end",
                 )
-        yield from _misled(given)
-        made = MadeFields(transforms)
+        yield from _misplaced_keys(given)
+        made = ProducedFields(transforms)
         yield from made.unmade
         for place, name in enumerate(getattr(given.get("sink"), "key", ())):
             if made.names is not None and name not in made.names:
@@ -108,7 +108,7 @@ class PipelineFile(Table, frozen=True):
         return tuple(source for name, source in pairs if name in chosen)
 
 
-def _misled(given: Given) -> Iterator[tuple[Any, str]]:
+def _misplaced_keys(given: Given) -> Iterator[tuple[Any, str]]:
     """Yield the places of what the sink cannot take, or take as it is meant."""
     sources, sink = given.get("source") or (), given.get("sink")
     form = None if sink is None or sink.to is None else form_of(sink.to.reveal())
@@ -168,7 +168,7 @@ class StreamFile(Table, frozen=True):
         if "late" in given and window.time == ARRIVAL:
             yield ("late",), "is about the events' own time, and window.time is arrival"
         transforms = given.get("transform") or ()
-        made = MadeFields(transforms)
+        made = ProducedFields(transforms)
         yield from made.unmade
         for place, path in window.fields():
-            yield from made.lacks(path, ("window", *place))
+            yield from made.missing(path, ("window", *place))

@@ -18,7 +18,7 @@ from asyncbatch.config.pipeline_file.values import (
 )
 from asyncbatch.core.paths import is_object_url
 from asyncbatch.errors import UsageError
-from asyncbatch.sinks.target import KNOWN, place_of
+from asyncbatch.sinks.target import KNOWN, parse_location
 
 if TYPE_CHECKING:
     from asyncbatch.config.pipeline_file.values import Contradictions, Given
@@ -96,7 +96,7 @@ class SinkTable(Table, frozen=True):
             return
         form = form_of(given["to"].reveal())
         if form is None:
-            yield ("to",), _why_not(given["to"].reveal())
+            yield ("to",), _refusal_of_target(given["to"].reveal())
             return
         if form in DATABASES and "table" not in given:
             yield ("table",), "is missing: a database needs the name of a table"
@@ -134,16 +134,16 @@ def form_of(to: str) -> str | None:
     if separator and scheme in _POSTGRES:
         return "postgresql"
     try:
-        return place_of(to)[0]
+        return parse_location(to)[0]
     except UsageError:  # its words may show a password
         return None
 
 
-def _why_not(to: str) -> str:
+def _refusal_of_target(to: str) -> str:
     """Return why this names no target."""
     if is_object_url(to):  # whose words show no secret
         try:
-            place_of(to)
+            parse_location(to)
         except UsageError as error:
             return str(error).removeprefix("--to ")
     return f"is no known target: write {KNOWN}"

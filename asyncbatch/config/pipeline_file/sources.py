@@ -37,34 +37,34 @@ Count: TypeAlias = Annotated[int, Meta(ge=1)]
 Status: TypeAlias = Annotated[int, Meta(ge=100)]
 
 
-class BearerAuth(Table, frozen=True, tag_field="type", tag="bearer"):
+class BearerAuthTable(Table, frozen=True, tag_field="type", tag="bearer"):
     """`Authorization: Bearer …`."""
 
     token: Annotated[SecretText, Meta(description="The token.")]
 
 
-class BasicAuth(Table, frozen=True, tag_field="type", tag="basic"):
+class BasicAuthTable(Table, frozen=True, tag_field="type", tag="basic"):
     """`Authorization: Basic …`."""
 
     username: Annotated[str, Meta(description="The user's name.")]
     password: Annotated[SecretText, Meta(description="The password.")]
 
 
-class HeaderAuth(Table, frozen=True, tag_field="type", tag="header"):
+class HeaderAuthTable(Table, frozen=True, tag_field="type", tag="header"):
     """A header of its own."""
 
     name: Annotated[Name, Meta(description="The header's name, such as X-Api-Key.")]
     value: Annotated[SecretText, Meta(description="Its value.")]
 
 
-class QueryAuth(Table, frozen=True, tag_field="type", tag="query"):
+class QueryAuthTable(Table, frozen=True, tag_field="type", tag="query"):
     """A parameter of the URL."""
 
     name: Annotated[Name, Meta(description="The parameter's name, such as api_key.")]
     value: Annotated[SecretText, Meta(description="Its value.")]
 
 
-class PagePagination(Table, frozen=True, tag_field="type", tag="page"):
+class PagePaginationTable(Table, frozen=True, tag_field="type", tag="page"):
     """Pages by number, until one has no records."""
 
     param: Annotated[Name, Meta(description="The parameter for the number.")] = "page"
@@ -88,7 +88,7 @@ class PagePagination(Table, frozen=True, tag_field="type", tag="page"):
             yield ("size_param",), "needs size: the records that are asked for"
 
 
-class OffsetPagination(Table, frozen=True, tag_field="type", tag="offset"):
+class OffsetPaginationTable(Table, frozen=True, tag_field="type", tag="offset"):
     """Pages by the number of records before, until one has no records."""
 
     param: Annotated[Name, Meta(description="The parameter for the offset.")] = "offset"
@@ -103,20 +103,20 @@ class OffsetPagination(Table, frozen=True, tag_field="type", tag="offset"):
     ] = None
 
 
-class CursorPagination(Table, frozen=True, tag_field="type", tag="cursor"):
+class CursorPaginationTable(Table, frozen=True, tag_field="type", tag="cursor"):
     """Each page has the cursor of the next, until there is none."""
 
     next: Annotated[Pointer, Meta(description="Where in a page the next cursor is.")]
     param: Annotated[Name, Meta(description="The parameter that takes it.")] = "cursor"
 
 
-class NextUrlPagination(Table, frozen=True, tag_field="type", tag="next_url"):
+class NextUrlPaginationTable(Table, frozen=True, tag_field="type", tag="next_url"):
     """Each page has the URL of the next, until there is none."""
 
     next: Annotated[Pointer, Meta(description="Where in a page the next URL is.")]
 
 
-class LinkHeaderPagination(Table, frozen=True, tag_field="type", tag="link_header"):
+class LinkHeaderPaginationTable(Table, frozen=True, tag_field="type", tag="link_header"):
     """The `Link` header has the next page's URL, rel="next", until there is none."""
 
 
@@ -137,7 +137,7 @@ class HttpSourceTable(Table, frozen=True, tag_field="type", tag="http"):
         dict[str, SecretText], Meta(description="Headers; their values are never shown.")
     ] = field(default_factory=dict)
     auth: Annotated[
-        BearerAuth | BasicAuth | HeaderAuth | QueryAuth | None,
+        BearerAuthTable | BasicAuthTable | HeaderAuthTable | QueryAuthTable | None,
         Meta(description="Credentials, sent to the origins of `urls` only."),
     ] = None
     records: Annotated[
@@ -149,11 +149,11 @@ class HttpSourceTable(Table, frozen=True, tag_field="type", tag="http"):
         Meta(description="How to read every page; auto goes by the content type."),
     ] = "auto"
     pagination: Annotated[
-        PagePagination
-        | OffsetPagination
-        | CursorPagination
-        | NextUrlPagination
-        | LinkHeaderPagination
+        PagePaginationTable
+        | OffsetPaginationTable
+        | CursorPaginationTable
+        | NextUrlPaginationTable
+        | LinkHeaderPaginationTable
         | None,
         Meta(description="How the next page is found; else there is one."),
     ] = None
@@ -181,8 +181,8 @@ class HttpSourceTable(Table, frozen=True, tag_field="type", tag="http"):
         """Yield what cannot be said together; see `Table.contradictions`."""
         auth, pagination = given.get("auth"), given.get("pagination")
         names = {name.lower(): name for name in given.get("headers") or ()}
-        header = "Authorization" if isinstance(auth, BearerAuth | BasicAuth) else None
-        if isinstance(auth, HeaderAuth):
+        header = "Authorization" if isinstance(auth, BearerAuthTable | BasicAuthTable) else None
+        if isinstance(auth, HeaderAuthTable):
             header = auth.name
         if header is not None and header.lower() in names:
             path = ("headers", names[header.lower()])
@@ -191,7 +191,7 @@ class HttpSourceTable(Table, frozen=True, tag_field="type", tag="http"):
             if not _HEADER.fullmatch(name):
                 yield ("headers", name), "is no name of a header"
         page_param = getattr(pagination, "param", None)
-        if isinstance(auth, QueryAuth) and auth.name == page_param:
+        if isinstance(auth, QueryAuthTable) and auth.name == page_param:
             yield ("auth", "name"), f"pagination has the parameter {page_param!r} too"
         incremental = given.get("incremental")
         if incremental is not None and incremental.param == page_param:
@@ -278,7 +278,7 @@ class EventFileTable(Table, frozen=True, tag_field="type", tag="file"):
             yield ("path",), 'is standard input: write type = "stdin", without a path'
         elif path is not None and os.path.isdir(path):
             yield ("path",), 'is a folder: write type = "folder"'
-        yield from _unfollowed(given)
+        yield from _need_follow(given)
 
 
 class EventFolderTable(Table, frozen=True, tag_field="type", tag="folder"):
@@ -297,10 +297,10 @@ class EventFolderTable(Table, frozen=True, tag_field="type", tag="folder"):
         path = given.get("path")
         if path is not None and os.path.exists(path) and not os.path.isdir(path):
             yield ("path",), 'is no folder: write type = "file"'
-        yield from _unfollowed(given)
+        yield from _need_follow(given)
 
 
-def _unfollowed(given: Given) -> Contradictions:
+def _need_follow(given: Given) -> Contradictions:
     if given.get("from_end") and not given.get("follow"):
         yield ("from_end",), "is for follow = true"
 

@@ -124,7 +124,7 @@ TransformTable: TypeAlias = (
 )
 
 
-class MadeFields:
+class ProducedFields:
     """The fields that transforms make: their `names`, None if that is anybody's guess.
 
     `unmade` are the places of those that a transform asks for and none before has made.
@@ -134,14 +134,14 @@ class MadeFields:
         self.names: set[str] | None = None
         self.unmade: list[tuple[KeyPath, str]] = []
         for index, table in enumerate(transforms):
-            for path, place in _asked(table):
-                self.unmade += self.lacks(path, ("transform", index, *place))
+            for path, place in _required_fields(table):
+                self.unmade += self.missing(path, ("transform", index, *place))
             if isinstance(table, FieldsTable):
                 self.names = set(table.fields)
             elif table is None or isinstance(table, JqTable | CallTable):
                 self.names = None
 
-    def lacks(self, path: str, at: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    def missing(self, path: str, at: KeyPath) -> Iterator[tuple[KeyPath, str]]:
         """Yield the place where `path` is asked for, and why, if no such field is made."""
         first = parse_path(path)[:1]
         if self.names is not None and first and first[0] not in self.names:
@@ -149,7 +149,7 @@ class MadeFields:
             yield at, f"no field {first[0]!r} is made by the fields before{near}"
 
 
-def _asked(table: Any) -> Iterator[tuple[str, KeyPath]]:
+def _required_fields(table: Any) -> Iterator[tuple[str, KeyPath]]:
     """Yield each path that a transform asks for, and where in its table."""
     match table:
         case FieldsTable():

@@ -69,7 +69,7 @@ class WindowTable(Table, frozen=True):
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
         """Yield what cannot be said together; see `Table.contradictions`."""
-        yield from _which(given)
+        yield from _given_keys(given)
         aggregates = given.get("aggregates")
         if aggregates is not None and not aggregates:
             yield ("aggregates",), 'is empty: write ["count"]'
@@ -112,7 +112,7 @@ class WindowTable(Table, frozen=True):
                 yield ("aggregates", aggregate.name if is_named else index), aggregate.field
 
 
-def _which(given: Given) -> Contradictions:
+def _given_keys(given: Given) -> Contradictions:
     """Yield what is wrong with which windows these are."""
     parts = [key for key in ("kind", "size", "every", "gap") if key in given]
     if "spec" in given:

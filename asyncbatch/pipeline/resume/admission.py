@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from asyncbatch.core.batches import Batch, decided
+from asyncbatch.core.batches import Batch, prepared_part
 from asyncbatch.core.entries import Entry, Stamp
 from asyncbatch.core.paths import ObjectPath, is_object_url
 from asyncbatch.core.records import STDIN, Bookmark, Failure, Position, display_path
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.settings import LedgerSettings
     from asyncbatch.pipeline.resume.journal import Known
     from asyncbatch.sources.base import Feed
-    from asyncbatch.sources.identity import Naming
+    from asyncbatch.sources.identity import InputNaming
     from asyncbatch.workers.engine import Lane
 
 DONE = "done"
@@ -33,7 +33,7 @@ NOT_FAILED = "not failed before"
 """Why a file is skipped if only failed ones are to be tried again."""
 
 
-_AGAIN = (
+_DUPLICATE_ADVICE = (
     "its rows are in the table already: --resume skips it, --allow-duplicates or --force adds them"
     " again"
 )
@@ -72,7 +72,7 @@ class Admission:
         self._looks = (settings.carries_on or adds) and not settings.force
         self._skips: bool | None = None if needs_first else True
 
-    def decide(self, first: int, paths: Sequence[str], naming: Naming) -> list[Batch]:
+    def decide(self, first: int, paths: Sequence[str], naming: InputNaming) -> list[Batch]:
         """Return these paths, of which the first is number `first` of the run, as batches.
 
         Raises what the database behind the ledger raises; UsageError for a path without a name.
@@ -83,54 +83,54 @@ class Admission:
         entries = self._ledger.lookup(names) if self._looks else {}
         verdicts: list[_Skip | Failure | None] = []
         for path, name, stamp in zip(paths, names, stamps, strict=True):
-            verdict = self._judge(path, entries.get(name), stamp, naming) if self._looks else None
+            verdict = self._decide(path, entries.get(name), stamp, naming) if self._looks else None
             verdicts.append(verdict)
             if verdict is None and stamp is not None:
-                begun = self._begun(path, entries.get(name), stamp)
+                begun = self._resume_position(path, entries.get(name), stamp)
                 self._known[path] = KnownInput(name, stamp, begun)
         batches = []
         for is_open, group in groupby(range(len(paths)), lambda at: verdicts[at] is None):
             places = list(group)
             start, stop = places[0], places[-1] + 1
             part = None if is_open else _part(first + start, verdicts[start:stop])
-            batches.append(Batch(first + start, tuple(paths[start:stop]), decided=part))
+            batches.append(Batch(first + start, tuple(paths[start:stop]), prepared_part=part))
         return batches
 
-    def reached(self, path: str) -> Position | None:
+    def position(self, path: str) -> Position | None:
         """Return where to take up a file that was admitted, if not at its beginning."""
         known = self._known.get(path)
         begun = known.begun if known else None
         return Position(*begun.reached) if begun and begun.reached else None
 
-    def _begun(self, path: str, entry: Entry | None, stamp: Stamp) -> Entry | None:
+    def _resume_position(self, path: str, entry: Entry | None, stamp: Stamp) -> Entry | None:
         """Return the entry of a huge file that can be taken up where an earlier run left it."""
         if entry is None or entry.reached is None or not self._settings.carries_on:
             return None
-        can = stamp.is_of(entry.stamp) and self._skips is not False
+        can = stamp.describes_same_file(entry.stamp) and self._skips is not False
         return entry if can and self._still_there(path, entry) else None
 
-    def _judge(
-        self, path: str, entry: Entry | None, stamp: Stamp | None, naming: Naming
+    def _decide(
+        self, path: str, entry: Entry | None, stamp: Stamp | None, naming: InputNaming
     ) -> _Skip | Failure | None:
         verdict: _Skip | Failure | None = None
         is_likely_to_fail = False
         if stamp is None:  # whoever reads it says why
             is_likely_to_fail = path != STDIN and not _exists(path)
         elif entry is None:
-            verdict = self._judge_new(path, stamp, naming)
+            verdict = self._decide_new(path, stamp, naming)
         elif entry.outcome == "failed" and not entry.written:
-            is_likely_to_fail = stamp.is_of(entry.stamp)
+            is_likely_to_fail = stamp.describes_same_file(entry.stamp)
         else:
-            verdict = self._judge_done(path, entry, is_same=stamp.is_of(entry.stamp))
+            verdict = self._decide_done(path, entry, is_same=stamp.describes_same_file(entry.stamp))
         if verdict is None and not is_likely_to_fail and self._skips is None:
             self._skips = False
         return verdict
 
-    def _judge_done(self, path: str, entry: Entry, *, is_same: bool) -> _Skip | Failure | None:
+    def _decide_done(self, path: str, entry: Entry, *, is_same: bool) -> _Skip | Failure | None:
         if is_same and self._settings.carries_on:
             return self._skip(path, entry, DONE) if entry.reached is None else None
         if self._adds and entry.written and not self._settings.allow_duplicates:
-            return _failure(path, _AGAIN if is_same else _CHANGED)
+            return _failure(path, _DUPLICATE_ADVICE if is_same else _CHANGED)
         return self._skip(path, entry, NOT_FAILED) if self._settings.retry_failed else None
 
     def _skip(self, path: str, entry: Entry, reason: str) -> _Skip | None:
@@ -139,7 +139,7 @@ class Admission:
             self._skips = can
         return _Skip(reason, entry) if can and self._skips else None
 
-    def _judge_new(self, path: str, stamp: Stamp, naming: Naming) -> _Skip | Failure | None:
+    def _decide_new(self, path: str, stamp: Stamp, naming: InputNaming) -> _Skip | Failure | None:
         if self._settings.retry_failed:
             return _Skip(NOT_FAILED, None)
         if not self._adds or self._settings.allow_duplicates:
@@ -190,7 +190,7 @@ def _failure(path: str, message: str) -> Failure:
 def _part(start: int, verdicts: Sequence[_Skip | Failure | None]) -> Part:
     errors: dict[int, Failure] = {}
     skipped: dict[int, str] = {}
-    part = decided(start, len(verdicts), errors, skipped)
+    part = prepared_part(start, len(verdicts), errors, skipped)
     for place, verdict in enumerate(verdicts):
         if isinstance(verdict, Failure):
             errors[place] = verdict
@@ -201,7 +201,7 @@ def _part(start: int, verdicts: Sequence[_Skip | Failure | None]) -> Part:
     return part
 
 
-class DecidedLane:
+class AdmittedLane:
     """A lane that gives back what is decided about a batch; what is not, it passes on."""
 
     def __init__(self, lane: Lane) -> None:
@@ -209,25 +209,26 @@ class DecidedLane:
 
     async def run(self, batch: Batch) -> AsyncIterator[Part]:
         """Yield what becomes of `batch`; see `Lane.run`."""
-        if batch.decided is not None:
-            yield batch.decided
+        if batch.prepared_part is not None:
+            yield batch.prepared_part
             return
         async for part in self._lane.run(batch):
             yield part
 
 
-_WAYS = (
+_REPEAT_OPTIONS = (
     "name a key in [sink], so that rows replace those of the same key, have mode replace the "
     "table, or add them again with --allow-duplicates"
 )
-_AGAIN_BOOKMARKS = f"its rows are in the table already: {_WAYS}"
-_ANEW = (
+_BOOKMARK_ADVICE = f"its rows are in the table already: {_REPEAT_OPTIONS}"
+_FULL_REFRESH = (
     "some of its rows are in the table, and where an earlier run ended cannot be gone on: its "
-    f"pages are not stable, or are asked for in another way now. {_WAYS[0].upper()}{_WAYS[1:]}"
+    "pages are not stable, or are asked for in another way now. "
+    f"{_REPEAT_OPTIONS[0].upper()}{_REPEAT_OPTIONS[1:]}"
 )
 
 
-class Bookmarks:
+class BookmarkAdmission:
     """Decides about feeds; by one thread at a time.
 
     `known` takes the identity of each that is read. `adds` if the target keeps rows of earlier
@@ -252,7 +253,7 @@ class Bookmarks:
         if entry is not None and entry.written and self._adds and not goes_on:
             is_done = entry.outcome in ("success", "partial")
             if not (is_done and feed.is_incremental and bookmark is not None):
-                return Failure(feed.name, "sink", _AGAIN_BOOKMARKS if is_done else _ANEW)
+                return Failure(feed.name, "sink", _BOOKMARK_ADVICE if is_done else _FULL_REFRESH)
         self._known[feed.name] = KnownInput(feed.name, stamp, entry if goes_on else None)
         return bookmark
 
@@ -260,7 +261,7 @@ class Bookmarks:
         """Return what an entry has, if the feed's records are still found in the same way."""
         if entry is None or entry.bookmark is None or self._settings.force:
             return None
-        if not stamp.is_of(entry.stamp):
+        if not stamp.describes_same_file(entry.stamp):
             return None
         bookmark = msgspec.json.decode(entry.bookmark, type=Bookmark)
         if bookmark.mark is not None:

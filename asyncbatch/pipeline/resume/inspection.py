@@ -8,9 +8,9 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from asyncbatch.errors import UsageError
-from asyncbatch.sinks.postgres.server import Server
+from asyncbatch.sinks.postgres.server import PostgresServer
 from asyncbatch.state.ledger import table
-from asyncbatch.state.ledger.postgres import numbered, present
+from asyncbatch.state.ledger.postgres import existing_columns, numbered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -56,7 +56,7 @@ class Database(Protocol):
         ...
 
 
-class LedgerFile:
+class LedgerDatabase:
     """A database of SQLite or DuckDB in the file `name`; see `Database`. Raises UsageError."""
 
     def __init__(self, name: str, *, writes: bool = False) -> None:
@@ -174,7 +174,7 @@ class Inspection:
             query = f"SELECT part FROM asyncbatch_generations{where}"  # noqa: S608 - see above
             for (part,) in self._database.rows(query, values):
                 with suppress(OSError):  # it is gone, or complete under another name
-                    os.unlink(table.restored(part))
+                    os.unlink(table.unescape_path(part))
         for name in (table.NAME, "asyncbatch_generations", "asyncbatch_jobs"):
             if name in self._tables:
                 self._database.rows(f"DELETE FROM {name}{where}", values)  # noqa: S608 - see above
@@ -203,7 +203,7 @@ class ServerDatabase:
     """
 
     def __init__(self, address: str) -> None:
-        self._server = Server(address)
+        self._server = PostgresServer(address)
         self.name = self._server.name
         self._server.open()
 
@@ -214,7 +214,7 @@ class ServerDatabase:
 
     def columns(self) -> set[str]:
         """See `Database`."""
-        return set(present(self))
+        return set(existing_columns(self))
 
     def fetch(self, query: str, *values: Any) -> list[Any]:
         """Return the rows that a query gives."""

@@ -13,9 +13,9 @@ from asyncbatch.formats.decoder import encode
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from asyncbatch.core.batches import Arrival, BatchPart, Rows
+    from asyncbatch.core.batches import BatchPart, Chunk, Rows
     from asyncbatch.sinks.text_files import FileSink
-    from asyncbatch.state.ledger.file import Generation, Store
+    from asyncbatch.state.ledger.file import Generation, LedgerStore
 
 CHECKPOINT_SECONDS = 1.0
 """How often it is made sure that what is done stays so: syncing a disk takes time."""
@@ -33,7 +33,7 @@ Known = dict[str, KnownInput]
 """By path."""
 
 
-class _Sum:
+class _InputSum:
     """What the parts of one file come to so far, those of the run that began it included."""
 
     def __init__(self, begun: Entry | None, extent: Extent | None) -> None:
@@ -55,8 +55,8 @@ class _Sum:
         if self.extent is None or not self.extent.length:
             self.extent = extent
         else:
-            self.is_apart = self.is_apart or not self.extent.is_followed_by(extent)
-            self.extent = self.extent.joined(extent)
+            self.is_apart = self.is_apart or not self.extent.is_adjacent_to(extent)
+            self.extent = self.extent.merged(extent)
 
 
 class Journal:
@@ -65,20 +65,20 @@ class Journal:
     def __init__(self, known: Known, *, generation: int = 0) -> None:
         self.generation = generation
         self._known = known
-        self._sums: dict[int, _Sum] = {}
+        self._sums: dict[int, _InputSum] = {}
         """Of files whose last part is still to come, by their number in the run."""
         self._earlier: list[bytes] = []
 
-    def begun(self, found: BatchPart) -> Entry | None:
+    def is_begun(self, found: BatchPart) -> Entry | None:
         """Return what an earlier run had done of the file of this part, if it is the first."""
-        if found.batch.decided is not None or found.part.start in self._sums:
+        if found.batch.prepared_part is not None or found.part.start in self._sums:
             return None
         known = self._known.get(found.path(0))
         return known.begun if known else None
 
-    def go_on(self, found: BatchPart, begun: Entry, extent: Extent | None = None) -> None:
+    def resume(self, found: BatchPart, begun: Entry, extent: Extent | None = None) -> None:
         """Take note that the file is taken up where it was; its rows so far are at `extent`."""
-        self._sums[found.part.start] = _Sum(begun, extent)
+        self._sums[found.part.start] = _InputSum(begun, extent)
         self._earlier.append(begun.letters)
 
     def take_letters(self) -> bytes:
@@ -92,8 +92,8 @@ class Journal:
         `extents` are those of the rows of each, and at last of an unfinished one's.
         """
         part = found.part
-        if begun := self.begun(found):
-            self.go_on(found, begun)
+        if begun := self.is_begun(found):
+            self.resume(found, begun)
         if not len(part):
             return self._of_unfinished(found, extents[0] if extents else None)
         letters = _letters(found)
@@ -102,7 +102,7 @@ class Journal:
         for place in range(len(part)):
             extent = extents[place] if extents else None
             if (kept := part.entries.get(place)) is not None:
-                moved = _moved(kept, self.generation, extent)
+                moved = _shifted(kept, self.generation, extent)
                 if moved != kept:
                     entries.append(moved)
                 continue
@@ -111,18 +111,21 @@ class Journal:
             if known is None:
                 continue
             counts = (part.records[place], part.dropped.get(place, 0), part.rejected.get(place, 0))
-            rows, noted = part.made[place] if part.made else 0, letters.get(place, b"")
+            rows, noted = (
+                part.spooled_rows[place] if part.spooled_rows else 0,
+                letters.get(place, b""),
+            )
             reached, bookmark = None, None
             if total is not None:
                 total.add(rows, noted, extent)
                 if total.is_apart:
                     continue
-                counts = _added(total.begun, counts)
+                counts = _with_counts(total.begun, counts)
                 rows, noted, extent = total.rows, b"".join(total.letters), total.extent
                 reached = total.reached if place in part.errors else None
                 bookmark = total.bookmark if place in part.errors else None
-            if (arrival := _arrival(found)) and bookmark is None:
-                newest = None if place in part.errors else part.newest
+            if (arrival := _chunk_of(found)) and bookmark is None:
+                newest = None if place in part.errors else part.largest_cursor
                 since = arrival.bookmark.since if newest is None else newest
                 bookmark = _json(Bookmark(since=since))
             entries.append(
@@ -135,19 +138,19 @@ class Journal:
 
     def _of_unfinished(self, found: BatchPart, extent: Extent | None) -> list[Entry]:
         part = found.part
-        total = self._sums.setdefault(part.start, _Sum(None, None))
-        total.add(part.written, b"".join(part.letters), extent)
-        if part.told is not None:
-            total.counts.add(part.told)
+        total = self._sums.setdefault(part.start, _InputSum(None, None))
+        total.add(part.written, b"".join(part.dead_letters), extent)
+        if part.counts is not None:
+            total.counts.add(part.counts)
         known = self._known.get(found.path(0))
-        if part.reached is None or known is None or total.is_apart:
+        if part.position is None or known is None or total.is_apart:
             return []
-        at, told = part.reached, total.counts
+        at, told = part.position, total.counts
         total.reached = at.byte, at.record, at.line, at.column
-        if arrival := _arrival(found):
+        if arrival := _chunk_of(found):
             before = arrival.bookmark
-            total.bookmark = _json(Bookmark(before.mark, part.newest, before.since))
-        counts = _added(total.begun, (told.read, told.dropped, told.rejected))
+            total.bookmark = _json(Bookmark(before.mark, part.largest_cursor, before.since))
+        counts = _with_counts(total.begun, (told.read, told.dropped, told.rejected))
         return [
             Entry(
                 known.identity, known.stamp, "begun", *counts, total.rows, _now(),
@@ -157,14 +160,19 @@ class Journal:
         ]  # fmt: skip
 
 
-class StoreJournal(Journal):
+class FileJournal(Journal):
     """Keeps entries until what they are about is on the disk, then puts them into a store.
 
     `sync` sees to that, which may take a while; without it they are kept until `write`.
     """
 
     def __init__(
-        self, known: Known, store: Store, sync: Callable[[], None] | None, *, generation: int = 0
+        self,
+        known: Known,
+        store: LedgerStore,
+        sync: Callable[[], None] | None,
+        *,
+        generation: int = 0,
     ) -> None:
         super().__init__(known, generation=generation)
         self._store, self._sync = store, sync
@@ -190,9 +198,9 @@ class StoreJournal(Journal):
         self._waiting.clear()
 
 
-def _arrival(found: BatchPart) -> Arrival | None:
+def _chunk_of(found: BatchPart) -> Chunk | None:
     """Return what a part is about that has come of a feed."""
-    piece = found.batch.piece
+    piece = found.batch.split
     return piece.arrival if piece else None
 
 
@@ -203,22 +211,22 @@ def _json(bookmark: Bookmark) -> str:
 def _letters(found: BatchPart) -> dict[int, bytes]:
     """Return the dead letters of the records of each file of a part, by place."""
     part = found.part
-    if not part.letters:
+    if not part.dead_letters:
         return {}
     letters: dict[int, bytes] = {}
-    for (place, _), letter in zip(part.rejections, part.letters, strict=True):
+    for (place, _), letter in zip(part.rejections, part.dead_letters, strict=True):
         letters[place] = letters.get(place, b"") + letter
     return letters
 
 
-def _moved(entry: Entry, generation: int, extent: Extent | None) -> Entry:
+def _shifted(entry: Entry, generation: int, extent: Extent | None) -> Entry:
     """Return an entry whose rows, if any, are now there."""
     from msgspec import structs
 
     return structs.replace(entry, generation=generation, extent=extent)
 
 
-def _added(begun: Entry | None, counts: tuple[int, int, int]) -> tuple[int, int, int]:
+def _with_counts(begun: Entry | None, counts: tuple[int, int, int]) -> tuple[int, int, int]:
     """Return counts of records with those of the run that began the file."""
     if begun is None:
         return counts
@@ -230,11 +238,11 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-NOWHERE = Extent(0, 0)
+NO_EXTENT = Extent(0, 0)
 """Where the rows are of a file that has none."""
 
 
-class KeptRows:
+class ResumedRows:
     """Tells a journal the extents of rows in what `sink` writes; copies from `generations`.
 
     `compressed` if the rows of a part are compressed together.
@@ -243,7 +251,7 @@ class KeptRows:
     def __init__(
         self,
         sink: FileSink,
-        journal: StoreJournal,
+        journal: FileJournal,
         generations: Mapping[int, Generation],
         *,
         compressed: bool,
@@ -276,19 +284,19 @@ class KeptRows:
     def add(self, found: BatchPart, extents: Sequence[Extent | None]) -> None:
         """Take note of a part whose rows, if any, were written there. Raises SinkError."""
         count = max(1, len(found.part))
-        self._journal.add(found, [extent or NOWHERE for extent in extents or [None] * count])
+        self._journal.add(found, [extent or NO_EXTENT for extent in extents or [None] * count])
 
-    def begins(self, found: BatchPart) -> bool:
+    def starts(self, found: BatchPart) -> bool:
         """Whether rows of an earlier run belong before those of this part; see `go_on`."""
-        return self._journal.begun(found) is not None
+        return self._journal.is_begun(found) is not None
 
-    def go_on(self, found: BatchPart) -> None:
+    def resume(self, found: BatchPart) -> None:
         """Write what an earlier run has made of a file that is now taken up. Raises SinkError."""
-        if begun := self._journal.begun(found):
+        if begun := self._journal.is_begun(found):
             extent = None
             if begun.extent is not None and begun.extent.length:
                 extent = self.sink.keep(self._generations[begun.generation].path, begun.extent)
-            self._journal.go_on(found, begun, extent)
+            self._journal.resume(found, begun, extent)
 
     def copy(self, found: BatchPart) -> list[Extent | None]:
         """Write the rows of files that were done before; return where they are now.
@@ -297,7 +305,7 @@ class KeptRows:
         """
         extents: list[Extent | None] = [None] * len(found.part)
         for place, entry in found.part.entries.items():
-            extents[place] = NOWHERE
+            extents[place] = NO_EXTENT
             if entry.extent is not None and entry.extent.length:
                 source = self._generations[entry.generation]
                 extents[place] = self.sink.keep(source.path, entry.extent)

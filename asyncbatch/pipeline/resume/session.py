@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from asyncbatch.core.entries import LedgerJob
 from asyncbatch.core.paths import is_object_url
 from asyncbatch.errors import UsageError
-from asyncbatch.pipeline.resume.admission import Admission, Bookmarks, stamp_of
-from asyncbatch.pipeline.resume.journal import Journal, KeptRows, Known, StoreJournal
-from asyncbatch.sources.identity import Naming
+from asyncbatch.pipeline.resume.admission import Admission, BookmarkAdmission, stamp_of
+from asyncbatch.pipeline.resume.journal import FileJournal, Journal, Known, ResumedRows
+from asyncbatch.sources.identity import InputNaming
 from asyncbatch.state.ledger.file import SharedLedger
 
 if TYPE_CHECKING:
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from asyncbatch.core.settings import LedgerSettings, StoreSettings
     from asyncbatch.sinks.target import Target
     from asyncbatch.sinks.text_files import FileSink
-    from asyncbatch.state.ledger.file import Generation, Store
+    from asyncbatch.state.ledger.file import Generation, LedgerStore
 
 
-class Books:
+class LedgerSession:
     """What a run knows of earlier ones and writes down for later ones.
 
     Made before the target's sink, which `begin` then takes.
     """
 
     admission: Admission
-    bookmarks: Bookmarks
+    bookmarks: BookmarkAdmission
     journal: Journal
 
     def __init__(self, settings: LedgerSettings, target: Target | None, *, ordered: bool) -> None:
         self._settings, self._target, self._ordered = settings, target, ordered
-        self.kept: KeptRows | None = None
+        self.kept: ResumedRows | None = None
         self._known: Known = {}
         self._ledger: Ledger | None = None
 
@@ -74,22 +74,22 @@ class Books:
 
     def _is_current(self, name: str, stamp: Stamp) -> bool:
         settings = self._settings
-        path = Naming(settings.root).path(name) or name
+        path = InputNaming(settings.root).path(name) or name
         if is_object_url(path):
             from asyncbatch.storage.objects import Objects
 
             path = Objects(settings.stores).head(path)
         found = stamp_of(path, by_content=settings.by_content)
-        return found is not None and found.is_of(stamp)
+        return found is not None and found.describes_same_file(stamp)
 
     def _admit(self, ledger: Ledger, **more: Any) -> None:
         ledger = self._ledger = SharedLedger(ledger)
         self.admission = Admission(self._settings, ledger, self._known, **more)
         adds = bool(more.get("adds"))
-        self.bookmarks = Bookmarks(self._settings, ledger, self._known, adds=adds)
+        self.bookmarks = BookmarkAdmission(self._settings, ledger, self._known, adds=adds)
 
 
-class TableBooks(Books):
+class TableLedgerSession(LedgerSession):
     """Kept by the database that the rows go to, in the transactions that bring them."""
 
     def begin(self, sink: Any) -> None:
@@ -102,32 +102,32 @@ class TableBooks(Books):
         self._admit(sink.ledger(), adds=adds)
 
 
-class StoreBooks(Books):
+class FileLedgerSession(LedgerSession):
     """Kept in a file beside the target, if there is one."""
 
     def __init__(self, settings: LedgerSettings, target: Target | None, *, ordered: bool) -> None:
         super().__init__(settings, target, ordered=ordered)
-        from asyncbatch.state.ledger.file import Store
+        from asyncbatch.state.ledger.file import LedgerStore
 
-        self._place = target.place if target else ""
-        self._store: Store = Store(
+        self._place = target.location if target else ""
+        self._store: LedgerStore = LedgerStore(
             settings.path, settings.fingerprint, self._place, settings.description
         )
         self._store.open()
 
     def begin(self, sink: Any) -> None:  # noqa: ARG002 - see `Books`
         """See `Books`."""
-        self.journal = StoreJournal(self._known, self._store, lambda: None)
+        self.journal = FileJournal(self._known, self._store, lambda: None)
         self._admit(self._reader(), adds=False)
 
     def add(self, found: BatchPart) -> None:
         """See `Books`."""
-        assert isinstance(self.journal, StoreJournal)
+        assert isinstance(self.journal, FileJournal)
         self.journal.add(found)
 
     def before_end(self) -> None:
         """See `Books`."""
-        assert isinstance(self.journal, StoreJournal)
+        assert isinstance(self.journal, FileJournal)
         self.journal.checkpoint()
 
     def close(self) -> None:
@@ -141,7 +141,7 @@ class StoreBooks(Books):
         return SqliteLedger(self._settings.path, self._settings.fingerprint)
 
 
-class FolderBooks(StoreBooks):
+class FolderLedgerSession(FileLedgerSession):
     """Of a folder, which others may write to as well: the state of each output is kept."""
 
     _extent_of: Callable[[str], Extent | None]
@@ -156,12 +156,12 @@ class FolderBooks(StoreBooks):
         target = self._target
         assert target is not None
         self._extent_of = partial(extent_of, target)
-        self.journal = StoreJournal(self._known, self._store, partial(sync_folder, target.path))
+        self.journal = FileJournal(self._known, self._store, partial(sync_folder, target.path))
         self._admit(self._reader(), adds=False, still_there=self._is_there)
 
     def add(self, found: BatchPart) -> None:
         """See `Books`."""
-        assert isinstance(self.journal, StoreJournal)
+        assert isinstance(self.journal, FileJournal)
         part, first = found.part, found.part.start - found.batch.start
         extents = [
             self._extent_of(path) if (kept := part.entries.get(place)) is None else kept.extent
@@ -175,7 +175,7 @@ class FolderBooks(StoreBooks):
         return entry.extent == self._extent_of(path)
 
 
-class PrefixBooks(FolderBooks):
+class PrefixLedgerSession(FolderLedgerSession):
     """Of a folder in an object store: workers say what they have put, the store what is there."""
 
     def __init__(
@@ -190,12 +190,12 @@ class PrefixBooks(FolderBooks):
 
         assert self._target is not None
         self._extent_of = ObjectStates(self._target, self._stores).extent_of
-        self.journal = StoreJournal(self._known, self._store, lambda: None)
+        self.journal = FileJournal(self._known, self._store, lambda: None)
         self._admit(self._reader(), adds=False, still_there=self._is_there)
 
     def add(self, found: BatchPart) -> None:
         """See `Books`."""
-        assert isinstance(self.journal, StoreJournal)
+        assert isinstance(self.journal, FileJournal)
         part = found.part
         self.journal.add(
             found,
@@ -208,32 +208,32 @@ class PrefixBooks(FolderBooks):
         )
 
 
-class FileBooks(StoreBooks):
+class OutputFileLedgerSession(FileLedgerSession):
     """Of a single file, which is written anew by each run: as one generation of many."""
 
     _sink: FileSink | None = None
 
     def prepare(self, sink: FileSink) -> None:
         """See `Books`: give the file the name that it has until it is complete."""
-        self._generations = self._left()
+        self._generations = self._leftovers()
         self._sink, self._number = sink, self._store.begin()
         folder, name = os.path.split(sink.file.final)
         self._part = os.path.join(folder, f".{name}.{self._store.key}-{self._number}.asyncbatch")
-        if self._keeps_part:
-            sink.file.stay(self._part)
+        if self._keep_unfinished:
+            sink.file.keep_unfinished(self._part)
 
     def begin(self, sink: FileSink) -> None:
         """See `Books`."""
-        if self._keeps_part:
-            self._store.begun(self._number, self._part)
+        if self._keep_unfinished:
+            self._store.unfinished_generation(self._number, self._part)
         target = self._target
         assert target is not None
-        sync = sink.file.sync if self._keeps_part else None
-        self.journal = StoreJournal(self._known, self._store, sync, generation=self._number)
-        from asyncbatch.formats.compression import named
+        sync = sink.file.sync if self._keep_unfinished else None
+        self.journal = FileJournal(self._known, self._store, sync, generation=self._number)
+        from asyncbatch.formats.compression import compression_of_name
 
-        compressed = target.form == "lines" and named(target.path) is not None
-        self.kept = KeptRows(sink, self.journal, self._generations, compressed=compressed)
+        compressed = target.form == "lines" and compression_of_name(target.path) is not None
+        self.kept = ResumedRows(sink, self.journal, self._generations, compressed=compressed)
         finds_columns = target.form == "csv" and target.columns is None
         reuses = self._ordered or not finds_columns
         self._admit(
@@ -246,7 +246,7 @@ class FileBooks(StoreBooks):
     def abandon(self) -> None:
         """See `Books`."""
         if self._sink is not None:
-            self._sink.file.go()
+            self._sink.file.remove()
             self._store.forget([self._number])
         super().abandon()
 
@@ -256,26 +256,26 @@ class FileBooks(StoreBooks):
     def before_end(self) -> None:
         """See `Books`."""
         super().before_end()
-        if self._keeps_part:
-            self._store.sealed(self._number, self._part)
+        if self._keep_unfinished:
+            self._store.seal(self._number, self._part)
 
     def after_end(self, *, stands: bool) -> None:
         """See `Books`."""
         if not stands:
             return
-        assert isinstance(self.journal, StoreJournal)
-        if not self._keeps_part:
-            self._store.begun(self._number, self._place)
+        assert isinstance(self.journal, FileJournal)
+        if not self._keep_unfinished:
+            self._store.unfinished_generation(self._number, self._place)
             self.journal.write()
         self._store.completed(self._number)
-        self._drop([number for number in self._generations if number != self._number])
+        self._drop_generations([number for number in self._generations if number != self._number])
 
     @property
-    def _keeps_part(self) -> bool:
+    def _keep_unfinished(self) -> bool:
         """Whether what is written so far is of use if the run is cut short."""
         return self._target is not None and self._target.form != "parquet"
 
-    def _left(self) -> Mapping[int, Generation]:
+    def _leftovers(self) -> Mapping[int, Generation]:
         """Return what earlier runs have left that is of use now; clear up the rest."""
         from asyncbatch.storage.atomic import is_being_written
 
@@ -306,7 +306,7 @@ class FileBooks(StoreBooks):
         self._store.forget(gone)
         return kept
 
-    def _drop(self, numbers: list[int]) -> None:
+    def _drop_generations(self, numbers: list[int]) -> None:
         for number in numbers:
             self._unlink(self._generations[number])
 
@@ -316,15 +316,15 @@ class FileBooks(StoreBooks):
                 os.unlink(generation.path)
 
 
-def make_books(
+def make_ledger_session(
     settings: LedgerSettings, target: Target | None, stores: StoreSettings, *, ordered: bool
-) -> Books:
+) -> LedgerSession:
     """Return what keeps the ledger of such a run. Raises UsageError."""
     if target is not None and target.is_remote:
-        return PrefixBooks(settings, target, stores, ordered=ordered)
-    kind: type[Books] = StoreBooks
+        return PrefixLedgerSession(settings, target, stores, ordered=ordered)
+    kind: type[LedgerSession] = FileLedgerSession
     if target is not None and target.is_database:
-        kind = TableBooks
+        kind = TableLedgerSession
     elif target is not None:
-        kind = FolderBooks if target.form == "folder" else FileBooks
+        kind = FolderLedgerSession if target.form == "folder" else OutputFileLedgerSession
     return kind(settings, target, ordered=ordered)

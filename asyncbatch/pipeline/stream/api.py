@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeGuard
 from msgspec import Struct
 from msgspec.structs import replace
 
-from asyncbatch.config.job import MAX_KEYS, RecordWorkSettings, StreamSettings, checked
+from asyncbatch.config.job import MAX_KEYS, RecordWorkSettings, StreamSettings, checked_settings
 from asyncbatch.core.units import parse_duration
 from asyncbatch.errors import AsyncbatchError, UsageError
 from asyncbatch.formats.decoder import decode
-from asyncbatch.pipeline.stream.delivery import Delivering, Delivery
+from asyncbatch.pipeline.stream.delivery import DeliverySettings, StreamDelivery
 from asyncbatch.pipeline.stream.run import CALL_CONCURRENCY, StreamRun
-from asyncbatch.pipeline.stream.stream import Stream as Core
+from asyncbatch.pipeline.stream.stream import StreamCore as Core
 from asyncbatch.sinks.windows import make_target
-from asyncbatch.sources.iterables import GivenSource
-from asyncbatch.sources.live.merge import Inflow
-from asyncbatch.sources.live.open import Reading, make_sources
-from asyncbatch.storage.append import SideFile
+from asyncbatch.sources.iterables import IterableSource
+from asyncbatch.sources.live.merge import MergedSources
+from asyncbatch.sources.live.open import LiveOptions, make_sources
+from asyncbatch.storage.append import AppendFile
 from asyncbatch.transforms.spec import step_specs
 from asyncbatch.windows.aggregates import parse_aggregates
 from asyncbatch.windows.spec import parse_window
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     """A file that is begun anew, or a function that is called with each."""
 
 
-class Handover:
+class WindowQueue:
     """Lets a run wait until its windows are taken: a slow program slows reading."""
 
     def __init__(self) -> None:
@@ -186,8 +186,8 @@ class Stream:
     ) -> None:
         if from_end and not follow:
             raise UsageError("from_end is for follow: what is there at the start is passed over")
-        self._origins, self._reading = source, Reading(follow, from_end)
-        self._files: dict[str, SideFile | None] = {}
+        self._origins, self._reading = source, LiveOptions(follow, from_end)
+        self._files: dict[str, AppendFile | None] = {}
         try:
             settings = StreamSettings(
                 window=parse_window(window),
@@ -208,13 +208,13 @@ class Stream:
                 raise UsageError(f"{name} {why}")
             self._core = Core(
                 settings,
-                late=self._taker("late", late),
-                reject=self._taker("dead_letter", dead_letter),
+                late=self._window_taker("late", late),
+                reject=self._window_taker("dead_letter", dead_letter),
                 max_events=_at_least(1, "max_events", max_events),
             )
             self._core.check()
             length = _micros("duration", duration)
-            self._delivery = Delivery(
+            self._delivery = DeliverySettings(
                 None if to is None else os.fspath(to),
                 table,
                 None if checkpoint is None else os.fspath(checkpoint),
@@ -223,7 +223,7 @@ class Stream:
         except ValueError as error:
             raise UsageError(str(error)) from None
         self._workers = _at_least(0, "workers", workers)
-        self._handover = Handover()
+        self._handover = WindowQueue()
         if to is None and table is not None:
             raise UsageError("table is for a database that `to` names")
         if to is not None:
@@ -246,19 +246,19 @@ class Stream:
         async with AsyncExitStack() as stack:
             stack.callback(self._handover.end)
             sources = make_sources(self._origins, self._reading)
-            given = [one for one in sources if isinstance(one, GivenSource)]
+            given = [one for one in sources if isinstance(one, IterableSource)]
             for source in given:
                 stack.push_async_callback(source.aclose)
-            delivering = Delivering(self._delivery, self._core, sources, self._files, self.stop)
+            delivering = StreamDelivery(self._delivery, self._core, sources, self._files, self.stop)
             workers = self._workers
             if workers is None and len(given) == len(sources):
                 workers = 0  # what makes the events is one thread, and most of the work
             run = self._run = StreamRun(
                 self._core,
-                Inflow(sources),
+                MergedSources(sources),
                 delivering.outflow or self._handover,
                 workers=workers,
-                keeper=delivering.keeper,
+                keeper=delivering.checkpointer,
                 **self._control,
             )
             try:
@@ -364,8 +364,8 @@ class Stream:
     async def _carry_out(
         self,
         run: StreamRun,
-        delivering: Delivering,
-        given: Sequence[GivenSource],
+        delivering: StreamDelivery,
+        given: Sequence[IterableSource],
         stack: AsyncExitStack,
     ) -> None:
         ended = False
@@ -395,18 +395,18 @@ class Stream:
         if make_target(name, self._core.schema, table=table) is None:
             raise UsageError("to is standard output, which is the program's own: iterate instead")
 
-    def _taker(self, name: str, taker: Taker | None) -> Callable[[bytes], None] | None:
+    def _window_taker(self, name: str, taker: Taker | None) -> Callable[[bytes], None] | None:
         """Return what takes lines. Raises UsageError."""
         if taker is None:
             return None
         if _is_name(taker):
-            file = self._files[f"--{name.replace('_', '-')}"] = SideFile(os.fspath(taker))
+            file = self._files[f"--{name.replace('_', '-')}"] = AppendFile(os.fspath(taker))
             return file.write
         if not callable(taker) or inspect.iscoroutinefunction(taker):
             raise UsageError(f"{name} is a file, or a plain function")
-        return partial(self._tell, taker)
+        return partial(self._report, taker)
 
-    def _tell(self, taker: Callable[[dict[str, Any]], object], lines: bytes) -> None:
+    def _report(self, taker: Callable[[dict[str, Any]], object], lines: bytes) -> None:
         """Call a function with what each line has."""
         try:
             for line in lines.splitlines():
@@ -418,7 +418,7 @@ class Stream:
 
 def _checked(transforms: Iterable[Step]) -> tuple[TransformSpec, ...]:
     """Return transforms that can be made. Raises UsageError."""
-    return checked(RecordWorkSettings(transforms=tuple(step_specs(transforms)))).transforms
+    return checked_settings(RecordWorkSettings(transforms=tuple(step_specs(transforms)))).transforms
 
 
 def _is_name(taker: object) -> TypeGuard[str | os.PathLike[str]]:

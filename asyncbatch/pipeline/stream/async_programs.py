@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 from asyncbatch.config.job import RecordWorkSettings
 from asyncbatch.formats.decoder import decode
-from asyncbatch.formats.lines import BadLine
-from asyncbatch.pipeline.stream.helpers import Programs
+from asyncbatch.formats.lines import InvalidLine
+from asyncbatch.pipeline.stream.helpers import TransformPool
 from asyncbatch.transforms.base import RecordError
 from asyncbatch.transforms.call import AsyncCall, Call
-from asyncbatch.workers.tasks.event_reader import Draft, LineReader
+from asyncbatch.workers.tasks.event_reader import EventBlockBuilder, LineReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from asyncbatch.pipeline.stream.helpers import Job
-    from asyncbatch.pipeline.stream.stream import Stream
+    from asyncbatch.pipeline.stream.helpers import TransformJob
+    from asyncbatch.pipeline.stream.stream import StreamCore
     from asyncbatch.transforms.base import Transform
-    from asyncbatch.workers.tasks.event_reader import Block, Line
+    from asyncbatch.workers.tasks.event_reader import EventBlock, Line
 
 
-class AsyncPrograms(Programs):
+class AsyncTransforms(TransformPool):
     """Has up to `concurrency` events in their functions at a time.
 
     One that is there for more than `timeout` seconds is rejected.
@@ -35,7 +35,7 @@ class AsyncPrograms(Programs):
 
     def __init__(
         self,
-        stream: Stream,
+        stream: StreamCore,
         wake: Callable[[], None],
         *,
         concurrency: int,
@@ -60,17 +60,17 @@ class AsyncPrograms(Programs):
         await asyncio.gather(*tasks, return_exceptions=True)
         self._forget()
 
-    def _begin(self, job: Job) -> None:
-        self._keep(asyncio.create_task(self._do(job)))
+    def _begin(self, job: TransformJob) -> None:
+        self._add_result(asyncio.create_task(self._do(job)))
 
-    def _drop(self, job: Job) -> None:
+    def _drop(self, job: TransformJob) -> None:
         job.result.cancel()
 
-    def _keep(self, task: asyncio.Task[Any]) -> None:
+    def _add_result(self, task: asyncio.Task[Any]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _do(self, job: Job) -> None:
+    async def _do(self, job: TransformJob) -> None:
         try:
             block = await self._read(job)
         except Exception as error:  # noqa: BLE001 - raised by whoever takes the result
@@ -81,34 +81,36 @@ class AsyncPrograms(Programs):
                 job.result.set_result([block])
         self._wake()
 
-    async def _read(self, job: Job) -> Block:
+    async def _read(self, job: TransformJob) -> EventBlock:
         stream = self._stream
         fields = stream.reader(job.source).fields
-        calls: list[tuple[Line | BadLine, asyncio.Task[Sequence[Any]] | None]] = []
+        calls: list[tuple[Line | InvalidLine, asyncio.Task[Sequence[Any]] | None]] = []
         async with self._turn:  # what came first is called first
             if job.result.cancelled():  # it was dropped
                 raise asyncio.CancelledError
             job.is_begun = True
             piece = job.piece
-            draft = Draft(piece.file, stream.settings, fields, keeps_texts=stream.keeps_texts)
+            draft = EventBlockBuilder(
+                piece.file, stream.settings, fields, keeps_texts=stream.keeps_texts
+            )
             for line in self._lines.read(draft, piece.lines, piece.at):
-                if isinstance(line, BadLine):
+                if isinstance(line, InvalidLine):
                     calls.append((line, None))
                     continue
                 await self._slots.acquire()
                 task = asyncio.create_task(self._call(line))
                 task.add_done_callback(lambda _: self._slots.release())
-                self._keep(task)
+                self._add_result(task)
                 calls.append((line, task))
         for line, call in calls:
-            if call is None or isinstance(line, BadLine):
+            if call is None or isinstance(line, InvalidLine):
                 draft.reject(line)
                 continue
             try:
-                draft.keep(line, await call)
+                draft.add(line, await call)
             except RecordError as error:
                 draft.reject(line, error)
-        return draft.done(job.source, 0)
+        return draft.finish(job.source, 0)
 
     async def _call(self, line: Line) -> Sequence[Any]:
         """Return what a line is made. Raises RecordError."""

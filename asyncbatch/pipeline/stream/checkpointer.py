@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 from msgspec import MsgspecError
 
 from asyncbatch.errors import SinkError, UsageError
-from asyncbatch.sources.base import Replayable
+from asyncbatch.sources.base import ReplayableSource
 from asyncbatch.state.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from asyncbatch.pipeline.stream.stream import Stream
+    from asyncbatch.pipeline.stream.stream import StreamCore
     from asyncbatch.sinks.windows import WindowTarget
-    from asyncbatch.sources.base import Source
+    from asyncbatch.sources.base import LiveSource
     from asyncbatch.state.checkpoint import CheckpointFile
-    from asyncbatch.storage.append import FilePlace, SideFile
+    from asyncbatch.storage.append import AppendFile, AppendPosition
     from asyncbatch.windows.events import Window
 
 
-class StreamKeeper:
+class Checkpointer:
     """Saves a stream, what was written and where its sources are: `every` so many microseconds.
 
     `target` is where windows go, if that is not standard output, and `files` are written beside.
@@ -35,11 +35,11 @@ class StreamKeeper:
         self,
         file: CheckpointFile,
         every: int,
-        stream: Stream,
-        sources: Sequence[Source],
+        stream: StreamCore,
+        sources: Sequence[LiveSource],
         *,
         target: WindowTarget | None,
-        files: Sequence[SideFile],
+        files: Sequence[AppendFile],
     ) -> None:
         self._file, self._every = file, every / 1e6
         self._stream, self._sources = stream, sources
@@ -52,9 +52,9 @@ class StreamKeeper:
         return max(0.0, self._last + self._every - time.monotonic())
 
     @property
-    def not_again(self) -> list[str]:
+    def unrepeatable_sources(self) -> list[str]:
         """The sources that cannot be read again."""
-        return [one.name for one in self._sources if not _can_resume(one)]
+        return [one.name for one in self._sources if not _is_replayable(one)]
 
     def open(self) -> bool:
         """Take the stream up where it was, or begin it; open target and files for that.
@@ -63,17 +63,17 @@ class StreamKeeper:
         UsageError, LockHeldError.
         """
         if self._target is not None:
-            self._target.check_keeps()
+            self._target.check_resumable()
         for file in self._files:
             file.check_regular()
         found = self._file.open()
         if found is None:
             for source in self._sources:
-                if isinstance(source, Replayable):
+                if isinstance(source, ReplayableSource):
                     self._stream.begin_at(source.name, source.position)
             self._open_all(None, [None] * len(self._files), ())
             try:
-                self._file.write(self._checkpoint(*self._places(), stopping=False))
+                self._file.write(self._checkpoint(*self._positions(), stopping=False))
             except SinkError as error:
                 raise UsageError(str(error)) from None
             return False
@@ -82,16 +82,16 @@ class StreamKeeper:
                 self._stream.restore(found.stream)
             opened = self._stream.open if found.is_stopping else ()
             for source, state in zip(self._sources, found.stream.sources, strict=True):
-                if state.position is not None and isinstance(source, Replayable):
+                if state.position is not None and isinstance(source, ReplayableSource):
                     source.start_at(state.position)
             self._open_all(found.target, found.files, opened)
         except (ValueError, MsgspecError) as error:
-            raise self._file.damaged(str(error)) from None
+            raise self._file.damaged_error(str(error)) from None
         return True
 
     async def save(self, *, stopping: bool = False) -> None:
         """See `run.Keeper`."""
-        target, files = await asyncio.to_thread(self._places)
+        target, files = await asyncio.to_thread(self._positions)
         # Not in a thread: whoever shows the stream has a look at its statistics, too.
         checkpoint = self._checkpoint(target, files, stopping=stopping)
         await asyncio.to_thread(self._file.write, checkpoint)
@@ -101,29 +101,31 @@ class StreamKeeper:
         """Let others go on with the stream."""
         self._file.close()
 
-    def _places(self) -> tuple[Any, list[FilePlace]]:
+    def _positions(self) -> tuple[Any, list[AppendPosition]]:
         """Return where what is written goes on, all of it being safe. Raises SinkError."""
-        target = None if self._target is None else self._target.place()
-        return target, [file.place() for file in self._files]
+        target = None if self._target is None else self._target.position()
+        return target, [file.position() for file in self._files]
 
-    def _checkpoint(self, target: Any, files: list[FilePlace], *, stopping: bool) -> Checkpoint:
+    def _checkpoint(
+        self, target: Any, files: list[AppendPosition], *, stopping: bool
+    ) -> Checkpoint:
         state = self._stream.state()
         return Checkpoint(self._file.configuration, state, target, files, stopping)
 
     def _open_all(
         self,
         target: Any,
-        files: Sequence[FilePlace | None],
-        gone: Sequence[Window],
+        files: Sequence[AppendPosition | None],
+        removed: Sequence[Window],
     ) -> None:
         if self._target is not None:
-            self._target.open(target, gone)
+            self._target.open(target, removed)
         for file, place in zip(self._files, files, strict=True):
             file.open(place)
 
 
-def _can_resume(source: Source) -> bool:
-    return isinstance(source, Replayable) and source.can_resume
+def _is_replayable(source: LiveSource) -> bool:
+    return isinstance(source, ReplayableSource) and source.can_resume
 
 
 @contextmanager

@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from asyncbatch.pipeline.output_guard import check_places
-from asyncbatch.sinks.target import place_of
+from asyncbatch.pipeline.output_guard import check_live_outputs
+from asyncbatch.sinks.target import parse_location
 from asyncbatch.sinks.windows import WindowTarget, make_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from asyncbatch.pipeline.stream.checkpointer import StreamKeeper
-    from asyncbatch.pipeline.stream.stream import Stream
-    from asyncbatch.sources.base import Source
-    from asyncbatch.storage.append import SideFile
+    from asyncbatch.pipeline.stream.checkpointer import Checkpointer
+    from asyncbatch.pipeline.stream.stream import StreamCore
+    from asyncbatch.sources.base import LiveSource
+    from asyncbatch.storage.append import AppendFile
     from asyncbatch.windows.events import Window
 
 _MOST = 10_000
 """Rows that are loaded at a time, and so many may wait: then reading waits, too."""
 
 
-class Outflow:
+class WindowWriter:
     """Loads windows into a target, in threads; what comes meanwhile is loaded together.
 
     A load begins at once, unless the target is worth some patience. What is refused is counted
@@ -36,12 +36,15 @@ class Outflow:
     """
 
     def __init__(
-        self, stream: Stream, target: WindowTarget, on_failure: Callable[[], None] = lambda: None
+        self,
+        stream: StreamCore,
+        target: WindowTarget,
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self._stream, self.target, self._on_failure = stream, target, on_failure
         self._waiting: list[Any] = []
         self._work: asyncio.Task[None] | None = None
-        self._last = -target.patience
+        self._last = -target.wait_seconds
         self._hurry = asyncio.Event()
         self._is_lost = False
 
@@ -82,7 +85,7 @@ class Outflow:
     async def _load(self) -> None:
         """Load until nothing waits."""
         while self._waiting:
-            await self._be_patient()
+            await self._wait_for_more()
             rows, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
             self._last = time.monotonic()
             try:
@@ -92,34 +95,34 @@ class Outflow:
                 self._on_failure()
                 raise
             for reason in refused:
-                self._stream.tally.refuse(reason)
+                self._stream.tally.add_refusal(reason)
 
-    async def _be_patient(self) -> None:
+    async def _wait_for_more(self) -> None:
         """Wait for more rows, as long as that is worth it."""
-        left = self._last + self.target.patience - time.monotonic()
+        left = self._last + self.target.wait_seconds - time.monotonic()
         if left > 0 and len(self._waiting) < _MOST and not self._hurry.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), left)
 
 
-class GuardedTarget:
+class LockedTarget:
     """Lets whoever comes wait for the one before: see `WindowTarget` for what they can do.
 
     A task that is cancelled leaves its thread at work, and nothing must be closed under that.
     """
 
     def __init__(self, target: WindowTarget) -> None:
-        self.name, self.patience = target.name, target.patience
+        self.name, self.wait_seconds = target.name, target.wait_seconds
         self._target, self._lock = target, threading.Lock()
 
-    def check_keeps(self) -> None:
+    def check_resumable(self) -> None:
         """See `WindowTarget`."""
-        self._target.check_keeps()
+        self._target.check_resumable()
 
-    def open(self, place: Any = None, gone: Sequence[Window] = ()) -> None:
+    def open(self, position: Any = None, removed: Sequence[Window] = ()) -> None:
         """See `WindowTarget`."""
         with self._lock:
-            self._target.open(place, gone)
+            self._target.open(position, removed)
 
     def rows(self, windows: Sequence[Window]) -> Sequence[Any]:
         """See `WindowTarget`: nothing is written."""
@@ -130,10 +133,10 @@ class GuardedTarget:
         with self._lock:
             return self._target.load(rows)
 
-    def place(self) -> Any:
+    def position(self) -> Any:
         """See `WindowTarget`."""
         with self._lock:
-            return self._target.place()
+            return self._target.position()
 
     def finish(self, *, ended: bool) -> None:
         """See `WindowTarget`."""
@@ -141,7 +144,7 @@ class GuardedTarget:
             self._target.finish(ended=ended)
 
 
-class Delivery(Struct, frozen=True):
+class DeliverySettings(Struct, frozen=True):
     """Where windows go (`to`, None: nowhere but to who asked), and from where to go on.
 
     A `checkpoint` is kept `every` so many microseconds.
@@ -153,7 +156,7 @@ class Delivery(Struct, frozen=True):
     every: int = 10_000_000
 
 
-class Delivering:
+class StreamDelivery:
     """All that a stream writes: its target, its side files by their options, its checkpoint.
 
     `on_failure` is called once the target is lost. Raises UsageError.
@@ -161,33 +164,35 @@ class Delivering:
 
     def __init__(
         self,
-        delivery: Delivery,
-        stream: Stream,
-        sources: Sequence[Source],
-        files: Mapping[str, SideFile | None],
+        delivery: DeliverySettings,
+        stream: StreamCore,
+        sources: Sequence[LiveSource],
+        files: Mapping[str, AppendFile | None],
         on_failure: Callable[[], None],
     ) -> None:
         to = delivery.to
         written = {name: None if file is None else file.path for name, file in files.items()}
         written |= {
             "--checkpoint": delivery.checkpoint,
-            "--to": None if to is None else place_of(to)[1],
+            "--to": None if to is None else parse_location(to)[1],
         }
-        check_places([source.name for source in sources], written)
+        check_live_outputs([source.name for source in sources], written)
         target = None if to is None else make_target(to, stream.schema, table=delivery.table)
-        self._target = None if target is None else GuardedTarget(target)
-        self.outflow = None if self._target is None else Outflow(stream, self._target, on_failure)
+        self._target = None if target is None else LockedTarget(target)
+        self.outflow = (
+            None if self._target is None else WindowWriter(stream, self._target, on_failure)
+        )
         """Takes windows, if there is a target other than standard output."""
         self._files = {name: file for name, file in files.items() if file is not None}
-        self.keeper = self._make_keeper(delivery, stream, sources)
+        self.checkpointer = self._make_checkpointer(delivery, stream, sources)
 
     def open(self) -> bool:
         """Begin what is written, or go on with it; return which of both.
 
         All sources have joined the stream. Raises UsageError, LockHeldError.
         """
-        if self.keeper is not None:
-            return self.keeper.open()
+        if self.checkpointer is not None:
+            return self.checkpointer.open()
         if self._target is not None:
             self._target.open()
         for file in self._files.values():
@@ -209,20 +214,20 @@ class Delivering:
         """Let go of what could not be opened, or was beside that."""
         for file in self._files.values():
             file.close()
-        if self.keeper is not None:
-            self.keeper.close()
+        if self.checkpointer is not None:
+            self.checkpointer.close()
 
-    def _make_keeper(
-        self, delivery: Delivery, stream: Stream, sources: Sequence[Source]
-    ) -> StreamKeeper | None:
+    def _make_checkpointer(
+        self, delivery: DeliverySettings, stream: StreamCore, sources: Sequence[LiveSource]
+    ) -> Checkpointer | None:
         if delivery.checkpoint is None:
             return None
-        from asyncbatch.config.fingerprint import configuration
-        from asyncbatch.pipeline.stream.checkpointer import StreamKeeper
+        from asyncbatch.config.fingerprint import stream_configuration
+        from asyncbatch.pipeline.stream.checkpointer import Checkpointer
         from asyncbatch.state.checkpoint import CheckpointFile
 
         places = {name: file.path for name, file in self._files.items()}
-        told = configuration(
+        told = stream_configuration(
             stream.settings,
             [source.name for source in sources],
             {
@@ -231,7 +236,7 @@ class Delivering:
                 **places,
             },
         )
-        return StreamKeeper(
+        return Checkpointer(
             CheckpointFile(delivery.checkpoint, told),
             delivery.every,
             stream,

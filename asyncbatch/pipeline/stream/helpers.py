@@ -10,39 +10,39 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from asyncbatch.workers.engine import WorkerLostError
 from asyncbatch.workers.process import WorkerProcess
 from asyncbatch.workers.spawn import spawn
-from asyncbatch.workers.tasks.fold import Piece, folding_factory
+from asyncbatch.workers.tasks.fold import LinePiece, fold_factory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from asyncbatch.core.records import Position
-    from asyncbatch.pipeline.stream.stream import Stream
-    from asyncbatch.windows.events import Folded, Window
-    from asyncbatch.workers.tasks.event_reader import Block
+    from asyncbatch.pipeline.stream.stream import StreamCore
+    from asyncbatch.windows.events import PartialWindows, Window
+    from asyncbatch.workers.tasks.event_reader import EventBlock
 
-    Result = Folded | Block | None
+    Result = PartialWindows | EventBlock | None
 
 MOST_BYTES = 4 * 1024 * 1024
 _MOST_JOBS = 1024
 """What is read ahead of results that are not taken: no more of either."""
 
 
-class Job:
+class TransformJob:
     """A piece of a source's lines, and what comes of it."""
 
-    def __init__(self, source: str, piece: Piece) -> None:
+    def __init__(self, source: str, piece: LinePiece) -> None:
         self.source, self.piece, self.after = source, piece, piece.after
         self.is_begun = False
-        self.result: asyncio.Future[list[Block]] = asyncio.get_running_loop().create_future()
+        self.result: asyncio.Future[list[EventBlock]] = asyncio.get_running_loop().create_future()
 
-    def add(self, piece: Piece) -> None:
+    def add(self, piece: LinePiece) -> None:
         """Take what follows on the piece too."""
         ours = self.piece
-        self.piece = Piece(ours.file, ours.at, ours.lines + piece.lines)
+        self.piece = LinePiece(ours.file, ours.at, ours.lines + piece.lines)
         self.after = piece.after
 
 
-class Programs(ABC):
+class TransformPool(ABC):
     """Has programs read lines, and the stream take the results in order.
 
     `wake` is called when there is a result to be taken.
@@ -53,9 +53,9 @@ class Programs(ABC):
     most_ahead = MOST_BYTES
     """How many bytes may be read ahead: less for slow programs, for a stop waits for them."""
 
-    def __init__(self, stream: Stream, wake: Callable[[], None]) -> None:
+    def __init__(self, stream: StreamCore, wake: Callable[[], None]) -> None:
         self._stream, self._wake = stream, wake
-        self._jobs: deque[Job] = deque()
+        self._jobs: deque[TransformJob] = deque()
         self._bytes = 0
 
     @property
@@ -68,7 +68,7 @@ class Programs(ABC):
         if not lines:
             return
         self._bytes += len(lines)
-        for piece in Piece(file, self._place(source), lines).cut(self.size):
+        for piece in LinePiece(file, self._place(source), lines).cut(self.size):
             last = self._jobs[-1] if self._jobs else None
             if (
                 last is not None
@@ -78,7 +78,7 @@ class Programs(ABC):
             ):
                 last.add(piece)
                 continue
-            job = Job(source, piece)
+            job = TransformJob(source, piece)
             self._jobs.append(job)
             self._begin(job)
 
@@ -98,7 +98,7 @@ class Programs(ABC):
         """Have the stream take the next result; return the windows that are then over."""
         job = self._jobs[0]
         blocks = await job.result
-        self._stream.hear(waiting.source for waiting in self._jobs)
+        self._stream.mark_active(waiting.source for waiting in self._jobs)
         self._jobs.popleft()
         self._bytes -= len(job.piece.lines)
         return self._stream.take_blocks(job.source, blocks, job.after)
@@ -114,11 +114,11 @@ class Programs(ABC):
         return given
 
     @abstractmethod
-    def _drop(self, job: Job) -> None:
+    def _drop(self, job: TransformJob) -> None:
         """Have a job that is not begun not done."""
 
     @abstractmethod
-    def _begin(self, job: Job) -> None:
+    def _begin(self, job: TransformJob) -> None:
         """Have a job done when its turn comes; until then it may get more."""
 
     @abstractmethod
@@ -140,11 +140,11 @@ class Programs(ABC):
         return self._stream.reader(source).place[0]
 
 
-_TOGETHER = 512 * 1024
+_PIECE_BYTES = 512 * 1024
 """Bytes that go to a worker at a time, in pieces as they came: each time costs us 0.2 ms."""
 _WAITING = 1
 """How many times as much waits for a worker while it works."""
-_HELD = 16
+_HELD_BYTES = 16
 """Results of our own that may wait for a worker's before them."""
 
 
@@ -156,16 +156,16 @@ class _Task(NamedTuple):
     results: asyncio.Future[list[Result]]
 
 
-class Crew:
+class FoldPool:
     """Has workers fold a stream's lines, and the stream take the results in order.
 
     While all workers are busy it folds lines itself. What a worker that dies had is done by the
     stream.
     """
 
-    def __init__(self, stream: Stream, count: int) -> None:
+    def __init__(self, stream: StreamCore, count: int) -> None:
         self._stream = stream
-        make_work = folding_factory(stream.settings)
+        make_work = fold_factory(stream.settings)
         self._workers = [WorkerProcess(make_work) for _ in range(count)]
         self._next = 0
         self._starting: list[asyncio.Task[list[Result]]] = []
@@ -200,14 +200,14 @@ class Crew:
         self._sources.append(source)
         self._pieces.append(lines)
         self._held += len(lines)
-        if self._held >= _TOGETHER:
-            self._hand_over()
+        if self._held >= _PIECE_BYTES:
+            self._submit()
 
     @property
     def has_result(self) -> bool:
         """Whether a result is to be taken before more is sent."""
         under_way = self._under_way
-        return bool(under_way) and (under_way[0].results.done() or len(under_way) >= _HELD)
+        return bool(under_way) and (under_way[0].results.done() or len(under_way) >= _HELD_BYTES)
 
     @property
     def is_busy(self) -> bool:
@@ -217,10 +217,12 @@ class Crew:
     async def take(self) -> list[Window]:
         """Have the stream take the next results; return the windows that are then over."""
         if not self._under_way:
-            self._hand_over()
+            self._submit()
         task = self._under_way[0]
         results = await task.results
-        self._stream.hear(source for waiting in self._under_way for source in waiting.sources)
+        self._stream.mark_active(
+            source for waiting in self._under_way for source in waiting.sources
+        )
         self._under_way.popleft()
         take = self._stream.take_folded
         return [
@@ -229,7 +231,7 @@ class Crew:
             for window in take(source, lines, folded)
         ]
 
-    def _hand_over(self) -> None:
+    def _submit(self) -> None:
         pieces, self._pieces, self._held = self._pieces, [], 0
         sources, self._sources = self._sources, []
         if self._given >= (_WAITING + 1) * len(self._workers):

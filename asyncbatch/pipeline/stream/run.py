@@ -6,29 +6,29 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from asyncbatch.core.system import Memory, measure, measure_all, usable_cpus
-from asyncbatch.pipeline.stream.helpers import Crew
+from asyncbatch.core.system import Memory, measure_memory, measure_memory_of, usable_cpus
+from asyncbatch.pipeline.stream.helpers import FoldPool
 from asyncbatch.transforms.spec import FunctionSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asyncbatch.core.tally import FailureBudget, StreamTally
-    from asyncbatch.pipeline.stream.helpers import Programs
-    from asyncbatch.pipeline.stream.stream import Stream
-    from asyncbatch.sources.base import Chunk
-    from asyncbatch.sources.live.merge import Inflow
+    from asyncbatch.pipeline.stream.helpers import TransformPool
+    from asyncbatch.pipeline.stream.stream import StreamCore
+    from asyncbatch.sources.base import LiveChunk
+    from asyncbatch.sources.live.merge import MergedSources
     from asyncbatch.windows.events import Window
 
 _TICK_SECONDS = 0.05
 """How often the clock is looked at where it ends windows."""
-_MUCH = 64 * 1024
+_CHUNKS_BEFORE_PAUSE = 64 * 1024
 """Fewer bytes at a time are no work for a worker: most likely somebody waits for their windows."""
 CALL_CONCURRENCY = 100
 """Calls of async functions in flight."""
 _STOP_SECONDS = 4.0
 """How long programs may work on what cannot be read again, once the stream is stopped."""
-_ENOUGH = 32
+_READ_SECONDS = 32
 """How many times in a row much must come before workers are started: after 2 to 4 MiB."""
 
 
@@ -48,7 +48,7 @@ class StreamSnapshot(NamedTuple):
     """Events that had come when the stream was stopped, and were not worked on any more."""
 
 
-class WindowSink(Protocol):
+class WindowConsumer(Protocol):
     """Takes windows that are over."""
 
     async def put(self, windows: Sequence[Window]) -> None:
@@ -60,7 +60,7 @@ class WindowSink(Protocol):
         ...
 
 
-class Keeper(Protocol):
+class CheckpointSaver(Protocol):
     """Keeps what another process needs to go on with a stream; see `checkpoint`."""
 
     @property
@@ -92,14 +92,14 @@ class StreamRun:
 
     def __init__(
         self,
-        stream: Stream,
-        inflow: Inflow,
-        sink: WindowSink,
+        stream: StreamCore,
+        inflow: MergedSources,
+        sink: WindowConsumer,
         *,
         duration: int | None = None,
         budget: FailureBudget | None = None,
         workers: int | None = None,
-        keeper: Keeper | None = None,
+        keeper: CheckpointSaver | None = None,
         call_concurrency: int = CALL_CONCURRENCY,
         timeout: float | None = None,
     ) -> None:
@@ -109,7 +109,7 @@ class StreamRun:
         self._duration = None if duration is None else duration / 1e6
         self._max_workers = usable_cpus() - 1 if workers is None else workers
         self._concurrency, self._timeout_s = call_concurrency, timeout
-        self._crew: Crew | Programs | None = None
+        self._crew: FoldPool | TransformPool | None = None
         """Who helps: with masses of events, or with programs."""
         self._in_a_row = 0
         """How many times in a row much has come at once."""
@@ -128,7 +128,7 @@ class StreamRun:
         """Events given back, as programs had not begun to work on them."""
         for source in inflow.sources:
             stream.join(source.name)
-        inflow.prefer(stream.reached)
+        inflow.prefer(stream.highest_time)
 
     @property
     def was_cut_short(self) -> bool:
@@ -150,11 +150,11 @@ class StreamRun:
         self._before = (self.stream.tally.read, self.stream.tally.bytes)
         try:
             for name, held in self.stream.held():
-                await self._hand_on(name, held)
+                await self._process(name, held)
             await self._take_all()
             for source, chunk in await self._inflow.rest():
                 if not self.stream.is_full and not self.stream.has_left(source.name):
-                    await self._hand_on(source.name, chunk)
+                    await self._process(source.name, chunk)
             await self._settle()
             await self._end(partial=self.was_cut_short)
         finally:
@@ -174,7 +174,7 @@ class StreamRun:
     def is_over_budget(self, *, final: bool = False) -> bool:
         """Whether more events are lost than may be; `final` once there are no more."""
         tally = self.stream.tally
-        return self._budget is not None and self._budget.is_spent(
+        return self._budget is not None and self._budget.is_exceeded(
             tally.failures, tally.read, final=final
         )
 
@@ -186,7 +186,7 @@ class StreamRun:
             if left is not None and left <= 0:
                 break
             crew = self._crew
-            is_waited_for = isinstance(crew, Crew) and crew.is_busy
+            is_waited_for = isinstance(crew, FoldPool) and crew.is_busy
             has_result = crew is not None and crew.has_result
             found = await inflow.read(0 if is_waited_for or has_result else self._timeout())
             await self._take_ready()
@@ -198,7 +198,7 @@ class StreamRun:
                 if stream.has_left(source.name) and chunk.data:
                     stream.join(source.name)  # there is more of it since it was saved
                 if not stream.has_left(source.name):
-                    await self._hand_on(source.name, chunk)
+                    await self._process(source.name, chunk)
                     self._is_saved = False
                     if source.is_over:
                         await self._settle()
@@ -241,26 +241,26 @@ class StreamRun:
         known = [max(0.0, wait) for wait in waits if wait is not None]
         return min(known, default=None)
 
-    async def _hand_on(self, source: str, chunk: Chunk) -> None:
+    async def _process(self, source: str, chunk: LiveChunk) -> None:
         """Take a chunk, or have it taken in its turn by those that help."""
         stream = self.stream
-        if stream.begins_file(source, chunk):
+        if stream.starts_file(source, chunk):
             await self._catch_up()
             stream.begin_file(source, chunk)
-        if chunk.flaw:
+        if chunk.error:
             await self._catch_up()
-            await self._put(stream.refuse(source, chunk))
+            await self._put(stream.reject_chunk(source, chunk))
             return
         lines = stream.cut(source, chunk)
         if stream.stages:
             await self._transform(source, chunk.file, lines)
         elif not self._max_workers:
             await self._put(stream.take(source, lines))
-        elif len(lines) < _MUCH:
+        elif len(lines) < _CHUNKS_BEFORE_PAUSE:
             self._in_a_row = 0
             await self._catch_up()
             await self._put(stream.take(source, lines))
-        elif (crew := await self._helpers()) is None:
+        elif (crew := await self._pools()) is None:
             await self._put(stream.take(source, lines))
         else:
             await self._take_ready()
@@ -269,7 +269,7 @@ class StreamRun:
     async def _transform(self, source: str, file: str, lines: bytes) -> None:
         """Have programs read lines."""
         if self._crew is None and self._runs_elsewhere:
-            self._crew = self._make_programs()
+            self._crew = self._make_transforms()
         if self._crew is None:
             blocks = await asyncio.to_thread(self.stream.read, source, lines)
             await self._put(self.stream.put(blocks))
@@ -277,27 +277,27 @@ class StreamRun:
         await self._take_ready()
         self._crew.send(source, file, lines)
 
-    def _make_programs(self) -> Programs:
+    def _make_transforms(self) -> TransformPool:
         wake = self._inflow.wake
         if self.stream.runs_async:
-            from asyncbatch.pipeline.stream.async_programs import AsyncPrograms
+            from asyncbatch.pipeline.stream.async_programs import AsyncTransforms
 
-            return AsyncPrograms(
+            return AsyncTransforms(
                 self.stream, wake, concurrency=self._concurrency, timeout=self._timeout_s
             )
-        from asyncbatch.pipeline.stream.worker_programs import WorkerPrograms
+        from asyncbatch.pipeline.stream.worker_programs import ProcessTransforms
 
         count = max(1, self._max_workers)
-        return WorkerPrograms(self.stream, wake, count=count, timeout=self._timeout_s)
+        return ProcessTransforms(self.stream, wake, count=count, timeout=self._timeout_s)
 
-    async def _helpers(self) -> Crew | None:
+    async def _pools(self) -> FoldPool | None:
         """Return the workers, once there is enough to do and they are ready for it."""
         self._in_a_row += 1
-        if self._crew is None and self._in_a_row >= _ENOUGH:
-            self._crew = Crew(self.stream, self._max_workers)
+        if self._crew is None and self._in_a_row >= _READ_SECONDS:
+            self._crew = FoldPool(self.stream, self._max_workers)
             await self._crew.start()
         crew = self._crew
-        return crew if isinstance(crew, Crew) and crew.is_ready else None
+        return crew if isinstance(crew, FoldPool) and crew.is_ready else None
 
     def _holds_clock(self) -> bool:
         """Whether events are under way that would be late if time went on without them."""
@@ -306,7 +306,7 @@ class StreamRun:
 
     async def _take_ready(self) -> None:
         """Have the results of helpers taken that wait, or hold back more."""
-        while self._crew is not None and self._crew.has_result and not self._is_to_give_back():
+        while self._crew is not None and self._crew.has_result and not self._should_give_back():
             await self._put(await self._crew.take())
 
     async def _catch_up(self) -> None:
@@ -317,18 +317,18 @@ class StreamRun:
     async def _settle(self) -> None:
         """Have nothing under way: all results taken, or left for later by a stop."""
         while self._crew is not None and self._crew.is_busy:
-            if not isinstance(self._crew, Crew) and self._is_to_give_back():
+            if not isinstance(self._crew, FoldPool) and self._should_give_back():
                 for source, lines in self._crew.give_back():
                     self._left += self.stream.give_back(source, lines)
             if self._crew.is_busy:
                 await self._put(await self._crew.take())
 
-    def _is_to_give_back(self) -> bool:
+    def _should_give_back(self) -> bool:
         """Whether programs are to begin with nothing more."""
         if self._stopped_at is None:
             return False
         waited = time.monotonic() - self._stopped_at
-        return self.stream.can_come_again or waited > _STOP_SECONDS
+        return self.stream.is_replayable or waited > _STOP_SECONDS
 
     async def _put(self, windows: list[Window]) -> None:
         if windows:
@@ -341,6 +341,6 @@ class StreamRun:
         return self._began + self._duration - time.monotonic()
 
     def _memory(self) -> Memory:
-        ours, theirs = measure(), measure_all(self._crew.pids if self._crew else ())
+        ours, theirs = measure_memory(), measure_memory_of(self._crew.pids if self._crew else ())
         self._peak = max(self._peak, ours.peak + theirs.peak)
         return Memory(ours.current + theirs.current, self._peak)

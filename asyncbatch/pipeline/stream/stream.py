@@ -7,15 +7,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.core.tally import StreamTally
-from asyncbatch.formats.lines import LineCutter, count_lines, first_lines
-from asyncbatch.sources.base import Chunk
+from asyncbatch.formats.lines import LineSplitter, count_lines, take_lines
+from asyncbatch.sources.base import LiveChunk
 from asyncbatch.state.checkpoint import SourceState, StreamState
 from asyncbatch.transforms.chain import chain_of, is_async, make_stages
-from asyncbatch.windows.aggregates import Recipe
-from asyncbatch.windows.events import Folded, KeyFields, WindowSchema
+from asyncbatch.windows.aggregates import AggregateSet
+from asyncbatch.windows.events import KeyFields, PartialWindows, WindowSchema
 from asyncbatch.windows.fixed import FixedWindows, make_windower
 from asyncbatch.windows.watermark import NEVER, Watermark
-from asyncbatch.workers.tasks.event_reader import Block, EventReader
+from asyncbatch.workers.tasks.event_reader import EventBlock, EventReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from asyncbatch.windows.events import Window
 
 
-class Inlet:
+class SourceReader:
     """Cuts a source's chunks into lines; its `reader` makes events of them.
 
     `position` is that of the last chunk that was cut.
@@ -35,13 +35,13 @@ class Inlet:
         self._make_reader = make_reader
         self.file, self.reader = file, make_reader(file)
         self.position: Any = None
-        self._cutter = LineCutter()
+        self._cutter = LineSplitter()
 
     def begin(self, file: str) -> None:
         """Go on with another file, from its beginning."""
         self.file, self.reader = file, self._make_reader(file)
 
-    def cut(self, chunk: Chunk) -> bytes:
+    def cut(self, chunk: LiveChunk) -> bytes:
         """Return the lines that end in a chunk. Raises LineTooLongError."""
         self.position = chunk.position
         lines = self._cutter.take(chunk.data)
@@ -64,7 +64,9 @@ class Inlet:
         at, arrived = self.reader.place
         if self.position is None:
             return SourceState(top, is_over, arrived=arrived)
-        return SourceState(top, is_over, self.position, self.file, self._cutter.held, at, arrived)
+        return SourceState(
+            top, is_over, self.position, self.file, self._cutter.buffered, at, arrived
+        )
 
     def restore(self, state: SourceState) -> None:
         """Become, being new, what `state` was called on."""
@@ -72,7 +74,7 @@ class Inlet:
             self.position = state.position
             self.begin(state.file)
             self._cutter.restore(state.held)
-        self.reader.go_on(state.at, state.arrived)
+        self.reader.resume(state.at, state.arrived)
 
 
 def _wall_clock() -> int:
@@ -83,7 +85,7 @@ def _steady_clock() -> int:
     return time.monotonic_ns() // 1000
 
 
-class Stream:
+class StreamCore:
     """Takes bytes of JSON Lines as they come, and gives back the windows that are over.
 
     Each source has joined before its first chunk, and leaves after its last. What is rejected or
@@ -103,7 +105,7 @@ class Stream:
         wall_clock: Callable[[], int] = _wall_clock,
         clock: Callable[[], int] = _steady_clock,
     ) -> None:
-        self.settings, self.recipe = settings, Recipe(settings.aggregates)
+        self.settings, self.recipe = settings, AggregateSet(settings.aggregates)
         self.keys = KeyFields(settings.by)
         self.schema = WindowSchema(settings.window, self.keys, self.recipe)
         self.tally = StreamTally()
@@ -118,13 +120,13 @@ class Stream:
             max_keys=settings.max_keys,
             overflow=None if overflow is None else self.keys.same(overflow),
         )
-        self._inlets: dict[str, Inlet] = {}
-        self._gone: dict[str, SourceState] = {}
+        self._readers: dict[str, SourceReader] = {}
+        self._left_sources: dict[str, SourceState] = {}
         """How the sources that have left were then."""
         self._names: dict[str, None] = {}
         """All sources, in the order in which they joined."""
         self._reject, self._late = reject, late
-        self._room = max_events
+        self._events_left = max_events
         self.stages = make_stages(settings.transforms)
         """What is done to events first; `runs_async` if some of it is to be awaited."""
         self.runs_async = is_async(self.stages)
@@ -133,7 +135,7 @@ class Stream:
     @property
     def is_full(self) -> bool:
         """Whether it has as many events as it may."""
-        return self._room == 0
+        return self._events_left == 0
 
     @property
     def lag(self) -> int | None:
@@ -158,36 +160,36 @@ class Stream:
     def join(self, source: str) -> None:
         """Expect chunks of a source. Raises UsageError for a field that cannot be meant."""
         self._watermark.join(source)
-        self._inlets[source] = Inlet(partial(self._reader, source), source)
+        self._readers[source] = SourceReader(partial(self._reader, source), source)
         self._names[source] = None
-        if gone := self._gone.pop(source, None):
-            self._go_on(source, gone)
+        if gone := self._left_sources.pop(source, None):
+            self._resume_source(source, gone)
 
     def begin_at(self, source: str, position: Any) -> None:
         """Take note of where a source is before its first chunk."""
-        self._inlets[source].position = position
+        self._readers[source].position = position
 
     def leave(self, source: str) -> list[Window]:
         """Expect no more of a source; return the windows that are therefore over."""
-        self._gone[source] = self._state_of(source, is_over=True)
-        del self._inlets[source]
+        self._left_sources[source] = self._state_of(source, is_over=True)
+        del self._readers[source]
         self._watermark.leave(source)
-        return self._told(self._windower.advance()) if self._inlets else []
+        return self._counted(self._windower.advance()) if self._readers else []
 
-    def reached(self, source: str) -> int | None:
+    def highest_time(self, source: str) -> int | None:
         """Return the largest time that a source has told of; None if it has told of none."""
-        top = self._watermark.top(source) if source in self._inlets else NEVER
+        top = self._watermark.highest(source) if source in self._readers else NEVER
         return None if top == NEVER else top
 
     def has_left(self, source: str) -> bool:
         """Whether a source has left; if it has more to give after all, it joins again."""
-        return source in self._gone
+        return source in self._left_sources
 
     def state(self) -> StreamState:
         """Return all there is, written down, between two chunks; the tally still changes."""
         return StreamState(
             self._watermark.value,
-            [self._gone.get(name) or self._state_of(name) for name in self._names],
+            [self._left_sources.get(name) or self._state_of(name) for name in self._names],
             self._windower.state(),
             self.tally,
         )
@@ -199,90 +201,90 @@ class Stream:
         """
         for name, source in zip(self._names, state.sources, strict=True):
             if source.is_over and not source.held:
-                del self._inlets[name]
+                del self._readers[name]
                 self._watermark.leave(name)
-                self._gone[name] = source
+                self._left_sources[name] = source
             else:
-                self._go_on(name, source)
+                self._resume_source(name, source)
         self._watermark.raise_to(state.watermark)
         self._windower.restore(state.windows)
         self.tally = state.tally
 
-    def held(self) -> list[tuple[str, Chunk]]:
+    def held(self) -> list[tuple[str, LiveChunk]]:
         """Return, after `restore`, chunks that bring what whole lines are held once more."""
-        inlets = self._inlets.items()
+        inlets = self._readers.items()
         return [
-            (name, Chunk(one.file, b"", position=one.position))
+            (name, LiveChunk(one.file, b"", position=one.position))
             for name, one in inlets
             if one.has_lines
         ]
 
     def _state_of(self, source: str, *, is_over: bool = False) -> SourceState:
-        return self._inlets[source].state(self._watermark.top(source), is_over=is_over)
+        return self._readers[source].state(self._watermark.highest(source), is_over=is_over)
 
-    def _go_on(self, source: str, state: SourceState) -> None:
+    def _resume_source(self, source: str, state: SourceState) -> None:
         self._watermark.restore(source, state.top)
-        self._inlets[source].restore(state)
+        self._readers[source].restore(state)
 
-    def feed(self, source: str, chunk: Chunk) -> list[Window]:
+    def feed(self, source: str, chunk: LiveChunk) -> list[Window]:
         """Take a chunk. Raises TooManyKeysError, LineTooLongError, SinkError."""
-        if self.begins_file(source, chunk):
+        if self.starts_file(source, chunk):
             self.begin_file(source, chunk)
-        if chunk.flaw:
-            return self.refuse(source, chunk)
+        if chunk.error:
+            return self.reject_chunk(source, chunk)
         return self.take(source, self.cut(source, chunk))
 
-    def begins_file(self, source: str, chunk: Chunk) -> bool:
+    def starts_file(self, source: str, chunk: LiveChunk) -> bool:
         """Whether a chunk is of another file than those before it."""
-        return chunk.begins or self._inlets[source].file != chunk.file
+        return chunk.begins or self._readers[source].file != chunk.file
 
-    def begin_file(self, source: str, chunk: Chunk) -> None:
+    def begin_file(self, source: str, chunk: LiveChunk) -> None:
         """Go on with a chunk's file, once all lines of the one before are taken."""
-        self._inlets[source].begin(chunk.file)
+        self._readers[source].begin(chunk.file)
 
-    def cut(self, source: str, chunk: Chunk) -> bytes:
+    def cut(self, source: str, chunk: LiveChunk) -> bytes:
         """Return the lines that end in a chunk, for `take`, as far as there is room for them.
 
         Raises LineTooLongError.
         """
         self.tally.bytes += len(chunk.data)
         if chunk.loss is not None:
-            self.tally.lose(chunk.loss)
-        inlet = self._inlets[source]
+            self.tally.add_loss(chunk.loss)
+        inlet = self._readers[source]
         lines = inlet.cut(chunk)
-        if self._room is None:
+        if self._events_left is None:
             return lines
-        first = first_lines(lines, self._room)
+        first = take_lines(lines, self._events_left)
         if len(first) < len(lines):
             inlet.give_back(lines[len(first) :])
-        self._room -= count_lines(first, len(first), first=False).records
+        self._events_left -= count_lines(first, len(first), first=False).records
         return first
 
     def give_back(self, source: str, lines: bytes) -> int:
         """Have lines that were cut last, and not taken, come again; return how many events."""
-        self._inlets[source].give_back(lines)
+        self._readers[source].give_back(lines)
         count = count_lines(lines, len(lines), first=False).records
-        if self._room is not None:
-            self._room += count
+        if self._events_left is not None:
+            self._events_left += count
         return count
 
     @property
-    def can_come_again(self) -> bool:
+    def is_replayable(self) -> bool:
         """Whether all that its sources have given can be read again by somebody who goes on."""
-        return all(inlet.position is not None for inlet in self._inlets.values())
+        return all(inlet.position is not None for inlet in self._readers.values())
 
-    def refuse(self, source: str, chunk: Chunk) -> list[Window]:
+    def reject_chunk(self, source: str, chunk: LiveChunk) -> list[Window]:
         """Reject a chunk that is no event; raises as `feed`."""
-        return self._told(self._put(self._inlets[source].reader.refuse(chunk)))
+        return self._counted(self._put(self._readers[source].reader.refuse(chunk)))
 
-    def hear(self, sources: Iterable[str]) -> None:
+    def mark_active(self, sources: Iterable[str]) -> None:
         """Take note that there are events of some sources, which others have not read yet."""
         for source in set(sources):
-            self._watermark.hear(source)
+            self._watermark.mark_active(source)
 
     def reader(self, source: str) -> EventReader:
         """Return what reads the file that a source is at."""
-        return self._inlets[source].reader
+        return self._readers[source].reader
 
     def _reader(self, source: str, file: str) -> EventReader:
         return EventReader(
@@ -296,67 +298,73 @@ class Stream:
             self._watermark.raise_to(self._wall_clock())
         else:
             self._watermark.tick()
-        return self._told(self._windower.advance())
+        return self._counted(self._windower.advance())
 
     def finish(self, *, partial: bool) -> list[Window]:
         """Return all windows that are not over; `partial` if more events might have come."""
         windows = self._windower.finish(partial=partial)
         if windows and not partial:  # whoever goes on later finds them over
             self._watermark.raise_to(max(window.end for window in windows))
-        return self._told(windows)
+        return self._counted(windows)
 
-    def take_folded(self, source: str, lines: bytes, folded: Folded | Block | None) -> list[Window]:
+    def take_folded(
+        self, source: str, lines: bytes, folded: PartialWindows | EventBlock | None
+    ) -> list[Window]:
         """Take lines of which somebody has made this; None if that was not possible."""
-        reader = self._inlets[source].reader
-        if isinstance(folded, Block) and folded.events is not None:
+        reader = self._readers[source].reader
+        if isinstance(folded, EventBlock) and folded.events is not None:
             if not self._may_be(folded.events.moments.highest):
                 return self.take(source, lines)
             folded.lines = lines
             reader.skip(lines, folded.records)
             return self.take_blocks(source, [folded], reader.place[0])
-        windows = self._fold(source, folded) if isinstance(folded, Folded) else None
-        if windows is None or not isinstance(folded, Folded):
+        windows = self._fold(source, folded) if isinstance(folded, PartialWindows) else None
+        if windows is None or not isinstance(folded, PartialWindows):
             return self.take(source, lines)
         reader.skip(lines, folded.count)
         self.tally.read += folded.count
         self.tally.events += folded.count
-        return self._told(windows)
+        return self._counted(windows)
 
-    def _fold(self, source: str, folded: Folded) -> list[Window] | None:
+    def _fold(self, source: str, folded: PartialWindows) -> list[Window] | None:
         """Return the windows that are then over; None, with nothing done, if some may be late."""
         assert isinstance(self._windower, FixedWindows)
         if self.settings.time is None:
-            folded = folded.at(self._inlets[source].reader.arrive(), self.settings.window.pane)
-        return self._windower.take_folded(folded, source) if self._may_be(folded.highest) else None
+            folded = folded.at(
+                self._readers[source].reader.set_arrival(), self.settings.window.pane
+            )
+        return self._windower.add_partial(folded, source) if self._may_be(folded.highest) else None
 
     def _may_be(self, time: int) -> bool:
         """Whether a time is not too far ahead of the clock."""
         ahead = self.settings.max_future
         return ahead is None or time <= self._wall_clock() + ahead
 
-    def take_blocks(self, source: str, blocks: Sequence[Block], after: Position) -> list[Window]:
+    def take_blocks(
+        self, source: str, blocks: Sequence[EventBlock], after: Position
+    ) -> list[Window]:
         """Take what somebody has read, up to this place of the source's file."""
-        reader = self._inlets[source].reader
-        arrived = reader.arrive()
-        reader.go_on(after, arrived)
+        reader = self._readers[source].reader
+        arrived = reader.set_arrival()
+        reader.resume(after, arrived)
         for block in blocks:
             if block.events is not None:
-                block.events.come(source, None if reader.fields.are_timed else arrived)
-        return self._told([window for block in blocks for window in self._put(block)])
+                block.events.arrival_times(source, None if reader.fields.are_timed else arrived)
+        return self._counted([window for block in blocks for window in self._put(block)])
 
     def take(self, source: str, lines: bytes) -> list[Window]:
         """Take whole lines; raises as `feed`."""
-        return self.put(self._inlets[source].reader.read(lines)) if lines else []
+        return self.put(self._readers[source].reader.read(lines)) if lines else []
 
-    def read(self, source: str, lines: bytes) -> list[Block]:
+    def read(self, source: str, lines: bytes) -> list[EventBlock]:
         """Return what whole lines come to, for `put`; another thread may do this meanwhile."""
-        return list(self._inlets[source].reader.read(lines)) if lines else []
+        return list(self._readers[source].reader.read(lines)) if lines else []
 
-    def put(self, blocks: Iterable[Block]) -> list[Window]:
+    def put(self, blocks: Iterable[EventBlock]) -> list[Window]:
         """Take what was read; raises as `feed`."""
-        return self._told([window for block in blocks for window in self._put(block)])
+        return self._counted([window for block in blocks for window in self._put(block)])
 
-    def _put(self, block: Block) -> list[Window]:
+    def _put(self, block: EventBlock) -> list[Window]:
         tally = self.tally
         tally.read += block.records
         tally.dropped += block.dropped
@@ -367,7 +375,7 @@ class Stream:
                 self._reject(b"".join(letter for _, letter in block.rejected))
         if block.events is None:
             return []
-        taken = self._windower.take(block.events)
+        taken = self._windower.add(block.events)
         tally.late += len(taken.late)
         tally.late_in_part += taken.late_in_part
         tally.events += block.events.count - len(taken.late)
@@ -376,6 +384,6 @@ class Stream:
             self._late(b"".join(texts[place].rstrip() + b"\n" for place in taken.late))
         return taken.closed
 
-    def _told(self, windows: list[Window]) -> list[Window]:
+    def _counted(self, windows: list[Window]) -> list[Window]:
         self.tally.windows += len(windows)
         return windows

@@ -12,23 +12,23 @@ from asyncbatch.core.progress import Progress
 from asyncbatch.core.records import Failure
 from asyncbatch.errors import NoWorkerError
 from asyncbatch.formats.positions import BOM
-from asyncbatch.pipeline.stream.helpers import MOST_BYTES, Programs
-from asyncbatch.sinks.dead_letters import letter_of_record
+from asyncbatch.pipeline.stream.helpers import MOST_BYTES, TransformPool
+from asyncbatch.sinks.dead_letters import record_dead_letter
 from asyncbatch.transforms.chain import make_chain
-from asyncbatch.windows.aggregates import Recipe
+from asyncbatch.windows.aggregates import AggregateSet
 from asyncbatch.workers.engine import WorkerLostError
 from asyncbatch.workers.process import WorkerProcess, watch
-from asyncbatch.workers.tasks.event_reader import Block, EventReader
+from asyncbatch.workers.tasks.event_reader import EventBlock, EventReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from asyncbatch.config.job import StreamSettings
     from asyncbatch.core.records import FailureKind
-    from asyncbatch.pipeline.stream.helpers import Job
-    from asyncbatch.pipeline.stream.stream import Stream
+    from asyncbatch.pipeline.stream.helpers import TransformJob
+    from asyncbatch.pipeline.stream.stream import StreamCore
     from asyncbatch.workers.engine import Loss
-    from asyncbatch.workers.tasks.fold import Piece
+    from asyncbatch.workers.tasks.fold import LinePiece
 
 _SECONDS = 0.02
 """What a worker gets at a time should take about so long: others wait for its result."""
@@ -38,19 +38,19 @@ _AHEAD = 50
 """How many such pieces a worker may have waiting: a second's work."""
 _WAITING = 4
 """Another worker is started once so many jobs wait for each."""
-_MOST_STILLBORN = 8
+_MOST_FAILED_STARTS = 8
 """Workers in a row that may die before they begin to work."""
 
 
-class _Step(NamedTuple):
+class _PieceStep(NamedTuple):
     """A piece to be read: an event alone if it `is_suspect`, a guilty one after a `loss`."""
 
-    piece: Piece
+    piece: LinePiece
     is_suspect: bool = False
     loss: Loss | None = None
 
 
-class WorkerPrograms(Programs):
+class ProcessTransforms(TransformPool):
     """Has workers read lines, of which it starts more, up to `count`, once they are needed.
 
     An event that a worker dies at is tried once more, alone, and then rejected; one that takes
@@ -59,18 +59,23 @@ class WorkerPrograms(Programs):
     """
 
     def __init__(
-        self, stream: Stream, wake: Callable[[], None], *, count: int, timeout: float | None = None
+        self,
+        stream: StreamCore,
+        wake: Callable[[], None],
+        *,
+        count: int,
+        timeout: float | None = None,
     ) -> None:
         super().__init__(stream, wake)
         self.size = _FIRST
         self._count, self._timeout = count, timeout
         self._settings = stream.settings
         self._make_work: Callable[[], Any] = partial(
-            ProgramWork, stream.settings, keeps_texts=stream.keeps_texts
+            EventTransformTask, stream.settings, keeps_texts=stream.keeps_texts
         )
         self._workers: list[WorkerProcess] = []
         self._idle: list[WorkerProcess] = []
-        self._todo: deque[Job] = deque()
+        self._todo: deque[TransformJob] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._watch = (
             None if timeout is None else asyncio.create_task(watch(self._workers, timeout))
@@ -97,11 +102,11 @@ class WorkerPrograms(Programs):
             worker.kill()
         self._forget()
 
-    def _begin(self, job: Job) -> None:
+    def _begin(self, job: TransformJob) -> None:
         self._todo.append(job)
         self._dispatch()
 
-    def _drop(self, job: Job) -> None:
+    def _drop(self, job: TransformJob) -> None:
         self._todo.remove(job)
 
     def _dispatch(self) -> None:
@@ -121,7 +126,7 @@ class WorkerPrograms(Programs):
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _do(self, worker: WorkerProcess, job: Job) -> None:
+    async def _do(self, worker: WorkerProcess, job: TransformJob) -> None:
         try:
             blocks = await self._read(worker, job.piece)
         except Exception as error:  # noqa: BLE001 - raised by whoever takes the result
@@ -134,39 +139,39 @@ class WorkerPrograms(Programs):
         self._dispatch()
         self._wake()
 
-    async def _read(self, worker: WorkerProcess, piece: Piece) -> list[Block]:
+    async def _read(self, worker: WorkerProcess, piece: LinePiece) -> list[EventBlock]:
         """Have a piece read, whatever becomes of workers. Raises AsyncbatchError."""
-        blocks: list[Block] = []
-        todo = deque([_Step(piece)])
+        blocks: list[EventBlock] = []
+        todo = deque([_PieceStep(piece)])
         while todo:
             step = todo.popleft()
             if step.loss is not None:
                 blocks.append(self._blame(step.piece, step.loss))
                 continue
             try:
-                blocks += await self._ask(worker, step.piece)
+                blocks += await self._request(worker, step.piece)
                 self._stillborn = 0
             except WorkerLostError as error:
-                todo.extendleft(reversed(self._judged(step, error.loss)))
+                todo.extendleft(reversed(self._decide(step, error.loss)))
         return blocks
 
-    def _judged(self, step: _Step, loss: Loss) -> list[_Step]:
+    def _decide(self, step: _PieceStep, loss: Loss) -> list[_PieceStep]:
         """Return what is to be done after a loss. Raises NoWorkerError."""
         if not loss.in_batch or loss.file is None:
             self._stillborn += 1
-            if self._stillborn == _MOST_STILLBORN:
+            if self._stillborn == _MOST_FAILED_STARTS:
                 raise NoWorkerError(
-                    f"{_MOST_STILLBORN} worker processes in a row ended before they began to "
+                    f"{_MOST_FAILED_STARTS} worker processes in a row ended before they began to "
                     f"work; the last {loss.how}"
                 )
             return [step]
         self._stillborn = 0
-        before, one, behind = step.piece.parted(loss.file)
+        before, one, behind = step.piece.split(loss.file)
         is_guilty = step.is_suspect or loss.timed_out
-        steps = [_Step(before), _Step(one, not is_guilty, loss if is_guilty else None)]
-        return [some for some in (*steps, _Step(behind)) if some.piece.lines]
+        steps = [_PieceStep(before), _PieceStep(one, not is_guilty, loss if is_guilty else None)]
+        return [some for some in (*steps, _PieceStep(behind)) if some.piece.lines]
 
-    def _blame(self, piece: Piece, loss: Loss) -> Block:
+    def _blame(self, piece: LinePiece, loss: Loss) -> EventBlock:
         """Reject the event that a worker was lost at."""
         place = piece.after
         kind: FailureKind = "timeout" if loss.timed_out else "worker_crash"
@@ -175,10 +180,10 @@ class WorkerPrograms(Programs):
             what = f"took longer than {self._timeout:g} s (--timeout)"
         failure = Failure(piece.file, kind, what, place.record, place.line)
         text = piece.lines.rstrip(b"\n").removeprefix(BOM)
-        letter = letter_of_record(failure, text) if self._settings.letters else b""
-        return Block(1, rejected=[(failure, letter)])
+        letter = record_dead_letter(failure, text) if self._settings.letters else b""
+        return EventBlock(1, rejected=[(failure, letter)])
 
-    async def _ask(self, worker: WorkerProcess, piece: Piece) -> list[Block]:
+    async def _request(self, worker: WorkerProcess, piece: LinePiece) -> list[EventBlock]:
         """Have a worker read a piece. Raises WorkerLostError, AsyncbatchError."""
         batch: Any = piece  # a worker's work says what a batch is
         replies: list[Any] = [reply async for reply in worker.run(batch)]
@@ -187,23 +192,23 @@ class WorkerPrograms(Programs):
         # By steps: one that took long has perhaps but waited for its turn on the processor.
         fitting = max(self.size // 2, min(self.size * 4, fitting))
         self.size = max(_LEAST, min(_MOST, fitting))
-        found: list[Block] = blocks
+        found: list[EventBlock] = blocks
         return found
 
 
-class ProgramWork:
+class EventTransformTask:
     """Reads pieces of lines in a worker, and tells how long that took."""
 
     def __init__(self, settings: StreamSettings, *, keeps_texts: bool) -> None:
         chain = make_chain(settings.transforms)
         self._reader = EventReader(
-            settings, Recipe(settings.aggregates), "", lambda: time.time_ns() // 1000,
+            settings, AggregateSet(settings.aggregates), "", lambda: time.time_ns() // 1000,
             chain=chain, keeps_texts=keeps_texts,
         )  # fmt: skip
         self.progress = Progress()
         """See `work.FileWork`; counts lines instead of files."""
 
-    def __call__(self, piece: Piece) -> Iterator[tuple[list[Block], float]]:
+    def __call__(self, piece: LinePiece) -> Iterator[tuple[list[EventBlock], float]]:
         """Yield what a piece comes to, and the seconds that it took."""
         began, reader = time.perf_counter(), self._reader
         reader.progress = self.progress

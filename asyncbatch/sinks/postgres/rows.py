@@ -7,16 +7,16 @@ import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.sinks.block import convert
+from asyncbatch.sinks.block import convert_values
 from asyncbatch.sinks.database import quote, quoted
-from asyncbatch.sinks.postgres.server import Name
+from asyncbatch.sinks.postgres.server import TableName
 from asyncbatch.sinks.postgres.table import KINDS, TIME, TYPES, times
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from asyncbatch.sinks.block import Block, Kind
-    from asyncbatch.sinks.postgres.server import Connection
+    from asyncbatch.sinks.block import ColumnBlock, Kind
+    from asyncbatch.sinks.postgres.server import PostgresConnection
 
 _WHOLE = ("smallint", "integer")
 _SCALED = re.compile(r"numeric\((\d+),(-?\d+)\)")
@@ -24,7 +24,7 @@ _CUTTING = re.compile(r"(character varying|character|bit|bit varying)\b")
 """Types to which a value that is too long is cut if it is cast, but not if it is assigned."""
 
 
-class Arrivals:
+class PostgresLoad:
     """The rows of a block on their way into a table, whose columns are of these types.
 
     What the table has no column for is null.
@@ -35,10 +35,10 @@ class Arrivals:
 
     def __init__(
         self,
-        connection: Connection,
-        table: Name,
+        connection: PostgresConnection,
+        table: TableName,
         types: Mapping[str, str],
-        block: Block,
+        block: ColumnBlock,
         *,
         key: Sequence[str] = (),
         replaces: bool = False,
@@ -56,11 +56,11 @@ class Arrivals:
         ]
         self._places = [self._names.index(name) for name in key if name in self._names]
         stage = ", ".join(
-            f"c{place} {declared if _is_known(declared) else 'text'}"
+            f"c{place} {declared if _is_known_type(declared) else 'text'}"
             for place, declared in enumerate(self._types)
         )
         digest = hashlib.blake2b(stage.encode(), digest_size=8).hexdigest()
-        self._stage = Name("pg_temp", f"asyncbatch: {digest}")
+        self._stage = TableName("pg_temp", f"asyncbatch: {digest}")
         """A table for rows of these types, which this and later loads of the session fill."""
         self._create = f"CREATE TEMP TABLE IF NOT EXISTS {quote(self._stage.table)} ({stage})"
         self._create += " ON COMMIT DELETE ROWS; "
@@ -70,7 +70,7 @@ class Arrivals:
     def _is_staged(self) -> bool:
         if not self._names:
             return False
-        return (bool(self._key) and self.replaces) or not all(map(_is_known, self._types))
+        return (bool(self._key) and self.replaces) or not all(map(_is_known_type, self._types))
 
     def misfits(self) -> dict[int, str]:
         """Return the rows with values that the server would change without a word, and why."""
@@ -156,13 +156,13 @@ class Arrivals:
         return f"{statement} ON CONFLICT ({quoted(self._key)}) DO {action}"
 
 
-def _is_known(declared: str) -> bool:
+def _is_known_type(declared: str) -> bool:
     """Whether values reach a column of this type without a text to be read by the server."""
     return declared in KINDS or declared == "jsonb"
 
 
 def _is_assigned(declared: str) -> bool:
-    return _is_known(declared) or _CUTTING.match(declared) is not None
+    return _is_known_type(declared) or _CUTTING.match(declared) is not None
 
 
 def _fitted(kind: Kind, values: list[Any], declared: str) -> list[Any]:
@@ -170,18 +170,18 @@ def _fitted(kind: Kind, values: list[Any], declared: str) -> list[Any]:
     if kind == "null" or (TYPES[kind] == declared and kind != "mixed"):
         return list(map(_decimal, values)) if declared == "numeric" else values
     if declared in (TIME, "jsonb"):
-        return times(values) if declared == TIME else convert(values, kind, "mixed")
+        return times(values) if declared == TIME else convert_values(values, kind, "mixed")
     if declared == "numeric":
-        return list(map(_decimal, convert(values, kind, "numeric")))
+        return list(map(_decimal, convert_values(values, kind, "numeric")))
     wider = KINDS.get(declared, "any")
     if wider != "any":
-        return convert(values, kind, wider)
+        return convert_values(values, kind, wider)
     if declared.startswith((*_WHOLE, "real", "numeric")) and kind == "boolean":
-        values, kind = convert(values, kind, "integer"), "integer"
+        values, kind = convert_values(values, kind, "integer"), "integer"
     if declared in _WHOLE and kind == "real":
         values = [v if v is None or not v.is_integer() else f"{v:.0f}" for v in values]
         return [v if v is None or type(v) is str else repr(v) for v in values]
-    return convert(values, kind, "text")
+    return convert_values(values, kind, "text")
 
 
 def _decimal(text: str | None) -> Decimal | None:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
-from asyncbatch.core.retry import tried
+from asyncbatch.core.retry import with_attempts
 from asyncbatch.core.secrets import without_password, without_secrets
 from asyncbatch.core.settings import ServerSettings
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 MOST_NAME_BYTES = 63
 
 
-class Name(NamedTuple):
+class TableName(NamedTuple):
     """A table's name, in a schema or where the server looks for it."""
 
     schema: str | None
     table: str
 
     @classmethod
-    def parse(cls, text: str) -> Name:
+    def parse(cls, text: str) -> TableName:
         """Return the name of TABLE or SCHEMA.TABLE."""
         schema, dot, table = text.partition(".")
         return cls(schema, table) if dot else cls(None, text)
@@ -42,7 +42,7 @@ class Name(NamedTuple):
         """The name as SQL takes it."""
         return quoted(filter(None, self)).replace('", "', '"."')
 
-    def beside(self, what: str) -> Name:
+    def sibling(self, what: str) -> TableName:
         """Return the name of something that belongs to the table."""
         ending = f".asyncbatch-{what}"
         room = MOST_NAME_BYTES - len(ending)
@@ -62,9 +62,20 @@ _SETTINGS = {"application_name": "asyncbatch", "statement_timeout": "600s"}
 _UNITS = {"us": 1e-6, "ms": 1e-3, "": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 """How many seconds PostgreSQL's units of time are."""
 _DURATION = re.compile(r"\s*(\d+)\s*(us|ms|s|min|h|d)?\s*")
-_LATE = "57014"
+_COMMIT_ERRORS = "57014"
 _LEAST_VERSION = 12
-_PASSING = ("08", "25P03", "40001", "40P01", "42P01", "42P07", "42701", "53300", "55P03", "57P")
+_TRANSIENT_CODES = (
+    "08",
+    "25P03",
+    "40001",
+    "40P01",
+    "42P01",
+    "42P07",
+    "42701",
+    "53300",
+    "55P03",
+    "57P",
+)
 """Beginnings of codes of errors that may be gone the next time, on a new connection.
 
 Those with 42 are of a table or a column that another run has made, or dropped, meanwhile.
@@ -75,7 +86,7 @@ class StillOpenError(Exception):
     """What became of a transaction is not decided yet."""
 
 
-class Server:
+class PostgresServer:
     """The database at `address`; none of its methods may be called on an event loop.
 
     They raise what `is_error` knows. `name` is the address without its password.
@@ -111,7 +122,7 @@ class Server:
                 self.is_error(error) or isinstance(error, ValueError)
             ):
                 raise
-            kind = TargetBusyError if self.is_passing(error) else UsageError
+            kind = TargetBusyError if self.is_transient(error) else UsageError
             raise kind(f"cannot use {self.name}: {self.explained(error)}") from None
 
     def wait(self, awaitable: Awaitable[T]) -> T:
@@ -122,9 +133,9 @@ class Server:
 
         return asyncio.run_coroutine_threadsafe(wait(), self._loop).result()
 
-    def connect(self) -> Connection:
+    def connect(self) -> PostgresConnection:
         """Return a connection that nobody else has until it is released or dropped."""
-        return Connection(self, self._pool, self.wait(self._pool.acquire()))
+        return PostgresConnection(self, self._pool, self.wait(self._pool.acquire()))
 
     def fetch(self, query: str, *values: Any) -> list[Any]:
         """Return the rows that a query gives, whatever goes on over other connections."""
@@ -163,10 +174,10 @@ class Server:
         kinds = library.PostgresError, library.InterfaceError, library.InternalClientError
         return isinstance(error, (*kinds, OSError, StillOpenError))
 
-    def is_passing(self, error: BaseException) -> bool:
+    def is_transient(self, error: BaseException) -> bool:
         """Whether an error may be gone the next time, on a new connection."""
         if code := getattr(error, "sqlstate", None):
-            return str(code).startswith(_PASSING)
+            return str(code).startswith(_TRANSIENT_CODES)
         if isinstance(error, self._asyncpg.InterfaceError):
             # "connection is closed", "... has been released back to the pool", as it was lost
             return any(word in str(error) for word in ("clos", "released"))
@@ -181,7 +192,7 @@ class Server:
             text += f": {detail}"
         if code := getattr(error, "sqlstate", None):
             text += f" (SQLSTATE {code})"
-        if code == _LATE and "timeout" in text:
+        if code == _COMMIT_ERRORS and "timeout" in text:
             allowed = self._session["statement_timeout"]
             text += f"; statement_timeout, in [sink] or the address, allows {allowed}"
         return without_secrets(text, self.address)
@@ -195,7 +206,7 @@ class Server:
             min_size=self._settings.least,
             max_size=self._settings.most,
             timeout=CONNECT_SECONDS,
-            command_timeout=self._longest(),
+            command_timeout=self._longest_wait(),
             server_settings=self._session,
             reset=keep,
         )
@@ -211,36 +222,36 @@ class Server:
             found["statement_timeout"] = f"{max(1, round(seconds * 1000))}ms"  # 0 is no limit
         return found
 
-    def _longest(self) -> float | None:
+    def _longest_wait(self) -> float | None:
         """Return after how many seconds a server that should have given up is given up."""
         found = _DURATION.fullmatch(self._session["statement_timeout"])
         seconds = int(found[1]) * _UNITS[found[2] or ""] if found else 0
         return seconds + CONNECT_SECONDS if seconds else None
 
 
-class Reader:
+class RetryingReader:
     """Reads from a server beside what is written, again if a connection is lost."""
 
-    def __init__(self, server: Server, retrier: Retrier) -> None:
+    def __init__(self, server: PostgresServer, retrier: Retrier) -> None:
         self._server, self._retrier = server, retrier
 
     def fetch(self, query: str, *values: Any) -> list[Any]:
         """Return the rows that a query gives. Raises SinkError."""
         try:
             return self._retrier.call(
-                partial(self._server.fetch, query, *values), self._server.is_passing
+                partial(self._server.fetch, query, *values), self._server.is_transient
             )
         except Exception as error:
             if not self._server.is_error(error):
                 raise
-            reason = f"{self._server.explained(error)}{tried(error)}"
+            reason = f"{self._server.explained(error)}{with_attempts(error)}"
             raise SinkError(f"cannot read {self._server.name}: {reason}") from None
 
 
-class Connection:
+class PostgresConnection:
     """One connection of a `Server`'s; see there."""
 
-    def __init__(self, server: Server, pool: Any, raw: Any) -> None:
+    def __init__(self, server: PostgresServer, pool: Any, raw: Any) -> None:
         self._server, self._pool, self._raw = server, pool, raw
 
     def execute(self, script: str, *values: Any) -> str:
@@ -253,7 +264,7 @@ class Connection:
         rows: list[Any] = self._server.wait(self._raw.fetch(query, *values))
         return rows
 
-    def copy(self, table: Name, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    def copy(self, table: TableName, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Add rows to a table, by binary COPY."""
         self._server.wait(
             self._raw.copy_records_to_table(
@@ -284,7 +295,7 @@ class Connection:
 _NO_SUCH_NUMBER = "22023"
 
 
-class _Doubt(NamedTuple):
+class _UncertainCommit(NamedTuple):
     """A transaction that may have been committed, by its number, and what tells for sure."""
 
     transaction: int
@@ -299,24 +310,28 @@ class Transactions:
     """
 
     def __init__(
-        self, server: Server, retrier: Retrier, first: str, begin: Callable[[Connection], None]
+        self,
+        server: PostgresServer,
+        retrier: Retrier,
+        first: str,
+        begin: Callable[[PostgresConnection], None],
     ) -> None:
         self._server, self._retrier = server, retrier
         self._first, self._begin = first, begin
-        self._connection: Connection | None = None
+        self._connection: PostgresConnection | None = None
         self._has_begun = False
         """Whether the connection, if there is one, is in a transaction."""
-        self._doubt: _Doubt | None = None
+        self._doubt: _UncertainCommit | None = None
         self.is_lost = False
         """Whether an error has ended it all."""
 
-    def do(self, work: Callable[[Connection], T]) -> T:
+    def execute(self, work: Callable[[PostgresConnection], T]) -> T:
         """Return what `work` returns, done in the transaction at hand. Raises SinkError."""
-        return self._again(lambda: work(self._begun()))
+        return self._with_retries(lambda: work(self._begun()))
 
     def commit(
         self,
-        last: Callable[[Connection], None],
+        last: Callable[[PostgresConnection], None],
         is_there: Callable[[int], bool] = lambda _: True,
     ) -> None:
         """End the transaction at hand when `last` is done in it, too. Raises SinkError.
@@ -330,13 +345,13 @@ class Transactions:
                 connection = self._begun()
                 last(connection)
                 number = int(connection.fetch("SELECT txid_current()")[0][0])
-                self._doubt = _Doubt(number, is_there)
+                self._doubt = _UncertainCommit(number, is_there)
                 self._end(connection)
                 self._doubt = None
 
-        self._again(commit)
+        self._with_retries(commit)
 
-    def once(self, work: Callable[[Connection], None]) -> None:
+    def execute_once(self, work: Callable[[PostgresConnection], None]) -> None:
         """Do something in a transaction of its own, and never again.
 
         Raises what the server raises.
@@ -362,12 +377,12 @@ class Transactions:
         if connection is not None:
             connection.release()
 
-    def _connected(self) -> Connection:
+    def _connected(self) -> PostgresConnection:
         if self._connection is None:
             self._connection = self._server.connect()
         return self._connection
 
-    def _begun(self) -> Connection:
+    def _begun(self) -> PostgresConnection:
         connection = self._connected()
         if not self._has_begun:
             # Constraints that wait for the end could tell nobody which row it was.
@@ -393,13 +408,13 @@ class Transactions:
         self._doubt = None
         return committed
 
-    def _end(self, connection: Connection) -> None:
+    def _end(self, connection: PostgresConnection) -> None:
         status = connection.execute("COMMIT")
         if status != "COMMIT":
             raise SinkError(f"cannot write {self._server.name}: the transaction was rolled back")
         self._has_begun = False
 
-    def _again(self, function: Callable[[], T]) -> T:
+    def _with_retries(self, function: Callable[[], T]) -> T:
         """Return what a function returns, called again on a new connection if one was lost."""
 
         def once() -> T:
@@ -410,10 +425,10 @@ class Transactions:
                 raise
 
         try:
-            return self._retrier.call(once, self._server.is_passing)
+            return self._retrier.call(once, self._server.is_transient)
         except BaseException as error:
             self.is_lost = True
             if not self._server.is_error(error):
                 raise
-            reason = f"{self._server.explained(error)}{tried(error)}"
+            reason = f"{self._server.explained(error)}{with_attempts(error)}"
             raise SinkError(f"cannot write {self._server.name}: {reason}") from None

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 from asyncbatch.core.retry import Retrier, Retries
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
-from asyncbatch.sinks.columns import edges, refusals, salvage
+from asyncbatch.sinks.columns import group_edges, load_salvaging, make_refusals
 from asyncbatch.sinks.database import quote, quoted
-from asyncbatch.sinks.postgres.rows import Arrivals
-from asyncbatch.sinks.postgres.server import Name, Reader, Server, Transactions
+from asyncbatch.sinks.postgres.rows import PostgresLoad
+from asyncbatch.sinks.postgres.server import PostgresServer, RetryingReader, TableName, Transactions
 from asyncbatch.sinks.postgres.table import (
-    Shape,
+    TableShape,
+    column_flaw,
     dependents,
-    find,
-    flaw,
+    find_table,
     has_repeated_key,
     has_unique_key,
-    locking,
+    lock_statement,
 )
 from asyncbatch.state.ledger import postgres as ledger
 from asyncbatch.state.ledger import table as replacing
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from asyncbatch.core.entries import Entry, Ledger, LedgerJob
     from asyncbatch.core.settings import ServerSettings
     from asyncbatch.sinks.base import Mode, Refusal
-    from asyncbatch.sinks.block import Block, Kind
-    from asyncbatch.sinks.columns import Contract
-    from asyncbatch.sinks.postgres.server import Connection
+    from asyncbatch.sinks.block import ColumnBlock, Kind
+    from asyncbatch.sinks.columns import SchemaContractCheck
+    from asyncbatch.sinks.postgres.server import PostgresConnection
 
 RETRIES = Retries(5, 0.5)
 """Unless told otherwise: a server that is started again is back within these 15 seconds."""
-_REFUSING = ("21", "22", "23", "44", "54", "P0", "42804", "42846")
+_REJECTING_CODES = ("21", "22", "23", "44", "54", "P0", "42804", "42846")
 """Beginnings of codes of errors that are about the rows."""
-_TAKEN = ("23505", "0A000")
+_DUPLICATE_CODES = ("23505", "0A000")
 """Codes of errors that rows which may replace others meet if they are copied: the key is there, or
 the table takes no copies."""
 _TEXT_CODES = ("22021", "22P05")
@@ -62,21 +62,21 @@ class PostgresSink:
         key: tuple[str, ...],
         job: LedgerJob | None = None,
         retrier: Retrier | None = None,
-        contract: Contract | None = None,
+        contract: SchemaContractCheck | None = None,
         settings: ServerSettings | None = None,
         times: Collection[str] = (),
     ) -> None:
         self.table, self.mode, self.key = table, mode, key
         self._job, self._retrier = job, retrier or Retrier(RETRIES)
-        self._server = Server(address, settings)
-        self._name = Name.parse(table)
-        self._target = self._name.beside("new") if mode == "replace" else self._name
+        self._server = PostgresServer(address, settings)
+        self._name = TableName.parse(table)
+        self._target = self._name.sibling("new") if mode == "replace" else self._name
         """The table that is loaded; the end of a replacement gives it its name."""
         self._transactions = Transactions(
-            self._server, self._retrier, locking(self._target), self._begin
+            self._server, self._retrier, lock_statement(self._target), self._begin
         )
-        self._shape = Shape(self._server, self._target, key, contract, times)
-        self._loads: list[Block] = []
+        self._shape = TableShape(self._server, self._target, key, contract, times)
+        self._loads: list[ColumnBlock] = []
         """What was loaded since the last commit, without what was refused."""
         self._lacks_index = self._has_ledger = False
         self._replaces = False
@@ -87,34 +87,36 @@ class PostgresSink:
         self._check_names()
         self._server.open()
         try:
-            self._transactions.once(self._prepare)
+            self._transactions.execute_once(self._prepare)
         except Exception as error:
             self._server.close()
             if not self._server.is_error(error):
                 raise
-            kind = TargetBusyError if self._server.is_passing(error) else UsageError
+            kind = TargetBusyError if self._server.is_transient(error) else UsageError
             reason = self._server.explained(error)
             raise kind(f"cannot use {self._server.name}: {reason}") from None
 
     def ledger(self) -> Ledger:
         """Return the entries that the database has of the job that it was opened for."""
         job = self._job.fingerprint if self._job else ""
-        reader = Reader(self._server, self._retrier)
+        reader = RetryingReader(self._server, self._retrier)
         return ledger.PostgresLedger(reader, job, least=int(self.mode == "replace"))
 
-    def load(self, payload: Block, groups: Sequence[int] | None = None) -> Sequence[Refusal]:
+    def load(self, payload: ColumnBlock, groups: Sequence[int] | None = None) -> Sequence[Refusal]:
         """Write rows in the transaction at hand, adding and widening columns. Raises SinkError."""
-        refused = self._transactions.do(lambda found: self._write(found, payload, groups))
+        refused = self._transactions.execute(lambda found: self._write(found, payload, groups))
         self._loads.append(payload.without({refusal.row for refusal in refused}))
         return refused
 
-    def remove(self, keys: Block) -> None:
+    def remove(self, keys: ColumnBlock) -> None:
         """Take away the rows that have these keys, and commit. Raises SinkError."""
 
-        def remove(connection: Connection) -> None:
+        def remove(connection: PostgresConnection) -> None:
             if self._shape.number is not None:
                 block = self._shape.columns.admit(keys, None).block
-                Arrivals(connection, self._target, self._shape.types, block, key=self.key).remove()
+                PostgresLoad(
+                    connection, self._target, self._shape.types, block, key=self.key
+                ).remove()
 
         self._transactions.commit(remove)
 
@@ -127,7 +129,7 @@ class PostgresSink:
         else:
             name = job.fingerprint
 
-            def record(connection: Connection) -> None:
+            def record(connection: PostgresConnection) -> None:
                 if not self._has_ledger:
                     ledger.create(connection)
                 ledger.record(connection, name, self.table, entries)
@@ -150,7 +152,7 @@ class PostgresSink:
                 self._loads.clear()
             if not stands and not (self._job and (self._job.carries_on or not ended)):
                 with suppress(Exception):  # the next run begins with this
-                    self._transactions.once(self._drop_replacement)
+                    self._transactions.execute_once(self._drop_replacement)
             elif stands and not is_lost:
                 untyped = self._shape.untyped() if ended else {}
                 if untyped or self.mode == "replace":
@@ -162,21 +164,21 @@ class PostgresSink:
 
     def _check_names(self) -> None:
         for name, what in ((self._name.schema, "schema"), (self._name.table, "table")):
-            if name is not None and (reason := flaw(name)):
+            if name is not None and (reason := column_flaw(name)):
                 raise UsageError(f"--table {self.table!r} names no {what} that can be: {reason}")
         for name in self.key:
-            if reason := flaw(name):
+            if reason := column_flaw(name):
                 raise UsageError(f"{name!r} cannot be the key: {reason}")
 
-    def _prepare(self, connection: Connection) -> None:
+    def _prepare(self, connection: PostgresConnection) -> None:
         if connection.fetch("SELECT current_setting('transaction_read_only')")[0][0] == "on":
             raise UsageError(f"cannot use {self._server.name}: it can only be read")
         if ledger.exists(connection):
             ledger.create(connection)  # an earlier version's lacks columns
         for name in {self._name, self._target}:
-            if found := find(connection, name):
+            if found := find_table(connection, name):
                 self._check_table(connection, name, *found)
-        goes_on = self.mode == "replace" and self._goes_on(connection)
+        goes_on = self.mode == "replace" and self._continues_replacement(connection)
         if self.mode != "replace" or goes_on:
             self._shape.read(connection)
         if self.mode == "replace":
@@ -188,17 +190,17 @@ class PostgresSink:
         elif self._shape.number is None and ledger.exists(connection):  # somebody has dropped it
             replacing.forget(ledger.executor(connection), self.table, generation=0)
 
-    def _goes_on(self, connection: Connection) -> bool:
+    def _continues_replacement(self, connection: PostgresConnection) -> bool:
         """Whether the replacement that there is, is one to be carried on."""
         job = self._job
         if not job or not job.carries_on or not ledger.exists(connection):
             return False
-        if find(connection, self._target) is None:
+        if find_table(connection, self._target) is None:
             return False
-        return replacing.can_go_on(ledger.executor(connection), job, self.table)
+        return replacing.can_resume(ledger.executor(connection), job, self.table)
 
     def _check_table(
-        self, connection: Connection, name: Name, number: int, kind: str, schema: str
+        self, connection: PostgresConnection, name: TableName, number: int, kind: str, schema: str
     ) -> None:
         where = f"cannot use {self._server.name}"
         if kind not in _TABLES:
@@ -210,15 +212,15 @@ class PostgresSink:
             if not connection.fetch(query, number, privilege)[0][0]:
                 raise UsageError(f"{where}: no permission to {privilege} on table {name.table}")
 
-    def _check_dependents(self, connection: Connection) -> None:
-        found = find(connection, self._name)
+    def _check_dependents(self, connection: PostgresConnection) -> None:
+        found = find_table(connection, self._name)
         if found and (others := dependents(connection, found[0])):
             raise UsageError(
                 f"cannot replace table {self.table}, which {', '.join(others)} would lose:"
                 " --mode append or upsert keeps the table"
             )
 
-    def _check_key(self, connection: Connection, number: int) -> None:
+    def _check_key(self, connection: PostgresConnection, number: int) -> None:
         if missing := [name for name in self.key if name not in self._shape.types]:
             raise UsageError(
                 f"cannot use {self._server.name}: table {self.table} has no column"
@@ -233,12 +235,12 @@ class PostgresSink:
             )
         self._lacks_index = True
 
-    def _drop_replacement(self, connection: Connection) -> None:
+    def _drop_replacement(self, connection: PostgresConnection) -> None:
         connection.execute(f"DROP TABLE IF EXISTS {self._target.sql}")
         if ledger.exists(connection):
             replacing.forget(ledger.executor(connection), self.table, generation=1)
 
-    def _begin(self, connection: Connection) -> None:
+    def _begin(self, connection: PostgresConnection) -> None:
         """See what the table is, and load again what was loaded over a connection that is lost."""
         self._shape.read(connection)
         for block in self._loads:
@@ -249,7 +251,7 @@ class PostgresSink:
                 )
 
     def _write(
-        self, connection: Connection, payload: Block, groups: Sequence[int] | None
+        self, connection: PostgresConnection, payload: ColumnBlock, groups: Sequence[int] | None
     ) -> Sequence[Refusal]:
         """Write rows, all that are not refused."""
         block, rows, groups, refused = self._shape.columns.admit(payload, groups)
@@ -262,20 +264,20 @@ class PostgresSink:
             if self._lacks_index and self._shape.number is not None:
                 self._index(connection, self._shape.number)
             reasons = self._insert(connection, block, groups)
-        return sorted(refused + refusals(reasons, rows), key=attrgetter("row"))
+        return sorted(refused + make_refusals(reasons, rows), key=attrgetter("row"))
 
-    def _index(self, connection: Connection, number: int) -> None:
+    def _index(self, connection: PostgresConnection, number: int) -> None:
         """Have the table see to the key, as one that is created here does."""
         if not has_unique_key(connection, number, self.key):
-            name, table = quote(self._name.beside("key").table), self._name.sql
+            name, table = quote(self._name.sibling("key").table), self._name.sql
             connection.execute(f"CREATE UNIQUE INDEX {name} ON {table} ({quoted(self.key)})")
 
     def _insert(
-        self, connection: Connection, block: Block, groups: Sequence[int] | None
+        self, connection: PostgresConnection, block: ColumnBlock, groups: Sequence[int] | None
     ) -> dict[int, str]:
         """Insert rows, each that the table allows; return why not the others."""
         key = self.key if self.mode == "upsert" else ()
-        arrivals = Arrivals(
+        arrivals = PostgresLoad(
             connection, self._target, self._shape.types, block, key=key, replaces=self._replaces
         )
         misfits = arrivals.misfits()
@@ -287,17 +289,17 @@ class PostgresSink:
                 arrivals.load(start, stop)
             except Exception as error:
                 code = str(getattr(error, "sqlstate", None) or "")
-                if code in _TAKEN and key and not self._replaces:
+                if code in _DUPLICATE_CODES and key and not self._replaces:
                     arrivals.undo()
                     self._replaces = arrivals.replaces = True
                     return attempt(start, stop)
-                if not code.startswith(_REFUSING) and not isinstance(error, UnicodeError):
+                if not code.startswith(_REJECTING_CODES) and not isinstance(error, UnicodeError):
                     raise
                 arrivals.undo()
                 return self._refusal(error, code)
             return None
 
-        reasons = salvage(edges(block.count, groups), attempt)
+        reasons = load_salvaging(group_edges(block.count, groups), attempt)
         arrivals.end()
         return reasons
 
@@ -307,7 +309,7 @@ class PostgresSink:
             reason += "; PostgreSQL takes no NUL character in a text"
         return reason
 
-    def _complete(self, connection: Connection, untyped: Mapping[str, Kind]) -> None:
+    def _complete(self, connection: PostgresConnection, untyped: Mapping[str, Kind]) -> None:
         """Give columns without a value their type, and a replacement its name."""
         if untyped:
             self._shape.alter(connection, untyped)
@@ -318,7 +320,7 @@ class PostgresSink:
             connection.execute(f"DROP TABLE IF EXISTS {table}")
             name = quote(self._name.table)
             connection.execute(f"ALTER TABLE {self._target.sql} RENAME TO {name}")
-        elif find(connection, self._name):
+        elif find_table(connection, self._name):
             connection.execute(f"DELETE FROM {table}")  # noqa: S608 - quoted
         if self._job and ledger.exists(connection):
             execute = ledger.executor(connection)

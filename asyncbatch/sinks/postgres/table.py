@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from asyncbatch.errors import SinkError
 from asyncbatch.sinks.columns import NO_FIELDS, Columns
 from asyncbatch.sinks.database import quote, quoted
-from asyncbatch.sinks.postgres.server import MOST_NAME_BYTES, Name
+from asyncbatch.sinks.postgres.server import MOST_NAME_BYTES, TableName
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from asyncbatch.sinks.block import Block, Kind
-    from asyncbatch.sinks.columns import ColumnKind, Contract
-    from asyncbatch.sinks.postgres.server import Connection, Server
+    from asyncbatch.sinks.block import ColumnBlock, Kind
+    from asyncbatch.sinks.columns import ColumnKind, SchemaContractCheck
+    from asyncbatch.sinks.postgres.server import PostgresConnection, PostgresServer
 
 TIME = "timestamptz"
 """The type of a column that was made for times; that of others' is spelled out by the server."""
-MARK = "made by asyncbatch: becomes text if something else than a time comes"
+TIME_COMMENT = "made by asyncbatch: becomes text if something else than a time comes"
 """The comment on such a column, by which later runs know it."""
 _ISO = re.compile(
     r"[1-9]\d{3}-\d\d-\d\dT(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,6})?"
@@ -49,13 +49,17 @@ def times(values: Sequence[str | None]) -> list[datetime | None]:
     return [None if value is None else parse(value) for value in values]
 
 
-def mark(connection: Connection, table: Name, columns: Iterable[str]) -> None:
+def mark_time_columns(
+    connection: PostgresConnection, table: TableName, columns: Iterable[str]
+) -> None:
     """Write down that columns were made for times."""
     for name in columns:
-        connection.execute(f"COMMENT ON COLUMN {table.sql}.{quote(name)} IS '{MARK}'")
+        connection.execute(f"COMMENT ON COLUMN {table.sql}.{quote(name)} IS '{TIME_COMMENT}'")
 
 
-def unmark(connection: Connection, table: Name, columns: Iterable[str]) -> None:
+def unmark_time_columns(
+    connection: PostgresConnection, table: TableName, columns: Iterable[str]
+) -> None:
     """Write down that columns are no longer for times."""
     for name in columns:
         connection.execute(f"COMMENT ON COLUMN {table.sql}.{quote(name)} IS NULL")
@@ -99,7 +103,7 @@ _QUOTES = "$asyncbatch$"
 """What stands around a script in a script; no name has it but on purpose."""
 
 
-class Column(NamedTuple):
+class PostgresColumn(NamedTuple):
     """A column of a table; `takes_values` unless the table makes them itself.
 
     `declared` is its type as the server calls it, `TIME` if it was made for times.
@@ -110,7 +114,7 @@ class Column(NamedTuple):
     takes_values: bool
 
 
-def flaw(name: str) -> str | None:
+def column_flaw(name: str) -> str | None:
     """Return what is wrong with the name of a column, if anything is."""
     if not name:
         return "PostgreSQL takes no empty name"
@@ -125,7 +129,7 @@ def flaw(name: str) -> str | None:
     return "PostgreSQL has a column of that name in each table" if name in _SYSTEM_COLUMNS else None
 
 
-def find(connection: Connection, name: Name) -> tuple[int, str, str] | None:
+def find_table(connection: PostgresConnection, name: TableName) -> tuple[int, str, str] | None:
     """Return the number, the kind and the schema of what has this name, if anything has.
 
     Kinds are "r" and "p" for tables, others for what is none.
@@ -138,7 +142,7 @@ def find(connection: Connection, name: Name) -> tuple[int, str, str] | None:
     return tuple(rows[0]) if rows else None
 
 
-def locking(name: Name) -> str:
+def lock_statement(name: TableName) -> str:
     """Return the statement that keeps a table as it is till the transaction ends, if it exists."""
     statement = f"LOCK TABLE {name.sql} IN ROW EXCLUSIVE MODE"
     literals = [text.replace("'", "''") for text in (name.sql, statement)]
@@ -146,7 +150,9 @@ def locking(name: Name) -> str:
     return f"DO {_QUOTES} BEGIN {body} END {_QUOTES}"
 
 
-def columns_of(connection: Connection, name: Name) -> tuple[int | None, list[Column], int]:
+def columns_of(
+    connection: PostgresConnection, name: TableName
+) -> tuple[int | None, list[PostgresColumn], int]:
     """Return a table's number and columns, and how many there were that count but are gone.
 
     There is no number if there is no such table.
@@ -157,13 +163,15 @@ def columns_of(connection: Connection, name: Name) -> tuple[int | None, list[Col
         " atttypid = 'timestamptz'::regtype AND col_description(attrelid, attnum) = $2"
         " FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 ORDER BY attnum"
     )
-    rows = connection.fetch(query, name.sql, MARK)
-    there = [Column(row[1], TIME if row[5] else row[2], row[3]) for row in rows if not row[4]]
+    rows = connection.fetch(query, name.sql, TIME_COMMENT)
+    there = [
+        PostgresColumn(row[1], TIME if row[5] else row[2], row[3]) for row in rows if not row[4]
+    ]
     return rows[0][0] if rows else None, there, len(rows) - len(there)
 
 
 def create(
-    connection: Connection, table: Name, types: Mapping[str, str], key: Sequence[str]
+    connection: PostgresConnection, table: TableName, types: Mapping[str, str], key: Sequence[str]
 ) -> None:
     """Create a table with columns of these types."""
     parts = [f"{quote(name)} {declared}" for name, declared in types.items()]
@@ -172,7 +180,7 @@ def create(
     connection.execute(f"CREATE TABLE {table.sql} ({', '.join(parts)})")
 
 
-def has_unique_key(connection: Connection, table: int, key: Sequence[str]) -> bool:
+def has_unique_key(connection: PostgresConnection, table: int, key: Sequence[str]) -> bool:
     """Whether an index sees to it that no two rows share these columns, at any time."""
     query = (
         "SELECT 1 FROM pg_index i WHERE indrelid = $1::bigint::oid AND indisunique AND indisvalid"
@@ -183,14 +191,14 @@ def has_unique_key(connection: Connection, table: int, key: Sequence[str]) -> bo
     return bool(connection.fetch(query, table, sorted(key, key=str.encode)))
 
 
-def has_repeated_key(connection: Connection, table: Name, key: Sequence[str]) -> bool:
+def has_repeated_key(connection: PostgresConnection, table: TableName, key: Sequence[str]) -> bool:
     """Whether any two rows share these columns now."""
     there = " AND ".join(f"{quote(name)} IS NOT NULL" for name in key)
     query = f"SELECT 1 FROM {table.sql} WHERE {there} GROUP BY {quoted(key)}"  # noqa: S608 - quoted
     return bool(connection.fetch(f"{query} HAVING count(*) > 1 LIMIT 1"))
 
 
-def has_only_exact(connection: Connection, table: Name, column: str) -> bool:
+def has_only_exact(connection: PostgresConnection, table: TableName, column: str) -> bool:
     """Whether the integers in a column all are double precision numbers too."""
     query = (
         f"SELECT 1 FROM {table.sql} WHERE {quote(column)}"  # noqa: S608 - quoted
@@ -199,7 +207,7 @@ def has_only_exact(connection: Connection, table: Name, column: str) -> bool:
     return not connection.fetch(query)
 
 
-def dependents(connection: Connection, table: int) -> list[str]:
+def dependents(connection: PostgresConnection, table: int) -> list[str]:
     """Return what could not stay if the table went: views, and tables that refer to it."""
     query = (
         "SELECT DISTINCT r.ev_class::regclass::text FROM pg_depend d"
@@ -225,7 +233,7 @@ def conversion(column: str, have: ColumnKind, kind: Kind) -> str:
     return f"{value}::{declared}"
 
 
-class Shape:
+class TableShape:
     """What the table `name` is like; one that is created has this `key`.
 
     `number` is what the server calls the table, if there is one, and `types` has its columns
@@ -235,10 +243,10 @@ class Shape:
 
     def __init__(
         self,
-        server: Server,
-        name: Name,
+        server: PostgresServer,
+        name: TableName,
         key: Sequence[str],
-        contract: Contract | None = None,
+        contract: SchemaContractCheck | None = None,
         times: Collection[str] = (),
     ) -> None:
         self._server, self._name, self._key, self._times = server, name, key, times
@@ -246,12 +254,12 @@ class Shape:
         self.types: dict[str, str] = {}
         self._holds = contract is not None and contract.holds
         self._columns = partial(Columns, rich=True, contract=contract, alters=self._alters)
-        self.columns = self._columns({}, limit=MOST_COLUMNS, flaw=flaw)
-        self._seen: tuple[int | None, list[Column], int] = (None, [], 0)
+        self.columns = self._columns({}, limit=MOST_COLUMNS, flaw=column_flaw)
+        self._seen: tuple[int | None, list[PostgresColumn], int] = (None, [], 0)
         self._untyped: set[str] = set()
         """Columns that were made texts, for want of any with a type."""
 
-    def read(self, connection: Connection) -> None:
+    def read(self, connection: PostgresConnection) -> None:
         """See what the table is now."""
         seen = columns_of(connection, self._name)
         if seen == self._seen:
@@ -268,11 +276,13 @@ class Shape:
         kinds |= dict.fromkeys(self._untyped & self.types.keys(), "null")
 
         def unfit(name: str) -> str | None:
-            return "the table makes the values of that column" if name in made else flaw(name)
+            return (
+                "the table makes the values of that column" if name in made else column_flaw(name)
+            )
 
         self.columns = self._columns(kinds, limit=MOST_COLUMNS - gone, flaw=unfit)
 
-    def fit(self, connection: Connection, block: Block) -> str | None:
+    def fit(self, connection: PostgresConnection, block: ColumnBlock) -> str | None:
         """Have the table hold such rows; return why it can hold none of them, if so.
 
         Raises SinkError if the table cannot be changed.
@@ -296,7 +306,7 @@ class Shape:
             made = [column for column in made if column not in self._times]
             times = dict.fromkeys((*made, *(name for name in self._times if name in types)), TIME)
             create(connection, self._name, types | times, self._key)
-            mark(connection, self._name, made)
+            mark_time_columns(connection, self._name, made)
         elif typed:
             self.alter(connection, typed, self._made_for_times(block, typed))
         self.columns.refresh({name: "null" for name in changes if name not in typed})
@@ -313,7 +323,10 @@ class Shape:
         return {name: "text" for name, kind in kinds if kind == "null" and name not in self.types}
 
     def alter(
-        self, connection: Connection, kinds: Mapping[str, Kind], for_times: Collection[str] = ()
+        self,
+        connection: PostgresConnection,
+        kinds: Mapping[str, Kind],
+        for_times: Collection[str] = (),
     ) -> None:
         """Add columns and give columns other types, all in one pass. Raises SinkError."""
         actions = []
@@ -326,10 +339,12 @@ class Shape:
                 actions.append(f"ADD COLUMN {column} {declared}")
         try:
             connection.execute(f"ALTER TABLE {self._name.sql} {', '.join(actions)}")
-            mark(connection, self._name, for_times)
-            unmark(connection, self._name, (n for n in kinds if self.types.get(n) == TIME))
+            mark_time_columns(connection, self._name, for_times)
+            unmark_time_columns(
+                connection, self._name, (n for n in kinds if self.types.get(n) == TIME)
+            )
         except Exception as error:
-            if not self._server.is_error(error) or self._server.is_passing(error):
+            if not self._server.is_error(error) or self._server.is_transient(error):
                 raise
             wanted = ", ".join(f"column {name} as {TYPES[kind]}" for name, kind in kinds.items())
             raise SinkError(
@@ -348,7 +363,7 @@ class Shape:
             isinstance(value, str) and are_times("text", [value])
         )
 
-    def _changes(self, connection: Connection, block: Block) -> dict[str, Kind]:
+    def _changes(self, connection: PostgresConnection, block: ColumnBlock) -> dict[str, Kind]:
         changes = self.columns.changes(block, partial(has_only_exact, connection, self._name))
         for name, kind, values in zip(block.names, block.kinds, block.values, strict=True):
             if self.types.get(name) == TIME and kind != "null" and not are_times(kind, values):
@@ -360,7 +375,7 @@ class Shape:
             return as_text(quote(column))
         return conversion(column, self.columns.kinds[column], kind)
 
-    def _made_for_times(self, block: Block, kinds: Mapping[str, Kind]) -> list[str]:
+    def _made_for_times(self, block: ColumnBlock, kinds: Mapping[str, Kind]) -> list[str]:
         """Return which columns that are to be made are for times; a key's stay as they came."""
         made = kinds.keys() - self.types.keys() - set(self._key)
         columns = zip(block.names, block.kinds, block.values, strict=True)

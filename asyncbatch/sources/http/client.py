@@ -15,19 +15,24 @@ from yarl import URL
 import asyncbatch
 from asyncbatch.core.retry import Retrier, Retries
 from asyncbatch.core.units import Rate, parse_rate
-from asyncbatch.formats.compression import encodings
-from asyncbatch.formats.validator import make_judge
+from asyncbatch.formats.compression import accepted_encodings
+from asyncbatch.formats.validator import make_validator
 from asyncbatch.sources.http.base import EXCERPT, HttpError, HttpFailure
-from asyncbatch.sources.http.failures import TROUBLES, RedirectLoopError, StatusError, explain
+from asyncbatch.sources.http.failures import (
+    REQUEST_ERRORS,
+    RedirectLoopError,
+    StatusError,
+    explain_error,
+)
 from asyncbatch.sources.http.response import (
-    Answer,
+    HttpResponse,
     LineStream,
     check_status,
     is_lines,
     next_link,
     read_answer,
 )
-from asyncbatch.sources.http.security import Borders, Redactor
+from asyncbatch.sources.http.security import OriginPolicy, Redactor
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -61,13 +66,13 @@ def open_session() -> aiohttp.ClientSession:
         max_field_size=_LONGEST_HEADER,
         headers={
             "Accept": "application/json, application/x-ndjson;q=0.9, */*;q=0.1",
-            "Accept-Encoding": ", ".join(encodings()),
+            "Accept-Encoding": ", ".join(accepted_encodings()),
             "User-Agent": f"asyncbatch/{asyncbatch.__version__}",
         },
     )
 
 
-class Pace:
+class RateLimiter:
     """The turns of one host. `clock` and `sleep` are in seconds."""
 
     def __init__(self, rate: Rate | None, concurrency: int, clock: Clock, sleep: Sleep) -> None:
@@ -78,7 +83,7 @@ class Pace:
         self._rest_until = 0.0
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def acquire(self) -> AsyncIterator[None]:
         """Wait until one more request may be made, which is within this."""
         async with self._slots:
             while (left := self._reserve() - self._clock()) > 0:
@@ -87,7 +92,7 @@ class Pace:
                     break  # else the host has asked for rest meanwhile
             yield
 
-    def rest(self, seconds: float) -> None:
+    def pause(self, seconds: float) -> None:
         """Begin no request for so long: the host has asked for that."""
         self._rest_until = max(self._rest_until, self._clock() + seconds)
 
@@ -120,26 +125,26 @@ _MAX_REDIRECTS = 10
 _QUOTED = 4096  # bytes, which are more than the characters quoted, whatever is hidden in them
 
 
-class Asker:
+class HttpClient:
     """Makes the requests of one source, over the connections of `session`."""
 
     def __init__(
         self, settings: HttpSettings, session: ClientSession, clock: Clock, sleep: Sleep
     ) -> None:
         self.settings = settings
-        self.borders = Borders(settings)
+        self.borders = OriginPolicy(settings)
         self.redactor = Redactor(settings)
         self.retrier = Retrier(Retries(settings.retries, settings.retry_delay))
         self.requests = 0
         """How many were made."""
         self._session, self._sleep = session, sleep
-        self._judge, self._proxies = make_judge(), Proxies()
+        self._judge, self._proxies = make_validator(), Proxies()
         rate = parse_rate(settings.rate_limit) if settings.rate_limit is not None else None
-        self._paces: defaultdict[str, Pace] = defaultdict(
-            lambda: Pace(rate, settings.concurrency, clock, sleep)
+        self._paces: defaultdict[str, RateLimiter] = defaultdict(
+            lambda: RateLimiter(rate, settings.concurrency, clock, sleep)
         )
 
-    async def ask(self, url: URL, home: URL, *, may_stream: bool) -> Answer:
+    async def request(self, url: URL, home: URL, *, may_stream: bool) -> HttpResponse:
         """Return the answer of `url`, to which a URL of the settings led, one of origin `home`.
 
         The body is whole, or still to be read if it is JSON Lines and `may_stream`.
@@ -147,26 +152,26 @@ class Asker:
         """
         attempts = 0
 
-        async def attempt() -> Answer:
+        async def attempt() -> HttpResponse:
             nonlocal attempts
             attempts += 1
             try:
                 return await self._follow(url, home, attempts, may_stream=may_stream)
-            except TROUBLES as error:  # whose own words may hold secrets
-                raise self.failed(url, error, attempts) from None
+            except REQUEST_ERRORS as error:  # whose own words may hold secrets
+                raise self.error_of(url, error, attempts) from None
 
         return await self.retrier.call_async(
-            attempt, self._is_transient, least=_asked_wait, sleep=self._sleep
+            attempt, self._is_transient, least=_requested_wait, sleep=self._sleep
         )
 
     def shown(self, url: str) -> str:
         """Return a URL of the settings as people may see it."""
         return self.redactor.url(URL(url))
 
-    def failed(self, url: URL, error: Exception, attempts: int = 1) -> HttpError:
+    def error_of(self, url: URL, error: Exception, attempts: int = 1) -> HttpError:
         """Return what is raised of one of `TROUBLES` with `url`."""
         limits = self.settings
-        reason, text = explain(error, timeout=limits.timeout, max_body=limits.max_body)
+        reason, text = explain_error(error, timeout=limits.timeout, max_body=limits.max_body)
         quoted = getattr(error, "body", b"")[:_QUOTED].decode("utf-8", "replace")
         return HttpError(
             HttpFailure(
@@ -184,12 +189,14 @@ class Asker:
         """Return what is raised for `reason`, in our own words."""
         return HttpError(HttpFailure(self.redactor.url(url), reason, self.redactor.hide(text)))
 
-    async def _follow(self, url: URL, home: URL, attempts: int, *, may_stream: bool) -> Answer:
+    async def _follow(
+        self, url: URL, home: URL, attempts: int, *, may_stream: bool
+    ) -> HttpResponse:
         """Return the answer to which `url` leads in the end. Raises `TROUBLES`."""
         seen = {url}
         while True:
             async with (
-                self._paces[url.authority].turn(),
+                self._paces[url.authority].acquire(),
                 asyncio.timeout(self.settings.timeout) as limit,
             ):
                 response = await self._request(url, home)
@@ -218,17 +225,17 @@ class Asker:
             seen.add(url)
 
     async def _request(self, url: URL, home: URL) -> ClientResponse:
-        target, headers = self.borders.request(url, home)
+        target, headers = self.borders.allowed_request(url, home)
         proxy = self._proxies.proxy_for(target)
         self.requests += 1
         return await self._session.get(target, headers=headers, proxy=proxy, allow_redirects=False)
 
-    async def _begin(self, response: ClientResponse, url: URL, attempts: int) -> Answer:
+    async def _begin(self, response: ClientResponse, url: URL, attempts: int) -> HttpResponse:
         """Return an answer in JSON Lines of which the first stretch is read."""
         stream = LineStream(response, self.settings.max_body, self.settings.timeout)
         await stream.begin()
         link = next_link(response)
-        return Answer(url, response.content_type, b"", True, link, attempts, stream)
+        return HttpResponse(url, response.content_type, b"", True, link, attempts, stream)
 
     async def _check(self, response: ClientResponse, url: URL) -> None:
         """Raise StatusError for a response that is no answer; see to what it asks for."""
@@ -236,15 +243,15 @@ class Asker:
             await check_status(response, time.time())
         except StatusError as error:
             if error.retry_after is not None and error.retry_after <= self.settings.longest_wait:
-                self._paces[url.authority].rest(error.retry_after)
+                self._paces[url.authority].pause(error.retry_after)
             raise
 
     def _is_transient(self, error: BaseException) -> bool:
         if not isinstance(error, HttpError) or not error.failure.is_transient:
             return False
-        return _asked_wait(error) <= self.settings.longest_wait
+        return _requested_wait(error) <= self.settings.longest_wait
 
 
-def _asked_wait(error: BaseException) -> float:
+def _requested_wait(error: BaseException) -> float:
     """Return the seconds for which a server asked."""
     return (error.failure.retry_after or 0.0) if isinstance(error, HttpError) else 0.0

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
-from asyncbatch.core.units import size
+from asyncbatch.core.units import format_size
 from asyncbatch.formats.compression import CorruptArchiveError
-from asyncbatch.formats.positions import Place, locate
+from asyncbatch.formats.positions import TextPosition, locate_byte
 
 if TYPE_CHECKING:
     from asyncbatch.sources.http.base import Reason
@@ -51,16 +51,16 @@ class NotJsonError(Exception):
         return bool(self.body.strip()) and self.byte >= len(self.body)
 
     @property
-    def place(self) -> Place:
+    def place(self) -> TextPosition:
         """Where the fault is."""
-        return locate(self.body, self.byte)
+        return locate_byte(self.body, self.byte)
 
 
 class RedirectLoopError(Exception):
     """Redirects lead in a circle, or on and on; the message says which."""
 
 
-TROUBLES = (
+REQUEST_ERRORS = (
     aiohttp.ClientError, TimeoutError, OSError, UnicodeError, StatusError, NotJsonError,
     RedirectLoopError, RefusedLinkError, BodyTooLargeError, UnknownEncodingError,
     CorruptArchiveError, NoRecordsError,
@@ -76,25 +76,25 @@ _REASONS: dict[type, Reason] = {
 }
 
 
-def explain(error: Exception, *, timeout: float, max_body: int) -> tuple[Reason, str]:
+def explain_error(error: Exception, *, timeout: float, max_body: int) -> tuple[Reason, str]:
     """Return the kind of one of `TROUBLES` and what to say of it."""
     match error:
         case StatusError(status=status, phrase=phrase, retry_after=seconds):
             rest = "" if seconds is None else f", asks to wait {seconds:,.0f} s"
             return "status", f"HTTP {status} {phrase}".rstrip() + rest
         case BodyTooLargeError():
-            return "too_large", f"the answer is over {size(max_body)}, the limit (max_body)"
+            return "too_large", f"the answer is over {format_size(max_body)}, the limit (max_body)"
         case NoRecordsError() | RedirectLoopError() | RefusedLinkError():
             return _REASONS[type(error)], str(error)
         case NotJsonError() | UnknownEncodingError() | CorruptArchiveError():
-            return _of_the_body(error)
+            return _body_reason(error)
         case TimeoutError():
             return "timeout", f"no whole answer within {timeout:g} s (timeout)"
         case _:
-            return _of_the_connection(error)
+            return _connection_reason(error)
 
 
-def _of_the_body(
+def _body_reason(
     error: NotJsonError | UnknownEncodingError | CorruptArchiveError,
 ) -> tuple[Reason, str]:
     match error:
@@ -111,7 +111,7 @@ def _of_the_body(
             return "not_json", f"the answer is compressed: {error}"
 
 
-def _of_the_connection(error: Exception) -> tuple[Reason, str]:
+def _connection_reason(error: Exception) -> tuple[Reason, str]:
     match error:
         case aiohttp.ClientPayloadError():
             return "truncated", "the connection ended in the middle of the answer"

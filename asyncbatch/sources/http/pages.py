@@ -14,8 +14,8 @@ from asyncbatch.errors import UsageError
 from asyncbatch.formats.decoder import decode, decode_array
 from asyncbatch.formats.positions import format_pointer, parse_pointer, text_at
 from asyncbatch.sources.http.base import HttpError, Page, PageMark
-from asyncbatch.sources.http.failures import TROUBLES, NoRecordsError, RefusedLinkError
-from asyncbatch.sources.http.response import Stretch
+from asyncbatch.sources.http.failures import REQUEST_ERRORS, NoRecordsError, RefusedLinkError
+from asyncbatch.sources.http.response import BodyPart
 from asyncbatch.sources.http.settings import (
     CursorPagination,
     LinkHeaderPagination,
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
     from asyncbatch.sources.http.base import Reason
-    from asyncbatch.sources.http.client import Asker
-    from asyncbatch.sources.http.response import Answer, LineStream
+    from asyncbatch.sources.http.client import HttpClient
+    from asyncbatch.sources.http.response import HttpResponse, LineStream
     from asyncbatch.sources.http.settings import HttpSettings
 
 
@@ -60,7 +60,7 @@ def value_at(body: bytes, pointer: Sequence[str]) -> Any:
     return None if at is None else decode(at)
 
 
-_REMEMBERED = 10_000
+_REMEMBERED_LINKS = 10_000
 """Links of which a repetition is noticed; `max_pages` ends longer circles."""
 
 
@@ -68,10 +68,10 @@ class BadLinkError(Exception):
     """What should name the next page does not; the message says why."""
 
 
-class Chain:
+class LinkedPages:
     """The pages from `first` on, to which a URL of the settings led, one of origin `home`."""
 
-    def __init__(self, asker: Asker, first: URL, home: URL) -> None:
+    def __init__(self, asker: HttpClient, first: URL, home: URL) -> None:
         self._asker, self._first, self._home = asker, first, home
         self._seen: dict[URL, None] = {}
 
@@ -83,7 +83,7 @@ class Chain:
         url: URL | None = self._first
         while url is not None:
             self._check(url, number)
-            answer = await self._asker.ask(url, self._home, may_stream=True)
+            answer = await self._asker.request(url, self._home, may_stream=True)
             following: URL | None = None
             broken: HttpError | None = None
             try:
@@ -110,22 +110,22 @@ class Chain:
             url, number = following, number + 1
 
     async def _streamed(
-        self, answer: Answer, stream: LineStream, end: Page
+        self, answer: HttpResponse, stream: LineStream, end: Page
     ) -> AsyncGenerator[Page, None]:
         """Yield the stretches of an answer: as much of `end` as each is, the last all of it."""
-        held = Stretch(b"", 1, 0)
+        held = BodyPart(b"", 1, 0)
         try:
-            async for stretch in stream.stretches():
+            async for stretch in stream.parts():
                 if held.text:
-                    yield _cut(end, held, mark=None, is_last=False)
+                    yield _page_part(end, held, mark=None, is_last=False)
                 held = stretch
-        except TROUBLES as error:
-            raise self._asker.failed(answer.url, error, answer.attempts) from None
+        except REQUEST_ERRORS as error:
+            raise self._asker.error_of(answer.url, error, answer.attempts) from None
         finally:
             await stream.close()
-        yield _cut(end, held, mark=end.mark, is_last=end.is_last)
+        yield _page_part(end, held, mark=end.mark, is_last=end.is_last)
 
-    def _following(self, answer: Answer) -> URL | None:
+    def _following(self, answer: HttpResponse) -> URL | None:
         """Return the URL of the page behind `answer`, whether or not it may be asked for."""
         pagination = self._asker.settings.pagination
         link: object = None
@@ -158,16 +158,16 @@ class Chain:
         try:
             self._asker.borders.check(url, self._home)
         except RefusedLinkError as error:
-            raise self._asker.failed(url, error) from None
+            raise self._asker.error_of(url, error) from None
         self._seen[url] = None
-        if len(self._seen) > _REMEMBERED:
+        if len(self._seen) > _REMEMBERED_LINKS:
             del self._seen[next(iter(self._seen))]
 
     def _failure(self, url: URL, reason: Reason, text: str) -> HttpError:
         return self._asker.failure(url, reason, text)
 
 
-def _cut(page: Page, stretch: Stretch, *, mark: PageMark | None, is_last: bool) -> Page:
+def _page_part(page: Page, stretch: BodyPart, *, mark: PageMark | None, is_last: bool) -> Page:
     return replace(
         page,
         body=stretch.text,
@@ -186,15 +186,15 @@ def _kind(value: object) -> str:
 _NOT_FOUND = 404
 
 
-class _Got(NamedTuple):
+class _FetchedPage(NamedTuple):
     """An answer and how many records it holds; no answer behind the last page."""
 
     url: URL
-    answer: Answer | None
+    answer: HttpResponse | None
     records: int
 
 
-class Numbered:
+class NumberedPages:
     """The pages of `first`, a URL of the settings.
 
     Pages are asked for ahead, on the guess that each is full. A page is taken when all before
@@ -205,7 +205,7 @@ class Numbered:
 
     def __init__(
         self,
-        asker: Asker,
+        asker: HttpClient,
         first: URL,
         pagination: PagePagination | OffsetPagination,
         *,
@@ -224,7 +224,7 @@ class Numbered:
         """The position behind the last, if an answer has told it."""
         self._seen = self._largest = 0
         """Records so far, and of the page that holds most."""
-        self._waiting: deque[tuple[int, asyncio.Task[_Got]]] = deque()
+        self._waiting: deque[tuple[int, asyncio.Task[_FetchedPage]]] = deque()
 
     async def pages(self) -> AsyncGenerator[Page, None]:
         """Yield the pages. Raises HttpError."""
@@ -232,7 +232,7 @@ class Numbered:
         number = 0
         try:
             while True:
-                self._ask_ahead(limit - number)
+                self._prefetch(limit - number)
                 at, task = self._waiting.popleft()
                 url, answer, count = await task
                 if answer is None or not count:
@@ -241,11 +241,11 @@ class Numbered:
                     text = f"over {limit:,} pages, the limit (max_pages)"
                     raise self._asker.failure(url, "max_pages", text)
                 number += 1
-                is_last = self._learn(at, answer, count)
+                is_last = self._note_total(at, answer, count)
                 if not is_last:
                     await self._adapt(at, count)
                     if self._asks_ahead:
-                        self._ask_ahead(limit - number)
+                        self._prefetch(limit - number)
                 yield Page(
                     self._asker.redactor.url(url),
                     number,
@@ -257,9 +257,9 @@ class Numbered:
                 if is_last:
                     return
         finally:
-            await self._drop()
+            await self._cancel_prefetched()
 
-    def _ask_ahead(self, remaining: int) -> None:
+    def _prefetch(self, remaining: int) -> None:
         """Ask for pages, of which `remaining` may come; one more shows that it is too many."""
         while len(self._waiting) < min(self._ahead, remaining + 1):
             if self._waiting and self._end is not None and self._at >= self._end:
@@ -268,16 +268,16 @@ class Numbered:
             self._waiting.append((self._at, task))
             self._at += self._step
 
-    def _learn(self, at: int, answer: Answer, count: int) -> bool:
+    def _note_total(self, at: int, answer: HttpResponse, count: int) -> bool:
         """Take what the answer at `at` tells of the end; return whether it is the last."""
         self._seen += count
         self._largest = max(self._largest, count)
         if self._is_offset:
-            total = self._told(answer, "total")
+            total = self._total_of(answer, "total")
             if total is not None:
                 self._end = total
             return total is not None and at + count >= total
-        total, pages = self._told(answer, "total"), self._told(answer, "pages")
+        total, pages = self._total_of(answer, "total"), self._total_of(answer, "pages")
         if total is not None:
             self._end = self._pagination.start - (-total // self._largest)
         if pages is not None:
@@ -285,7 +285,7 @@ class Numbered:
         is_all = total is not None and self._seen >= total
         return is_all or (pages is not None and at + 1 >= self._pagination.start + pages)
 
-    def _told(self, answer: Answer, name: str) -> int | None:
+    def _total_of(self, answer: HttpResponse, name: str) -> int | None:
         """Return the number that `answer` has where the settings say that `name` is."""
         pointer: str | None = getattr(self._pagination, name)
         if pointer is None or answer.is_lines:
@@ -297,7 +297,7 @@ class Numbered:
         """Guess what follows the page at `at`, which holds `count` records."""
         if self._is_offset and count != self._step:
             # The last, or the server gives fewer than it was asked for: what was guessed is wrong.
-            await self._drop()
+            await self._cancel_prefetched()
             self._at, self._step, self._ahead = at + count, count, 1
         elif count < self._largest:
             self._ahead = 1  # probably the last
@@ -305,7 +305,7 @@ class Numbered:
             most = self._asker.settings.concurrency if self._asks_ahead else 1
             self._ahead = min(self._ahead + 1, most) if self._end is None else most
 
-    async def _drop(self) -> None:
+    async def _cancel_prefetched(self) -> None:
         """Cancel what was asked for ahead, and wait until that is done."""
         tasks = [task for _, task in self._waiting]
         self._waiting.clear()
@@ -313,26 +313,26 @@ class Numbered:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _get(self, at: int) -> _Got:
+    async def _get(self, at: int) -> _FetchedPage:
         """Return the page at `at`. Raises HttpError."""
         url = self._first.update_query(self._parameters(at))
         try:
-            answer = await self._asker.ask(url, self._first.origin(), may_stream=False)
+            answer = await self._asker.request(url, self._first.origin(), may_stream=False)
         except HttpError as error:
             if at == self._pagination.start or error.failure.status is None:
                 raise
             if error.failure.status == self._pagination.end_status:
-                return _Got(url, None, 0)
+                return _FetchedPage(url, None, 0)
             if error.failure.status == _NOT_FOUND:
                 hint = "; if that is this server's end, say so: pagination.end_status = 404"
                 raise HttpError(replace(error.failure, text=error.failure.text + hint)) from error
             raise
         try:
-            return _Got(url, answer, self._count(answer))
+            return _FetchedPage(url, answer, self._count(answer))
         except NoRecordsError as error:
-            raise self._asker.failed(url, error, answer.attempts) from None
+            raise self._asker.error_of(url, error, answer.attempts) from None
 
-    def _count(self, answer: Answer) -> int:
+    def _count(self, answer: HttpResponse) -> int:
         if answer.is_lines:
             return count_lines(answer.body)
         return 0 if answer.is_empty else count_records(answer.body, self._records)
@@ -348,11 +348,16 @@ class Numbered:
 
 
 def open_pages(
-    asker: Asker, url: str, start: PageMark | None, since: str | None, *, asks_ahead: bool = True
+    asker: HttpClient,
+    url: str,
+    start: PageMark | None,
+    since: str | None,
+    *,
+    asks_ahead: bool = True,
 ) -> AsyncGenerator[Page, None]:
     """Return the pages of `url`; see `HttpSource.pages`."""
     settings = asker.settings
-    first = asker.borders.bare(URL(url))
+    first = asker.borders.without_credentials(URL(url))
     if not asker.borders.is_home(first):
         raise UsageError(f"{asker.redactor.url(first)} is not of an origin that `urls` name")
     home = first.origin()
@@ -360,10 +365,10 @@ def open_pages(
     if isinstance(settings.pagination, PagePagination | OffsetPagination):
         if start is not None:
             raise UsageError("pages by number or offset are not stable: begin at the first")
-        return Numbered(asker, first, settings.pagination, asks_ahead=asks_ahead).pages()
+        return NumberedPages(asker, first, settings.pagination, asks_ahead=asks_ahead).pages()
     if start is None:
-        return Chain(asker, first, home).pages(1)
-    return Chain(asker, asker.borders.resolve(first, start.link), home).pages(start.number)
+        return LinkedPages(asker, first, home).pages(1)
+    return LinkedPages(asker, asker.borders.resolve(first, start.link), home).pages(start.number)
 
 
 def _with_since(url: URL, settings: HttpSettings, since: str | None) -> URL:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp import ClientError
 
-from asyncbatch.formats.compression import CorruptArchiveError, Inflater
+from asyncbatch.formats.compression import CorruptArchiveError, Decompressor
 from asyncbatch.formats.grammar import Fault
 from asyncbatch.sources.http.failures import (
     BodyTooLargeError,
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from aiohttp import ClientResponse
     from yarl import URL
 
-    from asyncbatch.formats.validator import Judge
+    from asyncbatch.formats.validator import Validator
     from asyncbatch.sources.http.settings import HttpSettings
 
-STRETCH = 1024 * 1024
+PART_BYTES = 1024 * 1024
 """Bytes of JSON Lines after which a stretch ends with the line."""
 _LINES_TYPES = {
     "application/jsonl", "application/jsonlines", "application/json-lines", "application/ndjson",
@@ -38,7 +38,7 @@ _LINES_TYPES = {
 }  # fmt: skip
 
 
-class Stretch(NamedTuple):
+class BodyPart(NamedTuple):
     """Whole lines that follow on each other, and where they begin: line from 1, byte from 0."""
 
     text: bytes
@@ -51,10 +51,10 @@ def is_lines(response: ClientResponse, form: str) -> bool:
     return form == "jsonl" or (form == "auto" and response.content_type in _LINES_TYPES)
 
 
-async def whole(response: ClientResponse, limit: int) -> bytes:
+async def whole_body(response: ClientResponse, limit: int) -> bytes:
     """Return all of a body. Raises as `pieces`; BodyTooLargeError beyond `limit` bytes."""
     taken, size = [], 0
-    async for piece in pieces(response):
+    async for piece in body_chunks(response):
         taken.append(piece)
         size += len(piece)
         if size > limit:
@@ -67,14 +67,14 @@ class LineStream:
 
     def __init__(self, response: ClientResponse, limit: int, patience: float) -> None:
         self._response = response
-        self._arriving = stretches(response, limit, patience)
-        self._first: Stretch | None = None
+        self._arriving = body_parts(response, limit, patience)
+        self._first: BodyPart | None = None
 
     async def begin(self) -> None:
         """Read the first stretch, which is all if there is no more: so long one may begin anew."""
         self._first = await anext(self._arriving, None)
 
-    async def stretches(self) -> AsyncGenerator[Stretch, None]:
+    async def parts(self) -> AsyncGenerator[BodyPart, None]:
         """Yield them all."""
         if self._first is None:
             return
@@ -88,9 +88,9 @@ class LineStream:
         self._response.close()
 
 
-async def stretches(
+async def body_parts(
     response: ClientResponse, limit: int, patience: float
-) -> AsyncGenerator[Stretch, None]:
+) -> AsyncGenerator[BodyPart, None]:
     """Yield the lines of a body as they come, and at its end what they still lack.
 
     Raises as `pieces`; BodyTooLargeError for a line of more than `limit` bytes; TimeoutError if
@@ -98,7 +98,7 @@ async def stretches(
     """
     waiting: list[bytes] = []
     size, open_line, line, byte = 0, 0, 1, 0
-    async with aclosing(pieces(response)) as arriving:
+    async with aclosing(body_chunks(response)) as arriving:
         while True:
             async with asyncio.timeout(patience):
                 piece = await anext(arriving, None)
@@ -110,18 +110,18 @@ async def stretches(
             open_line = len(piece) - end if end else open_line + len(piece)
             waiting.append(piece[:end])
             size += end
-            if size >= STRETCH:
+            if size >= PART_BYTES:
                 text = b"".join(waiting)
-                yield Stretch(text, line, byte)
+                yield BodyPart(text, line, byte)
                 line, byte = line + text.count(b"\n"), byte + len(text)
                 waiting, size = [], 0
             waiting.append(piece[end:])
             size += len(piece) - end
     if text := b"".join(waiting):
-        yield Stretch(text, line, byte)
+        yield BodyPart(text, line, byte)
 
 
-async def pieces(response: ClientResponse) -> AsyncGenerator[bytes, None]:
+async def body_chunks(response: ClientResponse) -> AsyncGenerator[bytes, None]:
     """Yield a body as it comes, decompressed.
 
     Raises UnknownEncodingError, CorruptArchiveError, and what aiohttp does.
@@ -132,7 +132,7 @@ async def pieces(response: ClientResponse) -> AsyncGenerator[bytes, None]:
             yield data
         return
     try:
-        inflater = Inflater(encoding)
+        inflater = Decompressor(encoding)
     except ValueError as error:
         raise UnknownEncodingError(str(error)) from None
     async for data in response.content.iter_any():
@@ -171,7 +171,7 @@ _QUOTED_BYTES = 4096
 """As much of the body of an error is read."""
 
 
-class Answer(NamedTuple):
+class HttpResponse(NamedTuple):
     """What a request gave: of `url`, after redirects, without what only requests hold.
 
     `body` is one valid JSON text, or empty if the server has no content to send. JSON Lines are
@@ -199,7 +199,7 @@ async def check_status(response: ClientResponse, now: float) -> None:
     quoted = bytearray()
     # What an error says for itself is worth a look; that it says it badly changes nothing.
     with suppress(ClientError, UnknownEncodingError, CorruptArchiveError):
-        async with aclosing(pieces(response)) as arriving:
+        async with aclosing(body_chunks(response)) as arriving:
             async for piece in arriving:
                 quoted += piece
                 if len(quoted) >= _QUOTED_BYTES:
@@ -209,16 +209,16 @@ async def check_status(response: ClientResponse, now: float) -> None:
 
 
 async def read_answer(
-    response: ClientResponse, url: URL, attempts: int, settings: HttpSettings, judge: Judge
-) -> Answer:
+    response: ClientResponse, url: URL, attempts: int, settings: HttpSettings, judge: Validator
+) -> HttpResponse:
     """Return the answer with its whole body. Raises what `body.whole` does, and NotJsonError."""
-    body = await whole(response, settings.max_body)
+    body = await whole_body(response, settings.max_body)
     lines = is_lines(response, settings.format)
     if not lines and (body or response.status != 204):
         verdict = judge(body)
         if isinstance(verdict, Fault):
             raise NotJsonError(verdict.message, verdict.byte, body, response.content_type)
-    return Answer(url, response.content_type, body, lines, next_link(response), attempts)
+    return HttpResponse(url, response.content_type, body, lines, next_link(response), attempts)
 
 
 def next_link(response: ClientResponse) -> str | None:

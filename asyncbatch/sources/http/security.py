@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SHOWN = "***"
 HARMLESS_HEADERS = frozenset({"accept", "accept-language", "cache-control", "user-agent"})
 """Headers that carry no secret and tell no origin anything about another."""
-_TELLING = 6
+_SECRET_PARAMETERS = 6
 """Values of headers shorter than this are no secrets, and would spoil messages."""
 _SECRET_NAME = re.compile(
     r"token|secret|passw|pwd|api[_-]?key|access[_-]?key|^key$|^sig$|signature|^auth|credential",
@@ -32,7 +32,7 @@ class Redactor:
     """Hides the secrets of `settings` wherever they turn up, as in what a server echoes."""
 
     def __init__(self, settings: HttpSettings) -> None:
-        found = {form for secret in _secrets(settings) for form in _forms(secret) if form}
+        found = {form for secret in _secrets(settings) for form in _encodings_of(secret) if form}
         longest_first = sorted(found, key=len, reverse=True)
         self._secrets = re.compile("|".join(map(re.escape, longest_first))) if found else None
         self._known = {getattr(settings.pagination, "param", None)}
@@ -67,18 +67,18 @@ def _secrets(settings: HttpSettings) -> Iterator[str]:
     if isinstance(settings.auth, BasicAuth):
         yield basic_value(settings.auth)
     for name, value in settings.headers.items():
-        if name.lower() not in HARMLESS_HEADERS and len(value.reveal()) >= _TELLING:
+        if name.lower() not in HARMLESS_HEADERS and len(value.reveal()) >= _SECRET_PARAMETERS:
             yield value.reveal()
 
 
-def _forms(secret: str) -> tuple[str, ...]:
+def _encodings_of(secret: str) -> tuple[str, ...]:
     return (secret, quote(secret), quote(secret, safe=""), quote_plus(secret))
 
 
 _SHOWN_LINK = 200  # characters
 
 
-class Borders:
+class OriginPolicy:
     """What `settings` let pass from the origin of a URL that they name to others."""
 
     def __init__(self, settings: HttpSettings) -> None:
@@ -103,7 +103,7 @@ class Borders:
         Raises RefusedLinkError if it stands for none.
         """
         try:
-            url = self.bare(base.join(URL(link)))
+            url = self.without_credentials(base.join(URL(link)))
             url.origin()
         except ValueError:  # a port that is none, a scheme without a host
             shown = link[:_SHOWN_LINK]
@@ -119,7 +119,7 @@ class Borders:
                 f"leads to another origin, {origin}, which allow_origins does not name"
             )
 
-    def bare(self, url: URL) -> URL:
+    def without_credentials(self, url: URL) -> URL:
         """Return `url` without a user, a password, a fragment and the key that requests get."""
         bare = url.with_user(None).with_fragment(None)
         auth = self._settings.auth
@@ -127,7 +127,7 @@ class Borders:
             bare = bare.without_query_params(auth.name)
         return bare
 
-    def request(self, url: URL, home: URL) -> tuple[URL, dict[str, str]]:
+    def allowed_request(self, url: URL, home: URL) -> tuple[URL, dict[str, str]]:
         """Return the URL to ask for, and the headers, with credentials if they belong there."""
         if url.origin() != home:
             return url, self._harmless

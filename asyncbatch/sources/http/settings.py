@@ -151,10 +151,10 @@ class HttpSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_OURS = {"accept-encoding", "host", "content-length", "transfer-encoding", "connection"}
+_RESERVED_HEADERS = {"accept-encoding", "host", "content-length", "transfer-encoding", "connection"}
 
 
-def mistakes(settings: HttpSettings) -> Iterator[Mistake]:
+def setting_mistakes(settings: HttpSettings) -> Iterator[Mistake]:
     """Yield all that is wrong: where, such as `urls[0]` or `pagination.next`, and what to write.
 
     No message holds a secret.
@@ -162,12 +162,12 @@ def mistakes(settings: HttpSettings) -> Iterator[Mistake]:
     if not settings.urls:
         yield "urls", "must name at least one URL"
     for place, url in enumerate(settings.urls):
-        yield from _about(f"urls[{place}]", _check_url, url)
+        yield from _check(f"urls[{place}]", _check_url, url)
     for place, origin in enumerate(settings.allow_origins):
-        yield from _about(f"allow_origins[{place}]", _check_origin, origin)
-    yield from _about("records", parse_pointer, settings.records)
+        yield from _check(f"allow_origins[{place}]", _check_origin, origin)
+    yield from _check("records", parse_pointer, settings.records)
     if settings.rate_limit is not None:
-        yield from _about("rate_limit", parse_rate, settings.rate_limit)
+        yield from _check("rate_limit", parse_rate, settings.rate_limit)
     yield from _numbers(settings)
     yield from _headers(settings)
     yield from _pagination(settings)
@@ -175,7 +175,7 @@ def mistakes(settings: HttpSettings) -> Iterator[Mistake]:
         yield "incremental.param", "must not be empty"
 
 
-def _about(where: str, check: Callable[[str], object], value: str) -> Iterator[Mistake]:
+def _check(where: str, check: Callable[[str], object], value: str) -> Iterator[Mistake]:
     try:
         check(value)
     except ValueError as error:
@@ -216,7 +216,7 @@ def _headers(settings: HttpSettings) -> Iterator[Mistake]:
         where = f"headers.{name}"
         if not _TOKEN.fullmatch(name):
             yield where, "is no name of a header"
-        elif name.lower() in _OURS:
+        elif name.lower() in _RESERVED_HEADERS:
             yield where, "cannot be set: it follows from the request"
         elif not _is_header_value(secret.reveal()):
             yield where, "must hold no line ends or other control characters"
@@ -250,14 +250,14 @@ def _pagination(settings: HttpSettings) -> Iterator[Mistake]:
                 yield "pagination.size", "must be at least 1"
             for name in ("total", "pages"):
                 if (pointer := getattr(pages, name)) is not None:
-                    yield from _about(f"pagination.{name}", parse_pointer, pointer)
+                    yield from _check(f"pagination.{name}", parse_pointer, pointer)
         case OffsetPagination(limit=limit, total=total):
             if limit < 1:
                 yield "pagination.limit", "must be at least 1"
             if total is not None:
-                yield from _about("pagination.total", parse_pointer, total)
+                yield from _check("pagination.total", parse_pointer, total)
         case CursorPagination(next=pointer) | NextUrlPagination(next=pointer):
-            yield from _about("pagination.next", parse_pointer, pointer)
+            yield from _check("pagination.next", parse_pointer, pointer)
             if settings.format == "jsonl":
                 yield "pagination.type", "JSON Lines name no next page; use link_header or page"
         case _:

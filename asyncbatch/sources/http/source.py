@@ -11,14 +11,14 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from asyncbatch.core.batches import Arrival
+from asyncbatch.core.batches import Chunk
 from asyncbatch.core.records import Bookmark, Failure
 from asyncbatch.core.report import Traffic
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.decoder import encode
 from asyncbatch.formats.failures import FeedError
 from asyncbatch.sources.http.base import HttpError, PageMark
-from asyncbatch.sources.http.settings import mistakes
+from asyncbatch.sources.http.settings import setting_mistakes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.sources.base import Feed
     from asyncbatch.sources.http.base import Page
-    from asyncbatch.sources.http.client import Asker, Clock, Sleep
+    from asyncbatch.sources.http.client import Clock, HttpClient, Sleep
     from asyncbatch.sources.http.settings import HttpSettings
 
 
@@ -54,7 +54,7 @@ class Connections:
             await session.close()
 
 
-class HttpSource:
+class HttpPages:
     """The pages of the URLs that `settings` name; an async context manager, to be entered once.
 
     The limits are shared by all URLs that are read at the same time. `clock` and `sleep`, in
@@ -73,7 +73,7 @@ class HttpSource:
         connections: Connections | None = None,
         asks_ahead: bool = True,
     ) -> None:
-        if found := [f"{where}: {what}" for where, what in mistakes(settings)]:
+        if found := [f"{where}: {what}" for where, what in setting_mistakes(settings)]:
             raise UsageError("; ".join(found))
         self.settings = settings
         self.page_count = 0
@@ -82,11 +82,11 @@ class HttpSource:
         self._requests_before = 0
         self._clock, self._sleep = clock, sleep
         self._connections = connections or Connections()
-        self._asker: Asker | None = None
+        self._asker: HttpClient | None = None
 
     async def __aenter__(self) -> Self:
         try:
-            from asyncbatch.sources.http.client import Asker
+            from asyncbatch.sources.http.client import HttpClient
 
             session = await self._connections.__aenter__()
         except ImportError as error:
@@ -95,7 +95,7 @@ class HttpSource:
             raise UsageError(
                 "reading from HTTP needs one more package: pip install 'asyncbatch[http]'"
             ) from None
-        self._asker = Asker(self.settings, session, self._clock, self._sleep)
+        self._asker = HttpClient(self.settings, session, self._clock, self._sleep)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -110,7 +110,7 @@ class HttpSource:
 
     def retries(self) -> int:
         """Return how many requests were made again since the last time this was asked."""
-        return 0 if self._asker is None else self._asker.retrier.taken()
+        return 0 if self._asker is None else self._asker.retrier.take_retry_count()
 
     @property
     def request_count(self) -> int:
@@ -139,13 +139,13 @@ class HttpSource:
                     self.page_count += 1
                 yield page
 
-    def _entered(self) -> Asker:
+    def _entered(self) -> HttpClient:
         if self._asker is None:
             raise RuntimeError("an HttpSource is entered (async with) before it is read")
         return self._asker
 
 
-class HttpFeeds:
+class HttpFeedSource:
     """The URLs of one source, over one pool of connections: see `feeds.FeedSource`.
 
     With `is_alone` false the source's name is part of its feeds': another has the same URLs.
@@ -167,7 +167,7 @@ class HttpFeeds:
         self.at_once = http.concurrency
         self.feeds: Sequence[Feed] = ()
         self._is_alone = is_alone
-        self._pages = HttpSource(http, connections=connections, asks_ahead=asks_ahead)
+        self._pages = HttpPages(http, connections=connections, asks_ahead=asks_ahead)
 
     async def __aenter__(self) -> Self:
         await self._pages.__aenter__()
@@ -197,7 +197,7 @@ class HttpFeeds:
 class UrlFeed:
     """The pages of one URL: see `feeds.Feed`."""
 
-    def __init__(self, source: HttpSource, url: str, name: str) -> None:
+    def __init__(self, source: HttpPages, url: str, name: str) -> None:
         self.name, self.group = name, urlsplit(url).netloc
         self.is_incremental = source.settings.incremental is not None
         self._source, self._url = source, url
@@ -209,7 +209,7 @@ class UrlFeed:
         told = encode([http.records, http.format, http.pagination, http.incremental])
         return hashlib.blake2b(told, digest_size=16).hexdigest()
 
-    async def arrivals(self, bookmark: Bookmark | None) -> AsyncGenerator[Arrival, None]:
+    async def chunks(self, bookmark: Bookmark | None) -> AsyncGenerator[Chunk, None]:
         """See `Feed`."""
         before = bookmark or Bookmark()
         start = None if before.mark is None else msgspec.json.decode(before.mark, type=PageMark)
@@ -217,13 +217,13 @@ class UrlFeed:
         try:
             async with aclosing(self._source.pages(self._url, start, since)) as pages:
                 async for page in pages:
-                    yield _arrival(page, before)
+                    yield _chunk(page, before)
         except HttpError as error:
             failure = error.failure
             raise FeedError(Failure(failure.url, "http", failure.message)) from None
 
 
-def _arrival(page: Page, before: Bookmark) -> Arrival:
+def _chunk(page: Page, before: Bookmark) -> Chunk:
     mark = None if page.mark is None else encode(page.mark).decode()
     bookmark = Bookmark(mark, before.newest, before.since)
-    return Arrival(page.url, page.body, page.format, page.line, page.byte, bookmark)
+    return Chunk(page.url, page.body, page.format, page.line, page.byte, bookmark)

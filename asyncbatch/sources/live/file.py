@@ -13,7 +13,11 @@ import msgspec
 from msgspec import Struct
 
 from asyncbatch.errors import UsageError
-from asyncbatch.formats.compression import CorruptArchiveError, check_not_cut, detect
+from asyncbatch.formats.compression import (
+    CorruptArchiveError,
+    check_magic_complete,
+    detect_compression,
+)
 from asyncbatch.sources.base import CHUNK
 
 if TYPE_CHECKING:
@@ -23,7 +27,7 @@ SPAN = 4096
 """Bytes at the beginning, and before the place that was reached, that must be the same."""
 
 
-class Mark(Struct, frozen=True, omit_defaults=True):
+class FileMark(Struct, frozen=True, omit_defaults=True):
     """A place in a file: so many bytes from its beginning, decompressed.
 
     `head` and `tail` are digests of the first bytes and of those before the place. `inode` is
@@ -36,14 +40,14 @@ class Mark(Struct, frozen=True, omit_defaults=True):
     inode: int = 0
 
 
-class Trace:
+class FilePosition:
     """What was read of a file, as far as it tells the file from others."""
 
     def __init__(self, inode: int = 0) -> None:
         self.offset, self.tail, self.inode = 0, b"", inode
         self._head, self._head_digest = b"", ""
 
-    def take(self, data: bytes) -> None:
+    def advance(self, data: bytes) -> None:
         """Take note of the bytes that come next."""
         self.offset += len(data)
         if not self._head_digest:
@@ -52,17 +56,17 @@ class Trace:
                 self._head_digest = digest(self._head)
         self.tail = data[-SPAN:] if len(data) >= SPAN else (self.tail + data)[-SPAN:]
 
-    def mark(self) -> Mark:
+    def mark(self) -> FileMark:
         """Return the place that was reached."""
         head = self._head_digest or digest(self._head)
-        return Mark(self.offset, head, digest(self.tail), self.inode)
+        return FileMark(self.offset, head, digest(self.tail), self.inode)
 
-    def found(self, mark: Mark, read_at: Callable[[int, int], bytes]) -> bool:
+    def set_mark(self, mark: FileMark, read_at: Callable[[int, int], bytes]) -> bool:
         """Go to `mark`, if the file has the same bytes before it; tell whether it has.
 
         `read_at` returns so many bytes of the file from an offset on, fewer only at its end.
         """
-        other = Trace(mark.inode)
+        other = FilePosition(mark.inode)
         other.jump(mark.offset, read_at)
         if len(other.tail) < min(SPAN, mark.offset) or other.mark() != mark:
             return False
@@ -75,20 +79,20 @@ class Trace:
         length = min(SPAN, offset)
         self._head, self._head_digest = b"", ""
         self.offset, self.tail = 0, b""
-        self.take(read_at(0, length))
+        self.advance(read_at(0, length))
         self.offset, self.tail = offset, read_at(offset - length, length)
 
 
-def as_position(mark: Mark) -> dict[str, Any]:
+def as_position(mark: FileMark) -> dict[str, Any]:
     """Return a mark as JSON can hold it."""
     position: dict[str, Any] = msgspec.to_builtins(mark)
     return position
 
 
-def as_mark(position: Any) -> Mark:
+def as_mark(position: Any) -> FileMark:
     """Return the mark that a position is. Raises UsageError if it is none."""
     try:
-        return msgspec.convert(position, Mark)
+        return msgspec.convert(position, FileMark)
     except msgspec.ValidationError as error:
         raise UsageError(f"this is no place in a file: {position!r} ({error})") from None
 
@@ -98,26 +102,26 @@ def digest(data: bytes) -> str:
     return blake2b(data, digest_size=8).hexdigest()
 
 
-_AHEAD = 8 * CHUNK
+_AHEAD_BYTES = 8 * CHUNK
 """What is read of a file at a time, in a thread."""
 _MAGIC = 16
 """Of a file's first bytes, enough to tell how it is compressed."""
 
 
-class FileReading:
+class FileReader:
     """Gives what an open file holds, decompressed; `trace` tells how far that has come.
 
     Raises OSError, and CorruptArchiveError for a file that is cut within its first bytes.
     """
 
     def __init__(self, descriptor: int, name: str) -> None:
-        self.trace = Trace(os.fstat(descriptor).st_ino)
+        self.trace = FilePosition(os.fstat(descriptor).st_ino)
         self._file = descriptor
         self._ahead = memoryview(b"")
         self._lock, self._is_closed = threading.Lock(), False
         head = os.pread(descriptor, _MAGIC, os.lseek(descriptor, 0, os.SEEK_CUR))
-        check_not_cut(head, name)
-        self._compression = detect(head)
+        check_magic_complete(head, name)
+        self._compression = detect_compression(head)
         self._chunks = self._unpacked()
 
     @property
@@ -125,25 +129,25 @@ class FileReading:
         """What tells it from all other files, as long as it is open."""
         return self.trace.inode
 
-    def seek(self, mark: Mark) -> bool:
+    def seek(self, mark: FileMark) -> bool:
         """Go on at `mark`, before anything is read; tell if the bytes before it are the same.
 
         If not, nothing can be read any more. A compressed file is read up to there. Raises
         OSError.
         """
         if self._chunks is None:
-            if not self.trace.found(mark, lambda at, size: os.pread(self._file, size, at)):
+            if not self.trace.set_mark(mark, lambda at, size: os.pread(self._file, size, at)):
                 return False
             os.lseek(self._file, mark.offset, os.SEEK_SET)
             return True
         trace = self.trace
         try:
             while trace.offset < mark.offset:
-                data = self.more()
+                data = self.read_more()
                 if not data:
                     return False
                 here = mark.offset - trace.offset
-                trace.take(data[:here])
+                trace.advance(data[:here])
                 self._ahead = memoryview(data)[here:]
         except CorruptArchiveError:
             return False
@@ -157,16 +161,16 @@ class FileReading:
     def next(self) -> bytes:
         """Return what comes next, b"" at the end. Raises OSError, CorruptArchiveError."""
         if not self._ahead:
-            self._ahead = memoryview(self.more())
+            self._ahead = memoryview(self.read_more())
         data, self._ahead = bytes(self._ahead[:CHUNK]), self._ahead[CHUNK:]
-        self.trace.take(data)
+        self.trace.advance(data)
         return data
 
     async def read(self) -> bytes:
         """Return what comes next, as `next`, without keeping the event loop waiting."""
         return self.next() if self._ahead else await asyncio.to_thread(self.next)
 
-    def more(self) -> bytes:
+    def read_more(self) -> bytes:
         """Return what comes next, much at a time; `trace` is then up to the caller."""
         if self._ahead:  # left over from `seek`
             data, self._ahead = bytes(self._ahead), memoryview(b"")
@@ -175,7 +179,7 @@ class FileReading:
             if self._is_closed:
                 return b""
             if self._chunks is None:
-                return os.read(self._file, _AHEAD)
+                return os.read(self._file, _AHEAD_BYTES)
             return next(self._chunks, b"")
 
     @property
@@ -209,7 +213,7 @@ class FileReading:
         if self._compression is None:
             return None
         stream = os.fdopen(self._file, "rb", closefd=False)
-        return self._compression.chunks(stream, _AHEAD)
+        return self._compression.chunks(stream, _AHEAD_BYTES)
 
 
 _BLOCK = 4096
@@ -235,7 +239,7 @@ class LiveFile:
 
     def __init__(self, descriptor: int, *, was_cut: bool = False) -> None:
         self.descriptor = descriptor
-        self.trace = Trace(os.fstat(descriptor).st_ino)
+        self.trace = FilePosition(os.fstat(descriptor).st_ino)
         self._was_cut = was_cut
         self._seen: tuple[int, int] | None = None
         """Size and time of the last look after which there was nothing more to read."""
@@ -247,9 +251,9 @@ class LiveFile:
         """What tells it from all other files, as long as it is open."""
         return self.trace.inode
 
-    def seek(self, mark: Mark) -> bool:
+    def seek(self, mark: FileMark) -> bool:
         """Go on at a mark; tell if the bytes before it are the same."""
-        return self.trace.found(mark, self._at)
+        return self.trace.set_mark(mark, self._at)
 
     def seek_last_line(self) -> None:
         """Go on behind the last line that has an end."""
@@ -262,7 +266,7 @@ class LiveFile:
                 break
         self._jump(end)
 
-    def more(self) -> bytes:
+    def read_more(self) -> bytes:
         """Return what comes next, b"" if there is nothing. Raises FileCutError, OSError."""
         status = os.fstat(self.descriptor)
         look = (status.st_size, status.st_mtime_ns)
@@ -272,7 +276,7 @@ class LiveFile:
             self._pass_hole()
         offset, tail = self.trace.offset, self.trace.tail
         # What was read is read again with what is new: so nobody can cut the file in between.
-        data = self._at(offset - len(tail), len(tail) + _AHEAD)
+        data = self._at(offset - len(tail), len(tail) + _AHEAD_BYTES)
         if status.st_size < offset or not data.startswith(tail):
             raise FileCutError(max(0, self._largest - offset))
         self._largest = max(self._largest, status.st_size)
@@ -294,7 +298,7 @@ class LiveFile:
         """Return when it was last written to, in nanoseconds."""
         return os.fstat(self.descriptor).st_mtime_ns
 
-    def again(self) -> LiveFile:
+    def reopen(self) -> LiveFile:
         """Return the same file, to be read from its beginning."""
         return LiveFile(os.dup(self.descriptor), was_cut=True)
 
@@ -307,7 +311,7 @@ class LiveFile:
             start = os.lseek(self.descriptor, 0, os.SEEK_DATA)
         except OSError as error:  # all of it is a hole, or nobody can tell
             start = self.size() if error.errno == errno.ENXIO else 0
-        while (block := self._at(start, _AHEAD)) and not block.strip(b"\0"):
+        while (block := self._at(start, _AHEAD_BYTES)) and not block.strip(b"\0"):
             start += len(block)
         self._jump(start + len(block) - len(block.lstrip(b"\0")))
 

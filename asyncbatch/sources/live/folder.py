@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from asyncbatch.core.aio import Bell
+from asyncbatch.core.aio import Wakeup
 from asyncbatch.core.records import Failure
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.compression import CorruptArchiveError
-from asyncbatch.sources.base import Chunk
+from asyncbatch.sources.base import LiveChunk
 from asyncbatch.sources.inputs import walk
-from asyncbatch.sources.live.file import SPAN, FileReading, Mark, as_position
-from asyncbatch.sources.live.seen import FoundFile, Seen, SeenState
-from asyncbatch.sources.live.watch import POLL_SECONDS, Watch
+from asyncbatch.sources.live.file import SPAN, FileMark, FileReader, as_position
+from asyncbatch.sources.live.seen import FoundFile, SeenFiles, SeenState
+from asyncbatch.sources.live.watch import POLL_SECONDS, FolderWatch
 from asyncbatch.sources.selection import DEFAULT_PATTERNS, Filter
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.records import FailureKind
     from asyncbatch.sources.selection import Selection
 
-_TOGETHER = 10_000
+_FILES_AT_ONCE = 10_000
 """Files that one look at a folder brings, however many there are."""
 _SETTLE_SECONDS = 1.0
 """A file that has not changed for so long is complete."""
@@ -43,12 +43,12 @@ _UNFINISHED = ("~", ".tmp", ".temp", ".part", ".partial", ".filepart", ".crdownl
 """What names end in of files that somebody is writing."""
 
 
-class FolderPlace(Struct, frozen=True, omit_defaults=True):
+class FolderPosition(Struct, frozen=True, omit_defaults=True):
     """Which files of a folder were read, and how far the one called `name`."""
 
     seen: SeenState
     name: str | None = None
-    mark: Mark | None = None
+    mark: FileMark | None = None
 
 
 class FolderReader:
@@ -71,10 +71,10 @@ class FolderReader:
         self.folder, self._prefix = folder, os.path.join(folder, "")
         self._wanted = Filter(selection)
         self._follows, self._settle = follows, settle
-        self._seen = Seen()
+        self._seen = SeenFiles()
         self._found: deque[FoundFile] = deque()
         self._is_to_look, self._is_passing = True, from_end
-        self._current: tuple[FoundFile, FileReading] | None = None
+        self._current: tuple[FoundFile, FileReader] | None = None
         self._begins = False
         self._growing: dict[int, tuple[int, int, float]] = {}
         """Size and time of files that may not be complete, and since when they are so."""
@@ -97,7 +97,7 @@ class FolderReader:
                 f"no {what} in {folder} (--pattern chooses other names, --follow waits for files)"
             )
         if from_end:
-            self._look()
+            self._scan()
 
     @property
     def has_more(self) -> bool:
@@ -126,10 +126,10 @@ class FolderReader:
     def start_at(self, position: Any) -> None:
         """Go on behind a chunk; see `Replayable`."""
         try:
-            place = msgspec.convert(position, FolderPlace)
+            place = msgspec.convert(position, FolderPosition)
         except msgspec.ValidationError as error:
             raise UsageError(f"this is no place in a folder: {error}") from None
-        self._seen, self._is_passing = Seen(place.seen), False
+        self._seen, self._is_passing = SeenFiles(place.seen), False
         if place.name is None or place.mark is None:
             return
         mark = place.mark
@@ -150,11 +150,11 @@ class FolderReader:
             "kept of it"
         )
 
-    def look_again(self) -> None:
+    def rescan(self) -> None:
         """Look for further files, once those that are known are read."""
         self._is_to_look = True
 
-    def next(self) -> Chunk | None:
+    def next(self) -> LiveChunk | None:
         """Return what comes next; None if there is nothing, for now or at all. Raises OSError."""
         with self._lock:
             return None if self._is_closed else self._next()
@@ -166,13 +166,13 @@ class FolderReader:
             if self._current is not None:
                 self._current[1].close()
 
-    def _next(self) -> Chunk | None:
+    def _next(self) -> LiveChunk | None:
         while self._current is None:
             if not self._found and self._is_to_look:
-                self._look()
+                self._scan()
             if self._losses:
                 loss = self._losses.popleft()
-                return Chunk(loss.file, b"", ends=True, position=self.position, loss=loss)
+                return LiveChunk(loss.file, b"", ends=True, position=self.position, loss=loss)
             if not self._found:
                 return None
             self._open(self._found.popleft())
@@ -182,12 +182,12 @@ class FolderReader:
         try:
             data = reading.next()
         except (OSError, CorruptArchiveError) as error:
-            loss = Failure(path, *_told(error))
+            loss = Failure(path, *_read_failure(error))
             self._finish(file, reading)
-            return Chunk(path, b"", ends=True, position=self.position, begins=begins, loss=loss)
+            return LiveChunk(path, b"", ends=True, position=self.position, begins=begins, loss=loss)
         if not data:
             self._finish(file, reading)
-        return Chunk(path, data, ends=not data, position=self.position, begins=begins)
+        return LiveChunk(path, data, ends=not data, position=self.position, begins=begins)
 
     def _open(self, file: FoundFile) -> None:
         path = os.path.join(self.folder, file.name)
@@ -200,20 +200,20 @@ class FolderReader:
             self._missing[file.inode] = path
             self._is_to_look = True
         except (OSError, CorruptArchiveError) as error:
-            self._losses.append(Failure(path, *_told(error)))
+            self._losses.append(Failure(path, *_read_failure(error)))
             self._seen.add(file, file.size, "")
         else:
             self._current, self._begins = (file, reading), True
 
-    def _opened(self, path: str) -> FileReading:
+    def _opened(self, path: str) -> FileReader:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
-            return FileReading(descriptor, path)
+            return FileReader(descriptor, path)
         except BaseException:
             os.close(descriptor)
             raise
 
-    def _finish(self, file: FoundFile, reading: FileReading) -> None:
+    def _finish(self, file: FoundFile, reading: FileReader) -> None:
         size = file.size if reading.is_compressed else reading.trace.offset
         self._seen.add(file, size, reading.head(min(SPAN, size)))
         reading.close()
@@ -221,7 +221,7 @@ class FolderReader:
 
     # --- what is there
 
-    def _look(self) -> None:
+    def _scan(self) -> None:
         """Find the files that are to be read next, and those that have grown after they were."""
         began = time.monotonic()
         self._is_to_look = False
@@ -245,10 +245,10 @@ class FolderReader:
 
         if self._is_passing:
             self._is_passing = False
-            self._seen.pass_over(unread())
+            self._seen.skip(unread())
         else:
-            self._found.extend(nsmallest(_TOGETHER, (file for _, file in unread())))
-        self._is_to_look = len(self._found) == _TOGETHER
+            self._found.extend(nsmallest(_FILES_AT_ONCE, (file for _, file in unread())))
+        self._is_to_look = len(self._found) == _FILES_AT_ONCE
         first = min((file.key for file in (*fresh, *islice(self._found, 1))), default=None)
         self._seen.forget(latest, first)
         for inode, path in self._missing.items():
@@ -307,7 +307,7 @@ class FolderReader:
         except OSError as error:
             if path not in self._refused:  # once, and not at each look
                 self._refused.add(path)
-                self._losses.append(Failure(path, *_told(error)))
+                self._losses.append(Failure(path, *_read_failure(error)))
             return None
         if not stat.S_ISREG(status.st_mode):
             return None
@@ -315,16 +315,16 @@ class FolderReader:
         return FoundFile(key, status.st_ino, status.st_size, status.st_ctime_ns)
 
 
-def _told(error: OSError | CorruptArchiveError) -> tuple[FailureKind, str]:
+def _read_failure(error: OSError | CorruptArchiveError) -> tuple[FailureKind, str]:
     if isinstance(error, CorruptArchiveError):
         return "corrupt_archive", str(error)
     kind: FailureKind = "permission" if isinstance(error, PermissionError) else "read_error"
     return kind, error.strerror or str(error)
 
 
-_SOON_SECONDS = 0.2
+_RETRY_SECONDS = 0.2
 """When to look again at files that may be complete by then."""
-_LOOKING_SHARE = 10
+_SCAN_SHARE = 10
 """A look that takes long is not repeated before so many times as long."""
 
 
@@ -340,8 +340,10 @@ class FolderSource:
         self, path: str, selection: Selection, *, follow: bool = False, from_end: bool = False
     ) -> None:
         self.name, self.is_over = path, False
-        self._bell = Bell()
-        self._watch = Watch([path], self._bell, lambda _: True, recursive=True) if follow else None
+        self._bell = Wakeup()
+        self._watch = (
+            FolderWatch([path], self._bell, lambda _: True, recursive=True) if follow else None
+        )
         self._reader = FolderReader(path, selection, follows=follow, from_end=from_end)
         self._is_woken = False
         self._looked_at = self._due = 0.0
@@ -355,11 +357,11 @@ class FolderSource:
         """Go on behind a chunk; see `Replayable`."""
         self._reader.start_at(position)
 
-    async def read(self, timeout: float | None) -> Chunk | None:  # noqa: ASYNC109 - see `Source`
+    async def read(self, timeout: float | None) -> LiveChunk | None:  # noqa: ASYNC109 - see `Source`
         """Return what has come; see `Source`."""
         if self._watch is not None:
             self._watch.start()
-            chunk = await self._looked()
+            chunk = await self._scanned()
             if chunk is not None or timeout == 0:
                 return chunk
             left = max(0.0, self._due - time.monotonic())
@@ -367,18 +369,18 @@ class FolderSource:
                 if self._is_woken:
                     self._is_woken = False
                     return None
-                self._due = self._looked_at + _LOOKING_SHARE * self._reader.look_seconds
-            return await self._looked()
+                self._due = self._looked_at + _SCAN_SHARE * self._reader.look_seconds
+            return await self._scanned()
         chunk = await self._next()
         if chunk is None:
             self.is_over = True
-            chunk = Chunk(self.name, b"", ends=True, position=self._reader.position)
+            chunk = LiveChunk(self.name, b"", ends=True, position=self._reader.position)
         return chunk
 
     def wake(self) -> None:
         """End the wait of `read`."""
         self._is_woken = True
-        self._bell.ring()
+        self._bell.set()
 
     def close(self) -> None:
         """Leave the folder."""
@@ -386,21 +388,21 @@ class FolderSource:
             self._watch.close()
         self._reader.close()
 
-    async def _looked(self) -> Chunk | None:
+    async def _scanned(self) -> LiveChunk | None:
         """Return what comes next, having looked for further files if it is time to."""
         if not self._reader.has_files:
             now = time.monotonic()
             if now < self._due:
                 return None
-            self._reader.look_again()
+            self._reader.rescan()
         chunk = await self._next()
         if not self._reader.has_files:
-            pause = _SOON_SECONDS if self._reader.is_waiting else POLL_SECONDS
+            pause = _RETRY_SECONDS if self._reader.is_waiting else POLL_SECONDS
             self._looked_at = time.monotonic()
-            self._due = self._looked_at + max(pause, _LOOKING_SHARE * self._reader.look_seconds)
+            self._due = self._looked_at + max(pause, _SCAN_SHARE * self._reader.look_seconds)
         return chunk
 
-    async def _next(self) -> Chunk | None:
+    async def _next(self) -> LiveChunk | None:
         if self._reader.has_more:
             return self._reader.next()
         return await asyncio.to_thread(self._reader.next)

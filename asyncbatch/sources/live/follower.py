@@ -12,29 +12,29 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.core.aio import Bell
+from asyncbatch.core.aio import Wakeup
 from asyncbatch.core.records import Failure
 from asyncbatch.errors import UsageError
-from asyncbatch.formats.compression import CorruptArchiveError, named
-from asyncbatch.sources.base import CHUNK, Chunk
+from asyncbatch.formats.compression import CorruptArchiveError, compression_of_name
+from asyncbatch.sources.base import CHUNK, LiveChunk
 from asyncbatch.sources.live.file import (
     FileCutError,
-    FileReading,
+    FilePosition,
+    FileReader,
     LiveFile,
-    Trace,
     as_mark,
     as_position,
 )
 from asyncbatch.sources.live.rotation import (
     LogFile,
     close_all,
+    files_written_after,
     log_files,
     open_all,
     open_at,
     rotated_files,
-    written_after,
 )
-from asyncbatch.sources.live.watch import POLL_SECONDS, Watch
+from asyncbatch.sources.live.watch import POLL_SECONDS, FolderWatch
 
 if TYPE_CHECKING:
     from asyncbatch.core.records import FailureKind
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 _SETTLE_SECONDS = 1.0
 """So long a rotated file must have been left alone, before we leave it for the next one."""
-_WATCHED_SECONDS = 60.0
+_WATCHED_POLL_SECONDS = 60.0
 """So long a file that we have left is looked at, lest it gets more."""
 _MOST_OPEN = 64
 """Rotated files that are held open while we are behind."""
@@ -96,7 +96,7 @@ class Follower:
     @property
     def position(self) -> Any:
         """Where it goes on; see `Replayable`."""
-        return as_position((self._files[0].trace if self._files else Trace()).mark())
+        return as_position((self._files[0].trace if self._files else FilePosition()).mark())
 
     def start_at(self, position: Any) -> None:
         """Go on behind a chunk, whatever its file is called now; see `Replayable`."""
@@ -118,11 +118,11 @@ class Follower:
             number, part = found
             self._files.append(part)
             later = {file.inode for file in files[number + 1 :]}
-            self._files.extend(open_all(lambda: _with(log_files(self.path), later)))
+            self._files.extend(open_all(lambda: _with_inodes(log_files(self.path), later)))
             self._begins = not mark.offset
             self._passed = files[number - 1] if number else _NONE
 
-    def next(self) -> Chunk | None:
+    def next(self) -> LiveChunk | None:
         """Return what comes next, None if there is nothing for now. Raises OSError."""
         with self._lock:
             return None if self._is_closed else self._next()
@@ -135,19 +135,19 @@ class Follower:
             if self._left is not None:
                 self._left[0].close()
 
-    def _next(self) -> Chunk | None:
+    def _next(self) -> LiveChunk | None:
         while not self._ahead:
             self._extend()
             if not self._files:
                 break
             file = self._files[0]
             try:
-                self._ahead = memoryview(file.more())
+                self._ahead = memoryview(file.read_more())
             except FileCutError as cut:
-                if not self._goes_on_in_copy():
+                if not self._continues_in_copy():
                     return self._after_cut(cut)
             except CorruptArchiveError as error:
-                self._lose("corrupt_archive", str(error))
+                self._loss_chunk("corrupt_archive", str(error))
                 return self._leave()
             else:
                 if self._ahead:
@@ -158,23 +158,23 @@ class Follower:
                     break
         if self._ahead:
             data, self._ahead = bytes(self._ahead[:CHUNK]), self._ahead[CHUNK:]
-            self._files[0].trace.take(data)
+            self._files[0].trace.advance(data)
             return self._chunk(data)
         return self._chunk(b"") if self._losses else None
 
-    def _chunk(self, data: bytes, *, ends: bool = False) -> Chunk:
+    def _chunk(self, data: bytes, *, ends: bool = False) -> LiveChunk:
         begins, self._begins = self._begins, ends
         loss = self._losses.popleft() if self._losses else None
-        return Chunk(self.path, data, ends, self.position, begins, loss)
+        return LiveChunk(self.path, data, ends, self.position, begins, loss)
 
-    def _lose(self, kind: FailureKind, message: str) -> None:
+    def _loss_chunk(self, kind: FailureKind, message: str) -> None:
         self._losses.append(Failure(self.path, kind, message))
 
     # --- from one file to the next
 
     def _extend(self) -> None:
         """Open what the path is now, and what was between it and the last that we know."""
-        self._look_back()
+        self._find_older()
         try:
             inode = _inode_at(self.path)
         except OSError as error:
@@ -192,7 +192,7 @@ class Follower:
         except OSError as error:
             self._refuse(error)
         except CorruptArchiveError as error:
-            self._lose("corrupt_archive", str(error))
+            self._loss_chunk("corrupt_archive", str(error))
 
     def _newer(self) -> list[LogFile]:
         """Return the files that have come after the last that is open."""
@@ -202,14 +202,14 @@ class Follower:
         last = self._passed
         if self._files:
             last = LogFile("", self._files[-1].inode, self._files[-1].modified())
-        return [*written_after(rotated, last.inode, last.modified), *current]
+        return [*files_written_after(rotated, last.inode, last.modified), *current]
 
     def _copies(self) -> list[LogFile]:
         """Return copies of what the last file held, and was cut before anything was read."""
         before, last = self._passed, self._files[-1]
         if len(self._files) > 1:
             before = LogFile("", self._files[-2].inode, self._files[-2].modified())
-        files = written_after(rotated_files(self.path), before.inode, before.modified)
+        files = files_written_after(rotated_files(self.path), before.inode, before.modified)
         return self._until(files, last)
 
     def _until(self, files: list[LogFile], last: Part) -> list[LogFile]:
@@ -220,7 +220,9 @@ class Follower:
         if last.inode == _inode_at(self.path):
             return files
         written = last.modified()  # it was removed, perhaps after it was compressed
-        same = [file for file in files if file.modified == written and named(file.path)]
+        same = [
+            file for file in files if file.modified == written and compression_of_name(file.path)
+        ]
         if same:
             return files[: files.index(same[-1])]
         return [file for file in files if file.modified <= written]
@@ -230,14 +232,14 @@ class Follower:
         why = error.strerror or str(error)
         if why != self._refused:
             self._refused = why
-            self._lose(
+            self._loss_chunk(
                 "permission" if isinstance(error, PermissionError) else "read_error",
                 f"{why}; it is tried again",
             )
 
     def _is_left_alone(self, file: Part) -> bool:
         """Whether nobody writes to a file any more, which was read to its end."""
-        if isinstance(file, FileReading):
+        if isinstance(file, FileReader):
             return True
         if not any(later.size() for later in islice(self._files, 1, None)):
             return False
@@ -247,7 +249,7 @@ class Follower:
         age = time.time() - file.modified() / 1e9
         return age >= self._settle or now - self._quiet_since >= self._settle
 
-    def _leave(self) -> Chunk:
+    def _leave(self) -> LiveChunk:
         """Go on to the next file: the last line of this one has its end."""
         chunk = self._chunk(b"", ends=True)
         file = self._files.popleft()
@@ -262,23 +264,23 @@ class Follower:
             file.close()
         return chunk
 
-    def _look_back(self) -> None:
+    def _find_older(self) -> None:
         """See whether a file that we have left has got more, which nobody will read."""
         if self._left is None:
             return
         file, size, since = self._left
         if (more := file.size() - size) > 0:
-            self._lose(
+            self._loss_chunk(
                 "read_error",
                 f"{more:,} bytes were written to the rotated file after its successor was begun, "
                 f"and {self._settle:g} s of silence: they are not read",
             )
             self._left = file, size + more, since
-        if time.monotonic() - since > _WATCHED_SECONDS:
+        if time.monotonic() - since > _WATCHED_POLL_SECONDS:
             file.close()
             self._left = None
 
-    def _goes_on_in_copy(self) -> bool:
+    def _continues_in_copy(self) -> bool:
         """Look for a copy of a file that was cut, to go on there; tell if it is found."""
         file = self._files[0]
         assert isinstance(file, LiveFile)
@@ -288,23 +290,23 @@ class Follower:
             return False
         number, copy = found
         later = {one.inode for one in files[number + 1 :]}
-        between = open_all(lambda: _with(rotated_files(self.path), later))
+        between = open_all(lambda: _with_inodes(rotated_files(self.path), later))
         self._files.popleft()
-        self._files.extendleft([file.again(), *reversed(between), copy])
+        self._files.extendleft([file.reopen(), *reversed(between), copy])
         file.close()
         return True
 
-    def _after_cut(self, cut: FileCutError) -> Chunk:
+    def _after_cut(self, cut: FileCutError) -> LiveChunk:
         """Go on at the beginning of a file that was cut; what is lost is told."""
         file = self._files[0]
         assert isinstance(file, LiveFile)
         least = f" (at least {cut.unread:,} bytes)" if cut.unread else ", if there was anything"
-        self._lose(
+        self._loss_chunk(
             "read_error",
             f"the file was cut after {file.trace.offset:,} bytes of it were read, and there is no "
             f"copy of it: what was written to it after that and before the cut is lost{least}",
         )
-        self._files[0] = file.again()
+        self._files[0] = file.reopen()
         self._passed = _last_rotated(self.path)
         file.close()
         return self._chunk(b"", ends=True)
@@ -322,12 +324,12 @@ def _last_rotated(path: str) -> LogFile:
     return next(reversed(rotated_files(path)), _NONE)
 
 
-def _with(files: list[LogFile], inodes: set[int]) -> list[LogFile]:
+def _with_inodes(files: list[LogFile], inodes: set[int]) -> list[LogFile]:
     return [file for file in files if file.inode in inodes]
 
 
 def _check(path: str) -> None:
-    if named(path) is not None:
+    if compression_of_name(path) is not None:
         raise UsageError(f"cannot follow {path}: it is compressed")
     with suppress(OSError):
         mode = os.stat(path).st_mode
@@ -343,7 +345,7 @@ def _check(path: str) -> None:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
 
 
-_SOON_SECONDS = 0.2
+_RETRY_SECONDS = 0.2
 """When to look again at a file that must be left alone for a while."""
 
 
@@ -358,11 +360,11 @@ class FollowedSource:
 
     def __init__(self, path: str, *, from_end: bool = False) -> None:
         self.name = path
-        self._bell = Bell()
+        self._bell = Wakeup()
         real = os.path.realpath(path)
         stems = tuple(os.path.splitext(os.path.basename(name))[0] for name in (path, real))
         folders = {os.path.dirname(os.path.abspath(path)), os.path.dirname(real)}
-        self._watch = Watch(
+        self._watch = FolderWatch(
             sorted(folders), self._bell, lambda name: os.path.basename(name).startswith(stems)
         )
         self._follower = Follower(path, from_end=from_end)
@@ -376,26 +378,26 @@ class FollowedSource:
         """Go on behind a chunk, whatever its file is called now; see `Replayable`."""
         self._follower.start_at(position)
 
-    async def read(self, timeout: float | None) -> Chunk | None:  # noqa: ASYNC109 - see `Source`
+    async def read(self, timeout: float | None) -> LiveChunk | None:  # noqa: ASYNC109 - see `Source`
         """Return what has come; see `Source`."""
         self._watch.start()
         chunk = await self._next()
         if chunk is not None or timeout == 0:
             return chunk
-        longest = _SOON_SECONDS if self._follower.is_waiting else POLL_SECONDS
+        longest = _RETRY_SECONDS if self._follower.is_waiting else POLL_SECONDS
         await self._bell.wait(longest if timeout is None else min(longest, timeout))
         return await self._next()
 
     def wake(self) -> None:
         """End the wait of `read`."""
-        self._bell.ring()
+        self._bell.set()
 
     def close(self) -> None:
         """Leave the file."""
         self._watch.close()
         self._follower.close()
 
-    async def _next(self) -> Chunk | None:
+    async def _next(self) -> LiveChunk | None:
         if self._follower.has_more:
             return self._follower.next()
         return await asyncio.to_thread(self._follower.next)

@@ -6,28 +6,28 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from asyncbatch.errors import UsageError
-from asyncbatch.sources.iterables import GivenSource
+from asyncbatch.sources.iterables import IterableSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from asyncbatch.sources.base import Chunk, Source
+    from asyncbatch.sources.base import LiveChunk, LiveSource
 
 
-class Inflow:
+class MergedSources:
     """Reads, of the sources that have something, the one whose time is least far.
 
     So windows end soon, and little is held. Of equals, and of those whose time nobody knows, each
     has its turn. One read of each is under way. Raises UsageError for two sources of one name.
     """
 
-    def __init__(self, sources: Sequence[Source]) -> None:
+    def __init__(self, sources: Sequence[LiveSource]) -> None:
         names = [source.name for source in sources]
         for name in names:
             if names.count(name) > 1:
                 raise UsageError(f"{name} is given twice: a source is read once")
         self.sources = sources
-        self._reads: dict[Source, asyncio.Task[Chunk | None]] = {}
+        self._reads: dict[LiveSource, asyncio.Task[LiveChunk | None]] = {}
         self._turns = dict.fromkeys(names, 0)
         self._turn = 0
         self._reached: Callable[[str], int | None] = lambda _: None
@@ -41,7 +41,7 @@ class Inflow:
         """Go by how far each source has come, by its name; None if nobody knows."""
         self._reached = reached
 
-    async def read(self, timeout: float | None) -> tuple[Source, Chunk] | None:  # noqa: ASYNC109 - see `Source`
+    async def read(self, timeout: float | None) -> tuple[LiveSource, LiveChunk] | None:  # noqa: ASYNC109 - see `Source`
         """Return what has come next and from where; else as `Source.read`."""
         if len(self.sources) == 1:
             source = self.sources[0]
@@ -56,9 +56,9 @@ class Inflow:
             found = await self._read_now()
         return found
 
-    async def _read_now(self) -> tuple[Source, Chunk] | None:
+    async def _read_now(self) -> tuple[LiveSource, LiveChunk] | None:
         """Return what is there; let those that have nothing wait for something."""
-        for source in self._in_turn():
+        for source in self._round_robin():
             task = self._reads.get(source)
             if task is None:
                 chunk = await source.read(0)
@@ -74,18 +74,18 @@ class Inflow:
             self._reads[source] = asyncio.create_task(source.read(None))
         return None
 
-    def _in_turn(self) -> Sequence[Source]:
+    def _round_robin(self) -> Sequence[LiveSource]:
         sources = [one for one in self.sources if not one.is_over or one in self._reads]
         reached = {source.name: self._reached(source.name) for source in sources}
         least = min((time for time in reached.values() if time is not None), default=0)
 
-        def order(source: Source) -> tuple[int, int]:
+        def order(source: LiveSource) -> tuple[int, int]:
             time = reached[source.name]
             return max(0, (least if time is None else time) - least), self._turns[source.name]
 
         return sorted(sources, key=order)
 
-    async def rest(self) -> list[tuple[Source, Chunk]]:
+    async def rest(self) -> list[tuple[LiveSource, LiveChunk]]:
         """Take no more; return what was taken from elsewhere, and nobody has had so far."""
         reads, self._reads = self._reads, {}
         for task in reads.values():
@@ -96,7 +96,7 @@ class Inflow:
             for source, task in reads.items()
             if not task.cancelled() and (chunk := task.result()) is not None
         ]
-        given = [source for source in self.sources if isinstance(source, GivenSource)]
+        given = [source for source in self.sources if isinstance(source, IterableSource)]
         rests = await asyncio.gather(*(source.rest() for source in given))
         for source, rest in zip(given, rests, strict=True):
             found += [(source, chunk) for chunk in rest]

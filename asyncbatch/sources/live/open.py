@@ -11,19 +11,19 @@ from msgspec import Struct
 
 from asyncbatch.core.records import STDIN
 from asyncbatch.errors import UsageError
-from asyncbatch.sources.iterables import GivenSource, name_of, numbered
-from asyncbatch.sources.live.pipe import FileSource
+from asyncbatch.sources.iterables import IterableSource, name_of, numbered
+from asyncbatch.sources.live.pipe import PipeSource
 from asyncbatch.sources.live.simulator import SimulatedSource, Simulator
 from asyncbatch.sources.selection import Selection
 
 if TYPE_CHECKING:
-    from asyncbatch.sources.base import Source
+    from asyncbatch.sources.base import LiveSource
 
     Origin: TypeAlias = AsyncIterable[Any] | Iterable[Any] | str | os.PathLike[str]
     """Where events come from: an iterable of a program, or a name as on the command line."""
 
 
-class Reading(Struct, frozen=True):
+class LiveOptions(Struct, frozen=True):
     """How paths are read: whether they are followed, and if so only `from_end` on.
 
     The `selection` is for folders.
@@ -39,10 +39,10 @@ class Reading(Struct, frozen=True):
             raise UsageError("--from-end is for --follow")
 
 
-_TO_THE_END = Reading()
+_TO_THE_END = LiveOptions()
 
 
-def open_path(path: str, reading: Reading = _TO_THE_END) -> Source:
+def open_path(path: str, reading: LiveOptions = _TO_THE_END) -> LiveSource:
     """Return a file, a folder, or standard input ('-') as a source. Raises UsageError."""
     reading.check()
     is_folder = path != STDIN and os.path.isdir(path)
@@ -53,7 +53,7 @@ def open_path(path: str, reading: Reading = _TO_THE_END) -> Source:
             path, reading.selection, follow=reading.follow, from_end=reading.from_end
         )
     if not reading.follow or path == STDIN:
-        return FileSource(path)
+        return PipeSource(path)
     from asyncbatch.sources.live.follower import FollowedSource
 
     return FollowedSource(path, from_end=reading.from_end)
@@ -62,13 +62,13 @@ def open_path(path: str, reading: Reading = _TO_THE_END) -> Source:
 SIMULATE = "simulate:"
 
 
-def make_sources(origin: Origin | Sequence[Origin], reading: Reading) -> list[Source]:
+def make_sources(origin: Origin | Sequence[Origin], reading: LiveOptions) -> list[LiveSource]:
     """Return one source or several. Raises UsageError for what is none, or cannot be read."""
     origins = list(_origins(origin))
     if reading.follow and not any(isinstance(one, str | os.PathLike) for one in origins):
         raise UsageError("follow is for files and folders")
     names = numbered(map(_name, origins))
-    made: list[Source] = []
+    made: list[LiveSource] = []
     try:
         for name, one in zip(names, origins, strict=True):
             made.append(_source(name, one, reading))
@@ -100,9 +100,9 @@ def _name(origin: Origin) -> str:
     return os.fspath(origin) if isinstance(origin, str | os.PathLike) else name_of(origin)
 
 
-def _source(name: str, origin: Origin, reading: Reading) -> Source:
+def _source(name: str, origin: Origin, reading: LiveOptions) -> LiveSource:
     if not isinstance(origin, str | os.PathLike):
-        return GivenSource(name, origin)
+        return IterableSource(name, origin)
     path = os.fspath(origin)
     if path != name:
         raise UsageError(f"{path} is there twice: each source is read once")

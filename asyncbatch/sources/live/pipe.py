@@ -11,21 +11,21 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from asyncbatch.core.aio import Bell
+from asyncbatch.core.aio import Wakeup
 from asyncbatch.core.records import STDIN
 from asyncbatch.errors import SourceError, UsageError
 from asyncbatch.formats.compression import CorruptArchiveError
-from asyncbatch.sources.base import CHUNK, Chunk
-from asyncbatch.sources.live.file import FileReading, as_mark, as_position
+from asyncbatch.sources.base import CHUNK, LiveChunk
+from asyncbatch.sources.live.file import FileReader, as_mark, as_position
 
 _PIPE_BYTES = 1024 * 1024
-_PACE_SECONDS = 0.02
+_POLL_SECONDS = 0.02
 """Simulated events that are nearer than this come together."""
 _MOST_AT_ONCE = 1_000
 """Simulated events that are given at a time: after a pause, or at a high rate."""
 
 
-class FileSource:
+class PipeSource:
     """A file, read to its end, or a pipe, or standard input.
 
     Raises UsageError if it cannot be read.
@@ -40,7 +40,7 @@ class FileSource:
             if stat.S_ISDIR(mode):
                 raise UsageError(f"cannot read {path}: it is a folder")
             is_file = stat.S_ISREG(mode) or _is_null(self._file)
-            self._reading = FileReading(self._file, path) if is_file else None
+            self._reading = FileReader(self._file, path) if is_file else None
         except OSError as error:
             raise UsageError(f"cannot read {path}: {error.strerror}") from None
         except CorruptArchiveError as error:
@@ -49,7 +49,7 @@ class FileSource:
         if stat.S_ISFIFO(mode) and hasattr(fcntl, "F_SETPIPE_SZ"):
             with suppress(OSError):  # fewer and larger reads, if the system lets us
                 fcntl.fcntl(self._file, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        self._bell = Bell()
+        self._bell = Wakeup()
 
     @property
     def position(self) -> Any:
@@ -70,7 +70,7 @@ class FileSource:
                 "without what was kept of it"
             )
 
-    async def read(self, timeout: float | None) -> Chunk | None:  # noqa: ASYNC109 - see `Source`
+    async def read(self, timeout: float | None) -> LiveChunk | None:  # noqa: ASYNC109 - see `Source`
         """Return what has come; see `Source`."""
         reading = self._reading
         if reading is None:
@@ -78,18 +78,18 @@ class FileSource:
             if data is None:
                 return None
             self.is_over = not data
-            return Chunk(self.name, data, ends=self.is_over)
+            return LiveChunk(self.name, data, ends=self.is_over)
         try:
             data = await reading.read()
         except CorruptArchiveError as error:
             raise SourceError(f"cannot read {self.name}: {error}") from None
         self.is_over = not data
-        return Chunk(self.name, data, ends=self.is_over, position=self.position)
+        return LiveChunk(self.name, data, ends=self.is_over, position=self.position)
 
     async def _read_pipe(self, timeout: float | None) -> bytes | None:  # noqa: ASYNC109 - see `Source`
         if not _is_ready(self._file):
             loop = asyncio.get_running_loop()
-            loop.add_reader(self._file, self._bell.ring)
+            loop.add_reader(self._file, self._bell.set)
             try:
                 await self._bell.wait(timeout)
             finally:
@@ -100,7 +100,7 @@ class FileSource:
 
     def wake(self) -> None:
         """End the wait of `read`."""
-        self._bell.ring()
+        self._bell.set()
 
     def close(self) -> None:
         """Close the file, unless it is standard input."""

@@ -8,15 +8,15 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from asyncbatch.formats.compression import SUFFIXES, CorruptArchiveError, named
-from asyncbatch.sources.live.file import FileReading, LiveFile
+from asyncbatch.formats.compression import SUFFIXES, CorruptArchiveError, compression_of_name
+from asyncbatch.sources.live.file import FileReader, LiveFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from asyncbatch.sources.live.file import Mark
+    from asyncbatch.sources.live.file import FileMark
 
-_MARKED = re.compile(r"[._-](?:\d[\dT:._-]*Z?|old|prev|bak)")
+_ROTATED_NAME = re.compile(r"[._-](?:\d[\dT:._-]*Z?|old|prev|bak)")
 """What rotation puts into a name: a number, a date, or a word."""
 _NUMBER = re.compile(r"[._-](\d{1,6})")
 """Such a number counts rotations: the largest was the first; anything longer is a date."""
@@ -39,7 +39,7 @@ def log_files(path: str) -> list[LogFile]:
     return rotated
 
 
-def written_after(files: Sequence[LogFile], inode: int, modified: int) -> list[LogFile]:
+def files_written_after(files: Sequence[LogFile], inode: int, modified: int) -> list[LogFile]:
     """Return the files that come after one, which may be there no longer or be compressed now."""
     for number, file in enumerate(files):
         if file.inode == inode:
@@ -85,7 +85,7 @@ def _mark(plain: str, name: str) -> str | None:
     for start, end in ((name, ""), (stem, ending)):
         if plain.startswith(start) and plain.endswith(end) and len(plain) > len(start) + len(end):
             middle = plain[len(start) : len(plain) - len(end)]
-            if _MARKED.fullmatch(middle):
+            if _ROTATED_NAME.fullmatch(middle):
                 return middle
     return None
 
@@ -100,7 +100,7 @@ def _without_compression(name: str) -> str:
 _TRIES = 5
 """How often files are looked up again that were renamed before they were open."""
 
-Part = LiveFile | FileReading
+Part = LiveFile | FileReader
 """A file that may get more, or a compressed one, to which nobody writes any more."""
 
 
@@ -116,9 +116,9 @@ def open_part(file: LogFile) -> Part:
         os.close(descriptor)
         raise _MovedError
     try:
-        if named(file.path) is None:
+        if compression_of_name(file.path) is None:
             return LiveFile(descriptor)
-        return FileReading(descriptor, file.path)
+        return FileReader(descriptor, file.path)
     except BaseException:
         os.close(descriptor)
         raise
@@ -144,7 +144,7 @@ def open_all(select: Callable[[], Sequence[LogFile]]) -> list[Part]:
     return []
 
 
-def open_at(files: Sequence[LogFile], mark: Mark) -> tuple[int, Part] | None:
+def open_at(files: Sequence[LogFile], mark: FileMark) -> tuple[int, Part] | None:
     """Open the file that holds a place, there; return its number as well.
 
     It is looked for where the place was, then from the newest file on back. Raises OSError.

@@ -59,7 +59,7 @@ class SeenState(Struct, frozen=True):
     changed: int = 0
 
 
-class Seen:
+class SeenFiles:
     """Knows a file again by its inode and first bytes, so that another name makes it no other.
 
     Of the files that were read long ago only the latest times are kept: one that is older than
@@ -109,7 +109,7 @@ class Seen:
         self.add(file, file.size, known.head if known.size >= SPAN else head_of(path, SPAN))
         return file.size - known.size
 
-    def pass_over(self, files: Iterable[tuple[str, FoundFile]]) -> None:
+    def skip(self, files: Iterable[tuple[str, FoundFile]]) -> None:
         """Take files for read, all that there are, each with its path."""
         newest: list[tuple[FoundFile, str]] = []
         floor, changed = self._floor, self._changed

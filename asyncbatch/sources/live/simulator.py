@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from asyncbatch.core.aio import Bell
+from asyncbatch.core.aio import Wakeup
 from asyncbatch.errors import UsageError
-from asyncbatch.sources.base import Chunk
-from asyncbatch.sources.live.pipe import _MOST_AT_ONCE, _PACE_SECONDS
+from asyncbatch.sources.base import LiveChunk
+from asyncbatch.sources.live.pipe import _MOST_AT_ONCE, _POLL_SECONDS
 from asyncbatch.windows.times import utc_text
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ DEFAULT_TYPES = ("login", "logout", "purchase", "view")
 _SECOND = 1_000_000
 
 
-class SimulatedPlace(Struct, frozen=True):
+class SimulatorPosition(Struct, frozen=True):
     """So many events from a start, of those that a seed makes."""
 
     seed: int
@@ -54,11 +54,11 @@ class Simulator:
         self._made = 0
 
     @property
-    def place(self) -> SimulatedPlace:
+    def position(self) -> SimulatorPosition:
         """How far it is; with the same options `go_to` makes the same events from there on."""
-        return SimulatedPlace(self._seed, self._start, self._made)
+        return SimulatorPosition(self._seed, self._start, self._made)
 
-    def go_to(self, place: SimulatedPlace) -> None:
+    def seek(self, place: SimulatorPosition) -> None:
         """Go on at a place, before any event is made."""
         self._seed, self._start = place.seed, place.start
         self._chance = random.Random(self._seed)  # noqa: S311 - see above
@@ -66,7 +66,7 @@ class Simulator:
             self._chance.random()
         self._made = place.made
 
-    def due(self, time: int) -> int:
+    def due_count(self, time: int) -> int:
         """Return how many events are to come until `time`."""
         return max(0, int((time - self._start) * self._rate / _SECOND) + 1 - self._made)
 
@@ -99,35 +99,35 @@ class SimulatedSource:
     def __init__(self, name: str, simulator: Simulator) -> None:
         self.name, self.is_over, self.can_resume = name, False, True
         self._simulator = simulator
-        self._bell = Bell()
+        self._bell = Wakeup()
 
     @property
     def position(self) -> Any:
         """Where it goes on; see `Replayable`."""
-        return msgspec.to_builtins(self._simulator.place)
+        return msgspec.to_builtins(self._simulator.position)
 
     def start_at(self, position: Any) -> None:
         """Go on behind a chunk; see `Replayable`. What has happened since then comes at once."""
         try:
-            self._simulator.go_to(msgspec.convert(position, SimulatedPlace))
+            self._simulator.seek(msgspec.convert(position, SimulatorPosition))
         except msgspec.ValidationError as error:
             raise UsageError(f"this is no place among simulated events: {error}") from None
 
-    async def read(self, timeout: float | None) -> Chunk | None:  # noqa: ASYNC109 - see `Source`
+    async def read(self, timeout: float | None) -> LiveChunk | None:  # noqa: ASYNC109 - see `Source`
         """Return what has happened; see `Source`."""
         now = time.time_ns() // 1000
-        is_behind = timeout == 0 or self._simulator.due(now) > _MOST_AT_ONCE
-        until = max((self._simulator.next_at() - now) / 1e6, 0 if is_behind else _PACE_SECONDS)
+        is_behind = timeout == 0 or self._simulator.due_count(now) > _MOST_AT_ONCE
+        until = max((self._simulator.next_at() - now) / 1e6, 0 if is_behind else _POLL_SECONDS)
         await self._bell.wait(until if timeout is None else min(until, timeout))
-        due = self._simulator.due(time.time_ns() // 1000)
+        due = self._simulator.due_count(time.time_ns() // 1000)
         if not due:
             return None
         lines = self._simulator.lines(min(due, _MOST_AT_ONCE))
-        return Chunk(self.name, lines, position=self.position)
+        return LiveChunk(self.name, lines, position=self.position)
 
     def wake(self) -> None:
         """End the wait of `read`."""
-        self._bell.ring()
+        self._bell.set()
 
     def close(self) -> None:
         """Nothing is held."""

@@ -11,7 +11,7 @@ from asyncbatch.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from asyncbatch.core.aio import Bell
+    from asyncbatch.core.aio import Wakeup
 
 POLL_SECONDS = 1.0
 """How often to look without being told: network file systems tell of nothing."""
@@ -21,7 +21,7 @@ _LONGEST_MILLISECONDS = 100
 """... but none later than so long after the first."""
 
 
-class Watch:
+class FolderWatch:
     """Rings a bell, from a thread, whenever something has changed in folders.
 
     `concerns` tells by a path whether it matters. Where the system cannot watch, the bell stays
@@ -31,8 +31,8 @@ class Watch:
     def __init__(
         self,
         folders: Sequence[str],
-        bell: Bell,
-        concerns: Callable[[str], bool],
+        wakeup: Wakeup,
+        matches: Callable[[str], bool],
         *,
         recursive: bool = False,
     ) -> None:
@@ -43,7 +43,7 @@ class Watch:
                 "--follow needs one more package: pip install 'asyncbatch[watch]'"
             ) from None
         self._folders, self._recursive = folders, recursive
-        self._bell, self._concerns = bell, concerns
+        self._bell, self._concerns = wakeup, matches
         self._watch = watchfiles.watch
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
@@ -52,7 +52,7 @@ class Watch:
         """Begin, unless it has begun."""
         if self._thread is None:
             loop = asyncio.get_running_loop()
-            self._thread = threading.Thread(target=self._tell, args=(loop,), daemon=True)
+            self._thread = threading.Thread(target=self._notify, args=(loop,), daemon=True)
             self._thread.start()
 
     def close(self) -> None:
@@ -61,7 +61,7 @@ class Watch:
         if self._thread is not None:
             self._thread.join()
 
-    def _tell(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _notify(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             changes = self._watch(
                 *self._folders,
@@ -74,6 +74,6 @@ class Watch:
                 ignore_permission_denied=True,
             )
             for _ in changes:
-                loop.call_soon_threadsafe(self._bell.ring)
+                loop.call_soon_threadsafe(self._bell.set)
         except Exception:  # noqa: BLE001 - of any kind, in a library that only spares us a second
             return

@@ -22,7 +22,7 @@ def create(connection: Any) -> None:
 def upgrade(connection: Any) -> None:
     """Give a table of an earlier version the columns that it lacks."""
     present = [column[0] for column in connection.execute(table.PROBE).description]
-    for statement in table.additions(present):
+    for statement in table.missing_columns(present):
         connection.execute(statement)
 
 
@@ -36,7 +36,7 @@ def record(connection: Any, job: str, target: str, entries: Sequence[Entry]) -> 
     """Write entries, each in the place of the one before."""
     connection.execute(
         f"DELETE FROM {table.NAME} WHERE job = ? AND generation = ? AND path IN (SELECT unnest(?))",  # noqa: S608 - constants
-        [job, entries[0].generation, [table.storable(entry.path) for entry in entries]],
+        [job, entries[0].generation, [table.escape_path(entry.path) for entry in entries]],
     )
     columns = zip(*(table.row_of(job, target, entry) for entry in entries), strict=True)
     # A row each would take a hundred times as long.
@@ -58,10 +58,10 @@ class DuckdbLedger:
         if not exists(self._cursor):
             return {}
         query = (
-            f"SELECT {table.OF_ENTRY} FROM {table.NAME} WHERE job = ? AND generation >= ?"  # noqa: S608 - constants
+            f"SELECT {table.FIND_ENTRY} FROM {table.NAME} WHERE job = ? AND generation >= ?"  # noqa: S608 - constants
             " AND path IN (SELECT unnest(?)) ORDER BY generation"
         )
-        names = list(map(table.storable, paths))
+        names = list(map(table.escape_path, paths))
         rows = self._cursor.execute(query, [self._job, self._least, names]).fetchall()
         return {entry.path: entry for entry in map(table.entry_of, rows)}
 
@@ -76,7 +76,7 @@ class DuckdbLedger:
         )
         values = {"job": self._job, "least": self._least, **stamp._asdict()}
         rows = self._cursor.execute(query, values).fetchall()
-        return [table.restored(path) for (path,) in rows]
+        return [table.unescape_path(path) for (path,) in rows]
 
     def close(self) -> None:
         """Let go of the database."""

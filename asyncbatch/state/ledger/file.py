@@ -38,7 +38,7 @@ class Generation(NamedTuple):
     path: str
 
 
-class Store:
+class LedgerStore:
     """A ledger file. `target` is what it is about, the path of a file or folder if that is one.
 
     One thread at a time uses it; other processes may, too. Raises SinkError where it cannot be
@@ -76,7 +76,7 @@ class Store:
                 self._connection.execute(_JOBS)
                 self._connection.execute(
                     "INSERT OR REPLACE INTO asyncbatch_jobs VALUES (?, ?, ?, datetime('now'))",
-                    [self._job, table.storable(self._target), self._description],
+                    [self._job, table.escape_path(self._target), self._description],
                 )
         except OSError as error:
             raise UsageError(f"cannot use the ledger {self.path}: {error.strerror}") from None
@@ -88,7 +88,7 @@ class Store:
     def record(self, entries: Sequence[Entry]) -> None:
         """Write entries, so that they are there whatever happens next."""
         with self._transaction():
-            sqlite.record(self._connection, self._job, table.storable(self._target), entries)
+            sqlite.record(self._connection, self._job, table.escape_path(self._target), entries)
 
     def generations(self) -> Mapping[int, Generation]:
         """Return those outputs, finished or not, that are still as they were left."""
@@ -100,10 +100,10 @@ class Store:
         with self._naming():
             rows = self._connection.execute(query, [self._job]).fetchall()
         for number, part, inode, size, mtime_ns in rows:
-            for path in (table.restored(part), self._target):
+            for path in (table.unescape_path(part), self._target):
                 # Inodes are used again, so that what is in the place must have been sealed.
                 may_be = size is not None or path != self._target
-                if may_be and _is_left(path, inode, size, mtime_ns):
+                if may_be and _is_unchanged(path, inode, size, mtime_ns):
                     found[number] = Generation(number, path)
         return found
 
@@ -117,15 +117,15 @@ class Store:
             (last,) = self._connection.execute(query, [self._job]).fetchone()
         return (last or 0) + 1
 
-    def begun(self, generation: int, part: str) -> None:
+    def unfinished_generation(self, generation: int, part: str) -> None:
         """Take note that the output is at `part`, until it is complete."""
         with self._transaction():
             self._connection.execute(
                 "INSERT INTO asyncbatch_generations VALUES (?, ?, ?, ?, NULL, NULL)",
-                [self._job, generation, table.storable(part), os.stat(part).st_ino],
+                [self._job, generation, table.escape_path(part), os.stat(part).st_ino],
             )
 
-    def sealed(self, generation: int, path: str) -> None:
+    def seal(self, generation: int, path: str) -> None:
         """Take note that nothing more is written to the output, which is at `path`."""
         with self._transaction():
             self._seal(generation, path)
@@ -200,7 +200,7 @@ class Store:
             raise SinkError(f"cannot write the ledger {self.path}: {error}", self.path) from None
 
 
-def _is_left(path: str, inode: int, size: int | None, mtime_ns: int | None) -> bool:
+def _is_unchanged(path: str, inode: int, size: int | None, mtime_ns: int | None) -> bool:
     """Whether the file at `path` is the one that was left, and unchanged since it was complete."""
     try:
         status = os.stat(path)

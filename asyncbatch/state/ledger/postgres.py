@@ -21,7 +21,7 @@ _INDEX = f"CREATE INDEX IF NOT EXISTS {table.NAME}_key ON {table.NAME} (job, (le
 _OF_PATHS = "job = $1 AND left(path, 500) = ANY($2) AND path = ANY($3)"
 
 
-class Readable(Protocol):
+class Queryable(Protocol):
     """What answers queries."""
 
     def fetch(self, query: str, *values: Any) -> list[Any]:
@@ -29,7 +29,7 @@ class Readable(Protocol):
         ...
 
 
-class Connection(Readable, Protocol):
+class LedgerConnection(Queryable, Protocol):
     """What also runs statements."""
 
     def execute(self, script: str, *values: Any) -> object:
@@ -37,18 +37,18 @@ class Connection(Readable, Protocol):
         ...
 
 
-def create(connection: Connection) -> None:
+def create(connection: LedgerConnection) -> None:
     """Have the table there, as it is now."""
-    if table.additions(present(connection)):
+    if table.missing_columns(existing_columns(connection)):
         # If two do that at once, "IF NOT EXISTS" fails for one of them.
         connection.execute(f"SELECT pg_advisory_xact_lock(hashtext('{table.NAME}'))")
         for statement in (_CREATE, _INDEX, table.STAMP_INDEX):
             connection.execute(statement)
-        for statement in table.additions(present(connection)):
+        for statement in table.missing_columns(existing_columns(connection)):
             connection.execute(statement)
 
 
-def present(connection: Readable) -> list[str]:
+def existing_columns(connection: Queryable) -> list[str]:
     """Return the columns of the table that is there, if one is."""
     query = (
         "SELECT attname::text FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0"
@@ -57,13 +57,13 @@ def present(connection: Readable) -> list[str]:
     return [name for (name,) in connection.fetch(query, table.NAME)]
 
 
-def exists(connection: Readable) -> bool:
+def exists(connection: Queryable) -> bool:
     """Whether the database has a ledger."""
     rows = connection.fetch("SELECT to_regclass($1) IS NOT NULL", table.NAME)
     return bool(rows[0][0])
 
 
-def record(connection: Connection, job: str, target: str, entries: Sequence[Entry]) -> None:
+def record(connection: LedgerConnection, job: str, target: str, entries: Sequence[Entry]) -> None:
     """Write entries, each in the place of the one before."""
     connection.execute(
         f"DELETE FROM {table.NAME} WHERE {_OF_PATHS} AND generation = $4",  # noqa: S608 - constants
@@ -79,7 +79,7 @@ def record(connection: Connection, job: str, target: str, entries: Sequence[Entr
     )
 
 
-def is_recorded(connection: Readable, job: str, entry: Entry, transaction: int) -> bool:
+def is_recorded(connection: Queryable, job: str, entry: Entry, transaction: int) -> bool:
     """Whether the entry that is there was written by the transaction of this number."""
     query = (
         f"SELECT 1 FROM {table.NAME} WHERE {_OF_PATHS} AND generation = $4"  # noqa: S608 - constants
@@ -89,7 +89,7 @@ def is_recorded(connection: Readable, job: str, entry: Entry, transaction: int) 
     return bool(connection.fetch(query, job, *paths, entry.generation, transaction))
 
 
-def executor(connection: Connection) -> Execute:
+def executor(connection: LedgerConnection) -> Execute:
     """Return what runs the statements of `replacing` over a connection."""
 
     def execute(statement: str, values: Sequence[Any]) -> Sequence[Any]:
@@ -107,7 +107,7 @@ def numbered(statement: str) -> str:
 class PostgresLedger:
     """The entries of one job from generation `least` on, read over connections of its own."""
 
-    def __init__(self, connection: Readable, job: str, *, least: int = 0) -> None:
+    def __init__(self, connection: Queryable, job: str, *, least: int = 0) -> None:
         self._connection, self._job, self._least = connection, job, least
 
     def lookup(self, paths: Sequence[str]) -> Mapping[str, Entry]:
@@ -115,7 +115,7 @@ class PostgresLedger:
         if not exists(self._connection):
             return {}
         query = (
-            f"SELECT {table.OF_ENTRY} FROM {table.NAME} WHERE {_OF_PATHS}"  # noqa: S608 - constants
+            f"SELECT {table.FIND_ENTRY} FROM {table.NAME} WHERE {_OF_PATHS}"  # noqa: S608 - constants
             " AND generation >= $4 ORDER BY generation"
         )
         rows = self._connection.fetch(query, self._job, *_paths(paths), self._least)
@@ -132,7 +132,7 @@ class PostgresLedger:
         )
         value = stamp.mtime_ns if stamp.digest is None else stamp.digest
         rows = self._connection.fetch(query, self._job, stamp.size, value)
-        return [table.restored(path) for (path,) in rows]
+        return [table.unescape_path(path) for (path,) in rows]
 
     def close(self) -> None:
         """Leave the database to the sink, whose it is."""
@@ -140,5 +140,5 @@ class PostgresLedger:
 
 def _paths(paths: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return paths as `_OF_PATHS` takes them."""
-    names = list(map(table.storable, paths))
+    names = list(map(table.escape_path, paths))
     return [name[:500] for name in names], names

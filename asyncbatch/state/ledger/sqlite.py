@@ -29,7 +29,7 @@ def create(connection: sqlite3.Connection) -> None:
 def upgrade(connection: sqlite3.Connection) -> None:
     """Give a table of an earlier version the columns that it lacks. Raises sqlite3.Error."""
     present = [column[0] for column in connection.execute(table.PROBE).description]
-    for statement in table.additions(present):
+    for statement in table.missing_columns(present):
         connection.execute(statement)
 
 
@@ -64,9 +64,9 @@ class SqliteLedger:
             return {}
         found: dict[str, Entry] = {}
         for start in range(0, len(paths), _AT_ONCE):
-            names = list(map(table.storable, paths[start : start + _AT_ONCE]))
+            names = list(map(table.escape_path, paths[start : start + _AT_ONCE]))
             query = (
-                f"SELECT {table.OF_ENTRY} FROM {table.NAME}"  # noqa: S608 - constants
+                f"SELECT {table.FIND_ENTRY} FROM {table.NAME}"  # noqa: S608 - constants
                 f" WHERE job = ? AND path IN ({', '.join('?' * len(names))})"
                 " AND generation BETWEEN ? AND ? ORDER BY generation"
             )
@@ -88,7 +88,7 @@ class SqliteLedger:
         least, most = self._range
         values = {"job": self._job, "least": least, "most": most, **stamp._asdict()}
         rows = connection.execute(query, values)
-        return [table.restored(path) for (path,) in rows]
+        return [table.unescape_path(path) for (path,) in rows]
 
     def close(self) -> None:
         """Let go of the database."""

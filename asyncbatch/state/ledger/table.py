@@ -46,7 +46,7 @@ ALL = ", ".join(COLUMNS)
 PROBE = f"SELECT * FROM {NAME} LIMIT 0"  # noqa: S608 - constants
 """What tells the columns of the table that is there."""
 TYPES = tuple(declared.removesuffix(" NOT NULL") for declared in _COLUMNS.values())
-OF_ENTRY = ", ".join(COLUMNS[2:])
+FIND_ENTRY = ", ".join(COLUMNS[2:])
 """The columns that `entry_of` takes, in its order."""
 
 CREATE = f"CREATE TABLE IF NOT EXISTS {NAME} ({', '.join(map(' '.join, _COLUMNS.items()))})"
@@ -54,7 +54,7 @@ INDEX = f"CREATE UNIQUE INDEX IF NOT EXISTS {NAME}_key ON {NAME} (job, path, gen
 STAMP_INDEX = f"CREATE INDEX IF NOT EXISTS {NAME}_stamp ON {NAME} (size, mtime_ns)"
 
 
-def additions(present: Collection[str]) -> list[str]:
+def missing_columns(present: Collection[str]) -> list[str]:
     """Return the statements that give a table with these columns those that it lacks."""
     lacking = [name for name in COLUMNS if name not in present]
     return [f"ALTER TABLE {NAME} ADD COLUMN {name} {_COLUMNS[name]}" for name in lacking]
@@ -65,7 +65,7 @@ def row_of(job: str, target: str, entry: Entry) -> tuple[Any, ...]:
     extent = entry.extent
     place = (extent.at, extent.length, extent.skip, extent.take) if extent else (None,) * 4
     return (
-        job, target, entry.generation, storable(entry.path), *entry.stamp, entry.outcome,
+        job, target, entry.generation, escape_path(entry.path), *entry.stamp, entry.outcome,
         entry.read, entry.dropped, entry.rejected, entry.written, entry.done_at, entry.letters,
         *place, *(entry.reached or (None,) * 4), entry.bookmark,
     )  # fmt: skip
@@ -76,14 +76,14 @@ def entry_of(row: Sequence[Any]) -> Entry:
     generation, path, size, mtime_ns, digest, outcome = row[:6]
     read, dropped, rejected, written, done_at, letters, at, length, skip, take = row[6:16]
     return Entry(
-        restored(path), Stamp(size, mtime_ns, digest), outcome, read, dropped, rejected, written,
-        done_at, bytes(letters), generation,
+        unescape_path(path), Stamp(size, mtime_ns, digest), outcome, read, dropped, rejected,
+        written, done_at, bytes(letters), generation,
         None if at is None else Extent(at, length, skip, take),
         None if row[16] is None else tuple(row[16:20]), row[20],
     )  # fmt: skip
 
 
-def storable(path: str) -> str:
+def escape_path(path: str) -> str:
     """Return a path as text that any database takes; equal for equal paths only."""
     if path.isascii() and "\\" not in path:
         return path
@@ -91,15 +91,15 @@ def storable(path: str) -> str:
     return escaped.decode("utf-8", "backslashreplace")
 
 
-def restored(text: str) -> str:
+def unescape_path(text: str) -> str:
     """Return the path that `storable` was given."""
     if "\\" not in text:
         return text
     parts = text.split("\\\\")
-    return "\\".join(_unescaped(part) for part in parts)
+    return "\\".join(_unescape(part) for part in parts)
 
 
-def _unescaped(text: str) -> str:
+def _unescape(text: str) -> str:
     first, *escapes = text.split("\\x")
     raw = first.encode()
     for escape in escapes:
@@ -118,7 +118,7 @@ def forget(execute: Execute, target: str, *, generation: int) -> None:
     )
 
 
-def can_go_on(execute: Execute, job: LedgerJob, target: str) -> bool:
+def can_resume(execute: Execute, job: LedgerJob, target: str) -> bool:
     """Whether what the replacement of `target` has is of this job, and its inputs are the same."""
     query = (
         f"SELECT job, path, size, mtime_ns, digest FROM {NAME}"  # noqa: S608 - constants
@@ -126,7 +126,7 @@ def can_go_on(execute: Execute, job: LedgerJob, target: str) -> bool:
     )
     rows = execute(query, [target, job.fingerprint])
     return bool(rows) and all(
-        owner == job.fingerprint and job.is_current(restored(path), Stamp(*stamp))
+        owner == job.fingerprint and job.is_current(unescape_path(path), Stamp(*stamp))
         for owner, path, *stamp in rows
     )
 

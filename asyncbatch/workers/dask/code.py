@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 _INSTALLED = ("site-packages", "dist-packages")
 """Folders of what is installed, and has to be so there as well."""
-_OURS = "asyncbatch"
+_OWN_PACKAGE = "asyncbatch"
 
 
 class CarriedModule(Struct, frozen=True):
@@ -45,10 +45,10 @@ class CarriedCode(Struct, frozen=True):
     def install(self) -> None:
         """Have this process import these modules from here, before any others."""
         sys.path[:0] = [folder for folder in self.folders if folder not in sys.path]
-        sys.meta_path.insert(0, _Finder(self.modules))
+        sys.meta_path.insert(0, _CarriedFinder(self.modules))
 
 
-class Elsewhere(Generic[T]):
+class RemoteFunction(Generic[T]):
     """Makes something in another process as `make` would in this one, with its code and folder.
 
     The folder is left out where there is none of this name.
@@ -105,7 +105,7 @@ def _folders(modules: Iterable[ModuleType]) -> Iterator[str]:
 def _own_modules(folders: Sequence[str]) -> Iterator[tuple[str, CarriedModule]]:
     """Yield the modules of these folders that are imported, each beside its name."""
     for name, module in sys.modules.copy().items():
-        if name == "__main__" or name.split(".")[0] == _OURS:
+        if name == "__main__" or name.split(".")[0] == _OWN_PACKAGE:
             continue
         path = getattr(module, "__file__", None)
         is_package = hasattr(module, "__path__")
@@ -130,7 +130,7 @@ def _is_installed(path: str) -> bool:
     return path.startswith(library) or any(one in parts for one in _INSTALLED)
 
 
-class _Finder(MetaPathFinder):
+class _CarriedFinder(MetaPathFinder):
     """Finds carried modules."""
 
     def __init__(self, modules: dict[str, CarriedModule]) -> None:
@@ -151,12 +151,12 @@ class _Finder(MetaPathFinder):
         return importlib.util.spec_from_file_location(
             fullname,
             module.path or f"<{fullname}>",
-            loader=_Loader(module),
+            loader=_CarriedLoader(module),
             submodule_search_locations=folders,
         )
 
 
-class _Loader(SourceLoader):
+class _CarriedLoader(SourceLoader):
     """Gives a module its text, whether or not there is such a file; tracebacks show its lines."""
 
     def __init__(self, module: CarriedModule) -> None:

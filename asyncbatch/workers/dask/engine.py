@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from distributed import Client, KilledWorker, LocalCluster
 
-from asyncbatch.core.report import Crew as CrewState
+from asyncbatch.core.report import ClusterStatus as CrewState
 from asyncbatch.core.system import usable_cpus
 from asyncbatch.errors import AsyncbatchError, UsageError, described
-from asyncbatch.workers.dask.members import Crew
-from asyncbatch.workers.dask.worker import Call
+from asyncbatch.workers.dask.members import ClusterMembers
+from asyncbatch.workers.dask.worker import RemoteCall
 from asyncbatch.workers.engine import Loss, WorkerLostError
 from asyncbatch.workers.wire import frame
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 
     from asyncbatch.core.batches import Batch, Part
-    from asyncbatch.workers.dask.members import CrewMember
-    from asyncbatch.workers.dask.worker import Answer, Setup
+    from asyncbatch.workers.dask.members import ClusterMember
+    from asyncbatch.workers.dask.worker import Setup, TaskResult
     from asyncbatch.workers.engine import Lane
 
 
-class Gate:
+class Limiter:
     """Lets through as many batches at a time as `room` says, which is asked again after `look`."""
 
     def __init__(self, room: Callable[[], int]) -> None:
@@ -38,7 +38,7 @@ class Gate:
         self._inside = 0
         self._changed = asyncio.Event()
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Take note that there may be another room."""
         self._changed.set()
 
@@ -59,7 +59,7 @@ class Gate:
 
     def lane(self, lane: Lane) -> Lane:
         """Return a lane whose batches have come through this."""
-        return _GatedLane(lane, self)
+        return _LimitedLane(lane, self)
 
     def leave(self) -> None:
         """Take note that a batch is done."""
@@ -67,10 +67,10 @@ class Gate:
         self._changed.set()
 
 
-class _GatedLane:
+class _LimitedLane:
     """A lane whose batches leave a gate."""
 
-    def __init__(self, lane: Lane, gate: Gate) -> None:
+    def __init__(self, lane: Lane, gate: Limiter) -> None:
         self._lane, self._gate = lane, gate
 
     async def run(self, batch: Batch) -> AsyncIterator[Part]:
@@ -89,7 +89,7 @@ _MOST_LANES = 512
 _CONNECT_SECONDS = 5.0
 _MOST_TRIES = 4
 """How many times a task may be lost or cancelled by others."""
-_LOST = "was lost with its Dask worker, as were all that tried again,"
+_LOST_CLASSES = "was lost with its Dask worker, as were all that tried again,"
 _LOGGERS = ("distributed", "distributed.client", "distributed.scheduler", "distributed.nanny")
 _IGNORE_SIGNALS = """
 import signal
@@ -107,19 +107,19 @@ class DaskEngine:
     pids: Sequence[int] = ()
 
     def __init__(
-        self, client: Client, crew: Crew, run: str, concurrency: int | None = None
+        self, client: Client, crew: ClusterMembers, run: str, concurrency: int | None = None
     ) -> None:
         self.run, self.members = run, crew
         self._client, self._concurrency = client, concurrency
         self._numbers = 0
         self._tasks, self._busy_s = 0, 0.0
         self._memory: dict[tuple[str, int], int] = {}
-        self.gate = Gate(self._room_left)
+        self.gate = Limiter(self._free_slots)
         count = concurrency or max(_MOST_LANES, TASKS_PER_THREAD * crew.threads)
         self.places: Sequence[Lane] = [_DaskLane(self)] * count
 
     @property
-    def room(self) -> int:
+    def limit(self) -> int:
         """How many batches may be in flight now."""
         room = TASKS_PER_THREAD * self.members.threads
         return room if self._concurrency is None else min(room, self._concurrency)
@@ -127,10 +127,10 @@ class DaskEngine:
     @property
     def lanes(self) -> Sequence[Lane]:
         """As many lanes as there is room for now."""
-        return self.places[: self.room]
+        return self.places[: self.limit]
 
     @property
-    def crew(self) -> CrewState:
+    def status(self) -> CrewState:
         """How the cluster is, and what it has done."""
         members = self.members
         return CrewState(
@@ -142,43 +142,43 @@ class DaskEngine:
             sum(self._memory.values()),
         )
 
-    def _room_left(self) -> int:
+    def _free_slots(self) -> int:
         """Return `room`. Raises NoWorkerError if there is nobody to ask any more."""
         if self.members.lost.done():
             self.members.lost.result()
-        return self.room
+        return self.limit
 
     async def follow(self) -> None:
         """Make or take room as workers come and go."""
         while True:
             await self.members.changed.wait()
             self.members.changed.clear()
-            self.gate.look()
+            self.gate.refresh()
 
-    async def ask(
+    async def call(
         self, request: bytes | int, address: str | None = None, *, whole: bool = False
-    ) -> Answer:
+    ) -> TaskResult:
         """Return what a task comes to, at a worker if that is given, the `whole` if that can be.
 
         Raises WorkerLostError; NoWorkerError if there is nobody to ask.
         """
         for _ in range(_MOST_TRIES):
             await self.members.some()
-            answer = await self._answer(Call(self.run, request, whole=whole), address)
+            answer = await self._answer(RemoteCall(self.run, request, whole=whole), address)
             if answer is None:
                 continue
             if answer.stretch is not None:
-                self._note(answer)
+                self._note_result(answer)
                 return answer
             await self.members.ready(answer.address)
-        raise WorkerLostError(Loss(_LOST))
+        raise WorkerLostError(Loss(_LOST_CLASSES))
 
-    async def _answer(self, call: Call, address: str | None) -> Answer | None:
+    async def _answer(self, call: RemoteCall, address: str | None) -> TaskResult | None:
         """Return what one task comes to, None if somebody has cancelled it."""
         crew = self.members
         member = None if address is None else crew.members.get(address)
         if address is not None and member is None:
-            raise _gone()
+            raise _lost_result()
         self._numbers += 1
         future = self._client.submit(
             pickle.loads,
@@ -190,12 +190,12 @@ class DaskEngine:
         )
         waiting = asyncio.ensure_future(_result(future))
         try:
-            return await self._soonest(waiting, member)
+            return await self._first_done(waiting, member)
         except KilledWorker:
-            raise WorkerLostError(Loss(_LOST)) from None
+            raise WorkerLostError(Loss(_LOST_CLASSES)) from None
         except CancelledError as error:
             if "connection-lost" in getattr(error, "reason", ""):
-                crew.lose("the Dask scheduler is gone")
+                crew.fail("the Dask scheduler is gone")
                 crew.lost.result()
             return None
         except (AsyncbatchError, WorkerLostError):
@@ -208,7 +208,9 @@ class DaskEngine:
             waiting.cancel()
             future.release()  # which cancels the task, if it is not done
 
-    async def _soonest(self, waiting: asyncio.Future[Answer], member: CrewMember | None) -> Answer:
+    async def _first_done(
+        self, waiting: asyncio.Future[TaskResult], member: ClusterMember | None
+    ) -> TaskResult:
         """Return what comes. Raises NoWorkerError, or WorkerLostError, if that is sooner."""
         lost = self.members.lost
         ends: list[asyncio.Future[Any]] = [waiting, lost, *([member.left] if member else [])]
@@ -217,9 +219,9 @@ class DaskEngine:
             return waiting.result()
         if lost.done():
             lost.result()
-        raise _gone()
+        raise _lost_result()
 
-    def _note(self, answer: Answer) -> None:
+    def _note_result(self, answer: TaskResult) -> None:
         self._tasks += 1
         self._busy_s += answer.seconds
         if (stretch := answer.stretch) is not None:
@@ -237,7 +239,7 @@ class _DaskLane:
         """Yield what becomes of `batch`; see `Lane.run`."""
         answer = await self._first(batch)
         while (stretch := answer.stretch) is not None:
-            with self._keeping(answer):
+            with self._keep_worker(answer):
                 for body, rows in stretch.frames:
                     said: Any = pickle.loads(body)  # noqa: S301 - our own process
                     if isinstance(said, AsyncbatchError):
@@ -249,24 +251,24 @@ class _DaskLane:
                 raise WorkerLostError(stretch.loss)
             if stretch.ended:
                 return
-            answer = await self._engine.ask(answer.more, answer.address)
+            answer = await self._engine.call(answer.more, answer.address)
 
-    async def _first(self, batch: Batch) -> Answer:
+    async def _first(self, batch: Batch) -> TaskResult:
         """Return the beginning of what a batch comes to, of a piece the whole.
 
         What was said of a piece is not taken back: if it is lost in its midst, so is its file. But
         nothing is said yet if only the Dask worker was at fault.
         """
-        for _ in range(_MOST_TRIES if batch.piece is not None else 0):
+        for _ in range(_MOST_TRIES if batch.split is not None else 0):
             try:
-                return await self._engine.ask(frame(batch), whole=True)
+                return await self._engine.call(frame(batch), whole=True)
             except WorkerLostError as error:
                 if error.loss.in_batch:
                     raise
-        return await self._engine.ask(frame(batch), whole=batch.piece is not None)
+        return await self._engine.call(frame(batch), whole=batch.split is not None)
 
     @contextmanager
-    def _keeping(self, answer: Answer) -> Iterator[None]:
+    def _keep_worker(self, answer: TaskResult) -> Iterator[None]:
         """Have what remains of a batch kept, however long nobody asks for it."""
         member = self._engine.members.members.get(answer.address) if answer.more else None
         if member is not None:
@@ -278,12 +280,12 @@ class _DaskLane:
                 member.waiting -= 1
 
 
-def _gone() -> WorkerLostError:
+def _lost_result() -> WorkerLostError:
     return WorkerLostError(Loss("was lost with its Dask worker", in_batch=False))
 
 
-async def _result(future: Any) -> Answer:
-    answer: Answer = await future
+async def _result(future: Any) -> TaskResult:
+    answer: TaskResult = await future
     return answer
 
 
@@ -304,10 +306,10 @@ async def dask_engine(
     with _quiet():
         async with _client(scheduler, workers) as client:
             run = uuid.uuid4().hex
-            crew = Crew(client, setup(run), say)
+            crew = ClusterMembers(client, setup(run), say)
             tasks: list[asyncio.Task[None]] = []
             try:
-                await crew.gather()
+                await crew.wait_for_first()
                 say(_greeting(crew, client))
                 engine = DaskEngine(client, crew, run, concurrency)
                 tasks += map(asyncio.create_task, (crew.watch(), engine.follow()))
@@ -358,7 +360,7 @@ async def _local_cluster(workers: int | None) -> AsyncIterator[LocalCluster]:
 def _quiet() -> Iterator[None]:
     """Keep Dask's own logs and warnings from the screen: what is wrong, we learn and tell."""
     # For good: what Dask leaves behind is told when it is collected, whenever that may be.
-    asyncio.get_running_loop().set_exception_handler(_pass_over_dask)
+    asyncio.get_running_loop().set_exception_handler(_ignore_dask_errors)
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -373,14 +375,14 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _pass_over_dask(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+def _ignore_dask_errors(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Say what the event loop has to say, but of what a task of Dask's own came to in the end."""
     error = context.get("exception")
     if error is None or not type(error).__module__.startswith("distributed."):
         loop.default_exception_handler(context)
 
 
-def _greeting(crew: Crew, client: Client) -> str:
+def _greeting(crew: ClusterMembers, client: Client) -> str:
     workers, threads = len(crew.members), crew.threads
     shown = (
         f"Dask: {workers:,} worker{'s'[: workers != 1]}, {threads:,} thread{'s'[: threads != 1]}"

@@ -11,9 +11,9 @@ from msgspec.structs import replace
 
 from asyncbatch.config.job import FileSource
 from asyncbatch.core.records import STDIN
-from asyncbatch.core.settings import MIB, FileWorkSettings, Portion
+from asyncbatch.core.settings import MIB, FileWorkSettings, WorkLimit
 from asyncbatch.workers.dask.code import CarriedCode, carry
-from asyncbatch.workers.dask.worker import Place
+from asyncbatch.workers.dask.worker import WorkerLocation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,34 +23,34 @@ if TYPE_CHECKING:
 
     Sent = Callable[[RecordWorkSettings], RecordWorkSettings]
 
-PORTION = Portion(bytes=64 * MIB, seconds=1.0)
+TASK_LIMIT = WorkLimit(bytes=64 * MIB, seconds=1.0)
 """A task is about a second of work, of which handing it over is then a small part."""
-PIECE_TIMES = 4
+SPLIT_FACTOR = 4
 """How many times as long pieces of huge files are, for the same reason."""
-_LOOKED_AT = 8
+_CHECKED_FILES = 8
 """Input files of each source that workers are asked for."""
 
 
-def sized(job: Job) -> Job:
+def with_cluster_sizes(job: Job) -> Job:
     """Return the job with so much work at a time as suits a cluster."""
-    return replace(job, sources=tuple(map(_sized_source, job.sources)))
+    return replace(job, sources=tuple(map(_with_sizes, job.sources)))
 
 
-def _sized_source(source: FileSource | FeedJob) -> FileSource | FeedJob:
+def _with_sizes(source: FileSource | FeedJob) -> FileSource | FeedJob:
     if not isinstance(source, FileSource):
         return source  # its pieces are what has come
     work = source.record_work
     if work is None:
-        return replace(source, settings=_sized_files(source.files))
-    return replace(source, settings=replace(work, files=_sized_files(work.files)))
+        return replace(source, settings=_files_with_sizes(source.files))
+    return replace(source, settings=replace(work, files=_files_with_sizes(work.files)))
 
 
-def _sized_files(files: FileWorkSettings) -> FileWorkSettings:
-    sizes = replace(files.sizes, piece=files.sizes.piece * PIECE_TIMES)
-    return replace(files, sizes=sizes, portion=PORTION)
+def _files_with_sizes(files: FileWorkSettings) -> FileWorkSettings:
+    sizes = replace(files.sizes, piece=files.sizes.piece * SPLIT_FACTOR)
+    return replace(files, sizes=sizes, portion=TASK_LIMIT)
 
 
-def sent(job: Job) -> tuple[Sent, CarriedCode]:
+def prepare_for_workers(job: Job) -> tuple[Sent, CarriedCode]:
     """Return how settings are made ready to be sent to workers, and the code that goes with them.
 
     They need no address of a server, which may have a password. Raises UsageError.
@@ -65,7 +65,7 @@ def sent(job: Job) -> tuple[Sent, CarriedCode]:
     return ready, code
 
 
-def place(job: Job, inputs: Iterable[Sequence[str]], proof: str | None) -> Place:
+def worker_location(job: Job, inputs: Iterable[Sequence[str]], proof: str | None) -> WorkerLocation:
     """Return the folder of this process, and the first of each source's `inputs` as seen there."""
     named = [path for _, source in job.file_sources for path in source.inputs.paths]
     named += ["" for _, source in job.file_sources if source.inputs.files_from is not None]
@@ -76,15 +76,15 @@ def place(job: Job, inputs: Iterable[Sequence[str]], proof: str | None) -> Place
     needs_folder = any(not os.path.isabs(path) for path in named if not _is_remote(path))
     files = []
     for paths in inputs:
-        for path in paths[:_LOOKED_AT]:
+        for path in paths[:_CHECKED_FILES]:
             if path != STDIN and not _is_remote(path) and os.path.isfile(path):
                 with suppress(OSError):  # it has just gone, which whoever reads it will say
                     files.append((os.path.abspath(path), os.stat(path).st_size))
-    return Place(os.getcwd(), needs_folder, tuple(files), proof)
+    return WorkerLocation(os.getcwd(), needs_folder, tuple(files), proof)
 
 
 @contextmanager
-def proving(target: Target | None) -> Iterator[str | None]:
+def probe_file(target: Target | None) -> Iterator[str | None]:
     """Have a file, for a moment, where workers are to write; provide its path."""
     if target is None or target.form != "folder" or _is_remote(target.path):
         yield None

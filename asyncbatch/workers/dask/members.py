@@ -24,7 +24,7 @@ FIRST_SECONDS = 30.0
 """How long the first worker of a cluster may take to join it."""
 NONE_SECONDS = 60.0
 """How long there may be none."""
-_LOOK_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 """The time between two looks at the cluster, more if it is large: each tells of all workers."""
 _KEEP_SECONDS = 10.0
 _ANSWER_SECONDS = 60.0
@@ -33,11 +33,11 @@ _LAST_SECONDS = 1.5
 """How long workers may take to hear of a run's end."""
 _GONE = ConnectionError()
 """What is said of who does not answer, having left."""
-_WHICH = "(__import__('platform').python_version(), __import__('asyncbatch').__version__)"
+_VERSIONS = "(__import__('platform').python_version(), __import__('asyncbatch').__version__)"
 """Plain Python, to be understood also where there is another version of this package, or none."""
 
 
-class CrewMember:
+class ClusterMember:
     """A worker that is fit: it has so many threads; `left` is done when it has left."""
 
     def __init__(self, threads: int) -> None:
@@ -47,7 +47,7 @@ class CrewMember:
         """How many batches wait there for being asked for more."""
 
 
-class Crew:
+class ClusterMembers:
     """The workers of a cluster, followed as they come and go.
 
     `say` takes what is worth telling. `lost` is done when there is nobody to work any more, and
@@ -55,7 +55,7 @@ class Crew:
     """
 
     def __init__(self, client: Client, setup: Setup, say: Callable[[str], None]) -> None:
-        self.members: dict[str, CrewMember] = {}
+        self.members: dict[str, ClusterMember] = {}
         self.unfit: dict[str, str] = {}
         """Why a worker is not asked."""
         self.changed = asyncio.Event()
@@ -76,7 +76,7 @@ class Crew:
         """The workers that may be asked; None for any."""
         return tuple(self.members) if self.unfit else None
 
-    async def gather(self) -> None:
+    async def wait_for_first(self) -> None:
         """Wait for workers, and make them ready.
 
         Raises UsageError if there are none, or if some are not fit.
@@ -90,7 +90,7 @@ class Crew:
                     f"the Dask scheduler has no workers, after {FIRST_SECONDS:g} s of waiting for "
                     "one: start some with `dask worker ADDRESS`"
                 ) from None
-        await self._take(await self._present())
+        await self._add(await self._present())
         if self.unfit:
             first, *others = (f"Dask worker {one} {why}" for one, why in self.unfit.items())
             raise UsageError(f"{first} (and {len(others):,} more are unfit)" if others else first)
@@ -106,26 +106,26 @@ class Crew:
                 await self._follow(group)
         except ExceptionGroup as errors:  # whatever Dask came to: nobody else looks
             error = errors.exceptions[0]
-            self.lose(f"the Dask scheduler does not answer any more ({described(error)})")
+            self.fail(f"the Dask scheduler does not answer any more ({described(error)})")
 
     async def _follow(self, group: asyncio.TaskGroup) -> None:
         """Look at the cluster now and then; one that does not answer keeps nobody waiting."""
         some, kept = time.monotonic(), time.monotonic()
         while not self.lost.done():
-            await asyncio.sleep(max(_LOOK_SECONDS, len(self.members) / 100))
+            await asyncio.sleep(max(_POLL_SECONDS, len(self.members) / 100))
             present = await self._present()
             self._drop(present)
             if new := self._new(present):
-                group.create_task(self._take(new))
+                group.create_task(self._add(new))
             if time.monotonic() - kept > _KEEP_SECONDS:
                 kept = time.monotonic()
-                await self._keep()
+                await self._keep_alive()
             if self.members:
                 some = time.monotonic()
             elif time.monotonic() - some > NONE_SECONDS:
-                self.lose(f"no Dask worker is left, and for {NONE_SECONDS:g} s none has come")
+                self.fail(f"no Dask worker is left, and for {NONE_SECONDS:g} s none has come")
 
-    def lose(self, why: str) -> None:
+    def fail(self, why: str) -> None:
         """Take note that nobody works any more."""
         if not self.lost.done():
             self.lost.set_exception(
@@ -139,13 +139,13 @@ class Crew:
         while not self.members:
             if self.lost.done():
                 self.lost.result()
-            await asyncio.sleep(_LOOK_SECONDS / 10)
+            await asyncio.sleep(_POLL_SECONDS / 10)
 
     async def ready(self, address: str) -> None:
         """Make a worker ready that has come just now, or been started anew."""
         present = await self._present()
         if address in present:
-            await self._take({address: present[address]})
+            await self._add({address: present[address]})
 
     async def dismiss(self) -> None:
         """Tell the workers that the run is over; whatever is on its way ends."""
@@ -182,23 +182,23 @@ class Crew:
         known = self.members.keys() | self.unfit.keys() | self._being_asked
         return {address: threads for address, threads in present.items() if address not in known}
 
-    async def _take(self, new: dict[str, int]) -> None:
+    async def _add(self, new: dict[str, int]) -> None:
         """Make workers ready, or take note why they are not fit; not of those who have left."""
         self._being_asked |= new.keys()
         try:
-            await self._ask_and_take(new)
+            await self._check_and_add(new)
         finally:
             self._being_asked -= new.keys()
 
-    async def _ask_and_take(self, new: dict[str, int]) -> None:
-        unfit = await self._unlike(new)
+    async def _check_and_add(self, new: dict[str, int]) -> None:
+        unfit = await self._unsuitable(new)
         alike = [address for address in new if address not in unfit]
-        told = await self._asked(alike, begin, self._setup) if alike else {}
+        told = await self._replies(alike, begin, self._setup) if alike else {}
         for address in alike:
             why = told.get(address, _GONE)
             if why is None:
-                self.members.setdefault(address, CrewMember(new[address]))
-            elif not _has_left(why):
+                self.members.setdefault(address, ClusterMember(new[address]))
+            elif not _is_gone(why):
                 unfit[address] = str(why)
         for address, why in unfit.items():
             if self._is_begun and address not in self.unfit:
@@ -207,12 +207,12 @@ class Crew:
         self._is_begun = True
         self.changed.set()
 
-    async def _unlike(self, addresses: Iterable[str]) -> dict[str, str]:
+    async def _unsuitable(self, addresses: Iterable[str]) -> dict[str, str]:
         """Return who has not the same software, and what is otherwise."""
         ours = platform.python_version(), asyncbatch.__version__
         found = {}
-        for address, theirs in (await self._asked(addresses, eval, _WHICH)).items():
-            if _has_left(theirs):
+        for address, theirs in (await self._replies(addresses, eval, _VERSIONS)).items():
+            if _is_gone(theirs):
                 continue
             if isinstance(theirs, ImportError | AttributeError):
                 found[address] = f"has no asyncbatch (install {ours[1]} there): {theirs}"
@@ -224,7 +224,7 @@ class Crew:
                 found[address] = f"is of Python {theirs[0]}, and this is {ours[0]}"
         return found
 
-    async def _asked(self, workers: Iterable[str], *call: Any) -> dict[str, Any]:
+    async def _replies(self, workers: Iterable[str], *call: Any) -> dict[str, Any]:
         """Return what a function returns or raises at each worker. Raises OSError."""
         asked = list(workers)
         asking = self._client.run(*call, workers=asked, on_error="return")
@@ -235,12 +235,12 @@ class Crew:
             told = dict.fromkeys(asked, late)
         return told
 
-    async def _keep(self) -> None:
+    async def _keep_alive(self) -> None:
         """Have workers keep what waits there."""
         if some := [address for address, one in self.members.items() if one.waiting]:
-            await self._asked(some, keep, self._setup.run)
+            await self._replies(some, keep, self._setup.run)
 
 
-def _has_left(told: object) -> bool:
+def _is_gone(told: object) -> bool:
     """Whether this is what is said of a worker that cannot be reached."""
     return isinstance(told, OSError) and not isinstance(told, TimeoutError)

@@ -20,9 +20,9 @@ from msgspec import Struct
 
 from asyncbatch.core.batches import Batch
 from asyncbatch.errors import AsyncbatchError, NoWorkerError
-from asyncbatch.workers.dask.code import CarriedCode, Elsewhere
+from asyncbatch.workers.dask.code import CarriedCode, RemoteFunction
 from asyncbatch.workers.engine import Loss
-from asyncbatch.workers.process import Relay, Stretch, UnwantedError
+from asyncbatch.workers.process import BlockingWorker, ResultPart, UnwantedError
 from asyncbatch.workers.wire import frame
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _SAME_PATHS = (
 )
 
 
-class Place(Struct, frozen=True):
+class WorkerLocation(Struct, frozen=True):
     """Where the main process is, and what it sees there.
 
     `folder` is its current one, which workers need if `needs_folder`. `files` are some inputs with
@@ -53,7 +53,7 @@ class Place(Struct, frozen=True):
     files: tuple[tuple[str, int], ...] = ()
     proof: str | None = None
 
-    def unlike(self) -> str | None:
+    def mismatch(self) -> str | None:
         """Return what is otherwise in this process, in words, if anything is."""
         if self.needs_folder and not os.path.isdir(self.folder):
             return f"cannot see the folder {self.folder}"
@@ -83,12 +83,12 @@ class Setup(Struct, frozen=True):
     run: str
     make_work: WorkFactory
     code: CarriedCode
-    place: Place
+    place: WorkerLocation
     patience: float | None
     grace: float = 0.0
 
 
-class Answer(Struct, frozen=True):
+class TaskResult(Struct, frozen=True):
     """What a task came to at the Dask worker at an address; without a stretch it was not ready.
 
     Where a batch is not ended, the rest is to be asked for there, by the number `more`. It took
@@ -96,26 +96,26 @@ class Answer(Struct, frozen=True):
     """
 
     address: str
-    stretch: Stretch | None = None
+    stretch: ResultPart | None = None
     more: int = 0
     seconds: float = 0.0
 
 
-class RunHere:
+class WorkerRun:
     """One run at one Dask worker: its processes, idle, at work, or waiting for being asked."""
 
     def __init__(self, setup: Setup) -> None:
-        self._hello = frame(Elsewhere(setup.make_work, setup.code, setup.place.folder))
+        self._hello = frame(RemoteFunction(setup.make_work, setup.code, setup.place.folder))
         self._patience, self._grace = setup.patience, setup.grace
-        self._idle: list[Relay] = []
-        self._busy: set[Relay] = set()
-        self._waiting: dict[int, Relay] = {}
+        self._idle: list[BlockingWorker] = []
+        self._busy: set[BlockingWorker] = set()
+        self._waiting: dict[int, BlockingWorker] = {}
         self._asked = time.monotonic()
         self._number = 0
         self._lock = threading.Lock()
         self.is_over = False
 
-    def try_out(self) -> None:
+    def check(self) -> None:
         """Have one process get ready. Raises AsyncbatchError as it does; OSError."""
         _, stretch = self.work(frame(Batch(0, ())), lambda: True)
         for body, _ in stretch.frames:
@@ -127,28 +127,28 @@ class RunHere:
 
     def work(
         self, request: bytes | int, is_wanted: Callable[[], bool], *, whole: bool = False
-    ) -> tuple[int, Stretch]:
+    ) -> tuple[int, ResultPart]:
         """Return the beginning of what a batch comes to, or more of that of a number.
 
         Beside it is the number for what remains, nothing if it is to come as a `whole`. Raises
         UnwantedError, OSError.
         """
-        relay = self._take(request)
+        relay = self._take_worker(request)
         if relay is None:
             lost = Loss("was ended, being idle,", in_batch=False)
-            return 0, Stretch([], ended=False, loss=lost, pid=0, memory=0)
+            return 0, ResultPart([], ended=False, loss=lost, pid=0, memory=0)
         try:
             if isinstance(request, bytes):
                 relay.begin(request)
-            stretch = relay.stretch(lambda: not self.is_over and is_wanted(), whole=whole)
+            stretch = relay.receive_part(lambda: not self.is_over and is_wanted(), whole=whole)
         except BaseException:
             with self._lock:
                 self._busy.discard(relay)
             relay.kill()
             raise
-        return self._put(relay, stretch), stretch
+        return self._return_worker(relay, stretch), stretch
 
-    def _take(self, request: bytes | int) -> Relay | None:
+    def _take_worker(self, request: bytes | int) -> BlockingWorker | None:
         with self._lock:
             self._asked = time.monotonic()
             if isinstance(request, int):
@@ -156,13 +156,13 @@ class RunHere:
             else:
                 relay = self._idle.pop() if self._idle else None
         if relay is None and isinstance(request, bytes):
-            relay = Relay(self._hello, self._patience, self._grace)
+            relay = BlockingWorker(self._hello, self._patience, self._grace)
         if relay is not None:
             with self._lock:
                 self._busy.add(relay)
         return relay
 
-    def _put(self, relay: Relay, stretch: Stretch) -> int:
+    def _return_worker(self, relay: BlockingWorker, stretch: ResultPart) -> int:
         with self._lock:
             self._asked = time.monotonic()
             self._busy.discard(relay)
@@ -204,28 +204,28 @@ class RunHere:
             relay.kill()
 
 
-class Runs:
+class WorkerRuns:
     """The runs at one Dask worker, which closes this when it ends."""
 
     def __init__(self) -> None:
-        self.open: dict[str, RunHere] = {}
+        self.open: dict[str, WorkerRun] = {}
         self._resting: asyncio.Task[None] | None = None
 
     @classmethod
-    def of(cls, worker: Worker) -> Runs:
+    def of(cls, worker: Worker) -> WorkerRuns:
         """Return those of a worker."""
-        runs: Runs = worker.extensions.setdefault(_NAME, cls())
+        runs: WorkerRuns = worker.extensions.setdefault(_NAME, cls())
         return runs
 
-    def begin(self, setup: Setup) -> RunHere:
+    def begin(self, setup: Setup) -> WorkerRun:
         """Return the run of a setup, which is begun if it is new."""
         if setup.run not in self.open:
-            self.open[setup.run] = RunHere(setup)
+            self.open[setup.run] = WorkerRun(setup)
         if self._resting is None:
-            self._resting = asyncio.create_task(self._rest())
+            self._resting = asyncio.create_task(self._close_idle())
         return self.open[setup.run]
 
-    async def _rest(self) -> None:
+    async def _close_idle(self) -> None:
         while True:
             await asyncio.sleep(IDLE_SECONDS / 3)
             for run in tuple(self.open.values()):
@@ -246,37 +246,37 @@ class Runs:
 
 async def begin(setup: Setup, dask_worker: Worker) -> str | None:
     """Make a Dask worker ready for a run; return why it is not fit for it, if it is not."""
-    problem = await asyncio.to_thread(setup.place.unlike)
+    problem = await asyncio.to_thread(setup.place.mismatch)
     if problem is not None:
         return f"{problem}: {_SAME_PATHS}"
-    run = Runs.of(dask_worker).begin(setup)
+    run = WorkerRuns.of(dask_worker).begin(setup)
     try:
-        await asyncio.to_thread(run.try_out)
+        await asyncio.to_thread(run.check)
     except (AsyncbatchError, OSError) as error:
-        await Runs.of(dask_worker).end(setup.run)
+        await WorkerRuns.of(dask_worker).end(setup.run)
         return f"cannot do the work: {error}"
     return None
 
 
 async def keep(run: str, dask_worker: Worker) -> None:
     """Have a Dask worker keep what waits for being asked for, for another while."""
-    if (here := Runs.of(dask_worker).open.get(run)) is not None:
+    if (here := WorkerRuns.of(dask_worker).open.get(run)) is not None:
         here.keep()
 
 
 async def end(run: str, dask_worker: Worker) -> None:
     """End a run at a Dask worker, whatever is on its way."""
-    await Runs.of(dask_worker).end(run)
+    await WorkerRuns.of(dask_worker).end(run)
 
 
-def work(run: str, request: bytes | int, whole: bool) -> Answer:
+def work(run: str, request: bytes | int, whole: bool) -> TaskResult:
     """Work on a batch, or on more of one: the function of a task; see `RunHere`. Raises OSError."""
     from distributed import get_worker
 
     worker: Any = get_worker()
-    here = Runs.of(worker).open.get(run)
+    here = WorkerRuns.of(worker).open.get(run)
     if here is None:
-        return Answer(worker.address)
+        return TaskResult(worker.address)
     key = worker.get_current_task()
 
     def is_wanted() -> bool:
@@ -287,17 +287,17 @@ def work(run: str, request: bytes | int, whole: bool) -> Answer:
     try:
         more, stretch = here.work(request, is_wanted, whole=whole)
     except UnwantedError:
-        return Answer(worker.address)
-    return Answer(worker.address, stretch, more, time.monotonic() - began)
+        return TaskResult(worker.address)
+    return TaskResult(worker.address, stretch, more, time.monotonic() - began)
 
 
-class Call:
+class RemoteCall:
     """A call of `work` that takes place when it is unpickled: see `as_bytes`."""
 
     def __init__(self, run: str, request: bytes | int, *, whole: bool) -> None:
         self._arguments = run, request, whole
 
-    def __reduce__(self) -> tuple[Callable[..., Answer], tuple[str, bytes | int, bool]]:
+    def __reduce__(self) -> tuple[Callable[..., TaskResult], tuple[str, bytes | int, bool]]:
         return work, self._arguments
 
     def as_bytes(self) -> bytes:

@@ -5,22 +5,22 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from asyncbatch.core.batches import Huge, Part
+from asyncbatch.core.batches import Part, SplitFile
 from asyncbatch.core.progress import Progress
 from asyncbatch.core.records import STDIN, Position, display_path
 from asyncbatch.formats.arrays import ArrayStream
-from asyncbatch.formats.detect import can_be_split, holds_lines, is_compressed, unpack
+from asyncbatch.formats.detect import decompressed_text, is_compressed, is_json_lines, is_splittable
 from asyncbatch.formats.failures import (
     FILE_ERRORS,
-    BadTextError,
+    InvalidTextError,
     after_records,
     file_failure,
-    judge_text,
     line_failure,
+    validate_text,
 )
-from asyncbatch.formats.lines import BadLine, judge_lines
-from asyncbatch.formats.validator import make_judge
-from asyncbatch.sources.reader import Reader, close, size_read
+from asyncbatch.formats.lines import InvalidLine, validate_lines
+from asyncbatch.formats.validator import make_validator
+from asyncbatch.sources.reader import Reader, close_opened, size_read
 from asyncbatch.storage.local import Content, TooLargeError
 from asyncbatch.storage.opener import Opener
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from asyncbatch.formats.lines import Lines
     from asyncbatch.sources.reader import Opened
 
-    Verdicts = tuple[int, list[BadLine]]
+    Verdicts = tuple[int, list[InvalidLine]]
     """How many records, and which of them are bad."""
 
 MAX_BATCH_BYTES = 8 * 1024 * 1024
@@ -43,7 +43,7 @@ MAX_REJECTIONS = 1000
 """Bad records that one part carries: a file of nothing else still needs bounded memory."""
 
 
-class FileWork:
+class CountTask:
     """Judges batches of files, one after another, and reports in parts.
 
     One instance serves one thread: it keeps a parser, and what it learned about the storage.
@@ -51,7 +51,7 @@ class FileWork:
 
     def __init__(self, settings: FileWorkSettings) -> None:
         self._settings = settings
-        self._judge = make_judge()
+        self._judge = make_validator()
         self._opener = Opener(settings)
         self._reader = Reader(settings.max_file_size, settings.read_ahead, self._opener)
         self._most_bytes = settings.portion.bytes or MAX_BATCH_BYTES
@@ -62,8 +62,8 @@ class FileWork:
         """Yield what became of the files, in order; it may end before the last (see the limits)."""
         judge, now = self._judge, time.perf_counter
         names_tell = self._settings.format == "auto"
-        if batch.piece is not None:
-            yield from self._piece(batch)
+        if batch.split is not None:
+            yield from self._split(batch)
             return
         part = Part(batch.start)
         began = now()
@@ -77,55 +77,57 @@ class FileWork:
             if type(verdict) is int and type(opened) is bytes:
                 part.records.append(verdict)
                 part.bytes.append(len(opened))
-            elif self._splits(path, opened):
-                close(opened)
+            elif self._is_split(path, opened):
+                close_opened(opened)
                 contents.close()
                 yield part
-                yield Part(part.start + len(part), huge=Huge("lines", relative=True))
+                yield Part(part.start + len(part), split_file=SplitFile("lines", relative=True))
                 return
             else:
                 verdicts = self._verdicts(path, opened)
-                part = yield from self._thoroughly(path, verdicts, part)
+                part = yield from self._examine_all(path, verdicts, part)
                 part.bytes.append(size_read(opened))
             ended = now()
             part.elapsed_ms.append((ended - began) * 1000)
             began = ended
-        part.retries = self._opener.taken_retries()
+        part.retries = self._opener.take_retry_count()
         yield part
 
-    def _splits(self, path: str, opened: Opened) -> bool:
+    def _is_split(self, path: str, opened: Opened) -> bool:
         """Whether a file is for several workers: an array is counted by one in no more time."""
         return (
             isinstance(opened, Content)
-            and can_be_split(path, opened, self._settings.sizes)
-            and holds_lines(path, self._settings.format)
+            and is_splittable(path, opened, self._settings.sizes)
+            and is_json_lines(path, self._settings.format)
         )
 
-    def _piece(self, batch: Batch) -> Iterator[Part]:
+    def _split(self, batch: Batch) -> Iterator[Part]:
         """Yield what became of a piece of a file, as if it were one."""
-        piece, path = batch.piece, batch.paths[0]
+        piece, path = batch.split, batch.paths[0]
         if piece is None or piece.end:
-            yield end_of_pieces(batch)
+            yield end_of_splits(batch)
             return
         began = time.perf_counter()
-        chunks = self._opener.stretch(path, piece.start.byte, piece.length, piece.etag)
+        chunks = self._opener.byte_range(path, piece.start.byte, piece.length, piece.etag)
         lines = 0
 
         def verdicts() -> Iterator[Verdicts]:
             nonlocal lines
-            for block in judge_lines(chunks, self._judge, piece.start):
+            for block in validate_lines(chunks, self._judge, piece.start):
                 lines += len(block.texts)
-                yield _verdicts_on(block)
+                yield _line_verdicts(block)
 
-        part = yield from self._thoroughly(path, verdicts(), Part(batch.start))
+        part = yield from self._examine_all(path, verdicts(), Part(batch.start))
         end = piece.start.byte + piece.length
-        part.reached = Position(end, piece.start.record + part.records[0], piece.start.line + lines)
+        part.position = Position(
+            end, piece.start.record + part.records[0], piece.start.line + lines
+        )
         part.bytes.append(piece.length)
         part.elapsed_ms.append((time.perf_counter() - began) * 1000)
-        part.retries = self._opener.taken_retries()
+        part.retries = self._opener.take_retry_count()
         yield part
 
-    def _thoroughly(
+    def _examine_all(
         self, path: str, verdicts: Iterator[Verdicts], part: Part
     ) -> Generator[Part, None, Part]:
         """Add to `part` what became of any file; yield it when full and return the one to go on."""
@@ -147,7 +149,9 @@ class FileWork:
                     found = []
         except FILE_ERRORS as problem:
             error = file_failure(file, problem)
-            if isinstance(problem, BadTextError):  # of a document, told apart only if it is huge
+            if isinstance(
+                problem, InvalidTextError
+            ):  # of a document, told apart only if it is huge
                 error = after_records(error, records)
             # The file failed as a whole: its records count for nothing.
             records = rejected = 0
@@ -167,35 +171,35 @@ class FileWork:
         if isinstance(opened, Exception):
             raise opened
         with opened if isinstance(opened, Content) else Content(opened) as content:
-            is_lines, chunks = unpack(content, path, self._settings, self._judge)
+            is_lines, chunks = decompressed_text(content, path, self._settings, self._judge)
             compressed = is_compressed(content)
             if is_lines:
-                yield from map(_verdicts_on, judge_lines(chunks, self._judge))
+                yield from map(_line_verdicts, validate_lines(chunks, self._judge))
             elif isinstance(opened, bytes) and not compressed:
-                yield judge_text(opened, self._judge), []
+                yield validate_text(opened, self._judge), []
             else:
                 stream = ArrayStream(chunks, None, self._judge, self._settings.sizes)
-                if stream.begin(known_huge=can_be_split(path, content, self._settings.sizes)):
+                if stream.begin(is_split=is_splittable(path, content, self._settings.sizes)):
                     yield from ((window.elements, []) for window in stream.windows())
                 else:
-                    yield judge_text(stream.whole(drain=compressed), self._judge), []
+                    yield validate_text(stream.whole(drain=compressed), self._judge), []
 
 
-def _verdicts_on(lines: Lines) -> Verdicts:
+def _line_verdicts(lines: Lines) -> Verdicts:
     pieces = lines.split() if lines.faults else ()
-    return lines.records, [one for one in pieces if isinstance(one, BadLine)]
+    return lines.records, [one for one in pieces if isinstance(one, InvalidLine)]
 
 
-def end_of_pieces(batch: Batch) -> Part:
+def end_of_splits(batch: Batch) -> Part:
     """Return the last part of a file that was taken in pieces: how it ended, and the rest of it."""
-    piece = batch.piece
+    piece = batch.split
     if piece is None:
         return Part(batch.start)
     errors = {} if piece.error is None else {0: piece.error}
     return Part(batch.start, [0], [piece.length], [0.0], errors=errors)
 
 
-class PlanWork:
+class PlanTask:
     """Takes the size of each file, and ends a batch where `FileWork` would for its bytes."""
 
     def __init__(self, settings: FileWorkSettings) -> None:

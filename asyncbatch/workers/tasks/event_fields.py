@@ -12,15 +12,15 @@ from asyncbatch.formats.positions import format_pointer
 from asyncbatch.transforms.base import RecordError, kind_of
 from asyncbatch.transforms.fields import make_getter, parse_path
 from asyncbatch.windows.events import Events, KeyFields
-from asyncbatch.windows.times import Numbers, Same, TimeReader
+from asyncbatch.windows.times import ConstantTime, NumericTimes, TimeReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from asyncbatch.config.job import StreamSettings
-    from asyncbatch.windows.aggregates import Recipe
+    from asyncbatch.windows.aggregates import AggregateSet
     from asyncbatch.windows.events import Key
-    from asyncbatch.windows.times import Moments
+    from asyncbatch.windows.times import EventTimes
 
 _NUMBER = frozenset({int, float})
 _TIME = frozenset({str, int, float})
@@ -28,7 +28,7 @@ _SCALAR = frozenset({str, int, float, bool})
 _WORDS = {_NUMBER: "a number", _TIME: "a text or a number", _SCALAR: "a text, number or boolean"}
 
 
-class Field:
+class FieldReader:
     """A field that each event must have, of one of some types. Raises ValueError for no path."""
 
     def __init__(self, path: str, types: frozenset[type]) -> None:
@@ -36,7 +36,7 @@ class Field:
         self.tokens = parse_path(path)
         self._get = make_getter(self.tokens)
 
-    def of(self, event: dict[str, Any]) -> Any:
+    def read(self, event: dict[str, Any]) -> Any:
         """Return the field's value. Raises RecordError if it is not what it must be."""
         value = self._get(event)
         if value is None:
@@ -56,19 +56,19 @@ class Field:
         )
 
 
-def number_field(path: str) -> Field:
+def number_field(path: str) -> FieldReader:
     """Return a field that must be a number."""
-    return Field(path, _NUMBER)
+    return FieldReader(path, _NUMBER)
 
 
-def time_field(path: str) -> Field:
+def time_field(path: str) -> FieldReader:
     """Return a field that must be a time, as far as its type tells."""
-    return Field(path, _TIME)
+    return FieldReader(path, _TIME)
 
 
-def scalar_field(path: str) -> Field:
+def scalar_field(path: str) -> FieldReader:
     """Return a field that must not be null, an array or an object."""
-    return Field(path, _SCALAR)
+    return FieldReader(path, _SCALAR)
 
 
 class EventFields:
@@ -77,7 +77,9 @@ class EventFields:
     `now` tells microseconds since the epoch. Raises ValueError for a path that is none.
     """
 
-    def __init__(self, settings: StreamSettings, recipe: Recipe, now: Callable[[], int]) -> None:
+    def __init__(
+        self, settings: StreamSettings, recipe: AggregateSet, now: Callable[[], int]
+    ) -> None:
         self._ahead, self._now = settings.max_future, now
         self._time = None if settings.time is None else time_field(settings.time)
         self.keys, self.times = KeyFields(settings.by), TimeReader(settings.unit)
@@ -103,11 +105,11 @@ class EventFields:
         """Return the time, the key's fields and the values of an event. Raises RecordError."""
         if type(event) is not dict:
             raise RecordError("transform", f"an event is an object, not {kind_of(event)}")
-        values = [one.of(event) for one in self.all]
+        values = [one.read(event) for one in self.all]
         if self._time is None:
             return (None, *values)
         try:
-            time = self.times.one(values[0])
+            time = self.times.parse(values[0])
             self.check_future(time)
         except ValueError as error:
             raise self._time.error(str(error)) from None
@@ -116,7 +118,9 @@ class EventFields:
     def events(self, rows: Sequence[tuple[Any, ...]], source: str, arrived: int) -> Events:
         """Return rows as events, which came at `arrived` if they have no time of their own."""
         columns = list(zip(*rows, strict=True))
-        moments: Moments = Numbers(columns[0]) if self._time else Same(arrived, len(rows))
+        moments: EventTimes = (
+            NumericTimes(columns[0]) if self._time else ConstantTime(arrived, len(rows))
+        )
         by = 1 + len(self.keys.names)
         return Events(
             len(rows), moments, self.keys.column(columns[1:by]), tuple(columns[by:]), source
@@ -142,7 +146,7 @@ class RowReader:
     """
 
     def __init__(
-        self, fields: Sequence[Field], keys: KeyFields, *, timed: bool, texts: bool
+        self, fields: Sequence[FieldReader], keys: KeyFields, *, timed: bool, texts: bool
     ) -> None:
         first = 1 if timed else 0
         self._by, self.is_timed, self.has_texts = (
@@ -154,7 +158,7 @@ class RowReader:
         tree: dict[str, Any] = {}
         for at, field in enumerate(fields):
             is_text = texts and at < self._by.stop
-            _plant(tree, field.tokens, field.types & {str} if is_text else field.types)
+            _add_path(tree, field.tokens, field.types & {str} if is_text else field.types)
         self._decode = msgspec.json.Decoder(_type(tree)).decode_lines
         names = [_name(tree, field.tokens) for field in fields]
         self._getters = [_column(name) for name in names]
@@ -189,7 +193,9 @@ class RowReader:
 class RowEvents(Events):
     """Events that are put into columns only if they are asked for."""
 
-    def __init__(self, rows: list[Any], reader: RowReader, moments: Moments, source: str) -> None:
+    def __init__(
+        self, rows: list[Any], reader: RowReader, moments: EventTimes, source: str
+    ) -> None:
         super().__init__(len(rows), moments, None, (), source)
         self._rows, self._reader = rows, reader
         self._is_split = False
@@ -222,7 +228,7 @@ class RowEvents(Events):
         return [(key, len(values), (values,)) for key, values in groups.items()]
 
 
-def _plant(tree: dict[str, Any], tokens: Sequence[str], types: frozenset[type]) -> None:
+def _add_path(tree: dict[str, Any], tokens: Sequence[str], types: frozenset[type]) -> None:
     """Add a field to what a decoder reads. Raises ValueError if that is not possible."""
     *above, last = tokens
     if any(token.isdecimal() for token in tokens[1:]):

@@ -11,26 +11,26 @@ from asyncbatch.core.progress import Progress
 from asyncbatch.core.records import Failure, Position
 from asyncbatch.formats.decoder import allow_deep_nesting, decode, encode
 from asyncbatch.formats.failures import line_failure
-from asyncbatch.formats.lines import BadLine, judge_lines
+from asyncbatch.formats.lines import InvalidLine, validate_lines
 from asyncbatch.formats.positions import BOM
-from asyncbatch.formats.validator import make_judge
-from asyncbatch.sinks.dead_letters import letter_of_record
+from asyncbatch.formats.validator import make_validator
+from asyncbatch.sinks.dead_letters import record_dead_letter
 from asyncbatch.transforms.base import Context, RecordError
-from asyncbatch.windows.times import Same
+from asyncbatch.windows.times import ConstantTime
 from asyncbatch.workers.tasks.event_fields import EventFields, RowEvents, RowReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from asyncbatch.config.job import StreamSettings
-    from asyncbatch.sources.base import Chunk
+    from asyncbatch.sources.base import LiveChunk
     from asyncbatch.transforms.chain import Chain
-    from asyncbatch.windows.aggregates import Recipe
+    from asyncbatch.windows.aggregates import AggregateSet
     from asyncbatch.windows.events import Events
-    from asyncbatch.windows.times import Moments
+    from asyncbatch.windows.times import EventTimes
 
 
-class Block(Struct):
+class EventBlock(Struct):
     """What some lines came to: so many records, and what is in `events`, with their texts.
 
     These are `lines`, unless `kept` has them one by one.
@@ -67,14 +67,16 @@ class LineReader:
 
     def __init__(self) -> None:
         allow_deep_nesting()
-        self._judge = make_judge()
+        self._judge = make_validator()
 
-    def read(self, draft: Draft, lines: bytes, at: Position) -> Iterator[Line | BadLine]:
+    def read(
+        self, draft: EventBlockBuilder, lines: bytes, at: Position
+    ) -> Iterator[Line | InvalidLine]:
         """Yield each line from a place on that is not blank; note in the draft how many."""
-        for found in judge_lines((lines,), self._judge, at if at.byte else None):
+        for found in validate_lines((lines,), self._judge, at if at.byte else None):
             draft.block.records += found.records
             for some in found.split():
-                if isinstance(some, BadLine):
+                if isinstance(some, InvalidLine):
                     yield some
                     continue
                 for place, text in enumerate(some.texts):
@@ -83,18 +85,18 @@ class LineReader:
                     )
 
 
-class Draft:
+class EventBlockBuilder:
     """A block in the making: what becomes of a file's lines, in order."""
 
     def __init__(
         self, file: str, settings: StreamSettings, fields: EventFields, *, keeps_texts: bool
     ) -> None:
-        self.file, self.block = file, Block(0)
+        self.file, self.block = file, EventBlock(0)
         self._settings, self._fields, self._keeps_texts = settings, fields, keeps_texts
         self._rows = list[tuple[Any, ...]]()
         self._texts = list[bytes]()
 
-    def keep(self, line: Line, events: Iterable[Any]) -> None:
+    def add(self, line: Line, events: Iterable[Any]) -> None:
         """Keep what a line was made, all of it or nothing. Raises RecordError."""
         made = [(self._fields.row(event), event) for event in events]
         self.block.dropped += not made
@@ -103,19 +105,19 @@ class Draft:
             if self._keeps_texts:
                 self._texts.append(encode(event) if self._settings.transforms else line.text)
 
-    def reject(self, line: Line | BadLine, error: RecordError | None = None) -> None:
+    def reject(self, line: Line | InvalidLine, error: RecordError | None = None) -> None:
         """Reject a line, for an `error` if it is JSON."""
-        if isinstance(line, BadLine):
+        if isinstance(line, InvalidLine):
             self.refuse(line_failure(self.file, line), line.text, bad=True)
         elif error is not None:
             self.refuse(self._failure(line, error), line.text)
 
     def refuse(self, failure: Failure, text: bytes, *, bad: bool = False) -> None:
         """Reject what has this text, `bad` if it is not JSON."""
-        letter = letter_of_record(failure, text, bad=bad) if self._settings.letters else b""
+        letter = record_dead_letter(failure, text, bad=bad) if self._settings.letters else b""
         self.block.rejected.append((failure, letter))
 
-    def done(self, source: str, arrived: int) -> Block:
+    def finish(self, source: str, arrived: int) -> EventBlock:
         """Return the block; its events came at `arrived` if they have no time of their own."""
         block, rows = self.block, self._rows
         if rows:
@@ -147,7 +149,7 @@ class EventReader:
     def __init__(
         self,
         settings: StreamSettings,
-        recipe: Recipe,
+        recipe: AggregateSet,
         file: str,
         now: Callable[[], int],
         source: str = "",
@@ -164,14 +166,14 @@ class EventReader:
         self._at = Position()
         self._arrived = 0
 
-    def read(self, lines: bytes) -> Iterator[Block]:
+    def read(self, lines: bytes) -> Iterator[EventBlock]:
         """Yield what whole lines come to (the last of all may lack its end)."""
-        self.arrive()
+        self.set_arrival()
         count = lines.count(b"\n") + (not lines.endswith(b"\n"))
         events = self.read_fast(lines, count)
         if events is not None:
             self.skip(lines, count)
-            yield Block(count, events, lines)
+            yield EventBlock(count, events, lines)
         elif count > _FEW and self._row_readers:
             cut = lines.find(b"\n", len(lines) // 2) + 1 or lines.rfind(b"\n", 0, -1) + 1
             if cut == len(lines):
@@ -186,7 +188,7 @@ class EventReader:
         """How far it is in the file, and when the last events arrived if that is asked for."""
         return self._at, self._arrived
 
-    def go_on(self, at: Position, arrived: int) -> None:
+    def resume(self, at: Position, arrived: int) -> None:
         """Go on at a `place`."""
         self._at, self._arrived = at, arrived
 
@@ -194,17 +196,17 @@ class EventReader:
         """Go on with another file."""
         self._file, self._at = file, at
 
-    def arrive(self) -> int:
+    def set_arrival(self) -> int:
         """Return when events arrive that come now: clocks go back now and then, but not so."""
         if not self.fields.are_timed:
             self._arrived = max(self._arrived, self._now())
         return self._arrived
 
-    def refuse(self, chunk: Chunk) -> Block:
+    def refuse(self, chunk: LiveChunk) -> EventBlock:
         """Return what a chunk that is no event comes to."""
         at = self._at
         self._at = Position(at.byte + len(chunk.data) + 1, at.record + 1, at.line + 1)
-        failure = Failure(self._file, "invalid_json", chunk.flaw, self._at.record, self._at.line)
+        failure = Failure(self._file, "invalid_json", chunk.error, self._at.record, self._at.line)
         draft = self.draft()
         draft.block.records = 1
         draft.refuse(failure, chunk.data, bad=True)
@@ -237,12 +239,14 @@ class EventReader:
             return None
         return RowEvents(rows, reader, moments, self._source)
 
-    def _moments(self, rows: list[Any], reader: RowReader) -> Moments:
+    def _moments(self, rows: list[Any], reader: RowReader) -> EventTimes:
         fields = self.fields
         if not fields.are_timed:
-            return Same(self._arrived, len(rows))
+            return ConstantTime(self._arrived, len(rows))
         times = reader.times(rows)
-        moments = fields.times.texts(times) if reader.has_texts else fields.times.column(times)
+        moments = (
+            fields.times.read_texts(times) if reader.has_texts else fields.times.read_column(times)
+        )
         fields.check_future(moments.highest)
         return moments
 
@@ -256,27 +260,29 @@ class EventReader:
                 )
         return readers
 
-    def draft(self) -> Draft:
+    def draft(self) -> EventBlockBuilder:
         """Return a block to be made."""
-        return Draft(self._file, self._settings, self.fields, keeps_texts=self._keeps_texts)
+        return EventBlockBuilder(
+            self._file, self._settings, self.fields, keeps_texts=self._keeps_texts
+        )
 
-    def _read_each(self, lines: bytes, count: int) -> Block:
+    def _read_each(self, lines: bytes, count: int) -> EventBlock:
         """Read lines one by one."""
         draft, at = self.draft(), self._at
         for line in self.lines.read(draft, lines, at):
-            if isinstance(line, BadLine):
+            if isinstance(line, InvalidLine):
                 draft.reject(line)
                 continue
             self.progress.begin(line.line - at.line - 1)
             try:
-                draft.keep(line, self._made(line))
+                draft.add(line, self._transformed(line))
             except RecordError as error:
                 draft.reject(line, error)
         self.progress.end_file()
         self._at = Position(at.byte + len(lines), at.record + draft.block.records, at.line + count)
-        return draft.done(self._source, self._arrived)
+        return draft.finish(self._source, self._arrived)
 
-    def _made(self, line: Line) -> Iterable[Any]:
+    def _transformed(self, line: Line) -> Iterable[Any]:
         """Return what a line is made, lazily. Raises RecordError, also midway."""
         chain = self._chain
         if chain is None:

@@ -11,49 +11,57 @@ import msgspec
 
 from asyncbatch.core.records import STDIN, Position
 from asyncbatch.errors import UsageError
-from asyncbatch.formats.arrays import ArrayStream, after, array_of
+from asyncbatch.formats.arrays import ArrayStream, is_array, position_after
 from asyncbatch.formats.decoder import allow_deep_nesting
-from asyncbatch.formats.detect import can_be_split, holds_lines, is_compressed, skipped, unpack
-from asyncbatch.formats.failures import FILE_ERRORS, judge_text
+from asyncbatch.formats.detect import (
+    decompressed_text,
+    is_compressed,
+    is_json_lines,
+    is_splittable,
+    skip_bytes,
+)
+from asyncbatch.formats.failures import FILE_ERRORS, validate_text
 from asyncbatch.formats.grammar import Fault
-from asyncbatch.formats.lines import BadLine, judge_lines
-from asyncbatch.formats.positions import Place, elements, format_pointer, parse_pointer
-from asyncbatch.formats.validator import make_judge
-from asyncbatch.sinks.dead_letters import read_letter
+from asyncbatch.formats.lines import InvalidLine, validate_lines
+from asyncbatch.formats.positions import TextPosition, find_elements, format_pointer, parse_pointer
+from asyncbatch.formats.validator import make_validator
+from asyncbatch.sinks.dead_letters import read_dead_letter
 from asyncbatch.storage.local import Content
 from asyncbatch.storage.opener import Opener
 from asyncbatch.storage.store_errors import CUT_SHORT
 from asyncbatch.transforms.base import RecordError
 from asyncbatch.workers.tasks.record_slices import (
-    FirstOf,
-    LineStretch,
-    ReplayStretch,
-    no_array,
-    of_given,
-    of_text,
+    DeadLetterSlice,
+    FirstRecords,
+    LineSlice,
+    missing_array_error,
+    slices_of_iterable,
+    slices_of_text,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
 
     from asyncbatch.config.job import RecordWorkSettings
-    from asyncbatch.core.batches import Arrival, Piece, PieceForm
-    from asyncbatch.sinks.dead_letters import Letter
+    from asyncbatch.core.batches import Chunk, Split, SplitForm
+    from asyncbatch.sinks.dead_letters import DeadLetter
     from asyncbatch.sources.reader import Opened
-    from asyncbatch.workers.tasks.record_slices import Stretch
+    from asyncbatch.workers.tasks.record_slices import RecordSlice
 
 
-def first_records(
-    found: Generator[Stretch | BadLine | Position], limit: int
-) -> Iterator[Stretch | BadLine | Position]:
+def limit_records(
+    found: Generator[RecordSlice | InvalidLine | Position], limit: int
+) -> Iterator[RecordSlice | InvalidLine | Position]:
     """Yield what holds the first records, so many at most, and read no further."""
     with closing(found):
         for one in found:
             if isinstance(one, Position):
                 yield one
                 continue
-            count = 1 if isinstance(one, BadLine) else len(one.texts())
-            yield one if isinstance(one, BadLine) or count <= limit else FirstOf(one, limit)
+            count = 1 if isinstance(one, InvalidLine) else len(one.texts())
+            yield (
+                one if isinstance(one, InvalidLine) or count <= limit else FirstRecords(one, limit)
+            )
             limit -= count
             if limit <= 0:
                 return
@@ -67,7 +75,7 @@ class Extractor:
         allow_deep_nesting()
         self.limit: int | None = None
         """How many records are read of a file, or of a piece, at most."""
-        self._judge = make_judge()
+        self._judge = make_validator()
         self._files = settings.files
         self._whole, self._replay = settings.whole, settings.replay
         self._patience = settings.patience
@@ -79,14 +87,14 @@ class Extractor:
             except ValueError as error:
                 raise UsageError(f"--records: {error}") from None
 
-    def splits(self, path: str, opened: Opened) -> PieceForm | None:
+    def needs_split(self, path: str, opened: Opened) -> SplitForm | None:
         """Return what a file is to be cut into, if it is one for several workers."""
         sizes = self._files.sizes
-        if not isinstance(opened, Content) or not can_be_split(path, opened, sizes):
+        if not isinstance(opened, Content) or not is_splittable(path, opened, sizes):
             return None
         if path == self._replay or self._keeps_files_whole:
             return None
-        if holds_lines(path, self._files.format):
+        if is_json_lines(path, self._files.format):
             # How many records there are in a line that holds some is not to be seen from outside.
             return None if self._records is not None else "lines"
         return "array" if not self._whole and self._is_array(path) else None
@@ -98,114 +106,116 @@ class Extractor:
             if not isinstance(opened, Content):
                 return False
             with opened as content:
-                return self._stream(content.chunks(), content).begin(known_huge=True)
+                return self._stream(content.chunks(), content).begin(is_split=True)
         except FILE_ERRORS:
             return False  # told by whoever reads on
 
-    def stretches(
+    def slices(
         self, path: str, opened: Opened, resume: Position | None = None
-    ) -> Iterator[Stretch | BadLine | Position]:
+    ) -> Iterator[RecordSlice | InvalidLine | Position]:
         """Yield the records of a file, those behind `resume` if it is given.
 
         Of a huge file also the positions that are reached. Raises one of `FILE_ERRORS`; may
         then have yielded some.
         """
-        found = self._of_file(path, opened, resume)
-        return found if self.limit is None else first_records(found, self.limit)
+        found = self._read_file(path, opened, resume)
+        return found if self.limit is None else limit_records(found, self.limit)
 
-    def of_piece(self, path: str, piece: Piece) -> Iterator[Stretch | BadLine | Position]:
+    def read_split(self, path: str, piece: Split) -> Iterator[RecordSlice | InvalidLine | Position]:
         """Yield the records of a piece of a file; see `stretches`."""
-        found = self._of_piece(path, piece)
-        return found if self.limit is None else first_records(found, self.limit)
+        found = self._read_split(path, piece)
+        return found if self.limit is None else limit_records(found, self.limit)
 
-    def _of_file(
+    def _read_file(
         self, path: str, opened: Opened, resume: Position | None
-    ) -> Generator[Stretch | BadLine | Position]:
+    ) -> Generator[RecordSlice | InvalidLine | Position]:
         if isinstance(opened, Exception):
             raise opened
         with opened if isinstance(opened, Content) else Content(opened) as content:
             is_replay = path == self._replay
             lull = self._patience if path == STDIN and not is_replay else None
-            is_lines, chunks = unpack(
+            is_lines, chunks = decompressed_text(
                 content, path, self._files, self._judge, "jsonl" if is_replay else None, lull=lull
             )
             if is_replay:
                 yield from self._replayed(chunks)
             elif is_lines:
                 whole_for = inf if lull is None or is_compressed(content) else lull
-                yield from self._of_lines(skipped(chunks, resume), resume, whole_for)
+                yield from self._line_slices(skip_bytes(chunks, resume), resume, whole_for)
             elif isinstance(opened, bytes) and not is_compressed(content):
-                yield from self._of_document(opened)
+                yield from self._document_slices(opened)
             else:
                 stream = self._stream(chunks, None if is_compressed(content) else content)
-                known = can_be_split(path, content, self._files.sizes)
-                if stream.begin(whole=self._whole, known_huge=known):
+                known = is_splittable(path, content, self._files.sizes)
+                if stream.begin(whole=self._whole, is_split=known):
                     for window in stream.windows(resume):
-                        yield from self._of_elements(window.text, window.start)
+                        yield from self._element_slices(window.text, window.start)
                         yield window.end
                 else:
-                    yield from self._of_document(stream.whole(drain=is_compressed(content)))
+                    yield from self._document_slices(stream.whole(drain=is_compressed(content)))
 
-    def _of_piece(self, path: str, piece: Piece) -> Generator[Stretch | BadLine | Position]:
+    def _read_split(
+        self, path: str, piece: Split
+    ) -> Generator[RecordSlice | InvalidLine | Position]:
         if piece.arrival is not None:
-            yield from self._of_arrival(piece.arrival)
+            yield from self._read_chunk(piece.arrival)
             return
-        chunks = self._opener.stretch(path, piece.start.byte, piece.length, piece.etag)
+        chunks = self._opener.byte_range(path, piece.start.byte, piece.length, piece.etag)
         if piece.form == "lines":
-            yield from self._of_lines(chunks, piece.start)
+            yield from self._line_slices(chunks, piece.start)
             return
         text = b"".join(chunks)
-        count = self._judge(array_of(text))
+        count = self._judge(is_array(text))
         if isinstance(count, Fault):  # it was good when it was cut out
             raise OSError(CUT_SHORT)
-        yield from self._of_elements(text, piece.start)
-        yield after(piece.start, text, count)
+        yield from self._element_slices(text, piece.start)
+        yield position_after(piece.start, text, count)
 
-    def _of_arrival(self, arrival: Arrival) -> Iterator[Stretch | BadLine | Position]:
+    def _read_chunk(self, arrival: Chunk) -> Iterator[RecordSlice | InvalidLine | Position]:
         """Yield the records of a page, and at its end the position: before, nothing is reached."""
         body = arrival.body
         if not isinstance(body, bytes):
-            yield from of_given(body, arrival.line)
+            yield from slices_of_iterable(body, arrival.line)
         elif arrival.form == "jsonl":
             start = Position(arrival.byte, arrival.line - 1, arrival.line - 1)
-            found = self._of_lines((body,), start)
+            found = self._line_slices((body,), start)
             yield from (one for one in found if not isinstance(one, Position))
         else:
-            yield from self._of_document(body)
+            yield from self._document_slices(body)
         yield Position(arrival.byte + arrival.size)
 
     def _stream(self, chunks: Iterator[bytes], content: Content | None) -> ArrayStream:
         seek = content.seek if content is not None and content.expected else None
         return ArrayStream(chunks, self._records, self._judge, self._files.sizes, seek)
 
-    def _of_document(self, text: bytes) -> Iterator[Stretch]:
-        judge_text(text, self._judge)
-        yield from of_text(text, self._records, whole=self._whole, first=1, line=1, offset=0)
+    def _document_slices(self, text: bytes) -> Iterator[RecordSlice]:
+        validate_text(text, self._judge)
+        yield from slices_of_text(text, self._records, whole=self._whole, first=1, line=1, offset=0)
 
-    def _of_elements(self, text: bytes, at: Position) -> Iterator[Stretch]:
-        yield from of_text(
-            array_of(text), None, whole=False,
+    def _element_slices(self, text: bytes, at: Position) -> Iterator[RecordSlice]:
+        yield from slices_of_text(
+            is_array(text), None, whole=False,
             first=at.record + 1, line=at.line + 1, column=at.column + 1, offset=at.byte,
         )  # fmt: skip
 
-    def _of_lines(
+    def _line_slices(
         self, chunks: Iterable[bytes], start: Position | None, whole_for: float = inf
-    ) -> Iterator[Stretch | BadLine | Position]:
+    ) -> Iterator[RecordSlice | InvalidLine | Position]:
         """Yield the records of lines; of a huge file, or after some seconds, also positions."""
         late = time.monotonic() + whole_for
         number = start.record + 1 if start else 1
-        for lines in judge_lines(chunks, self._judge, start):
+        for lines in validate_lines(chunks, self._judge, start):
             for piece in lines.split():
-                if isinstance(piece, BadLine):
+                if isinstance(piece, InvalidLine):
                     yield piece._replace(record=number)
                     number += 1
                 elif self._records is None:
-                    yield LineStretch(piece._replace(record=number))
+                    yield LineSlice(piece._replace(record=number))
                     number += len(piece.texts)
                 else:
                     offset = piece.offset
                     for line, text in enumerate(piece.texts, piece.line):
-                        for stretch in of_text(
+                        for stretch in slices_of_text(
                             text, self._records, whole=True, first=number, line=line, offset=offset
                         ):
                             yield stretch
@@ -217,37 +227,37 @@ class Extractor:
                 # A last line without its end is none more, but nothing follows it either.
                 yield Position(end, number - 1, lines.line + len(lines.texts) - 1)
 
-    def _replayed(self, chunks: Iterable[bytes]) -> Iterator[Stretch | BadLine]:
+    def _replayed(self, chunks: Iterable[bytes]) -> Iterator[RecordSlice | InvalidLine]:
         """Yield the records of a dead letter file; its failed files are run as files."""
-        for lines in judge_lines(chunks, self._judge):
+        for lines in validate_lines(chunks, self._judge):
             for piece in lines.split():
-                if isinstance(piece, BadLine):
+                if isinstance(piece, InvalidLine):
                     yield piece
                     continue
                 for at, text in enumerate(piece.texts):
-                    here = Place(piece.line + at, 1, piece.offset)
+                    here = TextPosition(piece.line + at, 1, piece.offset)
                     try:
-                        letter = read_letter(text)
+                        letter = read_dead_letter(text)
                         record = letter.text()
                     except (msgspec.DecodeError, ValueError) as error:
                         fault = Fault("invalid_json", 0, f"is no dead letter: {error}")
-                        yield BadLine(piece.record + at, fault, here, text)
+                        yield InvalidLine(piece.record + at, fault, here, text)
                         continue
                     if not letter.is_record:
                         continue
                     yield self._replayed_record(letter, record)
 
-    def _replayed_record(self, letter: Letter, record: bytes) -> Stretch:
+    def _replayed_record(self, letter: DeadLetter, record: bytes) -> RecordSlice:
         """Return the records of one letter: what it holds, or what is in a document."""
         verdict = self._judge(record)
         if isinstance(verdict, Fault):
-            stretch = ReplayStretch(letter, [record], RecordError(verdict.kind, verdict.message))
+            stretch = DeadLetterSlice(letter, [record], RecordError(verdict.kind, verdict.message))
             stretch.is_text = True
             return stretch
         records = self._records
         if records is None or letter.pointer != format_pointer(records):
-            return ReplayStretch(letter, [record])
-        parts = elements(record, records)
+            return DeadLetterSlice(letter, [record])
+        parts = find_elements(record, records)
         if parts is None:
-            return ReplayStretch(letter, [record], no_array(records))
-        return ReplayStretch(letter, parts)
+            return DeadLetterSlice(letter, [record], missing_array_error(records))
+        return DeadLetterSlice(letter, parts)

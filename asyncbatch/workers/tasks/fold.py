@@ -10,11 +10,11 @@ from msgspec.structs import replace
 
 from asyncbatch.core.records import Position
 from asyncbatch.formats.lines import count_lines
-from asyncbatch.windows.aggregates import Recipe
-from asyncbatch.windows.events import Events, Folded
-from asyncbatch.windows.fixed import grouped
-from asyncbatch.windows.times import Numbers
-from asyncbatch.workers.tasks.event_reader import Block, EventReader
+from asyncbatch.windows.aggregates import AggregateSet
+from asyncbatch.windows.events import Events, PartialWindows
+from asyncbatch.windows.fixed import group_by_pane
+from asyncbatch.windows.times import NumericTimes
+from asyncbatch.workers.tasks.event_reader import EventBlock, EventReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from asyncbatch.windows.events import Group
 
 
-class Piece(Struct, frozen=True):
+class LinePiece(Struct, frozen=True):
     """Whole lines that begin at a place of a file; the last of all may lack its end."""
 
     file: str
@@ -38,27 +38,27 @@ class Piece(Struct, frozen=True):
         ends = count.ends + (not lines.endswith(b"\n"))
         return Position(at.byte + len(lines), at.record + count.records, at.line + ends)
 
-    def parted(self, line: int) -> tuple[Piece, Piece, Piece]:
+    def split(self, line: int) -> tuple[LinePiece, LinePiece, LinePiece]:
         """Return what is before a line (counted from 0), it, and what is behind it."""
         lines, start = self.lines, 0
         for _ in range(line):
             start = lines.find(b"\n", start) + 1
         end = lines.find(b"\n", start) + 1 or len(lines)
-        before = Piece(self.file, self.at, lines[:start])
-        one = Piece(self.file, before.after if start else self.at, lines[start:end])
-        return before, one, Piece(self.file, one.after, lines[end:])
+        before = LinePiece(self.file, self.at, lines[:start])
+        one = LinePiece(self.file, before.after if start else self.at, lines[start:end])
+        return before, one, LinePiece(self.file, one.after, lines[end:])
 
-    def cut(self, size: int) -> list[Piece]:
+    def cut(self, size: int) -> list[LinePiece]:
         """Return it in pieces of about so many bytes, of whole lines."""
-        pieces, at, start, lines = list[Piece](), self.at, 0, self.lines
+        pieces, at, start, lines = list[LinePiece](), self.at, 0, self.lines
         while len(lines) - start > size:
             end = lines.rfind(b"\n", start, start + size) + 1 or lines.find(b"\n", start) + 1
             if not end:
                 break
-            pieces.append(Piece(self.file, at, lines[start:end]))
+            pieces.append(LinePiece(self.file, at, lines[start:end]))
             at, start = pieces[-1].after, end
         if start < len(lines):
-            pieces.append(Piece(self.file, at, lines[start:]))
+            pieces.append(LinePiece(self.file, at, lines[start:]))
         return pieces
 
 
@@ -66,7 +66,7 @@ _FEW = 8
 """Groups with fewer events than this, on average, travel as values: totals would be larger."""
 
 
-class Folding:
+class FoldTask:
     """Tells what pieces of whole lines come to; None for one that must be read line by line.
 
     Windows of a fixed size get totals; others events, which are read here and no more. How far
@@ -74,36 +74,40 @@ class Folding:
     """
 
     def __init__(self, settings: StreamSettings) -> None:
-        self._recipe = Recipe(settings.aggregates)
+        self._recipe = AggregateSet(settings.aggregates)
         self._reader = EventReader(
             replace(settings, max_future=None), self._recipe, "", now=lambda: 0
         )
         self._pane = settings.window.pane
         self._folds = settings.window.kind != "session"
 
-    def __call__(self, pieces: Sequence[bytes]) -> Iterator[list[Folded | Block | None]]:
+    def __call__(
+        self, pieces: Sequence[bytes]
+    ) -> Iterator[list[PartialWindows | EventBlock | None]]:
         """Yield, all at once, what each piece comes to."""
         yield [self._read(lines) for lines in pieces]
 
-    def _read(self, lines: bytes) -> Folded | Block | None:
+    def _read(self, lines: bytes) -> PartialWindows | EventBlock | None:
         events = self._reader.read_fast(lines, lines.count(b"\n"))
         if events is None:
             return None
         moments = events.moments
         if not self._folds:
-            times = Numbers(moments.all())
-            return Block(events.count, Events(events.count, times, events.keys, events.columns))
-        groups = list(grouped(events, self._pane))
+            times = NumericTimes(moments.all())
+            return EventBlock(
+                events.count, Events(events.count, times, events.keys, events.columns)
+            )
+        groups = list(group_by_pane(events, self._pane))
         if len(groups) * _FEW <= events.count:
-            groups = [self._totalled(group) for group in groups]
-        return Folded(events.count, moments.lowest, moments.highest, groups)
+            groups = [self._aggregated(group) for group in groups]
+        return PartialWindows(events.count, moments.lowest, moments.highest, groups)
 
-    def _totalled(self, group: Group) -> Group:
+    def _aggregated(self, group: Group) -> Group:
         totals = self._recipe.empty()
         totals.add(group.count, group.columns)
         return replace(group, columns=(), totals=totals)
 
 
-def folding_factory(settings: StreamSettings) -> Callable[[], Any]:
+def fold_factory(settings: StreamSettings) -> Callable[[], Any]:
     """Return what makes a `Folding`; it can be pickled."""
-    return partial(Folding, settings)
+    return partial(FoldTask, settings)

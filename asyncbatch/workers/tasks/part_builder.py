@@ -12,11 +12,11 @@ from asyncbatch.sinks.base import OutputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from asyncbatch.core.batches import Huge, Rows
+    from asyncbatch.core.batches import Rows, SplitFile
     from asyncbatch.core.records import Position, Scalar
     from asyncbatch.sinks.base import Pending
 
-    Pack = Callable[["Findings"], Rows | None]
+    Pack = Callable[["PartCounts"], Rows | None]
     """Makes rows ready to travel."""
 
 MAX_ROWS = 8192
@@ -25,7 +25,7 @@ MAX_REJECTIONS = 1000
 """... and so many bad records: a file of nothing else still needs bounded memory."""
 
 
-class Findings:
+class PartCounts:
     """Rows, and the records that they were made of; rejections, and what to keep of them."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Findings:
         """Whether there is anything to report."""
         return bool(self.rows or self.rejections)
 
-    def are_many(self, most: int) -> bool:
+    def exceeds(self, most: int) -> bool:
         """Whether it is time to report them: if they are of more than `most` bytes, or many."""
         return (
             len(self.rows) >= MAX_ROWS
@@ -54,7 +54,7 @@ class Findings:
             or len(self.rejections) >= MAX_REJECTIONS
         )
 
-    def add(self, other: Findings) -> None:
+    def add(self, other: PartCounts) -> None:
         """Put what was found in one more file behind the rest."""
         self.rows += other.rows
         self.places += other.places
@@ -66,7 +66,7 @@ class Findings:
         self.bytes += other.bytes
 
 
-class FileDraft:
+class FilePart:
     """The file being worked on: its counts, and what was found since the last report.
 
     The records of a huge one are handed on as they come: `told` are the counts that went with
@@ -76,7 +76,7 @@ class FileDraft:
     def __init__(self) -> None:
         self.read = self.dropped = self.rejected = 0
         self.first: Failure | None = None
-        self.found = Findings()
+        self.found = PartCounts()
         self.is_huge = False
         self.told = Counts()
         self.reached: Position | None = None
@@ -87,7 +87,7 @@ class FileDraft:
         """Whether every record was rejected, so that the file has failed."""
         return bool(self.rejected) and self.rejected == self.read
 
-    def tell(self) -> Counts:
+    def report_counts(self) -> Counts:
         """Return what has come to the counts since the last time."""
         told = self.told
         more = Counts(
@@ -105,15 +105,15 @@ class FileDraft:
             self.found.letters.append(letter)
 
 
-class Draft:
+class PartBuilder:
     """A part in the making, and the file behind its last one."""
 
     def __init__(self, start: int, pack: Pack, most: int) -> None:
         self._part, self._pack, self._most = Part(start), pack, most
-        self._found = Findings()
+        self._found = PartCounts()
         self._pending: dict[int, tuple[str, Pending]] = {}
         """Of finished files what their outputs will come to, and their names; by place."""
-        self.file = FileDraft()
+        self.file = FilePart()
 
     def report(self) -> Iterator[Part]:
         """Yield what there is of finished files, if there are any."""
@@ -121,42 +121,42 @@ class Draft:
             self._settle()
             self._part.rows = self._pack(self._found)
             yield self._part
-            self._part, self._found = Part(self._part.start + len(self._part)), Findings()
+            self._part, self._found = Part(self._part.start + len(self._part)), PartCounts()
 
     def report_if_many(self) -> Iterator[Part]:
         """Yield what was found so far if that is much, also of the unfinished file."""
-        if self.file.found.are_many(self._most):
+        if self.file.found.exceeds(self._most):
             yield from self.report_file(None)
-        elif self._found.are_many(self._most):
+        elif self._found.exceeds(self._most):
             yield from self.report()
 
     def report_file(self, reached: Position | None, size: int = 0) -> Iterator[Part]:
         """Yield what was found of the unfinished file, up to `reached`, a piece of `size` bytes."""
         yield from self.report()
-        found, self.file.found = self.file.found, Findings()
+        found, self.file.found = self.file.found, PartCounts()
         part = Part(self._part.start)
         self._take(part, found)
         part.rows = self._pack(found)
         if self.file.is_huge:
-            part.told, part.reached = self.file.tell(), reached
-            part.told.bytes, part.newest = size, self.file.newest
+            part.counts, part.position = self.file.report_counts(), reached
+            part.counts.bytes, part.largest_cursor = size, self.file.newest
         yield part
 
-    def report_huge(self, huge: Huge) -> Iterator[Part]:
+    def report_huge(self, huge: SplitFile) -> Iterator[Part]:
         """Yield what there is, and that the file after these is to be taken in pieces."""
         yield from self.report()
-        yield Part(self._part.start, huge=huge)
+        yield Part(self._part.start, split_file=huge)
 
-    def end_piece(self, size: int, error: Failure | None) -> Iterator[Part]:
+    def end_split(self, size: int, error: Failure | None) -> Iterator[Part]:
         """Yield what there is of a piece of `size` bytes, and what ends the file, if it does."""
         yield from self.report_file(self.file.reached, size)
-        self.file = FileDraft()
+        self.file = FilePart()
         if error is not None:
             yield Part(self._part.start, [0], [0], [0.0], errors={0: error})
 
     def lose_target(self, message: str) -> None:
         """Take note that no more can be written, which ends the run."""
-        self._part.lost = message
+        self._part.target_error = message
 
     def end_file(
         self, size: int, elapsed_ms: float, error: Failure | None, written: int = 0
@@ -166,14 +166,14 @@ class Draft:
         One in error counts for nothing, unless it is huge.
         """
         part, file, place = self._part, self.file, len(self._part)
-        self.file = FileDraft()
+        self.file = FilePart()
         if file.is_huge:
-            part.told = part.told or Counts()
-            part.told.add(file.told)
+            part.counts = part.counts or Counts()
+            part.counts.add(file.told)
             if error is not None:
                 error = after_records(error, file.read)
         elif error is not None:
-            file = FileDraft()
+            file = FilePart()
         if error is None and file.is_lost:
             error = file.first
         if error is not None:
@@ -185,13 +185,13 @@ class Draft:
         self._take(part, file.found)
         self._found.add(file.found)
         self._found.finished.append(len(self._found.rows))
-        part.made.append(written or len(file.found.rows))
+        part.spooled_rows.append(written or len(file.found.rows))
         part.written += written
         part.records.append(file.read)
         part.bytes.append(size)
         part.elapsed_ms.append(elapsed_ms)
 
-    def wait_for(self, file: str, pending: Pending) -> None:
+    def wait_for_upload(self, file: str, pending: Pending) -> None:
         """Take note that the file that was finished last, called `file`, has yet to be written."""
         self._pending[len(self._part) - 1] = file, pending
 
@@ -201,27 +201,27 @@ class Draft:
             try:
                 self._part.outputs[place] = pending()
             except OutputError as error:
-                _take_back(self._part, place)
+                _retract(self._part, place)
                 self._part.errors[place] = Failure(file, "sink", str(error))
                 if error.is_lost:
                     self.lose_target(str(error))
         self._pending.clear()
 
-    def _take(self, part: Part, found: Findings) -> None:
+    def _take(self, part: Part, found: PartCounts) -> None:
         """Move rejections into `part`, as those of the file after its last."""
         place = len(part)
         part.rejections += [(place, failure) for failure in found.rejections]
-        part.letters += found.letters
+        part.dead_letters += found.letters
         found.letters = []
         found.places = [place] * len(found.rows)
 
 
-def _take_back(part: Part, place: int) -> None:
+def _retract(part: Part, place: int) -> None:
     """Have a finished file, all that is said of which is in this part, count for nothing."""
-    part.written -= part.made[place]
-    part.records[place] = part.made[place] = 0
+    part.written -= part.spooled_rows[place]
+    part.records[place] = part.spooled_rows[place] = 0
     part.dropped.pop(place, None)
     part.rejected.pop(place, None)
     kept = [number for number, (at, _) in enumerate(part.rejections) if at != place]
-    part.letters = [part.letters[number] for number in kept] if part.letters else []
+    part.dead_letters = [part.dead_letters[number] for number in kept] if part.dead_letters else []
     part.rejections = [part.rejections[number] for number in kept]

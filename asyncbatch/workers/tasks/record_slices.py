@@ -11,10 +11,10 @@ from asyncbatch.formats.decoder import decode, decode_array
 from asyncbatch.formats.positions import (
     BOM,
     Locator,
-    Place,
-    elements,
+    TextPosition,
+    find_elements,
     format_pointer,
-    locate,
+    locate_byte,
     offset_of,
 )
 from asyncbatch.transforms.base import RecordError
@@ -22,9 +22,9 @@ from asyncbatch.transforms.base import RecordError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from asyncbatch.core.records import Flawed
-    from asyncbatch.formats.lines import GoodLines
-    from asyncbatch.sinks.dead_letters import Letter
+    from asyncbatch.core.records import InvalidRecord
+    from asyncbatch.formats.lines import ValidLines
+    from asyncbatch.sinks.dead_letters import DeadLetter
 
     Text = bytes | msgspec.Raw
 
@@ -36,7 +36,7 @@ SLICE_RECORDS = 1000
 _BLANK = b" \t\r\n"
 
 
-class Stretch:
+class RecordSlice:
     """Records of one file; `first` is the number of the first of them, from 1.
 
     `file` is where they come from if that is not the file that is read. `single` if they are
@@ -46,7 +46,7 @@ class Stretch:
 
     file: str | None = None
     single = False
-    flaw: RecordError | None = None
+    error: RecordError | None = None
     is_text = False
 
     def __init__(self, first: int) -> None:
@@ -75,15 +75,15 @@ class Stretch:
         """Return the line of record number `at` of these (from 0), if that costs nothing."""
         return None
 
-    def place(self, at: int, byte: int) -> Place | None:  # noqa: ARG002 - for those who know
+    def position(self, at: int, byte: int) -> TextPosition | None:  # noqa: ARG002 - for those who know
         """Return where in the file byte number `byte` of a record's text is, if that is known."""
         return None
 
 
-class LineStretch(Stretch):
+class LineSlice(RecordSlice):
     """Lines of JSON Lines."""
 
-    def __init__(self, lines: GoodLines) -> None:
+    def __init__(self, lines: ValidLines) -> None:
         super().__init__(lines.record)
         self._lines = lines
         self._offsets: list[int] | None = None
@@ -112,17 +112,17 @@ class LineStretch(Stretch):
         """See `Stretch`."""
         return self._lines.line + at
 
-    def place(self, at: int, byte: int) -> Place:
+    def position(self, at: int, byte: int) -> TextPosition:
         """See `Stretch`."""
         lines = self._lines
         if self._offsets is None:
             lengths = (len(text) + 1 for text in lines.texts)
             self._offsets = list(accumulate(lengths, initial=lines.offset))
         byte += len(lines.texts[at]) - len(self._texts[at])
-        return locate(lines.texts[at], byte, line=lines.line + at, offset=self._offsets[at])
+        return locate_byte(lines.texts[at], byte, line=lines.line + at, offset=self._offsets[at])
 
 
-class TextStretch(Stretch):
+class TextSlice(RecordSlice):
     """Parts of one JSON text, or the whole of it.
 
     Without `parts` these are the elements of the array that `body` is. `locator` is for the
@@ -169,12 +169,12 @@ class TextStretch(Stretch):
             return decode_array(msgspec.json.format(self._body, indent=-1))
         return super().compact_texts()
 
-    def place(self, at: int, byte: int) -> Place:
+    def position(self, at: int, byte: int) -> TextPosition:
         """See `Stretch`."""
         return self._locator.locate(offset_of(self._body, self.texts()[at]) + byte)
 
 
-def of_text(
+def slices_of_text(
     text: bytes,
     records: Sequence[str] | None,
     *,
@@ -183,7 +183,7 @@ def of_text(
     line: int,
     offset: int,
     column: int = 1,
-) -> Iterator[Stretch]:
+) -> Iterator[RecordSlice]:
     """Yield the records of a good JSON text, whose place in its file is that of its first byte.
 
     They are the elements of the array that the JSON Pointer `records` names, or of the
@@ -193,36 +193,36 @@ def of_text(
     locator = Locator(body, line=line, column=column, offset=offset + len(text) - len(body))
     parts: Sequence[Text] | None = None
     if records is not None:
-        parts = elements(body, records)
+        parts = find_elements(body, records)
     elif not whole and body.lstrip(_BLANK).startswith(b"["):
         if len(body) <= WHOLE_BYTES:
-            yield TextStretch(body, locator, first)
+            yield TextSlice(body, locator, first)
             return
         parts = decode_array(body)
     if parts is None:
         document = [msgspec.json.decode(body, type=msgspec.Raw)]
-        stretch = TextStretch(body, locator, first, document, single=True)
+        stretch = TextSlice(body, locator, first, document, single=True)
         if records is not None:
-            stretch.flaw = no_array(records)
+            stretch.error = missing_array_error(records)
         yield stretch
         return
     for at in range(0, len(parts), SLICE_RECORDS):
-        yield TextStretch(body, locator, first + at, parts[at : at + SLICE_RECORDS])
+        yield TextSlice(body, locator, first + at, parts[at : at + SLICE_RECORDS])
 
 
-def no_array(records: Sequence[str]) -> RecordError:
+def missing_array_error(records: Sequence[str]) -> RecordError:
     """Return why a document without an array where its records should be is rejected."""
     pointer = format_pointer(records)
     message = f"has no array at {pointer!r}, where its records should be"
     return RecordError("missing_field", message, pointer=pointer)
 
 
-class GivenStretch(Stretch):
+class IterableSlice(RecordSlice):
     """Records that a program has given one by one: they have a number, but no place."""
 
     def __init__(self, texts: Sequence[bytes], first: int, flaw: RecordError | None = None) -> None:
         super().__init__(first)
-        self.flaw, self.is_text = flaw, flaw is not None
+        self.error, self.is_text = flaw, flaw is not None
         self._texts = texts
 
     @property
@@ -243,7 +243,9 @@ class GivenStretch(Stretch):
         return list(map(msgspec.Raw, self._texts))
 
 
-def of_given(records: Sequence[bytes | Flawed], first: int) -> Iterator[Stretch]:
+def slices_of_iterable(
+    records: Sequence[bytes | InvalidRecord], first: int
+) -> Iterator[RecordSlice]:
     """Yield what a program has given, from record number `first` on."""
     texts: list[bytes] = []
     for number, record in enumerate(records, first):
@@ -251,20 +253,20 @@ def of_given(records: Sequence[bytes | Flawed], first: int) -> Iterator[Stretch]
             texts.append(record)
             continue
         if texts:
-            yield GivenStretch(texts, number - len(texts))
+            yield IterableSlice(texts, number - len(texts))
             texts = []
-        yield GivenStretch([record.text], number, RecordError("invalid_json", record.reason))
+        yield IterableSlice([record.text], number, RecordError("invalid_json", record.reason))
     if texts:
-        yield GivenStretch(texts, first + len(records) - len(texts))
+        yield IterableSlice(texts, first + len(records) - len(texts))
 
 
-class FirstOf(Stretch):
+class FirstRecords(RecordSlice):
     """The first records of a stretch."""
 
-    def __init__(self, stretch: Stretch, count: int) -> None:
+    def __init__(self, stretch: RecordSlice, count: int) -> None:
         super().__init__(stretch.first)
         self._stretch, self._count = stretch, count
-        self.file, self.flaw, self.is_text = stretch.file, stretch.flaw, stretch.is_text
+        self.file, self.error, self.is_text = stretch.file, stretch.error, stretch.is_text
 
     @property
     def size(self) -> int:
@@ -287,19 +289,19 @@ class FirstOf(Stretch):
         """See `Stretch`."""
         return self._stretch.line(at)
 
-    def place(self, at: int, byte: int) -> Place | None:
+    def position(self, at: int, byte: int) -> TextPosition | None:
         """See `Stretch`."""
-        return self._stretch.place(at, byte)
+        return self._stretch.position(at, byte)
 
 
-class ReplayStretch(Stretch):
+class DeadLetterSlice(RecordSlice):
     """What a dead letter file has for one record, which knows where it first came from."""
 
     def __init__(
-        self, letter: Letter, texts: Sequence[Text], flaw: RecordError | None = None
+        self, letter: DeadLetter, texts: Sequence[Text], flaw: RecordError | None = None
     ) -> None:
         super().__init__(letter.record or 1)
-        self.file, self.flaw = letter.file, flaw
+        self.file, self.error = letter.file, flaw
         self._letter, self._texts = letter, texts
 
     @property

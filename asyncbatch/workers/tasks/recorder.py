@@ -9,43 +9,43 @@ from msgspec import UNSET, structs
 
 from asyncbatch.core.records import Failure, display_path
 from asyncbatch.formats.failures import FILE_ERRORS, file_failure, line_failure
-from asyncbatch.formats.positions import Place, find, parse_pointer
+from asyncbatch.formats.positions import TextPosition, find_values, parse_pointer
 from asyncbatch.sinks.base import OutputError
-from asyncbatch.sinks.dead_letters import letter_of_record
-from asyncbatch.sinks.row_writer import make_outlet
+from asyncbatch.sinks.dead_letters import record_dead_letter
+from asyncbatch.sinks.row_writer import make_row_writer
 from asyncbatch.transforms.base import Context
-from asyncbatch.workers.tasks.part_builder import Draft
+from asyncbatch.workers.tasks.part_builder import PartBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from asyncbatch.config.job import RecordWorkSettings
-    from asyncbatch.core.batches import Huge, Part
+    from asyncbatch.core.batches import Part, SplitFile
     from asyncbatch.core.records import Position, Violation
-    from asyncbatch.formats.lines import BadLine
-    from asyncbatch.sources.cursor import Newest
+    from asyncbatch.formats.lines import InvalidLine
+    from asyncbatch.sources.cursor import LargestCursor
     from asyncbatch.transforms.base import RecordError
-    from asyncbatch.workers.tasks.part_builder import FileDraft
-    from asyncbatch.workers.tasks.record_slices import Stretch
+    from asyncbatch.workers.tasks.part_builder import FilePart
+    from asyncbatch.workers.tasks.record_slices import RecordSlice
     from asyncbatch.workers.tasks.spool import Spool
 
 
-class Cursor:
+class RecordCursor:
     """The record being worked on: number `at` (from 0) of a stretch."""
 
-    def __init__(self, path: str, stretch: Stretch, at: int = 0) -> None:
+    def __init__(self, path: str, stretch: RecordSlice, at: int = 0) -> None:
         self.stretch, self.at = stretch, at
         self._file = stretch.file or display_path(path)
 
     def context(self) -> Context:
         """Say where the record comes from."""
         line = self.stretch.line(self.at)
-        if line is None and (place := self.stretch.place(self.at, 0)):
+        if line is None and (place := self.stretch.position(self.at, 0)):
             line = place.line
         return Context(self._file, self.stretch.first + self.at, line)
 
 
-class Rejecter:
+class RejectionBuilder:
     """Rejects records into a draft; keeps their texts if `letters` are wanted."""
 
     def __init__(self, settings: RecordWorkSettings) -> None:
@@ -53,7 +53,7 @@ class Rejecter:
         # Places in a value are places in the file only while nothing has changed the value.
         self._keeps_source = not settings.changes_records
 
-    def reject(self, draft: FileDraft, cursor: Cursor, error: RecordError) -> None:
+    def reject(self, draft: FilePart, cursor: RecordCursor, error: RecordError) -> None:
         """Reject the record at `cursor`, which `error` is about."""
         stretch, at = cursor.stretch, cursor.at
         context = cursor.context()
@@ -61,8 +61,8 @@ class Rejecter:
         violations, place = error.violations, None
         if self._keeps_source and violations:
             violations = _located(violations, text, stretch, at)
-            place = _place_of(violations[0])
-        place = place or stretch.place(at, 0)
+            place = _position_of(violations[0])
+        place = place or stretch.position(at, 0)
         line, column, byte = place or (context.line, None, None)
         failure = Failure(
             context.file, error.kind, error.message, context.record, line, column, byte,
@@ -70,32 +70,34 @@ class Rejecter:
             violations or UNSET,
             error.detail if error.detail and self._tracebacks else UNSET,
         )  # fmt: skip
-        letter = letter_of_record(failure, text, bad=stretch.is_text) if self._letters else None
+        letter = record_dead_letter(failure, text, bad=stretch.is_text) if self._letters else None
         draft.reject(failure, letter)
 
-    def reject_line(self, draft: FileDraft, file: str, bad: BadLine) -> None:
+    def reject_line(self, draft: FilePart, file: str, bad: InvalidLine) -> None:
         """Reject a line that is not JSON."""
         failure = line_failure(file, bad)
-        letter = letter_of_record(failure, bad.text, bad=True) if self._letters else None
+        letter = record_dead_letter(failure, bad.text, bad=True) if self._letters else None
         draft.reject(failure, letter)
 
 
 def _located(
-    violations: Sequence[Violation], text: bytes, stretch: Stretch, at: int
+    violations: Sequence[Violation], text: bytes, stretch: RecordSlice, at: int
 ) -> tuple[Violation, ...]:
     """Return violations with their places in the file."""
-    offsets = find(text, [parse_pointer(violation.pointer) for violation in violations])
+    offsets = find_values(text, [parse_pointer(violation.pointer) for violation in violations])
     located = []
     for violation, offset in zip(violations, offsets, strict=True):
-        place = None if offset is None else stretch.place(at, offset)
+        place = None if offset is None else stretch.position(at, offset)
         line, column, byte = place or (None, None, None)
         located.append(structs.replace(violation, line=line, column=column, byte=byte))
     return tuple(located)
 
 
-def _place_of(violation: Violation) -> Place | None:
+def _position_of(violation: Violation) -> TextPosition | None:
     line, column, byte = violation.line, violation.column, violation.byte
-    return None if line is None or column is None or byte is None else Place(line, column, byte)
+    return (
+        None if line is None or column is None or byte is None else TextPosition(line, column, byte)
+    )
 
 
 MANY_OUTPUTS = 1000
@@ -108,8 +110,8 @@ class Recorder:
     """Writes down one batch after another, each file of them in turn, record by record."""
 
     def __init__(self, settings: RecordWorkSettings) -> None:
-        self._rejecter = Rejecter(settings)
-        self._outlet = make_outlet(settings.target, settings.files, settings.dedupe)
+        self._rejecter = RejectionBuilder(settings)
+        self._outlet = make_row_writer(settings.target, settings.files, settings.dedupe)
         self.abandon = self._outlet.abandon
         self._keeps_rows = settings.target is not None
         self._names_origins = self._outlet.names_origins
@@ -118,25 +120,25 @@ class Recorder:
         self.may_wait = settings.target is not None and settings.target.is_remote
         """Whether it may wait for an object store, which an event loop must not."""
         self._most = settings.files.sizes.part
-        self._newest: Newest | None = None
+        self._newest: LargestCursor | None = None
         if settings.newest is not None:
-            from asyncbatch.sources.cursor import Newest
+            from asyncbatch.sources.cursor import LargestCursor
 
-            self._newest = Newest(settings.newest)
-        self._draft = Draft(0, self._outlet.pack, self._most)
+            self._newest = LargestCursor(settings.newest)
+        self._draft = PartBuilder(0, self._outlet.encode, self._most)
         self._file = ""
         self._patience = settings.patience
         self._handed_on = time.monotonic()
 
     def begin_batch(self, start: int) -> None:
         """Begin a batch whose first file is number `start` of the run."""
-        self._draft = Draft(start, self._outlet.pack, self._most)
+        self._draft = PartBuilder(start, self._outlet.encode, self._most)
 
     def report(self) -> Iterator[Part]:
         """Yield what there is of finished files."""
         yield from self._draft.report()
 
-    def report_huge(self, huge: Huge) -> Iterator[Part]:
+    def report_huge(self, huge: SplitFile) -> Iterator[Part]:
         """Yield what there is, and that the next file is to be taken in pieces."""
         yield from self._draft.report_huge(huge)
 
@@ -153,7 +155,7 @@ class Recorder:
         if not self._keeps_files_whole:
             file = self._draft.file
             is_late = time.monotonic() - self._handed_on > self._patience
-            if not file.is_huge or file.found.are_many(self._most) or (is_late and file.found):
+            if not file.is_huge or file.found.exceeds(self._most) or (is_late and file.found):
                 file.is_huge = True
                 self._handed_on = time.monotonic()
                 yield from self._draft.report_file(position)
@@ -164,15 +166,15 @@ class Recorder:
         self._file = display_path(path)
         self._outlet.begin(path)
 
-    def begin_piece(self, path: str) -> None:
+    def begin_split(self, path: str) -> None:
         """Begin a piece of the file at `path`."""
         self._file = display_path(path)
         self._draft.file.is_huge = True
 
-    def end_piece(self, size: int, problem: Exception | None) -> Iterator[Part]:
+    def end_split(self, size: int, problem: Exception | None) -> Iterator[Part]:
         """End a piece of `size` bytes; one of `RECORD_ERRORS` ends its file."""
         failure = None if problem is None else file_failure(self._file, problem)
-        yield from self._draft.end_piece(size, failure)
+        yield from self._draft.end_split(size, failure)
 
     def end(self, size: int, elapsed_ms: float, problem: Exception | None) -> bool:
         """End the file, of which `size` bytes were read; one of `RECORD_ERRORS` fails it.
@@ -196,20 +198,20 @@ class Recorder:
             failure = file_failure(self._file, problem)
         self._draft.end_file(size, elapsed_ms, failure, written)
         if pending is not None:
-            self._draft.wait_for(self._file, pending)
+            self._draft.wait_for_upload(self._file, pending)
         return not (isinstance(problem, OutputError) and problem.is_lost)
 
-    def reject_line(self, bad: BadLine) -> None:
+    def reject_line(self, bad: InvalidLine) -> None:
         """Write down a line that is no record."""
         self._draft.file.read += 1
         self._rejecter.reject_line(self._draft.file, self._file, bad)
 
-    def reject(self, cursor: Cursor, error: RecordError) -> None:
+    def reject(self, cursor: RecordCursor, error: RecordError) -> None:
         """Write down that the record at `cursor` is rejected."""
         self._draft.file.read += 1
         self._rejecter.reject(self._draft.file, cursor, error)
 
-    def keep_all(self, stretch: Stretch) -> None:
+    def keep_all(self, stretch: RecordSlice) -> None:
         """Take the records of a stretch as they are."""
         if not self._keeps_rows:
             self._draft.file.read += len(stretch.texts())
@@ -225,7 +227,7 @@ class Recorder:
             file.found.rows += rows
 
     def keep_rows(
-        self, rows: Sequence[Any], places: Sequence[int], stretch: Stretch, *, dropped: int
+        self, rows: Sequence[Any], places: Sequence[int], stretch: RecordSlice, *, dropped: int
     ) -> None:
         """Take a row each of the records at these places of a stretch; the others are dropped."""
         file = self._draft.file
@@ -242,7 +244,7 @@ class Recorder:
                 texts = stretch.texts()
                 found.originals += [bytes(texts[place]) for place in places]
 
-    def keep(self, rows: Sequence[Any], cursor: Cursor) -> None:
+    def keep(self, rows: Sequence[Any], cursor: RecordCursor) -> None:
         """Take what became of the record at `cursor`."""
         file = self._draft.file
         file.read += 1
@@ -251,27 +253,27 @@ class Recorder:
         elif self._keeps_rows:
             self._add(rows, cursor)
 
-    def keep_spooled(self, spool: Spool, cursor: Cursor) -> Iterator[Part]:
+    def keep_spooled(self, spool: Spool, cursor: RecordCursor) -> Iterator[Part]:
         """Take the many values that one record became; yield parts. Raises OutputError."""
         self._draft.file.read += 1
         if self._keeps_rows:
             for rows in spool.read(MANY_OUTPUTS):
                 self._add(rows, cursor)
-                self.take(cursor.stretch)
+                self.add_slice(cursor.stretch)
                 yield from self._draft.report_if_many()
 
-    def take(self, stretch: Stretch) -> None:
+    def add_slice(self, stretch: RecordSlice) -> None:
         """Have the target take a stretch's rows, if it does so now. Raises OutputError."""
         self._outlet.take(self._draft.file.found, single=stretch.single)
 
-    def see(self, stretch: Stretch) -> None:
+    def note_slice(self, stretch: RecordSlice) -> None:
         """Take note of a stretch that rows are made of. Raises FeedError."""
         file = self._draft.file
         file.found.bytes += stretch.size
-        if self._newest is not None and stretch.flaw is None:
-            file.newest = self._newest.of(stretch.values(), file.newest, self._file)
+        if self._newest is not None and stretch.error is None:
+            file.newest = self._newest.largest(stretch.values(), file.newest, self._file)
 
-    def _add(self, rows: Sequence[Any], cursor: Cursor) -> None:
+    def _add(self, rows: Sequence[Any], cursor: RecordCursor) -> None:
         found = self._draft.file.found
         found.rows += rows
         if self._names_origins:

@@ -6,29 +6,29 @@ import time
 from itertools import chain, compress, islice
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.core.batches import Huge
+from asyncbatch.core.batches import SplitFile
 from asyncbatch.core.progress import Progress
 from asyncbatch.core.records import Position
-from asyncbatch.formats.lines import BadLine
-from asyncbatch.sources.reader import Reader, close, size_read
+from asyncbatch.formats.lines import InvalidLine
+from asyncbatch.sources.reader import Reader, close_opened, size_read
 from asyncbatch.storage.opener import Opener
 from asyncbatch.transforms.base import RecordError
 from asyncbatch.transforms.chain import make_chain
-from asyncbatch.transforms.json_values import is_plain
-from asyncbatch.workers.tasks.count import end_of_pieces
+from asyncbatch.transforms.json_values import is_json_value
+from asyncbatch.workers.tasks.count import end_of_splits
 from asyncbatch.workers.tasks.extractor import Extractor
-from asyncbatch.workers.tasks.recorder import MANY_OUTPUTS, RECORD_ERRORS, Cursor, Recorder
+from asyncbatch.workers.tasks.recorder import MANY_OUTPUTS, RECORD_ERRORS, RecordCursor, Recorder
 from asyncbatch.workers.tasks.spool import Spool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from asyncbatch.config.job import RecordWorkSettings
-    from asyncbatch.core.batches import Batch, Part, Piece
+    from asyncbatch.core.batches import Batch, Part, Split
     from asyncbatch.sources.reader import Opened
-    from asyncbatch.transforms.base import Position as InFile
+    from asyncbatch.transforms.base import RecordPosition as InFile
     from asyncbatch.transforms.chain import Chain
-    from asyncbatch.workers.tasks.record_slices import Stretch
+    from asyncbatch.workers.tasks.record_slices import RecordSlice
 
     Many = Callable[[Sequence[Any]], Sequence[Any]]
     OutputsOf = Callable[[Any, InFile], Iterable[Any]]
@@ -38,7 +38,7 @@ BATCH_BYTES = 4 * 1024 * 1024
 at the end no worker should have much more to do than the others."""
 
 
-class RecordWork:
+class TransformTask:
     """Does what settings say to batches of files, one after another, and reports in parts.
 
     One instance serves one thread. Raises UsageError if the settings can't be meant.
@@ -60,27 +60,27 @@ class RecordWork:
     def __call__(self, batch: Batch) -> Iterator[Part]:
         """Yield what became of the files, in order; it may end before the last."""
         for part in self._parts(batch):
-            part.retries = self._opener.taken_retries()
+            part.retries = self._opener.take_retry_count()
             yield part
 
     def _parts(self, batch: Batch) -> Iterator[Part]:
         recorder, now = self._recorder, time.perf_counter
         recorder.begin_batch(batch.start)
         self._extractor.limit = batch.limit
-        if batch.piece is not None:
-            if batch.piece.end:
-                yield end_of_pieces(batch)
+        if batch.split is not None:
+            if batch.split.end:
+                yield end_of_splits(batch)
             else:
-                yield from self._piece(batch.paths[0], batch.piece)
+                yield from self._split(batch.paths[0], batch.split)
             return
         began = now()
         contents = self._reader.contents(batch, self._most_bytes, self._most_seconds, self.progress)
         for path, opened in contents:
             problem: Exception | None = None
-            if form := self._extractor.splits(path, opened):
-                close(opened)
+            if form := self._extractor.needs_split(path, opened):
+                close_opened(opened)
                 contents.close()
-                yield from recorder.report_huge(Huge(form, batch.resume))
+                yield from recorder.report_huge(SplitFile(form, batch.resume))
                 return
             try:
                 yield from self._file(path, opened, batch.resume)
@@ -94,53 +94,53 @@ class RecordWork:
             began = ended
         yield from recorder.report()
 
-    def _piece(self, path: str, piece: Piece) -> Iterator[Part]:
+    def _split(self, path: str, piece: Split) -> Iterator[Part]:
         """Work on one piece of a file."""
         recorder = self._recorder
         if piece.arrival is not None:
             path = piece.arrival.file
-        recorder.begin_piece(path)
+        recorder.begin_split(path)
         problem: Exception | None = None
         try:
-            yield from self._stretches(path, self._extractor.of_piece(path, piece))
+            yield from self._slices(path, self._extractor.read_split(path, piece))
         except RECORD_ERRORS as error:
             problem = error
-        yield from recorder.end_piece(piece.length, problem)
+        yield from recorder.end_split(piece.length, problem)
 
     def _file(self, path: str, opened: Opened, resume: Position | None) -> Iterator[Part]:
         """Work on one file. Raises one of `RECORD_ERRORS`."""
         self._recorder.begin(path)
-        yield from self._stretches(path, self._extractor.stretches(path, opened, resume))
+        yield from self._slices(path, self._extractor.slices(path, opened, resume))
 
-    def _stretches(
-        self, path: str, stretches: Iterable[Stretch | BadLine | Position]
+    def _slices(
+        self, path: str, stretches: Iterable[RecordSlice | InvalidLine | Position]
     ) -> Iterator[Part]:
         recorder = self._recorder
         for stretch in stretches:
             if isinstance(stretch, Position):
                 yield from recorder.reach(stretch)
-            elif isinstance(stretch, BadLine):
+            elif isinstance(stretch, InvalidLine):
                 recorder.reject_line(stretch)
             else:
-                recorder.see(stretch)
-                cursor = Cursor(path, stretch)
-                if stretch.flaw is not None:
-                    recorder.reject(cursor, stretch.flaw)
+                recorder.note_slice(stretch)
+                cursor = RecordCursor(path, stretch)
+                if stretch.error is not None:
+                    recorder.reject(cursor, stretch.error)
                 elif self._chain is None:
                     recorder.keep_all(stretch)
                 elif self._chain.takes is not None:
-                    yield from self._take(self._chain, self._chain.takes, cursor)
+                    yield from self._take_rows(self._chain, self._chain.takes, cursor)
                 elif self._chain.test is not None:
                     self._check(self._chain, self._chain.test, cursor)
                 elif self._chain.many is not None:
                     yield from self._map(self._chain, self._chain.many, cursor)
                 else:
                     yield from self._transform(self._chain, cursor)
-                recorder.take(stretch)
+                recorder.add_slice(stretch)
             yield from recorder.report_if_many()
 
-    def _take(
-        self, row: Chain, takes: Callable[[Sequence[Any]], bool], cursor: Cursor
+    def _take_rows(
+        self, row: Chain, takes: Callable[[Sequence[Any]], bool], cursor: RecordCursor
     ) -> Iterator[Part]:
         """Keep records as they are if all can be rows, which costs less than one by one."""
         values = cursor.stretch.values()
@@ -149,7 +149,7 @@ class RecordWork:
         else:
             yield from self._each(values, row, cursor)
 
-    def _check(self, check: Chain, test: Callable[[Any], bool], cursor: Cursor) -> None:
+    def _check(self, check: Chain, test: Callable[[Any], bool], cursor: RecordCursor) -> None:
         """Keep the records that pass a test; a stretch at a time, for most of them do."""
         recorder, values = self._recorder, cursor.stretch.values()
         verdicts = list(map(test, values))
@@ -161,12 +161,12 @@ class RecordWork:
                 except RecordError as error:
                     recorder.reject(cursor, error)
 
-    def _map(self, transform: Chain, many: Many, cursor: Cursor) -> Iterator[Part]:
+    def _map(self, transform: Chain, many: Many, cursor: RecordCursor) -> Iterator[Part]:
         """Call a function on a stretch of records, which costs less than one by one."""
         results = many(cursor.stretch.values())
         rows, places = [], []
         for place, result in enumerate(results):
-            if type(result) is dict and is_plain(result):
+            if type(result) is dict and is_json_value(result):
                 rows.append(result)
                 places.append(place)
             elif result is not None:
@@ -174,12 +174,14 @@ class RecordWork:
                 return
         self._recorder.keep_rows(rows, places, cursor.stretch, dropped=len(results) - len(rows))
 
-    def _transform(self, transform: Chain, cursor: Cursor) -> Iterator[Part]:
+    def _transform(self, transform: Chain, cursor: RecordCursor) -> Iterator[Part]:
         stretch = cursor.stretch
         records = stretch.compact_texts() if transform.reads_text else stretch.values()
         yield from self._each(records, transform, cursor)
 
-    def _each(self, items: Sequence[Any], outputs_of: OutputsOf, cursor: Cursor) -> Iterator[Part]:
+    def _each(
+        self, items: Sequence[Any], outputs_of: OutputsOf, cursor: RecordCursor
+    ) -> Iterator[Part]:
         """Keep or reject what becomes of each item, which stands for a record of a stretch."""
         recorder = self._recorder
         for cursor.at, item in enumerate(items):

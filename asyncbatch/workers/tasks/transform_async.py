@@ -10,21 +10,21 @@ from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from asyncbatch.core.aio import stepped
-from asyncbatch.core.batches import Huge
+from asyncbatch.core.aio import iterate_in_thread
+from asyncbatch.core.batches import SplitFile
 from asyncbatch.core.records import Position
 from asyncbatch.core.settings import MAX_BATCH_SECONDS
-from asyncbatch.formats.failures import FeedError, LateError
-from asyncbatch.formats.lines import BadLine
+from asyncbatch.formats.failures import FeedError, FileTimeoutError
+from asyncbatch.formats.lines import InvalidLine
 from asyncbatch.sources.async_reader import AsyncReader
-from asyncbatch.sources.reader import close, size_read
+from asyncbatch.sources.reader import close_opened, size_read
 from asyncbatch.storage.opener import Opener
 from asyncbatch.transforms.base import RecordError
 from asyncbatch.transforms.call import AsyncCall, Call
 from asyncbatch.transforms.chain import make_stages
-from asyncbatch.workers.tasks.count import MAX_BATCH_BYTES, end_of_pieces
+from asyncbatch.workers.tasks.count import MAX_BATCH_BYTES, end_of_splits
 from asyncbatch.workers.tasks.extractor import Extractor
-from asyncbatch.workers.tasks.recorder import MANY_OUTPUTS, RECORD_ERRORS, Cursor, Recorder
+from asyncbatch.workers.tasks.recorder import MANY_OUTPUTS, RECORD_ERRORS, RecordCursor, Recorder
 from asyncbatch.workers.tasks.spool import Spool
 
 if TYPE_CHECKING:
@@ -39,15 +39,15 @@ if TYPE_CHECKING:
     )
 
     from asyncbatch.config.job import RecordWorkSettings
-    from asyncbatch.core.batches import Batch, Part, Piece
+    from asyncbatch.core.batches import Batch, Part, Split
     from asyncbatch.sources.reader import Opened
     from asyncbatch.transforms.base import Transform
-    from asyncbatch.workers.tasks.record_slices import Stretch
+    from asyncbatch.workers.tasks.record_slices import RecordSlice
 
 T = TypeVar("T")
 
 
-class FileClock:
+class FileTimer:
     """What a file may still take, of `limit` seconds; None is no limit."""
 
     def __init__(self, limit: float | None) -> None:
@@ -55,7 +55,7 @@ class FileClock:
         self._deadline = _now() + self._limit
         self._is_late = False
 
-    async def stopped(self, wait: Awaitable[T]) -> T:
+    async def paused(self, wait: Awaitable[T]) -> T:
         """Return what `wait` gives: it is a wait for other files, and takes no time of this."""
         began = _now()
         result = await wait
@@ -78,12 +78,12 @@ class FileClock:
                 if not scope.expired():
                     return result
         self._is_late = True
-        raise LateError(self._limit)
+        raise FileTimeoutError(self._limit)
 
     def check(self) -> None:
         """Raise LateError if the file is late."""
         if self._is_late or _now() > self._deadline:
-            raise LateError(self._limit)
+            raise FileTimeoutError(self._limit)
 
 
 def _now() -> float:
@@ -92,7 +92,7 @@ def _now() -> float:
 
 AT_ONCE_BYTES = 8 * 1024 * 1024
 """A file up to this size is read at once; a bigger one in pieces, as its records are needed."""
-WINDOW = 10
+CALLS_AHEAD = 10
 """Results, in calls in flight, that may wait for an earlier one: so that slow calls among quick
 ones have others beside them."""
 LANES = 3
@@ -103,22 +103,22 @@ class _Begin(NamedTuple):
     path: str
 
 
-class _BeginPiece(NamedTuple):
+class _BeginSplit(NamedTuple):
     path: str
 
 
-class _EndPiece(NamedTuple):
+class _EndSplit(NamedTuple):
     size: int
     problem: Exception | None
 
 
-class _Call(NamedTuple):
-    cursor: Cursor
+class _PendingCall(NamedTuple):
+    cursor: RecordCursor
     task: asyncio.Task[Sequence[Any] | Spool]
 
 
-class _StretchEnd(NamedTuple):
-    cursor: Cursor
+class _SliceEnd(NamedTuple):
+    cursor: RecordCursor
 
 
 class _End(NamedTuple):
@@ -127,12 +127,14 @@ class _End(NamedTuple):
     problem: Exception | None
 
 
-_PlainStep = _Begin | _BeginPiece | BadLine | _StretchEnd | Position | _EndPiece | _End | Huge
-_Step = _PlainStep | _Call
+_PlainStep = (
+    _Begin | _BeginSplit | InvalidLine | _SliceEnd | Position | _EndSplit | _End | SplitFile
+)
+_Step = _PlainStep | _PendingCall
 """What happens to a file, in order: a call may still be going on when its turn comes."""
 
 
-class AsyncRecordLane:
+class AsyncTransformLane:
     """A lane (see `executors.lanes`) that works on the event loop of this process.
 
     `slots` bounds the records that all lanes have in their functions at a time. A file that
@@ -143,7 +145,7 @@ class AsyncRecordLane:
         self, settings: RecordWorkSettings, slots: asyncio.Semaphore, limit: float | None = None
     ) -> None:
         self._seconds = limit
-        self._lost: LateError | FeedError | None = None
+        self._lost: FileTimeoutError | FeedError | None = None
         """Why the file whose turn it is has failed in its midst."""
         files = settings.files
         self._opener = Opener(files)
@@ -156,7 +158,7 @@ class AsyncRecordLane:
         self._stages = make_stages(settings.transforms, self._opener.files, settings.row_check)
         self._reads_text = settings.reads_text
         self.abandon = self._recorder.abandon
-        self._stepped = partial(stepped, apart=self._recorder.may_wait)
+        self._stepped = partial(iterate_in_thread, apart=self._recorder.may_wait)
         self._closing = False
         """Whether a cancelled call is one that we have cancelled."""
 
@@ -164,18 +166,18 @@ class AsyncRecordLane:
         """Yield what becomes of `batch`; see `Lane.run`."""
         async with aclosing(self._parts(batch)) as parts:
             async for part in parts:
-                part.retries = self._opener.taken_retries()
+                part.retries = self._opener.take_retry_count()
                 yield part
 
     async def _parts(self, batch: Batch) -> AsyncGenerator[Part, None]:
         recorder = self._recorder
-        if batch.piece is not None and batch.piece.end:
-            yield end_of_pieces(batch)
+        if batch.split is not None and batch.split.end:
+            yield end_of_splits(batch)
             return
         recorder.begin_batch(batch.start)
         self._extractor.limit = batch.limit
         self._closing = False
-        steps: asyncio.Queue[_Step | None] = asyncio.Queue(WINDOW * self._concurrency)
+        steps: asyncio.Queue[_Step | None] = asyncio.Queue(CALLS_AHEAD * self._concurrency)
         feeding = asyncio.create_task(self._feed(batch, steps))
         try:
             while (step := await steps.get()) is not None:
@@ -190,7 +192,7 @@ class AsyncRecordLane:
             calls = [feeding]
             while not steps.empty():
                 step = steps.get_nowait()
-                if isinstance(step, _Call):
+                if isinstance(step, _PendingCall):
                     step.task.cancel()
                     calls.append(step.task)  # type: ignore[arg-type]  # only awaited
             await asyncio.gather(*calls, return_exceptions=True)
@@ -198,16 +200,16 @@ class AsyncRecordLane:
     async def _feed(self, batch: Batch, steps: asyncio.Queue[_Step | None]) -> None:
         """Put what happens to the files of `batch` into `steps`, calls already begun."""
         try:
-            if batch.piece is not None:
-                await self._feed_piece(batch.paths[0], batch.piece, steps)
+            if batch.split is not None:
+                await self._feed_split(batch.paths[0], batch.split, steps)
                 return
             deadline, taken = time.monotonic() + MAX_BATCH_SECONDS, 0
-            began, clock = time.perf_counter(), FileClock(self._seconds)
+            began, clock = time.perf_counter(), FileTimer(self._seconds)
             async with aclosing(self._reader.contents(batch.paths)) as contents:
                 async for path, opened in contents:
-                    if form := await asyncio.to_thread(self._extractor.splits, path, opened):
-                        close(opened)
-                        await steps.put(Huge(form, batch.resume))
+                    if form := await asyncio.to_thread(self._extractor.needs_split, path, opened):
+                        close_opened(opened)
+                        await steps.put(SplitFile(form, batch.resume))
                         break
                     await steps.put(_Begin(path))
                     problem: Exception | None = None
@@ -220,7 +222,7 @@ class AsyncRecordLane:
                     taken += size
                     if taken >= MAX_BATCH_BYTES or time.monotonic() > deadline:
                         break
-                    began, clock = time.perf_counter(), FileClock(self._seconds)
+                    began, clock = time.perf_counter(), FileTimer(self._seconds)
         finally:
             await steps.put(None)
 
@@ -230,68 +232,68 @@ class AsyncRecordLane:
         opened: Opened,
         resume: Position | None,
         steps: asyncio.Queue[_Step | None],
-        clock: FileClock,
+        clock: FileTimer,
     ) -> None:
         """Put what happens to a file into `steps`. Raises one of `RECORD_ERRORS`."""
-        stretches = self._extractor.stretches(path, opened, resume)
-        await self._feed_stretches(path, stretches, steps, clock)
+        stretches = self._extractor.slices(path, opened, resume)
+        await self._feed_slices(path, stretches, steps, clock)
 
-    async def _feed_piece(
-        self, path: str, piece: Piece, steps: asyncio.Queue[_Step | None]
+    async def _feed_split(
+        self, path: str, piece: Split, steps: asyncio.Queue[_Step | None]
     ) -> None:
         if piece.arrival is not None:
             path = piece.arrival.file
-        await steps.put(_BeginPiece(path))
+        await steps.put(_BeginSplit(path))
         problem: Exception | None = None
         try:
-            stretches = self._extractor.of_piece(path, piece)
-            await self._feed_stretches(path, stretches, steps, FileClock(self._seconds))
+            stretches = self._extractor.read_split(path, piece)
+            await self._feed_slices(path, stretches, steps, FileTimer(self._seconds))
         except RECORD_ERRORS as error:
             problem = error
-        await steps.put(_EndPiece(piece.length, problem))
+        await steps.put(_EndSplit(piece.length, problem))
 
-    async def _feed_stretches(
+    async def _feed_slices(
         self,
         path: str,
-        stretches: Iterator[Stretch | BadLine | Position],
+        stretches: Iterator[RecordSlice | InvalidLine | Position],
         steps: asyncio.Queue[_Step | None],
-        clock: FileClock,
+        clock: FileTimer,
     ) -> None:
         while (found := await asyncio.to_thread(self._next, stretches)) is not None:
             stretch, records = found
             clock.check()
-            if isinstance(stretch, (BadLine, Position)):
-                await clock.stopped(steps.put(stretch))
+            if isinstance(stretch, (InvalidLine, Position)):
+                await clock.paused(steps.put(stretch))
                 continue
             for at, record in enumerate(records):
-                cursor = Cursor(path, stretch, at)
-                await clock.stopped(self._slots.acquire())
+                cursor = RecordCursor(path, stretch, at)
+                await clock.paused(self._slots.acquire())
                 try:
                     clock.check()
-                except LateError:
+                except FileTimeoutError:
                     self._slots.release()
                     raise
                 task = asyncio.create_task(clock.limited(partial(self._call, record, cursor)))
                 task.add_done_callback(lambda _: self._slots.release())
                 try:
-                    await clock.stopped(steps.put(_Call(cursor, task)))
+                    await clock.paused(steps.put(_PendingCall(cursor, task)))
                 except asyncio.CancelledError:
                     task.cancel()  # nobody else knows of it yet
                     raise
-            await clock.stopped(steps.put(_StretchEnd(Cursor(path, stretch))))
+            await clock.paused(steps.put(_SliceEnd(RecordCursor(path, stretch))))
 
     def _next(
-        self, stretches: Iterator[Stretch | BadLine | Position]
-    ) -> tuple[Stretch | BadLine | Position, Sequence[Any]] | None:
+        self, stretches: Iterator[RecordSlice | InvalidLine | Position]
+    ) -> tuple[RecordSlice | InvalidLine | Position, Sequence[Any]] | None:
         """Return the next stretch and its records, in a thread: this takes time."""
         stretch = next(stretches, None)
         if stretch is None:
             return None
-        if isinstance(stretch, (BadLine, Position)) or stretch.flaw is not None:
+        if isinstance(stretch, (InvalidLine, Position)) or stretch.error is not None:
             return stretch, ()
         return stretch, stretch.compact_texts() if self._reads_text else stretch.values()
 
-    async def _call(self, record: Any, cursor: Cursor) -> Sequence[Any] | Spool:
+    async def _call(self, record: Any, cursor: RecordCursor) -> Sequence[Any] | Spool:
         """Return what the transforms make of one record. Raises RecordError."""
         values: Sequence[Any] | Spool = (record,)
         try:
@@ -315,11 +317,11 @@ class AsyncRecordLane:
     async def _take(self, step: _Step) -> AsyncIterator[Part]:
         """Write a step down; yield parts."""
         recorder = self._recorder
-        if not isinstance(step, _Call):
+        if not isinstance(step, _PendingCall):
             async for part in self._stepped(self._write(step)):
                 yield part
         elif self._lost:
-            await _drop(step.task)
+            await _cancel(step.task)
         else:
             async for part in self._take_call(step.cursor, step.task):
                 yield part
@@ -333,39 +335,39 @@ class AsyncRecordLane:
             case _Begin(path):
                 self._lost = None
                 recorder.begin(path)
-            case _BeginPiece(path):
+            case _BeginSplit(path):
                 self._lost = None
-                recorder.begin_piece(path)
+                recorder.begin_split(path)
             case _End(size, elapsed_ms, problem):
                 recorder.end(size, elapsed_ms, self._lost or problem)
-            case _EndPiece(size, problem):
-                yield from recorder.end_piece(size, self._lost or problem)
+            case _EndSplit(size, problem):
+                yield from recorder.end_split(size, self._lost or problem)
             case _ if self._lost:
                 return
             case Position():
                 yield from recorder.reach(step)
-            case Huge():
+            case SplitFile():
                 yield from recorder.report_huge(step)
-            case BadLine():
+            case InvalidLine():
                 recorder.reject_line(step)
-            case _StretchEnd(cursor):
-                if cursor.stretch.flaw is not None:
-                    recorder.reject(cursor, cursor.stretch.flaw)
+            case _SliceEnd(cursor):
+                if cursor.stretch.error is not None:
+                    recorder.reject(cursor, cursor.stretch.error)
                 try:
-                    recorder.see(cursor.stretch)
+                    recorder.note_slice(cursor.stretch)
                 except FeedError as error:
                     self._lost = error
-                recorder.take(cursor.stretch)
+                recorder.add_slice(cursor.stretch)
 
     async def _take_call(
-        self, cursor: Cursor, task: asyncio.Task[Sequence[Any] | Spool]
+        self, cursor: RecordCursor, task: asyncio.Task[Sequence[Any] | Spool]
     ) -> AsyncIterator[Part]:
         try:
             # Shielded: that the lane is cancelled is for the lane to see to.
             values = await asyncio.shield(task)
         except RecordError as error:
             self._recorder.reject(cursor, error)
-        except LateError as error:
+        except FileTimeoutError as error:
             self._lost = error
         else:
             if isinstance(values, Spool):
@@ -376,7 +378,7 @@ class AsyncRecordLane:
                 self._recorder.keep(values, cursor)
 
 
-async def _drop(task: asyncio.Task[Sequence[Any] | Spool]) -> None:
+async def _cancel(task: asyncio.Task[Sequence[Any] | Spool]) -> None:
     """End a call of which nobody wants to know what becomes."""
     task.cancel()
     await asyncio.wait((task,))
@@ -386,7 +388,9 @@ async def _drop(task: asyncio.Task[Sequence[Any] | Spool]) -> None:
             values.close()
 
 
-def _collected(stage: Transform, inputs: Iterable[Any], cursor: Cursor) -> Sequence[Any] | Spool:
+def _collected(
+    stage: Transform, inputs: Iterable[Any], cursor: RecordCursor
+) -> Sequence[Any] | Spool:
     """Return all that a transform makes of one record's values so far. Raises RecordError."""
     outputs = chain.from_iterable(stage(value, cursor) for value in inputs)
     first = list(islice(outputs, MANY_OUTPUTS))
@@ -406,7 +410,7 @@ def _spooled(values: Iterable[Any]) -> Spool:
 
 
 async def _gathered(
-    stage: AsyncCall, inputs: Iterable[Any], cursor: Cursor
+    stage: AsyncCall, inputs: Iterable[Any], cursor: RecordCursor
 ) -> Sequence[Any] | Spool:
     """Return all that an async function makes of one record's values so far."""
     first: list[Any] = []

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from asyncbatch.core.progress import Progress
 from asyncbatch.workers.engine import abandon_all
-from asyncbatch.workers.tasks.transform import RecordWork
+from asyncbatch.workers.tasks.transform import TransformTask
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from asyncbatch.workers.engine import Lane
 
 
-class SourceWork:
+class SourcesTask:
     """Does to each batch what the settings of its source say: see `RecordWork`."""
 
     def __init__(self, settings: Sequence[RecordWorkSettings]) -> None:
         self._settings = settings
-        self._works: dict[int, RecordWork] = {}
+        self._works: dict[int, TransformTask] = {}
         self.progress = Progress()
 
     def abandon(self) -> None:
@@ -32,12 +32,12 @@ class SourceWork:
         """Yield what became of a batch."""
         work = self._works.get(batch.source)
         if work is None:
-            work = self._works[batch.source] = RecordWork(self._settings[batch.source])
+            work = self._works[batch.source] = TransformTask(self._settings[batch.source])
         work.progress = self.progress
         return work(batch)
 
 
-class SourceLane:
+class SourcesLane:
     """A lane that gives each batch to that of its source; they take turns."""
 
     def __init__(self, lanes: Sequence[Lane]) -> None:

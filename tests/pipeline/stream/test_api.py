@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import asyncbatch
-from asyncbatch.sources.iterables import MANY_RECORDS
+from asyncbatch.sources.iterables import CHUNK_RECORDS
 from tests.conftest import environment
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -278,7 +278,7 @@ async def test_who_does_not_take_windows_stops_the_reading():
         for _ in range(50):
             await asyncio.sleep(0)
         given = source.given
-        assert given <= 4 * MANY_RECORDS
+        assert given <= 4 * CHUNK_RECORDS
         await asyncio.sleep(0.05)
         assert source.given == given
         for _ in range(given):

@@ -22,11 +22,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncbatch.config.job import StreamSettings
-from asyncbatch.formats.compression import named
+from asyncbatch.formats.compression import compression_of_name
 from asyncbatch.formats.decoder import allow_deep_nesting
-from asyncbatch.pipeline.stream.stream import Stream
+from asyncbatch.pipeline.stream.stream import StreamCore
 from asyncbatch.sinks.windows import window_lines
-from asyncbatch.sources.base import Chunk
+from asyncbatch.sources.base import LiveChunk
 from asyncbatch.state.checkpoint import StreamState
 from asyncbatch.windows.aggregates import parse_aggregate
 from asyncbatch.windows.spec import parse_window
@@ -89,7 +89,7 @@ def test_lines_go_into_a_file(stream, tmp_path, name):
     assert (code, output) == (0, "")
     assert "Processed 4 events" in errors
     data = (tmp_path / name).read_bytes()
-    compression = named(name)
+    compression = compression_of_name(name)
     if compression:
         data = b"".join(compression.chunks(io.BytesIO(data), 1000))
     windows = [json.loads(line) for line in data.splitlines()]
@@ -448,18 +448,18 @@ def test_writing_down_and_going_on_changes_nothing(events, window, cuts, in_orde
         late, rejected = list[bytes](), list[bytes]()
 
         def make():
-            made = Stream(settings, late=late.append, reject=rejected.append)
+            made = StreamCore(settings, late=late.append, reject=rejected.append)
             made.join("s")
             return made
 
         stream, output, start = make(), b"", 0
         for end in places:
-            closed = stream.feed("s", Chunk("s", data[start:end], position=[end]))
+            closed = stream.feed("s", LiveChunk("s", data[start:end], position=[end]))
             output += window_lines(stream.schema, closed)
             state = msgspec.json.encode(stream.state())
             stream, start = make(), end
             stream.restore(msgspec.json.decode(state, type=StreamState))
-        closed = stream.feed("s", Chunk("s", data[start:], position=[len(data)], ends=True))
+        closed = stream.feed("s", LiveChunk("s", data[start:], position=[len(data)], ends=True))
         closed += stream.finish(partial=False)
         output += window_lines(stream.schema, closed)
         return output, b"".join(late), b"".join(rejected), stream.tally
@@ -472,13 +472,13 @@ def test_several_sources_are_written_down(tmp_path):
     settings = StreamSettings(parse_window("tumbling:1s"), (parse_aggregate("count"),), time="t")
 
     def make():
-        made = Stream(settings)
+        made = StreamCore(settings)
         for name in "abc":
             made.join(name)
         return made
 
     def chunk(second):
-        return Chunk("x", f'{{"t": {second}}}\n'.encode(), position=[second])
+        return LiveChunk("x", f'{{"t": {second}}}\n'.encode(), position=[second])
 
     first = make()
     first.feed("a", chunk(10))
@@ -604,7 +604,7 @@ def test_a_stop_does_not_wait_for_slow_programs(live, stream, tmp_path, is_async
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
-    assert b"that had come, and were not worked on" in errors
+    assert b"that arrived, not processed" in errors
     (tmp_path / "slow").unlink()
     code, _, errors = stream(*options)
     assert code == 0, errors

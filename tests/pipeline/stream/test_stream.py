@@ -17,9 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from asyncbatch.config.job import StreamSettings
 from asyncbatch.errors import TooManyKeysError
-from asyncbatch.pipeline.stream.stream import Stream
+from asyncbatch.pipeline.stream.stream import StreamCore
 from asyncbatch.sinks.windows import window_lines
-from asyncbatch.sources.base import Chunk
+from asyncbatch.sources.base import LiveChunk
 from asyncbatch.windows.aggregates import parse_aggregate
 from asyncbatch.windows.spec import parse_window
 from tests.conftest import COMMAND, environment
@@ -454,17 +454,17 @@ class Fed:
     """A stream with one source, whose bytes are given to it."""
 
     def __init__(self, settings, **options):
-        self._stream = Stream(settings, **options)
+        self._stream = StreamCore(settings, **options)
         self._stream.join("-")
 
     def __getattr__(self, name):
         return getattr(self._stream, name)
 
     def feed(self, data):
-        return self._stream.feed("-", Chunk("-", data))
+        return self._stream.feed("-", LiveChunk("-", data))
 
     def end(self):
-        return self._stream.feed("-", Chunk("-", b"", ends=True))
+        return self._stream.feed("-", LiveChunk("-", b"", ends=True))
 
 
 class Clock:

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 
 from asyncbatch.config.job import StreamSettings
 from asyncbatch.formats.decoder import allow_deep_nesting
-from asyncbatch.pipeline.stream.helpers import Crew
-from asyncbatch.pipeline.stream.stream import Stream
+from asyncbatch.pipeline.stream.helpers import FoldPool
+from asyncbatch.pipeline.stream.stream import StreamCore
 from asyncbatch.sinks.windows import window_lines
-from asyncbatch.sources.base import Chunk
+from asyncbatch.sources.base import LiveChunk
 from asyncbatch.windows.aggregates import parse_aggregate
 from asyncbatch.windows.spec import parse_window
 from asyncbatch.windows.times import utc_text
@@ -73,9 +73,9 @@ def naive(rows, window):
 
 async def crewed(chosen, chunks, workers):
     """Put chunks into windows with workers that are ready from the first one on."""
-    core = Stream(chosen)
+    core = StreamCore(chosen)
     core.join("-")
-    crew = Crew(core, workers)
+    crew = FoldPool(core, workers)
     windows = []
     try:
         await crew.start()
@@ -84,7 +84,7 @@ async def crewed(chosen, chunks, workers):
         for chunk in chunks:
             while crew.has_result:
                 windows += await crew.take()
-            crew.send("-", "-", core.cut("-", Chunk("-", chunk)))
+            crew.send("-", "-", core.cut("-", LiveChunk("-", chunk)))
         while crew.is_busy:
             windows += await crew.take()
     finally:
@@ -147,9 +147,9 @@ def test_workers_leave_what_is_odd_to_us(window):
         parse_window(window), (parse_aggregate("count"),), by=("k",), time="t", max_future=SECOND
     )
     chunks = [data[place : place + 50_000] for place in range(0, len(data), 50_000)]
-    core = Stream(chosen)
+    core = StreamCore(chosen)
     core.join("-")
-    over = [one for chunk in chunks for one in core.feed("-", Chunk("-", chunk))]
+    over = [one for chunk in chunks for one in core.feed("-", LiveChunk("-", chunk))]
     expected = window_lines(core.schema, over + core.finish(partial=False)).splitlines()
     windows, tally = asyncio.run(crewed(chosen, chunks, 2))
     assert windows == [json.loads(line) for line in expected]

@@ -16,7 +16,7 @@ import pytest
 
 from asyncbatch.core.units import Rate, parse_rate
 from asyncbatch.sources.http.base import HttpError
-from asyncbatch.sources.http.client import Pace
+from asyncbatch.sources.http.client import RateLimiter
 from asyncbatch.sources.http.settings import (
     CursorPagination,
     HttpSettings,
@@ -25,7 +25,7 @@ from asyncbatch.sources.http.settings import (
     OffsetPagination,
     PagePagination,
 )
-from asyncbatch.sources.http.source import HttpSource
+from asyncbatch.sources.http.source import HttpPages
 from tests.servers.api import (
     ApiServer,
     FakeTime,
@@ -64,7 +64,7 @@ def settings_for(api, path="/cursor", **more):
 async def pages_and_failure(settings):
     """Return the numbers of the pages that came before the failure."""
     numbers = []
-    async with HttpSource(settings) as source:
+    async with HttpPages(settings) as source:
         try:
             async for page in source.pages(settings.urls[0]):
                 numbers += [page.number]
@@ -93,7 +93,7 @@ def bodies(pages):
 )
 async def test_what_fails_for_the_moment_is_asked_for_again(api, time, behaviour):
     api.misbehave(behaviour, times=3)
-    async with HttpSource(settings_for(api), clock=time.clock, sleep=time.sleep) as source:
+    async with HttpPages(settings_for(api), clock=time.clock, sleep=time.sleep) as source:
         pages = [page async for page in source.pages(api.url("/cursor"))]
         assert source.retries() == 3
     assert [item for each in bodies(pages) for item in each["items"]] == list(range(10))
@@ -195,7 +195,7 @@ async def test_while_a_server_asks_for_rest_nothing_else_is_asked_of_it(api, tim
         async for _ in source.pages(settings.urls[0]):
             began.append(time.now)  # noqa: PERF401 - each is of another time
 
-    async with HttpSource(settings, clock=time.clock, sleep=time.sleep) as source:
+    async with HttpPages(settings, clock=time.clock, sleep=time.sleep) as source:
         await asyncio.gather(*(take(source) for _ in range(3)))
     assert api.requests == 7
     assert min(began) >= 60
@@ -216,11 +216,11 @@ def test_what_is_no_rate(text):
 
 
 async def test_no_time_holds_more_requests_than_the_rate(time):
-    pace = Pace(Rate(5, 1.0), 3, time.clock, time.sleep)
+    pace = RateLimiter(Rate(5, 1.0), 3, time.clock, time.sleep)
     starts = []
 
     async def request():
-        async with pace.turn():
+        async with pace.acquire():
             starts.append(time.now)
             await time.sleep(0.07)
 

@@ -21,12 +21,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncbatch.errors import SourceError, UsageError
-from asyncbatch.sources.base import CHUNK, Chunk
+from asyncbatch.sources.base import CHUNK, LiveChunk
 from asyncbatch.sources.live.folder import FolderReader
 from asyncbatch.sources.live.follower import Follower
-from asyncbatch.sources.live.merge import Inflow
-from asyncbatch.sources.live.open import Reading, open_path
-from asyncbatch.sources.live.pipe import FileSource
+from asyncbatch.sources.live.merge import MergedSources
+from asyncbatch.sources.live.open import LiveOptions, open_path
+from asyncbatch.sources.live.pipe import PipeSource
 from asyncbatch.sources.live.simulator import SimulatedSource, Simulator
 from asyncbatch.sources.selection import Selection
 from tests.conftest import COMMAND, PATIENCE, environment
@@ -313,7 +313,7 @@ class Following:
     def __init__(self, folder):
         self.log = Log(folder)
         self.follower = follow(self.log)
-        self.found: list[Chunk] = []
+        self.found: list[LiveChunk] = []
         self.line = 0
 
     def write(self, number):
@@ -503,7 +503,7 @@ def test_from_the_end_of_a_folder(put, tmp_path):
 
 def test_what_is_kept_of_many_files_is_bounded(put, tmp_path, monkeypatch):
     monkeypatch.setattr("asyncbatch.sources.live.seen._KEPT", 10)
-    monkeypatch.setattr("asyncbatch.sources.live.folder._TOGETHER", 7)
+    monkeypatch.setattr("asyncbatch.sources.live.folder._FILES_AT_ONCE", 7)
     reader = reader_of(tmp_path)
     expected = []
     for turn in range(8):
@@ -547,10 +547,10 @@ async def test_a_file_is_taken_up_after_any_chunk(tmp_path, name):
         path.write_bytes(zstd.compress(data))
     else:
         path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
-    chunks = await read_all(FileSource(str(path)))
+    chunks = await read_all(PipeSource(str(path)))
     assert data_of(chunks) == data
     for number, chunk in enumerate(chunks):
-        source = FileSource(str(path))
+        source = PipeSource(str(path))
         source.start_at(json.loads(json.dumps(chunk.position)))
         assert data_of(await read_all(source)) == data_of(chunks[number + 1 :])
 
@@ -559,7 +559,7 @@ async def test_a_file_is_taken_up_after_any_chunk(tmp_path, name):
 async def test_a_file_that_is_not_what_it_was_is_not_gone_on_with(tmp_path, change):
     path = tmp_path / "events.jsonl"
     path.write_bytes(b"1\n" * CHUNK)
-    first, *_ = await read_all(FileSource(str(path)))
+    first, *_ = await read_all(PipeSource(str(path)))
     kept = path.read_bytes()
     path.write_bytes(
         {
@@ -569,16 +569,16 @@ async def test_a_file_that_is_not_what_it_was_is_not_gone_on_with(tmp_path, chan
         }[change]
     )
     with pytest.raises(UsageError, match=r"its first 131,072 bytes were read"):
-        FileSource(str(path)).start_at(first.position)
+        PipeSource(str(path)).start_at(first.position)
     path.write_bytes(kept + b"more\n")
-    FileSource(str(path)).start_at(first.position)
+    PipeSource(str(path)).start_at(first.position)
 
 
 async def test_a_damaged_archive_is_an_error(tmp_path):
     path = tmp_path / "events.jsonl.gz"
     path.write_bytes(gzip.compress(os.urandom(500_000))[:-1000])
     with pytest.raises(SourceError, match=r"cannot read .*events\.jsonl\.gz: gzip"):
-        await read_all(FileSource(str(path)))
+        await read_all(PipeSource(str(path)))
 
 
 async def test_simulated_events_are_taken_up_where_they_were():
@@ -617,7 +617,7 @@ class Scripted:
             self._bell.clear()
         if not self.given:
             return None
-        chunk = Chunk(self.name, *self.given.pop(0))
+        chunk = LiveChunk(self.name, *self.given.pop(0))
         self.is_over = chunk.ends
         return chunk
 
@@ -634,7 +634,7 @@ class Scripted:
 
 async def test_the_source_that_is_least_far_is_read_first():
     one, two = Scripted("one"), Scripted("two")
-    inflow = Inflow([one, two])
+    inflow = MergedSources([one, two])
     far = {"one": 0, "two": 50}
     inflow.prefer(far.__getitem__)
     one.given = [(b"%d" % number,) for number in range(10)]
@@ -649,7 +649,7 @@ async def test_the_source_that_is_least_far_is_read_first():
 
 async def test_those_whose_time_nobody_knows_have_their_turn():
     sources = [Scripted(name, *[(b"x",)] * 9) for name in "abc"]
-    inflow = Inflow(sources)
+    inflow = MergedSources(sources)
     inflow.prefer({"a": None, "b": 10, "c": 20}.get)
     order = [await taken(inflow) for _ in range(6)]
     assert order == ["a", "b", "a", "b", "a", "b"]
@@ -658,7 +658,7 @@ async def test_those_whose_time_nobody_knows_have_their_turn():
 
 async def test_silent_and_finished_sources_are_not_asked_again_and_again():
     busy, silent, over = Scripted("busy"), Scripted("silent"), Scripted("over", (b"", True))
-    inflow = Inflow([silent, busy, over])
+    inflow = MergedSources([silent, busy, over])
     busy.given = [(b"x",)] * 100
     found = [await inflow.read(0) for _ in range(101)]
     assert None not in found
@@ -676,7 +676,7 @@ async def test_silent_and_finished_sources_are_not_asked_again_and_again():
 
 
 async def test_nobody_is_asked_while_nothing_happens(log, monkeypatch):
-    source = open_path(log.path, Reading(follow=True))
+    source = open_path(log.path, LiveOptions(follow=True))
     log.write(b"1\n")
     first = await source.read(None)
     assert first is not None
