@@ -1,17 +1,17 @@
-"""What asyncbatch raises.
+"""Exceptions that a caller may catch.
 
 Bad files and bad records are data (see `records.Failure`); an exception means that
-the job itself cannot start or go on::
+the job itself cannot start or continue::
 
     AsyncbatchError
-    ├── UsageError        the job was asked for in a way that cannot work
+    ├── UsageError        the job is invalid or contradicts itself
     │   ├── NothingMatchedError    no input file was found
-    │   ├── TargetBusyError        another process is at the target
+    │   ├── TargetBusyError        another process holds the target
     │   └── PipelineFileError      a pipeline file has mistakes
-    ├── LockHeldError          another process has the lock
+    ├── LockHeldError          another process holds the lock
     ├── HttpError         a URL could not be read (in `http.failure`)
     ├── SinkError         the target was lost midway
-    ├── NoWorkerError     worker processes end before they begin to work
+    ├── NoWorkerError     worker processes die before they begin to work
     └── WorkerBugError         a worker raised: a defect of asyncbatch, not of the input
 """
 
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 
 
 class AsyncbatchError(Exception):
-    """The root of everything that asyncbatch raises on purpose."""
+    """The base class of all exceptions that asyncbatch raises on purpose."""
 
 
 class UsageError(AsyncbatchError):
-    """The job was asked for in a way that cannot work; the message says what to change."""
+    """The job is invalid or contradicts itself; the message says what to change."""
 
 
 class NothingMatchedError(UsageError):
-    """No input file was found where the job was told to look."""
+    """No input file was found."""
 
 
 class TargetBusyError(UsageError):
-    """Another process is at the target, which may soon be over."""
+    """Another process holds the target; trying again may help."""
 
 
 class PipelineFileError(UsageError):
-    """The pipeline file at `path` cannot be meant; `mistakes` are all that is wrong with it."""
+    """The pipeline file at `path` has mistakes, all of which are in `mistakes`."""
 
     def __init__(self, path: str, mistakes: Sequence[str]) -> None:
         super().__init__(path, mistakes)
@@ -55,11 +55,11 @@ class PipelineFileError(UsageError):
 
 
 class LockHeldError(AsyncbatchError):
-    """Another process has the lock; the message says which lock, which process, and since when."""
+    """Another process holds the lock; the message names the lock, the process and the time."""
 
 
 class NoWorkerError(AsyncbatchError):
-    """Worker processes end before they begin to work; the message says how."""
+    """Worker processes die before they begin to work; the message has the reason."""
 
 
 class WorkerBugError(AsyncbatchError):
@@ -67,9 +67,9 @@ class WorkerBugError(AsyncbatchError):
 
 
 class SinkError(AsyncbatchError):
-    """The target can be written to no more; the message says which, and why.
+    """The target can no longer be written; the message names it and the reason.
 
-    `file` names it if it is not the run's own target.
+    `file` is its path, if it is not the target of the run.
     """
 
     def __init__(self, message: str, file: str | None = None) -> None:
@@ -81,7 +81,7 @@ class SinkError(AsyncbatchError):
 
 
 def described(error: BaseException) -> str:
-    """Return what somebody else's code raised, by its type and in its own words."""
+    """Return an exception of other code: its type and its message."""
     try:
         text = str(error)
     except Exception:  # noqa: BLE001 - its own __str__ may raise whatever it likes
@@ -91,7 +91,7 @@ def described(error: BaseException) -> str:
 
 
 class SourceError(AsyncbatchError):
-    """A source can be read no further; the message says which, and why."""
+    """A source can no longer be read; the message names it and the reason."""
 
 
 class LineTooLongError(AsyncbatchError):

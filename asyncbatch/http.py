@@ -1,10 +1,10 @@
-"""Extraction from HTTP APIs: the pages of a URL, one after the other, politely and exactly.
+"""HTTP APIs as sources: the public names of their settings, pages and errors.
 
     async with HttpSource(HttpSettings(urls=("https://api.example.com/users",))) as source:
         async for page in source.pages("https://api.example.com/users"):
             ...
 
-Knows nothing of what becomes of the records.
+The records of the pages are the concern of the caller.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from asyncbatch.sources.http.settings import (
     PagePagination,
     QueryAuth,
 )
-from asyncbatch.sources.http.source import Connections, HttpPages
+from asyncbatch.sources.http.source import Connections, HttpSource
 
 __all__ = [
     "BasicAuth",
@@ -34,7 +34,7 @@ __all__ = [
     "HeaderAuth",
     "HttpError",
     "HttpFailure",
-    "HttpPages",
+    "HttpSource",
     "HttpSettings",
     "Incremental",
     "LinkHeaderPagination",

@@ -17,7 +17,7 @@ _UNTITLED = "Other"
 
 
 class SectionedCommand(TyperCommand):
-    """A command whose options are listed under the panel that each one names."""
+    """A command whose options are listed by panel."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, then a section for each panel, in order of appearance."""
@@ -34,8 +34,7 @@ class SectionedCommand(TyperCommand):
                 formatter.write_dl(records)
 
 
-AUTO = "auto"
-"""The value that `--lock` alone stands for."""
+AUTO = "auto"  # The value that `--lock` alone stands for.
 
 
 class LockableCommand(SectionedCommand):
@@ -48,7 +47,7 @@ class LockableCommand(SectionedCommand):
 
 
 def with_lock_file(arguments: Sequence[str]) -> list[str]:
-    """Give each `--lock` its value: the next word, unless that is an option or plainly an input."""
+    """Give each `--lock` its value: the next word, unless that is an option or an input."""
     given: list[str] = []
     for place, word in enumerate(arguments):
         if word == "--":
@@ -60,7 +59,7 @@ def with_lock_file(arguments: Sequence[str]) -> list[str]:
 
 
 def _is_input(word: str) -> bool:
-    """Whether a word can be no lock file: a folder, a glob, or named like JSON or a pipeline."""
+    """Whether a word is an input, not a lock file: a folder, a glob, a JSON or TOML name."""
     from asyncbatch.sources.selection import (
         DEFAULT_PATTERNS,
         Patterns,
@@ -86,9 +85,9 @@ def take_lock(
     options: Mapping[str, object],
     quiet: bool,
 ) -> None:
-    """Take the lock until this process ends, or leave with the status that says it is held.
+    """Take the lock until this process ends, or exit with the status for a held lock.
 
-    `wishes` are what besides inputs and target makes it another job. Raises UsageError.
+    `options` are all else that distinguishes the job. Raises UsageError.
     """
     from asyncbatch.core.units import printable
     from asyncbatch.errors import (
@@ -138,7 +137,7 @@ def print_note(text: str) -> None:
 
 
 def printable_lines(text: str) -> str:
-    """Return text, which may have several lines, as a terminal may see it."""
+    """Return text of several lines with control characters escaped."""
     from asyncbatch.core.units import printable
 
     return "\n".join(map(printable, text.split("\n")))

@@ -59,9 +59,9 @@ def run_etl(
     verbose: e.Verbose = False,
     progress: o.Progress = True,
 ) -> None:
-    """Load records of APIs and files into a database or another target, as a pipeline file says.
+    """Load records of APIs and files into a database or another target, by a pipeline file.
 
-    Everything in the file is checked before anything runs. What is done is not done again.
+    The whole file is checked before anything runs. Inputs that are done are skipped.
     """
     if print_schema:
         _print_schema()
@@ -102,7 +102,7 @@ def run_etl(
 def _run_pipeline(
     pipeline: "PipelineFile", wishes: "dict[str, Any]", looks: "dict[str, Any]", *, grace: float
 ) -> int:
-    """Run a pipeline, as options of `etl_job` and of `Output` say; return the exit status."""
+    """Run a pipeline, with options of `etl_job` and `Output`; return the exit status."""
     from asyncbatch.cli.file_job import (
         etl_job,
         limited_notes,
@@ -172,7 +172,7 @@ def _take_lock(
 
 
 def _loaded(path: str, overrides: "Sequence[str]", only: "Sequence[str] | None") -> "PipelineFile":
-    """Return the file's content, all of it checked; ends the command if anything is wrong."""
+    """Return the checked content of the file; exit if it has mistakes."""
     from asyncbatch.cli.terminal import separate_results
     from asyncbatch.config.pipeline_file.load import load_pipeline_file
     from asyncbatch.errors import (

@@ -1,4 +1,4 @@
-"""What the exit status of a command means; the only place that decides it."""
+"""The exit codes of all commands. No other module decides them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,10 @@ if TYPE_CHECKING:
     from asyncbatch.core.tally import FailureBudget
 
 SUCCESS = 0
-FAILURES = 1
-"""It ran, and some input failed; or the results could not be delivered."""
-USAGE = 2
-"""It did not run: wrong options, nothing matched, a target that cannot be used."""
-LOCKED = 75
-"""It did not run: another run has the lock. To be tried again later: sysexits' EX_TEMPFAIL."""
-CLOSED_OUTPUT = 141
-"""Whoever read our output has gone: what a shell reports for SIGPIPE."""
+FAILURES = 1  # It ran, and some input failed; or the results could not be delivered.
+USAGE = 2  # It did not run: wrong options, nothing matched, a target that cannot be used.
+LOCKED = 75  # The lock is held by another run. Try again later: EX_TEMPFAIL of sysexits.h.
+CLOSED_OUTPUT = 141  # The reader of our output has gone. A shell reports this status for SIGPIPE.
 
 
 def of_report(report: Report, budget: FailureBudget | None) -> int:
@@ -30,10 +26,10 @@ def of_report(report: Report, budget: FailureBudget | None) -> int:
 
 
 def of_merged(codes: Iterable[int]) -> int:
-    """Return the status of several runs together: the highest, which is the most severe."""
+    """Return the exit code of several runs together: the highest is the most severe."""
     return max(codes)
 
 
 def of_signal(number: int) -> int:
-    """Return the status of a run that a signal ended: 130 for Ctrl-C, else SIGTERM's 143."""
+    """Return the exit code after a signal: 130 for Ctrl-C, else 143, SIGTERM's."""
     return 128 + (number if number == signal.SIGINT else signal.SIGTERM)

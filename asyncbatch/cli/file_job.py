@@ -65,8 +65,7 @@ if TYPE_CHECKING:
     from asyncbatch.sources.base import LiveSource
     from asyncbatch.sources.http.settings import HttpSettings
 
-_DRY_RECORDS = 10
-"""Records of each source that a dry run takes, unless told otherwise."""
+_DRY_RECORDS = 10  # default number of records of each source in a dry run
 
 
 def etl_job(
@@ -85,11 +84,10 @@ def etl_job(
     budget: FailureBudget | None = None,
     dask: DaskSettings | None = None,
 ) -> Job:
-    """Return the job that a pipeline, or `only` some of its sources, is. Raises UsageError.
+    """Return the job of a pipeline, or of `only` some of its sources. Raises UsageError.
 
-    Only the first `limit` records of each source are taken, if it is given. In a `dry_run` what
-    becomes of them stays with the parts of the run, and nothing is written. With `dask` the workers
-    of a cluster do what they can do.
+    `limit` is the number of records of each source. In a `dry_run` rows stay with the parts of the
+    run, and nothing is written. With `dask` a cluster does the work.
     """
     sink = pipeline.sink
     tables = pipeline.only(only) if only else pipeline.sources
@@ -142,7 +140,7 @@ def etl_job(
 def _shared_work(
     pipeline: PipelineFile, tables: Sequence[SourceTable], *, tracebacks: bool
 ) -> RecordWorkSettings:
-    """Return what is done to the records of every source."""
+    """Return the work on the records, the same for every source."""
     return checked_settings(
         RecordWorkSettings(
             transforms=transform_specs(pipeline.transforms),
@@ -174,7 +172,7 @@ def _origins(
 
 
 def limited_notes(target: Target) -> list[str]:
-    """Return what is to be said of a run of the first records only."""
+    """Return the notes about a run of the first records only."""
     if not target.is_database or target.key:
         return []
     table = target.table
@@ -184,7 +182,7 @@ def limited_notes(target: Target) -> list[str]:
 
 
 def _check_limited(sink: SinkTable, target: Target | None) -> None:
-    """Raise UsageError for what a few records must not be put in the place of."""
+    """Raise UsageError for a target that a few records must not replace."""
     if sink.mode == "replace":
         raise UsageError(
             '--limit with sink.mode = "replace" would leave only those records in the table: look '
@@ -205,9 +203,9 @@ def _ledger(
     full_refresh: bool,
     allow_duplicates: bool,
 ) -> LedgerSettings | None:
-    """Return how the run is remembered: what is done is skipped, as for those that use --resume.
+    """Return the ledger settings: inputs that are done are skipped, as with --resume.
 
-    `work` is that on the files of the first such source, if there is one.
+    `work` is the work on files of the first file source, if there is one.
     """
     target = work.target if isinstance(work, RecordWorkSettings) else None
     has_feeds = any(isinstance(table, HttpSourceTable) for table in tables)
@@ -228,17 +226,17 @@ def _ledger(
     )
 
 
+# parameters that go with a pipeline file: how it runs, not what it does
 _CONFLICTING_FLAGS = frozenset(
     {
         *("source", "set_", "check", "max_failures", "workers", "call_concurrency", "timeout"),
         *("duration", "max_events", "report", "quiet"),
     }
 )
-"""Parameters of the command that go with a pipeline file: how it is run, not what it does."""
 
 
 class FileJob(Struct, frozen=True):
-    """What a pipeline file has the command do."""
+    """The job of a pipeline file for streams."""
 
     file: StreamFile
     settings: StreamSettings
@@ -278,7 +276,7 @@ class FileJob(Struct, frozen=True):
 
 
 def file_job(path: str, overrides: Sequence[str], context: typer.Context) -> FileJob:
-    """Return what the file at `path` says; ends the command if anything is wrong with that.
+    """Return the job of the file at `path`; exit if it has mistakes.
 
     Raises UsageError.
     """

@@ -73,7 +73,7 @@ def record_settings(
 
 
 def inputs(paths: tuple[str, ...], settings: RecordWorkSettings) -> tuple[str, ...]:
-    """Return what is read: the paths, or what is to be run again. Raises UsageError, OSError."""
+    """Return the paths, or those of a dead letter file. Raises UsageError, OSError."""
     if settings.replay is None:
         return paths
     if paths:
@@ -138,5 +138,5 @@ def _all_fields(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def _fields(text: str) -> tuple[str, ...]:
-    """Split a list of names at its commas; a name with a comma stands in double quotes."""
+    """Split a list of names at its commas; a name with a comma is in double quotes."""
     return tuple(next(csv.reader([text])))

@@ -1,4 +1,4 @@
-"""`asyncbatch ledger`: what earlier runs did, as later ones see it."""
+"""`asyncbatch ledger`: show, clear and locate ledgers."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def clear(
     *,
     job: Job = None,
 ) -> None:
-    """Forget what was done, so that the next run does it again; what was written stays."""
+    """Forget which inputs are done, so that the next run does them again. Outputs stay."""
     with _inspected(_path(target), writes=True) as inspected:
         typer.echo(f"forgot {inspected.clear(job):,} inputs")
 
 
 @ledger.command()
 def path(target: Target = None) -> None:
-    """Print where the ledger of a target is, or would be."""
+    """Print the path of a target's ledger, whether it exists or not."""
     from asyncbatch.core.secrets import without_password
     from asyncbatch.state.lock import state_folder
 

@@ -69,7 +69,7 @@ def ledger_settings(
 def _single_ledger_reason(
     work: FileWorkSettings | RecordWorkSettings, target: Target
 ) -> str | None:
-    """Return why a target is made in one run, if it is."""
+    """Return why a target cannot be resumed, or None."""
     if _is_stream(target):
         return f"what was written to {target.name} is gone: it cannot be resumed"
     if target.is_remote and target.form != "folder":

@@ -1,4 +1,4 @@
-"""`asyncbatch merge-reports`: reports of several runs in, the report of them all out."""
+"""`asyncbatch merge-reports`: the reports of several runs as one report."""
 
 import os
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -59,10 +59,10 @@ def merge_reports(
     report: Report = None,
     quiet: o.Quiet = False,
 ) -> None:
-    """Add up the reports of several runs, such as the shards of one job.
+    """Add up the reports of several runs, for instance the shards of one job.
 
-    Counts are added; the time is from the earliest start to the latest end, the memory the
-    highest peak of any run.
+    Counts are added; the time is from the earliest start to the latest end, the memory the highest
+    peak of any run.
     """
     from asyncbatch.errors import (
         SinkError,
@@ -89,7 +89,10 @@ def _merge(
     *,
     quiet: bool,
 ) -> int:
-    """Merge, say it, and return the exit status. Raises UsageError, SinkError, OSError."""
+    """Merge the reports, print the result, return the exit code.
+
+    Raises UsageError, SinkError, OSError.
+    """
     import asyncio
 
     from asyncbatch.cli.output import Output
@@ -111,7 +114,7 @@ def _merge(
 
 
 def _read(paths: "Sequence[str]") -> "list[RunReport]":
-    """Return the reports in files. Raises UsageError that names the file, and what is wrong."""
+    """Return the reports in files. Raises UsageError with the file and the reason."""
     from asyncbatch.cli.render.json import read_report
     from asyncbatch.core.units import printable
     from asyncbatch.errors import UsageError

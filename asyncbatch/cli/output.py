@@ -1,4 +1,4 @@
-"""The one place that decides what reaches stdout and stderr, and in which form."""
+"""Output: the only module that decides what reaches stdout and stderr, and its form."""
 
 from __future__ import annotations
 
@@ -54,11 +54,10 @@ class ProgressDisplay(Protocol):
 
 
 class Output:
-    """Results go to stdout, progress and logs to stderr; `quiet` leaves only failures, there.
+    """Writes results to stdout, progress and logs to stderr.
 
-    If `stdout_is_taken` by records, the summary goes to stderr, too.
-
-    Machine formats on stdout were asked for by name, so `quiet` does not take them away.
+    `quiet` leaves only failures, on stderr; machine formats on stdout stay, because the user asked
+    for them. If records take stdout, the summary goes to stderr too.
     """
 
     def __init__(
@@ -80,7 +79,7 @@ class Output:
 
     @property
     def streams(self) -> bool:
-        """Whether results come on stdout while the run goes on."""
+        """Whether results appear on stdout during the run."""
         return self.form == "jsonl" or self._stdout_is_taken
 
     def _make_progress(self) -> ProgressDisplay:
@@ -93,7 +92,7 @@ class Output:
         return plain.PlainProgress(_to_stderr)
 
     async def part(self, found: BatchPart) -> None:
-        """Show what became of some files, as the chosen form has it."""
+        """Show the outcome of some files in the chosen form."""
         if self._renderer is not None:
             await to_stdout(self._renderer.part(found))
         if self._verbose:
@@ -115,7 +114,7 @@ class Output:
             _to_stderr(line)
 
     def close(self) -> None:
-        """End the progress display; what follows stands alone."""
+        """End the progress display."""
         if self._progress:
             self._progress.close()
             self._progress = None
@@ -138,7 +137,7 @@ class Output:
             await self._finish_text(report, budget)
 
     async def _append_step_summary(self, report: Report, command: str, exit_code: int) -> None:
-        """Add to the page of a GitHub job, if that is where we run."""
+        """Add the report to the summary page of a GitHub job, if there is one."""
         page = os.environ.get("GITHUB_STEP_SUMMARY")
         if self.form == "github" and page:
             async with aiofiles.open(page, "ab") as stream:
@@ -171,7 +170,7 @@ def _verbose_line(outcome: Failure | FileResult) -> str:
 
 
 async def to_stdout(data: bytes) -> None:
-    """Write through a thread: a reader that is slow, or has stopped, must not stop the loop."""
+    """Write in a thread: a slow or stopped reader must not block the event loop."""
     if data:
         stream = wrap(stdout().buffer)
         await stream.write(data)

@@ -21,14 +21,13 @@ if TYPE_CHECKING:
     from asyncbatch.core.report import Report, SourceReport
     from asyncbatch.core.tally import FailureBudget
 
-MAX_ROWS = 100
-"""Rows of a source that are kept, if it is not to be more records: one may become any number."""
+MAX_ROWS = 100  # Rows of a source that are kept: one record may become any number of rows.
 
 
 class PreviewOutput(Output):
-    """Shows the rows of `limit` records a source instead of results; `place` is where they go.
+    """Shows the rows of `limit` records of each source, in place of results.
 
-    Its jsonl has a `row` event for each beside the usual ones.
+    `place` is the target. Its JSON Lines have a `row` event for each row.
     """
 
     def __init__(self, destination: str, sources: Sequence[str], limit: int, **looks: Any) -> None:
@@ -39,7 +38,7 @@ class PreviewOutput(Output):
         self._counts = dict.fromkeys(self._rows, 0)
 
     async def part(self, found: BatchPart) -> None:
-        """Show what became of some records, or keep it for the end."""
+        """Show the rows of some records, or keep them for the end."""
         number = found.batch.source
         if found.part.rows is not None:
             rows = [decode(line) for line in bytes(found.part.rows.payload).splitlines()]
@@ -118,7 +117,6 @@ class PlanOutput(Output):
 
     @property
     def streams(self) -> bool:
-        """Whether results come on stdout while the run goes on: see `Output`."""
         return self.form != "json"
 
     async def part(self, found: BatchPart) -> None:

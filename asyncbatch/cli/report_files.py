@@ -37,7 +37,10 @@ _FORMS: dict[str, Callable[[], Renderer]] = {".jsonl": JsonLines, ".xml": Junit,
 
 
 class ReportFile:
-    """One report: there whole at the end of the run, or not at all; a device just gets it."""
+    """One report: complete at the end of the run, or not there at all.
+
+    A device is written directly.
+    """
 
     def __init__(self, path: str, stores: StoreSettings | None = None) -> None:
         """Raise UsageError if `path` cannot be written, before any work is done."""
@@ -48,7 +51,7 @@ class ReportFile:
         )
 
     async def part(self, found: BatchPart) -> None:
-        """Write what the form has to say of these files, if anything yet. Raises SinkError."""
+        """Write the part of the report about these files, if the form has one. Raises SinkError."""
         async with self._naming():
             if data := self._renderer.part(found):
                 await self._stream.write(data)
@@ -66,7 +69,7 @@ class ReportFile:
 
     @asynccontextmanager
     async def _naming(self) -> AsyncIterator[None]:
-        """Say of an OSError which file it is about, of which nothing is left then."""
+        """Name the file in an OSError, and remove the unfinished file."""
         try:
             yield
         except BrokenPipeError:
@@ -78,7 +81,7 @@ class ReportFile:
 
 
 class _LocalStream:
-    """A file, written beside its place and begun with its first bytes. Raises OSError."""
+    """A file that is written beside its place, from its first bytes on. Raises OSError."""
 
     def __init__(self, path: str) -> None:
         folder = os.path.dirname(path) or "."
@@ -132,7 +135,7 @@ class _ObjectStream:
 
 
 def _renderer(path: str) -> Renderer:
-    """Return what makes a report of the form that its name asks for. Raises UsageError."""
+    """Return the renderer for a file name's ending. Raises UsageError."""
     name, suffix = os.path.splitext(os.path.basename(path))
     if suffix == ".prom":
         from asyncbatch.cli.render.prometheus import Metrics
@@ -141,15 +144,14 @@ def _renderer(path: str) -> Renderer:
     return _FORMS.get(suffix, Json)()
 
 
-_EVERY_SECONDS = 5.0
-"""How often metrics are written while the stream goes on."""
+_EVERY_SECONDS = 5.0  # time between two writes of metrics while the stream runs
 
 
 class StreamReport:
     """One file, replaced whole: by metrics now and then, by either form at the end."""
 
     def __init__(self, path: str) -> None:
-        """Raise UsageError if `path` cannot be written, or is of no such form."""
+        """Raise UsageError if `path` cannot be written, or has an unknown ending."""
         self._name, suffix = os.path.splitext(os.path.basename(path))
         if suffix in (".xml", ".md", ".jsonl"):
             raise UsageError(

@@ -96,7 +96,7 @@ def _display(snapshot: Snapshot) -> RenderableType:
 
 
 def _stages_display(snapshot: Snapshot, stages: StageProgress) -> RenderableType:
-    """Draw the stages as a flow, a line for each source, and what goes on between them."""
+    """Draw the stages as a flow, a line for each source, and the queues between them."""
     counts = stage_counts(snapshot, stages)
     flow = [Text(f"{number:,} {word}", "bold") for word, number in counts[:3]]
     lost = [
@@ -166,14 +166,12 @@ def _print_failures(console: Console, report: Report, most: float) -> None:
         console.print()
 
 
-_OTHER_LINES = 8
-"""Of the screen: head, rules, facts, the prompt."""
-_DAY = 10
-"""A time's first characters are its day."""
+_OTHER_LINES = 8  # Of the screen: head, rules, facts, the prompt.
+_DAY = 10  # A time's first characters are its day.
 
 
 class LiveWindows:
-    """The windows that are open, above them those that were over last, and a line of facts."""
+    """A table of the open windows and the last closed ones, and a line of facts."""
 
     def __init__(self, stream: StreamCore) -> None:
         self._stream = stream
@@ -183,7 +181,7 @@ class LiveWindows:
         self._live.start()
 
     def add(self, windows: Sequence[Window]) -> bool:
-        """Keep windows for the table, which is all that is shown."""
+        """Add windows to the table. Return True: it is the only output."""
         self._over.extend(windows)
         return True
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from asyncbatch.sources.selection import Shard
     from asyncbatch.workers.engine import Work
 
+# options that need a ledger
 _REPEAT_OPTIONS = ("resume", "retry_failed", "force", "allow_duplicates", "ledger")
-"""Options that need a ledger, where there would be none without them."""
 
 EPILOG = """\
 \b
@@ -110,10 +110,10 @@ def run_files(
     verbose: o.Verbose = False,
     progress: o.Progress = True,
 ) -> None:
-    """Process JSON files in bounded, concurrent batches; say what failed, where and why.
+    """Process JSON files in bounded, concurrent batches; report each failure, where and why.
 
-    Records are the elements of a top-level array, the lines of JSON Lines, else the document;
-    they can be transformed, checked and written on the way.
+    Records are the elements of a top-level array, the lines of JSON Lines, else the document. They
+    can be transformed, checked and written to files or tables.
     """
     # Only now what the work needs, so that --help stays quick; and first what launches it.
     from asyncbatch.config.job import (
@@ -245,7 +245,7 @@ def run_files(
 def _resolve_paths(
     paths: "tuple[str, ...]", files: "FileWorkSettings", wishes: "dict[str, Any]"
 ) -> "tuple[tuple[str, ...], Any]":
-    """Return the inputs, and what is done to them. Raises UsageError."""
+    """Return the inputs, and the work on them. Raises UsageError."""
     quiet = {"unit": "record", "call_concurrency": 100, "to_format": "keep"}
     quiet["to_compression"] = "keep"
     if all(value in (None, False, quiet.get(name)) for name, value in wishes.items()):

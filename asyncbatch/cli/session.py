@@ -1,4 +1,4 @@
-"""A run from start to exit status: progress, signals, the report file, the summary."""
+"""The session of a run: progress, signals, report files, summary, exit code."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _SUMMARY_SECONDS = 2.0
 
 
 class Session:
-    """Carries one run through; `command` names it in reports.
+    """Runs one job to its end. `command` is its name in reports.
 
-    The first stop signal lets what is in flight finish within `grace` seconds; the second
-    ends the process where it stands.
+    The first stop signal lets the work in flight finish within `grace` seconds; the second ends the
+    process at once.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Session:
 
     @contextmanager
     def _while_discarding(self, file: ReportFile) -> Iterator[None]:
-        """Go on without a report that cannot be written: the work is worth more."""
+        """Continue without a report that cannot be written: the work is worth more."""
         try:
             yield
         except SinkError as error:

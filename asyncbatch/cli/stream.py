@@ -84,10 +84,10 @@ def stream_events(
     report: s.Report = None,
     quiet: s.Quiet = False,
 ) -> None:
-    """Put events into windows of time as they come: counts, sums, averages, percentiles.
+    """Put events into windows of time as they arrive: counts, sums, averages, percentiles.
 
-    Time is that of the events, so a replay gives the same windows. What is late or cannot be
-    read is counted, and never lost silently.
+    Time is that of the events, so a replay gives the same windows. Late and invalid events are
+    counted, and never lost silently.
     """
     if any(one.endswith(".toml") for one in source):
         _run_file(
@@ -229,7 +229,7 @@ def _transforms(
     jq_lossy: bool,
     check_formats: bool,
 ) -> "tuple[TransformSpec, ...]":
-    """Return what is done to events first, all of it checked. Raises UsageError."""
+    """Return the checked transforms of the events. Raises UsageError."""
     if not (jq or call or schema):
         if check_formats:
             raise typer.BadParameter("--check-formats is for --schema")
@@ -257,7 +257,7 @@ def _transforms(
 
 
 def _check(settings: "StreamSettings", sources: list[str], late: str | None) -> None:
-    """Refuse what would have no effect. Raises UsageError."""
+    """Raise UsageError for an option without effect."""
     from asyncbatch.errors import UsageError
 
     for name, why in settings.contradictions(has_late=late is not None):
@@ -287,7 +287,7 @@ def _delivery(
 def _reading(
     sources: list[str], pattern: "list[str] | None", *, follow: bool, from_end: bool
 ) -> "LiveOptions":
-    """Return how paths are read. Raises UsageError for what would have no effect."""
+    """Return how paths are read. Raises UsageError for an option without effect."""
     from asyncbatch.errors import UsageError
     from asyncbatch.sources.live.open import LiveOptions
     from asyncbatch.sources.selection import Selection

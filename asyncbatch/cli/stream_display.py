@@ -1,4 +1,4 @@
-"""What is shown of a stream while it goes on, and at its end."""
+"""The display of a stream: while it runs, and at its end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class StreamDisplay(Protocol):
     """Shows how far a stream is."""
 
     def add(self, windows: Sequence[Window]) -> bool:
-        """Show windows that are over; tell if no other output has to."""
+        """Show closed windows. Return whether no other output has to show them."""
         ...
 
     def show(self, snapshot: StreamSnapshot, *, last: bool = False) -> None:
@@ -40,7 +40,7 @@ class StreamDisplay(Protocol):
 def make_display(
     stream: StreamCore, *, quiet: bool, stdout_is_taken: bool = False
 ) -> StreamDisplay:
-    """Return a table on a terminal, else a line on stderr now and then; nothing if `quiet`."""
+    """Return a table on a terminal, else a plain progress line; nothing if `quiet`."""
     if is_terminal(stdout().fileno()) and not (quiet or stdout_is_taken):
         from asyncbatch.cli.rich import LiveWindows
 
@@ -60,7 +60,7 @@ class PlainStream:
         return False
 
     def show(self, snapshot: StreamSnapshot, *, last: bool = False) -> None:
-        """Write how far the stream is, if it is time."""
+        """Write a progress line, if it is time."""
         now = time.monotonic()
         if not self._quiet and not last and now - self._last >= LINE_EVERY_SECONDS:
             self._last = now
@@ -73,4 +73,4 @@ class PlainStream:
         sys.stderr.flush()
 
     def close(self) -> None:
-        """End the display; there is nothing to take away."""
+        """Do nothing: lines stay."""

@@ -1,4 +1,4 @@
-"""A stream from a command line to its exit status: signals, windows out, the summary."""
+"""The session of a stream: signals, windows, summary, exit code."""
 
 from __future__ import annotations
 
@@ -36,12 +36,11 @@ if TYPE_CHECKING:
     from asyncbatch.windows.events import Window
 
 _SNAPSHOT_SECONDS = 0.25
-_GRACE_SECONDS = 8.0
-"""Time to hand over what is open after a stop signal."""
+_GRACE_SECONDS = 8.0  # time to flush the open windows after a stop signal
 
 
 class _Output:
-    """Shows windows on the terminal, and has them written: to a target, or standard output."""
+    """Shows windows on the terminal, and writes them to a target or standard output."""
 
     def __init__(
         self, stream: StreamCore, display: StreamDisplay, outflow: WindowWriter | None
@@ -63,10 +62,10 @@ class _Output:
 
 
 class StreamSession:
-    """Carries one stream through, until its end, a limit or a signal. Raises UsageError.
+    """Runs one stream until its end, a limit or a signal. Raises UsageError.
 
-    `duration` is in microseconds. The first stop signal ends the stream cleanly; the second, or
-    a reader that does not take what is open, ends the process where it stands.
+    `duration` is in microseconds. The first stop signal ends the stream cleanly; the second ends
+    the process at once, as does a reader that does not take the open windows.
     """
 
     def __init__(
@@ -119,7 +118,7 @@ class StreamSession:
             raise
 
     def _open(self) -> None:
-        """Begin what is written, or go on with it. Raises UsageError, LockHeldError."""
+        """Start the outputs, or resume them. Raises UsageError, LockHeldError."""
         if self._delivering.open():
             self._say(f"Going on after {format_count(self._run.stream.tally.read, 'event')}")
         keeper = self._delivering.checkpointer
@@ -177,7 +176,7 @@ class StreamSession:
                     report.show(snapshot)
 
     def _log_losses(self) -> None:
-        """Say what could not be read since the last time."""
+        """Log the data that could not be read since the last call."""
         losses = self._run.stream.tally.losses
         for failure in losses[self._told :]:
             self._display.log(loss_line(failure))
@@ -196,7 +195,7 @@ class StreamSession:
         return self._reported(exit_codes.SUCCESS if is_good else exit_codes.FAILURES)
 
     def _reported(self, code: int) -> int:
-        """Write the reports of a run of this status; return what it is then."""
+        """Write the reports of a run with this exit code; return the final exit code."""
         snapshot = self._run.snapshot()
         for report in self._reports:
             try:
@@ -211,7 +210,7 @@ class StreamSession:
             print(line, file=sys.stderr)  # noqa: T201 - notes and the summary
 
     def _on_failure(self) -> None:
-        """End the run, which finds out why."""
+        """Stop the run, which then raises the reason."""
         self._run.stop()
 
     def _on_signal(self, number: int) -> None:

@@ -10,7 +10,7 @@ _STDOUT, _STDERR = 1, 2
 
 
 def open_closed_streams() -> None:
-    """Put /dev/null where a standard stream is closed, lest a file of ours takes its number."""
+    """Open /dev/null for closed standard streams, so that no file gets their number."""
     for descriptor, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
@@ -20,26 +20,26 @@ def open_closed_streams() -> None:
 
 
 def stdout() -> TextIO:
-    """Return standard output as we found it: `sys.stdout` may be what user functions print to."""
+    """Return the original standard output: user functions may print to `sys.stdout`."""
     return sys.__stdout__ or sys.stdout
 
 
 def separate_results() -> None:
-    """Let whatever user functions of this process write to standard output go to stderr."""
+    """Redirect the prints of user functions in this process to stderr."""
     sys.__stdout__ = os.fdopen(os.dup(_STDOUT), "w")  # type: ignore[misc]  # where `stdout` looks
     os.dup2(_STDERR, _STDOUT)
     sys.stdout = sys.stderr
 
 
 def is_terminal(descriptor: int) -> bool:
-    """Whether somebody watches and a display may redraw itself: not in CI, not on a dumb one."""
+    """Whether a display may redraw: a terminal, not in CI, not a dumb one."""
     dumb = os.environ.get("TERM") in ("dumb", "unknown")
     in_ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
     return os.isatty(descriptor) and not dumb and not in_ci
 
 
 def wants_style(descriptor: int) -> bool:
-    """Whether text is to be styled: on a terminal or with FORCE_COLOR, unless NO_COLOR."""
+    """Whether to style text: on a terminal or with FORCE_COLOR, unless NO_COLOR is set."""
     if os.environ.get("NO_COLOR"):
         return False
     return bool(os.environ.get("FORCE_COLOR")) or is_terminal(descriptor)

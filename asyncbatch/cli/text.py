@@ -54,7 +54,7 @@ def source_facts(source: SourceReport) -> list[str]:
 
 
 def queue_facts(snapshot: Snapshot, stages: StageProgress) -> str:
-    """Return how full the queues between the stages are: what is at their end is what waits."""
+    """Return the fill of the queues between the stages."""
     refused = snapshot.tally.rejected - stages.processed.rejected
     rows = max(0, stages.processed.written - snapshot.tally.written - max(0, refused))
     in_flight = min(snapshot.in_flight, stages.lanes)  # what has ended may not be settled yet
@@ -91,7 +91,7 @@ def headline(report: Report) -> str:
 
 
 def report_rows(report: Report) -> Iterator[tuple[str, str]]:
-    """Yield the summary table: what, and how much."""
+    """Yield the rows of the summary: name and value."""
     tally, seconds = report.tally, report.elapsed_s or 1e-9
     parts = {"passed": tally.passed, "dropped": tally.dropped, "rejected": tally.rejected}
     split = ", ".join(f"{number:,} {word}" for word, number in parts.items() if number)
@@ -127,19 +127,19 @@ def report_rows(report: Report) -> Iterator[tuple[str, str]]:
 
 
 def cluster_line(crew: ClusterStatus) -> str:
-    """Return what a cluster was and did."""
+    """Return the summary of a cluster."""
     mean = f" of {format_seconds(crew.busy_s / crew.tasks)}" if crew.tasks else ""
     return f"{cluster_facts(crew)}, {format_count(crew.tasks, 'task')}{mean}"
 
 
 def cluster_facts(crew: ClusterStatus) -> str:
-    """Return how many workers there are, and how many are there no more."""
+    """Return the number of workers, and of those that left."""
     left = f" ({crew.left:,} left)" if crew.left else ""
     return f"{format_count(crew.workers, 'worker')}{left}"
 
 
 def source_line(source: SourceReport) -> str:
-    """Return what one source came to."""
+    """Return the summary of one source."""
     tally, noun = source.tally, source.input_noun
     inputs = format_count(tally.files, noun)
     outcomes = {"failed": tally.failed, "skipped": tally.skipped}
@@ -153,14 +153,14 @@ def source_line(source: SourceReport) -> str:
 
 
 def _sink_options(sink: SinkReport) -> str:
-    """Return how rows got there and which of them did not."""
+    """Return the mode and key of a table, and its rejected rows."""
     way = f", {sink.mode}" if sink.mode else ""
     way += f" by {', '.join(map(printable, sink.key))}" if sink.key else ""
     return f"{way}; {sink.rejected:,} refused" if sink.rejected else way
 
 
 def failure_reason(failure: Failure) -> str:
-    """Return why, with what the place does not say."""
+    """Return the reason of a failure, with details that its place does not tell."""
     more = [] if failure.record is None else [f"record {failure.record:,}"]
     if failure.byte is not None:
         more.append(f"byte {failure.byte:,}")
@@ -175,7 +175,7 @@ def failure_groups(report: Report, most: float) -> Iterator[tuple[str, list[Fail
 
 
 def hidden_failures(report: Report, most: float) -> str | None:
-    """Return the line about the failures that are not shown, if any."""
+    """Return the line about failures that are not shown, or None."""
     omitted = report.failure_count - int(min(most, len(report.kept)))
     if not omitted:
         return None
@@ -185,7 +185,7 @@ def hidden_failures(report: Report, most: float) -> str | None:
 
 
 def closing_lines(report: Report, budget: FailureBudget | None) -> Iterator[str]:
-    """Yield what else is to be said: of the failure budget, and of a target left as it was."""
+    """Yield the closing notes: about the failure budget, and a target left as it was."""
     yield from map(printable, report.notes)
     if report.discarded:
         yield printable(report.discarded)
@@ -194,7 +194,7 @@ def closing_lines(report: Report, budget: FailureBudget | None) -> Iterator[str]
 
 
 def budget_line(report: Report, budget: FailureBudget | None) -> str | None:
-    """Return what the failure budget came to, if there was one to speak of."""
+    """Return the line about the failure budget, None without one."""
     if budget is None or not report.tally.failures:
         return None
     failures = format_count(report.tally.failures, "failure")
@@ -214,7 +214,7 @@ class PlainProgress:
         self._last = time.monotonic()
 
     def show(self, snapshot: Snapshot) -> None:
-        """Write how far the run is, if it is time."""
+        """Write a progress line, if it is time."""
         now = time.monotonic()
         if now - self._last >= LINE_EVERY_SECONDS:
             self._last = now
@@ -225,7 +225,7 @@ class PlainProgress:
         self._write(line)
 
     def close(self) -> None:
-        """End the display; there is nothing to take away."""
+        """Do nothing: lines stay."""
 
 
 def progress_line(snapshot: Snapshot) -> str:
@@ -269,7 +269,7 @@ def memory_text(snapshot: Snapshot) -> str:
 
 
 def seconds_left(snapshot: Snapshot) -> float | None:
-    """Return the estimate of what remains, once the number of files is known."""
+    """Return an estimate of the remaining seconds, once the number of files is known."""
     done = snapshot.tally.files
     if not snapshot.total or not done:
         return None
@@ -302,7 +302,7 @@ _GAP = 2
 
 
 class Grid(NamedTuple):
-    """A table as texts: the columns that there is room for, the rows, and the other columns."""
+    """A table as text: the columns that fit, the rows, and the columns that do not fit."""
 
     columns: list[str]
     rows: list[list[str]]
@@ -336,7 +336,7 @@ def plain_grid(grid: Grid) -> Iterator[str]:
 
 
 def _cell(row: dict[str, Any], name: str) -> str:
-    """Return a value as people read it; nothing if there is none."""
+    """Return a value as people read it; empty for null."""
     if name not in row:
         return ""
     value = row[name]
@@ -365,7 +365,7 @@ def facts(snapshot: StreamSnapshot) -> Iterator[str]:
 
 
 def loss_line(failure: Failure) -> str:
-    """Return what is said when something of a source could not be read."""
+    """Return the line about data of a source that could not be read."""
     return f"lost  {format_location(failure)}: {failure.kind}: {printable(failure.message)}"
 
 
@@ -377,7 +377,7 @@ def format_lag(micros: int) -> str:
 def summary_lines(
     snapshot: StreamSnapshot, *, stopped: bool, budget: FailureBudget | None
 ) -> Iterator[str]:
-    """Yield what is said at the end: rejections, counts, and of a `budget` that was exceeded."""
+    """Yield the summary: rejections, counts, and an exceeded `budget`."""
     tally, seconds = snapshot.tally, snapshot.elapsed_s or 1e-9
     for failure in tally.rejections:
         yield f"rejected  {format_location(failure)}: {failure.kind}: {printable(failure.message)}"

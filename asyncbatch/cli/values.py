@@ -16,7 +16,7 @@ _ADDRESS = r"([a-z]+://)?[^/@]+:[0-9]+"
 
 
 def dask_settings(engine: str, scheduler: str | None) -> DaskSettings | None:
-    """Return those of the cluster that works, if one does. Raises BadParameter."""
+    """Return the settings of the cluster, None for the local engine. Raises BadParameter."""
     if engine == "local":
         if scheduler is not None:
             raise typer.BadParameter("--scheduler is for --engine dask")
@@ -36,10 +36,9 @@ def dask_settings(engine: str, scheduler: str | None) -> DaskSettings | None:
 
 
 def memory_plan(limit: int | None, workers: int | None, **job: bool) -> MemoryPlan | None:
-    """Return what fits into `limit` bytes, None for what the container allows.
+    """Return the plan for `limit` bytes; None: for the container's limit, if it has one.
 
-    None if that does not limit anything either. `job` is what `plan_memory` must know of it.
-    Raises UsageError if a limit that was asked for is too little.
+    `job` has arguments of `plan_memory`. Raises UsageError if a given limit is too low.
     """
     from asyncbatch.core.system import memory_limit
 
@@ -60,13 +59,13 @@ def memory_plan(limit: int | None, workers: int | None, **job: bool) -> MemoryPl
 
 
 def has_library(to: str | None) -> bool:
-    """Whether a target is written by DuckDB or Arrow, or uploaded: what takes memory."""
+    """Whether a target is written by DuckDB or Arrow, or uploaded, which takes memory."""
     name = to or ""
     return name.startswith(("duckdb:", "s3:", "gs:", "az:")) or name.endswith(".parquet")
 
 
 def failure_budget(max_failures: str | None, *, fail_fast: bool = False) -> FailureBudget | None:
-    """Return what the options allow; None if they were not given."""
+    """Return the failure budget of the options, None without them."""
     from asyncbatch.core.tally import FailureBudget
 
     if fail_fast and max_failures is not None:

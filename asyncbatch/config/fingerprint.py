@@ -1,4 +1,4 @@
-"""Fingerprint of a configuration: tells whether a run may resume."""
+"""The fingerprint of a job: equal fingerprints may resume each other."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 def fingerprint(settings: FileWorkSettings | RecordWorkSettings) -> str:
-    """Return a short text that is the same for the same work, also in another process.
+    """Return a short text that identifies the work, equal in every process.
 
-    It tells by contents which schema and which functions' modules there are (but not what
-    these import). A database is not named, only its table: the ledger is in it. Raises UsageError
-    for functions that have no name.
+    It covers the content of the schema and of the functions' modules, but not of what these import.
+    A database counts by its table only, since the ledger is in it. Raises UsageError for a function
+    without a name.
     """
     told: list[object] = [1]
     if isinstance(settings, RecordWorkSettings):
@@ -45,7 +45,7 @@ def fingerprint(settings: FileWorkSettings | RecordWorkSettings) -> str:
 
 
 def describe(settings: FileWorkSettings | RecordWorkSettings) -> str:
-    """Return in a line what the work is."""
+    """Return a description of the work in one line."""
     if not isinstance(settings, RecordWorkSettings):
         return "check that files are JSON"
     told = [f"--records {settings.records}"] if settings.records else []
@@ -61,7 +61,7 @@ def describe(settings: FileWorkSettings | RecordWorkSettings) -> str:
 
 
 def describe_transforms(specs: Iterable[TransformSpec]) -> list[tuple[str, str]]:
-    """Return of each what it is in words, and a digest that is another once it does another thing.
+    """Return a description of each transform, and a digest of its behaviour.
 
     Raises UsageError as `fingerprint` does.
     """
@@ -113,7 +113,7 @@ def _describe_transform(spec: TransformSpec) -> str:
 
 
 def _source(spec: str) -> str:
-    """Return a digest of the module that has a function, or nothing if that is no file."""
+    """Return a digest of the function's module, empty if it is no file."""
     place = spec.rpartition(":")[0]
     if not place.endswith(".py") and os.sep not in place:
         place = getattr(sys.modules.get(place), "__file__", None) or ""
@@ -127,10 +127,10 @@ def _source(spec: str) -> str:
 def stream_configuration(
     settings: StreamSettings, sources: Sequence[str], files: Mapping[str, str | None]
 ) -> dict[str, str]:
-    """Return what the windows depend on, by the names of options, and where they go.
+    """Return the options that the windows depend on, by name, and their targets.
 
-    `files` are other options that name files or databases. How many keys there may be, and who
-    works, is free. Raises UsageError.
+    `files` are other options that name files or databases. The limit of keys and the workers may
+    change. Raises UsageError.
     """
     told = {f"SOURCE {number}": _location(name) for number, name in enumerate(sources, 1)}
     told |= {
@@ -157,5 +157,5 @@ def _span(micros: int | None) -> str:
 
 
 def _location(name: str) -> str:
-    """Return a path as it is named from everywhere; what is none stays, but for passwords."""
+    """Return an absolute path, or another name without its passwords."""
     return without_password(name) if name == "-" or ":" in name else os.path.realpath(name)

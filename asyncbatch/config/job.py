@@ -1,4 +1,4 @@
-"""What to run: sources, transforms, target, limits."""
+"""A job: sources, transforms, target, limits."""
 
 from __future__ import annotations
 
@@ -29,37 +29,27 @@ if TYPE_CHECKING:
     from asyncbatch.windows.spec import WindowSpec
     from asyncbatch.windows.times import Unit
 
-PATIENCE = 1.0
-"""Seconds that rows wait for more of them, unless told otherwise."""
+PATIENCE = 1.0  # default seconds that rows wait for more rows
 LEAST_PATIENCE = 0.01
 
 
 class RecordWorkSettings(Struct, frozen=True):
-    """What is done to each record: where records are in a document, transforms, a target.
-
-    `records` is the JSON Pointer of the array whose elements are records, `whole` takes each
-    document as one. Transforms run in the order given; if a function is async, on the event
-    loop, for `call_concurrency` records at a time. Of what comes of them only the first with each
-    key is written if `dedupe` names the paths of one. `letters` keeps what a dead
-    letter file needs, `replay` is the path of one that is read again. Rows wait up to `patience`
-    seconds to be loaded together; those of standard input also to be handed on by its worker.
-    `newest` is the path of a field whose largest value is found, for a source that is asked for
-    what is new.
-    """
+    """The work on each record: finding it, transforms, target."""
 
     files: FileWorkSettings = FileWorkSettings()
-    records: str | None = None
-    whole: bool = False
+    records: str | None = None  # the JSON Pointer of the array whose elements are the records
+    whole: bool = False  # each document is one record
+    # run in this order; async functions on the event loop
     transforms: tuple[TransformSpec, ...] = ()
-    dedupe: tuple[str, ...] = ()
+    dedupe: tuple[str, ...] = ()  # the paths of the key, of which only the first record is written
     call_is_async: bool = False
-    call_concurrency: int = 100
+    call_concurrency: int = 100  # async calls at a time
     target: Target | None = None
-    letters: bool = False
-    replay: str | None = None
+    letters: bool = False  # whether dead letters are written
+    replay: str | None = None  # the path of a dead letter file that is read again
     tracebacks: bool = False
-    patience: float = PATIENCE
-    newest: str | None = None
+    patience: float = PATIENCE  # seconds that rows wait to be loaded together
+    newest: str | None = None  # the path of the cursor field of an incremental source
 
     @property
     def reads_text(self) -> bool:
@@ -68,14 +58,14 @@ class RecordWorkSettings(Struct, frozen=True):
 
     @property
     def row_check(self) -> RowCheck | None:
-        """The check that a record can be a row of the target, if that is a table."""
+        """The check that a record can be a row of the target, None without a table."""
         if self.target is None or not self.target.is_table:
             return None
         return RowCheck(self.target.name, self.target.key)
 
     @property
     def changes_records(self) -> bool:
-        """Whether places in what becomes of a record may be others than in the record."""
+        """Whether the outputs of a record may differ from it in structure."""
         changing = JqSpec | CallSpec | FunctionSpec | FieldsSpec
         return any(isinstance(spec, changing) for spec in self.transforms)
 
@@ -86,14 +76,14 @@ class RecordWorkSettings(Struct, frozen=True):
 
     @property
     def needs_this_process(self) -> bool:
-        """Whether no other process can do it, for want of a function."""
+        """Whether a function exists in this process only."""
         return self.call_is_async or any(isinstance(one, FunctionSpec) for one in self.transforms)
 
 
 class FileSource(Struct, frozen=True):
-    """Files, and how they are read. Finding none is an error unless it `may_be_empty`.
+    """Input files, and how they are read. Finding none is an error unless it `may_be_empty`.
 
-    With several sources, the identities of one's files begin with its `prefix`.
+    With several sources, the identities of this source's files begin with `prefix`.
     """
 
     inputs: Inputs
@@ -104,12 +94,12 @@ class FileSource(Struct, frozen=True):
 
     @property
     def kind(self) -> str:
-        """What reports call it: see `FeedSource`."""
+        """The kind of the source in reports."""
         return "files"
 
     @property
     def record_work(self) -> RecordWorkSettings | None:
-        """What is done to records, if anything is."""
+        """The settings of the work on records, None for counting."""
         return self.settings if isinstance(self.settings, RecordWorkSettings) else None
 
     @property
@@ -119,7 +109,7 @@ class FileSource(Struct, frozen=True):
 
     @property
     def naming(self) -> InputNaming:
-        """What its files are called for good."""
+        """The identities of its files."""
         return InputNaming(self.inputs.root, self.prefix)
 
 
@@ -141,42 +131,30 @@ class FeedJob(Struct, frozen=True):
 
 
 class Job(Struct, frozen=True):
-    """What to do. None means: chosen to fit.
+    """What to run. `None` means: chosen automatically."""
 
-    `sources` may differ in how they are read; what is done to records, and where they go, is the
-    same for all. `workers` are processes (0: threads of this one; so by default for a small job),
-    `concurrency` batches in flight, `batch_size` files in each, `pause` seconds between them
-    (which then go one at a time). Rows reach a target `load_batch` at a time, and in the order
-    of a source's inputs if `ordered`; rejected records and failed files also go to `dead_letter`.
-    `reports` are other files that are written, and must be apart from these. What is done is
-    remembered as `ledger` says, if at all. A file that takes longer than `timeout` seconds fails;
-    since nothing else can be stopped, a process reads it. There are no more worker processes
-    than `most_workers`, for want of memory. Of each source only the first `limit` records are
-    read, which cannot be remembered. `sink` writes to the target if that is no place but an
-    object of this process. With `dask` the workers are those of a cluster, of which `workers` are
-    started if it has no scheduler yet.
-    """
-
+    # may differ in how they are read, not in transforms and target
     sources: tuple[FileSource | FeedJob, ...]
-    batch_size: int | None = None
-    concurrency: int | None = None
-    workers: int | None = None
-    pause: float = 0.0
+    batch_size: int | None = None  # files of a batch
+    concurrency: int | None = None  # batches in flight
+    workers: int | None = None  # processes; 0: threads of this process
+    pause: float = 0.0  # seconds between batches, which then run one at a time
     budget: FailureBudget | None = None
-    load_batch: int | None = None
-    ordered: bool = True
-    dead_letter: str | None = None
-    reports: tuple[str, ...] = ()
-    ledger: LedgerSettings | None = None
-    timeout: float | None = None
-    most_workers: int | None = None
-    sink: BatchSink[Any] | None = None
-    limit: int | None = None
+    load_batch: int | None = None  # rows of one load
+    ordered: bool = True  # rows reach the target in the order of a source's inputs
+    dead_letter: str | None = None  # the file for rejected records and failed files
+    reports: tuple[str, ...] = ()  # other output files, none of which may be the same
+    ledger: LedgerSettings | None = None  # None: nothing is remembered
+    timeout: float | None = None  # seconds for a file; needs a worker process, which can be killed
+    most_workers: int | None = None  # the limit of worker processes by memory
+    sink: BatchSink[Any] | None = None  # an object of this process that takes the rows
+    limit: int | None = None  # records read of each source; such a run has no ledger
+    # the cluster that does the work; without a scheduler it starts `workers` workers
     dask: DaskSettings | None = None
 
     @property
     def settings(self) -> FileWorkSettings | RecordWorkSettings:
-        """What is done to each file or record, but for how the other sources are read."""
+        """The settings of the first source: for transforms and target, the same for all."""
         first = self.sources[0]
         return first.settings if isinstance(first, FileSource) else first.record_work
 
@@ -204,12 +182,12 @@ class Job(Struct, frozen=True):
 
     @property
     def record_work(self) -> RecordWorkSettings | None:
-        """What is done to records, if anything is."""
+        """The settings of the work on records, None for counting."""
         return self.sources[0].record_work
 
     @property
     def target(self) -> Target | None:
-        """Where rows go, if anywhere."""
+        """The target, or None."""
         return self.record_work.target if self.record_work else None
 
     @property
@@ -219,7 +197,7 @@ class Job(Struct, frozen=True):
 
     @property
     def retries(self) -> Retries:
-        """How often what fails for the moment is tried again."""
+        """The retries after transient errors."""
         settings = self.settings
         files = settings.files if isinstance(settings, RecordWorkSettings) else settings
         return files.retries
@@ -232,7 +210,7 @@ class Job(Struct, frozen=True):
         return files | {f"--report {path}": path for path in self.reports}
 
     def check(self) -> None:
-        """Raise UsageError if this can't be meant."""
+        """Raise UsageError for a contradiction."""
         if len(self.sources) != 1 and None in [source.record_work for source in self.sources]:
             raise UsageError("several sources need RecordWorkSettings each, and a job needs one")
         if "" in self.output_files().values():
@@ -281,7 +259,7 @@ class Job(Struct, frozen=True):
 
 
 def checked_settings(settings: RecordWorkSettings) -> RecordWorkSettings:
-    """Return settings that also say whether a function of theirs is async. Raises UsageError."""
+    """Return settings with `call_is_async` set. Raises UsageError."""
     try:
         stages = make_stages(settings.transforms, row_check=settings.row_check)
     except ValueError as error:  # a path that is none
@@ -293,31 +271,27 @@ MAX_KEYS = 100_000
 
 
 class StreamSettings(Struct, frozen=True):
-    """Which windows, of which events; all spans are in microseconds.
-
-    `time` is the field that has an event's time, None for the time at which it arrives. `by`
-    and the aggregates name fields by path. Events that are further than `max_future` ahead of
-    the clock are rejected. A source that is silent for `idle` is not waited for. A window has
-    `max_keys` keys at most; further ones are put together under `overflow_key`, or end the
-    stream if that is None. `letters` keeps what a dead letter file needs.
-    """
+    """The windows of a stream, and its events. Spans are in microseconds."""
 
     window: WindowSpec
     aggregates: tuple[Aggregate, ...]
-    by: tuple[str, ...] = ()
-    time: str | None = "timestamp"
+    by: tuple[str, ...] = ()  # paths of the fields of the key
+    time: str | None = "timestamp"  # the path of the event time; None: the time of arrival
     unit: Unit = "auto"
     lateness: int = 0
-    idle: int | None = None
-    max_future: int | None = None
-    max_keys: int = MAX_KEYS
-    overflow_key: str | None = None
+    idle: int | None = None  # a source that is silent for this long is not waited for
+    max_future: int | None = None  # an event further ahead of the clock is rejected
+    max_keys: int = MAX_KEYS  # the limit of keys in a window
+    overflow_key: str | None = None  # the key for further keys; None: they end the stream
     transforms: tuple[TransformSpec, ...] = ()
-    letters: bool = False
+    letters: bool = False  # whether dead letters are written
     tracebacks: bool = False
 
     def contradictions(self, *, has_late: bool = False) -> Iterator[tuple[str, str]]:
-        """Yield what would have no effect, by name, and why; `has_late` if late events are kept."""
+        """Yield each option without effect, and why.
+
+        `has_late`: late events are kept.
+        """
         if self.time is None:
             for name, value in (
                 ("lateness", self.lateness),

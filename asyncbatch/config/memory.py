@@ -1,4 +1,4 @@
-"""What fits into so much memory: how many workers, and how much each process may hold."""
+"""The memory plan: the number of workers, and the sizes of buffers, for a limit."""
 
 from __future__ import annotations
 
@@ -8,22 +8,18 @@ from asyncbatch.core.settings import MIB, Sizes
 from asyncbatch.core.units import format_size
 from asyncbatch.errors import UsageError
 
-MAIN_BYTES = 80 * MIB
-"""What the main process takes before there is any data (measured: 45 to 56 MB), with some air."""
+MAIN_BYTES = 80 * MIB  # the main process without data (measured: 45 to 56 MB), with a reserve
+# DuckDB and Arrow in addition (measured: 110 to 160 MB), or an upload (77 MB)
 LIBRARY_BYTES = 176 * MIB
-"""What DuckDB and Arrow take beside it (measured: 110 to 160 MB), or an upload (77 MB more)."""
-WORKER_BYTES = 48 * MIB
-"""The same for a worker process (measured: 36 MB, 45 with a schema)."""
+WORKER_BYTES = 48 * MIB  # The same for a worker process (measured: 36 MB, 45 with a schema).
+# the least memory for data of a process; without workers the main process has two shares
 LEAST_SHARE = 20 * MIB
-"""What a process must have for data; without workers, the main process has two shares."""
-USABLE = 0.9
-"""How much of a container's limit is planned with: the system counts some that we do not see."""
-_COPIES = 16
-"""What a JSON text takes as Python values, at most and roughly, in times of its length."""
+USABLE = 0.9  # the share of a container's limit that is planned: the kernel counts more than we see
+_COPIES = 16  # the size of Python values relative to their JSON text, at most and roughly
 
 
 class MemoryPlan(Struct, frozen=True):
-    """How many worker processes there may be (0: threads of the main process), and the sizes."""
+    """The number of worker processes (0: threads of the main process), and the sizes."""
 
     workers: int
     sizes: Sizes
@@ -32,11 +28,11 @@ class MemoryPlan(Struct, frozen=True):
 def plan_memory(
     limit: int, workers: int, *, needs_process: bool = False, has_library: bool = False
 ) -> MemoryPlan:
-    """Return the plan for at most `limit` bytes in all processes, and so many wanted workers.
+    """Return the plan for `limit` bytes in all processes, and the wanted workers.
 
-    `has_library` if the target is written by DuckDB or Arrow, or uploaded.
+    `has_library`: the target is written by DuckDB or Arrow, or uploaded.
 
-    Raises UsageError if that is too little for one, or for none where none will do.
+    Raises UsageError if the limit is too low for one worker, or for none where none is possible.
     """
     needed = least_memory(needs_process=needs_process, has_library=has_library)
     least = int(needs_process)
@@ -56,7 +52,7 @@ def least_memory(*, needs_process: bool, has_library: bool = False) -> int:
 
 
 def _base_bytes(workers: int, *, has_library: bool) -> int:
-    """Return what the processes take before there is any data."""
+    """Return the memory of all processes without data."""
     return MAIN_BYTES + has_library * LIBRARY_BYTES + workers * WORKER_BYTES
 
 

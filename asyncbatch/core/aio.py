@@ -13,7 +13,7 @@ ItemT = TypeVar("ItemT")
 
 
 async def iterate_in_thread(items: Iterator[ItemT], *, apart: bool) -> AsyncIterator[ItemT]:
-    """Yield items, each made in a thread if its making is to be kept `apart` from the loop."""
+    """Yield items, computing each in a thread if `apart` is true."""
     if not apart:
         for item in items:
             yield item
@@ -29,9 +29,10 @@ T = TypeVar("T")
 async def with_pauses(
     items: AsyncIterator[T], seconds: float | None
 ) -> AsyncGenerator[T | None, None]:
-    """Yield what comes, and None whenever nothing has come for so many seconds (never, if None).
+    """Yield each item, and None after every `seconds` without one.
 
-    Closing it leaves `items` at rest, to be closed by whoever has them.
+    `seconds` None: never yield None. Closing the generator does not close `items`: the caller
+    closes them.
     """
     coming: asyncio.Future[T | None] | None = None
     try:
@@ -58,7 +59,7 @@ async def _next(items: AsyncIterator[T]) -> T | None:
 
 
 class Wakeup:
-    """Ends a wait when it is rung, also the next one if nobody waits."""
+    """An event that ends one wait: the current wait, or the next one if no task waits."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
@@ -68,7 +69,7 @@ class Wakeup:
         self._event.set()
 
     async def wait(self, seconds: float | None) -> bool:
-        """Wait until it is rung, for so long at most; tell if it was."""
+        """Wait until `set` is called, at most `seconds`. Return whether it was called."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._event.wait(), seconds)
         rung = self._event.is_set()

@@ -24,72 +24,62 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.entries import Entry, Extent, FileStatus
 
+# the unit of a split: lines of JSON Lines, or elements of an array
 SplitForm = Literal["lines", "array"]
-"""What a huge file is cut into: whole lines of JSON Lines, or whole elements of an array."""
 
 
 class Chunk(Struct, frozen=True, gc=False):
-    """Records that have come by themselves: a page of an API, or what a program has given.
+    """Records that a source delivers by itself: a page of an API, or records of a program."""
 
-    `file` is what failures call it. The body is a JSON text, JSON Lines, or the texts of single
-    records; `line` (of those: the number of the record, from 1) and `byte` (from 0) are where in
-    `file` it begins. `bookmark` is that of the feed once this is done, but for what is newest in
-    it.
-    """
-
-    file: str
+    file: str  # the name of the input in failures
+    # a JSON text, JSON Lines, or the texts of single records
     body: bytes | Sequence[bytes | InvalidRecord] = b""
     form: Literal["json", "jsonl", "records"] = "json"
+    # where the body begins in `file`, from 1; of single records, the number of the first
     line: int = 1
-    byte: int = 0
+    byte: int = 0  # where the body begins in `file`, from 0
+    # the bookmark of the feed after this chunk, without its largest cursor value
     bookmark: Bookmark = Bookmark()
 
     @property
     def size(self) -> int:
-        """Bytes that were read; of what a program has given none."""
+        """The number of bytes read; 0 for the records of a program."""
         return len(self.body) if isinstance(self.body, bytes) else 0
 
 
 class Split(Struct, frozen=True, gc=False):
-    """A stretch of a huge file: `length` bytes from `start`, number so many (from 0) of it.
+    """A byte range of a large file: `length` bytes from `start`.
 
-    Of an array, it begins with the bracket or comma before its first element. The one at the
-    `end` holds no records; its `length` is the bytes of the file that are in no other, and
-    `error` is why there are no more. Records and lines of a `relative` one count from its start.
-    A feed's pieces bring what they hold, their `arrival`. An object's tell its `etag`.
+    A split of an array begins at the bracket or comma before its first element.
     """
 
-    number: int
+    number: int  # the number of the split within the file, from 0
     form: SplitForm
     start: Position
     length: int
+    # the last split holds no records: its `length` is the rest of the file's bytes
     end: bool = False
-    error: Failure | None = None
-    relative: bool = False
-    arrival: Chunk | None = None
-    etag: str | None = None
+    error: Failure | None = None  # the reason why the last split ends the file early
+    relative: bool = False  # records and lines count from the start of the split
+    arrival: Chunk | None = None  # the chunk of a feed
+    etag: str | None = None  # the ETag of an object
 
 
-SOURCE_SPAN = 1 << 40
-"""Inputs that a source may have: those of source number k of a job are numbered from k times so
-many on."""
+SOURCE_SPAN = 1 << 40  # The inputs of source k of a job are numbered from k * SOURCE_SPAN.
 
 
 class Batch(Struct, frozen=True, gc=False):
-    """Files that one worker takes in one go; `start` is the first one's number in the run.
+    """Files for one worker.
 
-    A path is a handle: where the input is, not what it holds. Workers read. With a `piece` the
-    batch is that stretch of its only file; with a `resume` position it is the only file's rest.
+    A path is a handle: it tells where the input is. Workers read the files.
     """
 
-    start: int
+    start: int  # the number of the first file within the run
     paths: tuple[str, ...]
-    split: Split | None = None
-    resume: Position | None = None
-    prepared_part: Part | None = None
-    """What becomes of them, if that is known already."""
-    limit: int | None = None
-    """How many records are read of them at most."""
+    split: Split | None = None  # the byte range of the only file
+    resume: Position | None = None  # the position at which to resume the only file
+    prepared_part: Part | None = None  # the outcome, if it is known before any work
+    limit: int | None = None  # How many records are read of them at most.
 
     @property
     def source(self) -> int:
@@ -98,29 +88,27 @@ class Batch(Struct, frozen=True, gc=False):
 
     @property
     def key(self) -> tuple[int, int]:
-        """What tells this batch from all others in flight, in input order."""
+        """The identity of this batch among all batches in flight, sortable in input order."""
         return self.start, self.split.number if self.split else 0
 
 
 class Rows(Struct, gc=False):
-    """So many rows to be written, in the form that the target's sink takes.
+    """Rows to be written, in the form that the sink of the target takes.
 
-    Where it may refuse some, there is also an item a row in each list: its file's place in
-    the part, its record's number and line there; `several` tells whether any record became
-    more than one row. `originals` are the records as they were read, if somebody wants them.
-    `ends` are where the rows of each file that the part finishes (or of the one that it does not)
-    end in what the payload is, or unpacks to, if that is one row after another. `digests` tell
-    the rows' keys apart, if those that came before are to be dropped; None is of a row without.
+    The lists have one item a row. They are filled only for a target that may reject single rows.
     """
 
     payload: bytes | bytearray
     count: int
-    places: list[int] = []
-    records: list[int] = []
-    lines: list[int | None] = []
-    texts: list[bytes] = []
-    has_many_rows: bool = False
+    places: list[int] = []  # the place of the row's file in the part
+    records: list[int] = []  # the number of the row's record in its file
+    lines: list[int | None] = []  # the line of the row's record
+    texts: list[bytes] = []  # the texts of the records as they were read, if dead letters are kept
+    has_many_rows: bool = False  # whether a record became more than one row
+    # For each file that the part finishes, and for the unfinished one: the end of its rows in the
+    # unpacked payload.
     ends: list[int] = []
+    # the digest of each row's key, for dedupe; None for a row without a key
     digests: list[builtins.bytes | None] = []
 
 
@@ -141,63 +129,58 @@ class Counts(Struct, gc=False):
 
 
 class SplitFile(Struct, frozen=True, gc=False):
-    """What a worker says of a file that is to be taken in pieces, perhaps from a position on.
-
-    If its pieces may be `relative`, nobody need count its lines beforehand.
-    """
+    """The answer of a worker that a file must be processed in splits."""
 
     form: SplitForm
-    start: Position | None = None
+    start: Position | None = None  # the position of the first split
+    # The lines need not be counted in advance: records count from the start of each split.
     relative: bool = False
 
 
 class Part(Struct, gc=False):
-    """What a worker says of a stretch of a batch, in columns: one item a finished file.
+    """The outcome of a part of a batch, in columns: one item for each finished file.
 
-    The file at place 0 is number `start` of the run. `dropped`, `rejected` and `errors` hold
-    only the exceptions, by place. `rejections` are the bad records met, each with its file's
-    place, `letters` what a dead letter file says of them, if there is one. A part without any
-    finished file is about one that is still being read, at place 0. `made` counts the rows of
-    each finished file in this part, `written` what the worker itself wrote, `retries` how often
-    it tried something again. `skipped` tells by place why a file was not even read, `entries`
-    what a ledger has of it. `lost` is why no more can be written, if the worker does that;
-    `outputs` are the states of what it has written, as far as nobody else could tell.
+    A part without a finished file is about an unfinished one, at place 0.
 
-    The parts of a huge file count as they come, not only when it is done. One that is not the
-    last has `told`, its share of the file's counts, and where it ends, `reached` (None in the
-    midst of a record: what follows belongs to it). In the last one, whose columns are about
-    the whole file, `told` is what the others have told. `huge` tells that a file, at place 0, is to
-    be taken in pieces. `newest` is the largest value in a piece of the field that its source is
-    asked by.
+    The parts of a split file count as they arrive, before the file is finished. Each part but the
+    last has `counts`, its share of the file's counts, and `position`. In the last part the columns
+    are about the whole file, and `counts` is the sum of the earlier parts.
     """
 
-    start: int
+    start: int  # the number in the run of the file at place 0
     records: list[int] = field(default_factory=list)
     bytes: list[int] = field(default_factory=list)
     elapsed_ms: list[float] = field(default_factory=list)
-    dropped: dict[int, int] = field(default_factory=dict)
-    rejected: dict[int, int] = field(default_factory=dict)
-    errors: dict[int, Failure] = field(default_factory=dict)
+    dropped: dict[int, int] = field(default_factory=dict)  # the exceptions only, by place
+    rejected: dict[int, int] = field(default_factory=dict)  # the exceptions only, by place
+    errors: dict[int, Failure] = field(default_factory=dict)  # the exceptions only, by place
+    # the rejected records, each with the place of its file
     rejections: list[tuple[int, Failure]] = field(default_factory=list)
+    # the dead letters of the rejections, if a dead letter file is written
     dead_letters: list[builtins.bytes] = field(default_factory=list)
     rows: Rows | None = None
+    # the number of rows of each finished file in this part
     spooled_rows: list[int] = field(default_factory=list)
-    written: int = 0
+    written: int = 0  # the number of rows of each finished file that the worker itself wrote
+    # the reason why a file was not read, by place
     skipped: dict[int, str] = field(default_factory=dict)
-    entries: dict[int, Entry] = field(default_factory=dict)
-    retries: int = 0
-    target_error: str = ""
+    entries: dict[int, Entry] = field(default_factory=dict)  # the ledger entry of a file, by place
+    retries: int = 0  # the number of retries
+    target_error: str = ""  # the reason why the worker can write no more
     counts: Counts | None = None
+    # where the part ends; None in the middle of a record that the next part continues
     position: Position | None = None
-    split_file: SplitFile | None = None
+    split_file: SplitFile | None = None  # set if the file at place 0 must be processed in splits
+    # the largest value of the cursor field of an incremental source
     largest_cursor: Scalar | None = None
+    # the states of the written outputs that only the worker knows
     outputs: dict[int, Extent] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.records)
 
     def status(self, place: int) -> FileStatus:
-        """Return what became of the finished file at `place`."""
+        """Return the status of the finished file at `place`."""
         if place in self.errors:
             return "failed"
         if place in self.skipped:
@@ -223,9 +206,9 @@ class Part(Struct, gc=False):
             self.errors.setdefault(place, failure)
 
     def failures(self) -> Iterator[tuple[int, Failure]]:
-        """Yield every failure with its file's number in the run, each once.
+        """Yield each failure once, with the number of its file in the run.
 
-        The error of a file whose every record was rejected is its first rejection.
+        If every record of a file was rejected, the first rejection is the error of the file.
         """
         for place, failure in self.rejections:
             yield self.start + place, failure
@@ -235,7 +218,7 @@ class Part(Struct, gc=False):
 
 
 class SettledInputs(Struct, frozen=True, gc=False):
-    """A batch of which no more will be said: its first `done` files are done."""
+    """A finished batch, of which the first `done` files are done."""
 
     batch: Batch
     done: int
@@ -244,7 +227,7 @@ class SettledInputs(Struct, frozen=True, gc=False):
 def prepared_part(
     start: int, count: int, errors: dict[int, Failure], skipped: dict[int, str]
 ) -> Part:
-    """Return the part about `count` files of which it is known without reading what they are."""
+    """Return the part about `count` files whose outcome is known without reading them."""
     zeros = [0] * count
     return Part(
         start, zeros, zeros, [0.0] * count, spooled_rows=zeros, errors=errors, skipped=skipped
@@ -262,14 +245,14 @@ class BatchPart(Struct, frozen=True, gc=False):
         return self.batch.paths[self.part.start - self.batch.start + place]
 
     def file(self, place: int) -> str:
-        """Return the name of the part's file at `place`, or of what has come of a feed."""
+        """Return the name of the file, or of the feed's chunk, at `place`."""
         piece = self.batch.split
         if piece is not None and piece.arrival is not None:
             return piece.arrival.file
         return display_path(self.path(place))
 
     def outcomes(self) -> Iterator[Failure | FileResult]:
-        """Yield, in input order, the bad records of each file and, once it is done, its result."""
+        """Yield, in input order, the rejected records of each file, then its result."""
         part, first = self.part, self.part.start - self.batch.start
         rejections = deque(part.rejections)
         paths = self.batch.paths[first : first + len(part)]

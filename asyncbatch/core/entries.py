@@ -1,4 +1,4 @@
-"""What is remembered of one input that is done, and of its rows."""
+"""Ledger entries: the state of each input, and where its rows are."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Outcome = FileStatus | Literal["begun"]
 
 
 class Stamp(NamedTuple):
-    """What tells one state of a file from another: size in bytes, time of change, contents.
+    """The state of a file: size in bytes, modification time, digest of the content.
 
-    `digest` is there if contents are compared, and then it alone counts.
+    If there is a digest, it alone is compared.
     """
 
     size: int
@@ -24,19 +24,18 @@ class Stamp(NamedTuple):
     digest: str | None = None
 
     def describes_same_file(self, other: Stamp) -> bool:
-        """Whether both are of the same state of a file, as far as that can be told."""
+        """Whether both stamps are of the same state of a file, as far as they can tell."""
         if self.digest is not None and other.digest is not None:
             return self.digest == other.digest
         return self[:2] == other[:2]
 
 
 class Extent(Struct, frozen=True, gc=False):
-    """Where in an output the rows of one input are: `length` units from `at` on.
+    """Where the rows of one input are in an output: `length` units from `at`.
 
-    Units are bytes, in Parquet rows. Of a compressed file that is where the pieces lie that hold
-    them: the rows are `take` bytes of what these unpack to, from number `skip` on. An output of
-    one input alone, in a folder, is told from what others have made of it: `at` is when it was
-    written, in ns.
+    A unit is a byte, or a row of Parquet. In a compressed output, `at` and `length` locate the
+    compressed members that hold the rows; the rows are `take` unpacked bytes after `skip` bytes. In
+    a folder, an output belongs to one input: there `at` is the time of writing, in nanoseconds.
     """
 
     at: int
@@ -54,15 +53,9 @@ class Extent(Struct, frozen=True, gc=False):
 
 
 class Entry(Struct, frozen=True, gc=False):
-    """An input that is done: which one, what became of it, its counts.
+    """The state of one input: its stamp, its outcome, its counts."""
 
-    `path` is its identity (see `identity`). `letters` are its lines of a dead letter file.
-    `extent` is where its rows are in the output number `generation`, if that is a file. Of a
-    huge file that is `begun`, or failed in its midst, `reached` is the position up to which all
-    this holds (the fields of `records.Position`). `bookmark` is how far a feed has come, as JSON.
-    """
-
-    path: str
+    path: str  # the identity of the input
     stamp: Stamp
     outcome: Outcome
     read: int
@@ -70,29 +63,33 @@ class Entry(Struct, frozen=True, gc=False):
     rejected: int
     written: int
     done_at: str = ""
-    letters: bytes = b""
+    letters: bytes = b""  # its lines of the dead letter file
     generation: int = 0
+    # where its rows are in the output number `generation`, if that is a file
     extent: Extent | None = None
+    # For a large file that is unfinished or failed midway: the position up to which the entry
+    # holds, as the fields of `records.Position`.
     reached: tuple[int, int, int, int] | None = None
-    bookmark: str | None = None
+    bookmark: str | None = None  # the bookmark of a feed, as JSON
 
 
 class LedgerJob(NamedTuple):
-    """Whose entries a database keeps: the job's fingerprint, and whether it is carried on.
-
-    `is_current` tells of an input, by its identity, whether it is still in this state.
-    """
+    """The job whose entries a database keeps."""
 
     fingerprint: str
-    carries_on: bool
+    carries_on: bool  # whether the run resumes the job
+    # tells whether the input of an identity still has a stamp
     is_current: Callable[[str, Stamp], bool]
 
 
 class Ledger(Protocol):
-    """Entries of one job, to be read. Raises what the database behind it raises."""
+    """The entries of one job, for reading.
+
+    Raises the errors of the database that holds them.
+    """
 
     def lookup(self, paths: Sequence[str]) -> Mapping[str, Entry]:
-        """Return the entries of those of these inputs that have one."""
+        """Return the entries of the inputs that have one, by path."""
         ...
 
     def find(self, stamp: Stamp) -> Sequence[str]:
@@ -100,5 +97,5 @@ class Ledger(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of what is behind it."""
+        """Release the connection."""
         ...

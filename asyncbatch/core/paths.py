@@ -10,16 +10,12 @@ _STORES = ("s3", "gs", "az")
 
 
 class ObjectPath(str):  # noqa: SLOT000 - a subclass of str cannot have slots that hold something
-    """The URL of an object, which goes wherever the path of a file goes.
+    """The URL of an object. It can stand wherever the path of a file can."""
 
-    `size` (bytes) and `etag` are those that a listing told, or None; `changed_ns` is when it was
-    written. `trouble` is what was found out in place of them: an `errno` and a message.
-    """
-
-    size: int | None
-    etag: str | None
-    changed_ns: int
-    problem: tuple[int, str] | None
+    size: int | None  # bytes, if a listing told them
+    etag: str | None  # if a listing told it
+    changed_ns: int  # the time of the last write, in nanoseconds
+    problem: tuple[int, str] | None  # an `errno` and a message, if the object cannot be read
 
     def __new__(
         cls,
@@ -40,9 +36,9 @@ class ObjectPath(str):  # noqa: SLOT000 - a subclass of str cannot have slots th
 
     @property
     def shown(self) -> str:
-        """The URL as plain text for anybody: no passwords, signatures and tokens.
+        """The URL without passwords, signatures and tokens.
 
-        A key of a store is no secret, and may have any character.
+        The key of an object is not a secret, and may have any character.
         """
         scheme, _, rest = self.partition("://")
         if scheme in _STORES:
@@ -58,23 +54,18 @@ class ObjectPath(str):  # noqa: SLOT000 - a subclass of str cannot have slots th
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+# schemes of object stores, which have buckets with keys that can be listed
 STORES = ("s3", "gs", "az")
-"""Schemes of stores: what has buckets, and keys in them that can be listed."""
-WEB = ("http", "https")
-"""Schemes of single objects that are only read."""
+WEB = ("http", "https")  # Schemes of single objects that are only read.
 _SCHEMES = (*STORES, *WEB)
 
 
 class Address(NamedTuple):
-    """Where an object is, or a prefix that stands for a folder.
-
-    `key` is the object's, as the store has it: nothing in it is escaped, and a slash at its end
-    counts. Of `http(s)://` there is no key, and `bucket` is all that follows the scheme.
-    """
+    """The location of an object, or of a prefix that stands for a folder."""
 
     scheme: str
-    bucket: str
-    key: str
+    bucket: str  # for http(s): the URL behind the scheme
+    key: str  # unescaped, as the store has it; a final slash counts; empty for http(s)
 
     @property
     def is_web(self) -> bool:
@@ -82,7 +73,7 @@ class Address(NamedTuple):
         return self.scheme in WEB
 
     def __str__(self) -> str:
-        """Return the URL itself, with whatever secrets are in it; see `shown_url`."""
+        """Return the full URL, secrets included. `shown_url` leaves them out."""
         return f"{self.scheme}://{self.bucket}" + ("" if self.is_web else f"/{self.key}")
 
 
@@ -93,13 +84,13 @@ def is_object_url(text: str) -> bool:
 
 
 def is_store_url(text: str) -> bool:
-    """Whether `text` is in a store, which can be listed and written to; `http(s)://` is not."""
+    """Whether `text` is the URL of an object store. http(s) URLs are not."""
     scheme, colon, _ = text.partition("://")
     return bool(colon) and scheme in STORES
 
 
 def parse_address(url: str) -> Address:
-    """Return what a URL means. Raises UsageError if it is none of ours."""
+    """Return the address of a URL. Raises UsageError for an unknown scheme."""
     scheme, colon, rest = url.partition("://")
     if not colon or scheme not in _SCHEMES:
         raise UsageError(f"{shown_url(url)} is no s3://, gs://, az://, http:// or https:// URL")
@@ -119,7 +110,7 @@ def parse_address(url: str) -> Address:
 
 
 def join_url(folder: str, name: str) -> str:
-    """Return the URL of what is called `name` below a prefix."""
+    """Return the URL of `name` below a prefix."""
     return f"{folder.rstrip('/')}/{name}" if folder.count("/") > 2 else f"{folder}/{name}"
 
 
@@ -131,5 +122,5 @@ def parent_url(url: str) -> str:
 
 
 def shown_url(url: str) -> str:
-    """Return a URL as it may be seen by anybody; see `ObjectPath.shown`."""
+    """Return a URL without secrets, as `ObjectPath.shown` does."""
     return ObjectPath(url).shown

@@ -1,4 +1,4 @@
-"""Which file a worker is at, in memory that the main process sees whatever becomes of it."""
+"""The progress of a worker, in shared memory that outlives the worker."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from collections.abc import MutableSequence
 
-_CELL_BYTES = 16
-"""Two 64-bit numbers, each written in one go."""
+_CELL_BYTES = 16  # Two 64-bit numbers, each written in one go.
 _AT, _TURNS = 0, 1
 _NO_BATCH, _NO_FILE, _FIRST_FILE = 0, 1, 2
 
 
 class Progress:
-    """A place for a number, written for each file, and so for nearly nothing.
+    """The number of the worker's current file, in shared memory.
 
-    A worker tells no time: the main process sees for how long a number stays. What it then
-    needs to know is when the worker waits for it, since that takes no time of the file's.
+    Writing it takes some 0.1 us. A worker measures no time: the main process sees how long a number
+    stays. The worker notes when it waits for the main process, because that time is not the file's.
     """
 
     def __init__(self, cell: MutableSequence[int] | Any = None) -> None:
@@ -26,7 +25,7 @@ class Progress:
 
     @classmethod
     def shared(cls, descriptor: int) -> Self:
-        """Return what is at an open file of `shared_memory`; closes the file."""
+        """Return the progress in an open `shared_memory` file, and close the file."""
         import mmap
 
         try:
@@ -35,7 +34,7 @@ class Progress:
             os.close(descriptor)
 
     def begin_batch(self) -> None:
-        """Say that a batch is begun, and no file of it."""
+        """Note that a batch has begun, and no file of it."""
         self._cell[_AT] = _NO_FILE
 
     end_file = begin_batch
@@ -85,11 +84,10 @@ def shared_memory() -> int:
 
 
 class FileStopwatch:
-    """Tells, by looking now and then, when a worker has been at one file for too long.
+    """Tells when a worker has been at one file for longer than a limit.
 
-    It takes no file for late that is not: what comes between two looks is not counted. Nor is
-    more than twice `interval`, in seconds, from one look to the next: then it was us, or the
-    whole machine, that stood still.
+    It never counts too much: time between two calls counts only up to twice `interval` seconds.
+    After a longer gap the main process, or the whole machine, stood still.
     """
 
     def __init__(self, limit: float, interval: float) -> None:
@@ -98,7 +96,7 @@ class FileStopwatch:
         self._seconds = self._last = 0.0
 
     def overdue(self, progress: Progress, now: float) -> int | None:
-        """Return the number of the file that takes too long, if there is one."""
+        """Return the number of the overdue file, or None."""
         file, gone = progress.file, min(now - self._last, self._longest)
         self._last = now
         at = None if file is None else (progress, file)

@@ -1,6 +1,6 @@
-"""The nouns that travel: batches, what a worker says of them, results.
+"""Records and files as data: positions, failures, violations, results.
 
-All but `Part`, which a worker fills, are frozen, and all are cheap: a run makes many.
+All structs are frozen, and cheap to create: a run creates many.
 """
 
 from __future__ import annotations
@@ -33,12 +33,11 @@ FailureKind = Literal[
     "sink",
 ]
 
-STDIN = "-"
-"""The path that stands for standard input."""
+STDIN = "-"  # The path that stands for standard input.
 
 
 def display_path(path: str) -> str:
-    r"""`path` as text that any output can carry: bytes that are not UTF-8 become `\xff`."""
+    r"""Return `path` as text; bytes that are not UTF-8 become `\xff`."""
     if isinstance(path, ObjectPath):
         return path.shown
     if path.isascii():
@@ -47,10 +46,10 @@ def display_path(path: str) -> str:
 
 
 class Position(Struct, frozen=True, gc=False):
-    """A place between two records of a file, told by what lies before it.
+    """A position between two records of a file, at which work can resume.
 
-    That is so many bytes of the decompressed stream, records, line ends, and code points since
-    the last line end. Work that has come so far can be taken up again there.
+    It counts what lies before it: bytes of the decompressed stream, records, line ends, and code
+    points since the last line end.
     """
 
     byte: int = 0
@@ -59,34 +58,29 @@ class Position(Struct, frozen=True, gc=False):
     column: int = 0
 
 
+# a value of the cursor field of an incremental source; such values are ordered
 Scalar = str | int | float
-"""What is larger or smaller than another: the value of a field by which records are asked for."""
 
 
 class Bookmark(Struct, frozen=True, gc=False, omit_defaults=True):
-    """How far a feed has come, for a later run.
+    """The progress of a feed, for a later run."""
 
-    `mark` is where it goes on, in the words of its source; None if only at the beginning.
-    `newest` is the largest value so far of the field by which the source is asked for what is
-    new, `since` that with which this reading of it began.
-    """
-
-    mark: str | None = None
-    newest: Scalar | None = None
-    since: Scalar | None = None
+    mark: str | None = None  # where to resume, in the form of its source; None: at the beginning
+    newest: Scalar | None = None  # the largest cursor value so far
+    since: Scalar | None = None  # the cursor value with which this pass began
 
 
 class InvalidRecord(Struct, frozen=True, gc=False):
-    """What a program has given and JSON cannot hold: how Python shows it, and the reason."""
+    """A value of a program that JSON cannot hold: its `repr`, and the reason."""
 
     text: bytes
     reason: str
 
 
 class Violation(Struct, frozen=True, gc=False):
-    """One place of a record that does not fit a schema: its JSON Pointer, the rule, the reason.
+    """A part of a record that violates a schema: JSON Pointer, rule, reason.
 
-    `line`, `column` and `byte` are those of the offending value, as in `Failure`.
+    `line`, `column` and `byte` are the place of the invalid value, as in `Failure`.
     """
 
     pointer: str
@@ -98,41 +92,32 @@ class Violation(Struct, frozen=True, gc=False):
 
 
 class Failure(Struct, frozen=True, gc=False):
-    """Why a file or one of its records was not processed, and where.
-
-    `record`, `line` and `column` count from 1 (columns in code points), `byte` from 0 in
-    the decompressed stream; what does not apply is None. `pointer` is the JSON Pointer of the
-    offending place within the record; `violations` are all that a schema found, the first of
-    which the other fields tell; `traceback` is that of a user's function, if it was asked for.
-    These are UNSET where they do not apply.
-    """
+    """The reason why a file or a record failed, and the place of the error."""
 
     file: str
     kind: FailureKind
     message: str
-    record: int | None = None
-    line: int | None = None
-    column: int | None = None
-    byte: int | None = None
-    pointer: str | UnsetType = UNSET
+    record: int | None = None  # counts from 1; None if it does not apply
+    line: int | None = None  # counts from 1
+    column: int | None = None  # counts from 1, in code points
+    byte: int | None = None  # counts from 0, in the decompressed stream
+    pointer: str | UnsetType = UNSET  # the JSON Pointer of the error within the record
+    # all violations of a schema; the other fields describe the first
     violations: tuple[Violation, ...] | UnsetType = UNSET
+    # the traceback of a user's function, if tracebacks are asked for
     traceback: str | UnsetType = UNSET
 
 
 class FileResult(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="event", tag="file"):
-    """What became of one file; as JSON, the event that says so.
-
-    `records` counts the records read, the `rejected` ones included; `bytes` is what was read
-    from disk. `error` says why a `failed` file failed, `reason` why a `skipped` one was.
-    `rejections` is filled by the library's front door only; events carry bad records one by one.
-    """
+    """The result of one file; as JSON, its event."""
 
     file: str
     status: FileStatus
-    records: int
-    bytes: int
+    records: int  # records read, the rejected ones included
+    bytes: int  # bytes read from the disk
     elapsed_ms: float
     rejected: int = 0
-    error: Failure | None = None
+    error: Failure | None = None  # the reason why a `failed` file failed
+    # filled only by `process_files`; events carry rejected records one by one
     rejections: tuple[Failure, ...] = ()
-    reason: str = ""
+    reason: str = ""  # the reason why a `skipped` file was skipped

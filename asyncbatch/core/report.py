@@ -17,45 +17,41 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.batches import BatchPart
 
+# done: all inputs have ended; failed: no input could be used; limited: the limit of records was
+# reached; interrupted: the run ended first.
 SourceState = Literal["waiting", "reading", "done", "limited", "failed", "interrupted"]
-"""Where a source is: `done` if all its inputs have come to an end, `failed` if none of them was
-of any use, `limited` if no more of it was wanted, `interrupted` if the run ended before it."""
 
 
+# Of two states in reports that are merged, the later one here counts.
 _MERGED: list[SourceState] = ["failed", "done", "limited", "waiting", "reading", "interrupted"]
-"""Of two states in reports that are merged, the later one here counts."""
 
 
 class Traffic(Struct, frozen=True):
-    """What a source has asked a server for: pages that came, and the requests that took."""
+    """The number of pages received from a server, and of requests for them."""
 
     pages: int = 0
     requests: int = 0
 
 
 class SourceReport(Struct):
-    """What one source came to: its share of the run's counts.
-
-    `found` counts the inputs known so far, which are all if `is_complete`; `extracted` the records
-    read, also those that are still to be loaded. `traffic` is None if it asks no server.
-    """
+    """The counts of one source."""
 
     name: str
     type: str
     state: SourceState = "waiting"
     tally: Tally = field(default_factory=Tally)
-    found: int = 0
+    found: int = 0  # inputs known so far; all of them if `is_complete`
     is_complete: bool = False
-    extracted: int = 0
-    traffic: Traffic | None = None
+    extracted: int = 0  # records read, also those that are not loaded yet
+    traffic: Traffic | None = None  # None if the source has no server
 
     @property
     def input_noun(self) -> str:
-        """What one of its inputs is called."""
+        """The noun for an input of this source."""
         return {"files": "file", "http": "URL"}.get(self.type, "input")
 
     def update_state(self, *, is_over: bool, limit: int | None) -> None:
-        """Set the state; `is_over` if the run is, which wanted so many records at most."""
+        """Set the state. `limit` is the limit of records."""
         tally = self.tally
         if limit is not None and tally.read >= limit:
             self.state = "limited"
@@ -68,9 +64,9 @@ class SourceReport(Struct):
 
 
 class SinkReport(Struct):
-    """Where rows go, by names that may be shown to anybody; `rejected` counts what it refused.
+    """The target of the rows, by names without secrets.
 
-    `mode` and `key` are a table's.
+    `mode` and `key` are of a table. `rejected` counts rejected rows.
     """
 
     to: str
@@ -81,14 +77,14 @@ class SinkReport(Struct):
 
     @property
     def place(self) -> str:
-        """What people call it."""
+        """The name of the target for people."""
         return f"{self.table} of {self.to}" if self.table else self.to
 
 
 def merge_sources(sources: Iterable[SourceReport]) -> list[SourceReport]:
-    """Return one for all of the same name and type, in the order in which they first come.
+    """Return one report for all sources of the same name and type, in order.
 
-    Its state is the worst of theirs, but that a source has failed only if it has for all.
+    Its state is the worst state, but `failed` only if the source failed in every report.
     """
     merged: dict[tuple[str, str], SourceReport] = {}
     for source in sources:
@@ -106,7 +102,7 @@ def merge_sources(sources: Iterable[SourceReport]) -> list[SourceReport]:
 
 
 def merge_sinks(sinks: Sequence[SinkReport | None]) -> SinkReport | None:
-    """Return one for all, if they are the same."""
+    """Return the common report, None if the reports differ."""
     first = sinks[0]
     if first is None:
         return None
@@ -119,38 +115,29 @@ def merge_sinks(sinks: Sequence[SinkReport | None]) -> SinkReport | None:
 
 
 class ClusterStatus(Struct, frozen=True):
-    """Workers of a cluster: those that there are now, their threads, and how many have left.
-
-    They have done so many `tasks` in `busy_s` seconds of theirs. `memory` is that of our processes
-    beside them, at the peak, in bytes.
-    """
+    """The workers of a cluster."""
 
     workers: int
     threads: int
-    left: int
+    left: int  # workers that have left the cluster
     tasks: int
-    busy_s: float
-    memory: int
+    busy_s: float  # seconds that the workers spent on the finished tasks
+    memory: int  # the peak of our processes beside the Dask workers, in bytes
 
 
 class StageProgress(Struct, frozen=True):
-    """How far a run is, stage by stage.
+    """The progress of each stage of a run."""
 
-    `worked` counts what has come out of the workers, its `written` being the rows made;
-    `waiting` are the pages that no worker has taken yet, `lanes` how many batches may be in flight.
-    """
-
-    processed: Tally
+    processed: Tally  # counts of the workers; its `written` is the rows made
     sources: list[SourceReport]
-    waiting: int
-    lanes: int
+    waiting: int  # pages that no worker has taken yet
+    lanes: int  # the limit of batches in flight
 
 
 RunStatus = Literal["success", "partial", "failed", "interrupted"]
 
 SCHEMA_VERSION = 1
-LISTED_FAILURES = 1000
-"""Failures that the machine-readable report lists; the rest is counted."""
+LISTED_FAILURES = 1000  # Failures that the machine-readable report lists; the rest is counted.
 SLOWEST_FILES = 5
 
 
@@ -162,14 +149,9 @@ class SlowFile(NamedTuple):
 
 
 class Report(Struct):
-    """The run so far, and in the end the whole of it. Times are in seconds.
+    """The report of a run: live while it runs, final afterwards. Times are in seconds."""
 
-    Of the failures it keeps the first `failure_limit` in input order. `target` is where rows
-    go; if it is lost midway that is a failure too. `discarded` is why what was written does
-    not stand, `notes` what else there is to say. `sources`, in the order of the job's, and `sink`
-    are there if somebody watches: see `watching`. `crew` is the cluster that worked, if one did.
-    """
-
+    # the number of failures kept, the first ones in input order
     failure_limit: float = LISTED_FAILURES
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     elapsed_s: float = 0.0
@@ -178,16 +160,17 @@ class Report(Struct):
     slowest: list[SlowFile] = field(default_factory=list)
     interrupted: bool = False
     over_budget: bool = False
-    target: str | None = None
+    target: str | None = None  # the target of the rows; its loss midway is a failure too
     target_lost: bool = False
-    discarded: str | None = None
-    notes: list[str] = field(default_factory=list)
+    discarded: str | None = None  # the reason why the written rows do not count
+    notes: list[str] = field(default_factory=list)  # remarks for the user
+    # in the order of the job, if the run reports its sources
     sources: list[SourceReport] = field(default_factory=list)
     sink: SinkReport | None = None
-    crew: ClusterStatus | None = None
+    crew: ClusterStatus | None = None  # the cluster that did the work
     failure_count: int = 0
+    # a heap of the kept failures, the last one first: negative file, record, running number
     kept: list[tuple[int, int, int, Failure]] = field(default_factory=list)
-    """A heap of kept failures, the last first: negative file, record and running number."""
 
     @property
     def status(self) -> RunStatus:
@@ -202,7 +185,7 @@ class Report(Struct):
 
     @property
     def input_noun(self) -> str:
-        """What inputs are called, which are files unless there are sources of something else."""
+        """The noun for an input: "file", unless other sources were read."""
         return "file" if all(source.type == "files" for source in self.sources) else "input"
 
     @property
@@ -211,7 +194,7 @@ class Report(Struct):
         return [failure for *_, failure in sorted(self.kept, key=_input_order, reverse=True)]
 
     def add(self, found: BatchPart) -> None:
-        """Add what a part says."""
+        """Add the counts and failures of a part."""
         part, tally = found.part, tally_of(found.part)
         self.tally += tally
         if self.sources:
@@ -244,7 +227,7 @@ class Report(Struct):
             self._keep(-1, Failure(file or self.target or "", "sink", message))
 
     def discard(self, *, succeeded: bool, can_go_on: bool = False) -> None:
-        """Take note that the target was left as it was; `can_go_on` if a later run may go on."""
+        """Note that the target is as it was before. `can_go_on`: a later run may resume."""
         self.tally.written = 0
         for source in self.sources:
             source.tally.written = 0
@@ -255,7 +238,7 @@ class Report(Struct):
             self.discarded += " (--resume goes on where it ended)"
 
     def _keep(self, file: int, failure: Failure, page: int = 0) -> None:
-        """Keep a failure if it is one of the first; records are numbered anew in each `page`."""
+        """Keep a failure if it is among the first. Each `page` numbers its records anew."""
         self.failure_count += 1
         record = page * SOURCE_SPAN + (failure.record or 0)
         entry = (-file, -record, -self.failure_count, failure)

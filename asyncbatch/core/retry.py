@@ -1,4 +1,4 @@
-"""What fails for the moment, tried again: later each time, by chance a little earlier or later."""
+"""The retry policy: attempts with exponential backoff and jitter."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LONGEST_SECONDS = 60.0
-"""The longest that is waited for before a retry."""
+LONGEST_SECONDS = 60.0  # The longest that is waited for before a retry.
 _NOTE = "tried "
 _NO_ANSWER_YET = -3  # EAI_AGAIN: the name server's
+# System errors that may be gone the next time.
 TRANSIENT_ERRNOS = frozenset(
     {
         errno.EIO, errno.ESTALE, errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ETIMEDOUT,
@@ -26,20 +26,19 @@ TRANSIENT_ERRNOS = frozenset(
         _NO_ANSWER_YET,
     }
 )  # fmt: skip
-"""System errors that may be gone the next time."""
 
 
 class Retries(Struct, frozen=True):
-    """How many times what failed is tried again, and after how many seconds the first time."""
+    """The number of retries after a failure, and the first delay in seconds."""
 
     count: int = 0
     delay: float = 0.2
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether `error` may be gone the next time.
+    """Whether `error` may not recur.
 
-    What a library makes of an error of the system's is judged by that.
+    An error of a library that was caused by a system error is judged by the system error.
     """
     if not isinstance(error, Exception):  # a cancellation is nobody's to try again
         return False
@@ -78,7 +77,7 @@ class Retrier:
     def call(
         self, function: Callable[[], T], transient: Callable[[BaseException], bool] = is_transient
     ) -> T:
-        """Return what `function` returns. Raises what it raises the last time."""
+        """Return the result of `function`. Raises its error of the last attempt."""
         try:
             return function()  # nearly always all there is; the library takes 0.2 ms
         except Exception as error:
@@ -109,9 +108,9 @@ class Retrier:
         least: Callable[[BaseException], float] | None = None,
         sleep: Callable[[float], Awaitable[None]] | None = None,
     ) -> T:
-        """Return what `function` returns, and let others work meanwhile; otherwise as `call`.
+        """Return the result of an async `function`. Raises its last error.
 
-        `least` tells how many seconds an error asks to wait, however many times it is tried.
+        `least` returns the seconds that an error asks to wait, whatever the number of attempts.
         """
         try:
             return await function()  # see `call`
@@ -171,7 +170,7 @@ class Retrier:
 
 
 def with_attempts(error: BaseException) -> str:
-    """Return how many times what came to `error` was tried, to be put behind a message."""
+    """Return the note about the number of attempts, to follow a message."""
     notes = getattr(error, "__notes__", ())
     return "".join(f" ({note})" for note in notes if note.startswith(_NOTE))
 

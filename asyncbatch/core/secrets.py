@@ -11,7 +11,7 @@ _SECRET_NAME = re.compile(r"key|token|secret|passw|pwd|auth|sig|credential", re.
 
 
 class Secret:
-    """Text that only `reveal` tells; wherever else it is written, `shown` stands in its place."""
+    """Text that only `reveal` returns. Its `str` and `repr` are `shown`."""
 
     __slots__ = ("_text", "shown")
 
@@ -19,7 +19,7 @@ class Secret:
         self._text, self.shown = text, shown
 
     def reveal(self) -> str:
-        """Return the text itself, for those who must send it."""
+        """Return the text, in order to send it."""
         return self._text
 
     def __repr__(self) -> str:
@@ -33,7 +33,7 @@ class Secret:
 
 
 def encode_secret(value: object) -> str:
-    """Return what stands for a Secret in JSON: msgspec's `enc_hook`. Raises NotImplementedError."""
+    """Return the JSON of a Secret, as msgspec's `enc_hook`. Raises NotImplementedError."""
     if isinstance(value, Secret):
         return value.shown
     raise NotImplementedError(type(value).__name__)
@@ -63,11 +63,10 @@ def _shown_pair(pair: str) -> str:
     return f"{name}={HIDDEN}" if equals and value and _SECRET_NAME.search(name) else pair
 
 
-SERVERS = ("postgresql", "postgres")
-"""The schemes of databases that are no files."""
+SERVERS = ("postgresql", "postgres")  # The schemes of databases that are no files.
 
+# A password ends at the last @, whatever unescaped characters it has.
 _USER_INFO = re.compile(r"(://[^:/?@]*):.*@", re.DOTALL)
-"""A password before the last @, whatever characters it has that ought to be escaped."""
 _QUERY_SECRETS = re.compile(r"([?&])([^=&#]*)=([^&#]*)")
 
 
@@ -78,7 +77,7 @@ def is_server(name: str) -> bool:
 
 
 def without_password(address: str) -> str:
-    """Return an address as it may be shown to anybody."""
+    """Return an address without its password."""
     shown = _USER_INFO.sub(r"\1@", address)
     return _QUERY_SECRETS.sub(
         lambda found: f"{found[1]}{found[2]}={HIDDEN if _is_secret(found[2]) else found[3]}", shown
@@ -86,20 +85,20 @@ def without_password(address: str) -> str:
 
 
 def is_ambiguous_address(address: str) -> bool:
-    """Whether a password has characters that end it, if they are not escaped."""
+    """Whether a password has unescaped characters that would end it."""
     found = _USER_INFO.search(address)
     return bool(found and set(found[0][len(found[1]) + 1 : -1]) & set("/?#@"))
 
 
 def without_secrets(text: str, address: str) -> str:
-    """Return a text in which no password of an address stands."""
+    """Return a text without the passwords of an address."""
     for secret in _secrets(address):
         text = text.replace(secret, HIDDEN)
     return text
 
 
 def _secrets(address: str) -> list[str]:
-    """Return the passwords in an address, as they are written there and as they are meant."""
+    """Return the passwords in an address, escaped as written and unescaped."""
     found = [named[3] for named in _QUERY_SECRETS.finditer(address) if _is_secret(named[2])]
     if in_front := _USER_INFO.search(address):
         found.append(in_front[0][len(in_front[1]) + 1 : -1])

@@ -19,7 +19,7 @@ CGROUP1 = Path("/sys/fs/cgroup")
 
 
 def cgroup_folders(controller: str) -> Iterator[tuple[int, Path]]:
-    """Yield the groups that limit this process, with their version; also those above its own."""
+    """Yield the folders of this process's cgroup and its parents, with their version."""
     try:
         memberships = MEMBERSHIPS.read_text().splitlines()
     except OSError:
@@ -40,7 +40,7 @@ def cgroup_folders(controller: str) -> Iterator[tuple[int, Path]]:
 
 
 def usable_cpus() -> int:
-    """Return the CPUs that affinity and the cgroup's quota leave this process (at least 1)."""
+    """Return the CPUs that affinity and the cgroup's quota leave, at least 1."""
     try:
         count = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS has no affinity
@@ -50,7 +50,7 @@ def usable_cpus() -> int:
 
 
 def _cgroup_quota() -> float | None:
-    """Return the tightest quota, in CPUs, of this process's cgroup and those above it."""
+    """Return the lowest quota, in CPUs, of this process's cgroup and its parents."""
     read = {1: _quota_v1, 2: _quota_v2}
     quotas = [read[version](folder) for version, folder in cgroup_folders("cpu")]
     return min(filter(None, quotas), default=None)
@@ -79,16 +79,19 @@ _RUSAGE_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 class Memory(NamedTuple):
-    """Resident bytes now, and at the most so far (pages that are shared count in each process)."""
+    """Resident bytes now, and at the peak.
+
+    Shared pages count in each process.
+    """
 
     current: int
     peak: int
 
 
 def measure_memory(pid: int | None = None) -> Memory:
-    """Return the memory of process `pid` (default: this one); zeros for one that is gone.
+    """Return the memory of process `pid`, by default this one; zeros if it is gone.
 
-    Where there is no /proc, only this process's peak is known, and stands for both.
+    Without /proc only the peak of this process is known, and stands for both.
     """
     try:
         with open(f"/proc/{pid or 'self'}/status", "rb") as stream:
@@ -102,13 +105,16 @@ def measure_memory(pid: int | None = None) -> Memory:
 
 
 def measure_memory_of(pids: Iterable[int]) -> Memory:
-    """Return the memory of `pids`, added up; the sum of peaks is at least the peak of the sum."""
+    """Return the sum of the memory of `pids`.
+
+    The sum of the peaks is at least the peak of the sum.
+    """
     parts = [measure_memory(pid) for pid in pids]
     return Memory(sum(part.current for part in parts), sum(part.peak for part in parts))
 
 
 def memory_limit() -> int | None:
-    """Return the bytes that this process's cgroup and those above it may use, if limited."""
+    """Return the limit in bytes of this process's cgroup and its parents, or None."""
     limits = []
     for version, folder in cgroup_folders("memory"):
         names = ("memory.max", "memory.high") if version == 2 else ("memory.limit_in_bytes",)

@@ -11,8 +11,8 @@ from asyncbatch.core.records import Failure  # noqa: TC001 - msgspec reads the t
 if TYPE_CHECKING:
     from asyncbatch.core.batches import Part
 
+# A percentage needs this many inputs and records: one bad file of two is no trend.
 PERCENT_FROM = 100
-"""A percentage is not judged before so much was seen: one bad file of two is no trend."""
 
 
 class FailureBudget(Struct, frozen=True):
@@ -23,7 +23,7 @@ class FailureBudget(Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> FailureBudget:
-        """Return the budget that `N` or `P%` stands for. Raises ValueError with what to write."""
+        """Return the budget of `N` or `P%`. Raises ValueError with the accepted forms."""
         percent = text.endswith("%")
         advice = f"{text!r} is neither a number of failures (5) nor a percentage (2.5%)"
         try:
@@ -34,8 +34,8 @@ class FailureBudget(Struct, frozen=True):
             raise ValueError(advice)
         return cls(limit, percent)
 
-    def is_exceeded(self, failures: int, seen: int, *, final: bool = False) -> bool:
-        """Whether `failures` of what was `seen` (files and records) are more than allowed."""
+    def is_spent(self, failures: int, seen: int, *, final: bool = False) -> bool:
+        """Whether there are more `failures` among the `seen` files and records than allowed."""
         if not self.percent:
             return failures > self.limit
         return (final or seen >= PERCENT_FROM) and failures * 100 > self.limit * seen
@@ -45,10 +45,9 @@ class FailureBudget(Struct, frozen=True):
 
 
 class Tally(Struct):
-    """Counts of files and records; adding another adds each.
+    """Counts of files and records. Adding a tally adds each count.
 
-    Records read are passed + dropped + rejected. `failures` counts what a failure budget
-    does: failed files and rejected records. `retries` counts what was tried again.
+    Records read are passed + dropped + rejected.
     """
 
     succeeded: int = 0
@@ -79,7 +78,7 @@ class Tally(Struct):
 
     @property
     def seen(self) -> int:
-        """What a percentage of failures is of: files not skipped, and records."""
+        """The base of a percentage of failures: files not skipped, and records."""
         return self.files - self.skipped + self.read
 
     def __iadd__(self, other: Tally) -> Tally:  # noqa: PYI034 - not meant for subclasses
@@ -118,27 +117,21 @@ _KEPT = 20
 
 
 class StreamTally(Struct):
-    """Counts of records read, of events in windows, and of those that are in none.
-
-    `late_in_part` are in some of their windows, for which they came in time. `lost` is how often
-    a source had something that could not be read. Failures are what a failure budget counts:
-    rejected records, late events and losses. The first few rejections and losses are kept.
-    Windows that the target would not have are `refused`; the first few reasons are kept.
-    """
+    """Counts of the records and events of a stream."""
 
     bytes: int = 0
     read: int = 0
-    events: int = 0
+    events: int = 0  # events in windows
     dropped: int = 0
     rejected: int = 0
     late: int = 0
-    late_in_part: int = 0
+    late_in_part: int = 0  # events that were late for some of their windows only
     windows: int = 0
-    lost: int = 0
-    rejections: list[Failure] = field(default_factory=list)
-    losses: list[Failure] = field(default_factory=list)
-    refused: int = 0
-    refusals: list[str] = field(default_factory=list)
+    lost: int = 0  # the number of times that a source could not be read
+    rejections: list[Failure] = field(default_factory=list)  # the first few
+    losses: list[Failure] = field(default_factory=list)  # the first few
+    refused: int = 0  # windows that the target rejected
+    refusals: list[str] = field(default_factory=list)  # the first few reasons
 
     @property
     def failures(self) -> int:
@@ -152,7 +145,7 @@ class StreamTally(Struct):
             self.rejections.append(failure)
 
     def add_loss(self, failure: Failure) -> None:
-        """Count what could not be read of a source."""
+        """Count data of a source that could not be read."""
         self.lost += 1
         if len(self.losses) < _KEPT:
             self.losses.append(failure)

@@ -15,9 +15,9 @@ _PRINTABLE = "\u200d"  # joins emoji into one; harmless
 
 
 def parse_size(text: str) -> int:
-    """Return the bytes that `text` stands for: 500, 64K or 64KiB (1,024 each), 10MB (1,000 each).
+    """Return the bytes of `text`: 500, 64K or 64KiB (1,024 each), 10MB (1,000 each).
 
-    Raises ValueError with what to write.
+    Raises ValueError with the accepted forms.
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None:
@@ -54,7 +54,7 @@ def format_count(number: int, noun: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Return `text` with whatever could steer a terminal written as an escape."""
+    """Return `text` with all control characters escaped, safe for a terminal."""
     if text.isprintable():
         return text
     return "".join(
@@ -75,14 +75,14 @@ _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class Rate(NamedTuple):
-    """At most so many requests in any so many seconds."""
+    """A limit of `requests` in any `seconds`."""
 
     requests: int
     seconds: float
 
 
 def parse_rate(text: str) -> Rate:
-    """Return what `text` stands for: 20/s, 600/m, 1000/h. Raises ValueError with what to write."""
+    """Return the rate of `text`: 20/s, 600/m, 1000/h. Raises ValueError with these forms."""
     match = _RATE.fullmatch(text.strip())
     if match is None or not float(match[1]):
         raise ValueError(f"{text!r} is no rate; write 20/s, 600/m or 1000/h")
@@ -102,9 +102,9 @@ _MICROSECONDS = {
 
 
 def parse_duration(text: str) -> int:
-    """Return the microseconds that `text` stands for; `0` needs no unit.
+    """Return the microseconds of `text`. `0` needs no unit.
 
-    Raises ValueError with what to write.
+    Raises ValueError with the accepted forms.
     """
     if text == "0":
         return 0
@@ -120,7 +120,7 @@ def parse_duration(text: str) -> int:
 
 
 def format_duration(microseconds: int) -> str:
-    """Return a span in the largest unit that it is a whole number of; see `parse_duration`."""
+    """Return a duration in the largest unit that divides it, as `parse_duration` reads it."""
     for unit, size in reversed(_MICROSECONDS.items()):
         if microseconds and microseconds % size == 0:
             return f"{microseconds // size}{unit}"

@@ -1,8 +1,8 @@
-"""Where the text of an array can be cut between elements, at a speed near the fast parsers'.
+"""Boundaries between the elements of an array, found nearly as fast as parsing.
 
-A text that begins at the start of an element and parses as whole elements is cut at a true
-boundary. So guesses are good enough, if the judge confirms them: first where the text looks as
-it did at the last boundary, then where counting brackets says.
+A text that starts at an element and parses as whole elements ends at a true boundary. So a guess is
+enough, if the validator confirms it: first a place that looks like the last boundary, then one
+found by counting brackets.
 """
 
 from __future__ import annotations
@@ -22,21 +22,19 @@ _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 # The last alternative is a quote that no other closes: what follows is no structure.
 _BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},]|"', re.DOTALL)
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},:]|"', re.DOTALL)
+# bytes before the end that are searched token by token; then the whole text is
 _CLOSERS = 16 * 1024, 1024 * 1024
-"""Bytes before the end in which a boundary is sought token by token; else everywhere."""
-_SEARCH_BYTES = 16
-"""Bytes after a boundary that tell it from commas elsewhere."""
+_SEARCH_BYTES = 16  # bytes after a boundary that distinguish it from other commas
 _MAX_GUESSES = 2
-_MAX_MISSES = 4
-"""Windows in a row for which guesses failed before they are given up."""
+_MAX_MISSES = 4  # failed windows in a row, after which it stops guessing
 
 
+# white space after an element that counts as its end, so that it can be dropped
 _EMPTY_BYTES = 1024 * 1024
-"""So much space behind an element is taken for its end, to be let go of."""
 
 
 class Cut(NamedTuple):
-    """The first `at` bytes of a text are its opener and so many whole elements."""
+    """A boundary: the first `at` bytes are the opener and `elements` whole elements."""
 
     at: int
     elements: int
@@ -51,10 +49,9 @@ class ArrayCutter:
         self._misses = 0
 
     def cut(self, text: bytes) -> Cut | None:
-        """Return the last place to cut `text` at, which begins with a bracket or comma.
+        """Return the last boundary in `text`, which begins with a bracket or comma.
 
-        None if it holds no whole element that is followed by a comma or the array's end, or if
-        something in it is wrong.
+        Returns None if no element is followed by a comma or the array's end, or after an error.
         """
         tried = set()
         for at in self._candidates(text):
@@ -65,7 +62,7 @@ class ArrayCutter:
         return None
 
     def cut_before(self, text: bytes, fault: int) -> Cut | None:
-        """Return the last place to cut `text` before its first fault, if there is any."""
+        """Return the last boundary in `text` before its first error, if there is one."""
         at = _scan(text[:fault], 1, 0)
         count = self._count(text, at) if at else 0
         return Cut(at, count) if count else None
@@ -114,7 +111,7 @@ class ArrayCutter:
 
 
 def _depth_at(text: bytes, end: int) -> tuple[int, int]:
-    """Return how many containers are open at `end`, or at the start of the string around it."""
+    """Return the depth at `end`, or at the start of the string around it."""
     rest = _STRING.sub(b"", text[1:end])
     quote = rest.find(b'"')
     if quote >= 0:
@@ -144,9 +141,9 @@ def _scan(text: bytes, start: int, depth: int) -> int:
 
 
 def find_array(text: bytes, tokens: Sequence[str]) -> int | None:
-    """Return where the array that a JSON Pointer names begins; None if not in `text`.
+    """Return the offset of the array at a JSON Pointer, None if it is not in `text`.
 
-    `text` is the beginning of a document, at least as long as what is before that array.
+    `text` is the beginning of a document, at least up to that array.
     """
     keys: list[str | int | None] = []
     wanted = list(tokens)

@@ -23,9 +23,9 @@ _SPACE = b" \t\n\r"
 
 
 class ArrayReader:
-    """`text` is the part of the stream in view, `at` where it begins, `ended` if no more follows.
+    """The part of a stream in memory: `text`, which begins at position `at`.
 
-    `seek` has `chunks` go on at a byte of the stream, where there is such a way.
+    `ended`: the stream has no more. `seek` moves `chunks` to a byte of the stream, where possible.
     """
 
     def __init__(
@@ -40,11 +40,11 @@ class ArrayReader:
 
     @property
     def read_to(self) -> int:
-        """The byte up to which chunks were taken."""
+        """The byte of the stream up to which chunks were read."""
         return self.at.byte + len(self.text) + sum(map(len, self._ahead))
 
     def has_bytes(self, size: int) -> bool:
-        """Whether `size` bytes follow; takes so many, and leaves them out of view."""
+        """Whether `size` more bytes follow. Reads them, and keeps them for later."""
         missing = size - len(self.text) - sum(map(len, self._ahead))
         while missing > 0 and (chunk := next(self._chunks, None)) is not None:
             self._ahead.append(chunk)
@@ -52,7 +52,7 @@ class ArrayReader:
         return missing <= 0
 
     def fill(self, size: int) -> None:
-        """Have `size` bytes in view, or a few more, if there are so many."""
+        """Read until `text` has `size` bytes, or the stream ends."""
         pieces, length = [self.text], len(self.text)
         while length < size and not self.ended:
             chunk = self._ahead.popleft() if self._ahead else next(self._chunks, None)
@@ -65,12 +65,12 @@ class ArrayReader:
             self.text = b"".join(pieces)
 
     def drop(self, count: int, records: int = 0) -> None:
-        """Let go of the first bytes in view, which hold so many records."""
+        """Drop the first `count` bytes, which hold `records` records."""
         self.at = position_after(self.at, self.text[:count], records)
         self.text = self.text[count:]
 
     def skip_bom(self) -> None:
-        """Let go of a byte order mark, which takes no column."""
+        """Drop a byte order mark, which has no column."""
         if self.text.startswith(BOM):
             self.text = self.text[len(BOM) :]
             self.at = Position(len(BOM))
@@ -85,7 +85,7 @@ class ArrayReader:
             self.fill(1)
 
     def jump(self, position: Position) -> None:
-        """Let go of all before `position`, which lies ahead."""
+        """Drop all bytes before `position`, which lies ahead."""
         at = self.at.byte
         if self._seek is not None and position.byte - at > len(self.text):
             self._seek(position.byte)
@@ -98,14 +98,14 @@ class ArrayReader:
         self.text, self.at = self.text[ahead:], position
 
     def rest(self) -> Iterator[bytes]:
-        """Yield what is in view, and what follows."""
+        """Yield the text in memory, then the rest of the stream."""
         yield self.text
         yield from self._ahead
         yield from self._chunks
 
 
 def position_after(at: Position, text: bytes, records: int) -> Position:
-    """Return the position behind a text of so many records that begins at `at`."""
+    """Return the position after a text of `records` records that begins at `at`."""
     ends = text.count(b"\n") if b"\n" in text else 0  # to find none is far quicker
     last = text[text.rfind(b"\n") + 1 :] if ends else text
     column = len(last.decode("utf-8", "replace")) + (0 if ends else at.column)
@@ -119,16 +119,15 @@ def text_position_after(at: Position, text: bytes) -> TextPosition:
 
 
 _BRACKET = 0x5B
+# An error this close to the end of the text may vanish with the bytes that follow.
 _EDGE_BYTES = 64
-"""A fault so near to the end of what is in view may be of what comes behind it."""
-_SEARCH_BYTES = 64 * 1024
-"""Bytes that show what kind of value a text is, and whether it is one at all."""
+_SEARCH_BYTES = 64 * 1024  # bytes that show the type of a value, or an error
 
 
 class ArrayWindow(NamedTuple):
-    """So many elements of an array, behind its opening bracket or the comma before them.
+    """Some whole elements of an array, after its opening bracket or their comma.
 
-    `start` is where the text stands, `end` what is behind it.
+    `start` is the position of the text, `end` the position behind it.
     """
 
     start: Position
@@ -138,15 +137,17 @@ class ArrayWindow(NamedTuple):
 
 
 def is_array(text: bytes) -> bytes:
-    """Return the text of a `Window` as an array, each byte at its place but the bracket added."""
+    """Return the text of an `ArrayWindow` as an array.
+
+    The offsets are the same: only a bracket is added.
+    """
     return b"[%b]" % text[1:]
 
 
 class ArrayStream:
-    """The array of a text too large to be held: the whole of it, or what a pointer names in it.
+    """An array that is too large for memory: the document, or the array at a pointer.
 
-    First call `begin`; then either `windows` or `whole`. `seek` has the chunks go on at a byte of
-    the text, if there is a quicker way than to take all before it.
+    Call `begin` first, then `windows` or `whole`. `seek` moves the chunks to a byte of the text.
     """
 
     def __init__(
@@ -162,13 +163,13 @@ class ArrayStream:
         self._look = max(len(BOM) + 1, min(_SEARCH_BYTES, sizes.piece))
         self._cutter = ArrayCutter(judge)
         self._head = b""
-        """What stands before the array, without the byte order mark."""
+        """the text before the array, without the byte order mark"""
 
     def begin(self, *, whole: bool = False, is_split: bool = False) -> bool:
-        """Whether the text is over the limit, and an array or holds the one that is named.
+        """Whether the text exceeds the limit and has the array.
 
-        `whole` if no array is wanted. A text `known_huge` is only looked at. Raises what reading
-        does; BadTextError if the text is none.
+        `whole`: no array is wanted. `is_split`: the text is known to exceed the limit, and only its
+        head is read. Raises the errors of reading, and InvalidTextError.
         """
         feed = self._feed
         if whole or not (is_split or feed.has_bytes(self._sizes.huge + 1)):
@@ -184,7 +185,7 @@ class ArrayStream:
         return True
 
     def _find(self) -> int | None:
-        """Return where the array begins, if that is in the first bytes, up to `Sizes.huge`."""
+        """Return the offset of the array within the first `Sizes.huge` bytes, or None."""
         feed, size, at = self._feed, self._look, None
         while at is None:
             feed.fill(min(size, self._sizes.huge))
@@ -200,9 +201,9 @@ class ArrayStream:
         return at
 
     def whole(self, *, drain: bool = False) -> bytes:
-        """Return the text. Raises TooLargeError; BadTextError if its first part is none.
+        """Return the whole text. Raises TooLargeError, InvalidTextError.
 
-        With `drain` the rest is read nevertheless, since what is wrong there comes first.
+        With `drain` a too large text is read to its end: a syntax error takes precedence.
         """
         most, taken, chunks = self._sizes.document, io.BytesIO(), self._feed.rest()
         looked = False
@@ -231,9 +232,10 @@ class ArrayStream:
         )
 
     def windows(self, resume: Position | None = None) -> Iterator[ArrayWindow]:
-        """Yield the array's elements, those behind `resume` if it is given.
+        """Yield the elements of the array, from `resume` if it is given.
 
-        Raises BadTextError, TooLargeError, and what reading does, after what comes before.
+        Raises InvalidTextError, TooLargeError and the errors of reading, after all earlier
+        elements.
         """
         feed = self._feed
         if resume is not None and resume.record:
@@ -281,7 +283,7 @@ class ArrayStream:
         return True
 
     def _cut(self) -> tuple[Cut | None, Exception | None]:
-        """Return a window's size, and what is wrong behind it."""
+        """Return the size of the next window, and the error behind it."""
         feed, most = self._feed, self._sizes.record
         size, looked = self._sizes.piece, False
         while True:
@@ -303,7 +305,7 @@ class ArrayStream:
             size = min(2 * max(size, len(view)), most)
 
     def _fault(self) -> Fault | None:
-        """Return what is wrong with the text in view, its place counted from there."""
+        """Return the error in the text in memory, its offset counted from there."""
         feed, opener = self._feed, self._opener
         fault = _examine(opener + feed.text)
         if fault is None:
@@ -315,11 +317,11 @@ class ArrayStream:
 
     @property
     def _opener(self) -> bytes:
-        """A text in which what is in view would stand as it does behind what was before."""
+        """Return a short text that puts the text in memory into the state of the array."""
         return b"[" * len(self._pointer) + (b"[0" if self._feed.at.record else b"")
 
     def _finish(self) -> None:
-        """Check what follows the array."""
+        """Check the text behind the array."""
         feed = self._feed
         feed.drop(1)
         if self._pointer:
@@ -329,16 +331,16 @@ class ArrayStream:
             self._refuse(b"[]", feed.text)
 
     def _refuse(self, before: bytes, rest: bytes) -> None:
-        """Raise BadTextError for what is wrong with `rest`, in view, behind `before`."""
+        """Raise InvalidTextError for the error in `rest`, which follows `before`."""
         fault = _examine(before + rest)
         if fault is not None:
             byte = fault.byte - len(before)
             raise InvalidTextError(fault, text_position_after(self._feed.at, rest[:byte]))
 
     def _check_head(self) -> None:
-        """Raise BadTextError if what stands before the array is no beginning of a document.
+        """Raise InvalidTextError if the text before the array is invalid.
 
-        Nor may the array's bracket be wrong there, as it is behind a number.
+        The array's bracket is checked too: it must not follow, for instance, a number.
         """
         head = self._head
         fault = _examine(head + b"[")

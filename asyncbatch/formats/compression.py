@@ -11,26 +11,24 @@ if TYPE_CHECKING:
 
 
 class CorruptArchiveError(Exception):
-    """A compressed stream is damaged or cut short; the message says what its library found."""
+    """A compressed stream is damaged or truncated. The message is the library's."""
 
 
 class Compression(NamedTuple):
-    """A format: its name, file name ending and first bytes, its library and what that raises.
-
-    `options` are for the library's `compress`.
-    """
+    """A compression format."""
 
     name: str
-    suffix: str
-    magic: bytes
-    module: str
-    error: str | None = None
+    suffix: str  # the ending of file names
+    magic: bytes  # the first bytes
+    module: str  # the library, by its name in `_library`
+    error: str | None = None  # the library's own exception, if it has one
+    # for the library's `compress`
     options: dict[str, Any] = {}  # noqa: RUF012 - of a tuple, and nobody changes it
 
     def chunks(self, raw: IO[bytes], size: int) -> Iterator[bytes]:
-        """Yield the decompressed content of all members of `raw`, up to `size` bytes at a time.
+        """Yield the decompressed content of all members, up to `size` bytes at a time.
 
-        Raises CorruptArchiveError; OSError as reading `raw` raises it.
+        Raises CorruptArchiveError, and the OSErrors of reading `raw`.
         """
         library = _library(self.module)
         damage = [EOFError, _library("zlib").error]
@@ -48,7 +46,7 @@ class Compression(NamedTuple):
             raise self._corrupt(error) from error
 
     def compress(self, data: bytes) -> bytes:
-        """Return `data` as a member of its own: members one after another are a stream."""
+        """Return `data` as one member. Members one after another are a valid stream."""
         library = _library(self.module)
         compressed: bytes = library.compress(data, **self.options)
         return compressed
@@ -95,27 +93,27 @@ _FORMATS = (
     Compression("xz", ".xz", b"\xfd7zXZ\x00", "lzma", "LZMAError"),
     Compression("zstd", ".zst", b"\x28\xb5\x2f\xfd", "zstd", "ZstdError"),
 )
+# File name endings of the formats that are read.
 SUFFIXES = tuple(form.suffix for form in _FORMATS)
-"""File name endings of the formats that are read."""
 _MAGICS = tuple(form.magic for form in _FORMATS)
 
 
 def detect_compression(head: bytes) -> Compression | None:
-    """Return the format of a stream that begins with `head`, or None if it is not compressed."""
+    """Return the format of a stream that begins with `head`, None for plain data."""
     if not head.startswith(_MAGICS):
         return None
     return next(form for form in _FORMATS if head.startswith(form.magic))
 
 
 def compression_of_name(path: str) -> Compression | None:
-    """Return the format that a file's name promises, if any."""
+    """Return the format of a file name's ending, or None."""
     return next((form for form in _FORMATS if path.lower().endswith(form.suffix)), None)
 
 
 def check_magic_complete(head: bytes, name: str) -> None:
-    """Raise CorruptArchiveError if a file of nothing but `head` is cut within its first bytes.
+    """Raise CorruptArchiveError if a file ends within its magic bytes.
 
-    That is one whose name promises a format and that holds less than its magic number.
+    `head` is the whole file; its name tells the format.
     """
     for form in _FORMATS:
         if name.endswith(form.suffix) and form.magic.startswith(head) and head != form.magic:
@@ -124,19 +122,19 @@ def check_magic_complete(head: bytes, name: str) -> None:
 
 _ZLIB_OR_GZIP = 47  # zlib's word for a gzip or zlib header, with the largest window
 _PIECE = 256 * 1024
+# The library that undoes a coding.
 _KNOWN = {"gzip": "zlib", "deflate": "zlib", "br": "brotli", "zstd": "zstd"}
-"""The library that undoes a coding."""
 
 
 def accepted_encodings() -> tuple[str, ...]:
-    """Return the content codings of HTTP that are worth asking for; `deflate` is known too."""
+    """Return the HTTP content codings to ask for. `deflate` is understood too."""
     return ("gzip", "br", "zstd") if find_spec("brotli") else ("gzip", "zstd")
 
 
 class Decompressor:
-    """Undoes one content coding, however the stream is cut; members may follow each other.
+    """Decompresses one HTTP content coding, in chunks of any size.
 
-    Raises ValueError if it does not know the coding.
+    Members may follow each other. Raises ValueError for an unknown coding.
     """
 
     def __init__(self, encoding: str) -> None:
@@ -149,7 +147,7 @@ class Decompressor:
         self._stream: Any = None
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield what `data` adds, some 256 KiB at a time. Raises CorruptArchiveError."""
+        """Yield the output for `data`, some 256 KiB at a time. Raises CorruptArchiveError."""
         while data or self._stream is not None:
             if self._stream is None or self._stream.eof:
                 if not data:
@@ -178,7 +176,7 @@ class Decompressor:
         return self._library.decompressobj(_ZLIB_OR_GZIP)
 
     def _rest(self) -> bytes:
-        """Return what of the input was not used yet."""
+        """Return the unused input."""
         rest: bytes = b""
         if self._stream.eof:
             rest = self._stream.unused_data
@@ -202,6 +200,6 @@ class _Brotli:
         return ended
 
     def decompress(self, data: bytes, most: int) -> bytes:
-        """Return what comes next: somewhat more than `most` bytes if there are so many."""
+        """Return the next output, somewhat more than `most` bytes at most."""
         piece: bytes = self._stream.process(data, output_buffer_limit=most)
         return piece

@@ -1,4 +1,4 @@
-"""What an opened file holds: one JSON text, or JSON Lines; plain or compressed."""
+"""Detection of the form of an opened file: a JSON text or JSON Lines, compressed or not."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from asyncbatch.formats.validator import Validator
     from asyncbatch.storage.local import Content
 
-LINES_ENDINGS = (".jsonl", ".ndjson")
-"""File name endings of JSON Lines, less those of compressions."""
+LINES_ENDINGS = (".jsonl", ".ndjson")  # endings of JSON Lines files, without those of compressions
 
 
 def decompressed_text(
@@ -54,17 +53,17 @@ def decompressed_text(
 
 
 def is_compressed(content: Content) -> bool:
-    """Whether a file's first bytes are those of a compression."""
+    """Whether the first bytes are those of a compression format."""
     return detect_compression(content.head) is not None
 
 
 def is_splittable(path: str, content: Content, sizes: Sizes) -> bool:
-    """Whether a file is huge, and several workers may read it at a time."""
+    """Whether a file is large and several workers can read it concurrently."""
     return content.expected > sizes.huge and path != STDIN and not is_compressed(content)
 
 
 def skip_bytes(chunks: Iterator[bytes], start: Position | None) -> Iterator[bytes]:
-    """Yield what follows a position, if there is one."""
+    """Yield the chunks after a position; all of them for None."""
     left = start.byte if start else 0
     for chunk in chunks:
         if left < len(chunk) or not left:
@@ -73,7 +72,7 @@ def skip_bytes(chunks: Iterator[bytes], start: Position | None) -> Iterator[byte
 
 
 def is_json_lines(path: str, form: Format) -> bool:
-    """Whether a file is JSON Lines by its form or, if that is auto, its name."""
+    """Whether a file is JSON Lines by `form`, or by its name if the form is auto."""
     return form == "jsonl" if form != "auto" else has_lines_suffix(path)
 
 

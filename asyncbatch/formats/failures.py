@@ -51,7 +51,7 @@ class FileTimeoutError(Exception):
 
 
 class FeedError(Exception):
-    """What a feed gives cannot be used: `failure` says why."""
+    """A feed failed. `failure` has the reason."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure)
@@ -66,11 +66,11 @@ def validate_text(text: bytes, judge: Validator) -> int:
     return verdict
 
 
+# The errors of reading one file. Any other exception is a defect of asyncbatch.
 FILE_ERRORS = (
     OSError, TooLargeError, CorruptArchiveError, InvalidTextError, FileTimeoutError, FeedError,
     MemoryError,
 )  # fmt: skip
-"""What reading one file may raise; anything else is a defect of asyncbatch."""
 
 
 def file_failure(file: str, error: Exception) -> Failure:  # noqa: PLR0911 - one for each kind
@@ -98,7 +98,7 @@ def file_failure(file: str, error: Exception) -> Failure:  # noqa: PLR0911 - one
 
 
 def after_records(failure: Failure, count: int) -> Failure:
-    """Return the failure of a huge file with how many of its records came before, if any."""
+    """Return the failure of a split file with the number of records before it."""
     if not count:
         return failure
     records = f"{count:,} record{'' if count == 1 else 's'}"

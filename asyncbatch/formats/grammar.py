@@ -12,17 +12,16 @@ FaultKind = Literal["invalid_json", "encoding", "too_deep", "empty"]
 
 
 class Fault(NamedTuple):
-    """The first thing wrong with a text, and the byte of it where that is."""
+    """The first error in a text, and its byte."""
 
     kind: FaultKind
     byte: int
     message: str
 
 
-MAX_DEPTH = 1024
-"""Nesting above this is refused; the same limit as simdjson's default."""
+MAX_DEPTH = 1024  # Nesting above this is refused; the same limit as simdjson's default.
+# Longer integers are refused; the limit of Python's own int() (CVE-2020-10735).
 MAX_INTEGER_DIGITS = 4300
-"""Longer integers are refused; the limit of Python's own int() (CVE-2020-10735)."""
 
 # Possessive quantifiers (++, *+): these never backtrack, whatever the input.
 _SPACE = re.compile(rb"[ \t\n\r]*+")
@@ -41,10 +40,11 @@ class _Stop(Exception):  # noqa: N818 - carries the verdict out of the scan; not
 
 
 def examine(text: bytes) -> int | Fault:
-    """Return the record count of `text` (a top-level array's length, else 1), or its first fault.
+    """Return the record count of `text`, or its first error.
 
-    An early end is a fault at `len(text)`. A number or escape that is JSON but beyond the
-    limits is a fault at its first byte, a sequence that is not UTF-8 at its first byte.
+    The count is the length of a top-level array, else 1. An early end is an error at `len(text)`. A
+    number or escape beyond the limits is an error at its first byte, as is an invalid UTF-8
+    sequence.
     """
     end, encoding = len(text), None
     try:
@@ -68,7 +68,7 @@ def _encoding_fault(text: bytes, error: UnicodeDecodeError) -> Fault:
 
 
 class _Scan:
-    """One pass over one text; `at` is the next byte to judge."""
+    """One pass over one text. `at` is the next byte."""
 
     def __init__(self, text: bytes) -> None:
         self.text = text
@@ -110,7 +110,7 @@ class _Scan:
                 closers.pop()
 
     def _begins_container(self, closers: list[bytes]) -> bool:
-        """Take the start of a value; True if values inside it follow, False if it is whole."""
+        """Read the start of a value. Return whether values inside it follow."""
         found = self._peek()
         if found not in (b"[", b"{"):
             self._scalar(found)

@@ -26,7 +26,7 @@ _LF = 0x0A
 
 
 class InvalidLine(NamedTuple):
-    """A line that is no JSON text: its record number (from 1), its fault, its place, its text."""
+    """A line that is not valid JSON: record number (from 1), error, place, text."""
 
     record: int
     fault: Fault
@@ -47,10 +47,10 @@ class ValidLines(NamedTuple):
 
 
 class Lines(NamedTuple):
-    """Some whole lines of a file; `faults` are by place in `texts`, those of blank lines too.
+    """Whole lines of a file. `faults` are by index in `texts`, with those of blank lines.
 
-    The first text is line `line`, at byte `offset`; `record` is the first record's number. They
-    and their ends are `size` bytes.
+    The first text is line `line` at byte `offset`, with record number `record`. The lines and their
+    ends have `size` bytes.
     """
 
     record: int
@@ -87,10 +87,10 @@ class Lines(NamedTuple):
 def validate_lines(
     chunks: Iterable[bytes], judge: Validator, start: Position | None = None
 ) -> Iterator[Lines]:
-    """Yield, for each chunk, the lines that ended in it, judged; none for one that is empty.
+    """Yield, for each chunk, the validated lines that end in it, if there are any.
 
-    Lines end at LF; blank ones are no records. A byte order mark may stand before the first.
-    With a `start`, where a line begins, the chunks are what follows it.
+    A line ends at LF; a blank one is no record. A byte order mark may precede the first line. The
+    chunks begin at `start`, the beginning of a line, if it is given.
     """
     record, line_number, offset = 1, 1, 0
     if start is not None:
@@ -120,7 +120,7 @@ def validate_lines(
 def _with_marks(
     texts: Sequence[bytes], faults: dict[int, Fault], *, first: bool
 ) -> dict[int, Fault]:
-    """Return faults, and those of byte order marks at the start of lines but a file's first."""
+    """Return the faults, and those of byte order marks after the first line."""
     inside = Fault("invalid_json", 0, "a byte order mark inside the file")
     marks = {
         place: inside
@@ -138,9 +138,9 @@ class LineCount(NamedTuple):
 
 
 def count_lines(text: bytes | bytearray, end: int, *, first: bool) -> LineCount:
-    """Count `text[:end]`: whole lines, of which the last may lack its LF; not judged.
+    """Count the lines of `text[:end]`, of which the last may lack its LF.
 
-    `first` tells that these begin a file, perhaps with a byte order mark.
+    The lines are not validated. `first`: the text begins the file, and may have a byte order mark.
     """
     ends = text.count(b"\n", 0, end)
     lines = ends + (end > 0 and text[end - 1] != _LF)
@@ -157,11 +157,10 @@ def count_lines(text: bytes | bytearray, end: int, *, first: bool) -> LineCount:
 def detect_lines(
     chunks: Iterable[bytes], judge: Validator, most: float = inf
 ) -> tuple[bool, Iterator[bytes]]:
-    """Tell JSON Lines from one JSON text; return the verdict and the chunks, unconsumed.
+    """Return whether the stream is JSON Lines, and its chunks from the start.
 
-    It is JSON Lines if the first line that is not blank is a complete value and more follows.
-    Holds at most the first such line, and what blank lines surround it; after more than `most`
-    bytes without an end it is one text.
+    It is JSON Lines if the first line that is not blank is a complete value and more follows. Holds
+    that line at most; a first line over `most` bytes is one JSON text.
     """
     source = iter(chunks)
     taken = bytearray()
@@ -224,12 +223,12 @@ class LineSplitter:
         return lines
 
     def rest(self) -> bytes:
-        """Return the last line, if it lacks its end."""
+        """Return the last line, if it lacks its LF."""
         rest, self._pieces, self._held = b"".join(self._pieces), [], 0
         return rest
 
     def give_back(self, lines: bytes) -> None:
-        """Have whole lines come again, before those that already do."""
+        """Put whole lines back, to be returned first."""
         self._back = lines + self._back
 
     @property
@@ -239,7 +238,7 @@ class LineSplitter:
 
     @property
     def buffered(self) -> bytes:
-        """What was taken and not returned."""
+        """The bytes that were added and not yet returned."""
         return b"".join((self._back, *self._pieces))
 
     def restore(self, held: bytes) -> None:
@@ -257,7 +256,7 @@ class LineSplitter:
 
 
 def take_lines(lines: bytes, most: int) -> bytes:
-    """Return the first `most` lines that are not blank, and what blank ones are before them."""
+    """Return the first `most` lines that are not blank, with the blank lines before them."""
     if lines.count(b"\n") < most:
         return lines
     end = 0

@@ -42,10 +42,10 @@ def locate_byte(text: bytes, byte: int, *, line: int = 1, offset: int = 0) -> Te
 
 
 class Locator:
-    """Locates many bytes of one text, which has no byte order mark.
+    """Locates many bytes of one text without a byte order mark.
 
-    Quick if each lies behind the one before, however long the lines. The text begins at `line`,
-    `column` and byte `offset` of its stream.
+    Fast if each byte lies after the one before, however long the lines are. The text begins at
+    `line`, `column` and byte `offset` of its stream.
     """
 
     def __init__(self, text: bytes, *, line: int = 1, column: int = 1, offset: int = 0) -> None:
@@ -72,9 +72,9 @@ _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def parse_pointer(text: str) -> tuple[str, ...]:
-    """Return the tokens of a JSON Pointer; none for the empty one, which names the whole.
+    """Return the tokens of a JSON Pointer; the empty pointer has none.
 
-    Raises ValueError with what is wrong.
+    Raises ValueError with the reason.
     """
     if not text:
         return ()
@@ -91,11 +91,10 @@ def format_pointer(tokens: Iterable[str | int]) -> str:
 
 
 def find_values(text: bytes, pointers: Iterable[Tokens]) -> list[int | None]:
-    """Return, for each pointer, the byte of `text` at which the value it names begins.
+    """Return the offset of the value at each pointer, None where there is no value.
 
-    None where there is no such value. `text` is one valid JSON text, which may begin with a
-    byte order mark; of a repeated key the last counts. Each container on the way is read once,
-    and only the outlines of what it holds.
+    `text` is one valid JSON text, with or without a byte order mark. Of a repeated key the last
+    counts. Each container on the way is read once, without its nested values.
     """
     offsets: list[int | None] = []
     seen: dict[tuple[str, ...], Buffer | None] = {(): _root(text)}
@@ -108,7 +107,7 @@ def find_values(text: bytes, pointers: Iterable[Tokens]) -> list[int | None]:
 
 
 def find_elements(text: bytes, pointer: Tokens) -> list[msgspec.Raw] | None:
-    """Return the texts of the elements of the array at `pointer`; None if there is no array."""
+    """Return the texts of the elements of the array at `pointer`, None without an array."""
     at = text_at(text, pointer)
     if at is None or not _starts_value(at, b"["):
         return None
@@ -116,7 +115,7 @@ def find_elements(text: bytes, pointer: Tokens) -> list[msgspec.Raw] | None:
 
 
 def text_at(text: bytes, pointer: Tokens) -> Buffer | None:
-    """Return the text of the value at `pointer`, a view of `text`; None if there is none."""
+    """Return the text of the value at `pointer` as a view of `text`, or None."""
     return _descend(tuple(map(str, pointer)), {(): _root(text)}, {})
 
 
@@ -139,7 +138,7 @@ def _descend(
     seen: dict[tuple[str, ...], Buffer | None],
     outlines: dict[tuple[str, ...], dict[str, msgspec.Raw] | list[msgspec.Raw]],
 ) -> Buffer | None:
-    """Return the value at `tokens`; what is met on the way is kept in `seen` and `outlines`."""
+    """Return the value at `tokens`. Caches visited values in `seen` and `outlines`."""
     known = next(depth for depth in range(len(tokens), -1, -1) if tokens[:depth] in seen)
     at = seen[tokens[:known]]
     for depth in range(known, len(tokens)):
@@ -189,9 +188,9 @@ class _PyBuffer(ctypes.Structure):
 
 
 def _address(view: Buffer) -> int:
-    """Return where the bytes of `view` begin in memory; msgspec copies none, so they compare.
+    """Return the memory address of a view. msgspec copies no bytes, so addresses compare.
 
-    `memoryview` does not tell, and ctypes' own from_buffer wants writable memory.
+    `memoryview` does not tell its address, and ctypes' from_buffer needs writable memory.
     """
     buffer = _PyBuffer()
     taken = ctypes.byref(buffer)

@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     Count = Callable[[bytes], int]
     Check = Callable[[bytes], object]
 
+# Errors of the fast parsers. The parsers also refuse values that they cannot represent (integers of
+# 64 bits and more, deep nesting), and their error positions are imprecise.
 _REFUSALS = (ValueError, RuntimeError, RecursionError)
-"""What the fast parsers raise. They also refuse what they cannot represent (integers of 64 bits
-and more, deep nesting), and their places are rough."""
 
 
 class Validator:
-    """Takes one JSON text and gives its record count or its first fault.
+    """Returns the record count of a JSON text, or its first error.
 
-    The count is the length of a top-level array, else 1. The limits are `codec.grammar`'s.
-    A judge reuses one parser, so each thread needs its own.
+    The count is the length of a top-level array, else 1. The limits are those of `formats.grammar`.
+    A validator reuses one parser: each thread needs its own.
     """
 
     def __init__(self, count: Count, check: Check) -> None:
@@ -50,7 +50,7 @@ class Validator:
 
 
 def make_validator() -> Validator:
-    """Return a judge by the fastest parser there is."""
+    """Return a validator with the fastest installed parser."""
     try:
         return _simdjson_validator()
     except ImportError:  # no wheel for this Python
@@ -85,7 +85,7 @@ def _orjson_count() -> Count:
 
 
 def _revalidate(text: bytes) -> int | Fault:
-    """Let orjson try what simdjson refused for its size, then find the fault."""
+    """Validate a text that simdjson refused: with orjson, then with the grammar."""
     try:
         return _orjson_count()(text)
     except (ValueError, RecursionError):

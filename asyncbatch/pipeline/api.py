@@ -1,4 +1,4 @@
-"""The library's front door: the same job as `asyncbatch run`, as an async generator."""
+"""`process_files`: the job of `asyncbatch run` for programs, as an async generator."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ async def process_files(
     endpoint: str | None = None,
     anonymous: bool = False,
 ) -> AsyncGenerator[FileResult, None]:
-    """Process folders, files, globs and URLs of JSON; yield a result for each file as it is done.
+    """Process folders, files, globs and URLs of JSON; yield a result for each file.
 
-    A bad file is a result with an `error`, never an exception; the bad records of JSON Lines
-    are in `rejections` (the first 1,000 of a file). Options mean what the command line's do:
-    sizes are in bytes, times in seconds, None means chosen to fit. Closing the generator (use
-    `contextlib.aclosing`) cancels what is in flight and ends the workers.
+    A bad file is a result with an `error`, never an exception. The rejected records of JSON Lines
+    are in `rejections`, the first 1,000 of a file. Options mean the same as on the command line:
+    sizes in bytes, times in seconds, None for an automatic choice. Closing the generator (use
+    `contextlib.aclosing`) cancels the work in flight and ends the workers.
 
-    Raises NothingMatchedError if there is no file at all, UsageError if the options contradict.
+    Raises NothingMatchedError if there is no file, UsageError if options contradict each other.
     """
     selection = Selection(tuple(patterns), tuple(exclude), hidden, follow_symlinks)
     retrying = Retries(retries, retry_delay)

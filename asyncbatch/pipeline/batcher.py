@@ -17,31 +17,27 @@ if TYPE_CHECKING:
     from asyncbatch.core.batches import Split, SplitFile
     from asyncbatch.core.records import Position
 
+    # finds the splits of a file, in a thread
     PiecesOf = Callable[[str, SplitFile], Iterator[Split]]
-    """Finds the pieces of a file, in a thread."""
 
 T = TypeVar("T")
 
-FIRST_SIZE = 64
-"""Files of the first batch: few, so that every worker gets some soon."""
-MAX_SIZE = 2048
-"""Files of the largest batch."""
+FIRST_SIZE = 64  # files of the first batch: few, so that every worker gets some soon
+MAX_SIZE = 2048  # Files of the largest batch.
 
 
 class Batcher:
-    """An async iterator of batches over chunks of stretches, for one consumer at a time.
+    """An async iterator of batches over chunks of paths, for one consumer at a time.
 
-    Without a fixed `size`, batches double while workers finish them, and become as small as
-    what was done when a worker gives one back unfinished (it has had its bytes or its time):
-    neither thousands of big files nor one tiny one. What was given back goes first; what is
-    decided already goes as it comes. Standard input is a batch of its own: it cannot be read
-    twice, should a worker die of another file. Ends when the source has and every batch is
-    settled. `pause` is in seconds, after each batch.
+    Without a fixed `size`, batches double while workers finish them, and become as small as the
+    finished part when a worker returns one unfinished (at its limit of bytes or time). So batches
+    suit large and small files. Returned files come first; prepared parts come at once. Standard
+    input is a batch of its own: after a crash at another file it could not be read again. Ends when
+    the source has ended and every batch is settled. `pause` is in seconds, after each batch.
 
-    A file that proves to be huge comes again in pieces, which `pieces_of` finds, some ahead of
-    those that are worked on, and nothing behind it before it is through. A path for which
-    `reached` knows a position is a batch of its own, to be taken up there. Without a fixed size no
-    batch has more than `most` files, and one that `fills` waits for as many as it may have.
+    A file that must be split comes again in splits, which `splits_of` finds ahead; later files wait
+    until it is done. A path with a position of `position_of` is a batch of its own, resumed there.
+    Without a fixed size a batch has at most `most` files; one that `fills` waits until it is full.
     """
 
     def __init__(
@@ -56,12 +52,11 @@ class Batcher:
         fills: bool = False,
     ) -> None:
         self.ahead: int | None = None
-        """How many pieces of a huge file may be worked on at a time, if that is not for this
-        machine's processors to say."""
+        """splits of a file that may be in flight; None: by the number of processors"""
         self.found = 0
         """How many paths the source has given."""
         self.exhausted = False
-        """Whether the source has ended, so that `found` is the total."""
+        """whether the source has ended, so that `found` is the total"""
         self.unsettled = 0
         """How many batches are given and not settled."""
         self._chunks, self._pause = chunks, pause
@@ -112,11 +107,10 @@ class Batcher:
     def settle(
         self, batch: Batch, done: int, *, halve: bool = False, huge: SplitFile | None = None
     ) -> None:
-        """Take note that the first `done` paths of `batch` are done; the rest comes again.
+        """Note that the first `done` paths of `batch` are done; the rest comes again.
 
-        To `halve` the batch is for when its worker has died of one of its files, and has not
-        told which: the next ones are at most half of what remains, so that it is soon alone. If
-        the first of the rest proved to be `huge`, that comes again in pieces.
+        `halve`: its worker died at an unknown file, so the next batches have at most half of the
+        rest, until the file is alone. `huge`: the first file of the rest must be split.
         """
         self.unsettled -= 1
         self._changed.set()
@@ -143,19 +137,19 @@ class Batcher:
             self._size = max(1, done)
 
     def end_splits(self, number: int) -> None:
-        """Give no more pieces of a file, but the one at its end."""
+        """Give no more splits of a file, except the last one."""
         if number in self._huge:
             self._huge[number].cut_short()
 
     def _next_split_file(self) -> SplitFileReader | None:
-        """Return the huge file whose turn it is, if it is any's."""
+        """Return the file whose splits are next, or None."""
         number = min(self._huge, default=None)
         if number is None or (self._stretches and self._stretches[0][0] < number):
             return None
         return self._huge[number]
 
     async def _next_split(self, huge: SplitFileReader) -> Batch | None:
-        """Return the next piece of a file, or None when others may have their turn."""
+        """Return the next split of a file, or None while it must wait."""
         if huge.has_next:
             return await self._wait_for(huge.next_split())
         self._changed.clear()
@@ -163,9 +157,9 @@ class Batcher:
         return None
 
     def settle_without(self, batch: Batch, done: int, file: int, *, again: bool) -> None:
-        """Take note as `settle` does, but that file number `file` does not come with the rest.
+        """Settle as `settle`, without file number `file` in the rest.
 
-        It comes `again` by itself, or not at all.
+        That file comes `again` alone, or not at all.
         """
         self.unsettled -= 1
         place = file - batch.start
@@ -204,7 +198,7 @@ class Batcher:
         return len(paths) >= self._size or start + len(paths) < self.found or start in self._apart
 
     def _join(self) -> None:
-        """Make one of the first stretches as long as they follow on each other and are short."""
+        """Join the first ranges of paths while they are adjacent and short."""
         start, paths = self._stretches[0]
         while len(paths) < self._size and len(self._stretches) > 1 and start not in self._apart:
             heapq.heappop(self._stretches)
@@ -228,14 +222,14 @@ class Batcher:
         return Batch(start, paths[:size], resume=resume)
 
     def _up_to_resumed(self, paths: Sequence[str]) -> tuple[int, Position | None]:
-        """Return how many paths come before one to be resumed; if none, that one's position."""
+        """Return the number of paths before one to resume; or its position, if it is first."""
         for place, path in enumerate(paths):
             if self._reached and (position := self._reached(path)):
                 return (place, None) if place else (1, position)
         return len(paths), None
 
     async def _pull(self) -> None:
-        """Add the source's next chunk, if it comes before `stop`."""
+        """Add the next chunk of the source, if it comes before `stop`."""
         chunk = await self._wait_for(anext(self._chunks, None))
         if self._stopped:
             return
@@ -249,7 +243,7 @@ class Batcher:
             self.found += len(batch.paths)
 
     async def _wait_for(self, awaitable: Awaitable[T]) -> T | None:
-        """Return what `awaitable` gives, or None if `stop` comes first."""
+        """Return the result of `awaitable`, or None if `stop` comes first."""
         waiting = asyncio.ensure_future(awaitable)
         self._waiting = waiting
         try:
@@ -261,7 +255,7 @@ class Batcher:
 
 
 class BatchSource(Protocol):
-    """An async iterator of batches, for one consumer at a time; told what becomes of them."""
+    """An async iterator of batches, for one consumer at a time, which settles each batch."""
 
     @property
     def found(self) -> int:
@@ -293,11 +287,11 @@ class BatchSource(Protocol):
         ...
 
     def settle_without(self, batch: Batch, done: int, file: int, *, again: bool) -> None:
-        """Settle a batch, but have input number `file` come by itself if `again`, else never."""
+        """Settle a batch; input number `file` comes alone if `again`, else not at all."""
         ...
 
     def end_splits(self, number: int) -> None:
-        """Give no more pieces of an input, but the one at its end."""
+        """Give no more splits of an input, except the last one."""
         ...
 
     def stop(self) -> None:
@@ -305,12 +299,12 @@ class BatchSource(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Let go of everything, whatever is on its way."""
+        """Cancel all work in progress and release everything."""
         ...
 
 
 class MergedBatches:
-    """Several supplies as one: whichever has a batch gives it, so that none waits for another."""
+    """Several batch sources as one: any source that has a batch gives it."""
 
     def __init__(self, supplies: Sequence[BatchSource]) -> None:
         self._supplies = supplies
@@ -319,24 +313,21 @@ class MergedBatches:
 
     @property
     def found(self) -> int:
-        """See `Supply`."""
         return sum(supply.found for supply in self._supplies)
 
     @property
     def exhausted(self) -> bool:
-        """See `Supply`."""
         return all(supply.exhausted for supply in self._supplies)
 
     @property
     def unsettled(self) -> int:
-        """See `Supply`."""
         return sum(supply.unsettled for supply in self._supplies)
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Batch:
-        """See `Supply`. Can be cancelled: no batch is lost."""
+        """Return the next batch. Cancellable: no batch is lost."""
         if not self._begun:
             self._begun = True
             for number in range(len(self._supplies)):
@@ -358,24 +349,19 @@ class MergedBatches:
     def settle(
         self, batch: Batch, done: int, *, halve: bool = False, huge: SplitFile | None = None
     ) -> None:
-        """See `Supply`."""
         self._source_of(batch.start).settle(batch, done, halve=halve, huge=huge)
 
     def settle_without(self, batch: Batch, done: int, file: int, *, again: bool) -> None:
-        """See `Supply`."""
         self._source_of(batch.start).settle_without(batch, done, file, again=again)
 
     def end_splits(self, number: int) -> None:
-        """See `Supply`."""
         self._source_of(number).end_splits(number)
 
     def stop(self) -> None:
-        """See `Supply`."""
         for supply in self._supplies:
             supply.stop()
 
     async def aclose(self) -> None:
-        """Ask for nothing more, whatever is on its way."""
         asked = list(self._asked)
         self._asked.clear()
         for one in asked:

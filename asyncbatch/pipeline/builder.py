@@ -40,18 +40,18 @@ if TYPE_CHECKING:
     from asyncbatch.sinks.callback import Sink
     from asyncbatch.transforms.spec import Step
 
+    # Where records come from: files, URLs, an iterable of a program.
     Origin: TypeAlias = FileSource | HttpSettings | AsyncIterable[Any] | Iterable[Any]
-    """Where records come from: files, URLs, an iterable of a program."""
     Source: TypeAlias = Origin | str | os.PathLike[str]
 
 
 def make_sources(
     origins: Iterable[tuple[str, Origin]], work: RecordWorkSettings, *, asks_ahead: bool = True
 ) -> Iterator[FileSource | FeedJob]:
-    """Yield a source of each origin, beside which is its name, with `work` done to its records.
+    """Yield a source for each named origin, with `work` as the work on its records.
 
-    What the inputs of one are called for good depends on those before it. Pages are only asked
-    for ahead of what is taken if `asks_ahead`.
+    The identities of a source's inputs depend on the sources before it. `asks_ahead`: pages may be
+    requested before they are needed.
     """
     files, urls, connections = 0, set[str](), Connections()
     for name, origin in origins:
@@ -77,27 +77,26 @@ def make_sources(
 
 
 _ORIGINS = (FileSource, HttpSettings, AsyncIterable, Iterable)
-USER_BATCH = 1000
-"""Records that a user's own sink is given at most at a time, unless told otherwise."""
+USER_BATCH = 1000  # default number of records that a user's own sink gets in one call
 
 
 class Pipeline:
-    """Brings records from sources through transforms into a sink, once.
+    """Reads records from sources, transforms them and loads them into a sink, once.
 
-    A `source` is an iterable of records, async or not (a generator, a list); files: a path, or a
-    `FileSource`; URLs: an `http.HttpSettings`; or a list of such, which are read side by side.
-    Transforms are functions, generators, async or not, and what `jq`, `fields`, `require`,
-    `schema` and `call` return. The `sink` is any target that `--to` names, with its `table`,
-    `key`, `mode`, `columns` and `schema_contract`; a `Sink` of one's own; or None, to count and
-    check. With `dedupe`, paths of a key, it gets the first record of each key only.
+    A `source` is an iterable of records, async or not (a generator, a list); files: a path or a
+    `FileSource`; URLs: an `http.HttpSettings`; or a list of these, read concurrently. Transforms
+    are functions or generators, async or not, and the results of `jq`, `fields`, `require`,
+    `schema` and `call`. The `sink` is any target of `--to`, with its `table`, `key`, `mode`,
+    `columns` and `schema_contract`; a `Sink` of the program; or None, to count and check. With
+    `dedupe`, the paths of a key, only the first record of each key is loaded.
 
-    Rejected records and failed sources are data: in the report, and in the file `dead_letter`.
-    The sink takes up to `batch_size` records at a time, those of a source in order if `ordered`;
-    they wait for `flush_interval` seconds at most to be so many.
-    `concurrency` and `workers` are as in `Job`, `call_concurrency` as in the command.
-    With `max_failures` the run ends when there are more.
+    Rejected records and failed sources are data: in the report, and in the file `dead_letter`. The
+    sink gets up to `batch_size` records at a time, in the order of their source if `ordered`;
+    records wait at most `flush_interval` seconds for others. `concurrency` and `workers` are those
+    of `Job`, `call_concurrency` that of the command. The run ends after more failures than
+    `max_failures`.
 
-    Raises UsageError if this cannot be meant.
+    Raises UsageError for invalid or contradicting arguments.
     """
 
     def __init__(
@@ -170,13 +169,13 @@ class Pipeline:
 
     @property
     def report(self) -> Report:
-        """What the run has come to so far; final when it has ended."""
+        """The report: live while the pipeline runs, final afterwards."""
         return self._run.report if self._run else Report()
 
     async def run(self) -> Report:
-        """Run to the end; return the report. Raises what `parts` does.
+        """Run to the end; return the report. Raises as `parts`.
 
-        If this is cancelled, all is closed: a batch that the sink is loading has 2 s to end.
+        If this is cancelled, everything is closed; a running load of the sink gets 2 s to end.
         """
         async with aclosing(self.parts()) as parts:
             async for _ in parts:
@@ -184,18 +183,18 @@ class Pipeline:
         return self.report
 
     def stop(self) -> None:
-        """Take no more input: generators are closed, and what they have given is loaded."""
+        """Read no more input. Generators are closed, and the records they gave are loaded."""
         self._stopped = True
         if self._run is not None:
             self._run.stop()
 
     async def parts(self) -> AsyncGenerator[BatchPart, None]:
-        """Run, and yield what becomes of the records, in parts, when they are loaded.
+        """Run, and yield the outcome of the records in parts, once they are loaded.
 
-        Closing the generator ends the run where it is. Raises UsageError if the run cannot begin,
-        or had begun before. What the program's own iterables or sink have raised is raised, too,
-        but at the end: when what came before it is loaded, other sources are read, and all is
-        closed; the report has it as a failure.
+        Closing the generator ends the run. Raises UsageError if the run cannot begin, or has begun
+        before. An exception of the program's own iterables or sink is raised at the end: after the
+        earlier records are loaded, other sources are read, and all is closed. The report has it as
+        a failure.
         """
         if self._run is not None:
             raise UsageError("a Pipeline runs once: make another")
@@ -216,7 +215,7 @@ class Pipeline:
             self._raise()
 
     def _raise(self) -> None:
-        """Raise what the program's own code has raised."""
+        """Raise the exceptions of the program's own code."""
         errors = [given.error for given in self._iterables]
         errors += [self._own.error] if self._own else []
         raised = [error for error in errors if error is not None]
@@ -231,7 +230,7 @@ def _names(one_or_more: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _paths(one_or_more: str | Sequence[str]) -> tuple[str, ...]:
-    """Return paths of a key. Raises UsageError for what is none."""
+    """Return the paths of a key. Raises UsageError for an invalid path."""
     paths = _names(one_or_more)
     try:
         for path in paths:
@@ -244,7 +243,7 @@ def _paths(one_or_more: str | Sequence[str]) -> tuple[str, ...]:
 def _target(
     sink: str | os.PathLike[str] | Sink | None, options: Mapping[str, Any]
 ) -> Target | None:
-    """Return where records go, if anywhere. Raises UsageError."""
+    """Return the target, or None. Raises UsageError."""
     if isinstance(sink, str | os.PathLike):
         table, key, mode, columns, contract = options.values()
         return Target.parse(
@@ -266,7 +265,7 @@ def _target(
 
 
 def _origins(source: Source | Sequence[Source]) -> Iterator[Origin]:
-    """Yield the origins that a source is. Raises UsageError for what is none."""
+    """Yield the origins of a source. Raises UsageError for an unsupported object."""
     several = source if isinstance(source, list | tuple) and any(map(_is_origin, source)) else None
     for one in [source] if several is None else several:
         if isinstance(one, str | os.PathLike):
@@ -285,7 +284,7 @@ def _is_origin(item: object) -> bool:
 
 
 def _with_names(origins: Sequence[Origin]) -> Iterator[tuple[str, Origin]]:
-    """Yield origins, each beside what failures call it."""
+    """Yield each origin with its name in failures."""
     return zip(numbered(map(_name, origins)), origins, strict=True)
 
 

@@ -1,4 +1,4 @@
-"""Rows of keys that came before, taken out of the parts that come by; see `transforms.dedupe`."""
+"""Deduplication of rows in delivery; see `transforms.dedupe` for the keys."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ if TYPE_CHECKING:
     from asyncbatch.core.batches import BatchPart, Part, Rows
     from asyncbatch.sinks.target import Target
 
+    # A file's place in a part, and a number that the rows of one record there share.
     Record = tuple[int, int]
-    """A file's place in a part, and a number that the rows of one record there share."""
 
 
 class _File(Struct):
-    """A file that is not finished: of its records, how many were `dropped` so far.
+    """The counts of an unfinished file: records `dropped`, and `told` in earlier parts.
 
-    So many of these it has been `told`. The last record may go on in the next part; `is_gone` if
-    all its rows so far were dropped.
+    The last record may continue in the next part; `is_gone`: all its rows so far were dropped.
     """
 
     dropped: int = 0
@@ -37,9 +36,9 @@ class _File(Struct):
 
 
 class Deduplicator:
-    """Keeps the first row of each key, in the order in which parts come by.
+    """Keeps the first row of each key, in the order of the parts.
 
-    A record is dropped, and counted so, if none of its rows is left. Used by one thread at a time.
+    A record without a remaining row counts as dropped. Used by one thread at a time.
     """
 
     def __init__(self, target: Target) -> None:
@@ -53,7 +52,7 @@ class Deduplicator:
         self._seen.close()
 
     def drop_duplicates(self, found: BatchPart) -> None:
-        """Take the rows out of a part whose keys came before. Raises SinkError (full disk)."""
+        """Drop the rows of known keys from a part. Raises SinkError for a full disk."""
         part = found.part
         gone: Counter[int] = Counter()
         rows = part.rows
@@ -68,7 +67,7 @@ class Deduplicator:
         self._update_counts(part, gone)
 
     def _duplicates_in(self, part: Part, records: Iterable[tuple[Record, bool]]) -> Counter[int]:
-        """Return how many records of each file are gone; the last of a part may be to be seen."""
+        """Return the number of dropped records by file. The last may still be undecided."""
         gone: Counter[int] = Counter()
         file = self._files.get(part.start, _File())
         for (place, record), is_gone in records:
@@ -115,7 +114,7 @@ def _records(part: Part, rows: Rows, kept: list[bool]) -> Iterator[tuple[Record,
 
 
 def _places(part: Part) -> Iterator[int]:
-    """Yield the place of the file of each row; there is no end to those of an unfinished one."""
+    """Yield the place of each row's file; endless for an unfinished file."""
     if not len(part):
         return repeat(0)
     return chain.from_iterable(repeat(place, made) for place, made in enumerate(part.spooled_rows))

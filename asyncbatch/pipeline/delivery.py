@@ -1,4 +1,4 @@
-"""From the workers' parts to the target and the dead letters, and only then to the report."""
+"""Delivery: parts of the workers to the target, the dead letters, then the report."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 
 class Delivery:
-    """Takes what the workers say; gives it back when all that hangs on it is done.
+    """Takes the parts of the workers, and yields each once its rows are written.
 
-    `order` is there if rows must reach the target in the order of the inputs.
+    `order` exists if rows must reach the target in the order of the inputs.
     """
 
     def __init__(self, job: Job) -> None:
@@ -46,7 +46,7 @@ class Delivery:
             is_plain = len(job.sources) == 1 and not job.has_feeds
             self.order = InputOrder(most=most) if is_plain else SourceOrder(job, most=most)
         self.retrier = Retrier(job.files.retries)
-        """Tries again what another process keeps from being done at the target."""
+        """retries while another process holds the target"""
         self._piece_order = SplitOrder()
         self._sums = SplitSums()
         self._whole = WholeFiles()
@@ -62,7 +62,7 @@ class Delivery:
         """Held while the target is written to: a thread cannot be cancelled."""
 
     async def open(self) -> None:
-        """Open the target and the dead letters. Raises UsageError if that is not possible."""
+        """Open the target and the dead letters. Raises UsageError."""
         await asyncio.to_thread(self._open)
 
     def _open(self) -> None:
@@ -145,21 +145,21 @@ class Delivery:
 
     @property
     def admission(self) -> Admission | None:
-        """What decides which inputs are worked on, if not all are; once it is open."""
+        """Decides which inputs are processed; None: all. Valid once it is open."""
         return self._books.admission if self._books else None
 
     @property
     def bookmarks(self) -> BookmarkAdmission | None:
-        """What decides where feeds are taken up, if anything is remembered."""
+        """Decides where feeds resume; None without a ledger."""
         return self._books.bookmarks if self._books else None
 
     def take_notes(self) -> list[str]:
-        """Return what since the last time went otherwise than it might, and is no failure."""
+        """Return the notes for the user since the last call."""
         notes, self._notes = self._notes, []
         return notes
 
     def discard_outputs(self) -> None:
-        """Take note that the run is refused: earlier dead letters stay."""
+        """Note that the run is refused: earlier dead letters stay."""
         letters, self._letters = self._letters, None
         if letters is not None:
             letters.discard()
@@ -168,7 +168,7 @@ class Delivery:
             self._books = None
 
     def clear_up(self, path: str) -> None:
-        """Take away what a worker that died has left of the output for `path`."""
+        """Remove the unfinished output for `path` of a dead worker."""
         target = self._job.target
         if target is not None and target.form == "folder" and not target.is_remote:
             from asyncbatch.sinks.folder import (
@@ -180,7 +180,7 @@ class Delivery:
                 os.unlink(temporary(output_path(target, path)))
 
     async def deliver(self, found: BatchPart | SettledInputs) -> AsyncIterator[BatchPart]:
-        """Take what a worker says; yield the parts that are through. Raises SinkError, OSError."""
+        """Take a result of a worker; yield the finished parts. Raises SinkError, OSError."""
         for item in (self.order or self._piece_order).pass_on(found):
             for said in self._sums.pass_on(item):
                 for part in self._whole.pass_on(said):
@@ -203,7 +203,7 @@ class Delivery:
             return self._settle(through)
 
     def _settle(self, parts: Sequence[BatchPart]) -> Sequence[BatchPart]:
-        """Write down what is to be kept of parts that are through."""
+        """Write the dead letters and ledger entries of finished parts."""
         for found in parts:
             if self._books is not None:
                 self._books.add(found)
@@ -219,11 +219,11 @@ class Delivery:
         return self._loader.wait_seconds if self._loader else None
 
     async def flush_if_late(self) -> Sequence[BatchPart]:
-        """Load what has waited for long enough; see `flush`. Raises SinkError."""
+        """Load rows that have waited long enough; see `flush`. Raises SinkError."""
         return await self.flush() if self._loader and self._loader.is_late else ()
 
     async def flush(self) -> Sequence[BatchPart]:
-        """Load what waits for more; return the parts that are through. Raises SinkError."""
+        """Load all waiting rows; return the finished parts. Raises SinkError."""
         return await asyncio.to_thread(self._flush) if self._loader else ()
 
     def _flush(self) -> Sequence[BatchPart]:
@@ -232,15 +232,15 @@ class Delivery:
             return self._settle(self._loader.flush())
 
     def abandon(self) -> bool:
-        """Have nobody wait for a store to take what is not to stand; return whether one may."""
+        """End waits for a store whose output does not count. Return whether there may be one."""
         if self._give_up is not None:
             self._give_up()
         return self._give_up is not None
 
     async def finish(self, *, succeeded: bool, ended: bool) -> bool:
-        """End the target and the dead letters; return whether what was loaded stands.
+        """Finish the target and the dead letters; return whether the loaded rows count.
 
-        `ended` if all input was taken, `succeeded` if the run counts as good. Raises SinkError.
+        `ended`: all input was read; `succeeded`: the run succeeded. Raises SinkError.
         """
         return await asyncio.to_thread(self._finish, succeeded=succeeded, ended=ended)
 

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from asyncbatch.pipeline.batcher import BatchSource
     from asyncbatch.sources.base import Feed, FeedSource
 
+    # decides where a feed resumes, or why it is not read
     Admit = Callable[[Feed], Awaitable[Bookmark | Failure | None]]
-    """Tells where a feed is taken up, or why it is not read."""
 
 
 class _FeedProgress:
-    """A feed being read: what was given of it."""
+    """The progress of a feed that is being read."""
 
     def __init__(self) -> None:
         self.pieces = 0
@@ -38,18 +38,18 @@ class _FeedProgress:
 
 
 class FeedBatchSource:
-    """The batches of one source of feeds: see `supplies.Supply`.
+    """The batches of one feed source.
 
-    Each feed is like a huge file whose pieces bring their records along. They are read side by
-    side, each in a task of its own that waits while too much of it is not settled, or while
-    nobody takes batches.
+    Each feed is like a split file whose splits bring their records. Feeds are read concurrently,
+    each in its own task, which waits while too many of its splits are unsettled, or while no batch
+    is taken.
     """
 
     def __init__(self, source: FeedSource, first: int, admit: Admit) -> None:
         self.exhausted = True
         self.unsettled = 0
         self.waiting = 0
-        """How many batches have come that nobody has taken."""
+        """batches that were read and not taken"""
         self._source, self._first = source, first
         self._admit = admit
         self._groups: defaultdict[str, asyncio.Semaphore] = defaultdict(
@@ -63,14 +63,13 @@ class FeedBatchSource:
 
     @property
     def found(self) -> int:
-        """See `Supply`."""
         return len(self._source.feeds)
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Batch:
-        """See `Supply`. Raises what a feed raises that is no FeedError."""
+        """Return the next batch. Raises the errors of feeds except FeedError."""
         if self._all is None:
             self._all = asyncio.create_task(self._read_all())
         batch = None if self._ended or self._stopped else await self._batches.get()
@@ -91,7 +90,6 @@ class FeedBatchSource:
         halve: bool = False,  # noqa: ARG002 - see above
         huge: SplitFile | None = None,  # noqa: ARG002 - it is in pieces anyway
     ) -> None:
-        """See `Supply`."""
         self.unsettled -= 1
         reading = self._readings.get(batch.start)
         if reading is not None and batch.split is not None:
@@ -99,18 +97,17 @@ class FeedBatchSource:
             reading.changed.set()
 
     def settle_without(self, batch: Batch, done: int, file: int, *, again: bool) -> None:  # noqa: ARG002 - see above
-        """See `Supply`: what was decided is never lost with a worker."""
         self.settle(batch, done)
 
     def end_splits(self, number: int) -> None:
-        """See `Supply`: the feed is read no further."""
+        """Read no more of the feed."""
         reading = self._readings.get(number)
         if reading is not None and not (reading.is_cut or reading.is_over):
             reading.is_cut = True
             self._tasks[number].cancel()
 
     def stop(self) -> None:
-        """See `Supply`. What a program has given until now is given out."""
+        """Read no more. The records that programs gave so far are still processed."""
         if not self._source.end():
             self._stop()
 
@@ -122,7 +119,7 @@ class FeedBatchSource:
             self._batches.put_nowait(None)  # for who waits
 
     async def aclose(self) -> None:
-        """Read nothing more, whatever is on its way."""
+        """Cancel all reads in progress."""
         self._stop()
         if self._all is not None:
             self._all.cancel()
@@ -138,7 +135,7 @@ class FeedBatchSource:
                 await self._batches.put(None)
 
     async def _read(self, number: int, feed: Feed) -> None:
-        """Put what comes of a feed into batches, and at its end how it has ended."""
+        """Put the chunks of a feed into batches, then its end."""
         async with self._groups[feed.group]:
             bookmark = await self._admit(feed)
             if isinstance(bookmark, Failure):
@@ -191,48 +188,45 @@ class FeedBatchSource:
 
 
 def split_of_chunk(number: int, arrival: Chunk) -> Split:
-    """Return the piece, of this number, that holds what has come."""
+    """Return the split with this number that holds a chunk."""
     return Split(number, "lines", Position(), arrival.size, arrival=arrival)
 
 
 def end_split(feed: Feed, number: int, last: Chunk, failure: Failure | None) -> Split:
-    """Return the piece at the end of a feed, behind its `last` arrival."""
+    """Return the last split of a feed, after its `last` chunk."""
     before = last.bookmark
     arrival = Chunk(feed.name, bookmark=Bookmark(None, before.newest, before.since))
     return Split(number, "lines", Position(), 0, end=True, error=failure, arrival=arrival)
 
 
 class FirstRecordsSource:
-    """The batches of one source as far as its first `limit` records: see `supplies.Supply`.
+    """The batches with the first `limit` records of one source.
 
-    Tell it with `count` how many were read. No two batches are given at a time, and what is in
-    pieces comes to its end.
+    Its consumer reports the records read by `count`. It gives one batch at a time, and ends split
+    files.
     """
 
     def __init__(self, batches: BatchSource, limit: int) -> None:
         self.unsettled = 0
         self._batches, self._left = batches, limit
         self._open: int | None = None
-        """The number of the input that is in the midst of its pieces."""
+        """the number of the input whose splits are not finished"""
         self._settled = asyncio.Event()
         self._settled.set()
         self._stopped = False
 
     @property
     def found(self) -> int:
-        """See `Supply`."""
         return self._batches.found
 
     @property
     def exhausted(self) -> bool:
-        """See `Supply`."""
         return self._batches.exhausted
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Batch:
-        """See `Supply`."""
         await self._settled.wait()
         if self._left <= 0 and self._open is not None:
             self._batches.end_splits(self._open)
@@ -246,33 +240,28 @@ class FirstRecordsSource:
         return structs.replace(batch, limit=max(0, self._left))
 
     def count(self, records: int) -> None:
-        """Take note that so many records were read."""
+        """Note the number of records read."""
         self._left -= records
 
     def settle(
         self, batch: Batch, done: int, *, halve: bool = False, huge: SplitFile | None = None
     ) -> None:
-        """See `Supply`."""
         self._batches.settle(batch, done, halve=halve, huge=huge)
         self._settle()
 
     def settle_without(self, batch: Batch, done: int, file: int, *, again: bool) -> None:
-        """See `Supply`."""
         self._batches.settle_without(batch, done, file, again=again)
         self._settle()
 
     def end_splits(self, number: int) -> None:
-        """See `Supply`."""
         self._batches.end_splits(number)
 
     def stop(self) -> None:
-        """See `Supply`."""
         self._stopped = True
         self._settled.set()
         self._batches.stop()
 
     async def aclose(self) -> None:
-        """See `Supply`."""
         await self._batches.aclose()
 
     def _settle(self) -> None:
@@ -281,9 +270,9 @@ class FirstRecordsSource:
 
 
 class FeedPreviewSource:
-    """What comes of feeds, one feed after another, nothing before it is asked for.
+    """The chunks of feeds, one feed after another, nothing requested ahead.
 
-    See `supplies.Supply`; who takes batches of it waits until each is settled.
+    Its consumer waits until each batch is settled.
     """
 
     exhausted = True
@@ -298,14 +287,12 @@ class FeedPreviewSource:
 
     @property
     def found(self) -> int:
-        """See `Supply`."""
         return len(self._source.feeds)
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Batch:
-        """See `Supply`."""
         if self._stopped:
             raise StopAsyncIteration
         self._waiting = asyncio.ensure_future(anext(self._given, None))
@@ -317,24 +304,19 @@ class FeedPreviewSource:
 
     def settle(
         self, batch: Batch, done: int, *, halve: bool = False, huge: SplitFile | None = None
-    ) -> None:
-        """See `Supply`: nobody waits for that."""
+    ) -> None: ...
 
-    def settle_without(self, batch: Batch, done: int, file: int, *, again: bool) -> None:
-        """See `Supply`: nobody waits for that."""
+    def settle_without(self, batch: Batch, done: int, file: int, *, again: bool) -> None: ...
 
     def end_splits(self, number: int) -> None:
-        """See `Supply`."""
         self._cut.add(number)
 
     def stop(self) -> None:
-        """See `Supply`."""
         self._stopped = True
         if self._waiting is not None:
             self._waiting.cancel()
 
     async def aclose(self) -> None:
-        """See `Supply`."""
         self.stop()
         if self._waiting is not None:
             await asyncio.wait((self._waiting,))

@@ -1,4 +1,4 @@
-"""Who does the work of a job: threads, the event loop, processes or a cluster; and what it is."""
+"""The launch of a job: its engine (threads, event loop, processes, cluster) and its task."""
 
 from __future__ import annotations
 
@@ -25,15 +25,14 @@ if TYPE_CHECKING:
     from asyncbatch.workers.engine import Engine, Lane, WorkFactory
     from asyncbatch.workers.spawn import WorkerHandle
 
+# A job with no more bytes, all in the search's opening, starts no worker processes by default: it
+# is done before they would be up (0.2 s).
 SMALL_BYTES = 32 * 1024 * 1024
-"""A job of no more bytes, and no more files than a search's opening, starts no worker processes
-unless told to: it is done before they would be up (0.2 s)."""
-SMALL_RECORD_BYTES = 4 * 1024 * 1024
-"""The same, if something is done to each record."""
+SMALL_RECORD_BYTES = 4 * 1024 * 1024  # the same for a job that transforms records
 
 
 class Launch:
-    """A job's first steps: `look` (which blocks) opens the search, `start` the workers."""
+    """The first steps of a job: `prepare` (which blocks) opens the search, `start` the workers."""
 
     def __init__(self, job: Job) -> None:
         self.searches = {number: Search(source.inputs) for number, source in job.file_sources}
@@ -44,9 +43,9 @@ class Launch:
         self._wanted = 0
 
     def prepare(self) -> None:
-        """Open the search, and decide how many worker processes the job is worth.
+        """Open the search, and choose the number of worker processes.
 
-        Raises UsageError if the job cannot be meant.
+        Raises UsageError for a contradiction.
         """
         job, searches = self._job, self.searches.values()
         job.check()
@@ -80,7 +79,7 @@ class Launch:
 
 
 def _is_small(searches: Iterable[Search], job: Job) -> bool:
-    """Whether all files are few and small; what cannot be looked at is no work either."""
+    """Whether all files are few and small. An unreadable file counts as small."""
     if not all(search.exhausted for search in searches):
         return False
     paths = [path for search in searches for path in search.opening]
@@ -100,10 +99,9 @@ def _is_small(searches: Iterable[Search], job: Job) -> bool:
 
 
 def _needs_process(job: Job) -> bool:
-    """Whether what is done can hold up, or end, the process that does it, or is to be stopped.
+    """Whether the task may block or crash its process, or has a timeout.
 
-    There is no choice for async functions, which have to be on this one's event loop, and for
-    those that only this one has.
+    Async functions, and functions of this process alone, have no choice.
     """
     work = job.record_work
     if work is not None and work.needs_this_process:
@@ -111,10 +109,9 @@ def _needs_process(job: Job) -> bool:
     return job.timeout is not None or (work is not None and work.runs_programs)
 
 
+# One batch is processed and one waits, so that no worker waits for this process.
 LANES_PER_WORKER = 2
-"""One batch being worked on and one waiting, so that no worker waits for this process."""
-_LAST_SECONDS = 2.0
-"""How long those that work may take to leave nothing half done."""
+_LAST_SECONDS = 2.0  # time for workers to clean up unfinished outputs
 
 
 @asynccontextmanager
@@ -126,10 +123,10 @@ async def make_engine(
     ordered: bool,
     say: Callable[[str], None],
 ) -> AsyncIterator[Engine]:
-    """Provide an engine that fits the job's size and the machine, or the cluster it names.
+    """Provide an engine that suits the job and the machine, or its cluster.
 
-    Batches are delivered in their order if that is `ordered`. `say` takes what a cluster has
-    to tell. Raises UsageError for one that is not fit.
+    `ordered`: batches are delivered in order. `say` takes notes of the cluster. Raises UsageError
+    for an unsuitable cluster.
     """
     if job.dask is not None:
         async with _cluster(job, job.dask, launch, say) as cluster:
@@ -186,7 +183,7 @@ async def _cluster(
 
 
 def _is_remote(job: Job) -> bool:
-    """Whether outputs are objects, of which no halves are to be left in a store."""
+    """Whether outputs are objects, whose unfinished uploads must be aborted."""
     return job.target is not None and job.target.is_remote
 
 
@@ -203,7 +200,7 @@ async def _ending(engine: Engine) -> AsyncIterator[Engine]:
 def make_task(
     job: Job, ready: Callable[[RecordWorkSettings], RecordWorkSettings] = lambda work: work
 ) -> WorkFactory:
-    """Return what makes that which does what the job's settings say, made `ready` for others."""
+    """Return the factory of the job's task, with settings made `ready` to be sent."""
     if len(job.sources) > 1:
         from asyncbatch.workers.tasks.transform_sources import SourcesTask
 
@@ -219,7 +216,7 @@ def make_task(
 
 
 def async_lanes(job: Job, at_once: int) -> list[Lane]:
-    """Return lanes for async functions, `at_once` calls of which may be going on at a time."""
+    """Return lanes for async functions, with `at_once` calls in flight."""
     from asyncbatch.workers.tasks.transform_async import (
         LANES,
         AsyncTransformLane,

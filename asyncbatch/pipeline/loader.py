@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class PendingPart:
-    """A part of whose rows `left` are not loaded yet."""
+    """A part with `left` rows that are not loaded yet."""
 
     def __init__(self, found: BatchPart) -> None:
         self.found = found
@@ -42,21 +42,21 @@ class PendingPart:
         self.refused_rows: Counter[int] = Counter()
         """How many, by file."""
         self.extents: list[Extent | None] = []
-        """Where the rows of each file are in the target, if that is a file."""
+        """where the rows of each file are in a target file"""
         found.part.rows = None
         self.is_settled = False
         self._block: ColumnBlock | None = None
         self._objects: list[dict[str, Any]] | None = None
 
     def extend(self, place: int, extent: Extent) -> None:
-        """Take note of more rows of the file at `place`, behind those before."""
+        """Extend the extent of the file at `place`."""
         if not self.extents:
             self.extents = [None] * max(1, len(self.found.part))
         before = self.extents[place]
         self.extents[place] = before.merged(extent) if before else extent
 
     def drop_rows(self) -> None:
-        """Let go of what was loaded."""
+        """Release the loaded rows."""
         self.rows = Rows(b"", 0)
         self._block = self._objects = None
 
@@ -67,7 +67,7 @@ class PendingPart:
         return (self._objects or [])[rows.start : rows.stop]
 
     def columns(self, rows: range, *, of_objects: bool) -> ColumnBlock:
-        """Return some rows as columns; they came as such, or as objects."""
+        """Return some rows as columns; they came as columns, or as objects."""
         if of_objects:
             return make_block(self.objects(rows))
         return self.unpack().slice(rows.start, rows.stop)
@@ -83,13 +83,13 @@ class PendingPart:
         return self.rows.places[row], self.rows.records[row]
 
     def origins(self, rows: range) -> Iterator[tuple[int, int, int]]:
-        """Yield what tells the records of these rows from all others of the run."""
+        """Yield an id of each row's record, unique within the run."""
         first = self.found.part.start
         for row in rows:
             yield first, *self.record(row)
 
     def cut(self, start: int, stop: int, *, may_be_empty: bool) -> int:
-        """Return the row nearest `stop`, before it if that can be, where a record's rows begin."""
+        """Return the row nearest to `stop`, if possible before it, where a record begins."""
         at = stop
         while at > start and self.record(at) == self.record(at - 1):
             at -= 1
@@ -101,19 +101,16 @@ class PendingPart:
         return at
 
 
-TakenRows: TypeAlias = list[tuple[PendingPart, range]]
-"""Rows of one load, by what they came in."""
+TakenRows: TypeAlias = list[tuple[PendingPart, range]]  # rows of one load, by their part
 
 
-LOAD_BATCH = 10_000
-"""Rows of one load unless told otherwise: a transaction costs as much as some thousand rows."""
-SERVER_BATCH = 20_000
-"""The same for a server, to which each step is a way there and back."""
+LOAD_BATCH = 10_000  # default rows of one load: a transaction costs as much as some thousand rows
+SERVER_BATCH = 20_000  # the same for a server, where each step is a round trip
+# The loads of a server share a transaction for this long, within memory: a commit is expensive.
 SERVER_SECONDS = 0.25
-"""A server's loads share a transaction for so long, as far as memory allows: its end is dear."""
+# Parts that wait for a full load. Beyond this number, or the settings' bytes or time, they are
+# loaded: a killed run then loses no more.
 WAITING_PARTS = 256
-"""Parts that wait for a batch to be full; beyond, or beyond the bytes or the time that settings
-allow, what there is is loaded: a run that is killed then loses no more."""
 
 
 class Loader(Protocol):
@@ -138,11 +135,11 @@ class Loader(Protocol):
         ...
 
     def flush(self) -> Sequence[BatchPart]:
-        """Load what was kept; return the parts that are through. Raises SinkError."""
+        """Load all waiting rows; return the finished parts. Raises SinkError."""
         ...
 
     def close(self) -> None:
-        """Leave the target to whoever ends it."""
+        """Wait for a load in progress. The target stays open."""
         ...
 
 
@@ -156,7 +153,6 @@ class LinesLoader:
         self._sink, self._kept = sink, kept
 
     def load(self, found: BatchPart) -> Sequence[BatchPart]:
-        """See `Loader`."""
         rows, found.part.rows = found.part.rows, None
         at = 0
         if self._kept:
@@ -170,19 +166,16 @@ class LinesLoader:
         return (found,)
 
     def flush(self) -> Sequence[BatchPart]:
-        """See `Loader`."""
         return ()
 
-    def close(self) -> None:
-        """See `Loader`."""
+    def close(self) -> None: ...
 
 
 class TableLoader:
-    """Loads rows `most` at a time, whatever parts they came in.
+    """Loads rows in batches of `most`, whatever parts they came in.
 
-    Loads share a transaction for `sharing` seconds, while they are of no more than `waiting` bytes,
-    and each goes on while the rows of the next one are made ready.
-    Rows made of one record stay together, as far as they came in one part.
+    Loads share a transaction for `sharing` seconds, up to `waiting` bytes. While one load runs, the
+    rows of the next are prepared. The rows of one record stay together, if they came in one part.
     """
 
     def __init__(
@@ -208,21 +201,18 @@ class TableLoader:
         """Parts with rows to load, and the number of the first of these."""
         self._rows = self._bytes = 0
         self._late: dict[int, tuple[Failure, int]] = {}
-        """Of files whose last part is still to come the first record refused, and how many; by
-        batch."""
+        """of unfinished files, by batch: the first rejected record, and their number"""
         self._last_commit = time.monotonic()
         self._beside = ThreadPoolExecutor(1) if sharing else None
         self._loading: tuple[TakenRows, Future[Sequence[Refusal]]] | None = None
-        """What the sink is at."""
+        """the load in progress"""
 
     @property
     def is_late(self) -> bool:
-        """See `Loader`."""
         waited = time.monotonic() - self._last_commit
         return bool(self._waiting) and self.wait_seconds is not None and waited > self.wait_seconds
 
     def load(self, found: BatchPart) -> Sequence[BatchPart]:
-        """See `Loader`."""
         waiting = PendingPart(found)
         if self._kept and found.part.entries:
             self._load_waiting()
@@ -248,18 +238,16 @@ class TableLoader:
         return ()
 
     def flush(self) -> Sequence[BatchPart]:
-        """See `Loader`."""
         return self._commit()
 
     def close(self) -> None:
-        """See `Loader`."""
         if self._beside:
             self._beside.shutdown()
 
     def _commit(self) -> Sequence[BatchPart]:
-        """Load all there is, and make it last; return the parts that are through.
+        """Load all rows, and commit; return the finished parts.
 
-        All the rows of a file are made to last together.
+        All rows of a file are committed together.
         """
         self._load_waiting()
         self._last_commit, self._bytes = time.monotonic(), 0
@@ -280,7 +268,7 @@ class TableLoader:
         return self._journal.entries(found) if self._journal else ()
 
     def _load_waiting(self, least: int = 1) -> None:
-        """Load rows as long as there are `least`; settle the parts that have no more."""
+        """Load rows while there are at least `least`; settle the finished parts."""
         while self._rows >= least:
             self._load_one()
         if least == 1:
@@ -290,7 +278,7 @@ class TableLoader:
                 self._settle(waiting)
 
     def _load_one(self) -> None:
-        """Load the first rows, `most` of them if there are so many."""
+        """Load the first rows, at most `most`."""
         taken = self._take()
         groups = None
         if any(waiting.rows.has_many_rows for waiting, _ in taken):
@@ -306,13 +294,13 @@ class TableLoader:
             self._loading = taken, self._beside.submit(self._sink.load, payload, groups)
 
     def _end_load(self) -> None:
-        """Wait for the load that goes on, if one does. Raises SinkError."""
+        """Wait for the load in progress, if there is one. Raises SinkError."""
         if self._loading:
             (taken, loading), self._loading = self._loading, None
             self._note_refusals(taken, loading.result())
 
     def _note_refusals(self, taken: TakenRows, refusals: Sequence[Refusal]) -> None:
-        """Take note of what was loaded, and what of it was refused."""
+        """Note the loaded rows, and the rejected ones among them."""
         ends = list(accumulate(len(rows) for _, rows in taken))
         for refusal in refusals:
             at = bisect_right(ends, refusal.row)
@@ -331,7 +319,7 @@ class TableLoader:
         return join_blocks(blocks, rich=self._rich)
 
     def _take(self) -> TakenRows:
-        """Take rows from the front, up to a batch, and not part of a record's if that can be."""
+        """Take the first rows, up to a batch, at the boundary of a record if possible."""
         taken: TakenRows = []
         room = self._most
         while room and self._to_load:
@@ -361,7 +349,7 @@ class TableLoader:
                 at += length
 
     def _settle(self, waiting: PendingPart) -> None:
-        """Count what was written, and reject the records that were refused."""
+        """Count the written rows, and reject the records of rejected rows."""
         found, rows = waiting.found, waiting.rows
         waiting.is_settled = True
         found.part.written += rows.count - waiting.refused_rows.total()
@@ -404,9 +392,9 @@ def make_loader(
     sizes: Sizes,
     patience: float = PATIENCE,
 ) -> Loader:
-    """Return what brings rows to `sink`, which is `target`'s; `patience` is in seconds.
+    """Return the loader for `sink`, the sink of `target`. `patience` is in seconds.
 
-    What is done is told to the `journal` of a database, or to that of a file by `kept`.
+    Finished inputs are reported to the `journal` of a database, or to a file's by `kept`.
     """
     if target.is_table:
         loader = RecordLoader if target.form == "program" else TableLoader

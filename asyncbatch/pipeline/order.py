@@ -17,28 +17,27 @@ if TYPE_CHECKING:
     from asyncbatch.core.batches import Batch, Part
     from asyncbatch.workers.engine import Lane
 
-_PART_BYTES = 2048
-"""What a part takes beside its rows, roughly."""
+_PART_BYTES = 2048  # rough size of a part without its rows
 
 
 class Order(Protocol):
-    """Lets parts through in some order, holding back what comes too early."""
+    """Passes parts on in some order, and holds back those that come too early."""
 
     async def admit(self, batch: Batch) -> None:
         """Wait until a part of `batch` may come."""
         ...
 
     def pass_on(self, found: BatchPart | SettledInputs) -> Iterator[BatchPart | SettledInputs]:
-        """Take what comes, and yield what it is now time for."""
+        """Take a part; yield the parts whose turn it is now."""
         ...
 
 
 class InputOrder:
-    """Lets parts through in the order of their batches, holding back what comes too early.
+    """Passes parts on in the order of their batches.
 
-    The first batch that is not through is the head. Its parts pass at once; whoever works on
-    another waits once more than `most` bytes of rows are held. So the head must never wait
-    behind another batch: each lane needs a worker of its own.
+    The first unfinished batch is the head: its parts pass at once. Work on other batches pauses
+    while more than `most` bytes of rows are held. So the head must never wait behind another batch:
+    each lane needs a worker of its own.
     """
 
     def __init__(self, first: int = 0, *, most: int = Sizes().held) -> None:
@@ -55,7 +54,6 @@ class InputOrder:
             await self._changed.wait()
 
     def pass_on(self, found: BatchPart | SettledInputs) -> Iterator[BatchPart | SettledInputs]:
-        """Take what comes, and yield what it is now time for."""
         key = found.batch.key
         if key != self._head:
             self._held.setdefault(key, deque()).append(found)
@@ -75,16 +73,15 @@ class InputOrder:
 
 
 class SplitOrder:
-    """Lets everything through at once, but the pieces of a huge file in their order.
+    """Passes everything on at once, except the splits of a file, which pass in order.
 
-    How much that holds back depends on how many pieces are given ahead.
+    The number of splits in flight bounds what it holds.
     """
 
     def __init__(self) -> None:
         self._files: dict[int, InputOrder] = {}
 
     def pass_on(self, found: BatchPart | SettledInputs) -> Iterator[BatchPart | SettledInputs]:
-        """Take what comes, and yield what it is now time for."""
         batch = found.batch
         if batch.split is None:
             yield found
@@ -98,7 +95,7 @@ class SplitOrder:
 
 
 class SourceOrder:
-    """The order of each source by itself: none waits for another, and feeds for nobody."""
+    """The input order of each source. No source waits for another; feeds do not wait."""
 
     def __init__(self, job: Job, *, most: int) -> None:
         self._orders: dict[int, InputOrder] = {
@@ -107,23 +104,20 @@ class SourceOrder:
         self._feeds = SplitOrder()
 
     async def admit(self, batch: Batch) -> None:
-        """See `InputOrder`."""
         if batch.source in self._orders:
             await self._orders[batch.source].admit(batch)
 
     def pass_on(self, found: BatchPart | SettledInputs) -> Iterator[BatchPart | SettledInputs]:
-        """See `InputOrder`."""
         return self._orders.get(found.batch.source, self._feeds).pass_on(found)
 
 
 class OrderedLane:
-    """A lane whose results wait until there is room for them."""
+    """A lane whose results wait until the order has room for them."""
 
     def __init__(self, lane: Lane, order: Order) -> None:
         self._lane, self._order = lane, order
 
     async def run(self, batch: Batch) -> AsyncIterator[Part]:
-        """Yield what becomes of `batch`; see `Lane.run`."""
         async for part in self._lane.run(batch):
             await self._order.admit(batch)
             yield part
@@ -145,17 +139,17 @@ def _size(found: BatchPart | SettledInputs) -> int:
 
 
 class WholeFiles:
-    """Lets the parts of a file through when it is finished, and none if it failed as a whole.
+    """Passes on the parts of a file when it is finished, and none if it failed.
 
-    That is one whose worker died on it, or that proved unreadable near its end. The parts of a
-    huge one come through as they come.
+    A file fails if its worker dies, or if it proves unreadable near its end. The parts of a split
+    file pass as they come.
     """
 
     def __init__(self) -> None:
         self._held: dict[int, IO[bytes]] = {}
 
     def pass_on(self, found: BatchPart | SettledInputs) -> Iterator[BatchPart]:
-        """Take what comes, and yield what is about finished files. Raises OSError (full disk)."""
+        """Take a part; yield the parts of finished files. Raises OSError for a full disk."""
         start = found.batch.start
         if isinstance(found, SettledInputs):
             self._discard(start)
@@ -175,7 +169,7 @@ class WholeFiles:
             yield found
 
     def close(self) -> None:
-        """Forget what is held."""
+        """Discard the held parts."""
         for start in list(self._held):
             self._discard(start)
 

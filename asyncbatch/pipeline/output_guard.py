@@ -67,7 +67,7 @@ def _is_same(path: str, output: str) -> bool:
 
 
 def _check_distinct(target: Target, path: str) -> None:
-    """Raise UsageError if the output for `path`, a file or a folder, is that file or folder."""
+    """Raise UsageError if the output for `path` is that input itself."""
     if os.path.realpath(output_path(target, path)) == os.path.realpath(path):
         raise UsageError(
             f"{display_path(path)} would be overwritten by its own output: name a folder "
@@ -76,7 +76,7 @@ def _check_distinct(target: Target, path: str) -> None:
 
 
 def _check_location(target: Target, argument: str, inputs: Inputs) -> None:
-    """Raise UsageError if outputs would be inputs, of this run or the next."""
+    """Raise UsageError if outputs would be inputs of this run, or of the next."""
     if argument == STDIN or (is_object_url(argument) and not is_store_url(argument)):
         return
     path = static_root(argument) if has_magic(argument) else argument
@@ -136,9 +136,9 @@ def _check_names(target: Target, inputs: Inputs) -> None:
 
 
 def check_live_outputs(sources: Sequence[str], written: Mapping[str, str | None]) -> None:
-    """Raise UsageError if files that options name are one, or are read by the stream itself.
+    """Raise UsageError if two output options name one file, or one names an input.
 
-    Pipes and devices may be.
+    Pipes and devices may repeat.
     """
     seen: dict[str, str] = {}
     for option, path in written.items():

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class ReportUpdater:
-    """Keeps the sections of a report, which has none without this."""
+    """Updates the source and sink sections of a report."""
 
     def __init__(self, job: Job, intake: Scheduler, report: Report) -> None:
         self._job, self._intake, self._report = job, intake, report
@@ -50,7 +50,7 @@ class ReportUpdater:
             report.sink = SinkReport(target.name, target.table, mode, target.key)
 
     def add(self, found: BatchPart) -> None:
-        """Take note of what has come out of a worker."""
+        """Add the counts of a part."""
         tally = tally_of(found.part)
         if found.part.rows is not None:
             tally.written += found.part.rows.count
@@ -58,7 +58,7 @@ class ReportUpdater:
         self._report.sources[found.batch.source].extracted += tally.read
 
     def update(self, *, is_over: bool = False) -> None:
-        """Bring the report's sections up to date, for good once the run `is_over`."""
+        """Update the sections, finally once the run `is_over`."""
         self._is_over = self._is_over or is_over
         for number, source in enumerate(self._report.sources):
             source.found, source.is_complete = self._intake.inputs_of(number)
@@ -76,20 +76,19 @@ _LAST_SECONDS = 2.0
 
 
 class Snapshot(Struct, frozen=True):
-    """How far a run is. `total` is None while the search for files goes on; times in seconds."""
+    """The progress of a run. Times are in seconds."""
 
     elapsed_s: float
-    total: int | None
+    total: int | None  # None while the search for files goes on
     found: int
     tally: Tally
     batches: int
     in_flight: int
     memory_bytes: int
     worker_memory_bytes: int
+    # the progress of each stage and source, if the run reports them
     stages: StageProgress | None = None
-    """How far each stage and source is, if somebody watches."""
-    crew: ClusterStatus | None = None
-    """The cluster that works, if one does."""
+    crew: ClusterStatus | None = None  # the cluster that does the work
 
 
 class Run:
@@ -102,14 +101,15 @@ class Run:
         launch: Launch | None = None,
         work: Callable[[Any], Work] | None = None,
         failure_limit: float = LISTED_FAILURES,
-        position_of: Callable[[str], Position | None] | None = None,
+        reached: Callable[[str], Position | None] | None = None,
         watched: bool = False,
         say: Callable[[str], None] = lambda line: None,  # noqa: ARG005 - nobody listens
     ) -> None:
-        """Make ready; `reached` knows where to take up huge files, if not the job's ledger.
+        """Prepare the run.
 
-        If `watched`, the report and snapshots tell each source, and the sink, apart. `say` takes
-        what is worth telling meanwhile.
+        `reached` returns where to resume a split file, in place of the job's ledger. With
+        `watched`, the report and snapshots have sections for each source, and the sink. `say` takes
+        notes for the user.
         """
         if job.dask is not None:
             from asyncbatch.workers.dask.job import with_cluster_sizes
@@ -120,7 +120,7 @@ class Run:
         self._make_work = partial(work, job.settings) if work else make_task(job)
         self._delivery = Delivery(job)
         self._began = time.perf_counter()
-        self._scheduler = Scheduler(job, self._delivery, launch, position_of)
+        self._scheduler = Scheduler(job, self._delivery, launch, reached)
         self._watch = ReportUpdater(job, self._scheduler, self.report) if watched else None
         self._say = say
         self._engine: Engine | None = None
@@ -134,7 +134,7 @@ class Run:
         self._stopped = False
 
     def stop(self) -> None:
-        """Take no more input; `parts` ends when what is in flight is done."""
+        """Read no more input; `parts` ends when the work in flight is done."""
         self._stopped = self.report.interrupted = True
         self._scheduler.batches.stop()
 
@@ -164,12 +164,11 @@ class Run:
         )
 
     async def parts(self) -> AsyncGenerator[BatchPart, None]:
-        """Yield what becomes of the files, when their rows are written, if they are to be.
+        """Yield the outcome of the files in parts, once their rows are written.
 
-        Raises NothingMatchedError, UsageError; NoWorkerError if no worker gets to work;
-        WorkerBugError for a defect of asyncbatch.
-        Closing the generator ends all workers. A target that is lost ends the run early; the
-        report tells.
+        Raises NothingMatchedError, UsageError; NoWorkerError if no worker can start its work;
+        WorkerBugError for a defect of asyncbatch. Closing the generator ends all workers. The loss
+        of the target ends the run early; the report has the reason.
         """
         launch = await self._scheduler.launched()
         ordered = self._delivery.order is not None
@@ -265,12 +264,12 @@ class Run:
         report.notes += self._delivery.take_notes()
 
     def _lose_target(self, error: SinkError) -> None:
-        """Take note that the run ended for want of a target."""
+        """Note that the run ended because the target was lost."""
         self._scheduler.batches.stop()
         self.report.lose_target(str(error), error.file)
 
     def _events(self, result: BatchPart | BatchEnd) -> Iterator[BatchPart | SettledInputs]:
-        """Yield what a lane says, and what becomes of a batch whose worker died."""
+        """Yield the results of a lane, and those about a batch whose worker died."""
         if isinstance(result, BatchPart):
             batch, part = result.batch, result.part
             if self._watch:
@@ -310,9 +309,9 @@ class Run:
     def _after_loss(
         self, batch: Batch, done: int, loss: Loss, handed_on: int | None
     ) -> Iterator[BatchPart | SettledInputs]:
-        """Have the rest of a batch tried again; yield a part of our own of a guilty file.
+        """Retry the rest of a batch; yield the failure of a file that is to blame.
 
-        Of the first that is not done so many records are handed on; None if it is not begun.
+        `handed_on` records of the first unfinished file were reported; None if it was not begun.
         """
         verdict = self._crashes.decide(batch, done, loss)
         if handed_on is not None:  # which is not taken back, so it is not tried again
@@ -341,6 +340,6 @@ class Run:
     def _check_budget(self, *, final: bool) -> None:
         """Stop once the failure budget is spent."""
         budget, tally = self._job.budget, self.report.tally
-        if budget and budget.is_exceeded(tally.failures, tally.seen, final=final):
+        if budget and budget.is_spent(tally.failures, tally.seen, final=final):
             self.report.over_budget = True
             self._scheduler.batches.stop()

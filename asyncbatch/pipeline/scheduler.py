@@ -1,4 +1,4 @@
-"""What a run takes in: the files that its searches find, and its feeds; given out as batches."""
+"""The scheduler: the files of searches, and feeds, given out as batches."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     Reached = Callable[[str], Position | None]
 
+# files of the largest batch for a cluster, where sending one takes milliseconds
 DASK_MAX_SIZE = 32_768
-"""Files of the largest batch of a cluster, where handing one over takes milliseconds."""
 
 
 class Scheduler:
@@ -39,7 +39,7 @@ class Scheduler:
     def __init__(
         self, job: Job, delivery: Delivery, launch: Launch | None, position_of: Reached | None
     ) -> None:
-        """Make ready; `reached` knows where to take up huge files, if not the ledger."""
+        """Prepare. `position_of` returns where to resume a split file, in place of the ledger."""
         self._job, self._delivery, self._launch = job, delivery, launch
         if position_of is None and job.ledger is not None and job.ledger.carries_on:
             position_of = self._position
@@ -49,7 +49,7 @@ class Scheduler:
         self._samples: dict[int, FirstRecordsSource] = {}
         self._batchers: list[Batcher] = []
         self._ledger_lock = asyncio.Lock()
-        """Who looks into the ledger."""
+        """held by the one task that reads the ledger"""
         self._stack = AsyncExitStack()
         self._is_entered = False
         supplies = [self._batches_of(number) for number in range(len(job.sources))]
@@ -67,7 +67,7 @@ class Scheduler:
         await self._stack.aclose()
 
     async def launched(self) -> Launch:
-        """Return the job's first steps, which are done now if nobody has done them."""
+        """Return the launch of the job; launch it now if that was not done."""
         if self._launch is None:
             self._launch = Launch(self._job)
             await asyncio.to_thread(self._launch.prepare)
@@ -75,14 +75,14 @@ class Scheduler:
         return self._launch
 
     async def is_any(self) -> bool:
-        """Whether there is any input; if not, no target is touched."""
+        """Whether there is any input. Without input no target is touched."""
         searches = (await self.launched()).searches.values()
         some = any(search.opening or not search.exhausted for search in searches)
         return some or bool(self._feeds) or self.may_be_empty
 
     @property
     def may_be_empty(self) -> bool:
-        """Whether no file is a success: the user says so, or other shards have what there is."""
+        """Whether an empty run is a success: by option, or since other shards have inputs."""
         return self._empty() is None
 
     @property
@@ -93,7 +93,7 @@ class Scheduler:
 
     @property
     def total(self) -> int | None:
-        """How many inputs there are, if that is known."""
+        """The number of inputs, None while it is unknown."""
         if self._launch is None:
             return None
         done = all(search.exhausted for search in self._launch.searches.values())
@@ -111,13 +111,13 @@ class Scheduler:
         return (search.found, search.exhausted) if search else (0, False)
 
     def traffic_of(self, number: int) -> Traffic | None:
-        """Return what a source has asked a server for, if it does that."""
+        """Return the requests of a source, None without a server."""
         feeds = self._feeds.get(number)
         return feeds.traffic() if feeds is not None else None
 
     @property
     def waiting(self) -> int:
-        """How many batches of feeds have come that nobody has taken."""
+        """The number of batches of feeds that were read and not taken."""
         return sum(supply.waiting for supply in self._feed_supplies)
 
     def retries(self) -> dict[int, int]:
@@ -125,7 +125,7 @@ class Scheduler:
         return {number: source.retries() for number, source in self._feeds.items()}
 
     def count(self, source: int, part: Part) -> None:
-        """Take note of what was read of a source."""
+        """Add the records read of a source."""
         if source in self._samples:
             self._samples[source].count(tally_of(part).read)
 
@@ -157,7 +157,7 @@ class Scheduler:
         return supply
 
     def _sample_of(self, number: int, limit: int) -> BatchSource:
-        """Return what gives the first records of a source."""
+        """Return the batch source with the first records of a source."""
         from asyncbatch.pipeline.feeds import (
             FeedPreviewSource,
             FirstRecordsSource,
@@ -189,7 +189,7 @@ class Scheduler:
         return batcher
 
     def expect(self, at_once: int) -> None:
-        """Take note that so many pieces of a huge file can be worked on at a time."""
+        """Set the number of splits of a file that may be in flight."""
         for batcher in self._batchers:
             batcher.ahead = at_once
 
@@ -217,12 +217,12 @@ class Scheduler:
             return await asyncio.to_thread(bookmarks.admit, feed)
 
     def _position(self, path: str) -> Position | None:
-        """Return where the ledger has a huge file taken up, if it is begun."""
+        """Return the position at which the ledger resumes a split file, or None."""
         admission = self._delivery.admission
         return admission.position(path) if admission else None
 
     def _splits_of(self, source: FileSource, path: str, huge: SplitFile) -> Iterator[Split]:
-        """Return the pieces of a huge file, to be found in a thread."""
+        """Return the splits of a file; iterate in a thread."""
         from asyncbatch.sources.splitter import Splitter
         from asyncbatch.storage.opener import Opener
 

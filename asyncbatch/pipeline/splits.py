@@ -1,4 +1,4 @@
-"""Huge files in the main process: their pieces given out, and what came of these put together."""
+"""Split files in the main process: their splits given out, and their parts summed up."""
 
 from __future__ import annotations
 
@@ -19,16 +19,14 @@ if TYPE_CHECKING:
     from asyncbatch.core.batches import Chunk
     from asyncbatch.core.records import Failure, Scalar
 
-LEAST_AHEAD = 8
-"""Pieces of one file that may be given and not yet settled, ..."""
-AHEAD_PER_CPU = 3
-"""... or so many for each processor, if that is more."""
+LEAST_AHEAD = 8  # splits of one file that may be unsettled, ...
+AHEAD_PER_CPU = 3  # ... or this number for each processor, if that is more
 
 
 class SplitsAhead:
-    """How many pieces of one file are given and not settled.
+    """The number of unsettled splits of one file, and its limit.
 
-    Those that wait for an earlier one count, for what came of them is held.
+    A split that waits for an earlier one counts, since its part is held.
     """
 
     def __init__(self, most: int | None = None) -> None:
@@ -42,11 +40,11 @@ class SplitsAhead:
         return self._given - self._settled < self._most
 
     def take(self) -> None:
-        """Take note that the next piece is given."""
+        """Count a new split."""
         self._given += 1
 
     def settle(self, number: int) -> None:
-        """Take note that a piece is done."""
+        """Note that a split is done."""
         self._done.add(number)
         while self._settled in self._done:
             self._done.remove(self._settled)
@@ -54,7 +52,7 @@ class SplitsAhead:
 
 
 class SplitFileReader:
-    """The pieces of one file, given out as batches; the next is found while others are done."""
+    """The splits of one file as batches; finds the next one ahead."""
 
     def __init__(
         self, start: int, path: str, pieces: Iterator[Split], ahead: int | None = None
@@ -67,12 +65,12 @@ class SplitFileReader:
 
     @property
     def has_next(self) -> bool:
-        """Whether there is a piece to give, and not too many are being worked on."""
+        """Whether there is a split to give within the limit."""
         has_more = self._last is None or not self._last.end
         return has_more and self._ahead.has_room
 
     async def next_split(self) -> Batch:
-        """Return the next piece. Can be cancelled."""
+        """Return the next split. Cancellable."""
         if self._next is None:
             self._next = self._find()
         piece = await asyncio.shield(self._next)
@@ -86,12 +84,12 @@ class SplitFileReader:
         return Batch(self._start, (self._path,), piece)
 
     def settle(self, piece: Split) -> bool:
-        """Take note that a piece is done; return whether the file is."""
+        """Note that a split is done; return whether the file is."""
         self._ahead.settle(piece.number)
         return piece.end
 
     def cut_short(self) -> None:
-        """Give no more pieces but the last."""
+        """Give no more splits except the last."""
         self._is_cut = True
 
     def _find(self) -> asyncio.Future[Split]:
@@ -99,7 +97,7 @@ class SplitFileReader:
 
 
 class _SplitSum:
-    """What the pieces of one file come to so far."""
+    """The sum of the parts of one file's splits so far."""
 
     def __init__(self) -> None:
         self.began = time.perf_counter()
@@ -111,23 +109,23 @@ class _SplitSum:
         self.newest: Scalar | None = None
 
     def add(self, counts: Counts, part: Part) -> None:
-        """Add what a part says."""
+        """Add the counts of a part."""
         self.counts.add(counts)
         if self.first is None and part.rejections:
             self.first = part.rejections[0][1]
 
 
 class SplitSums:
-    """Takes parts of pieces, in their order, and makes of the last of each file one that is whole.
+    """Sums the parts of splits, in order; the last part of a file becomes that of a whole file.
 
-    A file ends with the first piece that fails; what came of later ones is dropped.
+    A file ends with the first split that fails; the parts of later splits are dropped.
     """
 
     def __init__(self) -> None:
         self._files: dict[int, _SplitSum] = {}
 
     def pass_on(self, found: BatchPart | SettledInputs) -> Iterator[BatchPart | SettledInputs]:
-        """Take what comes, and yield it as if the file were worked on by one worker."""
+        """Take a part; yield it as if one worker had processed the file."""
         batch, piece = found.batch, found.batch.split
         if piece is None:
             yield found
@@ -149,7 +147,7 @@ class SplitSums:
 
 
 def _compare_cursors(part: Part, arrival: Chunk, file: _SplitSum) -> bool:
-    """Have the part say what is newest so far; return whether that can be told."""
+    """Set the part's largest cursor value so far; return whether the values compare."""
     try:
         newest = larger_value(file.newest, arrival.bookmark.newest, arrival.file)
         file.newest = part.largest_cursor = larger_value(newest, part.largest_cursor, arrival.file)
@@ -159,7 +157,7 @@ def _compare_cursors(part: Part, arrival: Chunk, file: _SplitSum) -> bool:
 
 
 def _share(part: Part, file: _SplitSum) -> Iterator[Part]:
-    """Yield what is to be said of a piece that is not the last."""
+    """Yield the part of a split that is not the last."""
     if not len(part):
         if part.counts is not None:
             file.hands_on = True
@@ -199,7 +197,7 @@ def _shift(part: Part, file: _SplitSum) -> None:
 
 
 def _whole_part(part: Part, file: _SplitSum) -> Part:
-    """Return the part that ends a file, from what ends its pieces."""
+    """Return the part that ends a file, from the part of its last split."""
     counts = file.counts
     counts.bytes += part.bytes[0]
     error = file.error or part.errors.get(0)

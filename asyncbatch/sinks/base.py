@@ -13,7 +13,7 @@ PayloadT = TypeVar("PayloadT", contravariant=True)  # noqa: PLC0105 - the varian
 
 
 class Refusal(Exception):  # noqa: N818 - data about one row; an exception only where it is raised
-    """The target will not have one row: its number in what was loaded, from 0, and why."""
+    """A row that the target rejects: its index in the loaded rows, from 0, and the reason."""
 
     def __init__(self, row: int, message: str) -> None:
         super().__init__(row, message)
@@ -21,9 +21,9 @@ class Refusal(Exception):  # noqa: N818 - data about one row; an exception only 
 
 
 class OutputError(Exception):
-    """The output for one input cannot be written; the message says which, and why.
+    """The output for one input cannot be written; the message has the path and the reason.
 
-    `is_lost` if no other output could be, either: the disk takes nothing more.
+    `is_lost`: no other output can be written either, for instance on a full disk.
     """
 
     def __init__(self, message: str, *, is_lost: bool = False) -> None:
@@ -31,47 +31,47 @@ class OutputError(Exception):
         self.is_lost = is_lost
 
 
+# Waits until an output is in place; returns its state. Raises OutputError.
 Pending: TypeAlias = "Callable[[], Extent]"
-"""Waits for an output to be in its place; returns the state it is in. Raises OutputError."""
 
 
 class BatchSink(Protocol[PayloadT]):
     """A target for the rows of one run; used by one thread at a time."""
 
     def open(self) -> None:
-        """Make ready. Raises UsageError if the target cannot be used; nothing was changed then."""
+        """Prepare for writing. Raises UsageError if the target is unusable, and unchanged."""
         ...
 
     def load(self, payload: PayloadT, groups: Sequence[int] | None = None) -> Sequence[Refusal]:
-        """Write rows, all that are not refused, in the transaction at hand where there are any.
+        """Write rows in the current transaction; return the rejected ones.
 
-        Neighbours with one number in `groups` (an item a row) are refused together. Raises
-        SinkError if the target is lost; nothing since the last `commit` was written then.
+        `groups` has a number for each row: neighbours with the same number are rejected together.
+        Raises SinkError if the target is lost; then no row since the last `commit` was written.
         """
         ...
 
     def commit(self, entries: Sequence[Entry] = ()) -> None:
-        """Make what was loaded last, with what a database's ledger is to say of it.
+        """Commit the loaded rows, with the ledger entries of a database.
 
         Raises SinkError, see `load`.
         """
         ...
 
     def finish(self, *, succeeded: bool, ended: bool) -> bool:
-        """End: `ended` if all input was taken, `succeeded` if also the run counts as good.
+        """End: `ended` if all input was read, `succeeded` if the run also succeeded.
 
-        Returns whether what was loaded stands (a file is put in place if `ended`, a table is
-        replaced if `succeeded`; otherwise they are as they were). Raises SinkError.
+        A file is put in place if `ended`, a replacing table if `succeeded`; otherwise they stay as
+        they were. Returns whether the loaded rows count. Raises SinkError.
         """
         ...
 
 
+# The form of a target. "program": an object of this process. "parts": no target; rows stay in the
+# parts of the run, as JSON Lines.
 Form = Literal[
     "stdout", "lines", "folder", "csv", "parquet", "sqlite", "duckdb", "postgres", "program",
     "parts",
 ]  # fmt: skip
-"""What a target is. That of a "program" is an object of the main process, which only that can
-open; that of "parts" is none: rows, as JSON Lines, stay with the parts of a run."""
 Mode = Literal["append", "replace", "upsert"]
 SchemaContract = Literal["evolve", "freeze", "discard"]
 FolderFormat = Literal["keep", "json", "jsonl"]

@@ -1,4 +1,4 @@
-"""Rows as columns: how they travel from the workers, and how a database takes them."""
+"""Rows as columns, for the way from the workers to a database."""
 
 from __future__ import annotations
 
@@ -16,26 +16,23 @@ from asyncbatch.formats.decoder import decode, encode
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
+# The kind of a column's values beside nulls, from narrow to wide. "numeric", "json" and "mixed"
+# exist only where `rich` asks for them; elsewhere they are text. They travel as texts: numbers of
+# any size; nested values and mixtures as JSON.
 Kind = Literal["null", "boolean", "integer", "real", "numeric", "text", "json", "mixed"]
-"""What a column holds beside nulls, from narrow to wide.
 
-The last two and "numeric" are there only where they are asked for, as `rich`; elsewhere that is
-text. They travel as texts: numbers of any size; nested values, and any mixture, as JSON.
-"""
-
+# different fields in one block: records whose keys are data would need a column for each
 MAX_FIELDS = 10_000
-"""Different fields in one block: rows whose keys are data would need a column for each."""
 
 _RANK: dict[Kind, int] = {kind: rank for rank, kind in enumerate(get_args(Kind))}
+# the kind of a column whose values are all of one type
 _PLAIN: dict[type | None, Kind] = {None: "null", bool: "boolean", float: "real", str: "text"}
-"""What values that are all of one type are, whatever they are."""
 _INT64 = 2**63
-_EXACT = 2**53
-"""All integers up to this one, and down to its negative, are double precision numbers too."""
+_EXACT = 2**53  # All integers up to this one, and down to its negative, are exact as doubles.
 
 
+# A part of a column: its first row, its kind and its values.
 _ColumnPart = tuple[int, Kind, list[Any]]
-"""A part of a column: its first row, its kind and its values."""
 
 
 class ColumnBlock(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -79,12 +76,12 @@ _decoder = msgspec.msgpack.Decoder(ColumnBlock)
 
 
 def make_block(rows: Sequence[dict[str, Any]], *, rich: bool = False) -> ColumnBlock:
-    """Return rows, which are plain JSON objects, as a block; fields in order of appearance.
+    """Return rows, JSON objects, as a block; fields in order of appearance.
 
-    Integers within 64 bits beside floats become floats if all are exact as such, booleans
-    beside numbers 1 and 0; what has no common kind becomes text, nested values as JSON text.
-    If `rich`, other numbers are numeric, nested values json, the rest is mixed. Raises SinkError
-    if there are more than `MAX_FIELDS` fields.
+    Integers beside floats become floats if all are exact as floats; booleans beside numbers become
+    1 and 0; values without a common kind become text, nested values as JSON. With `rich`, larger
+    numbers are numeric, nested values json, mixtures mixed. Raises SinkError for more than
+    `MAX_FIELDS` fields.
     """
     names = list(dict.fromkeys(chain.from_iterable(rows)))
     if len(names) > MAX_FIELDS:
@@ -108,7 +105,7 @@ def _column(rows: Sequence[dict[str, Any]], name: str) -> list[Any]:
 
 
 def join_blocks(blocks: Sequence[ColumnBlock], *, rich: bool = False) -> ColumnBlock:
-    """Return the rows of all blocks as one, with all their columns, each of a kind for all."""
+    """Return the rows of all blocks as one block, with a common kind for each column."""
     if len(blocks) == 1:
         return blocks[0]
     parts: dict[str, list[_ColumnPart]] = {}
@@ -136,7 +133,7 @@ def _all_exact(pieces: list[_ColumnPart]) -> bool:
 
 
 def widen(a: Kind, b: Kind) -> Kind:
-    """Return the narrower kind that holds both; see `common_kind` for integers beside floats."""
+    """Return the narrowest kind that holds both; see `common_kind` for integers beside floats."""
     return a if _RANK[a] >= _RANK[b] else b
 
 
@@ -145,8 +142,8 @@ def common_kind(
 ) -> Kind:
     """Return the narrowest kind that holds columns of all these kinds.
 
-    `are_exact` tells whether every integer among them is a double precision number too; if
-    not, integers beside floats become text; see `make_block` for `rich`.
+    `are_exact`: every integer is exact as a double; otherwise integers beside floats become text.
+    For `rich` see `make_block`.
     """
     present = set(kinds) - {"null"}
     widest = max(kinds, key=_RANK.__getitem__)
@@ -178,7 +175,7 @@ def convert_values(values: list[Any], kind: Kind, wider: Kind) -> list[Any]:
 
 
 def _typed(column: list[Any], *, rich: bool) -> tuple[Kind, list[Any]]:
-    """Return the kind of a column of any JSON values, and its values made of that kind."""
+    """Return the kind of a column of JSON values, and its values converted to it."""
     types = set(map(type, column))
     types.discard(type(None))
     if len(types) <= 1 and (kind := _PLAIN.get(next(iter(types), None))):

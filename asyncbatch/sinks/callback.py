@@ -1,4 +1,4 @@
-"""A user's own sink: what it must be able to do, and how a run gives it its records."""
+"""A user's own sink: its protocol, and its adapter for a run."""
 
 from __future__ import annotations
 
@@ -16,31 +16,30 @@ if TYPE_CHECKING:
 
     Loaded: TypeAlias = Sequence[Refusal] | None
 
-_THREAD_SECONDS = 2.0
-"""Seconds that a load has to end once it is cancelled."""
+_THREAD_SECONDS = 2.0  # Seconds that a load has to end once it is cancelled.
 
 
 class Sink(Protocol):
-    """Takes records, batch by batch, one batch at a time.
+    """Takes records in batches, one batch at a time.
 
-    One that is an async context manager too is entered before the first batch, and left when
-    the run has ended, with the exception if there is one.
+    A sink that is an async context manager is entered before the first batch, and left at the end
+    of the run, with its exception if there is one.
     """
 
     def load(self, records: list[dict[str, Any]], /) -> Awaitable[Loaded] | Loaded:
-        """Load records; async, or not, and then called in a thread.
+        """Load records. May be async; if not, it is called in a thread.
 
-        They count as written once this returns. A `Refusal` for each record that it will not
-        have, told by its place in `records`, rejects that record. What it raises ends the run.
+        The records count as written when it returns. To reject records, it returns a `Refusal` for
+        each, with its index in `records`. Any exception ends the run.
         """
         ...
 
 
 class CallbackSink:
-    """A user's sink as the main process's end of a target: see `sinks.Sink`.
+    """The adapter of a user's sink; see `BatchSink`.
 
-    It is called by a thread that delivers, and what is async is done by the loop of the run
-    meanwhile. `error` is what it has raised.
+    A thread calls it; the event loop of the run executes async methods. `error` is the exception of
+    the user's sink.
     """
 
     def __init__(self, sink: Sink) -> None:
@@ -51,25 +50,25 @@ class CallbackSink:
         self._going_on: asyncio.Task[Any] | None = None
 
     def begin(self) -> None:
-        """Take the running loop for what is async."""
+        """Use the running event loop for async methods."""
         self._loop = asyncio.get_running_loop()
 
     async def abandon(self) -> None:
-        """Cancel what is going on, if anything still is; nothing more is loaded."""
+        """Cancel a running `load`, and start no other."""
         self._loop = None
         if self._going_on is not None and not self._going_on.done():
             self._going_on.cancel()
             await asyncio.wait((self._going_on,), timeout=_THREAD_SECONDS)
 
     def open(self) -> None:
-        """See `sinks.Sink`: whoever runs the pipeline has done it."""
+        """Do nothing: the caller of the pipeline has entered the sink."""
 
     def load(
         self,
         payload: list[dict[str, Any]],
         groups: Sequence[int] | None = None,  # noqa: ARG002 - what was loaded cannot be taken back
     ) -> Sequence[Refusal]:
-        """Have records loaded. Raises SinkError if that fails, or its answer makes no sense."""
+        """Load records. Raises SinkError if that fails, or returns another type."""
         loop = self._loop
         if loop is None:
             raise SinkError(f"{self.name} was given up")
@@ -89,15 +88,15 @@ class CallbackSink:
         return await answer
 
     def commit(self, entries: Sequence[Entry] = ()) -> None:
-        """See `sinks.Sink`: what was loaded stands."""
+        """Do nothing: loaded records count."""
 
     def finish(self, *, succeeded: bool, ended: bool) -> bool:  # noqa: ARG002 - see `commit`
-        """See `sinks.Sink`: whoever runs the pipeline does it."""
+        """Do nothing: the caller of the pipeline leaves the sink."""
         return True
 
 
 def _refusals(answer: object, count: int) -> Sequence[Refusal]:
-    """Return what a sink refuses of `count` records. Raises TypeError, ValueError."""
+    """Return the rejections of `count` records. Raises TypeError, ValueError."""
     if answer is None:
         return ()
     if not isinstance(answer, list | tuple):

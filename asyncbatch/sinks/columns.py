@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
     from asyncbatch.sinks.base import SchemaContract
 
+    # Whether a column of kind "any" would change a value, or would have to be changed for it.
     Alters = Callable[[str, Any], bool]
-    """Whether a column of kind "any" would make something else of a value, or be changed for it."""
 
 
 def spread_reasons(reasons: Mapping[int, str], groups: Sequence[int] | None) -> Mapping[int, str]:
-    """Return the reasons against rows, by number, with that of one for all of its group."""
+    """Return the reasons by row, each spread to all rows of its group."""
     if groups is None or not reasons:
         return reasons
     first: dict[int, str] = {}
@@ -47,10 +47,10 @@ def group_edges(count: int, groups: Sequence[int] | None) -> Sequence[int]:
 def load_salvaging(
     edges: Sequence[int], attempt: Callable[[int, int], str | None]
 ) -> dict[int, str]:
-    """Have `attempt` load all rows but those of groups that it cannot; return why not.
+    """Load all rows except failing groups; return the reason for each failing row.
 
-    It is given the first row and the one after the last; it loads all of them and returns None,
-    or leaves no trace and returns the reason. Few bad groups cost few attempts.
+    `attempt(start, stop)` loads these rows and returns None, or changes nothing and returns the
+    reason. Halving finds few bad groups in few attempts.
     """
     reasons: dict[int, str] = {}
     to_do = [(0, len(edges) - 1)]
@@ -68,19 +68,19 @@ def load_salvaging(
 
 
 def make_refusals(reasons: Mapping[int, str], rows: Sequence[int] | None = None) -> list[Refusal]:
-    """Return a refusal for each reason; `rows` has the numbers of the rows in what was loaded."""
+    """Return a Refusal for each reason. `rows` has the original indexes of the rows."""
     return [Refusal(row if rows is None else rows[row], reasons[row]) for row in sorted(reasons)]
 
 
+# the kind of a column; "any" takes each value as it is, and never widens
 ColumnKind = Kind | Literal["any"]
-"""A column's kind; one of kind "any" takes each value as it is, so it never widens."""
 
+# Why the first rows of a table are refused if they have nothing in them.
 NO_FIELDS = "an object without fields, before any field has made a column"
-"""Why the first rows of a table are refused if they have nothing in them."""
 
 
 class Admitted(NamedTuple):
-    """What a table takes of a block: its rows, their numbers there and groups; and the others."""
+    """The rows of a block that a table accepts, with their indexes and groups; the rejected."""
 
     block: ColumnBlock
     rows: Sequence[int]
@@ -94,9 +94,9 @@ def admit(
     unfit: Mapping[str, str],
     against: Mapping[int, list[str]] = MappingProxyType({}),
 ) -> Admitted:
-    """Leave out the fields that `unfit` gives a reason against, and the rows with values there.
+    """Drop the fields with a reason in `unfit`, and reject the rows with values there.
 
-    Reasons `against` rows that were found before are told first.
+    Reasons in `against`, from earlier checks of rows, come first.
     """
     if not unfit and not against:
         return Admitted(block, range(block.count), groups, [])
@@ -120,9 +120,9 @@ def admit(
 class Columns:
     """The columns of one table and their kinds, which only ever widen.
 
-    `fold` gives what makes two names one to the database, `flaw` what is wrong with a name, if
-    anything is; `limit` is how many columns there can be; for `rich` see `make_block`. Once there
-    are columns, the `contract` is applied, for which see `alters`.
+    `fold` maps names that are one to the database to one text; `flaw` returns the error of a name;
+    `limit` is the largest number of columns. For `rich` see `make_block`, for `alters` see
+    `Alters`. The `contract` applies once there are columns.
     """
 
     def __init__(
@@ -146,12 +146,12 @@ class Columns:
         """The field that fills each column, by folded name: the first one that came."""
 
     def refresh(self, kinds: Mapping[str, ColumnKind]) -> None:
-        """Take in what the columns of the table are now."""
+        """Replace the kinds by those of the table now."""
         self.kinds.update(kinds)
         self._columns.update({self._fold(name): name for name in kinds})
 
     def admit(self, block: ColumnBlock, groups: Sequence[int] | None) -> Admitted:
-        """Return what the table takes of a block, its fields named as the columns are."""
+        """Return the rows of a block that the table accepts, with fields named as columns."""
         against: Mapping[int, list[str]] = {}
         if self._contract.holds and not self.kinds:
             block = single_column_kinds(block)
@@ -185,10 +185,9 @@ class Columns:
     def changes(
         self, block: ColumnBlock, column_is_exact: Callable[[str], bool]
     ) -> dict[str, Kind]:
-        """Return the columns that `block` needs new or wider, and the kinds that they get.
+        """Return the columns that `block` needs new or wider, with their kinds.
 
-        `column_is_exact` tells whether the integers that a column holds now all are double
-        precision numbers too.
+        `column_is_exact`: whether all integers of a column are exact as doubles.
         """
         changed: dict[str, Kind] = {}
         for name, kind, values in zip(block.names, block.kinds, block.values, strict=True):
@@ -201,20 +200,20 @@ class Columns:
         return changed
 
     def fit(self, block: ColumnBlock) -> list[list[Any]]:
-        """Return the values of an admitted block, each column of the kind that its column has."""
+        """Return the values of an admitted block, converted to the kinds of the columns."""
         return [
             values if (have := self.kinds[name]) == "any" else convert_values(values, kind, have)
             for name, kind, values in zip(block.names, block.kinds, block.values, strict=True)
         ]
 
     def _kinds_of(self, names: Sequence[str]) -> dict[str, ColumnKind | None]:
-        """Return the kinds of the columns that fields go to, None where there is none."""
+        """Return the kinds of the columns for these fields, None for a missing one."""
         return {name: self.kinds.get(self._columns.get(self._fold(name), name)) for name in names}
 
     def _needed(
         self, have: Kind | None, kind: Kind, values: list[Any], column_is_exact: Callable[[], bool]
     ) -> Kind:
-        """Return what a column must be to hold also `values`."""
+        """Return the kind of a column that also holds `values`."""
 
         def are_exact() -> bool:
             return is_exact(values) if kind == "integer" else column_is_exact()
@@ -225,13 +224,13 @@ class Columns:
 
 _INT64 = 2**63
 _EXACT = 2**53
-_JSON: tuple[Kind, ...] = ("numeric", "json", "mixed")
-"""Kinds whose values travel as JSON texts."""
+_JSON: tuple[Kind, ...] = ("numeric", "json", "mixed")  # kinds whose values travel as JSON texts
 _WIDENING: dict[Kind, tuple[Kind, ...]] = {
     "boolean": ("integer", "real", "numeric"),
     "integer": ("numeric",),
     "real": ("numeric",),
 }
+# the error of a value, by the kind of its column
 _MISFIT_REASON: dict[str, str] = {
     "boolean": "of booleans cannot hold",
     "integer": "of 64-bit integers cannot hold",
@@ -239,7 +238,6 @@ _MISFIT_REASON: dict[str, str] = {
     "numeric": "of numbers cannot hold",
     "any": "would not keep as it is",
 }
-"""What is wrong with a value, by the kind of its column."""
 _LISTED_FIELDS = 10
 
 
@@ -250,17 +248,17 @@ class _Field(NamedTuple):
 
 
 class SchemaContractCheck:
-    """Holds a table to what it is, unless it may `evolve`.
+    """Applies a schema contract to a table.
 
-    `freeze` refuses rows that do not fit. `discard` leaves out fields that have no column, and
-    values that do not fit theirs; but a row whose `key` would lack a part is refused.
+    `evolve` accepts all. `freeze` rejects rows that do not fit. `discard` drops fields without a
+    column, and values that do not fit; a row whose `key` would be incomplete is rejected.
     """
 
     def __init__(self, mode: SchemaContract = "evolve", key: Sequence[str] = ()) -> None:
         self._mode, self._key = mode, key
         self._unknown: dict[str, None] = {}
         self._misfits: dict[str, None] = {}
-        """Fields of which something was left out, in the order of their coming."""
+        """fields with dropped values, in order of appearance"""
 
     @property
     def holds(self) -> bool:
@@ -269,7 +267,7 @@ class SchemaContractCheck:
 
     @property
     def note(self) -> str | None:
-        """What was left out so far, in words."""
+        """The note about dropped fields and values, or None."""
         told = []
         if self._unknown:
             told.append(f"fields without a column ({_listed(self._unknown)})")
@@ -284,10 +282,10 @@ class SchemaContractCheck:
         fold: Callable[[str], str],
         alters: Alters | None,
     ) -> tuple[ColumnBlock, dict[int, list[str]]]:
-        """Return what a table takes of a block, and why it refuses some of the rows.
+        """Return the accepted part of a block, and the reasons against rows.
 
-        `kinds` are of the columns that the fields go to, None where there is none. Names that
-        `fold` to the same are one.
+        `kinds` are those of the fields' columns, None for a missing one. `fold` maps names that are
+        one to the same text.
         """
         of_key = set(map(fold, self._key))
         reasons: dict[int, list[str]] = {}
@@ -331,9 +329,9 @@ class SchemaContractCheck:
 
 
 def single_column_kinds(block: ColumnBlock) -> ColumnBlock:
-    """Return a rich block with no columns and kinds but those that its own values ask for.
+    """Return a rich block with the columns and kinds that its own values need.
 
-    It may be cut from a larger one, or be of fields that are null so far; if all are, they stay.
+    For a part of a larger block. If all values are null, all fields stay.
     """
     columns = [
         _decoded(values) if kind in _JSON else values
@@ -362,7 +360,7 @@ def plain_block(block: ColumnBlock) -> ColumnBlock:
 def _fitted(
     field: _Field, have: ColumnKind, alters: Alters | None
 ) -> tuple[_Field, Mapping[int, Any]]:
-    """Return a field with null for what its column cannot hold, and what that is, by row."""
+    """Return a field with null in place of misfits, and the misfits by row."""
     name, kind, values = field
     if kind in ("null", have) or have in ("null", "text") or have in _WIDENING.get(kind, ()):
         return field, {}
@@ -407,13 +405,13 @@ def _numeric(value: Any) -> str | None:
     return encode(int(value) if type(value) is bool else value).decode()
 
 
+# converts a value to the kind of its column; None if that would change it
 _FITS: dict[str, Callable[[Any], Any]] = {
     "boolean": _boolean,
     "integer": _integer,
     "real": _real,
     "numeric": _numeric,
 }
-"""What a value is in a column of this kind; None if that would not be the value."""
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Names, as SQL databases take them."""
+"""Names in SQL: quoting and folding."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
 def quote(name: str) -> str:
-    """Return a name as SQL takes it, whatever is in it."""
+    """Return a quoted name, whatever characters it has."""
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -22,11 +22,11 @@ def quoted(names: Iterable[str]) -> str:
 
 
 def removal(table: str, names: Iterable[str]) -> str:
-    """Return the statement that removes a row, given the values of the columns of these names."""
+    """Return the statement that deletes a row by the values of these columns."""
     same = " AND ".join(f"{quote(name)} = ?" for name in names)
     return f"DELETE FROM {quote(table)} WHERE {same}"  # noqa: S608 - quoted
 
 
 def fold(name: str) -> str:
-    """Return what is the same for names that SQLite and DuckDB take for one."""
+    """Return a key that is equal for names that SQLite and DuckDB treat as one."""
     return name.translate(_LOWER)

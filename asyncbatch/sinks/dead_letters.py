@@ -1,4 +1,4 @@
-"""What is kept of a rejected record or a failed file, so that it can be run again."""
+"""The dead letter file: rejected records and failed files, kept for another run."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from asyncbatch.core.records import Failure
     from asyncbatch.core.settings import StoreSettings
 
+# kinds of failure without a JSON value: the text is kept as a string
 INVALID_TEXT_KINDS = ("invalid_json", "encoding", "too_deep")
-"""Kinds of failure whose record is no value: its text is kept as a string."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """A line of a dead letter file, as far as running it again goes.
+    """A line of a dead letter file: the fields for another run.
 
-    `data` is missing for a failed file, which is run again as a whole.
+    `data` is missing for a failed file, which is read again as a whole.
     """
 
     file: str
@@ -84,9 +84,9 @@ def _dead_letter(failure: Failure, data: dict[str, Any]) -> bytes:
 
 
 def failed_files(path: str) -> list[str]:
-    """Return the files that a dead letter file says have failed as a whole, each once.
+    """Return the failed files in a dead letter file, each once.
 
-    Raises OSError; UsageError for one that cannot be run again.
+    Raises OSError; UsageError for a file that cannot be read again.
     """
     found: dict[str, None] = {}
     with open(path, "rb") as lines:
@@ -104,7 +104,7 @@ def failed_files(path: str) -> list[str]:
 
 
 class DeadLetterFile:
-    """The rejected records and failed files of one run; replaces what an earlier run left."""
+    """The dead letter file of one run. It replaces an earlier run's."""
 
     def __init__(self, path: str, stores: StoreSettings | None = None) -> None:
         self._file = open_output(path, stores)
@@ -119,7 +119,7 @@ class DeadLetterFile:
             self._file.write(dead_letters)
 
     def add(self, found: BatchPart) -> None:
-        """Write what is to be kept of a part, now. Raises SinkError."""
+        """Write the dead letters of a part. Raises SinkError."""
         part = found.part
         places = (place for place, _ in part.rejections)
         lines = list(zip(places, part.dead_letters, strict=True))

@@ -39,20 +39,19 @@ _KINDS: dict[str, ColumnKind] = {
     "DOUBLE": "real",
     "VARCHAR": "text",
 }
-_TIME = "TIMESTAMP"
-"""In UTC. With a time zone, Python would need one more package to read it."""
+_TIME = "TIMESTAMP"  # In UTC. With a time zone, Python would need one more package to read it.
+# A database of another kind would have DuckDB fetch an extension.
 _NO_DOWNLOADS = dict.fromkeys(("autoinstall_known_extensions", "autoload_known_extensions"), False)
-"""A database of another kind would have DuckDB fetch an extension."""
 _HERE = "database_name = current_database() AND schema_name = 'main'"
 _EXACT = 2**53
 
 
 class DuckdbSink:
-    """Adds rows to a table, replaces it by them, or lets each replace the row of its key.
+    """A table of a DuckDB database: append, replace, or upsert by key.
 
-    Columns are added for new fields and get a wider type where a value needs one; those of
-    types that no JSON value has take what such a type can hold. No two rows share a `key`, if
-    there is one: that is seen to here, for DuckDB changes no column that is in an index.
+    New fields add columns, and values widen column types. A column of another type takes the values
+    that its type can hold. A `key` is unique: the sink checks it, because DuckDB cannot change a
+    column that has an index.
     """
 
     def __init__(
@@ -118,7 +117,6 @@ class DuckdbSink:
         return DuckdbLedger(self._connection, job, least=int(self.mode == "replace"))
 
     def load(self, payload: ColumnBlock, groups: Sequence[int] | None = None) -> Sequence[Refusal]:
-        """Write rows in the transaction at hand, adding and widening columns. Raises SinkError."""
         with self._transaction():
             block, rows, groups, refused = self._columns.admit(payload, groups)
             if not block.count:
@@ -131,7 +129,7 @@ class DuckdbSink:
         return sorted(refused + make_refusals(reasons, rows), key=attrgetter("row"))
 
     def remove(self, keys: ColumnBlock) -> None:
-        """Take away the rows that have these keys, in the transaction at hand. Raises SinkError."""
+        """Delete the rows with these keys in the current transaction. Raises SinkError."""
         with self._transaction():
             if self._types:
                 stage = DuckdbStage(self._connection, self._target, self._types)
@@ -139,7 +137,6 @@ class DuckdbSink:
                 stage.remove(self.key)
 
     def commit(self, entries: Sequence[Entry] = ()) -> None:
-        """End the transaction, if there is one or it takes one. Raises SinkError."""
         if not entries and not self._in_transaction:
             return
         with self._transaction():
@@ -185,7 +182,7 @@ class DuckdbSink:
             )  # somebody has dropped it
 
     def _continues_replacement(self) -> bool:
-        """Whether the replacement that there is, is one to be carried on."""
+        """Whether to continue the existing replacement table."""
         if not self._job or not self._job.carries_on or not has_ledger(self._connection):
             return False
         return replacing.can_resume(self._execute, self._job, fold(self.table))
@@ -200,13 +197,13 @@ class DuckdbSink:
             replacing.forget(self._execute, fold(self.table), generation=1)
 
     def _find(self, what: str, name: str) -> str | None:
-        """Return how the database spells the name of a table or view, if there is one."""
+        """Return the spelling of a table's or view's name in the database, or None."""
         query = f"SELECT {what}_name FROM duckdb_{what}s() WHERE {_HERE} AND NOT internal"  # noqa: S608 - constants
         names = (found for (found,) in self._connection.execute(query).fetchall())
         return next((found for found in names if fold(found) == fold(name)), None)
 
     def _describe(self, table: str) -> None:
-        """See what the table has and what it demands."""
+        """Read the columns and constraints of the table."""
         where = f"WHERE {_HERE} AND table_name = ?"
         query = f"SELECT column_name, data_type FROM duckdb_columns() {where}"  # noqa: S608 - constants
         self._types = dict(self._connection.execute(query, [table]).fetchall())
@@ -312,7 +309,7 @@ class DuckdbSink:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """In a transaction, begun if need be: an error of the database ends it, and the sink."""
+        """Ensure a transaction. A database error ends it, and the sink."""
         try:
             if not self._in_transaction:
                 self._connection.execute("BEGIN")
@@ -339,5 +336,5 @@ def _is_sqlite(path: str) -> bool:
 
 
 def _explained(error: Exception) -> str:
-    """Return the first line of what DuckDB says, without its manual's address."""
+    """Return the first line of DuckDB's message, without the address of its manual."""
     return str(error).partition("\n")[0].partition(" See also ")[0]

@@ -1,4 +1,4 @@
-"""The rows of one load, staged in DuckDB: judged there, then moved into their table."""
+"""The staging table of one load in DuckDB: rows are checked there, then moved."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _STAGE = 'temp.main."asyncbatch: rows of one load"'
 
 
 class Constraints(NamedTuple):
-    """What a table demands: columns that are not null, conditions, columns unique together."""
+    """The constraints of a table: NOT NULL columns, conditions, unique columns."""
 
     not_null: list[str]
     checks: list[str]
@@ -37,10 +37,10 @@ class Constraints(NamedTuple):
 
 
 class DuckdbStage:
-    """A temporary table of rows, numbered from 0; its columns are numbered, too.
+    """A temporary table of rows, numbered from 0, with numbered columns.
 
-    `types` gives the table's columns their types, `kinds` the block's what they travel as. A
-    value of another type than these are made into is read from its text.
+    `types` are those of the table's columns, `kinds` those of the block's. Other types are cast
+    from text.
     """
 
     def __init__(self, connection: Any, table: str, types: Mapping[str, str]) -> None:
@@ -52,9 +52,9 @@ class DuckdbStage:
         """The staged column of each column, by its folded name."""
 
     def fill(self, block: ColumnBlock, *, is_judged: bool) -> None:
-        """Take the rows of a block whose names are those of the table's columns.
+        """Insert the rows of a block whose fields are columns of the table.
 
-        If nothing of them has to be judged, they are not staged but can only `move`.
+        If no check is needed, they are not staged: only `move` may follow.
         """
         self._block = block
         self._names = {fold(name): f"c{place}" for place, name in enumerate(block.names)}
@@ -78,7 +78,7 @@ class DuckdbStage:
             self._source, self._order, self._parameters = _STAGE, " ORDER BY n", []
 
     def misfits(self, constraints: Constraints) -> dict[int, str]:
-        """Return the rows with values that their column or the table will not have, and why."""
+        """Return the rows with values that a column or a condition rejects, and why."""
         reasons: dict[int, str] = {}
         for name, values in zip(self._block.names, self._block.values, strict=True):
             declared = self._types[name]
@@ -96,9 +96,9 @@ class DuckdbStage:
         return reasons
 
     def clashes(self, unique: Sequence[tuple[str, ...]], edges: Sequence[int]) -> dict[int, str]:
-        """Return the rows that share what is unique with one before them, and why.
+        """Return the rows that repeat a unique value, and why.
 
-        `edges` divides them into groups, which are refused as a whole.
+        `edges` divides them into groups, which are rejected as a whole.
         """
         found: dict[int, list[tuple[object, bool, str]]] = {}
         for names in unique:
@@ -129,7 +129,7 @@ class DuckdbStage:
         self._execute(query, [encode(list(rows)).decode()])
 
     def move(self, key: Sequence[str] = ()) -> None:
-        """Insert the rows; with a key, the last of each in place of any that have the same."""
+        """Insert the rows; with a key, the last row of each key replaces the existing one."""
         latest = ""
         if key:
             self._make_room(key)
@@ -161,7 +161,7 @@ class DuckdbStage:
         return [row for (row,) in self._execute(query).fetchall()]
 
     def _failing(self, check: str) -> list[int]:
-        """Return the numbers of the rows for which a condition on the table's columns is false."""
+        """Return the numbers of the rows that violate a condition."""
         columns = ", ".join(
             f"{self._names.get(fold(name), 'NULL')} AS {quote(name)}" for name in self._types
         )
@@ -170,7 +170,7 @@ class DuckdbStage:
         return [row for (row,) in self._execute(query).fetchall()]
 
     def _repeated(self, names: Sequence[str]) -> list[tuple[int, int, bool]]:
-        """Return rows that are not unique: number, what they share, whether the table has it."""
+        """Return rows that are not unique: number, repeated value, whether the table has it."""
         columns = [self._names[fold(name)] for name in names]
         together = ", ".join(columns)
         there = " AND ".join(f"{column} NOTNULL" for column in columns)
@@ -190,10 +190,10 @@ def _same(table: str, names: Sequence[str], columns: Sequence[str]) -> str:
 
 
 def _is_misfit(column: str, declared: str) -> str:
-    """Return the condition that the text in a column is nothing that a type can hold.
+    """Return the SQL condition that a column's text does not fit a type.
 
-    What rounds must have the same value as a number; what is nested, whose parts become null
-    if they do not fit, the same text as JSON, but vectors of floats only as many nulls.
+    A number must keep its value. A nested value must keep its JSON text, because parts that do not
+    fit become null; a vector of floats must keep its nulls.
     """
     made = f"TRY_CAST({column} AS {declared})"
     condition = f"{made} IS NULL"

@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from asyncbatch.sinks.target import Target
 
 _ENDINGS = (".json", *LINES_ENDINGS)
+# errors after which no other output can be written either
 _DISK_ERRORS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO))
-"""See `MirroredOutput.losing`."""
 
 
 def output_path(target: Target, path: str) -> str:
-    """Return where the output for the input at `path` goes. Raises UsageError if outside."""
+    """Return the path of the output for the input at `path`. Raises UsageError if outside."""
     if path == STDIN:
         name = "stdin.jsonl" if target.format == "jsonl" else "stdin.json"
     else:
@@ -63,7 +63,7 @@ def _renamed(name: str, target: Target) -> str:
 
 
 def extent_of(target: Target, path: str) -> Extent | None:
-    """Return the state that the output for the input at `path` is in, if there is one."""
+    """Return the state of the output for the input at `path`, None if it is missing."""
     try:
         status = os.stat(output_path(target, path))
     except (OSError, UsageError):
@@ -92,7 +92,7 @@ def sync_folder(folder: str) -> None:
 
 
 def check_disk(folder: str) -> None:
-    """See that a folder is, or will be, on a disk that is written to. Raises UsageError."""
+    """Raise UsageError if a folder is not, or would not be, on a writable disk."""
     place = os.path.abspath(folder)
     while not os.path.exists(place):
         place = os.path.dirname(place)
@@ -103,15 +103,15 @@ def check_disk(folder: str) -> None:
 def temporary(path: str) -> str:
     """Return the name of the output at `path` until it is complete.
 
-    It is hidden, so that no search for files takes it for one, and always the same, so that the
-    next run takes what a killed one has left.
+    It is hidden, so that no search finds it, and always the same, so that the next run replaces a
+    killed run's.
     """
     folder, name = os.path.split(path)
     return os.path.join(folder, f".{name}.asyncbatch")
 
 
 class MirroredFile:
-    """The file at `path`, written; an earlier one stays until it is complete. Raises OSError."""
+    """The file at `path` while it is written; an earlier one stays until then. Raises OSError."""
 
     def __init__(self, path: str) -> None:
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -151,16 +151,16 @@ class MirroredWriter(Protocol):
 
 
 class MirroredOutput(ABC, Generic[NewT]):
-    """Writes one output after another, each there whole or not at all; they differ in where.
+    """Writes one output for each input, each complete or not there at all.
 
-    JSON outputs have the shape of their inputs: an array for an array; for a single document
-    what became of it (an array if that is several, no output at all if it was dropped).
+    A JSON output has the shape of its input: an array for an array; for one document its result (an
+    array for several results, no output if it was dropped).
     """
 
+    # Errors that are not about one output: the next would meet them as well.
     discarding: frozenset[int]
-    """Errors that are not about one output: the next would meet them as well."""
+    # see `RowWriter`; the next run replaces an unfinished file
     abandon: Callable[[], None] | None = None
-    """See `Outlet`; a file that is half done is taken by the next run."""
 
     def __init__(self, target: Target, form: Format) -> None:
         self._target, self._form = target, form
@@ -179,7 +179,7 @@ class MirroredOutput(ABC, Generic[NewT]):
         """Put an output in its place, or have it put there. Raises OSError."""
 
     def take_pending(self) -> Pending | None:
-        """Return what is still to come of the output that was ended last, if anything."""
+        """Return the pending upload of the last output, or None."""
         return None
 
     def begin(self, path: str) -> None:
@@ -232,7 +232,7 @@ class MirroredOutput(ABC, Generic[NewT]):
             self._put(b"[]\n" if last is None else b"[\n" + last + b"\n]\n")
 
     def discard(self) -> None:
-        """Leave no trace of the output that was begun."""
+        """Remove the unfinished output."""
         if self._new is not None:
             self._new.abort()
             self._new = None
@@ -262,26 +262,22 @@ class FolderOutput(MirroredOutput[MirroredFile]):
     losing = _DISK_ERRORS
 
     def make(self, path: str) -> MirroredFile:
-        """See `MirroredOutput`."""
         return MirroredFile(path)
 
     def complete(self, new: MirroredFile) -> None:
-        """See `MirroredOutput`."""
         new.complete()
 
 
-_AT_ONCE = 16
-"""Objects that a worker puts at a time: each takes as long as the store takes to answer."""
+_AT_ONCE = 16  # objects that a worker uploads concurrently, to cover the latency of the store
+# bytes and number of parts of a large object: small, because several workers upload
 _PART, _PARTS_AT_ONCE = 8 * 1024 * 1024, 2
-"""Of a large one: less than elsewhere, for there are several workers."""
-_FOLDERS = 8
-"""What is in so many folders is remembered: inputs come folder by folder, depth first."""
+_FOLDERS = 8  # folders whose listings are cached: inputs come folder by folder
 
 
 class ObjectOutput(MirroredOutput[ObjectWriter]):
-    """Of objects below a prefix; they are put while the next are made.
+    """Mirrored outputs below a prefix, uploaded while the next ones are made.
 
-    No more than so many bytes wait for that, or one object.
+    The bytes that wait for an upload are limited.
     """
 
     losing = frozenset((errno.EACCES, errno.ENOENT, errno.EAGAIN, errno.ECONNRESET))
@@ -296,13 +292,11 @@ class ObjectOutput(MirroredOutput[ObjectWriter]):
         self._is_abandoned = False
 
     def make(self, path: str) -> ObjectWriter:
-        """See `MirroredOutput`."""
         if self._is_abandoned:
             raise OSError(errno.ECANCELED, "the run was stopped")
         return ObjectWriter(self._stores.location(path), path, _PART, at_once=_PARTS_AT_ONCE)
 
     def complete(self, new: ObjectWriter) -> None:
-        """See `MirroredOutput`."""
         under_way = self._under_way
         while under_way and (
             under_way[0][0].done() or sum(one.size for _, one in under_way) + new.size > self._most
@@ -320,12 +314,10 @@ class ObjectOutput(MirroredOutput[ObjectWriter]):
         self._pending = wait
 
     def take_pending(self) -> Pending | None:
-        """See `MirroredOutput`."""
         pending, self._pending = self._pending, None
         return pending
 
     def abandon(self) -> None:
-        """See `Outlet`."""
         self._is_abandoned = True
         begun = [new for _, new in tuple(self._under_way)]
         for new in (*begun, *([] if self._new is None else [self._new])):
@@ -333,16 +325,16 @@ class ObjectOutput(MirroredOutput[ObjectWriter]):
 
 
 class ObjectStates:
-    """Tells which state the outputs in a prefix are in, by listing its folders; for one thread."""
+    """The states of the outputs in a prefix, from listings of its folders; for one thread."""
 
     def __init__(self, target: Target, settings: StoreSettings) -> None:
         self._target, self._stores = target, Stores(settings, writes=True)
         self._known: OrderedDict[str, Mapping[str, ObjectVersion]] = OrderedDict()
 
     def extent_of(self, path: str) -> Extent | None:
-        """Return the state that the output for the input at `path` is in, if there is one.
+        """Return the state of the output for the input at `path`, None if it is missing.
 
-        Raises UsageError if the store does not say.
+        Raises UsageError if the listing fails.
         """
         try:
             output = output_path(self._target, path)
@@ -368,7 +360,7 @@ class ObjectStates:
 
 
 def extent_of_version(version: ObjectVersion) -> Extent:
-    """Return the state of an object as an extent, which has room for a number."""
+    """Return the version of an object as an extent, by a hash."""
     digest = blake2b(version.etag.strip('"').encode(), digest_size=8).digest()
     return Extent(int.from_bytes(digest, "big") >> 1, version.size)
 

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.settings import StoreSettings
     from asyncbatch.sinks.base import Refusal
 
-ROW_GROUP = 100_000
-"""Rows that are kept until they are written together."""
+ROW_GROUP = 100_000  # Rows that are kept until they are written together.
 
 _TYPES: dict[Kind, str] = {
     "null": "string",
@@ -30,15 +29,15 @@ _TYPES: dict[Kind, str] = {
     "real": "float64",
     "text": "string",
 }
+# the name of a type where it differs from the name of its constructor
 _NAMES = {"double": "float64"}
-"""What a type says its name is, where that is another than it is asked for by."""
 
 
 class ParquetSink(FileSink):
-    """Writes every field as a column of the narrowest type that holds all its values.
+    """Writes each field as a column of the narrowest type that holds all its values.
 
-    A file is of one schema: when a later row needs another, what is written is rewritten, a
-    row group at a time.
+    A file has one schema: when a later row needs another, the file is rewritten, one row group at a
+    time.
     """
 
     goes_back = True
@@ -49,23 +48,22 @@ class ParquetSink(FileSink):
         self._parquet: Any
         self._writer: Any = None
         self._written: dict[str, Kind] = {}
-        """The columns of the file so far; those of the rows that wait may be more and wider."""
+        """the columns of the file; the waiting rows may need more and wider ones"""
         self._columns = Columns({}, limit=MAX_FIELDS)
         self._inexact: set[str] = set()
         """Columns with integers that are no double precision numbers."""
         self._waiting: list[ColumnBlock] = []
         self._kept: _KeptRows | None = None
         self._rows = self._taken = self._in_group = 0
-        """Of all rows, of those of the last load, of those that wait to be written: how many."""
+        """numbers of rows: all, of the last load, waiting"""
 
     @property
     def position(self) -> int:
-        """See `FileSink`: rows."""
+        """The number of rows."""
         return self._rows
 
     @property
     def row_sizes(self) -> list[int]:
-        """See `FileSink`."""
         return [1] * self._taken
 
     @property
@@ -105,7 +103,6 @@ class ParquetSink(FileSink):
         return refused
 
     def keep(self, path: str, extent: Extent) -> Extent:
-        """See `FileSink`; its rows are read a row group at a time."""
         at = self.position
         if self._kept is None or self._kept.path != path:
             self._release()
@@ -115,7 +112,6 @@ class ParquetSink(FileSink):
         return Extent(at, extent.length, 0, extent.take)
 
     def finish(self, *, succeeded: bool, ended: bool) -> bool:  # noqa: ARG002 - see there
-        """See `FileSink`."""
         stands = False
         try:
             if ended:
@@ -128,7 +124,6 @@ class ParquetSink(FileSink):
         return stands
 
     def complete(self) -> None:
-        """See `FileSink`."""
         self._write()
         self._close()
         super().complete()
@@ -220,7 +215,7 @@ class ParquetSink(FileSink):
 
 
 class _KeptRows:
-    """An earlier file. The row group that was read last is at hand: inputs come in their order."""
+    """An earlier file. Caches the last row group: inputs come in order."""
 
     def __init__(self, path: str, file: Any) -> None:
         self.path, self.file = path, file
@@ -243,7 +238,7 @@ class _KeptRows:
 
 
 def _block_of(table: Any) -> ColumnBlock:
-    """Return rows of such a file as a block."""
+    """Return the rows of a Parquet table as a block."""
     kinds = {declared: kind for kind, declared in _TYPES.items() if kind != "null"}
     names: list[str] = table.column_names
     return ColumnBlock(

@@ -1,4 +1,4 @@
-"""A worker's end of a target: rows written there and then, or made ready to travel."""
+"""Row writers: the worker's end of a target. They encode rows, or write them."""
 
 from __future__ import annotations
 
@@ -36,12 +36,10 @@ class RowOutcome(Protocol):
 class RowWriter:
     """Of no target: rows are counted where they are made, and go nowhere."""
 
-    names_origins = False
-    """Whether each row must say of which record it was made."""
-    takes_texts = False
-    """Whether a row may also be JSON text: `msgspec.Raw`, compact."""
+    names_origins = False  # whether each row has the number of its record
+    takes_texts = False  # Whether a row may also be JSON text: `msgspec.Raw`, compact.
+    # Leaves nothing half done, and begins nothing more; called from another thread.
     abandon: Callable[[], None] | None = None
-    """Leaves nothing half done, and begins nothing more; called from another thread."""
 
     def begin(self, path: str) -> None:
         """Begin with the file at `path`."""
@@ -51,22 +49,22 @@ class RowWriter:
         found.rows.clear()
 
     def end(self) -> int:
-        """End the file that was begun; return how many rows it has now. Raises OutputError."""
+        """End the current file; return its number of rows. Raises OutputError."""
         return 0
 
     def take_pending(self) -> Pending | None:
-        """Return what is still to come of the output of the file that was ended, if anything."""
+        """Return the pending upload of the last file's output, or None."""
         return None
 
     def discard(self) -> None:
-        """End the file that was begun; nothing of it counts."""
+        """End the current file without output."""
 
     def encode(self, found: RowOutcome) -> Rows | None:  # noqa: ARG002 - what others need
-        """Return rows, of any number of files, as the sink in the main process takes them."""
+        """Return the rows of any number of files in the form of the sink."""
         return None
 
     def without_rows(self, rows: Rows, kept: Sequence[bool]) -> Rows:
-        """Return packed rows less those that are not to be kept; there is an item a row."""
+        """Return encoded rows without those that `kept`, one item a row, marks False."""
         return Rows(
             self._payload_without(rows.payload, kept),
             sum(kept),
@@ -97,7 +95,6 @@ class LinesWriter(RowWriter):
         """Leave the rows to `pack`."""
 
     def encode(self, found: RowOutcome) -> Rows | None:
-        """See `Outlet`."""
         if not found.rows:
             return None
         if len(found.finished) < 2:
@@ -112,7 +109,6 @@ class LinesWriter(RowWriter):
         return Rows(self._compressed(lines), len(found.rows), ends=ends)
 
     def without_rows(self, rows: Rows, kept: Sequence[bool]) -> Rows:
-        """See `Outlet`."""
         thinner = super().without_rows(rows, kept)
         sizes = [len(line) for line in self._lines(rows.payload)]
         left = (size if is_kept else 0 for size, is_kept in zip(sizes, kept, strict=True))
@@ -134,7 +130,7 @@ class LinesWriter(RowWriter):
 
 
 class TableWriter(RowWriter):
-    """Of tables: rows become columns."""
+    """Encodes rows as columns, for tables."""
 
     names_origins = True
 
@@ -153,7 +149,6 @@ class TableWriter(RowWriter):
         """Leave the rows to `pack`."""
 
     def encode(self, found: RowOutcome) -> Rows | None:
-        """See `Outlet`. Raises SinkError."""
         if not found.rows:
             return None
         origins = found.places, found.records, found.lines, found.originals, found.several
@@ -169,7 +164,7 @@ class TableWriter(RowWriter):
 
 
 class KeyedWriter(RowWriter):
-    """Of a target that takes the first row of each key: rows travel with what tells keys apart."""
+    """Adds the digest of each row's key, for a target with deduplication."""
 
     names_origins = True
 
@@ -183,7 +178,6 @@ class KeyedWriter(RowWriter):
         """Leave the rows to `pack`."""
 
     def encode(self, found: RowOutcome) -> Rows | None:
-        """See `Outlet`."""
         rows = self._outlet.encode(found)
         if rows is not None:
             rows.records, rows.has_many_rows = found.records, found.several
@@ -202,7 +196,6 @@ class FolderWriter(RowWriter):
         self.abandon = output.abandon
 
     def take(self, found: RowOutcome, *, single: bool) -> None:
-        """See `Outlet`."""
         self._output.write(found.rows, single=single)
         found.rows.clear()
 
@@ -210,9 +203,9 @@ class FolderWriter(RowWriter):
 def make_row_writer(
     target: Target | None, files: FileWorkSettings, dedupe: Sequence[str] = ()
 ) -> RowWriter:
-    """Return the worker's end of `target`, for inputs that are read so.
+    """Return the row writer of `target`, for inputs of these settings.
 
-    If rows are to be deduplicated, which a folder cannot do, by the key `dedupe`.
+    `dedupe` is the key of deduplication, which a folder does not support.
     """
     if target is None:
         return RowWriter()

@@ -47,8 +47,7 @@ if TYPE_CHECKING:
     from asyncbatch.sinks.base import Mode, Refusal
     from asyncbatch.sinks.block import ColumnBlock, Kind
 
-BUSY_SECONDS = 5.0
-"""How long to wait for another process's lock."""
+BUSY_SECONDS = 5.0  # How long to wait for another process's lock.
 
 _INT64 = 2**63
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
@@ -64,10 +63,9 @@ _ADVICE = {
 
 
 class SqliteSink:
-    """Adds rows to a table, replaces it by them, or lets each replace the row of its key.
+    """A table of an SQLite database: append, replace, or upsert by key.
 
-    Columns are added for new fields and get a wider type where a value needs one. No two rows
-    share a `key`, if there is one.
+    New fields add columns, and values widen column types. A `key` is unique.
     """
 
     def __init__(
@@ -88,13 +86,13 @@ class SqliteSink:
         """The table that is loaded; the end of a replacement gives it its name."""
         self._connection: sqlite3.Connection
         self._columns: Columns
-        """Also those that the table lacks yet: null so far, of a type that is to be seen."""
+        """also missing columns whose values were all null so far"""
         self._present: list[str] = []
         """The columns of the table that take values."""
         self._numeric: set[str] = set()
-        """Columns in which a text that reads as a number would become one."""
+        """columns that would turn a text that reads as a number into a number"""
         self._untyped: set[str] = set()
-        """Columns that were made without a type, for want of any with one."""
+        """columns created without a type, because a table needs at least one column"""
         self._schema_version = -1
         self._lacks_index = self._is_lost = False
 
@@ -132,7 +130,6 @@ class SqliteSink:
         return SqliteLedger(os.path.abspath(self.path), job, least=int(self.mode == "replace"))
 
     def load(self, payload: ColumnBlock, groups: Sequence[int] | None = None) -> Sequence[Refusal]:
-        """Write rows in the transaction at hand, adding and widening columns. Raises SinkError."""
         with self._transaction():
             self._read_schema()
             block, rows, groups, refused = self._columns.admit(payload, groups)
@@ -150,7 +147,7 @@ class SqliteSink:
         return sorted(refused + make_refusals(reasons, rows), key=attrgetter("row"))
 
     def remove(self, keys: ColumnBlock) -> None:
-        """Take away the rows that have these keys, in the transaction at hand. Raises SinkError."""
+        """Delete the rows with these keys in the current transaction. Raises SinkError."""
         with self._transaction():
             self._read_schema()
             block = self._columns.admit(keys, None).block
@@ -159,11 +156,10 @@ class SqliteSink:
                 self._connection.executemany(removal(self._target, block.names), rows)
 
     def sync(self) -> None:
-        """Have what was committed survive a loss of power, too. Raises SinkError."""
+        """Write committed rows to the disk, to survive a loss of power. Raises SinkError."""
         self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def commit(self, entries: Sequence[Entry] = ()) -> None:
-        """End the transaction, if there is one or it takes one. Raises SinkError."""
         if not entries and not self._connection.in_transaction:
             return
         with self._transaction():
@@ -222,7 +218,7 @@ class SqliteSink:
             )  # somebody has dropped it
 
     def _continues_replacement(self) -> bool:
-        """Whether there is a replacement to be carried on."""
+        """Whether to continue the existing replacement table."""
         if not self._job or not self._job.carries_on or not has_ledger(self._connection):
             return False
         is_there = relation_kind(self._connection, self._target) is not None
@@ -254,7 +250,7 @@ class SqliteSink:
         self._lacks_index = True
 
     def _read_schema(self) -> None:
-        """See what the table is now, unless nothing has changed."""
+        """Read the table's schema, if it has changed."""
         (version,) = self._connection.execute("PRAGMA schema_version").fetchone()
         if version == self._schema_version:
             return
@@ -313,13 +309,13 @@ class SqliteSink:
             ) from None
 
     def _index(self) -> None:
-        """Have the table see to the key, as one that is created here does."""
+        """Create a unique index on the key of a table that this sink creates."""
         name, table = quote(f"{self.table}.asyncbatch-key"), quote(self.table)
         self._connection.execute(f"CREATE UNIQUE INDEX {name} ON {table} ({quoted(self.key)})")
         self._lacks_index = False
 
     def _inserter(self, block: ColumnBlock) -> Callable[[int, int], str | None]:
-        """Return what inserts some of the block's rows, or none and returns the reason."""
+        """Return a function that inserts some rows of the block, or returns the reason."""
         key = self.key if self.mode == "upsert" else ()
         of_key = set(map(fold, key))
         replaced = [name for name in self._present if fold(name) not in of_key]
@@ -370,7 +366,7 @@ class SqliteSink:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """In a transaction, begun if need be: an error of the database ends it, and the sink."""
+        """Ensure a transaction. A database error ends it, and the sink."""
         try:
             if not self._connection.in_transaction:
                 begin = partial(self._connection.execute, "BEGIN IMMEDIATE")
@@ -395,7 +391,7 @@ def _is_busy(error: BaseException) -> bool:
 
 
 def _explained(error: Exception) -> str:
-    """Return what SQLite says, and what may be done."""
+    """Return SQLite's message, with advice."""
     code = getattr(error, "sqlite_errorname", "")
     advice = next((text for name, text in _ADVICE.items() if code.startswith(name)), None)
     return f"{error} ({advice})" if advice else str(error)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from asyncbatch.sinks.block import Kind
     from asyncbatch.sinks.columns import ColumnKind
 
+# the conversion that SQLite applies to the values of a column
 Affinity = Literal["integer", "real", "text", "numeric", "none"]
-"""What SQLite makes of the values stored in a column."""
 
 TYPES: dict[Kind, str] = {
     "null": "",
@@ -33,6 +33,7 @@ KINDS: dict[Affinity, ColumnKind] = {
     "numeric": "any",
     "none": "any",
 }
+# parts of a declared type; the first match decides
 _AFFINITIES: tuple[tuple[str, Affinity], ...] = (
     ("INT", "integer"),
     ("CHAR", "text"),
@@ -43,7 +44,6 @@ _AFFINITIES: tuple[tuple[str, Affinity], ...] = (
     ("FLOA", "real"),
     ("DOUB", "real"),
 )
-"""Parts of a declared type, the first of which decides."""
 
 
 class SqliteColumn(NamedTuple):
@@ -56,7 +56,7 @@ class SqliteColumn(NamedTuple):
 
     @property
     def affinity(self) -> Affinity:
-        """What the declared type does to values."""
+        """The affinity of the declared type."""
         if not self.declared:
             return "none"
         upper = self.declared.upper()
@@ -64,14 +64,14 @@ class SqliteColumn(NamedTuple):
 
 
 def relation_kind(connection: sqlite3.Connection, name: str) -> str | None:
-    """Return what is called `name` ("table", "view", ...), or None."""
+    """Return the kind of the object `name` ("table", "view", ...), or None."""
     query = "SELECT type FROM sqlite_schema WHERE lower(name) = lower(?)"
     row = connection.execute(query, (name,)).fetchone()
     return None if row is None else str(row[0])
 
 
 def columns_of(connection: sqlite3.Connection, table: str) -> list[SqliteColumn]:
-    """Return the columns of a table; none if there is no such table."""
+    """Return the columns of a table; none without a table."""
     query = "SELECT name, type, pk, hidden <> 0 FROM pragma_table_xinfo(?) WHERE hidden <> 1"
     return [SqliteColumn(*row) for row in connection.execute(query, (table,))]
 
@@ -118,9 +118,9 @@ def has_only_exact(connection: sqlite3.Connection, table: str, column: str) -> b
 def insertion(
     table: str, names: Sequence[str], key: Sequence[str] = (), replaced: Iterable[str] = ()
 ) -> str:
-    """Return the statement that inserts a row, given values for the columns of these names.
+    """Return the statement that inserts a row, given the names of its columns.
 
-    With a key, a row that has the same takes the new values of the columns `replaced`.
+    With a key, an existing row takes the new values of the columns `replaced`.
     """
     columns, places = quoted(names), ", ".join("?" * len(names))
     statement = f"INSERT INTO {quote(table)} "
@@ -136,25 +136,25 @@ _QUOTED = re.compile(
     r""""(?:[^"]|"")*"|'(?:[^']|'')*'|`(?:[^`]|``)*`|\[[^\]]*\]|--[^\n]*|/\*.*?(?:\*/|$)""",
     re.DOTALL,
 )
+# features of a table beyond columns, types and a primary key
 _SPECIAL = re.compile(
     r"\b(AS|AUTOINCREMENT|CHECK|COLLATE|CONFLICT|DEFAULT|DESC|FOREIGN|GENERATED|NOT|REFERENCES"
     r"|STRICT|UNIQUE|VIRTUAL|WITHOUT)\b",
     re.IGNORECASE,
 )
-"""What a table can have beside columns, types and a primary key."""
 _ROWID_NAMES = ("rowid", "oid", "_rowid_")
 
 
 class NotRetypableError(Exception):
-    """A table has more to it than can be carried over to a new one; the message says what."""
+    """A table has a feature that a new table cannot copy, which the message names."""
 
 
 def retype(connection: sqlite3.Connection, table: str, types: Mapping[str, str]) -> None:
-    """Give columns of a table other declared types, within a transaction.
+    """Change the declared types of columns, within a transaction.
 
-    SQLite cannot do that, so a new table takes the place of the old: with its rows, row
-    numbers, primary key, indexes and triggers. Numbers become text in their shortest exact form.
-    Raises NotPlainError.
+    SQLite cannot do that: a new table takes the place of the old one, with its rows, row ids,
+    primary key, indexes and triggers. Numbers become text in their shortest exact form. Raises
+    NotRetypableError.
     """
     query = "SELECT type, sql FROM sqlite_schema WHERE lower(tbl_name) = lower(?) AND sql NOTNULL"
     definitions = connection.execute(query, (table,)).fetchall()

@@ -1,4 +1,4 @@
-"""What `--to` names: where rows go, in which form, and who writes them."""
+"""The target of `--to`: its location, its form, and its sink."""
 
 from __future__ import annotations
 
@@ -44,36 +44,29 @@ _SUFFIXES: dict[str, Form] = {
 
 
 class Target(Struct, frozen=True):
-    """A target, checked as far as that goes without touching it.
+    """A target, checked without touching it."""
 
-    `columns` are those of a CSV file; `table`, `key`, `mode` and `contract` a database's; the
-    other two a folder's, whose outputs keep their inputs' names below it (relative to `root`, if
-    given).
-    A table that is created has its `times` as its database has such, even if they are in its key.
-    `name` may be shown to anybody; `address` is that of a server, with a password if it has one,
-    and `server` how the sessions there are. `stores` is how object stores are reached, if not as
-    for inputs.
-    """
-
-    name: str
+    name: str  # for people, without secrets
     form: Form
     path: str
     table: str | None = None
     key: tuple[str, ...] = ()
     mode: Mode = "append"
     contract: SchemaContract = "evolve"
-    columns: tuple[str, ...] | None = None
-    format: FolderFormat = "keep"
-    compression: FolderCompression = "keep"
-    root: str | None = None
-    address: str = ""
-    server: ServerSettings = ServerSettings()
+    columns: tuple[str, ...] | None = None  # the columns of a CSV file
+    format: FolderFormat = "keep"  # the format of a folder's outputs
+    compression: FolderCompression = "keep"  # the compression of a folder's outputs
+    root: str | None = None  # the outputs of a folder are named relative to this input folder
+    address: str = ""  # the address of a server, with its password
+    server: ServerSettings = ServerSettings()  # the settings of the server's sessions
+    # the connection to object stores, if it differs from the inputs'
     stores: StoreSettings | None = None
+    # columns that a new table gets with the time type of its database, also in a key
     times: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, name: str, **options: Any) -> Target:
-        """Return the target of this name. Raises UsageError with what to write."""
+        """Return the target of this name. Raises UsageError with the accepted forms."""
         form, path = parse_location(name)
         if form == "postgres":
             target = cls(without_password(name), form, path, address=name, **options)
@@ -89,12 +82,12 @@ class Target(Struct, frozen=True):
 
     @property
     def columns_grow(self) -> bool:
-        """Whether fields that come later become columns, too."""
+        """Whether later fields become columns too."""
         return self.is_table and self.form not in ("csv", "program")
 
     @property
     def keeps_loads(self) -> bool:
-        """Whether what was loaded stands, however the run ends."""
+        """Whether loaded rows count, however the run ends."""
         stays = self.form in ("stdout", "folder", "program")
         return stays or (self.is_database and self.mode != "replace")
 
@@ -110,28 +103,28 @@ class Target(Struct, frozen=True):
 
     @property
     def location(self) -> str:
-        """What tells its path from all others here, however it is spelled."""
+        """The identity of its location on this machine, for every spelling."""
         return self.path if self.is_remote else os.path.realpath(self.path)
 
     @property
     def is_database(self) -> bool:
-        """Whether rows are added to what is there."""
+        """Whether the target is a database."""
         return self.form in ("sqlite", "duckdb", "postgres")
 
     @property
     def has_rich_types(self) -> bool:
-        """Whether its columns may be of numbers of any size, and of nested values.
+        """Whether columns hold numbers of any size, and nested values.
 
-        Or whether a table must be able to tell of each value what it is, to refuse it.
+        Also if the contract must know the type of each value, in order to reject it.
         """
         return self.form == "postgres" or self.contract != "evolve"
 
     def __repr__(self) -> str:
-        """Return what tells it from others, without its address."""
+        """Return a text without the address."""
         return f"Target({self.name!r}, table={self.table!r}, key={self.key!r}, mode={self.mode!r})"
 
     def check(self) -> None:
-        """Raise UsageError if this can't be meant."""
+        """Raise UsageError for a contradiction."""
         if self.is_database:
             if not self.table:
                 raise UsageError(f"--to {self.name} needs --table NAME")
@@ -154,11 +147,11 @@ class Target(Struct, frozen=True):
         contract: SchemaContractCheck | None = None,
         stores: StoreSettings | None = None,
     ) -> BatchSink[Any]:
-        """Return what writes to it in the main process; a folder is written by the workers.
+        """Return the sink, which writes in the main process. A folder has none.
 
-        A database keeps the ledger of `job`, if there is one, and to its `contract`, which tells
-        later what that came to; `retrier` tries again while others are at it; `stores` is how
-        object stores are reached.
+        A database keeps the ledger of `job`, and applies the `contract`, which collects notes.
+        `retrier` retries while other processes hold the database. `stores` is the connection to
+        object stores.
         """
         options: dict[str, Any] = {  # of any database
             "table": self.table or "", "mode": self.mode, "key": self.key,

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class FileSink:
-    """The part of a sink for one file that is the same whatever is in the file."""
+    """The base of sinks that write one file."""
 
+    # whether written data is read again, or the file is rewritten from its beginning
     goes_back = False
-    """Whether what is written is also read, or written again from the beginning."""
 
     def __init__(self, path: str, stores: StoreSettings | None = None) -> None:
         self.file = open_output(path, stores, random_access=self.goes_back)
@@ -46,7 +46,7 @@ class FileSink:
         """Do nothing: the file is complete at the end or not there."""
 
     def keep(self, path: str, extent: Extent) -> Extent:
-        """Write rows again that an earlier such file at `path` has; return where they are now.
+        """Copy rows from the earlier file at `path`; return their new extent.
 
         Raises SinkError.
         """
@@ -68,12 +68,12 @@ class FileSink:
         self.file.commit()
 
     def give_up(self) -> None:
-        """Have a write that waits for somebody wait no longer; from any thread."""
+        """End a write that blocks. May be called from any thread."""
         self.file.abandon()
 
 
 def read_extent(path: str, extent: Extent) -> Iterator[bytes]:
-    """Yield the bytes of an extent, in pieces. Raises SinkError if they are not there."""
+    """Yield the bytes of an extent. Raises SinkError if they are missing."""
     left = extent.length
     try:
         with open(path, "rb") as stream:
@@ -89,10 +89,10 @@ def read_extent(path: str, extent: Extent) -> Iterator[bytes]:
 
 
 class CsvSink(FileSink):
-    """Writes the fields that `columns` names, in that order; without it, the first block's.
+    """Writes the fields of `columns`, in this order; without it, those of the first block.
 
-    Null and missing are empty cells. Fields beside named columns are left out on purpose; a
-    row with a value beside columns that were not named is refused.
+    Null and missing are empty cells. With named columns other fields are left out; without, a row
+    with another field is rejected.
     """
 
     def __init__(
@@ -143,11 +143,10 @@ class CsvSink(FileSink):
 
     @property
     def row_sizes(self) -> list[int]:
-        """See `FileSink`."""
         return self._row_sizes
 
     def keep(self, path: str, extent: Extent) -> Extent:
-        """See `FileSink`; the file at `path` must have the same columns."""
+        """Copy rows, as `FileSink.keep`, from a file with the same columns."""
         columns = self._kept.get(path) or self._header(path)
         if self._columns is None:
             self._columns = columns
@@ -173,7 +172,7 @@ class CsvSink(FileSink):
 
 
 def csv_lines(rows: Any, delimiter: str) -> list[bytes]:
-    """Return rows, which are iterables of cells, as lines."""
+    """Return rows, iterables of cells, as lines."""
     lines: list[str] = []
     # The module's own line end makes it quote a lone CR, too; our lines end with LF.
     csv.writer(SimpleNamespace(write=lines.append), delimiter=delimiter).writerows(rows)
@@ -188,7 +187,7 @@ _CHUNK = 1024 * 1024
 
 
 class LinesSink(FileSink):
-    """Writes lines as the workers have made them, compressed if the file's name says so."""
+    """Writes the lines of the workers, which compress them if the file's name asks for it."""
 
     def __init__(self, path: str, stores: StoreSettings | None = None) -> None:
         super().__init__(path, stores)
@@ -208,7 +207,7 @@ class LinesSink(FileSink):
         return ()
 
     def keep(self, path: str, extent: Extent) -> Extent:
-        """See `FileSink`; where pieces are compressed, those of the extent's rows are made anew."""
+        """Copy rows, as `FileSink.keep`; compressed members are made anew."""
         if self._compression is None:
             return super().keep(path, extent)
         start = self.position
@@ -223,7 +222,7 @@ class LinesSink(FileSink):
 
 
 class StdoutSink:
-    """Writes lines to standard output; what was written stands."""
+    """Writes lines to standard output. Written lines count."""
 
     def __init__(self) -> None:
         # Not `sys.stdout`, which may be what user functions print to.

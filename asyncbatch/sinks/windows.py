@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 
 
 class WindowTarget(Protocol):
-    """Where windows go, used by one thread at a time.
+    """The target of closed windows, used by one thread at a time.
 
-    `patience` is how many seconds it is worth waiting for more rows.
+    `wait_seconds` is the time to wait for more rows.
     """
 
     name: str
     wait_seconds: float
 
     def check_resumable(self) -> None:
-        """Raise UsageError if what it was given would not be there after a SIGKILL."""
+        """Raise UsageError if loaded windows could be lost by a SIGKILL."""
         ...
 
     def open(self, position: Any = None, removed: Sequence[Window] = ()) -> None:
-        """Begin, or go on at a `place` without the windows that are `gone`. Raises UsageError."""
+        """Start, or resume at a `position`, without the `removed` windows. Raises UsageError."""
         ...
 
     def rows(self, windows: Sequence[Window]) -> Sequence[Any]:
@@ -49,34 +49,33 @@ class WindowTarget(Protocol):
         ...
 
     def load(self, rows: Sequence[Any]) -> Sequence[str]:
-        """Write rows where others see them; return which were refused, and why.
+        """Write rows, visible to others; return the rejected ones, with the reason.
 
         Raises SinkError.
         """
         ...
 
     def position(self) -> Any:
-        """Return where to go on, all that was loaded being safe there. Raises SinkError."""
+        """Return the position to resume at, after all rows are durable. Raises SinkError."""
         ...
 
     def finish(self, *, ended: bool) -> None:
-        """End; what is complete only at its end is put in place if it `ended`. Raises SinkError."""
+        """End. A file that is complete only now is put in place if `ended`. Raises SinkError."""
         ...
 
 
 START, END, KEY, PARTIAL = "window_start", "window_end", "window_key", "partial"
 TIMES = (START, END)
 _SECOND = 1_000_000
-_EXACT = 2**53
-"""Integers up to this one are doubles, too."""
+_EXACT = 2**53  # Integers up to this one are doubles, too.
 
 
 class WindowRows:
-    """Makes rows of windows: two times, the key as JSON, its fields, the aggregates, `partial`.
+    """Makes rows of windows: two times, the key as JSON, its fields, aggregates, `partial`.
 
-    The key is there as JSON, too, because in the columns of its fields 1, true and "1" may become
-    one, depending on what else is there. All times have as many digits, so that texts sort as
-    times do. Raises UsageError for columns of one name, `fold` telling which names are one.
+    The key is there as JSON too, because 1, true and "1" may become the same value in a column. All
+    times have the same number of digits, so that their texts sort as times. Raises UsageError for
+    two columns of one name; `fold` maps equal names to one text.
     """
 
     def __init__(self, schema: WindowSchema, fold: Callable[[str], str] = str) -> None:
@@ -113,7 +112,7 @@ class WindowRows:
         return rows
 
     def keys_of(self, windows: Sequence[Window]) -> list[dict[str, Any]]:
-        """Return of each window what tells its row from others."""
+        """Return the key columns of each window's row."""
         return [{name: row[name] for name in self.key} for row in self.rows(windows)]
 
     def _text(self, micros: int) -> str:
@@ -122,17 +121,17 @@ class WindowRows:
 
 
 def row_key(schema: WindowSchema) -> tuple[str, ...]:
-    """Return the columns that tell rows apart: no two sessions of a key begin together."""
+    """Return the key columns of the rows. Two sessions of a key never begin together."""
     return (START, KEY) if schema.keys.names else (START,)
 
 
 def describe_row(row: dict[str, Any], key: Sequence[str]) -> str:
-    """Return which window a row is of."""
+    """Return the window of a row, for messages."""
     return "window " + " ".join(str(row[name]) for name in key)
 
 
 def _number(value: Any) -> Any:
-    """Return an aggregate as a column of numbers holds it, whether it has floats so far or not."""
+    """Return an aggregate as a float where exact, so that a column has one type."""
     if type(value) is not int or abs(value) <= _EXACT:
         return value
     try:
@@ -158,12 +157,11 @@ def window_lines(schema: WindowSchema, windows: Sequence[Window]) -> bytes:
     )
 
 
-_WAIT_SECONDS = 1.0
-"""Seconds that windows wait to be compressed together."""
+_WAIT_SECONDS = 1.0  # Seconds that windows wait to be compressed together.
 
 
 class WindowFileTarget:
-    """Lines of JSON, as on standard output; compressed if the name says so, member by member."""
+    """JSON Lines, as on standard output; compressed in members if the name asks for it."""
 
     def __init__(self, path: str, schema: WindowSchema) -> None:
         self.name, self._schema = path, schema
@@ -210,7 +208,6 @@ class WindowCsvTarget(WindowFileTarget):
         self._delimiter = "\t" if path.lower().endswith(".tsv") else ","
 
     def open(self, position: Any = None, removed: Sequence[Window] = ()) -> None:
-        """Begin with a header, or go on; see `WindowTarget`."""
         super().open(position, removed)
         if position is None:
             self.file.write(b"".join(csv_lines([self._made.columns], self._delimiter)))
@@ -229,12 +226,11 @@ def _cell(value: Any) -> Any:
     return value if type(value) is not bool else "true" if value else "false"
 
 
-_RETRIES = Retries(5, 0.5)
-"""A database that somebody has locked, or a server that is started again, has half a minute."""
+_RETRIES = Retries(5, 0.5)  # half a minute for a locked database, or a server that restarts
 
 
 class WindowTableTarget:
-    """Rows of windows; one that is told from none by its start and key takes its place."""
+    """Rows of windows in a table; a row replaces the one of the same window and key."""
 
     def __init__(self, target: Target, schema: WindowSchema) -> None:
         self.name, self._target = target.name, target
@@ -262,7 +258,6 @@ class WindowTableTarget:
         return self._made.rows(windows)
 
     def load(self, rows: Sequence[Any]) -> Sequence[str]:
-        """Load rows, which are then there for all to see; see `WindowTarget`."""
         refusals = self._sink.load(self._block(rows))
         self._sink.commit()
         return [f"{describe_row(rows[one.row], self._made.key)}: {one.message}" for one in refusals]
@@ -288,7 +283,7 @@ def make_target(
 ) -> WindowTarget | None:
     """Return the target of a stream's windows; None for standard output.
 
-    Raises UsageError for a name that cannot be meant, and for a target that cannot grow.
+    Raises UsageError for an invalid name, and for a target that cannot grow.
     """
     form, path = parse_location(name)
     if form == "folder":

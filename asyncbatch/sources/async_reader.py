@@ -1,4 +1,4 @@
-"""Inputs opened for async work: files as their turn comes, objects some ahead of it."""
+"""Inputs opened for async tasks: files one by one, objects some ahead."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from asyncbatch.sources.reader import Opened
     from asyncbatch.storage.opener import Opener
 
-OBJECTS_AHEAD = 16
-"""Objects of a batch that are asked for before it is their turn; half a megabyte of each."""
+OBJECTS_AHEAD = 16  # objects of a batch that are requested ahead, half a megabyte of each
 
 
 class AsyncReader:
@@ -64,7 +63,6 @@ class AsyncReader:
             return error
 
     async def _open_file(self, path: str) -> Opened:
-        """See `content.open_content`."""
         status = await aiofiles.os.stat(path)
         if stat.S_ISREG(status.st_mode) and status.st_size <= self._at_once:
             if self._limit is not None and status.st_size > self._limit:

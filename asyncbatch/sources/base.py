@@ -15,32 +15,32 @@ if TYPE_CHECKING:
 
 
 class Feed(Protocol):
-    """One input of such a source: a URL with its pages, a program's generator."""
+    """One input of a feed source: a URL with its pages, or a program's generator."""
 
     @property
     def name(self) -> str:
-        """What people and ledgers call it; without secrets."""
+        """The name for people and ledgers, without secrets."""
         ...
 
     @property
     def group(self) -> str:
-        """Whom it waits for: feeds of one host, say, share what that bears."""
+        """The group that shares a limit: for instance all feeds of one host."""
         ...
 
     @property
     def form(self) -> str:
-        """What tells how its records are found: a bookmark of another form is of no use."""
+        """A digest of the way to its records: a bookmark of another form is ignored."""
         ...
 
     @property
     def is_incremental(self) -> bool:
-        """Whether it is asked for what is newer than before."""
+        """Whether it asks only for records newer than before."""
         ...
 
     def chunks(self, bookmark: Bookmark | None) -> AsyncGenerator[Chunk, None]:
-        """Yield what comes, in order, from where an earlier run left its `bookmark`.
+        """Yield the chunks in order, from an earlier run's `bookmark`.
 
-        Raises FeedError, behind what is good.
+        Raises FeedError, after all good chunks.
         """
         ...
 
@@ -48,8 +48,8 @@ class Feed(Protocol):
 class FeedSource(Protocol):
     """Feeds that share connections: an async context manager, entered once.
 
-    Not more than `at_once` feeds of a group are
-    read at a time. `kind` is what reports call it, as a pipeline file its `type`.
+    At most `at_once` feeds of a group are read concurrently. `kind` is the name in reports, as
+    `type` in a pipeline file.
     """
 
     name: str
@@ -66,9 +66,9 @@ class FeedSource(Protocol):
         ...
 
     def end(self) -> bool:
-        """End the feeds where they are, if what has come of them by then must not be lost.
+        """End the feeds, if the chunks so far must not be lost. Return whether it did.
 
-        Returns whether it is so; else whoever reads them just stops.
+        If not, the reader just stops.
         """
         ...
 
@@ -77,49 +77,41 @@ class FeedSource(Protocol):
         ...
 
     def traffic(self) -> Traffic | None:
-        """Return what it has asked a server for so far, if that is where its records are."""
+        """Return the requests so far, or None for a source without a server."""
         ...
 
 
+# bytes of a chunk: the events of a larger one no longer fit into the processor's cache
 CHUNK = 128 * 1024
-"""What is given at a time: more would no longer fit into a processor's cache as events."""
 
 
 class LiveChunk(Struct, frozen=True):
-    """Bytes of a file, in order; after the one that `ends` it, its last line is whole.
-
-    One that `begins` its file is no continuation of what had the same name. `position` is where
-    the source goes on behind them, as JSON can hold it; None if it cannot be read again. `loss`
-    is what could not be read before them, if anything. With a `flaw` they are no lines, but show
-    what cannot be one, and that says why.
-    """
+    """Bytes of a file, in order."""
 
     file: str
     data: bytes
-    ends: bool = False
-    position: Any = None
-    begins: bool = False
-    loss: Failure | None = None
-    error: str = ""
+    ends: bool = False  # the chunk ends the file: its last line is complete
+    position: Any = None  # where to resume after it, as JSON; None if the source cannot be replayed
+    begins: bool = False  # the chunk begins a new file, even if the name is the same
+    loss: Failure | None = None  # data before this chunk that could not be read
+    error: str = ""  # the reason why `data` shows a record that cannot be a line
 
 
 class LiveSource(Protocol):
-    """Gives chunks, as soon as there are any; `wake` ends a wait, whatever for."""
+    """A source of chunks as they arrive."""
 
-    name: str
-    """What tells it from other sources: the watermark waits for each."""
-    is_over: bool
-    """Whether all was given; then there is no more to read."""
+    name: str  # identifies the source: the watermark waits for each source
+    is_over: bool  # whether all chunks were read
 
     async def read(self, timeout: float | None) -> LiveChunk | None:  # noqa: ASYNC109 - nothing is cancelled: a pipe's reader stays
-        """Return what has come next, None after `timeout` seconds or `wake`.
+        """Return the next chunk, None after `timeout` seconds or `wake`.
 
         Raises OSError, SourceError.
         """
         ...
 
     def wake(self) -> None:
-        """End the wait of `read`, if there is one."""
+        """End the current wait of `read`."""
         ...
 
     def close(self) -> None:
@@ -129,21 +121,21 @@ class LiveSource(Protocol):
 
 @runtime_checkable
 class ReplayableSource(LiveSource, Protocol):
-    """A source that may be able to go on where it was before.
+    """A source that may resume at an earlier position.
 
-    `can_resume` tells; then its chunks have positions.
+    If it `can_resume`, its chunks have positions.
     """
 
     can_resume: bool
 
     @property
     def position(self) -> Any:
-        """Where it goes on, also before the first `read`; None if it cannot be read again."""
+        """The position to resume at, also before the first `read`; None if it cannot."""
         ...
 
     def start_at(self, position: Any) -> None:
-        """Go on behind a chunk that had this position; to be called before the first `read`.
+        """Resume after the chunk with this position. Call it before the first `read`.
 
-        Raises UsageError if what was read is no longer there; OSError.
+        Raises UsageError if the data before the position has changed; OSError.
         """
         ...

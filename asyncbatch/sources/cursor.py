@@ -1,4 +1,4 @@
-"""What is newest: the largest value of the field by which a source is asked for what is new."""
+"""The cursor of an incremental source: the largest value of one field."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class LargestCursor:
-    """Looks at the field at `path` of each record. Raises ValueError if that is no path."""
+    """Finds the largest value of the field at `path`. Raises ValueError for an invalid path."""
 
     def __init__(self, path: str) -> None:
         self._get = make_getter(parse_path(path))
@@ -36,10 +36,9 @@ class LargestCursor:
 
 
 def larger_value(one: Scalar | None, other: Scalar | None, file: str) -> Scalar | None:
-    """Return the larger of two values in `file`; numbers by value, times by when, text by letters.
+    """Return the larger of two values: numbers, times by instant, other text by letters.
 
-    Beside a time, a text that is none does not count. Raises FeedError if one is a number and the
-    other is not.
+    Beside a time, other text is ignored. Raises FeedError for a number beside a text.
     """
     if one is None or other is None:
         return other if one is None else one
@@ -50,13 +49,13 @@ def larger_value(one: Scalar | None, other: Scalar | None, file: str) -> Scalar 
 
 
 def _rank(value: Scalar) -> tuple[bool, Any]:
-    """Return what sorts values: times last."""
+    """Return a sort key for values: times last."""
     time = _time(value) if isinstance(value, str) else None
     return (False, value) if time is None else (True, time)
 
 
 def _time(text: str) -> datetime | None:
-    """Return the time that a text is, if it says of which zone."""
+    """Return the time of a text with a time zone, else None."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What an input is called for good: in shards, in mirrored outputs, from one run to the next."""
+"""The identity of an input: its name in ledgers, shards and mirrored outputs."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from asyncbatch.errors import UsageError
 
 
 def identity(path: str, root: str | None = None) -> str:
-    """Return the identity of the input at `path`: text that no spelling of the path changes.
+    """Return the identity of the input at `path`, the same for every spelling.
 
-    Without `root` it is the path as the user named it, normalised (`./data//x.json` is
-    `data/x.json`; relative paths stay relative, absolute ones absolute). With it, the path
-    below the folder `root`, which is the same on every machine. Links are not resolved, and
-    nothing is looked up: the file need not exist. Standard input stays `-`. Bytes that are not
-    UTF-8 are in it as in `path` (surrogate escapes).
+    Without `root` it is the path as the user gave it, normalised: `./data//x.json` is
+    `data/x.json`, relative paths stay relative. With `root` it is the path below that folder, the
+    same on every machine. Links are not resolved, and the file need not exist. Standard input is
+    `-`. Bytes that are not UTF-8 stay surrogate escapes.
 
-    The identity of an object is its URL, without secrets.
+    The identity of an object is its URL without secrets.
 
     Raises UsageError if `path` is not below `root`.
     """
@@ -39,17 +38,16 @@ def identity(path: str, root: str | None = None) -> str:
 
 
 class InputNaming(NamedTuple):
-    """What the files of one source are called, among several: `prefix`, and their identity.
+    """The identities of one source's files: `prefix`, then their identity.
 
-    No identity of a file holds two slashes, but for a URL at its beginning, so a prefix that ends
-    with them tells sources apart.
+    A prefix ends with two slashes, which no identity of a file holds.
     """
 
     root: str | None = None
     prefix: str = ""
 
     def name(self, path: str) -> str:
-        """Return what the file at `path` is called. Raises UsageError; see `identity`."""
+        """Return the identity of the file at `path`. Raises UsageError, as `identity` does."""
         return self.prefix + identity(path, self.root)
 
     def path(self, name: str) -> str | None:
@@ -65,9 +63,9 @@ class InputNaming(NamedTuple):
 
 
 def mirrored_path(path: str, root: str | None) -> str:
-    """Return the path below a folder of outputs that mirrors an input. Raises UsageError.
+    """Return the path of an input's output below the output folder. Raises UsageError.
 
-    An object without `root` is below its bucket, one of a web server below its host.
+    Without `root`, an object is below its bucket, a web address below its host.
     """
     name = identity(path, root)
     if is_object_url(name):
@@ -87,5 +85,5 @@ def _of_object(url: str, root: str | None) -> str:
 
 
 def _one_slash(path: str) -> str:
-    """Two leading slashes, which POSIX lets mean something else, mean one here."""
+    """Replace two leading slashes by one; POSIX allows them another meaning."""
     return path[1:] if path.startswith("//") else path

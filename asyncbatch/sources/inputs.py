@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class _Folder(NamedTuple):
-    """A folder being walked: what is left of it, where it is below the root, which it is."""
+    """A folder of the walk: its remaining entries, its path below the root, its identity."""
 
     entries: Iterator[os.DirEntry[str]]
     below: str
@@ -41,11 +41,11 @@ class _Folder(NamedTuple):
 
 
 def walk(root: str, wanted: Filter) -> Iterator[str]:
-    """Yield the wanted files below folder `root`, sorted within each folder, depth first.
+    """Yield the matching files below `root`, sorted within each folder, depth first.
 
-    Holds the names of one folder and of those above it. The kind of an entry comes with its
-    name; only symbolic links need a closer look. A folder that cannot be listed is itself
-    yielded: opening it will say why. A link back to a folder above is not followed.
+    Holds the names of one folder and its parents. Only symbolic links need a stat. A folder that
+    cannot be listed is yielded itself: opening it gives the reason. A link to a parent folder is
+    not followed.
     """
     takes_file = wanted.takes_file
     levels: list[_Folder] = []
@@ -95,7 +95,7 @@ def _is_folder(entry: os.DirEntry[str], *, linked: bool) -> bool:
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
-    """Whether to read what a link leads to: no pipe, no device, no folder; a dead one fails."""
+    """Whether to read the target of a link: no pipe, device or folder. A dead link is read."""
     try:
         return entry.is_file() or not os.path.exists(entry.path)
     except OSError:
@@ -103,26 +103,19 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 
 
 class Inputs(Struct, frozen=True):
-    """Everything that names input files.
+    """All inputs that the user named."""
 
-    `paths` are folders, files, globs, URLs of objects and prefixes, and `-`. `files_from` is a
-    file that lists more (`-`: standard input), one a line, or ended by NUL bytes with `null`.
-    `limit` ends the search.
-    `root` is the folder below which identities are told, `shard` the part that is taken, of
-    what there is up to `limit`. Object stores are reached as `stores` say.
-    """
-
-    paths: tuple[str, ...] = ()
-    files_from: str | None = None
-    null: bool = False
+    paths: tuple[str, ...] = ()  # folders, files, globs, URLs of objects and prefixes, and `-`
+    files_from: str | None = None  # a file that lists more inputs, `-` for standard input
+    null: bool = False  # whether NUL bytes end the names in that list, instead of line ends
     selection: Selection = Selection()
-    limit: int | None = None
-    root: str | None = None
-    shard: Shard | None = None
-    stores: StoreSettings = StoreSettings()
+    limit: int | None = None  # ends the search after this number of inputs
+    root: str | None = None  # the folder to which identities are relative
+    shard: Shard | None = None  # the part of the inputs, up to `limit`, that is processed
+    stores: StoreSettings = StoreSettings()  # the connection to object stores
 
     def check(self) -> None:
-        """Raise UsageError if this can't be meant."""
+        """Raise UsageError for a contradiction."""
         if not self.paths and self.files_from is None:
             raise UsageError("no input: name a folder, a file, a glob, '-' or --files-from")
         if self.files_from == STDIN and STDIN in self.paths:
@@ -144,7 +137,10 @@ class Inputs(Struct, frozen=True):
                 raise UsageError(f"--files-from {self.files_from}: {reason}") from None
 
     def _check_root(self, root: str) -> None:
-        """Raise UsageError if an argument is not below the root; listed paths are told later."""
+        """Raise UsageError for an argument that is not below the root.
+
+        Listed paths are checked when they are read.
+        """
         if not root or "\0" in root:
             raise UsageError(f"--root {root!r} is no folder")
         for path in self.paths:
@@ -160,17 +156,17 @@ class Inputs(Struct, frozen=True):
 
     @property
     def names_objects(self) -> bool:
-        """Whether objects of stores may be among what is named."""
+        """Whether an input may be in an object store."""
         return self.files_from is not None or any(map(is_object_url, self.paths))
 
     def objects(self) -> ObjectSearch:
-        """Return what finds objects."""
+        """Return the search in object stores."""
         from asyncbatch.sources.object_search import ObjectSearch
 
         return ObjectSearch(self.stores, Filter(self.selection))
 
     def describe_empty(self) -> str:
-        """Say that nothing was found, where, and what to try."""
+        """Return the message for an empty search: where it looked, and advice."""
         where = " ".join(map(_display, self.paths)) or f"the list in {self.files_from}"
         patterns = self.selection.patterns
         what = "JSON files" if patterns == DEFAULT_PATTERNS else " or ".join(patterns)
@@ -184,10 +180,10 @@ class Inputs(Struct, frozen=True):
         return self.find_all() if self.shard is None else filter(self.takes, self.find_all())
 
     def find_all(self) -> Iterator[str]:
-        """Return the paths, each once: as given, then sorted within each folder, depth first.
+        """Return the paths, each once, in the order of arguments, sorted within folders.
 
-        A path that is in two arguments comes with the first. (Only for arguments inside others
-        does that need memory: the names of what they hold. A list is taken as it is.)
+        A path of two arguments comes with the first; only arguments inside other arguments need
+        memory for that. A list is taken as it is.
         """
         wanted = Filter(self.selection)
         objects = self.objects() if self.names_objects else None
@@ -226,7 +222,7 @@ def _expand_argument(argument: str, wanted: Filter) -> Iterator[str]:
 
 
 def _of_path(path: str, wanted: Filter) -> Iterator[str]:
-    """Yield what one named path stands for: a folder its files, anything else itself."""
+    """Yield the files of a folder, or the path itself."""
     if path == STDIN:
         yield path
     elif os.path.isdir(path):
@@ -236,10 +232,9 @@ def _of_path(path: str, wanted: Filter) -> Iterator[str]:
 
 
 def _overlapping(arguments: Iterable[str]) -> set[str]:
-    """Return the places (absolute) below which one path may come from two arguments.
+    """Return the absolute folders in which two arguments may give the same path.
 
-    Those are arguments that lie in another one or are given twice, and globs that can fit a
-    path in two ways.
+    They are arguments inside other arguments, repeated arguments, and globs with `**`.
     """
     given = [argument for argument in arguments if argument != STDIN]
     roots = Counter(_absolute(_fixed_part(argument)) for argument in given)
@@ -263,7 +258,7 @@ def _fixed_part(argument: str) -> str:
 
 
 def _absolute(path: str) -> str:
-    """Return what every spelling of a path comes to."""
+    """Return the absolute form, the same for every spelling."""
     return path.rstrip("/") if is_object_url(path) else os.path.abspath(path)
 
 
@@ -278,7 +273,7 @@ def _folders_above(path: str) -> Iterator[str]:
 
 
 def _without_repeats(paths: Iterable[str], contested: set[str]) -> Iterator[str]:
-    """Drop what comes again; only what lies in a contested place can."""
+    """Drop repeated paths, which only lie in a contested folder."""
     seen: set[str] = set()
     for path in paths:
         full = _absolute(path)
@@ -291,7 +286,7 @@ def _without_repeats(paths: Iterable[str], contested: set[str]) -> Iterator[str]
 
 
 def _listed(source: str, *, null: bool) -> Iterator[str]:
-    """Yield the paths in a list, lazily. Raises UsageError if it is plainly of the other form."""
+    """Yield the paths of a list, lazily. Raises UsageError if it has the other separator."""
     separator = b"\0" if null else b"\n"
     if source == STDIN:
         yield from _entries(sys.stdin.buffer, separator)

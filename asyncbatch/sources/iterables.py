@@ -25,24 +25,20 @@ if TYPE_CHECKING:
     from asyncbatch.core.records import Bookmark
     from asyncbatch.sources.base import Feed
 
-CHUNK_RECORDS = 500
-"""Records that are given away together, and as many are drawn before they are taken, ..."""
-CHUNK_BYTES = 1024 * 1024
-"""... or so many bytes of JSON, if that is less, ..."""
-CHUNK_SECONDS = 0.1
-"""... or what has come so long after the first of them: those of a slow source do not wait."""
-CLOSE_SECONDS = 2.0
-"""Seconds that a source is waited for when it is to end."""
+CHUNK_RECORDS = 500  # A chunk is complete after this number of records, ...
+CHUNK_BYTES = 1024 * 1024  # ... or this number of bytes of JSON, ...
+CHUNK_SECONDS = 0.1  # ... or this time since its first record, so that a slow source does not wait.
+CLOSE_SECONDS = 2.0  # Seconds that a source is waited for when it is to end.
 
 _END = object()
 
 
 class IterableReader:
-    """Draws from an iterable, from its first record to its closing, in one place of its own.
+    """Reads ahead from an async iterable, in one task from its start to its close.
 
-    That is a task, for what a generator holds (a timeout, a task group) belongs to one; see
-    `ThreadDrawing`. Each record is made into JSON as it comes: what the program does with the
-    object afterwards is its own affair. `error` is what the iterable raised.
+    Timeouts and task groups of a generator belong to one task. Each record is encoded as JSON when
+    it arrives: the program may change it afterwards. `error` is the exception of the iterable.
+    `ThreadIterableReader` reads other iterables.
     """
 
     def __init__(
@@ -57,16 +53,16 @@ class IterableReader:
         self._drawn: list[bytes | InvalidRecord] = []
         self._size = 0
         self._lock = threading.Lock()
-        """Held for what is drawn and not taken, and for whether there is room."""
+        """guards the buffer and its limit"""
         self._some, self._full = asyncio.Event(), asyncio.Event()
-        """Set from the first record on, and when there is no room; both at the end."""
+        """set while the buffer has records, and while it is full; both at the end"""
         self._room: asyncio.Event | threading.Event = asyncio.Event()
         self._begun = self._told_to_end = self._ended = False
         self._loop = asyncio.get_running_loop()
         self._start()
 
     async def read(self) -> list[bytes | InvalidRecord]:
-        """Return the texts of the next records, in order; none at the end. Can be cancelled."""
+        """Return the texts of the next records, in order; none at the end. Cancellable."""
         drawn: list[bytes | InvalidRecord] = []
         while not drawn:
             await self._some.wait()
@@ -80,7 +76,7 @@ class IterableReader:
         return drawn
 
     def read_available(self) -> list[bytes | InvalidRecord]:
-        """Return the texts of what is drawn, in order; perhaps none."""
+        """Return the texts in the buffer, perhaps none."""
         with self._lock:
             drawn, self._drawn, self._size = self._drawn, [], 0
             if not self._ended:
@@ -105,7 +101,7 @@ class IterableReader:
         return self._ended and not self._drawn
 
     def end(self) -> None:
-        """Have no more drawn than there is: the iterable is closed."""
+        """Stop reading ahead; the iterable is closed."""
         if not self._told_to_end and not self._ended:
             self._told_to_end = True
             self._stop()
@@ -146,7 +142,7 @@ class IterableReader:
             self._finish()
 
     def _add(self, record: Any) -> bool:
-        """Keep a record until it is taken; return whether there is room for more."""
+        """Add a record to the buffer. Return whether there is room for more."""
         text = self._text_of(record)
         with self._lock:
             self._drawn.append(text)
@@ -171,10 +167,10 @@ class IterableReader:
 
 
 class ThreadIterableReader(IterableReader):
-    """Draws in a thread, where an iterable that waits keeps nobody else waiting.
+    """Reads ahead from an iterable in a thread, so that its waits block no one else.
 
-    It cannot be interrupted there: one that waits for too long is left to itself, and closed when
-    it has given its next record.
+    A thread cannot be interrupted: an iterable that waits too long is left, and closed after its
+    next record.
     """
 
     def _start(self) -> None:
@@ -213,16 +209,16 @@ def read_iterable(
     source: AsyncIterable[Any] | Iterable[Any],
     text_of: Callable[[Any], bytes | InvalidRecord] | None = None,
 ) -> IterableReader:
-    """Begin to draw from an iterable, in a task or, if it is not async, in a thread.
+    """Return a running reader of an iterable: a task, or a thread if it is not async.
 
-    `text_of` makes texts of what it gives: by default JSON.
+    `text_of` encodes a record, by default as JSON.
     """
     make = IterableReader if isinstance(source, AsyncIterable) else ThreadIterableReader
     return make(source, text_of)
 
 
 def name_of(source: object) -> str:
-    """Return what an iterable is called: a generator's function's name, or nothing better."""
+    """Return the name of a generator's function, or a default."""
     name = getattr(source, "__name__", None)
     return name if isinstance(name, str) and name.isidentifier() else "source"
 
@@ -251,9 +247,9 @@ def _shown(record: object) -> bytes:
 
 
 class IterableFeedSource:
-    """One iterable of records, async or not, as a source: see `feeds.FeedSource`.
+    """One iterable of records, async or not, as a feed source.
 
-    `error` is what it has raised.
+    `error` is its exception.
     """
 
     kind = "iterable"
@@ -270,7 +266,7 @@ class IterableFeedSource:
 
     @property
     def error(self) -> BaseException | None:
-        """What the iterable has raised, if anything."""
+        """The exception of the iterable, or None."""
         return self.feed.error
 
     async def __aenter__(self) -> Self:
@@ -280,24 +276,22 @@ class IterableFeedSource:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the iterable, also if nothing was drawn from it."""
+        """Close the iterable, even if no record was read."""
         await self.feed.aclose()
 
     def end(self) -> bool:
-        """See `FeedSource`: what was drawn is nowhere else."""
+        """End the feed, because its records exist nowhere else. Return True."""
         self.feed.end()
         return True
 
     def retries(self) -> int:
-        """See `FeedSource`: nothing is tried again."""
         return 0
 
-    def traffic(self) -> None:
-        """See `FeedSource`: nobody is asked."""
+    def traffic(self) -> None: ...
 
 
 class IterableFeed:
-    """One iterable: see `feeds.Feed`. Where it was when it ended is for its program to know."""
+    """One iterable as a feed. It has no bookmark."""
 
     form = "given"
     is_incremental = False
@@ -310,7 +304,6 @@ class IterableFeed:
         self._is_ended = False
 
     async def chunks(self, bookmark: Bookmark | None) -> AsyncGenerator[Chunk, None]:  # noqa: ARG002 - see the class
-        """See `Feed`."""
         if self._is_ended:
             return
         drawing = self._drawing = read_iterable(self._records)
@@ -343,11 +336,10 @@ class IterableFeed:
 
 
 class IterableSource:
-    """An iterable of events, async or not: see `drawing.Drawing` for where it is drawn from.
+    """An iterable of events, async or not, as a live source.
 
-    Events are objects that JSON can hold, or lines of JSON, as text or bytes. What the iterable
-    raises is `error`, beside which `failed` is called: the source is not over then, but has no
-    more.
+    Events are objects that JSON can hold, or lines of JSON as text or bytes. After an exception of
+    the iterable, kept as `error`, `failed` is called; the source then has no more, but is not over.
     """
 
     def __init__(self, name: str, events: AsyncIterable[Any] | Iterable[Any]) -> None:
@@ -359,11 +351,10 @@ class IterableSource:
 
     @property
     def error(self) -> BaseException | None:
-        """What the iterable has raised, if anything."""
+        """The exception of the iterable, or None."""
         return None if self._drawing is None else self._drawing.error
 
     async def read(self, timeout: float | None) -> LiveChunk | None:  # noqa: ASYNC109 - see `Source`
-        """Return what has come; see `Source`."""
         if not self._chunks:
             if self._drawing is None:
                 self._drawing = read_iterable(self._events, line_of)
@@ -376,7 +367,7 @@ class IterableSource:
         return chunk
 
     async def rest(self) -> Sequence[LiveChunk]:
-        """Close the iterable, and return what it had given and nobody has read."""
+        """Close the iterable, and return the chunks that were not read."""
         if self._drawing is not None and not self.is_over:
             await self._drawing.aclose()
             self._chunks += self._cut(self._drawing.read_available())
@@ -390,12 +381,12 @@ class IterableSource:
             self._drawing.wake()
 
     def close(self) -> None:
-        """Have no more drawn; see `aclose`."""
+        """Stop reading ahead. `aclose` closes the iterable."""
         if self._drawing is not None:
             self._drawing.end()
 
     async def aclose(self) -> None:
-        """Close the iterable, also if nothing was drawn from it."""
+        """Close the iterable, even if no event was read."""
         if self._drawing is not None:
             await self._drawing.aclose()
         elif hasattr(self._events, "aclose"):
@@ -413,7 +404,7 @@ class IterableSource:
             self.failed()
 
     def _cut(self, drawn: Sequence[bytes | InvalidRecord]) -> Iterator[LiveChunk]:
-        """Yield lines, as many together as can be, and what is none by itself."""
+        """Yield chunks of lines; each invalid record is a chunk of its own."""
         for kind, some in groupby(drawn, type):
             if kind is bytes:
                 yield LiveChunk(self.name, b"".join(some))  # type: ignore[arg-type]  # as `kind` says

@@ -1,4 +1,4 @@
-"""What URLs name in object stores, made into handles: lazily, in the order of keys."""
+"""The search in object stores: URLs to handles, lazily, in the order of keys."""
 
 from __future__ import annotations
 
@@ -22,19 +22,18 @@ if TYPE_CHECKING:
 
 
 class ObjectSearch:
-    """Finds objects. A prefix stands for a folder, what is between slashes for names.
+    """Finds objects. A prefix stands for a folder, the text between slashes for a name.
 
-    Nothing but a page of a listing is held. Each handle tells what the listing told.
+    Holds one page of a listing. Each handle has the size and ETag of the listing.
     """
 
     def __init__(self, settings: StoreSettings, wanted: Filter) -> None:
         self._objects, self._wanted = Objects(settings), wanted
 
     def find(self, url: str, *, alone: bool) -> Iterator[ObjectPath]:
-        """Yield what an argument names; if it is nothing, a handle that tells why.
+        """Yield the objects of an argument, or a handle with the problem.
 
-        Raises UsageError for a URL that cannot be meant, and if the argument is `alone`, also
-        for a store that cannot be used: then nothing is left to do.
+        Raises UsageError for an invalid URL; also for an unusable store if the argument is `alone`.
         """
         address = parse_address(url)
         if has_magic(address.bucket) and not address.is_web:
@@ -49,7 +48,7 @@ class ObjectSearch:
         yield from chain((first,), found)
 
     def listed(self, url: str) -> Iterator[ObjectPath]:
-        """Yield what a list of inputs names: an object, or a prefix if a slash ends it."""
+        """Yield the objects of a listed URL: an object, or a prefix if it ends with a slash."""
         try:
             address = parse_address(url)
         except UsageError as error:
@@ -61,7 +60,7 @@ class ObjectSearch:
             yield ObjectPath(url)
 
     def with_metadata(self, paths: list[str]) -> list[str]:
-        """Return handles that tell in which state objects are, asked for if they did not."""
+        """Return handles with size and ETag, requested where the listing had none."""
         asked = [path for path in paths if isinstance(path, ObjectPath) and _is_unknown(path)]
         found = {str(path): path for path in self._objects.heads(list(map(str, asked)))}
         return [found.get(path, path) for path in paths]
@@ -96,7 +95,7 @@ class ObjectSearch:
         return self._selected(list_objects(self._objects, url), len(url))
 
     def _selected(self, found: Iterator[ObjectPath], start: int) -> Iterator[ObjectPath]:
-        """Yield what is wanted of what is below a prefix of `start` characters."""
+        """Yield the matching objects below a prefix of `start` characters."""
         wanted = self._wanted
         last, enters = "", True
         for path in found:
@@ -108,7 +107,7 @@ class ObjectSearch:
                 yield path
 
     def _enters(self, below: str) -> bool:
-        """Whether each folder of a path is to be looked into."""
+        """Whether each folder of a path is searched."""
         above = ""
         for name in below.split("/")[:-1]:
             if name and not self._wanted.enters(name, above):
@@ -117,10 +116,9 @@ class ObjectSearch:
         return True
 
     def _globbed(self, base: str, parts: Sequence[str], below: str = "") -> Iterator[ObjectPath]:
-        """Yield what fits a pattern, of names below `base`, and what is wanted of folders that do.
+        """Yield the objects that match a pattern below `base`, and those in matching folders.
 
-        Asks for the names in a folder, if not for all of them; `below` is its path in the
-        bucket.
+        Lists single folders where the pattern allows it. `below` is the path in the bucket.
         """
         head, rest = parts[0], parts[1:]
         if head == "**":
@@ -148,7 +146,7 @@ class ObjectSearch:
                 yield found
 
     def _globbed_deeply(self, base: str, parts: Sequence[str], below: str) -> Iterator[ObjectPath]:
-        """Yield what fits a pattern that begins with `**`: of all that there is below `base`."""
+        """Yield the objects below `base` that match a pattern with a leading `**`."""
         fits = Patterns(["/" + "/".join(parts)]).fit
         shows_hidden = self._wanted.hidden or any(part[0] == "." for part in parts)
         for path in list_objects(self._objects, base):
@@ -160,7 +158,7 @@ class ObjectSearch:
 
 
 def _is_everything(path: ObjectPath, url: str) -> bool:
-    """Whether what went wrong is about all that a URL names, and not that it names nothing."""
+    """Whether a problem concerns the whole URL, and not a missing object."""
     return url.startswith(path.rstrip("/")) and path.problem != (errno.ENOENT, NO_OBJECT)
 
 

@@ -1,4 +1,4 @@
-"""Files in order: one by one where storage is warm, many in flight where it makes us wait."""
+"""Files read in order: one by one on fast storage, many ahead on slow storage."""
 
 from __future__ import annotations
 
@@ -19,19 +19,16 @@ if TYPE_CHECKING:
     from asyncbatch.core.progress import Progress
     from asyncbatch.storage.opener import Opener
 
+    # an opened file: its bytes, its beginning, or the error
     Opened = bytes | Content | OSError | TooLargeError
-    """What opening a file gives: all of it, its beginning, or why not."""
 
+# bytes of a file that are read ahead; a larger one is read on at its turn
 READ_AHEAD_BYTES = 512 * 1024
-"""At most so much of a file is read ahead; the rest of a bigger one when its turn comes."""
-READS_IN_FLIGHT = 64
-"""Files that one worker reads at a time on slow storage."""
-PROBE_FILES = 16
-"""Files read one by one before judging whether storage is slow."""
-REPROBE_EVERY = 8
-"""While storage is slow, one stretch in so many begins with a probe."""
+READS_IN_FLIGHT = 64  # Files that one worker reads at a time on slow storage.
+PROBE_FILES = 16  # Files read one by one before judging whether storage is slow.
+REPROBE_EVERY = 8  # while storage is slow, every eighth read begins with a probe
+# descriptors for the rest of the process when the limit bounds the reads in flight
 _SPARE_DESCRIPTORS = 24
-"""Left to the rest of the process when reads in flight are fitted to the descriptor limit."""
 _THREAD_USAGE = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
 
 
@@ -61,11 +58,10 @@ class Reader:
     def contents(
         self, batch: Batch, max_bytes: int, max_seconds: float, progress: Progress
     ) -> Generator[tuple[str, Opened], None, None]:
-        """Yield each path with its content, or with why it cannot be read; say so to `progress`.
+        """Yield each path with its content, or the error; report each to `progress`.
 
-        Takes no more (after at least one) once `max_bytes` have been read or `max_seconds`
-        have gone by, so that no stretch lasts long; whatever was opened is yielded, or closed
-        with the generator.
+        Stops, after at least one file, at `max_bytes` read or after `max_seconds`. A file that was
+        opened is yielded, or closed with the generator.
         """
         deadline = time.monotonic() + max_seconds
         limit, open_file, begin_file, taken = self._limit, self._open, progress.begin, 0
@@ -99,7 +95,7 @@ class Reader:
                 self._slow = _voluntary_switches() - switches >= PROBE_FILES // 4
 
     def _probe_is_due(self) -> bool:
-        """Whether to see if storage that was slow has become fast."""
+        """Whether to test if slow storage has become fast."""
         self._stretches_until_probe -= 1
         if not self._adaptive or self._stretches_until_probe > 0:
             return False
@@ -115,7 +111,7 @@ class Reader:
     def _ahead(
         self, paths: Iterator[str], max_bytes: int, deadline: float
     ) -> Iterator[tuple[str, Future[Opened]]]:
-        """Yield each path with what will be its content."""
+        """Yield each path with the future of its content."""
         from concurrent.futures import ThreadPoolExecutor
 
         if self._threads is None:
@@ -142,7 +138,7 @@ class Reader:
 
 
 def close_opened(opened: Opened) -> None:
-    """Close what is not to be read."""
+    """Close a file that will not be read."""
     if isinstance(opened, Content):
         with opened:
             pass
@@ -160,7 +156,7 @@ def _voluntary_switches() -> int:
 
 
 def _allowed_in_flight(in_flight: int) -> int:
-    """Return `in_flight`, or what the limit on open files leaves room for (at least 1)."""
+    """Return `in_flight`, or fewer if the limit on open files demands it, at least 1."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or in_flight == 0:
         return in_flight

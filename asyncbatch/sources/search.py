@@ -1,4 +1,4 @@
-"""A search for files: its beginning at once, the rest while the work goes on."""
+"""The search for input files: its beginning at once, the rest during the work."""
 
 from __future__ import annotations
 
@@ -16,15 +16,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-OPENING_PATHS = 2048
-"""How many paths the beginning of a search has, unless these are all."""
+OPENING_PATHS = 2048  # How many paths the beginning of a search has, unless these are all.
 CHUNK_PATHS = 2048
-CHUNK_SECONDS = 0.05
-"""A chunk of paths is handed on when it has so many, or after so long."""
+CHUNK_SECONDS = 0.05  # A chunk of paths is complete at its limit, or after this time.
+# The time for the first listing of a store: less than starting workers takes.
 OBJECTS_SECONDS = 0.5
-"""As long a store may take for the beginning: less than worker processes, which it may spare."""
-_WALK_STEP = 32
-"""Paths of a folder between two looks at the clock; of a list each is waited for."""
+_WALK_STEP = 32  # paths of a folder between two checks of the time; of a list, each path is checked
 
 
 class Search:

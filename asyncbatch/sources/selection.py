@@ -90,7 +90,7 @@ def _segment_regex(part: str) -> str:
 
 
 def static_root(pattern: str) -> str:
-    """Return the folder that holds all that `pattern` can match: its part without magic."""
+    """Return the folder above all matches of `pattern`: its part without wildcards."""
     parts = pattern.split("/")
     first = next(number for number, part in enumerate(parts) if has_magic(part))
     return "/".join(parts[:first]) or ("/" if pattern.startswith("/") else ".")
@@ -136,7 +136,7 @@ def _expand(base: str, parts: Sequence[str], *, hidden: bool) -> Iterator[str]:
 
 
 def _sorted_entries(folder: str) -> list[tuple[str, bool, bool]]:
-    """Return name, folder or not, link or not; nothing of a folder that cannot be listed."""
+    """Return name, is-folder, is-link of each entry; none if the folder cannot be listed."""
     try:
         with os.scandir(folder) as entries:
             return sorted((entry.name, entry.is_dir(), entry.is_symlink()) for entry in entries)
@@ -145,7 +145,7 @@ def _sorted_entries(folder: str) -> list[tuple[str, bool, bool]]:
 
 
 class Selection(Struct, frozen=True):
-    """The user's wishes: patterns to take, patterns to leave out, hidden names, linked folders."""
+    """The patterns of the user: files to take, files to exclude, hidden names, links."""
 
     patterns: tuple[str, ...] = DEFAULT_PATTERNS
     exclude: tuple[str, ...] = ()
@@ -154,7 +154,7 @@ class Selection(Struct, frozen=True):
 
 
 class Filter:
-    """A `Selection`, compiled. `below` is the path of a name's folder below the argument."""
+    """A compiled `Selection`. `below` is the path of a name's folder below the argument."""
 
     def __init__(self, selection: Selection) -> None:
         self.follow_symlinks = selection.follow_symlinks
@@ -170,16 +170,16 @@ class Filter:
 
         quick = not selection.exclude and not selection.hidden
         self.takes_file: Callable[[str, str], bool] = takes_visible if quick else takes
-        """Whether a file that was found is wanted; asked for every file, so kept quick."""
+        """whether a file matches; called for each file, so it is one function"""
 
     def enters(self, name: str, below: str) -> bool:
-        """Whether a folder that was found is to be looked into."""
+        """Whether to search a folder."""
         if name[0] == "." and not self.hidden:
             return False
         return self._excludes is None or not self._excludes(name, below)
 
     def excludes(self, path: str) -> bool:
-        """Whether to leave out what was named, `path` below its argument, or a folder it is in."""
+        """Whether a named path, `path` below its argument, or a folder above it is excluded."""
         excludes = self._excludes
         if excludes is None:
             return False
@@ -195,8 +195,8 @@ _PURPOSE = b"asyncbatch-shard"  # so that no other hash of the same names goes a
 class Shard(Struct, frozen=True):
     """Shard number `index` of `count`, counted from 1.
 
-    Each input is in exactly one of the shards, by a hash of its identity alone: not of what
-    else there is, nor of the machine, the version of Python, or this program's.
+    Each input is in exactly one shard. The shard is a hash of the identity alone: it does not
+    depend on other inputs, the machine, or the version.
     """
 
     index: int
@@ -204,7 +204,7 @@ class Shard(Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """Return the shard that `I/N` stands for. Raises UsageError with what to write."""
+        """Return the shard of `I/N`. Raises UsageError with the accepted form."""
         match = _FORM.fullmatch(text)
         shard = cls(int(match[1]), int(match[2])) if match else cls(0, 0)
         try:
@@ -214,12 +214,12 @@ class Shard(Struct, frozen=True):
         return shard
 
     def check(self) -> None:
-        """Raise UsageError if there is no such shard."""
+        """Raise UsageError if there is no shard of this number."""
         if not 1 <= self.index <= self.count:
             raise UsageError(f"there is no shard {self}: the first is 1/N, the last N/N")
 
     def has(self, identity: str) -> bool:
-        """Whether the input of this identity is in this shard; standard input is in the first."""
+        """Whether the input of this identity is in this shard. Standard input is in the first."""
         if identity == STDIN:
             return self.index == 1
         name = identity.encode("utf-8", "surrogateescape")

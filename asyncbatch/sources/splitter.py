@@ -1,4 +1,4 @@
-"""A huge file cut into pieces, ahead of the workers: places and numbers, and no values."""
+"""Input splits: a large file cut into byte ranges ahead of the workers."""
 
 from __future__ import annotations
 
@@ -24,14 +24,13 @@ if TYPE_CHECKING:
     from asyncbatch.core.settings import Sizes
     from asyncbatch.storage.opener import RandomAccess
 
-_SEARCH_BYTES = 16 * 1024
-"""Bytes that are searched for a line end at a time."""
+_SEARCH_BYTES = 16 * 1024  # Bytes that are searched for a line end at a time.
 
 
 class Splitter:
-    """Cuts one plain file or object, from `huge.start` on; for one thread at a time.
+    """Cuts one uncompressed file or object, from `huge.start`; for one thread at a time.
 
-    `pointer` is the JSON Pointer of the array that is wanted.
+    `pointer` is the JSON Pointer of the array with the records.
     """
 
     def __init__(
@@ -51,9 +50,9 @@ class Splitter:
         self._read_to = self._start.byte
 
     def splits(self) -> Iterator[Split]:
-        """Yield the pieces in order, last the one at the end, which says what went wrong.
+        """Yield the splits in order; the last one has no records, but the error if any.
 
-        Reads the file once, and so is not for the event loop.
+        Reads the file once: call it in a thread.
         """
         number, given, error = 0, 0, None
         try:
@@ -69,13 +68,13 @@ class Splitter:
         yield Split(number, self._form, self._at, max(0, rest), end=True, error=error)
 
     def _cuts(self) -> Iterator[Position]:
-        """Yield where each piece begins, when `_at` is where it ends."""
+        """Yield the start of each split, with `_at` as its end."""
         if self._form == "array":
             return self._elements()
         return self._line_ends() if self._relative else self._lines()
 
     def _line_ends(self) -> Iterator[Position]:
-        """Yield where each piece of whole lines begins; of what is in them nothing is read."""
+        """Yield the start of each split of lines, found by line ends alone."""
         look = memoryview(bytearray(_SEARCH_BYTES))
         with closing(self._opener.random_access(self._path)) as file:
             self._etag = file.etag
@@ -93,7 +92,7 @@ class Splitter:
                 yield begin
 
     def _lines(self) -> Iterator[Position]:
-        """Yield where each piece of whole lines begins, when `_at` is where it ends."""
+        """Yield the start of each split of lines, with `_at` as its end."""
         most = self._sizes.record
         buffer = bytearray(self._sizes.piece)
         with closing(self._opener.random_access(self._path)) as file:
@@ -114,7 +113,7 @@ class Splitter:
                     buffer = bytearray(self._sizes.piece)
 
     def _elements(self) -> Iterator[Position]:
-        """Yield where each piece of whole elements begins, when `_at` is where it ends."""
+        """Yield the start of each split of elements, with `_at` as its end."""
         opened = self._opener.open(self._path)
         if not isinstance(opened, Content):
             raise OSError(CUT_SHORT)
@@ -138,6 +137,6 @@ def _too_long(most: int) -> TooLargeError:
 
 
 def _fill(file: RandomAccess, buffer: bytearray, offset: int) -> int:
-    """Fill `buffer` with what stands at `offset`; return how many bytes these are."""
+    """Fill `buffer` with the bytes at `offset`; return their number."""
     with memoryview(buffer) as view:
         return file.read_into(view, offset)

@@ -23,7 +23,7 @@ _NOTHING = "nothing"
 
 
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
-    """Yield what is no longer as it was, in words."""
+    """Yield the differences between two configurations, as text."""
     for name in dict.fromkeys((*before, *now)):
         was, has_become = before.get(name) or _NOTHING, now.get(name) or _NOTHING
         if was != has_become:
@@ -31,23 +31,19 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[s
 
 
 class SourceState(Struct, frozen=True):
-    """How far one source is: its largest time, and where it goes on, if it can be read again.
-
-    Of its `file` the reader was at `at`; after that comes what is `held`, the beginning of a line.
-    `arrived` is the time of its last event if that is the time of its arrival.
-    """
+    """The state of one source: its largest time, and its position if it can be replayed."""
 
     top: int
     is_over: bool = False
     position: Any = None
-    file: str = ""
-    held: bytes = b""
+    file: str = ""  # the file at the position
+    held: bytes = b""  # the beginning of a line, after `at`
     at: Position = field(default_factory=Position)
-    arrived: int = 0
+    arrived: int = 0  # the time of the last event, if events have the time of their arrival
 
 
 class StreamState(Struct, frozen=True):
-    """All of a stream: its sources in the order in which they joined."""
+    """The state of a stream, with its sources in the order in which they joined."""
 
     watermark: int
     sources: list[SourceState]
@@ -59,9 +55,9 @@ _VERSION = 1
 
 
 class Checkpoint(Struct, frozen=True):
-    """A stream as it was; its target's and its side files' places then.
+    """The state of a stream, and the positions of its target and side files.
 
-    If it `is_stopping`, the windows that were open have been handed over as partial since.
+    `is_stopping`: the open windows were written as partial after it.
     """
 
     configuration: dict[str, str]
@@ -89,9 +85,9 @@ class CheckpointFile:
         self._lock = Lock(f"{path}.lock", "--checkpoint")
 
     def open(self) -> Checkpoint | None:
-        """Return what there is, None if there is nothing yet.
+        """Return the checkpoint, None if there is none yet.
 
-        Raises LockHeldError; UsageError if it is damaged, or of another stream.
+        Raises LockHeldError; UsageError if the file is damaged, or of another stream.
         """
         self._lock.acquire()
         try:

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 def state_folder() -> str:
-    """Return `$XDG_STATE_HOME/asyncbatch`, or that of `~/.local/state`; it may not exist yet.
+    """Return `$XDG_STATE_HOME/asyncbatch`, by default in `~/.local/state`.
 
-    A relative XDG_STATE_HOME counts as none, as its specification has it. Raises UsageError if
-    there is no home folder either.
+    It may not exist yet. A relative XDG_STATE_HOME is ignored, as its specification demands. Raises
+    UsageError without a home folder.
     """
     base = os.environ.get("XDG_STATE_HOME", "")
     if not os.path.isabs(base):
@@ -40,7 +40,7 @@ _MOST_BYTES = 4096
 
 
 class LockHolder(msgspec.Struct, tag_field="kind", tag="asyncbatch lock"):
-    """What a lock file says, for those who find it held."""
+    """The holder of a lock, as its file names it."""
 
     pid: int
     host: str
@@ -48,10 +48,10 @@ class LockHolder(msgspec.Struct, tag_field="kind", tag="asyncbatch lock"):
 
 
 class Lock:
-    """The lock that the file at `path` stands for; `acquire` it once. An `option` asked for it.
+    """The lock of the file at `path`, acquired once. `option` is the option that asked for it.
 
-    It is a flock of an open file that no program started from here inherits, so it ends with
-    this process, however that ends. The file stays, and says who had it last.
+    It is a flock on an open file that no child process inherits: it ends with this process, however
+    that ends. The file stays, and names its last holder.
     """
 
     def __init__(self, path: str, option: str = "--lock") -> None:
@@ -59,9 +59,9 @@ class Lock:
         self._descriptor: int | None = None
 
     def acquire(self, wait_s: float = 0.0) -> None:
-        """Take the lock, in `wait_s` seconds if it is held, for as long as this process lives.
+        """Acquire the lock within `wait_s` seconds, until this process ends.
 
-        Raises LockHeldError; UsageError if the file cannot be used as a lock.
+        Raises LockHeldError; UsageError if the file cannot serve as a lock.
         """
         deadline = time.monotonic() + wait_s
         while not self._try():
@@ -77,7 +77,7 @@ class Lock:
             self._descriptor = None
 
     def _try(self) -> bool:
-        """Take the lock if it is free; say in the file who has it."""
+        """Acquire the lock if it is free, and write the holder into the file."""
         try:
             # Non-blocking, lest a named pipe hold us up before we see that it is one.
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
@@ -136,7 +136,7 @@ class Lock:
 
 
 def _holder(content: bytes) -> LockHolder | None:
-    """Return what a lock file says: its first line, since the rest may be an older one's."""
+    """Return the holder in the first line of a lock file; later lines may be stale."""
     try:
         return msgspec.json.decode(content.partition(b"\n")[0], type=LockHolder)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -157,10 +157,10 @@ def default_lock(key: str) -> Lock:
 
 
 def job_key(inputs: Iterable[str], target: str | None, options: Mapping[str, object]) -> str:
-    """Return what tells this job from others on this machine, as a short hash.
+    """Return the identity of this job on this machine, as a short hash.
 
-    `inputs` are the arguments and the `target` as typed: both count by their absolute paths.
-    `wishes` are whatever else makes it another job.
+    `inputs` are the arguments, and `target` as typed: both count by their absolute paths. `options`
+    are all else that distinguishes the job.
     """
     paths = sorted({path if path == STDIN else _absolute_path(path) for path in inputs})
     told = ascii((paths, None if target is None else _absolute(target), sorted(options.items())))

@@ -1,4 +1,4 @@
-"""A file that grows while a stream goes on, and that can be cut back to where it once was."""
+"""A file that a stream appends to, and that a resumed stream truncates."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_TAIL = 4096
-"""So many bytes tell whether a file is the one that it was."""
+_TAIL = 4096  # bytes at the end of the file that identify it
 
 
 class AppendPosition(Struct, frozen=True):
@@ -27,14 +26,17 @@ class AppendPosition(Struct, frozen=True):
 
 
 class AppendFile:
-    """Begun anew, or gone on with; written through at once: somebody may be following it."""
+    """A file that is only appended to, and truncated to an earlier position on resume.
+
+    Writes are unbuffered: another process may follow the file.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._descriptor = -1
 
     def open(self, position: AppendPosition | None = None) -> None:
-        """Begin anew, or cut the file back to `place`. Raises UsageError if that cannot be."""
+        """Start an empty file, or truncate to `position`. Raises UsageError if it cannot."""
         flags = (os.O_CREAT | os.O_TRUNC if position is None else 0) | os.O_CLOEXEC
         flags |= os.O_WRONLY if self._is_special() else os.O_RDWR
         try:
@@ -45,7 +47,7 @@ class AppendFile:
             raise UsageError(f"cannot write {self.path}: {error.strerror}") from None
 
     def check_regular(self) -> None:
-        """Raise UsageError if this is a pipe or a device, which has no place to go back to."""
+        """Raise UsageError for a pipe or a device, which cannot be truncated."""
         if self._is_special():
             raise UsageError(
                 f"{self.path} is no regular file: it could not be cut back to a checkpoint"
@@ -60,7 +62,7 @@ class AppendFile:
         return self._with_retries(self._current_position)
 
     def sync(self) -> None:
-        """Have all that was written on the disk, if it is for one. Raises SinkError."""
+        """Write all data to the disk, if this is a regular file. Raises SinkError."""
         if not self._is_special():
             self._with_retries(lambda: os.fsync(self._descriptor))
 

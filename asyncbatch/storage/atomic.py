@@ -12,9 +12,9 @@ from asyncbatch.errors import SinkError, UsageError
 
 
 class AtomicFile:
-    """Written beside its target and renamed over it when complete; a device just gets it.
+    """A file that is written beside its target and renamed over it when it is complete.
 
-    `stream` is there between `open` and `commit` or `discard`.
+    A device is written directly. `stream` exists from `open` to `commit` or `discard`.
     """
 
     stream: IO[bytes]
@@ -23,7 +23,7 @@ class AtomicFile:
         self.path = path
         self.is_special = os.path.exists(path) and not os.path.isfile(path)
         self.final = os.path.realpath(path)
-        """What a link leads to, not the link, is replaced."""
+        """A symbolic link stays: the file that it points to is replaced."""
         self.written = path if self.is_special else f"{self.final}.{os.getpid()}.tmp"
         """The path that is written to."""
         self.size = 0
@@ -99,15 +99,15 @@ class AtomicFile:
                 os.unlink(self.written)
 
     def abandon(self) -> None:
-        """Have a write that waits for somebody wait no longer; from any thread."""
+        """End a write that blocks. May be called from any thread."""
 
     def sink_error(self, error: OSError) -> SinkError:
-        """Return what to say of an error: which file it is about, and why."""
+        """Return an error as a SinkError that names the file and the reason."""
         return SinkError(f"cannot write {self.path}: {error.strerror or error}", self.path)
 
 
 def sync_folder_of(folder: str) -> None:
-    """Have the names of files in a folder on the disk, where that can be. Raises OSError."""
+    """Write the names of a folder's files to the disk, where possible. Raises OSError."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except PermissionError:  # to list the folder, which writing into it does not take
@@ -122,7 +122,7 @@ def sync_folder_of(folder: str) -> None:
 
 
 def is_being_written(path: str) -> bool:
-    """Whether a process has the file at `path` open that was told to stay there."""
+    """Whether a process still writes the unfinished file at `path`."""
     try:
         with open(path, "rb") as stream:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)

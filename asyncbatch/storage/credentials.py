@@ -1,9 +1,8 @@
-"""Whose credentials S3 is asked with: what the library's own search leaves out.
+"""Credentials for S3 that the object store library does not find itself.
 
-The library looks into the environment (keys, a web identity), and asks a container's and an
-instance's metadata service. Between these, as everybody else does, we look into the shared files
-(`~/.aws/credentials`, `~/.aws/config`): all that a profile may say is known to boto3, if that is
-installed; without it, the keys that stand in a file.
+The library reads the environment (keys, a web identity) and asks the metadata services of
+containers and instances. The shared files `~/.aws/credentials` and `~/.aws/config` come between the
+two. boto3 reads them in full, if it is installed; without it, we read the plain keys.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from typing import Any
 
 from asyncbatch.errors import UsageError
 
+# Variables that the library goes by, and that come before a profile.
 _CHECKED_FIRST = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_SKIP_SIGNATURE")
-"""Variables that the library goes by, and that come before a profile."""
 _REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 _KEYS = {
     "aws_access_key_id": "access_key_id",
@@ -25,9 +24,9 @@ _KEYS = {
 
 
 def s3_credentials(*, anonymous: bool) -> dict[str, Any]:
-    """Return what the library is to be told: credentials, or who has them, and a region.
+    """Return the options for the library: credentials or their provider, and a region.
 
-    Raises UsageError for a profile that is not there, or that needs boto3.
+    Raises UsageError for a profile that does not exist, or that needs boto3.
     """
     name = os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE")
     profile = _profile(name or "default")
@@ -47,7 +46,7 @@ def s3_credentials(*, anonymous: bool) -> dict[str, Any]:
 
 
 def _profile(name: str) -> dict[str, str]:
-    """Return what both shared files say of a profile; keys of the credentials file win."""
+    """Return the keys of a profile; the credentials file overrides the config file."""
     config = os.environ.get("AWS_CONFIG_FILE", "~/.aws/config")
     shared = os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")
     section = name if name == "default" else f"profile {name}"

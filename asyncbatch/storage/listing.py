@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class ObjectVersion(NamedTuple):
-    """What tells one state of an object from another."""
+    """The version of an object: two different contents differ in it."""
 
     etag: str
     size: int
 
 
 def list_versions(place: StoreLocation, url: str) -> Mapping[str, ObjectVersion]:
-    """Return the objects in the prefix at `url`, by name; not those further below.
+    """Return the versions of the objects directly in the prefix at `url`, by name.
 
     Raises ObjectError.
     """
@@ -52,9 +52,9 @@ class _UnnamableError(Exception):
 
 
 def list_objects(objects: Objects, url: str) -> Iterator[ObjectPath]:
-    """Yield all that is below `url`, which ends with a slash; holds one page.
+    """Yield all objects below `url`, which ends with a slash; holds one page.
 
-    What cannot be listed, or asked for, is yielded as a handle that tells why.
+    An object that cannot be listed or requested is yielded with its `problem`.
     """
     pages = _Pages(objects, url)
     try:
@@ -67,7 +67,7 @@ def list_objects(objects: Objects, url: str) -> Iterator[ObjectPath]:
 
 
 class _Pages:
-    """A listing that goes on behind the `last` key that it gave, if it breaks."""
+    """A listing that restarts behind its `last` key after an error."""
 
     def __init__(self, objects: Objects, url: str) -> None:
         self._objects, self._url = objects, url
@@ -105,9 +105,9 @@ class _Pages:
 
 
 def list_folder(objects: Objects, url: str) -> list[tuple[str, ObjectPath | None]]:
-    """Return the names in the folder `url`, in order, each with its object, or None for a folder.
+    """Return the names in the folder `url`, in order, with their objects.
 
-    Raises ObjectError.
+    A folder has None in place of an object. Raises ObjectError.
     """
     address = parse_address(url)
     base, start = str(address._replace(key="")), len(address.key)
@@ -123,7 +123,10 @@ def list_folder(objects: Objects, url: str) -> list[tuple[str, ObjectPath | None
 
 
 def _by_folders(objects: Objects, url: str, last: str | None) -> Iterator[ObjectPath]:
-    """Yield what comes behind the key `last`, asking folder by folder: a bad key spoils one."""
+    """Yield the objects behind the key `last`, listed folder by folder.
+
+    A name that cannot be listed then spoils only its own folder.
+    """
     base = str(parse_address(url)._replace(key=""))
     try:
         entries = list_folder(objects, url)

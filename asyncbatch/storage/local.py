@@ -1,4 +1,4 @@
-"""Opening one file: a small one is its bytes, a big one its beginning and the open file."""
+"""Local files: a small one is read at once, a large one is opened."""
 
 from __future__ import annotations
 
@@ -19,25 +19,23 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# Bytes asked for before the size is known: most files are whole after one call.
 FIRST_READ = 64 * 1024
-"""Bytes asked for before the size is known: most files are whole after one call."""
-CHUNK = 1024 * 1024
-"""Bytes of a stream that are handled at a time."""
+CHUNK = 1024 * 1024  # Bytes of a stream that are handled at a time.
 
 
+# After this time without data, the data of standard input so far is processed, ...
 _IDLE_SECONDS = 0.5
-"""What of standard input has come is worked on when nothing more comes for so long, ..."""
-_LEAST_HEAD = 8
-"""... if it is enough to tell a compressed stream by."""
+_LEAST_HEAD = 8  # ... if it is enough to detect a compression.
 
 _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 _STDIN_FD = 0
 
 
 class TooLargeError(Exception):
-    """A file is beyond a limit: of its size on disk, unless a `message` says otherwise.
+    """A file exceeds a limit, by default that of its size on disk.
 
-    `size` and `limit` are in bytes.
+    `size` and `limit` are in bytes. A `message` replaces the default one.
     """
 
     def __init__(self, size: int, limit: int, message: str | None = None) -> None:
@@ -50,11 +48,11 @@ class TooLargeError(Exception):
 
 
 class Content:
-    """The first bytes of a file, `head`, and the open file behind them if there is more.
+    """The first bytes of a file, `head`, and the open file with the rest.
 
-    `size` is how many bytes were read so far, `expected` how many there were when a regular
-    file was opened (or 0, if `size` is all or nobody asked), `etag` an object's. A context
-    manager that closes the file. A read that fails may be tried again: the file is where it was.
+    `size` counts the bytes read so far; `expected` is the size of a regular file when it was
+    opened, else 0; `etag` is that of an object. As a context manager it closes the file. A failed
+    read may be retried: it does not move the position.
     """
 
     def __init__(
@@ -80,9 +78,9 @@ class Content:
             self._fd = None
 
     def read_into(self, buffer: memoryview) -> int:
-        """Fill `buffer` with what follows; return how many bytes, 0 at the end.
+        """Fill `buffer` with the next bytes; return their number, 0 at the end.
 
-        Raises OSError; TooLargeError when a file has grown, or a pipe run, past the limit.
+        Raises OSError, and TooLargeError if a file or a pipe has grown past the limit.
         """
         if (fd := self._fd) is None:
             return 0
@@ -91,10 +89,10 @@ class Content:
         return count
 
     def chunks(self, idle: float | None = None) -> Iterator[bytes]:
-        """Yield the content piece by piece, the head first; raises as `read_into`.
+        """Yield the content in chunks, the head first. Raises as `read_into`.
 
-        A regular file comes in two pieces if its size allows, else in chunks. An empty piece says
-        that nothing has come for `lull` seconds.
+        A regular file comes in two chunks if its size allows. An empty chunk means that no data
+        came for `idle` seconds.
         """
         yield self.head
         # One byte more than expected, so that the end shows without another large buffer.
@@ -109,7 +107,7 @@ class Content:
             yield piece
 
     def seek(self, byte: int) -> None:
-        """Have `chunks`, past the head, go on at a byte of a regular file. Raises OSError."""
+        """Let `chunks` continue, after the head, at a byte of a regular file. Raises OSError."""
         if self._fd is not None:
             os.lseek(self._fd, byte, os.SEEK_SET)
 
@@ -152,10 +150,10 @@ def open_content(
     ahead: int = FIRST_READ,
     retrier: Retrier | None = None,
 ) -> bytes | Content:
-    """Open `path` (standard input for `-`) and read up to about `ahead` bytes of it.
+    """Open `path` (standard input for `-`) and read up to about `ahead` bytes.
 
-    Returns the bytes if these are all, else a `Content` to be closed, which reads with `retrier`.
-    Raises OSError; TooLargeError if its size on disk is over `limit` bytes.
+    Returns the bytes if the file has no more, else a `Content`, which the caller closes. Raises
+    OSError; TooLargeError if the size on disk exceeds `limit` bytes.
     """
     fd = _STDIN_FD if path == STDIN else os.open(path, _OPEN_FLAGS)
     head, expected = b"", 0
@@ -194,9 +192,9 @@ def open_content(
 def open_retrying(
     retrier: Retrier, path: str, limit: int | None = None, ahead: int = FIRST_READ
 ) -> bytes | Content:
-    """Open `path` as `open_content` does, and again if that fails for the moment.
+    """Open `path` as `open_content` does, and retry after a transient error.
 
-    Not so standard input: nobody knows what of it is gone.
+    Standard input is not retried: the data that was read is lost.
     """
     if path == STDIN:
         return open_content(path, limit, ahead)
@@ -222,12 +220,12 @@ def open_byte_range(path: str, start: int, length: int) -> Iterator[bytes]:
 
 
 def _wait_for_writer(fd: int) -> None:
-    """Wait until somebody has opened a named pipe to write; before that it seems at its end."""
+    """Wait until a process opens a named pipe for writing; before, it seems at its end."""
     _has_data(fd, None)
 
 
 def _has_data(fd: int, seconds: float | None) -> bool:
-    """Whether there is something to read, or the end, within so many seconds."""
+    """Whether data or the end arrives within `seconds`."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(None if seconds is None else seconds * 1000))

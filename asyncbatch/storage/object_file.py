@@ -21,7 +21,10 @@ _CHUNK = 1024 * 1024
 
 
 class ObjectFile(AtomicFile):
-    """Uploaded as it is written, in parts if it is large; there is no `stream`."""
+    """An object that is uploaded while it is written, in parts if it is large.
+
+    It has no `stream`.
+    """
 
     def __init__(self, url: str, settings: StoreSettings) -> None:
         super().__init__(url)
@@ -47,7 +50,7 @@ class ObjectFile(AtomicFile):
         self.size = self._object.size
 
     def sync(self) -> None:
-        """Do nothing: what is not complete is not kept."""
+        """Do nothing: the store keeps no incomplete object."""
 
     def commit(self) -> None:
         """Put the object in its place. Raises SinkError."""
@@ -57,18 +60,19 @@ class ObjectFile(AtomicFile):
             raise self.sink_error(error) from None
 
     def discard(self) -> None:
-        """Leave what is there as it was."""
+        """Leave the earlier object as it was."""
         self._object.abort()
 
     def abandon(self) -> None:
-        """Have who waits for the store wait no longer; from any thread."""
+        """End a wait for the store. May be called from any thread."""
         self._object.abort(wait=False)
 
 
 class SpooledObject(AtomicFile):
-    """For what cannot be written from its beginning to its end: made here, then uploaded.
+    """An object that is written in a temporary file, then uploaded.
 
-    It is in a folder of its own in the folder for temporary files.
+    For formats that are not written from beginning to end. The file is in its own folder below the
+    folder for temporary files.
     """
 
     def __init__(self, url: str, settings: StoreSettings) -> None:
@@ -79,7 +83,7 @@ class SpooledObject(AtomicFile):
         self._is_given_up = False
 
     def open(self) -> None:
-        """Begin, or begin again. Raises UsageError if nothing can be written there, or here."""
+        """Start, or restart. Raises UsageError if the store or the disk refuses writes."""
         if self._folder is None:
             try:
                 self._place = Stores(self._settings, writes=True).location(self.path)
@@ -103,7 +107,7 @@ class SpooledObject(AtomicFile):
             self.discard()
 
     def discard(self) -> None:
-        """Leave what is there as it was, and nothing here."""
+        """Leave the earlier object as it was, and remove the temporary file."""
         super().discard()
         if self._object is not None:
             self._object.abort()
@@ -111,13 +115,11 @@ class SpooledObject(AtomicFile):
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def abandon(self) -> None:
-        """See `ObjectFile`."""
         self._is_given_up = True
         if self._object is not None:
             self._object.abort(wait=False)
 
     def sink_error(self, error: OSError) -> SinkError:
-        """See `AtomicFile`."""
         where = f" (where it is made first, in {tempfile.gettempdir()})"
         return SinkError(f"cannot write {self.path}: {error.strerror or error}{where}", self.path)
 

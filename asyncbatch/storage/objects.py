@@ -22,16 +22,13 @@ if TYPE_CHECKING:
     from asyncbatch.core.settings import StoreSettings
     from asyncbatch.storage.stores import StoreLocation
 
-RANGE_BYTES = 1024 * 1024
-"""A big object is read in ranges of so many bytes, ..."""
-RANGES_IN_FLIGHT = 8
-"""... so many at a time: that is what a reader holds of it, too."""
-REQUESTS_IN_FLIGHT = 64
-"""Requests of one kind that one process makes at a time."""
+RANGE_BYTES = 1024 * 1024  # bytes of one range request for a large object
+RANGES_IN_FLIGHT = 8  # range requests at a time, and the ranges that a reader holds in memory
+REQUESTS_IN_FLIGHT = 64  # Requests of one kind that one process makes at a time.
 
 
 class ObjectData(NamedTuple):
-    """Bytes of an object, and what the store says of all of it."""
+    """Bytes of an object, with the size and the ETag of the whole."""
 
     data: bytes
     size: int
@@ -43,7 +40,7 @@ class RangesRefusedError(Exception):
 
 
 class Objects:
-    """Reads the objects of stores that are reached as `settings` say. Errors are ObjectError's."""
+    """Reads objects of the stores of `settings`. Its errors are ObjectErrors."""
 
     def __init__(self, settings: StoreSettings) -> None:
         self.stores = Stores(settings)
@@ -62,25 +59,24 @@ class Objects:
             return self._threads
 
     def head(self, url: str) -> ObjectPath:
-        """Return what is known of an object, or with it why that cannot be told."""
+        """Return the size and ETag of an object, or its `problem`."""
         try:
             return self.retrier.call(lambda: self._head(url))
         except ObjectError as error:
             return ObjectPath(url, trouble=(error.errno or errno.EINVAL, str(error)))
 
     def heads(self, urls: list[str]) -> list[ObjectPath]:
-        """Return what is known of many objects, asked for at once."""
+        """Return the sizes and ETags of many objects, requested concurrently."""
         return list(self.threads.map(self.head, urls))
 
     def whole(self, url: str, limit: int | None = None) -> ObjectData | PrefetchedObjects:
-        """Return all of an object; if it is larger than `limit` bytes, the answer to be read."""
+        """Return a whole object, or the open answer if it exceeds `limit` bytes."""
         return self.retrier.call(lambda: self._whole(url, limit))
 
     def range(self, url: str, start: int, end: int, etag: str | None = None) -> ObjectData:
-        """Return bytes `start` up to `end`, or as far as there are any.
+        """Return the bytes from `start` to `end`, or to the end of the object.
 
-        With an `etag` the object has to be the one of that. Raises ChangedError,
-        RangesRefusedError.
+        With `etag`, the object must have it. Raises ChangedError, RangesRefusedError.
         """
         return self.retrier.call(lambda: self._range(url, start, end, etag))
 
@@ -158,29 +154,29 @@ class Objects:
 
 
 class PrefetchedObjects:
-    """A long answer of a web server that gives whole objects only; read once, from the start."""
+    """The open answer of a web server without ranges; it is read once, from the start."""
 
     def __init__(self, result: Any, size: int) -> None:
         self.size = size
         self._pieces = iter(result.stream(min_chunk_size=RANGE_BYTES))
 
     def read(self, url: str) -> bytes:
-        """Return what follows, nothing at the end."""
+        """Return the next bytes, empty at the end."""
         with translated_errors(url):
             return bytes(next(self._pieces, b""))
 
 
 def object_path_of(url: str, meta: Any) -> ObjectPath:
-    """Return the handle of an object of which a store has told this."""
+    """Return the handle of an object from its metadata."""
     changed_ns = int(meta["last_modified"].timestamp() * 1000) * 1_000_000
     return ObjectPath(url, meta["size"], meta["e_tag"], changed_ns)
 
 
 @contextmanager
 def translated_errors(url: str, *ours: type[Exception]) -> Iterator[None]:
-    """Raise in our words what the library raises in the block, about the object at `url`.
+    """Translate the errors of the library about the object at `url`.
 
-    What is `ours` is raised as it is.
+    Our own errors pass unchanged.
     """
     try:
         yield
@@ -197,8 +193,8 @@ def _check_length(data: bytes, wanted: int) -> None:
         raise ObjectError(errno.EINVAL, CUT_SHORT)
 
 
+# Bytes of an object that are asked for at first: with these most are whole.
 OBJECT_HEAD = 512 * 1024
-"""Bytes of an object that are asked for at first: with these most are whole."""
 _NO_SUCH_RANGE = "416"
 
 
@@ -250,7 +246,7 @@ def _check(size: int | None, limit: int | None) -> None:
 
 
 class ObjectContent(Content):
-    """A big object: its first bytes, and the rest in ranges, of which the next are on their way."""
+    """A large object: its first bytes, and the rest in ranges that are prefetched."""
 
     def __init__(
         self, answer: ObjectData, objects: Objects, path: ObjectPath, limit: int | None
@@ -264,7 +260,6 @@ class ObjectContent(Content):
         self._ranges.close()
 
     def read_into(self, buffer: memoryview) -> int:
-        """See `Content`."""
         if not self._rest:
             self._rest = next(self._ranges, b"")
             self._add_count(len(self._rest))
@@ -274,20 +269,18 @@ class ObjectContent(Content):
         return len(piece)
 
     def chunks(self, idle: float | None = None) -> Iterator[bytes]:  # noqa: ARG002 - it comes
-        """See `Content`."""
         yield self.head
         while piece := next(self._ranges, b""):
             self._add_count(len(piece))
             yield piece
 
     def seek(self, byte: int) -> None:
-        """See `Content`."""
         self._ranges.close()
         self._ranges = self._objects.ranges(self._path, byte, self.expected, self.etag)
 
 
 class PrefetchedContent(Content):
-    """A big object of a web server that gives whole ones only: read as it comes, and once."""
+    """A large object of a web server without ranges; it is read once."""
 
     def __init__(self, answer: PrefetchedObjects, path: ObjectPath, limit: int | None) -> None:
         super().__init__(answer.read(path), None, 0, limit)
@@ -295,7 +288,6 @@ class PrefetchedContent(Content):
         self._rest = b""
 
     def read_into(self, buffer: memoryview) -> int:
-        """See `Content`."""
         if not self._rest:
             self._rest = self._read()
         piece = self._rest[: len(buffer)]
@@ -304,7 +296,6 @@ class PrefetchedContent(Content):
         return len(piece)
 
     def chunks(self, idle: float | None = None) -> Iterator[bytes]:  # noqa: ARG002 - it comes
-        """See `Content`."""
         yield self.head
         while piece := self._read():
             yield piece
@@ -328,7 +319,6 @@ class ObjectBytes:
         self.size, self.etag = found.size or 0, found.etag
 
     def read_into(self, view: memoryview, offset: int) -> int:
-        """See `Bytes`."""
         end = min(offset + len(view), self.size)
         taken = 0
         for piece in self._objects.ranges(self._path, offset, end, self.etag):
@@ -336,5 +326,4 @@ class ObjectBytes:
             taken += len(piece)
         return taken
 
-    def close(self) -> None:
-        """See `Bytes`."""
+    def close(self) -> None: ...

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 def open_output(
     path: str, stores: StoreSettings | None = None, *, random_access: bool = False
 ) -> AtomicFile:
-    """Return what writes the file, or the object, at `path`.
+    """Return the writer of the file or object at `path`.
 
-    `at_random` if what was written is read again, or written once more from the beginning.
+    With `random_access`, written data can be read again, and the output can be restarted.
     """
     if not is_store_url(path):
         return AtomicFile(path)
@@ -39,9 +39,9 @@ def open_output(
 
 
 class Opener:
-    """Opens inputs for work of these settings; for any number of threads.
+    """Opens the inputs of a task; safe for any number of threads.
 
-    `files` tries again what fails of files, as the user says; objects are always tried again.
+    `files` retries errors of files as often as the user asked; objects are always retried.
     """
 
     def __init__(self, settings: FileWorkSettings) -> None:
@@ -75,9 +75,9 @@ class Opener:
     def byte_range(
         self, path: str, start: int, length: int, etag: str | None = None
     ) -> Iterator[bytes]:
-        """Yield `length` bytes from byte `start` on; of an object, the one with that `etag`.
+        """Yield `length` bytes from `start`; of an object, the version with `etag`.
 
-        Raises OSError, also if they are not all there any more.
+        Raises OSError, also if the file has become shorter.
         """
         if isinstance(path, ObjectPath):
             return self._objects.ranges(path, start, start + length, etag)
@@ -116,7 +116,7 @@ class RandomAccess(Protocol):
     etag: str | None
 
     def read_into(self, view: memoryview, offset: int) -> int:
-        """Fill `view` with what stands at `offset`; return how many bytes these are."""
+        """Fill `view` with the bytes at `offset`; return their number."""
         ...
 
     def close(self) -> None:
@@ -133,12 +133,10 @@ class _FileRandomAccess:
         self.etag: str | None = None
 
     def read_into(self, view: memoryview, offset: int) -> int:
-        """See `Bytes`."""
         taken = 0
         while taken < len(view) and (count := os.preadv(self._fd, [view[taken:]], offset + taken)):
             taken += count
         return taken
 
     def close(self) -> None:
-        """See `Bytes`."""
         os.close(self._fd)

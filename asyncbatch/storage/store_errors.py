@@ -1,4 +1,7 @@
-"""What goes wrong at a store, in our words: by status and code, and never with what was sent."""
+"""Errors of object stores as messages with advice, by status and code.
+
+A message never repeats the request.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +36,9 @@ _THROTTLED = frozenset({408, 429, 500, 502, 503, 504})
 
 
 class ObjectError(OSError):
-    """An object could not be read or written. `errno` tells which kind of error that is.
+    """An object could not be read or written.
 
-    EAGAIN and ECONNRESET: it may be gone the next time. The message is whole, and shows no secret.
+    `errno` classifies the error; EAGAIN and ECONNRESET are transient. The message has no secrets.
     """
 
     def __init__(self, number: int, message: str) -> None:
@@ -46,14 +49,14 @@ class ObjectError(OSError):
 
 
 class ChangedError(ObjectError):
-    """An object is no longer what it was when it was opened."""
+    """An object has changed since it was opened."""
 
     def __init__(self) -> None:
         super().__init__(errno.EINVAL, CUT_SHORT)
 
 
 def object_error(error: BaseException, url: str) -> ObjectError:
-    """Return in our words what the library raised about the object at `url`."""
+    """Translate an error of the library about the object at `url`."""
     if isinstance(error, ObjectError):
         return error
     text, name = str(error), type(error).__name__
@@ -88,12 +91,12 @@ def _answer_error(status: int, code: str | None, url: str) -> ObjectError:
 
 
 def usage_error(error: BaseException, url: str) -> UsageError:
-    """Return in our words why nothing can be done with `url`, or what is below it."""
+    """Return the reason why `url`, or a key below it, cannot be used."""
     return UsageError(f"{shown_url(url)}: {object_error(error, url)}")
 
 
 def library_reason(error: BaseException) -> str:
-    """Return the first line of what the library says, without URLs and whatever is behind them."""
+    """Return the first line of the library's message, without URLs."""
     line = _STORE.sub("", str(error).partition("\n")[0])
     if line == "Account must be specified":
         line = "AZURE_STORAGE_ACCOUNT_NAME does not name the storage account"
@@ -125,7 +128,7 @@ def _no_credentials(url: str) -> str:
 
 
 def _connection_error(kind: str, text: str) -> str:
-    """Say what happened to a connection, with the system's own words if it has any."""
+    """Describe a failed connection, with the system's message if there is one."""
     if kind == "Timeout" or "TimedOut" in text:
         return "the store did not answer in time"
     if kind == "Interrupted" or "IncompleteBody" in text:

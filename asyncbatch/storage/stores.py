@@ -1,4 +1,4 @@
-"""Stores, opened once for each bucket and kept: connections are those of a store."""
+"""Clients of object stores: one for each bucket, kept with its connections."""
 
 from __future__ import annotations
 
@@ -17,17 +17,15 @@ if TYPE_CHECKING:
     from asyncbatch.core.settings import StoreSettings
 
 _CONNECT_SECONDS = 10
-_REQUEST_SECONDS = 600
-"""For one answer with all of its body, which is a few megabytes at most."""
-_UPLOAD_RETRIES = 8
-"""At least: what has been uploaded of an object is lost with one part of it."""
+_REQUEST_SECONDS = 600  # for one answer with its body, which has a few megabytes at most
+_UPLOAD_RETRIES = 8  # at least: one lost part loses the whole upload
 _LONGEST_WAIT_SECONDS = 10
+# Where people say an endpoint if not by an option: variables of the environment.
 _READ_VARIABLES = {
     "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
     "gs": ("GOOGLE_BASE_URL", "STORAGE_EMULATOR_HOST"),
     "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
 }
-"""Where people say an endpoint if not by an option: variables of the environment."""
 _ENDPOINT_NAMES = {"s3": "endpoint", "gs": "base_url", "az": "endpoint"}
 
 
@@ -39,11 +37,10 @@ class StoreLocation(NamedTuple):
 
 
 class Stores:
-    """Opens the stores of URLs, each bucket once; for any number of threads.
+    """Opens a client for each bucket once; safe for any number of threads.
 
-    One is made for each process that works with them; it cannot be pickled, its settings can.
-    For `writes`, the library itself tries again what fails for the moment: parts of an upload are
-    its own.
+    Each process makes its own: it cannot be pickled, its settings can. With `writes`, the library
+    itself retries, because only it has the parts of an upload.
     """
 
     def __init__(self, settings: StoreSettings, *, writes: bool = False) -> None:
@@ -52,7 +49,7 @@ class Stores:
         self._lock = threading.Lock()
 
     def location(self, url: str) -> StoreLocation:
-        """Return where `url` leads. Asks nobody. Raises UsageError if it cannot be opened."""
+        """Return the store and the key of `url`, without a request. Raises UsageError."""
         address = parse_address(url)
         which = address.scheme, address.bucket
         with self._lock:
@@ -136,7 +133,7 @@ def _without_user(address: Address) -> str:
 
 
 def _user(address: Address) -> str | None:
-    """Return the header that stands for a user's name and password in a URL, if there are any."""
+    """Return the header for a user name and password in a URL, if it has them."""
     from base64 import b64encode
     from urllib.parse import unquote_to_bytes
 

@@ -13,25 +13,21 @@ from asyncbatch.storage.store_errors import ObjectError, object_error
 if TYPE_CHECKING:
     from asyncbatch.storage.stores import StoreLocation
 
-PART = 16 * 1024 * 1024
-"""Bytes of a part, if nobody knows how many there will be."""
-MOST_PARTS = 10_000
-"""Parts that an object may have."""
-AT_ONCE = 4
-"""Parts on their way at a time."""
-_WAITING = 2
-"""Pieces that wait to be taken: as many bytes as they are given in at a time."""
+PART = 16 * 1024 * 1024  # bytes of a part, if the size of the object is unknown
+MOST_PARTS = 10_000  # Parts that an object may have.
+AT_ONCE = 4  # Parts on their way at a time.
+_WAITING = 2  # blocks that wait for the upload
 
 
 class _AbortedError(Exception):
-    """Ends an upload, of which the library then leaves nothing."""
+    """Aborts an upload: the library then removes its parts."""
 
 
 class MultipartUpload:
-    """An upload of `place` that has begun; one thread writes. Raises what the library raises.
+    """A multipart upload in progress, written by one thread.
 
-    It is an iterator of pieces for the library, which makes parts of them, and aborts the upload
-    if the iterator, or the store, fails.
+    It is an iterator of blocks for the library, which sends them as parts. The library aborts the
+    upload if the iterator or the store fails. Raises the errors of the library.
     """
 
     def __init__(self, place: StoreLocation, part: int = PART, at_once: int = AT_ONCE) -> None:
@@ -46,7 +42,7 @@ class MultipartUpload:
         self._thread.start()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Add bytes, which stay as they are; waits while the store is slower."""
+        """Add bytes, which the caller must not change. Blocks while the store is slower."""
         with self._changed:
             self._changed.wait_for(lambda: len(self._pieces) < _WAITING or self._is_over)
             if self._is_over:
@@ -55,7 +51,7 @@ class MultipartUpload:
             self._changed.notify_all()
 
     def complete(self) -> Any:
-        """Have the object appear; return what the library says of it."""
+        """Complete the object; return the answer of the library."""
         with self._changed:
             self._is_complete = True
             self._changed.notify_all()
@@ -110,7 +106,7 @@ class MultipartUpload:
 
 
 class _NoBytes:
-    """An upload's pieces that end it before there are any."""
+    """An empty iterator, which ends an upload before its first part."""
 
     def __iter__(self) -> _NoBytes:
         return self
@@ -120,7 +116,7 @@ class _NoBytes:
 
 
 def try_upload(place: StoreLocation) -> None:
-    """See whether an upload could begin, and leave nothing. Raises what the library raises."""
+    """Start an upload and abort it. Raises the errors of the library."""
     import obstore
 
     try:
@@ -129,15 +125,14 @@ def try_upload(place: StoreLocation) -> None:
         return
 
 
-_PIECE = 1024 * 1024
-"""Bytes that are collected before they are handed on."""
+_PIECE = 1024 * 1024  # bytes that are collected before they are sent
 
 
 class ObjectWriter:
-    """The object at `url`, written by one thread; an earlier one stays until it is complete.
+    """Writes the object at `url`, from one thread; it appears when it is complete.
 
-    One of up to a part is held, and written at once; of more, parts of `part` bytes are uploaded
-    as they come, `at_once` at a time. All but `abort` raises ObjectError.
+    Up to `part` bytes are sent in one request; more are uploaded in parts, `at_once` at a time. All
+    methods but `abort` raise ObjectError.
     """
 
     def __init__(
@@ -152,7 +147,7 @@ class ObjectWriter:
         """How many bytes `write` was given."""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Add bytes, which stay as they are; waits while the store is slower."""
+        """Add bytes, which the caller must not change. Blocks while the store is slower."""
         if self.size + len(data) > self._part * MOST_PARTS:
             raise ObjectError(
                 errno.EFBIG,
@@ -188,7 +183,10 @@ class ObjectWriter:
             self._parts.abort(wait=wait)
 
     def _start_multipart(self) -> None:
-        """Have what is held uploaded, in one piece: each takes a turn of the thread that does."""
+        """Start a multipart upload with the collected bytes as one block.
+
+        Each block takes one turn of the uploading thread.
+        """
         if self._parts is None:
             self._parts = MultipartUpload(self._place, self._part, self._at_once)
             if self._is_aborted:  # perhaps just now, by another thread
@@ -205,7 +203,7 @@ class ObjectWriter:
 
 
 def check_writable(place: StoreLocation, url: str) -> None:
-    """See whether an object could be written at `url`, and leave nothing. Raises ObjectError."""
+    """Start an upload to `url` and abort it. Raises ObjectError."""
     import obstore
 
     try:

@@ -1,4 +1,4 @@
-"""What is done to a record on its way: one kind a module, all behind one small contract."""
+"""The `Transform` protocol: one step on the way of a record. One kind a module."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Context(Struct, frozen=True):
-    """Where a record comes from: its file, and its number and line there (both from 1)."""
+    """The origin of a record: its file, its number and its line there (both from 1)."""
 
     file: str
     record: int
@@ -46,7 +46,7 @@ class RecordError(Exception):
 
 
 def kind_of(value: object) -> str:
-    """Return what a JSON value is, for messages: `an array`."""
+    """Return the noun for a JSON value, for messages: `an array`."""
     kinds = {dict: "an object", list: "an array", str: "a string", bool: "a boolean"}
     return "null" if value is None else kinds.get(type(value), "a number")
 
@@ -55,5 +55,5 @@ class Transform(Protocol):
     """Makes any number of values of one; called for one record at a time."""
 
     def __call__(self, value: Any, position: RecordPosition) -> Iterable[Any]:
-        """Return what becomes of `value`; nothing drops it. Raises RecordError, also midway."""
+        """Return the outputs for `value`; none drops it. Raises RecordError, also midway."""
         ...

@@ -31,12 +31,11 @@ if TYPE_CHECKING:
 
     Function = Callable[..., Any]
 
-_HELD_OUTPUTS = 1000
-"""A function may fail, and be called again, while it has yielded fewer values than that."""
+_HELD_OUTPUTS = 1000  # A failed function may be retried while it has yielded fewer values.
 
 
 def copy_of(value: Any) -> Iterator[Any]:
-    """Yield `value`, and then copies of what it was: a function may change what it is given."""
+    """Yield `value`, then fresh copies of it: a function may change its argument."""
     text = encode(value)
     yield value
     while True:
@@ -44,7 +43,7 @@ def copy_of(value: Any) -> Iterator[Any]:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether it is worth it to call a function again that was a reason to reject a record."""
+    """Whether to retry a function after this error, which rejects the record."""
     cause = error.__context__  # what was raised when it was: it is never raised bare
     return isinstance(error, RecordError) and cause is not None and retrying.is_transient(cause)
 
@@ -60,7 +59,7 @@ def with_attempt_notes() -> Iterator[None]:
 
 
 def materialized(outputs: Iterable[Any]) -> Iterable[Any]:
-    """Return `outputs`, of which the first, and nearly always all, are there."""
+    """Return `outputs` with the first ones computed; nearly always these are all."""
     if isinstance(outputs, Sequence):
         return outputs
     rest = iter(outputs)
@@ -80,18 +79,18 @@ async def materialized_async(
     return first, outputs
 
 
+# Errors of an async function that do not end the run. Cancellation is the caller's.
 _ASYNC_ERRORS = (Exception, SystemExit, KeyboardInterrupt)
-"""What an async function may raise without ending the run (cancellation is its caller's)."""
 
 
 class Call:
     """Calls a function or a generator function on each record.
 
-    `function` is one, or says where it is (see `load_function`). It takes the record and, as a
-    second positional argument if it has one, the record's `Context` (not if that has a default
-    other than None, unless it is named `context` or `ctx`). It returns a record, None to drop
-    it, or a list, tuple or iterator of several, of which None are skipped. A `retrier` calls it
-    again, with the record as it was, if it fails for the moment.
+    `function` is a function, or its location (see `load_function`). It takes the record and, as a
+    second positional argument if it has one, the record's `Context`; a second argument with a
+    default other than None gets it only if it is named `context` or `ctx`. The function returns a
+    record, None to drop it, or a list, tuple or iterator of several, of which None are skipped.
+    With a `retrier`, a transient error leads to another call with the unchanged record.
     """
 
     def __init__(self, function: str | Function, retrier: Retrier | None = None) -> None:
@@ -99,10 +98,10 @@ class Call:
         self._with_context = takes_context(self._function)
         self._retrier = retrier or None
         self.many = None if self._with_context or self._retrier else self._many
-        """Calls the function on many records; None if it may have to look at one by itself."""
+        """Calls the function on many records. None if records must be processed one by one."""
 
     def _many(self, values: Sequence[Any]) -> Sequence[Any]:
-        """Return what the function returns for each value, or the RecordError it comes to."""
+        """Return the function's result for each value, or its RecordError."""
         results: list[Any] = []
         calls = map(self._function, values)
         while len(results) < len(values):
@@ -121,7 +120,7 @@ class Call:
         return _outputs(result)
 
     def __call__(self, value: Any, position: RecordPosition) -> Iterable[Any]:
-        """Return what the function makes of `value`. Raises RecordError where it fails."""
+        """Return the function's outputs for `value`. Raises RecordError if it fails."""
         if self._retrier is None:
             return self._called(value, position)
         values = copy_of(value)
@@ -144,7 +143,7 @@ class Call:
 
 
 class AsyncCall:
-    """Calls an `async def` function or async generator on each record; otherwise as `Call`."""
+    """Calls an `async def` function or async generator on each record, like `Call`."""
 
     def __init__(self, function: str | Function, retrier: Retrier | None = None) -> None:
         self._function = load_function(function) if isinstance(function, str) else function
@@ -156,7 +155,7 @@ class AsyncCall:
         value: Any,
         position: RecordPosition,
     ) -> AsyncGenerator[Any, None]:
-        """Yield what the function makes of `value`. Raises RecordError where it fails."""
+        """Yield the function's outputs for `value`. Raises RecordError if it fails."""
         if self._retrier is None:
             first: Sequence[Any] = ()
             rest = self._called(value, position)
@@ -196,16 +195,15 @@ class AsyncCall:
 
 
 def make_call(spec: str | Function, retrier: Retrier | None = None) -> Call | AsyncCall:
-    """Return the call of a function, or of the one that `spec` names. Raises UsageError."""
+    """Return the call of a function, or of the function at `spec`. Raises UsageError."""
     function = load_function(spec) if isinstance(spec, str) else spec
     return AsyncCall(function, retrier) if is_async(function) else Call(function, retrier)
 
 
 def is_async(function: Function) -> bool:
-    """Tell if calling `function` gives something to await or to iterate asynchronously.
+    """Whether a call of `function` returns an awaitable or an async iterator.
 
-    Partial functions, objects with an `async def __call__`, and wrappers that name what they
-    wrap are seen through.
+    Looks into partial functions, objects with an async `__call__`, and wrappers with `__wrapped__`.
     """
     while isinstance(function, functools.partial):
         function = function.func
@@ -219,7 +217,7 @@ def is_async(function: Function) -> bool:
 
 
 def takes_context(function: Function) -> bool:
-    """Tell if `function` wants the context too. Raises UsageError if it cannot be called."""
+    """Whether `function` also takes the context. Raises UsageError if it takes no record."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # a builtin that does not tell
@@ -283,9 +281,9 @@ async def _yielded_values(results: AsyncIterator[Any]) -> AsyncGenerator[Any, No
 
 
 def _rejection(error: BaseException) -> RecordError:
-    """Return what a function raised as the reason to reject the record.
+    """Return the error of a function as a RecordError.
 
-    Its detail is the traceback, without the frames of this module that lead to the function.
+    Its detail is the traceback from the function on.
     """
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename == __file__:

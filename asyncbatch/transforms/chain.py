@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class Chain:
-    """Makes any number of values of one record, lazily.
+    """Several transforms as one, lazy.
 
-    `reads_text` if it takes the record's text instead of its value. If all that it does is to
-    check, `test` tells whether a record passes, as it is; if only whether it can be a row, `takes`
-    tells it of many at once. If it calls a function and plain objects then are rows, `many`
-    calls it on many records; `rest` takes a result of that.
+    `reads_text`: it takes the text of a record in place of its value. `test`: if it only checks,
+    whether a record passes. `takes`: if it only needs objects as rows, whether many values are.
+    `many`: if it is one function whose results are rows, calls it on many records, and `rest`
+    finishes each result.
     """
 
     def __init__(self, stages: Sequence[Transform], *, reads_text: bool) -> None:
@@ -40,12 +40,12 @@ class Chain:
         self._rest = stages[1:]
 
     def __call__(self, record: Any, position: RecordPosition) -> Iterable[Any]:
-        """Return what becomes of `record`. Raises RecordError, also midway."""
+        """Return the outputs for `record`. Raises RecordError, also midway."""
         outputs: Iterable[Any] = self._first(record, position)
         return self._through(outputs, position) if self._rest else outputs
 
     def rest(self, result: Any, position: RecordPosition) -> Iterable[Any]:
-        """Return what becomes of a record of which `many` made `result`; see `__call__`."""
+        """Return the outputs for a record whose `many` result is given, as `__call__` does."""
         return self._through(self._first.outputs(result), position)
 
     def _through(self, outputs: Iterable[Any], position: RecordPosition) -> Iterable[Any]:
@@ -75,7 +75,7 @@ def make_stages(
 
 
 def is_async(stages: Sequence[Transform | AsyncCall]) -> bool:
-    """Tell if some of them is to be awaited."""
+    """Whether a stage must be awaited."""
     if not stages:
         return False
     from asyncbatch.transforms.call import AsyncCall
@@ -86,9 +86,9 @@ def is_async(stages: Sequence[Transform | AsyncCall]) -> bool:
 def make_stage(
     spec: TransformSpec, retrier: Retrier | None = None, before: TransformSpec | None = None
 ) -> Transform | AsyncCall:
-    """Return the transform that `spec` asks for, behind another one. Raises UsageError.
+    """Return the transform of `spec`, which follows `before`. Raises UsageError.
 
-    What jq itself has made of numbers is no loss to the next jq program.
+    Numbers that jq produced itself may pass to the next jq program unchecked.
     """
     match spec:  # each is loaded only when asked for
         case JqSpec():
@@ -118,9 +118,9 @@ def make_chain(
     retrier: Retrier | None = None,
     row_check: RowCheck | None = None,
 ) -> Chain | None:
-    """Return the transforms as one, `None` if there are none. Raises UsageError.
+    """Return the transforms as one, or None if there are none. Raises UsageError.
 
-    None of them may be async.
+    No transform may be async.
     """
     return chain_of(make_stages(specs, retrier, row_check), specs)
 
@@ -128,7 +128,7 @@ def make_chain(
 def chain_of(
     stages: Sequence[Transform | AsyncCall], specs: Sequence[TransformSpec]
 ) -> Chain | None:
-    """Return the stages of `specs` as one transform, `None` if there are none."""
+    """Return the stages of `specs` as one transform, or None if there are none."""
     return Chain(stages, reads_text=reads_text(specs)) if stages else None  # type: ignore[arg-type]  # no stage is async
 
 
@@ -153,7 +153,7 @@ class _Encoded:
 
 
 class RowCheck:
-    """Checks that a value can be a row of a table: an object, with the fields of its key."""
+    """Checks that a value can be a row of a table: an object with the key's fields."""
 
     def __init__(self, table_name: str, key: Sequence[str]) -> None:
         self.key = key

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.transforms.base import RecordPosition
 
-MEMORY_DIGESTS = 500_000
-"""Digests kept in memory (100 bytes each); those that come later are on disk."""
+MEMORY_DIGESTS = 500_000  # digests kept in memory (100 bytes each); later ones are on the disk
 _CACHE_KIB = 32 * 1024
 
 
@@ -39,15 +38,15 @@ class DigestSet:
         self.close()
 
     def close(self) -> None:
-        """Take the file away, if there is one."""
+        """Remove the temporary file, if there is one."""
         rest, self._rest = self._rest, None
         if rest is not None:
             rest.close()
 
     def add(self, digests: Iterable[bytes | None]) -> list[bool]:
-        """Add digests in order; tell of each whether it is new. None is always new.
+        """Add digests in order; return for each whether it is new. None is always new.
 
-        Raises SinkError if there is no room for them on disk.
+        Raises SinkError if the disk is full.
         """
         return [digest is None or self._add(digest) for digest in digests]
 
@@ -68,7 +67,7 @@ class DigestSet:
 
 
 def _open_table() -> sqlite3.Connection:
-    """Open a database of our own in a temporary file, which SQLite takes away by itself."""
+    """Open a database in a temporary file, which SQLite removes itself."""
     table = sqlite3.connect("", isolation_level=None, check_same_thread=False)
     # Nothing in it outlives this process, so nothing has to be safe.
     table.execute("PRAGMA journal_mode = OFF")
@@ -79,17 +78,16 @@ def _open_table() -> sqlite3.Connection:
     return table
 
 
-DIGEST_BYTES = 16
-"""Two keys out of a billion come to the same digest with a chance of 1 in 10^21."""
+DIGEST_BYTES = 16  # Two keys out of a billion come to the same digest with a chance of 1 in 10^21.
 
 _encode = Encoder(order="sorted").encode
 
 
 class KeyDigest:
-    """Tells the keys of records apart: the values at some paths, taken together.
+    """Computes the digest of a record's key: the values at some paths.
 
-    Numbers are equal by value (1 is 1.0), objects whatever the order of their fields. Raises
-    ValueError if a path is none.
+    Numbers are equal by value (1 is 1.0), objects in any order of their fields. Raises ValueError
+    for an invalid path.
     """
 
     def __init__(self, key: Sequence[str]) -> None:
@@ -106,9 +104,9 @@ class KeyDigest:
 
 
 class Dedupe:
-    """Passes the first record of each key, and those without any; drops the others.
+    """Passes the first record of each key, and records without a key; drops the others.
 
-    For records that come in order, in one process.
+    For records that arrive in order, in one process.
     """
 
     def __init__(self, key: Sequence[str], seen: DigestSet) -> None:

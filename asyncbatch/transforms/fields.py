@@ -28,9 +28,9 @@ _INDEX = re.compile(r"0|[1-9][0-9]{0,17}")
 
 
 def parse_path(text: str) -> tuple[str, ...]:
-    """Return the tokens of a path: names with dots between, or a JSON Pointer if it begins with /.
+    """Return the tokens of a path: names with dots between, or a JSON Pointer with /.
 
-    Raises ValueError with what is wrong.
+    Raises ValueError with the reason.
     """
     if text.startswith("/"):
         return parse_pointer(text)
@@ -43,7 +43,7 @@ def parse_path(text: str) -> tuple[str, ...]:
 
 
 def make_getter(tokens: tuple[str, ...]) -> Callable[[dict[str, Any]], Any]:
-    """Return what gets the value at `tokens` of an object; None where there is none."""
+    """Return a function that returns the value at `tokens` of an object, or None."""
     first, *rest = tokens
 
     def get_first(record: dict[str, Any]) -> Any:
@@ -72,10 +72,10 @@ def _element(array: list[Any], token: str) -> Any:
 _INTEGER = re.compile(rf"\s*([+-]?[0-9]{{1,{MAX_INTEGER_DIGITS}}})\s*", re.ASCII)
 _NUMBER = re.compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\s*", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# An epoch time as text. A shorter number is a date, for instance 20260131.
 _EPOCH_TEXT = re.compile(r"-?[0-9]{9,17}(?:\.[0-9]+)?", re.ASCII)
-"""An epoch time as text; shorter ones are dates, such as 20260131."""
+# From here on an epoch time is in milliseconds; in seconds it would be the year 5138.
 _FIRST_MILLISECONDS = 100_000_000_000
-"""An epoch time is in milliseconds from here on: in seconds it would be in the year 5138."""
 _TRUE = frozenset(("true", "t", "yes", "y", "on", "1"))
 _FALSE = frozenset(("false", "f", "no", "n", "off", "0"))
 
@@ -104,7 +104,7 @@ def to_float(value: Any) -> float:
 
 
 def to_bool(value: Any) -> bool:
-    """Return what true, yes, on, 1 and their opposites stand for, in any case."""
+    """Return the boolean of true, yes, on, 1 and their opposites, in any case."""
     if type(value) is bool:
         return value
     if type(value) is str:
@@ -124,9 +124,9 @@ def to_text(value: Any) -> str:
 
 
 def to_datetime(value: Any) -> str:
-    """Return a time (ISO 8601, or since the epoch in seconds or milliseconds) in UTC, as ISO 8601.
+    """Return a time in UTC as ISO 8601.
 
-    Without an offset it is in UTC already.
+    Takes ISO 8601, in UTC unless it has an offset, or seconds or milliseconds since the epoch.
     """
     return utc_text(_time(value))
 
@@ -137,7 +137,7 @@ def to_date(value: Any) -> str:
 
 
 def utc_text(time: datetime) -> str:
-    """Return a time in UTC as ISO 8601 that ends in Z, with fractions if there are any."""
+    """Return a time in UTC as ISO 8601 with Z, with fractions if there are any."""
     return time.isoformat()[:-6] + "Z"  # for +00:00
 
 
@@ -181,7 +181,7 @@ def _make_parser() -> Apply:
     judge = make_validator()
 
     def parse(value: Any) -> Any:
-        """Return the value of a JSON text; what is no text has been one already."""
+        """Return the value of a JSON text. A value that is no text is returned as it is."""
         if type(value) is not str:
             return value
         text = value.encode()
@@ -193,18 +193,15 @@ def _make_parser() -> Apply:
     return parse
 
 
-_LONGEST = 60
-"""Characters of a value that a message shows."""
-_CANNOT = (ValueError, TypeError, OverflowError)
-"""What functions raise."""
-_EXPLAIN = ("int", "float", "json")
-"""Functions whose own words say more than that they cannot."""
+_LONGEST = 60  # Characters of a value that a message shows.
+_CANNOT = (ValueError, TypeError, OverflowError)  # errors of functions
+_EXPLAIN = ("int", "float", "json")  # functions whose own message says more than "cannot"
 
 
 class Fields:
-    """Makes an object of each object, with these fields and no others; `clock` is `time_ns`.
+    """Makes a new object with exactly these fields. `clock` is `time_ns`.
 
-    Raises ValueError if a path is none.
+    Raises ValueError for an invalid path.
     """
 
     def __init__(self, spec: FieldsSpec, clock: Callable[[], int] = time_ns) -> None:
@@ -233,7 +230,7 @@ def _make_now(clock: Callable[[], int]) -> Make:
     second, text = -1, ""
 
     def now(_: dict[str, Any]) -> str:
-        """Return the time in UTC; what is before the point is made once a second."""
+        """Return the time in UTC. The text up to seconds is cached."""
         nonlocal second, text
         at, rest = divmod(clock(), 1_000_000_000)
         if at != second:
@@ -281,7 +278,7 @@ def _refusal(
     functions: Sequence[Apply],
     value: Any,
 ) -> RecordError:
-    """Return why a field cannot be made of `value`: which function, of what, and its reason."""
+    """Return the error of a field: the function, its input, its reason."""
     reason = ""
     for function_name, function in zip(names, functions, strict=True):
         try:
@@ -316,7 +313,7 @@ class Require:
         value: Any,
         position: RecordPosition,  # noqa: ARG002 - part of the contract
     ) -> Iterable[Any]:
-        """Return the record, or nothing if it is dropped. Raises RecordError if it is rejected."""
+        """Return the record, or no output if it is dropped. Raises RecordError to reject it."""
         if type(value) is dict:
             for get in self._gets:
                 found = get(value)

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.transforms.base import RecordPosition
 
-_SHOWN = 3
-"""Complaints that are shown: the first is the cause, the next may help."""
+_SHOWN = 3  # Complaints that are shown: the first is the cause, the next may help.
 _INDENT = "    "
 
 _JQ_ERROR = re.compile(
@@ -45,12 +44,12 @@ _MODULE = re.compile(r"(?:\s|#[^\r\n]*)*(?:module|import|include)\b")
 
 
 def begins_with_module(program: str) -> bool:
-    """Tell if `program` begins with a module directive, the only place where jq takes one."""
+    """Whether `program` begins with a module directive, which jq accepts only there."""
     return _MODULE.match(program) is not None
 
 
 def explain(program: str, message: str) -> str:
-    """Return jq's complaints of `program`, each with its line and a caret under the place."""
+    """Return jq's errors in `program`, each with its line and a caret below the place."""
     lines = program.split("\n")
     complaints = []
     for words, line, column, _, carets in _JQ_ERROR.findall(message):
@@ -105,13 +104,12 @@ def _blank(char: str) -> str:
     return char if char == "\t" else " " * _width(char)
 
 
-_LARGEST_EXACT = 2**53
-"""Above it a double, jq's only number, does not hold every integer."""
+_LARGEST_EXACT = 2**53  # Above it a double, jq's only number, does not hold every integer.
 _SAME_DIGITS = bytes(ord("0") if chr(code).isdigit() else code for code in range(128)) + bytes(128)
 _LONG_RUN = b"0" * 16
 _DIGITS = re.compile(rb"[0-9]++")
+# the bytes before and after an integer within a JSON text
 _PROGRAM_PREFIX, _PROGRAM_SUFFIX = b"[,:- \t\r\n", b"],} \t\r\n"
-"""What stands before and after an integer in JSON, unless that is the whole text."""
 # Whole strings and whole numbers (++ and *+ never backtrack), so no digits inside either mislead.
 _TOKEN = re.compile(
     rb'"(?:[^"\\]++|\\.)*+"|-?[0-9]++(\.[0-9]++|[eE])?+[-+0-9eE]*+', re.DOTALL
@@ -133,11 +131,11 @@ _NO_ENVIRONMENT = "def env: {}; {} as $ENV |"
 
 
 class Jq:
-    """Runs a jq program on each record's JSON text; each output is a value, none drops it.
+    """Runs a jq program on the JSON text of each record; no output drops the record.
 
-    The environment is hidden from the program unless `env`. A record with integers beyond
-    2^53, which jq would round, is rejected unless `lossy`. What belongs to a whole run of the
-    jq command (`input`, `halt` and the like) is an error that the program can catch.
+    `env`: the program sees the environment. A record with integers beyond 2^53, which jq rounds, is
+    rejected unless `lossy`. Functions for a whole run of the jq command (`input`, `halt`) are
+    errors that the program can catch.
     """
 
     def __init__(self, program: str, *, env: bool = False, lossy: bool = False) -> None:
@@ -170,7 +168,7 @@ class Jq:
 
 
 def _is_exact(value: Any) -> bool:
-    """Whether there is no integer in `value` that is beyond 64 bits."""
+    """Whether `value` has no integer beyond 64 bits."""
     kind = type(value)
     if kind is dict:
         value = value.values()
@@ -187,9 +185,9 @@ def _is_exact(value: Any) -> bool:
 
 
 def _with_floats(value: Any) -> Any:
-    """Return `value` with integers beyond 64 bits as what they are: jq's numbers are doubles.
+    """Return `value` with integers beyond 64 bits as floats, since jq's are doubles.
 
-    The library makes an integer of each double that is whole, though it be 1e300.
+    The library makes an integer of each whole double, even of 1e300.
     """
     if isinstance(value, dict):
         return {name: _with_floats(item) for name, item in value.items()}
@@ -199,7 +197,7 @@ def _with_floats(value: Any) -> Any:
 
 
 def _compile(program: str, *, env: bool) -> Any:
-    """Return the compiled program. Raises UsageError with the place of what is wrong."""
+    """Return the compiled program. Raises UsageError with the place of the error."""
     import jq as library
 
     if "\0" in program or not program.isascii():
@@ -232,7 +230,7 @@ def _check_text(program: str) -> None:
 
 
 def _may_round(text: bytes, alike: bytes) -> bool:
-    """Tell if a long run of digits in `text` could be an integer: no fraction, and no id in quotes.
+    """Whether a long run of digits in `text` may be an integer: no fraction, no string.
 
     `alike` is `text` with a 0 for each digit.
     """
@@ -250,7 +248,7 @@ def _may_round(text: bytes, alike: bytes) -> bool:
 
 
 def _check_integers(text: bytes) -> None:
-    """Raise RecordError for the first integer of a JSON text that jq would have to round."""
+    """Raise RecordError for the first integer of a JSON text that jq would round."""
     for token in _TOKEN.finditer(text):
         number = token[0]
         if len(number) < 16 or number[:1] == b'"' or token[1] or b"e" in number.lower():

@@ -1,4 +1,4 @@
-"""What a user's function returned, as plain JSON: judged fast, converted where it must be."""
+"""The results of user functions as JSON values: checked fast, converted if needed."""
 
 from __future__ import annotations
 
@@ -20,10 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _INTEGER_LIMIT = 10**MAX_INTEGER_DIGITS
-_RECURSION = 100
-"""Levels that the fast look goes down; it is the slow one that counts to MAX_DEPTH."""
-_GOOD_KEYS: set[str] = set()
-"""Keys that were found good: nearly all records have the same."""
+_RECURSION = 100  # levels of the fast check; the slow conversion counts up to MAX_DEPTH
+_GOOD_KEYS: set[str] = set()  # Keys that were found good: nearly all records have the same.
 _MANY_KEYS = 10_000
 _AS_TEXT = (datetime, date, time, UUID, Decimal)
 
@@ -32,18 +30,18 @@ _Level = tuple[Any, "Iterator[tuple[str | int, Any]]", Any]
 
 
 def to_json_value(value: Any) -> Any:
-    """Return `value` if it is plain JSON already, else what it stands for as JSON.
+    """Return `value` if it is a JSON value, else its conversion to one.
 
-    A tuple becomes a list; a dataclass or a msgspec Struct an object; an Enum its value; dates,
-    times, UUIDs and Decimals become text, as msgspec writes them; whatever says by `__index__`
-    that it is an integer, one; an instance of a subclass of a JSON type, that type. Raises
-    RecordError with the type and place of what JSON cannot hold, NaN and Infinity included.
+    A tuple becomes a list; a dataclass or msgspec Struct an object; an Enum its value; dates,
+    times, UUIDs and Decimals become text, as msgspec writes them; an object with `__index__` an
+    integer; a subclass of a JSON type that type. Raises RecordError with the type and the place of
+    a value that JSON cannot hold, NaN and Infinity included.
     """
     return value if is_json_value(value) else _convert(value)
 
 
 def is_json_value(value: Any, depth: int = _RECURSION) -> bool:  # noqa: C901, PLR0911, PLR0912 - the hot loop: no calls
-    """Tell if `value` is plain JSON; False also if it is more than `room` levels deep."""
+    """Whether `value` is a JSON value of at most `depth` levels."""
     kind = type(value)
     if kind is dict:
         if not value.keys() <= _GOOD_KEYS:
@@ -119,7 +117,7 @@ def _convert(value: Any) -> Any:
 
 
 def _scalar_or_container(value: Any, path: _Path) -> Any:
-    """Return `value` as a plain scalar, or as a dict or list of whatever it holds."""
+    """Return `value` as a JSON scalar, or as a dict or list of its contents."""
     while isinstance(value, Enum):
         value = value.value
     if value is None or isinstance(value, bool | dict | list):
@@ -135,7 +133,7 @@ def _scalar_or_container(value: Any, path: _Path) -> Any:
 
 
 def _object_contents(value: Any, path: _Path) -> Any:
-    """Return what an object of no JSON type stands for, as `_scalar_or_container` does."""
+    """Return the JSON form of another object, as `_scalar_or_container` does."""
     if isinstance(value, Decimal) and not value.is_finite():
         raise _not_json(f"the Decimal {value}", path)
     if isinstance(value, _AS_TEXT):
@@ -157,7 +155,7 @@ def _text(value: str, what: str, path: _Path) -> str:
 
 
 def _struct_contents(value: msgspec.Struct) -> Any:
-    """Return what msgspec would write of a Struct: encoded names, its tag, nothing unset."""
+    """Return the fields of a Struct as msgspec writes them: encoded names, tag, no UNSET."""
     config, fields = value.__struct_config__, msgspec.structs.fields(value)
     held = [(field.encode_name, getattr(value, field.name)) for field in fields]
     tag = [] if config.tag is None else [(config.tag_field, config.tag)]

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def load_function(spec: str) -> Callable[..., Any]:
-    """Return the function that `spec` names, in a module or a Python file.
+    """Return the function at `spec`: in a module, or in a Python file.
 
-    The current folder, or the file's, can be imported from. Attributes of attributes may be
-    named with dots. Raises UsageError with what to change.
+    Modules in the current folder, or in the file's, can be imported. Dots name attributes of
+    attributes. Raises UsageError with advice.
     """
     target, colon, name = spec.rpartition(":")
     if not colon or not target or not name:
@@ -77,7 +77,7 @@ def _load_file(path: str) -> ModuleType:
 
 
 def _is_module_at(name: str, path: str) -> bool:
-    """Tell if `import name` gives the file at `path`: another may have taken the name."""
+    """Whether `import name` gives the file at `path`; another module may have the name."""
     if loaded := sys.modules.get(name):
         origin = getattr(loaded, "__file__", None)
     else:
@@ -87,7 +87,7 @@ def _is_module_at(name: str, path: str) -> bool:
 
 
 def _import_from(path: str, stem: str) -> ModuleType:
-    """Import the file at `path` under a name that is its own, the same in each process."""
+    """Import the file at `path` under a name of its own, the same in each process."""
     tidy = re.sub(r"\W", "_", stem)
     name = f"asyncbatch_user_{tidy}_{zlib.crc32(os.fsencode(path)):08x}"
     if name in sys.modules:
@@ -127,7 +127,7 @@ def _attribute(holder: Any, name: str, target: str) -> Any:
 
 
 def _refuse(target: str, error: BaseException) -> NoReturn:
-    """Raise UsageError for what importing `target` raised, with the place in the user's code."""
+    """Raise UsageError for an error of importing `target`, with its place in the user's code."""
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, SyntaxError) and error.filename:
         column = f":{error.offset}" if error.offset else ""

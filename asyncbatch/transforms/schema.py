@@ -1,4 +1,4 @@
-"""JSON Schema: records that do not fit are rejected, with each place that does not."""
+"""JSON Schema as a transform: rejects a record with all its violations."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_VIOLATIONS", "SchemaCheck", "SchemaSource", "load_schema"]
 
-MAX_VIOLATIONS = 10
-"""Violations that are told of one record."""
+MAX_VIOLATIONS = 10  # violations reported for one record
 
 
 class SchemaCheck:

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from jsonschema_rs import ValidationError, Validator
 
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
+# Keywords whose values are data: a "$ref" in them is no reference.
 _DATA = ("enum", "const", "examples", "default")
-"""Keywords whose values are no schemas: what looks like a reference in them is none."""
+# Keywords whose values hold schemas by name: their keys are no keywords.
 _BY_NAME = tuple(
     (word,)
     for word in (
@@ -43,7 +44,6 @@ _BY_NAME = tuple(
         "dependencies",
     )
 )
-"""Keywords whose values hold schemas by name: no key in them is a keyword."""
 _MISSING_TARGET = re.compile(r"(?:Pointer|Anchor) '(.*)' does not exist", re.DOTALL)
 _MISSING_RESOURCE = re.compile(r"Resource '(.*?)' is not present", re.DOTALL)
 _BAD_REFERENCE = re.compile(r"Invalid URI reference '(.*?)':", re.DOTALL)
@@ -58,7 +58,7 @@ class SchemaDocument(Struct, frozen=True):
     value: Any
 
     def identity(self) -> str | None:
-        """Return the absolute URI that the document gives itself, if it does."""
+        """Return the absolute URI in the document's `$id`, or None."""
         if not isinstance(self.value, dict):
             return None
         named = self.value.get("$id", self.value.get("id"))
@@ -72,7 +72,7 @@ class SchemaDocument(Struct, frozen=True):
         return f"{self.path}:{line}:{column}{': ' if pointer else ''}{pointer}"
 
     def references(self) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
-        """Yield each reference: where it stands, as it is written, and the URI it comes to."""
+        """Yield each reference: its path, its text, its resolved URI."""
         todo: list[tuple[tuple[str | int, ...], Any, str]] = [((), self.value, self.uri)]
         while todo:
             tokens, value, base = todo.pop()
@@ -90,7 +90,7 @@ class SchemaDocument(Struct, frozen=True):
                     todo.append(((*tokens, key), item, base))
 
     def is_missing(self, fragment: str) -> bool:
-        """Tell if the document has no value at `fragment`, a JSON Pointer."""
+        """Whether the document has no value at `fragment`, a JSON Pointer."""
         try:
             return find_values(self.text, [parse_pointer(fragment)]) == [None]
         except ValueError:  # an anchor, which is missing if the library says so
@@ -131,7 +131,7 @@ def broken_reference(message: str, documents: list[SchemaDocument]) -> str | Non
 def _first_reference(
     is_it: Callable[[str, str], bool], documents: list[SchemaDocument]
 ) -> str | None:
-    """Return the place of the first reference that `is_it`, by what is written and the URI."""
+    """Return the place of the first reference for which `is_it(text, uri)` is true."""
     for document in documents:
         for tokens, written, target in document.references():
             if is_it(written, target):
@@ -140,7 +140,7 @@ def _first_reference(
 
 
 def _is_missing(target: str, named: str, documents: list[SchemaDocument]) -> bool:
-    """Tell if `target` is a reference to what the library has `named` as missing."""
+    """Whether `target` is a reference to the URI that the library calls missing."""
     uri, fragment = urldefrag(target)
     if unquote(fragment) != unquote(named):
         return False
@@ -167,15 +167,14 @@ def value_like(
 
 
 _LONGEST = 200
-_LISTED_VALUES = 3
-"""Alternatives, or misfits of the nearest one, that are told."""
+_LISTED_VALUES = 3  # alternatives, or violations of the nearest alternative, that are listed
 
 
 def describe(error: ValidationError) -> str:
-    """Return the library's words for `error`, cut where it quotes a large value.
+    """Return the library's message for `error`, with large values shortened.
 
-    Of alternatives, the one that the value comes nearest to says what it lacks; if it comes
-    near to none, each says in short what it wants.
+    For alternatives: the violations of the nearest one, or a short list of all requirements if none
+    is near.
     """
     branches = getattr(error.kind, "context", None)
     if error.kind.name not in ("anyOf", "oneOf") or not branches or not all(branches):
@@ -194,14 +193,14 @@ def describe(error: ValidationError) -> str:
 
 
 def shortened(text: str) -> str:
-    """Cut `text` in the middle if it is long: a message ends with the rule it is about."""
+    """Shorten a long `text` in the middle: a message ends with its rule."""
     if len(text) <= _LONGEST:
         return text
     return f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 :]}"
 
 
 def _distance(branch: list[ValidationError], here: list[str | int]) -> tuple[bool, bool, int]:
-    """Order branches: the wrong type is furthest off, then the wrong one of fixed values."""
+    """Return a sort key for branches: a wrong type is furthest, then a wrong constant."""
     fixed = any(misfit.kind.name in ("const", "enum") for misfit in branch)
     return _is_far(branch, here), fixed, len(branch)
 
@@ -239,9 +238,9 @@ _STANDARD = ("http://json-schema.org/", "https://json-schema.org/")
 
 
 class SchemaSource(Struct, frozen=True):
-    """A schema and the documents that it refers to, as JSON texts beside their URIs.
+    """A schema and the documents that it refers to, as JSON texts with their URIs.
 
-    The first is the schema itself. Plain data, so that it can travel to the workers.
+    The first document is the schema. Plain data that can be sent to workers.
     """
 
     path: str
@@ -265,10 +264,10 @@ class SchemaSource(Struct, frozen=True):
 
 
 def load_schema(path: str, *, check_formats: bool) -> SchemaSource:
-    """Read the schema at `path` and, by way of it, all files that it refers to.
+    """Read the schema at `path` and all files that it refers to.
 
-    Drafts 4, 6, 7, 2019-09 and 2020-12; the last, unless `$schema` tells. Nothing is fetched.
-    Raises UsageError with file, line and column of what is wrong.
+    Drafts 4, 6, 7, 2019-09 and 2020-12; without `$schema`, 2020-12. No request is made. Raises
+    UsageError with file, line and column of the error.
     """
     allow_deep_nesting()
     return _SchemaLoader(path).load(check_formats=check_formats)
@@ -332,7 +331,7 @@ class _SchemaLoader:
         )
 
     def _retrieve(self, uri: str) -> Any:
-        """Return the document at `uri`. Raises UsageError, kept for `load`, if it is no file."""
+        """Return the document at `uri`. Raises UsageError, kept for `load`, without a file."""
         if uri.removesuffix("#").startswith(_STANDARD):
             raise LookupError(uri)  # the library has its own copies, and asks nevertheless
         try:
@@ -342,7 +341,7 @@ class _SchemaLoader:
             raise
 
     def _file_at(self, uri: str) -> str:
-        """Return the file that `uri` stands for, which `$id`s may have moved to a website."""
+        """Return the file for `uri`, whose base an `$id` may have moved to a website."""
         if uri.startswith("file:///"):
             path = os.fsdecode(unquote_to_bytes(urlsplit(uri).path))
             if not os.path.isfile(path):

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     Step: TypeAlias = "TransformSpec | Callable[..., Any]"
 
+# functions for the value of a field; see `transforms.fields`
 Function = Literal[
     "strip", "lower", "upper", "title", "int", "float", "bool", "str", "datetime", "date", "json"
 ]  # fmt: skip
-"""What can be applied to a field's value; see `transforms.apply`."""
 OnMissing = Literal["reject", "drop"]
 
 
@@ -45,9 +45,9 @@ class FunctionSpec(Struct, frozen=True, tag="function"):
 
 
 class FieldRule(Struct, frozen=True):
-    """How one field is made: of what is at the path `source`, else of the clock, else `value`.
+    """The rule for one field: from the path `source`, else the clock, else `value`.
 
-    A missing or null source becomes `default`; anything else goes through `apply`, in order.
+    A missing or null source becomes `default`; other values go through `apply`, in order.
     """
 
     source: str | None = None
@@ -58,13 +58,13 @@ class FieldRule(Struct, frozen=True):
 
 
 class FieldsSpec(Struct, frozen=True, tag="fields"):
-    """Make a new record of these fields, in this order; see `transforms.fields.Fields`."""
+    """A new record of these fields, in this order; see `transforms.fields.Fields`."""
 
     fields: tuple[tuple[str, FieldRule], ...]
 
 
 class RequireSpec(Struct, frozen=True, tag="require"):
-    """Reject or drop records without all of these fields; see `transforms.require.Require`."""
+    """A check that a record has these fields; see `transforms.fields.Require`."""
 
     fields: tuple[str, ...]
     on_missing: OnMissing = "reject"
@@ -79,29 +79,32 @@ _SPECS = (JqSpec, CallSpec, FieldsSpec, RequireSpec)
 
 
 def jq(program: str, *, env: bool = False, lossy: bool = False) -> JqSpec:
-    """Put each record through a jq program; it may see the environment, round big integers."""
+    """Run a jq program on each record. `env` shows it the environment, `lossy` lets it round."""
     return JqSpec(program, env, lossy)
 
 
 def call(function: str) -> CallSpec:
-    """Call `module:function` or `file.py:function`, which also worker processes can find."""
+    """Call `module:function` or `file.py:function`, which worker processes can import."""
     return CallSpec(function)
 
 
 def schema(path: str | os.PathLike[str], *, check_formats: bool = False) -> SchemaSource:
-    """Reject what does not fit the JSON Schema in a file, which is read now. Raises UsageError."""
+    """Reject records that violate the JSON Schema in a file. Raises UsageError.
+
+    The file is read now.
+    """
     from asyncbatch.transforms.schema_file import load_schema
 
     return load_schema(os.fspath(path), check_formats=check_formats)
 
 
 def require(*fields: str, on_missing: OnMissing = "reject") -> RequireSpec:
-    """Reject, or drop, records in which one of these paths is missing, null or ""."""
+    """Reject, or drop, a record in which one of these paths is missing, null or ""."""
     return RequireSpec(fields, on_missing)
 
 
 def fields(rules: Mapping[str, str | FieldRule]) -> FieldsSpec:
-    """Make a new record of these fields: each a path (a.b.c), or what `field` says."""
+    """Make a new record of these fields: each is a path (a.b.c), or a rule of `field`."""
     pairs = rules.items()
     return FieldsSpec(
         tuple((name, field(rule) if isinstance(rule, str) else rule) for name, rule in pairs)
@@ -115,15 +118,15 @@ def field(
     now: bool = False,
     value: Any = None,
 ) -> FieldRule:
-    """Make a field of what is at `path`, through functions such as strip; of null the default.
+    """Return the rule for a field: the value at `path`, through functions, or a default.
 
-    Without a path: of the time in UTC if `now`, else always the same `value`.
+    Without a path: the time in UTC if `now`, else the constant `value`.
     """
     return FieldRule(path, apply, default, now, value)
 
 
 def step_specs(steps: Iterable[Step]) -> Iterator[TransformSpec]:
-    """Yield what transforms a program asks for. Raises UsageError for what is none."""
+    """Yield the specs of a program's transforms. Raises UsageError for another object."""
     from asyncbatch.transforms.schema_file import SchemaSource
 
     if not isinstance(steps, Iterable):

@@ -1,4 +1,4 @@
-"""What is told of the events of a window: `count`, `sum:value`, `slow=p95:latency`."""
+"""Aggregates of a window: `count`, `sum:value`, `slow=p95:latency`."""
 
 from __future__ import annotations
 
@@ -19,30 +19,29 @@ _KINDS = "count, sum:F, avg:F, min:F, max:F, stddev:F, distinct:F, p50:F, p95:F,
 
 
 class Statistic(Protocol):
-    """What is kept of some values, so that more can be added; the order never matters."""
+    """A mergeable summary of values. The order of the values never matters."""
 
-    State: ClassVar[Any]
-    """The type of `state`, which JSON can hold."""
+    State: ClassVar[Any]  # the type of `state`, which JSON can hold
 
     def add(self, values: Sequence[Any]) -> None:
         """Add values."""
         ...
 
     def merge(self, other: Self) -> None:
-        """Add what another has, which stays as it is."""
+        """Add the values of another statistic, which stays as it is."""
         ...
 
     def state(self) -> Any:
-        """Return all there is, written down."""
+        """Return the state, as data for a checkpoint."""
         ...
 
     def restore(self, state: Any) -> None:
-        """Become, having seen nothing, what `state` was called on."""
+        """Restore an empty statistic from a `state`."""
         ...
 
 
 class Aggregate(Struct, frozen=True):
-    """One column of the result: its name, what it is, and the field that it is of ("": none)."""
+    """One column of the result: its name, its kind, and its field ("" for count)."""
 
     name: str
     kind: str
@@ -70,7 +69,7 @@ def parse_aggregate(text: str) -> Aggregate:
 
 
 def parse_aggregates(given: str | Sequence[str] | Mapping[str, str]) -> tuple[Aggregate, ...]:
-    """Return aggregates that are told by their texts, or by name. Raises ValueError."""
+    """Return the aggregates of texts, or of texts by name. Raises ValueError."""
     if isinstance(given, Mapping):
         return tuple(replace(parse_aggregate(text), name=name) for name, text in given.items())
     return tuple(map(parse_aggregate, (given,) if isinstance(given, str) else given))
@@ -87,10 +86,10 @@ _STATISTICS: dict[str, Callable[[], Statistic]] = {
 
 
 class AggregateSet:
-    """How to make totals for some aggregates; what serves several of them is kept once.
+    """The aggregates of a stream, with shared statistics.
 
-    `fields` are those whose values are needed. Raises ValueError if two have one name, and
-    UsageError if a library is missing.
+    `fields` are the fields whose values are needed. Raises ValueError for a repeated name,
+    UsageError for a missing library.
     """
 
     def __init__(self, aggregates: Sequence[Aggregate]) -> None:
@@ -124,9 +123,9 @@ class AggregateSet:
         return Totals([(column, make()) for column, make in self._makers])
 
     def restored(self, count: int, states: Sequence[Any]) -> Totals:
-        """Return totals of so many events, whose statistics had these states, as JSON has them.
+        """Return totals of `count` events with these states of statistics, as JSON.
 
-        Raises ValueError or msgspec.ValidationError if that cannot be.
+        Raises ValueError or msgspec.ValidationError for invalid states.
         """
         totals = self.empty()
         totals.count = count
@@ -140,7 +139,7 @@ class AggregateSet:
 
 
 class Totals:
-    """What is kept of the events of one window and key."""
+    """The statistics of the events of one window and key."""
 
     __slots__ = ("count", "statistics")
 
@@ -155,7 +154,7 @@ class Totals:
             statistic.add(columns[column])
 
     def merge(self, other: Totals) -> None:
-        """Add what another has."""
+        """Add the events of another."""
         self.count += other.count
         for (_, ours), (_, theirs) in zip(self.statistics, other.statistics, strict=True):
             ours.merge(theirs)
@@ -166,7 +165,7 @@ class Totals:
 
 
 def _result(kind: str, place: int) -> Callable[[Totals], Any]:
-    """Return what reads an aggregate off the statistic at `place`."""
+    """Return a function that reads an aggregate from the statistic at `place`."""
 
     def of(totals: Totals) -> Any:
         return totals.statistics[place][1]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class WindowState(Struct, frozen=True, array_like=True):
-    """A pane or session of one key: its fields' values, how many events, their statistics."""
+    """The state of a pane or session of one key, for a checkpoint."""
 
     start: int
     end: int
@@ -51,8 +51,8 @@ def window_state(start: int, end: int, key: list[Any], totals: Totals) -> Raw:
     return Raw(_encode(WindowState(start, end, key, totals.count, totals.states())))
 
 
+# The value of one field, or a tuple of the values of several; () without fields.
 Key: TypeAlias = "Hashable"
-"""One field's value, or a tuple of several fields'; () if there are none."""
 
 
 class KeyFields:
@@ -76,7 +76,7 @@ class KeyFields:
         return (value,) * len(self.names) if len(self.names) != 1 else value
 
     def order(self, key: Key) -> Any:
-        """Return what keys are sorted by: booleans, numbers, then texts by code point."""
+        """Return a sort key: booleans, numbers, then texts by code point."""
         return [_rank(value) for value in self._values(key)]
 
     def named(self, key: Key) -> dict[str, Any]:
@@ -84,7 +84,7 @@ class KeyFields:
         return dict(zip(self.names, self.plain(key), strict=True))
 
     def plain(self, key: Key) -> list[Any]:
-        """Return the values of a key, as JSON has them."""
+        """Return the values of a key, as JSON values."""
         return [value[0] if type(value) is tuple else value for value in self._values(key)]
 
     def restored(self, values: Sequence[Any]) -> Key:
@@ -97,13 +97,13 @@ class KeyFields:
 
 
 def check_scalar(value: object) -> None:
-    """Raise TypeError for an array or object, which is no key."""
+    """Raise TypeError for an array or object, which cannot be a key."""
     if isinstance(value, dict | list):
         raise TypeError("is neither a text, a number nor a boolean")
 
 
 def _exact(value: Any) -> Any:
-    """Return what is equal only to the same JSON value: 1 is 1.0, but not true."""
+    """Return a value that is equal only to the same JSON value: 1 is 1.0, but not true."""
     kind = type(value)
     if kind is bool:
         return (value,)
@@ -119,9 +119,9 @@ def _rank(value: Any) -> tuple[int, Any]:
 
 
 class Events:
-    """Events of one source in the order in which they came, at least one, in columns.
+    """Events of one source in order of arrival, at least one, in columns.
 
-    Without `keys` all have (). There is a column for each of the recipe's fields.
+    Without `keys` all have the key (). There is one column for each of the aggregates' fields.
     """
 
     def __init__(
@@ -146,20 +146,20 @@ class Events:
         return self._columns
 
     def arrival_times(self, source: str, arrived: int | None) -> None:
-        """Say where they come from, and when if they have no time of their own."""
+        """Set the source, and the time of arrival if the events have no time."""
         self.source = source
         if arrived is not None:
             self.moments = ConstantTime(arrived, self.count)
 
     def by_key(self) -> Iterable[tuple[Key, int, Sequence[Sequence[Any]]]]:
-        """Return each key, how many events have it, and their values, in order of appearance."""
+        """Return each key, its number of events, and their values, in order of appearance."""
         return by_key(self.keys, self.columns, self.count)
 
 
 def by_key(
     keys: Sequence[Any] | None, columns: Sequence[Sequence[Any]], count: int
 ) -> Iterator[tuple[Any, int, Sequence[Sequence[Any]]]]:
-    """Yield each key, how many events have it, and their values, in order of appearance."""
+    """Yield each key, its number of events, and their values, in order of appearance."""
     if keys is None:
         yield (), count, columns
     elif not columns:
@@ -180,7 +180,10 @@ def by_key(
 
 
 class Group(Struct, frozen=True, array_like=True):
-    """Events of one pane and key: their totals, or (if that is quicker) their number and values."""
+    """The events of one pane and key: their totals, or their number and values.
+
+    The latter is faster for few events.
+    """
 
     pane: int
     key: Key
@@ -190,7 +193,7 @@ class Group(Struct, frozen=True, array_like=True):
 
 
 class PartialWindows(Struct, frozen=True):
-    """Events of one source put together, as far as that can be done apart from all others."""
+    """Events of one source, aggregated by pane and key, before they are merged."""
 
     count: int
     lowest: int
@@ -198,14 +201,14 @@ class PartialWindows(Struct, frozen=True):
     groups: list[Group]
 
     def at(self, time: int, pane: int) -> PartialWindows:
-        """Return them as events of one time, in its pane, having been put together as such."""
+        """Return them as events of one `time`, in its `pane`."""
         start = time // pane * pane
         groups = [replace(group, pane=start) for group in self.groups]
         return PartialWindows(self.count, time, time, groups)
 
 
 class Window(Struct, frozen=True):
-    """A window of one key that is over, in microseconds; `partial` if it was ended early."""
+    """A closed window of one key, in microseconds. `partial`: it was closed early."""
 
     start: int
     end: int
@@ -215,9 +218,9 @@ class Window(Struct, frozen=True):
 
 
 class WindowOutcome(Struct):
-    """What came of some events: windows that are over, and the places of events that were late.
+    """The closed windows, and the indexes of late events.
 
-    `late_in_part` were too late for some of their windows, and are in the others.
+    `late_in_part`: events that were late for some of their windows only.
     """
 
     closed: list[Window]
@@ -228,7 +231,7 @@ class WindowOutcome(Struct):
 class Windower(Protocol):
     """Puts events into windows.
 
-    Each event is judged by those before it, so nothing depends on how many are taken at once.
+    The result does not depend on how many events are added in one call.
     """
 
     def add(self, events: Events) -> WindowOutcome:
@@ -240,15 +243,15 @@ class Windower(Protocol):
         ...
 
     def finish(self, *, partial: bool) -> list[Window]:
-        """Return all windows that are not over, which end here."""
+        """Close all open windows and return them."""
         ...
 
     def state(self) -> WindowsState:
-        """Return all there is, written down, but for the watermark."""
+        """Return the state, without the watermark."""
         ...
 
     def restore(self, state: WindowsState) -> None:
-        """Become, being new, what `state` was called on. Raises as `Recipe.restored`."""
+        """Restore a new windower from a `state`. Raises as `AggregateSet.restored`."""
         ...
 
     @property

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 
 class FixedWindows:
-    """Puts each event into one pane; a window is one pane or, if windows overlap, several.
+    """Puts each event into one pane. A window is one pane or, if windows overlap, several.
 
-    A pane has `max_keys` keys at most; further ones become `overflow`, or an error without one.
+    A pane has `max_keys` keys at most; further keys become `overflow`, or an error without one.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class FixedWindows:
         return taken
 
     def add_partial(self, folded: PartialWindows, source: str) -> list[Window] | None:
-        """Put events of a source where they belong; None, with nothing done, if some might be late.
+        """Merge partial windows; return the closed windows.
 
-        Returns the windows that are over. Raises TooManyKeysError.
+        Returns None, and changes nothing, if an event may be late. Raises TooManyKeysError.
         """
         watermark = self._watermark
         limit = watermark.limit(source)
@@ -99,7 +99,6 @@ class FixedWindows:
         return [window for start in self._starts(ALWAYS) for window in self._windows(start)]
 
     def state(self) -> WindowsState:
-        """Return what `restore` takes; see `Windower`."""
         plain = self._keys.plain
         return WindowsState(
             self._closed_to,
@@ -111,7 +110,6 @@ class FixedWindows:
         )
 
     def restore(self, state: WindowsState) -> None:
-        """Become, being new, what `state` was called on; see `Windower`."""
         self._closed_to = state.closed_to
         for one in state.all():
             totals = self._recipe.restored(one.count, one.statistics)
@@ -121,7 +119,7 @@ class FixedWindows:
         )
 
     def _split_late(self, events: Events, limit: int) -> WindowOutcome:
-        """Put events into panes one after the other, but for those that are late."""
+        """Add events to panes one after the other, except late ones."""
         taken, kept = WindowOutcome([], []), list[int]()
         lateness, size, every = self._watermark.lateness, self._size, self._every
         value = floor = self._watermark.value
@@ -209,7 +207,7 @@ class FixedWindows:
         return pane // self._every * self._every + self._size
 
     def _starts(self, value: int) -> list[int]:
-        """Return where the windows begin that have events and end by `value`, in order."""
+        """Return the starts of the windows with events that end by `value`, in order."""
         size, every = self._size, self._every
         starts = set[int]()
         for pane in self._panes:
@@ -264,9 +262,9 @@ def make_windower(
     max_keys: int,
     overflow: Key | None = None,
 ) -> Windower:
-    """Return what puts events into such windows, of at most `max_keys` keys at a time.
+    """Return the windower of `spec`, of at most `max_keys` keys at a time.
 
-    Further keys become `overflow`; without one they are a TooManyKeysError.
+    Further keys become `overflow`; without one they raise TooManyKeysError.
     """
     make = SessionWindows if spec.kind == "session" else FixedWindows
     return make(spec, recipe, keys, watermark, max_keys=max_keys, overflow=overflow)

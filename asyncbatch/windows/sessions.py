@@ -1,4 +1,4 @@
-"""Windows as long as something happens: they end once nothing has happened for a while."""
+"""Session windows: they close after a gap without events."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class _Session:
     """A session of one key: from its first event to a gap after its last.
 
-    `places` are of events whose values are not yet in the totals.
+    `places` are the indexes of events whose values are not yet in the totals.
     """
 
     __slots__ = ("end", "is_gone", "key", "places", "start", "totals")
@@ -32,7 +32,7 @@ class _Session:
         self.key, self.start, self.end, self.totals = key, start, end, totals
         self.places: list[int] = []
         self.is_gone = False
-        """Whether it has become part of another."""
+        """whether it was merged into another session"""
 
     def settle(self, columns: Sequence[Sequence[Any]]) -> None:
         """Have the values of its events, found in `columns`, in the totals."""
@@ -42,10 +42,10 @@ class _Session:
 
 
 class SessionWindows:
-    """Puts events into sessions, each key's by itself; an event between two makes them one.
+    """Puts events into sessions by key. An event between two sessions merges them.
 
-    An event is late if the session that it would begin is over. Events that are a whole gap
-    apart are in two sessions. Limits on keys are as in `FixedWindows`, of all open sessions.
+    An event is late if a session of its own would be closed already. Events a whole gap apart are
+    in two sessions. The limits on keys are those of `FixedWindows`, for all open sessions.
     """
 
     def __init__(
@@ -108,7 +108,6 @@ class SessionWindows:
         return self._windows([one for group in self._sessions.values() for one in group])
 
     def state(self) -> WindowsState:
-        """Return what `restore` takes; see `Windower`."""
         plain = self._keys.plain
         return WindowsState(
             NEVER,
@@ -120,13 +119,12 @@ class SessionWindows:
         )
 
     def restore(self, state: WindowsState) -> None:
-        """Become, being new, what `state` was called on; see `Windower`."""
         for one in state.all():
             totals = self._recipe.restored(one.count, one.statistics)
             self._keep(_Session(self._keys.restored(one.key), one.start, one.end, totals))
 
     def _find(self, key: Key, time: int) -> _Session | None:
-        """Return the session that an event belongs to, made longer, if there is one."""
+        """Return the session of an event, extended by it, or None."""
         group = self._sessions.get(key)
         if group is None:
             return None

@@ -1,4 +1,4 @@
-"""Which windows there are: side by side, overlapping, or as long as something happens."""
+"""Window settings: tumbling, hopping or session."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from asyncbatch.core.units import format_duration, parse_duration
 
 Kind = Literal["tumbling", "hopping", "session"]
 _FORMS = "tumbling:SIZE, hopping:SIZE/EVERY or session:GAP, such as tumbling:5s"
-_MOST_AT_ONCE = 10_000
-"""Windows that one event may be in."""
+_MOST_AT_ONCE = 10_000  # Windows that one event may be in.
 
 
 class WindowSpec(Struct, frozen=True):
-    """What kind of windows, in microseconds.
+    """The kind of window. Spans are in microseconds.
 
-    A window of a fixed size begins `every` so much, counted from the epoch. A session ends
-    once nothing has happened for `size`. A start belongs to its window, an end does not.
+    A fixed window starts at each multiple of `every` since the epoch. A session closes after `size`
+    without events. The start belongs to a window, the end does not.
     """
 
     kind: Kind
@@ -28,7 +27,7 @@ class WindowSpec(Struct, frozen=True):
 
     @property
     def pane(self) -> int:
-        """The longest stretches that each window is made of some of, whole."""
+        """The length of a pane: the largest that divides each window."""
         return math.gcd(self.size, self.every)
 
     def __str__(self) -> str:
@@ -37,7 +36,7 @@ class WindowSpec(Struct, frozen=True):
 
 
 def parse_window(text: str) -> WindowSpec:
-    """Return the windows that `text` stands for. Raises ValueError with what to write."""
+    """Return the windows of `text`. Raises ValueError with the accepted forms."""
     kind, _, rest = text.partition(":")
     if kind == "hopping":
         size, slash, every = rest.partition("/")

@@ -44,17 +44,14 @@ class Extreme:
         self._add_value(self._pick(values))
 
     def merge(self, other: Extreme) -> None:
-        """Look at what another has seen."""
         self._is_float = self._is_float or other._is_float
         if other._value is not None:
             self._add_value(other._value)
 
     def state(self) -> ExtremeState:
-        """Return what `restore` takes; see `Statistic`."""
         return ExtremeState(self._value, self._is_float)
 
     def restore(self, state: ExtremeState) -> None:
-        """Become what `state` was called on."""
         self._value, self._is_float = state.value, state.is_float
 
     def _add_value(self, value: float) -> None:
@@ -68,16 +65,13 @@ class Extreme:
         return value
 
 
-ACCURACY = 0.01
-"""A percentile differs from the value of that rank by at most this share of it."""
-_LARGEST = 1e307
-"""Numbers beyond are taken for this one: near it the sketch's own arithmetic overflows."""
-_LOG_ROWS = 13
-"""2^13 rows: the standard error of a distinct count is 0.8%."""
+ACCURACY = 0.01  # A percentile differs from the value of that rank by at most this share of it.
+_LARGEST = 1e307  # Larger numbers count as this one: near it the sketch's own arithmetic overflows.
+_LOG_ROWS = 13  # 2^13 rows: the standard error of a distinct count is 0.8%.
 
 
 class PercentilesState(Struct, frozen=True, array_like=True):
-    """A DDSketch written down: how many numbers each bin has; the extremes if there are any."""
+    """A DDSketch as data: the count of each bin, and the extremes."""
 
     positive: list[tuple[int, float]]
     negative: list[tuple[int, float]]
@@ -87,9 +81,9 @@ class PercentilesState(Struct, frozen=True, array_like=True):
 
 
 class Percentiles:
-    """How numbers are spread: a DDSketch, which is the same for any order and split.
+    """The distribution of numbers, as a DDSketch: the same for any order and split.
 
-    Numbers are taken for the nearest floats.
+    Numbers are rounded to floats.
     """
 
     __slots__ = ("_highest", "_lowest", "_sketch")
@@ -109,12 +103,10 @@ class Percentiles:
         self._extend_range(min(values), max(values))
 
     def merge(self, other: Percentiles) -> None:
-        """Add what another has."""
         self._sketch.merge(other._sketch)
         self._extend_range(other._lowest, other._highest)
 
     def state(self) -> PercentilesState:
-        """Return what `restore` takes; see `Statistic`."""
         sketch = self._sketch
         return PercentilesState(
             _bins(sketch._store),
@@ -124,7 +116,6 @@ class Percentiles:
         )
 
     def restore(self, state: PercentilesState) -> None:
-        """Become what `state` was called on, which this is made for: it has seen nothing."""
         sketch = self._sketch
         for store, bins in (
             (sketch._store, state.positive),
@@ -139,7 +130,7 @@ class Percentiles:
             self._lowest, self._highest = state.lowest, state.highest
 
     def at(self, percent: float) -> float | None:
-        """Return about the value below which `percent` of all are."""
+        """Return an estimate of the value below which `percent` of all values are."""
         found: float | None = self._sketch.get_quantile_value(percent / 100)
         return None if found is None else float(min(max(found, self._lowest), self._highest))
 
@@ -149,10 +140,10 @@ class Percentiles:
 
 
 class Distinct:
-    """How many different values there are, about: a CPC sketch. 1 is 1.0, but not "1".
+    """An estimate of the number of different values, by a CPC sketch.
 
-    It is asked by way of a union, whose estimate depends on what there is and not on how it
-    came together.
+    1 is 1.0, but not "1". The estimate is read from a union: there it does not depend on the order
+    of merges.
     """
 
     __slots__ = ("_sketch",)
@@ -172,16 +163,13 @@ class Distinct:
             update(_text(value))
 
     def merge(self, other: Distinct) -> None:
-        """Add what another has."""
         self._sketch = _union(self._sketch, other._sketch)
 
     def state(self) -> bytes:
-        """Return what `restore` takes; see `Statistic`."""
         data: bytes = self._sketch.serialize()
         return data
 
     def restore(self, state: bytes) -> None:
-        """Become what `state` was called on. Raises ValueError if that is no such sketch."""
         try:
             self._sketch = _sketch_library().cpc_sketch.deserialize(state)
         except RuntimeError as error:
@@ -229,12 +217,11 @@ def _sketch_library() -> Any:
     return datasketches
 
 
-_PENDING = 32
-"""Values that wait to be summed together: summing a few at a time costs more."""
+_PENDING = 32  # Values that wait to be summed together: summing a few at a time costs more.
+# 2^27 + 1 splits a double into two halves whose products are exact (Dekker, 1971).
 _SPLITTER = 134_217_729.0
-"""2^27 + 1, which parts a double into two halves whose products are exact (Dekker, 1971)."""
+# Between these, the square of a double and its rounding error are doubles.
 _SQUARABLE = (1e-140, 1e150)
-"""Between these the square of a double, and what it lacks to be exact, are doubles."""
 
 
 class SumState(Struct, frozen=True, array_like=True):
@@ -247,7 +234,7 @@ class SumState(Struct, frozen=True, array_like=True):
 
 
 class SquaresState(Struct, frozen=True, array_like=True):
-    """What a standard deviation is made of, written down."""
+    """The sums of a standard deviation, as data."""
 
     count: int
     values: SumState
@@ -258,7 +245,7 @@ class SquaresState(Struct, frozen=True, array_like=True):
 class Sum:
     """The sum of integers and floats: an integer if all are, else the nearest float.
 
-    Floats are kept as a few floats whose exact sum is theirs.
+    The floats are kept as a few floats whose exact sum is the same.
     """
 
     __slots__ = ("_beyond", "_is_float", "_parts", "_pending", "_whole")
@@ -269,7 +256,7 @@ class Sum:
         self._parts: list[float] = []
         self._pending: list[float] = []
         self._beyond = Fraction(0)
-        """What could not be summed in floats, being too large for that on the way."""
+        """the sum of numbers whose float sum would overflow"""
         self._is_float = False
 
     def add(self, values: Sequence[float]) -> None:
@@ -279,7 +266,6 @@ class Sum:
             self._settle()
 
     def merge(self, other: Sum) -> None:
-        """Add what another has."""
         other._settle()
         self._settle()
         self._whole += other._whole
@@ -289,14 +275,12 @@ class Sum:
             self._add_floats(list(other._parts))
 
     def state(self) -> SumState:
-        """Return what `restore` takes; see `Statistic`."""
         self._settle()
         return SumState(
             self._whole, list(self._parts), self._beyond.as_integer_ratio(), self._is_float
         )
 
     def restore(self, state: SumState) -> None:
-        """Become what `state` was called on."""
         self._whole, self._parts = state.whole, list(state.parts)
         self._beyond, self._is_float = Fraction(*state.beyond), state.is_float
 
@@ -306,7 +290,7 @@ class Sum:
         return sum(map(Fraction, self._parts), self._beyond + self._whole)
 
     def result(self) -> float:
-        """Return the sum; an integer if it is beyond what a float can be."""
+        """Return the sum; an integer if it exceeds the range of floats."""
         self._settle()
         if not self._is_float:
             return self._whole
@@ -327,7 +311,7 @@ class Sum:
             self._whole += int(sum(values))
 
     def _add_floats(self, values: list[float]) -> None:
-        """Make all floats anew: one near the sum, the nearest to the rest, and so on."""
+        """Recompute the floats: one near the sum, the nearest to the rest, and so on."""
         rest, parts = values + self._parts, list[float]()
         try:
             part = sum(rest)  # near enough, at a third of the cost of `fsum`
@@ -342,7 +326,7 @@ class Sum:
 
 
 class Squares:
-    """What the standard deviation of a sample is made of: the sums of values and of squares."""
+    """The sums of values and of squares, for the standard deviation of a sample."""
 
     __slots__ = ("_beyond", "_count", "_squares", "_values")
     State: ClassVar[Any] = SquaresState
@@ -351,7 +335,7 @@ class Squares:
         self._count = 0
         self._values, self._squares = Sum(), Sum()
         self._beyond = Fraction(0)
-        """The squares of what is no usual float."""
+        """the squares of numbers that are no usual floats"""
 
     def add(self, values: Sequence[float]) -> None:
         """Add numbers."""
@@ -363,14 +347,12 @@ class Squares:
         self._squares.add(_squares(values))
 
     def merge(self, other: Squares) -> None:
-        """Add what another has."""
         self._count += other._count
         self._values.merge(other._values)
         self._squares.merge(other._squares)
         self._beyond += other._beyond
 
     def state(self) -> SquaresState:
-        """Return what `restore` takes; see `Statistic`."""
         return SquaresState(
             self._count,
             self._values.state(),
@@ -379,13 +361,12 @@ class Squares:
         )
 
     def restore(self, state: SquaresState) -> None:
-        """Become what `state` was called on."""
         self._count, self._beyond = state.count, Fraction(*state.beyond)
         self._values.restore(state.values)
         self._squares.restore(state.squares)
 
     def result(self) -> float | None:
-        """Return the standard deviation; None for a single value, which has none."""
+        """Return the standard deviation, None for a single value."""
         count, total = self._count, self._values.exact()
         if count < 2:
             return None
@@ -398,7 +379,7 @@ class Squares:
 
 
 def nearest(exact: Fraction) -> float:
-    """Return the nearest float; an integer for what no float comes near."""
+    """Return the nearest float, or an integer outside the range of floats."""
     try:
         return float(exact)
     except OverflowError:
@@ -406,7 +387,7 @@ def nearest(exact: Fraction) -> float:
 
 
 def _squares(values: Sequence[float]) -> list[float]:
-    """Return numbers whose exact sum is that of the squares of usual floats."""
+    """Return numbers whose exact sum is the sum of the squares of usual floats."""
     found = []
     for x in values:
         scaled = _SPLITTER * x

@@ -1,4 +1,4 @@
-"""The times of events, read and written: RFC 3339 texts, and numbers since the epoch."""
+"""Event times: RFC 3339 texts and numbers since the epoch, parsed and printed."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ Unit = Literal["auto", "s", "ms", "us", "ns"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY = 86_400_000_000
-_CYCLE = 146_097 * _DAY
-"""400 years, after which the calendar repeats itself."""
+_CYCLE = 146_097 * _DAY  # 400 years, after which the calendar repeats
+# The years 1 to 9999: from the first microsecond to the one after the last.
 _FIRST, _LAST = -62_135_596_800_000_000, 253_402_300_800_000_000
-"""The years 1 to 9999: from the first microsecond to the one after the last."""
 _PER_MICROSECOND = {"s": (1_000_000, 1), "ms": (1_000, 1), "us": (1, 1), "ns": (1, 1_000)}
+# A number below the limit is in this unit: each range covers 1973 to 5138.
 _AUTO = ((100_000_000_000, "s"), (10**14, "ms"), (10**17, "us"))
-"""A number below this is taken to be in that unit: up to the year 5138 each, from 1973 on."""
 _NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]+)?", re.ASCII)
 _LEAP_SECOND = re.compile(r"(.{10}[Tt ]..:..):60(\.[0-9]+)?(Z|[+-]..:..)$")
 _ADVICE = "an RFC 3339 time (2026-01-31T12:00:00Z) or a number since the epoch"
 
 
 class EventTimes(Protocol):
-    """The times of some events, in the order in which they came; at least one."""
+    """The times of some events, at least one, in order of arrival."""
 
     lowest: int
     highest: int
@@ -61,7 +60,7 @@ class ConstantTime:
 
 
 class DatetimeTimes:
-    """Times that become numbers when each is wanted by itself, which is rare."""
+    """Times that are converted to numbers one by one, which is rarely needed."""
 
     def __init__(self, times: Sequence[datetime]) -> None:
         self._times = times
@@ -81,7 +80,7 @@ def micros_of(time: datetime) -> int:
 
 
 class TimeReader:
-    """Reads the times of events; numbers are in `unit`, which `auto` tells by their size."""
+    """Reads event times. Numbers are in `unit`; `auto` chooses it by their size."""
 
     def __init__(self, unit: Unit = "auto") -> None:
         self._unit = unit
@@ -106,7 +105,7 @@ class TimeReader:
         return moments
 
     def parse(self, value: Any) -> int:
-        """Return a time. Raises ValueError with what is wrong."""
+        """Return a time in microseconds. Raises ValueError with the reason."""
         if type(value) is str:
             if value[4:5] == "-" or not _NUMBER.fullmatch(value):
                 return _parse(value)
@@ -129,7 +128,7 @@ def _unit_of(value: float) -> str:
 
 
 def _parse(text: str) -> int:
-    """Return the time that RFC 3339 text stands for; what is below a microsecond is cut off."""
+    """Return the time of an RFC 3339 text. Digits below a microsecond are cut off."""
     try:
         return micros_of(datetime.fromisoformat(text))
     except (ValueError, OverflowError):
@@ -146,7 +145,7 @@ def _parse(text: str) -> int:
 def utc_text(micros: int) -> str:
     """Return a time as RFC 3339 in UTC, with fractions if there are any.
 
-    Years that have not four digits, where a window may begin or end, have a sign.
+    A year outside 0000 to 9999, where a window may start or end, has a sign.
     """
     cycles = (micros - _FIRST) // _CYCLE if not _FIRST <= micros < _LAST else 0
     time = _EPOCH + timedelta(microseconds=micros - cycles * _CYCLE)

@@ -7,25 +7,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-NEVER = -(2**80)
-"""Before all times."""
-ALWAYS = 2**80
-"""After all times."""
+NEVER = -(2**80)  # Before all times.
+ALWAYS = 2**80  # After all times.
 
 
 class _SourceClock:
-    """How far one source has come; `heard` is when that was last told."""
+    """The progress of one source. `heard` is when it last reported."""
 
     def __init__(self, now: int) -> None:
         self.top, self.heard = NEVER, now
 
 
 class Watermark:
-    """The largest time seen less `lateness`, of the source that is least far; never goes back.
+    """The largest time seen, less `lateness`, of the slowest source; it never goes back.
 
-    A source that was silent for `idle` (None: no limit) is not waited for. Once all are, time
-    goes on with the clock from the largest time seen. `clock` tells microseconds from
-    anywhere; all spans are in microseconds.
+    A source that was silent for `idle` (None: no limit) no longer holds it back. Once all sources
+    are silent, it advances with the clock. `clock` returns microseconds since any moment; all spans
+    are in microseconds.
     """
 
     def __init__(
@@ -47,7 +45,7 @@ class Watermark:
             self._rise()
 
     def limit(self, source: str) -> int:
-        """Return what the other sources hold the watermark back to."""
+        """Return the limit that the other sources set for the watermark."""
         now = self._clock()
         others = (state for name, state in self._sources.items() if name != source)
         return min(
@@ -56,7 +54,7 @@ class Watermark:
         )
 
     def highest(self, source: str) -> int:
-        """Return the largest time that a source has told."""
+        """Return the largest time that a source has reported."""
         return self._sources[source].top
 
     def restore(self, source: str, top: int) -> None:
@@ -64,7 +62,7 @@ class Watermark:
         self._sources[source].top = top
 
     def observe(self, source: str, highest: int) -> None:
-        """Take note that a source has told of `highest`, which may be nothing new."""
+        """Note that a source has reported `highest`, which may be an old value."""
         state = self._sources[source]
         state.top, state.heard = max(state.top, highest), self._clock()
         self._rise()

@@ -1,4 +1,4 @@
-"""What the death of a worker comes to: who is guilty, and what is tried again."""
+"""The crash policy: which file is to blame for a dead worker, and which are retried."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.batches import Batch
     from asyncbatch.workers.engine import Loss
 
-MOST_FAILED_STARTS = 8
-"""Workers that may die before they begin a batch while no other ends one."""
+MOST_FAILED_STARTS = 8  # workers in a row that may die before their first batch while no batch ends
 _ADVICE = {
     "was killed by SIGKILL": "; if memory ran out: fewer --workers, or a --max-file-size",
     "was killed by SIGSEGV": ", of a fault in compiled code",
@@ -23,9 +22,10 @@ _ADVICE = {
 
 
 class Decision(Struct, frozen=True):
-    """What to do after a loss: `failure` is of file number `file`, or it is tried once more, alone.
+    """The decision after a loss.
 
-    Without a `file` the batch is tried again, in halves if `halve`.
+    `failure` is of file number `file`; without a `failure` that file is retried once, alone.
+    Without a `file` the batch is retried, in halves if `halve`.
     """
 
     file: int | None = None
@@ -34,10 +34,10 @@ class Decision(Struct, frozen=True):
 
 
 class CrashPolicy:
-    """Judges losses, one after another. `timeout` is what a file may take, in seconds.
+    """Decides about losses, one after another. `timeout` is the time limit of a file, in seconds.
 
-    A file that a worker dies at may be innocent (the kernel, short of memory, kills whom it
-    likes), so it is tried once more, by itself. Not so one that is late, nor standard input,
+    A file may be innocent of its worker's death, because a kernel short of memory kills any
+    process. So it is retried once, alone. A file over its time limit is not, nor is standard input,
     which cannot be read twice.
     """
 
@@ -51,9 +51,9 @@ class CrashPolicy:
         self._stillborn = 0
 
     def decide(self, batch: Batch, done: int, loss: Loss) -> Decision:
-        """Return what to do about `batch`, of which the first `done` files are done.
+        """Return the decision about `batch`, of which the first `done` files are done.
 
-        Raises NoWorkerError if workers do not get to work at all.
+        Raises NoWorkerError if no worker reaches its first batch.
         """
         if not loss.in_batch:
             self._stillborn += 1
@@ -79,7 +79,7 @@ class CrashPolicy:
         return Decision(file, self.crash_failure(path, loss))
 
     def crash_failure(self, path: str, loss: Loss) -> Failure:
-        """Return the failure of the file at `path`, of which a worker died."""
+        """Return the failure of the file at `path`, at which a worker died."""
         if loss.timed_out:
             return file_failure(display_path(path), FileTimeoutError(self._timeout or 0.0))
         message = f"its worker process {loss.how} while at this file{_ADVICE.get(loss.how, '')}"

@@ -19,23 +19,19 @@ if TYPE_CHECKING:
         Sequence,
     )
 
+    # The task of a worker: processes a batch and yields parts, the last of which ends the batch.
     Work = Callable[[Batch], Iterator[Part]]
-    """What is done to a batch, in a worker: yields parts, the last of which ends the batch."""
+    # Makes the work of one lane; crosses to worker processes by pickle.
     WorkFactory = Callable[[], Work]
-    """Makes the work of one lane; crosses to worker processes by pickle."""
 
 
 class Loss(Struct, frozen=True):
-    """How a worker process ended that had a batch, and what it was at.
+    """The end of a worker process with a batch."""
 
-    `file` is the number of the file that it worked on, None if it has not told one; `in_batch`
-    whether it had begun a batch. `timed_out` if we have ended it for being late with the file.
-    """
-
-    how: str
-    file: int | None = None
-    in_batch: bool = True
-    timed_out: bool = False
+    how: str  # how the process ended, for messages
+    file: int | None = None  # the number of its current file, None if it reported none
+    in_batch: bool = True  # whether it had begun a batch
+    timed_out: bool = False  # whether it was killed for exceeding the time limit of a file
 
 
 class WorkerLostError(Exception):
@@ -50,9 +46,9 @@ class Lane(Protocol):
     """Runs one batch at a time. A number of lanes is the number of batches in flight."""
 
     def run(self, batch: Batch) -> AsyncIterator[Part]:
-        """Yield what becomes of `batch`; closing the iterator gives the batch up.
+        """Yield the parts of `batch`. Closing the iterator cancels the batch.
 
-        Raises WorkerLostError, and what the work raises.
+        Raises WorkerLostError, and the errors of the task.
         """
         ...
 
@@ -62,17 +58,17 @@ class Engine(Protocol):
 
     @property
     def lanes(self) -> Sequence[Lane]:
-        """The lanes, as many as batches may be in flight."""
+        """The lanes: one for each batch that may be in flight."""
         ...
 
     @property
     def pids(self) -> Sequence[int]:
-        """The process numbers of the workers that live now; this process is not among them."""
+        """The process numbers of the running workers, without this process."""
         ...
 
 
 class BatchEnd(Struct, frozen=True):
-    """A lane is through with a batch; `loss` says how its worker ended, if it died of it."""
+    """The end of a batch in a lane. `loss` is set if its worker died."""
 
     batch: Batch
     loss: Loss | None = None
@@ -83,9 +79,10 @@ async def bounded_map(
 ) -> AsyncGenerator[BatchPart | BatchEnd, None]:
     """Run `batches` through `lanes`, and yield parts and ends as they come.
 
-    Takes a batch only when a lane is free, and results wait in a queue for so many, or as many as
-    there are lanes: a slow consumer slows the work. Closing the generator cancels and awaits
-    everything. Raises what `batches` or a lane raises, but WorkerLostError, which is an end.
+    It takes a batch only when a lane is free, and `waiting` results wait in a queue, by default one
+    for each lane: so a slow consumer slows the work. Closing the generator cancels and awaits
+    everything. Raises the errors of `batches` and of lanes, except WorkerLostError, which becomes
+    an end.
     """
     results: asyncio.Queue[BatchPart | BatchEnd | BaseException | None]
     results = asyncio.Queue(waiting or len(lanes))
@@ -128,7 +125,7 @@ async def bounded_map(
 
 
 def abandon_all(workers: Iterable[object]) -> None:
-    """Have lanes, or what works in them, leave nothing half done that they would; blocks."""
+    """Let lanes, or their tasks, clean up unfinished outputs. Blocks."""
     for worker in workers:
         if (abandon := getattr(worker, "abandon", None)) is not None:
             abandon()

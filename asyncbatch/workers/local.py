@@ -20,7 +20,7 @@ class ThreadLane:
         self.abandon = getattr(self._work, "abandon", None)
 
     async def run(self, batch: Batch) -> AsyncIterator[Part]:
-        """Yield what becomes of `batch`; see `Lane.run`. Giving up ends with the current part."""
+        """Yield the parts of `batch`; cancelling takes effect at the end of a part."""
         parts = iter(self._work(batch))
         while (part := await asyncio.to_thread(next, parts, None)) is not None:
             yield part

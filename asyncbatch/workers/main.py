@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from asyncbatch.workers.engine import Work, WorkFactory
 
+# New objects before a garbage collection (Python's default: 700). JSON has no cycles.
 _GC_THRESHOLD = 100_000
-"""Objects made before the collector looks for cycles among the new ones (Python's own: 700)."""
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 
@@ -107,6 +107,6 @@ def _receive(requests: BinaryIO) -> Any:
 
 
 def _die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies, even in the midst of C code."""
+    """Let the kernel kill this process when its parent dies, even during C code."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

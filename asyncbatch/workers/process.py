@@ -28,23 +28,18 @@ if TYPE_CHECKING:
     from asyncbatch.workers.engine import Lane, WorkFactory
     from asyncbatch.workers.spawn import WorkerHandle
 
-RESULT_BYTES = 16 * 1024 * 1024
-"""So much of what becomes of a batch is handed on at a time, ..."""
-RESULT_SECONDS = 2.0
-"""... or what there is of it after so long."""
-WHOLE_BYTES = 256 * 1024 * 1024
-"""So much, however long it takes, of what must not be lost in its midst."""
-_SHORTEST_POLL, _LONGEST_POLL = 0.01, 0.5
-"""Seconds from one look at a worker that says nothing to the next."""
-_END = frame(None)[LENGTH_BYTES:]
-"""What a worker says at a batch's end."""
+RESULT_BYTES = 16 * 1024 * 1024  # Results are handed on in parts of this size, ...
+RESULT_SECONDS = 2.0  # ... or after this time.
+WHOLE_BYTES = 256 * 1024 * 1024  # the limit for a result that must arrive as a whole
+_SHORTEST_POLL, _LONGEST_POLL = 0.01, 0.5  # seconds between two checks of a silent worker
+_END = frame(None)[LENGTH_BYTES:]  # the frame that ends a batch
 
 
 class ResultPart(Struct, frozen=True):
-    """What a worker has said: pickles, each beside its rows (see `wire`).
+    """A part of a worker's result: pickles, each with its rows (see `wire`).
 
-    Of a batch that is not `ended` there is more to come, unless there is a `loss`. `pid` is the
-    worker's, `memory` its peak in bytes.
+    Unless it is `ended` or there is a `loss`, more follows. `pid` is the worker's, `memory` its
+    peak in bytes.
     """
 
     frames: list[tuple[bytes | bytearray, bytes | bytearray]]
@@ -59,11 +54,10 @@ class UnwantedError(Exception):
 
 
 class BlockingWorker:
-    """Has one worker process do batches, one at a time; used by one thread at a time.
+    """One worker process and the pipes to it, driven by one thread at a time.
 
-    `hello` is the frame that begins the talk, `patience` for how many seconds a worker may be at
-    one file, `grace` for how many it may leave things tidy. Raises OSError if no process can be
-    started.
+    `hello` is the first frame; `patience` is the time limit of a file in seconds; `grace` is the
+    time in seconds to clean up at the end. Raises OSError if no process can be started.
     """
 
     def __init__(self, hello: bytes, patience: float | None, grace: float = 0.0) -> None:
@@ -88,7 +82,7 @@ class BlockingWorker:
             self._requests.sendall(data)
 
     def receive_part(self, is_wanted: Callable[[], bool], *, whole: bool = False) -> ResultPart:
-        """Return what comes next of the batch, `whole` if that can be. Raises UnwantedError."""
+        """Return the next part of the result, if possible the `whole`. Raises UnwantedError."""
         frames: list[tuple[bytes | bytearray, bytes | bytearray]] = []
         most = WHOLE_BYTES if whole else RESULT_BYTES
         size, deadline = 0, time.monotonic() + (math.inf if whole else RESULT_SECONDS)
@@ -115,7 +109,7 @@ class BlockingWorker:
         return body, self._read(int.from_bytes(lengths[LENGTH_BYTES:]), is_wanted)
 
     def _read(self, count: int, is_wanted: Callable[[], bool]) -> bytearray:
-        """Return so many bytes. Raises EOFError, ConnectionError, UnwantedError."""
+        """Return `count` bytes. Raises EOFError, ConnectionError, UnwantedError."""
         data, at = bytearray(count), 0
         with memoryview(data) as view:
             while at < count:
@@ -151,29 +145,27 @@ class BlockingWorker:
         return Loss(how, file, progress.in_batch, timed_out)
 
     def interrupt(self) -> None:
-        """End the process from another thread than that which uses this, and which then sees it."""
+        """End the process, from another thread than the driving one, which then notices."""
         with suppress(OSError):  # it has ended
             self._requests.shutdown(socket.SHUT_RDWR)
         if not self._grace:
             self._process.kill()
 
     def kill(self) -> str:
-        """End the process, if it has not ended; return how it ended."""
+        """End the process, if it is running; return how it ended."""
         self._requests.close()
         self._replies.close()
         return end(self._process, self._grace)
 
 
-_SHORTEST_WATCH, _LONGEST_WATCH = 0.01, 0.25
-"""Seconds from one look for late workers to the next."""
-_LAST_SECONDS = 2.0
-"""How long those that end gently may take."""
+_SHORTEST_WATCH, _LONGEST_WATCH = 0.01, 0.25  # seconds between two checks for overdue workers
+_LAST_SECONDS = 2.0  # time for a gentle end
 
 
 class WorkerProcess:
-    """A lane into a worker, which is started again whenever it is found dead.
+    """A lane into a worker process, which is restarted when it has died.
 
-    Several batches may be sent to it at a time; they wait in its socket for their turn.
+    Several batches may be sent ahead; they wait in its socket.
     """
 
     def __init__(self, make_work: WorkFactory, *, reads_stdin: bool = False) -> None:
@@ -189,11 +181,11 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int | None:
-        """The process number, or None while there is no process."""
+        """The process number, or None without a process."""
         return self._process.pid if self._process else None
 
     async def connect(self, spawned: WorkerHandle) -> None:
-        """Talk to a process that has just been started, in place of one that died, if any."""
+        """Connect to a started process, in place of a dead one."""
         try:
             _, self._writer = await asyncio.open_connection(sock=spawned.requests)
         except BaseException:
@@ -208,7 +200,7 @@ class WorkerProcess:
         self._process = spawned.process
 
     async def run(self, batch: Batch) -> AsyncIterator[Part]:
-        """Yield what becomes of `batch`, when those sent before it are done; see `Lane.run`."""
+        """Yield the parts of `batch`, after the batches that were sent before."""
         self._queue.append(batch)
         if self._process is not None:
             self._writer.write(frame(batch))
@@ -241,7 +233,7 @@ class WorkerProcess:
         return part
 
     async def _read(self, count: int) -> bytearray:
-        """Return so many bytes; straight into place, for a stream would copy them twice.
+        """Return `count` bytes, read in place, because a stream would copy them twice.
 
         Raises EOFError, ConnectionError.
         """
@@ -256,7 +248,7 @@ class WorkerProcess:
         return data
 
     def check_overdue(self, stopwatch: FileStopwatch, now: float) -> None:
-        """Kill the process if it is late with a file; `run` then ends as for any other death."""
+        """Kill the process if it is overdue with a file; `run` then ends with a loss."""
         if self._process is None or self._late is not None:
             return
         self._late = stopwatch.overdue(self._progress, now)
@@ -284,7 +276,7 @@ class WorkerProcess:
             await asyncio.to_thread(self._process.wait)
 
     def kill(self) -> str:
-        """End the process at once, if it has not ended; return how it ended."""
+        """End the process at once, if it is running; return how it ended."""
         if self._process is None:
             return "is not running"
         process, self._process = self._process, None
@@ -294,7 +286,7 @@ class WorkerProcess:
 
 
 class ProcessEngine:
-    """Worker processes; each is a lane, several times over if there are more lanes."""
+    """Worker processes. Each is one lane, or several."""
 
     def __init__(self, workers: Sequence[WorkerProcess], count: int) -> None:
         self._workers = workers
@@ -316,11 +308,10 @@ async def process_engine(
     patience: float | None = None,
     gently: bool = False,
 ) -> AsyncIterator[ProcessEngine]:
-    """Provide `count` lanes over processes just started; kill these at the end.
+    """Provide `count` lanes over started processes, and kill these at the end.
 
-    `reads_stdin` hands our standard input on to those that take a dead one's place. `patience`
-    is for how many seconds one may be at one file. If the end is to come `gently`, they have some
-    seconds to leave nothing half done.
+    `reads_stdin` passes standard input to restarted processes. `patience` is the time limit of a
+    file in seconds. With `gently`, the processes get some seconds to clean up.
     """
     workers = [WorkerProcess(make_work, reads_stdin=reads_stdin) for _ in spawned]
     watching = None if patience is None else asyncio.create_task(watch(workers, patience))
@@ -340,7 +331,7 @@ async def process_engine(
 
 
 async def _let_end(workers: Sequence[WorkerProcess]) -> None:
-    """Have all end by themselves, as far as they do."""
+    """Wait until all processes end by themselves, for a limited time."""
     for worker in workers:
         worker.hang_up()
     with suppress(TimeoutError):
@@ -350,7 +341,7 @@ async def _let_end(workers: Sequence[WorkerProcess]) -> None:
 
 
 async def watch(workers: Sequence[WorkerProcess], patience: float) -> None:
-    """Look at the workers for ever, and end those that are late; there may come more of them."""
+    """Kill overdue workers, for ever. Workers may be added meanwhile."""
     interval = min(max(patience / 20, _SHORTEST_WATCH), _LONGEST_WATCH)
     stopwatches: list[FileStopwatch] = []
     while True:

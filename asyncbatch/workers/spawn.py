@@ -1,4 +1,4 @@
-"""Starting a worker process; needs no event loop, so that it can be done first of all."""
+"""The start of a worker process. Needs no event loop, so that it can come first."""
 
 from __future__ import annotations
 
@@ -19,15 +19,13 @@ from asyncbatch.workers.main import main
 main{descriptors!r}
 """
 _STDERR = 2
-_EXIT_SECONDS = 5.0
-"""How long a killed worker may take to be gone (one in a device's hands may not be)."""
+_EXIT_SECONDS = 5.0  # time for a killed process to end; one in an I/O call of a device may not
 
 
 class WorkerHandle(NamedTuple):
-    """A worker process, our ends of the sockets to it, and where it says what it is at.
+    """A started worker process, its sockets, and its progress.
 
-    There are two, since an error of writing to a dead worker would end the reading of what it
-    had still to say.
+    There are two sockets: a write error on a dead worker would end the reading of its last results.
     """
 
     process: subprocess.Popen[bytes]

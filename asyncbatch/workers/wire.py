@@ -1,8 +1,8 @@
-"""What the main process and a worker say to each other, over a socket each way.
+"""The protocol between the main process and a worker, over one socket each way.
 
-Both sides speak pickles behind a length. First comes the work factory; then, for each batch,
-come its parts and None at its end, or an AsyncbatchError. What a worker says has a second
-length and, behind the pickle, so many bytes of rows: megabytes, to be copied as rarely as can be.
+Both send pickles behind a length. First comes the work factory; then, for each batch, its parts and
+a final None, or an AsyncbatchError. A worker's frame has a second length, of the rows behind the
+pickle: these are megabytes, which are copied as rarely as possible.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import pickle
 import signal
 
 LENGTH_BYTES = 4
+# Terminals and supervisors send these to workers too, but the main process decides.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""A terminal or a supervisor sends these to workers too, but the main process decides."""
 
 
 def frame(message: object) -> bytes:

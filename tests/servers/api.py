@@ -27,7 +27,7 @@ from aiohttp import web
 
 from asyncbatch.sources.http.base import Page
 from asyncbatch.sources.http.settings import HttpSettings
-from asyncbatch.sources.http.source import HttpPages
+from asyncbatch.sources.http.source import HttpSource
 
 Behaviour = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 
@@ -280,7 +280,7 @@ async def read(settings: HttpSettings, *, time: FakeTime | None = None, **more: 
     """Return the pages of the first URL; `more` is for `HttpSource.pages`."""
     timed: dict[str, Any] = {} if time is None else {"clock": time.clock, "sleep": time.sleep}
     async with (
-        HttpPages(settings, **timed) as source,
+        HttpSource(settings, **timed) as source,
         aclosing(source.pages(settings.urls[0], **more)) as pages,
     ):
         return [page async for page in pages]

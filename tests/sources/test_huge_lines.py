@@ -182,7 +182,7 @@ async def test_a_resumed_array(tmp_path):
     positions = [part.part.position async for part in run.parts() if part.part.position]
     assert run.report.tally.read == 30_000
     middle = positions[len(positions) // 2]
-    again = Run(job("2.jsonl"), position_of=lambda _: middle)
+    again = Run(job("2.jsonl"), reached=lambda _: middle)
     assert [part async for part in again.parts()]
     rows = [json.loads(line)["n"] for line in (tmp_path / "2.jsonl").read_text().splitlines()]
     assert rows == list(range(middle.record, 30_000))

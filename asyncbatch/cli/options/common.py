@@ -1,4 +1,4 @@
-"""The options of `asyncbatch run` that say what is read, how, and what is said of it."""
+"""Options of `asyncbatch run`: inputs, control, output."""
 
 import math
 from typing import Annotated, Any, Literal

@@ -1,4 +1,4 @@
-"""The options of `asyncbatch run` that say what is done to records, and where they go."""
+"""Options of `asyncbatch run`: transforms and target."""
 
 from typing import Annotated, Literal
 

@@ -1,4 +1,4 @@
-"""The options of `asyncbatch stream` and `asyncbatch generate` that other commands do not have."""
+"""Options of `asyncbatch stream` and `asyncbatch generate` only."""
 
 from typing import TYPE_CHECKING, Annotated, Literal
 

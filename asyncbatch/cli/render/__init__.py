@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 class Renderer(Protocol):
-    """Makes one document of one run, piece by piece, in bounded memory."""
+    """Renders one run as one document, part by part, in bounded memory."""
 
     def part(self, found: BatchPart) -> bytes:
-        """Return what is to be written now that these files are done."""
+        """Return the text about these finished files."""
         ...
 
     def finish(self, report: Report, command: str, exit_code: int) -> Iterable[bytes]:
-        """Yield what is to be written at the end of the run of `command`."""
+        """Yield the text at the end of the run of `command`."""
         ...

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from asyncbatch.core.records import Failure
     from asyncbatch.core.report import Report
 
+# GitHub shows this number of errors of a step, so the last one counts the rest.
 MAX_ANNOTATIONS = 10
-"""GitHub shows so many errors a step and drops the rest, so the last one says what it dropped."""
 
 
 class Github:

@@ -59,7 +59,7 @@ def sections(report: Report) -> dict[str, Any]:
 
 
 def source_object(source: SourceReport) -> dict[str, Any]:
-    """Return what one source came to."""
+    """Return the object of one source."""
     tally, traffic = source.tally, source.traffic
     return {
         "name": source.name,
@@ -73,7 +73,7 @@ def source_object(source: SourceReport) -> dict[str, Any]:
 
 
 def input_counts(tally: Tally) -> dict[str, int]:
-    """Return what became of files, or of other inputs."""
+    """Return the counts of files, or of other inputs."""
     return {
         "total": tally.files,
         "succeeded": tally.succeeded,
@@ -85,7 +85,7 @@ def input_counts(tally: Tally) -> dict[str, int]:
 
 
 def record_counts(tally: Tally) -> dict[str, int]:
-    """Return what became of records."""
+    """Return the counts of records."""
     return {
         "read": tally.read,
         "passed": tally.passed,
@@ -242,7 +242,7 @@ class _SinkFields(Struct):
 
 
 class RunReport(Struct):
-    """The report object of one run, as it was written; fields that are not here are dropped."""
+    """The report object of one run, as it was written. Other fields are ignored."""
 
     command: str
     status: RunStatus
@@ -263,7 +263,7 @@ class RunReport(Struct):
 
     @property
     def target_lost(self) -> bool:
-        """Whether the run could not go on: it failed, though not all of its files did."""
+        """Whether the run could not continue: it failed, though not all of its files did."""
         return self.status == "failed" and not 0 < self.files.total == self.files.failed
 
     @property
@@ -277,7 +277,7 @@ class _ReportHeader(Struct):
 
 
 def read_report(data: bytes) -> RunReport:
-    """Return the report object in `data`. Raises UsageError with what is wrong with it."""
+    """Return the report object in `data`. Raises UsageError with the reason."""
     try:
         version = msgspec.json.decode(data, type=_ReportHeader).schema_version
         if version is None:
@@ -295,13 +295,12 @@ def read_report(data: bytes) -> RunReport:
 
 
 def merge(reports: list[RunReport]) -> Report:
-    """Return one report of several runs, at least one; failures in the order of the reports.
+    """Return one report of several runs, at least one; failures in the order of reports.
 
-    Counts are added. The time is from the earliest start to the latest end, and so the rates are
-    those of all machines together; the peak of memory is the highest of any run, since they may
-    have been on different machines. Sources of one name and type are one, and the sink is told if
-    all have the same. It is interrupted if any run was, and has lost its target
-    if any run had.
+    Counts are added. The time is from the earliest start to the latest end, so that rates are those
+    of all machines together; the peak of memory is the highest of any run. Sources of one name and
+    type become one; the sink is there if all reports have the same. The result is interrupted, or
+    has lost its target, if any run has.
     """
     start = min(report.started_at for report in reports)
     failures = [failure.known() for report in reports for failure in report.failures]
@@ -327,7 +326,7 @@ def merge(reports: list[RunReport]) -> Report:
 
 
 def _known_state(state: str) -> SourceState:
-    """Return a state, of which a later version may know more."""
+    """Return a known state: a later version may write others."""
     return state if state in get_args(SourceState) else "interrupted"  # type: ignore[return-value]  # it is one
 
 

@@ -1,4 +1,4 @@
-"""JUnit XML, as CI servers read it: a test case for each file."""
+"""JUnit XML for CI servers: a test case for each file."""
 
 from __future__ import annotations
 
@@ -16,15 +16,13 @@ if TYPE_CHECKING:
     from asyncbatch.core.batches import BatchPart
     from asyncbatch.core.report import Report
 
-SHOWN_REJECTIONS = 20
-"""Bad records that one test case shows; the rest of them is counted."""
-_SPOOL_BYTES = 4 * 1024 * 1024
-"""Test cases stay in memory up to so much, and go to a temporary file beyond."""
+SHOWN_REJECTIONS = 20  # Bad records that one test case shows; the rest of them is counted.
+_SPOOL_BYTES = 4 * 1024 * 1024  # test cases in memory up to this size, beyond in a temporary file
 _CHUNK = 64 * 1024
 
 
 class Junit:
-    """The counts come first in the form, so test cases are spooled until all is known."""
+    """Spools the test cases, because the counts come first in the document."""
 
     def __init__(self) -> None:
         self._cases: IO[bytes] = tempfile.SpooledTemporaryFile(_SPOOL_BYTES)  # noqa: SIM115 - closed at the finish

@@ -64,7 +64,7 @@ def _written(report: Report) -> str:
 
 
 def _sources(report: Report) -> Iterator[bytes]:
-    """Yield the table of sources, if they are told apart."""
+    """Yield the table of sources, if the report has them."""
     if not report.sources:
         return
     yield b"\n| source | state | inputs | failed | pages | records | rejected |\n"
@@ -79,5 +79,5 @@ def _sources(report: Report) -> Iterator[bytes]:
 
 
 def _cell(text: str) -> str:
-    """Return `text` so that it cannot end a cell, a code span or begin a tag."""
+    """Return `text` escaped for a cell: it cannot end the cell or begin a tag."""
     return text.replace("|", "\\|").replace("`", "'").replace("<", "&lt;")

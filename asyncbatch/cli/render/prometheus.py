@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Gauges:
-    """Gauges called `PREFIX_…`, each with a `name`: no two files of a folder may tell one series.
+    """Gauges with a prefix, each labelled with `name`, so that files of a folder differ.
 
     Raises UsageError if the library is missing.
     """
@@ -32,11 +32,11 @@ class Gauges:
         self._registry = CollectorRegistry()
 
     def set(self, what: str, help_: str, value: float, **labels: str) -> None:
-        """Tell one number."""
+        """Set one gauge."""
         self._gauge(what, help_, *labels).labels(self._name, *labels.values()).set(value)
 
     def set_each(self, what: str, help_: str, values: Mapping[str, int]) -> None:
-        """Tell a number for each result."""
+        """Set a gauge for each result."""
         gauge = self._gauge(what, help_, "result")
         for result, value in values.items():
             gauge.labels(self._name, result).set(value)
@@ -55,7 +55,7 @@ class Gauges:
 
 
 class Metrics:
-    """What a run came to. Raises UsageError if the library is missing."""
+    """The metrics of a run. Raises UsageError if the library is missing."""
 
     def __init__(self, name: str) -> None:
         self._gauges = Gauges("asyncbatch_run", name)

@@ -1,4 +1,4 @@
-"""Tables made into what the rest of the program is told, as the options of `run` are."""
+"""Tables of a pipeline file as settings, the same as from the options of `run`."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def transform_specs(tables: Sequence[TransformTable]) -> tuple[TransformSpec, ..
 
 
 def dedupe_key(tables: Sequence[TransformTable]) -> tuple[str, ...] | None:
-    """Return the paths of the key that records are deduplicated by, if they are: at the end."""
+    """Return the paths of the key of a final `dedupe`, or None."""
     return next((table.key for table in tables if isinstance(table, DedupeTable)), None)
 
 
 def files_inputs(table: FilesSourceTable) -> Inputs:
-    """Return which files a source names."""
+    """Return the inputs of a source table."""
     selection = Selection(
         table.pattern or DEFAULT_PATTERNS, table.exclude, table.hidden, table.follow_symlinks
     )
@@ -73,7 +73,7 @@ def files_settings(table: FilesSourceTable) -> RecordWorkSettings:
 
 
 def http_settings(table: HttpSourceTable) -> HttpSettings:
-    """Return which URLs a source names, and how they are asked."""
+    """Return the HTTP settings of a source table."""
     plain = msgspec.to_builtins(table, enc_hook=_reveal)
     del plain["type"], plain["name"]
     user, _ = _without_user(plain["urls"][0])  # all have the same, if any
@@ -91,16 +91,17 @@ def _reveal(value: object) -> object:
 
 
 def _without_user(url: str) -> tuple[str, str]:
-    """Return the user, with a password, that a URL has in it, if any, and the URL without."""
+    """Return the user and password in a URL, and the URL without them."""
     parts = urlsplit(url)
     user, _, host = parts.netloc.rpartition("@")
     return user, urlunsplit(parts._replace(netloc=host))
 
 
 def sink_target(table: SinkTable, root: str | None = None, *, job: str | None = None) -> Target:
-    """Return the target; `root` is what names in a folder are relative to. Raises UsageError.
+    """Return the target. Raises UsageError.
 
-    Sessions with a server bear the name of the `job`.
+    Outputs of a folder are named relative to `root`. Sessions of a server bear the name of the
+    `job`.
     """
     return Target.parse(
         table.to.reveal(),

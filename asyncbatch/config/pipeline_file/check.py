@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from asyncbatch.config.pipeline_file.values import KeyPath, Table
 
 _TABLES = inspect.StructType | inspect.DictType
-INVALID = object()
-"""Stands for what is not good."""
+INVALID = object()  # stands for an invalid value
 
 
 def check(value: object, table: type[Table], mistakes: list[Mistake]) -> Any:
@@ -28,13 +27,13 @@ def check(value: object, table: type[Table], mistakes: list[Mistake]) -> Any:
 
 
 class Checker:
-    """Checks values, adding to `mistakes`; what is not good comes out as INVALID."""
+    """Checks values, and adds to `mistakes`. An invalid value becomes INVALID."""
 
     def __init__(self, mistakes: list[Mistake]) -> None:
         self.mistakes = mistakes
 
     def check(self, value: Any, kind: inspect.Type, path: KeyPath) -> Any:  # noqa: PLR0911 - TOML; one case a type
-        """Return what `value` is as a `kind`."""
+        """Return `value` converted to `kind`."""
         match kind:
             case inspect.Metadata(type=inner, extra=extra):
                 if extra and (form := extra.get("form")):
@@ -187,7 +186,7 @@ class Checker:
 
 
 def _kind_name(kind: inspect.Type) -> str:
-    """Return what a key is for, where its type says so."""
+    """Return the name of a type in messages."""
     extra = kind.extra_json_schema if isinstance(kind, inspect.Metadata) else None
     description = str((extra or {}).get("description", "")).removesuffix(".")
     return f": {description[:1].lower()}{description[1:]}" if description else ""
@@ -237,7 +236,7 @@ def _schema_of_own_type(kind: type) -> dict[str, Any]:
 
 
 def _simplify(part: Any) -> Any:
-    """Return `part` without null, which TOML does not have, and with what may be text as well."""
+    """Return `part` without null, which TOML lacks, and with text where text is accepted."""
     if isinstance(part, list):
         return [_simplify(one) for one in part]
     if not isinstance(part, dict):

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 class PipelineFile(Table, frozen=True):
-    """What `asyncbatch etl` does: from sources, through transforms, into a sink."""
+    """A pipeline of `asyncbatch etl`: from sources, through transforms, into a sink."""
 
     name: Annotated[Name, Meta(description="What the job is called.")]
     sources: Annotated[
@@ -61,7 +61,6 @@ class PipelineFile(Table, frozen=True):
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
-        """Yield what cannot be said together; see `Table.contradictions`."""
         names = [getattr(source, "name", None) for source in given.get("source") or ()]
         for index, name in enumerate(names):
             if name is not None and name in names[:index]:
@@ -82,7 +81,7 @@ class PipelineFile(Table, frozen=True):
                 yield ("sink", "key", place), f"no field {name!r} is made by transform{near}"
 
     def source_names(self) -> list[str]:
-        """Return what each source is called: its name, else its type, numbered from the second."""
+        """Return the name of each source, else its type, numbered from the second."""
         taken = {source.name for source in self.sources}
         counts: Counter[str] = Counter()
         names = []
@@ -97,7 +96,7 @@ class PipelineFile(Table, frozen=True):
         return names
 
     def only(self, wanted: Iterable[str]) -> tuple[SourceTable, ...]:
-        """Return the sources of these names. Raises UsageError if there is none of one."""
+        """Return the sources of these names. Raises UsageError for an unknown name."""
         names = self.source_names()
         chosen = set(wanted)
         for name in sorted(chosen):
@@ -109,7 +108,7 @@ class PipelineFile(Table, frozen=True):
 
 
 def _misplaced_keys(given: Given) -> Iterator[tuple[Any, str]]:
-    """Yield the places of what the sink cannot take, or take as it is meant."""
+    """Yield the places of values that the sink cannot take as written."""
     sources, sink = given.get("source") or (), given.get("sink")
     form = None if sink is None or sink.to is None else form_of(sink.to.reveal())
     if sink is None or form is None:
@@ -137,7 +136,7 @@ def _misplaced_keys(given: Given) -> Iterator[tuple[Any, str]]:
 
 
 class StreamFile(Table, frozen=True):
-    """What `asyncbatch stream` does: events of sources, in windows, into a sink."""
+    """A pipeline of `asyncbatch stream`: events of sources, in windows, into a sink."""
 
     sources: Annotated[
         tuple[EventFileTable | EventFolderTable | EventStdinTable | SimulatedTable, ...],
@@ -156,7 +155,6 @@ class StreamFile(Table, frozen=True):
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
-        """Yield what cannot be said together; see `Table.contradictions`."""
         seen: list[Any] = []
         for index, source in enumerate(given.get("source") or ()):
             if source is not None and source in seen and not isinstance(source, SimulatedTable):

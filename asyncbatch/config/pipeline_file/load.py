@@ -32,7 +32,7 @@ def substitute(
     mistakes: list[Mistake],
     path: KeyPath = (),
 ) -> Any:
-    """Return `value` with the variables in its strings replaced; add what cannot be."""
+    """Return `value` with its variables replaced. Adds unknown ones to `mistakes`."""
     if isinstance(value, dict):
         return {
             key: substitute(item, environment, mistakes, (*path, key))
@@ -72,7 +72,7 @@ _FORM = "write --set sink.table=people, or --set source.0.timeout=5"
 
 
 def override(document: dict[str, Any], overrides: Iterable[str], mistakes: list[Mistake]) -> None:
-    """Put each override into `document`; add those that cannot be."""
+    """Apply the overrides to `document`. Adds invalid ones to `mistakes`."""
     for text in overrides:
         key, equals, value = text.partition("=")
         path = _parse_path(key)
@@ -84,7 +84,7 @@ def override(document: dict[str, Any], overrides: Iterable[str], mistakes: list[
 
 
 def _parse_path(text: str) -> tuple[str, ...] | None:
-    """Return the keys of a dotted key, which TOML's own rules take apart."""
+    """Return the keys of a dotted key, parsed by TOML's own rules."""
     dotted = _INDEX.sub(r".\1", text)  # `source[0]` as in messages, `source.0` as in TOML
     try:
         found: Any = tomllib.loads(f"{dotted} = 0")
@@ -100,7 +100,7 @@ def _parse_path(text: str) -> tuple[str, ...] | None:
 
 
 def _parse_value(text: str) -> Any:
-    """Return what `text` is in TOML, else the text itself."""
+    """Return the TOML value of `text`, else the text itself."""
     try:
         found = tomllib.loads(f"value = {text}")
     except ValueError:  # it is not TOML, or an integer beyond 4,300 digits
@@ -128,7 +128,7 @@ def _put(document: Any, path: KeyPath, value: Any, mistakes: list[Mistake]) -> N
 
 
 def _token(at: Any, key: str) -> str | int | None:
-    """Return what names `key` in a table or an array, where it must be there."""
+    """Return the next token of a path that must exist in a table or an array."""
     if isinstance(at, dict):
         return key
     if isinstance(at, list) and key.isdecimal() and len(key) < 10 and int(key) < len(at):
@@ -147,10 +147,10 @@ def load_pipeline_file(
     overrides: Iterable[str] = (),
     environment: Mapping[str, str] | None = None,
 ) -> PipelineFile:
-    """Read and check the pipeline file at `path`, `overrides` being `section.key=value`.
+    """Read and check the pipeline file at `path`. Overrides are `section.key=value`.
 
-    Variables come from `environment` (by default the process's). Raises PipelineFileError with
-    every mistake.
+    Variables come from `environment`, by default the process's. Raises PipelineFileError with all
+    mistakes.
     """
     return _load(path, lambda found: parse_pipeline_file(found, path, overrides, environment))
 
@@ -182,7 +182,7 @@ def parse_pipeline_file(
     overrides: Iterable[str] = (),
     environment: Mapping[str, str] | None = None,
 ) -> PipelineFile:
-    """Check what TOML has made of the file at `path`; see `load_pipeline_file`."""
+    """Check the parsed TOML of the file at `path`; see `load_pipeline_file`."""
     if "window" in document:
         raise PipelineFileError(
             path, [f"{path}: has a [window], and is for `asyncbatch stream {path}`"]
@@ -196,9 +196,9 @@ def parse_stream_file(
     overrides: Iterable[str] = (),
     environment: Mapping[str, str] | None = None,
 ) -> StreamFile:
-    """Check what TOML has made of the file at `path`; see `load_stream_file`.
+    """Check the parsed TOML of the file at `path`; see `load_stream_file`.
 
-    A single source may be a table; one with a path is a file, unless it says otherwise.
+    A single source may be a table; a source with a path is a file, unless it has a type.
     """
     source = document.get("source")
     sources = source if isinstance(source, list) else [source]
@@ -236,7 +236,7 @@ def _checked(
 
 
 def _complete(document: dict[str, Any]) -> None:
-    """Make a single source an array of one, and say what sources with a path are."""
+    """Make a single source an array of one, and set the type of sources with a path."""
     source = document.get("source")
     if isinstance(source, dict):
         source = document["source"] = [source]

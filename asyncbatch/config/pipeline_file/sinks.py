@@ -35,7 +35,6 @@ class PoolTable(Table, frozen=True):
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
-        """Yield what cannot be said together; see `Table.contradictions`."""
         least, most = given.get("min", 1), given.get("max", 4)
         if None not in (least, most) and least > most:
             yield ("min",), f"is {least}, more than max, {most}"
@@ -89,7 +88,6 @@ class SinkTable(Table, frozen=True):
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
-        """Yield what cannot be said together; see `Table.contradictions`."""
         if given.get("mode") == "upsert" and "key" not in given:
             yield ("mode",), "upsert needs key: the fields that make a row the same"
         if given.get("to") is None:
@@ -129,7 +127,7 @@ _KINDS = {
 
 
 def form_of(to: str) -> str | None:
-    """Return what kind of target this names, or None for none that is known."""
+    """Return the form of a target's name, None for an unknown one."""
     scheme, separator, _ = to.partition("://")
     if separator and scheme in _POSTGRES:
         return "postgresql"
@@ -166,7 +164,6 @@ class StreamSinkTable(Table, frozen=True):
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
-        """Yield what cannot be said together; see `Table.contradictions`."""
         if given.get("to") is None:
             return
         form = form_of(given["to"].reveal())
@@ -181,13 +178,13 @@ class StreamSinkTable(Table, frozen=True):
 
 
 class CheckpointTable(Table, frozen=True):
-    """What another process needs to go on."""
+    """The state that another process needs to resume."""
 
     path: Annotated[Name, Meta(description="The file that keeps it.")]
     every: Annotated[Span, Meta(description="How often it is written.")] = 10_000_000
 
 
 class LateTable(Table, frozen=True):
-    """Where events are kept whose window is over."""
+    """The file for late events."""
 
     to: Annotated[Name, Meta(description="A file: JSON Lines.")]

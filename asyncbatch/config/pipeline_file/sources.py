@@ -51,7 +51,7 @@ class BasicAuthTable(Table, frozen=True, tag_field="type", tag="basic"):
 
 
 class HeaderAuthTable(Table, frozen=True, tag_field="type", tag="header"):
-    """A header of its own."""
+    """A header of any name."""
 
     name: Annotated[Name, Meta(description="The header's name, such as X-Api-Key.")]
     value: Annotated[SecretText, Meta(description="Its value.")]
@@ -83,7 +83,6 @@ class PagePaginationTable(Table, frozen=True, tag_field="type", tag="page"):
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
-        """Yield what cannot be said together; see `Table.contradictions`."""
         if "size_param" in given and "size" not in given:
             yield ("size_param",), "needs size: the records that are asked for"
 
@@ -104,24 +103,24 @@ class OffsetPaginationTable(Table, frozen=True, tag_field="type", tag="offset"):
 
 
 class CursorPaginationTable(Table, frozen=True, tag_field="type", tag="cursor"):
-    """Each page has the cursor of the next, until there is none."""
+    """Each page has the cursor of the next page, the last page has none."""
 
     next: Annotated[Pointer, Meta(description="Where in a page the next cursor is.")]
     param: Annotated[Name, Meta(description="The parameter that takes it.")] = "cursor"
 
 
 class NextUrlPaginationTable(Table, frozen=True, tag_field="type", tag="next_url"):
-    """Each page has the URL of the next, until there is none."""
+    """Each page has the URL of the next page, the last page has none."""
 
     next: Annotated[Pointer, Meta(description="Where in a page the next URL is.")]
 
 
 class LinkHeaderPaginationTable(Table, frozen=True, tag_field="type", tag="link_header"):
-    """The `Link` header has the next page's URL, rel="next", until there is none."""
+    """The `Link` header has the URL of the next page, with rel="next"."""
 
 
 class IncrementalTable(Table, frozen=True):
-    """Ask only for what is newer than what the last run saw."""
+    """Requests only for records newer than those of the last run."""
 
     field: Annotated[Path, Meta(description="The field whose largest value is kept.")]
     param: Annotated[Name, Meta(description="The parameter that takes it.")]
@@ -178,7 +177,6 @@ class HttpSourceTable(Table, frozen=True, tag_field="type", tag="http"):
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
-        """Yield what cannot be said together; see `Table.contradictions`."""
         auth, pagination = given.get("auth"), given.get("pagination")
         names = {name.lower(): name for name in given.get("headers") or ()}
         header = "Authorization" if isinstance(auth, BearerAuthTable | BasicAuthTable) else None
@@ -240,7 +238,6 @@ class FilesSourceTable(Table, frozen=True, tag_field="type", tag="files"):
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
-        """Yield what cannot be said together; see `Table.contradictions`."""
         paths = given.get("paths", ())
         if paths == () and "files_from" not in given:
             yield ("paths",), "name a folder, a file or a glob, or give files_from"
@@ -272,7 +269,6 @@ class EventFileTable(Table, frozen=True, tag_field="type", tag="file"):
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
-        """Yield what cannot be said together; see `Table.contradictions`."""
         path = given.get("path")
         if path == STDIN:
             yield ("path",), 'is standard input: write type = "stdin", without a path'
@@ -293,7 +289,6 @@ class EventFolderTable(Table, frozen=True, tag_field="type", tag="folder"):
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
-        """Yield what cannot be said together; see `Table.contradictions`."""
         path = given.get("path")
         if path is not None and os.path.exists(path) and not os.path.isdir(path):
             yield ("path",), 'is no folder: write type = "file"'
@@ -310,7 +305,7 @@ class EventStdinTable(Table, frozen=True, tag_field="type", tag="stdin"):
 
 
 class SimulatedTable(Table, frozen=True, tag_field="type", tag="simulate"):
-    """Example events, as they happen."""
+    """Example events, in real time."""
 
     rate: Annotated[float, Meta(gt=0, description="Events a second.")] = 10.0
     seed: Annotated[int | None, Meta(description="Make the same events each time.")] = None

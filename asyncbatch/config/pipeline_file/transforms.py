@@ -34,7 +34,6 @@ class FieldTable(Table, frozen=True):
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
-        """Yield what cannot be said together; see `Table.contradictions`."""
         ways = [key for key in ("from", "now", "value") if key in given]
         if len(ways) != 1:
             found = f"has {' and '.join(ways)}" if ways else "has none of them"
@@ -80,7 +79,6 @@ class JqTable(Table, frozen=True, tag_field="type", tag="jq"):
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
-        """Yield what is wrong with the program; see `Table.contradictions`."""
         if (expr := given.get("expr")) is not None:
             yield from _refusal("expr", lambda: make_stage(JqSpec(expr)))
 
@@ -92,7 +90,6 @@ class CallTable(Table, frozen=True, tag_field="type", tag="call"):
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
-        """Yield why there is no such function; see `Table.contradictions`."""
         if (function := given.get("function")) is not None:
             yield from _refusal("function", lambda: make_stage(CallSpec(function)))
 
@@ -105,14 +102,13 @@ class SchemaTable(Table, frozen=True, tag_field="type", tag="schema"):
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
-        """Yield what is wrong with the schema; see `Table.contradictions`."""
         if (file := given.get("file")) is not None:
             formats = bool(given.get("check_formats"))
             yield from _refusal("file", lambda: load_schema(file, check_formats=formats))
 
 
 def _refusal(key: str, make: Callable[[], object]) -> Contradictions:
-    """Yield why what `key` names cannot be had."""
+    """Yield the error of `make` as that of `key`."""
     try:
         make()
     except UsageError as error:
@@ -125,9 +121,9 @@ TransformTable: TypeAlias = (
 
 
 class ProducedFields:
-    """The fields that transforms make: their `names`, None if that is anybody's guess.
+    """The fields that transforms produce: their `names`, None if they are unknown.
 
-    `unmade` are the places of those that a transform asks for and none before has made.
+    `unmade` are the places that ask for a field that no earlier transform produces.
     """
 
     def __init__(self, transforms: Sequence[Any]) -> None:
@@ -142,7 +138,7 @@ class ProducedFields:
                 self.names = None
 
     def missing(self, path: str, at: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-        """Yield the place where `path` is asked for, and why, if no such field is made."""
+        """Yield the place that asks for `path`, and the reason, if no such field is produced."""
         first = parse_path(path)[:1]
         if self.names is not None and first and first[0] not in self.names:
             near = suggestion(first[0], self.names)

@@ -21,20 +21,19 @@ from asyncbatch.windows.spec import parse_window
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    # The keys that a table has, without defaults. An invalid value is None, also in an array.
     Given: TypeAlias = Mapping[str, Any]
-    """The keys of a table that are there, as yet without defaults. What is not good, also in an
-    array, is None."""
     Contradictions: TypeAlias = Iterator[tuple["KeyPath", str]]
 
+# The keys, and the indices of arrays, that lead to a value.
 KeyPath: TypeAlias = tuple[str | int, ...]
-"""The keys, and the indices of arrays, that lead to a value."""
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _LONGEST = 80
 
 
 class Mistake(Struct, frozen=True):
-    """One thing that is wrong, and the key path of where."""
+    """A mistake in the file, and its key path."""
 
     path: KeyPath
     message: str
@@ -70,9 +69,9 @@ def format_path(path: KeyPath) -> str:
 
 
 def quoted(value: object) -> str:
-    """Return a value as a message shows it: as it is written, cut if it is long.
+    """Return a value for a message: as it was written, shortened.
 
-    What a table or an array holds may be secret.
+    The content of a table or an array may be secret.
     """
     if isinstance(value, dict | list):
         return "a table" if isinstance(value, dict) else "an array"
@@ -167,7 +166,7 @@ def _duration(value: Any) -> Any:
 
 
 def _span(value: Any) -> int:
-    """Return a span, which may also be a number of seconds, in microseconds."""
+    """Return a duration, which may also be a number of seconds, in microseconds."""
     try:
         if isinstance(value, str):
             return parse_duration(value)
@@ -258,6 +257,7 @@ def _secret(value: Any) -> Secret:
     return Secret(text)
 
 
+# the check of each form; the type's own checks follow
 FORMS: dict[str, Callable[[Any], Any]] = {
     "pointer": _pointer,
     "path": _path,
@@ -274,13 +274,12 @@ FORMS: dict[str, Callable[[Any], Any]] = {
     "target_name": _target_name,
     "secret": _secret,
 }
-"""What checks each form; the type's own checks come after."""
 
 
 class Table(Struct, frozen=True, forbid_unknown_fields=True):
-    """A table: its keys are the fields, their types and descriptions what the file may say."""
+    """A table. Its fields are the keys; their types and descriptions are the reference."""
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:  # noqa: ARG003 - for subclasses
-        """Yield what cannot be said together: the key path below the table, and why."""
+        """Yield values that exclude each other: the key path below the table, and the reason."""
         yield from ()

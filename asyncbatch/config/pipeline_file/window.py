@@ -1,4 +1,4 @@
-"""`[window]`: which windows of time, of which events, and what is told of them."""
+"""The `[window]` table: windows, events and aggregates."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from asyncbatch.windows.spec import WindowSpec
 
 ARRIVAL = "arrival"
+# the keys for the length of each kind of window
 _SPANS = {"tumbling": ("size",), "hopping": ("size", "every"), "session": ("gap",)}
-"""What says how long windows of each kind are."""
 MOST_KEYS = 100_000
 
 
@@ -68,7 +68,6 @@ class WindowTable(Table, frozen=True):
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
-        """Yield what cannot be said together; see `Table.contradictions`."""
         yield from _given_keys(given)
         aggregates = given.get("aggregates")
         if aggregates is not None and not aggregates:
@@ -97,7 +96,7 @@ class WindowTable(Table, frozen=True):
 
     @property
     def aggregate_columns(self) -> tuple[Aggregate, ...]:
-        """What is told of each window."""
+        """The aggregates of each window."""
         return parse_aggregates(self.aggregates)
 
     def fields(self) -> Iterator[tuple[KeyPath, str]]:
@@ -113,7 +112,7 @@ class WindowTable(Table, frozen=True):
 
 
 def _given_keys(given: Given) -> Contradictions:
-    """Yield what is wrong with which windows these are."""
+    """Yield the contradictions between the keys for the kind of window."""
     parts = [key for key in ("kind", "size", "every", "gap") if key in given]
     if "spec" in given:
         for key in parts:

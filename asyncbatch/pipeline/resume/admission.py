@@ -27,10 +27,8 @@ if TYPE_CHECKING:
     from asyncbatch.sources.identity import InputNaming
     from asyncbatch.workers.engine import Lane
 
-DONE = "done"
-"""Why a file is skipped that an earlier run did."""
-NOT_FAILED = "not failed before"
-"""Why a file is skipped if only failed ones are to be tried again."""
+DONE = "done"  # Why a file is skipped that an earlier run did.
+NOT_FAILED = "not failed before"  # Why a file is skipped if only failed ones are to be tried again.
 
 
 _DUPLICATE_ADVICE = (
@@ -49,12 +47,11 @@ class _Skip(NamedTuple):
 
 
 class Admission:
-    """Decides about paths in the order of the inputs; by one thread at a time.
+    """Decides which inputs to process, in input order; used by one thread at a time.
 
-    `known` takes the identity and the state of each that is admitted. `adds` if the target
-    keeps rows of earlier runs and none replaces another; `still_there` tells whether what was
-    made of an input is where it was. With `needs_first` nothing is skipped unless the first
-    input with rows is.
+    `known` takes the identity and stamp of each admitted input. `adds`: the target keeps earlier
+    rows, and none replaces another. `still_there` tells whether an input's output is unchanged.
+    With `needs_first` inputs are skipped only if the first input with rows is.
     """
 
     def __init__(
@@ -73,9 +70,9 @@ class Admission:
         self._skips: bool | None = None if needs_first else True
 
     def decide(self, first: int, paths: Sequence[str], naming: InputNaming) -> list[Batch]:
-        """Return these paths, of which the first is number `first` of the run, as batches.
+        """Return batches of these paths, of which the first is number `first` of the run.
 
-        Raises what the database behind the ledger raises; UsageError for a path without a name.
+        Raises the errors of the ledger's database; UsageError for a path without an identity.
         """
         names = list(map(naming.name, paths))
         by_content = self._settings.by_content
@@ -97,13 +94,13 @@ class Admission:
         return batches
 
     def position(self, path: str) -> Position | None:
-        """Return where to take up a file that was admitted, if not at its beginning."""
+        """Return where to resume an admitted file, None for its beginning."""
         known = self._known.get(path)
         begun = known.begun if known else None
         return Position(*begun.reached) if begun and begun.reached else None
 
     def _resume_position(self, path: str, entry: Entry | None, stamp: Stamp) -> Entry | None:
-        """Return the entry of a huge file that can be taken up where an earlier run left it."""
+        """Return the entry of a split file that can resume where an earlier run ended."""
         if entry is None or entry.reached is None or not self._settings.carries_on:
             return None
         can = stamp.describes_same_file(entry.stamp) and self._skips is not False
@@ -156,9 +153,9 @@ class Admission:
 
 
 def stamp_of(path: str, *, by_content: bool) -> Stamp | None:
-    """Return the state of a file, or None if it is none; of an object as far as it is known.
+    """Return the stamp of a file, None without one; of an object, as far as it is known.
 
-    An ETag changes with the contents, and so stands for them.
+    An ETag changes with the content, and stands for it.
     """
     if path == STDIN:
         return None
@@ -202,13 +199,12 @@ def _part(start: int, verdicts: Sequence[_Skip | Failure | None]) -> Part:
 
 
 class AdmittedLane:
-    """A lane that gives back what is decided about a batch; what is not, it passes on."""
+    """A lane that returns prepared parts, and passes other batches on."""
 
     def __init__(self, lane: Lane) -> None:
         self._lane = lane
 
     async def run(self, batch: Batch) -> AsyncIterator[Part]:
-        """Yield what becomes of `batch`; see `Lane.run`."""
         if batch.prepared_part is not None:
             yield batch.prepared_part
             return
@@ -242,9 +238,9 @@ class BookmarkAdmission:
         self._adds = adds and not settings.force and not settings.allow_duplicates
 
     def admit(self, feed: Feed) -> Bookmark | Failure | None:
-        """Return where to take a feed up (None: at its beginning), or why it is not read.
+        """Return where to resume a feed (None: its beginning), or why it is not read.
 
-        Raises what the database behind the ledger raises.
+        Raises the errors of the ledger's database.
         """
         stamp = Stamp(0, 0, feed.form)
         entry = self._ledger.lookup([feed.name]).get(feed.name)
@@ -258,7 +254,7 @@ class BookmarkAdmission:
         return bookmark
 
     def _bookmark(self, entry: Entry | None, stamp: Stamp) -> Bookmark | None:
-        """Return what an entry has, if the feed's records are still found in the same way."""
+        """Return an entry's bookmark, if the feed still has the same form."""
         if entry is None or entry.bookmark is None or self._settings.force:
             return None
         if not stamp.describes_same_file(entry.stamp):

@@ -21,7 +21,7 @@ _SQLITE_HEAD = b"SQLite format 3\0"
 
 
 class JobSummary(NamedTuple):
-    """What a ledger has of one job: inputs by outcome, and when the last one was done."""
+    """The inputs of one job in a ledger, by outcome, and the time of the last."""
 
     job: str
     target: str
@@ -31,12 +31,12 @@ class JobSummary(NamedTuple):
 
 
 class Database(Protocol):
-    """What a ledger is in; `name` may be shown to anybody. All methods raise UsageError."""
+    """The database of a ledger. `name` has no secrets. All methods raise UsageError."""
 
     name: str
 
     def tables(self) -> set[str]:
-        """Return the names of its tables, at least of those that a ledger has."""
+        """Return the names of its tables, at least of the ledger's."""
         ...
 
     def columns(self) -> set[str]:
@@ -44,7 +44,7 @@ class Database(Protocol):
         ...
 
     def rows(self, query: str, values: Sequence[str] = ()) -> Sequence[Any]:
-        """Return the rows that a statement gives, in which question marks stand for values."""
+        """Return the rows of a query, in which question marks stand for values."""
         ...
 
     def pages(self, query: str, values: Sequence[str] = ()) -> Iterator[Sequence[Any]]:
@@ -57,7 +57,7 @@ class Database(Protocol):
 
 
 class LedgerDatabase:
-    """A database of SQLite or DuckDB in the file `name`; see `Database`. Raises UsageError."""
+    """An SQLite or DuckDB database in the file `name`; see `Database`. Raises UsageError."""
 
     def __init__(self, name: str, *, writes: bool = False) -> None:
         self.name = name
@@ -71,31 +71,26 @@ class LedgerDatabase:
             self._connection = self._connect(writes=writes)
 
     def tables(self) -> set[str]:
-        """See `Database`."""
         source = "sqlite_master WHERE type = 'table'" if self._is_sqlite else "duckdb_tables()"
         column = "name" if self._is_sqlite else "table_name"
         return {name for (name,) in self.rows(f"SELECT {column} FROM {source}")}  # noqa: S608 - constants
 
     def columns(self) -> set[str]:
-        """See `Database`."""
         with self._explained():
             return {column[0] for column in self._connection.execute(table.PROBE).description}
 
     def rows(self, query: str, values: Sequence[str] = ()) -> Sequence[Any]:
-        """See `Database`."""
         with self._explained():
             rows: list[Any] = self._connection.execute(query, list(values)).fetchall()
         return rows
 
     def pages(self, query: str, values: Sequence[str] = ()) -> Iterator[Sequence[Any]]:
-        """See `Database`."""
         with self._explained():
             rows = self._connection.execute(query, list(values))
             while some := rows.fetchmany(1000):
                 yield some
 
     def close(self) -> None:
-        """See `Database`."""
         self._connection.close()
 
     @contextmanager
@@ -136,11 +131,11 @@ class Inspection:
 
     @property
     def name(self) -> str:
-        """What it is in."""
+        """The name of the database."""
         return self._database.name
 
     def jobs(self) -> list[JobSummary]:
-        """Return the jobs that the ledger is about, each with what was done."""
+        """Return the jobs in the ledger, each with a summary."""
         described: dict[str, str] = {}
         if "asyncbatch_jobs" in self._tables:
             described.update(self._database.rows("SELECT job, description FROM asyncbatch_jobs"))
@@ -158,7 +153,7 @@ class Inspection:
         return list(found.values())
 
     def entries(self, job: str | None) -> Iterator[Entry]:
-        """Yield what is done, by input; of one job or of all."""
+        """Yield the entries by input, of one job or of all."""
         present = self._database.columns()
         names = [name if name in present else "NULL" for name in table.COLUMNS[2:]]
         query = f"SELECT {', '.join(names)} FROM {table.NAME}"  # noqa: S608 - constants
@@ -167,7 +162,7 @@ class Inspection:
             yield from map(table.entry_of, some)
 
     def clear(self, job: str | None) -> int:
-        """Forget what is done, of one job or of all; return how many inputs that were."""
+        """Delete the entries of one job or of all; return the number of inputs."""
         where, values = (" WHERE job = ?", [job]) if job else ("", [])
         (count,) = self._database.rows(f"SELECT count(*) FROM {table.NAME}{where}", values)[0]  # noqa: S608 - constants
         if "asyncbatch_generations" in self._tables:
@@ -208,12 +203,10 @@ class ServerDatabase:
         self._server.open()
 
     def tables(self) -> set[str]:
-        """See `Database`."""
         query = "SELECT relname::text FROM pg_class WHERE relkind IN ('r', 'p')"
         return {name for (name,) in self.rows(f"{query} AND pg_table_is_visible(oid)")}
 
     def columns(self) -> set[str]:
-        """See `Database`."""
         return set(existing_columns(self))
 
     def fetch(self, query: str, *values: Any) -> list[Any]:
@@ -221,11 +214,9 @@ class ServerDatabase:
         return self._explained(lambda: self._server.fetch(query, *values))
 
     def rows(self, query: str, values: Sequence[str] = ()) -> Sequence[Any]:
-        """See `Database`."""
         return self.fetch(numbered(query), *values)
 
     def pages(self, query: str, values: Sequence[str] = ()) -> Iterator[Sequence[Any]]:
-        """See `Database`."""
         connection = self._explained(self._server.connect)
         declare = f"DECLARE inspected CURSOR FOR {numbered(query)}"
         try:
@@ -237,7 +228,6 @@ class ServerDatabase:
             connection.drop()
 
     def close(self) -> None:
-        """See `Database`."""
         self._server.close()
 
     def _explained(self, function: Callable[[], T]) -> T:

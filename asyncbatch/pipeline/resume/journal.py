@@ -17,24 +17,23 @@ if TYPE_CHECKING:
     from asyncbatch.sinks.text_files import FileSink
     from asyncbatch.state.ledger.file import Generation, LedgerStore
 
+# time between syncs of the disk, after which entries are written: a sync takes time
 CHECKPOINT_SECONDS = 1.0
-"""How often it is made sure that what is done stays so: syncing a disk takes time."""
 
 
 class KnownInput(NamedTuple):
-    """The identity and state of an input, before it was read; what it had come to, if begun."""
+    """The identity and stamp of an input before it is read, and its unfinished entry."""
 
     identity: str
     stamp: Stamp
     begun: Entry | None = None
 
 
-Known = dict[str, KnownInput]
-"""By path."""
+Known = dict[str, KnownInput]  # By path.
 
 
 class _InputSum:
-    """What the parts of one file come to so far, those of the run that began it included."""
+    """The sum of the parts of one file so far, including an earlier run's."""
 
     def __init__(self, begun: Entry | None, extent: Extent | None) -> None:
         self.begun, self.extent = begun, extent
@@ -44,10 +43,10 @@ class _InputSum:
         self.reached = begun.reached if begun else None
         self.bookmark = begun.bookmark if begun else None
         self.is_apart = False
-        """Whether rows of others are between those of the file, so that no extent holds them."""
+        """whether rows of other files lie between its rows, so that it has no extent"""
 
     def add(self, rows: int, letters: bytes, extent: Extent | None) -> None:
-        """Add what a part says."""
+        """Add the counts of a part."""
         self.rows += rows
         self.letters.append(letters)
         if extent is None or not extent.length:
@@ -66,30 +65,30 @@ class Journal:
         self.generation = generation
         self._known = known
         self._sums: dict[int, _InputSum] = {}
-        """Of files whose last part is still to come, by their number in the run."""
+        """unfinished files, by their number in the run"""
         self._earlier: list[bytes] = []
 
     def is_begun(self, found: BatchPart) -> Entry | None:
-        """Return what an earlier run had done of the file of this part, if it is the first."""
+        """Return the unfinished entry of a part's file, if this is its first part."""
         if found.batch.prepared_part is not None or found.part.start in self._sums:
             return None
         known = self._known.get(found.path(0))
         return known.begun if known else None
 
     def resume(self, found: BatchPart, begun: Entry, extent: Extent | None = None) -> None:
-        """Take note that the file is taken up where it was; its rows so far are at `extent`."""
+        """Note that the file resumes; its rows so far are at `extent`."""
         self._sums[found.part.start] = _InputSum(begun, extent)
         self._earlier.append(begun.letters)
 
     def take_letters(self) -> bytes:
-        """Return the dead letters of files that were taken up since the last time."""
+        """Return the dead letters of resumed files since the last call."""
         letters, self._earlier = b"".join(self._earlier), []
         return letters
 
     def entries(self, found: BatchPart, extents: Sequence[Extent | None] = ()) -> list[Entry]:
-        """Return the entries of the files that a part finishes, or of what it has reached.
+        """Return the entries of the files that a part finishes, or of its position.
 
-        `extents` are those of the rows of each, and at last of an unfinished one's.
+        `extents` are those of each file's rows, the last one of an unfinished file's.
         """
         part = found.part
         if begun := self.is_begun(found):
@@ -161,9 +160,10 @@ class Journal:
 
 
 class FileJournal(Journal):
-    """Keeps entries until what they are about is on the disk, then puts them into a store.
+    """Holds entries until their outputs are on the disk, then writes them to a store.
 
-    `sync` sees to that, which may take a while; without it they are kept until `write`.
+    `sync` writes the outputs to the disk, which may take a while; without it entries are held until
+    `write`.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ class FileJournal(Journal):
 
 
 def _chunk_of(found: BatchPart) -> Chunk | None:
-    """Return what a part is about that has come of a feed."""
+    """Return the chunk of a feed that a part is about, or None."""
     piece = found.batch.split
     return piece.arrival if piece else None
 
@@ -209,7 +209,7 @@ def _json(bookmark: Bookmark) -> str:
 
 
 def _letters(found: BatchPart) -> dict[int, bytes]:
-    """Return the dead letters of the records of each file of a part, by place."""
+    """Return the dead letters of each file of a part, by place."""
     part = found.part
     if not part.dead_letters:
         return {}
@@ -220,14 +220,14 @@ def _letters(found: BatchPart) -> dict[int, bytes]:
 
 
 def _shifted(entry: Entry, generation: int, extent: Extent | None) -> Entry:
-    """Return an entry whose rows, if any, are now there."""
+    """Return an entry with its rows at another extent."""
     from msgspec import structs
 
     return structs.replace(entry, generation=generation, extent=extent)
 
 
 def _with_counts(begun: Entry | None, counts: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Return counts of records with those of the run that began the file."""
+    """Return counts of records plus those of the run that began the file."""
     if begun is None:
         return counts
     read, dropped, rejected = counts
@@ -238,14 +238,13 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-NO_EXTENT = Extent(0, 0)
-"""Where the rows are of a file that has none."""
+NO_EXTENT = Extent(0, 0)  # Where the rows are of a file that has none.
 
 
 class ResumedRows:
-    """Tells a journal the extents of rows in what `sink` writes; copies from `generations`.
+    """Reports the extents of written rows to a journal; copies rows of earlier `generations`.
 
-    `compressed` if the rows of a part are compressed together.
+    `compressed`: the rows of a part are one compressed member.
     """
 
     def __init__(
@@ -261,7 +260,7 @@ class ResumedRows:
         self._compressed = compressed
 
     def add_lines(self, found: BatchPart, rows: Rows | None, at: int) -> None:
-        """Take note of a part whose rows, if any, were written from `at` on. Raises SinkError."""
+        """Note a part whose rows were written at `at`. Raises SinkError."""
         part = found.part
         if part.entries:
             self._journal.add(found, self.copy(found))
@@ -282,16 +281,16 @@ class ResumedRows:
         return extents
 
     def add(self, found: BatchPart, extents: Sequence[Extent | None]) -> None:
-        """Take note of a part whose rows, if any, were written there. Raises SinkError."""
+        """Note a part whose rows were written at these extents. Raises SinkError."""
         count = max(1, len(found.part))
         self._journal.add(found, [extent or NO_EXTENT for extent in extents or [None] * count])
 
     def starts(self, found: BatchPart) -> bool:
-        """Whether rows of an earlier run belong before those of this part; see `go_on`."""
+        """Whether rows of an earlier run come before those of this part; see `resume`."""
         return self._journal.is_begun(found) is not None
 
     def resume(self, found: BatchPart) -> None:
-        """Write what an earlier run has made of a file that is now taken up. Raises SinkError."""
+        """Copy the rows that an earlier run made of a resumed file. Raises SinkError."""
         if begun := self._journal.is_begun(found):
             extent = None
             if begun.extent is not None and begun.extent.length:

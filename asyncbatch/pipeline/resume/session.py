@@ -1,4 +1,4 @@
-"""The ledger of a run put together: where it is, what it admits, what is written into it."""
+"""The ledger session of a run: its ledger, admission and journal."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 
 class LedgerSession:
-    """What a run knows of earlier ones and writes down for later ones.
+    """Reads the ledger of earlier runs, and writes this run's entries.
 
-    Made before the target's sink, which `begin` then takes.
+    Made before the sink of the target, which `begin` takes.
     """
 
     admission: Admission
@@ -44,12 +44,12 @@ class LedgerSession:
 
     @property
     def job(self) -> LedgerJob:
-        """What a database that keeps the ledger has to know."""
+        """The job, for a database that keeps the ledger."""
         settings = self._settings
         return LedgerJob(settings.fingerprint, settings.carries_on, self._is_current)
 
     def add(self, found: BatchPart) -> None:
-        """Take note of a part that is through, if no loader has done so. Raises SinkError."""
+        """Note a finished part, if no loader has done so. Raises SinkError."""
 
     def prepare(self, sink: Any) -> None:
         """Make ready, before `sink` is opened. Raises UsageError."""
@@ -67,7 +67,7 @@ class LedgerSession:
             self._ledger.close()
 
     def before_end(self) -> None:
-        """Write down what is done, before the target is ended. Raises SinkError."""
+        """Write all entries before the target is finished. Raises SinkError."""
 
     def after_end(self, *, stands: bool) -> None:
         """Take note of how the target has ended. Raises SinkError."""
@@ -93,7 +93,6 @@ class TableLedgerSession(LedgerSession):
     """Kept by the database that the rows go to, in the transactions that bring them."""
 
     def begin(self, sink: Any) -> None:
-        """See `Books`."""
         target = self._target
         assert target is not None
         replaces = target.mode == "replace"
@@ -103,7 +102,7 @@ class TableLedgerSession(LedgerSession):
 
 
 class FileLedgerSession(LedgerSession):
-    """Kept in a file beside the target, if there is one."""
+    """A ledger in a file of its own."""
 
     def __init__(self, settings: LedgerSettings, target: Target | None, *, ordered: bool) -> None:
         super().__init__(settings, target, ordered=ordered)
@@ -116,22 +115,18 @@ class FileLedgerSession(LedgerSession):
         self._store.open()
 
     def begin(self, sink: Any) -> None:  # noqa: ARG002 - see `Books`
-        """See `Books`."""
         self.journal = FileJournal(self._known, self._store, lambda: None)
         self._admit(self._reader(), adds=False)
 
     def add(self, found: BatchPart) -> None:
-        """See `Books`."""
         assert isinstance(self.journal, FileJournal)
         self.journal.add(found)
 
     def before_end(self) -> None:
-        """See `Books`."""
         assert isinstance(self.journal, FileJournal)
         self.journal.checkpoint()
 
     def close(self) -> None:
-        """See `Books`."""
         super().close()
         self._store.close()
 
@@ -142,12 +137,11 @@ class FileLedgerSession(LedgerSession):
 
 
 class FolderLedgerSession(FileLedgerSession):
-    """Of a folder, which others may write to as well: the state of each output is kept."""
+    """The ledger of a folder. Other programs may write there: each output has a stamp."""
 
     _extent_of: Callable[[str], Extent | None]
 
     def begin(self, sink: Any) -> None:  # noqa: ARG002 - see `Books`
-        """See `Books`."""
         from asyncbatch.sinks.folder import (
             extent_of,
             sync_folder,
@@ -160,7 +154,6 @@ class FolderLedgerSession(FileLedgerSession):
         self._admit(self._reader(), adds=False, still_there=self._is_there)
 
     def add(self, found: BatchPart) -> None:
-        """See `Books`."""
         assert isinstance(self.journal, FileJournal)
         part, first = found.part, found.part.start - found.batch.start
         extents = [
@@ -176,7 +169,7 @@ class FolderLedgerSession(FileLedgerSession):
 
 
 class PrefixLedgerSession(FolderLedgerSession):
-    """Of a folder in an object store: workers say what they have put, the store what is there."""
+    """The ledger of a prefix in a store. Workers tell versions, listings check them."""
 
     def __init__(
         self, settings: LedgerSettings, target: Target, stores: StoreSettings, *, ordered: bool
@@ -185,7 +178,6 @@ class PrefixLedgerSession(FolderLedgerSession):
         self._stores = stores
 
     def begin(self, sink: Any) -> None:  # noqa: ARG002 - see `Books`
-        """See `Books`."""
         from asyncbatch.sinks.folder import ObjectStates
 
         assert self._target is not None
@@ -194,7 +186,6 @@ class PrefixLedgerSession(FolderLedgerSession):
         self._admit(self._reader(), adds=False, still_there=self._is_there)
 
     def add(self, found: BatchPart) -> None:
-        """See `Books`."""
         assert isinstance(self.journal, FileJournal)
         part = found.part
         self.journal.add(
@@ -209,12 +200,12 @@ class PrefixLedgerSession(FolderLedgerSession):
 
 
 class OutputFileLedgerSession(FileLedgerSession):
-    """Of a single file, which is written anew by each run: as one generation of many."""
+    """The ledger of a single file, which each run writes anew as a generation."""
 
     _sink: FileSink | None = None
 
     def prepare(self, sink: FileSink) -> None:
-        """See `Books`: give the file the name that it has until it is complete."""
+        """Set the file's name until it is complete."""
         self._generations = self._leftovers()
         self._sink, self._number = sink, self._store.begin()
         folder, name = os.path.split(sink.file.final)
@@ -223,7 +214,6 @@ class OutputFileLedgerSession(FileLedgerSession):
             sink.file.keep_unfinished(self._part)
 
     def begin(self, sink: FileSink) -> None:
-        """See `Books`."""
         if self._keep_unfinished:
             self._store.unfinished_generation(self._number, self._part)
         target = self._target
@@ -244,23 +234,20 @@ class OutputFileLedgerSession(FileLedgerSession):
         )
 
     def abandon(self) -> None:
-        """See `Books`."""
         if self._sink is not None:
             self._sink.file.remove()
             self._store.forget([self._number])
         super().abandon()
 
     def add(self, found: BatchPart) -> None:
-        """See `Books`: the loader does."""
+        """Do nothing: the loader notes parts."""
 
     def before_end(self) -> None:
-        """See `Books`."""
         super().before_end()
         if self._keep_unfinished:
             self._store.seal(self._number, self._part)
 
     def after_end(self, *, stands: bool) -> None:
-        """See `Books`."""
         if not stands:
             return
         assert isinstance(self.journal, FileJournal)
@@ -272,11 +259,11 @@ class OutputFileLedgerSession(FileLedgerSession):
 
     @property
     def _keep_unfinished(self) -> bool:
-        """Whether what is written so far is of use if the run is cut short."""
+        """Whether the unfinished file is useful for the next run."""
         return self._target is not None and self._target.form != "parquet"
 
     def _leftovers(self) -> Mapping[int, Generation]:
-        """Return what earlier runs have left that is of use now; clear up the rest."""
+        """Return useful files of earlier runs, and remove the others."""
         from asyncbatch.storage.atomic import is_being_written
 
         found = dict(self._store.generations())
@@ -319,7 +306,7 @@ class OutputFileLedgerSession(FileLedgerSession):
 def make_ledger_session(
     settings: LedgerSettings, target: Target | None, stores: StoreSettings, *, ordered: bool
 ) -> LedgerSession:
-    """Return what keeps the ledger of such a run. Raises UsageError."""
+    """Return the ledger session of a run. Raises UsageError."""
     if target is not None and target.is_remote:
         return PrefixLedgerSession(settings, target, stores, ordered=ordered)
     kind: type[LedgerSession] = FileLedgerSession

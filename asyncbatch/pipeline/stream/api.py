@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from asyncbatch.windows.events import Window
     from asyncbatch.windows.times import Unit
 
+    # Text as on the command line (`500ms`, `5s`), a timedelta, or seconds.
     Span: TypeAlias = str | timedelta | float
-    """Text as on the command line (`500ms`, `5s`), a timedelta, or seconds."""
+    # a file that is written anew, or a function that is called with each item
     Taker: TypeAlias = str | os.PathLike[str] | Callable[[dict[str, Any]], object]
-    """A file that is begun anew, or a function that is called with each."""
 
 
 class WindowQueue:
@@ -52,7 +52,7 @@ class WindowQueue:
 
     def __init__(self) -> None:
         self.left: deque[Window] = deque()
-        """What nobody has taken."""
+        """windows that were not taken"""
         self._some, self._none = asyncio.Event(), asyncio.Event()
         self._is_left = self._is_over = False
 
@@ -68,7 +68,7 @@ class WindowQueue:
         """Nothing is held; see `WindowSink`."""
 
     async def take(self) -> Window | None:
-        """Return the next window; None once all are taken, and there are no more."""
+        """Return the next window; None after the last."""
         while not self.left and not self._is_over:
             self._some.clear()
             self._none.set()
@@ -76,12 +76,12 @@ class WindowQueue:
         return self.left.popleft() if self.left else None
 
     def leave(self) -> None:
-        """Have windows wait for nobody: they are left."""
+        """Stop waiting for a consumer; the windows are left."""
         self._is_left = True
         self._none.set()
 
     def end(self) -> None:
-        """Say that there are no more windows."""
+        """Note that no more windows come."""
         self._is_over = True
         self._some.set()
 
@@ -91,11 +91,11 @@ _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UT
 
 
 class WindowResult(Struct, frozen=True):
-    """What the events of one window and key come to.
+    """The aggregates of one window and key.
 
-    `start` belongs to the window, `end` does not; both are in UTC. (What is beyond the years 1 to
-    9999, where a window may begin or end, is the first or last datetime.) `partial` if the window
-    was ended early: more events might have come.
+    `start` belongs to the window, `end` does not; both are in UTC. A time outside the years 1 to
+    9999 becomes the first or last datetime. `partial`: the window was closed early, and could have
+    got more events.
     """
 
     start: datetime
@@ -123,34 +123,31 @@ def _datetime(micros: int) -> datetime:
         return _FIRST if micros < 0 else _LAST
 
 
-ARRIVAL = "arrival"
-"""Instead of a field of events: the time at which each comes."""
-_GRACE_SECONDS = 8.0
-"""Time to hand over what is open when a stream is left."""
-_PATIENCE_SECONDS = 0.5
-"""Time for each step of giving up after that."""
+ARRIVAL = "arrival"  # in place of a field: the time of an event's arrival
+_GRACE_SECONDS = 8.0  # time to flush the open windows when a stream is left
+_PATIENCE_SECONDS = 0.5  # Time for each step of giving up after that.
 
 
 class Stream:
-    """Puts events into windows of time as they come; windows are had when they are over.
+    """Puts events into windows of time as they arrive, and yields each closed window.
 
         async with asyncbatch.Stream(events(), by="page", aggregates=["count"]) as stream:
             async for window in stream:
                 print(window.start, window.key, window.aggregates)
 
-    A `source` is an iterable of events, async or not (objects, or lines of JSON as text or
-    bytes); a path, "-" or "simulate:" as on the command line; or a list of such, which are read
-    side by side. Windows, times and aggregates are those of the command, too: `window` as text,
-    `time` a field or "arrival", `by` and `aggregates` lists, the latter perhaps with names as
-    keys. Spans are text, timedeltas or seconds. `transforms` are plain functions, and what `jq`,
-    `fields`, `require`, `schema` and `call` return.
+    A `source` is an iterable of events, async or not (objects, or lines of JSON as text or bytes);
+    a path, "-" or "simulate:" as on the command line; or a list of these, read concurrently.
+    Windows, times and aggregates are those of the command: `window` as text, `time` a field or
+    "arrival", `by` and `aggregates` lists, the latter also a dict by name. Durations are text,
+    timedeltas or seconds. `transforms` are plain functions, and the results of `jq`, `fields`,
+    `require`, `schema` and `call`.
 
-    Late events and rejected records are counted; `late` and `dead_letter` name files for them,
-    or are called with each: an event, or what a line of a dead letter file has. A program that
-    does not take windows stops the reading. The stream ends with its sources, after `duration`
-    or `max_events`, with more failures than `max_failures`, or by `stop`.
+    Late events and rejected records are counted. `late` and `dead_letter` are files for them, or
+    functions that are called with each: an event, or the object of a dead letter. A program that
+    takes no windows stops the reading. The stream ends with its sources, after `duration` or
+    `max_events`, after more failures than `max_failures`, or by `stop`.
 
-    Raises UsageError if this cannot be meant.
+    Raises UsageError for invalid or contradicting arguments.
     """
 
     def __init__(
@@ -278,9 +275,9 @@ class Stream:
         return self
 
     async def run(self) -> StreamSnapshot:
-        """Carry the stream through, its windows going where `to` says; return how far it came.
+        """Run to the end, with the windows going to `to`; return the last snapshot.
 
-        Raises what iterating does. If this is cancelled, what is open is handed over first.
+        Raises as iteration does. If this is cancelled, the open windows are flushed first.
         """
         if self._delivery.to is None:
             raise UsageError("nobody would take the windows: iterate, or say where they go with to")
@@ -295,9 +292,9 @@ class Stream:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop, if the stream is not over; what nobody has taken is then in `rest`.
+        """Stop, if the stream is running. Windows that were not taken are then in `rest`.
 
-        Raises what iterating would have raised, unless an exception is under way.
+        Raises the errors of iteration, unless an exception is already raised.
         """
         assert self._task is not None
         self._handover.leave()
@@ -315,10 +312,10 @@ class Stream:
         return self
 
     async def __anext__(self) -> WindowResult:
-        """Return the next window that is over. Raises what has ended the stream, at the end.
+        """Return the next closed window. At the end, raises the error of the stream.
 
-        That is what the program's own sources and functions have raised, when what came before
-        is handed over; TooManyKeysError, SinkError, OSError.
+        These are the exceptions of the program's own sources and functions, raised after the
+        earlier windows; TooManyKeysError, SinkError, OSError.
         """
         if self._delivery.to is not None:
             raise UsageError("the windows go where `to` says: await run()")
@@ -332,28 +329,28 @@ class Stream:
         return result_of(self._core, window)
 
     def stop(self) -> None:
-        """Take no more events: iterating goes on with what is open, and ends.
+        """Read no more events. Iteration continues with the open windows, and ends.
 
-        Generators are closed; what they have given is in the windows.
+        Generators are closed; the events they gave are in the windows.
         """
         self._is_stopped = True
         if self._run is not None:
             self._run.stop()
 
     def snapshot(self) -> StreamSnapshot:
-        """Return how far the stream is. Raises UsageError if it has not begun."""
+        """Return the progress of the stream. Raises UsageError before its start."""
         if self._run is None:
             raise UsageError("the stream has not begun: write `async with` around it")
         return self._run.snapshot()
 
     @property
     def open(self) -> list[WindowResult]:
-        """The windows that are not over, as they are now."""
+        """The open windows, as they are now."""
         return [result_of(self._core, replace(one, partial=True)) for one in self._core.open]
 
     @property
     def rest(self) -> list[WindowResult]:
-        """The windows that nobody has taken, once the stream is left."""
+        """The windows that were not taken, once the stream is left."""
         return [result_of(self._core, window) for window in self._handover.left]
 
     @property
@@ -381,7 +378,7 @@ class Stream:
         self._errors += [source.error for source in given if source.error is not None]
 
     def _raise(self) -> None:
-        """Raise what has ended the stream, if anything has and it was not raised before."""
+        """Raise the error of the stream, unless it was raised before."""
         errors, self._errors = self._errors, []
         if self._task is not None and self._task.cancelled() and not errors:
             raise AsyncbatchError("the stream was given up before its end")
@@ -391,12 +388,12 @@ class Stream:
             raise errors[0]
 
     def _check_target(self, name: str, table: str | None) -> None:
-        """Raise UsageError for a target that cannot be meant."""
+        """Raise UsageError for an unsuitable target."""
         if make_target(name, self._core.schema, table=table) is None:
             raise UsageError("to is standard output, which is the program's own: iterate instead")
 
     def _window_taker(self, name: str, taker: Taker | None) -> Callable[[bytes], None] | None:
-        """Return what takes lines. Raises UsageError."""
+        """Return the function that takes lines. Raises UsageError."""
         if taker is None:
             return None
         if _is_name(taker):
@@ -407,7 +404,7 @@ class Stream:
         return partial(self._report, taker)
 
     def _report(self, taker: Callable[[dict[str, Any]], object], lines: bytes) -> None:
-        """Call a function with what each line has."""
+        """Call a function with the object of each line."""
         try:
             for line in lines.splitlines():
                 taker(decode(line))

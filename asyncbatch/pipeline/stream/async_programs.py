@@ -1,4 +1,4 @@
-"""Async functions on the event loop: many calls at once, results in the order of the lines."""
+"""Async transforms of a stream, on the event loop: many calls, results in line order."""
 
 from __future__ import annotations
 
@@ -30,8 +30,7 @@ class AsyncTransforms(TransformPool):
     """
 
     size = 4 * 1024
-    most_ahead = 64 * 1024
-    """Hundreds of events: enough for all calls that may be under way."""
+    most_ahead = 64 * 1024  # Hundreds of events: enough for all calls that may be under way.
 
     def __init__(
         self,
@@ -113,7 +112,7 @@ class AsyncTransforms(TransformPool):
         return draft.finish(job.source, 0)
 
     async def _call(self, line: Line) -> Sequence[Any]:
-        """Return what a line is made. Raises RecordError."""
+        """Return the outputs for a line. Raises RecordError."""
         values: Sequence[Any] = [line.text if self._reads_text else decode(line.text)]
         scope = asyncio.timeout(self._timeout)
         try:

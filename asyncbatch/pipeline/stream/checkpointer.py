@@ -1,4 +1,4 @@
-"""Who sees to it that a stream can be gone on with: restored at the start, saved from then on."""
+"""The checkpointer: restores a stream at the start, and saves it from then on."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
 
 class Checkpointer:
-    """Saves a stream, what was written and where its sources are: `every` so many microseconds.
+    """Saves the stream, its outputs and the positions of its sources, `every` microseconds.
 
-    `target` is where windows go, if that is not standard output, and `files` are written beside.
+    `target` is the target of the windows, unless they go to standard output; `files` are side
+    files.
     """
 
     def __init__(
@@ -48,7 +49,6 @@ class Checkpointer:
 
     @property
     def seconds_left(self) -> float:
-        """See `run.Keeper`."""
         return max(0.0, self._last + self._every - time.monotonic())
 
     @property
@@ -57,10 +57,10 @@ class Checkpointer:
         return [one.name for one in self._sources if not _is_replayable(one)]
 
     def open(self) -> bool:
-        """Take the stream up where it was, or begin it; open target and files for that.
+        """Restore the stream from the checkpoint, or start it; open target and files.
 
-        Returns whether it was taken up. All sources have joined the stream, which is new. Raises
-        UsageError, LockHeldError.
+        Returns whether it was restored. All sources have joined the new stream. Raises UsageError,
+        LockHeldError.
         """
         if self._target is not None:
             self._target.check_resumable()
@@ -90,7 +90,6 @@ class Checkpointer:
         return True
 
     async def save(self, *, stopping: bool = False) -> None:
-        """See `run.Keeper`."""
         target, files = await asyncio.to_thread(self._positions)
         # Not in a thread: whoever shows the stream has a look at its statistics, too.
         checkpoint = self._checkpoint(target, files, stopping=stopping)
@@ -98,11 +97,11 @@ class Checkpointer:
         self._last = time.monotonic()
 
     def close(self) -> None:
-        """Let others go on with the stream."""
+        """Release the checkpoint for other processes."""
         self._file.close()
 
     def _positions(self) -> tuple[Any, list[AppendPosition]]:
-        """Return where what is written goes on, all of it being safe. Raises SinkError."""
+        """Return the positions of the durable outputs. Raises SinkError."""
         target = None if self._target is None else self._target.position()
         return target, [file.position() for file in self._files]
 
@@ -130,7 +129,7 @@ def _is_replayable(source: LiveSource) -> bool:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Have no garbage looked for while much is made that stays: it would take most of the time."""
+    """Pause garbage collection while many lasting objects are made: it takes most of the time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -23,16 +23,14 @@ if TYPE_CHECKING:
     from asyncbatch.storage.append import AppendFile
     from asyncbatch.windows.events import Window
 
-_MOST = 10_000
-"""Rows that are loaded at a time, and so many may wait: then reading waits, too."""
+_MOST = 10_000  # Rows of one load, and rows that may wait before reading pauses.
 
 
 class WindowWriter:
-    """Loads windows into a target, in threads; what comes meanwhile is loaded together.
+    """Loads windows into a target, in threads; windows that come during a load wait.
 
-    A load begins at once, unless the target is worth some patience. What is refused is counted
-    by the stream's tally. `on_failure` is called once the target is lost, so that somebody comes
-    and sees.
+    A load begins at once, unless the target has a waiting time. Rejected windows are counted in the
+    stream's tally. `on_failure` is called when the target is lost.
     """
 
     def __init__(
@@ -62,7 +60,7 @@ class WindowWriter:
         await self._settle(wait=True)
 
     async def finish(self, *, ended: bool) -> None:
-        """Load what waits unless the target is lost, and end. Raises SinkError."""
+        """Load the waiting windows, unless the target is lost, and end. Raises SinkError."""
         try:
             if not self._is_lost:
                 await self.flush()
@@ -71,7 +69,7 @@ class WindowWriter:
             await asyncio.to_thread(self.target.finish, ended=ended and not self._is_lost)
 
     async def _settle(self, *, wait: bool) -> None:
-        """Raise what went wrong with what was begun, and begin to load what waits."""
+        """Raise the error of the last load, and start the next."""
         work = self._work
         if work is not None and (wait or work.done()):
             self._hurry.set()
@@ -98,7 +96,7 @@ class WindowWriter:
                 self._stream.tally.add_refusal(reason)
 
     async def _wait_for_more(self) -> None:
-        """Wait for more rows, as long as that is worth it."""
+        """Wait for more rows, for the waiting time of the target."""
         left = self._last + self.target.wait_seconds - time.monotonic()
         if left > 0 and len(self._waiting) < _MOST and not self._hurry.is_set():
             with suppress(TimeoutError):
@@ -106,9 +104,9 @@ class WindowWriter:
 
 
 class LockedTarget:
-    """Lets whoever comes wait for the one before: see `WindowTarget` for what they can do.
+    """A window target with a lock, for calls from several threads; see `WindowTarget`.
 
-    A task that is cancelled leaves its thread at work, and nothing must be closed under that.
+    A cancelled task leaves its thread running, and the target must not be closed under it.
     """
 
     def __init__(self, target: WindowTarget) -> None:
@@ -116,50 +114,41 @@ class LockedTarget:
         self._target, self._lock = target, threading.Lock()
 
     def check_resumable(self) -> None:
-        """See `WindowTarget`."""
         self._target.check_resumable()
 
     def open(self, position: Any = None, removed: Sequence[Window] = ()) -> None:
-        """See `WindowTarget`."""
         with self._lock:
             self._target.open(position, removed)
 
     def rows(self, windows: Sequence[Window]) -> Sequence[Any]:
-        """See `WindowTarget`: nothing is written."""
         return self._target.rows(windows)
 
     def load(self, rows: Sequence[Any]) -> Sequence[str]:
-        """See `WindowTarget`."""
         with self._lock:
             return self._target.load(rows)
 
     def position(self) -> Any:
-        """See `WindowTarget`."""
         with self._lock:
             return self._target.position()
 
     def finish(self, *, ended: bool) -> None:
-        """See `WindowTarget`."""
         with self._lock:
             self._target.finish(ended=ended)
 
 
 class DeliverySettings(Struct, frozen=True):
-    """Where windows go (`to`, None: nowhere but to who asked), and from where to go on.
+    """The target of windows, and the checkpoint."""
 
-    A `checkpoint` is kept `every` so many microseconds.
-    """
-
-    to: str | None = None
+    to: str | None = None  # None: only to the caller
     table: str | None = None
     checkpoint: str | None = None
-    every: int = 10_000_000
+    every: int = 10_000_000  # microseconds between checkpoints
 
 
 class StreamDelivery:
-    """All that a stream writes: its target, its side files by their options, its checkpoint.
+    """All outputs of a stream: target, side files by option, checkpoint.
 
-    `on_failure` is called once the target is lost. Raises UsageError.
+    `on_failure` is called when the target is lost. Raises UsageError.
     """
 
     def __init__(
@@ -182,12 +171,12 @@ class StreamDelivery:
         self.outflow = (
             None if self._target is None else WindowWriter(stream, self._target, on_failure)
         )
-        """Takes windows, if there is a target other than standard output."""
+        """takes windows, if there is a target other than standard output"""
         self._files = {name: file for name, file in files.items() if file is not None}
         self.checkpointer = self._make_checkpointer(delivery, stream, sources)
 
     def open(self) -> bool:
-        """Begin what is written, or go on with it; return which of both.
+        """Start the outputs, or resume them; return whether they are resumed.
 
         All sources have joined the stream. Raises UsageError, LockHeldError.
         """
@@ -200,7 +189,7 @@ class StreamDelivery:
         return False
 
     async def finish(self, *, ended: bool) -> None:
-        """End; what is complete only at its end is put in place if the stream `ended`.
+        """End. A file that is complete only now is put in place if the stream `ended`.
 
         Raises SinkError.
         """
@@ -211,7 +200,7 @@ class StreamDelivery:
             self.abandon()
 
     def abandon(self) -> None:
-        """Let go of what could not be opened, or was beside that."""
+        """Release the outputs after a failed start."""
         for file in self._files.values():
             file.close()
         if self.checkpointer is not None:

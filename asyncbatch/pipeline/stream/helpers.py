@@ -23,12 +23,11 @@ if TYPE_CHECKING:
     Result = PartialWindows | EventBlock | None
 
 MOST_BYTES = 4 * 1024 * 1024
-_MOST_JOBS = 1024
-"""What is read ahead of results that are not taken: no more of either."""
+_MOST_JOBS = 1024  # jobs that are read ahead of results, and results that wait
 
 
 class TransformJob:
-    """A piece of a source's lines, and what comes of it."""
+    """A piece of a source's lines, and its result."""
 
     def __init__(self, source: str, piece: LinePiece) -> None:
         self.source, self.piece, self.after = source, piece, piece.after
@@ -36,22 +35,21 @@ class TransformJob:
         self.result: asyncio.Future[list[EventBlock]] = asyncio.get_running_loop().create_future()
 
     def add(self, piece: LinePiece) -> None:
-        """Take what follows on the piece too."""
+        """Append the next lines to the piece."""
         ours = self.piece
         self.piece = LinePiece(ours.file, ours.at, ours.lines + piece.lines)
         self.after = piece.after
 
 
 class TransformPool(ABC):
-    """Has programs read lines, and the stream take the results in order.
+    """Transforms lines in parallel; the stream takes the results in order.
 
-    `wake` is called when there is a result to be taken.
+    `wake` is called when there is a result.
     """
 
-    size: int
-    """About how many bytes go together."""
+    size: int  # About how many bytes go together.
+    # bytes that may be read ahead: fewer for slow transforms, since a stop waits for them
     most_ahead = MOST_BYTES
-    """How many bytes may be read ahead: less for slow programs, for a stop waits for them."""
 
     def __init__(self, stream: StreamCore, wake: Callable[[], None]) -> None:
         self._stream, self._wake = stream, wake
@@ -91,7 +89,7 @@ class TransformPool(ABC):
 
     @property
     def is_busy(self) -> bool:
-        """Whether something was sent whose result is not taken."""
+        """Whether a result is still to be taken."""
         return bool(self._jobs)
 
     async def take(self) -> list[Window]:
@@ -104,7 +102,7 @@ class TransformPool(ABC):
         return self._stream.take_blocks(job.source, blocks, job.after)
 
     def give_back(self) -> Sequence[tuple[str, bytes]]:
-        """Return what nobody has begun to work on, and will not: the last first."""
+        """Return the jobs that were not begun, and cancel them; the last one first."""
         given = []
         while self._jobs and not self._jobs[-1].is_begun:
             job = self._jobs.pop()
@@ -115,7 +113,7 @@ class TransformPool(ABC):
 
     @abstractmethod
     def _drop(self, job: TransformJob) -> None:
-        """Have a job that is not begun not done."""
+        """Cancel a job that was not begun."""
 
     @abstractmethod
     def _begin(self, job: TransformJob) -> None:
@@ -123,10 +121,10 @@ class TransformPool(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Give up what is not done."""
+        """Cancel all jobs."""
 
     def _forget(self) -> None:
-        """Let nobody complain that a result was not taken."""
+        """Suppress warnings about results that were not taken."""
         for job in self._jobs:
             job.result.cancel()
             if not job.result.cancelled():
@@ -140,16 +138,14 @@ class TransformPool(ABC):
         return self._stream.reader(source).place[0]
 
 
+# Bytes sent to a worker in one message, in pieces as they came: a message costs 0.2 ms.
 _PIECE_BYTES = 512 * 1024
-"""Bytes that go to a worker at a time, in pieces as they came: each time costs us 0.2 ms."""
-_WAITING = 1
-"""How many times as much waits for a worker while it works."""
-_HELD_BYTES = 16
-"""Results of our own that may wait for a worker's before them."""
+_WAITING = 1  # pieces that wait for a worker, as a multiple of those it works on
+_HELD_BYTES = 16  # own results that may wait for a worker's earlier ones
 
 
 class _Task(NamedTuple):
-    """Lines that somebody folds, the sources of each piece, and what comes of it."""
+    """Lines that are being folded, the source of each piece, and the result."""
 
     sources: list[str]
     pieces: list[bytes]
@@ -157,10 +153,9 @@ class _Task(NamedTuple):
 
 
 class FoldPool:
-    """Has workers fold a stream's lines, and the stream take the results in order.
+    """Folds a stream's lines in workers; the stream takes the results in order.
 
-    While all workers are busy it folds lines itself. What a worker that dies had is done by the
-    stream.
+    While all workers are busy it folds lines itself. The stream reads the lines of a dead worker.
     """
 
     def __init__(self, stream: StreamCore, count: int) -> None:
@@ -171,7 +166,7 @@ class FoldPool:
         self._starting: list[asyncio.Task[list[Result]]] = []
         self._sources: list[str] = []
         self._pieces: list[bytes] = []
-        """Lines to be handed over, and the sources that each piece is from."""
+        """lines to be sent, and the source of each piece"""
         self._held = 0
         self._under_way: deque[_Task] = deque()
         self._given = 0
@@ -192,7 +187,7 @@ class FoldPool:
 
     @property
     def is_ready(self) -> bool:
-        """Whether all workers have begun to work; until then it is quicker to do it oneself."""
+        """Whether all workers have started; until then folding here is faster."""
         return all(task.done() for task in self._starting)
 
     def send(self, source: str, file: str, lines: bytes) -> None:  # noqa: ARG002 - see `Programs`
@@ -211,7 +206,7 @@ class FoldPool:
 
     @property
     def is_busy(self) -> bool:
-        """Whether something was sent whose result is not taken."""
+        """Whether a result is still to be taken."""
         return bool(self._under_way or self._pieces)
 
     async def take(self) -> list[Window]:

@@ -1,4 +1,4 @@
-"""One stream from its first event to its last window, whoever asked for it."""
+"""One run of a stream, from its first event to its last window."""
 
 from __future__ import annotations
 
@@ -20,16 +20,12 @@ if TYPE_CHECKING:
     from asyncbatch.sources.live.merge import MergedSources
     from asyncbatch.windows.events import Window
 
-_TICK_SECONDS = 0.05
-"""How often the clock is looked at where it ends windows."""
+_TICK_SECONDS = 0.05  # time between checks of the clock, where the clock closes windows
+# smaller chunks are not sent to workers: a user probably waits for their windows
 _CHUNKS_BEFORE_PAUSE = 64 * 1024
-"""Fewer bytes at a time are no work for a worker: most likely somebody waits for their windows."""
-CALL_CONCURRENCY = 100
-"""Calls of async functions in flight."""
-_STOP_SECONDS = 4.0
-"""How long programs may work on what cannot be read again, once the stream is stopped."""
-_READ_SECONDS = 32
-"""How many times in a row much must come before workers are started: after 2 to 4 MiB."""
+CALL_CONCURRENCY = 100  # Calls of async functions in flight.
+_STOP_SECONDS = 4.0  # time for transforms of events that cannot be read again, after a stop
+_READ_SECONDS = 32  # large chunks in a row after which workers are started: 2 to 4 MiB
 
 
 class StreamSnapshot(NamedTuple):
@@ -44,8 +40,7 @@ class StreamSnapshot(NamedTuple):
     elapsed_s: float
     lag: int | None
     memory: Memory
-    left: int = 0
-    """Events that had come when the stream was stopped, and were not worked on any more."""
+    left: int = 0  # events that had arrived at the stop and were not processed
 
 
 class WindowConsumer(Protocol):
@@ -61,7 +56,7 @@ class WindowConsumer(Protocol):
 
 
 class CheckpointSaver(Protocol):
-    """Keeps what another process needs to go on with a stream; see `checkpoint`."""
+    """Saves the stream for another process; see `checkpointer`."""
 
     @property
     def seconds_left(self) -> float:
@@ -69,25 +64,24 @@ class CheckpointSaver(Protocol):
         ...
 
     async def save(self, *, stopping: bool = False) -> None:
-        """Save the stream as it is, with all its windows put and flushed.
+        """Save the stream, with all its windows written and flushed.
 
-        It is `stopping` if those that are open are handed over as partial next. Raises SinkError.
+        `stopping`: the open windows are written as partial next. Raises SinkError.
         """
         ...
 
 
 class StreamRun:
-    """Takes all that comes in, and hands windows to a sink when they are over.
+    """Reads the sources, and passes closed windows to a sink.
 
-    It ends with its sources, after `duration` (in microseconds) or what `stream` may take, when
-    `budget` is spent, or by `stop`; what is open is handed over then. `workers` processes help
-    once events come in masses (None: one less than the CPUs). Raises UsageError for fields
-    that cannot be meant. A `keeper` saves it now and then, and at its end.
+    It ends with its sources, after `duration` (in microseconds) or the stream's limit of events,
+    when the `budget` is exceeded, or by `stop`; the open windows are then flushed. `workers`
+    processes help with many events (None: one less than the CPUs). A `keeper` saves it
+    periodically, and at its end. Raises UsageError for invalid fields.
 
-    Transforms run in these processes from the first event on, one for each CPU if they are
-    needed, but for functions of this process alone, and with 0 workers: then they run in a
-    thread. Async ones run on the event loop, `call_concurrency` at a time. An event that takes
-    longer than `timeout` seconds there is rejected.
+    Transforms run in worker processes from the first event on, up to one for each CPU; functions of
+    this process alone, or with 0 workers, in a thread. Async transforms run on the event loop,
+    `call_concurrency` at a time. An event that takes longer than `timeout` seconds is rejected.
     """
 
     def __init__(
@@ -110,7 +104,7 @@ class StreamRun:
         self._max_workers = usable_cpus() - 1 if workers is None else workers
         self._concurrency, self._timeout_s = call_concurrency, timeout
         self._crew: FoldPool | TransformPool | None = None
-        """Who helps: with masses of events, or with programs."""
+        """the pool that folds or transforms"""
         self._in_a_row = 0
         """How many times in a row much has come at once."""
         settings = stream.settings
@@ -122,10 +116,10 @@ class StreamRun:
         self._ticks = settings.time is None or settings.idle is not None
         self._began, self._peak = time.monotonic(), 0
         self._before = (0, 0)
-        """What the stream had read when this run began: events, bytes."""
+        """events and bytes that the stream had read before this run"""
         self._stopped_at: float | None = None
         self._left = 0
-        """Events given back, as programs had not begun to work on them."""
+        """events given back, because no transform had begun on them"""
         for source in inflow.sources:
             stream.join(source.name)
         inflow.prefer(stream.highest_time)
@@ -136,7 +130,7 @@ class StreamRun:
         return not self._inflow.is_over or self.stream.is_full or self._left > 0
 
     def stop(self) -> None:
-        """Take no more; `run` hands over what is open, and ends."""
+        """Read no more; `run` flushes the open windows, and ends."""
         if self._stopped_at is None:
             self._stopped_at = time.monotonic()
         self._inflow.wake()
@@ -172,14 +166,14 @@ class StreamRun:
         )  # fmt: skip
 
     def is_over_budget(self, *, final: bool = False) -> bool:
-        """Whether more events are lost than may be; `final` once there are no more."""
+        """Whether more events failed than allowed; `final` after the last event."""
         tally = self.stream.tally
-        return self._budget is not None and self._budget.is_exceeded(
+        return self._budget is not None and self._budget.is_spent(
             tally.failures, tally.read, final=final
         )
 
     async def _take_all(self) -> None:
-        """Take events until there is a reason to stop."""
+        """Read events until there is a reason to stop."""
         stream, inflow = self.stream, self._inflow
         while not (self._stopped_at or inflow.is_over or stream.is_full or self.is_over_budget()):
             left = self._seconds_left()
@@ -210,7 +204,7 @@ class StreamRun:
             await self._save_in_time()
 
     async def _end(self, *, partial: bool) -> None:
-        """Hand over what is open, so that it can be gone on with."""
+        """Flush the open windows, in a way that can be resumed."""
         if partial:
             await self._save(stopping=True)
         await self._put(self.stream.finish(partial=partial))
@@ -225,7 +219,7 @@ class StreamRun:
             self._is_saved = True
 
     async def _save_in_time(self) -> None:
-        """Have the stream saved if it is time and there is something new."""
+        """Save the stream if it is time and there is something new."""
         if self._keeper is None or self._is_saved or self._keeper.seconds_left > 0:
             return
         await self._settle()
@@ -242,7 +236,7 @@ class StreamRun:
         return min(known, default=None)
 
     async def _process(self, source: str, chunk: LiveChunk) -> None:
-        """Take a chunk, or have it taken in its turn by those that help."""
+        """Process a chunk, or send it to the pool."""
         stream = self.stream
         if stream.starts_file(source, chunk):
             await self._catch_up()
@@ -291,7 +285,7 @@ class StreamRun:
         return ProcessTransforms(self.stream, wake, count=count, timeout=self._timeout_s)
 
     async def _pools(self) -> FoldPool | None:
-        """Return the workers, once there is enough to do and they are ready for it."""
+        """Return the pool, once there is enough work and it is ready."""
         self._in_a_row += 1
         if self._crew is None and self._in_a_row >= _READ_SECONDS:
             self._crew = FoldPool(self.stream, self._max_workers)
@@ -300,7 +294,7 @@ class StreamRun:
         return crew if isinstance(crew, FoldPool) and crew.is_ready else None
 
     def _holds_clock(self) -> bool:
-        """Whether events are under way that would be late if time went on without them."""
+        """Whether events in the pool would become late if the clock advanced."""
         crew = self._crew
         return crew is not None and crew.is_busy and self.stream.settings.time is not None
 
@@ -324,7 +318,7 @@ class StreamRun:
                 await self._put(await self._crew.take())
 
     def _should_give_back(self) -> bool:
-        """Whether programs are to begin with nothing more."""
+        """Whether the transforms must not begin any more."""
         if self._stopped_at is None:
             return False
         waited = time.monotonic() - self._stopped_at

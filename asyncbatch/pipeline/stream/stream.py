@@ -48,7 +48,7 @@ class SourceReader:
         return lines + self._cutter.rest() if chunk.ends else lines
 
     def give_back(self, lines: bytes) -> None:
-        """Have lines that were not taken come again, should somebody go on here."""
+        """Put lines back, so that a resumed stream reads them."""
         self._cutter.give_back(lines)
 
     @property
@@ -57,9 +57,9 @@ class SourceReader:
         return self._cutter.has_lines
 
     def state(self, top: int, *, is_over: bool = False) -> SourceState:
-        """Return what `restore` takes; `top` is the largest time that the source has told.
+        """Return the state; `top` is the largest time of the source.
 
-        Of a source that cannot be read again there is but what it has told.
+        A source that cannot be replayed has no position.
         """
         at, arrived = self.reader.place
         if self.position is None:
@@ -69,7 +69,7 @@ class SourceReader:
         )
 
     def restore(self, state: SourceState) -> None:
-        """Become, being new, what `state` was called on."""
+        """Restore a new reader from a `state`."""
         if state.position is not None:
             self.position = state.position
             self.begin(state.file)
@@ -86,13 +86,12 @@ def _steady_clock() -> int:
 
 
 class StreamCore:
-    """Takes bytes of JSON Lines as they come, and gives back the windows that are over.
+    """Takes bytes of JSON Lines, and returns closed windows.
 
-    Each source has joined before its first chunk, and leaves after its last. What is rejected or
-    late goes to `reject` and `late`, as lines; nothing is kept of it but counts. After
-    `max_events` records it `is_full` and takes no more. The clocks, which tests replace, tell
-    microseconds: `wall_clock` since the epoch, `clock` since anywhere. Raises UsageError, also
-    for an aggregate that cannot be meant.
+    Each source joins before its first chunk, and leaves after its last. Rejected and late lines go
+    to `reject` and `late`, and are counted. After `max_events` records it `is_full`. The clocks,
+    which tests replace, return microseconds: `wall_clock` since the epoch, `clock` since any
+    moment. Raises UsageError, also for an invalid aggregate.
     """
 
     def __init__(
@@ -124,41 +123,41 @@ class StreamCore:
         self._left_sources: dict[str, SourceState] = {}
         """How the sources that have left were then."""
         self._names: dict[str, None] = {}
-        """All sources, in the order in which they joined."""
+        """all sources, in the order in which they joined"""
         self._reject, self._late = reject, late
         self._events_left = max_events
         self.stages = make_stages(settings.transforms)
-        """What is done to events first; `runs_async` if some of it is to be awaited."""
+        """the transforms; `runs_async` if one must be awaited"""
         self.runs_async = is_async(self.stages)
         self._chain = None if self.runs_async else chain_of(self.stages, settings.transforms)
 
     @property
     def is_full(self) -> bool:
-        """Whether it has as many events as it may."""
+        """Whether the limit of events is reached."""
         return self._events_left == 0
 
     @property
     def lag(self) -> int | None:
-        """How far the watermark is behind the clock, in microseconds; None before any event."""
+        """The distance of the watermark from the clock, in microseconds; None before any event."""
         value = self._watermark.value
         return None if value == NEVER else self._wall_clock() - value
 
     @property
     def open(self) -> list[Window]:
-        """The windows that are not over, as they are now."""
+        """The open windows, as they are now."""
         return self._windower.open
 
     @property
     def keeps_texts(self) -> bool:
-        """Whether somebody wants late events as they came."""
+        """Whether late events are kept as text."""
         return self._late is not None
 
     def check(self) -> None:
-        """Raise UsageError or ValueError for a field that cannot be meant."""
+        """Raise UsageError or ValueError for an invalid field."""
         self._reader("", "")
 
     def join(self, source: str) -> None:
-        """Expect chunks of a source. Raises UsageError for a field that cannot be meant."""
+        """Add a source. Raises UsageError for an invalid field."""
         self._watermark.join(source)
         self._readers[source] = SourceReader(partial(self._reader, source), source)
         self._names[source] = None
@@ -177,7 +176,7 @@ class StreamCore:
         return self._counted(self._windower.advance()) if self._readers else []
 
     def highest_time(self, source: str) -> int | None:
-        """Return the largest time that a source has told of; None if it has told of none."""
+        """Return the largest time of a source, None before any."""
         top = self._watermark.highest(source) if source in self._readers else NEVER
         return None if top == NEVER else top
 
@@ -186,7 +185,7 @@ class StreamCore:
         return source in self._left_sources
 
     def state(self) -> StreamState:
-        """Return all there is, written down, between two chunks; the tally still changes."""
+        """Return the state between two chunks. The tally in it still changes."""
         return StreamState(
             self._watermark.value,
             [self._left_sources.get(name) or self._state_of(name) for name in self._names],
@@ -195,9 +194,9 @@ class StreamCore:
         )
 
     def restore(self, state: StreamState) -> None:
-        """Become, once all sources have joined anew, what `state` was called on.
+        """Restore a new stream, which all sources have joined, from a `state`.
 
-        Raises ValueError or msgspec.ValidationError if that cannot be.
+        Raises ValueError or msgspec.ValidationError for an invalid state.
         """
         for name, source in zip(self._names, state.sources, strict=True):
             if source.is_over and not source.held:
@@ -211,7 +210,7 @@ class StreamCore:
         self.tally = state.tally
 
     def held(self) -> list[tuple[str, LiveChunk]]:
-        """Return, after `restore`, chunks that bring what whole lines are held once more."""
+        """Return, after `restore`, chunks with the lines that were held."""
         inlets = self._readers.items()
         return [
             (name, LiveChunk(one.file, b"", position=one.position))
@@ -235,7 +234,7 @@ class StreamCore:
         return self.take(source, self.cut(source, chunk))
 
     def starts_file(self, source: str, chunk: LiveChunk) -> bool:
-        """Whether a chunk is of another file than those before it."""
+        """Whether a chunk is of another file than the one before it."""
         return chunk.begins or self._readers[source].file != chunk.file
 
     def begin_file(self, source: str, chunk: LiveChunk) -> None:
@@ -243,7 +242,7 @@ class StreamCore:
         self._readers[source].begin(chunk.file)
 
     def cut(self, source: str, chunk: LiveChunk) -> bytes:
-        """Return the lines that end in a chunk, for `take`, as far as there is room for them.
+        """Return the lines that end in a chunk, within the limit of events.
 
         Raises LineTooLongError.
         """
@@ -261,7 +260,7 @@ class StreamCore:
         return first
 
     def give_back(self, source: str, lines: bytes) -> int:
-        """Have lines that were cut last, and not taken, come again; return how many events."""
+        """Put the last lines back; return their number of events."""
         self._readers[source].give_back(lines)
         count = count_lines(lines, len(lines), first=False).records
         if self._events_left is not None:
@@ -270,7 +269,7 @@ class StreamCore:
 
     @property
     def is_replayable(self) -> bool:
-        """Whether all that its sources have given can be read again by somebody who goes on."""
+        """Whether all sources can be read again by a resumed stream."""
         return all(inlet.position is not None for inlet in self._readers.values())
 
     def reject_chunk(self, source: str, chunk: LiveChunk) -> list[Window]:
@@ -278,12 +277,12 @@ class StreamCore:
         return self._counted(self._put(self._readers[source].reader.refuse(chunk)))
 
     def mark_active(self, sources: Iterable[str]) -> None:
-        """Take note that there are events of some sources, which others have not read yet."""
+        """Note that sources have events that are still being read elsewhere."""
         for source in set(sources):
             self._watermark.mark_active(source)
 
     def reader(self, source: str) -> EventReader:
-        """Return what reads the file that a source is at."""
+        """Return the reader of a source's current file."""
         return self._readers[source].reader
 
     def _reader(self, source: str, file: str) -> EventReader:
@@ -310,7 +309,7 @@ class StreamCore:
     def take_folded(
         self, source: str, lines: bytes, folded: PartialWindows | EventBlock | None
     ) -> list[Window]:
-        """Take lines of which somebody has made this; None if that was not possible."""
+        """Add lines that a worker folded into this; None if it could not."""
         reader = self._readers[source].reader
         if isinstance(folded, EventBlock) and folded.events is not None:
             if not self._may_be(folded.events.moments.highest):
@@ -327,7 +326,7 @@ class StreamCore:
         return self._counted(windows)
 
     def _fold(self, source: str, folded: PartialWindows) -> list[Window] | None:
-        """Return the windows that are then over; None, with nothing done, if some may be late."""
+        """Add partial windows; return the closed windows. None, unchanged, if some may be late."""
         assert isinstance(self._windower, FixedWindows)
         if self.settings.time is None:
             folded = folded.at(
@@ -343,7 +342,7 @@ class StreamCore:
     def take_blocks(
         self, source: str, blocks: Sequence[EventBlock], after: Position
     ) -> list[Window]:
-        """Take what somebody has read, up to this place of the source's file."""
+        """Add blocks that were read elsewhere, up to this position of the source's file."""
         reader = self._readers[source].reader
         arrived = reader.set_arrival()
         reader.resume(after, arrived)
@@ -357,11 +356,11 @@ class StreamCore:
         return self.put(self._readers[source].reader.read(lines)) if lines else []
 
     def read(self, source: str, lines: bytes) -> list[EventBlock]:
-        """Return what whole lines come to, for `put`; another thread may do this meanwhile."""
+        """Return the blocks of whole lines, for `put`. May run in another thread."""
         return list(self._readers[source].reader.read(lines)) if lines else []
 
     def put(self, blocks: Iterable[EventBlock]) -> list[Window]:
-        """Take what was read; raises as `feed`."""
+        """Add blocks; raises as `feed`."""
         return self._counted([window for block in blocks for window in self._put(block)])
 
     def _put(self, block: EventBlock) -> list[Window]:

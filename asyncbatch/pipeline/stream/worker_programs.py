@@ -1,4 +1,4 @@
-"""Users' programs in worker processes, which they may kill or never return to."""
+"""Transforms of a stream in worker processes, which user code may crash or block."""
 
 from __future__ import annotations
 
@@ -30,20 +30,15 @@ if TYPE_CHECKING:
     from asyncbatch.workers.engine import Loss
     from asyncbatch.workers.tasks.fold import LinePiece
 
-_SECONDS = 0.02
-"""What a worker gets at a time should take about so long: others wait for its result."""
-_FIRST, _LEAST, _MOST = 512, 256, 256 * 1024
-"""Bytes that go together: at first, at least, at most."""
-_AHEAD = 50
-"""How many such pieces a worker may have waiting: a second's work."""
-_WAITING = 4
-"""Another worker is started once so many jobs wait for each."""
-_MOST_FAILED_STARTS = 8
-"""Workers in a row that may die before they begin to work."""
+_SECONDS = 0.02  # the intended time of one piece: other results wait for it
+_FIRST, _LEAST, _MOST = 512, 256, 256 * 1024  # Bytes that go together: at first, at least, at most.
+_AHEAD = 50  # pieces that may wait for a worker: a second's work
+_WAITING = 4  # Another worker is started when this number of jobs waits for each.
+_MOST_FAILED_STARTS = 8  # workers in a row that may die before they begin to work
 
 
 class _PieceStep(NamedTuple):
-    """A piece to be read: an event alone if it `is_suspect`, a guilty one after a `loss`."""
+    """A piece to be read: a suspect event alone, or a guilty one after a `loss`."""
 
     piece: LinePiece
     is_suspect: bool = False
@@ -51,11 +46,10 @@ class _PieceStep(NamedTuple):
 
 
 class ProcessTransforms(TransformPool):
-    """Has workers read lines, of which it starts more, up to `count`, once they are needed.
+    """Reads lines in workers, and starts more, up to `count`, when they are needed.
 
-    An event that a worker dies at is tried once more, alone, and then rejected; one that takes
-    more than `timeout` seconds is rejected at once. All others that this worker had are tried
-    again by another.
+    An event at which a worker dies is retried once, alone, and then rejected; one that exceeds
+    `timeout` seconds is rejected at once. Another worker retries the other events.
     """
 
     def __init__(
@@ -84,7 +78,6 @@ class ProcessTransforms(TransformPool):
 
     @property
     def most_ahead(self) -> int:  # type: ignore[override]  # it changes
-        """See `Programs`."""
         return min(MOST_BYTES, _AHEAD * self.size * self._count)
 
     @property
@@ -110,7 +103,7 @@ class ProcessTransforms(TransformPool):
         self._todo.remove(job)
 
     def _dispatch(self) -> None:
-        """Give what is to be done to who has nothing to do."""
+        """Send waiting jobs to idle workers."""
         workers = self._workers
         while self._todo:
             is_much = len(self._todo) > _WAITING * len(workers)
@@ -140,7 +133,7 @@ class ProcessTransforms(TransformPool):
         self._wake()
 
     async def _read(self, worker: WorkerProcess, piece: LinePiece) -> list[EventBlock]:
-        """Have a piece read, whatever becomes of workers. Raises AsyncbatchError."""
+        """Read a piece, whatever happens to workers. Raises AsyncbatchError."""
         blocks: list[EventBlock] = []
         todo = deque([_PieceStep(piece)])
         while todo:
@@ -156,7 +149,7 @@ class ProcessTransforms(TransformPool):
         return blocks
 
     def _decide(self, step: _PieceStep, loss: Loss) -> list[_PieceStep]:
-        """Return what is to be done after a loss. Raises NoWorkerError."""
+        """Return the steps after a loss. Raises NoWorkerError."""
         if not loss.in_batch or loss.file is None:
             self._stillborn += 1
             if self._stillborn == _MOST_FAILED_STARTS:
@@ -184,7 +177,7 @@ class ProcessTransforms(TransformPool):
         return EventBlock(1, rejected=[(failure, letter)])
 
     async def _request(self, worker: WorkerProcess, piece: LinePiece) -> list[EventBlock]:
-        """Have a worker read a piece. Raises WorkerLostError, AsyncbatchError."""
+        """Send a piece to a worker. Raises WorkerLostError, AsyncbatchError."""
         batch: Any = piece  # a worker's work says what a batch is
         replies: list[Any] = [reply async for reply in worker.run(batch)]
         blocks, seconds = replies[0]
@@ -197,7 +190,7 @@ class ProcessTransforms(TransformPool):
 
 
 class EventTransformTask:
-    """Reads pieces of lines in a worker, and tells how long that took."""
+    """Reads pieces of lines in a worker, and measures the time."""
 
     def __init__(self, settings: StreamSettings, *, keeps_texts: bool) -> None:
         chain = make_chain(settings.transforms)
@@ -206,10 +199,10 @@ class EventTransformTask:
             chain=chain, keeps_texts=keeps_texts,
         )  # fmt: skip
         self.progress = Progress()
-        """See `work.FileWork`; counts lines instead of files."""
+        """see `CountTask`; counts lines instead of files"""
 
     def __call__(self, piece: LinePiece) -> Iterator[tuple[list[EventBlock], float]]:
-        """Yield what a piece comes to, and the seconds that it took."""
+        """Yield the blocks of a piece, and the seconds that it took."""
         began, reader = time.perf_counter(), self._reader
         reader.progress = self.progress
         reader.begin(piece.file, piece.at)

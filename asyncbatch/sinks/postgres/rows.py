@@ -20,17 +20,16 @@ if TYPE_CHECKING:
 
 _WHOLE = ("smallint", "integer")
 _SCALED = re.compile(r"numeric\((\d+),(-?\d+)\)")
+# types whose casts cut a value that is too long; an assignment rejects it
 _CUTTING = re.compile(r"(character varying|character|bit|bit varying)\b")
-"""Types to which a value that is too long is cut if it is cast, but not if it is assigned."""
 
 
 class PostgresLoad:
-    """The rows of a block on their way into a table, whose columns are of these types.
+    """The rows of a block on their way into a table with columns of these types.
 
-    What the table has no column for is null.
-
-    With a `key`, a row replaces the one of the same key: in the block; in the table only if it
-    `replaces`, which may be asked for when `load` has failed. It takes twice as long.
+    Columns without a field are null. With a `key`, a row replaces an earlier row of the block with
+    the same key; a row of the table only if it `replaces`. The latter may be asked for after `load`
+    has failed; it takes twice as long.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class PostgresLoad:
         )
         digest = hashlib.blake2b(stage.encode(), digest_size=8).hexdigest()
         self._stage = TableName("pg_temp", f"asyncbatch: {digest}")
-        """A table for rows of these types, which this and later loads of the session fill."""
+        """a temporary table for rows of these types, used by all loads of the session"""
         self._create = f"CREATE TEMP TABLE IF NOT EXISTS {quote(self._stage.table)} ({stage})"
         self._create += " ON COMMIT DELETE ROWS; "
         self._is_tried = False
@@ -73,7 +72,7 @@ class PostgresLoad:
         return (bool(self._key) and self.replaces) or not all(map(_is_known_type, self._types))
 
     def misfits(self) -> dict[int, str]:
-        """Return the rows with values that the server would change without a word, and why."""
+        """Return the rows with values that the server would change silently, and why."""
         reasons: dict[int, str] = {}
         for name, declared, values in zip(self._names, self._types, self._values, strict=True):
             if found := _SCALED.fullmatch(declared):
@@ -85,9 +84,9 @@ class PostgresLoad:
         return reasons
 
     def load(self, start: int, stop: int) -> None:
-        """Load the rows from number `start` up to `stop`, exclusive; raises what stands against.
+        """Load the rows from `start` to `stop`, exclusive. Raises the server's error.
 
-        Then `undo` must come next.
+        After an error, call `undo`.
         """
         before = "RELEASE attempt; " if self._is_tried else ""
         create = self._create if self._is_staged else ""
@@ -122,7 +121,7 @@ class PostgresLoad:
         )
 
     def end(self) -> None:
-        """Have what was loaded be the transaction's own, not an attempt's."""
+        """Release the savepoint of the load."""
         if self._is_tried:
             self._connection.execute("RELEASE attempt")
 
@@ -131,7 +130,7 @@ class PostgresLoad:
         self._connection.execute("ROLLBACK TO attempt")
 
     def _latest(self, parts: list[list[Any]]) -> list[list[Any]]:
-        """Return the columns less those rows whose key comes again."""
+        """Return the columns without rows whose key comes again."""
         columns = [parts[place] for place in self._places]
         keys = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
         if len(set(keys)) == len(keys):
@@ -141,7 +140,7 @@ class PostgresLoad:
 
     @property
     def _move(self) -> str:
-        """The statement that moves what is staged into the table."""
+        """Return the statement that moves the staged rows into the table."""
         selected = ", ".join(
             f"c{place}" if _is_assigned(declared) else f"c{place}::{declared}"
             for place, declared in enumerate(self._types)
@@ -157,7 +156,7 @@ class PostgresLoad:
 
 
 def _is_known_type(declared: str) -> bool:
-    """Whether values reach a column of this type without a text to be read by the server."""
+    """Whether values of this type are sent in binary form, not as text."""
     return declared in KINDS or declared == "jsonb"
 
 

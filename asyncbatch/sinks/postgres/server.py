@@ -26,7 +26,7 @@ MOST_NAME_BYTES = 63
 
 
 class TableName(NamedTuple):
-    """A table's name, in a schema or where the server looks for it."""
+    """The name of a table, in a schema or on the search path."""
 
     schema: str | None
     table: str
@@ -57,13 +57,15 @@ class TableName(NamedTuple):
 T = TypeVar("T")
 
 CONNECT_SECONDS = 10.0
+# settings of a session, unless the address has them
 _SETTINGS = {"application_name": "asyncbatch", "statement_timeout": "600s"}
-"""What a session is given, unless the address says otherwise."""
+# How many seconds PostgreSQL's units of time are.
 _UNITS = {"us": 1e-6, "ms": 1e-3, "": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-"""How many seconds PostgreSQL's units of time are."""
 _DURATION = re.compile(r"\s*(\d+)\s*(us|ms|s|min|h|d)?\s*")
 _COMMIT_ERRORS = "57014"
 _LEAST_VERSION = 12
+# Beginnings of error codes after which a new connection may succeed. Those with 42: another run has
+# created or dropped a table or column meanwhile.
 _TRANSIENT_CODES = (
     "08",
     "25P03",
@@ -76,20 +78,16 @@ _TRANSIENT_CODES = (
     "55P03",
     "57P",
 )
-"""Beginnings of codes of errors that may be gone the next time, on a new connection.
-
-Those with 42 are of a table or a column that another run has made, or dropped, meanwhile.
-"""
 
 
 class StillOpenError(Exception):
-    """What became of a transaction is not decided yet."""
+    """The outcome of a transaction is not decided yet."""
 
 
 class PostgresServer:
-    """The database at `address`; none of its methods may be called on an event loop.
+    """The database at `address`. No method may be called on an event loop.
 
-    They raise what `is_error` knows. `name` is the address without its password.
+    `is_error` recognises its exceptions. `name` is the address without its password.
     """
 
     def __init__(self, address: str, settings: ServerSettings | None = None) -> None:
@@ -126,7 +124,7 @@ class PostgresServer:
             raise kind(f"cannot use {self.name}: {self.explained(error)}") from None
 
     def wait(self, awaitable: Awaitable[T]) -> T:
-        """Return what is waited for on the loop."""
+        """Run an awaitable on the server's own loop; return its result."""
 
         async def wait() -> T:
             return await awaitable
@@ -134,11 +132,11 @@ class PostgresServer:
         return asyncio.run_coroutine_threadsafe(wait(), self._loop).result()
 
     def connect(self) -> PostgresConnection:
-        """Return a connection that nobody else has until it is released or dropped."""
+        """Return a connection of the pool, exclusive until it is released or dropped."""
         return PostgresConnection(self, self._pool, self.wait(self._pool.acquire()))
 
     def fetch(self, query: str, *values: Any) -> list[Any]:
-        """Return the rows that a query gives, whatever goes on over other connections."""
+        """Return the rows of a query, over another connection."""
         connection = self.connect()
         try:
             rows = connection.fetch(query, *values)
@@ -186,7 +184,7 @@ class PostgresServer:
         return isinstance(error, OSError | StillOpenError | self._asyncpg.InternalClientError)
 
     def explained(self, error: BaseException) -> str:
-        """Return what an error says, with its code, and without secrets."""
+        """Return an error's message, with its code, without secrets."""
         text = str(getattr(error, "message", None) or error or type(error).__name__)
         if detail := getattr(error, "detail", None):
             text += f": {detail}"
@@ -199,7 +197,7 @@ class PostgresServer:
 
     async def _make_pool(self) -> Any:
         async def keep(_: object) -> None:
-            """Leave the session as it is: no transaction of ours changes it."""
+            """Do not reset the session: our transactions do not change it."""
 
         return await self._asyncpg.create_pool(
             self.address,
@@ -212,7 +210,7 @@ class PostgresServer:
         )
 
     def _session_settings(self) -> dict[str, str]:
-        """Return what each session is given."""
+        """Return the settings of each session."""
         found = dict(_SETTINGS)
         if self._settings.name is not None:
             found["application_name"] = self._settings.name
@@ -223,14 +221,14 @@ class PostgresServer:
         return found
 
     def _longest_wait(self) -> float | None:
-        """Return after how many seconds a server that should have given up is given up."""
+        """Return the seconds after which an unresponsive server is abandoned."""
         found = _DURATION.fullmatch(self._session["statement_timeout"])
         seconds = int(found[1]) * _UNITS[found[2] or ""] if found else 0
         return seconds + CONNECT_SECONDS if seconds else None
 
 
 class RetryingReader:
-    """Reads from a server beside what is written, again if a connection is lost."""
+    """Reads from a server beside the writes, and retries after a lost connection."""
 
     def __init__(self, server: PostgresServer, retrier: Retrier) -> None:
         self._server, self._retrier = server, retrier
@@ -255,7 +253,7 @@ class PostgresConnection:
         self._server, self._pool, self._raw = server, pool, raw
 
     def execute(self, script: str, *values: Any) -> str:
-        """Run statements, several only without values; return what the last one came to."""
+        """Run statements, several only without values; return the status of the last."""
         status: str = self._server.wait(self._raw.execute(script, *values))
         return status
 
@@ -282,7 +280,7 @@ class PostgresConnection:
             self._server.wait(self._pool.release(self._raw))
 
     def drop(self) -> None:
-        """Give it back, not to be used again; what was not committed is not done."""
+        """Close the connection. Uncommitted work is lost."""
 
         async def drop() -> None:
             self._raw.terminate()
@@ -296,17 +294,17 @@ _NO_SUCH_NUMBER = "22023"
 
 
 class _UncertainCommit(NamedTuple):
-    """A transaction that may have been committed, by its number, and what tells for sure."""
+    """A transaction that may be committed: its number, and a query that tells."""
 
     transaction: int
     is_there: Callable[[int], bool]
 
 
 class Transactions:
-    """One transaction after the other.
+    """A sequence of transactions that survive lost connections.
 
-    `begin` is called in each when it has begun with the script `first`, also on a new connection
-    if one was lost; it brings all that is to be in it up to then.
+    `begin` is called at the start of each transaction, after the script `first`; also on a new
+    connection, where it repeats all work of the transaction.
     """
 
     def __init__(
@@ -320,13 +318,13 @@ class Transactions:
         self._first, self._begin = first, begin
         self._connection: PostgresConnection | None = None
         self._has_begun = False
-        """Whether the connection, if there is one, is in a transaction."""
+        """whether the connection is in a transaction"""
         self._doubt: _UncertainCommit | None = None
         self.is_lost = False
         """Whether an error has ended it all."""
 
     def execute(self, work: Callable[[PostgresConnection], T]) -> T:
-        """Return what `work` returns, done in the transaction at hand. Raises SinkError."""
+        """Return the result of `work` in the current transaction. Raises SinkError."""
         return self._with_retries(lambda: work(self._begun()))
 
     def commit(
@@ -334,10 +332,10 @@ class Transactions:
         last: Callable[[PostgresConnection], None],
         is_there: Callable[[int], bool] = lambda _: True,
     ) -> None:
-        """End the transaction at hand when `last` is done in it, too. Raises SinkError.
+        """Run `last` in the current transaction, and commit. Raises SinkError.
 
-        `is_there` tells whether what it wrote is there, written by the transaction of a number:
-        a server that dies may give a number away again.
+        `is_there` tells whether its rows exist, written by a transaction of a number: a server that
+        crashed may reuse numbers.
         """
 
         def commit() -> None:
@@ -352,9 +350,9 @@ class Transactions:
         self._with_retries(commit)
 
     def execute_once(self, work: Callable[[PostgresConnection], None]) -> None:
-        """Do something in a transaction of its own, and never again.
+        """Run work in its own transaction, without retries.
 
-        Raises what the server raises.
+        Raises the server's error.
         """
         connection = self._connected()
         try:
@@ -366,13 +364,13 @@ class Transactions:
             raise
 
     def undo(self) -> None:
-        """Undo what was not committed, and let go of the connection."""
+        """Roll back, and release the connection."""
         connection, self._connection, self._has_begun = self._connection, None, False
         if connection is not None:
             connection.drop()
 
     def close(self) -> None:
-        """Let go of the connection, which is in no transaction."""
+        """Release the connection, which is in no transaction."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.release()
@@ -392,7 +390,7 @@ class Transactions:
         return connection
 
     def _has_ended(self) -> bool:
-        """Whether it turns out that the transaction at hand was committed."""
+        """Whether the uncertain transaction was committed."""
         if self._doubt is None:
             return False
         number, is_there = self._doubt
@@ -415,7 +413,7 @@ class Transactions:
         self._has_begun = False
 
     def _with_retries(self, function: Callable[[], T]) -> T:
-        """Return what a function returns, called again on a new connection if one was lost."""
+        """Return the result of a function, repeated on a new connection if one was lost."""
 
         def once() -> T:
             try:

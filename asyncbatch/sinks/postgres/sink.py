@@ -1,4 +1,4 @@
-"""A table of a PostgreSQL database, written in transactions that outlive connections."""
+"""A table of a PostgreSQL database, with transactions that survive lost connections."""
 
 from __future__ import annotations
 
@@ -34,23 +34,20 @@ if TYPE_CHECKING:
     from asyncbatch.sinks.columns import SchemaContractCheck
     from asyncbatch.sinks.postgres.server import PostgresConnection
 
-RETRIES = Retries(5, 0.5)
-"""Unless told otherwise: a server that is started again is back within these 15 seconds."""
+RETRIES = Retries(5, 0.5)  # the default: 15 seconds for a server that restarts
+# Beginnings of codes of errors that are about the rows.
 _REJECTING_CODES = ("21", "22", "23", "44", "54", "P0", "42804", "42846")
-"""Beginnings of codes of errors that are about the rows."""
+# errors of COPY for rows that may replace others: the key exists, or no COPY is possible
 _DUPLICATE_CODES = ("23505", "0A000")
-"""Codes of errors that rows which may replace others meet if they are copied: the key is there, or
-the table takes no copies."""
 _TEXT_CODES = ("22021", "22P05")
 _TABLES = ("r", "p")
 
 
 class PostgresSink:
-    """Adds rows to a table, replaces it by them, or lets each replace the row of its key.
+    """A table of a PostgreSQL database: append, replace, or upsert by key.
 
-    Columns are added for new fields and get a wider type where a value needs one. What was
-    loaded since the last commit is kept, and loaded again if the connection is lost. The
-    `address` may hold a password; `Server` sees to it that nobody is told.
+    New fields add columns, and values widen column types. Rows since the last commit are kept, and
+    loaded again after a lost connection. The `address` may hold a password, which no message shows.
     """
 
     def __init__(
@@ -77,10 +74,10 @@ class PostgresSink:
         )
         self._shape = TableShape(self._server, self._target, key, contract, times)
         self._loads: list[ColumnBlock] = []
-        """What was loaded since the last commit, without what was refused."""
+        """the rows since the last commit, without rejected ones"""
         self._lacks_index = self._has_ledger = False
         self._replaces = False
-        """Whether keys were found to be there already, in a run that may replace their rows."""
+        """whether existing keys were found, in a run that may replace rows"""
 
     def open(self) -> None:
         """Connect, and see that the table can be written to. Raises UsageError."""
@@ -103,7 +100,6 @@ class PostgresSink:
         return ledger.PostgresLedger(reader, job, least=int(self.mode == "replace"))
 
     def load(self, payload: ColumnBlock, groups: Sequence[int] | None = None) -> Sequence[Refusal]:
-        """Write rows in the transaction at hand, adding and widening columns. Raises SinkError."""
         refused = self._transactions.execute(lambda found: self._write(found, payload, groups))
         self._loads.append(payload.without({refusal.row for refusal in refused}))
         return refused
@@ -121,7 +117,6 @@ class PostgresSink:
         self._transactions.commit(remove)
 
     def commit(self, entries: Sequence[Entry] = ()) -> None:
-        """End the transaction, if there is one or it takes one. Raises SinkError."""
         job = self._job
         if not job or not entries:
             if self._loads:
@@ -191,7 +186,7 @@ class PostgresSink:
             replacing.forget(ledger.executor(connection), self.table, generation=0)
 
     def _continues_replacement(self, connection: PostgresConnection) -> bool:
-        """Whether the replacement that there is, is one to be carried on."""
+        """Whether to continue the existing replacement table."""
         job = self._job
         if not job or not job.carries_on or not ledger.exists(connection):
             return False
@@ -241,7 +236,7 @@ class PostgresSink:
             replacing.forget(ledger.executor(connection), self.table, generation=1)
 
     def _begin(self, connection: PostgresConnection) -> None:
-        """See what the table is, and load again what was loaded over a connection that is lost."""
+        """Read the table, and load the rows of a lost connection again."""
         self._shape.read(connection)
         for block in self._loads:
             if refused := self._write(connection, block, None):
@@ -267,7 +262,7 @@ class PostgresSink:
         return sorted(refused + make_refusals(reasons, rows), key=attrgetter("row"))
 
     def _index(self, connection: PostgresConnection, number: int) -> None:
-        """Have the table see to the key, as one that is created here does."""
+        """Create a unique index on the key of a table that this sink creates."""
         if not has_unique_key(connection, number, self.key):
             name, table = quote(self._name.sibling("key").table), self._name.sql
             connection.execute(f"CREATE UNIQUE INDEX {name} ON {table} ({quoted(self.key)})")

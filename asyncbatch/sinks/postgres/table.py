@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from asyncbatch.sinks.columns import ColumnKind, SchemaContractCheck
     from asyncbatch.sinks.postgres.server import PostgresConnection, PostgresServer
 
+# the type of a column that was created for times; the server spells other ones in full
 TIME = "timestamptz"
-"""The type of a column that was made for times; that of others' is spelled out by the server."""
+# the comment on a column that was created for times, for later runs
 TIME_COMMENT = "made by asyncbatch: becomes text if something else than a time comes"
-"""The comment on such a column, by which later runs know it."""
+# Day, time and zone; of no more digits than PostgreSQL keeps.
 _ISO = re.compile(
     r"[1-9]\d{3}-\d\d-\d\dT(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,6})?"
     r"(?:Z|[+-](?:0\d|1[0-4]):[0-5]\d)"
 )
-"""Day, time and zone; of no more digits than PostgreSQL keeps."""
 
 
 def are_times(kind: Kind, values: Iterable[Any]) -> bool:
-    """Whether a column that has a value has only texts that are ISO 8601 times with a zone."""
+    """Whether all values of a column are ISO 8601 times with a zone; at least one."""
     if kind != "text":
         return False
     try:
@@ -44,7 +44,7 @@ def are_times(kind: Kind, values: Iterable[Any]) -> bool:
 
 
 def times(values: Sequence[str | None]) -> list[datetime | None]:
-    """Return the times that texts are, of which `are_times` is true."""
+    """Return the times of texts for which `are_times` holds."""
     parse = datetime.fromisoformat
     return [None if value is None else parse(value) for value in values]
 
@@ -66,7 +66,7 @@ def unmark_time_columns(
 
 
 def as_text(column: str) -> str:
-    """Return the expression for what is in such a column as text: in UTC, ending in Z."""
+    """Return the SQL expression for a time column as text: UTC, with Z."""
     value = f"({column} AT TIME ZONE 'UTC')"
     fraction = (
         f"CASE WHEN {value} = date_trunc('second', {value}) THEN ''"
@@ -87,6 +87,7 @@ TYPES: dict[Kind, str] = {
     "json": "jsonb",
     "mixed": "text",
 }
+# the kinds of types that widen; a column of another type takes the values that fit
 KINDS: dict[str, ColumnKind] = {
     "boolean": "boolean",
     "bigint": "integer",
@@ -96,11 +97,9 @@ KINDS: dict[str, ColumnKind] = {
     "character varying": "text",
     TIME: "text",
 }
-"""Of types that widen; all others take what they can."""
 _SYSTEM_COLUMNS = frozenset(("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"))
 _EXACT = 2**53
-_QUOTES = "$asyncbatch$"
-"""What stands around a script in a script; no name has it but on purpose."""
+_QUOTES = "$asyncbatch$"  # quotes a script within a script
 
 
 class PostgresColumn(NamedTuple):
@@ -115,7 +114,7 @@ class PostgresColumn(NamedTuple):
 
 
 def column_flaw(name: str) -> str | None:
-    """Return what is wrong with the name of a column, if anything is."""
+    """Return the error of a column name, or None."""
     if not name:
         return "PostgreSQL takes no empty name"
     if "\0" in name:
@@ -130,9 +129,9 @@ def column_flaw(name: str) -> str | None:
 
 
 def find_table(connection: PostgresConnection, name: TableName) -> tuple[int, str, str] | None:
-    """Return the number, the kind and the schema of what has this name, if anything has.
+    """Return the number, the kind and the schema of the relation of this name, or None.
 
-    Kinds are "r" and "p" for tables, others for what is none.
+    The kinds "r" and "p" are tables.
     """
     query = (
         "SELECT c.oid::bigint, c.relkind::text, n.nspname::text FROM pg_class c"
@@ -143,7 +142,7 @@ def find_table(connection: PostgresConnection, name: TableName) -> tuple[int, st
 
 
 def lock_statement(name: TableName) -> str:
-    """Return the statement that keeps a table as it is till the transaction ends, if it exists."""
+    """Return the statement that locks an existing table until the transaction ends."""
     statement = f"LOCK TABLE {name.sql} IN ROW EXCLUSIVE MODE"
     literals = [text.replace("'", "''") for text in (name.sql, statement)]
     body = f"IF to_regclass('{literals[0]}') IS NOT NULL THEN EXECUTE '{literals[1]}'; END IF;"
@@ -153,9 +152,9 @@ def lock_statement(name: TableName) -> str:
 def columns_of(
     connection: PostgresConnection, name: TableName
 ) -> tuple[int | None, list[PostgresColumn], int]:
-    """Return a table's number and columns, and how many there were that count but are gone.
+    """Return a table's number, its columns, and the number of dropped columns.
 
-    There is no number if there is no such table.
+    The number is None without a table.
     """
     query = (
         "SELECT attrelid::bigint, attname::text, format_type(atttypid, atttypmod),"
@@ -208,7 +207,7 @@ def has_only_exact(connection: PostgresConnection, table: TableName, column: str
 
 
 def dependents(connection: PostgresConnection, table: int) -> list[str]:
-    """Return what could not stay if the table went: views, and tables that refer to it."""
+    """Return the views and tables that depend on a table."""
     query = (
         "SELECT DISTINCT r.ev_class::regclass::text FROM pg_depend d"
         " JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid"
@@ -234,11 +233,10 @@ def conversion(column: str, have: ColumnKind, kind: Kind) -> str:
 
 
 class TableShape:
-    """What the table `name` is like; one that is created has this `key`.
+    """The columns of the table `name`; a new table gets this `key`.
 
-    `number` is what the server calls the table, if there is one, and `types` has its columns
-    that take values. `columns` has also those that it lacks yet: null so far, of a type that is
-    to be seen.
+    `number` is the server's number of the table, if it exists. `types` has its writable columns.
+    `columns` also has missing ones whose values were all null so far.
     """
 
     def __init__(
@@ -257,10 +255,10 @@ class TableShape:
         self.columns = self._columns({}, limit=MOST_COLUMNS, flaw=column_flaw)
         self._seen: tuple[int | None, list[PostgresColumn], int] = (None, [], 0)
         self._untyped: set[str] = set()
-        """Columns that were made texts, for want of any with a type."""
+        """columns created as text, because all values were null"""
 
     def read(self, connection: PostgresConnection) -> None:
-        """See what the table is now."""
+        """Read the columns of the table."""
         seen = columns_of(connection, self._name)
         if seen == self._seen:
             return
@@ -283,7 +281,7 @@ class TableShape:
         self.columns = self._columns(kinds, limit=MOST_COLUMNS - gone, flaw=unfit)
 
     def fit(self, connection: PostgresConnection, block: ColumnBlock) -> str | None:
-        """Have the table hold such rows; return why it can hold none of them, if so.
+        """Change the table for these rows; return the reason if it cannot hold any.
 
         Raises SinkError if the table cannot be changed.
         """
@@ -316,7 +314,7 @@ class TableShape:
         return None
 
     def untyped(self) -> dict[str, Kind]:
-        """Return what the columns that the table lacks are to be, had they no value at all."""
+        """Return the kinds of the missing columns if they stay without values."""
         if not self.types:
             return {}
         kinds = self.columns.kinds.items()
@@ -354,7 +352,7 @@ class TableShape:
             ) from None
 
     def _kind(self, declared: str) -> ColumnKind:
-        """Return what a column of this type is: one for times takes texts if it may become one."""
+        """Return the kind of a column; a time column takes texts if it may become text."""
         return "any" if self._holds and declared == TIME else KINDS.get(declared, "any")
 
     def _alters(self, name: str, value: Any) -> bool:
@@ -376,7 +374,7 @@ class TableShape:
         return conversion(column, self.columns.kinds[column], kind)
 
     def _made_for_times(self, block: ColumnBlock, kinds: Mapping[str, Kind]) -> list[str]:
-        """Return which columns that are to be made are for times; a key's stay as they came."""
+        """Return the new columns that are created for times; those of a key stay text."""
         made = kinds.keys() - self.types.keys() - set(self._key)
         columns = zip(block.names, block.kinds, block.values, strict=True)
         return [name for name, kind, values in columns if name in made and are_times(kind, values)]

@@ -26,24 +26,19 @@ Reason = Literal[
 
 _TRANSIENT_REASONS = {"network", "timeout", "truncated"}
 _TRANSIENT_STATUSES = {408, 425, 429}
-EXCERPT = 200
-"""Characters of a body that a failure quotes."""
+EXCERPT = 200  # Characters of a body that a failure quotes.
 
 
 class HttpFailure(Struct, frozen=True):
-    """What went wrong with a URL, all without secrets.
-
-    `text` says what, and what to do. `attempts` is how many requests were made for it, `body` the
-    first characters of the answer, `retry_after` the seconds that the server asked for.
-    """
+    """The failure of a URL, without secrets."""
 
     url: str
     reason: Reason
-    text: str
+    text: str  # the reason, and advice
     status: int | None = None
-    attempts: int = 1
-    body: str = ""
-    retry_after: float | None = None
+    attempts: int = 1  # number of requests made
+    body: str = ""  # the first characters of the answer
+    retry_after: float | None = None  # the seconds that the server asked for
 
     @property
     def message(self) -> str:
@@ -72,28 +67,23 @@ class HttpError(AsyncbatchError):
 
 
 class PageMark(Struct, frozen=True):
-    """Where a later run goes on: the next page's URL, without credentials, and its number."""
+    """Where a later run resumes: the URL of the next page, without credentials; its number."""
 
     link: str
     number: int
 
 
 class Page(Struct, frozen=True):
-    """One answer, or some whole lines of one in JSON Lines.
+    """One page of an API, or some lines of a streamed JSON Lines answer."""
 
-    `url` is shown to people, without secrets. `number` counts from 1; the stretches of a streamed
-    answer share it, and `line` (from 1) and `byte` (from 0) are where in the answer each begins.
-    `body` is one valid JSON text, or lines that nobody has judged. `mark` is where a later run
-    goes on behind this; None if the pages are not stable (by page number and offset), behind the
-    last, and but for the last stretch of an answer. `is_last` if it is known that none follows.
-    """
-
-    url: str
-    number: int
-    body: bytes
+    url: str  # for people, without secrets
+    number: int  # from 1; the parts of a streamed answer share it
+    body: bytes  # one valid JSON text, or lines that are not validated
     content_type: str
     format: Literal["json", "jsonl"] = "json"
+    # Where to resume after it. None for page numbers and offsets, which are not stable, after the
+    # last page, and in the middle of an answer.
     mark: PageMark | None = None
-    is_last: bool = False
-    line: int = 1
-    byte: int = 0
+    is_last: bool = False  # whether it is known that no page follows
+    line: int = 1  # where a part begins in the answer, from 1
+    byte: int = 0  # where a part begins in the answer, from 0

@@ -45,16 +45,14 @@ if TYPE_CHECKING:
     Clock = Callable[[], float]
     Sleep = Callable[[float], Awaitable[None]]
 
-_LONGEST_HEADER = 64 * 1024
-"""Bytes; Link headers may be long."""
+_LONGEST_HEADER = 64 * 1024  # Bytes; Link headers may be long.
 
 
 def open_session() -> aiohttp.ClientSession:
-    """Return a new session, to be closed.
+    """Return a new session; the caller closes it.
 
-    It verifies certificates, keeps no cookies, undoes no compression (`codec.inflating` also
-    sees when something is cut), takes nothing from the environment, and has no limits of its
-    own: those are `pace`'s and `asking`'s.
+    It verifies certificates, keeps no cookies and ignores the environment. It does not decompress,
+    because `formats.compression` also detects truncation. It has no limits of its own.
     """
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
@@ -73,18 +71,18 @@ def open_session() -> aiohttp.ClientSession:
 
 
 class RateLimiter:
-    """The turns of one host. `clock` and `sleep` are in seconds."""
+    """The rate limit of one host. `clock` and `sleep` are in seconds."""
 
     def __init__(self, rate: Rate | None, concurrency: int, clock: Clock, sleep: Sleep) -> None:
         self._rate, self._clock, self._sleep = rate, clock, sleep
         self._slots = asyncio.Semaphore(concurrency)
         self._starts: deque[float] = deque(maxlen=rate.requests if rate else 0)
-        """When the latest requests began, or are to begin."""
+        """the starts of the latest requests, also planned ones"""
         self._rest_until = 0.0
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[None]:
-        """Wait until one more request may be made, which is within this."""
+        """Wait for a turn; the request is made within the context."""
         async with self._slots:
             while (left := self._reserve() - self._clock()) > 0:
                 await self._sleep(left)
@@ -97,7 +95,7 @@ class RateLimiter:
         self._rest_until = max(self._rest_until, self._clock() + seconds)
 
     def _reserve(self) -> float:
-        """Return when the next request may begin, which is then taken."""
+        """Reserve the next start and return it."""
         at = max(self._clock(), self._rest_until)
         if self._rate is not None:
             if len(self._starts) == self._rate.requests:
@@ -107,13 +105,13 @@ class RateLimiter:
 
 
 class Proxies:
-    """The environment's, as they are now."""
+    """The proxies of the environment, read at each request."""
 
     def __init__(self) -> None:
         self._proxies = getproxies()
 
     def proxy_for(self, url: URL) -> str | None:
-        """Return the proxy through which `url` is to be asked, if any."""
+        """Return the proxy for `url`, or None."""
         proxy = self._proxies.get(url.scheme)
         if proxy is None or proxy_bypass(url.authority):
             return None
@@ -145,10 +143,9 @@ class HttpClient:
         )
 
     async def request(self, url: URL, home: URL, *, may_stream: bool) -> HttpResponse:
-        """Return the answer of `url`, to which a URL of the settings led, one of origin `home`.
+        """Return the answer of `url`; `home` is the origin of the settings' URL.
 
-        The body is whole, or still to be read if it is JSON Lines and `may_stream`.
-        Raises HttpError.
+        With `may_stream` the body of JSON Lines is still to be read. Raises HttpError.
         """
         attempts = 0
 
@@ -169,7 +166,7 @@ class HttpClient:
         return self.redactor.url(URL(url))
 
     def error_of(self, url: URL, error: Exception, attempts: int = 1) -> HttpError:
-        """Return what is raised of one of `TROUBLES` with `url`."""
+        """Return one of `REQUEST_ERRORS` as an HttpError about `url`."""
         limits = self.settings
         reason, text = explain_error(error, timeout=limits.timeout, max_body=limits.max_body)
         quoted = getattr(error, "body", b"")[:_QUOTED].decode("utf-8", "replace")
@@ -186,13 +183,13 @@ class HttpClient:
         )
 
     def failure(self, url: URL, reason: Reason, text: str) -> HttpError:
-        """Return what is raised for `reason`, in our own words."""
+        """Return an HttpError with this reason and text."""
         return HttpError(HttpFailure(self.redactor.url(url), reason, self.redactor.hide(text)))
 
     async def _follow(
         self, url: URL, home: URL, attempts: int, *, may_stream: bool
     ) -> HttpResponse:
-        """Return the answer to which `url` leads in the end. Raises `TROUBLES`."""
+        """Return the answer of `url` after redirects. Raises `REQUEST_ERRORS`."""
         seen = {url}
         while True:
             async with (
@@ -231,14 +228,14 @@ class HttpClient:
         return await self._session.get(target, headers=headers, proxy=proxy, allow_redirects=False)
 
     async def _begin(self, response: ClientResponse, url: URL, attempts: int) -> HttpResponse:
-        """Return an answer in JSON Lines of which the first stretch is read."""
+        """Return a JSON Lines answer with its first part read."""
         stream = LineStream(response, self.settings.max_body, self.settings.timeout)
         await stream.begin()
         link = next_link(response)
         return HttpResponse(url, response.content_type, b"", True, link, attempts, stream)
 
     async def _check(self, response: ClientResponse, url: URL) -> None:
-        """Raise StatusError for a response that is no answer; see to what it asks for."""
+        """Raise StatusError for an error status. Respect its Retry-After."""
         try:
             await check_status(response, time.time())
         except StatusError as error:
@@ -253,5 +250,5 @@ class HttpClient:
 
 
 def _requested_wait(error: BaseException) -> float:
-    """Return the seconds for which a server asked."""
+    """Return the seconds that a server asked to wait."""
     return (error.failure.retry_after or 0.0) if isinstance(error, HttpError) else 0.0

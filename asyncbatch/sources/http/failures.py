@@ -1,4 +1,4 @@
-"""What may come up while a request is made, each made into a reason and words for people."""
+"""Errors of HTTP requests, each with a reason and a message for people."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 
 
 class BodyTooLargeError(Exception):
-    """A body, or a line of one, goes on beyond the limit."""
+    """A body, or one of its lines, exceeds the limit."""
 
 
 class UnknownEncodingError(Exception):
-    """A body is compressed in a way that was not asked for; the message says which."""
+    """A body has an unknown content coding, which the message names."""
 
 
 class RefusedLinkError(Exception):
-    """A link or redirect leads where nobody allowed to go; the message says where."""
+    """A link or redirect leads to a forbidden origin, which the message names."""
 
 
 class NoRecordsError(Exception):
-    """There is no array where the records should be; the message says what there is."""
+    """There is no array at the records' place; the message says what is there."""
 
 
 class StatusError(Exception):
-    """A server says that it has no answer; `retry_after` is when it may have, in seconds."""
+    """An error status. `retry_after` is in seconds."""
 
     def __init__(self, status: int, phrase: str, body: bytes, retry_after: float | None) -> None:
         super().__init__(status, phrase)
@@ -39,7 +39,7 @@ class StatusError(Exception):
 
 
 class NotJsonError(Exception):
-    """An answer is no JSON: what is wrong, and at which byte of it."""
+    """An answer is not JSON: the error, and its byte."""
 
     def __init__(self, message: str, byte: int, body: bytes, content_type: str) -> None:
         super().__init__(message, byte)
@@ -47,7 +47,7 @@ class NotJsonError(Exception):
 
     @property
     def is_cut(self) -> bool:
-        """Whether it would be JSON as far as it goes."""
+        """Whether the answer is the beginning of a JSON text."""
         return bool(self.body.strip()) and self.byte >= len(self.body)
 
     @property
@@ -57,16 +57,16 @@ class NotJsonError(Exception):
 
 
 class RedirectLoopError(Exception):
-    """Redirects lead in a circle, or on and on; the message says which."""
+    """Redirects form a circle, or never end; the message tells which."""
 
 
+# All errors that `explain_error` knows; any other is a defect of asyncbatch. UnicodeError: an
+# invalid host name.
 REQUEST_ERRORS = (
     aiohttp.ClientError, TimeoutError, OSError, UnicodeError, StatusError, NotJsonError,
     RedirectLoopError, RefusedLinkError, BodyTooLargeError, UnknownEncodingError,
     CorruptArchiveError, NoRecordsError,
 )  # fmt: skip
-"""All that `explain` knows; anything else is a defect of asyncbatch. (UnicodeError: a
-host name that cannot be one.)"""
 
 
 _REASONS: dict[type, Reason] = {
@@ -77,7 +77,7 @@ _REASONS: dict[type, Reason] = {
 
 
 def explain_error(error: Exception, *, timeout: float, max_body: int) -> tuple[Reason, str]:
-    """Return the kind of one of `TROUBLES` and what to say of it."""
+    """Return the reason and the message of one of `REQUEST_ERRORS`."""
     match error:
         case StatusError(status=status, phrase=phrase, retry_after=seconds):
             rest = "" if seconds is None else f", asks to wait {seconds:,.0f} s"

@@ -55,30 +55,29 @@ def count_lines(body: bytes) -> int:
 
 
 def value_at(body: bytes, pointer: Sequence[str]) -> Any:
-    """Return the value at `pointer` of a valid JSON text; None if there is none."""
+    """Return the value at `pointer` of a valid JSON text, None without one."""
     at = text_at(body, pointer)
     return None if at is None else decode(at)
 
 
-_REMEMBERED_LINKS = 10_000
-"""Links of which a repetition is noticed; `max_pages` ends longer circles."""
+_REMEMBERED_LINKS = 10_000  # links that are checked for repetition; `max_pages` ends longer circles
 
 
 class BadLinkError(Exception):
-    """What should name the next page does not; the message says why."""
+    """The link to the next page is invalid; the message tells why."""
 
 
 class LinkedPages:
-    """The pages from `first` on, to which a URL of the settings led, one of origin `home`."""
+    """Pages that link to the next one, from `first`; `home` is the origin of its settings' URL."""
 
     def __init__(self, asker: HttpClient, first: URL, home: URL) -> None:
         self._asker, self._first, self._home = asker, first, home
         self._seen: dict[URL, None] = {}
 
     async def pages(self, number: int) -> AsyncGenerator[Page, None]:
-        """Yield the pages, the first being `number`. Raises HttpError.
+        """Yield the pages; the first has number `number`. Raises HttpError.
 
-        What is wrong with a link is raised behind the page that holds it.
+        The error of a link is raised after the page that holds it.
         """
         url: URL | None = self._first
         while url is not None:
@@ -112,7 +111,7 @@ class LinkedPages:
     async def _streamed(
         self, answer: HttpResponse, stream: LineStream, end: Page
     ) -> AsyncGenerator[Page, None]:
-        """Yield the stretches of an answer: as much of `end` as each is, the last all of it."""
+        """Yield the parts of an answer as pages; the last one is `end` with its own part."""
         held = BodyPart(b"", 1, 0)
         try:
             async for stretch in stream.parts():
@@ -195,12 +194,12 @@ class _FetchedPage(NamedTuple):
 
 
 class NumberedPages:
-    """The pages of `first`, a URL of the settings.
+    """Pages by number or offset, from `first`.
 
-    Pages are asked for ahead, on the guess that each is full. A page is taken when all before
-    it are known: then its position was no guess. At first few are, so that a URL of one page
-    is not asked for many, and twice as many each round, up to `concurrency`; as many at once
-    if an answer has told where the end is. Unless it `asks_ahead`, one by one.
+    Pages are requested ahead, assuming that each is full. A page is used once all earlier pages are
+    known: then its position is certain. It begins with few requests ahead, and doubles them each
+    round up to `concurrency`; an answer that tells the total allows that many at once. Without
+    `asks_ahead`, one by one.
     """
 
     def __init__(
@@ -221,7 +220,7 @@ class NumberedPages:
         self._ahead = 1
         """How many pages may be asked for ahead of the one that is given."""
         self._end: int | None = None
-        """The position behind the last, if an answer has told it."""
+        """the position after the last page, if an answer told it"""
         self._seen = self._largest = 0
         """Records so far, and of the page that holds most."""
         self._waiting: deque[tuple[int, asyncio.Task[_FetchedPage]]] = deque()
@@ -260,7 +259,7 @@ class NumberedPages:
             await self._cancel_prefetched()
 
     def _prefetch(self, remaining: int) -> None:
-        """Ask for pages, of which `remaining` may come; one more shows that it is too many."""
+        """Request pages ahead; at most `remaining` pages may follow, and one to notice more."""
         while len(self._waiting) < min(self._ahead, remaining + 1):
             if self._waiting and self._end is not None and self._at >= self._end:
                 return
@@ -269,7 +268,7 @@ class NumberedPages:
             self._at += self._step
 
     def _note_total(self, at: int, answer: HttpResponse, count: int) -> bool:
-        """Take what the answer at `at` tells of the end; return whether it is the last."""
+        """Note the total that an answer tells. Return whether the page at `at` is the last."""
         self._seen += count
         self._largest = max(self._largest, count)
         if self._is_offset:
@@ -294,7 +293,7 @@ class NumberedPages:
         return value if type(value) is int and value > 0 else None
 
     async def _adapt(self, at: int, count: int) -> None:
-        """Guess what follows the page at `at`, which holds `count` records."""
+        """Adapt to a page at `at` with `count` records."""
         if self._is_offset and count != self._step:
             # The last, or the server gives fewer than it was asked for: what was guessed is wrong.
             await self._cancel_prefetched()
@@ -306,7 +305,7 @@ class NumberedPages:
             self._ahead = min(self._ahead + 1, most) if self._end is None else most
 
     async def _cancel_prefetched(self) -> None:
-        """Cancel what was asked for ahead, and wait until that is done."""
+        """Cancel the requests ahead, and wait until they have ended."""
         tasks = [task for _, task in self._waiting]
         self._waiting.clear()
         for task in tasks:

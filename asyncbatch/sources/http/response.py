@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from asyncbatch.formats.validator import Validator
     from asyncbatch.sources.http.settings import HttpSettings
 
-PART_BYTES = 1024 * 1024
-"""Bytes of JSON Lines after which a stretch ends with the line."""
+PART_BYTES = 1024 * 1024  # bytes of JSON Lines after which a part ends, with the line
 _LINES_TYPES = {
     "application/jsonl", "application/jsonlines", "application/json-lines", "application/ndjson",
     "application/x-jsonlines", "application/x-ndjson", "application/x-json-stream",
@@ -39,7 +38,7 @@ _LINES_TYPES = {
 
 
 class BodyPart(NamedTuple):
-    """Whole lines that follow on each other, and where they begin: line from 1, byte from 0."""
+    """Whole lines of a body, and where they begin: line from 1, byte from 0."""
 
     text: bytes
     line: int
@@ -52,7 +51,7 @@ def is_lines(response: ClientResponse, form: str) -> bool:
 
 
 async def whole_body(response: ClientResponse, limit: int) -> bytes:
-    """Return all of a body. Raises as `pieces`; BodyTooLargeError beyond `limit` bytes."""
+    """Return a whole body. Raises as `body_chunks`; BodyTooLargeError beyond `limit` bytes."""
     taken, size = [], 0
     async for piece in body_chunks(response):
         taken.append(piece)
@@ -63,7 +62,7 @@ async def whole_body(response: ClientResponse, limit: int) -> bytes:
 
 
 class LineStream:
-    """The lines of an open answer. Limits, and what is raised, are those of `stretches`."""
+    """The lines of an open answer. Limits and errors are those of `body_parts`."""
 
     def __init__(self, response: ClientResponse, limit: int, patience: float) -> None:
         self._response = response
@@ -71,7 +70,7 @@ class LineStream:
         self._first: BodyPart | None = None
 
     async def begin(self) -> None:
-        """Read the first stretch, which is all if there is no more: so long one may begin anew."""
+        """Read the first part. Until then the request may be retried."""
         self._first = await anext(self._arriving, None)
 
     async def parts(self) -> AsyncGenerator[BodyPart, None]:
@@ -91,10 +90,10 @@ class LineStream:
 async def body_parts(
     response: ClientResponse, limit: int, patience: float
 ) -> AsyncGenerator[BodyPart, None]:
-    """Yield the lines of a body as they come, and at its end what they still lack.
+    """Yield the lines of a body as they arrive, at the end also an unfinished line.
 
-    Raises as `pieces`; BodyTooLargeError for a line of more than `limit` bytes; TimeoutError if
-    nothing comes for `patience` seconds.
+    Raises as `body_chunks`; BodyTooLargeError for a line of more than `limit` bytes; TimeoutError
+    after `patience` seconds without data.
     """
     waiting: list[bytes] = []
     size, open_line, line, byte = 0, 0, 1, 0
@@ -122,9 +121,9 @@ async def body_parts(
 
 
 async def body_chunks(response: ClientResponse) -> AsyncGenerator[bytes, None]:
-    """Yield a body as it comes, decompressed.
+    """Yield a body as it arrives, decompressed.
 
-    Raises UnknownEncodingError, CorruptArchiveError, and what aiohttp does.
+    Raises UnknownEncodingError, CorruptArchiveError and aiohttp's errors.
     """
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding in ("", "identity"):
@@ -142,10 +141,10 @@ async def body_chunks(response: ClientResponse) -> AsyncGenerator[bytes, None]:
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Return the seconds that an answer asks to wait; None if it does not, or not in a known way.
+    """Return the seconds that an answer asks to wait, None without a known form.
 
-    A date is taken against the server's own, so that its clock may be wrong; without one,
-    against `now`, in seconds since 1970.
+    A date is compared with the server's own date, because its clock may be wrong; without one, with
+    `now`, in seconds since 1970.
     """
     asked = headers.get("Retry-After", "").strip()
     if asked.isascii() and asked.isdecimal():
@@ -167,15 +166,14 @@ def _seconds(date: str) -> float | None:
 _SUCCESSFUL = range(200, 300)
 _LINK = re.compile(r"""<([^>]*)>((?:[^,"<]|"(?:[^"\\]|\\.)*")*)""")
 _RELATION = re.compile(r""";\s*rel\s*=\s*(?:"([^"]*)"|([^\s;,"]+))""", re.IGNORECASE)
-_QUOTED_BYTES = 4096
-"""As much of the body of an error is read."""
+_QUOTED_BYTES = 4096  # As much of the body of an error is read.
 
 
 class HttpResponse(NamedTuple):
-    """What a request gave: of `url`, after redirects, without what only requests hold.
+    """The answer of `url`, after redirects.
 
-    `body` is one valid JSON text, or empty if the server has no content to send. JSON Lines are
-    not judged; they may still be to be read, from `stream`, which then is to be closed.
+    `body` is one valid JSON text, or empty if the server sent no content. JSON Lines are not
+    validated; with `stream` they are still to be read, and the caller closes it.
     """
 
     url: URL
@@ -188,7 +186,7 @@ class HttpResponse(NamedTuple):
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing, not even an empty list."""
+        """Whether there is no content, not even an empty list."""
         return self.stream is None and not self.is_lines and not self.body
 
 
@@ -211,7 +209,7 @@ async def check_status(response: ClientResponse, now: float) -> None:
 async def read_answer(
     response: ClientResponse, url: URL, attempts: int, settings: HttpSettings, judge: Validator
 ) -> HttpResponse:
-    """Return the answer with its whole body. Raises what `body.whole` does, and NotJsonError."""
+    """Return the answer with its whole body. Raises as `whole_body`, and NotJsonError."""
     body = await whole_body(response, settings.max_body)
     lines = is_lines(response, settings.format)
     if not lines and (body or response.status != 204):

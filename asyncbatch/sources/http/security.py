@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from asyncbatch.sources.http.settings import HttpSettings
 
 SHOWN = "***"
+# headers without secrets, which tell an origin nothing about another one
 HARMLESS_HEADERS = frozenset({"accept", "accept-language", "cache-control", "user-agent"})
-"""Headers that carry no secret and tell no origin anything about another."""
+# Values of headers shorter than this are no secrets, and would spoil messages.
 _SECRET_PARAMETERS = 6
-"""Values of headers shorter than this are no secrets, and would spoil messages."""
 _SECRET_NAME = re.compile(
     r"token|secret|passw|pwd|api[_-]?key|access[_-]?key|^key$|^sig$|signature|^auth|credential",
     re.IGNORECASE,
@@ -29,21 +29,21 @@ _SECRET_NAME = re.compile(
 
 
 class Redactor:
-    """Hides the secrets of `settings` wherever they turn up, as in what a server echoes."""
+    """Hides the secrets of `settings` in any text, for instance in a server's answer."""
 
     def __init__(self, settings: HttpSettings) -> None:
         found = {form for secret in _secrets(settings) for form in _encodings_of(secret) if form}
         longest_first = sorted(found, key=len, reverse=True)
         self._secrets = re.compile("|".join(map(re.escape, longest_first))) if found else None
         self._known = {getattr(settings.pagination, "param", None)}
-        """Parameters that are shown whatever their name."""
+        """parameters that are shown, whatever their name"""
 
     def hide(self, text: str) -> str:
         """Return `text` with each secret as `***`."""
         return self._secrets.sub(SHOWN, text) if self._secrets else text
 
     def url(self, url: URL) -> str:
-        """Return a URL without a user's name, a password, and what looks like a key."""
+        """Return a URL without user name, password and parameters that look like keys."""
         bare = url.with_user(None).with_fragment(None)
         for name in {*bare.query} - self._known:
             if _SECRET_NAME.search(name):
@@ -79,7 +79,7 @@ _SHOWN_LINK = 200  # characters
 
 
 class OriginPolicy:
-    """What `settings` let pass from the origin of a URL that they name to others."""
+    """Which origins may be requested, and which headers each may see."""
 
     def __init__(self, settings: HttpSettings) -> None:
         self._settings = settings
@@ -98,9 +98,9 @@ class OriginPolicy:
         return url.origin() in self._homes
 
     def resolve(self, base: URL, link: str) -> URL:
-        """Return the URL for which `link` stands in the answer of `base`, bare (see there).
+        """Return the absolute URL of `link` in the answer of `base`, without credentials.
 
-        Raises RefusedLinkError if it stands for none.
+        Raises RefusedLinkError for an invalid link.
         """
         try:
             url = self.without_credentials(base.join(URL(link)))
@@ -120,7 +120,7 @@ class OriginPolicy:
             )
 
     def without_credentials(self, url: URL) -> URL:
-        """Return `url` without a user, a password, a fragment and the key that requests get."""
+        """Return `url` without user, password, fragment and the settings' key parameter."""
         bare = url.with_user(None).with_fragment(None)
         auth = self._settings.auth
         if isinstance(auth, QueryAuth) and auth.name in bare.query:
@@ -128,7 +128,7 @@ class OriginPolicy:
         return bare
 
     def allowed_request(self, url: URL, home: URL) -> tuple[URL, dict[str, str]]:
-        """Return the URL to ask for, and the headers, with credentials if they belong there."""
+        """Return the URL to request, and its headers; credentials only for their own origin."""
         if url.origin() != home:
             return url, self._harmless
         auth = self._settings.auth

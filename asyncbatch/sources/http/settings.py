@@ -32,7 +32,7 @@ class BasicAuth(Struct, frozen=True, tag_field="type", tag="basic", forbid_unkno
 
 
 class HeaderAuth(Struct, frozen=True, tag_field="type", tag="header", forbid_unknown_fields=True):
-    """A header of any name, such as X-Api-Key."""
+    """A header of any name, for instance X-Api-Key."""
 
     name: str
     value: Secret
@@ -49,26 +49,22 @@ Auth: TypeAlias = BearerAuth | BasicAuth | HeaderAuth | QueryAuth
 
 
 class PagePagination(Struct, frozen=True, tag_field="type", tag="page", forbid_unknown_fields=True):
-    """Pages by number, from `start`; the end is the first page without records.
-
-    `size` records a page are asked for with `size_param`. Where an answer tells how many records
-    (`total`) or pages (`pages`) there are, a JSON Pointer to that spares the last requests.
-    `end_status` is a status, such as 404, that a server gives for a page behind the last.
-    """
+    """Pages by number, from `start`, up to the first page without records."""
 
     param: str = "page"
     start: int = 1
-    size_param: str | None = None
+    size_param: str | None = None  # the parameter for `size`, the records of a page
     size: int | None = None
+    # the JSON Pointer of the number of records, which saves the last requests
     total: str | None = None
-    pages: str | None = None
-    end_status: int | None = None
+    pages: str | None = None  # the JSON Pointer of the number of pages, likewise
+    end_status: int | None = None  # a status, for instance 404, of a page after the last
 
 
 class OffsetPagination(
     Struct, frozen=True, tag_field="type", tag="offset", forbid_unknown_fields=True
 ):
-    """Pages by the number of records before them, `limit` records each; see `PagePagination`."""
+    """Pages by offset, `limit` records each; see `PagePagination`."""
 
     param: str = "offset"
     limit_param: str = "limit"
@@ -81,7 +77,7 @@ class OffsetPagination(
 class CursorPagination(
     Struct, frozen=True, tag_field="type", tag="cursor", forbid_unknown_fields=True
 ):
-    """Each answer has at the JSON Pointer `next` what the next request says in `param`.
+    """The value at the JSON Pointer `next` of an answer is `param` of the next request.
 
     The end is an answer without it, or with null or an empty text.
     """
@@ -93,7 +89,7 @@ class CursorPagination(
 class NextUrlPagination(
     Struct, frozen=True, tag_field="type", tag="next_url", forbid_unknown_fields=True
 ):
-    """Each answer has at the JSON Pointer `next` the URL of the next, which may be relative."""
+    """The URL of the next page is at the JSON Pointer `next`; it may be relative."""
 
     next: str
 
@@ -110,9 +106,9 @@ Pagination: TypeAlias = (
 
 
 class Incremental(Struct, frozen=True, forbid_unknown_fields=True):
-    """Only what is new: `param` of each first request is the largest value of `field` so far.
+    """Only new records: `param` of a first request is the largest `field` so far.
 
-    `initial` is what it is before there is one. The field is the concern of who reads records.
+    `initial` is the first value. The reader of the records finds the largest value.
     """
 
     field: str
@@ -121,32 +117,25 @@ class Incremental(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class HttpSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """Which URLs are read, and how. `http.checking.mistakes` tells what is wrong with them.
-
-    `records` is the JSON Pointer of a page's records; empty: the page itself. `timeout` is in
-    seconds, for each request. `retries` is how often a request is made again, the first time
-    after `retry_delay` seconds; a server that asks for more than `longest_wait` seconds is not
-    waited for. `rate_limit` (20/s, 600/m, 1000/h) and `concurrency` are shared by all requests
-    to a host. `max_body` is in bytes, decompressed: of a whole body, or of one line of JSON
-    Lines. Links and redirects lead to the URL's own origin, or to one of `allow_origins`,
-    which sees no header of ours but the harmless ones. `format` auto goes by the content type.
-    """
+    """The URLs to read, and how. `setting_mistakes` checks them."""
 
     urls: tuple[str, ...]
     headers: dict[str, Secret] = {}
     auth: Auth | None = None
-    records: str = ""
+    records: str = ""  # the JSON Pointer of a page's records; empty: the page itself
     pagination: Pagination | None = None
-    format: Literal["auto", "json", "jsonl"] = "auto"
-    timeout: float = 30.0
+    format: Literal["auto", "json", "jsonl"] = "auto"  # auto goes by the content type
+    timeout: float = 30.0  # seconds for each request
     retries: int = 5
-    retry_delay: float = 0.5
-    longest_wait: float = 300.0
-    rate_limit: str | None = None
-    concurrency: int = 8
+    retry_delay: float = 0.5  # seconds before the first retry
+    longest_wait: float = 300.0  # a server that asks for more seconds is not waited for
+    rate_limit: str | None = None  # 20/s, 600/m, 1000/h; shared by all requests to a host
+    concurrency: int = 8  # requests at a time, shared by all requests to a host
     incremental: Incremental | None = None
     max_pages: int = 100_000
+    # decompressed bytes of a whole body, or of one line of JSON Lines
     max_body: int = 64 * 1024 * 1024
+    # other origins to which links may lead; they see only harmless headers
     allow_origins: tuple[str, ...] = ()
 
 
@@ -155,7 +144,7 @@ _RESERVED_HEADERS = {"accept-encoding", "host", "content-length", "transfer-enco
 
 
 def setting_mistakes(settings: HttpSettings) -> Iterator[Mistake]:
-    """Yield all that is wrong: where, such as `urls[0]` or `pagination.next`, and what to write.
+    """Yield each mistake: the place, for instance `urls[0]`, and advice.
 
     No message holds a secret.
     """

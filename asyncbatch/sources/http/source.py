@@ -32,14 +32,17 @@ if TYPE_CHECKING:
 
 
 class Connections:
-    """An async context manager that any number may be in: the last who leaves closes the pool."""
+    """A shared connection pool: an async context manager that many may enter.
+
+    The last to leave closes the pool.
+    """
 
     def __init__(self) -> None:
         self._users = 0
         self._session: ClientSession | None = None
 
     async def __aenter__(self) -> ClientSession:
-        """Return the session that has the pool. Raises ImportError if aiohttp is not there."""
+        """Return the session of the pool. Raises ImportError without aiohttp."""
         from asyncbatch.sources.http.client import open_session
 
         if self._session is None:
@@ -54,14 +57,12 @@ class Connections:
             await session.close()
 
 
-class HttpPages:
-    """The pages of the URLs that `settings` name; an async context manager, to be entered once.
+class HttpSource:
+    """The pages of the URLs of `settings`: an async context manager, entered once.
 
-    The limits are shared by all URLs that are read at the same time. `clock` and `sleep`, in
-    seconds, are those of waiting for a turn and before a retry. Other sources may share its
-    `connections`. Unless it `asks_ahead`, no page is
-    asked for before the consumer wants it. Raises UsageError for settings that cannot work, and,
-    when it is entered, if aiohttp is not there.
+    All URLs share the limits. `clock` and `sleep` are in seconds. Sources may share `connections`.
+    Without `asks_ahead` no page is requested before it is wanted. Raises UsageError for invalid
+    settings and, when it is entered, without aiohttp.
     """
 
     def __init__(
@@ -122,10 +123,9 @@ class HttpPages:
     ) -> AsyncGenerator[Page, None]:
         """Yield the pages of one of the settings' URLs, in order.
 
-        Begins behind the page whose mark is `start`, if there is one. `since` is the value of
-        `incremental.param`; None is its `initial`. Not more than `concurrency` pages are asked
-        for ahead of the consumer; closing this cancels them. Raises HttpError, behind the pages
-        that are good.
+        Begins after the page with the mark `start`. `since` is the value of `incremental.param`,
+        None for `initial`. At most `concurrency` pages are requested ahead; closing the generator
+        cancels them. Raises HttpError after all good pages.
         """
         from asyncbatch.sources.http.pages import open_pages
 
@@ -167,7 +167,7 @@ class HttpFeedSource:
         self.at_once = http.concurrency
         self.feeds: Sequence[Feed] = ()
         self._is_alone = is_alone
-        self._pages = HttpPages(http, connections=connections, asks_ahead=asks_ahead)
+        self._pages = HttpSource(http, connections=connections, asks_ahead=asks_ahead)
 
     async def __aenter__(self) -> Self:
         await self._pages.__aenter__()
@@ -178,15 +178,13 @@ class HttpFeedSource:
         await self._pages.__aexit__(*exception)
 
     def end(self) -> bool:
-        """See `FeedSource`: pages can be asked for again."""
+        """Do nothing: pages can be requested again."""
         return False
 
     def retries(self) -> int:
-        """See `FeedSource`."""
         return self._pages.retries()
 
     def traffic(self) -> Traffic:
-        """See `FeedSource`."""
         return Traffic(self._pages.page_count, self._pages.request_count)
 
     def _feed(self, url: str) -> UrlFeed:
@@ -197,20 +195,18 @@ class HttpFeedSource:
 class UrlFeed:
     """The pages of one URL: see `feeds.Feed`."""
 
-    def __init__(self, source: HttpPages, url: str, name: str) -> None:
+    def __init__(self, source: HttpSource, url: str, name: str) -> None:
         self.name, self.group = name, urlsplit(url).netloc
         self.is_incremental = source.settings.incremental is not None
         self._source, self._url = source, url
 
     @property
     def form(self) -> str:
-        """See `Feed`: a digest of what leads from page to page and to records."""
         http = self._source.settings
         told = encode([http.records, http.format, http.pagination, http.incremental])
         return hashlib.blake2b(told, digest_size=16).hexdigest()
 
     async def chunks(self, bookmark: Bookmark | None) -> AsyncGenerator[Chunk, None]:
-        """See `Feed`."""
         before = bookmark or Bookmark()
         start = None if before.mark is None else msgspec.json.decode(before.mark, type=PageMark)
         since = None if before.since is None else str(before.since)

@@ -23,15 +23,14 @@ from asyncbatch.sources.base import CHUNK
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-SPAN = 4096
-"""Bytes at the beginning, and before the place that was reached, that must be the same."""
+SPAN = 4096  # bytes at the beginning of a file, and before a position, that identify it
 
 
 class FileMark(Struct, frozen=True, omit_defaults=True):
-    """A place in a file: so many bytes from its beginning, decompressed.
+    """A position in a file: bytes from its beginning, decompressed.
 
-    `head` and `tail` are digests of the first bytes and of those before the place. `inode` is
-    where to look first: only what the bytes are decides.
+    `head` and `tail` are digests of the first bytes and of the bytes before the position. They
+    decide; `inode` only tells where to look first.
     """
 
     offset: int
@@ -41,7 +40,7 @@ class FileMark(Struct, frozen=True, omit_defaults=True):
 
 
 class FilePosition:
-    """What was read of a file, as far as it tells the file from others."""
+    """The identity of a file, by the bytes that were read of it."""
 
     def __init__(self, inode: int = 0) -> None:
         self.offset, self.tail, self.inode = 0, b"", inode
@@ -62,9 +61,9 @@ class FilePosition:
         return FileMark(self.offset, head, digest(self.tail), self.inode)
 
     def set_mark(self, mark: FileMark, read_at: Callable[[int, int], bytes]) -> bool:
-        """Go to `mark`, if the file has the same bytes before it; tell whether it has.
+        """Move to `mark` if the file has the same bytes before it. Return whether it has.
 
-        `read_at` returns so many bytes of the file from an offset on, fewer only at its end.
+        `read_at(size, offset)` reads bytes of the file, fewer only at its end.
         """
         other = FilePosition(mark.inode)
         other.jump(mark.offset, read_at)
@@ -75,7 +74,7 @@ class FilePosition:
         return True
 
     def jump(self, offset: int, read_at: Callable[[int, int], bytes]) -> None:
-        """Go to an offset, whatever is before it."""
+        """Move to an offset without a check."""
         length = min(SPAN, offset)
         self._head, self._head_digest = b"", ""
         self.offset, self.tail = 0, b""
@@ -98,20 +97,18 @@ def as_mark(position: Any) -> FileMark:
 
 
 def digest(data: bytes) -> str:
-    """Return a text that tells bytes from others."""
+    """Return a digest of bytes as text."""
     return blake2b(data, digest_size=8).hexdigest()
 
 
-_AHEAD_BYTES = 8 * CHUNK
-"""What is read of a file at a time, in a thread."""
-_MAGIC = 16
-"""Of a file's first bytes, enough to tell how it is compressed."""
+_AHEAD_BYTES = 8 * CHUNK  # bytes read in one call in a thread
+_MAGIC = 16  # first bytes of a file that identify its compression
 
 
 class FileReader:
-    """Gives what an open file holds, decompressed; `trace` tells how far that has come.
+    """Reads a complete file, decompressed; `trace` is its position.
 
-    Raises OSError, and CorruptArchiveError for a file that is cut within its first bytes.
+    Raises OSError, and CorruptArchiveError for a file that ends within its magic bytes.
     """
 
     def __init__(self, descriptor: int, name: str) -> None:
@@ -126,14 +123,13 @@ class FileReader:
 
     @property
     def inode(self) -> int:
-        """What tells it from all other files, as long as it is open."""
+        """The inode, unique while the file is open."""
         return self.trace.inode
 
     def seek(self, mark: FileMark) -> bool:
-        """Go on at `mark`, before anything is read; tell if the bytes before it are the same.
+        """Resume at `mark`, before any read. Return whether the bytes before it are the same.
 
-        If not, nothing can be read any more. A compressed file is read up to there. Raises
-        OSError.
+        If not, the reader is unusable. A compressed file is read up to the mark. Raises OSError.
         """
         if self._chunks is None:
             if not self.trace.set_mark(mark, lambda at, size: os.pread(self._file, size, at)):
@@ -159,7 +155,7 @@ class FileReader:
         return bool(self._ahead)
 
     def next(self) -> bytes:
-        """Return what comes next, b"" at the end. Raises OSError, CorruptArchiveError."""
+        """Return the next bytes, b"" at the end. Raises OSError, CorruptArchiveError."""
         if not self._ahead:
             self._ahead = memoryview(self.read_more())
         data, self._ahead = bytes(self._ahead[:CHUNK]), self._ahead[CHUNK:]
@@ -167,11 +163,11 @@ class FileReader:
         return data
 
     async def read(self) -> bytes:
-        """Return what comes next, as `next`, without keeping the event loop waiting."""
+        """Return the next bytes, as `next`, read in a thread."""
         return self.next() if self._ahead else await asyncio.to_thread(self.next)
 
     def read_more(self) -> bytes:
-        """Return what comes next, much at a time; `trace` is then up to the caller."""
+        """Return the next bytes, many at a time. The caller advances `trace`."""
         if self._ahead:  # left over from `seek`
             data, self._ahead = bytes(self._ahead), memoryview(b"")
             return data
@@ -184,19 +180,19 @@ class FileReader:
 
     @property
     def is_compressed(self) -> bool:
-        """Whether what it gives is not what is on the disk."""
+        """Whether the file on the disk is compressed."""
         return self._compression is not None
 
     def head(self, size: int) -> str:
-        """Return a digest of its first bytes, as on disk."""
+        """Return a digest of its first bytes, as on the disk."""
         return digest(os.pread(self._file, size, 0))
 
     def has_changed(self) -> bool:
-        """Never: nobody writes to a compressed file any more."""
+        """Return False: a compressed file is not written any more."""
         return False
 
     def size(self) -> int:
-        """Return how large it is, as on disk."""
+        """Return the size on the disk."""
         return os.fstat(self._file).st_size
 
     def modified(self) -> int:
@@ -204,7 +200,7 @@ class FileReader:
         return os.fstat(self._file).st_mtime_ns
 
     def close(self) -> None:
-        """Close it, once nobody reads it."""
+        """Close the file. No read may be running."""
         with self._lock:
             self._is_closed = True
             os.close(self._file)
@@ -220,9 +216,9 @@ _BLOCK = 4096
 
 
 class FileCutError(Exception):
-    """The file no longer holds what was read of it: it was cut, and perhaps has grown again.
+    """A file was truncated, and perhaps has grown again.
 
-    `unread` bytes, at least, had not been read.
+    At least `unread` bytes are lost.
     """
 
     def __init__(self, unread: int) -> None:
@@ -231,10 +227,10 @@ class FileCutError(Exception):
 
 
 class LiveFile:
-    """Gives what a file holds, and later what it has got more; `trace` is up to the caller.
+    """Reads a growing file. The caller advances `trace`.
 
-    It takes over the descriptor. A file that `was_cut` may begin with a hole, where its writer
-    went on as if nothing had happened: that is passed over.
+    It owns the descriptor. A file that `was_cut` may begin with a hole, where its writer went on at
+    its old offset: the hole is skipped.
     """
 
     def __init__(self, descriptor: int, *, was_cut: bool = False) -> None:
@@ -242,17 +238,17 @@ class LiveFile:
         self.trace = FilePosition(os.fstat(descriptor).st_ino)
         self._was_cut = was_cut
         self._seen: tuple[int, int] | None = None
-        """Size and time of the last look after which there was nothing more to read."""
+        """size and time of the last check that found no new bytes"""
         self._known: tuple[int, int] | None = None
         self._largest = 0
 
     @property
     def inode(self) -> int:
-        """What tells it from all other files, as long as it is open."""
+        """The inode, unique while the file is open."""
         return self.trace.inode
 
     def seek(self, mark: FileMark) -> bool:
-        """Go on at a mark; tell if the bytes before it are the same."""
+        """Resume at a mark. Return whether the bytes before it are the same."""
         return self.trace.set_mark(mark, self._at)
 
     def seek_last_line(self) -> None:
@@ -267,7 +263,7 @@ class LiveFile:
         self._jump(end)
 
     def read_more(self) -> bytes:
-        """Return what comes next, b"" if there is nothing. Raises FileCutError, OSError."""
+        """Return the next bytes, b"" without any. Raises FileCutError, OSError."""
         status = os.fstat(self.descriptor)
         look = (status.st_size, status.st_mtime_ns)
         if look == self._seen:
@@ -285,7 +281,7 @@ class LiveFile:
         return fresh
 
     def has_changed(self) -> bool:
-        """Whether it is another than when it was last looked at, or asked this."""
+        """Whether the file has changed since the last call or read."""
         status = os.fstat(self.descriptor)
         known, self._known = self._known, (status.st_size, status.st_mtime_ns)
         return self._known not in (known, self._seen)

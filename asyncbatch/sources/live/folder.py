@@ -33,14 +33,11 @@ if TYPE_CHECKING:
     from asyncbatch.core.records import FailureKind
     from asyncbatch.sources.selection import Selection
 
-_FILES_AT_ONCE = 10_000
-"""Files that one look at a folder brings, however many there are."""
-_SETTLE_SECONDS = 1.0
-"""A file that has not changed for so long is complete."""
-_OLD_SECONDS = 10.0
-"""So is one that was last written to so long ago, by whatever clock."""
+_FILES_AT_ONCE = 10_000  # files that one scan of a folder adds at most
+_SETTLE_SECONDS = 1.0  # A file that has not changed for so long is complete.
+_OLD_SECONDS = 10.0  # a file last written this long ago is complete, by any clock
+# endings of names of files that are being written
 _UNFINISHED = ("~", ".tmp", ".temp", ".part", ".partial", ".filepart", ".crdownload", ".swp")
-"""What names end in of files that somebody is writing."""
 
 
 class FolderPosition(Struct, frozen=True, omit_defaults=True):
@@ -52,11 +49,11 @@ class FolderPosition(Struct, frozen=True, omit_defaults=True):
 
 
 class FolderReader:
-    """Gives what the files below a folder hold: those first that were written first.
+    """Reads the files below a folder, the oldest first.
 
-    If it `follows`, files that come later are read once they are complete: renamed, or left
-    alone for `settle` seconds. With `from_end` only those. A file is read once, whatever it is
-    called afterwards. Raises UsageError.
+    With `follows`, later files are read once they are complete: renamed, or unchanged for `settle`
+    seconds. With `from_end`, only those. A file is read once, whatever its later name. Raises
+    UsageError.
     """
 
     def __init__(
@@ -79,13 +76,13 @@ class FolderReader:
         self._growing: dict[int, tuple[int, int, float]] = {}
         """Size and time of files that may not be complete, and since when they are so."""
         self._missing: dict[int, str] = {}
-        """Files that were gone when they were to be read, and may only be called otherwise."""
+        """files that were gone at their turn; perhaps they were renamed"""
         self._losses: deque[Failure] = deque()
         self._refused: set[str] = set()
         self._lock = threading.Lock()
         self._is_closed = False
         self.look_seconds = 0.0
-        """How long the last look has taken."""
+        """the time that the last scan took"""
         try:
             os.listdir(folder)
         except OSError as error:
@@ -106,17 +103,17 @@ class FolderReader:
 
     @property
     def has_files(self) -> bool:
-        """Whether there is something to read, before anybody need tell it to look for more."""
+        """Whether there are files to read without another scan."""
         return self._current is not None or self._is_to_look or bool(self._found or self._losses)
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it waits for files to be complete, and should look again soon."""
+        """Whether a file is not complete yet, so that the next scan should be soon."""
         return bool(self._growing)
 
     @property
     def position(self) -> Any:
-        """How far it is, as JSON can hold it."""
+        """The position, as JSON."""
         place: dict[str, Any] = {"seen": self._seen.position}
         if self._current is not None:
             file, reading = self._current
@@ -151,16 +148,16 @@ class FolderReader:
         )
 
     def rescan(self) -> None:
-        """Look for further files, once those that are known are read."""
+        """Scan for further files, after the known ones are read."""
         self._is_to_look = True
 
     def next(self) -> LiveChunk | None:
-        """Return what comes next; None if there is nothing, for now or at all. Raises OSError."""
+        """Return the next chunk, None without one. Raises OSError."""
         with self._lock:
             return None if self._is_closed else self._next()
 
     def close(self) -> None:
-        """Leave the folder, once nobody reads it."""
+        """Release the folder. No read may be running."""
         with self._lock:
             self._is_closed = True
             if self._current is not None:
@@ -222,7 +219,7 @@ class FolderReader:
     # --- what is there
 
     def _scan(self) -> None:
-        """Find the files that are to be read next, and those that have grown after they were."""
+        """Find the next files, and files that have grown since they were read."""
         began = time.monotonic()
         self._is_to_look = False
         growing, self._growing = self._growing, {}
@@ -258,7 +255,7 @@ class FolderReader:
         self.look_seconds = time.monotonic() - began
 
     def _is_complete(self, file: FoundFile, growing: dict[int, tuple[int, int, float]]) -> bool:
-        """Whether nobody writes to a file any more, as far as that can be told."""
+        """Whether a file is no longer being written, as far as its name and times tell."""
         written = file.key[0]
         if (
             not self._follows
@@ -322,16 +319,14 @@ def _read_failure(error: OSError | CorruptArchiveError) -> tuple[FailureKind, st
     return kind, error.strerror or str(error)
 
 
-_RETRY_SECONDS = 0.2
-"""When to look again at files that may be complete by then."""
-_SCAN_SHARE = 10
-"""A look that takes long is not repeated before so many times as long."""
+_RETRY_SECONDS = 0.2  # time until the next scan while a file is not complete
+_SCAN_SHARE = 10  # A slow scan is repeated only after ten times its duration.
 
 
 class FolderSource:
-    """The files below a folder, and with `follow` those that come into it; see `FolderReader`.
+    """The files below a folder as a live source; with `follow` also later ones.
 
-    Raises UsageError.
+    See `FolderReader`. Raises UsageError.
     """
 
     can_resume = True
@@ -350,7 +345,6 @@ class FolderSource:
 
     @property
     def position(self) -> Any:
-        """Where it goes on; see `Replayable`."""
         return self._reader.position
 
     def start_at(self, position: Any) -> None:
@@ -358,7 +352,6 @@ class FolderSource:
         self._reader.start_at(position)
 
     async def read(self, timeout: float | None) -> LiveChunk | None:  # noqa: ASYNC109 - see `Source`
-        """Return what has come; see `Source`."""
         if self._watch is not None:
             self._watch.start()
             chunk = await self._scanned()
@@ -389,7 +382,7 @@ class FolderSource:
         self._reader.close()
 
     async def _scanned(self) -> LiveChunk | None:
-        """Return what comes next, having looked for further files if it is time to."""
+        """Return the next chunk, after a scan if one is due."""
         if not self._reader.has_files:
             now = time.monotonic()
             if now < self._due:

@@ -40,24 +40,19 @@ if TYPE_CHECKING:
     from asyncbatch.core.records import FailureKind
     from asyncbatch.sources.live.rotation import Part
 
-_SETTLE_SECONDS = 1.0
-"""So long a rotated file must have been left alone, before we leave it for the next one."""
-_WATCHED_POLL_SECONDS = 60.0
-"""So long a file that we have left is looked at, lest it gets more."""
-_MOST_OPEN = 64
-"""Rotated files that are held open while we are behind."""
+_SETTLE_SECONDS = 1.0  # A rotated file is left for the next one after this time without writes.
+_WATCHED_POLL_SECONDS = 60.0  # A file that was left is checked for new bytes for this long.
+_MOST_OPEN = 64  # Rotated files that are held open while we are behind.
 _NONE = LogFile("", 0, 0)
-_TRIES = 5
-"""How often a place is looked for, while rotation may be under way."""
+_TRIES = 5  # attempts to find a position while a rotation is in progress
 
 
 class Follower:
-    """Gives what a path's files hold, one after the other, as far as it is there.
+    """Reads the files of one path, one after the other, as a log is rotated.
 
-    All are called by the path. The first of its files is being read; those behind it have come
-    since. A file is left once a later one has bytes, its end is reached, and nobody has written
-    to it for `settle` seconds. What is lost comes with the next chunk. Raises UsageError for
-    what cannot be followed.
+    The first open file is being read; the others are newer. A file is left once a newer one has
+    bytes, its end is reached, and it was not written for `settle` seconds. A loss comes with the
+    next chunk. Raises UsageError for a path that cannot be followed.
     """
 
     def __init__(
@@ -73,7 +68,7 @@ class Follower:
         self._left: tuple[LiveFile, int, float] | None = None
         """A file that we have left, its size then, and when that was."""
         self._passed = _last_rotated(path)
-        """The last rotated file of which nothing is to be read any more."""
+        """the last rotated file that is read to its end"""
         self._refused = ""
         self._lock = threading.Lock()
         self._is_closed = False
@@ -95,11 +90,10 @@ class Follower:
 
     @property
     def position(self) -> Any:
-        """Where it goes on; see `Replayable`."""
         return as_position((self._files[0].trace if self._files else FilePosition()).mark())
 
     def start_at(self, position: Any) -> None:
-        """Go on behind a chunk, whatever its file is called now; see `Replayable`."""
+        """Resume after a chunk, whatever the present name of its file."""
         mark = as_mark(position)
         close_all(self._files)
         self._files.clear()
@@ -123,12 +117,12 @@ class Follower:
             self._passed = files[number - 1] if number else _NONE
 
     def next(self) -> LiveChunk | None:
-        """Return what comes next, None if there is nothing for now. Raises OSError."""
+        """Return the next chunk, None without one. Raises OSError."""
         with self._lock:
             return None if self._is_closed else self._next()
 
     def close(self) -> None:
-        """Close all files, once nobody reads them."""
+        """Close all files. No read may be running."""
         with self._lock:
             self._is_closed = True
             close_all(self._files)
@@ -173,7 +167,7 @@ class Follower:
     # --- from one file to the next
 
     def _extend(self) -> None:
-        """Open what the path is now, and what was between it and the last that we know."""
+        """Open the path's present file, and the files between it and the last known one."""
         self._find_older()
         try:
             inode = _inode_at(self.path)
@@ -205,7 +199,7 @@ class Follower:
         return [*files_written_after(rotated, last.inode, last.modified), *current]
 
     def _copies(self) -> list[LogFile]:
-        """Return copies of what the last file held, and was cut before anything was read."""
+        """Return the copies of a file that was truncated before it was read."""
         before, last = self._passed, self._files[-1]
         if len(self._files) > 1:
             before = LogFile("", self._files[-2].inode, self._files[-2].modified())
@@ -213,7 +207,7 @@ class Follower:
         return self._until(files, last)
 
     def _until(self, files: list[LogFile], last: Part) -> list[LogFile]:
-        """Return those of rotated files that were written before one that is open."""
+        """Return the rotated files that are older than an open one."""
         for number, file in enumerate(files):
             if file.inode == last.inode:
                 return files[:number]
@@ -228,7 +222,7 @@ class Follower:
         return [file for file in files if file.modified <= written]
 
     def _refuse(self, error: OSError) -> None:
-        """Say once, and not at each look, that the path cannot be read."""
+        """Report once, and not at each scan, that the path cannot be read."""
         why = error.strerror or str(error)
         if why != self._refused:
             self._refused = why
@@ -238,7 +232,7 @@ class Follower:
             )
 
     def _is_left_alone(self, file: Part) -> bool:
-        """Whether nobody writes to a file any more, which was read to its end."""
+        """Whether a file that was read to its end is no longer written."""
         if isinstance(file, FileReader):
             return True
         if not any(later.size() for later in islice(self._files, 1, None)):
@@ -265,7 +259,7 @@ class Follower:
         return chunk
 
     def _find_older(self) -> None:
-        """See whether a file that we have left has got more, which nobody will read."""
+        """Report a file that grew after it was left: its new bytes are lost."""
         if self._left is None:
             return
         file, size, since = self._left
@@ -281,7 +275,7 @@ class Follower:
             self._left = None
 
     def _continues_in_copy(self) -> bool:
-        """Look for a copy of a file that was cut, to go on there; tell if it is found."""
+        """Find the copy of a truncated file and continue there. Return whether it exists."""
         file = self._files[0]
         assert isinstance(file, LiveFile)
         files = self._until(rotated_files(self.path), file)
@@ -297,7 +291,7 @@ class Follower:
         return True
 
     def _after_cut(self, cut: FileCutError) -> LiveChunk:
-        """Go on at the beginning of a file that was cut; what is lost is told."""
+        """Restart at the beginning of a truncated file. Return the loss."""
         file = self._files[0]
         assert isinstance(file, LiveFile)
         least = f" (at least {cut.unread:,} bytes)" if cut.unread else ", if there was anything"
@@ -313,7 +307,7 @@ class Follower:
 
 
 def _inode_at(path: str) -> int:
-    """Return which file is there, 0 if none is. Raises OSError."""
+    """Return the inode of the file at the path, 0 without one. Raises OSError."""
     try:
         return os.stat(path).st_ino
     except FileNotFoundError:
@@ -345,14 +339,13 @@ def _check(path: str) -> None:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
 
 
-_RETRY_SECONDS = 0.2
-"""When to look again at a file that must be left alone for a while."""
+_RETRY_SECONDS = 0.2  # time until the next check while a file is not settled
 
 
 class FollowedSource:
-    """A file followed through rotation, which never ends; see `Follower`.
+    """A log followed through rotation, which never ends; see `Follower`.
 
-    It need not be there yet. With `from_end`, what is there is passed over. Raises UsageError.
+    The file need not exist yet. With `from_end`, its present content is skipped. Raises UsageError.
     """
 
     can_resume = True
@@ -371,15 +364,12 @@ class FollowedSource:
 
     @property
     def position(self) -> Any:
-        """Where it goes on; see `Replayable`."""
         return self._follower.position
 
     def start_at(self, position: Any) -> None:
-        """Go on behind a chunk, whatever its file is called now; see `Replayable`."""
         self._follower.start_at(position)
 
     async def read(self, timeout: float | None) -> LiveChunk | None:  # noqa: ASYNC109 - see `Source`
-        """Return what has come; see `Source`."""
         self._watch.start()
         chunk = await self._next()
         if chunk is not None or timeout == 0:

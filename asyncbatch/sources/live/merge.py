@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class MergedSources:
-    """Reads, of the sources that have something, the one whose time is least far.
+    """Reads several sources, of the ready ones that with the earliest event time.
 
-    So windows end soon, and little is held. Of equals, and of those whose time nobody knows, each
-    has its turn. One read of each is under way. Raises UsageError for two sources of one name.
+    So windows close soon and little is buffered. Equal or unknown times take turns. Each source has
+    one read in progress. Raises UsageError for two sources of one name.
     """
 
     def __init__(self, sources: Sequence[LiveSource]) -> None:
@@ -38,11 +38,11 @@ class MergedSources:
         return all(source.is_over for source in self.sources) and not self._reads
 
     def prefer(self, reached: Callable[[str], int | None]) -> None:
-        """Go by how far each source has come, by its name; None if nobody knows."""
+        """Set the function that returns a source's event time by its name, None if unknown."""
         self._reached = reached
 
     async def read(self, timeout: float | None) -> tuple[LiveSource, LiveChunk] | None:  # noqa: ASYNC109 - see `Source`
-        """Return what has come next and from where; else as `Source.read`."""
+        """Return the next source and chunk; otherwise as `LiveSource.read`."""
         if len(self.sources) == 1:
             source = self.sources[0]
             chunk = await source.read(timeout)
@@ -57,7 +57,7 @@ class MergedSources:
         return found
 
     async def _read_now(self) -> tuple[LiveSource, LiveChunk] | None:
-        """Return what is there; let those that have nothing wait for something."""
+        """Return a ready chunk; start reads of the other sources."""
         for source in self._round_robin():
             task = self._reads.get(source)
             if task is None:
@@ -86,7 +86,7 @@ class MergedSources:
         return sorted(sources, key=order)
 
     async def rest(self) -> list[tuple[LiveSource, LiveChunk]]:
-        """Take no more; return what was taken from elsewhere, and nobody has had so far."""
+        """Stop reading; return the chunks of iterables that were not read."""
         reads, self._reads = self._reads, {}
         for task in reads.values():
             task.cancel()
@@ -103,7 +103,7 @@ class MergedSources:
         return found
 
     def wake(self) -> None:
-        """End the wait of `read`, if there is one."""
+        """End the current wait of `read`."""
         for source in self.sources:
             source.wake()
 

@@ -19,8 +19,8 @@ from asyncbatch.sources.selection import Selection
 if TYPE_CHECKING:
     from asyncbatch.sources.base import LiveSource
 
+    # where events come from: an iterable of a program, or a name as on the command line
     Origin: TypeAlias = AsyncIterable[Any] | Iterable[Any] | str | os.PathLike[str]
-    """Where events come from: an iterable of a program, or a name as on the command line."""
 
 
 class LiveOptions(Struct, frozen=True):
@@ -34,7 +34,7 @@ class LiveOptions(Struct, frozen=True):
     selection: Selection = Selection()
 
     def check(self) -> None:
-        """Raise UsageError if this can't be meant."""
+        """Raise UsageError for a contradiction."""
         if self.from_end and not self.follow:
             raise UsageError("--from-end is for --follow")
 
@@ -63,7 +63,7 @@ SIMULATE = "simulate:"
 
 
 def make_sources(origin: Origin | Sequence[Origin], reading: LiveOptions) -> list[LiveSource]:
-    """Return one source or several. Raises UsageError for what is none, or cannot be read."""
+    """Return the sources of an origin. Raises UsageError for one that cannot be read."""
     origins = list(_origins(origin))
     if reading.follow and not any(isinstance(one, str | os.PathLike) for one in origins):
         raise UsageError("follow is for files and folders")

@@ -19,10 +19,9 @@ from asyncbatch.sources.base import CHUNK, LiveChunk
 from asyncbatch.sources.live.file import FileReader, as_mark, as_position
 
 _PIPE_BYTES = 1024 * 1024
-_POLL_SECONDS = 0.02
-"""Simulated events that are nearer than this come together."""
+_POLL_SECONDS = 0.02  # Simulated events that are nearer than this come together.
+# Simulated events that are given at a time: after a pause, or at a high rate.
 _MOST_AT_ONCE = 1_000
-"""Simulated events that are given at a time: after a pause, or at a high rate."""
 
 
 class PipeSource:
@@ -53,7 +52,6 @@ class PipeSource:
 
     @property
     def position(self) -> Any:
-        """Where it goes on; see `Replayable`."""
         if self._reading is None or not self.can_resume:
             return None
         return as_position(self._reading.trace.mark())
@@ -71,7 +69,6 @@ class PipeSource:
             )
 
     async def read(self, timeout: float | None) -> LiveChunk | None:  # noqa: ASYNC109 - see `Source`
-        """Return what has come; see `Source`."""
         reading = self._reading
         if reading is None:
             data = await self._read_pipe(timeout)

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
     from asyncbatch.sources.live.file import FileMark
 
+# the mark of rotation in a name: a number, a date, or a word
 _ROTATED_NAME = re.compile(r"[._-](?:\d[\dT:._-]*Z?|old|prev|bak)")
-"""What rotation puts into a name: a number, a date, or a word."""
+# a counter of rotations, the largest is the oldest; a longer number is a date
 _NUMBER = re.compile(r"[._-](\d{1,6})")
-"""Such a number counts rotations: the largest was the first; anything longer is a date."""
 
 
 class LogFile(NamedTuple):
-    """A file of a log: where it is, which it is, when it was last written to, in nanoseconds."""
+    """A file of a log: path, inode, and the time of its last write in nanoseconds."""
 
     path: str
     inode: int
@@ -40,7 +40,7 @@ def log_files(path: str) -> list[LogFile]:
 
 
 def files_written_after(files: Sequence[LogFile], inode: int, modified: int) -> list[LogFile]:
-    """Return the files that come after one, which may be there no longer or be compressed now."""
+    """Return the files after a given one, which may be gone or compressed by now."""
     for number, file in enumerate(files):
         if file.inode == inode:
             return list(files[number + 1 :])
@@ -48,10 +48,10 @@ def files_written_after(files: Sequence[LogFile], inode: int, modified: int) -> 
 
 
 def rotated_files(path: str) -> list[LogFile]:
-    """Return the rotated files of the log at `path`, those written first in front.
+    """Return the rotated files of the log at `path`, the oldest first.
 
-    That is the order of their numbers if all have one, else that of their times. Where a file is
-    there compressed as well as plain, only the plain one is: the other may not be whole yet.
+    Ordered by number if all have one, else by time. A file that exists both compressed and plain
+    counts as plain: the compressed one may be incomplete.
     """
     folder, name = os.path.split(os.path.realpath(path))
     found: dict[str, tuple[int | None, LogFile]] = {}
@@ -80,7 +80,7 @@ def rotated_files(path: str) -> list[LogFile]:
 
 
 def _mark(plain: str, name: str) -> str | None:
-    """Return what rotation has put into a name, at its end or before its ending."""
+    """Return the mark of rotation in a name, at its end or before its ending."""
     stem, ending = os.path.splitext(name)
     for start, end in ((name, ""), (stem, ending)):
         if plain.startswith(start) and plain.endswith(end) and len(plain) > len(start) + len(end):
@@ -97,11 +97,9 @@ def _without_compression(name: str) -> str:
     return name
 
 
-_TRIES = 5
-"""How often files are looked up again that were renamed before they were open."""
+_TRIES = 5  # attempts to open files that were renamed meanwhile
 
-Part = LiveFile | FileReader
-"""A file that may get more, or a compressed one, to which nobody writes any more."""
+Part = LiveFile | FileReader  # a file that may grow, or a compressed one that is complete
 
 
 class _MovedError(Exception):
@@ -109,7 +107,7 @@ class _MovedError(Exception):
 
 
 def open_part(file: LogFile) -> Part:
-    """Open a file. Raises OSError, CorruptArchiveError, and what `open_all` tries again for."""
+    """Open a file. Raises OSError, CorruptArchiveError; `open_all` retries `_MovedError`."""
     descriptor = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK)
     status = os.fstat(descriptor)
     if status.st_ino != file.inode or not stat.S_ISREG(status.st_mode):
@@ -125,9 +123,9 @@ def open_part(file: LogFile) -> Part:
 
 
 def open_all(select: Callable[[], Sequence[LogFile]]) -> list[Part]:
-    """Open all files that `select` finds, as they are at one moment.
+    """Open all files that `select` finds, as of one moment.
 
-    Raises OSError for one that cannot be opened, CorruptArchiveError.
+    Raises OSError for a file that cannot be opened, CorruptArchiveError.
     """
     for _ in range(_TRIES):
         opened: list[Part] = []
@@ -145,9 +143,9 @@ def open_all(select: Callable[[], Sequence[LogFile]]) -> list[Part]:
 
 
 def open_at(files: Sequence[LogFile], mark: FileMark) -> tuple[int, Part] | None:
-    """Open the file that holds a place, there; return its number as well.
+    """Open the file with a mark, at the mark; return its index as well.
 
-    It is looked for where the place was, then from the newest file on back. Raises OSError.
+    Tries the marked inode first, then from the newest file back. Raises OSError.
     """
     numbers = sorted(range(len(files)), key=lambda one: (files[one].inode != mark.inode, -one))
     for number in numbers:

@@ -14,17 +14,15 @@ from asyncbatch.sources.live.file import SPAN, digest
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_KEPT = 2000
-"""Files that are remembered one by one, at least; more are told by their times."""
+_KEPT = 2000  # files that are remembered one by one, at least; older ones only by their times
 
-Key = tuple[int, str]
-"""What files are read in the order of: when they were written to (in nanoseconds), their name."""
+Key = tuple[int, str]  # the order in which files are read: time of the last write (ns), then name
 
 
 class FoundFile(Struct, frozen=True, order=True):
-    """A file of a folder: `key` is its place in the order, `changed` when it last became another.
+    """A file of a folder. `key` is its order; `changed` is its ctime in nanoseconds.
 
-    That is also when it got its name or was linked; both times are in nanoseconds.
+    The ctime is also the time of a rename or link.
     """
 
     key: Key
@@ -39,9 +37,9 @@ class FoundFile(Struct, frozen=True, order=True):
 
 
 class SeenFile(NamedTuple):
-    """A file that was read, up to `size`; `head` is a digest of its first bytes, as on disk.
+    """A file that was read up to `size`. `head` is a digest of its first bytes on the disk.
 
-    As it is, JSON can hold it: many are kept, and told of with each chunk.
+    A plain tuple, since many are kept and saved with each chunk.
     """
 
     inode: int
@@ -52,7 +50,7 @@ class SeenFile(NamedTuple):
 
 
 class SeenState(Struct, frozen=True):
-    """The files that were read last, and up to where all others were, by key and change."""
+    """The files read last, and the key and ctime up to which all others were read."""
 
     files: list[SeenFile]
     floor: Key | None = None
@@ -60,10 +58,10 @@ class SeenState(Struct, frozen=True):
 
 
 class SeenFiles:
-    """Knows a file again by its inode and first bytes, so that another name makes it no other.
+    """Recognises a file by inode and first bytes: a new name is not a new file.
 
-    Of the files that were read long ago only the latest times are kept: one that is older than
-    all of these was read, unless it has come into the folder since.
+    Of files read long ago only the latest times are kept. An older file was read, unless it came
+    into the folder since.
     """
 
     def __init__(self, state: SeenState | None = None) -> None:
@@ -72,24 +70,24 @@ class SeenFiles:
         self._floor, self._changed = state.floor, state.changed
         self._position: dict[str, Any] | None = None
         self._before = 0
-        """The latest change that the look before the last one has seen."""
+        """the latest ctime that the scan before the last one saw"""
 
     @property
     def position(self) -> dict[str, Any]:
-        """The state, as JSON can hold it; it stays as it is."""
+        """The state as JSON, immutable."""
         if self._position is None:
             files = list(self._files.values())
             self._position = {"files": files, "floor": self._floor, "changed": self._changed}
         return self._position
 
     def add(self, file: FoundFile, size: int, head: str) -> None:
-        """Take note of a file of which so many bytes were read."""
+        """Note a file of which `size` bytes were read."""
         self._files.pop(file.inode, None)
         self._files[file.inode] = SeenFile(file.inode, file.key, size, file.changed, head)
         self._position = None
 
     def has(self, file: FoundFile) -> bool:
-        """Whether a file was read, if it has not changed since; `has_grown` if it has."""
+        """Whether a file was read and has not changed since; see `has_grown` for a change."""
         known = self._files.get(file.inode)
         if known is not None:
             return (known.key[0], known.size) == (file.key[0], file.size)
@@ -97,7 +95,7 @@ class SeenFiles:
         return floor is not None and file.key <= floor and file.changed <= self._changed
 
     def has_grown(self, file: FoundFile, path: str) -> int | None:
-        """Return by how much a file that was read has grown since; None if it is another one.
+        """Return the number of bytes that a read file has grown by, None for another file.
 
         Raises OSError.
         """
@@ -110,7 +108,7 @@ class SeenFiles:
         return file.size - known.size
 
     def skip(self, files: Iterable[tuple[str, FoundFile]]) -> None:
-        """Take files for read, all that there are, each with its path."""
+        """Mark all these files, with their paths, as read."""
         newest: list[tuple[FoundFile, str]] = []
         floor, changed = self._floor, self._changed
         for path, file in files:  # which may ask us about each
@@ -124,11 +122,11 @@ class SeenFiles:
         self._position = None
 
     def forget(self, latest: int, unread: Key | None) -> None:
-        """Remember fewer files, after a look at the folder.
+        """Remember fewer files, after a scan of the folder.
 
-        It has seen changes up to `latest`; `unread` is the first file that is still to be read.
-        What had changed before the last look would have been seen by this one: so what comes
-        later has a later change, and can be told from what was read.
+        The scan saw changes up to `latest`; `unread` is the first file to read. A change before the
+        last scan would have been seen by this scan. So a later file has a later change, and is
+        recognised as new.
         """
         before, self._before = self._before, latest
         if len(self._files) <= 2 * _KEPT:
@@ -147,7 +145,7 @@ class SeenFiles:
 
 
 def head_of(path: str, size: int) -> str:
-    """Return a digest of a file's first bytes, so many at most. Raises OSError."""
+    """Return a digest of a file's first `size` bytes. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         return digest(os.pread(descriptor, size, 0))

@@ -1,4 +1,4 @@
-"""An example of a stream: what users of some shop do, as it never happened."""
+"""Simulated events: users of a shop."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SECOND = 1_000_000
 
 
 class SimulatorPosition(Struct, frozen=True):
-    """So many events from a start, of those that a seed makes."""
+    """The number of events made since a start, for a seed."""
 
     seed: int
     start: int
@@ -31,10 +31,10 @@ class SimulatorPosition(Struct, frozen=True):
 
 
 class Simulator:
-    """Makes `rate` events a second from `start` on, in microseconds since the epoch.
+    """Makes `rate` events a second from `start`, in microseconds since the epoch.
 
-    The same seed gives the same users, types and values. With a `disorder`, in microseconds,
-    an event's time is up to so much before its turn.
+    The same seed gives the same users, types and values. With `disorder`, an event's time is up to
+    that many microseconds early.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Simulator:
 
     @property
     def position(self) -> SimulatorPosition:
-        """How far it is; with the same options `go_to` makes the same events from there on."""
+        """The position; `seek` continues there with the same events."""
         return SimulatorPosition(self._seed, self._start, self._made)
 
     def seek(self, place: SimulatorPosition) -> None:
@@ -94,7 +94,7 @@ class Simulator:
 
 
 class SimulatedSource:
-    """Events of a simulator, at the time at which each happens."""
+    """Simulated events, each at its time."""
 
     def __init__(self, name: str, simulator: Simulator) -> None:
         self.name, self.is_over, self.can_resume = name, False, True
@@ -103,18 +103,16 @@ class SimulatedSource:
 
     @property
     def position(self) -> Any:
-        """Where it goes on; see `Replayable`."""
         return msgspec.to_builtins(self._simulator.position)
 
     def start_at(self, position: Any) -> None:
-        """Go on behind a chunk; see `Replayable`. What has happened since then comes at once."""
+        """Resume after a chunk. Events since then come at once."""
         try:
             self._simulator.seek(msgspec.convert(position, SimulatorPosition))
         except msgspec.ValidationError as error:
             raise UsageError(f"this is no place among simulated events: {error}") from None
 
     async def read(self, timeout: float | None) -> LiveChunk | None:  # noqa: ASYNC109 - see `Source`
-        """Return what has happened; see `Source`."""
         now = time.time_ns() // 1000
         is_behind = timeout == 0 or self._simulator.due_count(now) > _MOST_AT_ONCE
         until = max((self._simulator.next_at() - now) / 1e6, 0 if is_behind else _POLL_SECONDS)

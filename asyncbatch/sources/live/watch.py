@@ -1,4 +1,4 @@
-"""Somebody who watches folders, so that nobody has to look at them all the time."""
+"""File-system notifications for folders."""
 
 from __future__ import annotations
 
@@ -13,19 +13,16 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.aio import Wakeup
 
-POLL_SECONDS = 1.0
-"""How often to look without being told: network file systems tell of nothing."""
-_STEP_MILLISECONDS = 20
-"""Changes that are nearer than this are told together, ..."""
-_LONGEST_MILLISECONDS = 100
-"""... but none later than so long after the first."""
+POLL_SECONDS = 1.0  # time between scans without notifications: network file systems send none
+_STEP_MILLISECONDS = 20  # changes closer than this are reported together, ...
+_LONGEST_MILLISECONDS = 100  # ... but none later than this after the first
 
 
 class FolderWatch:
-    """Rings a bell, from a thread, whenever something has changed in folders.
+    """Calls `wakeup.set()` from a thread when a path changes for which `matches(path)` holds.
 
-    `concerns` tells by a path whether it matters. Where the system cannot watch, the bell stays
-    silent: whoever waits has to look now and then. Raises UsageError without the library.
+    NFS and FUSE send no notifications: always wait with a timeout. Raises UsageError if watchfiles
+    is not installed.
     """
 
     def __init__(
@@ -49,7 +46,7 @@ class FolderWatch:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin, unless it has begun."""
+        """Start, unless it is running."""
         if self._thread is None:
             loop = asyncio.get_running_loop()
             self._thread = threading.Thread(target=self._notify, args=(loop,), daemon=True)

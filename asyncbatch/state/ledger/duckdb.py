@@ -15,7 +15,10 @@ _HERE = "database_name = current_database() AND schema_name = 'main'"
 
 
 def create(connection: Any) -> None:
-    """Have the table there; without an index, for a row in one can't be replaced twice at once."""
+    """Create the table if it is missing.
+
+    It has no index: DuckDB cannot replace an indexed row twice in one transaction.
+    """
     connection.execute(table.CREATE)
 
 
@@ -47,14 +50,13 @@ def record(connection: Any, job: str, target: str, entries: Sequence[Entry]) -> 
 
 
 class DuckdbLedger:
-    """The entries of one job, read over a cursor of its own, from generation `least` on."""
+    """The entries of one job from generation `least` on, read over a cursor of its own."""
 
     def __init__(self, connection: Any, job: str, *, least: int = 0) -> None:
         self._cursor = connection.cursor()
         self._job, self._least = job, least
 
     def lookup(self, paths: Sequence[str]) -> Mapping[str, Entry]:
-        """See `Ledger`."""
         if not exists(self._cursor):
             return {}
         query = (
@@ -66,7 +68,6 @@ class DuckdbLedger:
         return {entry.path: entry for entry in map(table.entry_of, rows)}
 
     def find(self, stamp: Stamp) -> Sequence[str]:
-        """See `Ledger`."""
         if not exists(self._cursor):
             return ()
         query = (

@@ -39,10 +39,10 @@ class Generation(NamedTuple):
 
 
 class LedgerStore:
-    """A ledger file. `target` is what it is about, the path of a file or folder if that is one.
+    """A ledger file. `target` is the path of its file or folder, if it has one.
 
-    One thread at a time uses it; other processes may, too. Raises SinkError where it cannot be
-    written.
+    Used by one thread at a time; other processes may use the file too. Raises SinkError if the file
+    cannot be written.
     """
 
     def __init__(self, path: str, job: str, target: str, description: str) -> None:
@@ -52,7 +52,7 @@ class LedgerStore:
 
     @property
     def key(self) -> str:
-        """Return what tells files of this job and ledger from those of others, for their names."""
+        """The identity of this job and ledger, for the names of unfinished outputs."""
         told = f"{os.path.realpath(self.path)}\0{self._job}"
         return hashlib.blake2b(os.fsencode(told), digest_size=4).hexdigest()
 
@@ -86,12 +86,12 @@ class LedgerStore:
             ) from None
 
     def record(self, entries: Sequence[Entry]) -> None:
-        """Write entries, so that they are there whatever happens next."""
+        """Write entries durably."""
         with self._transaction():
             sqlite.record(self._connection, self._job, table.escape_path(self._target), entries)
 
     def generations(self) -> Mapping[int, Generation]:
-        """Return those outputs, finished or not, that are still as they were left."""
+        """Return the outputs, finished or not, that are unchanged since they were left."""
         query = (
             "SELECT generation, part, inode, size, mtime_ns FROM asyncbatch_generations"
             " WHERE job = ?"
@@ -126,7 +126,7 @@ class LedgerStore:
             )
 
     def seal(self, generation: int, path: str) -> None:
-        """Take note that nothing more is written to the output, which is at `path`."""
+        """Note that the output, which is now at `path`, is complete."""
         with self._transaction():
             self._seal(generation, path)
 
@@ -137,7 +137,7 @@ class LedgerStore:
             self._forget("generation < ?", generation)
 
     def forget(self, generations: Sequence[int]) -> None:
-        """Forget outputs, and what was done for them."""
+        """Forget outputs and their entries."""
         with self._transaction():
             for generation in generations:
                 self._forget("generation = ?", generation)
@@ -201,7 +201,7 @@ class LedgerStore:
 
 
 def _is_unchanged(path: str, inode: int, size: int | None, mtime_ns: int | None) -> bool:
-    """Whether the file at `path` is the one that was left, and unchanged since it was complete."""
+    """Whether the file at `path` is the one that was left, unchanged since."""
     try:
         status = os.stat(path)
     except OSError:
@@ -211,10 +211,10 @@ def _is_unchanged(path: str, inode: int, size: int | None, mtime_ns: int | None)
 
 
 class SharedLedger:
-    """Lets one thread after another at a ledger; once it is closed there are no entries.
+    """A ledger for one thread at a time; once it is closed it has no entries.
 
-    When a run is stopped a thread may still be looking something up: it cannot be stopped with it,
-    and nobody waits for what it finds.
+    When a run is stopped, a thread may still be looking an input up. It cannot be stopped, and its
+    result is ignored.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -222,17 +222,14 @@ class SharedLedger:
         self._turn = threading.Lock()
 
     def lookup(self, paths: Sequence[str]) -> Mapping[str, Entry]:
-        """See `Ledger`."""
         with self._turn:
             return self._ledger.lookup(paths) if self._ledger else {}
 
     def find(self, stamp: Stamp) -> Sequence[str]:
-        """See `Ledger`."""
         with self._turn:
             return self._ledger.find(stamp) if self._ledger else ()
 
     def close(self) -> None:
-        """See `Ledger`."""
         with self._turn:
             ledger, self._ledger = self._ledger, None
             if ledger is not None:
@@ -243,10 +240,10 @@ _NAME_LENGTH = 40
 
 
 def default_path(target: str | None, fingerprint: str, root: str | None) -> str:
-    """Return the ledger's path for a target, or for a job without one in the current folder.
+    """Return the path of the ledger of a target, or of a check in the current folder.
 
-    With `root` names do not depend on the current folder. Raises UsageError if there is no
-    place for it.
+    With `root` the path does not depend on the current folder. Raises UsageError without a state
+    folder.
     """
     if target is not None:
         key = target if is_store_url(target) else os.path.realpath(target)

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 _TYPES = tuple(kind.replace("BLOB", "BYTEA") for kind in table.TYPES)
 _CREATE = table.CREATE.replace("BLOB", "BYTEA")
+# A row in an index has its limit, and a path can be longer.
 _INDEX = f"CREATE INDEX IF NOT EXISTS {table.NAME}_key ON {table.NAME} (job, (left(path, 500)))"
-"""A row in an index has its limit, and a path can be longer."""
 _OF_PATHS = "job = $1 AND left(path, 500) = ANY($2) AND path = ANY($3)"
 
 
 class Queryable(Protocol):
-    """What answers queries."""
+    """An object that answers queries."""
 
     def fetch(self, query: str, *values: Any) -> list[Any]:
         """Return the rows that a query gives."""
@@ -30,7 +30,7 @@ class Queryable(Protocol):
 
 
 class LedgerConnection(Queryable, Protocol):
-    """What also runs statements."""
+    """A connection that also runs statements."""
 
     def execute(self, script: str, *values: Any) -> object:
         """Run statements, several only without values."""
@@ -38,7 +38,7 @@ class LedgerConnection(Queryable, Protocol):
 
 
 def create(connection: LedgerConnection) -> None:
-    """Have the table there, as it is now."""
+    """Create the table, or upgrade an earlier version's."""
     if table.missing_columns(existing_columns(connection)):
         # If two do that at once, "IF NOT EXISTS" fails for one of them.
         connection.execute(f"SELECT pg_advisory_xact_lock(hashtext('{table.NAME}'))")
@@ -49,7 +49,7 @@ def create(connection: LedgerConnection) -> None:
 
 
 def existing_columns(connection: Queryable) -> list[str]:
-    """Return the columns of the table that is there, if one is."""
+    """Return the columns of the existing table; none without a table."""
     query = (
         "SELECT attname::text FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0"
         " AND NOT attisdropped"
@@ -90,7 +90,7 @@ def is_recorded(connection: Queryable, job: str, entry: Entry, transaction: int)
 
 
 def executor(connection: LedgerConnection) -> Execute:
-    """Return what runs the statements of `replacing` over a connection."""
+    """Return a function that runs the ledger's statements over a connection."""
 
     def execute(statement: str, values: Sequence[Any]) -> Sequence[Any]:
         return connection.fetch(numbered(statement), *values)
@@ -111,7 +111,6 @@ class PostgresLedger:
         self._connection, self._job, self._least = connection, job, least
 
     def lookup(self, paths: Sequence[str]) -> Mapping[str, Entry]:
-        """See `Ledger`."""
         if not exists(self._connection):
             return {}
         query = (
@@ -122,7 +121,6 @@ class PostgresLedger:
         return {entry.path: entry for entry in map(table.entry_of, rows)}
 
     def find(self, stamp: Stamp) -> Sequence[str]:
-        """See `Ledger`."""
         if not exists(self._connection):
             return ()
         same = "mtime_ns = $3" if stamp.digest is None else "digest = $3"
@@ -135,7 +133,7 @@ class PostgresLedger:
         return [table.unescape_path(path) for (path,) in rows]
 
     def close(self) -> None:
-        """Leave the database to the sink, whose it is."""
+        """Do nothing: the database belongs to the sink."""
 
 
 def _paths(paths: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -1,4 +1,4 @@
-"""The ledger as SQLite has it: in the database of a target, or in a file of its own."""
+"""The ledger in SQLite: in the target database, or in a file of its own."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.entries import Entry, Stamp
 
-_AT_ONCE = 500
-"""Paths of one query: old versions take 999 parameters."""
+_AT_ONCE = 500  # Paths of one query: old versions take 999 parameters.
 BUSY_SECONDS = 5.0
 
 
 def create(connection: sqlite3.Connection) -> None:
-    """Have the table there, as it is now. Raises sqlite3.Error."""
+    """Create the table, or upgrade an earlier version's. Raises sqlite3.Error."""
     connection.execute(table.CREATE)
     upgrade(connection)
     for statement in (table.INDEX, table.STAMP_INDEX):
@@ -27,7 +26,7 @@ def create(connection: sqlite3.Connection) -> None:
 
 
 def upgrade(connection: sqlite3.Connection) -> None:
-    """Give a table of an earlier version the columns that it lacks. Raises sqlite3.Error."""
+    """Add the missing columns to a table of an earlier version. Raises sqlite3.Error."""
     present = [column[0] for column in connection.execute(table.PROBE).description]
     for statement in table.missing_columns(present):
         connection.execute(statement)
@@ -47,9 +46,9 @@ def record(connection: sqlite3.Connection, job: str, target: str, entries: Seque
 
 
 class SqliteLedger:
-    """The entries of one job, read over a connection of its own; by one thread at a time.
+    """The entries of one job, read over a connection of its own, by one thread at a time.
 
-    Of several generations of one input the newest counts, of those from `least` on.
+    Of several generations of an input from `least` on, the newest counts.
     """
 
     def __init__(self, path: str, job: str, *, least: int = 0, most: int | None = None) -> None:
@@ -58,7 +57,6 @@ class SqliteLedger:
         self._connection: sqlite3.Connection | None = None
 
     def lookup(self, paths: Sequence[str]) -> Mapping[str, Entry]:
-        """See `Ledger`. Raises sqlite3.Error."""
         connection = self._opened()
         if connection is None:
             return {}
@@ -76,7 +74,6 @@ class SqliteLedger:
         return found
 
     def find(self, stamp: Stamp) -> Sequence[str]:
-        """See `Ledger`. Raises sqlite3.Error."""
         connection = self._opened()
         if connection is None:
             return ()

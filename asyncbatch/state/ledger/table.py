@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.entries import LedgerJob
 
-NAME = "asyncbatch_ledger"
-"""What the table is called, in whatever database it is."""
+NAME = "asyncbatch_ledger"  # the name of the table in any database
 
+# New ones come last, and may be null: tables of earlier versions get them.
 _COLUMNS = {
     "job": "TEXT NOT NULL",
     "target": "TEXT NOT NULL",
@@ -40,14 +40,12 @@ _COLUMNS = {
     "reached_column": "BIGINT",
     "bookmark": "TEXT",
 }
-"""New ones come last, and may be null: tables of earlier versions get them."""
 COLUMNS = tuple(_COLUMNS)
 ALL = ", ".join(COLUMNS)
+# a query that returns the columns of the existing table
 PROBE = f"SELECT * FROM {NAME} LIMIT 0"  # noqa: S608 - constants
-"""What tells the columns of the table that is there."""
 TYPES = tuple(declared.removesuffix(" NOT NULL") for declared in _COLUMNS.values())
-FIND_ENTRY = ", ".join(COLUMNS[2:])
-"""The columns that `entry_of` takes, in its order."""
+FIND_ENTRY = ", ".join(COLUMNS[2:])  # The columns that `entry_of` takes, in its order.
 
 CREATE = f"CREATE TABLE IF NOT EXISTS {NAME} ({', '.join(map(' '.join, _COLUMNS.items()))})"
 INDEX = f"CREATE UNIQUE INDEX IF NOT EXISTS {NAME}_key ON {NAME} (job, path, generation)"
@@ -55,13 +53,13 @@ STAMP_INDEX = f"CREATE INDEX IF NOT EXISTS {NAME}_stamp ON {NAME} (size, mtime_n
 
 
 def missing_columns(present: Collection[str]) -> list[str]:
-    """Return the statements that give a table with these columns those that it lacks."""
+    """Return the statements that add the columns that are not in `present`."""
     lacking = [name for name in COLUMNS if name not in present]
     return [f"ALTER TABLE {NAME} ADD COLUMN {name} {_COLUMNS[name]}" for name in lacking]
 
 
 def row_of(job: str, target: str, entry: Entry) -> tuple[Any, ...]:
-    """Return an entry as a row of the table. Bytes of a name that are no UTF-8 are escaped."""
+    """Return an entry as a row of the table. Bytes of a name that are not UTF-8 are escaped."""
     extent = entry.extent
     place = (extent.at, extent.length, extent.skip, extent.take) if extent else (None,) * 4
     return (
@@ -111,7 +109,7 @@ Execute = Callable[[str, Sequence[Any]], Sequence[Any]]
 
 
 def forget(execute: Execute, target: str, *, generation: int) -> None:
-    """Drop the entries of whatever job whose rows were in `target`."""
+    """Drop the entries of every job with rows in `target`."""
     execute(
         f"DELETE FROM {NAME} WHERE target = ? AND generation = ?",  # noqa: S608 - constants
         [target, generation],
@@ -119,7 +117,7 @@ def forget(execute: Execute, target: str, *, generation: int) -> None:
 
 
 def can_resume(execute: Execute, job: LedgerJob, target: str) -> bool:
-    """Whether what the replacement of `target` has is of this job, and its inputs are the same."""
+    """Whether the replacement of `target` belongs to this job, with the same inputs."""
     query = (
         f"SELECT job, path, size, mtime_ns, digest FROM {NAME}"  # noqa: S608 - constants
         " WHERE target = ? AND generation > 0 AND (records_written > 0 OR job <> ?)"
@@ -132,7 +130,7 @@ def can_resume(execute: Execute, job: LedgerJob, target: str) -> bool:
 
 
 def promote(execute: Execute, job: str, target: str) -> None:
-    """Have a job's entries of a replacement be those of `target`, which had others' rows."""
+    """Make the entries of a job's replacement those of `target`, in place of the earlier ones."""
     execute(
         f"DELETE FROM {NAME} WHERE target = ? AND NOT (job = ? AND generation > 0)",  # noqa: S608 - constants
         [target, job],

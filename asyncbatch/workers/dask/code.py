@@ -1,4 +1,4 @@
-"""A user's own Python code, carried to where it is not: its functions' modules as source texts."""
+"""The code of user functions, sent to Dask workers as source texts."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# folders of installed packages, which the workers must have installed too
 _INSTALLED = ("site-packages", "dist-packages")
-"""Folders of what is installed, and has to be so there as well."""
 _OWN_PACKAGE = "asyncbatch"
 
 
 class CarriedModule(Struct, frozen=True):
-    """A module: where its file is here, and what is in it; a package's is its `__init__.py`."""
+    """A module: the path of its file here, and its text. A package's is its `__init__.py`."""
 
     path: str
     text: bytes
@@ -37,7 +37,7 @@ class CarriedModule(Struct, frozen=True):
 
 
 class CarriedCode(Struct, frozen=True):
-    """Modules by their names, and the folders from which others may be imported."""
+    """Modules by name, and the folders from which they import others."""
 
     modules: dict[str, CarriedModule] = {}
     folders: tuple[str, ...] = ()
@@ -49,9 +49,9 @@ class CarriedCode(Struct, frozen=True):
 
 
 class RemoteFunction(Generic[T]):
-    """Makes something in another process as `make` would in this one, with its code and folder.
+    """Makes an object in another process as `make` does here, with its code and folder.
 
-    The folder is left out where there is none of this name.
+    A folder that does not exist there is left out.
     """
 
     def __init__(self, make: Callable[[], T], code: CarriedCode, folder: str) -> None:
@@ -68,10 +68,10 @@ class RemoteFunction(Generic[T]):
 def carry(
     transforms: Sequence[TransformSpec],
 ) -> tuple[tuple[TransformSpec, ...], CarriedCode]:
-    """Return transforms whose functions are named by their modules, and these modules.
+    """Return transforms with functions named by module, and the code of these modules.
 
-    With them comes what they have imported so far from their own folders and the current one. What
-    is installed stays where it is. Raises UsageError for a function that is not there.
+    The code includes what they imported so far from their own folders and the current one, without
+    installed packages. Raises UsageError for a missing function.
     """
     modules: list[ModuleType] = []
     carried: list[TransformSpec] = []
@@ -90,7 +90,7 @@ def carry(
 
 
 def _folders(modules: Iterable[ModuleType]) -> Iterator[str]:
-    """Yield the folder from which each module is imported, if it is not an installed one."""
+    """Yield the folder of each module that is not installed."""
     for module in modules:
         path = getattr(module, "__file__", None)
         if path is None or _is_installed(path):
@@ -143,7 +143,7 @@ class _CarriedFinder(MetaPathFinder):
         target: ModuleType | None = None,  # noqa: ARG002 - see above
         /,
     ) -> ModuleSpec | None:
-        """Return what is known of a module, if it is one of ours."""
+        """Return the spec of a carried module, None for another."""
         module = self._modules.get(fullname)
         if module is None:
             return None
@@ -157,7 +157,7 @@ class _CarriedFinder(MetaPathFinder):
 
 
 class _CarriedLoader(SourceLoader):
-    """Gives a module its text, whether or not there is such a file; tracebacks show its lines."""
+    """Loads a carried module from its text; tracebacks show its lines."""
 
     def __init__(self, module: CarriedModule) -> None:
         self._module = module

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Limiter:
-    """Lets through as many batches at a time as `room` says, which is asked again after `look`."""
+    """Lets `limit()` batches through at a time; `refresh` asks for the limit again."""
 
     def __init__(self, room: Callable[[], int]) -> None:
         self._room = room
@@ -43,9 +43,9 @@ class Limiter:
         self._changed.set()
 
     async def paced(self, batches: AsyncIterator[Batch]) -> AsyncGenerator[Batch, None]:
-        """Yield batches when there is room; each leaves with the end of a `lane`'s run.
+        """Yield batches within the limit; a batch leaves at the end of its `lane` run.
 
-        Raises what `room` raises.
+        Raises the errors of `limit`.
         """
         while True:
             while self._inside >= self._room():
@@ -58,7 +58,7 @@ class Limiter:
             yield batch
 
     def lane(self, lane: Lane) -> Lane:
-        """Return a lane whose batches have come through this."""
+        """Return a lane that reports the end of each batch."""
         return _LimitedLane(lane, self)
 
     def leave(self) -> None:
@@ -68,13 +68,12 @@ class Limiter:
 
 
 class _LimitedLane:
-    """A lane whose batches leave a gate."""
+    """A lane whose batches leave a limiter."""
 
     def __init__(self, lane: Lane, gate: Limiter) -> None:
         self._lane, self._gate = lane, gate
 
     async def run(self, batch: Batch) -> AsyncIterator[Part]:
-        """Yield what becomes of `batch`; see `Lane.run`."""
         try:
             async for part in self._lane.run(batch):
                 yield part
@@ -82,15 +81,13 @@ class _LimitedLane:
             self._gate.leave()
 
 
-TASKS_PER_THREAD = 2
-"""One being worked on and one waiting at the worker."""
-_MOST_LANES = 512
-"""Batches in flight, unless the cluster has more threads from the beginning."""
+TASKS_PER_THREAD = 2  # One being worked on and one waiting at the worker.
+_MOST_LANES = 512  # Batches in flight, unless the cluster has more threads from the beginning.
 _CONNECT_SECONDS = 5.0
-_MOST_TRIES = 4
-"""How many times a task may be lost or cancelled by others."""
+_MOST_TRIES = 4  # How many times a task may be lost or cancelled by others.
 _LOST_CLASSES = "was lost with its Dask worker, as were all that tried again,"
 _LOGGERS = ("distributed", "distributed.client", "distributed.scheduler", "distributed.nanny")
+# the preload script of workers on this machine: see `workers.wire`
 _IGNORE_SIGNALS = """
 import signal
 from asyncbatch.workers.wire import STOP_SIGNALS
@@ -98,11 +95,10 @@ for number in STOP_SIGNALS:
     signal.signal(number, signal.SIG_IGN)
 signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 """
-"""What workers on this machine begin with: see `executors.wire`."""
 
 
 class DaskEngine:
-    """Lanes into a cluster, for as many batches as its threads, and `concurrency`, have room."""
+    """Lanes into a cluster: as many as its threads, or `concurrency`, allow."""
 
     pids: Sequence[int] = ()
 
@@ -126,12 +122,12 @@ class DaskEngine:
 
     @property
     def lanes(self) -> Sequence[Lane]:
-        """As many lanes as there is room for now."""
+        """The lanes that there is room for now."""
         return self.places[: self.limit]
 
     @property
     def status(self) -> CrewState:
-        """How the cluster is, and what it has done."""
+        """The state of the cluster, and its work so far."""
         members = self.members
         return CrewState(
             len(members.members),
@@ -143,7 +139,7 @@ class DaskEngine:
         )
 
     def _free_slots(self) -> int:
-        """Return `room`. Raises NoWorkerError if there is nobody to ask any more."""
+        """Return `limit`. Raises NoWorkerError if no worker is left."""
         if self.members.lost.done():
             self.members.lost.result()
         return self.limit
@@ -158,9 +154,10 @@ class DaskEngine:
     async def call(
         self, request: bytes | int, address: str | None = None, *, whole: bool = False
     ) -> TaskResult:
-        """Return what a task comes to, at a worker if that is given, the `whole` if that can be.
+        """Return the result of a task, at the worker `address` if it is given.
 
-        Raises WorkerLostError; NoWorkerError if there is nobody to ask.
+        With `whole` the result is not split, if possible. Raises WorkerLostError; NoWorkerError if
+        no worker is left.
         """
         for _ in range(_MOST_TRIES):
             await self.members.some()
@@ -174,7 +171,7 @@ class DaskEngine:
         raise WorkerLostError(Loss(_LOST_CLASSES))
 
     async def _answer(self, call: RemoteCall, address: str | None) -> TaskResult | None:
-        """Return what one task comes to, None if somebody has cancelled it."""
+        """Return the result of one task, None if it was cancelled."""
         crew = self.members
         member = None if address is None else crew.members.get(address)
         if address is not None and member is None:
@@ -211,7 +208,7 @@ class DaskEngine:
     async def _first_done(
         self, waiting: asyncio.Future[TaskResult], member: ClusterMember | None
     ) -> TaskResult:
-        """Return what comes. Raises NoWorkerError, or WorkerLostError, if that is sooner."""
+        """Return the result. Raises NoWorkerError or WorkerLostError if that comes first."""
         lost = self.members.lost
         ends: list[asyncio.Future[Any]] = [waiting, lost, *([member.left] if member else [])]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -236,7 +233,6 @@ class _DaskLane:
         self._engine = engine
 
     async def run(self, batch: Batch) -> AsyncIterator[Part]:
-        """Yield what becomes of `batch`; see `Lane.run`."""
         answer = await self._first(batch)
         while (stretch := answer.stretch) is not None:
             with self._keep_worker(answer):
@@ -254,10 +250,10 @@ class _DaskLane:
             answer = await self._engine.call(answer.more, answer.address)
 
     async def _first(self, batch: Batch) -> TaskResult:
-        """Return the beginning of what a batch comes to, of a piece the whole.
+        """Return the first part of a batch's result, the whole for a split.
 
-        What was said of a piece is not taken back: if it is lost in its midst, so is its file. But
-        nothing is said yet if only the Dask worker was at fault.
+        Parts of a split cannot be taken back: if it is lost midway, its file fails. After a loss of
+        the Dask worker before any part, the batch is retried.
         """
         for _ in range(_MOST_TRIES if batch.split is not None else 0):
             try:
@@ -269,7 +265,7 @@ class _DaskLane:
 
     @contextmanager
     def _keep_worker(self, answer: TaskResult) -> Iterator[None]:
-        """Have what remains of a batch kept, however long nobody asks for it."""
+        """Keep the rest of a result at its worker until it is fetched."""
         member = self._engine.members.members.get(answer.address) if answer.more else None
         if member is not None:
             member.waiting += 1
@@ -358,7 +354,7 @@ async def _local_cluster(workers: int | None) -> AsyncIterator[LocalCluster]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Dask's own logs and warnings from the screen: what is wrong, we learn and tell."""
+    """Silence Dask's own logs and warnings: errors are reported by the run."""
     # For good: what Dask leaves behind is told when it is collected, whenever that may be.
     asyncio.get_running_loop().set_exception_handler(_ignore_dask_errors)
     loggers = [logging.getLogger(name) for name in _LOGGERS]
@@ -376,7 +372,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _ignore_dask_errors(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Say what the event loop has to say, but of what a task of Dask's own came to in the end."""
+    """Pass on the errors of the event loop, except those of Dask's own tasks."""
     error = context.get("exception")
     if error is None or not type(error).__module__.startswith("distributed."):
         loop.default_exception_handler(context)

@@ -1,4 +1,4 @@
-"""A job for a cluster: what its workers are told of it, and how much they do at a time."""
+"""A job for a cluster: the settings for its workers, and the size of tasks."""
 
 from __future__ import annotations
 
@@ -23,16 +23,14 @@ if TYPE_CHECKING:
 
     Sent = Callable[[RecordWorkSettings], RecordWorkSettings]
 
+# A task is about a second of work; sending it then takes a small part of that.
 TASK_LIMIT = WorkLimit(bytes=64 * MIB, seconds=1.0)
-"""A task is about a second of work, of which handing it over is then a small part."""
-SPLIT_FACTOR = 4
-"""How many times as long pieces of huge files are, for the same reason."""
-_CHECKED_FILES = 8
-"""Input files of each source that workers are asked for."""
+SPLIT_FACTOR = 4  # Splits of large files are longer by this factor, for the same reason.
+_CHECKED_FILES = 8  # Input files of each source that workers are asked for.
 
 
 def with_cluster_sizes(job: Job) -> Job:
-    """Return the job with so much work at a time as suits a cluster."""
+    """Return the job with tasks and splits of a size for a cluster."""
     return replace(job, sources=tuple(map(_with_sizes, job.sources)))
 
 
@@ -51,9 +49,9 @@ def _files_with_sizes(files: FileWorkSettings) -> FileWorkSettings:
 
 
 def prepare_for_workers(job: Job) -> tuple[Sent, CarriedCode]:
-    """Return how settings are made ready to be sent to workers, and the code that goes with them.
+    """Return a function that prepares settings for the workers, and their code.
 
-    They need no address of a server, which may have a password. Raises UsageError.
+    The settings lose the address of a server, which may have a password. Raises UsageError.
     """
     transforms = job.record_work.transforms if job.record_work else ()
     carried, code = carry(transforms)
@@ -66,7 +64,7 @@ def prepare_for_workers(job: Job) -> tuple[Sent, CarriedCode]:
 
 
 def worker_location(job: Job, inputs: Iterable[Sequence[str]], proof: str | None) -> WorkerLocation:
-    """Return the folder of this process, and the first of each source's `inputs` as seen there."""
+    """Return the current folder, and the first of each source's `inputs` as seen here."""
     named = [path for _, source in job.file_sources for path in source.inputs.paths]
     named += ["" for _, source in job.file_sources if source.inputs.files_from is not None]
     if job.target is not None and job.target.form == "folder":

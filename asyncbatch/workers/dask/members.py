@@ -1,4 +1,4 @@
-"""Which Dask workers there are, and which of them are fit for a run."""
+"""The workers of a Dask cluster, and which of them are suitable for a run."""
 
 from __future__ import annotations
 
@@ -20,25 +20,19 @@ if TYPE_CHECKING:
 
     from asyncbatch.workers.dask.worker import Setup
 
-FIRST_SECONDS = 30.0
-"""How long the first worker of a cluster may take to join it."""
-NONE_SECONDS = 60.0
-"""How long there may be none."""
-_POLL_SECONDS = 1.0
-"""The time between two looks at the cluster, more if it is large: each tells of all workers."""
+FIRST_SECONDS = 30.0  # How long the first worker of a cluster may take to join it.
+NONE_SECONDS = 60.0  # How long there may be none.
+_POLL_SECONDS = 1.0  # seconds between two polls of a small cluster; each poll lists all workers
 _KEEP_SECONDS = 10.0
-_ANSWER_SECONDS = 60.0
-"""How long a worker may take to look at files and to start a process."""
-_LAST_SECONDS = 1.5
-"""How long workers may take to hear of a run's end."""
-_GONE = ConnectionError()
-"""What is said of who does not answer, having left."""
+_ANSWER_SECONDS = 60.0  # time for a worker to check files and to start a process
+_LAST_SECONDS = 1.5  # How long workers may take to hear of a run's end.
+_GONE = ConnectionError()  # the reply of a worker that has left
+# plain Python, valid also where this package is missing or has another version
 _VERSIONS = "(__import__('platform').python_version(), __import__('asyncbatch').__version__)"
-"""Plain Python, to be understood also where there is another version of this package, or none."""
 
 
 class ClusterMember:
-    """A worker that is fit: it has so many threads; `left` is done when it has left."""
+    """A suitable worker: its threads; `left` is done when it has left."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
@@ -48,10 +42,10 @@ class ClusterMember:
 
 
 class ClusterMembers:
-    """The workers of a cluster, followed as they come and go.
+    """The workers of a cluster, tracked as they come and go.
 
-    `say` takes what is worth telling. `lost` is done when there is nobody to work any more, and
-    raises NoWorkerError.
+    `say` takes notes for the user. `lost` is done, with NoWorkerError, when no worker can come any
+    more.
     """
 
     def __init__(self, client: Client, setup: Setup, say: Callable[[str], None]) -> None:
@@ -77,9 +71,9 @@ class ClusterMembers:
         return tuple(self.members) if self.unfit else None
 
     async def wait_for_first(self) -> None:
-        """Wait for workers, and make them ready.
+        """Wait for workers, and prepare them.
 
-        Raises UsageError if there are none, or if some are not fit.
+        Raises UsageError if there are none, or if one is unsuitable.
         """
         if not await self._present():
             self._say("Dask: waiting for workers")
@@ -109,7 +103,7 @@ class ClusterMembers:
             self.fail(f"the Dask scheduler does not answer any more ({described(error)})")
 
     async def _follow(self, group: asyncio.TaskGroup) -> None:
-        """Look at the cluster now and then; one that does not answer keeps nobody waiting."""
+        """Poll the cluster; a worker that does not reply delays no other."""
         some, kept = time.monotonic(), time.monotonic()
         while not self.lost.done():
             await asyncio.sleep(max(_POLL_SECONDS, len(self.members) / 100))
@@ -126,7 +120,7 @@ class ClusterMembers:
                 self.fail(f"no Dask worker is left, and for {NONE_SECONDS:g} s none has come")
 
     def fail(self, why: str) -> None:
-        """Take note that nobody works any more."""
+        """Note that no worker can come any more."""
         if not self.lost.done():
             self.lost.set_exception(
                 NoWorkerError(f"{why}; what is done is recorded, where that was asked for")
@@ -142,13 +136,13 @@ class ClusterMembers:
             await asyncio.sleep(_POLL_SECONDS / 10)
 
     async def ready(self, address: str) -> None:
-        """Make a worker ready that has come just now, or been started anew."""
+        """Prepare a worker that has just come or restarted."""
         present = await self._present()
         if address in present:
             await self._add({address: present[address]})
 
     async def dismiss(self) -> None:
-        """Tell the workers that the run is over; whatever is on its way ends."""
+        """Tell the workers that the run is over; tasks in progress end."""
         if not self.members or self.lost.done():
             return
         asking = self._client.run(
@@ -160,12 +154,12 @@ class ClusterMembers:
             return  # they end it by themselves
 
     async def _present(self) -> dict[str, int]:
-        """Return the workers that there are, and their threads. Raises OSError."""
+        """Return the present workers and their threads. Raises OSError."""
         told = await self._client.scheduler.identity()
         return {address: worker["nthreads"] for address, worker in told["workers"].items()}
 
     def _drop(self, present: dict[str, int]) -> None:
-        """Take note of who has left."""
+        """Note the workers that have left."""
         for address in [one for one in self.members if one not in present]:
             member = self.members.pop(address)
             member.left.set_result(None)
@@ -178,12 +172,12 @@ class ClusterMembers:
             del self.unfit[address]
 
     def _new(self, present: dict[str, int]) -> dict[str, int]:
-        """Return the workers of whom nothing is known, and who are not being asked."""
+        """Return the workers that are neither known nor being prepared."""
         known = self.members.keys() | self.unfit.keys() | self._being_asked
         return {address: threads for address, threads in present.items() if address not in known}
 
     async def _add(self, new: dict[str, int]) -> None:
-        """Make workers ready, or take note why they are not fit; not of those who have left."""
+        """Prepare workers, or note why they are unsuitable; ignore those that have left."""
         self._being_asked |= new.keys()
         try:
             await self._check_and_add(new)
@@ -208,7 +202,7 @@ class ClusterMembers:
         self.changed.set()
 
     async def _unsuitable(self, addresses: Iterable[str]) -> dict[str, str]:
-        """Return who has not the same software, and what is otherwise."""
+        """Return the workers with other software, and the difference."""
         ours = platform.python_version(), asyncbatch.__version__
         found = {}
         for address, theirs in (await self._replies(addresses, eval, _VERSIONS)).items():
@@ -225,7 +219,7 @@ class ClusterMembers:
         return found
 
     async def _replies(self, workers: Iterable[str], *call: Any) -> dict[str, Any]:
-        """Return what a function returns or raises at each worker. Raises OSError."""
+        """Return the result or exception of a function at each worker. Raises OSError."""
         asked = list(workers)
         asking = self._client.run(*call, workers=asked, on_error="return")
         try:
@@ -236,11 +230,11 @@ class ClusterMembers:
         return told
 
     async def _keep_alive(self) -> None:
-        """Have workers keep what waits there."""
+        """Tell the workers that the run is alive, so that they keep results."""
         if some := [address for address, one in self.members.items() if one.waiting]:
             await self._replies(some, keep, self._setup.run)
 
 
 def _is_gone(told: object) -> bool:
-    """Whether this is what is said of a worker that cannot be reached."""
+    """Whether this is the reply of an unreachable worker."""
     return isinstance(told, OSError) and not isinstance(told, TimeoutError)

@@ -1,10 +1,10 @@
-"""What runs inside Dask workers: batches, each in a worker process of our own beside it.
+"""The part that runs inside Dask workers: batches in our own worker processes.
 
-A Dask worker may have many threads, and serve many people for weeks. Our work wants a process: it
-has a current folder and a search path, imports a user's modules as they are today, may die of a
-file or have to be ended for being late with one, and holds the interpreter's lock while it parses.
-So each thread has one, as the process engine does, and all those promises hold. They end with the
-run, with the Dask worker, or when nothing was asked of them for a while.
+A Dask worker may have many threads and serve many users for weeks. Our tasks need a process: it has
+a current folder and a search path, imports a user's modules as they are today, may crash or be
+killed for a timeout, and holds the interpreter's lock while it parses. So each thread has one, as
+in the process engine, with the same guarantees. The processes end with the run, with the Dask
+worker, or after some idle time.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from asyncbatch.workers.engine import WorkFactory
 
+# Processes of a silent run end after this time: its main process may have been killed.
 IDLE_SECONDS = 30.0
-"""Processes of a run that asks for nothing for so long are ended: it may have been killed."""
 _NAME = "asyncbatch"
 _SAME_PATHS = (
     "with --engine dask, inputs and output folders must be at the same paths on all workers, as on "
@@ -42,19 +42,15 @@ _SAME_PATHS = (
 
 
 class WorkerLocation(Struct, frozen=True):
-    """Where the main process is, and what it sees there.
+    """The folder of the main process, and files that it sees there."""
 
-    `folder` is its current one, which workers need if `needs_folder`. `files` are some inputs with
-    their sizes in bytes, `proof` is a file that it has just put beside the outputs.
-    """
-
-    folder: str
-    needs_folder: bool = False
-    files: tuple[tuple[str, int], ...] = ()
-    proof: str | None = None
+    folder: str  # the current folder
+    needs_folder: bool = False  # whether the workers need this folder
+    files: tuple[tuple[str, int], ...] = ()  # some inputs, with their sizes in bytes
+    proof: str | None = None  # a file that was just created beside the outputs
 
     def mismatch(self) -> str | None:
-        """Return what is otherwise in this process, in words, if anything is."""
+        """Return the difference to this process, as a message, or None."""
         if self.needs_folder and not os.path.isdir(self.folder):
             return f"cannot see the folder {self.folder}"
         for path, size in self.files:
@@ -74,24 +70,20 @@ class WorkerLocation(Struct, frozen=True):
 
 
 class Setup(Struct, frozen=True):
-    """What all batches of one run have in common.
-
-    `patience` is for how many seconds a process may be at one file, `grace` for how many it may
-    leave things tidy when it is ended.
-    """
+    """The settings that all batches of a run share."""
 
     run: str
     make_work: WorkFactory
     code: CarriedCode
     place: WorkerLocation
-    patience: float | None
-    grace: float = 0.0
+    patience: float | None  # the time limit of a file, in seconds
+    grace: float = 0.0  # seconds for a process to clean up
 
 
 class TaskResult(Struct, frozen=True):
-    """What a task came to at the Dask worker at an address; without a stretch it was not ready.
+    """The result of a task at a Dask worker; without a `stretch` the worker was not prepared.
 
-    Where a batch is not ended, the rest is to be asked for there, by the number `more`. It took
+    If the batch has not ended, the rest is fetched from there by the number `more`. The task took
     `seconds`.
     """
 
@@ -102,7 +94,7 @@ class TaskResult(Struct, frozen=True):
 
 
 class WorkerRun:
-    """One run at one Dask worker: its processes, idle, at work, or waiting for being asked."""
+    """One run at one Dask worker: its processes, idle, working, or holding results."""
 
     def __init__(self, setup: Setup) -> None:
         self._hello = frame(RemoteFunction(setup.make_work, setup.code, setup.place.folder))
@@ -128,10 +120,10 @@ class WorkerRun:
     def work(
         self, request: bytes | int, is_wanted: Callable[[], bool], *, whole: bool = False
     ) -> tuple[int, ResultPart]:
-        """Return the beginning of what a batch comes to, or more of that of a number.
+        """Return the first part of a batch's result, or the next part of a numbered one.
 
-        Beside it is the number for what remains, nothing if it is to come as a `whole`. Raises
-        UnwantedError, OSError.
+        Also returns the number of the rest, None for a `whole` result. Raises UnwantedError,
+        OSError.
         """
         relay = self._take_worker(request)
         if relay is None:
@@ -177,7 +169,7 @@ class WorkerRun:
             return 0
 
     def keep(self) -> None:
-        """Take note that the run goes on."""
+        """Note that the run is alive."""
         self._asked = time.monotonic()
 
     def rest(self) -> None:
@@ -205,7 +197,7 @@ class WorkerRun:
 
 
 class WorkerRuns:
-    """The runs at one Dask worker, which closes this when it ends."""
+    """All runs at one Dask worker, which closes them when it ends."""
 
     def __init__(self) -> None:
         self.open: dict[str, WorkerRun] = {}
@@ -213,12 +205,12 @@ class WorkerRuns:
 
     @classmethod
     def of(cls, worker: Worker) -> WorkerRuns:
-        """Return those of a worker."""
+        """Return the runs of a worker."""
         runs: WorkerRuns = worker.extensions.setdefault(_NAME, cls())
         return runs
 
     def begin(self, setup: Setup) -> WorkerRun:
-        """Return the run of a setup, which is begun if it is new."""
+        """Return the run of a setup, a new one if necessary."""
         if setup.run not in self.open:
             self.open[setup.run] = WorkerRun(setup)
         if self._resting is None:
@@ -245,7 +237,7 @@ class WorkerRuns:
 
 
 async def begin(setup: Setup, dask_worker: Worker) -> str | None:
-    """Make a Dask worker ready for a run; return why it is not fit for it, if it is not."""
+    """Prepare a Dask worker for a run; return why it is unsuitable, or None."""
     problem = await asyncio.to_thread(setup.place.mismatch)
     if problem is not None:
         return f"{problem}: {_SAME_PATHS}"
@@ -259,18 +251,18 @@ async def begin(setup: Setup, dask_worker: Worker) -> str | None:
 
 
 async def keep(run: str, dask_worker: Worker) -> None:
-    """Have a Dask worker keep what waits for being asked for, for another while."""
+    """Keep the results of a run at a Dask worker for another while."""
     if (here := WorkerRuns.of(dask_worker).open.get(run)) is not None:
         here.keep()
 
 
 async def end(run: str, dask_worker: Worker) -> None:
-    """End a run at a Dask worker, whatever is on its way."""
+    """End a run at a Dask worker, with its tasks in progress."""
     await WorkerRuns.of(dask_worker).end(run)
 
 
 def work(run: str, request: bytes | int, whole: bool) -> TaskResult:
-    """Work on a batch, or on more of one: the function of a task; see `RunHere`. Raises OSError."""
+    """Process a batch, or return more of its result: the function of a task. Raises OSError."""
     from distributed import get_worker
 
     worker: Any = get_worker()
@@ -301,8 +293,8 @@ class RemoteCall:
         return work, self._arguments
 
     def as_bytes(self) -> bytes:
-        """Return what `pickle.loads` makes an answer of, at a Dask worker.
+        """Return a pickle whose loading, at a Dask worker, makes the call.
 
-        A scheduler unpickles the functions of tasks; so it need not have this package.
+        A scheduler unpickles the functions of tasks: so it does not need this package.
         """
         return pickle.dumps(self, pickle.HIGHEST_PROTOCOL)

@@ -33,20 +33,21 @@ if TYPE_CHECKING:
     from asyncbatch.formats.lines import Lines
     from asyncbatch.sources.reader import Opened
 
+    # a record count, and the invalid lines among the records
     Verdicts = tuple[int, list[InvalidLine]]
-    """How many records, and which of them are bad."""
 
+# A batch is returned unfinished after this many bytes, or after some time (see
+# `settings.WorkLimit`): progress stays live, stopping stays quick, and another worker can take the
+# rest.
 MAX_BATCH_BYTES = 8 * 1024 * 1024
-"""A batch is given back unfinished once so many bytes of it were read, or after some time (see
-`settings.Portion`): progress stays live, stopping quick, and the rest can go elsewhere."""
+# rejected records in one part: memory stays bounded for a file of nothing else
 MAX_REJECTIONS = 1000
-"""Bad records that one part carries: a file of nothing else still needs bounded memory."""
 
 
 class CountTask:
-    """Judges batches of files, one after another, and reports in parts.
+    """Validates and counts the records of files, batch by batch.
 
-    One instance serves one thread: it keeps a parser, and what it learned about the storage.
+    One instance serves one thread: it keeps a parser, and its knowledge about the speed of storage.
     """
 
     def __init__(self, settings: FileWorkSettings) -> None:
@@ -56,10 +57,10 @@ class CountTask:
         self._reader = Reader(settings.max_file_size, settings.read_ahead, self._opener)
         self._most_bytes = settings.portion.bytes or MAX_BATCH_BYTES
         self.progress = Progress()
-        """Where it says which file it is at; a worker process puts a shared one in its place."""
+        """its current file; a worker process replaces it by a shared one"""
 
     def __call__(self, batch: Batch) -> Iterator[Part]:
-        """Yield what became of the files, in order; it may end before the last (see the limits)."""
+        """Yield the outcome of the files, in order; may end before the last (see the limits)."""
         judge, now = self._judge, time.perf_counter
         names_tell = self._settings.format == "auto"
         if batch.split is not None:
@@ -94,7 +95,7 @@ class CountTask:
         yield part
 
     def _is_split(self, path: str, opened: Opened) -> bool:
-        """Whether a file is for several workers: an array is counted by one in no more time."""
+        """Whether a file is split for several workers. An array is as fast in one."""
         return (
             isinstance(opened, Content)
             and is_splittable(path, opened, self._settings.sizes)
@@ -102,7 +103,7 @@ class CountTask:
         )
 
     def _split(self, batch: Batch) -> Iterator[Part]:
-        """Yield what became of a piece of a file, as if it were one."""
+        """Yield the outcome of a split, as if it were a file."""
         piece, path = batch.split, batch.paths[0]
         if piece is None or piece.end:
             yield end_of_splits(batch)
@@ -130,7 +131,7 @@ class CountTask:
     def _examine_all(
         self, path: str, verdicts: Iterator[Verdicts], part: Part
     ) -> Generator[Part, None, Part]:
-        """Add to `part` what became of any file; yield it when full and return the one to go on."""
+        """Add to `part` the outcome of a file; yield full parts, return the last."""
         file = display_path(path)
         records = rejected = 0
         first = error = None
@@ -167,7 +168,7 @@ class CountTask:
         return part
 
     def _verdicts(self, path: str, opened: Opened) -> Iterator[Verdicts]:
-        """Yield record counts and bad lines, stretch by stretch. Raises one of `FILE_ERRORS`."""
+        """Yield record counts and invalid lines. Raises one of `FILE_ERRORS`."""
         if isinstance(opened, Exception):
             raise opened
         with opened if isinstance(opened, Content) else Content(opened) as content:
@@ -191,7 +192,7 @@ def _line_verdicts(lines: Lines) -> Verdicts:
 
 
 def end_of_splits(batch: Batch) -> Part:
-    """Return the last part of a file that was taken in pieces: how it ended, and the rest of it."""
+    """Return the last part of a split file: its end, and its remaining bytes."""
     piece = batch.split
     if piece is None:
         return Part(batch.start)
@@ -200,13 +201,13 @@ def end_of_splits(batch: Batch) -> Part:
 
 
 class PlanTask:
-    """Takes the size of each file, and ends a batch where `FileWork` would for its bytes."""
+    """Takes the size of each file, and ends a batch where `CountTask` would by bytes."""
 
     def __init__(self, settings: FileWorkSettings) -> None:
         self._limit, self._opener = settings.max_file_size, Opener(settings)
 
     def __call__(self, batch: Batch) -> Iterator[Part]:
-        """Yield one part: the files that would be one batch, with sizes and no records."""
+        """Yield one part: the files of one batch, with sizes and no records."""
         part = Part(batch.start)
         taken = 0
         for place, path in enumerate(batch.paths):

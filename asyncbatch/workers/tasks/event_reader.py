@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 
 class EventBlock(Struct):
-    """What some lines came to: so many records, and what is in `events`, with their texts.
+    """The outcome of some lines: the number of records, the `events`, and their texts.
 
-    These are `lines`, unless `kept` has them one by one.
+    The texts are `lines`, or `kept` one by one.
     """
 
     records: int
@@ -41,8 +41,8 @@ class EventBlock(Struct):
     lines: bytes = b""
     kept: list[bytes] | None = None
     dropped: int = 0
+    # the reasons, and the dead letters
     rejected: list[tuple[Failure, bytes]] = field(default_factory=list)
-    """Why, and the line for a dead letter file."""
 
     def texts(self) -> Sequence[bytes]:
         """Return each event's text."""
@@ -63,7 +63,7 @@ class Line(NamedTuple):
 
 
 class LineReader:
-    """Tells lines that are JSON from those that are not."""
+    """Validates lines as JSON."""
 
     def __init__(self) -> None:
         allow_deep_nesting()
@@ -86,7 +86,7 @@ class LineReader:
 
 
 class EventBlockBuilder:
-    """A block in the making: what becomes of a file's lines, in order."""
+    """Builds the block of a file's lines, in order."""
 
     def __init__(
         self, file: str, settings: StreamSettings, fields: EventFields, *, keeps_texts: bool
@@ -97,7 +97,7 @@ class EventBlockBuilder:
         self._texts = list[bytes]()
 
     def add(self, line: Line, events: Iterable[Any]) -> None:
-        """Keep what a line was made, all of it or nothing. Raises RecordError."""
+        """Add the events of a line, all or none. Raises RecordError."""
         made = [(self._fields.row(event), event) for event in events]
         self.block.dropped += not made
         for row, event in made:
@@ -113,12 +113,12 @@ class EventBlockBuilder:
             self.refuse(self._failure(line, error), line.text)
 
     def refuse(self, failure: Failure, text: bytes, *, bad: bool = False) -> None:
-        """Reject what has this text, `bad` if it is not JSON."""
+        """Reject a record with this text; `bad` if it is not JSON."""
         letter = record_dead_letter(failure, text, bad=bad) if self._settings.letters else b""
         self.block.rejected.append((failure, letter))
 
     def finish(self, source: str, arrived: int) -> EventBlock:
-        """Return the block; its events came at `arrived` if they have no time of their own."""
+        """Return the block. Its events arrived at `arrived`, if they have no time."""
         block, rows = self.block, self._rows
         if rows:
             block.events = self._fields.events(rows, source, arrived)
@@ -134,16 +134,14 @@ class EventBlockBuilder:
         )  # fmt: skip
 
 
-_FEW = 64
-"""Of more lines than this, of which some cannot be read fast, each half is tried by itself."""
+_FEW = 64  # Above this number, lines that cannot be read fast are halved and tried again.
 
 
 class EventReader:
-    """Reads the events of one file of `source`; `now` tells microseconds since the epoch.
+    """Reads the events of one file of `source`. `now` is in microseconds since the epoch.
 
-    What is not asked for of an event is checked for its structure only. Lines go through `chain`
-    if there is one. `progress` tells which line that is, from 0. Raises ValueError for a path
-    that is none.
+    Fields that are not needed are checked for structure only. Lines go through `chain` if there is
+    one. `progress` has the current line, from 0. Raises ValueError for an invalid path.
     """
 
     def __init__(
@@ -167,7 +165,7 @@ class EventReader:
         self._arrived = 0
 
     def read(self, lines: bytes) -> Iterator[EventBlock]:
-        """Yield what whole lines come to (the last of all may lack its end)."""
+        """Yield the blocks of whole lines. The last line of a file may lack its LF."""
         self.set_arrival()
         count = lines.count(b"\n") + (not lines.endswith(b"\n"))
         events = self.read_fast(lines, count)
@@ -185,7 +183,7 @@ class EventReader:
 
     @property
     def place(self) -> tuple[Position, int]:
-        """How far it is in the file, and when the last events arrived if that is asked for."""
+        """The position in the file, and the time of the last arrival if it is used."""
         return self._at, self._arrived
 
     def resume(self, at: Position, arrived: int) -> None:
@@ -197,13 +195,13 @@ class EventReader:
         self._file, self._at = file, at
 
     def set_arrival(self) -> int:
-        """Return when events arrive that come now: clocks go back now and then, but not so."""
+        """Return the time of arrival for events that come now. It never goes back."""
         if not self.fields.are_timed:
             self._arrived = max(self._arrived, self._now())
         return self._arrived
 
     def refuse(self, chunk: LiveChunk) -> EventBlock:
-        """Return what a chunk that is no event comes to."""
+        """Return the block of a chunk that is no event."""
         at = self._at
         self._at = Position(at.byte + len(chunk.data) + 1, at.record + 1, at.line + 1)
         failure = Failure(self._file, "invalid_json", chunk.error, self._at.record, self._at.line)
@@ -213,12 +211,12 @@ class EventReader:
         return draft.block
 
     def skip(self, lines: bytes, count: int) -> None:
-        """Take note of so many lines that somebody else has read, none of them blank."""
+        """Count lines that another reader has read, none of them blank."""
         at = self._at
         self._at = Position(at.byte + len(lines), at.record + count, at.line + count)
 
     def read_fast(self, lines: bytes, count: int) -> Events | None:
-        """Read so many lines, if all are as they should be; None if they may not be."""
+        """Return the events of valid lines; None if a line may be invalid."""
         for at, reader in enumerate(self._row_readers):
             events = self._read_rows(reader, lines, count)
             if events is not None:
@@ -251,7 +249,7 @@ class EventReader:
         return moments
 
     def _make_row_readers(self) -> list[RowReader]:
-        """Return the quickest first; none if such fields cannot be read so."""
+        """Return the fast readers, the fastest first; none for unsupported fields."""
         readers, fields = [], self.fields
         for texts in (True, False):
             with suppress(ValueError):
@@ -283,7 +281,7 @@ class EventReader:
         return draft.finish(self._source, self._arrived)
 
     def _transformed(self, line: Line) -> Iterable[Any]:
-        """Return what a line is made, lazily. Raises RecordError, also midway."""
+        """Return the outputs for a line, lazily. Raises RecordError, also midway."""
         chain = self._chain
         if chain is None:
             return (decode(line.text),)

@@ -1,4 +1,4 @@
-"""Files into records, stretch by stretch: where they are in a document, or in its lines."""
+"""The records of files, in slices, with their places in the document or its lines."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 def limit_records(
     found: Generator[RecordSlice | InvalidLine | Position], limit: int
 ) -> Iterator[RecordSlice | InvalidLine | Position]:
-    """Yield what holds the first records, so many at most, and read no further."""
+    """Yield slices with the first `limit` records, and read no further."""
     with closing(found):
         for one in found:
             if isinstance(one, Position):
@@ -74,7 +74,7 @@ class Extractor:
         self._opener = opener or Opener(settings.files)
         allow_deep_nesting()
         self.limit: int | None = None
-        """How many records are read of a file, or of a piece, at most."""
+        """the limit of records of a file or split"""
         self._judge = make_validator()
         self._files = settings.files
         self._whole, self._replay = settings.whole, settings.replay
@@ -88,7 +88,7 @@ class Extractor:
                 raise UsageError(f"--records: {error}") from None
 
     def needs_split(self, path: str, opened: Opened) -> SplitForm | None:
-        """Return what a file is to be cut into, if it is one for several workers."""
+        """Return the form of the splits of a file for several workers, or None."""
         sizes = self._files.sizes
         if not isinstance(opened, Content) or not is_splittable(path, opened, sizes):
             return None
@@ -100,7 +100,7 @@ class Extractor:
         return "array" if not self._whole and self._is_array(path) else None
 
     def _is_array(self, path: str) -> bool:
-        """Whether a huge document is an array, or has the one that is named at its beginning."""
+        """Whether a large document is an array, or has the named one near its beginning."""
         try:
             opened = self._opener.open(path)
             if not isinstance(opened, Content):
@@ -113,16 +113,15 @@ class Extractor:
     def slices(
         self, path: str, opened: Opened, resume: Position | None = None
     ) -> Iterator[RecordSlice | InvalidLine | Position]:
-        """Yield the records of a file, those behind `resume` if it is given.
+        """Yield the records of a file, from `resume` if it is given.
 
-        Of a huge file also the positions that are reached. Raises one of `FILE_ERRORS`; may
-        then have yielded some.
+        For a large file also positions. Raises one of `FILE_ERRORS`, also midway.
         """
         found = self._read_file(path, opened, resume)
         return found if self.limit is None else limit_records(found, self.limit)
 
     def read_split(self, path: str, piece: Split) -> Iterator[RecordSlice | InvalidLine | Position]:
-        """Yield the records of a piece of a file; see `stretches`."""
+        """Yield the records of a split of a file; see `slices`."""
         found = self._read_split(path, piece)
         return found if self.limit is None else limit_records(found, self.limit)
 
@@ -172,7 +171,7 @@ class Extractor:
         yield position_after(piece.start, text, count)
 
     def _read_chunk(self, arrival: Chunk) -> Iterator[RecordSlice | InvalidLine | Position]:
-        """Yield the records of a page, and at its end the position: before, nothing is reached."""
+        """Yield the records of a page, then the position after it."""
         body = arrival.body
         if not isinstance(body, bytes):
             yield from slices_of_iterable(body, arrival.line)
@@ -201,7 +200,7 @@ class Extractor:
     def _line_slices(
         self, chunks: Iterable[bytes], start: Position | None, whole_for: float = inf
     ) -> Iterator[RecordSlice | InvalidLine | Position]:
-        """Yield the records of lines; of a huge file, or after some seconds, also positions."""
+        """Yield the records of lines; for a large file, or after some seconds, also positions."""
         late = time.monotonic() + whole_for
         number = start.record + 1 if start else 1
         for lines in validate_lines(chunks, self._judge, start):
@@ -228,7 +227,7 @@ class Extractor:
                 yield Position(end, number - 1, lines.line + len(lines.texts) - 1)
 
     def _replayed(self, chunks: Iterable[bytes]) -> Iterator[RecordSlice | InvalidLine]:
-        """Yield the records of a dead letter file; its failed files are run as files."""
+        """Yield the records of a dead letter file; its failed files are read as files."""
         for lines in validate_lines(chunks, self._judge):
             for piece in lines.split():
                 if isinstance(piece, InvalidLine):
@@ -248,7 +247,7 @@ class Extractor:
                     yield self._replayed_record(letter, record)
 
     def _replayed_record(self, letter: DeadLetter, record: bytes) -> RecordSlice:
-        """Return the records of one letter: what it holds, or what is in a document."""
+        """Return the records of one dead letter: its data, or those of a document."""
         verdict = self._judge(record)
         if isinstance(verdict, Fault):
             stretch = DeadLetterSlice(letter, [record], RecordError(verdict.kind, verdict.message))

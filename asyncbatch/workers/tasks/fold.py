@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class LinePiece(Struct, frozen=True):
-    """Whole lines that begin at a place of a file; the last of all may lack its end."""
+    """Whole lines of a file from a position. The last line of the file may lack its LF."""
 
     file: str
     at: Position
@@ -39,7 +39,7 @@ class LinePiece(Struct, frozen=True):
         return Position(at.byte + len(lines), at.record + count.records, at.line + ends)
 
     def split(self, line: int) -> tuple[LinePiece, LinePiece, LinePiece]:
-        """Return what is before a line (counted from 0), it, and what is behind it."""
+        """Return the lines before line number `line` (from 0), that line, the lines after it."""
         lines, start = self.lines, 0
         for _ in range(line):
             start = lines.find(b"\n", start) + 1
@@ -49,7 +49,7 @@ class LinePiece(Struct, frozen=True):
         return before, one, LinePiece(self.file, one.after, lines[end:])
 
     def cut(self, size: int) -> list[LinePiece]:
-        """Return it in pieces of about so many bytes, of whole lines."""
+        """Return pieces of about `size` bytes, of whole lines."""
         pieces, at, start, lines = list[LinePiece](), self.at, 0, self.lines
         while len(lines) - start > size:
             end = lines.rfind(b"\n", start, start + size) + 1 or lines.find(b"\n", start) + 1
@@ -62,15 +62,14 @@ class LinePiece(Struct, frozen=True):
         return pieces
 
 
-_FEW = 8
-"""Groups with fewer events than this, on average, travel as values: totals would be larger."""
+_FEW = 8  # Groups with fewer events on average are sent as values: their totals would be larger.
 
 
 class FoldTask:
-    """Tells what pieces of whole lines come to; None for one that must be read line by line.
+    """Folds pieces of lines into partial windows; None for one that needs reading line by line.
 
-    Windows of a fixed size get totals; others events, which are read here and no more. How far
-    ahead events are is judged where the clock is, and so is when they arrive.
+    Sessions get events in place of totals. The stream itself checks how far ahead of the clock
+    events are, and sets their arrival.
     """
 
     def __init__(self, settings: StreamSettings) -> None:
@@ -84,7 +83,7 @@ class FoldTask:
     def __call__(
         self, pieces: Sequence[bytes]
     ) -> Iterator[list[PartialWindows | EventBlock | None]]:
-        """Yield, all at once, what each piece comes to."""
+        """Yield, in one list, the outcome of each piece."""
         yield [self._read(lines) for lines in pieces]
 
     def _read(self, lines: bytes) -> PartialWindows | EventBlock | None:
@@ -109,5 +108,5 @@ class FoldTask:
 
 
 def fold_factory(settings: StreamSettings) -> Callable[[], Any]:
-    """Return what makes a `Folding`; it can be pickled."""
+    """Return a picklable factory of a `FoldTask`."""
     return partial(FoldTask, settings)

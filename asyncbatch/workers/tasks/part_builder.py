@@ -1,4 +1,4 @@
-"""Parts in the making: what one worker has found since it last reported."""
+"""Parts under construction: the findings of a worker since its last report."""
 
 from __future__ import annotations
 
@@ -16,17 +16,14 @@ if TYPE_CHECKING:
     from asyncbatch.core.records import Position, Scalar
     from asyncbatch.sinks.base import Pending
 
-    Pack = Callable[["PartCounts"], Rows | None]
-    """Makes rows ready to travel."""
+    Pack = Callable[["PartCounts"], Rows | None]  # Makes rows ready to travel.
 
-MAX_ROWS = 8192
-"""Rows that one part carries, more or less, ..."""
-MAX_REJECTIONS = 1000
-"""... and so many bad records: a file of nothing else still needs bounded memory."""
+MAX_ROWS = 8192  # rows in one part, roughly, ...
+MAX_REJECTIONS = 1000  # ... and rejected records: memory stays bounded for a file of nothing else
 
 
 class PartCounts:
-    """Rows, and the records that they were made of; rejections, and what to keep of them."""
+    """Rows and the records they were made of; rejections and their dead letters."""
 
     def __init__(self) -> None:
         self.rows: list[Any] = []
@@ -40,14 +37,14 @@ class PartCounts:
         self.rejections: list[Failure] = []
         self.letters: list[bytes] = []
         self.bytes = 0
-        """Bytes of the records looked at: what their rows will be like."""
+        """bytes of the records, as an estimate for their rows"""
 
     def __bool__(self) -> bool:
         """Whether there is anything to report."""
         return bool(self.rows or self.rejections)
 
     def exceeds(self, most: int) -> bool:
-        """Whether it is time to report them: if they are of more than `most` bytes, or many."""
+        """Whether to report now: more than `most` bytes, or many rows or rejections."""
         return (
             len(self.rows) >= MAX_ROWS
             or (self.bytes >= most and bool(self.rows))
@@ -55,7 +52,7 @@ class PartCounts:
         )
 
     def add(self, other: PartCounts) -> None:
-        """Put what was found in one more file behind the rest."""
+        """Append the findings of another file."""
         self.rows += other.rows
         self.places += other.places
         self.records += other.records
@@ -67,10 +64,10 @@ class PartCounts:
 
 
 class FilePart:
-    """The file being worked on: its counts, and what was found since the last report.
+    """The current file: its counts, and its findings since the last report.
 
-    The records of a huge one are handed on as they come: `told` are the counts that went with
-    them. They stand even if the file should fail later.
+    The records of a large file are handed on as they come; `told` are their counts. They stand even
+    if the file fails later.
     """
 
     def __init__(self) -> None:
@@ -88,7 +85,7 @@ class FilePart:
         return bool(self.rejected) and self.rejected == self.read
 
     def report_counts(self) -> Counts:
-        """Return what has come to the counts since the last time."""
+        """Return the change of the counts since the last call."""
         told = self.told
         more = Counts(
             self.read - told.read, self.dropped - told.dropped, self.rejected - told.rejected
@@ -97,7 +94,7 @@ class FilePart:
         return more
 
     def reject(self, failure: Failure, letter: bytes | None) -> None:
-        """Count a record, which the caller has counted as read, as rejected."""
+        """Reject a record, which the caller has counted as read."""
         self.rejected += 1
         self.first = self.first or failure
         self.found.rejections.append(failure)
@@ -112,11 +109,11 @@ class PartBuilder:
         self._part, self._pack, self._most = Part(start), pack, most
         self._found = PartCounts()
         self._pending: dict[int, tuple[str, Pending]] = {}
-        """Of finished files what their outputs will come to, and their names; by place."""
+        """the pending uploads of finished files, with their names, by place"""
         self.file = FilePart()
 
     def report(self) -> Iterator[Part]:
-        """Yield what there is of finished files, if there are any."""
+        """Yield the part about finished files, if there are any."""
         if len(self._part):
             self._settle()
             self._part.rows = self._pack(self._found)
@@ -124,14 +121,14 @@ class PartBuilder:
             self._part, self._found = Part(self._part.start + len(self._part)), PartCounts()
 
     def report_if_many(self) -> Iterator[Part]:
-        """Yield what was found so far if that is much, also of the unfinished file."""
+        """Yield the findings if they are many, also those of the unfinished file."""
         if self.file.found.exceeds(self._most):
             yield from self.report_file(None)
         elif self._found.exceeds(self._most):
             yield from self.report()
 
     def report_file(self, reached: Position | None, size: int = 0) -> Iterator[Part]:
-        """Yield what was found of the unfinished file, up to `reached`, a piece of `size` bytes."""
+        """Yield the findings of the unfinished file up to `reached`, `size` bytes."""
         yield from self.report()
         found, self.file.found = self.file.found, PartCounts()
         part = Part(self._part.start)
@@ -143,19 +140,19 @@ class PartBuilder:
         yield part
 
     def report_huge(self, huge: SplitFile) -> Iterator[Part]:
-        """Yield what there is, and that the file after these is to be taken in pieces."""
+        """Yield the findings, then that the next file must be split."""
         yield from self.report()
         yield Part(self._part.start, split_file=huge)
 
     def end_split(self, size: int, error: Failure | None) -> Iterator[Part]:
-        """Yield what there is of a piece of `size` bytes, and what ends the file, if it does."""
+        """Yield the findings of a split of `size` bytes, with the error that ends its file."""
         yield from self.report_file(self.file.reached, size)
         self.file = FilePart()
         if error is not None:
             yield Part(self._part.start, [0], [0], [0.0], errors={0: error})
 
     def lose_target(self, message: str) -> None:
-        """Take note that no more can be written, which ends the run."""
+        """Note that no output can be written any more, which ends the run."""
         self._part.target_error = message
 
     def end_file(
@@ -163,7 +160,7 @@ class PartBuilder:
     ) -> None:
         """Finish the file, of which `size` bytes were read.
 
-        One in error counts for nothing, unless it is huge.
+        With an `error` its records do not count, unless it is a large file.
         """
         part, file, place = self._part, self.file, len(self._part)
         self.file = FilePart()
@@ -192,11 +189,11 @@ class PartBuilder:
         part.elapsed_ms.append(elapsed_ms)
 
     def wait_for_upload(self, file: str, pending: Pending) -> None:
-        """Take note that the file that was finished last, called `file`, has yet to be written."""
+        """Note the pending upload of the last file, named `file`."""
         self._pending[len(self._part) - 1] = file, pending
 
     def _settle(self) -> None:
-        """Wait for the outputs of finished files; a file whose output fails has failed."""
+        """Wait for the uploads of finished files. A failed upload fails its file."""
         for place, (file, pending) in self._pending.items():
             try:
                 self._part.outputs[place] = pending()
@@ -217,7 +214,7 @@ class PartBuilder:
 
 
 def _retract(part: Part, place: int) -> None:
-    """Have a finished file, all that is said of which is in this part, count for nothing."""
+    """Remove the counts of a finished file that is reported in this part only."""
     part.written -= part.spooled_rows[place]
     part.records[place] = part.spooled_rows[place] = 0
     part.dropped.pop(place, None)

@@ -1,4 +1,4 @@
-"""Records that follow on each other in one file: their values, their texts, their places."""
+"""Slices of records: consecutive records of one file, with values, texts and places."""
 
 from __future__ import annotations
 
@@ -28,25 +28,22 @@ if TYPE_CHECKING:
 
     Text = bytes | msgspec.Raw
 
-WHOLE_BYTES = 4 * 1024 * 1024
-"""A text up to this size is decoded in one go; of a larger one ..."""
-SLICE_RECORDS = 1000
-"""... so many records at a time are Python values."""
+WHOLE_BYTES = 4 * 1024 * 1024  # A text up to this size is decoded in one call; of a larger one, ...
+SLICE_RECORDS = 1000  # ... this number of records at a time exist as Python values.
 
 _BLANK = b" \t\r\n"
 
 
 class RecordSlice:
-    """Records of one file; `first` is the number of the first of them, from 1.
+    """Consecutive records of one file, from number `first`, which counts from 1.
 
-    `file` is where they come from if that is not the file that is read. `single` if they are
-    one document that is one record; `flaw` is why they can't be used, `is_text` tells that they
-    are not even JSON.
+    `single`: one document that is one record. `is_text`: with an `error`, the records are not even
+    JSON.
     """
 
-    file: str | None = None
+    file: str | None = None  # the origin of the records, if it is not the current file
     single = False
-    error: RecordError | None = None
+    error: RecordError | None = None  # the reason why the records cannot be used
     is_text = False
 
     def __init__(self, first: int) -> None:
@@ -76,7 +73,7 @@ class RecordSlice:
         return None
 
     def position(self, at: int, byte: int) -> TextPosition | None:  # noqa: ARG002 - for those who know
-        """Return where in the file byte number `byte` of a record's text is, if that is known."""
+        """Return the place in the file of a byte of a record's text, if it is known."""
         return None
 
 
@@ -93,11 +90,9 @@ class LineSlice(RecordSlice):
 
     @property
     def size(self) -> int:
-        """See `Stretch`."""
         return sum(map(len, self._texts))
 
     def values(self) -> Sequence[Any]:
-        """See `Stretch`."""
         if len(self._texts) == 1:  # which may be huge
             return [decode(self._texts[0])]
         # As one array: a call for each would take half as long again.
@@ -105,15 +100,12 @@ class LineSlice(RecordSlice):
         return values
 
     def texts(self) -> Sequence[Text]:
-        """See `Stretch`."""
         return self._texts
 
     def line(self, at: int) -> int:
-        """See `Stretch`."""
         return self._lines.line + at
 
     def position(self, at: int, byte: int) -> TextPosition:
-        """See `Stretch`."""
         lines = self._lines
         if self._offsets is None:
             lengths = (len(text) + 1 for text in lines.texts)
@@ -145,32 +137,27 @@ class TextSlice(RecordSlice):
 
     @property
     def size(self) -> int:
-        """See `Stretch`."""
         if self._parts is None:
             return len(self._body)
         return sum(memoryview(part).nbytes for part in self._parts)
 
     def values(self) -> Sequence[Any]:
-        """See `Stretch`."""
         if self._parts is not None:
             return list(map(decode, self._parts))
         values: list[Any] = decode(self._body)
         return values
 
     def texts(self) -> Sequence[Text]:
-        """See `Stretch`."""
         if self._parts is None:
             self._parts = decode_array(self._body)
         return self._parts
 
     def compact_texts(self) -> Sequence[Text]:
-        """See `Stretch`."""
         if self._parts is None:
             return decode_array(msgspec.json.format(self._body, indent=-1))
         return super().compact_texts()
 
     def position(self, at: int, byte: int) -> TextPosition:
-        """See `Stretch`."""
         return self._locator.locate(offset_of(self._body, self.texts()[at]) + byte)
 
 
@@ -184,10 +171,10 @@ def slices_of_text(
     offset: int,
     column: int = 1,
 ) -> Iterator[RecordSlice]:
-    """Yield the records of a good JSON text, whose place in its file is that of its first byte.
+    """Yield the records of a valid JSON text, which begins at this place of its file.
 
-    They are the elements of the array that the JSON Pointer `records` names, or of the
-    top-level array, or (also with `whole`) the text itself.
+    They are the elements of the array at the JSON Pointer `records`, or of the top-level array, or
+    (also with `whole`) the text itself.
     """
     body = text.removeprefix(BOM)
     locator = Locator(body, line=line, column=column, offset=offset + len(text) - len(body))
@@ -227,26 +214,22 @@ class IterableSlice(RecordSlice):
 
     @property
     def size(self) -> int:
-        """See `Stretch`."""
         return sum(map(len, self._texts))
 
     def values(self) -> Sequence[Any]:
-        """See `Stretch`."""
         return list(map(decode, self._texts))
 
     def texts(self) -> Sequence[Text]:
-        """See `Stretch`."""
         return self._texts
 
     def compact_texts(self) -> Sequence[Text]:
-        """See `Stretch`: so they are; a target tells them from values that are bytes."""
         return list(map(msgspec.Raw, self._texts))
 
 
 def slices_of_iterable(
     records: Sequence[bytes | InvalidRecord], first: int
 ) -> Iterator[RecordSlice]:
-    """Yield what a program has given, from record number `first` on."""
+    """Yield the records of a program, from record number `first`."""
     texts: list[bytes] = []
     for number, record in enumerate(records, first):
         if isinstance(record, bytes):
@@ -261,7 +244,7 @@ def slices_of_iterable(
 
 
 class FirstRecords(RecordSlice):
-    """The first records of a stretch."""
+    """The first records of a slice."""
 
     def __init__(self, stretch: RecordSlice, count: int) -> None:
         super().__init__(stretch.first)
@@ -270,32 +253,26 @@ class FirstRecords(RecordSlice):
 
     @property
     def size(self) -> int:
-        """See `Stretch`."""
         return sum(memoryview(text).nbytes for text in self.texts())
 
     def values(self) -> Sequence[Any]:
-        """See `Stretch`."""
         return self._stretch.values()[: self._count]
 
     def texts(self) -> Sequence[Text]:
-        """See `Stretch`."""
         return self._stretch.texts()[: self._count]
 
     def compact_texts(self) -> Sequence[Text]:
-        """See `Stretch`."""
         return self._stretch.compact_texts()[: self._count]
 
     def line(self, at: int) -> int | None:
-        """See `Stretch`."""
         return self._stretch.line(at)
 
     def position(self, at: int, byte: int) -> TextPosition | None:
-        """See `Stretch`."""
         return self._stretch.position(at, byte)
 
 
 class DeadLetterSlice(RecordSlice):
-    """What a dead letter file has for one record, which knows where it first came from."""
+    """The data of one dead letter, with its original place."""
 
     def __init__(
         self, letter: DeadLetter, texts: Sequence[Text], flaw: RecordError | None = None
@@ -306,17 +283,13 @@ class DeadLetterSlice(RecordSlice):
 
     @property
     def size(self) -> int:
-        """See `Stretch`."""
         return sum(memoryview(text).nbytes for text in self._texts)
 
     def values(self) -> Sequence[Any]:
-        """See `Stretch`."""
         return list(map(decode, self._texts))
 
     def texts(self) -> Sequence[Text]:
-        """See `Stretch`."""
         return self._texts
 
     def line(self, at: int) -> int | None:  # noqa: ARG002 - there is one
-        """See `Stretch`."""
         return self._letter.line

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class RecordCursor:
-    """The record being worked on: number `at` (from 0) of a stretch."""
+    """The current record: number `at` (from 0) of a slice."""
 
     def __init__(self, path: str, stretch: RecordSlice, at: int = 0) -> None:
         self.stretch, self.at = stretch, at
@@ -46,7 +46,7 @@ class RecordCursor:
 
 
 class RejectionBuilder:
-    """Rejects records into a draft; keeps their texts if `letters` are wanted."""
+    """Adds rejections to a part; keeps the texts if dead letters are written."""
 
     def __init__(self, settings: RecordWorkSettings) -> None:
         self._letters, self._tracebacks = settings.letters, settings.tracebacks
@@ -54,7 +54,7 @@ class RejectionBuilder:
         self._keeps_source = not settings.changes_records
 
     def reject(self, draft: FilePart, cursor: RecordCursor, error: RecordError) -> None:
-        """Reject the record at `cursor`, which `error` is about."""
+        """Reject the record at `cursor` with `error`."""
         stretch, at = cursor.stretch, cursor.at
         context = cursor.context()
         text = bytes(stretch.texts()[at])
@@ -100,14 +100,14 @@ def _position_of(violation: Violation) -> TextPosition | None:
     )
 
 
+# The outputs of a record are spooled from this number on, until all are computed.
 MANY_OUTPUTS = 1000
-"""A record that becomes so many values has them spooled until it is through."""
+# errors that end a file early; any other is a defect of asyncbatch
 RECORD_ERRORS = (OutputError, *FILE_ERRORS)
-"""What may end a file early; anything else is a defect of asyncbatch."""
 
 
 class Recorder:
-    """Writes down one batch after another, each file of them in turn, record by record."""
+    """Collects the outcome of each record of a batch. One per worker, reused for each batch."""
 
     def __init__(self, settings: RecordWorkSettings) -> None:
         self._rejecter = RejectionBuilder(settings)
@@ -118,7 +118,7 @@ class Recorder:
         self._keeps_originals = settings.letters and self._names_origins
         self._keeps_files_whole = settings.target is not None and settings.target.form == "folder"
         self.may_wait = settings.target is not None and settings.target.is_remote
-        """Whether it may wait for an object store, which an event loop must not."""
+        """whether it may block on an object store, which an event loop must not"""
         self._most = settings.files.sizes.part
         self._newest: LargestCursor | None = None
         if settings.newest is not None:
@@ -131,27 +131,27 @@ class Recorder:
         self._handed_on = time.monotonic()
 
     def begin_batch(self, start: int) -> None:
-        """Begin a batch whose first file is number `start` of the run."""
+        """Begin a batch; its first file is number `start` of the run."""
         self._draft = PartBuilder(start, self._outlet.encode, self._most)
 
     def report(self) -> Iterator[Part]:
-        """Yield what there is of finished files."""
+        """Yield the part about finished files."""
         yield from self._draft.report()
 
     def report_huge(self, huge: SplitFile) -> Iterator[Part]:
-        """Yield what there is, and that the next file is to be taken in pieces."""
+        """Yield the part, then that the next file must be split."""
         yield from self._draft.report_huge(huge)
 
     def report_if_many(self) -> Iterator[Part]:
-        """Yield what there is if it is much, also of the unfinished file. Raises OutputError.
+        """Yield the part if it is large, also of the unfinished file. Raises OutputError.
 
-        Of a huge file only where a position is reached.
+        A large file is reported only at a position.
         """
         if not self._draft.file.is_huge:
             yield from self._draft.report_if_many()
 
     def reach(self, position: Position) -> Iterator[Part]:
-        """Take note of how far a huge file is; yield what there is, if it is much or waits."""
+        """Note the position in a large file; yield the part if it is large, or late."""
         if not self._keeps_files_whole:
             file = self._draft.file
             is_late = time.monotonic() - self._handed_on > self._patience
@@ -167,19 +167,19 @@ class Recorder:
         self._outlet.begin(path)
 
     def begin_split(self, path: str) -> None:
-        """Begin a piece of the file at `path`."""
+        """Begin a split of the file at `path`."""
         self._file = display_path(path)
         self._draft.file.is_huge = True
 
     def end_split(self, size: int, problem: Exception | None) -> Iterator[Part]:
-        """End a piece of `size` bytes; one of `RECORD_ERRORS` ends its file."""
+        """End a split of `size` bytes; one of `RECORD_ERRORS` ends its file."""
         failure = None if problem is None else file_failure(self._file, problem)
         yield from self._draft.end_split(size, failure)
 
     def end(self, size: int, elapsed_ms: float, problem: Exception | None) -> bool:
         """End the file, of which `size` bytes were read; one of `RECORD_ERRORS` fails it.
 
-        Return whether more can be written.
+        Return whether more outputs can be written.
         """
         written, pending = 0, None
         if problem is None and not self._draft.file.is_lost:
@@ -212,7 +212,7 @@ class Recorder:
         self._rejecter.reject(self._draft.file, cursor, error)
 
     def keep_all(self, stretch: RecordSlice) -> None:
-        """Take the records of a stretch as they are."""
+        """Keep the records of a slice unchanged."""
         if not self._keeps_rows:
             self._draft.file.read += len(stretch.texts())
         else:
@@ -220,7 +220,7 @@ class Recorder:
             self.keep_many(stretch.compact_texts() if takes_texts else stretch.values())
 
     def keep_many(self, rows: Sequence[Any]) -> None:
-        """Take so many records as they are, for a target that need not know which these are."""
+        """Keep a number of records unchanged, for a target without rejections."""
         file = self._draft.file
         file.read += len(rows)
         if self._keeps_rows:
@@ -229,7 +229,7 @@ class Recorder:
     def keep_rows(
         self, rows: Sequence[Any], places: Sequence[int], stretch: RecordSlice, *, dropped: int
     ) -> None:
-        """Take a row each of the records at these places of a stretch; the others are dropped."""
+        """Keep one row for each of these records of a slice; count the others as dropped."""
         file = self._draft.file
         file.read += len(rows) + dropped
         file.dropped += dropped
@@ -245,7 +245,7 @@ class Recorder:
                 found.originals += [bytes(texts[place]) for place in places]
 
     def keep(self, rows: Sequence[Any], cursor: RecordCursor) -> None:
-        """Take what became of the record at `cursor`."""
+        """Keep the outputs of the record at `cursor`."""
         file = self._draft.file
         file.read += 1
         if not rows:
@@ -263,11 +263,11 @@ class Recorder:
                 yield from self._draft.report_if_many()
 
     def add_slice(self, stretch: RecordSlice) -> None:
-        """Have the target take a stretch's rows, if it does so now. Raises OutputError."""
+        """Write the rows of a slice, if the target writes in the worker. Raises OutputError."""
         self._outlet.take(self._draft.file.found, single=stretch.single)
 
     def note_slice(self, stretch: RecordSlice) -> None:
-        """Take note of a stretch that rows are made of. Raises FeedError."""
+        """Note a slice whose rows follow. Raises FeedError."""
         file = self._draft.file
         file.found.bytes += stretch.size
         if self._newest is not None and stretch.error is None:

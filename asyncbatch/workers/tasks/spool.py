@@ -1,4 +1,4 @@
-"""Values set aside until it is known whether they count: in memory if few, else on disk."""
+"""A spool of values until their record is complete: in memory, or on the disk."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from asyncbatch.formats.decoder import decode, encode
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-MEMORY_BYTES = 8 * 1024 * 1024
-"""What a spool keeps in memory before it goes to a temporary file."""
+MEMORY_BYTES = 8 * 1024 * 1024  # bytes in memory; beyond, a temporary file
 
 
 class Spool:
-    """JSON values, written once and read once. A context manager that takes its file away."""
+    """JSON values, written once and read once. A context manager, which removes its file."""
 
     def __init__(self) -> None:
         import tempfile
@@ -29,11 +28,11 @@ class Spool:
         self.close()
 
     def close(self) -> None:
-        """Take the file away, if there is one."""
+        """Remove the file, if there is one."""
         self._file.close()
 
     def write(self, values: Iterable[Any]) -> None:
-        """Set values aside. Raises OSError, and what `values` raises."""
+        """Add values. Raises OSError, and the errors of `values`."""
         self._file.writelines(encode(value) + b"\n" for value in values)
 
     def read(self, most: int) -> Iterator[list[Any]]:

@@ -33,15 +33,15 @@ if TYPE_CHECKING:
     Many = Callable[[Sequence[Any]], Sequence[Any]]
     OutputsOf = Callable[[Any, InFile], Iterable[Any]]
 
+# A batch is returned unfinished after this many bytes. Records take longer than counting, and at
+# the end all workers should be done at about the same time.
 BATCH_BYTES = 4 * 1024 * 1024
-"""A batch is given back unfinished after so many bytes: records take longer than verdicts, and
-at the end no worker should have much more to do than the others."""
 
 
 class TransformTask:
-    """Does what settings say to batches of files, one after another, and reports in parts.
+    """Transforms the records of files, batch by batch.
 
-    One instance serves one thread. Raises UsageError if the settings can't be meant.
+    One instance serves one thread. Raises UsageError for invalid settings.
     """
 
     def __init__(self, settings: RecordWorkSettings) -> None:
@@ -55,10 +55,10 @@ class TransformTask:
         self._recorder = Recorder(settings)
         self.abandon = self._recorder.abandon
         self.progress = Progress()
-        """See `work.FileWork`."""
+        """see `CountTask`"""
 
     def __call__(self, batch: Batch) -> Iterator[Part]:
-        """Yield what became of the files, in order; it may end before the last."""
+        """Yield the outcome of the files, in order; may end before the last."""
         for part in self._parts(batch):
             part.retries = self._opener.take_retry_count()
             yield part
@@ -95,7 +95,7 @@ class TransformTask:
         yield from recorder.report()
 
     def _split(self, path: str, piece: Split) -> Iterator[Part]:
-        """Work on one piece of a file."""
+        """Process one split of a file."""
         recorder = self._recorder
         if piece.arrival is not None:
             path = piece.arrival.file
@@ -142,7 +142,7 @@ class TransformTask:
     def _take_rows(
         self, row: Chain, takes: Callable[[Sequence[Any]], bool], cursor: RecordCursor
     ) -> Iterator[Part]:
-        """Keep records as they are if all can be rows, which costs less than one by one."""
+        """Keep records unchanged if all can be rows: faster than one by one."""
         values = cursor.stretch.values()
         if takes(values):
             self._recorder.keep_rows(values, range(len(values)), cursor.stretch, dropped=0)
@@ -150,7 +150,7 @@ class TransformTask:
             yield from self._each(values, row, cursor)
 
     def _check(self, check: Chain, test: Callable[[Any], bool], cursor: RecordCursor) -> None:
-        """Keep the records that pass a test; a stretch at a time, for most of them do."""
+        """Keep the records that pass a test, a slice at a time, since most pass."""
         recorder, values = self._recorder, cursor.stretch.values()
         verdicts = list(map(test, values))
         recorder.keep_many(list(compress(values, verdicts)))
@@ -162,7 +162,7 @@ class TransformTask:
                     recorder.reject(cursor, error)
 
     def _map(self, transform: Chain, many: Many, cursor: RecordCursor) -> Iterator[Part]:
-        """Call a function on a stretch of records, which costs less than one by one."""
+        """Call a function on a slice of records: faster than one by one."""
         results = many(cursor.stretch.values())
         rows, places = [], []
         for place, result in enumerate(results):
@@ -182,7 +182,7 @@ class TransformTask:
     def _each(
         self, items: Sequence[Any], outputs_of: OutputsOf, cursor: RecordCursor
     ) -> Iterator[Part]:
-        """Keep or reject what becomes of each item, which stands for a record of a stretch."""
+        """Keep or reject the outputs for each item, which stands for a record of a slice."""
         recorder = self._recorder
         for cursor.at, item in enumerate(items):
             try:

@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 
 class FileTimer:
-    """What a file may still take, of `limit` seconds; None is no limit."""
+    """The remaining time of a file, of `limit` seconds; None for no limit."""
 
     def __init__(self, limit: float | None) -> None:
         self._limit = math.inf if limit is None else limit
@@ -56,14 +56,14 @@ class FileTimer:
         self._is_late = False
 
     async def paused(self, wait: Awaitable[T]) -> T:
-        """Return what `wait` gives: it is a wait for other files, and takes no time of this."""
+        """Await a wait for other files, which does not count."""
         began = _now()
         result = await wait
         self._deadline += _now() - began
         return result
 
     async def limited(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Return what `work` gives if that comes in time. Raises LateError, and what it raises."""
+        """Await `work` within the limit. Raises FileTimeoutError, and the errors of `work`."""
         if self._limit == math.inf:
             return await work()
         scope = asyncio.timeout_at(self._deadline)
@@ -90,13 +90,11 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
+# A file up to this size is read in one call, a larger one as its records are needed.
 AT_ONCE_BYTES = 8 * 1024 * 1024
-"""A file up to this size is read at once; a bigger one in pieces, as its records are needed."""
+# Results that may wait for a slow earlier call, as a multiple of the calls in flight.
 CALLS_AHEAD = 10
-"""Results, in calls in flight, that may wait for an earlier one: so that slow calls among quick
-ones have others beside them."""
-LANES = 3
-"""Batches in flight: while one ends, and waits for its last calls, others go on."""
+LANES = 3  # Batches in flight: while one waits for its last calls, the others go on.
 
 
 class _Begin(NamedTuple):
@@ -130,8 +128,8 @@ class _End(NamedTuple):
 _PlainStep = (
     _Begin | _BeginSplit | InvalidLine | _SliceEnd | Position | _EndSplit | _End | SplitFile
 )
+# The steps of a file, in order. A call may still run when its turn comes.
 _Step = _PlainStep | _PendingCall
-"""What happens to a file, in order: a call may still be going on when its turn comes."""
 
 
 class AsyncTransformLane:
@@ -146,7 +144,7 @@ class AsyncTransformLane:
     ) -> None:
         self._seconds = limit
         self._lost: FileTimeoutError | FeedError | None = None
-        """Why the file whose turn it is has failed in its midst."""
+        """the reason why the current file failed midway"""
         files = settings.files
         self._opener = Opener(files)
         at_once = min(AT_ONCE_BYTES, files.sizes.huge)
@@ -163,7 +161,6 @@ class AsyncTransformLane:
         """Whether a cancelled call is one that we have cancelled."""
 
     async def run(self, batch: Batch) -> AsyncIterator[Part]:
-        """Yield what becomes of `batch`; see `Lane.run`."""
         async with aclosing(self._parts(batch)) as parts:
             async for part in parts:
                 part.retries = self._opener.take_retry_count()
@@ -198,7 +195,7 @@ class AsyncTransformLane:
             await asyncio.gather(*calls, return_exceptions=True)
 
     async def _feed(self, batch: Batch, steps: asyncio.Queue[_Step | None]) -> None:
-        """Put what happens to the files of `batch` into `steps`, calls already begun."""
+        """Put the steps of the files of `batch` into `steps`, with calls started."""
         try:
             if batch.split is not None:
                 await self._feed_split(batch.paths[0], batch.split, steps)
@@ -234,7 +231,7 @@ class AsyncTransformLane:
         steps: asyncio.Queue[_Step | None],
         clock: FileTimer,
     ) -> None:
-        """Put what happens to a file into `steps`. Raises one of `RECORD_ERRORS`."""
+        """Put the steps of a file into `steps`. Raises one of `RECORD_ERRORS`."""
         stretches = self._extractor.slices(path, opened, resume)
         await self._feed_slices(path, stretches, steps, clock)
 
@@ -285,7 +282,7 @@ class AsyncTransformLane:
     def _next(
         self, stretches: Iterator[RecordSlice | InvalidLine | Position]
     ) -> tuple[RecordSlice | InvalidLine | Position, Sequence[Any]] | None:
-        """Return the next stretch and its records, in a thread: this takes time."""
+        """Return the next slice and its records, decoded in a thread."""
         stretch = next(stretches, None)
         if stretch is None:
             return None
@@ -294,7 +291,7 @@ class AsyncTransformLane:
         return stretch, stretch.compact_texts() if self._reads_text else stretch.values()
 
     async def _call(self, record: Any, cursor: RecordCursor) -> Sequence[Any] | Spool:
-        """Return what the transforms make of one record. Raises RecordError."""
+        """Return the outputs for one record. Raises RecordError."""
         values: Sequence[Any] | Spool = (record,)
         try:
             for stage in self._stages:
@@ -379,7 +376,7 @@ class AsyncTransformLane:
 
 
 async def _cancel(task: asyncio.Task[Sequence[Any] | Spool]) -> None:
-    """End a call of which nobody wants to know what becomes."""
+    """Cancel a call and ignore its outcome."""
     task.cancel()
     await asyncio.wait((task,))
     if not task.cancelled() and task.exception() is None:
@@ -391,7 +388,7 @@ async def _cancel(task: asyncio.Task[Sequence[Any] | Spool]) -> None:
 def _collected(
     stage: Transform, inputs: Iterable[Any], cursor: RecordCursor
 ) -> Sequence[Any] | Spool:
-    """Return all that a transform makes of one record's values so far. Raises RecordError."""
+    """Return the outputs of a transform for all values of one record. Raises RecordError."""
     outputs = chain.from_iterable(stage(value, cursor) for value in inputs)
     first = list(islice(outputs, MANY_OUTPUTS))
     if len(first) < MANY_OUTPUTS:

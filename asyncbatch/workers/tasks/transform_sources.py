@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class SourcesTask:
-    """Does to each batch what the settings of its source say: see `RecordWork`."""
+    """Processes each batch by the settings of its source; see `TransformTask`."""
 
     def __init__(self, settings: Sequence[RecordWorkSettings]) -> None:
         self._settings = settings
@@ -25,11 +25,10 @@ class SourcesTask:
         self.progress = Progress()
 
     def abandon(self) -> None:
-        """See `sinks.outlet.Outlet`."""
         abandon_all(tuple(self._works.values()))
 
     def __call__(self, batch: Batch) -> Iterator[Part]:
-        """Yield what became of a batch."""
+        """Yield the parts of a batch."""
         work = self._works.get(batch.source)
         if work is None:
             work = self._works[batch.source] = TransformTask(self._settings[batch.source])
@@ -38,15 +37,13 @@ class SourcesTask:
 
 
 class SourcesLane:
-    """A lane that gives each batch to that of its source; they take turns."""
+    """A lane that passes each batch to the lane of its source, one at a time."""
 
     def __init__(self, lanes: Sequence[Lane]) -> None:
         self._lanes = lanes
 
     def abandon(self) -> None:
-        """See `sinks.outlet.Outlet`."""
         abandon_all(self._lanes)
 
     def run(self, batch: Batch) -> AsyncIterator[Part]:
-        """Yield what becomes of `batch`; see `Lane.run`."""
         return self._lanes[batch.source].run(batch)

@@ -25,7 +25,7 @@ from asyncbatch.sources.http.settings import (
     OffsetPagination,
     PagePagination,
 )
-from asyncbatch.sources.http.source import HttpPages
+from asyncbatch.sources.http.source import HttpSource
 from tests.servers.api import (
     ApiServer,
     FakeTime,
@@ -64,7 +64,7 @@ def settings_for(api, path="/cursor", **more):
 async def pages_and_failure(settings):
     """Return the numbers of the pages that came before the failure."""
     numbers = []
-    async with HttpPages(settings) as source:
+    async with HttpSource(settings) as source:
         try:
             async for page in source.pages(settings.urls[0]):
                 numbers += [page.number]
@@ -93,7 +93,7 @@ def bodies(pages):
 )
 async def test_what_fails_for_the_moment_is_asked_for_again(api, time, behaviour):
     api.misbehave(behaviour, times=3)
-    async with HttpPages(settings_for(api), clock=time.clock, sleep=time.sleep) as source:
+    async with HttpSource(settings_for(api), clock=time.clock, sleep=time.sleep) as source:
         pages = [page async for page in source.pages(api.url("/cursor"))]
         assert source.retries() == 3
     assert [item for each in bodies(pages) for item in each["items"]] == list(range(10))
@@ -195,7 +195,7 @@ async def test_while_a_server_asks_for_rest_nothing_else_is_asked_of_it(api, tim
         async for _ in source.pages(settings.urls[0]):
             began.append(time.now)  # noqa: PERF401 - each is of another time
 
-    async with HttpPages(settings, clock=time.clock, sleep=time.sleep) as source:
+    async with HttpSource(settings, clock=time.clock, sleep=time.sleep) as source:
         await asyncio.gather(*(take(source) for _ in range(3)))
     assert api.requests == 7
     assert min(began) >= 60

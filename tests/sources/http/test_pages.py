@@ -23,7 +23,7 @@ from asyncbatch.sources.http.settings import (
     OffsetPagination,
     PagePagination,
 )
-from asyncbatch.sources.http.source import Connections, HttpPages
+from asyncbatch.sources.http.source import Connections, HttpSource
 from tests.servers.api import ApiServer, body, read, value
 
 PAGINATIONS = {
@@ -143,7 +143,7 @@ async def test_connections_are_used_again(api):
 async def test_a_slow_consumer_is_waited_for(api, path):
     api.records, api.size = list(range(100)), 1
     settings = settings_for(api, path, concurrency=4)
-    async with HttpPages(settings) as source, aclosing(source.pages(settings.urls[0])) as pages:
+    async with HttpSource(settings) as source, aclosing(source.pages(settings.urls[0])) as pages:
         taken = 0
         async for _ in pages:
             taken += 1
@@ -157,7 +157,7 @@ async def test_a_slow_consumer_is_waited_for(api, path):
 async def test_closing_ends_what_is_in_flight(api):
     api.records, api.size = list(range(100)), 1
     settings = settings_for(api, "/page", concurrency=4)
-    async with HttpPages(settings) as source:
+    async with HttpSource(settings) as source:
         others = asyncio.all_tasks()
         pages = source.pages(settings.urls[0])
         for _ in range(4):
@@ -192,7 +192,7 @@ async def test_urls_are_read_side_by_side_within_one_limit(api):
     async def count(source, url):
         return len([page async for page in source.pages(url)])
 
-    async with HttpPages(settings) as source:
+    async with HttpSource(settings) as source:
         counts = await asyncio.gather(*(count(source, url) for url in urls))
     assert counts == [20] * 6
     assert api.most_at_once == 3
@@ -204,7 +204,7 @@ async def test_one_url_is_not_held_up_by_another_that_nobody_reads(api):
         api, "/lines", urls=(api.url("/lines"), api.url("/echo")), concurrency=1
     )
     async with (
-        HttpPages(settings) as source,
+        HttpSource(settings) as source,
         aclosing(source.pages(settings.urls[0])) as first,
         aclosing(source.pages(settings.urls[1])) as second,
     ):
@@ -274,8 +274,8 @@ async def test_sources_share_connections_and_the_last_closes_them():
     with ApiServer(range(40), size=5) as api:
         settings = settings_for(api, "/cursor")
         connections = Connections()
-        one = HttpPages(settings, connections=connections)
-        other = HttpPages(settings, connections=connections)
+        one = HttpSource(settings, connections=connections)
+        other = HttpSource(settings, connections=connections)
         async with one:
             async with other:
                 assert [page async for page in other.pages(settings.urls[0])]

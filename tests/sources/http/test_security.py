@@ -31,7 +31,7 @@ from asyncbatch.sources.http.settings import (
     QueryAuth,
     setting_mistakes,
 )
-from asyncbatch.sources.http.source import HttpPages
+from asyncbatch.sources.http.source import HttpSource
 from tests.conftest import python
 from tests.servers.api import ApiServer, FakeTime, read, redirect, status, value
 
@@ -151,7 +151,7 @@ async def test_credentials_of_one_url_do_not_go_along_a_link_to_another(api, oth
 
 async def test_a_mark_leads_nowhere_else_either(api, other):
     settings = settings_for(api)
-    async with HttpPages(settings) as source:
+    async with HttpSource(settings) as source:
         with pytest.raises(HttpError, match="another origin"):
             await anext(source.pages(settings.urls[0], PageMark(other.url("/next_url"), 2)))
         with pytest.raises(UsageError, match="urls"):
@@ -288,7 +288,7 @@ def test_mistakes_are_found_before_anything_is_asked(changes, where):
     found = list(setting_mistakes(settings))
     assert [place for place, _ in found] == [where]
     with pytest.raises(UsageError) as caught:
-        HttpPages(settings)
+        HttpSource(settings)
     assert where in str(caught.value)
     assert "hidden" not in str(caught.value)
 
@@ -296,7 +296,7 @@ def test_mistakes_are_found_before_anything_is_asked(changes, where):
 def test_all_mistakes_come_at_once():
     settings = HttpSettings((), timeout=0, records="x")
     with pytest.raises(UsageError, match=r"urls: .*; records: .*; timeout: "):
-        HttpPages(settings)
+        HttpSource(settings)
 
 
 async def test_certificates_are_verified(tmp_path):
@@ -332,7 +332,7 @@ async def test_passwords_of_other_programs_are_not_used(api, tmp_path, monkeypat
 
 
 async def test_a_source_is_entered_before_it_is_read():
-    source = HttpPages(HttpSettings(("https://a.example/",)))
+    source = HttpSource(HttpSettings(("https://a.example/",)))
     with pytest.raises(RuntimeError, match="entered"):
         await anext(source.pages("https://a.example/"))
 
