@@ -84,7 +84,7 @@ def described(error: BaseException) -> str:
     """Return an exception of other code: its type and its message."""
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001 - its own __str__ may raise whatever it likes
+    except Exception:  # noqa: BLE001 - its own __str__ may raise any exception
         text = ""
     name = type(error).__name__
     return f"{name}: {text}" if text else name

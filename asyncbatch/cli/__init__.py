@@ -16,7 +16,7 @@ from asyncbatch.workers.wire import STOP_SIGNALS
 def main() -> None:
     """Run the command that the arguments name; the entry point of `asyncbatch`."""
     # Until a command handles them itself, these end the process quietly, nothing being done
-    # yet. (They stay ignored if whoever started us has it so: nohup, background jobs.)
+    # yet. (They stay ignored if the parent process ignores them: nohup, background jobs.)
     for number in STOP_SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda got, _: os._exit(exit_codes.of_signal(got)))

@@ -129,7 +129,7 @@ def print_note(text: str) -> None:
 
     try:
         typer.echo(text, file=stdout())
-    except BrokenPipeError:  # nor can what is left in the buffer be written
+    except BrokenPipeError:  # the rest of the buffer cannot be written either
         os._exit(exit_codes.CLOSED_OUTPUT)
     except OSError as error:
         typer.echo(f"Error: could not go on: {error}", err=True)

@@ -78,18 +78,20 @@ def run_etl(
         if not quiet:
             print_note(f"{printable_lines(file)} is valid: {_summary(pipeline)}")
         return
-    wishes: dict[str, Any] = {
+    options: dict[str, Any] = {
         "only": only, "limit": limit, "dry_run": dry_run, "reports": report or (),
         "full_refresh": full_refresh, "allow_duplicates": allow_duplicates,
         "workers": workers, "timeout": timeout, "max_memory": max_memory,
         "budget": failure_budget(max_failures, fail_fast=fail_fast), "dask": dask,
     }  # fmt: skip
     if lock is not None and not dry_run:
-        _take_lock(lock, lock_wait or 0.0, pipeline, wishes, file=file, overrides=set_, quiet=quiet)
+        _take_lock(
+            lock, lock_wait or 0.0, pipeline, options, file=file, overrides=set_, quiet=quiet
+        )
     raise typer.Exit(
         _run_pipeline(
             pipeline,
-            wishes,
+            options,
             {
                 "form": output, "quiet": quiet, "verbose": verbose, "progress": progress,
                 "show_failures": show_failures,
@@ -100,7 +102,7 @@ def run_etl(
 
 
 def _run_pipeline(
-    pipeline: "PipelineFile", wishes: "dict[str, Any]", looks: "dict[str, Any]", *, grace: float
+    pipeline: "PipelineFile", options: "dict[str, Any]", display: "dict[str, Any]", *, grace: float
 ) -> int:
     """Run a pipeline, with options of `etl_job` and `Output`; return the exit status."""
     from asyncbatch.cli.file_job import (
@@ -115,25 +117,25 @@ def _run_pipeline(
     from asyncbatch.pipeline.run import Run
 
     try:
-        job = etl_job(pipeline, tracebacks=looks["verbose"], **wishes)
-        report_files = [ReportFile(path, job.stores) for path in wishes["reports"]]
+        job = etl_job(pipeline, tracebacks=display["verbose"], **options)
+        report_files = [ReportFile(path, job.stores) for path in options["reports"]]
     except (UsageError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
     to_stdout = job.target is not None and job.target.form == "stdout"
-    if to_stdout and looks["form"] != "text":
+    if to_stdout and display["form"] != "text":
         raise typer.BadParameter(
-            f"sink.to = '-' and --output {looks['form']} both want standard output"
+            f"sink.to = '-' and --output {display['form']} both want standard output"
         )
-    if wishes["dry_run"]:
+    if options["dry_run"]:
         from asyncbatch.cli.preview import PreviewOutput
 
         names = [source.name for source in job.sources]
-        shown: Output = PreviewOutput(_destination(pipeline), names, job.limit or 0, **looks)
+        shown: Output = PreviewOutput(_destination(pipeline), names, job.limit or 0, **display)
     else:
-        shown = Output(**looks, stdout_is_taken=to_stdout)
-    listed = max(LISTED_FAILURES, looks["show_failures"])
+        shown = Output(**display, stdout_is_taken=to_stdout)
+    listed = max(LISTED_FAILURES, display["show_failures"])
     run = Run(job, watched=True, failure_limit=listed, say=shown.log)
-    if job.limit is not None and job.target is not None and not wishes["dry_run"]:
+    if job.limit is not None and job.target is not None and not options["dry_run"]:
         run.report.notes += limited_notes(job.target)
     return Session(
         run, shown, command="etl", budget=job.budget, report_files=report_files, grace=grace
@@ -144,7 +146,7 @@ def _take_lock(
     lock: str,
     wait_s: float,
     pipeline: "PipelineFile",
-    wishes: "dict[str, Any]",
+    options: "dict[str, Any]",
     *,
     file: str,
     overrides: "Sequence[str] | None",
@@ -163,8 +165,8 @@ def _take_lock(
             wait_s,
             inputs=[file],
             target=without_password(place),
-            outputs=[place, *letters, *wishes["reports"]],
-            options={"set": overrides, "only": wishes["only"]},
+            outputs=[place, *letters, *options["reports"]],
+            options={"set": overrides, "only": options["only"]},
             quiet=quiet,
         )
     except (UsageError, OSError) as error:
@@ -181,7 +183,7 @@ def _loaded(path: str, overrides: "Sequence[str]", only: "Sequence[str] | None")
     )
 
     try:
-        separate_results()  # what importing a user's function prints is no result
+        separate_results()  # the prints of an imported user module are not results
         pipeline = load_pipeline_file(path, overrides)
         if only:
             pipeline.only(only)

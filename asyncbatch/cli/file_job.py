@@ -104,7 +104,7 @@ def etl_job(
         _check_limited(sink, work.target)
     plan = memory_plan(
         max_memory,
-        workers if dask is None else 0,  # those of a cluster are not ours to fit
+        workers if dask is None else 0,  # the workers of a cluster have their own limits
         needs_process=(work.runs_programs or timeout is not None) and dask is None,
         has_library=has_library(str(sink.to)),
     )
@@ -212,7 +212,7 @@ def _ledger(
     dedupes = isinstance(work, RecordWorkSettings) and bool(work.dedupe)
     is_object = target is not None and target.is_remote and target.form != "folder"
     if target is not None and not target.is_database and (has_feeds or dedupes or is_object):
-        return None  # such a file is written anew from all there is
+        return None  # such a file is written anew from all inputs
     is_stream = target is not None and target.form == "stdout"
     return ledger_settings(
         work,
@@ -289,7 +289,7 @@ def file_job(path: str, overrides: Sequence[str], context: typer.Context) -> Fil
                 "--set"
             )
     try:
-        separate_results()  # what importing a user's function prints is no result
+        separate_results()  # the prints of an imported user module are not results
         file = load_stream_file(path, overrides)
     except PipelineFileError as error:
         typer.echo(f"Error: {printable_lines(str(error))}", err=True)

@@ -73,7 +73,7 @@ def merge_reports(
         code = _merge(reports, output, report or [], show_failures, quiet=quiet)
     except UsageError as error:
         raise typer.BadParameter(str(error)) from None
-    except BrokenPipeError:  # nor can what is left in the buffer be written
+    except BrokenPipeError:  # the rest of the buffer cannot be written either
         os._exit(exit_codes.CLOSED_OUTPUT)
     except (SinkError, OSError) as error:
         typer.echo(f"Error: could not go on: {error}", err=True)

@@ -30,8 +30,10 @@ class PreviewOutput(Output):
     `place` is the target. Its JSON Lines have a `row` event for each row.
     """
 
-    def __init__(self, destination: str, sources: Sequence[str], limit: int, **looks: Any) -> None:
-        super().__init__(**looks)
+    def __init__(
+        self, destination: str, sources: Sequence[str], limit: int, **display: Any
+    ) -> None:
+        super().__init__(**display)
         self._most = max(MAX_ROWS, limit)
         self._place, self._sources = destination, sources
         self._rows: dict[int, list[dict[str, Any]]] = {number: [] for number in range(len(sources))}

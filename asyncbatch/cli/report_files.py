@@ -73,7 +73,7 @@ class ReportFile:
         try:
             yield
         except BrokenPipeError:
-            raise  # whoever read our output has gone, which is no trouble of ours
+            raise  # the reader has gone, which is no error of the run
         except OSError as error:
             await self._stream.discard()
             reason = error.strerror or str(error)
@@ -105,7 +105,7 @@ class _LocalStream:
 
     async def discard(self) -> None:
         if self._stream is not None:
-            with suppress(OSError):  # what could not be written cannot be flushed either
+            with suppress(OSError):  # a buffer that failed to be written fails again at the flush
                 await self._stream.close()
         if self._target != self._path:
             with suppress(OSError):
@@ -164,7 +164,7 @@ class StreamReport:
         self._started = datetime.now(UTC)
         self._written = 0.0
         if self._are_metrics:
-            Gauges("", self._name)  # tells now if a library is missing
+            Gauges("", self._name)  # raises now if a library is missing
 
     def show(self, snapshot: StreamSnapshot) -> None:
         """Write metrics, if it is time. Raises SinkError, UsageError."""

@@ -115,7 +115,7 @@ def run_files(
     Records are the elements of a top-level array, the lines of JSON Lines, else the document. They
     can be transformed, checked and written to files or tables.
     """
-    # Only now what the work needs, so that --help stays quick; and first what launches it.
+    # Imported late so that --help stays fast; the launch comes first.
     from asyncbatch.config.job import (
         FileSource,
         Job,
@@ -138,7 +138,7 @@ def run_files(
         raise typer.BadParameter("--dry-run has no results: it takes no --report, junit or github")
     if to == "-" and output != "text":
         raise typer.BadParameter(f"--to - and --output {output} both want standard output")
-    wishes: dict[str, Any] = {
+    options: dict[str, Any] = {
         "records": records, "unit": unit, "replay": from_dead_letter,
         "jq": jq, "jq_env": jq_env, "jq_lossy": jq_lossy,
         "call": call, "call_concurrency": call_concurrency,
@@ -160,7 +160,8 @@ def run_files(
         "by_content": identity == "content", "root": root,
     }  # fmt: skip
     try:
-        if lock is not None and not dry_run:  # first of all: what is read may be changing
+        # first: the inputs may be changing while they are read
+        if lock is not None and not dry_run:
             from asyncbatch.cli.command import take_lock
             from asyncbatch.core.secrets import without_password
 
@@ -182,7 +183,7 @@ def run_files(
         stores = StoreSettings.of(endpoint, retrying, anonymous=anonymous)
         plan = memory_plan(
             max_memory,
-            workers if dask is None else 0,  # those of a cluster are not ours to fit
+            workers if dask is None else 0,  # the workers of a cluster have their own limits
             needs_process=bool(jq or call or timeout) and dask is None,
             has_library=has_library(to),
         )
@@ -190,7 +191,7 @@ def run_files(
             format, max_file_size, read_ahead, max_decompressed_size,
             sizes=plan.sizes if plan else Sizes(), retries=retrying, stores=stores,
         )  # fmt: skip
-        named, settings = _resolve_paths(tuple(paths or ()), files, wishes)
+        named, settings = _resolve_paths(tuple(paths or ()), files, options)
         inputs = Inputs(named, files_from, null, selection, limit, root, part, stores)
         job = Job(
             (FileSource(inputs, files if dry_run else settings, allow_empty),),
@@ -243,19 +244,19 @@ def run_files(
 
 
 def _resolve_paths(
-    paths: "tuple[str, ...]", files: "FileWorkSettings", wishes: "dict[str, Any]"
+    paths: "tuple[str, ...]", files: "FileWorkSettings", options: "dict[str, Any]"
 ) -> "tuple[tuple[str, ...], Any]":
     """Return the inputs, and the work on them. Raises UsageError."""
     quiet = {"unit": "record", "call_concurrency": 100, "to_format": "keep"}
     quiet["to_compression"] = "keep"
-    if all(value in (None, False, quiet.get(name)) for name, value in wishes.items()):
+    if all(value in (None, False, quiet.get(name)) for name, value in options.items()):
         return paths, files
     from asyncbatch.cli.job import (
         inputs,
         record_settings,
     )
 
-    settings = record_settings(files, **wishes)
+    settings = record_settings(files, **options)
     return inputs(paths, settings), settings
 
 

@@ -94,7 +94,7 @@ class Session:
         return await self._conclude_interrupted(exit_codes.of_signal(self._signal))
 
     async def _conclude_interrupted(self, code: int) -> NoReturn:
-        with suppress(TimeoutError):  # whoever should read it does not
+        with suppress(TimeoutError):  # its reader does not read
             await asyncio.wait_for(self._conclude(code), _SUMMARY_SECONDS)
         self._leave(code)
 

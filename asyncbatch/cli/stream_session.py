@@ -43,22 +43,22 @@ class _Output:
     """Shows windows on the terminal, and writes them to a target or standard output."""
 
     def __init__(
-        self, stream: StreamCore, display: StreamDisplay, outflow: WindowWriter | None
+        self, stream: StreamCore, display: StreamDisplay, writer: WindowWriter | None
     ) -> None:
-        self._stream, self._display, self._outflow = stream, display, outflow
+        self._stream, self._display, self._writer = stream, display, writer
 
     async def put(self, windows: Sequence[Window]) -> None:
         """Take windows; see `WindowSink`."""
         is_shown = self._display.add(windows)
-        if self._outflow is not None:
-            await self._outflow.put(windows)
+        if self._writer is not None:
+            await self._writer.put(windows)
         elif not is_shown:
             await to_stdout(window_lines(self._stream.schema, windows))
 
     async def flush(self) -> None:
         """Have all windows in the target; see `WindowSink`."""
-        if self._outflow is not None:
-            await self._outflow.flush()
+        if self._writer is not None:
+            await self._writer.flush()
 
 
 class StreamSession:
@@ -96,16 +96,16 @@ class StreamSession:
         self._budget, self._quiet = budget, quiet
         delivery = delivery or DeliverySettings()
         sides = {"--late": late_file, "--dead-letter": dead_file}
-        self._delivering = StreamDelivery(delivery, stream, sources, sides, self._on_failure)
+        self._stream_delivery = StreamDelivery(delivery, stream, sources, sides, self._on_failure)
         self._display = make_display(stream, quiet=quiet, stdout_is_taken=delivery.to == STDOUT)
         self._run = StreamRun(
             stream,
             MergedSources(sources),
-            _Output(stream, self._display, self._delivering.outflow),
+            _Output(stream, self._display, self._stream_delivery.writer),
             duration=duration,
             budget=budget,
             workers=workers,
-            keeper=self._delivering.checkpointer,
+            checkpointer=self._stream_delivery.checkpointer,
             call_concurrency=call_concurrency,
             timeout=timeout,
         )
@@ -119,10 +119,10 @@ class StreamSession:
 
     def _open(self) -> None:
         """Start the outputs, or resume them. Raises UsageError, LockHeldError."""
-        if self._delivering.open():
+        if self._stream_delivery.open():
             self._say(f"Going on after {format_count(self._run.stream.tally.read, 'event')}")
-        keeper = self._delivering.checkpointer
-        for name in keeper.unrepeatable_sources if keeper is not None else ():
+        checkpointer = self._stream_delivery.checkpointer
+        for name in checkpointer.unrepeatable_sources if checkpointer is not None else ():
             self._say(
                 f"Note: {name} cannot be read again: if this process is killed, what came since "
                 "the last checkpoint is lost"
@@ -149,7 +149,7 @@ class StreamSession:
 
     async def _session(self) -> int:
         loop = asyncio.get_running_loop()
-        self._told = len(self._run.stream.tally.losses)  # of those before this run
+        self._told = len(self._run.stream.tally.losses)  # events of earlier runs
         for number in STOP_SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it for SIGHUP
                 loop.add_signal_handler(number, self._on_signal, number)
@@ -162,7 +162,7 @@ class StreamSession:
             self._leave(exit_codes.CLOSED_OUTPUT)
         finally:
             ticker.cancel()
-            await self._delivering.finish(ended=ended)
+            await self._stream_delivery.finish(ended=ended)
         return self._conclude()
 
     async def _show(self) -> None:
@@ -172,7 +172,7 @@ class StreamSession:
             snapshot = self._run.snapshot()
             self._display.show(snapshot)
             for report in self._reports:
-                with suppress(AsyncbatchError):  # if it stays so, the last one tells
+                with suppress(AsyncbatchError):  # if this lasts, the last write raises
                     report.show(snapshot)
 
     def _log_losses(self) -> None:

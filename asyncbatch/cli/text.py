@@ -57,7 +57,7 @@ def queue_facts(snapshot: Snapshot, stages: StageProgress) -> str:
     """Return the fill of the queues between the stages."""
     refused = snapshot.tally.rejected - stages.processed.rejected
     rows = max(0, stages.processed.written - snapshot.tally.written - max(0, refused))
-    in_flight = min(snapshot.in_flight, stages.lanes)  # what has ended may not be settled yet
+    in_flight = min(snapshot.in_flight, stages.lanes)  # an ended input may not be settled yet
     flight = f"{in_flight:,} of at most {format_count(stages.lanes, 'batch')} in flight"
     waiting = f"{format_count(stages.waiting, 'page')} waiting, " if _has_feeds(stages) else ""
     return f"{waiting}{flight}, {format_count(rows, 'row')} to load"

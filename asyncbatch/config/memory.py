@@ -61,7 +61,7 @@ def _sizes(share: int) -> Sizes:
     value = share // _COPIES
     return Sizes(
         huge=min(most.huge, value),
-        piece=min(most.piece, value // 2),
+        split=min(most.split, value // 2),
         record=min(most.record, value),
         document=min(most.document, value),
         part=min(most.part, value // 2),

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 ItemT = TypeVar("ItemT")
 
 
-async def iterate_in_thread(items: Iterator[ItemT], *, apart: bool) -> AsyncIterator[ItemT]:
-    """Yield items, computing each in a thread if `apart` is true."""
-    if not apart:
+async def iterate_in_thread(items: Iterator[ItemT], *, in_thread: bool) -> AsyncIterator[ItemT]:
+    """Yield items, computing each in a thread if `in_thread` is true."""
+    if not in_thread:
         for item in items:
             yield item
         return

@@ -246,9 +246,9 @@ class BatchPart(Struct, frozen=True, gc=False):
 
     def file(self, place: int) -> str:
         """Return the name of the file, or of the feed's chunk, at `place`."""
-        piece = self.batch.split
-        if piece is not None and piece.arrival is not None:
-            return piece.arrival.file
+        split = self.batch.split
+        if split is not None and split.arrival is not None:
+            return split.arrival.file
         return display_path(self.path(place))
 
     def outcomes(self) -> Iterator[Failure | FileResult]:

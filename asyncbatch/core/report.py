@@ -222,7 +222,7 @@ class Report(Struct):
 
     def lose_target(self, message: str, file: str | None = None) -> None:
         """Take note that the target, or another `file`, can be written to no more."""
-        if not self.target_lost:  # what fails next fails of that
+        if not self.target_lost:  # later errors follow from this one
             self.target_lost = True
             self._keep(-1, Failure(file or self.target or "", "sink", message))
 

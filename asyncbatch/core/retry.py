@@ -40,7 +40,7 @@ def is_transient(error: BaseException) -> bool:
 
     An error of a library that was caused by a system error is judged by the system error.
     """
-    if not isinstance(error, Exception):  # a cancellation is nobody's to try again
+    if not isinstance(error, Exception):  # a cancellation is never retried
         return False
     if isinstance(error, TimeoutError | ConnectionError):
         return True

@@ -121,5 +121,5 @@ def make_secrets(kind: type, value: Any) -> object:
     if kind is not Secret:
         raise NotImplementedError(f"values of {kind.__name__} are not decoded")
     if not isinstance(value, str):
-        raise ValueError("must be a text")  # noqa: TRY004 - msgspec tells the path of a ValueError
+        raise ValueError("must be a text")  # noqa: TRY004 - msgspec adds the path to a ValueError
     return Secret(value)

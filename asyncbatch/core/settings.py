@@ -54,12 +54,12 @@ MAX_UNPACKED = 100 * 1024 * MIB  # Far above any export, and still a limit for a
 class Sizes(Struct, frozen=True):
     """Memory limits, in bytes. Tests use smaller ones.
 
-    A file over `huge` is processed in splits of about `piece`, or streamed, if it has lines or the
+    A file over `huge` is processed in splits of about `split`, or streamed, if it has lines or the
     elements of an array.
     """
 
     huge: int = 32 * MIB
-    piece: int = 4 * MIB
+    split: int = 4 * MIB
     record: int = 128 * MIB  # the largest record of a split or streamed file
     document: int = 1024 * MIB  # the largest document that is held in memory as a whole
     part: int = 2 * MIB  # a worker hands on its rows after this much input

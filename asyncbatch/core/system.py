@@ -33,7 +33,7 @@ def cgroup_folders(controller: str) -> Iterator[tuple[int, Path]]:
         else:
             continue
         group = base / path.lstrip("/")
-        # In a container the path may be the host's: what is not there is passed over.
+        # In a container the path may be the host's: a missing folder is skipped.
         for folder in (group, *group.parents):
             if base in (folder, *folder.parents):
                 yield version, folder
@@ -97,7 +97,7 @@ def measure_memory(pid: int | None = None) -> Memory:
         with open(f"/proc/{pid or 'self'}/status", "rb") as stream:
             fields = dict(line.split(b":", 1) for line in stream if line.startswith(b"Vm"))
         return Memory(_kib(fields[b"VmRSS"]), _kib(fields[b"VmHWM"]))
-    except (OSError, KeyError):  # KeyError: a zombie has no memory left to tell of
+    except (OSError, KeyError):  # KeyError: a zombie has no memory
         if pid is not None:
             return Memory(0, 0)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RUSAGE_UNIT

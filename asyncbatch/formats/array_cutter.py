@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _SPACE = b" \t\n\r"
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
-# The last alternative is a quote that no other closes: what follows is no structure.
+# The last alternative is an unclosed quote: no structure follows it.
 _BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},]|"', re.DOTALL)
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},:]|"', re.DOTALL)
 # bytes before the end that are searched token by token; then the whole text is
@@ -43,8 +43,8 @@ class Cut(NamedTuple):
 class ArrayCutter:
     """Cuts one array, window after window. Not for use by several threads at a time."""
 
-    def __init__(self, judge: Validator) -> None:
-        self._judge = judge
+    def __init__(self, validator: Validator) -> None:
+        self._validator = validator
         self._look: bytes | None = None
         self._misses = 0
 
@@ -69,7 +69,7 @@ class ArrayCutter:
 
     def _count(self, text: bytes, at: int) -> int:
         """Return how many elements stand before `at`; 0 if that is no boundary."""
-        verdict = self._judge(b"[%b]" % text[1:at])
+        verdict = self._validator(b"[%b]" % text[1:at])
         return verdict if isinstance(verdict, int) else 0
 
     def _candidates(self, text: bytes) -> Iterator[int]:
@@ -166,6 +166,6 @@ def find_array(text: bytes, tokens: Sequence[str]) -> int | None:
         elif token != b":" and keys and keys[-1] is None and len(keys) <= len(wanted):
             try:
                 keys[-1] = str(decode(token))
-            except ValueError:  # an escape or byte that is none; told by whoever reads on
+            except ValueError:  # an invalid escape or byte; the next reader reports it
                 return None
     return None

@@ -154,14 +154,14 @@ class ArrayStream:
         self,
         chunks: Iterator[bytes],
         pointer: Sequence[str] | None,
-        judge: Validator,
+        validator: Validator,
         sizes: Sizes,
         seek: Callable[[int], object] | None = None,
     ) -> None:
         self._feed, self._pointer = ArrayReader(chunks, seek), pointer or ()
-        self._judge, self._sizes = judge, sizes
-        self._look = max(len(BOM) + 1, min(_SEARCH_BYTES, sizes.piece))
-        self._cutter = ArrayCutter(judge)
+        self._validator, self._sizes = validator, sizes
+        self._look = max(len(BOM) + 1, min(_SEARCH_BYTES, sizes.split))
+        self._cutter = ArrayCutter(validator)
         self._head = b""
         """the text before the array, without the byte order mark"""
 
@@ -267,7 +267,8 @@ class ArrayStream:
         feed = self._feed
         if feed.at.record:
             byte = feed.skip_space()
-            if byte and byte not in b",]":  # a brace looks like an end to who counts them
+            # a stray brace looks like an end when braces are counted
+            if byte and byte not in b",]":
                 self._refuse(self._opener, feed.text)
             return byte == b"]"
         size = self._look
@@ -285,10 +286,10 @@ class ArrayStream:
     def _cut(self) -> tuple[Cut | None, Exception | None]:
         """Return the size of the next window, and the error behind it."""
         feed, most = self._feed, self._sizes.record
-        size, looked = self._sizes.piece, False
+        size, looked = self._sizes.split, False
         while True:
             feed.fill(size)
-            # What was taken to find the array's beginning may be many windows.
+            # The text that was read to find the array may be many windows long.
             view = feed.text if len(feed.text) < 2 * size else feed.text[:size]
             if cut := self._cutter.cut(view):
                 return cut, None
@@ -354,7 +355,7 @@ class ArrayStream:
         if not feed.ended:
             raise TooLargeError(len(feed.text), most, _too_large_document(most))
         before = self._head + b"[]"
-        if isinstance(self._judge(before + feed.text), Fault):
+        if isinstance(self._validator(before + feed.text), Fault):
             self._refuse(before, feed.text)
         [at] = find_values(before + feed.text, [self._pointer])
         if at != len(self._head):

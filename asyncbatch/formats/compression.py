@@ -23,7 +23,7 @@ class Compression(NamedTuple):
     module: str  # the library, by its name in `_library`
     error: str | None = None  # the library's own exception, if it has one
     # for the library's `compress`
-    options: dict[str, Any] = {}  # noqa: RUF012 - of a tuple, and nobody changes it
+    options: dict[str, Any] = {}  # noqa: RUF012 - a default of a NamedTuple that is never changed
 
     def chunks(self, raw: IO[bytes], size: int) -> Iterator[bytes]:
         """Yield the decompressed content of all members, up to `size` bytes at a time.

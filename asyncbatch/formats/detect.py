@@ -24,7 +24,7 @@ def decompressed_text(
     content: Content,
     path: str,
     settings: FileWorkSettings,
-    judge: Validator,
+    validator: Validator,
     form: Format | None = None,
     *,
     lull: float | None = None,
@@ -36,7 +36,7 @@ def decompressed_text(
     CorruptArchiveError, here or while chunks are taken.
     """
     if compression := detect_compression(content.head):
-        size = min(CHUNK, settings.sizes.piece)
+        size = min(CHUNK, settings.sizes.split)
         chunks = compression.chunks(content.stream(), size)
         chunks = _bounded(chunks, settings.max_unpacked, compression.name)
     else:
@@ -44,7 +44,7 @@ def decompressed_text(
         chunks = content.chunks(lull)
     form = form or settings.format
     if form == "auto" and path == STDIN:
-        is_lines, chunks = detect_lines(chunks, judge, settings.sizes.record)
+        is_lines, chunks = detect_lines(chunks, validator, settings.sizes.record)
     else:
         is_lines = is_json_lines(path, form)
     if is_lines:

@@ -58,9 +58,9 @@ class FeedError(Exception):
         self.failure = failure
 
 
-def validate_text(text: bytes, judge: Validator) -> int:
+def validate_text(text: bytes, validator: Validator) -> int:
     """Return the record count of a file's text. Raises BadTextError."""
-    verdict = judge(text)
+    verdict = validator(text)
     if isinstance(verdict, Fault):
         raise InvalidTextError(verdict, locate_byte(text, verdict.byte))
     return verdict

@@ -34,7 +34,7 @@ _FOREIGN = re.compile(rb"NaN|-?Infinity|[A-Za-z_]+")
 _ENCODED_WIDE = (b"\xff\xfe", b"\xfe\xff")
 
 
-class _Stop(Exception):  # noqa: N818 - carries the verdict out of the scan; not an error of ours
+class _Stop(Exception):  # noqa: N818 - carries the fault out of the scan; never seen outside
     def __init__(self, byte: int, message: str, kind: FaultKind = "invalid_json") -> None:
         self.fault = Fault(kind, byte, message)
 

@@ -85,7 +85,7 @@ class Lines(NamedTuple):
 
 
 def validate_lines(
-    chunks: Iterable[bytes], judge: Validator, start: Position | None = None
+    chunks: Iterable[bytes], validator: Validator, start: Position | None = None
 ) -> Iterator[Lines]:
     """Yield, for each chunk, the validated lines that end in it, if there are any.
 
@@ -100,11 +100,11 @@ def validate_lines(
         marked = BOM[:1] in block and BOM in block  # one byte is found ten times as fast
         texts = block.split(b"\n")
         if not texts[-1]:
-            texts.pop()  # what stands after the last LF is no line
+            texts.pop()  # the text after the last LF is not a line yet
         remaining, place = iter(texts), 0
-        while (place := place + judge.take_valid(remaining)) < len(texts):
+        while (place := place + validator.take_valid(remaining)) < len(texts):
             line = texts[place]
-            verdict = judge(line) if line else _BLANK_LINE
+            verdict = validator(line) if line else _BLANK_LINE
             if isinstance(verdict, Fault):
                 faults[place] = verdict
             place += 1
@@ -155,7 +155,7 @@ def count_lines(text: bytes | bytearray, end: int, *, first: bool) -> LineCount:
 
 
 def detect_lines(
-    chunks: Iterable[bytes], judge: Validator, most: float = inf
+    chunks: Iterable[bytes], validator: Validator, most: float = inf
 ) -> tuple[bool, Iterator[bytes]]:
     """Return whether the stream is JSON Lines, and its chunks from the start.
 
@@ -173,7 +173,7 @@ def detect_lines(
                 break
             continue
         line, newline, rest = bytes(taken).lstrip(_BLANK).partition(b"\n")
-        is_lines = bool(newline and rest.strip(_BLANK)) and not isinstance(judge(line), Fault)
+        is_lines = bool(newline and rest.strip(_BLANK)) and not isinstance(validator(line), Fault)
         if newline and (is_lines or rest.strip(_BLANK)):
             break
     return is_lines, chain((bytes(taken),), source)

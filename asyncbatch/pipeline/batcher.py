@@ -67,8 +67,8 @@ class Batcher:
         self._stretches: list[tuple[int, tuple[str, ...]]] = []  # a heap: in input order
         self._decided: deque[Batch] = deque()
         self._apart: set[int] = set()  # files that come by themselves
-        self._pieces_of, self._reached = splits_of, position_of
-        self._huge: dict[int, SplitFileReader] = {}
+        self._splits_of, self._reached = splits_of, position_of
+        self._split_files: dict[int, SplitFileReader] = {}
         self._given = False
         self._stopped = False
         self._changed = asyncio.Event()
@@ -79,11 +79,11 @@ class Batcher:
 
     async def __anext__(self) -> Batch:
         """Return the next batch. Raises StopAsyncIteration at the end or after `stop`."""
-        if self._pause and self._given and not self._huge:
+        if self._pause and self._given and not self._split_files:
             await self._wait_for(asyncio.sleep(self._pause))
         while not self._stopped:
-            if (huge := self._next_split_file()) is not None:
-                batch = await self._next_split(huge)
+            if (split_file := self._next_split_file()) is not None:
+                batch = await self._next_split(split_file)
                 if batch is None:
                     continue
                 self.unsettled += 1
@@ -105,24 +105,24 @@ class Batcher:
         raise StopAsyncIteration
 
     def settle(
-        self, batch: Batch, done: int, *, halve: bool = False, huge: SplitFile | None = None
+        self, batch: Batch, done: int, *, halve: bool = False, split_file: SplitFile | None = None
     ) -> None:
         """Note that the first `done` paths of `batch` are done; the rest comes again.
 
         `halve`: its worker died at an unknown file, so the next batches have at most half of the
-        rest, until the file is alone. `huge`: the first file of the rest must be split.
+        rest, until the file is alone. `split_file`: the first file of the rest must be split.
         """
         self.unsettled -= 1
         self._changed.set()
         if batch.split is not None:
-            if (file := self._huge.get(batch.start)) and file.settle(batch.split):
-                del self._huge[batch.start]
+            if (file := self._split_files.get(batch.start)) and file.settle(batch.split):
+                del self._split_files[batch.start]
             return
         rest = batch.paths[done:]
-        if huge is not None and self._pieces_of is not None and rest:
+        if split_file is not None and self._splits_of is not None and rest:
             number, path = batch.start + done, rest[0]
-            self._huge[number] = SplitFileReader(
-                number, path, self._pieces_of(path, huge), self.ahead
+            self._split_files[number] = SplitFileReader(
+                number, path, self._splits_of(path, split_file), self.ahead
             )
             self._push(number + 1, rest[1:])
             return
@@ -138,20 +138,20 @@ class Batcher:
 
     def end_splits(self, number: int) -> None:
         """Give no more splits of a file, except the last one."""
-        if number in self._huge:
-            self._huge[number].cut_short()
+        if number in self._split_files:
+            self._split_files[number].cut_short()
 
     def _next_split_file(self) -> SplitFileReader | None:
         """Return the file whose splits are next, or None."""
-        number = min(self._huge, default=None)
+        number = min(self._split_files, default=None)
         if number is None or (self._stretches and self._stretches[0][0] < number):
             return None
-        return self._huge[number]
+        return self._split_files[number]
 
-    async def _next_split(self, huge: SplitFileReader) -> Batch | None:
+    async def _next_split(self, split_file: SplitFileReader) -> Batch | None:
         """Return the next split of a file, or None while it must wait."""
-        if huge.has_next:
-            return await self._wait_for(huge.next_split())
+        if split_file.has_next:
+            return await self._wait_for(split_file.next_split())
         self._changed.clear()
         await self._wait_for(self._changed.wait())
         return None
@@ -190,11 +190,11 @@ class Batcher:
         if self._decided and self._decided[0].start < self._stretches[0][0]:
             return False
         self._join()
-        # What lies before a huge file is not joined with what lies behind it.
-        if not self._fills or self._decided or self.exhausted or self._huge:
+        # Paths before a split file are not joined with paths after it.
+        if not self._fills or self._decided or self.exhausted or self._split_files:
             return True
         start, paths = self._stretches[0]
-        # What lies between two batches, or is apart, never gets longer.
+        # A range between two batches never grows.
         return len(paths) >= self._size or start + len(paths) < self.found or start in self._apart
 
     def _join(self) -> None:
@@ -281,7 +281,7 @@ class BatchSource(Protocol):
         ...
 
     def settle(
-        self, batch: Batch, done: int, *, halve: bool = False, huge: SplitFile | None = None
+        self, batch: Batch, done: int, *, halve: bool = False, split_file: SplitFile | None = None
     ) -> None:
         """Take note that the first `done` inputs of `batch` are done."""
         ...
@@ -306,22 +306,22 @@ class BatchSource(Protocol):
 class MergedBatches:
     """Several batch sources as one: any source that has a batch gives it."""
 
-    def __init__(self, supplies: Sequence[BatchSource]) -> None:
-        self._supplies = supplies
+    def __init__(self, batch_sources: Sequence[BatchSource]) -> None:
+        self._batch_sources = batch_sources
         self._asked: dict[asyncio.Future[Batch | None], int] = {}
         self._begun = False
 
     @property
     def found(self) -> int:
-        return sum(supply.found for supply in self._supplies)
+        return sum(batch_source.found for batch_source in self._batch_sources)
 
     @property
     def exhausted(self) -> bool:
-        return all(supply.exhausted for supply in self._supplies)
+        return all(batch_source.exhausted for batch_source in self._batch_sources)
 
     @property
     def unsettled(self) -> int:
-        return sum(supply.unsettled for supply in self._supplies)
+        return sum(batch_source.unsettled for batch_source in self._batch_sources)
 
     def __aiter__(self) -> Self:
         return self
@@ -330,11 +330,11 @@ class MergedBatches:
         """Return the next batch. Cancellable: no batch is lost."""
         if not self._begun:
             self._begun = True
-            for number in range(len(self._supplies)):
+            for number in range(len(self._batch_sources)):
                 self._pull(number)
         while self._asked:
             await asyncio.wait(self._asked, return_when=asyncio.FIRST_COMPLETED)
-            # In the order in which they were asked: who has just given comes last.
+            # In the order in which they were asked: the source of the last batch comes last.
             asked = next(asked for asked in self._asked if asked.done())
             number = self._asked.pop(asked)
             batch = asked.result()
@@ -344,12 +344,12 @@ class MergedBatches:
         raise StopAsyncIteration
 
     def _pull(self, number: int) -> None:
-        self._asked[asyncio.ensure_future(anext(self._supplies[number], None))] = number
+        self._asked[asyncio.ensure_future(anext(self._batch_sources[number], None))] = number
 
     def settle(
-        self, batch: Batch, done: int, *, halve: bool = False, huge: SplitFile | None = None
+        self, batch: Batch, done: int, *, halve: bool = False, split_file: SplitFile | None = None
     ) -> None:
-        self._source_of(batch.start).settle(batch, done, halve=halve, huge=huge)
+        self._source_of(batch.start).settle(batch, done, halve=halve, split_file=split_file)
 
     def settle_without(self, batch: Batch, done: int, file: int, *, again: bool) -> None:
         self._source_of(batch.start).settle_without(batch, done, file, again=again)
@@ -358,8 +358,8 @@ class MergedBatches:
         self._source_of(number).end_splits(number)
 
     def stop(self) -> None:
-        for supply in self._supplies:
-            supply.stop()
+        for batch_source in self._batch_sources:
+            batch_source.stop()
 
     async def aclose(self) -> None:
         asked = list(self._asked)
@@ -367,8 +367,8 @@ class MergedBatches:
         for one in asked:
             one.cancel()
         await asyncio.gather(*asked, return_exceptions=True)
-        for supply in self._supplies:
-            await supply.aclose()
+        for batch_source in self._batch_sources:
+            await batch_source.aclose()
 
     def _source_of(self, number: int) -> BatchSource:
-        return self._supplies[number // SOURCE_SPAN]
+        return self._batch_sources[number // SOURCE_SPAN]

@@ -152,7 +152,7 @@ class Pipeline:
         if work.target and work.target.form == "folder" and any(map(_is_feed_job, sources)):
             raise UsageError(f"{work.target.name} is a folder, which mirrors files: name a file")
         if workers is None and len(self._iterables) == len(sources):
-            workers = 0  # what makes the records is one thread, and most of the work
+            workers = 0  # the iterable runs in one thread, and is most of the work
         self.job = Job(
             sources,
             concurrency=concurrency,

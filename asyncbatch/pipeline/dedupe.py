@@ -42,7 +42,7 @@ class Deduplicator:
     """
 
     def __init__(self, target: Target) -> None:
-        self._outlet = make_row_writer(target, FileWorkSettings())
+        self._row_writer = make_row_writer(target, FileWorkSettings())
         self._seen = DigestSet()
         self._files: dict[int, _File] = {}
         """By their number in the run."""
@@ -63,7 +63,7 @@ class Deduplicator:
                 gone = self._duplicates_in(part, _records(part, rows, kept))
             if not all(kept):
                 _count_rows(part, kept)
-                part.rows = self._outlet.without_rows(rows, kept) if any(kept) else None
+                part.rows = self._row_writer.without_rows(rows, kept) if any(kept) else None
         self._update_counts(part, gone)
 
     def _duplicates_in(self, part: Part, records: Iterable[tuple[Record, bool]]) -> Counter[int]:

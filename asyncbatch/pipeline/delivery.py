@@ -47,7 +47,7 @@ class Delivery:
             self.order = InputOrder(most=most) if is_plain else SourceOrder(job, most=most)
         self.retrier = Retrier(job.files.retries)
         """retries while another process holds the target"""
-        self._piece_order = SplitOrder()
+        self._split_order = SplitOrder()
         self._sums = SplitSums()
         self._whole = WholeFiles()
         self._notes: list[str] = []
@@ -56,7 +56,7 @@ class Delivery:
         self._contract: SchemaContractCheck | None = None
         self._duplicates: Deduplicator | None = None
         self._letters: DeadLetterFile | None = None
-        self._books: LedgerSession | None = None
+        self._ledger_session: LedgerSession | None = None
         self._give_up: Callable[[], None] | None = None
         self._busy = threading.Lock()
         """Held while the target is written to: a thread cannot be cancelled."""
@@ -73,11 +73,11 @@ class Delivery:
             self._letters = DeadLetterFile(self._job.dead_letter, self._job.stores)
             self._letters.open()
         try:
-            self._books = self._open_ledger()
+            self._ledger_session = self._open_ledger()
             if target is not None and target.has_sink:
                 self._open_target(target)
-            elif self._books:
-                self._books.begin(None)
+            elif self._ledger_session:
+                self._ledger_session.begin(None)
             if target is not None and target.form == "folder":
                 self._check_folder(target)
         except UsageError:
@@ -114,25 +114,28 @@ class Delivery:
         from asyncbatch.pipeline.loader import make_loader
         from asyncbatch.sinks.columns import SchemaContractCheck
 
-        books = self._books
+        ledger_session = self._ledger_session
         self._contract = SchemaContractCheck(target.contract, target.key)
         sink: Any = self._job.sink or target.open_sink(
-            books.job if books else None, self.retrier, self._contract, self._job.stores
+            ledger_session.job if ledger_session else None,
+            self.retrier,
+            self._contract,
+            self._job.stores,
         )
-        if books:
-            books.prepare(sink)
+        if ledger_session:
+            ledger_session.prepare(sink)
         self.retrier.call(sink.open, lambda error: isinstance(error, TargetBusyError))
         self._sink = sink
         if target.is_remote:
             self._give_up = sink.give_up
-        if books:
-            books.begin(sink)
+        if ledger_session:
+            ledger_session.begin(sink)
         if self._job.record_work and self._job.record_work.dedupe:
             from asyncbatch.pipeline.dedupe import Deduplicator
 
             self._duplicates = Deduplicator(target)
-        journal = books.journal if books and target.is_database else None
-        kept = books.kept if books else None
+        journal = ledger_session.journal if ledger_session and target.is_database else None
+        kept = ledger_session.kept if ledger_session else None
         self._loader = make_loader(
             target,
             sink,
@@ -146,12 +149,12 @@ class Delivery:
     @property
     def admission(self) -> Admission | None:
         """Decides which inputs are processed; None: all. Valid once it is open."""
-        return self._books.admission if self._books else None
+        return self._ledger_session.admission if self._ledger_session else None
 
     @property
     def bookmarks(self) -> BookmarkAdmission | None:
         """Decides where feeds resume; None without a ledger."""
-        return self._books.bookmarks if self._books else None
+        return self._ledger_session.bookmarks if self._ledger_session else None
 
     def take_notes(self) -> list[str]:
         """Return the notes for the user since the last call."""
@@ -163,9 +166,9 @@ class Delivery:
         letters, self._letters = self._letters, None
         if letters is not None:
             letters.discard()
-        if self._books is not None:
-            self._books.abandon()
-            self._books = None
+        if self._ledger_session is not None:
+            self._ledger_session.abandon()
+            self._ledger_session = None
 
     def clear_up(self, path: str) -> None:
         """Remove the unfinished output for `path` of a dead worker."""
@@ -181,10 +184,10 @@ class Delivery:
 
     async def deliver(self, found: BatchPart | SettledInputs) -> AsyncIterator[BatchPart]:
         """Take a result of a worker; yield the finished parts. Raises SinkError, OSError."""
-        for item in (self.order or self._piece_order).pass_on(found):
+        for item in (self.order or self._split_order).pass_on(found):
             for said in self._sums.pass_on(item):
                 for part in self._whole.pass_on(said):
-                    if self._loader or self._books or self._letters:
+                    if self._loader or self._ledger_session or self._letters:
                         through = await asyncio.to_thread(self._load, part)
                     else:
                         through = (part,)
@@ -205,10 +208,10 @@ class Delivery:
     def _settle(self, parts: Sequence[BatchPart]) -> Sequence[BatchPart]:
         """Write the dead letters and ledger entries of finished parts."""
         for found in parts:
-            if self._books is not None:
-                self._books.add(found)
+            if self._ledger_session is not None:
+                self._ledger_session.add(found)
                 if self._letters is not None:
-                    self._letters.write(self._books.journal.take_letters())
+                    self._letters.write(self._ledger_session.journal.take_letters())
             if self._letters is not None:
                 self._letters.add(found)
         return parts
@@ -255,19 +258,19 @@ class Delivery:
                 self._loader.close()
             sink, self._sink = self._sink, None
             letters, self._letters = self._letters, None
-            books, self._books = self._books, None
-            with ExitStack() as ends:  # each is ended, whatever becomes of the others
+            ledger_session, self._ledger_session = self._ledger_session, None
+            with ExitStack() as ends:  # each is finished, even if another fails
                 if letters is not None:
                     ends.callback(letters.finish)
-                if books is None:
+                if ledger_session is None:
                     return sink is None or sink.finish(succeeded=succeeded, ended=ended)
-                ends.callback(books.close)
+                ends.callback(ledger_session.close)
                 try:
-                    books.before_end()
+                    ledger_session.before_end()
                 except SinkError:
                     if sink is not None:
                         sink.finish(succeeded=False, ended=False)
                     raise
                 stands = sink is None or sink.finish(succeeded=succeeded, ended=ended)
-                books.after_end(stands=stands)
+                ledger_session.after_end(stands=stands)
             return stands

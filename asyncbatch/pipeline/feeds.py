@@ -29,7 +29,7 @@ class _FeedProgress:
     """The progress of a feed that is being read."""
 
     def __init__(self) -> None:
-        self.pieces = 0
+        self.splits = 0
         self.ahead = SplitsAhead()
         self.changed = asyncio.Event()
         self.is_cut = False
@@ -88,7 +88,7 @@ class FeedBatchSource:
         done: int,  # noqa: ARG002 - a feed is alone in its batch
         *,
         halve: bool = False,  # noqa: ARG002 - see above
-        huge: SplitFile | None = None,  # noqa: ARG002 - it is in pieces anyway
+        split_file: SplitFile | None = None,  # noqa: ARG002 - it is split anyway
     ) -> None:
         self.unsettled -= 1
         reading = self._readings.get(batch.start)
@@ -116,7 +116,7 @@ class FeedBatchSource:
         for task in self._tasks.values():
             task.cancel()
         if self._batches.empty():
-            self._batches.put_nowait(None)  # for who waits
+            self._batches.put_nowait(None)  # for the waiting consumer
 
     async def aclose(self) -> None:
         """Cancel all reads in progress."""
@@ -163,9 +163,9 @@ class FeedBatchSource:
         while not reading.ahead.has_room:
             reading.changed.clear()
             await reading.changed.wait()
-        await self._add(Batch(number, (feed.name,), split_of_chunk(reading.pieces, arrival)))
+        await self._add(Batch(number, (feed.name,), split_of_chunk(reading.splits, arrival)))
         reading.ahead.take()
-        reading.pieces += 1
+        reading.splits += 1
 
     async def _add_end(
         self,
@@ -175,8 +175,8 @@ class FeedBatchSource:
         last: Chunk,
         failure: Failure | None,
     ) -> None:
-        piece = end_split(feed, reading.pieces, last, failure)
-        await self._add(Batch(number, (feed.name,), piece))
+        split = end_split(feed, reading.splits, last, failure)
+        await self._add(Batch(number, (feed.name,), split))
 
     async def _add(self, batch: Batch) -> None:
         self.waiting += 1
@@ -244,9 +244,9 @@ class FirstRecordsSource:
         self._left -= records
 
     def settle(
-        self, batch: Batch, done: int, *, halve: bool = False, huge: SplitFile | None = None
+        self, batch: Batch, done: int, *, halve: bool = False, split_file: SplitFile | None = None
     ) -> None:
-        self._batches.settle(batch, done, halve=halve, huge=huge)
+        self._batches.settle(batch, done, halve=halve, split_file=split_file)
         self._settle()
 
     def settle_without(self, batch: Batch, done: int, file: int, *, again: bool) -> None:
@@ -303,7 +303,7 @@ class FeedPreviewSource:
         return batch
 
     def settle(
-        self, batch: Batch, done: int, *, halve: bool = False, huge: SplitFile | None = None
+        self, batch: Batch, done: int, *, halve: bool = False, split_file: SplitFile | None = None
     ) -> None: ...
 
     def settle_without(self, batch: Batch, done: int, file: int, *, again: bool) -> None: ...
@@ -324,15 +324,15 @@ class FeedPreviewSource:
 
     async def _all(self) -> AsyncGenerator[Batch, None]:
         for number, feed in enumerate(self._source.feeds, self._first):
-            pieces, failure = 0, None
+            splits, failure = 0, None
             last = Chunk(feed.name)
             try:
                 async with aclosing(feed.chunks(None)) as arrivals:
                     async for last in arrivals:
-                        yield Batch(number, (feed.name,), split_of_chunk(pieces, last))
-                        pieces += 1
+                        yield Batch(number, (feed.name,), split_of_chunk(splits, last))
+                        splits += 1
                         if number in self._cut:
                             break
             except FeedError as error:
                 failure = error.failure
-            yield Batch(number, (feed.name,), end_split(feed, pieces, last, failure))
+            yield Batch(number, (feed.name,), end_split(feed, splits, last, failure))

@@ -255,7 +255,7 @@ class TableLoader:
         if last is None or (not len(last) and last.position is None):
             return ()
         through = [waiting.found for waiting in self._waiting]
-        # Of a file or feed that was begun and went on, only the last one tells how far it is.
+        # Of a resumed file or feed, only the last part has the position.
         latest = {entry.path: entry for found in through for entry in self._entries(found)}
         self._sink.commit(list(latest.values()))
         if self._kept:

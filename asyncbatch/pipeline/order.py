@@ -89,8 +89,8 @@ class SplitOrder:
         order = self._files.setdefault(batch.start, InputOrder(batch.start))
         for passed in order.pass_on(found):
             yield passed
-            piece = passed.batch.split
-            if isinstance(passed, SettledInputs) and piece is not None and piece.end:
+            split = passed.batch.split
+            if isinstance(passed, SettledInputs) and split is not None and split.end:
                 del self._files[batch.start]
 
 
@@ -126,8 +126,8 @@ class OrderedLane:
 def _follows(settled: SettledInputs) -> tuple[int, int]:
     """Return the key of the batch that follows one that is settled."""
     start, number = settled.batch.key
-    piece = settled.batch.split
-    if piece is None or piece.end:
+    split = settled.batch.split
+    if split is None or split.end:
         return start + settled.done, 0
     return start, number + 1
 

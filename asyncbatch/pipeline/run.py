@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 class ReportUpdater:
     """Updates the source and sink sections of a report."""
 
-    def __init__(self, job: Job, intake: Scheduler, report: Report) -> None:
-        self._job, self._intake, self._report = job, intake, report
+    def __init__(self, job: Job, scheduler: Scheduler, report: Report) -> None:
+        self._job, self._scheduler, self._report = job, scheduler, report
         self._worked = Tally()
         self._is_over = False
         report.sources = [SourceReport(source.name, source.kind) for source in job.sources]
@@ -61,15 +61,15 @@ class ReportUpdater:
         """Update the sections, finally once the run `is_over`."""
         self._is_over = self._is_over or is_over
         for number, source in enumerate(self._report.sources):
-            source.found, source.is_complete = self._intake.inputs_of(number)
-            source.traffic = self._intake.traffic_of(number)
+            source.found, source.is_complete = self._scheduler.inputs_of(number)
+            source.traffic = self._scheduler.traffic_of(number)
             source.update_state(is_over=self._is_over, limit=self._job.limit)
 
     def stages(self, engine: Engine | None) -> StageProgress:
         """Return how far the run is, with an engine if it has one already."""
         self.update()
         lanes = len(engine.lanes) if engine else 0
-        return StageProgress(self._worked, self._report.sources, self._intake.waiting, lanes)
+        return StageProgress(self._worked, self._report.sources, self._scheduler.waiting, lanes)
 
 
 _LAST_SECONDS = 2.0
@@ -103,7 +103,7 @@ class Run:
         failure_limit: float = LISTED_FAILURES,
         reached: Callable[[str], Position | None] | None = None,
         watched: bool = False,
-        say: Callable[[str], None] = lambda line: None,  # noqa: ARG005 - nobody listens
+        say: Callable[[str], None] = lambda line: None,  # noqa: ARG005 - the default ignores notes
     ) -> None:
         """Prepare the run.
 
@@ -176,13 +176,13 @@ class Run:
             make_engine(
                 self._job, launch, self._make_work, ordered=ordered, say=self._say
             ) as engine,
-            self._scheduler as intake,
+            self._scheduler as scheduler,
         ):
             self._engine = engine
             if self._job.dask is not None:
                 self._cluster = cast("DaskEngine", engine)
-                intake.expect(len(engine.lanes))
-            if await intake.is_any():
+                scheduler.expect(len(engine.lanes))
+            if await scheduler.is_any():
                 async with aclosing(self._delivered(engine)) as delivered:
                     async for found in delivered:
                         yield found
@@ -207,8 +207,8 @@ class Run:
             lanes = [OrderedLane(lane, order) for lane in lanes]
         batches: AsyncIterator[Batch] = self._scheduler.batches
         if cluster:
-            lanes = [cluster.gate.lane(lane) for lane in lanes]
-            batches = cluster.gate.paced(batches)
+            lanes = [cluster.limiter.lane(lane) for lane in lanes]
+            batches = cluster.limiter.paced(batches)
         try:
             async with (
                 aclosing(bounded_map(lanes, batches, len(engine.lanes))) as results,
@@ -246,9 +246,9 @@ class Run:
             self._delivery.finish(succeeded=succeeded, ended=ended and not stopped)
         )
         try:
-            # A thread that is stuck in a write has the target; nobody can wait for that.
+            # A thread that hangs in a write holds the target: it is not waited for.
             await asyncio.wait_for(asyncio.shield(finishing), None if ended else _LAST_SECONDS)
-        except asyncio.CancelledError:  # a store may be slow to take what there is
+        except asyncio.CancelledError:  # an upload to a slow store may be in progress
             if self._delivery.abandon():
                 await asyncio.wait((finishing,), timeout=_LAST_SECONDS)
             raise
@@ -290,14 +290,14 @@ class Run:
         end, batch = result, result.batch
         done = self._done.pop(batch.key, 0)
         self._batches += 1
-        huge = self._split_files.pop(batch.key, None)
+        split_file = self._split_files.pop(batch.key, None)
         handed_on = self._handed_on.pop(batch.key, None)
         if end.loss is None:
             self._crashes.note_success()
-            self._scheduler.batches.settle(batch, done, huge=huge)
+            self._scheduler.batches.settle(batch, done, split_file=split_file)
         elif batch.split is not None:
-            verdict = self._crashes.decide(batch, done, end.loss)
-            failure = verdict.failure or self._crashes.crash_failure(batch.paths[0], end.loss)
+            decision = self._crashes.decide(batch, done, end.loss)
+            failure = decision.failure or self._crashes.crash_failure(batch.paths[0], end.loss)
             done = 1
             self._scheduler.batches.end_splits(batch.start)
             yield BatchPart(batch, prepared_part(batch.start, done, {0: failure}, {}))
@@ -313,18 +313,18 @@ class Run:
 
         `handed_on` records of the first unfinished file were reported; None if it was not begun.
         """
-        verdict = self._crashes.decide(batch, done, loss)
+        decision = self._crashes.decide(batch, done, loss)
         if handed_on is not None:  # which is not taken back, so it is not tried again
             blame = self._crashes.crash_failure(batch.paths[done], loss)
-            verdict = Decision(batch.start + done, after_records(blame, handed_on))
-        file = verdict.file
+            decision = Decision(batch.start + done, after_records(blame, handed_on))
+        file = decision.file
         if file is None:
-            self._scheduler.batches.settle(batch, done, halve=verdict.halve)
+            self._scheduler.batches.settle(batch, done, halve=decision.halve)
             return
-        self._scheduler.batches.settle_without(batch, done, file, again=verdict.failure is None)
+        self._scheduler.batches.settle_without(batch, done, file, again=decision.failure is None)
         path = batch.paths[file - batch.start]
         self._delivery.clear_up(path)
-        if (failure := verdict.failure) is not None:
+        if (failure := decision.failure) is not None:
             alone = Batch(file, (path,))
             seconds = (self._job.timeout or 0.0) if failure.kind == "timeout" else 0.0
             part = prepared_part(file, 1, {0: failure}, {})

@@ -34,7 +34,7 @@ DASK_MAX_SIZE = 32_768
 
 
 class Scheduler:
-    """Opens the sources of a job, in a context; `supply` has their batches."""
+    """Opens the sources of a job, in a context; `batch_source` has their batches."""
 
     def __init__(
         self, job: Job, delivery: Delivery, launch: Launch | None, position_of: Reached | None
@@ -43,17 +43,19 @@ class Scheduler:
         self._job, self._delivery, self._launch = job, delivery, launch
         if position_of is None and job.ledger is not None and job.ledger.carries_on:
             position_of = self._position
-        self._reached_by = position_of
+        self._position_of = position_of
         self._feeds: dict[int, FeedSource] = {}
-        self._feed_supplies: list[FeedBatchSource] = []
+        self._feed_sources: list[FeedBatchSource] = []
         self._samples: dict[int, FirstRecordsSource] = {}
         self._batchers: list[Batcher] = []
         self._ledger_lock = asyncio.Lock()
         """held by the one task that reads the ledger"""
         self._stack = AsyncExitStack()
         self._is_entered = False
-        supplies = [self._batches_of(number) for number in range(len(job.sources))]
-        self.batches: BatchSource = supplies[0] if len(supplies) == 1 else MergedBatches(supplies)
+        batch_sources = [self._batches_of(number) for number in range(len(job.sources))]
+        self.batches: BatchSource = (
+            batch_sources[0] if len(batch_sources) == 1 else MergedBatches(batch_sources)
+        )
 
     async def __aenter__(self) -> Self:
         """Connect the feeds. Raises UsageError."""
@@ -118,7 +120,7 @@ class Scheduler:
     @property
     def waiting(self) -> int:
         """The number of batches of feeds that were read and not taken."""
-        return sum(supply.waiting for supply in self._feed_supplies)
+        return sum(batch_source.waiting for batch_source in self._feed_sources)
 
     def retries(self) -> dict[int, int]:
         """Return how often feeds have tried again since the last time, by their source."""
@@ -152,9 +154,9 @@ class Scheduler:
         from asyncbatch.pipeline.feeds import FeedBatchSource
 
         self._feeds[number] = source.source
-        supply = FeedBatchSource(source.source, number * SOURCE_SPAN, self._admit)
-        self._feed_supplies.append(supply)
-        return supply
+        batch_source = FeedBatchSource(source.source, number * SOURCE_SPAN, self._admit)
+        self._feed_sources.append(batch_source)
+        return batch_source
 
     def _sample_of(self, number: int, limit: int) -> BatchSource:
         """Return the batch source with the first records of a source."""
@@ -180,9 +182,9 @@ class Scheduler:
             size,
             self._job.pause,
             partial(self._splits_of, source),
-            self._reached_by,
+            self._position_of,
             max_size=MAX_SIZE if self._job.dask is None else DASK_MAX_SIZE,
-            # A list may come slowly, and what has come must not wait for it.
+            # A list may arrive slowly: its first paths must not wait for the rest.
             fills=self._job.dask is not None and source.inputs.files_from is None,
         )
         self._batchers.append(batcher)
@@ -221,7 +223,7 @@ class Scheduler:
         admission = self._delivery.admission
         return admission.position(path) if admission else None
 
-    def _splits_of(self, source: FileSource, path: str, huge: SplitFile) -> Iterator[Split]:
+    def _splits_of(self, source: FileSource, path: str, split_file: SplitFile) -> Iterator[Split]:
         """Return the splits of a file; iterate in a thread."""
         from asyncbatch.sources.splitter import Splitter
         from asyncbatch.storage.opener import Opener
@@ -229,4 +231,4 @@ class Scheduler:
         work = source.record_work
         pointer = work.records if work else None
         files = source.files
-        return Splitter(path, huge, files.sizes, pointer, Opener(files)).splits()
+        return Splitter(path, split_file, files.sizes, pointer, Opener(files)).splits()

@@ -55,9 +55,9 @@ class SplitFileReader:
     """The splits of one file as batches; finds the next one ahead."""
 
     def __init__(
-        self, start: int, path: str, pieces: Iterator[Split], ahead: int | None = None
+        self, start: int, path: str, splits: Iterator[Split], ahead: int | None = None
     ) -> None:
-        self._start, self._path, self._pieces = start, path, pieces
+        self._start, self._path, self._splits = start, path, splits
         self._next: asyncio.Future[Split] | None = None
         self._last: Split | None = None
         self._is_cut = False
@@ -73,27 +73,27 @@ class SplitFileReader:
         """Return the next split. Cancellable."""
         if self._next is None:
             self._next = self._find()
-        piece = await asyncio.shield(self._next)
+        split = await asyncio.shield(self._next)
         self._next = None
-        if self._is_cut and not piece.end:
-            piece = Split(piece.number, piece.form, piece.start, 0, end=True)
-        self._last = piece
+        if self._is_cut and not split.end:
+            split = Split(split.number, split.form, split.start, 0, end=True)
+        self._last = split
         self._ahead.take()
-        if not piece.end:
+        if not split.end:
             self._next = self._find()
-        return Batch(self._start, (self._path,), piece)
+        return Batch(self._start, (self._path,), split)
 
-    def settle(self, piece: Split) -> bool:
+    def settle(self, split: Split) -> bool:
         """Note that a split is done; return whether the file is."""
-        self._ahead.settle(piece.number)
-        return piece.end
+        self._ahead.settle(split.number)
+        return split.end
 
     def cut_short(self) -> None:
         """Give no more splits except the last."""
         self._is_cut = True
 
     def _find(self) -> asyncio.Future[Split]:
-        return asyncio.get_running_loop().run_in_executor(None, next, self._pieces)
+        return asyncio.get_running_loop().run_in_executor(None, next, self._splits)
 
 
 class _SplitSum:
@@ -126,22 +126,22 @@ class SplitSums:
 
     def pass_on(self, found: BatchPart | SettledInputs) -> Iterator[BatchPart | SettledInputs]:
         """Take a part; yield it as if one worker had processed the file."""
-        batch, piece = found.batch, found.batch.split
-        if piece is None:
+        batch, split = found.batch, found.batch.split
+        if split is None:
             yield found
             return
         if isinstance(found, SettledInputs):
-            if piece.end:
+            if split.end:
                 self._files.pop(batch.start, None)
                 yield found
             return
         file = self._files.setdefault(batch.start, _SplitSum())
-        if piece.end:
+        if split.end:
             yield BatchPart(batch, _whole_part(found.part, file))
         elif file.error is None:
-            if piece.relative:
+            if split.relative:
                 _shift(found.part, file)
-            if piece.arrival is not None and not _compare_cursors(found.part, piece.arrival, file):
+            if split.arrival is not None and not _compare_cursors(found.part, split.arrival, file):
                 return
             yield from (BatchPart(batch, part) for part in _share(found.part, file))
 
@@ -170,7 +170,7 @@ def _share(part: Part, file: _SplitSum) -> Iterator[Part]:
     if 0 in part.errors and 0 not in part.rejected:
         file.error = part.errors[0]
         return
-    # The piece was worked on like a file: its records count when the file is done.
+    # The split was processed like a file: its records count when the file is done.
     counts = Counts(part.records[0], 0, part.rejected.get(0, 0), part.bytes[0])
     file.add(counts, part)
     file.lines += part.position.line if part.position else 0

@@ -66,7 +66,7 @@ class CallbackSink:
     def load(
         self,
         payload: list[dict[str, Any]],
-        groups: Sequence[int] | None = None,  # noqa: ARG002 - what was loaded cannot be taken back
+        groups: Sequence[int] | None = None,  # noqa: ARG002 - loaded records cannot be unloaded
     ) -> Sequence[Refusal]:
         """Load records. Raises SinkError if that fails, or returns another type."""
         loop = self._loop

@@ -91,10 +91,10 @@ def failed_files(path: str) -> list[str]:
     found: dict[str, None] = {}
     with open(path, "rb") as lines:
         for line in lines:
-            with suppress(msgspec.DecodeError, ValueError):  # told when records are read
-                letter = read_dead_letter(line)
-                if not letter.is_record:
-                    found[letter.file] = None
+            with suppress(msgspec.DecodeError, ValueError):  # raised when records are read
+                dead_letter = read_dead_letter(line)
+                if not dead_letter.is_record:
+                    found[dead_letter.file] = None
     if STDIN in found:
         raise UsageError(
             f"{path} says that standard input failed as a whole: that cannot be read again; take "

@@ -95,7 +95,7 @@ class DuckdbSink:
             raise UsageError(f"cannot use {self.path}: it is an SQLite database (sqlite:///)")
         try:
             path = os.path.abspath(self.path)
-            f"{path}{self.table}".encode()  # DuckDB has no error of its own for what is no text
+            f"{path}{self.table}".encode()  # DuckDB has no error of its own for invalid UTF-8
             self._connection = self._duckdb.connect(path, config=_NO_DOWNLOADS)
         except (self._duckdb.Error, UnicodeError) as error:
             kind = TargetBusyError if "Conflicting lock" in str(error) else UsageError
@@ -159,7 +159,7 @@ class DuckdbSink:
                         replacing.promote(self._execute, self._job.fingerprint, fold(self.table))
                     self._commit()
         finally:
-            with suppress(self._duckdb.Error):  # what is committed is safe
+            with suppress(self._duckdb.Error):  # committed rows are safe
                 self._connection.close()
         return stands
 
@@ -179,7 +179,7 @@ class DuckdbSink:
         elif has_ledger(self._connection):
             replacing.forget(
                 self._execute, fold(self.table), generation=0
-            )  # somebody has dropped it
+            )  # another process has dropped it
 
     def _continues_replacement(self) -> bool:
         """Whether to continue the existing replacement table."""

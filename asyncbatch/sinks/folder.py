@@ -129,7 +129,7 @@ class MirroredFile:
 
     def abort(self) -> None:
         """Leave no trace."""
-        with suppress(OSError):  # what could not be written cannot be flushed either
+        with suppress(OSError):  # a buffer that failed to be written fails again at the flush
             self._stream.close()
         with suppress(OSError):
             os.unlink(self._temporary)
@@ -301,7 +301,7 @@ class ObjectOutput(MirroredOutput[ObjectWriter]):
         while under_way and (
             under_way[0][0].done() or sum(one.size for _, one in under_way) + new.size > self._most
         ):
-            under_way[0][0].exception()  # whoever has it pending is told
+            under_way[0][0].exception()  # the pending upload raises it
             under_way.popleft()
         done = self._threads.submit(new.complete)
         under_way.append((done, new))
@@ -338,7 +338,7 @@ class ObjectStates:
         """
         try:
             output = output_path(self._target, path)
-        except UsageError:  # whoever writes it says why
+        except UsageError:  # the writer reports the reason
             return None
         folder, name = posixpath.split(output)
         if folder not in self._known:

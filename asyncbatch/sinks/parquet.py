@@ -155,7 +155,7 @@ class ParquetSink(FileSink):
                 self._writer.write_table(table, ROW_GROUP)
         except OSError as error:
             raise self.file.sink_error(error) from None
-        except UsageError as error:  # the file could not be begun again
+        except UsageError as error:  # the file could not be restarted
             raise SinkError(str(error)) from None
         self._waiting.clear()
         self._in_group = 0
@@ -207,7 +207,7 @@ class ParquetSink(FileSink):
 
     def _discard(self) -> None:
         if self._writer is not None:
-            with suppress(OSError, SinkError):  # what could not be written cannot be ended either
+            with suppress(OSError, SinkError):  # a writer that failed fails again at its end
                 self._close()
         self.file.discard()
         with suppress(OSError):  # as a rule there is none

@@ -44,7 +44,7 @@ class RowWriter:
     def begin(self, path: str) -> None:
         """Begin with the file at `path`."""
 
-    def take(self, found: RowOutcome, *, single: bool) -> None:  # noqa: ARG002 - what others need
+    def take(self, found: RowOutcome, *, single: bool) -> None:  # noqa: ARG002 - used by other writers
         """Take rows of the file as they come. Raises OutputError."""
         found.rows.clear()
 
@@ -59,7 +59,7 @@ class RowWriter:
     def discard(self) -> None:
         """End the current file without output."""
 
-    def encode(self, found: RowOutcome) -> Rows | None:  # noqa: ARG002 - what others need
+    def encode(self, found: RowOutcome) -> Rows | None:  # noqa: ARG002 - used by other writers
         """Return the rows of any number of files in the form of the sink."""
         return None
 
@@ -168,17 +168,17 @@ class KeyedWriter(RowWriter):
 
     names_origins = True
 
-    def __init__(self, outlet: RowWriter, key: Sequence[str]) -> None:
+    def __init__(self, row_writer: RowWriter, key: Sequence[str]) -> None:
         from asyncbatch.transforms.dedupe import KeyDigest
 
-        self._outlet, self._digest = outlet, KeyDigest(key)
-        self.takes_texts = outlet.takes_texts
+        self._row_writer, self._digest = row_writer, KeyDigest(key)
+        self.takes_texts = row_writer.takes_texts
 
     def take(self, found: RowOutcome, *, single: bool) -> None:
         """Leave the rows to `pack`."""
 
     def encode(self, found: RowOutcome) -> Rows | None:
-        rows = self._outlet.encode(found)
+        rows = self._row_writer.encode(found)
         if rows is not None:
             rows.records, rows.has_many_rows = found.records, found.several
             values = (decode(row) if type(row) is Raw else row for row in found.rows)
@@ -217,5 +217,5 @@ def make_row_writer(
         from asyncbatch.sinks.folder import FolderOutput
 
         return FolderWriter(FolderOutput(target, files.format))
-    outlet = TableWriter(target) if target.is_table else LinesWriter(target)
-    return KeyedWriter(outlet, dedupe) if dedupe else outlet
+    row_writer = TableWriter(target) if target.is_table else LinesWriter(target)
+    return KeyedWriter(row_writer, dedupe) if dedupe else row_writer

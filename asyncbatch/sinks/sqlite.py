@@ -177,7 +177,7 @@ class SqliteSink:
                     self._drop_replacement()
             elif stands and not self._is_lost:
                 self._complete(ended=ended)
-            with suppress(sqlite3.Error):  # what is committed is safe without
+            with suppress(sqlite3.Error):  # committed rows are safe without it
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             self._connection.close()
@@ -215,7 +215,7 @@ class SqliteSink:
         elif not self._present and has_ledger(self._connection):
             replacing.forget(
                 self._execute, fold(self.table), generation=0
-            )  # somebody has dropped it
+            )  # another process has dropped it
 
     def _continues_replacement(self) -> bool:
         """Whether to continue the existing replacement table."""

@@ -225,7 +225,7 @@ class StdoutSink:
     """Writes lines to standard output. Written lines count."""
 
     def __init__(self) -> None:
-        # Not `sys.stdout`, which may be what user functions print to.
+        # Not `sys.stdout`: user functions may print to it.
         self._stream = (sys.__stdout__ or sys.stdout).buffer
 
     def open(self) -> None:

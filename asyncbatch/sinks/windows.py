@@ -173,7 +173,7 @@ class WindowFileTarget:
         """Refuse pipes and devices; see `WindowTarget`."""
         self.file.check_regular()
 
-    def open(self, position: Any = None, removed: Sequence[Window] = ()) -> None:  # noqa: ARG002 - what is gone comes behind the place
+    def open(self, position: Any = None, removed: Sequence[Window] = ()) -> None:  # noqa: ARG002 - the removed windows come after the position
         """Begin, or cut the file back to a place; see `WindowTarget`."""
         self.file.open(None if position is None else convert(position, AppendPosition))
 
@@ -191,7 +191,7 @@ class WindowFileTarget:
         """Return where the file ends; see `WindowTarget`."""
         return self.file.position()
 
-    def finish(self, *, ended: bool) -> None:  # noqa: ARG002 - what is written stands
+    def finish(self, *, ended: bool) -> None:  # noqa: ARG002 - written lines stay
         """Close the file; see `WindowTarget`."""
         try:
             self.file.sync()

@@ -36,7 +36,7 @@ class AsyncReader:
         flying: deque[tuple[str, asyncio.Task[Opened]]] = deque()
         try:
             while True:
-                # What is behind a file waits for it: a file is there when it is asked for.
+                # Files are opened at their turn: a local file opens at once.
                 while not flying or (
                     len(flying) < OBJECTS_AHEAD and isinstance(flying[-1][0], ObjectPath)
                 ):
@@ -48,7 +48,7 @@ class AsyncReader:
                 path, opening = flying.popleft()
                 yield path, await opening
         finally:
-            for _, opening in flying:  # nobody wants them any more
+            for _, opening in flying:  # they are no longer wanted
                 opening.cancel()
 
     async def _open(self, path: str) -> Opened:

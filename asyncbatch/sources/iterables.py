@@ -132,10 +132,11 @@ class IterableReader:
             finally:
                 if hasattr(records, "aclose"):
                     await records.aclose()
-        except Exception as error:  # noqa: BLE001 - the user's own; told by who reads on
+        except Exception as error:  # noqa: BLE001 - the user's own; raised at the next read
             self.error = error
         except asyncio.CancelledError as error:
-            if not self._told_to_end:  # not from us: it has leaked out of what was awaited
+            # leaked by the awaited iterable; the task itself was not cancelled
+            if not self._told_to_end:
                 self.error = RuntimeError("the source was cancelled from within")
                 self.error.__cause__ = error
         finally:
@@ -201,7 +202,7 @@ class ThreadIterableReader(IterableReader):
         self._call(event.set)
 
     def _call(self, function: Any) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody waited for this
+        with suppress(RuntimeError):  # the loop is closed: no task waited for this
             self._loop.call_soon_threadsafe(function)
 
 
@@ -300,35 +301,35 @@ class IterableFeed:
         self.name = self.group = name
         self.error: BaseException | None = None
         self._records = records
-        self._drawing: IterableReader | None = None
+        self._reader: IterableReader | None = None
         self._is_ended = False
 
     async def chunks(self, bookmark: Bookmark | None) -> AsyncGenerator[Chunk, None]:  # noqa: ARG002 - see the class
         if self._is_ended:
             return
-        drawing = self._drawing = read_iterable(self._records)
+        reader = self._reader = read_iterable(self._records)
         number = 1
         try:
-            while texts := await drawing.read():
+            while texts := await reader.read():
                 yield Chunk(self.name, texts, "records", number)
                 number += len(texts)
         finally:
-            await drawing.aclose()
-            self.error = drawing.error
+            await reader.aclose()
+            self.error = reader.error
         if self.error is not None:
             raise FeedError(Failure(self.name, "read_error", described(self.error)))
 
     def end(self) -> None:
         """Draw nothing more."""
         self._is_ended = True
-        if self._drawing is not None:
-            self._drawing.end()
+        if self._reader is not None:
+            self._reader.end()
 
     async def aclose(self) -> None:
         """Close the iterable."""
         self._is_ended = True
-        if self._drawing is not None:
-            await self._drawing.aclose()
+        if self._reader is not None:
+            await self._reader.aclose()
         elif hasattr(self._records, "aclose"):
             await self._records.aclose()
         elif hasattr(self._records, "close"):
@@ -346,20 +347,20 @@ class IterableSource:
         self.name, self.is_over = name, False
         self.failed: Callable[[], None] = lambda: None
         self._events = events
-        self._drawing: IterableReader | None = None
+        self._reader: IterableReader | None = None
         self._chunks: deque[LiveChunk] = deque()
 
     @property
     def error(self) -> BaseException | None:
         """The exception of the iterable, or None."""
-        return None if self._drawing is None else self._drawing.error
+        return None if self._reader is None else self._reader.error
 
     async def read(self, timeout: float | None) -> LiveChunk | None:  # noqa: ASYNC109 - see `Source`
         if not self._chunks:
-            if self._drawing is None:
-                self._drawing = read_iterable(self._events, line_of)
-            await self._drawing.wait(timeout)
-            self._take(self._drawing)
+            if self._reader is None:
+                self._reader = read_iterable(self._events, line_of)
+            await self._reader.wait(timeout)
+            self._take(self._reader)
         if not self._chunks:
             return None
         chunk = self._chunks.popleft()
@@ -368,37 +369,37 @@ class IterableSource:
 
     async def rest(self) -> Sequence[LiveChunk]:
         """Close the iterable, and return the chunks that were not read."""
-        if self._drawing is not None and not self.is_over:
-            await self._drawing.aclose()
-            self._chunks += self._cut(self._drawing.read_available())
+        if self._reader is not None and not self.is_over:
+            await self._reader.aclose()
+            self._chunks += self._cut(self._reader.read_available())
         rest = [chunk for chunk in self._chunks if not chunk.ends]
         self._chunks.clear()
         return rest
 
     def wake(self) -> None:
         """End the wait of `read`."""
-        if self._drawing is not None:
-            self._drawing.wake()
+        if self._reader is not None:
+            self._reader.wake()
 
     def close(self) -> None:
         """Stop reading ahead. `aclose` closes the iterable."""
-        if self._drawing is not None:
-            self._drawing.end()
+        if self._reader is not None:
+            self._reader.end()
 
     async def aclose(self) -> None:
         """Close the iterable, even if no event was read."""
-        if self._drawing is not None:
-            await self._drawing.aclose()
+        if self._reader is not None:
+            await self._reader.aclose()
         elif hasattr(self._events, "aclose"):
             await self._events.aclose()
         elif hasattr(self._events, "close"):
             self._events.close()
 
-    def _take(self, drawing: IterableReader) -> None:
-        self._chunks += self._cut(drawing.read_available())
-        if not drawing.is_over:
+    def _take(self, reader: IterableReader) -> None:
+        self._chunks += self._cut(reader.read_available())
+        if not reader.is_over:
             return
-        if drawing.error is None:
+        if reader.error is None:
             self._chunks.append(LiveChunk(self.name, b"", ends=True))
         else:
             self.failed()

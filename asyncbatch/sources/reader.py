@@ -133,7 +133,7 @@ class Reader:
                     taken += size_read(future.result())
                     more = more and taken < max_bytes and time.monotonic() <= deadline
         finally:
-            for _, future in flying:  # nobody wants them any more
+            for _, future in flying:  # they are no longer wanted
                 close_opened(future.result())
 
 

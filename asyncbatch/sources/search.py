@@ -90,7 +90,7 @@ def _run_interruptibly(function: Callable[[], T]) -> T:
     def carry_out() -> None:
         try:
             result = function()
-        except BaseException as error:  # noqa: BLE001 - is raised by who waits
+        except BaseException as error:  # noqa: BLE001 - raised by the waiting thread
             done.append(partial(_raise_walk_error, error))
         else:
             done.append(lambda: result)

@@ -105,7 +105,7 @@ def expand(pattern: str, *, hidden: bool) -> Iterator[str]:
     root = "/" if pattern.startswith("/") else ""
     parts: list[str] = []
     for part in filter(None, pattern.split("/")):
-        if part != "**" or parts[-1:] != ["**"]:  # two in a row mean what one does
+        if part != "**" or parts[-1:] != ["**"]:  # two in a row mean the same as one
             parts.append(part)
     yield from _expand(root, parts, hidden=hidden)
 

@@ -36,17 +36,17 @@ class Splitter:
     def __init__(
         self,
         path: str,
-        huge: SplitFile,
+        split_file: SplitFile,
         sizes: Sizes,
         pointer: str | None = None,
         opener: Opener | None = None,
     ) -> None:
-        self._path, self._form, self._sizes = path, huge.form, sizes
+        self._path, self._form, self._sizes = path, split_file.form, sizes
         self._opener = opener or Opener(FileWorkSettings())
         self._etag: str | None = None
-        self._relative = huge.relative
+        self._relative = split_file.relative
         self._pointer = None if pointer is None else parse_pointer(pointer)
-        self._at = self._start = huge.start or Position()
+        self._at = self._start = split_file.start or Position()
         self._read_to = self._start.byte
 
     def splits(self) -> Iterator[Split]:
@@ -79,13 +79,13 @@ class Splitter:
         with closing(self._opener.random_access(self._path)) as file:
             self._etag = file.etag
             while (begin := self._at).byte < file.size:
-                end = begin.byte + self._sizes.piece
+                end = begin.byte + self._sizes.split
                 while end < file.size and (count := file.read_into(look, end)):
                     found = bytes(look[:count]).find(b"\n") + 1
                     end += found or count
                     if found:
                         break
-                    if end - begin.byte > self._sizes.record + self._sizes.piece:
+                    if end - begin.byte > self._sizes.record + self._sizes.split:
                         raise _too_long(self._sizes.record)
                 self._read_to = min(end, file.size)
                 self._at = Position(self._read_to)
@@ -94,7 +94,7 @@ class Splitter:
     def _lines(self) -> Iterator[Position]:
         """Yield the start of each split of lines, with `_at` as its end."""
         most = self._sizes.record
-        buffer = bytearray(self._sizes.piece)
+        buffer = bytearray(self._sizes.split)
         with closing(self._opener.random_access(self._path)) as file:
             self._etag = file.etag
             while size := _fill(file, buffer, self._at.byte):
@@ -109,8 +109,8 @@ class Splitter:
                 self._read_to = begin.byte + cut
                 self._at = Position(self._read_to, begin.record + records, begin.line + ends)
                 yield begin
-                if len(buffer) > self._sizes.piece:  # for one long line
-                    buffer = bytearray(self._sizes.piece)
+                if len(buffer) > self._sizes.split:  # for one long line
+                    buffer = bytearray(self._sizes.split)
 
     def _elements(self) -> Iterator[Position]:
         """Yield the start of each split of elements, with `_at` as its end."""

@@ -79,7 +79,7 @@ class Lock:
     def _try(self) -> bool:
         """Acquire the lock if it is free, and write the holder into the file."""
         try:
-            # Non-blocking, lest a named pipe hold us up before we see that it is one.
+            # Non-blocking: the open of a named pipe would block before it is recognised.
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
             descriptor = os.open(self.path, flags, 0o666)
             try:
@@ -108,7 +108,7 @@ class Lock:
             there = os.stat(self.path)
         except FileNotFoundError:
             return False
-        if not os.path.samestat(there, status):  # somebody put another file in its place
+        if not os.path.samestat(there, status):  # another process has replaced the file
             return False
         content = os.pread(descriptor, _MOST_BYTES, 0)
         if content and _holder(content) is None:
@@ -129,7 +129,7 @@ class Lock:
         except OSError:
             holder = None
         told = f"the lock {display_path(self.path)} is held by "
-        if holder is None:  # it has yet to say who it is
+        if holder is None:  # the holder has not written its name yet
             return told + "another process"
         where = "" if holder.host == socket.gethostname() else f" on {holder.host}"
         return f"{told}process {holder.pid}{where} since {holder.since}"

@@ -54,7 +54,7 @@ class AtomicFile:
 
     def write(self, data: bytes | bytearray) -> None:
         """Write through to the system. Raises SinkError."""
-        # Not by the stream, which would keep what a full disk does not take, and fail to sync.
+        # Not by the stream, whose buffer would keep the rest after a full disk, and fail to sync.
         left, descriptor = memoryview(data), self.stream.fileno()
         try:
             while left:
@@ -92,7 +92,7 @@ class AtomicFile:
 
     def discard(self) -> None:
         """Leave the target as it was."""
-        with suppress(OSError):  # what could not be written cannot be flushed either
+        with suppress(OSError):  # a buffer that failed to be written fails again at the flush
             self.stream.close()
         if not self.is_special and not self._stays:
             with suppress(OSError):  # a disk that has become read-only keeps it

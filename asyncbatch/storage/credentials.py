@@ -57,7 +57,7 @@ def _section(path: str, name: str) -> dict[str, str]:
     parser = ConfigParser(interpolation=None)
     try:
         parser.read(os.path.expanduser(path), encoding="utf-8")
-    except (Error, UnicodeDecodeError):  # whose message may hold a line of the file
+    except (Error, UnicodeDecodeError):  # whose message may hold a line of the file with a secret
         raise UsageError(f"{path} is no file of AWS profiles") from None
     return dict(parser[name]) if parser.has_section(name) else {}
 
@@ -74,7 +74,7 @@ def _from_boto3(profile: str) -> object:
         ) from None
     try:
         return Boto3CredentialProvider(Session(profile_name=profile))
-    except Exception as error:  # noqa: BLE001 - boto3's have no root, and may hold what a program said
+    except Exception as error:  # noqa: BLE001 - boto3's errors have no base class, and may hold the output of a program
         raise UsageError(
             f"the AWS profile {profile!r} gives no credentials ({type(error).__name__}):"
             f" aws sts get-caller-identity --profile {profile} may tell more"

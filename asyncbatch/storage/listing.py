@@ -99,7 +99,7 @@ class _Pages:
                 return next(self._stream, ())
             except InvalidPathError:
                 raise _UnnamableError from None
-            except Exception:  # whatever it was, a retry begins anew, behind the last key
+            except Exception:  # after any error a retry restarts behind the last key
                 self._stream = None
                 raise
 

@@ -87,7 +87,7 @@ class Objects:
         """
         places = iter(range(start, end, RANGE_BYTES))
         flying: deque[tuple[int, Future[ObjectData]]] = deque()
-        at_once = 1  # who reads but the beginning is not to load the rest
+        at_once = 1  # a consumer of the beginning must not load the rest
         try:
             while True:
                 while len(flying) < at_once and (place := next(places, None)) is not None:

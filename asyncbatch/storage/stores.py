@@ -115,7 +115,7 @@ class Stores:
     def _retry_config(self) -> dict[str, Any]:
         from datetime import timedelta
 
-        # What is tried again, we count; and a library that waits by itself tells nobody.
+        # We count retries; a library that retries itself does not report them.
         config: dict[str, Any] = {"max_retries": 0}
         if self._writes:
             retries = self.settings.retries

@@ -160,7 +160,7 @@ class ObjectWriter:
         if self._held_size > (self._part if self._parts is None else _PIECE):
             try:
                 self._start_multipart()
-            except Exception as error:  # noqa: BLE001 - the library's; what is ours passes through
+            except Exception as error:  # noqa: BLE001 - the library's; our own errors pass through
                 raise object_error(error, self._url) from None
 
     def complete(self) -> ObjectVersion:

@@ -44,7 +44,7 @@ def copy_of(value: Any) -> Iterator[Any]:
 
 def is_transient(error: BaseException) -> bool:
     """Whether to retry a function after this error, which rejects the record."""
-    cause = error.__context__  # what was raised when it was: it is never raised bare
+    cause = error.__context__  # the cause: this exception is never raised without one
     return isinstance(error, RecordError) and cause is not None and retrying.is_transient(cause)
 
 
@@ -220,7 +220,7 @@ def takes_context(function: Function) -> bool:
     """Whether `function` also takes the context. Raises UsageError if it takes no record."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):  # a builtin that does not tell
+    except (TypeError, ValueError):  # a builtin without a signature
         return False
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     required = [p for p in positional if p.default is p.empty]

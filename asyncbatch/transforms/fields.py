@@ -178,14 +178,14 @@ def make_apply(name: Function) -> Apply:
 
 def _make_parser() -> Apply:
     allow_deep_nesting()
-    judge = make_validator()
+    validator = make_validator()
 
     def parse(value: Any) -> Any:
         """Return the value of a JSON text. A value that is no text is returned as it is."""
         if type(value) is not str:
             return value
         text = value.encode()
-        fault = judge(text)
+        fault = validator(text)
         if type(fault) is not int:
             raise ValueError(getattr(fault, "message", ""))
         return decode(text)
@@ -242,7 +242,7 @@ def _make_now(clock: Callable[[], int]) -> Make:
 
 def _constant(value: Any) -> Make:
     if isinstance(value, dict | list):
-        return lambda _: deepcopy(value)  # what comes after may change a record's own
+        return lambda _: deepcopy(value)  # a later transform may change the record
     return lambda _: value
 
 

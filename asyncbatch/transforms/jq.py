@@ -39,7 +39,7 @@ _TOKEN_NAMES = {
 }
 _TOKEN_JQ_WORDS = re.compile("|".join(_TOKEN_NAMES))
 _UNCLOSED_STRING = "expecting QQSTRING_TEXT"
-# A comment ends with its line for us; where jq lets it go on, an import after it fails to compile.
+# A comment ends with its line here; where jq continues it, an import after it fails to compile.
 _MODULE = re.compile(r"(?:\s|#[^\r\n]*)*(?:module|import|include)\b")
 
 
@@ -74,7 +74,7 @@ def _jq_error(lines: list[str], words: str, line: int, column: int, width: int) 
     before = encoded[: column - 1].decode("utf-8", "replace")
     marked = encoded[column - 1 : column - 1 + width].decode("utf-8", "replace")
     if "unexpected end of file" in words and _UNCLOSED_STRING not in words:
-        # jq points at the last token; what is missing stands behind it.
+        # jq points at the last token; the missing one belongs behind it.
         before, marked = lines[line - 1].rstrip(), ""
     reason = _cleaned(words, lines[line - 1][len(before) :])
     text = lines[line - 1].rstrip("\r")
@@ -210,7 +210,7 @@ def _compile(program: str, *, env: bool) -> Any:
         library.compile(program)  # alone, so that the places in its message are the user's
     except ValueError as error:
         raise UsageError(explain(program, str(error))) from None
-    # The program is whole, so no end of it can reach into what is put before it.
+    # The program is complete, so that it cannot continue into the text that wraps it.
     guards = [guard for name, guard in _GUARDS.items() if name in program]
     if not env:
         guards.append(_NO_ENVIRONMENT)

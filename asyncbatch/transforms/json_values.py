@@ -89,7 +89,7 @@ def _convert(value: Any) -> Any:
     result: list[Any] = []
     path: _Path = []
     inside: set[int] = set()
-    # Each level: what is being filled, what is left to fill it with, and what that comes from,
+    # Each level: the container being filled, the remaining items, their origin,
     # which is held here so that its id stays its own.
     levels: list[_Level] = [(result, iter(((0, value),)), None)]
     while levels:

@@ -111,7 +111,7 @@ class AggregateSet:
                 maker = _STATISTICS.get(one.kind, Percentiles)
                 self._makers.append((self.fields.index(one.field), maker))
             self._results.append((one.name, _result(one.kind, place)))
-        self.empty()  # tells now if a library is missing
+        self.empty()  # raises now if a library is missing
 
     @property
     def number_fields(self) -> frozenset[str]:

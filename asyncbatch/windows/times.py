@@ -115,7 +115,7 @@ class TimeReader:
         if type(value) is float and not abs(value) < 10**24:
             raise ValueError("is beyond the years 1 to 9999")
         times, per = _PER_MICROSECOND[self._unit if self._unit != "auto" else _unit_of(value)]
-        # A double holds microseconds of our days, but not quite: the nearest one is meant.
+        # A double does not hold microseconds of present times exactly: round to the nearest.
         micros = value * times // per if type(value) is int else round(value * times / per)
         if not _FIRST <= micros < _LAST:
             raise ValueError("is beyond the years 1 to 9999")

@@ -70,7 +70,7 @@ class CrashPolicy:
                 return Decision(halve=True)
             file = last
         path = batch.paths[file - batch.start]
-        # What was said of a piece before is not taken back, so it is not tried again.
+        # Parts of a split cannot be taken back, so it is not retried.
         is_final = loss.timed_out or path == STDIN or batch.split is not None
         if not is_final and file not in self._suspects:
             self._suspects.add(file)

@@ -57,7 +57,8 @@ def _serve(
                 if (abandon := getattr(work, "abandon", None)) is not None:
                     watching = requests.fileno(), abandon
                     Thread(target=_abandon_at_end, args=watching, daemon=True).start()
-                if hasattr(work, "progress"):  # if not, it is found by halving what it dies of
+                # without it, the guilty file is found by halving batches
+                if hasattr(work, "progress"):
                     work.progress = progress
             progress.begin_batch()
             for part in work(batch):
@@ -79,7 +80,7 @@ def _serve(
 def _abandon_at_end(descriptor: int, abandon: Callable[[], None]) -> None:
     """When the main process has closed its end, leave nothing half done, and end."""
     poll = select.poll()
-    poll.register(descriptor, 0)  # a hang-up is told unasked
+    poll.register(descriptor, 0)  # a hang-up is reported without being asked for
     poll.poll()
     abandon()
     os._exit(0)

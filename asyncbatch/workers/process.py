@@ -78,7 +78,7 @@ class BlockingWorker:
         self._send(request)
 
     def _send(self, data: bytes) -> None:
-        with suppress(OSError):  # a worker that is dead; `stretch` tells
+        with suppress(OSError):  # the worker is dead; `receive_part` reports it
             self._requests.sendall(data)
 
     def receive_part(self, is_wanted: Callable[[], bool], *, whole: bool = False) -> ResultPart:
@@ -139,7 +139,7 @@ class BlockingWorker:
 
     def _loss(self) -> Loss:
         how, progress = self.kill(), self._progress
-        # If it was just then through with it, nobody is late, and nobody guilty.
+        # If it finished the file at this moment, no file is overdue or guilty.
         timed_out = self._late is not None and self._late == progress.file
         file = None if self._late is not None and not timed_out else progress.file
         return Loss(how, file, progress.in_batch, timed_out)
@@ -195,7 +195,7 @@ class WorkerProcess:
         self._replies.setblocking(False)
         self._progress, self._late = spawned.progress, None
         self._writer.write(self._hello)
-        for batch in self._queue:  # those that were sent to one that died
+        for batch in self._queue:  # batches that were sent to the dead process
             self._writer.write(frame(batch))
         self._process = spawned.process
 
@@ -259,7 +259,7 @@ class WorkerProcess:
 
     def _loss(self) -> Loss:
         how, progress = self.kill(), self._progress
-        # If it was just then through with it, nobody is late, and nobody guilty.
+        # If it finished the file at this moment, no file is overdue or guilty.
         timed_out = self._late is not None and self._late == progress.file
         file = None if self._late is not None and not timed_out else progress.file
         return Loss(how, file, progress.in_batch, timed_out)

@@ -51,7 +51,7 @@ def spawn(*, reads_stdin: bool = False) -> WorkerHandle:
             process = subprocess.Popen(  # noqa: S603 - our own program
                 [sys.executable, "-c", program],
                 stdin=None if reads_stdin else subprocess.DEVNULL,
-                stdout=_STDERR,  # what user code prints must not mix with results
+                stdout=_STDERR,  # the prints of user code must not mix with results
                 pass_fds=descriptors,
             )
         finally:

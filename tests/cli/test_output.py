@@ -259,12 +259,12 @@ def on_a_terminal(folder, *arguments, **env):
         drawn = b""
         while True:
             try:
-                piece = os.read(ours, 65536)
+                split = os.read(ours, 65536)
             except OSError:  # the terminal's other side is closed
                 break
-            if not piece:
+            if not split:
                 break
-            drawn += piece
+            drawn += split
     os.close(ours)
     return process.returncode, drawn.decode()
 

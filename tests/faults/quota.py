@@ -76,10 +76,10 @@ class Quota:
                 client, _ = self._server.accept()
                 with client:
                     _, (listener,), _, _ = socket.recv_fds(client, 1, 1)
-                self._judge(listener)
+                self._validator(listener)
                 os.close(listener)
 
-    def _judge(self, listener: int) -> None:
+    def _validator(self, listener: int) -> None:
         """Answer the kernel's questions until nobody is left who could cause any."""
         waiting = select.poll()
         waiting.register(listener, select.POLLIN)

@@ -16,7 +16,7 @@ from asyncbatch.formats.validator import make_validator
 
 
 @pytest.fixture(scope="module", params=["simdjson", "orjson", "grammar"])
-def judge(request):
+def validator(request):
     """Every way to a verdict: they must not differ."""
     if request.param == "grammar":
         yield examine
@@ -110,13 +110,13 @@ BAD = {
 
 
 @pytest.mark.parametrize("text", GOOD)
-def test_good_text_gives_its_count(judge, text):
-    assert judge(text) == GOOD[text]
+def test_good_text_gives_its_count(validator, text):
+    assert validator(text) == GOOD[text]
 
 
 @pytest.mark.parametrize("text", BAD)
-def test_bad_text_gives_its_first_fault(judge, text):
-    verdict = judge(text)
+def test_bad_text_gives_its_first_fault(validator, text):
+    verdict = validator(text)
     assert isinstance(verdict, Fault)
     assert (verdict.kind, verdict.byte) == BAD[text]
 
@@ -179,7 +179,7 @@ texts = st.builds(
     st.booleans(),
     st.sampled_from([None, 1]),
 )
-pieces = st.sampled_from(
+splits = st.sampled_from(
     [b"", b",", b"]", b"[", b"}", b"{", b'"', b"\\", b"0", b"-", b".", b"e5", b"\n", b" ", b":",
      b"\xff", b"\xc3", b"NaN", b"\\ud800", b"\\u00e9", b"null", b"\x00", b"\xef\xbb\xbf"]
 )  # fmt: skip
@@ -191,13 +191,13 @@ def mutated(draw):
     for _ in range(draw(st.integers(1, 3))):
         start = draw(st.integers(0, len(text)))
         end = draw(st.integers(start, min(len(text), start + 4)))
-        text = text[:start] + draw(pieces) + text[end:]
+        text = text[:start] + draw(splits) + text[end:]
     return text
 
 
 @given(texts | mutated() | st.binary(max_size=12))
-def test_verdict_and_count_equal_the_standard_library(judge, text):
-    verdict = judge(text)
+def test_verdict_and_count_equal_the_standard_library(validator, text):
+    verdict = validator(text)
     assert (None if isinstance(verdict, Fault) else verdict) == strict_count(text)
 
 

@@ -36,11 +36,11 @@ def test_chunks_make_no_difference(text, places):
     bad: list[InvalidLine] = []
     for block in validate_lines(cut(text, places), JUDGE):
         count += block.records
-        for piece in block.split():
-            if isinstance(piece, InvalidLine):
-                bad.append(piece)
+        for split in block.split():
+            if isinstance(split, InvalidLine):
+                bad.append(split)
             else:
-                good.append(piece)
+                good.append(split)
     numbered = list(enumerate(text.split(b"\n")))
     expected = [(number, line) for number, line in numbered if line.strip(b" \t\r")]
     assert count == len(expected)
@@ -55,9 +55,9 @@ def test_chunks_make_no_difference(text, places):
         assert one.place == locate_byte(text, start + fault.byte)
         assert text[start:].startswith(one.text)
     found = [
-        (piece.record + at, piece.line + at, line)
-        for piece in good
-        for at, line in enumerate(piece.texts)
+        (split.record + at, split.line + at, line)
+        for split in good
+        for at, line in enumerate(split.texts)
     ]
     refused = {record for record, _, _ in faults}
     assert found == [
@@ -65,8 +65,8 @@ def test_chunks_make_no_difference(text, places):
         for record, (number, line) in enumerate(expected, 1)
         if record not in refused
     ]
-    for piece in good:
-        assert text[piece.offset :].startswith(b"\n".join(piece.texts))
+    for split in good:
+        assert text[split.offset :].startswith(b"\n".join(split.texts))
 
 
 @given(texts, st.lists(st.integers(0, 60), max_size=6))

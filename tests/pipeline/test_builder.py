@@ -62,7 +62,7 @@ class Kept:
         self.entered = asyncio.current_task()
         return self
 
-    async def __aexit__(self, kind, error, trace):
+    async def __aexit__(self, kind, error, read_position):
         assert asyncio.current_task() is self.entered
         self.left = (error,)
 
@@ -423,9 +423,9 @@ async def test_large_records_are_bounded_by_their_bytes(kind):
         for record in large():
             yield record
 
-    drawing = read_iterable(large() if kind == "thread" else large_async())
+    reader = read_iterable(large() if kind == "thread" else large_async())
     sizes = []
-    while texts := await drawing.read():
+    while texts := await reader.read():
         sizes.append(len(texts))
         assert given - sum(sizes) <= 4
     assert sum(sizes) == 20
@@ -693,8 +693,8 @@ async def test_leaving_early_closes_the_source():
 async def test_a_drawing_that_is_closed_at_once_closes_its_source():
     source = Source(3)
     records = source.records()
-    drawing = IterableReader(records)
-    await drawing.aclose()
+    reader = IterableReader(records)
+    await reader.aclose()
     assert source.given == 0
     with pytest.raises(StopAsyncIteration):
         await anext(records)

@@ -607,7 +607,7 @@ def test_outputs_that_would_overwrite_an_input_are_refused(run, files):
     before = {"in/a.jsonl": "1\n", "in/b.jsonl": "2\n", "in/r.json": "3"}
     folder = files(before)
     (folder / "link").symlink_to("in")
-    wishes: list[tuple[str | Path, ...]] = [
+    options: list[tuple[str | Path, ...]] = [
         ("in", "--to", "in/a.jsonl"), ("in", "--to", "link/a.jsonl"),
         ("in/a.jsonl", "--to", folder / "in/a.jsonl"), ("link", "--to", "./in/b.jsonl"),
         ("in", "--dead-letter", "in/b.jsonl"), ("in", "--report", "in/r.json"),
@@ -615,7 +615,7 @@ def test_outputs_that_would_overwrite_an_input_are_refused(run, files):
         ("in", "--to", "link/out/"), (".", "--to", "out/"), ("in/a.jsonl", "--to", "./"),
         ("*/a.jsonl", "--to", "./"), (folder / "in", "--to", "/"),
     ]  # fmt: skip
-    for wish in wishes:
+    for wish in options:
         outcome = run(*wish)
         assert outcome.code == 2, wish
         assert "Traceback" not in outcome.stderr

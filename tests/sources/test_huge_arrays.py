@@ -59,7 +59,7 @@ def arrays(draw):
     return b"".join(parts), texts
 
 
-pieces = st.integers(1, 60)
+splits = st.integers(1, 60)
 cuts = st.lists(st.integers(0, 400), max_size=6)
 
 
@@ -78,8 +78,8 @@ class Found(NamedTuple):
     ends: list[Position]
 
 
-def stream_of(text, piece, places=(), pointer=None):
-    stream = ArrayStream(chunked(text, places), pointer, JUDGE, Sizes(huge=1 << 20, piece=piece))
+def stream_of(text, split, places=(), pointer=None):
+    stream = ArrayStream(chunked(text, places), pointer, JUDGE, Sizes(huge=1 << 20, split=split))
     return stream if stream.begin(is_split=True) else None
 
 
@@ -89,7 +89,7 @@ def read(stream, resume=None):
         for window in stream.windows(resume):
             at = window.start
             records = 0
-            for stretch in slices_of_text(
+            for record_slice in slices_of_text(
                 is_array(window.text),
                 None,
                 whole=False,
@@ -98,10 +98,10 @@ def read(stream, resume=None):
                 column=at.column + 1,
                 offset=at.byte,
             ):
-                for place, one in enumerate(stretch.texts()):
+                for place, one in enumerate(record_slice.texts()):
                     found.texts.append(bytes(one).strip())
-                    found.numbers.append(stretch.first + place)
-                    where = stretch.position(place, 0)
+                    found.numbers.append(record_slice.first + place)
+                    where = record_slice.position(place, 0)
                     assert where is not None
                     found.places.append(where)
                     records += 1
@@ -114,28 +114,28 @@ def read(stream, resume=None):
 
 
 def expected_places(text):
-    [*stretches] = slices_of_text(text, None, whole=False, first=1, line=1, offset=0)
-    return [one.position(at, 0) for one in stretches for at in range(len(one.texts()))]
+    [*slices] = slices_of_text(text, None, whole=False, first=1, line=1, offset=0)
+    return [one.position(at, 0) for one in slices for at in range(len(one.texts()))]
 
 
-@given(arrays(), pieces, cuts)
-def test_windows_hold_each_record_once_at_its_place(array, piece, places):
+@given(arrays(), splits, cuts)
+def test_windows_hold_each_record_once_at_its_place(array, split, places):
     text, texts = array
-    found = read(stream_of(text, piece, places))
+    found = read(stream_of(text, split, places))
     assert found.error is None
     assert found.texts == texts
     assert found.numbers == list(range(1, len(texts) + 1))
     assert found.places == expected_places(text)
 
 
-@given(arrays(), pieces, st.data())
-def test_a_stream_is_taken_up_where_it_was_left(array, piece, data):
+@given(arrays(), splits, st.data())
+def test_a_stream_is_taken_up_where_it_was_left(array, split, data):
     text, texts = array
-    ends = read(stream_of(text, piece)).ends
+    ends = read(stream_of(text, split)).ends
     if not ends:
         return
     resume = data.draw(st.sampled_from(ends))
-    found = read(stream_of(text, data.draw(pieces), data.draw(cuts)), resume)
+    found = read(stream_of(text, data.draw(splits), data.draw(cuts)), resume)
     assert found.texts == texts[resume.record :]
     assert found.places == expected_places(text)[resume.record :]
 
@@ -152,11 +152,11 @@ def broken(draw):
     return text[:at] + (b"" if change == "remove" else byte) + text[at + (change != "put") :]
 
 
-@given(broken(), pieces, cuts)
+@given(broken(), splits, cuts)
 @example(b"[1, 2}3, 4]", 1, [])
-def test_whatever_is_wrong_is_found_where_the_whole_text_has_it(text, piece, places):
+def test_whatever_is_wrong_is_found_where_the_whole_text_has_it(text, split, places):
     verdict = examine(text)
-    stream = stream_of(text, piece, places)
+    stream = stream_of(text, split, places)
     if stream is None:  # no array: the whole text is judged
         assert not text.removeprefix(BOM).lstrip(b" \t\r\n").startswith(b"[")
         return
@@ -169,7 +169,7 @@ def test_whatever_is_wrong_is_found_where_the_whole_text_has_it(text, piece, pla
         assert error is None
 
 
-@given(broken(), pieces, pieces)
+@given(broken(), splits, splits)
 @example(b'[1, 2, [3, "4},', 1, 7)
 def test_how_many_records_come_before_a_fault_does_not_depend_on_the_pieces(text, one, other):
     streams = stream_of(text, one), stream_of(text, other)
@@ -187,31 +187,31 @@ documents = st.sampled_from(
 )
 
 
-@given(arrays(), documents, pieces, cuts)
-def test_an_array_inside_a_document(array, around, piece, places):
+@given(arrays(), documents, splits, cuts)
+def test_an_array_inside_a_document(array, around, split, places):
     text, texts = array
     before, after, pointer = around
     text = before + text.removeprefix(BOM) + after
-    found = read(stream_of(text, piece, places, pointer))
+    found = read(stream_of(text, split, places, pointer))
     assert found.error is None
     assert (
         found.texts == texts == [bytes(one).strip() for one in find_elements(text, pointer) or ()]
     )
-    [*stretches] = slices_of_text(text, pointer, whole=False, first=1, line=1, offset=0)
-    assert found.places == [s.position(at, 0) for s in stretches for at in range(len(s.texts()))]
+    [*slices] = slices_of_text(text, pointer, whole=False, first=1, line=1, offset=0)
+    assert found.places == [s.position(at, 0) for s in slices for at in range(len(s.texts()))]
 
 
-@given(broken(), documents, pieces)
+@given(broken(), documents, splits)
 @example(b"0[]", (b'{"a": 1, "rows": ', b"}", ("rows",)), 1)
 @example(b'"[\n]', (b'{"a": 1, "rows": ', b"}", ("rows",)), 1)
-def test_a_fault_in_a_document_around_an_array(text, around, piece):
+def test_a_fault_in_a_document_around_an_array(text, around, split):
     before, after, pointer = around
     text = before + text.removeprefix(BOM) + after
     verdict = examine(text)
     if not isinstance(verdict, Fault):
         return
     try:
-        stream = stream_of(text, piece, (), pointer)
+        stream = stream_of(text, split, (), pointer)
         error = read(stream).error if stream else None
     except InvalidTextError as early:
         error = early
@@ -240,7 +240,7 @@ def test_an_element_over_the_limit_is_too_large():
     from asyncbatch.storage.local import TooLargeError
 
     text = b'[1, 2, "%b", 3]' % (b"x" * 5000)
-    sizes = Sizes(huge=10, piece=16, record=1000)
+    sizes = Sizes(huge=10, split=16, record=1000)
     stream = ArrayStream(iter([text]), None, JUDGE, sizes)
     assert stream.begin()
     windows = stream.windows()
@@ -249,12 +249,12 @@ def test_an_element_over_the_limit_is_too_large():
         next(windows)
 
 
-@given(arrays(), pieces, st.booleans())
-def test_the_splitter_cuts_a_file_into_all_its_windows(tmp_path_factory, array, piece, pretty):
+@given(arrays(), splits, st.booleans())
+def test_the_splitter_cuts_a_file_into_all_its_windows(tmp_path_factory, array, split, pretty):
     text, texts = array
     path = tmp_path_factory.mktemp("array") / "a.json"
     path.write_bytes(text + b" " * 70_000)
-    sizes = Sizes(huge=1, piece=piece)
+    sizes = Sizes(huge=1, split=split)
     *some, end = Splitter(str(path), SplitFile("array"), sizes).splits()
     assert end.end
     assert end.error is None

@@ -26,7 +26,7 @@ from asyncbatch.transforms.spec import CallSpec
 from tests.conftest import ROOT, python
 
 JUDGE = make_validator()
-SMALL = Sizes(huge=200_000, piece=20_000)
+SMALL = Sizes(huge=200_000, split=20_000)
 
 lines = st.sampled_from(
     [b"1", b"[1, 2]", b'{"a": "\xc3\xa9"}', b"", b" ", b"\r", b"nope", b" [1,]", b"7\r", BOM + b"1"]
@@ -43,12 +43,12 @@ def facts(chunks, start=None):
     """Return what lines say: good ones with number and place, bad ones with theirs, and counts."""
     found: list[Any] = []
     for block in validate_lines(chunks, JUDGE, start):
-        for piece in block.split():
-            if isinstance(piece, InvalidLine):
-                found.append((piece.record, piece.place, piece.text))
+        for split in block.split():
+            if isinstance(split, InvalidLine):
+                found.append((split.record, split.place, split.text))
             else:
-                texts = enumerate(piece.texts)
-                found += [(piece.record + at, piece.line + at, text) for at, text in texts]
+                texts = enumerate(split.texts)
+                found += [(split.record + at, split.line + at, text) for at, text in texts]
     return found
 
 
@@ -56,30 +56,30 @@ def facts(chunks, start=None):
 def test_pieces_say_what_the_whole_says(tmp_path_factory, text, size):
     path = tmp_path_factory.mktemp("lines") / "a.jsonl"
     path.write_bytes(text)
-    *pieces, end = Splitter(str(path), SplitFile("lines"), Sizes(huge=1, piece=size)).splits()
+    *splits, end = Splitter(str(path), SplitFile("lines"), Sizes(huge=1, split=size)).splits()
     assert end.end
     assert end.error is None
     found: list[Any] = []
-    for piece in pieces:
-        stretch = open_byte_range(str(path), piece.start.byte, piece.length)
-        found += facts(stretch, piece.start)
+    for split in splits:
+        record_slice = open_byte_range(str(path), split.start.byte, split.length)
+        found += facts(record_slice, split.start)
     whole = facts([text])
     assert found == whole
     assert end.start.record == len(whole)
-    assert end.start.byte == sum(piece.length for piece in pieces) == len(text)
-    for number, piece in enumerate(pieces):
-        rest = Splitter(str(path), SplitFile("lines", piece.start), Sizes(huge=1, piece=size))
+    assert end.start.byte == sum(split.length for split in splits) == len(text)
+    for number, split in enumerate(splits):
+        rest = Splitter(str(path), SplitFile("lines", split.start), Sizes(huge=1, split=size))
         assert [one.start for one in rest.splits()] == [
-            one.start for one in (*pieces[number:], end)
+            one.start for one in (*splits[number:], end)
         ]
 
 
 def test_a_line_over_the_limit_is_too_large(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"1\n" + b"x" * 2000)
-    sizes = Sizes(huge=1, piece=64, record=1000)
-    *pieces, end = Splitter(str(path), SplitFile("lines"), sizes).splits()
-    assert [piece.length for piece in pieces] == [2]
+    sizes = Sizes(huge=1, split=64, record=1000)
+    *splits, end = Splitter(str(path), SplitFile("lines"), sizes).splits()
+    assert [split.length for split in splits] == [2]
     assert end.error is not None
     assert (end.error.kind, end.error.message) == (
         "too_large",
@@ -328,7 +328,7 @@ async def test_huge_files_among_others_come_in_their_turn(tmp_path, batch_size, 
             (folder / f"{name}.json").write_text(f'[{{"n": "{name}"}}]')
             wanted.append(name)
     target = Target.parse(str(tmp_path / "out.jsonl"))
-    sizes = Sizes(huge=100_000, piece=9_000)
+    sizes = Sizes(huge=100_000, split=9_000)
     job = job_of(folder, sizes=sizes, target=target, batch_size=batch_size, pause=pause)
     found, report = await outcomes(job)
     rows = [json.loads(line)["n"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
@@ -395,12 +395,12 @@ def test_pieces_that_nobody_counted_are_whole_lines(tmp_path_factory, text, size
     path = tmp_path_factory.mktemp("lines") / "a.jsonl"
     path.write_bytes(text)
     huge = SplitFile("lines", relative=True)
-    *pieces, end = Splitter(str(path), huge, Sizes(huge=1, piece=size)).splits()
+    *splits, end = Splitter(str(path), huge, Sizes(huge=1, split=size)).splits()
     assert end.end
     assert end.error is None
     at = 0
-    for piece in pieces:
-        assert (piece.start.byte, piece.relative) == (at, True)
-        at += piece.length
+    for split in splits:
+        assert (split.start.byte, split.relative) == (at, True)
+        at += split.length
         assert text[:at].endswith(b"\n") or at == len(text)
     assert at == len(text)

@@ -199,9 +199,9 @@ def test_every_place_is_where_the_record_begins(parts):
     expected = []
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "schema").write_text(NO_TEXT)
-        for name, (start, between, end, pieces) in texts.items():
+        for name, (start, between, end, splits) in texts.items():
             text, places = start, []
-            for number, (before, value, after) in enumerate(pieces, 1):
+            for number, (before, value, after) in enumerate(splits, 1):
                 at = text + (between if number > 1 else "") + before
                 if value.startswith('"'):
                     line, column = at.count("\n") + 1, len(at) - at.rfind("\n")

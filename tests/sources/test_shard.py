@@ -135,19 +135,19 @@ def test_shards_of_a_run_are_the_run(run, files, arguments):
 
 def test_a_root_makes_shards_the_same_on_every_machine(run, files):
     folder = files({f"here/data/{name}": text for name, text in many(20).items()})
-    wishes = ("--shard", "2/3", "-o", "jsonl")
+    options = ("--shard", "2/3", "-o", "jsonl")
     names = [os.path.basename(file) for file in processed(
-        run("here/data", "--root", "here", *wishes)
+        run("here/data", "--root", "here", *options)
     )]  # fmt: skip
     (folder / "there").mkdir()
     (folder / "here/data").rename(folder / "there/data")
-    moved = processed(run(folder / "there/data", "--root", folder / "there", *wishes))
+    moved = processed(run(folder / "there/data", "--root", folder / "there", *options))
     assert [os.path.basename(file) for file in moved] == names
-    outside = run("there/data", "--root", "there/data/x", *wishes)
+    outside = run("there/data", "--root", "there/data/x", *options)
     assert outside.code == 2
     assert "there/data is not below --root there/data/x" in outside.stderr
     (folder / "list").write_text("there/data/00001.json\nelsewhere.json\n")
-    listed = run("--files-from", "list", "--root", "there", *wishes)
+    listed = run("--files-from", "list", "--root", "there", *options)
     assert listed.code == 2
     assert "elsewhere.json is not below --root there" in listed.stderr
 
@@ -184,8 +184,8 @@ def test_standard_input_is_in_the_first_shard(run):
 
 def test_a_dry_run_lists_the_shard(run, files):
     files({f"data/{name}": text for name, text in many(20).items()})
-    wishes = ("data", "--shard", "1/3", "-o", "jsonl")
-    assert processed(run(*wishes, "--dry-run")) == processed(run(*wishes))
+    options = ("data", "--shard", "1/3", "-o", "jsonl")
+    assert processed(run(*options, "--dry-run")) == processed(run(*options))
 
 
 def test_outputs_of_two_shards_never_meet(run, files):

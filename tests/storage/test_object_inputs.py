@@ -557,23 +557,23 @@ class Web(BaseHTTPRequestHandler):
         asked = self.headers.get("Range", "")
         if asked and not path.startswith(("/plain", "/chunked")):
             start, stop = asked.removeprefix("bytes=").split("-")
-            piece = text[int(start) : int(stop) + 1]
+            split = text[int(start) : int(stop) + 1]
             self.send_response(206)
-            end = int(start) + len(piece) - 1
+            end = int(start) + len(split) - 1
             self.send_header("Content-Range", f"bytes {start}-{end}/{len(text)}")
         else:
-            piece = text
+            split = text
             self.send_response(200)
         self.send_header("ETag", '"one"')
         self.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
         if path.startswith("/chunked"):
             self.send_header("Transfer-Encoding", "chunked")
-            piece = b"%x\r\n%s\r\n0\r\n\r\n" % (len(piece), piece)
+            split = b"%x\r\n%s\r\n0\r\n\r\n" % (len(split), split)
         else:
-            self.send_header("Content-Length", str(len(piece)))
+            self.send_header("Content-Length", str(len(split)))
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(piece)
+            self.wfile.write(split)
 
     do_HEAD = do_GET  # noqa: N815 - the library's name
 

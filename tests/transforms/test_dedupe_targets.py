@@ -69,7 +69,7 @@ def test_any_division_into_files_and_batches_keeps_the_same(files, batch_size, p
 
 
 async def _run(folder, key, batch_size, *, huge):
-    sizes = Sizes(huge=100, piece=40, part=1) if huge else Sizes(part=1)
+    sizes = Sizes(huge=100, split=40, part=1) if huge else Sizes(part=1)
     target = Target.parse(str(Path(folder, "out.jsonl.gz")))
     work = RecordWorkSettings(FileWorkSettings(sizes=sizes), dedupe=key, target=target)
     paths = tuple(sorted(str(path) for path in Path(folder).iterdir()))
@@ -97,10 +97,13 @@ class Found:
 def test_records_that_become_several_rows(files, to, huge, random):
     table = {"table": "t"} if ":" in to else {}
     target = Target.parse(to, **table)
-    outlet, duplicates = make_row_writer(target, FileWorkSettings(), ("id",)), Deduplicator(target)
+    row_writer, duplicates = (
+        make_row_writer(target, FileWorkSettings(), ("id",)),
+        Deduplicator(target),
+    )
     tally, kept = Tally(), []
     for start, records in enumerate(files):
-        for part in _parts_of(start, records, outlet, random, huge=huge):
+        for part in _parts_of(start, records, row_writer, random, huge=huge):
             duplicates.drop_duplicates(BatchPart(Batch(start, ("f",)), part))
             tally += tally_of(part)
             if part.rows is not None:
@@ -119,13 +122,13 @@ def test_records_that_become_several_rows(files, to, huge, random):
     assert (tally.dropped, tally.succeeded) == (expected, len(files))
 
 
-def _parts_of(start, records, outlet, random, *, huge):
+def _parts_of(start, records, row_writer, random, *, huge):
     """Yield what a worker says of a file, of which it hands on rows now and then."""
     found, told = Found(), Counts()
     for number, made in enumerate(records, 1):
         for key in made:
             if random.random() < 0.4:
-                part = Part(start, rows=outlet.pack(found))
+                part = Part(start, rows=row_writer.pack(found))
                 if huge:
                     part.counts = Counts(read=number)
                     told.add(part.counts)
@@ -137,7 +140,12 @@ def _parts_of(start, records, outlet, random, *, huge):
             found.lines.append(None)
     found.finished = [len(found.rows)]
     part = Part(
-        start, [len(records)], [1], [0.0], rows=outlet.pack(found), spooled_rows=[len(found.rows)]
+        start,
+        [len(records)],
+        [1],
+        [0.0],
+        rows=row_writer.pack(found),
+        spooled_rows=[len(found.rows)],
     )
     part.counts = told if huge else None
     yield part

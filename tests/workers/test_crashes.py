@@ -213,14 +213,14 @@ class TestLosses:
         ],
     )
     def test_standard_input_and_those_that_are_late_have_no_second_try(self, loss, kind):
-        verdict = CrashPolicy(1.0).decide(self.batch, 1, loss)
-        assert verdict.failure is not None
-        assert (verdict.file, verdict.failure.kind) == (loss.file, kind)
+        decision = CrashPolicy(1.0).decide(self.batch, 1, loss)
+        assert decision.failure is not None
+        assert (decision.file, decision.failure.kind) == (loss.file, kind)
 
     @pytest.mark.parametrize("file", [None, 10, 14])
     def test_who_is_not_known_is_found_by_halving(self, file):
-        verdict = CrashPolicy(None).decide(self.batch, 1, Loss("exited with 1", file))
-        assert (verdict.file, verdict.halve) == (None, True)
+        decision = CrashPolicy(None).decide(self.batch, 1, Loss("exited with 1", file))
+        assert (decision.file, decision.halve) == (None, True)
 
     def test_stillborn_workers_are_counted_in_a_row(self):
         losses, stillborn = CrashPolicy(None), Loss("exited with 1", in_batch=False)

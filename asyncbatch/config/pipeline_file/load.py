@@ -77,7 +77,7 @@ def override(document: dict[str, Any], overrides: Iterable[str], mistakes: list[
         key, equals, value = text.partition("=")
         path = _parse_path(key)
         if path is None or not equals:
-            # What follows the first `=` may be a secret.
+            # The text after the first `=` may be a secret.
             mistakes.append(Mistake((), f"--set {key}{equals}: is no KEY=VALUE; {_FORM}"))
         else:
             _put(document, path, _parse_value(value), mistakes)
@@ -228,7 +228,7 @@ def _checked(
     if is_single:  # as it is written
         mistakes = [replace(one, path=_without_index(one.path)) for one in mistakes]
     if mistakes or found is INVALID:
-        # What a missing variable has made of a value is no mistake of its own.
+        # A value with a missing variable is not a second mistake.
         first = {mistake.path: mistake for mistake in reversed(mistakes)}
         raise PipelineFileError(path, [str(one) for one in mistakes if first[one.path] is one])
     assert isinstance(found, kind)

@@ -139,7 +139,7 @@ def form_of(to: str) -> str | None:
 
 def _refusal_of_target(to: str) -> str:
     """Return why this names no target."""
-    if is_object_url(to):  # whose words show no secret
+    if is_object_url(to):  # whose message shows no secret
         try:
             parse_location(to)
         except UsageError as error:

@@ -61,12 +61,12 @@ class Admission:
         known: Known,
         *,
         adds: bool,
-        still_there: Callable[[str, Entry], bool] = lambda path, entry: True,  # noqa: ARG005 - names tell
+        still_there: Callable[[str, Entry], bool] = lambda path, entry: True,  # noqa: ARG005 - the protocol's names
         needs_first: bool = False,
     ) -> None:
         self._settings, self._ledger, self._known = settings, ledger, known
         self._adds, self._still_there = adds and not settings.force, still_there
-        self._looks = (settings.carries_on or adds) and not settings.force
+        self._display = (settings.carries_on or adds) and not settings.force
         self._skips: bool | None = None if needs_first else True
 
     def decide(self, first: int, paths: Sequence[str], naming: InputNaming) -> list[Batch]:
@@ -77,10 +77,12 @@ class Admission:
         names = list(map(naming.name, paths))
         by_content = self._settings.by_content
         stamps = [stamp_of(path, by_content=by_content) for path in paths]
-        entries = self._ledger.lookup(names) if self._looks else {}
+        entries = self._ledger.lookup(names) if self._display else {}
         verdicts: list[_Skip | Failure | None] = []
         for path, name, stamp in zip(paths, names, stamps, strict=True):
-            verdict = self._decide(path, entries.get(name), stamp, naming) if self._looks else None
+            verdict = (
+                self._decide(path, entries.get(name), stamp, naming) if self._display else None
+            )
             verdicts.append(verdict)
             if verdict is None and stamp is not None:
                 begun = self._resume_position(path, entries.get(name), stamp)
@@ -111,7 +113,7 @@ class Admission:
     ) -> _Skip | Failure | None:
         verdict: _Skip | Failure | None = None
         is_likely_to_fail = False
-        if stamp is None:  # whoever reads it says why
+        if stamp is None:  # the reader reports the reason
             is_likely_to_fail = path != STDIN and not _exists(path)
         elif entry is None:
             verdict = self._decide_new(path, stamp, naming)

@@ -200,8 +200,8 @@ class FileJournal(Journal):
 
 def _chunk_of(found: BatchPart) -> Chunk | None:
     """Return the chunk of a feed that a part is about, or None."""
-    piece = found.batch.split
-    return piece.arrival if piece else None
+    split = found.batch.split
+    return split.arrival if split else None
 
 
 def _json(bookmark: Bookmark) -> str:
@@ -214,8 +214,8 @@ def _letters(found: BatchPart) -> dict[int, bytes]:
     if not part.dead_letters:
         return {}
     letters: dict[int, bytes] = {}
-    for (place, _), letter in zip(part.rejections, part.dead_letters, strict=True):
-        letters[place] = letters.get(place, b"") + letter
+    for (place, _), dead_letter in zip(part.rejections, part.dead_letters, strict=True):
+        letters[place] = letters.get(place, b"") + dead_letter
     return letters
 
 

@@ -299,7 +299,7 @@ class OutputFileLedgerSession(FileLedgerSession):
 
     def _unlink(self, generation: Generation) -> None:
         if generation.path != self._place:
-            with suppress(OSError):  # it is only in the way of nobody
+            with suppress(OSError):  # a leftover file does no harm
                 os.unlink(generation.path)
 
 

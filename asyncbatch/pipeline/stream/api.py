@@ -220,7 +220,7 @@ class Stream:
         except ValueError as error:
             raise UsageError(str(error)) from None
         self._workers = _at_least(0, "workers", workers)
-        self._handover = WindowQueue()
+        self._queue = WindowQueue()
         if to is None and table is not None:
             raise UsageError("table is for a database that `to` names")
         if to is not None:
@@ -241,27 +241,29 @@ class Stream:
         if self._run is not None:
             raise UsageError("a Stream runs once: make another")
         async with AsyncExitStack() as stack:
-            stack.callback(self._handover.end)
+            stack.callback(self._queue.end)
             sources = make_sources(self._origins, self._reading)
             given = [one for one in sources if isinstance(one, IterableSource)]
             for source in given:
                 stack.push_async_callback(source.aclose)
-            delivering = StreamDelivery(self._delivery, self._core, sources, self._files, self.stop)
+            stream_delivery = StreamDelivery(
+                self._delivery, self._core, sources, self._files, self.stop
+            )
             workers = self._workers
             if workers is None and len(given) == len(sources):
-                workers = 0  # what makes the events is one thread, and most of the work
+                workers = 0  # the iterable runs in one thread, and is most of the work
             run = self._run = StreamRun(
                 self._core,
                 MergedSources(sources),
-                delivering.outflow or self._handover,
+                stream_delivery.writer or self._queue,
                 workers=workers,
-                keeper=delivering.checkpointer,
+                checkpointer=stream_delivery.checkpointer,
                 **self._control,
             )
             try:
-                await asyncio.to_thread(delivering.open)
+                await asyncio.to_thread(stream_delivery.open)
             except BaseException:
-                delivering.abandon()
+                stream_delivery.abandon()
                 for one in sources:
                     one.close()
                 raise
@@ -270,7 +272,8 @@ class Stream:
             if self._is_stopped:
                 run.stop()
             self._task = asyncio.create_task(
-                self._carry_out(run, delivering, given, stack.pop_all()), name="asyncbatch-stream"
+                self._carry_out(run, stream_delivery, given, stack.pop_all()),
+                name="asyncbatch-stream",
             )
         return self
 
@@ -290,14 +293,14 @@ class Stream:
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
-        trace: TracebackType | None,
+        read_position: TracebackType | None,
     ) -> None:
         """Stop, if the stream is running. Windows that were not taken are then in `rest`.
 
         Raises the errors of iteration, unless an exception is already raised.
         """
         assert self._task is not None
-        self._handover.leave()
+        self._queue.leave()
         self.stop()
         try:
             await asyncio.wait((self._task,), timeout=_GRACE_SECONDS)
@@ -321,7 +324,7 @@ class Stream:
             raise UsageError("the windows go where `to` says: await run()")
         if self._task is None:
             raise UsageError("write `async with` around it, so that it is ended in any case")
-        window = await self._handover.take()
+        window = await self._queue.take()
         if window is None:
             await asyncio.wait((self._task,))
             self._raise()
@@ -351,7 +354,7 @@ class Stream:
     @property
     def rest(self) -> list[WindowResult]:
         """The windows that were not taken, once the stream is left."""
-        return [result_of(self._core, window) for window in self._handover.left]
+        return [result_of(self._core, window) for window in self._queue.left]
 
     @property
     def is_over_budget(self) -> bool:
@@ -361,7 +364,7 @@ class Stream:
     async def _carry_out(
         self,
         run: StreamRun,
-        delivering: StreamDelivery,
+        stream_delivery: StreamDelivery,
         given: Sequence[IterableSource],
         stack: AsyncExitStack,
     ) -> None:
@@ -372,8 +375,8 @@ class Stream:
                     await run.run()
                     ended = True
                 finally:
-                    await delivering.finish(ended=ended)
-        except Exception as error:  # noqa: BLE001 - told to who iterates, or leaves
+                    await stream_delivery.finish(ended=ended)
+        except Exception as error:  # noqa: BLE001 - raised to the iterating task, or at the exit
             self._errors.append(error)
         self._errors += [source.error for source in given if source.error is not None]
 

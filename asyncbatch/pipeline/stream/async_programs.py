@@ -72,7 +72,7 @@ class AsyncTransforms(TransformPool):
     async def _do(self, job: TransformJob) -> None:
         try:
             block = await self._read(job)
-        except Exception as error:  # noqa: BLE001 - raised by whoever takes the result
+        except Exception as error:  # noqa: BLE001 - raised when the result is taken
             if not job.result.done():
                 job.result.set_exception(error)
         else:
@@ -84,15 +84,15 @@ class AsyncTransforms(TransformPool):
         stream = self._stream
         fields = stream.reader(job.source).fields
         calls: list[tuple[Line | InvalidLine, asyncio.Task[Sequence[Any]] | None]] = []
-        async with self._turn:  # what came first is called first
+        async with self._turn:  # the first line is called first
             if job.result.cancelled():  # it was dropped
                 raise asyncio.CancelledError
             job.is_begun = True
             piece = job.piece
-            draft = EventBlockBuilder(
+            builder = EventBlockBuilder(
                 piece.file, stream.settings, fields, keeps_texts=stream.keeps_texts
             )
-            for line in self._lines.read(draft, piece.lines, piece.at):
+            for line in self._lines.read(builder, piece.lines, piece.at):
                 if isinstance(line, InvalidLine):
                     calls.append((line, None))
                     continue
@@ -103,13 +103,13 @@ class AsyncTransforms(TransformPool):
                 calls.append((line, task))
         for line, call in calls:
             if call is None or isinstance(line, InvalidLine):
-                draft.reject(line)
+                builder.reject(line)
                 continue
             try:
-                draft.add(line, await call)
+                builder.add(line, await call)
             except RecordError as error:
-                draft.reject(line, error)
-        return draft.finish(job.source, 0)
+                builder.reject(line, error)
+        return builder.finish(job.source, 0)
 
     async def _call(self, line: Line) -> Sequence[Any]:
         """Return the outputs for a line. Raises RecordError."""
@@ -131,7 +131,7 @@ class AsyncTransforms(TransformPool):
         except (asyncio.CancelledError, GeneratorExit) as error:
             if self._is_closing:
                 raise
-            # Not from us: it has leaked out of what the function awaited.
+            # The awaited function leaked this cancellation; the task itself was not cancelled.
             raise RecordError("transform", type(error).__name__) from None
         return values
 

@@ -91,7 +91,7 @@ class Checkpointer:
 
     async def save(self, *, stopping: bool = False) -> None:
         target, files = await asyncio.to_thread(self._positions)
-        # Not in a thread: whoever shows the stream has a look at its statistics, too.
+        # Not in a thread: the display reads the statistics concurrently.
         checkpoint = self._checkpoint(target, files, stopping=stopping)
         await asyncio.to_thread(self._file.write, checkpoint)
         self._last = time.monotonic()

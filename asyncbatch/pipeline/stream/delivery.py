@@ -65,7 +65,7 @@ class WindowWriter:
             if not self._is_lost:
                 await self.flush()
         finally:
-            self._waiting = []  # if this was cancelled: nothing more is begun
+            self._waiting = []  # after a cancellation no further load is started
             await asyncio.to_thread(self.target.finish, ended=ended and not self._is_lost)
 
     async def _settle(self, *, wait: bool) -> None:
@@ -168,7 +168,7 @@ class StreamDelivery:
         check_live_outputs([source.name for source in sources], written)
         target = None if to is None else make_target(to, stream.schema, table=delivery.table)
         self._target = None if target is None else LockedTarget(target)
-        self.outflow = (
+        self.writer = (
             None if self._target is None else WindowWriter(stream, self._target, on_failure)
         )
         """takes windows, if there is a target other than standard output"""
@@ -194,8 +194,8 @@ class StreamDelivery:
         Raises SinkError.
         """
         try:
-            if self.outflow is not None:
-                await self.outflow.finish(ended=ended)
+            if self.writer is not None:
+                await self.writer.finish(ended=ended)
         finally:
             self.abandon()
 

@@ -250,7 +250,7 @@ class FoldPool:
             worker.kill()
 
     async def _fold(self, worker: WorkerProcess, pieces: list[bytes]) -> list[Result]:
-        batch: Any = pieces  # a worker's work says what a batch is
+        batch: Any = pieces  # the task of the worker defines the type of a batch
         try:
             replies: list[Any] = [reply async for reply in worker.run(batch)]
         except WorkerLostError:

@@ -76,7 +76,7 @@ class StreamRun:
 
     It ends with its sources, after `duration` (in microseconds) or the stream's limit of events,
     when the `budget` is exceeded, or by `stop`; the open windows are then flushed. `workers`
-    processes help with many events (None: one less than the CPUs). A `keeper` saves it
+    processes help with many events (None: one less than the CPUs). A `checkpointer` saves it
     periodically, and at its end. Raises UsageError for invalid fields.
 
     Transforms run in worker processes from the first event on, up to one for each CPU; functions of
@@ -87,23 +87,23 @@ class StreamRun:
     def __init__(
         self,
         stream: StreamCore,
-        inflow: MergedSources,
+        merged: MergedSources,
         sink: WindowConsumer,
         *,
         duration: int | None = None,
         budget: FailureBudget | None = None,
         workers: int | None = None,
-        keeper: CheckpointSaver | None = None,
+        checkpointer: CheckpointSaver | None = None,
         call_concurrency: int = CALL_CONCURRENCY,
         timeout: float | None = None,
     ) -> None:
         self.stream = stream
-        self._keeper, self._is_saved = keeper, True
-        self._inflow, self._sink, self._budget = inflow, sink, budget
+        self._checkpointer, self._is_saved = checkpointer, True
+        self._merged, self._sink, self._budget = merged, sink, budget
         self._duration = None if duration is None else duration / 1e6
         self._max_workers = usable_cpus() - 1 if workers is None else workers
         self._concurrency, self._timeout_s = call_concurrency, timeout
-        self._crew: FoldPool | TransformPool | None = None
+        self._pool: FoldPool | TransformPool | None = None
         """the pool that folds or transforms"""
         self._in_a_row = 0
         """How many times in a row much has come at once."""
@@ -120,20 +120,20 @@ class StreamRun:
         self._stopped_at: float | None = None
         self._left = 0
         """events given back, because no transform had begun on them"""
-        for source in inflow.sources:
+        for source in merged.sources:
             stream.join(source.name)
-        inflow.prefer(stream.highest_time)
+        merged.prefer(stream.highest_time)
 
     @property
     def was_cut_short(self) -> bool:
         """Whether more might have come."""
-        return not self._inflow.is_over or self.stream.is_full or self._left > 0
+        return not self._merged.is_over or self.stream.is_full or self._left > 0
 
     def stop(self) -> None:
         """Read no more; `run` flushes the open windows, and ends."""
         if self._stopped_at is None:
             self._stopped_at = time.monotonic()
-        self._inflow.wake()
+        self._merged.wake()
 
     async def run(self) -> None:
         """Carry the stream through.
@@ -146,15 +146,15 @@ class StreamRun:
             for name, held in self.stream.held():
                 await self._process(name, held)
             await self._take_all()
-            for source, chunk in await self._inflow.rest():
+            for source, chunk in await self._merged.rest():
                 if not self.stream.is_full and not self.stream.has_left(source.name):
                     await self._process(source.name, chunk)
             await self._settle()
             await self._end(partial=self.was_cut_short)
         finally:
-            if self._crew is not None:
-                await self._crew.close()
-            await self._inflow.close()
+            if self._pool is not None:
+                await self._pool.close()
+            await self._merged.close()
 
     def snapshot(self) -> StreamSnapshot:
         """Return how far it is."""
@@ -174,15 +174,15 @@ class StreamRun:
 
     async def _take_all(self) -> None:
         """Read events until there is a reason to stop."""
-        stream, inflow = self.stream, self._inflow
-        while not (self._stopped_at or inflow.is_over or stream.is_full or self.is_over_budget()):
+        stream, merged = self.stream, self._merged
+        while not (self._stopped_at or merged.is_over or stream.is_full or self.is_over_budget()):
             left = self._seconds_left()
             if left is not None and left <= 0:
                 break
-            crew = self._crew
-            is_waited_for = isinstance(crew, FoldPool) and crew.is_busy
-            has_result = crew is not None and crew.has_result
-            found = await inflow.read(0 if is_waited_for or has_result else self._timeout())
+            pool = self._pool
+            is_waited_for = isinstance(pool, FoldPool) and pool.is_busy
+            has_result = pool is not None and pool.has_result
+            found = await merged.read(0 if is_waited_for or has_result else self._timeout())
             await self._take_ready()
             if found is None:
                 if is_waited_for:
@@ -213,14 +213,14 @@ class StreamRun:
             await self._save()
 
     async def _save(self, *, stopping: bool = False) -> None:
-        if self._keeper is not None:
+        if self._checkpointer is not None:
             await self._sink.flush()
-            await self._keeper.save(stopping=stopping)
+            await self._checkpointer.save(stopping=stopping)
             self._is_saved = True
 
     async def _save_in_time(self) -> None:
         """Save the stream if it is time and there is something new."""
-        if self._keeper is None or self._is_saved or self._keeper.seconds_left > 0:
+        if self._checkpointer is None or self._is_saved or self._checkpointer.seconds_left > 0:
             return
         await self._settle()
         await self._save()
@@ -230,8 +230,8 @@ class StreamRun:
         waits = [self._seconds_left()]
         if self._ticks:
             waits.append(_TICK_SECONDS)
-        if self._keeper is not None and not self._is_saved:
-            waits.append(self._keeper.seconds_left)
+        if self._checkpointer is not None and not self._is_saved:
+            waits.append(self._checkpointer.seconds_left)
         known = [max(0.0, wait) for wait in waits if wait is not None]
         return min(known, default=None)
 
@@ -254,25 +254,25 @@ class StreamRun:
             self._in_a_row = 0
             await self._catch_up()
             await self._put(stream.take(source, lines))
-        elif (crew := await self._pools()) is None:
+        elif (pool := await self._pools()) is None:
             await self._put(stream.take(source, lines))
         else:
             await self._take_ready()
-            crew.send(source, chunk.file, lines)
+            pool.send(source, chunk.file, lines)
 
     async def _transform(self, source: str, file: str, lines: bytes) -> None:
         """Have programs read lines."""
-        if self._crew is None and self._runs_elsewhere:
-            self._crew = self._make_transforms()
-        if self._crew is None:
+        if self._pool is None and self._runs_elsewhere:
+            self._pool = self._make_transforms()
+        if self._pool is None:
             blocks = await asyncio.to_thread(self.stream.read, source, lines)
             await self._put(self.stream.put(blocks))
             return
         await self._take_ready()
-        self._crew.send(source, file, lines)
+        self._pool.send(source, file, lines)
 
     def _make_transforms(self) -> TransformPool:
-        wake = self._inflow.wake
+        wake = self._merged.wake
         if self.stream.runs_async:
             from asyncbatch.pipeline.stream.async_programs import AsyncTransforms
 
@@ -287,35 +287,35 @@ class StreamRun:
     async def _pools(self) -> FoldPool | None:
         """Return the pool, once there is enough work and it is ready."""
         self._in_a_row += 1
-        if self._crew is None and self._in_a_row >= _READ_SECONDS:
-            self._crew = FoldPool(self.stream, self._max_workers)
-            await self._crew.start()
-        crew = self._crew
-        return crew if isinstance(crew, FoldPool) and crew.is_ready else None
+        if self._pool is None and self._in_a_row >= _READ_SECONDS:
+            self._pool = FoldPool(self.stream, self._max_workers)
+            await self._pool.start()
+        pool = self._pool
+        return pool if isinstance(pool, FoldPool) and pool.is_ready else None
 
     def _holds_clock(self) -> bool:
         """Whether events in the pool would become late if the clock advanced."""
-        crew = self._crew
-        return crew is not None and crew.is_busy and self.stream.settings.time is not None
+        pool = self._pool
+        return pool is not None and pool.is_busy and self.stream.settings.time is not None
 
     async def _take_ready(self) -> None:
         """Have the results of helpers taken that wait, or hold back more."""
-        while self._crew is not None and self._crew.has_result and not self._should_give_back():
-            await self._put(await self._crew.take())
+        while self._pool is not None and self._pool.has_result and not self._should_give_back():
+            await self._put(await self._pool.take())
 
     async def _catch_up(self) -> None:
         """Have all results of helpers taken."""
-        while self._crew is not None and self._crew.is_busy:
-            await self._put(await self._crew.take())
+        while self._pool is not None and self._pool.is_busy:
+            await self._put(await self._pool.take())
 
     async def _settle(self) -> None:
         """Have nothing under way: all results taken, or left for later by a stop."""
-        while self._crew is not None and self._crew.is_busy:
-            if not isinstance(self._crew, FoldPool) and self._should_give_back():
-                for source, lines in self._crew.give_back():
+        while self._pool is not None and self._pool.is_busy:
+            if not isinstance(self._pool, FoldPool) and self._should_give_back():
+                for source, lines in self._pool.give_back():
                     self._left += self.stream.give_back(source, lines)
-            if self._crew.is_busy:
-                await self._put(await self._crew.take())
+            if self._pool.is_busy:
+                await self._put(await self._pool.take())
 
     def _should_give_back(self) -> bool:
         """Whether the transforms must not begin any more."""
@@ -335,6 +335,6 @@ class StreamRun:
         return self._began + self._duration - time.monotonic()
 
     def _memory(self) -> Memory:
-        ours, theirs = measure_memory(), measure_memory_of(self._crew.pids if self._crew else ())
+        ours, theirs = measure_memory(), measure_memory_of(self._pool.pids if self._pool else ())
         self._peak = max(self._peak, ours.peak + theirs.peak)
         return Memory(ours.current + theirs.current, self._peak)

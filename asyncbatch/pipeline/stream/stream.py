@@ -211,10 +211,10 @@ class StreamCore:
 
     def held(self) -> list[tuple[str, LiveChunk]]:
         """Return, after `restore`, chunks with the lines that were held."""
-        inlets = self._readers.items()
+        readers = self._readers.items()
         return [
             (name, LiveChunk(one.file, b"", position=one.position))
-            for name, one in inlets
+            for name, one in readers
             if one.has_lines
         ]
 
@@ -249,13 +249,13 @@ class StreamCore:
         self.tally.bytes += len(chunk.data)
         if chunk.loss is not None:
             self.tally.add_loss(chunk.loss)
-        inlet = self._readers[source]
-        lines = inlet.cut(chunk)
+        reader = self._readers[source]
+        lines = reader.cut(chunk)
         if self._events_left is None:
             return lines
         first = take_lines(lines, self._events_left)
         if len(first) < len(lines):
-            inlet.give_back(lines[len(first) :])
+            reader.give_back(lines[len(first) :])
         self._events_left -= count_lines(first, len(first), first=False).records
         return first
 
@@ -270,7 +270,7 @@ class StreamCore:
     @property
     def is_replayable(self) -> bool:
         """Whether all sources can be read again by a resumed stream."""
-        return all(inlet.position is not None for inlet in self._readers.values())
+        return all(reader.position is not None for reader in self._readers.values())
 
     def reject_chunk(self, source: str, chunk: LiveChunk) -> list[Window]:
         """Reject a chunk that is no event; raises as `feed`."""
@@ -302,7 +302,7 @@ class StreamCore:
     def finish(self, *, partial: bool) -> list[Window]:
         """Return all windows that are not over; `partial` if more events might have come."""
         windows = self._windower.finish(partial=partial)
-        if windows and not partial:  # whoever goes on later finds them over
+        if windows and not partial:  # a resumed stream finds them left
             self._watermark.raise_to(max(window.end for window in windows))
         return self._counted(windows)
 
@@ -371,7 +371,7 @@ class StreamCore:
             for failure, _ in block.rejected:
                 tally.reject(failure)
             if self._reject is not None:
-                self._reject(b"".join(letter for _, letter in block.rejected))
+                self._reject(b"".join(dead_letter for _, dead_letter in block.rejected))
         if block.events is None:
             return []
         taken = self._windower.add(block.events)

@@ -122,7 +122,7 @@ class ProcessTransforms(TransformPool):
     async def _do(self, worker: WorkerProcess, job: TransformJob) -> None:
         try:
             blocks = await self._read(worker, job.piece)
-        except Exception as error:  # noqa: BLE001 - raised by whoever takes the result
+        except Exception as error:  # noqa: BLE001 - raised when the result is taken
             if not job.result.done():
                 job.result.set_exception(error)
         else:
@@ -173,12 +173,12 @@ class ProcessTransforms(TransformPool):
             what = f"took longer than {self._timeout:g} s (--timeout)"
         failure = Failure(piece.file, kind, what, place.record, place.line)
         text = piece.lines.rstrip(b"\n").removeprefix(BOM)
-        letter = record_dead_letter(failure, text) if self._settings.letters else b""
-        return EventBlock(1, rejected=[(failure, letter)])
+        dead_letter = record_dead_letter(failure, text) if self._settings.letters else b""
+        return EventBlock(1, rejected=[(failure, dead_letter)])
 
     async def _request(self, worker: WorkerProcess, piece: LinePiece) -> list[EventBlock]:
         """Send a piece to a worker. Raises WorkerLostError, AsyncbatchError."""
-        batch: Any = piece  # a worker's work says what a batch is
+        batch: Any = piece  # the task of the worker defines the type of a batch
         replies: list[Any] = [reply async for reply in worker.run(batch)]
         blocks, seconds = replies[0]
         fitting = int(len(piece.lines) * _SECONDS / max(seconds, 1e-6))

@@ -157,7 +157,7 @@ class PostgresServer:
         """Let go of everything."""
         pool = getattr(self, "_pool", None)
         if pool is not None:
-            with suppress(Exception):  # what is committed is safe
+            with suppress(Exception):  # committed rows are safe
                 self.wait(asyncio.wait_for(pool.close(), CONNECT_SECONDS))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -383,7 +383,7 @@ class Transactions:
     def _begun(self) -> PostgresConnection:
         connection = self._connected()
         if not self._has_begun:
-            # Constraints that wait for the end could tell nobody which row it was.
+            # A deferred constraint would not tell which row violates it.
             connection.execute(f"BEGIN; SET CONSTRAINTS ALL IMMEDIATE; {self._first}")
             self._has_begun = True
             self._begin(connection)

@@ -182,7 +182,8 @@ class PostgresSink:
             self._check_key(connection, self._shape.number)
         if self.mode == "replace" and not goes_on:
             self._drop_replacement(connection)
-        elif self._shape.number is None and ledger.exists(connection):  # somebody has dropped it
+        # another process has dropped it
+        elif self._shape.number is None and ledger.exists(connection):
             replacing.forget(ledger.executor(connection), self.table, generation=0)
 
     def _continues_replacement(self, connection: PostgresConnection) -> bool:

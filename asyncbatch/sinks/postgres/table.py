@@ -287,7 +287,7 @@ class TableShape:
         """
         changes = self._changes(connection, block)
         if not self.types or any(kind != "null" for kind in changes.values()):
-            # Another process may be at it, too: who comes second finds it done.
+            # Another process may do the same: the second one finds it done.
             lock = "SELECT pg_advisory_xact_lock(hashtext($1))"
             connection.fetch(lock, f"asyncbatch {self._name.sql}")
             self.read(connection)

@@ -120,7 +120,7 @@ class Proxies:
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 _MAX_REDIRECTS = 10
-_QUOTED = 4096  # bytes, which are more than the characters quoted, whatever is hidden in them
+_QUOTED = 4096  # bytes: enough for the quoted characters after redaction
 
 
 class HttpClient:
@@ -130,13 +130,13 @@ class HttpClient:
         self, settings: HttpSettings, session: ClientSession, clock: Clock, sleep: Sleep
     ) -> None:
         self.settings = settings
-        self.borders = OriginPolicy(settings)
+        self.policy = OriginPolicy(settings)
         self.redactor = Redactor(settings)
         self.retrier = Retrier(Retries(settings.retries, settings.retry_delay))
         self.requests = 0
         """How many were made."""
         self._session, self._sleep = session, sleep
-        self._judge, self._proxies = make_validator(), Proxies()
+        self._validator, self._proxies = make_validator(), Proxies()
         rate = parse_rate(settings.rate_limit) if settings.rate_limit is not None else None
         self._paces: defaultdict[str, RateLimiter] = defaultdict(
             lambda: RateLimiter(rate, settings.concurrency, clock, sleep)
@@ -154,7 +154,7 @@ class HttpClient:
             attempts += 1
             try:
                 return await self._follow(url, home, attempts, may_stream=may_stream)
-            except REQUEST_ERRORS as error:  # whose own words may hold secrets
+            except REQUEST_ERRORS as error:  # whose own message may hold secrets
                 raise self.error_of(url, error, attempts) from None
 
         return await self.retrier.call_async(
@@ -205,14 +205,14 @@ class HttpClient:
                             limit.reschedule(None)  # each read has its own
                             return await self._begin(response, url, attempts)
                         return await read_answer(
-                            response, url, attempts, self.settings, self._judge
+                            response, url, attempts, self.settings, self._validator
                         )
                     response.release()
                 except BaseException:
                     response.close()
                     raise
-            url = self.borders.resolve(url, target)
-            self.borders.check(url, home)
+            url = self.policy.resolve(url, target)
+            self.policy.check(url, home)
             if url in seen:
                 raise RedirectLoopError(
                     f"redirected in a circle, to {self.redactor.url(url)} again"
@@ -222,7 +222,7 @@ class HttpClient:
             seen.add(url)
 
     async def _request(self, url: URL, home: URL) -> ClientResponse:
-        target, headers = self.borders.allowed_request(url, home)
+        target, headers = self.policy.allowed_request(url, home)
         proxy = self._proxies.proxy_for(target)
         self.requests += 1
         return await self._session.get(target, headers=headers, proxy=proxy, allow_redirects=False)

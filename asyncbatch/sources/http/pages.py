@@ -70,8 +70,8 @@ class BadLinkError(Exception):
 class LinkedPages:
     """Pages that link to the next one, from `first`; `home` is the origin of its settings' URL."""
 
-    def __init__(self, asker: HttpClient, first: URL, home: URL) -> None:
-        self._asker, self._first, self._home = asker, first, home
+    def __init__(self, client: HttpClient, first: URL, home: URL) -> None:
+        self._client, self._first, self._home = client, first, home
         self._seen: dict[URL, None] = {}
 
     async def pages(self, number: int) -> AsyncGenerator[Page, None]:
@@ -82,7 +82,7 @@ class LinkedPages:
         url: URL | None = self._first
         while url is not None:
             self._check(url, number)
-            answer = await self._asker.request(url, self._home, may_stream=True)
+            answer = await self._client.request(url, self._home, may_stream=True)
             following: URL | None = None
             broken: HttpError | None = None
             try:
@@ -90,7 +90,7 @@ class LinkedPages:
             except (BadLinkError, RefusedLinkError) as error:
                 broken = self._failure(url, "bad_next", str(error))
             end = Page(
-                self._asker.redactor.url(url),
+                self._client.redactor.url(url),
                 number,
                 answer.body,
                 answer.content_type,
@@ -114,19 +114,19 @@ class LinkedPages:
         """Yield the parts of an answer as pages; the last one is `end` with its own part."""
         held = BodyPart(b"", 1, 0)
         try:
-            async for stretch in stream.parts():
+            async for part in stream.parts():
                 if held.text:
                     yield _page_part(end, held, mark=None, is_last=False)
-                held = stretch
+                held = part
         except REQUEST_ERRORS as error:
-            raise self._asker.error_of(answer.url, error, answer.attempts) from None
+            raise self._client.error_of(answer.url, error, answer.attempts) from None
         finally:
             await stream.close()
         yield _page_part(end, held, mark=end.mark, is_last=end.is_last)
 
     def _following(self, answer: HttpResponse) -> URL | None:
         """Return the URL of the page behind `answer`, whether or not it may be asked for."""
-        pagination = self._asker.settings.pagination
+        pagination = self._client.settings.pagination
         link: object = None
         match pagination:
             case LinkHeaderPagination():
@@ -144,34 +144,34 @@ class LinkedPages:
             return self._first.update_query({pagination.param: str(link)})
         if not isinstance(link, str):
             raise BadLinkError(f"what should be the next URL is {_kind(link)}")
-        return self._asker.borders.resolve(answer.url, link)
+        return self._client.policy.resolve(answer.url, link)
 
     def _check(self, url: URL, number: int) -> None:
         """Raise HttpError if `url` is not to be asked for as page `number`."""
-        limit = self._asker.settings.max_pages
+        limit = self._client.settings.max_pages
         if url in self._seen:
             what = "the pages go in a circle: this one has been there before"
             raise self._failure(url, "repeated_next", what)
         if number > limit:
             raise self._failure(url, "max_pages", f"over {limit:,} pages, the limit (max_pages)")
         try:
-            self._asker.borders.check(url, self._home)
+            self._client.policy.check(url, self._home)
         except RefusedLinkError as error:
-            raise self._asker.error_of(url, error) from None
+            raise self._client.error_of(url, error) from None
         self._seen[url] = None
         if len(self._seen) > _REMEMBERED_LINKS:
             del self._seen[next(iter(self._seen))]
 
     def _failure(self, url: URL, reason: Reason, text: str) -> HttpError:
-        return self._asker.failure(url, reason, text)
+        return self._client.failure(url, reason, text)
 
 
-def _page_part(page: Page, stretch: BodyPart, *, mark: PageMark | None, is_last: bool) -> Page:
+def _page_part(page: Page, part: BodyPart, *, mark: PageMark | None, is_last: bool) -> Page:
     return replace(
         page,
-        body=stretch.text,
-        line=stretch.line,
-        byte=stretch.byte,
+        body=part.text,
+        line=part.line,
+        byte=part.byte,
         mark=mark,
         is_last=is_last,
     )
@@ -204,15 +204,15 @@ class NumberedPages:
 
     def __init__(
         self,
-        asker: HttpClient,
+        client: HttpClient,
         first: URL,
         pagination: PagePagination | OffsetPagination,
         *,
         asks_ahead: bool = True,
     ) -> None:
-        self._asker, self._first, self._pagination = asker, first, pagination
+        self._client, self._first, self._pagination = client, first, pagination
         self._asks_ahead = asks_ahead
-        self._records = parse_pointer(asker.settings.records)
+        self._records = parse_pointer(client.settings.records)
         self._is_offset = isinstance(pagination, OffsetPagination)
         self._step = pagination.limit if isinstance(pagination, OffsetPagination) else 1
         self._at = pagination.start
@@ -227,7 +227,7 @@ class NumberedPages:
 
     async def pages(self) -> AsyncGenerator[Page, None]:
         """Yield the pages. Raises HttpError."""
-        limit = self._asker.settings.max_pages
+        limit = self._client.settings.max_pages
         number = 0
         try:
             while True:
@@ -238,7 +238,7 @@ class NumberedPages:
                     return
                 if number == limit:
                     text = f"over {limit:,} pages, the limit (max_pages)"
-                    raise self._asker.failure(url, "max_pages", text)
+                    raise self._client.failure(url, "max_pages", text)
                 number += 1
                 is_last = self._note_total(at, answer, count)
                 if not is_last:
@@ -246,7 +246,7 @@ class NumberedPages:
                     if self._asks_ahead:
                         self._prefetch(limit - number)
                 yield Page(
-                    self._asker.redactor.url(url),
+                    self._client.redactor.url(url),
                     number,
                     answer.body,
                     answer.content_type,
@@ -295,13 +295,13 @@ class NumberedPages:
     async def _adapt(self, at: int, count: int) -> None:
         """Adapt to a page at `at` with `count` records."""
         if self._is_offset and count != self._step:
-            # The last, or the server gives fewer than it was asked for: what was guessed is wrong.
+            # The last page, or the server's limit is lower than the requested size: the guess was wrong.
             await self._cancel_prefetched()
             self._at, self._step, self._ahead = at + count, count, 1
         elif count < self._largest:
             self._ahead = 1  # probably the last
         else:
-            most = self._asker.settings.concurrency if self._asks_ahead else 1
+            most = self._client.settings.concurrency if self._asks_ahead else 1
             self._ahead = min(self._ahead + 1, most) if self._end is None else most
 
     async def _cancel_prefetched(self) -> None:
@@ -316,7 +316,7 @@ class NumberedPages:
         """Return the page at `at`. Raises HttpError."""
         url = self._first.update_query(self._parameters(at))
         try:
-            answer = await self._asker.request(url, self._first.origin(), may_stream=False)
+            answer = await self._client.request(url, self._first.origin(), may_stream=False)
         except HttpError as error:
             if at == self._pagination.start or error.failure.status is None:
                 raise
@@ -329,7 +329,7 @@ class NumberedPages:
         try:
             return _FetchedPage(url, answer, self._count(answer))
         except NoRecordsError as error:
-            raise self._asker.error_of(url, error, answer.attempts) from None
+            raise self._client.error_of(url, error, answer.attempts) from None
 
     def _count(self, answer: HttpResponse) -> int:
         if answer.is_lines:
@@ -347,7 +347,7 @@ class NumberedPages:
 
 
 def open_pages(
-    asker: HttpClient,
+    client: HttpClient,
     url: str,
     start: PageMark | None,
     since: str | None,
@@ -355,19 +355,19 @@ def open_pages(
     asks_ahead: bool = True,
 ) -> AsyncGenerator[Page, None]:
     """Return the pages of `url`; see `HttpSource.pages`."""
-    settings = asker.settings
-    first = asker.borders.without_credentials(URL(url))
-    if not asker.borders.is_home(first):
-        raise UsageError(f"{asker.redactor.url(first)} is not of an origin that `urls` name")
+    settings = client.settings
+    first = client.policy.without_credentials(URL(url))
+    if not client.policy.is_home(first):
+        raise UsageError(f"{client.redactor.url(first)} is not of an origin that `urls` name")
     home = first.origin()
     first = _with_since(first, settings, since)
     if isinstance(settings.pagination, PagePagination | OffsetPagination):
         if start is not None:
             raise UsageError("pages by number or offset are not stable: begin at the first")
-        return NumberedPages(asker, first, settings.pagination, asks_ahead=asks_ahead).pages()
+        return NumberedPages(client, first, settings.pagination, asks_ahead=asks_ahead).pages()
     if start is None:
-        return LinkedPages(asker, first, home).pages(1)
-    return LinkedPages(asker, asker.borders.resolve(first, start.link), home).pages(start.number)
+        return LinkedPages(client, first, home).pages(1)
+    return LinkedPages(client, client.policy.resolve(first, start.link), home).pages(start.number)
 
 
 def _with_since(url: URL, settings: HttpSettings, since: str | None) -> URL:

@@ -78,8 +78,8 @@ class LineStream:
         if self._first is None:
             return
         yield self._first
-        async for stretch in self._arriving:
-            yield stretch
+        async for part in self._arriving:
+            yield part
 
     async def close(self) -> None:
         """Read no more."""
@@ -195,7 +195,7 @@ async def check_status(response: ClientResponse, now: float) -> None:
     if response.status in _SUCCESSFUL:
         return
     quoted = bytearray()
-    # What an error says for itself is worth a look; that it says it badly changes nothing.
+    # The body of an error may explain it; an unreadable body is ignored.
     with suppress(ClientError, UnknownEncodingError, CorruptArchiveError):
         async with aclosing(body_chunks(response)) as arriving:
             async for piece in arriving:
@@ -207,13 +207,13 @@ async def check_status(response: ClientResponse, now: float) -> None:
 
 
 async def read_answer(
-    response: ClientResponse, url: URL, attempts: int, settings: HttpSettings, judge: Validator
+    response: ClientResponse, url: URL, attempts: int, settings: HttpSettings, validator: Validator
 ) -> HttpResponse:
     """Return the answer with its whole body. Raises as `whole_body`, and NotJsonError."""
     body = await whole_body(response, settings.max_body)
     lines = is_lines(response, settings.format)
     if not lines and (body or response.status != 204):
-        verdict = judge(body)
+        verdict = validator(body)
         if isinstance(verdict, Fault):
             raise NotJsonError(verdict.message, verdict.byte, body, response.content_type)
     return HttpResponse(url, response.content_type, body, lines, next_link(response), attempts)

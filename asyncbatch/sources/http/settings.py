@@ -179,7 +179,7 @@ def _check_url(url: str) -> None:
         raise ValueError('must hold no password; write auth = { type = "basic", ... }')
     if not url.isprintable() or " " in url or "\\" in url:
         raise ValueError("must hold no spaces, backslashes or control characters (%20 is a space)")
-    _ = parts.port  # raises ValueError for what is no port
+    _ = parts.port  # raises ValueError for an invalid port
 
 
 def _check_origin(origin: str) -> None:

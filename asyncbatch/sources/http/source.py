@@ -83,7 +83,7 @@ class HttpSource:
         self._requests_before = 0
         self._clock, self._sleep = clock, sleep
         self._connections = connections or Connections()
-        self._asker: HttpClient | None = None
+        self._client: HttpClient | None = None
 
     async def __aenter__(self) -> Self:
         try:
@@ -96,13 +96,13 @@ class HttpSource:
             raise UsageError(
                 "reading from HTTP needs one more package: pip install 'asyncbatch[http]'"
             ) from None
-        self._asker = HttpClient(self.settings, session, self._clock, self._sleep)
+        self._client = HttpClient(self.settings, session, self._clock, self._sleep)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._asker is not None:
+        if self._client is not None:
             self._requests_before = self.request_count
-            self._asker = None
+            self._client = None
             await self._connections.__aexit__()
 
     def shown(self, url: str) -> str:
@@ -111,12 +111,12 @@ class HttpSource:
 
     def retries(self) -> int:
         """Return how many requests were made again since the last time this was asked."""
-        return 0 if self._asker is None else self._asker.retrier.take_retry_count()
+        return 0 if self._client is None else self._client.retrier.take_retry_count()
 
     @property
     def request_count(self) -> int:
         """How many requests were made: for pages, along redirects, and again."""
-        return self._requests_before + (self._asker.requests if self._asker else 0)
+        return self._requests_before + (self._client.requests if self._client else 0)
 
     async def pages(
         self, url: str, start: PageMark | None = None, since: str | None = None
@@ -129,9 +129,9 @@ class HttpSource:
         """
         from asyncbatch.sources.http.pages import open_pages
 
-        asker, last = self._entered(), 0
+        client, last = self._entered(), 0
         async with aclosing(
-            open_pages(asker, url, start, since, asks_ahead=self._asks_ahead)
+            open_pages(client, url, start, since, asks_ahead=self._asks_ahead)
         ) as pages:
             async for page in pages:
                 if page.number != last:  # an answer may come in several stretches
@@ -140,9 +140,9 @@ class HttpSource:
                 yield page
 
     def _entered(self) -> HttpClient:
-        if self._asker is None:
+        if self._client is None:
             raise RuntimeError("an HttpSource is entered (async with) before it is read")
-        return self._asker
+        return self._client
 
 
 class HttpFeedSource:

@@ -106,13 +106,13 @@ _MAGIC = 16  # first bytes of a file that identify its compression
 
 
 class FileReader:
-    """Reads a complete file, decompressed; `trace` is its position.
+    """Reads a complete file, decompressed; `read_position` is its position.
 
     Raises OSError, and CorruptArchiveError for a file that ends within its magic bytes.
     """
 
     def __init__(self, descriptor: int, name: str) -> None:
-        self.trace = FilePosition(os.fstat(descriptor).st_ino)
+        self.read_position = FilePosition(os.fstat(descriptor).st_ino)
         self._file = descriptor
         self._ahead = memoryview(b"")
         self._lock, self._is_closed = threading.Lock(), False
@@ -124,7 +124,7 @@ class FileReader:
     @property
     def inode(self) -> int:
         """The inode, unique while the file is open."""
-        return self.trace.inode
+        return self.read_position.inode
 
     def seek(self, mark: FileMark) -> bool:
         """Resume at `mark`, before any read. Return whether the bytes before it are the same.
@@ -132,22 +132,24 @@ class FileReader:
         If not, the reader is unusable. A compressed file is read up to the mark. Raises OSError.
         """
         if self._chunks is None:
-            if not self.trace.set_mark(mark, lambda at, size: os.pread(self._file, size, at)):
+            if not self.read_position.set_mark(
+                mark, lambda at, size: os.pread(self._file, size, at)
+            ):
                 return False
             os.lseek(self._file, mark.offset, os.SEEK_SET)
             return True
-        trace = self.trace
+        read_position = self.read_position
         try:
-            while trace.offset < mark.offset:
+            while read_position.offset < mark.offset:
                 data = self.read_more()
                 if not data:
                     return False
-                here = mark.offset - trace.offset
-                trace.advance(data[:here])
+                here = mark.offset - read_position.offset
+                read_position.advance(data[:here])
                 self._ahead = memoryview(data)[here:]
         except CorruptArchiveError:
             return False
-        return (trace.mark().head, trace.mark().tail) == (mark.head, mark.tail)
+        return (read_position.mark().head, read_position.mark().tail) == (mark.head, mark.tail)
 
     @property
     def has_more(self) -> bool:
@@ -159,7 +161,7 @@ class FileReader:
         if not self._ahead:
             self._ahead = memoryview(self.read_more())
         data, self._ahead = bytes(self._ahead[:CHUNK]), self._ahead[CHUNK:]
-        self.trace.advance(data)
+        self.read_position.advance(data)
         return data
 
     async def read(self) -> bytes:
@@ -167,7 +169,7 @@ class FileReader:
         return self.next() if self._ahead else await asyncio.to_thread(self.next)
 
     def read_more(self) -> bytes:
-        """Return the next bytes, many at a time. The caller advances `trace`."""
+        """Return the next bytes, many at a time. The caller advances `read_position`."""
         if self._ahead:  # left over from `seek`
             data, self._ahead = bytes(self._ahead), memoryview(b"")
             return data
@@ -227,7 +229,7 @@ class FileCutError(Exception):
 
 
 class LiveFile:
-    """Reads a growing file. The caller advances `trace`.
+    """Reads a growing file. The caller advances `read_position`.
 
     It owns the descriptor. A file that `was_cut` may begin with a hole, where its writer went on at
     its old offset: the hole is skipped.
@@ -235,7 +237,7 @@ class LiveFile:
 
     def __init__(self, descriptor: int, *, was_cut: bool = False) -> None:
         self.descriptor = descriptor
-        self.trace = FilePosition(os.fstat(descriptor).st_ino)
+        self.read_position = FilePosition(os.fstat(descriptor).st_ino)
         self._was_cut = was_cut
         self._seen: tuple[int, int] | None = None
         """size and time of the last check that found no new bytes"""
@@ -245,11 +247,11 @@ class LiveFile:
     @property
     def inode(self) -> int:
         """The inode, unique while the file is open."""
-        return self.trace.inode
+        return self.read_position.inode
 
     def seek(self, mark: FileMark) -> bool:
         """Resume at a mark. Return whether the bytes before it are the same."""
-        return self.trace.set_mark(mark, self._at)
+        return self.read_position.set_mark(mark, self._at)
 
     def seek_last_line(self) -> None:
         """Go on behind the last line that has an end."""
@@ -268,10 +270,10 @@ class LiveFile:
         look = (status.st_size, status.st_mtime_ns)
         if look == self._seen:
             return b""
-        if self._was_cut and not self.trace.offset:
+        if self._was_cut and not self.read_position.offset:
             self._pass_hole()
-        offset, tail = self.trace.offset, self.trace.tail
-        # What was read is read again with what is new: so nobody can cut the file in between.
+        offset, tail = self.read_position.offset, self.read_position.tail
+        # Old bytes are read again together with the new ones: the file cannot be cut in between.
         data = self._at(offset - len(tail), len(tail) + _AHEAD_BYTES)
         if status.st_size < offset or not data.startswith(tail):
             raise FileCutError(max(0, self._largest - offset))
@@ -305,14 +307,14 @@ class LiveFile:
     def _pass_hole(self) -> None:
         try:
             start = os.lseek(self.descriptor, 0, os.SEEK_DATA)
-        except OSError as error:  # all of it is a hole, or nobody can tell
+        except OSError as error:  # all of it is a hole, or the file system cannot tell
             start = self.size() if error.errno == errno.ENXIO else 0
         while (block := self._at(start, _AHEAD_BYTES)) and not block.strip(b"\0"):
             start += len(block)
         self._jump(start + len(block) - len(block.lstrip(b"\0")))
 
     def _jump(self, offset: int) -> None:
-        self.trace.jump(offset, self._at)
+        self.read_position.jump(offset, self._at)
 
     def _at(self, offset: int, size: int) -> bytes:
         return os.pread(self.descriptor, size, offset)

@@ -117,7 +117,7 @@ class FolderReader:
         place: dict[str, Any] = {"seen": self._seen.position}
         if self._current is not None:
             file, reading = self._current
-            place |= {"name": file.name, "mark": as_position(reading.trace.mark())}
+            place |= {"name": file.name, "mark": as_position(reading.read_position.mark())}
         return place
 
     def start_at(self, position: Any) -> None:
@@ -211,7 +211,7 @@ class FolderReader:
             raise
 
     def _finish(self, file: FoundFile, reading: FileReader) -> None:
-        size = file.size if reading.is_compressed else reading.trace.offset
+        size = file.size if reading.is_compressed else reading.read_position.offset
         self._seen.add(file, size, reading.head(min(SPAN, size)))
         reading.close()
         self._current = None
@@ -302,7 +302,7 @@ class FolderReader:
         except FileNotFoundError:
             return None
         except OSError as error:
-            if path not in self._refused:  # once, and not at each look
+            if path not in self._refused:  # once, and not at each scan
                 self._refused.add(path)
                 self._losses.append(Failure(path, *_read_failure(error)))
             return None
@@ -335,9 +335,9 @@ class FolderSource:
         self, path: str, selection: Selection, *, follow: bool = False, from_end: bool = False
     ) -> None:
         self.name, self.is_over = path, False
-        self._bell = Wakeup()
+        self._wakeup = Wakeup()
         self._watch = (
-            FolderWatch([path], self._bell, lambda _: True, recursive=True) if follow else None
+            FolderWatch([path], self._wakeup, lambda _: True, recursive=True) if follow else None
         )
         self._reader = FolderReader(path, selection, follows=follow, from_end=from_end)
         self._is_woken = False
@@ -358,7 +358,7 @@ class FolderSource:
             if chunk is not None or timeout == 0:
                 return chunk
             left = max(0.0, self._due - time.monotonic())
-            if await self._bell.wait(left if timeout is None else min(left, timeout)):
+            if await self._wakeup.wait(left if timeout is None else min(left, timeout)):
                 if self._is_woken:
                     self._is_woken = False
                     return None
@@ -373,7 +373,7 @@ class FolderSource:
     def wake(self) -> None:
         """End the wait of `read`."""
         self._is_woken = True
-        self._bell.set()
+        self._wakeup.set()
 
     def close(self) -> None:
         """Leave the folder."""

@@ -90,7 +90,7 @@ class Follower:
 
     @property
     def position(self) -> Any:
-        return as_position((self._files[0].trace if self._files else FilePosition()).mark())
+        return as_position((self._files[0].read_position if self._files else FilePosition()).mark())
 
     def start_at(self, position: Any) -> None:
         """Resume after a chunk, whatever the present name of its file."""
@@ -152,7 +152,7 @@ class Follower:
                     break
         if self._ahead:
             data, self._ahead = bytes(self._ahead[:CHUNK]), self._ahead[CHUNK:]
-            self._files[0].trace.advance(data)
+            self._files[0].read_position.advance(data)
             return self._chunk(data)
         return self._chunk(b"") if self._losses else None
 
@@ -178,7 +178,7 @@ class Follower:
             return
         try:
             last = self._files[-1] if self._files else None
-            if last is not None and last.trace.offset == 0 and last.has_changed():
+            if last is not None and last.read_position.offset == 0 and last.has_changed():
                 copies = open_all(self._copies)
                 self._files.extend([*copies, self._files.pop()])
             if last is None or last.inode != inode:
@@ -279,7 +279,7 @@ class Follower:
         file = self._files[0]
         assert isinstance(file, LiveFile)
         files = self._until(rotated_files(self.path), file)
-        found = open_at(files, file.trace.mark())
+        found = open_at(files, file.read_position.mark())
         if found is None:
             return False
         number, copy = found
@@ -295,9 +295,10 @@ class Follower:
         file = self._files[0]
         assert isinstance(file, LiveFile)
         least = f" (at least {cut.unread:,} bytes)" if cut.unread else ", if there was anything"
+        read = f"{file.read_position.offset:,} bytes"
         self._loss_chunk(
             "read_error",
-            f"the file was cut after {file.trace.offset:,} bytes of it were read, and there is no "
+            f"the file was cut after {read} of it were read, and there is no "
             f"copy of it: what was written to it after that and before the cut is lost{least}",
         )
         self._files[0] = file.reopen()
@@ -353,12 +354,12 @@ class FollowedSource:
 
     def __init__(self, path: str, *, from_end: bool = False) -> None:
         self.name = path
-        self._bell = Wakeup()
+        self._wakeup = Wakeup()
         real = os.path.realpath(path)
         stems = tuple(os.path.splitext(os.path.basename(name))[0] for name in (path, real))
         folders = {os.path.dirname(os.path.abspath(path)), os.path.dirname(real)}
         self._watch = FolderWatch(
-            sorted(folders), self._bell, lambda name: os.path.basename(name).startswith(stems)
+            sorted(folders), self._wakeup, lambda name: os.path.basename(name).startswith(stems)
         )
         self._follower = Follower(path, from_end=from_end)
 
@@ -375,12 +376,12 @@ class FollowedSource:
         if chunk is not None or timeout == 0:
             return chunk
         longest = _RETRY_SECONDS if self._follower.is_waiting else POLL_SECONDS
-        await self._bell.wait(longest if timeout is None else min(longest, timeout))
+        await self._wakeup.wait(longest if timeout is None else min(longest, timeout))
         return await self._next()
 
     def wake(self) -> None:
         """End the wait of `read`."""
-        self._bell.set()
+        self._wakeup.set()
 
     def close(self) -> None:
         """Leave the file."""

@@ -49,7 +49,7 @@ class MergedSources:
             return None if chunk is None else (source, chunk)
         found = await self._read_now()
         if found is None and timeout != 0:
-            # Those that had nothing are waiting by now.
+            # Sources without a chunk are waiting by now.
             await asyncio.wait(
                 self._reads.values(), timeout=timeout, return_when=asyncio.FIRST_COMPLETED
             )

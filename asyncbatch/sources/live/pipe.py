@@ -48,13 +48,13 @@ class PipeSource:
         if stat.S_ISFIFO(mode) and hasattr(fcntl, "F_SETPIPE_SZ"):
             with suppress(OSError):  # fewer and larger reads, if the system lets us
                 fcntl.fcntl(self._file, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        self._bell = Wakeup()
+        self._wakeup = Wakeup()
 
     @property
     def position(self) -> Any:
         if self._reading is None or not self.can_resume:
             return None
-        return as_position(self._reading.trace.mark())
+        return as_position(self._reading.read_position.mark())
 
     def start_at(self, position: Any) -> None:
         """Go on behind a chunk; see `Replayable`."""
@@ -86,9 +86,9 @@ class PipeSource:
     async def _read_pipe(self, timeout: float | None) -> bytes | None:  # noqa: ASYNC109 - see `Source`
         if not _is_ready(self._file):
             loop = asyncio.get_running_loop()
-            loop.add_reader(self._file, self._bell.set)
+            loop.add_reader(self._file, self._wakeup.set)
             try:
-                await self._bell.wait(timeout)
+                await self._wakeup.wait(timeout)
             finally:
                 loop.remove_reader(self._file)
             if not _is_ready(self._file):
@@ -97,7 +97,7 @@ class PipeSource:
 
     def wake(self) -> None:
         """End the wait of `read`."""
-        self._bell.set()
+        self._wakeup.set()
 
     def close(self) -> None:
         """Close the file, unless it is standard input."""

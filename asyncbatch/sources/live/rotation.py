@@ -131,7 +131,7 @@ def open_all(select: Callable[[], Sequence[LogFile]]) -> list[Part]:
         opened: list[Part] = []
         try:
             for file in select():
-                opened.append(open_part(file))  # noqa: PERF401 - what is open must be closed again
+                opened.append(open_part(file))  # noqa: PERF401 - open files must be closed after an error
         except (_MovedError, FileNotFoundError):
             close_all(opened)
         except BaseException:

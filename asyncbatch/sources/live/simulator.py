@@ -99,7 +99,7 @@ class SimulatedSource:
     def __init__(self, name: str, simulator: Simulator) -> None:
         self.name, self.is_over, self.can_resume = name, False, True
         self._simulator = simulator
-        self._bell = Wakeup()
+        self._wakeup = Wakeup()
 
     @property
     def position(self) -> Any:
@@ -116,7 +116,7 @@ class SimulatedSource:
         now = time.time_ns() // 1000
         is_behind = timeout == 0 or self._simulator.due_count(now) > _MOST_AT_ONCE
         until = max((self._simulator.next_at() - now) / 1e6, 0 if is_behind else _POLL_SECONDS)
-        await self._bell.wait(until if timeout is None else min(until, timeout))
+        await self._wakeup.wait(until if timeout is None else min(until, timeout))
         due = self._simulator.due_count(time.time_ns() // 1000)
         if not due:
             return None
@@ -125,7 +125,7 @@ class SimulatedSource:
 
     def wake(self) -> None:
         """End the wait of `read`."""
-        self._bell.set()
+        self._wakeup.set()
 
     def close(self) -> None:
         """Nothing is held."""

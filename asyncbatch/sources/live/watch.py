@@ -40,7 +40,7 @@ class FolderWatch:
                 "--follow needs one more package: pip install 'asyncbatch[watch]'"
             ) from None
         self._folders, self._recursive = folders, recursive
-        self._bell, self._concerns = wakeup, matches
+        self._wakeup, self._concerns = wakeup, matches
         self._watch = watchfiles.watch
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
@@ -71,6 +71,6 @@ class FolderWatch:
                 ignore_permission_denied=True,
             )
             for _ in changes:
-                loop.call_soon_threadsafe(self._bell.set)
+                loop.call_soon_threadsafe(self._wakeup.set)
         except Exception:  # noqa: BLE001 - of any kind, in a library that only spares us a second
             return

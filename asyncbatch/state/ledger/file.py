@@ -68,7 +68,7 @@ class LedgerStore:
                 check_same_thread=False,
             )
             self._connection.execute("PRAGMA journal_mode = WAL")
-            # What a power failure takes of the ledger is only done again.
+            # Entries lost in a power failure only cost repeated work.
             self._connection.execute("PRAGMA synchronous = NORMAL")
             with self._transaction():
                 sqlite.create(self._connection)
@@ -101,7 +101,7 @@ class LedgerStore:
             rows = self._connection.execute(query, [self._job]).fetchall()
         for number, part, inode, size, mtime_ns in rows:
             for path in (table.unescape_path(part), self._target):
-                # Inodes are used again, so that what is in the place must have been sealed.
+                # Inodes are reused: so the file must have been sealed.
                 may_be = size is not None or path != self._target
                 if may_be and _is_unchanged(path, inode, size, mtime_ns):
                     found[number] = Generation(number, path)

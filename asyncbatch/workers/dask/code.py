@@ -139,7 +139,7 @@ class _CarriedFinder(MetaPathFinder):
     def find_spec(
         self,
         fullname: str,
-        path: Sequence[str] | None,  # noqa: ARG002 - names tell
+        path: Sequence[str] | None,  # noqa: ARG002 - the protocol's names
         target: ModuleType | None = None,  # noqa: ARG002 - see above
         /,
     ) -> ModuleSpec | None:

@@ -70,15 +70,15 @@ class Limiter:
 class _LimitedLane:
     """A lane whose batches leave a limiter."""
 
-    def __init__(self, lane: Lane, gate: Limiter) -> None:
-        self._lane, self._gate = lane, gate
+    def __init__(self, lane: Lane, limiter: Limiter) -> None:
+        self._lane, self._limiter = lane, limiter
 
     async def run(self, batch: Batch) -> AsyncIterator[Part]:
         try:
             async for part in self._lane.run(batch):
                 yield part
         finally:
-            self._gate.leave()
+            self._limiter.leave()
 
 
 TASKS_PER_THREAD = 2  # One being worked on and one waiting at the worker.
@@ -103,15 +103,15 @@ class DaskEngine:
     pids: Sequence[int] = ()
 
     def __init__(
-        self, client: Client, crew: ClusterMembers, run: str, concurrency: int | None = None
+        self, client: Client, members: ClusterMembers, run: str, concurrency: int | None = None
     ) -> None:
-        self.run, self.members = run, crew
+        self.run, self.members = run, members
         self._client, self._concurrency = client, concurrency
         self._numbers = 0
         self._tasks, self._busy_s = 0, 0.0
         self._memory: dict[tuple[str, int], int] = {}
-        self.gate = Limiter(self._free_slots)
-        count = concurrency or max(_MOST_LANES, TASKS_PER_THREAD * crew.threads)
+        self.limiter = Limiter(self._free_slots)
+        count = concurrency or max(_MOST_LANES, TASKS_PER_THREAD * members.threads)
         self.places: Sequence[Lane] = [_DaskLane(self)] * count
 
     @property
@@ -149,7 +149,7 @@ class DaskEngine:
         while True:
             await self.members.changed.wait()
             self.members.changed.clear()
-            self.gate.refresh()
+            self.limiter.refresh()
 
     async def call(
         self, request: bytes | int, address: str | None = None, *, whole: bool = False
@@ -164,7 +164,7 @@ class DaskEngine:
             answer = await self._answer(RemoteCall(self.run, request, whole=whole), address)
             if answer is None:
                 continue
-            if answer.stretch is not None:
+            if answer.part is not None:
                 self._note_result(answer)
                 return answer
             await self.members.ready(answer.address)
@@ -172,8 +172,8 @@ class DaskEngine:
 
     async def _answer(self, call: RemoteCall, address: str | None) -> TaskResult | None:
         """Return the result of one task, None if it was cancelled."""
-        crew = self.members
-        member = None if address is None else crew.members.get(address)
+        members = self.members
+        member = None if address is None else members.members.get(address)
         if address is not None and member is None:
             raise _lost_result()
         self._numbers += 1
@@ -182,7 +182,7 @@ class DaskEngine:
             call.as_bytes(),
             key=f"asyncbatch-{self.run}-{self._numbers}",
             pure=False,
-            workers=crew.chosen if address is None else [address],
+            workers=members.chosen if address is None else [address],
             allow_other_workers=False,
         )
         waiting = asyncio.ensure_future(_result(future))
@@ -192,12 +192,12 @@ class DaskEngine:
             raise WorkerLostError(Loss(_LOST_CLASSES)) from None
         except CancelledError as error:
             if "connection-lost" in getattr(error, "reason", ""):
-                crew.fail("the Dask scheduler is gone")
-                crew.lost.result()
+                members.fail("the Dask scheduler is gone")
+                members.lost.result()
             return None
         except (AsyncbatchError, WorkerLostError):
             raise
-        except Exception as error:  # noqa: BLE001 - whatever Dask, or its worker, came to
+        except Exception as error:  # noqa: BLE001 - any error of Dask or its worker
             raise WorkerLostError(
                 Loss(f"could not work: {described(error)}", in_batch=False)
             ) from None
@@ -221,9 +221,9 @@ class DaskEngine:
     def _note_result(self, answer: TaskResult) -> None:
         self._tasks += 1
         self._busy_s += answer.seconds
-        if (stretch := answer.stretch) is not None:
-            process = answer.address, stretch.pid
-            self._memory[process] = max(self._memory.get(process, 0), stretch.memory)
+        if (part := answer.part) is not None:
+            process = answer.address, part.pid
+            self._memory[process] = max(self._memory.get(process, 0), part.memory)
 
 
 class _DaskLane:
@@ -234,18 +234,18 @@ class _DaskLane:
 
     async def run(self, batch: Batch) -> AsyncIterator[Part]:
         answer = await self._first(batch)
-        while (stretch := answer.stretch) is not None:
+        while (part := answer.part) is not None:
             with self._keep_worker(answer):
-                for body, rows in stretch.frames:
+                for body, rows in part.frames:
                     said: Any = pickle.loads(body)  # noqa: S301 - our own process
                     if isinstance(said, AsyncbatchError):
                         raise said
                     if rows:
                         said.rows.payload = rows
                     yield said
-            if stretch.loss is not None:
-                raise WorkerLostError(stretch.loss)
-            if stretch.ended:
+            if part.loss is not None:
+                raise WorkerLostError(part.loss)
+            if part.ended:
                 return
             answer = await self._engine.call(answer.more, answer.address)
 
@@ -302,19 +302,19 @@ async def dask_engine(
     with _quiet():
         async with _client(scheduler, workers) as client:
             run = uuid.uuid4().hex
-            crew = ClusterMembers(client, setup(run), say)
+            members = ClusterMembers(client, setup(run), say)
             tasks: list[asyncio.Task[None]] = []
             try:
-                await crew.wait_for_first()
-                say(_greeting(crew, client))
-                engine = DaskEngine(client, crew, run, concurrency)
-                tasks += map(asyncio.create_task, (crew.watch(), engine.follow()))
+                await members.wait_for_first()
+                say(_greeting(members, client))
+                engine = DaskEngine(client, members, run, concurrency)
+                tasks += map(asyncio.create_task, (members.watch(), engine.follow()))
                 yield engine
             finally:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
-                await crew.dismiss()
+                await members.dismiss()
 
 
 @asynccontextmanager
@@ -355,7 +355,7 @@ async def _local_cluster(workers: int | None) -> AsyncIterator[LocalCluster]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence Dask's own logs and warnings: errors are reported by the run."""
-    # For good: what Dask leaves behind is told when it is collected, whenever that may be.
+    # Permanently: Dask's leftover tasks report when they are collected, at any later time.
     asyncio.get_running_loop().set_exception_handler(_ignore_dask_errors)
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
@@ -378,8 +378,8 @@ def _ignore_dask_errors(loop: asyncio.AbstractEventLoop, context: dict[str, Any]
         loop.default_exception_handler(context)
 
 
-def _greeting(crew: ClusterMembers, client: Client) -> str:
-    workers, threads = len(crew.members), crew.threads
+def _greeting(members: ClusterMembers, client: Client) -> str:
+    workers, threads = len(members.members), members.threads
     shown = (
         f"Dask: {workers:,} worker{'s'[: workers != 1]}, {threads:,} thread{'s'[: threads != 1]}"
     )

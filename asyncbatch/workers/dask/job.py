@@ -36,7 +36,7 @@ def with_cluster_sizes(job: Job) -> Job:
 
 def _with_sizes(source: FileSource | FeedJob) -> FileSource | FeedJob:
     if not isinstance(source, FileSource):
-        return source  # its pieces are what has come
+        return source  # its splits are its chunks
     work = source.record_work
     if work is None:
         return replace(source, settings=_files_with_sizes(source.files))
@@ -44,7 +44,7 @@ def _with_sizes(source: FileSource | FeedJob) -> FileSource | FeedJob:
 
 
 def _files_with_sizes(files: FileWorkSettings) -> FileWorkSettings:
-    sizes = replace(files.sizes, piece=files.sizes.piece * SPLIT_FACTOR)
+    sizes = replace(files.sizes, split=files.sizes.split * SPLIT_FACTOR)
     return replace(files, sizes=sizes, portion=TASK_LIMIT)
 
 
@@ -76,7 +76,7 @@ def worker_location(job: Job, inputs: Iterable[Sequence[str]], proof: str | None
     for paths in inputs:
         for path in paths[:_CHECKED_FILES]:
             if path != STDIN and not _is_remote(path) and os.path.isfile(path):
-                with suppress(OSError):  # it has just gone, which whoever reads it will say
+                with suppress(OSError):  # it has just vanished, which its reader reports
                     files.append((os.path.abspath(path), os.stat(path).st_size))
     return WorkerLocation(os.getcwd(), needs_folder, tuple(files), proof)
 

@@ -98,7 +98,7 @@ class ClusterMembers:
         try:
             async with asyncio.TaskGroup() as group:
                 await self._follow(group)
-        except ExceptionGroup as errors:  # whatever Dask came to: nobody else looks
+        except ExceptionGroup as errors:  # any error of Dask: no other code sees it
             error = errors.exceptions[0]
             self.fail(f"the Dask scheduler does not answer any more ({described(error)})")
 
@@ -125,7 +125,7 @@ class ClusterMembers:
             self.lost.set_exception(
                 NoWorkerError(f"{why}; what is done is recorded, where that was asked for")
             )
-            self.lost.exception()  # it may be that nobody is waiting
+            self.lost.exception()  # no task may be waiting
             self.changed.set()
 
     async def some(self) -> None:

@@ -81,14 +81,14 @@ class Setup(Struct, frozen=True):
 
 
 class TaskResult(Struct, frozen=True):
-    """The result of a task at a Dask worker; without a `stretch` the worker was not prepared.
+    """The result of a task at a Dask worker; without a `part` the worker was not prepared.
 
     If the batch has not ended, the rest is fetched from there by the number `more`. The task took
     `seconds`.
     """
 
     address: str
-    stretch: ResultPart | None = None
+    part: ResultPart | None = None
     more: int = 0
     seconds: float = 0.0
 
@@ -109,13 +109,13 @@ class WorkerRun:
 
     def check(self) -> None:
         """Have one process get ready. Raises AsyncbatchError as it does; OSError."""
-        _, stretch = self.work(frame(Batch(0, ())), lambda: True)
-        for body, _ in stretch.frames:
+        _, part = self.work(frame(Batch(0, ())), lambda: True)
+        for body, _ in part.frames:
             said = pickle.loads(body)  # noqa: S301 - our own process
             if isinstance(said, AsyncbatchError):
                 raise said
-        if stretch.loss is not None:
-            raise NoWorkerError(f"its process {stretch.loss.how} before it began to work")
+        if part.loss is not None:
+            raise NoWorkerError(f"its process {part.loss.how} before it began to work")
 
     def work(
         self, request: bytes | int, is_wanted: Callable[[], bool], *, whole: bool = False
@@ -125,46 +125,46 @@ class WorkerRun:
         Also returns the number of the rest, None for a `whole` result. Raises UnwantedError,
         OSError.
         """
-        relay = self._take_worker(request)
-        if relay is None:
+        worker = self._take_worker(request)
+        if worker is None:
             lost = Loss("was ended, being idle,", in_batch=False)
             return 0, ResultPart([], ended=False, loss=lost, pid=0, memory=0)
         try:
             if isinstance(request, bytes):
-                relay.begin(request)
-            stretch = relay.receive_part(lambda: not self.is_over and is_wanted(), whole=whole)
+                worker.begin(request)
+            part = worker.receive_part(lambda: not self.is_over and is_wanted(), whole=whole)
         except BaseException:
             with self._lock:
-                self._busy.discard(relay)
-            relay.kill()
+                self._busy.discard(worker)
+            worker.kill()
             raise
-        return self._return_worker(relay, stretch), stretch
+        return self._return_worker(worker, part), part
 
     def _take_worker(self, request: bytes | int) -> BlockingWorker | None:
         with self._lock:
             self._asked = time.monotonic()
             if isinstance(request, int):
-                relay = self._waiting.pop(request, None)
+                worker = self._waiting.pop(request, None)
             else:
-                relay = self._idle.pop() if self._idle else None
-        if relay is None and isinstance(request, bytes):
-            relay = BlockingWorker(self._hello, self._patience, self._grace)
-        if relay is not None:
+                worker = self._idle.pop() if self._idle else None
+        if worker is None and isinstance(request, bytes):
+            worker = BlockingWorker(self._hello, self._patience, self._grace)
+        if worker is not None:
             with self._lock:
-                self._busy.add(relay)
-        return relay
+                self._busy.add(worker)
+        return worker
 
-    def _return_worker(self, relay: BlockingWorker, stretch: ResultPart) -> int:
+    def _return_worker(self, worker: BlockingWorker, part: ResultPart) -> int:
         with self._lock:
             self._asked = time.monotonic()
-            self._busy.discard(relay)
-            if self.is_over and stretch.loss is None:
-                relay.kill()
-            elif stretch.ended:
-                self._idle.append(relay)
-            elif stretch.loss is None:
+            self._busy.discard(worker)
+            if self.is_over and part.loss is None:
+                worker.kill()
+            elif part.ended:
+                self._idle.append(worker)
+            elif part.loss is None:
                 self._number += 1
-                self._waiting[self._number] = relay
+                self._waiting[self._number] = worker
                 return self._number
             return 0
 
@@ -180,8 +180,8 @@ class WorkerRun:
             relays = [*self._idle, *self._waiting.values()]
             self._idle.clear()
             self._waiting.clear()
-        for relay in relays:
-            relay.kill()
+        for worker in relays:
+            worker.kill()
 
     def close(self) -> None:
         """End all processes."""
@@ -190,10 +190,10 @@ class WorkerRun:
             relays = [*self._idle, *self._waiting.values()]
             self._idle.clear()
             self._waiting.clear()
-            for relay in self._busy:
-                relay.interrupt()
-        for relay in relays:
-            relay.kill()
+            for worker in self._busy:
+                worker.interrupt()
+        for worker in relays:
+            worker.kill()
 
 
 class WorkerRuns:
@@ -277,10 +277,10 @@ def work(run: str, request: bytes | int, whole: bool) -> TaskResult:
 
     began = time.monotonic()
     try:
-        more, stretch = here.work(request, is_wanted, whole=whole)
+        more, part = here.work(request, is_wanted, whole=whole)
     except UnwantedError:
         return TaskResult(worker.address)
-    return TaskResult(worker.address, stretch, more, time.monotonic() - began)
+    return TaskResult(worker.address, part, more, time.monotonic() - began)
 
 
 class RemoteCall:

@@ -52,7 +52,7 @@ class CountTask:
 
     def __init__(self, settings: FileWorkSettings) -> None:
         self._settings = settings
-        self._judge = make_validator()
+        self._validator = make_validator()
         self._opener = Opener(settings)
         self._reader = Reader(settings.max_file_size, settings.read_ahead, self._opener)
         self._most_bytes = settings.portion.bytes or MAX_BATCH_BYTES
@@ -61,7 +61,7 @@ class CountTask:
 
     def __call__(self, batch: Batch) -> Iterator[Part]:
         """Yield the outcome of the files, in order; may end before the last (see the limits)."""
-        judge, now = self._judge, time.perf_counter
+        validator, now = self._validator, time.perf_counter
         names_tell = self._settings.format == "auto"
         if batch.split is not None:
             yield from self._split(batch)
@@ -71,10 +71,10 @@ class CountTask:
         seconds = self._settings.portion.seconds
         contents = self._reader.contents(batch, self._most_bytes, seconds, self.progress)
         for path, opened in contents:
-            # The short way, for what nearly every file is: small, plain, one good JSON text.
+            # The fast path for most files: small, uncompressed, one valid JSON text.
             verdict = None
             if type(opened) is bytes and names_tell and path.endswith(".json"):
-                verdict = judge(opened)
+                verdict = validator(opened)
             if type(verdict) is int and type(opened) is bytes:
                 part.records.append(verdict)
                 part.bytes.append(len(opened))
@@ -104,26 +104,26 @@ class CountTask:
 
     def _split(self, batch: Batch) -> Iterator[Part]:
         """Yield the outcome of a split, as if it were a file."""
-        piece, path = batch.split, batch.paths[0]
-        if piece is None or piece.end:
+        split, path = batch.split, batch.paths[0]
+        if split is None or split.end:
             yield end_of_splits(batch)
             return
         began = time.perf_counter()
-        chunks = self._opener.byte_range(path, piece.start.byte, piece.length, piece.etag)
+        chunks = self._opener.byte_range(path, split.start.byte, split.length, split.etag)
         lines = 0
 
         def verdicts() -> Iterator[Verdicts]:
             nonlocal lines
-            for block in validate_lines(chunks, self._judge, piece.start):
+            for block in validate_lines(chunks, self._validator, split.start):
                 lines += len(block.texts)
                 yield _line_verdicts(block)
 
         part = yield from self._examine_all(path, verdicts(), Part(batch.start))
-        end = piece.start.byte + piece.length
+        end = split.start.byte + split.length
         part.position = Position(
-            end, piece.start.record + part.records[0], piece.start.line + lines
+            end, split.start.record + part.records[0], split.start.line + lines
         )
-        part.bytes.append(piece.length)
+        part.bytes.append(split.length)
         part.elapsed_ms.append((time.perf_counter() - began) * 1000)
         part.retries = self._opener.take_retry_count()
         yield part
@@ -152,7 +152,7 @@ class CountTask:
             error = file_failure(file, problem)
             if isinstance(
                 problem, InvalidTextError
-            ):  # of a document, told apart only if it is huge
+            ):  # of a document, distinguished only if it must be split
                 error = after_records(error, records)
             # The file failed as a whole: its records count for nothing.
             records = rejected = 0
@@ -172,32 +172,32 @@ class CountTask:
         if isinstance(opened, Exception):
             raise opened
         with opened if isinstance(opened, Content) else Content(opened) as content:
-            is_lines, chunks = decompressed_text(content, path, self._settings, self._judge)
+            is_lines, chunks = decompressed_text(content, path, self._settings, self._validator)
             compressed = is_compressed(content)
             if is_lines:
-                yield from map(_line_verdicts, validate_lines(chunks, self._judge))
+                yield from map(_line_verdicts, validate_lines(chunks, self._validator))
             elif isinstance(opened, bytes) and not compressed:
-                yield validate_text(opened, self._judge), []
+                yield validate_text(opened, self._validator), []
             else:
-                stream = ArrayStream(chunks, None, self._judge, self._settings.sizes)
+                stream = ArrayStream(chunks, None, self._validator, self._settings.sizes)
                 if stream.begin(is_split=is_splittable(path, content, self._settings.sizes)):
                     yield from ((window.elements, []) for window in stream.windows())
                 else:
-                    yield validate_text(stream.whole(drain=compressed), self._judge), []
+                    yield validate_text(stream.whole(drain=compressed), self._validator), []
 
 
 def _line_verdicts(lines: Lines) -> Verdicts:
-    pieces = lines.split() if lines.faults else ()
-    return lines.records, [one for one in pieces if isinstance(one, InvalidLine)]
+    splits = lines.split() if lines.faults else ()
+    return lines.records, [one for one in splits if isinstance(one, InvalidLine)]
 
 
 def end_of_splits(batch: Batch) -> Part:
     """Return the last part of a split file: its end, and its remaining bytes."""
-    piece = batch.split
-    if piece is None:
+    split = batch.split
+    if split is None:
         return Part(batch.start)
-    errors = {} if piece.error is None else {0: piece.error}
-    return Part(batch.start, [0], [piece.length], [0.0], errors=errors)
+    errors = {} if split.error is None else {0: split.error}
+    return Part(batch.start, [0], [split.length], [0.0], errors=errors)
 
 
 class PlanTask:

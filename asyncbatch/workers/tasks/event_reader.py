@@ -67,21 +67,21 @@ class LineReader:
 
     def __init__(self) -> None:
         allow_deep_nesting()
-        self._judge = make_validator()
+        self._validator = make_validator()
 
     def read(
-        self, draft: EventBlockBuilder, lines: bytes, at: Position
+        self, builder: EventBlockBuilder, lines: bytes, at: Position
     ) -> Iterator[Line | InvalidLine]:
         """Yield each line from a place on that is not blank; note in the draft how many."""
-        for found in validate_lines((lines,), self._judge, at if at.byte else None):
-            draft.block.records += found.records
+        for found in validate_lines((lines,), self._validator, at if at.byte else None):
+            builder.block.records += found.records
             for some in found.split():
                 if isinstance(some, InvalidLine):
                     yield some
                     continue
                 for place, text in enumerate(some.texts):
                     yield Line(
-                        draft.file, some.record + place, some.line + place, text.removeprefix(BOM)
+                        builder.file, some.record + place, some.line + place, text.removeprefix(BOM)
                     )
 
 
@@ -114,8 +114,8 @@ class EventBlockBuilder:
 
     def refuse(self, failure: Failure, text: bytes, *, bad: bool = False) -> None:
         """Reject a record with this text; `bad` if it is not JSON."""
-        letter = record_dead_letter(failure, text, bad=bad) if self._settings.letters else b""
-        self.block.rejected.append((failure, letter))
+        dead_letter = record_dead_letter(failure, text, bad=bad) if self._settings.letters else b""
+        self.block.rejected.append((failure, dead_letter))
 
     def finish(self, source: str, arrived: int) -> EventBlock:
         """Return the block. Its events arrived at `arrived`, if they have no time."""
@@ -205,10 +205,10 @@ class EventReader:
         at = self._at
         self._at = Position(at.byte + len(chunk.data) + 1, at.record + 1, at.line + 1)
         failure = Failure(self._file, "invalid_json", chunk.error, self._at.record, self._at.line)
-        draft = self.draft()
-        draft.block.records = 1
-        draft.refuse(failure, chunk.data, bad=True)
-        return draft.block
+        builder = self.builder()
+        builder.block.records = 1
+        builder.refuse(failure, chunk.data, bad=True)
+        return builder.block
 
     def skip(self, lines: bytes, count: int) -> None:
         """Count lines that another reader has read, none of them blank."""
@@ -220,14 +220,14 @@ class EventReader:
         for at, reader in enumerate(self._row_readers):
             events = self._read_rows(reader, lines, count)
             if events is not None:
-                del self._row_readers[:at]  # those before would fail most likely again
+                del self._row_readers[:at]  # the faster readers would most likely fail again
                 return events
         return None
 
     def _read_rows(self, reader: RowReader, lines: bytes, count: int) -> Events | None:
         try:
             if not lines.isascii():
-                lines.decode()  # as the decoder skips what nobody asks for
+                lines.decode()  # as the decoder skips unused fields
             rows = reader.read(lines)
             # Blank lines are no events, and an event that goes over two lines is none either.
             if len(rows) != count:
@@ -258,7 +258,7 @@ class EventReader:
                 )
         return readers
 
-    def draft(self) -> EventBlockBuilder:
+    def builder(self) -> EventBlockBuilder:
         """Return a block to be made."""
         return EventBlockBuilder(
             self._file, self._settings, self.fields, keeps_texts=self._keeps_texts
@@ -266,19 +266,21 @@ class EventReader:
 
     def _read_each(self, lines: bytes, count: int) -> EventBlock:
         """Read lines one by one."""
-        draft, at = self.draft(), self._at
-        for line in self.lines.read(draft, lines, at):
+        builder, at = self.builder(), self._at
+        for line in self.lines.read(builder, lines, at):
             if isinstance(line, InvalidLine):
-                draft.reject(line)
+                builder.reject(line)
                 continue
             self.progress.begin(line.line - at.line - 1)
             try:
-                draft.add(line, self._transformed(line))
+                builder.add(line, self._transformed(line))
             except RecordError as error:
-                draft.reject(line, error)
+                builder.reject(line, error)
         self.progress.end_file()
-        self._at = Position(at.byte + len(lines), at.record + draft.block.records, at.line + count)
-        return draft.finish(self._source, self._arrived)
+        self._at = Position(
+            at.byte + len(lines), at.record + builder.block.records, at.line + count
+        )
+        return builder.finish(self._source, self._arrived)
 
     def _transformed(self, line: Line) -> Iterable[Any]:
         """Return the outputs for a line, lazily. Raises RecordError, also midway."""

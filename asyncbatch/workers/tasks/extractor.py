@@ -75,7 +75,7 @@ class Extractor:
         allow_deep_nesting()
         self.limit: int | None = None
         """the limit of records of a file or split"""
-        self._judge = make_validator()
+        self._validator = make_validator()
         self._files = settings.files
         self._whole, self._replay = settings.whole, settings.replay
         self._patience = settings.patience
@@ -108,7 +108,7 @@ class Extractor:
             with opened as content:
                 return self._stream(content.chunks(), content).begin(is_split=True)
         except FILE_ERRORS:
-            return False  # told by whoever reads on
+            return False  # the next reader reports it
 
     def slices(
         self, path: str, opened: Opened, resume: Position | None = None
@@ -120,9 +120,9 @@ class Extractor:
         found = self._read_file(path, opened, resume)
         return found if self.limit is None else limit_records(found, self.limit)
 
-    def read_split(self, path: str, piece: Split) -> Iterator[RecordSlice | InvalidLine | Position]:
+    def read_split(self, path: str, split: Split) -> Iterator[RecordSlice | InvalidLine | Position]:
         """Yield the records of a split of a file; see `slices`."""
-        found = self._read_split(path, piece)
+        found = self._read_split(path, split)
         return found if self.limit is None else limit_records(found, self.limit)
 
     def _read_file(
@@ -134,7 +134,12 @@ class Extractor:
             is_replay = path == self._replay
             lull = self._patience if path == STDIN and not is_replay else None
             is_lines, chunks = decompressed_text(
-                content, path, self._files, self._judge, "jsonl" if is_replay else None, lull=lull
+                content,
+                path,
+                self._files,
+                self._validator,
+                "jsonl" if is_replay else None,
+                lull=lull,
             )
             if is_replay:
                 yield from self._replayed(chunks)
@@ -154,21 +159,21 @@ class Extractor:
                     yield from self._document_slices(stream.whole(drain=is_compressed(content)))
 
     def _read_split(
-        self, path: str, piece: Split
+        self, path: str, split: Split
     ) -> Generator[RecordSlice | InvalidLine | Position]:
-        if piece.arrival is not None:
-            yield from self._read_chunk(piece.arrival)
+        if split.arrival is not None:
+            yield from self._read_chunk(split.arrival)
             return
-        chunks = self._opener.byte_range(path, piece.start.byte, piece.length, piece.etag)
-        if piece.form == "lines":
-            yield from self._line_slices(chunks, piece.start)
+        chunks = self._opener.byte_range(path, split.start.byte, split.length, split.etag)
+        if split.form == "lines":
+            yield from self._line_slices(chunks, split.start)
             return
         text = b"".join(chunks)
-        count = self._judge(is_array(text))
+        count = self._validator(is_array(text))
         if isinstance(count, Fault):  # it was good when it was cut out
             raise OSError(CUT_SHORT)
-        yield from self._element_slices(text, piece.start)
-        yield position_after(piece.start, text, count)
+        yield from self._element_slices(text, split.start)
+        yield position_after(split.start, text, count)
 
     def _read_chunk(self, arrival: Chunk) -> Iterator[RecordSlice | InvalidLine | Position]:
         """Yield the records of a page, then the position after it."""
@@ -185,10 +190,10 @@ class Extractor:
 
     def _stream(self, chunks: Iterator[bytes], content: Content | None) -> ArrayStream:
         seek = content.seek if content is not None and content.expected else None
-        return ArrayStream(chunks, self._records, self._judge, self._files.sizes, seek)
+        return ArrayStream(chunks, self._records, self._validator, self._files.sizes, seek)
 
     def _document_slices(self, text: bytes) -> Iterator[RecordSlice]:
-        validate_text(text, self._judge)
+        validate_text(text, self._validator)
         yield from slices_of_text(text, self._records, whole=self._whole, first=1, line=1, offset=0)
 
     def _element_slices(self, text: bytes, at: Position) -> Iterator[RecordSlice]:
@@ -203,22 +208,22 @@ class Extractor:
         """Yield the records of lines; for a large file, or after some seconds, also positions."""
         late = time.monotonic() + whole_for
         number = start.record + 1 if start else 1
-        for lines in validate_lines(chunks, self._judge, start):
-            for piece in lines.split():
-                if isinstance(piece, InvalidLine):
-                    yield piece._replace(record=number)
+        for lines in validate_lines(chunks, self._validator, start):
+            for split in lines.split():
+                if isinstance(split, InvalidLine):
+                    yield split._replace(record=number)
                     number += 1
                 elif self._records is None:
-                    yield LineSlice(piece._replace(record=number))
-                    number += len(piece.texts)
+                    yield LineSlice(split._replace(record=number))
+                    number += len(split.texts)
                 else:
-                    offset = piece.offset
-                    for line, text in enumerate(piece.texts, piece.line):
-                        for stretch in slices_of_text(
+                    offset = split.offset
+                    for line, text in enumerate(split.texts, split.line):
+                        for record_slice in slices_of_text(
                             text, self._records, whole=True, first=number, line=line, offset=offset
                         ):
-                            yield stretch
-                            number += len(stretch.texts())
+                            yield record_slice
+                            number += len(record_slice.texts())
                         offset += len(text) + 1
             end = lines.offset + lines.size
             is_huge = end > self._files.sizes.huge or time.monotonic() > late
@@ -228,35 +233,37 @@ class Extractor:
 
     def _replayed(self, chunks: Iterable[bytes]) -> Iterator[RecordSlice | InvalidLine]:
         """Yield the records of a dead letter file; its failed files are read as files."""
-        for lines in validate_lines(chunks, self._judge):
-            for piece in lines.split():
-                if isinstance(piece, InvalidLine):
-                    yield piece
+        for lines in validate_lines(chunks, self._validator):
+            for split in lines.split():
+                if isinstance(split, InvalidLine):
+                    yield split
                     continue
-                for at, text in enumerate(piece.texts):
-                    here = TextPosition(piece.line + at, 1, piece.offset)
+                for at, text in enumerate(split.texts):
+                    here = TextPosition(split.line + at, 1, split.offset)
                     try:
-                        letter = read_dead_letter(text)
-                        record = letter.text()
+                        dead_letter = read_dead_letter(text)
+                        record = dead_letter.text()
                     except (msgspec.DecodeError, ValueError) as error:
                         fault = Fault("invalid_json", 0, f"is no dead letter: {error}")
-                        yield InvalidLine(piece.record + at, fault, here, text)
+                        yield InvalidLine(split.record + at, fault, here, text)
                         continue
-                    if not letter.is_record:
+                    if not dead_letter.is_record:
                         continue
-                    yield self._replayed_record(letter, record)
+                    yield self._replayed_record(dead_letter, record)
 
-    def _replayed_record(self, letter: DeadLetter, record: bytes) -> RecordSlice:
+    def _replayed_record(self, dead_letter: DeadLetter, record: bytes) -> RecordSlice:
         """Return the records of one dead letter: its data, or those of a document."""
-        verdict = self._judge(record)
+        verdict = self._validator(record)
         if isinstance(verdict, Fault):
-            stretch = DeadLetterSlice(letter, [record], RecordError(verdict.kind, verdict.message))
-            stretch.is_text = True
-            return stretch
+            record_slice = DeadLetterSlice(
+                dead_letter, [record], RecordError(verdict.kind, verdict.message)
+            )
+            record_slice.is_text = True
+            return record_slice
         records = self._records
-        if records is None or letter.pointer != format_pointer(records):
-            return DeadLetterSlice(letter, [record])
+        if records is None or dead_letter.pointer != format_pointer(records):
+            return DeadLetterSlice(dead_letter, [record])
         parts = find_elements(record, records)
         if parts is None:
-            return DeadLetterSlice(letter, [record], missing_array_error(records))
-        return DeadLetterSlice(letter, parts)
+            return DeadLetterSlice(dead_letter, [record], missing_array_error(records))
+        return DeadLetterSlice(dead_letter, parts)

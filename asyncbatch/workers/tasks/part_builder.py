@@ -93,13 +93,13 @@ class FilePart:
         told.add(more)
         return more
 
-    def reject(self, failure: Failure, letter: bytes | None) -> None:
+    def reject(self, failure: Failure, dead_letter: bytes | None) -> None:
         """Reject a record, which the caller has counted as read."""
         self.rejected += 1
         self.first = self.first or failure
         self.found.rejections.append(failure)
-        if letter is not None:
-            self.found.letters.append(letter)
+        if dead_letter is not None:
+            self.found.letters.append(dead_letter)
 
 
 class PartBuilder:
@@ -139,10 +139,10 @@ class PartBuilder:
             part.counts.bytes, part.largest_cursor = size, self.file.newest
         yield part
 
-    def report_huge(self, huge: SplitFile) -> Iterator[Part]:
+    def report_split_file(self, split_file: SplitFile) -> Iterator[Part]:
         """Yield the findings, then that the next file must be split."""
         yield from self.report()
-        yield Part(self._part.start, split_file=huge)
+        yield Part(self._part.start, split_file=split_file)
 
     def end_split(self, size: int, error: Failure | None) -> Iterator[Part]:
         """Yield the findings of a split of `size` bytes, with the error that ends its file."""

@@ -68,11 +68,11 @@ class RecordSlice:
         array = b"[%b]" % b",".join(map(bytes, self.texts()))
         return decode_array(msgspec.json.format(array, indent=-1))
 
-    def line(self, at: int) -> int | None:  # noqa: ARG002 - for those who know
+    def line(self, at: int) -> int | None:  # noqa: ARG002 - a default for subclasses
         """Return the line of record number `at` of these (from 0), if that costs nothing."""
         return None
 
-    def position(self, at: int, byte: int) -> TextPosition | None:  # noqa: ARG002 - for those who know
+    def position(self, at: int, byte: int) -> TextPosition | None:  # noqa: ARG002 - a default for subclasses
         """Return the place in the file of a byte of a record's text, if it is known."""
         return None
 
@@ -188,10 +188,10 @@ def slices_of_text(
         parts = decode_array(body)
     if parts is None:
         document = [msgspec.json.decode(body, type=msgspec.Raw)]
-        stretch = TextSlice(body, locator, first, document, single=True)
+        record_slice = TextSlice(body, locator, first, document, single=True)
         if records is not None:
-            stretch.error = missing_array_error(records)
-        yield stretch
+            record_slice.error = missing_array_error(records)
+        yield record_slice
         return
     for at in range(0, len(parts), SLICE_RECORDS):
         yield TextSlice(body, locator, first + at, parts[at : at + SLICE_RECORDS])
@@ -246,40 +246,44 @@ def slices_of_iterable(
 class FirstRecords(RecordSlice):
     """The first records of a slice."""
 
-    def __init__(self, stretch: RecordSlice, count: int) -> None:
-        super().__init__(stretch.first)
-        self._stretch, self._count = stretch, count
-        self.file, self.error, self.is_text = stretch.file, stretch.error, stretch.is_text
+    def __init__(self, record_slice: RecordSlice, count: int) -> None:
+        super().__init__(record_slice.first)
+        self._slice, self._count = record_slice, count
+        self.file, self.error, self.is_text = (
+            record_slice.file,
+            record_slice.error,
+            record_slice.is_text,
+        )
 
     @property
     def size(self) -> int:
         return sum(memoryview(text).nbytes for text in self.texts())
 
     def values(self) -> Sequence[Any]:
-        return self._stretch.values()[: self._count]
+        return self._slice.values()[: self._count]
 
     def texts(self) -> Sequence[Text]:
-        return self._stretch.texts()[: self._count]
+        return self._slice.texts()[: self._count]
 
     def compact_texts(self) -> Sequence[Text]:
-        return self._stretch.compact_texts()[: self._count]
+        return self._slice.compact_texts()[: self._count]
 
     def line(self, at: int) -> int | None:
-        return self._stretch.line(at)
+        return self._slice.line(at)
 
     def position(self, at: int, byte: int) -> TextPosition | None:
-        return self._stretch.position(at, byte)
+        return self._slice.position(at, byte)
 
 
 class DeadLetterSlice(RecordSlice):
     """The data of one dead letter, with its original place."""
 
     def __init__(
-        self, letter: DeadLetter, texts: Sequence[Text], flaw: RecordError | None = None
+        self, dead_letter: DeadLetter, texts: Sequence[Text], flaw: RecordError | None = None
     ) -> None:
-        super().__init__(letter.record or 1)
-        self.file, self.error = letter.file, flaw
-        self._letter, self._texts = letter, texts
+        super().__init__(dead_letter.record or 1)
+        self.file, self.error = dead_letter.file, flaw
+        self._dead_letter, self._texts = dead_letter, texts
 
     @property
     def size(self) -> int:
@@ -292,4 +296,4 @@ class DeadLetterSlice(RecordSlice):
         return self._texts
 
     def line(self, at: int) -> int | None:  # noqa: ARG002 - there is one
-        return self._letter.line
+        return self._dead_letter.line

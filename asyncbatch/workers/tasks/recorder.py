@@ -33,16 +33,16 @@ if TYPE_CHECKING:
 class RecordCursor:
     """The current record: number `at` (from 0) of a slice."""
 
-    def __init__(self, path: str, stretch: RecordSlice, at: int = 0) -> None:
-        self.stretch, self.at = stretch, at
-        self._file = stretch.file or display_path(path)
+    def __init__(self, path: str, record_slice: RecordSlice, at: int = 0) -> None:
+        self.record_slice, self.at = record_slice, at
+        self._file = record_slice.file or display_path(path)
 
     def context(self) -> Context:
         """Say where the record comes from."""
-        line = self.stretch.line(self.at)
-        if line is None and (place := self.stretch.position(self.at, 0)):
+        line = self.record_slice.line(self.at)
+        if line is None and (place := self.record_slice.position(self.at, 0)):
             line = place.line
-        return Context(self._file, self.stretch.first + self.at, line)
+        return Context(self._file, self.record_slice.first + self.at, line)
 
 
 class RejectionBuilder:
@@ -53,16 +53,16 @@ class RejectionBuilder:
         # Places in a value are places in the file only while nothing has changed the value.
         self._keeps_source = not settings.changes_records
 
-    def reject(self, draft: FilePart, cursor: RecordCursor, error: RecordError) -> None:
+    def reject(self, builder: FilePart, cursor: RecordCursor, error: RecordError) -> None:
         """Reject the record at `cursor` with `error`."""
-        stretch, at = cursor.stretch, cursor.at
+        record_slice, at = cursor.record_slice, cursor.at
         context = cursor.context()
-        text = bytes(stretch.texts()[at])
+        text = bytes(record_slice.texts()[at])
         violations, place = error.violations, None
         if self._keeps_source and violations:
-            violations = _located(violations, text, stretch, at)
+            violations = _located(violations, text, record_slice, at)
             place = _position_of(violations[0])
-        place = place or stretch.position(at, 0)
+        place = place or record_slice.position(at, 0)
         line, column, byte = place or (context.line, None, None)
         failure = Failure(
             context.file, error.kind, error.message, context.record, line, column, byte,
@@ -70,24 +70,26 @@ class RejectionBuilder:
             violations or UNSET,
             error.detail if error.detail and self._tracebacks else UNSET,
         )  # fmt: skip
-        letter = record_dead_letter(failure, text, bad=stretch.is_text) if self._letters else None
-        draft.reject(failure, letter)
+        dead_letter = (
+            record_dead_letter(failure, text, bad=record_slice.is_text) if self._letters else None
+        )
+        builder.reject(failure, dead_letter)
 
-    def reject_line(self, draft: FilePart, file: str, bad: InvalidLine) -> None:
+    def reject_line(self, builder: FilePart, file: str, bad: InvalidLine) -> None:
         """Reject a line that is not JSON."""
         failure = line_failure(file, bad)
-        letter = record_dead_letter(failure, bad.text, bad=True) if self._letters else None
-        draft.reject(failure, letter)
+        dead_letter = record_dead_letter(failure, bad.text, bad=True) if self._letters else None
+        builder.reject(failure, dead_letter)
 
 
 def _located(
-    violations: Sequence[Violation], text: bytes, stretch: RecordSlice, at: int
+    violations: Sequence[Violation], text: bytes, record_slice: RecordSlice, at: int
 ) -> tuple[Violation, ...]:
     """Return violations with their places in the file."""
     offsets = find_values(text, [parse_pointer(violation.pointer) for violation in violations])
     located = []
     for violation, offset in zip(violations, offsets, strict=True):
-        place = None if offset is None else stretch.position(at, offset)
+        place = None if offset is None else record_slice.position(at, offset)
         line, column, byte = place or (None, None, None)
         located.append(structs.replace(violation, line=line, column=column, byte=byte))
     return tuple(located)
@@ -111,10 +113,10 @@ class Recorder:
 
     def __init__(self, settings: RecordWorkSettings) -> None:
         self._rejecter = RejectionBuilder(settings)
-        self._outlet = make_row_writer(settings.target, settings.files, settings.dedupe)
-        self.abandon = self._outlet.abandon
+        self._row_writer = make_row_writer(settings.target, settings.files, settings.dedupe)
+        self.abandon = self._row_writer.abandon
         self._keeps_rows = settings.target is not None
-        self._names_origins = self._outlet.names_origins
+        self._names_origins = self._row_writer.names_origins
         self._keeps_originals = settings.letters and self._names_origins
         self._keeps_files_whole = settings.target is not None and settings.target.form == "folder"
         self.may_wait = settings.target is not None and settings.target.is_remote
@@ -125,56 +127,56 @@ class Recorder:
             from asyncbatch.sources.cursor import LargestCursor
 
             self._newest = LargestCursor(settings.newest)
-        self._draft = PartBuilder(0, self._outlet.encode, self._most)
+        self._builder = PartBuilder(0, self._row_writer.encode, self._most)
         self._file = ""
         self._patience = settings.patience
         self._handed_on = time.monotonic()
 
     def begin_batch(self, start: int) -> None:
         """Begin a batch; its first file is number `start` of the run."""
-        self._draft = PartBuilder(start, self._outlet.encode, self._most)
+        self._builder = PartBuilder(start, self._row_writer.encode, self._most)
 
     def report(self) -> Iterator[Part]:
         """Yield the part about finished files."""
-        yield from self._draft.report()
+        yield from self._builder.report()
 
-    def report_huge(self, huge: SplitFile) -> Iterator[Part]:
+    def report_split_file(self, split_file: SplitFile) -> Iterator[Part]:
         """Yield the part, then that the next file must be split."""
-        yield from self._draft.report_huge(huge)
+        yield from self._builder.report_split_file(split_file)
 
     def report_if_many(self) -> Iterator[Part]:
         """Yield the part if it is large, also of the unfinished file. Raises OutputError.
 
         A large file is reported only at a position.
         """
-        if not self._draft.file.is_huge:
-            yield from self._draft.report_if_many()
+        if not self._builder.file.is_huge:
+            yield from self._builder.report_if_many()
 
     def reach(self, position: Position) -> Iterator[Part]:
         """Note the position in a large file; yield the part if it is large, or late."""
         if not self._keeps_files_whole:
-            file = self._draft.file
+            file = self._builder.file
             is_late = time.monotonic() - self._handed_on > self._patience
             if not file.is_huge or file.found.exceeds(self._most) or (is_late and file.found):
                 file.is_huge = True
                 self._handed_on = time.monotonic()
-                yield from self._draft.report_file(position)
+                yield from self._builder.report_file(position)
             file.reached = position
 
     def begin(self, path: str) -> None:
         """Begin the file at `path`. Raises OutputError."""
         self._file = display_path(path)
-        self._outlet.begin(path)
+        self._row_writer.begin(path)
 
     def begin_split(self, path: str) -> None:
         """Begin a split of the file at `path`."""
         self._file = display_path(path)
-        self._draft.file.is_huge = True
+        self._builder.file.is_huge = True
 
     def end_split(self, size: int, problem: Exception | None) -> Iterator[Part]:
         """End a split of `size` bytes; one of `RECORD_ERRORS` ends its file."""
         failure = None if problem is None else file_failure(self._file, problem)
-        yield from self._draft.end_split(size, failure)
+        yield from self._builder.end_split(size, failure)
 
     def end(self, size: int, elapsed_ms: float, problem: Exception | None) -> bool:
         """End the file, of which `size` bytes were read; one of `RECORD_ERRORS` fails it.
@@ -182,55 +184,55 @@ class Recorder:
         Return whether more outputs can be written.
         """
         written, pending = 0, None
-        if problem is None and not self._draft.file.is_lost:
+        if problem is None and not self._builder.file.is_lost:
             try:
-                written = self._outlet.end()
-                pending = self._outlet.take_pending()
+                written = self._row_writer.end()
+                pending = self._row_writer.take_pending()
             except OutputError as error:
                 problem = error
-        self._outlet.discard()
+        self._row_writer.discard()
         failure = None
         if isinstance(problem, OutputError):
             failure = Failure(self._file, "sink", str(problem))
             if problem.is_lost:
-                self._draft.lose_target(str(problem))
+                self._builder.lose_target(str(problem))
         elif problem is not None:
             failure = file_failure(self._file, problem)
-        self._draft.end_file(size, elapsed_ms, failure, written)
+        self._builder.end_file(size, elapsed_ms, failure, written)
         if pending is not None:
-            self._draft.wait_for_upload(self._file, pending)
+            self._builder.wait_for_upload(self._file, pending)
         return not (isinstance(problem, OutputError) and problem.is_lost)
 
     def reject_line(self, bad: InvalidLine) -> None:
         """Write down a line that is no record."""
-        self._draft.file.read += 1
-        self._rejecter.reject_line(self._draft.file, self._file, bad)
+        self._builder.file.read += 1
+        self._rejecter.reject_line(self._builder.file, self._file, bad)
 
     def reject(self, cursor: RecordCursor, error: RecordError) -> None:
         """Write down that the record at `cursor` is rejected."""
-        self._draft.file.read += 1
-        self._rejecter.reject(self._draft.file, cursor, error)
+        self._builder.file.read += 1
+        self._rejecter.reject(self._builder.file, cursor, error)
 
-    def keep_all(self, stretch: RecordSlice) -> None:
+    def keep_all(self, record_slice: RecordSlice) -> None:
         """Keep the records of a slice unchanged."""
         if not self._keeps_rows:
-            self._draft.file.read += len(stretch.texts())
+            self._builder.file.read += len(record_slice.texts())
         else:
-            takes_texts = self._outlet.takes_texts
-            self.keep_many(stretch.compact_texts() if takes_texts else stretch.values())
+            takes_texts = self._row_writer.takes_texts
+            self.keep_many(record_slice.compact_texts() if takes_texts else record_slice.values())
 
     def keep_many(self, rows: Sequence[Any]) -> None:
         """Keep a number of records unchanged, for a target without rejections."""
-        file = self._draft.file
+        file = self._builder.file
         file.read += len(rows)
         if self._keeps_rows:
             file.found.rows += rows
 
     def keep_rows(
-        self, rows: Sequence[Any], places: Sequence[int], stretch: RecordSlice, *, dropped: int
+        self, rows: Sequence[Any], places: Sequence[int], record_slice: RecordSlice, *, dropped: int
     ) -> None:
         """Keep one row for each of these records of a slice; count the others as dropped."""
-        file = self._draft.file
+        file = self._builder.file
         file.read += len(rows) + dropped
         file.dropped += dropped
         if not self._keeps_rows:
@@ -238,15 +240,15 @@ class Recorder:
         found = file.found
         found.rows += rows
         if self._names_origins:
-            found.records += [stretch.first + place for place in places]
-            found.lines += map(stretch.line, places)
+            found.records += [record_slice.first + place for place in places]
+            found.lines += map(record_slice.line, places)
             if self._keeps_originals:
-                texts = stretch.texts()
+                texts = record_slice.texts()
                 found.originals += [bytes(texts[place]) for place in places]
 
     def keep(self, rows: Sequence[Any], cursor: RecordCursor) -> None:
         """Keep the outputs of the record at `cursor`."""
-        file = self._draft.file
+        file = self._builder.file
         file.read += 1
         if not rows:
             file.dropped += 1
@@ -255,33 +257,33 @@ class Recorder:
 
     def keep_spooled(self, spool: Spool, cursor: RecordCursor) -> Iterator[Part]:
         """Take the many values that one record became; yield parts. Raises OutputError."""
-        self._draft.file.read += 1
+        self._builder.file.read += 1
         if self._keeps_rows:
             for rows in spool.read(MANY_OUTPUTS):
                 self._add(rows, cursor)
-                self.add_slice(cursor.stretch)
-                yield from self._draft.report_if_many()
+                self.add_slice(cursor.record_slice)
+                yield from self._builder.report_if_many()
 
-    def add_slice(self, stretch: RecordSlice) -> None:
+    def add_slice(self, record_slice: RecordSlice) -> None:
         """Write the rows of a slice, if the target writes in the worker. Raises OutputError."""
-        self._outlet.take(self._draft.file.found, single=stretch.single)
+        self._row_writer.take(self._builder.file.found, single=record_slice.single)
 
-    def note_slice(self, stretch: RecordSlice) -> None:
+    def note_slice(self, record_slice: RecordSlice) -> None:
         """Note a slice whose rows follow. Raises FeedError."""
-        file = self._draft.file
-        file.found.bytes += stretch.size
-        if self._newest is not None and stretch.error is None:
-            file.newest = self._newest.largest(stretch.values(), file.newest, self._file)
+        file = self._builder.file
+        file.found.bytes += record_slice.size
+        if self._newest is not None and record_slice.error is None:
+            file.newest = self._newest.largest(record_slice.values(), file.newest, self._file)
 
     def _add(self, rows: Sequence[Any], cursor: RecordCursor) -> None:
-        found = self._draft.file.found
+        found = self._builder.file.found
         found.rows += rows
         if self._names_origins:
-            stretch, at = cursor.stretch, cursor.at
+            record_slice, at = cursor.record_slice, cursor.at
             for _ in rows:
-                found.records.append(stretch.first + at)
-                found.lines.append(stretch.line(at))
+                found.records.append(record_slice.first + at)
+                found.lines.append(record_slice.line(at))
             if len(rows) > 1:
                 found.several = True
             if self._keeps_originals:
-                found.originals += [bytes(stretch.texts()[at])] * len(rows)
+                found.originals += [bytes(record_slice.texts()[at])] * len(rows)

@@ -80,7 +80,7 @@ class TransformTask:
             if form := self._extractor.needs_split(path, opened):
                 close_opened(opened)
                 contents.close()
-                yield from recorder.report_huge(SplitFile(form, batch.resume))
+                yield from recorder.report_split_file(SplitFile(form, batch.resume))
                 return
             try:
                 yield from self._file(path, opened, batch.resume)
@@ -94,18 +94,18 @@ class TransformTask:
             began = ended
         yield from recorder.report()
 
-    def _split(self, path: str, piece: Split) -> Iterator[Part]:
+    def _split(self, path: str, split: Split) -> Iterator[Part]:
         """Process one split of a file."""
         recorder = self._recorder
-        if piece.arrival is not None:
-            path = piece.arrival.file
+        if split.arrival is not None:
+            path = split.arrival.file
         recorder.begin_split(path)
         problem: Exception | None = None
         try:
-            yield from self._slices(path, self._extractor.read_split(path, piece))
+            yield from self._slices(path, self._extractor.read_split(path, split))
         except RECORD_ERRORS as error:
             problem = error
-        yield from recorder.end_split(piece.length, problem)
+        yield from recorder.end_split(split.length, problem)
 
     def _file(self, path: str, opened: Opened, resume: Position | None) -> Iterator[Part]:
         """Work on one file. Raises one of `RECORD_ERRORS`."""
@@ -113,21 +113,21 @@ class TransformTask:
         yield from self._slices(path, self._extractor.slices(path, opened, resume))
 
     def _slices(
-        self, path: str, stretches: Iterable[RecordSlice | InvalidLine | Position]
+        self, path: str, slices: Iterable[RecordSlice | InvalidLine | Position]
     ) -> Iterator[Part]:
         recorder = self._recorder
-        for stretch in stretches:
-            if isinstance(stretch, Position):
-                yield from recorder.reach(stretch)
-            elif isinstance(stretch, InvalidLine):
-                recorder.reject_line(stretch)
+        for record_slice in slices:
+            if isinstance(record_slice, Position):
+                yield from recorder.reach(record_slice)
+            elif isinstance(record_slice, InvalidLine):
+                recorder.reject_line(record_slice)
             else:
-                recorder.note_slice(stretch)
-                cursor = RecordCursor(path, stretch)
-                if stretch.error is not None:
-                    recorder.reject(cursor, stretch.error)
+                recorder.note_slice(record_slice)
+                cursor = RecordCursor(path, record_slice)
+                if record_slice.error is not None:
+                    recorder.reject(cursor, record_slice.error)
                 elif self._chain is None:
-                    recorder.keep_all(stretch)
+                    recorder.keep_all(record_slice)
                 elif self._chain.takes is not None:
                     yield from self._take_rows(self._chain, self._chain.takes, cursor)
                 elif self._chain.test is not None:
@@ -136,22 +136,22 @@ class TransformTask:
                     yield from self._map(self._chain, self._chain.many, cursor)
                 else:
                     yield from self._transform(self._chain, cursor)
-                recorder.add_slice(stretch)
+                recorder.add_slice(record_slice)
             yield from recorder.report_if_many()
 
     def _take_rows(
         self, row: Chain, takes: Callable[[Sequence[Any]], bool], cursor: RecordCursor
     ) -> Iterator[Part]:
         """Keep records unchanged if all can be rows: faster than one by one."""
-        values = cursor.stretch.values()
+        values = cursor.record_slice.values()
         if takes(values):
-            self._recorder.keep_rows(values, range(len(values)), cursor.stretch, dropped=0)
+            self._recorder.keep_rows(values, range(len(values)), cursor.record_slice, dropped=0)
         else:
             yield from self._each(values, row, cursor)
 
     def _check(self, check: Chain, test: Callable[[Any], bool], cursor: RecordCursor) -> None:
         """Keep the records that pass a test, a slice at a time, since most pass."""
-        recorder, values = self._recorder, cursor.stretch.values()
+        recorder, values = self._recorder, cursor.record_slice.values()
         verdicts = list(map(test, values))
         recorder.keep_many(list(compress(values, verdicts)))
         for cursor.at, (value, passes) in enumerate(zip(values, verdicts, strict=True)):
@@ -163,7 +163,7 @@ class TransformTask:
 
     def _map(self, transform: Chain, many: Many, cursor: RecordCursor) -> Iterator[Part]:
         """Call a function on a slice of records: faster than one by one."""
-        results = many(cursor.stretch.values())
+        results = many(cursor.record_slice.values())
         rows, places = [], []
         for place, result in enumerate(results):
             if type(result) is dict and is_json_value(result):
@@ -172,11 +172,13 @@ class TransformTask:
             elif result is not None:
                 yield from self._each(results, transform.rest, cursor)
                 return
-        self._recorder.keep_rows(rows, places, cursor.stretch, dropped=len(results) - len(rows))
+        self._recorder.keep_rows(
+            rows, places, cursor.record_slice, dropped=len(results) - len(rows)
+        )
 
     def _transform(self, transform: Chain, cursor: RecordCursor) -> Iterator[Part]:
-        stretch = cursor.stretch
-        records = stretch.compact_texts() if transform.reads_text else stretch.values()
+        record_slice = cursor.record_slice
+        records = record_slice.compact_texts() if transform.reads_text else record_slice.values()
         yield from self._each(records, transform, cursor)
 
     def _each(

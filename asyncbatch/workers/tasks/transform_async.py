@@ -156,7 +156,7 @@ class AsyncTransformLane:
         self._stages = make_stages(settings.transforms, self._opener.files, settings.row_check)
         self._reads_text = settings.reads_text
         self.abandon = self._recorder.abandon
-        self._stepped = partial(iterate_in_thread, apart=self._recorder.may_wait)
+        self._stepped = partial(iterate_in_thread, in_thread=self._recorder.may_wait)
         self._closing = False
         """Whether a cancelled call is one that we have cancelled."""
 
@@ -232,38 +232,38 @@ class AsyncTransformLane:
         clock: FileTimer,
     ) -> None:
         """Put the steps of a file into `steps`. Raises one of `RECORD_ERRORS`."""
-        stretches = self._extractor.slices(path, opened, resume)
-        await self._feed_slices(path, stretches, steps, clock)
+        slices = self._extractor.slices(path, opened, resume)
+        await self._feed_slices(path, slices, steps, clock)
 
     async def _feed_split(
-        self, path: str, piece: Split, steps: asyncio.Queue[_Step | None]
+        self, path: str, split: Split, steps: asyncio.Queue[_Step | None]
     ) -> None:
-        if piece.arrival is not None:
-            path = piece.arrival.file
+        if split.arrival is not None:
+            path = split.arrival.file
         await steps.put(_BeginSplit(path))
         problem: Exception | None = None
         try:
-            stretches = self._extractor.read_split(path, piece)
-            await self._feed_slices(path, stretches, steps, FileTimer(self._seconds))
+            slices = self._extractor.read_split(path, split)
+            await self._feed_slices(path, slices, steps, FileTimer(self._seconds))
         except RECORD_ERRORS as error:
             problem = error
-        await steps.put(_EndSplit(piece.length, problem))
+        await steps.put(_EndSplit(split.length, problem))
 
     async def _feed_slices(
         self,
         path: str,
-        stretches: Iterator[RecordSlice | InvalidLine | Position],
+        slices: Iterator[RecordSlice | InvalidLine | Position],
         steps: asyncio.Queue[_Step | None],
         clock: FileTimer,
     ) -> None:
-        while (found := await asyncio.to_thread(self._next, stretches)) is not None:
-            stretch, records = found
+        while (found := await asyncio.to_thread(self._next, slices)) is not None:
+            record_slice, records = found
             clock.check()
-            if isinstance(stretch, (InvalidLine, Position)):
-                await clock.paused(steps.put(stretch))
+            if isinstance(record_slice, (InvalidLine, Position)):
+                await clock.paused(steps.put(record_slice))
                 continue
             for at, record in enumerate(records):
-                cursor = RecordCursor(path, stretch, at)
+                cursor = RecordCursor(path, record_slice, at)
                 await clock.paused(self._slots.acquire())
                 try:
                     clock.check()
@@ -275,20 +275,23 @@ class AsyncTransformLane:
                 try:
                     await clock.paused(steps.put(_PendingCall(cursor, task)))
                 except asyncio.CancelledError:
-                    task.cancel()  # nobody else knows of it yet
+                    task.cancel()  # no other code has it yet
                     raise
-            await clock.paused(steps.put(_SliceEnd(RecordCursor(path, stretch))))
+            await clock.paused(steps.put(_SliceEnd(RecordCursor(path, record_slice))))
 
     def _next(
-        self, stretches: Iterator[RecordSlice | InvalidLine | Position]
+        self, slices: Iterator[RecordSlice | InvalidLine | Position]
     ) -> tuple[RecordSlice | InvalidLine | Position, Sequence[Any]] | None:
         """Return the next slice and its records, decoded in a thread."""
-        stretch = next(stretches, None)
-        if stretch is None:
+        record_slice = next(slices, None)
+        if record_slice is None:
             return None
-        if isinstance(stretch, (InvalidLine, Position)) or stretch.error is not None:
-            return stretch, ()
-        return stretch, stretch.compact_texts() if self._reads_text else stretch.values()
+        if isinstance(record_slice, (InvalidLine, Position)) or record_slice.error is not None:
+            return record_slice, ()
+        return (
+            record_slice,
+            record_slice.compact_texts() if self._reads_text else record_slice.values(),
+        )
 
     async def _call(self, record: Any, cursor: RecordCursor) -> Sequence[Any] | Spool:
         """Return the outputs for one record. Raises RecordError."""
@@ -307,7 +310,7 @@ class AsyncTransformLane:
         except (asyncio.CancelledError, GeneratorExit) as error:
             if self._closing:
                 raise
-            # Not from us: it has leaked out of what the function awaited.
+            # The awaited function leaked this cancellation; the task itself was not cancelled.
             raise RecordError("transform", type(error).__name__) from None
         return values
 
@@ -344,17 +347,17 @@ class AsyncTransformLane:
             case Position():
                 yield from recorder.reach(step)
             case SplitFile():
-                yield from recorder.report_huge(step)
+                yield from recorder.report_split_file(step)
             case InvalidLine():
                 recorder.reject_line(step)
             case _SliceEnd(cursor):
-                if cursor.stretch.error is not None:
-                    recorder.reject(cursor, cursor.stretch.error)
+                if cursor.record_slice.error is not None:
+                    recorder.reject(cursor, cursor.record_slice.error)
                 try:
-                    recorder.note_slice(cursor.stretch)
+                    recorder.note_slice(cursor.record_slice)
                 except FeedError as error:
                     self._lost = error
-                recorder.add_slice(cursor.stretch)
+                recorder.add_slice(cursor.record_slice)
 
     async def _take_call(
         self, cursor: RecordCursor, task: asyncio.Task[Sequence[Any] | Spool]

@@ -595,8 +595,8 @@ async def test_simulated_events_are_taken_up_where_they_were():
     assert rest.startswith(data_of(chunks[2:]))
 
 
-async def taken(inflow, timeout=0.0):
-    found = await inflow.read(timeout)
+async def taken(merged, timeout=0.0):
+    found = await merged.read(timeout)
     assert found is not None
     return found[0].name
 
@@ -607,14 +607,14 @@ class Scripted:
     def __init__(self, name, *given):
         self.name, self.is_over = name, False
         self.given, self.reads = list(given), 0
-        self._bell = asyncio.Event()
+        self._wakeup = asyncio.Event()
 
     async def read(self, timeout):
         self.reads += 1
         if not self.given:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._bell.wait(), timeout)
-            self._bell.clear()
+                await asyncio.wait_for(self._wakeup.wait(), timeout)
+            self._wakeup.clear()
         if not self.given:
             return None
         chunk = LiveChunk(self.name, *self.given.pop(0))
@@ -623,10 +623,10 @@ class Scripted:
 
     def give(self, *chunk):
         self.given.append(chunk)
-        self._bell.set()
+        self._wakeup.set()
 
     def wake(self):
-        self._bell.set()
+        self._wakeup.set()
 
     def close(self):
         pass
@@ -634,45 +634,45 @@ class Scripted:
 
 async def test_the_source_that_is_least_far_is_read_first():
     one, two = Scripted("one"), Scripted("two")
-    inflow = MergedSources([one, two])
+    merged = MergedSources([one, two])
     far = {"one": 0, "two": 50}
-    inflow.prefer(far.__getitem__)
+    merged.prefer(far.__getitem__)
     one.given = [(b"%d" % number,) for number in range(10)]
     two.given = [(b"%d" % number,) for number in range(10)]
     order = []
     for _ in range(12):
-        order.append(await taken(inflow))
+        order.append(await taken(merged))
         far[order[-1]] += 10
     assert order == ["one"] * 5 + ["two", "one"] * 3 + ["two"]
-    await inflow.close()
+    await merged.close()
 
 
 async def test_those_whose_time_nobody_knows_have_their_turn():
     sources = [Scripted(name, *[(b"x",)] * 9) for name in "abc"]
-    inflow = MergedSources(sources)
-    inflow.prefer({"a": None, "b": 10, "c": 20}.get)
-    order = [await taken(inflow) for _ in range(6)]
+    merged = MergedSources(sources)
+    merged.prefer({"a": None, "b": 10, "c": 20}.get)
+    order = [await taken(merged) for _ in range(6)]
     assert order == ["a", "b", "a", "b", "a", "b"]
-    await inflow.close()
+    await merged.close()
 
 
 async def test_silent_and_finished_sources_are_not_asked_again_and_again():
     busy, silent, over = Scripted("busy"), Scripted("silent"), Scripted("over", (b"", True))
-    inflow = MergedSources([silent, busy, over])
+    merged = MergedSources([silent, busy, over])
     busy.given = [(b"x",)] * 100
-    found = [await inflow.read(0) for _ in range(101)]
+    found = [await merged.read(0) for _ in range(101)]
     assert None not in found
-    assert await inflow.read(0) is None
+    assert await merged.read(0) is None
     assert (silent.reads, over.reads) == (2, 1)  # the second waits
-    reading = asyncio.create_task(taken(inflow, None))
+    reading = asyncio.create_task(taken(merged, None))
     await asyncio.sleep(0)
     silent.give(b"y")
     assert await reading == "silent"
-    waiting = asyncio.create_task(inflow.read(None))
+    waiting = asyncio.create_task(merged.read(None))
     await asyncio.sleep(0)
-    inflow.wake()
+    merged.wake()
     assert await waiting is None
-    await inflow.close()
+    await merged.close()
 
 
 async def test_nobody_is_asked_while_nothing_happens(log, monkeypatch):
