@@ -295,7 +295,7 @@ class NumberedPages:
     async def _adapt(self, at: int, count: int) -> None:
         """Adapt to a page at `at` with `count` records."""
         if self._is_offset and count != self._step:
-            # The last page, or the server's limit is lower than the requested size: the guess was wrong.
+            # The last page, or the size limit of the server is lower: the guess was wrong.
             await self._cancel_prefetched()
             self._at, self._step, self._ahead = at + count, count, 1
         elif count < self._largest:
