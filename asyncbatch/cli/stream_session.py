@@ -48,7 +48,7 @@ class _Output:
         self._stream, self._display, self._writer = stream, display, writer
 
     async def put(self, windows: Sequence[Window]) -> None:
-        """Take windows; see `WindowSink`."""
+        """Take windows; see `WindowConsumer`."""
         is_shown = self._display.add(windows)
         if self._writer is not None:
             await self._writer.put(windows)
@@ -56,7 +56,7 @@ class _Output:
             await to_stdout(window_lines(self._stream.schema, windows))
 
     async def flush(self) -> None:
-        """Have all windows in the target; see `WindowSink`."""
+        """Have all windows in the target; see `WindowConsumer`."""
         if self._writer is not None:
             await self._writer.flush()
 

@@ -263,7 +263,7 @@ class ArrayStream:
         return self._feed.read_to
 
     def _is_at_end(self) -> bool:
-        """Whether no element follows. Raises BadTextError if something else than one does."""
+        """Whether no element follows. Raises InvalidTextError if something else than one does."""
         feed = self._feed
         if feed.at.record:
             byte = feed.skip_space()

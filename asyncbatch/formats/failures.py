@@ -59,7 +59,7 @@ class FeedError(Exception):
 
 
 def validate_text(text: bytes, validator: Validator) -> int:
-    """Return the record count of a file's text. Raises BadTextError."""
+    """Return the record count of a file's text. Raises InvalidTextError."""
     verdict = validator(text)
     if isinstance(verdict, Fault):
         raise InvalidTextError(verdict, locate_byte(text, verdict.byte))

@@ -139,7 +139,7 @@ NewT = TypeVar("NewT", bound="MirroredWriter")
 
 
 class MirroredWriter(Protocol):
-    """One output that is written, as `NewFile` is."""
+    """One output that is written, as `MirroredFile` is."""
 
     def write(self, data: bytes) -> None:
         """Add bytes."""

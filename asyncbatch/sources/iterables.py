@@ -355,7 +355,7 @@ class IterableSource:
         """The exception of the iterable, or None."""
         return None if self._reader is None else self._reader.error
 
-    async def read(self, timeout: float | None) -> LiveChunk | None:  # noqa: ASYNC109 - see `Source`
+    async def read(self, timeout: float | None) -> LiveChunk | None:  # noqa: ASYNC109 - see `LiveSource`
         if not self._chunks:
             if self._reader is None:
                 self._reader = read_iterable(self._events, line_of)

@@ -160,7 +160,7 @@ class Totals:
             ours.merge(theirs)
 
     def states(self) -> list[Any]:
-        """Return the statistics written down; see `Recipe.restored`."""
+        """Return the statistics written down; see `AggregateSet.restored`."""
         return [statistic.state() for _, statistic in self.statistics]
 
 

@@ -139,9 +139,9 @@ def test_a_worker_that_dies_costs_no_file_but_its_own(files):
     program = f"""
 import asyncio, os
 from asyncbatch import FileSource, Inputs, Job, Run
-from asyncbatch.workers.tasks.count import FileWork
+from asyncbatch.workers.tasks.count import CountTask
 
-class Fragile(FileWork):
+class Fragile(CountTask):
     def __call__(self, batch):
         for path in batch.paths:
             if os.path.getsize(path) == 6:
@@ -171,8 +171,8 @@ if __name__ == "__main__":
 def test_a_defect_surfaces_as_one(files):
     folder = files(many(300))
     (folder / "broken.py").write_text(
-        "from asyncbatch.workers.tasks.count import FileWork\n"
-        "class Broken(FileWork):\n"
+        "from asyncbatch.workers.tasks.count import CountTask\n"
+        "class Broken(CountTask):\n"
         "    def __call__(self, batch):\n"
         "        raise ZeroDivisionError('a slip')\n"
         "        yield\n"

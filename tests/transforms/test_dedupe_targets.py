@@ -128,7 +128,7 @@ def _parts_of(start, records, row_writer, random, *, huge):
     for number, made in enumerate(records, 1):
         for key in made:
             if random.random() < 0.4:
-                part = Part(start, rows=row_writer.pack(found))
+                part = Part(start, rows=row_writer.encode(found))
                 if huge:
                     part.counts = Counts(read=number)
                     told.add(part.counts)
@@ -144,7 +144,7 @@ def _parts_of(start, records, row_writer, random, *, huge):
         [len(records)],
         [1],
         [0.0],
-        rows=row_writer.pack(found),
+        rows=row_writer.encode(found),
         spooled_rows=[len(found.rows)],
     )
     part.counts = told if huge else None

@@ -156,8 +156,8 @@ def test_bad_lines_met_before_a_death_are_reported_once(files):
     folder = files({**many(20), "00010.jsonl": "bad\n" * 60_000})
     (folder / "fragile.py").write_text(
         "import os\n"
-        "from asyncbatch.workers.tasks.count import FileWork\n"
-        "class Fragile(FileWork):\n"
+        "from asyncbatch.workers.tasks.count import CountTask\n"
+        "class Fragile(CountTask):\n"
         "    def _verdicts(self, path, opened):\n"
         "        for number, verdict in enumerate(super()._verdicts(path, opened)):\n"
         "            if number == 1:\n"

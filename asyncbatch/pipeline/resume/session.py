@@ -114,7 +114,7 @@ class FileLedgerSession(LedgerSession):
         )
         self._store.open()
 
-    def begin(self, sink: Any) -> None:  # noqa: ARG002 - see `Books`
+    def begin(self, sink: Any) -> None:  # noqa: ARG002 - see `LedgerSession`
         self.journal = FileJournal(self._known, self._store, lambda: None)
         self._admit(self._reader(), adds=False)
 
@@ -141,7 +141,7 @@ class FolderLedgerSession(FileLedgerSession):
 
     _extent_of: Callable[[str], Extent | None]
 
-    def begin(self, sink: Any) -> None:  # noqa: ARG002 - see `Books`
+    def begin(self, sink: Any) -> None:  # noqa: ARG002 - see `LedgerSession`
         from asyncbatch.sinks.folder import (
             extent_of,
             sync_folder,
@@ -177,7 +177,7 @@ class PrefixLedgerSession(FolderLedgerSession):
         super().__init__(settings, target, ordered=ordered)
         self._stores = stores
 
-    def begin(self, sink: Any) -> None:  # noqa: ARG002 - see `Books`
+    def begin(self, sink: Any) -> None:  # noqa: ARG002 - see `LedgerSession`
         from asyncbatch.sinks.folder import ObjectStates
 
         assert self._target is not None

@@ -57,7 +57,7 @@ class WindowQueue:
         self._is_left = self._is_over = False
 
     async def put(self, windows: Sequence[Window]) -> None:
-        """Wait until windows are taken; see `WindowSink`."""
+        """Wait until windows are taken; see `WindowConsumer`."""
         self.left.extend(windows)
         self._some.set()
         while self.left and not self._is_left:
@@ -65,7 +65,7 @@ class WindowQueue:
             await self._none.wait()
 
     async def flush(self) -> None:
-        """Nothing is held; see `WindowSink`."""
+        """Nothing is held; see `WindowConsumer`."""
 
     async def take(self) -> Window | None:
         """Return the next window; None after the last."""

@@ -190,7 +190,7 @@ class FoldPool:
         """Whether all workers have started; until then folding here is faster."""
         return all(task.done() for task in self._starting)
 
-    def send(self, source: str, file: str, lines: bytes) -> None:  # noqa: ARG002 - see `Programs`
+    def send(self, source: str, file: str, lines: bytes) -> None:  # noqa: ARG002 - see `TransformPool`
         """Have a source's lines folded, soon or together with more."""
         self._sources.append(source)
         self._pieces.append(lines)

@@ -247,7 +247,7 @@ class RetryingReader:
 
 
 class PostgresConnection:
-    """One connection of a `Server`'s; see there."""
+    """One connection of a `PostgresServer`'s; see there."""
 
     def __init__(self, server: PostgresServer, pool: Any, raw: Any) -> None:
         self._server, self._pool, self._raw = server, pool, raw

@@ -121,7 +121,7 @@ class FolderReader:
         return place
 
     def start_at(self, position: Any) -> None:
-        """Go on behind a chunk; see `Replayable`."""
+        """Go on behind a chunk; see `ReplayableSource`."""
         try:
             place = msgspec.convert(position, FolderPosition)
         except msgspec.ValidationError as error:
@@ -348,10 +348,10 @@ class FolderSource:
         return self._reader.position
 
     def start_at(self, position: Any) -> None:
-        """Go on behind a chunk; see `Replayable`."""
+        """Go on behind a chunk; see `ReplayableSource`."""
         self._reader.start_at(position)
 
-    async def read(self, timeout: float | None) -> LiveChunk | None:  # noqa: ASYNC109 - see `Source`
+    async def read(self, timeout: float | None) -> LiveChunk | None:  # noqa: ASYNC109 - see `LiveSource`
         if self._watch is not None:
             self._watch.start()
             chunk = await self._scanned()

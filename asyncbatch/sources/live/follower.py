@@ -370,7 +370,7 @@ class FollowedSource:
     def start_at(self, position: Any) -> None:
         self._follower.start_at(position)
 
-    async def read(self, timeout: float | None) -> LiveChunk | None:  # noqa: ASYNC109 - see `Source`
+    async def read(self, timeout: float | None) -> LiveChunk | None:  # noqa: ASYNC109 - see `LiveSource`
         self._watch.start()
         chunk = await self._next()
         if chunk is not None or timeout == 0:

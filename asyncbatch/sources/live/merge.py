@@ -41,7 +41,7 @@ class MergedSources:
         """Set the function that returns a source's event time by its name, None if unknown."""
         self._reached = reached
 
-    async def read(self, timeout: float | None) -> tuple[LiveSource, LiveChunk] | None:  # noqa: ASYNC109 - see `Source`
+    async def read(self, timeout: float | None) -> tuple[LiveSource, LiveChunk] | None:  # noqa: ASYNC109 - see `LiveSource`
         """Return the next source and chunk; otherwise as `LiveSource.read`."""
         if len(self.sources) == 1:
             source = self.sources[0]

@@ -57,7 +57,7 @@ class PipeSource:
         return as_position(self._reading.read_position.mark())
 
     def start_at(self, position: Any) -> None:
-        """Go on behind a chunk; see `Replayable`."""
+        """Go on behind a chunk; see `ReplayableSource`."""
         mark = as_mark(position)
         if self._reading is None or not self.can_resume:
             raise UsageError(f"{self.name} is no file that can be read again")
@@ -68,7 +68,7 @@ class PipeSource:
                 "without what was kept of it"
             )
 
-    async def read(self, timeout: float | None) -> LiveChunk | None:  # noqa: ASYNC109 - see `Source`
+    async def read(self, timeout: float | None) -> LiveChunk | None:  # noqa: ASYNC109 - see `LiveSource`
         reading = self._reading
         if reading is None:
             data = await self._read_pipe(timeout)
@@ -83,7 +83,7 @@ class PipeSource:
         self.is_over = not data
         return LiveChunk(self.name, data, ends=self.is_over, position=self.position)
 
-    async def _read_pipe(self, timeout: float | None) -> bytes | None:  # noqa: ASYNC109 - see `Source`
+    async def _read_pipe(self, timeout: float | None) -> bytes | None:  # noqa: ASYNC109 - see `LiveSource`
         if not _is_ready(self._file):
             loop = asyncio.get_running_loop()
             loop.add_reader(self._file, self._wakeup.set)

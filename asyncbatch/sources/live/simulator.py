@@ -112,7 +112,7 @@ class SimulatedSource:
         except msgspec.ValidationError as error:
             raise UsageError(f"this is no place among simulated events: {error}") from None
 
-    async def read(self, timeout: float | None) -> LiveChunk | None:  # noqa: ASYNC109 - see `Source`
+    async def read(self, timeout: float | None) -> LiveChunk | None:  # noqa: ASYNC109 - see `LiveSource`
         now = time.time_ns() // 1000
         is_behind = timeout == 0 or self._simulator.due_count(now) > _MOST_AT_ONCE
         until = max((self._simulator.next_at() - now) / 1e6, 0 if is_behind else _POLL_SECONDS)

@@ -70,7 +70,7 @@ def row_of(job: str, target: str, entry: Entry) -> tuple[Any, ...]:
 
 
 def entry_of(row: Sequence[Any]) -> Entry:
-    """Return the entry that columns `OF_ENTRY` of a row say."""
+    """Return the entry that columns `FIND_ENTRY` of a row say."""
     generation, path, size, mtime_ns, digest, outcome = row[:6]
     read, dropped, rejected, written, done_at, letters, at, length, skip, take = row[6:16]
     return Entry(
@@ -90,7 +90,7 @@ def escape_path(path: str) -> str:
 
 
 def unescape_path(text: str) -> str:
-    """Return the path that `storable` was given."""
+    """Return the path that `escape_path` was given."""
     if "\\" not in text:
         return text
     parts = text.split("\\\\")

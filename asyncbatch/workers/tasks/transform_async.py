@@ -81,7 +81,7 @@ class FileTimer:
         raise FileTimeoutError(self._limit)
 
     def check(self) -> None:
-        """Raise LateError if the file is late."""
+        """Raise FileTimeoutError if the file is late."""
         if self._is_late or _now() > self._deadline:
             raise FileTimeoutError(self._limit)
 

@@ -389,7 +389,7 @@ def reader_of(folder, **more):
 
 
 def looked(reader):
-    reader.look_again()
+    reader.rescan()
     return drained(reader)
 
 
