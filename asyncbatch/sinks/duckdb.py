@@ -61,12 +61,12 @@ class DuckdbSink:
         table: str,
         mode: Mode,
         key: tuple[str, ...],
-        ledger_job: LedgerJob | None = None,
+        job: LedgerJob | None = None,
         contract: SchemaContractCheck | None = None,
         times: Collection[str] = (),
     ) -> None:
         self.path, self.table, self.mode, self.key = path, table, mode, key
-        self._job, self._times = ledger_job, times
+        self._job, self._times = job, times
         self._target = f"{table}.asyncbatch-new" if mode == "replace" else table
         """The table that is loaded; the end of a replacement gives it its name."""
         self._duckdb: Any

@@ -158,7 +158,7 @@ class MirroredOutput(ABC, Generic[NewT]):
     """
 
     # Errors that are not about one output: the next would meet them as well.
-    discarding: frozenset[int]
+    fatal_errnos: frozenset[int]
     # see `RowWriter`; the next run replaces an unfinished file
     abandon: Callable[[], None] | None = None
 
@@ -252,14 +252,14 @@ class MirroredOutput(ABC, Generic[NewT]):
         except OSError as error:
             raise OutputError(
                 f"cannot write {display_path(path)}: {error.strerror or error}",
-                is_lost=error.errno in self.discarding,
+                is_lost=error.errno in self.fatal_errnos,
             ) from None
 
 
 class FolderOutput(MirroredOutput[MirroredFile]):
     """Of files in a folder."""
 
-    losing = _DISK_ERRORS
+    fatal_errnos = _DISK_ERRORS
 
     def make(self, path: str) -> MirroredFile:
         return MirroredFile(path)
@@ -280,7 +280,7 @@ class ObjectOutput(MirroredOutput[ObjectWriter]):
     The bytes that wait for an upload are limited.
     """
 
-    losing = frozenset((errno.EACCES, errno.ENOENT, errno.EAGAIN, errno.ECONNRESET))
+    fatal_errnos = frozenset((errno.EACCES, errno.ENOENT, errno.EAGAIN, errno.ECONNRESET))
 
     def __init__(self, target: Target, files: FileWorkSettings) -> None:
         super().__init__(target, files.format)

@@ -14,7 +14,7 @@ from asyncbatch.core.retry import Retrier, Retries
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.compression import compression_of_name
 from asyncbatch.formats.decoder import encode, encode_lines
-from asyncbatch.sinks.block import make_block
+from asyncbatch.sinks.block import ColumnBlock, Kind, make_block
 from asyncbatch.sinks.database import fold
 from asyncbatch.sinks.target import Target, parse_location
 from asyncbatch.sinks.text_files import csv_lines
@@ -70,6 +70,10 @@ _SECOND = 1_000_000
 _EXACT = 2**53  # Integers up to this one are doubles, too.
 
 
+# Aggregates whose column begins with integers, and widens with the first float.
+_INTEGER_AGGREGATES = ("count", "distinct", "sum", "min", "max")
+
+
 class WindowRows:
     """Makes rows of windows: two times, the key as JSON, its fields, aggregates, `partial`.
 
@@ -89,6 +93,10 @@ class WindowRows:
                 f"two columns would be called {doubled!r}: give an aggregate another name "
                 "(--agg NAME=...), or rename the field (--jq)"
             )
+        self.kinds: dict[str, Kind] = {
+            one.name: "integer" if one.kind in _INTEGER_AGGREGATES else "real"
+            for one in schema.recipe.aggregates
+        }
         window = schema.window
         self._is_whole = window.kind != "session" and not (window.pane % _SECOND)
 
@@ -271,8 +279,19 @@ class WindowTableTarget:
         """Disconnect; see `WindowTarget`."""
         self._sink.finish(succeeded=ended, ended=ended)
 
-    def _block(self, rows: Sequence[dict[str, Any]]) -> Any:
-        return make_block(rows, rich=self._target.has_rich_types)
+    def _block(self, rows: Sequence[dict[str, Any]]) -> ColumnBlock:
+        """Return rows as a block in which an aggregate without values has a kind.
+
+        Without one its column would be created later, and the order of columns would depend on
+        the time of the first value.
+        """
+        block = make_block(rows, rich=self._target.has_rich_types)
+        declared = self._made.kinds
+        kinds = [
+            declared.get(name, kind) if kind == "null" else kind
+            for name, kind in zip(block.names, block.kinds, strict=True)
+        ]
+        return ColumnBlock(block.names, kinds, block.values, block.count)
 
 
 _DATABASES = ("sqlite", "duckdb", "postgres")

@@ -444,8 +444,8 @@ DRAFTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("draft", DRAFTS)
-def test_drafts(run, files, builder):
-    files({"s.json": json.dumps({"$schema": builder, **DRAFTS[builder]}), "a.json": "[1, 2, 3]"})
+def test_drafts(run, files, draft):
+    files({"s.json": json.dumps({"$schema": draft, **DRAFTS[draft]}), "a.json": "[1, 2, 3]"})
     outcome = run("a.json", "--schema", "s.json", "-o", "json")
     assert [(record, kind) for record, kind, _ in reasons(outcome)] == [
         (1, "schema"), (2, "schema"),

@@ -180,39 +180,39 @@ def test_what_is_no_timeout(run, files, seconds):
 class TestStopwatch:
     """With looks in made-up time, a second apart."""
 
-    def display(self, stopwatch, progress, *, start=0.0, count=10):
-        return [stopwatch.look(progress, start + second) for second in range(count)]
+    def overdue(self, stopwatch, progress, *, start=0.0, count=10):
+        return [stopwatch.overdue(progress, start + second) for second in range(count)]
 
     def test_a_file_is_late_after_its_time(self):
         progress = Progress()
         progress.begin(7)
-        assert self.display(FileStopwatch(3, 1), progress, count=5) == [None, None, None, 7, 7]
+        assert self.overdue(FileStopwatch(3, 1), progress, count=5) == [None, None, None, 7, 7]
 
     def test_each_file_has_time_of_its_own(self):
         stopwatch, progress = FileStopwatch(3, 1), Progress()
         for number in range(4):
             progress.begin(number)
-            assert set(self.display(stopwatch, progress, start=number * 3, count=3)) == {None}
+            assert set(self.overdue(stopwatch, progress, start=number * 3, count=3)) == {None}
 
     def test_what_is_between_files_is_never_late(self):
         progress = Progress()
         progress.begin_batch()
-        assert set(self.display(FileStopwatch(3, 1), progress)) == {None}
+        assert set(self.overdue(FileStopwatch(3, 1), progress)) == {None}
 
     def test_waiting_for_us_takes_no_time(self):
         stopwatch, progress = FileStopwatch(3, 1), Progress()
         progress.begin(7)
         progress.begin_waiting()
-        assert set(self.display(stopwatch, progress)) == {None}
+        assert set(self.overdue(stopwatch, progress)) == {None}
         progress.end_waiting()
-        assert self.display(stopwatch, progress, start=10, count=3) == [None, None, 7]
+        assert self.overdue(stopwatch, progress, start=10, count=3) == [None, None, 7]
 
     def test_the_same_file_in_another_worker_begins_anew(self):
         stopwatch, first, second = FileStopwatch(3, 1), Progress(), Progress()
         first.begin(7)
-        self.display(stopwatch, first, count=3)
+        self.overdue(stopwatch, first, count=3)
         second.begin(7)
-        assert self.display(stopwatch, second, start=3, count=4) == [None, None, None, 7]
+        assert self.overdue(stopwatch, second, start=3, count=4) == [None, None, None, 7]
 
     def test_a_time_in_which_nobody_looked_counts_little(self):
         stopwatch, progress = FileStopwatch(3, 1), Progress()
