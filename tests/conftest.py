@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,14 +30,26 @@ settings.load_profile("ci" if os.environ.get("CI") else "anywhere")
 ROOT = Path(__file__).parent.parent
 SAMPLE_DATA = ROOT / "sample_data"
 COMMAND = (sys.executable, "-m", "asyncbatch")
+# Seconds after which a command counts as hanging, also on a busy machine.
 PATIENCE = 300
-"""Seconds after which a command is taken to hang, on a machine however busy."""
+
+# A parent may ignore signals (nohup, cron, `&` in a script). Commands inherit that, and would
+# ignore the signals that tests send them.
+for _number, _handler in {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+}.items():
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
+signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 # Tests start hundreds of commands, a third of whose start-up it would be to compile our modules.
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
     os.environ["PYTHONPYCACHEPREFIX"] = str(ROOT / ".pytest_cache" / "bytecode")
 
 
+# Files whose tests run in one process, one after another, and why. Others run in any order.
 WHOLE = {
     "tests/workers/test_dask_objects.py": "needs one cluster and one server",
     "tests/formats/test_bombs.py": "takes long to make what it tests with",
@@ -45,7 +58,6 @@ WHOLE = {
     "tests/sinks/test_postgres.py": "needs one server",
     "tests/cli/test_readme.py": "has commands that read what others have written",
 }
-"""Files whose tests one process runs, one after another, and why; others are run in any order."""
 
 
 @pytest.hookimpl(optionalhook=True)  # where pytest-xdist is not installed
@@ -146,7 +158,7 @@ def etl(tmp_path):
             text=True,
             cwd=tmp_path,
             env=environment(),
-            timeout=60,
+            timeout=PATIENCE,
         )
 
     return _etl
@@ -210,9 +222,9 @@ def live(tmp_path):
                     pipe.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server() -> Iterator[PostgresServer]:
-    """A PostgreSQL server, for the tests of a file."""
+    """A PostgreSQL server, shared by the tests of a process."""
     from tests.servers.postgres import PostgresServer
 
     found = PostgresServer()
@@ -220,9 +232,9 @@ def server() -> Iterator[PostgresServer]:
     found.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
-    """A server that speaks S3, for the tests of a file."""
+    """A server that speaks S3, shared by the tests of a process."""
     from tests.servers.s3 import S3Server
 
     with S3Server() as found:

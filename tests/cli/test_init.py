@@ -8,7 +8,7 @@ import tomllib
 import pytest
 
 from asyncbatch.config.pipeline_file.load import parse_pipeline_file
-from tests.conftest import COMMAND, Outcome, environment
+from tests.conftest import COMMAND, PATIENCE, Outcome, environment
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def asyncbatch(tmp_path):
     def _asyncbatch(*arguments):
         finished = subprocess.run(
             [*COMMAND, *arguments], check=False, capture_output=True, text=True,
-            cwd=tmp_path, env=environment(), timeout=60,
+            cwd=tmp_path, env=environment(), timeout=PATIENCE,
         )  # fmt: skip
         return Outcome(finished.returncode, finished.stdout, finished.stderr)
 

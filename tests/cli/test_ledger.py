@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.conftest import COMMAND, environment
+from tests.conftest import COMMAND, PATIENCE, environment
 
 RECORDS = {"in/1.json": '[{"id": 1}, {"id": 2}]', "in/2.json": '[{"id": 3}, 4]', "in/3.json": "{"}
 TARGETS = {
@@ -33,7 +33,7 @@ def ledger(tmp_path):
             text=True,
             cwd=tmp_path,
             env=environment(XDG_STATE_HOME=str(tmp_path / "state")),
-            timeout=60,
+            timeout=PATIENCE,
         )
 
     return _ledger

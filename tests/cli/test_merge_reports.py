@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tests.conftest import COMMAND, SAMPLE_DATA, Outcome, environment, many
+from tests.conftest import COMMAND, PATIENCE, SAMPLE_DATA, Outcome, environment, many
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def merge(tmp_path):
     def _merge(*arguments):
         finished = subprocess.run(
             [*COMMAND, "merge-reports", *arguments], check=False, capture_output=True, text=True,
-            cwd=tmp_path, env=environment(), timeout=60,
+            cwd=tmp_path, env=environment(), timeout=PATIENCE,
         )  # fmt: skip
         return Outcome(finished.returncode, finished.stdout, finished.stderr)
 

@@ -11,7 +11,7 @@ from datetime import datetime
 
 import pytest
 
-from tests.conftest import COMMAND, environment, many
+from tests.conftest import COMMAND, PATIENCE, environment, many
 
 MIXED = {"good.json": "[1, 2]", "bad.json": "[1,]", "lines.jsonl": "1\nx\n3\n"}
 
@@ -217,7 +217,7 @@ def test_a_closed_pipe_ends_quietly(files):
     command = f"{' '.join(COMMAND)} run . -o jsonl | head -n 1; echo ${{PIPESTATUS[0]}}"
     finished = subprocess.run(
         ["bash", "-c", command], check=True, capture_output=True, text=True, cwd=folder,
-        env=environment(), timeout=60,
+        env=environment(), timeout=PATIENCE,
     )  # fmt: skip
     assert finished.stdout.splitlines()[-1] == "141"
     assert finished.stderr == ""
@@ -230,7 +230,7 @@ def test_closed_standard_streams_change_nothing_else(files, closed, options):
     command = f"{' '.join(COMMAND)} run . --report r.json {options} {closed}"
     finished = subprocess.run(
         ["bash", "-c", command], check=False, capture_output=True, text=True, cwd=folder,
-        env=environment(), timeout=60,
+        env=environment(), timeout=PATIENCE,
     )  # fmt: skip
     assert finished.returncode == 1
     assert finished.stderr == ""
@@ -242,7 +242,7 @@ def test_a_full_disk_under_stdout_is_an_error(files):
     with open("/dev/full", "wb") as full:
         finished = subprocess.run(
             [*COMMAND, "run", "."], check=False, stdout=full, stderr=subprocess.PIPE, text=True,
-            cwd=folder, env=environment(), timeout=60,
+            cwd=folder, env=environment(), timeout=PATIENCE,
         )  # fmt: skip
     assert finished.returncode == 1
     assert "No space left" in finished.stderr

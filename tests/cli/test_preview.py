@@ -11,7 +11,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.conftest import COMMAND, environment
+from tests.conftest import COMMAND, PATIENCE, environment
 from tests.servers.api import ApiServer, status, truncate
 
 RECORDS = [{"id": n, "email": None if n == 3 else f"{n}@x.org", "x": [n]} for n in range(100)]
@@ -45,7 +45,7 @@ def etl(tmp_path):
     def _etl(*arguments):
         return subprocess.run(
             [*COMMAND, "etl", *arguments], check=False, capture_output=True, text=True,
-            cwd=tmp_path, env=environment(), timeout=60,
+            cwd=tmp_path, env=environment(), timeout=PATIENCE,
         )  # fmt: skip
 
     return _etl

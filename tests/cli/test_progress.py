@@ -21,7 +21,7 @@ from asyncbatch.pipeline.run import Run
 from asyncbatch.sinks.target import Target
 from asyncbatch.sources.http.settings import CursorPagination, HttpSettings
 from asyncbatch.sources.http.source import HttpFeedSource
-from tests.conftest import COMMAND, environment
+from tests.conftest import COMMAND, PATIENCE, environment
 from tests.servers.api import ApiServer, status
 
 RECORDS = [{"id": n, "email": None if n % 10 == 5 else f"{n}@x.org"} for n in range(40)]
@@ -62,7 +62,7 @@ def etl(tmp_path):
     def _etl(*arguments, **env):
         return subprocess.run(
             [*COMMAND, "etl", *arguments], check=False, capture_output=True, text=True,
-            cwd=tmp_path, env=environment(**env), timeout=60,
+            cwd=tmp_path, env=environment(**env), timeout=PATIENCE,
         )  # fmt: skip
 
     return _etl
@@ -164,7 +164,7 @@ def test_a_source_that_is_stopped_is_interrupted(files, api):
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
-        stdout, _ = process.communicate(timeout=30)
+        stdout, _ = process.communicate(timeout=PATIENCE)
     report = json.loads(stdout)
     assert (process.returncode, report["status"]) == (143, "interrupted")
     assert [source["state"] for source in report["sources"]] == ["interrupted", "done"]
@@ -185,7 +185,12 @@ def test_sections_are_merged(etl, files, api):
     def merge(*names):
         command = [*COMMAND, "merge-reports", *names, "-o", "json"]
         outcome = subprocess.run(
-            command, check=False, capture_output=True, cwd=folder, env=environment(), timeout=60
+            command,
+            check=False,
+            capture_output=True,
+            cwd=folder,
+            env=environment(),
+            timeout=PATIENCE,
         )
         return json.loads(outcome.stdout)
 

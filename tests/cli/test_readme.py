@@ -13,7 +13,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.conftest import ROOT, environment, python
+from tests.conftest import PATIENCE, ROOT, environment, python
 
 README = (ROOT / "README.md").read_text()
 
@@ -54,7 +54,7 @@ def folder(tmp_path_factory):
 def shell(command, path, folder):
     return subprocess.run(
         ["bash", "-c", command], check=False, capture_output=True, text=True, cwd=folder,
-        env=environment(PATH=path), timeout=60,
+        env=environment(PATH=path), timeout=PATIENCE,
     )  # fmt: skip
 
 
@@ -73,7 +73,8 @@ def cron(line, place, path):
     assert command is not None
     text = re.sub(r"(?<=[ /])/(?=srv|var)", f"{place}/", command[1])
     return subprocess.run(
-        ["sh", "-c", text], check=False, capture_output=True, text=True, cwd=place, timeout=60,
+        ["sh", "-c", text], check=False, capture_output=True, text=True, cwd=place,
+        timeout=PATIENCE,
         stdin=subprocess.DEVNULL, env={"HOME": str(place), "PATH": path, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
 

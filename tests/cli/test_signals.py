@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import COMMAND, environment, many
+from tests.conftest import COMMAND, PATIENCE, environment, many
+from tests.processes import alive, children, holds_open, wait_until, waiting_bytes
 
 pytestmark = pytest.mark.skipif(not Path("/proc").exists(), reason="looks into /proc")
 
@@ -27,26 +28,6 @@ def start(folder, *arguments, **options):
     )  # fmt: skip
 
 
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs (one that only waits to be reaped does not)."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return "\nState:\tZ" not in status
-
-
-def wait_until(condition, seconds=10.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.01)
-
-
 def wait_for_workers(process, count) -> list[int]:
     wait_until(lambda: len(children(process.pid)) == count)
     return children(process.pid)
@@ -56,14 +37,14 @@ def wait_for_workers(process, count) -> list[int]:
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
 )
 def test_a_signal_ends_a_run_with_its_summary(files, number, code):
-    process = start(files(many(400)), *SLOW, "-o", "json", "--report", "report.json")
-    time.sleep(1.0)
+    process = start(files(many(400)), *SLOW, "-o", "jsonl", "--report", "report.json")
+    assert process.stdout.readline()  # a file is done, and the next ones are to come
     process.send_signal(number)
-    stdout, stderr = process.communicate(timeout=20)
+    stdout, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == code
     assert stderr.startswith("Stopping: finishing what is in flight")
     assert "Traceback" not in stderr
-    report = json.loads(stdout)
+    report = json.loads(stdout.splitlines()[-1])
     assert report["status"] == "interrupted"
     assert report["exit_code"] == code
     assert 0 < report["files"]["total"] < 400
@@ -72,13 +53,13 @@ def test_a_signal_ends_a_run_with_its_summary(files, number, code):
 
 def test_ctrl_c_reaches_workers_too_but_only_the_run_reacts(files):
     """A terminal signals the whole process group; what is in flight is finished all the same."""
-    process = start(files(many(600)), *SLOW, "-w", "2", "-o", "json")
+    process = start(files(many(600)), *SLOW, "-w", "2", "-o", "jsonl")
     workers = wait_for_workers(process, 1)  # with a pause, batches go one at a time
-    time.sleep(0.5)
+    assert process.stdout.readline()
     os.killpg(process.pid, signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=20)
+    stdout, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
-    assert json.loads(stdout)["files"]["failed"] == 0
+    assert json.loads(stdout.splitlines()[-1])["files"]["failed"] == 0
     assert stderr.count("\n") == 1
     wait_until(lambda: not any(map(alive, workers)))
 
@@ -94,7 +75,7 @@ def stuck(files):
     def _stuck(*arguments):
         process = start(folder, "pipe", *arguments)
         started.append(process)
-        time.sleep(0.7)
+        wait_until(lambda: holds_open(process.pid, folder / "pipe"))
         return process
 
     yield _stuck
@@ -108,19 +89,19 @@ def test_what_is_in_flight_has_its_grace_and_no_more(stuck):
     process = stuck("--grace", "1", "-o", "json")
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    stdout, stderr = process.communicate(timeout=20)
-    assert 0.9 < time.monotonic() - began < 10
+    stdout, stderr = process.communicate(timeout=PATIENCE)
+    assert time.monotonic() - began > 0.9  # the rest of the grace was given
     assert process.returncode == 143
     assert "Gave up on what was in flight after 1 s" in stderr
     assert json.loads(stdout)["files"]["total"] == 0
 
 
 def test_the_second_signal_stops_at_once(stuck):
-    process = stuck("--grace", "60")
+    process = stuck("--grace", "3600")
     process.send_signal(signal.SIGINT)
     assert process.stderr.readline().startswith("Stopping")
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=5) == 130
+    assert process.wait(timeout=PATIENCE) == 130
 
 
 def test_a_stop_is_announced_while_workers_are_busy(files):
@@ -128,7 +109,7 @@ def test_a_stop_is_announced_while_workers_are_busy(files):
     assert process.stdout.readline()  # it works, and cannot end before we have read the rest
     process.send_signal(signal.SIGINT)
     assert process.stderr.readline().startswith("Stopping")
-    stdout, _ = process.communicate(timeout=20)
+    stdout, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert json.loads(stdout.splitlines()[-1])["status"] == "interrupted"
 
@@ -138,7 +119,7 @@ def test_a_signal_while_it_starts_leaves_no_trace_but_its_status(files, after):
     process = start(files(many(1000)), *SLOW)
     time.sleep(after)
     process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=20)
+    _, stderr = process.communicate(timeout=PATIENCE)
     assert "Traceback" not in stderr
     # So early the interpreter itself is not yet up: then the signal just kills it.
     assert process.returncode in (143, -signal.SIGTERM)
@@ -160,7 +141,7 @@ def test_no_worker_outlives_a_killed_run_in_the_midst_of_a_file(files):
     keeps_it_open = os.open(folder / "pipe", os.O_RDWR)
     process = start(folder, "pipe", "-w", "1")
     [worker] = wait_for_workers(process, 1)
-    time.sleep(0.5)
+    wait_until(lambda: holds_open(worker, folder / "pipe"))
     process.kill()
     process.communicate()
     wait_until(lambda: not alive(worker))
@@ -170,9 +151,9 @@ def test_no_worker_outlives_a_killed_run_in_the_midst_of_a_file(files):
 def test_a_reader_that_stops_reading_does_not_stop_the_signals(files):
     """Stdout is a full pipe that nobody reads: Ctrl-C must work all the same."""
     process = start(files(many(20_000)), "-o", "jsonl", "--grace", "0.5")
-    time.sleep(1.5)
+    wait_until(lambda: waiting_bytes(process.stdout) > 60_000)  # of 65,536
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=10) == 130
+    assert process.wait(timeout=PATIENCE) == 130
     process.stdout.close()
     assert re.match("Stopping", process.stderr.read())
     process.stderr.close()
@@ -182,9 +163,12 @@ def test_under_nohup_a_hangup_changes_nothing(files):
     ignoring = "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN);"
     process = subprocess.Popen(
         [sys.executable, "-c", f"{ignoring} os.execv(sys.argv[1], sys.argv[1:])", *COMMAND,
-         "run", ".", *SLOW, "-q"],
-        cwd=files(many(10)), env=environment(),
+         "run", ".", *SLOW, "-o", "jsonl"],
+        cwd=files(many(10)), env=environment(), stdout=subprocess.PIPE,
     )  # fmt: skip
-    time.sleep(1.0)
+    assert process.stdout is not None
+    assert process.stdout.readline()
     process.send_signal(signal.SIGHUP)
-    assert process.wait(timeout=20) == 0
+    process.stdout.read()
+    process.stdout.close()
+    assert process.wait(timeout=PATIENCE) == 0

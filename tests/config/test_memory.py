@@ -14,7 +14,7 @@ from asyncbatch.core import system as cgroups
 from asyncbatch.core.settings import MIB, Sizes
 from asyncbatch.core.system import memory_limit
 from asyncbatch.errors import UsageError
-from tests.conftest import COMMAND, environment
+from tests.conftest import COMMAND, PATIENCE, environment
 
 
 @given(st.integers(0, 2**36), st.integers(0, 64), st.booleans(), st.booleans())
@@ -110,7 +110,7 @@ def test_a_pipeline_keeps_within_its_memory(big, tmp_path):
     def etl(*options):
         return subprocess.run(
             [*COMMAND, "etl", "big.toml", "-w", "2", "-o", "json", *options], check=False,
-            capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=120,
+            capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=PATIENCE,
         )  # fmt: skip
 
     limit = 240

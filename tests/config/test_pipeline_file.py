@@ -35,7 +35,7 @@ from asyncbatch.sinks.target import KNOWN
 from asyncbatch.sources.http.settings import BasicAuth
 from asyncbatch.transforms.schema_file import SchemaSource
 from asyncbatch.transforms.spec import FieldRule, FieldsSpec, JqSpec, RequireSpec
-from tests.conftest import COMMAND, ROOT, Outcome, environment
+from tests.conftest import COMMAND, PATIENCE, ROOT, Outcome, environment
 
 FULL = """
 name = "people"
@@ -123,7 +123,7 @@ def etl(tmp_path):
     def _etl(*arguments, **env):
         finished = subprocess.run(
             [*COMMAND, "etl", *arguments], check=False, capture_output=True, text=True,
-            cwd=tmp_path, env=environment(**env), timeout=60,
+            cwd=tmp_path, env=environment(**env), timeout=PATIENCE,
         )  # fmt: skip
         return Outcome(finished.returncode, finished.stdout, finished.stderr)
 
@@ -622,7 +622,7 @@ class TestCommand:
         with open("/dev/full", "w") as full:
             finished = subprocess.run(
                 [*COMMAND, "etl", *arguments], check=False, stdout=full, stderr=subprocess.PIPE,
-                text=True, cwd=tmp_path, env=environment(API_TOKEN="x"), timeout=60,
+                text=True, cwd=tmp_path, env=environment(API_TOKEN="x"), timeout=PATIENCE,
             )  # fmt: skip
         assert finished.returncode == 1
         assert finished.stderr == "Error: could not go on: [Errno 28] No space left on device\n"

@@ -19,7 +19,7 @@ from asyncbatch.config.pipeline_file.load import (
     parse_stream_file,
 )
 from asyncbatch.errors import PipelineFileError
-from tests.conftest import COMMAND, ROOT, Outcome, environment
+from tests.conftest import COMMAND, PATIENCE, ROOT, Outcome, environment
 
 SHOP = ROOT / "sample_data" / "stream" / "shop.toml"
 EVENTS = [
@@ -55,7 +55,7 @@ def stream(tmp_path):
         (tmp_path / "s.toml").write_text(text)
         finished = subprocess.run(
             [*COMMAND, command, "s.toml", *arguments], check=False, capture_output=True, text=True,
-            input=stdin, cwd=tmp_path, env=environment(**env), timeout=60,
+            input=stdin, cwd=tmp_path, env=environment(**env), timeout=PATIENCE,
         )  # fmt: skip
         return Outcome(finished.returncode, finished.stdout, finished.stderr)
 
@@ -158,7 +158,7 @@ def test_the_sample(tmp_path):
     def shop(*arguments):
         return subprocess.run(
             [*COMMAND, "stream", str(SHOP), *arguments], check=False, capture_output=True,
-            text=True, cwd=tmp_path, env=environment(WINDOW="1s"), timeout=60,
+            text=True, cwd=tmp_path, env=environment(WINDOW="1s"), timeout=PATIENCE,
         )  # fmt: skip
 
     assert shop("--check").returncode == 0
@@ -372,7 +372,7 @@ def test_a_file_that_is_not_there(tmp_path):
         load_stream_file(str(tmp_path / "no.toml"))
     finished = subprocess.run(
         [*COMMAND, "stream", "x.jsonl", "--check"], check=False, capture_output=True, text=True,
-        cwd=tmp_path, env=environment(), timeout=60,
+        cwd=tmp_path, env=environment(), timeout=PATIENCE,
     )  # fmt: skip
     assert finished.returncode == 2
     assert "are for a pipeline file" in finished.stderr
@@ -400,7 +400,7 @@ time = "t"
 def test_the_schema_takes_what_we_take(tmp_path):
     printed = subprocess.run(
         [*COMMAND, "stream", "--print-schema"], check=True, capture_output=True, text=True,
-        cwd=tmp_path, env=environment(), timeout=60,
+        cwd=tmp_path, env=environment(), timeout=PATIENCE,
     )  # fmt: skip
     validator = jsonschema_rs.validator_for(json.loads(printed.stdout))
     documents = [

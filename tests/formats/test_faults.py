@@ -13,6 +13,7 @@ import pytest
 from asyncbatch.formats.failures import file_failure
 from asyncbatch.storage.local import open_content
 from tests.conftest import COMMAND, ROOT, environment, many, python
+from tests.processes import wait_until
 
 
 def errors(outcome):
@@ -77,19 +78,29 @@ def test_a_folder_that_is_read_as_a_file():
 
 
 def test_files_that_vanish_or_change_between_listing_and_reading(run, files):
-    """A paused run finds the files of its second batch otherwise than it listed them."""
-    folder = files({"a.json": "1", "b.json": "[1]", "c.json": "1", "d.json": "1"})
+    """Files change after they were listed, while the first one holds up the run."""
+    gate = (
+        "import os, time\n"
+        "def gate(record):\n"
+        "    open('called', 'w').close()\n"
+        "    while not os.path.exists('go-on'):\n"
+        "        time.sleep(0.01)\n"
+        "    return record\n"
+    )
+    contents = {"a.json": "1", "b.json": "[1]", "c.json": "1", "d.json": "1"}
+    folder = files({**contents, "gate.py": gate})
 
     def meddle():
-        time.sleep(1.0)
+        wait_until((folder / "called").exists)
         (folder / "b.json").write_text("[1, 2, 3]")
         (folder / "c.json").unlink()
         (folder / "d.json").unlink()
         (folder / "d.json").mkdir()
+        (folder / "go-on").touch()
 
     meddling = threading.Thread(target=meddle)
     meddling.start()
-    outcome = run(".", "-b", "1", "--pause", "1.5", "-o", "jsonl")
+    outcome = run(".", "-b", "1", "--concurrency", "1", "--call", "gate.py:gate", "-o", "jsonl")
     meddling.join()
     statuses = {
         event["file"]: (event["status"], event.get("error", {}).get("kind"), event["records"])

@@ -24,7 +24,7 @@ from asyncbatch.core.system import usable_cpus
 from asyncbatch.pipeline.splits import AHEAD_PER_CPU, LEAST_AHEAD
 from asyncbatch.sources.http.settings import CursorPagination, HttpSettings
 from asyncbatch.sources.iterables import CHUNK_RECORDS, IterableReader, read_iterable
-from tests.conftest import ROOT, environment, python
+from tests.conftest import PATIENCE, ROOT, environment, python
 from tests.servers.api import ApiServer, status
 
 
@@ -360,7 +360,7 @@ async def test_a_source_that_blocks_keeps_nobody_waiting():
     def blocking():
         try:
             yield {"id": 1}
-            assert may_go_on.wait(60)
+            assert may_go_on.wait(timeout=PATIENCE)
             yield {"id": 2}
         finally:
             threads.add(threading.current_thread().name)
@@ -656,7 +656,7 @@ async def test_sources_that_do_not_end_when_they_are_told_are_left_behind():
         try:
             yield {"id": 1}
             stuck.set()
-            release.wait(60)
+            release.wait(timeout=PATIENCE)
             yield {"id": 2}
         finally:
             stuck.clear()
@@ -778,7 +778,8 @@ def test_examples_of_the_guide(example, tmp_path):
     (tmp_path / "exports" / "1.json").write_text('[{"id": 9, "name": "Nine"}]')
     finished = subprocess.run(
         [sys.executable, "-W", "error", "-c", example],
-        check=False, capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=60,
+        check=False, capture_output=True, text=True, cwd=tmp_path, env=environment(),
+        timeout=PATIENCE,
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr
     shown = re.findall(r"# prints (.*)", example)

@@ -14,7 +14,7 @@ from itertools import count
 
 import pytest
 
-from tests.conftest import COMMAND, environment
+from tests.conftest import COMMAND, PATIENCE, environment
 from tests.pipeline.test_etl_http import CURSOR, INCREMENTAL, PAGE, asked, people, pipeline, source
 from tests.servers.api import ApiServer, status, value
 
@@ -48,7 +48,8 @@ def etl(tmp_path, text, *arguments):
     (tmp_path / "p.toml").write_text(text)
     return subprocess.run(
         [*COMMAND, "etl", "p.toml", "--output", "json", *arguments],
-        check=False, capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=60,
+        check=False, capture_output=True, text=True, cwd=tmp_path, env=environment(),
+        timeout=PATIENCE,
     )  # fmt: skip
 
 
@@ -117,7 +118,7 @@ def test_a_server_that_dies_midway_loses_and_doubles_nothing(server, tmp_path, s
                     else:
                         running.send_signal(signal.SIGKILL)
                     kills += 1
-                code = running.wait(60)
+                code = running.wait(timeout=PATIENCE)
                 ends += 1
                 if code == 0:
                     break

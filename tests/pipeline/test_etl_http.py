@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import COMMAND, environment
+from tests.conftest import COMMAND, PATIENCE, environment
 from tests.servers.api import ApiServer, stall, status, value
 
 CURSOR = '{ type = "cursor", next = "/next_cursor" }'
@@ -58,7 +58,7 @@ def etl(tmp_path, files):
         return subprocess.run(
             [*COMMAND, "etl", "p.toml", *arguments],
             check=False, capture_output=True, text=True, cwd=tmp_path, env=environment(**env),
-            timeout=60,
+            timeout=PATIENCE,
         )  # fmt: skip
 
     return _etl
@@ -316,7 +316,7 @@ def test_runs_that_are_killed_lose_and_double_nothing(files, tmp_path, sink):
                         running.send_signal(signal.SIGKILL)
                         kills += 1
                         continue
-                assert running.wait(60) == 0, running.stderr and running.stderr.read()
+                assert running.wait(timeout=PATIENCE) == 0, running.stderr and running.stderr.read()
                 break
         assert kills
     assert ids(tmp_path) == [*range(600)]
@@ -340,7 +340,7 @@ def test_a_target_that_is_slow_slows_the_asking(files, tmp_path):
                 time.sleep(0.5)
             assert before < 60  # of 500: 200 kB each
             rest = running.stdout.read()
-            assert running.wait(60) == 0
+            assert running.wait(timeout=PATIENCE) == 0
         assert api.requests == 500
     found = [json.loads(line)["id"] for line in (first + rest).splitlines()]
     assert found == [*range(5_000)]
@@ -362,7 +362,7 @@ def test_a_source_that_stalls_holds_up_no_other(files, tmp_path):
                 assert running.poll() is None
                 time.sleep(0.05)
             running.send_signal(signal.SIGTERM)
-            assert running.wait(60) == 143
+            assert running.wait(timeout=PATIENCE) == 143
     assert ids(tmp_path) == sorted([*range(300)] * 2)
 
 

@@ -12,8 +12,8 @@ from contextlib import aclosing, closing
 import pytest
 
 from asyncbatch.core.aio import with_pauses
-from tests.cli.test_signals import wait_until
-from tests.conftest import COMMAND, environment
+from tests.conftest import COMMAND, PATIENCE, environment
+from tests.processes import wait_until
 from tests.servers.api import ApiServer, stall
 
 PIPELINE = """
@@ -78,7 +78,7 @@ def test_lines_are_loaded_while_their_input_goes_on(start, files, interval):
     process.stdin.write(b"nope\n")
     write(process, 4)
     wait_until(lambda: rows(folder) == [1, 2, 3, 4])
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=PATIENCE)
     report = json.loads(out)
     assert (process.returncode, report["records"]["written"]) == (1, 4), err
     assert report["records"]["read"] == 5
@@ -93,7 +93,7 @@ def test_a_file_is_loaded_while_the_next_says_nothing(start, files):
     process = start("etl", "p.toml", "--output", "json")
     wait_until(lambda: rows(folder) == [1, 2])
     write(process, 3)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=PATIENCE)
     assert json.loads(out)["files"]["succeeded"] == 2, err
     assert rows(folder) == [1, 2, 3]
 
@@ -125,7 +125,7 @@ def test_lines_come_out_while_their_input_goes_on(start):
     process = start("run", "-", "--to", "-", "--workers", "1")
     write(process, 1, 2)
     assert [process.stdout.readline() for _ in range(2)] == [b'{"n":1}\n', b'{"n":2}\n']
-    out, err = process.communicate(b'{"n": 3}\n', timeout=30)
+    out, err = process.communicate(b'{"n": 3}\n', timeout=PATIENCE)
     assert out == b'{"n":3}\n', err
 
 
@@ -140,7 +140,7 @@ def test_what_comes_with_a_pause_is_the_same(start, tmp_path, text, count, compr
     process.stdin.flush()
     with pytest.raises(subprocess.TimeoutExpired):  # longer than any lull
         process.wait(1.0)
-    out, err = process.communicate(content[10:], timeout=30)
+    out, err = process.communicate(content[10:], timeout=PATIENCE)
     assert json.loads(out)["records"]["written"] == count, err
     assert rows(tmp_path) == list(range(1, count + 1))
 

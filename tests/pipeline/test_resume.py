@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import COMMAND, environment
+from tests.conftest import COMMAND, PATIENCE, environment
 
 TABLES = {
     "sqlite append": ("sqlite:///{}.db", "--table", "t"),
@@ -737,7 +737,7 @@ class Life:
 
     def meet(self, what, *details):
         if what == "run":
-            assert self.start("--resume").wait(60) in (0, 1)
+            assert self.start("--resume").wait(timeout=PATIENCE) in (0, 1)
             return
         if what == "kill":
             with self.start("--resume") as process:
@@ -768,7 +768,7 @@ def test_whatever_happens_the_end_is_as_of_one_fresh_run(kind, steps):
         life = Life(Path(name), kind)
         for step in [*steps, ("run",)]:
             life.meet(*step)
-        assert life.start(name="fresh").wait(60) in (0, 1)
+        assert life.start(name="fresh").wait(timeout=PATIENCE) in (0, 1)
         found, fresh = rows(Path(name), kind), rows(Path(name), kind, "fresh")
         if kind == "sqlite upsert":  # which keeps the rows of inputs that are gone
             assert set(fresh) <= set(found)

@@ -7,14 +7,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TypeAlias
 
 import psutil
 
 from tests.conftest import PATIENCE, environment
+from tests.processes import wait_until
 
 Process: TypeAlias = "subprocess.Popen[bytes]"
 
@@ -104,11 +103,3 @@ class DaskCluster:
             process.kill()
             process.wait()
         self._folder.cleanup()
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    """Wait for something to be so."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)

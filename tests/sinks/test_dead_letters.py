@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.cli.test_signals import wait_until
-from tests.conftest import COMMAND, environment
-from tests.sources.test_records import balanced, rows
+from tests.conftest import COMMAND, PATIENCE, environment
+from tests.processes import wait_until
+from tests.reports import balanced, rows
 
 FUNCTIONS = """
 import asyncio, os, pathlib, time
@@ -32,7 +32,8 @@ def dies(r):
 def waits(r):
     if r["n"] == 30:
         pathlib.Path("waiting").touch()
-        time.sleep(1)
+        while not pathlib.Path("go-on").exists():
+            time.sleep(0.01)
     return refuse_odd(r)
 def where(r, context): return {"at": [context.file, context.record, context.line], "was": r}
 """
@@ -127,7 +128,7 @@ def test_the_file_is_there_before_the_run_reports_it(files):
     command = f"{' '.join(COMMAND)} run in --dead-letter dl.jsonl -o json | (read x; cat dl.jsonl)"
     finished = subprocess.run(
         ["bash", "-c", command], check=False, capture_output=True, text=True, cwd=folder,
-        env=environment(), timeout=60,
+        env=environment(), timeout=PATIENCE,
     )  # fmt: skip
     assert len(rows(finished.stdout)) == 4
 
@@ -334,11 +335,14 @@ def test_an_interrupted_run_keeps_what_it_has_rejected(files):
                "--dead-letter", "dl.jsonl"]  # fmt: skip
     with subprocess.Popen(
         command, cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
         wait_until((folder / "waiting").exists)
         process.send_signal(signal.SIGTERM)
-        stdout, _ = process.communicate(timeout=20)
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("Stopping")
+        (folder / "go-on").touch()
+        stdout, _ = process.communicate(timeout=PATIENCE)
     report = json.loads(stdout)
     found = letters(folder)
     assert process.returncode == 143
@@ -395,7 +399,7 @@ def test_any_record_and_any_line_comes_back_as_it_was(values, junk):
         ):
             subprocess.run(
                 [*COMMAND, "run", *options, "-q"], check=False, capture_output=True, cwd=folder,
-                env=environment(), timeout=60,
+                env=environment(), timeout=PATIENCE,
             )  # fmt: skip
         assert (folder / "1.jsonl").read_bytes() == (folder / "2.jsonl").read_bytes()
         assert rows((folder / "o.jsonl").read_text()) == values

@@ -10,11 +10,11 @@ import os
 import signal
 import sqlite3
 import subprocess
-import time
 
 import pytest
 
-from tests.conftest import COMMAND, environment
+from tests.conftest import COMMAND, PATIENCE, environment
+from tests.processes import wait_until
 
 PEOPLE = [{"id": n, "name": f"P{n}", "tags": ["a", {"b": n}], "x": n / 7} for n in range(1, 8)]
 FUNCTIONS = """
@@ -23,6 +23,7 @@ def kill(r):
     if r["id"] == 4: os._exit(3)
     return r
 def slow(r):
+    open("slow-began", "w").close()
     time.sleep(0.05)
     return r
 def say(r):
@@ -220,9 +221,9 @@ def test_a_stopped_run_leaves_files_as_they_were_and_dead_letters_in_place(folde
          "d.jsonl", "-o", "json", "--grace", "1"],
         cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    time.sleep(1.5)
+    wait_until((folder / "slow-began").exists)
     process.send_signal(signal.SIGINT)
-    report = json.loads(process.communicate(timeout=30)[0])
+    report = json.loads(process.communicate(timeout=PATIENCE)[0])
     assert (process.returncode, report["status"], report["records"]["written"]) == (
         130,
         "interrupted",

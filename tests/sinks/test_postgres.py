@@ -24,7 +24,8 @@ from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.sinks.base import Refusal
 from asyncbatch.sinks.block import make_block
 from asyncbatch.sinks.postgres.sink import PostgresSink
-from tests.conftest import COMMAND, environment, python
+from tests.conftest import COMMAND, PATIENCE, environment, python
+from tests.processes import wait_until
 from tests.servers.postgres import PASSWORD
 
 NUMBERS = count()
@@ -562,7 +563,7 @@ def _ledger(*arguments):
 def _ledger_command(*arguments):
     return subprocess.run(
         [*COMMAND, "ledger", *arguments],
-        check=False, capture_output=True, text=True, env=environment(), timeout=60,
+        check=False, capture_output=True, text=True, env=environment(), timeout=PATIENCE,
     )  # fmt: skip
 
 
@@ -602,7 +603,7 @@ def test_killed_at_any_instant_it_carries_on_exactly(sql, url, tmp_path, mode):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
     process = _started(tmp_path, url, *options, call=True)
-    _, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, stderr
     assert b"Traceback" not in stderr
     assert sql("SELECT id FROM t ORDER BY id") == expected
@@ -618,7 +619,7 @@ def test_a_server_that_dies_and_comes_back_costs_nothing(server, sql, url, tmp_p
             time.sleep(0.3)
             server.start()
     finally:
-        _, stderr = process.communicate(timeout=120)
+        _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, stderr
     assert b"Traceback" not in stderr
     assert sql("SELECT id FROM t ORDER BY id") == expected
@@ -639,7 +640,7 @@ def test_sessions_that_are_ended_cost_nothing(server, sql, url, tmp_path):
 
 
 def _wait_for_rows(sql):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     before = None
     while time.monotonic() < deadline:
         with suppress(Exception):  # the table is not there yet
@@ -657,7 +658,7 @@ def test_a_server_that_stays_away_ends_the_run(server, url, sql, tmp_path):
     _wait_for_rows(sql)
     server.kill()
     try:
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=PATIENCE)
     finally:
         server.start()
     assert process.returncode == 1
@@ -665,7 +666,7 @@ def test_a_server_that_stays_away_ends_the_run(server, url, sql, tmp_path):
     assert b"Traceback" not in stderr
     assert b"retrieved" not in stderr
     process = _started(tmp_path, url, "--resume", "--load-batch", "150", "-w", "1")
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     assert sql("SELECT count(*), count(DISTINCT id) FROM t") == [(6000, 6000)]
 
@@ -759,7 +760,7 @@ def test_two_runs_make_one_table(sql, url, tmp_path):
         for part in (1, 2)
     ]
     for process in both:
-        stdout, stderr = process.communicate(timeout=120)
+        stdout, stderr = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, (stdout, stderr)
     assert sql("SELECT id FROM t ORDER BY id") == expected
 
@@ -846,7 +847,8 @@ def _lose(sink, server, url):
     server.execute(
         f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
     )
-    time.sleep(0.2)
+    sessions = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}'"
+    wait_until(lambda: server.execute(sessions) == [(0,)])
     server.execute("CREATE TABLE t (id bigint CHECK (id > 5)); SELECT 1", name)
     sink.load(make_block([{"id": 7}], rich=True))
 

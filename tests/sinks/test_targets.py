@@ -25,9 +25,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncbatch.formats.compression import compression_of_name
-from tests.cli.test_signals import wait_until
-from tests.conftest import COMMAND, environment
-from tests.sources.test_records import balanced, rows
+from tests.conftest import COMMAND, PATIENCE, environment
+from tests.processes import wait_until
+from tests.reports import balanced, rows
 
 FILES = ["o.jsonl", "o.jsonl.gz", "o.ndjson.zst", "o.csv", "o.parquet"]
 DATABASES = ["sqlite:///o.db", "duckdb:///o.duckdb"]
@@ -40,7 +40,8 @@ def dies(r):
 def waits(r):
     if r.get("n") == 30:
         pathlib.Path("waiting").touch()
-        time.sleep(1)
+        while not pathlib.Path("go-on").exists():
+            time.sleep(0.01)
     return r
 def hangs(r):
     if r.get("n") == 30:
@@ -181,7 +182,7 @@ def test_a_reader_that_leaves_ends_the_run_quietly(uneven):
     command = f"{' '.join(COMMAND)} run in --to - | head -n 1; echo ${{PIPESTATUS[0]}}"
     finished = subprocess.run(
         ["bash", "-c", command], check=True, capture_output=True, text=True, cwd=uneven,
-        env=environment(), timeout=60,
+        env=environment(), timeout=PATIENCE,
     )  # fmt: skip
     assert finished.stdout.splitlines()[-1] == "141"
     assert finished.stderr == ""
@@ -247,7 +248,7 @@ def test_what_is_written_reads_back_equal(records):
         for target in ("o.jsonl", "o.csv", "o.parquet", *DATABASES):
             subprocess.run(
                 [*COMMAND, "run", "a.jsonl", *options(target, "--load-batch", "7"), "-q"],
-                check=True, cwd=folder, env=environment(), timeout=60,
+                check=True, cwd=folder, env=environment(), timeout=PATIENCE,
             )  # fmt: skip
         assert lines(folder / "o.jsonl") == records
         found: dict[str, list[dict[str, Any]]] = {
@@ -287,19 +288,19 @@ def test_a_file_is_replaced_when_complete(run, files, target):
 @pytest.mark.parametrize("target", ["o.jsonl", "o.csv", "o.parquet"])
 def test_a_run_that_is_cut_short_leaves_the_file_as_it_was(run, uneven, target):
     (uneven / target).write_text("old")
-    for call, budget in (("waits", ()), ("dies", ("--fail-fast", "-b", "1"))):
+    for call, budget in (("hangs", ()), ("dies", ("--fail-fast", "-b", "1"))):
         command = [*COMMAND, "run", "in", "--call", f"fn.py:{call}", *options(target), *budget,
                    "-o", "json", "--grace", "0.1"]  # fmt: skip
         with subprocess.Popen(
             command, cwd=uneven, env=environment(), stdout=subprocess.PIPE, text=True,
             stderr=subprocess.DEVNULL,
         ) as process:  # fmt: skip
-            if call == "waits":
+            if call == "hangs":
                 wait_until((uneven / "waiting").exists)
                 process.send_signal(signal.SIGTERM)
-            stdout, _ = process.communicate(timeout=20)
+            stdout, _ = process.communicate(timeout=PATIENCE)
         report = json.loads(stdout)
-        assert process.returncode == report["exit_code"] == (143 if call == "waits" else 1)
+        assert process.returncode == report["exit_code"] == (143 if call == "hangs" else 1)
         assert target in report["target_discarded"]
         assert report["records"]["written"] == 0
         assert (uneven / target).read_text() == "old"
@@ -336,7 +337,7 @@ def test_a_device_that_is_full(run, files):
     with open("/dev/full", "wb") as full:
         finished = subprocess.run(
             [*COMMAND, "run", "a.json", "--to", "-"], check=False, stdout=full, text=True,
-            stderr=subprocess.PIPE, cwd=folder, env=environment(), timeout=60,
+            stderr=subprocess.PIPE, cwd=folder, env=environment(), timeout=PATIENCE,
         )  # fmt: skip
     assert finished.returncode == 1
     assert "No space left" in finished.stderr
@@ -757,16 +758,19 @@ def test_an_interrupted_run_says_how_much_is_in_the_table(uneven):
     for call, mode in calls.items():
         if mode:
             query(uneven, target, "DELETE FROM t")
-        grace = "5" if call == "waits" else "0.1"
+        grace = "3600" if call == "waits" else "0.1"
         command = [*COMMAND, "run", "in", "--call", f"fn.py:{call}", *options(target), *mode,
                    "-w", "1", "--load-batch", "7", "-o", "json", "--grace", grace]  # fmt: skip
         with subprocess.Popen(
             command, cwd=uneven, env=environment(), stdout=subprocess.PIPE, text=True,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
         ) as process:  # fmt: skip
             wait_until((uneven / "waiting").exists)
             process.send_signal(signal.SIGINT)
-            stdout, _ = process.communicate(timeout=20)
+            assert process.stderr is not None
+            assert process.stderr.readline().startswith("Stopping")
+            (uneven / "go-on").touch()
+            stdout, _ = process.communicate(timeout=PATIENCE)
         (uneven / "waiting").unlink()
         report = json.loads(stdout)
         assert (process.returncode, report["status"]) == (130, "interrupted")
@@ -798,7 +802,7 @@ def test_locked_databases(uneven):
     }  # fmt: skip
     timer = threading.Timer(1.5, locks["moment"].close)
     timer.start()
-    outputs = {name: process.communicate(timeout=30) for name, process in processes.items()}
+    outputs = {name: process.communicate(timeout=PATIENCE) for name, process in processes.items()}
     codes = {name: process.returncode for name, process in processes.items()}
     timer.join()
     locks["start"].close()

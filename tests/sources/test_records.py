@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import COMMAND, environment, many
+from tests.conftest import COMMAND, PATIENCE, environment, many
+from tests.reports import balanced, rows
 
 NO_TEXT = '{"not": {"type": "string"}}'
 """A schema that rejects every string and nothing else."""
@@ -26,23 +27,6 @@ def rejected(outcome):
         (f["file"], f["record"], f["line"], f["column"], f["byte"])
         for f in outcome.json["failures"]
     ]
-
-
-def balanced(report):
-    """Check what every report promises about its counts, and return it."""
-    records, files = report["records"], report["files"]
-    assert records["read"] == records["passed"] + records["dropped"] + records["rejected"]
-    assert files["total"] == sum(
-        files[status] for status in ("succeeded", "partial", "failed", "skipped")
-    )
-    assert (report["exit_code"] == 0) == (report["status"] == "success")
-    return report
-
-
-def rows(text: str):
-    """Return the values of JSON Lines."""
-    assert not text or text.endswith("\n")
-    return [json.loads(line) for line in text.split("\n")[:-1]]
 
 
 def test_elements_lines_and_documents_are_records(run, files):
@@ -217,7 +201,7 @@ def test_every_place_is_where_the_record_begins(parts):
             inputs = [file for name in names for file in (name, f"{name}.gz")]
             finished = subprocess.run(
                 [*COMMAND, "run", *inputs, *pointer, "--schema", "schema", "-o", "json"],
-                check=False, capture_output=True, cwd=folder, env=environment(), timeout=60,
+                check=False, capture_output=True, cwd=folder, env=environment(), timeout=PATIENCE,
             )  # fmt: skip
             report = balanced(json.loads(finished.stdout))
             found += [

@@ -15,8 +15,8 @@ import pytest
 from asyncbatch.cli.command import with_lock_file
 from asyncbatch.errors import LockHeldError, UsageError
 from asyncbatch.state.lock import Lock, job_key, state_folder
-from tests.cli.test_signals import children, wait_until
-from tests.conftest import COMMAND, environment, many
+from tests.conftest import COMMAND, PATIENCE, environment, many
+from tests.processes import children, wait_until
 
 SLOW = ("-b", "1", "--pause", "0.2")
 
@@ -96,7 +96,7 @@ def test_waiting_ends_when_the_lock_is_free(start, held):
     process = start("data", "--lock=job.lock", "--lock-wait", "60", "-o", "json")
     assert process.stderr.readline().startswith("Waiting: the lock job.lock is held by process")
     lock.release()
-    stdout, _ = process.communicate(timeout=30)
+    stdout, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     assert json.loads(stdout)["files"]["succeeded"] == 3
     assert holder_of(folder / "job.lock") == process.pid
@@ -114,7 +114,7 @@ def test_a_signal_ends_the_wait(start, held, number, code):
     process = start("data", "--lock=job.lock", "--lock-wait", "60")
     assert process.stderr.readline()
     process.send_signal(number)
-    assert process.wait(timeout=20) == code
+    assert process.wait(timeout=PATIENCE) == code
 
 
 def test_a_lock_file_that_was_replaced_while_we_waited_is_not_the_lock(start, held):
@@ -123,7 +123,7 @@ def test_a_lock_file_that_was_replaced_while_we_waited_is_not_the_lock(start, he
     assert process.stderr.readline()
     (folder / "job.lock").unlink()
     lock.release()
-    process.communicate(timeout=30)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     assert holder_of(folder / "job.lock") == process.pid
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.conftest import COMMAND, Outcome, environment, many
+from tests.conftest import COMMAND, PATIENCE, Outcome, environment, many
 from tests.faults import quota
 from tests.faults.disks import FailingDisk, MemoryDisk, mounted
 from tests.pipeline.test_resume import FILES, FOLDER, TABLES, counts, rows, to
@@ -155,7 +155,7 @@ def test_a_disk_that_fails(go, inputs, failing, tmp_path, kind):
             time.sleep(0.02)
         failing.fail()
         (tmp_path / "go-on").touch()
-        told, errors = run.communicate(timeout=60)
+        told, errors = run.communicate(timeout=PATIENCE)
     first = Outcome(run.returncode, told.decode(), errors.decode())
     assert_lost(first, "EROFS", "disk/out")
     failing.recover()

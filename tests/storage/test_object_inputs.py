@@ -363,7 +363,7 @@ class TestFaults:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         # A store that says nothing is waited for as long: a minute, for each of some tries.
-        process.communicate(timeout=50)
+        process.communicate(timeout=PATIENCE)
         assert process.returncode == 130
 
     def test_of_permission_are_not_tried_again(self, cloud, bucket, s3):

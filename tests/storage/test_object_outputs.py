@@ -15,7 +15,8 @@ import pytest
 from asyncbatch.core.settings import StoreSettings
 from asyncbatch.storage.stores import Stores
 from asyncbatch.storage.uploads import ObjectWriter
-from tests.conftest import COMMAND, environment
+from tests.conftest import COMMAND, PATIENCE, environment
+from tests.processes import wait_until
 from tests.servers.s3 import KEYS, S3Server
 
 MIB = 1024 * 1024
@@ -77,13 +78,6 @@ def started(folder, s3, *arguments, **options):
         [*COMMAND, "run", *arguments], cwd=folder, env=environment(**s3.environment),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
     )  # fmt: skip
-
-
-def wait_until(condition, seconds=60.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
 
 
 def below(folder: Path) -> dict[str, bytes]:
@@ -293,7 +287,7 @@ def test_an_interrupted_upload(s3, store, tmp_path):
     wait_until(lambda: s3.asked("PUT", r"o\.jsonl"))
     assert store.uploads() == ["o.jsonl"]
     process.send_signal(signal.SIGINT)
-    process.wait(60)  # with its input still open
+    process.wait(timeout=PATIENCE)  # with its input still open
     process.communicate()
     assert process.returncode == 130
     assert store.get("o.jsonl") == b"old"
@@ -310,7 +304,7 @@ def test_an_upload_that_is_stuck(s3, store, files):
     process = started(folder, s3, "in.jsonl", "--to", f"{store}o.jsonl", "--grace", "1")
     wait_until(lambda: len(s3.asked("PUT", "o.jsonl")) == 4)  # no more at a time
     process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 143
     assert b"Traceback" not in stderr
     assert len(s3.asked("PUT", "o.jsonl")) == 4
@@ -338,7 +332,7 @@ async def later(x):
     wait_until(lambda: s3.asked("PUT", "out"))
     assert store.uploads()
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert store.uploads() == []
     assert store.keys() == []
@@ -537,7 +531,7 @@ def test_sinks_of_pipeline_files(files, s3, store, name):
     def etl(*arguments):
         return subprocess.run(
             [*COMMAND, "etl", "p.toml", *arguments], check=False, capture_output=True, text=True,
-            cwd=folder, env=environment(**s3.environment), timeout=60,
+            cwd=folder, env=environment(**s3.environment), timeout=PATIENCE,
         )  # fmt: skip
 
     assert etl("--check").returncode == 0

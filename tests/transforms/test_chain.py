@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import COMMAND, environment
-from tests.sources.test_records import balanced, rows
+from tests.conftest import COMMAND, PATIENCE, environment
+from tests.processes import children, cpu_seconds, wait_until
+from tests.reports import balanced, rows
 
 FUNCTIONS = """
 import asyncio, math, os, sys
@@ -246,10 +247,11 @@ def test_a_jq_program_that_never_ends_is_stopped(folder, workers, number):
         [*COMMAND, "run", "a.json", "--jq", "def f: f; f", "--grace", "0.2", *workers],
         cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
-        time.sleep(0.6)
+        # The program is under way once its worker has used more than its start takes.
+        wait_until(lambda: any(cpu_seconds(child) > 2 for child in children(process.pid)))
         process.send_signal(number)
         try:
-            process.communicate(timeout=8)
+            process.communicate(timeout=PATIENCE)
         finally:
             process.kill()
     assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
@@ -423,7 +425,7 @@ def test_a_hanging_async_function_is_given_up_after_the_grace(folder):
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         try:
-            stdout, stderr = process.communicate(timeout=8)
+            stdout, stderr = process.communicate(timeout=PATIENCE)
         finally:
             process.kill()
     assert process.returncode == 130

@@ -15,8 +15,9 @@ import psutil
 import pytest
 
 from tests.conftest import COMMAND, PATIENCE, environment, python
+from tests.processes import wait_until
 from tests.servers.api import ApiServer
-from tests.servers.dask import DaskCluster, wait_until
+from tests.servers.dask import DaskCluster
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer", "maximum": 900}}}
 FUNCTIONS = """

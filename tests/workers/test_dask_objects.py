@@ -11,7 +11,8 @@ import time
 import pytest
 
 from tests.conftest import COMMAND, PATIENCE, environment
-from tests.servers.dask import DaskCluster, wait_until
+from tests.processes import wait_until
+from tests.servers.dask import DaskCluster
 
 COUNT = 120
 CLEAN = """

@@ -149,14 +149,14 @@ def test_a_reader_that_is_slow_makes_no_file_late(files):
     line = json.dumps("x" * 10_000)
     folder = files({f"in/{n}.jsonl": "\n".join([line] * n) for n in (100, 2000)})
     started = subprocess.Popen(
-        [*COMMAND, "run", "in", "--jq", ".", "--to", "-", "-w", "1", "--timeout", "4", "-q"],
+        [*COMMAND, "run", "in", "--jq", ".", "--to", "-", "-w", "1", "--timeout", "10", "-q"],
         stdout=subprocess.PIPE,
         env=environment(),
         cwd=folder,
     )
     with started as command:
         assert command.stdout is not None
-        time.sleep(6)
+        time.sleep(12)
         written = sum(1 for _ in command.stdout)
     assert (command.returncode, written) == (0, 2100)
 

@@ -31,7 +31,8 @@ from asyncbatch.state.checkpoint import StreamState
 from asyncbatch.windows.aggregates import parse_aggregate
 from asyncbatch.windows.spec import parse_window
 from tests.chaos import streams as chaos_stream
-from tests.conftest import COMMAND, environment
+from tests.conftest import COMMAND, PATIENCE, environment
+from tests.processes import wait_until
 
 BY_KIND = ("--time", "t", "--by", "k")
 SUMS = ("--agg", "count", "--agg", "sum:v")
@@ -50,7 +51,7 @@ def stream(tmp_path):
         finished = subprocess.run(
             [*COMMAND, "stream", *map(str, arguments)],
             check=False, capture_output=True, input=stdin.encode(), env=environment(),
-            cwd=tmp_path, timeout=60,
+            cwd=tmp_path, timeout=PATIENCE,
         )  # fmt: skip
         return finished.returncode, finished.stdout.decode(), finished.stderr.decode()
 
@@ -60,14 +61,6 @@ def stream(tmp_path):
 def give(process, text):
     process.stdin.write(text.encode())
     process.stdin.flush()
-
-
-def wait_for(condition):
-    for _ in range(3000):
-        if condition():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it did not come")
 
 
 def rows(path, table="w", order="window_start, window_key"):
@@ -104,7 +97,7 @@ def test_lines_go_into_a_file(stream, tmp_path, name):
 def test_lines_are_there_as_soon_as_their_window_is_over(live, tmp_path):
     process = live("-", *BY_KIND, "--to", "w.jsonl")
     give(process, at(1) + at(6))
-    wait_for(lambda: (tmp_path / "w.jsonl").exists() and (tmp_path / "w.jsonl").read_text())
+    wait_until(lambda: (tmp_path / "w.jsonl").exists() and (tmp_path / "w.jsonl").read_text())
     assert (tmp_path / "w.jsonl").read_text().count("\n") == 1
     assert process.poll() is None
 
@@ -253,7 +246,7 @@ def test_a_target_that_is_lost_while_nothing_comes(live, tmp_path):
     (tmp_path / "w.jsonl").symlink_to("/dev/full")
     process = live("-", *BY_KIND, "--to", "w.jsonl")
     give(process, at(1) + at(6))
-    assert process.wait(timeout=60) == 1  # the pipe stays open
+    assert process.wait(timeout=PATIENCE) == 1  # the pipe stays open
     assert b"No space left" in process.stderr.read()
 
 
@@ -357,13 +350,13 @@ def test_a_reader_that_does_not_read_holds_back_the_input(live, tmp_path):
         starts = [json.loads(line)["window_start"] for line in lines]
     feeder.join()
     assert len(starts) == len(set(starts)) == count
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=PATIENCE) == 0
 
 
 def test_a_database_that_somebody_has_locked_is_waited_for(live, tmp_path):
     process = live("-", *BY_KIND, "--to", "sqlite:///w.db", "--table", "w")
     give(process, at(1) + at(6))
-    wait_for(lambda: (tmp_path / "w.db").exists() and has_rows(tmp_path / "w.db"))
+    wait_until(lambda: (tmp_path / "w.db").exists() and has_rows(tmp_path / "w.db"))
     with closing(sqlite3.connect(tmp_path / "w.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         give(process, at(11) + at(16))
@@ -371,7 +364,7 @@ def test_a_database_that_somebody_has_locked_is_waited_for(live, tmp_path):
         assert len(rows(tmp_path / "w.db")) == 1
         other.execute("COMMIT")
     process.stdin.close()
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=PATIENCE) == 0
     assert [row["window_start"][17:-1] for row in rows(tmp_path / "w.db")] == [
         "00", "05", "10", "15",
     ]  # fmt: skip
@@ -571,9 +564,9 @@ def test_a_signal_and_on(live, stream, tmp_path):
     (tmp_path / "e.jsonl").write_text("".join(at(n / 10, v=1, x=long) for n in range(500)))
     options = ("e.jsonl", *BY_KIND, *SUMS, "--call", "slow.py:f", "--to", "w.jsonl", *KEPT)
     process = live(*options)
-    wait_for(lambda: (tmp_path / "w.jsonl").exists() and (tmp_path / "w.jsonl").read_text())
+    wait_until(lambda: (tmp_path / "w.jsonl").exists() and (tmp_path / "w.jsonl").read_text())
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=PATIENCE) == 0
     stopped = [json.loads(line) for line in (tmp_path / "w.jsonl").read_text().splitlines()]
     assert stopped[-1]["partial"]
     code, _, errors = stream(*options)
@@ -600,9 +593,9 @@ def test_a_stop_does_not_wait_for_slow_programs(live, stream, tmp_path, is_async
     (tmp_path / "e.jsonl").write_text("".join(at(n / 100, v=1) for n in range(5000)))
     options = ("e.jsonl", *BY_KIND, *SUMS, "--call", "slow.py:f", "--to", "w.jsonl", *KEPT)
     process = live(*options, "--call-concurrency", "5")
-    wait_for((tmp_path / "begun").exists)
+    wait_until((tmp_path / "begun").exists)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, errors
     assert b"that arrived, not processed" in errors
     (tmp_path / "slow").unlink()
@@ -715,7 +708,7 @@ def test_files_that_are_not_what_they_were(stream, tmp_path, kept):
 def test_a_checkpoint_in_use(live, stream, tmp_path):
     (tmp_path / "none.jsonl").touch()
     process = live("-", *BY_KIND, *KEPT)
-    wait_for((tmp_path / "c.json").exists)
+    wait_until((tmp_path / "c.json").exists)
     code, _, errors = stream("-", *BY_KIND, *KEPT)
     assert code == 75
     assert f"is held by process {process.pid}" in errors

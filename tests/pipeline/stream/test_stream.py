@@ -22,7 +22,7 @@ from asyncbatch.sinks.windows import window_lines
 from asyncbatch.sources.base import LiveChunk
 from asyncbatch.windows.aggregates import parse_aggregate
 from asyncbatch.windows.spec import parse_window
-from tests.conftest import COMMAND, environment
+from tests.conftest import COMMAND, PATIENCE, environment
 
 SECOND = 1_000_000
 BY_KIND = ("--time", "t", "--by", "k")
@@ -125,7 +125,7 @@ def test_a_reader_that_leaves(live):
     process = live("-", *BY_KIND)
     process.stdout.close()
     give(process, at(1) + at(6))
-    assert process.wait(timeout=30) == 141
+    assert process.wait(timeout=PATIENCE) == 141
     assert process.stderr.read() == b""
 
 
@@ -275,7 +275,7 @@ def test_wrong_usage(stream, arguments, why):
 def test_null_is_no_terminal(stream):
     finished = subprocess.run(
         [*COMMAND, "stream", "/dev/null"], check=False, capture_output=True, env=environment(),
-        timeout=60,
+        timeout=PATIENCE,
     )  # fmt: skip
     assert (finished.returncode, finished.stdout) == (0, b"")
 
@@ -360,7 +360,7 @@ def test_workers_that_die_are_made_good(live, masses):
         worker.kill()
     process.stdin.write(data[half:])
     process.stdin.close()
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=PATIENCE) == 0
     reader.join()
     assert sum(json.loads(line)["aggregates"]["count"] for line in lines) == 249_999 - 1
 
@@ -371,7 +371,7 @@ def test_workers_that_die_are_made_good(live, masses):
 def generate(*arguments):
     return subprocess.run(
         [*COMMAND, "generate", "events", *arguments], check=False, capture_output=True,
-        env=environment(), timeout=60,
+        env=environment(), timeout=PATIENCE,
     )  # fmt: skip
 
 
@@ -434,7 +434,7 @@ def test_metrics_are_there_while_the_stream_goes_on(tmp_path):
                 time.sleep(0.01)
             assert 'asyncbatch_stream_running{name="live"} 1.0' in metrics.read_text()
             running.terminate()
-            assert running.wait(60) == 0
+            assert running.wait(timeout=PATIENCE) == 0
         finally:
             running.kill()
     assert 'asyncbatch_stream_running{name="live"} 0.0' in metrics.read_text()

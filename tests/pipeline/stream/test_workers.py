@@ -349,7 +349,6 @@ def test_no_source_is_silent_while_a_program_has_its_events(live, program):
     for second in (1, 1.1, 1.2):
         process.stdin.write(at(second).encode())
         process.stdin.flush()
-        time.sleep(0.2)  # so that each is read by itself
     assert counts([json.loads(process.stdout.readline())]) == [("01", 3)]  # the clock has ended it
     process.stdin.close()
     assert b"3 in windows\n" in process.stderr.read()

@@ -1,0 +1,60 @@
+"""Facts about running processes that a test can wait for."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import termios
+import time
+from pathlib import Path
+
+from tests.conftest import PATIENCE
+
+_POLL_SECONDS = 0.01
+
+
+def wait_until(condition, seconds=PATIENCE):
+    """Wait until `condition()` holds. Fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(_POLL_SECONDS)
+
+
+def children(pid: int) -> list[int]:
+    """Return the process numbers of the children of a process."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs. A zombie does not."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return "\nState:\tZ" not in status
+
+
+def holds_open(pid: int, path: str | Path) -> bool:
+    """Whether a process, or a child of it, has a file open."""
+    for owner in (pid, *children(pid)):
+        for descriptor in Path(f"/proc/{owner}/fd").iterdir():
+            try:
+                if os.readlink(descriptor) == os.fspath(path):
+                    return True
+            except FileNotFoundError:  # closed meanwhile
+                continue
+    return False
+
+
+def waiting_bytes(pipe) -> int:
+    """Return the number of bytes in a pipe that were not read."""
+    (count,) = struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4))
+    return int(count)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
