@@ -35,13 +35,10 @@ PATIENCE = 300
 
 # A parent may ignore signals (nohup, cron, `&` in a script). Commands inherit that, and would
 # ignore the signals that tests send them.
-for _number, _handler in {
-    signal.SIGINT: signal.default_int_handler,
-    signal.SIGTERM: signal.SIG_DFL,
-    signal.SIGHUP: signal.SIG_DFL,
-}.items():
+for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     if signal.getsignal(_number) is signal.SIG_IGN:
-        signal.signal(_number, _handler)
+        is_interrupt = _number == signal.SIGINT
+        signal.signal(_number, signal.default_int_handler if is_interrupt else signal.SIG_DFL)
 signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 # Tests start hundreds of commands, a third of whose start-up it would be to compile our modules.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -151,7 +152,8 @@ def test_no_worker_outlives_a_killed_run_in_the_midst_of_a_file(files):
 def test_a_reader_that_stops_reading_does_not_stop_the_signals(files):
     """Stdout is a full pipe that nobody reads: Ctrl-C must work all the same."""
     process = start(files(many(20_000)), "-o", "jsonl", "--grace", "0.5")
-    wait_until(lambda: waiting_bytes(process.stdout) > 60_000)  # of 65,536
+    page = fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
+    wait_until(lambda: waiting_bytes(process.stdout) > page - 300)  # no room for one more line
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=PATIENCE) == 130
     process.stdout.close()
