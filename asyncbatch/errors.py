@@ -80,7 +80,7 @@ class SinkError(AsyncbatchError):
         return str(self.args[0])
 
 
-def described(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Return an exception of other code: its type and its message."""
     try:
         text = str(error)

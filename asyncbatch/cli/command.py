@@ -13,7 +13,7 @@ from asyncbatch.cli import exit_codes
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-_UNTITLED = "Other"
+_DEFAULT_SECTION = "Other"
 
 
 class SectionedCommand(TyperCommand):
@@ -27,14 +27,14 @@ class SectionedCommand(TyperCommand):
             if record is None:
                 continue
             is_argument = parameter.param_type_name == "argument"
-            panel = getattr(parameter, "rich_help_panel", None) or _UNTITLED
+            panel = getattr(parameter, "rich_help_panel", None) or _DEFAULT_SECTION
             sections.setdefault("Arguments" if is_argument else panel, []).append(record)
         for title, records in sections.items():
             with formatter.section(title):
                 formatter.write_dl(records)
 
 
-AUTO = "auto"  # The value that `--lock` alone stands for.
+AUTO_LOCK = "auto"  # The value that `--lock` alone stands for.
 
 
 class LockableCommand(SectionedCommand):
@@ -54,7 +54,7 @@ def with_lock_file(arguments: Sequence[str]) -> list[str]:
             return [*given, *arguments[place:]]
         following = arguments[place + 1] if place + 1 < len(arguments) else "-"
         alone = word == "--lock" and (following.startswith("-") or _is_input(following))
-        given.append(f"--lock={AUTO}" if alone else word)
+        given.append(f"--lock={AUTO_LOCK}" if alone else word)
     return given
 
 
@@ -71,13 +71,13 @@ def _is_input(word: str) -> bool:
         word.endswith(("/", ".toml"))
         or os.path.isdir(word)
         or has_magic(word)
-        or Patterns(DEFAULT_PATTERNS).fit(name, "")
+        or Patterns(DEFAULT_PATTERNS).matches(name, "")
     )
 
 
 def take_lock(
     file: str,
-    wait_s: float,
+    wait_seconds: float,
     *,
     inputs: Sequence[str],
     target: str | None,
@@ -103,22 +103,26 @@ def take_lock(
     if not file:
         raise UsageError("--lock= names no file: write --lock for the default, or --lock=FILE")
     if not inputs:
-        hint = "" if file == AUTO else f" (--lock took {file!r} as its file: is that the input?)"
+        hint = (
+            "" if file == AUTO_LOCK else f" (--lock took {file!r} as its file: is that the input?)"
+        )
         raise UsageError(f"no input: name a folder, a file, a glob, '-' or --files-from{hint}")
     if any(os.path.realpath(file) == os.path.realpath(path) for path in (*outputs, *inputs)):
         raise UsageError(f"--lock {file} is an input or an output: name a file of its own")
-    lock = default_lock(job_key(inputs, target, options)) if file == AUTO else Lock(file)
+    lock = default_lock(job_key(inputs, target, options)) if file == AUTO_LOCK else Lock(file)
     try:
         try:
             lock.acquire()
         except LockHeldError as error:
-            if not wait_s:
+            if not wait_seconds:
                 raise
             if not quiet:
-                typer.echo(f"Waiting: {printable(str(error))}, for {wait_s:g} s at most", err=True)
-            lock.acquire(wait_s)
+                typer.echo(
+                    f"Waiting: {printable(str(error))}, for {wait_seconds:g} s at most", err=True
+                )
+            lock.acquire(wait_seconds)
     except LockHeldError as error:
-        waited = f" (waited {wait_s:g} s)" if wait_s else ""
+        waited = f" (waited {wait_seconds:g} s)" if wait_seconds else ""
         typer.echo(f"Not run: {printable(str(error))}{waited}", err=True)
         raise typer.Exit(exit_codes.LOCKED) from None
 

@@ -73,7 +73,7 @@ def run_etl(
     if file is None:
         raise typer.BadParameter("name a pipeline file, or make one with `asyncbatch init`")
     dask = dask_settings(engine, scheduler)
-    pipeline = _loaded(file, set_ or (), only)
+    pipeline = _load_pipeline(file, set_ or (), only)
     if check:
         if not quiet:
             print_note(f"{printable_lines(file)} is valid: {_summary(pipeline)}")
@@ -107,12 +107,12 @@ def _run_pipeline(
     """Run a pipeline, with options of `etl_job` and `Output`; return the exit status."""
     from asyncbatch.cli.file_job import (
         etl_job,
-        limited_notes,
+        limit_notes,
     )
     from asyncbatch.cli.output import Output
     from asyncbatch.cli.report_files import ReportFile
     from asyncbatch.cli.session import Session
-    from asyncbatch.core.report import LISTED_FAILURES
+    from asyncbatch.core.report import MAX_LISTED_FAILURES
     from asyncbatch.errors import UsageError
     from asyncbatch.pipeline.run import Run
 
@@ -133,10 +133,10 @@ def _run_pipeline(
         shown: Output = PreviewOutput(_destination(pipeline), names, job.limit or 0, **display)
     else:
         shown = Output(**display, stdout_is_taken=to_stdout)
-    listed = max(LISTED_FAILURES, display["show_failures"])
+    listed = max(MAX_LISTED_FAILURES, display["show_failures"])
     run = Run(job, watched=True, failure_limit=listed, say=shown.log)
     if job.limit is not None and job.target is not None and not options["dry_run"]:
-        run.report.notes += limited_notes(job.target)
+        run.report.notes += limit_notes(job.target)
     return Session(
         run, shown, command="etl", budget=job.budget, report_files=report_files, grace=grace
     ).carry_out()
@@ -154,7 +154,7 @@ def _take_lock(
 ) -> None:
     """Take the lock of a pipeline, or leave; see `take_lock`."""
     from asyncbatch.cli.command import take_lock
-    from asyncbatch.core.secrets import without_password
+    from asyncbatch.core.secrets import redact_address
     from asyncbatch.errors import UsageError
 
     letters = [pipeline.dead_letter.to] if pipeline.dead_letter else []
@@ -164,7 +164,7 @@ def _take_lock(
             lock,
             wait_s,
             inputs=[file],
-            target=without_password(place),
+            target=redact_address(place),
             outputs=[place, *letters, *options["reports"]],
             options={"set": overrides, "only": options["only"]},
             quiet=quiet,
@@ -173,7 +173,9 @@ def _take_lock(
         raise typer.BadParameter(str(error)) from None
 
 
-def _loaded(path: str, overrides: "Sequence[str]", only: "Sequence[str] | None") -> "PipelineFile":
+def _load_pipeline(
+    path: str, overrides: "Sequence[str]", only: "Sequence[str] | None"
+) -> "PipelineFile":
     """Return the checked content of the file; exit if it has mistakes."""
     from asyncbatch.cli.terminal import separate_results
     from asyncbatch.config.pipeline_file.load import load_pipeline_file

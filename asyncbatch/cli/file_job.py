@@ -15,8 +15,8 @@ from asyncbatch.cli.ledger_job import ledger_settings
 from asyncbatch.cli.terminal import separate_results
 from asyncbatch.cli.values import has_library, memory_plan
 from asyncbatch.config.job import (
-    LEAST_PATIENCE,
-    PATIENCE,
+    DEFAULT_PATIENCE,
+    MIN_PATIENCE,
     FileSource,
     Job,
     RecordWorkSettings,
@@ -45,7 +45,7 @@ from asyncbatch.core.records import STDIN
 from asyncbatch.core.settings import Sizes
 from asyncbatch.core.units import format_count
 from asyncbatch.errors import PipelineFileError, UsageError
-from asyncbatch.pipeline.builder import make_sources
+from asyncbatch.pipeline.builder import make_job_sources
 from asyncbatch.pipeline.stream.delivery import DeliverySettings
 from asyncbatch.pipeline.stream.stream import StreamCore
 from asyncbatch.sinks.target import Target
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from asyncbatch.sources.base import LiveSource
     from asyncbatch.sources.http.settings import HttpSettings
 
-_DRY_RECORDS = 10  # default number of records of each source in a dry run
+_DRY_RUN_RECORDS = 10  # default number of records of each source in a dry run
 
 
 def etl_job(
@@ -99,9 +99,9 @@ def etl_job(
         )
     if dry_run:
         work = replace(work, target=Target("", "parts", ""), letters=False)
-        limit = limit or _DRY_RECORDS
+        limit = limit or _DRY_RUN_RECORDS
     elif limit is not None:
-        _check_limited(sink, work.target)
+        _check_limit(sink, work.target)
     plan = memory_plan(
         max_memory,
         workers if dask is None else 0,  # the workers of a cluster have their own limits
@@ -111,7 +111,9 @@ def etl_job(
     sizes = plan.sizes if plan else Sizes()
     work = replace(work, files=replace(work.files, sizes=sizes))
     # Each is named with regard to all.
-    sources = tuple(make_sources(_origins(pipeline, sizes), work, asks_ahead=limit is None))
+    sources = tuple(
+        make_job_sources(_named_sources(pipeline, sizes), work, asks_ahead=limit is None)
+    )
     files = [source.settings for source in sources if isinstance(source, FileSource)]
     chosen = zip(sources, pipeline.sources, strict=True)
     return Job(
@@ -128,7 +130,7 @@ def etl_job(
         dask=None if dry_run else dask,
         ledger=None
         if limit is not None
-        else _ledger(
+        else _etl_ledger_settings(
             tables,
             files[0] if files else work,
             full_refresh=full_refresh,
@@ -148,7 +150,7 @@ def _shared_work(
             target=sink_target(pipeline.sink, _root(tables), job=pipeline.name),
             letters=pipeline.dead_letter is not None,
             tracebacks=tracebacks,
-            patience=max(LEAST_PATIENCE, pipeline.sink.flush_interval or PATIENCE),
+            patience=max(MIN_PATIENCE, pipeline.sink.flush_interval or DEFAULT_PATIENCE),
         )
     )
 
@@ -158,7 +160,7 @@ def _root(tables: Sequence[SourceTable]) -> str | None:
     return roots[0] if len(roots) == 1 else None
 
 
-def _origins(
+def _named_sources(
     pipeline: PipelineFile, sizes: Sizes
 ) -> Iterator[tuple[str, FileSource | HttpSettings]]:
     """Yield all sources of a pipeline, each beside its name."""
@@ -171,7 +173,7 @@ def _origins(
             yield name, FileSource(files_inputs(table), settings, table.allow_empty)
 
 
-def limited_notes(target: Target) -> list[str]:
+def limit_notes(target: Target) -> list[str]:
     """Return the notes about a run of the first records only."""
     if not target.is_database or target.key:
         return []
@@ -181,7 +183,7 @@ def limited_notes(target: Target) -> list[str]:
     ]
 
 
-def _check_limited(sink: SinkTable, target: Target | None) -> None:
+def _check_limit(sink: SinkTable, target: Target | None) -> None:
     """Raise UsageError for a target that a few records must not replace."""
     if sink.mode == "replace":
         raise UsageError(
@@ -196,7 +198,7 @@ def _check_limited(sink: SinkTable, target: Target | None) -> None:
         )
 
 
-def _ledger(
+def _etl_ledger_settings(
     tables: Sequence[SourceTable],
     work: FileWorkSettings | RecordWorkSettings,
     *,
@@ -227,7 +229,7 @@ def _ledger(
 
 
 # parameters that go with a pipeline file: how it runs, not what it does
-_CONFLICTING_FLAGS = frozenset(
+_ALLOWED_PARAMETERS = frozenset(
     {
         *("source", "set_", "check", "max_failures", "workers", "call_concurrency", "timeout"),
         *("duration", "max_events", "report", "quiet"),
@@ -264,10 +266,10 @@ class FileJob(Struct, frozen=True):
 
     def sources(self) -> list[LiveSource]:
         """Return the sources, opened. Raises UsageError."""
-        return [_source(name, table) for name, table in _named(self.file.sources)]
+        return [_open_source(name, table) for name, table in _named_tables(self.file.sources)]
 
     def __str__(self) -> str:
-        names = ", ".join(name for name, _ in _named(self.file.sources))
+        names = ", ".join(name for name, _ in _named_tables(self.file.sources))
         sources = f"{format_count(len(self.file.sources), 'source')} ({names})"
         transforms = format_count(len(self.file.transforms), "transform")
         sink = self.file.sink
@@ -283,7 +285,7 @@ def file_job(path: str, overrides: Sequence[str], context: typer.Context) -> Fil
     for parameter in context.command.params:
         name = str(parameter.name)
         origin = context.get_parameter_source(name)
-        if origin is not None and origin.name == "COMMANDLINE" and name not in _CONFLICTING_FLAGS:
+        if origin is not None and origin.name == "COMMANDLINE" and name not in _ALLOWED_PARAMETERS:
             raise UsageError(
                 f"{parameter.opts[0]} is for the pipeline file to say: change it there, or with "
                 "--set"
@@ -294,7 +296,7 @@ def file_job(path: str, overrides: Sequence[str], context: typer.Context) -> Fil
     except PipelineFileError as error:
         typer.echo(f"Error: {printable_lines(str(error))}", err=True)
         raise typer.Exit(exit_codes.USAGE) from None
-    settings = _settings(file)
+    settings = _stream_settings(file)
     job = FileJob(file, settings)
     stream = StreamCore(settings)
     stream.check()
@@ -303,7 +305,7 @@ def file_job(path: str, overrides: Sequence[str], context: typer.Context) -> Fil
     return job
 
 
-def _settings(file: StreamFile) -> StreamSettings:
+def _stream_settings(file: StreamFile) -> StreamSettings:
     window = file.window
     work = checked_settings(RecordWorkSettings(transforms=transform_specs(file.transforms)))
     return StreamSettings(
@@ -322,7 +324,7 @@ def _settings(file: StreamFile) -> StreamSettings:
     )
 
 
-def _named(tables: Sequence[EventSourceTable]) -> Iterator[tuple[str, EventSourceTable]]:
+def _named_tables(tables: Sequence[EventSourceTable]) -> Iterator[tuple[str, EventSourceTable]]:
     """Yield sources, each beside its name, simulated ones numbered from the second on."""
     simulated = 0
     for table in tables:
@@ -333,7 +335,7 @@ def _named(tables: Sequence[EventSourceTable]) -> Iterator[tuple[str, EventSourc
             yield STDIN if isinstance(table, EventStdinTable) else table.path, table
 
 
-def _source(name: str, table: EventSourceTable) -> LiveSource:
+def _open_source(name: str, table: EventSourceTable) -> LiveSource:
     if isinstance(table, EventFileTable | EventFolderTable):
         pattern = table.pattern if isinstance(table, EventFolderTable) else None
         selection = Selection(pattern) if pattern else Selection()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 generate = typer.Typer(no_args_is_help=True, help="Write example data.")
 
-_AT_ONCE = 1000
+_EVENTS_PER_WRITE = 1000
 EPILOG = """\
 \b
 Examples:
@@ -87,12 +87,12 @@ def _write(simulator: "Simulator", count: int, to: str) -> None:
 
     try:
         if to == "-":
-            _fill(simulator, count, stdout().buffer)
+            _write_events(simulator, count, stdout().buffer)
             stdout().buffer.flush()
             return
         file = AtomicFile(to)
         file.open()
-        _fill(simulator, count, file.stream)
+        _write_events(simulator, count, file.stream)
         file.commit()
     except BrokenPipeError:
         os._exit(exit_codes.CLOSED_OUTPUT)
@@ -103,8 +103,8 @@ def _write(simulator: "Simulator", count: int, to: str) -> None:
         os._exit(exit_codes.FAILURES)
 
 
-def _fill(simulator: "Simulator", count: int, stream: "IO[bytes]") -> None:
+def _write_events(simulator: "Simulator", count: int, stream: "IO[bytes]") -> None:
     while count:
-        now = min(count, _AT_ONCE)
+        now = min(count, _EVENTS_PER_WRITE)
         stream.write(simulator.lines(now))
         count -= now

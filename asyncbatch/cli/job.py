@@ -43,7 +43,7 @@ def record_settings(
         *("table", "key", "mode", "schema_contract", "columns"),
         *("to_format", "to_compression", "root"),
     )
-    target = _target(to, **{name: more.pop(name) for name in names})
+    target = _make_target(to, **{name: more.pop(name) for name in names})
     if check_formats and schema is None:
         raise UsageError("--check-formats is for --schema")
     settings = RecordWorkSettings(
@@ -52,9 +52,9 @@ def record_settings(
         transforms=(
             *(JqSpec(program, jq_env, jq_lossy) for program in jq or ()),
             *map(CallSpec, call or ()),
-            *(() if schema is None else (_schema(schema, check_formats=check_formats),)),
+            *(() if schema is None else (_load_schema(schema, check_formats=check_formats),)),
         ),
-        dedupe=_paths(dedupe or ()),
+        dedupe=_dedupe_paths(dedupe or ()),
         target=target,
         **more,
     )
@@ -72,7 +72,7 @@ def record_settings(
     return structs.replace(settings, call_is_async=is_async)
 
 
-def inputs(paths: tuple[str, ...], settings: RecordWorkSettings) -> tuple[str, ...]:
+def input_paths(paths: tuple[str, ...], settings: RecordWorkSettings) -> tuple[str, ...]:
     """Return the paths, or those of a dead letter file. Raises UsageError, OSError."""
     if settings.replay is None:
         return paths
@@ -83,13 +83,13 @@ def inputs(paths: tuple[str, ...], settings: RecordWorkSettings) -> tuple[str, .
     return (*failed_files(settings.replay), settings.replay)
 
 
-def _schema(path: str, *, check_formats: bool) -> SchemaSource:
+def _load_schema(path: str, *, check_formats: bool) -> SchemaSource:
     from asyncbatch.transforms.schema import load_schema
 
     return load_schema(path, check_formats=check_formats)
 
 
-def _target(
+def _make_target(
     to: str | None,
     *,
     table: str | None,
@@ -108,23 +108,23 @@ def _target(
             if value is not None:
                 raise UsageError(f"{option} is about a target: name it with --to")
         return None
-    fields = _all_fields(key or ())
+    fields = _split_all(key or ())
     return Target.parse(
         to,
         table=table,
         key=fields,
         mode=mode or ("upsert" if fields else "append"),
         contract=schema_contract or "evolve",
-        columns=None if columns is None else _fields(columns),
+        columns=None if columns is None else _split_fields(columns),
         format=to_format,
         compression=to_compression,
         root=root,
     )
 
 
-def _paths(texts: Sequence[str]) -> tuple[str, ...]:
+def _dedupe_paths(texts: Sequence[str]) -> tuple[str, ...]:
     """Return the paths that an option names. Raises UsageError if one is none."""
-    paths = _all_fields(texts)
+    paths = _split_all(texts)
     try:
         for path in paths:
             parse_path(path)
@@ -133,10 +133,10 @@ def _paths(texts: Sequence[str]) -> tuple[str, ...]:
     return paths
 
 
-def _all_fields(texts: Sequence[str]) -> tuple[str, ...]:
-    return tuple(field for text in texts for field in _fields(text))
+def _split_all(texts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(field for text in texts for field in _split_fields(text))
 
 
-def _fields(text: str) -> tuple[str, ...]:
+def _split_fields(text: str) -> tuple[str, ...]:
     """Split a list of names at its commas; a name with a comma is in double quotes."""
     return tuple(next(csv.reader([text])))

@@ -40,12 +40,12 @@ def show(
     files: Annotated[bool, typer.Option("--files", help="List each input.")] = False,
 ) -> None:
     """Show the jobs, and how many inputs each has done; with --files, each input."""
-    paths = _all() if target is None else [_path(target)]
+    paths = _default_ledgers() if target is None else [_ledger_path(target)]
     if not paths:
         typer.echo("no run has left a ledger here")
     for path in paths:
-        with _inspected(path) as inspected:
-            _show(inspected, job, files=files)
+        with _open_ledger(path) as inspected:
+            _print_ledger(inspected, job, files=files)
 
 
 @ledger.command()
@@ -57,20 +57,20 @@ def clear(
     job: Job = None,
 ) -> None:
     """Forget which inputs are done, so that the next run does them again. Outputs stay."""
-    with _inspected(_path(target), writes=True) as inspected:
+    with _open_ledger(_ledger_path(target), writes=True) as inspected:
         typer.echo(f"forgot {inspected.clear(job):,} inputs")
 
 
 @ledger.command()
 def path(target: Target = None) -> None:
     """Print the path of a target's ledger, whether it exists or not."""
-    from asyncbatch.core.secrets import without_password
+    from asyncbatch.core.secrets import redact_address
     from asyncbatch.state.lock import state_folder
 
-    typer.echo(state_folder() if target is None else without_password(_path(target)))
+    typer.echo(state_folder() if target is None else redact_address(_ledger_path(target)))
 
 
-def _show(inspected: Inspection, job: str | None, *, files: bool) -> None:
+def _print_ledger(inspected: Inspection, job: str | None, *, files: bool) -> None:
     typer.echo(_printable(inspected.name))
     for found in inspected.jobs():
         if job in (None, found.job):
@@ -86,13 +86,13 @@ def _show(inspected: Inspection, job: str | None, *, files: bool) -> None:
             )
 
 
-def _all() -> list[str]:
+def _default_ledgers() -> list[str]:
     from asyncbatch.state.lock import state_folder
 
     return sorted(glob(os.path.join(state_folder(), "*.ledger")))
 
 
-def _path(target: str) -> str:
+def _ledger_path(target: str) -> str:
     """Return the file, or the address of the server, that has the ledger of a target."""
     from asyncbatch.sinks.target import parse_location
     from asyncbatch.state.ledger.file import default_path
@@ -111,17 +111,17 @@ def _path(target: str) -> str:
 
 
 @contextmanager
-def _inspected(path: str, *, writes: bool = False) -> Iterator[Inspection]:
+def _open_ledger(path: str, *, writes: bool = False) -> Iterator[Inspection]:
     """Provide the ledger in a file, or at the address of a server."""
     # Only now, so that --help stays quick.
-    from asyncbatch.core.secrets import is_server
+    from asyncbatch.core.secrets import is_server_url
     from asyncbatch.pipeline.resume.inspection import (
         Inspection,
         LedgerDatabase,
     )
 
     try:
-        if is_server(path):
+        if is_server_url(path):
             from asyncbatch.pipeline.resume.inspection import ServerDatabase
 
             database: Database = ServerDatabase(path)

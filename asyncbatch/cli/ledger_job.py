@@ -45,7 +45,7 @@ def ledger_settings(
         raise UsageError(f"--ledger is for files: {target.name} keeps its own, with the rows")
     if target is None and not is_asked:
         return None
-    if target is not None and (reason := _single_ledger_reason(work, target)):
+    if target is not None and (reason := _not_resumable_reason(work, target)):
         if is_asked:
             raise UsageError(reason)
         return None
@@ -66,11 +66,11 @@ def ledger_settings(
     )
 
 
-def _single_ledger_reason(
+def _not_resumable_reason(
     work: FileWorkSettings | RecordWorkSettings, target: Target
 ) -> str | None:
     """Return why a target cannot be resumed, or None."""
-    if _is_stream(target):
+    if _is_write_only(target):
         return f"what was written to {target.name} is gone: it cannot be resumed"
     if target.is_remote and target.form != "folder":
         return (
@@ -87,7 +87,7 @@ def _single_ledger_reason(
     return None
 
 
-def _is_stream(target: Target) -> bool:
+def _is_write_only(target: Target) -> bool:
     """Whether the target keeps nothing: standard output, a device, a pipe."""
     if target.form == "stdout":
         return True

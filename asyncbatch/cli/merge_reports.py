@@ -98,7 +98,7 @@ def _merge(
     from asyncbatch.cli.output import Output
     from asyncbatch.cli.render.json import merge
 
-    found = _read(paths)
+    found = _read_reports(paths)
     files = _report_files(report_paths, paths)
     merged, command = merge(found), found[0].command
     code = exit_codes.of_merged(one.exit_code for one in found)
@@ -113,7 +113,7 @@ def _merge(
     return code
 
 
-def _read(paths: "Sequence[str]") -> "list[RunReport]":
+def _read_reports(paths: "Sequence[str]") -> "list[RunReport]":
     """Return the reports in files. Raises UsageError with the file and the reason."""
     from asyncbatch.cli.render.json import read_report
     from asyncbatch.core.units import printable

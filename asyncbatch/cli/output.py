@@ -14,7 +14,7 @@ from asyncbatch.cli.render.github import Github
 from asyncbatch.cli.render.json import Json, JsonLines
 from asyncbatch.cli.render.junit import Junit
 from asyncbatch.cli.render.markdown import Markdown
-from asyncbatch.cli.terminal import _to_stderr, is_terminal, stdout, wants_style
+from asyncbatch.cli.terminal import is_terminal, stdout, to_stderr, wants_style
 from asyncbatch.cli.text import budget_line
 from asyncbatch.core.records import Failure, FileResult
 from asyncbatch.core.units import format_count, format_location, printable
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from asyncbatch.pipeline.run import Snapshot
 
 OutputFormat = Literal["text", "json", "jsonl", "junit", "github"]
-_RENDERERS: dict[OutputFormat, Callable[[], Renderer]] = {
+_RENDERER_TYPES: dict[OutputFormat, Callable[[], Renderer]] = {
     "json": Json,
     "jsonl": JsonLines,
     "junit": Junit,
@@ -71,25 +71,25 @@ class Output:
         stdout_is_taken: bool = False,
     ) -> None:
         self.form = form
-        self._renderer = _RENDERERS[form]() if form in _RENDERERS else None
+        self._renderer = _RENDERER_TYPES[form]() if form in _RENDERER_TYPES else None
         self.quiet, self._verbose = quiet, verbose
         self.show_failures = show_failures
         self._stdout_is_taken = stdout_is_taken
         self._progress = self._make_progress() if progress and not quiet else None
 
     @property
-    def streams(self) -> bool:
+    def streams_results(self) -> bool:
         """Whether results appear on stdout during the run."""
         return self.form == "jsonl" or self._stdout_is_taken
 
     def _make_progress(self) -> ProgressDisplay:
         # Lines of results on the same screen would tear a display that redraws itself.
-        streams_here = self.streams and os.isatty(stdout().fileno())
+        streams_here = self.streams_results and os.isatty(stdout().fileno())
         if is_terminal(sys.stderr.fileno()) and not streams_here:
             from asyncbatch.cli.rich import LiveProgress
 
             return LiveProgress()
-        return plain.PlainProgress(_to_stderr)
+        return plain.PlainProgress(to_stderr)
 
     async def part(self, found: BatchPart) -> None:
         """Show the outcome of some files in the chosen form."""
@@ -111,7 +111,7 @@ class Output:
         if self._progress:
             self._progress.log(line)
         else:
-            _to_stderr(line)
+            to_stderr(line)
 
     def close(self) -> None:
         """End the progress display."""
@@ -128,7 +128,7 @@ class Output:
             self.log(budget_line(report, budget) or "")
         if self.quiet:
             for line in plain.failure_lines(report, self.show_failures):
-                _to_stderr(line)
+                to_stderr(line)
         if self._renderer is not None:
             for data in self._renderer.finish(report, command, exit_code):
                 await to_stdout(data)

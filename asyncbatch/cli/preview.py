@@ -9,7 +9,7 @@ from asyncbatch.cli import text as plain
 from asyncbatch.cli.output import Output, to_stdout
 from asyncbatch.cli.render.json import encode, report_object
 from asyncbatch.cli.terminal import stdout, wants_style
-from asyncbatch.cli.text import grid_of, plain_grid
+from asyncbatch.cli.text import make_grid, plain_grid
 from asyncbatch.core.units import format_count, format_size, printable
 from asyncbatch.formats.decoder import decode
 from asyncbatch.formats.decoder import encode as encode_value
@@ -27,31 +27,31 @@ MAX_ROWS = 100  # Rows of a source that are kept: one record may become any numb
 class PreviewOutput(Output):
     """Shows the rows of `limit` records of each source, in place of results.
 
-    `place` is the target. Its JSON Lines have a `row` event for each row.
+    `destination` is the target. Its JSON Lines have a `row` event for each row.
     """
 
     def __init__(
         self, destination: str, sources: Sequence[str], limit: int, **display: Any
     ) -> None:
         super().__init__(**display)
-        self._most = max(MAX_ROWS, limit)
-        self._place, self._sources = destination, sources
+        self._max_rows = max(MAX_ROWS, limit)
+        self._destination, self._sources = destination, sources
         self._rows: dict[int, list[dict[str, Any]]] = {number: [] for number in range(len(sources))}
-        self._counts = dict.fromkeys(self._rows, 0)
+        self._row_counts = dict.fromkeys(self._rows, 0)
 
     async def part(self, found: BatchPart) -> None:
         """Show the rows of some records, or keep them for the end."""
         number = found.batch.source
         if found.part.rows is not None:
             rows = [decode(line) for line in bytes(found.part.rows.payload).splitlines()]
-            self._counts[number] += len(rows)
+            self._row_counts[number] += len(rows)
             if self.form == "jsonl":
                 events = (
                     {"event": "row", "source": self._sources[number], "row": row} for row in rows
                 )
                 await to_stdout(b"".join(encode_value(event) + b"\n" for event in events))
             else:
-                self._rows[number] += rows[: self._most - len(self._rows[number])]
+                self._rows[number] += rows[: self._max_rows - len(self._rows[number])]
         if self.form != "json":
             await super().part(found)
 
@@ -67,7 +67,7 @@ class PreviewOutput(Output):
         if self.form == "json":
             for number, source in enumerate(found["sources"]):
                 source["rows"] = self._rows[number]
-                source["rows_omitted"] = self._counts[number] - len(self._rows[number])
+                source["rows_omitted"] = self._row_counts[number] - len(self._rows[number])
         event = {"event": "summary"} if self.form == "jsonl" else {}
         await to_stdout(encode({**event, **found}) + b"\n")
 
@@ -80,7 +80,9 @@ class PreviewOutput(Output):
         lines += plain.failure_lines(report, self.show_failures)
         lines += [""] if report.kept else []
         verdict = "Interrupted; nothing" if report.interrupted else "Nothing"
-        lines.append(f"{verdict} was loaded (--dry-run): rows go into {printable(self._place)}")
+        lines.append(
+            f"{verdict} was loaded (--dry-run): rows go into {printable(self._destination)}"
+        )
         await to_stdout("\n".join((*lines, "")).encode("utf-8", "backslashreplace"))
 
     def _section(
@@ -90,24 +92,24 @@ class PreviewOutput(Output):
         tally, rows = source.tally, self._rows[number]
         parts = [
             f"{format_count(tally.read, 'record')} read",
-            format_count(self._counts[number], "row"),
+            format_count(self._row_counts[number], "row"),
         ]
         parts += [f"{tally.dropped:,} dropped"] if tally.dropped else []
         parts += [f"{tally.rejected:,} rejected"] if tally.rejected else []
         parts += [f"{format_count(tally.failed, source.input_noun)} failed"] if tally.failed else []
         yield f"{printable(source.name)}: {', '.join(parts)}"
         if rows:
-            grid = grid_of(rows, width)
+            grid = make_grid(rows, width)
             if styled:
                 from asyncbatch.cli.rich import grid_text
 
                 yield grid_text(grid)
             else:
                 yield from plain_grid(grid)
-            if grid.others:
-                others = format_count(len(grid.others), "more field")
-                yield f"  ... and {others}: {', '.join(grid.others)}"
-        if (more := self._counts[number] - len(rows)) > 0:
+            if grid.hidden_columns:
+                others = format_count(len(grid.hidden_columns), "more field")
+                yield f"  ... and {others}: {', '.join(grid.hidden_columns)}"
+        if (more := self._row_counts[number] - len(rows)) > 0:
             yield f"  ... and {format_count(more, 'more row')}"
         yield ""
 
@@ -118,7 +120,7 @@ class PlanOutput(Output):
     _batches = 0
 
     @property
-    def streams(self) -> bool:
+    def streams_results(self) -> bool:
         return self.form != "json"
 
     async def part(self, found: BatchPart) -> None:

@@ -33,7 +33,11 @@ if TYPE_CHECKING:
     from asyncbatch.core.settings import StoreSettings
     from asyncbatch.pipeline.stream.run import StreamSnapshot
 
-_FORMS: dict[str, Callable[[], Renderer]] = {".jsonl": JsonLines, ".xml": Junit, ".md": Markdown}
+_RENDERERS: dict[str, Callable[[], Renderer]] = {
+    ".jsonl": JsonLines,
+    ".xml": Junit,
+    ".md": Markdown,
+}
 
 
 class ReportFile:
@@ -52,13 +56,13 @@ class ReportFile:
 
     async def part(self, found: BatchPart) -> None:
         """Write the part of the report about these files, if the form has one. Raises SinkError."""
-        async with self._naming():
+        async with self._discard_on_error():
             if data := self._renderer.part(found):
                 await self._stream.write(data)
 
     async def finish(self, report: Report, command: str, exit_code: int) -> None:
         """Write the rest and put the file in its place. Raises SinkError."""
-        async with self._naming():
+        async with self._discard_on_error():
             for data in self._renderer.finish(report, command, exit_code):
                 await self._stream.write(data)
             await self._stream.commit()
@@ -68,7 +72,7 @@ class ReportFile:
         await self._stream.discard()
 
     @asynccontextmanager
-    async def _naming(self) -> AsyncIterator[None]:
+    async def _discard_on_error(self) -> AsyncIterator[None]:
         """Name the file in an OSError, and remove the unfinished file."""
         try:
             yield
@@ -141,10 +145,10 @@ def _renderer(path: str) -> Renderer:
         from asyncbatch.cli.render.prometheus import Metrics
 
         return Metrics(name)
-    return _FORMS.get(suffix, Json)()
+    return _RENDERERS.get(suffix, Json)()
 
 
-_EVERY_SECONDS = 5.0  # time between two writes of metrics while the stream runs
+_METRICS_SECONDS = 5.0  # time between two writes of metrics while the stream runs
 
 
 class StreamReport:
@@ -160,24 +164,24 @@ class StreamReport:
         folder = os.path.dirname(path) or "."
         if "://" in path or os.path.isdir(path) or not os.access(folder, os.W_OK):
             raise UsageError(f"--report: cannot write {path}: no such folder, or not writable")
-        self._path, self._are_metrics = path, suffix == ".prom"
+        self._path, self._is_metrics = path, suffix == ".prom"
         self._started = datetime.now(UTC)
         self._written = 0.0
-        if self._are_metrics:
+        if self._is_metrics:
             Gauges("", self._name)  # raises now if a library is missing
 
     def show(self, snapshot: StreamSnapshot) -> None:
         """Write metrics, if it is time. Raises SinkError, UsageError."""
-        if self._are_metrics and time.monotonic() - self._written >= _EVERY_SECONDS:
+        if self._is_metrics and time.monotonic() - self._written >= _METRICS_SECONDS:
             self._written = time.monotonic()
             self._write(self._metrics(snapshot, None))
 
     def finish(self, snapshot: StreamSnapshot, exit_code: int, *, stopped: bool) -> None:
         """Write the whole. Raises SinkError, UsageError."""
-        if self._are_metrics:
+        if self._is_metrics:
             self._write(self._metrics(snapshot, exit_code))
         else:
-            self._write(encode(self._object(snapshot, exit_code, stopped=stopped)) + b"\n")
+            self._write(encode(self._report_object(snapshot, exit_code, stopped=stopped)) + b"\n")
 
     def _write(self, data: bytes) -> None:
         file = AtomicFile(self._path)
@@ -193,7 +197,7 @@ class StreamReport:
             tell("exit_code", "Its exit status.", exit_code)
         tell("started_timestamp_seconds", "When this run of it began.", self._started.timestamp())
         tell("updated_timestamp_seconds", "When this was written.", time.time())
-        gauges.set_each("events", "Events read, by what became of them.", _events(snapshot))
+        gauges.set_each("events", "Events read, by what became of them.", _event_counts(snapshot))
         tell("losses", "How often something of a source could not be read.", tally.lost)
         tell("windows", "Windows that are over, one for each key.", tally.windows)
         tell("windows_refused", "Windows that the target would not have.", tally.refused)
@@ -206,7 +210,9 @@ class StreamReport:
         tell("peak_memory_bytes", "Of all processes.", snapshot.memory.peak)
         return gauges.text()
 
-    def _object(self, snapshot: StreamSnapshot, exit_code: int, *, stopped: bool) -> dict[str, Any]:
+    def _report_object(
+        self, snapshot: StreamSnapshot, exit_code: int, *, stopped: bool
+    ) -> dict[str, Any]:
         tally, seconds = snapshot.tally, snapshot.elapsed_s
         failures = [*tally.rejections, *tally.losses]
         return {
@@ -216,7 +222,7 @@ class StreamReport:
             "started_at": self._started.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "elapsed_s": round(seconds, 3),
             "events": {
-                "read": tally.read, **_events(snapshot), "late_in_part": tally.late_in_part,
+                "read": tally.read, **_event_counts(snapshot), "late_in_part": tally.late_in_part,
             },
             "left": snapshot.left,
             "losses": tally.lost,
@@ -232,7 +238,7 @@ class StreamReport:
         }  # fmt: skip
 
 
-def _events(snapshot: StreamSnapshot) -> dict[str, int]:
+def _event_counts(snapshot: StreamSnapshot) -> dict[str, int]:
     tally = snapshot.tally
     return {
         "in_windows": tally.events, "late": tally.late, "rejected": tally.rejected,

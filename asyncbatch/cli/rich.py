@@ -15,13 +15,13 @@ from rich.text import Text
 from asyncbatch.cli import text as summary
 from asyncbatch.cli.terminal import stdout
 from asyncbatch.cli.text import (
-    facts,
     memory_text,
     queue_facts,
     rate_facts,
     seconds_left,
     source_facts,
     stage_counts,
+    stream_facts,
 )
 from asyncbatch.core.units import format_location, format_seconds, format_size, printable
 from asyncbatch.windows.times import utc_text
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from asyncbatch.windows.events import Window
 
 _BAR_WIDTH = 40
-_LOST = {"rejected": "bold red", "dropped": "dim"}
-_STATES = {"done": "green", "failed": "bold red", "reading": "cyan"}
+_OUTCOME_STYLES = {"rejected": "bold red", "dropped": "dim"}
+_STATE_STYLES = {"done": "green", "failed": "bold red", "reading": "cyan"}
 
 
 class LiveProgress:
@@ -54,7 +54,7 @@ class LiveProgress:
 
     def show(self, snapshot: Snapshot) -> None:
         """Draw how far the run is."""
-        self._live.update(_display(snapshot), refresh=True)
+        self._live.update(_render_progress(snapshot), refresh=True)
 
     def log(self, line: str) -> None:
         """Write a line above the display."""
@@ -65,9 +65,9 @@ class LiveProgress:
         self._live.stop()
 
 
-def _display(snapshot: Snapshot) -> RenderableType:
+def _render_progress(snapshot: Snapshot) -> RenderableType:
     if snapshot.stages is not None:
-        return _stages_display(snapshot, snapshot.stages)
+        return _render_stages(snapshot, snapshot.stages)
     tally, seconds, total = snapshot.tally, snapshot.elapsed_s or 1e-9, snapshot.total
     done = f"{tally.files:,} of {total:,}" if total else f"{tally.files:,} of {snapshot.found:,}+"
     head = Table.grid(padding=(0, 1))
@@ -95,18 +95,19 @@ def _display(snapshot: Snapshot) -> RenderableType:
     return Group(head, facts)
 
 
-def _stages_display(snapshot: Snapshot, stages: StageProgress) -> RenderableType:
+def _render_stages(snapshot: Snapshot, stages: StageProgress) -> RenderableType:
     """Draw the stages as a flow, a line for each source, and the queues between them."""
     counts = stage_counts(snapshot, stages)
     flow = [Text(f"{number:,} {word}", "bold") for word, number in counts[:3]]
     lost = [
-        Text(f"{number:,} {word}", _LOST[word] if number else "dim") for word, number in counts[3:]
+        Text(f"{number:,} {word}", _OUTCOME_STYLES[word] if number else "dim")
+        for word, number in counts[3:]
     ]
     head = Text("   ").join([Text(" → ").join(flow), *lost])
     table = Table.grid(padding=(0, 2))
     for source in stages.sources:
         state, *rest = source_facts(source)
-        cells = [Text(state, _STATES.get(state, "")), *map(Text, _pad(rest, source))]
+        cells = [Text(state, _STATE_STYLES.get(state, "")), *map(Text, _pad(rest, source))]
         table.add_row(Text(f"  {printable(source.name)}"), *cells)
     facts = [
         rate_facts(snapshot, stages),
@@ -117,16 +118,16 @@ def _stages_display(snapshot: Snapshot, stages: StageProgress) -> RenderableType
     return Group(head, table, Text("  ".join(facts)), Text(queue_facts(snapshot, stages), "dim"))
 
 
-def _pad(words: list[str], source: SourceReport) -> list[str]:
+def _pad(cells: list[str], source: SourceReport) -> list[str]:
     """Return the words in their columns: a source that asks no server has no pages."""
-    return words if source.traffic else ["", *words]
+    return cells if source.traffic else ["", *cells]
 
 
-def summary_text(report: Report, budget: FailureBudget | None, most: float) -> str:
+def summary_text(report: Report, budget: FailureBudget | None, max_failures: float) -> str:
     """Return the failures by kind and the summary table, styled for stdout's terminal."""
     console = Console(file=stdout())
     with console.capture() as capture:
-        _print_failures(console, report, most)
+        _print_failures(console, report, max_failures)
         style = "green" if report.status == "success" else "yellow"
         console.print(Text(summary.headline(report), style=f"bold {style}"))
         rows = list(summary.report_rows(report))
@@ -152,22 +153,22 @@ def grid_text(grid: Grid) -> str:
     return capture.get().rstrip("\n")
 
 
-def _print_failures(console: Console, report: Report, most: float) -> None:
-    for kind, failures in summary.failure_groups(report, most):
+def _print_failures(console: Console, report: Report, max_failures: float) -> None:
+    for kind, failures in summary.failure_groups(report, max_failures):
         console.print(Text.assemble((kind, "bold red"), f" ({len(failures)})"))
         for one in failures:
             line = Text.assemble(
                 "  ", (format_location(one), "bold"), ": ", summary.failure_reason(one)
             )
             console.print(line, soft_wrap=True)
-    if more := summary.hidden_failures(report, most):
+    if more := summary.hidden_failures(report, max_failures):
         console.print(Text(more, style="dim"))
     if report.kept:
         console.print()
 
 
-_OTHER_LINES = 8  # Of the screen: head, rules, facts, the prompt.
-_DAY = 10  # A time's first characters are its day.
+_RESERVED_LINES = 8  # Of the screen: head, rules, facts, the prompt.
+_DATE_CHARACTERS = 10  # A time's first characters are its day.
 
 
 class LiveWindows:
@@ -176,13 +177,13 @@ class LiveWindows:
     def __init__(self, stream: StreamCore) -> None:
         self._stream = stream
         self._console = Console()
-        self._over: deque[Window] = deque(maxlen=self._free_lines())
+        self._closed: deque[Window] = deque(maxlen=self._free_lines())
         self._live = Live(console=self._console, auto_refresh=False)
         self._live.start()
 
     def add(self, windows: Sequence[Window]) -> bool:
         """Add windows to the table. Return True: it is the only output."""
-        self._over.extend(windows)
+        self._closed.extend(windows)
         return True
 
     def show(self, snapshot: StreamSnapshot, *, last: bool = False) -> None:  # noqa: ARG002 - part of the contract
@@ -198,12 +199,12 @@ class LiveWindows:
         self._live.stop()
 
     def _free_lines(self) -> int:
-        return max(4, self._console.height - _OTHER_LINES)
+        return max(4, self._console.height - _RESERVED_LINES)
 
     def _render(self, snapshot: StreamSnapshot) -> RenderableType:
         stream, room = self._stream, self._free_lines()
-        opened = stream.open[: room // 2]
-        over = list(self._over)[-(room - len(opened)) :]
+        opened = stream.open_windows[: room // 2]
+        over = list(self._closed)[-(room - len(opened)) :]
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("window")
         for name in stream.keys.names:
@@ -223,11 +224,11 @@ class LiveWindows:
                     span += " ..." if is_open else " partial" if one.partial else ""
                 table.add_row(span, *key, *values, style=style)
                 span = ""
-        return Group(table, Text(""), Text("  ".join(facts(snapshot)), style="cyan"))
+        return Group(table, Text(""), Text("  ".join(stream_facts(snapshot)), style="cyan"))
 
 
 def _format_time(micros: int) -> str:
-    return utc_text(micros)[_DAY + 1 : -1]
+    return utc_text(micros)[_DATE_CHARACTERS + 1 : -1]
 
 
 def _format_value(value: Any) -> Text:

@@ -163,14 +163,14 @@ def run_files(
         # first: the inputs may be changing while they are read
         if lock is not None and not dry_run:
             from asyncbatch.cli.command import take_lock
-            from asyncbatch.core.secrets import without_password
+            from asyncbatch.core.secrets import redact_address
 
             lists = [path for path in (files_from, from_dead_letter) if path is not None]
             take_lock(
                 lock,
                 lock_wait or 0.0,
                 inputs=[*(paths or ()), *lists],
-                target=None if to is None else without_password(to),
+                target=None if to is None else redact_address(to),
                 outputs=[path for path in (to, dead_letter, *(report or ())) if path],
                 options={
                     "pattern": pattern, "exclude": exclude, "shard": shard, "records": records,
@@ -178,9 +178,9 @@ def run_files(
                 },
                 quiet=quiet,
             )  # fmt: skip
-        part = None if shard is None else _shard(shard, from_dead_letter)
+        part = None if shard is None else _parse_shard(shard, from_dead_letter)
         retrying = Retries(retries, retry_delay)
-        stores = StoreSettings.of(endpoint, retrying, anonymous=anonymous)
+        stores = StoreSettings.from_options(endpoint, retrying, anonymous=anonymous)
         plan = memory_plan(
             max_memory,
             workers if dask is None else 0,  # the workers of a cluster have their own limits
@@ -219,10 +219,10 @@ def run_files(
     # While the workers start:
     from asyncbatch.cli.output import Output
     from asyncbatch.cli.session import Session
-    from asyncbatch.core.report import LISTED_FAILURES
+    from asyncbatch.core.report import MAX_LISTED_FAILURES
     from asyncbatch.pipeline.run import Run
 
-    make_output, work = (Output, None) if not dry_run else _planning()
+    make_output, work = (Output, None) if not dry_run else _plan_types()
     shown = make_output(
         output,
         quiet=quiet,
@@ -231,7 +231,7 @@ def run_files(
         show_failures=show_failures,
         stdout_is_taken=to == "-",
     )
-    listed = max(LISTED_FAILURES, show_failures)
+    listed = max(MAX_LISTED_FAILURES, show_failures)
     session = Session(
         Run(job, launch=launch, work=work, failure_limit=listed, say=shown.log),
         shown,
@@ -252,12 +252,12 @@ def _resolve_paths(
     if all(value in (None, False, quiet.get(name)) for name, value in options.items()):
         return paths, files
     from asyncbatch.cli.job import (
-        inputs,
+        input_paths,
         record_settings,
     )
 
     settings = record_settings(files, **options)
-    return inputs(paths, settings), settings
+    return input_paths(paths, settings), settings
 
 
 def _ledger_settings(
@@ -272,7 +272,7 @@ def _ledger_settings(
     return ledger_settings(settings, **options)
 
 
-def _shard(text: str, from_dead_letter: str | None) -> "Shard":
+def _parse_shard(text: str, from_dead_letter: str | None) -> "Shard":
     """Return the part that is taken. Raises UsageError."""
     from asyncbatch.errors import UsageError
     from asyncbatch.sources.selection import Shard
@@ -293,7 +293,7 @@ def _open_reports(paths: "Sequence[str]", stores: "StoreSettings") -> "list[Repo
     return [ReportFile(path, stores) for path in paths]
 
 
-def _planning() -> "tuple[type[Output], Callable[[Any], Work]]":
+def _plan_types() -> "tuple[type[Output], Callable[[Any], Work]]":
     from asyncbatch.cli.preview import PlanOutput
     from asyncbatch.workers.tasks.count import PlanTask
 

@@ -45,7 +45,7 @@ class Session:
         self._run, self._output = run, output
         self._command, self._budget = command, budget
         self._report_files, self._grace = list(report_files), grace
-        self._lost: SinkError | None = None
+        self._report_error: SinkError | None = None
         """Why the first report that could not be written could not be."""
         self._signal: int | None = None
 
@@ -71,7 +71,7 @@ class Session:
 
     async def _session(self) -> int:
         loop = asyncio.get_running_loop()
-        ticker = loop.create_task(self._tick())
+        ticker = loop.create_task(self._show_progress())
         work = loop.create_task(self._consume())
         for number in STOP_SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it for SIGHUP
@@ -102,11 +102,11 @@ class Session:
         async with aclosing(self._run.parts()) as parts:
             async for part in parts:
                 for file in tuple(self._report_files):
-                    with self._while_discarding(file):
+                    with self._drop_if_unwritable(file):
                         await file.part(part)
                 await self._output.part(part)
 
-    async def _tick(self) -> None:
+    async def _show_progress(self) -> None:
         while True:
             await asyncio.sleep(_SNAPSHOT_SECONDS)
             self._output.snapshot(self._run.snapshot())
@@ -114,10 +114,10 @@ class Session:
     async def _conclude(self, code: int) -> int:
         report = self._run.report
         for file in tuple(self._report_files):
-            with self._while_discarding(file):
+            with self._drop_if_unwritable(file):
                 await file.finish(report, self._command, code)
-        if self._lost:
-            report.lose_target(str(self._lost), self._lost.file)
+        if self._report_error:
+            report.lose_target(str(self._report_error), self._report_error.file)
             code = code or exit_codes.FAILURES
         try:
             await self._output.finish(report, self._budget, self._command, code)
@@ -130,12 +130,12 @@ class Session:
             await file.abandon()
 
     @contextmanager
-    def _while_discarding(self, file: ReportFile) -> Iterator[None]:
+    def _drop_if_unwritable(self, file: ReportFile) -> Iterator[None]:
         """Continue without a report that cannot be written: the work is worth more."""
         try:
             yield
         except SinkError as error:
-            self._lost = self._lost or error
+            self._report_error = self._report_error or error
             self._report_files.remove(file)
 
     def _on_signal(self, number: int, work: asyncio.Task[None]) -> None:

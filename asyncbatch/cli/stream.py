@@ -90,7 +90,7 @@ def stream_events(
     counted, and never lost silently.
     """
     if any(one.endswith(".toml") for one in source):
-        _run_file(
+        _run_pipeline_file(
             context,
             source,
             set_ or (),
@@ -132,12 +132,12 @@ def stream_events(
             transforms=transforms,
             letters=dead_letter is not None,
         )
-        _check(settings, source, late)
-        reading = _reading(source, pattern, follow=follow, from_end=from_end)
+        _check_options(settings, source, late)
+        reading = _live_options(source, pattern, follow=follow, from_end=from_end)
         session = StreamSession(
             settings,
             [
-                _source(one, reading, rate=rate, seed=seed, users=users, types=types)
+                _open_source(one, reading, rate=rate, seed=seed, users=users, types=types)
                 for one in source
             ],
             late=late,
@@ -149,7 +149,7 @@ def stream_events(
             call_concurrency=call_concurrency,
             timeout=timeout,
             quiet=quiet,
-            delivery=_delivery(to, table, checkpoint, checkpoint_every),
+            delivery=_delivery_settings(to, table, checkpoint, checkpoint_every),
             reports=report or (),
         )
     except LockHeldError as error:
@@ -161,7 +161,7 @@ def stream_events(
     raise typer.Exit(code)
 
 
-def _run_file(
+def _run_pipeline_file(
     context: typer.Context,
     sources: "Sequence[str]",
     overrides: "Sequence[str]",
@@ -256,7 +256,7 @@ def _transforms(
     return made.transforms
 
 
-def _check(settings: "StreamSettings", sources: list[str], late: str | None) -> None:
+def _check_options(settings: "StreamSettings", sources: list[str], late: str | None) -> None:
     """Raise UsageError for an option without effect."""
     from asyncbatch.errors import UsageError
 
@@ -269,7 +269,7 @@ def _check(settings: "StreamSettings", sources: list[str], late: str | None) -> 
             raise UsageError(f"{source!r} is no source: write '-', a file's name, or 'simulate:'")
 
 
-def _delivery(
+def _delivery_settings(
     to: str | None, table: str | None, checkpoint: str | None, every: str | None
 ) -> "DeliverySettings":
     """Return where windows go. Raises UsageError."""
@@ -284,7 +284,7 @@ def _delivery(
     return DeliverySettings(to, table, checkpoint, **spans)  # type: ignore[arg-type]  # parsed by typer
 
 
-def _reading(
+def _live_options(
     sources: list[str], pattern: "list[str] | None", *, follow: bool, from_end: bool
 ) -> "LiveOptions":
     """Return how paths are read. Raises UsageError for an option without effect."""
@@ -300,7 +300,7 @@ def _reading(
     return LiveOptions(follow, from_end, selection)
 
 
-def _source(
+def _open_source(
     source: str,
     reading: "LiveOptions",
     *,

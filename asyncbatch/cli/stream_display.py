@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from asyncbatch.cli.terminal import is_terminal, stdout
-from asyncbatch.cli.text import LINE_EVERY_SECONDS, facts
+from asyncbatch.cli.text import LINE_EVERY_SECONDS, stream_facts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +64,7 @@ class PlainStream:
         now = time.monotonic()
         if not self._quiet and not last and now - self._last >= LINE_EVERY_SECONDS:
             self._last = now
-            sys.stderr.write(", ".join(facts(snapshot)) + "\n")
+            sys.stderr.write(", ".join(stream_facts(snapshot)) + "\n")
             sys.stderr.flush()
 
     def log(self, line: str) -> None:

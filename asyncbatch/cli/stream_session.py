@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 from asyncbatch.cli import exit_codes
 from asyncbatch.cli.output import to_stdout
 from asyncbatch.cli.stream_display import make_display
-from asyncbatch.cli.text import loss_line, summary_lines
+from asyncbatch.cli.text import loss_line, stream_summary_lines
 from asyncbatch.core.units import format_count
 from asyncbatch.errors import AsyncbatchError, TooManyKeysError, UsageError
 from asyncbatch.pipeline.stream.delivery import DeliverySettings, StreamDelivery
@@ -85,7 +85,7 @@ class StreamSession:
         delivery: DeliverySettings | None = None,
         reports: Sequence[str] = (),
     ) -> None:
-        self._reports = [_report(path) for path in reports]
+        self._reports = [_open_report(path) for path in reports]
         late_file, dead_file = (AppendFile(path) if path else None for path in (late, dead_letter))
         stream = StreamCore(
             settings,
@@ -110,7 +110,7 @@ class StreamSession:
             timeout=timeout,
         )
         self._signal: int | None = None
-        self._told = 0
+        self._logged_losses = 0
         try:
             self._open()
         except BaseException:
@@ -120,10 +120,10 @@ class StreamSession:
     def _open(self) -> None:
         """Start the outputs, or resume them. Raises UsageError, LockHeldError."""
         if self._stream_delivery.open():
-            self._say(f"Going on after {format_count(self._run.stream.tally.read, 'event')}")
+            self._print_note(f"Going on after {format_count(self._run.stream.tally.read, 'event')}")
         checkpointer = self._stream_delivery.checkpointer
-        for name in checkpointer.unrepeatable_sources if checkpointer is not None else ():
-            self._say(
+        for name in checkpointer.non_replayable_sources if checkpointer is not None else ():
+            self._print_note(
                 f"Note: {name} cannot be read again: if this process is killed, what came since "
                 "the last checkpoint is lost"
             )
@@ -145,15 +145,15 @@ class StreamSession:
     def _fail(self, message: str, code: int = exit_codes.FAILURES) -> int:
         self._display.close()
         print(f"Error: {message}", file=sys.stderr)  # noqa: T201 - the command's last word
-        return self._reported(code)
+        return self._write_reports(code)
 
     async def _session(self) -> int:
         loop = asyncio.get_running_loop()
-        self._told = len(self._run.stream.tally.losses)  # events of earlier runs
+        self._logged_losses = len(self._run.stream.tally.losses)  # events of earlier runs
         for number in STOP_SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it for SIGHUP
                 loop.add_signal_handler(number, self._on_signal, number)
-        ticker = loop.create_task(self._show())
+        ticker = loop.create_task(self._show_progress())
         ended = False
         try:
             await self._run.run()
@@ -165,7 +165,7 @@ class StreamSession:
             await self._stream_delivery.finish(ended=ended)
         return self._conclude()
 
-    async def _show(self) -> None:
+    async def _show_progress(self) -> None:
         while True:
             await asyncio.sleep(_SNAPSHOT_SECONDS)
             self._log_losses()
@@ -178,9 +178,9 @@ class StreamSession:
     def _log_losses(self) -> None:
         """Log the data that could not be read since the last call."""
         losses = self._run.stream.tally.losses
-        for failure in losses[self._told :]:
+        for failure in losses[self._logged_losses :]:
             self._display.log(loss_line(failure))
-        self._told = len(losses)
+        self._logged_losses = len(losses)
 
     def _conclude(self) -> int:
         over_budget = self._run.is_over_budget(final=True)
@@ -189,12 +189,12 @@ class StreamSession:
         self._display.show(snapshot, last=True)
         self._display.close()
         budget = self._budget if over_budget else None
-        for line in summary_lines(snapshot, stopped=self._run.was_cut_short, budget=budget):
-            self._say(line)
+        for line in stream_summary_lines(snapshot, stopped=self._run.was_cut_short, budget=budget):
+            self._print_note(line)
         is_good = not over_budget and not snapshot.tally.refused
-        return self._reported(exit_codes.SUCCESS if is_good else exit_codes.FAILURES)
+        return self._write_reports(exit_codes.SUCCESS if is_good else exit_codes.FAILURES)
 
-    def _reported(self, code: int) -> int:
+    def _write_reports(self, code: int) -> int:
         """Write the reports of a run with this exit code; return the final exit code."""
         snapshot = self._run.snapshot()
         for report in self._reports:
@@ -205,7 +205,7 @@ class StreamSession:
                 code = code or exit_codes.FAILURES
         return code
 
-    def _say(self, line: str) -> None:
+    def _print_note(self, line: str) -> None:
         if not self._quiet:
             print(line, file=sys.stderr)  # noqa: T201 - notes and the summary
 
@@ -233,7 +233,7 @@ class StreamSession:
         os._exit(code)
 
 
-def _report(path: str) -> StreamReport:
+def _open_report(path: str) -> StreamReport:
     from asyncbatch.cli.report_files import StreamReport
 
     return StreamReport(path)

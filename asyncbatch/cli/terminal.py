@@ -45,6 +45,7 @@ def wants_style(descriptor: int) -> bool:
     return bool(os.environ.get("FORCE_COLOR")) or is_terminal(descriptor)
 
 
-def _to_stderr(line: str) -> None:
+def to_stderr(line: str) -> None:
+    """Write a line to stderr at once."""
     sys.stderr.write(line + "\n")
     sys.stderr.flush()

@@ -97,10 +97,8 @@ def report_rows(report: Report) -> Iterator[tuple[str, str]]:
     split = ", ".join(f"{number:,} {word}" for word, number in parts.items() if number)
     yield "records", f"{tally.read:,} read" + (f": {split}" if split else "")
     if report.sink is not None:
-        yield (
-            "written",
-            f"{tally.written:,} to {printable(report.sink.place)}{_sink_options(report.sink)}",
-        )
+        name = printable(report.sink.display_name)
+        yield "written", f"{tally.written:,} to {name}{_sink_options(report.sink)}"
     elif report.target is not None:
         yield "written", f"{tally.written:,} to {printable(report.target)}"
     elif tally.written:  # a merged report, which does not know where to
@@ -126,16 +124,16 @@ def report_rows(report: Report) -> Iterator[tuple[str, str]]:
         yield "" if number else "slowest", f"{slow.elapsed_ms:,.1f} ms  {printable(slow.file)}"
 
 
-def cluster_line(crew: ClusterStatus) -> str:
+def cluster_line(cluster: ClusterStatus) -> str:
     """Return the summary of a cluster."""
-    mean = f" of {format_seconds(crew.busy_s / crew.tasks)}" if crew.tasks else ""
-    return f"{cluster_facts(crew)}, {format_count(crew.tasks, 'task')}{mean}"
+    mean = f" of {format_seconds(cluster.busy_s / cluster.tasks)}" if cluster.tasks else ""
+    return f"{cluster_facts(cluster)}, {format_count(cluster.tasks, 'task')}{mean}"
 
 
-def cluster_facts(crew: ClusterStatus) -> str:
+def cluster_facts(cluster: ClusterStatus) -> str:
     """Return the number of workers, and of those that left."""
-    left = f" ({crew.left:,} left)" if crew.left else ""
-    return f"{format_count(crew.workers, 'worker')}{left}"
+    left = f" ({cluster.workers_left:,} left)" if cluster.workers_left else ""
+    return f"{format_count(cluster.workers, 'worker')}{left}"
 
 
 def source_line(source: SourceReport) -> str:
@@ -167,16 +165,16 @@ def failure_reason(failure: Failure) -> str:
     return printable(failure.message) + (f" ({', '.join(more)})" if more else "")
 
 
-def failure_groups(report: Report, most: float) -> Iterator[tuple[str, list[Failure]]]:
-    """Yield the first `most` failures by kind, the kinds in order of their names."""
-    shown = report.failures[: int(min(most, len(report.kept)))]
+def failure_groups(report: Report, max_failures: float) -> Iterator[tuple[str, list[Failure]]]:
+    """Yield the first `max_failures` failures by kind, the kinds in order of their names."""
+    shown = report.failures[: int(min(max_failures, len(report.kept)))]
     for kind, group in groupby(sorted(shown, key=lambda one: one.kind), lambda one: one.kind):
         yield kind, list(group)
 
 
-def hidden_failures(report: Report, most: float) -> str | None:
+def hidden_failures(report: Report, max_failures: float) -> str | None:
     """Return the line about failures that are not shown, or None."""
-    omitted = report.failure_count - int(min(most, len(report.kept)))
+    omitted = report.failure_count - int(min(max_failures, len(report.kept)))
     if not omitted:
         return None
     return (
@@ -276,9 +274,9 @@ def seconds_left(snapshot: Snapshot) -> float | None:
     return (snapshot.total - done) * snapshot.elapsed_s / done
 
 
-def summary_text(report: Report, budget: FailureBudget | None, most: float) -> str:
+def summary_text(report: Report, budget: FailureBudget | None, max_failures: float) -> str:
     """Return the failures by kind, then the summary."""
-    lines = failure_lines(report, most)
+    lines = failure_lines(report, max_failures)
     lines += [""] if lines else []
     lines.append(headline(report))
     lines += [f"  {label:8} {value}".rstrip() for label, value in report_rows(report)]
@@ -286,19 +284,19 @@ def summary_text(report: Report, budget: FailureBudget | None, most: float) -> s
     return "\n".join(lines) + "\n"
 
 
-def failure_lines(report: Report, most: float) -> list[str]:
-    """Return the first `most` failures by kind, with place and reason."""
+def failure_lines(report: Report, max_failures: float) -> list[str]:
+    """Return the first `max_failures` failures by kind, with place and reason."""
     lines = []
-    for kind, failures in failure_groups(report, most):
+    for kind, failures in failure_groups(report, max_failures):
         lines.append(f"{kind} ({len(failures)})")
         lines += [f"  {format_location(one)}: {failure_reason(one)}" for one in failures]
-    if more := hidden_failures(report, most):
+    if more := hidden_failures(report, max_failures):
         lines.append(more)
     return lines
 
 
-_MAX_CELL = 40
-_GAP = 2
+_MAX_CELL_CHARACTERS = 40
+_GAP_CHARACTERS = 2
 
 
 class Grid(NamedTuple):
@@ -306,10 +304,10 @@ class Grid(NamedTuple):
 
     columns: list[str]
     rows: list[list[str]]
-    others: list[str]
+    hidden_columns: list[str]
 
 
-def grid_of(rows: Sequence[dict[str, Any]], width: int | None) -> Grid:
+def make_grid(rows: Sequence[dict[str, Any]], width: int | None) -> Grid:
     """Return rows as texts, with the columns that `width` has room for; one at least."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {name: [_cell(row, name) for row in rows] for name in names}
@@ -317,19 +315,19 @@ def grid_of(rows: Sequence[dict[str, Any]], width: int | None) -> Grid:
     left = width
     for name in names:
         if left is not None:
-            left -= _GAP + max(len(_cut(printable(name))), *map(len, columns[name]))
+            left -= _GAP_CHARACTERS + max(len(_truncate(printable(name))), *map(len, columns[name]))
             if left < 0 and shown:
                 break
         shown.append(name)
     table = [list(cells) for cells in zip(*(columns[name] for name in shown), strict=True)]
-    heads = [_cut(printable(name)) for name in shown]
+    heads = [_truncate(printable(name)) for name in shown]
     return Grid(heads, table, [printable(name) for name in names[len(shown) :]])
 
 
 def plain_grid(grid: Grid) -> Iterator[str]:
     """Yield a table as lines."""
     widths = [max(map(len, column)) for column in zip(grid.columns, *grid.rows, strict=True)]
-    gap = " " * _GAP
+    gap = " " * _GAP_CHARACTERS
     for row in (grid.columns, ["-" * width for width in widths], *grid.rows):
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         yield (gap + gap.join(cells)).rstrip()
@@ -340,14 +338,14 @@ def _cell(row: dict[str, Any], name: str) -> str:
     if name not in row:
         return ""
     value = row[name]
-    return _cut(printable(value if isinstance(value, str) else encode_value(value).decode()))
+    return _truncate(printable(value if isinstance(value, str) else encode_value(value).decode()))
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _MAX_CELL else text[: _MAX_CELL - 1] + "…"
+def _truncate(text: str) -> str:
+    return text if len(text) <= _MAX_CELL_CHARACTERS else text[: _MAX_CELL_CHARACTERS - 1] + "…"
 
 
-def facts(snapshot: StreamSnapshot) -> Iterator[str]:
+def stream_facts(snapshot: StreamSnapshot) -> Iterator[str]:
     """Yield how far a stream is, in a few words each."""
     tally, seconds = snapshot.tally, snapshot.elapsed_s or 1e-9
     yield format_count(tally.read, "event")
@@ -374,7 +372,7 @@ def format_lag(micros: int) -> str:
     return f"{format_seconds(abs(micros) / 1e6)} {'behind' if micros >= 0 else 'ahead'}"
 
 
-def summary_lines(
+def stream_summary_lines(
     snapshot: StreamSnapshot, *, stopped: bool, budget: FailureBudget | None
 ) -> Iterator[str]:
     """Yield the summary: rejections, counts, and an exceeded `budget`."""

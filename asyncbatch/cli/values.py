@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.settings import DaskSettings
     from asyncbatch.core.tally import FailureBudget
 
-_ADDRESS = r"([a-z]+://)?[^/@]+:[0-9]+"
+_ADDRESS_PATTERN = r"([a-z]+://)?[^/@]+:[0-9]+"
 
 
 def dask_settings(engine: str, scheduler: str | None) -> DaskSettings | None:
@@ -21,7 +21,7 @@ def dask_settings(engine: str, scheduler: str | None) -> DaskSettings | None:
         if scheduler is not None:
             raise typer.BadParameter("--scheduler is for --engine dask")
         return None
-    if scheduler is not None and not re.fullmatch(_ADDRESS, scheduler, re.ASCII):
+    if scheduler is not None and not re.fullmatch(_ADDRESS_PATTERN, scheduler, re.ASCII):
         raise typer.BadParameter(f"--scheduler {scheduler}: write tcp://HOST:8786")
     try:
         import asyncbatch.workers.dask.engine  # noqa: F401 - only tried: the run imports it later
@@ -46,15 +46,15 @@ def memory_plan(limit: int | None, workers: int | None, **job: bool) -> MemoryPl
     if limit is None and (limit := memory_limit()) is None:
         return None
     from asyncbatch.config.memory import (
-        USABLE,
-        least_memory,
+        USABLE_SHARE,
+        min_memory,
         plan_memory,
     )
     from asyncbatch.core.system import usable_cpus
 
     wanted = usable_cpus() if workers is None else workers
     if asked is None:
-        limit = max(int(limit * USABLE), least_memory(**job))
+        limit = max(int(limit * USABLE_SHARE), min_memory(**job))
     return plan_memory(limit, wanted, **job)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from asyncbatch.config.job import RecordWorkSettings
-from asyncbatch.core.secrets import without_password
+from asyncbatch.core.secrets import redact_address
 from asyncbatch.core.units import format_duration
 from asyncbatch.errors import UsageError
 from asyncbatch.transforms.spec import CallSpec, FieldsSpec, FunctionSpec, JqSpec, RequireSpec
@@ -85,7 +85,7 @@ def _target_parts(target: Target) -> list[object]:
 def _transform_parts(spec: TransformSpec) -> object:
     match spec:
         case CallSpec():
-            return spec, _source(spec.function)
+            return spec, _module_digest(spec.function)
         case JqSpec() | FieldsSpec() | RequireSpec():
             return spec
         case FunctionSpec():
@@ -112,7 +112,7 @@ def _describe_transform(spec: TransformSpec) -> str:
             return f"--schema {spec.path}"
 
 
-def _source(spec: str) -> str:
+def _module_digest(spec: str) -> str:
     """Return a digest of the function's module, empty if it is no file."""
     place = spec.rpartition(":")[0]
     if not place.endswith(".py") and os.sep not in place:
@@ -142,8 +142,8 @@ def stream_configuration(
             f"{one.name}={one.kind}{one.field and ':'}{one.field}" for one in settings.aggregates
         ),
         "--lateness": format_duration(settings.lateness),
-        "--idle-timeout": _span(settings.idle),
-        "--max-future": _span(settings.max_future),
+        "--idle-timeout": _format_span(settings.idle),
+        "--max-future": _format_span(settings.max_future),
         "--overflow-key": settings.overflow_key or "",
     }
     for number, (words, digest) in enumerate(describe_transforms(settings.transforms), 1):
@@ -152,10 +152,10 @@ def stream_configuration(
     return told
 
 
-def _span(micros: int | None) -> str:
+def _format_span(micros: int | None) -> str:
     return "" if micros is None else format_duration(micros)
 
 
 def _location(name: str) -> str:
     """Return an absolute path, or another name without its passwords."""
-    return without_password(name) if name == "-" or ":" in name else os.path.realpath(name)
+    return redact_address(name) if name == "-" or ":" in name else os.path.realpath(name)

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from asyncbatch.windows.spec import WindowSpec
     from asyncbatch.windows.times import Unit
 
-PATIENCE = 1.0  # default seconds that rows wait for more rows
-LEAST_PATIENCE = 0.01
+DEFAULT_PATIENCE = 1.0  # default seconds that rows wait for more rows
+MIN_PATIENCE = 0.01
 
 
 class RecordWorkSettings(Struct, frozen=True):
@@ -48,7 +48,7 @@ class RecordWorkSettings(Struct, frozen=True):
     letters: bool = False  # whether dead letters are written
     replay: str | None = None  # the path of a dead letter file that is read again
     tracebacks: bool = False
-    patience: float = PATIENCE  # seconds that rows wait to be loaded together
+    patience: float = DEFAULT_PATIENCE  # seconds that rows wait to be loaded together
     newest: str | None = None  # the path of the cursor field of an incremental source
 
     @property
@@ -267,7 +267,7 @@ def checked_settings(settings: RecordWorkSettings) -> RecordWorkSettings:
     return replace(settings, call_is_async=is_async(stages))
 
 
-MAX_KEYS = 100_000
+DEFAULT_MAX_KEYS = 100_000
 
 
 class StreamSettings(Struct, frozen=True):
@@ -281,7 +281,7 @@ class StreamSettings(Struct, frozen=True):
     lateness: int = 0
     idle: int | None = None  # a source that is silent for this long is not waited for
     max_future: int | None = None  # an event further ahead of the clock is rejected
-    max_keys: int = MAX_KEYS  # the limit of keys in a window
+    max_keys: int = DEFAULT_MAX_KEYS  # the limit of keys in a window
     overflow_key: str | None = None  # the key for further keys; None: they end the stream
     transforms: tuple[TransformSpec, ...] = ()
     letters: bool = False  # whether dead letters are written

@@ -13,8 +13,10 @@ MAIN_BYTES = 80 * MIB  # the main process without data (measured: 45 to 56 MB), 
 LIBRARY_BYTES = 176 * MIB
 WORKER_BYTES = 48 * MIB  # The same for a worker process (measured: 36 MB, 45 with a schema).
 # the least memory for data of a process; without workers the main process has two shares
-LEAST_SHARE = 20 * MIB
-USABLE = 0.9  # the share of a container's limit that is planned: the kernel counts more than we see
+MIN_SHARE_BYTES = 20 * MIB
+USABLE_SHARE = (
+    0.9  # the share of a container's limit that is planned: the kernel counts more than we see
+)
 _COPIES = 16  # the size of Python values relative to their JSON text, at most and roughly
 
 
@@ -34,21 +36,21 @@ def plan_memory(
 
     Raises UsageError if the limit is too low for one worker, or for none where none is possible.
     """
-    needed = least_memory(needs_process=needs_process, has_library=has_library)
+    needed = min_memory(needs_process=needs_process, has_library=has_library)
     least = int(needs_process)
     for count in range(max(workers, least), least - 1, -1):
         share = (limit - _base_bytes(count, has_library=has_library)) // (max(count, 1) + 1)
-        if share >= LEAST_SHARE:
+        if share >= MIN_SHARE_BYTES:
             return MemoryPlan(count, _sizes(share))
     raise UsageError(
         f"--max-memory {format_size(limit)} is too little: this job takes {format_size(needed)}"
     )
 
 
-def least_memory(*, needs_process: bool, has_library: bool = False) -> int:
+def min_memory(*, needs_process: bool, has_library: bool = False) -> int:
     """Return how many bytes there must be, with a worker process or without."""
     workers = int(needs_process)
-    return _base_bytes(workers, has_library=has_library) + 2 * LEAST_SHARE
+    return _base_bytes(workers, has_library=has_library) + 2 * MIN_SHARE_BYTES
 
 
 def _base_bytes(workers: int, *, has_library: bool) -> int:
@@ -60,7 +62,7 @@ def _sizes(share: int) -> Sizes:
     most = Sizes()
     value = share // _COPIES
     return Sizes(
-        huge=min(most.huge, value),
+        split_threshold=min(most.split_threshold, value),
         split=min(most.split, value // 2),
         record=min(most.record, value),
         document=min(most.document, value),

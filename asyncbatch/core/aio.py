@@ -38,7 +38,7 @@ async def with_pauses(
     try:
         while True:
             if coming is None:
-                coming = asyncio.ensure_future(_next(items))
+                coming = asyncio.ensure_future(_next_or_none(items))
             await asyncio.wait((coming,), timeout=seconds)
             if not coming.done():
                 yield None
@@ -54,7 +54,7 @@ async def with_pauses(
             await asyncio.wait((coming,))
 
 
-async def _next(items: AsyncIterator[T]) -> T | None:
+async def _next_or_none(items: AsyncIterator[T]) -> T | None:
     return await anext(items, None)
 
 

@@ -58,10 +58,10 @@ class Split(Struct, frozen=True, gc=False):
     start: Position
     length: int
     # the last split holds no records: its `length` is the rest of the file's bytes
-    end: bool = False
+    is_end_marker: bool = False
     error: Failure | None = None  # the reason why the last split ends the file early
-    relative: bool = False  # records and lines count from the start of the split
-    arrival: Chunk | None = None  # the chunk of a feed
+    is_relative: bool = False  # records and lines count from the start of the split
+    chunk: Chunk | None = None  # the chunk of a feed
     etag: str | None = None  # the ETag of an object
 
 
@@ -100,7 +100,7 @@ class Rows(Struct, gc=False):
 
     payload: bytes | bytearray
     count: int
-    places: list[int] = []  # the place of the row's file in the part
+    file_indexes: list[int] = []  # the place of the row's file in the part
     records: list[int] = []  # the number of the row's record in its file
     lines: list[int | None] = []  # the line of the row's record
     texts: list[bytes] = []  # the texts of the records as they were read, if dead letters are kept
@@ -134,7 +134,7 @@ class SplitFile(Struct, frozen=True, gc=False):
     form: SplitForm
     start: Position | None = None  # the position of the first split
     # The lines need not be counted in advance: records count from the start of each split.
-    relative: bool = False
+    is_relative: bool = False
 
 
 class Part(Struct, gc=False):
@@ -179,31 +179,31 @@ class Part(Struct, gc=False):
     def __len__(self) -> int:
         return len(self.records)
 
-    def status(self, place: int) -> FileStatus:
-        """Return the status of the finished file at `place`."""
-        if place in self.errors:
+    def status(self, index: int) -> FileStatus:
+        """Return the status of the finished file at `index`."""
+        if index in self.errors:
             return "failed"
-        if place in self.skipped:
+        if index in self.skipped:
             return "skipped"
-        return "partial" if place in self.rejected else "success"
+        return "partial" if index in self.rejected else "success"
 
-    def reject(self, place: int, failure: Failure, letters: list[builtins.bytes]) -> None:
-        """Reject one more record of the file at `place`, in the order of its records."""
+    def reject(self, index: int, failure: Failure, dead_letters: list[builtins.bytes]) -> None:
+        """Reject one more record of the file at `index`, in the order of its records."""
         at = bisect_right(
             self.rejections,
-            (place, failure.record or 0),
+            (index, failure.record or 0),
             key=lambda found: (found[0], found[1].record or 0),
         )
-        self.rejections.insert(at, (place, failure))
-        self.dead_letters[at:at] = letters
-        if place < len(self):
-            self.count_rejected(place, 1, failure)
+        self.rejections.insert(at, (index, failure))
+        self.dead_letters[at:at] = dead_letters
+        if index < len(self):
+            self.count_rejected(index, 1, failure)
 
-    def count_rejected(self, place: int, count: int, failure: Failure) -> None:
+    def count_rejected(self, index: int, count: int, failure: Failure) -> None:
         """Count more records of a finished file as rejected, `failure` being of the first."""
-        self.rejected[place] = self.rejected.get(place, 0) + count
-        if self.rejected[place] == self.records[place]:
-            self.errors.setdefault(place, failure)
+        self.rejected[index] = self.rejected.get(index, 0) + count
+        if self.rejected[index] == self.records[index]:
+            self.errors.setdefault(index, failure)
 
     def failures(self) -> Iterator[tuple[int, Failure]]:
         """Yield each failure once, with the number of its file in the run.
@@ -218,10 +218,10 @@ class Part(Struct, gc=False):
 
 
 class SettledInputs(Struct, frozen=True, gc=False):
-    """A finished batch, of which the first `done` files are done."""
+    """A finished batch, of which the first `done_count` files are done."""
 
     batch: Batch
-    done: int
+    done_count: int
 
 
 def prepared_part(
@@ -240,16 +240,16 @@ class BatchPart(Struct, frozen=True, gc=False):
     batch: Batch
     part: Part
 
-    def path(self, place: int) -> str:
-        """Return the path of the part's file at `place`."""
-        return self.batch.paths[self.part.start - self.batch.start + place]
+    def path(self, index: int) -> str:
+        """Return the path of the part's file at `index`."""
+        return self.batch.paths[self.part.start - self.batch.start + index]
 
-    def file(self, place: int) -> str:
-        """Return the name of the file, or of the feed's chunk, at `place`."""
+    def file(self, index: int) -> str:
+        """Return the name of the file, or of the feed's chunk, at `index`."""
         split = self.batch.split
-        if split is not None and split.arrival is not None:
-            return split.arrival.file
-        return display_path(self.path(place))
+        if split is not None and split.chunk is not None:
+            return split.chunk.file
+        return display_path(self.path(index))
 
     def outcomes(self) -> Iterator[Failure | FileResult]:
         """Yield, in input order, the rejected records of each file, then its result."""

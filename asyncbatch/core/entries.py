@@ -77,7 +77,7 @@ class LedgerJob(NamedTuple):
     """The job whose entries a database keeps."""
 
     fingerprint: str
-    carries_on: bool  # whether the run resumes the job
+    is_resuming: bool  # whether the run resumes the job
     # tells whether the input of an identity still has a stamp
     is_current: Callable[[str, Stamp], bool]
 

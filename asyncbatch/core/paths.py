@@ -23,11 +23,11 @@ class ObjectPath(str):  # noqa: SLOT000 - a subclass of str cannot have slots th
         size: int | None = None,
         etag: str | None = None,
         changed_ns: int = 0,
-        trouble: tuple[int, str] | None = None,
+        problem: tuple[int, str] | None = None,
     ) -> Self:
         """Make one, of plain text or of another."""
         made = super().__new__(cls, url)
-        made.size, made.etag, made.changed_ns, made.problem = size, etag, changed_ns, trouble
+        made.size, made.etag, made.changed_ns, made.problem = size, etag, changed_ns, problem
         return made
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -35,7 +35,7 @@ class ObjectPath(str):  # noqa: SLOT000 - a subclass of str cannot have slots th
         return ObjectPath, told
 
     @property
-    def shown(self) -> str:
+    def redacted(self) -> str:
         """The URL without passwords, signatures and tokens.
 
         The key of an object is not a secret, and may have any character.
@@ -48,16 +48,16 @@ class ObjectPath(str):  # noqa: SLOT000 - a subclass of str cannot have slots th
             from asyncbatch.core.secrets import secret_url
 
             try:
-                text = secret_url(self).shown
+                text = secret_url(self).redacted
             except ValueError:
                 text = f"{scheme}://…"
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 # schemes of object stores, which have buckets with keys that can be listed
-STORES = ("s3", "gs", "az")
-WEB = ("http", "https")  # Schemes of single objects that are only read.
-_SCHEMES = (*STORES, *WEB)
+STORE_SCHEMES = ("s3", "gs", "az")
+WEB_SCHEMES = ("http", "https")  # Schemes of single objects that are only read.
+_SCHEMES = (*STORE_SCHEMES, *WEB_SCHEMES)
 
 
 class Address(NamedTuple):
@@ -70,7 +70,7 @@ class Address(NamedTuple):
     @property
     def is_web(self) -> bool:
         """Whether this is a single object of a web server."""
-        return self.scheme in WEB
+        return self.scheme in WEB_SCHEMES
 
     def __str__(self) -> str:
         """Return the full URL, secrets included. `shown_url` leaves them out."""
@@ -86,17 +86,17 @@ def is_object_url(text: str) -> bool:
 def is_store_url(text: str) -> bool:
     """Whether `text` is the URL of an object store. http(s) URLs are not."""
     scheme, colon, _ = text.partition("://")
-    return bool(colon) and scheme in STORES
+    return bool(colon) and scheme in STORE_SCHEMES
 
 
 def parse_address(url: str) -> Address:
     """Return the address of a URL. Raises UsageError for an unknown scheme."""
     scheme, colon, rest = url.partition("://")
     if not colon or scheme not in _SCHEMES:
-        raise UsageError(f"{shown_url(url)} is no s3://, gs://, az://, http:// or https:// URL")
-    if scheme in WEB:
+        raise UsageError(f"{redact_url(url)} is no s3://, gs://, az://, http:// or https:// URL")
+    if scheme in WEB_SCHEMES:
         if not rest.partition("/")[0]:
-            raise UsageError(f"{shown_url(url)} names no host")
+            raise UsageError(f"{redact_url(url)} names no host")
         return Address(scheme, rest, "")
     bucket, _, key = rest.partition("/")
     if "@" in bucket or ":" in bucket:
@@ -121,6 +121,6 @@ def parent_url(url: str) -> str:
     return f"{scheme}://{above}/" if slash else f"{scheme}://{rest}/"
 
 
-def shown_url(url: str) -> str:
+def redact_url(url: str) -> str:
     """Return a URL without secrets, as `ObjectPath.shown` does."""
-    return ObjectPath(url).shown
+    return ObjectPath(url).redacted

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import MutableSequence
 
 _CELL_BYTES = 16  # Two 64-bit numbers, each written in one go.
-_AT, _TURNS = 0, 1
+_FILE_CELL, _WAITS_CELL = 0, 1
 _NO_BATCH, _NO_FILE, _FIRST_FILE = 0, 1, 2
 
 
@@ -35,42 +35,42 @@ class Progress:
 
     def begin_batch(self) -> None:
         """Note that a batch has begun, and no file of it."""
-        self._cell[_AT] = _NO_FILE
+        self._cell[_FILE_CELL] = _NO_FILE
 
     end_file = begin_batch
 
-    def begin(self, number: int) -> None:
+    def begin_file(self, number: int) -> None:
         """Say that file `number` of the run is worked on from now on."""
-        self._cell[_AT] = number + _FIRST_FILE
+        self._cell[_FILE_CELL] = number + _FIRST_FILE
 
     def end_batch(self) -> None:
         """Say that no batch is worked on. A worker that dies so has died of none."""
-        self._cell[_AT] = _NO_BATCH
+        self._cell[_FILE_CELL] = _NO_BATCH
 
     def begin_waiting(self) -> None:
         """Say that the main process is waited for."""
-        self._cell[_TURNS] += 1
+        self._cell[_WAITS_CELL] += 1
 
     end_waiting = begin_waiting
 
     @property
     def in_batch(self) -> bool:
         """Whether a batch is worked on."""
-        return bool(self._cell[_AT] != _NO_BATCH)
+        return bool(self._cell[_FILE_CELL] != _NO_BATCH)
 
     @property
     def file(self) -> int | None:
         """The number of the file that is worked on; None for none."""
-        at = self._cell[_AT]
+        at = self._cell[_FILE_CELL]
         return at - _FIRST_FILE if at >= _FIRST_FILE else None
 
     @property
     def is_waiting(self) -> bool:
         """Whether the main process is waited for."""
-        return bool(self._cell[_TURNS] % 2)
+        return bool(self._cell[_WAITS_CELL] % 2)
 
 
-def shared_memory() -> int:
+def create_shared_memory() -> int:
     """Return a file for two processes to map: in memory, or at least without a name."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("asyncbatch-progress")
@@ -95,7 +95,7 @@ class FileStopwatch:
         self._at: tuple[Progress, int] | None = None
         self._seconds = self._last = 0.0
 
-    def overdue(self, progress: Progress, now: float) -> int | None:
+    def overdue_file(self, progress: Progress, now: float) -> int | None:
         """Return the number of the overdue file, or None."""
         file, gone = progress.file, min(now - self._last, self._longest)
         self._last = now

@@ -39,7 +39,7 @@ STDIN = "-"  # The path that stands for standard input.
 def display_path(path: str) -> str:
     r"""Return `path` as text; bytes that are not UTF-8 become `\xff`."""
     if isinstance(path, ObjectPath):
-        return path.shown
+        return path.redacted
     if path.isascii():
         return path
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

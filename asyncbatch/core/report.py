@@ -23,7 +23,7 @@ SourceState = Literal["waiting", "reading", "done", "limited", "failed", "interr
 
 
 # Of two states in reports that are merged, the later one here counts.
-_MERGED: list[SourceState] = ["failed", "done", "limited", "waiting", "reading", "interrupted"]
+_STATE_ORDER: list[SourceState] = ["failed", "done", "limited", "waiting", "reading", "interrupted"]
 
 
 class Traffic(Struct, frozen=True):
@@ -76,7 +76,7 @@ class SinkReport(Struct):
     rejected: int = 0
 
     @property
-    def place(self) -> str:
+    def display_name(self) -> str:
         """The name of the target for people."""
         return f"{self.table} of {self.to}" if self.table else self.to
 
@@ -97,7 +97,7 @@ def merge_sources(sources: Iterable[SourceReport]) -> list[SourceReport]:
                 known.traffic.pages + source.traffic.pages,
                 known.traffic.requests + source.traffic.requests,
             )
-        known.state = max(known.state, source.state, key=_MERGED.index)
+        known.state = max(known.state, source.state, key=_STATE_ORDER.index)
     return list(merged.values())
 
 
@@ -119,10 +119,10 @@ class ClusterStatus(Struct, frozen=True):
 
     workers: int
     threads: int
-    left: int  # workers that have left the cluster
+    workers_left: int  # workers that have left the cluster
     tasks: int
     busy_s: float  # seconds that the workers spent on the finished tasks
-    memory: int  # the peak of our processes beside the Dask workers, in bytes
+    peak_memory_bytes: int  # the peak of our processes beside the Dask workers, in bytes
 
 
 class StageProgress(Struct, frozen=True):
@@ -137,8 +137,8 @@ class StageProgress(Struct, frozen=True):
 RunStatus = Literal["success", "partial", "failed", "interrupted"]
 
 SCHEMA_VERSION = 1
-LISTED_FAILURES = 1000  # Failures that the machine-readable report lists; the rest is counted.
-SLOWEST_FILES = 5
+MAX_LISTED_FAILURES = 1000  # Failures that the machine-readable report lists; the rest is counted.
+MAX_SLOWEST_FILES = 5
 
 
 class SlowFile(NamedTuple):
@@ -152,7 +152,7 @@ class Report(Struct):
     """The report of a run: live while it runs, final afterwards. Times are in seconds."""
 
     # the number of failures kept, the first ones in input order
-    failure_limit: float = LISTED_FAILURES
+    failure_limit: float = MAX_LISTED_FAILURES
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     elapsed_s: float = 0.0
     peak_memory_bytes: int = 0
@@ -202,16 +202,16 @@ class Report(Struct):
         if self.sink is not None:
             self.sink.rejected += sum(failure.kind == "sink" for _, failure in part.rejections)
         piece = found.batch.split
-        page = piece.number if piece is not None and piece.arrival is not None else 0
+        page = piece.number if piece is not None and piece.chunk is not None else 0
         for file, failure in part.failures():
             self._keep(file, failure, page)
-        threshold = self.slowest[-1].elapsed_ms if len(self.slowest) == SLOWEST_FILES else 0.0
+        threshold = self.slowest[-1].elapsed_ms if len(self.slowest) == MAX_SLOWEST_FILES else 0.0
         if max(part.elapsed_ms, default=0.0) > threshold:
             slow = heapq.nlargest(
-                SLOWEST_FILES, zip(part.elapsed_ms, range(len(part)), strict=True)
+                MAX_SLOWEST_FILES, zip(part.elapsed_ms, range(len(part)), strict=True)
             )
             named = [SlowFile(ms, found.file(place)) for ms, place in slow]
-            self.slowest = heapq.nlargest(SLOWEST_FILES, [*self.slowest, *named])
+            self.slowest = heapq.nlargest(MAX_SLOWEST_FILES, [*self.slowest, *named])
 
     def add_retries(self, by_source: Mapping[int, int]) -> None:
         """Add how often sources have tried again."""
@@ -226,15 +226,15 @@ class Report(Struct):
             self.target_lost = True
             self._keep(-1, Failure(file or self.target or "", "sink", message))
 
-    def discard(self, *, succeeded: bool, can_go_on: bool = False) -> None:
-        """Note that the target is as it was before. `can_go_on`: a later run may resume."""
+    def discard(self, *, succeeded: bool, can_resume: bool = False) -> None:
+        """Note that the target is as it was before. `can_resume`: a later run may resume."""
         self.tally.written = 0
         for source in self.sources:
             source.tally.written = 0
         ended = not self.interrupted and not self.over_budget and not self.target_lost
         why = "was not a success" if ended and not succeeded else "did not come to its end"
         self.discarded = f"{self.target} was left as it was: the run {why}"
-        if can_go_on:
+        if can_resume:
             self.discarded += " (--resume goes on where it ended)"
 
     def _keep(self, file: int, failure: Failure, page: int = 0) -> None:

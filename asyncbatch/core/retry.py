@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LONGEST_SECONDS = 60.0  # The longest that is waited for before a retry.
-_NOTE = "tried "
-_NO_ANSWER_YET = -3  # EAI_AGAIN: the name server's
+MAX_DELAY_SECONDS = 60.0  # The longest that is waited for before a retry.
+_NOTE_PREFIX = "tried "
+_EAI_AGAIN = -3  # EAI_AGAIN: the name server's
 # System errors that may be gone the next time.
 TRANSIENT_ERRNOS = frozenset(
     {
@@ -23,7 +23,7 @@ TRANSIENT_ERRNOS = frozenset(
         errno.ENFILE, errno.EMFILE, errno.ENOBUFS, errno.ENETDOWN, errno.ENETUNREACH,
         errno.ENETRESET, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ECONNREFUSED,
         errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN, errno.ESHUTDOWN, errno.EPIPE,
-        _NO_ANSWER_YET,
+        _EAI_AGAIN,
     }
 )  # fmt: skip
 
@@ -75,13 +75,15 @@ class Retrier:
         return made
 
     def call(
-        self, function: Callable[[], T], transient: Callable[[BaseException], bool] = is_transient
+        self,
+        function: Callable[[], T],
+        is_retryable: Callable[[BaseException], bool] = is_transient,
     ) -> T:
         """Return the result of `function`. Raises its error of the last attempt."""
         try:
             return function()  # nearly always all there is; the library takes 0.2 ms
         except Exception as error:
-            if not self or not transient(error):
+            if not self or not is_retryable(error):
                 raise
             first: Exception | None = error
         from tenacity import Retrying
@@ -93,29 +95,29 @@ class Retrier:
             error, first = first, None
             raise error
 
-        retrying = Retrying(sleep=self._sleep, **self._policy(transient))
+        retrying = Retrying(sleep=self._sleep, **self._policy(is_retryable))
         try:
             return retrying(once)
         except Exception as error:
-            _note(error, retrying.statistics)
+            _add_attempts_note(error, retrying.statistics)
             raise
 
     async def call_async(
         self,
         function: Callable[[], Awaitable[T]],
-        transient: Callable[[BaseException], bool] = is_transient,
+        is_retryable: Callable[[BaseException], bool] = is_transient,
         *,
-        least: Callable[[BaseException], float] | None = None,
+        min_delay: Callable[[BaseException], float] | None = None,
         sleep: Callable[[float], Awaitable[None]] | None = None,
     ) -> T:
         """Return the result of an async `function`. Raises its last error.
 
-        `least` returns the seconds that an error asks to wait, whatever the number of attempts.
+        `min_delay` returns the seconds that an error asks to wait, whatever the number of attempts.
         """
         try:
             return await function()  # see `call`
         except Exception as error:
-            if not self or not transient(error):
+            if not self or not is_retryable(error):
                 raise
             first: Exception | None = error
         from tenacity import AsyncRetrying
@@ -127,31 +129,31 @@ class Retrier:
             error, first = first, None
             raise error
 
-        policy = self._policy(transient)
-        if least is not None:
-            policy["wait"] = self._at_least(policy["wait"], least)
+        policy = self._policy(is_retryable)
+        if min_delay is not None:
+            policy["wait"] = self._with_min_delay(policy["wait"], min_delay)
         if sleep is not None:
             policy["sleep"] = sleep
         retrying = AsyncRetrying(**policy)
         try:
             return await retrying(once)
         except Exception as error:
-            _note(error, retrying.statistics)
+            _add_attempts_note(error, retrying.statistics)
             raise
 
-    def _at_least(
-        self, backoff: Callable[[Any], float], least: Callable[[BaseException], float]
+    def _with_min_delay(
+        self, backoff: Callable[[Any], float], min_delay: Callable[[BaseException], float]
     ) -> Callable[[Any], float]:
         from tenacity import wait_random
 
         jitter = wait_random(0, self.retries.delay)  # so that not all come back at once
 
         def wait(state: Any) -> float:
-            return max(backoff(state), least(state.outcome.exception()) + jitter(state))
+            return max(backoff(state), min_delay(state.outcome.exception()) + jitter(state))
 
         return wait
 
-    def _policy(self, transient: Callable[[BaseException], bool]) -> dict[str, Any]:
+    def _policy(self, is_retryable: Callable[[BaseException], bool]) -> dict[str, Any]:
         from tenacity import (
             retry_if_exception,
             stop_after_attempt,
@@ -162,20 +164,20 @@ class Retrier:
         delay = self.retries.delay
         return {
             "stop": stop_after_attempt(1 + self.retries.count),
-            "wait": wait_exponential(delay, LONGEST_SECONDS) + wait_random(0, delay),
-            "retry": retry_if_exception(transient),
+            "wait": wait_exponential(delay, MAX_DELAY_SECONDS) + wait_random(0, delay),
+            "retry": retry_if_exception(is_retryable),
             "before_sleep": lambda _: self._made.append(None),
             "reraise": True,
         }
 
 
-def with_attempts(error: BaseException) -> str:
+def attempts_note(error: BaseException) -> str:
     """Return the note about the number of attempts, to follow a message."""
     notes = getattr(error, "__notes__", ())
-    return "".join(f" ({note})" for note in notes if note.startswith(_NOTE))
+    return "".join(f" ({note})" for note in notes if note.startswith(_NOTE_PREFIX))
 
 
-def _note(error: BaseException, statistics: dict[str, Any]) -> None:
+def _add_attempts_note(error: BaseException, statistics: dict[str, Any]) -> None:
     tries = statistics.get("attempt_number", 1)
     if tries > 1:
-        error.add_note(f"{_NOTE}{tries} times")
+        error.add_note(f"{_NOTE_PREFIX}{tries} times")

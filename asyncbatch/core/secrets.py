@@ -6,24 +6,24 @@ import re
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-HIDDEN = "***"
+REDACTED = "***"
 _SECRET_NAME = re.compile(r"key|token|secret|passw|pwd|auth|sig|credential", re.IGNORECASE)
 
 
 class Secret:
-    """Text that only `reveal` returns. Its `str` and `repr` are `shown`."""
+    """Text that only `reveal` returns. Its `str` and `repr` are `redacted`."""
 
-    __slots__ = ("_text", "shown")
+    __slots__ = ("_text", "redacted")
 
-    def __init__(self, text: str, shown: str = HIDDEN) -> None:
-        self._text, self.shown = text, shown
+    def __init__(self, text: str, redacted: str = REDACTED) -> None:
+        self._text, self.redacted = text, redacted
 
     def reveal(self) -> str:
         """Return the text, in order to send it."""
         return self._text
 
     def __repr__(self) -> str:
-        return self.shown
+        return self.redacted
 
     def __eq__(self, other: object) -> bool:
         return self._text == other._text if isinstance(other, Secret) else NotImplemented
@@ -35,7 +35,7 @@ class Secret:
 def encode_secret(value: object) -> str:
     """Return the JSON of a Secret, as msgspec's `enc_hook`. Raises NotImplementedError."""
     if isinstance(value, Secret):
-        return value.shown
+        return value.redacted
     raise NotImplementedError(type(value).__name__)
 
 
@@ -50,37 +50,40 @@ def secret_url(text: str) -> Secret:
         raise ValueError("is no URL") from None
     user, at, host = parts.netloc.rpartition("@")
     name, colon, _ = user.partition(":")
-    netloc = f"{name}{colon and f':{HIDDEN}'}{at}{host}"
-    query = "&".join(map(_shown_pair, parts.query.split("&"))) if parts.query else ""
+    netloc = f"{name}{colon and f':{REDACTED}'}{at}{host}"
+    query = "&".join(map(_redact_pair, parts.query.split("&"))) if parts.query else ""
     # By hand where urlunsplit would drop the slashes of an empty host: sqlite:///x.db.
     if not netloc and text.startswith(f"{parts.scheme}://"):
         return Secret(text, text)
     return Secret(text, urlunsplit((parts.scheme, netloc, parts.path, query, parts.fragment)))
 
 
-def _shown_pair(pair: str) -> str:
+def _redact_pair(pair: str) -> str:
     name, equals, value = pair.partition("=")
-    return f"{name}={HIDDEN}" if equals and value and _SECRET_NAME.search(name) else pair
+    return f"{name}={REDACTED}" if equals and value and _SECRET_NAME.search(name) else pair
 
 
-SERVERS = ("postgresql", "postgres")  # The schemes of databases that are no files.
+SERVER_SCHEMES = ("postgresql", "postgres")  # The schemes of databases that are no files.
 
 # A password ends at the last @, whatever unescaped characters it has.
 _USER_INFO = re.compile(r"(://[^:/?@]*):.*@", re.DOTALL)
 _QUERY_SECRETS = re.compile(r"([?&])([^=&#]*)=([^&#]*)")
 
 
-def is_server(name: str) -> bool:
+def is_server_url(name: str) -> bool:
     """Whether this is the address of a database that is no file."""
     scheme, separator, _ = name.partition("://")
-    return bool(separator) and scheme in SERVERS
+    return bool(separator) and scheme in SERVER_SCHEMES
 
 
-def without_password(address: str) -> str:
+def redact_address(address: str) -> str:
     """Return an address without its password."""
     shown = _USER_INFO.sub(r"\1@", address)
     return _QUERY_SECRETS.sub(
-        lambda found: f"{found[1]}{found[2]}={HIDDEN if _is_secret(found[2]) else found[3]}", shown
+        lambda found: (
+            f"{found[1]}{found[2]}={REDACTED if _is_password_name(found[2]) else found[3]}"
+        ),
+        shown,
     )
 
 
@@ -90,23 +93,23 @@ def is_ambiguous_address(address: str) -> bool:
     return bool(found and set(found[0][len(found[1]) + 1 : -1]) & set("/?#@"))
 
 
-def without_secrets(text: str, address: str) -> str:
+def redact_text(text: str, address: str) -> str:
     """Return a text without the passwords of an address."""
-    for secret in _secrets(address):
-        text = text.replace(secret, HIDDEN)
+    for secret in _passwords_in(address):
+        text = text.replace(secret, REDACTED)
     return text
 
 
-def _secrets(address: str) -> list[str]:
+def _passwords_in(address: str) -> list[str]:
     """Return the passwords in an address, escaped as written and unescaped."""
-    found = [named[3] for named in _QUERY_SECRETS.finditer(address) if _is_secret(named[2])]
+    found = [named[3] for named in _QUERY_SECRETS.finditer(address) if _is_password_name(named[2])]
     if in_front := _USER_INFO.search(address):
         found.append(in_front[0][len(in_front[1]) + 1 : -1])
     meant = [_unquoted(secret) for secret in found]
     return sorted(filter(None, {*found, *meant}), key=len, reverse=True)
 
 
-def _is_secret(name: str) -> bool:
+def _is_password_name(name: str) -> bool:
     return "password" in _unquoted(name).lower()
 
 
@@ -116,7 +119,7 @@ def _unquoted(text: str) -> str:
     return unquote(text) if "%" in text else text
 
 
-def make_secrets(kind: type, value: Any) -> object:
+def decode_secret(kind: type, value: Any) -> object:
     """Msgspec's `dec_hook`: return a text as a `Secret`. Raises ValueError."""
     if kind is not Secret:
         raise NotImplementedError(f"values of {kind.__name__} are not decoded")

@@ -20,7 +20,7 @@ class StoreSettings(Struct, frozen=True):
     timeout: float = 60.0  # seconds without a byte
 
     @classmethod
-    def of(
+    def from_options(
         cls, endpoint: str | None, retries: Retries | None = None, *, anonymous: bool = False
     ) -> StoreSettings:
         """Return the settings of the user, with no fewer retries than the default.
@@ -48,17 +48,19 @@ Format = Literal["auto", "json", "jsonl"]
 
 MIB = 1024 * 1024
 MAX_BATCH_SECONDS = 0.5  # By default a worker returns the rest of a batch after this time.
-MAX_UNPACKED = 100 * 1024 * MIB  # Far above any export, and still a limit for a decompression bomb.
+MAX_UNPACKED_BYTES = (
+    100 * 1024 * MIB
+)  # Far above any export, and still a limit for a decompression bomb.
 
 
 class Sizes(Struct, frozen=True):
     """Memory limits, in bytes. Tests use smaller ones.
 
-    A file over `huge` is processed in splits of about `split`, or streamed, if it has lines or the
-    elements of an array.
+    A file over `split_threshold` is processed in splits of about `split`, or streamed, if it has
+    lines or the elements of an array.
     """
 
-    huge: int = 32 * MIB
+    split_threshold: int = 32 * MIB
     split: int = 4 * MIB
     record: int = 128 * MIB  # the largest record of a split or streamed file
     document: int = 1024 * MIB  # the largest document that is held in memory as a whole
@@ -83,7 +85,7 @@ class FileWorkSettings(Struct, frozen=True):
     format: Format = "auto"
     max_file_size: int | None = None  # bytes
     read_ahead: int | None = None  # reads in flight; None adapts to the storage
-    max_unpacked: int = MAX_UNPACKED  # bytes that a compressed file may unpack to
+    max_unpacked: int = MAX_UNPACKED_BYTES  # bytes that a compressed file may unpack to
     sizes: Sizes = Sizes()
     # for transient errors of opening, of reading, and of the user's function
     retries: Retries = Retries()
@@ -104,8 +106,8 @@ class DaskSettings(Struct, frozen=True):
 class ServerSettings(Struct, frozen=True):
     """Settings of a database server beyond its address."""
 
-    least: int = 0  # connections kept open
-    most: int = 2  # largest number of connections: one loads, another one asks meanwhile
+    min_connections: int = 0  # connections kept open
+    max_connections: int = 2  # largest number of connections: one loads, another one asks meanwhile
     statement_timeout: float | None = None  # seconds; None: that of the address, else ten minutes
     # the application name of the sessions; None: that of the address, else asyncbatch
     name: str | None = None
@@ -117,7 +119,7 @@ class LedgerSettings(Struct, frozen=True):
     fingerprint: str  # identifies the job
     description: str  # describes the job to people
     path: str  # the ledger file of a target that holds no ledger itself
-    is_asked: bool = False  # whether the run fails without a ledger
+    is_required: bool = False  # whether the run fails without a ledger
     resume: bool = False  # skip inputs that are done
     retry_failed: bool = False  # skip inputs that did not fail
     force: bool = False  # do all inputs again
@@ -127,6 +129,6 @@ class LedgerSettings(Struct, frozen=True):
     stores: StoreSettings = StoreSettings()  # the connection to the object stores that hold inputs
 
     @property
-    def carries_on(self) -> bool:
+    def is_resuming(self) -> bool:
         """Whether the run resumes where an earlier one ended."""
         return self.resume or self.retry_failed

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-MEMBERSHIPS = Path("/proc/self/cgroup")
+CGROUP_MEMBERSHIPS = Path("/proc/self/cgroup")
 CGROUP2 = Path("/sys/fs/cgroup")
 CGROUP1 = Path("/sys/fs/cgroup")
 
@@ -21,7 +21,7 @@ CGROUP1 = Path("/sys/fs/cgroup")
 def cgroup_folders(controller: str) -> Iterator[tuple[int, Path]]:
     """Yield the folders of this process's cgroup and its parents, with their version."""
     try:
-        memberships = MEMBERSHIPS.read_text().splitlines()
+        memberships = CGROUP_MEMBERSHIPS.read_text().splitlines()
     except OSError:
         return
     for membership in memberships:
@@ -104,7 +104,7 @@ def measure_memory(pid: int | None = None) -> Memory:
     return Memory(peak, peak)
 
 
-def measure_memory_of(pids: Iterable[int]) -> Memory:
+def sum_memory(pids: Iterable[int]) -> Memory:
     """Return the sum of the memory of `pids`.
 
     The sum of the peaks is at least the peak of the sum.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.batches import Part
 
 # A percentage needs this many inputs and records: one bad file of two is no trend.
-PERCENT_FROM = 100
+MIN_SEEN_FOR_PERCENT = 100
 
 
 class FailureBudget(Struct, frozen=True):
@@ -38,7 +38,7 @@ class FailureBudget(Struct, frozen=True):
         """Whether there are more `failures` among the `seen` files and records than allowed."""
         if not self.percent:
             return failures > self.limit
-        return (final or seen >= PERCENT_FROM) and failures * 100 > self.limit * seen
+        return (final or seen >= MIN_SEEN_FOR_PERCENT) and failures * 100 > self.limit * seen
 
     def __str__(self) -> str:
         return f"{self.limit:g}{'%' if self.percent else ''}"
@@ -113,7 +113,7 @@ def tally_of(part: Part) -> Tally:
     return tally
 
 
-_KEPT = 20
+_MAX_KEPT = 20
 
 
 class StreamTally(Struct):
@@ -141,17 +141,17 @@ class StreamTally(Struct):
     def reject(self, failure: Failure) -> None:
         """Count a rejected record."""
         self.rejected += 1
-        if len(self.rejections) < _KEPT:
+        if len(self.rejections) < _MAX_KEPT:
             self.rejections.append(failure)
 
     def add_loss(self, failure: Failure) -> None:
         """Count data of a source that could not be read."""
         self.lost += 1
-        if len(self.losses) < _KEPT:
+        if len(self.losses) < _MAX_KEPT:
             self.losses.append(failure)
 
     def add_refusal(self, reason: str) -> None:
         """Count a window that the target would not have."""
         self.refused += 1
-        if len(self.refusals) < _KEPT:
+        if len(self.refusals) < _MAX_KEPT:
             self.refusals.append(reason)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-_PRINTABLE = "\u200d"  # joins emoji into one; harmless
+_ZERO_WIDTH_JOINER = "\u200d"  # joins emoji into one; harmless
 
 
 def parse_size(text: str) -> int:
@@ -58,7 +58,9 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(
-        char if char.isprintable() or char == _PRINTABLE else char.encode("unicode_escape").decode()
+        char
+        if char.isprintable() or char == _ZERO_WIDTH_JOINER
+        else char.encode("unicode_escape").decode()
         for char in text
     )
 

@@ -23,14 +23,14 @@ _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},]|"', re.DOTALL)
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},:]|"', re.DOTALL)
 # bytes before the end that are searched token by token; then the whole text is
-_CLOSERS = 16 * 1024, 1024 * 1024
+_TAIL_BYTES = 16 * 1024, 1024 * 1024
 _SEARCH_BYTES = 16  # bytes after a boundary that distinguish it from other commas
 _MAX_GUESSES = 2
 _MAX_MISSES = 4  # failed windows in a row, after which it stops guessing
 
 
 # white space after an element that counts as its end, so that it can be dropped
-_EMPTY_BYTES = 1024 * 1024
+_MIN_BLANK_BYTES = 1024 * 1024
 
 
 class Cut(NamedTuple):
@@ -45,7 +45,7 @@ class ArrayCutter:
 
     def __init__(self, validator: Validator) -> None:
         self._validator = validator
-        self._look: bytes | None = None
+        self._shape: bytes | None = None
         self._misses = 0
 
     def cut(self, text: bytes) -> Cut | None:
@@ -63,7 +63,7 @@ class ArrayCutter:
 
     def cut_before(self, text: bytes, fault: int) -> Cut | None:
         """Return the last boundary in `text` before its first error, if there is one."""
-        at = _scan(text[:fault], 1, 0)
+        at = _find_boundary(text[:fault], 1, 0)
         count = self._count(text, at) if at else 0
         return Cut(at, count) if count else None
 
@@ -73,7 +73,7 @@ class ArrayCutter:
         return verdict if isinstance(verdict, int) else 0
 
     def _candidates(self, text: bytes) -> Iterator[int]:
-        look = b"," + text[1:_SEARCH_BYTES] if self._look is None else self._look
+        look = b"," + text[1:_SEARCH_BYTES] if self._shape is None else self._shape
         if self._misses < _MAX_MISSES and len(look) > 1:
             at = len(text)
             for _ in range(_MAX_GUESSES):
@@ -82,32 +82,32 @@ class ArrayCutter:
                     break
                 yield at
             self._misses += 1
-        for tail in _CLOSERS:
+        for tail in _TAIL_BYTES:
             start = len(text) - tail
             if start <= 1:
                 break
             from_string, depth = _depth_at(text, start)
-            if depth >= 0 and (at := _scan(text, from_string, depth)):
+            if depth >= 0 and (at := _find_boundary(text, from_string, depth)):
                 yield at
                 break
         # The array may have ended before the tail.
-        if at := _scan(text, 1, 0):
+        if at := _find_boundary(text, 1, 0):
             yield at
-        if len(text) > _EMPTY_BYTES and not text[-_EMPTY_BYTES:].strip(_SPACE):
+        if len(text) > _MIN_BLANK_BYTES and not text[-_MIN_BLANK_BYTES:].strip(_SPACE):
             yield len(text.rstrip(_SPACE))
 
     def _learn_shape(self, text: bytes, at: int) -> None:
         seen = text[at : at + _SEARCH_BYTES]
         if not seen.startswith(b","):
             return
-        known = b"," + text[1:_SEARCH_BYTES] if self._look is None else self._look
+        known = b"," + text[1:_SEARCH_BYTES] if self._shape is None else self._shape
         if seen.startswith(known):
             self._misses = 0
         elif len(seen) == _SEARCH_BYTES:
             same = len(known)
             while not seen.startswith(known[:same]):
                 same -= 1
-            self._look = known[:same] if same > 1 else seen
+            self._shape = known[:same] if same > 1 else seen
 
 
 def _depth_at(text: bytes, end: int) -> tuple[int, int]:
@@ -121,7 +121,7 @@ def _depth_at(text: bytes, end: int) -> tuple[int, int]:
     return end, opened - rest.count(b"]") - rest.count(b"}")
 
 
-def _scan(text: bytes, start: int, depth: int) -> int:
+def _find_boundary(text: bytes, start: int, depth: int) -> int:
     """Return where the array ends, or else its last comma between elements, or 0."""
     found = 0
     for match in _BRACKET.finditer(text, start):

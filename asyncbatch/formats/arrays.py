@@ -23,17 +23,18 @@ _SPACE = b" \t\n\r"
 
 
 class ArrayReader:
-    """The part of a stream in memory: `text`, which begins at position `at`.
+    """The part of a stream in memory: `text`, which begins at position `position`.
 
-    `ended`: the stream has no more. `seek` moves `chunks` to a byte of the stream, where possible.
+    `is_ended`: the stream has no more. `seek` moves `chunks` to a byte of the stream, where
+    possible.
     """
 
     def __init__(
         self, chunks: Iterator[bytes], seek: Callable[[int], object] | None = None
     ) -> None:
         self.text = b""
-        self.at = Position()
-        self.ended = False
+        self.position = Position()
+        self.is_ended = False
         self._chunks, self._seek = chunks, seek
         self._ahead: deque[bytes] = deque()
         """Chunks that were taken and are not in view."""
@@ -41,7 +42,7 @@ class ArrayReader:
     @property
     def read_to(self) -> int:
         """The byte of the stream up to which chunks were read."""
-        return self.at.byte + len(self.text) + sum(map(len, self._ahead))
+        return self.position.byte + len(self.text) + sum(map(len, self._ahead))
 
     def has_bytes(self, size: int) -> bool:
         """Whether `size` more bytes follow. Reads them, and keeps them for later."""
@@ -54,10 +55,10 @@ class ArrayReader:
     def fill(self, size: int) -> None:
         """Read until `text` has `size` bytes, or the stream ends."""
         pieces, length = [self.text], len(self.text)
-        while length < size and not self.ended:
+        while length < size and not self.is_ended:
             chunk = self._ahead.popleft() if self._ahead else next(self._chunks, None)
             if chunk is None:
-                self.ended = True
+                self.is_ended = True
             else:
                 pieces.append(chunk)
                 length += len(chunk)
@@ -66,36 +67,36 @@ class ArrayReader:
 
     def drop(self, count: int, records: int = 0) -> None:
         """Drop the first `count` bytes, which hold `records` records."""
-        self.at = position_after(self.at, self.text[:count], records)
+        self.position = position_after(self.position, self.text[:count], records)
         self.text = self.text[count:]
 
     def skip_bom(self) -> None:
         """Drop a byte order mark, which has no column."""
         if self.text.startswith(BOM):
             self.text = self.text[len(BOM) :]
-            self.at = Position(len(BOM))
+            self.position = Position(len(BOM))
 
     def skip_space(self) -> bytes:
         """Let go of white space; return the byte in view then, or nothing at the end."""
         while True:
             rest = self.text.lstrip(_SPACE)
             self.drop(len(self.text) - len(rest))
-            if rest or self.ended:
+            if rest or self.is_ended:
                 return rest[:1]
             self.fill(1)
 
     def jump(self, position: Position) -> None:
         """Drop all bytes before `position`, which lies ahead."""
-        at = self.at.byte
+        at = self.position.byte
         if self._seek is not None and position.byte - at > len(self.text):
             self._seek(position.byte)
             self._ahead.clear()
             self.text, at = b"", position.byte
-        while (ahead := position.byte - at) > len(self.text) and not self.ended:
+        while (ahead := position.byte - at) > len(self.text) and not self.is_ended:
             at += len(self.text)
             self.text = b""
             self.fill(1)
-        self.text, self.at = self.text[ahead:], position
+        self.text, self.position = self.text[ahead:], position
 
     def rest(self) -> Iterator[bytes]:
         """Yield the text in memory, then the rest of the stream."""
@@ -136,7 +137,7 @@ class ArrayWindow(NamedTuple):
     end: Position
 
 
-def is_array(text: bytes) -> bytes:
+def as_array(text: bytes) -> bytes:
     """Return the text of an `ArrayWindow` as an array.
 
     The offsets are the same: only a bracket is added.
@@ -158,9 +159,9 @@ class ArrayStream:
         sizes: Sizes,
         seek: Callable[[int], object] | None = None,
     ) -> None:
-        self._feed, self._pointer = ArrayReader(chunks, seek), pointer or ()
+        self._reader, self._pointer = ArrayReader(chunks, seek), pointer or ()
         self._validator, self._sizes = validator, sizes
-        self._look = max(len(BOM) + 1, min(_SEARCH_BYTES, sizes.split))
+        self._search_bytes = max(len(BOM) + 1, min(_SEARCH_BYTES, sizes.split))
         self._cutter = ArrayCutter(validator)
         self._head = b""
         """the text before the array, without the byte order mark"""
@@ -171,14 +172,14 @@ class ArrayStream:
         `whole`: no array is wanted. `is_split`: the text is known to exceed the limit, and only its
         head is read. Raises the errors of reading, and InvalidTextError.
         """
-        feed = self._feed
-        if whole or not (is_split or feed.has_bytes(self._sizes.huge + 1)):
+        feed = self._reader
+        if whole or not (is_split or feed.has_bytes(self._sizes.split_threshold + 1)):
             return False
         at = self._find()
         if at is None:
             return False
         feed.skip_bom()
-        self._head = feed.text[: at - feed.at.byte]
+        self._head = feed.text[: at - feed.position.byte]
         if self._pointer:
             self._check_head()
         feed.drop(len(self._head))
@@ -186,16 +187,16 @@ class ArrayStream:
 
     def _find(self) -> int | None:
         """Return the offset of the array within the first `Sizes.huge` bytes, or None."""
-        feed, size, at = self._feed, self._look, None
+        feed, size, at = self._reader, self._search_bytes, None
         while at is None:
-            feed.fill(min(size, self._sizes.huge))
+            feed.fill(min(size, self._sizes.split_threshold))
             text = feed.text
             blank = len(text) - len(text.removeprefix(BOM).lstrip(b" \t\n\r"))
             if self._pointer:
                 at = find_array(text, self._pointer)
             elif blank < len(text):
                 return blank if text[blank] == _BRACKET else None
-            if feed.ended or size >= self._sizes.huge:
+            if feed.is_ended or size >= self._sizes.split_threshold:
                 break
             size *= 8
         return at
@@ -205,13 +206,13 @@ class ArrayStream:
 
         With `drain` a too large text is read to its end: a syntax error takes precedence.
         """
-        most, taken, chunks = self._sizes.document, io.BytesIO(), self._feed.rest()
+        most, taken, chunks = self._sizes.document, io.BytesIO(), self._reader.rest()
         looked = False
         for chunk in chunks:
             taken.write(chunk)
             if taken.tell() > most:
                 raise TooLargeError(taken.tell(), most, _too_large_document(most))
-            if not looked and taken.tell() > self._sizes.huge:
+            if not looked and taken.tell() > self._sizes.split_threshold:
                 looked = True
                 if fault := self._early_fault(taken.getvalue()[:_SEARCH_BYTES]):
                     if drain:
@@ -228,7 +229,7 @@ class ArrayStream:
         feed.text = head
         feed.skip_bom()
         return InvalidTextError(
-            fault, text_position_after(feed.at, head[feed.at.byte : fault.byte])
+            fault, text_position_after(feed.position, head[feed.position.byte : fault.byte])
         )
 
     def windows(self, resume: Position | None = None) -> Iterator[ArrayWindow]:
@@ -237,43 +238,43 @@ class ArrayStream:
         Raises InvalidTextError, TooLargeError and the errors of reading, after all earlier
         elements.
         """
-        feed = self._feed
+        feed = self._reader
         if resume is not None and resume.record:
             feed.jump(resume)
         while not self._is_at_end():
             cut, problem = self._cut()
             if cut is not None:
-                start, text = feed.at, feed.text[: cut.at]
+                start, text = feed.position, feed.text[: cut.at]
                 end = position_after(start, text, cut.elements)
-                feed.text, feed.at = feed.text[cut.at :], end
+                feed.text, feed.position = feed.text[cut.at :], end
                 yield ArrayWindow(start, text, cut.elements, end)
                 del text  # it is as large as all else
             if problem is not None:
                 raise problem
-        self._finish()
+        self._check_text_after_array()
 
     @property
-    def at(self) -> Position:
+    def position(self) -> Position:
         """Where the stream is."""
-        return self._feed.at
+        return self._reader.position
 
     @property
     def read_to(self) -> int:
         """The byte up to which the stream was read."""
-        return self._feed.read_to
+        return self._reader.read_to
 
     def _is_at_end(self) -> bool:
         """Whether no element follows. Raises InvalidTextError if something else than one does."""
-        feed = self._feed
-        if feed.at.record:
+        feed = self._reader
+        if feed.position.record:
             byte = feed.skip_space()
             # a stray brace looks like an end when braces are counted
             if byte and byte not in b",]":
-                self._refuse(self._opener, feed.text)
+                self._raise_fault(self._opener, feed.text)
             return byte == b"]"
-        size = self._look
+        size = self._search_bytes
         feed.fill(size)
-        while not (rest := feed.text[1:].lstrip(b" \t\n\r")) and not feed.ended:
+        while not (rest := feed.text[1:].lstrip(b" \t\n\r")) and not feed.is_ended:
             if size > self._sizes.record:
                 break
             size *= 2
@@ -285,7 +286,7 @@ class ArrayStream:
 
     def _cut(self) -> tuple[Cut | None, Exception | None]:
         """Return the size of the next window, and the error behind it."""
-        feed, most = self._feed, self._sizes.record
+        feed, most = self._reader, self._sizes.record
         size, looked = self._sizes.split, False
         while True:
             feed.fill(size)
@@ -294,49 +295,51 @@ class ArrayStream:
             if cut := self._cutter.cut(view):
                 return cut, None
             is_all = len(view) == len(feed.text)
-            last = size >= most or (is_all and feed.ended)
+            last = size >= most or (is_all and feed.is_ended)
             if is_all and (last or not looked):
                 looked = True
                 if fault := self._fault():
-                    place = text_position_after(feed.at, view[: fault.byte])
+                    place = text_position_after(feed.position, view[: fault.byte])
                     return self._cutter.cut_before(view, fault.byte), InvalidTextError(fault, place)
             if last:
-                message = f"record {feed.at.record + 1:,} has more than {most:,} bytes, the limit"
+                message = (
+                    f"record {feed.position.record + 1:,} has more than {most:,} bytes, the limit"
+                )
                 return None, TooLargeError(len(view), most, message)
             size = min(2 * max(size, len(view)), most)
 
     def _fault(self) -> Fault | None:
         """Return the error in the text in memory, its offset counted from there."""
-        feed, opener = self._feed, self._opener
+        feed, opener = self._reader, self._opener
         fault = _examine(opener + feed.text)
         if fault is None:
             return None
         byte = fault.byte - len(opener)
-        if byte > len(feed.text) - _EDGE_BYTES and not feed.ended:
+        if byte > len(feed.text) - _EDGE_BYTES and not feed.is_ended:
             return None
         return fault._replace(byte=byte)
 
     @property
     def _opener(self) -> bytes:
         """Return a short text that puts the text in memory into the state of the array."""
-        return b"[" * len(self._pointer) + (b"[0" if self._feed.at.record else b"")
+        return b"[" * len(self._pointer) + (b"[0" if self._reader.position.record else b"")
 
-    def _finish(self) -> None:
+    def _check_text_after_array(self) -> None:
         """Check the text behind the array."""
-        feed = self._feed
+        feed = self._reader
         feed.drop(1)
         if self._pointer:
             self._check_rest()
         elif feed.skip_space():
             feed.fill(_SEARCH_BYTES)
-            self._refuse(b"[]", feed.text)
+            self._raise_fault(b"[]", feed.text)
 
-    def _refuse(self, before: bytes, rest: bytes) -> None:
+    def _raise_fault(self, before: bytes, rest: bytes) -> None:
         """Raise InvalidTextError for the error in `rest`, which follows `before`."""
         fault = _examine(before + rest)
         if fault is not None:
             byte = fault.byte - len(before)
-            raise InvalidTextError(fault, text_position_after(self._feed.at, rest[:byte]))
+            raise InvalidTextError(fault, text_position_after(self._reader.position, rest[:byte]))
 
     def _check_head(self) -> None:
         """Raise InvalidTextError if the text before the array is invalid.
@@ -346,22 +349,24 @@ class ArrayStream:
         head = self._head
         fault = _examine(head + b"[")
         if fault is not None and fault.byte <= len(head):
-            raise InvalidTextError(fault, text_position_after(self._feed.at, head[: fault.byte]))
+            raise InvalidTextError(
+                fault, text_position_after(self._reader.position, head[: fault.byte])
+            )
 
     def _check_rest(self) -> None:
         """Judge the document without the array's elements."""
-        feed, most = self._feed, self._sizes.document
+        feed, most = self._reader, self._sizes.document
         feed.fill(most + 1)
-        if not feed.ended:
+        if not feed.is_ended:
             raise TooLargeError(len(feed.text), most, _too_large_document(most))
         before = self._head + b"[]"
         if isinstance(self._validator(before + feed.text), Fault):
-            self._refuse(before, feed.text)
+            self._raise_fault(before, feed.text)
         [at] = find_values(before + feed.text, [self._pointer])
         if at != len(self._head):
             name = format_pointer(self._pointer)
             message = f"a second {name!r}: it is the last that counts, and the first was taken"
-            place = text_position_after(feed.at, feed.text[: max(0, (at or 0) - len(before))])
+            place = text_position_after(feed.position, feed.text[: max(0, (at or 0) - len(before))])
             raise InvalidTextError(Fault("invalid_json", place.byte, message), place)
 
 

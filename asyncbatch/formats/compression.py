@@ -105,7 +105,7 @@ def detect_compression(head: bytes) -> Compression | None:
     return next(form for form in _FORMATS if head.startswith(form.magic))
 
 
-def compression_of_name(path: str) -> Compression | None:
+def compression_by_name(path: str) -> Compression | None:
     """Return the format of a file name's ending, or None."""
     return next((form for form in _FORMATS if path.lower().endswith(form.suffix)), None)
 
@@ -121,9 +121,9 @@ def check_magic_complete(head: bytes, name: str) -> None:
 
 
 _ZLIB_OR_GZIP = 47  # zlib's word for a gzip or zlib header, with the largest window
-_PIECE = 256 * 1024
+_OUTPUT_BYTES = 256 * 1024
 # The library that undoes a coding.
-_KNOWN = {"gzip": "zlib", "deflate": "zlib", "br": "brotli", "zstd": "zstd"}
+_ENCODING_LIBRARIES = {"gzip": "zlib", "deflate": "zlib", "br": "brotli", "zstd": "zstd"}
 
 
 def accepted_encodings() -> tuple[str, ...]:
@@ -141,7 +141,7 @@ class Decompressor:
         self._encoding = {"x-gzip": "gzip"}.get(encoding, encoding)
         if self._encoding not in (*accepted_encodings(), "deflate"):
             raise ValueError(f"{encoding!r} is not among the codings that are understood")
-        library = _library(_KNOWN[self._encoding])
+        library = _library(_ENCODING_LIBRARIES[self._encoding])
         self._damage: type[Exception] = getattr(library, "ZstdError", None) or library.error
         self._library = library
         self._stream: Any = None
@@ -154,13 +154,13 @@ class Decompressor:
                     return
                 self._stream = self._begin()
             try:
-                piece = self._stream.decompress(data, _PIECE)
+                piece = self._stream.decompress(data, _OUTPUT_BYTES)
             except self._damage as error:
                 raise CorruptArchiveError(f"{self._encoding}: {error}") from error
             if piece:
                 yield piece
             data = self._rest()
-            if not data and len(piece) < _PIECE:
+            if not data and len(piece) < _OUTPUT_BYTES:
                 return
 
     def finish(self) -> None:
@@ -172,7 +172,7 @@ class Decompressor:
         if self._encoding == "zstd":
             return self._library.ZstdDecompressor()
         if self._encoding == "br":
-            return _Brotli(self._library.Decompressor())
+            return _BrotliDecompressor(self._library.Decompressor())
         return self._library.decompressobj(_ZLIB_OR_GZIP)
 
     def _rest(self) -> bytes:
@@ -185,7 +185,7 @@ class Decompressor:
         return rest
 
 
-class _Brotli:
+class _BrotliDecompressor:
     """A stream of brotli with the words of the others. Nothing may follow it."""
 
     unused_data = b""

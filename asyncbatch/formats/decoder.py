@@ -26,10 +26,10 @@ encode_lines = _ENCODER.encode_lines  # Return plain JSON values as JSON Lines, 
 
 # Python's default is 1,000 calls, C functions included. A value of `grammar.MAX_DEPTH` levels takes
 # as many in msgspec, on top of the running calls and those of a user's function.
-_LIMIT = 4000
+_RECURSION_LIMIT = 4000
 
 
 def allow_deep_nesting() -> None:
     """Raise the recursion limit for values of `MAX_DEPTH` levels. Call it once."""
-    if sys.getrecursionlimit() < _LIMIT:
-        sys.setrecursionlimit(_LIMIT)
+    if sys.getrecursionlimit() < _RECURSION_LIMIT:
+        sys.setrecursionlimit(_RECURSION_LIMIT)

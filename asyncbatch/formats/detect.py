@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from asyncbatch.core.records import STDIN
 from asyncbatch.formats.compression import SUFFIXES, check_magic_complete, detect_compression
 from asyncbatch.formats.lines import detect_lines
-from asyncbatch.storage.local import CHUNK, TooLargeError
+from asyncbatch.storage.local import CHUNK_BYTES, TooLargeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,28 +20,28 @@ if TYPE_CHECKING:
 LINES_ENDINGS = (".jsonl", ".ndjson")  # endings of JSON Lines files, without those of compressions
 
 
-def decompressed_text(
+def open_text(
     content: Content,
     path: str,
     settings: FileWorkSettings,
     validator: Validator,
     form: Format | None = None,
     *,
-    lull: float | None = None,
+    idle: float | None = None,
 ) -> tuple[bool, Iterator[bytes]]:
     """Return whether a file holds JSON Lines, and its decompressed chunks.
 
-    Of lines that are not compressed an empty one says that nothing has come for `lull` seconds. A
+    Of lines that are not compressed an empty one says that nothing has come for `idle` seconds. A
     `form` stands in the place of the settings'. Raises OSError, TooLargeError,
     CorruptArchiveError, here or while chunks are taken.
     """
     if compression := detect_compression(content.head):
-        size = min(CHUNK, settings.sizes.split)
+        size = min(CHUNK_BYTES, settings.sizes.split)
         chunks = compression.chunks(content.stream(), size)
         chunks = _bounded(chunks, settings.max_unpacked, compression.name)
     else:
         check_magic_complete(content.head, path)
-        chunks = content.chunks(lull)
+        chunks = content.chunks(idle)
     form = form or settings.format
     if form == "auto" and path == STDIN:
         is_lines, chunks = detect_lines(chunks, validator, settings.sizes.record)
@@ -49,7 +49,7 @@ def decompressed_text(
         is_lines = is_json_lines(path, form)
     if is_lines:
         return True, _bounded_lines(chunks, settings.sizes.record)
-    return False, filter(None, chunks) if lull is not None else chunks
+    return False, filter(None, chunks) if idle is not None else chunks
 
 
 def is_compressed(content: Content) -> bool:
@@ -59,7 +59,11 @@ def is_compressed(content: Content) -> bool:
 
 def is_splittable(path: str, content: Content, sizes: Sizes) -> bool:
     """Whether a file is large and several workers can read it concurrently."""
-    return content.expected > sizes.huge and path != STDIN and not is_compressed(content)
+    return (
+        content.expected_size > sizes.split_threshold
+        and path != STDIN
+        and not is_compressed(content)
+    )
 
 
 def skip_bytes(chunks: Iterator[bytes], start: Position | None) -> Iterator[bytes]:

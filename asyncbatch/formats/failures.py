@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from asyncbatch.core.records import Failure, FailureKind
-from asyncbatch.core.retry import with_attempts
+from asyncbatch.core.retry import attempts_note
 from asyncbatch.formats.compression import CorruptArchiveError
 from asyncbatch.formats.grammar import Fault
 from asyncbatch.formats.positions import locate_byte
@@ -35,11 +35,11 @@ _OS_ERROR_ADVICE = {
 
 
 class InvalidTextError(Exception):
-    """A file's text is not JSON: `fault` says why, `place` where."""
+    """A file's text is not JSON: `fault` says why, `position` where."""
 
-    def __init__(self, fault: Fault, place: TextPosition) -> None:
-        super().__init__(fault, place)
-        self.fault, self.place = fault, place
+    def __init__(self, fault: Fault, position: TextPosition) -> None:
+        super().__init__(fault, position)
+        self.fault, self.position = fault, position
 
 
 class FileTimeoutError(Exception):
@@ -78,7 +78,7 @@ def file_failure(file: str, error: Exception) -> Failure:  # noqa: PLR0911 - one
     if isinstance(error, FeedError):
         return error.failure
     match error:
-        case InvalidTextError(fault=fault, place=place):
+        case InvalidTextError(fault=fault, position=place):
             where = () if fault.kind == "empty" else place
             return Failure(file, fault.kind, fault.message, None, *where)
         case CorruptArchiveError():
@@ -92,12 +92,12 @@ def file_failure(file: str, error: Exception) -> Failure:  # noqa: PLR0911 - one
             message = error.strerror or str(error)
             if not isinstance(error, ObjectError):
                 message = _OS_ERROR_ADVICE.get(error.errno or 0, message)
-            return Failure(file, kind, message + with_attempts(error))
+            return Failure(file, kind, message + attempts_note(error))
         case _:
             return Failure(file, "too_large", "does not fit in memory")
 
 
-def after_records(failure: Failure, count: int) -> Failure:
+def with_record_count(failure: Failure, count: int) -> Failure:
     """Return the failure of a split file with the number of records before it."""
     if not count:
         return failure
@@ -107,4 +107,4 @@ def after_records(failure: Failure, count: int) -> Failure:
 
 def line_failure(file: str, bad: InvalidLine) -> Failure:
     """Return the failure of one line of JSON Lines."""
-    return Failure(file, bad.fault.kind, bad.fault.message, bad.record, *bad.place)
+    return Failure(file, bad.fault.kind, bad.fault.message, bad.record, *bad.position)

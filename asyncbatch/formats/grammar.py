@@ -30,11 +30,11 @@ _ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 _HEX = re.compile(rb"[0-9a-fA-F]{0,4}+")
 _DIGITS = re.compile(rb"[0-9]*+")
 _LITERALS = {b"t": b"true", b"f": b"false", b"n": b"null"}
-_FOREIGN = re.compile(rb"NaN|-?Infinity|[A-Za-z_]+")
+_FOREIGN_WORD = re.compile(rb"NaN|-?Infinity|[A-Za-z_]+")
 _ENCODED_WIDE = (b"\xff\xfe", b"\xfe\xff")
 
 
-class _Stop(Exception):  # noqa: N818 - carries the fault out of the scan; never seen outside
+class _FaultFound(Exception):  # noqa: N818 - carries the fault out of the scan; never seen outside
     def __init__(self, byte: int, message: str, kind: FaultKind = "invalid_json") -> None:
         self.fault = Fault(kind, byte, message)
 
@@ -52,8 +52,8 @@ def examine(text: bytes) -> int | Fault:
     except UnicodeDecodeError as error:
         end, encoding = error.start, _encoding_fault(text, error)
     try:
-        count = _Scan(text[:end]).document()
-    except _Stop as stop:
+        count = _Scanner(text[:end]).document()
+    except _FaultFound as stop:
         if stop.fault.byte < end or encoding is None:
             return stop.fault
         return encoding
@@ -67,7 +67,7 @@ def _encoding_fault(text: bytes, error: UnicodeDecodeError) -> Fault:
     return Fault("encoding", error.start, f"not UTF-8: byte(s) {found} ({error.reason})")
 
 
-class _Scan:
+class _Scanner:
     """One pass over one text. `at` is the next byte."""
 
     def __init__(self, text: bytes) -> None:
@@ -76,11 +76,13 @@ class _Scan:
 
     def document(self) -> int:
         if self._peek() == b"":
-            raise _Stop(self.at, "is empty: no JSON value in it", "empty")
+            raise _FaultFound(self.at, "is empty: no JSON value in it", "empty")
         count = self._value()
         if found := self._peek():
             hint = " (is each line a value? then --format jsonl)" if found in b"{[" else ""
-            raise _Stop(self.at, f"unexpected {_name(found)} after the end of the value{hint}")
+            raise _FaultFound(
+                self.at, f"unexpected {_describe_byte(found)} after the end of the value{hint}"
+            )
         return count
 
     def _peek(self) -> bytes:
@@ -102,7 +104,7 @@ class _Scan:
                 elements += len(closers) == 1
                 found = self._peek()
                 if found not in (closers[-1], b","):
-                    self._expected(f"',' or '{closers[-1].decode()}'", found)
+                    self._raise_expected(f"',' or '{closers[-1].decode()}'", found)
                 self.at += 1
                 if found == b",":
                     self._after_comma(closers[-1])
@@ -116,7 +118,7 @@ class _Scan:
             self._scalar(found)
             return False
         if len(closers) == MAX_DEPTH:
-            raise _Stop(self.at, f"nested more than {MAX_DEPTH:,} levels deep", "too_deep")
+            raise _FaultFound(self.at, f"nested more than {MAX_DEPTH:,} levels deep", "too_deep")
         self.at += 1
         closer = b"]" if found == b"[" else b"}"
         following = self._peek()
@@ -131,16 +133,16 @@ class _Scan:
     def _after_comma(self, closer: bytes) -> None:
         found = self._peek()
         if found == closer:
-            raise _Stop(self.at, f"trailing comma before '{closer.decode()}'")
+            raise _FaultFound(self.at, f"trailing comma before '{closer.decode()}'")
         if closer == b"}":
             self._key(found)
 
     def _key(self, found: bytes) -> None:
         if found != b'"':
-            self._expected("a key in double quotes", found)
+            self._raise_expected("a key in double quotes", found)
         self._string()
         if (found := self._peek()) != b":":
-            self._expected("':' after the key", found)
+            self._raise_expected("':' after the key", found)
         self.at += 1
 
     def _scalar(self, found: bytes) -> None:
@@ -151,12 +153,12 @@ class _Scan:
         elif found == b"-" or found.isdigit():
             self._number()
         else:
-            self._expected("a value", found)
+            self._raise_expected("a value", found)
 
     def _literal(self, word: bytes) -> None:
         for letter in word:
             if self.text[self.at : self.at + 1] != bytes([letter]):
-                self._expected(f"'{word.decode()}'", self.text[self.at : self.at + 1])
+                self._raise_expected(f"'{word.decode()}'", self.text[self.at : self.at + 1])
             self.at += 1
 
     def _string(self) -> None:
@@ -168,10 +170,10 @@ class _Scan:
             self.at += 1
             return
         if found == b"":
-            raise _Stop(self.at, "ends inside a string")
+            raise _FaultFound(self.at, "ends inside a string")
         if found == b"\\":
             self._bad_escape()
-        raise _Stop(self.at, f"{_name(found)} in a string must be escaped")
+        raise _FaultFound(self.at, f"{_describe_byte(found)} in a string must be escaped")
 
     def _bad_escape(self) -> None:
         self.at += 1
@@ -180,10 +182,12 @@ class _Scan:
             self.at = _end_of(_HEX, self.text, self.at + 1)
             found = self.text[self.at : self.at + 1]
             if found:
-                raise _Stop(self.at, f"\\u needs four hexadecimal digits, not {_name(found)}")
+                raise _FaultFound(
+                    self.at, f"\\u needs four hexadecimal digits, not {_describe_byte(found)}"
+                )
         if found == b"":
-            raise _Stop(self.at, "ends inside an escape")
-        raise _Stop(self.at, f"\\ before {_name(found)} is no JSON escape")
+            raise _FaultFound(self.at, "ends inside an escape")
+        raise _FaultFound(self.at, f"\\ before {_describe_byte(found)} is no JSON escape")
 
     def _surrogates(self, start: int, end: int) -> None:
         """Refuse an escape that is half of a surrogate pair: no UTF-8 text can hold it."""
@@ -209,7 +213,7 @@ class _Scan:
         if self.text[self.at : self.at + 1] == b"0":
             self.at += 1
             if self.text[self.at : self.at + 1].isdigit():
-                raise _Stop(self.at, "a number cannot have leading zeros")
+                raise _FaultFound(self.at, "a number cannot have leading zeros")
         else:
             self._digits("a digit")
         whole_end = self.at
@@ -222,34 +226,34 @@ class _Scan:
             self._digits("a digit of the exponent")
         self._check_size(start, whole_end)
 
-    def _digits(self, what: str) -> None:
+    def _digits(self, expected: str) -> None:
         end = _end_of(_DIGITS, self.text, self.at)
         if end == self.at:
-            self._expected(what, self.text[end : end + 1])
+            self._raise_expected(expected, self.text[end : end + 1])
         self.at = end
 
     def _check_size(self, start: int, whole_end: int) -> None:
         if self.at == whole_end:
             digits = whole_end - start - (self.text[start : start + 1] == b"-")
             if digits > MAX_INTEGER_DIGITS:
-                raise _Stop(
+                raise _FaultFound(
                     start, f"an integer of {digits:,} digits; the limit is {MAX_INTEGER_DIGITS:,}"
                 )
         elif math.isinf(float(self.text[start : self.at])):
-            raise _Stop(start, "a number beyond the range of double precision")
+            raise _FaultFound(start, "a number beyond the range of double precision")
 
-    def _expected(self, what: str, found: bytes) -> NoReturn:
+    def _raise_expected(self, expected: str, found: bytes) -> NoReturn:
         if found == b"":
-            raise _Stop(self.at, f"ends early: expected {what}")
-        raise _Stop(self.at, f"expected {what}, found {self._describe(found)}")
+            raise _FaultFound(self.at, f"ends early: expected {expected}")
+        raise _FaultFound(self.at, f"expected {expected}, found {self._describe(found)}")
 
     def _describe(self, found: bytes) -> str:
         hint = _HINTS.get(found, "")
-        if match := _FOREIGN.match(self.text, self.at):
+        if match := _FOREIGN_WORD.match(self.text, self.at):
             word = match[0].decode()
             found_text, hint = f"'{word[:20]}'", _WORD_HINTS.get(word, "")
         else:
-            found_text = _name(found)
+            found_text = _describe_byte(found)
         return f"{found_text} ({hint})" if hint else found_text
 
 
@@ -278,12 +282,12 @@ def _end_of(pattern: re.Pattern[bytes], text: bytes, at: int) -> int:
     return match.end() if match else at
 
 
-def _lone_surrogate(text: bytes, at: int) -> _Stop:
+def _lone_surrogate(text: bytes, at: int) -> _FaultFound:
     escape = text[at : at + 6].decode("ascii")
-    return _Stop(at, f"{escape} is half of a surrogate pair, which is no character")
+    return _FaultFound(at, f"{escape} is half of a surrogate pair, which is no character")
 
 
-def _name(found: bytes) -> str:
+def _describe_byte(found: bytes) -> str:
     """Name a byte for a person."""
     if found >= b"\x80":
         return "a character outside ASCII"

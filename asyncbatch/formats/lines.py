@@ -30,7 +30,7 @@ class InvalidLine(NamedTuple):
 
     record: int
     fault: Fault
-    place: TextPosition
+    position: TextPosition
     text: bytes
 
 
@@ -109,7 +109,7 @@ def validate_lines(
                 faults[place] = verdict
             place += 1
         if marked:
-            faults = _with_marks(texts, faults, first=not offset)
+            faults = _add_bom_faults(texts, faults, first=not offset)
         lines = Lines(record, line_number, offset, texts, faults, len(block))
         yield lines
         record += lines.records
@@ -117,7 +117,7 @@ def validate_lines(
         offset += len(block)
 
 
-def _with_marks(
+def _add_bom_faults(
     texts: Sequence[bytes], faults: dict[int, Fault], *, first: bool
 ) -> dict[int, Fault]:
     """Return the faults, and those of byte order marks after the first line."""
@@ -155,12 +155,12 @@ def count_lines(text: bytes | bytearray, end: int, *, first: bool) -> LineCount:
 
 
 def detect_lines(
-    chunks: Iterable[bytes], validator: Validator, most: float = inf
+    chunks: Iterable[bytes], validator: Validator, max_line_bytes: float = inf
 ) -> tuple[bool, Iterator[bytes]]:
     """Return whether the stream is JSON Lines, and its chunks from the start.
 
     It is JSON Lines if the first line that is not blank is a complete value and more follows. Holds
-    that line at most; a first line over `most` bytes is one JSON text.
+    that line at most; a first line over `max_line_bytes` bytes is one JSON text.
     """
     source = iter(chunks)
     taken = bytearray()
@@ -169,7 +169,7 @@ def detect_lines(
         taken += chunk
         has_line = has_line or b"\n" in chunk
         if not has_line:
-            if len(taken) > most:
+            if len(taken) > max_line_bytes:
                 break
             continue
         line, newline, rest = bytes(taken).lstrip(_BLANK).partition(b"\n")
@@ -195,7 +195,7 @@ def _whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield rest
 
 
-_LONGEST = Sizes().record
+_MAX_LINE_BYTES = Sizes().record
 
 
 class LineSplitter:
@@ -204,14 +204,14 @@ class LineSplitter:
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
         self._held = 0
-        self._back = b""
+        self._pushed_back = b""
         """Whole lines that come again before all others."""
 
-    def take(self, data: bytes) -> bytes:
+    def feed(self, data: bytes) -> bytes:
         """Return the lines that end in `data`. Raises LineTooLongError."""
-        if self._back:
-            back, self._back = self._back, b""
-            return back + self.take(data)
+        if self._pushed_back:
+            back, self._pushed_back = self._pushed_back, b""
+            return back + self.feed(data)
         cut = data.rfind(b"\n") + 1
         if not cut:
             self._hold(data)
@@ -222,46 +222,46 @@ class LineSplitter:
             self._hold(data[cut:])
         return lines
 
-    def rest(self) -> bytes:
+    def flush(self) -> bytes:
         """Return the last line, if it lacks its LF."""
         rest, self._pieces, self._held = b"".join(self._pieces), [], 0
         return rest
 
-    def give_back(self, lines: bytes) -> None:
+    def push_back(self, lines: bytes) -> None:
         """Put whole lines back, to be returned first."""
-        self._back = lines + self._back
+        self._pushed_back = lines + self._pushed_back
 
     @property
-    def has_lines(self) -> bool:
+    def has_pushed_back(self) -> bool:
         """Whether whole lines are to come again."""
-        return bool(self._back)
+        return bool(self._pushed_back)
 
     @property
     def buffered(self) -> bytes:
         """The bytes that were added and not yet returned."""
-        return b"".join((self._back, *self._pieces))
+        return b"".join((self._pushed_back, *self._pieces))
 
     def restore(self, held: bytes) -> None:
-        """Become, being new, one that has `held` this."""
+        """Become, being new, one that has `buffered` this."""
         cut = held.rfind(b"\n") + 1
-        self._back = held[:cut]
+        self._pushed_back = held[:cut]
         if held[cut:]:
             self._hold(held[cut:])
 
     def _hold(self, data: bytes) -> None:
         self._pieces.append(data)
         self._held += len(data)
-        if self._held > _LONGEST:
-            raise LineTooLongError(f"a line of more than {_LONGEST:,} bytes is no event")
+        if self._held > _MAX_LINE_BYTES:
+            raise LineTooLongError(f"a line of more than {_MAX_LINE_BYTES:,} bytes is no event")
 
 
-def take_lines(lines: bytes, most: int) -> bytes:
+def first_lines(lines: bytes, count: int) -> bytes:
     """Return the first `most` lines that are not blank, with the blank lines before them."""
-    if lines.count(b"\n") < most:
+    if lines.count(b"\n") < count:
         return lines
     end = 0
-    while most and end < len(lines):
+    while count and end < len(lines):
         after = lines.find(b"\n", end) + 1 or len(lines)
-        most -= bool(lines[end:after].strip(b" \t\r\n"))
+        count -= bool(lines[end:after].strip(b" \t\r\n"))
         end = after
     return lines[:end]

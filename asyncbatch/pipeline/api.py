@@ -11,9 +11,9 @@ from msgspec import structs
 
 from asyncbatch.config.job import FileSource, Job
 from asyncbatch.core.records import Failure, FileResult
-from asyncbatch.core.report import LISTED_FAILURES
+from asyncbatch.core.report import MAX_LISTED_FAILURES
 from asyncbatch.core.retry import Retries
-from asyncbatch.core.settings import MAX_UNPACKED, FileWorkSettings, Format, StoreSettings
+from asyncbatch.core.settings import MAX_UNPACKED_BYTES, FileWorkSettings, Format, StoreSettings
 from asyncbatch.pipeline.run import Run
 from asyncbatch.sources.inputs import Inputs
 from asyncbatch.sources.selection import DEFAULT_PATTERNS, Selection
@@ -31,7 +31,7 @@ async def process_files(
     limit: int | None = None,
     format: Format = "auto",  # noqa: A002 - the command line's word
     max_file_size: int | None = None,
-    max_decompressed_size: int = MAX_UNPACKED,
+    max_decompressed_size: int = MAX_UNPACKED_BYTES,
     read_ahead: int | None = None,
     batch_size: int | None = None,
     concurrency: int | None = None,
@@ -54,7 +54,7 @@ async def process_files(
     """
     selection = Selection(tuple(patterns), tuple(exclude), hidden, follow_symlinks)
     retrying = Retries(retries, retry_delay)
-    stores = StoreSettings.of(endpoint, retrying, anonymous=anonymous)
+    stores = StoreSettings.from_options(endpoint, retrying, anonymous=anonymous)
     inputs = Inputs(
         tuple(os.fspath(path) for path in paths), selection=selection, limit=limit, stores=stores
     )
@@ -70,5 +70,5 @@ async def process_files(
                 if isinstance(outcome, FileResult):
                     found = tuple(rejections.pop(outcome.file, ()))
                     yield structs.replace(outcome, rejections=found) if found else outcome
-                elif len(rejections[outcome.file]) < LISTED_FAILURES:
+                elif len(rejections[outcome.file]) < MAX_LISTED_FAILURES:
                     rejections[outcome.file].append(outcome)

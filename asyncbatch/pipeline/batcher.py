@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.records import Position
 
     # finds the splits of a file, in a thread
-    PiecesOf = Callable[[str, SplitFile], Iterator[Split]]
+    FindSplits = Callable[[str, SplitFile], Iterator[Split]]
 
 T = TypeVar("T")
 
@@ -37,7 +37,8 @@ class Batcher:
 
     A file that must be split comes again in splits, which `splits_of` finds ahead; later files wait
     until it is done. A path with a position of `position_of` is a batch of its own, resumed there.
-    Without a fixed size a batch has at most `most` files; one that `fills` waits until it is full.
+    Without a fixed size a batch has at most `max_size` files; one that `fills` waits until it is
+    full.
     """
 
     def __init__(
@@ -45,13 +46,13 @@ class Batcher:
         chunks: AsyncIterator[Sequence[Batch]],
         size: int | None = None,
         pause: float = 0.0,
-        splits_of: PiecesOf | None = None,
+        splits_of: FindSplits | None = None,
         position_of: Callable[[str], Position | None] | None = None,
         *,
         max_size: int = MAX_SIZE,
         fills: bool = False,
     ) -> None:
-        self.ahead: int | None = None
+        self.max_splits_ahead: int | None = None
         """splits of a file that may be in flight; None: by the number of processors"""
         self.found = 0
         """How many paths the source has given."""
@@ -64,12 +65,12 @@ class Batcher:
         self._fills = fills or self._fixed
         self._max_size = size or max_size
         self._size = size or FIRST_SIZE
-        self._stretches: list[tuple[int, tuple[str, ...]]] = []  # a heap: in input order
-        self._decided: deque[Batch] = deque()
-        self._apart: set[int] = set()  # files that come by themselves
-        self._splits_of, self._reached = splits_of, position_of
+        self._ranges: list[tuple[int, tuple[str, ...]]] = []  # a heap: in input order
+        self._prepared: deque[Batch] = deque()
+        self._alone: set[int] = set()  # files that come by themselves
+        self._splits_of, self._position_of = splits_of, position_of
         self._split_files: dict[int, SplitFileReader] = {}
-        self._given = False
+        self._has_given = False
         self._stopped = False
         self._changed = asyncio.Event()
         self._waiting: asyncio.Future[Any] | None = None
@@ -79,7 +80,7 @@ class Batcher:
 
     async def __anext__(self) -> Batch:
         """Return the next batch. Raises StopAsyncIteration at the end or after `stop`."""
-        if self._pause and self._given and not self._split_files:
+        if self._pause and self._has_given and not self._split_files:
             await self._wait_for(asyncio.sleep(self._pause))
         while not self._stopped:
             if (split_file := self._next_split_file()) is not None:
@@ -90,11 +91,11 @@ class Batcher:
                 return batch
             if self._is_ready():
                 self.unsettled += 1
-                self._given = True
-                return self._take()
-            if self._decided:
+                self._has_given = True
+                return self._take_batch()
+            if self._prepared:
                 self.unsettled += 1
-                return self._decided.popleft()
+                return self._prepared.popleft()
             if not self.exhausted:
                 await self._pull()
             elif self.unsettled:
@@ -122,7 +123,7 @@ class Batcher:
         if split_file is not None and self._splits_of is not None and rest:
             number, path = batch.start + done, rest[0]
             self._split_files[number] = SplitFileReader(
-                number, path, self._splits_of(path, split_file), self.ahead
+                number, path, self._splits_of(path, split_file), self.max_splits_ahead
             )
             self._push(number + 1, rest[1:])
             return
@@ -144,7 +145,7 @@ class Batcher:
     def _next_split_file(self) -> SplitFileReader | None:
         """Return the file whose splits are next, or None."""
         number = min(self._split_files, default=None)
-        if number is None or (self._stretches and self._stretches[0][0] < number):
+        if number is None or (self._ranges and self._ranges[0][0] < number):
             return None
         return self._split_files[number]
 
@@ -156,23 +157,23 @@ class Batcher:
         await self._wait_for(self._changed.wait())
         return None
 
-    def settle_without(self, batch: Batch, done: int, file: int, *, again: bool) -> None:
+    def settle_without(self, batch: Batch, done: int, file: int, *, retry: bool) -> None:
         """Settle as `settle`, without file number `file` in the rest.
 
-        That file comes `again` alone, or not at all.
+        That file comes `retry` alone, or not at all.
         """
         self.unsettled -= 1
         place = file - batch.start
         self._push(batch.start + done, batch.paths[done:place])
-        if again:
-            self._apart.add(file)
+        if retry:
+            self._alone.add(file)
             self._push(file, batch.paths[place : place + 1])
         self._push(file + 1, batch.paths[place + 1 :])
         self._changed.set()
 
     def _push(self, start: int, paths: tuple[str, ...]) -> None:
         if paths:
-            heapq.heappush(self._stretches, (start, paths))
+            heapq.heappush(self._ranges, (start, paths))
 
     def stop(self) -> None:
         """Give no more batches; `__anext__` ends even while it waits."""
@@ -185,36 +186,36 @@ class Batcher:
         self.stop()
 
     def _is_ready(self) -> bool:
-        if not self._stretches:
+        if not self._ranges:
             return False
-        if self._decided and self._decided[0].start < self._stretches[0][0]:
+        if self._prepared and self._prepared[0].start < self._ranges[0][0]:
             return False
-        self._join()
+        self._join_ranges()
         # Paths before a split file are not joined with paths after it.
-        if not self._fills or self._decided or self.exhausted or self._split_files:
+        if not self._fills or self._prepared or self.exhausted or self._split_files:
             return True
-        start, paths = self._stretches[0]
+        start, paths = self._ranges[0]
         # A range between two batches never grows.
-        return len(paths) >= self._size or start + len(paths) < self.found or start in self._apart
+        return len(paths) >= self._size or start + len(paths) < self.found or start in self._alone
 
-    def _join(self) -> None:
+    def _join_ranges(self) -> None:
         """Join the first ranges of paths while they are adjacent and short."""
-        start, paths = self._stretches[0]
-        while len(paths) < self._size and len(self._stretches) > 1 and start not in self._apart:
-            heapq.heappop(self._stretches)
-            following, more = self._stretches[0]
-            if following != start + len(paths) or following in self._apart:
-                heapq.heappush(self._stretches, (start, paths))
+        start, paths = self._ranges[0]
+        while len(paths) < self._size and len(self._ranges) > 1 and start not in self._alone:
+            heapq.heappop(self._ranges)
+            following, more = self._ranges[0]
+            if following != start + len(paths) or following in self._alone:
+                heapq.heappush(self._ranges, (start, paths))
                 return
             paths += more
-            heapq.heapreplace(self._stretches, (start, paths))
+            heapq.heapreplace(self._ranges, (start, paths))
 
-    def _take(self) -> Batch:
-        start, paths = heapq.heappop(self._stretches)
-        self._apart.discard(start)
+    def _take_batch(self) -> Batch:
+        start, paths = heapq.heappop(self._ranges)
+        self._alone.discard(start)
         size = min(self._size, len(paths))
         resume = None
-        if self._reached is not None:
+        if self._position_of is not None:
             size, resume = self._up_to_resumed(paths[:size])
         if STDIN in paths[:size]:
             size = paths.index(STDIN) or 1
@@ -224,7 +225,7 @@ class Batcher:
     def _up_to_resumed(self, paths: Sequence[str]) -> tuple[int, Position | None]:
         """Return the number of paths before one to resume; or its position, if it is first."""
         for place, path in enumerate(paths):
-            if self._reached and (position := self._reached(path)):
+            if self._position_of and (position := self._position_of(path)):
                 return (place, None) if place else (1, position)
         return len(paths), None
 
@@ -237,7 +238,7 @@ class Batcher:
             self.exhausted = True
         for batch in chunk or ():
             if batch.prepared_part is not None:
-                self._decided.append(batch)
+                self._prepared.append(batch)
             else:
                 self._push(batch.start, batch.paths)
             self.found += len(batch.paths)
@@ -286,8 +287,8 @@ class BatchSource(Protocol):
         """Take note that the first `done` inputs of `batch` are done."""
         ...
 
-    def settle_without(self, batch: Batch, done: int, file: int, *, again: bool) -> None:
-        """Settle a batch; input number `file` comes alone if `again`, else not at all."""
+    def settle_without(self, batch: Batch, done: int, file: int, *, retry: bool) -> None:
+        """Settle a batch; input number `file` comes alone if `retry`, else not at all."""
         ...
 
     def end_splits(self, number: int) -> None:
@@ -308,8 +309,8 @@ class MergedBatches:
 
     def __init__(self, batch_sources: Sequence[BatchSource]) -> None:
         self._batch_sources = batch_sources
-        self._asked: dict[asyncio.Future[Batch | None], int] = {}
-        self._begun = False
+        self._pending: dict[asyncio.Future[Batch | None], int] = {}
+        self._is_started = False
 
     @property
     def found(self) -> int:
@@ -328,15 +329,15 @@ class MergedBatches:
 
     async def __anext__(self) -> Batch:
         """Return the next batch. Cancellable: no batch is lost."""
-        if not self._begun:
-            self._begun = True
+        if not self._is_started:
+            self._is_started = True
             for number in range(len(self._batch_sources)):
                 self._pull(number)
-        while self._asked:
-            await asyncio.wait(self._asked, return_when=asyncio.FIRST_COMPLETED)
+        while self._pending:
+            await asyncio.wait(self._pending, return_when=asyncio.FIRST_COMPLETED)
             # In the order in which they were asked: the source of the last batch comes last.
-            asked = next(asked for asked in self._asked if asked.done())
-            number = self._asked.pop(asked)
+            asked = next(asked for asked in self._pending if asked.done())
+            number = self._pending.pop(asked)
             batch = asked.result()
             if batch is not None:
                 self._pull(number)
@@ -344,15 +345,15 @@ class MergedBatches:
         raise StopAsyncIteration
 
     def _pull(self, number: int) -> None:
-        self._asked[asyncio.ensure_future(anext(self._batch_sources[number], None))] = number
+        self._pending[asyncio.ensure_future(anext(self._batch_sources[number], None))] = number
 
     def settle(
         self, batch: Batch, done: int, *, halve: bool = False, split_file: SplitFile | None = None
     ) -> None:
         self._source_of(batch.start).settle(batch, done, halve=halve, split_file=split_file)
 
-    def settle_without(self, batch: Batch, done: int, file: int, *, again: bool) -> None:
-        self._source_of(batch.start).settle_without(batch, done, file, again=again)
+    def settle_without(self, batch: Batch, done: int, file: int, *, retry: bool) -> None:
+        self._source_of(batch.start).settle_without(batch, done, file, retry=retry)
 
     def end_splits(self, number: int) -> None:
         self._source_of(number).end_splits(number)
@@ -362,8 +363,8 @@ class MergedBatches:
             batch_source.stop()
 
     async def aclose(self) -> None:
-        asked = list(self._asked)
-        self._asked.clear()
+        asked = list(self._pending)
+        self._pending.clear()
         for one in asked:
             one.cancel()
         await asyncio.gather(*asked, return_exceptions=True)

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from asyncbatch.config.fingerprint import fingerprint
 from asyncbatch.config.job import (
-    LEAST_PATIENCE,
-    PATIENCE,
+    DEFAULT_PATIENCE,
+    MIN_PATIENCE,
     FeedJob,
     FileSource,
     Job,
@@ -27,7 +27,7 @@ from asyncbatch.sinks.target import Target
 from asyncbatch.sources.http.settings import HttpSettings
 from asyncbatch.sources.http.source import Connections, HttpFeedSource
 from asyncbatch.sources.inputs import Inputs
-from asyncbatch.sources.iterables import IterableFeedSource, name_of, numbered
+from asyncbatch.sources.iterables import IterableFeedSource, source_name, unique_names
 from asyncbatch.transforms.fields import parse_path
 from asyncbatch.transforms.spec import step_specs
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     Source: TypeAlias = Origin | str | os.PathLike[str]
 
 
-def make_sources(
+def make_job_sources(
     origins: Iterable[tuple[str, Origin]], work: RecordWorkSettings, *, asks_ahead: bool = True
 ) -> Iterator[FileSource | FeedJob]:
     """Yield a source for each named origin, with `work` as the work on its records.
@@ -113,7 +113,7 @@ class Pipeline:
         dedupe: str | Sequence[str] = (),
         dead_letter: str | os.PathLike[str] | None = None,
         batch_size: int | None = None,
-        flush_interval: float = PATIENCE,
+        flush_interval: float = DEFAULT_PATIENCE,
         ordered: bool = True,
         concurrency: int | None = None,
         call_concurrency: int = 100,
@@ -125,28 +125,28 @@ class Pipeline:
             raise UsageError(f"batch_size is {batch_size}; it cannot be less than 1")
         options = {
             "table": table,
-            "key": _names(key),
+            "key": _as_tuple(key),
             "mode": mode,
             "columns": None if columns is None else tuple(columns),
             "schema_contract": schema_contract,
         }
-        self._own = None
+        self._callback_sink = None
         if sink is not None and not isinstance(sink, str | os.PathLike):
-            self._own = CallbackSink(sink)
-        self._sink: object = sink
+            self._callback_sink = CallbackSink(sink)
+        self._user_sink: object = sink
         work = checked_settings(
             RecordWorkSettings(
                 transforms=tuple(step_specs(transforms)),
-                dedupe=_paths(dedupe),
+                dedupe=_key_paths(dedupe),
                 call_concurrency=call_concurrency,
-                target=_target(sink, options),
+                target=_make_target(sink, options),
                 letters=dead_letter is not None,
                 tracebacks=tracebacks,
-                patience=max(LEAST_PATIENCE, flush_interval),
+                patience=max(MIN_PATIENCE, flush_interval),
             )
         )
-        origins = list(_origins(source))
-        sources = tuple(make_sources(_with_names(origins), work))
+        origins = list(_iter_origins(source))
+        sources = tuple(make_job_sources(_with_names(origins), work))
         feeds = (one.source for one in sources if isinstance(one, FeedJob))
         self._iterables = [source for source in feeds if isinstance(source, IterableFeedSource)]
         if work.target and work.target.form == "folder" and any(map(_is_feed_job, sources)):
@@ -158,10 +158,10 @@ class Pipeline:
             concurrency=concurrency,
             workers=workers,
             budget=max_failures,
-            load_batch=USER_BATCH if self._own and batch_size is None else batch_size,
+            load_batch=USER_BATCH if self._callback_sink and batch_size is None else batch_size,
             ordered=ordered,
             dead_letter=None if dead_letter is None else os.fspath(dead_letter),
-            sink=self._own,
+            sink=self._callback_sink,
         )
         self.job.check()
         self._run: Run | None = None
@@ -204,20 +204,20 @@ class Pipeline:
         async with AsyncExitStack() as stack:
             for given in self._iterables:
                 stack.push_async_callback(given.aclose)
-            if self._own is not None:
-                if isinstance(self._sink, AbstractAsyncContextManager):
-                    await stack.enter_async_context(self._sink)
-                self._own.begin()
-                stack.push_async_callback(self._own.abandon)
+            if self._callback_sink is not None:
+                if isinstance(self._user_sink, AbstractAsyncContextManager):
+                    await stack.enter_async_context(self._user_sink)
+                self._callback_sink.begin()
+                stack.push_async_callback(self._callback_sink.abandon)
             async with aclosing(self._run.parts()) as parts:
                 async for part in parts:
                     yield part
-            self._raise()
+            self._raise_errors()
 
-    def _raise(self) -> None:
+    def _raise_errors(self) -> None:
         """Raise the exceptions of the program's own code."""
         errors = [given.error for given in self._iterables]
-        errors += [self._own.error] if self._own else []
+        errors += [self._callback_sink.error] if self._callback_sink else []
         raised = [error for error in errors if error is not None]
         if len(raised) > 1:
             raise BaseExceptionGroup("several sources, or the sink, have failed", raised)
@@ -225,13 +225,13 @@ class Pipeline:
             raise raised[0]
 
 
-def _names(one_or_more: str | Sequence[str]) -> tuple[str, ...]:
+def _as_tuple(one_or_more: str | Sequence[str]) -> tuple[str, ...]:
     return (one_or_more,) if isinstance(one_or_more, str) else tuple(one_or_more)
 
 
-def _paths(one_or_more: str | Sequence[str]) -> tuple[str, ...]:
+def _key_paths(one_or_more: str | Sequence[str]) -> tuple[str, ...]:
     """Return the paths of a key. Raises UsageError for an invalid path."""
-    paths = _names(one_or_more)
+    paths = _as_tuple(one_or_more)
     try:
         for path in paths:
             parse_path(path)
@@ -240,7 +240,7 @@ def _paths(one_or_more: str | Sequence[str]) -> tuple[str, ...]:
     return paths
 
 
-def _target(
+def _make_target(
     sink: str | os.PathLike[str] | Sink | None, options: Mapping[str, Any]
 ) -> Target | None:
     """Return the target, or None. Raises UsageError."""
@@ -264,7 +264,7 @@ def _target(
     return Target(name, "program", "")
 
 
-def _origins(source: Source | Sequence[Source]) -> Iterator[Origin]:
+def _iter_origins(source: Source | Sequence[Source]) -> Iterator[Origin]:
     """Yield the origins of a source. Raises UsageError for an unsupported object."""
     several = source if isinstance(source, list | tuple) and any(map(_is_origin, source)) else None
     for one in [source] if several is None else several:
@@ -285,15 +285,15 @@ def _is_origin(item: object) -> bool:
 
 def _with_names(origins: Sequence[Origin]) -> Iterator[tuple[str, Origin]]:
     """Yield each origin with its name in failures."""
-    return zip(numbered(map(_name, origins)), origins, strict=True)
+    return zip(unique_names(map(_origin_name, origins)), origins, strict=True)
 
 
-def _name(origin: Origin) -> str:
+def _origin_name(origin: Origin) -> str:
     if isinstance(origin, FileSource):
         return origin.name
     if isinstance(origin, HttpSettings):
         return "http"
-    return name_of(origin)
+    return source_name(origin)
 
 
 def _is_feed_job(source: object) -> bool:

@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     Record = tuple[int, int]
 
 
-class _File(Struct):
-    """The counts of an unfinished file: records `dropped`, and `told` in earlier parts.
+class _UnfinishedFile(Struct):
+    """The counts of an unfinished file: records `dropped`, and `reported` in earlier parts.
 
-    The last record may continue in the next part; `is_gone`: all its rows so far were dropped.
+    The last record may continue in the next part; `is_dropped`: all its rows so far were dropped.
     """
 
     dropped: int = 0
-    told: int = 0
+    reported: int = 0
     record: int | None = None
-    is_gone: bool = False
+    is_dropped: bool = False
 
 
 class Deduplicator:
@@ -44,63 +44,63 @@ class Deduplicator:
     def __init__(self, target: Target) -> None:
         self._row_writer = make_row_writer(target, FileWorkSettings())
         self._seen = DigestSet()
-        self._files: dict[int, _File] = {}
+        self._files: dict[int, _UnfinishedFile] = {}
         """By their number in the run."""
 
     def close(self) -> None:
         """Forget all keys."""
         self._seen.close()
 
-    def drop_duplicates(self, found: BatchPart) -> None:
+    def drop_duplicates(self, batch_part: BatchPart) -> None:
         """Drop the rows of known keys from a part. Raises SinkError for a full disk."""
-        part = found.part
+        part = batch_part.part
         gone: Counter[int] = Counter()
         rows = part.rows
         if rows is not None:
             kept = self._seen.add(rows.digests)
             rows.digests = []
             if part.start in self._files or not all(kept) or rows.has_many_rows:
-                gone = self._duplicates_in(part, _records(part, rows, kept))
+                gone = self._count_dropped(part, _records(part, rows, kept))
             if not all(kept):
                 _count_rows(part, kept)
                 part.rows = self._row_writer.without_rows(rows, kept) if any(kept) else None
         self._update_counts(part, gone)
 
-    def _duplicates_in(self, part: Part, records: Iterable[tuple[Record, bool]]) -> Counter[int]:
+    def _count_dropped(self, part: Part, records: Iterable[tuple[Record, bool]]) -> Counter[int]:
         """Return the number of dropped records by file. The last may still be undecided."""
         gone: Counter[int] = Counter()
-        file = self._files.get(part.start, _File())
+        file = self._files.get(part.start, _UnfinishedFile())
         for (place, record), is_gone in records:
             if place == 0 and file.record is not None:
                 if record == file.record:
-                    file.is_gone &= is_gone
+                    file.is_dropped &= is_gone
                     continue
-                gone[0] += file.is_gone
+                gone[0] += file.is_dropped
                 file.record = None
             if not len(part):
-                file.record, file.is_gone = record, is_gone
+                file.record, file.is_dropped = record, is_gone
             else:
                 gone[place] += is_gone
         if not len(part):
             self._files[part.start] = file
         return gone
 
-    def _update_counts(self, part: Part, gone: Counter[int]) -> None:
+    def _update_counts(self, part: Part, dropped: Counter[int]) -> None:
         """Count records as dropped."""
         if not len(part):
-            if gone:
+            if dropped:
                 file = self._files[part.start]
-                file.dropped += gone[0]
+                file.dropped += dropped[0]
                 if part.counts is not None:
-                    part.counts.dropped += gone[0]
-                    file.told += gone[0]
+                    part.counts.dropped += dropped[0]
+                    file.reported += dropped[0]
             return
         if part.start in self._files:
             file = self._files.pop(part.start)
-            gone[0] += file.dropped + (file.record is not None and file.is_gone)
+            dropped[0] += file.dropped + (file.record is not None and file.is_dropped)
             if part.counts is not None:
-                part.counts.dropped += file.told
-        for place, count in gone.items():
+                part.counts.dropped += file.reported
+        for place, count in dropped.items():
             if count:
                 part.dropped[place] = part.dropped.get(place, 0) + count
 

@@ -8,7 +8,7 @@ import threading
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.config.job import PATIENCE
+from asyncbatch.config.job import DEFAULT_PATIENCE
 from asyncbatch.core.retry import Retrier
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
 from asyncbatch.pipeline.order import InputOrder, SourceOrder, SplitOrder, WholeFiles
@@ -44,21 +44,23 @@ class Delivery:
         self.order: Order | None = None
         if job.ordered and (has_sink or job.dead_letter):
             is_plain = len(job.sources) == 1 and not job.has_feeds
-            self.order = InputOrder(most=most) if is_plain else SourceOrder(job, most=most)
+            self.order = (
+                InputOrder(max_bytes=most) if is_plain else SourceOrder(job, max_bytes=most)
+            )
         self.retrier = Retrier(job.files.retries)
         """retries while another process holds the target"""
         self._split_order = SplitOrder()
         self._sums = SplitSums()
-        self._whole = WholeFiles()
+        self._whole_files = WholeFiles()
         self._notes: list[str] = []
         self._sink: BatchSink[bytes | bytearray] | None = None
         self._loader: Loader | None = None
         self._contract: SchemaContractCheck | None = None
-        self._duplicates: Deduplicator | None = None
-        self._letters: DeadLetterFile | None = None
+        self._deduplicator: Deduplicator | None = None
+        self._dead_letters: DeadLetterFile | None = None
         self._ledger_session: LedgerSession | None = None
-        self._give_up: Callable[[], None] | None = None
-        self._busy = threading.Lock()
+        self._abort_uploads: Callable[[], None] | None = None
+        self._write_lock = threading.Lock()
         """Held while the target is written to: a thread cannot be cancelled."""
 
     async def open(self) -> None:
@@ -70,8 +72,8 @@ class Delivery:
         if self._job.dead_letter is not None:
             from asyncbatch.sinks.dead_letters import DeadLetterFile
 
-            self._letters = DeadLetterFile(self._job.dead_letter, self._job.stores)
-            self._letters.open()
+            self._dead_letters = DeadLetterFile(self._job.dead_letter, self._job.stores)
+            self._dead_letters.open()
         try:
             self._ledger_session = self._open_ledger()
             if target is not None and target.has_sink:
@@ -105,7 +107,7 @@ class Delivery:
                 settings, self._job.target, self._job.stores, ordered=self._job.ordered
             )
         except UsageError as error:
-            if settings.is_asked:
+            if settings.is_required:
                 raise
             self._notes.append(f"an interrupted run could not be carried on: {error}")
             return None
@@ -117,7 +119,7 @@ class Delivery:
         ledger_session = self._ledger_session
         self._contract = SchemaContractCheck(target.contract, target.key)
         sink: Any = self._job.sink or target.open_sink(
-            ledger_session.job if ledger_session else None,
+            ledger_session.ledger_job if ledger_session else None,
             self.retrier,
             self._contract,
             self._job.stores,
@@ -127,23 +129,25 @@ class Delivery:
         self.retrier.call(sink.open, lambda error: isinstance(error, TargetBusyError))
         self._sink = sink
         if target.is_remote:
-            self._give_up = sink.give_up
+            self._abort_uploads = sink.give_up
         if ledger_session:
             ledger_session.begin(sink)
         if self._job.record_work and self._job.record_work.dedupe:
             from asyncbatch.pipeline.dedupe import Deduplicator
 
-            self._duplicates = Deduplicator(target)
+            self._deduplicator = Deduplicator(target)
         journal = ledger_session.journal if ledger_session and target.is_database else None
-        kept = ledger_session.kept if ledger_session else None
+        kept = ledger_session.resumed_rows if ledger_session else None
         self._loader = make_loader(
             target,
             sink,
             self._job.load_batch,
             journal=journal,
-            kept=kept,
+            resumed_rows=kept,
             sizes=self._job.files.sizes,
-            patience=self._job.record_work.patience if self._job.record_work else PATIENCE,
+            wait_seconds=self._job.record_work.patience
+            if self._job.record_work
+            else DEFAULT_PATIENCE,
         )
 
     @property
@@ -163,14 +167,14 @@ class Delivery:
 
     def discard_outputs(self) -> None:
         """Note that the run is refused: earlier dead letters stay."""
-        letters, self._letters = self._letters, None
+        letters, self._dead_letters = self._dead_letters, None
         if letters is not None:
             letters.discard()
         if self._ledger_session is not None:
             self._ledger_session.abandon()
             self._ledger_session = None
 
-    def clear_up(self, path: str) -> None:
+    def remove_unfinished(self, path: str) -> None:
         """Remove the unfinished output for `path` of a dead worker."""
         target = self._job.target
         if target is not None and target.form == "folder" and not target.is_remote:
@@ -182,12 +186,12 @@ class Delivery:
             with suppress(OSError, UsageError):  # there may be nothing, nor a place for it
                 os.unlink(temporary(output_path(target, path)))
 
-    async def deliver(self, found: BatchPart | SettledInputs) -> AsyncIterator[BatchPart]:
+    async def deliver(self, result: BatchPart | SettledInputs) -> AsyncIterator[BatchPart]:
         """Take a result of a worker; yield the finished parts. Raises SinkError, OSError."""
-        for item in (self.order or self._split_order).pass_on(found):
+        for item in (self.order or self._split_order).pass_on(result):
             for said in self._sums.pass_on(item):
-                for part in self._whole.pass_on(said):
-                    if self._loader or self._ledger_session or self._letters:
+                for part in self._whole_files.pass_on(said):
+                    if self._loader or self._ledger_session or self._dead_letters:
                         through = await asyncio.to_thread(self._load, part)
                     else:
                         through = (part,)
@@ -196,13 +200,13 @@ class Delivery:
                         if loaded.part.target_error:
                             raise SinkError(loaded.part.target_error)
 
-    def _load(self, found: BatchPart) -> Sequence[BatchPart]:
-        with self._busy:
-            if self._duplicates is not None:
-                self._duplicates.drop_duplicates(found)
-            through: Sequence[BatchPart] = (found,)
+    def _load(self, batch_part: BatchPart) -> Sequence[BatchPart]:
+        with self._write_lock:
+            if self._deduplicator is not None:
+                self._deduplicator.drop_duplicates(batch_part)
+            through: Sequence[BatchPart] = (batch_part,)
             if self._loader is not None:
-                through = self._loader.load(found)
+                through = self._loader.load(batch_part)
             return self._settle(through)
 
     def _settle(self, parts: Sequence[BatchPart]) -> Sequence[BatchPart]:
@@ -210,14 +214,14 @@ class Delivery:
         for found in parts:
             if self._ledger_session is not None:
                 self._ledger_session.add(found)
-                if self._letters is not None:
-                    self._letters.write(self._ledger_session.journal.take_letters())
-            if self._letters is not None:
-                self._letters.add(found)
+                if self._dead_letters is not None:
+                    self._dead_letters.write(self._ledger_session.journal.take_dead_letters())
+            if self._dead_letters is not None:
+                self._dead_letters.add(found)
         return parts
 
     @property
-    def patience(self) -> float | None:
+    def wait_seconds(self) -> float | None:
         """After how many seconds without anything new `flush_if_late` has something to do."""
         return self._loader.wait_seconds if self._loader else None
 
@@ -231,14 +235,14 @@ class Delivery:
 
     def _flush(self) -> Sequence[BatchPart]:
         assert self._loader is not None
-        with self._busy:
+        with self._write_lock:
             return self._settle(self._loader.flush())
 
     def abandon(self) -> bool:
         """End waits for a store whose output does not count. Return whether there may be one."""
-        if self._give_up is not None:
-            self._give_up()
-        return self._give_up is not None
+        if self._abort_uploads is not None:
+            self._abort_uploads()
+        return self._abort_uploads is not None
 
     async def finish(self, *, succeeded: bool, ended: bool) -> bool:
         """Finish the target and the dead letters; return whether the loaded rows count.
@@ -248,16 +252,16 @@ class Delivery:
         return await asyncio.to_thread(self._finish, succeeded=succeeded, ended=ended)
 
     def _finish(self, *, succeeded: bool, ended: bool) -> bool:
-        with self._busy:
-            self._whole.close()
-            if self._duplicates is not None:
-                self._duplicates.close()
+        with self._write_lock:
+            self._whole_files.close()
+            if self._deduplicator is not None:
+                self._deduplicator.close()
             if self._contract is not None and (note := self._contract.note):
                 self._notes.append(note)
             if self._loader is not None:
                 self._loader.close()
             sink, self._sink = self._sink, None
-            letters, self._letters = self._letters, None
+            letters, self._dead_letters = self._dead_letters, None
             ledger_session, self._ledger_session = self._ledger_session, None
             with ExitStack() as ends:  # each is finished, even if another fails
                 if letters is not None:
@@ -266,11 +270,11 @@ class Delivery:
                     return sink is None or sink.finish(succeeded=succeeded, ended=ended)
                 ends.callback(ledger_session.close)
                 try:
-                    ledger_session.before_end()
+                    ledger_session.before_finish()
                 except SinkError:
                     if sink is not None:
                         sink.finish(succeeded=False, ended=False)
                     raise
                 stands = sink is None or sink.finish(succeeded=succeeded, ended=ended)
-                ledger_session.after_end(stands=stands)
+                ledger_session.after_finish(committed=stands)
             return stands

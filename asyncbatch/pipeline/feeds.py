@@ -12,7 +12,7 @@ from msgspec import structs
 from asyncbatch.core.batches import Batch, Chunk, Split, prepared_part
 from asyncbatch.core.records import Bookmark, Failure, Position
 from asyncbatch.formats.failures import FeedError
-from asyncbatch.pipeline.splits import SplitsAhead
+from asyncbatch.pipeline.splits import SplitLimiter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -29,8 +29,8 @@ class _FeedProgress:
     """The progress of a feed that is being read."""
 
     def __init__(self) -> None:
-        self.splits = 0
-        self.ahead = SplitsAhead()
+        self.split_count = 0
+        self.limiter = SplitLimiter()
         self.changed = asyncio.Event()
         self.is_cut = False
         self.is_over = False
@@ -50,15 +50,15 @@ class FeedBatchSource:
         self.unsettled = 0
         self.waiting = 0
         """batches that were read and not taken"""
-        self._source, self._first = source, first
+        self._source, self._first_number = source, first
         self._admit = admit
-        self._groups: defaultdict[str, asyncio.Semaphore] = defaultdict(
-            lambda: asyncio.Semaphore(source.at_once)
+        self._group_slots: defaultdict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(source.concurrency)
         )
         self._batches: asyncio.Queue[Batch | None] = asyncio.Queue(1)
-        self._readings: dict[int, _FeedProgress] = {}
+        self._progress: dict[int, _FeedProgress] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._all: asyncio.Task[None] | None = None
+        self._read_task: asyncio.Task[None] | None = None
         self._ended = self._stopped = False
 
     @property
@@ -70,13 +70,13 @@ class FeedBatchSource:
 
     async def __anext__(self) -> Batch:
         """Return the next batch. Raises the errors of feeds except FeedError."""
-        if self._all is None:
-            self._all = asyncio.create_task(self._read_all())
+        if self._read_task is None:
+            self._read_task = asyncio.create_task(self._read_all())
         batch = None if self._ended or self._stopped else await self._batches.get()
         if batch is None:
             self._ended = True
             if not self._stopped:
-                await self._all
+                await self._read_task
             raise StopAsyncIteration
         self.waiting -= 1
         self.unsettled += 1
@@ -91,17 +91,17 @@ class FeedBatchSource:
         split_file: SplitFile | None = None,  # noqa: ARG002 - it is split anyway
     ) -> None:
         self.unsettled -= 1
-        reading = self._readings.get(batch.start)
+        reading = self._progress.get(batch.start)
         if reading is not None and batch.split is not None:
-            reading.ahead.settle(batch.split.number)
+            reading.limiter.settle(batch.split.number)
             reading.changed.set()
 
-    def settle_without(self, batch: Batch, done: int, file: int, *, again: bool) -> None:  # noqa: ARG002 - see above
+    def settle_without(self, batch: Batch, done: int, file: int, *, retry: bool) -> None:  # noqa: ARG002 - see above
         self.settle(batch, done)
 
     def end_splits(self, number: int) -> None:
         """Read no more of the feed."""
-        reading = self._readings.get(number)
+        reading = self._progress.get(number)
         if reading is not None and not (reading.is_cut or reading.is_over):
             reading.is_cut = True
             self._tasks[number].cancel()
@@ -121,14 +121,14 @@ class FeedBatchSource:
     async def aclose(self) -> None:
         """Cancel all reads in progress."""
         self._stop()
-        if self._all is not None:
-            self._all.cancel()
-            await asyncio.gather(self._all, return_exceptions=True)
+        if self._read_task is not None:
+            self._read_task.cancel()
+            await asyncio.gather(self._read_task, return_exceptions=True)
 
     async def _read_all(self) -> None:
         try:
             async with asyncio.TaskGroup() as group:
-                for number, feed in enumerate(self._source.feeds, self._first):
+                for number, feed in enumerate(self._source.feeds, self._first_number):
                     self._tasks[number] = group.create_task(self._read(number, feed))
         finally:
             if not self._stopped:
@@ -136,13 +136,13 @@ class FeedBatchSource:
 
     async def _read(self, number: int, feed: Feed) -> None:
         """Put the chunks of a feed into batches, then its end."""
-        async with self._groups[feed.group]:
+        async with self._group_slots[feed.group]:
             bookmark = await self._admit(feed)
             if isinstance(bookmark, Failure):
                 part = prepared_part(number, 1, {0: bookmark}, {})
                 await self._add(Batch(number, (feed.name,), prepared_part=part))
                 return
-            reading = self._readings[number] = _FeedProgress()
+            reading = self._progress[number] = _FeedProgress()
             last = Chunk(feed.name, bookmark=bookmark or Bookmark())
             failure: Failure | None = None
             try:
@@ -158,24 +158,24 @@ class FeedBatchSource:
             await self._add_end(number, feed, reading, last, failure)
 
     async def _add_chunk(
-        self, number: int, feed: Feed, reading: _FeedProgress, arrival: Chunk
+        self, number: int, feed: Feed, progress: _FeedProgress, chunk: Chunk
     ) -> None:
-        while not reading.ahead.has_room:
-            reading.changed.clear()
-            await reading.changed.wait()
-        await self._add(Batch(number, (feed.name,), split_of_chunk(reading.splits, arrival)))
-        reading.ahead.take()
-        reading.splits += 1
+        while not progress.limiter.has_capacity:
+            progress.changed.clear()
+            await progress.changed.wait()
+        await self._add(Batch(number, (feed.name,), split_of_chunk(progress.split_count, chunk)))
+        progress.limiter.add()
+        progress.split_count += 1
 
     async def _add_end(
         self,
         number: int,
         feed: Feed,
-        reading: _FeedProgress,
+        progress: _FeedProgress,
         last: Chunk,
         failure: Failure | None,
     ) -> None:
-        split = end_split(feed, reading.splits, last, failure)
+        split = end_split(feed, progress.split_count, last, failure)
         await self._add(Batch(number, (feed.name,), split))
 
     async def _add(self, batch: Batch) -> None:
@@ -187,16 +187,16 @@ class FeedBatchSource:
             raise
 
 
-def split_of_chunk(number: int, arrival: Chunk) -> Split:
+def split_of_chunk(number: int, chunk: Chunk) -> Split:
     """Return the split with this number that holds a chunk."""
-    return Split(number, "lines", Position(), arrival.size, arrival=arrival)
+    return Split(number, "lines", Position(), chunk.size, chunk=chunk)
 
 
 def end_split(feed: Feed, number: int, last: Chunk, failure: Failure | None) -> Split:
     """Return the last split of a feed, after its `last` chunk."""
     before = last.bookmark
     arrival = Chunk(feed.name, bookmark=Bookmark(None, before.newest, before.since))
-    return Split(number, "lines", Position(), 0, end=True, error=failure, arrival=arrival)
+    return Split(number, "lines", Position(), 0, is_end_marker=True, error=failure, chunk=arrival)
 
 
 class FirstRecordsSource:
@@ -208,8 +208,8 @@ class FirstRecordsSource:
 
     def __init__(self, batches: BatchSource, limit: int) -> None:
         self.unsettled = 0
-        self._batches, self._left = batches, limit
-        self._open: int | None = None
+        self._batches, self._records_left = batches, limit
+        self._open_input: int | None = None
         """the number of the input whose splits are not finished"""
         self._settled = asyncio.Event()
         self._settled.set()
@@ -228,20 +228,20 @@ class FirstRecordsSource:
 
     async def __anext__(self) -> Batch:
         await self._settled.wait()
-        if self._left <= 0 and self._open is not None:
-            self._batches.end_splits(self._open)
-        if self._stopped or (self._left <= 0 and self._open is None):
+        if self._records_left <= 0 and self._open_input is not None:
+            self._batches.end_splits(self._open_input)
+        if self._stopped or (self._records_left <= 0 and self._open_input is None):
             raise StopAsyncIteration
         batch = await anext(self._batches)
         if batch.split is not None:
-            self._open = None if batch.split.end else batch.start
+            self._open_input = None if batch.split.is_end_marker else batch.start
         self.unsettled += 1
         self._settled.clear()
-        return structs.replace(batch, limit=max(0, self._left))
+        return structs.replace(batch, limit=max(0, self._records_left))
 
     def count(self, records: int) -> None:
         """Note the number of records read."""
-        self._left -= records
+        self._records_left -= records
 
     def settle(
         self, batch: Batch, done: int, *, halve: bool = False, split_file: SplitFile | None = None
@@ -249,8 +249,8 @@ class FirstRecordsSource:
         self._batches.settle(batch, done, halve=halve, split_file=split_file)
         self._settle()
 
-    def settle_without(self, batch: Batch, done: int, file: int, *, again: bool) -> None:
-        self._batches.settle_without(batch, done, file, again=again)
+    def settle_without(self, batch: Batch, done: int, file: int, *, retry: bool) -> None:
+        self._batches.settle_without(batch, done, file, retry=retry)
         self._settle()
 
     def end_splits(self, number: int) -> None:
@@ -279,10 +279,10 @@ class FeedPreviewSource:
     unsettled = 0
 
     def __init__(self, source: FeedSource, first: int) -> None:
-        self._source, self._first = source, first
-        self._cut: set[int] = set()
-        self._given = self._all()
-        self._waiting: asyncio.Future[Batch | None] | None = None
+        self._source, self._first_number = source, first
+        self._cut_feeds: set[int] = set()
+        self._batches = self._read_all()
+        self._read_task: asyncio.Future[Batch | None] | None = None
         self._stopped = False
 
     @property
@@ -295,9 +295,9 @@ class FeedPreviewSource:
     async def __anext__(self) -> Batch:
         if self._stopped:
             raise StopAsyncIteration
-        self._waiting = asyncio.ensure_future(anext(self._given, None))
-        await asyncio.wait((self._waiting,))
-        batch = None if self._waiting.cancelled() else self._waiting.result()
+        self._read_task = asyncio.ensure_future(anext(self._batches, None))
+        await asyncio.wait((self._read_task,))
+        batch = None if self._read_task.cancelled() else self._read_task.result()
         if batch is None:
             raise StopAsyncIteration
         return batch
@@ -306,24 +306,24 @@ class FeedPreviewSource:
         self, batch: Batch, done: int, *, halve: bool = False, split_file: SplitFile | None = None
     ) -> None: ...
 
-    def settle_without(self, batch: Batch, done: int, file: int, *, again: bool) -> None: ...
+    def settle_without(self, batch: Batch, done: int, file: int, *, retry: bool) -> None: ...
 
     def end_splits(self, number: int) -> None:
-        self._cut.add(number)
+        self._cut_feeds.add(number)
 
     def stop(self) -> None:
         self._stopped = True
-        if self._waiting is not None:
-            self._waiting.cancel()
+        if self._read_task is not None:
+            self._read_task.cancel()
 
     async def aclose(self) -> None:
         self.stop()
-        if self._waiting is not None:
-            await asyncio.wait((self._waiting,))
-        await self._given.aclose()
+        if self._read_task is not None:
+            await asyncio.wait((self._read_task,))
+        await self._batches.aclose()
 
-    async def _all(self) -> AsyncGenerator[Batch, None]:
-        for number, feed in enumerate(self._source.feeds, self._first):
+    async def _read_all(self) -> AsyncGenerator[Batch, None]:
+        for number, feed in enumerate(self._source.feeds, self._first_number):
             splits, failure = 0, None
             last = Chunk(feed.name)
             try:
@@ -331,7 +331,7 @@ class FeedPreviewSource:
                     async for last in arrivals:
                         yield Batch(number, (feed.name,), split_of_chunk(splits, last))
                         splits += 1
-                        if number in self._cut:
+                        if number in self._cut_feeds:
                             break
             except FeedError as error:
                 failure = error.failure

@@ -40,7 +40,7 @@ class Launch:
         """By the number of their source."""
         self.workers: list[WorkerHandle] = []
         self._job = job
-        self._wanted = 0
+        self._worker_count = 0
 
     def prepare(self) -> None:
         """Open the search, and choose the number of worker processes.
@@ -68,19 +68,19 @@ class Launch:
         if job.most_workers is not None:
             wanted = min(wanted, job.most_workers)
         in_flight = 1 if job.pause else job.concurrency or wanted
-        self._wanted = min(wanted, in_flight)
+        self._worker_count = min(wanted, in_flight)
 
     def start(self) -> None:
         """Start the worker processes. Raises OSError."""
         from asyncbatch.workers.spawn import spawn
 
         reads_stdin = self._job.reads_stdin
-        self.workers = [spawn(reads_stdin=reads_stdin) for _ in range(self._wanted)]
+        self.workers = [spawn(reads_stdin=reads_stdin) for _ in range(self._worker_count)]
 
 
 def _is_small(searches: Iterable[Search], job: Job) -> bool:
     """Whether all files are few and small. An unreadable file counts as small."""
-    if not all(search.exhausted for search in searches):
+    if not all(search.is_exhausted for search in searches):
         return False
     paths = [path for search in searches for path in search.opening]
     if len(paths) > OPENING_PATHS:
@@ -111,7 +111,7 @@ def _needs_process(job: Job) -> bool:
 
 # One batch is processed and one waits, so that no worker waits for this process.
 LANES_PER_WORKER = 2
-_LAST_SECONDS = 2.0  # time for workers to clean up unfinished outputs
+_CLEANUP_SECONDS = 2.0  # time for workers to clean up unfinished outputs
 
 
 @asynccontextmanager
@@ -121,24 +121,26 @@ async def make_engine(
     make_work: WorkFactory,
     *,
     ordered: bool,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> AsyncIterator[Engine]:
     """Provide an engine that suits the job and the machine, or its cluster.
 
-    `ordered`: batches are delivered in order. `say` takes notes of the cluster. Raises UsageError
+    `ordered`: batches are delivered in order. `log` takes notes of the cluster. Raises UsageError
     for an unsuitable cluster.
     """
     if job.dask is not None:
-        async with _cluster(job, job.dask, launch, say) as cluster:
+        async with _cluster_engine(job, job.dask, launch, log) as cluster:
             yield cluster
         return
     if job.record_work and job.record_work.call_is_async:
-        async with _ending(LoopEngine(async_lanes(job, job.record_work.call_concurrency))) as loop:
+        async with _finish_engine(
+            LoopEngine(async_lanes(job, job.record_work.call_concurrency))
+        ) as loop:
             yield loop
         return
     if not launch.workers:
         at_once = 1 if job.pause else job.concurrency or 1
-        async with _ending(ThreadEngine(make_work, at_once)) as threads:
+        async with _finish_engine(ThreadEngine(make_work, at_once)) as threads:
             yield threads
         return
     in_flight = job.concurrency or len(launch.workers) * LANES_PER_WORKER
@@ -149,23 +151,23 @@ async def make_engine(
         launch.workers,
         1 if job.pause else in_flight,
         reads_stdin=job.reads_stdin,
-        patience=job.timeout,
-        gently=_is_remote(job),
+        file_timeout=job.timeout,
+        graceful=_is_remote(job),
     ) as engine:
         yield engine
 
 
 @asynccontextmanager
-async def _cluster(
-    job: Job, dask: DaskSettings, launch: Launch, say: Callable[[str], None]
+async def _cluster_engine(
+    job: Job, dask: DaskSettings, launch: Launch, log: Callable[[str], None]
 ) -> AsyncIterator[DaskEngine]:
     """Provide the lanes of a cluster that is fit for the job. Raises UsageError."""
     from asyncbatch.workers.dask import job as cluster_job
     from asyncbatch.workers.dask.engine import dask_engine
-    from asyncbatch.workers.dask.worker import Setup
+    from asyncbatch.workers.dask.worker import RunSetup
 
     ready, code = cluster_job.prepare_for_workers(job)
-    grace = _LAST_SECONDS if _is_remote(job) else 0.0
+    grace = _CLEANUP_SECONDS if _is_remote(job) else 0.0
     make_work = make_task(job, ready)
     async with AsyncExitStack() as stack:
         with cluster_job.probe_file(job.target) as proof:
@@ -173,8 +175,8 @@ async def _cluster(
             place = cluster_job.worker_location(job, inputs, proof)
             engine = dask_engine(
                 dask.scheduler,
-                lambda run: Setup(run, make_work, code, place, job.timeout, grace),
-                say,
+                lambda run: RunSetup(run, make_work, code, place, job.timeout, grace),
+                log,
                 workers=job.workers,
                 concurrency=1 if job.pause else job.concurrency,
             )
@@ -188,42 +190,42 @@ def _is_remote(job: Job) -> bool:
 
 
 @asynccontextmanager
-async def _ending(engine: Engine) -> AsyncIterator[Engine]:
+async def _finish_engine(engine: Engine) -> AsyncIterator[Engine]:
     """Have an engine of this process leave nothing half done at the end."""
     try:
         yield engine
     finally:
         with suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.to_thread(abandon_all, engine.lanes), _LAST_SECONDS)
+            await asyncio.wait_for(asyncio.to_thread(abandon_all, engine.lanes), _CLEANUP_SECONDS)
 
 
 def make_task(
-    job: Job, ready: Callable[[RecordWorkSettings], RecordWorkSettings] = lambda work: work
+    job: Job, prepare: Callable[[RecordWorkSettings], RecordWorkSettings] = lambda work: work
 ) -> WorkFactory:
-    """Return the factory of the job's task, with settings made `ready` to be sent."""
+    """Return the factory of the job's task, with settings made `prepare` to be sent."""
     if len(job.sources) > 1:
         from asyncbatch.workers.tasks.transform_sources import SourcesTask
 
         works = (source.record_work for source in job.sources)
-        return partial(SourcesTask, tuple(ready(work) for work in works if work is not None))
+        return partial(SourcesTask, tuple(prepare(work) for work in works if work is not None))
     if job.record_work is not None:
         from asyncbatch.workers.tasks.transform import TransformTask
 
-        return partial(TransformTask, ready(job.record_work))
+        return partial(TransformTask, prepare(job.record_work))
     from asyncbatch.workers.tasks.count import CountTask
 
     return partial(CountTask, job.files)
 
 
-def async_lanes(job: Job, at_once: int) -> list[Lane]:
-    """Return lanes for async functions, with `at_once` calls in flight."""
+def async_lanes(job: Job, max_calls: int) -> list[Lane]:
+    """Return lanes for async functions, with `max_calls` calls in flight."""
     from asyncbatch.workers.tasks.transform_async import (
         LANES,
         AsyncTransformLane,
     )
     from asyncbatch.workers.tasks.transform_sources import SourcesLane
 
-    slots = asyncio.Semaphore(at_once)
+    slots = asyncio.Semaphore(max_calls)
     works = [work for source in job.sources if (work := source.record_work) is not None]
 
     def lane() -> Lane:

@@ -27,7 +27,7 @@ class Order(Protocol):
         """Wait until a part of `batch` may come."""
         ...
 
-    def pass_on(self, found: BatchPart | SettledInputs) -> Iterator[BatchPart | SettledInputs]:
+    def pass_on(self, result: BatchPart | SettledInputs) -> Iterator[BatchPart | SettledInputs]:
         """Take a part; yield the parts whose turn it is now."""
         ...
 
@@ -36,33 +36,33 @@ class InputOrder:
     """Passes parts on in the order of their batches.
 
     The first unfinished batch is the head: its parts pass at once. Work on other batches pauses
-    while more than `most` bytes of rows are held. So the head must never wait behind another batch:
-    each lane needs a worker of its own.
+    while more than `max_bytes` bytes of rows are held. So the head must never wait behind another
+    batch: each lane needs a worker of its own.
     """
 
-    def __init__(self, first: int = 0, *, most: int = Sizes().held) -> None:
+    def __init__(self, first: int = 0, *, max_bytes: int = Sizes().held) -> None:
         self._head = first, 0
-        self._most = most
+        self._max_bytes = max_bytes
         self._held: dict[tuple[int, int], deque[BatchPart | SettledInputs]] = {}
         self._bytes = 0
         self._changed = asyncio.Event()
 
     async def admit(self, batch: Batch) -> None:
         """Wait until a part of `batch` may come."""
-        while batch.key != self._head and self._bytes > self._most:
+        while batch.key != self._head and self._bytes > self._max_bytes:
             self._changed.clear()
             await self._changed.wait()
 
-    def pass_on(self, found: BatchPart | SettledInputs) -> Iterator[BatchPart | SettledInputs]:
-        key = found.batch.key
+    def pass_on(self, result: BatchPart | SettledInputs) -> Iterator[BatchPart | SettledInputs]:
+        key = result.batch.key
         if key != self._head:
-            self._held.setdefault(key, deque()).append(found)
-            self._bytes += _size(found)
+            self._held.setdefault(key, deque()).append(result)
+            self._bytes += _size(result)
             return
-        yield found
-        last = found
+        yield result
+        last = result
         while isinstance(last, SettledInputs) and last.batch.key == self._head:
-            self._head = _follows(last)
+            self._head = _next_key(last)
             self._changed.set()
             released = self._held.pop(self._head, ())
             for last in released:
@@ -81,25 +81,26 @@ class SplitOrder:
     def __init__(self) -> None:
         self._files: dict[int, InputOrder] = {}
 
-    def pass_on(self, found: BatchPart | SettledInputs) -> Iterator[BatchPart | SettledInputs]:
-        batch = found.batch
+    def pass_on(self, result: BatchPart | SettledInputs) -> Iterator[BatchPart | SettledInputs]:
+        batch = result.batch
         if batch.split is None:
-            yield found
+            yield result
             return
         order = self._files.setdefault(batch.start, InputOrder(batch.start))
-        for passed in order.pass_on(found):
+        for passed in order.pass_on(result):
             yield passed
             split = passed.batch.split
-            if isinstance(passed, SettledInputs) and split is not None and split.end:
+            if isinstance(passed, SettledInputs) and split is not None and split.is_end_marker:
                 del self._files[batch.start]
 
 
 class SourceOrder:
     """The input order of each source. No source waits for another; feeds do not wait."""
 
-    def __init__(self, job: Job, *, most: int) -> None:
+    def __init__(self, job: Job, *, max_bytes: int) -> None:
         self._orders: dict[int, InputOrder] = {
-            number: InputOrder(number * SOURCE_SPAN, most=most) for number, _ in job.file_sources
+            number: InputOrder(number * SOURCE_SPAN, max_bytes=max_bytes)
+            for number, _ in job.file_sources
         }
         self._feeds = SplitOrder()
 
@@ -107,8 +108,8 @@ class SourceOrder:
         if batch.source in self._orders:
             await self._orders[batch.source].admit(batch)
 
-    def pass_on(self, found: BatchPart | SettledInputs) -> Iterator[BatchPart | SettledInputs]:
-        return self._orders.get(found.batch.source, self._feeds).pass_on(found)
+    def pass_on(self, result: BatchPart | SettledInputs) -> Iterator[BatchPart | SettledInputs]:
+        return self._orders.get(result.batch.source, self._feeds).pass_on(result)
 
 
 class OrderedLane:
@@ -123,19 +124,19 @@ class OrderedLane:
             yield part
 
 
-def _follows(settled: SettledInputs) -> tuple[int, int]:
+def _next_key(settled: SettledInputs) -> tuple[int, int]:
     """Return the key of the batch that follows one that is settled."""
     start, number = settled.batch.key
     split = settled.batch.split
-    if split is None or split.end:
-        return start + settled.done, 0
+    if split is None or split.is_end_marker:
+        return start + settled.done_count, 0
     return start, number + 1
 
 
-def _size(found: BatchPart | SettledInputs) -> int:
-    if isinstance(found, SettledInputs) or found.part.rows is None:
+def _size(result: BatchPart | SettledInputs) -> int:
+    if isinstance(result, SettledInputs) or result.part.rows is None:
         return _PART_BYTES
-    return _PART_BYTES + len(found.part.rows.payload)
+    return _PART_BYTES + len(result.part.rows.payload)
 
 
 class WholeFiles:
@@ -148,25 +149,25 @@ class WholeFiles:
     def __init__(self) -> None:
         self._held: dict[int, IO[bytes]] = {}
 
-    def pass_on(self, found: BatchPart | SettledInputs) -> Iterator[BatchPart]:
+    def pass_on(self, result: BatchPart | SettledInputs) -> Iterator[BatchPart]:
         """Take a part; yield the parts of finished files. Raises OSError for a full disk."""
-        start = found.batch.start
-        if isinstance(found, SettledInputs):
+        start = result.batch.start
+        if isinstance(result, SettledInputs):
             self._discard(start)
-        elif found.part.counts is not None and not len(found.part):
+        elif result.part.counts is not None and not len(result.part):
             if start in self._held:  # it has only now proved to be huge
-                yield from self._release(found)
+                yield from self._release(result)
                 self._discard(start)
-            yield found
-        elif not len(found.part):
-            self._hold(start, found.part)
+            yield result
+        elif not len(result.part):
+            self._hold(start, result.part)
         else:
             if start in self._held:
-                part = found.part
+                part = result.part
                 if part.errors.get(0) is None or 0 in part.rejected:
-                    yield from self._release(found)
+                    yield from self._release(result)
                 self._discard(start)
-            yield found
+            yield result
 
     def close(self) -> None:
         """Discard the held parts."""
@@ -182,14 +183,14 @@ class WholeFiles:
             spool = self._held[start] = tempfile.SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115 - closed by `_drop`
         pickle.dump(part, spool, pickle.HIGHEST_PROTOCOL)
 
-    def _release(self, found: BatchPart) -> Iterator[BatchPart]:
+    def _release(self, batch_part: BatchPart) -> Iterator[BatchPart]:
         import pickle
 
-        spool = self._held[found.batch.start]
+        spool = self._held[batch_part.batch.start]
         end = spool.tell()
         spool.seek(0)
         while spool.tell() < end:
-            yield BatchPart(found.batch, pickle.load(spool))  # noqa: S301 - our own words
+            yield BatchPart(batch_part.batch, pickle.load(spool))  # noqa: S301 - our own words
 
     def _discard(self, start: int) -> None:
         if start in self._held:

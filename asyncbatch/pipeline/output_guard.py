@@ -90,7 +90,7 @@ def _check_location(target: Target, argument: str, inputs: Inputs) -> None:
     wanted = Filter(inputs.selection)
     below, found = "", True
     for name in filter(None, folder[len(above) :].split("/")):
-        found = found and wanted.enters(name, below)
+        found = found and wanted.takes_folder(name, below)
         below += f"{name}/"
     if found:
         raise UsageError(
@@ -135,13 +135,13 @@ def _check_names(target: Target, inputs: Inputs) -> None:
         seen.add(hash(output))
 
 
-def check_live_outputs(sources: Sequence[str], written: Mapping[str, str | None]) -> None:
+def check_live_outputs(sources: Sequence[str], outputs: Mapping[str, str | None]) -> None:
     """Raise UsageError if two output options name one file, or one names an input.
 
     Pipes and devices may repeat.
     """
     seen: dict[str, str] = {}
-    for option, path in written.items():
+    for option, path in outputs.items():
         if path is None or (os.path.exists(path) and not os.path.isfile(path)):
             continue
         place = os.path.realpath(path)

@@ -13,11 +13,17 @@ from msgspec import Struct
 
 from asyncbatch.core.aio import with_pauses
 from asyncbatch.core.batches import Batch, BatchPart, SettledInputs, prepared_part
-from asyncbatch.core.report import LISTED_FAILURES, Report, SinkReport, SourceReport, StageProgress
-from asyncbatch.core.system import Memory, measure_memory, measure_memory_of
+from asyncbatch.core.report import (
+    MAX_LISTED_FAILURES,
+    Report,
+    SinkReport,
+    SourceReport,
+    StageProgress,
+)
+from asyncbatch.core.system import Memory, measure_memory, sum_memory
 from asyncbatch.core.tally import Tally, tally_of
 from asyncbatch.errors import SinkError, UsageError
-from asyncbatch.formats.failures import after_records
+from asyncbatch.formats.failures import with_record_count
 from asyncbatch.pipeline.delivery import Delivery
 from asyncbatch.pipeline.launch import make_engine, make_task
 from asyncbatch.pipeline.order import OrderedLane
@@ -49,13 +55,13 @@ class ReportUpdater:
             mode = target.mode if target.is_database else None
             report.sink = SinkReport(target.name, target.table, mode, target.key)
 
-    def add(self, found: BatchPart) -> None:
+    def add(self, batch_part: BatchPart) -> None:
         """Add the counts of a part."""
-        tally = tally_of(found.part)
-        if found.part.rows is not None:
-            tally.written += found.part.rows.count
+        tally = tally_of(batch_part.part)
+        if batch_part.part.rows is not None:
+            tally.written += batch_part.part.rows.count
         self._worked += tally
-        self._report.sources[found.batch.source].extracted += tally.read
+        self._report.sources[batch_part.batch.source].extracted += tally.read
 
     def update(self, *, is_over: bool = False) -> None:
         """Update the sections, finally once the run `is_over`."""
@@ -72,7 +78,7 @@ class ReportUpdater:
         return StageProgress(self._worked, self._report.sources, self._scheduler.waiting, lanes)
 
 
-_LAST_SECONDS = 2.0
+_FINISH_SECONDS = 2.0
 
 
 class Snapshot(Struct, frozen=True):
@@ -100,14 +106,14 @@ class Run:
         *,
         launch: Launch | None = None,
         work: Callable[[Any], Work] | None = None,
-        failure_limit: float = LISTED_FAILURES,
+        failure_limit: float = MAX_LISTED_FAILURES,
         reached: Callable[[str], Position | None] | None = None,
         watched: bool = False,
         say: Callable[[str], None] = lambda line: None,  # noqa: ARG005 - the default ignores notes
     ) -> None:
         """Prepare the run.
 
-        `reached` returns where to resume a split file, in place of the job's ledger. With
+        `position_of` returns where to resume a split file, in place of the job's ledger. With
         `watched`, the report and snapshots have sections for each source, and the sink. `say` takes
         notes for the user.
         """
@@ -119,15 +125,15 @@ class Run:
         self._job = job
         self._make_work = partial(work, job.settings) if work else make_task(job)
         self._delivery = Delivery(job)
-        self._began = time.perf_counter()
+        self._started_at = time.perf_counter()
         self._scheduler = Scheduler(job, self._delivery, launch, reached)
-        self._watch = ReportUpdater(job, self._scheduler, self.report) if watched else None
+        self._report_updater = ReportUpdater(job, self._scheduler, self.report) if watched else None
         self._say = say
         self._engine: Engine | None = None
         self._cluster: DaskEngine | None = None
         self._crashes = CrashPolicy(job.timeout)
         self._done: Counter[tuple[int, int]] = Counter()
-        self._handed_on: Counter[tuple[int, int]] = Counter()
+        self._reported_records: Counter[tuple[int, int]] = Counter()
         """Records of unfinished files that are reported already, by their batches."""
         self._split_files: dict[tuple[int, int], SplitFile] = {}
         self._batches = 0
@@ -142,14 +148,14 @@ class Run:
         """Return how far the run is, and take note of its time and memory."""
         ours, workers = (
             measure_memory(),
-            measure_memory_of(self._engine.pids if self._engine else ()),
+            sum_memory(self._engine.pids if self._engine else ()),
         )
         report = self.report
         if self._cluster is not None:
             report.crew = self._cluster.status
-            workers = Memory(report.crew.memory, report.crew.memory)
+            workers = Memory(report.crew.peak_memory_bytes, report.crew.peak_memory_bytes)
         report.peak_memory_bytes = max(report.peak_memory_bytes, ours.peak + workers.peak)
-        report.elapsed_s = time.perf_counter() - self._began
+        report.elapsed_s = time.perf_counter() - self._started_at
         return Snapshot(
             report.elapsed_s,
             self._scheduler.total,
@@ -159,7 +165,7 @@ class Run:
             self._scheduler.batches.unsettled,
             ours.current,
             workers.current,
-            self._watch.stages(self._engine) if self._watch else None,
+            self._report_updater.stages(self._engine) if self._report_updater else None,
             report.crew,
         )
 
@@ -170,35 +176,35 @@ class Run:
         WorkerBugError for a defect of asyncbatch. Closing the generator ends all workers. The loss
         of the target ends the run early; the report has the reason.
         """
-        launch = await self._scheduler.launched()
+        launch = await self._scheduler.get_launch()
         ordered = self._delivery.order is not None
         async with (
             make_engine(
-                self._job, launch, self._make_work, ordered=ordered, say=self._say
+                self._job, launch, self._make_work, ordered=ordered, log=self._say
             ) as engine,
             self._scheduler as scheduler,
         ):
             self._engine = engine
             if self._job.dask is not None:
                 self._cluster = cast("DaskEngine", engine)
-                scheduler.expect(len(engine.lanes))
-            if await scheduler.is_any():
-                async with aclosing(self._delivered(engine)) as delivered:
+                scheduler.set_max_splits_ahead(len(engine.lanes))
+            if await scheduler.has_input():
+                async with aclosing(self._deliver_parts(engine)) as delivered:
                     async for found in delivered:
                         yield found
             self.snapshot()  # the workers' last memory, while there are workers
-        self.report.elapsed_s = time.perf_counter() - self._began
+        self.report.elapsed_s = time.perf_counter() - self._started_at
         if not self._stopped:
             self._scheduler.check()
 
-    async def _delivered(self, engine: Engine) -> AsyncGenerator[BatchPart, None]:
+    async def _deliver_parts(self, engine: Engine) -> AsyncGenerator[BatchPart, None]:
         """Yield parts through with all that hangs on them; at the end, end the target."""
         delivery, order, ended = self._delivery, self._delivery.order, False
         await delivery.open()
         report = self.report
         report.notes += delivery.take_notes()
         cluster = self._cluster
-        lanes: Sequence[Lane] = cluster.places if cluster else engine.lanes
+        lanes: Sequence[Lane] = cluster.all_lanes if cluster else engine.lanes
         if delivery.admission:
             from asyncbatch.pipeline.resume.admission import AdmittedLane
 
@@ -207,21 +213,21 @@ class Run:
             lanes = [OrderedLane(lane, order) for lane in lanes]
         batches: AsyncIterator[Batch] = self._scheduler.batches
         if cluster:
-            lanes = [cluster.limiter.lane(lane) for lane in lanes]
-            batches = cluster.limiter.paced(batches)
+            lanes = [cluster.limiter.wrap_lane(lane) for lane in lanes]
+            batches = cluster.limiter.admit(batches)
         try:
             async with (
                 aclosing(bounded_map(lanes, batches, len(engine.lanes))) as results,
-                aclosing(with_pauses(results, delivery.patience)) as timely,
+                aclosing(with_pauses(results, delivery.wait_seconds)) as timely,
             ):
                 async for result in timely:
-                    for event in self._events(result) if result is not None else ():
+                    for event in self._handle_result(result) if result is not None else ():
                         async for found in delivery.deliver(event):
-                            yield self._added(found)
+                            yield self._add_to_report(found)
                     for found in await delivery.flush_if_late():
-                        yield self._added(found)
+                        yield self._add_to_report(found)
             for found in await delivery.flush():
-                yield self._added(found)
+                yield self._add_to_report(found)
             ended = True
         except SinkError as error:
             self._lose_target(error)
@@ -235,8 +241,8 @@ class Run:
     async def _finish(self, *, ended: bool) -> None:
         self.report.tally.retries += self._delivery.retrier.take_retry_count()
         self.report.add_retries(self._scheduler.retries())
-        if self._watch:
-            self._watch.update(is_over=True)
+        if self._report_updater:
+            self._report_updater.update(is_over=True)
         report, stopped = self.report, self._stopped or self.report.over_budget
         ended = ended and self._scheduler.may_be_empty
         succeeded = ended and not stopped and (bool(self._job.budget) or not report.tally.failures)
@@ -247,20 +253,20 @@ class Run:
         )
         try:
             # A thread that hangs in a write holds the target: it is not waited for.
-            await asyncio.wait_for(asyncio.shield(finishing), None if ended else _LAST_SECONDS)
+            await asyncio.wait_for(asyncio.shield(finishing), None if ended else _FINISH_SECONDS)
         except asyncio.CancelledError:  # an upload to a slow store may be in progress
             if self._delivery.abandon():
-                await asyncio.wait((finishing,), timeout=_LAST_SECONDS)
+                await asyncio.wait((finishing,), timeout=_FINISH_SECONDS)
             raise
         except SinkError as error:
             self._lose_target(error)
             if self._job.target and not self._job.target.keeps_loads:
-                report.discard(succeeded=False, can_go_on=bool(self._job.ledger))
+                report.discard(succeeded=False, can_resume=bool(self._job.ledger))
         except TimeoutError:
             finishing.cancel()
         else:
             if not finishing.result():
-                report.discard(succeeded=succeeded, can_go_on=bool(self._job.ledger))
+                report.discard(succeeded=succeeded, can_resume=bool(self._job.ledger))
         report.notes += self._delivery.take_notes()
 
     def _lose_target(self, error: SinkError) -> None:
@@ -268,12 +274,12 @@ class Run:
         self._scheduler.batches.stop()
         self.report.lose_target(str(error), error.file)
 
-    def _events(self, result: BatchPart | BatchEnd) -> Iterator[BatchPart | SettledInputs]:
+    def _handle_result(self, result: BatchPart | BatchEnd) -> Iterator[BatchPart | SettledInputs]:
         """Yield the results of a lane, and those about a batch whose worker died."""
         if isinstance(result, BatchPart):
             batch, part = result.batch, result.part
-            if self._watch:
-                self._watch.add(result)
+            if self._report_updater:
+                self._report_updater.add(result)
             self._scheduler.count(batch.source, part)
             if part.split_file is not None:
                 self._split_files[batch.key] = part.split_file
@@ -282,16 +288,16 @@ class Run:
                 self._scheduler.batches.end_splits(batch.start)
             self._done[batch.key] += len(part)
             if len(part):
-                self._handed_on.pop(batch.key, None)
+                self._reported_records.pop(batch.key, None)
             elif part.counts is not None:
-                self._handed_on[batch.key] += part.counts.read
+                self._reported_records[batch.key] += part.counts.read
             yield result
             return
         end, batch = result, result.batch
         done = self._done.pop(batch.key, 0)
         self._batches += 1
         split_file = self._split_files.pop(batch.key, None)
-        handed_on = self._handed_on.pop(batch.key, None)
+        handed_on = self._reported_records.pop(batch.key, None)
         if end.loss is None:
             self._crashes.note_success()
             self._scheduler.batches.settle(batch, done, split_file=split_file)
@@ -307,23 +313,23 @@ class Run:
             yield from self._after_loss(batch, done, end.loss, handed_on)
 
     def _after_loss(
-        self, batch: Batch, done: int, loss: Loss, handed_on: int | None
+        self, batch: Batch, done: int, loss: Loss, reported: int | None
     ) -> Iterator[BatchPart | SettledInputs]:
         """Retry the rest of a batch; yield the failure of a file that is to blame.
 
-        `handed_on` records of the first unfinished file were reported; None if it was not begun.
+        `reported` records of the first unfinished file were reported; None if it was not begun.
         """
         decision = self._crashes.decide(batch, done, loss)
-        if handed_on is not None:  # which is not taken back, so it is not tried again
+        if reported is not None:  # which is not taken back, so it is not tried again
             blame = self._crashes.crash_failure(batch.paths[done], loss)
-            decision = Decision(batch.start + done, after_records(blame, handed_on))
+            decision = Decision(batch.start + done, with_record_count(blame, reported))
         file = decision.file
         if file is None:
             self._scheduler.batches.settle(batch, done, halve=decision.halve)
             return
-        self._scheduler.batches.settle_without(batch, done, file, again=decision.failure is None)
+        self._scheduler.batches.settle_without(batch, done, file, retry=decision.failure is None)
         path = batch.paths[file - batch.start]
-        self._delivery.clear_up(path)
+        self._delivery.remove_unfinished(path)
         if (failure := decision.failure) is not None:
             alone = Batch(file, (path,))
             seconds = (self._job.timeout or 0.0) if failure.kind == "timeout" else 0.0
@@ -332,10 +338,10 @@ class Run:
             yield BatchPart(alone, part)
             yield SettledInputs(alone, 1)
 
-    def _added(self, found: BatchPart) -> BatchPart:
-        self.report.add(found)
+    def _add_to_report(self, batch_part: BatchPart) -> BatchPart:
+        self.report.add(batch_part)
         self._check_budget(final=False)
-        return found
+        return batch_part
 
     def _check_budget(self, *, final: bool) -> None:
         """Stop once the failure budget is spent."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from asyncbatch.pipeline.feeds import FeedBatchSource, FirstRecordsSource
     from asyncbatch.sources.base import Feed, FeedSource
 
-    Reached = Callable[[str], Position | None]
+    PositionOf = Callable[[str], Position | None]
 
 # files of the largest batch for a cluster, where sending one takes milliseconds
 DASK_MAX_SIZE = 32_768
@@ -37,12 +37,12 @@ class Scheduler:
     """Opens the sources of a job, in a context; `batch_source` has their batches."""
 
     def __init__(
-        self, job: Job, delivery: Delivery, launch: Launch | None, position_of: Reached | None
+        self, job: Job, delivery: Delivery, launch: Launch | None, position_of: PositionOf | None
     ) -> None:
         """Prepare. `position_of` returns where to resume a split file, in place of the ledger."""
         self._job, self._delivery, self._launch = job, delivery, launch
-        if position_of is None and job.ledger is not None and job.ledger.carries_on:
-            position_of = self._position
+        if position_of is None and job.ledger is not None and job.ledger.is_resuming:
+            position_of = self._resume_position
         self._position_of = position_of
         self._feeds: dict[int, FeedSource] = {}
         self._feed_sources: list[FeedBatchSource] = []
@@ -68,7 +68,7 @@ class Scheduler:
         await self.batches.aclose()
         await self._stack.aclose()
 
-    async def launched(self) -> Launch:
+    async def get_launch(self) -> Launch:
         """Return the launch of the job; launch it now if that was not done."""
         if self._launch is None:
             self._launch = Launch(self._job)
@@ -76,33 +76,33 @@ class Scheduler:
             self._launch.start()
         return self._launch
 
-    async def is_any(self) -> bool:
+    async def has_input(self) -> bool:
         """Whether there is any input. Without input no target is touched."""
-        searches = (await self.launched()).searches.values()
-        some = any(search.opening or not search.exhausted for search in searches)
+        searches = (await self.get_launch()).searches.values()
+        some = any(search.opening or not search.is_exhausted for search in searches)
         return some or bool(self._feeds) or self.may_be_empty
 
     @property
     def may_be_empty(self) -> bool:
         """Whether an empty run is a success: by option, or since other shards have inputs."""
-        return self._empty() is None
+        return self._empty_source() is None
 
     @property
     def found(self) -> int:
         """How many inputs are known so far."""
         searches = self._launch.searches.values() if self._launch else ()
-        return sum(search.found for search in searches) + self._urls
+        return sum(search.found_count for search in searches) + self._feed_count
 
     @property
     def total(self) -> int | None:
         """The number of inputs, None while it is unknown."""
         if self._launch is None:
             return None
-        done = all(search.exhausted for search in self._launch.searches.values())
+        done = all(search.is_exhausted for search in self._launch.searches.values())
         return self.found if done else None
 
     @property
-    def _urls(self) -> int:
+    def _feed_count(self) -> int:
         return sum(len(source.feeds) for source in self._feeds.values())
 
     def inputs_of(self, number: int) -> tuple[int, bool]:
@@ -110,7 +110,7 @@ class Scheduler:
         if (feeds := self._feeds.get(number)) is not None:
             return len(feeds.feeds), self._is_entered
         search = self._launch.searches[number] if self._launch else None
-        return (search.found, search.exhausted) if search else (0, False)
+        return (search.found_count, search.is_exhausted) if search else (0, False)
 
     def traffic_of(self, number: int) -> Traffic | None:
         """Return the requests of a source, None without a server."""
@@ -124,7 +124,7 @@ class Scheduler:
 
     def retries(self) -> dict[int, int]:
         """Return how often feeds have tried again since the last time, by their source."""
-        return {number: source.retries() for number, source in self._feeds.items()}
+        return {number: source.take_retry_count() for number, source in self._feeds.items()}
 
     def count(self, source: int, part: Part) -> None:
         """Add the records read of a source."""
@@ -133,22 +133,22 @@ class Scheduler:
 
     def check(self) -> None:
         """Raise NothingMatchedError if a search that should have found something has not."""
-        if (source := self._empty()) is not None:
+        if (source := self._empty_source()) is not None:
             raise NothingMatchedError(source.inputs.describe_empty())
 
-    def _empty(self) -> FileSource | None:
+    def _empty_source(self) -> FileSource | None:
         """Return a source that has found nothing, although it should."""
         if self._launch is None:
             return next((one for _, one in self._job.file_sources if not one.may_be_empty), None)
         for number, source in self._job.file_sources:
-            if not source.may_be_empty and not self._launch.searches[number].matched:
+            if not source.may_be_empty and not self._launch.searches[number].has_matches:
                 return source
         return None
 
     def _batches_of(self, number: int) -> BatchSource:
         job, source = self._job, self._job.sources[number]
         if job.limit is not None:
-            return self._sample_of(number, job.limit)
+            return self._first_records_of(number, job.limit)
         if isinstance(source, FileSource):
             return self._batcher(number, source, job.batch_size)
         from asyncbatch.pipeline.feeds import FeedBatchSource
@@ -158,7 +158,7 @@ class Scheduler:
         self._feed_sources.append(batch_source)
         return batch_source
 
-    def _sample_of(self, number: int, limit: int) -> BatchSource:
+    def _first_records_of(self, number: int, limit: int) -> BatchSource:
         """Return the batch source with the first records of a source."""
         from asyncbatch.pipeline.feeds import (
             FeedPreviewSource,
@@ -190,13 +190,13 @@ class Scheduler:
         self._batchers.append(batcher)
         return batcher
 
-    def expect(self, at_once: int) -> None:
+    def set_max_splits_ahead(self, count: int) -> None:
         """Set the number of splits of a file that may be in flight."""
         for batcher in self._batchers:
-            batcher.ahead = at_once
+            batcher.max_splits_ahead = count
 
     async def _chunks(self, number: int, source: FileSource) -> AsyncIterator[Sequence[Batch]]:
-        launch = await self.launched()
+        launch = await self.get_launch()
         guard, admission = launch.guards.get(number), self._delivery.admission
         found = number * SOURCE_SPAN
         async for chunk in launch.searches[number].chunks():
@@ -218,10 +218,10 @@ class Scheduler:
         async with self._ledger_lock:
             return await asyncio.to_thread(bookmarks.admit, feed)
 
-    def _position(self, path: str) -> Position | None:
+    def _resume_position(self, path: str) -> Position | None:
         """Return the position at which the ledger resumes a split file, or None."""
         admission = self._delivery.admission
-        return admission.position(path) if admission else None
+        return admission.resume_position(path) if admission else None
 
     def _splits_of(self, source: FileSource, path: str, split_file: SplitFile) -> Iterator[Split]:
         """Return the splits of a file; iterate in a thread."""

@@ -10,7 +10,7 @@ from msgspec import structs
 
 from asyncbatch.core.batches import Batch, BatchPart, Counts, Part, SettledInputs, Split
 from asyncbatch.core.system import usable_cpus
-from asyncbatch.formats.failures import FeedError, after_records
+from asyncbatch.formats.failures import FeedError, with_record_count
 from asyncbatch.sources.cursor import larger_value
 
 if TYPE_CHECKING:
@@ -19,29 +19,29 @@ if TYPE_CHECKING:
     from asyncbatch.core.batches import Chunk
     from asyncbatch.core.records import Failure, Scalar
 
-LEAST_AHEAD = 8  # splits of one file that may be unsettled, ...
+MIN_AHEAD = 8  # splits of one file that may be unsettled, ...
 AHEAD_PER_CPU = 3  # ... or this number for each processor, if that is more
 
 
-class SplitsAhead:
+class SplitLimiter:
     """The number of unsettled splits of one file, and its limit.
 
     A split that waits for an earlier one counts, since its part is held.
     """
 
-    def __init__(self, most: int | None = None) -> None:
-        self._given = self._settled = 0
+    def __init__(self, max_unsettled: int | None = None) -> None:
+        self._added = self._settled = 0
         self._done: set[int] = set()
-        self._most = max(LEAST_AHEAD, most or AHEAD_PER_CPU * usable_cpus())
+        self._max_unsettled = max(MIN_AHEAD, max_unsettled or AHEAD_PER_CPU * usable_cpus())
 
     @property
-    def has_room(self) -> bool:
+    def has_capacity(self) -> bool:
         """Whether one more may be given."""
-        return self._given - self._settled < self._most
+        return self._added - self._settled < self._max_unsettled
 
-    def take(self) -> None:
+    def add(self) -> None:
         """Count a new split."""
-        self._given += 1
+        self._added += 1
 
     def settle(self, number: int) -> None:
         """Note that a split is done."""
@@ -55,19 +55,19 @@ class SplitFileReader:
     """The splits of one file as batches; finds the next one ahead."""
 
     def __init__(
-        self, start: int, path: str, splits: Iterator[Split], ahead: int | None = None
+        self, start: int, path: str, splits: Iterator[Split], max_ahead: int | None = None
     ) -> None:
         self._start, self._path, self._splits = start, path, splits
         self._next: asyncio.Future[Split] | None = None
         self._last: Split | None = None
         self._is_cut = False
-        self._ahead = SplitsAhead(ahead)
+        self._limiter = SplitLimiter(max_ahead)
 
     @property
     def has_next(self) -> bool:
         """Whether there is a split to give within the limit."""
-        has_more = self._last is None or not self._last.end
-        return has_more and self._ahead.has_room
+        has_more = self._last is None or not self._last.is_end_marker
+        return has_more and self._limiter.has_capacity
 
     async def next_split(self) -> Batch:
         """Return the next split. Cancellable."""
@@ -75,18 +75,18 @@ class SplitFileReader:
             self._next = self._find()
         split = await asyncio.shield(self._next)
         self._next = None
-        if self._is_cut and not split.end:
-            split = Split(split.number, split.form, split.start, 0, end=True)
+        if self._is_cut and not split.is_end_marker:
+            split = Split(split.number, split.form, split.start, 0, is_end_marker=True)
         self._last = split
-        self._ahead.take()
-        if not split.end:
+        self._limiter.add()
+        if not split.is_end_marker:
             self._next = self._find()
         return Batch(self._start, (self._path,), split)
 
     def settle(self, split: Split) -> bool:
         """Note that a split is done; return whether the file is."""
-        self._ahead.settle(split.number)
-        return split.end
+        self._limiter.settle(split.number)
+        return split.is_end_marker
 
     def cut_short(self) -> None:
         """Give no more splits except the last."""
@@ -100,19 +100,19 @@ class _SplitSum:
     """The sum of the parts of one file's splits so far."""
 
     def __init__(self) -> None:
-        self.began = time.perf_counter()
-        self.counts, self.told = Counts(), Counts()
+        self.started_at = time.perf_counter()
+        self.counts, self.reported = Counts(), Counts()
         self.lines = 0
-        self.first: Failure | None = None
+        self.first_failure: Failure | None = None
         self.error: Failure | None = None
-        self.hands_on = False
-        self.newest: Scalar | None = None
+        self.reports_early = False
+        self.largest_cursor: Scalar | None = None
 
     def add(self, counts: Counts, part: Part) -> None:
         """Add the counts of a part."""
         self.counts.add(counts)
-        if self.first is None and part.rejections:
-            self.first = part.rejections[0][1]
+        if self.first_failure is None and part.rejections:
+            self.first_failure = part.rejections[0][1]
 
 
 class SplitSums:
@@ -124,47 +124,49 @@ class SplitSums:
     def __init__(self) -> None:
         self._files: dict[int, _SplitSum] = {}
 
-    def pass_on(self, found: BatchPart | SettledInputs) -> Iterator[BatchPart | SettledInputs]:
+    def pass_on(self, result: BatchPart | SettledInputs) -> Iterator[BatchPart | SettledInputs]:
         """Take a part; yield it as if one worker had processed the file."""
-        batch, split = found.batch, found.batch.split
+        batch, split = result.batch, result.batch.split
         if split is None:
-            yield found
+            yield result
             return
-        if isinstance(found, SettledInputs):
-            if split.end:
+        if isinstance(result, SettledInputs):
+            if split.is_end_marker:
                 self._files.pop(batch.start, None)
-                yield found
+                yield result
             return
         file = self._files.setdefault(batch.start, _SplitSum())
-        if split.end:
-            yield BatchPart(batch, _whole_part(found.part, file))
+        if split.is_end_marker:
+            yield BatchPart(batch, _whole_part(result.part, file))
         elif file.error is None:
-            if split.relative:
-                _shift(found.part, file)
-            if split.arrival is not None and not _compare_cursors(found.part, split.arrival, file):
+            if split.is_relative:
+                _shift_positions(result.part, file)
+            if split.chunk is not None and not _compare_cursors(result.part, split.chunk, file):
                 return
-            yield from (BatchPart(batch, part) for part in _share(found.part, file))
+            yield from (BatchPart(batch, part) for part in _pass_split(result.part, file))
 
 
-def _compare_cursors(part: Part, arrival: Chunk, file: _SplitSum) -> bool:
+def _compare_cursors(part: Part, chunk: Chunk, file: _SplitSum) -> bool:
     """Set the part's largest cursor value so far; return whether the values compare."""
     try:
-        newest = larger_value(file.newest, arrival.bookmark.newest, arrival.file)
-        file.newest = part.largest_cursor = larger_value(newest, part.largest_cursor, arrival.file)
+        newest = larger_value(file.largest_cursor, chunk.bookmark.newest, chunk.file)
+        file.largest_cursor = part.largest_cursor = larger_value(
+            newest, part.largest_cursor, chunk.file
+        )
     except FeedError as error:
         file.error = error.failure
     return file.error is None
 
 
-def _share(part: Part, file: _SplitSum) -> Iterator[Part]:
+def _pass_split(part: Part, file: _SplitSum) -> Iterator[Part]:
     """Yield the part of a split that is not the last."""
     if not len(part):
         if part.counts is not None:
-            file.hands_on = True
+            file.reports_early = True
             file.add(part.counts, part)
-            file.told.add(part.counts)
-        elif file.first is None and part.rejections:
-            file.first = part.rejections[0][1]
+            file.reported.add(part.counts)
+        elif file.first_failure is None and part.rejections:
+            file.first_failure = part.rejections[0][1]
         yield part
         return
     if 0 in part.errors and 0 not in part.rejected:
@@ -177,11 +179,11 @@ def _share(part: Part, file: _SplitSum) -> Iterator[Part]:
     if part.rejections:
         yield Part(part.start, rejections=part.rejections)
     told = Counts(bytes=counts.bytes)
-    file.told.add(told)
+    file.reported.add(told)
     yield Part(part.start, counts=told)
 
 
-def _shift(part: Part, file: _SplitSum) -> None:
+def _shift_positions(part: Part, file: _SplitSum) -> None:
     """Have the places of bad records count from the start of their file."""
     part.rejections = [
         (
@@ -201,20 +203,20 @@ def _whole_part(part: Part, file: _SplitSum) -> Part:
     counts = file.counts
     counts.bytes += part.bytes[0]
     error = file.error or part.errors.get(0)
-    if error is not None and file.hands_on:
-        error = after_records(error, counts.read)
+    if error is not None and file.reports_early:
+        error = with_record_count(error, counts.read)
     elif error is not None:
         counts = Counts(bytes=counts.bytes)
     elif counts.rejected and counts.rejected == counts.read:
-        error = file.first
+        error = file.first_failure
     return Part(
         part.start,
         [counts.read],
         [counts.bytes],
-        [(time.perf_counter() - file.began) * 1000],
+        [(time.perf_counter() - file.started_at) * 1000],
         {0: counts.dropped} if counts.dropped else {},
         {0: counts.rejected} if counts.rejected else {},
         {} if error is None else {0: error},
-        counts=file.told,
-        largest_cursor=file.newest,
+        counts=file.reported,
+        largest_cursor=file.largest_cursor,
     )

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from asyncbatch.errors import SinkError, described
+from asyncbatch.errors import SinkError, describe_error
 from asyncbatch.sinks.base import Refusal
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class CallbackSink:
             return _refusals(answer, count)
         except Exception as error:
             self.error = error
-            raise SinkError(f"{self.name} failed: {described(error)}") from error
+            raise SinkError(f"{self.name} failed: {describe_error(error)}") from error
 
     async def _outcome(self, answer: Awaitable[Loaded]) -> Loaded:
         self._going_on = asyncio.current_task()

@@ -149,7 +149,7 @@ class DuckdbSink:
         """End the run; a replacement takes its place if it succeeded. Raises SinkError."""
         stands = self.mode != "replace" or (succeeded and not self._is_lost)
         try:
-            if not stands and not (self._job and (self._job.carries_on or not ended)):
+            if not stands and not (self._job and (self._job.is_resuming or not ended)):
                 with suppress(self._duckdb.Error):  # the next run begins with this
                     self._drop_replacement()
             elif stands and self.mode == "replace":
@@ -183,7 +183,7 @@ class DuckdbSink:
 
     def _continues_replacement(self) -> bool:
         """Whether to continue the existing replacement table."""
-        if not self._job or not self._job.carries_on or not has_ledger(self._connection):
+        if not self._job or not self._job.is_resuming or not has_ledger(self._connection):
             return False
         return replacing.can_resume(self._execute, self._job, fold(self.table))
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from asyncbatch.core.entries import Extent
 from asyncbatch.core.records import STDIN, display_path
 from asyncbatch.errors import SinkError, UsageError
-from asyncbatch.formats.compression import compression_of_name
+from asyncbatch.formats.compression import compression_by_name
 from asyncbatch.formats.decoder import encode, encode_lines
 from asyncbatch.formats.detect import LINES_ENDINGS, has_lines_suffix
 from asyncbatch.sinks.base import OutputError
@@ -51,7 +51,7 @@ def output_path(target: Target, path: str) -> str:
 
 
 def _renamed(name: str, target: Target) -> str:
-    compression = compression_of_name(name)
+    compression = compression_by_name(name)
     suffix = compression.suffix if compression else ""
     stem = name[: len(name) - len(suffix)]
     if target.compression != "keep":
@@ -241,7 +241,7 @@ class MirroredOutput(ABC, Generic[NewT]):
         with self.naming(self._path):
             if self._new is None:
                 self._new = self.make(self._path)
-            compression = compression_of_name(self._path)
+            compression = compression_by_name(self._path)
             self._new.write(compression.compress(data) if compression else data)
 
     @contextmanager
@@ -294,7 +294,9 @@ class ObjectOutput(MirroredOutput[ObjectWriter]):
     def make(self, path: str) -> ObjectWriter:
         if self._is_abandoned:
             raise OSError(errno.ECANCELED, "the run was stopped")
-        return ObjectWriter(self._stores.location(path), path, _PART, at_once=_PARTS_AT_ONCE)
+        return ObjectWriter(
+            self._stores.location(path), path, _PART, max_concurrency=_PARTS_AT_ONCE
+        )
 
     def complete(self, new: ObjectWriter) -> None:
         under_way = self._under_way

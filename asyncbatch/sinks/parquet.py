@@ -69,7 +69,7 @@ class ParquetSink(FileSink):
     @property
     def _old(self) -> str:
         """Where the file is while it is rewritten."""
-        return f"{self.file.written}.old"
+        return f"{self.file.temp_path}.old"
 
     def open(self) -> None:
         """Begin the file. Raises UsageError."""
@@ -166,12 +166,12 @@ class ParquetSink(FileSink):
 
     def _rewrite(self, kinds: dict[str, Kind]) -> None:
         """Begin the file again with other columns and all its rows."""
-        if self.file.written == self.file.path:
+        if self.file.temp_path == self.file.path:
             raise SinkError(f"cannot write {self.file.path}: it cannot be read again to widen it")
         arrow, had = self._arrow, self._written
         self._close()
         self.file.stream.close()
-        os.rename(self.file.written, self._old)
+        os.rename(self.file.temp_path, self._old)
         self.file.open()
         self._begin(kinds)
         with self._parquet.ParquetFile(self._old) as old:

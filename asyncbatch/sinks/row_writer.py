@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from msgspec import Raw
 
 from asyncbatch.core.batches import Rows
-from asyncbatch.formats.compression import compression_of_name
+from asyncbatch.formats.compression import compression_by_name
 from asyncbatch.formats.decoder import decode, encode, encode_lines
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ class RowOutcome(Protocol):
     places: list[int]
     records: list[int]
     lines: list[int | None]
-    originals: list[bytes]
-    several: bool
-    finished: list[int]
+    original_texts: list[bytes]
+    has_many_rows: bool
+    file_ends: list[int]
 
 
 class RowWriter:
@@ -68,7 +68,7 @@ class RowWriter:
         return Rows(
             self._payload_without(rows.payload, kept),
             sum(kept),
-            list(compress(rows.places, kept)),
+            list(compress(rows.file_indexes, kept)),
             list(compress(rows.records, kept)),
             list(compress(rows.lines, kept)),
             list(compress(rows.texts, kept)),
@@ -89,7 +89,7 @@ class LinesWriter(RowWriter):
     takes_texts = True
 
     def __init__(self, target: Target) -> None:
-        self._compression = compression_of_name(target.path) if target.form == "lines" else None
+        self._compression = compression_by_name(target.path) if target.form == "lines" else None
 
     def take(self, found: RowOutcome, *, single: bool) -> None:
         """Leave the rows to `pack`."""
@@ -97,12 +97,13 @@ class LinesWriter(RowWriter):
     def encode(self, found: RowOutcome) -> Rows | None:
         if not found.rows:
             return None
-        if len(found.finished) < 2:
+        if len(found.file_ends) < 2:
             lines = encode_lines(found.rows)
-            ends = [len(lines)] * max(1, len(found.finished))
+            ends = [len(lines)] * max(1, len(found.file_ends))
         else:
             pieces = [
-                encode_lines(found.rows[start:end]) for start, end in pairwise((0, *found.finished))
+                encode_lines(found.rows[start:end])
+                for start, end in pairwise((0, *found.file_ends))
             ]
             lines = b"".join(pieces)
             ends = list(accumulate(map(len, pieces)))
@@ -151,7 +152,13 @@ class TableWriter(RowWriter):
     def encode(self, found: RowOutcome) -> Rows | None:
         if not found.rows:
             return None
-        origins = found.places, found.records, found.lines, found.originals, found.several
+        origins = (
+            found.places,
+            found.records,
+            found.lines,
+            found.original_texts,
+            found.has_many_rows,
+        )
         return Rows(self._pack(found.rows), len(found.rows), *origins)
 
     def _payload_without(self, payload: bytes | bytearray, kept: Sequence[bool]) -> bytes:
@@ -180,7 +187,7 @@ class KeyedWriter(RowWriter):
     def encode(self, found: RowOutcome) -> Rows | None:
         rows = self._row_writer.encode(found)
         if rows is not None:
-            rows.records, rows.has_many_rows = found.records, found.several
+            rows.records, rows.has_many_rows = found.records, found.has_many_rows
             values = (decode(row) if type(row) is Raw else row for row in found.rows)
             rows.digests = list(map(self._digest, values))
         return rows

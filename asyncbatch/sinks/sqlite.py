@@ -10,7 +10,7 @@ from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.core.retry import Retrier, Retries, with_attempts
+from asyncbatch.core.retry import Retrier, Retries, attempts_note
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
 from asyncbatch.sinks.columns import (
     NO_FIELDS,
@@ -172,7 +172,7 @@ class SqliteSink:
         """End the run; a replacement takes its place if it succeeded. Raises SinkError."""
         stands = self.mode != "replace" or (succeeded and not self._is_lost)
         try:
-            if not stands and not (self._job and (self._job.carries_on or not ended)):
+            if not stands and not (self._job and (self._job.is_resuming or not ended)):
                 with suppress(sqlite3.Error):  # the next run begins with this
                     self._drop_replacement()
             elif stands and not self._is_lost:
@@ -219,7 +219,7 @@ class SqliteSink:
 
     def _continues_replacement(self) -> bool:
         """Whether to continue the existing replacement table."""
-        if not self._job or not self._job.carries_on or not has_ledger(self._connection):
+        if not self._job or not self._job.is_resuming or not has_ledger(self._connection):
             return False
         is_there = relation_kind(self._connection, self._target) is not None
         return is_there and replacing.can_resume(self._execute, self._job, fold(self.table))
@@ -377,7 +377,7 @@ class SqliteSink:
             with suppress(sqlite3.Error):  # it may have been rolled back already
                 self._connection.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error):
-                reason = f"{_explained(error)}{with_attempts(error)}"
+                reason = f"{_explained(error)}{attempts_note(error)}"
                 raise SinkError(f"cannot write {self.path}: {reason}") from None
             raise
 

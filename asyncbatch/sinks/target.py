@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from asyncbatch.core.paths import is_object_url, is_store_url, parse_address, shown_url
-from asyncbatch.core.secrets import SERVERS, is_ambiguous_address, without_password
+from asyncbatch.core.paths import is_object_url, is_store_url, parse_address, redact_url
+from asyncbatch.core.secrets import SERVER_SCHEMES, is_ambiguous_address, redact_address
 from asyncbatch.core.settings import ServerSettings
 from asyncbatch.errors import UsageError
-from asyncbatch.formats.compression import compression_of_name
+from asyncbatch.formats.compression import compression_by_name
 
 if TYPE_CHECKING:
     from asyncbatch.core.entries import LedgerJob
@@ -69,7 +69,7 @@ class Target(Struct, frozen=True):
         """Return the target of this name. Raises UsageError with the accepted forms."""
         form, path = parse_location(name)
         if form == "postgres":
-            target = cls(without_password(name), form, path, address=name, **options)
+            target = cls(redact_address(name), form, path, address=name, **options)
         else:
             target = cls(name, form, path, **options)
         target.check()
@@ -208,17 +208,15 @@ def parse_location(name: str) -> tuple[Form, str]:
         form = _form_of_object(name)
         return form, f"{name.rstrip('/')}/" if form == "folder" else name
     if separator:
-        if scheme in SERVERS:
+        if scheme in SERVER_SCHEMES:
             if is_ambiguous_address(name):
                 raise UsageError(
-                    f"--to {without_password(name)}: in a password, the characters / ? # @ are"
+                    f"--to {redact_address(name)}: in a password, the characters / ? # @ are"
                     " written %2F %3F %23 %40; PGPASSWORD and ~/.pgpass take it as it is"
                 )
             return "postgres", ""
         if scheme not in _DATABASES:
-            raise UsageError(
-                f"--to {without_password(name)}: no such kind of target; write {KNOWN}"
-            )
+            raise UsageError(f"--to {redact_address(name)}: no such kind of target; write {KNOWN}")
         path = _unquoted(rest.removeprefix("/"))
         if not rest.startswith("/") or not path:
             raise UsageError(
@@ -237,7 +235,7 @@ def _form_of_object(url: str) -> Form:
     address = parse_address(url)
     if address.is_web:
         raise UsageError(
-            f"--to {shown_url(url)}: a web server is read from, not written to; write {KNOWN}"
+            f"--to {redact_url(url)}: a web server is read from, not written to; write {KNOWN}"
         )
     names = address.key.rstrip("/").split("/")
     if names != [""] and not {"", ".", ".."}.isdisjoint(names):
@@ -250,7 +248,7 @@ def _form_of_object(url: str) -> Form:
 
 
 def _form_of_file(name: str) -> Form:
-    compression = compression_of_name(name)
+    compression = compression_by_name(name)
     plain = name[: -len(compression.suffix)] if compression else name
     form = _SUFFIXES.get(os.path.splitext(plain)[1].lower())
     if form is None or (compression and form != "lines"):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncbatch.core.entries import Extent
 from asyncbatch.errors import SinkError, UsageError
-from asyncbatch.formats.compression import compression_of_name
+from asyncbatch.formats.compression import compression_by_name
 from asyncbatch.sinks.columns import NO_FIELDS, admit, make_refusals
 from asyncbatch.storage.opener import open_output
 
@@ -191,7 +191,7 @@ class LinesSink(FileSink):
 
     def __init__(self, path: str, stores: StoreSettings | None = None) -> None:
         super().__init__(path, stores)
-        self._compression = compression_of_name(path)
+        self._compression = compression_by_name(path)
 
     def open(self) -> None:
         """Begin the file. Raises UsageError."""

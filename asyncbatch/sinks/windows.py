@@ -12,7 +12,7 @@ from msgspec import convert
 
 from asyncbatch.core.retry import Retrier, Retries
 from asyncbatch.errors import UsageError
-from asyncbatch.formats.compression import compression_of_name
+from asyncbatch.formats.compression import compression_by_name
 from asyncbatch.formats.decoder import encode, encode_lines
 from asyncbatch.sinks.block import ColumnBlock, Kind, make_block
 from asyncbatch.sinks.database import fold
@@ -174,7 +174,7 @@ class WindowFileTarget:
     def __init__(self, path: str, schema: WindowSchema) -> None:
         self.name, self._schema = path, schema
         self.file = AppendFile(path)
-        self._compression = compression_of_name(path)
+        self._compression = compression_by_name(path)
         self.wait_seconds = _WAIT_SECONDS if self._compression else 0.0
 
     def check_resumable(self) -> None:

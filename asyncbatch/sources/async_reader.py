@@ -13,7 +13,7 @@ import aiofiles.os
 
 from asyncbatch.core.paths import ObjectPath
 from asyncbatch.core.records import STDIN
-from asyncbatch.storage.local import FIRST_READ, TooLargeError, open_content
+from asyncbatch.storage.local import FIRST_READ_BYTES, TooLargeError, open_content
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from asyncbatch.sources.reader import Opened
     from asyncbatch.storage.opener import Opener
 
-OBJECTS_AHEAD = 16  # objects of a batch that are requested ahead, half a megabyte of each
+MAX_OBJECTS_AHEAD = 16  # objects of a batch that are requested ahead, half a megabyte of each
 
 
 class AsyncReader:
-    """Opens inputs by `opener`. A file of up to `at_once` bytes is read at once."""
+    """Opens inputs by `opener`. A file of up to `whole_file_bytes` bytes is read at once."""
 
-    def __init__(self, opener: Opener, limit: int | None, at_once: int) -> None:
-        self._opener, self._limit, self._at_once = opener, limit, at_once
+    def __init__(self, opener: Opener, limit: int | None, whole_file_bytes: int) -> None:
+        self._opener, self._limit, self._whole_file_bytes = opener, limit, whole_file_bytes
 
     async def contents(self, paths: Iterable[str]) -> AsyncGenerator[tuple[str, Opened], None]:
         """Yield each path with its content, or with why it cannot be read; in order."""
@@ -38,7 +38,7 @@ class AsyncReader:
             while True:
                 # Files are opened at their turn: a local file opens at once.
                 while not flying or (
-                    len(flying) < OBJECTS_AHEAD and isinstance(flying[-1][0], ObjectPath)
+                    len(flying) < MAX_OBJECTS_AHEAD and isinstance(flying[-1][0], ObjectPath)
                 ):
                     if (path := next(remaining, None)) is None:
                         break
@@ -64,10 +64,10 @@ class AsyncReader:
 
     async def _open_file(self, path: str) -> Opened:
         status = await aiofiles.os.stat(path)
-        if stat.S_ISREG(status.st_mode) and status.st_size <= self._at_once:
+        if stat.S_ISREG(status.st_mode) and status.st_size <= self._whole_file_bytes:
             if self._limit is not None and status.st_size > self._limit:
                 return TooLargeError(status.st_size, self._limit)
             async with aiofiles.open(path, "rb") as stream:
                 return await stream.read()
         retrier = self._opener.files
-        return await asyncio.to_thread(open_content, path, self._limit, FIRST_READ, retrier)
+        return await asyncio.to_thread(open_content, path, self._limit, FIRST_READ_BYTES, retrier)

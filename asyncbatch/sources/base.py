@@ -28,7 +28,7 @@ class Feed(Protocol):
         ...
 
     @property
-    def form(self) -> str:
+    def settings_digest(self) -> str:
         """A digest of the way to its records: a bookmark of another form is ignored."""
         ...
 
@@ -48,14 +48,14 @@ class Feed(Protocol):
 class FeedSource(Protocol):
     """Feeds that share connections: an async context manager, entered once.
 
-    At most `at_once` feeds of a group are read concurrently. `kind` is the name in reports, as
+    At most `concurrency` feeds of a group are read concurrently. `kind` is the name in reports, as
     `type` in a pipeline file.
     """
 
     name: str
     kind: str
     feeds: Sequence[Feed]
-    at_once: int
+    concurrency: int
 
     async def __aenter__(self) -> Self:
         """Open connections. Raises UsageError."""
@@ -72,7 +72,7 @@ class FeedSource(Protocol):
         """
         ...
 
-    def retries(self) -> int:
+    def take_retry_count(self) -> int:
         """Return how often something was tried again since the last time this was asked."""
         ...
 
@@ -82,7 +82,7 @@ class FeedSource(Protocol):
 
 
 # bytes of a chunk: the events of a larger one no longer fit into the processor's cache
-CHUNK = 128 * 1024
+CHUNK_BYTES = 128 * 1024
 
 
 class LiveChunk(Struct, frozen=True):
@@ -90,11 +90,11 @@ class LiveChunk(Struct, frozen=True):
 
     file: str
     data: bytes
-    ends: bool = False  # the chunk ends the file: its last line is complete
+    ends_file: bool = False  # the chunk ends the file: its last line is complete
     position: Any = None  # where to resume after it, as JSON; None if the source cannot be replayed
-    begins: bool = False  # the chunk begins a new file, even if the name is the same
+    begins_file: bool = False  # the chunk begins a new file, even if the name is the same
     loss: Failure | None = None  # data before this chunk that could not be read
-    error: str = ""  # the reason why `data` shows a record that cannot be a line
+    line_error: str = ""  # the reason why `data` shows a record that cannot be a line
 
 
 class LiveSource(Protocol):

@@ -21,12 +21,12 @@ class LargestCursor:
     def __init__(self, path: str) -> None:
         self._get = make_getter(parse_path(path))
 
-    def largest(self, records: Sequence[Any], before: Scalar | None, file: str) -> Scalar | None:
-        """Return the largest value of these records of `file` and the one `before`.
+    def largest(self, records: Sequence[Any], previous: Scalar | None, file: str) -> Scalar | None:
+        """Return the largest value of these records of `file` and the one `previous`.
 
         Records without it do not count. Raises FeedError if two cannot be compared.
         """
-        newest = before
+        newest = previous
         for record in records:
             if type(record) is dict:
                 value = self._get(record)
@@ -35,26 +35,26 @@ class LargestCursor:
         return newest
 
 
-def larger_value(one: Scalar | None, other: Scalar | None, file: str) -> Scalar | None:
+def larger_value(first: Scalar | None, second: Scalar | None, file: str) -> Scalar | None:
     """Return the larger of two values: numbers, times by instant, other text by letters.
 
     Beside a time, other text is ignored. Raises FeedError for a number beside a text.
     """
-    if one is None or other is None:
-        return other if one is None else one
-    if isinstance(one, str) != isinstance(other, str):
-        what = f"{one!r} and {other!r} cannot be compared, so nobody can tell which is newer"
+    if first is None or second is None:
+        return second if first is None else first
+    if isinstance(first, str) != isinstance(second, str):
+        what = f"{first!r} and {second!r} cannot be compared, so nobody can tell which is newer"
         raise FeedError(Failure(file, "http", f"incremental.field: {what}"))
-    return max(one, other, key=_rank)
+    return max(first, second, key=_sort_key)
 
 
-def _rank(value: Scalar) -> tuple[bool, Any]:
+def _sort_key(value: Scalar) -> tuple[bool, Any]:
     """Return a sort key for values: times last."""
-    time = _time(value) if isinstance(value, str) else None
+    time = _parse_time(value) if isinstance(value, str) else None
     return (False, value) if time is None else (True, time)
 
 
-def _time(text: str) -> datetime | None:
+def _parse_time(text: str) -> datetime | None:
     """Return the time of a text with a time zone, else None."""
     try:
         time = datetime.fromisoformat(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from asyncbatch.core.paths import is_object_url, join_url, shown_url
+from asyncbatch.core.paths import is_object_url, join_url, redact_url
 from asyncbatch.core.records import STDIN, display_path
 from asyncbatch.errors import UsageError
 
@@ -25,11 +25,11 @@ def identity(path: str, root: str | None = None) -> str:
     if path == STDIN:
         return path
     if is_object_url(path):
-        return _of_object(shown_url(path), root)
+        return _object_identity(redact_url(path), root)
     if root is None:
-        return _one_slash(os.path.normpath(path))
-    above = _one_slash(os.path.abspath(root)).rstrip("/") + "/"
-    full = _one_slash(os.path.abspath(path))
+        return _single_slash(os.path.normpath(path))
+    above = _single_slash(os.path.abspath(root)).rstrip("/") + "/"
+    full = _single_slash(os.path.abspath(path))
     if full == (above.rstrip("/") or "/"):  # a folder that cannot be listed stands for itself
         return "."
     if not full.startswith(above):
@@ -73,7 +73,7 @@ def mirrored_path(path: str, root: str | None) -> str:
     return name.lstrip("/")
 
 
-def _of_object(url: str, root: str | None) -> str:
+def _object_identity(url: str, root: str | None) -> str:
     if root is None:
         return url
     above = root.rstrip("/") + "/"
@@ -84,6 +84,6 @@ def _of_object(url: str, root: str | None) -> str:
     return url.removeprefix(above)
 
 
-def _one_slash(path: str) -> str:
+def _single_slash(path: str) -> str:
     """Replace two leading slashes by one; POSIX allows them another meaning."""
     return path[1:] if path.startswith("//") else path

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct
 
-from asyncbatch.core.paths import is_object_url, shown_url
+from asyncbatch.core.paths import is_object_url, redact_url
 from asyncbatch.core.records import STDIN
 from asyncbatch.core.settings import StoreSettings
 from asyncbatch.errors import UsageError
@@ -37,7 +37,7 @@ class _Folder(NamedTuple):
 
     entries: Iterator[os.DirEntry[str]]
     below: str
-    identity: tuple[int, int] | None
+    file_id: tuple[int, int] | None
 
 
 def walk(root: str, wanted: Filter) -> Iterator[str]:
@@ -55,11 +55,11 @@ def walk(root: str, wanted: Filter) -> Iterator[str]:
             path, below = to_list
             to_list = None
             try:
-                level = _list(path, below, identify=wanted.follow_symlinks)
+                level = _list_folder(path, below, with_file_id=wanted.follow_symlinks)
             except OSError:
                 yield path
                 continue
-            if level.identity is None or all(one.identity != level.identity for one in levels):
+            if level.file_id is None or all(one.file_id != level.file_id for one in levels):
                 levels.append(level)
             continue
         entries, below, _ = levels[-1]
@@ -67,19 +67,19 @@ def walk(root: str, wanted: Filter) -> Iterator[str]:
             if entry.is_file(follow_symlinks=False):
                 if takes_file(entry.name, below):
                     yield entry.path
-            elif _is_folder(entry, linked=wanted.follow_symlinks):
-                if wanted.enters(entry.name, below):
+            elif _is_folder(entry, follow_links=wanted.follow_symlinks):
+                if wanted.takes_folder(entry.name, below):
                     to_list = entry.path, f"{below}{entry.name}/"
                     break
-            elif entry.is_symlink() and _is_file(entry) and takes_file(entry.name, below):
+            elif entry.is_symlink() and _is_readable_link(entry) and takes_file(entry.name, below):
                 yield entry.path
         else:
             levels.pop()
 
 
-def _list(path: str, below: str, *, identify: bool) -> _Folder:
+def _list_folder(path: str, below: str, *, with_file_id: bool) -> _Folder:
     identity = None
-    if identify:
+    if with_file_id:
         status = os.stat(path)
         identity = status.st_dev, status.st_ino
     with os.scandir(path) as entries:
@@ -87,14 +87,14 @@ def _list(path: str, below: str, *, identify: bool) -> _Folder:
     return _Folder(iter(found), below, identity)
 
 
-def _is_folder(entry: os.DirEntry[str], *, linked: bool) -> bool:
+def _is_folder(entry: os.DirEntry[str], *, follow_links: bool) -> bool:
     try:
-        return entry.is_dir(follow_symlinks=linked)
+        return entry.is_dir(follow_symlinks=follow_links)
     except OSError:  # a link that leads to itself: reading it as a file will say so
         return False
 
 
-def _is_file(entry: os.DirEntry[str]) -> bool:
+def _is_readable_link(entry: os.DirEntry[str]) -> bool:
     """Whether to read the target of a link: no pipe, device or folder. A dead link is read."""
     try:
         return entry.is_file() or not os.path.exists(entry.path)
@@ -144,22 +144,22 @@ class Inputs(Struct, frozen=True):
         if not root or "\0" in root:
             raise UsageError(f"--root {root!r} is no folder")
         for path in self.paths:
-            identity(_fixed_part(path), root)
+            identity(_part_without_wildcards(path), root)
 
     def identity(self, path: str) -> str:
         """Return the identity of an input. Raises UsageError if it is not below the root."""
         return identity(path, self.root)
 
-    def takes(self, path: str) -> bool:
+    def is_in_shard(self, path: str) -> bool:
         """Whether an input is in the shard. Raises UsageError if it is not below the root."""
         return self.shard is None or self.shard.has(self.identity(path))
 
     @property
-    def names_objects(self) -> bool:
+    def may_name_objects(self) -> bool:
         """Whether an input may be in an object store."""
         return self.files_from is not None or any(map(is_object_url, self.paths))
 
-    def objects(self) -> ObjectSearch:
+    def object_search(self) -> ObjectSearch:
         """Return the search in object stores."""
         from asyncbatch.sources.object_search import ObjectSearch
 
@@ -177,7 +177,7 @@ class Inputs(Struct, frozen=True):
 
     def find(self) -> Iterator[str]:
         """Return the paths in the shard, or all, as `find_all` does."""
-        return self.find_all() if self.shard is None else filter(self.takes, self.find_all())
+        return self.find_all() if self.shard is None else filter(self.is_in_shard, self.find_all())
 
     def find_all(self) -> Iterator[str]:
         """Return the paths, each once, in the order of arguments, sorted within folders.
@@ -186,24 +186,24 @@ class Inputs(Struct, frozen=True):
         memory for that. A list is taken as it is.
         """
         wanted = Filter(self.selection)
-        objects = self.objects() if self.names_objects else None
+        objects = self.object_search() if self.may_name_objects else None
         alone = len(self.paths) == 1 and self.files_from is None
 
         def named(path: str) -> Iterator[str]:
             if objects is not None and is_object_url(path):
-                return objects.find(path, alone=alone)
+                return objects.find(path, is_only_argument=alone)
             return _expand_argument(path, wanted)
 
         found = chain.from_iterable(map(named, self.paths))
         contested = _overlapping(self.paths)
         if self.files_from is not None:
-            listed = _listed(self.files_from, null=self.null)
+            listed = _read_list(self.files_from, null=self.null)
             found = chain(
                 found,
                 chain.from_iterable(
-                    objects.listed(path)
+                    objects.find_listed(path)
                     if objects is not None and is_object_url(path)
-                    else _of_path(path, wanted)
+                    else _files_at(path, wanted)
                     for path in listed
                 ),
             )
@@ -216,12 +216,12 @@ def _expand_argument(argument: str, wanted: Filter) -> Iterator[str]:
         root = static_root(argument)
         for path in expand(argument, hidden=wanted.hidden):
             if not wanted.excludes(path.removeprefix(f"{root}/")):
-                yield from _of_path(path, wanted)
+                yield from _files_at(path, wanted)
     else:
-        yield from _of_path(argument, wanted)
+        yield from _files_at(argument, wanted)
 
 
-def _of_path(path: str, wanted: Filter) -> Iterator[str]:
+def _files_at(path: str, wanted: Filter) -> Iterator[str]:
     """Yield the files of a folder, or the path itself."""
     if path == STDIN:
         yield path
@@ -237,21 +237,21 @@ def _overlapping(arguments: Iterable[str]) -> set[str]:
     They are arguments inside other arguments, repeated arguments, and globs with `**`.
     """
     given = [argument for argument in arguments if argument != STDIN]
-    roots = Counter(_absolute(_fixed_part(argument)) for argument in given)
+    roots = Counter(_absolute(_part_without_wildcards(argument)) for argument in given)
     nested = {
         root
         for root, times in roots.items()
         if times > 1 or any(above in roots for above in _folders_above(root))
     }
     ambiguous = {
-        _fixed_part(argument)
+        _part_without_wildcards(argument)
         for argument in given
         if argument.count("**") > 1 and not is_object_url(argument)
     }
     return nested | set(map(_absolute, ambiguous))
 
 
-def _fixed_part(argument: str) -> str:
+def _part_without_wildcards(argument: str) -> str:
     """Return the part of an argument without magic; all of it if it is no pattern."""
     is_pattern = has_magic(argument) and not argument.startswith(("http://", "https://"))
     return static_root(argument) if is_pattern else argument
@@ -263,7 +263,7 @@ def _absolute(path: str) -> str:
 
 
 def _display(path: str) -> str:
-    return shown_url(path) if is_object_url(path) else path
+    return redact_url(path) if is_object_url(path) else path
 
 
 def _folders_above(path: str) -> Iterator[str]:
@@ -272,30 +272,30 @@ def _folders_above(path: str) -> Iterator[str]:
         path = above
 
 
-def _without_repeats(paths: Iterable[str], contested: set[str]) -> Iterator[str]:
+def _without_repeats(paths: Iterable[str], overlapping: set[str]) -> Iterator[str]:
     """Drop repeated paths, which only lie in a contested folder."""
     seen: set[str] = set()
     for path in paths:
         full = _absolute(path)
-        everywhere = "/" in contested
-        if everywhere or full in contested or any(a in contested for a in _folders_above(full)):
+        everywhere = "/" in overlapping
+        if everywhere or full in overlapping or any(a in overlapping for a in _folders_above(full)):
             if full in seen:
                 continue
             seen.add(full)
         yield path
 
 
-def _listed(source: str, *, null: bool) -> Iterator[str]:
+def _read_list(source: str, *, null: bool) -> Iterator[str]:
     """Yield the paths of a list, lazily. Raises UsageError if it has the other separator."""
     separator = b"\0" if null else b"\n"
     if source == STDIN:
-        yield from _entries(sys.stdin.buffer, separator)
+        yield from _split_list(sys.stdin.buffer, separator)
         return
     with open(source, "rb") as stream:
-        yield from _entries(stream, separator)
+        yield from _split_list(stream, separator)
 
 
-def _entries(stream: IO[bytes], separator: bytes) -> Iterator[str]:
+def _split_list(stream: IO[bytes], separator: bytes) -> Iterator[str]:
     rest = b""
     while block := stream.read1(1 << 16):  # type: ignore[attr-defined]  # buffered readers have it
         *whole, rest = (rest + block).split(separator)

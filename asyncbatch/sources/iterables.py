@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from asyncbatch.core.batches import Chunk
 from asyncbatch.core.records import Failure, InvalidRecord
-from asyncbatch.errors import described
+from asyncbatch.errors import describe_error
 from asyncbatch.formats.decoder import allow_deep_nesting, encode
 from asyncbatch.formats.failures import FeedError
 from asyncbatch.sources.base import LiveChunk
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 CHUNK_RECORDS = 500  # A chunk is complete after this number of records, ...
 CHUNK_BYTES = 1024 * 1024  # ... or this number of bytes of JSON, ...
 CHUNK_SECONDS = 0.1  # ... or this time since its first record, so that a slow source does not wait.
-CLOSE_SECONDS = 2.0  # Seconds that a source is waited for when it is to end.
+MAX_CLOSE_SECONDS = 2.0  # Seconds that a source is waited for when it is to end.
 
 _END = object()
 
@@ -44,20 +44,20 @@ class IterableReader:
     def __init__(
         self,
         source: Any,
-        text_of: Callable[[Any], bytes | InvalidRecord] | None = None,
+        encode_record: Callable[[Any], bytes | InvalidRecord] | None = None,
     ) -> None:
         allow_deep_nesting()
         self.error: BaseException | None = None
         self._source = source
-        self._text_of = text_of or json_of
-        self._drawn: list[bytes | InvalidRecord] = []
-        self._size = 0
+        self._encode_record = encode_record or json_record
+        self._buffer: list[bytes | InvalidRecord] = []
+        self._buffer_bytes = 0
         self._lock = threading.Lock()
         """guards the buffer and its limit"""
-        self._some, self._full = asyncio.Event(), asyncio.Event()
+        self._has_records, self._is_full = asyncio.Event(), asyncio.Event()
         """set while the buffer has records, and while it is full; both at the end"""
-        self._room: asyncio.Event | threading.Event = asyncio.Event()
-        self._begun = self._told_to_end = self._ended = False
+        self._has_room: asyncio.Event | threading.Event = asyncio.Event()
+        self._is_started = self._is_stopping = self._is_ended = False
         self._loop = asyncio.get_running_loop()
         self._start()
 
@@ -65,70 +65,70 @@ class IterableReader:
         """Return the texts of the next records, in order; none at the end. Cancellable."""
         drawn: list[bytes | InvalidRecord] = []
         while not drawn:
-            await self._some.wait()
-            if not self._full.is_set():
+            await self._has_records.wait()
+            if not self._is_full.is_set():
                 with suppress(TimeoutError):
                     async with asyncio.timeout(CHUNK_SECONDS):
-                        await self._full.wait()
+                        await self._is_full.wait()
             drawn = self.read_available()
-            if self._ended:
+            if self._is_ended:
                 break
         return drawn
 
     def read_available(self) -> list[bytes | InvalidRecord]:
         """Return the texts in the buffer, perhaps none."""
         with self._lock:
-            drawn, self._drawn, self._size = self._drawn, [], 0
-            if not self._ended:
-                self._some.clear()
-                self._full.clear()
-                self._room.set()
+            drawn, self._buffer, self._buffer_bytes = self._buffer, [], 0
+            if not self._is_ended:
+                self._has_records.clear()
+                self._is_full.clear()
+                self._has_room.set()
         return drawn
 
     async def wait(self, seconds: float | None) -> None:
         """Wait for a record, or the end, for so long at most, or until `wake`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._some.wait()
+                await self._has_records.wait()
 
     def wake(self) -> None:
         """End a wait."""
-        self._some.set()
+        self._has_records.set()
 
     @property
     def is_over(self) -> bool:
         """Whether all records are taken, and the iterable is closed."""
-        return self._ended and not self._drawn
+        return self._is_ended and not self._buffer
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """Stop reading ahead; the iterable is closed."""
-        if not self._told_to_end and not self._ended:
-            self._told_to_end = True
+        if not self._is_stopping and not self._is_ended:
+            self._is_stopping = True
             self._stop()
-            self._loop.call_later(CLOSE_SECONDS, self._finish)
+            self._loop.call_later(MAX_CLOSE_SECONDS, self._mark_ended)
 
     async def aclose(self) -> None:
         """End, and wait until the iterable is closed; not long if it is stuck."""
-        self.end()
-        while not self._ended:
-            self._some.clear()
-            await self._some.wait()
+        self.stop()
+        while not self._is_ended:
+            self._has_records.clear()
+            await self._has_records.wait()
 
     def _start(self) -> None:
         self._task = asyncio.create_task(self._read_all(self._source))
 
     def _stop(self) -> None:
-        if self._begun:  # if not, nothing would be closed
+        if self._is_started:  # if not, nothing would be closed
             self._task.cancel()
 
     async def _read_all(self, source: AsyncIterable[Any]) -> None:
-        self._begun = True
+        self._is_started = True
         try:
             records = aiter(source)
             try:
-                while not self._told_to_end and (record := await anext(records, _END)) is not _END:
+                while not self._is_stopping and (record := await anext(records, _END)) is not _END:
                     if not self._add(record):
-                        await self._room.wait()  # type: ignore[misc]  # a task's is asyncio's
+                        await self._has_room.wait()  # type: ignore[misc]  # a task's is asyncio's
             finally:
                 if hasattr(records, "aclose"):
                     await records.aclose()
@@ -136,35 +136,35 @@ class IterableReader:
             self.error = error
         except asyncio.CancelledError as error:
             # leaked by the awaited iterable; the task itself was not cancelled
-            if not self._told_to_end:
+            if not self._is_stopping:
                 self.error = RuntimeError("the source was cancelled from within")
                 self.error.__cause__ = error
         finally:
-            self._finish()
+            self._mark_ended()
 
     def _add(self, record: Any) -> bool:
         """Add a record to the buffer. Return whether there is room for more."""
-        text = self._text_of(record)
+        text = self._encode_record(record)
         with self._lock:
-            self._drawn.append(text)
-            self._size += len(text) if isinstance(text, bytes) else len(text.text)
-            count = len(self._drawn)
-            if has_room := count < CHUNK_RECORDS and self._size < CHUNK_BYTES:
+            self._buffer.append(text)
+            self._buffer_bytes += len(text) if isinstance(text, bytes) else len(text.text)
+            count = len(self._buffer)
+            if has_room := count < CHUNK_RECORDS and self._buffer_bytes < CHUNK_BYTES:
                 if count == 1:
-                    self._set(self._some)
+                    self._set(self._has_records)
             else:
-                self._room.clear()
-                self._set(self._some)
-                self._set(self._full)
+                self._has_room.clear()
+                self._set(self._has_records)
+                self._set(self._is_full)
         return has_room
 
     def _set(self, event: asyncio.Event) -> None:
         event.set()
 
-    def _finish(self) -> None:
-        self._ended = True
-        self._some.set()
-        self._full.set()
+    def _mark_ended(self) -> None:
+        self._is_ended = True
+        self._has_records.set()
+        self._is_full.set()
 
 
 class ThreadIterableReader(IterableReader):
@@ -175,56 +175,56 @@ class ThreadIterableReader(IterableReader):
     """
 
     def _start(self) -> None:
-        self._room = threading.Event()
+        self._has_room = threading.Event()
         threading.Thread(
             target=self._read_in_thread, args=(self._source,), name="asyncbatch-source", daemon=True
         ).start()
 
     def _stop(self) -> None:
-        self._room.set()
+        self._has_room.set()
 
     def _read_in_thread(self, source: Iterable[Any]) -> None:
         try:
             records = iter(source)
             try:
-                while not self._told_to_end and (record := next(records, _END)) is not _END:
+                while not self._is_stopping and (record := next(records, _END)) is not _END:
                     if not self._add(record):
-                        self._room.wait()
+                        self._has_room.wait()
             finally:
                 if hasattr(records, "close"):
                     records.close()
         except BaseException as error:  # noqa: BLE001 - the same, be it a call of sys.exit
             self.error = error
         finally:
-            self._call(self._finish)
+            self._call_in_loop(self._mark_ended)
 
     def _set(self, event: asyncio.Event) -> None:
-        self._call(event.set)
+        self._call_in_loop(event.set)
 
-    def _call(self, function: Any) -> None:
+    def _call_in_loop(self, function: Any) -> None:
         with suppress(RuntimeError):  # the loop is closed: no task waited for this
             self._loop.call_soon_threadsafe(function)
 
 
 def read_iterable(
     source: AsyncIterable[Any] | Iterable[Any],
-    text_of: Callable[[Any], bytes | InvalidRecord] | None = None,
+    encode_record: Callable[[Any], bytes | InvalidRecord] | None = None,
 ) -> IterableReader:
     """Return a running reader of an iterable: a task, or a thread if it is not async.
 
-    `text_of` encodes a record, by default as JSON.
+    `encode_record` encodes a record, by default as JSON.
     """
     make = IterableReader if isinstance(source, AsyncIterable) else ThreadIterableReader
-    return make(source, text_of)
+    return make(source, encode_record)
 
 
-def name_of(source: object) -> str:
+def source_name(source: object) -> str:
     """Return the name of a generator's function, or a default."""
     name = getattr(source, "__name__", None)
     return name if isinstance(name, str) and name.isidentifier() else "source"
 
 
-def numbered(names: Iterable[str]) -> Iterator[str]:
+def unique_names(names: Iterable[str]) -> Iterator[str]:
     """Yield names, with a number from the second of a name on."""
     counts: Counter[str] = Counter()
     for name in names:
@@ -232,15 +232,15 @@ def numbered(names: Iterable[str]) -> Iterator[str]:
         yield name if counts[name] == 1 else f"{name}-{counts[name]}"
 
 
-def json_of(record: Any) -> bytes | InvalidRecord:
+def json_record(record: Any) -> bytes | InvalidRecord:
     """Return a record as JSON text, or why that cannot be."""
     try:
         return encode(to_json_value(record))
     except RecordError as error:
-        return InvalidRecord(_shown(record), f"the source {error.message}")
+        return InvalidRecord(_safe_repr(record), f"the source {error.message}")
 
 
-def _shown(record: object) -> bytes:
+def _safe_repr(record: object) -> bytes:
     try:
         return repr(record).encode(errors="backslashreplace")
     except Exception:  # noqa: BLE001 - the user's own, or too deep
@@ -254,7 +254,7 @@ class IterableFeedSource:
     """
 
     kind = "iterable"
-    at_once = 1
+    concurrency = 1
 
     def __init__(
         self,
@@ -282,10 +282,10 @@ class IterableFeedSource:
 
     def end(self) -> bool:
         """End the feed, because its records exist nowhere else. Return True."""
-        self.feed.end()
+        self.feed.stop()
         return True
 
-    def retries(self) -> int:
+    def take_retry_count(self) -> int:
         return 0
 
     def traffic(self) -> None: ...
@@ -294,7 +294,7 @@ class IterableFeedSource:
 class IterableFeed:
     """One iterable as a feed. It has no bookmark."""
 
-    form = "given"
+    settings_digest = "given"
     is_incremental = False
 
     def __init__(self, name: str, records: AsyncIterable[Any] | Iterable[Any]) -> None:
@@ -317,13 +317,13 @@ class IterableFeed:
             await reader.aclose()
             self.error = reader.error
         if self.error is not None:
-            raise FeedError(Failure(self.name, "read_error", described(self.error)))
+            raise FeedError(Failure(self.name, "read_error", describe_error(self.error)))
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """Draw nothing more."""
         self._is_ended = True
         if self._reader is not None:
-            self._reader.end()
+            self._reader.stop()
 
     async def aclose(self) -> None:
         """Close the iterable."""
@@ -340,12 +340,13 @@ class IterableSource:
     """An iterable of events, async or not, as a live source.
 
     Events are objects that JSON can hold, or lines of JSON as text or bytes. After an exception of
-    the iterable, kept as `error`, `failed` is called; the source then has no more, but is not over.
+    the iterable, kept as `error`, `on_failure` is called; the source then has no more, but is not
+    over.
     """
 
     def __init__(self, name: str, events: AsyncIterable[Any] | Iterable[Any]) -> None:
         self.name, self.is_over = name, False
-        self.failed: Callable[[], None] = lambda: None
+        self.on_failure: Callable[[], None] = lambda: None
         self._events = events
         self._reader: IterableReader | None = None
         self._chunks: deque[LiveChunk] = deque()
@@ -358,21 +359,21 @@ class IterableSource:
     async def read(self, timeout: float | None) -> LiveChunk | None:  # noqa: ASYNC109 - see `LiveSource`
         if not self._chunks:
             if self._reader is None:
-                self._reader = read_iterable(self._events, line_of)
+                self._reader = read_iterable(self._events, json_line)
             await self._reader.wait(timeout)
-            self._take(self._reader)
+            self._take_buffered(self._reader)
         if not self._chunks:
             return None
         chunk = self._chunks.popleft()
-        self.is_over = chunk.ends
+        self.is_over = chunk.ends_file
         return chunk
 
-    async def rest(self) -> Sequence[LiveChunk]:
+    async def drain(self) -> Sequence[LiveChunk]:
         """Close the iterable, and return the chunks that were not read."""
         if self._reader is not None and not self.is_over:
             await self._reader.aclose()
             self._chunks += self._cut(self._reader.read_available())
-        rest = [chunk for chunk in self._chunks if not chunk.ends]
+        rest = [chunk for chunk in self._chunks if not chunk.ends_file]
         self._chunks.clear()
         return rest
 
@@ -384,7 +385,7 @@ class IterableSource:
     def close(self) -> None:
         """Stop reading ahead. `aclose` closes the iterable."""
         if self._reader is not None:
-            self._reader.end()
+            self._reader.stop()
 
     async def aclose(self) -> None:
         """Close the iterable, even if no event was read."""
@@ -395,27 +396,27 @@ class IterableSource:
         elif hasattr(self._events, "close"):
             self._events.close()
 
-    def _take(self, reader: IterableReader) -> None:
+    def _take_buffered(self, reader: IterableReader) -> None:
         self._chunks += self._cut(reader.read_available())
         if not reader.is_over:
             return
         if reader.error is None:
-            self._chunks.append(LiveChunk(self.name, b"", ends=True))
+            self._chunks.append(LiveChunk(self.name, b"", ends_file=True))
         else:
-            self.failed()
+            self.on_failure()
 
-    def _cut(self, drawn: Sequence[bytes | InvalidRecord]) -> Iterator[LiveChunk]:
+    def _cut(self, records: Sequence[bytes | InvalidRecord]) -> Iterator[LiveChunk]:
         """Yield chunks of lines; each invalid record is a chunk of its own."""
-        for kind, some in groupby(drawn, type):
+        for kind, some in groupby(records, type):
             if kind is bytes:
                 yield LiveChunk(self.name, b"".join(some))  # type: ignore[arg-type]  # as `kind` says
             else:
                 for one in some:
                     assert isinstance(one, InvalidRecord)
-                    yield LiveChunk(self.name, one.text, error=one.reason)
+                    yield LiveChunk(self.name, one.text, line_error=one.reason)
 
 
-def line_of(event: Any) -> bytes | InvalidRecord:
+def json_line(event: Any) -> bytes | InvalidRecord:
     """Return an event as a line, or why that cannot be."""
     if type(event) is not dict:  # as it nearly always is
         if isinstance(event, str):
@@ -428,5 +429,5 @@ def line_of(event: Any) -> bytes | InvalidRecord:
         if isinstance(event, bytes | bytearray | memoryview):
             line = bytes(event)
             return line if line.endswith(b"\n") else line + b"\n"
-    text = json_of(event)
+    text = json_record(event)
     return text if isinstance(text, InvalidRecord) else text + b"\n"

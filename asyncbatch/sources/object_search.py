@@ -6,12 +6,12 @@ import errno
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from asyncbatch.core.paths import ObjectPath, parse_address, shown_url
+from asyncbatch.core.paths import ObjectPath, parse_address, redact_url
 from asyncbatch.errors import UsageError
 from asyncbatch.sources.selection import Patterns, has_magic
 from asyncbatch.storage.listing import list_folder, list_objects
-from asyncbatch.storage.objects import Objects
-from asyncbatch.storage.store_errors import NO_OBJECT, ObjectError
+from asyncbatch.storage.objects import ObjectReader
+from asyncbatch.storage.store_errors import NO_OBJECT_MESSAGE, ObjectError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,73 +28,74 @@ class ObjectSearch:
     """
 
     def __init__(self, settings: StoreSettings, wanted: Filter) -> None:
-        self._objects, self._wanted = Objects(settings), wanted
+        self._objects, self._wanted = ObjectReader(settings), wanted
 
-    def find(self, url: str, *, alone: bool) -> Iterator[ObjectPath]:
+    def find(self, url: str, *, is_only_argument: bool) -> Iterator[ObjectPath]:
         """Yield the objects of an argument, or a handle with the problem.
 
-        Raises UsageError for an invalid URL; also for an unusable store if the argument is `alone`.
+        Raises UsageError for an invalid URL; also for an unusable store if the argument is
+        `is_only_argument`.
         """
         address = parse_address(url)
         if has_magic(address.bucket) and not address.is_web:
-            raise UsageError(f"{shown_url(url)}: the name of a bucket cannot be a pattern")
+            raise UsageError(f"{redact_url(url)}: the name of a bucket cannot be a pattern")
         self._objects.stores.location(url)
-        found = self._of_argument(url, address)
+        found = self._find_argument(url, address)
         first = next(found, None)
         if first is None:
             return
-        if alone and first.problem is not None and _is_everything(first, url):
-            raise UsageError(f"{shown_url(url)}: {first.problem[1]}")
+        if is_only_argument and first.problem is not None and _concerns_whole_url(first, url):
+            raise UsageError(f"{redact_url(url)}: {first.problem[1]}")
         yield from chain((first,), found)
 
-    def listed(self, url: str) -> Iterator[ObjectPath]:
+    def find_listed(self, url: str) -> Iterator[ObjectPath]:
         """Yield the objects of a listed URL: an object, or a prefix if it ends with a slash."""
         try:
             address = parse_address(url)
         except UsageError as error:
-            yield ObjectPath(url, trouble=(errno.EINVAL, str(error)))
+            yield ObjectPath(url, problem=(errno.EINVAL, str(error)))
             return
         if url.endswith("/") and not address.is_web:
-            yield from self._folder(url)
-        elif not self._wanted.excludes(_name(address)):
+            yield from self._list_prefix(url)
+        elif not self._wanted.excludes(_last_name(address)):
             yield ObjectPath(url)
 
     def with_metadata(self, paths: list[str]) -> list[str]:
         """Return handles with size and ETag, requested where the listing had none."""
-        asked = [path for path in paths if isinstance(path, ObjectPath) and _is_unknown(path)]
+        asked = [path for path in paths if isinstance(path, ObjectPath) and _lacks_metadata(path)]
         found = {str(path): path for path in self._objects.heads(list(map(str, asked)))}
         return [found.get(path, path) for path in paths]
 
-    def _of_argument(self, url: str, address: Address) -> Iterator[ObjectPath]:
+    def _find_argument(self, url: str, address: Address) -> Iterator[ObjectPath]:
         if address.is_web:
-            yield from self.listed(url)
+            yield from self.find_listed(url)
             return
         if address.key in ("", "/") or url.endswith("/"):
-            yield from self._folder(url)
+            yield from self._list_prefix(url)
             return
         found = self._objects.head(url)
         if found.problem is None:
-            yield from () if self._wanted.excludes(_name(address)) else (found,)
+            yield from () if self._wanted.excludes(_last_name(address)) else (found,)
         elif found.problem[0] != errno.ENOENT:
             yield found
         elif has_magic(address.key):
             parts = [part for part in address.key.split("/") if part]
-            yield from self._globbed(str(address._replace(key="")), parts)
+            yield from self._glob(str(address._replace(key="")), parts)
         else:  # a folder's name, or nothing's
             below = list_objects(self._objects, url + "/")
             first = next(below, None)
             if first is None:
                 yield found
             elif first.problem is not None:
-                yield ObjectPath(url, trouble=first.problem)
+                yield ObjectPath(url, problem=first.problem)
             else:
-                yield from self._selected(chain((first,), below), len(url) + 1)
+                yield from self._matching(chain((first,), below), len(url) + 1)
 
-    def _folder(self, url: str) -> Iterator[ObjectPath]:
+    def _list_prefix(self, url: str) -> Iterator[ObjectPath]:
         url = url.rstrip("/") + "/"
-        return self._selected(list_objects(self._objects, url), len(url))
+        return self._matching(list_objects(self._objects, url), len(url))
 
-    def _selected(self, found: Iterator[ObjectPath], start: int) -> Iterator[ObjectPath]:
+    def _matching(self, found: Iterator[ObjectPath], start: int) -> Iterator[ObjectPath]:
         """Yield the matching objects below a prefix of `start` characters."""
         wanted = self._wanted
         last, enters = "", True
@@ -102,36 +103,36 @@ class ObjectSearch:
             folder, slash, name = path[start:].rpartition("/")
             below = folder + slash
             if below != last:
-                last, enters = below, self._enters(below)
+                last, enters = below, self._takes_folders(below)
             if path.problem is not None or (enters and name and wanted.takes_file(name, below)):
                 yield path
 
-    def _enters(self, below: str) -> bool:
+    def _takes_folders(self, below: str) -> bool:
         """Whether each folder of a path is searched."""
         above = ""
         for name in below.split("/")[:-1]:
-            if name and not self._wanted.enters(name, above):
+            if name and not self._wanted.takes_folder(name, above):
                 return False
             above += f"{name}/"
         return True
 
-    def _globbed(self, base: str, parts: Sequence[str], below: str = "") -> Iterator[ObjectPath]:
+    def _glob(self, base: str, parts: Sequence[str], below: str = "") -> Iterator[ObjectPath]:
         """Yield the objects that match a pattern below `base`, and those in matching folders.
 
         Lists single folders where the pattern allows it. `below` is the path in the bucket.
         """
         head, rest = parts[0], parts[1:]
         if head == "**":
-            yield from self._globbed_deeply(base, parts, below)
+            yield from self._glob_recursive(base, parts, below)
             return
         if not has_magic(head) and rest:
-            yield from self._globbed(f"{base}{head}/", rest, f"{below}{head}/")
+            yield from self._glob(f"{base}{head}/", rest, f"{below}{head}/")
             return
-        fits = Patterns([head]).fit
+        fits = Patterns([head]).matches
         try:
             entries = list_folder(self._objects, base)
         except ObjectError as error:
-            yield ObjectPath(base, trouble=(error.errno or errno.EINVAL, str(error)))
+            yield ObjectPath(base, problem=(error.errno or errno.EINVAL, str(error)))
             return
         for entry, found in entries:
             name = entry.rstrip("/")
@@ -139,15 +140,15 @@ class ObjectSearch:
             if not visible or not fits(name, "") or self._wanted.excludes(below + name):
                 continue
             if found is None and rest:
-                yield from self._globbed(base + entry, rest, below + entry)
+                yield from self._glob(base + entry, rest, below + entry)
             elif found is None:
-                yield from self._folder(base + entry)
+                yield from self._list_prefix(base + entry)
             elif not rest:
                 yield found
 
-    def _globbed_deeply(self, base: str, parts: Sequence[str], below: str) -> Iterator[ObjectPath]:
+    def _glob_recursive(self, base: str, parts: Sequence[str], below: str) -> Iterator[ObjectPath]:
         """Yield the objects below `base` that match a pattern with a leading `**`."""
-        fits = Patterns(["/" + "/".join(parts)]).fit
+        fits = Patterns(["/" + "/".join(parts)]).matches
         shows_hidden = self._wanted.hidden or any(part[0] == "." for part in parts)
         for path in list_objects(self._objects, base):
             name = path[len(base) :]
@@ -157,16 +158,16 @@ class ObjectSearch:
                 yield path
 
 
-def _is_everything(path: ObjectPath, url: str) -> bool:
+def _concerns_whole_url(path: ObjectPath, url: str) -> bool:
     """Whether a problem concerns the whole URL, and not a missing object."""
-    return url.startswith(path.rstrip("/")) and path.problem != (errno.ENOENT, NO_OBJECT)
+    return url.startswith(path.rstrip("/")) and path.problem != (errno.ENOENT, NO_OBJECT_MESSAGE)
 
 
-def _is_unknown(path: ObjectPath) -> bool:
+def _lacks_metadata(path: ObjectPath) -> bool:
     return path.size is None and path.problem is None
 
 
-def _name(address: Address) -> str:
+def _last_name(address: Address) -> str:
     """Return the last name in a URL."""
     path = address.bucket.partition("?")[0] if address.is_web else address.key
     return path.rpartition("/")[2]

@@ -49,10 +49,10 @@ class Reader:
     ) -> None:
         self._limit = limit
         self._open = opener.open if opener else open_content
-        self._adaptive = in_flight is None
+        self._is_adaptive = in_flight is None
         self._in_flight = _allowed_in_flight(READS_IN_FLIGHT if in_flight is None else in_flight)
-        self._slow = not self._adaptive and self._in_flight > 0
-        self._stretches_until_probe = REPROBE_EVERY
+        self._is_slow = not self._is_adaptive and self._in_flight > 0
+        self._reads_until_probe = REPROBE_EVERY
         self._threads: ThreadPoolExecutor | None = None
 
     def contents(
@@ -64,13 +64,13 @@ class Reader:
         opened is yielded, or closed with the generator.
         """
         deadline = time.monotonic() + max_seconds
-        limit, open_file, begin_file, taken = self._limit, self._open, progress.begin, 0
+        limit, open_file, begin_file, taken = self._limit, self._open, progress.begin_file, 0
         remaining, number = iter(batch.paths), batch.start
         for first in remaining:
             candidates = chain((first,), remaining)
             waits = bool(self._in_flight) and isinstance(first, ObjectPath)
-            if waits or (self._slow and not self._probe_is_due()):
-                ahead = self._ahead(candidates, max_bytes - taken, deadline)
+            if waits or (self._is_slow and not self._probe_is_due()):
+                ahead = self._read_ahead(candidates, max_bytes - taken, deadline)
                 for place, (path, future) in enumerate(ahead, number):
                     begin_file(place)
                     yield path, future.result()
@@ -86,20 +86,20 @@ class Reader:
                 except (OSError, TooLargeError) as error:
                     opened = error
                 yield path, opened
-                taken += size_read(opened)
+                taken += read_size(opened)
                 if taken >= max_bytes or time.monotonic() > deadline:
                     progress.end_file()
                     return
             progress.end_file()
-            if self._adaptive:
-                self._slow = _voluntary_switches() - switches >= PROBE_FILES // 4
+            if self._is_adaptive:
+                self._is_slow = _voluntary_switches() - switches >= PROBE_FILES // 4
 
     def _probe_is_due(self) -> bool:
         """Whether to test if slow storage has become fast."""
-        self._stretches_until_probe -= 1
-        if not self._adaptive or self._stretches_until_probe > 0:
+        self._reads_until_probe -= 1
+        if not self._is_adaptive or self._reads_until_probe > 0:
             return False
-        self._stretches_until_probe = REPROBE_EVERY
+        self._reads_until_probe = REPROBE_EVERY
         return True
 
     def _open_ahead(self, path: str) -> Opened:
@@ -108,7 +108,7 @@ class Reader:
         except (OSError, TooLargeError) as error:
             return error
 
-    def _ahead(
+    def _read_ahead(
         self, paths: Iterator[str], max_bytes: int, deadline: float
     ) -> Iterator[tuple[str, Future[Opened]]]:
         """Yield each path with the future of its content."""
@@ -130,7 +130,7 @@ class Reader:
                 if flying:
                     path, future = flying.popleft()
                     yield path, future
-                    taken += size_read(future.result())
+                    taken += read_size(future.result())
                     more = more and taken < max_bytes and time.monotonic() <= deadline
         finally:
             for _, future in flying:  # they are no longer wanted
@@ -144,7 +144,7 @@ def close_opened(opened: Opened) -> None:
             pass
 
 
-def size_read(opened: Opened) -> int:
+def read_size(opened: Opened) -> int:
     """Return how many bytes of a file were read so far."""
     if isinstance(opened, bytes):
         return len(opened)

@@ -21,7 +21,9 @@ CHUNK_PATHS = 2048
 CHUNK_SECONDS = 0.05  # A chunk of paths is complete at its limit, or after this time.
 # The time for the first listing of a store: less than starting workers takes.
 OBJECTS_SECONDS = 0.5
-_WALK_STEP = 32  # paths of a folder between two checks of the time; of a list, each path is checked
+_WALK_PATHS = (
+    32  # paths of a folder between two checks of the time; of a list, each path is checked
+)
 
 
 class Search:
@@ -29,25 +31,27 @@ class Search:
 
     def __init__(self, inputs: Inputs) -> None:
         self.opening: Sequence[str] = ()
-        self.found = 0
+        self.found_count = 0
         """How many paths were found so far."""
-        self.exhausted = False
+        self.is_exhausted = False
         """Whether these are all."""
-        self.matched = False
+        self.has_matches = False
         """Whether there is any input, be it in our shard or in another."""
         self._paths = inputs.find_all()
-        self._objects = inputs.objects() if inputs.names_objects else None
+        self._objects = inputs.object_search() if inputs.may_name_objects else None
         has_urls = any(map(is_object_url, inputs.paths))
-        self._patience = OBJECTS_SECONDS if has_urls else CHUNK_SECONDS
-        self._takes = None if inputs.shard is None else inputs.takes
-        self._step = _WALK_STEP if inputs.files_from is None else 1
+        self._open_seconds = OBJECTS_SECONDS if has_urls else CHUNK_SECONDS
+        self._is_in_shard = None if inputs.shard is None else inputs.is_in_shard
+        self._batch_size = _WALK_PATHS if inputs.files_from is None else 1
 
     def open(self) -> None:
         """Find the first paths; blocks while it does."""
         if self._objects is None:
-            self.opening = self._take(OPENING_PATHS + 1, self._patience)
+            self.opening = self._next_paths(OPENING_PATHS + 1, self._open_seconds)
         else:
-            self.opening = _run_interruptibly(lambda: self._take(OPENING_PATHS + 1, self._patience))
+            self.opening = _run_interruptibly(
+                lambda: self._next_paths(OPENING_PATHS + 1, self._open_seconds)
+            )
 
     async def chunks(self) -> AsyncIterator[Sequence[str]]:
         """Yield all paths in chunks, those after `opening` found in a thread as they are needed."""
@@ -55,26 +59,26 @@ class Search:
 
         if self.opening:
             yield self.opening
-        while not self.exhausted:
-            if chunk := await asyncio.to_thread(self._take, CHUNK_PATHS):
+        while not self.is_exhausted:
+            if chunk := await asyncio.to_thread(self._next_paths, CHUNK_PATHS):
                 yield chunk
 
     def with_metadata(self, paths: Sequence[str]) -> Sequence[str]:
         """Return paths of which those of objects tell in which state these are; blocks."""
         return paths if self._objects is None else self._objects.with_metadata(list(paths))
 
-    def _take(self, most: int, seconds: float = CHUNK_SECONDS) -> Sequence[str]:
-        """Return the next paths, up to about `most`; take note if they are the last."""
+    def _next_paths(self, max_paths: int, seconds: float = CHUNK_SECONDS) -> Sequence[str]:
+        """Return the next paths, up to about `max_paths`; take note if they are the last."""
         chunk: list[str] = []
         deadline = time.monotonic() + seconds
-        while len(chunk) < most and time.monotonic() <= deadline:
-            more = list(islice(self._paths, self._step))
-            chunk += more if self._takes is None else filter(self._takes, more)
-            self.matched = self.matched or bool(more)
-            if len(more) < self._step:
-                self.exhausted = True
+        while len(chunk) < max_paths and time.monotonic() <= deadline:
+            more = list(islice(self._paths, self._batch_size))
+            chunk += more if self._is_in_shard is None else filter(self._is_in_shard, more)
+            self.has_matches = self.has_matches or bool(more)
+            if len(more) < self._batch_size:
+                self.is_exhausted = True
                 break
-        self.found += len(chunk)
+        self.found_count += len(chunk)
         return chunk
 
 
@@ -91,7 +95,7 @@ def _run_interruptibly(function: Callable[[], T]) -> T:
         try:
             result = function()
         except BaseException as error:  # noqa: BLE001 - raised by the waiting thread
-            done.append(partial(_raise_walk_error, error))
+            done.append(partial(_reraise, error))
         else:
             done.append(lambda: result)
 
@@ -101,5 +105,5 @@ def _run_interruptibly(function: Callable[[], T]) -> T:
     return done[0]()
 
 
-def _raise_walk_error(error: BaseException) -> NoReturn:
+def _reraise(error: BaseException) -> NoReturn:
     raise error

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 DEFAULT_PATTERNS = tuple(
     f"*{ending}{suffix}" for ending in (".json", ".jsonl", ".ndjson") for suffix in ("", *SUFFIXES)
 )
-_MAGIC = re.compile(r"[*?[]")
+_WILDCARD = re.compile(r"[*?[]")
 
 
 def has_magic(text: str) -> bool:
     """Whether `text` holds a character that makes it a pattern."""
-    return _MAGIC.search(text) is not None
+    return _WILDCARD.search(text) is not None
 
 
 class Patterns:
@@ -43,7 +43,7 @@ class Patterns:
         def fit_either(name: str, below: str) -> bool:
             return fits_name(name, below) or fits_path(below + name) is not None
 
-        self.fit: Callable[[str, str], bool] = fit_either if paths else fits_name
+        self.matches: Callable[[str, str], bool] = fit_either if paths else fits_name
 
 
 def _name_matcher(patterns: Sequence[str]) -> Callable[[str, str], bool]:
@@ -107,32 +107,32 @@ def expand(pattern: str, *, hidden: bool) -> Iterator[str]:
     for part in filter(None, pattern.split("/")):
         if part != "**" or parts[-1:] != ["**"]:  # two in a row mean the same as one
             parts.append(part)
-    yield from _expand(root, parts, hidden=hidden)
+    yield from _expand_parts(root, parts, hidden=hidden)
 
 
-def _expand(base: str, parts: Sequence[str], *, hidden: bool) -> Iterator[str]:
+def _expand_parts(base: str, parts: Sequence[str], *, hidden: bool) -> Iterator[str]:
     head, rest = parts[0], parts[1:]
     if not has_magic(head):
         path = base + head
         if not rest and os.path.lexists(path):
             yield path
         elif rest and os.path.isdir(path):
-            yield from _expand(path + "/", rest, hidden=hidden)
+            yield from _expand_parts(path + "/", rest, hidden=hidden)
         return
     any_depth = head == "**"
     if any_depth and rest:
-        yield from _expand(base, rest, hidden=hidden)
-    fits = Patterns([head]).fit
+        yield from _expand_parts(base, rest, hidden=hidden)
+    fits = Patterns([head]).matches
     for name, is_folder, is_link in _sorted_entries(base or "."):
         visible = hidden or name[0] != "." or head[0] == "."
         if not visible or not (any_depth or fits(name, "")):
             continue
         if any_depth and is_folder and not is_link:
-            yield from _expand(f"{base}{name}/", parts, hidden=hidden)
+            yield from _expand_parts(f"{base}{name}/", parts, hidden=hidden)
         elif not rest and not (any_depth and is_folder):
             yield base + name
         elif rest and not any_depth and is_folder:
-            yield from _expand(f"{base}{name}/", rest, hidden=hidden)
+            yield from _expand_parts(f"{base}{name}/", rest, hidden=hidden)
 
 
 def _sorted_entries(folder: str) -> list[tuple[str, bool, bool]]:
@@ -159,20 +159,20 @@ class Filter:
     def __init__(self, selection: Selection) -> None:
         self.follow_symlinks = selection.follow_symlinks
         self.hidden = selection.hidden
-        wants = Patterns(selection.patterns).fit
-        self._excludes = Patterns(selection.exclude).fit if selection.exclude else None
+        wants = Patterns(selection.patterns).matches
+        self._excludes = Patterns(selection.exclude).matches if selection.exclude else None
 
         def takes_visible(name: str, below: str) -> bool:
             return name[0] != "." and wants(name, below)
 
         def takes(name: str, below: str) -> bool:
-            return wants(name, below) and self.enters(name, below)
+            return wants(name, below) and self.takes_folder(name, below)
 
         quick = not selection.exclude and not selection.hidden
         self.takes_file: Callable[[str, str], bool] = takes_visible if quick else takes
         """whether a file matches; called for each file, so it is one function"""
 
-    def enters(self, name: str, below: str) -> bool:
+    def takes_folder(self, name: str, below: str) -> bool:
         """Whether to search a folder."""
         if name[0] == "." and not self.hidden:
             return False
@@ -188,8 +188,8 @@ class Filter:
         return any(map(excludes, parts, folders))
 
 
-_FORM = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
-_PURPOSE = b"asyncbatch-shard"  # so that no other hash of the same names goes along with it
+_SHARD_TEXT = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
+_HASH_PERSON = b"asyncbatch-shard"  # so that no other hash of the same names goes along with it
 
 
 class Shard(Struct, frozen=True):
@@ -205,7 +205,7 @@ class Shard(Struct, frozen=True):
     @classmethod
     def parse(cls, text: str) -> Shard:
         """Return the shard of `I/N`. Raises UsageError with the accepted form."""
-        match = _FORM.fullmatch(text)
+        match = _SHARD_TEXT.fullmatch(text)
         shard = cls(int(match[1]), int(match[2])) if match else cls(0, 0)
         try:
             shard.check()
@@ -223,7 +223,7 @@ class Shard(Struct, frozen=True):
         if identity == STDIN:
             return self.index == 1
         name = identity.encode("utf-8", "surrogateescape")
-        number = int.from_bytes(blake2b(name, digest_size=8, person=_PURPOSE).digest())
+        number = int.from_bytes(blake2b(name, digest_size=8, person=_HASH_PERSON).digest())
         return number % self.count == self.index - 1
 
     def __str__(self) -> str:

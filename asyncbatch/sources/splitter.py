@@ -15,7 +15,7 @@ from asyncbatch.formats.positions import parse_pointer
 from asyncbatch.formats.validator import make_validator
 from asyncbatch.storage.local import Content, TooLargeError
 from asyncbatch.storage.opener import Opener
-from asyncbatch.storage.store_errors import CUT_SHORT
+from asyncbatch.storage.store_errors import CHANGED_MESSAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,10 +44,10 @@ class Splitter:
         self._path, self._form, self._sizes = path, split_file.form, sizes
         self._opener = opener or Opener(FileWorkSettings())
         self._etag: str | None = None
-        self._relative = split_file.relative
+        self._is_relative = split_file.is_relative
         self._pointer = None if pointer is None else parse_pointer(pointer)
-        self._at = self._start = split_file.start or Position()
-        self._read_to = self._start.byte
+        self._position = self._start = split_file.start or Position()
+        self._end_of_reading = self._start.byte
 
     def splits(self) -> Iterator[Split]:
         """Yield the splits in order; the last one has no records, but the error if any.
@@ -56,29 +56,36 @@ class Splitter:
         """
         number, given, error = 0, 0, None
         try:
-            for begin in self._cuts():
-                length = self._at.byte - begin.byte
+            for begin in self._split_starts():
+                length = self._position.byte - begin.byte
                 yield Split(
-                    number, self._form, begin, length, relative=self._relative, etag=self._etag
+                    number,
+                    self._form,
+                    begin,
+                    length,
+                    is_relative=self._is_relative,
+                    etag=self._etag,
                 )
                 number, given = number + 1, given + length
         except FILE_ERRORS as problem:
             error = file_failure(display_path(self._path), problem)
-        rest = self._read_to - self._start.byte - given
-        yield Split(number, self._form, self._at, max(0, rest), end=True, error=error)
+        rest = self._end_of_reading - self._start.byte - given
+        yield Split(
+            number, self._form, self._position, max(0, rest), is_end_marker=True, error=error
+        )
 
-    def _cuts(self) -> Iterator[Position]:
-        """Yield the start of each split, with `_at` as its end."""
+    def _split_starts(self) -> Iterator[Position]:
+        """Yield the start of each split, with `_position` as its end."""
         if self._form == "array":
-            return self._elements()
-        return self._line_ends() if self._relative else self._lines()
+            return self._starts_of_elements()
+        return self._starts_by_line_ends() if self._is_relative else self._starts_of_lines()
 
-    def _line_ends(self) -> Iterator[Position]:
+    def _starts_by_line_ends(self) -> Iterator[Position]:
         """Yield the start of each split of lines, found by line ends alone."""
         look = memoryview(bytearray(_SEARCH_BYTES))
         with closing(self._opener.random_access(self._path)) as file:
             self._etag = file.etag
-            while (begin := self._at).byte < file.size:
+            while (begin := self._position).byte < file.size:
                 end = begin.byte + self._sizes.split
                 while end < file.size and (count := file.read_into(look, end)):
                     found = bytes(look[:count]).find(b"\n") + 1
@@ -86,57 +93,61 @@ class Splitter:
                     if found:
                         break
                     if end - begin.byte > self._sizes.record + self._sizes.split:
-                        raise _too_long(self._sizes.record)
-                self._read_to = min(end, file.size)
-                self._at = Position(self._read_to)
+                        raise _line_too_long(self._sizes.record)
+                self._end_of_reading = min(end, file.size)
+                self._position = Position(self._end_of_reading)
                 yield begin
 
-    def _lines(self) -> Iterator[Position]:
-        """Yield the start of each split of lines, with `_at` as its end."""
+    def _starts_of_lines(self) -> Iterator[Position]:
+        """Yield the start of each split of lines, with `_position` as its end."""
         most = self._sizes.record
         buffer = bytearray(self._sizes.split)
         with closing(self._opener.random_access(self._path)) as file:
             self._etag = file.etag
-            while size := _fill(file, buffer, self._at.byte):
+            while size := _fill_buffer(file, buffer, self._position.byte):
                 cut = size if size < len(buffer) else buffer.rfind(b"\n") + 1
                 if not cut:
                     if size >= most:
-                        raise _too_long(most)
+                        raise _line_too_long(most)
                     buffer = bytearray(min(2 * size, most))
                     continue
-                begin = self._at
+                begin = self._position
                 ends, records = count_lines(buffer, cut, first=not begin.byte)
-                self._read_to = begin.byte + cut
-                self._at = Position(self._read_to, begin.record + records, begin.line + ends)
+                self._end_of_reading = begin.byte + cut
+                self._position = Position(
+                    self._end_of_reading, begin.record + records, begin.line + ends
+                )
                 yield begin
                 if len(buffer) > self._sizes.split:  # for one long line
                     buffer = bytearray(self._sizes.split)
 
-    def _elements(self) -> Iterator[Position]:
-        """Yield the start of each split of elements, with `_at` as its end."""
+    def _starts_of_elements(self) -> Iterator[Position]:
+        """Yield the start of each split of elements, with `_position` as its end."""
         opened = self._opener.open(self._path)
         if not isinstance(opened, Content):
-            raise OSError(CUT_SHORT)
+            raise OSError(CHANGED_MESSAGE)
         with opened as content:
             self._etag = content.etag
             stream = ArrayStream(
                 content.chunks(), self._pointer, make_validator(), self._sizes, content.seek
             )
             if not stream.begin(is_split=True):
-                raise OSError(CUT_SHORT)
+                raise OSError(CHANGED_MESSAGE)
             try:
                 for window in stream.windows(self._start):
-                    self._at = window.end
+                    self._position = window.end
                     yield window.start
             finally:
-                self._read_to = stream.read_to
+                self._end_of_reading = stream.read_to
 
 
-def _too_long(most: int) -> TooLargeError:
-    return TooLargeError(most + 1, most, f"a line has more than {most:,} bytes, the limit")
+def _line_too_long(max_bytes: int) -> TooLargeError:
+    return TooLargeError(
+        max_bytes + 1, max_bytes, f"a line has more than {max_bytes:,} bytes, the limit"
+    )
 
 
-def _fill(file: RandomAccess, buffer: bytearray, offset: int) -> int:
+def _fill_buffer(file: RandomAccess, buffer: bytearray, offset: int) -> int:
     """Fill `buffer` with the bytes at `offset`; return their number."""
     with memoryview(buffer) as view:
         return file.read_into(view, offset)

@@ -111,7 +111,7 @@ class CheckpointFile:
         head = msgspec.json.encode(_CheckpointHeader(_VERSION, _digest(body)))
         file = AtomicFile(self.path)
         file.keep_unfinished(
-            f"{file.final}.new"
+            f"{file.final_path}.new"
         )  # one name, so that a killed process leaves one file
         try:
             file.open()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_TAIL = 4096  # bytes at the end of the file that identify it
+_TAIL_BYTES = 4096  # bytes at the end of the file that identify it
 
 
 class AppendPosition(Struct, frozen=True):
@@ -55,16 +55,16 @@ class AppendFile:
 
     def write(self, lines: bytes) -> None:
         """Write lines. Raises SinkError."""
-        self._with_retries(lambda: self._write(lines))
+        self._translate_errors(lambda: self._write(lines))
 
     def position(self) -> AppendPosition:
         """Return where the file ends, all of it safely on the disk. Raises SinkError."""
-        return self._with_retries(self._current_position)
+        return self._translate_errors(self._current_position)
 
     def sync(self) -> None:
         """Write all data to the disk, if this is a regular file. Raises SinkError."""
         if not self._is_special():
-            self._with_retries(lambda: os.fsync(self._descriptor))
+            self._translate_errors(lambda: os.fsync(self._descriptor))
 
     def close(self) -> None:
         """End."""
@@ -83,26 +83,26 @@ class AppendFile:
     def _current_position(self) -> AppendPosition:
         os.fsync(self._descriptor)
         size = os.lseek(self._descriptor, 0, os.SEEK_CUR)
-        return AppendPosition(size, _tail(self._descriptor, size))
+        return AppendPosition(size, _tail_digest(self._descriptor, size))
 
-    def _truncate(self, place: AppendPosition) -> None:
+    def _truncate(self, position: AppendPosition) -> None:
         size = os.fstat(self._descriptor).st_size
-        if size < place.size or _tail(self._descriptor, place.size) != place.tail:
+        if size < position.size or _tail_digest(self._descriptor, position.size) != position.tail:
             raise UsageError(
                 f"{self.path} is not what it was at the checkpoint, and cannot be cut back to it: "
                 "put it back, or remove the checkpoint to begin anew"
             )
-        os.ftruncate(self._descriptor, place.size)
-        os.lseek(self._descriptor, place.size, os.SEEK_SET)
+        os.ftruncate(self._descriptor, position.size)
+        os.lseek(self._descriptor, position.size, os.SEEK_SET)
 
-    def _with_retries(self, function: Callable[[], T]) -> T:
+    def _translate_errors(self, function: Callable[[], T]) -> T:
         try:
             return function()
         except OSError as error:
             raise SinkError(f"cannot write {self.path}: {error.strerror}", self.path) from None
 
 
-def _tail(descriptor: int, size: int) -> str:
+def _tail_digest(descriptor: int, size: int) -> str:
     """Return a digest of the last bytes of the first `size`."""
-    length = min(size, _TAIL)
+    length = min(size, _TAIL_BYTES)
     return hashlib.blake2b(os.pread(descriptor, length, size - length), digest_size=16).hexdigest()

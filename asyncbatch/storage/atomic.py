@@ -22,32 +22,32 @@ class AtomicFile:
     def __init__(self, path: str) -> None:
         self.path = path
         self.is_special = os.path.exists(path) and not os.path.isfile(path)
-        self.final = os.path.realpath(path)
+        self.final_path = os.path.realpath(path)
         """A symbolic link stays: the file that it points to is replaced."""
-        self.written = path if self.is_special else f"{self.final}.{os.getpid()}.tmp"
+        self.temp_path = path if self.is_special else f"{self.final_path}.{os.getpid()}.tmp"
         """The path that is written to."""
         self.size = 0
         """How many bytes `write` was given."""
-        self._stays = False
+        self._keeps_unfinished = False
 
-    def keep_unfinished(self, written: str) -> None:
-        """Be written at `written`, and stay there if it is not completed; before `open`.
+    def keep_unfinished(self, temp_path: str) -> None:
+        """Be written at `temp_path`, and stay there if it is not completed; before `open`.
 
         It is locked while it is written to.
         """
-        self.written, self._stays = written, True
+        self.temp_path, self._keeps_unfinished = temp_path, True
 
-    def remove(self) -> None:
+    def remove_unfinished(self) -> None:
         """Leave nothing if it is not completed, after all."""
-        self._stays = False
+        self._keeps_unfinished = False
 
     def open(self) -> None:
         """Begin. Raises UsageError if the file cannot be written."""
         if os.path.isdir(self.path):
             raise UsageError(f"cannot write {self.path}: it is a folder")
         try:
-            self.stream = open(self.written, "wb")  # noqa: SIM115 - closed at the end of the run
-            if self._stays:
+            self.stream = open(self.temp_path, "wb")  # noqa: SIM115 - closed at the end of the run
+            if self._keeps_unfinished:
                 fcntl.flock(self.stream, fcntl.LOCK_EX)
         except OSError as error:
             raise UsageError(f"cannot write {self.path}: {error.strerror}") from None
@@ -81,8 +81,8 @@ class AtomicFile:
             self.sync()
             self.stream.close()
             if not self.is_special:
-                os.replace(self.written, self.final)
-                sync_folder_of(os.path.dirname(self.final))
+                os.replace(self.temp_path, self.final_path)
+                sync_folder(os.path.dirname(self.final_path))
         except OSError as error:
             self.discard()
             raise self.sink_error(error) from None
@@ -94,9 +94,9 @@ class AtomicFile:
         """Leave the target as it was."""
         with suppress(OSError):  # a buffer that failed to be written fails again at the flush
             self.stream.close()
-        if not self.is_special and not self._stays:
+        if not self.is_special and not self._keeps_unfinished:
             with suppress(OSError):  # a disk that has become read-only keeps it
-                os.unlink(self.written)
+                os.unlink(self.temp_path)
 
     def abandon(self) -> None:
         """End a write that blocks. May be called from any thread."""
@@ -106,7 +106,7 @@ class AtomicFile:
         return SinkError(f"cannot write {self.path}: {error.strerror or error}", self.path)
 
 
-def sync_folder_of(folder: str) -> None:
+def sync_folder(folder: str) -> None:
     """Write the names of a folder's files to the disk, where possible. Raises OSError."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)

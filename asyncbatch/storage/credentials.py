@@ -14,7 +14,7 @@ from typing import Any
 from asyncbatch.errors import UsageError
 
 # Variables that the library goes by, and that come before a profile.
-_CHECKED_FIRST = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_SKIP_SIGNATURE")
+_PRECEDING_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_SKIP_SIGNATURE")
 _REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 _KEYS = {
     "aws_access_key_id": "access_key_id",
@@ -33,7 +33,7 @@ def s3_credentials(*, anonymous: bool) -> dict[str, Any]:
     told: dict[str, Any] = {}
     if "region" in profile and not any(map(os.environ.get, _REGIONS)):
         told["region"] = profile["region"]
-    if anonymous or any(map(os.environ.get, _CHECKED_FIRST)):
+    if anonymous or any(map(os.environ.get, _PRECEDING_VARIABLES)):
         return told
     if name is not None and not profile:
         raise UsageError(f"there is no profile {name!r} (AWS_PROFILE) in the shared AWS files")
@@ -41,7 +41,7 @@ def s3_credentials(*, anonymous: bool) -> dict[str, Any]:
     if "access_key_id" in found:
         return told | found
     if profile.keys() & {"role_arn", "sso_session", "sso_start_url", "credential_process"}:
-        told["credential_provider"] = _from_boto3(name or "default")
+        told["credential_provider"] = _boto3_provider(name or "default")
     return told
 
 
@@ -62,7 +62,7 @@ def _section(path: str, name: str) -> dict[str, str]:
     return dict(parser[name]) if parser.has_section(name) else {}
 
 
-def _from_boto3(profile: str) -> object:
+def _boto3_provider(profile: str) -> object:
     try:
         from boto3 import Session
         from obstore.auth.boto3 import Boto3CredentialProvider

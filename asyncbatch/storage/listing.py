@@ -6,13 +6,13 @@ import errno
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncbatch.core.paths import ObjectPath, parse_address
-from asyncbatch.storage.objects import object_path_of, translated_errors
+from asyncbatch.storage.objects import object_path_from_metadata, translated_errors
 from asyncbatch.storage.store_errors import ObjectError, object_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from asyncbatch.storage.objects import Objects
+    from asyncbatch.storage.objects import ObjectReader
     from asyncbatch.storage.stores import StoreLocation
 
 
@@ -23,7 +23,7 @@ class ObjectVersion(NamedTuple):
     size: int
 
 
-def list_versions(place: StoreLocation, url: str) -> Mapping[str, ObjectVersion]:
+def list_versions(location: StoreLocation, url: str) -> Mapping[str, ObjectVersion]:
     """Return the versions of the objects directly in the prefix at `url`, by name.
 
     Raises ObjectError.
@@ -31,7 +31,7 @@ def list_versions(place: StoreLocation, url: str) -> Mapping[str, ObjectVersion]
     import obstore
 
     try:
-        listed = obstore.list_with_delimiter(place.store, place.key)
+        listed = obstore.list_with_delimiter(location.store, location.key)
     except Exception as error:  # noqa: BLE001 - the library's
         raise object_error(error, url) from None
     return {
@@ -40,18 +40,18 @@ def list_versions(place: StoreLocation, url: str) -> Mapping[str, ObjectVersion]
     }
 
 
-_PAGE = 1000
-_UNNAMED = (
+_PAGE_KEYS = 1000
+_INVALID_KEYS = (
     "has keys that cannot be asked for: with an empty name (//), '.', '..' or a control character"
     " in them"
 )
 
 
-class _UnnamableError(Exception):
+class _InvalidKeyError(Exception):
     """A page has a key that the library refuses, and so all of the page is refused."""
 
 
-def list_objects(objects: Objects, url: str) -> Iterator[ObjectPath]:
+def list_objects(objects: ObjectReader, url: str) -> Iterator[ObjectPath]:
     """Yield all objects below `url`, which ends with a slash; holds one page.
 
     An object that cannot be listed or requested is yielded with its `problem`.
@@ -59,17 +59,17 @@ def list_objects(objects: Objects, url: str) -> Iterator[ObjectPath]:
     pages = _Pages(objects, url)
     try:
         yield from pages.objects()
-    except _UnnamableError:
-        yield from _by_folders(objects, url, pages.last)
+    except _InvalidKeyError:
+        yield from _list_by_folder(objects, url, pages.last)
     except ObjectError as error:
         reason = str(error) if pages.last is None else f"could not be listed to its end: {error}"
-        yield ObjectPath(url, trouble=(error.errno or errno.EINVAL, reason))
+        yield ObjectPath(url, problem=(error.errno or errno.EINVAL, reason))
 
 
 class _Pages:
     """A listing that restarts behind its `last` key after an error."""
 
-    def __init__(self, objects: Objects, url: str) -> None:
+    def __init__(self, objects: ObjectReader, url: str) -> None:
         self._objects, self._url = objects, url
         self._base = str(parse_address(url)._replace(key=""))
         self._stream: Iterator[Sequence[Any]] | None = None
@@ -82,38 +82,39 @@ class _Pages:
             for meta in page:
                 self.last = key = meta["path"]
                 if len(key) > start:  # an object that is called like the folder is not in it
-                    yield object_path_of(self._base + key, meta)
+                    yield object_path_from_metadata(self._base + key, meta)
 
     def _next(self) -> Sequence[Any]:
         import obstore
         from obstore.exceptions import InvalidPathError
 
-        with translated_errors(self._url, _UnnamableError):
+        with translated_errors(self._url, _InvalidKeyError):
             try:
                 if self._stream is None:
                     store, prefix = self._objects.stores.location(self._url)
                     begun = obstore.list(
-                        store, prefix.rstrip("/") or None, offset=self.last, chunk_size=_PAGE
+                        store, prefix.rstrip("/") or None, offset=self.last, chunk_size=_PAGE_KEYS
                     )
                     self._stream = iter(begun)
                 return next(self._stream, ())
             except InvalidPathError:
-                raise _UnnamableError from None
+                raise _InvalidKeyError from None
             except Exception:  # after any error a retry restarts behind the last key
                 self._stream = None
                 raise
 
 
-def list_folder(objects: Objects, url: str) -> list[tuple[str, ObjectPath | None]]:
+def list_folder(objects: ObjectReader, url: str) -> list[tuple[str, ObjectPath | None]]:
     """Return the names in the folder `url`, in order, with their objects.
 
     A folder has None in place of an object. Raises ObjectError.
     """
     address = parse_address(url)
     base, start = str(address._replace(key="")), len(address.key)
-    found = objects.retrier.call(lambda: _ask_for_folder(objects, url))
+    found = objects.retrier.call(lambda: _request_folder(objects, url))
     entries: dict[str, ObjectPath | None] = {
-        meta["path"][start:]: object_path_of(base + meta["path"], meta) for meta in found["objects"]
+        meta["path"][start:]: object_path_from_metadata(base + meta["path"], meta)
+        for meta in found["objects"]
     }
     for folder in found["common_prefixes"]:
         entries[f"{folder[start:]}/"] = None
@@ -122,7 +123,7 @@ def list_folder(objects: Objects, url: str) -> list[tuple[str, ObjectPath | None
     return [(name, entries[name]) for name in names]
 
 
-def _by_folders(objects: Objects, url: str, last: str | None) -> Iterator[ObjectPath]:
+def _list_by_folder(objects: ObjectReader, url: str, last: str | None) -> Iterator[ObjectPath]:
     """Yield the objects behind the key `last`, listed folder by folder.
 
     A name that cannot be listed then spoils only its own folder.
@@ -131,7 +132,7 @@ def _by_folders(objects: Objects, url: str, last: str | None) -> Iterator[Object
     try:
         entries = list_folder(objects, url)
     except ObjectError as error:
-        yield ObjectPath(url, trouble=(error.errno or errno.EINVAL, str(error)))
+        yield ObjectPath(url, problem=(error.errno or errno.EINVAL, str(error)))
         return
     for name, found in entries:
         key = (url + name).removeprefix(base)
@@ -139,10 +140,10 @@ def _by_folders(objects: Objects, url: str, last: str | None) -> Iterator[Object
         if found is not None and is_behind:
             yield found
         elif found is None and (is_behind or (last or "").startswith(key)):
-            yield from _by_folders(objects, url + name, last)
+            yield from _list_by_folder(objects, url + name, last)
 
 
-def _ask_for_folder(objects: Objects, url: str) -> Any:
+def _request_folder(objects: ObjectReader, url: str) -> Any:
     import obstore
     from obstore.exceptions import InvalidPathError
 
@@ -151,4 +152,4 @@ def _ask_for_folder(objects: Objects, url: str) -> Any:
         try:
             return obstore.list_with_delimiter(store, prefix.rstrip("/") or None)
         except InvalidPathError:
-            raise ObjectError(errno.EINVAL, _UNNAMED) from None
+            raise ObjectError(errno.EINVAL, _INVALID_KEYS) from None

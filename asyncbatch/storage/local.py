@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from asyncbatch.core.records import STDIN
-from asyncbatch.storage.store_errors import CUT_SHORT
+from asyncbatch.storage.store_errors import CHANGED_MESSAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Bytes asked for before the size is known: most files are whole after one call.
-FIRST_READ = 64 * 1024
-CHUNK = 1024 * 1024  # Bytes of a stream that are handled at a time.
+FIRST_READ_BYTES = 64 * 1024
+CHUNK_BYTES = 1024 * 1024  # Bytes of a stream that are handled at a time.
 
 
 # After this time without data, the data of standard input so far is processed, ...
 _IDLE_SECONDS = 0.5
-_LEAST_HEAD = 8  # ... if it is enough to detect a compression.
+_MIN_HEAD_BYTES = 8  # ... if it is enough to detect a compression.
 
 _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 _STDIN_FD = 0
@@ -50,7 +50,7 @@ class TooLargeError(Exception):
 class Content:
     """The first bytes of a file, `head`, and the open file with the rest.
 
-    `size` counts the bytes read so far; `expected` is the size of a regular file when it was
+    `size` counts the bytes read so far; `expected_size` is the size of a regular file when it was
     opened, else 0; `etag` is that of an object. As a context manager it closes the file. A failed
     read may be retried: it does not move the position.
     """
@@ -59,13 +59,13 @@ class Content:
         self,
         head: bytes,
         fd: int | None = None,
-        expected: int = 0,
+        expected_size: int = 0,
         limit: int | None = None,
         retrier: Retrier | None = None,
     ) -> None:
         self.head, self.size = head, len(head)
         self.etag: str | None = None
-        self.expected = expected
+        self.expected_size = expected_size
         self._fd, self._limit = fd, limit
         self._retrier = retrier
 
@@ -96,7 +96,7 @@ class Content:
         """
         yield self.head
         # One byte more than expected, so that the end shows without another large buffer.
-        size = min(max(self.expected - self.size + 1, FIRST_READ), CHUNK)
+        size = min(max(self.expected_size - self.size + 1, FIRST_READ_BYTES), CHUNK_BYTES)
         while (fd := self._fd) is not None:
             while idle is not None and not _has_data(fd, idle):
                 yield b""
@@ -121,7 +121,7 @@ class Content:
 
     def stream(self) -> io.BufferedReader:
         """Return the content as a buffered stream from its first byte."""
-        return io.BufferedReader(_Stream(self), FIRST_READ)
+        return io.BufferedReader(_Stream(self), FIRST_READ_BYTES)
 
 
 class _Stream(io.RawIOBase):
@@ -147,7 +147,7 @@ class _Stream(io.RawIOBase):
 def open_content(
     path: str,
     limit: int | None = None,
-    ahead: int = FIRST_READ,
+    ahead: int = FIRST_READ_BYTES,
     retrier: Retrier | None = None,
 ) -> bytes | Content:
     """Open `path` (standard input for `-`) and read up to about `ahead` bytes.
@@ -158,18 +158,18 @@ def open_content(
     fd = _STDIN_FD if path == STDIN else os.open(path, _OPEN_FLAGS)
     head, expected = b"", 0
     try:
-        head = os.read(fd, FIRST_READ)
-        wanted = FIRST_READ
-        if len(head) == FIRST_READ or limit is not None:
+        head = os.read(fd, FIRST_READ_BYTES)
+        wanted = FIRST_READ_BYTES
+        if len(head) == FIRST_READ_BYTES or limit is not None:
             expected = os.fstat(fd).st_size
             if limit is not None and expected > limit:
                 raise TooLargeError(expected, limit)  # noqa: TRY301 - closes below like the rest
-            wanted = max(FIRST_READ, min(ahead, expected))
+            wanted = max(FIRST_READ_BYTES, min(ahead, expected))
         # Only a read that gives nothing is the end: pipes and some file systems give less
         # than was asked for.
         at_end = False
         while not at_end and len(head) < wanted:
-            if path == STDIN and len(head) >= _LEAST_HEAD and not _has_data(fd, _IDLE_SECONDS):
+            if path == STDIN and len(head) >= _MIN_HEAD_BYTES and not _has_data(fd, _IDLE_SECONDS):
                 break
             piece = os.read(fd, wanted - len(head))
             head += piece
@@ -189,8 +189,8 @@ def open_content(
     return Content(head, fd, expected, limit, retrier)
 
 
-def open_retrying(
-    retrier: Retrier, path: str, limit: int | None = None, ahead: int = FIRST_READ
+def open_with_retries(
+    retrier: Retrier, path: str, limit: int | None = None, ahead: int = FIRST_READ_BYTES
 ) -> bytes | Content:
     """Open `path` as `open_content` does, and retry after a transient error.
 
@@ -210,9 +210,9 @@ def open_byte_range(path: str, start: int, length: int) -> Iterator[bytes]:
     try:
         end = start + length
         while start < end:
-            piece = os.pread(fd, min(CHUNK, end - start), start)
+            piece = os.pread(fd, min(CHUNK_BYTES, end - start), start)
             if not piece:
-                raise OSError(CUT_SHORT)
+                raise OSError(CHANGED_MESSAGE)
             start += len(piece)
             yield piece
     finally:

@@ -12,7 +12,7 @@ from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.storage.atomic import AtomicFile
 from asyncbatch.storage.store_errors import ObjectError
 from asyncbatch.storage.stores import Stores
-from asyncbatch.storage.uploads import MOST_PARTS, PART, ObjectWriter, check_writable
+from asyncbatch.storage.uploads import MAX_PARTS, PART_BYTES, ObjectWriter, check_writable
 
 if TYPE_CHECKING:
     from asyncbatch.core.settings import StoreSettings
@@ -28,7 +28,7 @@ class ObjectFile(AtomicFile):
 
     def __init__(self, url: str, settings: StoreSettings) -> None:
         super().__init__(url)
-        self.final = self.written = url
+        self.final_path = self.temp_path = url
         self._settings = settings
         self._object: ObjectWriter
 
@@ -80,7 +80,7 @@ class SpooledObject(AtomicFile):
         self._settings = settings
         self._folder: str | None = None
         self._object: ObjectWriter | None = None
-        self._is_given_up = False
+        self._is_abandoned = False
 
     def open(self) -> None:
         """Start, or restart. Raises UsageError if the store or the disk refuses writes."""
@@ -91,7 +91,7 @@ class SpooledObject(AtomicFile):
                 self._folder = tempfile.mkdtemp(prefix="asyncbatch-")
             except OSError as error:
                 raise UsageError(f"cannot write {self.path}: {error.strerror}") from None
-            self.written = os.path.join(self._folder, os.path.basename(self.path))
+            self.temp_path = os.path.join(self._folder, os.path.basename(self.path))
         super().open()
 
     def commit(self) -> None:
@@ -115,7 +115,7 @@ class SpooledObject(AtomicFile):
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def abandon(self) -> None:
-        self._is_given_up = True
+        self._is_abandoned = True
         if self._object is not None:
             self._object.abort(wait=False)
 
@@ -124,12 +124,12 @@ class SpooledObject(AtomicFile):
         return SinkError(f"cannot write {self.path}: {error.strerror or error}{where}", self.path)
 
     def _upload(self) -> None:
-        with open(self.written, "rb") as stream:
+        with open(self.temp_path, "rb") as stream:
             length = os.fstat(stream.fileno()).st_size
-            part = max(PART, -(-length // (MOST_PARTS * _CHUNK)) * _CHUNK)
+            part = max(PART_BYTES, -(-length // (MAX_PARTS * _CHUNK)) * _CHUNK)
             self._object = ObjectWriter(self._place, self.path, part)
-            while not self._is_given_up and (data := stream.read(_CHUNK)):
+            while not self._is_abandoned and (data := stream.read(_CHUNK)):
                 self._object.write(data)
-        if self._is_given_up:
+        if self._is_abandoned:
             raise ObjectError(errno.ECANCELED, "the run was stopped")
         self._object.complete()

@@ -12,7 +12,7 @@ from asyncbatch.core.paths import ObjectPath
 from asyncbatch.core.retry import Retrier
 from asyncbatch.errors import UsageError
 from asyncbatch.storage.local import Content, TooLargeError
-from asyncbatch.storage.store_errors import CUT_SHORT, ChangedError, ObjectError, object_error
+from asyncbatch.storage.store_errors import CHANGED_MESSAGE, ChangedError, ObjectError, object_error
 from asyncbatch.storage.stores import Stores
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class RangesRefusedError(Exception):
     """A web server gives whole objects only."""
 
 
-class Objects:
+class ObjectReader:
     """Reads objects of the stores of `settings`. Its errors are ObjectErrors."""
 
     def __init__(self, settings: StoreSettings) -> None:
@@ -63,24 +63,24 @@ class Objects:
         try:
             return self.retrier.call(lambda: self._head(url))
         except ObjectError as error:
-            return ObjectPath(url, trouble=(error.errno or errno.EINVAL, str(error)))
+            return ObjectPath(url, problem=(error.errno or errno.EINVAL, str(error)))
 
     def heads(self, urls: list[str]) -> list[ObjectPath]:
         """Return the sizes and ETags of many objects, requested concurrently."""
         return list(self.threads.map(self.head, urls))
 
-    def whole(self, url: str, limit: int | None = None) -> ObjectData | PrefetchedObjects:
+    def read_whole(self, url: str, limit: int | None = None) -> ObjectData | StreamedResponse:
         """Return a whole object, or the open answer if it exceeds `limit` bytes."""
         return self.retrier.call(lambda: self._whole(url, limit))
 
-    def range(self, url: str, start: int, end: int, etag: str | None = None) -> ObjectData:
+    def read_range(self, url: str, start: int, end: int, etag: str | None = None) -> ObjectData:
         """Return the bytes from `start` to `end`, or to the end of the object.
 
         With `etag`, the object must have it. Raises ChangedError, RangesRefusedError.
         """
         return self.retrier.call(lambda: self._range(url, start, end, etag))
 
-    def ranges(self, url: str, start: int, end: int, etag: str | None) -> Generator[bytes]:
+    def read_ranges(self, url: str, start: int, end: int, etag: str | None) -> Generator[bytes]:
         """Yield bytes `start` up to `end`, a range at a time, the next ones on their way.
 
         Raises ChangedError if they are not all there, or another object is.
@@ -92,7 +92,7 @@ class Objects:
             while True:
                 while len(flying) < at_once and (place := next(places, None)) is not None:
                     stop = min(place + RANGE_BYTES, end)
-                    asked = self.threads.submit(self.range, url, place, stop, etag)
+                    asked = self.threads.submit(self.read_range, url, place, stop, etag)
                     flying.append((stop - place, asked))
                 if not flying:
                     return
@@ -117,9 +117,9 @@ class Objects:
 
         store, key = self._location(url)
         with translated_errors(url):
-            return object_path_of(url, obstore.head(store, key))
+            return object_path_from_metadata(url, obstore.head(store, key))
 
-    def _whole(self, url: str, limit: int | None) -> ObjectData | PrefetchedObjects:
+    def _whole(self, url: str, limit: int | None) -> ObjectData | StreamedResponse:
         import obstore
 
         store, key = self._location(url)
@@ -127,7 +127,7 @@ class Objects:
             result = obstore.get(store, key)
             meta = result.meta
             if limit is not None and meta["size"] > limit:
-                return PrefetchedObjects(result, meta["size"])
+                return StreamedResponse(result, meta["size"])
             data = bytes(result.bytes())
         _check_length(data, meta["size"])
         return ObjectData(data, meta["size"], meta["e_tag"])
@@ -153,20 +153,20 @@ class Objects:
         return ObjectData(data, meta["size"], meta["e_tag"])
 
 
-class PrefetchedObjects:
+class StreamedResponse:
     """The open answer of a web server without ranges; it is read once, from the start."""
 
     def __init__(self, result: Any, size: int) -> None:
         self.size = size
-        self._pieces = iter(result.stream(min_chunk_size=RANGE_BYTES))
+        self._chunks = iter(result.stream(min_chunk_size=RANGE_BYTES))
 
     def read(self, url: str) -> bytes:
         """Return the next bytes, empty at the end."""
         with translated_errors(url):
-            return bytes(next(self._pieces, b""))
+            return bytes(next(self._chunks, b""))
 
 
-def object_path_of(url: str, meta: Any) -> ObjectPath:
+def object_path_from_metadata(url: str, meta: Any) -> ObjectPath:
     """Return the handle of an object from its metadata."""
     changed_ns = int(meta["last_modified"].timestamp() * 1000) * 1_000_000
     return ObjectPath(url, meta["size"], meta["e_tag"], changed_ns)
@@ -190,16 +190,16 @@ def _check_length(data: bytes, wanted: int) -> None:
     if len(data) < wanted:
         raise ObjectError(errno.ECONNRESET, "the answer ended before its end")
     if len(data) > wanted:
-        raise ObjectError(errno.EINVAL, CUT_SHORT)
+        raise ObjectError(errno.EINVAL, CHANGED_MESSAGE)
 
 
 # Bytes of an object that are asked for at first: with these most are whole.
-OBJECT_HEAD = 512 * 1024
-_NO_SUCH_RANGE = "416"
+OBJECT_HEAD_BYTES = 512 * 1024
+_RANGE_NOT_SATISFIABLE = "416"
 
 
 def open_object(
-    objects: Objects, path: ObjectPath, limit: int | None, ahead: int
+    objects: ObjectReader, path: ObjectPath, limit: int | None, ahead: int
 ) -> bytes | Content:
     """Return an object's bytes if these are about `ahead`, or less; else a `Content`.
 
@@ -207,21 +207,21 @@ def open_object(
     """
     if path.problem is not None:
         raise ObjectError(*path.problem)
-    _check(path.size, limit)
-    ahead = max(ahead, OBJECT_HEAD)
+    _check_limit(path.size, limit)
+    ahead = max(ahead, OBJECT_HEAD_BYTES)
     try:
-        answer = _head_of(objects, path, ahead)
+        answer = _read_head(objects, path, ahead)
     except RangesRefusedError:
-        answer = objects.whole(path, ahead)
-    _check(answer.size, limit)
-    if isinstance(answer, PrefetchedObjects):
-        return PrefetchedContent(answer, path, limit)
+        answer = objects.read_whole(path, ahead)
+    _check_limit(answer.size, limit)
+    if isinstance(answer, StreamedResponse):
+        return StreamedContent(answer, path, limit)
     if len(answer.data) == answer.size:
         return answer.data
     return ObjectContent(answer, objects, path, limit)
 
 
-def size_of(objects: Objects, path: ObjectPath) -> int:
+def object_size(objects: ObjectReader, path: ObjectPath) -> int:
     """Return how large an object is. Raises ObjectError."""
     found = path if path.size is not None or path.problem else objects.head(path)
     if found.problem is not None:
@@ -229,18 +229,20 @@ def size_of(objects: Objects, path: ObjectPath) -> int:
     return found.size or 0
 
 
-def _head_of(objects: Objects, path: ObjectPath, ahead: int) -> ObjectData | PrefetchedObjects:
+def _read_head(
+    objects: ObjectReader, path: ObjectPath, ahead: int
+) -> ObjectData | StreamedResponse:
     if path.size is not None and path.size <= ahead:
-        return objects.whole(path, ahead)
+        return objects.read_whole(path, ahead)
     try:
-        return objects.range(path, 0, ahead)
+        return objects.read_range(path, 0, ahead)
     except ObjectError as error:
-        if _NO_SUCH_RANGE not in str(error):
+        if _RANGE_NOT_SATISFIABLE not in str(error):
             raise
-        return objects.whole(path, ahead)  # it is empty
+        return objects.read_whole(path, ahead)  # it is empty
 
 
-def _check(size: int | None, limit: int | None) -> None:
+def _check_limit(size: int | None, limit: int | None) -> None:
     if size is not None and limit is not None and size > limit:
         raise TooLargeError(size, limit)
 
@@ -249,11 +251,11 @@ class ObjectContent(Content):
     """A large object: its first bytes, and the rest in ranges that are prefetched."""
 
     def __init__(
-        self, answer: ObjectData, objects: Objects, path: ObjectPath, limit: int | None
+        self, answer: ObjectData, objects: ObjectReader, path: ObjectPath, limit: int | None
     ) -> None:
         super().__init__(answer.data, None, answer.size, limit)
         self._objects, self._path, self.etag = objects, path, answer.etag
-        self._ranges = objects.ranges(path, self.size, self.expected, self.etag)
+        self._ranges = objects.read_ranges(path, self.size, self.expected_size, self.etag)
         self._rest = b""
 
     def __exit__(self, *_: object) -> None:
@@ -276,13 +278,13 @@ class ObjectContent(Content):
 
     def seek(self, byte: int) -> None:
         self._ranges.close()
-        self._ranges = self._objects.ranges(self._path, byte, self.expected, self.etag)
+        self._ranges = self._objects.read_ranges(self._path, byte, self.expected_size, self.etag)
 
 
-class PrefetchedContent(Content):
+class StreamedContent(Content):
     """A large object of a web server without ranges; it is read once."""
 
-    def __init__(self, answer: PrefetchedObjects, path: ObjectPath, limit: int | None) -> None:
+    def __init__(self, answer: StreamedResponse, path: ObjectPath, limit: int | None) -> None:
         super().__init__(answer.read(path), None, 0, limit)
         self._answer, self._path = answer, path
         self._rest = b""
@@ -308,10 +310,10 @@ class PrefetchedContent(Content):
         return piece
 
 
-class ObjectBytes:
+class ObjectRandomAccess:
     """An object, as `opening.Bytes`: many ranges at a time."""
 
-    def __init__(self, objects: Objects, path: ObjectPath) -> None:
+    def __init__(self, objects: ObjectReader, path: ObjectPath) -> None:
         found = objects.head(path)
         if found.problem is not None:
             raise ObjectError(*found.problem)
@@ -321,7 +323,7 @@ class ObjectBytes:
     def read_into(self, view: memoryview, offset: int) -> int:
         end = min(offset + len(view), self.size)
         taken = 0
-        for piece in self._objects.ranges(self._path, offset, end, self.etag):
+        for piece in self._objects.read_ranges(self._path, offset, end, self.etag):
             view[taken : taken + len(piece)] = piece
             taken += len(piece)
         return taken

@@ -10,7 +10,7 @@ from asyncbatch.core.paths import ObjectPath, is_store_url
 from asyncbatch.core.retry import Retrier
 from asyncbatch.core.settings import StoreSettings
 from asyncbatch.storage.atomic import AtomicFile
-from asyncbatch.storage.local import FIRST_READ, open_byte_range, open_retrying
+from asyncbatch.storage.local import FIRST_READ_BYTES, open_byte_range, open_with_retries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.settings import FileWorkSettings
     from asyncbatch.storage.local import Content
-    from asyncbatch.storage.objects import Objects
+    from asyncbatch.storage.objects import ObjectReader
 
 
 def open_output(
@@ -47,13 +47,13 @@ class Opener:
     def __init__(self, settings: FileWorkSettings) -> None:
         self.files = Retrier(settings.retries)
         self._stores = settings.stores
-        self._made: Objects | None = None
+        self._lazy_objects: ObjectReader | None = None
         self._lock = threading.Lock()
 
     def take_retry_count(self) -> int:
         """Return how many retries there were since the last time, and forget them."""
         return self.files.take_retry_count() + (
-            self._made.retrier.take_retry_count() if self._made else 0
+            self._lazy_objects.retrier.take_retry_count() if self._lazy_objects else 0
         )
 
     @property
@@ -61,7 +61,9 @@ class Opener:
         """Threads that may wait for objects."""
         return self._objects.threads
 
-    def open(self, path: str, limit: int | None = None, ahead: int = FIRST_READ) -> bytes | Content:
+    def open(
+        self, path: str, limit: int | None = None, ahead: int = FIRST_READ_BYTES
+    ) -> bytes | Content:
         """Return an input's bytes if these are about `ahead`, or less; else a `Content`.
 
         Raises OSError; TooLargeError if it has more than `limit` bytes where it is.
@@ -70,7 +72,7 @@ class Opener:
             from asyncbatch.storage.objects import open_object
 
             return open_object(self._objects, path, limit, ahead)
-        return open_retrying(self.files, path, limit, ahead)
+        return open_with_retries(self.files, path, limit, ahead)
 
     def byte_range(
         self, path: str, start: int, length: int, etag: str | None = None
@@ -80,33 +82,33 @@ class Opener:
         Raises OSError, also if the file has become shorter.
         """
         if isinstance(path, ObjectPath):
-            return self._objects.ranges(path, start, start + length, etag)
+            return self._objects.read_ranges(path, start, start + length, etag)
         return open_byte_range(path, start, length)
 
     def random_access(self, path: str) -> RandomAccess:
         """Return an input to be read here and there. Raises OSError."""
         if isinstance(path, ObjectPath):
-            from asyncbatch.storage.objects import ObjectBytes
+            from asyncbatch.storage.objects import ObjectRandomAccess
 
-            return ObjectBytes(self._objects, path)
+            return ObjectRandomAccess(self._objects, path)
         return _FileRandomAccess(path)
 
     def size(self, path: str) -> int:
         """Return how large an input is, where it is. Raises OSError."""
         if isinstance(path, ObjectPath):
-            from asyncbatch.storage.objects import size_of
+            from asyncbatch.storage.objects import object_size
 
-            return size_of(self._objects, path)
+            return object_size(self._objects, path)
         return os.stat(path).st_size
 
     @property
-    def _objects(self) -> Objects:
+    def _objects(self) -> ObjectReader:
         with self._lock:
-            if self._made is None:
-                from asyncbatch.storage.objects import Objects
+            if self._lazy_objects is None:
+                from asyncbatch.storage.objects import ObjectReader
 
-                self._made = Objects(self._stores)
-            return self._made
+                self._lazy_objects = ObjectReader(self._stores)
+            return self._lazy_objects
 
 
 class RandomAccess(Protocol):

@@ -8,12 +8,12 @@ from __future__ import annotations
 import errno
 import re
 
-from asyncbatch.core.paths import parse_address, shown_url
+from asyncbatch.core.paths import parse_address, redact_url
 from asyncbatch.errors import UsageError
 
-CUT_SHORT = "was cut short, or replaced, while it was read"
+CHANGED_MESSAGE = "was cut short, or replaced, while it was read"
 
-NO_OBJECT = "no such object"
+NO_OBJECT_MESSAGE = "no such object"
 
 _STATUS = re.compile(r"status code: (\d{3})|status: (\d{3})")
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>|\"code\": ?\"(\w{1,60})\"")
@@ -52,7 +52,7 @@ class ChangedError(ObjectError):
     """An object has changed since it was opened."""
 
     def __init__(self) -> None:
-        super().__init__(errno.EINVAL, CUT_SHORT)
+        super().__init__(errno.EINVAL, CHANGED_MESSAGE)
 
 
 def object_error(error: BaseException, url: str) -> ObjectError:
@@ -80,7 +80,7 @@ def _answer_error(status: int, code: str | None, url: str) -> ObjectError:
     if code in ("NoSuchBucket", "ContainerNotFound"):
         return ObjectError(errno.ENOENT, _no_bucket(url))
     if status in (404, 410):
-        return ObjectError(errno.ENOENT, NO_OBJECT)
+        return ObjectError(errno.ENOENT, NO_OBJECT_MESSAGE)
     if status in (401, 403):
         return ObjectError(errno.EACCES, f"not permitted (the store says {said})")
     if status in _THROTTLED:
@@ -92,7 +92,7 @@ def _answer_error(status: int, code: str | None, url: str) -> ObjectError:
 
 def usage_error(error: BaseException, url: str) -> UsageError:
     """Return the reason why `url`, or a key below it, cannot be used."""
-    return UsageError(f"{shown_url(url)}: {object_error(error, url)}")
+    return UsageError(f"{redact_url(url)}: {object_error(error, url)}")
 
 
 def library_reason(error: BaseException) -> str:
@@ -100,7 +100,7 @@ def library_reason(error: BaseException) -> str:
     line = _STORE.sub("", str(error).partition("\n")[0])
     if line == "Account must be specified":
         line = "AZURE_STORAGE_ACCOUNT_NAME does not name the storage account"
-    return _URL.sub(lambda found: shown_url(found[0]), line)
+    return _URL.sub(lambda found: redact_url(found[0]), line)
 
 
 def _status(text: str) -> int | None:

@@ -6,7 +6,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from asyncbatch.core.paths import parse_address, shown_url
+from asyncbatch.core.paths import parse_address, redact_url
 from asyncbatch.errors import UsageError
 from asyncbatch.storage.store_errors import library_reason
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 _CONNECT_SECONDS = 10
 _REQUEST_SECONDS = 600  # for one answer with its body, which has a few megabytes at most
 _UPLOAD_RETRIES = 8  # at least: one lost part loses the whole upload
-_LONGEST_WAIT_SECONDS = 10
+_MAX_BACKOFF_SECONDS = 10
 # Where people say an endpoint if not by an option: variables of the environment.
-_READ_VARIABLES = {
+_ENDPOINT_VARIABLES = {
     "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
     "gs": ("GOOGLE_BASE_URL", "STORAGE_EMULATOR_HOST"),
     "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
 }
-_ENDPOINT_NAMES = {"s3": "endpoint", "gs": "base_url", "az": "endpoint"}
+_ENDPOINT_OPTIONS = {"s3": "endpoint", "gs": "base_url", "az": "endpoint"}
 
 
 class StoreLocation(NamedTuple):
@@ -78,10 +78,10 @@ class Stores:
                 case "az":
                     return store.AzureStore(address.bucket, **options)
                 case _:
-                    return store.HTTPStore(_without_user(address), **options)
+                    return store.HTTPStore(_without_user_info(address), **options)
         except (exceptions.BaseError, ValueError) as error:
             reason = library_reason(error)
-            raise UsageError(f"{shown_url(str(address))} cannot be opened: {reason}") from None
+            raise UsageError(f"{redact_url(str(address))} cannot be opened: {reason}") from None
 
     def _options(self, address: Address) -> dict[str, Any]:
         from datetime import timedelta
@@ -100,13 +100,13 @@ class Stores:
         }
         if address.is_web:
             client["allow_http"] = scheme == "http"
-            if user := _user(address):
+            if user := _basic_auth_header(address):
                 client["default_headers"] = {"authorization": user}
             return options
-        found = (os.environ.get(name) for name in _READ_VARIABLES[scheme])
+        found = (os.environ.get(name) for name in _ENDPOINT_VARIABLES[scheme])
         endpoint = settings.endpoint or next(filter(None, found), None)
         if endpoint is not None:
-            options[_ENDPOINT_NAMES[scheme]] = endpoint
+            options[_ENDPOINT_OPTIONS[scheme]] = endpoint
             client["allow_http"] = endpoint.startswith("http://")
         if settings.anonymous:
             options["skip_signature"] = True
@@ -120,19 +120,19 @@ class Stores:
         if self._writes:
             retries = self.settings.retries
             first = timedelta(seconds=retries.delay)
-            longest = max(first, timedelta(seconds=_LONGEST_WAIT_SECONDS))
+            longest = max(first, timedelta(seconds=_MAX_BACKOFF_SECONDS))
             config["max_retries"] = max(retries.count, _UPLOAD_RETRIES)
             config["backoff"] = {"init_backoff": first, "max_backoff": longest, "base": 2}
         return config | {"retry_timeout": timedelta(seconds=_REQUEST_SECONDS)}
 
 
-def _without_user(address: Address) -> str:
+def _without_user_info(address: Address) -> str:
     """Return the URL of a web server's object without a user's name and password."""
     host, slash, rest = address.bucket.partition("/")
     return f"{address.scheme}://{host.rpartition('@')[2]}{slash}{rest}"
 
 
-def _user(address: Address) -> str | None:
+def _basic_auth_header(address: Address) -> str | None:
     """Return the header for a user name and password in a URL, if it has them."""
     from base64 import b64encode
     from urllib.parse import unquote_to_bytes

@@ -13,10 +13,10 @@ from asyncbatch.storage.store_errors import ObjectError, object_error
 if TYPE_CHECKING:
     from asyncbatch.storage.stores import StoreLocation
 
-PART = 16 * 1024 * 1024  # bytes of a part, if the size of the object is unknown
-MOST_PARTS = 10_000  # Parts that an object may have.
-AT_ONCE = 4  # Parts on their way at a time.
-_WAITING = 2  # blocks that wait for the upload
+PART_BYTES = 16 * 1024 * 1024  # bytes of a part, if the size of the object is unknown
+MAX_PARTS = 10_000  # Parts that an object may have.
+PARTS_IN_FLIGHT = 4  # Parts on their way at a time.
+_MAX_QUEUED_BLOCKS = 2  # blocks that wait for the upload
 
 
 class _AbortedError(Exception):
@@ -30,9 +30,14 @@ class MultipartUpload:
     upload if the iterator or the store fails. Raises the errors of the library.
     """
 
-    def __init__(self, place: StoreLocation, part: int = PART, at_once: int = AT_ONCE) -> None:
-        self._place, self._part, self._at_once = place, part, at_once
-        self._pieces: deque[bytes | bytearray | memoryview] = deque()
+    def __init__(
+        self,
+        location: StoreLocation,
+        part_bytes: int = PART_BYTES,
+        max_concurrency: int = PARTS_IN_FLIGHT,
+    ) -> None:
+        self._location, self._part, self._at_once = location, part_bytes, max_concurrency
+        self._blocks: deque[bytes | bytearray | memoryview] = deque()
         self._changed = threading.Condition()
         self._is_complete = self._is_aborted = self._is_over = False
         self._result: Any = None
@@ -44,10 +49,10 @@ class MultipartUpload:
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Add bytes, which the caller must not change. Blocks while the store is slower."""
         with self._changed:
-            self._changed.wait_for(lambda: len(self._pieces) < _WAITING or self._is_over)
+            self._changed.wait_for(lambda: len(self._blocks) < _MAX_QUEUED_BLOCKS or self._is_over)
             if self._is_over:
                 self._check()
-            self._pieces.append(data)
+            self._blocks.append(data)
             self._changed.notify_all()
 
     def complete(self) -> Any:
@@ -76,8 +81,8 @@ class MultipartUpload:
 
         try:
             self._result = obstore.put(
-                self._place.store,
-                self._place.key,
+                self._location.store,
+                self._location.key,
                 self,
                 use_multipart=True,
                 chunk_size=self._part,
@@ -87,7 +92,7 @@ class MultipartUpload:
             self._error = error
         with self._changed:
             self._is_over = True
-            self._pieces.clear()
+            self._blocks.clear()
             self._changed.notify_all()
 
     def __iter__(self) -> MultipartUpload:
@@ -95,52 +100,62 @@ class MultipartUpload:
 
     def __next__(self) -> bytes | bytearray | memoryview:
         with self._changed:
-            self._changed.wait_for(lambda: self._pieces or self._is_complete or self._is_aborted)
+            self._changed.wait_for(lambda: self._blocks or self._is_complete or self._is_aborted)
             if self._is_aborted:
                 raise _AbortedError
-            if not self._pieces:
+            if not self._blocks:
                 raise StopIteration
-            piece = self._pieces.popleft()
+            piece = self._blocks.popleft()
             self._changed.notify_all()
             return piece
 
 
-class _NoBytes:
+class _EmptyUpload:
     """An empty iterator, which ends an upload before its first part."""
 
-    def __iter__(self) -> _NoBytes:
+    def __iter__(self) -> _EmptyUpload:
         return self
 
     def __next__(self) -> bytes:
         raise _AbortedError
 
 
-def try_upload(place: StoreLocation) -> None:
+def try_upload(location: StoreLocation) -> None:
     """Start an upload and abort it. Raises the errors of the library."""
     import obstore
 
     try:
-        obstore.put(place.store, place.key, _NoBytes(), use_multipart=True)
+        obstore.put(location.store, location.key, _EmptyUpload(), use_multipart=True)
     except _AbortedError:
         return
 
 
-_PIECE = 1024 * 1024  # bytes that are collected before they are sent
+_BLOCK_BYTES = 1024 * 1024  # bytes that are collected before they are sent
 
 
 class ObjectWriter:
     """Writes the object at `url`, from one thread; it appears when it is complete.
 
-    Up to `part` bytes are sent in one request; more are uploaded in parts, `at_once` at a time. All
-    methods but `abort` raise ObjectError.
+    Up to `part_bytes` bytes are sent in one request; more are uploaded in parts, `max_concurrency`
+    at a time. All methods but `abort` raise ObjectError.
     """
 
     def __init__(
-        self, place: StoreLocation, url: str, part: int = PART, *, at_once: int = AT_ONCE
+        self,
+        location: StoreLocation,
+        url: str,
+        part_bytes: int = PART_BYTES,
+        *,
+        max_concurrency: int = PARTS_IN_FLIGHT,
     ) -> None:
-        self._place, self._url, self._part, self._at_once = place, url, part, at_once
+        self._location, self._url, self._part, self._at_once = (
+            location,
+            url,
+            part_bytes,
+            max_concurrency,
+        )
         self._held: list[bytes | bytearray | memoryview] = []
-        self._parts: MultipartUpload | None = None
+        self._upload: MultipartUpload | None = None
         self._held_size = 0
         self._is_aborted = False
         self.size = 0
@@ -148,16 +163,16 @@ class ObjectWriter:
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Add bytes, which the caller must not change. Blocks while the store is slower."""
-        if self.size + len(data) > self._part * MOST_PARTS:
+        if self.size + len(data) > self._part * MAX_PARTS:
             raise ObjectError(
                 errno.EFBIG,
-                f"it would be larger than {self._part * MOST_PARTS >> 30} GiB, all that fits into"
-                f" {MOST_PARTS:,} parts: write several, by --shard or into a folder",
+                f"it would be larger than {self._part * MAX_PARTS >> 30} GiB, all that fits into"
+                f" {MAX_PARTS:,} parts: write several, by --shard or into a folder",
             )
         self.size += len(data)
         self._held.append(data)
         self._held_size += len(data)
-        if self._held_size > (self._part if self._parts is None else _PIECE):
+        if self._held_size > (self._part if self._upload is None else _BLOCK_BYTES):
             try:
                 self._start_multipart()
             except Exception as error:  # noqa: BLE001 - the library's; our own errors pass through
@@ -166,12 +181,12 @@ class ObjectWriter:
     def complete(self) -> ObjectVersion:
         """Put the object in its place."""
         try:
-            if self._parts is None:
+            if self._upload is None:
                 result = self._put()
             else:
                 if self._held:
                     self._start_multipart()
-                result = self._parts.complete()
+                result = self._upload.complete()
         except Exception as error:  # noqa: BLE001 - see `write`
             raise object_error(error, self._url) from None
         return ObjectVersion(result["e_tag"] or "", self.size)
@@ -179,19 +194,19 @@ class ObjectWriter:
     def abort(self, *, wait: bool = True) -> None:
         """Leave nothing, unless it is complete; from any thread if it need not `wait`."""
         self._is_aborted = True
-        if self._parts is not None:
-            self._parts.abort(wait=wait)
+        if self._upload is not None:
+            self._upload.abort(wait=wait)
 
     def _start_multipart(self) -> None:
         """Start a multipart upload with the collected bytes as one block.
 
         Each block takes one turn of the uploading thread.
         """
-        if self._parts is None:
-            self._parts = MultipartUpload(self._place, self._part, self._at_once)
+        if self._upload is None:
+            self._upload = MultipartUpload(self._location, self._part, self._at_once)
             if self._is_aborted:  # perhaps just now, by another thread
-                self._parts.abort(wait=False)
-        self._parts.write(self._held[0] if len(self._held) == 1 else b"".join(self._held))
+                self._upload.abort(wait=False)
+        self._upload.write(self._held[0] if len(self._held) == 1 else b"".join(self._held))
         self._held.clear()
         self._held_size = 0
 
@@ -199,16 +214,16 @@ class ObjectWriter:
         import obstore
 
         data = b"".join(self._held)
-        return obstore.put(self._place.store, self._place.key, data, use_multipart=False)
+        return obstore.put(self._location.store, self._location.key, data, use_multipart=False)
 
 
-def check_writable(place: StoreLocation, url: str) -> None:
+def check_writable(location: StoreLocation, url: str) -> None:
     """Start an upload to `url` and abort it. Raises ObjectError."""
     import obstore
 
     try:
-        try_upload(place)
+        try_upload(location)
         if url.startswith("az:"):  # where an upload begins without a word to the store
-            next(iter(obstore.list(place.store, place.key, chunk_size=1)), None)
+            next(iter(obstore.list(location.store, location.key, chunk_size=1)), None)
     except Exception as error:  # noqa: BLE001 - the library's
         raise object_error(error, url) from None

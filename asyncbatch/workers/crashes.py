@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.batches import Batch
     from asyncbatch.workers.engine import Loss
 
-MOST_FAILED_STARTS = 8  # workers in a row that may die before their first batch while no batch ends
+MAX_FAILED_STARTS = 8  # workers in a row that may die before their first batch while no batch ends
 _ADVICE = {
     "was killed by SIGKILL": "; if memory ran out: fewer --workers, or a --max-file-size",
     "was killed by SIGSEGV": ", of a fault in compiled code",
@@ -44,11 +44,11 @@ class CrashPolicy:
     def __init__(self, timeout: float | None) -> None:
         self._timeout = timeout
         self._suspects: set[int] = set()
-        self._stillborn = 0
+        self._failed_starts = 0
 
     def note_success(self) -> None:
         """Take note that a worker has ended a batch."""
-        self._stillborn = 0
+        self._failed_starts = 0
 
     def decide(self, batch: Batch, done: int, loss: Loss) -> Decision:
         """Return the decision about `batch`, of which the first `done` files are done.
@@ -56,14 +56,14 @@ class CrashPolicy:
         Raises NoWorkerError if no worker reaches its first batch.
         """
         if not loss.in_batch:
-            self._stillborn += 1
-            if self._stillborn == MOST_FAILED_STARTS:
+            self._failed_starts += 1
+            if self._failed_starts == MAX_FAILED_STARTS:
                 raise NoWorkerError(
-                    f"{MOST_FAILED_STARTS} worker processes in a row ended before they began to "
-                    f"work; the last {loss.how}{_ADVICE.get(loss.how, '')}"
+                    f"{MAX_FAILED_STARTS} worker processes in a row ended before they began to "
+                    f"work; the last {loss.description}{_ADVICE.get(loss.description, '')}"
                 )
             return Decision()
-        self._stillborn = 0
+        self._failed_starts = 0
         file, last = loss.file, batch.start + len(batch.paths) - 1
         if file is None or not batch.start + done <= file <= last:
             if len(batch.paths) - done > 1:
@@ -82,5 +82,6 @@ class CrashPolicy:
         """Return the failure of the file at `path`, at which a worker died."""
         if loss.timed_out:
             return file_failure(display_path(path), FileTimeoutError(self._timeout or 0.0))
-        message = f"its worker process {loss.how} while at this file{_ADVICE.get(loss.how, '')}"
+        advice = _ADVICE.get(loss.description, "")
+        message = f"its worker process {loss.description} while at this file{advice}"
         return Failure(display_path(path), "worker_crash", message)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class Loss(Struct, frozen=True):
     """The end of a worker process with a batch."""
 
-    how: str  # how the process ended, for messages
+    description: str  # how the process ended, for messages
     file: int | None = None  # the number of its current file, None if it reported none
     in_batch: bool = True  # whether it had begun a batch
     timed_out: bool = False  # whether it was killed for exceeding the time limit of a file
@@ -75,17 +75,17 @@ class BatchEnd(Struct, frozen=True):
 
 
 async def bounded_map(
-    lanes: Sequence[Lane], batches: AsyncIterator[Batch], waiting: int | None = None
+    lanes: Sequence[Lane], batches: AsyncIterator[Batch], queue_size: int | None = None
 ) -> AsyncGenerator[BatchPart | BatchEnd, None]:
     """Run `batches` through `lanes`, and yield parts and ends as they come.
 
-    It takes a batch only when a lane is free, and `waiting` results wait in a queue, by default one
-    for each lane: so a slow consumer slows the work. Closing the generator cancels and awaits
+    It takes a batch only when a lane is free, and `queue_size` results wait in a queue, by default
+    one for each lane: so a slow consumer slows the work. Closing the generator cancels and awaits
     everything. Raises the errors of `batches` and of lanes, except WorkerLostError, which becomes
     an end.
     """
     results: asyncio.Queue[BatchPart | BatchEnd | BaseException | None]
-    results = asyncio.Queue(waiting or len(lanes))
+    results = asyncio.Queue(queue_size or len(lanes))
     source = asyncio.Lock()
 
     async def drive(lane: Lane) -> None:

@@ -91,12 +91,12 @@ def _send(replies: BinaryIO, message: Part | AsyncbatchError | None) -> None:
     if isinstance(message, Part) and message.rows is not None:
         payload, message.rows.payload = message.rows.payload, b""
     body = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-    replies.write(b"".join((*map(_length, (body, payload)), body)))
+    replies.write(b"".join((*map(_encode_length, (body, payload)), body)))
     replies.write(payload)
     replies.flush()
 
 
-def _length(data: bytes | bytearray) -> bytes:
+def _encode_length(data: bytes | bytearray) -> bytes:
     return len(data).to_bytes(LENGTH_BYTES)
 
 

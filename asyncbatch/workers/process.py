@@ -17,7 +17,7 @@ from asyncbatch.core.progress import FileStopwatch, Progress
 from asyncbatch.core.system import measure_memory
 from asyncbatch.errors import AsyncbatchError
 from asyncbatch.workers.engine import Loss, WorkerLostError
-from asyncbatch.workers.spawn import end, spawn
+from asyncbatch.workers.spawn import end_process, spawn
 from asyncbatch.workers.wire import LENGTH_BYTES, frame
 
 if TYPE_CHECKING:
@@ -28,52 +28,57 @@ if TYPE_CHECKING:
     from asyncbatch.workers.engine import Lane, WorkFactory
     from asyncbatch.workers.spawn import WorkerHandle
 
-RESULT_BYTES = 16 * 1024 * 1024  # Results are handed on in parts of this size, ...
-RESULT_SECONDS = 2.0  # ... or after this time.
-WHOLE_BYTES = 256 * 1024 * 1024  # the limit for a result that must arrive as a whole
-_SHORTEST_POLL, _LONGEST_POLL = 0.01, 0.5  # seconds between two checks of a silent worker
-_END = frame(None)[LENGTH_BYTES:]  # the frame that ends a batch
+PART_BYTES = 16 * 1024 * 1024  # Results are handed on in parts of this size, ...
+PART_SECONDS = 2.0  # ... or after this time.
+MAX_WHOLE_BYTES = 256 * 1024 * 1024  # the limit for a result that must arrive as a whole
+_MIN_POLL_SECONDS, _MAX_POLL_SECONDS = 0.01, 0.5  # seconds between two checks of a silent worker
+_BATCH_END = frame(None)[LENGTH_BYTES:]  # the frame that ends a batch
 
 
 class ResultPart(Struct, frozen=True):
     """A part of a worker's result: pickles, each with its rows (see `wire`).
 
-    Unless it is `ended` or there is a `loss`, more follows. `pid` is the worker's, `memory` its
-    peak in bytes.
+    Unless it is `is_complete` or there is a `loss`, more follows. `pid` is the worker's,
+    `peak_memory` its peak in bytes.
     """
 
     frames: list[tuple[bytes | bytearray, bytes | bytearray]]
-    ended: bool
+    is_complete: bool
     loss: Loss | None
     pid: int
-    memory: int
+    peak_memory: int
 
 
-class UnwantedError(Exception):
+class TaskCancelledError(Exception):
     """Nobody waits for the result any more; the worker is ended."""
 
 
 class BlockingWorker:
     """One worker process and the pipes to it, driven by one thread at a time.
 
-    `hello` is the first frame; `patience` is the time limit of a file in seconds; `grace` is the
-    time in seconds to clean up at the end. Raises OSError if no process can be started.
+    `factory_frame` is the first frame; `file_timeout` is the time limit of a file in seconds;
+    `grace` is the time in seconds to clean up at the end. Raises OSError if no process can be
+    started.
     """
 
-    def __init__(self, hello: bytes, patience: float | None, grace: float = 0.0) -> None:
+    def __init__(
+        self, factory_frame: bytes, file_timeout: float | None, grace: float = 0.0
+    ) -> None:
         spawned = spawn()
         self._grace = grace
         self._process, self._progress = spawned.process, spawned.progress
         self._requests, self._replies = spawned.requests, spawned.replies
-        longest = _LONGEST_POLL if patience is None else patience / 20
-        self._interval = min(max(longest, _SHORTEST_POLL), _LONGEST_POLL)
+        longest = _MAX_POLL_SECONDS if file_timeout is None else file_timeout / 20
+        self._interval = min(max(longest, _MIN_POLL_SECONDS), _MAX_POLL_SECONDS)
         self._replies.settimeout(self._interval)
-        self._stopwatch = None if patience is None else FileStopwatch(patience, self._interval)
-        self._late: int | None = None  # the file that the process was killed for
-        self._looked = 0.0
-        self._send(hello)
+        self._stopwatch = (
+            None if file_timeout is None else FileStopwatch(file_timeout, self._interval)
+        )
+        self._overdue_file: int | None = None  # the file that the process was killed for
+        self._checked_at = 0.0
+        self._send(factory_frame)
 
-    def begin(self, request: bytes) -> None:
+    def send_batch(self, request: bytes) -> None:
         """Have a batch done; `request` is its frame."""
         self._send(request)
 
@@ -84,8 +89,8 @@ class BlockingWorker:
     def receive_part(self, is_wanted: Callable[[], bool], *, whole: bool = False) -> ResultPart:
         """Return the next part of the result, if possible the `whole`. Raises UnwantedError."""
         frames: list[tuple[bytes | bytearray, bytes | bytearray]] = []
-        most = WHOLE_BYTES if whole else RESULT_BYTES
-        size, deadline = 0, time.monotonic() + (math.inf if whole else RESULT_SECONDS)
+        most = MAX_WHOLE_BYTES if whole else PART_BYTES
+        size, deadline = 0, time.monotonic() + (math.inf if whole else PART_SECONDS)
         ended, loss = False, None
         while not ended and size < most:
             if frames and time.monotonic() > deadline:
@@ -93,9 +98,9 @@ class BlockingWorker:
             try:
                 body, rows = self._receive(is_wanted)
             except (EOFError, ConnectionError):
-                loss = self._loss()
+                loss = self._kill_lost()
                 break
-            ended = body == _END
+            ended = body == _BATCH_END
             if not ended:
                 frames.append((body, rows))
                 size += len(body) + len(rows)
@@ -113,7 +118,7 @@ class BlockingWorker:
         data, at = bytearray(count), 0
         with memoryview(data) as view:
             while at < count:
-                if time.monotonic() - self._looked > self._interval:
+                if time.monotonic() - self._checked_at > self._interval:
                     self._check_progress(is_wanted)
                 try:
                     got = self._replies.recv_into(view[at:])
@@ -126,22 +131,22 @@ class BlockingWorker:
 
     def _check_progress(self, is_wanted: Callable[[], bool]) -> None:
         """End the process if it is late with a file, or not wanted."""
-        now = self._looked = time.monotonic()
+        now = self._checked_at = time.monotonic()
         if not is_wanted():
             self.kill()
-            raise UnwantedError
-        if self._stopwatch is not None and self._late is None:
-            self._late = self._stopwatch.overdue(self._progress, now)
-            if self._late is not None:
+            raise TaskCancelledError
+        if self._stopwatch is not None and self._overdue_file is None:
+            self._overdue_file = self._stopwatch.overdue_file(self._progress, now)
+            if self._overdue_file is not None:
                 self._process.kill()
                 with suppress(OSError):  # processes of the user's function may keep it open
                     self._replies.shutdown(socket.SHUT_RD)
 
-    def _loss(self) -> Loss:
+    def _kill_lost(self) -> Loss:
         how, progress = self.kill(), self._progress
         # If it finished the file at this moment, no file is overdue or guilty.
-        timed_out = self._late is not None and self._late == progress.file
-        file = None if self._late is not None and not timed_out else progress.file
+        timed_out = self._overdue_file is not None and self._overdue_file == progress.file
+        file = None if self._overdue_file is not None and not timed_out else progress.file
         return Loss(how, file, progress.in_batch, timed_out)
 
     def interrupt(self) -> None:
@@ -155,11 +160,14 @@ class BlockingWorker:
         """End the process, if it is running; return how it ended."""
         self._requests.close()
         self._replies.close()
-        return end(self._process, self._grace)
+        return end_process(self._process, self._grace)
 
 
-_SHORTEST_WATCH, _LONGEST_WATCH = 0.01, 0.25  # seconds between two checks for overdue workers
-_LAST_SECONDS = 2.0  # time for a gentle end
+_MIN_WATCH_SECONDS, _MAX_WATCH_SECONDS = (
+    0.01,
+    0.25,
+)  # seconds between two checks for overdue workers
+_CLEANUP_SECONDS = 2.0  # time for a gentle end
 
 
 class WorkerProcess:
@@ -169,13 +177,13 @@ class WorkerProcess:
     """
 
     def __init__(self, make_work: WorkFactory, *, reads_stdin: bool = False) -> None:
-        self._turn = asyncio.Lock()
+        self._batch_lock = asyncio.Lock()
         self._queue: deque[Batch] = deque()  # in the order of turns; sent while there is a process
-        self._hello = frame(make_work)
+        self._factory_frame = frame(make_work)
         self._reads_stdin = reads_stdin
         self._process: subprocess.Popen[bytes] | None = None
         self._progress = Progress()
-        self._late: int | None = None  # the file that the process was killed for
+        self._overdue_file: int | None = None  # the file that the process was killed for
         self._replies: socket.socket
         self._writer: asyncio.StreamWriter
 
@@ -184,20 +192,20 @@ class WorkerProcess:
         """The process number, or None without a process."""
         return self._process.pid if self._process else None
 
-    async def connect(self, spawned: WorkerHandle) -> None:
+    async def connect(self, handle: WorkerHandle) -> None:
         """Connect to a started process, in place of a dead one."""
         try:
-            _, self._writer = await asyncio.open_connection(sock=spawned.requests)
+            _, self._writer = await asyncio.open_connection(sock=handle.requests)
         except BaseException:
-            spawned.process.kill()
+            handle.process.kill()
             raise
-        self._replies = spawned.replies
+        self._replies = handle.replies
         self._replies.setblocking(False)
-        self._progress, self._late = spawned.progress, None
-        self._writer.write(self._hello)
+        self._progress, self._overdue_file = handle.progress, None
+        self._writer.write(self._factory_frame)
         for batch in self._queue:  # batches that were sent to the dead process
             self._writer.write(frame(batch))
-        self._process = spawned.process
+        self._process = handle.process
 
     async def run(self, batch: Batch) -> AsyncIterator[Part]:
         """Yield the parts of `batch`, after the batches that were sent before."""
@@ -205,7 +213,7 @@ class WorkerProcess:
         if self._process is not None:
             self._writer.write(frame(batch))
         try:
-            async with self._turn:
+            async with self._batch_lock:
                 if self._process is None:
                     await self.connect(spawn(reads_stdin=self._reads_stdin))
                 while (part := await self._receive()) is not None:
@@ -223,7 +231,7 @@ class WorkerProcess:
             body = await self._read(int.from_bytes(lengths[:LENGTH_BYTES]))
             payload = await self._read(int.from_bytes(lengths[LENGTH_BYTES:]))
         except (EOFError, ConnectionError):
-            raise WorkerLostError(self._loss()) from None
+            raise WorkerLostError(self._kill_lost()) from None
         message: Any = pickle.loads(body)  # noqa: S301 - our own process
         if isinstance(message, AsyncbatchError):
             raise message
@@ -249,22 +257,22 @@ class WorkerProcess:
 
     def check_overdue(self, stopwatch: FileStopwatch, now: float) -> None:
         """Kill the process if it is overdue with a file; `run` then ends with a loss."""
-        if self._process is None or self._late is not None:
+        if self._process is None or self._overdue_file is not None:
             return
-        self._late = stopwatch.overdue(self._progress, now)
-        if self._late is not None:
+        self._overdue_file = stopwatch.overdue_file(self._progress, now)
+        if self._overdue_file is not None:
             self._process.kill()
             with suppress(OSError):  # processes of the user's function may keep it open
                 self._replies.shutdown(socket.SHUT_RD)
 
-    def _loss(self) -> Loss:
+    def _kill_lost(self) -> Loss:
         how, progress = self.kill(), self._progress
         # If it finished the file at this moment, no file is overdue or guilty.
-        timed_out = self._late is not None and self._late == progress.file
-        file = None if self._late is not None and not timed_out else progress.file
+        timed_out = self._overdue_file is not None and self._overdue_file == progress.file
+        file = None if self._overdue_file is not None and not timed_out else progress.file
         return Loss(how, file, progress.in_batch, timed_out)
 
-    def hang_up(self) -> None:
+    def request_exit(self) -> None:
         """Have the process end by itself, when it has left nothing half done."""
         if self._process is not None:
             with suppress(OSError):
@@ -282,7 +290,7 @@ class WorkerProcess:
         process, self._process = self._process, None
         self._writer.close()
         self._replies.close()
-        return end(process)
+        return end_process(process)
 
 
 class ProcessEngine:
@@ -301,52 +309,54 @@ class ProcessEngine:
 @asynccontextmanager
 async def process_engine(
     make_work: WorkFactory,
-    spawned: Sequence[WorkerHandle],
+    handles: Sequence[WorkerHandle],
     count: int,
     *,
     reads_stdin: bool = False,
-    patience: float | None = None,
-    gently: bool = False,
+    file_timeout: float | None = None,
+    graceful: bool = False,
 ) -> AsyncIterator[ProcessEngine]:
     """Provide `count` lanes over started processes, and kill these at the end.
 
-    `reads_stdin` passes standard input to restarted processes. `patience` is the time limit of a
-    file in seconds. With `gently`, the processes get some seconds to clean up.
+    `reads_stdin` passes standard input to restarted processes. `file_timeout` is the time limit of
+    a file in seconds. With `graceful`, the processes get some seconds to clean up.
     """
-    workers = [WorkerProcess(make_work, reads_stdin=reads_stdin) for _ in spawned]
-    watching = None if patience is None else asyncio.create_task(watch(workers, patience))
+    workers = [WorkerProcess(make_work, reads_stdin=reads_stdin) for _ in handles]
+    watching = (
+        None if file_timeout is None else asyncio.create_task(kill_overdue(workers, file_timeout))
+    )
     try:
-        for worker, process in zip(workers, spawned, strict=True):
+        for worker, process in zip(workers, handles, strict=True):
             await worker.connect(process)
         yield ProcessEngine(workers, count)
     finally:
         if watching is not None:
             watching.cancel()
         try:
-            if gently:
-                await _let_end(workers)
+            if graceful:
+                await _wait_for_exits(workers)
         finally:
             for worker in workers:
                 worker.kill()
 
 
-async def _let_end(workers: Sequence[WorkerProcess]) -> None:
+async def _wait_for_exits(workers: Sequence[WorkerProcess]) -> None:
     """Wait until all processes end by themselves, for a limited time."""
     for worker in workers:
-        worker.hang_up()
+        worker.request_exit()
     with suppress(TimeoutError):
-        async with asyncio.timeout(_LAST_SECONDS):
+        async with asyncio.timeout(_CLEANUP_SECONDS):
             for worker in workers:
                 await worker.wait()
 
 
-async def watch(workers: Sequence[WorkerProcess], patience: float) -> None:
+async def kill_overdue(workers: Sequence[WorkerProcess], file_timeout: float) -> None:
     """Kill overdue workers, for ever. Workers may be added meanwhile."""
-    interval = min(max(patience / 20, _SHORTEST_WATCH), _LONGEST_WATCH)
+    interval = min(max(file_timeout / 20, _MIN_WATCH_SECONDS), _MAX_WATCH_SECONDS)
     stopwatches: list[FileStopwatch] = []
     while True:
         await asyncio.sleep(interval)
         now = time.monotonic()
-        stopwatches += [FileStopwatch(patience, interval) for _ in workers[len(stopwatches) :]]
+        stopwatches += [FileStopwatch(file_timeout, interval) for _ in workers[len(stopwatches) :]]
         for worker, stopwatch in zip(workers, stopwatches, strict=True):
             worker.check_overdue(stopwatch, now)

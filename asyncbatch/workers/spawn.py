@@ -9,7 +9,7 @@ import sys
 from contextlib import suppress
 from typing import NamedTuple
 
-from asyncbatch.core.progress import Progress, shared_memory
+from asyncbatch.core.progress import Progress, create_shared_memory
 from asyncbatch.workers.wire import STOP_SIGNALS
 
 _PROGRAM = """\
@@ -40,7 +40,7 @@ def spawn(*, reads_stdin: bool = False) -> WorkerHandle:
         socket.socketpair(),
         socket.socketpair(),
     )
-    cell = shared_memory()
+    cell = create_shared_memory()
     with its_requests, its_replies:
         descriptors = its_requests.fileno(), its_replies.fileno(), cell
         program = _PROGRAM.format(path=sys.path, descriptors=descriptors)
@@ -60,7 +60,7 @@ def spawn(*, reads_stdin: bool = False) -> WorkerHandle:
     return WorkerHandle(process, our_requests, our_replies, progress)
 
 
-def end(process: subprocess.Popen[bytes], grace: float = 0.0) -> str:
+def end_process(process: subprocess.Popen[bytes], grace: float = 0.0) -> str:
     """End a worker, if it has not ended within `grace` seconds; return how it ended."""
     if grace:
         with suppress(subprocess.TimeoutExpired):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncbatch.config.memory import least_memory, plan_memory
+from asyncbatch.config.memory import min_memory, plan_memory
 from asyncbatch.core import system as cgroups
 from asyncbatch.core.settings import MIB, Sizes
 from asyncbatch.core.system import memory_limit
@@ -23,7 +23,7 @@ def test_more_memory_never_makes_for_less(limit, workers, needs_process, has_lib
     try:
         plan = plan_memory(limit, workers, **job)
     except UsageError:
-        assert limit < least_memory(**job)
+        assert limit < min_memory(**job)
         return
     assert int(needs_process) <= plan.workers <= max(workers, int(needs_process))
     most = Sizes()

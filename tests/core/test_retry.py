@@ -16,10 +16,10 @@ import pytest
 
 from asyncbatch import process_files
 from asyncbatch.core.batches import Batch
-from asyncbatch.core.retry import Retrier, Retries, is_transient, with_attempts
+from asyncbatch.core.retry import Retrier, Retries, attempts_note, is_transient
 from asyncbatch.core.settings import FileWorkSettings
 from asyncbatch.storage import local as content
-from asyncbatch.storage.local import open_retrying
+from asyncbatch.storage.local import open_with_retries
 from asyncbatch.workers.tasks.count import CountTask
 from tests.conftest import ROOT
 
@@ -297,8 +297,8 @@ def test_the_last_error_is_raised_with_a_note():
     with pytest.raises(OSError, match="Input/output") as caught:
         Retrier(AT_ONCE).call(failing(first, second, third))
     assert caught.value is third
-    assert with_attempts(third) == " (tried 3 times)"
-    assert with_attempts(eio()) == ""
+    assert attempts_note(third) == " (tried 3 times)"
+    assert attempts_note(eio()) == ""
 
 
 def test_the_caller_may_know_better_what_is_transient():
@@ -362,7 +362,7 @@ def test_reading_without_retries_fails_at_once(files, monkeypatch):
     path = files({"a.json": "1"}) / "a.json"
     Flaky(monkeypatch)
     with pytest.raises(OSError, match="Input/output"):
-        open_retrying(Retrier(Retries()), str(path))
+        open_with_retries(Retrier(Retries()), str(path))
 
 
 HOLDERS = {

@@ -49,10 +49,10 @@ def test_chunks_make_no_difference(text, places):
         for record, (number, line) in enumerate(expected, 1)
         if isinstance(fault := examine(line), Fault)
     ]
-    assert [(one.record, one.place.line) for one in bad] == [(r, n + 1) for r, n, _ in faults]
+    assert [(one.record, one.position.line) for one in bad] == [(r, n + 1) for r, n, _ in faults]
     for one, (_, number, fault) in zip(bad, faults, strict=True):
         start = sum(len(line) + 1 for _, line in numbered[:number])
-        assert one.place == locate_byte(text, start + fault.byte)
+        assert one.position == locate_byte(text, start + fault.byte)
         assert text[start:].startswith(one.text)
     found = [
         (split.record + at, split.line + at, line)

@@ -204,9 +204,9 @@ async def test_every_path_is_done_once_whatever_workers_die_of(count, chunk, siz
         at = share * len(batch.paths) // 100
         if what == "again":
             alone.add(first + at)
-            batcher.settle_without(batch, 0, first + at, again=True)
+            batcher.settle_without(batch, 0, first + at, retry=True)
         elif what == "without":
-            batcher.settle_without(batch, 0, first + at, again=False)
+            batcher.settle_without(batch, 0, first + at, retry=False)
             done.append(first + at)
         elif what == "halve":
             batcher.settle(batch, 0, halve=True)

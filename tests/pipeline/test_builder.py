@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 import asyncbatch
 from asyncbatch.core.system import usable_cpus
-from asyncbatch.pipeline.splits import AHEAD_PER_CPU, LEAST_AHEAD
+from asyncbatch.pipeline.splits import AHEAD_PER_CPU, MIN_AHEAD
 from asyncbatch.sources.http.settings import CursorPagination, HttpSettings
 from asyncbatch.sources.iterables import CHUNK_RECORDS, IterableReader, read_iterable
 from tests.conftest import PATIENCE, ROOT, environment, python
@@ -389,7 +389,7 @@ def test_any_records_come_through(tmp_path_factory, records):
 
 async def test_a_fast_source_is_not_far_ahead_of_a_slow_sink():
     source = Source(100_000)
-    in_pieces = max(LEAST_AHEAD, AHEAD_PER_CPU * usable_cpus()) + 4  # on their way, being worked on
+    in_pieces = max(MIN_AHEAD, AHEAD_PER_CPU * usable_cpus()) + 4  # on their way, being worked on
     most = (in_pieces + 1) * CHUNK_RECORDS + 1000
     ahead = []
 

@@ -18,7 +18,7 @@ from urllib.parse import quote_plus
 import asyncpg
 import pytest
 
-from asyncbatch.core.secrets import without_password, without_secrets
+from asyncbatch.core.secrets import redact_address, redact_text
 from asyncbatch.core.settings import ServerSettings
 from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.sinks.base import Refusal
@@ -780,12 +780,12 @@ def test_two_runs_make_one_table(sql, url, tmp_path):
     ],
 )  # fmt: skip
 def test_addresses_are_shown_without_passwords(address, shown):
-    assert without_password(address) == shown
+    assert redact_address(address) == shown
 
 
 def test_texts_are_cleared_of_passwords():
     text = "bad: p@ss%20x and p%40ss%2520x"
-    assert without_secrets(text, "postgres://u:p%40ss%2520x@h") == "bad: *** and ***"
+    assert redact_text(text, "postgres://u:p%40ss%2520x@h") == "bad: *** and ***"
 
 
 @pytest.mark.parametrize("kind", ["right", "wrong", "no server", "unescaped", "unknown"])

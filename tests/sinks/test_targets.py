@@ -24,7 +24,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncbatch.formats.compression import compression_of_name
+from asyncbatch.formats.compression import compression_by_name
 from tests.conftest import COMMAND, PATIENCE, environment
 from tests.processes import wait_until
 from tests.reports import balanced, rows
@@ -81,7 +81,7 @@ def query(folder: Path, target: str, statement: str = "SELECT * FROM t") -> list
 def lines(path: Path) -> list[Any]:
     """Return the values in a file of JSON Lines."""
     data = path.read_bytes()
-    if compression := compression_of_name(path.name):
+    if compression := compression_by_name(path.name):
         data = b"".join(compression.chunks(io.BytesIO(data), 1 << 20))
     values: list[Any] = rows(data.decode())
     return values
@@ -496,7 +496,7 @@ def tree(folder: Path) -> dict[str, str]:
     found = {}
     for path in folder.rglob("*"):
         if path.is_file():
-            compression = compression_of_name(path.name)
+            compression = compression_by_name(path.name)
             data = path.read_bytes()
             if compression:
                 data = b"".join(compression.chunks(io.BytesIO(data), 1 << 20))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from asyncbatch.core.batches import SplitFile
 from asyncbatch.core.records import Position
 from asyncbatch.core.settings import Sizes
-from asyncbatch.formats.arrays import ArrayStream, is_array
+from asyncbatch.formats.arrays import ArrayStream, as_array
 from asyncbatch.formats.decoder import allow_deep_nesting
 from asyncbatch.formats.failures import InvalidTextError
 from asyncbatch.formats.grammar import Fault, examine
@@ -79,7 +79,9 @@ class Found(NamedTuple):
 
 
 def stream_of(text, split, places=(), pointer=None):
-    stream = ArrayStream(chunked(text, places), pointer, JUDGE, Sizes(huge=1 << 20, split=split))
+    stream = ArrayStream(
+        chunked(text, places), pointer, JUDGE, Sizes(split_threshold=1 << 20, split=split)
+    )
     return stream if stream.begin(is_split=True) else None
 
 
@@ -90,7 +92,7 @@ def read(stream, resume=None):
             at = window.start
             records = 0
             for record_slice in slices_of_text(
-                is_array(window.text),
+                as_array(window.text),
                 None,
                 whole=False,
                 first=at.record + 1,
@@ -163,7 +165,7 @@ def test_whatever_is_wrong_is_found_where_the_whole_text_has_it(text, split, pla
     error = read(stream).error
     if isinstance(verdict, Fault):
         assert error is not None
-        assert (error.fault.kind, error.place) == (verdict.kind, locate_byte(text, verdict.byte))
+        assert (error.fault.kind, error.position) == (verdict.kind, locate_byte(text, verdict.byte))
         assert error.fault.message == verdict.message
     else:
         assert error is None
@@ -218,7 +220,7 @@ def test_a_fault_in_a_document_around_an_array(text, around, split):
     if error is None:
         assert stream is None  # the array was not found: the whole document is judged
         return
-    assert (error.fault.kind, error.place) == (verdict.kind, locate_byte(text, verdict.byte))
+    assert (error.fault.kind, error.position) == (verdict.kind, locate_byte(text, verdict.byte))
 
 
 def test_of_an_array_that_is_named_twice_the_first_was_wrong():
@@ -226,7 +228,7 @@ def test_of_an_array_that_is_named_twice_the_first_was_wrong():
     found = read(stream_of(text, 4, (), ("rows",)))
     assert found.error is not None
     assert "a second '/rows'" in found.error.fault.message
-    assert found.error.place == TextPosition(2, 10, 26)
+    assert found.error.position == TextPosition(2, 10, 26)
 
 
 def test_elements_larger_than_a_window():
@@ -240,7 +242,7 @@ def test_an_element_over_the_limit_is_too_large():
     from asyncbatch.storage.local import TooLargeError
 
     text = b'[1, 2, "%b", 3]' % (b"x" * 5000)
-    sizes = Sizes(huge=10, split=16, record=1000)
+    sizes = Sizes(split_threshold=10, split=16, record=1000)
     stream = ArrayStream(iter([text]), None, JUDGE, sizes)
     assert stream.begin()
     windows = stream.windows()
@@ -254,14 +256,14 @@ def test_the_splitter_cuts_a_file_into_all_its_windows(tmp_path_factory, array, 
     text, texts = array
     path = tmp_path_factory.mktemp("array") / "a.json"
     path.write_bytes(text + b" " * 70_000)
-    sizes = Sizes(huge=1, split=split)
+    sizes = Sizes(split_threshold=1, split=split)
     *some, end = Splitter(str(path), SplitFile("array"), sizes).splits()
-    assert end.end
+    assert end.is_end_marker
     assert end.error is None
     joined: list[Any] = []
     for number, one in enumerate(some):
         assert (one.number, one.start.record) == (number, len(joined))
-        joined += json.loads(is_array(text[one.start.byte : one.start.byte + one.length]))
+        joined += json.loads(as_array(text[one.start.byte : one.start.byte + one.length]))
     assert json.dumps(joined) == json.dumps([json.loads(one) for one in texts])
     assert sum(one.length for one in (*some, end)) == len(text) + 70_000
 

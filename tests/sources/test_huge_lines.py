@@ -26,7 +26,7 @@ from asyncbatch.transforms.spec import CallSpec
 from tests.conftest import ROOT, python
 
 JUDGE = make_validator()
-SMALL = Sizes(huge=200_000, split=20_000)
+SMALL = Sizes(split_threshold=200_000, split=20_000)
 
 lines = st.sampled_from(
     [b"1", b"[1, 2]", b'{"a": "\xc3\xa9"}', b"", b" ", b"\r", b"nope", b" [1,]", b"7\r", BOM + b"1"]
@@ -45,7 +45,7 @@ def facts(chunks, start=None):
     for block in validate_lines(chunks, JUDGE, start):
         for split in block.split():
             if isinstance(split, InvalidLine):
-                found.append((split.record, split.place, split.text))
+                found.append((split.record, split.position, split.text))
             else:
                 texts = enumerate(split.texts)
                 found += [(split.record + at, split.line + at, text) for at, text in texts]
@@ -56,8 +56,10 @@ def facts(chunks, start=None):
 def test_pieces_say_what_the_whole_says(tmp_path_factory, text, size):
     path = tmp_path_factory.mktemp("lines") / "a.jsonl"
     path.write_bytes(text)
-    *splits, end = Splitter(str(path), SplitFile("lines"), Sizes(huge=1, split=size)).splits()
-    assert end.end
+    *splits, end = Splitter(
+        str(path), SplitFile("lines"), Sizes(split_threshold=1, split=size)
+    ).splits()
+    assert end.is_end_marker
     assert end.error is None
     found: list[Any] = []
     for split in splits:
@@ -68,7 +70,9 @@ def test_pieces_say_what_the_whole_says(tmp_path_factory, text, size):
     assert end.start.record == len(whole)
     assert end.start.byte == sum(split.length for split in splits) == len(text)
     for number, split in enumerate(splits):
-        rest = Splitter(str(path), SplitFile("lines", split.start), Sizes(huge=1, split=size))
+        rest = Splitter(
+            str(path), SplitFile("lines", split.start), Sizes(split_threshold=1, split=size)
+        )
         assert [one.start for one in rest.splits()] == [
             one.start for one in (*splits[number:], end)
         ]
@@ -77,7 +81,7 @@ def test_pieces_say_what_the_whole_says(tmp_path_factory, text, size):
 def test_a_line_over_the_limit_is_too_large(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"1\n" + b"x" * 2000)
-    sizes = Sizes(huge=1, split=64, record=1000)
+    sizes = Sizes(split_threshold=1, split=64, record=1000)
     *splits, end = Splitter(str(path), SplitFile("lines"), sizes).splits()
     assert [split.length for split in splits] == [2]
     assert end.error is not None
@@ -328,7 +332,7 @@ async def test_huge_files_among_others_come_in_their_turn(tmp_path, batch_size, 
             (folder / f"{name}.json").write_text(f'[{{"n": "{name}"}}]')
             wanted.append(name)
     target = Target.parse(str(tmp_path / "out.jsonl"))
-    sizes = Sizes(huge=100_000, split=9_000)
+    sizes = Sizes(split_threshold=100_000, split=9_000)
     job = job_of(folder, sizes=sizes, target=target, batch_size=batch_size, pause=pause)
     found, report = await outcomes(job)
     rows = [json.loads(line)["n"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
@@ -394,13 +398,13 @@ async def test_a_file_that_shrinks_while_it_is_read(tmp_path):
 def test_pieces_that_nobody_counted_are_whole_lines(tmp_path_factory, text, size):
     path = tmp_path_factory.mktemp("lines") / "a.jsonl"
     path.write_bytes(text)
-    huge = SplitFile("lines", relative=True)
-    *splits, end = Splitter(str(path), huge, Sizes(huge=1, split=size)).splits()
-    assert end.end
+    huge = SplitFile("lines", is_relative=True)
+    *splits, end = Splitter(str(path), huge, Sizes(split_threshold=1, split=size)).splits()
+    assert end.is_end_marker
     assert end.error is None
     at = 0
     for split in splits:
-        assert (split.start.byte, split.relative) == (at, True)
+        assert (split.start.byte, split.is_relative) == (at, True)
         at += split.length
         assert text[:at].endswith(b"\n") or at == len(text)
     assert at == len(text)

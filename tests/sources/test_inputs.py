@@ -187,7 +187,7 @@ def test_a_list_and_a_folder_do_not_meet_twice(tree):
 ])  # fmt: skip
 def test_path_patterns(pattern, path, fits):
     folder, _, name = path.rpartition("/")
-    assert Patterns([pattern]).fit(name, f"{folder}/" if folder else "") is fits
+    assert Patterns([pattern]).matches(name, f"{folder}/" if folder else "") is fits
 
 
 ODD_NAMES = [

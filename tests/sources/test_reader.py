@@ -11,7 +11,7 @@ import pytest
 from asyncbatch.core.batches import Batch
 from asyncbatch.core.progress import Progress
 from asyncbatch.sources import reader as reading
-from asyncbatch.sources.reader import Reader, size_read
+from asyncbatch.sources.reader import Reader, read_size
 from asyncbatch.storage.local import Content, open_content
 
 
@@ -98,7 +98,7 @@ def test_memory_in_flight_is_bounded_by_the_head(paths):
     assert isinstance(opened, Content)
     with opened:
         assert len(opened.head) <= reading.READ_AHEAD_BYTES + 1
-        assert size_read(opened) == len(opened.head)
+        assert read_size(opened) == len(opened.head)
 
 
 def test_files_are_closed(paths):

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from asyncbatch.core.paths import join_url, parent_url, parse_address, shown_url
+from asyncbatch.core.paths import join_url, parent_url, parse_address, redact_url
 from asyncbatch.errors import UsageError
 from asyncbatch.sources.identity import InputNaming, identity
 from tests.conftest import COMMAND, PATIENCE, environment
@@ -100,7 +100,7 @@ class TestUrls:
         ],
     )
     def test_are_shown_without_secrets(self, url, shown):
-        assert shown_url(url) == shown
+        assert redact_url(url) == shown
 
     def test_are_joined_and_taken_apart(self):
         assert join_url("s3://b/x/", "y.json") == "s3://b/x/y.json"

@@ -69,7 +69,7 @@ def test_any_division_into_files_and_batches_keeps_the_same(files, batch_size, p
 
 
 async def _run(folder, key, batch_size, *, huge):
-    sizes = Sizes(huge=100, split=40, part=1) if huge else Sizes(part=1)
+    sizes = Sizes(split_threshold=100, split=40, part=1) if huge else Sizes(part=1)
     target = Target.parse(str(Path(folder, "out.jsonl.gz")))
     work = RecordWorkSettings(FileWorkSettings(sizes=sizes), dedupe=key, target=target)
     paths = tuple(sorted(str(path) for path in Path(folder).iterdir()))
@@ -85,7 +85,7 @@ class Found:
 
     def __init__(self):
         self.rows, self.places, self.records, self.lines = [], [], [], []
-        self.originals, self.finished, self.several = [], [], True
+        self.original_texts, self.file_ends, self.has_many_rows = [], [], True
 
 
 @given(
@@ -138,7 +138,7 @@ def _parts_of(start, records, row_writer, random, *, huge):
             found.places.append(0)
             found.records.append(number)
             found.lines.append(None)
-    found.finished = [len(found.rows)]
+    found.file_ends = [len(found.rows)]
     part = Part(
         start,
         [len(records)],

@@ -11,7 +11,7 @@ import pytest
 
 from asyncbatch.core.batches import Batch
 from asyncbatch.errors import NoWorkerError
-from asyncbatch.workers.crashes import MOST_FAILED_STARTS, CrashPolicy
+from asyncbatch.workers.crashes import MAX_FAILED_STARTS, CrashPolicy
 from asyncbatch.workers.engine import Loss
 from tests.conftest import ROOT, many, python
 
@@ -225,10 +225,10 @@ class TestLosses:
     def test_stillborn_workers_are_counted_in_a_row(self):
         losses, stillborn = CrashPolicy(None), Loss("exited with 1", in_batch=False)
         for success in (lambda: losses.decide(self.batch, 0, Loss("died")), losses.note_success):
-            for _ in range(MOST_FAILED_STARTS - 1):
+            for _ in range(MAX_FAILED_STARTS - 1):
                 assert losses.decide(self.batch, 0, stillborn).file is None
             success()
-        for _ in range(MOST_FAILED_STARTS - 1):
+        for _ in range(MAX_FAILED_STARTS - 1):
             losses.decide(self.batch, 0, stillborn)
         with pytest.raises(NoWorkerError):
             losses.decide(self.batch, 0, stillborn)

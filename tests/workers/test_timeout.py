@@ -185,13 +185,13 @@ class TestStopwatch:
 
     def test_a_file_is_late_after_its_time(self):
         progress = Progress()
-        progress.begin(7)
+        progress.begin_file(7)
         assert self.overdue(FileStopwatch(3, 1), progress, count=5) == [None, None, None, 7, 7]
 
     def test_each_file_has_time_of_its_own(self):
         stopwatch, progress = FileStopwatch(3, 1), Progress()
         for number in range(4):
-            progress.begin(number)
+            progress.begin_file(number)
             assert set(self.overdue(stopwatch, progress, start=number * 3, count=3)) == {None}
 
     def test_what_is_between_files_is_never_late(self):
@@ -201,7 +201,7 @@ class TestStopwatch:
 
     def test_waiting_for_us_takes_no_time(self):
         stopwatch, progress = FileStopwatch(3, 1), Progress()
-        progress.begin(7)
+        progress.begin_file(7)
         progress.begin_waiting()
         assert set(self.overdue(stopwatch, progress)) == {None}
         progress.end_waiting()
@@ -209,12 +209,12 @@ class TestStopwatch:
 
     def test_the_same_file_in_another_worker_begins_anew(self):
         stopwatch, first, second = FileStopwatch(3, 1), Progress(), Progress()
-        first.begin(7)
+        first.begin_file(7)
         self.overdue(stopwatch, first, count=3)
-        second.begin(7)
+        second.begin_file(7)
         assert self.overdue(stopwatch, second, start=3, count=4) == [None, None, None, 7]
 
     def test_a_time_in_which_nobody_looked_counts_little(self):
         stopwatch, progress = FileStopwatch(3, 1), Progress()
-        progress.begin(7)
-        assert [stopwatch.overdue(progress, now) for now in (0, 1000, 1001)] == [None, None, 7]
+        progress.begin_file(7)
+        assert [stopwatch.overdue_file(progress, now) for now in (0, 1000, 1001)] == [None, None, 7]

@@ -15,14 +15,14 @@ def option(panel: str, *names: str, help: str, **more: Any) -> Any:  # noqa: A00
     return typer.Option(*names, help=help, rich_help_panel=panel, show_envvar=False, **more)
 
 
-def _parsed_size(text: str) -> int:
+def _parse_size(text: str) -> int:
     try:
         return parse_size(text)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
 
 
-def _parsed_count(text: str) -> float:
+def _parse_count(text: str) -> float:
     if text == "all":
         return math.inf
     if text.isdecimal():
@@ -116,7 +116,7 @@ MaxFileSize = Annotated[
     option(
         INPUT,
         "--max-file-size",
-        parser=_parsed_size,
+        parser=_parse_size,
         metavar="SIZE",
         help="Files over this size on disk fail as too_large (500, 64K, 10MB, 1.5GiB).",
     ),
@@ -126,7 +126,7 @@ MaxDecompressedSize = Annotated[
     option(
         INPUT,
         "--max-decompressed-size",
-        parser=_parsed_size,
+        parser=_parse_size,
         metavar="SIZE",
         help="Compressed files that unpack to more than this fail as too_large.",
     ),
@@ -136,7 +136,7 @@ MaxMemory = Annotated[
     option(
         CONTROL,
         "--max-memory",
-        parser=_parsed_size,
+        parser=_parse_size,
         metavar="SIZE",
         help="Keep all processes together below this: fewer workers, less in flight; what does "
         "not fit at all fails as too_large.  [default: what the container allows]",
@@ -296,7 +296,7 @@ ShowFailures = Annotated[
     option(
         FAILURES,
         "--show-failures",
-        parser=_parsed_count,
+        parser=_parse_count,
         metavar="N|all",
         help="How many failures the summary shows.",
     ),

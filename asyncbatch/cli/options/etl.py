@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from asyncbatch.cli.options.common import CONTROL, INPUT, OUTPUT, option
-from asyncbatch.cli.options.ledger import AGAIN
+from asyncbatch.cli.options.ledger import RERUN
 
 File = Annotated[
     str | None,
@@ -57,7 +57,7 @@ DryRun = Annotated[
 ]
 FullRefresh = Annotated[
     bool,
-    option(AGAIN, "--full-refresh", help="Forget what is done: extract and load all again."),
+    option(RERUN, "--full-refresh", help="Forget what is done: extract and load all again."),
 ]
 Verbose = Annotated[
     bool, option(OUTPUT, "--verbose", "-v", help="Print a line for each input, on stderr.")

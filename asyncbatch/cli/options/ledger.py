@@ -4,20 +4,20 @@ from typing import Annotated, Literal
 
 from asyncbatch.cli.options.common import option
 
-AGAIN = "Running again"
+RERUN = "Running again"
 
 Resume = Annotated[
     bool,
-    option(AGAIN, "--resume", help="Skip inputs that an earlier run of this job did, unchanged."),
+    option(RERUN, "--resume", help="Skip inputs that an earlier run of this job did, unchanged."),
 ]
 RetryFailed = Annotated[
-    bool, option(AGAIN, "--retry-failed", help="Work only on inputs that failed before.")
+    bool, option(RERUN, "--retry-failed", help="Work only on inputs that failed before.")
 ]
-Force = Annotated[bool, option(AGAIN, "--force", help="Work on all inputs again.")]
+Force = Annotated[bool, option(RERUN, "--force", help="Work on all inputs again.")]
 AllowDuplicates = Annotated[
     bool,
     option(
-        AGAIN,
+        RERUN,
         "--allow-duplicates",
         help="Add rows of inputs again that are in the table already, or were before a change.",
     ),
@@ -25,7 +25,7 @@ AllowDuplicates = Annotated[
 Ledger = Annotated[
     str | None,
     option(
-        AGAIN,
+        RERUN,
         "--ledger",
         metavar="FILE",
         help="Where to remember what is done, if not in the target's database.  [default: a file "
@@ -34,5 +34,5 @@ Ledger = Annotated[
 ]
 Identity = Annotated[
     Literal["stat", "content"],
-    option(AGAIN, "--identity", help="Tell a changed input by its size and time, or its content."),
+    option(RERUN, "--identity", help="Tell a changed input by its size and time, or its content."),
 ]

@@ -14,7 +14,7 @@ WINDOWS = "Windows"
 SIMULATED = "Simulated events"
 
 
-def _parsed_duration(text: str) -> int:
+def _parse_duration(text: str) -> int:
     from asyncbatch.core.units import parse_duration
 
     try:
@@ -23,7 +23,7 @@ def _parsed_duration(text: str) -> int:
         raise typer.BadParameter(str(error)) from None
 
 
-def _parsed_window(text: str) -> "WindowSpec":
+def _parse_window(text: str) -> "WindowSpec":
     from asyncbatch.windows.spec import parse_window
 
     try:
@@ -32,7 +32,7 @@ def _parsed_window(text: str) -> "WindowSpec":
         raise typer.BadParameter(str(error)) from None
 
 
-def _parsed_aggregate(text: str) -> "Aggregate":
+def _parse_aggregate(text: str) -> "Aggregate":
     from asyncbatch.windows.aggregates import parse_aggregate
 
     try:
@@ -80,7 +80,7 @@ Window = Annotated[
     option(
         WINDOWS,
         "--window",
-        parser=_parsed_window,
+        parser=_parse_window,
         metavar="WINDOW",
         help="tumbling:SIZE, hopping:SIZE/EVERY or session:GAP; spans as 500ms, 5s, 1m, 1h.",
     ),
@@ -110,7 +110,7 @@ Agg = Annotated[
     option(
         WINDOWS,
         "--agg",
-        parser=_parsed_aggregate,
+        parser=_parse_aggregate,
         metavar="AGG",
         help="count, or sum, avg, min, max, stddev, distinct, p50, p95, p99 with :FIELD; NAME= "
         "before it renames; repeatable.  [default: count; with simulate: also sum and avg:value]",
@@ -121,7 +121,7 @@ Lateness = Annotated[
     option(
         WINDOWS,
         "--lateness",
-        parser=_parsed_duration,
+        parser=_parse_duration,
         metavar="SPAN",
         help="Keep windows open for so long after their end, for events out of order.",
     ),
@@ -131,7 +131,7 @@ IdleTimeout = Annotated[
     option(
         WINDOWS,
         "--idle-timeout",
-        parser=_parsed_duration,
+        parser=_parse_duration,
         metavar="SPAN",
         help="If no event comes for so long, let the clock end windows.",
     ),
@@ -141,7 +141,7 @@ MaxFuture = Annotated[
     option(
         FAILURES,
         "--max-future",
-        parser=_parsed_duration,
+        parser=_parse_duration,
         metavar="SPAN",
         help="Reject events that are further ahead of the clock: they would end all windows.",
     ),
@@ -207,7 +207,7 @@ CheckpointEvery = Annotated[
     option(
         CONTROL,
         "--checkpoint-every",
-        parser=_parsed_duration,
+        parser=_parse_duration,
         metavar="SPAN",
         help="How often.  [default: 10s]",
     ),
@@ -237,7 +237,7 @@ Workers = Annotated[
 Duration = Annotated[
     str | None,
     option(
-        CONTROL, "--duration", parser=_parsed_duration, metavar="SPAN", help="Stop after so long."
+        CONTROL, "--duration", parser=_parse_duration, metavar="SPAN", help="Stop after so long."
     ),
 ]
 MaxEvents = Annotated[
@@ -305,7 +305,7 @@ Disorder = Annotated[
     option(
         SIMULATED,
         "--disorder",
-        parser=_parsed_duration,
+        parser=_parse_duration,
         metavar="SPAN",
         help="Let times be up to so much before their turn.",
     ),

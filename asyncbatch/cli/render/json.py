@@ -11,9 +11,9 @@ from msgspec import Meta, Struct
 
 from asyncbatch.core.records import Failure, Violation
 from asyncbatch.core.report import (
-    LISTED_FAILURES,
+    MAX_LISTED_FAILURES,
+    MAX_SLOWEST_FILES,
     SCHEMA_VERSION,
-    SLOWEST_FILES,
     Report,
     RunStatus,
     SinkReport,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.batches import BatchPart
 
 
-def sections(report: Report) -> dict[str, Any]:
+def optional_sections(report: Report) -> dict[str, Any]:
     """Return the sections `sources`, `sink` and `dask`, if the report has them."""
     found: dict[str, Any] = {}
     if report.sources:
@@ -51,7 +51,7 @@ def sections(report: Report) -> dict[str, Any]:
         found["dask"] = {
             "workers": crew.workers,
             "threads": crew.threads,
-            "workers_left": crew.left,
+            "workers_left": crew.workers_left,
             "tasks": crew.tasks,
             "tasks_s": round(crew.busy_s, 3),
         }
@@ -102,7 +102,7 @@ _encode_lines = msgspec.json.Encoder().encode_lines
 def report_object(report: Report, command: str, exit_code: int) -> dict[str, Any]:
     """Return the object that `--output json` prints and `--report` writes."""
     tally, elapsed = report.tally, report.elapsed_s
-    listed = report.failures[:LISTED_FAILURES]
+    listed = report.failures[:MAX_LISTED_FAILURES]
 
     def rate(count: int) -> float:
         return round(count / elapsed, 1) if elapsed else 0.0
@@ -128,7 +128,7 @@ def report_object(report: Report, command: str, exit_code: int) -> dict[str, Any
         "failures": listed,
         "failures_omitted": report.failure_count - len(listed),
         "exit_code": exit_code,
-        **sections(report),
+        **optional_sections(report),
         **({"target_discarded": report.discarded} if report.discarded else {}),
     }
 
@@ -185,7 +185,7 @@ class _RecordCounts(Struct):
     written: _Count
 
 
-class _Slow(Struct):
+class _SlowFileFields(Struct):
     file: str
     elapsed_ms: float
 
@@ -204,7 +204,7 @@ class _FailureFields(Struct):
     violations: tuple[Violation, ...] | msgspec.UnsetType = msgspec.UNSET
     traceback: str | msgspec.UnsetType = msgspec.UNSET
 
-    def known(self) -> Failure:
+    def to_failure(self) -> Failure:
         return Failure(**msgspec.structs.asdict(self))
 
 
@@ -220,7 +220,7 @@ class _SourceFields(Struct):
     pages: _Count | None = None
     requests: _Count = 0
 
-    def known(self) -> SourceReport:
+    def to_report(self) -> SourceReport:
         known = SourceReport(self.name, self.type, _known_state(self.state))
         known.tally = _tally(self.inputs, self.records, self.retries)
         if self.pages is not None:
@@ -237,7 +237,7 @@ class _SinkFields(Struct):
     key: tuple[str, ...]
     rejected: _Count
 
-    def known(self) -> SinkReport:
+    def to_report(self) -> SinkReport:
         return SinkReport(self.to, self.table, self.mode, self.key, self.rejected)
 
 
@@ -255,7 +255,7 @@ class RunReport(Struct):
     failures_omitted: _Count
     exit_code: _Count
     retries: _Count = 0
-    slowest_files: list[_Slow] = []
+    slowest_files: list[_SlowFileFields] = []
     sources: list[_SourceFields] = []
     sink: _SinkFields | None = None
     target_discarded: str | None = None
@@ -303,7 +303,7 @@ def merge(reports: list[RunReport]) -> Report:
     has lost its target, if any run has.
     """
     start = min(report.started_at for report in reports)
-    failures = [failure.known() for report in reports for failure in report.failures]
+    failures = [failure.to_failure() for report in reports for failure in report.failures]
     merged = Report(
         started_at=start,
         elapsed_s=(max(report.ended_at for report in reports) - start).total_seconds(),
@@ -315,12 +315,12 @@ def merge(reports: list[RunReport]) -> Report:
     )
     for report in reports:
         merged.tally += _tally(report.files, report.records, report.retries)
-    merged.sources = merge_sources(source.known() for one in reports for source in one.sources)
-    merged.sink = merge_sinks([one.sink.known() if one.sink else None for one in reports])
+    merged.sources = merge_sources(source.to_report() for one in reports for source in one.sources)
+    merged.sink = merge_sinks([one.sink.to_report() if one.sink else None for one in reports])
     slow = (SlowFile(one.elapsed_ms, one.file) for each in reports for one in each.slowest_files)
-    merged.slowest = heapq.nlargest(SLOWEST_FILES, slow)
+    merged.slowest = heapq.nlargest(MAX_SLOWEST_FILES, slow)
     merged.kept = [
-        (-number, 0, 0, failure) for number, failure in enumerate(failures[:LISTED_FAILURES])
+        (-number, 0, 0, failure) for number, failure in enumerate(failures[:MAX_LISTED_FAILURES])
     ]
     return merged
 

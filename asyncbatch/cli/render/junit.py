@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from asyncbatch.core.batches import BatchPart
     from asyncbatch.core.report import Report
 
-SHOWN_REJECTIONS = 20  # Bad records that one test case shows; the rest of them is counted.
+MAX_REJECTIONS = 20  # Bad records that one test case shows; the rest of them is counted.
 _SPOOL_BYTES = 4 * 1024 * 1024  # test cases in memory up to this size, beyond in a temporary file
-_CHUNK = 64 * 1024
+_CHUNK_BYTES = 64 * 1024
 
 
 class Junit:
@@ -34,7 +34,7 @@ class Junit:
             if isinstance(outcome, FileResult):
                 shown = self._rejections.pop(outcome.file, [])
                 self._cases.write(_case(outcome, shown).encode())
-            elif len(self._rejections[outcome.file]) < SHOWN_REJECTIONS:
+            elif len(self._rejections[outcome.file]) < MAX_REJECTIONS:
                 self._rejections[outcome.file].append(outcome)
         return b""
 
@@ -53,7 +53,7 @@ class Junit:
         )
         yield head.encode()
         self._cases.seek(0)
-        while chunk := self._cases.read(_CHUNK):
+        while chunk := self._cases.read(_CHUNK_BYTES):
             yield chunk
         self._cases.close()
         yield b"</testsuite>\n</testsuites>\n"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.batches import BatchPart
     from asyncbatch.core.report import Report
 
-SHOWN_FAILURES = 50
+MAX_FAILURES = 50
 
 
 class Markdown:
@@ -47,7 +47,7 @@ class Markdown:
         yield "".join(f"| {label} | {value} |\n" for label, value in rows.items()).encode()
         yield f"\nExit status {exit_code}.\n".encode()
         yield from _sources(report)
-        shown = report.failures[:SHOWN_FAILURES]
+        shown = report.failures[:MAX_FAILURES]
         if not shown:
             return
         yield b"\n| where | kind | why |\n| --- | --- | --- |\n"
@@ -60,7 +60,7 @@ class Markdown:
 
 def _written(report: Report) -> str:
     written = f"{report.tally.written:,}"
-    return f"{written} to {_cell(printable(report.sink.place))}" if report.sink else written
+    return f"{written} to {_cell(printable(report.sink.display_name))}" if report.sink else written
 
 
 def _sources(report: Report) -> Iterator[bytes]:

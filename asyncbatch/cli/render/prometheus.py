@@ -31,13 +31,13 @@ class Gauges:
         self._prefix, self._name = prefix, name
         self._registry = CollectorRegistry()
 
-    def set(self, what: str, help_: str, value: float, **labels: str) -> None:
+    def set(self, metric: str, help_: str, value: float, **labels: str) -> None:
         """Set one gauge."""
-        self._gauge(what, help_, *labels).labels(self._name, *labels.values()).set(value)
+        self._gauge(metric, help_, *labels).labels(self._name, *labels.values()).set(value)
 
-    def set_each(self, what: str, help_: str, values: Mapping[str, int]) -> None:
+    def set_each(self, metric: str, help_: str, values: Mapping[str, int]) -> None:
         """Set a gauge for each result."""
-        gauge = self._gauge(what, help_, "result")
+        gauge = self._gauge(metric, help_, "result")
         for result, value in values.items():
             gauge.labels(self._name, result).set(value)
 
@@ -48,10 +48,10 @@ class Gauges:
         text: bytes = generate_latest(self._registry)
         return text
 
-    def _gauge(self, what: str, help_: str, *labels: str) -> Gauge:
+    def _gauge(self, metric: str, help_: str, *labels: str) -> Gauge:
         from prometheus_client import Gauge
 
-        return Gauge(f"{self._prefix}_{what}", help_, ("name", *labels), registry=self._registry)
+        return Gauge(f"{self._prefix}_{metric}", help_, ("name", *labels), registry=self._registry)
 
 
 class Metrics:

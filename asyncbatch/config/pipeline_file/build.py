@@ -18,7 +18,7 @@ from asyncbatch.config.pipeline_file.transforms import (
     JqTable,
     RequireTable,
 )
-from asyncbatch.core.secrets import Secret, make_secrets
+from asyncbatch.core.secrets import Secret, decode_secret
 from asyncbatch.core.settings import FileWorkSettings, ServerSettings, StoreSettings
 from asyncbatch.sinks.target import Target
 from asyncbatch.sources.http.settings import HttpSettings
@@ -41,7 +41,7 @@ def transform_specs(tables: Sequence[TransformTable]) -> tuple[TransformSpec, ..
 
     Schema files are read. Raises UsageError if one is not as it was when the file was checked.
     """
-    return tuple(_spec(table) for table in tables if not isinstance(table, DedupeTable))
+    return tuple(_transform_spec(table) for table in tables if not isinstance(table, DedupeTable))
 
 
 def dedupe_key(tables: Sequence[TransformTable]) -> tuple[str, ...] | None:
@@ -63,7 +63,7 @@ def files_inputs(table: FilesSourceTable) -> Inputs:
 
 def _stores(table: FilesSourceTable | SinkTable) -> StoreSettings:
     endpoint = None if table.endpoint is None else table.endpoint.reveal()
-    return StoreSettings.of(endpoint, anonymous=table.anonymous)
+    return StoreSettings.from_options(endpoint, anonymous=table.anonymous)
 
 
 def files_settings(table: FilesSourceTable) -> RecordWorkSettings:
@@ -76,12 +76,12 @@ def http_settings(table: HttpSourceTable) -> HttpSettings:
     """Return the HTTP settings of a source table."""
     plain = msgspec.to_builtins(table, enc_hook=_reveal)
     del plain["type"], plain["name"]
-    user, _ = _without_user(plain["urls"][0])  # all have the same, if any
+    user, _ = _split_user(plain["urls"][0])  # all have the same, if any
     if user:
         name, _, password = user.partition(":")
         plain["auth"] = {"type": "basic", "username": unquote(name), "password": unquote(password)}
-    plain["urls"] = [url for _, url in map(_without_user, plain["urls"])]
-    return msgspec.convert(plain, HttpSettings, dec_hook=make_secrets)
+    plain["urls"] = [url for _, url in map(_split_user, plain["urls"])]
+    return msgspec.convert(plain, HttpSettings, dec_hook=decode_secret)
 
 
 def _reveal(value: object) -> object:
@@ -90,7 +90,7 @@ def _reveal(value: object) -> object:
     raise NotImplementedError(type(value).__name__)
 
 
-def _without_user(url: str) -> tuple[str, str]:
+def _split_user(url: str) -> tuple[str, str]:
     """Return the user and password in a URL, and the URL without them."""
     parts = urlsplit(url)
     user, _, host = parts.netloc.rpartition("@")
@@ -125,21 +125,21 @@ def _server_settings(table: SinkTable, job: str | None) -> ServerSettings:
     return replace(settings, least=pool.min, most=pool.max) if pool else settings
 
 
-def _spec(table: Any) -> TransformSpec:
+def _transform_spec(table: Any) -> TransformSpec:
     match table:
         case JqTable():
             return JqSpec(table.expr, table.env, table.lossy)
         case CallTable():
             return CallSpec(table.function)
         case FieldsTable():
-            return FieldsSpec(tuple((name, _rule(one)) for name, one in table.fields.items()))
+            return FieldsSpec(tuple((name, _field_rule(one)) for name, one in table.fields.items()))
         case RequireTable():
             return RequireSpec(table.fields, table.on_missing)
         case _:
             return load_schema(table.file, check_formats=table.check_formats)
 
 
-def _rule(field: str | FieldTable) -> FieldRule:
+def _field_rule(field: str | FieldTable) -> FieldRule:
     if isinstance(field, str):
         return FieldRule(field)
     if field.source is not UNSET:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import inspect, json
 
 from asyncbatch.config.pipeline_file.files import PipelineFile, StreamFile
-from asyncbatch.config.pipeline_file.values import FORMS, Mistake, quoted, suggestion
+from asyncbatch.config.pipeline_file.values import PARSERS, Mistake, quote_value, suggestion
 from asyncbatch.core.secrets import Secret
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ class Checker:
             case inspect.Metadata(type=inner, extra=extra):
                 if extra and (form := extra.get("form")):
                     try:
-                        value = FORMS[form](value)
+                        value = PARSERS[form](value)
                     except ValueError as error:
-                        return self._wrong(path, str(error))
+                        return self._add_mistake(path, str(error))
                     if isinstance(inner, inspect.CustomType):
                         return value
                 return self.check(value, inner, path)
@@ -51,7 +51,7 @@ class Checker:
             case inspect.VarTupleType(item_type=item, min_length=least):
                 return self._array(value, item, least or 0, path)
             case inspect.DictType(value_type=item, min_length=least):
-                return self._any_table(value, item, least or 0, path)
+                return self._mapping(value, item, least or 0, path)
             case inspect.LiteralType(values=words):
                 return self._choice(value, [str(word) for word in words], path)
             case inspect.AnyType():
@@ -64,21 +64,21 @@ class Checker:
         if isinstance(kind, inspect.BoolType):
             if isinstance(value, bool):
                 return value
-            return self._wrong(path, f"must be true or false, not {quoted(value)}")
+            return self._add_mistake(path, f"must be true or false, not {quote_value(value)}")
         assert isinstance(kind, inspect.StrType)
         if not isinstance(value, str):
-            return self._wrong(path, f"must be a string, not {quoted(value)}")
+            return self._add_mistake(path, f"must be a string, not {quote_value(value)}")
         if len(value) < (kind.min_length or 0):
-            return self._wrong(path, "is empty")
+            return self._add_mistake(path, "is empty")
         return str(value)  # plain text, also of a variable
 
-    def _wrong(self, path: KeyPath, message: str) -> object:
+    def _add_mistake(self, path: KeyPath, message: str) -> object:
         self.mistakes.append(Mistake(path, message))
         return INVALID
 
     def _table(self, value: Any, kind: inspect.StructType, path: KeyPath) -> Any:
         if not isinstance(value, dict):
-            return self._wrong(path, f"must be a table{_table_hint(path)}")
+            return self._add_mistake(path, f"must be a table{_table_hint(path)}")
         before = len(self.mistakes)
         fields = {field.encode_name: field for field in kind.fields}
         known = [*fields, *([kind.tag_field] if kind.tag_field else [])]
@@ -89,12 +89,12 @@ class Checker:
                 given[key] = None if found is INVALID else found
             elif key != kind.tag_field:
                 near = suggestion(key, known) or f"; known are {', '.join(sorted(known))}"
-                self._wrong((*path, key), f"no such key{near}")
+                self._add_mistake((*path, key), f"no such key{near}")
         for key, field in fields.items():
             if field.required and key not in value:
-                self._wrong((*path, key), f"is missing{_kind_name(field.type)}")
+                self._add_mistake((*path, key), f"is missing{_kind_name(field.type)}")
         for below, message in kind.cls.contradictions(given):  # type: ignore[attr-defined]  # all are Tables
-            self._wrong((*path, *below), message)
+            self._add_mistake((*path, *below), message)
         if len(self.mistakes) > before:
             return INVALID
         return kind.cls(**{fields[key].name: item for key, item in given.items()})
@@ -119,11 +119,11 @@ class Checker:
 
     def _tagged(self, value: Any, tables: dict[Any, inspect.StructType], path: KeyPath) -> Any:
         if not isinstance(value, dict):
-            return self._wrong(path, f"must be a table{_table_hint(path)}")
+            return self._add_mistake(path, f"must be a table{_table_hint(path)}")
         words = tuple(tables)
         tag_field = next(iter(tables.values())).tag_field or ""
         if tag_field not in value:
-            return self._wrong((*path, tag_field), f"is missing: one of {', '.join(words)}")
+            return self._add_mistake((*path, tag_field), f"is missing: one of {', '.join(words)}")
         found = self._choice(value[tag_field], words, (*path, tag_field))
         return INVALID if found is INVALID else self._table(value, tables[found], path)
 
@@ -134,21 +134,21 @@ class Checker:
         names = ", ".join(words)
         near = suggestion(value, words) if isinstance(value, str) else ""
         what = f"one of {names}" if len(words) > 1 else names
-        return self._wrong(path, f"must be {what}, not {quoted(value)}{near}")
+        return self._add_mistake(path, f"must be {what}, not {quote_value(value)}{near}")
 
     def _array(self, value: Any, item: inspect.Type, least: int, path: KeyPath) -> Any:
         if not isinstance(value, list):
-            return self._wrong(path, f"must be an array{_array_hint(item, path)}")
+            return self._add_mistake(path, f"must be an array{_array_hint(item, path)}")
         if len(value) < least:
-            return self._wrong(path, "is empty")
+            return self._add_mistake(path, "is empty")
         found = [self.check(one, item, (*path, index)) for index, one in enumerate(value)]
         return tuple(None if one is INVALID else one for one in found)
 
-    def _any_table(self, value: Any, item: inspect.Type, least: int, path: KeyPath) -> Any:
+    def _mapping(self, value: Any, item: inspect.Type, least: int, path: KeyPath) -> Any:
         if not isinstance(value, dict):
-            return self._wrong(path, "must be a table")
+            return self._add_mistake(path, "must be a table")
         if len(value) < least:
-            return self._wrong(path, "is empty")
+            return self._add_mistake(path, "is empty")
         found = {key: self.check(one, item, (*path, key)) for key, one in value.items()}
         return {key: None if one is INVALID else one for key, one in found.items()}
 
@@ -156,18 +156,20 @@ class Checker:
         takes = int if isinstance(kind, inspect.IntType) else int | float
         if not isinstance(value, takes) or isinstance(value, bool):
             what = "a whole number" if takes is int else "a number"
-            return self._wrong(path, f"must be {what}, not {quoted(value)}")
+            return self._add_mistake(path, f"must be {what}, not {quote_value(value)}")
         if takes is not int:
             try:
                 value = float(value)
             except OverflowError:  # an integer of hundreds of digits
                 value = math.inf
             if not math.isfinite(value):
-                return self._wrong(path, f"cannot be {value:g}")
+                return self._add_mistake(path, f"cannot be {value:g}")
         if kind.ge is not None and value < kind.ge:
-            return self._wrong(path, f"is {quoted(value)}; it cannot be less than {kind.ge:g}")
+            return self._add_mistake(
+                path, f"is {quote_value(value)}; it cannot be less than {kind.ge:g}"
+            )
         if kind.gt is not None and value <= kind.gt:
-            return self._wrong(path, f"is {value:g}; it must be more than {kind.gt:g}")
+            return self._add_mistake(path, f"is {value:g}; it must be more than {kind.gt:g}")
         return value
 
     def _any(self, value: Any, path: KeyPath) -> Any:
@@ -181,7 +183,7 @@ class Checker:
         if isinstance(value, datetime | date | time):
             return value.isoformat().replace("+00:00", "Z")
         if isinstance(value, float) and not math.isfinite(value):
-            return self._wrong(path, f"cannot be {value}, which JSON does not have")
+            return self._add_mistake(path, f"cannot be {value}, which JSON does not have")
         return str(value) if isinstance(value, str) else value
 
 

@@ -74,7 +74,7 @@ class PipelineFile(Table, frozen=True):
                 )
         yield from _misplaced_keys(given)
         made = ProducedFields(transforms)
-        yield from made.unmade
+        yield from made.missing_fields
         for place, name in enumerate(getattr(given.get("sink"), "key", ())):
             if made.names is not None and name not in made.names:
                 near = suggestion(name, made.names)
@@ -167,6 +167,6 @@ class StreamFile(Table, frozen=True):
             yield ("late",), "is about the events' own time, and window.time is arrival"
         transforms = given.get("transform") or ()
         made = ProducedFields(transforms)
-        yield from made.unmade
+        yield from made.missing_fields
         for place, path in window.fields():
-            yield from made.missing(path, ("window", *place))
+            yield from made.find_missing(path, ("window", *place))

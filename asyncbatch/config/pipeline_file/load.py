@@ -68,7 +68,7 @@ def substitute(
 
 
 _INDEX = re.compile(r"\[([0-9]+)\]")
-_FORM = "write --set sink.table=people, or --set source.0.timeout=5"
+_SET_EXAMPLES = "write --set sink.table=people, or --set source.0.timeout=5"
 
 
 def override(document: dict[str, Any], overrides: Iterable[str], mistakes: list[Mistake]) -> None:
@@ -78,9 +78,9 @@ def override(document: dict[str, Any], overrides: Iterable[str], mistakes: list[
         path = _parse_path(key)
         if path is None or not equals:
             # The text after the first `=` may be a secret.
-            mistakes.append(Mistake((), f"--set {key}{equals}: is no KEY=VALUE; {_FORM}"))
+            mistakes.append(Mistake((), f"--set {key}{equals}: is no KEY=VALUE; {_SET_EXAMPLES}"))
         else:
-            _put(document, path, _parse_value(value), mistakes)
+            _set_value(document, path, _parse_value(value), mistakes)
 
 
 def _parse_path(text: str) -> tuple[str, ...] | None:
@@ -108,11 +108,11 @@ def _parse_value(text: str) -> Any:
     return found["value"] if len(found) == 1 else text
 
 
-def _put(document: Any, path: KeyPath, value: Any, mistakes: list[Mistake]) -> None:
+def _set_value(document: Any, path: KeyPath, value: Any, mistakes: list[Mistake]) -> None:
     at: Any = document
     here: KeyPath = ()
     for depth, key in enumerate(path):
-        token = _token(at, str(key))
+        token = _find_key(at, str(key))
         if token is None:
             kind = f"an array of {len(at)}" if isinstance(at, list) else "no table"
             message = f"--set finds nothing of this name: {format_path(here)} is {kind}"
@@ -127,7 +127,7 @@ def _put(document: Any, path: KeyPath, value: Any, mistakes: list[Mistake]) -> N
             at = at[token]
 
 
-def _token(at: Any, key: str) -> str | int | None:
+def _find_key(at: Any, key: str) -> str | int | None:
     """Return the next token of a path that must exist in a table or an array."""
     if isinstance(at, dict):
         return key
@@ -139,7 +139,7 @@ def _token(at: Any, key: str) -> str | int | None:
 F = TypeVar("F", PipelineFile, StreamFile)
 
 _ETL_TYPES = ("http", "files")
-_PLACE = re.compile(r" \(at (?:line ([0-9]+), column ([0-9]+)|end of document)\)$")
+_TOML_POSITION = re.compile(r" \(at (?:line ([0-9]+), column ([0-9]+)|end of document)\)$")
 
 
 def load_pipeline_file(
@@ -187,7 +187,7 @@ def parse_pipeline_file(
         raise PipelineFileError(
             path, [f"{path}: has a [window], and is for `asyncbatch stream {path}`"]
         )
-    return _checked(document, PipelineFile, path, overrides, environment)
+    return _check_document(document, PipelineFile, path, overrides, environment)
 
 
 def parse_stream_file(
@@ -207,10 +207,10 @@ def parse_stream_file(
         raise PipelineFileError(
             path, [f"{path}: has no [window], and is for `asyncbatch etl {path}`"]
         )
-    return _checked(document, StreamFile, path, overrides, environment)
+    return _check_document(document, StreamFile, path, overrides, environment)
 
 
-def _checked(
+def _check_document(
     document: dict[str, Any],
     kind: type[F],
     path: str,
@@ -223,7 +223,7 @@ def _checked(
     told = os.environ if environment is None else environment
     is_single = kind is StreamFile and isinstance(document.get("source"), dict)
     if kind is StreamFile:
-        _complete(document)
+        _complete_sources(document)
     found = check(substitute(document, told, mistakes), kind, mistakes)
     if is_single:  # as it is written
         mistakes = [replace(one, path=_without_index(one.path)) for one in mistakes]
@@ -235,7 +235,7 @@ def _checked(
     return found
 
 
-def _complete(document: dict[str, Any]) -> None:
+def _complete_sources(document: dict[str, Any]) -> None:
     """Make a single source an array of one, and set the type of sources with a path."""
     source = document.get("source")
     if isinstance(source, dict):
@@ -261,7 +261,7 @@ def _parse(path: str, data: bytes) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         reason = str(error)
-        if match := _PLACE.search(reason):
+        if match := _TOML_POSITION.search(reason):
             last = text.count("\n") + 1, len(text) - text.rfind("\n")
             line, column = (int(match[1]), int(match[2])) if match[1] else last
             reason = reason[: match.start()]

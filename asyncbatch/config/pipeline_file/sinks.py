@@ -105,16 +105,19 @@ class SinkTable(Table, frozen=True):
         }  # fmt: skip
         for key, forms in takers.items():
             if key in given and form not in forms:
-                yield (key,), f"is for {_NAMES[forms]}, and this is {_KINDS.get(form, form)}"
+                yield (
+                    (key,),
+                    f"is for {_GROUP_NAMES[forms]}, and this is {_FORM_NAMES.get(form, form)}",
+                )
 
 
-_NAMES = {
+_GROUP_NAMES = {
     DATABASES: "databases",
     _POSTGRES: "PostgreSQL",
     ("csv",): "CSV files",
     ("folder",): "folders",
 }
-_KINDS = {
+_FORM_NAMES = {
     "stdout": "standard output",
     "lines": "a JSON Lines file",
     "folder": "a folder",

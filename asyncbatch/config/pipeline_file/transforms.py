@@ -80,7 +80,7 @@ class JqTable(Table, frozen=True, tag_field="type", tag="jq"):
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
         if (expr := given.get("expr")) is not None:
-            yield from _refusal("expr", lambda: make_stage(JqSpec(expr)))
+            yield from _errors_of("expr", lambda: make_stage(JqSpec(expr)))
 
 
 class CallTable(Table, frozen=True, tag_field="type", tag="call"):
@@ -91,7 +91,7 @@ class CallTable(Table, frozen=True, tag_field="type", tag="call"):
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
         if (function := given.get("function")) is not None:
-            yield from _refusal("function", lambda: make_stage(CallSpec(function)))
+            yield from _errors_of("function", lambda: make_stage(CallSpec(function)))
 
 
 class SchemaTable(Table, frozen=True, tag_field="type", tag="schema"):
@@ -104,10 +104,10 @@ class SchemaTable(Table, frozen=True, tag_field="type", tag="schema"):
     def contradictions(cls, given: Given) -> Contradictions:
         if (file := given.get("file")) is not None:
             formats = bool(given.get("check_formats"))
-            yield from _refusal("file", lambda: load_schema(file, check_formats=formats))
+            yield from _errors_of("file", lambda: load_schema(file, check_formats=formats))
 
 
-def _refusal(key: str, make: Callable[[], object]) -> Contradictions:
+def _errors_of(key: str, make: Callable[[], object]) -> Contradictions:
     """Yield the error of `make` as that of `key`."""
     try:
         make()
@@ -123,21 +123,21 @@ TransformTable: TypeAlias = (
 class ProducedFields:
     """The fields that transforms produce: their `names`, None if they are unknown.
 
-    `unmade` are the places that ask for a field that no earlier transform produces.
+    `missing_fields` are the places that ask for a field that no earlier transform produces.
     """
 
     def __init__(self, transforms: Sequence[Any]) -> None:
         self.names: set[str] | None = None
-        self.unmade: list[tuple[KeyPath, str]] = []
+        self.missing_fields: list[tuple[KeyPath, str]] = []
         for index, table in enumerate(transforms):
             for path, place in _required_fields(table):
-                self.unmade += self.missing(path, ("transform", index, *place))
+                self.missing_fields += self.find_missing(path, ("transform", index, *place))
             if isinstance(table, FieldsTable):
                 self.names = set(table.fields)
             elif table is None or isinstance(table, JqTable | CallTable):
                 self.names = None
 
-    def missing(self, path: str, at: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    def find_missing(self, path: str, at: KeyPath) -> Iterator[tuple[KeyPath, str]]:
         """Yield the place that asks for `path`, and the reason, if no such field is produced."""
         first = parse_path(path)[:1]
         if self.names is not None and first and first[0] not in self.names:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 # The keys, and the indices of arrays, that lead to a value.
 KeyPath: TypeAlias = tuple[str | int, ...]
 
-_BARE = re.compile(r"[A-Za-z0-9_-]+")
-_LONGEST = 80
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_MAX_SHOWN = 80
 
 
 class Mistake(Struct, frozen=True):
@@ -63,12 +63,12 @@ def format_path(path: KeyPath) -> str:
         if isinstance(key, int):
             text += f"[{key}]"
         else:
-            shown = printable(key) if _BARE.fullmatch(key) else json.dumps(key)
+            shown = printable(key) if _BARE_KEY.fullmatch(key) else json.dumps(key)
             text += f".{shown}" if text else shown
     return text
 
 
-def quoted(value: object) -> str:
+def quote_value(value: object) -> str:
     """Return a value for a message: as it was written, shortened.
 
     The content of a table or an array may be secret.
@@ -78,7 +78,7 @@ def quoted(value: object) -> str:
     if isinstance(value, FromEnvironment):
         value = value.written
     text = printable(json.dumps(value, ensure_ascii=False, default=str))
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
@@ -132,27 +132,27 @@ TargetName: TypeAlias = Annotated[Secret, Meta(extra={"form": "target_name"})]
 SecretText: TypeAlias = Annotated[Secret, Meta(extra={"form": "secret"})]
 
 
-def _text(value: Any, what: str) -> str:
+def _require_text(value: Any, expected: str) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"must be {what}")  # noqa: TRY004 - see above
+        raise ValueError(f"must be {expected}")  # noqa: TRY004 - see above
     return str(value)
 
 
 def _pointer(value: Any) -> str:
-    text = _text(value, "a JSON Pointer, in quotes")
-    return _parsed(parse_pointer, value, text, 'a JSON Pointer: write "/items" or ""')
+    text = _require_text(value, "a JSON Pointer, in quotes")
+    return _check_text(parse_pointer, value, text, 'a JSON Pointer: write "/items" or ""')
 
 
 def _path(value: Any) -> str:
-    text = _text(value, 'the path of a field: "a.b.c", or a JSON Pointer')
-    return _parsed(parse_path, value, text, 'the path of a field: write "a.b.c" or "/a/b"')
+    text = _require_text(value, 'the path of a field: "a.b.c", or a JSON Pointer')
+    return _check_text(parse_path, value, text, 'the path of a field: write "a.b.c" or "/a/b"')
 
 
-def _parsed(parse: Callable[[str], object], value: str, text: str, what: str) -> str:
+def _check_text(parse: Callable[[str], object], value: str, text: str, expected: str) -> str:
     try:
         parse(text)
     except ValueError:
-        raise ValueError(f"{quoted(value)} is not {what}") from None
+        raise ValueError(f"{quote_value(value)} is not {expected}") from None
     return text
 
 
@@ -161,7 +161,9 @@ def _duration(value: Any) -> Any:
         return value
     match = _DURATION.fullmatch(value.strip())
     if match is None:
-        raise ValueError(f"{quoted(value)} is no duration: write seconds, or 500ms, 10s, 2m, 1h")
+        raise ValueError(
+            f"{quote_value(value)} is no duration: write seconds, or 500ms, 10s, 2m, 1h"
+        )
     return float(match[1]) * _SECONDS[match[2]]
 
 
@@ -174,17 +176,19 @@ def _span(value: Any) -> int:
             return round(value * 1_000_000)
     except (ValueError, OverflowError):
         pass
-    raise ValueError(f"{quoted(value)} is no span of time: write seconds, or 500ms, 5s, 1m, 1h")
+    raise ValueError(
+        f"{quote_value(value)} is no span of time: write seconds, or 500ms, 5s, 1m, 1h"
+    )
 
 
 def _window(value: Any) -> str:
-    text = _text(value, "windows as text: tumbling:5s")
+    text = _require_text(value, "windows as text: tumbling:5s")
     parse_window(text)
     return text
 
 
 def _aggregate(value: Any) -> str:
-    text = _text(value, "an aggregate as text: count, sum:FIELD")
+    text = _require_text(value, "an aggregate as text: count, sum:FIELD")
     parse_aggregate(text)
     return text
 
@@ -195,18 +199,20 @@ def _size(value: Any) -> Any:
     try:
         return parse_size(value)
     except ValueError:
-        raise ValueError(f"{quoted(value)} is no size: write bytes, or 64K, 10MB, 1.5GiB") from None
+        raise ValueError(
+            f"{quote_value(value)} is no size: write bytes, or 64K, 10MB, 1.5GiB"
+        ) from None
 
 
 def _rate(value: Any) -> str:
     match = _RATE.fullmatch(value) if isinstance(value, str) else None
     if match is None or not float(match[1]):
-        raise ValueError(f'{quoted(value)} is no rate: write "20/s", "100/m" or "1000/h"')
+        raise ValueError(f'{quote_value(value)} is no rate: write "20/s", "100/m" or "1000/h"')
     return f"{match[1]}/{match[2]}"
 
 
 def _shard(value: Any) -> str:
-    text = _text(value, 'I/N, in quotes: "1/3"')
+    text = _require_text(value, 'I/N, in quotes: "1/3"')
     try:
         Shard.parse(text)
     except UsageError as error:
@@ -219,7 +225,7 @@ def _time(value: Any) -> Any:
 
 
 def _origin(value: Any) -> str:
-    shown = _http_url(value).shown
+    shown = _http_url(value).redacted
     scheme, _, rest = shown.rstrip("/").partition("://")
     if "/" in rest or "?" in rest or "@" in rest:
         raise ValueError("is more than an origin: write https://api.example.com, without a path")
@@ -227,7 +233,7 @@ def _origin(value: Any) -> str:
 
 
 def _http_url(value: Any) -> Secret:
-    text = _text(value, "a URL, in quotes")
+    text = _require_text(value, "a URL, in quotes")
     url = secret_url(text)
     scheme, separator, rest = text.partition("://")
     if not separator or scheme.lower() not in ("http", "https"):
@@ -240,12 +246,12 @@ def _http_url(value: Any) -> Secret:
 
 
 def _target_name(value: Any) -> Secret:
-    text = _text(value, "the name of a target, in quotes")
+    text = _require_text(value, "the name of a target, in quotes")
     return secret_url(text) if "://" in text else Secret(text, text)
 
 
 def _secret(value: Any) -> Secret:
-    text = _text(value, "a string")
+    text = _require_text(value, "a string")
     if not text.isprintable():
         raise ValueError("has a line end in it, or another character that is not to be seen")
     if not text:
@@ -258,7 +264,7 @@ def _secret(value: Any) -> Secret:
 
 
 # the check of each form; the type's own checks follow
-FORMS: dict[str, Callable[[Any], Any]] = {
+PARSERS: dict[str, Callable[[Any], Any]] = {
     "pointer": _pointer,
     "path": _path,
     "duration": _duration,

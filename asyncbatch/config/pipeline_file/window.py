@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 ARRIVAL = "arrival"
 # the keys for the length of each kind of window
-_SPANS = {"tumbling": ("size",), "hopping": ("size", "every"), "session": ("gap",)}
-MOST_KEYS = 100_000
+_KIND_KEYS = {"tumbling": ("size",), "hopping": ("size", "every"), "session": ("gap",)}
+DEFAULT_MAX_KEYS = 100_000
 
 
 class WindowTable(Table, frozen=True):
@@ -63,12 +63,14 @@ class WindowTable(Table, frozen=True):
     max_future: Annotated[
         Span | None, Meta(description="Events that are further ahead are rejected.")
     ] = None
-    max_keys: Annotated[Count, Meta(description="How many keys a window may have.")] = MOST_KEYS
+    max_keys: Annotated[Count, Meta(description="How many keys a window may have.")] = (
+        DEFAULT_MAX_KEYS
+    )
     overflow_key: Annotated[Name | None, Meta(description="The key of those beyond that.")] = None
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
-        yield from _given_keys(given)
+        yield from _kind_contradictions(given)
         aggregates = given.get("aggregates")
         if aggregates is not None and not aggregates:
             yield ("aggregates",), 'is empty: write ["count"]'
@@ -111,7 +113,7 @@ class WindowTable(Table, frozen=True):
                 yield ("aggregates", aggregate.name if is_named else index), aggregate.field
 
 
-def _given_keys(given: Given) -> Contradictions:
+def _kind_contradictions(given: Given) -> Contradictions:
     """Yield the contradictions between the keys for the kind of window."""
     parts = [key for key in ("kind", "size", "every", "gap") if key in given]
     if "spec" in given:
@@ -126,12 +128,12 @@ def _given_keys(given: Given) -> Contradictions:
     if kind is None:
         return
     for key in parts[1:]:
-        if key not in _SPANS[kind]:
-            yield (key,), f"is not for {kind} windows, which have {' and '.join(_SPANS[kind])}"
-    missing = [key for key in _SPANS[kind] if key not in given]
+        if key not in _KIND_KEYS[kind]:
+            yield (key,), f"is not for {kind} windows, which have {' and '.join(_KIND_KEYS[kind])}"
+    missing = [key for key in _KIND_KEYS[kind] if key not in given]
     for key in missing:
         yield (key,), 'is missing: a span, such as "5s"'
-    if not missing and None not in (given[key] for key in _SPANS[kind]):
+    if not missing and None not in (given[key] for key in _KIND_KEYS[kind]):
         try:
             parse_window(_spec_text(given))
         except ValueError as error:
@@ -141,5 +143,5 @@ def _given_keys(given: Given) -> Contradictions:
 def _spec_text(parts: Mapping[str, object]) -> str:
     """Return windows as --window has them."""
     kind = str(parts["kind"])
-    spans = [parts[key] for key in _SPANS[kind]]
+    spans = [parts[key] for key in _KIND_KEYS[kind]]
     return f"{kind}:{'/'.join(format_duration(span) for span in spans if isinstance(span, int))}"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.batches import Part
     from asyncbatch.core.entries import Ledger
     from asyncbatch.core.settings import LedgerSettings
-    from asyncbatch.pipeline.resume.journal import Known
+    from asyncbatch.pipeline.resume.journal import KnownInputs
     from asyncbatch.sources.base import Feed
     from asyncbatch.sources.identity import InputNaming
     from asyncbatch.workers.engine import Lane
@@ -49,8 +49,8 @@ class _Skip(NamedTuple):
 class Admission:
     """Decides which inputs to process, in input order; used by one thread at a time.
 
-    `known` takes the identity and stamp of each admitted input. `adds`: the target keeps earlier
-    rows, and none replaces another. `still_there` tells whether an input's output is unchanged.
+    `known` takes the identity and stamp of each admitted input. `appends`: the target keeps earlier
+    rows, and none replaces another. `is_unchanged` tells whether an input's output is unchanged.
     With `needs_first` inputs are skipped only if the first input with rows is.
     """
 
@@ -58,16 +58,16 @@ class Admission:
         self,
         settings: LedgerSettings,
         ledger: Ledger,
-        known: Known,
+        known: KnownInputs,
         *,
-        adds: bool,
-        still_there: Callable[[str, Entry], bool] = lambda path, entry: True,  # noqa: ARG005 - the protocol's names
+        appends: bool,
+        is_unchanged: Callable[[str, Entry], bool] = lambda path, entry: True,  # noqa: ARG005 - the protocol's names
         needs_first: bool = False,
     ) -> None:
         self._settings, self._ledger, self._known = settings, ledger, known
-        self._adds, self._still_there = adds and not settings.force, still_there
-        self._display = (settings.carries_on or adds) and not settings.force
-        self._skips: bool | None = None if needs_first else True
+        self._appends, self._is_unchanged = appends and not settings.force, is_unchanged
+        self._checks_ledger = (settings.is_resuming or appends) and not settings.force
+        self._can_skip: bool | None = None if needs_first else True
 
     def decide(self, first: int, paths: Sequence[str], naming: InputNaming) -> list[Batch]:
         """Return batches of these paths, of which the first is number `first` of the run.
@@ -77,36 +77,38 @@ class Admission:
         names = list(map(naming.name, paths))
         by_content = self._settings.by_content
         stamps = [stamp_of(path, by_content=by_content) for path in paths]
-        entries = self._ledger.lookup(names) if self._display else {}
+        entries = self._ledger.lookup(names) if self._checks_ledger else {}
         verdicts: list[_Skip | Failure | None] = []
         for path, name, stamp in zip(paths, names, stamps, strict=True):
             verdict = (
-                self._decide(path, entries.get(name), stamp, naming) if self._display else None
+                self._decide(path, entries.get(name), stamp, naming)
+                if self._checks_ledger
+                else None
             )
             verdicts.append(verdict)
             if verdict is None and stamp is not None:
-                begun = self._resume_position(path, entries.get(name), stamp)
+                begun = self._resumable_entry(path, entries.get(name), stamp)
                 self._known[path] = KnownInput(name, stamp, begun)
         batches = []
         for is_open, group in groupby(range(len(paths)), lambda at: verdicts[at] is None):
             places = list(group)
             start, stop = places[0], places[-1] + 1
-            part = None if is_open else _part(first + start, verdicts[start:stop])
+            part = None if is_open else _make_part(first + start, verdicts[start:stop])
             batches.append(Batch(first + start, tuple(paths[start:stop]), prepared_part=part))
         return batches
 
-    def position(self, path: str) -> Position | None:
+    def resume_position(self, path: str) -> Position | None:
         """Return where to resume an admitted file, None for its beginning."""
         known = self._known.get(path)
-        begun = known.begun if known else None
+        begun = known.unfinished_entry if known else None
         return Position(*begun.reached) if begun and begun.reached else None
 
-    def _resume_position(self, path: str, entry: Entry | None, stamp: Stamp) -> Entry | None:
+    def _resumable_entry(self, path: str, entry: Entry | None, stamp: Stamp) -> Entry | None:
         """Return the entry of a split file that can resume where an earlier run ended."""
-        if entry is None or entry.reached is None or not self._settings.carries_on:
+        if entry is None or entry.reached is None or not self._settings.is_resuming:
             return None
-        can = stamp.describes_same_file(entry.stamp) and self._skips is not False
-        return entry if can and self._still_there(path, entry) else None
+        can = stamp.describes_same_file(entry.stamp) and self._can_skip is not False
+        return entry if can and self._is_unchanged(path, entry) else None
 
     def _decide(
         self, path: str, entry: Entry | None, stamp: Stamp | None, naming: InputNaming
@@ -120,28 +122,30 @@ class Admission:
         elif entry.outcome == "failed" and not entry.written:
             is_likely_to_fail = stamp.describes_same_file(entry.stamp)
         else:
-            verdict = self._decide_done(path, entry, is_same=stamp.describes_same_file(entry.stamp))
-        if verdict is None and not is_likely_to_fail and self._skips is None:
-            self._skips = False
+            verdict = self._decide_known(
+                path, entry, is_same=stamp.describes_same_file(entry.stamp)
+            )
+        if verdict is None and not is_likely_to_fail and self._can_skip is None:
+            self._can_skip = False
         return verdict
 
-    def _decide_done(self, path: str, entry: Entry, *, is_same: bool) -> _Skip | Failure | None:
-        if is_same and self._settings.carries_on:
+    def _decide_known(self, path: str, entry: Entry, *, is_same: bool) -> _Skip | Failure | None:
+        if is_same and self._settings.is_resuming:
             return self._skip(path, entry, DONE) if entry.reached is None else None
-        if self._adds and entry.written and not self._settings.allow_duplicates:
+        if self._appends and entry.written and not self._settings.allow_duplicates:
             return _failure(path, _DUPLICATE_ADVICE if is_same else _CHANGED)
         return self._skip(path, entry, NOT_FAILED) if self._settings.retry_failed else None
 
     def _skip(self, path: str, entry: Entry, reason: str) -> _Skip | None:
-        can = self._still_there(path, entry)
-        if self._skips is None:
-            self._skips = can
-        return _Skip(reason, entry) if can and self._skips else None
+        can = self._is_unchanged(path, entry)
+        if self._can_skip is None:
+            self._can_skip = can
+        return _Skip(reason, entry) if can and self._can_skip else None
 
     def _decide_new(self, path: str, stamp: Stamp, naming: InputNaming) -> _Skip | Failure | None:
         if self._settings.retry_failed:
             return _Skip(NOT_FAILED, None)
-        if not self._adds or self._settings.allow_duplicates:
+        if not self._appends or self._settings.allow_duplicates:
             return None
         for earlier in self._ledger.find(stamp):
             before = naming.path(earlier)
@@ -186,7 +190,7 @@ def _failure(path: str, message: str) -> Failure:
     return Failure(display_path(path), "sink", message)
 
 
-def _part(start: int, verdicts: Sequence[_Skip | Failure | None]) -> Part:
+def _make_part(start: int, verdicts: Sequence[_Skip | Failure | None]) -> Part:
     errors: dict[int, Failure] = {}
     skipped: dict[int, str] = {}
     part = prepared_part(start, len(verdicts), errors, skipped)
@@ -214,41 +218,41 @@ class AdmittedLane:
             yield part
 
 
-_REPEAT_OPTIONS = (
+_REPEAT_ADVICE = (
     "name a key in [sink], so that rows replace those of the same key, have mode replace the "
     "table, or add them again with --allow-duplicates"
 )
-_BOOKMARK_ADVICE = f"its rows are in the table already: {_REPEAT_OPTIONS}"
+_BOOKMARK_ADVICE = f"its rows are in the table already: {_REPEAT_ADVICE}"
 _FULL_REFRESH = (
     "some of its rows are in the table, and where an earlier run ended cannot be gone on: its "
     "pages are not stable, or are asked for in another way now. "
-    f"{_REPEAT_OPTIONS[0].upper()}{_REPEAT_OPTIONS[1:]}"
+    f"{_REPEAT_ADVICE[0].upper()}{_REPEAT_ADVICE[1:]}"
 )
 
 
 class BookmarkAdmission:
     """Decides about feeds; by one thread at a time.
 
-    `known` takes the identity of each that is read. `adds` if the target keeps rows of earlier
+    `known` takes the identity of each that is read. `appends` if the target keeps rows of earlier
     runs and none replaces another.
     """
 
     def __init__(
-        self, settings: LedgerSettings, ledger: Ledger, known: Known, *, adds: bool
+        self, settings: LedgerSettings, ledger: Ledger, known: KnownInputs, *, appends: bool
     ) -> None:
         self._settings, self._ledger, self._known = settings, ledger, known
-        self._adds = adds and not settings.force and not settings.allow_duplicates
+        self._appends = appends and not settings.force and not settings.allow_duplicates
 
     def admit(self, feed: Feed) -> Bookmark | Failure | None:
         """Return where to resume a feed (None: its beginning), or why it is not read.
 
         Raises the errors of the ledger's database.
         """
-        stamp = Stamp(0, 0, feed.form)
+        stamp = Stamp(0, 0, feed.settings_digest)
         entry = self._ledger.lookup([feed.name]).get(feed.name)
         bookmark = self._bookmark(entry, stamp)
         goes_on = bookmark is not None and bookmark.mark is not None
-        if entry is not None and entry.written and self._adds and not goes_on:
+        if entry is not None and entry.written and self._appends and not goes_on:
             is_done = entry.outcome in ("success", "partial")
             if not (is_done and feed.is_incremental and bookmark is not None):
                 return Failure(feed.name, "sink", _BOOKMARK_ADVICE if is_done else _FULL_REFRESH)

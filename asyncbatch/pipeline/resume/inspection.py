@@ -67,7 +67,7 @@ class LedgerDatabase:
         except OSError as error:
             raise UsageError(f"no ledger at {name}: {error.strerror}") from None
         self._is_sqlite = head == _SQLITE_HEAD
-        with self._explained():
+        with self._usage_errors():
             self._connection = self._connect(writes=writes)
 
     def tables(self) -> set[str]:
@@ -76,16 +76,16 @@ class LedgerDatabase:
         return {name for (name,) in self.rows(f"SELECT {column} FROM {source}")}  # noqa: S608 - constants
 
     def columns(self) -> set[str]:
-        with self._explained():
+        with self._usage_errors():
             return {column[0] for column in self._connection.execute(table.PROBE).description}
 
     def rows(self, query: str, values: Sequence[str] = ()) -> Sequence[Any]:
-        with self._explained():
+        with self._usage_errors():
             rows: list[Any] = self._connection.execute(query, list(values)).fetchall()
         return rows
 
     def pages(self, query: str, values: Sequence[str] = ()) -> Iterator[Sequence[Any]]:
-        with self._explained():
+        with self._usage_errors():
             rows = self._connection.execute(query, list(values))
             while some := rows.fetchmany(1000):
                 yield some
@@ -94,7 +94,7 @@ class LedgerDatabase:
         self._connection.close()
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _usage_errors(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
@@ -211,18 +211,18 @@ class ServerDatabase:
 
     def fetch(self, query: str, *values: Any) -> list[Any]:
         """Return the rows that a query gives."""
-        return self._explained(lambda: self._server.fetch(query, *values))
+        return self._call(lambda: self._server.fetch(query, *values))
 
     def rows(self, query: str, values: Sequence[str] = ()) -> Sequence[Any]:
         return self.fetch(numbered(query), *values)
 
     def pages(self, query: str, values: Sequence[str] = ()) -> Iterator[Sequence[Any]]:
-        connection = self._explained(self._server.connect)
+        connection = self._call(self._server.connect)
         declare = f"DECLARE inspected CURSOR FOR {numbered(query)}"
         try:
-            self._explained(lambda: connection.execute("BEGIN"))
-            self._explained(lambda: connection.execute(declare, *values))
-            while some := self._explained(lambda: connection.fetch(_PAGE)):
+            self._call(lambda: connection.execute("BEGIN"))
+            self._call(lambda: connection.execute(declare, *values))
+            while some := self._call(lambda: connection.fetch(_PAGE)):
                 yield some
         finally:
             connection.drop()
@@ -230,7 +230,7 @@ class ServerDatabase:
     def close(self) -> None:
         self._server.close()
 
-    def _explained(self, function: Callable[[], T]) -> T:
+    def _call(self, function: Callable[[], T]) -> T:
         try:
             return function()
         except Exception as error:

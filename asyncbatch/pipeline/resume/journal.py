@@ -26,86 +26,88 @@ class KnownInput(NamedTuple):
 
     identity: str
     stamp: Stamp
-    begun: Entry | None = None
+    unfinished_entry: Entry | None = None
 
 
-Known = dict[str, KnownInput]  # By path.
+KnownInputs = dict[str, KnownInput]  # By path.
 
 
 class _InputSum:
     """The sum of the parts of one file so far, including an earlier run's."""
 
-    def __init__(self, begun: Entry | None, extent: Extent | None) -> None:
-        self.begun, self.extent = begun, extent
-        self.rows = begun.written if begun else 0
-        self.letters = [begun.letters] if begun else []
+    def __init__(self, unfinished_entry: Entry | None, extent: Extent | None) -> None:
+        self.unfinished_entry, self.extent = unfinished_entry, extent
+        self.rows = unfinished_entry.written if unfinished_entry else 0
+        self.dead_letters = [unfinished_entry.letters] if unfinished_entry else []
         self.counts = Counts()
-        self.reached = begun.reached if begun else None
-        self.bookmark = begun.bookmark if begun else None
-        self.is_apart = False
+        self.position = unfinished_entry.reached if unfinished_entry else None
+        self.bookmark = unfinished_entry.bookmark if unfinished_entry else None
+        self.is_interleaved = False
         """whether rows of other files lie between its rows, so that it has no extent"""
 
-    def add(self, rows: int, letters: bytes, extent: Extent | None) -> None:
+    def add(self, rows: int, dead_letters: bytes, extent: Extent | None) -> None:
         """Add the counts of a part."""
         self.rows += rows
-        self.letters.append(letters)
+        self.dead_letters.append(dead_letters)
         if extent is None or not extent.length:
             return
         if self.extent is None or not self.extent.length:
             self.extent = extent
         else:
-            self.is_apart = self.is_apart or not self.extent.is_adjacent_to(extent)
+            self.is_interleaved = self.is_interleaved or not self.extent.is_adjacent_to(extent)
             self.extent = self.extent.merged(extent)
 
 
 class Journal:
     """Makes entries of files that are through; for output number `generation`."""
 
-    def __init__(self, known: Known, *, generation: int = 0) -> None:
+    def __init__(self, known: KnownInputs, *, generation: int = 0) -> None:
         self.generation = generation
         self._known = known
         self._sums: dict[int, _InputSum] = {}
         """unfinished files, by their number in the run"""
-        self._earlier: list[bytes] = []
+        self._resumed_dead_letters: list[bytes] = []
 
-    def is_begun(self, found: BatchPart) -> Entry | None:
+    def unfinished_entry(self, batch_part: BatchPart) -> Entry | None:
         """Return the unfinished entry of a part's file, if this is its first part."""
-        if found.batch.prepared_part is not None or found.part.start in self._sums:
+        if batch_part.batch.prepared_part is not None or batch_part.part.start in self._sums:
             return None
-        known = self._known.get(found.path(0))
-        return known.begun if known else None
+        known = self._known.get(batch_part.path(0))
+        return known.unfinished_entry if known else None
 
-    def resume(self, found: BatchPart, begun: Entry, extent: Extent | None = None) -> None:
+    def resume(
+        self, batch_part: BatchPart, unfinished_entry: Entry, extent: Extent | None = None
+    ) -> None:
         """Note that the file resumes; its rows so far are at `extent`."""
-        self._sums[found.part.start] = _InputSum(begun, extent)
-        self._earlier.append(begun.letters)
+        self._sums[batch_part.part.start] = _InputSum(unfinished_entry, extent)
+        self._resumed_dead_letters.append(unfinished_entry.letters)
 
-    def take_letters(self) -> bytes:
+    def take_dead_letters(self) -> bytes:
         """Return the dead letters of resumed files since the last call."""
-        letters, self._earlier = b"".join(self._earlier), []
+        letters, self._resumed_dead_letters = b"".join(self._resumed_dead_letters), []
         return letters
 
-    def entries(self, found: BatchPart, extents: Sequence[Extent | None] = ()) -> list[Entry]:
+    def entries(self, batch_part: BatchPart, extents: Sequence[Extent | None] = ()) -> list[Entry]:
         """Return the entries of the files that a part finishes, or of its position.
 
         `extents` are those of each file's rows, the last one of an unfinished file's.
         """
-        part = found.part
-        if begun := self.is_begun(found):
-            self.resume(found, begun)
+        part = batch_part.part
+        if begun := self.unfinished_entry(batch_part):
+            self.resume(batch_part, begun)
         if not len(part):
-            return self._of_unfinished(found, extents[0] if extents else None)
-        letters = _letters(found)
+            return self._unfinished_entries(batch_part, extents[0] if extents else None)
+        letters = _dead_letters_by_place(batch_part)
         now = _now()
         entries = []
         for place in range(len(part)):
             extent = extents[place] if extents else None
             if (kept := part.entries.get(place)) is not None:
-                moved = _shifted(kept, self.generation, extent)
+                moved = _moved_entry(kept, self.generation, extent)
                 if moved != kept:
                     entries.append(moved)
                 continue
-            known = self._known.pop(found.path(place), None)
+            known = self._known.pop(batch_part.path(place), None)
             total = self._sums.pop(part.start + place, None)
             if known is None:
                 continue
@@ -117,13 +119,13 @@ class Journal:
             reached, bookmark = None, None
             if total is not None:
                 total.add(rows, noted, extent)
-                if total.is_apart:
+                if total.is_interleaved:
                     continue
-                counts = _with_counts(total.begun, counts)
-                rows, noted, extent = total.rows, b"".join(total.letters), total.extent
-                reached = total.reached if place in part.errors else None
+                counts = _add_counts(total.unfinished_entry, counts)
+                rows, noted, extent = total.rows, b"".join(total.dead_letters), total.extent
+                reached = total.position if place in part.errors else None
                 bookmark = total.bookmark if place in part.errors else None
-            if (arrival := _chunk_of(found)) and bookmark is None:
+            if (arrival := _chunk_of(batch_part)) and bookmark is None:
                 newest = None if place in part.errors else part.largest_cursor
                 since = arrival.bookmark.since if newest is None else newest
                 bookmark = _json(Bookmark(since=since))
@@ -135,25 +137,25 @@ class Journal:
             )  # fmt: skip
         return entries
 
-    def _of_unfinished(self, found: BatchPart, extent: Extent | None) -> list[Entry]:
-        part = found.part
+    def _unfinished_entries(self, batch_part: BatchPart, extent: Extent | None) -> list[Entry]:
+        part = batch_part.part
         total = self._sums.setdefault(part.start, _InputSum(None, None))
         total.add(part.written, b"".join(part.dead_letters), extent)
         if part.counts is not None:
             total.counts.add(part.counts)
-        known = self._known.get(found.path(0))
-        if part.position is None or known is None or total.is_apart:
+        known = self._known.get(batch_part.path(0))
+        if part.position is None or known is None or total.is_interleaved:
             return []
         at, told = part.position, total.counts
-        total.reached = at.byte, at.record, at.line, at.column
-        if arrival := _chunk_of(found):
+        total.position = at.byte, at.record, at.line, at.column
+        if arrival := _chunk_of(batch_part):
             before = arrival.bookmark
             total.bookmark = _json(Bookmark(before.mark, part.largest_cursor, before.since))
-        counts = _with_counts(total.begun, (told.read, told.dropped, told.rejected))
+        counts = _add_counts(total.unfinished_entry, (told.read, told.dropped, told.rejected))
         return [
             Entry(
                 known.identity, known.stamp, "begun", *counts, total.rows, _now(),
-                b"".join(total.letters), self.generation, total.extent, total.reached,
+                b"".join(total.dead_letters), self.generation, total.extent, total.position,
                 total.bookmark,
             )
         ]  # fmt: skip
@@ -168,7 +170,7 @@ class FileJournal(Journal):
 
     def __init__(
         self,
-        known: Known,
+        known: KnownInputs,
         store: LedgerStore,
         sync: Callable[[], None] | None,
         *,
@@ -176,41 +178,41 @@ class FileJournal(Journal):
     ) -> None:
         super().__init__(known, generation=generation)
         self._store, self._sync = store, sync
-        self._waiting: list[Entry] = []
-        self._last = time.monotonic()
+        self._pending: list[Entry] = []
+        self._last_sync = time.monotonic()
 
-    def add(self, found: BatchPart, extents: Sequence[Extent | None] = ()) -> None:
+    def add(self, batch_part: BatchPart, extents: Sequence[Extent | None] = ()) -> None:
         """Take note of a part that is through. Raises SinkError."""
-        self._waiting += self.entries(found, extents)
-        if time.monotonic() - self._last > CHECKPOINT_SECONDS:
+        self._pending += self.entries(batch_part, extents)
+        if time.monotonic() - self._last_sync > CHECKPOINT_SECONDS:
             self.checkpoint()
 
     def checkpoint(self) -> None:
         """Make sure of all that is done. Raises SinkError."""
-        if self._waiting and self._sync:
+        if self._pending and self._sync:
             self._sync()
             self.write()
-        self._last = time.monotonic()
+        self._last_sync = time.monotonic()
 
     def write(self) -> None:
         """Put the entries into the store. Raises SinkError."""
-        self._store.record(self._waiting)
-        self._waiting.clear()
+        self._store.record(self._pending)
+        self._pending.clear()
 
 
-def _chunk_of(found: BatchPart) -> Chunk | None:
+def _chunk_of(batch_part: BatchPart) -> Chunk | None:
     """Return the chunk of a feed that a part is about, or None."""
-    split = found.batch.split
-    return split.arrival if split else None
+    split = batch_part.batch.split
+    return split.chunk if split else None
 
 
 def _json(bookmark: Bookmark) -> str:
     return encode(bookmark).decode()
 
 
-def _letters(found: BatchPart) -> dict[int, bytes]:
+def _dead_letters_by_place(batch_part: BatchPart) -> dict[int, bytes]:
     """Return the dead letters of each file of a part, by place."""
-    part = found.part
+    part = batch_part.part
     if not part.dead_letters:
         return {}
     letters: dict[int, bytes] = {}
@@ -219,19 +221,25 @@ def _letters(found: BatchPart) -> dict[int, bytes]:
     return letters
 
 
-def _shifted(entry: Entry, generation: int, extent: Extent | None) -> Entry:
+def _moved_entry(entry: Entry, generation: int, extent: Extent | None) -> Entry:
     """Return an entry with its rows at another extent."""
     from msgspec import structs
 
     return structs.replace(entry, generation=generation, extent=extent)
 
 
-def _with_counts(begun: Entry | None, counts: tuple[int, int, int]) -> tuple[int, int, int]:
+def _add_counts(
+    unfinished_entry: Entry | None, counts: tuple[int, int, int]
+) -> tuple[int, int, int]:
     """Return counts of records plus those of the run that began the file."""
-    if begun is None:
+    if unfinished_entry is None:
         return counts
     read, dropped, rejected = counts
-    return begun.read + read, begun.dropped + dropped, begun.rejected + rejected
+    return (
+        unfinished_entry.read + read,
+        unfinished_entry.dropped + dropped,
+        unfinished_entry.rejected + rejected,
+    )
 
 
 def _now() -> str:
@@ -259,15 +267,15 @@ class ResumedRows:
         self._journal, self._generations = journal, generations
         self._compressed = compressed
 
-    def add_lines(self, found: BatchPart, rows: Rows | None, at: int) -> None:
+    def add_lines(self, batch_part: BatchPart, rows: Rows | None, at: int) -> None:
         """Note a part whose rows were written at `at`. Raises SinkError."""
-        part = found.part
+        part = batch_part.part
         if part.entries:
-            self._journal.add(found, self.copy(found))
+            self._journal.add(batch_part, self.copy(batch_part))
         elif rows is None:
-            self._journal.add(found, [Extent(at, 0)] * max(1, len(part)))
+            self._journal.add(batch_part, [Extent(at, 0)] * max(1, len(part)))
         else:
-            self._journal.add(found, self._extents(rows.ends, at))
+            self._journal.add(batch_part, self._extents(rows.ends, at))
 
     def _extents(self, ends: Sequence[int], at: int) -> list[Extent]:
         whole = self.sink.position - at
@@ -280,30 +288,30 @@ class ResumedRows:
             start = end
         return extents
 
-    def add(self, found: BatchPart, extents: Sequence[Extent | None]) -> None:
+    def add(self, batch_part: BatchPart, extents: Sequence[Extent | None]) -> None:
         """Note a part whose rows were written at these extents. Raises SinkError."""
-        count = max(1, len(found.part))
-        self._journal.add(found, [extent or NO_EXTENT for extent in extents or [None] * count])
+        count = max(1, len(batch_part.part))
+        self._journal.add(batch_part, [extent or NO_EXTENT for extent in extents or [None] * count])
 
-    def starts(self, found: BatchPart) -> bool:
+    def is_resumed(self, batch_part: BatchPart) -> bool:
         """Whether rows of an earlier run come before those of this part; see `resume`."""
-        return self._journal.is_begun(found) is not None
+        return self._journal.unfinished_entry(batch_part) is not None
 
-    def resume(self, found: BatchPart) -> None:
+    def resume(self, batch_part: BatchPart) -> None:
         """Copy the rows that an earlier run made of a resumed file. Raises SinkError."""
-        if begun := self._journal.is_begun(found):
+        if begun := self._journal.unfinished_entry(batch_part):
             extent = None
             if begun.extent is not None and begun.extent.length:
                 extent = self.sink.keep(self._generations[begun.generation].path, begun.extent)
-            self._journal.resume(found, begun, extent)
+            self._journal.resume(batch_part, begun, extent)
 
-    def copy(self, found: BatchPart) -> list[Extent | None]:
+    def copy(self, batch_part: BatchPart) -> list[Extent | None]:
         """Write the rows of files that were done before; return where they are now.
 
         Raises SinkError.
         """
-        extents: list[Extent | None] = [None] * len(found.part)
-        for place, entry in found.part.entries.items():
+        extents: list[Extent | None] = [None] * len(batch_part.part)
+        for place, entry in batch_part.part.entries.items():
             extents[place] = NO_EXTENT
             if entry.extent is not None and entry.extent.length:
                 source = self._generations[entry.generation]

@@ -11,7 +11,7 @@ from asyncbatch.core.entries import LedgerJob
 from asyncbatch.core.paths import is_object_url
 from asyncbatch.errors import UsageError
 from asyncbatch.pipeline.resume.admission import Admission, BookmarkAdmission, stamp_of
-from asyncbatch.pipeline.resume.journal import FileJournal, Journal, Known, ResumedRows
+from asyncbatch.pipeline.resume.journal import FileJournal, Journal, KnownInputs, ResumedRows
 from asyncbatch.sources.identity import InputNaming
 from asyncbatch.state.ledger.file import SharedLedger
 
@@ -38,17 +38,17 @@ class LedgerSession:
 
     def __init__(self, settings: LedgerSettings, target: Target | None, *, ordered: bool) -> None:
         self._settings, self._target, self._ordered = settings, target, ordered
-        self.kept: ResumedRows | None = None
-        self._known: Known = {}
+        self.resumed_rows: ResumedRows | None = None
+        self._known: KnownInputs = {}
         self._ledger: Ledger | None = None
 
     @property
-    def job(self) -> LedgerJob:
+    def ledger_job(self) -> LedgerJob:
         """The job, for a database that keeps the ledger."""
         settings = self._settings
-        return LedgerJob(settings.fingerprint, settings.carries_on, self._is_current)
+        return LedgerJob(settings.fingerprint, settings.is_resuming, self._is_current)
 
-    def add(self, found: BatchPart) -> None:
+    def add(self, batch_part: BatchPart) -> None:
         """Note a finished part, if no loader has done so. Raises SinkError."""
 
     def prepare(self, sink: Any) -> None:
@@ -66,27 +66,27 @@ class LedgerSession:
         if self._ledger is not None:
             self._ledger.close()
 
-    def before_end(self) -> None:
+    def before_finish(self) -> None:
         """Write all entries before the target is finished. Raises SinkError."""
 
-    def after_end(self, *, stands: bool) -> None:
+    def after_finish(self, *, committed: bool) -> None:
         """Take note of how the target has ended. Raises SinkError."""
 
     def _is_current(self, name: str, stamp: Stamp) -> bool:
         settings = self._settings
         path = InputNaming(settings.root).path(name) or name
         if is_object_url(path):
-            from asyncbatch.storage.objects import Objects
+            from asyncbatch.storage.objects import ObjectReader
 
-            path = Objects(settings.stores).head(path)
+            path = ObjectReader(settings.stores).head(path)
         found = stamp_of(path, by_content=settings.by_content)
         return found is not None and found.describes_same_file(stamp)
 
-    def _admit(self, ledger: Ledger, **more: Any) -> None:
+    def _make_admission(self, ledger: Ledger, **more: Any) -> None:
         ledger = self._ledger = SharedLedger(ledger)
         self.admission = Admission(self._settings, ledger, self._known, **more)
         adds = bool(more.get("adds"))
-        self.bookmarks = BookmarkAdmission(self._settings, ledger, self._known, adds=adds)
+        self.bookmarks = BookmarkAdmission(self._settings, ledger, self._known, appends=adds)
 
 
 class TableLedgerSession(LedgerSession):
@@ -97,8 +97,8 @@ class TableLedgerSession(LedgerSession):
         assert target is not None
         replaces = target.mode == "replace"
         self.journal = Journal(self._known, generation=int(replaces))
-        adds = not target.key and (target.mode == "append" or self._settings.carries_on)
-        self._admit(sink.ledger(), adds=adds)
+        adds = not target.key and (target.mode == "append" or self._settings.is_resuming)
+        self._make_admission(sink.ledger(), adds=adds)
 
 
 class FileLedgerSession(LedgerSession):
@@ -108,21 +108,21 @@ class FileLedgerSession(LedgerSession):
         super().__init__(settings, target, ordered=ordered)
         from asyncbatch.state.ledger.file import LedgerStore
 
-        self._place = target.location if target else ""
+        self._location = target.location if target else ""
         self._store: LedgerStore = LedgerStore(
-            settings.path, settings.fingerprint, self._place, settings.description
+            settings.path, settings.fingerprint, self._location, settings.description
         )
         self._store.open()
 
     def begin(self, sink: Any) -> None:  # noqa: ARG002 - see `LedgerSession`
         self.journal = FileJournal(self._known, self._store, lambda: None)
-        self._admit(self._reader(), adds=False)
+        self._make_admission(self._reader(), adds=False)
 
-    def add(self, found: BatchPart) -> None:
+    def add(self, batch_part: BatchPart) -> None:
         assert isinstance(self.journal, FileJournal)
-        self.journal.add(found)
+        self.journal.add(batch_part)
 
-    def before_end(self) -> None:
+    def before_finish(self) -> None:
         assert isinstance(self.journal, FileJournal)
         self.journal.checkpoint()
 
@@ -151,18 +151,18 @@ class FolderLedgerSession(FileLedgerSession):
         assert target is not None
         self._extent_of = partial(extent_of, target)
         self.journal = FileJournal(self._known, self._store, partial(sync_folder, target.path))
-        self._admit(self._reader(), adds=False, still_there=self._is_there)
+        self._make_admission(self._reader(), adds=False, still_there=self._is_output_unchanged)
 
-    def add(self, found: BatchPart) -> None:
+    def add(self, batch_part: BatchPart) -> None:
         assert isinstance(self.journal, FileJournal)
-        part, first = found.part, found.part.start - found.batch.start
+        part, first = batch_part.part, batch_part.part.start - batch_part.batch.start
         extents = [
             self._extent_of(path) if (kept := part.entries.get(place)) is None else kept.extent
-            for place, path in enumerate(found.batch.paths[first : first + len(part)])
+            for place, path in enumerate(batch_part.batch.paths[first : first + len(part)])
         ]
-        self.journal.add(found, extents)
+        self.journal.add(batch_part, extents)
 
-    def _is_there(self, path: str, entry: Entry) -> bool:
+    def _is_output_unchanged(self, path: str, entry: Entry) -> bool:
         if entry.extent is None:  # a document that was dropped has no output
             return not entry.written
         return entry.extent == self._extent_of(path)
@@ -183,13 +183,13 @@ class PrefixLedgerSession(FolderLedgerSession):
         assert self._target is not None
         self._extent_of = ObjectStates(self._target, self._stores).extent_of
         self.journal = FileJournal(self._known, self._store, lambda: None)
-        self._admit(self._reader(), adds=False, still_there=self._is_there)
+        self._make_admission(self._reader(), adds=False, still_there=self._is_output_unchanged)
 
-    def add(self, found: BatchPart) -> None:
+    def add(self, batch_part: BatchPart) -> None:
         assert isinstance(self.journal, FileJournal)
-        part = found.part
+        part = batch_part.part
         self.journal.add(
-            found,
+            batch_part,
             [
                 part.outputs.get(place)
                 if (kept := part.entries.get(place)) is None
@@ -206,27 +206,33 @@ class OutputFileLedgerSession(FileLedgerSession):
 
     def prepare(self, sink: FileSink) -> None:
         """Set the file's name until it is complete."""
-        self._generations = self._leftovers()
-        self._sink, self._number = sink, self._store.begin()
-        folder, name = os.path.split(sink.file.final)
-        self._part = os.path.join(folder, f".{name}.{self._store.key}-{self._number}.asyncbatch")
-        if self._keep_unfinished:
-            sink.file.keep_unfinished(self._part)
+        self._generations = self._usable_generations()
+        self._sink, self._generation_number = sink, self._store.begin()
+        folder, name = os.path.split(sink.file.final_path)
+        self._unfinished_path = os.path.join(
+            folder, f".{name}.{self._store.key}-{self._generation_number}.asyncbatch"
+        )
+        if self._keeps_unfinished:
+            sink.file.keep_unfinished(self._unfinished_path)
 
     def begin(self, sink: FileSink) -> None:
-        if self._keep_unfinished:
-            self._store.unfinished_generation(self._number, self._part)
+        if self._keeps_unfinished:
+            self._store.unfinished_generation(self._generation_number, self._unfinished_path)
         target = self._target
         assert target is not None
-        sync = sink.file.sync if self._keep_unfinished else None
-        self.journal = FileJournal(self._known, self._store, sync, generation=self._number)
-        from asyncbatch.formats.compression import compression_of_name
+        sync = sink.file.sync if self._keeps_unfinished else None
+        self.journal = FileJournal(
+            self._known, self._store, sync, generation=self._generation_number
+        )
+        from asyncbatch.formats.compression import compression_by_name
 
-        compressed = target.form == "lines" and compression_of_name(target.path) is not None
-        self.kept = ResumedRows(sink, self.journal, self._generations, compressed=compressed)
+        compressed = target.form == "lines" and compression_by_name(target.path) is not None
+        self.resumed_rows = ResumedRows(
+            sink, self.journal, self._generations, compressed=compressed
+        )
         finds_columns = target.form == "csv" and target.columns is None
         reuses = self._ordered or not finds_columns
-        self._admit(
+        self._make_admission(
             self._reader(),
             adds=False,
             still_there=lambda _, entry: reuses and entry.generation in self._generations,
@@ -235,34 +241,36 @@ class OutputFileLedgerSession(FileLedgerSession):
 
     def abandon(self) -> None:
         if self._sink is not None:
-            self._sink.file.remove()
-            self._store.forget([self._number])
+            self._sink.file.remove_unfinished()
+            self._store.forget([self._generation_number])
         super().abandon()
 
-    def add(self, found: BatchPart) -> None:
+    def add(self, batch_part: BatchPart) -> None:
         """Do nothing: the loader notes parts."""
 
-    def before_end(self) -> None:
-        super().before_end()
-        if self._keep_unfinished:
-            self._store.seal(self._number, self._part)
+    def before_finish(self) -> None:
+        super().before_finish()
+        if self._keeps_unfinished:
+            self._store.seal(self._generation_number, self._unfinished_path)
 
-    def after_end(self, *, stands: bool) -> None:
-        if not stands:
+    def after_finish(self, *, committed: bool) -> None:
+        if not committed:
             return
         assert isinstance(self.journal, FileJournal)
-        if not self._keep_unfinished:
-            self._store.unfinished_generation(self._number, self._place)
+        if not self._keeps_unfinished:
+            self._store.unfinished_generation(self._generation_number, self._location)
             self.journal.write()
-        self._store.completed(self._number)
-        self._drop_generations([number for number in self._generations if number != self._number])
+        self._store.completed(self._generation_number)
+        self._drop_generations(
+            [number for number in self._generations if number != self._generation_number]
+        )
 
     @property
-    def _keep_unfinished(self) -> bool:
+    def _keeps_unfinished(self) -> bool:
         """Whether the unfinished file is useful for the next run."""
         return self._target is not None and self._target.form != "parquet"
 
-    def _leftovers(self) -> Mapping[int, Generation]:
+    def _usable_generations(self) -> Mapping[int, Generation]:
         """Return useful files of earlier runs, and remove the others."""
         from asyncbatch.storage.atomic import is_being_written
 
@@ -271,21 +279,21 @@ class OutputFileLedgerSession(FileLedgerSession):
         gone = [number for number in sizes if number not in found]
         if self._settings.retry_failed and (gone or not found):
             raise UsageError(
-                f"{self._place} is not what the last run of this job has left, so rows of inputs "
-                "that did not fail are not at hand: run with --resume"
+                f"{self._location} is not the file that the last run of this job left, so the "
+                "rows of inputs that did not fail are missing: run with --resume"
             )
         kept: dict[int, Generation] = {}
         for number in sorted(found, key=lambda number: (-sizes.get(number, 0), number)):
             generation = found[number]
-            if generation.path == self._place:
+            if generation.path == self._location:
                 kept[number] = generation
             elif is_being_written(generation.path):
-                if self._settings.carries_on:
+                if self._settings.is_resuming:
                     raise UsageError(
-                        f"another run is writing {self._place}: wait for it (with --lock, runs "
+                        f"another run is writing {self._location}: wait for it (with --lock, runs "
                         "of one job never overlap)"
                     )
-            elif self._settings.carries_on and self._store.adds(number, list(kept)):
+            elif self._settings.is_resuming and self._store.adds(number, list(kept)):
                 kept[number] = generation
             else:
                 self._unlink(generation)
@@ -298,7 +306,7 @@ class OutputFileLedgerSession(FileLedgerSession):
             self._unlink(self._generations[number])
 
     def _unlink(self, generation: Generation) -> None:
-        if generation.path != self._place:
+        if generation.path != self._location:
             with suppress(OSError):  # a leftover file does no harm
                 os.unlink(generation.path)
 

@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeGuard
 from msgspec import Struct
 from msgspec.structs import replace
 
-from asyncbatch.config.job import MAX_KEYS, RecordWorkSettings, StreamSettings, checked_settings
+from asyncbatch.config.job import (
+    DEFAULT_MAX_KEYS,
+    RecordWorkSettings,
+    StreamSettings,
+    checked_settings,
+)
 from asyncbatch.core.units import parse_duration
 from asyncbatch.errors import AsyncbatchError, UsageError
 from asyncbatch.formats.decoder import decode
@@ -44,46 +49,46 @@ if TYPE_CHECKING:
     # Text as on the command line (`500ms`, `5s`), a timedelta, or seconds.
     Span: TypeAlias = str | timedelta | float
     # a file that is written anew, or a function that is called with each item
-    Taker: TypeAlias = str | os.PathLike[str] | Callable[[dict[str, Any]], object]
+    ItemHandler: TypeAlias = str | os.PathLike[str] | Callable[[dict[str, Any]], object]
 
 
 class WindowQueue:
     """Lets a run wait until its windows are taken: a slow program slows reading."""
 
     def __init__(self) -> None:
-        self.left: deque[Window] = deque()
+        self.pending: deque[Window] = deque()
         """windows that were not taken"""
-        self._some, self._none = asyncio.Event(), asyncio.Event()
-        self._is_left = self._is_over = False
+        self._has_windows, self._is_empty = asyncio.Event(), asyncio.Event()
+        self._is_stopped = self._is_ended = False
 
     async def put(self, windows: Sequence[Window]) -> None:
         """Wait until windows are taken; see `WindowConsumer`."""
-        self.left.extend(windows)
-        self._some.set()
-        while self.left and not self._is_left:
-            self._none.clear()
-            await self._none.wait()
+        self.pending.extend(windows)
+        self._has_windows.set()
+        while self.pending and not self._is_stopped:
+            self._is_empty.clear()
+            await self._is_empty.wait()
 
     async def flush(self) -> None:
         """Nothing is held; see `WindowConsumer`."""
 
     async def take(self) -> Window | None:
         """Return the next window; None after the last."""
-        while not self.left and not self._is_over:
-            self._some.clear()
-            self._none.set()
-            await self._some.wait()
-        return self.left.popleft() if self.left else None
+        while not self.pending and not self._is_ended:
+            self._has_windows.clear()
+            self._is_empty.set()
+            await self._has_windows.wait()
+        return self.pending.popleft() if self.pending else None
 
-    def leave(self) -> None:
+    def stop_waiting(self) -> None:
         """Stop waiting for a consumer; the windows are left."""
-        self._is_left = True
-        self._none.set()
+        self._is_stopped = True
+        self._is_empty.set()
 
     def end(self) -> None:
         """Note that no more windows come."""
-        self._is_over = True
-        self._some.set()
+        self._is_ended = True
+        self._has_windows.set()
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -125,7 +130,7 @@ def _datetime(micros: int) -> datetime:
 
 ARRIVAL = "arrival"  # in place of a field: the time of an event's arrival
 _GRACE_SECONDS = 8.0  # time to flush the open windows when a stream is left
-_PATIENCE_SECONDS = 0.5  # Time for each step of giving up after that.
+_CANCEL_SECONDS = 0.5  # Time for each step of giving up after that.
 
 
 class Stream:
@@ -165,10 +170,10 @@ class Stream:
         lateness: Span = 0,
         idle_timeout: Span | None = None,
         max_future: Span | None = None,
-        max_keys: int = MAX_KEYS,
+        max_keys: int = DEFAULT_MAX_KEYS,
         overflow_key: str | None = None,
-        late: Taker | None = None,
-        dead_letter: Taker | None = None,
+        late: ItemHandler | None = None,
+        dead_letter: ItemHandler | None = None,
         duration: Span | None = None,
         max_events: int | None = None,
         max_failures: FailureBudget | None = None,
@@ -183,7 +188,7 @@ class Stream:
     ) -> None:
         if from_end and not follow:
             raise UsageError("from_end is for follow: what is there at the start is passed over")
-        self._origins, self._reading = source, LiveOptions(follow, from_end)
+        self._origins, self._live_options = source, LiveOptions(follow, from_end)
         self._files: dict[str, AppendFile | None] = {}
         try:
             settings = StreamSettings(
@@ -195,9 +200,9 @@ class Stream:
                 lateness=_micros("lateness", lateness) or 0,
                 idle=_micros("idle_timeout", idle_timeout),
                 max_future=_micros("max_future", max_future),
-                max_keys=_at_least(1, "max_keys", max_keys) or 1,
+                max_keys=_check_minimum(1, "max_keys", max_keys) or 1,
                 overflow_key=overflow_key,
-                transforms=_checked(transforms),
+                transforms=_checked_transforms(transforms),
                 letters=dead_letter is not None,
                 tracebacks=tracebacks,
             )
@@ -205,9 +210,9 @@ class Stream:
                 raise UsageError(f"{name} {why}")
             self._core = Core(
                 settings,
-                late=self._window_taker("late", late),
-                reject=self._window_taker("dead_letter", dead_letter),
-                max_events=_at_least(1, "max_events", max_events),
+                late=self._line_handler("late", late),
+                reject=self._line_handler("dead_letter", dead_letter),
+                max_events=_check_minimum(1, "max_events", max_events),
             )
             self._core.check()
             length = _micros("duration", duration)
@@ -219,13 +224,13 @@ class Stream:
             )
         except ValueError as error:
             raise UsageError(str(error)) from None
-        self._workers = _at_least(0, "workers", workers)
+        self._workers = _check_minimum(0, "workers", workers)
         self._queue = WindowQueue()
         if to is None and table is not None:
             raise UsageError("table is for a database that `to` names")
         if to is not None:
             self._check_target(os.fspath(to), table)
-        self._control: dict[str, Any] = {
+        self._run_options: dict[str, Any] = {
             "duration": length,
             "budget": max_failures,
             "call_concurrency": call_concurrency,
@@ -242,7 +247,7 @@ class Stream:
             raise UsageError("a Stream runs once: make another")
         async with AsyncExitStack() as stack:
             stack.callback(self._queue.end)
-            sources = make_sources(self._origins, self._reading)
+            sources = make_sources(self._origins, self._live_options)
             given = [one for one in sources if isinstance(one, IterableSource)]
             for source in given:
                 stack.push_async_callback(source.aclose)
@@ -258,7 +263,7 @@ class Stream:
                 stream_delivery.writer or self._queue,
                 workers=workers,
                 checkpointer=stream_delivery.checkpointer,
-                **self._control,
+                **self._run_options,
             )
             try:
                 await asyncio.to_thread(stream_delivery.open)
@@ -268,7 +273,7 @@ class Stream:
                     one.close()
                 raise
             for source in given:
-                source.failed = run.stop
+                source.on_failure = run.stop
             if self._is_stopped:
                 run.stop()
             self._task = asyncio.create_task(
@@ -293,23 +298,23 @@ class Stream:
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
-        read_position: TracebackType | None,
+        traceback: TracebackType | None,
     ) -> None:
         """Stop, if the stream is running. Windows that were not taken are then in `rest`.
 
         Raises the errors of iteration, unless an exception is already raised.
         """
         assert self._task is not None
-        self._queue.leave()
+        self._queue.stop_waiting()
         self.stop()
         try:
             await asyncio.wait((self._task,), timeout=_GRACE_SECONDS)
         finally:  # also if this is cancelled once more
             while not self._task.done():
                 self._task.cancel()
-                await asyncio.wait((self._task,), timeout=_PATIENCE_SECONDS)
+                await asyncio.wait((self._task,), timeout=_CANCEL_SECONDS)
         if error is None:
-            self._raise()
+            self._raise_errors()
 
     def __aiter__(self) -> Self:
         return self
@@ -327,7 +332,7 @@ class Stream:
         window = await self._queue.take()
         if window is None:
             await asyncio.wait((self._task,))
-            self._raise()
+            self._raise_errors()
             raise StopAsyncIteration
         return result_of(self._core, window)
 
@@ -349,12 +354,14 @@ class Stream:
     @property
     def open(self) -> list[WindowResult]:
         """The open windows, as they are now."""
-        return [result_of(self._core, replace(one, partial=True)) for one in self._core.open]
+        return [
+            result_of(self._core, replace(one, partial=True)) for one in self._core.open_windows
+        ]
 
     @property
     def rest(self) -> list[WindowResult]:
         """The windows that were not taken, once the stream is left."""
-        return [result_of(self._core, window) for window in self._queue.left]
+        return [result_of(self._core, window) for window in self._queue.pending]
 
     @property
     def is_over_budget(self) -> bool:
@@ -365,7 +372,7 @@ class Stream:
         self,
         run: StreamRun,
         stream_delivery: StreamDelivery,
-        given: Sequence[IterableSource],
+        iterables: Sequence[IterableSource],
         stack: AsyncExitStack,
     ) -> None:
         ended = False
@@ -378,9 +385,9 @@ class Stream:
                     await stream_delivery.finish(ended=ended)
         except Exception as error:  # noqa: BLE001 - raised to the iterating task, or at the exit
             self._errors.append(error)
-        self._errors += [source.error for source in given if source.error is not None]
+        self._errors += [source.error for source in iterables if source.error is not None]
 
-    def _raise(self) -> None:
+    def _raise_errors(self) -> None:
         """Raise the error of the stream, unless it was raised before."""
         errors, self._errors = self._errors, []
         if self._task is not None and self._task.cancelled() and not errors:
@@ -395,34 +402,36 @@ class Stream:
         if make_target(name, self._core.schema, table=table) is None:
             raise UsageError("to is standard output, which is the program's own: iterate instead")
 
-    def _window_taker(self, name: str, taker: Taker | None) -> Callable[[bytes], None] | None:
+    def _line_handler(
+        self, name: str, handler: ItemHandler | None
+    ) -> Callable[[bytes], None] | None:
         """Return the function that takes lines. Raises UsageError."""
-        if taker is None:
+        if handler is None:
             return None
-        if _is_name(taker):
-            file = self._files[f"--{name.replace('_', '-')}"] = AppendFile(os.fspath(taker))
+        if _is_path(handler):
+            file = self._files[f"--{name.replace('_', '-')}"] = AppendFile(os.fspath(handler))
             return file.write
-        if not callable(taker) or inspect.iscoroutinefunction(taker):
+        if not callable(handler) or inspect.iscoroutinefunction(handler):
             raise UsageError(f"{name} is a file, or a plain function")
-        return partial(self._report, taker)
+        return partial(self._call_handler, handler)
 
-    def _report(self, taker: Callable[[dict[str, Any]], object], lines: bytes) -> None:
+    def _call_handler(self, handler: Callable[[dict[str, Any]], object], lines: bytes) -> None:
         """Call a function with the object of each line."""
         try:
             for line in lines.splitlines():
-                taker(decode(line))
+                handler(decode(line))
         except Exception as error:  # noqa: BLE001 - the program's own
             self._errors.append(error)
             self.stop()
 
 
-def _checked(transforms: Iterable[Step]) -> tuple[TransformSpec, ...]:
+def _checked_transforms(transforms: Iterable[Step]) -> tuple[TransformSpec, ...]:
     """Return transforms that can be made. Raises UsageError."""
     return checked_settings(RecordWorkSettings(transforms=tuple(step_specs(transforms)))).transforms
 
 
-def _is_name(taker: object) -> TypeGuard[str | os.PathLike[str]]:
-    return isinstance(taker, str | os.PathLike)
+def _is_path(handler: object) -> TypeGuard[str | os.PathLike[str]]:
+    return isinstance(handler, str | os.PathLike)
 
 
 def _micros(name: str, span: Span | None) -> int | None:
@@ -438,7 +447,7 @@ def _micros(name: str, span: Span | None) -> int | None:
     return span // timedelta(microseconds=1)
 
 
-def _at_least(least: int, name: str, number: int | None) -> int | None:
+def _check_minimum(least: int, name: str, number: int | None) -> int | None:
     if number is not None and number < least:
         raise ValueError(f"{name} is {number}; it cannot be less than {least}")
     return number

@@ -30,7 +30,7 @@ class AsyncTransforms(TransformPool):
     """
 
     size = 4 * 1024
-    most_ahead = 64 * 1024  # Hundreds of events: enough for all calls that may be under way.
+    max_bytes_ahead = 64 * 1024  # Hundreds of events: enough for all calls that may be under way.
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class AsyncTransforms(TransformPool):
         settings = stream.settings
         self._reads_text = RecordWorkSettings(transforms=settings.transforms).reads_text
         self._lines = LineReader()
-        self._slots, self._turn = asyncio.Semaphore(concurrency), asyncio.Lock()
+        self._slots, self._start_lock = asyncio.Semaphore(concurrency), asyncio.Lock()
         self._timeout = timeout
         self._tasks: set[asyncio.Task[Any]] = set()
         self._is_closing = False
@@ -57,19 +57,19 @@ class AsyncTransforms(TransformPool):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._forget()
+        self._discard_results()
 
-    def _begin(self, job: TransformJob) -> None:
-        self._add_result(asyncio.create_task(self._do(job)))
+    def _schedule(self, job: TransformJob) -> None:
+        self._keep_task(asyncio.create_task(self._run_job(job)))
 
-    def _drop(self, job: TransformJob) -> None:
+    def _cancel(self, job: TransformJob) -> None:
         job.result.cancel()
 
-    def _add_result(self, task: asyncio.Task[Any]) -> None:
+    def _keep_task(self, task: asyncio.Task[Any]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _do(self, job: TransformJob) -> None:
+    async def _run_job(self, job: TransformJob) -> None:
         try:
             block = await self._read(job)
         except Exception as error:  # noqa: BLE001 - raised when the result is taken
@@ -84,22 +84,22 @@ class AsyncTransforms(TransformPool):
         stream = self._stream
         fields = stream.reader(job.source).fields
         calls: list[tuple[Line | InvalidLine, asyncio.Task[Sequence[Any]] | None]] = []
-        async with self._turn:  # the first line is called first
+        async with self._start_lock:  # the first line is called first
             if job.result.cancelled():  # it was dropped
                 raise asyncio.CancelledError
-            job.is_begun = True
+            job.is_started = True
             piece = job.piece
             builder = EventBlockBuilder(
                 piece.file, stream.settings, fields, keeps_texts=stream.keeps_texts
             )
-            for line in self._lines.read(builder, piece.lines, piece.at):
+            for line in self._lines.read(builder, piece.lines, piece.start):
                 if isinstance(line, InvalidLine):
                     calls.append((line, None))
                     continue
                 await self._slots.acquire()
                 task = asyncio.create_task(self._call(line))
                 task.add_done_callback(lambda _: self._slots.release())
-                self._add_result(task)
+                self._keep_task(task)
                 calls.append((line, task))
         for line, call in calls:
             if call is None or isinstance(line, InvalidLine):
@@ -119,11 +119,11 @@ class AsyncTransforms(TransformPool):
             async with scope:
                 for stage in self._stream.stages:
                     if isinstance(stage, AsyncCall):
-                        values = await _gathered(stage, values, line)
+                        values = await _collect_async(stage, values, line)
                     elif isinstance(stage, Call):
-                        values = await asyncio.to_thread(_collected, stage, values, line)
+                        values = await asyncio.to_thread(_collect, stage, values, line)
                     else:
-                        values = _collected(stage, values, line)
+                        values = _collect(stage, values, line)
         except TimeoutError:
             raise RecordError(
                 "timeout", f"took longer than {self._timeout:g} s (--timeout)"
@@ -136,11 +136,11 @@ class AsyncTransforms(TransformPool):
         return values
 
 
-def _collected(stage: Transform, values: Sequence[Any], line: Line) -> list[Any]:
+def _collect(stage: Transform, values: Sequence[Any], line: Line) -> list[Any]:
     return [output for value in values for output in stage(value, line)]
 
 
-async def _gathered(stage: AsyncCall, values: Sequence[Any], line: Line) -> list[Any]:
+async def _collect_async(stage: AsyncCall, values: Sequence[Any], line: Line) -> list[Any]:
     made: list[Any] = []
     for value in values:
         async with aclosing(stage.outputs(value, line)) as outputs:

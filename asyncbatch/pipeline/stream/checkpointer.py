@@ -42,17 +42,17 @@ class Checkpointer:
         target: WindowTarget | None,
         files: Sequence[AppendFile],
     ) -> None:
-        self._file, self._every = file, every / 1e6
+        self._file, self._interval_s = file, every / 1e6
         self._stream, self._sources = stream, sources
         self._target, self._files = target, files
-        self._last = time.monotonic()
+        self._last_save = time.monotonic()
 
     @property
     def seconds_left(self) -> float:
-        return max(0.0, self._last + self._every - time.monotonic())
+        return max(0.0, self._last_save + self._interval_s - time.monotonic())
 
     @property
-    def unrepeatable_sources(self) -> list[str]:
+    def non_replayable_sources(self) -> list[str]:
         """The sources that cannot be read again."""
         return [one.name for one in self._sources if not _is_replayable(one)]
 
@@ -80,7 +80,7 @@ class Checkpointer:
         try:
             with _no_collection():
                 self._stream.restore(found.stream)
-            opened = self._stream.open if found.is_stopping else ()
+            opened = self._stream.open_windows if found.is_stopping else ()
             for source, state in zip(self._sources, found.stream.sources, strict=True):
                 if state.position is not None and isinstance(source, ReplayableSource):
                     source.start_at(state.position)
@@ -94,7 +94,7 @@ class Checkpointer:
         # Not in a thread: the display reads the statistics concurrently.
         checkpoint = self._checkpoint(target, files, stopping=stopping)
         await asyncio.to_thread(self._file.write, checkpoint)
-        self._last = time.monotonic()
+        self._last_save = time.monotonic()
 
     def close(self) -> None:
         """Release the checkpoint for other processes."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from asyncbatch.storage.append import AppendFile
     from asyncbatch.windows.events import Window
 
-_MOST = 10_000  # Rows of one load, and rows that may wait before reading pauses.
+_MAX_ROWS = 10_000  # Rows of one load, and rows that may wait before reading pauses.
 
 
 class WindowWriter:
@@ -41,15 +41,15 @@ class WindowWriter:
     ) -> None:
         self._stream, self.target, self._on_failure = stream, target, on_failure
         self._waiting: list[Any] = []
-        self._work: asyncio.Task[None] | None = None
-        self._last = -target.wait_seconds
-        self._hurry = asyncio.Event()
+        self._load_task: asyncio.Task[None] | None = None
+        self._last_load = -target.wait_seconds
+        self._flush_requested = asyncio.Event()
         self._is_lost = False
 
     async def put(self, windows: Sequence[Window]) -> None:
         """Take windows; wait while many are still to be loaded. Raises SinkError."""
         self._waiting += self.target.rows(windows)
-        if len(self._waiting) >= _MOST:
+        if len(self._waiting) >= _MAX_ROWS:
             await self.flush()
         else:
             await self._settle(wait=False)
@@ -70,22 +70,22 @@ class WindowWriter:
 
     async def _settle(self, *, wait: bool) -> None:
         """Raise the error of the last load, and start the next."""
-        work = self._work
+        work = self._load_task
         if work is not None and (wait or work.done()):
-            self._hurry.set()
+            self._flush_requested.set()
             await asyncio.wait((work,))
-            self._work = None
+            self._load_task = None
             work.result()
-        if self._work is None and self._waiting:
-            self._hurry.clear()
-            self._work = asyncio.create_task(self._load())
+        if self._load_task is None and self._waiting:
+            self._flush_requested.clear()
+            self._load_task = asyncio.create_task(self._load())
 
     async def _load(self) -> None:
         """Load until nothing waits."""
         while self._waiting:
             await self._wait_for_more()
-            rows, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
-            self._last = time.monotonic()
+            rows, self._waiting = self._waiting[:_MAX_ROWS], self._waiting[_MAX_ROWS:]
+            self._last_load = time.monotonic()
             try:
                 refused = await asyncio.to_thread(self.target.load, rows)
             except BaseException:
@@ -97,10 +97,10 @@ class WindowWriter:
 
     async def _wait_for_more(self) -> None:
         """Wait for more rows, for the waiting time of the target."""
-        left = self._last + self.target.wait_seconds - time.monotonic()
-        if left > 0 and len(self._waiting) < _MOST and not self._hurry.is_set():
+        left = self._last_load + self.target.wait_seconds - time.monotonic()
+        if left > 0 and len(self._waiting) < _MAX_ROWS and not self._flush_requested.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), left)
+                await asyncio.wait_for(self._flush_requested.wait(), left)
 
 
 class LockedTarget:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from asyncbatch.workers.engine import WorkerLostError
 from asyncbatch.workers.process import WorkerProcess
 from asyncbatch.workers.spawn import spawn
-from asyncbatch.workers.tasks.fold import LinePiece, fold_factory
+from asyncbatch.workers.tasks.fold import LineRange, fold_factory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
     Result = PartialWindows | EventBlock | None
 
-MOST_BYTES = 4 * 1024 * 1024
-_MOST_JOBS = 1024  # jobs that are read ahead of results, and results that wait
+MAX_BYTES_AHEAD = 4 * 1024 * 1024
+_MAX_JOBS = 1024  # jobs that are read ahead of results, and results that wait
 
 
 class TransformJob:
     """A piece of a source's lines, and its result."""
 
-    def __init__(self, source: str, piece: LinePiece) -> None:
-        self.source, self.piece, self.after = source, piece, piece.after
-        self.is_begun = False
+    def __init__(self, source: str, piece: LineRange) -> None:
+        self.source, self.piece, self.end_position = source, piece, piece.end
+        self.is_started = False
         self.result: asyncio.Future[list[EventBlock]] = asyncio.get_running_loop().create_future()
 
-    def add(self, piece: LinePiece) -> None:
+    def add(self, piece: LineRange) -> None:
         """Append the next lines to the piece."""
         ours = self.piece
-        self.piece = LinePiece(ours.file, ours.at, ours.lines + piece.lines)
-        self.after = piece.after
+        self.piece = LineRange(ours.file, ours.start, ours.lines + piece.lines)
+        self.end_position = piece.end
 
 
 class TransformPool(ABC):
@@ -49,7 +49,7 @@ class TransformPool(ABC):
 
     size: int  # About how many bytes go together.
     # bytes that may be read ahead: fewer for slow transforms, since a stop waits for them
-    most_ahead = MOST_BYTES
+    max_bytes_ahead = MAX_BYTES_AHEAD
 
     def __init__(self, stream: StreamCore, wake: Callable[[], None]) -> None:
         self._stream, self._wake = stream, wake
@@ -66,11 +66,11 @@ class TransformPool(ABC):
         if not lines:
             return
         self._bytes += len(lines)
-        for piece in LinePiece(file, self._place(source), lines).cut(self.size):
+        for piece in LineRange(file, self._next_position(source), lines).split_by_size(self.size):
             last = self._jobs[-1] if self._jobs else None
             if (
                 last is not None
-                and not last.is_begun
+                and not last.is_started
                 and (last.source, last.piece.file) == (source, file)
                 and len(last.piece.lines) + len(piece.lines) <= self.size
             ):
@@ -78,13 +78,13 @@ class TransformPool(ABC):
                 continue
             job = TransformJob(source, piece)
             self._jobs.append(job)
-            self._begin(job)
+            self._schedule(job)
 
     @property
     def has_result(self) -> bool:
         """Whether a result is to be taken before more is sent."""
         jobs = self._jobs
-        is_much = self._bytes > self.most_ahead or len(jobs) > _MOST_JOBS
+        is_much = self._bytes > self.max_bytes_ahead or len(jobs) > _MAX_JOBS
         return bool(jobs) and (jobs[0].result.done() or is_much)
 
     @property
@@ -99,52 +99,52 @@ class TransformPool(ABC):
         self._stream.mark_active(waiting.source for waiting in self._jobs)
         self._jobs.popleft()
         self._bytes -= len(job.piece.lines)
-        return self._stream.take_blocks(job.source, blocks, job.after)
+        return self._stream.take_blocks(job.source, blocks, job.end_position)
 
     def give_back(self) -> Sequence[tuple[str, bytes]]:
         """Return the jobs that were not begun, and cancel them; the last one first."""
         given = []
-        while self._jobs and not self._jobs[-1].is_begun:
+        while self._jobs and not self._jobs[-1].is_started:
             job = self._jobs.pop()
-            self._drop(job)
+            self._cancel(job)
             self._bytes -= len(job.piece.lines)
             given.append((job.source, job.piece.lines))
         return given
 
     @abstractmethod
-    def _drop(self, job: TransformJob) -> None:
+    def _cancel(self, job: TransformJob) -> None:
         """Cancel a job that was not begun."""
 
     @abstractmethod
-    def _begin(self, job: TransformJob) -> None:
+    def _schedule(self, job: TransformJob) -> None:
         """Have a job done when its turn comes; until then it may get more."""
 
     @abstractmethod
     async def close(self) -> None:
         """Cancel all jobs."""
 
-    def _forget(self) -> None:
+    def _discard_results(self) -> None:
         """Suppress warnings about results that were not taken."""
         for job in self._jobs:
             job.result.cancel()
             if not job.result.cancelled():
                 job.result.exception()
 
-    def _place(self, source: str) -> Position:
+    def _next_position(self, source: str) -> Position:
         """Return where a source's next lines are."""
         for job in reversed(self._jobs):
             if job.source == source:
-                return job.after
-        return self._stream.reader(source).place[0]
+                return job.end_position
+        return self._stream.reader(source).state[0]
 
 
 # Bytes sent to a worker in one message, in pieces as they came: a message costs 0.2 ms.
-_PIECE_BYTES = 512 * 1024
-_WAITING = 1  # pieces that wait for a worker, as a multiple of those it works on
-_HELD_BYTES = 16  # own results that may wait for a worker's earlier ones
+_MESSAGE_BYTES = 512 * 1024
+_QUEUED_PER_WORKER = 1  # pieces that wait for a worker, as a multiple of those it works on
+_MAX_WAITING_RESULTS = 16  # own results that may wait for a worker's earlier ones
 
 
-class _Task(NamedTuple):
+class _FoldTask(NamedTuple):
     """Lines that are being folded, the source of each piece, and the result."""
 
     sources: list[str]
@@ -167,11 +167,11 @@ class FoldPool:
         self._sources: list[str] = []
         self._pieces: list[bytes] = []
         """lines to be sent, and the source of each piece"""
-        self._held = 0
-        self._under_way: deque[_Task] = deque()
-        self._given = 0
+        self._pieces_bytes = 0
+        self._tasks: deque[_FoldTask] = deque()
+        self._in_flight = 0
         """How many of these are with workers."""
-        self._own = make_work()
+        self._fold_here = make_work()
 
     @property
     def pids(self) -> Sequence[int]:
@@ -182,7 +182,7 @@ class FoldPool:
         """Start the workers. Raises OSError."""
         for worker in self._workers:
             await worker.connect(spawn())
-        self._given = len(self._workers)
+        self._in_flight = len(self._workers)
         self._starting = [asyncio.create_task(self._fold(worker, [])) for worker in self._workers]
 
     @property
@@ -194,31 +194,31 @@ class FoldPool:
         """Have a source's lines folded, soon or together with more."""
         self._sources.append(source)
         self._pieces.append(lines)
-        self._held += len(lines)
-        if self._held >= _PIECE_BYTES:
+        self._pieces_bytes += len(lines)
+        if self._pieces_bytes >= _MESSAGE_BYTES:
             self._submit()
 
     @property
     def has_result(self) -> bool:
         """Whether a result is to be taken before more is sent."""
-        under_way = self._under_way
-        return bool(under_way) and (under_way[0].results.done() or len(under_way) >= _HELD_BYTES)
+        under_way = self._tasks
+        return bool(under_way) and (
+            under_way[0].results.done() or len(under_way) >= _MAX_WAITING_RESULTS
+        )
 
     @property
     def is_busy(self) -> bool:
         """Whether a result is still to be taken."""
-        return bool(self._under_way or self._pieces)
+        return bool(self._tasks or self._pieces)
 
     async def take(self) -> list[Window]:
         """Have the stream take the next results; return the windows that are then over."""
-        if not self._under_way:
+        if not self._tasks:
             self._submit()
-        task = self._under_way[0]
+        task = self._tasks[0]
         results = await task.results
-        self._stream.mark_active(
-            source for waiting in self._under_way for source in waiting.sources
-        )
-        self._under_way.popleft()
+        self._stream.mark_active(source for waiting in self._tasks for source in waiting.sources)
+        self._tasks.popleft()
         take = self._stream.take_folded
         return [
             window
@@ -227,22 +227,22 @@ class FoldPool:
         ]
 
     def _submit(self) -> None:
-        pieces, self._pieces, self._held = self._pieces, [], 0
+        pieces, self._pieces, self._pieces_bytes = self._pieces, [], 0
         sources, self._sources = self._sources, []
-        if self._given >= (_WAITING + 1) * len(self._workers):
+        if self._in_flight >= (_QUEUED_PER_WORKER + 1) * len(self._workers):
             ours = asyncio.get_running_loop().create_future()
-            ours.set_result(next(self._own(pieces)))
-            self._under_way.append(_Task(sources, pieces, ours))
+            ours.set_result(next(self._fold_here(pieces)))
+            self._tasks.append(_FoldTask(sources, pieces, ours))
             return
         worker = self._workers[self._next]
         self._next = (self._next + 1) % len(self._workers)
-        self._given += 1
+        self._in_flight += 1
         theirs = asyncio.create_task(self._fold(worker, pieces))
-        self._under_way.append(_Task(sources, pieces, theirs))
+        self._tasks.append(_FoldTask(sources, pieces, theirs))
 
     async def close(self) -> None:
         """End the workers."""
-        tasks = [*self._starting, *(task.results for task in self._under_way)]
+        tasks = [*self._starting, *(task.results for task in self._tasks)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -256,6 +256,6 @@ class FoldPool:
         except WorkerLostError:
             return [None] * len(pieces)
         finally:
-            self._given -= 1
+            self._in_flight -= 1
         results: list[Result] = replies[0]
         return results

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from asyncbatch.core.system import Memory, measure_memory, measure_memory_of, usable_cpus
+from asyncbatch.core.system import Memory, measure_memory, sum_memory, usable_cpus
 from asyncbatch.pipeline.stream.helpers import FoldPool
 from asyncbatch.transforms.spec import FunctionSpec
 
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 
 _TICK_SECONDS = 0.05  # time between checks of the clock, where the clock closes windows
 # smaller chunks are not sent to workers: a user probably waits for their windows
-_CHUNKS_BEFORE_PAUSE = 64 * 1024
+_WORKER_CHUNK_BYTES = 64 * 1024
 CALL_CONCURRENCY = 100  # Calls of async functions in flight.
 _STOP_SECONDS = 4.0  # time for transforms of events that cannot be read again, after a stop
-_READ_SECONDS = 32  # large chunks in a row after which workers are started: 2 to 4 MiB
+_LARGE_CHUNKS_BEFORE_WORKERS = (
+    32  # large chunks in a row after which workers are started: 2 to 4 MiB
+)
 
 
 class StreamSnapshot(NamedTuple):
@@ -102,32 +104,32 @@ class StreamRun:
         self._merged, self._sink, self._budget = merged, sink, budget
         self._duration = None if duration is None else duration / 1e6
         self._max_workers = usable_cpus() - 1 if workers is None else workers
-        self._concurrency, self._timeout_s = call_concurrency, timeout
+        self._call_concurrency, self._event_timeout = call_concurrency, timeout
         self._pool: FoldPool | TransformPool | None = None
         """the pool that folds or transforms"""
-        self._in_a_row = 0
+        self._large_chunks_in_a_row = 0
         """How many times in a row much has come at once."""
         settings = stream.settings
         is_ours_only = any(isinstance(one, FunctionSpec) for one in settings.transforms)
         in_workers = not is_ours_only and (workers != 0 or timeout is not None)
-        self._runs_elsewhere = stream.runs_async or in_workers
+        self._transforms_elsewhere = stream.runs_async or in_workers
         if workers is None and settings.transforms:
             self._max_workers = usable_cpus()
-        self._ticks = settings.time is None or settings.idle is not None
-        self._began, self._peak = time.monotonic(), 0
-        self._before = (0, 0)
+        self._uses_clock = settings.time is None or settings.idle is not None
+        self._started_at, self._peak_memory = time.monotonic(), 0
+        self._counts_at_start = (0, 0)
         """events and bytes that the stream had read before this run"""
         self._stopped_at: float | None = None
-        self._left = 0
+        self._events_given_back = 0
         """events given back, because no transform had begun on them"""
         for source in merged.sources:
             stream.join(source.name)
-        merged.prefer(stream.highest_time)
+        merged.use_event_times(stream.highest_time)
 
     @property
     def was_cut_short(self) -> bool:
         """Whether more might have come."""
-        return not self._merged.is_over or self.stream.is_full or self._left > 0
+        return not self._merged.is_over or self.stream.is_full or self._events_given_back > 0
 
     def stop(self) -> None:
         """Read no more; `run` flushes the open windows, and ends."""
@@ -140,13 +142,13 @@ class StreamRun:
 
         Raises TooManyKeysError, LineTooLongError, SourceError, SinkError, OSError.
         """
-        self._began = time.monotonic()
-        self._before = (self.stream.tally.read, self.stream.tally.bytes)
+        self._started_at = time.monotonic()
+        self._counts_at_start = (self.stream.tally.read, self.stream.tally.bytes)
         try:
-            for name, held in self.stream.held():
+            for name, held in self.stream.held_chunks():
                 await self._process(name, held)
-            await self._take_all()
-            for source, chunk in await self._merged.rest():
+            await self._read_all()
+            for source, chunk in await self._merged.drain():
                 if not self.stream.is_full and not self.stream.has_left(source.name):
                     await self._process(source.name, chunk)
             await self._settle()
@@ -158,11 +160,11 @@ class StreamRun:
 
     def snapshot(self) -> StreamSnapshot:
         """Return how far it is."""
-        elapsed = time.monotonic() - self._began
-        tally, (read, size) = self.stream.tally, self._before
+        elapsed = time.monotonic() - self._started_at
+        tally, (read, size) = self.stream.tally, self._counts_at_start
         return StreamSnapshot(
             tally, tally.read - read, tally.bytes - size, elapsed, self.stream.lag, self._memory(),
-            self._left,
+            self._events_given_back,
         )  # fmt: skip
 
     def is_over_budget(self, *, final: bool = False) -> bool:
@@ -172,7 +174,7 @@ class StreamRun:
             tally.failures, tally.read, final=final
         )
 
-    async def _take_all(self) -> None:
+    async def _read_all(self) -> None:
         """Read events until there is a reason to stop."""
         stream, merged = self.stream, self._merged
         while not (self._stopped_at or merged.is_over or stream.is_full or self.is_over_budget()):
@@ -182,11 +184,11 @@ class StreamRun:
             pool = self._pool
             is_waited_for = isinstance(pool, FoldPool) and pool.is_busy
             has_result = pool is not None and pool.has_result
-            found = await merged.read(0 if is_waited_for or has_result else self._timeout())
-            await self._take_ready()
+            found = await merged.read(0 if is_waited_for or has_result else self._wait_seconds())
+            await self._take_ready_results()
             if found is None:
                 if is_waited_for:
-                    await self._catch_up()
+                    await self._take_all_results()
             else:
                 source, chunk = found
                 if stream.has_left(source.name) and chunk.data:
@@ -196,10 +198,10 @@ class StreamRun:
                     self._is_saved = False
                     if source.is_over:
                         await self._settle()
-                    if source.is_over and not self._left:
+                    if source.is_over and not self._events_given_back:
                         await self._put(stream.leave(source.name))
                 await asyncio.sleep(0)  # a source that always has more must not keep out signals
-            if self._ticks and not self._holds_clock():
+            if self._uses_clock and not self._holds_clock():
                 await self._put(stream.tick())
             await self._save_in_time()
 
@@ -225,10 +227,10 @@ class StreamRun:
         await self._settle()
         await self._save()
 
-    def _timeout(self) -> float | None:
+    def _wait_seconds(self) -> float | None:
         """Return how long may be waited for events."""
         waits = [self._seconds_left()]
-        if self._ticks:
+        if self._uses_clock:
             waits.append(_TICK_SECONDS)
         if self._checkpointer is not None and not self._is_saved:
             waits.append(self._checkpointer.seconds_left)
@@ -239,10 +241,10 @@ class StreamRun:
         """Process a chunk, or send it to the pool."""
         stream = self.stream
         if stream.starts_file(source, chunk):
-            await self._catch_up()
+            await self._take_all_results()
             stream.begin_file(source, chunk)
-        if chunk.error:
-            await self._catch_up()
+        if chunk.line_error:
+            await self._take_all_results()
             await self._put(stream.reject_chunk(source, chunk))
             return
         lines = stream.cut(source, chunk)
@@ -250,25 +252,25 @@ class StreamRun:
             await self._transform(source, chunk.file, lines)
         elif not self._max_workers:
             await self._put(stream.take(source, lines))
-        elif len(lines) < _CHUNKS_BEFORE_PAUSE:
-            self._in_a_row = 0
-            await self._catch_up()
+        elif len(lines) < _WORKER_CHUNK_BYTES:
+            self._large_chunks_in_a_row = 0
+            await self._take_all_results()
             await self._put(stream.take(source, lines))
-        elif (pool := await self._pools()) is None:
+        elif (pool := await self._ready_fold_pool()) is None:
             await self._put(stream.take(source, lines))
         else:
-            await self._take_ready()
+            await self._take_ready_results()
             pool.send(source, chunk.file, lines)
 
     async def _transform(self, source: str, file: str, lines: bytes) -> None:
         """Have programs read lines."""
-        if self._pool is None and self._runs_elsewhere:
+        if self._pool is None and self._transforms_elsewhere:
             self._pool = self._make_transforms()
         if self._pool is None:
             blocks = await asyncio.to_thread(self.stream.read, source, lines)
             await self._put(self.stream.put(blocks))
             return
-        await self._take_ready()
+        await self._take_ready_results()
         self._pool.send(source, file, lines)
 
     def _make_transforms(self) -> TransformPool:
@@ -277,17 +279,17 @@ class StreamRun:
             from asyncbatch.pipeline.stream.async_programs import AsyncTransforms
 
             return AsyncTransforms(
-                self.stream, wake, concurrency=self._concurrency, timeout=self._timeout_s
+                self.stream, wake, concurrency=self._call_concurrency, timeout=self._event_timeout
             )
         from asyncbatch.pipeline.stream.worker_programs import ProcessTransforms
 
         count = max(1, self._max_workers)
-        return ProcessTransforms(self.stream, wake, count=count, timeout=self._timeout_s)
+        return ProcessTransforms(self.stream, wake, count=count, timeout=self._event_timeout)
 
-    async def _pools(self) -> FoldPool | None:
+    async def _ready_fold_pool(self) -> FoldPool | None:
         """Return the pool, once there is enough work and it is ready."""
-        self._in_a_row += 1
-        if self._pool is None and self._in_a_row >= _READ_SECONDS:
+        self._large_chunks_in_a_row += 1
+        if self._pool is None and self._large_chunks_in_a_row >= _LARGE_CHUNKS_BEFORE_WORKERS:
             self._pool = FoldPool(self.stream, self._max_workers)
             await self._pool.start()
         pool = self._pool
@@ -298,12 +300,12 @@ class StreamRun:
         pool = self._pool
         return pool is not None and pool.is_busy and self.stream.settings.time is not None
 
-    async def _take_ready(self) -> None:
+    async def _take_ready_results(self) -> None:
         """Have the results of helpers taken that wait, or hold back more."""
         while self._pool is not None and self._pool.has_result and not self._should_give_back():
             await self._put(await self._pool.take())
 
-    async def _catch_up(self) -> None:
+    async def _take_all_results(self) -> None:
         """Have all results of helpers taken."""
         while self._pool is not None and self._pool.is_busy:
             await self._put(await self._pool.take())
@@ -313,7 +315,7 @@ class StreamRun:
         while self._pool is not None and self._pool.is_busy:
             if not isinstance(self._pool, FoldPool) and self._should_give_back():
                 for source, lines in self._pool.give_back():
-                    self._left += self.stream.give_back(source, lines)
+                    self._events_given_back += self.stream.give_back(source, lines)
             if self._pool.is_busy:
                 await self._put(await self._pool.take())
 
@@ -332,9 +334,9 @@ class StreamRun:
     def _seconds_left(self) -> float | None:
         if self._duration is None:
             return None
-        return self._began + self._duration - time.monotonic()
+        return self._started_at + self._duration - time.monotonic()
 
     def _memory(self) -> Memory:
-        ours, theirs = measure_memory(), measure_memory_of(self._pool.pids if self._pool else ())
-        self._peak = max(self._peak, ours.peak + theirs.peak)
-        return Memory(ours.current + theirs.current, self._peak)
+        ours, theirs = measure_memory(), sum_memory(self._pool.pids if self._pool else ())
+        self._peak_memory = max(self._peak_memory, ours.peak + theirs.peak)
+        return Memory(ours.current + theirs.current, self._peak_memory)

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.core.tally import StreamTally
-from asyncbatch.formats.lines import LineSplitter, count_lines, take_lines
+from asyncbatch.formats.lines import LineSplitter, count_lines, first_lines
 from asyncbatch.sources.base import LiveChunk
 from asyncbatch.state.checkpoint import SourceState, StreamState
 from asyncbatch.transforms.chain import chain_of, is_async, make_stages
@@ -35,7 +35,7 @@ class SourceReader:
         self._make_reader = make_reader
         self.file, self.reader = file, make_reader(file)
         self.position: Any = None
-        self._cutter = LineSplitter()
+        self._splitter = LineSplitter()
 
     def begin(self, file: str) -> None:
         """Go on with another file, from its beginning."""
@@ -44,28 +44,28 @@ class SourceReader:
     def cut(self, chunk: LiveChunk) -> bytes:
         """Return the lines that end in a chunk. Raises LineTooLongError."""
         self.position = chunk.position
-        lines = self._cutter.take(chunk.data)
-        return lines + self._cutter.rest() if chunk.ends else lines
+        lines = self._splitter.feed(chunk.data)
+        return lines + self._splitter.flush() if chunk.ends_file else lines
 
     def give_back(self, lines: bytes) -> None:
         """Put lines back, so that a resumed stream reads them."""
-        self._cutter.give_back(lines)
+        self._splitter.push_back(lines)
 
     @property
     def has_lines(self) -> bool:
         """Whether the next chunk brings lines that came before it."""
-        return self._cutter.has_lines
+        return self._splitter.has_pushed_back
 
-    def state(self, top: int, *, is_over: bool = False) -> SourceState:
-        """Return the state; `top` is the largest time of the source.
+    def state(self, highest_time: int, *, is_over: bool = False) -> SourceState:
+        """Return the state; `highest_time` is the largest time of the source.
 
         A source that cannot be replayed has no position.
         """
-        at, arrived = self.reader.place
+        at, arrived = self.reader.state
         if self.position is None:
-            return SourceState(top, is_over, arrived=arrived)
+            return SourceState(highest_time, is_over, arrived=arrived)
         return SourceState(
-            top, is_over, self.position, self.file, self._cutter.buffered, at, arrived
+            highest_time, is_over, self.position, self.file, self._splitter.buffered, at, arrived
         )
 
     def restore(self, state: SourceState) -> None:
@@ -73,7 +73,7 @@ class SourceReader:
         if state.position is not None:
             self.position = state.position
             self.begin(state.file)
-            self._cutter.restore(state.held)
+            self._splitter.restore(state.held)
         self.reader.resume(state.at, state.arrived)
 
 
@@ -120,9 +120,9 @@ class StreamCore:
             overflow=None if overflow is None else self.keys.same(overflow),
         )
         self._readers: dict[str, SourceReader] = {}
-        self._left_sources: dict[str, SourceState] = {}
+        self._finished_sources: dict[str, SourceState] = {}
         """How the sources that have left were then."""
-        self._names: dict[str, None] = {}
+        self._source_names: dict[str, None] = {}
         """all sources, in the order in which they joined"""
         self._reject, self._late = reject, late
         self._events_left = max_events
@@ -143,7 +143,7 @@ class StreamCore:
         return None if value == NEVER else self._wall_clock() - value
 
     @property
-    def open(self) -> list[Window]:
+    def open_windows(self) -> list[Window]:
         """The open windows, as they are now."""
         return self._windower.open
 
@@ -160,8 +160,8 @@ class StreamCore:
         """Add a source. Raises UsageError for an invalid field."""
         self._watermark.join(source)
         self._readers[source] = SourceReader(partial(self._reader, source), source)
-        self._names[source] = None
-        if gone := self._left_sources.pop(source, None):
+        self._source_names[source] = None
+        if gone := self._finished_sources.pop(source, None):
             self._resume_source(source, gone)
 
     def begin_at(self, source: str, position: Any) -> None:
@@ -170,10 +170,10 @@ class StreamCore:
 
     def leave(self, source: str) -> list[Window]:
         """Expect no more of a source; return the windows that are therefore over."""
-        self._left_sources[source] = self._state_of(source, is_over=True)
+        self._finished_sources[source] = self._state_of(source, is_over=True)
         del self._readers[source]
         self._watermark.leave(source)
-        return self._counted(self._windower.advance()) if self._readers else []
+        return self._count_windows(self._windower.advance()) if self._readers else []
 
     def highest_time(self, source: str) -> int | None:
         """Return the largest time of a source, None before any."""
@@ -182,13 +182,16 @@ class StreamCore:
 
     def has_left(self, source: str) -> bool:
         """Whether a source has left; if it has more to give after all, it joins again."""
-        return source in self._left_sources
+        return source in self._finished_sources
 
     def state(self) -> StreamState:
         """Return the state between two chunks. The tally in it still changes."""
         return StreamState(
             self._watermark.value,
-            [self._left_sources.get(name) or self._state_of(name) for name in self._names],
+            [
+                self._finished_sources.get(name) or self._state_of(name)
+                for name in self._source_names
+            ],
             self._windower.state(),
             self.tally,
         )
@@ -198,18 +201,18 @@ class StreamCore:
 
         Raises ValueError or msgspec.ValidationError for an invalid state.
         """
-        for name, source in zip(self._names, state.sources, strict=True):
+        for name, source in zip(self._source_names, state.sources, strict=True):
             if source.is_over and not source.held:
                 del self._readers[name]
                 self._watermark.leave(name)
-                self._left_sources[name] = source
+                self._finished_sources[name] = source
             else:
                 self._resume_source(name, source)
         self._watermark.raise_to(state.watermark)
         self._windower.restore(state.windows)
         self.tally = state.tally
 
-    def held(self) -> list[tuple[str, LiveChunk]]:
+    def held_chunks(self) -> list[tuple[str, LiveChunk]]:
         """Return, after `restore`, chunks with the lines that were held."""
         readers = self._readers.items()
         return [
@@ -229,13 +232,13 @@ class StreamCore:
         """Take a chunk. Raises TooManyKeysError, LineTooLongError, SinkError."""
         if self.starts_file(source, chunk):
             self.begin_file(source, chunk)
-        if chunk.error:
+        if chunk.line_error:
             return self.reject_chunk(source, chunk)
         return self.take(source, self.cut(source, chunk))
 
     def starts_file(self, source: str, chunk: LiveChunk) -> bool:
         """Whether a chunk is of another file than the one before it."""
-        return chunk.begins or self._readers[source].file != chunk.file
+        return chunk.begins_file or self._readers[source].file != chunk.file
 
     def begin_file(self, source: str, chunk: LiveChunk) -> None:
         """Go on with a chunk's file, once all lines of the one before are taken."""
@@ -253,7 +256,7 @@ class StreamCore:
         lines = reader.cut(chunk)
         if self._events_left is None:
             return lines
-        first = take_lines(lines, self._events_left)
+        first = first_lines(lines, self._events_left)
         if len(first) < len(lines):
             reader.give_back(lines[len(first) :])
         self._events_left -= count_lines(first, len(first), first=False).records
@@ -274,7 +277,7 @@ class StreamCore:
 
     def reject_chunk(self, source: str, chunk: LiveChunk) -> list[Window]:
         """Reject a chunk that is no event; raises as `feed`."""
-        return self._counted(self._put(self._readers[source].reader.refuse(chunk)))
+        return self._count_windows(self._put(self._readers[source].reader.reject_chunk(chunk)))
 
     def mark_active(self, sources: Iterable[str]) -> None:
         """Note that sources have events that are still being read elsewhere."""
@@ -297,14 +300,14 @@ class StreamCore:
             self._watermark.raise_to(self._wall_clock())
         else:
             self._watermark.tick()
-        return self._counted(self._windower.advance())
+        return self._count_windows(self._windower.advance())
 
     def finish(self, *, partial: bool) -> list[Window]:
         """Return all windows that are not over; `partial` if more events might have come."""
         windows = self._windower.finish(partial=partial)
         if windows and not partial:  # a resumed stream finds them left
             self._watermark.raise_to(max(window.end for window in windows))
-        return self._counted(windows)
+        return self._count_windows(windows)
 
     def take_folded(
         self, source: str, lines: bytes, folded: PartialWindows | EventBlock | None
@@ -312,29 +315,33 @@ class StreamCore:
         """Add lines that a worker folded into this; None if it could not."""
         reader = self._readers[source].reader
         if isinstance(folded, EventBlock) and folded.events is not None:
-            if not self._may_be(folded.events.moments.highest):
+            if not self._is_plausible_time(folded.events.moments.highest):
                 return self.take(source, lines)
             folded.lines = lines
             reader.skip(lines, folded.records)
-            return self.take_blocks(source, [folded], reader.place[0])
-        windows = self._fold(source, folded) if isinstance(folded, PartialWindows) else None
+            return self.take_blocks(source, [folded], reader.state[0])
+        windows = self._add_partial(source, folded) if isinstance(folded, PartialWindows) else None
         if windows is None or not isinstance(folded, PartialWindows):
             return self.take(source, lines)
         reader.skip(lines, folded.count)
         self.tally.read += folded.count
         self.tally.events += folded.count
-        return self._counted(windows)
+        return self._count_windows(windows)
 
-    def _fold(self, source: str, folded: PartialWindows) -> list[Window] | None:
+    def _add_partial(self, source: str, folded: PartialWindows) -> list[Window] | None:
         """Add partial windows; return the closed windows. None, unchanged, if some may be late."""
         assert isinstance(self._windower, FixedWindows)
         if self.settings.time is None:
             folded = folded.at(
                 self._readers[source].reader.set_arrival(), self.settings.window.pane
             )
-        return self._windower.add_partial(folded, source) if self._may_be(folded.highest) else None
+        return (
+            self._windower.add_partial(folded, source)
+            if self._is_plausible_time(folded.highest)
+            else None
+        )
 
-    def _may_be(self, time: int) -> bool:
+    def _is_plausible_time(self, time: int) -> bool:
         """Whether a time is not too far ahead of the clock."""
         ahead = self.settings.max_future
         return ahead is None or time <= self._wall_clock() + ahead
@@ -348,8 +355,8 @@ class StreamCore:
         reader.resume(after, arrived)
         for block in blocks:
             if block.events is not None:
-                block.events.arrival_times(source, None if reader.fields.are_timed else arrived)
-        return self._counted([window for block in blocks for window in self._put(block)])
+                block.events.arrival_times(source, None if reader.fields.have_time else arrived)
+        return self._count_windows([window for block in blocks for window in self._put(block)])
 
     def take(self, source: str, lines: bytes) -> list[Window]:
         """Take whole lines; raises as `feed`."""
@@ -361,7 +368,7 @@ class StreamCore:
 
     def put(self, blocks: Iterable[EventBlock]) -> list[Window]:
         """Add blocks; raises as `feed`."""
-        return self._counted([window for block in blocks for window in self._put(block)])
+        return self._count_windows([window for block in blocks for window in self._put(block)])
 
     def _put(self, block: EventBlock) -> list[Window]:
         tally = self.tally
@@ -383,6 +390,6 @@ class StreamCore:
             self._late(b"".join(texts[place].rstrip() + b"\n" for place in taken.late))
         return taken.closed
 
-    def _counted(self, windows: list[Window]) -> list[Window]:
+    def _count_windows(self, windows: list[Window]) -> list[Window]:
         self.tally.windows += len(windows)
         return windows

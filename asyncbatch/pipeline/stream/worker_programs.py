@@ -12,12 +12,12 @@ from asyncbatch.core.progress import Progress
 from asyncbatch.core.records import Failure
 from asyncbatch.errors import NoWorkerError
 from asyncbatch.formats.positions import BOM
-from asyncbatch.pipeline.stream.helpers import MOST_BYTES, TransformPool
+from asyncbatch.pipeline.stream.helpers import MAX_BYTES_AHEAD, TransformPool
 from asyncbatch.sinks.dead_letters import record_dead_letter
 from asyncbatch.transforms.chain import make_chain
 from asyncbatch.windows.aggregates import AggregateSet
 from asyncbatch.workers.engine import WorkerLostError
-from asyncbatch.workers.process import WorkerProcess, watch
+from asyncbatch.workers.process import WorkerProcess, kill_overdue
 from asyncbatch.workers.tasks.event_reader import EventBlock, EventReader
 
 if TYPE_CHECKING:
@@ -28,19 +28,23 @@ if TYPE_CHECKING:
     from asyncbatch.pipeline.stream.helpers import TransformJob
     from asyncbatch.pipeline.stream.stream import StreamCore
     from asyncbatch.workers.engine import Loss
-    from asyncbatch.workers.tasks.fold import LinePiece
+    from asyncbatch.workers.tasks.fold import LineRange
 
-_SECONDS = 0.02  # the intended time of one piece: other results wait for it
-_FIRST, _LEAST, _MOST = 512, 256, 256 * 1024  # Bytes that go together: at first, at least, at most.
-_AHEAD = 50  # pieces that may wait for a worker: a second's work
-_WAITING = 4  # Another worker is started when this number of jobs waits for each.
-_MOST_FAILED_STARTS = 8  # workers in a row that may die before they begin to work
+_PIECE_SECONDS = 0.02  # the intended time of one piece: other results wait for it
+_FIRST_BYTES, _MIN_BYTES, _MAX_BYTES = (
+    512,
+    256,
+    256 * 1024,
+)  # Bytes that go together: at first, at least, at most.
+_PIECES_AHEAD = 50  # pieces that may wait for a worker: a second's work
+_JOBS_PER_WORKER = 4  # Another worker is started when this number of jobs waits for each.
+_MAX_FAILED_STARTS = 8  # workers in a row that may die before they begin to work
 
 
 class _PieceStep(NamedTuple):
     """A piece to be read: a suspect event alone, or a guilty one after a `loss`."""
 
-    piece: LinePiece
+    piece: LineRange
     is_suspect: bool = False
     loss: Loss | None = None
 
@@ -61,24 +65,24 @@ class ProcessTransforms(TransformPool):
         timeout: float | None = None,
     ) -> None:
         super().__init__(stream, wake)
-        self.size = _FIRST
+        self.size = _FIRST_BYTES
         self._count, self._timeout = count, timeout
         self._settings = stream.settings
-        self._make_work: Callable[[], Any] = partial(
+        self._make_task: Callable[[], Any] = partial(
             EventTransformTask, stream.settings, keeps_texts=stream.keeps_texts
         )
         self._workers: list[WorkerProcess] = []
         self._idle: list[WorkerProcess] = []
-        self._todo: deque[TransformJob] = deque()
+        self._queue: deque[TransformJob] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._watch = (
-            None if timeout is None else asyncio.create_task(watch(self._workers, timeout))
+        self._timeout_watch = (
+            None if timeout is None else asyncio.create_task(kill_overdue(self._workers, timeout))
         )
-        self._stillborn = 0
+        self._failed_starts = 0
 
     @property
-    def most_ahead(self) -> int:  # type: ignore[override]  # it changes
-        return min(MOST_BYTES, _AHEAD * self.size * self._count)
+    def max_bytes_ahead(self) -> int:  # type: ignore[override]  # it changes
+        return min(MAX_BYTES_AHEAD, _PIECES_AHEAD * self.size * self._count)
 
     @property
     def pids(self) -> Sequence[int]:
@@ -87,39 +91,42 @@ class ProcessTransforms(TransformPool):
 
     async def close(self) -> None:
         """End the workers."""
-        tasks: list[asyncio.Task[None]] = [*self._tasks, *([self._watch] if self._watch else [])]
+        tasks: list[asyncio.Task[None]] = [
+            *self._tasks,
+            *([self._timeout_watch] if self._timeout_watch else []),
+        ]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for worker in self._workers:
             worker.kill()
-        self._forget()
+        self._discard_results()
 
-    def _begin(self, job: TransformJob) -> None:
-        self._todo.append(job)
+    def _schedule(self, job: TransformJob) -> None:
+        self._queue.append(job)
         self._dispatch()
 
-    def _drop(self, job: TransformJob) -> None:
-        self._todo.remove(job)
+    def _cancel(self, job: TransformJob) -> None:
+        self._queue.remove(job)
 
     def _dispatch(self) -> None:
         """Send waiting jobs to idle workers."""
         workers = self._workers
-        while self._todo:
-            is_much = len(self._todo) > _WAITING * len(workers)
+        while self._queue:
+            is_much = len(self._queue) > _JOBS_PER_WORKER * len(workers)
             if not self._idle and is_much and len(workers) < self._count:
-                worker = WorkerProcess(self._make_work)
+                worker = WorkerProcess(self._make_task)
                 workers.append(worker)
                 self._idle.append(worker)
             if not self._idle:
                 return
-            job = self._todo.popleft()
-            job.is_begun = True
-            task = asyncio.create_task(self._do(self._idle.pop(), job))
+            job = self._queue.popleft()
+            job.is_started = True
+            task = asyncio.create_task(self._run_job(self._idle.pop(), job))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _do(self, worker: WorkerProcess, job: TransformJob) -> None:
+    async def _run_job(self, worker: WorkerProcess, job: TransformJob) -> None:
         try:
             blocks = await self._read(worker, job.piece)
         except Exception as error:  # noqa: BLE001 - raised when the result is taken
@@ -132,18 +139,18 @@ class ProcessTransforms(TransformPool):
         self._dispatch()
         self._wake()
 
-    async def _read(self, worker: WorkerProcess, piece: LinePiece) -> list[EventBlock]:
+    async def _read(self, worker: WorkerProcess, piece: LineRange) -> list[EventBlock]:
         """Read a piece, whatever happens to workers. Raises AsyncbatchError."""
         blocks: list[EventBlock] = []
         todo = deque([_PieceStep(piece)])
         while todo:
             step = todo.popleft()
             if step.loss is not None:
-                blocks.append(self._blame(step.piece, step.loss))
+                blocks.append(self._reject_event(step.piece, step.loss))
                 continue
             try:
                 blocks += await self._request(worker, step.piece)
-                self._stillborn = 0
+                self._failed_starts = 0
             except WorkerLostError as error:
                 todo.extendleft(reversed(self._decide(step, error.loss)))
         return blocks
@@ -151,24 +158,24 @@ class ProcessTransforms(TransformPool):
     def _decide(self, step: _PieceStep, loss: Loss) -> list[_PieceStep]:
         """Return the steps after a loss. Raises NoWorkerError."""
         if not loss.in_batch or loss.file is None:
-            self._stillborn += 1
-            if self._stillborn == _MOST_FAILED_STARTS:
+            self._failed_starts += 1
+            if self._failed_starts == _MAX_FAILED_STARTS:
                 raise NoWorkerError(
-                    f"{_MOST_FAILED_STARTS} worker processes in a row ended before they began to "
-                    f"work; the last {loss.how}"
+                    f"{_MAX_FAILED_STARTS} worker processes in a row ended before they began to "
+                    f"work; the last {loss.description}"
                 )
             return [step]
-        self._stillborn = 0
-        before, one, behind = step.piece.split(loss.file)
+        self._failed_starts = 0
+        before, one, behind = step.piece.split_at_line(loss.file)
         is_guilty = step.is_suspect or loss.timed_out
         steps = [_PieceStep(before), _PieceStep(one, not is_guilty, loss if is_guilty else None)]
         return [some for some in (*steps, _PieceStep(behind)) if some.piece.lines]
 
-    def _blame(self, piece: LinePiece, loss: Loss) -> EventBlock:
+    def _reject_event(self, piece: LineRange, loss: Loss) -> EventBlock:
         """Reject the event that a worker was lost at."""
-        place = piece.after
+        place = piece.end
         kind: FailureKind = "timeout" if loss.timed_out else "worker_crash"
-        what = f"its worker process {loss.how} while at this event"
+        what = f"its worker process {loss.description} while at this event"
         if loss.timed_out:
             what = f"took longer than {self._timeout:g} s (--timeout)"
         failure = Failure(piece.file, kind, what, place.record, place.line)
@@ -176,15 +183,15 @@ class ProcessTransforms(TransformPool):
         dead_letter = record_dead_letter(failure, text) if self._settings.letters else b""
         return EventBlock(1, rejected=[(failure, dead_letter)])
 
-    async def _request(self, worker: WorkerProcess, piece: LinePiece) -> list[EventBlock]:
+    async def _request(self, worker: WorkerProcess, piece: LineRange) -> list[EventBlock]:
         """Send a piece to a worker. Raises WorkerLostError, AsyncbatchError."""
         batch: Any = piece  # the task of the worker defines the type of a batch
         replies: list[Any] = [reply async for reply in worker.run(batch)]
         blocks, seconds = replies[0]
-        fitting = int(len(piece.lines) * _SECONDS / max(seconds, 1e-6))
+        fitting = int(len(piece.lines) * _PIECE_SECONDS / max(seconds, 1e-6))
         # By steps: one that took long has perhaps but waited for its turn on the processor.
         fitting = max(self.size // 2, min(self.size * 4, fitting))
-        self.size = max(_LEAST, min(_MOST, fitting))
+        self.size = max(_MIN_BYTES, min(_MAX_BYTES, fitting))
         found: list[EventBlock] = blocks
         return found
 
@@ -201,10 +208,10 @@ class EventTransformTask:
         self.progress = Progress()
         """see `CountTask`; counts lines instead of files"""
 
-    def __call__(self, piece: LinePiece) -> Iterator[tuple[list[EventBlock], float]]:
+    def __call__(self, piece: LineRange) -> Iterator[tuple[list[EventBlock], float]]:
         """Yield the blocks of a piece, and the seconds that it took."""
         began, reader = time.perf_counter(), self._reader
         reader.progress = self.progress
-        reader.begin(piece.file, piece.at)
+        reader.begin_file(piece.file, piece.start)
         blocks = list(reader.read(piece.lines))
         yield blocks, time.perf_counter() - began

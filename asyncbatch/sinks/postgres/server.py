@@ -11,8 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
-from asyncbatch.core.retry import with_attempts
-from asyncbatch.core.secrets import without_password, without_secrets
+from asyncbatch.core.retry import attempts_note
+from asyncbatch.core.secrets import redact_address, redact_text
 from asyncbatch.core.settings import ServerSettings
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
 from asyncbatch.sinks.database import quoted
@@ -91,7 +91,7 @@ class PostgresServer:
     """
 
     def __init__(self, address: str, settings: ServerSettings | None = None) -> None:
-        self.address, self.name = address, without_password(address)
+        self.address, self.name = address, redact_address(address)
         self._settings = settings or ServerSettings()
         self._session = self._session_settings()
         self._loop: asyncio.AbstractEventLoop
@@ -193,7 +193,7 @@ class PostgresServer:
         if code == _COMMIT_ERRORS and "timeout" in text:
             allowed = self._session["statement_timeout"]
             text += f"; statement_timeout, in [sink] or the address, allows {allowed}"
-        return without_secrets(text, self.address)
+        return redact_text(text, self.address)
 
     async def _make_pool(self) -> Any:
         async def keep(_: object) -> None:
@@ -201,8 +201,8 @@ class PostgresServer:
 
         return await self._asyncpg.create_pool(
             self.address,
-            min_size=self._settings.least,
-            max_size=self._settings.most,
+            min_size=self._settings.min_connections,
+            max_size=self._settings.max_connections,
             timeout=CONNECT_SECONDS,
             command_timeout=self._longest_wait(),
             server_settings=self._session,
@@ -242,7 +242,7 @@ class RetryingReader:
         except Exception as error:
             if not self._server.is_error(error):
                 raise
-            reason = f"{self._server.explained(error)}{with_attempts(error)}"
+            reason = f"{self._server.explained(error)}{attempts_note(error)}"
             raise SinkError(f"cannot read {self._server.name}: {reason}") from None
 
 
@@ -428,5 +428,5 @@ class Transactions:
             self.is_lost = True
             if not self._server.is_error(error):
                 raise
-            reason = f"{self._server.explained(error)}{with_attempts(error)}"
+            reason = f"{self._server.explained(error)}{attempts_note(error)}"
             raise SinkError(f"cannot write {self._server.name}: {reason}") from None

@@ -145,7 +145,7 @@ class PostgresSink:
             if self._loads:
                 self._transactions.undo()
                 self._loads.clear()
-            if not stands and not (self._job and (self._job.carries_on or not ended)):
+            if not stands and not (self._job and (self._job.is_resuming or not ended)):
                 with suppress(Exception):  # the next run begins with this
                     self._transactions.execute_once(self._drop_replacement)
             elif stands and not is_lost:
@@ -189,7 +189,7 @@ class PostgresSink:
     def _continues_replacement(self, connection: PostgresConnection) -> bool:
         """Whether to continue the existing replacement table."""
         job = self._job
-        if not job or not job.carries_on or not ledger.exists(connection):
+        if not job or not job.is_resuming or not ledger.exists(connection):
             return False
         if find_table(connection, self._target) is None:
             return False

@@ -26,7 +26,7 @@ Reason = Literal[
 
 _TRANSIENT_REASONS = {"network", "timeout", "truncated"}
 _TRANSIENT_STATUSES = {408, 425, 429}
-EXCERPT = 200  # Characters of a body that a failure quotes.
+EXCERPT_CHARACTERS = 200  # Characters of a body that a failure quotes.
 
 
 class HttpFailure(Struct, frozen=True):

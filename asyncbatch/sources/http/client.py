@@ -17,7 +17,7 @@ from asyncbatch.core.retry import Retrier, Retries
 from asyncbatch.core.units import Rate, parse_rate
 from asyncbatch.formats.compression import accepted_encodings
 from asyncbatch.formats.validator import make_validator
-from asyncbatch.sources.http.base import EXCERPT, HttpError, HttpFailure
+from asyncbatch.sources.http.base import EXCERPT_CHARACTERS, HttpError, HttpFailure
 from asyncbatch.sources.http.failures import (
     REQUEST_ERRORS,
     RedirectLoopError,
@@ -30,7 +30,7 @@ from asyncbatch.sources.http.response import (
     check_status,
     is_lines,
     next_link,
-    read_answer,
+    read_response,
 )
 from asyncbatch.sources.http.security import OriginPolicy, Redactor
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     Clock = Callable[[], float]
     Sleep = Callable[[float], Awaitable[None]]
 
-_LONGEST_HEADER = 64 * 1024  # Bytes; Link headers may be long.
+_MAX_HEADER_BYTES = 64 * 1024  # Bytes; Link headers may be long.
 
 
 def open_session() -> aiohttp.ClientSession:
@@ -60,8 +60,8 @@ def open_session() -> aiohttp.ClientSession:
         timeout=aiohttp.ClientTimeout(total=None),
         auto_decompress=False,
         trust_env=False,
-        max_line_size=_LONGEST_HEADER,
-        max_field_size=_LONGEST_HEADER,
+        max_line_size=_MAX_HEADER_BYTES,
+        max_field_size=_MAX_HEADER_BYTES,
         headers={
             "Accept": "application/json, application/x-ndjson;q=0.9, */*;q=0.1",
             "Accept-Encoding": ", ".join(accepted_encodings()),
@@ -78,7 +78,7 @@ class RateLimiter:
         self._slots = asyncio.Semaphore(concurrency)
         self._starts: deque[float] = deque(maxlen=rate.requests if rate else 0)
         """the starts of the latest requests, also planned ones"""
-        self._rest_until = 0.0
+        self._paused_until = 0.0
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[None]:
@@ -86,17 +86,17 @@ class RateLimiter:
         async with self._slots:
             while (left := self._reserve() - self._clock()) > 0:
                 await self._sleep(left)
-                if self._clock() >= self._rest_until:
+                if self._clock() >= self._paused_until:
                     break  # else the host has asked for rest meanwhile
             yield
 
     def pause(self, seconds: float) -> None:
         """Begin no request for so long: the host has asked for that."""
-        self._rest_until = max(self._rest_until, self._clock() + seconds)
+        self._paused_until = max(self._paused_until, self._clock() + seconds)
 
     def _reserve(self) -> float:
         """Reserve the next start and return it."""
-        at = max(self._clock(), self._rest_until)
+        at = max(self._clock(), self._paused_until)
         if self._rate is not None:
             if len(self._starts) == self._rate.requests:
                 at = max(at, self._starts[0] + self._rate.seconds)
@@ -120,7 +120,7 @@ class Proxies:
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 _MAX_REDIRECTS = 10
-_QUOTED = 4096  # bytes: enough for the quoted characters after redaction
+_QUOTED_BYTES = 4096  # bytes: enough for the quoted characters after redaction
 
 
 class HttpClient:
@@ -133,17 +133,17 @@ class HttpClient:
         self.policy = OriginPolicy(settings)
         self.redactor = Redactor(settings)
         self.retrier = Retrier(Retries(settings.retries, settings.retry_delay))
-        self.requests = 0
+        self.request_count = 0
         """How many were made."""
         self._session, self._sleep = session, sleep
         self._validator, self._proxies = make_validator(), Proxies()
         rate = parse_rate(settings.rate_limit) if settings.rate_limit is not None else None
-        self._paces: defaultdict[str, RateLimiter] = defaultdict(
+        self._rate_limiters: defaultdict[str, RateLimiter] = defaultdict(
             lambda: RateLimiter(rate, settings.concurrency, clock, sleep)
         )
 
-    async def request(self, url: URL, home: URL, *, may_stream: bool) -> HttpResponse:
-        """Return the answer of `url`; `home` is the origin of the settings' URL.
+    async def request(self, url: URL, home_origin: URL, *, may_stream: bool) -> HttpResponse:
+        """Return the answer of `url`; `home_origin` is the origin of the settings' URL.
 
         With `may_stream` the body of JSON Lines is still to be read. Raises HttpError.
         """
@@ -153,58 +153,62 @@ class HttpClient:
             nonlocal attempts
             attempts += 1
             try:
-                return await self._follow(url, home, attempts, may_stream=may_stream)
+                return await self._follow_redirects(
+                    url, home_origin, attempts, may_stream=may_stream
+                )
             except REQUEST_ERRORS as error:  # whose own message may hold secrets
-                raise self.error_of(url, error, attempts) from None
+                raise self.to_http_error(url, error, attempts) from None
 
         return await self.retrier.call_async(
-            attempt, self._is_transient, least=_requested_wait, sleep=self._sleep
+            attempt, self._is_transient, min_delay=_requested_wait, sleep=self._sleep
         )
 
-    def shown(self, url: str) -> str:
+    def redact_url(self, url: str) -> str:
         """Return a URL of the settings as people may see it."""
-        return self.redactor.url(URL(url))
+        return self.redactor.redact_url(URL(url))
 
-    def error_of(self, url: URL, error: Exception, attempts: int = 1) -> HttpError:
+    def to_http_error(self, url: URL, error: Exception, attempts: int = 1) -> HttpError:
         """Return one of `REQUEST_ERRORS` as an HttpError about `url`."""
         limits = self.settings
         reason, text = explain_error(error, timeout=limits.timeout, max_body=limits.max_body)
-        quoted = getattr(error, "body", b"")[:_QUOTED].decode("utf-8", "replace")
+        quoted = getattr(error, "body", b"")[:_QUOTED_BYTES].decode("utf-8", "replace")
         return HttpError(
             HttpFailure(
-                self.redactor.url(url),
+                self.redactor.redact_url(url),
                 reason,
-                self.redactor.hide(text),
+                self.redactor.redact(text),
                 error.status if isinstance(error, StatusError) else None,
                 attempts,
-                self.redactor.hide(quoted)[:EXCERPT],
+                self.redactor.redact(quoted)[:EXCERPT_CHARACTERS],
                 error.retry_after if isinstance(error, StatusError) else None,
             )
         )
 
-    def failure(self, url: URL, reason: Reason, text: str) -> HttpError:
+    def make_error(self, url: URL, reason: Reason, text: str) -> HttpError:
         """Return an HttpError with this reason and text."""
-        return HttpError(HttpFailure(self.redactor.url(url), reason, self.redactor.hide(text)))
+        return HttpError(
+            HttpFailure(self.redactor.redact_url(url), reason, self.redactor.redact(text))
+        )
 
-    async def _follow(
-        self, url: URL, home: URL, attempts: int, *, may_stream: bool
+    async def _follow_redirects(
+        self, url: URL, home_origin: URL, attempts: int, *, may_stream: bool
     ) -> HttpResponse:
         """Return the answer of `url` after redirects. Raises `REQUEST_ERRORS`."""
         seen = {url}
         while True:
             async with (
-                self._paces[url.authority].acquire(),
+                self._rate_limiters[url.authority].acquire(),
                 asyncio.timeout(self.settings.timeout) as limit,
             ):
-                response = await self._request(url, home)
+                response = await self._send(url, home_origin)
                 try:
                     target = response.headers.get("Location")
                     if target is None or response.status not in _REDIRECTS:
-                        await self._check(response, url)
+                        await self._check_status(response, url)
                         if may_stream and is_lines(response, self.settings.format):
                             limit.reschedule(None)  # each read has its own
-                            return await self._begin(response, url, attempts)
-                        return await read_answer(
+                            return await self._open_stream(response, url, attempts)
+                        return await read_response(
                             response, url, attempts, self.settings, self._validator
                         )
                     response.release()
@@ -212,35 +216,35 @@ class HttpClient:
                     response.close()
                     raise
             url = self.policy.resolve(url, target)
-            self.policy.check(url, home)
+            self.policy.check(url, home_origin)
             if url in seen:
                 raise RedirectLoopError(
-                    f"redirected in a circle, to {self.redactor.url(url)} again"
+                    f"redirected in a circle, to {self.redactor.redact_url(url)} again"
                 )
             if len(seen) > _MAX_REDIRECTS:
                 raise RedirectLoopError(f"redirected more than {_MAX_REDIRECTS} times")
             seen.add(url)
 
-    async def _request(self, url: URL, home: URL) -> ClientResponse:
-        target, headers = self.policy.allowed_request(url, home)
+    async def _send(self, url: URL, home_origin: URL) -> ClientResponse:
+        target, headers = self.policy.allowed_request(url, home_origin)
         proxy = self._proxies.proxy_for(target)
-        self.requests += 1
+        self.request_count += 1
         return await self._session.get(target, headers=headers, proxy=proxy, allow_redirects=False)
 
-    async def _begin(self, response: ClientResponse, url: URL, attempts: int) -> HttpResponse:
+    async def _open_stream(self, response: ClientResponse, url: URL, attempts: int) -> HttpResponse:
         """Return a JSON Lines answer with its first part read."""
         stream = LineStream(response, self.settings.max_body, self.settings.timeout)
-        await stream.begin()
+        await stream.read_first_part()
         link = next_link(response)
         return HttpResponse(url, response.content_type, b"", True, link, attempts, stream)
 
-    async def _check(self, response: ClientResponse, url: URL) -> None:
+    async def _check_status(self, response: ClientResponse, url: URL) -> None:
         """Raise StatusError for an error status. Respect its Retry-After."""
         try:
             await check_status(response, time.time())
         except StatusError as error:
             if error.retry_after is not None and error.retry_after <= self.settings.longest_wait:
-                self._paces[url.authority].pause(error.retry_after)
+                self._rate_limiters[url.authority].pause(error.retry_after)
             raise
 
     def _is_transient(self, error: BaseException) -> bool:

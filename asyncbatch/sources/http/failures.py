@@ -51,7 +51,7 @@ class NotJsonError(Exception):
         return bool(self.body.strip()) and self.byte >= len(self.body)
 
     @property
-    def place(self) -> TextPosition:
+    def position(self) -> TextPosition:
         """Where the fault is."""
         return locate_byte(self.body, self.byte)
 
@@ -102,7 +102,7 @@ def _body_reason(
             return "not_json", "the answer is empty"
         case NotJsonError(is_cut=True, body=body):
             return "truncated", f"the answer ends in the middle, after {len(body):,} bytes"
-        case NotJsonError(message=message, place=place, content_type=kind):
+        case NotJsonError(message=message, position=place, content_type=kind):
             where = f"line {place.line}, column {place.column}"
             return "not_json", f"the answer, {kind}, is no JSON: {message} ({where})"
         case CorruptArchiveError():

@@ -60,7 +60,9 @@ def value_at(body: bytes, pointer: Sequence[str]) -> Any:
     return None if at is None else decode(at)
 
 
-_REMEMBERED_LINKS = 10_000  # links that are checked for repetition; `max_pages` ends longer circles
+_MAX_REMEMBERED_URLS = (
+    10_000  # links that are checked for repetition; `max_pages` ends longer circles
+)
 
 
 class BadLinkError(Exception):
@@ -68,11 +70,11 @@ class BadLinkError(Exception):
 
 
 class LinkedPages:
-    """Pages that link to the next one, from `first`; `home` is the origin of its settings' URL."""
+    """Pages that link to the next one, from `first`; its URL in the settings is of `home_origin`."""
 
-    def __init__(self, client: HttpClient, first: URL, home: URL) -> None:
-        self._client, self._first, self._home = client, first, home
-        self._seen: dict[URL, None] = {}
+    def __init__(self, client: HttpClient, first: URL, home_origin: URL) -> None:
+        self._client, self._first, self._home_origin = client, first, home_origin
+        self._requested: dict[URL, None] = {}
 
     async def pages(self, number: int) -> AsyncGenerator[Page, None]:
         """Yield the pages; the first has number `number`. Raises HttpError.
@@ -81,16 +83,16 @@ class LinkedPages:
         """
         url: URL | None = self._first
         while url is not None:
-            self._check(url, number)
-            answer = await self._client.request(url, self._home, may_stream=True)
+            self._check_url(url, number)
+            answer = await self._client.request(url, self._home_origin, may_stream=True)
             following: URL | None = None
             broken: HttpError | None = None
             try:
-                following = self._following(answer)
+                following = self._next_url(answer)
             except (BadLinkError, RefusedLinkError) as error:
-                broken = self._failure(url, "bad_next", str(error))
+                broken = self._make_error(url, "bad_next", str(error))
             end = Page(
-                self._client.redactor.url(url),
+                self._client.redactor.redact_url(url),
                 number,
                 answer.body,
                 answer.content_type,
@@ -99,7 +101,7 @@ class LinkedPages:
                 is_last=following is None and broken is None,
             )
             if answer.stream is not None:
-                async with aclosing(self._streamed(answer, answer.stream, end)) as pages:
+                async with aclosing(self._stream_pages(answer, answer.stream, end)) as pages:
                     async for page in pages:
                         yield page
             elif not answer.is_empty:
@@ -108,7 +110,7 @@ class LinkedPages:
                 raise broken
             url, number = following, number + 1
 
-    async def _streamed(
+    async def _stream_pages(
         self, answer: HttpResponse, stream: LineStream, end: Page
     ) -> AsyncGenerator[Page, None]:
         """Yield the parts of an answer as pages; the last one is `end` with its own part."""
@@ -119,12 +121,12 @@ class LinkedPages:
                     yield _page_part(end, held, mark=None, is_last=False)
                 held = part
         except REQUEST_ERRORS as error:
-            raise self._client.error_of(answer.url, error, answer.attempts) from None
+            raise self._client.to_http_error(answer.url, error, answer.attempts) from None
         finally:
             await stream.close()
         yield _page_part(end, held, mark=end.mark, is_last=end.is_last)
 
-    def _following(self, answer: HttpResponse) -> URL | None:
+    def _next_url(self, answer: HttpResponse) -> URL | None:
         """Return the URL of the page behind `answer`, whether or not it may be asked for."""
         pagination = self._client.settings.pagination
         link: object = None
@@ -140,30 +142,32 @@ class LinkedPages:
             return None
         if isinstance(pagination, CursorPagination):
             if isinstance(link, bool) or not isinstance(link, str | int | float):
-                raise BadLinkError(f"what {pagination.next} names is no cursor but {_kind(link)}")
+                raise BadLinkError(
+                    f"what {pagination.next} names is no cursor but {_describe_type(link)}"
+                )
             return self._first.update_query({pagination.param: str(link)})
         if not isinstance(link, str):
-            raise BadLinkError(f"what should be the next URL is {_kind(link)}")
+            raise BadLinkError(f"what should be the next URL is {_describe_type(link)}")
         return self._client.policy.resolve(answer.url, link)
 
-    def _check(self, url: URL, number: int) -> None:
+    def _check_url(self, url: URL, number: int) -> None:
         """Raise HttpError if `url` is not to be asked for as page `number`."""
         limit = self._client.settings.max_pages
-        if url in self._seen:
+        if url in self._requested:
             what = "the pages go in a circle: this one has been there before"
-            raise self._failure(url, "repeated_next", what)
+            raise self._make_error(url, "repeated_next", what)
         if number > limit:
-            raise self._failure(url, "max_pages", f"over {limit:,} pages, the limit (max_pages)")
+            raise self._make_error(url, "max_pages", f"over {limit:,} pages, the limit (max_pages)")
         try:
-            self._client.policy.check(url, self._home)
+            self._client.policy.check(url, self._home_origin)
         except RefusedLinkError as error:
-            raise self._client.error_of(url, error) from None
-        self._seen[url] = None
-        if len(self._seen) > _REMEMBERED_LINKS:
-            del self._seen[next(iter(self._seen))]
+            raise self._client.to_http_error(url, error) from None
+        self._requested[url] = None
+        if len(self._requested) > _MAX_REMEMBERED_URLS:
+            del self._requested[next(iter(self._requested))]
 
-    def _failure(self, url: URL, reason: Reason, text: str) -> HttpError:
-        return self._client.failure(url, reason, text)
+    def _make_error(self, url: URL, reason: Reason, text: str) -> HttpError:
+        return self._client.make_error(url, reason, text)
 
 
 def _page_part(page: Page, part: BodyPart, *, mark: PageMark | None, is_last: bool) -> Page:
@@ -177,7 +181,7 @@ def _page_part(page: Page, part: BodyPart, *, mark: PageMark | None, is_last: bo
     )
 
 
-def _kind(value: object) -> str:
+def _describe_type(value: object) -> str:
     names = {bool: "true or false", dict: "an object", list: "an array"}
     return names.get(type(value), "a number")
 
@@ -190,7 +194,7 @@ class _FetchedPage(NamedTuple):
 
     url: URL
     answer: HttpResponse | None
-    records: int
+    record_count: int
 
 
 class NumberedPages:
@@ -212,18 +216,18 @@ class NumberedPages:
     ) -> None:
         self._client, self._first, self._pagination = client, first, pagination
         self._asks_ahead = asks_ahead
-        self._records = parse_pointer(client.settings.records)
+        self._records_pointer = parse_pointer(client.settings.records)
         self._is_offset = isinstance(pagination, OffsetPagination)
-        self._step = pagination.limit if isinstance(pagination, OffsetPagination) else 1
-        self._at = pagination.start
+        self._page_step = pagination.limit if isinstance(pagination, OffsetPagination) else 1
+        self._next_position = pagination.start
         """The position of the page that is asked for next."""
-        self._ahead = 1
+        self._max_ahead = 1
         """How many pages may be asked for ahead of the one that is given."""
-        self._end: int | None = None
+        self._end_position: int | None = None
         """the position after the last page, if an answer told it"""
-        self._seen = self._largest = 0
+        self._record_count = self._largest_page = 0
         """Records so far, and of the page that holds most."""
-        self._waiting: deque[tuple[int, asyncio.Task[_FetchedPage]]] = deque()
+        self._prefetched: deque[tuple[int, asyncio.Task[_FetchedPage]]] = deque()
 
     async def pages(self) -> AsyncGenerator[Page, None]:
         """Yield the pages. Raises HttpError."""
@@ -232,13 +236,13 @@ class NumberedPages:
         try:
             while True:
                 self._prefetch(limit - number)
-                at, task = self._waiting.popleft()
+                at, task = self._prefetched.popleft()
                 url, answer, count = await task
                 if answer is None or not count:
                     return
                 if number == limit:
                     text = f"over {limit:,} pages, the limit (max_pages)"
-                    raise self._client.failure(url, "max_pages", text)
+                    raise self._client.make_error(url, "max_pages", text)
                 number += 1
                 is_last = self._note_total(at, answer, count)
                 if not is_last:
@@ -246,7 +250,7 @@ class NumberedPages:
                     if self._asks_ahead:
                         self._prefetch(limit - number)
                 yield Page(
-                    self._client.redactor.url(url),
+                    self._client.redactor.redact_url(url),
                     number,
                     answer.body,
                     answer.content_type,
@@ -260,28 +264,32 @@ class NumberedPages:
 
     def _prefetch(self, remaining: int) -> None:
         """Request pages ahead; at most `remaining` pages may follow, and one to notice more."""
-        while len(self._waiting) < min(self._ahead, remaining + 1):
-            if self._waiting and self._end is not None and self._at >= self._end:
+        while len(self._prefetched) < min(self._max_ahead, remaining + 1):
+            if (
+                self._prefetched
+                and self._end_position is not None
+                and self._next_position >= self._end_position
+            ):
                 return
-            task = asyncio.create_task(self._get(self._at))
-            self._waiting.append((self._at, task))
-            self._at += self._step
+            task = asyncio.create_task(self._fetch(self._next_position))
+            self._prefetched.append((self._next_position, task))
+            self._next_position += self._page_step
 
     def _note_total(self, at: int, answer: HttpResponse, count: int) -> bool:
         """Note the total that an answer tells. Return whether the page at `at` is the last."""
-        self._seen += count
-        self._largest = max(self._largest, count)
+        self._record_count += count
+        self._largest_page = max(self._largest_page, count)
         if self._is_offset:
             total = self._total_of(answer, "total")
             if total is not None:
-                self._end = total
+                self._end_position = total
             return total is not None and at + count >= total
         total, pages = self._total_of(answer, "total"), self._total_of(answer, "pages")
         if total is not None:
-            self._end = self._pagination.start - (-total // self._largest)
+            self._end_position = self._pagination.start - (-total // self._largest_page)
         if pages is not None:
-            self._end = self._pagination.start + pages
-        is_all = total is not None and self._seen >= total
+            self._end_position = self._pagination.start + pages
+        is_all = total is not None and self._record_count >= total
         return is_all or (pages is not None and at + 1 >= self._pagination.start + pages)
 
     def _total_of(self, answer: HttpResponse, name: str) -> int | None:
@@ -294,27 +302,27 @@ class NumberedPages:
 
     async def _adapt(self, at: int, count: int) -> None:
         """Adapt to a page at `at` with `count` records."""
-        if self._is_offset and count != self._step:
+        if self._is_offset and count != self._page_step:
             # The last page, or the size limit of the server is lower: the guess was wrong.
             await self._cancel_prefetched()
-            self._at, self._step, self._ahead = at + count, count, 1
-        elif count < self._largest:
-            self._ahead = 1  # probably the last
+            self._next_position, self._page_step, self._max_ahead = at + count, count, 1
+        elif count < self._largest_page:
+            self._max_ahead = 1  # probably the last
         else:
             most = self._client.settings.concurrency if self._asks_ahead else 1
-            self._ahead = min(self._ahead + 1, most) if self._end is None else most
+            self._max_ahead = min(self._max_ahead + 1, most) if self._end_position is None else most
 
     async def _cancel_prefetched(self) -> None:
         """Cancel the requests ahead, and wait until they have ended."""
-        tasks = [task for _, task in self._waiting]
-        self._waiting.clear()
+        tasks = [task for _, task in self._prefetched]
+        self._prefetched.clear()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _get(self, at: int) -> _FetchedPage:
+    async def _fetch(self, at: int) -> _FetchedPage:
         """Return the page at `at`. Raises HttpError."""
-        url = self._first.update_query(self._parameters(at))
+        url = self._first.update_query(self._query_parameters(at))
         try:
             answer = await self._client.request(url, self._first.origin(), may_stream=False)
         except HttpError as error:
@@ -327,16 +335,16 @@ class NumberedPages:
                 raise HttpError(replace(error.failure, text=error.failure.text + hint)) from error
             raise
         try:
-            return _FetchedPage(url, answer, self._count(answer))
+            return _FetchedPage(url, answer, self._count_records(answer))
         except NoRecordsError as error:
-            raise self._client.error_of(url, error, answer.attempts) from None
+            raise self._client.to_http_error(url, error, answer.attempts) from None
 
-    def _count(self, answer: HttpResponse) -> int:
+    def _count_records(self, answer: HttpResponse) -> int:
         if answer.is_lines:
             return count_lines(answer.body)
-        return 0 if answer.is_empty else count_records(answer.body, self._records)
+        return 0 if answer.is_empty else count_records(answer.body, self._records_pointer)
 
-    def _parameters(self, at: int) -> dict[str, str]:
+    def _query_parameters(self, at: int) -> dict[str, str]:
         match self._pagination:
             case OffsetPagination(param=param, limit_param=limit_param, limit=limit):
                 return {param: str(at), limit_param: str(limit)}
@@ -357,10 +365,12 @@ def open_pages(
     """Return the pages of `url`; see `HttpSource.pages`."""
     settings = client.settings
     first = client.policy.without_credentials(URL(url))
-    if not client.policy.is_home(first):
-        raise UsageError(f"{client.redactor.url(first)} is not of an origin that `urls` name")
+    if not client.policy.is_home_origin(first):
+        raise UsageError(
+            f"{client.redactor.redact_url(first)} is not of an origin that `urls` name"
+        )
     home = first.origin()
-    first = _with_since(first, settings, since)
+    first = _with_cursor(first, settings, since)
     if isinstance(settings.pagination, PagePagination | OffsetPagination):
         if start is not None:
             raise UsageError("pages by number or offset are not stable: begin at the first")
@@ -370,7 +380,7 @@ def open_pages(
     return LinkedPages(client, client.policy.resolve(first, start.link), home).pages(start.number)
 
 
-def _with_since(url: URL, settings: HttpSettings, since: str | None) -> URL:
+def _with_cursor(url: URL, settings: HttpSettings, since: str | None) -> URL:
     if settings.incremental is None:
         return url
     value = settings.incremental.initial if since is None else since

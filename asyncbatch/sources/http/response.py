@@ -64,42 +64,42 @@ async def whole_body(response: ClientResponse, limit: int) -> bytes:
 class LineStream:
     """The lines of an open answer. Limits and errors are those of `body_parts`."""
 
-    def __init__(self, response: ClientResponse, limit: int, patience: float) -> None:
+    def __init__(self, response: ClientResponse, limit: int, read_timeout: float) -> None:
         self._response = response
-        self._arriving = body_parts(response, limit, patience)
+        self._parts = body_parts(response, limit, read_timeout)
         self._first: BodyPart | None = None
 
-    async def begin(self) -> None:
+    async def read_first_part(self) -> None:
         """Read the first part. Until then the request may be retried."""
-        self._first = await anext(self._arriving, None)
+        self._first = await anext(self._parts, None)
 
     async def parts(self) -> AsyncGenerator[BodyPart, None]:
         """Yield them all."""
         if self._first is None:
             return
         yield self._first
-        async for part in self._arriving:
+        async for part in self._parts:
             yield part
 
     async def close(self) -> None:
         """Read no more."""
-        await self._arriving.aclose()
+        await self._parts.aclose()
         self._response.close()
 
 
 async def body_parts(
-    response: ClientResponse, limit: int, patience: float
+    response: ClientResponse, limit: int, read_timeout: float
 ) -> AsyncGenerator[BodyPart, None]:
     """Yield the lines of a body as they arrive, at the end also an unfinished line.
 
     Raises as `body_chunks`; BodyTooLargeError for a line of more than `limit` bytes; TimeoutError
-    after `patience` seconds without data.
+    after `read_timeout` seconds without data.
     """
     waiting: list[bytes] = []
     size, open_line, line, byte = 0, 0, 1, 0
     async with aclosing(body_chunks(response)) as arriving:
         while True:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(read_timeout):
                 piece = await anext(arriving, None)
             if piece is None:
                 break
@@ -149,14 +149,14 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     asked = headers.get("Retry-After", "").strip()
     if asked.isascii() and asked.isdecimal():
         return float(asked)
-    until = _seconds(asked)
+    until = _timestamp(asked)
     if until is None:
         return None
-    there = _seconds(headers.get("Date", ""))
+    there = _timestamp(headers.get("Date", ""))
     return max(0.0, until - (now if there is None else there))
 
 
-def _seconds(date: str) -> float | None:
+def _timestamp(date: str) -> float | None:
     try:
         return calendar.timegm(parsedate_to_datetime(date).utctimetuple())
     except (ValueError, OverflowError):  # no date, or none that there can be
@@ -206,7 +206,7 @@ async def check_status(response: ClientResponse, now: float) -> None:
     raise StatusError(response.status, response.reason or "", bytes(quoted), wait)
 
 
-async def read_answer(
+async def read_response(
     response: ClientResponse, url: URL, attempts: int, settings: HttpSettings, validator: Validator
 ) -> HttpResponse:
     """Return the answer with its whole body. Raises as `whole_body`, and NotJsonError."""

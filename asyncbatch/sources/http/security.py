@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     from asyncbatch.sources.http.settings import HttpSettings
 
-SHOWN = "***"
+REDACTED = "***"
 # headers without secrets, which tell an origin nothing about another one
 HARMLESS_HEADERS = frozenset({"accept", "accept-language", "cache-control", "user-agent"})
 # Values of headers shorter than this are no secrets, and would spoil messages.
-_SECRET_PARAMETERS = 6
+_MIN_SECRET_CHARACTERS = 6
 _SECRET_NAME = re.compile(
     r"token|secret|passw|pwd|api[_-]?key|access[_-]?key|^key$|^sig$|signature|^auth|credential",
     re.IGNORECASE,
@@ -32,31 +32,33 @@ class Redactor:
     """Hides the secrets of `settings` in any text, for instance in a server's answer."""
 
     def __init__(self, settings: HttpSettings) -> None:
-        found = {form for secret in _secrets(settings) for form in _encodings_of(secret) if form}
+        found = {
+            form for secret in _secret_values(settings) for form in _encodings_of(secret) if form
+        }
         longest_first = sorted(found, key=len, reverse=True)
-        self._secrets = re.compile("|".join(map(re.escape, longest_first))) if found else None
-        self._known = {getattr(settings.pagination, "param", None)}
+        self._pattern = re.compile("|".join(map(re.escape, longest_first))) if found else None
+        self._public_parameters = {getattr(settings.pagination, "param", None)}
         """parameters that are shown, whatever their name"""
 
-    def hide(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         """Return `text` with each secret as `***`."""
-        return self._secrets.sub(SHOWN, text) if self._secrets else text
+        return self._pattern.sub(REDACTED, text) if self._pattern else text
 
-    def url(self, url: URL) -> str:
+    def redact_url(self, url: URL) -> str:
         """Return a URL without user name, password and parameters that look like keys."""
         bare = url.with_user(None).with_fragment(None)
-        for name in {*bare.query} - self._known:
+        for name in {*bare.query} - self._public_parameters:
             if _SECRET_NAME.search(name):
-                bare = bare.update_query({name: SHOWN})
-        return self.hide(str(bare))
+                bare = bare.update_query({name: REDACTED})
+        return self.redact(str(bare))
 
 
-def basic_value(auth: BasicAuth) -> str:
+def basic_credentials(auth: BasicAuth) -> str:
     """Return a name and a password as HTTP's Basic scheme writes them."""
     return b64encode(f"{auth.username}:{auth.password.reveal()}".encode()).decode()
 
 
-def _secrets(settings: HttpSettings) -> Iterator[str]:
+def _secret_values(settings: HttpSettings) -> Iterator[str]:
     match settings.auth:
         case BearerAuth(token=secret) | BasicAuth(password=secret):
             yield secret.reveal()
@@ -65,9 +67,9 @@ def _secrets(settings: HttpSettings) -> Iterator[str]:
         case None:
             pass
     if isinstance(settings.auth, BasicAuth):
-        yield basic_value(settings.auth)
+        yield basic_credentials(settings.auth)
     for name, value in settings.headers.items():
-        if name.lower() not in HARMLESS_HEADERS and len(value.reveal()) >= _SECRET_PARAMETERS:
+        if name.lower() not in HARMLESS_HEADERS and len(value.reveal()) >= _MIN_SECRET_CHARACTERS:
             yield value.reveal()
 
 
@@ -75,7 +77,7 @@ def _encodings_of(secret: str) -> tuple[str, ...]:
     return (secret, quote(secret), quote(secret, safe=""), quote_plus(secret))
 
 
-_SHOWN_LINK = 200  # characters
+_MAX_LINK_CHARACTERS = 200  # characters
 
 
 class OriginPolicy:
@@ -84,18 +86,18 @@ class OriginPolicy:
     def __init__(self, settings: HttpSettings) -> None:
         self._settings = settings
         self._allowed = {URL(origin).origin() for origin in settings.allow_origins}
-        self._homes = {URL(url).origin() for url in settings.urls}
-        self._harmless = {
+        self._home_origins = {URL(url).origin() for url in settings.urls}
+        self._harmless_headers = {
             name: value.reveal()
             for name, value in settings.headers.items()
             if name.lower() in HARMLESS_HEADERS
         }
-        self._all = {name: value.reveal() for name, value in settings.headers.items()}
-        self._all |= _credentials(settings)
+        self._all_headers = {name: value.reveal() for name, value in settings.headers.items()}
+        self._all_headers |= _auth_headers(settings)
 
-    def is_home(self, url: URL) -> bool:
+    def is_home_origin(self, url: URL) -> bool:
         """Whether the settings name the origin of `url`."""
-        return url.origin() in self._homes
+        return url.origin() in self._home_origins
 
     def resolve(self, base: URL, link: str) -> URL:
         """Return the absolute URL of `link` in the answer of `base`, without credentials.
@@ -106,15 +108,15 @@ class OriginPolicy:
             url = self.without_credentials(base.join(URL(link)))
             url.origin()
         except ValueError:  # a port that is none, a scheme without a host
-            shown = link[:_SHOWN_LINK]
+            shown = link[:_MAX_LINK_CHARACTERS]
             raise RefusedLinkError(f"leads to {shown!r}, which is no URL to go to") from None
         return url
 
-    def check(self, url: URL, home: URL) -> None:
-        """Raise RefusedLinkError if a URL of origin `home` may not lead to `url`."""
+    def check(self, url: URL, home_origin: URL) -> None:
+        """Raise RefusedLinkError if a URL of origin `home_origin` may not lead to `url`."""
         if url.scheme not in ("http", "https"):
             raise RefusedLinkError(f"leads to {url.scheme}:, which is neither http nor https")
-        if (origin := url.origin()) != home and origin not in self._allowed:
+        if (origin := url.origin()) != home_origin and origin not in self._allowed:
             raise RefusedLinkError(
                 f"leads to another origin, {origin}, which allow_origins does not name"
             )
@@ -127,22 +129,22 @@ class OriginPolicy:
             bare = bare.without_query_params(auth.name)
         return bare
 
-    def allowed_request(self, url: URL, home: URL) -> tuple[URL, dict[str, str]]:
+    def allowed_request(self, url: URL, home_origin: URL) -> tuple[URL, dict[str, str]]:
         """Return the URL to request, and its headers; credentials only for their own origin."""
-        if url.origin() != home:
-            return url, self._harmless
+        if url.origin() != home_origin:
+            return url, self._harmless_headers
         auth = self._settings.auth
         if isinstance(auth, QueryAuth):
-            return url.update_query({auth.name: auth.value.reveal()}), self._all
-        return url, self._all
+            return url.update_query({auth.name: auth.value.reveal()}), self._all_headers
+        return url, self._all_headers
 
 
-def _credentials(settings: HttpSettings) -> dict[str, str]:
+def _auth_headers(settings: HttpSettings) -> dict[str, str]:
     match settings.auth:
         case BearerAuth(token=token):
             return {"Authorization": f"Bearer {token.reveal()}"}
         case BasicAuth() as auth:
-            return {"Authorization": f"Basic {basic_value(auth)}"}
+            return {"Authorization": f"Basic {basic_credentials(auth)}"}
         case HeaderAuth(name=name, value=value):
             return {name: value.reveal()}
         case _:

@@ -139,7 +139,7 @@ class HttpSettings(Struct, frozen=True, forbid_unknown_fields=True):
     allow_origins: tuple[str, ...] = ()
 
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _RESERVED_HEADERS = {"accept-encoding", "host", "content-length", "transfer-encoding", "connection"}
 
 
@@ -151,20 +151,20 @@ def setting_mistakes(settings: HttpSettings) -> Iterator[Mistake]:
     if not settings.urls:
         yield "urls", "must name at least one URL"
     for place, url in enumerate(settings.urls):
-        yield from _check(f"urls[{place}]", _check_url, url)
+        yield from _check_text(f"urls[{place}]", _check_url, url)
     for place, origin in enumerate(settings.allow_origins):
-        yield from _check(f"allow_origins[{place}]", _check_origin, origin)
-    yield from _check("records", parse_pointer, settings.records)
+        yield from _check_text(f"allow_origins[{place}]", _check_origin, origin)
+    yield from _check_text("records", parse_pointer, settings.records)
     if settings.rate_limit is not None:
-        yield from _check("rate_limit", parse_rate, settings.rate_limit)
-    yield from _numbers(settings)
-    yield from _headers(settings)
-    yield from _pagination(settings)
+        yield from _check_text("rate_limit", parse_rate, settings.rate_limit)
+    yield from _number_mistakes(settings)
+    yield from _header_mistakes(settings)
+    yield from _pagination_mistakes(settings)
     if settings.incremental is not None and not settings.incremental.param:
         yield "incremental.param", "must not be empty"
 
 
-def _check(where: str, check: Callable[[str], object], value: str) -> Iterator[Mistake]:
+def _check_text(where: str, check: Callable[[str], object], value: str) -> Iterator[Mistake]:
     try:
         check(value)
     except ValueError as error:
@@ -189,7 +189,7 @@ def _check_origin(origin: str) -> None:
         raise ValueError("must be an origin, such as https://cdn.example.com, without a path")
 
 
-def _numbers(settings: HttpSettings) -> Iterator[Mistake]:
+def _number_mistakes(settings: HttpSettings) -> Iterator[Mistake]:
     if not settings.timeout > 0:
         yield "timeout", "must be more than 0 seconds"
     for name in ("retries", "retry_delay", "longest_wait"):
@@ -200,10 +200,10 @@ def _numbers(settings: HttpSettings) -> Iterator[Mistake]:
             yield name, "must be at least 1"
 
 
-def _headers(settings: HttpSettings) -> Iterator[Mistake]:
+def _header_mistakes(settings: HttpSettings) -> Iterator[Mistake]:
     for name, secret in settings.headers.items():
         where = f"headers.{name}"
-        if not _TOKEN.fullmatch(name):
+        if not _HEADER_NAME.fullmatch(name):
             yield where, "is no name of a header"
         elif name.lower() in _RESERVED_HEADERS:
             yield where, "cannot be set: it follows from the request"
@@ -216,7 +216,7 @@ def _headers(settings: HttpSettings) -> Iterator[Mistake]:
         case BearerAuth(token=token) if not token.reveal() or not _is_header_value(token.reveal()):
             yield "auth.token", "must not be empty, and hold no line ends or control characters"
         case HeaderAuth(name=name, value=value):
-            if not _TOKEN.fullmatch(name):
+            if not _HEADER_NAME.fullmatch(name):
                 yield "auth.name", "is no name of a header"
             if name.lower() in taken:
                 yield "auth.name", f"cannot stand beside a header {name}"
@@ -230,7 +230,7 @@ def _is_header_value(value: str) -> bool:
     return all(char.isprintable() or char == "\t" for char in value)
 
 
-def _pagination(settings: HttpSettings) -> Iterator[Mistake]:
+def _pagination_mistakes(settings: HttpSettings) -> Iterator[Mistake]:
     match settings.pagination:
         case PagePagination(size=size, size_param=size_param) as pages:
             if (size is None) != (size_param is None):
@@ -239,14 +239,14 @@ def _pagination(settings: HttpSettings) -> Iterator[Mistake]:
                 yield "pagination.size", "must be at least 1"
             for name in ("total", "pages"):
                 if (pointer := getattr(pages, name)) is not None:
-                    yield from _check(f"pagination.{name}", parse_pointer, pointer)
+                    yield from _check_text(f"pagination.{name}", parse_pointer, pointer)
         case OffsetPagination(limit=limit, total=total):
             if limit < 1:
                 yield "pagination.limit", "must be at least 1"
             if total is not None:
-                yield from _check("pagination.total", parse_pointer, total)
+                yield from _check_text("pagination.total", parse_pointer, total)
         case CursorPagination(next=pointer) | NextUrlPagination(next=pointer):
-            yield from _check("pagination.next", parse_pointer, pointer)
+            yield from _check_text("pagination.next", parse_pointer, pointer)
             if settings.format == "jsonl":
                 yield "pagination.type", "JSON Lines name no next page; use link_header or page"
         case _:

@@ -107,7 +107,7 @@ class HttpSource:
 
     def shown(self, url: str) -> str:
         """Return a URL as people may see it."""
-        return self._entered().shown(url)
+        return self._entered_client().redact_url(url)
 
     def retries(self) -> int:
         """Return how many requests were made again since the last time this was asked."""
@@ -116,7 +116,7 @@ class HttpSource:
     @property
     def request_count(self) -> int:
         """How many requests were made: for pages, along redirects, and again."""
-        return self._requests_before + (self._client.requests if self._client else 0)
+        return self._requests_before + (self._client.request_count if self._client else 0)
 
     async def pages(
         self, url: str, start: PageMark | None = None, since: str | None = None
@@ -129,7 +129,7 @@ class HttpSource:
         """
         from asyncbatch.sources.http.pages import open_pages
 
-        client, last = self._entered(), 0
+        client, last = self._entered_client(), 0
         async with aclosing(
             open_pages(client, url, start, since, asks_ahead=self._asks_ahead)
         ) as pages:
@@ -139,7 +139,7 @@ class HttpSource:
                     self.page_count += 1
                 yield page
 
-    def _entered(self) -> HttpClient:
+    def _entered_client(self) -> HttpClient:
         if self._client is None:
             raise RuntimeError("an HttpSource is entered (async with) before it is read")
         return self._client
@@ -157,21 +157,21 @@ class HttpFeedSource:
     def __init__(
         self,
         name: str,
-        http: HttpSettings,
+        settings: HttpSettings,
         *,
         is_alone: bool = True,
         connections: Connections | None = None,
         asks_ahead: bool = True,
     ) -> None:
-        self.name, self.http = name, http
-        self.at_once = http.concurrency
+        self.name, self.settings = name, settings
+        self.concurrency = settings.concurrency
         self.feeds: Sequence[Feed] = ()
         self._is_alone = is_alone
-        self._pages = HttpSource(http, connections=connections, asks_ahead=asks_ahead)
+        self._pages = HttpSource(settings, connections=connections, asks_ahead=asks_ahead)
 
     async def __aenter__(self) -> Self:
         await self._pages.__aenter__()
-        self.feeds = [self._feed(url) for url in self.http.urls]
+        self.feeds = [self._make_feed(url) for url in self.settings.urls]
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -181,13 +181,13 @@ class HttpFeedSource:
         """Do nothing: pages can be requested again."""
         return False
 
-    def retries(self) -> int:
+    def take_retry_count(self) -> int:
         return self._pages.retries()
 
     def traffic(self) -> Traffic:
         return Traffic(self._pages.page_count, self._pages.request_count)
 
-    def _feed(self, url: str) -> UrlFeed:
+    def _make_feed(self, url: str) -> UrlFeed:
         shown = self._pages.shown(url)
         return UrlFeed(self._pages, url, shown if self._is_alone else f"{shown} ({self.name})")
 
@@ -201,7 +201,7 @@ class UrlFeed:
         self._source, self._url = source, url
 
     @property
-    def form(self) -> str:
+    def settings_digest(self) -> str:
         http = self._source.settings
         told = encode([http.records, http.format, http.pagination, http.incremental])
         return hashlib.blake2b(told, digest_size=16).hexdigest()

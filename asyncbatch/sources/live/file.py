@@ -18,12 +18,12 @@ from asyncbatch.formats.compression import (
     check_magic_complete,
     detect_compression,
 )
-from asyncbatch.sources.base import CHUNK
+from asyncbatch.sources.base import CHUNK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-SPAN = 4096  # bytes at the beginning of a file, and before a position, that identify it
+DIGEST_BYTES = 4096  # bytes at the beginning of a file, and before a position, that identify it
 
 
 class FileMark(Struct, frozen=True, omit_defaults=True):
@@ -50,45 +50,49 @@ class FilePosition:
         """Take note of the bytes that come next."""
         self.offset += len(data)
         if not self._head_digest:
-            self._head += data[: SPAN - len(self._head)]
-            if len(self._head) == SPAN:
+            self._head += data[: DIGEST_BYTES - len(self._head)]
+            if len(self._head) == DIGEST_BYTES:
                 self._head_digest = digest(self._head)
-        self.tail = data[-SPAN:] if len(data) >= SPAN else (self.tail + data)[-SPAN:]
+        self.tail = (
+            data[-DIGEST_BYTES:]
+            if len(data) >= DIGEST_BYTES
+            else (self.tail + data)[-DIGEST_BYTES:]
+        )
 
     def mark(self) -> FileMark:
         """Return the place that was reached."""
         head = self._head_digest or digest(self._head)
         return FileMark(self.offset, head, digest(self.tail), self.inode)
 
-    def set_mark(self, mark: FileMark, read_at: Callable[[int, int], bytes]) -> bool:
+    def seek(self, mark: FileMark, read_at: Callable[[int, int], bytes]) -> bool:
         """Move to `mark` if the file has the same bytes before it. Return whether it has.
 
         `read_at(size, offset)` reads bytes of the file, fewer only at its end.
         """
         other = FilePosition(mark.inode)
-        other.jump(mark.offset, read_at)
-        if len(other.tail) < min(SPAN, mark.offset) or other.mark() != mark:
+        other.move_to(mark.offset, read_at)
+        if len(other.tail) < min(DIGEST_BYTES, mark.offset) or other.mark() != mark:
             return False
         self.offset, self.tail = other.offset, other.tail
         self._head, self._head_digest = other._head, other._head_digest
         return True
 
-    def jump(self, offset: int, read_at: Callable[[int, int], bytes]) -> None:
+    def move_to(self, offset: int, read_at: Callable[[int, int], bytes]) -> None:
         """Move to an offset without a check."""
-        length = min(SPAN, offset)
+        length = min(DIGEST_BYTES, offset)
         self._head, self._head_digest = b"", ""
         self.offset, self.tail = 0, b""
         self.advance(read_at(0, length))
         self.offset, self.tail = offset, read_at(offset - length, length)
 
 
-def as_position(mark: FileMark) -> dict[str, Any]:
+def position_of_mark(mark: FileMark) -> dict[str, Any]:
     """Return a mark as JSON can hold it."""
     position: dict[str, Any] = msgspec.to_builtins(mark)
     return position
 
 
-def as_mark(position: Any) -> FileMark:
+def parse_position(position: Any) -> FileMark:
     """Return the mark that a position is. Raises UsageError if it is none."""
     try:
         return msgspec.convert(position, FileMark)
@@ -101,8 +105,8 @@ def digest(data: bytes) -> str:
     return blake2b(data, digest_size=8).hexdigest()
 
 
-_AHEAD_BYTES = 8 * CHUNK  # bytes read in one call in a thread
-_MAGIC = 16  # first bytes of a file that identify its compression
+_READ_BYTES = 8 * CHUNK_BYTES  # bytes read in one call in a thread
+_MAGIC_BYTES = 16  # first bytes of a file that identify its compression
 
 
 class FileReader:
@@ -113,13 +117,13 @@ class FileReader:
 
     def __init__(self, descriptor: int, name: str) -> None:
         self.read_position = FilePosition(os.fstat(descriptor).st_ino)
-        self._file = descriptor
+        self._descriptor = descriptor
         self._ahead = memoryview(b"")
         self._lock, self._is_closed = threading.Lock(), False
-        head = os.pread(descriptor, _MAGIC, os.lseek(descriptor, 0, os.SEEK_CUR))
+        head = os.pread(descriptor, _MAGIC_BYTES, os.lseek(descriptor, 0, os.SEEK_CUR))
         check_magic_complete(head, name)
         self._compression = detect_compression(head)
-        self._chunks = self._unpacked()
+        self._chunks = self._decompressed()
 
     @property
     def inode(self) -> int:
@@ -132,11 +136,11 @@ class FileReader:
         If not, the reader is unusable. A compressed file is read up to the mark. Raises OSError.
         """
         if self._chunks is None:
-            if not self.read_position.set_mark(
-                mark, lambda at, size: os.pread(self._file, size, at)
+            if not self.read_position.seek(
+                mark, lambda at, size: os.pread(self._descriptor, size, at)
             ):
                 return False
-            os.lseek(self._file, mark.offset, os.SEEK_SET)
+            os.lseek(self._descriptor, mark.offset, os.SEEK_SET)
             return True
         read_position = self.read_position
         try:
@@ -160,7 +164,7 @@ class FileReader:
         """Return the next bytes, b"" at the end. Raises OSError, CorruptArchiveError."""
         if not self._ahead:
             self._ahead = memoryview(self.read_more())
-        data, self._ahead = bytes(self._ahead[:CHUNK]), self._ahead[CHUNK:]
+        data, self._ahead = bytes(self._ahead[:CHUNK_BYTES]), self._ahead[CHUNK_BYTES:]
         self.read_position.advance(data)
         return data
 
@@ -177,7 +181,7 @@ class FileReader:
             if self._is_closed:
                 return b""
             if self._chunks is None:
-                return os.read(self._file, _AHEAD_BYTES)
+                return os.read(self._descriptor, _READ_BYTES)
             return next(self._chunks, b"")
 
     @property
@@ -185,9 +189,9 @@ class FileReader:
         """Whether the file on the disk is compressed."""
         return self._compression is not None
 
-    def head(self, size: int) -> str:
+    def head_digest(self, size: int) -> str:
         """Return a digest of its first bytes, as on the disk."""
-        return digest(os.pread(self._file, size, 0))
+        return digest(os.pread(self._descriptor, size, 0))
 
     def has_changed(self) -> bool:
         """Return False: a compressed file is not written any more."""
@@ -195,54 +199,54 @@ class FileReader:
 
     def size(self) -> int:
         """Return the size on the disk."""
-        return os.fstat(self._file).st_size
+        return os.fstat(self._descriptor).st_size
 
-    def modified(self) -> int:
+    def modified_ns(self) -> int:
         """Return when it was last written to, in nanoseconds."""
-        return os.fstat(self._file).st_mtime_ns
+        return os.fstat(self._descriptor).st_mtime_ns
 
     def close(self) -> None:
         """Close the file. No read may be running."""
         with self._lock:
             self._is_closed = True
-            os.close(self._file)
+            os.close(self._descriptor)
 
-    def _unpacked(self) -> Iterator[bytes] | None:
+    def _decompressed(self) -> Iterator[bytes] | None:
         if self._compression is None:
             return None
-        stream = os.fdopen(self._file, "rb", closefd=False)
-        return self._compression.chunks(stream, _AHEAD_BYTES)
+        stream = os.fdopen(self._descriptor, "rb", closefd=False)
+        return self._compression.chunks(stream, _READ_BYTES)
 
 
-_BLOCK = 4096
+_BLOCK_BYTES = 4096
 
 
-class FileCutError(Exception):
+class FileTruncatedError(Exception):
     """A file was truncated, and perhaps has grown again.
 
-    At least `unread` bytes are lost.
+    At least `unread_bytes` bytes are lost.
     """
 
     def __init__(self, unread: int) -> None:
         super().__init__(unread)
-        self.unread = unread
+        self.unread_bytes = unread
 
 
 class LiveFile:
     """Reads a growing file. The caller advances `read_position`.
 
-    It owns the descriptor. A file that `was_cut` may begin with a hole, where its writer went on at
-    its old offset: the hole is skipped.
+    It owns the descriptor. A file that `was_truncated` may begin with a hole, where its writer went
+    on at its old offset: the hole is skipped.
     """
 
-    def __init__(self, descriptor: int, *, was_cut: bool = False) -> None:
+    def __init__(self, descriptor: int, *, was_truncated: bool = False) -> None:
         self.descriptor = descriptor
         self.read_position = FilePosition(os.fstat(descriptor).st_ino)
-        self._was_cut = was_cut
-        self._seen: tuple[int, int] | None = None
+        self._was_truncated = was_truncated
+        self._status_at_end: tuple[int, int] | None = None
         """size and time of the last check that found no new bytes"""
-        self._known: tuple[int, int] | None = None
-        self._largest = 0
+        self._checked_status: tuple[int, int] | None = None
+        self._largest_size = 0
 
     @property
     def inode(self) -> int:
@@ -251,70 +255,70 @@ class LiveFile:
 
     def seek(self, mark: FileMark) -> bool:
         """Resume at a mark. Return whether the bytes before it are the same."""
-        return self.read_position.set_mark(mark, self._at)
+        return self.read_position.seek(mark, self._read_at)
 
     def seek_last_line(self) -> None:
         """Go on behind the last line that has an end."""
         end = os.fstat(self.descriptor).st_size
         while end:
-            start = max(0, end - _BLOCK)
-            cut = self._at(start, end - start).rfind(b"\n")
+            start = max(0, end - _BLOCK_BYTES)
+            cut = self._read_at(start, end - start).rfind(b"\n")
             end = start if cut < 0 else start + cut + 1
             if cut >= 0:
                 break
-        self._jump(end)
+        self._move_to(end)
 
     def read_more(self) -> bytes:
         """Return the next bytes, b"" without any. Raises FileCutError, OSError."""
         status = os.fstat(self.descriptor)
         look = (status.st_size, status.st_mtime_ns)
-        if look == self._seen:
+        if look == self._status_at_end:
             return b""
-        if self._was_cut and not self.read_position.offset:
-            self._pass_hole()
+        if self._was_truncated and not self.read_position.offset:
+            self._skip_hole()
         offset, tail = self.read_position.offset, self.read_position.tail
         # Old bytes are read again together with the new ones: the file cannot be cut in between.
-        data = self._at(offset - len(tail), len(tail) + _AHEAD_BYTES)
+        data = self._read_at(offset - len(tail), len(tail) + _READ_BYTES)
         if status.st_size < offset or not data.startswith(tail):
-            raise FileCutError(max(0, self._largest - offset))
-        self._largest = max(self._largest, status.st_size)
+            raise FileTruncatedError(max(0, self._largest_size - offset))
+        self._largest_size = max(self._largest_size, status.st_size)
         fresh = data[len(tail) :]
-        self._seen = None if fresh else look
+        self._status_at_end = None if fresh else look
         return fresh
 
     def has_changed(self) -> bool:
         """Whether the file has changed since the last call or read."""
         status = os.fstat(self.descriptor)
-        known, self._known = self._known, (status.st_size, status.st_mtime_ns)
-        return self._known not in (known, self._seen)
+        known, self._checked_status = self._checked_status, (status.st_size, status.st_mtime_ns)
+        return self._checked_status not in (known, self._status_at_end)
 
     def size(self) -> int:
         """Return how large it is now."""
         return os.fstat(self.descriptor).st_size
 
-    def modified(self) -> int:
+    def modified_ns(self) -> int:
         """Return when it was last written to, in nanoseconds."""
         return os.fstat(self.descriptor).st_mtime_ns
 
     def reopen(self) -> LiveFile:
         """Return the same file, to be read from its beginning."""
-        return LiveFile(os.dup(self.descriptor), was_cut=True)
+        return LiveFile(os.dup(self.descriptor), was_truncated=True)
 
     def close(self) -> None:
         """Close it."""
         os.close(self.descriptor)
 
-    def _pass_hole(self) -> None:
+    def _skip_hole(self) -> None:
         try:
             start = os.lseek(self.descriptor, 0, os.SEEK_DATA)
         except OSError as error:  # all of it is a hole, or the file system cannot tell
             start = self.size() if error.errno == errno.ENXIO else 0
-        while (block := self._at(start, _AHEAD_BYTES)) and not block.strip(b"\0"):
+        while (block := self._read_at(start, _READ_BYTES)) and not block.strip(b"\0"):
             start += len(block)
-        self._jump(start + len(block) - len(block.lstrip(b"\0")))
+        self._move_to(start + len(block) - len(block.lstrip(b"\0")))
 
-    def _jump(self, offset: int) -> None:
-        self.read_position.jump(offset, self._at)
+    def _move_to(self, offset: int) -> None:
+        self.read_position.move_to(offset, self._read_at)
 
-    def _at(self, offset: int, size: int) -> bytes:
+    def _read_at(self, offset: int, size: int) -> bytes:
         return os.pread(self.descriptor, size, offset)

@@ -22,7 +22,7 @@ from asyncbatch.errors import UsageError
 from asyncbatch.formats.compression import CorruptArchiveError
 from asyncbatch.sources.base import LiveChunk
 from asyncbatch.sources.inputs import walk
-from asyncbatch.sources.live.file import SPAN, FileMark, FileReader, as_position
+from asyncbatch.sources.live.file import DIGEST_BYTES, FileMark, FileReader, position_of_mark
 from asyncbatch.sources.live.seen import FoundFile, SeenFiles, SeenState
 from asyncbatch.sources.live.watch import POLL_SECONDS, FolderWatch
 from asyncbatch.sources.selection import DEFAULT_PATTERNS, Filter
@@ -37,7 +37,16 @@ _FILES_AT_ONCE = 10_000  # files that one scan of a folder adds at most
 _SETTLE_SECONDS = 1.0  # A file that has not changed for so long is complete.
 _OLD_SECONDS = 10.0  # a file last written this long ago is complete, by any clock
 # endings of names of files that are being written
-_UNFINISHED = ("~", ".tmp", ".temp", ".part", ".partial", ".filepart", ".crdownload", ".swp")
+_UNFINISHED_SUFFIXES = (
+    "~",
+    ".tmp",
+    ".temp",
+    ".part",
+    ".partial",
+    ".filepart",
+    ".crdownload",
+    ".swp",
+)
 
 
 class FolderPosition(Struct, frozen=True, omit_defaults=True):
@@ -51,7 +60,7 @@ class FolderPosition(Struct, frozen=True, omit_defaults=True):
 class FolderReader:
     """Reads the files below a folder, the oldest first.
 
-    With `follows`, later files are read once they are complete: renamed, or unchanged for `settle`
+    With `follow`, later files are read once they are complete: renamed, or unchanged for `settle`
     seconds. With `from_end`, only those. A file is read once, whatever its later name. Raises
     UsageError.
     """
@@ -61,16 +70,16 @@ class FolderReader:
         folder: str,
         selection: Selection,
         *,
-        follows: bool,
+        follow: bool,
         from_end: bool = False,
         settle: float = _SETTLE_SECONDS,
     ) -> None:
         self.folder, self._prefix = folder, os.path.join(folder, "")
         self._wanted = Filter(selection)
-        self._follows, self._settle = follows, settle
+        self._is_following, self._settle = follow, settle
         self._seen = SeenFiles()
         self._found: deque[FoundFile] = deque()
-        self._is_to_look, self._is_passing = True, from_end
+        self._needs_scan, self._skips_present = True, from_end
         self._current: tuple[FoundFile, FileReader] | None = None
         self._begins = False
         self._growing: dict[int, tuple[int, int, float]] = {}
@@ -78,16 +87,16 @@ class FolderReader:
         self._missing: dict[int, str] = {}
         """files that were gone at their turn; perhaps they were renamed"""
         self._losses: deque[Failure] = deque()
-        self._refused: set[str] = set()
+        self._reported_paths: set[str] = set()
         self._lock = threading.Lock()
         self._is_closed = False
-        self.look_seconds = 0.0
+        self.scan_seconds = 0.0
         """the time that the last scan took"""
         try:
             os.listdir(folder)
         except OSError as error:
             raise UsageError(f"cannot read {folder}: {error.strerror}") from None
-        if not follows and next(walk(folder, self._wanted), None) is None:
+        if not follow and next(walk(folder, self._wanted), None) is None:
             patterns = selection.patterns
             what = "JSON files" if patterns == DEFAULT_PATTERNS else " or ".join(patterns)
             raise UsageError(
@@ -104,7 +113,7 @@ class FolderReader:
     @property
     def has_files(self) -> bool:
         """Whether there are files to read without another scan."""
-        return self._current is not None or self._is_to_look or bool(self._found or self._losses)
+        return self._current is not None or self._needs_scan or bool(self._found or self._losses)
 
     @property
     def is_waiting(self) -> bool:
@@ -117,7 +126,7 @@ class FolderReader:
         place: dict[str, Any] = {"seen": self._seen.position}
         if self._current is not None:
             file, reading = self._current
-            place |= {"name": file.name, "mark": as_position(reading.read_position.mark())}
+            place |= {"name": file.name, "mark": position_of_mark(reading.read_position.mark())}
         return place
 
     def start_at(self, position: Any) -> None:
@@ -126,16 +135,16 @@ class FolderReader:
             place = msgspec.convert(position, FolderPosition)
         except msgspec.ValidationError as error:
             raise UsageError(f"this is no place in a folder: {error}") from None
-        self._seen, self._is_passing = SeenFiles(place.seen), False
+        self._seen, self._skips_present = SeenFiles(place.seen), False
         if place.name is None or place.mark is None:
             return
         mark = place.mark
         named = os.path.join(self.folder, place.name)
-        others = (path for path, found in self._files() if found.inode == mark.inode)
+        others = (path for path, found in self._present_files() if found.inode == mark.inode)
         for path in (named, *others):
             with suppress(OSError, CorruptArchiveError):
-                found = self._file(path)
-                reading = None if found is None else self._opened(path)
+                found = self._stat_file(path)
+                reading = None if found is None else self._open_reader(path)
                 if found is not None and reading is not None:
                     if reading.seek(mark):
                         self._current = found, reading
@@ -149,7 +158,7 @@ class FolderReader:
 
     def rescan(self) -> None:
         """Scan for further files, after the known ones are read."""
-        self._is_to_look = True
+        self._needs_scan = True
 
     def next(self) -> LiveChunk | None:
         """Return the next chunk, None without one. Raises OSError."""
@@ -165,14 +174,14 @@ class FolderReader:
 
     def _next(self) -> LiveChunk | None:
         while self._current is None:
-            if not self._found and self._is_to_look:
+            if not self._found and self._needs_scan:
                 self._scan()
             if self._losses:
                 loss = self._losses.popleft()
-                return LiveChunk(loss.file, b"", ends=True, position=self.position, loss=loss)
+                return LiveChunk(loss.file, b"", ends_file=True, position=self.position, loss=loss)
             if not self._found:
                 return None
-            self._open(self._found.popleft())
+            self._open_next(self._found.popleft())
         file, reading = self._current
         path = os.path.join(self.folder, file.name)
         begins, self._begins = self._begins, False
@@ -181,28 +190,30 @@ class FolderReader:
         except (OSError, CorruptArchiveError) as error:
             loss = Failure(path, *_read_failure(error))
             self._finish(file, reading)
-            return LiveChunk(path, b"", ends=True, position=self.position, begins=begins, loss=loss)
+            return LiveChunk(
+                path, b"", ends_file=True, position=self.position, begins_file=begins, loss=loss
+            )
         if not data:
             self._finish(file, reading)
-        return LiveChunk(path, data, ends=not data, position=self.position, begins=begins)
+        return LiveChunk(path, data, ends_file=not data, position=self.position, begins_file=begins)
 
-    def _open(self, file: FoundFile) -> None:
+    def _open_next(self, file: FoundFile) -> None:
         path = os.path.join(self.folder, file.name)
         try:
-            reading = self._opened(path)
+            reading = self._open_reader(path)
             if reading.inode != file.inode:
                 reading.close()
                 raise FileNotFoundError  # noqa: TRY301 - as if it were: another one is called so
         except FileNotFoundError:
             self._missing[file.inode] = path
-            self._is_to_look = True
+            self._needs_scan = True
         except (OSError, CorruptArchiveError) as error:
             self._losses.append(Failure(path, *_read_failure(error)))
             self._seen.add(file, file.size, "")
         else:
             self._current, self._begins = (file, reading), True
 
-    def _opened(self, path: str) -> FileReader:
+    def _open_reader(self, path: str) -> FileReader:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
             return FileReader(descriptor, path)
@@ -212,7 +223,7 @@ class FolderReader:
 
     def _finish(self, file: FoundFile, reading: FileReader) -> None:
         size = file.size if reading.is_compressed else reading.read_position.offset
-        self._seen.add(file, size, reading.head(min(SPAN, size)))
+        self._seen.add(file, size, reading.head_digest(min(DIGEST_BYTES, size)))
         reading.close()
         self._current = None
 
@@ -221,7 +232,7 @@ class FolderReader:
     def _scan(self) -> None:
         """Find the next files, and files that have grown since they were read."""
         began = time.monotonic()
-        self._is_to_look = False
+        self._needs_scan = False
         growing, self._growing = self._growing, {}
         latest = 0
         inodes: set[int] = set()
@@ -229,7 +240,7 @@ class FolderReader:
 
         def unread() -> Iterator[tuple[str, FoundFile]]:
             nonlocal latest
-            for path, file in self._files():
+            for path, file in self._present_files():
                 latest = max(latest, file.changed)
                 if file.inode in self._missing:
                     inodes.add(file.inode)
@@ -240,25 +251,25 @@ class FolderReader:
                 else:
                     fresh.append(file)
 
-        if self._is_passing:
-            self._is_passing = False
+        if self._skips_present:
+            self._skips_present = False
             self._seen.skip(unread())
         else:
             self._found.extend(nsmallest(_FILES_AT_ONCE, (file for _, file in unread())))
-        self._is_to_look = len(self._found) == _FILES_AT_ONCE
+        self._needs_scan = len(self._found) == _FILES_AT_ONCE
         first = min((file.key for file in (*fresh, *islice(self._found, 1))), default=None)
         self._seen.forget(latest, first)
         for inode, path in self._missing.items():
             if inode not in inodes:
                 self._losses.append(Failure(path, "not_found", "it was gone before it was read"))
         self._missing.clear()
-        self.look_seconds = time.monotonic() - began
+        self.scan_seconds = time.monotonic() - began
 
     def _is_complete(self, file: FoundFile, growing: dict[int, tuple[int, int, float]]) -> bool:
         """Whether a file is no longer being written, as far as its name and times tell."""
         written = file.key[0]
         if (
-            not self._follows
+            not self._is_following
             or file.changed > written
             or time.time() - written / 1e9 > _OLD_SECONDS
         ):
@@ -289,12 +300,15 @@ class FolderReader:
             )
         return grown is not None
 
-    def _files(self) -> Iterator[tuple[str, FoundFile]]:
+    def _present_files(self) -> Iterator[tuple[str, FoundFile]]:
         for path in walk(self.folder, self._wanted):
-            if not path.endswith(_UNFINISHED) and (file := self._file(path)) is not None:
+            if (
+                not path.endswith(_UNFINISHED_SUFFIXES)
+                and (file := self._stat_file(path)) is not None
+            ):
                 yield path, file
 
-    def _file(self, path: str) -> FoundFile | None:
+    def _stat_file(self, path: str) -> FoundFile | None:
         try:
             status = os.stat(path)
             if stat.S_ISDIR(status.st_mode):
@@ -302,8 +316,8 @@ class FolderReader:
         except FileNotFoundError:
             return None
         except OSError as error:
-            if path not in self._refused:  # once, and not at each scan
-                self._refused.add(path)
+            if path not in self._reported_paths:  # once, and not at each scan
+                self._reported_paths.add(path)
                 self._losses.append(Failure(path, *_read_failure(error)))
             return None
         if not stat.S_ISREG(status.st_mode):
@@ -339,9 +353,9 @@ class FolderSource:
         self._watch = (
             FolderWatch([path], self._wakeup, lambda _: True, recursive=True) if follow else None
         )
-        self._reader = FolderReader(path, selection, follows=follow, from_end=from_end)
+        self._reader = FolderReader(path, selection, follow=follow, from_end=from_end)
         self._is_woken = False
-        self._looked_at = self._due = 0.0
+        self._scanned_at = self._next_scan_at = 0.0
 
     @property
     def position(self) -> Any:
@@ -354,20 +368,20 @@ class FolderSource:
     async def read(self, timeout: float | None) -> LiveChunk | None:  # noqa: ASYNC109 - see `LiveSource`
         if self._watch is not None:
             self._watch.start()
-            chunk = await self._scanned()
+            chunk = await self._next_after_scan()
             if chunk is not None or timeout == 0:
                 return chunk
-            left = max(0.0, self._due - time.monotonic())
+            left = max(0.0, self._next_scan_at - time.monotonic())
             if await self._wakeup.wait(left if timeout is None else min(left, timeout)):
                 if self._is_woken:
                     self._is_woken = False
                     return None
-                self._due = self._looked_at + _SCAN_SHARE * self._reader.look_seconds
-            return await self._scanned()
+                self._next_scan_at = self._scanned_at + _SCAN_SHARE * self._reader.scan_seconds
+            return await self._next_after_scan()
         chunk = await self._next()
         if chunk is None:
             self.is_over = True
-            chunk = LiveChunk(self.name, b"", ends=True, position=self._reader.position)
+            chunk = LiveChunk(self.name, b"", ends_file=True, position=self._reader.position)
         return chunk
 
     def wake(self) -> None:
@@ -381,18 +395,20 @@ class FolderSource:
             self._watch.close()
         self._reader.close()
 
-    async def _scanned(self) -> LiveChunk | None:
+    async def _next_after_scan(self) -> LiveChunk | None:
         """Return the next chunk, after a scan if one is due."""
         if not self._reader.has_files:
             now = time.monotonic()
-            if now < self._due:
+            if now < self._next_scan_at:
                 return None
             self._reader.rescan()
         chunk = await self._next()
         if not self._reader.has_files:
             pause = _RETRY_SECONDS if self._reader.is_waiting else POLL_SECONDS
-            self._looked_at = time.monotonic()
-            self._due = self._looked_at + max(pause, _SCAN_SHARE * self._reader.look_seconds)
+            self._scanned_at = time.monotonic()
+            self._next_scan_at = self._scanned_at + max(
+                pause, _SCAN_SHARE * self._reader.scan_seconds
+            )
         return chunk
 
     async def _next(self) -> LiveChunk | None:

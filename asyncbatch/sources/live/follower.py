@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 from asyncbatch.core.aio import Wakeup
 from asyncbatch.core.records import Failure
 from asyncbatch.errors import UsageError
-from asyncbatch.formats.compression import CorruptArchiveError, compression_of_name
-from asyncbatch.sources.base import CHUNK, LiveChunk
+from asyncbatch.formats.compression import CorruptArchiveError, compression_by_name
+from asyncbatch.sources.base import CHUNK_BYTES, LiveChunk
 from asyncbatch.sources.live.file import (
-    FileCutError,
     FilePosition,
     FileReader,
+    FileTruncatedError,
     LiveFile,
-    as_mark,
-    as_position,
+    parse_position,
+    position_of_mark,
 )
 from asyncbatch.sources.live.rotation import (
     LogFile,
@@ -38,16 +38,16 @@ from asyncbatch.sources.live.watch import POLL_SECONDS, FolderWatch
 
 if TYPE_CHECKING:
     from asyncbatch.core.records import FailureKind
-    from asyncbatch.sources.live.rotation import Part
+    from asyncbatch.sources.live.rotation import OpenLogFile
 
 _SETTLE_SECONDS = 1.0  # A rotated file is left for the next one after this time without writes.
-_WATCHED_POLL_SECONDS = 60.0  # A file that was left is checked for new bytes for this long.
-_MOST_OPEN = 64  # Rotated files that are held open while we are behind.
-_NONE = LogFile("", 0, 0)
-_TRIES = 5  # attempts to find a position while a rotation is in progress
+_LEFT_FILE_SECONDS = 60.0  # A file that was left is checked for new bytes for this long.
+_MAX_OPEN_FILES = 64  # Rotated files that are held open while we are behind.
+_NO_FILE = LogFile("", 0, 0)
+_SEARCH_ATTEMPTS = 5  # attempts to find a position while a rotation is in progress
 
 
-class Follower:
+class LogFollower:
     """Reads the files of one path, one after the other, as a log is rotated.
 
     The first open file is being read; the others are newer. A file is left once a newer one has
@@ -60,20 +60,20 @@ class Follower:
     ) -> None:
         self.path = path
         self._settle = settle
-        self._files: deque[Part] = deque()
+        self._files: deque[OpenLogFile] = deque()
         self._ahead = memoryview(b"")
         self._begins = True
         self._losses: deque[Failure] = deque()
         self._quiet_since: float | None = None
-        self._left: tuple[LiveFile, int, float] | None = None
+        self._left_file: tuple[LiveFile, int, float] | None = None
         """A file that we have left, its size then, and when that was."""
-        self._passed = _last_rotated(path)
+        self._last_finished = _last_rotated(path)
         """the last rotated file that is read to its end"""
-        self._refused = ""
+        self._reported_reason = ""
         self._lock = threading.Lock()
         self._is_closed = False
-        _check(path)
-        self._extend()
+        _check_path(path)
+        self._open_newer()
         for file in self._files if from_end else ():
             if isinstance(file, LiveFile):
                 file.seek_last_line()
@@ -90,15 +90,17 @@ class Follower:
 
     @property
     def position(self) -> Any:
-        return as_position((self._files[0].read_position if self._files else FilePosition()).mark())
+        return position_of_mark(
+            (self._files[0].read_position if self._files else FilePosition()).mark()
+        )
 
     def start_at(self, position: Any) -> None:
         """Resume after a chunk, whatever the present name of its file."""
-        mark = as_mark(position)
+        mark = parse_position(position)
         close_all(self._files)
         self._files.clear()
         found = None
-        for _ in range(_TRIES):  # rotation may be under way
+        for _ in range(_SEARCH_ATTEMPTS):  # rotation may be under way
             files = log_files(self.path)
             if (found := open_at(files, mark)) is not None:
                 break
@@ -114,7 +116,7 @@ class Follower:
             later = {file.inode for file in files[number + 1 :]}
             self._files.extend(open_all(lambda: _with_inodes(log_files(self.path), later)))
             self._begins = not mark.offset
-            self._passed = files[number - 1] if number else _NONE
+            self._last_finished = files[number - 1] if number else _NO_FILE
 
     def next(self) -> LiveChunk | None:
         """Return the next chunk, None without one. Raises OSError."""
@@ -126,32 +128,32 @@ class Follower:
         with self._lock:
             self._is_closed = True
             close_all(self._files)
-            if self._left is not None:
-                self._left[0].close()
+            if self._left_file is not None:
+                self._left_file[0].close()
 
     def _next(self) -> LiveChunk | None:
         while not self._ahead:
-            self._extend()
+            self._open_newer()
             if not self._files:
                 break
             file = self._files[0]
             try:
                 self._ahead = memoryview(file.read_more())
-            except FileCutError as cut:
+            except FileTruncatedError as cut:
                 if not self._continues_in_copy():
-                    return self._after_cut(cut)
+                    return self._restart_after_truncation(cut)
             except CorruptArchiveError as error:
-                self._loss_chunk("corrupt_archive", str(error))
-                return self._leave()
+                self._add_loss("corrupt_archive", str(error))
+                return self._go_to_next_file()
             else:
                 if self._ahead:
                     self._quiet_since = None
-                elif len(self._files) > 1 and self._is_left_alone(file):
-                    return self._leave()
+                elif len(self._files) > 1 and self._is_quiet(file):
+                    return self._go_to_next_file()
                 else:
                     break
         if self._ahead:
-            data, self._ahead = bytes(self._ahead[:CHUNK]), self._ahead[CHUNK:]
+            data, self._ahead = bytes(self._ahead[:CHUNK_BYTES]), self._ahead[CHUNK_BYTES:]
             self._files[0].read_position.advance(data)
             return self._chunk(data)
         return self._chunk(b"") if self._losses else None
@@ -161,77 +163,77 @@ class Follower:
         loss = self._losses.popleft() if self._losses else None
         return LiveChunk(self.path, data, ends, self.position, begins, loss)
 
-    def _loss_chunk(self, kind: FailureKind, message: str) -> None:
+    def _add_loss(self, kind: FailureKind, message: str) -> None:
         self._losses.append(Failure(self.path, kind, message))
 
     # --- from one file to the next
 
-    def _extend(self) -> None:
+    def _open_newer(self) -> None:
         """Open the path's present file, and the files between it and the last known one."""
-        self._find_older()
+        self._check_left_file()
         try:
             inode = _inode_at(self.path)
         except OSError as error:
-            self._refuse(error)
+            self._report_unreadable(error)
             return
-        if len(self._files) > _MOST_OPEN:
+        if len(self._files) > _MAX_OPEN_FILES:
             return
         try:
             last = self._files[-1] if self._files else None
             if last is not None and last.read_position.offset == 0 and last.has_changed():
-                copies = open_all(self._copies)
+                copies = open_all(self._copies_of_truncated)
                 self._files.extend([*copies, self._files.pop()])
             if last is None or last.inode != inode:
-                self._files.extend(open_all(self._newer))
+                self._files.extend(open_all(self._newer_files))
         except OSError as error:
-            self._refuse(error)
+            self._report_unreadable(error)
         except CorruptArchiveError as error:
-            self._loss_chunk("corrupt_archive", str(error))
+            self._add_loss("corrupt_archive", str(error))
 
-    def _newer(self) -> list[LogFile]:
+    def _newer_files(self) -> list[LogFile]:
         """Return the files that have come after the last that is open."""
         files = log_files(self.path)
         current = [file for file in files if file.path == self.path]
         rotated = files[: len(files) - len(current)]
-        last = self._passed
+        last = self._last_finished
         if self._files:
-            last = LogFile("", self._files[-1].inode, self._files[-1].modified())
-        return [*files_written_after(rotated, last.inode, last.modified), *current]
+            last = LogFile("", self._files[-1].inode, self._files[-1].modified_ns())
+        return [*files_written_after(rotated, last.inode, last.modified_ns), *current]
 
-    def _copies(self) -> list[LogFile]:
+    def _copies_of_truncated(self) -> list[LogFile]:
         """Return the copies of a file that was truncated before it was read."""
-        before, last = self._passed, self._files[-1]
+        before, last = self._last_finished, self._files[-1]
         if len(self._files) > 1:
-            before = LogFile("", self._files[-2].inode, self._files[-2].modified())
-        files = files_written_after(rotated_files(self.path), before.inode, before.modified)
-        return self._until(files, last)
+            before = LogFile("", self._files[-2].inode, self._files[-2].modified_ns())
+        files = files_written_after(rotated_files(self.path), before.inode, before.modified_ns)
+        return self._files_before(files, last)
 
-    def _until(self, files: list[LogFile], last: Part) -> list[LogFile]:
+    def _files_before(self, files: list[LogFile], last: OpenLogFile) -> list[LogFile]:
         """Return the rotated files that are older than an open one."""
         for number, file in enumerate(files):
             if file.inode == last.inode:
                 return files[:number]
         if last.inode == _inode_at(self.path):
             return files
-        written = last.modified()  # it was removed, perhaps after it was compressed
+        written = last.modified_ns()  # it was removed, perhaps after it was compressed
         same = [
-            file for file in files if file.modified == written and compression_of_name(file.path)
+            file for file in files if file.modified_ns == written and compression_by_name(file.path)
         ]
         if same:
             return files[: files.index(same[-1])]
-        return [file for file in files if file.modified <= written]
+        return [file for file in files if file.modified_ns <= written]
 
-    def _refuse(self, error: OSError) -> None:
+    def _report_unreadable(self, error: OSError) -> None:
         """Report once, and not at each scan, that the path cannot be read."""
         why = error.strerror or str(error)
-        if why != self._refused:
-            self._refused = why
-            self._loss_chunk(
+        if why != self._reported_reason:
+            self._reported_reason = why
+            self._add_loss(
                 "permission" if isinstance(error, PermissionError) else "read_error",
                 f"{why}; it is tried again",
             )
 
-    def _is_left_alone(self, file: Part) -> bool:
+    def _is_quiet(self, file: OpenLogFile) -> bool:
         """Whether a file that was read to its end is no longer written."""
         if isinstance(file, FileReader):
             return True
@@ -240,45 +242,45 @@ class Follower:
         now = time.monotonic()
         if self._quiet_since is None:
             self._quiet_since = now
-        age = time.time() - file.modified() / 1e9
+        age = time.time() - file.modified_ns() / 1e9
         return age >= self._settle or now - self._quiet_since >= self._settle
 
-    def _leave(self) -> LiveChunk:
+    def _go_to_next_file(self) -> LiveChunk:
         """Go on to the next file: the last line of this one has its end."""
         chunk = self._chunk(b"", ends=True)
         file = self._files.popleft()
-        self._passed = LogFile("", file.inode, file.modified())
+        self._last_finished = LogFile("", file.inode, file.modified_ns())
         self._quiet_since = None
-        if self._left is not None:
-            self._left[0].close()
-            self._left = None
+        if self._left_file is not None:
+            self._left_file[0].close()
+            self._left_file = None
         if isinstance(file, LiveFile):
-            self._left = file, file.size(), time.monotonic()
+            self._left_file = file, file.size(), time.monotonic()
         else:
             file.close()
         return chunk
 
-    def _find_older(self) -> None:
+    def _check_left_file(self) -> None:
         """Report a file that grew after it was left: its new bytes are lost."""
-        if self._left is None:
+        if self._left_file is None:
             return
-        file, size, since = self._left
+        file, size, since = self._left_file
         if (more := file.size() - size) > 0:
-            self._loss_chunk(
+            self._add_loss(
                 "read_error",
                 f"{more:,} bytes were written to the rotated file after its successor was begun, "
                 f"and {self._settle:g} s of silence: they are not read",
             )
-            self._left = file, size + more, since
-        if time.monotonic() - since > _WATCHED_POLL_SECONDS:
+            self._left_file = file, size + more, since
+        if time.monotonic() - since > _LEFT_FILE_SECONDS:
             file.close()
-            self._left = None
+            self._left_file = None
 
     def _continues_in_copy(self) -> bool:
         """Find the copy of a truncated file and continue there. Return whether it exists."""
         file = self._files[0]
         assert isinstance(file, LiveFile)
-        files = self._until(rotated_files(self.path), file)
+        files = self._files_before(rotated_files(self.path), file)
         found = open_at(files, file.read_position.mark())
         if found is None:
             return False
@@ -290,19 +292,23 @@ class Follower:
         file.close()
         return True
 
-    def _after_cut(self, cut: FileCutError) -> LiveChunk:
+    def _restart_after_truncation(self, cut: FileTruncatedError) -> LiveChunk:
         """Restart at the beginning of a truncated file. Return the loss."""
         file = self._files[0]
         assert isinstance(file, LiveFile)
-        least = f" (at least {cut.unread:,} bytes)" if cut.unread else ", if there was anything"
+        least = (
+            f" (at least {cut.unread_bytes:,} bytes)"
+            if cut.unread_bytes
+            else ", if there was anything"
+        )
         read = f"{file.read_position.offset:,} bytes"
-        self._loss_chunk(
+        self._add_loss(
             "read_error",
             f"the file was cut after {read} of it were read, and there is no "
             f"copy of it: what was written to it after that and before the cut is lost{least}",
         )
         self._files[0] = file.reopen()
-        self._passed = _last_rotated(self.path)
+        self._last_finished = _last_rotated(self.path)
         file.close()
         return self._chunk(b"", ends=True)
 
@@ -316,15 +322,15 @@ def _inode_at(path: str) -> int:
 
 
 def _last_rotated(path: str) -> LogFile:
-    return next(reversed(rotated_files(path)), _NONE)
+    return next(reversed(rotated_files(path)), _NO_FILE)
 
 
 def _with_inodes(files: list[LogFile], inodes: set[int]) -> list[LogFile]:
     return [file for file in files if file.inode in inodes]
 
 
-def _check(path: str) -> None:
-    if compression_of_name(path) is not None:
+def _check_path(path: str) -> None:
+    if compression_by_name(path) is not None:
         raise UsageError(f"cannot follow {path}: it is compressed")
     with suppress(OSError):
         mode = os.stat(path).st_mode
@@ -361,7 +367,7 @@ class FollowedSource:
         self._watch = FolderWatch(
             sorted(folders), self._wakeup, lambda name: os.path.basename(name).startswith(stems)
         )
-        self._follower = Follower(path, from_end=from_end)
+        self._follower = LogFollower(path, from_end=from_end)
 
     @property
     def position(self) -> Any:

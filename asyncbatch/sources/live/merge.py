@@ -30,16 +30,16 @@ class MergedSources:
         self._reads: dict[LiveSource, asyncio.Task[LiveChunk | None]] = {}
         self._turns = dict.fromkeys(names, 0)
         self._turn = 0
-        self._reached: Callable[[str], int | None] = lambda _: None
+        self._event_time_of: Callable[[str], int | None] = lambda _: None
 
     @property
     def is_over(self) -> bool:
         """Whether all sources are."""
         return all(source.is_over for source in self.sources) and not self._reads
 
-    def prefer(self, reached: Callable[[str], int | None]) -> None:
+    def use_event_times(self, event_time_of: Callable[[str], int | None]) -> None:
         """Set the function that returns a source's event time by its name, None if unknown."""
-        self._reached = reached
+        self._event_time_of = event_time_of
 
     async def read(self, timeout: float | None) -> tuple[LiveSource, LiveChunk] | None:  # noqa: ASYNC109 - see `LiveSource`
         """Return the next source and chunk; otherwise as `LiveSource.read`."""
@@ -58,7 +58,7 @@ class MergedSources:
 
     async def _read_now(self) -> tuple[LiveSource, LiveChunk] | None:
         """Return a ready chunk; start reads of the other sources."""
-        for source in self._round_robin():
+        for source in self._by_event_time():
             task = self._reads.get(source)
             if task is None:
                 chunk = await source.read(0)
@@ -74,9 +74,9 @@ class MergedSources:
             self._reads[source] = asyncio.create_task(source.read(None))
         return None
 
-    def _round_robin(self) -> Sequence[LiveSource]:
+    def _by_event_time(self) -> Sequence[LiveSource]:
         sources = [one for one in self.sources if not one.is_over or one in self._reads]
-        reached = {source.name: self._reached(source.name) for source in sources}
+        reached = {source.name: self._event_time_of(source.name) for source in sources}
         least = min((time for time in reached.values() if time is not None), default=0)
 
         def order(source: LiveSource) -> tuple[int, int]:
@@ -85,7 +85,7 @@ class MergedSources:
 
         return sorted(sources, key=order)
 
-    async def rest(self) -> list[tuple[LiveSource, LiveChunk]]:
+    async def drain(self) -> list[tuple[LiveSource, LiveChunk]]:
         """Stop reading; return the chunks of iterables that were not read."""
         reads, self._reads = self._reads, {}
         for task in reads.values():
@@ -97,7 +97,7 @@ class MergedSources:
             if not task.cancelled() and (chunk := task.result()) is not None
         ]
         given = [source for source in self.sources if isinstance(source, IterableSource)]
-        rests = await asyncio.gather(*(source.rest() for source in given))
+        rests = await asyncio.gather(*(source.drain() for source in given))
         for source, rest in zip(given, rests, strict=True):
             found += [(source, chunk) for chunk in rest]
         return found

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from asyncbatch.core.records import STDIN
 from asyncbatch.errors import UsageError
-from asyncbatch.sources.iterables import IterableSource, name_of, numbered
+from asyncbatch.sources.iterables import IterableSource, source_name, unique_names
 from asyncbatch.sources.live.pipe import PipeSource
 from asyncbatch.sources.live.simulator import SimulatedSource, Simulator
 from asyncbatch.sources.selection import Selection
@@ -39,39 +39,39 @@ class LiveOptions(Struct, frozen=True):
             raise UsageError("--from-end is for --follow")
 
 
-_TO_THE_END = LiveOptions()
+_DEFAULT_OPTIONS = LiveOptions()
 
 
-def open_path(path: str, reading: LiveOptions = _TO_THE_END) -> LiveSource:
+def open_path(path: str, options: LiveOptions = _DEFAULT_OPTIONS) -> LiveSource:
     """Return a file, a folder, or standard input ('-') as a source. Raises UsageError."""
-    reading.check()
+    options.check()
     is_folder = path != STDIN and os.path.isdir(path)
     if is_folder:
         from asyncbatch.sources.live.folder import FolderSource
 
         return FolderSource(
-            path, reading.selection, follow=reading.follow, from_end=reading.from_end
+            path, options.selection, follow=options.follow, from_end=options.from_end
         )
-    if not reading.follow or path == STDIN:
+    if not options.follow or path == STDIN:
         return PipeSource(path)
     from asyncbatch.sources.live.follower import FollowedSource
 
-    return FollowedSource(path, from_end=reading.from_end)
+    return FollowedSource(path, from_end=options.from_end)
 
 
 SIMULATE = "simulate:"
 
 
-def make_sources(origin: Origin | Sequence[Origin], reading: LiveOptions) -> list[LiveSource]:
+def make_sources(origin: Origin | Sequence[Origin], options: LiveOptions) -> list[LiveSource]:
     """Return the sources of an origin. Raises UsageError for one that cannot be read."""
-    origins = list(_origins(origin))
-    if reading.follow and not any(isinstance(one, str | os.PathLike) for one in origins):
+    origins = list(_checked_origins(origin))
+    if options.follow and not any(isinstance(one, str | os.PathLike) for one in origins):
         raise UsageError("follow is for files and folders")
-    names = numbered(map(_name, origins))
+    names = unique_names(map(_name, origins))
     made: list[LiveSource] = []
     try:
         for name, one in zip(names, origins, strict=True):
-            made.append(_source(name, one, reading))
+            made.append(_make_source(name, one, options))
     except BaseException:
         for source in made:
             source.close()
@@ -79,28 +79,30 @@ def make_sources(origin: Origin | Sequence[Origin], reading: LiveOptions) -> lis
     return made
 
 
-def _origins(origin: Any) -> Iterator[Origin]:
-    several = origin if isinstance(origin, list | tuple) and any(map(_is_origin, origin)) else None
+def _checked_origins(origin: Any) -> Iterator[Origin]:
+    several = (
+        origin if isinstance(origin, list | tuple) and any(map(_is_single_origin, origin)) else None
+    )
     for one in [origin] if several is None else several:
-        if isinstance(one, Mapping | bytes) or not isinstance(one, _KINDS):
+        if isinstance(one, Mapping | bytes) or not isinstance(one, _ORIGIN_TYPES):
             advice = ": call it" if callable(one) else ""
             raise UsageError(f"{one!r} is no source of events{advice}")
         yield one
 
 
-_KINDS = (str, os.PathLike, AsyncIterable, Iterable)
+_ORIGIN_TYPES = (str, os.PathLike, AsyncIterable, Iterable)
 
 
-def _is_origin(item: object) -> bool:
+def _is_single_origin(item: object) -> bool:
     """Whether an item of a list is a source by itself, and no event."""
     return isinstance(item, AsyncIterable | Iterator | os.PathLike | str)
 
 
 def _name(origin: Origin) -> str:
-    return os.fspath(origin) if isinstance(origin, str | os.PathLike) else name_of(origin)
+    return os.fspath(origin) if isinstance(origin, str | os.PathLike) else source_name(origin)
 
 
-def _source(name: str, origin: Origin, reading: LiveOptions) -> LiveSource:
+def _make_source(name: str, origin: Origin, options: LiveOptions) -> LiveSource:
     if not isinstance(origin, str | os.PathLike):
         return IterableSource(name, origin)
     path = os.fspath(origin)
@@ -110,4 +112,4 @@ def _source(name: str, origin: Origin, reading: LiveOptions) -> LiveSource:
         return SimulatedSource(name, Simulator(time.time_ns() // 1000))
     if ":" in path and not os.path.exists(path):
         raise UsageError(f"{path!r} is no source: write '-', a file's name, or 'simulate:'")
-    return open_path(path, reading)
+    return open_path(path, options)

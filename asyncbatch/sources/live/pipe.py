@@ -15,13 +15,13 @@ from asyncbatch.core.aio import Wakeup
 from asyncbatch.core.records import STDIN
 from asyncbatch.errors import SourceError, UsageError
 from asyncbatch.formats.compression import CorruptArchiveError
-from asyncbatch.sources.base import CHUNK, LiveChunk
-from asyncbatch.sources.live.file import FileReader, as_mark, as_position
+from asyncbatch.sources.base import CHUNK_BYTES, LiveChunk
+from asyncbatch.sources.live.file import FileReader, parse_position, position_of_mark
 
 _PIPE_BYTES = 1024 * 1024
 _POLL_SECONDS = 0.02  # Simulated events that are nearer than this come together.
 # Simulated events that are given at a time: after a pause, or at a high rate.
-_MOST_AT_ONCE = 1_000
+_MAX_EVENTS_AT_ONCE = 1_000
 
 
 class PipeSource:
@@ -32,36 +32,40 @@ class PipeSource:
 
     def __init__(self, path: str) -> None:
         self.name, self.is_over = path, False
-        self._is_ours = path != STDIN
+        self._owns_descriptor = path != STDIN
         try:
-            self._file = os.open(path, os.O_RDONLY) if self._is_ours else sys.__stdin__.fileno()  # type: ignore[union-attr]  # opened, if it was closed, before any command
-            mode = os.fstat(self._file).st_mode
+            if self._owns_descriptor:
+                self._descriptor = os.open(path, os.O_RDONLY)
+            else:
+                assert sys.__stdin__ is not None  # every command opens it, if it was closed
+                self._descriptor = sys.__stdin__.fileno()
+            mode = os.fstat(self._descriptor).st_mode
             if stat.S_ISDIR(mode):
                 raise UsageError(f"cannot read {path}: it is a folder")
-            is_file = stat.S_ISREG(mode) or _is_null(self._file)
-            self._reading = FileReader(self._file, path) if is_file else None
+            is_file = stat.S_ISREG(mode) or _is_null_device(self._descriptor)
+            self._reader = FileReader(self._descriptor, path) if is_file else None
         except OSError as error:
             raise UsageError(f"cannot read {path}: {error.strerror}") from None
         except CorruptArchiveError as error:
             raise UsageError(f"cannot read {path}: {error}") from None
-        self.can_resume = self._is_ours and is_file
+        self.can_resume = self._owns_descriptor and is_file
         if stat.S_ISFIFO(mode) and hasattr(fcntl, "F_SETPIPE_SZ"):
             with suppress(OSError):  # fewer and larger reads, if the system lets us
-                fcntl.fcntl(self._file, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+                fcntl.fcntl(self._descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._wakeup = Wakeup()
 
     @property
     def position(self) -> Any:
-        if self._reading is None or not self.can_resume:
+        if self._reader is None or not self.can_resume:
             return None
-        return as_position(self._reading.read_position.mark())
+        return position_of_mark(self._reader.read_position.mark())
 
     def start_at(self, position: Any) -> None:
         """Go on behind a chunk; see `ReplayableSource`."""
-        mark = as_mark(position)
-        if self._reading is None or not self.can_resume:
+        mark = parse_position(position)
+        if self._reader is None or not self.can_resume:
             raise UsageError(f"{self.name} is no file that can be read again")
-        if not self._reading.seek(mark):
+        if not self._reader.seek(mark):
             raise UsageError(
                 f"{self.name} is not what it was: its first {mark.offset:,} bytes were read, and "
                 "it was replaced or cut since. Give back the file that was read, or begin anew "
@@ -69,31 +73,31 @@ class PipeSource:
             )
 
     async def read(self, timeout: float | None) -> LiveChunk | None:  # noqa: ASYNC109 - see `LiveSource`
-        reading = self._reading
+        reading = self._reader
         if reading is None:
             data = await self._read_pipe(timeout)
             if data is None:
                 return None
             self.is_over = not data
-            return LiveChunk(self.name, data, ends=self.is_over)
+            return LiveChunk(self.name, data, ends_file=self.is_over)
         try:
             data = await reading.read()
         except CorruptArchiveError as error:
             raise SourceError(f"cannot read {self.name}: {error}") from None
         self.is_over = not data
-        return LiveChunk(self.name, data, ends=self.is_over, position=self.position)
+        return LiveChunk(self.name, data, ends_file=self.is_over, position=self.position)
 
     async def _read_pipe(self, timeout: float | None) -> bytes | None:  # noqa: ASYNC109 - see `LiveSource`
-        if not _is_ready(self._file):
+        if not _is_ready(self._descriptor):
             loop = asyncio.get_running_loop()
-            loop.add_reader(self._file, self._wakeup.set)
+            loop.add_reader(self._descriptor, self._wakeup.set)
             try:
                 await self._wakeup.wait(timeout)
             finally:
-                loop.remove_reader(self._file)
-            if not _is_ready(self._file):
+                loop.remove_reader(self._descriptor)
+            if not _is_ready(self._descriptor):
                 return None
-        return os.read(self._file, CHUNK)
+        return os.read(self._descriptor, CHUNK_BYTES)
 
     def wake(self) -> None:
         """End the wait of `read`."""
@@ -101,12 +105,12 @@ class PipeSource:
 
     def close(self) -> None:
         """Close the file, unless it is standard input."""
-        if not self._is_ours:
+        if not self._owns_descriptor:
             return
-        if self._reading is not None:
-            self._reading.close()
+        if self._reader is not None:
+            self._reader.close()
         else:
-            os.close(self._file)
+            os.close(self._descriptor)
 
 
 def _is_ready(descriptor: int) -> bool:
@@ -115,7 +119,7 @@ def _is_ready(descriptor: int) -> bool:
     return bool(poll.poll(0))
 
 
-def _is_null(descriptor: int) -> bool:
+def _is_null_device(descriptor: int) -> bool:
     """Whether it is a device like /dev/null, which no event loop can wait for."""
     null = os.stat(os.devnull)
     found = os.fstat(descriptor)

@@ -8,7 +8,7 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from asyncbatch.formats.compression import SUFFIXES, CorruptArchiveError, compression_of_name
+from asyncbatch.formats.compression import SUFFIXES, CorruptArchiveError, compression_by_name
 from asyncbatch.sources.live.file import FileReader, LiveFile
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from asyncbatch.sources.live.file import FileMark
 
 # the mark of rotation in a name: a number, a date, or a word
-_ROTATED_NAME = re.compile(r"[._-](?:\d[\dT:._-]*Z?|old|prev|bak)")
+_ROTATION_SUFFIX = re.compile(r"[._-](?:\d[\dT:._-]*Z?|old|prev|bak)")
 # a counter of rotations, the largest is the oldest; a longer number is a date
 _NUMBER = re.compile(r"[._-](\d{1,6})")
 
@@ -27,7 +27,7 @@ class LogFile(NamedTuple):
 
     path: str
     inode: int
-    modified: int
+    modified_ns: int
 
 
 def log_files(path: str) -> list[LogFile]:
@@ -44,7 +44,7 @@ def files_written_after(files: Sequence[LogFile], inode: int, modified: int) -> 
     for number, file in enumerate(files):
         if file.inode == inode:
             return list(files[number + 1 :])
-    return [file for file in files if file.modified > modified]
+    return [file for file in files if file.modified_ns > modified]
 
 
 def rotated_files(path: str) -> list[LogFile]:
@@ -59,7 +59,7 @@ def rotated_files(path: str) -> list[LogFile]:
         with os.scandir(folder) as entries:
             for entry in entries:
                 plain = _without_compression(entry.name)
-                mark = _mark(plain, name)
+                mark = _rotation_suffix(plain, name)
                 is_compressed = plain != entry.name
                 if mark is None or not entry.is_file() or (is_compressed and plain in found):
                     continue
@@ -75,17 +75,17 @@ def rotated_files(path: str) -> list[LogFile]:
     if all(number is not None for number, _ in ranked):
         ranked.sort(key=lambda one: -(one[0] or 0))
     else:
-        ranked.sort(key=lambda one: (one[1].modified, one[1].path))
+        ranked.sort(key=lambda one: (one[1].modified_ns, one[1].path))
     return [file for _, file in ranked]
 
 
-def _mark(plain: str, name: str) -> str | None:
+def _rotation_suffix(plain: str, name: str) -> str | None:
     """Return the mark of rotation in a name, at its end or before its ending."""
     stem, ending = os.path.splitext(name)
     for start, end in ((name, ""), (stem, ending)):
         if plain.startswith(start) and plain.endswith(end) and len(plain) > len(start) + len(end):
             middle = plain[len(start) : len(plain) - len(end)]
-            if _ROTATED_NAME.fullmatch(middle):
+            if _ROTATION_SUFFIX.fullmatch(middle):
                 return middle
     return None
 
@@ -97,16 +97,16 @@ def _without_compression(name: str) -> str:
     return name
 
 
-_TRIES = 5  # attempts to open files that were renamed meanwhile
+_OPEN_ATTEMPTS = 5  # attempts to open files that were renamed meanwhile
 
-Part = LiveFile | FileReader  # a file that may grow, or a compressed one that is complete
+OpenLogFile = LiveFile | FileReader  # a file that may grow, or a compressed one that is complete
 
 
 class _MovedError(Exception):
     """A path is another file than it was a moment ago."""
 
 
-def open_part(file: LogFile) -> Part:
+def open_log_file(file: LogFile) -> OpenLogFile:
     """Open a file. Raises OSError, CorruptArchiveError; `open_all` retries `_MovedError`."""
     descriptor = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK)
     status = os.fstat(descriptor)
@@ -114,7 +114,7 @@ def open_part(file: LogFile) -> Part:
         os.close(descriptor)
         raise _MovedError
     try:
-        if compression_of_name(file.path) is None:
+        if compression_by_name(file.path) is None:
             return LiveFile(descriptor)
         return FileReader(descriptor, file.path)
     except BaseException:
@@ -122,16 +122,16 @@ def open_part(file: LogFile) -> Part:
         raise
 
 
-def open_all(select: Callable[[], Sequence[LogFile]]) -> list[Part]:
+def open_all(select: Callable[[], Sequence[LogFile]]) -> list[OpenLogFile]:
     """Open all files that `select` finds, as of one moment.
 
     Raises OSError for a file that cannot be opened, CorruptArchiveError.
     """
-    for _ in range(_TRIES):
-        opened: list[Part] = []
+    for _ in range(_OPEN_ATTEMPTS):
+        opened: list[OpenLogFile] = []
         try:
             for file in select():
-                opened.append(open_part(file))  # noqa: PERF401 - open files must be closed after an error
+                opened.append(open_log_file(file))  # noqa: PERF401 - open files must be closed after an error
         except (_MovedError, FileNotFoundError):
             close_all(opened)
         except BaseException:
@@ -142,7 +142,7 @@ def open_all(select: Callable[[], Sequence[LogFile]]) -> list[Part]:
     return []
 
 
-def open_at(files: Sequence[LogFile], mark: FileMark) -> tuple[int, Part] | None:
+def open_at(files: Sequence[LogFile], mark: FileMark) -> tuple[int, OpenLogFile] | None:
     """Open the file with a mark, at the mark; return its index as well.
 
     Tries the marked inode first, then from the newest file back. Raises OSError.
@@ -152,14 +152,14 @@ def open_at(files: Sequence[LogFile], mark: FileMark) -> tuple[int, Part] | None
         if not mark.offset and files[number].inode != mark.inode:
             continue  # nothing was read of it: so any file would do
         with suppress(_MovedError, FileNotFoundError, CorruptArchiveError):
-            part = open_part(files[number])
+            part = open_log_file(files[number])
             if part.seek(mark):
                 return number, part
             part.close()
     return None
 
 
-def close_all(parts: Iterable[Part]) -> None:
+def close_all(parts: Iterable[OpenLogFile]) -> None:
     """Close files."""
     for part in parts:
         part.close()

@@ -12,14 +12,14 @@ from msgspec import Struct
 from asyncbatch.core.aio import Wakeup
 from asyncbatch.errors import UsageError
 from asyncbatch.sources.base import LiveChunk
-from asyncbatch.sources.live.pipe import _MOST_AT_ONCE, _POLL_SECONDS
+from asyncbatch.sources.live.pipe import _MAX_EVENTS_AT_ONCE, _POLL_SECONDS
 from asyncbatch.windows.times import utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 DEFAULT_TYPES = ("login", "logout", "purchase", "view")
-_SECOND = 1_000_000
+_MICROSECONDS = 1_000_000
 
 
 class SimulatorPosition(Struct, frozen=True):
@@ -48,44 +48,44 @@ class Simulator:
         disorder: int = 0,
     ) -> None:
         self._seed = random.SystemRandom().getrandbits(48) if seed is None else seed
-        self._chance = random.Random(self._seed)  # noqa: S311 - examples are no secrets
+        self._random = random.Random(self._seed)  # noqa: S311 - examples are no secrets
         self._start, self._rate = start, rate
         self._users, self._types, self._disorder = users, types, disorder
-        self._made = 0
+        self._count = 0
 
     @property
     def position(self) -> SimulatorPosition:
         """The position; `seek` continues there with the same events."""
-        return SimulatorPosition(self._seed, self._start, self._made)
+        return SimulatorPosition(self._seed, self._start, self._count)
 
-    def seek(self, place: SimulatorPosition) -> None:
+    def seek(self, position: SimulatorPosition) -> None:
         """Go on at a place, before any event is made."""
-        self._seed, self._start = place.seed, place.start
-        self._chance = random.Random(self._seed)  # noqa: S311 - see above
-        for _ in range(place.made * (4 if self._disorder else 3)):
-            self._chance.random()
-        self._made = place.made
+        self._seed, self._start = position.seed, position.start
+        self._random = random.Random(self._seed)  # noqa: S311 - see above
+        for _ in range(position.made * (4 if self._disorder else 3)):
+            self._random.random()
+        self._count = position.made
 
     def due_count(self, time: int) -> int:
         """Return how many events are to come until `time`."""
-        return max(0, int((time - self._start) * self._rate / _SECOND) + 1 - self._made)
+        return max(0, int((time - self._start) * self._rate / _MICROSECONDS) + 1 - self._count)
 
-    def next_at(self) -> int:
+    def next_time(self) -> int:
         """Return when the next event is."""
-        return self._start + int(self._made * _SECOND / self._rate)
+        return self._start + int(self._count * _MICROSECONDS / self._rate)
 
     def lines(self, count: int) -> bytes:
         """Return the next `count` events."""
         return "".join(self._events(count)).encode()
 
     def _events(self, count: int) -> Iterator[str]:
-        random_ = self._chance.random
+        random_ = self._random.random
         users, types = self._users, self._types
         for _ in range(count):
-            time = self.next_at()
+            time = self.next_time()
             if self._disorder:
                 time -= int(random_() * self._disorder)
-            self._made += 1
+            self._count += 1
             kind = types[int(random_() * len(types))]
             yield (
                 f'{{"timestamp": "{utc_text(time)}", "user_id": {int(random_() * users) + 1}, '
@@ -114,13 +114,13 @@ class SimulatedSource:
 
     async def read(self, timeout: float | None) -> LiveChunk | None:  # noqa: ASYNC109 - see `LiveSource`
         now = time.time_ns() // 1000
-        is_behind = timeout == 0 or self._simulator.due_count(now) > _MOST_AT_ONCE
-        until = max((self._simulator.next_at() - now) / 1e6, 0 if is_behind else _POLL_SECONDS)
+        is_behind = timeout == 0 or self._simulator.due_count(now) > _MAX_EVENTS_AT_ONCE
+        until = max((self._simulator.next_time() - now) / 1e6, 0 if is_behind else _POLL_SECONDS)
         await self._wakeup.wait(until if timeout is None else min(until, timeout))
         due = self._simulator.due_count(time.time_ns() // 1000)
         if not due:
             return None
-        lines = self._simulator.lines(min(due, _MOST_AT_ONCE))
+        lines = self._simulator.lines(min(due, _MAX_EVENTS_AT_ONCE))
         return LiveChunk(self.name, lines, position=self.position)
 
     def wake(self) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 1.0  # time between scans without notifications: network file systems send none
 _STEP_MILLISECONDS = 20  # changes closer than this are reported together, ...
-_LONGEST_MILLISECONDS = 100  # ... but none later than this after the first
+_DEBOUNCE_MILLISECONDS = 100  # ... but none later than this after the first
 
 
 class FolderWatch:
@@ -40,32 +40,32 @@ class FolderWatch:
                 "--follow needs one more package: pip install 'asyncbatch[watch]'"
             ) from None
         self._folders, self._recursive = folders, recursive
-        self._wakeup, self._concerns = wakeup, matches
+        self._wakeup, self._matches = wakeup, matches
         self._watch = watchfiles.watch
-        self._end = threading.Event()
+        self._stop_event = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Start, unless it is running."""
         if self._thread is None:
             loop = asyncio.get_running_loop()
-            self._thread = threading.Thread(target=self._notify, args=(loop,), daemon=True)
+            self._thread = threading.Thread(target=self._run, args=(loop,), daemon=True)
             self._thread.start()
 
     def close(self) -> None:
         """End."""
-        self._end.set()
+        self._stop_event.set()
         if self._thread is not None:
             self._thread.join()
 
-    def _notify(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             changes = self._watch(
                 *self._folders,
-                watch_filter=lambda _, path: self._concerns(path),
+                watch_filter=lambda _, path: self._matches(path),
                 step=_STEP_MILLISECONDS,
-                debounce=_LONGEST_MILLISECONDS,
-                stop_event=self._end,
+                debounce=_DEBOUNCE_MILLISECONDS,
+                stop_event=self._stop_event,
                 raise_interrupt=False,
                 recursive=self._recursive,
                 ignore_permission_denied=True,

@@ -48,7 +48,7 @@ class CarriedCode(Struct, frozen=True):
         sys.meta_path.insert(0, _CarriedFinder(self.modules))
 
 
-class RemoteFunction(Generic[T]):
+class RemoteFactory(Generic[T]):
     """Makes an object in another process as `make` does here, with its code and folder.
 
     A folder that does not exist there is left out.
@@ -65,7 +65,7 @@ class RemoteFunction(Generic[T]):
         return self._make()
 
 
-def carry(
+def collect_code(
     transforms: Sequence[TransformSpec],
 ) -> tuple[tuple[TransformSpec, ...], CarriedCode]:
     """Return transforms with functions named by module, and the code of these modules.

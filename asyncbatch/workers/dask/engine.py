@@ -15,7 +15,7 @@ from distributed import Client, KilledWorker, LocalCluster
 
 from asyncbatch.core.report import ClusterStatus as CrewState
 from asyncbatch.core.system import usable_cpus
-from asyncbatch.errors import AsyncbatchError, UsageError, described
+from asyncbatch.errors import AsyncbatchError, UsageError, describe_error
 from asyncbatch.workers.dask.members import ClusterMembers
 from asyncbatch.workers.dask.worker import RemoteCall
 from asyncbatch.workers.engine import Loss, WorkerLostError
@@ -26,44 +26,44 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.batches import Batch, Part
     from asyncbatch.workers.dask.members import ClusterMember
-    from asyncbatch.workers.dask.worker import Setup, TaskResult
+    from asyncbatch.workers.dask.worker import RunSetup, TaskResult
     from asyncbatch.workers.engine import Lane
 
 
 class Limiter:
     """Lets `limit()` batches through at a time; `refresh` asks for the limit again."""
 
-    def __init__(self, room: Callable[[], int]) -> None:
-        self._room = room
-        self._inside = 0
+    def __init__(self, limit: Callable[[], int]) -> None:
+        self._limit = limit
+        self._in_flight = 0
         self._changed = asyncio.Event()
 
     def refresh(self) -> None:
         """Take note that there may be another room."""
         self._changed.set()
 
-    async def paced(self, batches: AsyncIterator[Batch]) -> AsyncGenerator[Batch, None]:
-        """Yield batches within the limit; a batch leaves at the end of its `lane` run.
+    async def admit(self, batches: AsyncIterator[Batch]) -> AsyncGenerator[Batch, None]:
+        """Yield batches within the limit; a batch leaves at the end of its `wrap_lane` run.
 
         Raises the errors of `limit`.
         """
         while True:
-            while self._inside >= self._room():
+            while self._in_flight >= self._limit():
                 self._changed.clear()
                 await self._changed.wait()
             batch = await anext(batches, None)
             if batch is None:
                 return
-            self._inside += 1
+            self._in_flight += 1
             yield batch
 
-    def lane(self, lane: Lane) -> Lane:
+    def wrap_lane(self, lane: Lane) -> Lane:
         """Return a lane that reports the end of each batch."""
         return _LimitedLane(lane, self)
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Take note that a batch is done."""
-        self._inside -= 1
+        self._in_flight -= 1
         self._changed.set()
 
 
@@ -78,14 +78,14 @@ class _LimitedLane:
             async for part in self._lane.run(batch):
                 yield part
         finally:
-            self._limiter.leave()
+            self._limiter.release()
 
 
 TASKS_PER_THREAD = 2  # One being worked on and one waiting at the worker.
-_MOST_LANES = 512  # Batches in flight, unless the cluster has more threads from the beginning.
+_MAX_LANES = 512  # Batches in flight, unless the cluster has more threads from the beginning.
 _CONNECT_SECONDS = 5.0
-_MOST_TRIES = 4  # How many times a task may be lost or cancelled by others.
-_LOST_CLASSES = "was lost with its Dask worker, as were all that tried again,"
+_MAX_TRIES = 4  # How many times a task may be lost or cancelled by others.
+_LOST_TOO_OFTEN = "was lost with its Dask worker, as were all that tried again,"
 _LOGGERS = ("distributed", "distributed.client", "distributed.scheduler", "distributed.nanny")
 # the preload script of workers on this machine: see `workers.wire`
 _IGNORE_SIGNALS = """
@@ -103,16 +103,16 @@ class DaskEngine:
     pids: Sequence[int] = ()
 
     def __init__(
-        self, client: Client, members: ClusterMembers, run: str, concurrency: int | None = None
+        self, client: Client, members: ClusterMembers, run_id: str, concurrency: int | None = None
     ) -> None:
-        self.run, self.members = run, members
+        self.run_id, self.members = run_id, members
         self._client, self._concurrency = client, concurrency
-        self._numbers = 0
-        self._tasks, self._busy_s = 0, 0.0
-        self._memory: dict[tuple[str, int], int] = {}
+        self._submitted = 0
+        self._completed, self._busy_seconds = 0, 0.0
+        self._peak_memory: dict[tuple[str, int], int] = {}
         self.limiter = Limiter(self._free_slots)
-        count = concurrency or max(_MOST_LANES, TASKS_PER_THREAD * members.threads)
-        self.places: Sequence[Lane] = [_DaskLane(self)] * count
+        count = concurrency or max(_MAX_LANES, TASKS_PER_THREAD * members.threads)
+        self.all_lanes: Sequence[Lane] = [_DaskLane(self)] * count
 
     @property
     def limit(self) -> int:
@@ -123,7 +123,7 @@ class DaskEngine:
     @property
     def lanes(self) -> Sequence[Lane]:
         """The lanes that there is room for now."""
-        return self.places[: self.limit]
+        return self.all_lanes[: self.limit]
 
     @property
     def status(self) -> CrewState:
@@ -132,19 +132,19 @@ class DaskEngine:
         return CrewState(
             len(members.members),
             members.threads,
-            members.left,
-            self._tasks,
-            self._busy_s,
-            sum(self._memory.values()),
+            members.left_count,
+            self._completed,
+            self._busy_seconds,
+            sum(self._peak_memory.values()),
         )
 
     def _free_slots(self) -> int:
         """Return `limit`. Raises NoWorkerError if no worker is left."""
-        if self.members.lost.done():
-            self.members.lost.result()
+        if self.members.failure.done():
+            self.members.failure.result()
         return self.limit
 
-    async def follow(self) -> None:
+    async def follow_members(self) -> None:
         """Make or take room as workers come and go."""
         while True:
             await self.members.changed.wait()
@@ -159,58 +159,58 @@ class DaskEngine:
         With `whole` the result is not split, if possible. Raises WorkerLostError; NoWorkerError if
         no worker is left.
         """
-        for _ in range(_MOST_TRIES):
-            await self.members.some()
-            answer = await self._answer(RemoteCall(self.run, request, whole=whole), address)
+        for _ in range(_MAX_TRIES):
+            await self.members.wait_for_any()
+            answer = await self._submit(RemoteCall(self.run_id, request, whole=whole), address)
             if answer is None:
                 continue
             if answer.part is not None:
                 self._note_result(answer)
                 return answer
-            await self.members.ready(answer.address)
-        raise WorkerLostError(Loss(_LOST_CLASSES))
+            await self.members.prepare_again(answer.address)
+        raise WorkerLostError(Loss(_LOST_TOO_OFTEN))
 
-    async def _answer(self, call: RemoteCall, address: str | None) -> TaskResult | None:
+    async def _submit(self, call: RemoteCall, address: str | None) -> TaskResult | None:
         """Return the result of one task, None if it was cancelled."""
         members = self.members
         member = None if address is None else members.members.get(address)
         if address is not None and member is None:
             raise _lost_result()
-        self._numbers += 1
+        self._submitted += 1
         future = self._client.submit(
             pickle.loads,
             call.as_bytes(),
-            key=f"asyncbatch-{self.run}-{self._numbers}",
+            key=f"asyncbatch-{self.run_id}-{self._submitted}",
             pure=False,
-            workers=members.chosen if address is None else [address],
+            workers=members.allowed_addresses if address is None else [address],
             allow_other_workers=False,
         )
-        waiting = asyncio.ensure_future(_result(future))
+        waiting = asyncio.ensure_future(_await_result(future))
         try:
-            return await self._first_done(waiting, member)
+            return await self._wait_for_result(waiting, member)
         except KilledWorker:
-            raise WorkerLostError(Loss(_LOST_CLASSES)) from None
+            raise WorkerLostError(Loss(_LOST_TOO_OFTEN)) from None
         except CancelledError as error:
             if "connection-lost" in getattr(error, "reason", ""):
                 members.fail("the Dask scheduler is gone")
-                members.lost.result()
+                members.failure.result()
             return None
         except (AsyncbatchError, WorkerLostError):
             raise
         except Exception as error:  # noqa: BLE001 - any error of Dask or its worker
             raise WorkerLostError(
-                Loss(f"could not work: {described(error)}", in_batch=False)
+                Loss(f"could not work: {describe_error(error)}", in_batch=False)
             ) from None
         finally:
             waiting.cancel()
             future.release()  # which cancels the task, if it is not done
 
-    async def _first_done(
+    async def _wait_for_result(
         self, waiting: asyncio.Future[TaskResult], member: ClusterMember | None
     ) -> TaskResult:
         """Return the result. Raises NoWorkerError or WorkerLostError if that comes first."""
-        lost = self.members.lost
-        ends: list[asyncio.Future[Any]] = [waiting, lost, *([member.left] if member else [])]
+        lost = self.members.failure
+        ends: list[asyncio.Future[Any]] = [waiting, lost, *([member.departure] if member else [])]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if waiting.done():
             return waiting.result()
@@ -219,11 +219,11 @@ class DaskEngine:
         raise _lost_result()
 
     def _note_result(self, answer: TaskResult) -> None:
-        self._tasks += 1
-        self._busy_s += answer.seconds
+        self._completed += 1
+        self._busy_seconds += answer.seconds
         if (part := answer.part) is not None:
             process = answer.address, part.pid
-            self._memory[process] = max(self._memory.get(process, 0), part.memory)
+            self._peak_memory[process] = max(self._peak_memory.get(process, 0), part.peak_memory)
 
 
 class _DaskLane:
@@ -233,7 +233,7 @@ class _DaskLane:
         self._engine = engine
 
     async def run(self, batch: Batch) -> AsyncIterator[Part]:
-        answer = await self._first(batch)
+        answer = await self._first_result(batch)
         while (part := answer.part) is not None:
             with self._keep_worker(answer):
                 for body, rows in part.frames:
@@ -245,17 +245,17 @@ class _DaskLane:
                     yield said
             if part.loss is not None:
                 raise WorkerLostError(part.loss)
-            if part.ended:
+            if part.is_complete:
                 return
-            answer = await self._engine.call(answer.more, answer.address)
+            answer = await self._engine.call(answer.rest_number, answer.address)
 
-    async def _first(self, batch: Batch) -> TaskResult:
+    async def _first_result(self, batch: Batch) -> TaskResult:
         """Return the first part of a batch's result, the whole for a split.
 
         Parts of a split cannot be taken back: if it is lost midway, its file fails. After a loss of
         the Dask worker before any part, the batch is retried.
         """
-        for _ in range(_MOST_TRIES if batch.split is not None else 0):
+        for _ in range(_MAX_TRIES if batch.split is not None else 0):
             try:
                 return await self._engine.call(frame(batch), whole=True)
             except WorkerLostError as error:
@@ -266,21 +266,21 @@ class _DaskLane:
     @contextmanager
     def _keep_worker(self, answer: TaskResult) -> Iterator[None]:
         """Keep the rest of a result at its worker until it is fetched."""
-        member = self._engine.members.members.get(answer.address) if answer.more else None
+        member = self._engine.members.members.get(answer.address) if answer.rest_number else None
         if member is not None:
-            member.waiting += 1
+            member.pending_results += 1
         try:
             yield
         finally:
             if member is not None:
-                member.waiting -= 1
+                member.pending_results -= 1
 
 
 def _lost_result() -> WorkerLostError:
     return WorkerLostError(Loss("was lost with its Dask worker", in_batch=False))
 
 
-async def _result(future: Any) -> TaskResult:
+async def _await_result(future: Any) -> TaskResult:
     answer: TaskResult = await future
     return answer
 
@@ -288,8 +288,8 @@ async def _result(future: Any) -> TaskResult:
 @asynccontextmanager
 async def dask_engine(
     scheduler: str | None,
-    setup: Callable[[str], Setup],
-    say: Callable[[str], None],
+    setup: Callable[[str], RunSetup],
+    log: Callable[[str], None],
     *,
     workers: int | None = None,
     concurrency: int | None = None,
@@ -299,22 +299,22 @@ async def dask_engine(
     `setup` makes that of the run of a name. Raises UsageError if the scheduler does not answer,
     has no workers, or if one is not fit for the work.
     """
-    with _quiet():
+    with _silence_dask():
         async with _client(scheduler, workers) as client:
             run = uuid.uuid4().hex
-            members = ClusterMembers(client, setup(run), say)
+            members = ClusterMembers(client, setup(run), log)
             tasks: list[asyncio.Task[None]] = []
             try:
                 await members.wait_for_first()
-                say(_greeting(members, client))
+                log(_connection_message(members, client))
                 engine = DaskEngine(client, members, run, concurrency)
-                tasks += map(asyncio.create_task, (members.watch(), engine.follow()))
+                tasks += map(asyncio.create_task, (members.watch(), engine.follow_members()))
                 yield engine
             finally:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
-                await members.dismiss()
+                await members.end_run()
 
 
 @asynccontextmanager
@@ -329,7 +329,9 @@ async def _client(scheduler: str | None, workers: int | None) -> AsyncIterator[C
             scheduler, asynchronous=True, set_as_default=False, timeout=_CONNECT_SECONDS
         )
     except (OSError, ValueError) as error:
-        raise UsageError(f"no Dask scheduler answers at {scheduler}: {described(error)}") from None
+        raise UsageError(
+            f"no Dask scheduler answers at {scheduler}: {describe_error(error)}"
+        ) from None
     try:
         yield client
     finally:
@@ -353,7 +355,7 @@ async def _local_cluster(workers: int | None) -> AsyncIterator[LocalCluster]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _silence_dask() -> Iterator[None]:
     """Silence Dask's own logs and warnings: errors are reported by the run."""
     # Permanently: Dask's leftover tasks report when they are collected, at any later time.
     asyncio.get_running_loop().set_exception_handler(_ignore_dask_errors)
@@ -378,7 +380,7 @@ def _ignore_dask_errors(loop: asyncio.AbstractEventLoop, context: dict[str, Any]
         loop.default_exception_handler(context)
 
 
-def _greeting(members: ClusterMembers, client: Client) -> str:
+def _connection_message(members: ClusterMembers, client: Client) -> str:
     workers, threads = len(members.members), members.threads
     shown = (
         f"Dask: {workers:,} worker{'s'[: workers != 1]}, {threads:,} thread{'s'[: threads != 1]}"

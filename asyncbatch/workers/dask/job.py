@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from asyncbatch.config.job import FileSource
 from asyncbatch.core.records import STDIN
 from asyncbatch.core.settings import MIB, FileWorkSettings, WorkLimit
-from asyncbatch.workers.dask.code import CarriedCode, carry
+from asyncbatch.workers.dask.code import CarriedCode, collect_code
 from asyncbatch.workers.dask.worker import WorkerLocation
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def prepare_for_workers(job: Job) -> tuple[Sent, CarriedCode]:
     The settings lose the address of a server, which may have a password. Raises UsageError.
     """
     transforms = job.record_work.transforms if job.record_work else ()
-    carried, code = carry(transforms)
+    carried, code = collect_code(transforms)
 
     def ready(work: RecordWorkSettings) -> RecordWorkSettings:
         target = work.target and replace(work.target, address="")
@@ -63,7 +63,9 @@ def prepare_for_workers(job: Job) -> tuple[Sent, CarriedCode]:
     return ready, code
 
 
-def worker_location(job: Job, inputs: Iterable[Sequence[str]], proof: str | None) -> WorkerLocation:
+def worker_location(
+    job: Job, inputs: Iterable[Sequence[str]], probe_path: str | None
+) -> WorkerLocation:
     """Return the current folder, and the first of each source's `inputs` as seen here."""
     named = [path for _, source in job.file_sources for path in source.inputs.paths]
     named += ["" for _, source in job.file_sources if source.inputs.files_from is not None]
@@ -78,7 +80,7 @@ def worker_location(job: Job, inputs: Iterable[Sequence[str]], proof: str | None
             if path != STDIN and not _is_remote(path) and os.path.isfile(path):
                 with suppress(OSError):  # it has just vanished, which its reader reports
                     files.append((os.path.abspath(path), os.stat(path).st_size))
-    return WorkerLocation(os.getcwd(), needs_folder, tuple(files), proof)
+    return WorkerLocation(os.getcwd(), needs_folder, tuple(files), probe_path)
 
 
 @contextmanager

@@ -20,9 +20,9 @@ from msgspec import Struct
 
 from asyncbatch.core.batches import Batch
 from asyncbatch.errors import AsyncbatchError, NoWorkerError
-from asyncbatch.workers.dask.code import CarriedCode, RemoteFunction
+from asyncbatch.workers.dask.code import CarriedCode, RemoteFactory
 from asyncbatch.workers.engine import Loss
-from asyncbatch.workers.process import BlockingWorker, ResultPart, UnwantedError
+from asyncbatch.workers.process import BlockingWorker, ResultPart, TaskCancelledError
 from asyncbatch.workers.wire import frame
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 # Processes of a silent run end after this time: its main process may have been killed.
 IDLE_SECONDS = 30.0
-_NAME = "asyncbatch"
+_EXTENSION = "asyncbatch"
 _SAME_PATHS = (
     "with --engine dask, inputs and output folders must be at the same paths on all workers, as on "
     "a file system that they share"
@@ -47,7 +47,7 @@ class WorkerLocation(Struct, frozen=True):
     folder: str  # the current folder
     needs_folder: bool = False  # whether the workers need this folder
     files: tuple[tuple[str, int], ...] = ()  # some inputs, with their sizes in bytes
-    proof: str | None = None  # a file that was just created beside the outputs
+    probe_path: str | None = None  # a file that was just created beside the outputs
 
     def mismatch(self) -> str | None:
         """Return the difference to this process, as a message, or None."""
@@ -60,64 +60,64 @@ class WorkerLocation(Struct, frozen=True):
                 return f"cannot see {path}: {error.strerror}"
             if here != size:
                 return f"sees another file at {path}: of {here:,} bytes, not {size:,}"
-        if self.proof is not None:
-            folder = os.path.dirname(self.proof)
-            if not os.path.exists(self.proof):
+        if self.probe_path is not None:
+            folder = os.path.dirname(self.probe_path)
+            if not os.path.exists(self.probe_path):
                 return f"does not see what is written into {folder}"
             if not os.access(folder, os.W_OK | os.X_OK):
                 return f"may not write into {folder}"
         return None
 
 
-class Setup(Struct, frozen=True):
+class RunSetup(Struct, frozen=True):
     """The settings that all batches of a run share."""
 
-    run: str
+    run_id: str
     make_work: WorkFactory
     code: CarriedCode
-    place: WorkerLocation
-    patience: float | None  # the time limit of a file, in seconds
+    location: WorkerLocation
+    file_timeout: float | None  # the time limit of a file, in seconds
     grace: float = 0.0  # seconds for a process to clean up
 
 
 class TaskResult(Struct, frozen=True):
     """The result of a task at a Dask worker; without a `part` the worker was not prepared.
 
-    If the batch has not ended, the rest is fetched from there by the number `more`. The task took
-    `seconds`.
+    If the batch has not ended, the rest is fetched from there by the number `rest_number`. The task
+    took `seconds`.
     """
 
     address: str
     part: ResultPart | None = None
-    more: int = 0
+    rest_number: int = 0
     seconds: float = 0.0
 
 
 class WorkerRun:
     """One run at one Dask worker: its processes, idle, working, or holding results."""
 
-    def __init__(self, setup: Setup) -> None:
-        self._hello = frame(RemoteFunction(setup.make_work, setup.code, setup.place.folder))
-        self._patience, self._grace = setup.patience, setup.grace
+    def __init__(self, setup: RunSetup) -> None:
+        self._hello = frame(RemoteFactory(setup.make_work, setup.code, setup.location.folder))
+        self._patience, self._grace = setup.file_timeout, setup.grace
         self._idle: list[BlockingWorker] = []
         self._busy: set[BlockingWorker] = set()
-        self._waiting: dict[int, BlockingWorker] = {}
-        self._asked = time.monotonic()
-        self._number = 0
+        self._unfinished: dict[int, BlockingWorker] = {}
+        self._last_used = time.monotonic()
+        self._last_number = 0
         self._lock = threading.Lock()
         self.is_over = False
 
     def check(self) -> None:
         """Have one process get ready. Raises AsyncbatchError as it does; OSError."""
-        _, part = self.work(frame(Batch(0, ())), lambda: True)
+        _, part = self.run_batch(frame(Batch(0, ())), lambda: True)
         for body, _ in part.frames:
             said = pickle.loads(body)  # noqa: S301 - our own process
             if isinstance(said, AsyncbatchError):
                 raise said
         if part.loss is not None:
-            raise NoWorkerError(f"its process {part.loss.how} before it began to work")
+            raise NoWorkerError(f"its process {part.loss.description} before it began to work")
 
-    def work(
+    def run_batch(
         self, request: bytes | int, is_wanted: Callable[[], bool], *, whole: bool = False
     ) -> tuple[int, ResultPart]:
         """Return the first part of a batch's result, or the next part of a numbered one.
@@ -128,10 +128,10 @@ class WorkerRun:
         worker = self._take_worker(request)
         if worker is None:
             lost = Loss("was ended, being idle,", in_batch=False)
-            return 0, ResultPart([], ended=False, loss=lost, pid=0, memory=0)
+            return 0, ResultPart([], is_complete=False, loss=lost, pid=0, peak_memory=0)
         try:
             if isinstance(request, bytes):
-                worker.begin(request)
+                worker.send_batch(request)
             part = worker.receive_part(lambda: not self.is_over and is_wanted(), whole=whole)
         except BaseException:
             with self._lock:
@@ -142,9 +142,9 @@ class WorkerRun:
 
     def _take_worker(self, request: bytes | int) -> BlockingWorker | None:
         with self._lock:
-            self._asked = time.monotonic()
+            self._last_used = time.monotonic()
             if isinstance(request, int):
-                worker = self._waiting.pop(request, None)
+                worker = self._unfinished.pop(request, None)
             else:
                 worker = self._idle.pop() if self._idle else None
         if worker is None and isinstance(request, bytes):
@@ -156,30 +156,30 @@ class WorkerRun:
 
     def _return_worker(self, worker: BlockingWorker, part: ResultPart) -> int:
         with self._lock:
-            self._asked = time.monotonic()
+            self._last_used = time.monotonic()
             self._busy.discard(worker)
             if self.is_over and part.loss is None:
                 worker.kill()
-            elif part.ended:
+            elif part.is_complete:
                 self._idle.append(worker)
             elif part.loss is None:
-                self._number += 1
-                self._waiting[self._number] = worker
-                return self._number
+                self._last_number += 1
+                self._unfinished[self._last_number] = worker
+                return self._last_number
             return 0
 
-    def keep(self) -> None:
+    def keep_alive(self) -> None:
         """Note that the run is alive."""
-        self._asked = time.monotonic()
+        self._last_used = time.monotonic()
 
-    def rest(self) -> None:
+    def close_idle(self) -> None:
         """End processes that nothing was asked of for long."""
         with self._lock:
-            if time.monotonic() - self._asked < IDLE_SECONDS:
+            if time.monotonic() - self._last_used < IDLE_SECONDS:
                 return
-            relays = [*self._idle, *self._waiting.values()]
+            relays = [*self._idle, *self._unfinished.values()]
             self._idle.clear()
-            self._waiting.clear()
+            self._unfinished.clear()
         for worker in relays:
             worker.kill()
 
@@ -187,9 +187,9 @@ class WorkerRun:
         """End all processes."""
         with self._lock:
             self.is_over = True
-            relays = [*self._idle, *self._waiting.values()]
+            relays = [*self._idle, *self._unfinished.values()]
             self._idle.clear()
-            self._waiting.clear()
+            self._unfinished.clear()
             for worker in self._busy:
                 worker.interrupt()
         for worker in relays:
@@ -200,73 +200,73 @@ class WorkerRuns:
     """All runs at one Dask worker, which closes them when it ends."""
 
     def __init__(self) -> None:
-        self.open: dict[str, WorkerRun] = {}
-        self._resting: asyncio.Task[None] | None = None
+        self.by_id: dict[str, WorkerRun] = {}
+        self._idle_task: asyncio.Task[None] | None = None
 
     @classmethod
     def of(cls, worker: Worker) -> WorkerRuns:
         """Return the runs of a worker."""
-        runs: WorkerRuns = worker.extensions.setdefault(_NAME, cls())
+        runs: WorkerRuns = worker.extensions.setdefault(_EXTENSION, cls())
         return runs
 
-    def begin(self, setup: Setup) -> WorkerRun:
+    def begin(self, setup: RunSetup) -> WorkerRun:
         """Return the run of a setup, a new one if necessary."""
-        if setup.run not in self.open:
-            self.open[setup.run] = WorkerRun(setup)
-        if self._resting is None:
-            self._resting = asyncio.create_task(self._close_idle())
-        return self.open[setup.run]
+        if setup.run_id not in self.by_id:
+            self.by_id[setup.run_id] = WorkerRun(setup)
+        if self._idle_task is None:
+            self._idle_task = asyncio.create_task(self._close_idle_runs())
+        return self.by_id[setup.run_id]
 
-    async def _close_idle(self) -> None:
+    async def _close_idle_runs(self) -> None:
         while True:
             await asyncio.sleep(IDLE_SECONDS / 3)
-            for run in tuple(self.open.values()):
-                await asyncio.to_thread(run.rest)
+            for run in tuple(self.by_id.values()):
+                await asyncio.to_thread(run.close_idle)
 
-    async def end(self, run: str) -> None:
+    async def end(self, run_id: str) -> None:
         """End a run, if there is one of this name."""
-        if (found := self.open.pop(run, None)) is not None:
+        if (found := self.by_id.pop(run_id, None)) is not None:
             await asyncio.to_thread(found.close)
 
     async def close(self) -> None:
         """End all runs."""
-        if self._resting is not None:
-            self._resting.cancel()
-        for run in tuple(self.open):
+        if self._idle_task is not None:
+            self._idle_task.cancel()
+        for run in tuple(self.by_id):
             await self.end(run)
 
 
-async def begin(setup: Setup, dask_worker: Worker) -> str | None:
+async def begin_run(setup: RunSetup, dask_worker: Worker) -> str | None:
     """Prepare a Dask worker for a run; return why it is unsuitable, or None."""
-    problem = await asyncio.to_thread(setup.place.mismatch)
+    problem = await asyncio.to_thread(setup.location.mismatch)
     if problem is not None:
         return f"{problem}: {_SAME_PATHS}"
     run = WorkerRuns.of(dask_worker).begin(setup)
     try:
         await asyncio.to_thread(run.check)
     except (AsyncbatchError, OSError) as error:
-        await WorkerRuns.of(dask_worker).end(setup.run)
+        await WorkerRuns.of(dask_worker).end(setup.run_id)
         return f"cannot do the work: {error}"
     return None
 
 
-async def keep(run: str, dask_worker: Worker) -> None:
+async def keep_run(run_id: str, dask_worker: Worker) -> None:
     """Keep the results of a run at a Dask worker for another while."""
-    if (here := WorkerRuns.of(dask_worker).open.get(run)) is not None:
-        here.keep()
+    if (here := WorkerRuns.of(dask_worker).by_id.get(run_id)) is not None:
+        here.keep_alive()
 
 
-async def end(run: str, dask_worker: Worker) -> None:
+async def end_run(run_id: str, dask_worker: Worker) -> None:
     """End a run at a Dask worker, with its tasks in progress."""
-    await WorkerRuns.of(dask_worker).end(run)
+    await WorkerRuns.of(dask_worker).end(run_id)
 
 
-def work(run: str, request: bytes | int, whole: bool) -> TaskResult:
+def run_task(run_id: str, request: bytes | int, whole: bool) -> TaskResult:
     """Process a batch, or return more of its result: the function of a task. Raises OSError."""
     from distributed import get_worker
 
     worker: Any = get_worker()
-    here = WorkerRuns.of(worker).open.get(run)
+    here = WorkerRuns.of(worker).by_id.get(run_id)
     if here is None:
         return TaskResult(worker.address)
     key = worker.get_current_task()
@@ -277,8 +277,8 @@ def work(run: str, request: bytes | int, whole: bool) -> TaskResult:
 
     began = time.monotonic()
     try:
-        more, part = here.work(request, is_wanted, whole=whole)
-    except UnwantedError:
+        more, part = here.run_batch(request, is_wanted, whole=whole)
+    except TaskCancelledError:
         return TaskResult(worker.address)
     return TaskResult(worker.address, part, more, time.monotonic() - began)
 
@@ -286,11 +286,11 @@ def work(run: str, request: bytes | int, whole: bool) -> TaskResult:
 class RemoteCall:
     """A call of `work` that takes place when it is unpickled: see `as_bytes`."""
 
-    def __init__(self, run: str, request: bytes | int, *, whole: bool) -> None:
-        self._arguments = run, request, whole
+    def __init__(self, run_id: str, request: bytes | int, *, whole: bool) -> None:
+        self._arguments = run_id, request, whole
 
     def __reduce__(self) -> tuple[Callable[..., TaskResult], tuple[str, bytes | int, bool]]:
-        return work, self._arguments
+        return run_task, self._arguments
 
     def as_bytes(self) -> bytes:
         """Return a pickle whose loading, at a Dask worker, makes the call.

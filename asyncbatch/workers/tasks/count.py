@@ -9,18 +9,18 @@ from asyncbatch.core.batches import Part, SplitFile
 from asyncbatch.core.progress import Progress
 from asyncbatch.core.records import STDIN, Position, display_path
 from asyncbatch.formats.arrays import ArrayStream
-from asyncbatch.formats.detect import decompressed_text, is_compressed, is_json_lines, is_splittable
+from asyncbatch.formats.detect import is_compressed, is_json_lines, is_splittable, open_text
 from asyncbatch.formats.failures import (
     FILE_ERRORS,
     InvalidTextError,
-    after_records,
     file_failure,
     line_failure,
     validate_text,
+    with_record_count,
 )
 from asyncbatch.formats.lines import InvalidLine, validate_lines
 from asyncbatch.formats.validator import make_validator
-from asyncbatch.sources.reader import Reader, close_opened, size_read
+from asyncbatch.sources.reader import Reader, close_opened, read_size
 from asyncbatch.storage.local import Content, TooLargeError
 from asyncbatch.storage.opener import Opener
 
@@ -55,7 +55,7 @@ class CountTask:
         self._validator = make_validator()
         self._opener = Opener(settings)
         self._reader = Reader(settings.max_file_size, settings.read_ahead, self._opener)
-        self._most_bytes = settings.portion.bytes or MAX_BATCH_BYTES
+        self._max_bytes = settings.portion.bytes or MAX_BATCH_BYTES
         self.progress = Progress()
         """its current file; a worker process replaces it by a shared one"""
 
@@ -64,12 +64,12 @@ class CountTask:
         validator, now = self._validator, time.perf_counter
         names_tell = self._settings.format == "auto"
         if batch.split is not None:
-            yield from self._split(batch)
+            yield from self._count_split(batch)
             return
         part = Part(batch.start)
         began = now()
         seconds = self._settings.portion.seconds
-        contents = self._reader.contents(batch, self._most_bytes, seconds, self.progress)
+        contents = self._reader.contents(batch, self._max_bytes, seconds, self.progress)
         for path, opened in contents:
             # The fast path for most files: small, uncompressed, one valid JSON text.
             verdict = None
@@ -78,23 +78,23 @@ class CountTask:
             if type(verdict) is int and type(opened) is bytes:
                 part.records.append(verdict)
                 part.bytes.append(len(opened))
-            elif self._is_split(path, opened):
+            elif self._needs_split(path, opened):
                 close_opened(opened)
                 contents.close()
                 yield part
-                yield Part(part.start + len(part), split_file=SplitFile("lines", relative=True))
+                yield Part(part.start + len(part), split_file=SplitFile("lines", is_relative=True))
                 return
             else:
-                verdicts = self._verdicts(path, opened)
-                part = yield from self._examine_all(path, verdicts, part)
-                part.bytes.append(size_read(opened))
+                verdicts = self._file_verdicts(path, opened)
+                part = yield from self._add_file(path, verdicts, part)
+                part.bytes.append(read_size(opened))
             ended = now()
             part.elapsed_ms.append((ended - began) * 1000)
             began = ended
         part.retries = self._opener.take_retry_count()
         yield part
 
-    def _is_split(self, path: str, opened: Opened) -> bool:
+    def _needs_split(self, path: str, opened: Opened) -> bool:
         """Whether a file is split for several workers. An array is as fast in one."""
         return (
             isinstance(opened, Content)
@@ -102,10 +102,10 @@ class CountTask:
             and is_json_lines(path, self._settings.format)
         )
 
-    def _split(self, batch: Batch) -> Iterator[Part]:
+    def _count_split(self, batch: Batch) -> Iterator[Part]:
         """Yield the outcome of a split, as if it were a file."""
         split, path = batch.split, batch.paths[0]
-        if split is None or split.end:
+        if split is None or split.is_end_marker:
             yield end_of_splits(batch)
             return
         began = time.perf_counter()
@@ -118,7 +118,7 @@ class CountTask:
                 lines += len(block.texts)
                 yield _line_verdicts(block)
 
-        part = yield from self._examine_all(path, verdicts(), Part(batch.start))
+        part = yield from self._add_file(path, verdicts(), Part(batch.start))
         end = split.start.byte + split.length
         part.position = Position(
             end, split.start.record + part.records[0], split.start.line + lines
@@ -128,7 +128,7 @@ class CountTask:
         part.retries = self._opener.take_retry_count()
         yield part
 
-    def _examine_all(
+    def _add_file(
         self, path: str, verdicts: Iterator[Verdicts], part: Part
     ) -> Generator[Part, None, Part]:
         """Add to `part` the outcome of a file; yield full parts, return the last."""
@@ -153,7 +153,7 @@ class CountTask:
             if isinstance(
                 problem, InvalidTextError
             ):  # of a document, distinguished only if it must be split
-                error = after_records(error, records)
+                error = with_record_count(error, records)
             # The file failed as a whole: its records count for nothing.
             records = rejected = 0
             found = []
@@ -167,12 +167,12 @@ class CountTask:
         part.records.append(records)
         return part
 
-    def _verdicts(self, path: str, opened: Opened) -> Iterator[Verdicts]:
+    def _file_verdicts(self, path: str, opened: Opened) -> Iterator[Verdicts]:
         """Yield record counts and invalid lines. Raises one of `FILE_ERRORS`."""
         if isinstance(opened, Exception):
             raise opened
         with opened if isinstance(opened, Content) else Content(opened) as content:
-            is_lines, chunks = decompressed_text(content, path, self._settings, self._validator)
+            is_lines, chunks = open_text(content, path, self._settings, self._validator)
             compressed = is_compressed(content)
             if is_lines:
                 yield from map(_line_verdicts, validate_lines(chunks, self._validator))

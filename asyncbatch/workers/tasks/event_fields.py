@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 _NUMBER = frozenset({int, float})
 _TIME = frozenset({str, int, float})
 _SCALAR = frozenset({str, int, float, bool})
-_WORDS = {_NUMBER: "a number", _TIME: "a text or a number", _SCALAR: "a text, number or boolean"}
+_TYPE_NAMES = {
+    _NUMBER: "a number",
+    _TIME: "a text or a number",
+    _SCALAR: "a text, number or boolean",
+}
 
 
 class FieldReader:
@@ -46,13 +50,13 @@ class FieldReader:
                 pointer=format_pointer(self.tokens),
             )
         if type(value) not in self.types:
-            raise self.error(f"is {kind_of(value)}, not {_WORDS[self.types]}")
+            raise self.error(f"is {kind_of(value)}, not {_TYPE_NAMES[self.types]}")
         return value
 
-    def error(self, what: str) -> RecordError:
+    def error(self, problem: str) -> RecordError:
         """Return the reason to reject an event for this field."""
         return RecordError(
-            "transform", f"{self.path!r} {what}", pointer=format_pointer(self.tokens)
+            "transform", f"{self.path!r} {problem}", pointer=format_pointer(self.tokens)
         )
 
 
@@ -80,11 +84,11 @@ class EventFields:
     def __init__(
         self, settings: StreamSettings, recipe: AggregateSet, now: Callable[[], int]
     ) -> None:
-        self._ahead, self._now = settings.max_future, now
+        self._max_future, self._now = settings.max_future, now
         self._time = None if settings.time is None else time_field(settings.time)
         self.keys, self.times = KeyFields(settings.by), TimeReader(settings.unit)
         numbers = recipe.number_fields
-        self.all = [
+        self.readers = [
             *([] if self._time is None else [self._time]),
             *map(scalar_field, settings.by),
             *(number_field(path) if path in numbers else scalar_field(path)
@@ -92,20 +96,20 @@ class EventFields:
         ]  # fmt: skip
 
     @property
-    def are_timed(self) -> bool:
+    def have_time(self) -> bool:
         """Whether the time is the first of them."""
         return self._time is not None
 
     def check_future(self, time: int) -> None:
         """Raise ValueError for a time that is too far ahead of the clock."""
-        if self._ahead is not None and time > self._now() + self._ahead:
+        if self._max_future is not None and time > self._now() + self._max_future:
             raise ValueError("is further in the future than --max-future allows")
 
     def row(self, event: Any) -> tuple[Any, ...]:
         """Return the time, the key's fields and the values of an event. Raises RecordError."""
         if type(event) is not dict:
             raise RecordError("transform", f"an event is an object, not {kind_of(event)}")
-        values = [one.read(event) for one in self.all]
+        values = [one.read(event) for one in self.readers]
         if self._time is None:
             return (None, *values)
         try:
@@ -115,11 +119,11 @@ class EventFields:
             raise self._time.error(str(error)) from None
         return (time, *values[1:])
 
-    def events(self, rows: Sequence[tuple[Any, ...]], source: str, arrived: int) -> Events:
-        """Return rows as events. They arrived at `arrived`, if they have no time."""
+    def events(self, rows: Sequence[tuple[Any, ...]], source: str, arrival: int) -> Events:
+        """Return rows as events. They arrived at `arrival`, if they have no time."""
         columns = list(zip(*rows, strict=True))
         moments: EventTimes = (
-            NumericTimes(columns[0]) if self._time else ConstantTime(arrived, len(rows))
+            NumericTimes(columns[0]) if self._time else ConstantTime(arrival, len(rows))
         )
         by = 1 + len(self.keys.names)
         return Events(
@@ -128,7 +132,7 @@ class EventFields:
 
 
 # A constant attribute name is twice as fast as `attrgetter`.
-_COLUMNS: tuple[Callable[[Iterable[Any]], list[Any]], ...] = (
+_COLUMN_GETTERS: tuple[Callable[[Iterable[Any]], list[Any]], ...] = (
     lambda events: [event.f0 for event in events],
     lambda events: [event.f1 for event in events],
     lambda events: [event.f2 for event in events],
@@ -149,7 +153,7 @@ class RowReader:
         self, fields: Sequence[FieldReader], keys: KeyFields, *, timed: bool, texts: bool
     ) -> None:
         first = 1 if timed else 0
-        self._by, self.is_timed, self.has_texts = (
+        self._key_slice, self.is_timed, self.reads_texts = (
             slice(first, first + len(keys.names)),
             timed,
             texts,
@@ -157,12 +161,14 @@ class RowReader:
         self._keys = keys
         tree: dict[str, Any] = {}
         for at, field in enumerate(fields):
-            is_text = texts and at < self._by.stop
+            is_text = texts and at < self._key_slice.stop
             _add_path(tree, field.tokens, field.types & {str} if is_text else field.types)
-        self._decode = msgspec.json.Decoder(_type(tree)).decode_lines
-        names = [_name(tree, field.tokens) for field in fields]
-        self._getters = [_column(name) for name in names]
-        self.is_plain = names == ["f0", "f1", "f2"] and timed and texts and len(keys.names) == 1
+        self._decode = msgspec.json.Decoder(_struct_type(tree)).decode_lines
+        names = [_attribute_path(tree, field.tokens) for field in fields]
+        self._getters = [_column_getter(name) for name in names]
+        self.is_time_key_value = (
+            names == ["f0", "f1", "f2"] and timed and texts and len(keys.names) == 1
+        )
         """Whether events are a time, a key and a value."""
 
     def read(self, lines: bytes) -> list[Any]:
@@ -178,8 +184,8 @@ class RowReader:
 
     def keys(self, events: list[Any]) -> Sequence[Key] | None:
         """Return each event's key; None without keys."""
-        columns = [get(events) for get in self._getters[self._by]]
-        if not self.has_texts:
+        columns = [get(events) for get in self._getters[self._key_slice]]
+        if not self.reads_texts:
             return self._keys.column(columns)
         if len(columns) == 1:
             return columns[0]
@@ -187,7 +193,7 @@ class RowReader:
 
     def columns(self, events: list[Any]) -> tuple[list[Any], ...]:
         """Return the values, in columns."""
-        return tuple([get(events) for get in self._getters[self._by.stop :]])
+        return tuple([get(events) for get in self._getters[self._key_slice.stop :]])
 
 
 class RowEvents(Events):
@@ -198,26 +204,26 @@ class RowEvents(Events):
     ) -> None:
         super().__init__(len(rows), moments, None, (), source)
         self._rows, self._reader = rows, reader
-        self._is_split = False
+        self._has_columns = False
 
-    def _split(self) -> None:
-        if not self._is_split:
+    def _make_columns(self) -> None:
+        if not self._has_columns:
             self._keys = self._reader.keys(self._rows)
             self._columns = self._reader.columns(self._rows)
-            self._is_split = True
+            self._has_columns = True
 
     @property
     def keys(self) -> Sequence[Key] | None:
-        self._split()
+        self._make_columns()
         return self._keys
 
     @property
     def columns(self) -> tuple[Sequence[Any], ...]:
-        self._split()
+        self._make_columns()
         return self._columns
 
     def by_key(self) -> Iterable[tuple[Key, int, Sequence[Sequence[Any]]]]:
-        if not self._reader.is_plain or self._is_split:
+        if not self._reader.is_time_key_value or self._has_columns:
             return super().by_key()
         groups = defaultdict[Any, list[Any]](list)
         for row in self._rows:  # at half the cost of columns
@@ -241,13 +247,13 @@ def _add_path(tree: dict[str, Any], tokens: Sequence[str], types: frozenset[type
     tree[last] = known & types
 
 
-def _type(tree: dict[str, Any]) -> Any:
+def _struct_type(tree: dict[str, Any]) -> Any:
     """Return the type of an object with these fields, called f0, f1 and so on."""
     fields, names = list[tuple[str, Any]](), dict[str, str]()
     for at, (token, below) in enumerate(tree.items()):
         kind: Any = None
         if isinstance(below, dict):
-            kind = _type(below)
+            kind = _struct_type(below)
         else:
             for one in sorted(below, key=str):
                 kind = one if kind is None else kind | one
@@ -256,7 +262,7 @@ def _type(tree: dict[str, Any]) -> Any:
     return msgspec.defstruct("Event", fields, rename=names, gc=False)
 
 
-def _name(tree: dict[str, Any], tokens: Sequence[str]) -> str:
+def _attribute_path(tree: dict[str, Any], tokens: Sequence[str]) -> str:
     names = []
     for token in tokens:
         names.append(f"f{list(tree).index(token)}")
@@ -264,8 +270,8 @@ def _name(tree: dict[str, Any], tokens: Sequence[str]) -> str:
     return ".".join(names)
 
 
-def _column(name: str) -> Callable[[Iterable[Any]], list[Any]]:
+def _column_getter(name: str) -> Callable[[Iterable[Any]], list[Any]]:
     """Return a function that makes a column of a field."""
-    known = {f"f{at}": column for at, column in enumerate(_COLUMNS)}
+    known = {f"f{at}": column for at, column in enumerate(_COLUMN_GETTERS)}
     get = attrgetter(name)
     return known.get(name) or (lambda events: list(map(get, events)))

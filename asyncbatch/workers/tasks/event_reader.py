@@ -33,20 +33,20 @@ if TYPE_CHECKING:
 class EventBlock(Struct):
     """The outcome of some lines: the number of records, the `events`, and their texts.
 
-    The texts are `lines`, or `kept` one by one.
+    The texts are `lines`, or `kept_texts` one by one.
     """
 
     records: int
     events: Events | None = None
     lines: bytes = b""
-    kept: list[bytes] | None = None
+    kept_texts: list[bytes] | None = None
     dropped: int = 0
     # the reasons, and the dead letters
     rejected: list[tuple[Failure, bytes]] = field(default_factory=list)
 
     def texts(self) -> Sequence[bytes]:
         """Return each event's text."""
-        return self.lines.split(b"\n") if self.kept is None else self.kept
+        return self.lines.split(b"\n") if self.kept_texts is None else self.kept_texts
 
 
 class Line(NamedTuple):
@@ -108,21 +108,23 @@ class EventBlockBuilder:
     def reject(self, line: Line | InvalidLine, error: RecordError | None = None) -> None:
         """Reject a line, for an `error` if it is JSON."""
         if isinstance(line, InvalidLine):
-            self.refuse(line_failure(self.file, line), line.text, bad=True)
+            self.reject_text(line_failure(self.file, line), line.text, is_invalid=True)
         elif error is not None:
-            self.refuse(self._failure(line, error), line.text)
+            self.reject_text(self._failure(line, error), line.text)
 
-    def refuse(self, failure: Failure, text: bytes, *, bad: bool = False) -> None:
-        """Reject a record with this text; `bad` if it is not JSON."""
-        dead_letter = record_dead_letter(failure, text, bad=bad) if self._settings.letters else b""
+    def reject_text(self, failure: Failure, text: bytes, *, is_invalid: bool = False) -> None:
+        """Reject a record with this text; `is_invalid` if it is not JSON."""
+        dead_letter = (
+            record_dead_letter(failure, text, bad=is_invalid) if self._settings.letters else b""
+        )
         self.block.rejected.append((failure, dead_letter))
 
-    def finish(self, source: str, arrived: int) -> EventBlock:
-        """Return the block. Its events arrived at `arrived`, if they have no time."""
+    def finish(self, source: str, arrival: int) -> EventBlock:
+        """Return the block. Its events arrived at `arrival`, if they have no time."""
         block, rows = self.block, self._rows
         if rows:
-            block.events = self._fields.events(rows, source, arrived)
-        block.kept = self._texts
+            block.events = self._fields.events(rows, source, arrival)
+        block.kept_texts = self._texts
         return block
 
     def _failure(self, line: Line, error: RecordError) -> Failure:
@@ -134,7 +136,9 @@ class EventBlockBuilder:
         )  # fmt: skip
 
 
-_FEW = 64  # Above this number, lines that cannot be read fast are halved and tried again.
+_MAX_LINES_READ_EACH = (
+    64  # Above this number, lines that cannot be read fast are halved and tried again.
+)
 
 
 class EventReader:
@@ -158,11 +162,11 @@ class EventReader:
         self._settings, self._file, self._now = settings, file, now
         self._source, self._chain, self._keeps_texts = source, chain, keeps_texts
         self.fields = EventFields(settings, recipe, now)
-        self.lines = LineReader()
+        self.line_reader = LineReader()
         self.progress = Progress()
         self._row_readers = [] if settings.transforms else self._make_row_readers()
-        self._at = Position()
-        self._arrived = 0
+        self._position = Position()
+        self._arrival = 0
 
     def read(self, lines: bytes) -> Iterator[EventBlock]:
         """Yield the blocks of whole lines. The last line of a file may lack its LF."""
@@ -172,7 +176,7 @@ class EventReader:
         if events is not None:
             self.skip(lines, count)
             yield EventBlock(count, events, lines)
-        elif count > _FEW and self._row_readers:
+        elif count > _MAX_LINES_READ_EACH and self._row_readers:
             cut = lines.find(b"\n", len(lines) // 2) + 1 or lines.rfind(b"\n", 0, -1) + 1
             if cut == len(lines):
                 cut = lines.rfind(b"\n", 0, -1) + 1
@@ -182,38 +186,40 @@ class EventReader:
             yield self._read_each(lines, count)
 
     @property
-    def place(self) -> tuple[Position, int]:
+    def state(self) -> tuple[Position, int]:
         """The position in the file, and the time of the last arrival if it is used."""
-        return self._at, self._arrived
+        return self._position, self._arrival
 
-    def resume(self, at: Position, arrived: int) -> None:
-        """Go on at a `place`."""
-        self._at, self._arrived = at, arrived
+    def resume(self, at: Position, arrival: int) -> None:
+        """Go on at a `state`."""
+        self._position, self._arrival = at, arrival
 
-    def begin(self, file: str, at: Position) -> None:
+    def begin_file(self, file: str, at: Position) -> None:
         """Go on with another file."""
-        self._file, self._at = file, at
+        self._file, self._position = file, at
 
     def set_arrival(self) -> int:
         """Return the time of arrival for events that come now. It never goes back."""
-        if not self.fields.are_timed:
-            self._arrived = max(self._arrived, self._now())
-        return self._arrived
+        if not self.fields.have_time:
+            self._arrival = max(self._arrival, self._now())
+        return self._arrival
 
-    def refuse(self, chunk: LiveChunk) -> EventBlock:
+    def reject_chunk(self, chunk: LiveChunk) -> EventBlock:
         """Return the block of a chunk that is no event."""
-        at = self._at
-        self._at = Position(at.byte + len(chunk.data) + 1, at.record + 1, at.line + 1)
-        failure = Failure(self._file, "invalid_json", chunk.error, self._at.record, self._at.line)
-        builder = self.builder()
+        at = self._position
+        self._position = Position(at.byte + len(chunk.data) + 1, at.record + 1, at.line + 1)
+        failure = Failure(
+            self._file, "invalid_json", chunk.line_error, self._position.record, self._position.line
+        )
+        builder = self.new_builder()
         builder.block.records = 1
-        builder.refuse(failure, chunk.data, bad=True)
+        builder.reject_text(failure, chunk.data, is_invalid=True)
         return builder.block
 
     def skip(self, lines: bytes, count: int) -> None:
         """Count lines that another reader has read, none of them blank."""
-        at = self._at
-        self._at = Position(at.byte + len(lines), at.record + count, at.line + count)
+        at = self._position
+        self._position = Position(at.byte + len(lines), at.record + count, at.line + count)
 
     def read_fast(self, lines: bytes, count: int) -> Events | None:
         """Return the events of valid lines; None if a line may be invalid."""
@@ -239,11 +245,13 @@ class EventReader:
 
     def _moments(self, rows: list[Any], reader: RowReader) -> EventTimes:
         fields = self.fields
-        if not fields.are_timed:
-            return ConstantTime(self._arrived, len(rows))
+        if not fields.have_time:
+            return ConstantTime(self._arrival, len(rows))
         times = reader.times(rows)
         moments = (
-            fields.times.read_texts(times) if reader.has_texts else fields.times.read_column(times)
+            fields.times.read_texts(times)
+            if reader.reads_texts
+            else fields.times.read_column(times)
         )
         fields.check_future(moments.highest)
         return moments
@@ -254,11 +262,11 @@ class EventReader:
         for texts in (True, False):
             with suppress(ValueError):
                 readers.append(
-                    RowReader(fields.all, fields.keys, timed=fields.are_timed, texts=texts)
+                    RowReader(fields.readers, fields.keys, timed=fields.have_time, texts=texts)
                 )
         return readers
 
-    def builder(self) -> EventBlockBuilder:
+    def new_builder(self) -> EventBlockBuilder:
         """Return a block to be made."""
         return EventBlockBuilder(
             self._file, self._settings, self.fields, keeps_texts=self._keeps_texts
@@ -266,23 +274,23 @@ class EventReader:
 
     def _read_each(self, lines: bytes, count: int) -> EventBlock:
         """Read lines one by one."""
-        builder, at = self.builder(), self._at
-        for line in self.lines.read(builder, lines, at):
+        builder, at = self.new_builder(), self._position
+        for line in self.line_reader.read(builder, lines, at):
             if isinstance(line, InvalidLine):
                 builder.reject(line)
                 continue
-            self.progress.begin(line.line - at.line - 1)
+            self.progress.begin_file(line.line - at.line - 1)
             try:
-                builder.add(line, self._transformed(line))
+                builder.add(line, self._transform(line))
             except RecordError as error:
                 builder.reject(line, error)
         self.progress.end_file()
-        self._at = Position(
+        self._position = Position(
             at.byte + len(lines), at.record + builder.block.records, at.line + count
         )
-        return builder.finish(self._source, self._arrived)
+        return builder.finish(self._source, self._arrival)
 
-    def _transformed(self, line: Line) -> Iterable[Any]:
+    def _transform(self, line: Line) -> Iterable[Any]:
         """Return the outputs for a line, lazily. Raises RecordError, also midway."""
         chain = self._chain
         if chain is None:

@@ -11,13 +11,13 @@ import msgspec
 
 from asyncbatch.core.records import STDIN, Position
 from asyncbatch.errors import UsageError
-from asyncbatch.formats.arrays import ArrayStream, is_array, position_after
+from asyncbatch.formats.arrays import ArrayStream, as_array, position_after
 from asyncbatch.formats.decoder import allow_deep_nesting
 from asyncbatch.formats.detect import (
-    decompressed_text,
     is_compressed,
     is_json_lines,
     is_splittable,
+    open_text,
     skip_bytes,
 )
 from asyncbatch.formats.failures import FILE_ERRORS, validate_text
@@ -28,7 +28,7 @@ from asyncbatch.formats.validator import make_validator
 from asyncbatch.sinks.dead_letters import read_dead_letter
 from asyncbatch.storage.local import Content
 from asyncbatch.storage.opener import Opener
-from asyncbatch.storage.store_errors import CUT_SHORT
+from asyncbatch.storage.store_errors import CHANGED_MESSAGE
 from asyncbatch.transforms.base import RecordError
 from asyncbatch.workers.tasks.record_slices import (
     DeadLetterSlice,
@@ -50,11 +50,11 @@ if TYPE_CHECKING:
 
 
 def limit_records(
-    found: Generator[RecordSlice | InvalidLine | Position], limit: int
+    slices: Generator[RecordSlice | InvalidLine | Position], limit: int
 ) -> Iterator[RecordSlice | InvalidLine | Position]:
     """Yield slices with the first `limit` records, and read no further."""
-    with closing(found):
-        for one in found:
+    with closing(slices):
+        for one in slices:
             if isinstance(one, Position):
                 yield one
                 continue
@@ -78,7 +78,7 @@ class Extractor:
         self._validator = make_validator()
         self._files = settings.files
         self._whole, self._replay = settings.whole, settings.replay
-        self._patience = settings.patience
+        self._idle_seconds = settings.patience
         self._keeps_files_whole = settings.target is not None and settings.target.form == "folder"
         self._records: Sequence[str] | None = None
         if settings.records is not None:
@@ -97,16 +97,16 @@ class Extractor:
         if is_json_lines(path, self._files.format):
             # How many records there are in a line that holds some is not to be seen from outside.
             return None if self._records is not None else "lines"
-        return "array" if not self._whole and self._is_array(path) else None
+        return "array" if not self._whole and self._has_array(path) else None
 
-    def _is_array(self, path: str) -> bool:
+    def _has_array(self, path: str) -> bool:
         """Whether a large document is an array, or has the named one near its beginning."""
         try:
             opened = self._opener.open(path)
             if not isinstance(opened, Content):
                 return False
             with opened as content:
-                return self._stream(content.chunks(), content).begin(is_split=True)
+                return self._array_stream(content.chunks(), content).begin(is_split=True)
         except FILE_ERRORS:
             return False  # the next reader reports it
 
@@ -132,24 +132,24 @@ class Extractor:
             raise opened
         with opened if isinstance(opened, Content) else Content(opened) as content:
             is_replay = path == self._replay
-            lull = self._patience if path == STDIN and not is_replay else None
-            is_lines, chunks = decompressed_text(
+            lull = self._idle_seconds if path == STDIN and not is_replay else None
+            is_lines, chunks = open_text(
                 content,
                 path,
                 self._files,
                 self._validator,
                 "jsonl" if is_replay else None,
-                lull=lull,
+                idle=lull,
             )
             if is_replay:
-                yield from self._replayed(chunks)
+                yield from self._dead_letter_slices(chunks)
             elif is_lines:
                 whole_for = inf if lull is None or is_compressed(content) else lull
                 yield from self._line_slices(skip_bytes(chunks, resume), resume, whole_for)
             elif isinstance(opened, bytes) and not is_compressed(content):
                 yield from self._document_slices(opened)
             else:
-                stream = self._stream(chunks, None if is_compressed(content) else content)
+                stream = self._array_stream(chunks, None if is_compressed(content) else content)
                 known = is_splittable(path, content, self._files.sizes)
                 if stream.begin(whole=self._whole, is_split=known):
                     for window in stream.windows(resume):
@@ -161,35 +161,35 @@ class Extractor:
     def _read_split(
         self, path: str, split: Split
     ) -> Generator[RecordSlice | InvalidLine | Position]:
-        if split.arrival is not None:
-            yield from self._read_chunk(split.arrival)
+        if split.chunk is not None:
+            yield from self._read_chunk(split.chunk)
             return
         chunks = self._opener.byte_range(path, split.start.byte, split.length, split.etag)
         if split.form == "lines":
             yield from self._line_slices(chunks, split.start)
             return
         text = b"".join(chunks)
-        count = self._validator(is_array(text))
+        count = self._validator(as_array(text))
         if isinstance(count, Fault):  # it was good when it was cut out
-            raise OSError(CUT_SHORT)
+            raise OSError(CHANGED_MESSAGE)
         yield from self._element_slices(text, split.start)
         yield position_after(split.start, text, count)
 
-    def _read_chunk(self, arrival: Chunk) -> Iterator[RecordSlice | InvalidLine | Position]:
+    def _read_chunk(self, chunk: Chunk) -> Iterator[RecordSlice | InvalidLine | Position]:
         """Yield the records of a page, then the position after it."""
-        body = arrival.body
+        body = chunk.body
         if not isinstance(body, bytes):
-            yield from slices_of_iterable(body, arrival.line)
-        elif arrival.form == "jsonl":
-            start = Position(arrival.byte, arrival.line - 1, arrival.line - 1)
+            yield from slices_of_iterable(body, chunk.line)
+        elif chunk.form == "jsonl":
+            start = Position(chunk.byte, chunk.line - 1, chunk.line - 1)
             found = self._line_slices((body,), start)
             yield from (one for one in found if not isinstance(one, Position))
         else:
             yield from self._document_slices(body)
-        yield Position(arrival.byte + arrival.size)
+        yield Position(chunk.byte + chunk.size)
 
-    def _stream(self, chunks: Iterator[bytes], content: Content | None) -> ArrayStream:
-        seek = content.seek if content is not None and content.expected else None
+    def _array_stream(self, chunks: Iterator[bytes], content: Content | None) -> ArrayStream:
+        seek = content.seek if content is not None and content.expected_size else None
         return ArrayStream(chunks, self._records, self._validator, self._files.sizes, seek)
 
     def _document_slices(self, text: bytes) -> Iterator[RecordSlice]:
@@ -198,15 +198,15 @@ class Extractor:
 
     def _element_slices(self, text: bytes, at: Position) -> Iterator[RecordSlice]:
         yield from slices_of_text(
-            is_array(text), None, whole=False,
+            as_array(text), None, whole=False,
             first=at.record + 1, line=at.line + 1, column=at.column + 1, offset=at.byte,
         )  # fmt: skip
 
     def _line_slices(
-        self, chunks: Iterable[bytes], start: Position | None, whole_for: float = inf
+        self, chunks: Iterable[bytes], start: Position | None, position_delay: float = inf
     ) -> Iterator[RecordSlice | InvalidLine | Position]:
         """Yield the records of lines; for a large file, or after some seconds, also positions."""
-        late = time.monotonic() + whole_for
+        late = time.monotonic() + position_delay
         number = start.record + 1 if start else 1
         for lines in validate_lines(chunks, self._validator, start):
             for split in lines.split():
@@ -226,12 +226,12 @@ class Extractor:
                             number += len(record_slice.texts())
                         offset += len(text) + 1
             end = lines.offset + lines.size
-            is_huge = end > self._files.sizes.huge or time.monotonic() > late
+            is_huge = end > self._files.sizes.split_threshold or time.monotonic() > late
             if start is not None or is_huge:
                 # A last line without its end is none more, but nothing follows it either.
                 yield Position(end, number - 1, lines.line + len(lines.texts) - 1)
 
-    def _replayed(self, chunks: Iterable[bytes]) -> Iterator[RecordSlice | InvalidLine]:
+    def _dead_letter_slices(self, chunks: Iterable[bytes]) -> Iterator[RecordSlice | InvalidLine]:
         """Yield the records of a dead letter file; its failed files are read as files."""
         for lines in validate_lines(chunks, self._validator):
             for split in lines.split():
@@ -249,16 +249,16 @@ class Extractor:
                         continue
                     if not dead_letter.is_record:
                         continue
-                    yield self._replayed_record(dead_letter, record)
+                    yield self._dead_letter_slice(dead_letter, record)
 
-    def _replayed_record(self, dead_letter: DeadLetter, record: bytes) -> RecordSlice:
+    def _dead_letter_slice(self, dead_letter: DeadLetter, record: bytes) -> RecordSlice:
         """Return the records of one dead letter: its data, or those of a document."""
         verdict = self._validator(record)
         if isinstance(verdict, Fault):
             record_slice = DeadLetterSlice(
                 dead_letter, [record], RecordError(verdict.kind, verdict.message)
             )
-            record_slice.is_text = True
+            record_slice.is_invalid_json = True
             return record_slice
         records = self._records
         if records is None or dead_letter.pointer != format_pointer(records):

@@ -23,46 +23,48 @@ if TYPE_CHECKING:
     from asyncbatch.windows.events import Group
 
 
-class LinePiece(Struct, frozen=True):
+class LineRange(Struct, frozen=True):
     """Whole lines of a file from a position. The last line of the file may lack its LF."""
 
     file: str
-    at: Position
+    start: Position
     lines: bytes
 
     @property
-    def after(self) -> Position:
+    def end(self) -> Position:
         """The place where they end."""
-        lines, at = self.lines, self.at
+        lines, at = self.lines, self.start
         count = count_lines(lines, len(lines), first=not at.byte)
         ends = count.ends + (not lines.endswith(b"\n"))
         return Position(at.byte + len(lines), at.record + count.records, at.line + ends)
 
-    def split(self, line: int) -> tuple[LinePiece, LinePiece, LinePiece]:
+    def split_at_line(self, line: int) -> tuple[LineRange, LineRange, LineRange]:
         """Return the lines before line number `line` (from 0), that line, the lines after it."""
         lines, start = self.lines, 0
         for _ in range(line):
             start = lines.find(b"\n", start) + 1
         end = lines.find(b"\n", start) + 1 or len(lines)
-        before = LinePiece(self.file, self.at, lines[:start])
-        one = LinePiece(self.file, before.after if start else self.at, lines[start:end])
-        return before, one, LinePiece(self.file, one.after, lines[end:])
+        before = LineRange(self.file, self.start, lines[:start])
+        one = LineRange(self.file, before.end if start else self.start, lines[start:end])
+        return before, one, LineRange(self.file, one.end, lines[end:])
 
-    def cut(self, size: int) -> list[LinePiece]:
+    def split_by_size(self, size: int) -> list[LineRange]:
         """Return pieces of about `size` bytes, of whole lines."""
-        pieces, at, start, lines = list[LinePiece](), self.at, 0, self.lines
+        pieces, at, start, lines = list[LineRange](), self.start, 0, self.lines
         while len(lines) - start > size:
             end = lines.rfind(b"\n", start, start + size) + 1 or lines.find(b"\n", start) + 1
             if not end:
                 break
-            pieces.append(LinePiece(self.file, at, lines[start:end]))
-            at, start = pieces[-1].after, end
+            pieces.append(LineRange(self.file, at, lines[start:end]))
+            at, start = pieces[-1].end, end
         if start < len(lines):
-            pieces.append(LinePiece(self.file, at, lines[start:]))
+            pieces.append(LineRange(self.file, at, lines[start:]))
         return pieces
 
 
-_FEW = 8  # Groups with fewer events on average are sent as values: their totals would be larger.
+_MIN_EVENTS_PER_GROUP = (
+    8  # Groups with fewer events on average are sent as values: their totals would be larger.
+)
 
 
 class FoldTask:
@@ -78,7 +80,7 @@ class FoldTask:
             replace(settings, max_future=None), self._recipe, "", now=lambda: 0
         )
         self._pane = settings.window.pane
-        self._folds = settings.window.kind != "session"
+        self._makes_windows = settings.window.kind != "session"
 
     def __call__(
         self, pieces: Sequence[bytes]
@@ -91,17 +93,17 @@ class FoldTask:
         if events is None:
             return None
         moments = events.moments
-        if not self._folds:
+        if not self._makes_windows:
             times = NumericTimes(moments.all())
             return EventBlock(
                 events.count, Events(events.count, times, events.keys, events.columns)
             )
         groups = list(group_by_pane(events, self._pane))
-        if len(groups) * _FEW <= events.count:
-            groups = [self._aggregated(group) for group in groups]
+        if len(groups) * _MIN_EVENTS_PER_GROUP <= events.count:
+            groups = [self._aggregate(group) for group in groups]
         return PartialWindows(events.count, moments.lowest, moments.highest, groups)
 
-    def _aggregated(self, group: Group) -> Group:
+    def _aggregate(self, group: Group) -> Group:
         totals = self._recipe.empty()
         totals.add(group.count, group.columns)
         return replace(group, columns=(), totals=totals)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncbatch.core.batches import Counts, Part
 from asyncbatch.core.records import Failure
-from asyncbatch.formats.failures import after_records
+from asyncbatch.formats.failures import with_record_count
 from asyncbatch.sinks.base import OutputError
 
 if TYPE_CHECKING:
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from asyncbatch.core.records import Position, Scalar
     from asyncbatch.sinks.base import Pending
 
-    Pack = Callable[["PartCounts"], Rows | None]  # Makes rows ready to travel.
+    Pack = Callable[["PartContents"], Rows | None]  # Makes rows ready to travel.
 
 MAX_ROWS = 8192  # rows in one part, roughly, ...
 MAX_REJECTIONS = 1000  # ... and rejected records: memory stays bounded for a file of nothing else
 
 
-class PartCounts:
+class PartContents:
     """Rows and the records they were made of; rejections and their dead letters."""
 
     def __init__(self) -> None:
@@ -30,12 +30,12 @@ class PartCounts:
         self.places: list[int] = []
         self.records: list[int] = []
         self.lines: list[int | None] = []
-        self.originals: list[bytes] = []
-        self.several = False
-        self.finished: list[int] = []
+        self.original_texts: list[bytes] = []
+        self.has_many_rows = False
+        self.file_ends: list[int] = []
         """How many of the rows, from the first, each finished file ends after."""
         self.rejections: list[Failure] = []
-        self.letters: list[bytes] = []
+        self.dead_letters: list[bytes] = []
         self.bytes = 0
         """bytes of the records, as an estimate for their rows"""
 
@@ -43,50 +43,50 @@ class PartCounts:
         """Whether there is anything to report."""
         return bool(self.rows or self.rejections)
 
-    def exceeds(self, most: int) -> bool:
-        """Whether to report now: more than `most` bytes, or many rows or rejections."""
+    def exceeds(self, max_bytes: int) -> bool:
+        """Whether to report now: more than `max_bytes` bytes, or many rows or rejections."""
         return (
             len(self.rows) >= MAX_ROWS
-            or (self.bytes >= most and bool(self.rows))
+            or (self.bytes >= max_bytes and bool(self.rows))
             or len(self.rejections) >= MAX_REJECTIONS
         )
 
-    def add(self, other: PartCounts) -> None:
+    def add(self, other: PartContents) -> None:
         """Append the findings of another file."""
         self.rows += other.rows
         self.places += other.places
         self.records += other.records
         self.lines += other.lines
-        self.originals += other.originals
-        self.several |= other.several
-        self.letters += other.letters
+        self.original_texts += other.original_texts
+        self.has_many_rows |= other.has_many_rows
+        self.dead_letters += other.dead_letters
         self.bytes += other.bytes
 
 
 class FilePart:
     """The current file: its counts, and its findings since the last report.
 
-    The records of a large file are handed on as they come; `told` are their counts. They stand even
-    if the file fails later.
+    The records of a large file are handed on as they come; `reported` are their counts. They stand
+    even if the file fails later.
     """
 
     def __init__(self) -> None:
         self.read = self.dropped = self.rejected = 0
-        self.first: Failure | None = None
-        self.found = PartCounts()
+        self.first_failure: Failure | None = None
+        self.contents = PartContents()
         self.is_huge = False
-        self.told = Counts()
-        self.reached: Position | None = None
-        self.newest: Scalar | None = None
+        self.reported = Counts()
+        self.position: Position | None = None
+        self.largest_cursor: Scalar | None = None
 
     @property
-    def is_lost(self) -> bool:
+    def is_all_rejected(self) -> bool:
         """Whether every record was rejected, so that the file has failed."""
         return bool(self.rejected) and self.rejected == self.read
 
     def report_counts(self) -> Counts:
         """Return the change of the counts since the last call."""
-        told = self.told
+        told = self.reported
         more = Counts(
             self.read - told.read, self.dropped - told.dropped, self.rejected - told.rejected
         )
@@ -96,62 +96,62 @@ class FilePart:
     def reject(self, failure: Failure, dead_letter: bytes | None) -> None:
         """Reject a record, which the caller has counted as read."""
         self.rejected += 1
-        self.first = self.first or failure
-        self.found.rejections.append(failure)
+        self.first_failure = self.first_failure or failure
+        self.contents.rejections.append(failure)
         if dead_letter is not None:
-            self.found.letters.append(dead_letter)
+            self.contents.dead_letters.append(dead_letter)
 
 
 class PartBuilder:
     """A part in the making, and the file behind its last one."""
 
-    def __init__(self, start: int, pack: Pack, most: int) -> None:
-        self._part, self._pack, self._most = Part(start), pack, most
-        self._found = PartCounts()
-        self._pending: dict[int, tuple[str, Pending]] = {}
+    def __init__(self, start: int, pack: Pack, max_bytes: int) -> None:
+        self._part, self._pack, self._max_bytes = Part(start), pack, max_bytes
+        self._contents = PartContents()
+        self._uploads: dict[int, tuple[str, Pending]] = {}
         """the pending uploads of finished files, with their names, by place"""
         self.file = FilePart()
 
-    def report(self) -> Iterator[Part]:
+    def flush(self) -> Iterator[Part]:
         """Yield the part about finished files, if there are any."""
         if len(self._part):
-            self._settle()
-            self._part.rows = self._pack(self._found)
+            self._wait_for_uploads()
+            self._part.rows = self._pack(self._contents)
             yield self._part
-            self._part, self._found = Part(self._part.start + len(self._part)), PartCounts()
+            self._part, self._contents = Part(self._part.start + len(self._part)), PartContents()
 
-    def report_if_many(self) -> Iterator[Part]:
+    def flush_if_large(self) -> Iterator[Part]:
         """Yield the findings if they are many, also those of the unfinished file."""
-        if self.file.found.exceeds(self._most):
-            yield from self.report_file(None)
-        elif self._found.exceeds(self._most):
-            yield from self.report()
+        if self.file.contents.exceeds(self._max_bytes):
+            yield from self.flush_file(None)
+        elif self._contents.exceeds(self._max_bytes):
+            yield from self.flush()
 
-    def report_file(self, reached: Position | None, size: int = 0) -> Iterator[Part]:
-        """Yield the findings of the unfinished file up to `reached`, `size` bytes."""
-        yield from self.report()
-        found, self.file.found = self.file.found, PartCounts()
+    def flush_file(self, position: Position | None, size: int = 0) -> Iterator[Part]:
+        """Yield the findings of the unfinished file up to `position`, `size` bytes."""
+        yield from self.flush()
+        found, self.file.contents = self.file.contents, PartContents()
         part = Part(self._part.start)
-        self._take(part, found)
+        self._move_rejections(part, found)
         part.rows = self._pack(found)
         if self.file.is_huge:
-            part.counts, part.position = self.file.report_counts(), reached
-            part.counts.bytes, part.largest_cursor = size, self.file.newest
+            part.counts, part.position = self.file.report_counts(), position
+            part.counts.bytes, part.largest_cursor = size, self.file.largest_cursor
         yield part
 
     def report_split_file(self, split_file: SplitFile) -> Iterator[Part]:
         """Yield the findings, then that the next file must be split."""
-        yield from self.report()
+        yield from self.flush()
         yield Part(self._part.start, split_file=split_file)
 
     def end_split(self, size: int, error: Failure | None) -> Iterator[Part]:
         """Yield the findings of a split of `size` bytes, with the error that ends its file."""
-        yield from self.report_file(self.file.reached, size)
+        yield from self.flush_file(self.file.position, size)
         self.file = FilePart()
         if error is not None:
             yield Part(self._part.start, [0], [0], [0.0], errors={0: error})
 
-    def lose_target(self, message: str) -> None:
+    def set_target_error(self, message: str) -> None:
         """Note that no output can be written any more, which ends the run."""
         self._part.target_error = message
 
@@ -166,23 +166,23 @@ class PartBuilder:
         self.file = FilePart()
         if file.is_huge:
             part.counts = part.counts or Counts()
-            part.counts.add(file.told)
+            part.counts.add(file.reported)
             if error is not None:
-                error = after_records(error, file.read)
+                error = with_record_count(error, file.read)
         elif error is not None:
             file = FilePart()
-        if error is None and file.is_lost:
-            error = file.first
+        if error is None and file.is_all_rejected:
+            error = file.first_failure
         if error is not None:
             part.errors[place] = error
         if file.rejected:
             part.rejected[place] = file.rejected
         if file.dropped:
             part.dropped[place] = file.dropped
-        self._take(part, file.found)
-        self._found.add(file.found)
-        self._found.finished.append(len(self._found.rows))
-        part.spooled_rows.append(written or len(file.found.rows))
+        self._move_rejections(part, file.contents)
+        self._contents.add(file.contents)
+        self._contents.file_ends.append(len(self._contents.rows))
+        part.spooled_rows.append(written or len(file.contents.rows))
         part.written += written
         part.records.append(file.read)
         part.bytes.append(size)
@@ -190,26 +190,26 @@ class PartBuilder:
 
     def wait_for_upload(self, file: str, pending: Pending) -> None:
         """Note the pending upload of the last file, named `file`."""
-        self._pending[len(self._part) - 1] = file, pending
+        self._uploads[len(self._part) - 1] = file, pending
 
-    def _settle(self) -> None:
+    def _wait_for_uploads(self) -> None:
         """Wait for the uploads of finished files. A failed upload fails its file."""
-        for place, (file, pending) in self._pending.items():
+        for place, (file, pending) in self._uploads.items():
             try:
                 self._part.outputs[place] = pending()
             except OutputError as error:
                 _retract(self._part, place)
                 self._part.errors[place] = Failure(file, "sink", str(error))
                 if error.is_lost:
-                    self.lose_target(str(error))
-        self._pending.clear()
+                    self.set_target_error(str(error))
+        self._uploads.clear()
 
-    def _take(self, part: Part, found: PartCounts) -> None:
+    def _move_rejections(self, part: Part, found: PartContents) -> None:
         """Move rejections into `part`, as those of the file after its last."""
         place = len(part)
         part.rejections += [(place, failure) for failure in found.rejections]
-        part.dead_letters += found.letters
-        found.letters = []
+        part.dead_letters += found.dead_letters
+        found.dead_letters = []
         found.places = [place] * len(found.rows)
 
 

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
     Text = bytes | msgspec.Raw
 
-WHOLE_BYTES = 4 * 1024 * 1024  # A text up to this size is decoded in one call; of a larger one, ...
+MAX_DECODED_BYTES = (
+    4 * 1024 * 1024
+)  # A text up to this size is decoded in one call; of a larger one, ...
 SLICE_RECORDS = 1000  # ... this number of records at a time exist as Python values.
 
 _BLANK = b" \t\r\n"
@@ -37,14 +39,14 @@ _BLANK = b" \t\r\n"
 class RecordSlice:
     """Consecutive records of one file, from number `first`, which counts from 1.
 
-    `single`: one document that is one record. `is_text`: with an `error`, the records are not even
-    JSON.
+    `is_document`: one document that is one record. `is_invalid_json`: with an `error`, the records
+    are not even JSON.
     """
 
     file: str | None = None  # the origin of the records, if it is not the current file
-    single = False
+    is_document = False
     error: RecordError | None = None  # the reason why the records cannot be used
-    is_text = False
+    is_invalid_json = False
 
     def __init__(self, first: int) -> None:
         self.first = first
@@ -131,7 +133,7 @@ class TextSlice(RecordSlice):
         single: bool = False,
     ) -> None:
         super().__init__(first)
-        self.single = single
+        self.is_document = single
         self._body, self._parts = body, parts
         self._locator = locator
 
@@ -182,7 +184,7 @@ def slices_of_text(
     if records is not None:
         parts = find_elements(body, records)
     elif not whole and body.lstrip(_BLANK).startswith(b"["):
-        if len(body) <= WHOLE_BYTES:
+        if len(body) <= MAX_DECODED_BYTES:
             yield TextSlice(body, locator, first)
             return
         parts = decode_array(body)
@@ -207,9 +209,11 @@ def missing_array_error(records: Sequence[str]) -> RecordError:
 class IterableSlice(RecordSlice):
     """Records that a program has given one by one: they have a number, but no place."""
 
-    def __init__(self, texts: Sequence[bytes], first: int, flaw: RecordError | None = None) -> None:
+    def __init__(
+        self, texts: Sequence[bytes], first: int, error: RecordError | None = None
+    ) -> None:
         super().__init__(first)
-        self.error, self.is_text = flaw, flaw is not None
+        self.error, self.is_invalid_json = error, error is not None
         self._texts = texts
 
     @property
@@ -249,10 +253,10 @@ class FirstRecords(RecordSlice):
     def __init__(self, record_slice: RecordSlice, count: int) -> None:
         super().__init__(record_slice.first)
         self._slice, self._count = record_slice, count
-        self.file, self.error, self.is_text = (
+        self.file, self.error, self.is_invalid_json = (
             record_slice.file,
             record_slice.error,
-            record_slice.is_text,
+            record_slice.is_invalid_json,
         )
 
     @property
@@ -279,10 +283,10 @@ class DeadLetterSlice(RecordSlice):
     """The data of one dead letter, with its original place."""
 
     def __init__(
-        self, dead_letter: DeadLetter, texts: Sequence[Text], flaw: RecordError | None = None
+        self, dead_letter: DeadLetter, texts: Sequence[Text], error: RecordError | None = None
     ) -> None:
         super().__init__(dead_letter.record or 1)
-        self.file, self.error = dead_letter.file, flaw
+        self.file, self.error = dead_letter.file, error
         self._dead_letter, self._texts = dead_letter, texts
 
     @property

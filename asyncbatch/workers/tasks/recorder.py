@@ -60,8 +60,8 @@ class RejectionBuilder:
         text = bytes(record_slice.texts()[at])
         violations, place = error.violations, None
         if self._keeps_source and violations:
-            violations = _located(violations, text, record_slice, at)
-            place = _position_of(violations[0])
+            violations = _locate(violations, text, record_slice, at)
+            place = _violation_position(violations[0])
         place = place or record_slice.position(at, 0)
         line, column, byte = place or (context.line, None, None)
         failure = Failure(
@@ -71,18 +71,20 @@ class RejectionBuilder:
             error.detail if error.detail and self._tracebacks else UNSET,
         )  # fmt: skip
         dead_letter = (
-            record_dead_letter(failure, text, bad=record_slice.is_text) if self._letters else None
+            record_dead_letter(failure, text, bad=record_slice.is_invalid_json)
+            if self._letters
+            else None
         )
         builder.reject(failure, dead_letter)
 
-    def reject_line(self, builder: FilePart, file: str, bad: InvalidLine) -> None:
+    def reject_line(self, builder: FilePart, file: str, line: InvalidLine) -> None:
         """Reject a line that is not JSON."""
-        failure = line_failure(file, bad)
-        dead_letter = record_dead_letter(failure, bad.text, bad=True) if self._letters else None
+        failure = line_failure(file, line)
+        dead_letter = record_dead_letter(failure, line.text, bad=True) if self._letters else None
         builder.reject(failure, dead_letter)
 
 
-def _located(
+def _locate(
     violations: Sequence[Violation], text: bytes, record_slice: RecordSlice, at: int
 ) -> tuple[Violation, ...]:
     """Return violations with their places in the file."""
@@ -95,7 +97,7 @@ def _located(
     return tuple(located)
 
 
-def _position_of(violation: Violation) -> TextPosition | None:
+def _violation_position(violation: Violation) -> TextPosition | None:
     line, column, byte = violation.line, violation.column, violation.byte
     return (
         None if line is None or column is None or byte is None else TextPosition(line, column, byte)
@@ -103,7 +105,7 @@ def _position_of(violation: Violation) -> TextPosition | None:
 
 
 # The outputs of a record are spooled from this number on, until all are computed.
-MANY_OUTPUTS = 1000
+SPOOLED_OUTPUTS = 1000
 # errors that end a file early; any other is a defect of asyncbatch
 RECORD_ERRORS = (OutputError, *FILE_ERRORS)
 
@@ -112,58 +114,62 @@ class Recorder:
     """Collects the outcome of each record of a batch. One per worker, reused for each batch."""
 
     def __init__(self, settings: RecordWorkSettings) -> None:
-        self._rejecter = RejectionBuilder(settings)
+        self._rejection_builder = RejectionBuilder(settings)
         self._row_writer = make_row_writer(settings.target, settings.files, settings.dedupe)
         self.abandon = self._row_writer.abandon
         self._keeps_rows = settings.target is not None
         self._names_origins = self._row_writer.names_origins
         self._keeps_originals = settings.letters and self._names_origins
         self._keeps_files_whole = settings.target is not None and settings.target.form == "folder"
-        self.may_wait = settings.target is not None and settings.target.is_remote
+        self.may_block = settings.target is not None and settings.target.is_remote
         """whether it may block on an object store, which an event loop must not"""
-        self._most = settings.files.sizes.part
-        self._newest: LargestCursor | None = None
+        self._max_bytes = settings.files.sizes.part
+        self._cursor: LargestCursor | None = None
         if settings.newest is not None:
             from asyncbatch.sources.cursor import LargestCursor
 
-            self._newest = LargestCursor(settings.newest)
-        self._builder = PartBuilder(0, self._row_writer.encode, self._most)
+            self._cursor = LargestCursor(settings.newest)
+        self._builder = PartBuilder(0, self._row_writer.encode, self._max_bytes)
         self._file = ""
         self._patience = settings.patience
-        self._handed_on = time.monotonic()
+        self._reported_at = time.monotonic()
 
     def begin_batch(self, start: int) -> None:
         """Begin a batch; its first file is number `start` of the run."""
-        self._builder = PartBuilder(start, self._row_writer.encode, self._most)
+        self._builder = PartBuilder(start, self._row_writer.encode, self._max_bytes)
 
-    def report(self) -> Iterator[Part]:
+    def flush(self) -> Iterator[Part]:
         """Yield the part about finished files."""
-        yield from self._builder.report()
+        yield from self._builder.flush()
 
     def report_split_file(self, split_file: SplitFile) -> Iterator[Part]:
         """Yield the part, then that the next file must be split."""
         yield from self._builder.report_split_file(split_file)
 
-    def report_if_many(self) -> Iterator[Part]:
+    def flush_if_large(self) -> Iterator[Part]:
         """Yield the part if it is large, also of the unfinished file. Raises OutputError.
 
         A large file is reported only at a position.
         """
         if not self._builder.file.is_huge:
-            yield from self._builder.report_if_many()
+            yield from self._builder.flush_if_large()
 
-    def reach(self, position: Position) -> Iterator[Part]:
+    def note_position(self, position: Position) -> Iterator[Part]:
         """Note the position in a large file; yield the part if it is large, or late."""
         if not self._keeps_files_whole:
             file = self._builder.file
-            is_late = time.monotonic() - self._handed_on > self._patience
-            if not file.is_huge or file.found.exceeds(self._most) or (is_late and file.found):
+            is_late = time.monotonic() - self._reported_at > self._patience
+            if (
+                not file.is_huge
+                or file.contents.exceeds(self._max_bytes)
+                or (is_late and file.contents)
+            ):
                 file.is_huge = True
-                self._handed_on = time.monotonic()
-                yield from self._builder.report_file(position)
-            file.reached = position
+                self._reported_at = time.monotonic()
+                yield from self._builder.flush_file(position)
+            file.position = position
 
-    def begin(self, path: str) -> None:
+    def begin_file(self, path: str) -> None:
         """Begin the file at `path`. Raises OutputError."""
         self._file = display_path(path)
         self._row_writer.begin(path)
@@ -178,13 +184,13 @@ class Recorder:
         failure = None if problem is None else file_failure(self._file, problem)
         yield from self._builder.end_split(size, failure)
 
-    def end(self, size: int, elapsed_ms: float, problem: Exception | None) -> bool:
+    def end_file(self, size: int, elapsed_ms: float, problem: Exception | None) -> bool:
         """End the file, of which `size` bytes were read; one of `RECORD_ERRORS` fails it.
 
         Return whether more outputs can be written.
         """
         written, pending = 0, None
-        if problem is None and not self._builder.file.is_lost:
+        if problem is None and not self._builder.file.is_all_rejected:
             try:
                 written = self._row_writer.end()
                 pending = self._row_writer.take_pending()
@@ -195,7 +201,7 @@ class Recorder:
         if isinstance(problem, OutputError):
             failure = Failure(self._file, "sink", str(problem))
             if problem.is_lost:
-                self._builder.lose_target(str(problem))
+                self._builder.set_target_error(str(problem))
         elif problem is not None:
             failure = file_failure(self._file, problem)
         self._builder.end_file(size, elapsed_ms, failure, written)
@@ -203,30 +209,32 @@ class Recorder:
             self._builder.wait_for_upload(self._file, pending)
         return not (isinstance(problem, OutputError) and problem.is_lost)
 
-    def reject_line(self, bad: InvalidLine) -> None:
+    def reject_line(self, line: InvalidLine) -> None:
         """Write down a line that is no record."""
         self._builder.file.read += 1
-        self._rejecter.reject_line(self._builder.file, self._file, bad)
+        self._rejection_builder.reject_line(self._builder.file, self._file, line)
 
     def reject(self, cursor: RecordCursor, error: RecordError) -> None:
         """Write down that the record at `cursor` is rejected."""
         self._builder.file.read += 1
-        self._rejecter.reject(self._builder.file, cursor, error)
+        self._rejection_builder.reject(self._builder.file, cursor, error)
 
-    def keep_all(self, record_slice: RecordSlice) -> None:
+    def keep_slice(self, record_slice: RecordSlice) -> None:
         """Keep the records of a slice unchanged."""
         if not self._keeps_rows:
             self._builder.file.read += len(record_slice.texts())
         else:
             takes_texts = self._row_writer.takes_texts
-            self.keep_many(record_slice.compact_texts() if takes_texts else record_slice.values())
+            self.keep_unchanged(
+                record_slice.compact_texts() if takes_texts else record_slice.values()
+            )
 
-    def keep_many(self, rows: Sequence[Any]) -> None:
+    def keep_unchanged(self, rows: Sequence[Any]) -> None:
         """Keep a number of records unchanged, for a target without rejections."""
         file = self._builder.file
         file.read += len(rows)
         if self._keeps_rows:
-            file.found.rows += rows
+            file.contents.rows += rows
 
     def keep_rows(
         self, rows: Sequence[Any], places: Sequence[int], record_slice: RecordSlice, *, dropped: int
@@ -237,46 +245,48 @@ class Recorder:
         file.dropped += dropped
         if not self._keeps_rows:
             return
-        found = file.found
+        found = file.contents
         found.rows += rows
         if self._names_origins:
             found.records += [record_slice.first + place for place in places]
             found.lines += map(record_slice.line, places)
             if self._keeps_originals:
                 texts = record_slice.texts()
-                found.originals += [bytes(texts[place]) for place in places]
+                found.original_texts += [bytes(texts[place]) for place in places]
 
-    def keep(self, rows: Sequence[Any], cursor: RecordCursor) -> None:
+    def keep_outputs(self, rows: Sequence[Any], cursor: RecordCursor) -> None:
         """Keep the outputs of the record at `cursor`."""
         file = self._builder.file
         file.read += 1
         if not rows:
             file.dropped += 1
         elif self._keeps_rows:
-            self._add(rows, cursor)
+            self._add_rows(rows, cursor)
 
     def keep_spooled(self, spool: Spool, cursor: RecordCursor) -> Iterator[Part]:
         """Take the many values that one record became; yield parts. Raises OutputError."""
         self._builder.file.read += 1
         if self._keeps_rows:
-            for rows in spool.read(MANY_OUTPUTS):
-                self._add(rows, cursor)
-                self.add_slice(cursor.record_slice)
-                yield from self._builder.report_if_many()
+            for rows in spool.read(SPOOLED_OUTPUTS):
+                self._add_rows(rows, cursor)
+                self.write_rows(cursor.record_slice)
+                yield from self._builder.flush_if_large()
 
-    def add_slice(self, record_slice: RecordSlice) -> None:
+    def write_rows(self, record_slice: RecordSlice) -> None:
         """Write the rows of a slice, if the target writes in the worker. Raises OutputError."""
-        self._row_writer.take(self._builder.file.found, single=record_slice.single)
+        self._row_writer.take(self._builder.file.contents, single=record_slice.is_document)
 
     def note_slice(self, record_slice: RecordSlice) -> None:
         """Note a slice whose rows follow. Raises FeedError."""
         file = self._builder.file
-        file.found.bytes += record_slice.size
-        if self._newest is not None and record_slice.error is None:
-            file.newest = self._newest.largest(record_slice.values(), file.newest, self._file)
+        file.contents.bytes += record_slice.size
+        if self._cursor is not None and record_slice.error is None:
+            file.largest_cursor = self._cursor.largest(
+                record_slice.values(), file.largest_cursor, self._file
+            )
 
-    def _add(self, rows: Sequence[Any], cursor: RecordCursor) -> None:
-        found = self._builder.file.found
+    def _add_rows(self, rows: Sequence[Any], cursor: RecordCursor) -> None:
+        found = self._builder.file.contents
         found.rows += rows
         if self._names_origins:
             record_slice, at = cursor.record_slice, cursor.at
@@ -284,6 +294,6 @@ class Recorder:
                 found.records.append(record_slice.first + at)
                 found.lines.append(record_slice.line(at))
             if len(rows) > 1:
-                found.several = True
+                found.has_many_rows = True
             if self._keeps_originals:
-                found.originals += [bytes(record_slice.texts()[at])] * len(rows)
+                found.original_texts += [bytes(record_slice.texts()[at])] * len(rows)

@@ -10,14 +10,14 @@ from asyncbatch.core.batches import SplitFile
 from asyncbatch.core.progress import Progress
 from asyncbatch.core.records import Position
 from asyncbatch.formats.lines import InvalidLine
-from asyncbatch.sources.reader import Reader, close_opened, size_read
+from asyncbatch.sources.reader import Reader, close_opened, read_size
 from asyncbatch.storage.opener import Opener
 from asyncbatch.transforms.base import RecordError
 from asyncbatch.transforms.chain import make_chain
 from asyncbatch.transforms.json_values import is_json_value
 from asyncbatch.workers.tasks.count import end_of_splits
 from asyncbatch.workers.tasks.extractor import Extractor
-from asyncbatch.workers.tasks.recorder import MANY_OUTPUTS, RECORD_ERRORS, RecordCursor, Recorder
+from asyncbatch.workers.tasks.recorder import RECORD_ERRORS, SPOOLED_OUTPUTS, RecordCursor, Recorder
 from asyncbatch.workers.tasks.spool import Spool
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ class TransformTask:
         self._extractor = Extractor(settings, self._opener)
         self._reader = Reader(files.max_file_size, files.read_ahead, self._opener)
         self._chain = make_chain(settings.transforms, self._opener.files, settings.row_check)
-        self._most_bytes = files.portion.bytes or BATCH_BYTES
-        self._most_seconds = files.portion.seconds
+        self._max_bytes = files.portion.bytes or BATCH_BYTES
+        self._max_seconds = files.portion.seconds
         self._recorder = Recorder(settings)
         self.abandon = self._recorder.abandon
         self.progress = Progress()
@@ -68,13 +68,13 @@ class TransformTask:
         recorder.begin_batch(batch.start)
         self._extractor.limit = batch.limit
         if batch.split is not None:
-            if batch.split.end:
+            if batch.split.is_end_marker:
                 yield end_of_splits(batch)
             else:
-                yield from self._split(batch.paths[0], batch.split)
+                yield from self._transform_split(batch.paths[0], batch.split)
             return
         began = now()
-        contents = self._reader.contents(batch, self._most_bytes, self._most_seconds, self.progress)
+        contents = self._reader.contents(batch, self._max_bytes, self._max_seconds, self.progress)
         for path, opened in contents:
             problem: Exception | None = None
             if form := self._extractor.needs_split(path, opened):
@@ -83,42 +83,42 @@ class TransformTask:
                 yield from recorder.report_split_file(SplitFile(form, batch.resume))
                 return
             try:
-                yield from self._file(path, opened, batch.resume)
+                yield from self._transform_file(path, opened, batch.resume)
             except RECORD_ERRORS as error:
                 problem = error
             ended = now()
-            if not recorder.end(size_read(opened), (ended - began) * 1000, problem):
+            if not recorder.end_file(read_size(opened), (ended - began) * 1000, problem):
                 contents.close()
                 break
-            yield from recorder.report_if_many()
+            yield from recorder.flush_if_large()
             began = ended
-        yield from recorder.report()
+        yield from recorder.flush()
 
-    def _split(self, path: str, split: Split) -> Iterator[Part]:
+    def _transform_split(self, path: str, split: Split) -> Iterator[Part]:
         """Process one split of a file."""
         recorder = self._recorder
-        if split.arrival is not None:
-            path = split.arrival.file
+        if split.chunk is not None:
+            path = split.chunk.file
         recorder.begin_split(path)
         problem: Exception | None = None
         try:
-            yield from self._slices(path, self._extractor.read_split(path, split))
+            yield from self._transform_slices(path, self._extractor.read_split(path, split))
         except RECORD_ERRORS as error:
             problem = error
         yield from recorder.end_split(split.length, problem)
 
-    def _file(self, path: str, opened: Opened, resume: Position | None) -> Iterator[Part]:
+    def _transform_file(self, path: str, opened: Opened, resume: Position | None) -> Iterator[Part]:
         """Work on one file. Raises one of `RECORD_ERRORS`."""
-        self._recorder.begin(path)
-        yield from self._slices(path, self._extractor.slices(path, opened, resume))
+        self._recorder.begin_file(path)
+        yield from self._transform_slices(path, self._extractor.slices(path, opened, resume))
 
-    def _slices(
+    def _transform_slices(
         self, path: str, slices: Iterable[RecordSlice | InvalidLine | Position]
     ) -> Iterator[Part]:
         recorder = self._recorder
         for record_slice in slices:
             if isinstance(record_slice, Position):
-                yield from recorder.reach(record_slice)
+                yield from recorder.note_position(record_slice)
             elif isinstance(record_slice, InvalidLine):
                 recorder.reject_line(record_slice)
             else:
@@ -127,19 +127,19 @@ class TransformTask:
                 if record_slice.error is not None:
                     recorder.reject(cursor, record_slice.error)
                 elif self._chain is None:
-                    recorder.keep_all(record_slice)
+                    recorder.keep_slice(record_slice)
                 elif self._chain.takes is not None:
-                    yield from self._take_rows(self._chain, self._chain.takes, cursor)
+                    yield from self._keep_if_rows(self._chain, self._chain.takes, cursor)
                 elif self._chain.test is not None:
-                    self._check(self._chain, self._chain.test, cursor)
+                    self._filter(self._chain, self._chain.test, cursor)
                 elif self._chain.many is not None:
                     yield from self._map(self._chain, self._chain.many, cursor)
                 else:
                     yield from self._transform(self._chain, cursor)
-                recorder.add_slice(record_slice)
-            yield from recorder.report_if_many()
+                recorder.write_rows(record_slice)
+            yield from recorder.flush_if_large()
 
-    def _take_rows(
+    def _keep_if_rows(
         self, row: Chain, takes: Callable[[Sequence[Any]], bool], cursor: RecordCursor
     ) -> Iterator[Part]:
         """Keep records unchanged if all can be rows: faster than one by one."""
@@ -147,13 +147,13 @@ class TransformTask:
         if takes(values):
             self._recorder.keep_rows(values, range(len(values)), cursor.record_slice, dropped=0)
         else:
-            yield from self._each(values, row, cursor)
+            yield from self._transform_each(values, row, cursor)
 
-    def _check(self, check: Chain, test: Callable[[Any], bool], cursor: RecordCursor) -> None:
+    def _filter(self, check: Chain, test: Callable[[Any], bool], cursor: RecordCursor) -> None:
         """Keep the records that pass a test, a slice at a time, since most pass."""
         recorder, values = self._recorder, cursor.record_slice.values()
         verdicts = list(map(test, values))
-        recorder.keep_many(list(compress(values, verdicts)))
+        recorder.keep_unchanged(list(compress(values, verdicts)))
         for cursor.at, (value, passes) in enumerate(zip(values, verdicts, strict=True)):
             if not passes:
                 try:
@@ -170,7 +170,7 @@ class TransformTask:
                 rows.append(result)
                 places.append(place)
             elif result is not None:
-                yield from self._each(results, transform.rest, cursor)
+                yield from self._transform_each(results, transform.rest, cursor)
                 return
         self._recorder.keep_rows(
             rows, places, cursor.record_slice, dropped=len(results) - len(rows)
@@ -179,9 +179,9 @@ class TransformTask:
     def _transform(self, transform: Chain, cursor: RecordCursor) -> Iterator[Part]:
         record_slice = cursor.record_slice
         records = record_slice.compact_texts() if transform.reads_text else record_slice.values()
-        yield from self._each(records, transform, cursor)
+        yield from self._transform_each(records, transform, cursor)
 
-    def _each(
+    def _transform_each(
         self, items: Sequence[Any], outputs_of: OutputsOf, cursor: RecordCursor
     ) -> Iterator[Part]:
         """Keep or reject the outputs for each item, which stands for a record of a slice."""
@@ -191,8 +191,8 @@ class TransformTask:
                 outputs = outputs_of(item, cursor)
                 if type(outputs) is not tuple:
                     rest = iter(outputs)
-                    outputs = list(islice(rest, MANY_OUTPUTS))
-                    if len(outputs) == MANY_OUTPUTS:
+                    outputs = list(islice(rest, SPOOLED_OUTPUTS))
+                    if len(outputs) == SPOOLED_OUTPUTS:
                         with Spool() as spool:
                             spool.write(chain(outputs, rest))
                             yield from recorder.keep_spooled(spool, cursor)
@@ -200,4 +200,4 @@ class TransformTask:
             except RecordError as error:
                 recorder.reject(cursor, error)
             else:
-                recorder.keep(outputs, cursor)
+                recorder.keep_outputs(outputs, cursor)

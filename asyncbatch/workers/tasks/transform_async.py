@@ -17,14 +17,14 @@ from asyncbatch.core.settings import MAX_BATCH_SECONDS
 from asyncbatch.formats.failures import FeedError, FileTimeoutError
 from asyncbatch.formats.lines import InvalidLine
 from asyncbatch.sources.async_reader import AsyncReader
-from asyncbatch.sources.reader import close_opened, size_read
+from asyncbatch.sources.reader import close_opened, read_size
 from asyncbatch.storage.opener import Opener
 from asyncbatch.transforms.base import RecordError
 from asyncbatch.transforms.call import AsyncCall, Call
 from asyncbatch.transforms.chain import make_stages
 from asyncbatch.workers.tasks.count import MAX_BATCH_BYTES, end_of_splits
 from asyncbatch.workers.tasks.extractor import Extractor
-from asyncbatch.workers.tasks.recorder import MANY_OUTPUTS, RECORD_ERRORS, RecordCursor, Recorder
+from asyncbatch.workers.tasks.recorder import RECORD_ERRORS, SPOOLED_OUTPUTS, RecordCursor, Recorder
 from asyncbatch.workers.tasks.spool import Spool
 
 if TYPE_CHECKING:
@@ -55,14 +55,14 @@ class FileTimer:
         self._deadline = _now() + self._limit
         self._is_late = False
 
-    async def paused(self, wait: Awaitable[T]) -> T:
+    async def exclude(self, wait: Awaitable[T]) -> T:
         """Await a wait for other files, which does not count."""
         began = _now()
         result = await wait
         self._deadline += _now() - began
         return result
 
-    async def limited(self, work: Callable[[], Awaitable[T]]) -> T:
+    async def run(self, work: Callable[[], Awaitable[T]]) -> T:
         """Await `work` within the limit. Raises FileTimeoutError, and the errors of `work`."""
         if self._limit == math.inf:
             return await work()
@@ -91,7 +91,7 @@ def _now() -> float:
 
 
 # A file up to this size is read in one call, a larger one as its records are needed.
-AT_ONCE_BYTES = 8 * 1024 * 1024
+READ_WHOLE_BYTES = 8 * 1024 * 1024
 # Results that may wait for a slow earlier call, as a multiple of the calls in flight.
 CALLS_AHEAD = 10
 LANES = 3  # Batches in flight: while one waits for its last calls, the others go on.
@@ -136,18 +136,21 @@ class AsyncTransformLane:
     """A lane (see `executors.lanes`) that works on the event loop of this process.
 
     `slots` bounds the records that all lanes have in their functions at a time. A file that
-    takes more than `limit` seconds fails.
+    takes more than `file_timeout` seconds fails.
     """
 
     def __init__(
-        self, settings: RecordWorkSettings, slots: asyncio.Semaphore, limit: float | None = None
+        self,
+        settings: RecordWorkSettings,
+        slots: asyncio.Semaphore,
+        file_timeout: float | None = None,
     ) -> None:
-        self._seconds = limit
-        self._lost: FileTimeoutError | FeedError | None = None
+        self._file_timeout = file_timeout
+        self._file_error: FileTimeoutError | FeedError | None = None
         """the reason why the current file failed midway"""
         files = settings.files
         self._opener = Opener(files)
-        at_once = min(AT_ONCE_BYTES, files.sizes.huge)
+        at_once = min(READ_WHOLE_BYTES, files.sizes.split_threshold)
         self._reader = AsyncReader(self._opener, files.max_file_size, at_once)
         self._concurrency = settings.call_concurrency
         self._slots = slots
@@ -156,8 +159,8 @@ class AsyncTransformLane:
         self._stages = make_stages(settings.transforms, self._opener.files, settings.row_check)
         self._reads_text = settings.reads_text
         self.abandon = self._recorder.abandon
-        self._stepped = partial(iterate_in_thread, in_thread=self._recorder.may_wait)
-        self._closing = False
+        self._iterate = partial(iterate_in_thread, in_thread=self._recorder.may_block)
+        self._is_closing = False
         """Whether a cancelled call is one that we have cancelled."""
 
     async def run(self, batch: Batch) -> AsyncIterator[Part]:
@@ -168,23 +171,23 @@ class AsyncTransformLane:
 
     async def _parts(self, batch: Batch) -> AsyncGenerator[Part, None]:
         recorder = self._recorder
-        if batch.split is not None and batch.split.end:
+        if batch.split is not None and batch.split.is_end_marker:
             yield end_of_splits(batch)
             return
         recorder.begin_batch(batch.start)
         self._extractor.limit = batch.limit
-        self._closing = False
+        self._is_closing = False
         steps: asyncio.Queue[_Step | None] = asyncio.Queue(CALLS_AHEAD * self._concurrency)
         feeding = asyncio.create_task(self._feed(batch, steps))
         try:
             while (step := await steps.get()) is not None:
-                async for part in self._take(step):
+                async for part in self._record_step(step):
                     yield part
             await feeding
-            async for part in self._stepped(recorder.report()):
+            async for part in self._iterate(recorder.flush()):
                 yield part
         finally:
-            self._closing = True
+            self._is_closing = True
             feeding.cancel()
             calls = [feeding]
             while not steps.empty():
@@ -201,7 +204,7 @@ class AsyncTransformLane:
                 await self._feed_split(batch.paths[0], batch.split, steps)
                 return
             deadline, taken = time.monotonic() + MAX_BATCH_SECONDS, 0
-            began, clock = time.perf_counter(), FileTimer(self._seconds)
+            began, clock = time.perf_counter(), FileTimer(self._file_timeout)
             async with aclosing(self._reader.contents(batch.paths)) as contents:
                 async for path, opened in contents:
                     if form := await asyncio.to_thread(self._extractor.needs_split, path, opened):
@@ -214,12 +217,12 @@ class AsyncTransformLane:
                         await self._feed_file(path, opened, batch.resume, steps, clock)
                     except RECORD_ERRORS as error:
                         problem = error
-                    size = size_read(opened)
+                    size = read_size(opened)
                     await steps.put(_End(size, (time.perf_counter() - began) * 1000, problem))
                     taken += size
                     if taken >= MAX_BATCH_BYTES or time.monotonic() > deadline:
                         break
-                    began, clock = time.perf_counter(), FileTimer(self._seconds)
+                    began, clock = time.perf_counter(), FileTimer(self._file_timeout)
         finally:
             await steps.put(None)
 
@@ -238,13 +241,13 @@ class AsyncTransformLane:
     async def _feed_split(
         self, path: str, split: Split, steps: asyncio.Queue[_Step | None]
     ) -> None:
-        if split.arrival is not None:
-            path = split.arrival.file
+        if split.chunk is not None:
+            path = split.chunk.file
         await steps.put(_BeginSplit(path))
         problem: Exception | None = None
         try:
             slices = self._extractor.read_split(path, split)
-            await self._feed_slices(path, slices, steps, FileTimer(self._seconds))
+            await self._feed_slices(path, slices, steps, FileTimer(self._file_timeout))
         except RECORD_ERRORS as error:
             problem = error
         await steps.put(_EndSplit(split.length, problem))
@@ -256,30 +259,30 @@ class AsyncTransformLane:
         steps: asyncio.Queue[_Step | None],
         clock: FileTimer,
     ) -> None:
-        while (found := await asyncio.to_thread(self._next, slices)) is not None:
+        while (found := await asyncio.to_thread(self._next_slice, slices)) is not None:
             record_slice, records = found
             clock.check()
             if isinstance(record_slice, (InvalidLine, Position)):
-                await clock.paused(steps.put(record_slice))
+                await clock.exclude(steps.put(record_slice))
                 continue
             for at, record in enumerate(records):
                 cursor = RecordCursor(path, record_slice, at)
-                await clock.paused(self._slots.acquire())
+                await clock.exclude(self._slots.acquire())
                 try:
                     clock.check()
                 except FileTimeoutError:
                     self._slots.release()
                     raise
-                task = asyncio.create_task(clock.limited(partial(self._call, record, cursor)))
+                task = asyncio.create_task(clock.run(partial(self._run_stages, record, cursor)))
                 task.add_done_callback(lambda _: self._slots.release())
                 try:
-                    await clock.paused(steps.put(_PendingCall(cursor, task)))
+                    await clock.exclude(steps.put(_PendingCall(cursor, task)))
                 except asyncio.CancelledError:
                     task.cancel()  # no other code has it yet
                     raise
-            await clock.paused(steps.put(_SliceEnd(RecordCursor(path, record_slice))))
+            await clock.exclude(steps.put(_SliceEnd(RecordCursor(path, record_slice))))
 
-    def _next(
+    def _next_slice(
         self, slices: Iterator[RecordSlice | InvalidLine | Position]
     ) -> tuple[RecordSlice | InvalidLine | Position, Sequence[Any]] | None:
         """Return the next slice and its records, decoded in a thread."""
@@ -293,7 +296,7 @@ class AsyncTransformLane:
             record_slice.compact_texts() if self._reads_text else record_slice.values(),
         )
 
-    async def _call(self, record: Any, cursor: RecordCursor) -> Sequence[Any] | Spool:
+    async def _run_stages(self, record: Any, cursor: RecordCursor) -> Sequence[Any] | Spool:
         """Return the outputs for one record. Raises RecordError."""
         values: Sequence[Any] | Spool = (record,)
         try:
@@ -302,50 +305,50 @@ class AsyncTransformLane:
                     chain.from_iterable(values.read(1)) if isinstance(values, Spool) else values
                 )
                 if isinstance(stage, AsyncCall):
-                    values = await _gathered(stage, inputs, cursor)
+                    values = await _collect_async(stage, inputs, cursor)
                 elif isinstance(stage, Call):
-                    values = await asyncio.to_thread(_collected, stage, inputs, cursor)
+                    values = await asyncio.to_thread(_collect, stage, inputs, cursor)
                 else:
-                    values = _collected(stage, inputs, cursor)
+                    values = _collect(stage, inputs, cursor)
         except (asyncio.CancelledError, GeneratorExit) as error:
-            if self._closing:
+            if self._is_closing:
                 raise
             # The awaited function leaked this cancellation; the task itself was not cancelled.
             raise RecordError("transform", type(error).__name__) from None
         return values
 
-    async def _take(self, step: _Step) -> AsyncIterator[Part]:
+    async def _record_step(self, step: _Step) -> AsyncIterator[Part]:
         """Write a step down; yield parts."""
         recorder = self._recorder
         if not isinstance(step, _PendingCall):
-            async for part in self._stepped(self._write(step)):
+            async for part in self._iterate(self._record_plain_step(step)):
                 yield part
-        elif self._lost:
+        elif self._file_error:
             await _cancel(step.task)
         else:
-            async for part in self._take_call(step.cursor, step.task):
+            async for part in self._record_call(step.cursor, step.task):
                 yield part
-        async for part in self._stepped(recorder.report_if_many()):
+        async for part in self._iterate(recorder.flush_if_large()):
             yield part
 
-    def _write(self, step: _PlainStep) -> Iterator[Part]:
+    def _record_plain_step(self, step: _PlainStep) -> Iterator[Part]:
         """Write down a step that need not be waited for; yield parts."""
         recorder = self._recorder
         match step:
             case _Begin(path):
-                self._lost = None
-                recorder.begin(path)
+                self._file_error = None
+                recorder.begin_file(path)
             case _BeginSplit(path):
-                self._lost = None
+                self._file_error = None
                 recorder.begin_split(path)
             case _End(size, elapsed_ms, problem):
-                recorder.end(size, elapsed_ms, self._lost or problem)
+                recorder.end_file(size, elapsed_ms, self._file_error or problem)
             case _EndSplit(size, problem):
-                yield from recorder.end_split(size, self._lost or problem)
-            case _ if self._lost:
+                yield from recorder.end_split(size, self._file_error or problem)
+            case _ if self._file_error:
                 return
             case Position():
-                yield from recorder.reach(step)
+                yield from recorder.note_position(step)
             case SplitFile():
                 yield from recorder.report_split_file(step)
             case InvalidLine():
@@ -356,10 +359,10 @@ class AsyncTransformLane:
                 try:
                     recorder.note_slice(cursor.record_slice)
                 except FeedError as error:
-                    self._lost = error
-                recorder.add_slice(cursor.record_slice)
+                    self._file_error = error
+                recorder.write_rows(cursor.record_slice)
 
-    async def _take_call(
+    async def _record_call(
         self, cursor: RecordCursor, task: asyncio.Task[Sequence[Any] | Spool]
     ) -> AsyncIterator[Part]:
         try:
@@ -368,14 +371,14 @@ class AsyncTransformLane:
         except RecordError as error:
             self._recorder.reject(cursor, error)
         except FileTimeoutError as error:
-            self._lost = error
+            self._file_error = error
         else:
             if isinstance(values, Spool):
                 with values:
-                    async for part in self._stepped(self._recorder.keep_spooled(values, cursor)):
+                    async for part in self._iterate(self._recorder.keep_spooled(values, cursor)):
                         yield part
             else:
-                self._recorder.keep(values, cursor)
+                self._recorder.keep_outputs(values, cursor)
 
 
 async def _cancel(task: asyncio.Task[Sequence[Any] | Spool]) -> None:
@@ -388,18 +391,18 @@ async def _cancel(task: asyncio.Task[Sequence[Any] | Spool]) -> None:
             values.close()
 
 
-def _collected(
+def _collect(
     stage: Transform, inputs: Iterable[Any], cursor: RecordCursor
 ) -> Sequence[Any] | Spool:
     """Return the outputs of a transform for all values of one record. Raises RecordError."""
     outputs = chain.from_iterable(stage(value, cursor) for value in inputs)
-    first = list(islice(outputs, MANY_OUTPUTS))
-    if len(first) < MANY_OUTPUTS:
+    first = list(islice(outputs, SPOOLED_OUTPUTS))
+    if len(first) < SPOOLED_OUTPUTS:
         return first
-    return _spooled(chain(first, outputs))
+    return _spool(chain(first, outputs))
 
 
-def _spooled(values: Iterable[Any]) -> Spool:
+def _spool(values: Iterable[Any]) -> Spool:
     spool = Spool()
     try:
         spool.write(values)
@@ -409,7 +412,7 @@ def _spooled(values: Iterable[Any]) -> Spool:
     return spool
 
 
-async def _gathered(
+async def _collect_async(
     stage: AsyncCall, inputs: Iterable[Any], cursor: RecordCursor
 ) -> Sequence[Any] | Spool:
     """Return all that an async function makes of one record's values so far."""
@@ -420,7 +423,7 @@ async def _gathered(
             async with aclosing(stage.outputs(value, cursor)) as outputs:
                 async for output in outputs:
                     first.append(output)
-                    if len(first) == MANY_OUTPUTS:
+                    if len(first) == SPOOLED_OUTPUTS:
                         spool = spool or Spool()
                         spool.write(first)
                         first.clear()

@@ -21,17 +21,17 @@ class SourcesTask:
 
     def __init__(self, settings: Sequence[RecordWorkSettings]) -> None:
         self._settings = settings
-        self._works: dict[int, TransformTask] = {}
+        self._tasks: dict[int, TransformTask] = {}
         self.progress = Progress()
 
     def abandon(self) -> None:
-        abandon_all(tuple(self._works.values()))
+        abandon_all(tuple(self._tasks.values()))
 
     def __call__(self, batch: Batch) -> Iterator[Part]:
         """Yield the parts of a batch."""
-        work = self._works.get(batch.source)
+        work = self._tasks.get(batch.source)
         if work is None:
-            work = self._works[batch.source] = TransformTask(self._settings[batch.source])
+            work = self._tasks[batch.source] = TransformTask(self._settings[batch.source])
         work.progress = self.progress
         return work(batch)
 

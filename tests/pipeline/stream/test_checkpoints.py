@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncbatch.config.job import StreamSettings
-from asyncbatch.formats.compression import compression_of_name
+from asyncbatch.formats.compression import compression_by_name
 from asyncbatch.formats.decoder import allow_deep_nesting
 from asyncbatch.pipeline.stream.stream import StreamCore
 from asyncbatch.sinks.windows import window_lines
@@ -82,7 +82,7 @@ def test_lines_go_into_a_file(stream, tmp_path, name):
     assert (code, output) == (0, "")
     assert "Processed 4 events" in errors
     data = (tmp_path / name).read_bytes()
-    compression = compression_of_name(name)
+    compression = compression_by_name(name)
     if compression:
         data = b"".join(compression.chunks(io.BytesIO(data), 1000))
     windows = [json.loads(line) for line in data.splitlines()]
@@ -452,7 +452,9 @@ def test_writing_down_and_going_on_changes_nothing(events, window, cuts, in_orde
             state = msgspec.json.encode(stream.state())
             stream, start = make(), end
             stream.restore(msgspec.json.decode(state, type=StreamState))
-        closed = stream.feed("s", LiveChunk("s", data[start:], position=[len(data)], ends=True))
+        closed = stream.feed(
+            "s", LiveChunk("s", data[start:], position=[len(data)], ends_file=True)
+        )
         closed += stream.finish(partial=False)
         output += window_lines(stream.schema, closed)
         return output, b"".join(late), b"".join(rejected), stream.tally

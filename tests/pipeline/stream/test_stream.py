@@ -464,7 +464,7 @@ class Fed:
         return self._stream.feed("-", LiveChunk("-", data))
 
     def end(self):
-        return self._stream.feed("-", LiveChunk("-", b"", ends=True))
+        return self._stream.feed("-", LiveChunk("-", b"", ends_file=True))
 
 
 class Clock:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import msgspec
 import pytest
 
-from asyncbatch.core.secrets import Secret, encode_secret, make_secrets
+from asyncbatch.core.secrets import Secret, decode_secret, encode_secret
 from asyncbatch.errors import UsageError
 from asyncbatch.sources.http.base import HttpError, PageMark
 from asyncbatch.sources.http.settings import (
@@ -231,7 +231,7 @@ def test_settings_are_plain_data():
         "pagination": {"type": "cursor", "next": "/next"},
         "incremental": {"field": "at", "param": "since", "initial": "2020-01-01T00:00:00Z"},
     }
-    settings = msgspec.convert(plain, HttpSettings, dec_hook=make_secrets)
+    settings = msgspec.convert(plain, HttpSettings, dec_hook=decode_secret)
     assert settings.auth == BasicAuth("joe", Secret("pw"))
     assert settings.pagination == CursorPagination("/next")
     shown = json.loads(msgspec.json.encode(settings, enc_hook=encode_secret))
@@ -241,7 +241,7 @@ def test_settings_are_plain_data():
         msgspec.json.encode(settings)
     plain["auth"]["password"] = 5
     with pytest.raises(msgspec.ValidationError, match=r"must be a text - at `\$.auth.password`"):
-        msgspec.convert(plain, HttpSettings, dec_hook=make_secrets)
+        msgspec.convert(plain, HttpSettings, dec_hook=decode_secret)
 
 
 @pytest.mark.parametrize(

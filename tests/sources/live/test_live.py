@@ -21,9 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncbatch.errors import SourceError, UsageError
-from asyncbatch.sources.base import CHUNK, LiveChunk
+from asyncbatch.sources.base import CHUNK_BYTES, LiveChunk
 from asyncbatch.sources.live.folder import FolderReader
-from asyncbatch.sources.live.follower import Follower
+from asyncbatch.sources.live.follower import LogFollower
 from asyncbatch.sources.live.merge import MergedSources
 from asyncbatch.sources.live.open import LiveOptions, open_path
 from asyncbatch.sources.live.pipe import PipeSource
@@ -80,7 +80,7 @@ class Log:
 
 def follow(log, **more):
     """Return a follower that leaves rotated files at once."""
-    return Follower(log.path, **{"settle": 0.0, **more})
+    return LogFollower(log.path, **{"settle": 0.0, **more})
 
 
 def drained(reader):
@@ -212,7 +212,7 @@ def test_copied_and_cut(log):
 
 def test_copied_and_cut_again_before_the_copy_is_read(log):
     follower = follow(log)
-    log.write(b"".join(b"%07d\n" % number for number in range(CHUNK // 4)))
+    log.write(b"".join(b"%07d\n" % number for number in range(CHUNK_BYTES // 4)))
     first = follower.next()
     log.copy_and_cut()
     log.write(b"a\n")
@@ -239,7 +239,7 @@ def test_cut_without_a_copy_is_told(log, after):
 
 
 def test_cut_before_it_was_read_says_how_much_is_lost_at_least(log):
-    log.write(b"1234567\n" * 2 * CHUNK)
+    log.write(b"1234567\n" * 2 * CHUNK_BYTES)
     follower = follow(log)
     read = len(follower.next().data)
     while follower.has_more:
@@ -410,8 +410,8 @@ def test_files_of_a_folder_in_the_order_in_which_they_were_written(put, tmp_path
 
 def test_a_folder_is_taken_up_after_any_chunk(put, tmp_path):
     for number in range(4):
-        put(f"{number}.jsonl", b"%d\n" % number * CHUNK, 50 - number)
-    put("4.jsonl.gz", gzip.compress(b"4\n" * CHUNK), 1)
+        put(f"{number}.jsonl", b"%d\n" % number * CHUNK_BYTES, 50 - number)
+    put("4.jsonl.gz", gzip.compress(b"4\n" * CHUNK_BYTES), 1)
     chunks = drained(reader_of(tmp_path, follows=False))
     for number, chunk in enumerate(chunks):
         reader = reader_of(tmp_path, follows=False)
@@ -420,7 +420,7 @@ def test_a_folder_is_taken_up_after_any_chunk(put, tmp_path):
 
 
 def test_a_file_that_is_half_read_is_found_under_another_name(put, tmp_path):
-    path = put("a.jsonl", b"1\n" * CHUNK)
+    path = put("a.jsonl", b"1\n" * CHUNK_BYTES)
     first, *rest = drained(reader_of(tmp_path))
     path.rename(tmp_path / "b.jsonl")
     reader = reader_of(tmp_path)
@@ -558,13 +558,13 @@ async def test_a_file_is_taken_up_after_any_chunk(tmp_path, name):
 @pytest.mark.parametrize("change", ["cut", "replaced", "begins otherwise"])
 async def test_a_file_that_is_not_what_it_was_is_not_gone_on_with(tmp_path, change):
     path = tmp_path / "events.jsonl"
-    path.write_bytes(b"1\n" * CHUNK)
+    path.write_bytes(b"1\n" * CHUNK_BYTES)
     first, *_ = await read_all(PipeSource(str(path)))
     kept = path.read_bytes()
     path.write_bytes(
         {
             "cut": kept[:1000],
-            "replaced": kept[: CHUNK - 10] + b"2\n" * CHUNK,
+            "replaced": kept[: CHUNK_BYTES - 10] + b"2\n" * CHUNK_BYTES,
             "begins otherwise": b"2\n" + kept[2:],
         }[change]
     )
@@ -618,7 +618,7 @@ class Scripted:
         if not self.given:
             return None
         chunk = LiveChunk(self.name, *self.given.pop(0))
-        self.is_over = chunk.ends
+        self.is_over = chunk.ends_file
         return chunk
 
     def give(self, *chunk):
@@ -636,7 +636,7 @@ async def test_the_source_that_is_least_far_is_read_first():
     one, two = Scripted("one"), Scripted("two")
     merged = MergedSources([one, two])
     far = {"one": 0, "two": 50}
-    merged.prefer(far.__getitem__)
+    merged.use_event_times(far.__getitem__)
     one.given = [(b"%d" % number,) for number in range(10)]
     two.given = [(b"%d" % number,) for number in range(10)]
     order = []
@@ -650,7 +650,7 @@ async def test_the_source_that_is_least_far_is_read_first():
 async def test_those_whose_time_nobody_knows_have_their_turn():
     sources = [Scripted(name, *[(b"x",)] * 9) for name in "abc"]
     merged = MergedSources(sources)
-    merged.prefer({"a": None, "b": 10, "c": 20}.get)
+    merged.use_event_times({"a": None, "b": 10, "c": 20}.get)
     order = [await taken(merged) for _ in range(6)]
     assert order == ["a", "b", "a", "b", "a", "b"]
     await merged.close()
