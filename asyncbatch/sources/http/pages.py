@@ -70,7 +70,7 @@ class BadLinkError(Exception):
 
 
 class LinkedPages:
-    """Pages that link to the next one, from `first`; its URL in the settings is of `home_origin`."""
+    """Pages that link to the next one, from `first`, whose settings allow `home_origin`."""
 
     def __init__(self, client: HttpClient, first: URL, home_origin: URL) -> None:
         self._client, self._first, self._home_origin = client, first, home_origin

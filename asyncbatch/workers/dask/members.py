@@ -81,7 +81,7 @@ class ClusterMembers:
                 await self._client.wait_for_workers(1, timeout=FIRST_WORKER_SECONDS)
             except TimeoutError:
                 raise UsageError(
-                    f"the Dask scheduler has no workers, after {FIRST_WORKER_SECONDS:g} s of waiting: "
+                    f"the Dask scheduler has no workers after {FIRST_WORKER_SECONDS:g} s: "
                     "start some with `dask worker ADDRESS`"
                 ) from None
         await self._add(await self._list_workers())
