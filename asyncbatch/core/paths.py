@@ -114,13 +114,6 @@ def join_url(folder: str, name: str) -> str:
     return f"{folder.rstrip('/')}/{name}" if folder.count("/") > 2 else f"{folder}/{name}"
 
 
-def parent_url(url: str) -> str:
-    """Return the URL of the prefix that an object is in, with a slash at its end."""
-    scheme, _, rest = url.partition("://")
-    above, slash, _ = rest.rpartition("/")
-    return f"{scheme}://{above}/" if slash else f"{scheme}://{rest}/"
-
-
 def redact_url(url: str) -> str:
     """Return a URL without secrets, as `ObjectPath.shown` does."""
     return ObjectPath(url).redacted

@@ -32,13 +32,6 @@ class Secret:
         return hash(self._text)
 
 
-def encode_secret(value: object) -> str:
-    """Return the JSON of a Secret, as msgspec's `enc_hook`. Raises NotImplementedError."""
-    if isinstance(value, Secret):
-        return value.redacted
-    raise NotImplementedError(type(value).__name__)
-
-
 def secret_url(text: str) -> Secret:
     """Return a URL that is shown without its password and its telling query values.
 

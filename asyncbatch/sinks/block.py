@@ -132,11 +132,6 @@ def _all_exact(pieces: list[_ColumnPart]) -> bool:
     return all(is_exact(column) for _, kind, column in pieces if kind == "integer")
 
 
-def widen(a: Kind, b: Kind) -> Kind:
-    """Return the narrowest kind that holds both; see `common_kind` for integers beside floats."""
-    return a if _RANK[a] >= _RANK[b] else b
-
-
 def common_kind(
     kinds: Collection[Kind], are_exact: Callable[[], bool], *, rich: bool = False
 ) -> Kind:

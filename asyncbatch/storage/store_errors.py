@@ -9,7 +9,6 @@ import errno
 import re
 
 from asyncbatch.core.paths import parse_address, redact_url
-from asyncbatch.errors import UsageError
 
 CHANGED_MESSAGE = "was cut short, or replaced, while it was read"
 
@@ -88,11 +87,6 @@ def _answer_error(status: int, code: str | None, url: str) -> ObjectError:
     if status in (301, 307) and url.startswith("s3:"):
         said += "; is the bucket in another region? AWS_REGION names it"
     return ObjectError(errno.EINVAL, f"the store refused ({said})")
-
-
-def usage_error(error: BaseException, url: str) -> UsageError:
-    """Return the reason why `url`, or a key below it, cannot be used."""
-    return UsageError(f"{redact_url(url)}: {object_error(error, url)}")
 
 
 def library_reason(error: BaseException) -> str:

@@ -14,7 +14,6 @@ from asyncbatch.transforms.fields import make_getter, parse_path
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from asyncbatch.transforms.base import RecordPosition
 
 MEMORY_DIGESTS = 500_000  # digests kept in memory (100 bytes each); later ones are on the disk
 _CACHE_KIB = 32 * 1024
@@ -101,24 +100,6 @@ class KeyDigest:
         if all(part is None for part in key):
             return None
         return blake2b(_encode(key), digest_size=DIGEST_BYTES).digest()
-
-
-class Dedupe:
-    """Passes the first record of each key, and records without a key; drops the others.
-
-    For records that arrive in order, in one process.
-    """
-
-    def __init__(self, key: Sequence[str], seen: DigestSet) -> None:
-        self._digest, self._seen = KeyDigest(key), seen
-
-    def __call__(
-        self,
-        value: Any,
-        position: RecordPosition,  # noqa: ARG002 - part of the contract
-    ) -> Iterable[Any]:
-        """Return the record, or nothing. Raises SinkError; see `DigestSet.add`."""
-        return (value,) if self._seen.add((self._digest(value),))[0] else ()
 
 
 def _plain_number(value: Any) -> Any:

@@ -29,13 +29,14 @@ from asyncbatch.config.pipeline_file.build import (
 from asyncbatch.config.pipeline_file.check import pipeline_schema
 from asyncbatch.config.pipeline_file.files import PipelineFile
 from asyncbatch.config.pipeline_file.load import load_pipeline_file, parse_pipeline_file
-from asyncbatch.core.secrets import Secret, encode_secret, secret_url
+from asyncbatch.core.secrets import Secret, secret_url
 from asyncbatch.errors import PipelineFileError, UsageError
 from asyncbatch.sinks.target import KNOWN
 from asyncbatch.sources.http.settings import BasicAuth
 from asyncbatch.transforms.schema_file import SchemaSource
 from asyncbatch.transforms.spec import FieldRule, FieldsSpec, JqSpec, RequireSpec
 from tests.conftest import COMMAND, PATIENCE, ROOT, Outcome, environment
+from tests.encoding import encode_secret
 
 FULL = """
 name = "people"

@@ -19,7 +19,6 @@ from asyncbatch.sinks.block import (
     is_exact,
     join_blocks,
     make_block,
-    widen,
 )
 
 KINDS = ("null", "boolean", "integer", "real", "text")
@@ -136,6 +135,10 @@ def test_slices_join_to_the_block(rows, cuts):
 
 
 @settings(max_examples=50)
+def widen(one, two):
+    return common_kind([one, two], lambda: True)
+
+
 @given(st.lists(ROWS, max_size=4))
 def test_joined_blocks_hold_what_one_block_would(groups):
     joined, whole = (

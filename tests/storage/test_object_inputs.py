@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from asyncbatch.core.paths import join_url, parent_url, parse_address, redact_url
+from asyncbatch.core.paths import join_url, parse_address, redact_url
 from asyncbatch.errors import UsageError
 from asyncbatch.sources.identity import InputNaming, identity
 from tests.conftest import COMMAND, PATIENCE, environment
@@ -105,8 +105,6 @@ class TestUrls:
     def test_are_joined_and_taken_apart(self):
         assert join_url("s3://b/x/", "y.json") == "s3://b/x/y.json"
         assert join_url("s3://b", "y.json") == "s3://b/y.json"
-        assert parent_url("s3://b/x/y.json") == "s3://b/x/"
-        assert parent_url("s3://b/y.json") == "s3://b/"
 
     def test_are_identities(self):
         assert identity("s3://b/x/y.json") == "s3://b/x/y.json"

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncbatch.errors import SinkError
-from asyncbatch.transforms.base import Context
-from asyncbatch.transforms.dedupe import DIGEST_BYTES, Dedupe, DigestSet, KeyDigest
+from asyncbatch.transforms.dedupe import DIGEST_BYTES, DigestSet, KeyDigest
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(["", "1", "a"]),
@@ -18,15 +17,10 @@ JSON = st.recursive(
 )
 
 
-class Here:
-    def context(self) -> Context:
-        return Context("a.json", 1)
-
-
 def kept(records, key=("id",), most_in_memory=2):
     with DigestSet(most_in_memory) as seen:
-        dedupe = Dedupe(key, seen)
-        return [output for record in records for output in dedupe(record, Here())]
+        digest = KeyDigest(key)
+        return [record for record in records if seen.add((digest(record),))[0]]
 
 
 def test_the_first_of_each_key_is_kept():

@@ -153,11 +153,8 @@ class RowReader:
         self, fields: Sequence[FieldReader], keys: KeyFields, *, timed: bool, texts: bool
     ) -> None:
         first = 1 if timed else 0
-        self._key_slice, self.is_timed, self.reads_texts = (
-            slice(first, first + len(keys.names)),
-            timed,
-            texts,
-        )
+        self._key_slice = slice(first, first + len(keys.names))
+        self.reads_texts = texts
         self._keys = keys
         tree: dict[str, Any] = {}
         for at, field in enumerate(fields):

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import msgspec
 import pytest
 
-from asyncbatch.core.secrets import Secret, decode_secret, encode_secret
+from asyncbatch.core.secrets import Secret, decode_secret
 from asyncbatch.errors import UsageError
 from asyncbatch.sources.http.base import HttpError, PageMark
 from asyncbatch.sources.http.settings import (
@@ -33,6 +33,7 @@ from asyncbatch.sources.http.settings import (
 )
 from asyncbatch.sources.http.source import HttpSource
 from tests.conftest import python
+from tests.encoding import encode_secret
 from tests.servers.api import ApiServer, FakeTime, read, redirect, status, value
 
 WORD, OTHER = "s3cret/&+word", "another-secret"
