@@ -85,8 +85,8 @@ class LedgerSession:
     def _make_admission(self, ledger: Ledger, **more: Any) -> None:
         ledger = self._ledger = SharedLedger(ledger)
         self.admission = Admission(self._settings, ledger, self._known, **more)
-        adds = bool(more.get("adds"))
-        self.bookmarks = BookmarkAdmission(self._settings, ledger, self._known, appends=adds)
+        appends = bool(more.get("appends"))
+        self.bookmarks = BookmarkAdmission(self._settings, ledger, self._known, appends=appends)
 
 
 class TableLedgerSession(LedgerSession):
@@ -97,8 +97,8 @@ class TableLedgerSession(LedgerSession):
         assert target is not None
         replaces = target.mode == "replace"
         self.journal = Journal(self._known, generation=int(replaces))
-        adds = not target.key and (target.mode == "append" or self._settings.is_resuming)
-        self._make_admission(sink.ledger(), adds=adds)
+        appends = not target.key and (target.mode == "append" or self._settings.is_resuming)
+        self._make_admission(sink.ledger(), appends=appends)
 
 
 class FileLedgerSession(LedgerSession):
@@ -116,7 +116,7 @@ class FileLedgerSession(LedgerSession):
 
     def begin(self, sink: Any) -> None:  # noqa: ARG002 - see `LedgerSession`
         self.journal = FileJournal(self._known, self._store, lambda: None)
-        self._make_admission(self._reader(), adds=False)
+        self._make_admission(self._reader(), appends=False)
 
     def add(self, batch_part: BatchPart) -> None:
         assert isinstance(self.journal, FileJournal)
@@ -151,7 +151,7 @@ class FolderLedgerSession(FileLedgerSession):
         assert target is not None
         self._extent_of = partial(extent_of, target)
         self.journal = FileJournal(self._known, self._store, partial(sync_folder, target.path))
-        self._make_admission(self._reader(), adds=False, still_there=self._is_output_unchanged)
+        self._make_admission(self._reader(), appends=False, is_unchanged=self._is_output_unchanged)
 
     def add(self, batch_part: BatchPart) -> None:
         assert isinstance(self.journal, FileJournal)
@@ -183,7 +183,7 @@ class PrefixLedgerSession(FolderLedgerSession):
         assert self._target is not None
         self._extent_of = ObjectStates(self._target, self._stores).extent_of
         self.journal = FileJournal(self._known, self._store, lambda: None)
-        self._make_admission(self._reader(), adds=False, still_there=self._is_output_unchanged)
+        self._make_admission(self._reader(), appends=False, is_unchanged=self._is_output_unchanged)
 
     def add(self, batch_part: BatchPart) -> None:
         assert isinstance(self.journal, FileJournal)
@@ -234,8 +234,8 @@ class OutputFileLedgerSession(FileLedgerSession):
         reuses = self._ordered or not finds_columns
         self._make_admission(
             self._reader(),
-            adds=False,
-            still_there=lambda _, entry: reuses and entry.generation in self._generations,
+            appends=False,
+            is_unchanged=lambda _, entry: reuses and entry.generation in self._generations,
             needs_first=finds_columns,
         )
 
