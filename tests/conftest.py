@@ -229,9 +229,9 @@ def server() -> Iterator[PostgresServer]:
     found.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def s3_server() -> Iterator[S3Server]:
-    """A server that speaks S3, shared by the tests of a process."""
+    """A server that speaks S3, with no buckets but those of the tests of a file."""
     from tests.servers.s3 import S3Server
 
     with S3Server() as found:
