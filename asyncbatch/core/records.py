@@ -5,7 +5,7 @@ All structs are frozen, and cheap to create: a run creates many.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -33,6 +33,8 @@ FailureKind = Literal[
     "sink",
 ]
 
+# A value of JSON: None, bool, int, float, str, a list of values, or a dict of values by name.
+Json = Any
 STDIN = "-"  # The path that stands for standard input.
 
 

@@ -16,6 +16,8 @@ from asyncbatch.formats.decoder import decode, encode
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
+    from asyncbatch.core.records import Json
+
 # The kind of a column's values beside nulls, from narrow to wide. "numeric", "json" and "mixed"
 # exist only where `rich` asks for them; elsewhere they are text. They travel as texts: numbers of
 # any size; nested values and mixtures as JSON.
@@ -75,7 +77,7 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(ColumnBlock)
 
 
-def make_block(rows: Sequence[dict[str, Any]], *, rich: bool = False) -> ColumnBlock:
+def make_block(rows: Sequence[dict[str, Json]], *, rich: bool = False) -> ColumnBlock:
     """Return rows, JSON objects, as a block; fields in order of appearance.
 
     Integers beside floats become floats if all are exact as floats; booleans beside numbers become
@@ -97,7 +99,7 @@ def make_block(rows: Sequence[dict[str, Any]], *, rich: bool = False) -> ColumnB
     return ColumnBlock(names, kinds, values, len(rows))
 
 
-def _column(rows: Sequence[dict[str, Any]], name: str) -> list[Any]:
+def _column(rows: Sequence[dict[str, Json]], name: str) -> list[Any]:
     """Return the values of a field, None where it is missing."""
     with suppress(KeyError):  # nearly all fields are in all rows, or soon missing
         return list(map(itemgetter(name), rows))
@@ -152,7 +154,7 @@ def is_exact(integers: Iterable[int | None]) -> bool:
     return _in_range(integers, -_EXACT, _EXACT)
 
 
-def convert_values(values: list[Any], kind: Kind, wider: Kind) -> list[Any]:
+def convert_values(values: list[Json], kind: Kind, wider: Kind) -> list[Any]:
     """Return a column of one kind as one of a wider kind."""
     if kind in ("null", wider) or (kind in ("numeric", "json") and wider == "mixed"):
         return values

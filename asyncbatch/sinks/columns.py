@@ -21,6 +21,7 @@ from asyncbatch.transforms.base import kind_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from asyncbatch.core.records import Json
     from asyncbatch.sinks.base import SchemaContract
 
     # Whether a column of kind "any" would change a value, or would have to be changed for it.
@@ -211,7 +212,7 @@ class Columns:
         return {name: self.kinds.get(self._columns.get(self._fold(name), name)) for name in names}
 
     def _needed(
-        self, have: Kind | None, kind: Kind, values: list[Any], column_is_exact: Callable[[], bool]
+        self, have: Kind | None, kind: Kind, values: list[Json], column_is_exact: Callable[[], bool]
     ) -> Kind:
         """Return the kind of a column that also holds `values`."""
 
@@ -305,7 +306,7 @@ class SchemaContractCheck:
         names, found = [field.name for field in fields], [field.kind for field in fields]
         return ColumnBlock(names, found, columns, block.count), reasons
 
-    def _leave_out(self, name: str, values: list[Any], reasons: dict[int, list[str]]) -> None:
+    def _leave_out(self, name: str, values: list[Json], reasons: dict[int, list[str]]) -> None:
         """Forget a field that has no column, or refuse the rows with a value in it."""
         rows = [row for row, value in enumerate(values) if value is not None]
         if rows and self._mode == "discard":
@@ -317,7 +318,7 @@ class SchemaContractCheck:
                 " choose evolve or discard"
             )
 
-    def _misfit(self, name: str, value: Any, have: ColumnKind) -> str:
+    def _misfit(self, name: str, value: Json, have: ColumnKind) -> str:
         what = encode(value).decode() if type(value) in (int, float) else kind_of(value)
         reason = f"field {name!r} is {what}, which its column {_MISFIT_REASON[have]}"
         if self._mode == "discard":
@@ -383,23 +384,23 @@ def _decoded(texts: list[str | None]) -> list[Any]:
     return [None if text is None else decode(text.encode()) for text in texts]
 
 
-def _boolean(value: Any) -> bool | None:
+def _boolean(value: Json) -> bool | None:
     return bool(value) if type(value) in (bool, int, float) and value in (0, 1) else None
 
 
-def _integer(value: Any) -> int | None:
+def _integer(value: Json) -> int | None:
     if type(value) is float and value.is_integer():
         value = int(value)
     is_whole = type(value) in (bool, int)
     return int(value) if is_whole and -_INT64 <= value < _INT64 else None
 
 
-def _real(value: Any) -> float | None:
+def _real(value: Json) -> float | None:
     is_exact = type(value) is float or (type(value) in (bool, int) and abs(value) <= _EXACT)
     return float(value) if is_exact else None
 
 
-def _numeric(value: Any) -> str | None:
+def _numeric(value: Json) -> str | None:
     if type(value) not in (bool, int, float):
         return None
     return encode(int(value) if type(value) is bool else value).decode()

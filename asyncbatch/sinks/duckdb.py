@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from asyncbatch.core.entries import Entry, Ledger, LedgerJob
+    from asyncbatch.core.records import Json
     from asyncbatch.sinks.base import Mode, Refusal
     from asyncbatch.sinks.block import ColumnBlock, Kind
     from asyncbatch.sinks.columns import SchemaContractCheck
@@ -187,7 +188,7 @@ class DuckdbSink:
             return False
         return replacing.can_resume(self._execute, self._job, fold(self.table))
 
-    def _execute(self, statement: str, values: Sequence[Any]) -> Sequence[Any]:
+    def _execute(self, statement: str, values: Sequence[Json]) -> Sequence[Any]:
         rows: Sequence[Any] = self._connection.execute(statement, values).fetchall()
         return rows
 

@@ -11,7 +11,7 @@ from collections import OrderedDict, deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from asyncbatch.core.entries import Extent
 from asyncbatch.core.records import STDIN, display_path
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
+    from asyncbatch.core.records import Json
     from asyncbatch.core.settings import FileWorkSettings, Format, StoreSettings
     from asyncbatch.sinks.base import Pending
     from asyncbatch.sinks.target import Target
@@ -194,7 +195,7 @@ class MirroredOutput(ABC, Generic[NewT]):
         self._new = self._waiting = None
         self._written = 0
 
-    def write(self, rows: Sequence[Any], *, single: bool) -> None:
+    def write(self, rows: Sequence[Json], *, single: bool) -> None:
         """Write rows, `single` if they are made of one document. Raises OutputError."""
         self._single = single
         if self._as_lines:

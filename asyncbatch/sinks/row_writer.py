@@ -15,6 +15,7 @@ from asyncbatch.formats.decoder import decode, encode, encode_lines
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from asyncbatch.core.records import Json
     from asyncbatch.core.settings import FileWorkSettings
     from asyncbatch.sinks.base import Pending
     from asyncbatch.sinks.folder import MirroredOutput
@@ -196,7 +197,7 @@ class KeyedWriter(RowWriter):
 class FolderWriter(RowWriter):
     """Of a folder: the worker writes."""
 
-    def __init__(self, output: MirroredOutput[Any]) -> None:
+    def __init__(self, output: MirroredOutput[Json]) -> None:
         self._output = output
         self.begin, self.end, self.discard = output.begin, output.end, output.discard  # type: ignore[method-assign]  # handed on as they are
         self.take_pending = output.take_pending  # type: ignore[method-assign]  # the same

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from asyncbatch.core.entries import Entry, Ledger, LedgerJob
+    from asyncbatch.core.records import Json
     from asyncbatch.sinks.base import Mode, Refusal
     from asyncbatch.sinks.block import ColumnBlock, Kind
 
@@ -224,7 +225,7 @@ class SqliteSink:
         is_there = relation_kind(self._connection, self._target) is not None
         return is_there and replacing.can_resume(self._execute, self._job, fold(self.table))
 
-    def _execute(self, statement: str, values: Sequence[Any]) -> Sequence[Any]:
+    def _execute(self, statement: str, values: Sequence[Json]) -> Sequence[Any]:
         rows: Sequence[Any] = self._connection.execute(statement, values).fetchall()
         return rows
 
@@ -271,7 +272,7 @@ class SqliteSink:
                 if any(map(_NUMBER.fullmatch, texts)):
                     self._columns.kinds[name] = "integer"
 
-    def _alters(self, name: str, value: Any) -> bool:
+    def _alters(self, name: str, value: Json) -> bool:
         """Whether a column would make a number of a text, or round one."""
         if fold(name) not in map(fold, self._numeric):
             return False

@@ -13,6 +13,7 @@ from asyncbatch.sinks.database import quote, quoted
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from asyncbatch.core.records import Json
     from asyncbatch.sinks.block import Kind
     from asyncbatch.sinks.columns import ColumnKind
 
@@ -195,7 +196,7 @@ def _numbers_rows(columns: list[SqliteColumn]) -> bool:
     return len(key) == 1 and key[0].declared.upper() == "INTEGER"
 
 
-def _as_text(value: Any) -> Any:
+def _as_text(value: Json) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return encode(value).decode() if isinstance(value, int | float) else value

@@ -6,7 +6,7 @@ import csv
 import sys
 from io import BytesIO
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from asyncbatch.core.entries import Extent
 from asyncbatch.errors import SinkError, UsageError
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from asyncbatch.core.entries import Entry
+    from asyncbatch.core.records import Json
     from asyncbatch.core.settings import StoreSettings
     from asyncbatch.sinks.base import Refusal
     from asyncbatch.sinks.block import ColumnBlock
@@ -164,14 +165,14 @@ class CsvSink(FileSink):
             self._kept[path] = tuple(next(csv.reader(stream, delimiter=self._delimiter)))
         return self._kept[path]
 
-    def _write(self, rows: Any) -> list[int]:
+    def _write(self, rows: Json) -> list[int]:
         """Write rows; return how many bytes each takes."""
         encoded = csv_lines(rows, self._delimiter)
         self.file.write(b"".join(encoded))
         return list(map(len, encoded))
 
 
-def csv_lines(rows: Any, delimiter: str) -> list[bytes]:
+def csv_lines(rows: Json, delimiter: str) -> list[bytes]:
     """Return rows, iterables of cells, as lines."""
     lines: list[str] = []
     # The module's own line end makes it quote a lone CR, too; our lines end with LF.

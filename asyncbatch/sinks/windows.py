@@ -24,6 +24,7 @@ from asyncbatch.windows.times import utc_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from asyncbatch.core.records import Json
     from asyncbatch.windows.events import Window, WindowSchema
 
 
@@ -48,7 +49,7 @@ class WindowTarget(Protocol):
         """Return windows as they are loaded, one a window."""
         ...
 
-    def load(self, rows: Sequence[Any]) -> Sequence[str]:
+    def load(self, rows: Sequence[Json]) -> Sequence[str]:
         """Write rows, visible to others; return the rejected ones, with the reason.
 
         Raises SinkError.
@@ -133,12 +134,12 @@ def row_key(schema: WindowSchema) -> tuple[str, ...]:
     return (START, KEY) if schema.keys.names else (START,)
 
 
-def describe_row(row: dict[str, Any], key: Sequence[str]) -> str:
+def describe_row(row: dict[str, Json], key: Sequence[str]) -> str:
     """Return the window of a row, for messages."""
     return "window " + " ".join(str(row[name]) for name in key)
 
 
-def _number(value: Any) -> Any:
+def _number(value: Json) -> Any:
     """Return an aggregate as a float where exact, so that a column has one type."""
     if type(value) is not int or abs(value) <= _EXACT:
         return value
@@ -189,7 +190,7 @@ class WindowFileTarget:
         """Return lines; see `WindowTarget`."""
         return window_lines(self._schema, windows).splitlines(keepends=True)
 
-    def load(self, rows: Sequence[Any]) -> Sequence[str]:
+    def load(self, rows: Sequence[Json]) -> Sequence[str]:
         """Write lines; see `WindowTarget`."""
         lines = b"".join(rows)
         self.file.write(self._compression.compress(lines) if self._compression else lines)
@@ -224,13 +225,13 @@ class WindowCsvTarget(WindowFileTarget):
         """Return the cells of each window; see `WindowTarget`."""
         return [list(map(_cell, row.values())) for row in self._made.rows(windows)]
 
-    def load(self, rows: Sequence[Any]) -> Sequence[str]:
+    def load(self, rows: Sequence[Json]) -> Sequence[str]:
         """Write rows; see `WindowTarget`."""
         self.file.write(b"".join(csv_lines(rows, self._delimiter)))
         return ()
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: Json) -> Any:
     return value if type(value) is not bool else "true" if value else "false"
 
 
@@ -265,7 +266,7 @@ class WindowTableTarget:
         """Return rows; see `WindowTarget`."""
         return self._made.rows(windows)
 
-    def load(self, rows: Sequence[Any]) -> Sequence[str]:
+    def load(self, rows: Sequence[Json]) -> Sequence[str]:
         refusals = self._sink.load(self._block(rows))
         self._sink.commit()
         return [f"{describe_row(rows[one.row], self._made.key)}: {one.message}" for one in refusals]
@@ -279,7 +280,7 @@ class WindowTableTarget:
         """Disconnect; see `WindowTarget`."""
         self._sink.finish(succeeded=ended, ended=ended)
 
-    def _block(self, rows: Sequence[dict[str, Any]]) -> ColumnBlock:
+    def _block(self, rows: Sequence[dict[str, Json]]) -> ColumnBlock:
         """Return rows as a block in which an aggregate without values has a kind.
 
         Without one its column would be created later, and the order of columns would depend on

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from asyncbatch.core.records import FailureKind, Violation
+    from asyncbatch.core.records import FailureKind, Json, Violation
 
 
 class Context(Struct, frozen=True):
@@ -54,6 +54,6 @@ def kind_of(value: object) -> str:
 class Transform(Protocol):
     """Makes any number of values of one; called for one record at a time."""
 
-    def __call__(self, value: Any, position: RecordPosition) -> Iterable[Any]:
+    def __call__(self, value: Json, position: RecordPosition) -> Iterable[Json]:
         """Return the outputs for `value`; none drops it. Raises RecordError, also midway."""
         ...

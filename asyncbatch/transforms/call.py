@@ -26,6 +26,7 @@ from asyncbatch.transforms.json_values import is_json_value, to_json_value
 from asyncbatch.transforms.load import load_function
 
 if TYPE_CHECKING:
+    from asyncbatch.core.records import Json
     from asyncbatch.core.retry import Retrier
     from asyncbatch.transforms.base import RecordPosition
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 _HELD_OUTPUTS = 1000  # A failed function may be retried while it has yielded fewer values.
 
 
-def copy_of(value: Any) -> Iterator[Any]:
+def copy_of(value: Json) -> Iterator[Json]:
     """Yield `value`, then fresh copies of it: a function may change its argument."""
     text = encode(value)
     yield value
@@ -58,7 +59,7 @@ def with_attempt_notes() -> Iterator[None]:
         raise
 
 
-def materialized(outputs: Iterable[Any]) -> Iterable[Any]:
+def materialized(outputs: Iterable[Json]) -> Iterable[Json]:
     """Return `outputs` with the first ones computed; nearly always these are all."""
     if isinstance(outputs, Sequence):
         return outputs
@@ -68,8 +69,8 @@ def materialized(outputs: Iterable[Any]) -> Iterable[Any]:
 
 
 async def materialized_async(
-    outputs: AsyncGenerator[Any, None],
-) -> tuple[Sequence[Any], AsyncGenerator[Any, None]]:
+    outputs: AsyncGenerator[Json, None],
+) -> tuple[Sequence[Json], AsyncGenerator[Json, None]]:
     """Return the first `outputs`, and where the rest comes from."""
     first: list[Any] = []
     async for item in outputs:
@@ -100,7 +101,7 @@ class Call:
         self.many = None if self._with_context or self._retrier else self._many
         """Calls the function on many records. None if records must be processed one by one."""
 
-    def _many(self, values: Sequence[Any]) -> Sequence[Any]:
+    def _many(self, values: Sequence[Json]) -> Sequence[Json]:
         """Return the function's result for each value, or its RecordError."""
         results: list[Any] = []
         calls = map(self._function, values)
@@ -119,7 +120,7 @@ class Call:
             raise result
         return _outputs(result)
 
-    def __call__(self, value: Any, position: RecordPosition) -> Iterable[Any]:
+    def __call__(self, value: Json, position: RecordPosition) -> Iterable[Json]:
         """Return the function's outputs for `value`. Raises RecordError if it fails."""
         if self._retrier is None:
             return self._called(value, position)
@@ -129,7 +130,7 @@ class Call:
                 lambda: materialized(self._called(next(values), position)), is_transient
             )
 
-    def _called(self, value: Any, position: RecordPosition) -> Iterable[Any]:
+    def _called(self, value: Json, position: RecordPosition) -> Iterable[Json]:
         try:
             if self._with_context:
                 result = self._function(value, position.context())
@@ -152,9 +153,9 @@ class AsyncCall:
 
     async def outputs(
         self,
-        value: Any,
+        value: Json,
         position: RecordPosition,
-    ) -> AsyncGenerator[Any, None]:
+    ) -> AsyncGenerator[Json, None]:
         """Yield the function's outputs for `value`. Raises RecordError if it fails."""
         if self._retrier is None:
             first: Sequence[Any] = ()
@@ -173,9 +174,9 @@ class AsyncCall:
 
     async def _called(
         self,
-        value: Any,
+        value: Json,
         position: RecordPosition,
-    ) -> AsyncGenerator[Any, None]:
+    ) -> AsyncGenerator[Json, None]:
         try:
             if self._with_context:
                 result = self._function(value, position.context())

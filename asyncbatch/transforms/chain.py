@@ -11,6 +11,7 @@ from asyncbatch.transforms.spec import CallSpec, FieldsSpec, FunctionSpec, JqSpe
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from asyncbatch.core.records import Json
     from asyncbatch.core.retry import Retrier
     from asyncbatch.transforms.base import RecordPosition, Transform
     from asyncbatch.transforms.call import AsyncCall
@@ -39,7 +40,7 @@ class Chain:
         self._first: Any = stages[0]
         self._rest = stages[1:]
 
-    def __call__(self, record: Any, position: RecordPosition) -> Iterable[Any]:
+    def __call__(self, record: Json, position: RecordPosition) -> Iterable[Json]:
         """Return the outputs for `record`. Raises RecordError, also midway."""
         outputs: Iterable[Any] = self._first(record, position)
         return self._through(outputs, position) if self._rest else outputs
@@ -48,7 +49,7 @@ class Chain:
         """Return the outputs for a record whose `many` result is given, as `__call__` does."""
         return self._through(self._first.outputs(result), position)
 
-    def _through(self, outputs: Iterable[Any], position: RecordPosition) -> Iterable[Any]:
+    def _through(self, outputs: Iterable[Json], position: RecordPosition) -> Iterable[Json]:
         for stage in self._rest:
             if type(outputs) is tuple and len(outputs) == 1:  # nearly always
                 outputs = stage(outputs[0], position)
@@ -137,7 +138,7 @@ def reads_text(specs: Sequence[TransformSpec]) -> bool:
     return isinstance(next(iter(specs), None), JqSpec)
 
 
-def _each(stage: Transform, values: Iterable[Any], position: RecordPosition) -> Iterator[Any]:
+def _each(stage: Transform, values: Iterable[Json], position: RecordPosition) -> Iterator[Json]:
     for value in values:
         yield from stage(value, position)
 
@@ -148,7 +149,7 @@ class _Encoded:
     def __init__(self, transform: Transform) -> None:
         self._transform = transform
 
-    def __call__(self, value: Any, position: RecordPosition) -> Iterable[Any]:
+    def __call__(self, value: Json, position: RecordPosition) -> Iterable[Json]:
         return self._transform(encode(value), position)
 
 
@@ -159,13 +160,13 @@ class RowCheck:
         self.key = key
         self._name = table_name
 
-    def takes(self, values: Sequence[Any]) -> bool:
+    def takes(self, values: Sequence[Json]) -> bool:
         """Whether all these can be rows."""
         if not set(map(type, values)) <= {dict}:
             return False
         return not any(None in [value.get(field) for value in values] for field in self.key)
 
-    def __call__(self, value: Any, position: RecordPosition) -> Iterable[Any]:  # noqa: ARG002
+    def __call__(self, value: Json, position: RecordPosition) -> Iterable[Json]:  # noqa: ARG002
         if type(value) is not dict:
             raise RecordError(
                 "sink", f"a row of {self._name} must be an object, not {kind_of(value)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from msgspec.json import Encoder
 
@@ -13,6 +13,8 @@ from asyncbatch.transforms.fields import make_getter, parse_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from asyncbatch.core.records import Json
 
 
 MEMORY_DIGESTS = 500_000  # digests kept in memory (100 bytes each); later ones are on the disk
@@ -92,7 +94,7 @@ class KeyDigest:
     def __init__(self, key: Sequence[str]) -> None:
         self._gets = [make_getter(parse_path(field)) for field in key]
 
-    def __call__(self, value: Any) -> bytes | None:
+    def __call__(self, value: Json) -> bytes | None:
         """Return the digest of a record's key; None if all of it is missing or null."""
         if type(value) is not dict:
             return None
@@ -102,5 +104,5 @@ class KeyDigest:
         return blake2b(_encode(key), digest_size=DIGEST_BYTES).digest()
 
 
-def _plain_number(value: Any) -> Any:
+def _plain_number(value: Json) -> Json:
     return int(value) if type(value) is float and value.is_integer() else value

@@ -18,6 +18,7 @@ from asyncbatch.transforms.base import RecordError, kind_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from asyncbatch.core.records import Json
     from asyncbatch.transforms.base import RecordPosition
     from asyncbatch.transforms.spec import FieldRule, FieldsSpec, Function, RequireSpec
 
@@ -46,10 +47,10 @@ def make_getter(tokens: tuple[str, ...]) -> Callable[[dict[str, Any]], Any]:
     """Return a function that returns the value at `tokens` of an object, or None."""
     first, *rest = tokens
 
-    def get_first(record: dict[str, Any]) -> Any:
+    def get_first(record: dict[str, Json]) -> Json:
         return record.get(first)
 
-    def get(record: dict[str, Any]) -> Any:
+    def get(record: dict[str, Json]) -> Json:
         value = record.get(first)
         for token in rest:
             if type(value) is dict:
@@ -80,7 +81,7 @@ _TRUE = frozenset(("true", "t", "yes", "y", "on", "1"))
 _FALSE = frozenset(("false", "f", "no", "n", "off", "0"))
 
 
-def to_int(value: Any) -> int:
+def to_int(value: Json) -> int:
     """Return the integer that a number or text is, or that a boolean stands for."""
     if type(value) is str:
         match = _INTEGER.fullmatch(value)
@@ -93,7 +94,7 @@ def to_int(value: Any) -> int:
     return number
 
 
-def to_float(value: Any) -> float:
+def to_float(value: Json) -> float:
     """Return the number that a number or text is, or that a boolean stands for."""
     if type(value) is str and not _NUMBER.fullmatch(value):
         raise ValueError
@@ -103,7 +104,7 @@ def to_float(value: Any) -> float:
     return number
 
 
-def to_bool(value: Any) -> bool:
+def to_bool(value: Json) -> bool:
     """Return the boolean of true, yes, on, 1 and their opposites, in any case."""
     if type(value) is bool:
         return value
@@ -118,12 +119,12 @@ def to_bool(value: Any) -> bool:
     raise ValueError
 
 
-def to_text(value: Any) -> str:
+def to_text(value: Json) -> str:
     """Return text as it is, and anything else as its JSON text."""
     return value if type(value) is str else encode(value).decode()
 
 
-def to_datetime(value: Any) -> str:
+def to_datetime(value: Json) -> str:
     """Return a time in UTC as ISO 8601.
 
     Takes ISO 8601, in UTC unless it has an offset, or seconds or milliseconds since the epoch.
@@ -131,7 +132,7 @@ def to_datetime(value: Any) -> str:
     return utc_text(_time(value))
 
 
-def to_date(value: Any) -> str:
+def to_date(value: Json) -> str:
     """Return the day, in UTC, of a time that `to_datetime` takes."""
     return _time(value).date().isoformat()
 
@@ -141,7 +142,7 @@ def utc_text(time: datetime) -> str:
     return time.isoformat()[:-6] + "Z"  # for +00:00
 
 
-def _time(value: Any) -> datetime:
+def _time(value: Json) -> datetime:
     if type(value) is str:
         text = value.strip()
         if text[4:5] == "-" or not _EPOCH_TEXT.fullmatch(text):  # nearly always 2026-…
@@ -180,7 +181,7 @@ def _make_parser() -> Apply:
     allow_deep_nesting()
     validator = make_validator()
 
-    def parse(value: Any) -> Any:
+    def parse(value: Json) -> Json:
         """Return the value of a JSON text. A value that is no text is returned as it is."""
         if type(value) is not str:
             return value
@@ -209,9 +210,9 @@ class Fields:
 
     def __call__(
         self,
-        value: Any,
+        value: Json,
         position: RecordPosition,  # noqa: ARG002 - part of the contract
-    ) -> tuple[Any]:
+    ) -> tuple[Json]:
         """Return the new record. Raises RecordError where a function cannot do its work."""
         if type(value) is not dict:
             raise RecordError("transform", f"fields are made of an object, not {kind_of(value)}")
@@ -240,7 +241,7 @@ def _make_now(clock: Callable[[], int]) -> Make:
     return now
 
 
-def _constant(value: Any) -> Make:
+def _constant(value: Json) -> Make:
     if isinstance(value, dict | list):
         return lambda _: deepcopy(value)  # a later transform may change the record
     return lambda _: value
@@ -255,7 +256,7 @@ def _make_of_source(name: str, rule: FieldRule, source: str) -> Make:
         return get
     only = functions[0] if len(functions) == 1 else None
 
-    def make(record: dict[str, Any]) -> Any:
+    def make(record: dict[str, Json]) -> Json:
         value = get(record)
         if value is None:
             return default(record) if default else None
@@ -276,7 +277,7 @@ def _refusal(
     source: str,
     names: Sequence[Function],
     functions: Sequence[Apply],
-    value: Any,
+    value: Json,
 ) -> RecordError:
     """Return the error of a field: the function, its input, its reason."""
     reason = ""
@@ -310,9 +311,9 @@ class Require:
 
     def __call__(
         self,
-        value: Any,
+        value: Json,
         position: RecordPosition,  # noqa: ARG002 - part of the contract
-    ) -> Iterable[Any]:
+    ) -> Iterable[Json]:
         """Return the record, or no output if it is dropped. Raises RecordError to reject it."""
         if type(value) is dict:
             for get in self._gets:
@@ -325,7 +326,7 @@ class Require:
             return ()
         raise self._rejection(value)
 
-    def _rejection(self, value: Any) -> RecordError:
+    def _rejection(self, value: Json) -> RecordError:
         if type(value) is not dict:
             return RecordError(
                 "missing_field", f"has no {self._fields[0]!r}: it is {kind_of(value)}", pointer=""

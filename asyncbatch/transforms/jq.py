@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     import msgspec
 
+    from asyncbatch.core.records import Json
     from asyncbatch.transforms.base import RecordPosition
 
 _SHOWN = 3  # Complaints that are shown: the first is the cause, the next may help.
@@ -148,7 +149,7 @@ class Jq:
         self,
         value: bytes | memoryview | msgspec.Raw | str,
         position: RecordPosition,  # noqa: ARG002 - part of the contract
-    ) -> Iterator[Any]:
+    ) -> Iterator[Json]:
         """Yield the program's outputs as they come. Raises RecordError where it fails."""
         if self._lossy:
             text = value if isinstance(value, str) else str(value, "utf-8")
@@ -167,7 +168,7 @@ class Jq:
             raise RecordError("transform", "jq: what comes out is nested too deeply") from None
 
 
-def _is_exact(value: Any) -> bool:
+def _is_exact(value: Json) -> bool:
     """Whether `value` has no integer beyond 64 bits."""
     kind = type(value)
     if kind is dict:
@@ -184,7 +185,7 @@ def _is_exact(value: Any) -> bool:
     return True
 
 
-def _with_floats(value: Any) -> Any:
+def _with_floats(value: Json) -> Json:
     """Return `value` with integers beyond 64 bits as floats, since jq's are doubles.
 
     The library makes an integer of each whole double, even of 1e300.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from asyncbatch.core.records import Violation
 from asyncbatch.formats.positions import format_pointer
@@ -13,6 +13,7 @@ from asyncbatch.transforms.schema_file import SchemaSource, describe, load_schem
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from asyncbatch.core.records import Json
     from asyncbatch.transforms.base import RecordPosition
 
 __all__ = ["MAX_VIOLATIONS", "SchemaCheck", "SchemaSource", "load_schema"]
@@ -30,9 +31,9 @@ class SchemaCheck:
 
     def __call__(
         self,
-        value: Any,
+        value: Json,
         position: RecordPosition,  # noqa: ARG002 - part of the contract
-    ) -> tuple[Any]:
+    ) -> tuple[Json]:
         """Return the record. Raises RecordError with its violations if it does not fit."""
         if self.is_valid(value):
             return (value,)
@@ -46,7 +47,7 @@ class SchemaCheck:
         message = f"{place}{first.message} ({first.rule}){more}"
         raise RecordError("schema", message, pointer=first.pointer, violations=told)
 
-    def _violations(self, value: Any) -> Iterator[Violation]:
+    def _violations(self, value: Json) -> Iterator[Violation]:
         try:
             for error in self._validator.iter_errors(value):
                 pointer = format_pointer(error.instance_path)

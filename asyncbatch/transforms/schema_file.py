@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from jsonschema_rs import ValidationError, Validator
 
+    from asyncbatch.core.records import Json
+
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 # Keywords whose values are data: a "$ref" in them is no reference.
 _DATA = ("enum", "const", "examples", "default")
@@ -149,7 +151,7 @@ def _is_missing(target: str, named: str, documents: list[SchemaDocument]) -> boo
 
 
 def value_like(
-    value: Any,
+    value: Json,
     tokens: Sequence[str | int],
     documents: list[SchemaDocument],
 ) -> SchemaDocument | None:

@@ -13,6 +13,7 @@ from asyncbatch.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from asyncbatch.core.records import Json
     from asyncbatch.transforms.schema_file import SchemaSource
 
     Step: TypeAlias = "TransformSpec | Callable[..., Any]"
@@ -114,9 +115,9 @@ def fields(rules: Mapping[str, str | FieldRule]) -> FieldsSpec:
 def field(
     path: str | None = None,
     *apply: Function,
-    default: Any = None,
+    default: Json = None,
     now: bool = False,
-    value: Any = None,
+    value: Json = None,
 ) -> FieldRule:
     """Return the rule for a field: the value at `path`, through functions, or a default.
 

@@ -14,6 +14,8 @@ from asyncbatch.windows.statistics import Distinct, Extreme, Percentiles, Square
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from asyncbatch.core.records import Json
+
 _PERCENTILE = re.compile(r"p([0-9]{1,2}(?:\.[0-9]+)?)", re.ASCII)
 _KINDS = "count, sum:F, avg:F, min:F, max:F, stddev:F, distinct:F, p50:F, p95:F, p99:F"
 
@@ -23,7 +25,7 @@ class Statistic(Protocol):
 
     State: ClassVar[Any]  # the type of `state`, which JSON can hold
 
-    def add(self, values: Sequence[Any]) -> None:
+    def add(self, values: Sequence[Json]) -> None:
         """Add values."""
         ...
 

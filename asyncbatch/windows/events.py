@@ -14,6 +14,7 @@ from asyncbatch.windows.times import ConstantTime
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Sequence
 
+    from asyncbatch.core.records import Json
     from asyncbatch.windows.aggregates import AggregateSet, Totals
     from asyncbatch.windows.spec import WindowSpec
     from asyncbatch.windows.times import EventTimes
@@ -87,7 +88,7 @@ class KeyFields:
         """Return the values of a key, as JSON values."""
         return [value[0] if type(value) is tuple else value for value in self._values(key)]
 
-    def restored(self, values: Sequence[Any]) -> Key:
+    def restored(self, values: Sequence[Json]) -> Key:
         """Return the key that `plain` was called on."""
         exact = tuple(map(_exact, values))
         return exact if len(self.names) != 1 else exact[0]
@@ -102,7 +103,7 @@ def check_scalar(value: object) -> None:
         raise TypeError("is neither a text, a number nor a boolean")
 
 
-def _exact(value: Any) -> Any:
+def _exact(value: Json) -> Any:
     """Return a value that is equal only to the same JSON value: 1 is 1.0, but not true."""
     kind = type(value)
     if kind is bool:
@@ -113,7 +114,7 @@ def _exact(value: Any) -> Any:
     return value
 
 
-def _rank(value: Any) -> tuple[int, Any]:
+def _rank(value: Json) -> tuple[int, Any]:
     kind = type(value)
     return (2, value) if kind is str else (0, value) if kind is tuple else (1, value)
 

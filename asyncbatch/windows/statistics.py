@@ -14,6 +14,8 @@ from asyncbatch.formats.decoder import encode
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from asyncbatch.core.records import Json
+
 _EXACT = 2**53
 
 
@@ -156,7 +158,7 @@ class Distinct:
         """Pickle the sketch as its library has it in bytes."""
         return _distinct_of, (self._sketch.serialize(),)
 
-    def add(self, values: Sequence[Any]) -> None:
+    def add(self, values: Sequence[Json]) -> None:
         """Add scalars."""
         update = self._sketch.update
         for value in values:
@@ -199,7 +201,7 @@ def _distinct_of(data: bytes) -> Distinct:
     return found
 
 
-def _text(value: Any) -> str:
+def _text(value: Json) -> str:
     if type(value) is str:
         return '"' + value
     if type(value) is float and value.is_integer():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from asyncbatch.core.records import Json
 
 Unit = Literal["auto", "s", "ms", "us", "ns"]
 
@@ -85,7 +87,7 @@ class TimeReader:
     def __init__(self, unit: Unit = "auto") -> None:
         self._unit = unit
 
-    def read_column(self, values: Sequence[Any]) -> EventTimes:
+    def read_column(self, values: Sequence[Json]) -> EventTimes:
         """Return many times. Raises ValueError or TypeError if one cannot be read."""
         if set(map(type, values)) == {str}:
             return self.read_texts(values)
@@ -104,7 +106,7 @@ class TimeReader:
             )  # 20260131 is no date, but both
         return moments
 
-    def parse(self, value: Any) -> int:
+    def parse(self, value: Json) -> int:
         """Return a time in microseconds. Raises ValueError with the reason."""
         if type(value) is str:
             if value[4:5] == "-" or not _NUMBER.fullmatch(value):

@@ -15,6 +15,7 @@ from asyncbatch.sinks.postgres.table import KINDS, TIME, TYPES, times
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from asyncbatch.core.records import Json
     from asyncbatch.sinks.block import ColumnBlock, Kind
     from asyncbatch.sinks.postgres.server import PostgresConnection
 
@@ -164,7 +165,7 @@ def _is_assigned(declared: str) -> bool:
     return _is_known_type(declared) or _CUTTING.match(declared) is not None
 
 
-def _fitted(kind: Kind, values: list[Any], declared: str) -> list[Any]:
+def _fitted(kind: Kind, values: list[Json], declared: str) -> list[Any]:
     """Return the values of a column as they travel to one of type `declared`."""
     if kind == "null" or (TYPES[kind] == declared and kind != "mixed"):
         return list(map(_decimal, values)) if declared == "numeric" else values

@@ -20,6 +20,7 @@ from asyncbatch.sinks.database import quoted
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
+    from asyncbatch.core.records import Json
     from asyncbatch.core.retry import Retrier
 
 MOST_NAME_BYTES = 63
@@ -262,7 +263,9 @@ class PostgresConnection:
         rows: list[Any] = self._server.wait(self._raw.fetch(query, *values))
         return rows
 
-    def copy(self, table: TableName, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    def copy(
+        self, table: TableName, columns: Sequence[str], rows: Iterable[Sequence[Json]]
+    ) -> None:
         """Add rows to a table, by binary COPY."""
         self._server.wait(
             self._raw.copy_records_to_table(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from asyncbatch.errors import SinkError
 from asyncbatch.sinks.columns import NO_FIELDS, Columns
@@ -15,6 +15,7 @@ from asyncbatch.sinks.postgres.server import MOST_NAME_BYTES, TableName
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from asyncbatch.core.records import Json
     from asyncbatch.sinks.block import ColumnBlock, Kind
     from asyncbatch.sinks.columns import ColumnKind, SchemaContractCheck
     from asyncbatch.sinks.postgres.server import PostgresConnection, PostgresServer
@@ -30,7 +31,7 @@ _ISO = re.compile(
 )
 
 
-def are_times(kind: Kind, values: Iterable[Any]) -> bool:
+def are_times(kind: Kind, values: Iterable[Json]) -> bool:
     """Whether all values of a column are ISO 8601 times with a zone; at least one."""
     if kind != "text":
         return False
@@ -355,7 +356,7 @@ class TableShape:
         """Return the kind of a column; a time column takes texts if it may become text."""
         return "any" if self._holds and declared == TIME else KINDS.get(declared, "any")
 
-    def _alters(self, name: str, value: Any) -> bool:
+    def _alters(self, name: str, value: Json) -> bool:
         """Whether a column for times could not stay one with this value."""
         return self.types.get(name) == TIME and not (
             isinstance(value, str) and are_times("text", [value])
