@@ -71,7 +71,7 @@ class CallbackSink:
         """Load records. Raises SinkError if that fails, or returns another type."""
         loop = self._loop
         if loop is None:
-            raise SinkError(f"{self.name} was given up")
+            raise SinkError(f"{self.name} was cancelled")
         count = len(payload)
         try:
             answer = self._sink.load(payload)

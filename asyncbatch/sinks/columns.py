@@ -171,7 +171,7 @@ class Columns:
             if reason := self._flaw(name):
                 unfit[name] = f"field {name!r}: {reason}"
             elif other != name:
-                unfit[name] = f"fields {other!r} and {name!r} cannot be told apart in a table"
+                unfit[name] = f"fields {other!r} and {name!r} have the same name in a table"
             elif folded not in self._columns:
                 room -= 1
                 if room < 0:
@@ -274,7 +274,7 @@ class SchemaContractCheck:
             told.append(f"fields without a column ({_listed(self._unknown)})")
         if self._misfits:
             told.append(f"values that do not fit their column ({_listed(self._misfits)})")
-        return f"left out, as the schema contract has it: {' and '.join(told)}" if told else None
+        return f"left out by the schema contract: {' and '.join(told)}" if told else None
 
     def apply(
         self,

@@ -276,8 +276,8 @@ class DuckdbSink:
         except self._duckdb.Error as error:
             raise SinkError(
                 f"cannot write {self.path}: column {name} of table {self.table} must become"
-                f" {declared} to hold what came, but: {_explained(error)}; change it yourself, or"
-                " name another table"
+                f" {declared} to hold the new values, but: {_explained(error)}; change it yourself,"
+                " or name another table"
             ) from None
 
     def _insert(self, block: ColumnBlock, groups: Sequence[int] | None) -> Mapping[int, str]:

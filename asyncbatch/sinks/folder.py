@@ -46,7 +46,7 @@ def output_path(target: Target, path: str) -> str:
     else:
         name = mirrored_path(path, target.root)
     if name == ".." or name.startswith("../"):
-        advice = "name what it is below with --root"
+        advice = "name a folder above it with --root"
         raise UsageError(f"{display_path(path)} has no place in {target.name}: {advice}")
     return os.path.join(target.path, _renamed(name, target))
 
@@ -357,8 +357,8 @@ class ObjectStates:
             return list_versions(self._stores.location(folder), folder)
         except OSError as error:
             raise UsageError(
-                f"cannot see what is in {display_path(folder)}/, to tell what need not be done "
-                f"again: {error.strerror}; --force does all"
+                f"cannot list {display_path(folder)}/, which shows the finished "
+                f"outputs: {error.strerror}; --force does all inputs again"
             ) from None
 
 

@@ -305,7 +305,7 @@ class SqliteSink:
             column, declared = next(iter(types.items()))
             raise SinkError(
                 f"cannot write {self.path}: column {column} of table {self.table} must become"
-                f" {declared} to hold what came, but the table has {error} in its definition,"
+                f" {declared} to hold the new values, but the table has {error} in its definition,"
                 " which is yours to change; or name another table"
             ) from None
 

@@ -216,7 +216,7 @@ def parse_location(name: str) -> tuple[Form, str]:
                 )
             return "postgres", ""
         if scheme not in _DATABASES:
-            raise UsageError(f"--to {redact_address(name)}: no such kind of target; write {KNOWN}")
+            raise UsageError(f"--to {redact_address(name)}: unknown kind of target; write {KNOWN}")
         path = _unquoted(rest.removeprefix("/"))
         if not rest.startswith("/") or not path:
             raise UsageError(

@@ -251,8 +251,8 @@ class WindowTableTarget:
         """Refuse a Parquet file; see `WindowTarget`."""
         if not self._target.is_database:
             raise UsageError(
-                f"--to {self.name}: a Parquet file is complete at its end or not there, so no "
-                "process can go on with it: with --checkpoint, write JSON Lines, CSV or a table"
+                f"--to {self.name}: a Parquet file is complete only at its end, so no "
+                "process can continue it: with --checkpoint, write JSON Lines, CSV or a table"
             )
 
     def open(self, position: Any = None, removed: Sequence[Window] = ()) -> None:  # noqa: ARG002 - rows have no place

@@ -100,8 +100,8 @@ class CheckpointFile:
         found = self._read(head, body)
         if changed := list(differences(found.configuration, self.configuration)):
             raise UsageError(
-                f"the checkpoint {self.path} is of another stream: {'; '.join(changed)}. Go on "
-                "with what it is of, or name another file to begin anew"
+                f"the checkpoint {self.path} is of another stream: {'; '.join(changed)}. Use "
+                "it with the same options, or name another file to start again"
             )
         return found
 
@@ -137,11 +137,11 @@ class CheckpointFile:
             ) from None
         if told.version != _VERSION:
             raise UsageError(
-                f"the checkpoint {self.path} is of another version of asyncbatch: go on with that, "
-                "or name another file to begin anew"
+                f"the checkpoint {self.path} is of another version of asyncbatch: use that "
+                "version, or name another file to start again"
             )
         if told.digest != _digest(body):
-            raise self.damaged_error("its content is not what was written")
+            raise self.damaged_error("its content has changed since it was written")
         try:
             return msgspec.json.decode(body, type=Checkpoint)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -150,7 +150,7 @@ class CheckpointFile:
     def damaged_error(self, why: str) -> UsageError:
         """Return the error that says so."""
         return UsageError(
-            f"the checkpoint {self.path} is damaged: {why}; name another file to begin anew"
+            f"the checkpoint {self.path} is damaged: {why}; name another file to start again"
         )
 
 

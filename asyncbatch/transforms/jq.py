@@ -165,7 +165,7 @@ class Jq:
         except ValueError as error:
             raise RecordError("transform", f"jq: {shortened(str(error))}") from None
         except RecursionError:
-            raise RecordError("transform", "jq: what comes out is nested too deeply") from None
+            raise RecordError("transform", "jq: the output is nested too deeply") from None
 
 
 def _is_exact(value: Json) -> bool:

@@ -281,7 +281,7 @@ def test_replacing_by_nothing(path):
 def test_names_that_differ_only_in_case(path):
     refusals = write(path, [{"id": 1, "ID": 2}, {"id": 3, "ID": None}, {"id": 4}])
     assert [(refusal.row, refusal.message) for refusal in refusals] == [
-        (0, "fields 'id' and 'ID' cannot be told apart in a table")
+        (0, "fields 'id' and 'ID' have the same name in a table")
     ]
     execute(path, "CREATE TABLE u (Name VARCHAR)")
     assert write(path, [{"name": "a"}], table="U") == []

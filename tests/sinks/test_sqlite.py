@@ -367,8 +367,8 @@ def test_replacing_by_nothing(path):
 def test_names_that_differ_only_in_case(path):
     refusals = write(path, [{"id": 1, "ID": 2}, {"id": 3, "ID": None}, {"id": 4}], [{"Id": 5}])
     assert [(refusal.row, refusal.message) for refusal in refusals] == [
-        (0, "fields 'id' and 'ID' cannot be told apart in a table"),
-        (0, "fields 'id' and 'Id' cannot be told apart in a table"),
+        (0, "fields 'id' and 'ID' have the same name in a table"),
+        (0, "fields 'id' and 'Id' have the same name in a table"),
     ]
     assert read(path) == [(3,), (4,)]
 

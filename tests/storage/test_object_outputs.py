@@ -397,7 +397,7 @@ def test_a_folder_whose_state_cannot_be_seen(put, files, s3, store):
     s3.fail(403, "AccessDenied", times=9, path="list-type")
     outcome = put("in", "--to", store, "--resume")
     assert outcome.code == 2
-    assert "cannot see what is in" in outcome.stderr
+    assert "cannot list" in outcome.stderr
     assert "--force" in outcome.stderr
     assert put("in", "--to", store, "--force").code == 0
 

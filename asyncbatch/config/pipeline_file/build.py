@@ -122,7 +122,9 @@ def _server_settings(table: SinkTable, job: str | None) -> ServerSettings:
     name = None if job is None else f"asyncbatch {job}"
     settings = ServerSettings(statement_timeout=table.statement_timeout, name=name)
     pool = table.pool
-    return replace(settings, least=pool.min, most=pool.max) if pool else settings
+    return (
+        replace(settings, min_connections=pool.min, max_connections=pool.max) if pool else settings
+    )
 
 
 def _transform_spec(table: Any) -> TransformSpec:

@@ -20,7 +20,6 @@ from asyncbatch.sinks.database import quoted
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from asyncbatch.core.records import Json
     from asyncbatch.core.retry import Retrier
 
 MOST_NAME_BYTES = 63
@@ -263,9 +262,7 @@ class PostgresConnection:
         rows: list[Any] = self._server.wait(self._raw.fetch(query, *values))
         return rows
 
-    def copy(
-        self, table: TableName, columns: Sequence[str], rows: Iterable[Sequence[Json]]
-    ) -> None:
+    def copy(self, table: TableName, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Add rows to a table, by binary COPY."""
         self._server.wait(
             self._raw.copy_records_to_table(

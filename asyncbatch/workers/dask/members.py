@@ -90,8 +90,8 @@ class ClusterMembers:
             raise UsageError(f"{first} (and {len(others):,} more are unfit)" if others else first)
         if not self.members:
             raise UsageError("the Dask scheduler names workers, but none of them answers")
-        place = replace(self._setup.location, proof=None)  # it is only there for a moment
-        self._setup = replace(self._setup, place=place)
+        location = replace(self._setup.location, probe_path=None)  # it is only there for a moment
+        self._setup = replace(self._setup, location=location)
 
     async def watch(self) -> None:
         """Follow the workers for ever."""

@@ -262,7 +262,7 @@ def test_a_target_that_is_lost_while_nothing_comes(live, tmp_path):
         (("--to", "sqlite:///no/such/w.db", "--table", "w"), "cannot use"),
         (("--to", "w.csv", "--agg", "k=count"), "two columns would be called 'k'"),
         (("--to", "sqlite:///w.db", "--table", "w", "--agg", "Partial=count"), "two columns"),
-        (("--to", "w.parquet", "--checkpoint", "c.json"), "complete at its end or not there"),
+        (("--to", "w.parquet", "--checkpoint", "c.json"), "complete only at its end"),
         (("--to", "fifo.jsonl", "--checkpoint", "c.json"), "is no regular file"),
         (("--late", "fifo.jsonl", "--checkpoint", "c.json"), "is no regular file"),
         (("--checkpoint-every", "1s"), "is for --checkpoint"),
