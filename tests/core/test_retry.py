@@ -210,7 +210,7 @@ def test_a_read_in_the_midst_of_a_file_goes_on_where_it_was(files, monkeypatch, 
 def test_standard_input_is_never_read_again(files, monkeypatch):
     program = (
         "import errno, os\n"
-        "from asyncbatch.storage.local import open_retrying\n"
+        "from asyncbatch.storage.local import open_with_retries\n"
         "from asyncbatch.core.retry import Retrier, Retries\n"
         "calls, real = [], os.read\n"
         "def read(*arguments):\n"
@@ -220,7 +220,7 @@ def test_standard_input_is_never_read_again(files, monkeypatch):
         "    return calls[-1]\n"
         "os.read = read\n"
         "try:\n"
-        "    open_retrying(Retrier(Retries(2, 0.0)), '-')\n"
+        "    open_with_retries(Retrier(Retries(2, 0.0)), '-')\n"
         "except OSError as error:\n"
         "    print(len(calls), error.errno == errno.EIO)\n"
     )
@@ -248,9 +248,9 @@ def test_the_library_for_it_is_loaded_only_if_it_is_needed(files):
     path = files({"a.json": "1"}) / "a.json"
     program = (
         "import sys\n"
-        "from asyncbatch.storage.local import open_retrying\n"
+        "from asyncbatch.storage.local import open_with_retries\n"
         "from asyncbatch.core.retry import Retrier, Retries\n"
-        f"open_retrying(Retrier(Retries()), {str(path)!r})\n"
+        f"open_with_retries(Retrier(Retries()), {str(path)!r})\n"
         "print('tenacity' in sys.modules)\n"
     )
     command = [sys.executable, "-c", program]

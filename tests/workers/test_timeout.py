@@ -181,7 +181,7 @@ class TestStopwatch:
     """With looks in made-up time, a second apart."""
 
     def overdue(self, stopwatch, progress, *, start=0.0, count=10):
-        return [stopwatch.overdue(progress, start + second) for second in range(count)]
+        return [stopwatch.overdue_file(progress, start + second) for second in range(count)]
 
     def test_a_file_is_late_after_its_time(self):
         progress = Progress()

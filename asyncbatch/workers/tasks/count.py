@@ -187,8 +187,8 @@ class CountTask:
 
 
 def _line_verdicts(lines: Lines) -> Verdicts:
-    splits = lines.split() if lines.faults else ()
-    return lines.records, [one for one in splits if isinstance(one, InvalidLine)]
+    parts = lines.split() if lines.faults else ()
+    return lines.records, [one for one in parts if isinstance(one, InvalidLine)]
 
 
 def end_of_splits(batch: Batch) -> Part:

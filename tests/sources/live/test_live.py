@@ -502,7 +502,7 @@ def test_from_the_end_of_a_folder(put, tmp_path):
 
 
 def test_what_is_kept_of_many_files_is_bounded(put, tmp_path, monkeypatch):
-    monkeypatch.setattr("asyncbatch.sources.live.seen._KEPT", 10)
+    monkeypatch.setattr("asyncbatch.sources.live.seen._MIN_REMEMBERED", 10)
     monkeypatch.setattr("asyncbatch.sources.live.folder._FILES_AT_ONCE", 7)
     reader = reader_of(tmp_path)
     expected = []
