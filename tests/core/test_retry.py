@@ -197,7 +197,7 @@ def test_a_read_in_the_midst_of_a_file_goes_on_where_it_was(files, monkeypatch, 
     lines = "".join(f'{{"n": {n}, "hash": "{hash(str(n))}"}}\n' for n in range(200_000)).encode()
     text = gzip.compress(lines, 1) if name.endswith(".gz") else lines
     path = files({name: text}) / name
-    monkeypatch.setattr(content, "FIRST_READ", 1 << 20)
+    monkeypatch.setattr(content, "FIRST_READ_BYTES", 1 << 20)
     flaky = Flaky(monkeypatch)
     # A retry reads the head again from the start. In several calls it would always fail, because
     # every other call fails. So one call reads it.

@@ -26,7 +26,7 @@ def machine(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
     monkeypatch.setattr(cgroups, "CGROUP2", tmp_path / "v2")
     monkeypatch.setattr(cgroups, "CGROUP1", tmp_path / "v1")
-    monkeypatch.setattr(cgroups, "MEMBERSHIPS", tmp_path / "cgroup")
+    monkeypatch.setattr(cgroups, "CGROUP_MEMBERSHIPS", tmp_path / "cgroup")
 
     def write(name, text):
         path = tmp_path / name
