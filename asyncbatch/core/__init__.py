@@ -1,4 +1,4 @@
 """Shared data and small helpers: records, batches, reports, units, retries.
 
-Imports only `errors`, and of third-party libraries only msgspec and tenacity.
+Imports only `errors`, and no third-party library but msgspec and tenacity.
 """

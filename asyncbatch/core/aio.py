@@ -13,14 +13,14 @@ ItemT = TypeVar("ItemT")
 
 
 async def iterate_in_thread(items: Iterator[ItemT], *, in_thread: bool) -> AsyncIterator[ItemT]:
-    """Yield items, computing each in a thread if `in_thread` is true."""
+    """Yield items; if `in_thread` is true, compute each in a thread."""
     if not in_thread:
         for item in items:
             yield item
         return
     end = object()
     while (found := await asyncio.to_thread(next, items, end)) is not end:
-        yield found  # type: ignore[misc]  # it is an item, since it is not the end
+        yield found  # type: ignore[misc]  # an item, because it is not `end`
 
 
 T = TypeVar("T")
@@ -29,10 +29,10 @@ T = TypeVar("T")
 async def with_pauses(
     items: AsyncIterator[T], seconds: float | None
 ) -> AsyncGenerator[T | None, None]:
-    """Yield each item, and None after every `seconds` without one.
+    """Yield each item, and None whenever `seconds` pass without an item.
 
-    `seconds` None: never yield None. Closing the generator does not close `items`: the caller
-    closes them.
+    If `seconds` is None, it never yields None. The caller closes `items`: closing this generator
+    does not.
     """
     coming: asyncio.Future[T | None] | None = None
     try:
@@ -65,7 +65,7 @@ class Wakeup:
         self._event = asyncio.Event()
 
     def set(self) -> None:
-        """End the wait."""
+        """End the current wait, or the next one."""
         self._event.set()
 
     async def wait(self, seconds: float | None) -> bool:

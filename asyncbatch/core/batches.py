@@ -1,4 +1,4 @@
-"""Batches of work, and the result parts workers hand back."""
+"""Batches of work, and the parts of results that workers return."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SplitForm = Literal["lines", "array"]
 
 
 class Chunk(Struct, frozen=True, gc=False):
-    """Records that a source delivers by itself: a page of an API, or records of a program."""
+    """Records from a source that is no file: an API page, or records of a program."""
 
     file: str  # the name of the input in failures
     # a JSON text, JSON Lines, or the texts of single records
@@ -57,12 +57,12 @@ class Split(Struct, frozen=True, gc=False):
     form: SplitForm
     start: Position
     length: int
-    # the last split holds no records: its `length` is the rest of the file's bytes
+    # marks the last split, which holds no records: its `length` is the rest of the file's bytes
     is_end_marker: bool = False
     error: Failure | None = None  # the reason why the last split ends the file early
     is_relative: bool = False  # records and lines count from the start of the split
-    chunk: Chunk | None = None  # the chunk of a feed
-    etag: str | None = None  # the ETag of an object
+    chunk: Chunk | None = None  # set if the input is a chunk of a feed, not a file
+    etag: str | None = None  # the ETag that the object must have; None for a file
 
 
 SOURCE_SPAN = 1 << 40  # The inputs of source k of a job are numbered from k * SOURCE_SPAN.
@@ -71,36 +71,36 @@ SOURCE_SPAN = 1 << 40  # The inputs of source k of a job are numbered from k * S
 class Batch(Struct, frozen=True, gc=False):
     """Files for one worker.
 
-    A path is a handle: it tells where the input is. Workers read the files.
+    `paths` are handles, not contents: the worker opens and reads the files.
     """
 
     start: int  # the number of the first file within the run
     paths: tuple[str, ...]
     split: Split | None = None  # the byte range of the only file
     resume: Position | None = None  # the position at which to resume the only file
-    prepared_part: Part | None = None  # the outcome, if it is known before any work
-    limit: int | None = None  # How many records are read of them at most.
+    prepared_part: Part | None = None  # the outcome, if the files need not be read
+    limit: int | None = None  # the maximum number of records to read; None: no limit
 
     @property
     def source(self) -> int:
-        """The number of the job's source that the files are of."""
+        """The number of the job's source that the files belong to."""
         return self.start // SOURCE_SPAN
 
     @property
     def key(self) -> tuple[int, int]:
-        """The identity of this batch among all batches in flight, sortable in input order."""
+        """The sort key of this batch in input order, unique among batches in flight."""
         return self.start, self.split.number if self.split else 0
 
 
 class Rows(Struct, gc=False):
-    """Rows to be written, in the form that the sink of the target takes.
+    """Encoded rows for the sink of the target.
 
-    The lists have one item a row. They are filled only for a target that may reject single rows.
+    Each list has one item per row. The lists are empty unless the target can reject single rows.
     """
 
     payload: bytes | bytearray
     count: int
-    file_indexes: list[int] = []  # the place of the row's file in the part
+    file_indexes: list[int] = []  # the index of the row's file in the part
     records: list[int] = []  # the number of the row's record in its file
     lines: list[int | None] = []  # the line of the row's record
     texts: list[bytes] = []  # the texts of the records as they were read, if dead letters are kept
@@ -121,7 +121,7 @@ class Counts(Struct, gc=False):
     bytes: int = 0
 
     def add(self, other: Counts) -> None:
-        """Add another's to these."""
+        """Add the counts of `other` to these."""
         self.read += other.read
         self.dropped += other.dropped
         self.rejected += other.rejected
@@ -129,32 +129,33 @@ class Counts(Struct, gc=False):
 
 
 class SplitFile(Struct, frozen=True, gc=False):
-    """The answer of a worker that a file must be processed in splits."""
+    """The answer of a worker that found that a file needs to be processed in splits."""
 
     form: SplitForm
     start: Position | None = None  # the position of the first split
-    # The lines need not be counted in advance: records count from the start of each split.
+    # if true, lines are not counted in advance: records count from the start of each split
     is_relative: bool = False
 
 
 class Part(Struct, gc=False):
     """The outcome of a part of a batch, in columns: one item for each finished file.
 
-    A part without a finished file is about an unfinished one, at place 0.
+    An index counts the files of the part from 0. A part without a finished file is about an
+    unfinished file, with index 0.
 
-    The parts of a split file count as they arrive, before the file is finished. Each part but the
-    last has `counts`, its share of the file's counts, and `position`. In the last part the columns
-    are about the whole file, and `counts` is the sum of the earlier parts.
+    The parts of a split file count as they arrive, before the file is finished. Each part except
+    the last has `counts`, its share of the file's counts, and `position`. In the last part the
+    columns are about the whole file, and `counts` is the sum of the earlier parts.
     """
 
-    start: int  # the number in the run of the file at place 0
+    start: int  # the number of the file at index 0 within the run
     records: list[int] = field(default_factory=list)
     bytes: list[int] = field(default_factory=list)
     elapsed_ms: list[float] = field(default_factory=list)
-    dropped: dict[int, int] = field(default_factory=dict)  # the exceptions only, by place
-    rejected: dict[int, int] = field(default_factory=dict)  # the exceptions only, by place
-    errors: dict[int, Failure] = field(default_factory=dict)  # the exceptions only, by place
-    # the rejected records, each with the place of its file
+    dropped: dict[int, int] = field(default_factory=dict)  # by index; files without are left out
+    rejected: dict[int, int] = field(default_factory=dict)  # by index; files without are left out
+    errors: dict[int, Failure] = field(default_factory=dict)  # by index; files without are left out
+    # the rejected records, each with the index of its file
     rejections: list[tuple[int, Failure]] = field(default_factory=list)
     # the dead letters of the rejections, if a dead letter file is written
     dead_letters: list[builtins.bytes] = field(default_factory=list)
@@ -162,15 +163,15 @@ class Part(Struct, gc=False):
     # the number of rows of each finished file in this part
     spooled_rows: list[int] = field(default_factory=list)
     written: int = 0  # the number of rows of each finished file that the worker itself wrote
-    # the reason why a file was not read, by place
+    # the reason why a file was not read, by index
     skipped: dict[int, str] = field(default_factory=dict)
-    entries: dict[int, Entry] = field(default_factory=dict)  # the ledger entry of a file, by place
-    retries: int = 0  # the number of retries
-    target_error: str = ""  # the reason why the worker can write no more
+    entries: dict[int, Entry] = field(default_factory=dict)  # the ledger entry of a file, by index
+    retries: int = 0
+    target_error: str = ""  # the reason why the worker can no longer write; empty if it can
     counts: Counts | None = None
-    # where the part ends; None in the middle of a record that the next part continues
+    # the end of the part; None in the middle of a record that the next part continues
     position: Position | None = None
-    split_file: SplitFile | None = None  # set if the file at place 0 must be processed in splits
+    split_file: SplitFile | None = None  # set if the file at index 0 must be processed in splits
     # the largest value of the cursor field of an incremental source
     largest_cursor: Scalar | None = None
     # the states of the written outputs that only the worker knows
@@ -188,7 +189,7 @@ class Part(Struct, gc=False):
         return "partial" if index in self.rejected else "success"
 
     def reject(self, index: int, failure: Failure, dead_letters: list[builtins.bytes]) -> None:
-        """Reject one more record of the file at `index`, in the order of its records."""
+        """Reject one record of the file at `index`; keep rejections in record order."""
         at = bisect_right(
             self.rejections,
             (index, failure.record or 0),
@@ -200,7 +201,7 @@ class Part(Struct, gc=False):
             self.count_rejected(index, 1, failure)
 
     def count_rejected(self, index: int, count: int, failure: Failure) -> None:
-        """Count more records of a finished file as rejected, `failure` being of the first."""
+        """Count `count` records of a finished file as rejected; `failure` is the first's."""
         self.rejected[index] = self.rejected.get(index, 0) + count
         if self.rejected[index] == self.records[index]:
             self.errors.setdefault(index, failure)
@@ -218,7 +219,7 @@ class Part(Struct, gc=False):
 
 
 class SettledInputs(Struct, frozen=True, gc=False):
-    """A finished batch, of which the first `done_count` files are done."""
+    """A finished batch, whose first `done_count` files are done."""
 
     batch: Batch
     done_count: int
@@ -227,7 +228,7 @@ class SettledInputs(Struct, frozen=True, gc=False):
 def prepared_part(
     start: int, count: int, errors: dict[int, Failure], skipped: dict[int, str]
 ) -> Part:
-    """Return the part about `count` files whose outcome is known without reading them."""
+    """Return the part of `count` files that need not be read."""
     zeros = [0] * count
     return Part(
         start, zeros, zeros, [0.0] * count, spooled_rows=zeros, errors=errors, skipped=skipped
@@ -235,7 +236,7 @@ def prepared_part(
 
 
 class BatchPart(Struct, frozen=True, gc=False):
-    """A `Part` beside the batch that it is about."""
+    """A `Part` with the batch that it belongs to."""
 
     batch: Batch
     part: Part
@@ -245,7 +246,7 @@ class BatchPart(Struct, frozen=True, gc=False):
         return self.batch.paths[self.part.start - self.batch.start + index]
 
     def file(self, index: int) -> str:
-        """Return the name of the file, or of the feed's chunk, at `index`."""
+        """Return the display name of the file, or of the feed's chunk, at `index`."""
         split = self.batch.split
         if split is not None and split.chunk is not None:
             return split.chunk.file

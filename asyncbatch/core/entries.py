@@ -24,7 +24,7 @@ class Stamp(NamedTuple):
     digest: str | None = None
 
     def describes_same_file(self, other: Stamp) -> bool:
-        """Whether both stamps are of the same state of a file, as far as they can tell."""
+        """Whether both stamps can be of the same state of a file."""
         if self.digest is not None and other.digest is not None:
             return self.digest == other.digest
         return self[:2] == other[:2]
@@ -44,11 +44,11 @@ class Extent(Struct, frozen=True, gc=False):
     take: int = 0
 
     def is_adjacent_to(self, later: Extent) -> bool:
-        """Whether `later` begins where this ends."""
+        """Whether `later` begins where this extent ends."""
         return self.at + self.length == later.at
 
     def merged(self, later: Extent) -> Extent:
-        """Return this and one that follows on it as one."""
+        """Return one extent of this and the adjacent `later` one."""
         return Extent(self.at, later.at + later.length - self.at, self.skip, self.take + later.take)
 
 
@@ -63,9 +63,9 @@ class Entry(Struct, frozen=True, gc=False):
     rejected: int
     written: int
     done_at: str = ""
-    letters: bytes = b""  # its lines of the dead letter file
+    letters: bytes = b""  # the input's lines in the dead letter file
     generation: int = 0
-    # where its rows are in the output number `generation`, if that is a file
+    # the place of its rows in the output with number `generation`; None if that is no file
     extent: Extent | None = None
     # For a large file that is unfinished or failed midway: the position up to which the entry
     # holds, as the fields of `records.Position`.
@@ -74,18 +74,18 @@ class Entry(Struct, frozen=True, gc=False):
 
 
 class LedgerJob(NamedTuple):
-    """The job whose entries a database keeps."""
+    """The job whose ledger entries a database holds."""
 
     fingerprint: str
     is_resuming: bool  # whether the run resumes the job
-    # tells whether the input of an identity still has a stamp
+    # whether the input with an identity still has a stamp
     is_current: Callable[[str, Stamp], bool]
 
 
 class Ledger(Protocol):
-    """The entries of one job, for reading.
+    """Read access to the ledger entries of one job.
 
-    Raises the errors of the database that holds them.
+    Methods raise the errors of the database that holds the entries.
     """
 
     def lookup(self, paths: Sequence[str]) -> Mapping[str, Entry]:
@@ -93,7 +93,7 @@ class Ledger(Protocol):
         ...
 
     def find(self, stamp: Stamp) -> Sequence[str]:
-        """Return the inputs that were in this very state, and brought rows."""
+        """Return the inputs that had this stamp, and that added rows."""
         ...
 
     def close(self) -> None:

@@ -9,12 +9,12 @@ from asyncbatch.errors import UsageError
 _STORES = ("s3", "gs", "az")
 
 
-class ObjectPath(str):  # noqa: SLOT000 - a subclass of str cannot have slots that hold something
-    """The URL of an object. It can stand wherever the path of a file can."""
+class ObjectPath(str):  # noqa: SLOT000 - a subclass of str cannot have nonempty slots
+    """The URL of an object; usable wherever a file path is."""
 
-    size: int | None  # bytes, if a listing told them
-    etag: str | None  # if a listing told it
-    changed_ns: int  # the time of the last write, in nanoseconds
+    size: int | None  # bytes; None if not known from a listing
+    etag: str | None  # None if not known from a listing
+    changed_ns: int  # the time of the last write, in nanoseconds since the epoch; 0 if unknown
     problem: tuple[int, str] | None  # an `errno` and a message, if the object cannot be read
 
     def __new__(
@@ -25,7 +25,7 @@ class ObjectPath(str):  # noqa: SLOT000 - a subclass of str cannot have slots th
         changed_ns: int = 0,
         problem: tuple[int, str] | None = None,
     ) -> Self:
-        """Make one, of plain text or of another."""
+        """Return the path of the object at `url`."""
         made = super().__new__(cls, url)
         made.size, made.etag, made.changed_ns, made.problem = size, etag, changed_ns, problem
         return made
@@ -56,16 +56,16 @@ class ObjectPath(str):  # noqa: SLOT000 - a subclass of str cannot have slots th
 
 # schemes of object stores, which have buckets with keys that can be listed
 STORE_SCHEMES = ("s3", "gs", "az")
-WEB_SCHEMES = ("http", "https")  # Schemes of single objects that are only read.
+WEB_SCHEMES = ("http", "https")  # schemes of single objects, which can only be read
 _SCHEMES = (*STORE_SCHEMES, *WEB_SCHEMES)
 
 
 class Address(NamedTuple):
-    """The location of an object, or of a prefix that stands for a folder."""
+    """The scheme, bucket and key of an object, or of a prefix that acts as a folder."""
 
     scheme: str
-    bucket: str  # for http(s): the URL behind the scheme
-    key: str  # unescaped, as the store has it; a final slash counts; empty for http(s)
+    bucket: str  # for http(s): the URL after the scheme
+    key: str  # unescaped, as in the store; a final slash is part of it; empty for http(s)
 
     @property
     def is_web(self) -> bool:
@@ -73,12 +73,12 @@ class Address(NamedTuple):
         return self.scheme in WEB_SCHEMES
 
     def __str__(self) -> str:
-        """Return the full URL, secrets included. `shown_url` leaves them out."""
+        """Return the full URL, secrets included. `redact_url` leaves them out."""
         return f"{self.scheme}://{self.bucket}" + ("" if self.is_web else f"/{self.key}")
 
 
 def is_object_url(text: str) -> bool:
-    """Whether `text` names an object, or a prefix, and no file."""
+    """Whether `text` is the URL of an object or a prefix, not a file path."""
     scheme, colon, _ = text.partition("://")
     return bool(colon) and scheme in _SCHEMES
 
@@ -90,10 +90,12 @@ def is_store_url(text: str) -> bool:
 
 
 def parse_address(url: str) -> Address:
-    """Return the address of a URL. Raises UsageError for an unknown scheme."""
+    """Return the address of a URL. Raises UsageError if the URL is invalid."""
     scheme, colon, rest = url.partition("://")
     if not colon or scheme not in _SCHEMES:
-        raise UsageError(f"{redact_url(url)} is no s3://, gs://, az://, http:// or https:// URL")
+        raise UsageError(
+            f"{redact_url(url)} is not an s3://, gs://, az://, http:// or https:// URL"
+        )
     if scheme in WEB_SCHEMES:
         if not rest.partition("/")[0]:
             raise UsageError(f"{redact_url(url)} names no host")
@@ -101,8 +103,8 @@ def parse_address(url: str) -> Address:
     bucket, _, key = rest.partition("/")
     if "@" in bucket or ":" in bucket:
         raise UsageError(
-            f"{scheme}://{bucket.rpartition('@')[2]}: credentials have no place in a URL: they "
-            "come from the environment (see docs/cloud.md)"
+            f"{scheme}://{bucket.rpartition('@')[2]}: a bucket URL cannot contain credentials: "
+            "set them in the environment (see docs/cloud.md)"
         )
     if not bucket:
         raise UsageError(f"{url} names no bucket: {scheme}://BUCKET/KEY")
@@ -115,5 +117,5 @@ def join_url(folder: str, name: str) -> str:
 
 
 def redact_url(url: str) -> str:
-    """Return a URL without secrets, as `ObjectPath.shown` does."""
+    """Return a URL without secrets, as `ObjectPath.redacted` does."""
     return ObjectPath(url).redacted

@@ -1,4 +1,4 @@
-"""The progress of a worker, in shared memory that outlives the worker."""
+"""The progress of a worker, in shared memory that outlives it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from collections.abc import MutableSequence
 
-_CELL_BYTES = 16  # Two 64-bit numbers, each written in one go.
+_CELL_BYTES = 16  # two 64-bit numbers; a write of one is atomic
 _FILE_CELL, _WAITS_CELL = 0, 1
 _NO_BATCH, _NO_FILE, _FIRST_FILE = 0, 1, 2
 
 
 class Progress:
-    """The number of the worker's current file, in shared memory.
+    """The number of the file that a worker is processing, in shared memory.
 
-    Writing it takes some 0.1 us. A worker measures no time: the main process sees how long a number
-    stays. The worker notes when it waits for the main process, because that time is not the file's.
+    The worker writes it, the main process reads it. A write takes about 0.1 us. The worker measures
+    no time: the main process measures how long a number stays the same. The worker marks the time
+    in which it waits for the main process, because that time does not count for the file.
     """
 
     def __init__(self, cell: MutableSequence[int] | Any = None) -> None:
@@ -34,44 +35,44 @@ class Progress:
             os.close(descriptor)
 
     def begin_batch(self) -> None:
-        """Note that a batch has begun, and no file of it."""
+        """Record that a batch has begun, but none of its files."""
         self._cell[_FILE_CELL] = _NO_FILE
 
     end_file = begin_batch
 
     def begin_file(self, number: int) -> None:
-        """Say that file `number` of the run is worked on from now on."""
+        """Record that the worker now processes file `number` of the run."""
         self._cell[_FILE_CELL] = number + _FIRST_FILE
 
     def end_batch(self) -> None:
-        """Say that no batch is worked on. A worker that dies so has died of none."""
+        """Record that the worker has no batch: if it dies now, no batch is at fault."""
         self._cell[_FILE_CELL] = _NO_BATCH
 
     def begin_waiting(self) -> None:
-        """Say that the main process is waited for."""
+        """Record that the worker begins or ends a wait for the main process."""
         self._cell[_WAITS_CELL] += 1
 
     end_waiting = begin_waiting
 
     @property
     def in_batch(self) -> bool:
-        """Whether a batch is worked on."""
+        """Whether the worker processes a batch."""
         return bool(self._cell[_FILE_CELL] != _NO_BATCH)
 
     @property
     def file(self) -> int | None:
-        """The number of the file that is worked on; None for none."""
+        """The number of the file in process, or None."""
         at = self._cell[_FILE_CELL]
         return at - _FIRST_FILE if at >= _FIRST_FILE else None
 
     @property
     def is_waiting(self) -> bool:
-        """Whether the main process is waited for."""
+        """Whether the worker waits for the main process."""
         return bool(self._cell[_WAITS_CELL] % 2)
 
 
 def create_shared_memory() -> int:
-    """Return a file for two processes to map: in memory, or at least without a name."""
+    """Return the descriptor of an unnamed file for two processes to map."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("asyncbatch-progress")
     else:
@@ -84,10 +85,10 @@ def create_shared_memory() -> int:
 
 
 class FileStopwatch:
-    """Tells when a worker has been at one file for longer than a limit.
+    """Detects a worker that has processed one file for longer than `limit` seconds.
 
-    It never counts too much: time between two calls counts only up to twice `interval` seconds.
-    After a longer gap the main process, or the whole machine, stood still.
+    It is called about every `interval` seconds. The time between two calls counts only up to twice
+    that: after a longer gap the main process, or the whole machine, did not run.
     """
 
     def __init__(self, limit: float, interval: float) -> None:

@@ -35,7 +35,7 @@ FailureKind = Literal[
 
 # A value of JSON: None, bool, int, float, str, a list of values, or a dict of values by name.
 Json = Any
-STDIN = "-"  # The path that stands for standard input.
+STDIN = "-"  # the path of standard input
 
 
 def display_path(path: str) -> str:
@@ -60,20 +60,20 @@ class Position(Struct, frozen=True, gc=False):
     column: int = 0
 
 
-# a value of the cursor field of an incremental source; such values are ordered
+# a value of the cursor field of an incremental source; values of one type are ordered
 Scalar = str | int | float
 
 
 class Bookmark(Struct, frozen=True, gc=False, omit_defaults=True):
-    """The progress of a feed, for a later run."""
+    """The position of a feed, for a later run. Persisted as JSON in the ledger."""
 
-    mark: str | None = None  # where to resume, in the form of its source; None: at the beginning
+    mark: str | None = None  # the position to resume at, in the source's format; None: the start
     newest: Scalar | None = None  # the largest cursor value so far
     since: Scalar | None = None  # the cursor value with which this pass began
 
 
 class InvalidRecord(Struct, frozen=True, gc=False):
-    """A value of a program that JSON cannot hold: its `repr`, and the reason."""
+    """A value of a program that JSON cannot represent: its `repr` and the reason."""
 
     text: bytes
     reason: str
@@ -111,7 +111,7 @@ class Failure(Struct, frozen=True, gc=False):
 
 
 class FileResult(Struct, frozen=True, gc=False, omit_defaults=True, tag_field="event", tag="file"):
-    """The result of one file; as JSON, its event."""
+    """The result of one file. As JSON it is the file's event."""
 
     file: str
     status: FileStatus

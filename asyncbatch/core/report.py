@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SourceState = Literal["waiting", "reading", "done", "limited", "failed", "interrupted"]
 
 
-# Of two states in reports that are merged, the later one here counts.
+# When reports are merged, the state that comes later in this list counts.
 _STATE_ORDER: list[SourceState] = ["failed", "done", "limited", "waiting", "reading", "interrupted"]
 
 
@@ -51,7 +51,7 @@ class SourceReport(Struct):
         return {"files": "file", "http": "URL"}.get(self.type, "input")
 
     def update_state(self, *, is_over: bool, limit: int | None) -> None:
-        """Set the state. `limit` is the limit of records."""
+        """Update `state`. `limit` is the maximum number of records."""
         tally = self.tally
         if limit is not None and tally.read >= limit:
             self.state = "limited"
@@ -64,9 +64,9 @@ class SourceReport(Struct):
 
 
 class SinkReport(Struct):
-    """The target of the rows, by names without secrets.
+    """The target of the rows. Its names contain no secrets.
 
-    `mode` and `key` are of a table. `rejected` counts rejected rows.
+    `mode` and `key` apply to tables only. `rejected` counts rejected rows.
     """
 
     to: str
@@ -77,14 +77,15 @@ class SinkReport(Struct):
 
     @property
     def display_name(self) -> str:
-        """The name of the target for people."""
+        """The name of the target in messages."""
         return f"{self.table} of {self.to}" if self.table else self.to
 
 
 def merge_sources(sources: Iterable[SourceReport]) -> list[SourceReport]:
     """Return one report for all sources of the same name and type, in order.
 
-    Its state is the worst state, but `failed` only if the source failed in every report.
+    The state is the worst state, except `failed`: that requires that the source failed in every
+    report.
     """
     merged: dict[tuple[str, str], SourceReport] = {}
     for source in sources:
@@ -102,7 +103,7 @@ def merge_sources(sources: Iterable[SourceReport]) -> list[SourceReport]:
 
 
 def merge_sinks(sinks: Sequence[SinkReport | None]) -> SinkReport | None:
-    """Return the common report, None if the reports differ."""
+    """Return the common report of the sinks, or None if they differ."""
     first = sinks[0]
     if first is None:
         return None
@@ -122,7 +123,7 @@ class ClusterStatus(Struct, frozen=True):
     workers_left: int  # workers that have left the cluster
     tasks: int
     busy_s: float  # seconds that the workers spent on the finished tasks
-    peak_memory_bytes: int  # the peak of our processes beside the Dask workers, in bytes
+    peak_memory_bytes: int  # of the processes that we start beside the Dask workers
 
 
 class StageProgress(Struct, frozen=True):
@@ -137,19 +138,19 @@ class StageProgress(Struct, frozen=True):
 RunStatus = Literal["success", "partial", "failed", "interrupted"]
 
 SCHEMA_VERSION = 1
-MAX_LISTED_FAILURES = 1000  # Failures that the machine-readable report lists; the rest is counted.
+MAX_LISTED_FAILURES = 1000  # failures that the machine-readable report lists; it counts the rest
 MAX_SLOWEST_FILES = 5
 
 
 class SlowFile(NamedTuple):
-    """A file that took long."""
+    """One of the slowest files of a run."""
 
     elapsed_ms: float
     file: str
 
 
 class Report(Struct):
-    """The report of a run: live while it runs, final afterwards. Times are in seconds."""
+    """The report of a run, updated while it runs. Times are in seconds."""
 
     # the number of failures kept, the first ones in input order
     failure_limit: float = MAX_LISTED_FAILURES
@@ -160,7 +161,7 @@ class Report(Struct):
     slowest: list[SlowFile] = field(default_factory=list)
     interrupted: bool = False
     over_budget: bool = False
-    target: str | None = None  # the target of the rows; its loss midway is a failure too
+    target: str | None = None  # the target of the rows; its loss during the run is a failure too
     target_lost: bool = False
     discarded: str | None = None  # the reason why the written rows do not count
     notes: list[str] = field(default_factory=list)  # remarks for the user
@@ -174,7 +175,7 @@ class Report(Struct):
 
     @property
     def status(self) -> RunStatus:
-        """The verdict on the run."""
+        """The status of the run."""
         if self.interrupted:
             return "interrupted"
         if self.target_lost:
@@ -214,31 +215,31 @@ class Report(Struct):
             self.slowest = heapq.nlargest(MAX_SLOWEST_FILES, [*self.slowest, *named])
 
     def add_retries(self, by_source: Mapping[int, int]) -> None:
-        """Add how often sources have tried again."""
+        """Add the retries of sources, by the number of the source."""
         self.tally.retries += sum(by_source.values())
         if self.sources:
             for number, retries in by_source.items():
                 self.sources[number].tally.retries += retries
 
     def lose_target(self, message: str, file: str | None = None) -> None:
-        """Take note that the target, or another `file`, can be written to no more."""
+        """Record that the target, or another output `file`, can no longer be written."""
         if not self.target_lost:  # later errors follow from this one
             self.target_lost = True
             self._keep(-1, Failure(file or self.target or "", "sink", message))
 
     def discard(self, *, succeeded: bool, can_resume: bool = False) -> None:
-        """Note that the target is as it was before. `can_resume`: a later run may resume."""
+        """Record that the target was left unchanged. `can_resume`: a later run can resume."""
         self.tally.written = 0
         for source in self.sources:
             source.tally.written = 0
         ended = not self.interrupted and not self.over_budget and not self.target_lost
-        why = "was not a success" if ended and not succeeded else "did not come to its end"
+        why = "was not a success" if ended and not succeeded else "did not finish"
         self.discarded = f"{self.target} was left as it was: the run {why}"
         if can_resume:
-            self.discarded += " (--resume goes on where it ended)"
+            self.discarded += " (--resume continues where it ended)"
 
     def _keep(self, file: int, failure: Failure, page: int = 0) -> None:
-        """Keep a failure if it is among the first. Each `page` numbers its records anew."""
+        """Keep a failure if it is among the first. Each `page` restarts record numbers."""
         self.failure_count += 1
         record = page * SOURCE_SPAN + (failure.record or 0)
         entry = (-file, -record, -self.failure_count, failure)

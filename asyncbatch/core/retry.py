@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MAX_DELAY_SECONDS = 60.0  # The longest that is waited for before a retry.
+MAX_DELAY_SECONDS = 60.0  # the longest delay before a retry, before jitter
 _NOTE_PREFIX = "tried "
-_EAI_AGAIN = -3  # EAI_AGAIN: the name server's
-# System errors that may be gone the next time.
+_EAI_AGAIN = -3  # EAI_AGAIN of getaddrinfo: the name server did not answer yet
+# system errors that may not recur
 TRANSIENT_ERRNOS = frozenset(
     {
         errno.EIO, errno.ESTALE, errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ETIMEDOUT,
@@ -38,7 +38,7 @@ class Retries(Struct, frozen=True):
 def is_transient(error: BaseException) -> bool:
     """Whether `error` may not recur.
 
-    An error of a library that was caused by a system error is judged by the system error.
+    If a library's error was caused by a system error, the system error decides.
     """
     if not isinstance(error, Exception):  # a cancellation is never retried
         return False
@@ -48,28 +48,28 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, OSError):
         if error.errno is not None:
             return error.errno in TRANSIENT_ERRNOS
-        cause = cause or error.__context__  # as in urllib and requests
+        cause = cause or error.__context__  # urllib and requests keep the system error there
     return cause is not None and is_transient(cause)
 
 
 class Retrier:
-    """Calls functions, again if need be, and counts how many times it was again.
+    """Calls functions, retries them after transient errors, and counts the retries.
 
-    An error that stays, or is not `transient`, is raised in the end, with a note of the tries
-    (see `tried`). One instance may serve several threads. `sleep` takes seconds.
+    The last error is raised, with a note of the number of attempts (see `attempts_note`). Safe for
+    several threads. `sleep` takes seconds.
     """
 
     def __init__(self, retries: Retries, sleep: Callable[[float], None] = time.sleep) -> None:
         self.retries = retries
         self._sleep = sleep
-        self._made: list[None] = []  # appending is one step, even among threads
+        self._made: list[None] = []  # list.append is atomic, so that no lock is needed
 
     def __bool__(self) -> bool:
-        """Whether anything is ever tried again."""
+        """Whether any call is retried."""
         return self.retries.count > 0
 
     def take_retry_count(self) -> int:
-        """Return how many retries there were since the last time, and forget them."""
+        """Return the number of retries since the last call of this method."""
         made = len(self._made)
         del self._made[:made]
         return made
@@ -79,9 +79,9 @@ class Retrier:
         function: Callable[[], T],
         is_retryable: Callable[[BaseException], bool] = is_transient,
     ) -> T:
-        """Return the result of `function`. Raises its error of the last attempt."""
+        """Return the result of `function`. Raises the error of the last attempt."""
         try:
-            return function()  # nearly always all there is; the library takes 0.2 ms
+            return function()  # nearly every call succeeds here; tenacity takes 0.2 ms
         except Exception as error:
             if not self or not is_retryable(error):
                 raise
@@ -110,12 +110,13 @@ class Retrier:
         min_delay: Callable[[BaseException], float] | None = None,
         sleep: Callable[[float], Awaitable[None]] | None = None,
     ) -> T:
-        """Return the result of an async `function`. Raises its last error.
+        """Return the result of an async `function`. Raises the error of the last attempt.
 
-        `min_delay` returns the seconds that an error asks to wait, whatever the number of attempts.
+        `min_delay` returns the minimum delay in seconds that an error demands (such as
+        Retry-After).
         """
         try:
-            return await function()  # see `call`
+            return await function()  # without tenacity, as in `call`
         except Exception as error:
             if not self or not is_retryable(error):
                 raise
@@ -146,7 +147,7 @@ class Retrier:
     ) -> Callable[[Any], float]:
         from tenacity import wait_random
 
-        jitter = wait_random(0, self.retries.delay)  # so that not all come back at once
+        jitter = wait_random(0, self.retries.delay)  # so that clients retry at different times
 
         def wait(state: Any) -> float:
             return max(backoff(state), min_delay(state.outcome.exception()) + jitter(state))
@@ -172,7 +173,7 @@ class Retrier:
 
 
 def attempts_note(error: BaseException) -> str:
-    """Return the note about the number of attempts, to follow a message."""
+    """Return the note about the number of attempts, to be appended to a message."""
     notes = getattr(error, "__notes__", ())
     return "".join(f" ({note})" for note in notes if note.startswith(_NOTE_PREFIX))
 

@@ -1,4 +1,4 @@
-"""Redaction of credentials in everything shown or stored."""
+"""Redaction of credentials in all text that is shown or stored."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SECRET_NAME = re.compile(r"key|token|secret|passw|pwd|auth|sig|credential", re.
 
 
 class Secret:
-    """Text that only `reveal` returns. Its `str` and `repr` are `redacted`."""
+    """A text that only `reveal` returns. Its `str` and `repr` are `redacted`."""
 
     __slots__ = ("_text", "redacted")
 
@@ -19,7 +19,7 @@ class Secret:
         self._text, self.redacted = text, redacted
 
     def reveal(self) -> str:
-        """Return the text, in order to send it."""
+        """Return the secret text."""
         return self._text
 
     def __repr__(self) -> str:
@@ -33,19 +33,19 @@ class Secret:
 
 
 def secret_url(text: str) -> Secret:
-    """Return a URL that is shown without its password and its telling query values.
+    """Return a URL whose password and secret query values are redacted when shown.
 
-    Raises ValueError if it is no URL at all.
+    Raises ValueError if `text` is not a URL.
     """
     try:
         parts = urlsplit(text)
     except ValueError:
-        raise ValueError("is no URL") from None
+        raise ValueError("is not a URL") from None
     user, at, host = parts.netloc.rpartition("@")
     name, colon, _ = user.partition(":")
     netloc = f"{name}{colon and f':{REDACTED}'}{at}{host}"
     query = "&".join(map(_redact_pair, parts.query.split("&"))) if parts.query else ""
-    # By hand where urlunsplit would drop the slashes of an empty host: sqlite:///x.db.
+    # urlunsplit would drop the slashes of an empty host: sqlite:///x.db.
     if not netloc and text.startswith(f"{parts.scheme}://"):
         return Secret(text, text)
     return Secret(text, urlunsplit((parts.scheme, netloc, parts.path, query, parts.fragment)))
@@ -56,21 +56,22 @@ def _redact_pair(pair: str) -> str:
     return f"{name}={REDACTED}" if equals and value and _SECRET_NAME.search(name) else pair
 
 
-SERVER_SCHEMES = ("postgresql", "postgres")  # The schemes of databases that are no files.
+# schemes of database servers; other databases are files
+SERVER_SCHEMES = ("postgresql", "postgres")
 
-# A password ends at the last @, whatever unescaped characters it has.
+# A password ends at the last @: it may contain unescaped characters.
 _USER_INFO = re.compile(r"(://[^:/?@]*):.*@", re.DOTALL)
 _QUERY_SECRETS = re.compile(r"([?&])([^=&#]*)=([^&#]*)")
 
 
 def is_server_url(name: str) -> bool:
-    """Whether this is the address of a database that is no file."""
+    """Whether `name` is the address of a database server, not of a database file."""
     scheme, separator, _ = name.partition("://")
     return bool(separator) and scheme in SERVER_SCHEMES
 
 
 def redact_address(address: str) -> str:
-    """Return an address without its password."""
+    """Return an address without its password and secret query values."""
     shown = _USER_INFO.sub(r"\1@", address)
     return _QUERY_SECRETS.sub(
         lambda found: (
@@ -81,13 +82,13 @@ def redact_address(address: str) -> str:
 
 
 def is_ambiguous_address(address: str) -> bool:
-    """Whether a password has unescaped characters that would end it."""
+    """Whether the password has unescaped characters that end a password in a URL."""
     found = _USER_INFO.search(address)
     return bool(found and set(found[0][len(found[1]) + 1 : -1]) & set("/?#@"))
 
 
 def redact_text(text: str, address: str) -> str:
-    """Return a text without the passwords of an address."""
+    """Return `text` with the passwords of `address` redacted."""
     for secret in _passwords_in(address):
         text = text.replace(secret, REDACTED)
     return text
@@ -113,7 +114,10 @@ def _unquoted(text: str) -> str:
 
 
 def decode_secret(kind: type, value: Any) -> object:
-    """Msgspec's `dec_hook`: return a text as a `Secret`. Raises ValueError."""
+    """Decode a text as a Secret: msgspec's `dec_hook`.
+
+    Raises ValueError for other values, NotImplementedError for other types.
+    """
     if kind is not Secret:
         raise NotImplementedError(f"values of {kind.__name__} are not decoded")
     if not isinstance(value, str):

@@ -1,4 +1,4 @@
-"""CPUs and memory available to this process (cgroups included)."""
+"""CPUs and memory available to this process, within the limits of its cgroup."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CGROUP1 = Path("/sys/fs/cgroup")
 
 
 def cgroup_folders(controller: str) -> Iterator[tuple[int, Path]]:
-    """Yield the folders of this process's cgroup and its parents, with their version."""
+    """Yield the folders of this process's cgroup and its parents, each with its version."""
     try:
         memberships = CGROUP_MEMBERSHIPS.read_text().splitlines()
     except OSError:
@@ -40,7 +40,7 @@ def cgroup_folders(controller: str) -> Iterator[tuple[int, Path]]:
 
 
 def usable_cpus() -> int:
-    """Return the CPUs that affinity and the cgroup's quota leave, at least 1."""
+    """Return the number of CPUs within affinity and cgroup quota, at least 1."""
     try:
         count = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS has no affinity
@@ -57,7 +57,7 @@ def _cgroup_quota() -> float | None:
 
 
 def _quota_v2(folder: Path) -> float | None:
-    """Read `cpu.max`: `$QUOTA $PERIOD`, or `max $PERIOD`."""
+    """Return the quota in CPUs of `cpu.max`: `$QUOTA $PERIOD`, or `max $PERIOD`."""
     try:
         quota, period = (folder / "cpu.max").read_text().split()
     except (OSError, ValueError):
@@ -79,9 +79,9 @@ _RUSAGE_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 class Memory(NamedTuple):
-    """Resident bytes now, and at the peak.
+    """Resident memory now, and at the peak, in bytes.
 
-    Shared pages count in each process.
+    Memory that processes share counts in each of them.
     """
 
     current: int
@@ -89,9 +89,9 @@ class Memory(NamedTuple):
 
 
 def measure_memory(pid: int | None = None) -> Memory:
-    """Return the memory of process `pid`, by default this one; zeros if it is gone.
+    """Return the memory of process `pid`, by default this one; zeros if it has ended.
 
-    Without /proc only the peak of this process is known, and stands for both.
+    Without /proc only the peak of this process is known; it then stands for both numbers.
     """
     try:
         with open(f"/proc/{pid or 'self'}/status", "rb") as stream:
@@ -114,14 +114,14 @@ def sum_memory(pids: Iterable[int]) -> Memory:
 
 
 def memory_limit() -> int | None:
-    """Return the limit in bytes of this process's cgroup and its parents, or None."""
+    """Return the lowest memory limit in bytes of this process's cgroups, or None."""
     limits = []
     for version, folder in cgroup_folders("memory"):
         names = ("memory.max", "memory.high") if version == 2 else ("memory.limit_in_bytes",)
         for name in names:
-            with suppress(OSError, ValueError):  # "max", or there is none
+            with suppress(OSError, ValueError):  # the value is "max", or there is no such file
                 limits.append(int((folder / name).read_text()))
-    # The older groups have a number near 2^63 for no limit.
+    # cgroup v1 writes a number near 2^63 if there is no limit.
     return min((limit for limit in limits if limit < _NO_LIMIT), default=None)
 
 

@@ -1,4 +1,4 @@
-"""Counts of a run, and the failure budget over them."""
+"""Counts of a run, and the failure budget that is applied to them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from asyncbatch.core.records import Failure  # noqa: TC001 - msgspec reads the t
 if TYPE_CHECKING:
     from asyncbatch.core.batches import Part
 
-# A percentage needs this many inputs and records: one bad file of two is no trend.
+# A percentage is checked from this many files and records on: below, it says little.
 MIN_SEEN_FOR_PERCENT = 100
 
 
 class FailureBudget(Struct, frozen=True):
-    """At most `limit` failures, or, with `percent`, at most `limit` in a hundred seen."""
+    """The allowed number of failures; with `percent`, per hundred files and records."""
 
     limit: float
     percent: bool = False
 
     @classmethod
     def parse(cls, text: str) -> FailureBudget:
-        """Return the budget of `N` or `P%`. Raises ValueError with the accepted forms."""
+        """Return the budget of `N` or `P%`. Raises ValueError that names both forms."""
         percent = text.endswith("%")
         advice = f"{text!r} is neither a number of failures (5) nor a percentage (2.5%)"
         try:
@@ -35,7 +35,7 @@ class FailureBudget(Struct, frozen=True):
         return cls(limit, percent)
 
     def is_spent(self, failures: int, seen: int, *, final: bool = False) -> bool:
-        """Whether there are more `failures` among the `seen` files and records than allowed."""
+        """Whether there are more `failures` among the `seen` inputs than allowed."""
         if not self.percent:
             return failures > self.limit
         return (final or seen >= MIN_SEEN_FOR_PERCENT) and failures * 100 > self.limit * seen
@@ -63,12 +63,12 @@ class Tally(Struct):
 
     @property
     def files(self) -> int:
-        """All files that came to an end, skipped ones included."""
+        """All files that ended, including skipped ones."""
         return self.succeeded + self.partial + self.failed + self.skipped
 
     @property
     def passed(self) -> int:
-        """Records that went through."""
+        """Records that were neither dropped nor rejected."""
         return self.read - self.dropped - self.rejected
 
     @property
@@ -151,7 +151,7 @@ class StreamTally(Struct):
             self.losses.append(failure)
 
     def add_refusal(self, reason: str) -> None:
-        """Count a window that the target would not have."""
+        """Count a window that the target rejected."""
         self.refused += 1
         if len(self.refusals) < _MAX_KEPT:
             self.refusals.append(reason)

@@ -1,4 +1,4 @@
-"""Sizes, durations, rates and plurals: parsed and printed."""
+"""Sizes, durations, rates and plurals: parsing and formatting."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ if TYPE_CHECKING:
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-_ZERO_WIDTH_JOINER = "\u200d"  # joins emoji into one; harmless
+_ZERO_WIDTH_JOINER = "\u200d"  # joins emoji into one character; harmless on a terminal
 
 
 def parse_size(text: str) -> int:
     """Return the bytes of `text`: 500, 64K or 64KiB (1,024 each), 10MB (1,000 each).
 
-    Raises ValueError with the accepted forms.
+    Raises ValueError that names the accepted forms.
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"{text!r} is no size; write 500, 64K, 10MB or 1.5GiB")
+        raise ValueError(f"{text!r} is not a size; write 500, 64K, 10MB or 1.5GiB")
     number, unit, ending = match[1], match[2].lower(), (match[3] or "").lower()
     base = 1000 if ending == "b" else 1024
     return int(float(number) * base ** _POWERS[unit])
 
 
 def format_size(count: float) -> str:
-    """Return bytes in the unit that fits, powers of 1,000: 12.3 MB."""
+    """Return bytes in the largest unit that fits, powers of 1,000: 12.3 MB."""
     if count < 1000:
         return f"{count:.0f} B"
     power = min(int(math.log10(count)) // 3, 4)
@@ -36,7 +36,7 @@ def format_size(count: float) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """Return a time span: 0.123 s, 12.3 s, 5 m 07 s, 2 h 05 m."""
+    """Return a duration: 0.123 s, 12.3 s, 5 m 07 s, 2 h 05 m."""
     if seconds < 10:
         return f"{seconds:.3f} s"
     if seconds < 60:
@@ -66,7 +66,7 @@ def printable(text: str) -> str:
 
 
 def format_location(failure: Failure) -> str:
-    """Return where a failure is, in the form that editors open: file:line:column."""
+    """Return the place of a failure in the form that editors open: file:line:column."""
     where = printable(failure.file)
     place = (number for number in (failure.line, failure.column) if number is not None)
     return ":".join((where, *map(str, place)))
@@ -77,17 +77,17 @@ _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class Rate(NamedTuple):
-    """A limit of `requests` in any `seconds`."""
+    """A rate limit: at most `requests` within `seconds`."""
 
     requests: int
     seconds: float
 
 
 def parse_rate(text: str) -> Rate:
-    """Return the rate of `text`: 20/s, 600/m, 1000/h. Raises ValueError with these forms."""
+    """Return the rate of `text`: 20/s, 600/m, 1000/h. Raises ValueError."""
     match = _RATE.fullmatch(text.strip())
     if match is None or not float(match[1]):
-        raise ValueError(f"{text!r} is no rate; write 20/s, 600/m or 1000/h")
+        raise ValueError(f"{text!r} is not a rate; write 20/s, 600/m or 1000/h")
     number, seconds = float(match[1]), _SECONDS[match[2]]
     return Rate(int(number), seconds) if number.is_integer() else Rate(1, seconds / number)
 
@@ -104,15 +104,15 @@ _MICROSECONDS = {
 
 
 def parse_duration(text: str) -> int:
-    """Return the microseconds of `text`. `0` needs no unit.
+    """Return the microseconds of `text`: 500ms, 5s, 1m, 1h. `0` needs no unit.
 
-    Raises ValueError with the accepted forms.
+    Raises ValueError that names the accepted forms.
     """
     if text == "0":
         return 0
     match = _SPAN.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is no span of time; write 500ms, 5s, 1m or 1h")
+        raise ValueError(f"{text!r} is not a duration; write 500ms, 5s, 1m or 1h")
     from fractions import Fraction
 
     exact = Fraction(match[1]) * _MICROSECONDS[match[2]]

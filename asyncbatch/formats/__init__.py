@@ -1,4 +1,5 @@
 """Bytes to records and back: JSON, JSON Lines, compression.
 
-Imports `core` and `storage`. The only room that imports orjson, simdjson or a compression library.
+Imports `storage`, `core` and `errors` only. No other room imports orjson, simdjson or a compression
+library.
 """

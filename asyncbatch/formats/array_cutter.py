@@ -1,8 +1,8 @@
 """Boundaries between the elements of an array, found nearly as fast as parsing.
 
 A text that starts at an element and parses as whole elements ends at a true boundary. So a guess is
-enough, if the validator confirms it: first a place that looks like the last boundary, then one
-found by counting brackets.
+enough if the validator confirms it: first a position that looks like the last boundary, then a
+position found by counting brackets.
 """
 
 from __future__ import annotations
@@ -22,26 +22,24 @@ _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 # The last alternative is an unclosed quote: no structure follows it.
 _BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},]|"', re.DOTALL)
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},:]|"', re.DOTALL)
-# bytes before the end that are searched token by token; then the whole text is
+# bytes before the end that are searched token by token, before the whole text is
 _TAIL_BYTES = 16 * 1024, 1024 * 1024
 _SEARCH_BYTES = 16  # bytes after a boundary that distinguish it from other commas
 _MAX_GUESSES = 2
-_MAX_MISSES = 4  # failed windows in a row, after which it stops guessing
-
-
+_MAX_MISSES = 4  # after this many failed windows in a row, no more guesses are made
 # white space after an element that counts as its end, so that it can be dropped
 _MIN_BLANK_BYTES = 1024 * 1024
 
 
 class Cut(NamedTuple):
-    """A boundary: the first `at` bytes are the opener and `elements` whole elements."""
+    """A boundary: `at` bytes, the opening byte and `elements` whole elements."""
 
     at: int
     elements: int
 
 
 class ArrayCutter:
-    """Cuts one array, window after window. Not for use by several threads at a time."""
+    """Cuts one array, window after window. For one thread at a time."""
 
     def __init__(self, validator: Validator) -> None:
         self._validator = validator
@@ -51,7 +49,7 @@ class ArrayCutter:
     def cut(self, text: bytes) -> Cut | None:
         """Return the last boundary in `text`, which begins with a bracket or comma.
 
-        Returns None if no element is followed by a comma or the array's end, or after an error.
+        Returns None after an error, or if no element is followed by a comma or the array's end.
         """
         tried = set()
         for at in self._candidates(text):
@@ -68,7 +66,7 @@ class ArrayCutter:
         return Cut(at, count) if count else None
 
     def _count(self, text: bytes, at: int) -> int:
-        """Return how many elements stand before `at`; 0 if that is no boundary."""
+        """Return the number of elements before `at`; 0 if `at` is no boundary."""
         verdict = self._validator(b"[%b]" % text[1:at])
         return verdict if isinstance(verdict, int) else 0
 
@@ -111,7 +109,7 @@ class ArrayCutter:
 
 
 def _depth_at(text: bytes, end: int) -> tuple[int, int]:
-    """Return the depth at `end`, or at the start of the string around it."""
+    """Return the depth at `end`, or at the start of a string that contains `end`."""
     rest = _STRING.sub(b"", text[1:end])
     quote = rest.find(b'"')
     if quote >= 0:
@@ -122,7 +120,7 @@ def _depth_at(text: bytes, end: int) -> tuple[int, int]:
 
 
 def _find_boundary(text: bytes, start: int, depth: int) -> int:
-    """Return where the array ends, or else its last comma between elements, or 0."""
+    """Return the offset of the array's end, else of its last comma, else 0."""
     found = 0
     for match in _BRACKET.finditer(text, start):
         token = text[match.start()]

@@ -1,4 +1,4 @@
-"""Records of a JSON array, read in chunks."""
+"""Records of a JSON array that is too large for memory, read in windows."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _SPACE = b" \t\n\r"
 
 
 class ArrayReader:
-    """The part of a stream in memory: `text`, which begins at position `position`.
+    """The part of a stream that is in memory.
 
-    `is_ended`: the stream has no more. `seek` moves `chunks` to a byte of the stream, where
-    possible.
+    `text` begins at position `position`. `is_ended` is true if the stream has no more. `seek` moves
+    `chunks` to a byte of the stream, where possible.
     """
 
     def __init__(
@@ -36,16 +36,15 @@ class ArrayReader:
         self.position = Position()
         self.is_ended = False
         self._chunks, self._seek = chunks, seek
-        self._ahead: deque[bytes] = deque()
-        """Chunks that were taken and are not in view."""
+        self._ahead: deque[bytes] = deque()  # chunks that were read and are not in `text` yet
 
     @property
     def read_to(self) -> int:
-        """The byte of the stream up to which chunks were read."""
+        """The byte of the stream up to which chunks have been read."""
         return self.position.byte + len(self.text) + sum(map(len, self._ahead))
 
     def has_bytes(self, size: int) -> bool:
-        """Whether `size` more bytes follow. Reads them, and keeps them for later."""
+        """Whether `size` more bytes follow. Reads them ahead, and keeps them."""
         missing = size - len(self.text) - sum(map(len, self._ahead))
         while missing > 0 and (chunk := next(self._chunks, None)) is not None:
             self._ahead.append(chunk)
@@ -77,7 +76,7 @@ class ArrayReader:
             self.position = Position(len(BOM))
 
     def skip_space(self) -> bytes:
-        """Let go of white space; return the byte in view then, or nothing at the end."""
+        """Drop white space. Return the byte that follows, or nothing at the end."""
         while True:
             rest = self.text.lstrip(_SPACE)
             self.drop(len(self.text) - len(rest))
@@ -107,20 +106,20 @@ class ArrayReader:
 
 def position_after(at: Position, text: bytes, records: int) -> Position:
     """Return the position after a text of `records` records that begins at `at`."""
-    ends = text.count(b"\n") if b"\n" in text else 0  # to find none is far quicker
+    ends = text.count(b"\n") if b"\n" in text else 0  # searching is far faster than counting
     last = text[text.rfind(b"\n") + 1 :] if ends else text
     column = len(last.decode("utf-8", "replace")) + (0 if ends else at.column)
     return Position(at.byte + len(text), at.record + records, at.line + ends, column)
 
 
 def text_position_after(at: Position, text: bytes) -> TextPosition:
-    """Return the place behind a text that begins at `at`."""
+    """Return the text position after a text that begins at `at`."""
     here = position_after(at, text, 0)
     return TextPosition(here.line + 1, here.column + 1, here.byte)
 
 
 _BRACKET = 0x5B
-# An error this close to the end of the text may vanish with the bytes that follow.
+# An error this close to the end of the text may disappear when more bytes follow.
 _EDGE_BYTES = 64
 _SEARCH_BYTES = 64 * 1024  # bytes that show the type of a value, or an error
 
@@ -128,7 +127,7 @@ _SEARCH_BYTES = 64 * 1024  # bytes that show the type of a value, or an error
 class ArrayWindow(NamedTuple):
     """Some whole elements of an array, after its opening bracket or their comma.
 
-    `start` is the position of the text, `end` the position behind it.
+    `start` is the position of the text, `end` the position after it.
     """
 
     start: Position
@@ -140,7 +139,7 @@ class ArrayWindow(NamedTuple):
 def as_array(text: bytes) -> bytes:
     """Return the text of an `ArrayWindow` as an array.
 
-    The offsets are the same: only a bracket is added.
+    Offsets stay the same: a bracket replaces the first byte.
     """
     return b"[%b]" % text[1:]
 
@@ -149,6 +148,7 @@ class ArrayStream:
     """An array that is too large for memory: the document, or the array at a pointer.
 
     Call `begin` first, then `windows` or `whole`. `seek` moves the chunks to a byte of the text.
+    For one thread.
     """
 
     def __init__(
@@ -163,14 +163,13 @@ class ArrayStream:
         self._validator, self._sizes = validator, sizes
         self._search_bytes = max(len(BOM) + 1, min(_SEARCH_BYTES, sizes.split))
         self._cutter = ArrayCutter(validator)
-        self._head = b""
-        """the text before the array, without the byte order mark"""
+        self._head = b""  # the text before the array, without the byte order mark
 
     def begin(self, *, whole: bool = False, is_split: bool = False) -> bool:
-        """Whether the text exceeds the limit and has the array.
+        """Whether the text exceeds the limit and contains the array.
 
-        `whole`: no array is wanted. `is_split`: the text is known to exceed the limit, and only its
-        head is read. Raises the errors of reading, and InvalidTextError.
+        `whole`: the caller wants no array. `is_split`: the text is known to exceed the limit, and
+        only its head is read. Raises the errors of reading, and InvalidTextError.
         """
         feed = self._reader
         if whole or not (is_split or feed.has_bytes(self._sizes.split_threshold + 1)):
@@ -204,7 +203,8 @@ class ArrayStream:
     def whole(self, *, drain: bool = False) -> bytes:
         """Return the whole text. Raises TooLargeError, InvalidTextError.
 
-        With `drain` a too large text is read to its end: a syntax error takes precedence.
+        With `drain`, a syntax error near the start is raised only after the rest was read: an error
+        of reading takes precedence.
         """
         most, taken, chunks = self._sizes.document, io.BytesIO(), self._reader.rest()
         looked = False
@@ -248,23 +248,23 @@ class ArrayStream:
                 end = position_after(start, text, cut.elements)
                 feed.text, feed.position = feed.text[cut.at :], end
                 yield ArrayWindow(start, text, cut.elements, end)
-                del text  # it is as large as all else
+                del text  # frees the memory before the next window is read
             if problem is not None:
                 raise problem
         self._check_text_after_array()
 
     @property
     def position(self) -> Position:
-        """Where the stream is."""
+        """The position of the stream."""
         return self._reader.position
 
     @property
     def read_to(self) -> int:
-        """The byte up to which the stream was read."""
+        """The byte up to which the stream has been read."""
         return self._reader.read_to
 
     def _is_at_end(self) -> bool:
-        """Whether no element follows. Raises InvalidTextError if something else than one does."""
+        """Whether no element follows. Raises InvalidTextError for an invalid byte."""
         feed = self._reader
         if feed.position.record:
             byte = feed.skip_space()
@@ -285,7 +285,7 @@ class ArrayStream:
         return True
 
     def _cut(self) -> tuple[Cut | None, Exception | None]:
-        """Return the size of the next window, and the error behind it."""
+        """Return the next boundary, and the error behind it."""
         feed, most = self._reader, self._sizes.record
         size, looked = self._sizes.split, False
         while True:
@@ -309,7 +309,7 @@ class ArrayStream:
             size = min(2 * max(size, len(view)), most)
 
     def _fault(self) -> Fault | None:
-        """Return the error in the text in memory, its offset counted from there."""
+        """Return the error in the text in memory, with an offset in that text."""
         feed, opener = self._reader, self._opener
         fault = _examine(opener + feed.text)
         if fault is None:
@@ -321,11 +321,11 @@ class ArrayStream:
 
     @property
     def _opener(self) -> bytes:
-        """Return a short text that puts the text in memory into the state of the array."""
+        """A short prefix with which the text in memory can be checked alone."""
         return b"[" * len(self._pointer) + (b"[0" if self._reader.position.record else b"")
 
     def _check_text_after_array(self) -> None:
-        """Check the text behind the array."""
+        """Check the text after the array. Raises InvalidTextError."""
         feed = self._reader
         feed.drop(1)
         if self._pointer:
@@ -354,7 +354,7 @@ class ArrayStream:
             )
 
     def _check_rest(self) -> None:
-        """Judge the document without the array's elements."""
+        """Check the document without the array's elements. Raises InvalidTextError."""
         feed, most = self._reader, self._sizes.document
         feed.fill(most + 1)
         if not feed.is_ended:
@@ -365,7 +365,7 @@ class ArrayStream:
         [at] = find_values(before + feed.text, [self._pointer])
         if at != len(self._head):
             name = format_pointer(self._pointer)
-            message = f"a second {name!r}: it is the last that counts, and the first was taken"
+            message = f"a second {name!r}: the last one counts, but the first was already processed"
             place = text_position_after(feed.position, feed.text[: max(0, (at or 0) - len(before))])
             raise InvalidTextError(Fault("invalid_json", place.byte, message), place)
 
@@ -379,6 +379,6 @@ def _examine(text: bytes) -> Fault | None:
 
 def _too_large_document(most: int) -> str:
     return (
-        f"has more than {most:,} bytes that cannot be told apart as records, the limit: name the "
-        "array that holds them with --records"
+        f"has more than {most:,} bytes, the limit for a document that cannot be split into records:"
+        " use --records to name the array that holds the records"
     )

@@ -1,4 +1,4 @@
-"""Compressed inputs: detect, inflate, bound."""
+"""Compression formats of files and of HTTP responses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class CorruptArchiveError(Exception):
 
 
 class Compression(NamedTuple):
-    """A compression format."""
+    """A compression format of files."""
 
     name: str
     suffix: str  # the ending of file names
@@ -41,12 +41,12 @@ class Compression(NamedTuple):
         except tuple(damage) as error:
             raise self._corrupt(error) from error
         except OSError as error:
-            if error.errno is not None:  # the disk's complaint, not the format's
+            if error.errno is not None:  # an error of the disk, not of the format
                 raise
             raise self._corrupt(error) from error
 
     def compress(self, data: bytes) -> bytes:
-        """Return `data` as one member. Members one after another are a valid stream."""
+        """Return `data` as one member. Concatenated members are a valid stream."""
         library = _library(self.module)
         compressed: bytes = library.compress(data, **self.options)
         return compressed
@@ -56,7 +56,7 @@ class Compression(NamedTuple):
 
 
 def _library(name: str) -> Any:
-    """Return a compression library, loaded only when a file or an answer needs it."""
+    """Return a compression library, imported on first use."""
     match name:
         case "gzip":
             import gzip
@@ -86,14 +86,14 @@ def _library(name: str) -> Any:
 
 
 _FORMATS = (
-    # Level 9, the default, takes twice the time of 6 for 1%; a time stamp would make each run's
-    # output another.
+    # Level 9, the default, takes twice the time of level 6 to save 1 %. Without a time stamp,
+    # each run writes the same bytes.
     Compression("gzip", ".gz", b"\x1f\x8b", "gzip", options={"compresslevel": 6, "mtime": 0}),
     Compression("bzip2", ".bz2", b"BZh", "bz2"),
     Compression("xz", ".xz", b"\xfd7zXZ\x00", "lzma", "LZMAError"),
     Compression("zstd", ".zst", b"\x28\xb5\x2f\xfd", "zstd", "ZstdError"),
 )
-# File name endings of the formats that are read.
+# file name endings of the supported formats
 SUFFIXES = tuple(form.suffix for form in _FORMATS)
 _MAGICS = tuple(form.magic for form in _FORMATS)
 
@@ -113,34 +113,34 @@ def compression_by_name(path: str) -> Compression | None:
 def check_magic_complete(head: bytes, name: str) -> None:
     """Raise CorruptArchiveError if a file ends within its magic bytes.
 
-    `head` is the whole file; its name tells the format.
+    `head` is the whole file; the ending of its name determines the format.
     """
     for form in _FORMATS:
         if name.endswith(form.suffix) and form.magic.startswith(head) and head != form.magic:
             raise CorruptArchiveError(f"{form.name}: cut short after {len(head)} bytes")
 
 
-_ZLIB_OR_GZIP = 47  # zlib's word for a gzip or zlib header, with the largest window
+_ZLIB_OR_GZIP = 47  # zlib's `wbits`: 32 (detect a gzip or zlib header) + 15 (largest window)
 _OUTPUT_BYTES = 256 * 1024
-# The library that undoes a coding.
+# the library for each content coding
 _ENCODING_LIBRARIES = {"gzip": "zlib", "deflate": "zlib", "br": "brotli", "zstd": "zstd"}
 
 
 def accepted_encodings() -> tuple[str, ...]:
-    """Return the HTTP content codings to ask for. `deflate` is understood too."""
+    """Return the HTTP content codings to request. `deflate` is supported too."""
     return ("gzip", "br", "zstd") if find_spec("brotli") else ("gzip", "zstd")
 
 
 class Decompressor:
     """Decompresses one HTTP content coding, in chunks of any size.
 
-    Members may follow each other. Raises ValueError for an unknown coding.
+    A stream may have several members. Raises ValueError for an unknown coding.
     """
 
     def __init__(self, encoding: str) -> None:
         self._encoding = {"x-gzip": "gzip"}.get(encoding, encoding)
         if self._encoding not in (*accepted_encodings(), "deflate"):
-            raise ValueError(f"{encoding!r} is not among the codings that are understood")
+            raise ValueError(f"{encoding!r} is not a supported content coding")
         library = _library(_ENCODING_LIBRARIES[self._encoding])
         self._damage: type[Exception] = getattr(library, "ZstdError", None) or library.error
         self._library = library
@@ -164,7 +164,7 @@ class Decompressor:
                 return
 
     def finish(self) -> None:
-        """Raise CorruptArchiveError if the stream was cut."""
+        """Raise CorruptArchiveError if the stream is incomplete."""
         if self._stream is not None and not self._stream.eof:
             raise CorruptArchiveError(f"{self._encoding}: cut short")
 
@@ -180,13 +180,13 @@ class Decompressor:
         rest: bytes = b""
         if self._stream.eof:
             rest = self._stream.unused_data
-        elif self._encoding not in ("br", "zstd"):  # which keep their input themselves
+        elif self._encoding not in ("br", "zstd"):  # brotli and zstd keep unused input themselves
             rest = self._stream.unconsumed_tail
         return rest
 
 
 class _BrotliDecompressor:
-    """A stream of brotli with the words of the others. Nothing may follow it."""
+    """A brotli stream with the interface of the zlib one. It has only one member."""
 
     unused_data = b""
 
@@ -195,11 +195,11 @@ class _BrotliDecompressor:
 
     @property
     def eof(self) -> bool:
-        """Whether the stream is at its end."""
+        """Whether the stream has ended."""
         ended: bool = self._stream.is_finished()
         return ended
 
     def decompress(self, data: bytes, most: int) -> bytes:
-        """Return the next output, somewhat more than `most` bytes at most."""
+        """Return the next output: at most slightly more than `most` bytes."""
         piece: bytes = self._stream.process(data, output_buffer_limit=most)
         return piece

@@ -1,4 +1,4 @@
-"""Decode and encode JSON."""
+"""Decoding and encoding of JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ENCODER = Encoder()
 # refuses integers beyond 64 bits and nesting beyond 254 levels.
 encode = _ENCODER.encode
 
-encode_lines = _ENCODER.encode_lines  # Return plain JSON values as JSON Lines, each ended by LF.
+encode_lines = _ENCODER.encode_lines  # encodes JSON values as JSON Lines, each line ended by LF
 
 
 # Python's default is 1,000 calls, C functions included. A value of `grammar.MAX_DEPTH` levels takes
@@ -30,6 +30,6 @@ _RECURSION_LIMIT = 4000
 
 
 def allow_deep_nesting() -> None:
-    """Raise the recursion limit for values of `MAX_DEPTH` levels. Call it once."""
+    """Raise the recursion limit for values of `grammar.MAX_DEPTH` levels."""
     if sys.getrecursionlimit() < _RECURSION_LIMIT:
         sys.setrecursionlimit(_RECURSION_LIMIT)

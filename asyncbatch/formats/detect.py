@@ -1,4 +1,4 @@
-"""Detection of the form of an opened file: a JSON text or JSON Lines, compressed or not."""
+"""The form of an opened file: a JSON text or JSON Lines, compressed or not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from asyncbatch.formats.validator import Validator
     from asyncbatch.storage.local import Content
 
-LINES_ENDINGS = (".jsonl", ".ndjson")  # endings of JSON Lines files, without those of compressions
+LINES_ENDINGS = (".jsonl", ".ndjson")  # JSON Lines; a compression's ending may follow
 
 
 def open_text(
@@ -31,9 +31,9 @@ def open_text(
 ) -> tuple[bool, Iterator[bytes]]:
     """Return whether a file holds JSON Lines, and its decompressed chunks.
 
-    Of lines that are not compressed an empty one says that nothing has come for `idle` seconds. A
-    `form` stands in the place of the settings'. Raises OSError, TooLargeError,
-    CorruptArchiveError, here or while chunks are taken.
+    For lines that are not compressed, an empty chunk means that no data came for `idle` seconds.
+    `form` overrides the format of the settings. Raises OSError, TooLargeError, CorruptArchiveError,
+    also while chunks are read.
     """
     if compression := detect_compression(content.head):
         size = min(CHUNK_BYTES, settings.sizes.split)
@@ -58,7 +58,7 @@ def is_compressed(content: Content) -> bool:
 
 
 def is_splittable(path: str, content: Content, sizes: Sizes) -> bool:
-    """Whether a file is large and several workers can read it concurrently."""
+    """Whether a file is large and several workers can read parts of it."""
     return (
         content.expected_size > sizes.split_threshold
         and path != STDIN
@@ -67,7 +67,7 @@ def is_splittable(path: str, content: Content, sizes: Sizes) -> bool:
 
 
 def skip_bytes(chunks: Iterator[bytes], start: Position | None) -> Iterator[bytes]:
-    """Yield the chunks after a position; all of them for None."""
+    """Yield the chunks from a position on; all of them for None."""
     left = start.byte if start else 0
     for chunk in chunks:
         if left < len(chunk) or not left:
@@ -76,12 +76,12 @@ def skip_bytes(chunks: Iterator[bytes], start: Position | None) -> Iterator[byte
 
 
 def is_json_lines(path: str, form: Format) -> bool:
-    """Whether a file is JSON Lines by `form`, or by its name if the form is auto."""
+    """Whether a file is JSON Lines by `form`; if that is auto, by its name."""
     return form == "jsonl" if form != "auto" else has_lines_suffix(path)
 
 
 def _bounded(chunks: Iterator[bytes], most: int, name: str) -> Iterator[bytes]:
-    """Hand on chunks. Raises TooLargeError once they are more than `most` bytes."""
+    """Yield chunks. Raises TooLargeError after more than `most` bytes."""
     taken = 0
     for chunk in chunks:
         taken += len(chunk)
@@ -92,7 +92,7 @@ def _bounded(chunks: Iterator[bytes], most: int, name: str) -> Iterator[bytes]:
 
 
 def _bounded_lines(chunks: Iterator[bytes], most: int) -> Iterator[bytes]:
-    """Hand on chunks. Raises TooLargeError once a line is longer than `most` bytes."""
+    """Yield chunks. Raises TooLargeError after a line of more than `most` bytes."""
     length = 0
     for chunk in chunks:
         last = chunk.rfind(b"\n") + 1
@@ -103,7 +103,7 @@ def _bounded_lines(chunks: Iterator[bytes], most: int) -> Iterator[bytes]:
 
 
 def has_lines_suffix(path: str) -> bool:
-    """Whether a name promises JSON Lines."""
+    """Whether the ending of a file name, or of a URL's path, means JSON Lines."""
     is_web = path.startswith(("http://", "https://"))
     name = (path.partition("?")[0] if is_web else path).lower()
     for suffix in SUFFIXES:

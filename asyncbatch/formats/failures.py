@@ -1,4 +1,4 @@
-"""Exceptions met while reading one file, made into the data that reports carry."""
+"""The errors of reading one file, and their conversion into failures."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _OS_ERROR_ADVICE = {
 
 
 class InvalidTextError(Exception):
-    """A file's text is not JSON: `fault` says why, `position` where."""
+    """A file's text is not valid JSON: `fault` has the reason, `position` the place."""
 
     def __init__(self, fault: Fault, position: TextPosition) -> None:
         super().__init__(fault, position)
@@ -43,7 +43,7 @@ class InvalidTextError(Exception):
 
 
 class FileTimeoutError(Exception):
-    """A file takes longer than it may: `limit`, in seconds."""
+    """A file takes longer than `limit` seconds."""
 
     def __init__(self, limit: float) -> None:
         super().__init__(limit)
@@ -51,7 +51,7 @@ class FileTimeoutError(Exception):
 
 
 class FeedError(Exception):
-    """A feed failed. `failure` has the reason."""
+    """A feed failed: `failure` has the reason."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure)
@@ -73,7 +73,7 @@ FILE_ERRORS = (
 )  # fmt: skip
 
 
-def file_failure(file: str, error: Exception) -> Failure:  # noqa: PLR0911 - one for each kind
+def file_failure(file: str, error: Exception) -> Failure:  # noqa: PLR0911 - one return per kind of error
     """Return the failure of a whole file for one of `FILE_ERRORS`."""
     if isinstance(error, FeedError):
         return error.failure
@@ -98,7 +98,7 @@ def file_failure(file: str, error: Exception) -> Failure:  # noqa: PLR0911 - one
 
 
 def with_record_count(failure: Failure, count: int) -> Failure:
-    """Return the failure of a split file with the number of records before it."""
+    """Return the failure of a split file, with the count of records before it."""
     if not count:
         return failure
     records = f"{count:,} record{'' if count == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""The JSON grammar, byte by byte: where and why a document is wrong."""
+"""The JSON grammar, checked byte by byte for the place and reason of an error."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ FaultKind = Literal["invalid_json", "encoding", "too_deep", "empty"]
 
 
 class Fault(NamedTuple):
-    """The first error in a text, and its byte."""
+    """The first error in a text, and its byte offset."""
 
     kind: FaultKind
     byte: int
     message: str
 
 
-MAX_DEPTH = 1024  # Nesting above this is refused; the same limit as simdjson's default.
-# Longer integers are refused; the limit of Python's own int() (CVE-2020-10735).
+MAX_DEPTH = 1024  # deeper nesting is refused; simdjson's default limit
+# longer integers are refused; the limit of Python's int() (CVE-2020-10735)
 MAX_INTEGER_DIGITS = 4300
 
-# Possessive quantifiers (++, *+): these never backtrack, whatever the input.
+# Possessive quantifiers (++, *+) never backtrack, so no input can make a match slow.
 _SPACE = re.compile(rb"[ \t\n\r]*+")
 _PLAIN = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*+')
 _ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
@@ -34,7 +34,7 @@ _FOREIGN_WORD = re.compile(rb"NaN|-?Infinity|[A-Za-z_]+")
 _ENCODED_WIDE = (b"\xff\xfe", b"\xfe\xff")
 
 
-class _FaultFound(Exception):  # noqa: N818 - carries the fault out of the scan; never seen outside
+class _FaultFound(Exception):  # noqa: N818 - control flow within this module, not an error
     def __init__(self, byte: int, message: str, kind: FaultKind = "invalid_json") -> None:
         self.fault = Fault(kind, byte, message)
 
@@ -68,7 +68,7 @@ def _encoding_fault(text: bytes, error: UnicodeDecodeError) -> Fault:
 
 
 class _Scanner:
-    """One pass over one text. `at` is the next byte."""
+    """One pass over one text. `at` is the offset of the next byte."""
 
     def __init__(self, text: bytes) -> None:
         self.text = text
@@ -91,7 +91,7 @@ class _Scanner:
         return self.text[self.at : self.at + 1]
 
     def _value(self) -> int:
-        """Scan one value, however deep, without recursion; return its record count."""
+        """Scan one value without recursion, and return its record count."""
         closers: list[bytes] = []
         is_array = self._peek() == b"["
         elements = 0
@@ -112,7 +112,7 @@ class _Scanner:
                 closers.pop()
 
     def _begins_container(self, closers: list[bytes]) -> bool:
-        """Read the start of a value. Return whether values inside it follow."""
+        """Scan the start of a value. Return whether values inside it follow."""
         found = self._peek()
         if found not in (b"[", b"{"):
             self._scalar(found)
@@ -190,7 +190,7 @@ class _Scanner:
         raise _FaultFound(self.at, f"\\ before {_describe_byte(found)} is no JSON escape")
 
     def _surrogates(self, start: int, end: int) -> None:
-        """Refuse an escape that is half of a surrogate pair: no UTF-8 text can hold it."""
+        """Refuse half of a surrogate pair: UTF-8 cannot represent it."""
         if self.text.find(b"\\u", start, end) < 0:
             return
         high_at = high_end = -1
@@ -277,7 +277,7 @@ _WORD_HINTS = {
 
 
 def _end_of(pattern: re.Pattern[bytes], text: bytes, at: int) -> int:
-    """Return where a match of `pattern` (one that also matches nothing) at `at` ends."""
+    """Return the end of the match of `pattern` at `at`; it always matches."""
     match = pattern.match(text, at)
     return match.end() if match else at
 
@@ -288,7 +288,7 @@ def _lone_surrogate(text: bytes, at: int) -> _FaultFound:
 
 
 def _describe_byte(found: bytes) -> str:
-    """Name a byte for a person."""
+    """Describe a byte for messages."""
     if found >= b"\x80":
         return "a character outside ASCII"
     if found < b" " or found == b"\x7f":

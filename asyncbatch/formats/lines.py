@@ -1,4 +1,4 @@
-"""JSON Lines: cut chunks into lines."""
+"""JSON Lines: splitting into lines, counting, validation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LF = 0x0A
 
 
 class InvalidLine(NamedTuple):
-    """A line that is not valid JSON: record number (from 1), error, place, text."""
+    """A line that is not valid JSON: record number (from 1), error, position, text."""
 
     record: int
     fault: Fault
@@ -35,7 +35,7 @@ class InvalidLine(NamedTuple):
 
 
 class ValidLines(NamedTuple):
-    """Lines that follow on each other, each a JSON text.
+    """Consecutive lines, each a JSON text.
 
     `record` and `line` are the numbers (from 1) of the first, `offset` is its first byte.
     """
@@ -47,10 +47,11 @@ class ValidLines(NamedTuple):
 
 
 class Lines(NamedTuple):
-    """Whole lines of a file. `faults` are by index in `texts`, with those of blank lines.
+    """Whole lines of a file.
 
-    The first text is line `line` at byte `offset`, with record number `record`. The lines and their
-    ends have `size` bytes.
+    `faults` are the errors by index in `texts`, those of blank lines included. The first text is
+    line `line` at byte `offset`, with record number `record`. `size` is the bytes of the lines and
+    their ends.
     """
 
     record: int
@@ -62,11 +63,11 @@ class Lines(NamedTuple):
 
     @property
     def records(self) -> int:
-        """How many records these are, bad ones included."""
+        """The number of records, invalid ones included."""
         return len(self.texts) - sum(fault.kind == "empty" for fault in self.faults.values())
 
     def split(self) -> Iterator[ValidLines | InvalidLine]:
-        """Yield the good lines, and the bad ones one by one, in order."""
+        """Yield the valid lines in groups and each invalid line, in order."""
         record, line, offset, start = self.record, self.line, self.offset, 0
         for at, fault in (*self.faults.items(), (len(self.texts), None)):
             good = self.texts[start:at]
@@ -89,15 +90,15 @@ def validate_lines(
 ) -> Iterator[Lines]:
     """Yield, for each chunk, the validated lines that end in it, if there are any.
 
-    A line ends at LF; a blank one is no record. A byte order mark may precede the first line. The
-    chunks begin at `start`, the beginning of a line, if it is given.
+    A line ends at LF; a blank line is not a record. A byte order mark may precede the first line.
+    The chunks begin at the beginning of a line: at `start`, if it is not None.
     """
     record, line_number, offset = 1, 1, 0
     if start is not None:
         record, line_number, offset = start.record + 1, start.line + 1, start.byte
     for block in _whole_lines(chunks):
         faults: dict[int, Fault] = {}
-        marked = BOM[:1] in block and BOM in block  # one byte is found ten times as fast
+        marked = BOM[:1] in block and BOM in block  # searching one byte is ten times as fast
         texts = block.split(b"\n")
         if not texts[-1]:
             texts.pop()  # the text after the last LF is not a line yet
@@ -120,7 +121,7 @@ def validate_lines(
 def _add_bom_faults(
     texts: Sequence[bytes], faults: dict[int, Fault], *, first: bool
 ) -> dict[int, Fault]:
-    """Return the faults, and those of byte order marks after the first line."""
+    """Return the faults, with one for each byte order mark after the first line."""
     inside = Fault("invalid_json", 0, "a byte order mark inside the file")
     marks = {
         place: inside
@@ -131,7 +132,7 @@ def _add_bom_faults(
 
 
 class LineCount(NamedTuple):
-    """How many line ends, and how many records, some lines have."""
+    """The number of line ends, and of records, in some lines."""
 
     ends: int
     records: int
@@ -140,7 +141,7 @@ class LineCount(NamedTuple):
 def count_lines(text: bytes | bytearray, end: int, *, first: bool) -> LineCount:
     """Count the lines of `text[:end]`, of which the last may lack its LF.
 
-    The lines are not validated. `first`: the text begins the file, and may have a byte order mark.
+    The lines are not validated. `first`: the text begins the file and may have a byte order mark.
     """
     ends = text.count(b"\n", 0, end)
     lines = ends + (end > 0 and text[end - 1] != _LF)
@@ -160,7 +161,8 @@ def detect_lines(
     """Return whether the stream is JSON Lines, and its chunks from the start.
 
     It is JSON Lines if the first line that is not blank is a complete value and more follows. Holds
-    that line at most; a first line over `max_line_bytes` bytes is one JSON text.
+    at most that line in memory; if the line exceeds `max_line_bytes` bytes, the stream is one JSON
+    text.
     """
     source = iter(chunks)
     taken = bytearray()
@@ -180,7 +182,7 @@ def detect_lines(
 
 
 def _whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Regroup chunks so that each ends with a line's end (the last may lack its LF)."""
+    """Regroup chunks so that each ends at a line end. The last may lack its LF."""
     pieces: list[bytes] = []
     for chunk in chunks:
         cut = chunk.rfind(b"\n") + 1
@@ -199,16 +201,15 @@ _MAX_LINE_BYTES = Sizes().record
 
 
 class LineSplitter:
-    """Holds back the beginning of a line until its end has come."""
+    """Splits data at line ends, and holds an incomplete line until its end arrives."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
         self._held = 0
-        self._pushed_back = b""
-        """Whole lines that come again before all others."""
+        self._pushed_back = b""  # whole lines that `feed` returns before all others
 
     def feed(self, data: bytes) -> bytes:
-        """Return the lines that end in `data`. Raises LineTooLongError."""
+        """Return the whole lines up to the end of `data`. Raises LineTooLongError."""
         if self._pushed_back:
             back, self._pushed_back = self._pushed_back, b""
             return back + self.feed(data)
@@ -228,21 +229,21 @@ class LineSplitter:
         return rest
 
     def push_back(self, lines: bytes) -> None:
-        """Put whole lines back, to be returned first."""
+        """Put whole lines back; the next `feed` returns them first."""
         self._pushed_back = lines + self._pushed_back
 
     @property
     def has_pushed_back(self) -> bool:
-        """Whether whole lines are to come again."""
+        """Whether lines were put back and not returned yet."""
         return bool(self._pushed_back)
 
     @property
     def buffered(self) -> bytes:
-        """The bytes that were added and not yet returned."""
+        """The bytes that have not been returned yet."""
         return b"".join((self._pushed_back, *self._pieces))
 
     def restore(self, held: bytes) -> None:
-        """Become, being new, one that has `buffered` this."""
+        """Restore a new splitter from the `buffered` bytes of another."""
         cut = held.rfind(b"\n") + 1
         self._pushed_back = held[:cut]
         if held[cut:]:
@@ -252,11 +253,13 @@ class LineSplitter:
         self._pieces.append(data)
         self._held += len(data)
         if self._held > _MAX_LINE_BYTES:
-            raise LineTooLongError(f"a line of more than {_MAX_LINE_BYTES:,} bytes is no event")
+            raise LineTooLongError(
+                f"a line of more than {_MAX_LINE_BYTES:,} bytes cannot be an event"
+            )
 
 
 def first_lines(lines: bytes, count: int) -> bytes:
-    """Return the first `most` lines that are not blank, with the blank lines before them."""
+    """Return the first `count` lines that are not blank, and the blank lines before."""
     if lines.count(b"\n") < count:
         return lines
     end = 0

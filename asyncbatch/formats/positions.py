@@ -1,4 +1,4 @@
-"""Byte offsets to line, column and JSON pointer."""
+"""Conversion of byte offsets into lines, columns and JSON Pointers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BOM = b"\xef\xbb\xbf"
 
 
 class TextPosition(NamedTuple):
-    """`line` and `column` count from 1, `byte` from 0."""
+    """A position in a text: `line` and `column` count from 1, `byte` from 0."""
 
     line: int
     column: int
@@ -28,10 +28,10 @@ class TextPosition(NamedTuple):
 
 
 def locate_byte(text: bytes, byte: int, *, line: int = 1, offset: int = 0) -> TextPosition:
-    """Return the place of `text[byte]` (or of the end) in a stream.
+    """Return the position of `text[byte]`, or of the end, in a stream.
 
-    `text` begins at `line` and at byte `offset` of the stream. A line ends at LF. A column
-    is a code point; a byte order mark is a signature, not text, and takes no column.
+    `text` begins at `line` and at byte `offset` of the stream. A line ends at LF. A column is a
+    code point. A byte order mark takes no column.
     """
     line_start = text.rfind(b"\n", 0, byte) + 1
     before = text[line_start:byte]
@@ -42,10 +42,10 @@ def locate_byte(text: bytes, byte: int, *, line: int = 1, offset: int = 0) -> Te
 
 
 class Locator:
-    """Locates many bytes of one text without a byte order mark.
+    """Finds the positions of many bytes of one text without a byte order mark.
 
-    Fast if each byte lies after the one before, however long the lines are. The text begins at
-    `line`, `column` and byte `offset` of its stream.
+    Fast if each byte lies after the previous one, even in long lines. The text begins at `line`,
+    `column` and byte `offset` of its stream.
     """
 
     def __init__(self, text: bytes, *, line: int = 1, column: int = 1, offset: int = 0) -> None:
@@ -53,7 +53,7 @@ class Locator:
         self._first = self._last = TextPosition(line, column, 0)
 
     def locate(self, byte: int) -> TextPosition:
-        """Return the place of `text[byte]`; see the function of this name."""
+        """Return the position of `text[byte]`, as `locate_byte` does."""
         last = self._last if byte >= self._last.byte else self._first
         between = self._text[last.byte : byte]
         above, newline, before = between.rpartition(b"\n")
@@ -79,9 +79,9 @@ def parse_pointer(text: str) -> tuple[str, ...]:
     if not text:
         return ()
     if not text.startswith("/"):
-        raise ValueError(f"{text!r} is no JSON Pointer: it must be empty or begin with /")
+        raise ValueError(f"{text!r} is not a JSON Pointer: it must be empty or begin with /")
     if _BAD_ESCAPE.search(text):
-        raise ValueError(f"{text!r} is no JSON Pointer: ~ is written ~0, and / within a name ~1")
+        raise ValueError(f"{text!r} is not a JSON Pointer: write ~ as ~0, / within a name as ~1")
     return tuple(token.replace("~1", "/").replace("~0", "~") for token in text[1:].split("/"))
 
 
@@ -94,7 +94,7 @@ def find_values(text: bytes, pointers: Iterable[Tokens]) -> list[int | None]:
     """Return the offset of the value at each pointer, None where there is no value.
 
     `text` is one valid JSON text, with or without a byte order mark. Of a repeated key the last
-    counts. Each container on the way is read once, without its nested values.
+    value counts. Each container on the way is read once, without its nested values.
     """
     offsets: list[int | None] = []
     seen: dict[tuple[str, ...], Buffer | None] = {(): _root(text)}
@@ -107,7 +107,7 @@ def find_values(text: bytes, pointers: Iterable[Tokens]) -> list[int | None]:
 
 
 def find_elements(text: bytes, pointer: Tokens) -> list[msgspec.Raw] | None:
-    """Return the texts of the elements of the array at `pointer`, None without an array."""
+    """Return the texts of the elements of the array at `pointer`, or None."""
     at = text_at(text, pointer)
     if at is None or not _starts_value(at, b"["):
         return None
@@ -120,12 +120,12 @@ def text_at(text: bytes, pointer: Tokens) -> Buffer | None:
 
 
 def offset_of(text: bytes, part: Buffer) -> int:
-    """Return where in `text` the bytes of `part` stand, a view that was taken of it."""
+    """Return the offset in `text` of `part`, which is a view of `text`."""
     return _address(part) - _address(text)
 
 
 def _root(text: bytes) -> memoryview:
-    """Return the document without its byte order mark and the white space before it."""
+    """Return the document without its byte order mark and leading white space."""
     allow_deep_nesting()
     start = len(BOM) if text.startswith(BOM) else 0
     while text[start : start + 1] and text[start] in _SPACE:
@@ -170,7 +170,7 @@ def _starts_value(at: Buffer, byte: bytes) -> bool:
 
 
 class _PyBuffer(ctypes.Structure):
-    """CPython's Py_buffer, of which only the address is used."""
+    """CPython's `Py_buffer`. Only its address is used."""
 
     _fields_ = (
         ("buf", ctypes.c_void_p),
@@ -188,13 +188,14 @@ class _PyBuffer(ctypes.Structure):
 
 
 def _address(view: Buffer) -> int:
-    """Return the memory address of a view. msgspec copies no bytes, so addresses compare.
+    """Return the memory address of a view.
 
-    `memoryview` does not tell its address, and ctypes' from_buffer needs writable memory.
+    msgspec copies no bytes, so addresses can be compared. A `memoryview` does not expose its
+    address, and ctypes' `from_buffer` needs writable memory.
     """
     buffer = _PyBuffer()
     taken = ctypes.byref(buffer)
-    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(view), taken, 0)  # 0: PyBUF_SIMPLE
+    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(view), taken, 0)  # flags 0: PyBUF_SIMPLE
     try:
         return int(buffer.buf or 0)
     finally:

@@ -1,4 +1,4 @@
-"""Is this text JSON, and how many records does it hold? The fast answer."""
+"""Fast validation of JSON texts, which also counts their records."""
 
 from __future__ import annotations
 
@@ -27,18 +27,21 @@ class Validator:
     """
 
     def __init__(self, count: Count, check: Check) -> None:
-        """Take two ways to parse a text: one counts its records, the other is quicker."""
+        """`count` returns the record count of a text; `check` only parses it, faster."""
         self._count, self._check = count, check
 
     def __call__(self, text: bytes) -> int | Fault:
-        """Return the record count of `text`, or its first fault."""
+        """Return the record count of `text`, or its first error."""
         try:
             return self._count(text)
         except _REFUSALS:
             return _revalidate(text)
 
     def take_valid(self, texts: Iterator[bytes]) -> int:
-        """Take texts up to and with the first that is doubtful; return how many are good."""
+        """Consume texts up to and including the first one refused; count the valid ones.
+
+        A fast parser may refuse a valid text: `__call__` decides.
+        """
         check, good = self._check, 0
         try:
             for text in texts:
@@ -53,28 +56,28 @@ def make_validator() -> Validator:
     """Return a validator with the fastest installed parser."""
     try:
         return _simdjson_validator()
-    except ImportError:  # no wheel for this Python
+    except ImportError:  # simdjson has no wheel for this Python version
         count = _orjson_count()
         return Validator(count, count)
 
 
 def _simdjson_validator() -> Validator:
-    """Simdjson validates everything and builds no Python value but the outermost."""
+    """Return a validator of simdjson, which builds only the outermost Python value."""
     try:
         import csimdjson as simdjson
-    except ImportError:  # only its plain name is documented, whose extras take 10 ms to import
+    except ImportError:  # the documented name, but its extras take 10 ms to import
         import simdjson
     array, parse = simdjson.Array, simdjson.Parser().parse
 
     def count(text: bytes) -> int:
-        value = parse(text)  # the parser can be used again once this is gone
+        value = parse(text)  # the parser can be reused only after this value is freed
         return len(value) if type(value) is array else 1
 
     return Validator(count, parse)
 
 
 def _orjson_count() -> Count:
-    """Orjson accepts nothing that the grammar refuses, at a third of simdjson's speed."""
+    """Return a counter that parses with orjson, at a third of simdjson's speed."""
     from orjson import loads
 
     def count(text: bytes) -> int:
@@ -85,7 +88,7 @@ def _orjson_count() -> Count:
 
 
 def _revalidate(text: bytes) -> int | Fault:
-    """Validate a text that simdjson refused: with orjson, then with the grammar."""
+    """Validate a text that a fast parser refused: with orjson, then with the grammar."""
     try:
         return _orjson_count()(text)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
 """Bytes in and bytes out: local files, object stores, atomic writes.
 
-Imports `core`. The only room that imports obstore or boto3.
+Imports `core` and `errors` only. No other room imports obstore or boto3.
 """

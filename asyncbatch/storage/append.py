@@ -19,7 +19,7 @@ _TAIL_BYTES = 4096  # bytes at the end of the file that identify it
 
 
 class AppendPosition(Struct, frozen=True):
-    """Where a file ended: its size, and a digest of the last bytes before that."""
+    """The end of an append file at a checkpoint: its size, and a digest of its tail."""
 
     size: int
     tail: str
@@ -28,7 +28,7 @@ class AppendPosition(Struct, frozen=True):
 class AppendFile:
     """A file that is only appended to, and truncated to an earlier position on resume.
 
-    Writes are unbuffered: another process may follow the file.
+    Call `open` first. Writes are unbuffered: another process may follow the file.
     """
 
     def __init__(self, path: str) -> None:
@@ -36,7 +36,7 @@ class AppendFile:
         self._descriptor = -1
 
     def open(self, position: AppendPosition | None = None) -> None:
-        """Start an empty file, or truncate to `position`. Raises UsageError if it cannot."""
+        """Create an empty file, or truncate it to `position`. Raises UsageError."""
         flags = (os.O_CREAT | os.O_TRUNC if position is None else 0) | os.O_CLOEXEC
         flags |= os.O_WRONLY if self._is_special() else os.O_RDWR
         try:
@@ -50,7 +50,7 @@ class AppendFile:
         """Raise UsageError for a pipe or a device, which cannot be truncated."""
         if self._is_special():
             raise UsageError(
-                f"{self.path} is no regular file: it could not be cut back to a checkpoint"
+                f"{self.path} is not a regular file: it cannot be truncated to a checkpoint"
             )
 
     def write(self, lines: bytes) -> None:
@@ -58,16 +58,16 @@ class AppendFile:
         self._translate_errors(lambda: self._write(lines))
 
     def position(self) -> AppendPosition:
-        """Return where the file ends, all of it safely on the disk. Raises SinkError."""
+        """Sync the file to the disk and return its end. Raises SinkError."""
         return self._translate_errors(self._current_position)
 
     def sync(self) -> None:
-        """Write all data to the disk, if this is a regular file. Raises SinkError."""
+        """Sync a regular file to the disk. Raises SinkError."""
         if not self._is_special():
             self._translate_errors(lambda: os.fsync(self._descriptor))
 
     def close(self) -> None:
-        """End."""
+        """Close the file. May be called twice."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -89,8 +89,8 @@ class AppendFile:
         size = os.fstat(self._descriptor).st_size
         if size < position.size or _tail_digest(self._descriptor, position.size) != position.tail:
             raise UsageError(
-                f"{self.path} is not what it was at the checkpoint, and cannot be cut back to it: "
-                "put it back, or remove the checkpoint to begin anew"
+                f"{self.path} has changed since the checkpoint and cannot be truncated to it: "
+                "restore the file, or remove the checkpoint to start over"
             )
         os.ftruncate(self._descriptor, position.size)
         os.lseek(self._descriptor, position.size, os.SEEK_SET)
@@ -103,6 +103,6 @@ class AppendFile:
 
 
 def _tail_digest(descriptor: int, size: int) -> str:
-    """Return a digest of the last bytes of the first `size`."""
+    """Return a digest of the last bytes before `size`."""
     length = min(size, _TAIL_BYTES)
     return hashlib.blake2b(os.pread(descriptor, length, size - length), digest_size=16).hexdigest()

@@ -14,7 +14,8 @@ from asyncbatch.errors import SinkError, UsageError
 class AtomicFile:
     """A file that is written beside its target and renamed over it when it is complete.
 
-    A device is written directly. `stream` exists from `open` to `commit` or `discard`.
+    Call `open` first, then `commit` or `discard`; `stream` exists between them. A device is written
+    directly.
     """
 
     stream: IO[bytes]
@@ -22,27 +23,26 @@ class AtomicFile:
     def __init__(self, path: str) -> None:
         self.path = path
         self.is_special = os.path.exists(path) and not os.path.isfile(path)
+        # A symbolic link stays: the file that it points to is replaced.
         self.final_path = os.path.realpath(path)
-        """A symbolic link stays: the file that it points to is replaced."""
+        # The path that is written to.
         self.temp_path = path if self.is_special else f"{self.final_path}.{os.getpid()}.tmp"
-        """The path that is written to."""
-        self.size = 0
-        """How many bytes `write` was given."""
+        self.size = 0  # bytes written by `write`
         self._keeps_unfinished = False
 
     def keep_unfinished(self, temp_path: str) -> None:
-        """Be written at `temp_path`, and stay there if it is not completed; before `open`.
+        """Write to `temp_path`, and keep that file if it is not completed.
 
-        It is locked while it is written to.
+        Call it before `open`. The file is locked while it is written.
         """
         self.temp_path, self._keeps_unfinished = temp_path, True
 
     def remove_unfinished(self) -> None:
-        """Leave nothing if it is not completed, after all."""
+        """Let `discard` remove the unfinished file after all."""
         self._keeps_unfinished = False
 
     def open(self) -> None:
-        """Begin. Raises UsageError if the file cannot be written."""
+        """Create the file. Raises UsageError if it cannot be written."""
         if os.path.isdir(self.path):
             raise UsageError(f"cannot write {self.path}: it is a folder")
         try:
@@ -53,20 +53,20 @@ class AtomicFile:
             raise UsageError(f"cannot write {self.path}: {error.strerror}") from None
 
     def write(self, data: bytes | bytearray) -> None:
-        """Write through to the system. Raises SinkError."""
-        # Not by the stream, whose buffer would keep the rest after a full disk, and fail to sync.
+        """Write to the operating system, unbuffered. Raises SinkError."""
+        # Not through the stream: after a full disk its buffer keeps the rest, and a sync fails.
         left, descriptor = memoryview(data), self.stream.fileno()
         try:
             while left:
                 left = left[os.write(descriptor, left) :]
         except OSError as error:
             with suppress(OSError):  # a pipe has no length
-                os.ftruncate(descriptor, self.size)  # and lines no halves
+                os.ftruncate(descriptor, self.size)  # so that no incomplete line stays
             raise self.sink_error(error) from None
         self.size += len(data)
 
     def sync(self) -> None:
-        """Have all that was written on the disk. Raises SinkError."""
+        """Sync all written data to the disk. Raises SinkError."""
         if self.is_special:
             return
         try:
@@ -76,7 +76,7 @@ class AtomicFile:
             raise self.sink_error(error) from None
 
     def commit(self) -> None:
-        """Put the file in its place. Raises SinkError."""
+        """Rename the complete file over its target. Raises SinkError."""
         try:
             self.sync()
             self.stream.close()
@@ -91,38 +91,38 @@ class AtomicFile:
             raise
 
     def discard(self) -> None:
-        """Leave the target as it was."""
-        with suppress(OSError):  # a buffer that failed to be written fails again at the flush
+        """Leave the target as it was, and remove the temporary file."""
+        with suppress(OSError):  # a buffer that could not be written fails again when it is flushed
             self.stream.close()
         if not self.is_special and not self._keeps_unfinished:
-            with suppress(OSError):  # a disk that has become read-only keeps it
+            with suppress(OSError):  # a disk that has become read-only keeps the file
                 os.unlink(self.temp_path)
 
     def abandon(self) -> None:
-        """End a write that blocks. May be called from any thread."""
+        """End a write that blocks. Safe to call from any thread. Does nothing for files."""
 
     def sink_error(self, error: OSError) -> SinkError:
-        """Return an error as a SinkError that names the file and the reason."""
+        """Return a SinkError that names the file and the reason."""
         return SinkError(f"cannot write {self.path}: {error.strerror or error}", self.path)
 
 
 def sync_folder(folder: str) -> None:
-    """Write the names of a folder's files to the disk, where possible. Raises OSError."""
+    """Sync the directory entries of `folder` to the disk, if possible. Raises OSError."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # to list the folder, which writing into it does not take
+    except PermissionError:  # no permission to list the folder; writing into it does not need that
         return
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # which says that this file system has no need of it
+        if error.errno != errno.EINVAL:  # EINVAL: this file system does not sync folders
             raise
     finally:
         os.close(descriptor)
 
 
 def is_being_written(path: str) -> bool:
-    """Whether a process still writes the unfinished file at `path`."""
+    """Whether a process holds the lock of the unfinished file at `path`."""
     try:
         with open(path, "rb") as stream:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -1,8 +1,9 @@
-"""Credentials for S3 that the object store library does not find itself.
+"""S3 credentials from the shared AWS files.
 
-The library reads the environment (keys, a web identity) and asks the metadata services of
-containers and instances. The shared files `~/.aws/credentials` and `~/.aws/config` come between the
-two. boto3 reads them in full, if it is installed; without it, we read the plain keys.
+The object store library does not read these files. It reads the environment (keys, a web identity)
+and queries the metadata services of containers and instances. The shared files `~/.aws/credentials`
+and `~/.aws/config` come between the two. boto3 reads them in full, if it is installed; without it,
+only plain keys are read.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from asyncbatch.errors import UsageError
 
-# Variables that the library goes by, and that come before a profile.
+# variables that the library reads itself, and that take precedence over a profile
 _PRECEDING_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_SKIP_SIGNATURE")
 _REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 _KEYS = {
@@ -46,7 +47,7 @@ def s3_credentials(*, anonymous: bool) -> dict[str, Any]:
 
 
 def _profile(name: str) -> dict[str, str]:
-    """Return the keys of a profile; the credentials file overrides the config file."""
+    """Return the keys of a profile. The credentials file takes precedence."""
     config = os.environ.get("AWS_CONFIG_FILE", "~/.aws/config")
     shared = os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")
     section = name if name == "default" else f"profile {name}"
@@ -57,8 +58,8 @@ def _section(path: str, name: str) -> dict[str, str]:
     parser = ConfigParser(interpolation=None)
     try:
         parser.read(os.path.expanduser(path), encoding="utf-8")
-    except (Error, UnicodeDecodeError):  # whose message may hold a line of the file with a secret
-        raise UsageError(f"{path} is no file of AWS profiles") from None
+    except (Error, UnicodeDecodeError):  # the message may contain a secret of the file
+        raise UsageError(f"{path} is not a valid file of AWS profiles") from None
     return dict(parser[name]) if parser.has_section(name) else {}
 
 
@@ -68,14 +69,14 @@ def _boto3_provider(profile: str) -> object:
         from obstore.auth.boto3 import Boto3CredentialProvider
     except ImportError:
         raise UsageError(
-            f"the AWS profile {profile!r} gets its credentials by a role, SSO or another program:"
-            " for that boto3 is needed (pip install boto3); or put credentials into the"
+            f"the AWS profile {profile!r} gets its credentials from a role, SSO or another program,"
+            " which needs boto3 (pip install boto3); or put credentials into the"
             " environment (aws configure export-credentials --format env)"
         ) from None
     try:
         return Boto3CredentialProvider(Session(profile_name=profile))
-    except Exception as error:  # noqa: BLE001 - boto3's errors have no base class, and may hold the output of a program
+    except Exception as error:  # noqa: BLE001 - boto3's errors have no common base class, and may contain the output of a program
         raise UsageError(
             f"the AWS profile {profile!r} gives no credentials ({type(error).__name__}):"
-            f" aws sts get-caller-identity --profile {profile} may tell more"
+            f" aws sts get-caller-identity --profile {profile} may show the reason"
         ) from None

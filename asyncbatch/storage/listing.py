@@ -1,4 +1,4 @@
-"""List objects under a prefix."""
+"""Listings of the objects under a prefix."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class ObjectVersion(NamedTuple):
-    """The version of an object: two different contents differ in it."""
+    """The version of an object: objects with different contents have different ones."""
 
     etag: str
     size: int
 
 
 def list_versions(location: StoreLocation, url: str) -> Mapping[str, ObjectVersion]:
-    """Return the versions of the objects directly in the prefix at `url`, by name.
+    """Return the versions of the objects directly under the prefix at `url`, by name.
 
     Raises ObjectError.
     """
@@ -32,7 +32,7 @@ def list_versions(location: StoreLocation, url: str) -> Mapping[str, ObjectVersi
 
     try:
         listed = obstore.list_with_delimiter(location.store, location.key)
-    except Exception as error:  # noqa: BLE001 - the library's
+    except Exception as error:  # noqa: BLE001 - the library's errors have no common base class
         raise object_error(error, url) from None
     return {
         one["path"].rpartition("/")[2]: ObjectVersion(one["e_tag"] or "", one["size"])
@@ -42,17 +42,17 @@ def list_versions(location: StoreLocation, url: str) -> Mapping[str, ObjectVersi
 
 _PAGE_KEYS = 1000
 _INVALID_KEYS = (
-    "has keys that cannot be asked for: with an empty name (//), '.', '..' or a control character"
-    " in them"
+    "has keys that cannot be requested: they contain an empty name (//), '.', '..' or a control"
+    " character"
 )
 
 
 class _InvalidKeyError(Exception):
-    """A page has a key that the library refuses, and so all of the page is refused."""
+    """A page of a listing has a key that the library refuses; it refuses the page."""
 
 
 def list_objects(objects: ObjectReader, url: str) -> Iterator[ObjectPath]:
-    """Yield all objects below `url`, which ends with a slash; holds one page.
+    """Yield all objects below `url`, which ends with a slash. Holds one page in memory.
 
     An object that cannot be listed or requested is yielded with its `problem`.
     """
@@ -67,7 +67,7 @@ def list_objects(objects: ObjectReader, url: str) -> Iterator[ObjectPath]:
 
 
 class _Pages:
-    """A listing that restarts behind its `last` key after an error."""
+    """A listing in pages that restarts after its `last` key when a request fails."""
 
     def __init__(self, objects: ObjectReader, url: str) -> None:
         self._objects, self._url = objects, url
@@ -76,12 +76,12 @@ class _Pages:
         self.last: str | None = None
 
     def objects(self) -> Iterator[ObjectPath]:
-        """Yield them. Raises ObjectError, _UnnamableError."""
+        """Yield the objects. Raises ObjectError, _InvalidKeyError."""
         start = len(self._url) - len(self._base)
         while page := self._objects.retrier.call(self._next):
             for meta in page:
                 self.last = key = meta["path"]
-                if len(key) > start:  # an object that is called like the folder is not in it
+                if len(key) > start:  # an object with the name of the folder is not in it
                     yield object_path_from_metadata(self._base + key, meta)
 
     def _next(self) -> Sequence[Any]:
@@ -99,15 +99,15 @@ class _Pages:
                 return next(self._stream, ())
             except InvalidPathError:
                 raise _InvalidKeyError from None
-            except Exception:  # after any error a retry restarts behind the last key
+            except Exception:  # a retry restarts after the last key
                 self._stream = None
                 raise
 
 
 def list_folder(objects: ObjectReader, url: str) -> list[tuple[str, ObjectPath | None]]:
-    """Return the names in the folder `url`, in order, with their objects.
+    """Return the names directly in the folder `url`, sorted, with their objects.
 
-    A folder has None in place of an object. Raises ObjectError.
+    The object of a subfolder is None. Raises ObjectError.
     """
     address = parse_address(url)
     base, start = str(address._replace(key="")), len(address.key)
@@ -118,15 +118,15 @@ def list_folder(objects: ObjectReader, url: str) -> list[tuple[str, ObjectPath |
     }
     for folder in found["common_prefixes"]:
         entries[f"{folder[start:]}/"] = None
-    # A key may be called like a folder, which then stands for itself: that has no name here.
+    # A key may equal the folder itself: it has no name within the folder.
     names = sorted((name for name in entries if name.strip("/")), key=str.encode)
     return [(name, entries[name]) for name in names]
 
 
 def _list_by_folder(objects: ObjectReader, url: str, last: str | None) -> Iterator[ObjectPath]:
-    """Yield the objects behind the key `last`, listed folder by folder.
+    """Yield the objects after the key `last`, listed folder by folder.
 
-    A name that cannot be listed then spoils only its own folder.
+    A key that the library refuses then affects only its own folder.
     """
     base = str(parse_address(url)._replace(key=""))
     try:

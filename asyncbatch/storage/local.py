@@ -1,4 +1,4 @@
-"""Local files: a small one is read at once, a large one is opened."""
+"""Local files: small ones are read whole, large ones opened as a `Content`."""
 
 from __future__ import annotations
 
@@ -19,23 +19,22 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Bytes asked for before the size is known: most files are whole after one call.
+# bytes requested before the size is known: one call reads most files whole
 FIRST_READ_BYTES = 64 * 1024
-CHUNK_BYTES = 1024 * 1024  # Bytes of a stream that are handled at a time.
+CHUNK_BYTES = 1024 * 1024  # bytes of a stream in one chunk
 
-
-# After this time without data, the data of standard input so far is processed, ...
+# The bytes of standard input so far are processed after this time without data, ...
 _IDLE_SECONDS = 0.5
-_MIN_HEAD_BYTES = 8  # ... if it is enough to detect a compression.
+_MIN_HEAD_BYTES = 8  # ... if they suffice to detect a compression format.
 
 _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 _STDIN_FD = 0
 
 
 class TooLargeError(Exception):
-    """A file exceeds a limit, by default that of its size on disk.
+    """A file exceeds a limit, by default the limit of its size on disk.
 
-    `size` and `limit` are in bytes. A `message` replaces the default one.
+    `size` and `limit` are in bytes. A `message` replaces the default message.
     """
 
     def __init__(self, size: int, limit: int, message: str | None = None) -> None:
@@ -51,8 +50,8 @@ class Content:
     """The first bytes of a file, `head`, and the open file with the rest.
 
     `size` counts the bytes read so far; `expected_size` is the size of a regular file when it was
-    opened, else 0; `etag` is that of an object. As a context manager it closes the file. A failed
-    read may be retried: it does not move the position.
+    opened, else 0; `etag` is the ETag of an object. As a context manager it closes the file. A
+    failed read can be retried: it does not move the position. For one thread at a time.
     """
 
     def __init__(
@@ -80,7 +79,7 @@ class Content:
     def read_into(self, buffer: memoryview) -> int:
         """Fill `buffer` with the next bytes; return their number, 0 at the end.
 
-        Raises OSError, and TooLargeError if a file or a pipe has grown past the limit.
+        Raises OSError, and TooLargeError if a file or a pipe grows past the limit.
         """
         if (fd := self._fd) is None:
             return 0
@@ -89,13 +88,13 @@ class Content:
         return count
 
     def chunks(self, idle: float | None = None) -> Iterator[bytes]:
-        """Yield the content in chunks, the head first. Raises as `read_into`.
+        """Yield the content in chunks, `head` first. Raises the errors of `read_into`.
 
         A regular file comes in two chunks if its size allows. An empty chunk means that no data
         came for `idle` seconds.
         """
         yield self.head
-        # One byte more than expected, so that the end shows without another large buffer.
+        # One byte more than expected: so a read at the end allocates no second large buffer.
         size = min(max(self.expected_size - self.size + 1, FIRST_READ_BYTES), CHUNK_BYTES)
         while (fd := self._fd) is not None:
             while idle is not None and not _has_data(fd, idle):
@@ -107,7 +106,7 @@ class Content:
             yield piece
 
     def seek(self, byte: int) -> None:
-        """Let `chunks` continue, after the head, at a byte of a regular file. Raises OSError."""
+        """Move `chunks`, after the head, to a byte of a regular file. Raises OSError."""
         if self._fd is not None:
             os.lseek(self._fd, byte, os.SEEK_SET)
 
@@ -125,7 +124,7 @@ class Content:
 
 
 class _Stream(io.RawIOBase):
-    """A `Content` as Python's raw stream protocol."""
+    """A `Content` as an `io.RawIOBase`."""
 
     def __init__(self, content: Content) -> None:
         self._content, self._at = content, 0
@@ -150,7 +149,7 @@ def open_content(
     ahead: int = FIRST_READ_BYTES,
     retrier: Retrier | None = None,
 ) -> bytes | Content:
-    """Open `path` (standard input for `-`) and read up to about `ahead` bytes.
+    """Open `path` (standard input for `-`) and read about `ahead` bytes.
 
     Returns the bytes if the file has no more, else a `Content`, which the caller closes. Raises
     OSError; TooLargeError if the size on disk exceeds `limit` bytes.
@@ -163,10 +162,10 @@ def open_content(
         if len(head) == FIRST_READ_BYTES or limit is not None:
             expected = os.fstat(fd).st_size
             if limit is not None and expected > limit:
-                raise TooLargeError(expected, limit)  # noqa: TRY301 - closes below like the rest
+                raise TooLargeError(expected, limit)  # noqa: TRY301 - the handler below closes the file
             wanted = max(FIRST_READ_BYTES, min(ahead, expected))
-        # Only a read that gives nothing is the end: pipes and some file systems give less
-        # than was asked for.
+        # Only an empty read is the end: pipes and some file systems return fewer bytes
+        # than requested.
         at_end = False
         while not at_end and len(head) < wanted:
             if path == STDIN and len(head) >= _MIN_HEAD_BYTES and not _has_data(fd, _IDLE_SECONDS):
@@ -185,7 +184,7 @@ def open_content(
     if at_end:
         _close(fd)
         return head
-    os.set_blocking(fd, True)  # it was not, so that opening a pipe could not hang
+    os.set_blocking(fd, True)  # it was opened non-blocking, so that opening a pipe cannot hang
     return Content(head, fd, expected, limit, retrier)
 
 
@@ -194,7 +193,7 @@ def open_with_retries(
 ) -> bytes | Content:
     """Open `path` as `open_content` does, and retry after a transient error.
 
-    Standard input is not retried: the data that was read is lost.
+    Standard input is not retried, because the bytes that were read cannot be read again.
     """
     if path == STDIN:
         return open_content(path, limit, ahead)
@@ -202,9 +201,9 @@ def open_with_retries(
 
 
 def open_byte_range(path: str, start: int, length: int) -> Iterator[bytes]:
-    """Yield `length` bytes of a regular file from byte `start` on, a chunk at a time.
+    """Yield `length` bytes of a regular file from byte `start`, in chunks.
 
-    Raises OSError, also if they are not all there any more.
+    Raises OSError, also if the file has become shorter.
     """
     fd = os.open(path, _OPEN_FLAGS)
     try:
@@ -220,7 +219,7 @@ def open_byte_range(path: str, start: int, length: int) -> Iterator[bytes]:
 
 
 def _wait_for_writer(fd: int) -> None:
-    """Wait until a process opens a named pipe for writing; before, it seems at its end."""
+    """Wait until a process opens a named pipe for writing."""
     _has_data(fd, None)
 
 

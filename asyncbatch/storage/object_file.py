@@ -1,4 +1,4 @@
-"""An object of a store in the place of a file: it appears whole, or not at all."""
+"""Objects of a store that are written like atomic files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CHUNK = 1024 * 1024
 class ObjectFile(AtomicFile):
     """An object that is uploaded while it is written, in parts if it is large.
 
-    It has no `stream`.
+    It has no `stream`: use `write`.
     """
 
     def __init__(self, url: str, settings: StoreSettings) -> None:
@@ -33,7 +33,7 @@ class ObjectFile(AtomicFile):
         self._object: ObjectWriter
 
     def open(self) -> None:
-        """Begin. Raises UsageError if nothing can be written there."""
+        """Start the object. Raises UsageError if the store refuses writes."""
         try:
             place = Stores(self._settings, writes=True).location(self.path)
             check_writable(place, self.path)
@@ -42,7 +42,7 @@ class ObjectFile(AtomicFile):
         self._object = ObjectWriter(place, self.path)
 
     def write(self, data: bytes | bytearray) -> None:
-        """Have it uploaded; waits while the store is slower. Raises SinkError."""
+        """Upload bytes; blocks while the store is slower. Raises SinkError."""
         try:
             self._object.write(data)
         except ObjectError as error:
@@ -50,29 +50,29 @@ class ObjectFile(AtomicFile):
         self.size = self._object.size
 
     def sync(self) -> None:
-        """Do nothing: the store keeps no incomplete object."""
+        """Do nothing: a store keeps only complete objects."""
 
     def commit(self) -> None:
-        """Put the object in its place. Raises SinkError."""
+        """Complete the object. Raises SinkError."""
         try:
             self._object.complete()
         except ObjectError as error:
             raise self.sink_error(error) from None
 
     def discard(self) -> None:
-        """Leave the earlier object as it was."""
+        """Abort the upload; an earlier object stays as it was."""
         self._object.abort()
 
     def abandon(self) -> None:
-        """End a wait for the store. May be called from any thread."""
+        """End a wait for the store. Safe to call from any thread."""
         self._object.abort(wait=False)
 
 
 class SpooledObject(AtomicFile):
-    """An object that is written in a temporary file, then uploaded.
+    """An object that is written to a temporary file, then uploaded.
 
-    For formats that are not written from beginning to end. The file is in its own folder below the
-    folder for temporary files.
+    For formats that are not written from beginning to end. Each object has its own folder in the
+    system's folder for temporary files.
     """
 
     def __init__(self, url: str, settings: StoreSettings) -> None:
@@ -95,7 +95,7 @@ class SpooledObject(AtomicFile):
         super().open()
 
     def commit(self) -> None:
-        """Put the object in its place. Raises SinkError."""
+        """Upload the file. Raises SinkError."""
         try:
             self.stream.close()
             self._upload()
@@ -107,7 +107,7 @@ class SpooledObject(AtomicFile):
             self.discard()
 
     def discard(self) -> None:
-        """Leave the earlier object as it was, and remove the temporary file."""
+        """Abort the upload and remove the temporary file."""
         super().discard()
         if self._object is not None:
             self._object.abort()
@@ -120,7 +120,7 @@ class SpooledObject(AtomicFile):
             self._object.abort(wait=False)
 
     def sink_error(self, error: OSError) -> SinkError:
-        where = f" (where it is made first, in {tempfile.gettempdir()})"
+        where = f" (the temporary file is in {tempfile.gettempdir()})"
         return SinkError(f"cannot write {self.path}: {error.strerror or error}{where}", self.path)
 
     def _upload(self) -> None:

@@ -1,4 +1,4 @@
-"""Read objects in ranges, with retries."""
+"""Reading of objects: whole, in ranges, as a `Content`, or at random positions."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 RANGE_BYTES = 1024 * 1024  # bytes of one range request for a large object
 RANGES_IN_FLIGHT = 8  # range requests at a time, and the ranges that a reader holds in memory
-REQUESTS_IN_FLIGHT = 64  # Requests of one kind that one process makes at a time.
+REQUESTS_IN_FLIGHT = 64  # requests that one reader makes at a time
 
 
 class ObjectData(NamedTuple):
-    """Bytes of an object, with the size and the ETag of the whole."""
+    """Bytes of an object, with the size and the ETag of the whole object."""
 
     data: bytes
     size: int
@@ -36,11 +36,14 @@ class ObjectData(NamedTuple):
 
 
 class RangesRefusedError(Exception):
-    """A web server gives whole objects only."""
+    """A web server does not support range requests."""
 
 
 class ObjectReader:
-    """Reads objects of the stores of `settings`. Its errors are ObjectErrors."""
+    """Reads objects of the stores of `settings`, with retries.
+
+    Safe for several threads. Methods raise ObjectError.
+    """
 
     def __init__(self, settings: StoreSettings) -> None:
         self.stores = Stores(settings)
@@ -50,7 +53,7 @@ class ObjectReader:
 
     @property
     def threads(self) -> ThreadPoolExecutor:
-        """Threads that wait for answers."""
+        """The threads that wait for responses. Started on first use."""
         with self._lock:
             if self._threads is None:
                 from concurrent.futures import ThreadPoolExecutor
@@ -59,35 +62,35 @@ class ObjectReader:
             return self._threads
 
     def head(self, url: str) -> ObjectPath:
-        """Return the size and ETag of an object, or its `problem`."""
+        """Return the object's path with its size and ETag, or with its `problem`."""
         try:
             return self.retrier.call(lambda: self._head(url))
         except ObjectError as error:
             return ObjectPath(url, problem=(error.errno or errno.EINVAL, str(error)))
 
     def heads(self, urls: list[str]) -> list[ObjectPath]:
-        """Return the sizes and ETags of many objects, requested concurrently."""
+        """Return the paths of many objects as `head` does, requested concurrently."""
         return list(self.threads.map(self.head, urls))
 
     def read_whole(self, url: str, limit: int | None = None) -> ObjectData | StreamedResponse:
-        """Return a whole object, or the open answer if it exceeds `limit` bytes."""
+        """Return a whole object, or the open response if it exceeds `limit` bytes."""
         return self.retrier.call(lambda: self._whole(url, limit))
 
     def read_range(self, url: str, start: int, end: int, etag: str | None = None) -> ObjectData:
-        """Return the bytes from `start` to `end`, or to the end of the object.
+        """Return the bytes from `start` up to `end`, or to the end of the object.
 
         With `etag`, the object must have it. Raises ChangedError, RangesRefusedError.
         """
         return self.retrier.call(lambda: self._range(url, start, end, etag))
 
     def read_ranges(self, url: str, start: int, end: int, etag: str | None) -> Generator[bytes]:
-        """Yield bytes `start` up to `end`, a range at a time, the next ones on their way.
+        """Yield the bytes from `start` up to `end` in ranges, and prefetch the next ranges.
 
-        Raises ChangedError if they are not all there, or another object is.
+        Raises ChangedError if the object has become shorter or was replaced.
         """
         places = iter(range(start, end, RANGE_BYTES))
         flying: deque[tuple[int, Future[ObjectData]]] = deque()
-        at_once = 1  # a consumer of the beginning must not load the rest
+        at_once = 1  # so that a caller that needs only the beginning does not load the rest
         try:
             while True:
                 while len(flying) < at_once and (place := next(places, None)) is not None:
@@ -109,7 +112,7 @@ class ObjectReader:
     def _location(self, url: str) -> StoreLocation:
         try:
             return self.stores.location(url)
-        except UsageError as error:  # of one among many that a list names
+        except UsageError as error:  # one bad URL of a list must not end the run
             raise ObjectError(errno.EINVAL, str(error)) from None
 
     def _head(self, url: str) -> ObjectPath:
@@ -137,12 +140,12 @@ class ObjectReader:
         from obstore.exceptions import NotSupportedError
 
         options: dict[str, Any] = {"range": (start, end)}
-        if etag is not None and not etag.startswith("W/"):  # which no server compares
+        if etag is not None and not etag.startswith("W/"):  # servers do not compare weak ETags
             options["if_match"] = etag
         store, key = self._location(url)
         with translated_errors(url, RangesRefusedError):
             try:
-                result = obstore.get(store, key, options=options)  # type: ignore[arg-type]  # a TypedDict
+                result = obstore.get(store, key, options=options)  # type: ignore[arg-type]  # obstore declares a TypedDict
             except NotSupportedError:
                 raise RangesRefusedError from None
             meta = result.meta
@@ -154,7 +157,10 @@ class ObjectReader:
 
 
 class StreamedResponse:
-    """The open answer of a web server without ranges; it is read once, from the start."""
+    """The open response of a web server without range requests.
+
+    It is read once, from the start.
+    """
 
     def __init__(self, result: Any, size: int) -> None:
         self.size = size
@@ -167,16 +173,16 @@ class StreamedResponse:
 
 
 def object_path_from_metadata(url: str, meta: Any) -> ObjectPath:
-    """Return the handle of an object from its metadata."""
+    """Return the path of an object from the library's metadata."""
     changed_ns = int(meta["last_modified"].timestamp() * 1000) * 1_000_000
     return ObjectPath(url, meta["size"], meta["e_tag"], changed_ns)
 
 
 @contextmanager
 def translated_errors(url: str, *ours: type[Exception]) -> Iterator[None]:
-    """Translate the errors of the library about the object at `url`.
+    """Translate the library's errors about the object at `url` into ObjectErrors.
 
-    Our own errors pass unchanged.
+    ObjectErrors and the exceptions in `ours` pass unchanged.
     """
     try:
         yield
@@ -188,12 +194,12 @@ def translated_errors(url: str, *ours: type[Exception]) -> Iterator[None]:
 
 def _check_length(data: bytes, wanted: int) -> None:
     if len(data) < wanted:
-        raise ObjectError(errno.ECONNRESET, "the answer ended before its end")
+        raise ObjectError(errno.ECONNRESET, "the response ended early")
     if len(data) > wanted:
         raise ObjectError(errno.EINVAL, CHANGED_MESSAGE)
 
 
-# Bytes of an object that are asked for at first: with these most are whole.
+# bytes of the first request: it reads most objects whole
 OBJECT_HEAD_BYTES = 512 * 1024
 _RANGE_NOT_SATISFIABLE = "416"
 
@@ -201,7 +207,7 @@ _RANGE_NOT_SATISFIABLE = "416"
 def open_object(
     objects: ObjectReader, path: ObjectPath, limit: int | None, ahead: int
 ) -> bytes | Content:
-    """Return an object's bytes if these are about `ahead`, or less; else a `Content`.
+    """Return an object's bytes if it has about `ahead` bytes or fewer, else a `Content`.
 
     Raises ObjectError; TooLargeError if it has more than `limit` bytes.
     """
@@ -222,7 +228,7 @@ def open_object(
 
 
 def object_size(objects: ObjectReader, path: ObjectPath) -> int:
-    """Return how large an object is. Raises ObjectError."""
+    """Return the size of an object in bytes. Raises ObjectError."""
     found = path if path.size is not None or path.problem else objects.head(path)
     if found.problem is not None:
         raise ObjectError(*found.problem)
@@ -239,7 +245,7 @@ def _read_head(
     except ObjectError as error:
         if _RANGE_NOT_SATISFIABLE not in str(error):
             raise
-        return objects.read_whole(path, ahead)  # it is empty
+        return objects.read_whole(path, ahead)  # 416 for an empty object, which has no range
 
 
 def _check_limit(size: int | None, limit: int | None) -> None:
@@ -248,7 +254,7 @@ def _check_limit(size: int | None, limit: int | None) -> None:
 
 
 class ObjectContent(Content):
-    """A large object: its first bytes, and the rest in ranges that are prefetched."""
+    """A large object: its first bytes, and the rest in prefetched ranges."""
 
     def __init__(
         self, answer: ObjectData, objects: ObjectReader, path: ObjectPath, limit: int | None
@@ -270,7 +276,7 @@ class ObjectContent(Content):
         buffer[: len(piece)] = piece
         return len(piece)
 
-    def chunks(self, idle: float | None = None) -> Iterator[bytes]:  # noqa: ARG002 - it comes
+    def chunks(self, idle: float | None = None) -> Iterator[bytes]:  # noqa: ARG002 - a response has its own timeout
         yield self.head
         while piece := next(self._ranges, b""):
             self._add_count(len(piece))
@@ -282,7 +288,7 @@ class ObjectContent(Content):
 
 
 class StreamedContent(Content):
-    """A large object of a web server without ranges; it is read once."""
+    """A large object of a web server without range requests; it is read once."""
 
     def __init__(self, answer: StreamedResponse, path: ObjectPath, limit: int | None) -> None:
         super().__init__(answer.read(path), None, 0, limit)
@@ -297,7 +303,7 @@ class StreamedContent(Content):
         buffer[: len(piece)] = piece
         return len(piece)
 
-    def chunks(self, idle: float | None = None) -> Iterator[bytes]:  # noqa: ARG002 - it comes
+    def chunks(self, idle: float | None = None) -> Iterator[bytes]:  # noqa: ARG002 - a response has its own timeout
         yield self.head
         while piece := self._read():
             yield piece
@@ -311,7 +317,7 @@ class StreamedContent(Content):
 
 
 class ObjectRandomAccess:
-    """An object, as `opening.Bytes`: many ranges at a time."""
+    """Random access to an object, with several range requests at a time."""
 
     def __init__(self, objects: ObjectReader, path: ObjectPath) -> None:
         found = objects.head(path)

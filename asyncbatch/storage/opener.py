@@ -1,4 +1,4 @@
-"""Inputs and outputs by their path, local or in a store."""
+"""Inputs and outputs, opened by their path, local or in an object store."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def open_output(
 ) -> AtomicFile:
     """Return the writer of the file or object at `path`.
 
-    With `random_access`, written data can be read again, and the output can be restarted.
+    With `random_access`, written data can be read back, and the output can be restarted.
     """
     if not is_store_url(path):
         return AtomicFile(path)
@@ -39,9 +39,10 @@ def open_output(
 
 
 class Opener:
-    """Opens the inputs of a task; safe for any number of threads.
+    """Opens the inputs of a task. Safe for several threads.
 
-    `files` retries errors of files as often as the user asked; objects are always retried.
+    `files` retries errors of files as often as the user asked; errors of objects are always
+    retried.
     """
 
     def __init__(self, settings: FileWorkSettings) -> None:
@@ -51,22 +52,22 @@ class Opener:
         self._lock = threading.Lock()
 
     def take_retry_count(self) -> int:
-        """Return how many retries there were since the last time, and forget them."""
+        """Return the number of retries since the last call of this method."""
         return self.files.take_retry_count() + (
             self._lazy_objects.retrier.take_retry_count() if self._lazy_objects else 0
         )
 
     @property
     def threads(self) -> ThreadPoolExecutor:
-        """Threads that may wait for objects."""
+        """The threads that wait for objects."""
         return self._objects.threads
 
     def open(
         self, path: str, limit: int | None = None, ahead: int = FIRST_READ_BYTES
     ) -> bytes | Content:
-        """Return an input's bytes if these are about `ahead`, or less; else a `Content`.
+        """Return an input's bytes if it has about `ahead` bytes or fewer, else a `Content`.
 
-        Raises OSError; TooLargeError if it has more than `limit` bytes where it is.
+        Raises OSError; TooLargeError if the stored input has more than `limit` bytes.
         """
         if isinstance(path, ObjectPath):
             from asyncbatch.storage.objects import open_object
@@ -79,14 +80,14 @@ class Opener:
     ) -> Iterator[bytes]:
         """Yield `length` bytes from `start`; of an object, the version with `etag`.
 
-        Raises OSError, also if the file has become shorter.
+        Raises OSError, also if the input has become shorter.
         """
         if isinstance(path, ObjectPath):
             return self._objects.read_ranges(path, start, start + length, etag)
         return open_byte_range(path, start, length)
 
     def random_access(self, path: str) -> RandomAccess:
-        """Return an input to be read here and there. Raises OSError."""
+        """Return an input that can be read at any offset. Raises OSError."""
         if isinstance(path, ObjectPath):
             from asyncbatch.storage.objects import ObjectRandomAccess
 
@@ -94,7 +95,7 @@ class Opener:
         return _FileRandomAccess(path)
 
     def size(self, path: str) -> int:
-        """Return how large an input is, where it is. Raises OSError."""
+        """Return the stored size of an input in bytes. Raises OSError."""
         if isinstance(path, ObjectPath):
             from asyncbatch.storage.objects import object_size
 
@@ -112,7 +113,7 @@ class Opener:
 
 
 class RandomAccess(Protocol):
-    """An input that is read here and there, by one thread. `etag` is an object's."""
+    """An input that one thread reads at any offset. `etag` is the ETag of an object."""
 
     size: int
     etag: str | None
@@ -122,12 +123,12 @@ class RandomAccess(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the input."""
         ...
 
 
 class _FileRandomAccess:
-    """A file, as `Bytes`."""
+    """Random access to a local file."""
 
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -1,6 +1,7 @@
-"""Errors of object stores as messages with advice, by status and code.
+"""Errors of object stores, as messages with advice.
 
-A message never repeats the request.
+The HTTP status and the error code of the response decide. A message never repeats the request,
+which may contain secrets.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class ChangedError(ObjectError):
 
 
 def object_error(error: BaseException, url: str) -> ObjectError:
-    """Translate an error of the library about the object at `url`."""
+    """Return an ObjectError for an error of the library about the object at `url`."""
     if isinstance(error, ObjectError):
         return error
     text, name = str(error), type(error).__name__
@@ -70,7 +71,7 @@ def object_error(error: BaseException, url: str) -> ObjectError:
     if kind := _KIND.search(text):
         return ObjectError(errno.ECONNRESET, _connection_error(kind[1], text))
     has_no_length = "Content-Length Header missing" in text
-    reason = "the server does not say how long it is" if has_no_length else library_reason(error)
+    reason = "the server does not report its length" if has_no_length else library_reason(error)
     return ObjectError(errno.EINVAL, reason)
 
 
@@ -90,7 +91,7 @@ def _answer_error(status: int, code: str | None, url: str) -> ObjectError:
 
 
 def library_reason(error: BaseException) -> str:
-    """Return the first line of the library's message, without URLs."""
+    """Return the first line of the library's message, with redacted URLs."""
     line = _STORE.sub("", str(error).partition("\n")[0])
     if line == "Account must be specified":
         line = "AZURE_STORAGE_ACCOUNT_NAME does not name the storage account"
@@ -114,21 +115,21 @@ def _no_bucket(url: str) -> str:
 
 
 def _no_credentials(url: str) -> str:
-    who = _PROVIDERS.get(parse_address(url).scheme, "the server")
+    provider = _PROVIDERS.get(parse_address(url).scheme, "the server")
     return (
-        f"no credentials for {who} were found, or they cannot be had (docs/cloud.md says where "
-        "they are looked for; --anonymous asks without)"
+        f"no credentials for {provider} were found, or they could not be loaded (docs/cloud.md "
+        "lists the places; --anonymous sends none)"
     )
 
 
 def _connection_error(kind: str, text: str) -> str:
-    """Describe a failed connection, with the system's message if there is one."""
+    """Describe a failed connection, with the system's message if it has one."""
     if kind == "Timeout" or "TimedOut" in text:
         return "the store did not answer in time"
     if kind == "Interrupted" or "IncompleteBody" in text:
-        return "the answer ended before its end"
-    words = [found[1] or found[2] for found in _SYSTEM.finditer(text)]
-    reason = f": {words[-1]}" if words else ""
+        return "the response ended early"
+    messages = [found[1] or found[2] for found in _SYSTEM.finditer(text)]
+    reason = f": {messages[-1]}" if messages else ""
     if kind == "Connect":
         return f"no connection{reason}"
     return f"the connection broke{reason}"

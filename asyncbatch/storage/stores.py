@@ -1,4 +1,4 @@
-"""Clients of object stores: one for each bucket, kept with its connections."""
+"""Clients of object stores: one per bucket, which keeps its connections."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from asyncbatch.core.settings import StoreSettings
 
 _CONNECT_SECONDS = 10
-_REQUEST_SECONDS = 600  # for one answer with its body, which has a few megabytes at most
-_UPLOAD_RETRIES = 8  # at least: one lost part loses the whole upload
+_REQUEST_SECONDS = 600  # for one response with its body, which has at most a few megabytes
+_UPLOAD_RETRIES = 8  # minimum: one lost part loses the whole upload
 _MAX_BACKOFF_SECONDS = 10
-# Where people say an endpoint if not by an option: variables of the environment.
+# environment variables that name the endpoint if no option does
 _ENDPOINT_VARIABLES = {
     "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
     "gs": ("GOOGLE_BASE_URL", "STORAGE_EMULATOR_HOST"),
@@ -30,17 +30,17 @@ _ENDPOINT_OPTIONS = {"s3": "endpoint", "gs": "base_url", "az": "endpoint"}
 
 
 class StoreLocation(NamedTuple):
-    """An object, or a prefix, for the library: a store, and the key in it."""
+    """An object, or a prefix, for the library: a store, and the key within it."""
 
     store: ObjectStore
     key: str
 
 
 class Stores:
-    """Opens a client for each bucket once; safe for any number of threads.
+    """Opens a client for each bucket once. Safe for several threads.
 
-    Each process makes its own: it cannot be pickled, its settings can. With `writes`, the library
-    itself retries, because only it has the parts of an upload.
+    Each process makes its own, because it cannot be pickled; its settings can. With `writes`, the
+    library itself retries, because only the library has the parts of an upload.
     """
 
     def __init__(self, settings: StoreSettings, *, writes: bool = False) -> None:
@@ -63,7 +63,7 @@ class Stores:
             from obstore import exceptions, store
         except ImportError:
             raise UsageError(
-                f"{address.scheme}:// URLs need one more package: pip install 'asyncbatch[cloud]'"
+                f"{address.scheme}:// URLs need an extra package: pip install 'asyncbatch[cloud]'"
             ) from None
         try:
             options = self._options(address)
@@ -87,11 +87,11 @@ class Stores:
         from datetime import timedelta
 
         scheme, settings = address.scheme, self.settings
-        # Counted from a request's beginning on, and a part may take minutes on a thin line.
-        silent = _REQUEST_SECONDS if self._writes else settings.timeout
+        # It counts from the start of a request: a part may take minutes on a slow connection.
+        read_timeout = _REQUEST_SECONDS if self._writes else settings.timeout
         client: dict[str, Any] = {
             "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
-            "read_timeout": timedelta(seconds=silent),
+            "read_timeout": timedelta(seconds=read_timeout),
             "timeout": timedelta(seconds=_REQUEST_SECONDS),
         }
         options: dict[str, Any] = {
@@ -115,7 +115,7 @@ class Stores:
     def _retry_config(self) -> dict[str, Any]:
         from datetime import timedelta
 
-        # We count retries; a library that retries itself does not report them.
+        # Our own retries are counted for the report; the library does not report its retries.
         config: dict[str, Any] = {"max_retries": 0}
         if self._writes:
             retries = self.settings.retries
@@ -127,13 +127,13 @@ class Stores:
 
 
 def _without_user_info(address: Address) -> str:
-    """Return the URL of a web server's object without a user's name and password."""
+    """Return the URL of a web server's object without user name and password."""
     host, slash, rest = address.bucket.partition("/")
     return f"{address.scheme}://{host.rpartition('@')[2]}{slash}{rest}"
 
 
 def _basic_auth_header(address: Address) -> str | None:
-    """Return the header for a user name and password in a URL, if it has them."""
+    """Return the Authorization header for the user and password in a URL, or None."""
     from base64 import b64encode
     from urllib.parse import unquote_to_bytes
 

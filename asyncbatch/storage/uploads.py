@@ -1,4 +1,4 @@
-"""Write objects: single put and multipart."""
+"""Uploads of objects: in one request, or in parts."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
     from asyncbatch.storage.stores import StoreLocation
 
 PART_BYTES = 16 * 1024 * 1024  # bytes of a part, if the size of the object is unknown
-MAX_PARTS = 10_000  # Parts that an object may have.
-PARTS_IN_FLIGHT = 4  # Parts on their way at a time.
+MAX_PARTS = 10_000  # limit of S3 for the parts of an object
+PARTS_IN_FLIGHT = 4  # parts that are uploaded at a time
 _MAX_QUEUED_BLOCKS = 2  # blocks that wait for the upload
 
 
 class _AbortedError(Exception):
-    """Aborts an upload: the library then removes its parts."""
+    """Aborts an upload: the library then removes the uploaded parts."""
 
 
 class MultipartUpload:
     """A multipart upload in progress, written by one thread.
 
-    It is an iterator of blocks for the library, which sends them as parts. The library aborts the
-    upload if the iterator or the store fails. Raises the errors of the library.
+    It is an iterator of blocks for the library, which sends them as parts from another thread. The
+    library aborts the upload if the iterator or the store fails. Raises the errors of the library.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class MultipartUpload:
         self._is_complete = self._is_aborted = self._is_over = False
         self._result: Any = None
         self._error: BaseException | None = None
-        # It is no reason for a process to live on.
+        # A daemon: it does not keep the process alive.
         self._thread = threading.Thread(target=self._upload, daemon=True)
         self._thread.start()
 
@@ -56,7 +56,7 @@ class MultipartUpload:
             self._changed.notify_all()
 
     def complete(self) -> Any:
-        """Complete the object; return the answer of the library."""
+        """Complete the object and return the library's answer."""
         with self._changed:
             self._is_complete = True
             self._changed.notify_all()
@@ -65,7 +65,7 @@ class MultipartUpload:
         return self._result
 
     def abort(self, *, wait: bool = True) -> None:
-        """Leave nothing, unless it is complete; from any thread."""
+        """Abort the upload unless it is complete. Safe to call from any thread."""
         with self._changed:
             self._is_aborted = True
             self._changed.notify_all()
@@ -130,11 +130,11 @@ def try_upload(location: StoreLocation) -> None:
         return
 
 
-_BLOCK_BYTES = 1024 * 1024  # bytes that are collected before they are sent
+_BLOCK_BYTES = 1024 * 1024  # bytes that are collected before they are passed to the upload
 
 
 class ObjectWriter:
-    """Writes the object at `url`, from one thread; it appears when it is complete.
+    """Writes the object at `url`, which appears when it is complete. For one thread.
 
     Up to `part_bytes` bytes are sent in one request; more are uploaded in parts, `max_concurrency`
     at a time. All methods but `abort` raise ObjectError.
@@ -158,16 +158,15 @@ class ObjectWriter:
         self._upload: MultipartUpload | None = None
         self._held_size = 0
         self._is_aborted = False
-        self.size = 0
-        """How many bytes `write` was given."""
+        self.size = 0  # bytes passed to `write`
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Add bytes, which the caller must not change. Blocks while the store is slower."""
         if self.size + len(data) > self._part * MAX_PARTS:
             raise ObjectError(
                 errno.EFBIG,
-                f"it would be larger than {self._part * MAX_PARTS >> 30} GiB, all that fits into"
-                f" {MAX_PARTS:,} parts: write several, by --shard or into a folder",
+                f"the object would be larger than {self._part * MAX_PARTS >> 30} GiB, the limit of"
+                f" {MAX_PARTS:,} parts: write several objects, with --shard or to a folder",
             )
         self.size += len(data)
         self._held.append(data)
@@ -175,11 +174,11 @@ class ObjectWriter:
         if self._held_size > (self._part if self._upload is None else _BLOCK_BYTES):
             try:
                 self._start_multipart()
-            except Exception as error:  # noqa: BLE001 - the library's; our own errors pass through
+            except Exception as error:  # noqa: BLE001 - the library's errors have no common base class
                 raise object_error(error, self._url) from None
 
     def complete(self) -> ObjectVersion:
-        """Put the object in its place."""
+        """Complete the object and return its version."""
         try:
             if self._upload is None:
                 result = self._put()
@@ -192,7 +191,10 @@ class ObjectWriter:
         return ObjectVersion(result["e_tag"] or "", self.size)
 
     def abort(self, *, wait: bool = True) -> None:
-        """Leave nothing, unless it is complete; from any thread if it need not `wait`."""
+        """Abort the object unless it is complete.
+
+        Without `wait`, it is safe to call from any thread.
+        """
         self._is_aborted = True
         if self._upload is not None:
             self._upload.abort(wait=wait)
@@ -204,7 +206,7 @@ class ObjectWriter:
         """
         if self._upload is None:
             self._upload = MultipartUpload(self._location, self._part, self._at_once)
-            if self._is_aborted:  # perhaps just now, by another thread
+            if self._is_aborted:  # another thread may have called `abort` meanwhile
                 self._upload.abort(wait=False)
         self._upload.write(self._held[0] if len(self._held) == 1 else b"".join(self._held))
         self._held.clear()
@@ -218,12 +220,12 @@ class ObjectWriter:
 
 
 def check_writable(location: StoreLocation, url: str) -> None:
-    """Start an upload to `url` and abort it. Raises ObjectError."""
+    """Check that `url` can be written: start an upload and abort it. Raises ObjectError."""
     import obstore
 
     try:
         try_upload(location)
-        if url.startswith("az:"):  # where an upload begins without a word to the store
+        if url.startswith("az:"):  # Azure starts an upload without a request
             next(iter(obstore.list(location.store, location.key, chunk_size=1)), None)
-    except Exception as error:  # noqa: BLE001 - the library's
+    except Exception as error:  # noqa: BLE001 - the library's errors have no common base class
         raise object_error(error, url) from None

@@ -37,7 +37,7 @@ def test_more_memory_never_makes_for_less(limit, workers, needs_process, has_lib
 def group(tmp_path, monkeypatch):
     """The folder of a made-up control group that this process is in."""
     monkeypatch.setattr(cgroups, "CGROUP2", tmp_path)
-    monkeypatch.setattr(cgroups, "MEMBERSHIPS", tmp_path / "cgroup")
+    monkeypatch.setattr(cgroups, "CGROUP_MEMBERSHIPS", tmp_path / "cgroup")
     (tmp_path / "cgroup").write_text("0::/jobs/nightly\n")
     (tmp_path / "jobs/nightly").mkdir(parents=True)
     return tmp_path / "jobs/nightly"

@@ -1,4 +1,4 @@
-"""What fails for the moment is tried again, what fails for good is not; nothing comes twice."""
+"""Transient errors are retried, permanent ones are not, and no record appears twice."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_the_summary_counts_retries_if_there_were_any(run, records):
 
 def test_a_real_error_of_the_device_is_tried_again(run, files):
     folder = files({"in/a.json": "1"})
-    (folder / "in/b.json").symlink_to("/proc/self/mem")  # where there is nothing to read at 0
+    (folder / "in/b.json").symlink_to("/proc/self/mem")  # a read at offset 0 raises EIO
     outcome = run("in", "missing.json", "-o", "json", *RETRY)
     assert {failure["file"]: failure["message"] for failure in outcome.json["failures"]} == {
         "in/b.json": "Input/output error (tried 3 times)",
@@ -175,7 +175,7 @@ def test_so_it_is_where_functions_are_async(run, records):
 
 
 class Flaky:
-    """`os.read` and `os.readv`, of which every other call fails."""
+    """`os.read` and `os.readv`, with every other call failing."""
 
     def __init__(self, monkeypatch):
         self.calls = 0
@@ -197,9 +197,10 @@ def test_a_read_in_the_midst_of_a_file_goes_on_where_it_was(files, monkeypatch, 
     lines = "".join(f'{{"n": {n}, "hash": "{hash(str(n))}"}}\n' for n in range(200_000)).encode()
     text = gzip.compress(lines, 1) if name.endswith(".gz") else lines
     path = files({name: text}) / name
-    monkeypatch.setattr(content, "FIRST_READ", 1 << 20)
+    monkeypatch.setattr(content, "FIRST_READ_BYTES", 1 << 20)
     flaky = Flaky(monkeypatch)
-    # One try for what is read at once, which is begun anew, would not do: every other one fails.
+    # A retry reads the head again from the start. In several calls it would always fail, because
+    # every other call fails. So one call reads it.
     work = CountTask(FileWorkSettings(retries=Retries(9, 0.0)))
     [part] = work(Batch(0, (str(path),)))
     assert part.errors == {}
@@ -262,7 +263,7 @@ def test_the_library_for_it_is_loaded_only_if_it_is_needed(files):
 
 
 def failing(*errors):
-    """Return a function that raises these, one a call, and then returns 7."""
+    """Return a function that raises one of the errors per call, then returns 7."""
     left = list(errors)
 
     def function():
@@ -326,7 +327,7 @@ async def test_async_retries_end_with_their_task():
 
 
 def of(error, *, context=None, cause=None):
-    """Return an error that was raised while another was handled, or because of it."""
+    """Return an error with another one as its context, or its cause."""
     error.__context__, error.__cause__ = context or cause, cause
     return error
 
@@ -366,7 +367,7 @@ def test_reading_without_retries_fails_at_once(files, monkeypatch):
 
 
 HOLDERS = {
-    # SQLite itself waits for a while.
+    # SQLite itself waits for the lock first.
     "sqlite:///t.db": """
 import sqlite3, time
 held = sqlite3.connect("t.db", isolation_level=None)
@@ -376,7 +377,7 @@ print(flush=True)
 time.sleep(1)
 held.close()
 """,
-    # Until the other tries again: each time it opens the file, four times at most.
+    # The lock is held until the next attempt: each one opens the file, at most four times.
     "duckdb:///t.duckdb": """
 import ctypes, duckdb, os
 held = duckdb.connect("t.duckdb")

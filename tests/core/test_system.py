@@ -1,4 +1,4 @@
-"""How many CPUs are ours: affinity, and the quotas of control groups."""
+"""The number of usable CPUs: affinity and cgroup quotas."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def test_affinity_is_respected():
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """A made-up machine of 16 CPUs, with control groups that a test fills in."""
+    """A simulated machine with 16 CPUs, whose cgroups a test defines."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
     monkeypatch.setattr(cgroups, "CGROUP2", tmp_path / "v2")
     monkeypatch.setattr(cgroups, "CGROUP1", tmp_path / "v1")
-    monkeypatch.setattr(cgroups, "MEMBERSHIPS", tmp_path / "cgroup")
+    monkeypatch.setattr(cgroups, "CGROUP_MEMBERSHIPS", tmp_path / "cgroup")
 
     def write(name, text):
         path = tmp_path / name

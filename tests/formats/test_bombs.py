@@ -1,4 +1,4 @@
-"""Small files that unpack to much: refused at the limit, in little memory."""
+"""Decompression bombs are refused at the limit, in little memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MEMORY = 300_000_000
 
 
 def pack(suffix, make, total, chunk=16 * MIB):
-    """Return a compressed stream of `total` bytes that `make` gives, without holding them."""
+    """Return `total` bytes from `make` as a compressed stream, in little memory."""
     packers = {
         ".gz": _gzip,
         ".bz2": bz2.BZ2Compressor,
@@ -37,7 +37,7 @@ def _gzip():
 
 @pytest.fixture(scope="module")
 def bombs():
-    """Zeros in each format, more than the memory that is allowed; some kilobytes."""
+    """Zeros in each format: some kilobytes that unpack to more than the memory limit."""
     sizes = {".gz": GIB, ".bz2": GIB // 2, ".xz": GIB // 2, ".zst": GIB}
     return {suffix: pack(suffix, bytes, size) for suffix, size in sizes.items()}
 
@@ -88,4 +88,4 @@ def test_bombs_within_documents_go_off_too(run, tmp_path):
 def test_a_limit_is_a_size(run):
     outcome = run(".", "--max-decompressed-size", "much")
     assert outcome.code == 2
-    assert "is no size" in outcome.stderr
+    assert "is not a size" in outcome.stderr

@@ -1,4 +1,4 @@
-"""What can go wrong with a file, made to go wrong."""
+"""Faults of files and workers, provoked one by one."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_file_without_permission(run, files):
     (folder / "locked.json").chmod(0)
     (folder / "closed").chmod(0)
     prefix: tuple[str, ...] = ()
-    if os.geteuid() == 0:  # root may read everything unless it gives the right away
+    if os.geteuid() == 0:  # root can read every file unless it drops that capability
         setpriv = shutil.which("setpriv")
         if setpriv is None:
             pytest.skip("setpriv (util-linux) is needed to test this as root")
@@ -145,7 +145,7 @@ def test_ten_thousand_files_with_64_descriptors(run, files, read_ahead):
 
 
 def test_a_worker_that_dies_costs_no_file_but_its_own(files):
-    """The file that kills its worker is found by halving; all others are done once."""
+    """Halving finds the file that kills its worker; all others are processed once."""
     folder = files({**many(600), "00300.json": "killer"})
     program = f"""
 import asyncio, os
@@ -231,5 +231,5 @@ def test_memory_does_not_grow_with_the_number_of_files(run, files):
     options = ("-o", "json", "-w", "2", "--read-ahead", "0")
     few, lots = (run(name, *options).json for name in ("few", "many"))
     assert lots["files"]["succeeded"] == 30_000
-    # 30 times the files; a hundred bytes kept of each would show as 3 MB a process.
+    # 30 times as many files: a leak of 100 bytes per file would add 3 MB per process.
     assert lots["peak_memory_bytes"] < few["peak_memory_bytes"] + 8_000_000

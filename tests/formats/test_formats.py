@@ -1,4 +1,4 @@
-"""Every format, through the command: counts, places and statuses."""
+"""Each input format through the command: counts, positions and statuses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def result(outcome):
-    """The one file event of a run over one file."""
+    """Return the file event of a run over one file."""
     [event] = [event for event in outcome.events if event["event"] == "file"]
     return event
 

@@ -1,4 +1,4 @@
-"""The verdict on a text, its count and the place of its first fault."""
+"""Validation of a text: its record count, or the position of its first error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from asyncbatch.formats.validator import make_validator
 
 @pytest.fixture(scope="module", params=["simdjson", "orjson", "grammar"])
 def validator(request):
-    """Every way to a verdict: they must not differ."""
+    """Each implementation of validation. Their results must be equal."""
     if request.param == "grammar":
         yield examine
         return
@@ -141,7 +141,7 @@ def test_message_says_what_to_do(text, hint):
 
 
 def strict_count(text: bytes) -> int | None:
-    """The standard library's verdict, made strict; None for what is no JSON."""
+    """Return the record count by the standard library, made strict; None if invalid."""
 
     def refuse(_):
         raise ValueError
@@ -154,7 +154,7 @@ def strict_count(text: bytes) -> int | None:
         value = json.loads(
             decoded.removeprefix("\ufeff"), parse_constant=refuse, parse_float=finite
         )
-        json.dumps(value, ensure_ascii=False).encode("utf-8")  # half a surrogate pair is no text
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # UTF-8 has no lone surrogates
     except ValueError:
         return None
     return len(value) if isinstance(value, list) else 1

@@ -1,4 +1,4 @@
-"""JSON Lines, however the stream is cut into chunks."""
+"""JSON Lines, for every division of the stream into chunks."""
 
 from __future__ import annotations
 

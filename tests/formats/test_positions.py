@@ -1,4 +1,4 @@
-"""JSON Pointers, and the bytes of the values that they name."""
+"""JSON Pointers, and the offsets of the values that they identify."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from asyncbatch.formats.positions import (
     parse_pointer,
 )
 
-allow_deep_nesting()  # now, as hypothesis warns of a limit that changes under it
+allow_deep_nesting()  # before the tests: hypothesis warns if the recursion limit changes during one
 
 BOM = b"\xef\xbb\xbf"
 JSON = st.recursive(
@@ -29,7 +29,7 @@ JSON = st.recursive(
 
 
 def places(value, tokens=()):
-    """Yield each value within `value` and where it is."""
+    """Yield each value within `value` with its path."""
     yield tokens, value
     if not isinstance(value, dict | list):
         return
@@ -55,7 +55,7 @@ def test_pointers_survive_being_written(tokens):
 
 @pytest.mark.parametrize("text", ["a", "a/b", "/~", "/~2", "/a~"])
 def test_malformed_pointers_are_refused(text):
-    with pytest.raises(ValueError, match="is no JSON Pointer"):
+    with pytest.raises(ValueError, match="is not a JSON Pointer"):
         parse_pointer(text)
 
 

@@ -1,4 +1,4 @@
-"""Disks that get full, over their quota, read-only or lost: all is told, and made up for later."""
+"""Disks that become full, read-only or lost: runs report it, and a later run resumes."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _CUT = ("--load-batch", "25", "-b", "2")
 _CAUSES = {
     "ENOSPC": "No space left|disk is full",
     "EDQUOT": "quota",
-    "EROFS": "ead-only|disk failed|fsync failed",  # databases do not tell all that they know
+    "EROFS": "ead-only|disk failed|fsync failed",  # databases do not report the system error
 }
 
 
 @pytest.fixture
 def inputs(files):
-    """Forty files, 2 MB in all, that no compression makes much smaller."""
+    """Forty files, 2 MB in all, that hardly compress."""
     pick = random.Random(4)
     for number in range(_FILES):
         records = [
@@ -47,7 +47,7 @@ def disk(tmp_path):
 
 @pytest.fixture
 def go(run, tmp_path):
-    """Run; return the outcome. What is remembered is in the folder `state`, or as `state` says."""
+    """Run and return the outcome. The ledger is in the folder `state` by default."""
 
     def _go(*arguments, state="state", prefix=()):
         env = {"XDG_STATE_HOME": str(tmp_path / state)}
@@ -57,7 +57,7 @@ def go(run, tmp_path):
 
 
 def assert_lost(outcome, cause, file=None):
-    """Say that a run has ended for want of a target, and has told why."""
+    """Assert that a run ended because it lost its target, and reported why."""
     assert outcome.stdout, outcome.stderr
     report = outcome.json
     assert (outcome.code, report["exit_code"], report["status"]) == (1, 1, "failed")
@@ -69,7 +69,7 @@ def assert_lost(outcome, cause, file=None):
 
 
 def assert_made_up_for(go, place, kind, first, again):
-    """Say that what `first` did was kept, and that `again` did the rest."""
+    """Assert that the results of `first` were kept, and that `again` did the rest."""
     assert again.code == 0, again.stdout + again.stderr
     succeeded, skipped = counts(again)[0], counts(again)[3]
     assert succeeded + skipped == _FILES
@@ -118,7 +118,7 @@ def test_a_disk_that_is_read_only_at_the_start(go, inputs, disk, kind):
     assert go("in", *job[1:], prefix=disk.prefix).code == 2, "also where a target is"
 
 
-# A disk that fails while it is written to, and forgets what it was not told to keep.
+# A disk that fails during writes and loses data that was not synced.
 
 _GATE = """\
 import os
@@ -161,7 +161,7 @@ def test_a_disk_that_fails(go, inputs, failing, tmp_path, kind):
     failing.recover()
     again = go(*job, "--resume", prefix=failing.prefix)
     assert again.code == 0, again.stdout + again.stderr
-    # An SQLite database has lost what was recorded together with the rows.
+    # An SQLite database has lost the entries that were written with the rows.
     assert counts(again)[3] > 0 or kind in ("sqlite append", "parquet")
     go("in", *to(kind, "fresh"))
     assert rows(failing.copy("copy"), kind) == rows(tmp_path, kind, "fresh")
@@ -177,7 +177,7 @@ def test_what_a_run_has_ended_with_is_on_the_disk(go, inputs, failing, tmp_path,
     assert rows(failing.copy("copy"), kind) == rows(tmp_path, kind, "fresh")
 
 
-# What a run writes beside its target.
+# Outputs beside the target.
 
 
 @pytest.fixture
@@ -219,7 +219,7 @@ def test_a_full_disk_under_the_dead_letters(go, files, tiny, tmp_path, kind):
 
 @pytest.mark.parametrize("form", ["json", "jsonl", "xml"])
 def test_a_full_disk_under_a_report_costs_the_report_alone(go, files, tiny, tmp_path, form):
-    texts = many(1500, "[{" if form == "json" else '{"id": 1}')  # as .json has only failures
+    texts = many(1500, "[{" if form == "json" else '{"id": 1}')  # because .json lists only failures
     files({f"in/{name}": text for name, text in texts.items()})
     options = ("--report", f"disk/report.{form}", "--report", "report.json")
     outcome = go("in", *to("jsonl"), *options, prefix=tiny.prefix)

@@ -29,7 +29,7 @@ COUNT = itertools.count()
 
 @pytest.fixture
 def bucket(s3):
-    """Make a bucket of these objects (many of which hold the same); return its name."""
+    """Create a bucket with these objects and return its name."""
 
     def make(objects: Mapping[str, bytes | str]) -> str:
         name = f"bucket-{next(COUNT)}"
@@ -45,7 +45,7 @@ def bucket(s3):
 
 @pytest.fixture
 def cloud(run, s3):
-    """Run `asyncbatch run` where S3 is the server on loopback; its report, if asked for."""
+    """Run `asyncbatch run` against the S3 server on loopback; return its report."""
 
     def _cloud(*arguments, env: Mapping[str, str] | None = None, **more: Any):
         return run(*arguments, env={**s3.environment, **(env or {})}, **more)
@@ -132,11 +132,11 @@ class TestListing:
         outcome = cloud(f"s3://{name}/", "--dry-run", "-o", "jsonl")
         assert names(outcome) == [f"s3://{name}/{key}" for key in keys]
         assert [one.method for one in s3.seen] == ["GET", "GET"]
-        # A page that is not to be had for the moment is asked for again, ...
+        # A page that fails once is requested again.
         s3.fail(503, "SlowDown", path="continuation-token")
         outcome = cloud(f"s3://{name}/", "--dry-run", "-o", "jsonl")
         assert names(outcome) == [f"s3://{name}/{key}" for key in keys]
-        # ... and one that is not to be had at all is a failure of its own.
+        # A page that always fails is a failure of its own.
         s3.fail(403, "ExpiredToken", path="continuation-token")
         outcome = cloud(f"s3://{name}/", "--dry-run", "-o", "json")
         told = "could not be listed to its end: not permitted (the store says 403 ExpiredToken)"
@@ -339,7 +339,7 @@ class TestFaults:
         s3.truncate(times=7, path=r"/b\.json")
         outcome = cloud(f"s3://{name}/", "--retries", "6", "--retry-delay", "0.01", "-o", "json")
         told = "the store could not answer (500 InternalError) (tried 7 times)"
-        short = "the answer ended before its end (tried 7 times)"
+        short = "the response ended early (tried 7 times)"
         assert failures(outcome) == {
             f"s3://{name}/a.json": ("read_error", told),
             f"s3://{name}/b.json": ("read_error", short),
@@ -360,7 +360,7 @@ class TestFaults:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        # A store that says nothing is waited for as long: a minute, for each of some tries.
+        # Without the signal, each attempt would wait a minute for the silent store.
         process.communicate(timeout=PATIENCE)
         assert process.returncode == 130
 
@@ -389,7 +389,7 @@ def huge() -> dict[str, bytes]:
 
 
 class TestBig:
-    """Objects that do not come in one answer."""
+    """Objects that are larger than one response."""
 
     @pytest.mark.parametrize("key", ["l.jsonl", "a.json"])
     def test_are_worked_on_by_several_workers_as_files_are(self, cloud, bucket, s3, tmp_path, key):
@@ -462,7 +462,7 @@ class TestRemembering:
         argument = (f"s3://{name}/in/", *target, *(("--key", "n") if "--table" in target else ()))
         assert cloud(*argument).code == 0
         s3.put(name, "in/3.json", '{"n": 33}')
-        s3.put(name, "in/4.json", '{"n": 4}')  # the same: its ETag says so
+        s3.put(name, "in/4.json", '{"n": 4}')  # unchanged, as its ETag shows
         s3.forget()
         outcome = cloud(*argument, "--resume", "-o", "json")
         assert report(outcome)["files"]["skipped"] == 4
@@ -486,7 +486,7 @@ class TestRemembering:
         assert report(outcome)["files"]["skipped"] == 40
         found = failures(outcome)
         assert found[f"s3://{name}/no.json"] == ("not_found", "no such object")
-        assert "credentials have no place in a URL" in found["s3://b/k"][1]
+        assert "a bucket URL cannot contain credentials" in found["s3://b/k"][1]
         assert "geheim" not in outcome.stdout + outcome.stderr
 
     def test_takes_up_a_big_one_where_it_was(self, cloud, bucket, s3, tmp_path):
@@ -539,7 +539,7 @@ class TestRemembering:
 
 
 class Web(BaseHTTPRequestHandler):
-    """Serves what its server holds: /plain takes no ranges, /chunked tells no length."""
+    """Serves texts: /plain supports no ranges, /chunked reports no length."""
 
     protocol_version = "HTTP/1.1"
     texts: ClassVar[dict[str, bytes]] = {}
@@ -581,7 +581,7 @@ class Web(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def web():
-    """A web server; give it texts by path, it gives its URL."""
+    """A function that serves texts by path, and returns the URL of the server."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Web)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -617,11 +617,11 @@ class TestWeb:
         url = web({"/chunked/a.json": b"[1, 2]"})
         outcome = run(f"{url}/chunked/a.json", "-o", "json")
         ((_, told),) = failures(outcome).items()
-        assert told == ("read_error", "the server does not say how long it is")
+        assert told == ("read_error", "the server does not report its length")
 
 
 class TestOtherStores:
-    """Of which only the form of requests can be seen here: no server of theirs is at hand."""
+    """The requests to GCS and Azure. No server of theirs is available here."""
 
     def test_of_google_list_and_give_as_s3_does(self, run, s3, bucket):
         name = bucket({})

@@ -30,7 +30,7 @@ _NUMBERS = count()
 
 
 class Bucket(str):
-    """The URL of a bucket, and what is in it."""
+    """The URL of a bucket, and access to its objects."""
 
     __slots__ = ("s3",)
     s3: S3Server
@@ -66,7 +66,7 @@ def put(run, s3):
 
 
 def lines(mebibytes: float) -> bytes:
-    """Return so many MiB of JSON Lines."""
+    """Return JSON Lines of the given size in MiB."""
     return b"".join(
         b'{"id": %d, "text": "%s"}\n' % (number, b"x" * 4070)
         for number in range(int(mebibytes * 256))
@@ -102,7 +102,7 @@ def test_an_object_is_what_the_file_would_be(put, files, s3, store, name):
 
 
 def test_parquet_that_is_widened(put, files, s3, store):
-    """After a row group was written, of which nothing could be read at the store."""
+    """A row group is written first, which could not be read back from the store."""
     folder = files({
         "1.jsonl": '{"id": 1}\n' * 100_000,
         "2.jsonl": '{"id": 2, "more": "x"}\n{"id": 2.5}\n',
@@ -275,7 +275,7 @@ def test_a_spent_budget_leaves_what_was_there(put, files, s3, store, name):
 
 
 def test_an_interrupted_upload(s3, store, tmp_path):
-    """What has been uploaded is taken back; dead letters and the report are there."""
+    """The upload is aborted; dead letters and the report are written."""
     store.put("o.jsonl", "old")
     process = started(
         tmp_path, s3, "-", "--to", f"{store}o.jsonl", "--grace", "1", "--dead-letter",
@@ -287,7 +287,7 @@ def test_an_interrupted_upload(s3, store, tmp_path):
     wait_until(lambda: s3.asked("PUT", r"o\.jsonl"))
     assert store.uploads() == ["o.jsonl"]
     process.send_signal(signal.SIGINT)
-    process.wait(timeout=PATIENCE)  # with its input still open
+    process.wait(timeout=PATIENCE)  # the input is still open
     process.communicate()
     assert process.returncode == 130
     assert store.get("o.jsonl") == b"old"
@@ -298,11 +298,11 @@ def test_an_interrupted_upload(s3, store, tmp_path):
 
 
 def test_an_upload_that_is_stuck(s3, store, files):
-    """A store that takes nothing holds back reading, and cannot hold up the end."""
+    """A store that accepts nothing slows reading down, and does not delay the end."""
     folder = files({"in.jsonl": lines(200)})
     s3.slow(3600, times=100, method="PUT", path="partNumber")
     process = started(folder, s3, "in.jsonl", "--to", f"{store}o.jsonl", "--grace", "1")
-    wait_until(lambda: len(s3.asked("PUT", "o.jsonl")) == 4)  # no more at a time
+    wait_until(lambda: len(s3.asked("PUT", "o.jsonl")) == 4)  # the limit of uploads at a time
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 143
@@ -313,7 +313,7 @@ def test_an_upload_that_is_stuck(s3, store, files):
 
 @pytest.mark.parametrize("call", ["call.py:later", "call.py:slowly"])
 def test_interrupted_outputs_of_a_folder(s3, store, files, call):
-    """Those that are in the midst of their upload when there is no more time."""
+    """The grace period ends while objects are uploaded."""
     contents = {"in/1.jsonl": lines(30), "in/2.jsonl": lines(30)}
     code = """
 import asyncio, time
@@ -357,7 +357,7 @@ def test_a_killed_folder_is_carried_on(put, files, s3, store):
     options = ("in", "--to", f"{store}out/", "-b", "5", "--workers", "0")
     process = started(folder, s3, *options, "--ledger", "l.ledger")
     wait_until(lambda: len(s3.asked("PUT")) > 40)
-    time.sleep(1.2)  # what is done is written down once a second
+    time.sleep(1.2)  # the ledger is written once a second
     process.kill()
     process.communicate()
     s3.forget()
@@ -386,7 +386,7 @@ def test_only_what_has_changed_is_put_again(put, files, s3, store):
     assert outcome.json["files"]["skipped"] == 13
     redone = sorted(one.path for one in s3.asked("PUT"))
     assert redone == [f"/{store.name}/out/in/{name}.json" for name in ("1", "2", "sub/3")]
-    assert len(s3.asked("GET")) == 2  # a listing of each folder, and nothing for each object
+    assert len(s3.asked("GET")) == 2  # one listing for each folder, no request for each object
     assert json.loads(store.get("out/in/1.json")) == {"id": "changed"}
     assert json.loads(store.get("out/in/2.json")) == {"id": 2}
 
@@ -461,7 +461,7 @@ def test_a_target_that_may_not_be_written(put, files, s3, store, name):
         ("s3://b/o.txt", (), "not known by its name"),
         ("s3://b/o.csv.gz", (), "not known by its name"),
         ("s3:///o.csv", (), "names no bucket"),
-        ("s3://key:SECRET@b/o.csv", (), "credentials have no place in a URL"),
+        ("s3://key:SECRET@b/o.csv", (), "a bucket URL cannot contain credentials"),
         ("s3://b/o.csv", ("--table", "t"), "are for databases"),
         ("s3://b/o.jsonl", ("--resume",), "each run writes s3://b/o.jsonl anew"),
         ("s3://b/o.jsonl", ("--retry-failed",), "each run writes s3://b/o.jsonl anew"),

@@ -263,8 +263,8 @@ def test_a_target_that_is_lost_while_nothing_comes(live, tmp_path):
         (("--to", "w.csv", "--agg", "k=count"), "two columns would be called 'k'"),
         (("--to", "sqlite:///w.db", "--table", "w", "--agg", "Partial=count"), "two columns"),
         (("--to", "w.parquet", "--checkpoint", "c.json"), "complete only at its end"),
-        (("--to", "fifo.jsonl", "--checkpoint", "c.json"), "is no regular file"),
-        (("--late", "fifo.jsonl", "--checkpoint", "c.json"), "is no regular file"),
+        (("--to", "fifo.jsonl", "--checkpoint", "c.json"), "is not a regular file"),
+        (("--late", "fifo.jsonl", "--checkpoint", "c.json"), "is not a regular file"),
         (("--checkpoint-every", "1s"), "is for --checkpoint"),
         (("--checkpoint", "no/such/c.json"), "No such file"),
         (("--checkpoint", "other.json"), "is no checkpoint, but has content"),
@@ -698,7 +698,7 @@ def test_files_that_are_not_what_they_were(stream, tmp_path, kept):
         (tmp_path / "w.jsonl").write_bytes(other)
         code, _, errors = stream(*kept)
         assert code == 2
-        assert "w.jsonl is not what it was at the checkpoint" in errors
+        assert "w.jsonl has changed since the checkpoint" in errors
         assert (tmp_path / "w.jsonl").read_bytes() == other
     (tmp_path / "w.jsonl").write_bytes(windows)
     (tmp_path / "e.jsonl").write_text(at(2))
