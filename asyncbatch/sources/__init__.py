@@ -1,4 +1,4 @@
-"""Where records come from: files, objects, HTTP APIs, iterables, live files.
+"""Sources of records: files, objects, HTTP APIs, iterables, live files.
 
-Imports the ground rooms, `transforms` and `windows`.
+May import errors, core, storage, formats, transforms and windows, but not `state`.
 """

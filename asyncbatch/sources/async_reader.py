@@ -1,4 +1,4 @@
-"""Inputs opened for async tasks: files one by one, objects some ahead."""
+"""A reader of inputs for the event loop; it requests objects ahead."""
 
 from __future__ import annotations
 
@@ -21,22 +21,26 @@ if TYPE_CHECKING:
     from asyncbatch.sources.reader import Opened
     from asyncbatch.storage.opener import Opener
 
-MAX_OBJECTS_AHEAD = 16  # objects of a batch that are requested ahead, half a megabyte of each
+# Objects of a batch that are requested ahead: the first half megabyte of each.
+MAX_OBJECTS_AHEAD = 16
 
 
 class AsyncReader:
-    """Opens inputs by `opener`. A file of up to `whole_file_bytes` bytes is read at once."""
+    """Opens inputs in order. A file of up to `whole_file_bytes` bytes is read in one call.
+
+    A file of more than `limit` bytes gives TooLargeError.
+    """
 
     def __init__(self, opener: Opener, limit: int | None, whole_file_bytes: int) -> None:
         self._opener, self._limit, self._whole_file_bytes = opener, limit, whole_file_bytes
 
     async def contents(self, paths: Iterable[str]) -> AsyncGenerator[tuple[str, Opened], None]:
-        """Yield each path with its content, or with why it cannot be read; in order."""
+        """Yield each path with its content or the error, in order."""
         remaining = iter(paths)
         flying: deque[tuple[str, asyncio.Task[Opened]]] = deque()
         try:
             while True:
-                # Files are opened at their turn: a local file opens at once.
+                # Only objects are opened ahead: a local file opens without a wait.
                 while not flying or (
                     len(flying) < MAX_OBJECTS_AHEAD and isinstance(flying[-1][0], ObjectPath)
                 ):
@@ -48,7 +52,7 @@ class AsyncReader:
                 path, opening = flying.popleft()
                 yield path, await opening
         finally:
-            for _, opening in flying:  # they are no longer wanted
+            for _, opening in flying:
                 opening.cancel()
 
     async def _open(self, path: str) -> Opened:

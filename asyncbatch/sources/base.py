@@ -1,4 +1,4 @@
-"""Source protocols: `Feed` (bounded) and `LiveSource` (unbounded)."""
+"""The source protocols: `Feed` (bounded) and `LiveSource` (unbounded)."""
 
 from __future__ import annotations
 
@@ -19,94 +19,94 @@ class Feed(Protocol):
 
     @property
     def name(self) -> str:
-        """The name for people and ledgers, without secrets."""
+        """The name for messages and ledgers, without secrets."""
         ...
 
     @property
     def group(self) -> str:
-        """The group that shares a limit: for instance all feeds of one host."""
+        """The name of the group that shares a concurrency limit, for instance a host."""
         ...
 
     @property
     def settings_digest(self) -> str:
-        """A digest of the way to its records: a bookmark of another form is ignored."""
+        """A digest of the settings that select the records.
+
+        A bookmark with another digest is ignored.
+        """
         ...
 
     @property
     def is_incremental(self) -> bool:
-        """Whether it asks only for records newer than before."""
+        """Whether the feed requests only records that are new since the last run."""
         ...
 
     def chunks(self, bookmark: Bookmark | None) -> AsyncGenerator[Chunk, None]:
-        """Yield the chunks in order, from an earlier run's `bookmark`.
+        """Yield the chunks in order, after the `bookmark` of an earlier run.
 
-        Raises FeedError, after all good chunks.
+        Raises FeedError after all good chunks.
         """
         ...
 
 
 class FeedSource(Protocol):
-    """Feeds that share connections: an async context manager, entered once.
-
-    At most `concurrency` feeds of a group are read concurrently. `kind` is the name in reports, as
-    `type` in a pipeline file.
-    """
+    """Feeds that share connections: an async context manager, entered once."""
 
     name: str
-    kind: str
+    kind: str  # the type in reports and pipeline files
     feeds: Sequence[Feed]
-    concurrency: int
+    concurrency: int  # the number of feeds of a group that are read at a time, at most
 
     async def __aenter__(self) -> Self:
         """Open connections. Raises UsageError."""
         ...
 
     async def __aexit__(self, *_: object) -> None:
-        """Close them."""
+        """Close the connections."""
         ...
 
     def end(self) -> bool:
-        """End the feeds, if the chunks so far must not be lost. Return whether it did.
+        """End the feeds early if their records exist nowhere else. Return whether they end.
 
-        If not, the reader just stops.
+        The caller then reads them to their end; otherwise it cancels its reads.
         """
         ...
 
     def take_retry_count(self) -> int:
-        """Return how often something was tried again since the last time this was asked."""
+        """Return the number of retries since the last call."""
         ...
 
     def traffic(self) -> Traffic | None:
-        """Return the requests so far, or None for a source without a server."""
+        """Return the traffic so far, or None for a source without a server."""
         ...
 
 
-# bytes of a chunk: the events of a larger one no longer fit into the processor's cache
+# Bytes of a chunk. The events of a larger chunk do not fit into the processor's cache.
 CHUNK_BYTES = 128 * 1024
 
 
 class LiveChunk(Struct, frozen=True):
-    """Bytes of a file, in order."""
+    """The next bytes of a live source."""
 
     file: str
     data: bytes
-    ends_file: bool = False  # the chunk ends the file: its last line is complete
-    position: Any = None  # where to resume after it, as JSON; None if the source cannot be replayed
-    begins_file: bool = False  # the chunk begins a new file, even if the name is the same
-    loss: Failure | None = None  # data before this chunk that could not be read
-    line_error: str = ""  # the reason why `data` shows a record that cannot be a line
+    ends_file: bool = False  # the last line of the file is then complete
+    position: Any = None  # resumes after the chunk, as JSON; None if the source cannot be replayed
+    begins_file: bool = False  # true for a new file, even if it has the same name
+    loss: Failure | None = None  # the failure to read the data before this chunk
+    # The reason why a record is invalid. `data` is then the repr of that record. Empty otherwise.
+    line_error: str = ""
 
 
 class LiveSource(Protocol):
-    """A source of chunks as they arrive."""
+    """A source that yields chunks as they arrive. For one task."""
 
-    name: str  # identifies the source: the watermark waits for each source
+    name: str  # unique among the sources of a stream; each has its own watermark
     is_over: bool  # whether all chunks were read
 
     async def read(self, timeout: float | None) -> LiveChunk | None:  # noqa: ASYNC109 - nothing is cancelled: a pipe's reader stays
-        """Return the next chunk, None after `timeout` seconds or `wake`.
+        """Return the next chunk, or None after `timeout` seconds or a call of `wake`.
 
-        Raises OSError, SourceError.
+        Raises OSError and SourceError.
         """
         ...
 
@@ -115,27 +115,24 @@ class LiveSource(Protocol):
         ...
 
     def close(self) -> None:
-        """Leave the source."""
+        """Release the source. No read may be running."""
         ...
 
 
 @runtime_checkable
 class ReplayableSource(LiveSource, Protocol):
-    """A source that may resume at an earlier position.
+    """A live source that may be able to resume at an earlier position."""
 
-    If it `can_resume`, its chunks have positions.
-    """
-
-    can_resume: bool
+    can_resume: bool  # whether it can; its chunks then have positions
 
     @property
     def position(self) -> Any:
-        """The position to resume at, also before the first `read`; None if it cannot."""
+        """The current position, also before the first `read`; None if it cannot resume."""
         ...
 
     def start_at(self, position: Any) -> None:
         """Resume after the chunk with this position. Call it before the first `read`.
 
-        Raises UsageError if the data before the position has changed; OSError.
+        Raises OSError, and UsageError if the data before the position has changed.
         """
         ...

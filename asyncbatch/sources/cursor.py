@@ -22,9 +22,9 @@ class LargestCursor:
         self._get = make_getter(parse_path(path))
 
     def largest(self, records: Sequence[Any], previous: Scalar | None, file: str) -> Scalar | None:
-        """Return the largest value of these records of `file` and the one `previous`.
+        """Return the largest value of `previous` and the field of each record of `file`.
 
-        Records without it do not count. Raises FeedError if two cannot be compared.
+        Records without the field are skipped. Raises FeedError if two values cannot be compared.
         """
         newest = previous
         for record in records:
@@ -36,26 +36,26 @@ class LargestCursor:
 
 
 def larger_value(first: Scalar | None, second: Scalar | None, file: str) -> Scalar | None:
-    """Return the larger of two values: numbers, times by instant, other text by letters.
+    """Return the larger of two values. Times are compared as instants.
 
-    Beside a time, other text is ignored. Raises FeedError for a number beside a text.
+    A time is larger than any other text. Raises FeedError for a number and a text.
     """
     if first is None or second is None:
         return second if first is None else first
     if isinstance(first, str) != isinstance(second, str):
-        what = f"{first!r} and {second!r} cannot be compared, so nobody can tell which is newer"
-        raise FeedError(Failure(file, "http", f"incremental.field: {what}"))
+        problem = f"{first!r} and {second!r} cannot be compared, so the newer one is unknown"
+        raise FeedError(Failure(file, "http", f"incremental.field: {problem}"))
     return max(first, second, key=_sort_key)
 
 
 def _sort_key(value: Scalar) -> tuple[bool, Any]:
-    """Return a sort key for values: times last."""
+    """Return a sort key in which times come after other text."""
     time = _parse_time(value) if isinstance(value, str) else None
     return (False, value) if time is None else (True, time)
 
 
 def _parse_time(text: str) -> datetime | None:
-    """Return the time of a text with a time zone, else None."""
+    """Parse an ISO 8601 time with a time zone; return None for other text."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:

@@ -11,14 +11,13 @@ from asyncbatch.errors import UsageError
 
 
 def identity(path: str, root: str | None = None) -> str:
-    """Return the identity of the input at `path`, the same for every spelling.
+    """Return the identity of the input at `path`, the same for every spelling of the path.
 
-    Without `root` it is the path as the user gave it, normalised: `./data//x.json` is
-    `data/x.json`, relative paths stay relative. With `root` it is the path below that folder, the
-    same on every machine. Links are not resolved, and the file need not exist. Standard input is
-    `-`. Bytes that are not UTF-8 stay surrogate escapes.
-
-    The identity of an object is its URL without secrets.
+    Without `root`, the identity is the normalised path: `./data//x.json` becomes `data/x.json`, and
+    relative paths stay relative. With `root`, it is the path below that folder, which is the same
+    on every machine. Links are not resolved, and the file need not exist. Standard input is `-`.
+    Bytes that are not UTF-8 stay surrogate escapes. The identity of an object is its URL without
+    secrets.
 
     Raises UsageError if `path` is not below `root`.
     """
@@ -30,7 +29,7 @@ def identity(path: str, root: str | None = None) -> str:
         return _single_slash(os.path.normpath(path))
     above = _single_slash(os.path.abspath(root)).rstrip("/") + "/"
     full = _single_slash(os.path.abspath(path))
-    if full == (above.rstrip("/") or "/"):  # a folder that cannot be listed stands for itself
+    if full == (above.rstrip("/") or "/"):  # the walk yields a folder that cannot be listed
         return "."
     if not full.startswith(above):
         raise UsageError(f"{display_path(path)} is not below --root {display_path(root)}")
@@ -38,20 +37,17 @@ def identity(path: str, root: str | None = None) -> str:
 
 
 class InputNaming(NamedTuple):
-    """The identities of one source's files: `prefix`, then their identity.
-
-    A prefix ends with two slashes, which no identity of a file holds.
-    """
+    """The rule that names the files of one source: its prefix, then their identity."""
 
     root: str | None = None
-    prefix: str = ""
+    prefix: str = ""  # empty, or ends with two slashes, which no identity of a file contains
 
     def name(self, path: str) -> str:
-        """Return the identity of the file at `path`. Raises UsageError, as `identity` does."""
+        """Return the name of the file at `path`. Raises UsageError as `identity` does."""
         return self.prefix + identity(path, self.root)
 
     def path(self, name: str) -> str | None:
-        """Return where the file called `name` is, or None if it is of another source."""
+        """Return the path of the file called `name`, or None for a file of another source."""
         name = name.removeprefix(self.prefix) if name.startswith(self.prefix) else "//"
         if is_object_url(name):
             return name
@@ -63,9 +59,10 @@ class InputNaming(NamedTuple):
 
 
 def mirrored_path(path: str, root: str | None) -> str:
-    """Return the path of an input's output below the output folder. Raises UsageError.
+    """Return the path of an input's output, relative to the output folder.
 
-    Without `root`, an object is below its bucket, a web address below its host.
+    Without `root`, the path of an object begins with its bucket, that of a web address with its
+    host. Raises UsageError as `identity` does.
     """
     name = identity(path, root)
     if is_object_url(name):
@@ -85,5 +82,5 @@ def _object_identity(url: str, root: str | None) -> str:
 
 
 def _single_slash(path: str) -> str:
-    """Replace two leading slashes by one; POSIX allows them another meaning."""
+    """Replace two leading slashes by one. `normpath` keeps both, as POSIX allows."""
     return path[1:] if path.startswith("//") else path

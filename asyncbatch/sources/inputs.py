@@ -1,4 +1,4 @@
-"""Resolve input arguments to files."""
+"""Inputs as the user names them, and the search for their files."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
 
 
 class _Folder(NamedTuple):
-    """A folder of the walk: its remaining entries, its path below the root, its identity."""
+    """A folder of the walk."""
 
-    entries: Iterator[os.DirEntry[str]]
-    below: str
-    file_id: tuple[int, int] | None
+    entries: Iterator[os.DirEntry[str]]  # the remaining ones
+    below: str  # its path below the root
+    file_id: tuple[int, int] | None  # device and inode; None if links are not followed
 
 
 def walk(root: str, wanted: Filter) -> Iterator[str]:
     """Yield the matching files below `root`, sorted within each folder, depth first.
 
-    Holds the names of one folder and its parents. Only symbolic links need a stat. A folder that
-    cannot be listed is yielded itself: opening it gives the reason. A link to a parent folder is
-    not followed.
+    Memory holds the names of one folder and its parents. Only symbolic links need a stat call. The
+    path of a folder that cannot be listed is yielded itself: opening it then fails with the
+    reason. A link to a parent folder is not followed.
     """
     takes_file = wanted.takes_file
     levels: list[_Folder] = []
@@ -90,12 +90,12 @@ def _list_folder(path: str, below: str, *, with_file_id: bool) -> _Folder:
 def _is_folder(entry: os.DirEntry[str], *, follow_links: bool) -> bool:
     try:
         return entry.is_dir(follow_symlinks=follow_links)
-    except OSError:  # a link that leads to itself: reading it as a file will say so
+    except OSError:  # a link to itself: opening it as a file fails with the reason
         return False
 
 
 def _is_readable_link(entry: os.DirEntry[str]) -> bool:
-    """Whether to read the target of a link: no pipe, device or folder. A dead link is read."""
+    """Whether a link leads to a file. True for a dead link: opening it gives the reason."""
     try:
         return entry.is_file() or not os.path.exists(entry.path)
     except OSError:
@@ -103,9 +103,9 @@ def _is_readable_link(entry: os.DirEntry[str]) -> bool:
 
 
 class Inputs(Struct, frozen=True):
-    """All inputs that the user named."""
+    """All inputs that the user named. Call `check` first."""
 
-    paths: tuple[str, ...] = ()  # folders, files, globs, URLs of objects and prefixes, and `-`
+    paths: tuple[str, ...] = ()  # folders, files, globs, URLs of objects and prefixes, `-`
     files_from: str | None = None  # a file that lists more inputs, `-` for standard input
     null: bool = False  # whether NUL bytes end the names in that list, instead of line ends
     selection: Selection = Selection()
@@ -119,11 +119,11 @@ class Inputs(Struct, frozen=True):
         if not self.paths and self.files_from is None:
             raise UsageError("no input: name a folder, a file, a glob, '-' or --files-from")
         if self.files_from == STDIN and STDIN in self.paths:
-            raise UsageError("standard input cannot be both the data ('-') and the list of files")
+            raise UsageError("standard input cannot be both an input ('-') and --files-from -")
         if self.paths.count(STDIN) > 1:
             raise UsageError("standard input ('-') can be read only once")
         if any("\0" in path for path in self.paths):
-            raise UsageError("a path cannot hold a NUL byte")
+            raise UsageError("a path cannot contain a NUL byte")
         if self.shard is not None:
             self.shard.check()
         if self.root is not None:
@@ -139,10 +139,10 @@ class Inputs(Struct, frozen=True):
     def _check_root(self, root: str) -> None:
         """Raise UsageError for an argument that is not below the root.
 
-        Listed paths are checked when they are read.
+        The paths in a list are checked later, when the list is read.
         """
         if not root or "\0" in root:
-            raise UsageError(f"--root {root!r} is no folder")
+            raise UsageError(f"--root {root!r} is not a folder")
         for path in self.paths:
             identity(_part_without_wildcards(path), root)
 
@@ -160,30 +160,31 @@ class Inputs(Struct, frozen=True):
         return self.files_from is not None or any(map(is_object_url, self.paths))
 
     def object_search(self) -> ObjectSearch:
-        """Return the search in object stores."""
+        """Return a new search in object stores."""
         from asyncbatch.sources.object_search import ObjectSearch
 
         return ObjectSearch(self.stores, Filter(self.selection))
 
     def describe_empty(self) -> str:
-        """Return the message for an empty search: where it looked, and advice."""
+        """Return the message for a search without a result, with advice."""
         where = " ".join(map(_display, self.paths)) or f"the list in {self.files_from}"
         patterns = self.selection.patterns
-        what = "JSON files" if patterns == DEFAULT_PATTERNS else " or ".join(patterns)
+        names = "JSON files" if patterns == DEFAULT_PATTERNS else " or ".join(patterns)
         return (
-            f"no {what} in {where} (--pattern chooses other names, --hidden takes hidden ones, "
-            "--allow-empty makes this no error)"
+            f"no {names} in {where} (--pattern selects other names, --hidden includes hidden ones, "
+            "--allow-empty accepts an empty input)"
         )
 
     def find(self) -> Iterator[str]:
-        """Return the paths in the shard, or all, as `find_all` does."""
+        """Return the paths in the shard, in the order of `find_all`."""
         return self.find_all() if self.shard is None else filter(self.is_in_shard, self.find_all())
 
     def find_all(self) -> Iterator[str]:
-        """Return the paths, each once, in the order of arguments, sorted within folders.
+        """Return the paths of all shards, each once.
 
-        A path of two arguments comes with the first; only arguments inside other arguments need
-        memory for that. A list is taken as it is.
+        The order is that of the arguments, and sorted within folders. A path that two arguments
+        match comes with the first of them. Only arguments inside other arguments need memory for
+        this. The order of a list is kept.
         """
         wanted = Filter(self.selection)
         objects = self.object_search() if self.may_name_objects else None
@@ -232,9 +233,9 @@ def _files_at(path: str, wanted: Filter) -> Iterator[str]:
 
 
 def _overlapping(arguments: Iterable[str]) -> set[str]:
-    """Return the absolute folders in which two arguments may give the same path.
+    """Return the absolute paths below which a path may be found more than once.
 
-    They are arguments inside other arguments, repeated arguments, and globs with `**`.
+    The causes are an argument inside another one, a repeated argument, and a glob with two `**`.
     """
     given = [argument for argument in arguments if argument != STDIN]
     roots = Counter(_absolute(_part_without_wildcards(argument)) for argument in given)
@@ -252,13 +253,13 @@ def _overlapping(arguments: Iterable[str]) -> set[str]:
 
 
 def _part_without_wildcards(argument: str) -> str:
-    """Return the part of an argument without magic; all of it if it is no pattern."""
+    """Return the folder above the wildcards of an argument, or an argument without any."""
     is_pattern = has_magic(argument) and not argument.startswith(("http://", "https://"))
     return static_root(argument) if is_pattern else argument
 
 
 def _absolute(path: str) -> str:
-    """Return the absolute form, the same for every spelling."""
+    """Return the absolute form of a path, the same for every spelling."""
     return path.rstrip("/") if is_object_url(path) else os.path.abspath(path)
 
 
@@ -273,7 +274,7 @@ def _folders_above(path: str) -> Iterator[str]:
 
 
 def _without_repeats(paths: Iterable[str], overlapping: set[str]) -> Iterator[str]:
-    """Drop repeated paths, which only lie in a contested folder."""
+    """Drop repeated paths. Only paths in a contested folder are remembered."""
     seen: set[str] = set()
     for path in paths:
         full = _absolute(path)
@@ -286,7 +287,7 @@ def _without_repeats(paths: Iterable[str], overlapping: set[str]) -> Iterator[st
 
 
 def _read_list(source: str, *, null: bool) -> Iterator[str]:
-    """Yield the paths of a list, lazily. Raises UsageError if it has the other separator."""
+    """Yield the paths of a list lazily. Raises UsageError if NUL bytes separate its lines."""
     separator = b"\0" if null else b"\n"
     if source == STDIN:
         yield from _split_list(sys.stdin.buffer, separator)
@@ -300,7 +301,7 @@ def _split_list(stream: IO[bytes], separator: bytes) -> Iterator[str]:
     while block := stream.read1(1 << 16):  # type: ignore[attr-defined]  # buffered readers have it
         *whole, rest = (rest + block).split(separator)
         if separator == b"\n" and b"\0" in block:
-            raise UsageError("the list of files has NUL bytes in it: read it with --null")
+            raise UsageError("the list of files contains NUL bytes: read it with --null")
         yield from (os.fsdecode(entry) for entry in whole if entry)
     if rest:
         yield os.fsdecode(rest)

@@ -1,4 +1,4 @@
-"""Python iterables and async iterables as sources."""
+"""Iterables and async iterables of a program, as sources."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from asyncbatch.core.records import Bookmark
     from asyncbatch.sources.base import Feed
 
-CHUNK_RECORDS = 500  # A chunk is complete after this number of records, ...
-CHUNK_BYTES = 1024 * 1024  # ... or this number of bytes of JSON, ...
-CHUNK_SECONDS = 0.1  # ... or this time since its first record, so that a slow source does not wait.
-MAX_CLOSE_SECONDS = 2.0  # Seconds that a source is waited for when it is to end.
+# A chunk is complete at the first of these three limits.
+CHUNK_RECORDS = 500
+CHUNK_BYTES = 1024 * 1024  # of JSON
+CHUNK_SECONDS = 0.1  # since its first record, so that a slow source does not wait
+MAX_CLOSE_SECONDS = 2.0  # the longest wait for an iterable to close
 
 _END = object()
 
@@ -36,9 +37,9 @@ _END = object()
 class IterableReader:
     """Reads ahead from an async iterable, in one task from its start to its close.
 
-    Timeouts and task groups of a generator belong to one task. Each record is encoded as JSON when
-    it arrives: the program may change it afterwards. `error` is the exception of the iterable.
-    `ThreadIterableReader` reads other iterables.
+    One task is needed because the timeouts and task groups of a generator belong to a task. Each
+    record is encoded when it arrives, because the program may change it afterwards. `error` is the
+    exception of the iterable. Create it in the running event loop; it starts at once.
     """
 
     def __init__(
@@ -52,17 +53,19 @@ class IterableReader:
         self._encode_record = encode_record or json_record
         self._buffer: list[bytes | InvalidRecord] = []
         self._buffer_bytes = 0
-        self._lock = threading.Lock()
-        """guards the buffer and its limit"""
+        self._lock = threading.Lock()  # guards the buffer and its limit
+        # Set while the buffer has records, and while it is full. At the end both are set.
         self._has_records, self._is_full = asyncio.Event(), asyncio.Event()
-        """set while the buffer has records, and while it is full; both at the end"""
         self._has_room: asyncio.Event | threading.Event = asyncio.Event()
         self._is_started = self._is_stopping = self._is_ended = False
         self._loop = asyncio.get_running_loop()
         self._start()
 
     async def read(self) -> list[bytes | InvalidRecord]:
-        """Return the texts of the next records, in order; none at the end. Cancellable."""
+        """Return the next records as texts, or an empty list at the end.
+
+        A cancelled call loses no record.
+        """
         drawn: list[bytes | InvalidRecord] = []
         while not drawn:
             await self._has_records.wait()
@@ -76,7 +79,7 @@ class IterableReader:
         return drawn
 
     def read_available(self) -> list[bytes | InvalidRecord]:
-        """Return the texts in the buffer, perhaps none."""
+        """Return and remove the texts in the buffer, without a wait."""
         with self._lock:
             drawn, self._buffer, self._buffer_bytes = self._buffer, [], 0
             if not self._is_ended:
@@ -86,29 +89,29 @@ class IterableReader:
         return drawn
 
     async def wait(self, seconds: float | None) -> None:
-        """Wait for a record, or the end, for so long at most, or until `wake`."""
+        """Wait for a record, the end, or `wake`, for `seconds` at most."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._has_records.wait()
 
     def wake(self) -> None:
-        """End a wait."""
+        """End the current `wait`."""
         self._has_records.set()
 
     @property
     def is_over(self) -> bool:
-        """Whether all records are taken, and the iterable is closed."""
+        """Whether all records were read and the iterable is closed."""
         return self._is_ended and not self._buffer
 
     def stop(self) -> None:
-        """Stop reading ahead; the iterable is closed."""
+        """Stop reading ahead, and begin to close the iterable."""
         if not self._is_stopping and not self._is_ended:
             self._is_stopping = True
             self._stop()
             self._loop.call_later(MAX_CLOSE_SECONDS, self._mark_ended)
 
     async def aclose(self) -> None:
-        """End, and wait until the iterable is closed; not long if it is stuck."""
+        """Close the iterable, and wait for its end for `MAX_CLOSE_SECONDS` at most."""
         self.stop()
         while not self._is_ended:
             self._has_records.clear()
@@ -118,7 +121,7 @@ class IterableReader:
         self._task = asyncio.create_task(self._read_all(self._source))
 
     def _stop(self) -> None:
-        if self._is_started:  # if not, nothing would be closed
+        if self._is_started:  # a task that is cancelled before its start would close nothing
             self._task.cancel()
 
     async def _read_all(self, source: AsyncIterable[Any]) -> None:
@@ -128,14 +131,14 @@ class IterableReader:
             try:
                 while not self._is_stopping and (record := await anext(records, _END)) is not _END:
                     if not self._add(record):
-                        await self._has_room.wait()  # type: ignore[misc]  # a task's is asyncio's
+                        await self._has_room.wait()  # type: ignore[misc]  # an asyncio.Event
             finally:
                 if hasattr(records, "aclose"):
                     await records.aclose()
-        except Exception as error:  # noqa: BLE001 - the user's own; raised at the next read
+        except Exception as error:  # noqa: BLE001 - of user code; the reader of the records raises it
             self.error = error
         except asyncio.CancelledError as error:
-            # leaked by the awaited iterable; the task itself was not cancelled
+            # The iterable raised it. The task itself was not cancelled.
             if not self._is_stopping:
                 self.error = RuntimeError("the source was cancelled from within")
                 self.error.__cause__ = error
@@ -168,10 +171,10 @@ class IterableReader:
 
 
 class ThreadIterableReader(IterableReader):
-    """Reads ahead from an iterable in a thread, so that its waits block no one else.
+    """Reads ahead from a synchronous iterable in a thread, so that it cannot block the loop.
 
-    A thread cannot be interrupted: an iterable that waits too long is left, and closed after its
-    next record.
+    A thread cannot be interrupted: an iterable that still waits after `MAX_CLOSE_SECONDS` is
+    abandoned, and is closed after its next record.
     """
 
     def _start(self) -> None:
@@ -193,7 +196,7 @@ class ThreadIterableReader(IterableReader):
             finally:
                 if hasattr(records, "close"):
                     records.close()
-        except BaseException as error:  # noqa: BLE001 - the same, be it a call of sys.exit
+        except BaseException as error:  # noqa: BLE001 - of user code, which may also call sys.exit
             self.error = error
         finally:
             self._call_in_loop(self._mark_ended)
@@ -202,7 +205,7 @@ class ThreadIterableReader(IterableReader):
         self._call_in_loop(event.set)
 
     def _call_in_loop(self, function: Any) -> None:
-        with suppress(RuntimeError):  # the loop is closed: no task waited for this
+        with suppress(RuntimeError):  # the loop is closed: no task waits any more
             self._loop.call_soon_threadsafe(function)
 
 
@@ -210,7 +213,7 @@ def read_iterable(
     source: AsyncIterable[Any] | Iterable[Any],
     encode_record: Callable[[Any], bytes | InvalidRecord] | None = None,
 ) -> IterableReader:
-    """Return a running reader of an iterable: a task, or a thread if it is not async.
+    """Start a reader of an iterable: in a task if it is async, else in a thread.
 
     `encode_record` encodes a record, by default as JSON.
     """
@@ -219,13 +222,13 @@ def read_iterable(
 
 
 def source_name(source: object) -> str:
-    """Return the name of a generator's function, or a default."""
+    """Return the name of a generator's function, or "source"."""
     name = getattr(source, "__name__", None)
     return name if isinstance(name, str) and name.isidentifier() else "source"
 
 
 def unique_names(names: Iterable[str]) -> Iterator[str]:
-    """Yield names, with a number from the second of a name on."""
+    """Yield unique names: a repeated name gets a number from 2 on."""
     counts: Counter[str] = Counter()
     for name in names:
         counts[name] += 1
@@ -233,7 +236,7 @@ def unique_names(names: Iterable[str]) -> Iterator[str]:
 
 
 def json_record(record: Any) -> bytes | InvalidRecord:
-    """Return a record as JSON text, or why that cannot be."""
+    """Return a record as JSON text, or an InvalidRecord with the reason."""
     try:
         return encode(to_json_value(record))
     except RecordError as error:
@@ -243,15 +246,12 @@ def json_record(record: Any) -> bytes | InvalidRecord:
 def _safe_repr(record: object) -> bytes:
     try:
         return repr(record).encode(errors="backslashreplace")
-    except Exception:  # noqa: BLE001 - the user's own, or too deep
+    except Exception:  # noqa: BLE001 - user code may raise anything; or the nesting is too deep
         return object.__repr__(record).encode()
 
 
 class IterableFeedSource:
-    """One iterable of records, async or not, as a feed source.
-
-    `error` is its exception.
-    """
+    """A feed source with one feed: an iterable of records, async or not."""
 
     kind = "iterable"
     concurrency = 1
@@ -281,7 +281,7 @@ class IterableFeedSource:
         await self.feed.aclose()
 
     def end(self) -> bool:
-        """End the feed, because its records exist nowhere else. Return True."""
+        """End the feed and return True: its records exist nowhere else."""
         self.feed.stop()
         return True
 
@@ -292,7 +292,7 @@ class IterableFeedSource:
 
 
 class IterableFeed:
-    """One iterable as a feed. It has no bookmark."""
+    """An iterable as a feed, without bookmarks: it cannot resume."""
 
     settings_digest = "given"
     is_incremental = False
@@ -304,7 +304,7 @@ class IterableFeed:
         self._reader: IterableReader | None = None
         self._is_ended = False
 
-    async def chunks(self, bookmark: Bookmark | None) -> AsyncGenerator[Chunk, None]:  # noqa: ARG002 - see the class
+    async def chunks(self, bookmark: Bookmark | None) -> AsyncGenerator[Chunk, None]:  # noqa: ARG002 - an iterable cannot resume
         if self._is_ended:
             return
         reader = self._reader = read_iterable(self._records)
@@ -320,13 +320,13 @@ class IterableFeed:
             raise FeedError(Failure(self.name, "read_error", describe_error(self.error)))
 
     def stop(self) -> None:
-        """Draw nothing more."""
+        """Read no more records."""
         self._is_ended = True
         if self._reader is not None:
             self._reader.stop()
 
     async def aclose(self) -> None:
-        """Close the iterable."""
+        """Close the iterable, even if no record was read."""
         self._is_ended = True
         if self._reader is not None:
             await self._reader.aclose()
@@ -339,9 +339,9 @@ class IterableFeed:
 class IterableSource:
     """An iterable of events, async or not, as a live source.
 
-    Events are objects that JSON can hold, or lines of JSON as text or bytes. After an exception of
-    the iterable, kept as `error`, `on_failure` is called; the source then has no more, but is not
-    over.
+    An event is a value that JSON can represent, or a line of JSON as text or bytes. If the iterable
+    raises an exception, it is kept as `error` and `on_failure` is called. The source then has no
+    more events, but it is not over.
     """
 
     def __init__(self, name: str, events: AsyncIterable[Any] | Iterable[Any]) -> None:
@@ -369,7 +369,7 @@ class IterableSource:
         return chunk
 
     async def drain(self) -> Sequence[LiveChunk]:
-        """Close the iterable, and return the chunks that were not read."""
+        """Close the iterable and return the remaining chunks."""
         if self._reader is not None and not self.is_over:
             await self._reader.aclose()
             self._chunks += self._cut(self._reader.read_available())
@@ -383,7 +383,7 @@ class IterableSource:
             self._reader.wake()
 
     def close(self) -> None:
-        """Stop reading ahead. `aclose` closes the iterable."""
+        """Stop reading ahead; `aclose` also waits until the iterable is closed."""
         if self._reader is not None:
             self._reader.stop()
 
@@ -406,10 +406,10 @@ class IterableSource:
             self.on_failure()
 
     def _cut(self, records: Sequence[bytes | InvalidRecord]) -> Iterator[LiveChunk]:
-        """Yield chunks of lines; each invalid record is a chunk of its own."""
+        """Yield chunks of lines. Each invalid record is a separate chunk."""
         for kind, some in groupby(records, type):
             if kind is bytes:
-                yield LiveChunk(self.name, b"".join(some))  # type: ignore[arg-type]  # as `kind` says
+                yield LiveChunk(self.name, b"".join(some))  # type: ignore[arg-type]  # all are bytes
             else:
                 for one in some:
                     assert isinstance(one, InvalidRecord)
@@ -417,8 +417,8 @@ class IterableSource:
 
 
 def json_line(event: Any) -> bytes | InvalidRecord:
-    """Return an event as a line, or why that cannot be."""
-    if type(event) is not dict:  # as it nearly always is
+    """Return an event as a line of JSON, or an InvalidRecord with the reason."""
+    if type(event) is not dict:  # skip these checks for a dict, the usual type
         if isinstance(event, str):
             try:
                 event = event.encode()

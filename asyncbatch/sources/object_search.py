@@ -1,4 +1,4 @@
-"""The search in object stores: URLs to handles, lazily, in the order of keys."""
+"""The search in object stores: URLs and globs to object paths, in the order of keys."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ if TYPE_CHECKING:
 
 
 class ObjectSearch:
-    """Finds objects. A prefix stands for a folder, the text between slashes for a name.
+    """Finds objects lazily. Prefixes are treated as folders, text between slashes as names.
 
-    Holds one page of a listing. Each handle has the size and ETag of the listing.
+    Memory holds one page of a listing. Each path has the size and ETag of the listing, or the
+    problem.
     """
 
     def __init__(self, settings: StoreSettings, wanted: Filter) -> None:
         self._objects, self._wanted = ObjectReader(settings), wanted
 
     def find(self, url: str, *, is_only_argument: bool) -> Iterator[ObjectPath]:
-        """Yield the objects of an argument, or a handle with the problem.
+        """Yield the objects of an argument, or a path with the problem.
 
-        Raises UsageError for an invalid URL; also for an unusable store if the argument is
-        `is_only_argument`.
+        Raises UsageError for an invalid URL. If `is_only_argument`, an unusable store raises
+        UsageError too.
         """
         address = parse_address(url)
         if has_magic(address.bucket) and not address.is_web:
-            raise UsageError(f"{redact_url(url)}: the name of a bucket cannot be a pattern")
+            raise UsageError(f"{redact_url(url)}: the name of a bucket cannot contain wildcards")
         self._objects.stores.location(url)
         found = self._find_argument(url, address)
         first = next(found, None)
@@ -61,7 +62,7 @@ class ObjectSearch:
             yield ObjectPath(url)
 
     def with_metadata(self, paths: list[str]) -> list[str]:
-        """Return handles with size and ETag, requested where the listing had none."""
+        """Return paths with size and ETag; request them for objects without a listing."""
         asked = [path for path in paths if isinstance(path, ObjectPath) and _lacks_metadata(path)]
         found = {str(path): path for path in self._objects.heads(list(map(str, asked)))}
         return [found.get(path, path) for path in paths]
@@ -81,7 +82,7 @@ class ObjectSearch:
         elif has_magic(address.key):
             parts = [part for part in address.key.split("/") if part]
             yield from self._glob(str(address._replace(key="")), parts)
-        else:  # a folder's name, or nothing's
+        else:  # the name of a folder, or nothing has this name
             below = list_objects(self._objects, url + "/")
             first = next(below, None)
             if first is None:
@@ -96,7 +97,7 @@ class ObjectSearch:
         return self._matching(list_objects(self._objects, url), len(url))
 
     def _matching(self, found: Iterator[ObjectPath], start: int) -> Iterator[ObjectPath]:
-        """Yield the matching objects below a prefix of `start` characters."""
+        """Yield the objects that the selection matches below a prefix of `start` characters."""
         wanted = self._wanted
         last, enters = "", True
         for path in found:
@@ -108,7 +109,7 @@ class ObjectSearch:
                 yield path
 
     def _takes_folders(self, below: str) -> bool:
-        """Whether each folder of a path is searched."""
+        """Whether the selection enters each folder of the path `below`."""
         above = ""
         for name in below.split("/")[:-1]:
             if name and not self._wanted.takes_folder(name, above):
@@ -119,7 +120,7 @@ class ObjectSearch:
     def _glob(self, base: str, parts: Sequence[str], below: str = "") -> Iterator[ObjectPath]:
         """Yield the objects that match a pattern below `base`, and those in matching folders.
 
-        Lists single folders where the pattern allows it. `below` is the path in the bucket.
+        Without `**` it lists folder by folder. `below` is the path of `base` in the bucket.
         """
         head, rest = parts[0], parts[1:]
         if head == "**":
@@ -159,7 +160,7 @@ class ObjectSearch:
 
 
 def _concerns_whole_url(path: ObjectPath, url: str) -> bool:
-    """Whether a problem concerns the whole URL, and not a missing object."""
+    """Whether the problem concerns the whole URL and is not a missing object."""
     return url.startswith(path.rstrip("/")) and path.problem != (errno.ENOENT, NO_OBJECT_MESSAGE)
 
 
@@ -168,6 +169,6 @@ def _lacks_metadata(path: ObjectPath) -> bool:
 
 
 def _last_name(address: Address) -> str:
-    """Return the last name in a URL."""
+    """Return the last path segment of a URL."""
     path = address.bucket.partition("?")[0] if address.is_web else address.key
     return path.rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""Files read in order: one by one on fast storage, many ahead on slow storage."""
+"""A reader of files in order: one by one on fast storage, many ahead on slow."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
     from asyncbatch.core.progress import Progress
     from asyncbatch.storage.opener import Opener
 
-    # an opened file: its bytes, its beginning, or the error
+    # The result of opening a file: all its bytes, a stream with its first bytes, or the error.
     Opened = bytes | Content | OSError | TooLargeError
 
-# bytes of a file that are read ahead; a larger one is read on at its turn
+# Bytes of a file that are read ahead. The rest of a larger file is read when it is processed.
 READ_AHEAD_BYTES = 512 * 1024
-READS_IN_FLIGHT = 64  # Files that one worker reads at a time on slow storage.
-PROBE_FILES = 16  # Files read one by one before judging whether storage is slow.
+READS_IN_FLIGHT = 64  # files that one worker reads at a time on slow storage
+PROBE_FILES = 16  # files that are read one by one to find out whether storage is slow
 REPROBE_EVERY = 8  # while storage is slow, every eighth read begins with a probe
-# descriptors for the rest of the process when the limit bounds the reads in flight
+# File descriptors that stay free for the rest of the process.
 _SPARE_DESCRIPTORS = 24
 _THREAD_USAGE = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
 
 
 class Reader:
-    """Opens files in order, several in flight when storage makes it wait.
+    """Opens files in order, and reads many ahead if storage is slow. For one thread.
 
-    A warm file costs an open, two reads and a close. Whether storage is slow shows in the
-    thread's voluntary context switches: a read from memory has none, one that waits for a
-    device or a server has at least one. A given `in_flight` skips that judgement; 0 reads
-    one by one. Objects are always waited for. Not for use by several threads.
+    A file in the page cache costs an open, two reads and a close. The voluntary context switches of
+    the thread show whether storage is slow: a read from memory has none, a read that waits for a
+    device or a server has at least one. With `in_flight` the number of files ahead is fixed, and
+    0 reads one by one. Objects are always read ahead, unless `in_flight` is 0.
     """
 
     def __init__(
@@ -58,10 +58,10 @@ class Reader:
     def contents(
         self, batch: Batch, max_bytes: int, max_seconds: float, progress: Progress
     ) -> Generator[tuple[str, Opened], None, None]:
-        """Yield each path with its content, or the error; report each to `progress`.
+        """Yield each path with its content or the error; report each to `progress`.
 
-        Stops, after at least one file, at `max_bytes` read or after `max_seconds`. A file that was
-        opened is yielded, or closed with the generator.
+        Stops after `max_bytes` or `max_seconds`, but not before the first file. Each file that was
+        opened ahead is either yielded, or closed when the generator is closed.
         """
         deadline = time.monotonic() + max_seconds
         limit, open_file, begin_file, taken = self._limit, self._open, progress.begin_file, 0
@@ -95,7 +95,7 @@ class Reader:
                 self._is_slow = _voluntary_switches() - switches >= PROBE_FILES // 4
 
     def _probe_is_due(self) -> bool:
-        """Whether to test if slow storage has become fast."""
+        """Whether to test again if storage is still slow."""
         self._reads_until_probe -= 1
         if not self._is_adaptive or self._reads_until_probe > 0:
             return False
@@ -133,7 +133,7 @@ class Reader:
                     taken += read_size(future.result())
                     more = more and taken < max_bytes and time.monotonic() <= deadline
         finally:
-            for _, future in flying:  # they are no longer wanted
+            for _, future in flying:
                 close_opened(future.result())
 
 
@@ -145,7 +145,7 @@ def close_opened(opened: Opened) -> None:
 
 
 def read_size(opened: Opened) -> int:
-    """Return how many bytes of a file were read so far."""
+    """Return the number of bytes of a file that were read so far."""
     if isinstance(opened, bytes):
         return len(opened)
     return opened.size if isinstance(opened, Content) else 0
@@ -156,7 +156,7 @@ def _voluntary_switches() -> int:
 
 
 def _allowed_in_flight(in_flight: int) -> int:
-    """Return `in_flight`, or fewer if the limit on open files demands it, at least 1."""
+    """Return `in_flight`, reduced to the limit on open files, but at least 1 if not 0."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or in_flight == 0:
         return in_flight

@@ -1,4 +1,4 @@
-"""The search for input files: its beginning at once, the rest during the work."""
+"""The search for input files: the first paths before the run, the rest during it."""
 
 from __future__ import annotations
 
@@ -16,27 +16,24 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-OPENING_PATHS = 2048  # How many paths the beginning of a search has, unless these are all.
+OPENING_PATHS = 2048  # paths that are found before the run starts
+# A chunk of paths is complete at the first of these two limits.
 CHUNK_PATHS = 2048
-CHUNK_SECONDS = 0.05  # A chunk of paths is complete at its limit, or after this time.
-# The time for the first listing of a store: less than starting workers takes.
+CHUNK_SECONDS = 0.05
+# The time limit of the first listing of a store: less than the start of workers takes.
 OBJECTS_SECONDS = 0.5
-_WALK_PATHS = (
-    32  # paths of a folder between two checks of the time; of a list, each path is checked
-)
+# Paths between two checks of the time. In a list, the time is checked at each path.
+_WALK_PATHS = 32
 
 
 class Search:
-    """Finds the paths that inputs name. `opening` are the first, once `open` was called."""
+    """Finds the paths of the inputs, in the shard. Call `open` first, then iterate `chunks`."""
 
     def __init__(self, inputs: Inputs) -> None:
-        self.opening: Sequence[str] = ()
+        self.opening: Sequence[str] = ()  # the first paths, after `open`
         self.found_count = 0
-        """How many paths were found so far."""
-        self.is_exhausted = False
-        """Whether these are all."""
-        self.has_matches = False
-        """Whether there is any input, be it in our shard or in another."""
+        self.is_exhausted = False  # whether all paths were found
+        self.has_matches = False  # whether any input was found, in this shard or another
         self._paths = inputs.find_all()
         self._objects = inputs.object_search() if inputs.may_name_objects else None
         has_urls = any(map(is_object_url, inputs.paths))
@@ -45,7 +42,7 @@ class Search:
         self._batch_size = _WALK_PATHS if inputs.files_from is None else 1
 
     def open(self) -> None:
-        """Find the first paths; blocks while it does."""
+        """Find the first paths. Blocks the calling thread."""
         if self._objects is None:
             self.opening = self._next_paths(OPENING_PATHS + 1, self._open_seconds)
         else:
@@ -54,7 +51,7 @@ class Search:
             )
 
     async def chunks(self) -> AsyncIterator[Sequence[str]]:
-        """Yield all paths in chunks, those after `opening` found in a thread as they are needed."""
+        """Yield all paths in chunks. Paths after `opening` are found on demand, in a thread."""
         import asyncio
 
         if self.opening:
@@ -64,11 +61,11 @@ class Search:
                 yield chunk
 
     def with_metadata(self, paths: Sequence[str]) -> Sequence[str]:
-        """Return paths of which those of objects tell in which state these are; blocks."""
+        """Return the paths, with size and ETag for those of objects. Blocks the thread."""
         return paths if self._objects is None else self._objects.with_metadata(list(paths))
 
     def _next_paths(self, max_paths: int, seconds: float = CHUNK_SECONDS) -> Sequence[str]:
-        """Return the next paths, up to about `max_paths`; take note if they are the last."""
+        """Return about `max_paths` next paths in the shard; note whether they are the last."""
         chunk: list[str] = []
         deadline = time.monotonic() + seconds
         while len(chunk) < max_paths and time.monotonic() <= deadline:
@@ -83,9 +80,10 @@ class Search:
 
 
 def _run_interruptibly(function: Callable[[], T]) -> T:
-    """Return what `function` returns, or raise it, in a thread that Ctrl-C does not wait for.
+    """Call `function` in a thread, and wait for it so that Ctrl-C interrupts the wait.
 
-    A store may take a minute to answer, and in the library no signal comes through.
+    A store may take a minute to answer, and the library that waits for it handles no signal.
+    Raises the exceptions of `function`.
     """
     from threading import Thread
 
@@ -94,7 +92,7 @@ def _run_interruptibly(function: Callable[[], T]) -> T:
     def carry_out() -> None:
         try:
             result = function()
-        except BaseException as error:  # noqa: BLE001 - raised by the waiting thread
+        except BaseException as error:  # noqa: BLE001 - raised again in the waiting thread
             done.append(partial(_reraise, error))
         else:
             done.append(lambda: result)

@@ -1,4 +1,4 @@
-"""Include/exclude globs and shards."""
+"""The selection of inputs: include and exclude patterns, and shards."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _WILDCARD = re.compile(r"[*?[]")
 
 
 def has_magic(text: str) -> bool:
-    """Whether `text` holds a character that makes it a pattern."""
+    """Whether `text` contains a wildcard, as in `glob.has_magic`."""
     return _WILDCARD.search(text) is not None
 
 
 class Patterns:
-    """A set of patterns; `fit(name, below)` says whether one fits a name in a folder.
+    """A set of patterns. `fit(name, below)` returns whether one of them matches a name.
 
-    `below` is that folder's path below the argument: empty, or ending in `/`.
+    `below` is the path of the name's folder below the argument: empty, or with `/` at its end.
     """
 
     def __init__(self, patterns: Sequence[str]) -> None:
@@ -47,7 +47,7 @@ class Patterns:
 
 
 def _name_matcher(patterns: Sequence[str]) -> Callable[[str, str], bool]:
-    """Return the quickest test of a name that there is; most patterns only ask for an ending."""
+    """Return a fast test of names. Most patterns need only `str.endswith`."""
     endings = tuple(p[1:] for p in patterns if p[:1] == "*" and not has_magic(p[1:]))
     others = [p for p in patterns if p[:1] != "*" or has_magic(p[1:])]
     if not others:
@@ -57,7 +57,7 @@ def _name_matcher(patterns: Sequence[str]) -> Callable[[str, str], bool]:
 
 
 def _path_regex(pattern: str) -> str:
-    """Translate a pattern with `/`; a leading or trailing one only says that it is a path."""
+    """Translate a pattern with `/`. A leading or trailing `/` has no other effect."""
     regex = ""
     parts = pattern.strip("/").split("/")
     for number, part in enumerate(parts):
@@ -70,7 +70,7 @@ def _path_regex(pattern: str) -> str:
 
 
 def _segment_regex(part: str) -> str:
-    """Translate one segment: `fnmatch`'s meaning, but nothing in it matches `/`."""
+    """Translate one path segment as `fnmatch` does, but without matches of `/`."""
     regex = ""
     at = 0
     while at < len(part):
@@ -90,22 +90,22 @@ def _segment_regex(part: str) -> str:
 
 
 def static_root(pattern: str) -> str:
-    """Return the folder above all matches of `pattern`: its part without wildcards."""
+    """Return the folder above all matches: the segments before the first wildcard."""
     parts = pattern.split("/")
     first = next(number for number, part in enumerate(parts) if has_magic(part))
     return "/".join(parts[:first]) or ("/" if pattern.startswith("/") else ".")
 
 
 def expand(pattern: str, *, hidden: bool) -> Iterator[str]:
-    """Yield the paths that fit `pattern`, sorted within each folder.
+    """Yield the paths that match `pattern`, sorted within each folder.
 
-    `**` is any number of folders, links not followed. Unless `hidden`, a name that begins
-    with a dot fits only a segment that does.
+    `**` matches any number of folders; links are not followed. Unless `hidden`, a name with a
+    leading dot matches only a segment with a leading dot.
     """
     root = "/" if pattern.startswith("/") else ""
     parts: list[str] = []
     for part in filter(None, pattern.split("/")):
-        if part != "**" or parts[-1:] != ["**"]:  # two in a row mean the same as one
+        if part != "**" or parts[-1:] != ["**"]:  # `**/**` has the same meaning as `**`
             parts.append(part)
     yield from _expand_parts(root, parts, hidden=hidden)
 
@@ -136,7 +136,7 @@ def _expand_parts(base: str, parts: Sequence[str], *, hidden: bool) -> Iterator[
 
 
 def _sorted_entries(folder: str) -> list[tuple[str, bool, bool]]:
-    """Return name, is-folder, is-link of each entry; none if the folder cannot be listed."""
+    """Return (name, is folder, is link) of each entry; empty if listing fails."""
     try:
         with os.scandir(folder) as entries:
             return sorted((entry.name, entry.is_dir(), entry.is_symlink()) for entry in entries)
@@ -145,12 +145,12 @@ def _sorted_entries(folder: str) -> list[tuple[str, bool, bool]]:
 
 
 class Selection(Struct, frozen=True):
-    """The patterns of the user: files to take, files to exclude, hidden names, links."""
+    """The choice of files below a folder."""
 
-    patterns: tuple[str, ...] = DEFAULT_PATTERNS
-    exclude: tuple[str, ...] = ()
-    hidden: bool = False
-    follow_symlinks: bool = False
+    patterns: tuple[str, ...] = DEFAULT_PATTERNS  # of the files to read
+    exclude: tuple[str, ...] = ()  # patterns of files and folders to leave out
+    hidden: bool = False  # whether names with a leading dot are read
+    follow_symlinks: bool = False  # whether links to folders are followed
 
 
 class Filter:
@@ -169,17 +169,17 @@ class Filter:
             return wants(name, below) and self.takes_folder(name, below)
 
         quick = not selection.exclude and not selection.hidden
+        # Whether a file matches. It is called for each file: the usual case has its own function.
         self.takes_file: Callable[[str, str], bool] = takes_visible if quick else takes
-        """whether a file matches; called for each file, so it is one function"""
 
     def takes_folder(self, name: str, below: str) -> bool:
-        """Whether to search a folder."""
+        """Whether to search the folder `name`."""
         if name[0] == "." and not self.hidden:
             return False
         return self._excludes is None or not self._excludes(name, below)
 
     def excludes(self, path: str) -> bool:
-        """Whether a named path, `path` below its argument, or a folder above it is excluded."""
+        """Whether `path`, relative to its argument, or a folder above it is excluded."""
         excludes = self._excludes
         if excludes is None:
             return False
@@ -189,17 +189,17 @@ class Filter:
 
 
 _SHARD_TEXT = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
-_HASH_PERSON = b"asyncbatch-shard"  # so that no other hash of the same names goes along with it
+_HASH_PERSON = b"asyncbatch-shard"  # makes the hash independent of other hashes of the same names
 
 
 class Shard(Struct, frozen=True):
-    """Shard number `index` of `count`, counted from 1.
+    """One of several disjoint parts of the inputs.
 
-    Each input is in exactly one shard. The shard is a hash of the identity alone: it does not
-    depend on other inputs, the machine, or the version.
+    Each input is in exactly one shard. The shard depends only on a hash of the identity: not on
+    other inputs, the machine, or the version.
     """
 
-    index: int
+    index: int  # from 1 to `count`
     count: int
 
     @classmethod
@@ -210,16 +210,19 @@ class Shard(Struct, frozen=True):
         try:
             shard.check()
         except UsageError:
-            raise UsageError(f"{text!r} is no shard: write I/N, 1/3 to 3/3 for three") from None
+            raise UsageError(f"{text!r} is not a shard: write I/N, 1/3 to 3/3 for three") from None
         return shard
 
     def check(self) -> None:
-        """Raise UsageError if there is no shard of this number."""
+        """Raise UsageError if `index` is not between 1 and `count`."""
         if not 1 <= self.index <= self.count:
             raise UsageError(f"there is no shard {self}: the first is 1/N, the last N/N")
 
     def has(self, identity: str) -> bool:
-        """Whether the input of this identity is in this shard. Standard input is in the first."""
+        """Whether the input with this identity is in this shard.
+
+        Standard input is in the first shard.
+        """
         if identity == STDIN:
             return self.index == 1
         name = identity.encode("utf-8", "surrogateescape")

@@ -1,4 +1,4 @@
-"""Input splits: a large file cut into byte ranges ahead of the workers."""
+"""A splitter that cuts a large file into byte ranges for several workers."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from asyncbatch.core.settings import Sizes
     from asyncbatch.storage.opener import RandomAccess
 
-_SEARCH_BYTES = 16 * 1024  # Bytes that are searched for a line end at a time.
+_SEARCH_BYTES = 16 * 1024  # bytes of one read in the search for a line end
 
 
 class Splitter:
-    """Cuts one uncompressed file or object, from `huge.start`; for one thread at a time.
+    """Cuts one uncompressed file or object, from `split_file.start`. For one thread.
 
     `pointer` is the JSON Pointer of the array with the records.
     """
@@ -50,9 +50,9 @@ class Splitter:
         self._end_of_reading = self._start.byte
 
     def splits(self) -> Iterator[Split]:
-        """Yield the splits in order; the last one has no records, but the error if any.
+        """Yield the splits in order, then an end marker that has the error, if any.
 
-        Reads the file once: call it in a thread.
+        Reads the whole file and blocks: call it in a thread.
         """
         number, given, error = 0, 0, None
         try:
@@ -75,13 +75,16 @@ class Splitter:
         )
 
     def _split_starts(self) -> Iterator[Position]:
-        """Yield the start of each split, with `_position` as its end."""
+        """Yield the start of each split; `_position` is then its end."""
         if self._form == "array":
             return self._starts_of_elements()
         return self._starts_by_line_ends() if self._is_relative else self._starts_of_lines()
 
     def _starts_by_line_ends(self) -> Iterator[Position]:
-        """Yield the start of each split of lines, found by line ends alone."""
+        """Yield the start of each split of lines, by a search for line ends only.
+
+        Lines and records are not counted: their numbers are relative to the split.
+        """
         look = memoryview(bytearray(_SEARCH_BYTES))
         with closing(self._opener.random_access(self._path)) as file:
             self._etag = file.etag
@@ -99,7 +102,7 @@ class Splitter:
                 yield begin
 
     def _starts_of_lines(self) -> Iterator[Position]:
-        """Yield the start of each split of lines, with `_position` as its end."""
+        """Yield the start of each split of lines; count lines and records."""
         most = self._sizes.record
         buffer = bytearray(self._sizes.split)
         with closing(self._opener.random_access(self._path)) as file:
@@ -118,11 +121,11 @@ class Splitter:
                     self._end_of_reading, begin.record + records, begin.line + ends
                 )
                 yield begin
-                if len(buffer) > self._sizes.split:  # for one long line
+                if len(buffer) > self._sizes.split:  # it was enlarged for one long line
                     buffer = bytearray(self._sizes.split)
 
     def _starts_of_elements(self) -> Iterator[Position]:
-        """Yield the start of each split of elements, with `_position` as its end."""
+        """Yield the start of each split of array elements."""
         opened = self._opener.open(self._path)
         if not isinstance(opened, Content):
             raise OSError(CHANGED_MESSAGE)
@@ -148,6 +151,6 @@ def _line_too_long(max_bytes: int) -> TooLargeError:
 
 
 def _fill_buffer(file: RandomAccess, buffer: bytearray, offset: int) -> int:
-    """Fill `buffer` with the bytes at `offset`; return their number."""
+    """Fill `buffer` with the bytes at `offset`, and return their number."""
     with memoryview(buffer) as view:
         return file.read_into(view, offset)

@@ -1,4 +1,5 @@
-"""HTTP APIs as sources: settings, requests, pages, retries.
+"""HTTP APIs as sources: settings, requests, retries, pagination.
 
-The only package that imports aiohttp, once a source is opened.
+May import the same rooms as `sources`. This is the only package that imports aiohttp. `settings`,
+`base` and `source` load without aiohttp.
 """

@@ -1,4 +1,4 @@
-"""Pages, and failures of requests; loads no aiohttp."""
+"""Pages and failures of requests. Does not import aiohttp."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ Reason = Literal[
 
 _TRANSIENT_REASONS = {"network", "timeout", "truncated"}
 _TRANSIENT_STATUSES = {408, 425, 429}
-EXCERPT_CHARACTERS = 200  # Characters of a body that a failure quotes.
+EXCERPT_CHARACTERS = 200  # of a body, quoted in a failure
 
 
 class HttpFailure(Struct, frozen=True):
-    """The failure of a URL, without secrets."""
+    """The failure to read a URL, without secrets."""
 
     url: str
     reason: Reason
-    text: str  # the reason, and advice
-    status: int | None = None
-    attempts: int = 1  # number of requests made
-    body: str = ""  # the first characters of the answer
-    retry_after: float | None = None  # the seconds that the server asked for
+    text: str  # a message with advice
+    status: int | None = None  # None if the response has no error status
+    attempts: int = 1  # the number of requests made
+    body: str = ""  # the first characters of the response
+    retry_after: float | None = None  # seconds from the Retry-After header; None without it
 
     @property
     def message(self) -> str:
-        """All of it but the URL, in one line."""
+        """The text, the number of attempts and the body, in one line."""
         tries = f" (tried {self.attempts} times)" if self.attempts > 1 else ""
         return f"{self.text}{tries}" + (f": {self.body!r}" if self.body else "")
 
     @property
     def is_transient(self) -> bool:
-        """Whether the same request may succeed a little later."""
+        """Whether the same request may succeed later, so that a retry makes sense."""
         if self.reason != "status":
             return self.reason in _TRANSIENT_REASONS
         status = self.status or 0
@@ -56,7 +56,7 @@ class HttpFailure(Struct, frozen=True):
 
 
 class HttpError(AsyncbatchError):
-    """A URL could not be read, or not to its end; `failure` says why."""
+    """A URL could not be read, or not to its end. `failure` has the reason."""
 
     def __init__(self, failure: HttpFailure) -> None:
         super().__init__(failure)
@@ -67,23 +67,23 @@ class HttpError(AsyncbatchError):
 
 
 class PageMark(Struct, frozen=True):
-    """Where a later run resumes: the URL of the next page, without credentials; its number."""
+    """The next page, at which a later run resumes."""
 
-    link: str
-    number: int
+    link: str  # its URL, without credentials
+    number: int  # from 1
 
 
 class Page(Struct, frozen=True):
-    """One page of an API, or some lines of a streamed JSON Lines answer."""
+    """One page of an API, or some lines of a streamed JSON Lines response."""
 
-    url: str  # for people, without secrets
-    number: int  # from 1; the parts of a streamed answer share it
+    url: str  # for messages, without secrets
+    number: int  # from 1; the parts of a streamed response share it
     body: bytes  # one valid JSON text, or lines that are not validated
     content_type: str
     format: Literal["json", "jsonl"] = "json"
-    # Where to resume after it. None for page numbers and offsets, which are not stable, after the
-    # last page, and in the middle of an answer.
+    # Resumes after this page. None for page numbers and offsets, which are not stable, after the
+    # last page, and in the middle of a response.
     mark: PageMark | None = None
     is_last: bool = False  # whether it is known that no page follows
-    line: int = 1  # where a part begins in the answer, from 1
-    byte: int = 0  # where a part begins in the answer, from 0
+    line: int = 1  # the first line of this part in the response, from 1
+    byte: int = 0  # the first byte of this part in the response, from 0

@@ -1,4 +1,4 @@
-"""Requests with rate limit, retry and proxies (aiohttp)."""
+"""The HTTP client: requests with rate limits, retries, redirects and proxies."""
 
 from __future__ import annotations
 
@@ -45,14 +45,15 @@ if TYPE_CHECKING:
     Clock = Callable[[], float]
     Sleep = Callable[[float], Awaitable[None]]
 
-_MAX_HEADER_BYTES = 64 * 1024  # Bytes; Link headers may be long.
+_MAX_HEADER_BYTES = 64 * 1024  # Link headers may be longer than aiohttp's default of 8190 bytes
 
 
 def open_session() -> aiohttp.ClientSession:
-    """Return a new session; the caller closes it.
+    """Return a new session. The caller closes it.
 
-    It verifies certificates, keeps no cookies and ignores the environment. It does not decompress,
-    because `formats.compression` also detects truncation. It has no limits of its own.
+    It verifies certificates, keeps no cookies and ignores the environment (also .netrc). It does
+    not decompress, because `formats.compression` also detects truncation. It sets no limit of
+    connections or time, because `HttpClient` does.
     """
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
@@ -71,31 +72,31 @@ def open_session() -> aiohttp.ClientSession:
 
 
 class RateLimiter:
-    """The rate limit of one host. `clock` and `sleep` are in seconds."""
+    """The limits of one host: requests at a time, and requests in an interval."""
 
     def __init__(self, rate: Rate | None, concurrency: int, clock: Clock, sleep: Sleep) -> None:
         self._rate, self._clock, self._sleep = rate, clock, sleep
         self._slots = asyncio.Semaphore(concurrency)
+        # The start times of the latest requests, also of those that still wait.
         self._starts: deque[float] = deque(maxlen=rate.requests if rate else 0)
-        """the starts of the latest requests, also planned ones"""
         self._paused_until = 0.0
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[None]:
-        """Wait for a turn; the request is made within the context."""
+        """Wait for a free slot. Make the request inside the context."""
         async with self._slots:
             while (left := self._reserve() - self._clock()) > 0:
                 await self._sleep(left)
                 if self._clock() >= self._paused_until:
-                    break  # else the host has asked for rest meanwhile
+                    break  # otherwise `pause` was called during the sleep
             yield
 
     def pause(self, seconds: float) -> None:
-        """Begin no request for so long: the host has asked for that."""
+        """Start no request for `seconds`, as the host demands."""
         self._paused_until = max(self._paused_until, self._clock() + seconds)
 
     def _reserve(self) -> float:
-        """Reserve the next start and return it."""
+        """Reserve the next start time and return it."""
         at = max(self._clock(), self._paused_until)
         if self._rate is not None:
             if len(self._starts) == self._rate.requests:
@@ -105,7 +106,7 @@ class RateLimiter:
 
 
 class Proxies:
-    """The proxies of the environment, read at each request."""
+    """The proxies that the environment variables name."""
 
     def __init__(self) -> None:
         self._proxies = getproxies()
@@ -120,11 +121,11 @@ class Proxies:
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 _MAX_REDIRECTS = 10
-_QUOTED_BYTES = 4096  # bytes: enough for the quoted characters after redaction
+_QUOTED_BYTES = 4096  # of a body, redacted before `EXCERPT_CHARACTERS` of it are quoted
 
 
 class HttpClient:
-    """Makes the requests of one source, over the connections of `session`."""
+    """Makes the requests of one source. The caller owns `session`."""
 
     def __init__(
         self, settings: HttpSettings, session: ClientSession, clock: Clock, sleep: Sleep
@@ -133,8 +134,7 @@ class HttpClient:
         self.policy = OriginPolicy(settings)
         self.redactor = Redactor(settings)
         self.retrier = Retrier(Retries(settings.retries, settings.retry_delay))
-        self.request_count = 0
-        """How many were made."""
+        self.request_count = 0  # the requests made, including redirects and retries
         self._session, self._sleep = session, sleep
         self._validator, self._proxies = make_validator(), Proxies()
         rate = parse_rate(settings.rate_limit) if settings.rate_limit is not None else None
@@ -143,9 +143,10 @@ class HttpClient:
         )
 
     async def request(self, url: URL, home_origin: URL, *, may_stream: bool) -> HttpResponse:
-        """Return the answer of `url`; `home_origin` is the origin of the settings' URL.
+        """Return the response of `url`, after redirects and retries. Raises HttpError.
 
-        With `may_stream` the body of JSON Lines is still to be read. Raises HttpError.
+        `home_origin` is the origin of the settings' URL. With `may_stream`, JSON Lines are not read
+        yet: the caller reads and closes the stream of the response.
         """
         attempts = 0
 
@@ -156,7 +157,7 @@ class HttpClient:
                 return await self._follow_redirects(
                     url, home_origin, attempts, may_stream=may_stream
                 )
-            except REQUEST_ERRORS as error:  # whose own message may hold secrets
+            except REQUEST_ERRORS as error:  # its message may contain secrets
                 raise self.to_http_error(url, error, attempts) from None
 
         return await self.retrier.call_async(
@@ -164,11 +165,11 @@ class HttpClient:
         )
 
     def redact_url(self, url: str) -> str:
-        """Return a URL of the settings as people may see it."""
+        """Return a URL of the settings without secrets."""
         return self.redactor.redact_url(URL(url))
 
     def to_http_error(self, url: URL, error: Exception, attempts: int = 1) -> HttpError:
-        """Return one of `REQUEST_ERRORS` as an HttpError about `url`."""
+        """Return the HttpError about `url` for one of `REQUEST_ERRORS`."""
         limits = self.settings
         reason, text = explain_error(error, timeout=limits.timeout, max_body=limits.max_body)
         quoted = getattr(error, "body", b"")[:_QUOTED_BYTES].decode("utf-8", "replace")
@@ -185,7 +186,7 @@ class HttpClient:
         )
 
     def make_error(self, url: URL, reason: Reason, text: str) -> HttpError:
-        """Return an HttpError with this reason and text."""
+        """Return the HttpError about `url` with this reason and text."""
         return HttpError(
             HttpFailure(self.redactor.redact_url(url), reason, self.redactor.redact(text))
         )
@@ -193,7 +194,7 @@ class HttpClient:
     async def _follow_redirects(
         self, url: URL, home_origin: URL, attempts: int, *, may_stream: bool
     ) -> HttpResponse:
-        """Return the answer of `url` after redirects. Raises `REQUEST_ERRORS`."""
+        """Return the response of `url` after redirects. Raises `REQUEST_ERRORS`."""
         seen = {url}
         while True:
             async with (
@@ -206,7 +207,7 @@ class HttpClient:
                     if target is None or response.status not in _REDIRECTS:
                         await self._check_status(response, url)
                         if may_stream and is_lines(response, self.settings.format):
-                            limit.reschedule(None)  # each read has its own
+                            limit.reschedule(None)  # each read has its own timeout
                             return await self._open_stream(response, url, attempts)
                         return await read_response(
                             response, url, attempts, self.settings, self._validator
@@ -232,14 +233,14 @@ class HttpClient:
         return await self._session.get(target, headers=headers, proxy=proxy, allow_redirects=False)
 
     async def _open_stream(self, response: ClientResponse, url: URL, attempts: int) -> HttpResponse:
-        """Return a JSON Lines answer with its first part read."""
+        """Return a JSON Lines response with its first part read."""
         stream = LineStream(response, self.settings.max_body, self.settings.timeout)
         await stream.read_first_part()
         link = next_link(response)
         return HttpResponse(url, response.content_type, b"", True, link, attempts, stream)
 
     async def _check_status(self, response: ClientResponse, url: URL) -> None:
-        """Raise StatusError for an error status. Respect its Retry-After."""
+        """Raise StatusError for an error status; pause the host for its Retry-After."""
         try:
             await check_status(response, time.time())
         except StatusError as error:
@@ -254,5 +255,5 @@ class HttpClient:
 
 
 def _requested_wait(error: BaseException) -> float:
-    """Return the seconds that a server asked to wait."""
+    """Return the seconds of the Retry-After header, 0 without it."""
     return (error.failure.retry_after or 0.0) if isinstance(error, HttpError) else 0.0

@@ -1,4 +1,4 @@
-"""Errors of HTTP requests, each with a reason and a message for people."""
+"""The errors of HTTP requests, with a reason and a message for each."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 
 
 class BodyTooLargeError(Exception):
-    """A body, or one of its lines, exceeds the limit."""
+    """A body, or a line of JSON Lines, exceeds the limit."""
 
 
 class UnknownEncodingError(Exception):
-    """A body has an unknown content coding, which the message names."""
+    """A body has an unknown content coding. The message names it."""
 
 
 class RefusedLinkError(Exception):
-    """A link or redirect leads to a forbidden origin, which the message names."""
+    """A link or redirect is invalid, or leads to a forbidden origin."""
 
 
 class NoRecordsError(Exception):
-    """There is no array at the records' place; the message says what is there."""
+    """A page has no array of records. The message describes the value found instead."""
 
 
 class StatusError(Exception):
-    """An error status. `retry_after` is in seconds."""
+    """A response has an error status. `retry_after` is in seconds."""
 
     def __init__(self, status: int, phrase: str, body: bytes, retry_after: float | None) -> None:
         super().__init__(status, phrase)
@@ -39,7 +39,7 @@ class StatusError(Exception):
 
 
 class NotJsonError(Exception):
-    """An answer is not JSON: the error, and its byte."""
+    """A response is not JSON. `byte` is the position of the error in `body`."""
 
     def __init__(self, message: str, byte: int, body: bytes, content_type: str) -> None:
         super().__init__(message, byte)
@@ -47,21 +47,21 @@ class NotJsonError(Exception):
 
     @property
     def is_cut(self) -> bool:
-        """Whether the answer is the beginning of a JSON text."""
+        """Whether the response is truncated: the error is at its end."""
         return bool(self.body.strip()) and self.byte >= len(self.body)
 
     @property
     def position(self) -> TextPosition:
-        """Where the fault is."""
+        """The line and column of the error."""
         return locate_byte(self.body, self.byte)
 
 
 class RedirectLoopError(Exception):
-    """Redirects form a circle, or never end; the message tells which."""
+    """Redirects repeat a URL, or there are too many. The message says which."""
 
 
-# All errors that `explain_error` knows; any other is a defect of asyncbatch. UnicodeError: an
-# invalid host name.
+# All errors that `explain_error` knows. Any other error is a bug in asyncbatch. An invalid host
+# name raises UnicodeError.
 REQUEST_ERRORS = (
     aiohttp.ClientError, TimeoutError, OSError, UnicodeError, StatusError, NotJsonError,
     RedirectLoopError, RefusedLinkError, BodyTooLargeError, UnknownEncodingError,
@@ -80,16 +80,17 @@ def explain_error(error: Exception, *, timeout: float, max_body: int) -> tuple[R
     """Return the reason and the message of one of `REQUEST_ERRORS`."""
     match error:
         case StatusError(status=status, phrase=phrase, retry_after=seconds):
-            rest = "" if seconds is None else f", asks to wait {seconds:,.0f} s"
+            rest = "" if seconds is None else f", Retry-After {seconds:,.0f} s"
             return "status", f"HTTP {status} {phrase}".rstrip() + rest
         case BodyTooLargeError():
-            return "too_large", f"the answer is over {format_size(max_body)}, the limit (max_body)"
+            limit = format_size(max_body)
+            return "too_large", f"the response exceeds {limit}, the limit (max_body)"
         case NoRecordsError() | RedirectLoopError() | RefusedLinkError():
             return _REASONS[type(error)], str(error)
         case NotJsonError() | UnknownEncodingError() | CorruptArchiveError():
             return _body_reason(error)
         case TimeoutError():
-            return "timeout", f"no whole answer within {timeout:g} s (timeout)"
+            return "timeout", f"no complete response within {timeout:g} s (timeout)"
         case _:
             return _connection_reason(error)
 
@@ -99,25 +100,25 @@ def _body_reason(
 ) -> tuple[Reason, str]:
     match error:
         case NotJsonError(body=b""):
-            return "not_json", "the answer is empty"
+            return "not_json", "the response is empty"
         case NotJsonError(is_cut=True, body=body):
-            return "truncated", f"the answer ends in the middle, after {len(body):,} bytes"
+            return "truncated", f"the response is cut off after {len(body):,} bytes"
         case NotJsonError(message=message, position=place, content_type=kind):
             where = f"line {place.line}, column {place.column}"
-            return "not_json", f"the answer, {kind}, is no JSON: {message} ({where})"
+            return "not_json", f"the response ({kind}) is not JSON: {message} ({where})"
         case CorruptArchiveError():
-            return "truncated", f"the answer is cut or damaged ({error})"
+            return "truncated", f"the response is cut off or damaged ({error})"
         case _:
-            return "not_json", f"the answer is compressed: {error}"
+            return "not_json", f"the response is compressed: {error}"
 
 
 def _connection_reason(error: Exception) -> tuple[Reason, str]:
     match error:
         case aiohttp.ClientPayloadError():
-            return "truncated", "the connection ended in the middle of the answer"
+            return "truncated", "the connection was closed in the middle of the response"
         case aiohttp.ClientSSLError():
-            return "tls", f"no trusted connection: {error}"
+            return "tls", f"the TLS connection failed: {error}"
         case aiohttp.InvalidURL():
-            return "refused_origin", "leads to what is no URL to go to"
+            return "refused_origin", "leads to an invalid URL"
         case _:
-            return "network", f"no connection: {str(error) or type(error).__name__}"
+            return "network", f"the connection failed: {str(error) or type(error).__name__}"

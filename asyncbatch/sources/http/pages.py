@@ -1,4 +1,4 @@
-"""Pagination: link, cursor, offset, page number."""
+"""Pagination by link, cursor, offset or page number."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 
 def count_records(body: bytes, pointer: Sequence[str]) -> int:
-    """Return the length of the array at `pointer` of a valid JSON text; null has none.
+    """Return the length of the array at `pointer` of a valid JSON text, 0 for null.
 
-    Raises NoRecordsError.
+    Raises NoRecordsError for any other value.
     """
     at = text_at(body, pointer)
     first = b"" if at is None else bytes(memoryview(at)[:1])
@@ -44,42 +44,45 @@ def count_records(body: bytes, pointer: Sequence[str]) -> int:
         return len(decode_array(at))
     if first == b"n":
         return 0
-    where = f"at {format_pointer(pointer)}" if pointer else "at the top of the answer"
+    where = f"at {format_pointer(pointer)}" if pointer else "at the top of the response"
     there = "nothing" if at is None else "an object" if first == b"{" else "a single value"
-    raise NoRecordsError(f"no array of records {where} but {there}; say with `records` where")
+    raise NoRecordsError(
+        f"expected an array of records {where}, found {there}: `records` sets its JSON Pointer"
+    )
 
 
 def count_lines(body: bytes) -> int:
-    """Return how many lines hold something."""
+    """Return the number of lines that are not blank."""
     return sum(1 for line in body.split(b"\n") if line.strip())
 
 
 def value_at(body: bytes, pointer: Sequence[str]) -> Any:
-    """Return the value at `pointer` of a valid JSON text, None without one."""
+    """Return the value at `pointer` of a valid JSON text, None if it is missing."""
     at = text_at(body, pointer)
     return None if at is None else decode(at)
 
 
-_MAX_REMEMBERED_URLS = (
-    10_000  # links that are checked for repetition; `max_pages` ends longer circles
-)
+_MAX_REMEMBERED_URLS = 10_000  # for the check of repetition; `max_pages` ends longer cycles
 
 
 class BadLinkError(Exception):
-    """The link to the next page is invalid; the message tells why."""
+    """The link to the next page is invalid. The message has the reason."""
 
 
 class LinkedPages:
-    """Pages that link to the next one, from `first`, whose settings allow `home_origin`."""
+    """Pages that link to the next one, or have a cursor for it, from the page `first`.
+
+    `home_origin` is the origin of the settings' URL.
+    """
 
     def __init__(self, client: HttpClient, first: URL, home_origin: URL) -> None:
         self._client, self._first, self._home_origin = client, first, home_origin
         self._requested: dict[URL, None] = {}
 
     async def pages(self, number: int) -> AsyncGenerator[Page, None]:
-        """Yield the pages; the first has number `number`. Raises HttpError.
+        """Yield the pages; the first one has the number `number`. Raises HttpError.
 
-        The error of a link is raised after the page that holds it.
+        The error of a link is raised after the page that contains the link.
         """
         url: URL | None = self._first
         while url is not None:
@@ -113,7 +116,7 @@ class LinkedPages:
     async def _stream_pages(
         self, answer: HttpResponse, stream: LineStream, end: Page
     ) -> AsyncGenerator[Page, None]:
-        """Yield the parts of an answer as pages; the last one is `end` with its own part."""
+        """Yield the parts of a response as pages. Only the last part has the mark of `end`."""
         held = BodyPart(b"", 1, 0)
         try:
             async for part in stream.parts():
@@ -127,7 +130,10 @@ class LinkedPages:
         yield _page_part(end, held, mark=end.mark, is_last=end.is_last)
 
     def _next_url(self, answer: HttpResponse) -> URL | None:
-        """Return the URL of the page behind `answer`, whether or not it may be asked for."""
+        """Return the URL of the next page, None after the last. It is not checked yet.
+
+        Raises BadLinkError and RefusedLinkError.
+        """
         pagination = self._client.settings.pagination
         link: object = None
         match pagination:
@@ -135,7 +141,7 @@ class LinkedPages:
                 link = answer.next_link
             case CursorPagination(next=pointer) | NextUrlPagination(next=pointer):
                 if answer.is_lines:
-                    raise BadLinkError("JSON Lines name no next page; use link_header or page")
+                    raise BadLinkError("JSON Lines have no next page: use link_header or page")
                 if not answer.is_empty:
                     link = value_at(answer.body, parse_pointer(pointer))
         if link is None or link == "":
@@ -143,21 +149,22 @@ class LinkedPages:
         if isinstance(pagination, CursorPagination):
             if isinstance(link, bool) or not isinstance(link, str | int | float):
                 raise BadLinkError(
-                    f"what {pagination.next} names is no cursor but {_describe_type(link)}"
+                    f"expected a cursor at {pagination.next}, found {_describe_type(link)}"
                 )
             return self._first.update_query({pagination.param: str(link)})
         if not isinstance(link, str):
-            raise BadLinkError(f"what should be the next URL is {_describe_type(link)}")
+            raise BadLinkError(f"expected the URL of the next page, found {_describe_type(link)}")
         return self._client.policy.resolve(answer.url, link)
 
     def _check_url(self, url: URL, number: int) -> None:
-        """Raise HttpError if `url` is not to be asked for as page `number`."""
+        """Raise HttpError if `url` may not be requested as page `number`."""
         limit = self._client.settings.max_pages
         if url in self._requested:
-            what = "the pages go in a circle: this one has been there before"
-            raise self._make_error(url, "repeated_next", what)
+            text = "the pages form a cycle: this page was already read"
+            raise self._make_error(url, "repeated_next", text)
         if number > limit:
-            raise self._make_error(url, "max_pages", f"over {limit:,} pages, the limit (max_pages)")
+            text = f"more than {limit:,} pages, the limit (max_pages)"
+            raise self._make_error(url, "max_pages", text)
         try:
             self._client.policy.check(url, self._home_origin)
         except RefusedLinkError as error:
@@ -190,7 +197,7 @@ _NOT_FOUND = 404
 
 
 class _FetchedPage(NamedTuple):
-    """An answer and how many records it holds; no answer behind the last page."""
+    """A response and its number of records. After the last page, `answer` is None."""
 
     url: URL
     answer: HttpResponse | None
@@ -200,10 +207,10 @@ class _FetchedPage(NamedTuple):
 class NumberedPages:
     """Pages by number or offset, from `first`.
 
-    Pages are requested ahead, assuming that each is full. A page is used once all earlier pages are
-    known: then its position is certain. It begins with few requests ahead, and doubles them each
-    round up to `concurrency`; an answer that tells the total allows that many at once. Without
-    `asks_ahead`, one by one.
+    Pages are requested ahead, on the assumption that each page is full. A page is yielded only when
+    all earlier pages are known, because its position is then certain. The number of requests ahead
+    starts at one and grows by one with each full page, up to `concurrency`. Once a response
+    contains the total, it is `concurrency`. Without `asks_ahead`, pages are requested one by one.
     """
 
     def __init__(
@@ -219,14 +226,10 @@ class NumberedPages:
         self._records_pointer = parse_pointer(client.settings.records)
         self._is_offset = isinstance(pagination, OffsetPagination)
         self._page_step = pagination.limit if isinstance(pagination, OffsetPagination) else 1
-        self._next_position = pagination.start
-        """The position of the page that is asked for next."""
-        self._max_ahead = 1
-        """How many pages may be asked for ahead of the one that is given."""
-        self._end_position: int | None = None
-        """the position after the last page, if an answer told it"""
-        self._record_count = self._largest_page = 0
-        """Records so far, and of the page that holds most."""
+        self._next_position = pagination.start  # of the page that is requested next
+        self._max_ahead = 1  # requests ahead
+        self._end_position: int | None = None  # after the last page, once it is known
+        self._record_count = self._largest_page = 0  # records so far, and in the largest page
         self._prefetched: deque[tuple[int, asyncio.Task[_FetchedPage]]] = deque()
 
     async def pages(self) -> AsyncGenerator[Page, None]:
@@ -241,7 +244,7 @@ class NumberedPages:
                 if answer is None or not count:
                     return
                 if number == limit:
-                    text = f"over {limit:,} pages, the limit (max_pages)"
+                    text = f"more than {limit:,} pages, the limit (max_pages)"
                     raise self._client.make_error(url, "max_pages", text)
                 number += 1
                 is_last = self._note_total(at, answer, count)
@@ -263,7 +266,10 @@ class NumberedPages:
             await self._cancel_prefetched()
 
     def _prefetch(self, remaining: int) -> None:
-        """Request pages ahead; at most `remaining` pages may follow, and one to notice more."""
+        """Request pages ahead.
+
+        At most `remaining` pages may follow. One more request finds out whether there are more.
+        """
         while len(self._prefetched) < min(self._max_ahead, remaining + 1):
             if (
                 self._prefetched
@@ -276,7 +282,7 @@ class NumberedPages:
             self._next_position += self._page_step
 
     def _note_total(self, at: int, answer: HttpResponse, count: int) -> bool:
-        """Note the total that an answer tells. Return whether the page at `at` is the last."""
+        """Note the total in a response. Return whether the page at `at` is the last."""
         self._record_count += count
         self._largest_page = max(self._largest_page, count)
         if self._is_offset:
@@ -293,7 +299,7 @@ class NumberedPages:
         return is_all or (pages is not None and at + 1 >= self._pagination.start + pages)
 
     def _total_of(self, answer: HttpResponse, name: str) -> int | None:
-        """Return the number that `answer` has where the settings say that `name` is."""
+        """Return the number at the JSON Pointer of the setting `name`, None without one."""
         pointer: str | None = getattr(self._pagination, name)
         if pointer is None or answer.is_lines:
             return None
@@ -301,19 +307,20 @@ class NumberedPages:
         return value if type(value) is int and value > 0 else None
 
     async def _adapt(self, at: int, count: int) -> None:
-        """Adapt to a page at `at` with `count` records."""
+        """Adapt step and requests ahead to a page at `at` with `count` records."""
         if self._is_offset and count != self._page_step:
-            # The last page, or the size limit of the server is lower: the guess was wrong.
+            # This is the last page, or the server has a lower limit: the requests ahead have the
+            # wrong offsets.
             await self._cancel_prefetched()
             self._next_position, self._page_step, self._max_ahead = at + count, count, 1
         elif count < self._largest_page:
-            self._max_ahead = 1  # probably the last
+            self._max_ahead = 1  # this is probably the last page
         else:
             most = self._client.settings.concurrency if self._asks_ahead else 1
             self._max_ahead = min(self._max_ahead + 1, most) if self._end_position is None else most
 
     async def _cancel_prefetched(self) -> None:
-        """Cancel the requests ahead, and wait until they have ended."""
+        """Cancel the requests ahead, and wait for their end."""
         tasks = [task for _, task in self._prefetched]
         self._prefetched.clear()
         for task in tasks:
@@ -321,7 +328,7 @@ class NumberedPages:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _fetch(self, at: int) -> _FetchedPage:
-        """Return the page at `at`. Raises HttpError."""
+        """Return the page at position `at`. Raises HttpError."""
         url = self._first.update_query(self._query_parameters(at))
         try:
             answer = await self._client.request(url, self._first.origin(), may_stream=False)
@@ -331,7 +338,7 @@ class NumberedPages:
             if error.failure.status == self._pagination.end_status:
                 return _FetchedPage(url, None, 0)
             if error.failure.status == _NOT_FOUND:
-                hint = "; if that is this server's end, say so: pagination.end_status = 404"
+                hint = "; if this is the end of the pages, set pagination.end_status = 404"
                 raise HttpError(replace(error.failure, text=error.failure.text + hint)) from error
             raise
         try:
@@ -362,18 +369,16 @@ def open_pages(
     *,
     asks_ahead: bool = True,
 ) -> AsyncGenerator[Page, None]:
-    """Return the pages of `url`; see `HttpSource.pages`."""
+    """Return the pages of `url` as `HttpSource.pages` does. Raises UsageError."""
     settings = client.settings
     first = client.policy.without_credentials(URL(url))
     if not client.policy.is_home_origin(first):
-        raise UsageError(
-            f"{client.redactor.redact_url(first)} is not of an origin that `urls` name"
-        )
+        raise UsageError(f"{client.redactor.redact_url(first)} has an origin that is not in `urls`")
     home = first.origin()
     first = _with_cursor(first, settings, since)
     if isinstance(settings.pagination, PagePagination | OffsetPagination):
         if start is not None:
-            raise UsageError("pages by number or offset are not stable: begin at the first")
+            raise UsageError("pages by number or offset cannot resume: start without a mark")
         return NumberedPages(client, first, settings.pagination, asks_ahead=asks_ahead).pages()
     if start is None:
         return LinkedPages(client, first, home).pages(1)

@@ -1,4 +1,4 @@
-"""Responses: status, Retry-After, encoding, size limits."""
+"""Responses: status, headers, decompressed bodies, and size limits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from asyncbatch.formats.validator import Validator
     from asyncbatch.sources.http.settings import HttpSettings
 
-PART_BYTES = 1024 * 1024  # bytes of JSON Lines after which a part ends, with the line
+PART_BYTES = 1024 * 1024  # a part of JSON Lines ends at the first line end after this size
 _LINES_TYPES = {
     "application/jsonl", "application/jsonlines", "application/json-lines", "application/ndjson",
     "application/x-jsonlines", "application/x-ndjson", "application/x-json-stream",
@@ -38,20 +38,23 @@ _LINES_TYPES = {
 
 
 class BodyPart(NamedTuple):
-    """Whole lines of a body, and where they begin: line from 1, byte from 0."""
+    """Whole lines of a body."""
 
     text: bytes
-    line: int
-    byte: int
+    line: int  # the number of the first line, from 1
+    byte: int  # the offset of the first byte, from 0
 
 
 def is_lines(response: ClientResponse, form: str) -> bool:
-    """Whether a body is JSON Lines: as `form` says, or for auto its content type."""
+    """Whether a body is JSON Lines, by `form`, or for "auto" by its content type."""
     return form == "jsonl" or (form == "auto" and response.content_type in _LINES_TYPES)
 
 
 async def whole_body(response: ClientResponse, limit: int) -> bytes:
-    """Return a whole body. Raises as `body_chunks`; BodyTooLargeError beyond `limit` bytes."""
+    """Return a whole body, decompressed.
+
+    Raises BodyTooLargeError beyond `limit` bytes, and the errors of `body_chunks`.
+    """
     taken, size = [], 0
     async for piece in body_chunks(response):
         taken.append(piece)
@@ -62,7 +65,10 @@ async def whole_body(response: ClientResponse, limit: int) -> bytes:
 
 
 class LineStream:
-    """The lines of an open answer. Limits and errors are those of `body_parts`."""
+    """The lines of an open response. Call `read_first_part`, iterate `parts`, then `close`.
+
+    Limits and errors are those of `body_parts`.
+    """
 
     def __init__(self, response: ClientResponse, limit: int, read_timeout: float) -> None:
         self._response = response
@@ -70,11 +76,11 @@ class LineStream:
         self._first: BodyPart | None = None
 
     async def read_first_part(self) -> None:
-        """Read the first part. Until then the request may be retried."""
+        """Read the first part. The request can be retried until this returns."""
         self._first = await anext(self._parts, None)
 
     async def parts(self) -> AsyncGenerator[BodyPart, None]:
-        """Yield them all."""
+        """Yield all parts."""
         if self._first is None:
             return
         yield self._first
@@ -82,7 +88,7 @@ class LineStream:
             yield part
 
     async def close(self) -> None:
-        """Read no more."""
+        """Close the response, also if it is not read to its end."""
         await self._parts.aclose()
         self._response.close()
 
@@ -90,10 +96,10 @@ class LineStream:
 async def body_parts(
     response: ClientResponse, limit: int, read_timeout: float
 ) -> AsyncGenerator[BodyPart, None]:
-    """Yield the lines of a body as they arrive, at the end also an unfinished line.
+    """Yield the lines of a body as they arrive. The last line may have no line end.
 
-    Raises as `body_chunks`; BodyTooLargeError for a line of more than `limit` bytes; TimeoutError
-    after `read_timeout` seconds without data.
+    Raises BodyTooLargeError for a line of more than `limit` bytes, TimeoutError after
+    `read_timeout` seconds without data, and the errors of `body_chunks`.
     """
     waiting: list[bytes] = []
     size, open_line, line, byte = 0, 0, 1, 0
@@ -121,7 +127,7 @@ async def body_parts(
 
 
 async def body_chunks(response: ClientResponse) -> AsyncGenerator[bytes, None]:
-    """Yield a body as it arrives, decompressed.
+    """Yield the decompressed bytes of a body as they arrive.
 
     Raises UnknownEncodingError, CorruptArchiveError and aiohttp's errors.
     """
@@ -141,10 +147,10 @@ async def body_chunks(response: ClientResponse) -> AsyncGenerator[bytes, None]:
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Return the seconds that an answer asks to wait, None without a known form.
+    """Return the seconds of a Retry-After header, None if it is missing or invalid.
 
-    A date is compared with the server's own date, because its clock may be wrong; without one, with
-    `now`, in seconds since 1970.
+    A date is compared with the Date header, because the clock of the server may be wrong. Without
+    that header it is compared with `now`, in seconds since 1970.
     """
     asked = headers.get("Retry-After", "").strip()
     if asked.isascii() and asked.isdecimal():
@@ -159,43 +165,39 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 def _timestamp(date: str) -> float | None:
     try:
         return calendar.timegm(parsedate_to_datetime(date).utctimetuple())
-    except (ValueError, OverflowError):  # no date, or none that there can be
+    except (ValueError, OverflowError):  # not a date, or an impossible one
         return None
 
 
 _SUCCESSFUL = range(200, 300)
 _LINK = re.compile(r"""<([^>]*)>((?:[^,"<]|"(?:[^"\\]|\\.)*")*)""")
 _RELATION = re.compile(r""";\s*rel\s*=\s*(?:"([^"]*)"|([^\s;,"]+))""", re.IGNORECASE)
-_QUOTED_BYTES = 4096  # As much of the body of an error is read.
+_QUOTED_BYTES = 4096  # bytes of the body of an error that are read
 
 
 class HttpResponse(NamedTuple):
-    """The answer of `url`, after redirects.
-
-    `body` is one valid JSON text, or empty if the server sent no content. JSON Lines are not
-    validated; with `stream` they are still to be read, and the caller closes it.
-    """
+    """A response after redirects. The caller closes its stream, if it has one."""
 
     url: URL
     content_type: str
-    body: bytes
+    body: bytes  # one valid JSON text, JSON Lines that are not validated, or empty
     is_lines: bool
-    next_link: str | None
-    attempts: int
-    stream: LineStream | None = None
+    next_link: str | None  # from the Link header
+    attempts: int  # the number of requests made
+    stream: LineStream | None = None  # JSON Lines that are not read yet; `body` is then empty
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is no content, not even an empty list."""
+        """Whether the response has no content at all, not even an empty list."""
         return self.stream is None and not self.is_lines and not self.body
 
 
 async def check_status(response: ClientResponse, now: float) -> None:
-    """Raise StatusError for an answer that is none. `now` is in seconds since 1970."""
+    """Raise StatusError for an error status. `now` is in seconds since 1970."""
     if response.status in _SUCCESSFUL:
         return
     quoted = bytearray()
-    # The body of an error may explain it; an unreadable body is ignored.
+    # The body of an error may explain the error. A body that cannot be read is ignored.
     with suppress(ClientError, UnknownEncodingError, CorruptArchiveError):
         async with aclosing(body_chunks(response)) as arriving:
             async for piece in arriving:
@@ -209,7 +211,10 @@ async def check_status(response: ClientResponse, now: float) -> None:
 async def read_response(
     response: ClientResponse, url: URL, attempts: int, settings: HttpSettings, validator: Validator
 ) -> HttpResponse:
-    """Return the answer with its whole body. Raises as `whole_body`, and NotJsonError."""
+    """Return the response with its whole body.
+
+    Raises NotJsonError and the errors of `whole_body`.
+    """
     body = await whole_body(response, settings.max_body)
     lines = is_lines(response, settings.format)
     if not lines and (body or response.status != 204):
@@ -220,7 +225,7 @@ async def read_response(
 
 
 def next_link(response: ClientResponse) -> str | None:
-    """Return where the Link header says that the next page is."""
+    """Return the URL with rel=next of the Link header, None without one."""
     for target, parameters in _LINK.findall(", ".join(response.headers.getall("Link", ()))):
         relation = _RELATION.search(parameters)
         if relation and "next" in (relation[1] or relation[2]).lower().split():

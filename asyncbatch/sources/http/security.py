@@ -1,4 +1,4 @@
-"""Which origins may be asked; URLs without secrets."""
+"""The origin policy of requests, and the redaction of secrets."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from asyncbatch.sources.http.settings import HttpSettings
 
 REDACTED = "***"
-# headers without secrets, which tell an origin nothing about another one
+# Headers without secrets. They may go to origins other than that of the settings' URL.
 HARMLESS_HEADERS = frozenset({"accept", "accept-language", "cache-control", "user-agent"})
-# Values of headers shorter than this are no secrets, and would spoil messages.
+# Characters. A shorter header value is not redacted: it also occurs in ordinary text.
 _MIN_SECRET_CHARACTERS = 6
 _SECRET_NAME = re.compile(
     r"token|secret|passw|pwd|api[_-]?key|access[_-]?key|^key$|^sig$|signature|^auth|credential",
@@ -29,7 +29,7 @@ _SECRET_NAME = re.compile(
 
 
 class Redactor:
-    """Hides the secrets of `settings` in any text, for instance in a server's answer."""
+    """Replaces the secrets of the settings in any text, for instance in a response."""
 
     def __init__(self, settings: HttpSettings) -> None:
         found = {
@@ -37,15 +37,15 @@ class Redactor:
         }
         longest_first = sorted(found, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first))) if found else None
+        # Query parameters that are never redacted, although their name may look like a secret's.
         self._public_parameters = {getattr(settings.pagination, "param", None)}
-        """parameters that are shown, whatever their name"""
 
     def redact(self, text: str) -> str:
-        """Return `text` with each secret as `***`."""
+        """Return `text` with each secret replaced by `***`."""
         return self._pattern.sub(REDACTED, text) if self._pattern else text
 
     def redact_url(self, url: URL) -> str:
-        """Return a URL without user name, password and parameters that look like keys."""
+        """Return a URL without user name, password, fragment and secret parameters."""
         bare = url.with_user(None).with_fragment(None)
         for name in {*bare.query} - self._public_parameters:
             if _SECRET_NAME.search(name):
@@ -54,7 +54,7 @@ class Redactor:
 
 
 def basic_credentials(auth: BasicAuth) -> str:
-    """Return a name and a password as HTTP's Basic scheme writes them."""
+    """Return user name and password in the encoding of HTTP Basic (RFC 7617)."""
     return b64encode(f"{auth.username}:{auth.password.reveal()}".encode()).decode()
 
 
@@ -81,7 +81,7 @@ _MAX_LINK_CHARACTERS = 200  # characters
 
 
 class OriginPolicy:
-    """Which origins may be requested, and which headers each may see."""
+    """The rule which origins may be requested, and which headers each receives."""
 
     def __init__(self, settings: HttpSettings) -> None:
         self._settings = settings
@@ -96,33 +96,33 @@ class OriginPolicy:
         self._all_headers |= _auth_headers(settings)
 
     def is_home_origin(self, url: URL) -> bool:
-        """Whether the settings name the origin of `url`."""
+        """Whether `url` has the origin of a URL in the settings."""
         return url.origin() in self._home_origins
 
     def resolve(self, base: URL, link: str) -> URL:
-        """Return the absolute URL of `link` in the answer of `base`, without credentials.
+        """Return the absolute URL of a link in the response of `base`, without credentials.
 
         Raises RefusedLinkError for an invalid link.
         """
         try:
             url = self.without_credentials(base.join(URL(link)))
             url.origin()
-        except ValueError:  # a port that is none, a scheme without a host
+        except ValueError:  # for instance an invalid port, or a scheme without a host
             shown = link[:_MAX_LINK_CHARACTERS]
-            raise RefusedLinkError(f"leads to {shown!r}, which is no URL to go to") from None
+            raise RefusedLinkError(f"leads to {shown!r}, which is not a valid URL") from None
         return url
 
     def check(self, url: URL, home_origin: URL) -> None:
-        """Raise RefusedLinkError if a URL of origin `home_origin` may not lead to `url`."""
+        """Raise RefusedLinkError if a page of `home_origin` may not lead to `url`."""
         if url.scheme not in ("http", "https"):
             raise RefusedLinkError(f"leads to {url.scheme}:, which is neither http nor https")
         if (origin := url.origin()) != home_origin and origin not in self._allowed:
             raise RefusedLinkError(
-                f"leads to another origin, {origin}, which allow_origins does not name"
+                f"leads to another origin, {origin}, which is not in allow_origins"
             )
 
     def without_credentials(self, url: URL) -> URL:
-        """Return `url` without user, password, fragment and the settings' key parameter."""
+        """Return `url` without user, password, fragment and the parameter of QueryAuth."""
         bare = url.with_user(None).with_fragment(None)
         auth = self._settings.auth
         if isinstance(auth, QueryAuth) and auth.name in bare.query:
@@ -130,7 +130,7 @@ class OriginPolicy:
         return bare
 
     def allowed_request(self, url: URL, home_origin: URL) -> tuple[URL, dict[str, str]]:
-        """Return the URL to request, and its headers; credentials only for their own origin."""
+        """Return the URL to request and its headers, with credentials only for `home_origin`."""
         if url.origin() != home_origin:
             return url, self._harmless_headers
         auth = self._settings.auth

@@ -1,4 +1,4 @@
-"""HTTP source settings and their checks."""
+"""The settings of an HTTP source, and their checks. Does not import aiohttp."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
 
 
 class BearerAuth(Struct, frozen=True, tag_field="type", tag="bearer", forbid_unknown_fields=True):
-    """`Authorization: Bearer` and a token."""
+    """The header `Authorization: Bearer` with a token."""
 
     token: Secret
 
 
 class BasicAuth(Struct, frozen=True, tag_field="type", tag="basic", forbid_unknown_fields=True):
-    """A user's name and password."""
+    """HTTP Basic authentication."""
 
     username: str
     password: Secret
 
 
 class HeaderAuth(Struct, frozen=True, tag_field="type", tag="header", forbid_unknown_fields=True):
-    """A header of any name, for instance X-Api-Key."""
+    """A secret in a header, for instance X-Api-Key."""
 
     name: str
     value: Secret
 
 
 class QueryAuth(Struct, frozen=True, tag_field="type", tag="query", forbid_unknown_fields=True):
-    """A parameter in the query of each URL."""
+    """A secret in a query parameter of each URL."""
 
     name: str
     value: Secret
@@ -49,55 +49,56 @@ Auth: TypeAlias = BearerAuth | BasicAuth | HeaderAuth | QueryAuth
 
 
 class PagePagination(Struct, frozen=True, tag_field="type", tag="page", forbid_unknown_fields=True):
-    """Pages by number, from `start`, up to the first page without records."""
+    """Pages by number, from `start` to the first page without records."""
 
     param: str = "page"
     start: int = 1
-    size_param: str | None = None  # the parameter for `size`, the records of a page
-    size: int | None = None
-    # the JSON Pointer of the number of records, which saves the last requests
+    size_param: str | None = None  # the name of the parameter for `size`
+    size: int | None = None  # records of a page
+    # The JSON Pointers of the number of records and of pages. Either saves the request for the
+    # page after the last one.
     total: str | None = None
-    pages: str | None = None  # the JSON Pointer of the number of pages, likewise
-    end_status: int | None = None  # a status, for instance 404, of a page after the last
+    pages: str | None = None
+    end_status: int | None = None  # the status of a page after the last one, for instance 404
 
 
 class OffsetPagination(
     Struct, frozen=True, tag_field="type", tag="offset", forbid_unknown_fields=True
 ):
-    """Pages by offset, `limit` records each; see `PagePagination`."""
+    """Pages by offset, with `limit` records each."""
 
     param: str = "offset"
     limit_param: str = "limit"
     limit: int = 100
     start: int = 0
-    total: str | None = None
-    end_status: int | None = None
+    total: str | None = None  # the JSON Pointer of the number of records
+    end_status: int | None = None  # the status of a page after the last one, for instance 404
 
 
 class CursorPagination(
     Struct, frozen=True, tag_field="type", tag="cursor", forbid_unknown_fields=True
 ):
-    """The value at the JSON Pointer `next` of an answer is `param` of the next request.
+    """Pages by cursor: each response contains the parameter of the next request.
 
-    The end is an answer without it, or with null or an empty text.
+    The last response has no cursor, or null or an empty text.
     """
 
-    next: str
-    param: str = "cursor"
+    next: str  # the JSON Pointer of the cursor in a response
+    param: str = "cursor"  # the query parameter of the next request
 
 
 class NextUrlPagination(
     Struct, frozen=True, tag_field="type", tag="next_url", forbid_unknown_fields=True
 ):
-    """The URL of the next page is at the JSON Pointer `next`; it may be relative."""
+    """Pages by link: each response contains the URL of the next page."""
 
-    next: str
+    next: str  # the JSON Pointer of the URL, which may be relative
 
 
 class LinkHeaderPagination(
     Struct, frozen=True, tag_field="type", tag="link_header", forbid_unknown_fields=True
 ):
-    """Each answer's Link header has the URL of the next, rel=next."""
+    """Pages by Link header: the URL of the next page has rel=next (RFC 8288)."""
 
 
 Pagination: TypeAlias = (
@@ -106,36 +107,33 @@ Pagination: TypeAlias = (
 
 
 class Incremental(Struct, frozen=True, forbid_unknown_fields=True):
-    """Only new records: `param` of a first request is the largest `field` so far.
+    """Requests for new records only: the server filters by the largest value so far."""
 
-    `initial` is the first value. The reader of the records finds the largest value.
-    """
-
-    field: str
-    param: str
-    initial: str | int | float | None = None
+    field: str  # the field of a record whose largest value is kept
+    param: str  # the query parameter of the first request that receives this value
+    initial: str | int | float | None = None  # the value of the first run; None sends none
 
 
 class HttpSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """The URLs to read, and how. `setting_mistakes` checks them."""
+    """The URLs to read, and the options of their requests. Check with `setting_mistakes`."""
 
     urls: tuple[str, ...]
     headers: dict[str, Secret] = {}
     auth: Auth | None = None
-    records: str = ""  # the JSON Pointer of a page's records; empty: the page itself
-    pagination: Pagination | None = None
-    format: Literal["auto", "json", "jsonl"] = "auto"  # auto goes by the content type
-    timeout: float = 30.0  # seconds for each request
+    records: str = ""  # the JSON Pointer of a page's records; empty for the page itself
+    pagination: Pagination | None = None  # None for one page for each URL
+    format: Literal["auto", "json", "jsonl"] = "auto"  # auto uses the content type
+    timeout: float = 30.0  # seconds for each request, or for each read of streamed JSON Lines
     retries: int = 5
     retry_delay: float = 0.5  # seconds before the first retry
-    longest_wait: float = 300.0  # a server that asks for more seconds is not waited for
-    rate_limit: str | None = None  # 20/s, 600/m, 1000/h; shared by all requests to a host
-    concurrency: int = 8  # requests at a time, shared by all requests to a host
+    longest_wait: float = 300.0  # seconds; a longer Retry-After fails the URL
+    rate_limit: str | None = None  # 20/s, 600/m, 1000/h; for all requests to a host together
+    concurrency: int = 8  # concurrent requests to a host
     incremental: Incremental | None = None
     max_pages: int = 100_000
-    # decompressed bytes of a whole body, or of one line of JSON Lines
+    # Decompressed bytes of a whole body, or of one line of JSON Lines.
     max_body: int = 64 * 1024 * 1024
-    # other origins to which links may lead; they see only harmless headers
+    # Other origins to which links may lead. They receive no credentials.
     allow_origins: tuple[str, ...] = ()
 
 
@@ -144,9 +142,9 @@ _RESERVED_HEADERS = {"accept-encoding", "host", "content-length", "transfer-enco
 
 
 def setting_mistakes(settings: HttpSettings) -> Iterator[Mistake]:
-    """Yield each mistake: the place, for instance `urls[0]`, and advice.
+    """Yield each mistake: its key path, for instance `urls[0]`, and advice.
 
-    No message holds a secret.
+    No message contains a secret.
     """
     if not settings.urls:
         yield "urls", "must name at least one URL"
@@ -174,11 +172,13 @@ def _check_text(where: str, check: Callable[[str], object], value: str) -> Itera
 def _check_url(url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("must be a whole URL that begins with http:// or https://")
+        raise ValueError("must be a complete URL that begins with http:// or https://")
     if "@" in parts.netloc:
-        raise ValueError('must hold no password; write auth = { type = "basic", ... }')
+        raise ValueError('must not contain a password: use auth = { type = "basic", ... }')
     if not url.isprintable() or " " in url or "\\" in url:
-        raise ValueError("must hold no spaces, backslashes or control characters (%20 is a space)")
+        raise ValueError(
+            "must not contain spaces, backslashes or control characters (%20 is a space)"
+        )
     _ = parts.port  # raises ValueError for an invalid port
 
 
@@ -204,24 +204,24 @@ def _header_mistakes(settings: HttpSettings) -> Iterator[Mistake]:
     for name, secret in settings.headers.items():
         where = f"headers.{name}"
         if not _HEADER_NAME.fullmatch(name):
-            yield where, "is no name of a header"
+            yield where, "is not a valid header name"
         elif name.lower() in _RESERVED_HEADERS:
-            yield where, "cannot be set: it follows from the request"
+            yield where, "cannot be set: it is derived from the request"
         elif not _is_header_value(secret.reveal()):
-            yield where, "must hold no line ends or other control characters"
+            yield where, "must not contain line ends or other control characters"
     taken = {name.lower() for name in settings.headers}
     match settings.auth:
         case BearerAuth() | BasicAuth() if "authorization" in taken:
-            yield "auth", "cannot stand beside a header Authorization"
+            yield "auth", "cannot be combined with the header Authorization"
         case BearerAuth(token=token) if not token.reveal() or not _is_header_value(token.reveal()):
-            yield "auth.token", "must not be empty, and hold no line ends or control characters"
+            yield "auth.token", "must not be empty or contain line ends or control characters"
         case HeaderAuth(name=name, value=value):
             if not _HEADER_NAME.fullmatch(name):
-                yield "auth.name", "is no name of a header"
+                yield "auth.name", "is not a valid header name"
             if name.lower() in taken:
-                yield "auth.name", f"cannot stand beside a header {name}"
+                yield "auth.name", f"cannot be combined with the header {name}"
             if not _is_header_value(value.reveal()):
-                yield "auth.value", "must hold no line ends or other control characters"
+                yield "auth.value", "must not contain line ends or other control characters"
         case QueryAuth(name=""):
             yield "auth.name", "must not be empty"
 
@@ -234,7 +234,7 @@ def _pagination_mistakes(settings: HttpSettings) -> Iterator[Mistake]:
     match settings.pagination:
         case PagePagination(size=size, size_param=size_param) as pages:
             if (size is None) != (size_param is None):
-                yield "pagination", "size and size_param go together"
+                yield "pagination", "size and size_param must be given together"
             if size is not None and size < 1:
                 yield "pagination.size", "must be at least 1"
             for name in ("total", "pages"):
@@ -248,6 +248,6 @@ def _pagination_mistakes(settings: HttpSettings) -> Iterator[Mistake]:
         case CursorPagination(next=pointer) | NextUrlPagination(next=pointer):
             yield from _check_text("pagination.next", parse_pointer, pointer)
             if settings.format == "jsonl":
-                yield "pagination.type", "JSON Lines name no next page; use link_header or page"
+                yield "pagination.type", "JSON Lines have no next page: use link_header or page"
         case _:
             pass

@@ -1,4 +1,4 @@
-"""An HTTP API as a source, with its connections; loads aiohttp once it is opened."""
+"""The HTTP source and its connection pool. Imports aiohttp when it is entered."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 
 class Connections:
-    """A shared connection pool: an async context manager that many may enter.
+    """A shared connection pool: an async context manager for several sources.
 
-    The last to leave closes the pool.
+    It opens with the first `async with` and closes at the end of the last.
     """
 
     def __init__(self) -> None:
@@ -58,11 +58,11 @@ class Connections:
 
 
 class HttpSource:
-    """The pages of the URLs of `settings`: an async context manager, entered once.
+    """A reader of the pages of the settings' URLs: an async context manager.
 
-    All URLs share the limits. `clock` and `sleep` are in seconds. Sources may share `connections`.
-    Without `asks_ahead` no page is requested before it is wanted. Raises UsageError for invalid
-    settings and, when it is entered, without aiohttp.
+    All URLs share the limits of the settings. Several sources may share `connections`. Without
+    `asks_ahead`, no page is requested before the caller needs it. `clock` and `sleep` (seconds) are
+    for tests. Raises UsageError for invalid settings, and on entry if aiohttp is not installed.
     """
 
     def __init__(
@@ -74,11 +74,10 @@ class HttpSource:
         connections: Connections | None = None,
         asks_ahead: bool = True,
     ) -> None:
-        if found := [f"{where}: {what}" for where, what in setting_mistakes(settings)]:
+        if found := [f"{where}: {advice}" for where, advice in setting_mistakes(settings)]:
             raise UsageError("; ".join(found))
         self.settings = settings
-        self.page_count = 0
-        """How many pages were given, of all URLs."""
+        self.page_count = 0  # the pages yielded so far, of all URLs
         self._asks_ahead = asks_ahead
         self._requests_before = 0
         self._clock, self._sleep = clock, sleep
@@ -106,16 +105,16 @@ class HttpSource:
             await self._connections.__aexit__()
 
     def shown(self, url: str) -> str:
-        """Return a URL as people may see it."""
+        """Return a URL without secrets."""
         return self._entered_client().redact_url(url)
 
     def retries(self) -> int:
-        """Return how many requests were made again since the last time this was asked."""
+        """Return the number of retried requests since the last call."""
         return 0 if self._client is None else self._client.retrier.take_retry_count()
 
     @property
     def request_count(self) -> int:
-        """How many requests were made: for pages, along redirects, and again."""
+        """The number of requests made: for pages, redirects and retries."""
         return self._requests_before + (self._client.request_count if self._client else 0)
 
     async def pages(
@@ -124,8 +123,8 @@ class HttpSource:
         """Yield the pages of one of the settings' URLs, in order.
 
         Begins after the page with the mark `start`. `since` is the value of `incremental.param`,
-        None for `initial`. At most `concurrency` pages are requested ahead; closing the generator
-        cancels them. Raises HttpError after all good pages.
+        None for `initial`. At most `concurrency` pages are requested ahead. Closing the generator
+        cancels these requests. Raises HttpError after all good pages.
         """
         from asyncbatch.sources.http.pages import open_pages
 
@@ -134,22 +133,22 @@ class HttpSource:
             open_pages(client, url, start, since, asks_ahead=self._asks_ahead)
         ) as pages:
             async for page in pages:
-                if page.number != last:  # an answer may come in several stretches
+                if page.number != last:  # a streamed response is yielded in several parts
                     last = page.number
                     self.page_count += 1
                 yield page
 
     def _entered_client(self) -> HttpClient:
         if self._client is None:
-            raise RuntimeError("an HttpSource is entered (async with) before it is read")
+            raise RuntimeError("enter the HttpSource with `async with` before reading pages")
         return self._client
 
 
 class HttpFeedSource:
-    """The URLs of one source, over one pool of connections: see `feeds.FeedSource`.
+    """The URLs of one source as feeds, over one connection pool.
 
-    With `is_alone` false the source's name is part of its feeds': another has the same URLs.
-    No page is asked for before it is wanted unless it `asks_ahead`.
+    If `is_alone` is false, another source has the same URLs: the names of the feeds then contain
+    the name of the source.
     """
 
     kind = "http"
@@ -178,7 +177,7 @@ class HttpFeedSource:
         await self._pages.__aexit__(*exception)
 
     def end(self) -> bool:
-        """Do nothing: pages can be requested again."""
+        """Return False: pages can be requested again."""
         return False
 
     def take_retry_count(self) -> int:
@@ -193,7 +192,7 @@ class HttpFeedSource:
 
 
 class UrlFeed:
-    """The pages of one URL: see `feeds.Feed`."""
+    """The pages of one URL as a feed."""
 
     def __init__(self, source: HttpSource, url: str, name: str) -> None:
         self.name, self.group = name, urlsplit(url).netloc

@@ -1,1 +1,4 @@
-"""Sources that do not end: growing files, folders, pipes, generated events."""
+"""Live sources, which yield chunks as they arrive: growing files, folders, pipes, simulated events.
+
+May import the same rooms as `sources`.
+"""

@@ -1,4 +1,4 @@
-"""Read a growing file from a stored position."""
+"""Files that are read from a stored position: growing ones and complete ones."""
 
 from __future__ import annotations
 
@@ -23,31 +23,27 @@ from asyncbatch.sources.base import CHUNK_BYTES
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-DIGEST_BYTES = 4096  # bytes at the beginning of a file, and before a position, that identify it
+DIGEST_BYTES = 4096  # at the beginning of a file, and before a position: they identify the file
 
 
 class FileMark(Struct, frozen=True, omit_defaults=True):
-    """A position in a file: bytes from its beginning, decompressed.
+    """A stored position in a file. The digests identify the file."""
 
-    `head` and `tail` are digests of the first bytes and of the bytes before the position. They
-    decide; `inode` only tells where to look first.
-    """
-
-    offset: int
-    head: str
-    tail: str
-    inode: int = 0
+    offset: int  # decompressed bytes from the beginning
+    head: str  # digest of the first `DIGEST_BYTES` bytes, or all before `offset`
+    tail: str  # digest of the last `DIGEST_BYTES` bytes before `offset`
+    inode: int = 0  # only a hint: the file with this inode is tried first
 
 
 class FilePosition:
-    """The identity of a file, by the bytes that were read of it."""
+    """The current position in a file, with the bytes that identify the file."""
 
     def __init__(self, inode: int = 0) -> None:
         self.offset, self.tail, self.inode = 0, b"", inode
         self._head, self._head_digest = b"", ""
 
     def advance(self, data: bytes) -> None:
-        """Take note of the bytes that come next."""
+        """Move forward over `data`, the next bytes of the file."""
         self.offset += len(data)
         if not self._head_digest:
             self._head += data[: DIGEST_BYTES - len(self._head)]
@@ -60,14 +56,14 @@ class FilePosition:
         )
 
     def mark(self) -> FileMark:
-        """Return the place that was reached."""
+        """Return the current position, to be stored."""
         head = self._head_digest or digest(self._head)
         return FileMark(self.offset, head, digest(self.tail), self.inode)
 
     def seek(self, mark: FileMark, read_at: Callable[[int, int], bytes]) -> bool:
-        """Move to `mark` if the file has the same bytes before it. Return whether it has.
+        """Move to `mark` if the file has the same bytes before it; return whether it has.
 
-        `read_at(size, offset)` reads bytes of the file, fewer only at its end.
+        `read_at(offset, size)` reads bytes of the file, fewer only at its end.
         """
         other = FilePosition(mark.inode)
         other.move_to(mark.offset, read_at)
@@ -78,7 +74,7 @@ class FilePosition:
         return True
 
     def move_to(self, offset: int, read_at: Callable[[int, int], bytes]) -> None:
-        """Move to an offset without a check."""
+        """Move to `offset` without a check of the bytes before it."""
         length = min(DIGEST_BYTES, offset)
         self._head, self._head_digest = b"", ""
         self.offset, self.tail = 0, b""
@@ -87,21 +83,21 @@ class FilePosition:
 
 
 def position_of_mark(mark: FileMark) -> dict[str, Any]:
-    """Return a mark as JSON can hold it."""
+    """Return a mark as a position in JSON."""
     position: dict[str, Any] = msgspec.to_builtins(mark)
     return position
 
 
 def parse_position(position: Any) -> FileMark:
-    """Return the mark that a position is. Raises UsageError if it is none."""
+    """Return the mark of a position. Raises UsageError for an invalid position."""
     try:
         return msgspec.convert(position, FileMark)
     except msgspec.ValidationError as error:
-        raise UsageError(f"this is no place in a file: {position!r} ({error})") from None
+        raise UsageError(f"not a position in a file: {position!r} ({error})") from None
 
 
 def digest(data: bytes) -> str:
-    """Return a digest of bytes as text."""
+    """Return a short digest of `data` as hexadecimal text."""
     return blake2b(data, digest_size=8).hexdigest()
 
 
@@ -110,9 +106,10 @@ _MAGIC_BYTES = 16  # first bytes of a file that identify its compression
 
 
 class FileReader:
-    """Reads a complete file, decompressed; `read_position` is its position.
+    """Reads a complete file, decompressed. It owns the descriptor.
 
-    Raises OSError, and CorruptArchiveError for a file that ends within its magic bytes.
+    `next`, `read` and `seek` move `read_position`. Raises OSError, and CorruptArchiveError for a
+    file that ends within its magic bytes. `close` may be called from another thread.
     """
 
     def __init__(self, descriptor: int, name: str) -> None:
@@ -131,9 +128,10 @@ class FileReader:
         return self.read_position.inode
 
     def seek(self, mark: FileMark) -> bool:
-        """Resume at `mark`, before any read. Return whether the bytes before it are the same.
+        """Resume at `mark`, before any read; return whether the bytes before it are the same.
 
-        If not, the reader is unusable. A compressed file is read up to the mark. Raises OSError.
+        If they differ, the reader is unusable. A compressed file is read up to the mark. Raises
+        OSError.
         """
         if self._chunks is None:
             if not self.read_position.seek(
@@ -157,7 +155,7 @@ class FileReader:
 
     @property
     def has_more(self) -> bool:
-        """Whether something was read that was not given yet: then `next` is quick."""
+        """Whether bytes are buffered, so that `next` does not block."""
         return bool(self._ahead)
 
     def next(self) -> bytes:
@@ -169,11 +167,11 @@ class FileReader:
         return data
 
     async def read(self) -> bytes:
-        """Return the next bytes, as `next`, read in a thread."""
+        """Return the next bytes as `next` does, but read them in a thread."""
         return self.next() if self._ahead else await asyncio.to_thread(self.next)
 
     def read_more(self) -> bytes:
-        """Return the next bytes, many at a time. The caller advances `read_position`."""
+        """Return the next block of bytes. The caller advances `read_position`."""
         if self._ahead:  # left over from `seek`
             data, self._ahead = bytes(self._ahead), memoryview(b"")
             return data
@@ -190,19 +188,19 @@ class FileReader:
         return self._compression is not None
 
     def head_digest(self, size: int) -> str:
-        """Return a digest of its first bytes, as on the disk."""
+        """Return a digest of the first bytes of the file, compressed or not."""
         return digest(os.pread(self._descriptor, size, 0))
 
     def has_changed(self) -> bool:
-        """Return False: a compressed file is not written any more."""
+        """Return False, because a compressed file is complete."""
         return False
 
     def size(self) -> int:
-        """Return the size on the disk."""
+        """Return the size on the disk, in bytes."""
         return os.fstat(self._descriptor).st_size
 
     def modified_ns(self) -> int:
-        """Return when it was last written to, in nanoseconds."""
+        """Return the time of the last write, in nanoseconds since 1970."""
         return os.fstat(self._descriptor).st_mtime_ns
 
     def close(self) -> None:
@@ -222,29 +220,30 @@ _BLOCK_BYTES = 4096
 
 
 class FileTruncatedError(Exception):
-    """A file was truncated, and perhaps has grown again.
+    """A file was truncated, and may have grown again.
 
     At least `unread_bytes` bytes are lost.
     """
 
-    def __init__(self, unread: int) -> None:
-        super().__init__(unread)
-        self.unread_bytes = unread
+    def __init__(self, unread_bytes: int) -> None:
+        super().__init__(unread_bytes)
+        self.unread_bytes = unread_bytes
 
 
 class LiveFile:
-    """Reads a growing file. The caller advances `read_position`.
+    """Reads a growing file. It owns the descriptor; the caller advances `read_position`.
 
-    It owns the descriptor. A file that `was_truncated` may begin with a hole, where its writer went
-    on at its old offset: the hole is skipped.
+    A truncated file (`was_truncated`) may begin with a hole, if its writer continues at the old
+    offset. The hole is skipped.
     """
 
     def __init__(self, descriptor: int, *, was_truncated: bool = False) -> None:
         self.descriptor = descriptor
         self.read_position = FilePosition(os.fstat(descriptor).st_ino)
         self._was_truncated = was_truncated
+        # Size and time of the last write: at the last read without new bytes, and at the last
+        # `has_changed`.
         self._status_at_end: tuple[int, int] | None = None
-        """size and time of the last check that found no new bytes"""
         self._checked_status: tuple[int, int] | None = None
         self._largest_size = 0
 
@@ -254,11 +253,11 @@ class LiveFile:
         return self.read_position.inode
 
     def seek(self, mark: FileMark) -> bool:
-        """Resume at a mark. Return whether the bytes before it are the same."""
+        """Resume at `mark`; return whether the bytes before it are the same."""
         return self.read_position.seek(mark, self._read_at)
 
     def seek_last_line(self) -> None:
-        """Go on behind the last line that has an end."""
+        """Move to the end of the last complete line."""
         end = os.fstat(self.descriptor).st_size
         while end:
             start = max(0, end - _BLOCK_BYTES)
@@ -269,7 +268,7 @@ class LiveFile:
         self._move_to(end)
 
     def read_more(self) -> bytes:
-        """Return the next bytes, b"" without any. Raises FileCutError, OSError."""
+        """Return the next bytes, b"" without any. Raises FileCutError and OSError."""
         status = os.fstat(self.descriptor)
         look = (status.st_size, status.st_mtime_ns)
         if look == self._status_at_end:
@@ -277,7 +276,8 @@ class LiveFile:
         if self._was_truncated and not self.read_position.offset:
             self._skip_hole()
         offset, tail = self.read_position.offset, self.read_position.tail
-        # Old bytes are read again together with the new ones: the file cannot be cut in between.
+        # Read the bytes before the position again, together with the new ones: so the file cannot
+        # be truncated between the check and the read.
         data = self._read_at(offset - len(tail), len(tail) + _READ_BYTES)
         if status.st_size < offset or not data.startswith(tail):
             raise FileTruncatedError(max(0, self._largest_size - offset))
@@ -287,31 +287,31 @@ class LiveFile:
         return fresh
 
     def has_changed(self) -> bool:
-        """Whether the file has changed since the last call or read."""
+        """Whether the file has changed since the last call or the last read."""
         status = os.fstat(self.descriptor)
         known, self._checked_status = self._checked_status, (status.st_size, status.st_mtime_ns)
         return self._checked_status not in (known, self._status_at_end)
 
     def size(self) -> int:
-        """Return how large it is now."""
+        """Return the current size in bytes."""
         return os.fstat(self.descriptor).st_size
 
     def modified_ns(self) -> int:
-        """Return when it was last written to, in nanoseconds."""
+        """Return the time of the last write, in nanoseconds since 1970."""
         return os.fstat(self.descriptor).st_mtime_ns
 
     def reopen(self) -> LiveFile:
-        """Return the same file, to be read from its beginning."""
+        """Return a new reader of the same file, at its beginning."""
         return LiveFile(os.dup(self.descriptor), was_truncated=True)
 
     def close(self) -> None:
-        """Close it."""
+        """Close the file."""
         os.close(self.descriptor)
 
     def _skip_hole(self) -> None:
         try:
             start = os.lseek(self.descriptor, 0, os.SEEK_DATA)
-        except OSError as error:  # all of it is a hole, or the file system cannot tell
+        except OSError as error:  # ENXIO: it is one hole. Other: the file system has no SEEK_DATA.
             start = self.size() if error.errno == errno.ENXIO else 0
         while (block := self._read_at(start, _READ_BYTES)) and not block.strip(b"\0"):
             start += len(block)

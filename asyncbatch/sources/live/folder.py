@@ -1,4 +1,4 @@
-"""Follow a folder for new files."""
+"""A folder as a live source: its files, and with `follow` later files."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ if TYPE_CHECKING:
     from asyncbatch.core.records import FailureKind
     from asyncbatch.sources.selection import Selection
 
-_FILES_AT_ONCE = 10_000  # files that one scan of a folder adds at most
-_SETTLE_SECONDS = 1.0  # A file that has not changed for so long is complete.
-_OLD_SECONDS = 10.0  # a file last written this long ago is complete, by any clock
-# endings of names of files that are being written
+_FILES_AT_ONCE = 10_000  # files that one scan of a folder queues, at most
+_SETTLE_SECONDS = 1.0  # a file without changes for this time is complete
+# A file whose last write is older than this is complete at once, even if clocks differ.
+_OLD_SECONDS = 10.0
+# Endings of the names of files that are still being written.
 _UNFINISHED_SUFFIXES = (
     "~",
     ".tmp",
@@ -50,19 +51,19 @@ _UNFINISHED_SUFFIXES = (
 
 
 class FolderPosition(Struct, frozen=True, omit_defaults=True):
-    """Which files of a folder were read, and how far the one called `name`."""
+    """A stored position in a folder."""
 
-    seen: SeenState
-    name: str | None = None
-    mark: FileMark | None = None
+    seen: SeenState  # the files that were read
+    name: str | None = None  # the file that is being read, None between two files
+    mark: FileMark | None = None  # the position in that file
 
 
 class FolderReader:
     """Reads the files below a folder, the oldest first.
 
-    With `follow`, later files are read once they are complete: renamed, or unchanged for `settle`
-    seconds. With `from_end`, only those. A file is read once, whatever its later name. Raises
-    UsageError.
+    With `follow`, later files are read too, once they are complete: renamed, or unchanged for
+    `settle` seconds. With `from_end`, only these are read. A file is read once, even if it is
+    renamed. `next` may be called in a thread, and `close` from another one. Raises UsageError.
     """
 
     def __init__(
@@ -82,47 +83,47 @@ class FolderReader:
         self._needs_scan, self._skips_present = True, from_end
         self._current: tuple[FoundFile, FileReader] | None = None
         self._begins = False
+        # By inode, the files that may be incomplete: their size, the time of the last write, and
+        # the time since when both are unchanged.
         self._growing: dict[int, tuple[int, int, float]] = {}
-        """Size and time of files that may not be complete, and since when they are so."""
+        # By inode, the files that did not exist when they were to be opened: perhaps renamed.
         self._missing: dict[int, str] = {}
-        """files that were gone at their turn; perhaps they were renamed"""
         self._losses: deque[Failure] = deque()
-        self._reported_paths: set[str] = set()
+        self._reported_paths: set[str] = set()  # of files that cannot be read
         self._lock = threading.Lock()
         self._is_closed = False
-        self.scan_seconds = 0.0
-        """the time that the last scan took"""
+        self.scan_seconds = 0.0  # of the last scan
         try:
             os.listdir(folder)
         except OSError as error:
             raise UsageError(f"cannot read {folder}: {error.strerror}") from None
         if not follow and next(walk(folder, self._wanted), None) is None:
             patterns = selection.patterns
-            what = "JSON files" if patterns == DEFAULT_PATTERNS else " or ".join(patterns)
+            names = "JSON files" if patterns == DEFAULT_PATTERNS else " or ".join(patterns)
             raise UsageError(
-                f"no {what} in {folder} (--pattern chooses other names, --follow waits for files)"
+                f"no {names} in {folder} (--pattern selects other names, --follow waits for files)"
             )
         if from_end:
             self._scan()
 
     @property
     def has_more(self) -> bool:
-        """Whether something was read that was not given yet: then `next` is quick."""
+        """Whether bytes are buffered, so that `next` does not block."""
         return self._current is not None and self._current[1].has_more
 
     @property
     def has_files(self) -> bool:
-        """Whether there are files to read without another scan."""
+        """Whether `next` has work: a file, a loss, or a requested scan."""
         return self._current is not None or self._needs_scan or bool(self._found or self._losses)
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a file is not complete yet, so that the next scan should be soon."""
+        """Whether a file may be incomplete, so that the next scan should be soon."""
         return bool(self._growing)
 
     @property
     def position(self) -> Any:
-        """The position, as JSON."""
+        """The current position as JSON."""
         place: dict[str, Any] = {"seen": self._seen.position}
         if self._current is not None:
             file, reading = self._current
@@ -130,11 +131,14 @@ class FolderReader:
         return place
 
     def start_at(self, position: Any) -> None:
-        """Go on behind a chunk; see `ReplayableSource`."""
+        """Resume after the chunk with this position.
+
+        Raises UsageError if the file that was being read has changed before the position.
+        """
         try:
             place = msgspec.convert(position, FolderPosition)
         except msgspec.ValidationError as error:
-            raise UsageError(f"this is no place in a folder: {error}") from None
+            raise UsageError(f"not a position in a folder: {error}") from None
         self._seen, self._skips_present = SeenFiles(place.seen), False
         if place.name is None or place.mark is None:
             return
@@ -151,13 +155,12 @@ class FolderReader:
                         return
                     reading.close()
         raise UsageError(
-            f"{named} is not there as it was: its first {mark.offset:,} bytes were read, and it "
-            "was removed, replaced or cut since. Give it back, or begin anew without what was "
-            "kept of it"
+            f"{named} was removed, replaced or truncated after its first {mark.offset:,} bytes "
+            "were read. Restore the file, or restart without the checkpoint"
         )
 
     def rescan(self) -> None:
-        """Scan for further files, after the known ones are read."""
+        """Request a scan for further files, after the known files are read."""
         self._needs_scan = True
 
     def next(self) -> LiveChunk | None:
@@ -166,7 +169,7 @@ class FolderReader:
             return None if self._is_closed else self._next()
 
     def close(self) -> None:
-        """Release the folder. No read may be running."""
+        """Close the current file, after the current read."""
         with self._lock:
             self._is_closed = True
             if self._current is not None:
@@ -203,7 +206,7 @@ class FolderReader:
             reading = self._open_reader(path)
             if reading.inode != file.inode:
                 reading.close()
-                raise FileNotFoundError  # noqa: TRY301 - as if it were: another one is called so
+                raise FileNotFoundError  # noqa: TRY301 - the path leads to another file by now
         except FileNotFoundError:
             self._missing[file.inode] = path
             self._needs_scan = True
@@ -230,7 +233,7 @@ class FolderReader:
     # --- what is there
 
     def _scan(self) -> None:
-        """Find the next files, and files that have grown since they were read."""
+        """Queue the next files; report files that have grown since they were read."""
         began = time.monotonic()
         self._needs_scan = False
         growing, self._growing = self._growing, {}
@@ -261,12 +264,17 @@ class FolderReader:
         self._seen.forget(latest, first)
         for inode, path in self._missing.items():
             if inode not in inodes:
-                self._losses.append(Failure(path, "not_found", "it was gone before it was read"))
+                self._losses.append(
+                    Failure(path, "not_found", "the file was removed before it was read")
+                )
         self._missing.clear()
         self.scan_seconds = time.monotonic() - began
 
     def _is_complete(self, file: FoundFile, growing: dict[int, tuple[int, int, float]]) -> bool:
-        """Whether a file is no longer being written, as far as its name and times tell."""
+        """Whether a file is no longer being written, judged by its times.
+
+        A rename sets the ctime but not the mtime: a renamed file is complete.
+        """
         written = file.key[0]
         if (
             not self._is_following
@@ -284,7 +292,7 @@ class FolderReader:
         return False
 
     def _has_grown(self, file: FoundFile, path: str) -> bool:
-        """Whether a file was read before it had all that it has; that is lost."""
+        """Whether a file is known and was read before; report bytes added since as lost."""
         try:
             grown = self._seen.has_grown(file, path)
         except OSError:
@@ -294,8 +302,8 @@ class FolderReader:
                 Failure(
                     path,
                     "read_error",
-                    f"it got {grown:,} bytes more after it was read as complete: they are not read "
-                    "(write to another name, and rename what is complete)",
+                    f"{grown:,} bytes were added after the file was read: they are not read (write "
+                    "to another name, and rename the complete file)",
                 )
             )
         return grown is not None
@@ -312,11 +320,11 @@ class FolderReader:
         try:
             status = os.stat(path)
             if stat.S_ISDIR(status.st_mode):
-                os.listdir(path)  # as it is in the place of its files, it cannot be listed
+                os.listdir(path)  # `walk` yields a folder that cannot be listed: get the reason
         except FileNotFoundError:
             return None
         except OSError as error:
-            if path not in self._reported_paths:  # once, and not at each scan
+            if path not in self._reported_paths:  # report it once, not at each scan
                 self._reported_paths.add(path)
                 self._losses.append(Failure(path, *_read_failure(error)))
             return None
@@ -334,13 +342,13 @@ def _read_failure(error: OSError | CorruptArchiveError) -> tuple[FailureKind, st
 
 
 _RETRY_SECONDS = 0.2  # time until the next scan while a file is not complete
-_SCAN_SHARE = 10  # A slow scan is repeated only after ten times its duration.
+_SCAN_SHARE = 10  # a scan is repeated only after ten times its duration
 
 
 class FolderSource:
-    """The files below a folder as a live source; with `follow` also later ones.
+    """The files below a folder as a live source; with `follow` it never ends.
 
-    See `FolderReader`. Raises UsageError.
+    `FolderReader` describes the order and the options. Raises UsageError.
     """
 
     can_resume = True
@@ -362,7 +370,6 @@ class FolderSource:
         return self._reader.position
 
     def start_at(self, position: Any) -> None:
-        """Go on behind a chunk; see `ReplayableSource`."""
         self._reader.start_at(position)
 
     async def read(self, timeout: float | None) -> LiveChunk | None:  # noqa: ASYNC109 - see `LiveSource`
@@ -390,13 +397,13 @@ class FolderSource:
         self._wakeup.set()
 
     def close(self) -> None:
-        """Leave the folder."""
+        """Stop the notifications and close the current file."""
         if self._watch is not None:
             self._watch.close()
         self._reader.close()
 
     async def _next_after_scan(self) -> LiveChunk | None:
-        """Return the next chunk, after a scan if one is due."""
+        """Return the next chunk; scan first if a scan is due."""
         if not self._reader.has_files:
             now = time.monotonic()
             if now < self._next_scan_at:

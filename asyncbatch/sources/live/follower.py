@@ -1,4 +1,4 @@
-"""Follow one file across rotations."""
+"""A follower of one log file across its rotations."""
 
 from __future__ import annotations
 
@@ -40,19 +40,20 @@ if TYPE_CHECKING:
     from asyncbatch.core.records import FailureKind
     from asyncbatch.sources.live.rotation import OpenLogFile
 
-_SETTLE_SECONDS = 1.0  # A rotated file is left for the next one after this time without writes.
-_LEFT_FILE_SECONDS = 60.0  # A file that was left is checked for new bytes for this long.
-_MAX_OPEN_FILES = 64  # Rotated files that are held open while we are behind.
+_SETTLE_SECONDS = 1.0  # time without writes after which a rotated file is complete
+_LEFT_FILE_SECONDS = 60.0  # a finished file is checked for late writes for this long
+_MAX_OPEN_FILES = 64  # while the reader is behind
 _NO_FILE = LogFile("", 0, 0)
 _SEARCH_ATTEMPTS = 5  # attempts to find a position while a rotation is in progress
 
 
 class LogFollower:
-    """Reads the files of one path, one after the other, as a log is rotated.
+    """Reads the files of one log, one after the other, as the log is rotated.
 
-    The first open file is being read; the others are newer. A file is left once a newer one has
-    bytes, its end is reached, and it was not written for `settle` seconds. A loss comes with the
-    next chunk. Raises UsageError for a path that cannot be followed.
+    The first of the open files is being read; the others are newer. The reader goes to the next
+    file when a newer file has bytes, the end of the current file is reached, and nothing was
+    written to it for `settle` seconds. A loss is returned with the next chunk. `next` may be called
+    in a thread, and `close` from another one. Raises UsageError for a path that cannot be followed.
     """
 
     def __init__(
@@ -65,11 +66,10 @@ class LogFollower:
         self._begins = True
         self._losses: deque[Failure] = deque()
         self._quiet_since: float | None = None
+        # The file that was finished last, its size then, and the time.
         self._left_file: tuple[LiveFile, int, float] | None = None
-        """A file that we have left, its size then, and when that was."""
-        self._last_finished = _last_rotated(path)
-        """the last rotated file that is read to its end"""
-        self._reported_reason = ""
+        self._last_finished = _last_rotated(path)  # the last rotated file read to its end
+        self._reported_reason = ""  # why the path cannot be read, as reported last
         self._lock = threading.Lock()
         self._is_closed = False
         _check_path(path)
@@ -80,12 +80,12 @@ class LogFollower:
 
     @property
     def has_more(self) -> bool:
-        """Whether something was read that was not given yet: then `next` is quick."""
+        """Whether bytes are buffered, so that `next` does not block."""
         return bool(self._ahead)
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it waits for a file to be left alone, and should be asked again soon."""
+        """Whether a newer file waits until the current one is complete. Read again soon."""
         return len(self._files) > 1
 
     @property
@@ -95,20 +95,23 @@ class LogFollower:
         )
 
     def start_at(self, position: Any) -> None:
-        """Resume after a chunk, whatever the present name of its file."""
+        """Resume after the chunk with this position, even if its file was renamed since.
+
+        Raises UsageError if no file has the bytes before the position; OSError.
+        """
         mark = parse_position(position)
         close_all(self._files)
         self._files.clear()
         found = None
-        for _ in range(_SEARCH_ATTEMPTS):  # rotation may be under way
+        for _ in range(_SEARCH_ATTEMPTS):  # a rotation may be in progress
             files = log_files(self.path)
             if (found := open_at(files, mark)) is not None:
                 break
         if found is None and mark.offset:
             raise UsageError(
-                f"{self.path}: the place that was reached (byte {mark.offset:,}) is neither in it "
-                "nor in a rotated file beside it: what was written since then cannot be told from "
-                "what was read. Begin anew without what was kept of it"
+                f"{self.path}: the stored position (byte {mark.offset:,}) is neither in this file "
+                "nor in a rotated file beside it, so new data cannot be told from data that was "
+                "already read. Restart without the checkpoint"
             )
         if found is not None:
             number, part = found
@@ -124,7 +127,7 @@ class LogFollower:
             return None if self._is_closed else self._next()
 
     def close(self) -> None:
-        """Close all files. No read may be running."""
+        """Close all files, after the current read."""
         with self._lock:
             self._is_closed = True
             close_all(self._files)
@@ -169,7 +172,7 @@ class LogFollower:
     # --- from one file to the next
 
     def _open_newer(self) -> None:
-        """Open the path's present file, and the files between it and the last known one."""
+        """Open the file at the path, and the files between it and the last open one."""
         self._check_left_file()
         try:
             inode = _inode_at(self.path)
@@ -191,7 +194,7 @@ class LogFollower:
             self._add_loss("corrupt_archive", str(error))
 
     def _newer_files(self) -> list[LogFile]:
-        """Return the files that have come after the last that is open."""
+        """Return the files that are newer than the last open one."""
         files = log_files(self.path)
         current = [file for file in files if file.path == self.path]
         rotated = files[: len(files) - len(current)]
@@ -201,7 +204,7 @@ class LogFollower:
         return [*files_written_after(rotated, last.inode, last.modified_ns), *current]
 
     def _copies_of_truncated(self) -> list[LogFile]:
-        """Return the copies of a file that was truncated before it was read."""
+        """Return the copies of the last open file, which was truncated before it was read."""
         before, last = self._last_finished, self._files[-1]
         if len(self._files) > 1:
             before = LogFile("", self._files[-2].inode, self._files[-2].modified_ns())
@@ -209,13 +212,14 @@ class LogFollower:
         return self._files_before(files, last)
 
     def _files_before(self, files: list[LogFile], last: OpenLogFile) -> list[LogFile]:
-        """Return the rotated files that are older than an open one."""
+        """Return those of the rotated files that are older than the open file `last`."""
         for number, file in enumerate(files):
             if file.inode == last.inode:
                 return files[:number]
         if last.inode == _inode_at(self.path):
             return files
-        written = last.modified_ns()  # it was removed, perhaps after it was compressed
+        # The file was removed, perhaps after it was compressed. A compressed copy keeps its time.
+        written = last.modified_ns()
         same = [
             file for file in files if file.modified_ns == written and compression_by_name(file.path)
         ]
@@ -224,17 +228,17 @@ class LogFollower:
         return [file for file in files if file.modified_ns <= written]
 
     def _report_unreadable(self, error: OSError) -> None:
-        """Report once, and not at each scan, that the path cannot be read."""
+        """Report that the path cannot be read. Report the same reason only once."""
         why = error.strerror or str(error)
         if why != self._reported_reason:
             self._reported_reason = why
             self._add_loss(
                 "permission" if isinstance(error, PermissionError) else "read_error",
-                f"{why}; it is tried again",
+                f"{why}; the read is retried",
             )
 
     def _is_quiet(self, file: OpenLogFile) -> bool:
-        """Whether a file that was read to its end is no longer written."""
+        """Whether a file that was read to its end is no longer written to."""
         if isinstance(file, FileReader):
             return True
         if not any(later.size() for later in islice(self._files, 1, None)):
@@ -246,7 +250,7 @@ class LogFollower:
         return age >= self._settle or now - self._quiet_since >= self._settle
 
     def _go_to_next_file(self) -> LiveChunk:
-        """Go on to the next file: the last line of this one has its end."""
+        """Finish the current file; return the chunk that ends it."""
         chunk = self._chunk(b"", ends=True)
         file = self._files.popleft()
         self._last_finished = LogFile("", file.inode, file.modified_ns())
@@ -261,15 +265,15 @@ class LogFollower:
         return chunk
 
     def _check_left_file(self) -> None:
-        """Report a file that grew after it was left: its new bytes are lost."""
+        """Report bytes that were written to a finished file: they are lost."""
         if self._left_file is None:
             return
         file, size, since = self._left_file
         if (more := file.size() - size) > 0:
             self._add_loss(
                 "read_error",
-                f"{more:,} bytes were written to the rotated file after its successor was begun, "
-                f"and {self._settle:g} s of silence: they are not read",
+                f"{more:,} bytes were written to the rotated file after {self._settle:g} s without "
+                "writes, while the next file was already being read: they are not read",
             )
             self._left_file = file, size + more, since
         if time.monotonic() - since > _LEFT_FILE_SECONDS:
@@ -277,7 +281,7 @@ class LogFollower:
             self._left_file = None
 
     def _continues_in_copy(self) -> bool:
-        """Find the copy of a truncated file and continue there. Return whether it exists."""
+        """Continue in the copy of a truncated file; return whether there is a copy."""
         file = self._files[0]
         assert isinstance(file, LiveFile)
         files = self._files_before(rotated_files(self.path), file)
@@ -293,19 +297,15 @@ class LogFollower:
         return True
 
     def _restart_after_truncation(self, cut: FileTruncatedError) -> LiveChunk:
-        """Restart at the beginning of a truncated file. Return the loss."""
+        """Restart at the beginning of a truncated file; return a chunk with the loss."""
         file = self._files[0]
         assert isinstance(file, LiveFile)
-        least = (
-            f" (at least {cut.unread_bytes:,} bytes)"
-            if cut.unread_bytes
-            else ", if there was anything"
-        )
-        read = f"{file.read_position.offset:,} bytes"
+        unread = cut.unread_bytes
+        lost = f"at least {unread:,} bytes are lost" if unread else "unread data is lost, if any"
         self._add_loss(
             "read_error",
-            f"the file was cut after {read} of it were read, and there is no "
-            f"copy of it: what was written to it after that and before the cut is lost{least}",
+            f"the file was truncated after {file.read_position.offset:,} bytes were read, and "
+            f"there is no copy of it: {lost}",
         )
         self._files[0] = file.reopen()
         self._last_finished = _last_rotated(self.path)
@@ -346,13 +346,13 @@ def _check_path(path: str) -> None:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
 
 
-_RETRY_SECONDS = 0.2  # time until the next check while a file is not settled
+_RETRY_SECONDS = 0.2  # time until the next check while a newer file waits
 
 
 class FollowedSource:
-    """A log followed through rotation, which never ends; see `Follower`.
+    """A log file that is followed through rotation, as a live source. It never ends.
 
-    The file need not exist yet. With `from_end`, its present content is skipped. Raises UsageError.
+    The file need not exist yet. With `from_end`, its present lines are skipped. Raises UsageError.
     """
 
     can_resume = True
@@ -390,7 +390,7 @@ class FollowedSource:
         self._wakeup.set()
 
     def close(self) -> None:
-        """Leave the file."""
+        """Stop the notifications and close the files."""
         self._watch.close()
         self._follower.close()
 

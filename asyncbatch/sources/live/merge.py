@@ -1,4 +1,4 @@
-"""Several sources read side by side."""
+"""Several live sources merged by event time."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ if TYPE_CHECKING:
 
 
 class MergedSources:
-    """Reads several sources, of the ready ones that with the earliest event time.
+    """Reads several sources: among the ready ones, that with the earliest event time.
 
-    So windows close soon and little is buffered. Equal or unknown times take turns. Each source has
-    one read in progress. Raises UsageError for two sources of one name.
+    So windows close early, and little is buffered. Sources with equal or unknown times take turns.
+    Each source has at most one read in progress. For one task. Raises UsageError for two sources
+    with the same name.
     """
 
     def __init__(self, sources: Sequence[LiveSource]) -> None:
         names = [source.name for source in sources]
         for name in names:
             if names.count(name) > 1:
-                raise UsageError(f"{name} is given twice: a source is read once")
+                raise UsageError(f"{name} is given twice: name each source once")
         self.sources = sources
         self._reads: dict[LiveSource, asyncio.Task[LiveChunk | None]] = {}
         self._turns = dict.fromkeys(names, 0)
@@ -34,22 +35,28 @@ class MergedSources:
 
     @property
     def is_over(self) -> bool:
-        """Whether all sources are."""
+        """Whether all sources are over."""
         return all(source.is_over for source in self.sources) and not self._reads
 
     def use_event_times(self, event_time_of: Callable[[str], int | None]) -> None:
-        """Set the function that returns a source's event time by its name, None if unknown."""
+        """Set the function that returns the event time of the source with a name.
+
+        It returns None if the time is unknown.
+        """
         self._event_time_of = event_time_of
 
     async def read(self, timeout: float | None) -> tuple[LiveSource, LiveChunk] | None:  # noqa: ASYNC109 - see `LiveSource`
-        """Return the next source and chunk; otherwise as `LiveSource.read`."""
+        """Return the next chunk and its source, None after `timeout` seconds or `wake`.
+
+        Raises the errors of `LiveSource.read`.
+        """
         if len(self.sources) == 1:
             source = self.sources[0]
             chunk = await source.read(timeout)
             return None if chunk is None else (source, chunk)
         found = await self._read_now()
         if found is None and timeout != 0:
-            # Sources without a chunk are waiting by now.
+            # `_read_now` has started a read of each source that had no chunk.
             await asyncio.wait(
                 self._reads.values(), timeout=timeout, return_when=asyncio.FIRST_COMPLETED
             )
@@ -57,7 +64,7 @@ class MergedSources:
         return found
 
     async def _read_now(self) -> tuple[LiveSource, LiveChunk] | None:
-        """Return a ready chunk; start reads of the other sources."""
+        """Return a chunk without a wait; start reads of the sources that have none."""
         for source in self._by_event_time():
             task = self._reads.get(source)
             if task is None:
@@ -86,7 +93,7 @@ class MergedSources:
         return sorted(sources, key=order)
 
     async def drain(self) -> list[tuple[LiveSource, LiveChunk]]:
-        """Stop reading; return the chunks of iterables that were not read."""
+        """Stop reading; return the chunks that were read, and the rest of iterables."""
         reads, self._reads = self._reads, {}
         for task in reads.values():
             task.cancel()
@@ -108,7 +115,7 @@ class MergedSources:
             source.wake()
 
     async def close(self) -> None:
-        """Leave all sources."""
+        """Cancel all reads and close all sources."""
         for task in self._reads.values():
             task.cancel()
         await asyncio.gather(*self._reads.values(), return_exceptions=True)

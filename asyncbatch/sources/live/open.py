@@ -1,4 +1,4 @@
-"""Open a live source from its settings."""
+"""Live sources, opened from paths, iterables and options."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from asyncbatch.sources.selection import Selection
 if TYPE_CHECKING:
     from asyncbatch.sources.base import LiveSource
 
-    # where events come from: an iterable of a program, or a name as on the command line
+    # The origin of events: an iterable of a program, or a path as on the command line.
     Origin: TypeAlias = AsyncIterable[Any] | Iterable[Any] | str | os.PathLike[str]
 
 
 class LiveOptions(Struct, frozen=True):
-    """How paths are read: whether they are followed, and if so only `from_end` on.
+    """The options of a path as a live source."""
 
-    The `selection` is for folders.
-    """
-
-    follow: bool = False
-    from_end: bool = False
-    selection: Selection = Selection()
+    follow: bool = False  # whether the source waits for more data, and never ends
+    from_end: bool = False  # whether present data is skipped; only with `follow`
+    selection: Selection = Selection()  # the files of a folder
 
     def check(self) -> None:
         """Raise UsageError for a contradiction."""
         if self.from_end and not self.follow:
-            raise UsageError("--from-end is for --follow")
+            raise UsageError("--from-end needs --follow")
 
 
 _DEFAULT_OPTIONS = LiveOptions()
 
 
 def open_path(path: str, options: LiveOptions = _DEFAULT_OPTIONS) -> LiveSource:
-    """Return a file, a folder, or standard input ('-') as a source. Raises UsageError."""
+    """Return a file, a folder, or standard input ('-') as a live source.
+
+    Raises UsageError.
+    """
     options.check()
     is_folder = path != STDIN and os.path.isdir(path)
     if is_folder:
@@ -63,10 +63,10 @@ SIMULATE = "simulate:"
 
 
 def make_sources(origin: Origin | Sequence[Origin], options: LiveOptions) -> list[LiveSource]:
-    """Return the sources of an origin. Raises UsageError for one that cannot be read."""
+    """Return the live sources of one origin or several. Raises UsageError."""
     origins = list(_checked_origins(origin))
     if options.follow and not any(isinstance(one, str | os.PathLike) for one in origins):
-        raise UsageError("follow is for files and folders")
+        raise UsageError("--follow works only for files and folders")
     names = unique_names(map(_name, origins))
     made: list[LiveSource] = []
     try:
@@ -86,7 +86,7 @@ def _checked_origins(origin: Any) -> Iterator[Origin]:
     for one in [origin] if several is None else several:
         if isinstance(one, Mapping | bytes) or not isinstance(one, _ORIGIN_TYPES):
             advice = ": call it" if callable(one) else ""
-            raise UsageError(f"{one!r} is no source of events{advice}")
+            raise UsageError(f"{one!r} is not a source of events{advice}")
         yield one
 
 
@@ -94,7 +94,7 @@ _ORIGIN_TYPES = (str, os.PathLike, AsyncIterable, Iterable)
 
 
 def _is_single_origin(item: object) -> bool:
-    """Whether an item of a list is a source by itself, and no event."""
+    """Whether an item of a list is a source, not an event."""
     return isinstance(item, AsyncIterable | Iterator | os.PathLike | str)
 
 
@@ -107,9 +107,9 @@ def _make_source(name: str, origin: Origin, options: LiveOptions) -> LiveSource:
         return IterableSource(name, origin)
     path = os.fspath(origin)
     if path != name:
-        raise UsageError(f"{path} is there twice: each source is read once")
+        raise UsageError(f"{path} is given twice: name each source once")
     if path == SIMULATE:
         return SimulatedSource(name, Simulator(time.time_ns() // 1000))
     if ":" in path and not os.path.exists(path):
-        raise UsageError(f"{path!r} is no source: write '-', a file's name, or 'simulate:'")
+        raise UsageError(f"{path!r} is not a source: use '-', a path, or 'simulate:'")
     return open_path(path, options)

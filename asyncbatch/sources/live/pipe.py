@@ -1,4 +1,4 @@
-"""Pipes and stdin."""
+"""Pipes, standard input, and files that are read to their end."""
 
 from __future__ import annotations
 
@@ -18,16 +18,13 @@ from asyncbatch.formats.compression import CorruptArchiveError
 from asyncbatch.sources.base import CHUNK_BYTES, LiveChunk
 from asyncbatch.sources.live.file import FileReader, parse_position, position_of_mark
 
-_PIPE_BYTES = 1024 * 1024
-_POLL_SECONDS = 0.02  # Simulated events that are nearer than this come together.
-# Simulated events that are given at a time: after a pause, or at a high rate.
-_MAX_EVENTS_AT_ONCE = 1_000
+_PIPE_BYTES = 1024 * 1024  # the capacity requested for a pipe; Linux's default is 64 KiB
 
 
 class PipeSource:
-    """A file, read to its end, or a pipe, or standard input.
+    """A file, a pipe or standard input as a live source. It is over at its end.
 
-    Raises UsageError if it cannot be read.
+    Only a file can resume. Raises UsageError if the path cannot be read.
     """
 
     def __init__(self, path: str) -> None:
@@ -37,7 +34,7 @@ class PipeSource:
             if self._owns_descriptor:
                 self._descriptor = os.open(path, os.O_RDONLY)
             else:
-                assert sys.__stdin__ is not None  # every command opens it, if it was closed
+                assert sys.__stdin__ is not None  # a closed one was reopened at start-up
                 self._descriptor = sys.__stdin__.fileno()
             mode = os.fstat(self._descriptor).st_mode
             if stat.S_ISDIR(mode):
@@ -50,7 +47,7 @@ class PipeSource:
             raise UsageError(f"cannot read {path}: {error}") from None
         self.can_resume = self._owns_descriptor and is_file
         if stat.S_ISFIFO(mode) and hasattr(fcntl, "F_SETPIPE_SZ"):
-            with suppress(OSError):  # fewer and larger reads, if the system lets us
+            with suppress(OSError):  # for fewer and larger reads, if the system permits it
                 fcntl.fcntl(self._descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._wakeup = Wakeup()
 
@@ -61,15 +58,13 @@ class PipeSource:
         return position_of_mark(self._reader.read_position.mark())
 
     def start_at(self, position: Any) -> None:
-        """Go on behind a chunk; see `ReplayableSource`."""
         mark = parse_position(position)
         if self._reader is None or not self.can_resume:
-            raise UsageError(f"{self.name} is no file that can be read again")
+            raise UsageError(f"{self.name} cannot be read again: it is not a file")
         if not self._reader.seek(mark):
             raise UsageError(
-                f"{self.name} is not what it was: its first {mark.offset:,} bytes were read, and "
-                "it was replaced or cut since. Give back the file that was read, or begin anew "
-                "without what was kept of it"
+                f"{self.name} was replaced or truncated after its first {mark.offset:,} bytes were "
+                "read. Restore the file, or restart without the checkpoint"
             )
 
     async def read(self, timeout: float | None) -> LiveChunk | None:  # noqa: ASYNC109 - see `LiveSource`
@@ -120,7 +115,7 @@ def _is_ready(descriptor: int) -> bool:
 
 
 def _is_null_device(descriptor: int) -> bool:
-    """Whether it is a device like /dev/null, which no event loop can wait for."""
+    """Whether a descriptor is /dev/null, which the event loop cannot wait for."""
     null = os.stat(os.devnull)
     found = os.fstat(descriptor)
     return stat.S_ISCHR(found.st_mode) and found.st_rdev == null.st_rdev

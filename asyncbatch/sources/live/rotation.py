@@ -1,4 +1,4 @@
-"""Log rotation: find the rotated parts."""
+"""Log rotation: the rotated files of a log, found and opened."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
     from asyncbatch.sources.live.file import FileMark
 
-# the mark of rotation in a name: a number, a date, or a word
+# The part of a name that log rotation adds: a number, a date, or a word.
 _ROTATION_SUFFIX = re.compile(r"[._-](?:\d[\dT:._-]*Z?|old|prev|bak)")
-# a counter of rotations, the largest is the oldest; a longer number is a date
+# A counter of rotations; the largest is the oldest file. A number with more digits is a date.
 _NUMBER = re.compile(r"[._-](\d{1,6})")
 
 
 class LogFile(NamedTuple):
-    """A file of a log: path, inode, and the time of its last write in nanoseconds."""
+    """A file of a log, present or rotated."""
 
     path: str
     inode: int
-    modified_ns: int
+    modified_ns: int  # the time of the last write, since 1970
 
 
 def log_files(path: str) -> list[LogFile]:
-    """Return the rotated files of a log, and last the one at `path`, if it is there."""
+    """Return the rotated files of a log, then the file at `path` if it exists."""
     rotated = rotated_files(path)
     with suppress(OSError):
         status = os.stat(path)
@@ -40,7 +40,10 @@ def log_files(path: str) -> list[LogFile]:
 
 
 def files_written_after(files: Sequence[LogFile], inode: int, modified: int) -> list[LogFile]:
-    """Return the files after a given one, which may be gone or compressed by now."""
+    """Return the files after the one with this inode and time.
+
+    That file may have been removed or compressed, so that no file has its inode.
+    """
     for number, file in enumerate(files):
         if file.inode == inode:
             return list(files[number + 1 :])
@@ -50,8 +53,8 @@ def files_written_after(files: Sequence[LogFile], inode: int, modified: int) -> 
 def rotated_files(path: str) -> list[LogFile]:
     """Return the rotated files of the log at `path`, the oldest first.
 
-    Ordered by number if all have one, else by time. A file that exists both compressed and plain
-    counts as plain: the compressed one may be incomplete.
+    They are ordered by number if all have one, else by time. If a file exists both compressed and
+    uncompressed, the compressed one is left out, because it may be incomplete.
     """
     folder, name = os.path.split(os.path.realpath(path))
     found: dict[str, tuple[int | None, LogFile]] = {}
@@ -69,7 +72,7 @@ def rotated_files(path: str) -> list[LogFile]:
                     int(number[1]) if number else None,
                     LogFile(entry.path, status.st_ino, status.st_mtime_ns),
                 )
-    except OSError:  # no longer there, or not for us to see
+    except OSError:  # the folder was removed, or may not be listed
         return []
     ranked = list(found.values())
     if all(number is not None for number, _ in ranked):
@@ -80,7 +83,7 @@ def rotated_files(path: str) -> list[LogFile]:
 
 
 def _rotation_suffix(plain: str, name: str) -> str | None:
-    """Return the mark of rotation in a name, at its end or before its ending."""
+    """Return the rotation suffix in a file name, at its end or before its extension."""
     stem, ending = os.path.splitext(name)
     for start, end in ((name, ""), (stem, ending)):
         if plain.startswith(start) and plain.endswith(end) and len(plain) > len(start) + len(end):
@@ -97,17 +100,20 @@ def _without_compression(name: str) -> str:
     return name
 
 
-_OPEN_ATTEMPTS = 5  # attempts to open files that were renamed meanwhile
+_OPEN_ATTEMPTS = 5  # while files are being renamed
 
-OpenLogFile = LiveFile | FileReader  # a file that may grow, or a compressed one that is complete
+OpenLogFile = LiveFile | FileReader  # a file that may grow, or a compressed, complete file
 
 
 class _MovedError(Exception):
-    """A path is another file than it was a moment ago."""
+    """A path leads to another file than when it was listed."""
 
 
 def open_log_file(file: LogFile) -> OpenLogFile:
-    """Open a file. Raises OSError, CorruptArchiveError; `open_all` retries `_MovedError`."""
+    """Open a file of a log. Raises OSError and CorruptArchiveError.
+
+    Raises _MovedError if the path leads to another file by now.
+    """
     descriptor = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK)
     status = os.fstat(descriptor)
     if status.st_ino != file.inode or not stat.S_ISREG(status.st_mode):
@@ -123,9 +129,9 @@ def open_log_file(file: LogFile) -> OpenLogFile:
 
 
 def open_all(select: Callable[[], Sequence[LogFile]]) -> list[OpenLogFile]:
-    """Open all files that `select` finds, as of one moment.
+    """Open all files that `select` returns. If one was renamed meanwhile, select again.
 
-    Raises OSError for a file that cannot be opened, CorruptArchiveError.
+    Returns no file if that fails five times. Raises OSError and CorruptArchiveError.
     """
     for _ in range(_OPEN_ATTEMPTS):
         opened: list[OpenLogFile] = []
@@ -143,14 +149,15 @@ def open_all(select: Callable[[], Sequence[LogFile]]) -> list[OpenLogFile]:
 
 
 def open_at(files: Sequence[LogFile], mark: FileMark) -> tuple[int, OpenLogFile] | None:
-    """Open the file with a mark, at the mark; return its index as well.
+    """Open the file to which `mark` belongs, at the mark; return its index and the file.
 
-    Tries the marked inode first, then from the newest file back. Raises OSError.
+    The file with the same inode is tried first, then the files from the newest to the oldest.
+    Returns None if no file matches. Raises OSError.
     """
     numbers = sorted(range(len(files)), key=lambda one: (files[one].inode != mark.inode, -one))
     for number in numbers:
         if not mark.offset and files[number].inode != mark.inode:
-            continue  # nothing was read of it: so any file would do
+            continue  # a mark at the beginning has no bytes before it, so any file would match
         with suppress(_MovedError, FileNotFoundError, CorruptArchiveError):
             part = open_log_file(files[number])
             if part.seek(mark):
@@ -160,6 +167,6 @@ def open_at(files: Sequence[LogFile], mark: FileMark) -> tuple[int, OpenLogFile]
 
 
 def close_all(parts: Iterable[OpenLogFile]) -> None:
-    """Close files."""
+    """Close all files."""
     for part in parts:
         part.close()

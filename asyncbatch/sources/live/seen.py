@@ -1,4 +1,4 @@
-"""Which files of a folder were read: compact, however many there were."""
+"""The files of a folder that were read, in bounded memory."""
 
 from __future__ import annotations
 
@@ -14,56 +14,49 @@ from asyncbatch.sources.live.file import DIGEST_BYTES, digest
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_MIN_REMEMBERED = (
-    2000  # files that are remembered one by one, at least; older ones only by their times
-)
+_MIN_REMEMBERED = 2000  # files that are remembered one by one; of older ones only times are kept
 
-Key = tuple[int, str]  # the order in which files are read: time of the last write (ns), then name
+# The order in which files are read: time of the last write (nanoseconds since 1970), then name.
+Key = tuple[int, str]
 
 
 class FoundFile(Struct, frozen=True, order=True):
-    """A file of a folder. `key` is its order; `changed` is its ctime in nanoseconds.
-
-    The ctime is also the time of a rename or link.
-    """
+    """A file that a scan of the folder found."""
 
     key: Key
     inode: int
     size: int
-    changed: int
+    changed: int  # ctime in nanoseconds since 1970; a rename or a new link also sets it
 
     @property
     def name(self) -> str:
-        """Its path below the folder."""
+        """The path below the folder."""
         return self.key[1]
 
 
 class SeenFile(NamedTuple):
-    """A file that was read up to `size`. `head` is a digest of its first bytes on the disk.
-
-    A plain tuple, since many are kept and saved with each chunk.
-    """
+    """A file that was read. A tuple, because many are kept and saved with each chunk."""
 
     inode: int
     key: Key
-    size: int
-    changed: int
-    head: str
+    size: int  # bytes that were read, as on the disk
+    changed: int  # ctime in nanoseconds since 1970
+    head: str  # digest of the first bytes on the disk
 
 
 class SeenState(Struct, frozen=True):
-    """The files read last, and the key and ctime up to which all others were read."""
+    """The stored state of `SeenFiles`."""
 
-    files: list[SeenFile]
-    floor: Key | None = None
-    changed: int = 0
+    files: list[SeenFile]  # the files read last
+    floor: Key | None = None  # all other files up to this key ...
+    changed: int = 0  # and up to this ctime were read
 
 
 class SeenFiles:
-    """Recognises a file by inode and first bytes: a new name is not a new file.
+    """Recognises files that were read, by inode and first bytes, also after a rename.
 
-    Of files read long ago only the latest times are kept. An older file was read, unless it came
-    into the folder since.
+    Of files read long ago, only the largest key and ctime are kept. A file up to both of them was
+    read. A file that was moved into the folder later has a later ctime, so it is new.
     """
 
     def __init__(self, state: SeenState | None = None) -> None:
@@ -71,25 +64,24 @@ class SeenFiles:
         self._files = {file.inode: file for file in state.files}
         self._floor, self._floor_ctime = state.floor, state.changed
         self._position: dict[str, Any] | None = None
-        self._previous_ctime = 0
-        """the latest ctime that the scan before the last one saw"""
+        self._previous_ctime = 0  # the latest ctime that the previous scan saw
 
     @property
     def position(self) -> dict[str, Any]:
-        """The state as JSON, immutable."""
+        """The state as JSON. It is shared between chunks: do not change it."""
         if self._position is None:
             files = list(self._files.values())
             self._position = {"files": files, "floor": self._floor, "changed": self._floor_ctime}
         return self._position
 
     def add(self, file: FoundFile, size: int, head: str) -> None:
-        """Note a file of which `size` bytes were read."""
+        """Add a file of which `size` bytes were read."""
         self._files.pop(file.inode, None)
         self._files[file.inode] = SeenFile(file.inode, file.key, size, file.changed, head)
         self._position = None
 
     def has(self, file: FoundFile) -> bool:
-        """Whether a file was read and has not changed since; see `has_grown` for a change."""
+        """Whether a file was read and has the same time and size as then."""
         known = self._files.get(file.inode)
         if known is not None:
             return (known.key[0], known.size) == (file.key[0], file.size)
@@ -97,9 +89,9 @@ class SeenFiles:
         return floor is not None and file.key <= floor and file.changed <= self._floor_ctime
 
     def has_grown(self, file: FoundFile, path: str) -> int | None:
-        """Return the number of bytes that a read file has grown by, None for another file.
+        """Return the bytes added to a file since it was read, None for an unread file.
 
-        Raises OSError.
+        The file is then remembered with its new size. Raises OSError.
         """
         known = self._files.get(file.inode)
         if known is None or file.size < known.size:
@@ -117,22 +109,22 @@ class SeenFiles:
         """Mark all these files, with their paths, as read."""
         newest: list[tuple[FoundFile, str]] = []
         floor, changed = self._floor, self._floor_ctime
-        for path, file in files:  # which may ask us about each
+        for path, file in files:  # the iterator calls `has` and `has_grown` meanwhile
             floor = max(floor or file.key, file.key)
             changed = max(changed, file.changed)
             (heappush if len(newest) < _MIN_REMEMBERED else heappushpop)(newest, (file, path))
         self._floor, self._floor_ctime = floor, changed
         for file, path in newest:
-            with suppress(OSError):  # gone already
+            with suppress(OSError):  # the file was removed
                 self.add(file, file.size, head_digest(path, min(DIGEST_BYTES, file.size)))
         self._position = None
 
     def forget(self, latest_ctime: int, unread: Key | None) -> None:
-        """Remember fewer files, after a scan of the folder.
+        """Drop the oldest files from memory, after a scan of the folder.
 
-        The scan saw changes up to `latest_ctime`; `unread` is the first file to read. A change
-        before the last scan would have been seen by this scan. So a later file has a later change,
-        and is recognised as new.
+        `latest_ctime` is the latest ctime that the scan saw, `unread` the key of the first unread
+        file. Only files with a ctime up to that of the previous scan are dropped, because this scan
+        has seen all changes before. So a file that arrives later has a later ctime: it is new.
         """
         before, self._previous_ctime = self._previous_ctime, latest_ctime
         if len(self._files) <= 2 * _MIN_REMEMBERED:

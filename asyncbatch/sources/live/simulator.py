@@ -1,4 +1,4 @@
-"""Simulated events: users of a shop."""
+"""A simulator of events: the users of a shop."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ from msgspec import Struct
 from asyncbatch.core.aio import Wakeup
 from asyncbatch.errors import UsageError
 from asyncbatch.sources.base import LiveChunk
-from asyncbatch.sources.live.pipe import _MAX_EVENTS_AT_ONCE, _POLL_SECONDS
 from asyncbatch.windows.times import utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 DEFAULT_TYPES = ("login", "logout", "purchase", "view")
-_MICROSECONDS = 1_000_000
+_MICROSECONDS = 1_000_000  # of a second
+_POLL_SECONDS = 0.02  # simulated events that are due within this time come in one chunk
+_MAX_EVENTS_AT_ONCE = 1_000  # events of one chunk, after a pause or at a high rate
 
 
 class SimulatorPosition(Struct, frozen=True):
-    """The number of events made since a start, for a seed."""
+    """A stored position in simulated events."""
 
     seed: int
-    start: int
-    made: int
+    start: int  # the time of the first event, in microseconds since 1970
+    made: int  # the number of events made since then
 
 
 class Simulator:
-    """Makes `rate` events a second from `start`, in microseconds since the epoch.
+    """Makes `rate` events per second. Times are in microseconds since 1970.
 
-    The same seed gives the same users, types and values. With `disorder`, an event's time is up to
-    that many microseconds early.
+    The same seed gives the same users, types and values. With `disorder`, the time of an event is
+    earlier by a random number of microseconds, up to `disorder`.
     """
 
     def __init__(
@@ -48,18 +49,18 @@ class Simulator:
         disorder: int = 0,
     ) -> None:
         self._seed = random.SystemRandom().getrandbits(48) if seed is None else seed
-        self._random = random.Random(self._seed)  # noqa: S311 - examples are no secrets
+        self._random = random.Random(self._seed)  # noqa: S311 - example data, not a secret
         self._start, self._rate = start, rate
         self._users, self._types, self._disorder = users, types, disorder
         self._count = 0
 
     @property
     def position(self) -> SimulatorPosition:
-        """The position; `seek` continues there with the same events."""
+        """The current position, for `seek`."""
         return SimulatorPosition(self._seed, self._start, self._count)
 
     def seek(self, position: SimulatorPosition) -> None:
-        """Go on at a place, before any event is made."""
+        """Continue at a position with the same events. Call it before any event is made."""
         self._seed, self._start = position.seed, position.start
         self._random = random.Random(self._seed)  # noqa: S311 - see above
         for _ in range(position.made * (4 if self._disorder else 3)):
@@ -67,15 +68,15 @@ class Simulator:
         self._count = position.made
 
     def due_count(self, time: int) -> int:
-        """Return how many events are to come until `time`."""
+        """Return the number of events that are due until `time`."""
         return max(0, int((time - self._start) * self._rate / _MICROSECONDS) + 1 - self._count)
 
     def next_time(self) -> int:
-        """Return when the next event is."""
+        """Return the time at which the next event is due."""
         return self._start + int(self._count * _MICROSECONDS / self._rate)
 
     def lines(self, count: int) -> bytes:
-        """Return the next `count` events."""
+        """Return the next `count` events as JSON Lines."""
         return "".join(self._events(count)).encode()
 
     def _events(self, count: int) -> Iterator[str]:
@@ -94,7 +95,7 @@ class Simulator:
 
 
 class SimulatedSource:
-    """Simulated events, each at its time."""
+    """Simulated events as a live source. It never ends."""
 
     def __init__(self, name: str, simulator: Simulator) -> None:
         self.name, self.is_over, self.can_resume = name, False, True
@@ -106,11 +107,11 @@ class SimulatedSource:
         return msgspec.to_builtins(self._simulator.position)
 
     def start_at(self, position: Any) -> None:
-        """Resume after a chunk. Events since then come at once."""
+        """Resume after the chunk with this position. Events that are overdue come at once."""
         try:
             self._simulator.seek(msgspec.convert(position, SimulatorPosition))
         except msgspec.ValidationError as error:
-            raise UsageError(f"this is no place among simulated events: {error}") from None
+            raise UsageError(f"not a position in simulated events: {error}") from None
 
     async def read(self, timeout: float | None) -> LiveChunk | None:  # noqa: ASYNC109 - see `LiveSource`
         now = time.time_ns() // 1000
@@ -128,4 +129,4 @@ class SimulatedSource:
         self._wakeup.set()
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is nothing to release."""

@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.aio import Wakeup
 
-POLL_SECONDS = 1.0  # time between scans without notifications: network file systems send none
-_STEP_MILLISECONDS = 20  # changes closer than this are reported together, ...
-_DEBOUNCE_MILLISECONDS = 100  # ... but none later than this after the first
+POLL_SECONDS = 1.0  # between two checks without notifications: network file systems send none
+_STEP_MILLISECONDS = 20  # changes that follow each other within this time are reported together
+_DEBOUNCE_MILLISECONDS = 100  # the longest delay of a report since the first change
 
 
 class FolderWatch:
-    """Calls `wakeup.set()` from a thread when a path changes for which `matches(path)` holds.
+    """Sets `wakeup` when a path below the folders changes for which `matches(path)` is true.
 
-    NFS and FUSE send no notifications: always wait with a timeout. Raises UsageError if watchfiles
-    is not installed.
+    A daemon thread waits for the notifications. NFS and FUSE send none: always wait with a timeout.
+    Raises UsageError if watchfiles is not installed.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class FolderWatch:
             import watchfiles
         except ImportError:
             raise UsageError(
-                "--follow needs one more package: pip install 'asyncbatch[watch]'"
+                "--follow needs the watchfiles package: pip install 'asyncbatch[watch]'"
             ) from None
         self._folders, self._recursive = folders, recursive
         self._wakeup, self._matches = wakeup, matches
@@ -46,14 +46,14 @@ class FolderWatch:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start, unless it is running."""
+        """Start the thread, unless it is running. Call it in the event loop."""
         if self._thread is None:
             loop = asyncio.get_running_loop()
             self._thread = threading.Thread(target=self._run, args=(loop,), daemon=True)
             self._thread.start()
 
     def close(self) -> None:
-        """End."""
+        """Stop the thread and wait for its end."""
         self._stop_event.set()
         if self._thread is not None:
             self._thread.join()
@@ -72,5 +72,5 @@ class FolderWatch:
             )
             for _ in changes:
                 loop.call_soon_threadsafe(self._wakeup.set)
-        except Exception:  # noqa: BLE001 - of any kind, in a library that only spares us a second
+        except Exception:  # noqa: BLE001 - the notifications are optional: the poll still works
             return
