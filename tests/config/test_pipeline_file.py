@@ -258,8 +258,8 @@ pool = { min = 5, max = 4 }
                                "files_from")),
         (with_files(paths=["-"], files_from="-"), ("source[0].paths: standard input ('-') can be "
                                                   "read only once")),
-        (with_files(shard="3/2"), ("source[0].shard: '3/2' is no shard: write I/N, 1/3 to 3/3 for "
-                                  "three")),
+        (with_files(shard="3/2"), ("source[0].shard: '3/2' is not a shard: write I/N, 1/3 to 3/3 "
+                                  "for three")),
         (with_files(hidden="yes"), 'source[0].hidden: must be true or false, not "yes"'),
         (with_files(max_file_size="1 potato"), ('source[0].max_file_size: "1 potato" is no size: '
                                                "write bytes, or 64K, 10MB, 1.5GiB")),

@@ -183,7 +183,7 @@ async def test_a_server_that_asks_for_too_much_is_not_waited_for(api, time):
     api.misbehave(status(429, Retry_After="86400"))
     failed = await failure_of(settings_for(api), time)
     assert (failed.attempts, failed.retry_after, time.slept) == (1, 86400, [])
-    assert "asks to wait 86,400 s" in failed.message
+    assert "Retry-After 86,400 s" in failed.message
 
 
 async def test_while_a_server_asks_for_rest_nothing_else_is_asked_of_it(api, time):
@@ -251,7 +251,7 @@ async def test_an_answer_that_is_no_json(api):
 
 async def test_an_empty_answer(api):
     api.misbehave(body(b""))
-    assert (await failure_of(settings_for(api))).message == "the answer is empty"
+    assert (await failure_of(settings_for(api))).message == "the response is empty"
 
 
 @pytest.mark.parametrize("pagination", [CURSOR, PagePagination(), None])
@@ -393,7 +393,7 @@ async def test_pages_without_end(api, path, pagination):
     settings = settings_for(api, path, pagination=pagination, max_pages=7, records=records)
     numbers, failed = await pages_and_failure(settings)
     assert (numbers, failed.reason) == ([1, 2, 3, 4, 5, 6, 7], "max_pages")
-    assert failed.message == "over 7 pages, the limit (max_pages)"
+    assert failed.message == "more than 7 pages, the limit (max_pages)"
     assert api.requests <= 8
     api.records = list(range(7))
     assert len(await read(settings)) == 7

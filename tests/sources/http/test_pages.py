@@ -102,7 +102,7 @@ async def test_a_mark_is_where_another_run_goes_on(api, path):
 
 
 async def test_page_numbers_are_no_place_to_go_on(api):
-    with pytest.raises(UsageError, match="not stable"):
+    with pytest.raises(UsageError, match="cannot resume"):
         await read(settings_for(api, "/page"), start=PageMark(api.url("/page?page=3"), 3))
 
 
@@ -229,12 +229,12 @@ async def test_an_empty_list_of_records_may_be_null(api):
 
 
 @pytest.mark.parametrize(
-    ("answer", "what"),
+    ("answer", "found"),
     [({"data": []}, "nothing"), ({"items": {"a": 1}}, "an object"), ({"items": 5}, "a single")],
 )
-async def test_records_that_are_not_there_are_no_end(api, answer, what):
+async def test_records_that_are_not_there_are_no_end(api, answer, found):
     api.misbehave(value(answer))
-    with pytest.raises(HttpError, match=f"at /items but {what}") as caught:
+    with pytest.raises(HttpError, match=f"at /items, found {found}") as caught:
         await read(settings_for(api, "/page"))
     assert caught.value.failure.reason == "no_records"
 

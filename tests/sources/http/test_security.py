@@ -334,7 +334,7 @@ async def test_passwords_of_other_programs_are_not_used(api, tmp_path, monkeypat
 
 async def test_a_source_is_entered_before_it_is_read():
     source = HttpSource(HttpSettings(("https://a.example/",)))
-    with pytest.raises(RuntimeError, match="entered"):
+    with pytest.raises(RuntimeError, match="enter the HttpSource"):
         await anext(source.pages("https://a.example/"))
 
 
