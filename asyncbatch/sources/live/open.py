@@ -66,7 +66,7 @@ def make_sources(origin: Origin | Sequence[Origin], options: LiveOptions) -> lis
     """Return the live sources of one origin or several. Raises UsageError."""
     origins = list(_checked_origins(origin))
     if options.follow and not any(isinstance(one, str | os.PathLike) for one in origins):
-        raise UsageError("--follow works only for files and folders")
+        raise UsageError("follow works only for files and folders")
     names = unique_names(map(_name, origins))
     made: list[LiveSource] = []
     try:

@@ -1,4 +1,4 @@
-"""Where streams come from: real files that are rotated and cut, folders that fill, pipes."""
+"""Live sources: real files that are rotated and truncated, growing folders, pipes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.conftest import COMMAND, PATIENCE, environment
 
 
 class Log:
-    """A log file and who writes and rotates it; `written` is what should come of it."""
+    """A log file with its writer and its rotation. `written` is the expected data."""
 
     def __init__(self, folder):
         self.path = os.path.join(folder, "app.log")
@@ -48,7 +48,7 @@ class Log:
         self.written += data
 
     def shift(self):
-        """Make room for another rotated file."""
+        """Rename each rotated file to the next number."""
         for number in range(40, 0, -1):
             for suffix in ("", ".gz"):
                 with suppress(FileNotFoundError):
@@ -66,7 +66,7 @@ class Log:
             os.truncate(self.path, 0)
 
     def compress(self, number):
-        """Compress a rotated file as logrotate does: at its time."""
+        """Compress a rotated file and keep its time of the last write, as logrotate does."""
         with suppress(FileNotFoundError):
             status = os.stat(self.name(number))
             with (
@@ -79,12 +79,12 @@ class Log:
 
 
 def follow(log, **more):
-    """Return a follower that leaves rotated files at once."""
+    """Return a follower that finishes rotated files at once."""
     return LogFollower(log.path, **{"settle": 0.0, **more})
 
 
 def drained(reader):
-    """Return all chunks that are there."""
+    """Return all chunks that are available."""
     return list(iter(reader.next, None))
 
 
@@ -101,7 +101,7 @@ def log(tmp_path):
     return Log(str(tmp_path))
 
 
-# --- a file that is followed
+# --- a followed file
 
 
 def test_a_file_that_comes_and_grows(log):
@@ -109,10 +109,15 @@ def test_a_file_that_comes_and_grows(log):
     assert follower.next() is None
     log.write(b"1\n2")
     first, *more = drained(follower)
-    assert (first.data, first.begins, first.ends, more) == (b"1\n2", True, False, [])
+    assert (first.data, first.begins_file, first.ends_file, more) == (b"1\n2", True, False, [])
     log.write(b"2\n3\n")
     second, *more = drained(follower)
-    assert (second.data, second.begins, second.ends, more) == (b"2\n3\n", False, False, [])
+    assert (second.data, second.begins_file, second.ends_file, more) == (
+        b"2\n3\n",
+        False,
+        False,
+        [],
+    )
     assert follower.next() is None
 
 
@@ -124,7 +129,7 @@ def test_rotation_ends_a_line_and_begins_a_file(log):
     assert drained(follower) == []
     log.write(b"2\n")
     ends, begins = drained(follower)
-    assert (ends.data, ends.ends, begins.data, begins.begins) == (b"", True, b"2\n", True)
+    assert (ends.data, ends.ends_file, begins.data, begins.begins_file) == (b"", True, b"2\n", True)
 
 
 def test_what_is_written_to_the_old_file_still_comes_first(log):
@@ -171,7 +176,7 @@ def test_several_rotations_between_two_looks(log, compressed):
     log.write(b"5\n")
     chunks = drained(follower)
     assert data_of(chunks) == b"2\n3\n4\n5\n"
-    assert [chunk.ends for chunk in chunks].count(True) == 3
+    assert [chunk.ends_file for chunk in chunks].count(True) == 3
     assert not losses_of(chunks)
 
 
@@ -231,9 +236,9 @@ def test_cut_without_a_copy_is_told(log, after):
     log.write(after)
     chunks = drained(follower)
     (loss,) = losses_of(chunks)
-    assert "cut after 20 bytes" in loss
-    assert "if there was anything" in loss
-    assert chunks[0].ends
+    assert "truncated after 20 bytes" in loss
+    assert "unread data is lost, if any" in loss
+    assert chunks[0].ends_file
     assert data_of(chunks) == after
     assert drained(follower) == []
 
@@ -250,7 +255,7 @@ def test_cut_before_it_was_read_says_how_much_is_lost_at_least(log):
 
 
 def test_a_hole_that_a_writer_leaves_is_passed_over(log):
-    with open(log.path, "wb", buffering=0) as file:  # not to append, as it should
+    with open(log.path, "wb", buffering=0) as file:  # a writer that does not append
         file.write(b"1\n" * 5000)
         follower = follow(log)
         drained(follower)
@@ -301,14 +306,14 @@ def test_a_place_that_is_gone_is_an_error(log):
     position = drained(follower)[-1].position
     os.truncate(log.path, 0)
     log.write(b"other\n")
-    with pytest.raises(UsageError, match="neither in it nor in a rotated file"):
+    with pytest.raises(UsageError, match="neither in this file nor in a rotated file"):
         follow(log).start_at(position)
-    with pytest.raises(UsageError, match="no place in a file"):
+    with pytest.raises(UsageError, match="not a position in a file"):
         follow(log).start_at({"offset": "x"})
 
 
 class Following:
-    """What is done to a log and with who follows it."""
+    """Random steps on a log and its follower."""
 
     def __init__(self, folder):
         self.log = Log(folder)
@@ -322,7 +327,7 @@ class Following:
         self.line += number
 
     def half(self, number):
-        # A beginning that is there twice cannot be told from one that stayed.
+        # Each beginning is unique: a follower cannot detect a truncated file with the same bytes.
         self.log.write((b"%09d half a line" % self.line)[: max(10, number)])
         self.line += 1
 
@@ -356,8 +361,8 @@ _STEPS = st.tuples(
 def test_nothing_is_lost_or_read_twice_whatever_happens(steps):
     with tempfile.TemporaryDirectory() as folder:
         following = Following(folder)
-        for what, number in steps:
-            getattr(following, what)(number)
+        for step, number in steps:
+            getattr(following, step)(number)
         if not os.path.exists(following.log.path):
             following.log.write(b"end\n")
         following.read(None)
@@ -371,7 +376,7 @@ def test_nothing_is_lost_or_read_twice_whatever_happens(steps):
 
 @pytest.fixture
 def put(tmp_path):
-    """Write a file of a folder, so many seconds ago; files that are rotated are not for folders."""
+    """Return a function that writes a file of a folder, with a time `age` seconds ago."""
 
     def _put(name, data, age=60.0):
         path = tmp_path / name
@@ -385,7 +390,7 @@ def put(tmp_path):
 
 
 def reader_of(folder, **more):
-    return FolderReader(str(folder), Selection(), **{"follows": True, "settle": 0.0, **more})
+    return FolderReader(str(folder), Selection(), **{"follow": True, "settle": 0.0, **more})
 
 
 def looked(reader):
@@ -401,20 +406,20 @@ def test_files_of_a_folder_in_the_order_in_which_they_were_written(put, tmp_path
     put(".hidden.jsonl", b"x\n")
     put("e.jsonl.tmp", b"x\n")
     put("f.txt", b"x\n")
-    chunks = drained(reader_of(tmp_path, follows=False))
+    chunks = drained(reader_of(tmp_path, follow=False))
     assert data_of(chunks) == b"0\nno end1\n" + b"2\n" * 100_000 + b"3\n"
-    ends = [os.path.basename(chunk.file) for chunk in chunks if chunk.ends]
+    ends = [os.path.basename(chunk.file) for chunk in chunks if chunk.ends_file]
     assert ends == ["d.jsonl", "b.ndjson", "c.json.gz", "a.jsonl"]
-    assert [chunk.begins for chunk in chunks].count(True) == 4
+    assert [chunk.begins_file for chunk in chunks].count(True) == 4
 
 
 def test_a_folder_is_taken_up_after_any_chunk(put, tmp_path):
     for number in range(4):
         put(f"{number}.jsonl", b"%d\n" % number * CHUNK_BYTES, 50 - number)
     put("4.jsonl.gz", gzip.compress(b"4\n" * CHUNK_BYTES), 1)
-    chunks = drained(reader_of(tmp_path, follows=False))
+    chunks = drained(reader_of(tmp_path, follow=False))
     for number, chunk in enumerate(chunks):
-        reader = reader_of(tmp_path, follows=False)
+        reader = reader_of(tmp_path, follow=False)
         reader.start_at(json.loads(json.dumps(chunk.position)))
         assert data_of(drained(reader)) == data_of(chunks[number + 1 :])
 
@@ -427,7 +432,7 @@ def test_a_file_that_is_half_read_is_found_under_another_name(put, tmp_path):
     reader.start_at(first.position)
     assert data_of(drained(reader)) == data_of(rest)
     (tmp_path / "b.jsonl").unlink()
-    with pytest.raises(UsageError, match="is not there as it was"):
+    with pytest.raises(UsageError, match="was removed, replaced or truncated"):
         reader_of(tmp_path).start_at(first.position)
 
 
@@ -439,7 +444,7 @@ def test_each_file_is_read_once_whatever_becomes_of_it(put, tmp_path):
     assert looked(reader) == []
     os.utime(tmp_path / "again.jsonl")
     assert looked(reader) == []
-    put("two.jsonl", b"2\n", 3600)  # though it was written before the first one
+    put("two.jsonl", b"2\n", 3600)  # older than the first one
     assert data_of(looked(reader)) == b"2\n"
     (tmp_path / "two.jsonl").write_bytes(b"3\n4\n")  # another file in its place
     assert data_of(looked(reader)) == b"3\n4\n"
@@ -452,7 +457,7 @@ def test_a_file_that_grows_after_it_was_read_is_told(put, tmp_path):
     with path.open("ab") as file:
         file.write(b"more\n")
     chunks = looked(reader)
-    assert ["5 bytes more" in loss for loss in losses_of(chunks)] == [True]
+    assert ["5 bytes were added" in loss for loss in losses_of(chunks)] == [True]
     assert data_of(chunks) == b""
     assert looked(reader) == []
 
@@ -475,7 +480,7 @@ def test_a_file_that_is_renamed_is_complete(put, tmp_path):
     reader = reader_of(tmp_path, settle=3600)
     path = tmp_path / "a.jsonl.part"
     path.write_bytes(b"1\n")
-    while path.stat().st_ctime_ns <= path.stat().st_mtime_ns:  # clocks of file systems are coarse
+    while path.stat().st_ctime_ns <= path.stat().st_mtime_ns:  # file systems have coarse clocks
         path.chmod(0o600)
     path.rename(tmp_path / "a.jsonl")
     assert data_of(looked(reader)) == b"1\n"
@@ -485,7 +490,7 @@ def test_what_of_a_folder_cannot_be_read_is_told(put, tmp_path):
     whole = gzip.compress(os.urandom(500_000))
     put("a.jsonl.gz", whole[:-1000], 30)
     put("b.jsonl", b"1\n", 20)
-    chunks = drained(reader_of(tmp_path, follows=False))
+    chunks = drained(reader_of(tmp_path, follow=False))
     (loss,) = [chunk.loss for chunk in chunks if chunk.loss]
     assert (loss.kind, os.path.basename(loss.file)) == ("corrupt_archive", "a.jsonl.gz")
     assert chunks[-1].file.endswith("b.jsonl")
@@ -525,7 +530,7 @@ def test_what_is_kept_of_many_files_is_bounded(put, tmp_path, monkeypatch):
     assert late.exists()
 
 
-# --- sources, as streams have them
+# --- live sources
 
 
 async def read_all(source):
@@ -568,7 +573,7 @@ async def test_a_file_that_is_not_what_it_was_is_not_gone_on_with(tmp_path, chan
             "begins otherwise": b"2\n" + kept[2:],
         }[change]
     )
-    with pytest.raises(UsageError, match=r"its first 131,072 bytes were read"):
+    with pytest.raises(UsageError, match=r"after its first 131,072 bytes were read"):
         PipeSource(str(path)).start_at(first.position)
     path.write_bytes(kept + b"more\n")
     PipeSource(str(path)).start_at(first.position)
@@ -602,7 +607,7 @@ async def taken(merged, timeout=0.0):
 
 
 class Scripted:
-    """A source that gives what it is told to, and counts how often it is asked."""
+    """A source that returns the given chunks, and counts its reads."""
 
     def __init__(self, name, *given):
         self.name, self.is_over = name, False
@@ -663,7 +668,7 @@ async def test_silent_and_finished_sources_are_not_asked_again_and_again():
     found = [await merged.read(0) for _ in range(101)]
     assert None not in found
     assert await merged.read(0) is None
-    assert (silent.reads, over.reads) == (2, 1)  # the second waits
+    assert (silent.reads, over.reads) == (2, 1)  # the second read still waits
     reading = asyncio.create_task(taken(merged, None))
     await asyncio.sleep(0)
     silent.give(b"y")
@@ -692,7 +697,7 @@ async def test_nobody_is_asked_while_nothing_happens(log, monkeypatch):
     monkeypatch.setattr("asyncbatch.sources.live.follower.POLL_SECONDS", 0.01)
     for _ in range(20):
         assert await source.read(None) is None
-    assert len(read) <= 1  # the end is read once, to know it
+    assert len(read) <= 1  # one read finds the end of the file
     log.write(b"2\n")
     while (chunk := await source.read(None)) is None:
         pass
@@ -720,7 +725,7 @@ class Running:
 
     @property
     def windows(self):
-        """The second, the key and the count of each window."""
+        """The start (in seconds), the key and the count of each window."""
         lines = (self.folder / "out").read_bytes().splitlines()
         return [
             (int(one["window_start"][17:19]), one["key"]["k"], one["aggregates"]["count"])
@@ -732,7 +737,7 @@ class Running:
         return (self.folder / "err").read_text()
 
     def until(self, count):
-        """Wait for so many windows."""
+        """Wait until there are `count` windows, and return them."""
         end = time.monotonic() + PATIENCE
         while len(self.windows) < count:
             assert self.process.poll() is None, self.errors
@@ -763,7 +768,7 @@ def running(tmp_path):
 
 @pytest.fixture
 def stream(tmp_path):
-    """Run `asyncbatch stream` to its end."""
+    """Return a function that runs `asyncbatch stream` to its end."""
 
     def _stream(*arguments, stdin=b""):
         finished = subprocess.run(
@@ -797,7 +802,7 @@ def test_a_log_is_followed_through_rotation_until_ctrl_c(running, log):
     command.until(4)
     assert command.stop() == 0
     assert command.windows == [(0, "a", 1), (5, "a", 2), (10, "a", 2), (15, "a", 2), (20, "a", 1)]
-    assert "lost  app.log: read_error: the file was cut" in command.errors
+    assert "lost  app.log: read_error: the file was truncated after" in command.errors
     assert "Stopped after 8 events" in command.errors
 
 
@@ -840,7 +845,7 @@ def test_several_sources_wait_for_each_other(running, log):
     command.process.stdin.write(event(6, "b"))
     command.process.stdin.flush()
     assert command.until(1) == [(0, "a", 1)]
-    command.process.stdin.close()  # who has ended is not waited for
+    command.process.stdin.close()  # the stream does not wait for a source that has ended
     assert command.until(2) == [(0, "a", 1), (5, "b", 1)]
     assert command.stop() == 0
 
@@ -933,7 +938,7 @@ def test_a_pipe_that_closes(stream):
     [
         (("-", "-"), "- is given twice"),
         (("-", "--follow"), "--follow is for files and folders"),
-        (("a.jsonl", "--from-end"), "--from-end is for --follow"),
+        (("a.jsonl", "--from-end"), "--from-end needs --follow"),
         (("a.jsonl", "--pattern", "*.log"), "--pattern is for folders"),
         (("a.jsonl.gz", "--follow"), "it is compressed"),
         (("no/such/file", "--follow"), "there is no folder"),
