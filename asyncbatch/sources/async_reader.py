@@ -37,22 +37,22 @@ class AsyncReader:
     async def contents(self, paths: Iterable[str]) -> AsyncGenerator[tuple[str, Opened], None]:
         """Yield each path with its content or the error, in order."""
         remaining = iter(paths)
-        flying: deque[tuple[str, asyncio.Task[Opened]]] = deque()
+        in_flight: deque[tuple[str, asyncio.Task[Opened]]] = deque()
         try:
             while True:
                 # Only objects are opened ahead: a local file opens without a wait.
-                while not flying or (
-                    len(flying) < MAX_OBJECTS_AHEAD and isinstance(flying[-1][0], ObjectPath)
+                while not in_flight or (
+                    len(in_flight) < MAX_OBJECTS_AHEAD and isinstance(in_flight[-1][0], ObjectPath)
                 ):
                     if (path := next(remaining, None)) is None:
                         break
-                    flying.append((path, asyncio.create_task(self._open(path))))
-                if not flying:
+                    in_flight.append((path, asyncio.create_task(self._open(path))))
+                if not in_flight:
                     return
-                path, opening = flying.popleft()
+                path, opening = in_flight.popleft()
                 yield path, await opening
         finally:
-            for _, opening in flying:
+            for _, opening in in_flight:
                 opening.cancel()
 
     async def _open(self, path: str) -> Opened:

@@ -66,27 +66,27 @@ class IterableReader:
 
         A cancelled call loses no record.
         """
-        drawn: list[bytes | InvalidRecord] = []
-        while not drawn:
+        texts: list[bytes | InvalidRecord] = []
+        while not texts:
             await self._has_records.wait()
             if not self._is_full.is_set():
                 with suppress(TimeoutError):
                     async with asyncio.timeout(CHUNK_SECONDS):
                         await self._is_full.wait()
-            drawn = self.read_available()
+            texts = self.read_available()
             if self._is_ended:
                 break
-        return drawn
+        return texts
 
     def read_available(self) -> list[bytes | InvalidRecord]:
         """Return and remove the texts in the buffer, without a wait."""
         with self._lock:
-            drawn, self._buffer, self._buffer_bytes = self._buffer, [], 0
+            texts, self._buffer, self._buffer_bytes = self._buffer, [], 0
             if not self._is_ended:
                 self._has_records.clear()
                 self._is_full.clear()
                 self._has_room.set()
-        return drawn
+        return texts
 
     async def wait(self, seconds: float | None) -> None:
         """Wait for a record, the end, or `wake`, for `seconds` at most."""

@@ -63,8 +63,8 @@ class ObjectSearch:
 
     def with_metadata(self, paths: list[str]) -> list[str]:
         """Return paths with size and ETag; request them for objects without a listing."""
-        asked = [path for path in paths if isinstance(path, ObjectPath) and _lacks_metadata(path)]
-        found = {str(path): path for path in self._objects.heads(list(map(str, asked)))}
+        unknown = [path for path in paths if isinstance(path, ObjectPath) and _lacks_metadata(path)]
+        found = {str(path): path for path in self._objects.heads(list(map(str, unknown)))}
         return [found.get(path, path) for path in paths]
 
     def _find_argument(self, url: str, address: Address) -> Iterator[ObjectPath]:

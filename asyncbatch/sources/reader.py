@@ -64,15 +64,15 @@ class Reader:
         opened ahead is either yielded, or closed when the generator is closed.
         """
         deadline = time.monotonic() + max_seconds
-        limit, open_file, begin_file, taken = self._limit, self._open, progress.begin_file, 0
+        limit, open_file, begin_file, bytes_read = self._limit, self._open, progress.begin_file, 0
         remaining, number = iter(batch.paths), batch.start
         for first in remaining:
             candidates = chain((first,), remaining)
             waits = bool(self._in_flight) and isinstance(first, ObjectPath)
             if waits or (self._is_slow and not self._probe_is_due()):
-                ahead = self._read_ahead(candidates, max_bytes - taken, deadline)
-                for place, (path, future) in enumerate(ahead, number):
-                    begin_file(place)
+                ahead = self._read_ahead(candidates, max_bytes - bytes_read, deadline)
+                for index, (path, future) in enumerate(ahead, number):
+                    begin_file(index)
                     yield path, future.result()
                     progress.end_file()
                 return
@@ -86,8 +86,8 @@ class Reader:
                 except (OSError, TooLargeError) as error:
                     opened = error
                 yield path, opened
-                taken += read_size(opened)
-                if taken >= max_bytes or time.monotonic() > deadline:
+                bytes_read += read_size(opened)
+                if bytes_read >= max_bytes or time.monotonic() > deadline:
                     progress.end_file()
                     return
             progress.end_file()
@@ -116,24 +116,24 @@ class Reader:
 
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._in_flight, "asyncbatch-read")
-        flying: deque[tuple[str, Future[Opened]]] = deque()
-        taken, more = 0, True
+        pending: deque[tuple[str, Future[Opened]]] = deque()
+        bytes_read, more = 0, True
         try:
-            while more or flying:
-                while more and len(flying) < self._in_flight:
+            while more or pending:
+                while more and len(pending) < self._in_flight:
                     path = next(paths, None)
                     if path is None:
                         more = False
                     else:
                         submitted = self._threads.submit(self._open_ahead, path)
-                        flying.append((path, submitted))
-                if flying:
-                    path, future = flying.popleft()
+                        pending.append((path, submitted))
+                if pending:
+                    path, future = pending.popleft()
                     yield path, future
-                    taken += read_size(future.result())
-                    more = more and taken < max_bytes and time.monotonic() <= deadline
+                    bytes_read += read_size(future.result())
+                    more = more and bytes_read < max_bytes and time.monotonic() <= deadline
         finally:
-            for _, future in flying:
+            for _, future in pending:
                 close_opened(future.result())
 
 

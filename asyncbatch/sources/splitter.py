@@ -54,7 +54,7 @@ class Splitter:
 
         Reads the whole file and blocks: call it in a thread.
         """
-        number, given, error = 0, 0, None
+        number, covered, error = 0, 0, None
         try:
             for begin in self._split_starts():
                 length = self._position.byte - begin.byte
@@ -66,10 +66,10 @@ class Splitter:
                     is_relative=self._is_relative,
                     etag=self._etag,
                 )
-                number, given = number + 1, given + length
+                number, covered = number + 1, covered + length
         except FILE_ERRORS as problem:
             error = file_failure(display_path(self._path), problem)
-        rest = self._end_of_reading - self._start.byte - given
+        rest = self._end_of_reading - self._start.byte - covered
         yield Split(
             number, self._form, self._position, max(0, rest), is_end_marker=True, error=error
         )
@@ -85,13 +85,13 @@ class Splitter:
 
         Lines and records are not counted: their numbers are relative to the split.
         """
-        look = memoryview(bytearray(_SEARCH_BYTES))
+        window_buffer = memoryview(bytearray(_SEARCH_BYTES))
         with closing(self._opener.random_access(self._path)) as file:
             self._etag = file.etag
             while (begin := self._position).byte < file.size:
                 end = begin.byte + self._sizes.split
-                while end < file.size and (count := file.read_into(look, end)):
-                    found = bytes(look[:count]).find(b"\n") + 1
+                while end < file.size and (count := file.read_into(window_buffer, end)):
+                    found = bytes(window_buffer[:count]).find(b"\n") + 1
                     end += found or count
                     if found:
                         break
@@ -103,16 +103,16 @@ class Splitter:
 
     def _starts_of_lines(self) -> Iterator[Position]:
         """Yield the start of each split of lines; count lines and records."""
-        most = self._sizes.record
+        max_bytes = self._sizes.record
         buffer = bytearray(self._sizes.split)
         with closing(self._opener.random_access(self._path)) as file:
             self._etag = file.etag
             while size := _fill_buffer(file, buffer, self._position.byte):
                 cut = size if size < len(buffer) else buffer.rfind(b"\n") + 1
                 if not cut:
-                    if size >= most:
-                        raise _line_too_long(most)
-                    buffer = bytearray(min(2 * size, most))
+                    if size >= max_bytes:
+                        raise _line_too_long(max_bytes)
+                    buffer = bytearray(min(2 * size, max_bytes))
                     continue
                 begin = self._position
                 ends, records = count_lines(buffer, cut, first=not begin.byte)

@@ -1,4 +1,4 @@
-"""Arrays too large to be held: in windows, the same records, numbers and places as in one go."""
+"""Arrays that do not fit into memory: windows have the same records and positions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from asyncbatch.sources.splitter import Splitter
 from asyncbatch.workers.tasks.record_slices import slices_of_text
 
 JUDGE = make_validator()
-allow_deep_nesting()  # as all that works on records does
+allow_deep_nesting()  # as every command that reads records does
 
 scalars = (
     st.none()
@@ -46,7 +46,7 @@ spaces = st.sampled_from([b"", b"", b"", b" ", b"\n", b"\r\n", b" \t \n  "])
 
 @st.composite
 def arrays(draw):
-    """The text of an array, written in some way, and its elements' texts."""
+    """Generate the text of an array, in varied formatting, and the texts of its elements."""
     texts = []
     for value in draw(st.lists(values, max_size=12)):
         indent = draw(st.sampled_from([None, None, 1]))
@@ -69,7 +69,7 @@ def chunked(text, places):
 
 
 class Found(NamedTuple):
-    """What a stream gave: texts and places of its records, and what ended it."""
+    """The result of an array stream: texts and positions of records, and the error."""
 
     texts: list[bytes]
     numbers: list[int]
@@ -144,7 +144,7 @@ def test_a_stream_is_taken_up_where_it_was_left(array, split, data):
 
 @st.composite
 def broken(draw):
-    """An array in which something was changed, taken out, put in or cut off."""
+    """Generate an array with a random change, removal, insertion or truncation."""
     text, _ = draw(arrays())
     at = draw(st.integers(0, len(text)))
     change = draw(st.sampled_from(["cut", "put", "replace", "remove"]))
@@ -159,7 +159,7 @@ def broken(draw):
 def test_whatever_is_wrong_is_found_where_the_whole_text_has_it(text, split, places):
     verdict = examine(text)
     stream = stream_of(text, split, places)
-    if stream is None:  # no array: the whole text is judged
+    if stream is None:  # no array: the whole text is validated
         assert not text.removeprefix(BOM).lstrip(b" \t\r\n").startswith(b"[")
         return
     error = read(stream).error
@@ -218,7 +218,7 @@ def test_a_fault_in_a_document_around_an_array(text, around, split):
     except InvalidTextError as early:
         error = early
     if error is None:
-        assert stream is None  # the array was not found: the whole document is judged
+        assert stream is None  # the array was not found: the whole document is validated
         return
     assert (error.fault.kind, error.position) == (verdict.kind, locate_byte(text, verdict.byte))
 
@@ -274,7 +274,7 @@ def people(count):
 
 @pytest.fixture
 def huge_array(tmp_path):
-    """An array of some 70 MB, one element a line."""
+    """An array of about 70 MB, with one element in each line."""
     block = b",\n".join(json.dumps(one).encode() for one in people(2000))
     path = tmp_path / "big.json"
     with path.open("wb") as stream:

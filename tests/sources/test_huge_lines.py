@@ -1,4 +1,4 @@
-"""JSON Lines of any size, by several workers at a time: as if one had read it all."""
+"""Large JSON Lines files: several workers give the same result as one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ texts = st.builds(
 
 
 def facts(chunks, start=None):
-    """Return what lines say: good ones with number and place, bad ones with theirs, and counts."""
+    """Return the records and failures of lines, with their positions, and the counts."""
     found: list[Any] = []
     for block in validate_lines(chunks, JUDGE, start):
         for split in block.split():
@@ -92,7 +92,7 @@ def test_a_line_over_the_limit_is_too_large(tmp_path):
 
 
 def write_lines(path, count=20_000, bad=()):
-    """Write a file of lines, blank ones among them; return what each record is."""
+    """Write a file of `count` records; those numbered in `bad` are invalid, some lines blank."""
     with path.open("wb") as stream:
         for number in range(1, count + 1):
             if number % 1000 == 0:
@@ -284,7 +284,7 @@ async def test_progress_moves_inside_a_huge_file(tmp_path):
 
 
 def test_a_huge_file_into_a_table_and_a_folder(run, tmp_path):
-    """Some 70 MB through the command: neither more than memory allows, nor anything lost."""
+    """The command reads 70 MB within its memory limit, and loses nothing."""
     path = tmp_path / "in/big.jsonl"
     path.parent.mkdir()
     line = b'{"n": %d, "text": "' + b"x" * 300 + b'"}\n'

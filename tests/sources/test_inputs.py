@@ -1,4 +1,4 @@
-"""Which files are found, under what names, in what order."""
+"""The files that inputs name: their selection, names and order."""
 
 from __future__ import annotations
 

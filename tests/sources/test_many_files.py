@@ -16,7 +16,7 @@ def test_ten_times_as_many_files_take_no_more_memory(run, files, few, options):
     folder = files({"tiny.json": '{"a": 1}'})
     peaks = []
     for count in (few, 10 * few):
-        # A list is taken as it is: each of its lines is a file to be opened and read.
+        # A list is not searched: each of its lines is a file to open and read.
         (folder / "list").write_text("tiny.json\n" * count)
         outcome = run("--files-from", "list", "-w", "2", *options, "-o", "json")
         assert outcome.code == 0, outcome.stderr

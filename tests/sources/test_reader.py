@@ -1,4 +1,4 @@
-"""Read-ahead: the same bytes, in order, with no more in flight than asked."""
+"""The read-ahead: the same bytes in the same order, with a limit of reads in flight."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def whole(opened):
 
 @pytest.fixture
 def paths(tmp_path):
-    """Files of many sizes, around the limits of the first and of the ahead reads."""
+    """Files with sizes around the limits of the first read and of the read-ahead."""
     sizes = [0, 1, 65535, 65536, 65537, 70_000, 1 << 20, (1 << 20) + 1, 3 << 20] + [10] * 60
     made = []
     for number, size in enumerate(sizes):
@@ -69,7 +69,7 @@ def test_a_stretch_ends_after_its_time(paths):
 
 
 def test_slow_storage_is_noticed_and_read_ahead(tmp_path, monkeypatch):
-    """Opens that wait for 5 ms are soon made many at a time, and never more than allowed."""
+    """Slow opens (5 ms) soon run concurrently, and never more than the limit."""
     names = [str(tmp_path / f"{number:03}") for number in range(200)]
     for name in names:
         with open(name, "wb") as stream:

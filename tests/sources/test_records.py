@@ -1,4 +1,4 @@
-"""What a record is, and where: elements, lines, documents, arrays within documents."""
+"""Records and their positions: elements, lines, documents, arrays in documents."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NO_TEXT = '{"not": {"type": "string"}}'
 
 
 def rejected(outcome):
-    """Return the place of each failure on record: file, record, line, column, byte."""
+    """Return the position of each failure: file, record, line, column, byte."""
     return [
         (f["file"], f["record"], f["line"], f["column"], f["byte"])
         for f in outcome.json["failures"]
@@ -137,7 +137,7 @@ def test_unit_file_takes_documents_whole(run, files):
 
 @pytest.mark.parametrize("form", ["array", "pointer", "lines"])
 def test_large_files_keep_numbers_and_places(run, files, form):
-    """Beyond 4 MiB a text is taken in slices, lines come in chunks of 1 MiB."""
+    """Texts over 4 MiB are read in slices, and lines in chunks of 1 MiB."""
     pad, count, bad = "x" * 80, 60_000, (1, 999, 1000, 1001, 31_007, 60_000)
     items = [
         json.dumps("é" if n in bad else [n, pad], ensure_ascii=False) for n in range(1, 60_001)
@@ -161,7 +161,7 @@ def test_large_files_keep_numbers_and_places(run, files, form):
 
 
 Pieces = list[tuple[str, str, str]]
-"""Items as JSON, each with the white space before and after it."""
+"""Items as JSON, each with white space before and after it."""
 
 SPACES = st.text(" \n\t\r", max_size=3)
 ITEMS: st.SearchStrategy[object] = st.one_of(
@@ -172,7 +172,7 @@ ITEMS: st.SearchStrategy[object] = st.one_of(
 @settings(max_examples=4)
 @given(st.lists(st.tuples(SPACES, ITEMS, SPACES), min_size=20, max_size=40))
 def test_every_place_is_where_the_record_begins(parts):
-    """The same records as an array, within a document, as lines and compressed."""
+    """An array, an array in a document, lines and compressed files give the same records."""
     items = [(before, json.dumps(item, ensure_ascii=False), after) for before, item, after in parts]
     blank = str.maketrans("\n\r", "  ")
     lines = [(a.translate(blank), value, b.translate(blank)) for a, value, b in items]
@@ -228,7 +228,7 @@ def test_records_of_standard_input(run, files):
 
 
 def test_lines_that_are_all_rejected_take_no_longer_for_being_many(run, files):
-    """Each place is found without going through the lines before it again."""
+    """The position of a record is found without another read of the lines before it."""
     files({"s.json": NO_TEXT, "a.jsonl": '"x"\n' * 120_000})
     report = balanced(run("a.jsonl", "--schema", "s.json", "-o", "json").json)
     assert report["records"]["rejected"] == report["failures_omitted"] + 1000 == 120_000

@@ -1,4 +1,4 @@
-"""Parts of the inputs for several machines: disjoint, complete, and the same everywhere."""
+"""Shards of the inputs: disjoint, complete, and the same on every machine."""
 
 from __future__ import annotations
 

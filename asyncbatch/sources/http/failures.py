@@ -103,8 +103,8 @@ def _body_reason(
             return "not_json", "the response is empty"
         case NotJsonError(is_cut=True, body=body):
             return "truncated", f"the response is cut off after {len(body):,} bytes"
-        case NotJsonError(message=message, position=place, content_type=kind):
-            where = f"line {place.line}, column {place.column}"
+        case NotJsonError(message=message, position=position, content_type=kind):
+            where = f"line {position.line}, column {position.column}"
             return "not_json", f"the response ({kind}) is not JSON: {message} ({where})"
         case CorruptArchiveError():
             return "truncated", f"the response is cut off or damaged ({error})"

@@ -55,13 +55,13 @@ async def whole_body(response: ClientResponse, limit: int) -> bytes:
 
     Raises BodyTooLargeError beyond `limit` bytes, and the errors of `body_chunks`.
     """
-    taken, size = [], 0
+    chunks, size = [], 0
     async for piece in body_chunks(response):
-        taken.append(piece)
+        chunks.append(piece)
         size += len(piece)
         if size > limit:
             raise BodyTooLargeError
-    return b"".join(taken)
+    return b"".join(chunks)
 
 
 class LineStream:
@@ -101,7 +101,7 @@ async def body_parts(
     Raises BodyTooLargeError for a line of more than `limit` bytes, TimeoutError after
     `read_timeout` seconds without data, and the errors of `body_chunks`.
     """
-    waiting: list[bytes] = []
+    unfinished: list[bytes] = []
     size, open_line, line, byte = 0, 0, 1, 0
     async with aclosing(body_chunks(response)) as arriving:
         while True:
@@ -113,16 +113,16 @@ async def body_parts(
             if open_line + (piece.find(b"\n") if end else len(piece)) > limit:
                 raise BodyTooLargeError
             open_line = len(piece) - end if end else open_line + len(piece)
-            waiting.append(piece[:end])
+            unfinished.append(piece[:end])
             size += end
             if size >= PART_BYTES:
-                text = b"".join(waiting)
+                text = b"".join(unfinished)
                 yield BodyPart(text, line, byte)
                 line, byte = line + text.count(b"\n"), byte + len(text)
-                waiting, size = [], 0
-            waiting.append(piece[end:])
+                unfinished, size = [], 0
+            unfinished.append(piece[end:])
             size += len(piece) - end
-    if text := b"".join(waiting):
+    if text := b"".join(unfinished):
         yield BodyPart(text, line, byte)
 
 
@@ -152,14 +152,14 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     A date is compared with the Date header, because the clock of the server may be wrong. Without
     that header it is compared with `now`, in seconds since 1970.
     """
-    asked = headers.get("Retry-After", "").strip()
-    if asked.isascii() and asked.isdecimal():
-        return float(asked)
-    until = _timestamp(asked)
+    value = headers.get("Retry-After", "").strip()
+    if value.isascii() and value.isdecimal():
+        return float(value)
+    until = _timestamp(value)
     if until is None:
         return None
-    there = _timestamp(headers.get("Date", ""))
-    return max(0.0, until - (now if there is None else there))
+    server_now = _timestamp(headers.get("Date", ""))
+    return max(0.0, until - (now if server_now is None else server_now))
 
 
 def _timestamp(date: str) -> float | None:

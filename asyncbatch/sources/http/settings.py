@@ -148,10 +148,10 @@ def setting_mistakes(settings: HttpSettings) -> Iterator[Mistake]:
     """
     if not settings.urls:
         yield "urls", "must name at least one URL"
-    for place, url in enumerate(settings.urls):
-        yield from _check_text(f"urls[{place}]", _check_url, url)
-    for place, origin in enumerate(settings.allow_origins):
-        yield from _check_text(f"allow_origins[{place}]", _check_origin, origin)
+    for index, url in enumerate(settings.urls):
+        yield from _check_text(f"urls[{index}]", _check_url, url)
+    for index, origin in enumerate(settings.allow_origins):
+        yield from _check_text(f"allow_origins[{index}]", _check_origin, origin)
     yield from _check_text("records", parse_pointer, settings.records)
     if settings.rate_limit is not None:
         yield from _check_text("rate_limit", parse_rate, settings.rate_limit)
@@ -209,16 +209,16 @@ def _header_mistakes(settings: HttpSettings) -> Iterator[Mistake]:
             yield where, "cannot be set: it is derived from the request"
         elif not _is_header_value(secret.reveal()):
             yield where, "must not contain line ends or other control characters"
-    taken = {name.lower() for name in settings.headers}
+    header_names = {name.lower() for name in settings.headers}
     match settings.auth:
-        case BearerAuth() | BasicAuth() if "authorization" in taken:
+        case BearerAuth() | BasicAuth() if "authorization" in header_names:
             yield "auth", "cannot be combined with the header Authorization"
         case BearerAuth(token=token) if not token.reveal() or not _is_header_value(token.reveal()):
             yield "auth.token", "must not be empty or contain line ends or control characters"
         case HeaderAuth(name=name, value=value):
             if not _HEADER_NAME.fullmatch(name):
                 yield "auth.name", "is not a valid header name"
-            if name.lower() in taken:
+            if name.lower() in header_names:
                 yield "auth.name", f"cannot be combined with the header {name}"
             if not _is_header_value(value.reveal()):
                 yield "auth.value", "must not contain line ends or other control characters"

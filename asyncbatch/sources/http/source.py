@@ -202,8 +202,8 @@ class UrlFeed:
     @property
     def settings_digest(self) -> str:
         http = self._source.settings
-        told = encode([http.records, http.format, http.pagination, http.incremental])
-        return hashlib.blake2b(told, digest_size=16).hexdigest()
+        selection = encode([http.records, http.format, http.pagination, http.incremental])
+        return hashlib.blake2b(selection, digest_size=16).hexdigest()
 
     async def chunks(self, bookmark: Bookmark | None) -> AsyncGenerator[Chunk, None]:
         before = bookmark or Bookmark()

@@ -270,8 +270,8 @@ class LiveFile:
     def read_more(self) -> bytes:
         """Return the next bytes, b"" without any. Raises FileCutError and OSError."""
         status = os.fstat(self.descriptor)
-        look = (status.st_size, status.st_mtime_ns)
-        if look == self._status_at_end:
+        status_now = (status.st_size, status.st_mtime_ns)
+        if status_now == self._status_at_end:
             return b""
         if self._was_truncated and not self.read_position.offset:
             self._skip_hole()
@@ -283,7 +283,7 @@ class LiveFile:
             raise FileTruncatedError(max(0, self._largest_size - offset))
         self._largest_size = max(self._largest_size, status.st_size)
         fresh = data[len(tail) :]
-        self._status_at_end = None if fresh else look
+        self._status_at_end = None if fresh else status_now
         return fresh
 
     def has_changed(self) -> bool:

@@ -230,7 +230,7 @@ class FolderReader:
         reading.close()
         self._current = None
 
-    # --- what is there
+    # --- scans
 
     def _scan(self) -> None:
         """Queue the next files; report files that have grown since they were read."""

@@ -69,7 +69,7 @@ class LogFollower:
         # The file that was finished last, its size then, and the time.
         self._left_file: tuple[LiveFile, int, float] | None = None
         self._last_finished = _last_rotated(path)  # the last rotated file read to its end
-        self._reported_reason = ""  # why the path cannot be read, as reported last
+        self._reported_reason = ""  # reason the path cannot be read, as reported last
         self._lock = threading.Lock()
         self._is_closed = False
         _check_path(path)
@@ -229,12 +229,12 @@ class LogFollower:
 
     def _report_unreadable(self, error: OSError) -> None:
         """Report that the path cannot be read. Report the same reason only once."""
-        why = error.strerror or str(error)
-        if why != self._reported_reason:
-            self._reported_reason = why
+        reason = error.strerror or str(error)
+        if reason != self._reported_reason:
+            self._reported_reason = reason
             self._add_loss(
                 "permission" if isinstance(error, PermissionError) else "read_error",
-                f"{why}; the read is retried",
+                f"{reason}; the read is retried",
             )
 
     def _is_quiet(self, file: OpenLogFile) -> bool:

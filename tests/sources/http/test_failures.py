@@ -1,4 +1,4 @@
-"""What fails for the moment is asked for again, what fails for good is told in full."""
+"""HTTP failures: transient ones are retried, permanent ones are reported in full."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def bodies(pages):
     return [json.loads(page.body) for page in pages]
 
 
-# For the moment
+# Transient failures
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ async def test_what_fails_for_the_moment_is_asked_for_again(api, time, behaviour
 
 
 async def test_a_connection_that_is_closed_is_opened_again(api, time):
-    api.misbehave(hang_up(), times=4)  # of which aiohttp itself may try one in two again
+    api.misbehave(hang_up(), times=4)  # aiohttp itself may retry every second one
     pages = await read(settings_for(api), time=time)
     assert [item for each in bodies(pages) for item in each["items"]] == list(range(10))
     assert time.slept
@@ -228,7 +228,7 @@ async def test_no_time_holds_more_requests_than_the_rate(time):
     assert len(starts) == 40
     for first, sixth in zip(starts, starts[5:], strict=False):
         assert sixth - first >= 1.0 - 1e-9
-    assert starts[-1] < 8.0  # and no fewer
+    assert starts[-1] < 8.0  # the limit is fully used
 
 
 async def test_a_source_keeps_to_its_rate(api, time):
@@ -237,7 +237,7 @@ async def test_a_source_keeps_to_its_rate(api, time):
     assert 4.0 <= time.now <= 4.001
 
 
-# For good
+# Permanent failures
 
 
 async def test_an_answer_that_is_no_json(api):

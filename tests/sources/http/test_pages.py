@@ -1,4 +1,4 @@
-"""Every record of every page, once and in order, however the server paginates."""
+"""Pagination: every record of every page, once and in order."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def api():
 
 @pytest.fixture(scope="module")
 def shared_api():
-    allow_deep_nesting()  # as the first page does, before hypothesis notes the limit
+    allow_deep_nesting()  # as the first page does; hypothesis must see the raised limit
     with ApiServer() as server:
         yield server
 
@@ -162,7 +162,7 @@ async def test_closing_ends_what_is_in_flight(api):
         pages = source.pages(settings.urls[0])
         for _ in range(4):
             await anext(pages)
-        while api.requests < 8 or api.at_once:  # four pages given, four waiting
+        while api.requests < 8 or api.at_once:  # four pages yielded, four requested ahead
             await asyncio.sleep(0.01)
         api.delay = 3600
         await anext(pages)

@@ -1,4 +1,4 @@
-"""Credentials go where they belong and are seen nowhere; nothing leads astray."""
+"""Credentials go only to their origin, and are never displayed; links are checked."""
 
 from __future__ import annotations
 
