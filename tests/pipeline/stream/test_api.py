@@ -520,7 +520,7 @@ async def test_a_stream_runs_once():
         ({"aggregates": ["median:v"]}, "no aggregate"),
         ({"aggregates": ["count", "count"]}, "two aggregates"),
         ({"by": "a..b"}, "no path"),
-        ({"lateness": "soon"}, "span of time"),
+        ({"lateness": "soon"}, "is not a duration"),
         ({"lateness": -1}, "negative"),
         ({"max_events": 0}, "max_events is 0"),
         ({"time": "arrival", "late": print}, "late is about the events' own time"),

@@ -257,7 +257,7 @@ def test_quiet(stream):
         (("-", "--agg", "median:v"), "no aggregate"),
         (("-", "--agg", "count", "--agg", "count"), "two aggregates"),
         (("-", "--by", "a..b"), "no path"),
-        (("-", "--lateness", "soon"), "span of time"),
+        (("-", "--lateness", "soon"), "is not a duration"),
         (("-", "--time", "arrival", "--lateness", "5s"), "not for the time of arrival"),
         (("-", "--overflow-key", "x"), "grouped by a field"),
         (("-", "--late", "no/such/folder.jsonl"), "cannot write"),
