@@ -150,7 +150,9 @@ class Pipeline:
         feeds = (one.source for one in sources if isinstance(one, FeedJob))
         self._iterables = [source for source in feeds if isinstance(source, IterableFeedSource)]
         if work.target and work.target.form == "folder" and any(map(_is_feed_job, sources)):
-            raise UsageError(f"{work.target.name} is a folder, which mirrors files: name a file")
+            raise UsageError(
+                f"{work.target.name} is a folder, which needs files as sources: name a file"
+            )
         if workers is None and len(self._iterables) == len(sources):
             workers = 0  # the iterable runs in one thread, and is most of the work
         self.job = Job(
@@ -197,7 +199,7 @@ class Pipeline:
         a failure.
         """
         if self._run is not None:
-            raise UsageError("a Pipeline runs once: make another")
+            raise UsageError("a Pipeline runs only once: make a new one")
         self._run = Run(self.job)
         if self._stopped:
             self._run.stop()
@@ -220,7 +222,7 @@ class Pipeline:
         errors += [self._callback_sink.error] if self._callback_sink else []
         raised = [error for error in errors if error is not None]
         if len(raised) > 1:
-            raise BaseExceptionGroup("several sources, or the sink, have failed", raised)
+            raise BaseExceptionGroup("several sources, or a source and the sink, failed", raised)
         if raised:
             raise raised[0]
 
@@ -255,12 +257,12 @@ def _make_target(
             contract=contract or "evolve",
         )
     if any(options.values()):
-        raise UsageError(f"{', '.join(options)} are for a sink that is named, as sqlite:/// is")
+        raise UsageError(f"{', '.join(options)} need a sink with a name, as sqlite:///x.db")
     if sink is None:
         return None
     name = type(sink).__name__
     if not callable(getattr(sink, "load", None)):
-        raise UsageError(f"{name} is no sink: it has no method load(records)")
+        raise UsageError(f"{name} is not a sink: it has no method load(records)")
     return Target(name, "program", "")
 
 
@@ -274,7 +276,7 @@ def _iter_origins(source: Source | Sequence[Source]) -> Iterator[Origin]:
             yield one
         else:
             advice = ": call it" if callable(one) else ""
-            raise UsageError(f"{one!r} is no source of records{advice}")
+            raise UsageError(f"{one!r} is not a source of records{advice}")
 
 
 def _is_origin(item: object) -> bool:

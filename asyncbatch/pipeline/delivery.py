@@ -109,7 +109,7 @@ class Delivery:
         except UsageError as error:
             if settings.is_required:
                 raise
-            self._notes.append(f"an interrupted run could not be carried on: {error}")
+            self._notes.append(f"if this run is interrupted, it cannot be resumed: {error}")
             return None
 
     def _open_target(self, target: Target) -> None:

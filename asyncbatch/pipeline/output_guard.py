@@ -95,7 +95,7 @@ def _check_location(target: Target, argument: str, inputs: Inputs) -> None:
     if found:
         raise UsageError(
             f"{target.name} is inside the input folder {argument}, so its files would be "
-            "inputs: name another with --to, or leave it out with --exclude"
+            "inputs: name another folder with --to, or exclude this one with --exclude"
         )
 
 
@@ -109,7 +109,7 @@ def _check_stores(target: Target, inputs: Inputs) -> None:
             is_one = place.startswith(other_place) or other_place.startswith(place)
             if is_one and store != other_store:
                 raise UsageError(
-                    f"what is in {display_path(other)} and in {display_path(argument)} would be "
+                    f"files in {display_path(other)} and in {display_path(argument)} would be "
                     f"written to the same places below {target.name}: run them one by one"
                 )
         seen.append((store, place, argument))
@@ -119,8 +119,8 @@ def _check_names(target: Target, inputs: Inputs) -> None:
     """Raise UsageError if two inputs would have one output, now that names change."""
     if inputs.files_from == STDIN:
         raise UsageError(
-            "--to-format and --to-compression change names, and for a list on standard input "
-            "nobody can tell beforehand whether two become one: read the list from a file"
+            "--to-format and --to-compression change file names, and a list on standard input "
+            "cannot be checked beforehand for two outputs of one name: read the list from a file"
         )
     seen: set[int] = set()
     for path in inputs.find_all():  # other shards write into the same folder
@@ -146,9 +146,9 @@ def check_live_outputs(sources: Sequence[str], outputs: Mapping[str, str | None]
             continue
         place = os.path.realpath(path)
         if place in seen:
-            raise UsageError(f"{option} {path} is what {seen[place]} writes")
+            raise UsageError(f"{option} and {seen[place]} name the same file: {path}")
         seen[place] = option
         for source in filter(os.path.exists, sources):
             read = os.path.realpath(source)
             if place == read or (os.path.isdir(read) and place.startswith(os.path.join(read, ""))):
-                raise UsageError(f"{option} {path} would be read again: it is in {source}")
+                raise UsageError(f"{option} {path} would be read as input: it is in {source}")

@@ -720,16 +720,16 @@ async def test_a_failure_budget_ends_an_endless_run():
     ("arguments", "words"),
     [
         ({"source": numbered}, "no source of records: call it"),
-        ({"source": 7}, "7 is no source of records"),
+        ({"source": 7}, "7 is not a source of records"),
         ({"source": {"id": 1}}, "no source of records"),
         ({"source": [numbered(1), {"id": 1}]}, "no source of records"),
         ({"sink": "x.unknown"}, "not known by its name"),
         ({"sink": "sqlite:///x.db"}, "needs --table"),
-        ({"sink": object()}, "object is no sink: it has no method load"),
-        ({"sink": Kept(), "table": "people"}, "are for a sink that is named"),
-        ({"key": "id"}, "mode, columns, schema_contract are for a sink that is named"),
-        ({"sink": Kept(), "mode": "replace"}, "are for a sink that is named"),
-        ({"sink": "out/"}, "is a folder, which mirrors files"),
+        ({"sink": object()}, "object is not a sink: it has no method load"),
+        ({"sink": Kept(), "table": "people"}, "need a sink with a name"),
+        ({"key": "id"}, "mode, columns, schema_contract need a sink with a name"),
+        ({"sink": Kept(), "mode": "replace"}, "need a sink with a name"),
+        ({"sink": "out/"}, "is a folder, which needs files as sources"),
         ({"transforms": [lambda: None]}, "cannot be called with a record"),
         ({"transforms": [asyncbatch.jq("(")]}, "jq"),
         ({"transforms": [asyncbatch.require("a..b")]}, "is no path"),
@@ -749,7 +749,7 @@ def test_what_cannot_be_meant(arguments, words):
 async def test_a_pipeline_runs_once():
     pipeline = asyncbatch.Pipeline([])
     assert (await pipeline.run()).status == "success"
-    with pytest.raises(asyncbatch.UsageError, match="runs once"):
+    with pytest.raises(asyncbatch.UsageError, match="runs only once"):
         await pipeline.run()
 
 

@@ -276,7 +276,7 @@ def test_pages_by_number_are_begun_anew_which_needs_a_key(etl, tmp_path):
         api.seen.clear()
         outcome = etl(bare, "--output", "json")
         assert (outcome.returncode, api.requests) == (1, 0)
-        assert "cannot be gone on" in report_of(outcome)["failures"][0]["message"]
+        assert "the earlier run cannot be resumed" in report_of(outcome)["failures"][0]["message"]
 
 
 def test_all_of_a_url_is_not_added_twice(etl, tmp_path):

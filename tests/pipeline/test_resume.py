@@ -636,7 +636,7 @@ def test_a_state_folder_that_cannot_be_written(run, files, kind):
     if kind == "sqlite append":
         assert asked.code == 0, "it keeps its own"
     else:
-        assert "could not be carried on" in outcome.stdout
+        assert "if this run is interrupted, it cannot be resumed" in outcome.stdout
         assert (asked.code, "ledger" in asked.stderr) == (2, True)
 
 

@@ -36,8 +36,8 @@ _DUPLICATE_ADVICE = (
     " again"
 )
 _CHANGED = (
-    "it has changed since its rows were added to the table, which has no key to replace them by:"
-    " name one with --key, or add them beside the old ones with --allow-duplicates"
+    "it has changed since its rows were added to the table, which has no key to replace them: "
+    "name a key with --key, or keep the old rows and add the new ones with --allow-duplicates"
 )
 
 
@@ -152,8 +152,8 @@ class Admission:
             if before is not None and not is_object_url(before) and not os.path.lexists(before):
                 return _failure(
                     path,
-                    f"it seems to be {display_path(earlier)} under another name, whose rows are "
-                    "in the table already: --allow-duplicates adds them again",
+                    f"it seems to be {display_path(earlier)} under another name, and the rows "
+                    "of that file are in the table already: --allow-duplicates adds them again",
                 )
         return None
 
@@ -219,13 +219,13 @@ class AdmittedLane:
 
 
 _REPEAT_ADVICE = (
-    "name a key in [sink], so that rows replace those of the same key, have mode replace the "
-    "table, or add them again with --allow-duplicates"
+    "name a key in [sink], so that rows replace rows of the same key, set mode to replace the "
+    "whole table, or add the rows again with --allow-duplicates"
 )
 _BOOKMARK_ADVICE = f"its rows are in the table already: {_REPEAT_ADVICE}"
 _FULL_REFRESH = (
-    "some of its rows are in the table, and where an earlier run ended cannot be gone on: its "
-    "pages are not stable, or are asked for in another way now. "
+    "some of its rows are in the table, and the earlier run cannot be resumed: its pages are "
+    "not stable, or are requested differently now. "
     f"{_REPEAT_ADVICE[0].upper()}{_REPEAT_ADVICE[1:]}"
 )
 

@@ -112,8 +112,8 @@ class LedgerDatabase:
             import duckdb
         except ImportError:
             raise UsageError(
-                f"{self.name} is no SQLite database; reading DuckDB's needs one more package: pip"
-                " install 'asyncbatch[duckdb]'"
+                f"{self.name} is not an SQLite database; reading a DuckDB database needs one more "
+                "package: pip install 'asyncbatch[duckdb]'"
             ) from None
         return duckdb.connect(self.name, read_only=not writes)
 

@@ -187,7 +187,9 @@ class Stream:
         tracebacks: bool = False,
     ) -> None:
         if from_end and not follow:
-            raise UsageError("from_end is for follow: what is there at the start is passed over")
+            raise UsageError(
+                "from_end needs follow: it skips the events that are there at the start"
+            )
         self._origins, self._live_options = source, LiveOptions(follow, from_end)
         self._files: dict[str, AppendFile | None] = {}
         try:
@@ -227,7 +229,7 @@ class Stream:
         self._workers = _check_minimum(0, "workers", workers)
         self._queue = WindowQueue()
         if to is None and table is not None:
-            raise UsageError("table is for a database that `to` names")
+            raise UsageError("table needs a database: name it with `to`")
         if to is not None:
             self._check_target(os.fspath(to), table)
         self._run_options: dict[str, Any] = {
@@ -244,7 +246,7 @@ class Stream:
     async def __aenter__(self) -> Self:
         """Begin to read. Raises UsageError if that is not possible, LockHeldError."""
         if self._run is not None:
-            raise UsageError("a Stream runs once: make another")
+            raise UsageError("a Stream runs only once: make a new one")
         async with AsyncExitStack() as stack:
             stack.callback(self._queue.end)
             sources = make_sources(self._origins, self._live_options)
@@ -288,7 +290,7 @@ class Stream:
         Raises as iteration does. If this is cancelled, the open windows are flushed first.
         """
         if self._delivery.to is None:
-            raise UsageError("nobody would take the windows: iterate, or say where they go with to")
+            raise UsageError("run() needs a target: name it with `to`, or iterate over the windows")
         async with self:
             assert self._task is not None
             await asyncio.wait((self._task,))
@@ -326,9 +328,9 @@ class Stream:
         earlier windows; TooManyKeysError, SinkError, OSError.
         """
         if self._delivery.to is not None:
-            raise UsageError("the windows go where `to` says: await run()")
+            raise UsageError("the windows go to the target that `to` names: await run() instead")
         if self._task is None:
-            raise UsageError("write `async with` around it, so that it is ended in any case")
+            raise UsageError("use the stream in `async with`, which ends it in any case")
         window = await self._queue.take()
         if window is None:
             await asyncio.wait((self._task,))
@@ -348,7 +350,7 @@ class Stream:
     def snapshot(self) -> StreamSnapshot:
         """Return the progress of the stream. Raises UsageError before its start."""
         if self._run is None:
-            raise UsageError("the stream has not begun: write `async with` around it")
+            raise UsageError("the stream has not started: use it in `async with`")
         return self._run.snapshot()
 
     @property
@@ -391,16 +393,16 @@ class Stream:
         """Raise the error of the stream, unless it was raised before."""
         errors, self._errors = self._errors, []
         if self._task is not None and self._task.cancelled() and not errors:
-            raise AsyncbatchError("the stream was given up before its end")
+            raise AsyncbatchError("the stream was cancelled before its end")
         if len(errors) > 1:
-            raise BaseExceptionGroup("several things have ended the stream", errors)
+            raise BaseExceptionGroup("the stream ended with several errors", errors)
         if errors:
             raise errors[0]
 
     def _check_target(self, name: str, table: str | None) -> None:
         """Raise UsageError for an unsuitable target."""
         if make_target(name, self._core.schema, table=table) is None:
-            raise UsageError("to is standard output, which is the program's own: iterate instead")
+            raise UsageError("`to` cannot be standard output: iterate over the windows instead")
 
     def _line_handler(
         self, name: str, handler: ItemHandler | None
@@ -412,7 +414,7 @@ class Stream:
             file = self._files[f"--{name.replace('_', '-')}"] = AppendFile(os.fspath(handler))
             return file.write
         if not callable(handler) or inspect.iscoroutinefunction(handler):
-            raise UsageError(f"{name} is a file, or a plain function")
+            raise UsageError(f"{name} must be a file name or a plain function")
         return partial(self._call_handler, handler)
 
     def _call_handler(self, handler: Callable[[dict[str, Any]], object], lines: bytes) -> None:

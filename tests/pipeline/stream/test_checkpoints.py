@@ -282,12 +282,18 @@ def test_wrong_usage(stream, tmp_path, arguments, why):
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (("e.jsonl", "--to", "e.jsonl"), "--to e.jsonl would be read again: it is in e.jsonl"),
-        (("e.jsonl", "--late", "link.jsonl"), "would be read again"),
-        ((".", "--to", "w.jsonl"), "would be read again: it is in ."),
-        (("e.jsonl", "--to", "w.jsonl", "--late", "./w.jsonl"), "--to w.jsonl is what --late"),
-        (("e.jsonl", "--checkpoint", "w.jsonl", "--dead-letter", "w.jsonl"), "is what --dead"),
-        (("e.jsonl", "--to", "sqlite:///e.jsonl", "--table", "w"), "would be read again"),
+        (("e.jsonl", "--to", "e.jsonl"), "--to e.jsonl would be read as input: it is in e.jsonl"),
+        (("e.jsonl", "--late", "link.jsonl"), "would be read as input"),
+        ((".", "--to", "w.jsonl"), "would be read as input: it is in ."),
+        (
+            ("e.jsonl", "--to", "w.jsonl", "--late", "./w.jsonl"),
+            "--to and --late name the same file: w.jsonl",
+        ),
+        (
+            ("e.jsonl", "--checkpoint", "w.jsonl", "--dead-letter", "w.jsonl"),
+            "--checkpoint and --dead-letter name the same file: w.jsonl",
+        ),
+        (("e.jsonl", "--to", "sqlite:///e.jsonl", "--table", "w"), "would be read as input"),
     ],
 )
 def test_no_file_is_written_over(stream, tmp_path, arguments, why):
