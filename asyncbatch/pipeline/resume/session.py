@@ -82,10 +82,10 @@ class LedgerSession:
         found = stamp_of(path, by_content=settings.by_content)
         return found is not None and found.describes_same_file(stamp)
 
-    def _make_admission(self, ledger: Ledger, **more: Any) -> None:
+    def _make_admission(self, ledger: Ledger, **options: Any) -> None:
         ledger = self._ledger = SharedLedger(ledger)
-        self.admission = Admission(self._settings, ledger, self._known, **more)
-        appends = bool(more.get("appends"))
+        self.admission = Admission(self._settings, ledger, self._known, **options)
+        appends = bool(options.get("appends"))
         self.bookmarks = BookmarkAdmission(self._settings, ledger, self._known, appends=appends)
 
 
