@@ -81,7 +81,7 @@ class SinkError(AsyncbatchError):
 
 
 def describe_error(error: BaseException) -> str:
-    """Return an exception of other code: its type and its message."""
+    """Return the type and the message of an exception of other code."""
     try:
         text = str(error)
     except Exception:  # noqa: BLE001 - its own __str__ may raise any exception
@@ -95,11 +95,11 @@ class SourceError(AsyncbatchError):
 
 
 class LineTooLongError(AsyncbatchError):
-    """A line does not end: it has more bytes than any event may."""
+    """A line has more bytes than an event may have."""
 
 
 class TooManyKeysError(AsyncbatchError):
-    """A window would have more keys than it may: `most`."""
+    """A window would have more than `most` keys."""
 
     def __init__(self, most: int) -> None:
         super().__init__(most)

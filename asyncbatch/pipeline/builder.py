@@ -1,4 +1,4 @@
-"""`Pipeline`: sources, transforms and a target put together by a program."""
+"""The class `Pipeline`: sources, transforms and a sink, composed by a program."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from asyncbatch.sinks.callback import Sink
     from asyncbatch.transforms.spec import Step
 
-    # Where records come from: files, URLs, an iterable of a program.
+    # A source of records: files, URLs, or an iterable of a program.
     Origin: TypeAlias = FileSource | HttpSettings | AsyncIterable[Any] | Iterable[Any]
     Source: TypeAlias = Origin | str | os.PathLike[str]
 
@@ -154,7 +154,7 @@ class Pipeline:
                 f"{work.target.name} is a folder, which needs files as sources: name a file"
             )
         if workers is None and len(self._iterables) == len(sources):
-            workers = 0  # the iterable runs in one thread, and is most of the work
+            workers = 0  # the iterables run in this process, and are most of the work
         self.job = Job(
             sources,
             concurrency=concurrency,
@@ -175,7 +175,7 @@ class Pipeline:
         return self._run.report if self._run else Report()
 
     async def run(self) -> Report:
-        """Run to the end; return the report. Raises as `parts`.
+        """Run to the end; return the report. Raises the exceptions of `parts`.
 
         If this is cancelled, everything is closed; a running load of the sink gets 2 s to end.
         """
@@ -195,8 +195,8 @@ class Pipeline:
 
         Closing the generator ends the run. Raises UsageError if the run cannot begin, or has begun
         before. An exception of the program's own iterables or sink is raised at the end: after the
-        earlier records are loaded, other sources are read, and all is closed. The report has it as
-        a failure.
+        earlier records are loaded, other sources are read, and all is closed. It is a failure in
+        the report, too.
         """
         if self._run is not None:
             raise UsageError("a Pipeline runs only once: make a new one")
@@ -232,7 +232,7 @@ def _as_tuple(one_or_more: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _key_paths(one_or_more: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the paths of a key. Raises UsageError for an invalid path."""
+    """Return the paths of a key as a tuple. Raises UsageError for an invalid path."""
     paths = _as_tuple(one_or_more)
     try:
         for path in paths:
@@ -280,7 +280,7 @@ def _iter_origins(source: Source | Sequence[Source]) -> Iterator[Origin]:
 
 
 def _is_origin(item: object) -> bool:
-    """Whether an item of a list is a source by itself, and no record."""
+    """Whether an item of a list is a source, and not a record."""
     kinds = (FileSource, HttpSettings, AsyncIterable, Iterator, os.PathLike, str)
     return isinstance(item, kinds)
 

@@ -719,10 +719,10 @@ async def test_a_failure_budget_ends_an_endless_run():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"source": numbered}, "no source of records: call it"),
+        ({"source": numbered}, "is not a source of records: call it"),
         ({"source": 7}, "7 is not a source of records"),
-        ({"source": {"id": 1}}, "no source of records"),
-        ({"source": [numbered(1), {"id": 1}]}, "no source of records"),
+        ({"source": {"id": 1}}, "is not a source of records"),
+        ({"source": [numbered(1), {"id": 1}]}, "is not a source of records"),
         ({"sink": "x.unknown"}, "not known by its name"),
         ({"sink": "sqlite:///x.db"}, "needs --table"),
         ({"sink": object()}, "object is not a sink: it has no method load"),

@@ -527,7 +527,7 @@ async def test_a_stream_runs_once():
         ({"overflow_key": "x"}, "grouped by a field"),
         ({"late": 5}, "must be a file name or a plain function"),
         ({"transforms": [len, 5]}, "no transform"),
-        ({"to": "-"}, "program's own"),
+        ({"to": "-"}, "`to` cannot be standard output"),
         ({"to": "sqlite:///x.db"}, "table"),
         ({"table": "x"}, "a database"),
         ({"from_end": True}, "from_end needs follow"),
