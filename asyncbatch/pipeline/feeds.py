@@ -89,19 +89,19 @@ class FeedBatchSource:
         split_file: SplitFile | None = None,  # noqa: ARG002 - a feed is always split
     ) -> None:
         self.unsettled -= 1
-        reading = self._progress.get(batch.start)
-        if reading is not None and batch.split is not None:
-            reading.limiter.settle(batch.split.number)
-            reading.changed.set()
+        progress = self._progress.get(batch.start)
+        if progress is not None and batch.split is not None:
+            progress.limiter.settle(batch.split.number)
+            progress.changed.set()
 
     def settle_without(self, batch: Batch, done: int, file: int, *, retry: bool) -> None:  # noqa: ARG002 - see above
         self.settle(batch, done)
 
     def end_splits(self, number: int) -> None:
         """Read no more of the feed."""
-        reading = self._progress.get(number)
-        if reading is not None and not (reading.is_cut or reading.is_over):
-            reading.is_cut = True
+        progress = self._progress.get(number)
+        if progress is not None and not (progress.is_cut or progress.is_over):
+            progress.is_cut = True
             self._tasks[number].cancel()
 
     def stop(self) -> None:
@@ -140,20 +140,20 @@ class FeedBatchSource:
                 part = prepared_part(number, 1, {0: bookmark}, {})
                 await self._add(Batch(number, (feed.name,), prepared_part=part))
                 return
-            reading = self._progress[number] = _FeedProgress()
+            progress = self._progress[number] = _FeedProgress()
             last = Chunk(feed.name, bookmark=bookmark or Bookmark())
             failure: Failure | None = None
             try:
-                async with aclosing(feed.chunks(bookmark)) as arrivals:
-                    async for last in arrivals:
-                        await self._add_chunk(number, feed, reading, last)
+                async with aclosing(feed.chunks(bookmark)) as chunks:
+                    async for last in chunks:
+                        await self._add_chunk(number, feed, progress, last)
             except FeedError as error:
                 failure = error.failure
             except asyncio.CancelledError:
-                if not reading.is_cut or self._stopped:
+                if not progress.is_cut or self._stopped:
                     raise
-            reading.is_over = True
-            await self._add_end(number, feed, reading, last, failure)
+            progress.is_over = True
+            await self._add_end(number, feed, progress, last, failure)
 
     async def _add_chunk(
         self, number: int, feed: Feed, progress: _FeedProgress, chunk: Chunk
@@ -324,8 +324,8 @@ class FeedPreviewSource:
             splits, failure = 0, None
             last = Chunk(feed.name)
             try:
-                async with aclosing(feed.chunks(None)) as arrivals:
-                    async for last in arrivals:
+                async with aclosing(feed.chunks(None)) as chunks:
+                    async for last in chunks:
                         yield Batch(number, (feed.name,), split_of_chunk(splits, last))
                         splits += 1
                         if number in self._cut_feeds:

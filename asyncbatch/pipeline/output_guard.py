@@ -1,4 +1,4 @@
-"""Inputs must not be overwritten by outputs."""
+"""Checks that outputs do not overwrite inputs, or each other."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 class OutputGuard:
     """Refuses outputs that would overwrite each other or an input.
 
-    `files` are the paths of outputs that are one file, by the option that names them.
+    `files` maps the name of an option to the path of its output file.
     """
 
     def __init__(self, files: Mapping[str, str], target: Target | None, inputs: Inputs) -> None:
-        """Raise UsageError if two outputs are one."""
+        """Raise UsageError if two outputs are the same file, or one is an input."""
         seen: dict[str, str] = {}
         for option, path in files.items():
             full = os.path.realpath(path)
@@ -46,7 +46,7 @@ class OutputGuard:
             if (target.format, target.compression) != ("keep", "keep"):
                 _check_names(target, inputs)
             self._folder = target if inputs.files_from is not None else None
-        self.check(inputs.paths)  # the others when they are found
+        self.check(inputs.paths)  # files in folders are checked when they are found
 
     def check(self, paths: Iterable[str]) -> None:
         """Raise UsageError if an output would overwrite one of these inputs."""
@@ -76,7 +76,7 @@ def _check_distinct(target: Target, path: str) -> None:
 
 
 def _check_location(target: Target, argument: str, inputs: Inputs) -> None:
-    """Raise UsageError if outputs would be inputs of this run, or of the next."""
+    """Raise UsageError if outputs would be inputs of this run or of a later one."""
     if argument == STDIN or (is_object_url(argument) and not is_store_url(argument)):
         return
     path = static_root(argument) if has_magic(argument) else argument
@@ -100,7 +100,7 @@ def _check_location(target: Target, argument: str, inputs: Inputs) -> None:
 
 
 def _check_stores(target: Target, inputs: Inputs) -> None:
-    """Raise UsageError if outputs of two stores, or of one and files, may be the same."""
+    """Raise UsageError if inputs of two stores, or of a store and the disk, share an output."""
     seen: list[tuple[str, str, str]] = []
     for argument in inputs.paths:
         store = argument.partition("://")[0] if is_object_url(argument) else ""
@@ -116,7 +116,7 @@ def _check_stores(target: Target, inputs: Inputs) -> None:
 
 
 def _check_names(target: Target, inputs: Inputs) -> None:
-    """Raise UsageError if two inputs would have one output, now that names change."""
+    """Raise UsageError if two inputs would have the same output, because names change."""
     if inputs.files_from == STDIN:
         raise UsageError(
             "--to-format and --to-compression change file names, and a list on standard input "

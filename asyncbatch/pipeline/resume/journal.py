@@ -84,8 +84,8 @@ class Journal:
 
     def take_dead_letters(self) -> bytes:
         """Return the dead letters of resumed files since the last call."""
-        letters, self._resumed_dead_letters = b"".join(self._resumed_dead_letters), []
-        return letters
+        dead_letters, self._resumed_dead_letters = b"".join(self._resumed_dead_letters), []
+        return dead_letters
 
     def entries(self, batch_part: BatchPart, extents: Sequence[Extent | None] = ()) -> list[Entry]:
         """Return the entries of the files that a part finishes, or of its position.
@@ -97,7 +97,7 @@ class Journal:
             self.resume(batch_part, begun)
         if not len(part):
             return self._unfinished_entries(batch_part, extents[0] if extents else None)
-        letters = _dead_letters_by_place(batch_part)
+        dead_letters = _dead_letters_by_place(batch_part)
         now = _now()
         entries = []
         for place in range(len(part)):
@@ -112,17 +112,17 @@ class Journal:
             if known is None:
                 continue
             counts = (part.records[place], part.dropped.get(place, 0), part.rejected.get(place, 0))
-            rows, noted = (
+            rows, file_letters = (
                 part.spooled_rows[place] if part.spooled_rows else 0,
-                letters.get(place, b""),
+                dead_letters.get(place, b""),
             )
             reached, bookmark = None, None
             if total is not None:
-                total.add(rows, noted, extent)
+                total.add(rows, file_letters, extent)
                 if total.is_interleaved:
                     continue
                 counts = _add_counts(total.unfinished_entry, counts)
-                rows, noted, extent = total.rows, b"".join(total.dead_letters), total.extent
+                rows, file_letters, extent = total.rows, b"".join(total.dead_letters), total.extent
                 reached = total.position if place in part.errors else None
                 bookmark = total.bookmark if place in part.errors else None
             if (arrival := _chunk_of(batch_part)) and bookmark is None:
@@ -132,7 +132,7 @@ class Journal:
             entries.append(
                 Entry(
                     known.identity, known.stamp, part.status(place), *counts, rows,
-                    now, noted, self.generation, extent, reached, bookmark,
+                    now, file_letters, self.generation, extent, reached, bookmark,
                 )
             )  # fmt: skip
         return entries
@@ -146,12 +146,12 @@ class Journal:
         known = self._known.get(batch_part.path(0))
         if part.position is None or known is None or total.is_interleaved:
             return []
-        at, told = part.position, total.counts
+        at, totals = part.position, total.counts
         total.position = at.byte, at.record, at.line, at.column
         if arrival := _chunk_of(batch_part):
             before = arrival.bookmark
             total.bookmark = _json(Bookmark(before.mark, part.largest_cursor, before.since))
-        counts = _add_counts(total.unfinished_entry, (told.read, told.dropped, told.rejected))
+        counts = _add_counts(total.unfinished_entry, (totals.read, totals.dropped, totals.rejected))
         return [
             Entry(
                 known.identity, known.stamp, "begun", *counts, total.rows, _now(),
@@ -215,10 +215,10 @@ def _dead_letters_by_place(batch_part: BatchPart) -> dict[int, bytes]:
     part = batch_part.part
     if not part.dead_letters:
         return {}
-    letters: dict[int, bytes] = {}
+    dead_letters: dict[int, bytes] = {}
     for (place, _), dead_letter in zip(part.rejections, part.dead_letters, strict=True):
-        letters[place] = letters.get(place, b"") + dead_letter
-    return letters
+        dead_letters[place] = dead_letters.get(place, b"") + dead_letter
+    return dead_letters
 
 
 def _moved_entry(entry: Entry, generation: int, extent: Extent | None) -> Entry:

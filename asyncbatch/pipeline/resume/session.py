@@ -79,8 +79,8 @@ class LedgerSession:
             from asyncbatch.storage.objects import ObjectReader
 
             path = ObjectReader(settings.stores).head(path)
-        found = stamp_of(path, by_content=settings.by_content)
-        return found is not None and found.describes_same_file(stamp)
+        current = stamp_of(path, by_content=settings.by_content)
+        return current is not None and current.describes_same_file(stamp)
 
     def _make_admission(self, ledger: Ledger, **options: Any) -> None:
         ledger = self._ledger = SharedLedger(ledger)
@@ -274,17 +274,17 @@ class OutputFileLedgerSession(FileLedgerSession):
         """Return useful files of earlier runs, and remove the others."""
         from asyncbatch.storage.atomic import is_being_written
 
-        found = dict(self._store.generations())
+        generations = dict(self._store.generations())
         sizes = self._store.sizes()
-        gone = [number for number in sizes if number not in found]
-        if self._settings.retry_failed and (gone or not found):
+        unusable = [number for number in sizes if number not in generations]
+        if self._settings.retry_failed and (unusable or not generations):
             raise UsageError(
                 f"{self._location} is not the file that the last run of this job left, so the "
                 "rows of inputs that did not fail are missing: run with --resume"
             )
         kept: dict[int, Generation] = {}
-        for number in sorted(found, key=lambda number: (-sizes.get(number, 0), number)):
-            generation = found[number]
+        for number in sorted(generations, key=lambda number: (-sizes.get(number, 0), number)):
+            generation = generations[number]
             if generation.path == self._location:
                 kept[number] = generation
             elif is_being_written(generation.path):
@@ -297,8 +297,8 @@ class OutputFileLedgerSession(FileLedgerSession):
                 kept[number] = generation
             else:
                 self._unlink(generation)
-                gone.append(number)
-        self._store.forget(gone)
+                unusable.append(number)
+        self._store.forget(unusable)
         return kept
 
     def _drop_generations(self, numbers: list[int]) -> None:
