@@ -1,6 +1,6 @@
 """Exceptions that a caller may catch.
 
-Bad files and bad records are data (see `records.Failure`); an exception means that
+Bad files and bad records are data (see `core.records.Failure`); an exception means that
 the job itself cannot start or continue::
 
     AsyncbatchError
@@ -9,7 +9,7 @@ the job itself cannot start or continue::
     │   ├── TargetBusyError        another process holds the target
     │   └── PipelineFileError      a pipeline file has mistakes
     ├── LockHeldError          another process holds the lock
-    ├── HttpError         a URL could not be read (in `http.failure`)
+    ├── HttpError         a URL could not be read (in `asyncbatch.http`)
     ├── SinkError         the target was lost midway
     ├── NoWorkerError     worker processes die before they begin to work
     └── WorkerBugError         a worker raised: a defect of asyncbatch, not of the input

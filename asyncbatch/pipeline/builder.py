@@ -204,8 +204,8 @@ class Pipeline:
         if self._stopped:
             self._run.stop()
         async with AsyncExitStack() as stack:
-            for given in self._iterables:
-                stack.push_async_callback(given.aclose)
+            for iterable in self._iterables:
+                stack.push_async_callback(iterable.aclose)
             if self._callback_sink is not None:
                 if isinstance(self._user_sink, AbstractAsyncContextManager):
                     await stack.enter_async_context(self._user_sink)
@@ -218,7 +218,7 @@ class Pipeline:
 
     def _raise_errors(self) -> None:
         """Raise the exceptions of the program's own code."""
-        errors = [given.error for given in self._iterables]
+        errors = [iterable.error for iterable in self._iterables]
         errors += [self._callback_sink.error] if self._callback_sink else []
         raised = [error for error in errors if error is not None]
         if len(raised) > 1:

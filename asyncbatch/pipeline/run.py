@@ -113,9 +113,9 @@ class Run:
     ) -> None:
         """Prepare the run.
 
-        `position_of` returns where to resume a split file, in place of the job's ledger. With
-        `watched`, the report and snapshots have sections for each source, and the sink. `say` takes
-        notes for the user.
+        `reached` returns the position at which a split file resumes, in place of the ledger of the
+        job. With `watched`, the report and snapshots have sections for each source, and the sink.
+        `say` is called with notes for the user.
         """
         if job.dask is not None:
             from asyncbatch.workers.dask.job import with_cluster_sizes

@@ -249,14 +249,14 @@ class Stream:
         async with AsyncExitStack() as stack:
             stack.callback(self._queue.end)
             sources = make_sources(self._origins, self._live_options)
-            given = [one for one in sources if isinstance(one, IterableSource)]
-            for source in given:
+            iterables = [one for one in sources if isinstance(one, IterableSource)]
+            for source in iterables:
                 stack.push_async_callback(source.aclose)
             stream_delivery = StreamDelivery(
                 self._delivery, self._core, sources, self._files, self.stop
             )
             workers = self._workers
-            if workers is None and len(given) == len(sources):
+            if workers is None and len(iterables) == len(sources):
                 workers = 0  # the iterables run in this process, and are most of the work
             run = self._run = StreamRun(
                 self._core,
@@ -273,12 +273,12 @@ class Stream:
                 for one in sources:
                     one.close()
                 raise
-            for source in given:
+            for source in iterables:
                 source.on_failure = run.stop
             if self._is_stopped:
                 run.stop()
             self._task = asyncio.create_task(
-                self._carry_out(run, stream_delivery, given, stack.pop_all()),
+                self._carry_out(run, stream_delivery, iterables, stack.pop_all()),
                 name="asyncbatch-stream",
             )
         return self

@@ -103,13 +103,13 @@ class TransformPool(ABC):
 
     def give_back(self) -> Sequence[tuple[str, bytes]]:
         """Cancel the jobs that have not started; return their sources and lines, last one first."""
-        given = []
+        given_back = []
         while self._jobs and not self._jobs[-1].is_started:
             job = self._jobs.pop()
             self._cancel(job)
             self._bytes -= len(job.piece.lines)
-            given.append((job.source, job.piece.lines))
-        return given
+            given_back.append((job.source, job.piece.lines))
+        return given_back
 
     @abstractmethod
     def _cancel(self, job: TransformJob) -> None:

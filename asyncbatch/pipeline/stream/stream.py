@@ -158,8 +158,8 @@ class StreamCore:
         self._watermark.join(source)
         self._readers[source] = SourceReader(partial(self._reader, source), source)
         self._source_names[source] = None
-        if gone := self._finished_sources.pop(source, None):
-            self._resume_source(source, gone)
+        if left_state := self._finished_sources.pop(source, None):
+            self._resume_source(source, left_state)
 
     def begin_at(self, source: str, position: Any) -> None:
         """Set the position of a source before its first chunk."""
@@ -174,8 +174,8 @@ class StreamCore:
 
     def highest_time(self, source: str) -> int | None:
         """Return the largest event time of a source, None before any event."""
-        top = self._watermark.highest(source) if source in self._readers else NEVER
-        return None if top == NEVER else top
+        highest = self._watermark.highest(source) if source in self._readers else NEVER
+        return None if highest == NEVER else highest
 
     def has_left(self, source: str) -> bool:
         """Whether a source has left. It may join again if it has more events after all."""
