@@ -1,6 +1,6 @@
 """Exceptions that a caller may catch.
 
-Bad files and bad records are data (see `records.Failure`); an exception means that
+Bad files and bad records are data (see `core.records.Failure`); an exception means that
 the job itself cannot start or continue::
 
     AsyncbatchError
@@ -9,7 +9,7 @@ the job itself cannot start or continue::
     │   ├── TargetBusyError        another process holds the target
     │   └── PipelineFileError      a pipeline file has mistakes
     ├── LockHeldError          another process holds the lock
-    ├── HttpError         a URL could not be read (in `http.failure`)
+    ├── HttpError         a URL could not be read (in `asyncbatch.http`)
     ├── SinkError         the target was lost midway
     ├── NoWorkerError     worker processes die before they begin to work
     └── WorkerBugError         a worker raised: a defect of asyncbatch, not of the input
@@ -81,7 +81,7 @@ class SinkError(AsyncbatchError):
 
 
 def describe_error(error: BaseException) -> str:
-    """Return an exception of other code: its type and its message."""
+    """Return the type and the message of an exception of other code."""
     try:
         text = str(error)
     except Exception:  # noqa: BLE001 - its own __str__ may raise any exception
@@ -95,11 +95,11 @@ class SourceError(AsyncbatchError):
 
 
 class LineTooLongError(AsyncbatchError):
-    """A line does not end: it has more bytes than any event may."""
+    """A line has more bytes than an event may have."""
 
 
 class TooManyKeysError(AsyncbatchError):
-    """A window would have more keys than it may: `most`."""
+    """A window would have more than `most` keys."""
 
     def __init__(self, most: int) -> None:
         super().__init__(most)

@@ -4,7 +4,7 @@
         async for page in source.pages("https://api.example.com/users"):
             ...
 
-The records of the pages are the concern of the caller.
+The caller extracts the records from the pages.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The run, in the main process: schedule batches, deliver results, resume.
+"""The run, in the main process: scheduling of batches, delivery of results, resuming.
 
-Imports every room but `cli`.
+May import every room except `cli`.
 """

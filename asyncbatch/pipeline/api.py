@@ -1,4 +1,4 @@
-"""`process_files`: the job of `asyncbatch run` for programs, as an async generator."""
+"""The function `process_files`: the job of `asyncbatch run`, as an async generator."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def process_files(
     hidden: bool = False,
     follow_symlinks: bool = False,
     limit: int | None = None,
-    format: Format = "auto",  # noqa: A002 - the command line's word
+    format: Format = "auto",  # noqa: A002 - named like the option --format
     max_file_size: int | None = None,
     max_decompressed_size: int = MAX_UNPACKED_BYTES,
     read_ahead: int | None = None,
@@ -37,7 +37,7 @@ async def process_files(
     concurrency: int | None = None,
     workers: int | None = None,
     pause: float = 0.0,
-    timeout: float | None = None,  # noqa: ASYNC109 - a file's, and the command line's word
+    timeout: float | None = None,  # noqa: ASYNC109 - the time limit of one file, named like --timeout
     retries: int = 0,
     retry_delay: float = 0.2,
     endpoint: str | None = None,

@@ -1,4 +1,4 @@
-"""Group files into batches; merge the batches of several sources."""
+"""Batches of files, and the merged batches of several sources."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ if TYPE_CHECKING:
     from asyncbatch.core.batches import Split, SplitFile
     from asyncbatch.core.records import Position
 
-    # finds the splits of a file, in a thread
+    # Finds the splits of a file; iterated in a thread.
     FindSplits = Callable[[str, SplitFile], Iterator[Split]]
 
 T = TypeVar("T")
 
-FIRST_SIZE = 64  # files of the first batch: few, so that every worker gets some soon
-MAX_SIZE = 2048  # Files of the largest batch.
+FIRST_SIZE = 64  # files of the first batch: few, so that each worker soon gets a batch
+MAX_SIZE = 2048  # files of the largest batch
 
 
 class Batcher:
-    """An async iterator of batches over chunks of paths, for one consumer at a time.
+    """An async iterator that groups chunks of paths into batches, for one consumer at a time.
 
-    Without a fixed `size`, batches double while workers finish them, and become as small as the
-    finished part when a worker returns one unfinished (at its limit of bytes or time). So batches
-    suit large and small files. Returned files come first; prepared parts come at once. Standard
-    input is a batch of its own: after a crash at another file it could not be read again. Ends when
-    the source has ended and every batch is settled. `pause` is in seconds, after each batch.
+    The consumer calls `settle` or `settle_without` for each batch. Without a fixed `size` the size
+    adapts to the files: it doubles while workers finish batches, up to `max_size` files. If a
+    worker returns a batch unfinished (at its limit of bytes or time), the size shrinks to the
+    number of finished files. Returned files come first; prepared parts come at once. Standard input
+    has a batch of its own: after a crash at another file it could not be read again. The iterator
+    ends when the chunks have ended and each batch is settled. `pause` is in seconds, after each
+    batch. With `fills` a batch waits until it is full.
 
-    A file that must be split comes again in splits, which `splits_of` finds ahead; later files wait
-    until it is done. A path with a position of `position_of` is a batch of its own, resumed there.
-    Without a fixed size a batch has at most `max_size` files; one that `fills` waits until it is
-    full.
+    A file that must be split comes again as splits, which `splits_of` finds ahead; later files wait
+    until it is done. If `position_of` returns a position for a path, that path has a batch of its
+    own, which resumes there.
     """
 
     def __init__(
@@ -52,22 +53,19 @@ class Batcher:
         max_size: int = MAX_SIZE,
         fills: bool = False,
     ) -> None:
+        # Splits of a file that may be in flight. None: by the number of processors.
         self.max_splits_ahead: int | None = None
-        """splits of a file that may be in flight; None: by the number of processors"""
-        self.found = 0
-        """How many paths the source has given."""
-        self.exhausted = False
-        """whether the source has ended, so that `found` is the total"""
-        self.unsettled = 0
-        """How many batches are given and not settled."""
+        self.found = 0  # number of paths so far
+        self.exhausted = False  # whether the chunks have ended, so that `found` is the total
+        self.unsettled = 0  # number of batches that were given out and are not settled
         self._chunks, self._pause = chunks, pause
         self._fixed = size is not None
         self._fills = fills or self._fixed
         self._max_size = size or max_size
         self._size = size or FIRST_SIZE
-        self._ranges: list[tuple[int, tuple[str, ...]]] = []  # a heap: in input order
+        self._ranges: list[tuple[int, tuple[str, ...]]] = []  # a heap of (first number, paths)
         self._prepared: deque[Batch] = deque()
-        self._alone: set[int] = set()  # files that come by themselves
+        self._alone: set[int] = set()  # numbers of files that have a batch of their own
         self._splits_of, self._position_of = splits_of, position_of
         self._split_files: dict[int, SplitFileReader] = {}
         self._has_given = False
@@ -108,10 +106,11 @@ class Batcher:
     def settle(
         self, batch: Batch, done: int, *, halve: bool = False, split_file: SplitFile | None = None
     ) -> None:
-        """Note that the first `done` paths of `batch` are done; the rest comes again.
+        """Note that the first `done` paths of `batch` are done. The other paths come again.
 
         `halve`: its worker died at an unknown file, so the next batches have at most half of the
-        rest, until the file is alone. `split_file`: the first file of the rest must be split.
+        other paths, until that file is alone. `split_file`: the first of the other paths must be
+        split.
         """
         self.unsettled -= 1
         self._changed.set()
@@ -158,9 +157,9 @@ class Batcher:
         return None
 
     def settle_without(self, batch: Batch, done: int, file: int, *, retry: bool) -> None:
-        """Settle as `settle`, without file number `file` in the rest.
+        """Note that the first `done` paths are done. The other paths come again, without `file`.
 
-        That file comes `retry` alone, or not at all.
+        With `retry` the file number `file` comes again alone, else not at all.
         """
         self.unsettled -= 1
         place = file - batch.start
@@ -182,7 +181,7 @@ class Batcher:
             self._waiting.cancel()
 
     async def aclose(self) -> None:
-        """Let go of everything: nothing is held."""
+        """Stop; there are no resources to release."""
         self.stop()
 
     def _is_ready(self) -> bool:
@@ -195,7 +194,7 @@ class Batcher:
         if not self._fills or self._prepared or self.exhausted or self._split_files:
             return True
         start, paths = self._ranges[0]
-        # A range between two batches never grows.
+        # A range that lies between two batches never grows, so do not wait for more.
         return len(paths) >= self._size or start + len(paths) < self.found or start in self._alone
 
     def _join_ranges(self) -> None:
@@ -223,14 +222,17 @@ class Batcher:
         return Batch(start, paths[:size], resume=resume)
 
     def _up_to_resumed(self, paths: Sequence[str]) -> tuple[int, Position | None]:
-        """Return the number of paths before one to resume; or its position, if it is first."""
+        """Return the number of paths before the first resumed one, and its position if it is first.
+
+        If the first path is resumed, the number is 1.
+        """
         for place, path in enumerate(paths):
             if self._position_of and (position := self._position_of(path)):
                 return (place, None) if place else (1, position)
         return len(paths), None
 
     async def _pull(self) -> None:
-        """Add the next chunk of the source, if it comes before `stop`."""
+        """Add the next chunk of paths, if it comes before `stop`."""
         chunk = await self._wait_for(anext(self._chunks, None))
         if self._stopped:
             return
@@ -256,25 +258,25 @@ class Batcher:
 
 
 class BatchSource(Protocol):
-    """An async iterator of batches, for one consumer at a time, which settles each batch."""
+    """An async iterator of batches for one consumer at a time, which must settle each batch."""
 
     @property
     def found(self) -> int:
-        """How many inputs are known so far."""
+        """The number of inputs that are known so far."""
         ...
 
     @property
     def exhausted(self) -> bool:
-        """Whether these are all."""
+        """Whether `found` is the total."""
         ...
 
     @property
     def unsettled(self) -> int:
-        """How many batches are given and not settled."""
+        """The number of batches that were given out and are not settled."""
         ...
 
     def __aiter__(self) -> Self:
-        """Return the supply."""
+        """Return itself."""
         ...
 
     async def __anext__(self) -> Batch:
@@ -284,11 +286,11 @@ class BatchSource(Protocol):
     def settle(
         self, batch: Batch, done: int, *, halve: bool = False, split_file: SplitFile | None = None
     ) -> None:
-        """Take note that the first `done` inputs of `batch` are done."""
+        """Note that the first `done` inputs of `batch` are done; see `Batcher.settle`."""
         ...
 
     def settle_without(self, batch: Batch, done: int, file: int, *, retry: bool) -> None:
-        """Settle a batch; input number `file` comes alone if `retry`, else not at all."""
+        """Settle a batch. With `retry`, input `file` comes again alone, else not at all."""
         ...
 
     def end_splits(self, number: int) -> None:
@@ -305,7 +307,7 @@ class BatchSource(Protocol):
 
 
 class MergedBatches:
-    """Several batch sources as one: any source that has a batch gives it."""
+    """Several batch sources as one. A source that is ready does not wait for the others."""
 
     def __init__(self, batch_sources: Sequence[BatchSource]) -> None:
         self._batch_sources = batch_sources
@@ -335,10 +337,10 @@ class MergedBatches:
                 self._pull(number)
         while self._pending:
             await asyncio.wait(self._pending, return_when=asyncio.FIRST_COMPLETED)
-            # In the order in which they were asked: the source of the last batch comes last.
-            asked = next(asked for asked in self._pending if asked.done())
-            number = self._pending.pop(asked)
-            batch = asked.result()
+            # The first pending one that is done: the source of the last batch is now the last.
+            ready = next(future for future in self._pending if future.done())
+            number = self._pending.pop(ready)
+            batch = ready.result()
             if batch is not None:
                 self._pull(number)
                 return batch
@@ -363,11 +365,11 @@ class MergedBatches:
             batch_source.stop()
 
     async def aclose(self) -> None:
-        asked = list(self._pending)
+        pending = list(self._pending)
         self._pending.clear()
-        for one in asked:
-            one.cancel()
-        await asyncio.gather(*asked, return_exceptions=True)
+        for future in pending:
+            future.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
         for batch_source in self._batch_sources:
             await batch_source.aclose()
 

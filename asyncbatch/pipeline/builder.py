@@ -1,4 +1,4 @@
-"""`Pipeline`: sources, transforms and a target put together by a program."""
+"""The class `Pipeline`: sources, transforms and a sink, composed by a program."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from asyncbatch.sinks.callback import Sink
     from asyncbatch.transforms.spec import Step
 
-    # Where records come from: files, URLs, an iterable of a program.
+    # A source of records: files, URLs, or an iterable of a program.
     Origin: TypeAlias = FileSource | HttpSettings | AsyncIterable[Any] | Iterable[Any]
     Source: TypeAlias = Origin | str | os.PathLike[str]
 
@@ -150,9 +150,11 @@ class Pipeline:
         feeds = (one.source for one in sources if isinstance(one, FeedJob))
         self._iterables = [source for source in feeds if isinstance(source, IterableFeedSource)]
         if work.target and work.target.form == "folder" and any(map(_is_feed_job, sources)):
-            raise UsageError(f"{work.target.name} is a folder, which mirrors files: name a file")
+            raise UsageError(
+                f"{work.target.name} is a folder, which needs files as sources: name a file"
+            )
         if workers is None and len(self._iterables) == len(sources):
-            workers = 0  # the iterable runs in one thread, and is most of the work
+            workers = 0  # the iterables run in this process, and are most of the work
         self.job = Job(
             sources,
             concurrency=concurrency,
@@ -173,7 +175,7 @@ class Pipeline:
         return self._run.report if self._run else Report()
 
     async def run(self) -> Report:
-        """Run to the end; return the report. Raises as `parts`.
+        """Run to the end; return the report. Raises the exceptions of `parts`.
 
         If this is cancelled, everything is closed; a running load of the sink gets 2 s to end.
         """
@@ -193,17 +195,17 @@ class Pipeline:
 
         Closing the generator ends the run. Raises UsageError if the run cannot begin, or has begun
         before. An exception of the program's own iterables or sink is raised at the end: after the
-        earlier records are loaded, other sources are read, and all is closed. The report has it as
-        a failure.
+        earlier records are loaded, other sources are read, and all is closed. It is a failure in
+        the report, too.
         """
         if self._run is not None:
-            raise UsageError("a Pipeline runs once: make another")
+            raise UsageError("a Pipeline runs only once: make a new one")
         self._run = Run(self.job)
         if self._stopped:
             self._run.stop()
         async with AsyncExitStack() as stack:
-            for given in self._iterables:
-                stack.push_async_callback(given.aclose)
+            for iterable in self._iterables:
+                stack.push_async_callback(iterable.aclose)
             if self._callback_sink is not None:
                 if isinstance(self._user_sink, AbstractAsyncContextManager):
                     await stack.enter_async_context(self._user_sink)
@@ -216,11 +218,11 @@ class Pipeline:
 
     def _raise_errors(self) -> None:
         """Raise the exceptions of the program's own code."""
-        errors = [given.error for given in self._iterables]
+        errors = [iterable.error for iterable in self._iterables]
         errors += [self._callback_sink.error] if self._callback_sink else []
         raised = [error for error in errors if error is not None]
         if len(raised) > 1:
-            raise BaseExceptionGroup("several sources, or the sink, have failed", raised)
+            raise BaseExceptionGroup("several sources, or a source and the sink, failed", raised)
         if raised:
             raise raised[0]
 
@@ -230,7 +232,7 @@ def _as_tuple(one_or_more: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _key_paths(one_or_more: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the paths of a key. Raises UsageError for an invalid path."""
+    """Return the paths of a key as a tuple. Raises UsageError for an invalid path."""
     paths = _as_tuple(one_or_more)
     try:
         for path in paths:
@@ -255,12 +257,12 @@ def _make_target(
             contract=contract or "evolve",
         )
     if any(options.values()):
-        raise UsageError(f"{', '.join(options)} are for a sink that is named, as sqlite:/// is")
+        raise UsageError(f"{', '.join(options)} need a sink with a name, as sqlite:///x.db")
     if sink is None:
         return None
     name = type(sink).__name__
     if not callable(getattr(sink, "load", None)):
-        raise UsageError(f"{name} is no sink: it has no method load(records)")
+        raise UsageError(f"{name} is not a sink: it has no method load(records)")
     return Target(name, "program", "")
 
 
@@ -274,11 +276,11 @@ def _iter_origins(source: Source | Sequence[Source]) -> Iterator[Origin]:
             yield one
         else:
             advice = ": call it" if callable(one) else ""
-            raise UsageError(f"{one!r} is no source of records{advice}")
+            raise UsageError(f"{one!r} is not a source of records{advice}")
 
 
 def _is_origin(item: object) -> bool:
-    """Whether an item of a list is a source by itself, and no record."""
+    """Whether an item of a list is a source, and not a record."""
     kinds = (FileSource, HttpSettings, AsyncIterable, Iterator, os.PathLike, str)
     return isinstance(item, kinds)
 

@@ -1,4 +1,4 @@
-"""Deduplication of rows in delivery; see `transforms.dedupe` for the keys."""
+"""Deduplication of rows in delivery, by the digests that `transforms.dedupe` makes of keys."""
 
 from __future__ import annotations
 
@@ -19,20 +19,17 @@ if TYPE_CHECKING:
     from asyncbatch.core.batches import BatchPart, Part, Rows
     from asyncbatch.sinks.target import Target
 
-    # A file's place in a part, and a number that the rows of one record there share.
+    # The place of a file in a part, and a number that all rows of one record of it share.
     Record = tuple[int, int]
 
 
 class _UnfinishedFile(Struct):
-    """The counts of an unfinished file: records `dropped`, and `reported` in earlier parts.
+    """The counts of an unfinished file, whose last record may continue in the next part."""
 
-    The last record may continue in the next part; `is_dropped`: all its rows so far were dropped.
-    """
-
-    dropped: int = 0
-    reported: int = 0
-    record: int | None = None
-    is_dropped: bool = False
+    dropped: int = 0  # records
+    reported: int = 0  # dropped records that the counts of earlier parts have
+    record: int | None = None  # the number of the last record; None: it is complete
+    is_dropped: bool = False  # whether all rows of the last record so far were dropped
 
 
 class Deduplicator:
@@ -44,8 +41,7 @@ class Deduplicator:
     def __init__(self, target: Target) -> None:
         self._row_writer = make_row_writer(target, FileWorkSettings())
         self._seen = DigestSet()
-        self._files: dict[int, _UnfinishedFile] = {}
-        """By their number in the run."""
+        self._files: dict[int, _UnfinishedFile] = {}  # by their number in the run
 
     def close(self) -> None:
         """Forget all keys."""
@@ -54,39 +50,42 @@ class Deduplicator:
     def drop_duplicates(self, batch_part: BatchPart) -> None:
         """Drop the rows of known keys from a part. Raises SinkError for a full disk."""
         part = batch_part.part
-        gone: Counter[int] = Counter()
+        dropped_by_file: Counter[int] = Counter()
         rows = part.rows
         if rows is not None:
             kept = self._seen.add(rows.digests)
             rows.digests = []
             if part.start in self._files or not all(kept) or rows.has_many_rows:
-                gone = self._count_dropped(part, _records(part, rows, kept))
+                dropped_by_file = self._count_dropped(part, _records(part, rows, kept))
             if not all(kept):
                 _count_rows(part, kept)
                 part.rows = self._row_writer.without_rows(rows, kept) if any(kept) else None
-        self._update_counts(part, gone)
+        self._update_counts(part, dropped_by_file)
 
     def _count_dropped(self, part: Part, records: Iterable[tuple[Record, bool]]) -> Counter[int]:
-        """Return the number of dropped records by file. The last may still be undecided."""
-        gone: Counter[int] = Counter()
+        """Return the number of dropped records by file.
+
+        The last record of an unfinished file is not counted yet: it may continue in the next part.
+        """
+        dropped_by_file: Counter[int] = Counter()
         file = self._files.get(part.start, _UnfinishedFile())
-        for (place, record), is_gone in records:
+        for (place, record), is_dropped in records:
             if place == 0 and file.record is not None:
                 if record == file.record:
-                    file.is_dropped &= is_gone
+                    file.is_dropped &= is_dropped
                     continue
-                gone[0] += file.is_dropped
+                dropped_by_file[0] += file.is_dropped
                 file.record = None
             if not len(part):
-                file.record, file.is_dropped = record, is_gone
+                file.record, file.is_dropped = record, is_dropped
             else:
-                gone[place] += is_gone
+                dropped_by_file[place] += is_dropped
         if not len(part):
             self._files[part.start] = file
-        return gone
+        return dropped_by_file
 
     def _update_counts(self, part: Part, dropped: Counter[int]) -> None:
-        """Count records as dropped."""
+        """Add dropped records to the counts of a part."""
         if not len(part):
             if dropped:
                 file = self._files[part.start]

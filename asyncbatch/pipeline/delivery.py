@@ -1,4 +1,4 @@
-"""Delivery: parts of the workers to the target, the dead letters, then the report."""
+"""Delivery of the parts of workers: to the target, then to the dead letters and the ledger."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 
 
 class Delivery:
-    """Takes the parts of the workers, and yields each once its rows are written.
+    """Delivers the parts of the workers, and yields each part once its rows are written.
 
-    `order` exists if rows must reach the target in the order of the inputs.
+    Owned by the run, which calls `open` first and `finish` last. `order` is None unless rows must
+    reach the target in the order of the inputs.
     """
 
     def __init__(self, job: Job) -> None:
@@ -47,8 +48,7 @@ class Delivery:
             self.order = (
                 InputOrder(max_bytes=most) if is_plain else SourceOrder(job, max_bytes=most)
             )
-        self.retrier = Retrier(job.files.retries)
-        """retries while another process holds the target"""
+        self.retrier = Retrier(job.files.retries)  # retries while another process holds the target
         self._split_order = SplitOrder()
         self._sums = SplitSums()
         self._whole_files = WholeFiles()
@@ -60,8 +60,8 @@ class Delivery:
         self._dead_letters: DeadLetterFile | None = None
         self._ledger_session: LedgerSession | None = None
         self._abort_uploads: Callable[[], None] | None = None
+        # Held during a write to the target: a task can be cancelled, but not its thread.
         self._write_lock = threading.Lock()
-        """Held while the target is written to: a thread cannot be cancelled."""
 
     async def open(self) -> None:
         """Open the target and the dead letters. Raises UsageError."""
@@ -109,7 +109,7 @@ class Delivery:
         except UsageError as error:
             if settings.is_required:
                 raise
-            self._notes.append(f"an interrupted run could not be carried on: {error}")
+            self._notes.append(f"if this run is interrupted, it cannot be resumed: {error}")
             return None
 
     def _open_target(self, target: Target) -> None:
@@ -152,30 +152,30 @@ class Delivery:
 
     @property
     def admission(self) -> Admission | None:
-        """Decides which inputs are processed; None: all. Valid once it is open."""
+        """The admission of inputs; None if all are processed. Valid after `open`."""
         return self._ledger_session.admission if self._ledger_session else None
 
     @property
     def bookmarks(self) -> BookmarkAdmission | None:
-        """Decides where feeds resume; None without a ledger."""
+        """The admission of feeds; None without a ledger. Valid after `open`."""
         return self._ledger_session.bookmarks if self._ledger_session else None
 
     def take_notes(self) -> list[str]:
-        """Return the notes for the user since the last call."""
+        """Return the notes for the user that are new since the last call."""
         notes, self._notes = self._notes, []
         return notes
 
     def discard_outputs(self) -> None:
-        """Note that the run is refused: earlier dead letters stay."""
-        letters, self._dead_letters = self._dead_letters, None
-        if letters is not None:
-            letters.discard()
+        """Release the outputs of a run that cannot start. Earlier dead letters stay."""
+        dead_letters, self._dead_letters = self._dead_letters, None
+        if dead_letters is not None:
+            dead_letters.discard()
         if self._ledger_session is not None:
             self._ledger_session.abandon()
             self._ledger_session = None
 
     def remove_unfinished(self, path: str) -> None:
-        """Remove the unfinished output for `path` of a dead worker."""
+        """Remove the unfinished output of input `path`, whose worker died."""
         target = self._job.target
         if target is not None and target.form == "folder" and not target.is_remote:
             from asyncbatch.sinks.folder import (
@@ -183,19 +183,19 @@ class Delivery:
                 temporary,
             )
 
-            with suppress(OSError, UsageError):  # there may be nothing, nor a place for it
+            with suppress(OSError, UsageError):  # there may be no such file or folder
                 os.unlink(temporary(output_path(target, path)))
 
     async def deliver(self, result: BatchPart | SettledInputs) -> AsyncIterator[BatchPart]:
         """Take a result of a worker; yield the finished parts. Raises SinkError, OSError."""
         for item in (self.order or self._split_order).pass_on(result):
-            for said in self._sums.pass_on(item):
-                for part in self._whole_files.pass_on(said):
+            for summed in self._sums.pass_on(item):
+                for part in self._whole_files.pass_on(summed):
                     if self._loader or self._ledger_session or self._dead_letters:
-                        through = await asyncio.to_thread(self._load, part)
+                        finished = await asyncio.to_thread(self._load, part)
                     else:
-                        through = (part,)
-                    for loaded in through:
+                        finished = (part,)
+                    for loaded in finished:
                         yield loaded
                         if loaded.part.target_error:
                             raise SinkError(loaded.part.target_error)
@@ -204,29 +204,29 @@ class Delivery:
         with self._write_lock:
             if self._deduplicator is not None:
                 self._deduplicator.drop_duplicates(batch_part)
-            through: Sequence[BatchPart] = (batch_part,)
+            finished: Sequence[BatchPart] = (batch_part,)
             if self._loader is not None:
-                through = self._loader.load(batch_part)
-            return self._settle(through)
+                finished = self._loader.load(batch_part)
+            return self._settle(finished)
 
     def _settle(self, parts: Sequence[BatchPart]) -> Sequence[BatchPart]:
         """Write the dead letters and ledger entries of finished parts."""
-        for found in parts:
+        for batch_part in parts:
             if self._ledger_session is not None:
-                self._ledger_session.add(found)
+                self._ledger_session.add(batch_part)
                 if self._dead_letters is not None:
                     self._dead_letters.write(self._ledger_session.journal.take_dead_letters())
             if self._dead_letters is not None:
-                self._dead_letters.add(found)
+                self._dead_letters.add(batch_part)
         return parts
 
     @property
     def wait_seconds(self) -> float | None:
-        """After how many seconds without anything new `flush_if_late` has something to do."""
+        """Seconds without a new part after which to call `flush_if_late`; None: never."""
         return self._loader.wait_seconds if self._loader else None
 
     async def flush_if_late(self) -> Sequence[BatchPart]:
-        """Load rows that have waited long enough; see `flush`. Raises SinkError."""
+        """Flush if rows have waited long enough. Raises SinkError."""
         return await self.flush() if self._loader and self._loader.is_late else ()
 
     async def flush(self) -> Sequence[BatchPart]:
@@ -239,7 +239,7 @@ class Delivery:
             return self._settle(self._loader.flush())
 
     def abandon(self) -> bool:
-        """End waits for a store whose output does not count. Return whether there may be one."""
+        """Stop waiting for uploads to a store; return whether the target is in a store."""
         if self._abort_uploads is not None:
             self._abort_uploads()
         return self._abort_uploads is not None
@@ -261,11 +261,11 @@ class Delivery:
             if self._loader is not None:
                 self._loader.close()
             sink, self._sink = self._sink, None
-            letters, self._dead_letters = self._dead_letters, None
+            dead_letters, self._dead_letters = self._dead_letters, None
             ledger_session, self._ledger_session = self._ledger_session, None
             with ExitStack() as ends:  # each is finished, even if another fails
-                if letters is not None:
-                    ends.callback(letters.finish)
+                if dead_letters is not None:
+                    ends.callback(dead_letters.finish)
                 if ledger_session is None:
                     return sink is None or sink.finish(succeeded=succeeded, ended=ended)
                 ends.callback(ledger_session.close)
@@ -275,6 +275,6 @@ class Delivery:
                     if sink is not None:
                         sink.finish(succeeded=False, ended=False)
                     raise
-                stands = sink is None or sink.finish(succeeded=succeeded, ended=ended)
-                ledger_session.after_finish(committed=stands)
-            return stands
+                committed = sink is None or sink.finish(succeeded=succeeded, ended=ended)
+                ledger_session.after_finish(committed=committed)
+            return committed

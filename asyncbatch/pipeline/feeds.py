@@ -1,4 +1,4 @@
-"""Feed sources into batches; samples for previews."""
+"""Batches of feed sources, and the first records of a source for previews."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from asyncbatch.pipeline.batcher import BatchSource
     from asyncbatch.sources.base import Feed, FeedSource
 
-    # decides where a feed resumes, or why it is not read
+    # Returns the bookmark at which a feed resumes, or the reason why it is not read.
     Admit = Callable[[Feed], Awaitable[Bookmark | Failure | None]]
 
 
@@ -33,23 +33,21 @@ class _FeedProgress:
         self.limiter = SplitLimiter()
         self.changed = asyncio.Event()
         self.is_cut = False
-        self.is_over = False
-        """Whether only its end is still to be given."""
+        self.is_over = False  # whether only the end split is still to come
 
 
 class FeedBatchSource:
     """The batches of one feed source.
 
-    Each feed is like a split file whose splits bring their records. Feeds are read concurrently,
-    each in its own task, which waits while too many of its splits are unsettled, or while no batch
-    is taken.
+    Each feed is like a split file whose splits carry their records. Each feed has a task of its
+    own that reads it. The task waits while too many splits of the feed are unsettled, or while the
+    consumer takes no batch.
     """
 
     def __init__(self, source: FeedSource, first: int, admit: Admit) -> None:
         self.exhausted = True
         self.unsettled = 0
-        self.waiting = 0
-        """batches that were read and not taken"""
+        self.waiting = 0  # number of batches that were read and not taken
         self._source, self._first_number = source, first
         self._admit = admit
         self._group_slots: defaultdict[str, asyncio.Semaphore] = defaultdict(
@@ -88,26 +86,26 @@ class FeedBatchSource:
         done: int,  # noqa: ARG002 - a feed is alone in its batch
         *,
         halve: bool = False,  # noqa: ARG002 - see above
-        split_file: SplitFile | None = None,  # noqa: ARG002 - it is split anyway
+        split_file: SplitFile | None = None,  # noqa: ARG002 - a feed is always split
     ) -> None:
         self.unsettled -= 1
-        reading = self._progress.get(batch.start)
-        if reading is not None and batch.split is not None:
-            reading.limiter.settle(batch.split.number)
-            reading.changed.set()
+        progress = self._progress.get(batch.start)
+        if progress is not None and batch.split is not None:
+            progress.limiter.settle(batch.split.number)
+            progress.changed.set()
 
     def settle_without(self, batch: Batch, done: int, file: int, *, retry: bool) -> None:  # noqa: ARG002 - see above
         self.settle(batch, done)
 
     def end_splits(self, number: int) -> None:
         """Read no more of the feed."""
-        reading = self._progress.get(number)
-        if reading is not None and not (reading.is_cut or reading.is_over):
-            reading.is_cut = True
+        progress = self._progress.get(number)
+        if progress is not None and not (progress.is_cut or progress.is_over):
+            progress.is_cut = True
             self._tasks[number].cancel()
 
     def stop(self) -> None:
-        """Read no more. The records that programs gave so far are still processed."""
+        """Read no more. The records that iterables of a program gave are still processed."""
         if not self._source.end():
             self._stop()
 
@@ -135,27 +133,27 @@ class FeedBatchSource:
                 await self._batches.put(None)
 
     async def _read(self, number: int, feed: Feed) -> None:
-        """Put the chunks of a feed into batches, then its end."""
+        """Add a batch for each chunk of a feed, then one for its end."""
         async with self._group_slots[feed.group]:
             bookmark = await self._admit(feed)
             if isinstance(bookmark, Failure):
                 part = prepared_part(number, 1, {0: bookmark}, {})
                 await self._add(Batch(number, (feed.name,), prepared_part=part))
                 return
-            reading = self._progress[number] = _FeedProgress()
+            progress = self._progress[number] = _FeedProgress()
             last = Chunk(feed.name, bookmark=bookmark or Bookmark())
             failure: Failure | None = None
             try:
-                async with aclosing(feed.chunks(bookmark)) as arrivals:
-                    async for last in arrivals:
-                        await self._add_chunk(number, feed, reading, last)
+                async with aclosing(feed.chunks(bookmark)) as chunks:
+                    async for last in chunks:
+                        await self._add_chunk(number, feed, progress, last)
             except FeedError as error:
                 failure = error.failure
             except asyncio.CancelledError:
-                if not reading.is_cut or self._stopped:
+                if not progress.is_cut or self._stopped:
                     raise
-            reading.is_over = True
-            await self._add_end(number, feed, reading, last, failure)
+            progress.is_over = True
+            await self._add_end(number, feed, progress, last, failure)
 
     async def _add_chunk(
         self, number: int, feed: Feed, progress: _FeedProgress, chunk: Chunk
@@ -188,7 +186,7 @@ class FeedBatchSource:
 
 
 def split_of_chunk(number: int, chunk: Chunk) -> Split:
-    """Return the split with this number that holds a chunk."""
+    """Return split number `number`, which holds a chunk."""
     return Split(number, "lines", Position(), chunk.size, chunk=chunk)
 
 
@@ -202,15 +200,14 @@ def end_split(feed: Feed, number: int, last: Chunk, failure: Failure | None) -> 
 class FirstRecordsSource:
     """The batches with the first `limit` records of one source.
 
-    Its consumer reports the records read by `count`. It gives one batch at a time, and ends split
-    files.
+    The consumer reports the number of read records with `count`. There is one batch at a time.
+    Once the limit is reached, the splits of an unfinished input end.
     """
 
     def __init__(self, batches: BatchSource, limit: int) -> None:
         self.unsettled = 0
         self._batches, self._records_left = batches, limit
-        self._open_input: int | None = None
-        """the number of the input whose splits are not finished"""
+        self._open_input: int | None = None  # the number of the input with unfinished splits
         self._settled = asyncio.Event()
         self._settled.set()
         self._stopped = False
@@ -270,9 +267,9 @@ class FirstRecordsSource:
 
 
 class FeedPreviewSource:
-    """The chunks of feeds, one feed after another, nothing requested ahead.
+    """The batches of feeds for previews: one feed after another, nothing is requested ahead.
 
-    Its consumer waits until each batch is settled.
+    The consumer must settle each batch before it takes the next.
     """
 
     exhausted = True
@@ -327,8 +324,8 @@ class FeedPreviewSource:
             splits, failure = 0, None
             last = Chunk(feed.name)
             try:
-                async with aclosing(feed.chunks(None)) as arrivals:
-                    async for last in arrivals:
+                async with aclosing(feed.chunks(None)) as chunks:
+                    async for last in chunks:
                         yield Batch(number, (feed.name,), split_of_chunk(splits, last))
                         splits += 1
                         if number in self._cut_feeds:

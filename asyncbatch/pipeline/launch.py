@@ -25,19 +25,21 @@ if TYPE_CHECKING:
     from asyncbatch.workers.engine import Engine, Lane, WorkFactory
     from asyncbatch.workers.spawn import WorkerHandle
 
-# A job with no more bytes, all in the search's opening, starts no worker processes by default: it
-# is done before they would be up (0.2 s).
+# By default a job starts no worker processes if it has at most this number of bytes, and the first
+# chunk of its searches has all its files: it is done before processes have started (0.2 s).
 SMALL_BYTES = 32 * 1024 * 1024
 SMALL_RECORD_BYTES = 4 * 1024 * 1024  # the same for a job that transforms records
 
 
 class Launch:
-    """The first steps of a job: `prepare` (which blocks) opens the search, `start` the workers."""
+    """The first steps of a job: opens its searches, and starts its worker processes.
+
+    Call `prepare` first, in a thread since it blocks, then `start`.
+    """
 
     def __init__(self, job: Job) -> None:
         self.searches = {number: Search(source.inputs) for number, source in job.file_sources}
-        self.guards: dict[int, OutputGuard] = {}
-        """By the number of their source."""
+        self.guards: dict[int, OutputGuard] = {}  # by the number of their source
         self.workers: list[WorkerHandle] = []
         self._job = job
         self._worker_count = 0
@@ -123,10 +125,10 @@ async def make_engine(
     ordered: bool,
     log: Callable[[str], None],
 ) -> AsyncIterator[Engine]:
-    """Provide an engine that suits the job and the machine, or its cluster.
+    """Provide the engine for a job: event loop, threads, processes or a Dask cluster.
 
-    `ordered`: batches are delivered in order. `log` takes notes of the cluster. Raises UsageError
-    for an unsuitable cluster.
+    `ordered`: batches are delivered in order. `log` is called with notes about the cluster. Raises
+    UsageError for an unsuitable cluster.
     """
     if job.dask is not None:
         async with _cluster_engine(job, job.dask, launch, log) as cluster:
@@ -144,7 +146,7 @@ async def make_engine(
             yield threads
         return
     in_flight = job.concurrency or len(launch.workers) * LANES_PER_WORKER
-    if ordered:  # which lets no batch wait for another on the same worker
+    if ordered:  # a batch must not wait behind another batch on the same worker: see InputOrder
         in_flight = min(in_flight, len(launch.workers))
     async with process_engine(
         make_work,
@@ -161,7 +163,7 @@ async def make_engine(
 async def _cluster_engine(
     job: Job, dask: DaskSettings, launch: Launch, log: Callable[[str], None]
 ) -> AsyncIterator[DaskEngine]:
-    """Provide the lanes of a cluster that is fit for the job. Raises UsageError."""
+    """Provide the engine of a Dask cluster. Raises UsageError if it is unsuitable."""
     from asyncbatch.workers.dask import job as cluster_job
     from asyncbatch.workers.dask.engine import dask_engine
     from asyncbatch.workers.dask.worker import RunSetup
@@ -185,13 +187,13 @@ async def _cluster_engine(
 
 
 def _is_remote(job: Job) -> bool:
-    """Whether outputs are objects, whose unfinished uploads must be aborted."""
+    """Whether outputs are objects. Their unfinished uploads must be aborted."""
     return job.target is not None and job.target.is_remote
 
 
 @asynccontextmanager
 async def _finish_engine(engine: Engine) -> AsyncIterator[Engine]:
-    """Have an engine of this process leave nothing half done at the end."""
+    """Provide an engine of this process; abandon its unfinished outputs at the end."""
     try:
         yield engine
     finally:
@@ -202,7 +204,7 @@ async def _finish_engine(engine: Engine) -> AsyncIterator[Engine]:
 def make_task(
     job: Job, prepare: Callable[[RecordWorkSettings], RecordWorkSettings] = lambda work: work
 ) -> WorkFactory:
-    """Return the factory of the job's task, with settings made `prepare` to be sent."""
+    """Return the factory of the job's task. `prepare` makes settings ready for sending."""
     if len(job.sources) > 1:
         from asyncbatch.workers.tasks.transform_sources import SourcesTask
 

@@ -1,4 +1,4 @@
-"""Load rows into the sink and commit with the ledger."""
+"""Loaders: the rows of parts into the sink, committed together with the ledger entries."""
 
 from __future__ import annotations
 
@@ -37,12 +37,10 @@ class PendingPart:
         self.batch_part = batch_part
         self.rows = batch_part.part.rows or Rows(b"", 0)
         self.rows_left = self.rows.count
+        # By place of the file and number of the record: its first rejected row, and the reason.
         self.rejected_records: dict[tuple[int, int], tuple[int, str]] = {}
-        """By file and record: a row that was refused, and why."""
-        self.rejected_counts: Counter[int] = Counter()
-        """How many, by file."""
-        self.extents: list[Extent | None] = []
-        """where the rows of each file are in a target file"""
+        self.rejected_counts: Counter[int] = Counter()  # rejected rows by place of the file
+        self.extents: list[Extent | None] = []  # where a target file has the rows of each file
         batch_part.part.rows = None
         self.is_settled = False
         self._block: ColumnBlock | None = None
@@ -61,35 +59,35 @@ class PendingPart:
         self._block = self._objects = None
 
     def objects(self, rows: range) -> list[dict[str, Any]]:
-        """Return some rows as the objects that they came as."""
+        """Return rows as objects. The part must have objects."""
         if self._objects is None:
             self._objects = decode(bytes(self.rows.payload))
         return (self._objects or [])[rows.start : rows.stop]
 
     def columns(self, rows: range, *, of_objects: bool) -> ColumnBlock:
-        """Return some rows as columns; they came as columns, or as objects."""
+        """Return rows as columns, made of objects if the part has these."""
         if of_objects:
             return make_block(self.objects(rows))
         return self.unpack().slice(rows.start, rows.stop)
 
     def unpack(self) -> ColumnBlock:
-        """Return all rows, which came as columns."""
+        """Return all rows as columns. The part must have columns."""
         if self._block is None:
             self._block = ColumnBlock.from_bytes(self.rows.payload)
         return self._block
 
     def record(self, row: int) -> tuple[int, int]:
-        """Return the file and the record that a row was made of."""
+        """Return the place of the file and the number of the record of a row."""
         return self.rows.file_indexes[row], self.rows.records[row]
 
     def origins(self, rows: range) -> Iterator[tuple[int, int, int]]:
-        """Yield an id of each row's record, unique within the run."""
+        """Yield the id of the record of each row, which is unique within the run."""
         first = self.batch_part.part.start
         for row in rows:
             yield first, *self.record(row)
 
     def cut(self, start: int, stop: int, *, may_be_empty: bool) -> int:
-        """Return the row nearest to `stop`, if possible before it, where a record begins."""
+        """Return the row nearest to `stop` at which a record begins, before it if possible."""
         at = stop
         while at > start and self.record(at) == self.record(at - 1):
             at -= 1
@@ -101,34 +99,35 @@ class PendingPart:
         return at
 
 
-RowRanges: TypeAlias = list[tuple[PendingPart, range]]  # rows of one load, by their part
+RowRanges: TypeAlias = list[tuple[PendingPart, range]]  # the rows of one load, by part
 
 
-LOAD_BATCH = 10_000  # default rows of one load: a transaction costs as much as some thousand rows
+# Default rows of one load: a transaction costs as much as several thousand rows.
+LOAD_BATCH = 10_000
 SERVER_BATCH = 20_000  # the same for a server, where each step is a round trip
-# The loads of a server share a transaction for this long, within memory: a commit is expensive.
+# Loads into a server share a transaction for this time, since a commit is expensive.
 SERVER_TRANSACTION_SECONDS = 0.25
-# Parts that wait for a full load. Beyond this number, or the settings' bytes or time, they are
-# loaded: a killed run then loses no more.
+# The largest number of parts that wait for a full load. There are also limits of bytes and of time
+# in the settings. Beyond each, the parts are loaded, so that a killed run does not lose more work.
 WAITING_PARTS = 256
 
 
 class Loader(Protocol):
-    """Takes parts in, and gives them back when their rows are in the target.
+    """Takes parts, and returns each part when its rows are in the target.
 
-    Rows wait for `wait_seconds` seconds at most if it is flushed whenever it `is_late`; None if
-    they never wait.
+    Rows wait for at most `wait_seconds` if the caller flushes whenever the loader `is_late`. None:
+    rows never wait.
     """
 
     wait_seconds: float | None
 
     @property
     def is_late(self) -> bool:
-        """Whether rows have waited for long enough."""
+        """Whether rows have waited for `wait_seconds`."""
         ...
 
     def load(self, batch_part: BatchPart) -> Sequence[BatchPart]:
-        """Load the part's rows, or keep them for now; return the parts that are through.
+        """Load the rows of a part, or let them wait; return the finished parts.
 
         Raises SinkError if the target is lost.
         """
@@ -144,7 +143,7 @@ class Loader(Protocol):
 
 
 class LinesLoader:
-    """Writes rows as they come; none is ever refused."""
+    """Writes rows to a file as they come. No row is rejected."""
 
     wait_seconds: float | None = None
     is_late = False
@@ -174,11 +173,11 @@ class LinesLoader:
 
 
 class TableLoader:
-    """Loads rows in batches of `batch_rows`, whatever parts they came in.
+    """Loads rows in batches of `batch_rows`, across the borders of parts.
 
-    Loads share a transaction for `transaction_seconds` seconds, up to `max_waiting_bytes` bytes.
-    While one load runs, the rows of the next are prepared. The rows of one record stay together, if
-    they came in one part.
+    Loads share a transaction for `transaction_seconds`, up to `max_waiting_bytes`. While one load
+    runs, the rows of the next one are prepared. The rows of a record stay together if they came in
+    one part. `of_objects`: the parts have objects, not columns.
     """
 
     def __init__(
@@ -200,15 +199,14 @@ class TableLoader:
         self._of_objects, self._rich = of_objects, rich
         self._journal, self._resumed_rows = journal, resumed_rows
         self._pending: deque[PendingPart] = deque()
+        # Parts with rows to load, and the number of the first of these rows.
         self._to_load: deque[tuple[PendingPart, int]] = deque()
-        """Parts with rows to load, and the number of the first of these."""
         self._row_count = self._byte_count = 0
+        # By the batch of an unfinished file: its first rejected record, and the number of these.
         self._early_rejections: dict[int, tuple[Failure, int]] = {}
-        """of unfinished files, by batch: the first rejected record, and their number"""
         self._last_commit = time.monotonic()
         self._executor = ThreadPoolExecutor(1) if transaction_seconds else None
         self._load_in_progress: tuple[RowRanges, Future[Sequence[Refusal]]] | None = None
-        """the load in progress"""
 
     @property
     def is_late(self) -> bool:
@@ -216,20 +214,20 @@ class TableLoader:
         return bool(self._pending) and self.wait_seconds is not None and waited > self.wait_seconds
 
     def load(self, batch_part: BatchPart) -> Sequence[BatchPart]:
-        waiting = PendingPart(batch_part)
+        pending = PendingPart(batch_part)
         if self._resumed_rows and batch_part.part.entries:
             self._load_waiting()
-            waiting.extents = self._resumed_rows.copy(batch_part)
+            pending.extents = self._resumed_rows.copy(batch_part)
         elif self._resumed_rows and self._resumed_rows.is_resumed(batch_part):
             self._load_waiting()
             self._resumed_rows.resume(batch_part)
-        self._pending.append(waiting)
-        if waiting.rows_left:
+        self._pending.append(pending)
+        if pending.rows_left:
             if self._executor and not self._of_objects:
-                waiting.unpack()
-            self._to_load.append((waiting, 0))
-            self._row_count += waiting.rows_left
-            self._byte_count += len(waiting.rows.payload)
+                pending.unpack()
+            self._to_load.append((pending, 0))
+            self._row_count += pending.rows_left
+            self._byte_count += len(pending.rows.payload)
         too_many = len(self._pending) > WAITING_PARTS or self._byte_count > self._max_waiting_bytes
         if too_many or self.is_late:
             return self._commit()
@@ -257,36 +255,36 @@ class TableLoader:
         last = self._pending[-1].batch_part.part if self._pending else None
         if last is None or (not len(last) and last.position is None):
             return ()
-        through = [waiting.batch_part for waiting in self._pending]
+        finished = [pending.batch_part for pending in self._pending]
         # Of a resumed file or feed, only the last part has the position.
-        latest = {entry.path: entry for found in through for entry in self._entries(found)}
+        latest = {entry.path: entry for part in finished for entry in self._entries(part)}
         self._sink.commit(list(latest.values()))
         if self._resumed_rows:
-            for waiting in self._pending:
-                self._resumed_rows.add(waiting.batch_part, waiting.extents)
+            for pending in self._pending:
+                self._resumed_rows.add(pending.batch_part, pending.extents)
         self._pending.clear()
-        return through
+        return finished
 
     def _entries(self, batch_part: BatchPart) -> Sequence[Entry]:
         return self._journal.entries(batch_part) if self._journal else ()
 
     def _load_waiting(self, least: int = 1) -> None:
-        """Load rows while there are at least `least`; settle the finished parts."""
+        """Load batches while at least `least` rows wait; settle the parts without waiting rows."""
         while self._row_count >= least:
             self._load_one()
         if least == 1:
             self._end_load()
-        for waiting in self._pending:
-            if not waiting.is_settled and not waiting.rows_left:
-                self._settle(waiting)
+        for pending in self._pending:
+            if not pending.is_settled and not pending.rows_left:
+                self._settle(pending)
 
     def _load_one(self) -> None:
-        """Load the first rows, at most `most`."""
+        """Load one batch of the first rows."""
         taken = self._take_rows()
         groups = None
-        if any(waiting.rows.has_many_rows for waiting, _ in taken):
+        if any(pending.rows.has_many_rows for pending, _ in taken):
             groups = _group_numbers(
-                [origin for waiting, rows in taken for origin in waiting.origins(rows)]
+                [origin for pending, rows in taken for origin in pending.origins(rows)]
             )
         payload = self._payload(taken)
         self._row_count -= sum(len(rows) for _, rows in taken)
@@ -303,87 +301,88 @@ class TableLoader:
             self._note_rejections(taken, loading.result())
 
     def _note_rejections(self, taken: RowRanges, refusals: Sequence[Refusal]) -> None:
-        """Note the loaded rows, and the rejected ones among them."""
+        """Count the loaded rows, and note the rejected ones among them."""
         ends = list(accumulate(len(rows) for _, rows in taken))
         for refusal in refusals:
             at = bisect_right(ends, refusal.row)
-            waiting, rows = taken[at]
+            pending, rows = taken[at]
             row = rows.stop - (ends[at] - refusal.row)
-            waiting.rejected_records.setdefault(waiting.record(row), (row, refusal.message))
-            waiting.rejected_counts[waiting.rows.file_indexes[row]] += 1
+            pending.rejected_records.setdefault(pending.record(row), (row, refusal.message))
+            pending.rejected_counts[pending.rows.file_indexes[row]] += 1
         if self._resumed_rows:
             self._note_extents(
                 taken, {refusal.row for refusal in refusals}, self._resumed_rows.sink
             )
-        for waiting, rows in taken:
-            waiting.rows_left -= len(rows)
+        for pending, rows in taken:
+            pending.rows_left -= len(rows)
 
     def _payload(self, taken: RowRanges) -> Any:
-        """Return rows as the sink takes them."""
-        blocks = [waiting.columns(rows, of_objects=self._of_objects) for waiting, rows in taken]
+        """Return rows in the form that the sink takes."""
+        blocks = [pending.columns(rows, of_objects=self._of_objects) for pending, rows in taken]
         return join_blocks(blocks, rich=self._rich)
 
     def _take_rows(self) -> RowRanges:
-        """Take the first rows, up to a batch, at the boundary of a record if possible."""
+        """Take the first rows, at most a batch, and end between two records if possible."""
         taken: RowRanges = []
-        room = self._batch_rows
-        while room and self._to_load:
-            waiting, start = self._to_load.popleft()
-            stop = waiting.rows.count
-            if stop - start > room:
-                stop = waiting.cut(start, start + room, may_be_empty=bool(taken))
-                self._to_load.appendleft((waiting, stop))
-                room = 0
+        remaining = self._batch_rows
+        while remaining and self._to_load:
+            pending, start = self._to_load.popleft()
+            stop = pending.rows.count
+            if stop - start > remaining:
+                stop = pending.cut(start, start + remaining, may_be_empty=bool(taken))
+                self._to_load.appendleft((pending, stop))
+                remaining = 0
             if start < stop:
-                taken.append((waiting, range(start, stop)))
-            room = max(0, room - (stop - start))
+                taken.append((pending, range(start, stop)))
+            remaining = max(0, remaining - (stop - start))
         return taken
 
     def _note_extents(self, taken: RowRanges, rejected: set[int], sink: FileSink) -> None:
-        """Take note of where the rows of each file that were just loaded are."""
+        """Note the extents of the rows that were just loaded, for each file."""
         sizes = sink.row_sizes
         at, left, number = sink.position - sum(sizes), iter(sizes), 0
-        for waiting, rows in taken:
+        for pending, rows in taken:
             lengths: Counter[int] = Counter()
             for row in rows:
                 if number not in rejected:
-                    lengths[waiting.rows.file_indexes[row]] += next(left)
+                    lengths[pending.rows.file_indexes[row]] += next(left)
                 number += 1
             for place, length in lengths.items():
-                waiting.add_extent(place, Extent(at, length, 0, length))
+                pending.add_extent(place, Extent(at, length, 0, length))
                 at += length
 
     def _settle(self, pending: PendingPart) -> None:
         """Count the written rows, and reject the records of rejected rows."""
-        found, rows = pending.batch_part, pending.rows
+        batch_part, rows = pending.batch_part, pending.rows
+        number = batch_part.batch.start
         pending.is_settled = True
-        found.part.written += rows.count - pending.rejected_counts.total()
-        for place, refused in pending.rejected_counts.items():
-            if place < len(found.part):
-                found.part.spooled_rows[place] -= refused
+        batch_part.part.written += rows.count - pending.rejected_counts.total()
+        for place, rejected in pending.rejected_counts.items():
+            if place < len(batch_part.part):
+                batch_part.part.spooled_rows[place] -= rejected
         for (place, _), (row, message) in sorted(pending.rejected_records.items()):
-            file, record, line = found.file(place), rows.records[row], rows.lines[row]
+            file, record, line = batch_part.file(place), rows.records[row], rows.lines[row]
             failure = Failure(file, "sink", message, record, line)
-            letters = [record_dead_letter(failure, rows.texts[row])] if rows.texts else []
-            found.part.reject(place, failure, letters)
-            if not len(found.part):  # the file is not finished
-                first, count = self._early_rejections.get(found.batch.start, (failure, 0))
-                self._early_rejections[found.batch.start] = first, count + 1
-        if len(found.part) and (late := self._early_rejections.pop(found.batch.start, None)):
-            first, count = late
-            found.part.count_rejected(0, count, first)
+            dead_letters = [record_dead_letter(failure, rows.texts[row])] if rows.texts else []
+            batch_part.part.reject(place, failure, dead_letters)
+            if not len(batch_part.part):  # the file is not finished
+                first, count = self._early_rejections.get(number, (failure, 0))
+                self._early_rejections[number] = first, count + 1
+        if len(batch_part.part) and (early := self._early_rejections.pop(number, None)):
+            first, count = early
+            batch_part.part.count_rejected(0, count, first)
         pending.drop_rows()
 
 
 class RecordLoader(TableLoader):
-    """Gives a sink its rows as the objects that they are."""
+    """Loads rows as objects, for the sink of a program."""
 
     def _payload(self, taken: RowRanges) -> list[dict[str, Any]]:
-        return [row for waiting, rows in taken for row in waiting.objects(rows)]
+        return [row for pending, rows in taken for row in pending.objects(rows)]
 
 
 def _group_numbers(origins: Sequence[tuple[int, int, int]]) -> Sequence[int]:
-    """Return a number a row, the same for rows of one record."""
+    """Return a number for each row, which is the same for all rows of a record."""
     return list(accumulate(map(ne, origins, chain(origins[:1], origins))))
 
 
@@ -397,9 +396,10 @@ def make_loader(
     sizes: Sizes,
     wait_seconds: float = DEFAULT_PATIENCE,
 ) -> Loader:
-    """Return the loader for `sink`, the sink of `target`. `wait_seconds` is in seconds.
+    """Return the loader for `sink`, the sink of `target`.
 
-    Finished inputs are reported to the `journal` of a database, or to a file's by `resumed_rows`.
+    Finished inputs are reported to `journal` if the target is a database, and to `resumed_rows` if
+    it is a file.
     """
     if target.is_table:
         loader = RecordLoader if target.form == "program" else TableLoader

@@ -1,4 +1,4 @@
-"""Restore input order; settle whole files."""
+"""The order of parts: input order, order of splits, and whole files."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _PART_BYTES = 2048  # rough size of a part without its rows
 
 
 class Order(Protocol):
-    """Passes parts on in some order, and holds back those that come too early."""
+    """Passes parts on in an order, and holds back parts that come too early."""
 
     async def admit(self, batch: Batch) -> None:
-        """Wait until a part of `batch` may come."""
+        """Wait until a part of `batch` may be passed to `pass_on`."""
         ...
 
     def pass_on(self, result: BatchPart | SettledInputs) -> Iterator[BatchPart | SettledInputs]:
@@ -48,7 +48,6 @@ class InputOrder:
         self._changed = asyncio.Event()
 
     async def admit(self, batch: Batch) -> None:
-        """Wait until a part of `batch` may come."""
         while batch.key != self._head and self._bytes > self._max_bytes:
             self._changed.clear()
             await self._changed.wait()
@@ -73,9 +72,9 @@ class InputOrder:
 
 
 class SplitOrder:
-    """Passes everything on at once, except the splits of a file, which pass in order.
+    """Passes results on at once, except the splits of a file, which pass in order.
 
-    The number of splits in flight bounds what it holds.
+    The number of held parts is bounded by the number of splits in flight.
     """
 
     def __init__(self) -> None:
@@ -95,7 +94,7 @@ class SplitOrder:
 
 
 class SourceOrder:
-    """The input order of each source. No source waits for another; feeds do not wait."""
+    """The input order of each file source. Sources do not wait for each other; feeds never wait."""
 
     def __init__(self, job: Job, *, max_bytes: int) -> None:
         self._orders: dict[int, InputOrder] = {
@@ -113,7 +112,7 @@ class SourceOrder:
 
 
 class OrderedLane:
-    """A lane whose results wait until the order has room for them."""
+    """A lane whose parts wait until the order admits them."""
 
     def __init__(self, lane: Lane, order: Order) -> None:
         self._lane, self._order = lane, order
@@ -125,7 +124,7 @@ class OrderedLane:
 
 
 def _next_key(settled: SettledInputs) -> tuple[int, int]:
-    """Return the key of the batch that follows one that is settled."""
+    """Return the key of the batch after a settled one."""
     start, number = settled.batch.key
     split = settled.batch.split
     if split is None or split.is_end_marker:
@@ -140,9 +139,9 @@ def _size(result: BatchPart | SettledInputs) -> int:
 
 
 class WholeFiles:
-    """Passes on the parts of a file when it is finished, and none if it failed.
+    """Passes on the parts of a file when the file is finished, and none if it failed.
 
-    A file fails if its worker dies, or if it proves unreadable near its end. The parts of a split
+    A file fails if its worker dies, or if its end turns out to be unreadable. The parts of a split
     file pass as they come.
     """
 
@@ -155,7 +154,7 @@ class WholeFiles:
         if isinstance(result, SettledInputs):
             self._discard(start)
         elif result.part.counts is not None and not len(result.part):
-            if start in self._held:  # it has only now proved to be huge
+            if start in self._held:  # the file turned out to be huge only now
                 yield from self._release(result)
                 self._discard(start)
             yield result
@@ -180,7 +179,7 @@ class WholeFiles:
 
         spool = self._held.get(start)
         if spool is None:
-            spool = self._held[start] = tempfile.SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115 - closed by `_drop`
+            spool = self._held[start] = tempfile.SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115 - closed by `_discard`
         pickle.dump(part, spool, pickle.HIGHEST_PROTOCOL)
 
     def _release(self, batch_part: BatchPart) -> Iterator[BatchPart]:
@@ -190,7 +189,7 @@ class WholeFiles:
         end = spool.tell()
         spool.seek(0)
         while spool.tell() < end:
-            yield BatchPart(batch_part.batch, pickle.load(spool))  # noqa: S301 - our own words
+            yield BatchPart(batch_part.batch, pickle.load(spool))  # noqa: S301 - this process pickled it
 
     def _discard(self, start: int) -> None:
         if start in self._held:

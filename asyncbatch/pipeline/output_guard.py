@@ -1,4 +1,4 @@
-"""Inputs must not be overwritten by outputs."""
+"""Checks that outputs do not overwrite inputs, or each other."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 class OutputGuard:
     """Refuses outputs that would overwrite each other or an input.
 
-    `files` are the paths of outputs that are one file, by the option that names them.
+    `files` maps the name of an option to the path of its output file.
     """
 
     def __init__(self, files: Mapping[str, str], target: Target | None, inputs: Inputs) -> None:
-        """Raise UsageError if two outputs are one."""
+        """Raise UsageError if two outputs are the same file, or one is an input."""
         seen: dict[str, str] = {}
         for option, path in files.items():
             full = os.path.realpath(path)
@@ -46,7 +46,7 @@ class OutputGuard:
             if (target.format, target.compression) != ("keep", "keep"):
                 _check_names(target, inputs)
             self._folder = target if inputs.files_from is not None else None
-        self.check(inputs.paths)  # the others when they are found
+        self.check(inputs.paths)  # files in folders are checked when they are found
 
     def check(self, paths: Iterable[str]) -> None:
         """Raise UsageError if an output would overwrite one of these inputs."""
@@ -76,7 +76,7 @@ def _check_distinct(target: Target, path: str) -> None:
 
 
 def _check_location(target: Target, argument: str, inputs: Inputs) -> None:
-    """Raise UsageError if outputs would be inputs of this run, or of the next."""
+    """Raise UsageError if outputs would be inputs of this run or of a later one."""
     if argument == STDIN or (is_object_url(argument) and not is_store_url(argument)):
         return
     path = static_root(argument) if has_magic(argument) else argument
@@ -95,12 +95,12 @@ def _check_location(target: Target, argument: str, inputs: Inputs) -> None:
     if found:
         raise UsageError(
             f"{target.name} is inside the input folder {argument}, so its files would be "
-            "inputs: name another with --to, or leave it out with --exclude"
+            "inputs: name another folder with --to, or exclude this one with --exclude"
         )
 
 
 def _check_stores(target: Target, inputs: Inputs) -> None:
-    """Raise UsageError if outputs of two stores, or of one and files, may be the same."""
+    """Raise UsageError if inputs of two stores, or of a store and the disk, share an output."""
     seen: list[tuple[str, str, str]] = []
     for argument in inputs.paths:
         store = argument.partition("://")[0] if is_object_url(argument) else ""
@@ -109,18 +109,18 @@ def _check_stores(target: Target, inputs: Inputs) -> None:
             is_one = place.startswith(other_place) or other_place.startswith(place)
             if is_one and store != other_store:
                 raise UsageError(
-                    f"what is in {display_path(other)} and in {display_path(argument)} would be "
+                    f"files in {display_path(other)} and in {display_path(argument)} would be "
                     f"written to the same places below {target.name}: run them one by one"
                 )
         seen.append((store, place, argument))
 
 
 def _check_names(target: Target, inputs: Inputs) -> None:
-    """Raise UsageError if two inputs would have one output, now that names change."""
+    """Raise UsageError if two inputs would have the same output, because names change."""
     if inputs.files_from == STDIN:
         raise UsageError(
-            "--to-format and --to-compression change names, and for a list on standard input "
-            "nobody can tell beforehand whether two become one: read the list from a file"
+            "--to-format and --to-compression change file names, and a list on standard input "
+            "cannot be checked beforehand for two outputs of one name: read the list from a file"
         )
     seen: set[int] = set()
     for path in inputs.find_all():  # other shards write into the same folder
@@ -146,9 +146,9 @@ def check_live_outputs(sources: Sequence[str], outputs: Mapping[str, str | None]
             continue
         place = os.path.realpath(path)
         if place in seen:
-            raise UsageError(f"{option} {path} is what {seen[place]} writes")
+            raise UsageError(f"{option} and {seen[place]} name the same file: {path}")
         seen[place] = option
         for source in filter(os.path.exists, sources):
             read = os.path.realpath(source)
             if place == read or (os.path.isdir(read) and place.startswith(os.path.join(read, ""))):
-                raise UsageError(f"{option} {path} would be read again: it is in {source}")
+                raise UsageError(f"{option} {path} would be read as input: it is in {source}")

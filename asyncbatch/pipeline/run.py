@@ -1,4 +1,4 @@
-"""The run: batches to workers, parts to delivery."""
+"""The run of a job: batches to the workers, their parts to the delivery."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class ReportUpdater:
         self._report.sources[batch_part.batch.source].extracted += tally.read
 
     def update(self, *, is_over: bool = False) -> None:
-        """Update the sections, finally once the run `is_over`."""
+        """Update the sections. `is_over`: the run has ended, so this is the last update."""
         self._is_over = self._is_over or is_over
         for number, source in enumerate(self._report.sources):
             source.found, source.is_complete = self._scheduler.inputs_of(number)
@@ -72,13 +72,13 @@ class ReportUpdater:
             source.update_state(is_over=self._is_over, limit=self._job.limit)
 
     def stages(self, engine: Engine | None) -> StageProgress:
-        """Return how far the run is, with an engine if it has one already."""
+        """Return the progress of each stage. `engine` is None before it has started."""
         self.update()
         lanes = len(engine.lanes) if engine else 0
         return StageProgress(self._worked, self._report.sources, self._scheduler.waiting, lanes)
 
 
-_FINISH_SECONDS = 2.0
+_FINISH_SECONDS = 2.0  # time for the target to finish after an early end
 
 
 class Snapshot(Struct, frozen=True):
@@ -98,7 +98,7 @@ class Snapshot(Struct, frozen=True):
 
 
 class Run:
-    """Carries out a job once. `report` is live and, after `parts` has ended, final."""
+    """Runs a job once: iterate over `parts`. `report` is live, and final after `parts` ends."""
 
     def __init__(
         self,
@@ -113,9 +113,9 @@ class Run:
     ) -> None:
         """Prepare the run.
 
-        `position_of` returns where to resume a split file, in place of the job's ledger. With
-        `watched`, the report and snapshots have sections for each source, and the sink. `say` takes
-        notes for the user.
+        `reached` returns the position at which a split file resumes, in place of the ledger of the
+        job. With `watched`, the report and snapshots have sections for each source, and the sink.
+        `say` is called with notes for the user.
         """
         if job.dask is not None:
             from asyncbatch.workers.dask.job import with_cluster_sizes
@@ -133,8 +133,8 @@ class Run:
         self._cluster: DaskEngine | None = None
         self._crashes = CrashPolicy(job.timeout)
         self._done: Counter[tuple[int, int]] = Counter()
+        # By the key of the batch: the records of its unfinished file that are already reported.
         self._reported_records: Counter[tuple[int, int]] = Counter()
-        """Records of unfinished files that are reported already, by their batches."""
         self._split_files: dict[tuple[int, int], SplitFile] = {}
         self._batches = 0
         self._stopped = False
@@ -145,7 +145,7 @@ class Run:
         self._scheduler.batches.stop()
 
     def snapshot(self) -> Snapshot:
-        """Return how far the run is, and take note of its time and memory."""
+        """Return the progress of the run; update the time and memory in the report."""
         ours, workers = (
             measure_memory(),
             sum_memory(self._engine.pids if self._engine else ()),
@@ -192,13 +192,13 @@ class Run:
                 async with aclosing(self._deliver_parts(engine)) as delivered:
                     async for found in delivered:
                         yield found
-            self.snapshot()  # the workers' last memory, while there are workers
+            self.snapshot()  # measures the memory of the workers before they end
         self.report.elapsed_s = time.perf_counter() - self._started_at
         if not self._stopped:
             self._scheduler.check()
 
     async def _deliver_parts(self, engine: Engine) -> AsyncGenerator[BatchPart, None]:
-        """Yield parts through with all that hangs on them; at the end, end the target."""
+        """Yield delivered parts; finish the target at the end."""
         delivery, order, ended = self._delivery, self._delivery.order, False
         await delivery.open()
         report = self.report
@@ -252,7 +252,7 @@ class Run:
             self._delivery.finish(succeeded=succeeded, ended=ended and not stopped)
         )
         try:
-            # A thread that hangs in a write holds the target: it is not waited for.
+            # After an early end, do not wait for a thread that hangs in a write to the target.
             await asyncio.wait_for(asyncio.shield(finishing), None if ended else _FINISH_SECONDS)
         except asyncio.CancelledError:  # an upload to a slow store may be in progress
             if self._delivery.abandon():
@@ -275,7 +275,7 @@ class Run:
         self.report.lose_target(str(error), error.file)
 
     def _handle_result(self, result: BatchPart | BatchEnd) -> Iterator[BatchPart | SettledInputs]:
-        """Yield the results of a lane, and those about a batch whose worker died."""
+        """Yield the result of a lane, or the parts of a batch whose worker died."""
         if isinstance(result, BatchPart):
             batch, part = result.batch, result.part
             if self._report_updater:
@@ -315,12 +315,12 @@ class Run:
     def _after_loss(
         self, batch: Batch, done: int, loss: Loss, reported: int | None
     ) -> Iterator[BatchPart | SettledInputs]:
-        """Retry the rest of a batch; yield the failure of a file that is to blame.
+        """Retry the rest of a batch; yield the failure of the file that killed its worker.
 
         `reported` records of the first unfinished file were reported; None if it was not begun.
         """
         decision = self._crashes.decide(batch, done, loss)
-        if reported is not None:  # which is not taken back, so it is not tried again
+        if reported is not None:  # reported records cannot be withdrawn, so the file is not retried
             blame = self._crashes.crash_failure(batch.paths[done], loss)
             decision = Decision(batch.start + done, with_record_count(blame, reported))
         file = decision.file

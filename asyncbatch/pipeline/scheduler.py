@@ -1,4 +1,4 @@
-"""The scheduler: the files of searches, and feeds, given out as batches."""
+"""The scheduler: opens the sources of a job, and gives their batches to the run."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
     PositionOf = Callable[[str], Position | None]
 
-# files of the largest batch for a cluster, where sending one takes milliseconds
+# Files of the largest batch for a cluster: sending one batch takes milliseconds.
 DASK_MAX_SIZE = 32_768
 
 
 class Scheduler:
-    """Opens the sources of a job, in a context; `batch_source` has their batches."""
+    """Opens the sources of a job, as an async context; `batches` yields their batches."""
 
     def __init__(
         self, job: Job, delivery: Delivery, launch: Launch | None, position_of: PositionOf | None
@@ -48,8 +48,7 @@ class Scheduler:
         self._feed_sources: list[FeedBatchSource] = []
         self._samples: dict[int, FirstRecordsSource] = {}
         self._batchers: list[Batcher] = []
-        self._ledger_lock = asyncio.Lock()
-        """held by the one task that reads the ledger"""
+        self._ledger_lock = asyncio.Lock()  # held by the task that reads the ledger
         self._stack = AsyncExitStack()
         self._is_entered = False
         batch_sources = [self._batches_of(number) for number in range(len(job.sources))]
@@ -69,7 +68,7 @@ class Scheduler:
         await self._stack.aclose()
 
     async def get_launch(self) -> Launch:
-        """Return the launch of the job; launch it now if that was not done."""
+        """Return the launch of the job. Prepares and starts it at the first call."""
         if self._launch is None:
             self._launch = Launch(self._job)
             await asyncio.to_thread(self._launch.prepare)
@@ -84,12 +83,12 @@ class Scheduler:
 
     @property
     def may_be_empty(self) -> bool:
-        """Whether an empty run is a success: by option, or since other shards have inputs."""
+        """Whether a run without inputs is a success: by option, or as one shard of several."""
         return self._empty_source() is None
 
     @property
     def found(self) -> int:
-        """How many inputs are known so far."""
+        """The number of inputs that are known so far."""
         searches = self._launch.searches.values() if self._launch else ()
         return sum(search.found_count for search in searches) + self._feed_count
 
@@ -106,14 +105,14 @@ class Scheduler:
         return sum(len(source.feeds) for source in self._feeds.values())
 
     def inputs_of(self, number: int) -> tuple[int, bool]:
-        """Return how many inputs of a source are known so far, and whether these are all."""
+        """Return the number of known inputs of a source, and whether it is final."""
         if (feeds := self._feeds.get(number)) is not None:
             return len(feeds.feeds), self._is_entered
         search = self._launch.searches[number] if self._launch else None
         return (search.found_count, search.is_exhausted) if search else (0, False)
 
     def traffic_of(self, number: int) -> Traffic | None:
-        """Return the requests of a source, None without a server."""
+        """Return the counts of requests of a source; None if it uses no server."""
         feeds = self._feeds.get(number)
         return feeds.traffic() if feeds is not None else None
 
@@ -123,21 +122,21 @@ class Scheduler:
         return sum(batch_source.waiting for batch_source in self._feed_sources)
 
     def retries(self) -> dict[int, int]:
-        """Return how often feeds have tried again since the last time, by their source."""
+        """Return the retries of each feed source since the last call, by its number."""
         return {number: source.take_retry_count() for number, source in self._feeds.items()}
 
     def count(self, source: int, part: Part) -> None:
-        """Add the records read of a source."""
+        """Count the records of a part, if the source has a limit of records."""
         if source in self._samples:
             self._samples[source].count(tally_of(part).read)
 
     def check(self) -> None:
-        """Raise NothingMatchedError if a search that should have found something has not."""
+        """Raise NothingMatchedError if a search found no file, and must find one."""
         if (source := self._empty_source()) is not None:
             raise NothingMatchedError(source.inputs.describe_empty())
 
     def _empty_source(self) -> FileSource | None:
-        """Return a source that has found nothing, although it should."""
+        """Return a source that found no file, although it must find one; or None."""
         if self._launch is None:
             return next((one for _, one in self._job.file_sources if not one.may_be_empty), None)
         for number, source in self._job.file_sources:
@@ -211,7 +210,7 @@ class Scheduler:
             found += len(chunk)
 
     async def _admit(self, feed: Feed) -> Bookmark | Failure | None:
-        """Return where to take a feed up, or why it is not read."""
+        """Return the bookmark at which a feed resumes, or the reason why it is not read."""
         bookmarks = self._delivery.bookmarks
         if bookmarks is None:
             return None
@@ -224,7 +223,7 @@ class Scheduler:
         return admission.resume_position(path) if admission else None
 
     def _splits_of(self, source: FileSource, path: str, split_file: SplitFile) -> Iterator[Split]:
-        """Return the splits of a file; iterate in a thread."""
+        """Return the splits of a file. Iterating blocks: do it in a thread."""
         from asyncbatch.sources.splitter import Splitter
         from asyncbatch.storage.opener import Opener
 

@@ -1,4 +1,4 @@
-"""Split files in the main process: their splits given out, and their parts summed up."""
+"""Split files in the main process: batches of their splits, and the sums of their parts."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ if TYPE_CHECKING:
     from asyncbatch.core.batches import Chunk
     from asyncbatch.core.records import Failure, Scalar
 
-MIN_AHEAD = 8  # splits of one file that may be unsettled, ...
-AHEAD_PER_CPU = 3  # ... or this number for each processor, if that is more
+# The number of splits of one file that may be unsettled is the larger one of these.
+MIN_AHEAD = 8
+AHEAD_PER_CPU = 3  # for each processor
 
 
 class SplitLimiter:
-    """The number of unsettled splits of one file, and its limit.
+    """A limiter of the unsettled splits of one file.
 
-    A split that waits for an earlier one counts, since its part is held.
+    A settled split still counts while an earlier one is unsettled, since its part is held.
     """
 
     def __init__(self, max_unsettled: int | None = None) -> None:
@@ -36,7 +37,7 @@ class SplitLimiter:
 
     @property
     def has_capacity(self) -> bool:
-        """Whether one more may be given."""
+        """Whether one more split may be given out."""
         return self._added - self._settled < self._max_unsettled
 
     def add(self) -> None:
@@ -52,7 +53,7 @@ class SplitLimiter:
 
 
 class SplitFileReader:
-    """The splits of one file as batches; finds the next one ahead."""
+    """A reader that gives out the splits of one file as batches, and finds the next one ahead."""
 
     def __init__(
         self, start: int, path: str, splits: Iterator[Split], max_ahead: int | None = None
@@ -65,7 +66,7 @@ class SplitFileReader:
 
     @property
     def has_next(self) -> bool:
-        """Whether there is a split to give within the limit."""
+        """Whether there is another split, and the limit allows it."""
         has_more = self._last is None or not self._last.is_end_marker
         return has_more and self._limiter.has_capacity
 
@@ -84,12 +85,12 @@ class SplitFileReader:
         return Batch(self._start, (self._path,), split)
 
     def settle(self, split: Split) -> bool:
-        """Note that a split is done; return whether the file is."""
+        """Note that a split is done; return whether it was the last of the file."""
         self._limiter.settle(split.number)
         return split.is_end_marker
 
     def cut_short(self) -> None:
-        """Give no more splits except the last."""
+        """Give out no more splits except the last."""
         self._is_cut = True
 
     def _find(self) -> asyncio.Future[Split]:
@@ -97,7 +98,7 @@ class SplitFileReader:
 
 
 class _SplitSum:
-    """The sum of the parts of one file's splits so far."""
+    """The sum of the parts of the splits of one file so far."""
 
     def __init__(self) -> None:
         self.started_at = time.perf_counter()
@@ -116,9 +117,9 @@ class _SplitSum:
 
 
 class SplitSums:
-    """Sums the parts of splits, in order; the last part of a file becomes that of a whole file.
+    """Sums the parts of splits, in order. The last part of a file has the counts of the whole file.
 
-    A file ends with the first split that fails; the parts of later splits are dropped.
+    A file ends with the first split that fails: the parts of later splits are dropped.
     """
 
     def __init__(self) -> None:
@@ -147,7 +148,7 @@ class SplitSums:
 
 
 def _compare_cursors(part: Part, chunk: Chunk, file: _SplitSum) -> bool:
-    """Set the part's largest cursor value so far; return whether the values compare."""
+    """Set the largest cursor value so far in a part; return whether values can be compared."""
     try:
         newest = larger_value(file.largest_cursor, chunk.bookmark.newest, chunk.file)
         file.largest_cursor = part.largest_cursor = larger_value(
@@ -159,7 +160,7 @@ def _compare_cursors(part: Part, chunk: Chunk, file: _SplitSum) -> bool:
 
 
 def _pass_split(part: Part, file: _SplitSum) -> Iterator[Part]:
-    """Yield the part of a split that is not the last."""
+    """Yield the parts for a split that is not the last one."""
     if not len(part):
         if part.counts is not None:
             file.reports_early = True
@@ -172,19 +173,19 @@ def _pass_split(part: Part, file: _SplitSum) -> Iterator[Part]:
     if 0 in part.errors and 0 not in part.rejected:
         file.error = part.errors[0]
         return
-    # The split was processed like a file: its records count when the file is done.
+    # The split was processed like a whole file: its records count when the file is done.
     counts = Counts(part.records[0], 0, part.rejected.get(0, 0), part.bytes[0])
     file.add(counts, part)
     file.lines += part.position.line if part.position else 0
     if part.rejections:
         yield Part(part.start, rejections=part.rejections)
-    told = Counts(bytes=counts.bytes)
-    file.reported.add(told)
-    yield Part(part.start, counts=told)
+    reported = Counts(bytes=counts.bytes)
+    file.reported.add(reported)
+    yield Part(part.start, counts=reported)
 
 
 def _shift_positions(part: Part, file: _SplitSum) -> None:
-    """Have the places of bad records count from the start of their file."""
+    """Make record and line numbers of rejections count from the start of the file."""
     part.rejections = [
         (
             place,

@@ -1,4 +1,4 @@
-"""The library: its names, its results, and that closing it leaves nothing behind."""
+"""The library: its names, its results, and the clean end of a closed generator."""
 
 from __future__ import annotations
 

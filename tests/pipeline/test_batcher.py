@@ -1,4 +1,4 @@
-"""Bounds: what is in flight, in what sizes, and that nothing is taken before its turn."""
+"""Batches in flight: their number, their sizes, and that no path is taken too early."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from asyncbatch.workers.local import ThreadEngine
 
 
 class Source:
-    """An endless source that counts what was taken from it."""
+    """An endless source that counts the paths taken from it."""
 
     def __init__(self, chunk=1, end=None):
         self.taken, self._chunk, self._end = 0, chunk, end
@@ -30,7 +30,7 @@ class Source:
 
 
 class Lane:
-    """A lane that notes how many run at a time, and finishes when it is let."""
+    """A lane that notes the number of concurrent batches, and finishes when the test allows it."""
 
     running = most = 0
 
@@ -103,7 +103,7 @@ async def test_what_the_source_raises_is_raised_and_the_rest_is_cancelled():
 
 
 def work_that_does(shares):
-    """Work that finishes only the next of `shares` of each batch (at least one file)."""
+    """Work that finishes the next of `shares` of each batch, and at least one file."""
 
     def work(batch: Batch):
         done = max(1, round(next(shares) * len(batch.paths)))

@@ -1,4 +1,4 @@
-"""Pipelines that a program puts together: its own iterables, functions and sinks, and the rest."""
+"""Pipelines composed by a program: its own iterables, functions and sinks, and other sources."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.servers.api import ApiServer, status
 
 
 class Source:
-    """Counts what it gives, and tells that it was closed."""
+    """A source that counts its records, and notes that it was closed."""
 
     def __init__(self, count, *, fails=None, waits=None):
         self.count, self.fails, self.waits = count, fails, waits
@@ -38,7 +38,7 @@ class Source:
 
     async def records(self):
         try:
-            async with asyncio.timeout(60):  # which only the task that has entered it can leave
+            async with asyncio.timeout(60):  # only the task that entered it can leave it
                 while self.given < self.count:
                     self.given += 1
                     yield {"id": self.given}
@@ -51,7 +51,7 @@ class Source:
 
 
 class Kept:
-    """A sink that keeps what it is given, in batches."""
+    """A sink that keeps the batches that it gets."""
 
     def __init__(self, refuses=(), answer=None):
         self.batches, self.refuses, self.answer = [], refuses, answer
@@ -88,7 +88,7 @@ def rows(path, table="people"):
 
 
 def told(report):
-    """Return what failures say, in short."""
+    """Return the short form of each failure."""
     return [(one.file, one.kind, one.record, one.message) for one in report.failures]
 
 
@@ -199,7 +199,7 @@ async def test_iterables_that_are_not_async(make, name):
 
 
 async def test_what_the_program_does_with_a_record_later_changes_nothing(tmp_path):
-    """Neither what it gives again, changed, nor what it has is changed by a transform."""
+    """A transform changes neither the objects of the source, nor objects that it yields again."""
     record = {"id": 0}
 
     async def reused():
@@ -331,7 +331,7 @@ async def test_a_replacement_is_not_made_if_the_source_fails(tmp_path):
 
 
 async def test_records_of_a_slow_source_do_not_wait_for_more():
-    """A source that goes on only when what it has given is loaded comes to its end."""
+    """A source that waits until its earlier records are loaded reaches its end."""
     loaded = asyncio.Event()
 
     class Telling(Kept):
@@ -353,7 +353,7 @@ async def test_records_of_a_slow_source_do_not_wait_for_more():
 
 
 async def test_a_source_that_blocks_keeps_nobody_waiting():
-    """A plain generator has a thread: here it waits for what only the event loop can do."""
+    """A plain generator runs in a thread, so it may wait for the event loop."""
     may_go_on = threading.Event()
     threads = set()
 
@@ -389,15 +389,17 @@ def test_any_records_come_through(tmp_path_factory, records):
 
 async def test_a_fast_source_is_not_far_ahead_of_a_slow_sink():
     source = Source(100_000)
-    in_pieces = max(MIN_AHEAD, AHEAD_PER_CPU * usable_cpus()) + 4  # on their way, being worked on
-    most = (in_pieces + 1) * CHUNK_RECORDS + 1000
+    splits_in_flight = (
+        max(MIN_AHEAD, AHEAD_PER_CPU * usable_cpus()) + 4
+    )  # splits that wait, and splits in work
+    most = (splits_in_flight + 1) * CHUNK_RECORDS + 1000
     ahead = []
 
     class Slow(Kept):
         loaded = 0
 
         async def load(self, records):
-            for _ in range(1000):  # in which the source could give far more
+            for _ in range(1000):  # time in which the source could give far more
                 await asyncio.sleep(0)
             ahead.append(source.given - self.loaded)
             self.loaded += len(records)
@@ -678,7 +680,7 @@ async def test_sources_that_do_not_end_when_they_are_told_are_left_behind():
         await running
     assert deaf.is_closed
     release.set()
-    while stuck.is_set():  # which the thread itself clears when it closes its generator
+    while stuck.is_set():  # the thread clears it when it closes its generator
         await asyncio.sleep(0.01)
 
 
@@ -719,17 +721,17 @@ async def test_a_failure_budget_ends_an_endless_run():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"source": numbered}, "no source of records: call it"),
-        ({"source": 7}, "7 is no source of records"),
-        ({"source": {"id": 1}}, "no source of records"),
-        ({"source": [numbered(1), {"id": 1}]}, "no source of records"),
+        ({"source": numbered}, "is not a source of records: call it"),
+        ({"source": 7}, "7 is not a source of records"),
+        ({"source": {"id": 1}}, "is not a source of records"),
+        ({"source": [numbered(1), {"id": 1}]}, "is not a source of records"),
         ({"sink": "x.unknown"}, "not known by its name"),
         ({"sink": "sqlite:///x.db"}, "needs --table"),
-        ({"sink": object()}, "object is no sink: it has no method load"),
-        ({"sink": Kept(), "table": "people"}, "are for a sink that is named"),
-        ({"key": "id"}, "mode, columns, schema_contract are for a sink that is named"),
-        ({"sink": Kept(), "mode": "replace"}, "are for a sink that is named"),
-        ({"sink": "out/"}, "is a folder, which mirrors files"),
+        ({"sink": object()}, "object is not a sink: it has no method load"),
+        ({"sink": Kept(), "table": "people"}, "need a sink with a name"),
+        ({"key": "id"}, "mode, columns, schema_contract need a sink with a name"),
+        ({"sink": Kept(), "mode": "replace"}, "need a sink with a name"),
+        ({"sink": "out/"}, "is a folder, which needs files as sources"),
         ({"transforms": [lambda: None]}, "cannot be called with a record"),
         ({"transforms": [asyncbatch.jq("(")]}, "jq"),
         ({"transforms": [asyncbatch.require("a..b")]}, "is no path"),
@@ -749,7 +751,7 @@ def test_what_cannot_be_meant(arguments, words):
 async def test_a_pipeline_runs_once():
     pipeline = asyncbatch.Pipeline([])
     assert (await pipeline.run()).status == "success"
-    with pytest.raises(asyncbatch.UsageError, match="runs once"):
+    with pytest.raises(asyncbatch.UsageError, match="runs only once"):
         await pipeline.run()
 
 
@@ -762,7 +764,7 @@ async def test_a_target_that_cannot_be_opened_closes_the_source(tmp_path):
         await anext(records)
 
 
-# What is shown
+# Examples of the docs
 
 
 GUIDE = (ROOT / "docs" / "library.md").read_text()

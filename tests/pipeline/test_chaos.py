@@ -1,4 +1,4 @@
-"""A short `make chaos`: killed at random instants and carried on, nothing is lost or doubled."""
+"""A short `make chaos`: runs killed at random instants and resumed lose or double no rows."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_nothing_is_lost_or_doubled(tmp_path, name):
 
 
 def change_inputs(folder, pick, number):
-    """Add a file in front, one between and one behind; change one; have a bad one be good."""
+    """Add a file at the start, in the middle and at the end; change one; repair a bad one."""
     for place in ("0/0000a.json", "3/0031a.json", "9/z.json"):
         path = folder / place.replace(".", f"{number}.")
         path.parent.mkdir(exist_ok=True)
@@ -84,7 +84,7 @@ def test_inputs_may_change_between_the_kills(tmp_path, name):
     shutil.rmtree(case.place)
     expected, expected_letters = Case(tmp_path / "fresh", inputs, TARGETS[name]).undisturbed()
     assert told == expected_letters
-    if name == "sqlite upsert":  # which keeps rows of keys that an input had once
+    if name == "sqlite upsert":  # it keeps the rows of keys that an input no longer has
         assert not expected - found
     else:
         assert found == expected

@@ -1,4 +1,4 @@
-"""What stands between the workers and the report: order, whole files, loads."""
+"""The steps between workers and report: order of parts, whole files, loads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def part_of(batch, start, files=1, **more):
 
 @st.composite
 def runs(draw):
-    """What several lanes say, each of its batches in turn, in any order between lanes."""
+    """Results of several lanes: in order within a lane, in any order between lanes."""
     lanes: list[list[Any]] = [[], [], []]
     start = 0
     for _ in range(draw(st.integers(1, 8))):
@@ -32,10 +32,12 @@ def runs(draw):
         done = draw(st.integers(1, size))
         batch = Batch(start, tuple(map(str, range(start, start + size))))
         lane = lanes[draw(st.integers(0, 2))]
-        lane += [SettledInputs(batch, 0)] * draw(st.integers(0, 1))  # lost, and here again
+        lane += [SettledInputs(batch, 0)] * draw(
+            st.integers(0, 1)
+        )  # its worker died, and it comes again
         lane += [part_of(batch, start + at) for at in range(done)]
         lane.append(SettledInputs(batch, done))
-        start += done  # what was given back comes again, as the next batch
+        start += done  # unfinished files come again as the next batch
     said = []
     while any(lanes):
         lane = draw(st.sampled_from([lane for lane in lanes if lane]))
@@ -94,13 +96,13 @@ def test_nothing_is_left_of_a_file_that_failed_or_took_its_worker_along():
 
 
 class Memory:
-    """A table that takes what is not 13, and groups as a whole or not at all."""
+    """A table that rejects the value 13, and takes a group as a whole or not at all."""
 
     def __init__(self) -> None:
         self.loads: list[list[int]] = []
 
     def open(self) -> None:
-        """Be ready."""
+        """Do nothing."""
 
     def load(self, payload: ColumnBlock, groups: Any = None) -> list[Refusal]:
         values = payload.values[0]
@@ -111,7 +113,7 @@ class Memory:
         return [Refusal(row, "no 13") for row, key in enumerate(keys) if key in bad]
 
     def commit(self, entries: Any = ()) -> None:
-        """Keep nothing beside the loads."""
+        """Do nothing: only the loads count."""
 
     def finish(self, *, succeeded: bool, ended: bool) -> bool:
         return succeeded and ended

@@ -1,4 +1,4 @@
-"""`asyncbatch etl`: a pipeline file carried out on files."""
+"""`asyncbatch etl` with a pipeline file whose sources are files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How `asyncbatch etl` is controlled: workers, limits of time and failures, the lock."""
+"""The controls of `asyncbatch etl`: workers, limits of time and failures, the lock."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_failures_within_the_budget_are_a_success(folder, etl):
 
 def test_a_second_run_leaves_while_the_lock_is_held(folder, etl):
     place = folder({"id": 1}, {"id": 2, "slow": True})
-    # The option takes no pipeline file for its own: here it stands before one.
+    # The option must not take the pipeline file after it as its value.
     with subprocess.Popen(
         [*COMMAND, "etl", "--lock", "people.toml", "--timeout", "50"],
         cwd=place, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
@@ -96,7 +96,7 @@ def test_a_second_run_leaves_while_the_lock_is_held(folder, etl):
             assert second.returncode == 75
             assert f"process {first.pid}" in second.stderr
             other = ("--lock", "--set", "sink.to=sqlite:///o.db", "--timeout", "0.5")
-            assert etl("people.toml", *other).returncode == 1  # of another place: it ran
+            assert etl("people.toml", *other).returncode == 1  # another target: it ran
         finally:
             first.kill()
 

@@ -1,4 +1,4 @@
-"""Pipelines from an API into each database: what is remembered, and databases that die midway."""
+"""Pipelines from an API into each database: state between runs, and databases that die midway."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NUMBERS = count()
 
 @pytest.fixture(params=["sqlite", "duckdb", "postgresql"])
 def target(request, tmp_path):
-    """A database of each kind: its address, and what asks it."""
+    """A database of each kind: its address, and a function that queries it."""
     if request.param != "postgresql":
         path = tmp_path / "out.db"
         if request.param == "sqlite":
@@ -82,7 +82,7 @@ def test_bookmarks_are_kept_with_the_rows(tmp_path, target):
 
 
 def test_pages_are_upserted_in_their_order(tmp_path, target):
-    """The same keys again and again: what stands in the end is what came last."""
+    """If keys repeat, the table has the last row of each key at the end."""
     to, ask = target
     records = [{"id": number % 7, "updated_at": f"{number:04}"} for number in range(200)]
     with ApiServer(records, size=9) as api:

@@ -24,7 +24,7 @@ INCREMENTAL = 'incremental = { field = "updated_at", param = "since", initial = 
 def source(
     url: str, pagination: str | None = CURSOR, records: str = "/items", more: str = ""
 ) -> str:
-    """Return one source of a pipeline file; what fails is not tried again."""
+    """Return a source of a pipeline file without retries."""
     lines = [
         '[[source]]\ntype = "http"',
         f'urls = ["{url}"]\nrecords = "{records}"',
@@ -51,7 +51,7 @@ def people(count: int) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def etl(tmp_path, files):
-    """Run `asyncbatch etl` on the text of a pipeline file, in a folder of its own."""
+    """Run `asyncbatch etl` on the text of a pipeline file, in its own folder."""
 
     def _etl(text: str, *arguments: str, **env: str) -> Any:
         files({"p.toml": text})
@@ -70,7 +70,7 @@ def report_of(outcome: Any) -> dict[str, Any]:
 
 
 def ids(folder: Any) -> list[int]:
-    """Return the ids in the table, in order, each as often as it is there."""
+    """Return the ids in the table, sorted, with duplicates."""
     with closing(sqlite3.connect(folder / "out.db")) as database:
         return [row[0] for row in database.execute("SELECT id FROM people ORDER BY id")]
 
@@ -204,12 +204,12 @@ def test_only_what_is_new_is_asked_for(etl, tmp_path):
         assert etl(text).returncode == 0
         assert asked(api, "since") == ["2026-01-02T05:00:00Z"]
         assert ids(tmp_path) == [*range(33)]
-        # What is asked for in another way is begun anew, which would double rows ...
+        # A changed request restarts the source, which would add rows twice, so it is refused ...
         other = pipeline(source(api.url("/cursor"), more=INCREMENTAL.replace('"2020"', '"2021"')))
         outcome = etl(other, "--output", "json")
         assert (outcome.returncode, asked(api, "since")) == (1, [])
         assert "--allow-duplicates" in report_of(outcome)["failures"][0]["message"]
-        # ... unless it is asked for.
+        # ... unless an option allows it.
         assert etl(text, "--full-refresh").returncode == 0
         assert set(asked(api, "since")) == {"2020"}
         assert ids(tmp_path) == sorted([*range(33)] * 2)
@@ -276,7 +276,7 @@ def test_pages_by_number_are_begun_anew_which_needs_a_key(etl, tmp_path):
         api.seen.clear()
         outcome = etl(bare, "--output", "json")
         assert (outcome.returncode, api.requests) == (1, 0)
-        assert "cannot be gone on" in report_of(outcome)["failures"][0]["message"]
+        assert "the earlier run cannot be resumed" in report_of(outcome)["failures"][0]["message"]
 
 
 def test_all_of_a_url_is_not_added_twice(etl, tmp_path):
@@ -323,7 +323,7 @@ def test_runs_that_are_killed_lose_and_double_nothing(files, tmp_path, sink):
 
 
 def test_a_target_that_is_slow_slows_the_asking(files, tmp_path):
-    """Nothing reads what is written: so no more is asked for than fits on the way there."""
+    """If the output is not read, only the pages that fit into the buffers are requested."""
     records = [{"id": number, "text": "x" * 20_000} for number in range(5_000)]
     with ApiServer(records, size=10) as api:
         files({"p.toml": pipeline(source(api.url("/cursor")), to="-")})
@@ -335,7 +335,7 @@ def test_a_target_that_is_slow_slows_the_asking(files, tmp_path):
             assert running.stdout is not None
             first = running.stdout.readline()
             before = -1
-            while before != api.requests:  # until nothing more is asked for
+            while before != api.requests:  # until no more pages are requested
                 before = api.requests
                 time.sleep(0.5)
             assert before < 60  # of 500: 200 kB each
@@ -347,7 +347,7 @@ def test_a_target_that_is_slow_slows_the_asking(files, tmp_path):
 
 
 def test_a_source_that_stalls_holds_up_no_other(files, tmp_path):
-    """What the others have brought is in the table while it is still waited for."""
+    """Rows of the other sources are in the table while a slow source is still being read."""
     with ApiServer(people(300), size=10) as api:
         api.misbehave(stall(), path="/next_url")
         slow = source(api.url("/next_url"), '{ type = "next_url", next = "/links/next" }')
@@ -369,7 +369,7 @@ def test_a_source_that_stalls_holds_up_no_other(files, tmp_path):
 def _ids_so_far(folder: Any) -> list[int]:
     try:
         return ids(folder)
-    except sqlite3.OperationalError:  # the table is still to come
+    except sqlite3.OperationalError:  # the table does not exist yet
         return []
 
 

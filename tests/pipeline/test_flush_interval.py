@@ -1,4 +1,4 @@
-"""Records that come slowly do not wait for ever: in a worker, or for others to be loaded with."""
+"""Records of slow sources do not wait for ever, neither in a worker nor in the loader."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def rows(folder):
     try:
         with closing(sqlite3.connect(f"file:{folder}/o.db?mode=ro", uri=True)) as database:
             return [row[0] for row in database.execute("SELECT n FROM t ORDER BY n")]
-    except sqlite3.OperationalError:  # there is no table yet
+    except sqlite3.OperationalError:  # the table does not exist yet
         return []
 
 
@@ -138,7 +138,7 @@ def test_what_comes_with_a_pause_is_the_same(start, tmp_path, text, count, compr
     content = compress(text)
     process.stdin.write(content[:10])
     process.stdin.flush()
-    with pytest.raises(subprocess.TimeoutExpired):  # longer than any lull
+    with pytest.raises(subprocess.TimeoutExpired):  # longer than any pause in the input
         process.wait(1.0)
     out, err = process.communicate(content[10:], timeout=PATIENCE)
     assert json.loads(out)["records"]["written"] == count, err
@@ -178,4 +178,4 @@ async def test_closing_leaves_the_items_at_rest():
     timely = with_pauses(source, 0.001)
     assert [await anext(timely), await anext(timely)] == [1, None]
     await timely.aclose()
-    await source.aclose()  # which it could not be if it were still waited for
+    await source.aclose()  # this would fail if a task still waited for it

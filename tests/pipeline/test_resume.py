@@ -1,4 +1,4 @@
-"""Running again: what is skipped, and that a target comes to what one fresh run would give."""
+"""Repeated runs: skipped inputs, and targets that equal those of one fresh run."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ FOLDER = {"folder": ("{}/",)}
 
 
 def to(kind: str, name: str = "out") -> tuple[str, ...]:
-    """Return the options for a target of some kind, of that name."""
+    """Return the options for a target of this kind and name."""
     options = (TABLES | REPLACED | FILES | FOLDER)[kind]
     return "--to", options[0].format(name), *options[1:]
 
 
 def rows(folder, kind, name="out"):
-    """Return what a target has: rows, sorted if it is a table; texts by path if it is a folder."""
+    """Return the content of a target: sorted rows of a table; texts by path of a folder."""
     place = folder / to(kind, name)[1].rpartition(":///")[2]
     if kind == "folder":
         return {
@@ -97,7 +97,7 @@ INPUTS = {
 
 @pytest.fixture
 def go(run, tmp_path):
-    """Run, with a ledger of this test's own; return the outcome, whose report is on stdout."""
+    """Run with a ledger for this test; return the outcome, whose report is on stdout."""
 
     def _go(*arguments, env=None, **more):
         state = {"XDG_STATE_HOME": str(tmp_path / "state")}
@@ -109,7 +109,7 @@ def go(run, tmp_path):
 
 
 def counts(outcome):
-    """Return how many files succeeded, were partial, failed, were skipped."""
+    """Return the numbers of succeeded, partial, failed and skipped files."""
     files = outcome.json["files"]
     return tuple(files[name] for name in ("succeeded", "partial", "failed", "skipped"))
 
@@ -298,7 +298,7 @@ def test_options_that_exclude_each_other(run, files, options):
     assert run("in", *options.split()).code == 2
 
 
-# Whose entries they are.
+# Entries of several jobs.
 
 
 @pytest.mark.parametrize("kind", ["sqlite append", "duckdb append", "jsonl", "folder"])
@@ -382,7 +382,7 @@ def test_a_table_that_was_dropped_is_filled_again(go, files, tmp_path, kind, by_
     assert counts(go(*job, "--resume")) == (2, 0, 0, 0), "others' rows are gone, replaced"
 
 
-# Replacing.
+# Mode replace.
 
 
 @pytest.mark.parametrize("kind", REPLACED)
@@ -434,7 +434,7 @@ def test_what_another_pipeline_has_begun_to_replace_is_not_carried_on(go, files,
     assert counts(go(*other, "--resume")) == (1, 0, 1, 0)
 
 
-# Where rows are in a file.
+# Extents of rows in a file.
 
 
 BIG = "".join(
@@ -496,7 +496,7 @@ def test_however_it_is_run(go, files, tmp_path, kind, options):
     assert found == fresh
 
 
-# What is left of runs that were cut short.
+# Files of interrupted runs.
 
 SLOW = """\
 import os, time
@@ -509,7 +509,7 @@ def f(record):
 
 
 def has_entries(folder):
-    """Whether a run has written down that anything is done."""
+    """Whether a run has recorded that an input is done."""
     for path in [*folder.glob("state/asyncbatch/*.ledger"), *folder.glob("out.db")]:
         with closing(sqlite3.connect(path)) as database, suppress(sqlite3.OperationalError):
             if database.execute("SELECT 1 FROM asyncbatch_ledger LIMIT 1").fetchone():
@@ -519,7 +519,7 @@ def has_entries(folder):
 
 @pytest.fixture
 def cut(tmp_path):
-    """Start a run and kill it when it has recorded something; return what it left behind."""
+    """Start a run and kill it after its first record in the ledger; return its leftovers."""
 
     def _cut(*arguments):
         (tmp_path / "slow").touch()
@@ -597,7 +597,7 @@ def test_a_replacement_is_carried_on_after_a_kill(go, cut, slow_files, kind):
     assert rows(slow_files, kind) == rows(slow_files, kind, "fresh")
 
 
-# Where the rows come first that say what columns there are.
+# The first rows, which decide the columns.
 
 
 @pytest.mark.parametrize("first", ['[{"name": "bob", "id": 5}]', '[{"x": 1}]'])
@@ -623,7 +623,7 @@ def test_csv_columns_that_are_named_stay(go, files, tmp_path):
     assert found == [["score", "id"], ["", "3"], ["0.5", "1"], ["1.0", "2"]]
 
 
-# Places and names.
+# Locations and names.
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "folder", "sqlite append"])
@@ -636,7 +636,7 @@ def test_a_state_folder_that_cannot_be_written(run, files, kind):
     if kind == "sqlite append":
         assert asked.code == 0, "it keeps its own"
     else:
-        assert "could not be carried on" in outcome.stdout
+        assert "if this run is interrupted, it cannot be resumed" in outcome.stdout
         assert (asked.code, "ledger" in asked.stderr) == (2, True)
 
 
@@ -706,7 +706,7 @@ def test_a_ledger_of_ones_own(go, files, tmp_path):
     assert counts(go("in", *to("jsonl"), "--ledger", "books/l", "--resume")) == (1, 0, 0, 0)
 
 
-# All of it, in any order.
+# All actions, in any order.
 
 _NAMES = st.sampled_from(["a", "b", "c", "d"])
 _STEPS = st.one_of(
@@ -720,7 +720,7 @@ _STEPS = st.one_of(
 
 
 class Life:
-    """A folder of inputs and a target, to which things happen."""
+    """A folder of inputs and a target, on which actions are done in any order."""
 
     def __init__(self, folder, kind):
         self._folder, self._kind, self._number = folder, kind, 0
@@ -770,7 +770,7 @@ def test_whatever_happens_the_end_is_as_of_one_fresh_run(kind, steps):
             life.meet(*step)
         assert life.start(name="fresh").wait(timeout=PATIENCE) in (0, 1)
         found, fresh = rows(Path(name), kind), rows(Path(name), kind, "fresh")
-        if kind == "sqlite upsert":  # which keeps the rows of inputs that are gone
+        if kind == "sqlite upsert":  # it keeps the rows of removed inputs
             assert set(fresh) <= set(found)
             assert len(set(found)) == len(found)
         else:

@@ -1,1 +1,4 @@
-"""Resuming: which inputs are done, and the rows of unfinished ones."""
+"""Resuming of a run: the ledger session, and the rows of unfinished inputs.
+
+May import every room except `cli`.
+"""

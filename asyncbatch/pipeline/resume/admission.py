@@ -1,4 +1,4 @@
-"""Which inputs are new, changed or done."""
+"""The admission of inputs: whether each is processed, resumed, skipped or refused."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from asyncbatch.sources.identity import InputNaming
     from asyncbatch.workers.engine import Lane
 
-DONE = "done"  # Why a file is skipped that an earlier run did.
-NOT_FAILED = "not failed before"  # Why a file is skipped if only failed ones are to be tried again.
+# Reasons of skipped files, as in reports.
+DONE = "done"  # an earlier run processed it
+NOT_FAILED = "not failed before"  # only failed files are retried
 
 
 _DUPLICATE_ADVICE = (
@@ -36,8 +37,8 @@ _DUPLICATE_ADVICE = (
     " again"
 )
 _CHANGED = (
-    "it has changed since its rows were added to the table, which has no key to replace them by:"
-    " name one with --key, or add them beside the old ones with --allow-duplicates"
+    "it has changed since its rows were added to the table, which has no key to replace them: "
+    "name a key with --key, or keep the old rows and add the new ones with --allow-duplicates"
 )
 
 
@@ -49,9 +50,10 @@ class _Skip(NamedTuple):
 class Admission:
     """Decides which inputs to process, in input order; used by one thread at a time.
 
-    `known` takes the identity and stamp of each admitted input. `appends`: the target keeps earlier
-    rows, and none replaces another. `is_unchanged` tells whether an input's output is unchanged.
-    With `needs_first` inputs are skipped only if the first input with rows is.
+    It adds the identity and stamp of each admitted input to `known`. `appends`: the target keeps
+    earlier rows, and no row replaces another. `is_unchanged` returns whether the output of an input
+    is as its entry says. With `needs_first` inputs are skipped only if the first input that has
+    rows is skipped.
     """
 
     def __init__(
@@ -61,7 +63,7 @@ class Admission:
         known: KnownInputs,
         *,
         appends: bool,
-        is_unchanged: Callable[[str, Entry], bool] = lambda path, entry: True,  # noqa: ARG005 - the protocol's names
+        is_unchanged: Callable[[str, Entry], bool] = lambda path, entry: True,  # noqa: ARG005 - the default checks nothing
         needs_first: bool = False,
     ) -> None:
         self._settings, self._ledger, self._known = settings, ledger, known
@@ -70,9 +72,10 @@ class Admission:
         self._can_skip: bool | None = None if needs_first else True
 
     def decide(self, first: int, paths: Sequence[str], naming: InputNaming) -> list[Batch]:
-        """Return batches of these paths, of which the first is number `first` of the run.
+        """Return batches of paths. `first` is the number of the first path in the run.
 
-        Raises the errors of the ledger's database; UsageError for a path without an identity.
+        Skipped and refused paths are in batches with a prepared part. Raises the errors of the
+        database of the ledger; UsageError for a path without an identity.
         """
         names = list(map(naming.name, paths))
         by_content = self._settings.by_content
@@ -98,13 +101,13 @@ class Admission:
         return batches
 
     def resume_position(self, path: str) -> Position | None:
-        """Return where to resume an admitted file, None for its beginning."""
+        """Return the position at which an admitted file resumes; None: its beginning."""
         known = self._known.get(path)
         begun = known.unfinished_entry if known else None
         return Position(*begun.reached) if begun and begun.reached else None
 
     def _resumable_entry(self, path: str, entry: Entry | None, stamp: Stamp) -> Entry | None:
-        """Return the entry of a split file that can resume where an earlier run ended."""
+        """Return the entry of a split file if it can resume at the end of an earlier run."""
         if entry is None or entry.reached is None or not self._settings.is_resuming:
             return None
         can = stamp.describes_same_file(entry.stamp) and self._can_skip is not False
@@ -152,16 +155,16 @@ class Admission:
             if before is not None and not is_object_url(before) and not os.path.lexists(before):
                 return _failure(
                     path,
-                    f"it seems to be {display_path(earlier)} under another name, whose rows are "
-                    "in the table already: --allow-duplicates adds them again",
+                    f"it seems to be {display_path(earlier)} under another name, and the rows "
+                    "of that file are in the table already: --allow-duplicates adds them again",
                 )
         return None
 
 
 def stamp_of(path: str, *, by_content: bool) -> Stamp | None:
-    """Return the stamp of a file, None without one; of an object, as far as it is known.
+    """Return the stamp of a file or object, None if it has none.
 
-    An ETag changes with the content, and stands for it.
+    The ETag of an object takes the place of a digest of its content.
     """
     if path == STDIN:
         return None
@@ -205,7 +208,7 @@ def _make_part(start: int, verdicts: Sequence[_Skip | Failure | None]) -> Part:
 
 
 class AdmittedLane:
-    """A lane that returns prepared parts, and passes other batches on."""
+    """A lane that yields prepared parts, and passes other batches to the lane inside."""
 
     def __init__(self, lane: Lane) -> None:
         self._lane = lane
@@ -219,22 +222,22 @@ class AdmittedLane:
 
 
 _REPEAT_ADVICE = (
-    "name a key in [sink], so that rows replace those of the same key, have mode replace the "
-    "table, or add them again with --allow-duplicates"
+    "name a key in [sink], so that rows replace rows of the same key, set mode to replace the "
+    "whole table, or add the rows again with --allow-duplicates"
 )
 _BOOKMARK_ADVICE = f"its rows are in the table already: {_REPEAT_ADVICE}"
 _FULL_REFRESH = (
-    "some of its rows are in the table, and where an earlier run ended cannot be gone on: its "
-    "pages are not stable, or are asked for in another way now. "
+    "some of its rows are in the table, and the earlier run cannot be resumed: its pages are "
+    "not stable, or are requested differently now. "
     f"{_REPEAT_ADVICE[0].upper()}{_REPEAT_ADVICE[1:]}"
 )
 
 
 class BookmarkAdmission:
-    """Decides about feeds; by one thread at a time.
+    """Decides where feeds resume, and which are refused; used by one thread at a time.
 
-    `known` takes the identity of each that is read. `appends` if the target keeps rows of earlier
-    runs and none replaces another.
+    It adds the identity of each feed that is read to `known`. `appends`: the target keeps earlier
+    rows, and no row replaces another.
     """
 
     def __init__(
@@ -244,9 +247,9 @@ class BookmarkAdmission:
         self._appends = appends and not settings.force and not settings.allow_duplicates
 
     def admit(self, feed: Feed) -> Bookmark | Failure | None:
-        """Return where to resume a feed (None: its beginning), or why it is not read.
+        """Return the bookmark of a feed (None: its beginning), or the failure if it is refused.
 
-        Raises the errors of the ledger's database.
+        Raises the errors of the database of the ledger.
         """
         stamp = Stamp(0, 0, feed.settings_digest)
         entry = self._ledger.lookup([feed.name]).get(feed.name)

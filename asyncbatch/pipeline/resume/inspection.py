@@ -1,4 +1,4 @@
-"""Show and clear ledgers, wherever they are kept."""
+"""The inspection of ledgers in SQLite, DuckDB and PostgreSQL: show and clear them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SQLITE_HEAD = b"SQLite format 3\0"
 
 
 class JobSummary(NamedTuple):
-    """The inputs of one job in a ledger, by outcome, and the time of the last."""
+    """The inputs of one job in a ledger: their number by outcome, and the time of the last."""
 
     job: str
     target: str
@@ -31,33 +31,33 @@ class JobSummary(NamedTuple):
 
 
 class Database(Protocol):
-    """The database of a ledger. `name` has no secrets. All methods raise UsageError."""
+    """The database of a ledger. `name` has no secrets. All methods may raise UsageError."""
 
     name: str
 
     def tables(self) -> set[str]:
-        """Return the names of its tables, at least of the ledger's."""
+        """Return the names of its tables, at least those of the ledger."""
         ...
 
     def columns(self) -> set[str]:
-        """Return the names of the ledger's columns: a version before this one had fewer."""
+        """Return the names of the columns of the ledger. Earlier versions have fewer."""
         ...
 
     def rows(self, query: str, values: Sequence[str] = ()) -> Sequence[Any]:
-        """Return the rows of a query, in which question marks stand for values."""
+        """Return the rows of a query. A question mark stands for each value."""
         ...
 
     def pages(self, query: str, values: Sequence[str] = ()) -> Iterator[Sequence[Any]]:
-        """Yield the same rows, some at a time."""
+        """Yield the rows of a query, up to 1,000 at a time."""
         ...
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the connection."""
         ...
 
 
 class LedgerDatabase:
-    """An SQLite or DuckDB database in the file `name`; see `Database`. Raises UsageError."""
+    """An SQLite or DuckDB database in the file `name`. Raises UsageError."""
 
     def __init__(self, name: str, *, writes: bool = False) -> None:
         self.name = name
@@ -112,14 +112,14 @@ class LedgerDatabase:
             import duckdb
         except ImportError:
             raise UsageError(
-                f"{self.name} is no SQLite database; reading DuckDB's needs one more package: pip"
-                " install 'asyncbatch[duckdb]'"
+                f"{self.name} is not an SQLite database; reading a DuckDB database needs one more "
+                "package: pip install 'asyncbatch[duckdb]'"
             ) from None
         return duckdb.connect(self.name, read_only=not writes)
 
 
 class Inspection:
-    """The ledger in a database. Raises UsageError."""
+    """The ledger in a database: its jobs and entries. Raises UsageError."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -135,7 +135,7 @@ class Inspection:
         return self._database.name
 
     def jobs(self) -> list[JobSummary]:
-        """Return the jobs in the ledger, each with a summary."""
+        """Return a summary of each job in the ledger."""
         described: dict[str, str] = {}
         if "asyncbatch_jobs" in self._tables:
             described.update(self._database.rows("SELECT job, description FROM asyncbatch_jobs"))
@@ -153,7 +153,7 @@ class Inspection:
         return list(found.values())
 
     def entries(self, job: str | None) -> Iterator[Entry]:
-        """Yield the entries by input, of one job or of all."""
+        """Yield the entries of one job, or of all, sorted by input."""
         present = self._database.columns()
         names = [name if name in present else "NULL" for name in table.COLUMNS[2:]]
         query = f"SELECT {', '.join(names)} FROM {table.NAME}"  # noqa: S608 - constants
@@ -162,7 +162,7 @@ class Inspection:
             yield from map(table.entry_of, some)
 
     def clear(self, job: str | None) -> int:
-        """Delete the entries of one job or of all; return the number of inputs."""
+        """Delete the entries of one job, or of all; return their number."""
         where, values = (" WHERE job = ?", [job]) if job else ("", [])
         (count,) = self._database.rows(f"SELECT count(*) FROM {table.NAME}{where}", values)[0]  # noqa: S608 - constants
         if "asyncbatch_generations" in self._tables:
@@ -188,11 +188,11 @@ def _is_database_error(error: Exception) -> bool:
 
 T = TypeVar("T")
 
-_PAGE = "FETCH 1000 FROM inspected"
+_PAGE = "FETCH 1000 FROM inspected"  # the cursor that `pages` declares
 
 
 class ServerDatabase:
-    """The database at `address`; see `ledger.inspection.Database`. Raises UsageError.
+    """The PostgreSQL database at `address`. Raises UsageError.
 
     The `address` may hold a password; `name` does not.
     """
@@ -210,7 +210,7 @@ class ServerDatabase:
         return set(existing_columns(self))
 
     def fetch(self, query: str, *values: Any) -> list[Any]:
-        """Return the rows that a query gives."""
+        """Return the rows of a query, in which `$1` stands for the first value."""
         return self._call(lambda: self._server.fetch(query, *values))
 
     def rows(self, query: str, values: Sequence[str] = ()) -> Sequence[Any]:

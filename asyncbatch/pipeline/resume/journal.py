@@ -1,4 +1,4 @@
-"""Entries written with each commit."""
+"""Journals: the ledger entries of a run, and the rows of earlier runs that it resumes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from asyncbatch.sinks.text_files import FileSink
     from asyncbatch.state.ledger.file import Generation, LedgerStore
 
-# time between syncs of the disk, after which entries are written: a sync takes time
+# Least time between two syncs of the disk, each of which takes time. Entries are written after one.
 CHECKPOINT_SECONDS = 1.0
 
 
@@ -29,11 +29,11 @@ class KnownInput(NamedTuple):
     unfinished_entry: Entry | None = None
 
 
-KnownInputs = dict[str, KnownInput]  # By path.
+KnownInputs = dict[str, KnownInput]  # by path
 
 
 class _InputSum:
-    """The sum of the parts of one file so far, including an earlier run's."""
+    """The sum of the parts of one file so far, including those of the run that began it."""
 
     def __init__(self, unfinished_entry: Entry | None, extent: Extent | None) -> None:
         self.unfinished_entry, self.extent = unfinished_entry, extent
@@ -42,8 +42,8 @@ class _InputSum:
         self.counts = Counts()
         self.position = unfinished_entry.reached if unfinished_entry else None
         self.bookmark = unfinished_entry.bookmark if unfinished_entry else None
+        # Whether rows of other files lie between its rows, so that it has no extent.
         self.is_interleaved = False
-        """whether rows of other files lie between its rows, so that it has no extent"""
 
     def add(self, rows: int, dead_letters: bytes, extent: Extent | None) -> None:
         """Add the counts of a part."""
@@ -59,17 +59,19 @@ class _InputSum:
 
 
 class Journal:
-    """Makes entries of files that are through; for output number `generation`."""
+    """Makes the ledger entries of finished files, and of the positions of unfinished ones.
+
+    `generation` is the number of the output that has the rows.
+    """
 
     def __init__(self, known: KnownInputs, *, generation: int = 0) -> None:
         self.generation = generation
         self._known = known
-        self._sums: dict[int, _InputSum] = {}
-        """unfinished files, by their number in the run"""
+        self._sums: dict[int, _InputSum] = {}  # unfinished files, by their number in the run
         self._resumed_dead_letters: list[bytes] = []
 
     def unfinished_entry(self, batch_part: BatchPart) -> Entry | None:
-        """Return the unfinished entry of a part's file, if this is its first part."""
+        """Return the unfinished entry of an earlier run, if this is the first part of the file."""
         if batch_part.batch.prepared_part is not None or batch_part.part.start in self._sums:
             return None
         known = self._known.get(batch_part.path(0))
@@ -78,26 +80,26 @@ class Journal:
     def resume(
         self, batch_part: BatchPart, unfinished_entry: Entry, extent: Extent | None = None
     ) -> None:
-        """Note that the file resumes; its rows so far are at `extent`."""
+        """Note that the file of a part is resumed. Its rows so far are at `extent`."""
         self._sums[batch_part.part.start] = _InputSum(unfinished_entry, extent)
         self._resumed_dead_letters.append(unfinished_entry.letters)
 
     def take_dead_letters(self) -> bytes:
-        """Return the dead letters of resumed files since the last call."""
-        letters, self._resumed_dead_letters = b"".join(self._resumed_dead_letters), []
-        return letters
+        """Return the dead letters of the files resumed since the last call."""
+        dead_letters, self._resumed_dead_letters = b"".join(self._resumed_dead_letters), []
+        return dead_letters
 
     def entries(self, batch_part: BatchPart, extents: Sequence[Extent | None] = ()) -> list[Entry]:
-        """Return the entries of the files that a part finishes, or of its position.
+        """Return the entries of the files that a part finishes, or of the position that it has.
 
-        `extents` are those of each file's rows, the last one of an unfinished file's.
+        `extents` are those of the rows of each file; of an unfinished file, those of this part.
         """
         part = batch_part.part
         if begun := self.unfinished_entry(batch_part):
             self.resume(batch_part, begun)
         if not len(part):
             return self._unfinished_entries(batch_part, extents[0] if extents else None)
-        letters = _dead_letters_by_place(batch_part)
+        dead_letters = _dead_letters_by_place(batch_part)
         now = _now()
         entries = []
         for place in range(len(part)):
@@ -112,17 +114,17 @@ class Journal:
             if known is None:
                 continue
             counts = (part.records[place], part.dropped.get(place, 0), part.rejected.get(place, 0))
-            rows, noted = (
+            rows, file_letters = (
                 part.spooled_rows[place] if part.spooled_rows else 0,
-                letters.get(place, b""),
+                dead_letters.get(place, b""),
             )
             reached, bookmark = None, None
             if total is not None:
-                total.add(rows, noted, extent)
+                total.add(rows, file_letters, extent)
                 if total.is_interleaved:
                     continue
                 counts = _add_counts(total.unfinished_entry, counts)
-                rows, noted, extent = total.rows, b"".join(total.dead_letters), total.extent
+                rows, file_letters, extent = total.rows, b"".join(total.dead_letters), total.extent
                 reached = total.position if place in part.errors else None
                 bookmark = total.bookmark if place in part.errors else None
             if (arrival := _chunk_of(batch_part)) and bookmark is None:
@@ -132,7 +134,7 @@ class Journal:
             entries.append(
                 Entry(
                     known.identity, known.stamp, part.status(place), *counts, rows,
-                    now, noted, self.generation, extent, reached, bookmark,
+                    now, file_letters, self.generation, extent, reached, bookmark,
                 )
             )  # fmt: skip
         return entries
@@ -146,12 +148,12 @@ class Journal:
         known = self._known.get(batch_part.path(0))
         if part.position is None or known is None or total.is_interleaved:
             return []
-        at, told = part.position, total.counts
+        at, totals = part.position, total.counts
         total.position = at.byte, at.record, at.line, at.column
         if arrival := _chunk_of(batch_part):
             before = arrival.bookmark
             total.bookmark = _json(Bookmark(before.mark, part.largest_cursor, before.since))
-        counts = _add_counts(total.unfinished_entry, (told.read, told.dropped, told.rejected))
+        counts = _add_counts(total.unfinished_entry, (totals.read, totals.dropped, totals.rejected))
         return [
             Entry(
                 known.identity, known.stamp, "begun", *counts, total.rows, _now(),
@@ -164,8 +166,7 @@ class Journal:
 class FileJournal(Journal):
     """Holds entries until their outputs are on the disk, then writes them to a store.
 
-    `sync` writes the outputs to the disk, which may take a while; without it entries are held until
-    `write`.
+    `sync` writes the outputs to the disk, and may take long. None: entries are held until `write`.
     """
 
     def __init__(
@@ -182,26 +183,26 @@ class FileJournal(Journal):
         self._last_sync = time.monotonic()
 
     def add(self, batch_part: BatchPart, extents: Sequence[Extent | None] = ()) -> None:
-        """Take note of a part that is through. Raises SinkError."""
+        """Add the entries of a finished part; checkpoint if it is time. Raises SinkError."""
         self._pending += self.entries(batch_part, extents)
         if time.monotonic() - self._last_sync > CHECKPOINT_SECONDS:
             self.checkpoint()
 
     def checkpoint(self) -> None:
-        """Make sure of all that is done. Raises SinkError."""
+        """Sync the outputs, then write the held entries. Raises SinkError."""
         if self._pending and self._sync:
             self._sync()
             self.write()
         self._last_sync = time.monotonic()
 
     def write(self) -> None:
-        """Put the entries into the store. Raises SinkError."""
+        """Write the held entries to the store. Raises SinkError."""
         self._store.record(self._pending)
         self._pending.clear()
 
 
 def _chunk_of(batch_part: BatchPart) -> Chunk | None:
-    """Return the chunk of a feed that a part is about, or None."""
+    """Return the chunk of a feed that a part belongs to, or None."""
     split = batch_part.batch.split
     return split.chunk if split else None
 
@@ -211,18 +212,18 @@ def _json(bookmark: Bookmark) -> str:
 
 
 def _dead_letters_by_place(batch_part: BatchPart) -> dict[int, bytes]:
-    """Return the dead letters of each file of a part, by place."""
+    """Return the dead letters of each file of a part, by its place."""
     part = batch_part.part
     if not part.dead_letters:
         return {}
-    letters: dict[int, bytes] = {}
+    dead_letters: dict[int, bytes] = {}
     for (place, _), dead_letter in zip(part.rejections, part.dead_letters, strict=True):
-        letters[place] = letters.get(place, b"") + dead_letter
-    return letters
+        dead_letters[place] = dead_letters.get(place, b"") + dead_letter
+    return dead_letters
 
 
 def _moved_entry(entry: Entry, generation: int, extent: Extent | None) -> Entry:
-    """Return an entry with its rows at another extent."""
+    """Return an entry whose rows are at another extent of another generation."""
     from msgspec import structs
 
     return structs.replace(entry, generation=generation, extent=extent)
@@ -246,11 +247,11 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-NO_EXTENT = Extent(0, 0)  # Where the rows are of a file that has none.
+NO_EXTENT = Extent(0, 0)  # the extent of a file without rows
 
 
 class ResumedRows:
-    """Reports the extents of written rows to a journal; copies rows of earlier `generations`.
+    """Copies rows of earlier `generations`, and reports the extents of written rows to a journal.
 
     `compressed`: the rows of a part are one compressed member.
     """
@@ -268,7 +269,7 @@ class ResumedRows:
         self._compressed = compressed
 
     def add_lines(self, batch_part: BatchPart, rows: Rows | None, at: int) -> None:
-        """Note a part whose rows were written at `at`. Raises SinkError."""
+        """Note a part whose rows were written from position `at` on. Raises SinkError."""
         part = batch_part.part
         if part.entries:
             self._journal.add(batch_part, self.copy(batch_part))
@@ -294,11 +295,14 @@ class ResumedRows:
         self._journal.add(batch_part, [extent or NO_EXTENT for extent in extents or [None] * count])
 
     def is_resumed(self, batch_part: BatchPart) -> bool:
-        """Whether rows of an earlier run come before those of this part; see `resume`."""
+        """Whether rows of an earlier run come before the rows of this part: then `resume`."""
         return self._journal.unfinished_entry(batch_part) is not None
 
     def resume(self, batch_part: BatchPart) -> None:
-        """Copy the rows that an earlier run made of a resumed file. Raises SinkError."""
+        """Copy the rows of an earlier run, if the part is the first of a resumed file.
+
+        Raises SinkError.
+        """
         if begun := self._journal.unfinished_entry(batch_part):
             extent = None
             if begun.extent is not None and begun.extent.length:
@@ -306,7 +310,7 @@ class ResumedRows:
             self._journal.resume(batch_part, begun, extent)
 
     def copy(self, batch_part: BatchPart) -> list[Extent | None]:
-        """Write the rows of files that were done before; return where they are now.
+        """Copy the rows of files that an earlier run finished; return their new extents.
 
         Raises SinkError.
         """

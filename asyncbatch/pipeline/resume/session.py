@@ -1,4 +1,4 @@
-"""The ledger session of a run: its ledger, admission and journal."""
+"""Ledger sessions: the ledger, admission and journal of one run, by kind of target."""
 
 from __future__ import annotations
 
@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 
 
 class LedgerSession:
-    """Reads the ledger of earlier runs, and writes this run's entries.
+    """Reads the ledger entries of earlier runs, and writes those of this run.
 
-    Made before the sink of the target, which `begin` takes.
+    Owned by the delivery. Call `prepare` before the sink is opened and `begin` after it, which sets
+    `admission`, `bookmarks` and `journal`; then `add` for each finished part; `before_finish` and
+    `after_finish` around the finish of the sink; `close` at the end.
     """
 
     admission: Admission
@@ -44,25 +46,25 @@ class LedgerSession:
 
     @property
     def ledger_job(self) -> LedgerJob:
-        """The job, for a database that keeps the ledger."""
+        """The settings for the ledger of a database, which its sink opens."""
         settings = self._settings
         return LedgerJob(settings.fingerprint, settings.is_resuming, self._is_current)
 
     def add(self, batch_part: BatchPart) -> None:
-        """Note a finished part, if no loader has done so. Raises SinkError."""
+        """Write the entries of a finished part, unless the loader writes them. Raises SinkError."""
 
     def prepare(self, sink: Any) -> None:
-        """Make ready, before `sink` is opened. Raises UsageError."""
+        """Prepare the sink before it is opened. Raises UsageError."""
 
     def abandon(self) -> None:
-        """Leave no trace: the run is refused."""
+        """Close, and remove the traces of a run that cannot start."""
         self.close()
 
     def begin(self, sink: Any) -> None:
-        """Make ready, after `sink` was opened. Raises UsageError."""
+        """Open the ledger after the sink was opened. Raises UsageError."""
 
     def close(self) -> None:
-        """Let go of the ledger."""
+        """Close the ledger."""
         if self._ledger is not None:
             self._ledger.close()
 
@@ -70,7 +72,7 @@ class LedgerSession:
         """Write all entries before the target is finished. Raises SinkError."""
 
     def after_finish(self, *, committed: bool) -> None:
-        """Take note of how the target has ended. Raises SinkError."""
+        """Write the remaining entries if the rows of the target count. Raises SinkError."""
 
     def _is_current(self, name: str, stamp: Stamp) -> bool:
         settings = self._settings
@@ -79,18 +81,18 @@ class LedgerSession:
             from asyncbatch.storage.objects import ObjectReader
 
             path = ObjectReader(settings.stores).head(path)
-        found = stamp_of(path, by_content=settings.by_content)
-        return found is not None and found.describes_same_file(stamp)
+        current = stamp_of(path, by_content=settings.by_content)
+        return current is not None and current.describes_same_file(stamp)
 
-    def _make_admission(self, ledger: Ledger, **more: Any) -> None:
+    def _make_admission(self, ledger: Ledger, **options: Any) -> None:
         ledger = self._ledger = SharedLedger(ledger)
-        self.admission = Admission(self._settings, ledger, self._known, **more)
-        appends = bool(more.get("appends"))
+        self.admission = Admission(self._settings, ledger, self._known, **options)
+        appends = bool(options.get("appends"))
         self.bookmarks = BookmarkAdmission(self._settings, ledger, self._known, appends=appends)
 
 
 class TableLedgerSession(LedgerSession):
-    """Kept by the database that the rows go to, in the transactions that bring them."""
+    """The session of a table: its database keeps the ledger, written in the same transactions."""
 
     def begin(self, sink: Any) -> None:
         target = self._target
@@ -102,7 +104,7 @@ class TableLedgerSession(LedgerSession):
 
 
 class FileLedgerSession(LedgerSession):
-    """A ledger in a file of its own."""
+    """The session of a ledger in its own file."""
 
     def __init__(self, settings: LedgerSettings, target: Target | None, *, ordered: bool) -> None:
         super().__init__(settings, target, ordered=ordered)
@@ -114,7 +116,7 @@ class FileLedgerSession(LedgerSession):
         )
         self._store.open()
 
-    def begin(self, sink: Any) -> None:  # noqa: ARG002 - see `LedgerSession`
+    def begin(self, sink: Any) -> None:  # noqa: ARG002 - this ledger is not in the sink
         self.journal = FileJournal(self._known, self._store, lambda: None)
         self._make_admission(self._reader(), appends=False)
 
@@ -137,11 +139,11 @@ class FileLedgerSession(LedgerSession):
 
 
 class FolderLedgerSession(FileLedgerSession):
-    """The ledger of a folder. Other programs may write there: each output has a stamp."""
+    """The session of a folder. Entries hold the extent of each output: others may write there."""
 
     _extent_of: Callable[[str], Extent | None]
 
-    def begin(self, sink: Any) -> None:  # noqa: ARG002 - see `LedgerSession`
+    def begin(self, sink: Any) -> None:  # noqa: ARG002 - this ledger is not in the sink
         from asyncbatch.sinks.folder import (
             extent_of,
             sync_folder,
@@ -169,7 +171,7 @@ class FolderLedgerSession(FileLedgerSession):
 
 
 class PrefixLedgerSession(FolderLedgerSession):
-    """The ledger of a prefix in a store. Workers tell versions, listings check them."""
+    """The session of a prefix in a store. Workers report versions; a listing checks them."""
 
     def __init__(
         self, settings: LedgerSettings, target: Target, stores: StoreSettings, *, ordered: bool
@@ -177,7 +179,7 @@ class PrefixLedgerSession(FolderLedgerSession):
         super().__init__(settings, target, ordered=ordered)
         self._stores = stores
 
-    def begin(self, sink: Any) -> None:  # noqa: ARG002 - see `LedgerSession`
+    def begin(self, sink: Any) -> None:  # noqa: ARG002 - this ledger is not in the sink
         from asyncbatch.sinks.folder import ObjectStates
 
         assert self._target is not None
@@ -200,12 +202,12 @@ class PrefixLedgerSession(FolderLedgerSession):
 
 
 class OutputFileLedgerSession(FileLedgerSession):
-    """The ledger of a single file, which each run writes anew as a generation."""
+    """The session of a single file. Each run writes a new version, called a generation."""
 
     _sink: FileSink | None = None
 
     def prepare(self, sink: FileSink) -> None:
-        """Set the file's name until it is complete."""
+        """Register a new generation, and set the name of the file until it is complete."""
         self._generations = self._usable_generations()
         self._sink, self._generation_number = sink, self._store.begin()
         folder, name = os.path.split(sink.file.final_path)
@@ -246,7 +248,7 @@ class OutputFileLedgerSession(FileLedgerSession):
         super().abandon()
 
     def add(self, batch_part: BatchPart) -> None:
-        """Do nothing: the loader notes parts."""
+        """Do nothing: the loader writes the entries."""
 
     def before_finish(self) -> None:
         super().before_finish()
@@ -267,24 +269,24 @@ class OutputFileLedgerSession(FileLedgerSession):
 
     @property
     def _keeps_unfinished(self) -> bool:
-        """Whether the unfinished file is useful for the next run."""
+        """Whether the next run can use the unfinished file."""
         return self._target is not None and self._target.form != "parquet"
 
     def _usable_generations(self) -> Mapping[int, Generation]:
-        """Return useful files of earlier runs, and remove the others."""
+        """Return the files of earlier runs that this run can use, and remove the others."""
         from asyncbatch.storage.atomic import is_being_written
 
-        found = dict(self._store.generations())
+        generations = dict(self._store.generations())
         sizes = self._store.sizes()
-        gone = [number for number in sizes if number not in found]
-        if self._settings.retry_failed and (gone or not found):
+        unusable = [number for number in sizes if number not in generations]
+        if self._settings.retry_failed and (unusable or not generations):
             raise UsageError(
                 f"{self._location} is not the file that the last run of this job left, so the "
                 "rows of inputs that did not fail are missing: run with --resume"
             )
         kept: dict[int, Generation] = {}
-        for number in sorted(found, key=lambda number: (-sizes.get(number, 0), number)):
-            generation = found[number]
+        for number in sorted(generations, key=lambda number: (-sizes.get(number, 0), number)):
+            generation = generations[number]
             if generation.path == self._location:
                 kept[number] = generation
             elif is_being_written(generation.path):
@@ -297,8 +299,8 @@ class OutputFileLedgerSession(FileLedgerSession):
                 kept[number] = generation
             else:
                 self._unlink(generation)
-                gone.append(number)
-        self._store.forget(gone)
+                unusable.append(number)
+        self._store.forget(unusable)
         return kept
 
     def _drop_generations(self, numbers: list[int]) -> None:

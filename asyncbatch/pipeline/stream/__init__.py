@@ -1,1 +1,4 @@
-"""Streams: events into windows, windows into targets, checkpoints."""
+"""Streams: events into windows, windows into targets, and checkpoints.
+
+May import every room except `cli`.
+"""

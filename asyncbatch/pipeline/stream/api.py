@@ -1,4 +1,4 @@
-"""`stream()` for library users."""
+"""The class `Stream`: sources, windows and a target, composed by a program."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from asyncbatch.errors import AsyncbatchError, UsageError
 from asyncbatch.formats.decoder import decode
 from asyncbatch.pipeline.stream.delivery import DeliverySettings, StreamDelivery
 from asyncbatch.pipeline.stream.run import CALL_CONCURRENCY, StreamRun
-from asyncbatch.pipeline.stream.stream import StreamCore as Core
+from asyncbatch.pipeline.stream.stream import StreamCore
 from asyncbatch.sinks.windows import make_target
 from asyncbatch.sources.iterables import IterableSource
 from asyncbatch.sources.live.merge import MergedSources
@@ -48,21 +48,20 @@ if TYPE_CHECKING:
 
     # Text as on the command line (`500ms`, `5s`), a timedelta, or seconds.
     Span: TypeAlias = str | timedelta | float
-    # a file that is written anew, or a function that is called with each item
+    # A new file, or a function that is called with each item
     ItemHandler: TypeAlias = str | os.PathLike[str] | Callable[[dict[str, Any]], object]
 
 
 class WindowQueue:
-    """Lets a run wait until its windows are taken: a slow program slows reading."""
+    """A queue of closed windows. The run waits until the program has taken them: backpressure."""
 
     def __init__(self) -> None:
-        self.pending: deque[Window] = deque()
-        """windows that were not taken"""
+        self.pending: deque[Window] = deque()  # windows that were not taken
         self._has_windows, self._is_empty = asyncio.Event(), asyncio.Event()
         self._is_stopped = self._is_ended = False
 
     async def put(self, windows: Sequence[Window]) -> None:
-        """Wait until windows are taken; see `WindowConsumer`."""
+        """Add windows, and wait until they are taken."""
         self.pending.extend(windows)
         self._has_windows.set()
         while self.pending and not self._is_stopped:
@@ -70,7 +69,7 @@ class WindowQueue:
             await self._is_empty.wait()
 
     async def flush(self) -> None:
-        """Nothing is held; see `WindowConsumer`."""
+        """Do nothing: `put` holds no windows back."""
 
     async def take(self) -> Window | None:
         """Return the next window; None after the last."""
@@ -81,12 +80,12 @@ class WindowQueue:
         return self.pending.popleft() if self.pending else None
 
     def stop_waiting(self) -> None:
-        """Stop waiting for a consumer; the windows are left."""
+        """Stop waiting for the program. Windows that it has not taken stay in `pending`."""
         self._is_stopped = True
         self._is_empty.set()
 
     def end(self) -> None:
-        """Note that no more windows come."""
+        """Note that no more windows come: `take` then returns None at the end."""
         self._is_ended = True
         self._has_windows.set()
 
@@ -110,8 +109,8 @@ class WindowResult(Struct, frozen=True):
     partial: bool = False
 
 
-def result_of(stream: Core, window: Window) -> WindowResult:
-    """Return a window of a stream as programs get it."""
+def result_of(stream: StreamCore, window: Window) -> WindowResult:
+    """Return the result of a window, in the form for programs."""
     return WindowResult(
         _datetime(window.start),
         _datetime(window.end),
@@ -128,9 +127,9 @@ def _datetime(micros: int) -> datetime:
         return _FIRST if micros < 0 else _LAST
 
 
-ARRIVAL = "arrival"  # in place of a field: the time of an event's arrival
-_GRACE_SECONDS = 8.0  # time to flush the open windows when a stream is left
-_CANCEL_SECONDS = 0.5  # Time for each step of giving up after that.
+ARRIVAL = "arrival"  # instead of a field: the time at which the event arrived
+_GRACE_SECONDS = 8.0  # time to flush the open windows after the program has left the stream
+_CANCEL_SECONDS = 0.5  # time between the cancellations after that
 
 
 class Stream:
@@ -187,7 +186,9 @@ class Stream:
         tracebacks: bool = False,
     ) -> None:
         if from_end and not follow:
-            raise UsageError("from_end is for follow: what is there at the start is passed over")
+            raise UsageError(
+                "from_end needs follow: it skips the events that are there at the start"
+            )
         self._origins, self._live_options = source, LiveOptions(follow, from_end)
         self._files: dict[str, AppendFile | None] = {}
         try:
@@ -206,9 +207,9 @@ class Stream:
                 letters=dead_letter is not None,
                 tracebacks=tracebacks,
             )
-            for name, why in settings.contradictions(has_late=late is not None):
-                raise UsageError(f"{name} {why}")
-            self._core = Core(
+            for name, reason in settings.contradictions(has_late=late is not None):
+                raise UsageError(f"{name} {reason}")
+            self._core = StreamCore(
                 settings,
                 late=self._line_handler("late", late),
                 reject=self._line_handler("dead_letter", dead_letter),
@@ -227,7 +228,7 @@ class Stream:
         self._workers = _check_minimum(0, "workers", workers)
         self._queue = WindowQueue()
         if to is None and table is not None:
-            raise UsageError("table is for a database that `to` names")
+            raise UsageError("table needs a database: name it with `to`")
         if to is not None:
             self._check_target(os.fspath(to), table)
         self._run_options: dict[str, Any] = {
@@ -242,21 +243,21 @@ class Stream:
         self._is_stopped = False
 
     async def __aenter__(self) -> Self:
-        """Begin to read. Raises UsageError if that is not possible, LockHeldError."""
+        """Start the stream. Raises UsageError if it cannot start, LockHeldError."""
         if self._run is not None:
-            raise UsageError("a Stream runs once: make another")
+            raise UsageError("a Stream runs only once: make a new one")
         async with AsyncExitStack() as stack:
             stack.callback(self._queue.end)
             sources = make_sources(self._origins, self._live_options)
-            given = [one for one in sources if isinstance(one, IterableSource)]
-            for source in given:
+            iterables = [one for one in sources if isinstance(one, IterableSource)]
+            for source in iterables:
                 stack.push_async_callback(source.aclose)
             stream_delivery = StreamDelivery(
                 self._delivery, self._core, sources, self._files, self.stop
             )
             workers = self._workers
-            if workers is None and len(given) == len(sources):
-                workers = 0  # the iterable runs in one thread, and is most of the work
+            if workers is None and len(iterables) == len(sources):
+                workers = 0  # the iterables run in this process, and are most of the work
             run = self._run = StreamRun(
                 self._core,
                 MergedSources(sources),
@@ -272,12 +273,12 @@ class Stream:
                 for one in sources:
                     one.close()
                 raise
-            for source in given:
+            for source in iterables:
                 source.on_failure = run.stop
             if self._is_stopped:
                 run.stop()
             self._task = asyncio.create_task(
-                self._carry_out(run, stream_delivery, given, stack.pop_all()),
+                self._carry_out(run, stream_delivery, iterables, stack.pop_all()),
                 name="asyncbatch-stream",
             )
         return self
@@ -285,10 +286,10 @@ class Stream:
     async def run(self) -> StreamSnapshot:
         """Run to the end, with the windows going to `to`; return the last snapshot.
 
-        Raises as iteration does. If this is cancelled, the open windows are flushed first.
+        Raises the exceptions of iteration. On cancellation, the open windows are flushed first.
         """
         if self._delivery.to is None:
-            raise UsageError("nobody would take the windows: iterate, or say where they go with to")
+            raise UsageError("run() needs a target: name it with `to`, or iterate over the windows")
         async with self:
             assert self._task is not None
             await asyncio.wait((self._task,))
@@ -300,16 +301,16 @@ class Stream:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop, if the stream is running. Windows that were not taken are then in `rest`.
+        """Stop the stream, if it is running. Windows that were not taken are then in `rest`.
 
-        Raises the errors of iteration, unless an exception is already raised.
+        Raises the exceptions of iteration, unless the body of `async with` has raised another.
         """
         assert self._task is not None
         self._queue.stop_waiting()
         self.stop()
         try:
             await asyncio.wait((self._task,), timeout=_GRACE_SECONDS)
-        finally:  # also if this is cancelled once more
+        finally:  # even if this task is cancelled once more
             while not self._task.done():
                 self._task.cancel()
                 await asyncio.wait((self._task,), timeout=_CANCEL_SECONDS)
@@ -326,9 +327,9 @@ class Stream:
         earlier windows; TooManyKeysError, SinkError, OSError.
         """
         if self._delivery.to is not None:
-            raise UsageError("the windows go where `to` says: await run()")
+            raise UsageError("the windows go to the target that `to` names: await run() instead")
         if self._task is None:
-            raise UsageError("write `async with` around it, so that it is ended in any case")
+            raise UsageError("use the stream in `async with`, which ends it in any case")
         window = await self._queue.take()
         if window is None:
             await asyncio.wait((self._task,))
@@ -348,24 +349,24 @@ class Stream:
     def snapshot(self) -> StreamSnapshot:
         """Return the progress of the stream. Raises UsageError before its start."""
         if self._run is None:
-            raise UsageError("the stream has not begun: write `async with` around it")
+            raise UsageError("the stream has not started: use it in `async with`")
         return self._run.snapshot()
 
     @property
     def open(self) -> list[WindowResult]:
-        """The open windows, as they are now."""
+        """The open windows in their current state, as partial ones."""
         return [
             result_of(self._core, replace(one, partial=True)) for one in self._core.open_windows
         ]
 
     @property
     def rest(self) -> list[WindowResult]:
-        """The windows that were not taken, once the stream is left."""
+        """The windows that were not taken, after the program has left the stream."""
         return [result_of(self._core, window) for window in self._queue.pending]
 
     @property
     def is_over_budget(self) -> bool:
-        """Whether more was rejected or late than `max_failures` allows."""
+        """Whether more events were rejected or late than `max_failures` allows."""
         return self._run is not None and self._run.is_over_budget(final=True)
 
     async def _carry_out(
@@ -377,7 +378,7 @@ class Stream:
     ) -> None:
         ended = False
         try:
-            async with stack:  # which closes all that is open
+            async with stack:  # closes the iterables
                 try:
                     await run.run()
                     ended = True
@@ -391,28 +392,28 @@ class Stream:
         """Raise the error of the stream, unless it was raised before."""
         errors, self._errors = self._errors, []
         if self._task is not None and self._task.cancelled() and not errors:
-            raise AsyncbatchError("the stream was given up before its end")
+            raise AsyncbatchError("the stream was cancelled before its end")
         if len(errors) > 1:
-            raise BaseExceptionGroup("several things have ended the stream", errors)
+            raise BaseExceptionGroup("the stream ended with several errors", errors)
         if errors:
             raise errors[0]
 
     def _check_target(self, name: str, table: str | None) -> None:
         """Raise UsageError for an unsuitable target."""
         if make_target(name, self._core.schema, table=table) is None:
-            raise UsageError("to is standard output, which is the program's own: iterate instead")
+            raise UsageError("`to` cannot be standard output: iterate over the windows instead")
 
     def _line_handler(
         self, name: str, handler: ItemHandler | None
     ) -> Callable[[bytes], None] | None:
-        """Return the function that takes lines. Raises UsageError."""
+        """Return a function that passes lines to a file or to `handler`. Raises UsageError."""
         if handler is None:
             return None
         if _is_path(handler):
             file = self._files[f"--{name.replace('_', '-')}"] = AppendFile(os.fspath(handler))
             return file.write
         if not callable(handler) or inspect.iscoroutinefunction(handler):
-            raise UsageError(f"{name} is a file, or a plain function")
+            raise UsageError(f"{name} must be a file name or a plain function")
         return partial(self._call_handler, handler)
 
     def _call_handler(self, handler: Callable[[dict[str, Any]], object], lines: bytes) -> None:
@@ -420,13 +421,13 @@ class Stream:
         try:
             for line in lines.splitlines():
                 handler(decode(line))
-        except Exception as error:  # noqa: BLE001 - the program's own
+        except Exception as error:  # noqa: BLE001 - code of the program may raise any exception
             self._errors.append(error)
             self.stop()
 
 
 def _checked_transforms(transforms: Iterable[Step]) -> tuple[TransformSpec, ...]:
-    """Return transforms that can be made. Raises UsageError."""
+    """Return the specs of transforms, after a check. Raises UsageError."""
     return checked_settings(RecordWorkSettings(transforms=tuple(step_specs(transforms)))).transforms
 
 
@@ -435,7 +436,7 @@ def _is_path(handler: object) -> TypeGuard[str | os.PathLike[str]]:
 
 
 def _micros(name: str, span: Span | None) -> int | None:
-    """Return a span in microseconds. Raises ValueError."""
+    """Return a span in microseconds, None for None. Raises ValueError."""
     if span is None:
         return None
     if isinstance(span, str):

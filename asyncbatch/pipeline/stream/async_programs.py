@@ -1,4 +1,4 @@
-"""Async transforms of a stream, on the event loop: many calls, results in line order."""
+"""Async transforms of a stream on the event loop: many concurrent calls, results in line order."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 
 class AsyncTransforms(TransformPool):
-    """Has up to `concurrency` events in their functions at a time.
+    """A pool that transforms up to `concurrency` events at a time on the event loop.
 
-    One that is there for more than `timeout` seconds is rejected.
+    An event that takes longer than `timeout` seconds is rejected.
     """
 
     size = 4 * 1024
-    max_bytes_ahead = 64 * 1024  # Hundreds of events: enough for all calls that may be under way.
+    max_bytes_ahead = 64 * 1024  # hundreds of events: enough for all concurrent calls
 
     def __init__(
         self,
@@ -47,11 +47,10 @@ class AsyncTransforms(TransformPool):
         self._slots, self._start_lock = asyncio.Semaphore(concurrency), asyncio.Lock()
         self._timeout = timeout
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._is_closing = False
-        """Whether a cancelled call is one that we have cancelled."""
+        self._is_closing = False  # whether a cancelled call was cancelled by `close`
 
     async def close(self) -> None:
-        """End all calls."""
+        """Cancel all calls, and wait for their end."""
         self._is_closing = True
         tasks = list(self._tasks)
         for task in tasks:
@@ -84,8 +83,10 @@ class AsyncTransforms(TransformPool):
         stream = self._stream
         fields = stream.reader(job.source).fields
         calls: list[tuple[Line | InvalidLine, asyncio.Task[Sequence[Any]] | None]] = []
-        async with self._start_lock:  # the first line is called first
-            if job.result.cancelled():  # it was dropped
+        async with (
+            self._start_lock
+        ):  # jobs start one after another, so that calls start in line order
+            if job.result.cancelled():  # `_cancel` was called
                 raise asyncio.CancelledError
             job.is_started = True
             piece = job.piece

@@ -1,4 +1,4 @@
-"""The checkpointer: restores a stream at the start, and saves it from then on."""
+"""The checkpointer of a stream: restores the stream at its start, and saves it periodically."""
 
 from __future__ import annotations
 
@@ -26,10 +26,9 @@ if TYPE_CHECKING:
 
 
 class Checkpointer:
-    """Saves the stream, its outputs and the positions of its sources, `every` microseconds.
+    """Saves the stream and the positions of its sources and outputs, `every` microseconds.
 
-    `target` is the target of the windows, unless they go to standard output; `files` are side
-    files.
+    Call `open` first, and `close` at the end. `target` is None if windows go to standard output.
     """
 
     def __init__(
@@ -53,14 +52,13 @@ class Checkpointer:
 
     @property
     def non_replayable_sources(self) -> list[str]:
-        """The sources that cannot be read again."""
+        """The names of sources that cannot be read again."""
         return [one.name for one in self._sources if not _is_replayable(one)]
 
     def open(self) -> bool:
-        """Restore the stream from the checkpoint, or start it; open target and files.
+        """Restore or start the stream, and open its outputs; return whether it was restored.
 
-        Returns whether it was restored. All sources have joined the new stream. Raises UsageError,
-        LockHeldError.
+        All sources must have joined the new stream. Raises UsageError, LockHeldError.
         """
         if self._target is not None:
             self._target.check_resumable()
@@ -101,7 +99,7 @@ class Checkpointer:
         self._file.close()
 
     def _positions(self) -> tuple[Any, list[AppendPosition]]:
-        """Return the positions of the durable outputs. Raises SinkError."""
+        """Write the outputs to the disk; return their positions. Raises SinkError."""
         target = None if self._target is None else self._target.position()
         return target, [file.position() for file in self._files]
 
@@ -129,7 +127,7 @@ def _is_replayable(source: LiveSource) -> bool:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Pause garbage collection while many lasting objects are made: it takes most of the time."""
+    """Pause garbage collection, which takes most of the time while many objects are restored."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

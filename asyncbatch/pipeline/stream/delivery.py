@@ -1,4 +1,4 @@
-"""Closed windows to their targets."""
+"""The delivery of a stream: closed windows to their target, side files and the checkpoint."""
 
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ if TYPE_CHECKING:
     from asyncbatch.storage.append import AppendFile
     from asyncbatch.windows.events import Window
 
-_MAX_ROWS = 10_000  # Rows of one load, and rows that may wait before reading pauses.
+_MAX_ROWS = (
+    10_000  # largest number of rows in one load, and of rows that wait before reading pauses
+)
 
 
 class WindowWriter:
-    """Loads windows into a target, in threads; windows that come during a load wait.
+    """Loads windows into a target, in threads. Windows that come during a load wait.
 
-    A load begins at once, unless the target has a waiting time. Rejected windows are counted in the
-    stream's tally. `on_failure` is called when the target is lost.
+    A load starts at once, unless the target has a waiting time. Rejected windows are counted in the
+    tally of the stream. `on_failure` is called when the target is lost.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class WindowWriter:
             await self._settle(wait=False)
 
     async def flush(self) -> None:
-        """Have all windows loaded. Raises SinkError."""
+        """Load all waiting windows. Raises SinkError."""
         await self._settle(wait=False)
         await self._settle(wait=True)
 
@@ -81,7 +83,7 @@ class WindowWriter:
             self._load_task = asyncio.create_task(self._load())
 
     async def _load(self) -> None:
-        """Load until nothing waits."""
+        """Load waiting rows until there are none."""
         while self._waiting:
             await self._wait_for_more()
             rows, self._waiting = self._waiting[:_MAX_ROWS], self._waiting[_MAX_ROWS:]
@@ -96,7 +98,7 @@ class WindowWriter:
                 self._stream.tally.add_refusal(reason)
 
     async def _wait_for_more(self) -> None:
-        """Wait for more rows, for the waiting time of the target."""
+        """Wait for more rows until the waiting time of the target is over."""
         left = self._last_load + self.target.wait_seconds - time.monotonic()
         if left > 0 and len(self._waiting) < _MAX_ROWS and not self._flush_requested.is_set():
             with suppress(TimeoutError):
@@ -104,9 +106,9 @@ class WindowWriter:
 
 
 class LockedTarget:
-    """A window target with a lock, for calls from several threads; see `WindowTarget`.
+    """A window target with a lock, for calls from several threads.
 
-    A cancelled task leaves its thread running, and the target must not be closed under it.
+    A cancelled task leaves its thread running. The target must not be closed meanwhile.
     """
 
     def __init__(self, target: WindowTarget) -> None:
@@ -139,16 +141,18 @@ class LockedTarget:
 class DeliverySettings(Struct, frozen=True):
     """The target of windows, and the checkpoint."""
 
-    to: str | None = None  # None: only to the caller
+    to: str | None = None  # the target; None: the caller takes the windows
     table: str | None = None
     checkpoint: str | None = None
     every: int = 10_000_000  # microseconds between checkpoints
 
 
 class StreamDelivery:
-    """All outputs of a stream: target, side files by option, checkpoint.
+    """All outputs of a stream: its target, side files and checkpoint.
 
-    `on_failure` is called when the target is lost. Raises UsageError.
+    Call `open` first, and `finish` at the end, or `abandon` if the start fails. `files` maps the
+    name of an option to its side file. `on_failure` is called when the target is lost. Raises
+    UsageError.
     """
 
     def __init__(
@@ -168,15 +172,15 @@ class StreamDelivery:
         check_live_outputs([source.name for source in sources], written)
         target = None if to is None else make_target(to, stream.schema, table=delivery.table)
         self._target = None if target is None else LockedTarget(target)
+        # None if the windows go to standard output, or to the caller.
         self.writer = (
             None if self._target is None else WindowWriter(stream, self._target, on_failure)
         )
-        """takes windows, if there is a target other than standard output"""
         self._files = {name: file for name, file in files.items() if file is not None}
         self.checkpointer = self._make_checkpointer(delivery, stream, sources)
 
     def open(self) -> bool:
-        """Start the outputs, or resume them; return whether they are resumed.
+        """Start or resume the outputs; return whether they are resumed.
 
         All sources have joined the stream. Raises UsageError, LockHeldError.
         """
@@ -189,9 +193,10 @@ class StreamDelivery:
         return False
 
     async def finish(self, *, ended: bool) -> None:
-        """End. A file that is complete only now is put in place if the stream `ended`.
+        """Finish the target, and release the outputs. Raises SinkError.
 
-        Raises SinkError.
+        `ended`: the stream ended without an error, so a file that is complete only now is put in
+        place.
         """
         try:
             if self.writer is not None:

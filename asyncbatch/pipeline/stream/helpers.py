@@ -1,4 +1,4 @@
-"""Worker pools of a stream: fold or transform."""
+"""Pools of a stream: they fold events into windows, or transform them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     Result = PartialWindows | EventBlock | None
 
 MAX_BYTES_AHEAD = 4 * 1024 * 1024
-_MAX_JOBS = 1024  # jobs that are read ahead of results, and results that wait
+_MAX_JOBS = 1024  # jobs in a pool, with and without a result
 
 
 class TransformJob:
-    """A piece of a source's lines, and its result."""
+    """A piece of the lines of a source, and a future with its result."""
 
     def __init__(self, source: str, piece: LineRange) -> None:
         self.source, self.piece, self.end_position = source, piece, piece.end
@@ -42,13 +42,13 @@ class TransformJob:
 
 
 class TransformPool(ABC):
-    """Transforms lines in parallel; the stream takes the results in order.
+    """A pool that transforms lines in parallel. The stream takes the results in order.
 
     `wake` is called when there is a result.
     """
 
-    size: int  # About how many bytes go together.
-    # bytes that may be read ahead: fewer for slow transforms, since a stop waits for them
+    size: int  # intended bytes of one piece
+    # Bytes that may be read ahead. Fewer for slow transforms, since a stop waits for them.
     max_bytes_ahead = MAX_BYTES_AHEAD
 
     def __init__(self, stream: StreamCore, wake: Callable[[], None]) -> None:
@@ -58,11 +58,11 @@ class TransformPool(ABC):
 
     @property
     def pids(self) -> Sequence[int]:
-        """The process numbers of workers, if there are any."""
+        """The process ids of the workers; empty without workers."""
         return ()
 
     def send(self, source: str, file: str, lines: bytes) -> None:
-        """Have a source's lines read, soon or together with more."""
+        """Schedule the lines of a source, in a new job or together with an earlier one."""
         if not lines:
             return
         self._bytes += len(lines)
@@ -82,18 +82,18 @@ class TransformPool(ABC):
 
     @property
     def has_result(self) -> bool:
-        """Whether a result is to be taken before more is sent."""
+        """Whether to take a result before more lines are sent."""
         jobs = self._jobs
         is_much = self._bytes > self.max_bytes_ahead or len(jobs) > _MAX_JOBS
         return bool(jobs) and (jobs[0].result.done() or is_much)
 
     @property
     def is_busy(self) -> bool:
-        """Whether a result is still to be taken."""
+        """Whether there are lines whose result was not taken."""
         return bool(self._jobs)
 
     async def take(self) -> list[Window]:
-        """Have the stream take the next result; return the windows that are then over."""
+        """Pass the next result to the stream; return the windows that it closes."""
         job = self._jobs[0]
         blocks = await job.result
         self._stream.mark_active(waiting.source for waiting in self._jobs)
@@ -102,50 +102,51 @@ class TransformPool(ABC):
         return self._stream.take_blocks(job.source, blocks, job.end_position)
 
     def give_back(self) -> Sequence[tuple[str, bytes]]:
-        """Return the jobs that were not begun, and cancel them; the last one first."""
-        given = []
+        """Cancel the jobs that have not started; return their sources and lines, last one first."""
+        given_back = []
         while self._jobs and not self._jobs[-1].is_started:
             job = self._jobs.pop()
             self._cancel(job)
             self._bytes -= len(job.piece.lines)
-            given.append((job.source, job.piece.lines))
-        return given
+            given_back.append((job.source, job.piece.lines))
+        return given_back
 
     @abstractmethod
     def _cancel(self, job: TransformJob) -> None:
-        """Cancel a job that was not begun."""
+        """Cancel a job that has not started."""
 
     @abstractmethod
     def _schedule(self, job: TransformJob) -> None:
-        """Have a job done when its turn comes; until then it may get more."""
+        """Run a job when it is its turn. Until it has started, lines may be added."""
 
     @abstractmethod
     async def close(self) -> None:
         """Cancel all jobs."""
 
     def _discard_results(self) -> None:
-        """Suppress warnings about results that were not taken."""
+        """Suppress the warnings of asyncio about results that were not taken."""
         for job in self._jobs:
             job.result.cancel()
             if not job.result.cancelled():
                 job.result.exception()
 
     def _next_position(self, source: str) -> Position:
-        """Return where a source's next lines are."""
+        """Return the position of the next lines of a source."""
         for job in reversed(self._jobs):
             if job.source == source:
                 return job.end_position
         return self._stream.reader(source).state[0]
 
 
-# Bytes sent to a worker in one message, in pieces as they came: a message costs 0.2 ms.
+# Bytes of one message to a worker. It holds several pieces, since a message costs 0.2 ms.
 _MESSAGE_BYTES = 512 * 1024
-_QUEUED_PER_WORKER = 1  # pieces that wait for a worker, as a multiple of those it works on
-_MAX_WAITING_RESULTS = 16  # own results that may wait for a worker's earlier ones
+_QUEUED_PER_WORKER = 1  # messages that may wait for each worker, besides the one in work
+# Messages in the pool. At this number, a result is taken before more lines are sent.
+_MAX_WAITING_RESULTS = 16
 
 
 class _FoldTask(NamedTuple):
-    """Lines that are being folded, the source of each piece, and the result."""
+    """Pieces of lines that are being folded, the source of each piece, and the results."""
 
     sources: list[str]
     pieces: list[bytes]
@@ -153,9 +154,10 @@ class _FoldTask(NamedTuple):
 
 
 class FoldPool:
-    """Folds a stream's lines in workers; the stream takes the results in order.
+    """Folds the lines of a stream in workers. The stream takes the results in order.
 
-    While all workers are busy it folds lines itself. The stream reads the lines of a dead worker.
+    Call `start` first. While all workers are busy, it folds lines in this process. The lines of a
+    worker that died are read by the stream.
     """
 
     def __init__(self, stream: StreamCore, count: int) -> None:
@@ -164,18 +166,16 @@ class FoldPool:
         self._workers = [WorkerProcess(make_work) for _ in range(count)]
         self._next = 0
         self._starting: list[asyncio.Task[list[Result]]] = []
-        self._sources: list[str] = []
-        self._pieces: list[bytes] = []
-        """lines to be sent, and the source of each piece"""
+        self._sources: list[str] = []  # the source of each piece of lines
+        self._pieces: list[bytes] = []  # lines of the next message
         self._pieces_bytes = 0
         self._tasks: deque[_FoldTask] = deque()
-        self._in_flight = 0
-        """How many of these are with workers."""
+        self._in_flight = 0  # number of messages that the workers have
         self._fold_here = make_work()
 
     @property
     def pids(self) -> Sequence[int]:
-        """The workers' process numbers."""
+        """The process ids of the workers."""
         return [worker.pid for worker in self._workers if worker.pid is not None]
 
     async def start(self) -> None:
@@ -187,11 +187,11 @@ class FoldPool:
 
     @property
     def is_ready(self) -> bool:
-        """Whether all workers have started; until then folding here is faster."""
+        """Whether all workers have started. Until then, folding in this process is faster."""
         return all(task.done() for task in self._starting)
 
-    def send(self, source: str, file: str, lines: bytes) -> None:  # noqa: ARG002 - see `TransformPool`
-        """Have a source's lines folded, soon or together with more."""
+    def send(self, source: str, file: str, lines: bytes) -> None:  # noqa: ARG002 - as `TransformPool.send`
+        """Add the lines of a source to the next message; send it if it is large enough."""
         self._sources.append(source)
         self._pieces.append(lines)
         self._pieces_bytes += len(lines)
@@ -200,7 +200,7 @@ class FoldPool:
 
     @property
     def has_result(self) -> bool:
-        """Whether a result is to be taken before more is sent."""
+        """Whether to take a result before more lines are sent."""
         under_way = self._tasks
         return bool(under_way) and (
             under_way[0].results.done() or len(under_way) >= _MAX_WAITING_RESULTS
@@ -208,11 +208,11 @@ class FoldPool:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a result is still to be taken."""
+        """Whether there are lines whose result was not taken."""
         return bool(self._tasks or self._pieces)
 
     async def take(self) -> list[Window]:
-        """Have the stream take the next results; return the windows that are then over."""
+        """Pass the next results to the stream; return the windows that they close."""
         if not self._tasks:
             self._submit()
         task = self._tasks[0]

@@ -1,4 +1,4 @@
-"""One run of a stream, from its first event to its last window."""
+"""The run of a stream, from its first event to its last window."""
 
 from __future__ import annotations
 
@@ -20,55 +20,51 @@ if TYPE_CHECKING:
     from asyncbatch.sources.live.merge import MergedSources
     from asyncbatch.windows.events import Window
 
-_TICK_SECONDS = 0.05  # time between checks of the clock, where the clock closes windows
-# smaller chunks are not sent to workers: a user probably waits for their windows
+_TICK_SECONDS = 0.05  # time between checks of the clock, if the clock closes windows
+# Smaller chunks are not sent to workers: the events are few, and a user may wait for their windows.
 _WORKER_CHUNK_BYTES = 64 * 1024
-CALL_CONCURRENCY = 100  # Calls of async functions in flight.
-_STOP_SECONDS = 4.0  # time for transforms of events that cannot be read again, after a stop
-_LARGE_CHUNKS_BEFORE_WORKERS = (
-    32  # large chunks in a row after which workers are started: 2 to 4 MiB
-)
+CALL_CONCURRENCY = 100  # default number of calls of async functions in flight
+_STOP_SECONDS = 4.0  # time after a stop for the transforms of events that cannot be read again
+# Large chunks in a row after which workers are started: 2 to 4 MiB.
+_LARGE_CHUNKS_BEFORE_WORKERS = 32
 
 
 class StreamSnapshot(NamedTuple):
-    """How far a stream is; `lag` is the watermark's, in microseconds.
-
-    The tally counts from the beginning of the stream, `read` and `bytes` from that of this run.
-    """
+    """The progress of a stream. The tally counts all runs of the stream."""
 
     tally: StreamTally
-    read: int
-    bytes: int
-    elapsed_s: float
-    lag: int | None
+    read: int  # events that this run has read
+    bytes: int  # bytes that this run has read
+    elapsed_s: float  # seconds of this run
+    lag: int | None  # microseconds that the watermark is behind the clock; None before any event
     memory: Memory
-    left: int = 0  # events that had arrived at the stop and were not processed
+    left: int = 0  # events that had arrived before a stop, and were not processed
 
 
 class WindowConsumer(Protocol):
-    """Takes windows that are over."""
+    """Takes closed windows."""
 
     async def put(self, windows: Sequence[Window]) -> None:
-        """Take windows, in order; a slow sink slows reading. Raises SinkError, OSError."""
+        """Take windows in order. Reading waits meanwhile. Raises SinkError, OSError."""
         ...
 
     async def flush(self) -> None:
-        """Have all that was put where it belongs. Raises as `put`."""
+        """Write all windows that were put. Raises SinkError, OSError."""
         ...
 
 
 class CheckpointSaver(Protocol):
-    """Saves the stream for another process; see `checkpointer`."""
+    """Saves a stream, so that another process can resume it. Implemented by `Checkpointer`."""
 
     @property
     def seconds_left(self) -> float:
-        """How long it is until the stream is to be saved again."""
+        """Seconds until the stream must be saved again; 0 if it is time."""
         ...
 
     async def save(self, *, stopping: bool = False) -> None:
-        """Save the stream, with all its windows written and flushed.
+        """Save the stream. All its closed windows must be flushed. Raises SinkError.
 
-        `stopping`: the open windows are written as partial next. Raises SinkError.
+        `stopping`: the open windows are written next, as partial ones.
         """
         ...
 
@@ -76,14 +72,16 @@ class CheckpointSaver(Protocol):
 class StreamRun:
     """Reads the sources, and passes closed windows to a sink.
 
-    It ends with its sources, after `duration` (in microseconds) or the stream's limit of events,
-    when the `budget` is exceeded, or by `stop`; the open windows are then flushed. `workers`
-    processes help with many events (None: one less than the CPUs). A `checkpointer` saves it
-    periodically, and at its end. Raises UsageError for invalid fields.
+    Call `run` once. It ends with its sources, after `duration` (in microseconds) or the limit of
+    events of the stream, when the `budget` is exceeded, or by `stop`. The open windows are then
+    flushed. Up to `workers` processes fold events if there are many (None: one less than the CPUs).
+    A `checkpointer` saves the stream periodically, and at its end. Raises UsageError for invalid
+    fields.
 
-    Transforms run in worker processes from the first event on, up to one for each CPU; functions of
-    this process alone, or with 0 workers, in a thread. Async transforms run on the event loop,
-    `call_concurrency` at a time. An event that takes longer than `timeout` seconds is rejected.
+    Transforms run in worker processes from the first event on, up to one for each CPU. Functions
+    that exist only in this process run in a thread, as all do with 0 workers. Async transforms run
+    on the event loop, `call_concurrency` calls at a time. An event that takes longer than `timeout`
+    seconds is rejected.
     """
 
     def __init__(
@@ -106,9 +104,7 @@ class StreamRun:
         self._max_workers = usable_cpus() - 1 if workers is None else workers
         self._call_concurrency, self._event_timeout = call_concurrency, timeout
         self._pool: FoldPool | TransformPool | None = None
-        """the pool that folds or transforms"""
         self._large_chunks_in_a_row = 0
-        """How many times in a row much has come at once."""
         settings = stream.settings
         is_ours_only = any(isinstance(one, FunctionSpec) for one in settings.transforms)
         in_workers = not is_ours_only and (workers != 0 or timeout is not None)
@@ -117,28 +113,26 @@ class StreamRun:
             self._max_workers = usable_cpus()
         self._uses_clock = settings.time is None or settings.idle is not None
         self._started_at, self._peak_memory = time.monotonic(), 0
-        self._counts_at_start = (0, 0)
-        """events and bytes that the stream had read before this run"""
+        self._counts_at_start = (0, 0)  # events and bytes of earlier runs of the stream
         self._stopped_at: float | None = None
-        self._events_given_back = 0
-        """events given back, because no transform had begun on them"""
+        self._events_given_back = 0  # events whose transforms had not started at a stop
         for source in merged.sources:
             stream.join(source.name)
         merged.use_event_times(stream.highest_time)
 
     @property
     def was_cut_short(self) -> bool:
-        """Whether more might have come."""
+        """Whether the run ended although more events might have come."""
         return not self._merged.is_over or self.stream.is_full or self._events_given_back > 0
 
     def stop(self) -> None:
-        """Read no more; `run` flushes the open windows, and ends."""
+        """Read no more events. `run` then flushes the open windows, and ends."""
         if self._stopped_at is None:
             self._stopped_at = time.monotonic()
         self._merged.wake()
 
     async def run(self) -> None:
-        """Carry the stream through.
+        """Run the stream to its end. Call it once.
 
         Raises TooManyKeysError, LineTooLongError, SourceError, SinkError, OSError.
         """
@@ -159,7 +153,7 @@ class StreamRun:
             await self._merged.close()
 
     def snapshot(self) -> StreamSnapshot:
-        """Return how far it is."""
+        """Return the progress of the stream."""
         elapsed = time.monotonic() - self._started_at
         tally, (read, size) = self.stream.tally, self._counts_at_start
         return StreamSnapshot(
@@ -168,14 +162,14 @@ class StreamRun:
         )  # fmt: skip
 
     def is_over_budget(self, *, final: bool = False) -> bool:
-        """Whether more events failed than allowed; `final` after the last event."""
+        """Whether more events failed than the budget allows; `final`: no more events come."""
         tally = self.stream.tally
         return self._budget is not None and self._budget.is_spent(
             tally.failures, tally.read, final=final
         )
 
     async def _read_all(self) -> None:
-        """Read events until there is a reason to stop."""
+        """Read events until the sources end, a limit is reached, or the run is stopped."""
         stream, merged = self.stream, self._merged
         while not (self._stopped_at or merged.is_over or stream.is_full or self.is_over_budget()):
             left = self._seconds_left()
@@ -192,7 +186,7 @@ class StreamRun:
             else:
                 source, chunk = found
                 if stream.has_left(source.name) and chunk.data:
-                    stream.join(source.name)  # there is more of it since it was saved
+                    stream.join(source.name)  # the source has grown since the stream was saved
                 if not stream.has_left(source.name):
                     await self._process(source.name, chunk)
                     self._is_saved = False
@@ -200,13 +194,13 @@ class StreamRun:
                         await self._settle()
                     if source.is_over and not self._events_given_back:
                         await self._put(stream.leave(source.name))
-                await asyncio.sleep(0)  # a source that always has more must not keep out signals
+                await asyncio.sleep(0)  # lets signals in, even if a source always has more
             if self._uses_clock and not self._holds_clock():
                 await self._put(stream.tick())
             await self._save_in_time()
 
     async def _end(self, *, partial: bool) -> None:
-        """Flush the open windows, in a way that can be resumed."""
+        """Close the open windows and flush; save the stream so that it can be resumed."""
         if partial:
             await self._save(stopping=True)
         await self._put(self.stream.finish(partial=partial))
@@ -221,14 +215,14 @@ class StreamRun:
             self._is_saved = True
 
     async def _save_in_time(self) -> None:
-        """Save the stream if it is time and there is something new."""
+        """Save the stream if it is time and it has changed."""
         if self._checkpointer is None or self._is_saved or self._checkpointer.seconds_left > 0:
             return
         await self._settle()
         await self._save()
 
     def _wait_seconds(self) -> float | None:
-        """Return how long may be waited for events."""
+        """Return the seconds for which to wait for events; None: without limit."""
         waits = [self._seconds_left()]
         if self._uses_clock:
             waits.append(_TICK_SECONDS)
@@ -238,7 +232,7 @@ class StreamRun:
         return min(known, default=None)
 
     async def _process(self, source: str, chunk: LiveChunk) -> None:
-        """Process a chunk, or send it to the pool."""
+        """Process a chunk in this process, or send it to the pool."""
         stream = self.stream
         if stream.starts_file(source, chunk):
             await self._take_all_results()
@@ -263,7 +257,7 @@ class StreamRun:
             pool.send(source, chunk.file, lines)
 
     async def _transform(self, source: str, file: str, lines: bytes) -> None:
-        """Have programs read lines."""
+        """Transform lines in the pool, or in a thread if there is none."""
         if self._pool is None and self._transforms_elsewhere:
             self._pool = self._make_transforms()
         if self._pool is None:
@@ -287,7 +281,7 @@ class StreamRun:
         return ProcessTransforms(self.stream, wake, count=count, timeout=self._event_timeout)
 
     async def _ready_fold_pool(self) -> FoldPool | None:
-        """Return the pool, once there is enough work and it is ready."""
+        """Return the pool that folds, None until it is needed and ready."""
         self._large_chunks_in_a_row += 1
         if self._pool is None and self._large_chunks_in_a_row >= _LARGE_CHUNKS_BEFORE_WORKERS:
             self._pool = FoldPool(self.stream, self._max_workers)
@@ -301,17 +295,17 @@ class StreamRun:
         return pool is not None and pool.is_busy and self.stream.settings.time is not None
 
     async def _take_ready_results(self) -> None:
-        """Have the results of helpers taken that wait, or hold back more."""
+        """Take results while the pool has one ready, or holds too much."""
         while self._pool is not None and self._pool.has_result and not self._should_give_back():
             await self._put(await self._pool.take())
 
     async def _take_all_results(self) -> None:
-        """Have all results of helpers taken."""
+        """Take all results of the pool, and wait for those under way."""
         while self._pool is not None and self._pool.is_busy:
             await self._put(await self._pool.take())
 
     async def _settle(self) -> None:
-        """Have nothing under way: all results taken, or left for later by a stop."""
+        """Take all results of the pool, or after a stop give back lines that have not started."""
         while self._pool is not None and self._pool.is_busy:
             if not isinstance(self._pool, FoldPool) and self._should_give_back():
                 for source, lines in self._pool.give_back():
@@ -320,7 +314,7 @@ class StreamRun:
                 await self._put(await self._pool.take())
 
     def _should_give_back(self) -> bool:
-        """Whether the transforms must not begin any more."""
+        """Whether to give lines back instead of starting their transforms, after a stop."""
         if self._stopped_at is None:
             return False
         waited = time.monotonic() - self._stopped_at

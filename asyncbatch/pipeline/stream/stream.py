@@ -1,4 +1,4 @@
-"""Sources, helpers and windows in one stream."""
+"""The core of a stream: it cuts chunks of sources into events, and adds these to windows."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 
 class SourceReader:
-    """Cuts a source's chunks into lines; its `reader` makes events of them.
+    """Cuts the chunks of one source into lines; its `reader` makes events of the lines.
 
-    `position` is that of the last chunk that was cut.
+    `position` is the position of the last chunk that was cut; None if it cannot be replayed.
     """
 
     def __init__(self, make_reader: Callable[[str], EventReader], file: str) -> None:
@@ -38,11 +38,11 @@ class SourceReader:
         self._splitter = LineSplitter()
 
     def begin(self, file: str) -> None:
-        """Go on with another file, from its beginning."""
+        """Start another file at its beginning."""
         self.file, self.reader = file, self._make_reader(file)
 
     def cut(self, chunk: LiveChunk) -> bytes:
-        """Return the lines that end in a chunk. Raises LineTooLongError."""
+        """Return the lines whose end is in a chunk. Raises LineTooLongError."""
         self.position = chunk.position
         lines = self._splitter.feed(chunk.data)
         return lines + self._splitter.flush() if chunk.ends_file else lines
@@ -53,11 +53,11 @@ class SourceReader:
 
     @property
     def has_lines(self) -> bool:
-        """Whether the next chunk brings lines that came before it."""
+        """Whether lines are held that the next `cut` returns."""
         return self._splitter.has_pushed_back
 
     def state(self, highest_time: int, *, is_over: bool = False) -> SourceState:
-        """Return the state; `highest_time` is the largest time of the source.
+        """Return the state. `highest_time` is the largest event time of the source.
 
         A source that cannot be replayed has no position.
         """
@@ -86,12 +86,12 @@ def _steady_clock() -> int:
 
 
 class StreamCore:
-    """Takes bytes of JSON Lines, and returns closed windows.
+    """Takes bytes of JSON Lines from sources, and returns closed windows. It reads nothing itself.
 
-    Each source joins before its first chunk, and leaves after its last. Rejected and late lines go
-    to `reject` and `late`, and are counted. After `max_events` records it `is_full`. The clocks,
-    which tests replace, return microseconds: `wall_clock` since the epoch, `clock` since any
-    moment. Raises UsageError, also for an invalid aggregate.
+    Each source joins before its first chunk, and leaves after its last. `reject` is called with
+    rejected lines, `late` with late ones. After `max_events` records the stream `is_full`. The
+    clocks return microseconds, `wall_clock` since the epoch, `clock` since any moment; tests
+    replace them. Raises UsageError, also for an invalid aggregate.
     """
 
     def __init__(
@@ -120,14 +120,11 @@ class StreamCore:
             overflow=None if overflow is None else self.keys.same(overflow),
         )
         self._readers: dict[str, SourceReader] = {}
-        self._finished_sources: dict[str, SourceState] = {}
-        """How the sources that have left were then."""
-        self._source_names: dict[str, None] = {}
-        """all sources, in the order in which they joined"""
+        self._finished_sources: dict[str, SourceState] = {}  # the states of sources that have left
+        self._source_names: dict[str, None] = {}  # all sources, in the order of their joining
         self._reject, self._late = reject, late
         self._events_left = max_events
         self.stages = make_stages(settings.transforms)
-        """the transforms; `runs_async` if one must be awaited"""
         self.runs_async = is_async(self.stages)
         self._chain = None if self.runs_async else chain_of(self.stages, settings.transforms)
 
@@ -144,12 +141,12 @@ class StreamCore:
 
     @property
     def open_windows(self) -> list[Window]:
-        """The open windows, as they are now."""
+        """The open windows in their current state."""
         return self._windower.open
 
     @property
     def keeps_texts(self) -> bool:
-        """Whether late events are kept as text."""
+        """Whether the text of events must be kept, for `late`."""
         return self._late is not None
 
     def check(self) -> None:
@@ -161,31 +158,31 @@ class StreamCore:
         self._watermark.join(source)
         self._readers[source] = SourceReader(partial(self._reader, source), source)
         self._source_names[source] = None
-        if gone := self._finished_sources.pop(source, None):
-            self._resume_source(source, gone)
+        if left_state := self._finished_sources.pop(source, None):
+            self._resume_source(source, left_state)
 
     def begin_at(self, source: str, position: Any) -> None:
-        """Take note of where a source is before its first chunk."""
+        """Set the position of a source before its first chunk."""
         self._readers[source].position = position
 
     def leave(self, source: str) -> list[Window]:
-        """Expect no more of a source; return the windows that are therefore over."""
+        """Remove a source that has ended; return the windows that this closes."""
         self._finished_sources[source] = self._state_of(source, is_over=True)
         del self._readers[source]
         self._watermark.leave(source)
         return self._count_windows(self._windower.advance()) if self._readers else []
 
     def highest_time(self, source: str) -> int | None:
-        """Return the largest time of a source, None before any."""
-        top = self._watermark.highest(source) if source in self._readers else NEVER
-        return None if top == NEVER else top
+        """Return the largest event time of a source, None before any event."""
+        highest = self._watermark.highest(source) if source in self._readers else NEVER
+        return None if highest == NEVER else highest
 
     def has_left(self, source: str) -> bool:
-        """Whether a source has left; if it has more to give after all, it joins again."""
+        """Whether a source has left. It may join again if it has more events after all."""
         return source in self._finished_sources
 
     def state(self) -> StreamState:
-        """Return the state between two chunks. The tally in it still changes."""
+        """Return the state, between two chunks. Its tally is live, and still changes."""
         return StreamState(
             self._watermark.value,
             [
@@ -213,7 +210,7 @@ class StreamCore:
         self.tally = state.tally
 
     def held_chunks(self) -> list[tuple[str, LiveChunk]]:
-        """Return, after `restore`, chunks with the lines that were held."""
+        """Return an empty chunk for each source with held lines, after `restore`."""
         readers = self._readers.items()
         return [
             (name, LiveChunk(one.file, b"", position=one.position))
@@ -229,7 +226,10 @@ class StreamCore:
         self._readers[source].restore(state)
 
     def feed(self, source: str, chunk: LiveChunk) -> list[Window]:
-        """Take a chunk. Raises TooManyKeysError, LineTooLongError, SinkError."""
+        """Add a chunk; return the windows that it closes.
+
+        Raises TooManyKeysError, LineTooLongError, SinkError.
+        """
         if self.starts_file(source, chunk):
             self.begin_file(source, chunk)
         if chunk.line_error:
@@ -237,15 +237,15 @@ class StreamCore:
         return self.take(source, self.cut(source, chunk))
 
     def starts_file(self, source: str, chunk: LiveChunk) -> bool:
-        """Whether a chunk is of another file than the one before it."""
+        """Whether a chunk belongs to another file than the chunk before it."""
         return chunk.begins_file or self._readers[source].file != chunk.file
 
     def begin_file(self, source: str, chunk: LiveChunk) -> None:
-        """Go on with a chunk's file, once all lines of the one before are taken."""
+        """Start the file of a chunk. All lines of the file before must be taken."""
         self._readers[source].begin(chunk.file)
 
     def cut(self, source: str, chunk: LiveChunk) -> bytes:
-        """Return the lines that end in a chunk, within the limit of events.
+        """Return the lines whose end is in a chunk, up to the limit of events.
 
         Raises LineTooLongError.
         """
@@ -263,7 +263,7 @@ class StreamCore:
         return first
 
     def give_back(self, source: str, lines: bytes) -> int:
-        """Put the last lines back; return their number of events."""
+        """Put back the last lines of a source; return the number of their events."""
         self._readers[source].give_back(lines)
         count = count_lines(lines, len(lines), first=False).records
         if self._events_left is not None:
@@ -276,11 +276,11 @@ class StreamCore:
         return all(reader.position is not None for reader in self._readers.values())
 
     def reject_chunk(self, source: str, chunk: LiveChunk) -> list[Window]:
-        """Reject a chunk that is no event; raises as `feed`."""
+        """Reject a chunk that is not an event. Raises the exceptions of `feed`."""
         return self._count_windows(self._put(self._readers[source].reader.reject_chunk(chunk)))
 
     def mark_active(self, sources: Iterable[str]) -> None:
-        """Note that sources have events that are still being read elsewhere."""
+        """Note that sources have events under way in a pool, so that they are not idle."""
         for source in set(sources):
             self._watermark.mark_active(source)
 
@@ -295,7 +295,7 @@ class StreamCore:
         )  # fmt: skip
 
     def tick(self) -> list[Window]:
-        """Return the windows that are over because time has passed."""
+        """Return the windows that the clock closes."""
         if self.settings.time is None:
             self._watermark.raise_to(self._wall_clock())
         else:
@@ -303,16 +303,16 @@ class StreamCore:
         return self._count_windows(self._windower.advance())
 
     def finish(self, *, partial: bool) -> list[Window]:
-        """Return all windows that are not over; `partial` if more events might have come."""
+        """Close and return all open windows. `partial`: more events might have come."""
         windows = self._windower.finish(partial=partial)
-        if windows and not partial:  # a resumed stream finds them left
+        if windows and not partial:  # so that a resumed stream does not open them again
             self._watermark.raise_to(max(window.end for window in windows))
         return self._count_windows(windows)
 
     def take_folded(
         self, source: str, lines: bytes, folded: PartialWindows | EventBlock | None
     ) -> list[Window]:
-        """Add lines that a worker folded into this; None if it could not."""
+        """Add lines that a worker has folded; `folded` is None if it could not fold them."""
         reader = self._readers[source].reader
         if isinstance(folded, EventBlock) and folded.events is not None:
             if not self._is_plausible_time(folded.events.moments.highest):
@@ -329,7 +329,10 @@ class StreamCore:
         return self._count_windows(windows)
 
     def _add_partial(self, source: str, folded: PartialWindows) -> list[Window] | None:
-        """Add partial windows; return the closed windows. None, unchanged, if some may be late."""
+        """Add partial windows; return the closed windows.
+
+        Returns None and changes nothing if some events may be late, or are too far in the future.
+        """
         assert isinstance(self._windower, FixedWindows)
         if self.settings.time is None:
             folded = folded.at(
@@ -342,14 +345,14 @@ class StreamCore:
         )
 
     def _is_plausible_time(self, time: int) -> bool:
-        """Whether a time is not too far ahead of the clock."""
+        """Whether an event time is not too far ahead of the clock."""
         ahead = self.settings.max_future
         return ahead is None or time <= self._wall_clock() + ahead
 
     def take_blocks(
         self, source: str, blocks: Sequence[EventBlock], after: Position
     ) -> list[Window]:
-        """Add blocks that were read elsewhere, up to this position of the source's file."""
+        """Add blocks that a pool has read, up to position `after` of the file of the source."""
         reader = self._readers[source].reader
         arrived = reader.set_arrival()
         reader.resume(after, arrived)
@@ -359,7 +362,7 @@ class StreamCore:
         return self._count_windows([window for block in blocks for window in self._put(block)])
 
     def take(self, source: str, lines: bytes) -> list[Window]:
-        """Take whole lines; raises as `feed`."""
+        """Add whole lines. Raises the exceptions of `feed`."""
         return self.put(self._readers[source].reader.read(lines)) if lines else []
 
     def read(self, source: str, lines: bytes) -> list[EventBlock]:
@@ -367,7 +370,7 @@ class StreamCore:
         return list(self._readers[source].reader.read(lines)) if lines else []
 
     def put(self, blocks: Iterable[EventBlock]) -> list[Window]:
-        """Add blocks; raises as `feed`."""
+        """Add blocks of events. Raises the exceptions of `feed`."""
         return self._count_windows([window for block in blocks for window in self._put(block)])
 
     def _put(self, block: EventBlock) -> list[Window]:

@@ -1,4 +1,4 @@
-"""Transforms of a stream in worker processes, which user code may crash or block."""
+"""Transforms of a stream in worker processes, since user code may crash or block a process."""
 
 from __future__ import annotations
 
@@ -30,30 +30,31 @@ if TYPE_CHECKING:
     from asyncbatch.workers.engine import Loss
     from asyncbatch.workers.tasks.fold import LineRange
 
-_PIECE_SECONDS = 0.02  # the intended time of one piece: other results wait for it
+_PIECE_SECONDS = 0.02  # intended time of one piece: the results of later pieces wait for it
 _FIRST_BYTES, _MIN_BYTES, _MAX_BYTES = (
     512,
     256,
     256 * 1024,
 )  # Bytes that go together: at first, at least, at most.
-_PIECES_AHEAD = 50  # pieces that may wait for a worker: a second's work
-_JOBS_PER_WORKER = 4  # Another worker is started when this number of jobs waits for each.
+_PIECES_AHEAD = 50  # pieces that may wait for each worker: one second of work
+_JOBS_PER_WORKER = 4  # beyond this number of waiting jobs for each worker, another one is started
 _MAX_FAILED_STARTS = 8  # workers in a row that may die before they begin to work
 
 
 class _PieceStep(NamedTuple):
-    """A piece to be read: a suspect event alone, or a guilty one after a `loss`."""
+    """A piece to read, or an event to reject."""
 
     piece: LineRange
-    is_suspect: bool = False
-    loss: Loss | None = None
+    is_suspect: bool = False  # whether it is the single event at which a worker died
+    loss: Loss | None = None  # the reason to reject the event instead of reading it
 
 
 class ProcessTransforms(TransformPool):
     """Reads lines in workers, and starts more, up to `count`, when they are needed.
 
-    An event at which a worker dies is retried once, alone, and then rejected; one that exceeds
-    `timeout` seconds is rejected at once. Another worker retries the other events.
+    If a worker dies at an event, another worker reads the other events of the piece. The event is
+    retried once, alone, and then rejected. An event that exceeds `timeout` seconds is rejected at
+    once.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class ProcessTransforms(TransformPool):
 
     @property
     def pids(self) -> Sequence[int]:
-        """The workers' process numbers."""
+        """The process ids of the workers."""
         return [worker.pid for worker in self._workers if worker.pid is not None]
 
     async def close(self) -> None:
@@ -140,7 +141,7 @@ class ProcessTransforms(TransformPool):
         self._wake()
 
     async def _read(self, worker: WorkerProcess, piece: LineRange) -> list[EventBlock]:
-        """Read a piece, whatever happens to workers. Raises AsyncbatchError."""
+        """Read a piece, even if workers die at it. Raises AsyncbatchError."""
         blocks: list[EventBlock] = []
         todo = deque([_PieceStep(piece)])
         while todo:
@@ -156,7 +157,7 @@ class ProcessTransforms(TransformPool):
         return blocks
 
     def _decide(self, step: _PieceStep, loss: Loss) -> list[_PieceStep]:
-        """Return the steps after a loss. Raises NoWorkerError."""
+        """Return the steps to take after the loss of a worker. Raises NoWorkerError."""
         if not loss.in_batch or loss.file is None:
             self._failed_starts += 1
             if self._failed_starts == _MAX_FAILED_STARTS:
@@ -172,13 +173,13 @@ class ProcessTransforms(TransformPool):
         return [some for some in (*steps, _PieceStep(behind)) if some.piece.lines]
 
     def _reject_event(self, piece: LineRange, loss: Loss) -> EventBlock:
-        """Reject the event that a worker was lost at."""
+        """Return a block that rejects the event at which a worker was lost."""
         place = piece.end
         kind: FailureKind = "timeout" if loss.timed_out else "worker_crash"
-        what = f"its worker process {loss.description} while at this event"
+        message = f"its worker process {loss.description} while at this event"
         if loss.timed_out:
-            what = f"took longer than {self._timeout:g} s (--timeout)"
-        failure = Failure(piece.file, kind, what, place.record, place.line)
+            message = f"took longer than {self._timeout:g} s (--timeout)"
+        failure = Failure(piece.file, kind, message, place.record, place.line)
         text = piece.lines.rstrip(b"\n").removeprefix(BOM)
         dead_letter = record_dead_letter(failure, text) if self._settings.letters else b""
         return EventBlock(1, rejected=[(failure, dead_letter)])
@@ -189,7 +190,7 @@ class ProcessTransforms(TransformPool):
         replies: list[Any] = [reply async for reply in worker.run(batch)]
         blocks, seconds = replies[0]
         fitting = int(len(piece.lines) * _PIECE_SECONDS / max(seconds, 1e-6))
-        # By steps: one that took long has perhaps but waited for its turn on the processor.
+        # In steps: a slow piece may only have waited for the processor.
         fitting = max(self.size // 2, min(self.size * 4, fitting))
         self.size = max(_MIN_BYTES, min(_MAX_BYTES, fitting))
         found: list[EventBlock] = blocks
@@ -197,7 +198,7 @@ class ProcessTransforms(TransformPool):
 
 
 class EventTransformTask:
-    """Reads pieces of lines in a worker, and measures the time."""
+    """Reads pieces of lines in a worker process, and measures the time."""
 
     def __init__(self, settings: StreamSettings, *, keeps_texts: bool) -> None:
         chain = make_chain(settings.transforms)
@@ -205,11 +206,10 @@ class EventTransformTask:
             settings, AggregateSet(settings.aggregates), "", lambda: time.time_ns() // 1000,
             chain=chain, keeps_texts=keeps_texts,
         )  # fmt: skip
-        self.progress = Progress()
-        """see `CountTask`; counts lines instead of files"""
+        self.progress = Progress()  # as that of `CountTask`, but counts lines instead of files
 
     def __call__(self, piece: LineRange) -> Iterator[tuple[list[EventBlock], float]]:
-        """Yield the blocks of a piece, and the seconds that it took."""
+        """Yield the blocks of a piece, and the seconds that reading took."""
         began, reader = time.perf_counter(), self._reader
         reader.progress = self.progress
         reader.begin_file(piece.file, piece.start)

@@ -1,4 +1,4 @@
-"""Streams of a program: its own events, windows to iterate, and every way in which it may end."""
+"""Streams of a program: its own events, iteration over windows, and each way to end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def at(second, kind="a", **more):
 
 
 class Source:
-    """Gives events, counts them, and tells where and that it was closed."""
+    """A source that counts its events, and notes where it was closed."""
 
     def __init__(self, events, *, fails=None, waits=False):
         self.events, self.fails, self.waits = events, fails, waits
@@ -43,7 +43,7 @@ class Source:
     async def __call__(self):
         self.drawn_by = asyncio.current_task()
         try:
-            async with asyncio.timeout(60):  # which only the task that has entered it can leave
+            async with asyncio.timeout(60):  # only the task that entered it can leave it
                 for event in self.events:
                     self.given += 1
                     yield event
@@ -138,7 +138,7 @@ class Click:
     ],
 )
 async def test_all_kinds_of_iterables(make):
-    lateness = timedelta(seconds=20)  # for two that are read side by side
+    lateness = timedelta(seconds=20)  # for two sources that are read concurrently
     windows = await all_of(asyncbatch.Stream(make(), **BY_KIND, lateness=lateness))
     assert short(windows) == [
         *((0, "a", 3), (0, "b", 2), (5, "a", 2), (5, "b", 3), (10, "a", 1), (10, "b", 1))
@@ -208,7 +208,7 @@ async def test_async_functions_of_the_program():
     ]
 
 
-# --- what is in no window
+# --- events in no window
 
 
 @pytest.mark.parametrize("transforms", [[], [lambda event: event]], ids=["plain", "in a thread"])
@@ -268,7 +268,7 @@ async def test_a_failure_budget_ends_an_endless_stream():
     assert source.is_closed
 
 
-# --- how it ends
+# --- ends of a stream
 
 
 async def test_who_does_not_take_windows_stops_the_reading():
@@ -356,7 +356,7 @@ async def consume(stream, windows):
 
 
 async def cut_off(how, work, ready):
-    """Have `work` cancelled once it is `ready`, in one of the ways in which that happens."""
+    """Cancel `work` once it is `ready`, in one of the possible ways."""
     if how == "timeout":
         async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as group:
             group.create_task(work)
@@ -525,12 +525,12 @@ async def test_a_stream_runs_once():
         ({"max_events": 0}, "max_events is 0"),
         ({"time": "arrival", "late": print}, "late is about the events' own time"),
         ({"overflow_key": "x"}, "grouped by a field"),
-        ({"late": 5}, "a file, or a plain function"),
+        ({"late": 5}, "must be a file name or a plain function"),
         ({"transforms": [len, 5]}, "no transform"),
-        ({"to": "-"}, "program's own"),
+        ({"to": "-"}, "`to` cannot be standard output"),
         ({"to": "sqlite:///x.db"}, "table"),
         ({"table": "x"}, "a database"),
-        ({"from_end": True}, "from_end is for follow"),
+        ({"from_end": True}, "from_end needs follow"),
         ({"follow": True}, "files and folders"),
     ],
 )
@@ -545,7 +545,7 @@ async def test_without_a_context_nothing_runs():
             pass
 
 
-# --- windows that go elsewhere
+# --- windows into targets
 
 
 def rows(path, what="window_start, k, count, partial"):
@@ -602,7 +602,7 @@ async def test_a_target_that_is_stuck_is_left_by_a_second_cancellation(tmp_path)
 def rows_or_none(path):
     try:
         return rows(path)
-    except sqlite3.OperationalError:  # the table is not there yet
+    except sqlite3.OperationalError:  # the table does not exist yet
         return None
 
 

@@ -1,4 +1,4 @@
-"""Where a stream's windows go, and streams that are ended anyhow and gone on with."""
+"""The targets of windows, and streams that end in any way and are resumed."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_a_stream_without_groups(stream, tmp_path):
 
 
 def test_keys_of_several_types_stay_apart(stream, tmp_path, server):
-    """One column cannot tell them apart, whatever comes first; their JSON can."""
+    """One column cannot distinguish these keys, in any order; the column of their JSON can."""
     server.execute("CREATE DATABASE keys")
     kinds = [True, 1, "1", "true", 1.5, 2, "x", 2**70]
     text = "".join(at(1 + number / 10, kind) for number, kind in enumerate(kinds))
@@ -204,7 +204,7 @@ def test_keys_of_several_types_stay_apart(stream, tmp_path, server):
 
 
 def test_sums_stay_numbers(stream, tmp_path):
-    """Also those beyond what an integer of the database can be."""
+    """Integers beyond the range of the database are kept, too."""
     text = at(1, v=10**30) + at(6, v=3) + at(11, v=2**60) + at(16, v=0.5)
     target = ("--to", "sqlite:///w.db", "--table", "w")
     assert stream("-", *BY_KIND, "--agg", "sum:v", *target, stdin=text)[0] == 0
@@ -282,12 +282,18 @@ def test_wrong_usage(stream, tmp_path, arguments, why):
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (("e.jsonl", "--to", "e.jsonl"), "--to e.jsonl would be read again: it is in e.jsonl"),
-        (("e.jsonl", "--late", "link.jsonl"), "would be read again"),
-        ((".", "--to", "w.jsonl"), "would be read again: it is in ."),
-        (("e.jsonl", "--to", "w.jsonl", "--late", "./w.jsonl"), "--to w.jsonl is what --late"),
-        (("e.jsonl", "--checkpoint", "w.jsonl", "--dead-letter", "w.jsonl"), "is what --dead"),
-        (("e.jsonl", "--to", "sqlite:///e.jsonl", "--table", "w"), "would be read again"),
+        (("e.jsonl", "--to", "e.jsonl"), "--to e.jsonl would be read as input: it is in e.jsonl"),
+        (("e.jsonl", "--late", "link.jsonl"), "would be read as input"),
+        ((".", "--to", "w.jsonl"), "would be read as input: it is in ."),
+        (
+            ("e.jsonl", "--to", "w.jsonl", "--late", "./w.jsonl"),
+            "--to and --late name the same file: w.jsonl",
+        ),
+        (
+            ("e.jsonl", "--checkpoint", "w.jsonl", "--dead-letter", "w.jsonl"),
+            "--checkpoint and --dead-letter name the same file: w.jsonl",
+        ),
+        (("e.jsonl", "--to", "sqlite:///e.jsonl", "--table", "w"), "would be read as input"),
     ],
 )
 def test_no_file_is_written_over(stream, tmp_path, arguments, why):
@@ -308,7 +314,7 @@ def test_a_terminal_shows_what_goes_into_a_target(tmp_path):
     )  # fmt: skip
     os.close(side)
     shown = b""
-    with suppress(OSError):  # once the other end is closed
+    with suppress(OSError):  # the other end was closed
         while chunk := os.read(main, 65536):
             shown += chunk
     os.close(main)
@@ -319,7 +325,7 @@ def test_a_terminal_shows_what_goes_into_a_target(tmp_path):
     assert (tmp_path / "w.jsonl").read_text().count("\n") == 3
 
 
-# --- a target that is slow
+# --- slow targets
 
 
 def test_a_reader_that_does_not_read_holds_back_the_input(live, tmp_path):
@@ -340,7 +346,7 @@ def test_a_reader_that_does_not_read_holds_back_the_input(live, tmp_path):
     feeder = threading.Thread(target=feed)
     feeder.start()
     seen, since = -1, time.monotonic()
-    while time.monotonic() - since < 1.5:  # until nothing goes on any more
+    while time.monotonic() - since < 1.5:  # until the stream has stopped reading
         if written[0] != seen:
             seen, since = written[0], time.monotonic()
         time.sleep(0.05)
@@ -382,7 +388,7 @@ def has_rows(path):
 
 @pytest.fixture(scope="module")
 def deep():
-    """Do now what a stream would do in the midst of a test, to the wonder of hypothesis."""
+    """Do at the start what a stream does in the middle of a test: hypothesis warns about that."""
     allow_deep_nesting()
 
 
@@ -463,7 +469,7 @@ def test_writing_down_and_going_on_changes_nothing(events, window, cuts, in_orde
 
 
 def test_several_sources_are_written_down(tmp_path):
-    """The watermark waits for each that has not left, and for none that has."""
+    """The watermark waits for each source that has not left, and for no other."""
     settings = StreamSettings(parse_window("tumbling:1s"), (parse_aggregate("count"),), time="t")
 
     def make():
@@ -489,12 +495,12 @@ def test_several_sources_are_written_down(tmp_path):
     assert msgspec.json.encode(first.state()) == msgspec.json.encode(second.state())
 
 
-# --- streams that are ended
+# --- streams that end early
 
 
 @pytest.fixture(scope="module")
 def long(tmp_path_factory):
-    """A file of events out of order, with late ones, and lines that are none."""
+    """A file of events out of order, with late events and invalid lines."""
     path = tmp_path_factory.mktemp("long") / "events.jsonl"
     chaos_stream.make_input(path, 4000, random.Random(7))
     return path
@@ -524,7 +530,7 @@ def test_killed_streams_into_postgres(tmp_path, long):
 @pytest.mark.parametrize("window", ["tumbling:10s", "hopping:4s/2s", "session:1s"])
 @pytest.mark.parametrize("target", ["w.jsonl", "w.jsonl.gz", "w.csv", "sqlite:///w.db"])
 def test_a_stream_in_many_small_parts(stream, tmp_path, window, target):
-    """Each ends after some events, within a chunk, and emits what is open as partial."""
+    """Each run ends after some events, within a chunk, and emits the open windows as partial."""
     pick = random.Random(3)
     text = "".join(
         at(max(0.0, number / 4 - pick.random() * 1.5), pick.choice("ab"), v=number)
@@ -562,7 +568,7 @@ def test_a_signal_and_on(live, stream, tmp_path):
     (tmp_path / "slow.py").write_text(
         "import time\ndef f(e):\n    time.sleep(0.005)\n    return e\n"
     )
-    long = "x" * 8000  # so that not all of the file is read when the first window is over
+    long = "x" * 8000  # so that the file is not read to its end when the first window closes
     (tmp_path / "e.jsonl").write_text("".join(at(n / 10, v=1, x=long) for n in range(500)))
     options = ("e.jsonl", *BY_KIND, *SUMS, "--call", "slow.py:f", "--to", "w.jsonl", *KEPT)
     process = live(*options)
@@ -581,7 +587,7 @@ def test_a_signal_and_on(live, stream, tmp_path):
 
 @pytest.mark.parametrize("is_async", [False, True])
 def test_a_stop_does_not_wait_for_slow_programs(live, stream, tmp_path, is_async):
-    """What they have not begun to work on is left, and taken up again."""
+    """Events whose transforms have not started are given back, and resumed."""
     wait = "await asyncio.sleep" if is_async else "time.sleep"
     (tmp_path / "slow.py").write_text(
         "import asyncio, os, time\n"
@@ -609,7 +615,7 @@ def test_a_stop_does_not_wait_for_slow_programs(live, stream, tmp_path, is_async
 
 
 def test_a_stream_that_has_come_to_its_end(stream, tmp_path):
-    """It finds nothing new; what has come since to windows that are over, is late."""
+    """A resumed stream finds nothing new; new events of closed windows are late."""
     (tmp_path / "e.jsonl").write_text(at(1) + at(6))
     options = ("e.jsonl", *BY_KIND, "--to", "w.jsonl", *KEPT, "--late", "late.jsonl")
     assert stream(*options)[0] == 0
@@ -636,12 +642,12 @@ def test_what_cannot_be_read_again_goes_on_all_the_same(stream, tmp_path):
     assert "1 late" in errors
 
 
-# --- checkpoints that cannot be
+# --- checkpoints that are refused
 
 
 @pytest.fixture
 def kept(stream, tmp_path):
-    """Have a checkpoint; return the arguments of its stream."""
+    """Make a checkpoint; return the arguments of its stream."""
     (tmp_path / "e.jsonl").write_text(at(1) + at(6))
     (tmp_path / "f.py").write_text("def f(event):\n    return event\n")
     options = ("e.jsonl", *BY_KIND, "--call", "f.py:f", "--to", "w.jsonl", *KEPT)

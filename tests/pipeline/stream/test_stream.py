@@ -1,4 +1,4 @@
-"""Streams through the command and the library: real pipes, files and signals, clocks by hand."""
+"""Streams of the command and the library: real pipes, files and signals, manual clocks."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_signal_stops_cleanly(live, number):
     give(process, at(1) + at(6))
     assert process.stdout.readline()
     process.send_signal(number)
-    output, errors = process.stdout.read(), process.stderr.read()  # the pipe to it stays open
+    output, errors = process.stdout.read(), process.stderr.read()  # its standard input stays open
     assert short(map(json.loads, output.splitlines())) == [("05", "a", 1, "partial")]
     assert b"Stopped after 2 events" in errors
     assert process.wait() == 0
@@ -293,7 +293,7 @@ def test_on_a_terminal(tmp_path, ci):
     try:
         while chunk := os.read(main, 65536):
             shown += chunk
-    except OSError:  # the other end is closed
+    except OSError:  # the other end was closed
         pass
     os.close(main)
     _, errors = process.communicate()
@@ -312,7 +312,7 @@ def test_on_a_terminal(tmp_path, ci):
 
 @pytest.fixture(scope="module")
 def masses(tmp_path_factory):
-    """A file that is worth workers: out of order, with some lines that are no events."""
+    """A file large enough for workers: out of order, with some invalid lines."""
     path = tmp_path_factory.mktemp("masses") / "events.jsonl"
     options = ("-n", "250000", "--rate", "10000", "--disorder", "300ms", "--seed", "3")
     made = generate(*options, "--start", "2026-01-01T00:00:00Z").stdout.splitlines(keepends=True)
@@ -447,11 +447,11 @@ def test_reports_that_cannot_be(stream, tmp_path, name):
     assert code == 2
 
 
-# --- the library, with clocks by hand
+# --- the library, with manual clocks
 
 
 class Fed:
-    """A stream with one source, whose bytes are given to it."""
+    """A stream with one source, whose bytes the test feeds."""
 
     def __init__(self, settings, **options):
         self._stream = StreamCore(settings, **options)

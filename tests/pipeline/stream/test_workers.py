@@ -1,4 +1,4 @@
-"""Streams and those who help: workers change nothing, programs may die, hang, or wait."""
+"""Streams with workers: equal results, and functions that crash, hang or wait."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from asyncbatch.windows.aggregates import parse_aggregate
 from asyncbatch.windows.spec import parse_window
 from asyncbatch.windows.times import utc_text
 
-allow_deep_nesting()  # which streams do too: in the midst of a test hypothesis would mind
+allow_deep_nesting()  # as streams do; hypothesis warns if it happens in the middle of a test
 SECOND = 1_000_000
 START = 1_767_225_600 * SECOND  # 2026-01-01
 LATENESS = SECOND // 2
@@ -41,7 +41,7 @@ def counts(windows):
     return [(window["window_start"][17:-1], window["aggregates"]["count"]) for window in windows]
 
 
-# --- masses of events, and workers that put them together
+# --- many events, folded in workers
 
 
 def naive(rows, window):
@@ -72,7 +72,7 @@ def naive(rows, window):
 
 
 async def crewed(chosen, chunks, workers):
-    """Put chunks into windows with workers that are ready from the first one on."""
+    """Put chunks into windows, with workers that are ready from the first chunk on."""
     core = StreamCore(chosen)
     core.join("-")
     crew = FoldPool(core, workers)
@@ -171,7 +171,7 @@ def test_so_many_events_by_their_arrival(stream, tmp_path):
         assert f"{number:,} events" in errors
 
 
-# --- programs in workers
+# --- transforms in workers
 
 
 @pytest.fixture
@@ -296,7 +296,7 @@ def test_an_event_that_takes_too_long(stream, program, tmp_path, how):
 def test_workers_that_cannot_begin(stream, program):
     program(
         "import sys\n"
-        "if sys.argv[:1] == ['-c']: os._exit(4)\n"  # as a worker's program is given
+        "if sys.argv[:1] == ['-c']: os._exit(4)\n"  # as in a worker process
         "def same(event):\n    return event\n"
     )
     code, windows, errors = stream("-", *BY_KIND, "--call", "program.py:same", stdin=at(1))
@@ -332,7 +332,7 @@ def test_a_trickle_through_a_program(live, program, call):
     for second in (1, 6, 11, 16):
         process.stdin.write(at(second).encode())
         process.stdin.flush()
-        if second > 1:  # the pipe stays open, and so nothing but this event can have ended it
+        if second > 1:  # the pipe stays open, so only this event can have ended it
             assert counts([json.loads(process.stdout.readline())]) == [(f"{second - 6:02}", 1)]
     process.send_signal(signal.SIGINT)
     (last,) = map(json.loads, process.stdout.read().splitlines())
@@ -349,7 +349,9 @@ def test_no_source_is_silent_while_a_program_has_its_events(live, program):
     for second in (1, 1.1, 1.2):
         process.stdin.write(at(second).encode())
         process.stdin.flush()
-    assert counts([json.loads(process.stdout.readline())]) == [("01", 3)]  # the clock has ended it
+    assert counts([json.loads(process.stdout.readline())]) == [
+        ("01", 3)
+    ]  # the clock has closed the window
     process.stdin.close()
     assert b"3 in windows\n" in process.stderr.read()
     assert process.wait() == 0
@@ -371,7 +373,9 @@ def test_workers_with_programs_that_are_killed(live, program, tmp_path):
     windows = [json.loads(line) for line in process.stdout]
     assert process.wait() == 0
     assert killed
-    blamed = (tmp_path / "bad.jsonl").read_text().splitlines()  # one that was killed twice
+    blamed = (
+        (tmp_path / "bad.jsonl").read_text().splitlines()
+    )  # the event that killed its worker twice
     assert sum(window["aggregates"]["count"] for window in windows) + len(blamed) == 2000
     assert len(blamed) < killed
 
@@ -383,11 +387,11 @@ def test_what_a_program_prints_is_no_window(stream, program):
     assert errors.count("hello") == 2
 
 
-# --- times and windows at the edges
+# --- limits of times and windows
 
 
 def test_texts_that_are_numbers_are_so_in_any_company(stream):
-    """Python takes some texts of digits for dates."""
+    """Python parses some texts of digits as dates."""
     texts = ["20260131112", "1770111212345"]
     alone = [stream("-", "--time", "t", stdin=json.dumps({"t": text}) + "\n")[1] for text in texts]
     bad = '{"t": "soon"}\n'
