@@ -90,7 +90,7 @@ def _transform_parts(spec: TransformSpec) -> object:
             return spec
         case FunctionSpec():
             raise UsageError(
-                f"{spec.function!r} may be another one next time: name it by a CallSpec"
+                f"{spec.function!r} cannot be identified in a later run: name it with a CallSpec"
             )
         case _:  # a schema, wherever it lies
             return spec.documents, spec.check_formats

@@ -212,19 +212,21 @@ class Job(Struct, frozen=True):
     def check(self) -> None:
         """Raise UsageError for a contradiction."""
         if len(self.sources) != 1 and None in [source.record_work for source in self.sources]:
-            raise UsageError("several sources need RecordWorkSettings each, and a job needs one")
+            raise UsageError(
+                "a job needs a source; if it has several, each needs RecordWorkSettings"
+            )
         if "" in self.output_files().values():
-            raise UsageError("the name of a file to be written is empty")
+            raise UsageError("the name of an output file is empty")
         work = self.record_work
         if work and work.dedupe and (work.target is None or work.target.form == "folder"):
             raise UsageError(
-                "dedupe is for targets that hold the rows of all inputs: not for a folder, whose"
-                " files are written side by side, nor for none"
+                "dedupe needs a target that holds the rows of all inputs: a file or a database,"
+                " not a folder"
             )
         for _, source in self.file_sources:
             source.inputs.check()
         if self.retries.count < 0 or self.retries.delay < 0:
-            raise UsageError("neither retries nor their delay can be less than 0")
+            raise UsageError("retries and their delay cannot be less than 0")
         least = {"batch_size": 1, "concurrency": 1, "workers": 0, "pause": 0, "load_batch": 1}
         least["limit"] = 1
         for name, bound in least.items():
@@ -232,7 +234,9 @@ class Job(Struct, frozen=True):
             if value is not None and value < bound:
                 raise UsageError(f"{name} is {value}; it cannot be less than {bound}")
         if self.limit is not None and self.ledger is not None:
-            raise UsageError("a run of the first records only has no ledger: they are not all")
+            raise UsageError(
+                "a run with a limit of records cannot have a ledger: it does not read all records"
+            )
         if self.timeout is not None and self.timeout <= 0:
             raise UsageError(f"timeout is {self.timeout:g}; it must be more than 0 seconds")
         if self.dask is not None:
@@ -241,21 +245,20 @@ class Job(Struct, frozen=True):
     def _check_cluster(self, dask: DaskSettings) -> None:
         if self.reads_stdin:
             raise UsageError(
-                "standard input is here, and with --engine dask others read: put it in a file that"
-                " they see"
+                "with --engine dask, other processes read the inputs, and standard input exists"
+                " only in this one: write it to a file that they can read"
             )
         if self.record_work and self.record_work.needs_this_process:
             raise UsageError(
-                "functions that are async, or that only this process has, run in this process: "
-                "leave --engine dask out, or write the function with a plain def"
+                "async functions, and functions that exist only in this process, run in this"
+                " process: leave out --engine dask, or write the function with a plain def"
             )
         if dask.scheduler is not None and self.workers is not None:
             raise UsageError(
-                "with --scheduler, how many workers there are is for the cluster to say: leave"
-                " --workers out"
+                "with --scheduler, the cluster decides the number of workers: leave out --workers"
             )
         if self.workers == 0:
-            raise UsageError("--engine dask has workers: --workers 0 contradicts it")
+            raise UsageError("--engine dask needs workers: --workers 0 is not possible")
 
 
 def checked_settings(settings: RecordWorkSettings) -> RecordWorkSettings:
@@ -300,6 +303,6 @@ class StreamSettings(Struct, frozen=True):
                 ("late", has_late),
             ):
                 if value:
-                    yield name, "is about the events' own time: not for the time of arrival"
+                    yield name, "needs the events' own time, not the time of arrival"
         if self.overflow_key is not None and not self.by:
-            yield "overflow_key", "is for events that are grouped by a field"
+            yield "overflow_key", "is only for events that are grouped by a field"

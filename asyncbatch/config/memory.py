@@ -43,7 +43,8 @@ def plan_memory(
         if share >= MIN_SHARE_BYTES:
             return MemoryPlan(count, _sizes(share))
     raise UsageError(
-        f"--max-memory {format_size(limit)} is too little: this job takes {format_size(needed)}"
+        f"--max-memory {format_size(limit)} is too small: this job needs at least "
+        f"{format_size(needed)}"
     )
 
 

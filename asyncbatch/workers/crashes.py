@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 MAX_FAILED_STARTS = 8  # workers in a row that may die before their first batch while no batch ends
 _ADVICE = {
-    "was killed by SIGKILL": "; if memory ran out: fewer --workers, or a --max-file-size",
-    "was killed by SIGSEGV": ", of a fault in compiled code",
+    "was killed by SIGKILL": "; if memory ran out, use fewer --workers or set --max-file-size",
+    "was killed by SIGSEGV": " (a fault in compiled code)",
 }
 
 
@@ -83,5 +83,5 @@ class CrashPolicy:
         if loss.timed_out:
             return file_failure(display_path(path), FileTimeoutError(self._timeout or 0.0))
         advice = _ADVICE.get(loss.description, "")
-        message = f"its worker process {loss.description} while at this file{advice}"
+        message = f"its worker process {loss.description} while it processed this file{advice}"
         return Failure(display_path(path), "worker_crash", message)

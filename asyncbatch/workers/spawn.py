@@ -71,5 +71,5 @@ def end_process(process: subprocess.Popen[bytes], grace: float = 0.0) -> str:
             process.wait(_EXIT_SECONDS)
     code: int | None = process.returncode
     if code is None:
-        return "cannot be ended, being in the hands of a device or a server,"
+        return "cannot be ended, because it waits for a device or a server,"
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"

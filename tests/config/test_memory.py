@@ -90,7 +90,7 @@ def test_too_little_is_refused(run, files):
     files({"a.json": "1"})
     outcome = run("a.json", "--max-memory", "10M")
     assert outcome.code == 2
-    assert "--max-memory 10.5 MB is too little: this job takes" in outcome.stderr
+    assert "--max-memory 10.5 MB is too small: this job needs at least" in outcome.stderr
 
 
 def test_a_pipeline_keeps_within_its_memory(big, tmp_path):
@@ -121,4 +121,4 @@ def test_a_pipeline_keeps_within_its_memory(big, tmp_path):
     assert summary["peak_memory_bytes"] <= limit * MIB
     too_little = etl("--max-memory", "10M")
     assert too_little.returncode == 2
-    assert "is too little: this job takes" in too_little.stderr
+    assert "is too small: this job needs at least" in too_little.stderr

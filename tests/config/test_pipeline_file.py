@@ -207,9 +207,9 @@ pool = { min = 5, max = 4 }
 @pytest.mark.parametrize(
     ("document", "told"),
     [
-        ({**SMALL, "sorce": []}, "sorce: no such key (did you mean 'source'?)"),
-        ({**SMALL, "x y": 1}, ('"x y": no such key; known are dead_letter, name, sink, source, '
-                              "transform")),
+        ({**SMALL, "sorce": []}, "sorce: unknown key (did you mean 'source'?)"),
+        ({**SMALL, "x y": 1}, ('"x y": unknown key; the known keys are dead_letter, name, sink, '
+                              "source, transform")),
         ({**SMALL, "source": {"type": "files"}}, ("source: must be an array of tables: write "
                                                  "[[source]]")),
         ({**SMALL, "source": []}, "source: is empty"),
@@ -222,38 +222,35 @@ pool = { min = 5, max = 4 }
         (with_source(timeout=0), "source[0].timeout: is 0; it must be more than 0"),
         (with_source(timeout=float("inf")), "source[0].timeout: cannot be inf"),
         (with_source(urls=["https:///x"]), "source[0].urls[0]: is a URL without a host"),
-        (with_source(urls=["https://x/y z"]), ("source[0].urls[0]: is a URL with white space in "
-                                              "it, which is written %20")),
+        (with_source(urls=["https://x/y z"]), ("source[0].urls[0]: is a URL with white space: "
+                                              "write %20 instead")),
         (with_source(urls="https://x"), 'source[0].urls: must be an array: write ["…"]'),
-        (with_source(urls=["http://x", "http://x"]), ("source[0].urls[1]: is there twice: its "
-                                                     "records would be too")),
+        (with_source(urls=["http://x", "http://x"]), ("source[0].urls[1]: is listed twice: its "
+                                                     "records would be doubled")),
         (with_source(allow_origins=["https://x/y"]), ("source[0].allow_origins[0]: is more than "
          "an origin: write https://api.example.com, without a path")),
         (with_source(records="/a~2"), ('source[0].records: "/a~2" is not a JSON Pointer: write '
                                       '"/items" or ""')),
         (with_source(headers={"authorization": "x"}, auth={"type": "bearer", "token": "x"}),
-         "source[0].headers.authorization: auth sends this header too: choose one"),
-        (with_source(headers={"X Y": "1"}), 'source[0].headers."X Y": is no name of a header'),
+         "source[0].headers.authorization: auth also sends this header: choose one"),
+        (with_source(headers={"X Y": "1"}), 'source[0].headers."X Y": is not the name of a header'),
         (
             with_source(headers={"X": "a\n"}),
-            (
-                "source[0].headers.X: has a line end in it, or another character that is not to "
-                "be seen"
-            ),
+            "source[0].headers.X: has a line end or another unprintable character",
         ),
         (
             with_source(urls=["https://u@x"], auth={"type": "bearer", "token": "x"}),
-            "source[0].urls[0]: has a user in it, and auth has credentials: choose one",
+            "source[0].urls[0]: has a user, and auth has credentials: choose one",
         ),
         (
             with_source(urls=["https://u@x"], auth={"type": "query", "name": "k", "value": "x"}),
-            "source[0].urls[0]: has a user in it, and auth has credentials: choose one",
+            "source[0].urls[0]: has a user, and auth has credentials: choose one",
         ),
         (with_source(auth={"type": "query", "name": "page", "value": "x"},
                      pagination={"type": "page"}),
-         "source[0].auth.name: pagination has the parameter 'page' too"),
+         "source[0].auth.name: pagination also has the parameter 'page'"),
         (with_source(pagination={"type": "page", "size_param": "n"}),
-         "source[0].pagination.size_param: needs size: the records that are asked for"),
+         "source[0].pagination.size_param: needs size: the number of records in a page"),
         (with_files(paths=[]), ("source[0].paths: name a folder, a file or a glob, or give "
                                "files_from")),
         (with_files(paths=["-"], files_from="-"), ("source[0].paths: standard input ('-') can be "
@@ -261,22 +258,23 @@ pool = { min = 5, max = 4 }
         (with_files(shard="3/2"), ("source[0].shard: '3/2' is not a shard: write I/N, 1/3 to 3/3 "
                                   "for three")),
         (with_files(hidden="yes"), 'source[0].hidden: must be true or false, not "yes"'),
-        (with_files(max_file_size="1 potato"), ('source[0].max_file_size: "1 potato" is no size: '
-                                               "write bytes, or 64K, 10MB, 1.5GiB")),
-        (with_files(null=True), "source[0].null: is for files_from"),
-        (with_sink(to="out.xyz"), f"sink.to: is no known target: write {KNOWN}"),
-        (with_sink(to="o.csv", key=["id"]), "sink.key: is for databases, and this is a CSV file"),
-        (with_sink(to="sqlite:///x", table="t", pool={}), ("sink.pool: is for PostgreSQL, and this "
-                                                          "is SQLite")),
+        (with_files(max_file_size="1 potato"), ('source[0].max_file_size: "1 potato" is not a '
+                                               "size: write bytes, or 64K, 10MB, 1.5GiB")),
+        (with_files(null=True), "source[0].null: is only for files_from"),
+        (with_sink(to="out.xyz"), f"sink.to: is not a known target: write {KNOWN}"),
+        (with_sink(to="o.csv", key=["id"]), ("sink.key: is only for databases, but the sink is a "
+                                              "CSV file")),
+        (with_sink(to="sqlite:///x", table="t", pool={}), ("sink.pool: is only for PostgreSQL, but "
+                                                          "the sink is SQLite")),
         (with_transforms({"type": "fields", "fields": {}}), "transform[0].fields: is empty"),
         (with_transforms({"type": "fields", "fields": {"a": {"value": [1, float("nan")]}}}),
-         "transform[0].fields.a.value[1]: cannot be nan, which JSON does not have"),
+         "transform[0].fields.a.value[1]: cannot be nan: JSON cannot represent it"),
         (with_transforms({"type": "fields", "fields": {"a": {"now": True, "default": 1}}}),
-         "transform[0].fields.a.default: goes with from"),
+         "transform[0].fields.a.default: needs from"),
         (with_transforms({"type": "fields", "fields": {"mail": "m"}},
                          {"type": "require", "fields": ["email"]}),
-         ("transform[1].fields[0]: no field 'email' is made by the fields before (did you mean "
-         "'mail'?)")),
+         ("transform[1].fields[0]: the earlier fields transform makes no field 'email' (did you "
+         "mean 'mail'?)")),
     ],
 )  # fmt: skip
 def test_a_mistake(document, told):
@@ -289,7 +287,7 @@ def test_a_key_that_no_field_is_made_for():
         "sink": {"to": "sqlite:///x.db", "table": "t", "key": ["idnt"]},
     }
     assert mistakes(document) == [
-        "sink.key[0]: no field 'idnt' is made by transform (did you mean 'ident'?)"
+        "sink.key[0]: no transform makes a field 'idnt' (did you mean 'ident'?)"
     ]
     document["transform"].append({"type": "jq", "expr": ". + {idnt: 1}"})
     parsed(document)
@@ -308,7 +306,7 @@ def test_numbers_as_text():
 def test_urls_of_one_source_have_one_user():
     urls = ["https://a:b@example.org/x", "https://example.org/y"]
     assert mistakes(with_source(urls=urls)) == [
-        "source[0].urls: some have a user in them, or another: use auth, or two sources"
+        "source[0].urls: have different users, or only some have a user: use auth, or two sources"
     ]
     urls[1] = "https://a:b@example.org/y"
     http = http_settings(parsed(with_source(urls=urls)).sources[0])
@@ -325,12 +323,14 @@ class TestVariables:
     @pytest.mark.parametrize(
         ("text", "told"),
         [
-            ("${A}", "name: the environment has no A: set it, or write ${A:-default}"),
-            ("${A} ${B}", "name: the environment has no A: set it, or write ${A:-default}"),
-            ("${", ("name: ${ begins no variable: write ${NAME}, ${NAME:-default}, or $${ for a "
-                   "plain ${")),
-            ("${1}", ("name: ${ begins no variable: write ${NAME}, ${NAME:-default}, or $${ for a "
-                     "plain ${")),
+            ("${A}", ("name: the environment variable A is not set: set it, or write "
+                      "${A:-default}")),
+            ("${A} ${B}", ("name: the environment variable A is not set: set it, or write "
+                      "${A:-default}")),
+            ("${", ("name: ${ does not begin a variable: write ${NAME}, ${NAME:-default}, or $${ "
+                   "for a plain ${")),
+            ("${1}", ("name: ${ does not begin a variable: write ${NAME}, ${NAME:-default}, or "
+                     "$${ for a plain ${")),
         ],
     )  # fmt: skip
     def test_missing(self, text, told):
@@ -370,14 +370,14 @@ class TestOverrides:
     @pytest.mark.parametrize(
         ("override", "told"),
         [
-            ("bogus", ("--set bogus: is no KEY=VALUE; write --set sink.table=people, or --set "
+            ("bogus", ("--set bogus: is not KEY=VALUE; write --set sink.table=people, or --set "
                       "source.0.timeout=5")),
-            ("a b=hunter2", ("--set a b=: is no KEY=VALUE; write --set sink.table=people, or "
+            ("a b=hunter2", ("--set a b=: is not KEY=VALUE; write --set sink.table=people, or "
                             "--set source.0.timeout=5")),
-            ("source.1.timeout=5", ("source.1: --set finds nothing of this name: source is an "
+            ("source.1.timeout=5", ("source.1: --set cannot find this key: source is an "
                                    "array of 1")),
-            ("name.x=5", "name.x: --set finds nothing of this name: name is no table"),
-            ("sink.too=5", "sink.too: no such key (did you mean 'to'?)"),
+            ("name.x=5", "name.x: --set cannot find this key: name is not a table"),
+            ("sink.too=5", "sink.too: unknown key (did you mean 'to'?)"),
         ],
     )  # fmt: skip
     def test_mistakes(self, override, told):
@@ -428,7 +428,7 @@ class TestSecrets:
     def test_cannot_be_empty(self):
         document = with_source(auth={"type": "bearer", "token": "${T}"})
         assert mistakes(document, T="") == [
-            "source[0].auth.token: is empty, as the environment has it: ${T}"
+            "source[0].auth.token: is empty after variables are replaced: ${T}"
         ]
 
     def test_a_secret(self):
@@ -457,10 +457,12 @@ def test_only():
     pipeline = parsed(document)
     assert pipeline.source_names() == ["http", "http-2", "http-3", "files"]
     assert pipeline.only(["files", "http-3"]) == (pipeline.sources[2], pipeline.sources[3])
-    with pytest.raises(UsageError, match=r"--only htp: the sources are .* mean 'http'"):
+    with pytest.raises(
+        UsageError, match=r"--only htp: no source has this name; the sources are .* mean 'http'"
+    ):
         pipeline.only(["htp"])
     document["source"][3]["name"] = "http-2"
-    assert mistakes(document) == ["source[3].name: 'http-2' is another source's name too"]
+    assert mistakes(document) == ["source[3].name: 'http-2' is also the name of another source"]
 
 
 def test_transforms_are_tried(tmp_path, monkeypatch):
@@ -529,7 +531,7 @@ class TestFiles:
             (b"name = ", "p.toml:1:8: is not TOML: invalid value"),
             (b'name = "\xff"', "p.toml:1:9: is not UTF-8"),
             (b"name = " + b"9" * 5000, "p.toml: has an integer of more than 4,300 digits"),
-            (b"a = " + b"[" * 100_000, "p.toml: is nested too deep"),
+            (b"a = " + b"[" * 100_000, "p.toml: is nested too deeply"),
         ],
     )  # fmt: skip
     def test_that_are_no_toml(self, tmp_path, monkeypatch, data, told):
@@ -542,7 +544,7 @@ class TestFiles:
     @pytest.mark.parametrize("depth", [200, 400, 600, 800, 1000])
     def test_that_are_deep(self, tmp_path, depth):
         (tmp_path / "p.toml").write_text(f"a = {'[' * depth}{']' * depth}")
-        with pytest.raises(PipelineFileError, match=r"no such key|nested too deep"):
+        with pytest.raises(PipelineFileError, match=r"unknown key|nested too deeply"):
             load_pipeline_file(str(tmp_path / "p.toml"))
 
     def test_that_are_missing(self):
@@ -594,8 +596,8 @@ class TestCommand:
         assert (found.code, found.stdout) == (2, "")
         assert found.stderr == (
             "Error: p.toml has 2 mistakes:\n"
-            "  source[0].auth.token: the environment has no API_TOKEN: set it, or write "
-            "${API_TOKEN:-default}\n"
+            "  source[0].auth.token: the environment variable API_TOKEN is not set: set it, or "
+            "write ${API_TOKEN:-default}\n"
             '  sink.mode: must be one of append, replace, upsert, not "upsrt" (did you mean '
             "'upsert'?)\n"
         )
@@ -604,7 +606,10 @@ class TestCommand:
         (tmp_path / "p.toml").write_text(FULL)
         found = etl("p.toml", "--check", "--only", "htp", API_TOKEN="x")
         assert found.code == 2
-        assert "the sources are http, files (did you mean 'http'?)" in found.stderr
+        assert (
+            "no source has this name; the sources are http, files (did you mean 'http'?)"
+            in found.stderr
+        )
 
     def test_control_characters_do_not_reach_the_terminal(self, etl, tmp_path):
         (tmp_path / "p.toml").write_text('"a\\u001b[2J" = 1\n')

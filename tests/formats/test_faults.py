@@ -175,7 +175,7 @@ if __name__ == "__main__":
     finished = python(main, PYTHONPATH=f"{ROOT}:{folder}")
     assert finished.stdout.splitlines() == [
         "600 600 1",
-        "00300.json worker_crash its worker process exited with 3 while at this file",
+        "00300.json worker_crash its worker process exited with 3 while it processed this file",
     ]
 
 

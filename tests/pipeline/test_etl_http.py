@@ -396,7 +396,7 @@ def test_a_file_is_written_anew(etl, tmp_path):
     [
         ("out/", "", "source[0].type: has no files"),
         ("out.jsonl", "", "source[0].incremental: needs a database"),
-        ("sqlite:///out.db", 'mode = "replace"', "leaves nothing else"),
+        ("sqlite:///out.db", 'mode = "replace"', "deletes all others"),
     ],
 )
 def test_what_cannot_be_done_is_refused(etl, tmp_path, to, sink, words):

@@ -42,11 +42,11 @@ def is_killed_once(record):
     return record
 """
 WAYS = {
-    "exits": "exited with 3 while at this file",
-    "segfaults": "was killed by SIGSEGV while at this file, of a fault in compiled code",
+    "exits": "exited with 3 while it processed this file",
+    "segfaults": "was killed by SIGSEGV while it processed this file (a fault in compiled code)",
     "is_killed": (
-        "was killed by SIGKILL while at this file; "
-        "if memory ran out: fewer --workers, or a --max-file-size"
+        "was killed by SIGKILL while it processed this file; "
+        "if memory ran out, use fewer --workers or set --max-file-size"
     ),
 }
 GOOD = [*range(1000), *range(5000, 5020)]

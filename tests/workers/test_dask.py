@@ -292,7 +292,7 @@ def test_workers_that_do_not_see_the_files_are_told(cluster, run, inputs):
 
 
 STUBS = {
-    "__version__ = '0.0.1'\n": "has asyncbatch 0.0.1, and this is ",
+    "__version__ = '0.0.1'\n": "has asyncbatch 0.0.1, but this process has ",
     "raise ModuleNotFoundError('No module named asyncbatch')\n": "has no asyncbatch (install ",
 }
 
@@ -332,10 +332,22 @@ def test_what_a_cluster_cannot_do_is_said(run, files):
     dask = ("--engine", "dask")
     for arguments, words in {
         ("a.json", "--scheduler", "tcp://127.0.0.1:1"): "--scheduler is for --engine dask",
-        ("-", *dask): "standard input is here",
-        ("a.json", *dask, "-w", "0"): "--workers 0 contradicts it",
-        ("a.json", *dask, "--call", "fn.py:f"): "functions that are async",
-        ("a.json", *dask, "--scheduler", "tcp://x:1", "-w", "2"): "leave --workers out",
+        ("-", *dask): "standard input exists only in this one",
+        ("a.json", *dask, "-w", "0"): "--workers 0 is not possible",
+        (
+            "a.json",
+            *dask,
+            "--call",
+            "fn.py:f",
+        ): "async functions, and functions that exist only in this process",
+        (
+            "a.json",
+            *dask,
+            "--scheduler",
+            "tcp://x:1",
+            "-w",
+            "2",
+        ): "the cluster decides the number of workers: leave out --workers",
         ("a.json", *dask, "--scheduler", "somewhere"): "write tcp://HOST:8786",
         ("a.json", *dask, "--scheduler", "tcp://127.0.0.1:1"): "no Dask scheduler answers at",
     }.items():

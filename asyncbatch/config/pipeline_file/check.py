@@ -88,8 +88,8 @@ class Checker:
                 found = self.check(item, fields[key].type, (*path, key))
                 given[key] = None if found is INVALID else found
             elif key != kind.tag_field:
-                near = suggestion(key, known) or f"; known are {', '.join(sorted(known))}"
-                self._add_mistake((*path, key), f"no such key{near}")
+                near = suggestion(key, known) or f"; the known keys are {', '.join(sorted(known))}"
+                self._add_mistake((*path, key), f"unknown key{near}")
         for key, field in fields.items():
             if field.required and key not in value:
                 self._add_mistake((*path, key), f"is missing{_kind_name(field.type)}")
@@ -183,7 +183,7 @@ class Checker:
         if isinstance(value, datetime | date | time):
             return value.isoformat().replace("+00:00", "Z")
         if isinstance(value, float) and not math.isfinite(value):
-            return self._add_mistake(path, f"cannot be {value}, which JSON does not have")
+            return self._add_mistake(path, f"cannot be {value}: JSON cannot represent it")
         return str(value) if isinstance(value, str) else value
 
 

@@ -47,15 +47,15 @@ if TYPE_CHECKING:
 class PipelineFile(Table, frozen=True):
     """A pipeline of `asyncbatch etl`: from sources, through transforms, into a sink."""
 
-    name: Annotated[Name, Meta(description="What the job is called.")]
+    name: Annotated[Name, Meta(description="The name of the job.")]
     sources: Annotated[
         tuple[HttpSourceTable | FilesSourceTable, ...],
-        Meta(min_length=1, description="Where records come from, side by side."),
+        Meta(min_length=1, description="The sources of records, read concurrently."),
     ] = field(name="source")
     sink: SinkTable
     transforms: Annotated[
         tuple[FieldsTable | RequireTable | DedupeTable | JqTable | CallTable | SchemaTable, ...],
-        Meta(description="What is done to each record, in this order."),
+        Meta(description="The transforms of each record, in this order."),
     ] = field(name="transform", default=())
     dead_letter: DeadLetterTable | None = None
 
@@ -64,13 +64,13 @@ class PipelineFile(Table, frozen=True):
         names = [getattr(source, "name", None) for source in given.get("source") or ()]
         for index, name in enumerate(names):
             if name is not None and name in names[:index]:
-                yield ("source", index, "name"), f"{name!r} is another source's name too"
+                yield ("source", index, "name"), f"{name!r} is also the name of another source"
         transforms = given.get("transform") or ()
         for index, table in enumerate(transforms):
             if isinstance(table, DedupeTable) and index < len(transforms) - 1:
                 yield (
                     ("transform", index, "type"),
-                    "dedupe must come last: which record is first is known only at the end",
+                    "dedupe must be the last transform: the first record is known only at the end",
                 )
         yield from _misplaced_keys(given)
         made = ProducedFields(transforms)
@@ -78,7 +78,7 @@ class PipelineFile(Table, frozen=True):
         for place, name in enumerate(getattr(given.get("sink"), "key", ())):
             if made.names is not None and name not in made.names:
                 near = suggestion(name, made.names)
-                yield ("sink", "key", place), f"no field {name!r} is made by transform{near}"
+                yield ("sink", "key", place), f"no transform makes a field {name!r}{near}"
 
     def source_names(self) -> list[str]:
         """Return the name of each source, else its type, numbered from the second."""
@@ -102,7 +102,10 @@ class PipelineFile(Table, frozen=True):
         for name in sorted(chosen):
             if name not in names:
                 near = suggestion(name, names)
-                raise UsageError(f"--only {name}: the sources are {', '.join(names)}{near}")
+                raise UsageError(
+                    f"--only {name}: no source has this name; the sources are "
+                    f"{', '.join(names)}{near}"
+                )
         pairs = zip(names, self.sources, strict=True)
         return tuple(source for name, source in pairs if name in chosen)
 
@@ -117,21 +120,24 @@ def _misplaced_keys(given: Given) -> Iterator[tuple[Any, str]]:
         if isinstance(table, DedupeTable) and form == "folder":
             yield (
                 ("transform", index, "type"),
-                "dedupe is not for a folder, whose files are written side by side",
+                "dedupe cannot have a folder as the sink: its files are written in parallel",
             )
     for index, source in enumerate(sources):
         if not isinstance(source, HttpSourceTable):
             continue
         if form == "folder":
-            yield ("source", index, "type"), "has no files, which the sink, a folder, would mirror"
+            yield (
+                ("source", index, "type"),
+                "has no files, but the sink is a folder, which mirrors files",
+            )
         elif source.incremental is not None:
             place = ("source", index, "incremental")
             if form not in DATABASES:
-                yield place, "needs a database as the sink: what is newest is kept there"
+                yield place, "needs a database as the sink: the largest value is stored there"
             elif sink.mode == "replace":
                 yield (
                     place,
-                    'asks for what is new only, and sink.mode = "replace" leaves nothing else',
+                    'requests only new records, but sink.mode = "replace" deletes all others',
                 )
 
 
@@ -140,13 +146,13 @@ class StreamFile(Table, frozen=True):
 
     sources: Annotated[
         tuple[EventFileTable | EventFolderTable | EventStdinTable | SimulatedTable, ...],
-        Meta(min_length=1, description="Where events come from, side by side."),
+        Meta(min_length=1, description="The sources of events, read concurrently."),
     ] = field(name="source")
-    window: Annotated[WindowTable, Meta(description="How events are put together.")]
-    name: Annotated[Name | None, Meta(description="What the job is called.")] = None
+    window: Annotated[WindowTable, Meta(description="The windows of the events.")]
+    name: Annotated[Name | None, Meta(description="The name of the job.")] = None
     transforms: Annotated[
         tuple[FieldsTable | RequireTable | JqTable | CallTable | SchemaTable, ...],
-        Meta(description="What is done to each event first, in this order."),
+        Meta(description="The transforms of each event, in this order."),
     ] = field(name="transform", default=())
     sink: StreamSinkTable | None = None
     checkpoint: CheckpointTable | None = None
@@ -158,13 +164,13 @@ class StreamFile(Table, frozen=True):
         seen: list[Any] = []
         for index, source in enumerate(given.get("source") or ()):
             if source is not None and source in seen and not isinstance(source, SimulatedTable):
-                yield ("source", index), "is there twice: each source is read once"
+                yield ("source", index), "is listed twice: each source is read once"
             seen.append(source)
         window = given.get("window")
         if window is None:
             return
         if "late" in given and window.time == ARRIVAL:
-            yield ("late",), "is about the events' own time, and window.time is arrival"
+            yield ("late",), "needs the events' own time, but window.time is arrival"
         transforms = given.get("transform") or ()
         made = ProducedFields(transforms)
         yield from made.missing_fields

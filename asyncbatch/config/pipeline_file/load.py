@@ -52,7 +52,8 @@ def substitute(
             return "${"
         if name is None:
             message = (
-                "${ begins no variable: write ${NAME}, ${NAME:-default}, or $${ for a plain ${"
+                "${ does not begin a variable: write ${NAME}, ${NAME:-default}, or $${ for a "
+                "plain ${"
             )
             mistakes.append(Mistake(path, message))
         elif found := environment.get(name):
@@ -60,7 +61,9 @@ def substitute(
         elif default is not None:
             return default
         elif name not in environment:
-            message = f"the environment has no {name}: set it, or write ${{{name}:-default}}"
+            message = (
+                f"the environment variable {name} is not set: set it, or write ${{{name}:-default}}"
+            )
             mistakes.append(Mistake(path, message))
         return ""
 
@@ -78,7 +81,7 @@ def override(document: dict[str, Any], overrides: Iterable[str], mistakes: list[
         path = _parse_path(key)
         if path is None or not equals:
             # The text after the first `=` may be a secret.
-            mistakes.append(Mistake((), f"--set {key}{equals}: is no KEY=VALUE; {_SET_EXAMPLES}"))
+            mistakes.append(Mistake((), f"--set {key}{equals}: is not KEY=VALUE; {_SET_EXAMPLES}"))
         else:
             _set_value(document, path, _parse_value(value), mistakes)
 
@@ -114,8 +117,8 @@ def _set_value(document: Any, path: KeyPath, value: Any, mistakes: list[Mistake]
     for depth, key in enumerate(path):
         token = _find_key(at, str(key))
         if token is None:
-            kind = f"an array of {len(at)}" if isinstance(at, list) else "no table"
-            message = f"--set finds nothing of this name: {format_path(here)} is {kind}"
+            kind = f"an array of {len(at)}" if isinstance(at, list) else "not a table"
+            message = f"--set cannot find this key: {format_path(here)} is {kind}"
             mistakes.append(Mistake((*here, key), message))
             return
         here = (*here, token)
@@ -173,7 +176,7 @@ def _load(path: str, parse: Callable[[dict[str, Any]], F]) -> F:
     try:
         return parse(_parse(path, data))
     except RecursionError:
-        raise PipelineFileError(path, [f"{path}: is nested too deep"]) from None
+        raise PipelineFileError(path, [f"{path}: is nested too deeply"]) from None
 
 
 def parse_pipeline_file(
@@ -185,7 +188,7 @@ def parse_pipeline_file(
     """Check the parsed TOML of the file at `path`; see `load_pipeline_file`."""
     if "window" in document:
         raise PipelineFileError(
-            path, [f"{path}: has a [window], and is for `asyncbatch stream {path}`"]
+            path, [f"{path}: has a [window] table: run it with `asyncbatch stream {path}`"]
         )
     return _check_document(document, PipelineFile, path, overrides, environment)
 
@@ -205,7 +208,7 @@ def parse_stream_file(
     tables = [one for one in sources if isinstance(one, dict)]
     if "window" not in document and any(one.get("type") in _ETL_TYPES for one in tables):
         raise PipelineFileError(
-            path, [f"{path}: has no [window], and is for `asyncbatch etl {path}`"]
+            path, [f"{path}: has no [window] table: run it with `asyncbatch etl {path}`"]
         )
     return _check_document(document, StreamFile, path, overrides, environment)
 

@@ -30,16 +30,19 @@ DATABASES = (*_POSTGRES, "sqlite", "duckdb")
 class PoolTable(Table, frozen=True):
     """Connections to the database."""
 
-    min: Annotated[Count, Meta(description="Kept open.")] = 1
-    max: Annotated[Count, Meta(description="At most: from 2 on, one loads and others ask.")] = 4
+    min: Annotated[Count, Meta(description="Connections that stay open.")] = 1
+    max: Annotated[Count, Meta(description="The limit of connections, at least 2.")] = 4
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
         least, most = given.get("min", 1), given.get("max", 4)
         if None not in (least, most) and least > most:
-            yield ("min",), f"is {least}, more than max, {most}"
+            yield ("min",), f"is {least}, which is more than max ({most})"
         if most == 1:
-            yield ("max",), "is 1, and while one connection loads, another must be free to ask"
+            yield (
+                ("max",),
+                "is 1, but it must be at least 2: one connection loads, another sends queries",
+            )
 
 
 class SinkTable(Table, frozen=True):
@@ -55,26 +58,27 @@ class SinkTable(Table, frozen=True):
     ] = ()
     mode: Annotated[
         Literal["append", "replace", "upsert"] | None,
-        Meta(description="Add rows, replace the table, or rows of the same key (with a key)."),
+        Meta(description="Append rows, replace the table, or replace rows by key (upsert)."),
     ] = None
-    batch_size: Annotated[Count | None, Meta(description="Records of one write.")] = None
+    batch_size: Annotated[Count | None, Meta(description="Records in one write.")] = None
     flush_interval: Annotated[
-        Seconds | None, Meta(description="Seconds that records wait for more at most.")
+        Seconds | None,
+        Meta(description="The longest time that records wait for more records, in seconds."),
     ] = None
     pool: PoolTable | None = None
     statement_timeout: Annotated[
-        Seconds | None, Meta(description="Seconds that PostgreSQL may take for a statement.")
+        Seconds | None, Meta(description="The time limit of a PostgreSQL statement, in seconds.")
     ] = None
     schema_contract: Annotated[
         Literal["evolve", "freeze", "discard"],
         Meta(
-            description="New fields and types: change the table, reject the record, or leave "
-            "the field out."
+            description="For new fields and types: change the table, reject the record, or "
+            "leave out the field."
         ),
     ] = "evolve"
     columns: Annotated[Names | None, Meta(description="The columns of a CSV file.")] = None
     format: Annotated[
-        Literal["keep", "json", "jsonl"], Meta(description="The form of the files in a folder.")
+        Literal["keep", "json", "jsonl"], Meta(description="The format of the files in a folder.")
     ] = "keep"
     compression: Annotated[
         Literal["keep", "none", "gz", "bz2", "xz", "zst"],
@@ -83,13 +87,17 @@ class SinkTable(Table, frozen=True):
     endpoint: Annotated[
         HttpUrl | None, Meta(description="The server of s3://, gs:// and az:// URLs.")
     ] = None
-    anonymous: Annotated[bool, Meta(description="Ask object stores without credentials.")] = False
-    unordered: Annotated[bool, Meta(description="Write records as they come: faster.")] = False
+    anonymous: Annotated[bool, Meta(description="Access object stores without credentials.")] = (
+        False
+    )
+    unordered: Annotated[bool, Meta(description="Write records in any order, which is faster.")] = (
+        False
+    )
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
         if given.get("mode") == "upsert" and "key" not in given:
-            yield ("mode",), "upsert needs key: the fields that make a row the same"
+            yield ("mode",), "upsert needs key: the fields that identify a row"
         if given.get("to") is None:
             return
         form = form_of(given["to"].reveal())
@@ -105,10 +113,8 @@ class SinkTable(Table, frozen=True):
         }  # fmt: skip
         for key, forms in takers.items():
             if key in given and form not in forms:
-                yield (
-                    (key,),
-                    f"is for {_GROUP_NAMES[forms]}, and this is {_FORM_NAMES.get(form, form)}",
-                )
+                sink = _FORM_NAMES.get(form, form)
+                yield (key,), f"is only for {_GROUP_NAMES[forms]}, but the sink is {sink}"
 
 
 _GROUP_NAMES = {
@@ -147,13 +153,13 @@ def _refusal_of_target(to: str) -> str:
             parse_location(to)
         except UsageError as error:
             return str(error).removeprefix("--to ")
-    return f"is no known target: write {KNOWN}"
+    return f"is not a known target: write {KNOWN}"
 
 
 class DeadLetterTable(Table, frozen=True):
     """Where rejected records and failed inputs are kept."""
 
-    to: Annotated[Name, Meta(description="A file: JSON Lines.")]
+    to: Annotated[Name, Meta(description="A JSON Lines file.")]
 
 
 class StreamSinkTable(Table, frozen=True):
@@ -171,23 +177,23 @@ class StreamSinkTable(Table, frozen=True):
             return
         form = form_of(given["to"].reveal())
         if form is None:
-            yield ("to",), f"is no known target: write {KNOWN}"
+            yield ("to",), f"is not a known target: write {KNOWN}"
         elif form == "folder":
-            yield ("to",), "is a folder, and windows go into one file or table"
+            yield ("to",), "is a folder, but windows need one file or table"
         elif form in DATABASES and "table" not in given:
             yield ("table",), "is missing: a database needs the name of a table"
         elif form not in DATABASES and "table" in given:
-            yield ("table",), "is for databases"
+            yield ("table",), "is only for databases"
 
 
 class CheckpointTable(Table, frozen=True):
     """The state that another process needs to resume."""
 
-    path: Annotated[Name, Meta(description="The file that keeps it.")]
-    every: Annotated[Span, Meta(description="How often it is written.")] = 10_000_000
+    path: Annotated[Name, Meta(description="The file of the checkpoint.")]
+    every: Annotated[Span, Meta(description="The time between two writes.")] = 10_000_000
 
 
 class LateTable(Table, frozen=True):
     """The file for late events."""
 
-    to: Annotated[Name, Meta(description="A file: JSON Lines.")]
+    to: Annotated[Name, Meta(description="A JSON Lines file.")]

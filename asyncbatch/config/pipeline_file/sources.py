@@ -54,14 +54,14 @@ class HeaderAuthTable(Table, frozen=True, tag_field="type", tag="header"):
     """A header of any name."""
 
     name: Annotated[Name, Meta(description="The header's name, such as X-Api-Key.")]
-    value: Annotated[SecretText, Meta(description="Its value.")]
+    value: Annotated[SecretText, Meta(description="The header's value.")]
 
 
 class QueryAuthTable(Table, frozen=True, tag_field="type", tag="query"):
     """A parameter of the URL."""
 
     name: Annotated[Name, Meta(description="The parameter's name, such as api_key.")]
-    value: Annotated[SecretText, Meta(description="Its value.")]
+    value: Annotated[SecretText, Meta(description="The parameter's value.")]
 
 
 class PagePaginationTable(Table, frozen=True, tag_field="type", tag="page"):
@@ -70,21 +70,19 @@ class PagePaginationTable(Table, frozen=True, tag_field="type", tag="page"):
     param: Annotated[Name, Meta(description="The parameter for the number.")] = "page"
     start: Annotated[int, Meta(ge=0, description="The first page's number.")] = 1
     size_param: Annotated[Name | None, Meta(description="The parameter for the size.")] = None
-    size: Annotated[Count | None, Meta(description="Records a page.")] = None
+    size: Annotated[Count | None, Meta(description="Records in a page.")] = None
     total: Annotated[
-        Pointer | None, Meta(description="Where in a page the number of all records is.")
+        Pointer | None, Meta(description="Pointer to the total number of records.")
     ] = None
-    pages: Annotated[
-        Pointer | None, Meta(description="Where in a page the number of pages is.")
-    ] = None
+    pages: Annotated[Pointer | None, Meta(description="Pointer to the number of pages.")] = None
     end_status: Annotated[
-        Status | None, Meta(description="The status of a page behind the last: 404.")
+        Status | None, Meta(description="The status of a page after the last: 404.")
     ] = None
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
         if "size_param" in given and "size" not in given:
-            yield ("size_param",), "needs size: the records that are asked for"
+            yield ("size_param",), "needs size: the number of records in a page"
 
 
 class OffsetPaginationTable(Table, frozen=True, tag_field="type", tag="offset"):
@@ -92,27 +90,27 @@ class OffsetPaginationTable(Table, frozen=True, tag_field="type", tag="offset"):
 
     param: Annotated[Name, Meta(description="The parameter for the offset.")] = "offset"
     limit_param: Annotated[Name, Meta(description="The parameter for the limit.")] = "limit"
-    limit: Annotated[Count, Meta(description="Records a page.")] = 100
+    limit: Annotated[Count, Meta(description="Records in a page.")] = 100
     start: Annotated[int, Meta(ge=0, description="The first page's offset.")] = 0
     total: Annotated[
-        Pointer | None, Meta(description="Where in a page the number of all records is.")
+        Pointer | None, Meta(description="Pointer to the total number of records.")
     ] = None
     end_status: Annotated[
-        Status | None, Meta(description="The status of a page behind the last: 404.")
+        Status | None, Meta(description="The status of a page after the last: 404.")
     ] = None
 
 
 class CursorPaginationTable(Table, frozen=True, tag_field="type", tag="cursor"):
     """Each page has the cursor of the next page, the last page has none."""
 
-    next: Annotated[Pointer, Meta(description="Where in a page the next cursor is.")]
-    param: Annotated[Name, Meta(description="The parameter that takes it.")] = "cursor"
+    next: Annotated[Pointer, Meta(description="Pointer to the next cursor in a page.")]
+    param: Annotated[Name, Meta(description="The parameter for the cursor.")] = "cursor"
 
 
 class NextUrlPaginationTable(Table, frozen=True, tag_field="type", tag="next_url"):
     """Each page has the URL of the next page, the last page has none."""
 
-    next: Annotated[Pointer, Meta(description="Where in a page the next URL is.")]
+    next: Annotated[Pointer, Meta(description="Pointer to the next URL in a page.")]
 
 
 class LinkHeaderPaginationTable(Table, frozen=True, tag_field="type", tag="link_header"):
@@ -122,16 +120,16 @@ class LinkHeaderPaginationTable(Table, frozen=True, tag_field="type", tag="link_
 class IncrementalTable(Table, frozen=True):
     """Requests only for records newer than those of the last run."""
 
-    field: Annotated[Path, Meta(description="The field whose largest value is kept.")]
-    param: Annotated[Name, Meta(description="The parameter that takes it.")]
-    initial: Annotated[Time | None, Meta(description="Its value in the first run.")] = None
+    field: Annotated[Path, Meta(description="The field whose largest value is stored.")]
+    param: Annotated[Name, Meta(description="The parameter for the largest value.")]
+    initial: Annotated[Time | None, Meta(description="The value for the first run.")] = None
 
 
 class HttpSourceTable(Table, frozen=True, tag_field="type", tag="http"):
     """Pages of an HTTP API."""
 
-    urls: Annotated[tuple[HttpUrl, ...], Meta(min_length=1, description="Where to begin.")]
-    name: Annotated[Name | None, Meta(description="What --only knows it by.")] = None
+    urls: Annotated[tuple[HttpUrl, ...], Meta(min_length=1, description="The first pages.")]
+    name: Annotated[Name | None, Meta(description="The name of the source, for --only.")] = None
     headers: Annotated[
         dict[str, SecretText], Meta(description="Headers; their values are never shown.")
     ] = field(default_factory=dict)
@@ -141,11 +139,11 @@ class HttpSourceTable(Table, frozen=True, tag_field="type", tag="http"):
     ] = None
     records: Annotated[
         Pointer,
-        Meta(description="Where the array of records is; else the array or object itself."),
+        Meta(description="Pointer to the array of records; without it, the whole page."),
     ] = ""
     format: Annotated[
         Literal["auto", "json", "jsonl"],
-        Meta(description="How to read every page; auto goes by the content type."),
+        Meta(description="The format of every page; auto uses the content type."),
     ] = "auto"
     pagination: Annotated[
         PagePaginationTable
@@ -154,25 +152,27 @@ class HttpSourceTable(Table, frozen=True, tag_field="type", tag="http"):
         | NextUrlPaginationTable
         | LinkHeaderPaginationTable
         | None,
-        Meta(description="How the next page is found; else there is one."),
+        Meta(description="The way to the next page; without it, there is one page."),
     ] = None
-    timeout: Annotated[Seconds, Meta(description="Seconds, each request.")] = 30.0
-    retries: Annotated[int, Meta(ge=0, description="Of network errors, 408, 425, 429 and 5xx.")] = 5
+    timeout: Annotated[Seconds, Meta(description="The time limit of a request, in seconds.")] = 30.0
+    retries: Annotated[
+        int, Meta(ge=0, description="After network errors, 408, 425, 429 and 5xx.")
+    ] = 5
     retry_delay: Annotated[
-        Seconds, Meta(description="Seconds before the first retry; doubles each time.")
+        Seconds, Meta(description="Seconds before the first retry; doubled for each retry.")
     ] = 0.5
     longest_wait: Annotated[
-        Seconds, Meta(description="A server that asks for more time is not waited for.")
+        Seconds, Meta(description="The longest wait that a server may ask for, in seconds.")
     ] = 300.0
     rate_limit: Annotated[
-        Rate | None, Meta(description="Requests in a time, for each host: 20/s, 100/m, 1000/h.")
+        Rate | None, Meta(description="The request rate for each host: 20/s, 100/m, 1000/h.")
     ] = None
     concurrency: Annotated[Count, Meta(description="Requests in flight.")] = 8
     incremental: IncrementalTable | None = None
-    max_pages: Annotated[Count, Meta(description="More for one URL are a failure.")] = 100_000
-    max_body: Annotated[Bytes, Meta(description="A larger page is a failure: 64MiB.")] = 64 * 2**20
+    max_pages: Annotated[Count, Meta(description="More pages for one URL are a failure.")] = 100_000
+    max_body: Annotated[Bytes, Meta(description="The size limit of a page: 64MiB.")] = 64 * 2**20
     allow_origins: Annotated[
-        tuple[Origin, ...], Meta(description="Other origins that next pages may lead to.")
+        tuple[Origin, ...], Meta(description="Other allowed origins of next pages.")
     ] = ()
 
     @classmethod
@@ -184,26 +184,29 @@ class HttpSourceTable(Table, frozen=True, tag_field="type", tag="http"):
             header = auth.name
         if header is not None and header.lower() in names:
             path = ("headers", names[header.lower()])
-            yield path, "auth sends this header too: choose one"
+            yield path, "auth also sends this header: choose one"
         for name in names.values():
             if not _HEADER.fullmatch(name):
-                yield ("headers", name), "is no name of a header"
+                yield ("headers", name), "is not the name of a header"
         page_param = getattr(pagination, "param", None)
         if isinstance(auth, QueryAuthTable) and auth.name == page_param:
-            yield ("auth", "name"), f"pagination has the parameter {page_param!r} too"
+            yield ("auth", "name"), f"pagination also has the parameter {page_param!r}"
         incremental = given.get("incremental")
         if incremental is not None and incremental.param == page_param:
-            yield ("incremental", "param"), f"pagination has the parameter {page_param!r} too"
+            yield ("incremental", "param"), f"pagination also has the parameter {page_param!r}"
         urls = [url for url in given.get("urls") or () if url is not None]
         if auth is None and len(set(map(_user, urls))) > 1:
-            yield ("urls",), "some have a user in them, or another: use auth, or two sources"
+            yield (
+                ("urls",),
+                "have different users, or only some have a user: use auth, or two sources",
+            )
         seen: set[object] = set()
         for index, url in enumerate(given.get("urls") or ()):
             if url is not None and url in seen:
-                yield ("urls", index), "is there twice: its records would be too"
+                yield ("urls", index), "is listed twice: its records would be doubled"
             seen.add(url)
             if url is not None and auth is not None and _user(url):
-                yield ("urls", index), "has a user in it, and auth has credentials: choose one"
+                yield ("urls", index), "has a user, and auth has credentials: choose one"
 
 
 class FilesSourceTable(Table, frozen=True, tag_field="type", tag="files"):
@@ -212,29 +215,37 @@ class FilesSourceTable(Table, frozen=True, tag_field="type", tag="files"):
     paths: Annotated[
         tuple[Name, ...], Meta(description="Folders, files, globs, URLs, or - for standard input.")
     ] = ()
-    name: Annotated[Name | None, Meta(description="What --only knows it by.")] = None
-    pattern: Annotated[Names | None, Meta(description="Names to take, of folders.")] = None
-    exclude: Annotated[tuple[Name, ...], Meta(description="Files and folders to leave out.")] = ()
+    name: Annotated[Name | None, Meta(description="The name of the source, for --only.")] = None
+    pattern: Annotated[
+        Names | None, Meta(description="Patterns of the file names to read in folders.")
+    ] = None
+    exclude: Annotated[tuple[Name, ...], Meta(description="Files and folders to skip.")] = ()
     files_from: Annotated[Name | None, Meta(description="A file that lists more paths.")] = None
-    null: Annotated[bool, Meta(description="Paths in that list end with NUL.")] = False
-    hidden: Annotated[bool, Meta(description="Take hidden files and folders too.")] = False
+    null: Annotated[bool, Meta(description="Paths in files_from end with NUL.")] = False
+    hidden: Annotated[bool, Meta(description="Also read hidden files and folders.")] = False
     follow_symlinks: Annotated[bool, Meta(description="Enter symlinked folders.")] = False
-    limit: Annotated[Count | None, Meta(description="Stop after so many files.")] = None
-    shard: Annotated[ShardText | None, Meta(description="Take part I of N: 1/3.")] = None
+    limit: Annotated[Count | None, Meta(description="Stop after this number of files.")] = None
+    shard: Annotated[ShardText | None, Meta(description="Read only part I of N: 1/3.")] = None
     endpoint: Annotated[
         HttpUrl | None, Meta(description="The server of s3://, gs:// and az:// URLs.")
     ] = None
-    anonymous: Annotated[bool, Meta(description="Ask object stores without credentials.")] = False
-    allow_empty: Annotated[bool, Meta(description="Finding no file is no error.")] = False
+    anonymous: Annotated[bool, Meta(description="Access object stores without credentials.")] = (
+        False
+    )
+    allow_empty: Annotated[bool, Meta(description="Do not fail if no file is found.")] = False
     format: Annotated[
-        Literal["auto", "json", "jsonl"], Meta(description="How to read every file.")
+        Literal["auto", "json", "jsonl"], Meta(description="The format of every file.")
     ] = "auto"
     max_file_size: Annotated[Bytes | None, Meta(description="Larger files fail: 500MB.")] = None
     records: Annotated[
-        Pointer | None, Meta(description="Where in each document the array of records is.")
+        Pointer | None, Meta(description="Pointer to the array of records in each document.")
     ] = None
-    unit: Annotated[Literal["record", "file"], Meta(description="What is one record.")] = "record"
-    root: Annotated[Name | None, Meta(description="Know inputs by their path below it.")] = None
+    unit: Annotated[
+        Literal["record", "file"], Meta(description="Whether a file has records, or is one.")
+    ] = "record"
+    root: Annotated[
+        Name | None, Meta(description="Identify inputs by their path below this folder.")
+    ] = None
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
@@ -244,9 +255,12 @@ class FilesSourceTable(Table, frozen=True, tag_field="type", tag="files"):
         if (paths or ()).count(STDIN) + (given.get("files_from") == STDIN) > 1:
             yield ("paths",), "standard input ('-') can be read only once"
         if given.get("null") and "files_from" not in given:
-            yield ("null",), "is for files_from"
+            yield ("null",), "is only for files_from"
         if given.get("unit") == "file" and "records" in given:
-            yield ("records",), 'takes parts of documents, unit = "file" whole ones: choose one'
+            yield (
+                ("records",),
+                'reads parts of documents, but unit = "file" reads whole ones: choose one',
+            )
 
 
 def _user(url: Secret) -> str:
@@ -259,12 +273,12 @@ SourceTable: TypeAlias = HttpSourceTable | FilesSourceTable
 class EventFileTable(Table, frozen=True, tag_field="type", tag="file"):
     """A file of JSON Lines, read to its end or followed."""
 
-    path: Annotated[Name, Meta(description="Where it is.")]
+    path: Annotated[Name, Meta(description="The path of the file.")]
     follow: Annotated[
-        bool, Meta(description="Go on with it as it grows, also when it is rotated or cut.")
+        bool, Meta(description="Continue as the file grows, also after a rotation or truncation.")
     ] = False
     from_end: Annotated[
-        bool, Meta(description="With follow: pass over what is there at the start.")
+        bool, Meta(description="With follow: skip the content that exists at the start.")
     ] = False
 
     @classmethod
@@ -280,24 +294,24 @@ class EventFileTable(Table, frozen=True, tag_field="type", tag="file"):
 class EventFolderTable(Table, frozen=True, tag_field="type", tag="folder"):
     """A folder of JSON Lines, read file by file; with `follow` also files that come."""
 
-    path: Annotated[Name, Meta(description="Where it is.")]
-    pattern: Annotated[Names | None, Meta(description="Names to take.")] = None
+    path: Annotated[Name, Meta(description="The path of the folder.")]
+    pattern: Annotated[Names | None, Meta(description="Patterns of the file names to read.")] = None
     follow: Annotated[bool, Meta(description="Wait for more files.")] = False
     from_end: Annotated[
-        bool, Meta(description="With follow: pass over what is there at the start.")
+        bool, Meta(description="With follow: skip the content that exists at the start.")
     ] = False
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
         path = given.get("path")
         if path is not None and os.path.exists(path) and not os.path.isdir(path):
-            yield ("path",), 'is no folder: write type = "file"'
+            yield ("path",), 'is not a folder: write type = "file"'
         yield from _need_follow(given)
 
 
 def _need_follow(given: Given) -> Contradictions:
     if given.get("from_end") and not given.get("follow"):
-        yield ("from_end",), "is for follow = true"
+        yield ("from_end",), "needs follow = true"
 
 
 class EventStdinTable(Table, frozen=True, tag_field="type", tag="stdin"):
@@ -307,16 +321,18 @@ class EventStdinTable(Table, frozen=True, tag_field="type", tag="stdin"):
 class SimulatedTable(Table, frozen=True, tag_field="type", tag="simulate"):
     """Example events, in real time."""
 
-    rate: Annotated[float, Meta(gt=0, description="Events a second.")] = 10.0
-    seed: Annotated[int | None, Meta(description="Make the same events each time.")] = None
-    users: Annotated[Count, Meta(description="User ids go from 1 to so many.")] = 1000
+    rate: Annotated[float, Meta(gt=0, description="Events per second.")] = 10.0
+    seed: Annotated[int | None, Meta(description="The same seed makes the same events.")] = None
+    users: Annotated[Count, Meta(description="User ids go from 1 to this number.")] = 1000
     types: Annotated[tuple[Name, ...], Meta(min_length=1, description="Event types.")] = (
         "login",
         "logout",
         "purchase",
         "view",
     )
-    disorder: Annotated[Span, Meta(description="Let times be up to so much before their turn.")] = 0
+    disorder: Annotated[
+        Span, Meta(description="Event times may be earlier by up to this span.")
+    ] = 0
 
 
 EventSourceTable: TypeAlias = EventFileTable | EventFolderTable | EventStdinTable | SimulatedTable

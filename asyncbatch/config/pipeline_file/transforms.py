@@ -22,27 +22,27 @@ if TYPE_CHECKING:
 class FieldTable(Table, frozen=True):
     """How one field is made: `from` somewhere, `now`, or always the same `value`."""
 
-    source: Annotated[Path | UnsetType, Meta(description="Where in the record: a.b.c.")] = field(
+    source: Annotated[Path | UnsetType, Meta(description="The path in the record: a.b.c.")] = field(
         name="from", default=UNSET
     )
     apply: Annotated[
-        tuple[Function, ...], Meta(description="What is done to the value, in this order.")
+        tuple[Function, ...], Meta(description="The functions for the value, in this order.")
     ] = ()
-    default: Annotated[Any, Meta(description="In place of what is missing or null.")] = None
-    now: Annotated[bool, Meta(description="The time, in UTC.")] = False
-    value: Annotated[Any, Meta(description="Always this.")] = UNSET
+    default: Annotated[Any, Meta(description="The value in place of a missing or null one.")] = None
+    now: Annotated[bool, Meta(description="The current time, in UTC.")] = False
+    value: Annotated[Any, Meta(description="A constant value.")] = UNSET
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
         ways = [key for key in ("from", "now", "value") if key in given]
         if len(ways) != 1:
             found = f"has {' and '.join(ways)}" if ways else "has none of them"
-            yield (), f'takes one of from = "a.b.c", now = true and value = …; it {found}'
+            yield (), f'needs one of from = "a.b.c", now = true and value = …; it {found}'
         if given.get("now") is False:
             yield ("now",), "can only be true"
         for key in ("apply", "default"):
             if key in given and "from" not in given:
-                yield (key,), "goes with from"
+                yield (key,), "needs from"
 
 
 class FieldsTable(Table, frozen=True, tag_field="type", tag="fields"):
@@ -57,25 +57,25 @@ class FieldsTable(Table, frozen=True, tag_field="type", tag="fields"):
 class RequireTable(Table, frozen=True, tag_field="type", tag="require"):
     """Records must have all of these fields: not missing, not null, not ""."""
 
-    fields: Annotated[tuple[Path, ...], Meta(min_length=1, description="Their paths.")]
+    fields: Annotated[tuple[Path, ...], Meta(min_length=1, description="The paths of the fields.")]
     on_missing: Annotated[
         OnMissing,
-        Meta(description="What becomes of others: a failure, or filtered out and counted."),
+        Meta(description="Other records: reject them, or drop and count them."),
     ] = "reject"
 
 
 class DedupeTable(Table, frozen=True, tag_field="type", tag="dedupe"):
     """Of records with the same key, only the first in the order of the input is kept."""
 
-    key: Annotated[tuple[Path, ...], Meta(min_length=1, description="The paths of its fields.")]
+    key: Annotated[tuple[Path, ...], Meta(min_length=1, description="The paths of the key fields.")]
 
 
 class JqTable(Table, frozen=True, tag_field="type", tag="jq"):
     """Put each record through a jq program."""
 
     expr: Annotated[Name, Meta(description="The program: select(.active) | {id}.")]
-    env: Annotated[bool, Meta(description="Let it see the environment.")] = False
-    lossy: Annotated[bool, Meta(description="Let it round integers beyond 2^53.")] = False
+    env: Annotated[bool, Meta(description="Let the program see the environment.")] = False
+    lossy: Annotated[bool, Meta(description="Let the program round integers beyond 2^53.")] = False
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
@@ -97,8 +97,8 @@ class CallTable(Table, frozen=True, tag_field="type", tag="call"):
 class SchemaTable(Table, frozen=True, tag_field="type", tag="schema"):
     """Reject records that do not fit a JSON Schema."""
 
-    file: Annotated[Name, Meta(description="The schema's file.")]
-    check_formats: Annotated[bool, Meta(description="Check formats (email, date) too.")] = False
+    file: Annotated[Name, Meta(description="The file of the schema.")]
+    check_formats: Annotated[bool, Meta(description="Also check formats (email, date).")] = False
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
@@ -142,7 +142,7 @@ class ProducedFields:
         first = parse_path(path)[:1]
         if self.names is not None and first and first[0] not in self.names:
             near = suggestion(first[0], self.names)
-            yield at, f"no field {first[0]!r} is made by the fields before{near}"
+            yield at, f"the earlier fields transform makes no field {first[0]!r}{near}"
 
 
 def _required_fields(table: Any) -> Iterator[tuple[str, KeyPath]]:

@@ -162,7 +162,7 @@ def _duration(value: Any) -> Any:
     match = _DURATION.fullmatch(value.strip())
     if match is None:
         raise ValueError(
-            f"{quote_value(value)} is no duration: write seconds, or 500ms, 10s, 2m, 1h"
+            f"{quote_value(value)} is not a duration: write seconds, or 500ms, 10s, 2m, 1h"
         )
     return float(match[1]) * _SECONDS[match[2]]
 
@@ -177,7 +177,7 @@ def _span(value: Any) -> int:
     except (ValueError, OverflowError):
         pass
     raise ValueError(
-        f"{quote_value(value)} is no span of time: write seconds, or 500ms, 5s, 1m, 1h"
+        f"{quote_value(value)} is not a span of time: write seconds, or 500ms, 5s, 1m, 1h"
     )
 
 
@@ -200,14 +200,14 @@ def _size(value: Any) -> Any:
         return parse_size(value)
     except ValueError:
         raise ValueError(
-            f"{quote_value(value)} is no size: write bytes, or 64K, 10MB, 1.5GiB"
+            f"{quote_value(value)} is not a size: write bytes, or 64K, 10MB, 1.5GiB"
         ) from None
 
 
 def _rate(value: Any) -> str:
     match = _RATE.fullmatch(value) if isinstance(value, str) else None
     if match is None or not float(match[1]):
-        raise ValueError(f'{quote_value(value)} is no rate: write "20/s", "100/m" or "1000/h"')
+        raise ValueError(f'{quote_value(value)} is not a rate: write "20/s", "100/m" or "1000/h"')
     return f"{match[1]}/{match[2]}"
 
 
@@ -237,11 +237,11 @@ def _http_url(value: Any) -> Secret:
     url = secret_url(text)
     scheme, separator, rest = text.partition("://")
     if not separator or scheme.lower() not in ("http", "https"):
-        raise ValueError("is no URL of http:// or https://")
+        raise ValueError("is not a URL with http:// or https://")
     if not rest.partition("/")[0].rpartition("@")[2].partition(":")[0]:
         raise ValueError("is a URL without a host")
     if any(character.isspace() for character in text):
-        raise ValueError("is a URL with white space in it, which is written %20")
+        raise ValueError("is a URL with white space: write %20 instead")
     return url
 
 
@@ -253,10 +253,10 @@ def _target_name(value: Any) -> Secret:
 def _secret(value: Any) -> Secret:
     text = _require_text(value, "a string")
     if not text.isprintable():
-        raise ValueError("has a line end in it, or another character that is not to be seen")
+        raise ValueError("has a line end or another unprintable character")
     if not text:
         raise ValueError(
-            f"is empty, as the environment has it: {value.written}"
+            f"is empty after variables are replaced: {value.written}"
             if isinstance(value, FromEnvironment)
             else "is empty"
         )

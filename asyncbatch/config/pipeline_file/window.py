@@ -37,36 +37,42 @@ class WindowTable(Table, frozen=True):
 
     spec: Annotated[
         WindowText | None,
-        Meta(description="tumbling:SIZE, hopping:SIZE/EVERY or session:GAP, as --window has it."),
+        Meta(description="tumbling:SIZE, hopping:SIZE/EVERY or session:GAP, as for --window."),
     ] = None
     kind: Annotated[
-        Literal["tumbling", "hopping", "session"] | None, Meta(description="What windows.")
+        Literal["tumbling", "hopping", "session"] | None, Meta(description="The kind of windows.")
     ] = None
-    size: Annotated[Span | None, Meta(description="How long each is.")] = None
-    every: Annotated[Span | None, Meta(description="How often one begins (hopping).")] = None
+    size: Annotated[Span | None, Meta(description="The length of a window.")] = None
+    every: Annotated[
+        Span | None, Meta(description="The time between the starts of two windows (hopping).")
+    ] = None
     gap: Annotated[Span | None, Meta(description="The silence that ends a session.")] = None
     time: Annotated[Path, Meta(description="The field that has an event's time, or arrival.")] = (
         "timestamp"
     )
     time_unit: Annotated[
-        Literal["auto", "s", "ms", "us", "ns"], Meta(description="What numbers count.")
+        Literal["auto", "s", "ms", "us", "ns"], Meta(description="The unit of numeric times.")
     ] = "auto"
     by: Annotated[tuple[Path, ...], Meta(description="Fields to group by.")] = ()
     aggregates: Annotated[
         tuple[AggregateText, ...] | dict[str, AggregateText],
-        Meta(description='What is told: ["count", "sum:value"], or a table of names.'),
+        Meta(description='The results of a window: ["count", "sum:value"], or a table of names.'),
     ] = ("count",)
-    lateness: Annotated[Span, Meta(description="Windows stay open for so long.")] = 0
+    lateness: Annotated[
+        Span, Meta(description="The time that a window stays open for late events.")
+    ] = 0
     idle_timeout: Annotated[
-        Span | None, Meta(description="After so much silence the clock ends windows.")
+        Span | None, Meta(description="The silence after which the clock ends windows.")
     ] = None
     max_future: Annotated[
-        Span | None, Meta(description="Events that are further ahead are rejected.")
+        Span | None, Meta(description="Events further in the future are rejected.")
     ] = None
-    max_keys: Annotated[Count, Meta(description="How many keys a window may have.")] = (
+    max_keys: Annotated[Count, Meta(description="The limit of keys in a window.")] = (
         DEFAULT_MAX_KEYS
     )
-    overflow_key: Annotated[Name | None, Meta(description="The key of those beyond that.")] = None
+    overflow_key: Annotated[
+        Name | None, Meta(description="The key for events beyond this limit.")
+    ] = None
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
@@ -80,13 +86,16 @@ class WindowTable(Table, frozen=True):
             names = [one.name for one in parse_aggregates(aggregates)]
             for index, name in enumerate(names):
                 if name in names[:index]:
-                    yield ("aggregates", index), f'is called {name!r} too: write "NAME=" before it'
+                    yield ("aggregates", index), f'is also called {name!r}: write "NAME=" before it'
         if given.get("time") == ARRIVAL:
             for key in ("lateness", "idle_timeout", "max_future"):
                 if given.get(key):
-                    yield (key,), "is about the events' own time, and time is arrival"
+                    yield (key,), "needs the events' own time, but time is arrival"
         if given.get("overflow_key") is not None and given.get("by", ()) == ():
-            yield ("overflow_key",), "is for events that are grouped by a field: name one in by"
+            yield (
+                ("overflow_key",),
+                "is only for events that are grouped by a field: name one in by",
+            )
 
     @property
     def windows(self) -> WindowSpec:
@@ -118,7 +127,7 @@ def _kind_contradictions(given: Given) -> Contradictions:
     parts = [key for key in ("kind", "size", "every", "gap") if key in given]
     if "spec" in given:
         for key in parts:
-            yield (key,), "is said by spec, too: choose one"
+            yield (key,), "is also given by spec: choose one"
         return
     if "kind" not in given:
         form = 'write spec = "tumbling:5s", or kind and size'
@@ -129,10 +138,10 @@ def _kind_contradictions(given: Given) -> Contradictions:
         return
     for key in parts[1:]:
         if key not in _KIND_KEYS[kind]:
-            yield (key,), f"is not for {kind} windows, which have {' and '.join(_KIND_KEYS[kind])}"
+            yield (key,), f"is not for {kind} windows, which need {' and '.join(_KIND_KEYS[kind])}"
     missing = [key for key in _KIND_KEYS[kind] if key not in given]
     for key in missing:
-        yield (key,), 'is missing: a span, such as "5s"'
+        yield (key,), 'is missing: a duration, such as "5s"'
     if not missing and None not in (given[key] for key in _KIND_KEYS[kind]):
         try:
             parse_window(_spec_text(given))

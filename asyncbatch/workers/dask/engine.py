@@ -85,7 +85,7 @@ TASKS_PER_THREAD = 2  # One being worked on and one waiting at the worker.
 _MAX_LANES = 512  # Batches in flight, unless the cluster has more threads from the beginning.
 _CONNECT_SECONDS = 5.0
 _MAX_TRIES = 4  # How many times a task may be lost or cancelled by others.
-_LOST_TOO_OFTEN = "was lost with its Dask worker, as were all that tried again,"
+_LOST_TOO_OFTEN = "was lost with its Dask worker, and so were all retries,"
 _LOGGERS = ("distributed", "distributed.client", "distributed.scheduler", "distributed.nanny")
 # the preload script of workers on this machine: see `workers.wire`
 _IGNORE_SIGNALS = """
@@ -192,7 +192,7 @@ class DaskEngine:
             raise WorkerLostError(Loss(_LOST_TOO_OFTEN)) from None
         except CancelledError as error:
             if "connection-lost" in getattr(error, "reason", ""):
-                members.fail("the Dask scheduler is gone")
+                members.fail("the Dask scheduler has disconnected")
                 members.failure.result()
             return None
         except (AsyncbatchError, WorkerLostError):

@@ -87,9 +87,11 @@ class ClusterMembers:
         await self._add(await self._list_workers())
         if self.unsuitable:
             first, *others = (f"Dask worker {one} {why}" for one, why in self.unsuitable.items())
-            raise UsageError(f"{first} (and {len(others):,} more are unfit)" if others else first)
+            raise UsageError(
+                f"{first} (and {len(others):,} more are unsuitable)" if others else first
+            )
         if not self.members:
-            raise UsageError("the Dask scheduler names workers, but none of them answers")
+            raise UsageError("the Dask scheduler lists workers, but none of them answers")
         location = replace(self._setup.location, probe_path=None)  # it is only there for a moment
         self._setup = replace(self._setup, location=location)
 
@@ -117,13 +119,15 @@ class ClusterMembers:
             if self.members:
                 some = time.monotonic()
             elif time.monotonic() - some > NO_WORKER_SECONDS:
-                self.fail(f"no Dask worker is left, and for {NO_WORKER_SECONDS:g} s none has come")
+                self.fail(
+                    f"no Dask worker is left, and none has joined for {NO_WORKER_SECONDS:g} s"
+                )
 
     def fail(self, reason: str) -> None:
         """Note that no worker can come any more."""
         if not self.failure.done():
             self.failure.set_exception(
-                NoWorkerError(f"{reason}; what is done is recorded, where that was asked for")
+                NoWorkerError(f"{reason}; finished inputs are in the ledger, if there is one")
             )
             self.failure.exception()  # no task may be waiting
             self.changed.set()
@@ -165,8 +169,8 @@ class ClusterMembers:
             member.departure.set_result(None)
             self.left_count += 1
             self._log(
-                f"Dask: worker {address} has left, {len(self.members):,} remain; what it had goes"
-                " to others"
+                f"Dask: worker {address} has left, {len(self.members):,} remain; its tasks go to"
+                " others"
             )
         for address in [one for one in self.unsuitable if one not in present]:
             del self.unsuitable[address]
@@ -196,7 +200,7 @@ class ClusterMembers:
                 unfit[address] = str(why)
         for address, why in unfit.items():
             if self._has_started and address not in self.unsuitable:
-                self._log(f"Dask: worker {address} is left out: it {why}")
+                self._log(f"Dask: worker {address} is not used: it {why}")
         self.unsuitable |= unfit
         self._has_started = True
         self.changed.set()
@@ -211,11 +215,11 @@ class ClusterMembers:
             if isinstance(theirs, ImportError | AttributeError):
                 found[address] = f"has no asyncbatch (install {ours[1]} there): {theirs}"
             elif isinstance(theirs, Exception):
-                found[address] = f"cannot be asked what it is: {describe_error(theirs)}"
+                found[address] = f"cannot report its version: {describe_error(theirs)}"
             elif theirs[1] != ours[1]:
-                found[address] = f"has asyncbatch {theirs[1]}, and this is {ours[1]}"
+                found[address] = f"has asyncbatch {theirs[1]}, but this process has {ours[1]}"
             elif theirs[0].split(".")[:2] != ours[0].split(".")[:2]:
-                found[address] = f"is of Python {theirs[0]}, and this is {ours[0]}"
+                found[address] = f"has Python {theirs[0]}, but this process has {ours[0]}"
         return found
 
     async def _replies(self, addresses: Iterable[str], *call: Any) -> dict[str, Any]:

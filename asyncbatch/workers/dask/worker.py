@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 IDLE_SECONDS = 30.0
 _EXTENSION = "asyncbatch"
 _SAME_PATHS = (
-    "with --engine dask, inputs and output folders must be at the same paths on all workers, as on "
-    "a file system that they share"
+    "with --engine dask, inputs and output folders must be at the same paths on all workers, for "
+    "example on a shared file system"
 )
 
 
@@ -59,13 +59,13 @@ class WorkerLocation(Struct, frozen=True):
             except OSError as error:
                 return f"cannot see {path}: {error.strerror}"
             if here != size:
-                return f"sees another file at {path}: of {here:,} bytes, not {size:,}"
+                return f"sees a different file at {path}: {here:,} bytes instead of {size:,}"
         if self.probe_path is not None:
             folder = os.path.dirname(self.probe_path)
             if not os.path.exists(self.probe_path):
-                return f"does not see what is written into {folder}"
+                return f"does not see new files in {folder}"
             if not os.access(folder, os.W_OK | os.X_OK):
-                return f"may not write into {folder}"
+                return f"has no permission to write into {folder}"
         return None
 
 
@@ -127,7 +127,7 @@ class WorkerRun:
         """
         worker = self._take_worker(request)
         if worker is None:
-            lost = Loss("was ended, being idle,", in_batch=False)
+            lost = Loss("was ended because it was idle", in_batch=False)
             return 0, ResultPart([], is_complete=False, loss=lost, pid=0, peak_memory=0)
         try:
             if isinstance(request, bytes):

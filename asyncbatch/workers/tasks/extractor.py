@@ -244,7 +244,7 @@ class Extractor:
                         dead_letter = read_dead_letter(text)
                         record = dead_letter.text()
                     except (msgspec.DecodeError, ValueError) as error:
-                        fault = Fault("invalid_json", 0, f"is no dead letter: {error}")
+                        fault = Fault("invalid_json", 0, f"is not a dead letter: {error}")
                         yield InvalidLine(split.record + at, fault, here, text)
                         continue
                     if not dead_letter.is_record:
