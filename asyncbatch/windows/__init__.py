@@ -1,4 +1,4 @@
 """Event time, watermarks, windows and aggregates: pure computation, no files, no asyncio.
 
-Imports `core`, `storage` and `formats`.
+May import `core`, `storage` and `formats`.
 """

@@ -311,10 +311,10 @@ def test_the_lock_from_the_environment(run, files):
 
 
 @pytest.mark.parametrize(("arguments", "reason"), [
-    (("data", "--lock=notes.txt"), "--lock notes.txt is no lock file but has content"),
+    (("data", "--lock=notes.txt"), "--lock notes.txt is not a lock file but has content"),
     (("data", "--lock=data"), "is an input or an output"),
     (("data", "--lock=folder"), "--lock folder: Is a directory"),
-    (("data", "--lock=pipe"), "--lock pipe is no regular file"),
+    (("data", "--lock=pipe"), "--lock pipe is not a regular file"),
     (("data", "--lock=nowhere/job.lock"), "--lock nowhere/job.lock: No such file"),
     (("data", "--lock=x.jsonl", "--to", "x.jsonl"), "is an input or an output"),
     (("data", "--lock=r.json", "--report", "./r.json"), "is an input or an output"),

@@ -353,7 +353,7 @@ def test_what_async_functions_write_beneath_print_does_not_mix_either(run, folde
         ("fn.py:nosuch", "nosuch"),
         ("fn.py:nothing", "not a function"),
         ("fn.py:needs_three", "cannot be called"),
-        ("fn.py", "names no function"),
+        ("fn.py", "does not name a function"),
         ("nosuch.py:f", "no such file"),
         ("nosuch:f", "no module"),
         ("syntax.py:f", "syntax.py:1"),

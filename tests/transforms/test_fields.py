@@ -165,7 +165,7 @@ def test_a_refusal_names_where_the_value_is_from():
 
 
 def test_records_that_are_no_objects():
-    with pytest.raises(RecordError, match="fields are made of an object, not an array"):
+    with pytest.raises(RecordError, match="fields needs an object, not an array"):
         made([], a=FieldRule("a"))
 
 
@@ -212,7 +212,7 @@ class TestChains:
             outputs(big, RENAME, JqSpec("."))
 
     def test_bad_paths_are_no_paths(self):
-        with pytest.raises(ValueError, match="is no path"):
+        with pytest.raises(ValueError, match="is not a path"):
             outputs({}, FieldsSpec((("a", FieldRule("a..b")),)))
 
     @pytest.mark.parametrize("workers", [0, 2])

@@ -76,10 +76,10 @@ def test_windows_say_what_they_are(text):
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("tumbling", "is no window"),
-        ("sliding:5s", "is no window"),
+        ("tumbling", "is not a window"),
+        ("sliding:5s", "is not a window"),
         ("tumbling:0s", "no length"),
-        ("session:", "is no window"),
+        ("session:", "is not a window"),
         ("hopping:5s", "no EVERY"),
         ("hopping:5s/10s", "gaps"),
         ("hopping:1d/1ms", "10,000 windows"),
@@ -399,12 +399,12 @@ def test_aggregates_have_names(text, name):
     "text", ["", "sum", "sum:", "count:x", "median:x", "=count", "p100:x", "p:x"]
 )
 def test_what_is_no_aggregate(text):
-    with pytest.raises(ValueError, match="is no aggregate"):
+    with pytest.raises(ValueError, match="is not an aggregate"):
         parse_aggregate(text)
 
 
 def test_two_aggregates_of_one_name():
-    with pytest.raises(ValueError, match="two aggregates are called 'n'"):
+    with pytest.raises(ValueError, match="two aggregates have the name 'n'"):
         AggregateSet([parse_aggregate("n=count"), parse_aggregate("n=sum:v")])
 
 
