@@ -55,7 +55,7 @@ _VERSION = 1
 
 
 class Checkpoint(Struct, frozen=True):
-    """The content of a checkpoint file: the state of a stream, of its target and its files."""
+    """The content of a checkpoint file: the state of a stream and its outputs."""
 
     configuration: dict[str, str]  # options that must be the same on resume
     stream: StreamState
@@ -72,10 +72,10 @@ class _CheckpointHeader(Struct, frozen=True, tag_field="kind", tag="asyncbatch c
 
 
 class CheckpointFile:
-    """The file of a stream's last checkpoint, locked for this process. Call `open` first.
+    """The file of a stream's last checkpoint, locked for this process.
 
-    Each checkpoint replaces the one before, as a whole. The content is JSON: data, never code. All
-    checkpoints belong to streams with the same `configuration`.
+    Call `open` first. Each checkpoint replaces the one before, as a whole. The content is JSON:
+    data, never code. All checkpoints belong to streams with the same `configuration`.
     """
 
     def __init__(self, path: str, configuration: dict[str, str]) -> None:

@@ -48,7 +48,7 @@ class LockHolder(msgspec.Struct, tag_field="kind", tag="asyncbatch lock"):
 
 
 class Lock:
-    """A lock on the file at `path`. Messages name `option`, the option that asked for it.
+    """A lock on the file at `path`. Messages name `option`, which asked for it.
 
     It is a flock on an open file that no child process inherits, so it ends with this process, even
     after a kill. The file stays and names its last holder.
@@ -59,7 +59,7 @@ class Lock:
         self._descriptor: int | None = None
 
     def acquire(self, wait_s: float = 0.0) -> None:
-        """Acquire the lock within `wait_s` seconds; keep it until `release` or process end.
+        """Acquire the lock within `wait_s` seconds, until `release` or the process ends.
 
         Raises LockHeldError, and UsageError if the file cannot be used as a lock.
         """
@@ -144,7 +144,7 @@ def _holder(content: bytes) -> LockHolder | None:
 
 
 def default_lock(key: str) -> Lock:
-    """Return the lock of the job with this key, in the state folder. Raises UsageError."""
+    """Return the lock of a job by its key, in the state folder. Raises UsageError."""
     folder = os.path.join(state_folder(), "locks")
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)

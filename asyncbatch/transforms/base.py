@@ -52,7 +52,7 @@ def kind_of(value: object) -> str:
 
 
 class Transform(Protocol):
-    """A function from one value to any number of values. Called with one record at a time."""
+    """A function from one value to any number of values, called for each record."""
 
     def __call__(self, value: Json, position: RecordPosition) -> Iterable[Json]:
         """Return the outputs for `value`; without outputs the record is dropped.

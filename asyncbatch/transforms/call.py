@@ -37,7 +37,7 @@ _HELD_OUTPUTS = 1000
 
 
 def copy_of(value: Json) -> Iterator[Json]:
-    """Yield `value`, then new copies of it, because a function may change its argument."""
+    """Yield `value`, then new copies: a function may have changed its argument."""
     text = encode(value)
     yield value
     while True:
@@ -45,7 +45,7 @@ def copy_of(value: Json) -> Iterator[Json]:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether a function that failed with this RecordError may succeed if it is called again."""
+    """Whether another call of the function may succeed after this error."""
     cause = error.__context__  # usually the exception of the user's function
     return isinstance(error, RecordError) and cause is not None and retrying.is_transient(cause)
 
@@ -219,7 +219,7 @@ def is_async(function: Function) -> bool:
 
 
 def takes_context(function: Function) -> bool:
-    """Whether `function` takes a context, too. Raises UsageError if it takes no record."""
+    """Whether `function` also takes a context. Raises UsageError if it takes no record."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # a builtin without a signature

@@ -155,7 +155,7 @@ class _Encoded:
 
 
 class RowCheck:
-    """A check that a value can be a row of a table: an object with all fields of the key."""
+    """A check that a value can be a table row: an object with all key fields."""
 
     def __init__(self, table_name: str, key: Sequence[str]) -> None:
         self.key = key

@@ -22,7 +22,7 @@ _CACHE_KIB = 32 * 1024  # page cache of the temporary database
 
 
 class DigestSet:
-    """A set of digests: the first ones in memory, the others in a temporary SQLite table.
+    """A set of digests: the first in memory, the others in a temporary SQLite table.
 
     For one thread at a time. As a context manager it removes the temporary file at the end.
     """

@@ -1,4 +1,4 @@
-"""The transforms `fields` and `require`, paths of fields, and conversions of values."""
+"""The transforms `fields` and `require`, field paths, and conversions of values."""
 
 from __future__ import annotations
 
@@ -145,9 +145,8 @@ def utc_text(time: datetime) -> str:
 def _time(value: Json) -> datetime:
     if type(value) is str:
         text = value.strip()
-        if text[4:5] == "-" or not _EPOCH_TEXT.fullmatch(
-            text
-        ):  # nearly always a date such as 2026-01-31
+        # The first check is only for speed: nearly all texts are dates such as 2026-01-31.
+        if text[4:5] == "-" or not _EPOCH_TEXT.fullmatch(text):
             time = datetime.fromisoformat(text)
             if time.tzinfo is UTC:
                 return time
@@ -184,7 +183,7 @@ def _make_parser() -> Apply:
     validator = make_validator()
 
     def parse(value: Json) -> Json:
-        """Return the value of a JSON text. A value that is not a text is returned unchanged."""
+        """Return the value of a JSON text. Other values are returned unchanged."""
         if type(value) is not str:
             return value
         text = value.encode()
@@ -281,7 +280,7 @@ def _refusal(
     functions: Sequence[Apply],
     value: Json,
 ) -> RecordError:
-    """Return the error for a field. Calls the functions again to find the one that failed."""
+    """Return the error for a field: calls the functions again until one fails."""
     reason = ""
     for function_name, function in zip(names, functions, strict=True):
         try:
@@ -316,7 +315,7 @@ class Require:
         value: Json,
         position: RecordPosition,  # noqa: ARG002 - a parameter of `Transform`
     ) -> Iterable[Json]:
-        """Return the record, or no output if it is dropped. Raises RecordError to reject it."""
+        """Return the record, or nothing to drop it. Raises RecordError to reject it."""
         if type(value) is dict:
             for get in self._gets:
                 found = get(value)

@@ -51,7 +51,7 @@ def begins_with_module(program: str) -> bool:
 
 
 def explain(program: str, message: str) -> str:
-    """Return the message for jq's errors in `program`, with each line and a caret below it."""
+    """Return the message for jq's errors in `program`, with lines and carets."""
     lines = program.split("\n")
     errors = []
     for words, line, column, _, carets in _JQ_ERROR.findall(message):
@@ -89,7 +89,7 @@ def _jq_error(lines: list[str], words: str, line: int, column: int, width: int) 
 
 
 def _cleaned(words: str, rest: str) -> str:
-    """Return jq's message in words that users know, without the token names of its parser."""
+    """Replace the token names of jq's parser in a message by words that users know."""
     if _UNCLOSED_STRING in words:
         return "a string is not closed"
     words = _LABEL.sub(r"there is no label $\1 to break to", words)
@@ -151,7 +151,7 @@ class Jq:
         value: bytes | memoryview | msgspec.Raw | str,
         position: RecordPosition,  # noqa: ARG002 - a parameter of `Transform`
     ) -> Iterator[Json]:
-        """Yield the program's outputs, computed one by one. Raises RecordError if it fails."""
+        """Yield the program's outputs one by one. Raises RecordError if it fails."""
         if self._lossy:
             text = value if isinstance(value, str) else str(value, "utf-8")
         else:
@@ -199,7 +199,7 @@ def _with_floats(value: Json) -> Json:
 
 
 def _compile(program: str, *, env: bool) -> Any:
-    """Return the compiled program. Raises UsageError with the line and column of the error."""
+    """Return the compiled program. Raises UsageError with line and column."""
     import jq as library
 
     if "\0" in program or not program.isascii():

@@ -155,7 +155,7 @@ def _text(value: str, kind: str, path: _Path) -> str:
 
 
 def _struct_contents(value: msgspec.Struct) -> Any:
-    """Return the fields of a Struct like msgspec: encoded names, the tag, no UNSET values."""
+    """Return the fields of a Struct as msgspec: encoded names, tag, no UNSET values."""
     config, fields = value.__struct_config__, msgspec.structs.fields(value)
     held = [(field.encode_name, getattr(value, field.name)) for field in fields]
     tag = [] if config.tag is None else [(config.tag_field, config.tag)]

@@ -64,7 +64,7 @@ def _load_named(name: str) -> ModuleType:
 
 
 def _load_file(path: str) -> ModuleType:
-    """Import a file, under its own name if `import` with that name finds the same file."""
+    """Import a file, under its own name if `import` of that name finds this file."""
     path = os.path.abspath(path)
     folder, base = os.path.split(path)
     if not os.path.isfile(path):
@@ -80,7 +80,7 @@ def _load_file(path: str) -> ModuleType:
 
 
 def _is_module_at(name: str, path: str) -> bool:
-    """Whether `import name` gives the file at `path`, not another module with this name."""
+    """Whether `import name` gives the file at `path`, not another module."""
     if loaded := sys.modules.get(name):
         origin = getattr(loaded, "__file__", None)
     else:
@@ -90,7 +90,7 @@ def _is_module_at(name: str, path: str) -> bool:
 
 
 def _import_from(path: str, stem: str) -> ModuleType:
-    """Import the file at `path` under a name made of its path, the same in each process."""
+    """Import the file at `path` under a name from its path, equal in all processes."""
     tidy = re.sub(r"\W", "_", stem)
     name = f"asyncbatch_user_{tidy}_{zlib.crc32(os.fsencode(path)):08x}"
     if name in sys.modules:
@@ -130,7 +130,7 @@ def _attribute(holder: Any, name: str, target: str) -> Any:
 
 
 def _raise_import_error(target: str, error: BaseException) -> NoReturn:
-    """Raise UsageError for a failed import of `target`, with file and line of the error."""
+    """Raise UsageError for a failed import, with file and line of the error."""
     reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, SyntaxError) and error.filename:
         column = f":{error.offset}" if error.offset else ""

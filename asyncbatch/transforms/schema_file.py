@@ -1,4 +1,4 @@
-"""Loading of a JSON Schema and the files it refers to, and messages for its errors."""
+"""Loading of a JSON Schema and the files it refers to; messages for its errors."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def reference_to(uri: str, documents: list[SchemaDocument]) -> str | None:
 
 
 def broken_reference(message: str, documents: list[SchemaDocument]) -> str | None:
-    """Return file, line and column of the reference that the library's `message` is about."""
+    """Return file, line and column of the reference that `message` is about."""
     if found := _MISSING_RESOURCE.search(message):
         return reference_to(found[1], documents)
     if found := _BAD_REFERENCE.search(message):
@@ -133,7 +133,7 @@ def broken_reference(message: str, documents: list[SchemaDocument]) -> str | Non
 def _first_reference(
     matches: Callable[[str, str], bool], documents: list[SchemaDocument]
 ) -> str | None:
-    """Return file, line and column of the first reference for which `matches(text, uri)`."""
+    """Return file, line and column of the first reference that `matches(text, uri)`."""
     for document in documents:
         for tokens, written, target in document.references():
             if matches(written, target):
@@ -142,7 +142,7 @@ def _first_reference(
 
 
 def _is_missing(target: str, named: str, documents: list[SchemaDocument]) -> bool:
-    """Whether `target` is the reference whose fragment `named` the library reports as missing."""
+    """Whether `target` has the fragment `named`, and no document has a value there."""
     uri, fragment = urldefrag(target)
     if unquote(fragment) != unquote(named):
         return False
@@ -202,7 +202,7 @@ def shortened(text: str) -> str:
 
 
 def _distance(branch: list[ValidationError], here: list[str | int]) -> tuple[bool, bool, int]:
-    """Return a sort key for alternatives: a wrong type is furthest, then a wrong constant."""
+    """Return a sort key: a wrong type is furthest, then a wrong constant."""
     fixed = any(misfit.kind.name in ("const", "enum") for misfit in branch)
     return _is_far(branch, here), fixed, len(branch)
 
@@ -240,7 +240,7 @@ _STANDARD = ("http://json-schema.org/", "https://json-schema.org/")
 
 
 class SchemaSource(Struct, frozen=True):
-    """A schema and the documents that it refers to. Plain data that can be sent to workers."""
+    """A schema and the documents that it refers to, as data for workers."""
 
     path: str
     documents: tuple[tuple[str, bytes], ...]  # URI and JSON text of each; the first is the schema

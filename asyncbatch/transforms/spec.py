@@ -119,7 +119,7 @@ def field(
     now: bool = False,
     value: Json = None,
 ) -> FieldRule:
-    """Return the rule for a field: the value at `path`, converted by the functions `apply`.
+    """Return the rule for a field: the value at `path`, converted by `apply`.
 
     A missing or null value becomes `default`. Without a path, the field is the time in UTC if `now`
     is true, else the constant `value`.

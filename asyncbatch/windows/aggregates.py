@@ -73,7 +73,7 @@ def parse_aggregate(text: str) -> Aggregate:
 
 
 def parse_aggregates(texts: str | Sequence[str] | Mapping[str, str]) -> tuple[Aggregate, ...]:
-    """Parse one text, several, or texts by the name of their aggregate. Raises ValueError."""
+    """Parse one text, several, or texts by aggregate name. Raises ValueError."""
     if isinstance(texts, Mapping):
         return tuple(replace(parse_aggregate(text), name=name) for name, text in texts.items())
     return tuple(map(parse_aggregate, (texts,) if isinstance(texts, str) else texts))
@@ -90,9 +90,10 @@ _STATISTICS: dict[str, Callable[[], Statistic]] = {
 
 
 class AggregateSet:
-    """The aggregates of a stream. Aggregates of one field share a statistic, as sum and avg do.
+    """The aggregates of a stream.
 
-    Raises ValueError for a repeated name, UsageError for a missing library.
+    Aggregates of one field share a statistic if they can, as sum and avg do. Raises ValueError for
+    a repeated name, UsageError for a missing library.
     """
 
     def __init__(self, aggregates: Sequence[Aggregate]) -> None:

@@ -147,20 +147,20 @@ class Events:
         return self._columns
 
     def arrival_times(self, source: str, arrived: int | None) -> None:
-        """Set the source, and the time of all events if `arrived` is given, in microseconds."""
+        """Set the source, and the time of all events to `arrived` unless it is None."""
         self.source = source
         if arrived is not None:
             self.moments = ConstantTime(arrived, self.count)
 
     def by_key(self) -> Iterable[tuple[Key, int, Sequence[Sequence[Any]]]]:
-        """Return each key, the number of its events and their columns, by first appearance."""
+        """Return each key, the number of its events and their columns, in order."""
         return by_key(self.keys, self.columns, self.count)
 
 
 def by_key(
     keys: Sequence[Any] | None, columns: Sequence[Sequence[Any]], count: int
 ) -> Iterator[tuple[Any, int, Sequence[Sequence[Any]]]]:
-    """Yield each key, the number of its events and their columns, by first appearance."""
+    """Yield each key, its number of events and their columns, by first appearance."""
     if keys is None:
         yield (), count, columns
     elif not columns:
@@ -181,7 +181,7 @@ def by_key(
 
 
 class Group(Struct, frozen=True, array_like=True):
-    """The events of one pane and key: their totals, or their values, which is faster for a few."""
+    """The events of one pane and key: their values or, for many events, their totals."""
 
     pane: int  # its start, in microseconds since the epoch
     key: Key
@@ -224,7 +224,7 @@ class WindowOutcome(Struct):
 
 
 class Windower(Protocol):
-    """An object that assigns events to windows and closes windows as the watermark moves.
+    """A windower: assigns events to windows, and closes windows by the watermark.
 
     The windows do not depend on how many events are added in one call.
     """

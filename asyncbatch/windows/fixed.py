@@ -178,7 +178,7 @@ class FixedWindows:
             totals.merge(group.totals)
 
     def _end_after(self, start: int, value: int) -> int:
-        """Return the first end after `value` of a window that contains the pane at `start`."""
+        """Return the first end after `value` of the windows with the pane at `start`."""
         first = self._first_end(start)
         return first + max(0, (value - first) // self._every + 1) * self._every
 

@@ -23,7 +23,7 @@ class WindowSpec(Struct, frozen=True):
 
     @property
     def pane(self) -> int:
-        """The length of a pane, the largest that divides `size` and `every`, in microseconds."""
+        """The length of a pane in microseconds: it divides `size` and `every`."""
         return math.gcd(self.size, self.every)
 
     def __str__(self) -> str:

@@ -245,7 +245,7 @@ class SquaresState(Struct, frozen=True, array_like=True):
 
 
 class Sum:
-    """The sum of integers and floats: an integer if all numbers are, else the nearest float.
+    """The sum of numbers: an integer if all are integers, else the nearest float.
 
     The sum of the floats is kept exactly, as a few floats with the same exact sum.
     """
@@ -312,7 +312,7 @@ class Sum:
             self._whole += int(sum(values))
 
     def _add_floats(self, values: list[float]) -> None:
-        """Add floats: keep a float near the sum, then the float nearest to the rest, and so on."""
+        """Add floats: keep one near the sum, one nearest to the rest, and so on."""
         rest, parts = values + self._parts, list[float]()
         try:
             part = sum(rest)  # near the sum, at a third of the cost of `fsum`

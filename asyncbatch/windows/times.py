@@ -1,4 +1,4 @@
-"""Event times: parsing and formatting of RFC 3339 texts and numbers since the epoch."""
+"""Event times: parsing and formatting of RFC 3339 texts and epoch numbers."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class ConstantTime:
 
 
 class DatetimeTimes:
-    """Times whose conversion to microseconds waits for `all()`, which is rarely called."""
+    """Times that `all()` converts to microseconds; it is rarely called."""
 
     def __init__(self, times: Sequence[datetime]) -> None:
         self._times = times
@@ -83,13 +83,13 @@ def micros_of(time: datetime) -> int:
 
 
 class TimeReader:
-    """A parser of event times. `unit` is that of numbers; `auto` derives it from their size."""
+    """A parser of event times. `unit` is for numbers; `auto` derives it from each."""
 
     def __init__(self, unit: Unit = "auto") -> None:
         self._unit = unit
 
     def read_column(self, values: Sequence[Json]) -> EventTimes:
-        """Return the times of many values. Raises ValueError or TypeError if one is invalid."""
+        """Return the times of values. Raises ValueError or TypeError for an invalid one."""
         if set(map(type, values)) == {str}:
             return self.read_texts(values)
         return NumericTimes([self.parse(value) for value in values])

@@ -1,4 +1,4 @@
-"""`dedupe`: the first record of each key, exactly, in bounded memory."""
+"""`dedupe`: it keeps exactly the first record of each key, in bounded memory."""
 
 from __future__ import annotations
 

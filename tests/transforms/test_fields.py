@@ -1,4 +1,4 @@
-"""`fields`: new records, field by field; and that such transforms run as any other."""
+"""`fields`: values of new records, and runs with this transform."""
 
 from __future__ import annotations
 
@@ -33,8 +33,7 @@ class Here:
         return Context("a.json", 1)
 
 
-NOW = 1_767_323_045_006_000_999
-"""2026-01-02T03:04:05.006Z, in nanoseconds."""
+NOW = 1_767_323_045_006_000_999  # 2026-01-02T03:04:05.006Z, in nanoseconds
 
 
 def made(record, /, **rules):

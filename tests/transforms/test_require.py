@@ -1,4 +1,4 @@
-"""`require`: records that lack what they must have."""
+"""`require`: records without a required field."""
 
 from __future__ import annotations
 

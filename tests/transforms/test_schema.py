@@ -1,4 +1,4 @@
-"""JSON Schema as a transform, and loading schema files."""
+"""The transform `schema`, and the loading of schema files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from asyncbatch.transforms.base import Context, RecordError
 from asyncbatch.transforms.schema import MAX_VIOLATIONS, SchemaCheck, SchemaSource, load_schema
 from tests.conftest import python
 
-allow_deep_nesting()  # now, as hypothesis warns of a limit that changes under it
+allow_deep_nesting()  # hypothesis warns if the recursion limit changes during a test
 
 DRAFT_4 = "http://json-schema.org/draft-04/schema#"
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
@@ -43,7 +43,7 @@ SCHEMAS = st.recursive(
 
 
 class Here:
-    """A position that nobody asks about."""
+    """A position of a record, which these transforms do not use."""
 
     def context(self) -> Context:
         return Context("a.json", 1)
@@ -51,7 +51,7 @@ class Here:
 
 @pytest.fixture
 def load(tmp_path, monkeypatch):
-    """Write schema files into the current folder; load the first as the workers get it."""
+    """A function that writes schema files and loads the first as workers get it."""
     monkeypatch.chdir(tmp_path)
 
     def _load(schema, *, check_formats=True, **others):

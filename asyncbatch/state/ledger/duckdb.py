@@ -36,7 +36,7 @@ def exists(connection: Any) -> bool:
 
 
 def record(connection: Any, job: str, target: str, entries: Sequence[Entry]) -> None:
-    """Write entries. Each replaces the earlier entry of its path."""
+    """Write entries, which replace earlier ones of their paths."""
     connection.execute(
         f"DELETE FROM {table.NAME} WHERE job = ? AND generation = ? AND path IN (SELECT unnest(?))",  # noqa: S608 - constants
         [job, entries[0].generation, [table.escape_path(entry.path) for entry in entries]],
@@ -50,7 +50,7 @@ def record(connection: Any, job: str, target: str, entries: Sequence[Entry]) -> 
 
 
 class DuckdbLedger:
-    """The entries of one job from generation `least` on, read through a separate cursor."""
+    """The entries of one job from generation `least` on. Uses a separate cursor."""
 
     def __init__(self, connection: Any, job: str, *, least: int = 0) -> None:
         self._cursor = connection.cursor()

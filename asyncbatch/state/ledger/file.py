@@ -39,10 +39,11 @@ class Generation(NamedTuple):
 
 
 class LedgerStore:
-    """A ledger file for one job. Call `open` first. Methods raise SinkError if SQLite fails.
+    """A ledger file for one job.
 
-    `target` is the path of the output file or folder, if there is one. For one thread at a time.
-    Other processes may use the same file.
+    Call `open` first. Methods raise SinkError if SQLite fails. `target` is the path of the output
+    file or folder, if there is one. For one thread at a time. Other processes may use the same
+    file.
     """
 
     def __init__(self, path: str, job: str, target: str, description: str) -> None:

@@ -64,7 +64,7 @@ def exists(connection: Queryable) -> bool:
 
 
 def record(connection: LedgerConnection, job: str, target: str, entries: Sequence[Entry]) -> None:
-    """Write entries. Each replaces the earlier entry of its path."""
+    """Write entries, which replace earlier ones of their paths."""
     connection.execute(
         f"DELETE FROM {table.NAME} WHERE {_OF_PATHS} AND generation = $4",  # noqa: S608 - constants
         job,
@@ -80,7 +80,7 @@ def record(connection: LedgerConnection, job: str, target: str, entries: Sequenc
 
 
 def is_recorded(connection: Queryable, job: str, entry: Entry, transaction: int) -> bool:
-    """Whether the transaction with this number wrote the present entry of the same input."""
+    """Whether the transaction with this number wrote the entry of this input."""
     query = (
         f"SELECT 1 FROM {table.NAME} WHERE {_OF_PATHS} AND generation = $4"  # noqa: S608 - constants
         " AND xmin::text::bigint = $5::bigint % 4294967296"

@@ -39,14 +39,14 @@ def exists(connection: sqlite3.Connection) -> bool:
 
 
 def record(connection: sqlite3.Connection, job: str, target: str, entries: Sequence[Entry]) -> None:
-    """Write entries. Each replaces the earlier entry of its path. Raises sqlite3.Error."""
+    """Write entries, which replace earlier ones of their paths. Raises sqlite3.Error."""
     values = ", ".join("?" * len(table.COLUMNS))
     statement = f"INSERT OR REPLACE INTO {table.NAME} ({table.ALL}) VALUES ({values})"  # noqa: S608 - constants
     connection.executemany(statement, (table.row_of(job, target, entry) for entry in entries))
 
 
 class SqliteLedger:
-    """The entries of one job, read through a separate connection, by one thread at a time.
+    """The entries of one job, for one thread at a time. Uses a separate connection.
 
     Only generations from `least` to `most` count; of several entries for an input, the newest.
     """

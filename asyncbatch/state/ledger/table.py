@@ -59,7 +59,7 @@ def missing_columns(present: Collection[str]) -> list[str]:
 
 
 def row_of(job: str, target: str, entry: Entry) -> tuple[Any, ...]:
-    """Return an entry as a row of the table. Bytes of a name that are not UTF-8 are escaped."""
+    """Return an entry as a row of the table, with its path escaped."""
     extent = entry.extent
     place = (extent.at, extent.length, extent.skip, extent.take) if extent else (None,) * 4
     return (
@@ -117,7 +117,7 @@ def forget(execute: Execute, target: str, *, generation: int) -> None:
 
 
 def can_resume(execute: Execute, job: LedgerJob, target: str) -> bool:
-    """Whether the unfinished replacement of `target` is by this job, from unchanged inputs."""
+    """Whether this job made the replacement of `target`, from unchanged inputs."""
     query = (
         f"SELECT job, path, size, mtime_ns, digest FROM {NAME}"  # noqa: S608 - constants
         " WHERE target = ? AND generation > 0 AND (records_written > 0 OR job <> ?)"
