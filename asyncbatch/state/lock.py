@@ -50,8 +50,8 @@ class LockHolder(msgspec.Struct, tag_field="kind", tag="asyncbatch lock"):
 class Lock:
     """A lock on the file at `path`. Messages name `option`, which asked for it.
 
-    It is a flock on an open file that no child process inherits, so it ends with this process, even
-    after a kill. The file stays and names its last holder.
+    Acquire it only once. It is a flock on an open file that no child process inherits, so it ends
+    with this process, even after a kill. The file stays and names its last holder.
     """
 
     def __init__(self, path: str, option: str = "--lock") -> None:

@@ -285,7 +285,7 @@ async def _yielded_values(results: AsyncIterator[Any]) -> AsyncGenerator[Any, No
 def _rejection(error: BaseException) -> RecordError:
     """Return the error of a function as a RecordError.
 
-    Its `detail` is the traceback without the frames of this module.
+    Its `detail` is the traceback without the leading frames of this module.
     """
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename == __file__:

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 class FixedWindows:
     """A windower for tumbling and hopping windows.
 
-    Each event belongs to one pane. A tumbling window is one pane, a hopping window is several. A
-    pane holds at most `max_keys` keys. Events with further keys get the key `overflow`; without
-    an overflow key, TooManyKeysError is raised.
+    Each event belongs to one pane. A tumbling window is one pane, a hopping window is one or
+    several. A pane holds at most `max_keys` keys. Events with further keys get the key `overflow`;
+    without an overflow key, TooManyKeysError is raised.
     """
 
     def __init__(
