@@ -1,4 +1,4 @@
 """State that survives the process: ledger, checkpoint, lock.
 
-Imports the ground rooms, `transforms` and `windows`.
+May import `core`, `storage`, `formats`, `transforms` and `windows`.
 """

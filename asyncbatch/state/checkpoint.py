@@ -1,4 +1,4 @@
-"""Checkpoint files of streams."""
+"""The checkpoint of a stream, and its file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NOTHING = "nothing"
 
 
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
-    """Yield the differences between two configurations, as text."""
+    """Yield the differences between two configurations as text."""
     for name in dict.fromkeys((*before, *now)):
         was, has_become = before.get(name) or _NOTHING, now.get(name) or _NOTHING
         if was != has_become:
@@ -31,22 +31,22 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[s
 
 
 class SourceState(Struct, frozen=True):
-    """The state of one source: its largest time, and its position if it can be replayed."""
+    """The state of one source."""
 
-    top: int
+    top: int  # its largest event time, in microseconds since the epoch
     is_over: bool = False
-    position: Any = None
+    position: Any = None  # None: the source cannot be replayed
     file: str = ""  # the file at the position
-    held: bytes = b""  # the beginning of a line, after `at`
+    held: bytes = b""  # the beginning of an incomplete line, after `at`
     at: Position = field(default_factory=Position)
-    arrived: int = 0  # the time of the last event, if events have the time of their arrival
+    arrived: int = 0  # time of the last event, if event time is the time of arrival
 
 
 class StreamState(Struct, frozen=True):
-    """The state of a stream, with its sources in the order in which they joined."""
+    """The state of a stream: watermark, sources, windows and counts."""
 
     watermark: int
-    sources: list[SourceState]
+    sources: list[SourceState]  # in the order in which they joined
     windows: WindowsState
     tally: StreamTally
 
@@ -55,16 +55,13 @@ _VERSION = 1
 
 
 class Checkpoint(Struct, frozen=True):
-    """The state of a stream, and the positions of its target and side files.
+    """The content of a checkpoint file: the state of a stream and its outputs."""
 
-    `is_stopping`: the open windows were written as partial after it.
-    """
-
-    configuration: dict[str, str]
+    configuration: dict[str, str]  # options that must be the same on resume
     stream: StreamState
-    target: Any
-    files: list[AppendPosition]
-    is_stopping: bool
+    target: Any  # the position of the target
+    files: list[AppendPosition]  # the positions of the other files that the stream appends to
+    is_stopping: bool  # the open windows were written as partial after this checkpoint
 
 
 class _CheckpointHeader(Struct, frozen=True, tag_field="kind", tag="asyncbatch checkpoint"):
@@ -75,9 +72,10 @@ class _CheckpointHeader(Struct, frozen=True, tag_field="kind", tag="asyncbatch c
 
 
 class CheckpointFile:
-    """Holds checkpoints, one at a time, replaced whole; for one process at a time.
+    """The file of a stream's last checkpoint, locked for this process.
 
-    They are of streams of this `configuration`. The content is JSON, and is only ever data.
+    Call `open` first. Each checkpoint replaces the one before, as a whole. The content is JSON:
+    data, never code. All checkpoints belong to streams with the same `configuration`.
     """
 
     def __init__(self, path: str, configuration: dict[str, str]) -> None:
@@ -85,9 +83,9 @@ class CheckpointFile:
         self._lock = Lock(f"{path}.lock", "--checkpoint")
 
     def open(self) -> Checkpoint | None:
-        """Return the checkpoint, None if there is none yet.
+        """Lock the file and return its checkpoint, None if there is none yet.
 
-        Raises LockHeldError; UsageError if the file is damaged, or of another stream.
+        Raises LockHeldError, and UsageError if the file is damaged or belongs to another stream.
         """
         self._lock.acquire()
         try:
@@ -100,19 +98,18 @@ class CheckpointFile:
         found = self._read(head, body)
         if changed := list(differences(found.configuration, self.configuration)):
             raise UsageError(
-                f"the checkpoint {self.path} is of another stream: {'; '.join(changed)}. Use "
+                f"the checkpoint {self.path} belongs to another stream: {'; '.join(changed)}. Use "
                 "it with the same options, or name another file to start again"
             )
         return found
 
     def write(self, checkpoint: Checkpoint) -> None:
-        """Put a checkpoint in the place of the one before. Raises SinkError."""
+        """Replace the checkpoint. Raises SinkError."""
         body = msgspec.json.encode(checkpoint)
         head = msgspec.json.encode(_CheckpointHeader(_VERSION, _digest(body)))
         file = AtomicFile(self.path)
-        file.keep_unfinished(
-            f"{file.final_path}.new"
-        )  # one name, so that a killed process leaves one file
+        # Always the same name, so that killed processes leave only one file.
+        file.keep_unfinished(f"{file.final_path}.new")
         try:
             file.open()
         except UsageError as error:
@@ -125,32 +122,32 @@ class CheckpointFile:
         file.commit()
 
     def close(self) -> None:
-        """Let others have it."""
+        """Release the lock."""
         self._lock.release()
 
     def _read(self, head: bytes, body: bytes) -> Checkpoint:
         try:
-            told = msgspec.json.decode(head, type=_CheckpointHeader)
+            header = msgspec.json.decode(head, type=_CheckpointHeader)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             raise UsageError(
-                f"{self.path} is no checkpoint, but has content: name another file"
+                f"{self.path} is not a checkpoint, but has content: name another file"
             ) from None
-        if told.version != _VERSION:
+        if header.version != _VERSION:
             raise UsageError(
-                f"the checkpoint {self.path} is of another version of asyncbatch: use that "
-                "version, or name another file to start again"
+                f"the checkpoint {self.path} was written by another version of asyncbatch: use "
+                "that version, or name another file to start again"
             )
-        if told.digest != _digest(body):
+        if header.digest != _digest(body):
             raise self.damaged_error("its content has changed since it was written")
         try:
             return msgspec.json.decode(body, type=Checkpoint)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise self.damaged_error(str(error)) from None
 
-    def damaged_error(self, why: str) -> UsageError:
-        """Return the error that says so."""
+    def damaged_error(self, reason: str) -> UsageError:
+        """Return the error for a damaged checkpoint."""
         return UsageError(
-            f"the checkpoint {self.path} is damaged: {why}; name another file to start again"
+            f"the checkpoint {self.path} is damaged: {reason}; name another file to start again"
         )
 
 

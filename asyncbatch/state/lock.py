@@ -1,4 +1,4 @@
-"""One process per state: the lock file."""
+"""Lock files: only one process at a time runs a job."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 def state_folder() -> str:
     """Return `$XDG_STATE_HOME/asyncbatch`, by default in `~/.local/state`.
 
-    It may not exist yet. A relative XDG_STATE_HOME is ignored, as its specification demands. Raises
-    UsageError without a home folder.
+    The folder may not exist yet. A relative XDG_STATE_HOME is ignored, as the XDG specification
+    requires. Raises UsageError without a home folder.
     """
     base = os.environ.get("XDG_STATE_HOME", "")
     if not os.path.isabs(base):
         base = os.path.expanduser("~/.local/state")
     if not os.path.isabs(base):
-        raise UsageError("no place for files of this program: set XDG_STATE_HOME or HOME")
+        raise UsageError("no folder for the state of asyncbatch: set XDG_STATE_HOME or HOME")
     return os.path.join(base, "asyncbatch")
 
 
 _POLL_SECONDS = 0.05
-_MOST_BYTES = 4096
+_MOST_BYTES = 4096  # of a lock file that are read
 
 
 class LockHolder(msgspec.Struct, tag_field="kind", tag="asyncbatch lock"):
@@ -44,14 +44,14 @@ class LockHolder(msgspec.Struct, tag_field="kind", tag="asyncbatch lock"):
 
     pid: int
     host: str
-    since: str
+    since: str  # UTC, as 2026-01-31T12:00:00Z
 
 
 class Lock:
-    """The lock of the file at `path`, acquired once. `option` is the option that asked for it.
+    """A lock on the file at `path`. Messages name `option`, which asked for it.
 
-    It is a flock on an open file that no child process inherits: it ends with this process, however
-    that ends. The file stays, and names its last holder.
+    Acquire it only once. It is a flock on an open file that no child process inherits, so it ends
+    with this process, even after a kill. The file stays and names its last holder.
     """
 
     def __init__(self, path: str, option: str = "--lock") -> None:
@@ -59,9 +59,9 @@ class Lock:
         self._descriptor: int | None = None
 
     def acquire(self, wait_s: float = 0.0) -> None:
-        """Acquire the lock within `wait_s` seconds, until this process ends.
+        """Acquire the lock within `wait_s` seconds, until `release` or the process ends.
 
-        Raises LockHeldError; UsageError if the file cannot serve as a lock.
+        Raises LockHeldError, and UsageError if the file cannot be used as a lock.
         """
         deadline = time.monotonic() + wait_s
         while not self._try():
@@ -71,7 +71,7 @@ class Lock:
             time.sleep(min(_POLL_SECONDS, left))
 
     def release(self) -> None:
-        """Let go of the lock now."""
+        """Release the lock."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -83,43 +83,43 @@ class Lock:
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
             descriptor = os.open(self.path, flags, 0o666)
             try:
-                taken = self._lock(descriptor)
+                acquired = self._lock(descriptor)
             except BaseException:
                 os.close(descriptor)
                 raise
         except OSError as error:
             reason = error.strerror or str(error)
             raise UsageError(f"{self._option} {display_path(self.path)}: {reason}") from None
-        if taken:
+        if acquired:
             self._descriptor = descriptor
         else:
             os.close(descriptor)
-        return taken
+        return acquired
 
     def _lock(self, descriptor: int) -> bool:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise UsageError(f"{self._option} {display_path(self.path)} is no regular file")
+            raise UsageError(f"{self._option} {display_path(self.path)} is not a regular file")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         try:
-            there = os.stat(self.path)
+            current = os.stat(self.path)
         except FileNotFoundError:
             return False
-        if not os.path.samestat(there, status):  # another process has replaced the file
+        if not os.path.samestat(current, status):  # another process has replaced the file
             return False
         content = os.pread(descriptor, _MOST_BYTES, 0)
         if content and _holder(content) is None:
             raise UsageError(
-                f"{self._option} {display_path(self.path)} is no lock file but has content: name "
-                "another (if it is an input, let it not follow --lock, or write --lock=auto)"
+                f"{self._option} {display_path(self.path)} is not a lock file but has content: "
+                "name another file (to pass it as an input, write --lock=auto before it)"
             )
         since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        told = msgspec.json.encode(LockHolder(os.getpid(), socket.gethostname(), since)) + b"\n"
-        os.pwrite(descriptor, told, 0)
-        os.ftruncate(descriptor, len(told))
+        line = msgspec.json.encode(LockHolder(os.getpid(), socket.gethostname(), since)) + b"\n"
+        os.pwrite(descriptor, line, 0)
+        os.ftruncate(descriptor, len(line))
         return True
 
     def _describe_held(self) -> str:
@@ -128,11 +128,11 @@ class Lock:
                 holder = _holder(stream.read(_MOST_BYTES))
         except OSError:
             holder = None
-        told = f"the lock {display_path(self.path)} is held by "
+        held = f"the lock {display_path(self.path)} is held by "
         if holder is None:  # the holder has not written its name yet
-            return told + "another process"
+            return held + "another process"
         where = "" if holder.host == socket.gethostname() else f" on {holder.host}"
-        return f"{told}process {holder.pid}{where} since {holder.since}"
+        return f"{held}process {holder.pid}{where} since {holder.since}"
 
 
 def _holder(content: bytes) -> LockHolder | None:
@@ -144,27 +144,27 @@ def _holder(content: bytes) -> LockHolder | None:
 
 
 def default_lock(key: str) -> Lock:
-    """Return the lock of the job with this key, in the state folder. Raises UsageError."""
+    """Return the lock of a job by its key, in the state folder. Raises UsageError."""
     folder = os.path.join(state_folder(), "locks")
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
     except OSError as error:
         reason = error.strerror or str(error)
         raise UsageError(
-            f"--lock: cannot make {display_path(folder)}: {reason}; name a file with --lock=FILE"
+            f"--lock: cannot create {display_path(folder)}: {reason}; name a file with --lock=FILE"
         ) from None
     return Lock(os.path.join(folder, f"{key}.lock"))
 
 
 def job_key(inputs: Iterable[str], target: str | None, options: Mapping[str, object]) -> str:
-    """Return the identity of this job on this machine, as a short hash.
+    """Return the identity of a job on this machine as a short hash.
 
-    `inputs` are the arguments, and `target` as typed: both count by their absolute paths. `options`
-    are all else that distinguishes the job.
+    `inputs` and `target` are as the user wrote them; their absolute paths count. `options` are the
+    other settings that distinguish jobs.
     """
     paths = sorted({path if path == STDIN else _absolute_path(path) for path in inputs})
-    told = ascii((paths, None if target is None else _absolute(target), sorted(options.items())))
-    return blake2b(told.encode(), digest_size=12).hexdigest()
+    text = ascii((paths, None if target is None else _absolute(target), sorted(options.items())))
+    return blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 def _absolute_path(path: str) -> str:
@@ -175,6 +175,6 @@ def _absolute(target: str) -> str:
     scheme, separator, rest = target.partition("://")
     if not separator:
         return target if target == STDIN else os.path.abspath(target)
-    if not rest.startswith("/"):  # a server's
+    if not rest.startswith("/"):  # a database server: not a path
         return target
     return f"{scheme}:///{os.path.abspath(rest[1:])}"

@@ -1,4 +1,4 @@
-"""Changes and checks of one record after another: jq, calls, fields, schema, dedupe.
+"""Transforms of records: jq programs, user functions, fields, JSON Schema, dedupe.
 
-Imports `core`, `storage` and `formats`. Each transform is loaded only if it is used.
+May import `core`, `storage` and `formats`. Each transform is loaded only if it is used.
 """

@@ -1,4 +1,4 @@
-"""The `Transform` protocol: one step on the way of a record. One kind a module."""
+"""The `Transform` protocol, and the error that rejects a record."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class Context(Struct, frozen=True):
 
 
 class RecordPosition(Protocol):
-    """The record that is being worked on."""
+    """The position of the current record in its input."""
 
     def context(self) -> Context:
-        """Say where it comes from."""
+        """Return the file, record number and line of the record."""
         ...
 
 
 class RecordError(Exception):
-    """The record is rejected: why, and (schemas) each place that does not fit."""
+    """The rejection of a record, with the reason and, for schemas, each violation."""
 
     def __init__(
         self,
@@ -46,14 +46,17 @@ class RecordError(Exception):
 
 
 def kind_of(value: object) -> str:
-    """Return the noun for a JSON value, for messages: `an array`."""
+    """Return the type of a JSON value for a message, for example `an array`."""
     kinds = {dict: "an object", list: "an array", str: "a string", bool: "a boolean"}
     return "null" if value is None else kinds.get(type(value), "a number")
 
 
 class Transform(Protocol):
-    """Makes any number of values of one; called for one record at a time."""
+    """A function from one value to any number of values, called for each record."""
 
     def __call__(self, value: Json, position: RecordPosition) -> Iterable[Json]:
-        """Return the outputs for `value`; none drops it. Raises RecordError, also midway."""
+        """Return the outputs for `value`; without outputs the record is dropped.
+
+        Raises RecordError, possibly only when the outputs are iterated.
+        """
         ...

@@ -32,11 +32,12 @@ if TYPE_CHECKING:
 
     Function = Callable[..., Any]
 
-_HELD_OUTPUTS = 1000  # A failed function may be retried while it has yielded fewer values.
+# A function that fails after this many outputs is not called again.
+_HELD_OUTPUTS = 1000
 
 
 def copy_of(value: Json) -> Iterator[Json]:
-    """Yield `value`, then fresh copies of it: a function may change its argument."""
+    """Yield `value`, then new copies: a function may have changed its argument."""
     text = encode(value)
     yield value
     while True:
@@ -44,14 +45,14 @@ def copy_of(value: Json) -> Iterator[Json]:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether to retry a function after this error, which rejects the record."""
-    cause = error.__context__  # the cause: this exception is never raised without one
+    """Whether another call of the function may succeed after this error."""
+    cause = error.__context__  # usually the exception of the user's function
     return isinstance(error, RecordError) and cause is not None and retrying.is_transient(cause)
 
 
 @contextmanager
 def with_attempt_notes() -> Iterator[None]:
-    """Say in a RecordError's message how many times the function was called."""
+    """Add the number of attempts to the message of a RecordError."""
     try:
         yield
     except RecordError as error:
@@ -60,7 +61,7 @@ def with_attempt_notes() -> Iterator[None]:
 
 
 def materialized(outputs: Iterable[Json]) -> Iterable[Json]:
-    """Return `outputs` with the first ones computed; nearly always these are all."""
+    """Compute up to `_HELD_OUTPUTS` outputs, nearly always all; return all outputs."""
     if isinstance(outputs, Sequence):
         return outputs
     rest = iter(outputs)
@@ -71,7 +72,7 @@ def materialized(outputs: Iterable[Json]) -> Iterable[Json]:
 async def materialized_async(
     outputs: AsyncGenerator[Json, None],
 ) -> tuple[Sequence[Json], AsyncGenerator[Json, None]]:
-    """Return the first `outputs`, and where the rest comes from."""
+    """Return up to `_HELD_OUTPUTS` computed outputs, and the generator of the others."""
     first: list[Any] = []
     async for item in outputs:
         first.append(item)
@@ -80,26 +81,26 @@ async def materialized_async(
     return first, outputs
 
 
-# Errors of an async function that do not end the run. Cancellation is the caller's.
+# Errors of an async function that reject the record. A CancelledError is not one of them.
 _ASYNC_ERRORS = (Exception, SystemExit, KeyboardInterrupt)
 
 
 class Call:
-    """Calls a function or a generator function on each record.
+    """A transform that calls a function or generator function with each record.
 
-    `function` is a function, or its location (see `load_function`). It takes the record and, as a
-    second positional argument if it has one, the record's `Context`; a second argument with a
-    default other than None gets it only if it is named `context` or `ctx`. The function returns a
-    record, None to drop it, or a list, tuple or iterator of several, of which None are skipped.
-    With a `retrier`, a transient error leads to another call with the unchanged record.
+    `function` is a function, or its location (see `load_function`). It takes the record. A second
+    positional parameter gets the `Context` of the record; if that parameter has a default other
+    than None, only under the name `context` or `ctx`. The function returns a record, None to drop
+    it, or a list, tuple or iterator of several; None in them is skipped. With a `retrier`, the
+    function is called again with the unchanged record after a transient error.
     """
 
     def __init__(self, function: str | Function, retrier: Retrier | None = None) -> None:
         self._function = load_function(function) if isinstance(function, str) else function
         self._with_context = takes_context(self._function)
         self._retrier = retrier or None
+        # Calls the function with many records. None: the records must be processed one by one.
         self.many = None if self._with_context or self._retrier else self._many
-        """Calls the function on many records. None if records must be processed one by one."""
 
     def _many(self, values: Sequence[Json]) -> Sequence[Json]:
         """Return the function's result for each value, or its RecordError."""
@@ -108,14 +109,14 @@ class Call:
         while len(results) < len(values):
             try:
                 results.extend(calls)
-                if len(results) < len(values):  # for `extend` that was the end
+                if len(results) < len(values):  # `extend` takes StopIteration for the end
                     results.append(_rejection(StopIteration()))
-            except BaseException as error:  # noqa: BLE001 - the user's own, as below
-                results.append(_rejection(error))  # `calls` goes on with the next value
+            except BaseException as error:  # noqa: BLE001 - the user's function, as below
+                results.append(_rejection(error))  # `calls` continues with the next value
         return results
 
     def outputs(self, result: Any) -> Iterable[Any]:
-        """Return the values that one result of `many` stands for. Raises RecordError."""
+        """Return the outputs of one result of `many`. Raises RecordError."""
         if isinstance(result, RecordError):
             raise result
         return _outputs(result)
@@ -136,7 +137,7 @@ class Call:
                 result = self._function(value, position.context())
             else:
                 result = self._function(value)
-        except BaseException as error:  # noqa: BLE001 - the user's own, be it a stray Ctrl-C
+        except BaseException as error:  # noqa: BLE001 - the user's function may raise KeyboardInterrupt
             raise _rejection(error) from None
         if type(result) is dict and is_json_value(result):  # nearly always
             return (result,)
@@ -144,7 +145,7 @@ class Call:
 
 
 class AsyncCall:
-    """Calls an `async def` function or async generator on each record, like `Call`."""
+    """The counterpart of `Call` for an `async def` function or async generator."""
 
     def __init__(self, function: str | Function, retrier: Retrier | None = None) -> None:
         self._function = load_function(function) if isinstance(function, str) else function
@@ -196,7 +197,7 @@ class AsyncCall:
 
 
 def make_call(spec: str | Function, retrier: Retrier | None = None) -> Call | AsyncCall:
-    """Return the call of a function, or of the function at `spec`. Raises UsageError."""
+    """Return the transform for a function or its location. Raises UsageError."""
     function = load_function(spec) if isinstance(spec, str) else spec
     return AsyncCall(function, retrier) if is_async(function) else Call(function, retrier)
 
@@ -218,7 +219,7 @@ def is_async(function: Function) -> bool:
 
 
 def takes_context(function: Function) -> bool:
-    """Whether `function` also takes the context. Raises UsageError if it takes no record."""
+    """Whether `function` also takes a context. Raises UsageError if it takes no record."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # a builtin without a signature
@@ -259,7 +260,7 @@ def _drained(results: Iterator[Any]) -> Iterator[Any]:
                 item = next(results)
         except StopIteration:
             return
-        except BaseException as error:  # noqa: BLE001 - the user's own, be it a stray Ctrl-C
+        except BaseException as error:  # noqa: BLE001 - the user's function may raise KeyboardInterrupt
             raise _rejection(error) from None
         yield to_json_value(item)
 
@@ -284,7 +285,7 @@ async def _yielded_values(results: AsyncIterator[Any]) -> AsyncGenerator[Any, No
 def _rejection(error: BaseException) -> RecordError:
     """Return the error of a function as a RecordError.
 
-    Its detail is the traceback from the function on.
+    Its `detail` is the traceback without the leading frames of this module.
     """
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename == __file__:

@@ -1,4 +1,4 @@
-"""Transforms one after the other, made of settings."""
+"""A chain of transforms, built from their settings."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ if TYPE_CHECKING:
 
 
 class Chain:
-    """Several transforms as one, lazy.
+    """Several transforms as one. Outputs are computed only when they are iterated.
 
-    `reads_text`: it takes the text of a record in place of its value. `test`: if it only checks,
-    whether a record passes. `takes`: if it only needs objects as rows, whether many values are.
-    `many`: if it is one function whose results are rows, calls it on many records, and `rest`
-    finishes each result.
+    The attributes `test`, `takes` and `many` are shortcuts; each is None if it does not apply.
     """
 
     def __init__(self, stages: Sequence[Transform], *, reads_text: bool) -> None:
-        self.reads_text = reads_text
+        self.reads_text = reads_text  # the chain takes the text of a record, not its value
+        # For a single schema: whether a record passes.
         self.test: Callable[[Any], bool] | None = None
+        # For a single row check: whether all of these values can be rows.
         self.takes: Callable[[Sequence[Any]], bool] | None = None
         if len(stages) == 1:
             self.test = getattr(stages[0], "is_valid", None)
             self.takes = getattr(stages[0], "takes", None)
+        # For a single function, followed by row checks without a key at most: its results for many
+        # records. `rest` turns each result into outputs.
         self.many: Callable[[Sequence[Any]], Sequence[Any]] | None = None
         if all(isinstance(stage, RowCheck) and not stage.key for stage in stages[1:]):
             self.many = getattr(stages[0], "many", None)
@@ -41,12 +42,12 @@ class Chain:
         self._rest = stages[1:]
 
     def __call__(self, record: Json, position: RecordPosition) -> Iterable[Json]:
-        """Return the outputs for `record`. Raises RecordError, also midway."""
+        """Return the outputs for `record`. Raises RecordError, possibly during iteration."""
         outputs: Iterable[Any] = self._first(record, position)
         return self._through(outputs, position) if self._rest else outputs
 
     def rest(self, result: Any, position: RecordPosition) -> Iterable[Any]:
-        """Return the outputs for a record whose `many` result is given, as `__call__` does."""
+        """Return the outputs for one result of `many`. Raises RecordError like `__call__`."""
         return self._through(self._first.outputs(result), position)
 
     def _through(self, outputs: Iterable[Json], position: RecordPosition) -> Iterable[Json]:
@@ -63,7 +64,7 @@ def make_stages(
     retrier: Retrier | None = None,
     row_check: RowCheck | None = None,
 ) -> list[Transform | AsyncCall]:
-    """Return the transforms of `specs`, in order, `row_check` last. Raises UsageError."""
+    """Return the transforms of `specs` in order, then `row_check`. Raises UsageError."""
     stages: list[Transform | AsyncCall] = []
     before: TransformSpec | None = None
     for spec in specs:
@@ -89,9 +90,9 @@ def make_stage(
 ) -> Transform | AsyncCall:
     """Return the transform of `spec`, which follows `before`. Raises UsageError.
 
-    Numbers that jq produced itself may pass to the next jq program unchecked.
+    A jq program after another one is lossy: the first has checked or produced the integers.
     """
-    match spec:  # each is loaded only when asked for
+    match spec:  # each module is loaded only if its transform is used
         case JqSpec():
             from asyncbatch.transforms.jq import Jq
 
@@ -119,7 +120,7 @@ def make_chain(
     retrier: Retrier | None = None,
     row_check: RowCheck | None = None,
 ) -> Chain | None:
-    """Return the transforms as one, or None if there are none. Raises UsageError.
+    """Return the transforms as a chain, None without transforms. Raises UsageError.
 
     No transform may be async.
     """
@@ -129,7 +130,7 @@ def make_chain(
 def chain_of(
     stages: Sequence[Transform | AsyncCall], specs: Sequence[TransformSpec]
 ) -> Chain | None:
-    """Return the stages of `specs` as one transform, or None if there are none."""
+    """Return the stages of `specs` as a chain, or None without stages."""
     return Chain(stages, reads_text=reads_text(specs)) if stages else None  # type: ignore[arg-type]  # no stage is async
 
 
@@ -144,7 +145,7 @@ def _each(stage: Transform, values: Iterable[Json], position: RecordPosition) ->
 
 
 class _Encoded:
-    """A transform that takes text, behind another one that gives values."""
+    """An adapter that gives the JSON text of a value to a transform that takes text."""
 
     def __init__(self, transform: Transform) -> None:
         self._transform = transform
@@ -154,14 +155,14 @@ class _Encoded:
 
 
 class RowCheck:
-    """Checks that a value can be a row of a table: an object with the key's fields."""
+    """A check that a value can be a table row: an object with all key fields."""
 
     def __init__(self, table_name: str, key: Sequence[str]) -> None:
         self.key = key
         self._name = table_name
 
     def takes(self, values: Sequence[Json]) -> bool:
-        """Whether all these can be rows."""
+        """Whether all of these values can be rows."""
         if not set(map(type, values)) <= {dict}:
             return False
         return not any(None in [value.get(field) for value in values] for field in self.key)
@@ -173,5 +174,5 @@ class RowCheck:
             )
         for field in self.key:
             if value.get(field) is None:
-                raise RecordError("missing_field", f"has no {field!r}, which is the key")
+                raise RecordError("missing_field", f"the key field {field!r} is missing or null")
         return (value,)

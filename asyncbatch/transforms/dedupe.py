@@ -1,4 +1,4 @@
-"""Deduplicate records by key."""
+"""Digests of record keys, and the set of digests that a run has seen."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from asyncbatch.core.records import Json
 
 
-MEMORY_DIGESTS = 500_000  # digests kept in memory (100 bytes each); later ones are on the disk
-_CACHE_KIB = 32 * 1024
+MEMORY_DIGESTS = 500_000  # digests in memory, 100 bytes each; later ones go to the disk
+_CACHE_KIB = 32 * 1024  # page cache of the temporary database
 
 
 class DigestSet:
-    """Digests that were seen: the first in memory, then a temporary table of SQLite's.
+    """A set of digests: the first in memory, the others in a temporary SQLite table.
 
-    Used by one thread at a time. A context manager that takes its file away.
+    For one thread at a time. As a context manager it removes the temporary file at the end.
     """
 
     def __init__(self, most_in_memory: int = MEMORY_DIGESTS) -> None:
@@ -47,7 +47,7 @@ class DigestSet:
     def add(self, digests: Iterable[bytes | None]) -> list[bool]:
         """Add digests in order; return for each whether it is new. None is always new.
 
-        Raises SinkError if the disk is full.
+        Raises SinkError on an error of SQLite, for example a full disk.
         """
         return [digest is None or self._add(digest) for digest in digests]
 
@@ -64,13 +64,13 @@ class DigestSet:
                 self._rest.execute("INSERT OR IGNORE INTO seen VALUES (?)", (digest,)).rowcount > 0
             )
         except sqlite3.Error as error:
-            raise SinkError(f"dedupe cannot keep the keys that it has seen: {error}") from None
+            raise SinkError(f"dedupe cannot store its keys: {error}") from None
 
 
 def _open_table() -> sqlite3.Connection:
-    """Open a database in a temporary file, which SQLite removes itself."""
+    """Open a database in a temporary file, which SQLite removes when it is closed."""
     table = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-    # Nothing in it outlives this process, so nothing has to be safe.
+    # The content is not needed after a crash, so no journal and no fsync.
     table.execute("PRAGMA journal_mode = OFF")
     table.execute("PRAGMA synchronous = OFF")
     table.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
@@ -79,23 +79,23 @@ def _open_table() -> sqlite3.Connection:
     return table
 
 
-DIGEST_BYTES = 16  # Two keys out of a billion come to the same digest with a chance of 1 in 10^21.
+DIGEST_BYTES = 16  # among a billion keys, two have the same digest with a probability of 10^-21
 
 _encode = Encoder(order="sorted").encode
 
 
 class KeyDigest:
-    """Computes the digest of a record's key: the values at some paths.
+    """A function that returns the digest of a record's key: the values at some paths.
 
-    Numbers are equal by value (1 is 1.0), objects in any order of their fields. Raises ValueError
-    for an invalid path.
+    Numbers with the same value are equal (1 and 1.0), and so are objects with the same fields in
+    another order. Raises ValueError for an invalid path.
     """
 
     def __init__(self, key: Sequence[str]) -> None:
         self._gets = [make_getter(parse_path(field)) for field in key]
 
     def __call__(self, value: Json) -> bytes | None:
-        """Return the digest of a record's key; None if all of it is missing or null."""
+        """Return the digest of a record's key; None if all its fields are missing or null."""
         if type(value) is not dict:
             return None
         key = [_plain_number(get(value)) for get in self._gets]

@@ -1,4 +1,4 @@
-"""Built-in steps: rename, drop, set, require."""
+"""The transforms `fields` and `require`, field paths, and conversions of values."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _INDEX = re.compile(r"0|[1-9][0-9]{0,17}")
 
 
 def parse_path(text: str) -> tuple[str, ...]:
-    """Return the tokens of a path: names with dots between, or a JSON Pointer with /.
+    """Return the tokens of a path: names separated by dots, or a JSON Pointer.
 
     Raises ValueError with the reason.
     """
@@ -38,13 +38,13 @@ def parse_path(text: str) -> tuple[str, ...]:
     tokens = tuple(text.split("."))
     if "" in tokens:
         raise ValueError(
-            f"{text!r} is no path: write a.b.c, or a JSON Pointer (/a/b) for names with dots"
+            f"{text!r} is not a path: write a.b.c, or a JSON Pointer (/a/b) for names with dots"
         )
     return tokens
 
 
 def make_getter(tokens: tuple[str, ...]) -> Callable[[dict[str, Any]], Any]:
-    """Return a function that returns the value at `tokens` of an object, or None."""
+    """Return a function from an object to its value at `tokens`, or None."""
     first, *rest = tokens
 
     def get_first(record: dict[str, Json]) -> Json:
@@ -73,29 +73,29 @@ def _element(array: list[Any], token: str) -> Any:
 _INTEGER = re.compile(rf"\s*([+-]?[0-9]{{1,{MAX_INTEGER_DIGITS}}})\s*", re.ASCII)
 _NUMBER = re.compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\s*", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# An epoch time as text. A shorter number is a date, for instance 20260131.
+# An epoch time as text. A shorter number is a date, for example 20260131.
 _EPOCH_TEXT = re.compile(r"-?[0-9]{9,17}(?:\.[0-9]+)?", re.ASCII)
-# From here on an epoch time is in milliseconds; in seconds it would be the year 5138.
+# Epoch times from this number on are in milliseconds. In seconds it is in the year 5138.
 _FIRST_MILLISECONDS = 100_000_000_000
 _TRUE = frozenset(("true", "t", "yes", "y", "on", "1"))
 _FALSE = frozenset(("false", "f", "no", "n", "off", "0"))
 
 
 def to_int(value: Json) -> int:
-    """Return the integer that a number or text is, or that a boolean stands for."""
+    """Return a number, text or boolean as an integer. Raises ValueError."""
     if type(value) is str:
         match = _INTEGER.fullmatch(value)
         if match is None:
             raise ValueError
         return int(match[1])
-    number = int(value)  # of NaN there is none in JSON
+    number = int(value)  # never NaN, which is not JSON
     if number != value:
         raise ValueError("it has a fraction")
     return number
 
 
 def to_float(value: Json) -> float:
-    """Return the number that a number or text is, or that a boolean stands for."""
+    """Return a number, text or boolean as a float. Raises ValueError."""
     if type(value) is str and not _NUMBER.fullmatch(value):
         raise ValueError
     number = float(value)
@@ -105,7 +105,7 @@ def to_float(value: Json) -> float:
 
 
 def to_bool(value: Json) -> bool:
-    """Return the boolean of true, yes, on, 1 and their opposites, in any case."""
+    """Return the boolean for true, yes, on, 1 and their opposites, in any case."""
     if type(value) is bool:
         return value
     if type(value) is str:
@@ -127,7 +127,7 @@ def to_text(value: Json) -> str:
 def to_datetime(value: Json) -> str:
     """Return a time in UTC as ISO 8601.
 
-    Takes ISO 8601, in UTC unless it has an offset, or seconds or milliseconds since the epoch.
+    `value` is ISO 8601, in UTC unless it has an offset, or seconds or milliseconds since the epoch.
     """
     return utc_text(_time(value))
 
@@ -138,14 +138,15 @@ def to_date(value: Json) -> str:
 
 
 def utc_text(time: datetime) -> str:
-    """Return a time in UTC as ISO 8601 with Z, with fractions if there are any."""
-    return time.isoformat()[:-6] + "Z"  # for +00:00
+    """Return a time in UTC as ISO 8601 with Z. A fraction of zero is left out."""
+    return time.isoformat()[:-6] + "Z"  # instead of +00:00
 
 
 def _time(value: Json) -> datetime:
     if type(value) is str:
         text = value.strip()
-        if text[4:5] == "-" or not _EPOCH_TEXT.fullmatch(text):  # nearly always 2026-…
+        # The first check is only for speed: nearly all texts are dates such as 2026-01-31.
+        if text[4:5] == "-" or not _EPOCH_TEXT.fullmatch(text):
             time = datetime.fromisoformat(text)
             if time.tzinfo is UTC:
                 return time
@@ -173,7 +174,7 @@ _FUNCTIONS: dict[Function, Apply] = {
 
 
 def make_apply(name: Function) -> Apply:
-    """Return the function of this name, for use in one thread."""
+    """Return the function with this name, for use in one thread."""
     return _make_parser() if name == "json" else _FUNCTIONS[name]
 
 
@@ -182,7 +183,7 @@ def _make_parser() -> Apply:
     validator = make_validator()
 
     def parse(value: Json) -> Json:
-        """Return the value of a JSON text. A value that is no text is returned as it is."""
+        """Return the value of a JSON text. Other values are returned unchanged."""
         if type(value) is not str:
             return value
         text = value.encode()
@@ -194,15 +195,15 @@ def _make_parser() -> Apply:
     return parse
 
 
-_LONGEST = 60  # Characters of a value that a message shows.
+_LONGEST = 60  # characters of a value that a message shows
 _CANNOT = (ValueError, TypeError, OverflowError)  # errors of functions
-_EXPLAIN = ("int", "float", "json")  # functions whose own message says more than "cannot"
+_EXPLAIN = ("int", "float", "json")  # functions whose ValueError has a helpful message
 
 
 class Fields:
-    """Makes a new object with exactly these fields. `clock` is `time_ns`.
+    """A transform that makes a new object with exactly the fields of `spec`.
 
-    Raises ValueError for an invalid path.
+    `clock` returns nanoseconds since the epoch. Raises ValueError for an invalid path.
     """
 
     def __init__(self, spec: FieldsSpec, clock: Callable[[], int] = time_ns) -> None:
@@ -211,11 +212,11 @@ class Fields:
     def __call__(
         self,
         value: Json,
-        position: RecordPosition,  # noqa: ARG002 - part of the contract
+        position: RecordPosition,  # noqa: ARG002 - a parameter of `Transform`
     ) -> tuple[Json]:
-        """Return the new record. Raises RecordError where a function cannot do its work."""
+        """Return the new record. Raises RecordError if a function fails."""
         if type(value) is not dict:
-            raise RecordError("transform", f"fields are made of an object, not {kind_of(value)}")
+            raise RecordError("transform", f"fields needs an object, not {kind_of(value)}")
         return ({name: make(value) for name, make in self._makes},)
 
 
@@ -231,7 +232,7 @@ def _make_now(clock: Callable[[], int]) -> Make:
     second, text = -1, ""
 
     def now(_: dict[str, Any]) -> str:
-        """Return the time in UTC. The text up to seconds is cached."""
+        """Return the time in UTC. The text of the current second is cached."""
         nonlocal second, text
         at, rest = divmod(clock(), 1_000_000_000)
         if at != second:
@@ -279,7 +280,7 @@ def _refusal(
     functions: Sequence[Apply],
     value: Json,
 ) -> RecordError:
-    """Return the error of a field: the function, its input, its reason."""
+    """Return the error for a field: calls the functions again until one fails."""
     reason = ""
     for function_name, function in zip(names, functions, strict=True):
         try:
@@ -298,9 +299,9 @@ def _refusal(
 
 
 class Require:
-    """Passes the records that have all of some fields: not missing, not null, not "".
+    """A check that some fields of a record are neither missing, null nor "".
 
-    Raises ValueError if a path is none.
+    Raises ValueError for an invalid path.
     """
 
     def __init__(self, spec: RequireSpec) -> None:
@@ -312,9 +313,9 @@ class Require:
     def __call__(
         self,
         value: Json,
-        position: RecordPosition,  # noqa: ARG002 - part of the contract
+        position: RecordPosition,  # noqa: ARG002 - a parameter of `Transform`
     ) -> Iterable[Json]:
-        """Return the record, or no output if it is dropped. Raises RecordError to reject it."""
+        """Return the record, or nothing to drop it. Raises RecordError to reject it."""
         if type(value) is dict:
             for get in self._gets:
                 found = get(value)
@@ -337,7 +338,7 @@ class Require:
         first = lacking[0]
         state = "is empty" if self._gets[first](value) == "" else "is missing or null"
         more = [repr(self._fields[at]) for at in lacking[1:]]
-        also = f"; so {'is' if len(more) == 1 else 'are'} {', '.join(more)}" if more else ""
+        also = f"; also missing, null or empty: {', '.join(more)}" if more else ""
         return RecordError(
             "missing_field",
             f"{self._fields[first]!r} {state}{also}",

@@ -1,4 +1,4 @@
-"""jq programs."""
+"""The transform `jq`, and messages for errors in jq programs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from asyncbatch.core.records import Json
     from asyncbatch.transforms.base import RecordPosition
 
-_SHOWN = 3  # Complaints that are shown: the first is the cause, the next may help.
+_SHOWN = 3  # errors that a message shows: the first is the cause, the next may help
 _INDENT = "    "
 
 _JQ_ERROR = re.compile(
     r"jq: error: (.*?) at <top-level>, line (\d+), column (\d+):\n    (?:.*)\n    ( *)(\^+)"
 )
-_JQ_ERROR_WITHOUT_PLACE = re.compile(r"jq: error: (.*)")
+_JQ_ERROR_WITHOUT_POSITION = re.compile(r"jq: error: (.*)")
 _LABEL = re.compile(r"\$\*label-(\w+) is not defined")
 _TOKEN_NAMES = {
     "end of file": "end of the program",
@@ -38,29 +38,30 @@ _TOKEN_NAMES = {
     "QQSTRING_START": "string",
     "QQSTRING_END": "end of string",
 }
-_TOKEN_JQ_WORDS = re.compile("|".join(_TOKEN_NAMES))
+_TOKEN_NAME = re.compile("|".join(_TOKEN_NAMES))
 _UNCLOSED_STRING = "expecting QQSTRING_TEXT"
-# A comment ends with its line here; where jq continues it, an import after it fails to compile.
+# Here a comment ends with its line. jq may continue a comment on the next line; an import after it
+# then fails to compile.
 _MODULE = re.compile(r"(?:\s|#[^\r\n]*)*(?:module|import|include)\b")
 
 
 def begins_with_module(program: str) -> bool:
-    """Whether `program` begins with a module directive, which jq accepts only there."""
+    """Whether `program` begins with a module directive; jq accepts it only there."""
     return _MODULE.match(program) is not None
 
 
 def explain(program: str, message: str) -> str:
-    """Return jq's errors in `program`, each with its line and a caret below the place."""
+    """Return the message for jq's errors in `program`, with lines and carets."""
     lines = program.split("\n")
-    complaints = []
+    errors = []
     for words, line, column, _, carets in _JQ_ERROR.findall(message):
-        complaints.append(_jq_error(lines, words, int(line), int(column), len(carets)))
-    if not complaints:
-        found = _JQ_ERROR_WITHOUT_PLACE.search(message)
+        errors.append(_jq_error(lines, words, int(line), int(column), len(carets)))
+    if not errors:
+        found = _JQ_ERROR_WITHOUT_POSITION.search(message)
         return f"the jq program does not compile: {found[1] if found else message}"
-    shown = complaints[:_SHOWN]
-    if len(complaints) > _SHOWN:
-        shown.append(f"(and {len(complaints) - _SHOWN} more)")
+    shown = errors[:_SHOWN]
+    if len(errors) > _SHOWN:
+        shown.append(f"(and {len(errors) - _SHOWN} more)")
     return "\n".join(["the jq program does not compile:", *shown])
 
 
@@ -70,12 +71,12 @@ def shortened(text: str, length: int = 500) -> str:
 
 
 def _jq_error(lines: list[str], words: str, line: int, column: int, width: int) -> str:
-    """Return one complaint; jq's `column` and `width` count bytes of UTF-8."""
+    """Return the message for one error. `column` and `width` count bytes of UTF-8."""
     encoded = lines[line - 1].encode()
     before = encoded[: column - 1].decode("utf-8", "replace")
     marked = encoded[column - 1 : column - 1 + width].decode("utf-8", "replace")
     if "unexpected end of file" in words and _UNCLOSED_STRING not in words:
-        # jq points at the last token; the missing one belongs behind it.
+        # jq points at the last token, but the missing one belongs after it.
         before, marked = lines[line - 1].rstrip(), ""
     reason = _cleaned(words, lines[line - 1][len(before) :])
     text = lines[line - 1].rstrip("\r")
@@ -88,13 +89,13 @@ def _jq_error(lines: list[str], words: str, line: int, column: int, width: int) 
 
 
 def _cleaned(words: str, rest: str) -> str:
-    """Return `words` without the names that jq's parser has for its tokens."""
+    """Replace the token names of jq's parser in a message by words that users know."""
     if _UNCLOSED_STRING in words:
         return "a string is not closed"
     words = _LABEL.sub(r"there is no label $\1 to break to", words)
     words = words.removeprefix("syntax error, ")
     words = words.replace("unexpected INVALID_CHARACTER", f"unexpected '{rest[:1]}'")
-    return shortened(_TOKEN_JQ_WORDS.sub(lambda token: _TOKEN_NAMES[token[0]], words), 200)
+    return shortened(_TOKEN_NAME.sub(lambda token: _TOKEN_NAMES[token[0]], words), 200)
 
 
 def _width(char: str) -> int:
@@ -105,21 +106,21 @@ def _blank(char: str) -> str:
     return char if char == "\t" else " " * _width(char)
 
 
-_LARGEST_EXACT = 2**53  # Above it a double, jq's only number, does not hold every integer.
+_LARGEST_EXACT = 2**53  # above it, a double cannot hold every integer; jq has only doubles
 _SAME_DIGITS = bytes(ord("0") if chr(code).isdigit() else code for code in range(128)) + bytes(128)
 _LONG_RUN = b"0" * 16
 _DIGITS = re.compile(rb"[0-9]++")
 # the bytes before and after an integer within a JSON text
-_PROGRAM_PREFIX, _PROGRAM_SUFFIX = b"[,:- \t\r\n", b"],} \t\r\n"
-# Whole strings and whole numbers (++ and *+ never backtrack), so no digits inside either mislead.
+_BEFORE_INTEGER, _AFTER_INTEGER = b"[,:- \t\r\n", b"],} \t\r\n"
+# Matches whole strings and whole numbers (++ and *+ never backtrack), never digits inside them.
 _TOKEN = re.compile(
     rb'"(?:[^"\\]++|\\.)*+"|-?[0-9]++(\.[0-9]++|[eE])?+[-+0-9eE]*+', re.DOTALL
-)  # group 1: it is no integer
+)  # group 1: present if the number is not an integer
 
-_SINGLE_TOKENS = "each record is run alone: there is no further input"
+_NO_MORE_INPUT = "the program gets one record at a time: there is no further input"
 _UNAVAILABLE = {
-    "input": _SINGLE_TOKENS,
-    "inputs": _SINGLE_TOKENS,
+    "input": _NO_MORE_INPUT,
+    "inputs": _NO_MORE_INPUT,
     "input_filename": "input_filename is not known here",
     "input_line_number": "input_line_number is not known here",
     "modulemeta": "modules are not available here",
@@ -132,11 +133,11 @@ _NO_ENVIRONMENT = "def env: {}; {} as $ENV |"
 
 
 class Jq:
-    """Runs a jq program on the JSON text of each record; no output drops the record.
+    """A transform that runs a jq program on the JSON text of each record.
 
-    `env`: the program sees the environment. A record with integers beyond 2^53, which jq rounds, is
-    rejected unless `lossy`. Functions for a whole run of the jq command (`input`, `halt`) are
-    errors that the program can catch.
+    A record without output is dropped. With `env`, the program sees the environment. Without
+    `lossy`, a record with an integer beyond 2^53 is rejected, because jq would round it. Functions
+    that need a whole run of the jq command (`input`, `halt`) are errors that the program can catch.
     """
 
     def __init__(self, program: str, *, env: bool = False, lossy: bool = False) -> None:
@@ -148,9 +149,9 @@ class Jq:
     def __call__(
         self,
         value: bytes | memoryview | msgspec.Raw | str,
-        position: RecordPosition,  # noqa: ARG002 - part of the contract
+        position: RecordPosition,  # noqa: ARG002 - a parameter of `Transform`
     ) -> Iterator[Json]:
-        """Yield the program's outputs as they come. Raises RecordError where it fails."""
+        """Yield the program's outputs one by one. Raises RecordError if it fails."""
         if self._lossy:
             text = value if isinstance(value, str) else str(value, "utf-8")
         else:
@@ -159,7 +160,7 @@ class Jq:
                 _check_integers(data)
             text = data.decode()
         try:
-            # Nothing may ask for more after an error: the loop ends with it.
+            # After an error, no further output may be requested: the loop ends.
             for output in self._run(text):
                 yield output if _is_exact(output) else _with_floats(output)
         except ValueError as error:
@@ -186,9 +187,9 @@ def _is_exact(value: Json) -> bool:
 
 
 def _with_floats(value: Json) -> Json:
-    """Return `value` with integers beyond 64 bits as floats, since jq's are doubles.
+    """Return `value` with integers beyond 64 bits as floats.
 
-    The library makes an integer of each whole double, even of 1e300.
+    jq's numbers are doubles, but the library returns each whole double as an integer, even 1e300.
     """
     if isinstance(value, dict):
         return {name: _with_floats(item) for name, item in value.items()}
@@ -198,7 +199,7 @@ def _with_floats(value: Json) -> Json:
 
 
 def _compile(program: str, *, env: bool) -> Any:
-    """Return the compiled program. Raises UsageError with the place of the error."""
+    """Return the compiled program. Raises UsageError with line and column."""
     import jq as library
 
     if "\0" in program or not program.isascii():
@@ -208,10 +209,12 @@ def _compile(program: str, *, env: bool) -> Any:
             "a jq program cannot import modules here: put their definitions into the program"
         )
     try:
-        library.compile(program)  # alone, so that the places in its message are the user's
+        library.compile(
+            program
+        )  # without guards, so that lines and columns in its message are the user's
     except ValueError as error:
         raise UsageError(explain(program, str(error))) from None
-    # The program is complete, so that it cannot continue into the text that wraps it.
+    # The program compiles by itself, so it cannot combine with the guards before it.
     guards = [guard for name, guard in _GUARDS.items() if name in program]
     if not env:
         guards.append(_NO_ENVIRONMENT)
@@ -227,21 +230,22 @@ def _check_text(program: str) -> None:
     except UnicodeEncodeError:
         raise UsageError("the jq program is not UTF-8") from None
     if "\0" in program:
-        raise UsageError("the jq program has a NUL character in it")
+        raise UsageError("the jq program contains a NUL character")
 
 
 def _may_round(text: bytes, alike: bytes) -> bool:
-    """Whether a long run of digits in `text` may be an integer: no fraction, no string.
+    """Whether `text` may contain an integer of 16 digits or more.
 
-    `alike` is `text` with a 0 for each digit.
+    `alike` is `text` with each digit replaced by 0. Digits between spaces in a string count, too:
+    `_check_integers` is exact, but slower.
     """
     start = alike.find(_LONG_RUN)
     while start >= 0:
         run = _DIGITS.match(alike, start)
         end = run.end() if run else start
         if (
-            text[max(0, start - 1) : start] in _PROGRAM_PREFIX
-            and text[end : end + 1] in _PROGRAM_SUFFIX
+            text[max(0, start - 1) : start] in _BEFORE_INTEGER
+            and text[end : end + 1] in _AFTER_INTEGER
         ):
             return True
         start = alike.find(_LONG_RUN, end)
@@ -257,6 +261,6 @@ def _check_integers(text: bytes) -> None:
         if abs(int(number)) > _LARGEST_EXACT:
             raise RecordError(
                 "transform",
-                f"jq: the integer {shortened(number.decode(), 40)} is beyond 2^53, where jq "
-                "rounds (--jq-lossy lets it)",
+                f"jq: the integer {shortened(number.decode(), 40)} is beyond 2^53, so jq would "
+                "round it (--jq-lossy allows this)",
             )

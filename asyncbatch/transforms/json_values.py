@@ -1,4 +1,4 @@
-"""The results of user functions as JSON values: checked fast, converted if needed."""
+"""Conversion of the results of user functions to JSON values, after a fast check."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _INTEGER_LIMIT = 10**MAX_INTEGER_DIGITS
-_RECURSION = 100  # levels of the fast check; the slow conversion counts up to MAX_DEPTH
-_GOOD_KEYS: set[str] = set()  # Keys that were found good: nearly all records have the same.
-_MANY_KEYS = 10_000
+_RECURSION = 100  # levels of the fast check; deeper values take the slow way, up to MAX_DEPTH
+_GOOD_KEYS: set[str] = set()  # a cache of checked keys: nearly all records have the same
+_MANY_KEYS = 10_000  # the cache grows no more at this size
 _AS_TEXT = (datetime, date, time, UUID, Decimal)
 
 _Path = list[str | int]
@@ -30,17 +30,17 @@ _Level = tuple[Any, "Iterator[tuple[str | int, Any]]", Any]
 
 
 def to_json_value(value: Any) -> Any:
-    """Return `value` if it is a JSON value, else its conversion to one.
+    """Return `value` if it is a JSON value, else a converted copy.
 
-    A tuple becomes a list; a dataclass or msgspec Struct an object; an Enum its value; dates,
-    times, UUIDs and Decimals become text, as msgspec writes them; an object with `__index__` an
-    integer; a subclass of a JSON type that type. Raises RecordError with the type and the place of
-    a value that JSON cannot hold, NaN and Infinity included.
+    A tuple becomes a list, a dataclass or msgspec Struct an object, an Enum its value, an object
+    with `__index__` an integer. Dates, times, UUIDs and Decimals become text, as msgspec writes
+    them. A subclass of a JSON type becomes that type. Raises RecordError with the type and the JSON
+    Pointer of a value that JSON cannot hold, such as NaN and Infinity.
     """
     return value if is_json_value(value) else _convert(value)
 
 
-def is_json_value(value: Any, depth: int = _RECURSION) -> bool:  # noqa: C901, PLR0911, PLR0912 - the hot loop: no calls
+def is_json_value(value: Any, depth: int = _RECURSION) -> bool:  # noqa: C901, PLR0911, PLR0912 - the hot loop: calls would slow it
     """Whether `value` is a JSON value of at most `depth` levels."""
     kind = type(value)
     if kind is dict:
@@ -64,7 +64,7 @@ def is_json_value(value: Any, depth: int = _RECURSION) -> bool:  # noqa: C901, P
             if not -_INTEGER_LIMIT < item < _INTEGER_LIMIT:
                 return False
         elif kind is float:
-            if item - item != 0.0:  # true of NaN and the infinities only
+            if item - item != 0.0:  # true only for NaN and the infinities
                 return False
         elif item is None or kind is bool:
             pass
@@ -85,12 +85,12 @@ def _is_utf8(text: str) -> bool:
 
 
 def _convert(value: Any) -> Any:
-    """Return a copy of `value` that is plain JSON, without recursion."""
+    """Return a copy of `value` that is plain JSON. Uses a stack instead of recursion."""
     result: list[Any] = []
     path: _Path = []
     inside: set[int] = set()
-    # Each level: the container being filled, the remaining items, their origin,
-    # which is held here so that its id stays its own.
+    # Each level: the container to fill, the remaining items, and the original container. The
+    # reference to the original keeps its id from being reused.
     levels: list[_Level] = [(result, iter(((0, value),)), None)]
     while levels:
         target, items, source = levels[-1]
@@ -133,7 +133,7 @@ def _scalar_or_container(value: Any, path: _Path) -> Any:
 
 
 def _object_contents(value: Any, path: _Path) -> Any:
-    """Return the JSON form of another object, as `_scalar_or_container` does."""
+    """Return the JSON form of any other object; see `_scalar_or_container`."""
     if isinstance(value, Decimal) and not value.is_finite():
         raise _not_json(f"the Decimal {value}", path)
     if isinstance(value, _AS_TEXT):
@@ -147,15 +147,15 @@ def _object_contents(value: Any, path: _Path) -> Any:
     return _integer(value, path)
 
 
-def _text(value: str, what: str, path: _Path) -> str:
+def _text(value: str, kind: str, path: _Path) -> str:
     text = str.__str__(value)
     if not _is_utf8(text):
-        raise _not_json(f"{what} with half of a surrogate pair", path)
+        raise _not_json(f"{kind} with half of a surrogate pair", path)
     return text
 
 
 def _struct_contents(value: msgspec.Struct) -> Any:
-    """Return the fields of a Struct as msgspec writes them: encoded names, tag, no UNSET."""
+    """Return the fields of a Struct as msgspec: encoded names, tag, no UNSET values."""
     config, fields = value.__struct_config__, msgspec.structs.fields(value)
     held = [(field.encode_name, getattr(value, field.name)) for field in fields]
     tag = [] if config.tag is None else [(config.tag_field, config.tag)]
@@ -199,6 +199,6 @@ def _type_name(value: object) -> str:
     return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
 
 
-def _not_json(what: str, path: _Path) -> RecordError:
+def _not_json(description: str, path: _Path) -> RecordError:
     place = f" at {format_pointer(path[1:])}" if path[1:] else ""
-    return RecordError("transform", f"returned {what}{place}, which JSON cannot hold")
+    return RecordError("transform", f"returned {description}{place}, which JSON cannot hold")

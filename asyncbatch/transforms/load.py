@@ -1,4 +1,4 @@
-"""Where a user's function is: `MODULE:FUNCTION` or `path/to/file.py:FUNCTION`."""
+"""Loading of user functions: `MODULE:FUNCTION` or `path/to/file.py:FUNCTION`."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 
 def load_function(spec: str) -> Callable[..., Any]:
-    """Return the function at `spec`: in a module, or in a Python file.
+    """Return the function at `spec`, in a module or in a Python file.
 
-    Modules in the current folder, or in the file's, can be imported. Dots name attributes of
-    attributes. Raises UsageError with advice.
+    The function's name may have dots, for example CLASS.METHOD. Adds the current folder, or the
+    folder of the file, to `sys.path`. Raises UsageError with advice.
     """
     target, colon, name = spec.rpartition(":")
     if not colon or not target or not name:
         raise UsageError(
-            f"{spec!r} names no function; write MODULE:FUNCTION or path/to/file.py:FUNCTION"
+            f"{spec!r} does not name a function; write MODULE:FUNCTION or path/to/file.py:FUNCTION"
         )
     found: Any = load_module(target)
     for part in name.split("."):
@@ -40,7 +40,10 @@ def load_function(spec: str) -> Callable[..., Any]:
 
 
 def load_module(target: str) -> ModuleType:
-    """Return the module or Python file that is named so. Raises UsageError; see above."""
+    """Return the module with this name, or of the Python file at this path.
+
+    Changes `sys.path` like `load_function`. Raises UsageError.
+    """
     is_file = target.endswith(".py") or os.sep in target
     return _load_file(target) if is_file else _load_named(target)
 
@@ -52,16 +55,16 @@ def _load_named(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             raise UsageError(
-                f"there is no module {error.name!r} in {os.getcwd()} or where Python looks; "
-                "a file is named with its path: path/to/file.py:FUNCTION"
+                f"there is no module {error.name!r} in {os.getcwd()} or on the path of Python; "
+                "write the path of a file: path/to/file.py:FUNCTION"
             ) from None
-        _refuse(name, error)
+        _raise_import_error(name, error)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's module may raise anything
-        _refuse(name, error)
+        _raise_import_error(name, error)
 
 
 def _load_file(path: str) -> ModuleType:
-    """Import a file; under its own name if its folder gives that to others as well."""
+    """Import a file, under its own name if `import` of that name finds this file."""
     path = os.path.abspath(path)
     folder, base = os.path.split(path)
     if not os.path.isfile(path):
@@ -73,11 +76,11 @@ def _load_file(path: str) -> ModuleType:
             return importlib.import_module(name)
         return _import_from(path, name)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's module may raise anything
-        _refuse(path, error)
+        _raise_import_error(path, error)
 
 
 def _is_module_at(name: str, path: str) -> bool:
-    """Whether `import name` gives the file at `path`; another module may have the name."""
+    """Whether `import name` gives the file at `path`, not another module."""
     if loaded := sys.modules.get(name):
         origin = getattr(loaded, "__file__", None)
     else:
@@ -87,7 +90,7 @@ def _is_module_at(name: str, path: str) -> bool:
 
 
 def _import_from(path: str, stem: str) -> ModuleType:
-    """Import the file at `path` under a name of its own, the same in each process."""
+    """Import the file at `path` under a name from its path, equal in all processes."""
     tidy = re.sub(r"\W", "_", stem)
     name = f"asyncbatch_user_{tidy}_{zlib.crc32(os.fsencode(path)):08x}"
     if name in sys.modules:
@@ -126,9 +129,9 @@ def _attribute(holder: Any, name: str, target: str) -> Any:
     raise UsageError(f"{target} has no {name!r}{advice}") from None
 
 
-def _refuse(target: str, error: BaseException) -> NoReturn:
-    """Raise UsageError for an error of importing `target`, with its place in the user's code."""
-    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+def _raise_import_error(target: str, error: BaseException) -> NoReturn:
+    """Raise UsageError for a failed import, with file and line of the error."""
+    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, SyntaxError) and error.filename:
         column = f":{error.offset}" if error.offset else ""
         place = f"{error.filename}:{error.lineno}{column}"
@@ -140,4 +143,4 @@ def _refuse(target: str, error: BaseException) -> NoReturn:
     ]
     own = [frame for frame in frames if frame.filename != importlib.__file__]
     place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
-    raise UsageError(f"{target} cannot be imported: {what}{place}") from None
+    raise UsageError(f"{target} cannot be imported: {reason}{place}") from None

@@ -1,4 +1,4 @@
-"""JSON Schema as a transform: rejects a record with all its violations."""
+"""The transform `schema`: rejects records that violate a JSON Schema."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ MAX_VIOLATIONS = 10  # violations reported for one record
 
 
 class SchemaCheck:
-    """Passes the records that fit a schema unchanged. Never touches the network."""
+    """A check of records against a JSON Schema. It never uses the network."""
 
     def __init__(self, source: SchemaSource) -> None:
         self._validator = source.validator()
+        # Whether a record is valid, without its violations: the fast way for many records.
         self.is_valid = self._validator.is_valid
-        """Tells whether a record fits, and nothing else: for many at a time."""
 
     def __call__(
         self,
         value: Json,
-        position: RecordPosition,  # noqa: ARG002 - part of the contract
+        position: RecordPosition,  # noqa: ARG002 - a parameter of `Transform`
     ) -> tuple[Json]:
-        """Return the record. Raises RecordError with its violations if it does not fit."""
+        """Return the record. Raises RecordError with its violations if it is not valid."""
         if self.is_valid(value):
             return (value,)
         violations = tuple(islice(self._violations(value), MAX_VIOLATIONS + 1))
-        first, told = violations[0], violations[:MAX_VIOLATIONS]
+        first, reported = violations[0], violations[:MAX_VIOLATIONS]
         place = f"at {shortened(first.pointer)}: " if first.pointer else ""
         more = ""
         if len(violations) > 1:
             over = len(violations) > MAX_VIOLATIONS
-            more = f", and {'at least ' if over else ''}{len(told) - 1 + over} more"
+            more = f", and {'at least ' if over else ''}{len(reported) - 1 + over} more"
         message = f"{place}{first.message} ({first.rule}){more}"
-        raise RecordError("schema", message, pointer=first.pointer, violations=told)
+        raise RecordError("schema", message, pointer=first.pointer, violations=reported)
 
     def _violations(self, value: Json) -> Iterator[Violation]:
         try:
@@ -53,7 +53,7 @@ class SchemaCheck:
                 pointer = format_pointer(error.instance_path)
                 yield Violation(pointer, error.kind.name, describe(error))
         except ValueError:
-            # The library finds misfits at any depth, but cannot hand over values this deep.
+            # jsonschema_rs checks values of any depth, but cannot return a violation this deep.
             yield Violation(
                 "", "schema", "a value that is nested more than 255 levels deep does not fit"
             )

@@ -1,4 +1,4 @@
-"""Load a JSON Schema and its references; its errors in words."""
+"""Loading of a JSON Schema and the files it refers to; messages for its errors."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from asyncbatch.core.records import Json
 
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
-# Keywords whose values are data: a "$ref" in them is no reference.
+# Keywords whose values are data: a "$ref" in them is not a reference.
 _DATA = ("enum", "const", "examples", "default")
-# Keywords whose values hold schemas by name: their keys are no keywords.
+# Keywords whose values map names to schemas: the names are not keywords.
 _BY_NAME = tuple(
     (word,)
     for word in (
@@ -74,7 +74,7 @@ class SchemaDocument(Struct, frozen=True):
         return f"{self.path}:{line}:{column}{': ' if pointer else ''}{pointer}"
 
     def references(self) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
-        """Yield each reference: its path, its text, its resolved URI."""
+        """Yield each reference: its tokens, its text and its resolved URI."""
         todo: list[tuple[tuple[str | int, ...], Any, str]] = [((), self.value, self.uri)]
         while todo:
             tokens, value, base = todo.pop()
@@ -95,19 +95,19 @@ class SchemaDocument(Struct, frozen=True):
         """Whether the document has no value at `fragment`, a JSON Pointer."""
         try:
             return find_values(self.text, [parse_pointer(fragment)]) == [None]
-        except ValueError:  # an anchor, which is missing if the library says so
+        except ValueError:  # an anchor: the library has reported it as missing
             return True
 
 
 def _joined(base: str, reference: str) -> str:
     try:
         return urljoin(base, reference)
-    except ValueError:  # it is no URI reference, as the library will say
+    except ValueError:  # not a URI reference: the library reports it
         return reference
 
 
 def reference_to(uri: str, documents: list[SchemaDocument]) -> str | None:
-    """Return the place of the first reference into the document at `uri`."""
+    """Return file, line and column of the first reference to the document at `uri`."""
     for document in documents:
         for tokens, _, target in document.references():
             if urldefrag(target).url == uri:
@@ -116,7 +116,7 @@ def reference_to(uri: str, documents: list[SchemaDocument]) -> str | None:
 
 
 def broken_reference(message: str, documents: list[SchemaDocument]) -> str | None:
-    """Return the place of the reference that the library's `message` complains of."""
+    """Return file, line and column of the reference that `message` is about."""
     if found := _MISSING_RESOURCE.search(message):
         return reference_to(found[1], documents)
     if found := _BAD_REFERENCE.search(message):
@@ -131,23 +131,23 @@ def broken_reference(message: str, documents: list[SchemaDocument]) -> str | Non
 
 
 def _first_reference(
-    is_it: Callable[[str, str], bool], documents: list[SchemaDocument]
+    matches: Callable[[str, str], bool], documents: list[SchemaDocument]
 ) -> str | None:
-    """Return the place of the first reference for which `is_it(text, uri)` is true."""
+    """Return file, line and column of the first reference that `matches(text, uri)`."""
     for document in documents:
         for tokens, written, target in document.references():
-            if is_it(written, target):
+            if matches(written, target):
                 return document.pointer_text(tokens)
     return None
 
 
 def _is_missing(target: str, named: str, documents: list[SchemaDocument]) -> bool:
-    """Whether `target` is a reference to the URI that the library calls missing."""
+    """Whether `target` has the fragment `named`, and no document has a value there."""
     uri, fragment = urldefrag(target)
     if unquote(fragment) != unquote(named):
         return False
-    homes = [document for document in documents if uri in (document.uri, document.identity())]
-    return all(home.is_missing(unquote(fragment)) for home in homes)
+    targets = [document for document in documents if uri in (document.uri, document.identity())]
+    return all(document.is_missing(unquote(fragment)) for document in targets)
 
 
 def value_like(
@@ -155,7 +155,7 @@ def value_like(
     tokens: Sequence[str | int],
     documents: list[SchemaDocument],
 ) -> SchemaDocument | None:
-    """Return the first document that has `value` at `tokens`."""
+    """Return the first document whose value at `tokens` equals `value`."""
     for document in documents:
         part = document.value
         try:
@@ -168,15 +168,15 @@ def value_like(
     return None
 
 
-_LONGEST = 200
-_LISTED_VALUES = 3  # alternatives, or violations of the nearest alternative, that are listed
+_LONGEST = 200  # characters of a message
+_LISTED_VALUES = 3  # alternatives, or violations of the nearest alternative, that a message lists
 
 
 def describe(error: ValidationError) -> str:
     """Return the library's message for `error`, with large values shortened.
 
-    For alternatives: the violations of the nearest one, or a short list of all requirements if none
-    is near.
+    For alternatives (anyOf, oneOf): the violations of the nearest one or, if none is near, a short
+    list of the requirements of all.
     """
     branches = getattr(error.kind, "context", None)
     if error.kind.name not in ("anyOf", "oneOf") or not branches or not all(branches):
@@ -195,14 +195,14 @@ def describe(error: ValidationError) -> str:
 
 
 def shortened(text: str) -> str:
-    """Shorten a long `text` in the middle: a message ends with its rule."""
+    """Shorten a long `text` in the middle, because the violated rule is at its end."""
     if len(text) <= _LONGEST:
         return text
     return f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 :]}"
 
 
 def _distance(branch: list[ValidationError], here: list[str | int]) -> tuple[bool, bool, int]:
-    """Return a sort key for branches: a wrong type is furthest, then a wrong constant."""
+    """Return a sort key: a wrong type is furthest, then a wrong constant."""
     fixed = any(misfit.kind.name in ("const", "enum") for misfit in branch)
     return _is_far(branch, here), fixed, len(branch)
 
@@ -223,8 +223,8 @@ def _located(misfit: ValidationError, here: list[str | int]) -> str:
 def _library_message(error: ValidationError) -> str:
     if error.kind.name == "falseSchema":
         return "is not allowed here"
-    if error.message == "Unexpected type":  # of a keyword, in a schema file
-        return f"{json.dumps(error.instance)} is no value for {error.instance_path[-1]!r}"
+    if error.message == "Unexpected type":  # the value of a keyword in a schema file
+        return f"{json.dumps(error.instance)} is not a valid value for {error.instance_path[-1]!r}"
     return error.message
 
 
@@ -235,22 +235,19 @@ _DRAFTS = (
     "https://json-schema.org/draft/2019-09/schema",
     "https://json-schema.org/draft/2020-12/schema",
 )
-_TOO_DEEP = "a schema can be nested 255 levels deep"
+_TOO_DEEP = "a schema may be nested at most 255 levels deep"
 _STANDARD = ("http://json-schema.org/", "https://json-schema.org/")
 
 
 class SchemaSource(Struct, frozen=True):
-    """A schema and the documents that it refers to, as JSON texts with their URIs.
-
-    The first document is the schema. Plain data that can be sent to workers.
-    """
+    """A schema and the documents that it refers to, as data for workers."""
 
     path: str
-    documents: tuple[tuple[str, bytes], ...]
+    documents: tuple[tuple[str, bytes], ...]  # URI and JSON text of each; the first is the schema
     check_formats: bool
 
     def validator(self) -> Validator:
-        """Compile the schema. It can reach nothing but `documents`."""
+        """Compile the schema. It can refer only to `documents`."""
         import jsonschema_rs
 
         allow_deep_nesting()
@@ -268,15 +265,15 @@ class SchemaSource(Struct, frozen=True):
 def load_schema(path: str, *, check_formats: bool) -> SchemaSource:
     """Read the schema at `path` and all files that it refers to.
 
-    Drafts 4, 6, 7, 2019-09 and 2020-12; without `$schema`, 2020-12. No request is made. Raises
-    UsageError with file, line and column of the error.
+    Supports drafts 4, 6, 7, 2019-09 and 2020-12, the default without `$schema`. Makes no network
+    requests. Raises UsageError with file, line and column of the error.
     """
     allow_deep_nesting()
     return _SchemaLoader(path).load(check_formats=check_formats)
 
 
 class _SchemaLoader:
-    """Reads documents as jsonschema_rs asks for them."""
+    """A loader of one schema: reads each document that jsonschema_rs asks for."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -311,10 +308,10 @@ class _SchemaLoader:
                 text = file.read().removeprefix(BOM)
         except OSError as error:
             raise UsageError(f"{path}: the schema cannot be read: {error.strerror}") from None
-        verdict = make_validator()(text)
-        if isinstance(verdict, Fault):
-            line, column, _ = locate_byte(text, verdict.byte)
-            raise UsageError(f"{path}:{line}:{column}: the schema is not JSON: {verdict.message}")
+        result = make_validator()(text)
+        if isinstance(result, Fault):
+            line, column, _ = locate_byte(text, result.byte)
+            raise UsageError(f"{path}:{line}:{column}: the schema is not JSON: {result.message}")
         document = SchemaDocument(uri, path, text, msgspec.json.decode(text))
         self._documents[uri] = document
         self._check_draft(document)
@@ -323,7 +320,7 @@ class _SchemaLoader:
     def _check_draft(self, document: SchemaDocument) -> None:
         named = document.value.get("$schema") if isinstance(document.value, dict) else None
         if not isinstance(named, str):
-            return  # one that is no text is left to the meta-schema
+            return  # the meta-schema rejects a value that is not a text
         plain = named.removesuffix("#")
         if plain.replace("https:", "http:", 1) in {d.replace("https:", "http:") for d in _DRAFTS}:
             return
@@ -333,9 +330,9 @@ class _SchemaLoader:
         )
 
     def _retrieve(self, uri: str) -> Any:
-        """Return the document at `uri`. Raises UsageError, kept for `load`, without a file."""
+        """Return the document at `uri`. Raises UsageError, and keeps it for `load`."""
         if uri.removesuffix("#").startswith(_STANDARD):
-            raise LookupError(uri)  # the library has its own copies, and asks nevertheless
+            raise LookupError(uri)  # the library asks, but then uses its own copies
         try:
             return self._read(uri, self._file_at(uri)).value
         except UsageError as error:
@@ -343,18 +340,18 @@ class _SchemaLoader:
             raise
 
     def _file_at(self, uri: str) -> str:
-        """Return the file for `uri`, whose base an `$id` may have moved to a website."""
+        """Return the file for `uri`. An `$id` may have changed its base to a web address."""
         if uri.startswith("file:///"):
             path = os.fsdecode(unquote_to_bytes(urlsplit(uri).path))
             if not os.path.isfile(path):
-                raise UsageError(f"{self._referrer(uri)}: refers to {path}, which is no file")
+                raise UsageError(f"{self._referrer(uri)}: refers to {path}, which is not a file")
             return os.path.relpath(path) if not os.path.isabs(self._path) else path
         for document in self._documents.values():
-            home = document.identity()
-            if home is None or urlsplit(home)[:2] != urlsplit(uri)[:2]:
+            base = document.identity()
+            if base is None or urlsplit(base)[:2] != urlsplit(uri)[:2]:
                 continue
             relative = posixpath.relpath(
-                urlsplit(uri).path or "/", posixpath.dirname(urlsplit(home).path) or "/"
+                urlsplit(uri).path or "/", posixpath.dirname(urlsplit(base).path) or "/"
             )
             path = os.path.join(
                 os.path.dirname(document.path), os.fsdecode(unquote_to_bytes(relative))
@@ -363,7 +360,7 @@ class _SchemaLoader:
                 return path
         raise UsageError(
             f"{self._referrer(uri)}: refers to {uri}, which is not a local file; schemas are "
-            "never fetched: save it beside this one and refer to the file"
+            "never fetched: save it beside this schema and refer to that file"
         )
 
     def _referrer(self, uri: str) -> str:
@@ -374,10 +371,10 @@ class _SchemaLoader:
         if place := broken_reference(error.message, documents):
             reason = error.message
             if any(standard in reason for standard in _STANDARD):
-                reason = "the meta-schema of another draft than the schema's own"
+                reason = "the meta-schema belongs to another draft than the schema"
             return UsageError(f"{place}: broken reference: {reason}")
         document = value_like(error.instance, error.instance_path, documents)
         if document is None:
             return UsageError(f"{self._path}: {error.message}")
         place = document.pointer_text(error.instance_path)
-        return UsageError(f"{place}: is no valid schema: {describe(error)}")
+        return UsageError(f"{place}: is not a valid schema: {describe(error)}")

@@ -1,4 +1,4 @@
-"""Transform settings, and how each is built."""
+"""Settings of transforms, and the public functions that make them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Step: TypeAlias = "TransformSpec | Callable[..., Any]"
 
-# functions for the value of a field; see `transforms.fields`
+# conversions of the value of a field; see `transforms.fields`
 Function = Literal[
     "strip", "lower", "upper", "title", "int", "float", "bool", "str", "datetime", "date", "json"
 ]  # fmt: skip
@@ -26,46 +26,43 @@ OnMissing = Literal["reject", "drop"]
 
 
 class JqSpec(Struct, frozen=True, tag="jq"):
-    """Put each record through a jq program; see `transforms.jq.Jq`."""
+    """Settings of a jq program; see `transforms.jq.Jq`."""
 
     program: str
-    env: bool = False
-    lossy: bool = False
+    env: bool = False  # the program sees environment variables
+    lossy: bool = False  # integers beyond 2^53 are rounded instead of rejected
 
 
 class CallSpec(Struct, frozen=True, tag="call"):
-    """Call a user's function with each record; see `transforms.call.make_call`."""
+    """Settings of a call of a user's function; see `transforms.call.make_call`."""
 
-    function: str
+    function: str  # MODULE:FUNCTION or FILE.py:FUNCTION
 
 
 class FunctionSpec(Struct, frozen=True, tag="function"):
-    """Call a function that only this process has; see `transforms.call.make_call`."""
+    """Settings of a call of a function object; see `transforms.call.make_call`."""
 
     function: Callable[..., Any]
 
 
 class FieldRule(Struct, frozen=True):
-    """The rule for one field: from the path `source`, else the clock, else `value`.
+    """The rule for one field of the new record."""
 
-    A missing or null source becomes `default`; other values go through `apply`, in order.
-    """
-
-    source: str | None = None
-    apply: tuple[Function, ...] = ()
-    default: Any = None
-    now: bool = False
-    value: Any = None
+    source: str | None = None  # path of the value; None: take `now` or `value`
+    apply: tuple[Function, ...] = ()  # conversions of the value, in order
+    default: Any = None  # in place of a missing or null value; `apply` does not change it
+    now: bool = False  # take the current time in UTC
+    value: Any = None  # a constant
 
 
 class FieldsSpec(Struct, frozen=True, tag="fields"):
-    """A new record of these fields, in this order; see `transforms.fields.Fields`."""
+    """Settings of `transforms.fields.Fields`: name and rule of each field, in order."""
 
     fields: tuple[tuple[str, FieldRule], ...]
 
 
 class RequireSpec(Struct, frozen=True, tag="require"):
-    """A check that a record has these fields; see `transforms.fields.Require`."""
+    """Settings of `transforms.fields.Require`: the paths that a record must have."""
 
     fields: tuple[str, ...]
     on_missing: OnMissing = "reject"
@@ -80,19 +77,22 @@ _SPECS = (JqSpec, CallSpec, FieldsSpec, RequireSpec)
 
 
 def jq(program: str, *, env: bool = False, lossy: bool = False) -> JqSpec:
-    """Run a jq program on each record. `env` shows it the environment, `lossy` lets it round."""
+    """Run a jq program on each record.
+
+    `env`: the program sees the environment. `lossy`: integers beyond 2^53 are rounded.
+    """
     return JqSpec(program, env, lossy)
 
 
 def call(function: str) -> CallSpec:
-    """Call `module:function` or `file.py:function`, which worker processes can import."""
+    """Call the function at `MODULE:FUNCTION` or `FILE.py:FUNCTION` with each record."""
     return CallSpec(function)
 
 
 def schema(path: str | os.PathLike[str], *, check_formats: bool = False) -> SchemaSource:
     """Reject records that violate the JSON Schema in a file. Raises UsageError.
 
-    The file is read now.
+    Reads the file immediately.
     """
     from asyncbatch.transforms.schema_file import load_schema
 
@@ -100,12 +100,12 @@ def schema(path: str | os.PathLike[str], *, check_formats: bool = False) -> Sche
 
 
 def require(*fields: str, on_missing: OnMissing = "reject") -> RequireSpec:
-    """Reject, or drop, a record in which one of these paths is missing, null or ""."""
+    """Reject or drop records in which one of these paths is missing, null or ""."""
     return RequireSpec(fields, on_missing)
 
 
 def fields(rules: Mapping[str, str | FieldRule]) -> FieldsSpec:
-    """Make a new record of these fields: each is a path (a.b.c), or a rule of `field`."""
+    """Make a new record from paths (`a.b.c`) or rules (`field`), by field name."""
     pairs = rules.items()
     return FieldsSpec(
         tuple((name, field(rule) if isinstance(rule, str) else rule) for name, rule in pairs)
@@ -119,23 +119,24 @@ def field(
     now: bool = False,
     value: Json = None,
 ) -> FieldRule:
-    """Return the rule for a field: the value at `path`, through functions, or a default.
+    """Return the rule for a field: the value at `path`, converted by `apply`.
 
-    Without a path: the time in UTC if `now`, else the constant `value`.
+    A missing or null value becomes `default`. Without a path, the field is the time in UTC if `now`
+    is true, else the constant `value`.
     """
     return FieldRule(path, apply, default, now, value)
 
 
 def step_specs(steps: Iterable[Step]) -> Iterator[TransformSpec]:
-    """Yield the specs of a program's transforms. Raises UsageError for another object."""
+    """Yield the settings of each transform. Raises UsageError for any other object."""
     from asyncbatch.transforms.schema_file import SchemaSource
 
     if not isinstance(steps, Iterable):
-        raise UsageError("transforms is a list, also of one")
+        raise UsageError("transforms must be a list, even for one transform")
     for step in steps:
         if callable(step):
             yield FunctionSpec(step)
         elif isinstance(step, (*_SPECS, SchemaSource)):
             yield step
         else:
-            raise UsageError(f"{step!r} is no transform: that is a function, jq(…), fields(…), …")
+            raise UsageError(f"{step!r} is not a transform; use a function, jq(…), fields(…), …")

@@ -1,4 +1,4 @@
-"""Event time, watermarks, windows and aggregates: pure computation, no files, no asyncio.
+"""Event time, watermarks, windows and aggregates.
 
-Imports `core`, `storage` and `formats`.
+Pure computation without files or asyncio. May import `core`, `storage` and `formats`.
 """

@@ -1,4 +1,4 @@
-"""Aggregates of a window: `count`, `sum:value`, `slow=p95:latency`."""
+"""Aggregates of a window, for example `count`, `sum:value` or `slow=p95:latency`."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ _KINDS = "count, sum:F, avg:F, min:F, max:F, stddev:F, distinct:F, p50:F, p95:F,
 
 
 class Statistic(Protocol):
-    """A mergeable summary of values. The order of the values never matters."""
+    """A mergeable summary of values. Its result does not depend on their order."""
 
-    State: ClassVar[Any]  # the type of `state`, which JSON can hold
+    State: ClassVar[Any]  # the type of `state()`, which can be written as JSON
 
     def add(self, values: Sequence[Json]) -> None:
         """Add values."""
         ...
 
     def merge(self, other: Self) -> None:
-        """Add the values of another statistic, which stays as it is."""
+        """Add the values of another statistic, whose result stays the same."""
         ...
 
     def state(self) -> Any:
-        """Return the state, as data for a checkpoint."""
+        """Return the state as data for a checkpoint."""
         ...
 
     def restore(self, state: Any) -> None:
-        """Restore an empty statistic from a `state`."""
+        """Restore the state of an empty statistic."""
         ...
 
 
 class Aggregate(Struct, frozen=True):
-    """One column of the result: its name, its kind, and its field ("" for count)."""
+    """The settings of one aggregate, which is one column of the result."""
 
     name: str
-    kind: str
-    field: str = ""
+    kind: str  # for example sum or p95
+    field: str = ""  # "" for count
 
     @property
     def takes_numbers(self) -> bool:
@@ -56,25 +56,27 @@ class Aggregate(Struct, frozen=True):
 
 
 def parse_aggregate(text: str) -> Aggregate:
-    """Return the aggregate that `[NAME=]KIND[:FIELD]` stands for. Raises ValueError."""
+    """Parse `[NAME=]KIND[:FIELD]`. Raises ValueError."""
     name, equals, rest = text.partition("=")
     if not equals or ":" in name:
         name, rest = "", text
     kind, colon, field = rest.partition(":")
     known = kind in _STATISTICS or kind == "count" or _PERCENTILE.fullmatch(kind)
     if not known or (equals and not name and text.startswith("=")):
-        raise ValueError(f"{text!r} is no aggregate; write {_KINDS}, or NAME= before one of them")
+        raise ValueError(
+            f"{text!r} is not an aggregate; write {_KINDS}, or NAME= before one of them"
+        )
     if (kind == "count") == bool(colon) or bool(colon) != bool(field):
         advice = "count has no field" if kind == "count" else f"write {kind}:FIELD"
-        raise ValueError(f"{text!r} is no aggregate: {advice}")
+        raise ValueError(f"{text!r} is not an aggregate: {advice}")
     return Aggregate(name or (f"{kind}_{field}" if field else kind), kind, field)
 
 
-def parse_aggregates(given: str | Sequence[str] | Mapping[str, str]) -> tuple[Aggregate, ...]:
-    """Return the aggregates of texts, or of texts by name. Raises ValueError."""
-    if isinstance(given, Mapping):
-        return tuple(replace(parse_aggregate(text), name=name) for name, text in given.items())
-    return tuple(map(parse_aggregate, (given,) if isinstance(given, str) else given))
+def parse_aggregates(texts: str | Sequence[str] | Mapping[str, str]) -> tuple[Aggregate, ...]:
+    """Parse one text, several, or texts by aggregate name. Raises ValueError."""
+    if isinstance(texts, Mapping):
+        return tuple(replace(parse_aggregate(text), name=name) for name, text in texts.items())
+    return tuple(map(parse_aggregate, (texts,) if isinstance(texts, str) else texts))
 
 
 _STATISTICS: dict[str, Callable[[], Statistic]] = {
@@ -88,31 +90,35 @@ _STATISTICS: dict[str, Callable[[], Statistic]] = {
 
 
 class AggregateSet:
-    """The aggregates of a stream, with shared statistics.
+    """The aggregates of a stream.
 
-    `fields` are the fields whose values are needed. Raises ValueError for a repeated name,
-    UsageError for a missing library.
+    Aggregates of one field share a statistic if they can, as sum and avg do. Raises ValueError for
+    a repeated name, UsageError for a missing library.
     """
 
     def __init__(self, aggregates: Sequence[Aggregate]) -> None:
         names = [aggregate.name for aggregate in aggregates]
         if doubled := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"two aggregates are called {doubled!r}; write NAME= before one")
+            raise ValueError(
+                f"two aggregates have the name {doubled!r}; write NAME= before one of them"
+            )
         self.aggregates = tuple(aggregates)
+        # The fields whose values are needed, in the order of the columns of events.
         self.fields = tuple(dict.fromkeys(one.field for one in aggregates if one.field))
         self._makers: list[tuple[int, Callable[[], Statistic]]] = []
         self._results: list[tuple[str, Callable[[Totals], Any]]] = []
-        places: dict[tuple[str, str], int] = {}
+        indexes: dict[tuple[str, str], int] = {}
         for one in aggregates:
             if one.kind == "count":
                 self._results.append((one.name, lambda totals: totals.count))
                 continue
-            kept = "sum" if one.kind == "avg" else "percentiles" if one.kind[0] == "p" else one.kind
-            place = places.setdefault((kept, one.field), len(places))
-            if place == len(self._makers):
+            shared = "sum" if one.kind == "avg" else one.kind
+            shared = "percentiles" if shared[0] == "p" else shared
+            index = indexes.setdefault((shared, one.field), len(indexes))
+            if index == len(self._makers):
                 maker = _STATISTICS.get(one.kind, Percentiles)
                 self._makers.append((self.fields.index(one.field), maker))
-            self._results.append((one.name, _result(one.kind, place)))
+            self._results.append((one.name, _result(one.kind, index)))
         self.empty()  # raises now if a library is missing
 
     @property
@@ -125,7 +131,7 @@ class AggregateSet:
         return Totals([(column, make()) for column, make in self._makers])
 
     def restored(self, count: int, states: Sequence[Any]) -> Totals:
-        """Return totals of `count` events with these states of statistics, as JSON.
+        """Return totals of `count` events from the states of their statistics.
 
         Raises ValueError or msgspec.ValidationError for invalid states.
         """
@@ -136,7 +142,7 @@ class AggregateSet:
         return totals
 
     def results(self, totals: Totals) -> dict[str, Any]:
-        """Return the aggregates by name."""
+        """Return the values of the aggregates by name."""
         return {name: result(totals) for name, result in self._results}
 
 
@@ -150,27 +156,27 @@ class Totals:
         self.statistics = statistics
 
     def add(self, count: int, columns: Sequence[Sequence[Any]]) -> None:
-        """Add `count` events; each column has the values of a field."""
+        """Add `count` events; each column has the values of one field."""
         self.count += count
         for column, statistic in self.statistics:
             statistic.add(columns[column])
 
     def merge(self, other: Totals) -> None:
-        """Add the events of another."""
+        """Add the events of other totals."""
         self.count += other.count
         for (_, ours), (_, theirs) in zip(self.statistics, other.statistics, strict=True):
             ours.merge(theirs)
 
     def states(self) -> list[Any]:
-        """Return the statistics written down; see `AggregateSet.restored`."""
+        """Return the states of the statistics, for `AggregateSet.restored`."""
         return [statistic.state() for _, statistic in self.statistics]
 
 
-def _result(kind: str, place: int) -> Callable[[Totals], Any]:
-    """Return a function that reads an aggregate from the statistic at `place`."""
+def _result(kind: str, index: int) -> Callable[[Totals], Any]:
+    """Return a function that reads an aggregate from the statistic at `index`."""
 
     def of(totals: Totals) -> Any:
-        return totals.statistics[place][1]
+        return totals.statistics[index][1]
 
     if kind == "avg":
         return lambda totals: nearest(of(totals).exact() / totals.count)

@@ -1,4 +1,4 @@
-"""Events, group keys, and window state."""
+"""Events, their keys, and the interface and state of windowers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class WindowState(Struct, frozen=True, array_like=True):
     """The state of a pane or session of one key, for a checkpoint."""
 
-    start: int
+    start: int  # microseconds since the epoch, as all times
     end: int
     key: list[Any]
     count: int
@@ -31,10 +31,10 @@ class WindowState(Struct, frozen=True, array_like=True):
 
 
 class WindowsState(Struct, frozen=True):
-    """All panes or sessions, each as JSON; windows that end by `closed_to` are over."""
+    """The state of a windower, for a checkpoint."""
 
-    closed_to: int
-    kept: list[Raw]
+    closed_to: int  # windows that end at this time or earlier are closed
+    kept: list[Raw]  # each pane or session, a `WindowState` as JSON
 
     def all(self) -> Iterator[WindowState]:
         """Yield each pane or session. Raises msgspec.ValidationError."""
@@ -45,25 +45,25 @@ _encode, _decode = Encoder().encode, Decoder(WindowState).decode
 
 
 def window_state(start: int, end: int, key: list[Any], totals: Totals) -> Raw:
-    """Return a pane or session written down.
+    """Return the state of a pane or session as JSON.
 
-    That is JSON at once: as objects, many would keep the garbage collector busy for seconds.
+    Not as objects: very many of them would keep the garbage collector busy for seconds.
     """
     return Raw(_encode(WindowState(start, end, key, totals.count, totals.states())))
 
 
-# The value of one field, or a tuple of the values of several; () without fields.
+# The value of one key field, or a tuple of the values of several; () without key fields.
 Key: TypeAlias = "Hashable"
 
 
 class KeyFields:
-    """Makes keys of the values of fields, and the other way round."""
+    """The key fields of a stream. Converts between values of fields and keys."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
 
     def column(self, columns: Sequence[Sequence[Any]]) -> Sequence[Key] | None:
-        """Return the key of each event, None if all are (). Raises TypeError."""
+        """Return the key of each event, or None without key fields. Raises TypeError."""
         exact = [
             column if set(map(type, column)) == {str} else [_exact(value) for value in column]
             for column in columns
@@ -73,23 +73,23 @@ class KeyFields:
         return exact[0] if exact else None
 
     def same(self, value: str) -> Key:
-        """Return the key with this value in every field."""
+        """Return the key with this text in every field."""
         return (value,) * len(self.names) if len(self.names) != 1 else value
 
     def order(self, key: Key) -> Any:
-        """Return a sort key: booleans, numbers, then texts by code point."""
+        """Return a sort key: first booleans, then numbers, then texts by code point."""
         return [_rank(value) for value in self._values(key)]
 
     def named(self, key: Key) -> dict[str, Any]:
-        """Return the fields of a key."""
+        """Return the values of a key by field name."""
         return dict(zip(self.names, self.plain(key), strict=True))
 
     def plain(self, key: Key) -> list[Any]:
-        """Return the values of a key, as JSON values."""
+        """Return the values of a key as JSON values."""
         return [value[0] if type(value) is tuple else value for value in self._values(key)]
 
     def restored(self, values: Sequence[Json]) -> Key:
-        """Return the key that `plain` was called on."""
+        """Return the key from its values; the reverse of `plain`."""
         exact = tuple(map(_exact, values))
         return exact if len(self.names) != 1 else exact[0]
 
@@ -100,11 +100,11 @@ class KeyFields:
 def check_scalar(value: object) -> None:
     """Raise TypeError for an array or object, which cannot be a key."""
     if isinstance(value, dict | list):
-        raise TypeError("is neither a text, a number nor a boolean")
+        raise TypeError("is not a text, a number or a boolean")
 
 
 def _exact(value: Json) -> Any:
-    """Return a value that is equal only to the same JSON value: 1 is 1.0, but not true."""
+    """Return a value to compare by: 1 and 1.0 are equal, but 1 and true are not."""
     kind = type(value)
     if kind is bool:
         return (value,)
@@ -122,7 +122,7 @@ def _rank(value: Json) -> tuple[int, Any]:
 class Events:
     """Events of one source in order of arrival, at least one, in columns.
 
-    Without `keys` all have the key (). There is one column for each of the aggregates' fields.
+    There is one column for each field of the aggregates. Without `keys`, all have the key ().
     """
 
     def __init__(
@@ -138,29 +138,29 @@ class Events:
 
     @property
     def keys(self) -> Sequence[Key] | None:
-        """Each event's key, or None."""
+        """The key of each event, or None if all have the key ()."""
         return self._keys
 
     @property
     def columns(self) -> tuple[Sequence[Any], ...]:
-        """The values, in columns."""
+        """The values of the fields of the aggregates, a column for each."""
         return self._columns
 
     def arrival_times(self, source: str, arrived: int | None) -> None:
-        """Set the source, and the time of arrival if the events have no time."""
+        """Set the source, and the time of all events to `arrived` unless it is None."""
         self.source = source
         if arrived is not None:
             self.moments = ConstantTime(arrived, self.count)
 
     def by_key(self) -> Iterable[tuple[Key, int, Sequence[Sequence[Any]]]]:
-        """Return each key, its number of events, and their values, in order of appearance."""
+        """Return each key, the number of its events and their columns, in order."""
         return by_key(self.keys, self.columns, self.count)
 
 
 def by_key(
     keys: Sequence[Any] | None, columns: Sequence[Sequence[Any]], count: int
 ) -> Iterator[tuple[Any, int, Sequence[Sequence[Any]]]]:
-    """Yield each key, its number of events, and their values, in order of appearance."""
+    """Yield each key, its number of events and their columns, by first appearance."""
     if keys is None:
         yield (), count, columns
     elif not columns:
@@ -181,66 +181,60 @@ def by_key(
 
 
 class Group(Struct, frozen=True, array_like=True):
-    """The events of one pane and key: their totals, or their number and values.
+    """The events of one pane and key: their values or, for many events, their totals."""
 
-    The latter is faster for few events.
-    """
-
-    pane: int
+    pane: int  # its start, in microseconds since the epoch
     key: Key
-    count: int
-    columns: Sequence[Sequence[Any]]
-    totals: Totals | None = None
+    count: int  # number of events
+    columns: Sequence[Sequence[Any]]  # their values
+    totals: Totals | None = None  # if present, these count instead of `columns`
 
 
 class PartialWindows(Struct, frozen=True):
-    """Events of one source, aggregated by pane and key, before they are merged."""
+    """Events of one source, aggregated by pane and key in a worker."""
 
-    count: int
-    lowest: int
-    highest: int
+    count: int  # number of events
+    lowest: int  # the smallest time of an event, in microseconds since the epoch
+    highest: int  # the largest one
     groups: list[Group]
 
     def at(self, time: int, pane: int) -> PartialWindows:
-        """Return them as events of one `time`, in its `pane`."""
+        """Return a copy with all events at `time`. `pane` is the length of a pane."""
         start = time // pane * pane
         groups = [replace(group, pane=start) for group in self.groups]
         return PartialWindows(self.count, time, time, groups)
 
 
 class Window(Struct, frozen=True):
-    """A closed window of one key, in microseconds. `partial`: it was closed early."""
+    """A window of one key, with its totals."""
 
-    start: int
-    end: int
+    start: int  # microseconds since the epoch, within the window
+    end: int  # microseconds since the epoch, no longer within the window
     key: Key
     totals: Totals
-    partial: bool = False
+    partial: bool = False  # not over: the stream was stopped, or the window is still open
 
 
 class WindowOutcome(Struct):
-    """The closed windows, and the indexes of late events.
-
-    `late_in_part`: events that were late for some of their windows only.
-    """
+    """The result of adding events: closed windows and late events."""
 
     closed: list[Window]
-    late: list[int]
-    late_in_part: int = 0
+    late: list[int]  # indexes of events that are late for all of their windows
+    late_in_part: int = 0  # number of events that are late only for some of their windows
 
 
 class Windower(Protocol):
-    """Puts events into windows.
+    """A windower: assigns events to windows, and closes windows by the watermark.
 
-    The result does not depend on how many events are added in one call.
+    The windows do not depend on how many events are added in one call.
     """
 
     def add(self, events: Events) -> WindowOutcome:
-        """Put events where they belong. Raises TooManyKeysError."""
+        """Add events to their windows. Raises TooManyKeysError."""
         ...
 
     def advance(self) -> list[Window]:
-        """Return the windows that are over now that the watermark has moved by itself."""
+        """Close and return the windows that end at the watermark or earlier."""
         ...
 
     def finish(self, *, partial: bool) -> list[Window]:
@@ -248,16 +242,19 @@ class Windower(Protocol):
         ...
 
     def state(self) -> WindowsState:
-        """Return the state, without the watermark."""
+        """Return the state for a checkpoint, without the watermark."""
         ...
 
     def restore(self, state: WindowsState) -> None:
-        """Restore a new windower from a `state`. Raises as `AggregateSet.restored`."""
+        """Restore the state of a new windower.
+
+        Raises ValueError or msgspec.ValidationError for an invalid state.
+        """
         ...
 
     @property
     def open(self) -> list[Window]:
-        """The windows that are not over, by start and end; their totals still change."""
+        """The windows that are not closed. Their totals may still change."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Tumbling and sliding windows."""
+"""Tumbling and hopping windows."""
 
 from __future__ import annotations
 
@@ -29,9 +29,11 @@ if TYPE_CHECKING:
 
 
 class FixedWindows:
-    """Puts each event into one pane. A window is one pane or, if windows overlap, several.
+    """A windower for tumbling and hopping windows.
 
-    A pane has `max_keys` keys at most; further keys become `overflow`, or an error without one.
+    Each event belongs to one pane. A tumbling window is one pane, a hopping window is one or
+    several. A pane holds at most `max_keys` keys. Events with further keys get the key `overflow`;
+    without an overflow key, TooManyKeysError is raised.
     """
 
     def __init__(
@@ -48,29 +50,26 @@ class FixedWindows:
         self._recipe, self._keys, self._watermark = recipe, keys, watermark
         self._max_keys, self._overflow = max_keys, overflow
         self._panes: dict[int, dict[Key, Totals]] = {}
-        self._closed_to = NEVER
-        """Windows that end here or before are over."""
-        self._next_end = ALWAYS
-        """No window that has events ends before this."""
+        self._closed_to = NEVER  # windows that end at this time or earlier are closed
+        self._next_end = ALWAYS  # no window with events ends before this time
 
     def add(self, events: Events) -> WindowOutcome:
-        """Put events where they belong; see `Windower`."""
         watermark, moments = self._watermark, events.moments
         limit = watermark.limit(events.source)
         after = max(watermark.value, min(limit, moments.highest - watermark.lateness))
-        if self._first_end(moments.lowest) > after:  # so none of these can be late
+        if self._first_end(moments.lowest) > after:  # so no event can be late
             self._add_events(events, None)
-            taken = WindowOutcome([], [])
+            outcome = WindowOutcome([], [])
         else:
-            taken = self._split_late(events, limit)
+            outcome = self._split_late(events, limit)
         watermark.observe(events.source, moments.highest)
-        taken.closed += self.advance()
-        return taken
+        outcome.closed += self.advance()
+        return outcome
 
     def add_partial(self, folded: PartialWindows, source: str) -> list[Window] | None:
-        """Merge partial windows; return the closed windows.
+        """Merge partial windows; return the windows that this closes.
 
-        Returns None, and changes nothing, if an event may be late. Raises TooManyKeysError.
+        Returns None without any change if an event may be late. Raises TooManyKeysError.
         """
         watermark = self._watermark
         limit = watermark.limit(source)
@@ -83,11 +82,9 @@ class FixedWindows:
         return self.advance()
 
     def advance(self) -> list[Window]:
-        """Return the windows that are over; see `Windower`."""
         return self._close(self._watermark.value)
 
     def finish(self, *, partial: bool) -> list[Window]:
-        """Return all windows that are not over; see `Windower`."""
         before = self._closed_to
         closed = self._close(ALWAYS, partial=partial)
         self._closed_to = max((window.end for window in closed), default=before)
@@ -95,7 +92,6 @@ class FixedWindows:
 
     @property
     def open(self) -> list[Window]:
-        """The windows that are not over; see `Windower`."""
         return [window for start in self._starts(ALWAYS) for window in self._windows(start)]
 
     def state(self) -> WindowsState:
@@ -119,8 +115,8 @@ class FixedWindows:
         )
 
     def _split_late(self, events: Events, limit: int) -> WindowOutcome:
-        """Add events to panes one after the other, except late ones."""
-        taken, kept = WindowOutcome([], []), list[int]()
+        """Add events to panes one by one, except late ones."""
+        outcome, kept = WindowOutcome([], []), list[int]()
         lateness, size, every = self._watermark.lateness, self._size, self._every
         value = floor = self._watermark.value
         top = NEVER
@@ -130,26 +126,26 @@ class FixedWindows:
                 top = time
                 value = max(floor, min(limit, top - lateness))
             if time // every * every + size <= value:
-                taken.late.append(place)
+                outcome.late.append(place)
                 continue
             if every < size and self._first_end(time) <= value:
-                taken.late_in_part += 1
-                if value > self._closed_to:  # some of its windows are over: let them be without it
+                outcome.late_in_part += 1
+                if value > self._closed_to:  # close the windows that must not get this event
                     self._add_events(events, kept, times)
                     kept = []
-                    taken.closed += self._close(value)
+                    outcome.closed += self._close(value)
             kept.append(place)
         self._add_events(events, kept, times)
-        return taken
+        return outcome
 
     def _first_end(self, time: int) -> int:
-        """Return the end of the first window that `time` is in."""
+        """Return the end of the first window that contains `time`."""
         return (time - self._size) // self._every * self._every + self._every + self._size
 
     def _add_events(
         self, events: Events, places: list[int] | None, times: Sequence[int] | None = None
     ) -> None:
-        """Put events, or some of them, into panes."""
+        """Add events to panes: all, or those at the indexes `places`."""
         keys, columns, moments = events.keys, events.columns, events.moments
         count = events.count
         if places is not None and len(places) < count:
@@ -182,7 +178,7 @@ class FixedWindows:
             totals.merge(group.totals)
 
     def _end_after(self, start: int, value: int) -> int:
-        """Return the end behind `value` of the first window that a pane is in."""
+        """Return the first end after `value` of the windows with the pane at `start`."""
         first = self._first_end(start)
         return first + max(0, (value - first) // self._every + 1) * self._every
 
@@ -207,7 +203,7 @@ class FixedWindows:
         return pane // self._every * self._every + self._size
 
     def _starts(self, value: int) -> list[int]:
-        """Return the starts of the windows with events that end by `value`, in order."""
+        """Return the starts of open windows with events that end by `value`, in order."""
         size, every = self._size, self._every
         starts = set[int]()
         for pane in self._panes:
@@ -217,7 +213,7 @@ class FixedWindows:
         return sorted(starts)
 
     def _windows(self, start: int, *, partial: bool = False) -> Iterator[Window]:
-        """Yield the window that begins there, for each key in order."""
+        """Yield the window at `start` of each key, in the order of the keys."""
         end, panes = start + self._size, self._panes
         if self._pane == self._size:
             totals = panes[start]
@@ -239,7 +235,7 @@ class FixedWindows:
 
 
 def group_by_pane(events: Events, pane: int) -> Iterator[Group]:
-    """Yield the events of each pane and key, in order of appearance."""
+    """Yield the events of each pane and key, by first appearance."""
     moments = events.moments
     if (start := moments.lowest // pane * pane) == moments.highest // pane * pane:
         for key, number, values in events.by_key():
@@ -262,9 +258,9 @@ def make_windower(
     max_keys: int,
     overflow: Key | None = None,
 ) -> Windower:
-    """Return the windower of `spec`, of at most `max_keys` keys at a time.
+    """Return a windower for `spec`, with at most `max_keys` keys at a time.
 
-    Further keys become `overflow`; without one they raise TooManyKeysError.
+    Events with further keys get the key `overflow`; without it, they raise TooManyKeysError.
     """
     make = SessionWindows if spec.kind == "session" else FixedWindows
     return make(spec, recipe, keys, watermark, max_keys=max_keys, overflow=overflow)

@@ -1,4 +1,4 @@
-"""Session windows: they close after a gap without events."""
+"""Session windows, which end after a gap without events."""
 
 from __future__ import annotations
 
@@ -21,31 +21,28 @@ if TYPE_CHECKING:
 
 
 class _Session:
-    """A session of one key: from its first event to a gap after its last.
-
-    `places` are the indexes of events whose values are not yet in the totals.
-    """
+    """A session of one key, from its first event to a gap after its last event."""
 
     __slots__ = ("end", "is_gone", "key", "places", "start", "totals")
 
     def __init__(self, key: Key, start: int, end: int, totals: Totals) -> None:
         self.key, self.start, self.end, self.totals = key, start, end, totals
-        self.places: list[int] = []
-        self.is_gone = False
-        """whether it was merged into another session"""
+        self.places: list[int] = []  # indexes of events that are not yet in the totals
+        self.is_gone = False  # it was merged into another session
 
     def settle(self, columns: Sequence[Sequence[Any]]) -> None:
-        """Have the values of its events, found in `columns`, in the totals."""
+        """Add the pending events to the totals. Their values are in `columns`."""
         places, self.places = self.places, []
         if places:
             self.totals.add(len(places), [[column[at] for at in places] for column in columns])
 
 
 class SessionWindows:
-    """Puts events into sessions by key. An event between two sessions merges them.
+    """A windower for sessions by key. An event between two sessions may merge them.
 
-    An event is late if a session of its own would be closed already. Events a whole gap apart are
-    in two sessions. The limits on keys are those of `FixedWindows`, for all open sessions.
+    An event is late if no open session takes it, and a session of its own would be closed already.
+    Events exactly a gap apart are in two sessions. All open sessions together have at most
+    `max_keys` keys; `overflow` works as in `FixedWindows`.
     """
 
     def __init__(
@@ -62,12 +59,11 @@ class SessionWindows:
         self._recipe, self._keys, self._watermark = recipe, keys, watermark
         self._max_keys, self._overflow = max_keys, overflow
         self._sessions: dict[Key, list[_Session]] = {}
+        # A heap of end, number and session. The end may be old: a session moves its end later.
         self._ends: list[tuple[int, int, _Session]] = []
-        """A heap with an entry for each session; its end may since have moved on."""
-        self._numbers = count()
+        self._numbers = count()  # so that sessions themselves are never compared
 
     def add(self, events: Events) -> WindowOutcome:
-        """Put events where they belong; see `Windower`."""
         watermark, source = self._watermark, events.source
         limit, lateness, gap = watermark.limit(source), watermark.lateness, self._gap
         value = floor = watermark.value
@@ -95,16 +91,13 @@ class SessionWindows:
         return WindowOutcome(self._windows(over), late)
 
     def advance(self) -> list[Window]:
-        """Return the windows that are over; see `Windower`."""
         return self._windows(self._pop(self._watermark.value))
 
     def finish(self, *, partial: bool) -> list[Window]:
-        """Return all windows that are not over; see `Windower`."""
         return self._windows(self._pop(ALWAYS), partial=partial)
 
     @property
     def open(self) -> list[Window]:
-        """The windows that are not over; see `Windower`."""
         return self._windows([one for group in self._sessions.values() for one in group])
 
     def state(self) -> WindowsState:
@@ -124,7 +117,10 @@ class SessionWindows:
             self._keep(_Session(self._keys.restored(one.key), one.start, one.end, totals))
 
     def _find(self, key: Key, time: int) -> _Session | None:
-        """Return the session of an event, extended by it, or None."""
+        """Return the session that takes an event, extended by it, or None.
+
+        Merges the sessions that the event connects.
+        """
         group = self._sessions.get(key)
         if group is None:
             return None
@@ -158,7 +154,7 @@ class SessionWindows:
         return session
 
     def _pop(self, value: int) -> list[_Session]:
-        """Take the sessions away that end by `value`."""
+        """Remove and return the sessions that end by `value`."""
         ends, over = self._ends, list[_Session]()
         while ends and ends[0][0] <= value:
             end, number, session = heapq.heappop(ends)
@@ -175,7 +171,7 @@ class SessionWindows:
         return over
 
     def _windows(self, sessions: list[_Session], *, partial: bool = False) -> list[Window]:
-        """Return sessions as windows, by end, then by start, then by key."""
+        """Return sessions as windows, sorted by end, start and key."""
         order = self._keys.order
         sessions.sort(key=lambda one: order(one.key))
         sessions.sort(key=attrgetter("end", "start"))

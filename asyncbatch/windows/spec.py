@@ -11,23 +11,19 @@ from asyncbatch.core.units import format_duration, parse_duration
 
 Kind = Literal["tumbling", "hopping", "session"]
 _FORMS = "tumbling:SIZE, hopping:SIZE/EVERY or session:GAP, such as tumbling:5s"
-_MOST_AT_ONCE = 10_000  # Windows that one event may be in.
+_MOST_AT_ONCE = 10_000  # windows that contain the same event
 
 
 class WindowSpec(Struct, frozen=True):
-    """The kind of window. Spans are in microseconds.
-
-    A fixed window starts at each multiple of `every` since the epoch. A session closes after `size`
-    without events. The start belongs to a window, the end does not.
-    """
+    """The kind and length of windows. A window contains its start, but not its end."""
 
     kind: Kind
-    size: int
-    every: int
+    size: int  # length in microseconds; of a session: the gap after its last event
+    every: int  # microseconds from start to start, at multiples since the epoch; not for sessions
 
     @property
     def pane(self) -> int:
-        """The length of a pane: the largest that divides each window."""
+        """The length of a pane in microseconds: it divides `size` and `every`."""
         return math.gcd(self.size, self.every)
 
     def __str__(self) -> str:
@@ -36,7 +32,7 @@ class WindowSpec(Struct, frozen=True):
 
 
 def parse_window(text: str) -> WindowSpec:
-    """Return the windows of `text`. Raises ValueError with the accepted forms."""
+    """Parse a window specification. Raises ValueError with the accepted forms."""
     kind, _, rest = text.partition(":")
     if kind == "hopping":
         size, slash, every = rest.partition("/")
@@ -44,14 +40,14 @@ def parse_window(text: str) -> WindowSpec:
             raise ValueError(f"{text!r} has no EVERY; write hopping:SIZE/EVERY: hopping:1m/10s")
         return _checked(text, "hopping", parse_duration(size), parse_duration(every))
     if kind not in ("tumbling", "session") or not rest:
-        raise ValueError(f"{text!r} is no window; write {_FORMS}")
+        raise ValueError(f"{text!r} is not a window; write {_FORMS}")
     span = parse_duration(rest)
     return _checked(text, "tumbling" if kind == "tumbling" else "session", span, span)
 
 
 def _checked(text: str, kind: Kind, size: int, every: int) -> WindowSpec:
     if not size or not every:
-        raise ValueError(f"{text!r} has no length; write {_FORMS}")
+        raise ValueError(f"{text!r} has a length of zero; write {_FORMS}")
     if every > size:
         raise ValueError(f"{text!r} leaves gaps between windows: EVERY is longer than SIZE")
     if size > every * _MOST_AT_ONCE:

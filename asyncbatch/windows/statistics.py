@@ -1,4 +1,4 @@
-"""Exact sums, extremes and sketches."""
+"""Statistics of values: exact sums, extremes, standard deviations and sketches."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.records import Json
 
-_EXACT = 2**53
+_EXACT = 2**53  # a double holds each integer up to this one
 
 
 class ExtremeState(Struct, frozen=True, array_like=True):
-    """A smallest or largest number, written down."""
+    """The state of an `Extreme`."""
 
     value: int | float | None
     is_float: bool
 
 
 class Extreme:
-    """The smallest or largest number, as `pick` (min or max) has it.
+    """The smallest or largest number; `pick` is min or max.
 
-    It is a float if any of the numbers was, whichever came first.
+    The result is a float if any of the numbers is, so that it does not depend on their order.
     """
 
     __slots__ = ("_is_float", "_pick", "_value")
@@ -41,7 +41,7 @@ class Extreme:
         self._is_float = False
 
     def add(self, values: Sequence[float]) -> None:
-        """Look at numbers; at least one."""
+        """Add numbers, at least one."""
         self._is_float = self._is_float or float in set(map(type, values))
         self._add_value(self._pick(values))
 
@@ -60,32 +60,32 @@ class Extreme:
         self._value = value if self._value is None else self._pick((self._value, value))
 
     def result(self) -> float | None:
-        """Return the number."""
+        """Return the number, None without values."""
         value = self._value
         if value is not None and self._is_float and abs(value) <= _EXACT:
             return float(value)
         return value
 
 
-ACCURACY = 0.01  # A percentile differs from the value of that rank by at most this share of it.
-_LARGEST = 1e307  # Larger numbers count as this one: near it the sketch's own arithmetic overflows.
-_LOG_ROWS = 13  # 2^13 rows: the standard error of a distinct count is 0.8%.
+ACCURACY = 0.01  # the largest relative error of a percentile
+_LARGEST = 1e307  # larger numbers count as this one, because the sketch overflows near it
+_LOG_ROWS = 13  # 2^13 rows: the standard error of a distinct count is 0.8 %
 
 
 class PercentilesState(Struct, frozen=True, array_like=True):
-    """A DDSketch as data: the count of each bin, and the extremes."""
+    """The state of `Percentiles`: the bins of its DDSketch, and the extremes."""
 
-    positive: list[tuple[int, float]]
+    positive: list[tuple[int, float]]  # key and count of each bin
     negative: list[tuple[int, float]]
-    zeros: float
-    lowest: float | None
+    zeros: float  # count of zeros
+    lowest: float | None  # None without values
     highest: float | None
 
 
 class Percentiles:
-    """The distribution of numbers, as a DDSketch: the same for any order and split.
+    """The distribution of numbers, rounded to floats, as a DDSketch.
 
-    Numbers are rounded to floats.
+    It is the same for any order of the numbers and any division into parts.
     """
 
     __slots__ = ("_highest", "_lowest", "_sketch")
@@ -142,10 +142,10 @@ class Percentiles:
 
 
 class Distinct:
-    """An estimate of the number of different values, by a CPC sketch.
+    """An estimate of the number of different values, from a CPC sketch.
 
-    1 is 1.0, but not "1". The estimate is read from a union: there it does not depend on the order
-    of merges.
+    1 and 1.0 are the same value, "1" is another. The estimate is computed from a union, where it
+    does not depend on the order of merges.
     """
 
     __slots__ = ("_sketch",)
@@ -155,7 +155,7 @@ class Distinct:
         self._sketch: Any = _sketch_library().cpc_sketch(_LOG_ROWS)
 
     def __reduce__(self) -> tuple[Callable[[bytes], Distinct], tuple[bytes]]:
-        """Pickle the sketch as its library has it in bytes."""
+        """Pickle the sketch in the binary form of its library."""
         return _distinct_of, (self._sketch.serialize(),)
 
     def add(self, values: Sequence[Json]) -> None:
@@ -175,7 +175,7 @@ class Distinct:
         try:
             self._sketch = _sketch_library().cpc_sketch.deserialize(state)
         except RuntimeError as error:
-            raise ValueError(f"no CPC sketch: {error}") from None
+            raise ValueError(f"not a CPC sketch: {error}") from None
 
     def result(self) -> int:
         """Return the estimate."""
@@ -184,7 +184,7 @@ class Distinct:
 
 
 def _bins(store: Any) -> list[tuple[int, float]]:
-    """Return the bins of a store that have anything, by key."""
+    """Return key and count of each bin of a store that is not empty."""
     return [(store.offset + place, number) for place, number in enumerate(store.bins) if number]
 
 
@@ -219,7 +219,7 @@ def _sketch_library() -> Any:
     return datasketches
 
 
-_PENDING = 32  # Values that wait to be summed together: summing a few at a time costs more.
+_PENDING = 32  # values that are summed in one call: smaller calls cost more
 # 2^27 + 1 splits a double into two halves whose products are exact (Dekker, 1971).
 _SPLITTER = 134_217_729.0
 # Between these, the square of a double and its rounding error are doubles.
@@ -227,27 +227,27 @@ _SQUARABLE = (1e-140, 1e150)
 
 
 class SumState(Struct, frozen=True, array_like=True):
-    """A sum written down; `beyond` is a fraction's two numbers."""
+    """The state of a `Sum`."""
 
     whole: int
     parts: list[float]
-    beyond: tuple[int, int]
+    beyond: tuple[int, int]  # numerator and denominator
     is_float: bool
 
 
 class SquaresState(Struct, frozen=True, array_like=True):
-    """The sums of a standard deviation, as data."""
+    """The state of `Squares`."""
 
     count: int
     values: SumState
     squares: SumState
-    beyond: tuple[int, int]
+    beyond: tuple[int, int]  # numerator and denominator
 
 
 class Sum:
-    """The sum of integers and floats: an integer if all are, else the nearest float.
+    """The sum of numbers: an integer if all are integers, else the nearest float.
 
-    The floats are kept as a few floats whose exact sum is the same.
+    The sum of the floats is kept exactly, as a few floats with the same exact sum.
     """
 
     __slots__ = ("_beyond", "_is_float", "_parts", "_pending", "_whole")
@@ -257,8 +257,7 @@ class Sum:
         self._whole = 0
         self._parts: list[float] = []
         self._pending: list[float] = []
-        self._beyond = Fraction(0)
-        """the sum of numbers whose float sum would overflow"""
+        self._beyond = Fraction(0)  # the sum of numbers whose float sum would overflow
         self._is_float = False
 
     def add(self, values: Sequence[float]) -> None:
@@ -287,12 +286,12 @@ class Sum:
         self._beyond, self._is_float = Fraction(*state.beyond), state.is_float
 
     def exact(self) -> Fraction:
-        """Return the sum, not rounded."""
+        """Return the exact sum."""
         self._settle()
         return sum(map(Fraction, self._parts), self._beyond + self._whole)
 
     def result(self) -> float:
-        """Return the sum; an integer if it exceeds the range of floats."""
+        """Return the sum, as an integer also if it exceeds the range of floats."""
         self._settle()
         if not self._is_float:
             return self._whole
@@ -313,10 +312,10 @@ class Sum:
             self._whole += int(sum(values))
 
     def _add_floats(self, values: list[float]) -> None:
-        """Recompute the floats: one near the sum, the nearest to the rest, and so on."""
+        """Add floats: keep one near the sum, one nearest to the rest, and so on."""
         rest, parts = values + self._parts, list[float]()
         try:
-            part = sum(rest)  # near enough, at a third of the cost of `fsum`
+            part = sum(rest)  # near the sum, at a third of the cost of `fsum`
             part = fsum(rest) if not part or isinf(part) else part
             while part:
                 parts.append(part)
@@ -328,7 +327,7 @@ class Sum:
 
 
 class Squares:
-    """The sums of values and of squares, for the standard deviation of a sample."""
+    """The standard deviation of a sample, from the exact sums of values and squares."""
 
     __slots__ = ("_beyond", "_count", "_squares", "_values")
     State: ClassVar[Any] = SquaresState
@@ -336,8 +335,7 @@ class Squares:
     def __init__(self) -> None:
         self._count = 0
         self._values, self._squares = Sum(), Sum()
-        self._beyond = Fraction(0)
-        """the squares of numbers that are no usual floats"""
+        self._beyond = Fraction(0)  # the squares of integers and of very large or small floats
 
     def add(self, values: Sequence[float]) -> None:
         """Add numbers."""
@@ -381,7 +379,7 @@ class Squares:
 
 
 def nearest(exact: Fraction) -> float:
-    """Return the nearest float, or an integer outside the range of floats."""
+    """Return the nearest float, or the nearest integer outside the range of floats."""
     try:
         return float(exact)
     except OverflowError:
@@ -389,7 +387,7 @@ def nearest(exact: Fraction) -> float:
 
 
 def _squares(values: Sequence[float]) -> list[float]:
-    """Return numbers whose exact sum is the sum of the squares of usual floats."""
+    """Return floats whose exact sum is the sum of the squares of plain numbers."""
     found = []
     for x in values:
         scaled = _SPLITTER * x

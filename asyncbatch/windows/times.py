@@ -1,4 +1,4 @@
-"""Event times: RFC 3339 texts and numbers since the epoch, parsed and printed."""
+"""Event times: parsing and formatting of RFC 3339 texts and epoch numbers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 Unit = Literal["auto", "s", "ms", "us", "ns"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_DAY = 86_400_000_000
+_DAY = 86_400_000_000  # microseconds
 _CYCLE = 146_097 * _DAY  # 400 years, after which the calendar repeats
-# The years 1 to 9999: from the first microsecond to the one after the last.
+# The range of the years 1 to 9999 in microseconds; the end is not part of it.
 _FIRST, _LAST = -62_135_596_800_000_000, 253_402_300_800_000_000
+# By unit, a factor and a divisor that give microseconds.
 _PER_MICROSECOND = {"s": (1_000_000, 1), "ms": (1_000, 1), "us": (1, 1), "ns": (1, 1_000)}
-# A number below the limit is in this unit: each range covers 1973 to 5138.
+# A number below a limit is in its unit. Each unit covers the years 1973 to 5138.
 _AUTO = ((100_000_000_000, "s"), (10**14, "ms"), (10**17, "us"))
 _NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]+)?", re.ASCII)
 _LEAP_SECOND = re.compile(r"(.{10}[Tt ]..:..):60(\.[0-9]+)?(Z|[+-]..:..)$")
@@ -27,9 +28,9 @@ _ADVICE = "an RFC 3339 time (2026-01-31T12:00:00Z) or a number since the epoch"
 
 
 class EventTimes(Protocol):
-    """The times of some events, at least one, in order of arrival."""
+    """The times of events, at least one, in order of arrival."""
 
-    lowest: int
+    lowest: int  # microseconds since the epoch, as all times here
     highest: int
 
     def all(self) -> Sequence[int]:
@@ -38,7 +39,7 @@ class EventTimes(Protocol):
 
 
 class NumericTimes:
-    """Times that are known in microseconds."""
+    """Times that are already in microseconds."""
 
     def __init__(self, micros: Sequence[int]) -> None:
         self._micros = micros
@@ -50,7 +51,7 @@ class NumericTimes:
 
 
 class ConstantTime:
-    """One time, for all events that arrived together."""
+    """One time for `count` events that arrived together."""
 
     def __init__(self, micros: int, count: int) -> None:
         self.lowest = self.highest = micros
@@ -62,7 +63,7 @@ class ConstantTime:
 
 
 class DatetimeTimes:
-    """Times that are converted to numbers one by one, which is rarely needed."""
+    """Times that `all()` converts to microseconds; it is rarely called."""
 
     def __init__(self, times: Sequence[datetime]) -> None:
         self._times = times
@@ -74,7 +75,7 @@ class DatetimeTimes:
 
 
 def micros_of(time: datetime) -> int:
-    """Return a time in microseconds; without an offset it is in UTC."""
+    """Return a time in microseconds since the epoch. A time without offset is in UTC."""
     if time.tzinfo is None:
         time = time.replace(tzinfo=UTC)
     span = time - _EPOCH
@@ -82,28 +83,27 @@ def micros_of(time: datetime) -> int:
 
 
 class TimeReader:
-    """Reads event times. Numbers are in `unit`; `auto` chooses it by their size."""
+    """A parser of event times. `unit` is for numbers; `auto` derives it from each."""
 
     def __init__(self, unit: Unit = "auto") -> None:
         self._unit = unit
 
     def read_column(self, values: Sequence[Json]) -> EventTimes:
-        """Return many times. Raises ValueError or TypeError if one cannot be read."""
+        """Return the times of values. Raises ValueError or TypeError for an invalid one."""
         if set(map(type, values)) == {str}:
             return self.read_texts(values)
         return NumericTimes([self.parse(value) for value in values])
 
     def read_texts(self, values: Sequence[str]) -> EventTimes:
-        """Return many times that are texts. Raises ValueError if one cannot be read."""
+        """Return the times of many texts. Raises ValueError if one is invalid."""
         times = list(map(datetime.fromisoformat, values))
         try:
             moments = DatetimeTimes(times)
-        except TypeError:  # some with an offset, some without
+        except TypeError:  # times with and without an offset cannot be compared
             return NumericTimes([self.parse(value) for value in values])
         if times[0].tzinfo is None and any(map(_NUMBER.fullmatch, values)):
-            return NumericTimes(
-                [self.parse(value) for value in values]
-            )  # 20260131 is no date, but both
+            # `fromisoformat` takes a number such as 20260131 for a date; `parse` does not.
+            return NumericTimes([self.parse(value) for value in values])
         return moments
 
     def parse(self, value: Json) -> int:
@@ -117,7 +117,7 @@ class TimeReader:
         if type(value) is float and not abs(value) < 10**24:
             raise ValueError("is beyond the years 1 to 9999")
         times, per = _PER_MICROSECOND[self._unit if self._unit != "auto" else _unit_of(value)]
-        # A double does not hold microseconds of present times exactly: round to the nearest.
+        # Not //: a double cannot hold the microseconds of present times exactly, so round.
         micros = value * times // per if type(value) is int else round(value * times / per)
         if not _FIRST <= micros < _LAST:
             raise ValueError("is beyond the years 1 to 9999")
@@ -130,13 +130,13 @@ def _unit_of(value: float) -> str:
 
 
 def _parse(text: str) -> int:
-    """Return the time of an RFC 3339 text. Digits below a microsecond are cut off."""
+    """Return the time of an RFC 3339 text. Digits below a microsecond are ignored."""
     try:
         return micros_of(datetime.fromisoformat(text))
     except (ValueError, OverflowError):
         pass
     added = 0
-    if leap := _LEAP_SECOND.match(text):  # the second after :59, as POSIX counts
+    if leap := _LEAP_SECOND.match(text):  # a leap second is the second after :59, as in POSIX
         text, added = f"{leap[1]}:59{leap[2] or ''}{leap[3]}", 1_000_000
     try:
         return micros_of(datetime.fromisoformat(text.upper())) + added
@@ -145,11 +145,11 @@ def _parse(text: str) -> int:
 
 
 def utc_text(micros: int) -> str:
-    """Return a time as RFC 3339 in UTC, with fractions if there are any.
+    """Return a time as RFC 3339 in UTC. A fraction of zero is left out.
 
-    A year outside 0000 to 9999, where a window may start or end, has a sign.
+    A year outside the range of datetime has a sign. A window may start or end in one.
     """
     cycles = (micros - _FIRST) // _CYCLE if not _FIRST <= micros < _LAST else 0
     time = _EPOCH + timedelta(microseconds=micros - cycles * _CYCLE)
-    text = time.isoformat()[:-6] + "Z"  # for +00:00
+    text = time.isoformat()[:-6] + "Z"  # instead of +00:00
     return text if not cycles else f"{time.year + 400 * cycles:+06}{text[4:]}"

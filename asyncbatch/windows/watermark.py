@@ -1,4 +1,4 @@
-"""How far the time of events has come: no more is expected from before."""
+"""The watermark: the event time before which no more events are expected."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-NEVER = -(2**80)  # Before all times.
-ALWAYS = 2**80  # After all times.
+NEVER = -(2**80)  # microseconds; before all event times
+ALWAYS = 2**80  # microseconds; after all event times
 
 
 class _SourceClock:
-    """The progress of one source. `heard` is when it last reported."""
+    """The progress of one source."""
 
     def __init__(self, now: int) -> None:
-        self.top, self.heard = NEVER, now
+        self.top = NEVER  # its largest event time
+        self.heard = now  # the time of the clock at its last report
 
 
 class Watermark:
-    """The largest time seen, less `lateness`, of the slowest source; it never goes back.
+    """The watermark of several sources. It never moves back.
 
-    A source that was silent for `idle` (None: no limit) no longer holds it back. Once all sources
-    are silent, it advances with the clock. `clock` returns microseconds since any moment; all spans
-    are in microseconds.
+    It is the largest event time of the slowest source, minus `lateness`. A source that reports
+    nothing for `idle` (None: no limit) does not hold it back any more. If all sources are idle, it
+    advances with the clock. `clock` returns microseconds since any moment; all durations are in
+    microseconds.
     """
 
     def __init__(
@@ -35,17 +37,17 @@ class Watermark:
         self._sources: dict[str, _SourceClock] = {}
 
     def join(self, source: str) -> None:
-        """Wait for a source from now on."""
+        """Add a source, which holds the watermark back from now on."""
         self._sources.setdefault(source, _SourceClock(self._clock()))
 
     def leave(self, source: str) -> None:
-        """Wait for a source no more: it has ended."""
+        """Remove a source that has ended."""
         del self._sources[source]
         if self._sources:
             self._rise()
 
     def limit(self, source: str) -> int:
-        """Return the limit that the other sources set for the watermark."""
+        """Return the highest value of the watermark that the other sources allow."""
         now = self._clock()
         others = (state for name, state in self._sources.items() if name != source)
         return min(
@@ -54,30 +56,30 @@ class Watermark:
         )
 
     def highest(self, source: str) -> int:
-        """Return the largest time that a source has reported."""
+        """Return the largest event time of a source."""
         return self._sources[source].top
 
     def restore(self, source: str, top: int) -> None:
-        """Have a source that has joined be as far as it was; it counts as heard of now."""
+        """Restore the largest event time of a source that has joined."""
         self._sources[source].top = top
 
     def observe(self, source: str, highest: int) -> None:
-        """Note that a source has reported `highest`, which may be an old value."""
+        """Record an event time of a source, which may be below its largest one."""
         state = self._sources[source]
         state.top, state.heard = max(state.top, highest), self._clock()
         self._rise()
 
     def mark_active(self, source: str) -> None:
-        """Take note that a source is not silent, though its times are not known yet."""
+        """Record that a source is not idle, although its event times are not known yet."""
         self._sources[source].heard = self._clock()
 
     def tick(self) -> None:
-        """Let time pass; only with an idle limit does that change anything."""
+        """Move the watermark with the clock. Without an idle limit, do nothing."""
         if self._idle is not None and self._sources:
             self._rise()
 
     def raise_to(self, value: int) -> None:
-        """Move the watermark there, unless it is further."""
+        """Move the watermark to `value`, unless it is already beyond it."""
         self.value = max(self.value, value)
 
     def _rise(self) -> None:
@@ -87,9 +89,9 @@ class Watermark:
         if active:
             self.raise_to(min(active))
             return
-        told = [state for state in states if state.top != NEVER]
-        if told:
-            self.raise_to(max(self._bound(state) + now - state.heard for state in told))
+        reported = [state for state in states if state.top != NEVER]
+        if reported:
+            self.raise_to(max(self._bound(state) + now - state.heard for state in reported))
 
     def _bound(self, state: _SourceClock) -> int:
         return state.top - self.lateness if state.top != NEVER else NEVER

@@ -257,7 +257,7 @@ def test_a_single_source_or_several():
         ),
         (
             with_window(spec="tumbling:0s"),
-            ["window.spec: 'tumbling:0s' has no length; write tumbling:SIZE, hop"],
+            ["window.spec: 'tumbling:0s' has a length of zero; write tumbling:SIZE, hop"],
         ),
         (
             with_window(spec="tumbling:5s", size="5s"),
@@ -284,7 +284,7 @@ def test_a_single_source_or_several():
         ),
         (
             with_window(spec="tumbling:5s", aggregates={"a b": "median:v"}),
-            ["window.aggregates.\"a b\": 'median:v' is no aggregate; write count, "],
+            ["window.aggregates.\"a b\": 'median:v' is not an aggregate; write count, "],
         ),
         (
             with_window(spec="tumbling:5s", time="arrival", lateness="1s"),

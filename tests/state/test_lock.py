@@ -1,4 +1,4 @@
-"""Two runs of one job never overlap: real processes, real locks, real deaths."""
+"""Two runs of one job never overlap: tests with real processes, locks and kills."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SLOW = ("-b", "1", "--pause", "0.2")
 
 @pytest.fixture
 def start(tmp_path):
-    """Start `asyncbatch run` in the test's folder; what is left of it is killed at the end."""
+    """A function that starts `asyncbatch run`; the processes are killed at the end."""
     started = []
 
     def _start(*arguments, **env):
@@ -42,7 +42,7 @@ def start(tmp_path):
 
 @pytest.fixture
 def held(files):
-    """A folder with inputs, and a lock that this very process has."""
+    """A folder with inputs, and a lock that the test process holds."""
     folder = files({f"data/{name}": text for name, text in many(3).items()})
     lock = Lock(str(folder / "job.lock"))
     lock.acquire()
@@ -152,7 +152,7 @@ def test_the_lock_of_a_killed_run_is_free_at_once(run, start, files):
     workers = children(first.pid)
     lock = str(folder / "job.lock")
     assert lock in open_files(first.pid)
-    # From its fork until it is a program of its own, a worker has all that we have open.
+    # Between fork and exec, a worker has all open files of its parent.
     wait_until(lambda: all(lock not in open_files(worker) for worker in workers))
     first.kill()
     first.wait()
@@ -166,7 +166,7 @@ def open_files(pid):
 
 
 def test_what_a_function_starts_does_not_keep_the_lock(run, files):
-    """A process that a user's function leaves behind has none of our open files."""
+    """A process that a user's function starts does not inherit the open lock file."""
     files({
         "data/a.json": "1",
         "leave.py": "import subprocess\nasync def f(record):\n"
@@ -311,10 +311,10 @@ def test_the_lock_from_the_environment(run, files):
 
 
 @pytest.mark.parametrize(("arguments", "reason"), [
-    (("data", "--lock=notes.txt"), "--lock notes.txt is no lock file but has content"),
+    (("data", "--lock=notes.txt"), "--lock notes.txt is not a lock file but has content"),
     (("data", "--lock=data"), "is an input or an output"),
     (("data", "--lock=folder"), "--lock folder: Is a directory"),
-    (("data", "--lock=pipe"), "--lock pipe is no regular file"),
+    (("data", "--lock=pipe"), "--lock pipe is not a regular file"),
     (("data", "--lock=nowhere/job.lock"), "--lock nowhere/job.lock: No such file"),
     (("data", "--lock=x.jsonl", "--to", "x.jsonl"), "is an input or an output"),
     (("data", "--lock=r.json", "--report", "./r.json"), "is an input or an output"),

@@ -1,4 +1,4 @@
-"""A stopped run lets go of its ledger while a thread is still looking something up in it."""
+"""A stopped run closes its ledger while a thread still looks up an input in it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from asyncbatch.state.ledger.file import SharedLedger
 
 
 class Slow:
-    """A ledger whose lookup takes until it is told; as with DuckDB, it is not closed meanwhile."""
+    """A ledger whose lookup waits for `go_on`. Like DuckDB, it must not be closed meanwhile."""
 
     def __init__(self):
         self.began, self.go_on = threading.Event(), threading.Event()
         self.is_busy = False
         self.closed = 0
 
-    def lookup(self, paths):  # noqa: ARG002 - as `Ledger` has it
+    def lookup(self, paths):  # noqa: ARG002 - a parameter of `Ledger`
         self.is_busy = True
         self.began.set()
         assert self.go_on.wait(60)
         self.is_busy = False
         return {}
 
-    def find(self, stamp):  # noqa: ARG002 - the same
+    def find(self, stamp):  # noqa: ARG002 - a parameter of `Ledger`
         raise AssertionError("it is closed")
 
     def close(self):

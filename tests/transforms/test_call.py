@@ -1,4 +1,4 @@
-"""User functions as transforms: finding them, calling them, what they return and raise."""
+"""User functions as transforms: loading, calls, results and errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from asyncbatch.transforms.load import load_function
 
 
 class Here:
-    """The position of the record at hand."""
+    """The position of a record."""
 
     def context(self) -> Context:
         return Context("a.json", 3, 7)
@@ -39,7 +39,7 @@ async def outputs_async(function):
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """Stand in a folder of one's own, and forget afterwards what was imported from it."""
+    """A temporary folder as the current one; modules from it are unloaded at the end."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)

@@ -1,4 +1,4 @@
-"""Records through jq, functions and schemas, as the command does it."""
+"""The command with jq programs, functions and schemas."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_floats_come_through_jq_as_they_were(run, files):
     outcome = run("a.json", "--jq", ".", "--to", "-")
     found = rows(outcome.stdout)
     assert found == json.loads(numbers)
-    assert len(outcome.stdout) < 200  # 1e20 is no 21 digits, nor 1.5e300 300 of them
+    assert len(outcome.stdout) < 200  # 1e20 is not written with 21 digits, 1.5e300 not with 301
 
 
 def test_a_chain_of_jq_programs_is_a_pipe(run, files):
@@ -247,7 +247,7 @@ def test_a_jq_program_that_never_ends_is_stopped(folder, workers, number):
         [*COMMAND, "run", "a.json", "--jq", "def f: f; f", "--grace", "0.2", *workers],
         cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
-        # The program is under way once its worker has used more than its start takes.
+        # A worker that has used more CPU time than its start needs is running the program.
         wait_until(lambda: any(cpu_seconds(child) > 2 for child in children(process.pid)))
         process.send_signal(number)
         try:
@@ -353,7 +353,7 @@ def test_what_async_functions_write_beneath_print_does_not_mix_either(run, folde
         ("fn.py:nosuch", "nosuch"),
         ("fn.py:nothing", "not a function"),
         ("fn.py:needs_three", "cannot be called"),
-        ("fn.py", "names no function"),
+        ("fn.py", "does not name a function"),
         ("nosuch.py:f", "no such file"),
         ("nosuch:f", "no module"),
         ("syntax.py:f", "syntax.py:1"),

@@ -1,4 +1,4 @@
-"""`dedupe`: the first record of each key, exactly, in bounded memory."""
+"""`dedupe`: it keeps exactly the first record of each key, in bounded memory."""
 
 from __future__ import annotations
 
@@ -95,5 +95,5 @@ def test_a_full_disk(monkeypatch, tmp_path):
         seen.add([b"x" * DIGEST_BYTES])
         assert seen._rest is not None
         seen._rest.execute("PRAGMA max_page_count = 1")  # a disk that is full, to SQLite
-        with pytest.raises(SinkError, match=r"dedupe cannot keep the keys .*full"):
+        with pytest.raises(SinkError, match=r"dedupe cannot store its keys: .*full"):
             seen.add(_digests(100_000))

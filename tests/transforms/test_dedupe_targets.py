@@ -1,4 +1,4 @@
-"""Records of keys that came before, dropped on their way to every kind of target."""
+"""`dedupe` with each kind of target: records with a known key are dropped."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from asyncbatch.sinks.target import Target
 from asyncbatch.sources.inputs import Inputs
 from tests.servers.api import ApiServer
 
-allow_deep_nesting()  # as the first run would, in the midst of a test
+allow_deep_nesting()  # the first run would raise the recursion limit during a test
 KEYS = st.sampled_from([None, 1, 2, 1.0, "1", "", True, [1], {"a": 1}])
 RECORDS = st.lists(st.fixed_dictionaries({}, optional={"id": KEYS, "k": KEYS}), max_size=6)
 
 
 def firsts(records, key=("id",)):
-    """Return the first record of each key, by the definition."""
+    """Return the first record of each key: a naive reference."""
     seen, kept = set(), []
     for record in records:
         values = [record.get(name) for name in key]
@@ -81,7 +81,7 @@ async def _run(folder, key, batch_size, *, huge):
 
 
 class Found:
-    """What a worker has found in a part."""
+    """A stand-in for the contents of a part, for a RowWriter."""
 
     def __init__(self):
         self.rows, self.places, self.records, self.lines = [], [], [], []
@@ -123,7 +123,7 @@ def test_records_that_become_several_rows(files, to, huge, random):
 
 
 def _parts_of(start, records, row_writer, random, *, huge):
-    """Yield what a worker says of a file, of which it hands on rows now and then."""
+    """Yield the parts of a file; a part ends at random rows."""
     found, told = Found(), Counts()
     for number, made in enumerate(records, 1):
         for key in made:
@@ -214,7 +214,7 @@ def test_a_pipeline_into_each_target(etl, files, to):
     assert read(folder / to.rpartition("/")[2], to) == expected
     events = [json.loads(line) for line in etl("p.toml", "--output", "jsonl").stdout.splitlines()]
     done = [event["status"] for event in events if event["event"] == "file"]
-    # A file is made anew, of all inputs; a database remembers what is in it.
+    # A file is written again from all inputs; a database keeps the rows of earlier runs.
     assert done == ["success" if table == "" else "skipped"] * 5
     assert read(folder / to.rpartition("/")[2], to) == expected
 
@@ -304,4 +304,4 @@ def test_a_path_that_is_none(run, files):
     files({"in.json": "{}"})
     outcome = run("in.json", "--dedupe", "a..b", "--to", "o.jsonl")
     assert outcome.code == 2
-    assert "'a..b' is no path" in outcome.stderr
+    assert "'a..b' is not a path" in outcome.stderr

@@ -1,4 +1,4 @@
-"""`fields`: new records, field by field; and that such transforms run as any other."""
+"""`fields`: values of new records, and runs with this transform."""
 
 from __future__ import annotations
 
@@ -33,8 +33,7 @@ class Here:
         return Context("a.json", 1)
 
 
-NOW = 1_767_323_045_006_000_999
-"""2026-01-02T03:04:05.006Z, in nanoseconds."""
+NOW = 1_767_323_045_006_000_999  # 2026-01-02T03:04:05.006Z, in nanoseconds
 
 
 def made(record, /, **rules):
@@ -165,7 +164,7 @@ def test_a_refusal_names_where_the_value_is_from():
 
 
 def test_records_that_are_no_objects():
-    with pytest.raises(RecordError, match="fields are made of an object, not an array"):
+    with pytest.raises(RecordError, match="fields needs an object, not an array"):
         made([], a=FieldRule("a"))
 
 
@@ -212,7 +211,7 @@ class TestChains:
             outputs(big, RENAME, JqSpec("."))
 
     def test_bad_paths_are_no_paths(self):
-        with pytest.raises(ValueError, match="is no path"):
+        with pytest.raises(ValueError, match="is not a path"):
             outputs({}, FieldsSpec((("a", FieldRule("a..b")),)))
 
     @pytest.mark.parametrize("workers", [0, 2])

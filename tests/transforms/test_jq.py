@@ -1,4 +1,4 @@
-"""jq programs as a transform."""
+"""The transform `jq`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.conftest import python
 
 
 class Here:
-    """A position that nobody asks about."""
+    """A position of a record, which these transforms do not use."""
 
     def context(self) -> Context:
         return Context("a.json", 1)

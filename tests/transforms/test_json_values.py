@@ -1,4 +1,4 @@
-"""What user functions return, as plain JSON."""
+"""Results of user functions as plain JSON."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Shape(msgspec.Struct, rename="camel", tag=True):
     note: str | msgspec.UnsetType = msgspec.UNSET
 
 
-Pair = namedtuple("Pair", "a b")  # noqa: PYI024 - the untyped kind is met as well
+Pair = namedtuple("Pair", "a b")  # noqa: PYI024 - users return untyped named tuples, too
 
 
 @given(JSON)

@@ -1,4 +1,4 @@
-"""`require`: records that lack what they must have."""
+"""`require`: records without a required field."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_what_passes_is_unchanged():
         ({"id": "", "b": {"c": 1}}, "'id' is empty", "/id"),
         ({"id": 1, "b": 3}, "'b.c' is missing or null", "/b/c"),
         ({"id": 1, "b": [1]}, "'b.c' is missing or null", "/b/c"),
-        ({}, "'id' is missing or null; so is 'b.c'", "/id"),
+        ({}, "'id' is missing or null; also missing, null or empty: 'b.c'", "/id"),
         ([1], "has no 'id': it is an array", ""),
     ],
 )

@@ -1,4 +1,4 @@
-"""JSON Schema as a transform, and loading schema files."""
+"""The transform `schema`, and the loading of schema files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from asyncbatch.transforms.base import Context, RecordError
 from asyncbatch.transforms.schema import MAX_VIOLATIONS, SchemaCheck, SchemaSource, load_schema
 from tests.conftest import python
 
-allow_deep_nesting()  # now, as hypothesis warns of a limit that changes under it
+allow_deep_nesting()  # hypothesis warns if the recursion limit changes during a test
 
 DRAFT_4 = "http://json-schema.org/draft-04/schema#"
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
@@ -43,7 +43,7 @@ SCHEMAS = st.recursive(
 
 
 class Here:
-    """A position that nobody asks about."""
+    """A position of a record, which these transforms do not use."""
 
     def context(self) -> Context:
         return Context("a.json", 1)
@@ -51,7 +51,7 @@ class Here:
 
 @pytest.fixture
 def load(tmp_path, monkeypatch):
-    """Write schema files into the current folder; load the first as the workers get it."""
+    """A function that writes schema files and loads the first as workers get it."""
     monkeypatch.chdir(tmp_path)
 
     def _load(schema, *, check_formats=True, **others):
@@ -236,18 +236,22 @@ def test_what_looks_like_a_reference_may_be_data(load):
     [
         ("[1,]", "main.json:1:4: ", "not JSON: trailing comma"),
         ("", "main.json:1:1: ", "is empty"),
-        ([], "main.json:1:1: ", "no valid schema"),
+        ([], "main.json:1:1: ", "not a valid schema"),
         ({"type": "strin"}, "main.json:2:11: /type: ", '"strin" is not one of'),
         (
             {"properties": {"a": {"pattern": "("}}},
             "main.json:4:18: /properties/a/pattern: ",
             "regex",
         ),
-        ({"$ref": "defs.json#/bad"}, "defs.json:6:13: /bad/type: ", '"strin" is no value for'),
+        (
+            {"$ref": "defs.json#/bad"},
+            "defs.json:6:13: /bad/type: ",
+            '"strin" is not a valid value for',
+        ),
         ({"$ref": "defs.json#/nope"}, "main.json:2:11: /$ref: ", "'/nope' does not exist"),
         ({"$ref": "#/nope"}, "main.json:2:11: /$ref: ", "'/nope' does not exist"),
         ({"not": {"$ref": "#nope"}}, "main.json:3:13: /not/$ref: ", "'nope' does not exist"),
-        ({"$ref": "nope.json"}, "main.json:2:11: /$ref: ", "nope.json, which is no file"),
+        ({"$ref": "nope.json"}, "main.json:2:11: /$ref: ", "nope.json, which is not a file"),
         ({"$ref": "a b.json"}, "main.json:2:11: /$ref: ", "Invalid URI reference"),
         ({"$ref": "http://[x"}, "main.json:2:11: /$ref: ", "broken reference"),
         ({"$ref": "http://example.com/x.json#/a"}, "main.json:2:11: /$ref: ", "never fetched"),
@@ -262,7 +266,7 @@ def test_what_looks_like_a_reference_may_be_data(load):
             "main.json:2:14: /$schema: ",
             f"{DRAFT_7[:-1]}, https",
         ),
-        ({"$schema": 5}, "main.json:2:14: /$schema: ", "no valid schema"),
+        ({"$schema": 5}, "main.json:2:14: /$schema: ", "not a valid schema"),
         ({"$ref": DRAFT_7}, "main.json:2:11: /$ref: ", "the meta-schema of another draft"),
         ('{"not": ' * 300 + "{}" + "}" * 300, "main.json: ", "255 levels"),
     ],

@@ -1,4 +1,4 @@
-"""Windows of time: what is in each and when it is over, with times that the tests give."""
+"""Windows, watermarks and aggregates, with event times and clocks set by the tests."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def windower(window="tumbling:5s", aggs=("count",), by=("kind",), lateness=0, mo
 
 
 def events(rows, source=""):
-    """Make events of (time, key) or (time, key, value)."""
+    """Make events from rows of (time, key) or (time, key, value)."""
     columns = list(zip(*rows, strict=True))
     moments = NumericTimes([int(time) for time in columns[0]])
     return Events(len(rows), moments, columns[1], tuple(columns[2:]), source)
@@ -76,10 +76,10 @@ def test_windows_say_what_they_are(text):
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("tumbling", "is no window"),
-        ("sliding:5s", "is no window"),
+        ("tumbling", "is not a window"),
+        ("sliding:5s", "is not a window"),
         ("tumbling:0s", "no length"),
-        ("session:", "is no window"),
+        ("session:", "is not a window"),
         ("hopping:5s", "no EVERY"),
         ("hopping:5s/10s", "gaps"),
         ("hopping:1d/1ms", "10,000 windows"),
@@ -113,7 +113,7 @@ def test_what_is_no_window(text, why):
 def test_times_are_read(value, expected):
     reader = TimeReader()
     assert utc_text(reader.parse(value)) == expected
-    try:  # what many at a time are read by may leave odd texts to the other
+    try:  # `read_column` may refuse unusual texts that `parse` accepts
         assert reader.read_column([value, value]).lowest == reader.parse(value)
     except ValueError:
         assert isinstance(value, str)
@@ -286,7 +286,7 @@ def test_a_silent_source_is_not_waited_for():
     assert watermark.value == 100
     clock.now = 19
     watermark.tick()
-    assert watermark.value == 110  # all are silent: time goes on with the clock
+    assert watermark.value == 110  # all sources are idle: the watermark advances with the clock
 
 
 def test_a_source_is_judged_by_the_slowest():
@@ -399,12 +399,12 @@ def test_aggregates_have_names(text, name):
     "text", ["", "sum", "sum:", "count:x", "median:x", "=count", "p100:x", "p:x"]
 )
 def test_what_is_no_aggregate(text):
-    with pytest.raises(ValueError, match="is no aggregate"):
+    with pytest.raises(ValueError, match="is not an aggregate"):
         parse_aggregate(text)
 
 
 def test_two_aggregates_of_one_name():
-    with pytest.raises(ValueError, match="two aggregates are called 'n'"):
+    with pytest.raises(ValueError, match="two aggregates have the name 'n'"):
         AggregateSet([parse_aggregate("n=count"), parse_aggregate("n=sum:v")])
 
 
@@ -422,7 +422,7 @@ kinds = st.sampled_from(
 
 
 def chunked(found, sizes):
-    """Cut into chunks of these sizes, over and over."""
+    """Yield chunks of these sizes, which are repeated."""
     at = 0
     while at < len(found):
         for size in sizes:
@@ -449,7 +449,7 @@ def run_through(spec, found, sizes, lateness):
 
 
 def naive_fixed(spec, found, lateness):
-    """Judge event by event which windows are still open, over the whole list."""
+    """Compute fixed windows event by event: a naive reference."""
     window = parse_window(spec)
     totals: dict[tuple[int, str], tuple[int, int]] = {}
     late, partly, top = [], 0, -math.inf
@@ -473,7 +473,7 @@ def naive_fixed(spec, found, lateness):
 
 
 def naive_sessions(spec, found):
-    """Sort everything, and cut where nothing happens: for events that are not late."""
+    """Compute sessions from sorted events, none of them late: a naive reference."""
     gap = parse_window(spec).size
     sessions = []
     for key in {key for _, key, _ in found}:

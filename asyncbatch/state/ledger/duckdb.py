@@ -1,4 +1,4 @@
-"""The ledger as DuckDB has it: in the database of a target."""
+"""The ledger in DuckDB: a table in the target database."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _HERE = "database_name = current_database() AND schema_name = 'main'"
 def create(connection: Any) -> None:
     """Create the table if it is missing.
 
-    It has no index: DuckDB cannot replace an indexed row twice in one transaction.
+    The table has no index, because DuckDB cannot replace an indexed row twice in one transaction.
     """
     connection.execute(table.CREATE)
 
 
 def upgrade(connection: Any) -> None:
-    """Give a table of an earlier version the columns that it lacks."""
+    """Add the missing columns to a table of an earlier version."""
     present = [column[0] for column in connection.execute(table.PROBE).description]
     for statement in table.missing_columns(present):
         connection.execute(statement)
@@ -36,13 +36,13 @@ def exists(connection: Any) -> bool:
 
 
 def record(connection: Any, job: str, target: str, entries: Sequence[Entry]) -> None:
-    """Write entries, each in the place of the one before."""
+    """Write entries, which replace earlier ones of their paths."""
     connection.execute(
         f"DELETE FROM {table.NAME} WHERE job = ? AND generation = ? AND path IN (SELECT unnest(?))",  # noqa: S608 - constants
         [job, entries[0].generation, [table.escape_path(entry.path) for entry in entries]],
     )
     columns = zip(*(table.row_of(job, target, entry) for entry in entries), strict=True)
-    # A row each would take a hundred times as long.
+    # Row by row, this would take a hundred times as long.
     lists = ", ".join(f"unnest(?::{kind}[])" for kind in table.TYPES)
     connection.execute(
         f"INSERT INTO {table.NAME} ({table.ALL}) SELECT {lists}", list(map(list, columns))
@@ -50,7 +50,7 @@ def record(connection: Any, job: str, target: str, entries: Sequence[Entry]) -> 
 
 
 class DuckdbLedger:
-    """The entries of one job from generation `least` on, read over a cursor of its own."""
+    """The entries of one job from generation `least` on. Uses a separate cursor."""
 
     def __init__(self, connection: Any, job: str, *, least: int = 0) -> None:
         self._cursor = connection.cursor()
@@ -80,5 +80,5 @@ class DuckdbLedger:
         return [table.unescape_path(path) for (path,) in rows]
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the cursor."""
         self._cursor.close()

@@ -1,4 +1,4 @@
-"""The ledger file (SQLite) of a local run."""
+"""The ledger file of a run into files or folders, in SQLite."""
 
 from __future__ import annotations
 
@@ -32,17 +32,18 @@ CREATE TABLE IF NOT EXISTS asyncbatch_jobs (
 
 
 class Generation(NamedTuple):
-    """An output file of a run: its number, and where it is now."""
+    """An output file of a run."""
 
     number: int
-    path: str
+    path: str  # its present path, finished or not
 
 
 class LedgerStore:
-    """A ledger file. `target` is the path of its file or folder, if it has one.
+    """A ledger file for one job.
 
-    Used by one thread at a time; other processes may use the file too. Raises SinkError if the file
-    cannot be written.
+    Call `open` first. Methods raise SinkError if SQLite fails. `target` is the path of the output
+    file or folder, if there is one. For one thread at a time. Other processes may use the same
+    file.
     """
 
     def __init__(self, path: str, job: str, target: str, description: str) -> None:
@@ -53,11 +54,11 @@ class LedgerStore:
     @property
     def key(self) -> str:
         """The identity of this job and ledger, for the names of unfinished outputs."""
-        told = f"{os.path.realpath(self.path)}\0{self._job}"
-        return hashlib.blake2b(os.fsencode(told), digest_size=4).hexdigest()
+        text = f"{os.path.realpath(self.path)}\0{self._job}"
+        return hashlib.blake2b(os.fsencode(text), digest_size=4).hexdigest()
 
     def open(self) -> None:
-        """Make ready. Raises UsageError."""
+        """Open the file, and create its tables if needed. Raises UsageError."""
         try:
             if folder := os.path.dirname(self.path):
                 os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -68,7 +69,7 @@ class LedgerStore:
                 check_same_thread=False,
             )
             self._connection.execute("PRAGMA journal_mode = WAL")
-            # Entries lost in a power failure only cost repeated work.
+            # A power failure may lose the last entries. This only repeats work.
             self._connection.execute("PRAGMA synchronous = NORMAL")
             with self._transaction():
                 sqlite.create(self._connection)
@@ -82,16 +83,16 @@ class LedgerStore:
             raise UsageError(f"cannot use the ledger {self.path}: {error.strerror}") from None
         except (sqlite3.Error, SinkError) as error:
             raise UsageError(
-                f"cannot use the ledger {self.path}: {error}; --ledger names another"
+                f"cannot use the ledger {self.path}: {error}; name another file with --ledger"
             ) from None
 
     def record(self, entries: Sequence[Entry]) -> None:
-        """Write entries durably."""
+        """Write and commit entries."""
         with self._transaction():
             sqlite.record(self._connection, self._job, table.escape_path(self._target), entries)
 
     def generations(self) -> Mapping[int, Generation]:
-        """Return the outputs, finished or not, that are unchanged since they were left."""
+        """Return the outputs, finished or not, that no other program has changed since."""
         query = (
             "SELECT generation, part, inode, size, mtime_ns FROM asyncbatch_generations"
             " WHERE job = ?"
@@ -101,9 +102,9 @@ class LedgerStore:
             rows = self._connection.execute(query, [self._job]).fetchall()
         for number, part, inode, size, mtime_ns in rows:
             for path in (table.unescape_path(part), self._target):
-                # Inodes are reused: so the file must have been sealed.
-                may_be = size is not None or path != self._target
-                if may_be and _is_unchanged(path, inode, size, mtime_ns):
+                # The system reuses inodes, so a file at the target counts only if it was sealed.
+                can_match = size is not None or path != self._target
+                if can_match and _is_unchanged(path, inode, size, mtime_ns):
                     found[number] = Generation(number, path)
         return found
 
@@ -118,7 +119,7 @@ class LedgerStore:
         return (last or 0) + 1
 
     def unfinished_generation(self, generation: int, part: str) -> None:
-        """Take note that the output is at `part`, until it is complete."""
+        """Record a new output, which is at `part` until it is complete."""
         with self._transaction():
             self._connection.execute(
                 "INSERT INTO asyncbatch_generations VALUES (?, ?, ?, ?, NULL, NULL)",
@@ -126,12 +127,12 @@ class LedgerStore:
             )
 
     def seal(self, generation: int, path: str) -> None:
-        """Note that the output, which is now at `path`, is complete."""
+        """Record that the output, which is now at `path`, is complete."""
         with self._transaction():
             self._seal(generation, path)
 
     def completed(self, generation: int) -> None:
-        """Take note that the output is in its place; earlier ones are forgotten."""
+        """Record that the output is at the target path, and forget earlier outputs."""
         with self._transaction():
             self._seal(generation, self._target)
             self._forget("generation < ?", generation)
@@ -143,13 +144,13 @@ class LedgerStore:
                 self._forget("generation = ?", generation)
 
     def sizes(self) -> Mapping[int, int]:
-        """Return how many entries each output has."""
+        """Return the number of entries of each output."""
         query = f"SELECT generation, count(*) FROM {table.NAME} WHERE job = ? GROUP BY 1"  # noqa: S608 - constants
         with self._naming():
             return dict(self._connection.execute(query, [self._job]).fetchall())
 
     def adds(self, generation: int, others: Sequence[int]) -> bool:
-        """Whether an output has an entry that none of the others has."""
+        """Whether an output has an entry that none of the `others` has."""
         beside = ", ".join(map(str, others))
         query = (
             f"SELECT 1 FROM {table.NAME} AS this WHERE job = ? AND generation = ? AND NOT EXISTS"  # noqa: S608 - numbers
@@ -161,7 +162,7 @@ class LedgerStore:
             return self._connection.execute(query, [self._job, generation]).fetchone() is not None
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._connection.close()
 
     def _seal(self, generation: int, path: str) -> None:
@@ -193,7 +194,7 @@ class LedgerStore:
 
     @contextmanager
     def _naming(self) -> Iterator[None]:
-        """Say of an error of SQLite that it is about the ledger."""
+        """Translate an error of SQLite into a SinkError that names the ledger."""
         try:
             yield
         except sqlite3.Error as error:
@@ -201,7 +202,7 @@ class LedgerStore:
 
 
 def _is_unchanged(path: str, inode: int, size: int | None, mtime_ns: int | None) -> bool:
-    """Whether the file at `path` is the one that was left, unchanged since."""
+    """Whether the file at `path` has this inode and, if known, this size and time."""
     try:
         status = os.stat(path)
     except OSError:
@@ -211,9 +212,9 @@ def _is_unchanged(path: str, inode: int, size: int | None, mtime_ns: int | None)
 
 
 class SharedLedger:
-    """A ledger for one thread at a time; once it is closed it has no entries.
+    """A ledger that several threads may use; after `close` it has no entries.
 
-    When a run is stopped, a thread may still be looking an input up. It cannot be stopped, and its
+    When a run stops, a thread may still look up an input. The thread cannot be stopped, and its
     result is ignored.
     """
 
@@ -236,14 +237,14 @@ class SharedLedger:
                 ledger.close()
 
 
-_NAME_LENGTH = 40
+_NAME_LENGTH = 40  # characters of the target's name in the name of the ledger file
 
 
 def default_path(target: str | None, fingerprint: str, root: str | None) -> str:
-    """Return the path of the ledger of a target, or of a check in the current folder.
+    """Return the default path of the ledger of a target, or of a check without target.
 
-    With `root` the path does not depend on the current folder. Raises UsageError without a state
-    folder.
+    The path for a check depends on `root`, by default the current folder. Raises UsageError without
+    a state folder.
     """
     if target is not None:
         key = target if is_store_url(target) else os.path.realpath(target)

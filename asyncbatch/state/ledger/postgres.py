@@ -1,4 +1,4 @@
-"""The ledger as PostgreSQL has it: in the database of a target."""
+"""The ledger in PostgreSQL: a table in the target database."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 _TYPES = tuple(kind.replace("BLOB", "BYTEA") for kind in table.TYPES)
 _CREATE = table.CREATE.replace("BLOB", "BYTEA")
-# A row in an index has its limit, and a path can be longer.
+# Index rows have a maximum size, and a path can be longer: index only its beginning.
 _INDEX = f"CREATE INDEX IF NOT EXISTS {table.NAME}_key ON {table.NAME} (job, (left(path, 500)))"
 _OF_PATHS = "job = $1 AND left(path, 500) = ANY($2) AND path = ANY($3)"
 
 
 class Queryable(Protocol):
-    """An object that answers queries."""
+    """A connection that runs queries."""
 
     def fetch(self, query: str, *values: Any) -> list[Any]:
-        """Return the rows that a query gives."""
+        """Return the rows of a query."""
         ...
 
 
@@ -33,14 +33,14 @@ class LedgerConnection(Queryable, Protocol):
     """A connection that also runs statements."""
 
     def execute(self, script: str, *values: Any) -> object:
-        """Run statements, several only without values."""
+        """Run one statement, or several if there are no values."""
         ...
 
 
 def create(connection: LedgerConnection) -> None:
-    """Create the table, or upgrade an earlier version's."""
+    """Create the table, or upgrade the table of an earlier version."""
     if table.missing_columns(existing_columns(connection)):
-        # If two do that at once, "IF NOT EXISTS" fails for one of them.
+        # If two sessions do this at the same time, "IF NOT EXISTS" fails in one of them.
         connection.execute(f"SELECT pg_advisory_xact_lock(hashtext('{table.NAME}'))")
         for statement in (_CREATE, _INDEX, table.STAMP_INDEX):
             connection.execute(statement)
@@ -49,7 +49,7 @@ def create(connection: LedgerConnection) -> None:
 
 
 def existing_columns(connection: Queryable) -> list[str]:
-    """Return the columns of the existing table; none without a table."""
+    """Return the columns of the ledger table, none if it does not exist."""
     query = (
         "SELECT attname::text FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0"
         " AND NOT attisdropped"
@@ -64,7 +64,7 @@ def exists(connection: Queryable) -> bool:
 
 
 def record(connection: LedgerConnection, job: str, target: str, entries: Sequence[Entry]) -> None:
-    """Write entries, each in the place of the one before."""
+    """Write entries, which replace earlier ones of their paths."""
     connection.execute(
         f"DELETE FROM {table.NAME} WHERE {_OF_PATHS} AND generation = $4",  # noqa: S608 - constants
         job,
@@ -80,7 +80,7 @@ def record(connection: LedgerConnection, job: str, target: str, entries: Sequenc
 
 
 def is_recorded(connection: Queryable, job: str, entry: Entry, transaction: int) -> bool:
-    """Whether the entry that is there was written by the transaction of this number."""
+    """Whether the transaction with this number wrote the entry of this input."""
     query = (
         f"SELECT 1 FROM {table.NAME} WHERE {_OF_PATHS} AND generation = $4"  # noqa: S608 - constants
         " AND xmin::text::bigint = $5::bigint % 4294967296"
@@ -90,7 +90,7 @@ def is_recorded(connection: Queryable, job: str, entry: Entry, transaction: int)
 
 
 def executor(connection: LedgerConnection) -> Execute:
-    """Return a function that runs the ledger's statements over a connection."""
+    """Return a function that runs statements of `table` over a connection."""
 
     def execute(statement: str, values: Sequence[Any]) -> Sequence[Any]:
         return connection.fetch(numbered(statement), *values)
@@ -99,13 +99,13 @@ def executor(connection: LedgerConnection) -> Execute:
 
 
 def numbered(statement: str) -> str:
-    """Return a statement with question marks for values as PostgreSQL takes it."""
+    """Replace the question marks of a statement by $1, $2, … for PostgreSQL."""
     numbers = count(1)
     return re.sub(r"\?", lambda _: f"${next(numbers)}", statement)
 
 
 class PostgresLedger:
-    """The entries of one job from generation `least` on, read over connections of its own."""
+    """The entries of one job from generation `least` on."""
 
     def __init__(self, connection: Queryable, job: str, *, least: int = 0) -> None:
         self._connection, self._job, self._least = connection, job, least
@@ -137,6 +137,6 @@ class PostgresLedger:
 
 
 def _paths(paths: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return paths as `_OF_PATHS` takes them."""
+    """Return the values of `_OF_PATHS`: the beginnings of the paths, and the paths."""
     names = list(map(table.escape_path, paths))
     return [name[:500] for name in names], names

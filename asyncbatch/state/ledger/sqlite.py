@@ -1,4 +1,4 @@
-"""The ledger in SQLite: in the target database, or in a file of its own."""
+"""The ledger in SQLite: a table in the target database or in a ledger file."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.entries import Entry, Stamp
 
-_AT_ONCE = 500  # Paths of one query: old versions take 999 parameters.
-BUSY_SECONDS = 5.0
+_AT_ONCE = 500  # paths of one query: old versions of SQLite allow 999 parameters
+BUSY_SECONDS = 5.0  # wait for the lock of another process
 
 
 def create(connection: sqlite3.Connection) -> None:
-    """Create the table, or upgrade an earlier version's. Raises sqlite3.Error."""
+    """Create the table, or upgrade that of an earlier version. Raises sqlite3.Error."""
     connection.execute(table.CREATE)
     upgrade(connection)
     for statement in (table.INDEX, table.STAMP_INDEX):
@@ -39,16 +39,16 @@ def exists(connection: sqlite3.Connection) -> bool:
 
 
 def record(connection: sqlite3.Connection, job: str, target: str, entries: Sequence[Entry]) -> None:
-    """Write entries, each in the place of the one before. Raises sqlite3.Error."""
+    """Write entries, which replace earlier ones of their paths. Raises sqlite3.Error."""
     values = ", ".join("?" * len(table.COLUMNS))
     statement = f"INSERT OR REPLACE INTO {table.NAME} ({table.ALL}) VALUES ({values})"  # noqa: S608 - constants
     connection.executemany(statement, (table.row_of(job, target, entry) for entry in entries))
 
 
 class SqliteLedger:
-    """The entries of one job, read over a connection of its own, by one thread at a time.
+    """The entries of one job, for one thread at a time. Uses a separate connection.
 
-    Of several generations of an input from `least` on, the newest counts.
+    Only generations from `least` to `most` count; of several entries for an input, the newest.
     """
 
     def __init__(self, path: str, job: str, *, least: int = 0, most: int | None = None) -> None:
@@ -88,13 +88,13 @@ class SqliteLedger:
         return [table.unescape_path(path) for (path,) in rows]
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the connection."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
     def _opened(self) -> sqlite3.Connection | None:
-        """Return the connection, unless the database has no ledger yet."""
+        """Return the connection, or None if the database has no ledger yet."""
         if self._connection is None and os.path.exists(self._path):
             connection = sqlite3.connect(
                 self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False

@@ -1,4 +1,4 @@
-"""Schema and rows of the ledger table."""
+"""The ledger table: its schema, its rows, and statements for any database."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 NAME = "asyncbatch_ledger"  # the name of the table in any database
 
-# New ones come last, and may be null: tables of earlier versions get them.
+# Add new columns at the end, and let them be null: they are added to tables of earlier versions.
 _COLUMNS = {
     "job": "TEXT NOT NULL",
     "target": "TEXT NOT NULL",
@@ -45,7 +45,7 @@ ALL = ", ".join(COLUMNS)
 # a query that returns the columns of the existing table
 PROBE = f"SELECT * FROM {NAME} LIMIT 0"  # noqa: S608 - constants
 TYPES = tuple(declared.removesuffix(" NOT NULL") for declared in _COLUMNS.values())
-FIND_ENTRY = ", ".join(COLUMNS[2:])  # The columns that `entry_of` takes, in its order.
+FIND_ENTRY = ", ".join(COLUMNS[2:])  # the columns of `entry_of`, in its order
 
 CREATE = f"CREATE TABLE IF NOT EXISTS {NAME} ({', '.join(map(' '.join, _COLUMNS.items()))})"
 INDEX = f"CREATE UNIQUE INDEX IF NOT EXISTS {NAME}_key ON {NAME} (job, path, generation)"
@@ -53,13 +53,13 @@ STAMP_INDEX = f"CREATE INDEX IF NOT EXISTS {NAME}_stamp ON {NAME} (size, mtime_n
 
 
 def missing_columns(present: Collection[str]) -> list[str]:
-    """Return the statements that add the columns that are not in `present`."""
+    """Return a statement for each column that is not in `present`, which adds it."""
     lacking = [name for name in COLUMNS if name not in present]
     return [f"ALTER TABLE {NAME} ADD COLUMN {name} {_COLUMNS[name]}" for name in lacking]
 
 
 def row_of(job: str, target: str, entry: Entry) -> tuple[Any, ...]:
-    """Return an entry as a row of the table. Bytes of a name that are not UTF-8 are escaped."""
+    """Return an entry as a row of the table, with its path escaped."""
     extent = entry.extent
     place = (extent.at, extent.length, extent.skip, extent.take) if extent else (None,) * 4
     return (
@@ -70,7 +70,7 @@ def row_of(job: str, target: str, entry: Entry) -> tuple[Any, ...]:
 
 
 def entry_of(row: Sequence[Any]) -> Entry:
-    """Return the entry that columns `FIND_ENTRY` of a row say."""
+    """Return the entry from a row of the columns `FIND_ENTRY`."""
     generation, path, size, mtime_ns, digest, outcome = row[:6]
     read, dropped, rejected, written, done_at, letters, at, length, skip, take = row[6:16]
     return Entry(
@@ -82,7 +82,7 @@ def entry_of(row: Sequence[Any]) -> Entry:
 
 
 def escape_path(path: str) -> str:
-    """Return a path as text that any database takes; equal for equal paths only."""
+    """Return a path as text for any database. Different paths give different texts."""
     if path.isascii() and "\\" not in path:
         return path
     escaped = path.replace("\\", "\\\\").encode("utf-8", "surrogateescape")
@@ -90,7 +90,7 @@ def escape_path(path: str) -> str:
 
 
 def unescape_path(text: str) -> str:
-    """Return the path that `escape_path` was given."""
+    """Return the path from its escaped text; the reverse of `escape_path`."""
     if "\\" not in text:
         return text
     parts = text.split("\\\\")
@@ -109,7 +109,7 @@ Execute = Callable[[str, Sequence[Any]], Sequence[Any]]
 
 
 def forget(execute: Execute, target: str, *, generation: int) -> None:
-    """Drop the entries of every job with rows in `target`."""
+    """Delete the entries of all jobs for `target` and this generation."""
     execute(
         f"DELETE FROM {NAME} WHERE target = ? AND generation = ?",  # noqa: S608 - constants
         [target, generation],
@@ -117,7 +117,7 @@ def forget(execute: Execute, target: str, *, generation: int) -> None:
 
 
 def can_resume(execute: Execute, job: LedgerJob, target: str) -> bool:
-    """Whether the replacement of `target` belongs to this job, with the same inputs."""
+    """Whether this job made the replacement of `target`, from unchanged inputs."""
     query = (
         f"SELECT job, path, size, mtime_ns, digest FROM {NAME}"  # noqa: S608 - constants
         " WHERE target = ? AND generation > 0 AND (records_written > 0 OR job <> ?)"
@@ -130,7 +130,7 @@ def can_resume(execute: Execute, job: LedgerJob, target: str) -> bool:
 
 
 def promote(execute: Execute, job: str, target: str) -> None:
-    """Make the entries of a job's replacement those of `target`, in place of the earlier ones."""
+    """Replace the entries of `target` by those of the job's finished replacement."""
     execute(
         f"DELETE FROM {NAME} WHERE target = ? AND NOT (job = ? AND generation > 0)",  # noqa: S608 - constants
         [target, job],

@@ -267,7 +267,7 @@ def test_a_target_that_is_lost_while_nothing_comes(live, tmp_path):
         (("--late", "fifo.jsonl", "--checkpoint", "c.json"), "is not a regular file"),
         (("--checkpoint-every", "1s"), "is for --checkpoint"),
         (("--checkpoint", "no/such/c.json"), "No such file"),
-        (("--checkpoint", "other.json"), "is no checkpoint, but has content"),
+        (("--checkpoint", "other.json"), "is not a checkpoint, but has content"),
     ],
 )
 def test_wrong_usage(stream, tmp_path, arguments, why):
