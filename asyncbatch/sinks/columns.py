@@ -77,7 +77,7 @@ def make_refusals(reasons: Mapping[int, str], rows: Sequence[int] | None = None)
 ColumnKind = Kind | Literal["any"]
 
 # Why the first rows of a table are refused if they have nothing in them.
-NO_FIELDS = "an object without fields, before any field has made a column"
+NO_FIELDS = "an object without fields, and the table has no columns yet"
 
 
 class Admitted(NamedTuple):
@@ -175,7 +175,7 @@ class Columns:
             elif folded not in self._columns:
                 room -= 1
                 if room < 0:
-                    unfit[name] = f"field {name!r}: the table has {self._limit:,} columns already"
+                    unfit[name] = f"field {name!r}: the table already has {self._limit:,} columns"
                 else:
                     self._columns[folded] = name
         admitted = admit(block, groups, unfit, against)
@@ -237,7 +237,7 @@ _MISFIT_REASON: dict[str, str] = {
     "integer": "of 64-bit integers cannot hold",
     "real": "of floating-point numbers cannot hold",
     "numeric": "of numbers cannot hold",
-    "any": "would not keep as it is",
+    "any": "would change",
 }
 _LISTED_FIELDS = 10
 
@@ -322,7 +322,7 @@ class SchemaContractCheck:
         what = encode(value).decode() if type(value) in (int, float) else kind_of(value)
         reason = f"field {name!r} is {what}, which its column {_MISFIT_REASON[have]}"
         if self._mode == "discard":
-            return f"{reason}; and without it the key would not be whole"
+            return f"{reason}; without it the key would be incomplete"
         return (
             f"{reason}, and the schema contract is freeze: change the column, or choose evolve or"
             " discard"

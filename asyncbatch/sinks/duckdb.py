@@ -81,7 +81,7 @@ class DuckdbSink:
     def open(self) -> None:
         """Connect, and see that the table can be written to. Raises UsageError."""
         if not self.table:
-            raise UsageError("DuckDB takes no table without a name")
+            raise UsageError("DuckDB does not allow an empty table name: use --table NAME")
         if os.path.isdir(self.path):
             raise UsageError(f"cannot use {self.path}: it is a folder")
         try:
@@ -224,8 +224,8 @@ class DuckdbSink:
         present = set(map(fold, self._types))
         if missing := [name for name in self.key if fold(name) not in present]:
             raise UsageError(
-                f"cannot use {self.path}: table {self.table} has no column {', '.join(missing)},"
-                " which the key names"
+                f"cannot use {self.path}: table {self.table} lacks these columns of the key:"
+                f" {', '.join(missing)}"
             )
         there = " AND ".join(f"{quote(name)} NOTNULL" for name in self.key)
         query = (
@@ -234,8 +234,8 @@ class DuckdbSink:
         )
         if self._connection.execute(query).fetchone():
             raise UsageError(
-                f"cannot use {self.path}: rows of table {self.table} have the same"
-                f" {', '.join(self.key)}, so that cannot be the key"
+                f"cannot use {self.path}: several rows of table {self.table} have the same"
+                f" {', '.join(self.key)}, so this cannot be the key"
             )
 
     def _is_exact(self, column: str) -> bool:
@@ -276,8 +276,8 @@ class DuckdbSink:
         except self._duckdb.Error as error:
             raise SinkError(
                 f"cannot write {self.path}: column {name} of table {self.table} must become"
-                f" {declared} to hold the new values, but: {_explained(error)}; change it yourself,"
-                " or name another table"
+                f" {declared} to hold the new values, but: {_explained(error)}; change the column"
+                " yourself, or name another table"
             ) from None
 
     def _insert(self, block: ColumnBlock, groups: Sequence[int] | None) -> Mapping[int, str]:
@@ -327,7 +327,7 @@ class DuckdbSink:
 
 
 def _name_flaw(name: str) -> str | None:
-    return None if name else "DuckDB takes no empty name"
+    return None if name else "DuckDB does not allow an empty name"
 
 
 def _is_sqlite(path: str) -> bool:

@@ -103,7 +103,7 @@ class DuckdbStage:
         found: dict[int, list[tuple[object, bool, str]]] = {}
         for names in unique:
             if self._names.keys() >= set(map(fold, names)):
-                reason = f"a row with the same {', '.join(names)} is there already"
+                reason = f"a row with the same {', '.join(names)} exists already"
                 for row, number, is_there in self._repeated(names):
                     found.setdefault(row, []).append(((names, number), is_there, reason))
         reasons: dict[int, str] = {}

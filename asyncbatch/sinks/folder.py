@@ -47,7 +47,9 @@ def output_path(target: Target, path: str) -> str:
         name = mirrored_path(path, target.root)
     if name == ".." or name.startswith("../"):
         advice = "name a folder above it with --root"
-        raise UsageError(f"{display_path(path)} has no place in {target.name}: {advice}")
+        raise UsageError(
+            f"{display_path(path)} is outside the folder that {target.name} mirrors: {advice}"
+        )
     return os.path.join(target.path, _renamed(name, target))
 
 
@@ -357,8 +359,8 @@ class ObjectStates:
             return list_versions(self._stores.location(folder), folder)
         except OSError as error:
             raise UsageError(
-                f"cannot list {display_path(folder)}/, which shows the finished "
-                f"outputs: {error.strerror}; --force does all inputs again"
+                f"cannot list {display_path(folder)}/ to find the finished outputs: "
+                f"{error.strerror}; --force processes all inputs again"
             ) from None
 
 

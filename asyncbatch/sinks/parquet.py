@@ -167,7 +167,10 @@ class ParquetSink(FileSink):
     def _rewrite(self, kinds: dict[str, Kind]) -> None:
         """Begin the file again with other columns and all its rows."""
         if self.file.temp_path == self.file.path:
-            raise SinkError(f"cannot write {self.file.path}: it cannot be read again to widen it")
+            raise SinkError(
+                f"cannot write {self.file.path}: a later row needs other columns, and this"
+                " file cannot be read again to rewrite it"
+            )
         arrow, had = self._arrow, self._written
         self._close()
         self.file.stream.close()

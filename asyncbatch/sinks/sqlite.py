@@ -53,13 +53,13 @@ BUSY_SECONDS = 5.0  # How long to wait for another process's lock.
 _INT64 = 2**63
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
 _ADVICE = {
-    "SQLITE_BUSY": "another process has it locked; run again when that is done",
+    "SQLITE_BUSY": "another process has locked it; run again when that process has finished",
     "SQLITE_FULL": "the disk is full; free some space and run again",
     "SQLITE_IOERR": "the disk failed, or a quota or another limit was reached",
     "SQLITE_READONLY": "check the permissions of the file, its folder and its disk",
     "SQLITE_CANTOPEN": "check that its folder exists and may be written to",
-    "SQLITE_NOTADB": "the file holds something else",
-    "SQLITE_CORRUPT": "the file is damaged; restore it or name another",
+    "SQLITE_NOTADB": "the file has other content; name another file",
+    "SQLITE_CORRUPT": "the file is damaged; restore it, or name another file",
 }
 
 
@@ -100,7 +100,7 @@ class SqliteSink:
     def open(self) -> None:
         """Connect, and see that the table can be written to. Raises UsageError."""
         if not self.table or "\0" in self.table or fold(self.table).startswith("sqlite_"):
-            raise UsageError(f"SQLite takes no table of the name {self.table!r}")
+            raise UsageError(f"--table {self.table!r} is not a valid table name for SQLite")
         if os.path.isdir(self.path):
             raise UsageError(f"cannot use {self.path}: it is a folder")
         is_new = not os.path.exists(self.path)
@@ -238,15 +238,15 @@ class SqliteSink:
         present = set(map(fold, self._present))
         if missing := [name for name in self.key if fold(name) not in present]:
             raise UsageError(
-                f"cannot use {self.path}: table {self.table} has no column {', '.join(missing)},"
-                " which the key names"
+                f"cannot use {self.path}: table {self.table} lacks these columns of the key:"
+                f" {', '.join(missing)}"
             )
         if has_unique_key(self._connection, self.table, self.key):
             return
         if has_repeated_key(self._connection, self.table, self.key):
             raise UsageError(
-                f"cannot use {self.path}: rows of table {self.table} have the same"
-                f" {', '.join(self.key)}, so that cannot be the key"
+                f"cannot use {self.path}: several rows of table {self.table} have the same"
+                f" {', '.join(self.key)}, so this cannot be the key"
             )
         self._lacks_index = True
 
@@ -305,8 +305,8 @@ class SqliteSink:
             column, declared = next(iter(types.items()))
             raise SinkError(
                 f"cannot write {self.path}: column {column} of table {self.table} must become"
-                f" {declared} to hold the new values, but the table has {error} in its definition,"
-                " which is yours to change; or name another table"
+                f" {declared} to hold the new values, but the definition of the table has {error};"
+                " change the column yourself, or name another table"
             ) from None
 
     def _index(self) -> None:
@@ -384,7 +384,7 @@ class SqliteSink:
 
 
 def _name_flaw(name: str) -> str | None:
-    return "SQLite takes no NUL character in a name" if "\0" in name else None
+    return "SQLite does not allow a NUL character in a name" if "\0" in name else None
 
 
 def _is_busy(error: BaseException) -> bool:

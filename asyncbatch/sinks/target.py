@@ -129,7 +129,7 @@ class Target(Struct, frozen=True):
             if not self.table:
                 raise UsageError(f"--to {self.name} needs --table NAME")
             if self.mode == "upsert" and not self.key:
-                raise UsageError("--mode upsert needs --key: the fields that make a row the same")
+                raise UsageError("--mode upsert needs --key: the fields that identify a row")
         elif self.table or self.key or self.mode != "append" or self.contract != "evolve":
             raise UsageError(
                 "--table, --key, --mode and --schema-contract are for databases: sqlite:///,"
@@ -211,8 +211,8 @@ def parse_location(name: str) -> tuple[Form, str]:
         if scheme in SERVER_SCHEMES:
             if is_ambiguous_address(name):
                 raise UsageError(
-                    f"--to {redact_address(name)}: in a password, the characters / ? # @ are"
-                    " written %2F %3F %23 %40; PGPASSWORD and ~/.pgpass take it as it is"
+                    f"--to {redact_address(name)}: write / ? # @ in a password as %2F %3F"
+                    " %23 %40, or use PGPASSWORD or ~/.pgpass, where nothing is escaped"
                 )
             return "postgres", ""
         if scheme not in _DATABASES:
@@ -220,8 +220,8 @@ def parse_location(name: str) -> tuple[Form, str]:
         path = _unquoted(rest.removeprefix("/"))
         if not rest.startswith("/") or not path:
             raise UsageError(
-                f"--to {name}: write {scheme}:///people.db for a file here, or "
-                f"{scheme}:////var/lib/people.db for one anywhere"
+                f"--to {name}: write {scheme}:///people.db for a file in this folder, or "
+                f"{scheme}:////var/lib/people.db for an absolute path"
             )
         if is_object_url(path):
             raise _no_database(name)
@@ -235,7 +235,7 @@ def _form_of_object(url: str) -> Form:
     address = parse_address(url)
     if address.is_web:
         raise UsageError(
-            f"--to {redact_url(url)}: a web server is read from, not written to; write {KNOWN}"
+            f"--to {redact_url(url)}: a web server can be read but not written; write {KNOWN}"
         )
     names = address.key.rstrip("/").split("/")
     if names != [""] and not {"", ".", ".."}.isdisjoint(names):
@@ -252,12 +252,12 @@ def _form_of_file(name: str) -> Form:
     plain = name[: -len(compression.suffix)] if compression else name
     form = _SUFFIXES.get(os.path.splitext(plain)[1].lower())
     if form is None or (compression and form != "lines"):
-        raise UsageError(f"--to {name}: not known by its name; write {KNOWN}")
+        raise UsageError(f"--to {name}: unknown kind of target; write {KNOWN}")
     return form
 
 
 def _no_database(name: str) -> UsageError:
     return UsageError(
-        f"--to {name}: a database cannot be in an object store, where nothing can be changed in"
-        " place: write to one here and copy the file when the run is over, or write .parquet there"
+        f"--to {name}: a database cannot be in an object store, because objects cannot be changed"
+        " in place: write to a local file and copy it after the run, or write .parquet there"
     )

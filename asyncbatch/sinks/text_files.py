@@ -82,7 +82,7 @@ def read_extent(path: str, extent: Extent) -> Iterator[bytes]:
             while left:
                 chunk = stream.read(min(left, _CHUNK))
                 if not chunk:
-                    raise SinkError(f"{path} is shorter than it was: run without --resume", path)
+                    raise SinkError(f"{path} is shorter than before: run without --resume", path)
                 left -= len(chunk)
                 yield chunk
     except OSError as error:
@@ -113,7 +113,9 @@ class CsvSink(FileSink):
     def open(self) -> None:
         """Begin the file. Raises UsageError."""
         if len(self._delimiter) != 1 or self._delimiter in '"\r\n':
-            raise UsageError(f"a delimiter is one character, not a quote: {self._delimiter!r}")
+            raise UsageError(
+                f"a delimiter must be one character, not a quote or line end: {self._delimiter!r}"
+            )
         self.file.open()
         if self._columns is not None:
             self._write([self._columns])
@@ -154,8 +156,8 @@ class CsvSink(FileSink):
             self._write([columns])
         elif columns != self._columns:
             raise SinkError(
-                f"{self.file.path} now begins with other columns than it had: name them with "
-                "--columns, or run without --resume",
+                f"{self.file.path}: the rows of the earlier run have other columns: name the "
+                "columns with --columns, or run without --resume",
                 self.file.path,
             )
         return super().keep(path, extent)

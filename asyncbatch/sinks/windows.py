@@ -317,7 +317,9 @@ def make_target(
     else:
         target = Target.parse(name, table=table)
     if "://" in path:
-        raise UsageError(f"--to {name}: an object of a store cannot grow; write a file or a table")
+        raise UsageError(
+            f"--to {name}: an object in a store cannot grow; write to a file or a table"
+        )
     match form:
         case "stdout":
             return None

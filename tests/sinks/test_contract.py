@@ -88,7 +88,7 @@ def test_discard_leaves_out_what_does_not_fit(load, database, run):
     assert report["records"]["written"] == 5
     (failure,) = report["failures"]
     assert failure["record"] == 5
-    assert "without it the key would not be whole" in failure["message"]
+    assert "without it the key would be incomplete" in failure["message"]
     rows = by_id(database[1]("SELECT * FROM t"))
     nested = rows.pop(7)
     assert (nested[:2], json.loads(nested[2])) == ((None, None), {"a": [1]})

@@ -80,7 +80,7 @@ def test_delimiter(tmp_path):
     write(path, [{"a": "x\ty", "b": 1}], delimiter="\t")
     assert path.read_text() == 'a\tb\n"x\ty"\t1\n'
     for wrong in ("", ";;", '"', "\n"):
-        with pytest.raises(UsageError, match="a delimiter is one character"):
+        with pytest.raises(UsageError, match="a delimiter must be one character"):
             write(path, delimiter=wrong)
 
 

@@ -263,9 +263,9 @@ def test_targets_that_cannot_be_used(run, folder):
         "nowhere/o.jsonl": "No such file",
         "sqlite:///nowhere/t.db": "folder exists",
         "sqlite:///text.db": "not a database",
-        "sqlite:///locked.db": "another process has it locked",
-        "sqlite:t.db": "not known by its name",
-        "o.txt": "not known by its name",
+        "sqlite:///locked.db": "another process has locked it",
+        "sqlite:t.db": "unknown kind of target",
+        "o.txt": "unknown kind of target",
     }.items():
         table_ = ("--table", "t") if ":" in target else ()
         outcome = run("in", "--to", target, *table_)

@@ -97,7 +97,7 @@ def test_objects_without_fields(path):
 def test_too_many_columns(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet_module, "MAX_FIELDS", 2)
     (refusal,) = write(tmp_path / "out", [{"a": 1, "b": 1}], [{"a": 2}, {"a": 3, "c": 1}])
-    assert (refusal.row, refusal.message) == (1, "field 'c': the table has 2 columns already")
+    assert (refusal.row, refusal.message) == (1, "field 'c': the table already has 2 columns")
     assert read(tmp_path / "out") == [{"a": 1, "b": 1}, {"a": 2, "b": None}]
 
 

@@ -262,9 +262,11 @@ def test_an_existing_table_gets_an_index_on_the_key(path, mode):
 
 def test_keys_that_an_existing_table_cannot_have(path):
     execute(path, "CREATE TABLE t (id, v)", "INSERT INTO t VALUES (1, 1), (1, 2)")
-    with pytest.raises(UsageError, match="rows of table t have the same id"):
+    with pytest.raises(
+        UsageError, match="several rows of table t have the same id, so this cannot be the key"
+    ):
         write(path, mode="upsert", key=("id",))
-    with pytest.raises(UsageError, match="no column nr, x, which the key names"):
+    with pytest.raises(UsageError, match="table t lacks these columns of the key: nr, x"):
         write(path, mode="upsert", key=("nr", "id", "x"))
     assert read(path, "SELECT count(*) FROM sqlite_schema") == [(1,)]
 
@@ -386,7 +388,7 @@ def test_names_that_cannot_be(path):
     (refusal,) = write(path, [{"a\0b": 1, "c": 1}, {"c": 2, "": 3}])
     assert (refusal.row, refusal.message) == (
         0,
-        r"field 'a\x00b': SQLite takes no NUL character in a name",
+        r"field 'a\x00b': SQLite does not allow a NUL character in a name",
     )
     assert read(path) == [(2, 3)]
 
@@ -397,14 +399,14 @@ def test_too_many_columns(path):
     (refusal,) = write(path, [{"f0": 2}, {"f0": 3, "more": 1}])
     assert (refusal.row, refusal.message) == (
         1,
-        "field 'more': the table has 2,000 columns already",
+        "field 'more': the table already has 2,000 columns",
     )
     assert read(path, "SELECT f0 FROM t") == [(1,), (2,)]
 
 
 @pytest.mark.parametrize("table", ["", "sqlite_x", "SQLITE_stat1", "a\0b"])
 def test_table_names_that_cannot_be(path, table):
-    with pytest.raises(UsageError, match="SQLite takes no table of the name"):
+    with pytest.raises(UsageError, match="is not a valid table name for SQLite"):
         write(path, table=table)
     assert not os.path.exists(path)
 
@@ -421,7 +423,7 @@ def test_paths_that_cannot_be(tmp_path):
     for name, reason in (
         ("missing/x.db", "check that its folder exists"),
         ("", "it is a folder"),
-        ("file", "the file holds something else"),
+        ("file", "the file has other content; name another file"),
     ):
         with pytest.raises(UsageError, match=rf"cannot use {tmp_path}.*{reason}"):
             write(os.path.join(tmp_path, name))
@@ -450,9 +452,9 @@ def test_a_locked_database(path, monkeypatch):
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        with pytest.raises(UsageError, match="another process has it locked"):
+        with pytest.raises(UsageError, match="another process has locked it"):
             write(path)
-        with pytest.raises(SinkError, match="another process has it locked"):
+        with pytest.raises(SinkError, match="another process has locked it"):
             load(sink, [{"a": 2}])
         process.communicate()
     assert sink.finish(succeeded=False, ended=False)

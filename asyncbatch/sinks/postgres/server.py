@@ -192,7 +192,7 @@ class PostgresServer:
             text += f" (SQLSTATE {code})"
         if code == _COMMIT_ERRORS and "timeout" in text:
             allowed = self._session["statement_timeout"]
-            text += f"; statement_timeout, in [sink] or the address, allows {allowed}"
+            text += f"; the limit is {allowed}: set statement_timeout in [sink] or the address"
         return redact_text(text, self.address)
 
     async def _make_pool(self) -> Any:
@@ -401,7 +401,7 @@ class Transactions:
                 raise
             status = "forgotten"
         if status == "in progress":
-            raise StillOpenError("the server is still at a transaction that was interrupted")
+            raise StillOpenError("the server has not yet ended an interrupted transaction")
         committed = status == "committed" and is_there(number)
         self._doubt = None
         return committed

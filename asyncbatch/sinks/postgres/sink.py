@@ -160,14 +160,16 @@ class PostgresSink:
     def _check_names(self) -> None:
         for name, what in ((self._name.schema, "schema"), (self._name.table, "table")):
             if name is not None and (reason := column_flaw(name)):
-                raise UsageError(f"--table {self.table!r} names no {what} that can be: {reason}")
+                raise UsageError(
+                    f"--table {self.table!r}: the name of the {what} is not valid: {reason}"
+                )
         for name in self.key:
             if reason := column_flaw(name):
                 raise UsageError(f"{name!r} cannot be the key: {reason}")
 
     def _prepare(self, connection: PostgresConnection) -> None:
         if connection.fetch("SELECT current_setting('transaction_read_only')")[0][0] == "on":
-            raise UsageError(f"cannot use {self._server.name}: it can only be read")
+            raise UsageError(f"cannot use {self._server.name}: it is read-only")
         if ledger.exists(connection):
             ledger.create(connection)  # an earlier version's lacks columns
         for name in {self._name, self._target}:
@@ -200,9 +202,9 @@ class PostgresSink:
     ) -> None:
         where = f"cannot use {self._server.name}"
         if kind not in _TABLES:
-            raise UsageError(f"{where}: {name.table} is no table but a view, an index or the like")
+            raise UsageError(f"{where}: {name.table} is not a table, but a view or an index")
         if schema in ("pg_catalog", "information_schema"):
-            raise UsageError(f"{where}: {name.table} is a table of the server's own")
+            raise UsageError(f"{where}: {name.table} is a system table of the server")
         for privilege in ("SELECT", "INSERT", *(["UPDATE"] if self.mode == "upsert" else [])):
             query = "SELECT has_table_privilege($1::bigint::oid, $2)"
             if not connection.fetch(query, number, privilege)[0][0]:
@@ -212,22 +214,22 @@ class PostgresSink:
         found = find_table(connection, self._name)
         if found and (others := dependents(connection, found[0])):
             raise UsageError(
-                f"cannot replace table {self.table}, which {', '.join(others)} would lose:"
-                " --mode append or upsert keeps the table"
+                f"cannot replace table {self.table}, because other objects depend on it"
+                f" ({', '.join(others)}): --mode append or upsert keeps the table"
             )
 
     def _check_key(self, connection: PostgresConnection, number: int) -> None:
         if missing := [name for name in self.key if name not in self._shape.types]:
             raise UsageError(
-                f"cannot use {self._server.name}: table {self.table} has no column"
-                f" {', '.join(missing)}, which the key names"
+                f"cannot use {self._server.name}: table {self.table} lacks these columns of the"
+                f" key: {', '.join(missing)}"
             )
         if has_unique_key(connection, number, self.key):
             return
         if has_repeated_key(connection, self._name, self.key):
             raise UsageError(
-                f"cannot use {self._server.name}: rows of table {self.table} have the same"
-                f" {', '.join(self.key)}, so that cannot be the key"
+                f"cannot use {self._server.name}: several rows of table {self.table} have the"
+                f" same {', '.join(self.key)}, so this cannot be the key"
             )
         self._lacks_index = True
 
@@ -242,8 +244,8 @@ class PostgresSink:
         for block in self._loads:
             if refused := self._write(connection, block, None):
                 raise SinkError(
-                    f"cannot write {self._server.name}: the connection was lost, and of the rows"
-                    f" loaded before {len(refused)} are refused now: {refused[0].message}"
+                    f"cannot write {self._server.name}: the connection was lost, and the server"
+                    f" rejected {len(refused)} of its rows on a new one: {refused[0].message}"
                 )
 
     def _write(
@@ -302,7 +304,7 @@ class PostgresSink:
     def _refusal(self, error: Exception, code: str) -> str:
         reason = self._server.explained(error).replace(self._target.table, self._name.table)
         if code in _TEXT_CODES:
-            reason += "; PostgreSQL takes no NUL character in a text"
+            reason += "; PostgreSQL does not allow a NUL character in a text"
         return reason
 
     def _complete(self, connection: PostgresConnection, untyped: Mapping[str, Kind]) -> None:

@@ -117,16 +117,18 @@ class PostgresColumn(NamedTuple):
 def column_flaw(name: str) -> str | None:
     """Return the error of a column name, or None."""
     if not name:
-        return "PostgreSQL takes no empty name"
+        return "PostgreSQL does not allow an empty name"
     if "\0" in name:
-        return "PostgreSQL takes no NUL character in a name"
+        return "PostgreSQL does not allow a NUL character in a name"
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
-        return "its name is no text: it has half of a surrogate pair"
+        return "its name is not valid Unicode: it has half of a surrogate pair"
     if size > MOST_NAME_BYTES:
-        return f"PostgreSQL would cut its name, which has {size} bytes, to {MOST_NAME_BYTES}"
-    return "PostgreSQL has a column of that name in each table" if name in _SYSTEM_COLUMNS else None
+        return f"its name has {size} bytes, and PostgreSQL would cut it to {MOST_NAME_BYTES}"
+    if name in _SYSTEM_COLUMNS:
+        return "PostgreSQL has a system column of this name in each table"
+    return None
 
 
 def find_table(connection: PostgresConnection, name: TableName) -> tuple[int, str, str] | None:
@@ -276,7 +278,9 @@ class TableShape:
 
         def unfit(name: str) -> str | None:
             return (
-                "the table makes the values of that column" if name in made else column_flaw(name)
+                "the table generates the values of this column"
+                if name in made
+                else column_flaw(name)
             )
 
         self.columns = self._columns(kinds, limit=MOST_COLUMNS - gone, flaw=unfit)
@@ -298,7 +302,7 @@ class TableShape:
             if not changes:
                 return NO_FIELDS
             if missing := [name for name in self._key if name not in typed]:
-                return f"no value for {', '.join(missing)}, which the key names"
+                return f"no value for {', '.join(missing)}, which the key needs"
             self._untyped = set() if typed else set(changes)
             made = self._made_for_times(block, typed)
             types = {name: TYPES[kind] for name, kind in (typed or changes).items()}
@@ -348,8 +352,8 @@ class TableShape:
             wanted = ", ".join(f"column {name} as {TYPES[kind]}" for name, kind in kinds.items())
             raise SinkError(
                 f"cannot write {self._server.name}: table {self._name.table} needs {wanted} to"
-                f" hold what came, but: {self._server.explained(error)}; change it yourself, or"
-                " name another table"
+                f" hold the new values, but: {self._server.explained(error)}; change the table"
+                " yourself, or name another table"
             ) from None
 
     def _kind(self, declared: str) -> ColumnKind:
