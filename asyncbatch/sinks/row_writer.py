@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 class RowOutcome(Protocol):
     """The rows of one or more files, and the records that they were made of."""
 
-    # The lists up to `original_texts` have one item for each row.
+    # Each list up to `original_texts` has one item for each row, or is empty.
     rows: list[Any]
     places: list[int]  # indexes of the files
     records: list[int]  # record numbers
     lines: list[int | None]
-    original_texts: list[bytes]
-    has_many_rows: bool  # whether a record may have several rows
+    original_texts: list[bytes]  # empty unless dead letters are kept
+    has_many_rows: bool  # whether a record became more than one row
     file_ends: list[int]  # for each file, the number of rows up to its end
 
 
@@ -90,7 +90,7 @@ _CHUNK_BYTES = 1024 * 1024  # of decompressed lines
 
 
 class LinesWriter(RowWriter):
-    """Encodes rows as JSON Lines, and compresses them if the target's name asks for it."""
+    """A row writer that encodes JSON Lines, and compresses them for a compressed file."""
 
     takes_texts = True
 
@@ -137,7 +137,7 @@ class LinesWriter(RowWriter):
 
 
 class TableWriter(RowWriter):
-    """Encodes rows for a table: as a column block, or as JSON if columns cannot grow."""
+    """A row writer for tables: a column block, or JSON if columns cannot grow."""
 
     names_origins = True
 
@@ -177,7 +177,7 @@ class TableWriter(RowWriter):
 
 
 class KeyedWriter(RowWriter):
-    """Adds the digest of the key of each row, for deduplication in the main process."""
+    """A row writer that adds the digest of each row's key, for deduplication."""
 
     names_origins = True
 
@@ -200,7 +200,7 @@ class KeyedWriter(RowWriter):
 
 
 class FolderWriter(RowWriter):
-    """Writes one output for each input, in the worker."""
+    """A row writer that writes mirrored outputs in the worker."""
 
     def __init__(self, output: MirroredOutput[Json]) -> None:
         self._output = output

@@ -294,7 +294,7 @@ def test_names_that_cannot_be(path):
     (refusal,) = write(path, [{"": 1, "c": 1}, {"c": 2}])
     assert (refusal.row, refusal.message) == (0, "field '': DuckDB does not allow an empty name")
     assert read(path) == [(2,)]
-    with pytest.raises(UsageError, match="no table without a name"):
+    with pytest.raises(UsageError, match="does not allow an empty table name"):
         write(path, table="")
 
 

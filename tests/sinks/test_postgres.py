@@ -498,7 +498,7 @@ def test_a_statement_that_takes_too_long_ends_the_run(sql, url, tmp_path):
 
     code, report = asyncio.run(run())
     assert code == 1
-    assert "statement timeout (SQLSTATE 57014); statement_timeout, in [sink]" in str(report)
+    assert "statement timeout (SQLSTATE 57014); the limit is 300ms: set statement_timeout in [sink]" in str(report)
     assert sql("SELECT * FROM t") == []
 
 
