@@ -1,4 +1,4 @@
-"""DuckDB tables: the same promises as SQLite's, with types that hold."""
+"""DuckDB tables: the same rules as for SQLite, with strict types."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def path(tmp_path):
 
 
 def load(sink, rows, groups=None):
-    """Load rows in a transaction of their own; return the refusals."""
+    """Load rows in their own transaction; return the refusals."""
     refusals = sink.load(make_block(rows), groups)
     sink.commit()
     return refusals
 
 
 def write(path, *blocks, mode="append", key=(), table="t", succeeded=True, groups=None):
-    """Load blocks of rows; return the refusals of all."""
+    """Load blocks of rows; return all refusals."""
     sink = DuckdbSink(path, table=table, mode=mode, key=key)
     sink.open()
     try:
@@ -48,7 +48,7 @@ def write(path, *blocks, mode="append", key=(), table="t", succeeded=True, group
 
 
 def execute(path, *statements):
-    """Run statements; return the rows of the last."""
+    """Run statements; return the rows of the last statement."""
     with closing(duckdb.connect(path)) as connection:
         for statement in statements:
             rows = connection.execute(statement).fetchall()

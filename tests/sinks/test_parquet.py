@@ -1,4 +1,4 @@
-"""Parquet files: typed columns that widen without a value changing."""
+"""Parquet files: typed columns that widen without changing a value."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXACT = 2**53
 
 
 def write(path, *blocks, ended=True):
-    """Write blocks of rows; return the refusals of all."""
+    """Write blocks of rows; return all refusals."""
     sink = ParquetSink(str(path))
     sink.open()
     try:

@@ -1,4 +1,4 @@
-"""PostgreSQL tables: the same promises as the others', and a server that may go away."""
+"""PostgreSQL tables: the rules of all tables, and lost connections."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NUMBERS = count()
 
 @pytest.fixture
 def database(server):
-    """A database of its own for each test."""
+    """Return a new database for each test."""
     name = f"d{next(NUMBERS)}"
     server.execute(f'CREATE DATABASE "{name}"')
     return name
@@ -51,7 +51,7 @@ def sql(server, database):
 
 @pytest.fixture
 def load(run, url, tmp_path):
-    """Load records through the command, from a file of that name; return its report."""
+    """Load records from a file of this name with the command; return its report."""
 
     def _load(records, *options, to=url, name="in.jsonl", table="t", env=None):
         lines = "".join(json.dumps(record) + "\n" for record in records)
@@ -76,7 +76,7 @@ def messages(report):
 
 
 def write(url, *blocks, mode="append", key=(), table="t", groups=None):
-    """Load blocks of rows through the sink; return the refusals of all."""
+    """Load blocks of rows with the sink; return all refusals."""
     sink = PostgresSink(url, table=table, mode=mode, key=key)
     sink.open()
     refusals: list[Refusal] = []
@@ -235,7 +235,7 @@ def test_keys_that_only_the_server_takes_for_one_replace_each_other_too(load, sq
 
 
 def test_tables_that_take_no_copies_take_rows_of_a_key(server, database, load, sql):
-    """One with policies for rows is written by statements alone; superusers pass them by."""
+    """A table with row policies allows no COPY; superusers bypass the policies."""
     sql(
         "CREATE TABLE t (id bigint PRIMARY KEY, v text); ALTER TABLE t ENABLE ROW LEVEL SECURITY;"
         " CREATE POLICY all_rows ON t USING (true); CREATE ROLE plain LOGIN;"
@@ -247,7 +247,7 @@ def test_tables_that_take_no_copies_take_rows_of_a_key(server, database, load, s
 
 
 def test_new_keys_before_and_behind_known_ones_are_loaded(load, sql):
-    """What is copied until a key is there already, and moved from there on, is all there."""
+    """Rows copied before the first existing key, and staged rows after it, all arrive."""
     load([{"id": 500, "v": 0}, {"id": 700, "v": 0}], "--key", "id")
     records = [{"id": number, "v": number} for number in (*range(1000), 3, 999)]
     records[-2:] = [{"id": 3, "v": -3}, {"id": 999, "v": -9}]
@@ -498,7 +498,10 @@ def test_a_statement_that_takes_too_long_ends_the_run(sql, url, tmp_path):
 
     code, report = asyncio.run(run())
     assert code == 1
-    assert "statement timeout (SQLSTATE 57014); the limit is 300ms: set statement_timeout in [sink]" in str(report)
+    expected = (
+        "statement timeout (SQLSTATE 57014); the limit is 300ms: set statement_timeout in [sink]"
+    )
+    assert expected in str(report)
     assert sql("SELECT * FROM t") == []
 
 
@@ -568,7 +571,7 @@ def _ledger_command(*arguments):
 
 
 def _inputs(folder, files=30, rows=200):
-    """Write files of rows; return the numbers that are in them."""
+    """Write files of rows; return the numbers in them."""
     (folder / "in").mkdir()
     for file in range(files):
         lines = "".join(f'{{"id": {file * rows + row}, "v": "é"}}\n' for row in range(rows))
@@ -643,7 +646,7 @@ def _wait_for_rows(sql):
     deadline = time.monotonic() + PATIENCE
     before = None
     while time.monotonic() < deadline:
-        with suppress(Exception):  # the table is not there yet
+        with suppress(Exception):  # the table does not exist yet
             now = sql("SELECT count(*) FROM t")
             if before not in (None, now):
                 return
@@ -672,7 +675,7 @@ def test_a_server_that_stays_away_ends_the_run(server, url, sql, tmp_path):
 
 
 class Severing:
-    """A way to the server that breaks at commit number `at`, before or after it is passed on."""
+    """A proxy of the server that breaks at commit `at`, before or after passing it on."""
 
     def __init__(self, port, at, *, after):
         self._port, self._at, self._after = port, at, after
@@ -714,7 +717,7 @@ class Severing:
         _cut(client, upstream)
 
     def _down(self, client, upstream, is_cut):
-        # Only this reads what the server says: two readers would race for the answer to be lost.
+        # Only this task reads from the server: two readers would race for the answer.
         with suppress(OSError):
             while (data := upstream.recv(1 << 16)) and not is_cut.is_set():
                 client.sendall(data)
@@ -738,7 +741,7 @@ def _cut(*sockets):
 def test_a_commit_whose_answer_is_lost_is_looked_for(  # noqa: PLR0917 - all by their names
     server, url, run, tmp_path, mode, at, after
 ):
-    """The first commit is that of `open`, the last of a replacement the one that swaps."""
+    """`open` makes the first commit; the last one of a replacement swaps the tables."""
     expected = _inputs(tmp_path, files=3)
     database = url.rpartition("/")[2]
     with closing(Severing(server.port, at, after=after)) as way:
@@ -842,7 +845,7 @@ def test_a_lost_target_is_no_use_any_more(server, url):
 
 
 def _lose(sink, server, url):
-    """Have the rows that were loaded refused when they are loaded again."""
+    """Make the server reject the loaded rows when they are loaded again."""
     name = url.rpartition("/")[2]
     server.execute(
         f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"

@@ -1,4 +1,4 @@
-"""SQLite tables: values arrive exactly, or the row is refused and the rest arrives."""
+"""SQLite tables: a row arrives with its exact values, or it alone is rejected."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def path(tmp_path):
 
 
 def load(sink, rows, groups=None):
-    """Load rows in a transaction of their own; return the refusals."""
+    """Load rows in their own transaction; return the refusals."""
     refusals = sink.load(make_block(rows), groups)
     sink.commit()
     return refusals
 
 
 def write(path, *blocks, mode="append", key=(), table="t", groups=None):
-    """Load blocks of rows; return the refusals of all."""
+    """Load blocks of rows; return all refusals."""
     sink = SqliteSink(path, table=table, mode=mode, key=key)
     sink.open()
     try:
@@ -48,7 +48,7 @@ def write(path, *blocks, mode="append", key=(), table="t", groups=None):
 
 
 def execute(path, *statements):
-    """Run statements in a transaction; return the rows of the last."""
+    """Run statements in a transaction; return the rows of the last statement."""
     with closing(sqlite3.connect(path)) as connection, connection:
         for statement in statements:
             rows = connection.execute(statement).fetchall()
@@ -432,7 +432,7 @@ def test_paths_that_cannot_be(tmp_path):
 
 def test_a_database_that_may_only_be_read(path):
     write(path, [{"a": 1}])
-    # SQLite itself refuses to write where a database asks for a newer version.
+    # SQLite refuses to write a database that needs a newer version of SQLite.
     with open(path, "r+b") as file:
         file.seek(18)
         file.write(b"\x03\x02")
@@ -573,7 +573,7 @@ def test_rows_come_back_as_they_went_in(tmp_path_factory, rows):
 @settings(max_examples=50)
 @given(PLAIN_ROWS, st.integers(1, 4))
 def test_values_are_the_same_however_rows_are_split(tmp_path_factory, rows, size):
-    """Up to the widening: a number in a column of text is its shortest exact text."""
+    """Values are equal, but in a column of text a number is its shortest exact text."""
     rows = [{"_": number, **row} for number, row in enumerate(rows)]
     folder = tmp_path_factory.mktemp("split")
     whole, split = str(folder / "whole.db"), str(folder / "split.db")
@@ -589,10 +589,12 @@ def test_values_are_the_same_however_rows_are_split(tmp_path_factory, rows, size
 
 
 def plain(value):
-    """What a value says, as far as its column's kind does not."""
+    """Return a value in a form that is equal before and after its column widens."""
     if value in ("true", "false"):
         return float(value == "true")
-    if str(value).strip().lower().lstrip("+-") == "nan":  # a text, and equal to itself as such
+    if (
+        str(value).strip().lower().lstrip("+-") == "nan"
+    ):  # float("nan") would not be equal to itself
         return value
     try:
         return float(value)
