@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class FileSink:
     """The base of sinks that write one file, which is complete or not there.
 
-    A resumed run calls `keep` for the rows of finished inputs.
+    A resumed run calls `keep` for the rows that an earlier run wrote.
     """
 
     # Whether the sink reads its own file again, or seeks in it.
@@ -207,7 +207,7 @@ class LinesSink(FileSink):
     def load(
         self,
         payload: bytes | bytearray,
-        groups: Sequence[int] | None = None,  # noqa: ARG002 - none is refused
+        groups: Sequence[int] | None = None,  # noqa: ARG002 - a file of lines rejects no row
     ) -> Sequence[Refusal]:
         """Write lines. Raises SinkError."""
         self.file.write(payload)
@@ -241,7 +241,7 @@ class StdoutSink:
     def load(
         self,
         payload: bytes | bytearray,
-        groups: Sequence[int] | None = None,  # noqa: ARG002 - none is refused
+        groups: Sequence[int] | None = None,  # noqa: ARG002 - a file of lines rejects no row
     ) -> Sequence[Refusal]:
         """Write lines. Raises SinkError; BrokenPipeError if the reader has ended."""
         try:

@@ -249,9 +249,8 @@ class WindowTableTarget:
     def __init__(self, target: Target, schema: WindowSchema) -> None:
         self.name, self._target = target.name, target
         self._made = WindowRows(schema, fold if target.form in ("sqlite", "duckdb") else str)
-        self._sink: Any = target.open_sink(
-            retrier=Retrier(_RETRIES)
-        )  # only databases have `remove` and `sync`
+        # Any: only databases have `remove` and `sync`.
+        self._sink: Any = target.open_sink(retrier=Retrier(_RETRIES))
         self.wait_seconds = 0.0 if target.form in ("sqlite", "postgres") else _WAIT_SECONDS
 
     def check_resumable(self) -> None:
