@@ -1,4 +1,5 @@
-"""Where rows go: files, tables, dead letters, behind one `Sink`.
+"""Targets of rows: files, folders, tables and dead letter files.
 
-Imports `sources`, `state` and the rooms below them.
+May import the rooms `errors`, `core`, `storage`, `formats`, `transforms`, `windows`, `sources` and
+`state`.
 """

@@ -1,4 +1,4 @@
-"""Where rows go: one target a module, all behind one small contract."""
+"""The contract of all targets: `BatchSink`, `Refusal` and the forms of a target."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 PayloadT = TypeVar("PayloadT", contravariant=True)  # noqa: PLC0105 - the variance shows in its use
 
 
-class Refusal(Exception):  # noqa: N818 - data about one row; an exception only where it is raised
-    """A row that the target rejects: its index in the loaded rows, from 0, and the reason."""
+class Refusal(Exception):  # noqa: N818 - data about one row; user code may raise it
+    """A row that the target rejects: its index in the load (from 0) and the reason."""
 
     def __init__(self, row: int, message: str) -> None:
         super().__init__(row, message)
@@ -21,9 +21,10 @@ class Refusal(Exception):  # noqa: N818 - data about one row; an exception only 
 
 
 class OutputError(Exception):
-    """The output for one input cannot be written; the message has the path and the reason.
+    """The output for one input cannot be written.
 
-    `is_lost`: no other output can be written either, for instance on a full disk.
+    The message has the path and the reason. `is_lost` is true if no other output can be written
+    either, for instance on a full disk.
     """
 
     def __init__(self, message: str, *, is_lost: bool = False) -> None:
@@ -31,43 +32,51 @@ class OutputError(Exception):
         self.is_lost = is_lost
 
 
-# Waits until an output is in place; returns its state. Raises OutputError.
+# A function that waits until an output is complete, and returns its state. Raises OutputError.
 Pending: TypeAlias = "Callable[[], Extent]"
 
 
 class BatchSink(Protocol[PayloadT]):
-    """A target for the rows of one run; used by one thread at a time."""
+    """A target for the rows of one run. It is used by one thread at a time.
+
+    Call `open` first, then `load` and `commit` repeatedly, then `finish`.
+    """
 
     def open(self) -> None:
-        """Prepare for writing. Raises UsageError if the target is unusable, and unchanged."""
+        """Prepare the target for writing.
+
+        Raises UsageError if the target is unusable; the target is then unchanged.
+        """
         ...
 
     def load(self, payload: PayloadT, groups: Sequence[int] | None = None) -> Sequence[Refusal]:
-        """Write rows in the current transaction; return the rejected ones.
+        """Write rows in the current transaction; return the rejected rows.
 
-        `groups` has a number for each row: neighbours with the same number are rejected together.
-        Raises SinkError if the target is lost; then no row since the last `commit` was written.
+        `groups` has a number for each row. Neighbouring rows with the same number are rejected
+        together. Raises SinkError if the target is lost; no row since the last `commit` is then
+        written.
         """
         ...
 
     def commit(self, entries: Sequence[Entry] = ()) -> None:
-        """Commit the loaded rows, with the ledger entries of a database.
+        """Commit the loaded rows; a database commits the ledger entries with them.
 
-        Raises SinkError, see `load`.
+        Raises SinkError as `load` does.
         """
         ...
 
     def finish(self, *, succeeded: bool, ended: bool) -> bool:
-        """End: `ended` if all input was read, `succeeded` if the run also succeeded.
+        """End the run; return whether the loaded rows count.
 
-        A file is put in place if `ended`, a replacing table if `succeeded`; otherwise they stay as
-        they were. Returns whether the loaded rows count. Raises SinkError.
+        `ended`: all input was read. `succeeded`: the run also succeeded. A file is put in place if
+        `ended`, and a replacement table if `succeeded`; otherwise the target stays as it was before
+        the run. Raises SinkError.
         """
         ...
 
 
-# The form of a target. "program": an object of this process. "parts": no target; rows stay in the
-# parts of the run, as JSON Lines.
+# The form of a target. "program": a sink object of the calling program. "parts": no target; rows
+# stay in the parts of the run, as JSON Lines.
 Form = Literal[
     "stdout", "lines", "folder", "csv", "parquet", "sqlite", "duckdb", "postgres", "program",
     "parts",

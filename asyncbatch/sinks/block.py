@@ -1,4 +1,4 @@
-"""Rows as columns, for the way from the workers to a database."""
+"""Column blocks: rows as columns, sent from the workers to a database."""
 
 from __future__ import annotations
 
@@ -18,43 +18,44 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.records import Json
 
-# The kind of a column's values beside nulls, from narrow to wide. "numeric", "json" and "mixed"
-# exist only where `rich` asks for them; elsewhere they are text. They travel as texts: numbers of
-# any size; nested values and mixtures as JSON.
+# The kind of the values of a column that are not null, from narrow to wide. "numeric" (numbers of
+# any size), "json" (nested values) and "mixed" exist only in blocks made with `rich`; other blocks
+# have text instead. A block holds values of these three kinds as JSON texts.
 Kind = Literal["null", "boolean", "integer", "real", "numeric", "text", "json", "mixed"]
 
-# different fields in one block: records whose keys are data would need a column for each
+# The largest number of fields in a block. Records whose keys are data would need a column each.
 MAX_FIELDS = 10_000
 
 _RANK: dict[Kind, int] = {kind: rank for rank, kind in enumerate(get_args(Kind))}
-# the kind of a column whose values are all of one type
+# The kind of a column whose values are all of one Python type.
 _PLAIN: dict[type | None, Kind] = {None: "null", bool: "boolean", float: "real", str: "text"}
 _INT64 = 2**63
-_EXACT = 2**53  # All integers up to this one, and down to its negative, are exact as doubles.
+_EXACT = 2**53  # Integers from -_EXACT to _EXACT are exact as doubles.
 
 
-# A part of a column: its first row, its kind and its values.
+# A part of a joined column: its first row, its kind and its values.
 _ColumnPart = tuple[int, Kind, list[Any]]
 
 
 class ColumnBlock(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """`count` rows, column by column; None where a value is null or missing.
+    """Rows as columns.
 
-    Every other value is of its column's kind.
+    A value is None if it is null or missing in its row. Every other value is of the kind of its
+    column.
     """
 
     names: list[str]
     kinds: list[Kind]
-    values: list[list[Any]]
-    count: int
+    values: list[list[Any]]  # one list for each column, each with `count` values
+    count: int  # rows
 
     def to_bytes(self) -> bytes:
-        """Return the block as it crosses between processes."""
+        """Return the block as MessagePack, to be sent to another process."""
         return _encoder.encode(self)
 
     @staticmethod
     def from_bytes(data: bytes | bytearray) -> ColumnBlock:
-        """Return the block that `to_bytes` was called on."""
+        """Return the block that `to_bytes` encoded."""
         return _decoder.decode(data)
 
     def slice(self, start: int, stop: int) -> ColumnBlock:
@@ -65,7 +66,7 @@ class ColumnBlock(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return ColumnBlock(self.names, self.kinds, values, len(range(self.count)[start:stop]))
 
     def without(self, rows: Collection[int]) -> ColumnBlock:
-        """Return the block less the rows of these numbers."""
+        """Return the block without the rows of these numbers."""
         if not rows:
             return self
         kept = [row not in rows for row in range(self.count)]
@@ -78,18 +79,19 @@ _decoder = msgspec.msgpack.Decoder(ColumnBlock)
 
 
 def make_block(rows: Sequence[dict[str, Json]], *, rich: bool = False) -> ColumnBlock:
-    """Return rows, JSON objects, as a block; fields in order of appearance.
+    """Return rows (JSON objects) as a block, with fields in order of appearance.
 
-    Integers beside floats become floats if all are exact as floats; booleans beside numbers become
-    1 and 0; values without a common kind become text, nested values as JSON. With `rich`, larger
-    numbers are numeric, nested values json, mixtures mixed. Raises SinkError for more than
+    In a column with floats, integers become floats if all of them are exact as floats. In a column
+    with numbers, booleans become 1 and 0. Values without a common kind become text, and nested
+    values become JSON text. With `rich`, larger numbers are of kind numeric, nested values of kind
+    json, and values without a common kind of kind mixed. Raises SinkError for more than
     `MAX_FIELDS` fields.
     """
     names = list(dict.fromkeys(chain.from_iterable(rows)))
     if len(names) > MAX_FIELDS:
         raise SinkError(
             f"a table cannot hold these records: more than {MAX_FIELDS:,} different fields, such "
-            f"as {names[-1]!r}; if keys are data, make each a record of its own"
+            f"as {names[-1]!r}; if the keys are data, make one record of each"
         )
     kinds, values = [], []
     for name in names:
@@ -100,8 +102,8 @@ def make_block(rows: Sequence[dict[str, Json]], *, rich: bool = False) -> Column
 
 
 def _column(rows: Sequence[dict[str, Json]], name: str) -> list[Any]:
-    """Return the values of a field, None where it is missing."""
-    with suppress(KeyError):  # nearly all fields are in all rows, or soon missing
+    """Return the values of a field, with None for each row without the field."""
+    with suppress(KeyError):  # fast: most fields are in all rows, or missing in one of the first
         return list(map(itemgetter(name), rows))
     return [row.get(name) for row in rows]
 
@@ -117,11 +119,11 @@ def join_blocks(blocks: Sequence[ColumnBlock], *, rich: bool = False) -> ColumnB
             parts.setdefault(name, []).append((start, kind, column))
         start += block.count
     kinds, values = [], []
-    for pieces in parts.values():
-        found_kinds = {kind for _, kind, _ in pieces}
-        kind = common_kind(found_kinds, partial(_all_exact, pieces), rich=rich)
+    for column_parts in parts.values():
+        found_kinds = {kind for _, kind, _ in column_parts}
+        kind = common_kind(found_kinds, partial(_all_exact, column_parts), rich=rich)
         joined: list[Any] = []
-        for at, found, column in pieces:
+        for at, found, column in column_parts:
             joined.extend([None] * (at - len(joined)))
             joined.extend(convert_values(column, found, kind))
         joined.extend([None] * (start - len(joined)))
@@ -130,17 +132,17 @@ def join_blocks(blocks: Sequence[ColumnBlock], *, rich: bool = False) -> ColumnB
     return ColumnBlock(list(parts), kinds, values, start)
 
 
-def _all_exact(pieces: list[_ColumnPart]) -> bool:
-    return all(is_exact(column) for _, kind, column in pieces if kind == "integer")
+def _all_exact(parts: list[_ColumnPart]) -> bool:
+    return all(is_exact(column) for _, kind, column in parts if kind == "integer")
 
 
 def common_kind(
     kinds: Collection[Kind], are_exact: Callable[[], bool], *, rich: bool = False
 ) -> Kind:
-    """Return the narrowest kind that holds columns of all these kinds.
+    """Return the narrowest kind that can hold the values of all these kinds.
 
-    `are_exact`: every integer is exact as a double; otherwise integers beside floats become text.
-    For `rich` see `make_block`.
+    `are_exact` returns whether every integer is exact as a double. If not, integers and floats
+    together become text. `make_block` describes `rich`.
     """
     present = set(kinds) - {"null"}
     widest = max(kinds, key=_RANK.__getitem__)
@@ -155,12 +157,12 @@ def is_exact(integers: Iterable[int | None]) -> bool:
 
 
 def convert_values(values: list[Json], kind: Kind, wider: Kind) -> list[Any]:
-    """Return a column of one kind as one of a wider kind."""
+    """Return the values of a column converted to a wider kind."""
     if kind in ("null", wider) or (kind in ("numeric", "json") and wider == "mixed"):
         return values
-    if kind == "text":  # and the wider one mixed
+    if kind == "text":  # and `wider` is "mixed"
         return [None if text is None else encode(text).decode() for text in values]
-    if kind in ("numeric", "json", "mixed"):  # and the wider one text
+    if kind in ("numeric", "json", "mixed"):  # and `wider` is "text"
         return [decode(text.encode()) if text and text[0] == '"' else text for text in values]
     if wider == "numeric" and kind == "boolean":
         values = convert_values(values, "boolean", "integer")

@@ -1,4 +1,4 @@
-"""A user's own sink: its protocol, and its adapter for a run."""
+"""The sink of a user's program: its protocol, and the adapter that a run uses."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ if TYPE_CHECKING:
 
     Loaded: TypeAlias = Sequence[Refusal] | None
 
-_THREAD_SECONDS = 2.0  # Seconds that a load has to end once it is cancelled.
+_CANCEL_SECONDS = 2.0  # how long to wait for the end of a cancelled `load`
 
 
 class Sink(Protocol):
-    """Takes records in batches, one batch at a time.
+    """A sink that a program defines. It loads records in batches, one batch at a time.
 
-    A sink that is an async context manager is entered before the first batch, and left at the end
-    of the run, with its exception if there is one.
+    If the sink is an async context manager, the run enters it before the first batch and leaves it
+    at the end. If the run fails, `__aexit__` gets its exception.
     """
 
     def load(self, records: list[dict[str, Any]], /) -> Awaitable[Loaded] | Loaded:
-        """Load records. May be async; if not, it is called in a thread.
+        """Load records. The method may be async; otherwise it is called in a thread.
 
-        The records count as written when it returns. To reject records, it returns a `Refusal` for
-        each, with its index in `records`. Any exception ends the run.
+        The records count as written when the method returns. To reject records, return a `Refusal`
+        for each of them, with its index in `records`. Any exception ends the run.
         """
         ...
 
 
 class CallbackSink:
-    """The adapter of a user's sink; see `BatchSink`.
+    """The `BatchSink` for a sink of the user's program.
 
-    A thread calls it; the event loop of the run executes async methods. `error` is the exception of
-    the user's sink.
+    Call `begin` on the event loop of the run first: it executes async methods. A thread calls the
+    other methods, except `abandon`. `error` is the last exception of the user's sink.
     """
 
     def __init__(self, sink: Sink) -> None:
@@ -47,7 +47,7 @@ class CallbackSink:
         self.error: BaseException | None = None
         self._sink = sink
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._going_on: asyncio.Task[Any] | None = None
+        self._running: asyncio.Task[Any] | None = None
 
     def begin(self) -> None:
         """Use the running event loop for async methods."""
@@ -56,19 +56,19 @@ class CallbackSink:
     async def abandon(self) -> None:
         """Cancel a running `load`, and start no other."""
         self._loop = None
-        if self._going_on is not None and not self._going_on.done():
-            self._going_on.cancel()
-            await asyncio.wait((self._going_on,), timeout=_THREAD_SECONDS)
+        if self._running is not None and not self._running.done():
+            self._running.cancel()
+            await asyncio.wait((self._running,), timeout=_CANCEL_SECONDS)
 
     def open(self) -> None:
-        """Do nothing: the caller of the pipeline has entered the sink."""
+        """Do nothing: the pipeline has already entered the sink."""
 
     def load(
         self,
         payload: list[dict[str, Any]],
-        groups: Sequence[int] | None = None,  # noqa: ARG002 - loaded records cannot be unloaded
+        groups: Sequence[int] | None = None,  # noqa: ARG002 - a user's sink cannot undo a load
     ) -> Sequence[Refusal]:
-        """Load records. Raises SinkError if that fails, or returns another type."""
+        """Load records. Raises SinkError if `load` fails or returns another type."""
         loop = self._loop
         if loop is None:
             raise SinkError(f"{self.name} was cancelled")
@@ -84,26 +84,28 @@ class CallbackSink:
             raise SinkError(f"{self.name} failed: {describe_error(error)}") from error
 
     async def _outcome(self, answer: Awaitable[Loaded]) -> Loaded:
-        self._going_on = asyncio.current_task()
+        self._running = asyncio.current_task()
         return await answer
 
     def commit(self, entries: Sequence[Entry] = ()) -> None:
-        """Do nothing: loaded records count."""
+        """Do nothing: loaded records already count as written."""
 
-    def finish(self, *, succeeded: bool, ended: bool) -> bool:  # noqa: ARG002 - see `commit`
-        """Do nothing: the caller of the pipeline leaves the sink."""
+    def finish(self, *, succeeded: bool, ended: bool) -> bool:  # noqa: ARG002 - loaded records count in any case
+        """Do nothing: the pipeline leaves the sink."""
         return True
 
 
 def _refusals(answer: object, count: int) -> Sequence[Refusal]:
-    """Return the rejections of `count` records. Raises TypeError, ValueError."""
+    """Return the answer of `load` for `count` records. Raises TypeError, ValueError."""
     if answer is None:
         return ()
     if not isinstance(answer, list | tuple):
-        raise TypeError(f"load() returned {answer!r}: it returns None, or a list of Refusals")
+        raise TypeError(f"load() returned {answer!r}; it must return None or a list of Refusals")
     for refusal in answer:
         if not isinstance(refusal, Refusal):
-            raise TypeError(f"load() returned {refusal!r} in a list: that is no Refusal")
+            raise TypeError(f"load() returned a list with {refusal!r}, which is not a Refusal")
         if not 0 <= refusal.row < count:
-            raise ValueError(f"load() refused record {refusal.row} of {count}; they count from 0")
+            raise ValueError(
+                f"load() rejected record {refusal.row} of {count}; indexes count from 0"
+            )
     return answer

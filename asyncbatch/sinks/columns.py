@@ -1,4 +1,4 @@
-"""Column types, schema contract, refused rows."""
+"""The columns of a table: their kinds, the schema contract, and rejected rows."""
 
 from __future__ import annotations
 
@@ -24,22 +24,23 @@ if TYPE_CHECKING:
     from asyncbatch.core.records import Json
     from asyncbatch.sinks.base import SchemaContract
 
-    # Whether a column of kind "any" would change a value, or would have to be changed for it.
+    # A function that returns whether a column of kind "any" (by its name) would change a value, or
+    # would need another type to hold it.
     Alters = Callable[[str, Any], bool]
 
 
 def spread_reasons(reasons: Mapping[int, str], groups: Sequence[int] | None) -> Mapping[int, str]:
-    """Return the reasons by row, each spread to all rows of its group."""
+    """Return the reasons by row; each applies to all rows of its group."""
     if groups is None or not reasons:
         return reasons
-    first: dict[int, str] = {}
+    by_group: dict[int, str] = {}
     for row in sorted(reasons):
-        first.setdefault(groups[row], reasons[row])
-    return {row: first[group] for row, group in enumerate(groups) if group in first}
+        by_group.setdefault(groups[row], reasons[row])
+    return {row: by_group[group] for row, group in enumerate(groups) if group in by_group}
 
 
 def group_edges(count: int, groups: Sequence[int] | None) -> Sequence[int]:
-    """Return the row that each group begins with, and `count`."""
+    """Return the first row of each group, and `count` at the end."""
     if groups is None:
         return range(count + 1)
     return [row for row in range(count) if not row or groups[row] != groups[row - 1]] + [count]
@@ -48,10 +49,11 @@ def group_edges(count: int, groups: Sequence[int] | None) -> Sequence[int]:
 def load_salvaging(
     edges: Sequence[int], attempt: Callable[[int, int], str | None]
 ) -> dict[int, str]:
-    """Load all rows except failing groups; return the reason for each failing row.
+    """Load all rows except those of failing groups; return reasons by failing row.
 
-    `attempt(start, stop)` loads these rows and returns None, or changes nothing and returns the
-    reason. Halving finds few bad groups in few attempts.
+    `attempt(start, stop)` loads these rows and returns None, or changes nothing and returns a
+    reason. A range that fails is tried again in two halves: a few bad groups then need only a few
+    attempts.
     """
     reasons: dict[int, str] = {}
     to_do = [(0, len(edges) - 1)]
@@ -69,23 +71,23 @@ def load_salvaging(
 
 
 def make_refusals(reasons: Mapping[int, str], rows: Sequence[int] | None = None) -> list[Refusal]:
-    """Return a Refusal for each reason. `rows` has the original indexes of the rows."""
+    """Return a Refusal for each reason. `rows` has the original index of each row."""
     return [Refusal(row if rows is None else rows[row], reasons[row]) for row in sorted(reasons)]
 
 
-# the kind of a column; "any" takes each value as it is, and never widens
+# The kind of a column. A column of kind "any" gets values unconverted, and never widens.
 ColumnKind = Kind | Literal["any"]
 
-# Why the first rows of a table are refused if they have nothing in them.
-NO_FIELDS = "an object without fields, before any field has made a column"
+# The reason against rows that come first and have no fields.
+NO_FIELDS = "an object without fields, and the table has no columns yet"
 
 
 class Admitted(NamedTuple):
-    """The rows of a block that a table accepts, with their indexes and groups; the rejected."""
+    """The result of a check: the rows that a table accepts, and the rejected rows."""
 
-    block: ColumnBlock
-    rows: Sequence[int]
-    groups: Sequence[int] | None
+    block: ColumnBlock  # the accepted rows
+    rows: Sequence[int]  # their indexes in the checked block
+    groups: Sequence[int] | None  # their groups
     refused: list[Refusal]
 
 
@@ -95,9 +97,9 @@ def admit(
     unfit: Mapping[str, str],
     against: Mapping[int, list[str]] = MappingProxyType({}),
 ) -> Admitted:
-    """Drop the fields with a reason in `unfit`, and reject the rows with values there.
+    """Drop the fields with a reason in `unfit`; reject the rows with values in them.
 
-    Reasons in `against`, from earlier checks of rows, come first.
+    `against` has the reasons of earlier checks by row; they come first in messages.
     """
     if not unfit and not against:
         return Admitted(block, range(block.count), groups, [])
@@ -113,17 +115,19 @@ def admit(
     reasons = spread_reasons({row: "; ".join(found[row]) for row in found}, groups)
     rows = [row for row in range(block.count) if row not in reasons]
     names, kinds = [field[0] for field in fields], [field[1] for field in fields]
-    taken = ColumnBlock(names, kinds, [field[2] for field in fields], block.count).without(reasons)
-    kept = None if groups is None else [groups[row] for row in rows]
-    return Admitted(taken, rows, kept, make_refusals(reasons))
+    columns = [field[2] for field in fields]
+    accepted = ColumnBlock(names, kinds, columns, block.count).without(reasons)
+    accepted_groups = None if groups is None else [groups[row] for row in rows]
+    return Admitted(accepted, rows, accepted_groups, make_refusals(reasons))
 
 
 class Columns:
-    """The columns of one table and their kinds, which only ever widen.
+    """The columns of one table and their kinds. A kind may widen, but never narrows.
 
-    `fold` maps names that are one to the database to one text; `flaw` returns the error of a name;
-    `limit` is the largest number of columns. For `rich` see `make_block`, for `alters` see
-    `Alters`. The `contract` applies once there are columns.
+    A sink owns one, and calls `admit`, `changes` and `fit` for each block, in this order. `fold`
+    maps names that are equal to the database to one text. `flaw` returns the error of a name, or
+    None. `limit` is the largest number of columns. `make_block` describes `rich`, and `Alters`
+    describes `alters`. The `contract` applies as soon as the table has columns.
     """
 
     def __init__(
@@ -143,16 +147,16 @@ class Columns:
         self._limit, self._fold, self._flaw = limit, fold, flaw
         self._columns: dict[str, str] = {}
         self.refresh(kinds)
+        # The first field that filled each column, by its folded name.
         self._fields: dict[str, str] = {}
-        """The field that fills each column, by folded name: the first one that came."""
 
     def refresh(self, kinds: Mapping[str, ColumnKind]) -> None:
-        """Replace the kinds by those of the table now."""
+        """Update the kinds of columns to those of the table now."""
         self.kinds.update(kinds)
         self._columns.update({self._fold(name): name for name in kinds})
 
     def admit(self, block: ColumnBlock, groups: Sequence[int] | None) -> Admitted:
-        """Return the rows of a block that the table accepts, with fields named as columns."""
+        """Return the accepted rows of a block, with fields renamed to their columns."""
         against: Mapping[int, list[str]] = {}
         if self._contract.holds and not self.kinds:
             block = single_column_kinds(block)
@@ -162,9 +166,9 @@ class Columns:
             )
         if not self._rich:
             block = plain_block(block)
-        room = self._limit - len(self.kinds)
+        free = self._limit - len(self.kinds)
         unfit: dict[str, str] = {}
-        # A field that is spelled as its column is comes before one that only resembles it.
+        # A field with exactly the name of a column comes before fields that differ in case.
         for name in sorted(block.names, key=lambda name: name not in self.kinds):
             folded = self._fold(name)
             other = self._fields.setdefault(folded, name)
@@ -173,22 +177,23 @@ class Columns:
             elif other != name:
                 unfit[name] = f"fields {other!r} and {name!r} have the same name in a table"
             elif folded not in self._columns:
-                room -= 1
-                if room < 0:
-                    unfit[name] = f"field {name!r}: the table has {self._limit:,} columns already"
+                free -= 1
+                if free < 0:
+                    unfit[name] = f"field {name!r}: the table already has {self._limit:,} columns"
                 else:
                     self._columns[folded] = name
         admitted = admit(block, groups, unfit, against)
-        taken = admitted.block
-        names = [self._columns[self._fold(name)] for name in taken.names]
-        return admitted._replace(block=ColumnBlock(names, taken.kinds, taken.values, taken.count))
+        accepted = admitted.block
+        names = [self._columns[self._fold(name)] for name in accepted.names]
+        renamed = ColumnBlock(names, accepted.kinds, accepted.values, accepted.count)
+        return admitted._replace(block=renamed)
 
     def changes(
         self, block: ColumnBlock, column_is_exact: Callable[[str], bool]
     ) -> dict[str, Kind]:
-        """Return the columns that `block` needs new or wider, with their kinds.
+        """Return the new and wider columns that `block` needs, with their kinds.
 
-        `column_is_exact`: whether all integers of a column are exact as doubles.
+        `column_is_exact` returns whether all integers of a column are exact as doubles.
         """
         changed: dict[str, Kind] = {}
         for name, kind, values in zip(block.names, block.kinds, block.values, strict=True):
@@ -208,7 +213,7 @@ class Columns:
         ]
 
     def _kinds_of(self, names: Sequence[str]) -> dict[str, ColumnKind | None]:
-        """Return the kinds of the columns for these fields, None for a missing one."""
+        """Return the kind of the column of each field, None for a missing column."""
         return {name: self.kinds.get(self._columns.get(self._fold(name), name)) for name in names}
 
     def _needed(
@@ -225,21 +230,26 @@ class Columns:
 
 _INT64 = 2**63
 _EXACT = 2**53
-_JSON: tuple[Kind, ...] = ("numeric", "json", "mixed")  # kinds whose values travel as JSON texts
+_JSON: tuple[Kind, ...] = (
+    "numeric",
+    "json",
+    "mixed",
+)  # kinds whose values are JSON texts in a block
+# The kinds of columns that hold all values of another kind.
 _WIDENING: dict[Kind, tuple[Kind, ...]] = {
     "boolean": ("integer", "real", "numeric"),
     "integer": ("numeric",),
     "real": ("numeric",),
 }
-# the error of a value, by the kind of its column
+# The end of the message about a value, by the kind of its column.
 _MISFIT_REASON: dict[str, str] = {
     "boolean": "of booleans cannot hold",
     "integer": "of 64-bit integers cannot hold",
     "real": "of floating-point numbers cannot hold",
     "numeric": "of numbers cannot hold",
-    "any": "would not keep as it is",
+    "any": "would change",
 }
-_LISTED_FIELDS = 10
+_LISTED_FIELDS = 10  # in a note; more fields are only counted
 
 
 class _Field(NamedTuple):
@@ -249,32 +259,33 @@ class _Field(NamedTuple):
 
 
 class SchemaContractCheck:
-    """Applies a schema contract to a table.
+    """The schema contract of a table.
 
-    `evolve` accepts all. `freeze` rejects rows that do not fit. `discard` drops fields without a
-    column, and values that do not fit; a row whose `key` would be incomplete is rejected.
+    `evolve` accepts all rows. `freeze` rejects rows that do not fit the table. `discard` drops
+    fields without a column and values that do not fit, but rejects a row if its `key` would be
+    incomplete. It collects the names of dropped fields for `note`.
     """
 
     def __init__(self, mode: SchemaContract = "evolve", key: Sequence[str] = ()) -> None:
         self._mode, self._key = mode, key
+        # Dropped fields, and fields with dropped values, in order of appearance.
         self._unknown: dict[str, None] = {}
         self._misfits: dict[str, None] = {}
-        """fields with dropped values, in order of appearance"""
 
     @property
     def holds(self) -> bool:
-        """Whether a table stays as it is."""
+        """Whether the columns of the table must not change."""
         return self._mode != "evolve"
 
     @property
     def note(self) -> str | None:
         """The note about dropped fields and values, or None."""
-        told = []
+        parts = []
         if self._unknown:
-            told.append(f"fields without a column ({_listed(self._unknown)})")
+            parts.append(f"fields without a column ({_listed(self._unknown)})")
         if self._misfits:
-            told.append(f"values that do not fit their column ({_listed(self._misfits)})")
-        return f"left out by the schema contract: {' and '.join(told)}" if told else None
+            parts.append(f"values that do not fit their column ({_listed(self._misfits)})")
+        return f"left out by the schema contract: {' and '.join(parts)}" if parts else None
 
     def apply(
         self,
@@ -283,12 +294,12 @@ class SchemaContractCheck:
         fold: Callable[[str], str],
         alters: Alters | None,
     ) -> tuple[ColumnBlock, dict[int, list[str]]]:
-        """Return the accepted part of a block, and the reasons against rows.
+        """Return the accepted fields and values of a block, and the reasons against rows.
 
-        `kinds` are those of the fields' columns, None for a missing one. `fold` maps names that are
-        one to the same text.
+        `kinds` has the kind of the column of each field, None for a missing column. `Columns`
+        describes `fold`.
         """
-        of_key = set(map(fold, self._key))
+        key_names = set(map(fold, self._key))
         reasons: dict[int, list[str]] = {}
         fields: list[_Field] = []
         for name, kind, values in zip(block.names, block.kinds, block.values, strict=True):
@@ -297,7 +308,7 @@ class SchemaContractCheck:
                 continue
             field, misfits = _fitted(_Field(name, kind, values), have, alters)
             fields.append(field)
-            if misfits and self._mode == "discard" and fold(name) not in of_key:
+            if misfits and self._mode == "discard" and fold(name) not in key_names:
                 self._misfits[name] = None
             else:
                 for row, value in misfits.items():
@@ -307,7 +318,7 @@ class SchemaContractCheck:
         return ColumnBlock(names, found, columns, block.count), reasons
 
     def _leave_out(self, name: str, values: list[Json], reasons: dict[int, list[str]]) -> None:
-        """Forget a field that has no column, or refuse the rows with a value in it."""
+        """Drop a field without a column, or add a reason to each row with a value in it."""
         rows = [row for row, value in enumerate(values) if value is not None]
         if rows and self._mode == "discard":
             self._unknown[name] = None
@@ -319,10 +330,10 @@ class SchemaContractCheck:
             )
 
     def _misfit(self, name: str, value: Json, have: ColumnKind) -> str:
-        what = encode(value).decode() if type(value) in (int, float) else kind_of(value)
-        reason = f"field {name!r} is {what}, which its column {_MISFIT_REASON[have]}"
+        shown = encode(value).decode() if type(value) in (int, float) else kind_of(value)
+        reason = f"field {name!r} is {shown}, which its column {_MISFIT_REASON[have]}"
         if self._mode == "discard":
-            return f"{reason}; and without it the key would not be whole"
+            return f"{reason}; without it the key would be incomplete"
         return (
             f"{reason}, and the schema contract is freeze: change the column, or choose evolve or"
             " discard"
@@ -330,9 +341,9 @@ class SchemaContractCheck:
 
 
 def single_column_kinds(block: ColumnBlock) -> ColumnBlock:
-    """Return a rich block with the columns and kinds that its own values need.
+    """Return a rich block with only the columns and kinds that its own values need.
 
-    For a part of a larger block. If all values are null, all fields stay.
+    A slice of a larger block may have wider ones. If all values are null, all fields stay.
     """
     columns = [
         _decoded(values) if kind in _JSON else values
@@ -347,7 +358,7 @@ def single_column_kinds(block: ColumnBlock) -> ColumnBlock:
 
 
 def plain_block(block: ColumnBlock) -> ColumnBlock:
-    """Return a rich block as one that is not: see `make_block`."""
+    """Return a rich block as `make_block` would make it without `rich`."""
     if not any(kind in _JSON for kind in block.kinds):
         return block
     kinds: list[Kind] = ["text" if kind in _JSON else kind for kind in block.kinds]
@@ -371,13 +382,13 @@ def _fitted(
     present = ((row, value) for row, value in enumerate(originals) if value is not None)
     if have != "any":
         fit = _FITS[have]
-        taken = [None if value is None else fit(value) for value in originals]
-        return _Field(name, have, taken), {row: v for row, v in present if taken[row] is None}
+        fitted = [None if value is None else fit(value) for value in originals]
+        return _Field(name, have, fitted), {row: v for row, v in present if fitted[row] is None}
     if alters is None:
         return field, {}
     misfits = {row: value for row, value in present if alters(name, value)}
-    taken = [None if row in misfits else value for row, value in enumerate(values)]
-    return _Field(name, kind, taken), misfits
+    kept = [None if row in misfits else value for row, value in enumerate(values)]
+    return _Field(name, kind, kept), misfits
 
 
 def _decoded(texts: list[str | None]) -> list[Any]:
@@ -406,7 +417,7 @@ def _numeric(value: Json) -> str | None:
     return encode(int(value) if type(value) is bool else value).decode()
 
 
-# converts a value to the kind of its column; None if that would change it
+# Functions that convert a value to the kind of its column, or return None if it does not fit.
 _FITS: dict[str, Callable[[Any], Any]] = {
     "boolean": _boolean,
     "integer": _integer,
@@ -416,7 +427,7 @@ _FITS: dict[str, Callable[[Any], Any]] = {
 
 
 def _listed(names: Iterable[str]) -> str:
-    told = list(map(repr, names))
-    if len(told) > _LISTED_FIELDS:
-        told[_LISTED_FIELDS:] = [f"{len(told) - _LISTED_FIELDS:,} more"]
-    return ", ".join(told)
+    listed = list(map(repr, names))
+    if len(listed) > _LISTED_FIELDS:
+        listed[_LISTED_FIELDS:] = [f"{len(listed) - _LISTED_FIELDS:,} more"]
+    return ", ".join(listed)

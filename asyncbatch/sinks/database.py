@@ -1,4 +1,4 @@
-"""Names in SQL: quoting and folding."""
+"""Names in SQL: quoting and folding, and the statement that deletes a row."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+# SQLite and DuckDB ignore the case of ASCII letters only.
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
 def quote(name: str) -> str:
-    """Return a quoted name, whatever characters it has."""
+    """Return a name in double quotes. Quotes in the name are doubled."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def quoted(names: Iterable[str]) -> str:
-    """Return names as a list in SQL."""
+    """Return quoted names, separated by commas."""
     return ", ".join(map(quote, names))
 
 
@@ -28,5 +29,5 @@ def removal(table: str, names: Iterable[str]) -> str:
 
 
 def fold(name: str) -> str:
-    """Return a key that is equal for names that SQLite and DuckDB treat as one."""
+    """Return a text that is equal for names that SQLite and DuckDB treat as equal."""
     return name.translate(_LOWER)

@@ -1,4 +1,4 @@
-"""The dead letter file: rejected records and failed files, kept for another run."""
+"""The dead letter file: rejected records and failed files, for a later run."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from asyncbatch.core.records import Failure
     from asyncbatch.core.settings import StoreSettings
 
-# kinds of failure without a JSON value: the text is kept as a string
+# The failure kinds of records that are not JSON. Their text is kept as a JSON string.
 INVALID_TEXT_KINDS = ("invalid_json", "encoding", "too_deep")
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """A line of a dead letter file: the fields for another run.
+    """A line of a dead letter file, with the fields that a later run reads.
 
-    `data` is missing for a failed file, which is read again as a whole.
+    A failed file has no data; a later run reads the whole file again.
     """
 
     file: str
@@ -34,16 +34,16 @@ class DeadLetter(msgspec.Struct, frozen=True):
     record: int | None = None
     line: int | None = None
     pointer: str | None = None
-    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    data_base64: str | msgspec.UnsetType = msgspec.UNSET
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET  # JSON, or a string of other text
+    data_base64: str | msgspec.UnsetType = msgspec.UNSET  # text that is not UTF-8
 
     @property
     def is_record(self) -> bool:
-        """Whether this is a record, and not a whole file."""
+        """Whether the line is for a record, not for a whole file."""
         return self.data is not msgspec.UNSET or self.data_base64 is not msgspec.UNSET
 
     def text(self) -> bytes:
-        """Return the record's text, be it good JSON or not. Raises ValueError."""
+        """Return the text of the record, also if it is not JSON. Raises ValueError."""
         if isinstance(self.data_base64, str):
             return base64.b64decode(self.data_base64, validate=True)
         data = bytes(self.data) if isinstance(self.data, msgspec.Raw) else b""
@@ -56,7 +56,7 @@ read_dead_letter = msgspec.json.Decoder(DeadLetter).decode
 
 
 def record_dead_letter(failure: Failure, text: bytes | msgspec.Raw, *, bad: bool = False) -> bytes:
-    """Return the line for a rejected record; `bad` if its text is not JSON."""
+    """Return the line for a rejected record. `bad`: its text is not JSON."""
     if not bad:
         data = msgspec.Raw(msgspec.json.format(text, indent=-1))
         return _dead_letter(failure, {"data": data})
@@ -72,7 +72,7 @@ def file_dead_letter(failure: Failure) -> bytes:
 
 
 def _dead_letter(failure: Failure, data: dict[str, Any]) -> bytes:
-    told = {
+    fields = {
         "file": failure.file,
         "record": failure.record,
         "line": failure.line,
@@ -80,41 +80,43 @@ def _dead_letter(failure: Failure, data: dict[str, Any]) -> bytes:
         "message": failure.message,
         "pointer": failure.pointer if isinstance(failure.pointer, str) else None,
     }
-    return encode({**told, **data}) + b"\n"
+    return encode({**fields, **data}) + b"\n"
 
 
 def failed_files(path: str) -> list[str]:
-    """Return the failed files in a dead letter file, each once.
+    """Return the failed files that a dead letter file lists, each once.
 
-    Raises OSError; UsageError for a file that cannot be read again.
+    Raises OSError. Raises UsageError if standard input failed: it cannot be read again.
     """
     found: dict[str, None] = {}
     with open(path, "rb") as lines:
         for line in lines:
-            with suppress(msgspec.DecodeError, ValueError):  # raised when records are read
+            with suppress(
+                msgspec.DecodeError, ValueError
+            ):  # an invalid line is reported when its records are read
                 dead_letter = read_dead_letter(line)
                 if not dead_letter.is_record:
                     found[dead_letter.file] = None
     if STDIN in found:
         raise UsageError(
-            f"{path} says that standard input failed as a whole: that cannot be read again; take "
-            "its line out, and pipe it in once more"
+            f"{path} has a line for standard input, which failed as a whole and cannot be read "
+            "again: remove the line, and pipe the input in again"
         )
     return list(found)
 
 
 class DeadLetterFile:
-    """The dead letter file of one run. It replaces an earlier run's."""
+    """The dead letter file of one run. It replaces the file of an earlier run."""
 
     def __init__(self, path: str, stores: StoreSettings | None = None) -> None:
         self._file = open_output(path, stores)
 
     def open(self) -> None:
-        """Begin. Raises UsageError if the file cannot be written."""
+        """Start writing. Raises UsageError if the file cannot be written."""
         self._file.open()
 
     def write(self, dead_letters: bytes) -> None:
-        """Write lines as they are. Raises SinkError."""
+        """Write encoded lines. Raises SinkError."""
         if dead_letters:
             self._file.write(dead_letters)
 
@@ -133,9 +135,9 @@ class DeadLetterFile:
             self._file.write(b"".join(line for _, line in sorted(lines, key=itemgetter(0))))
 
     def finish(self) -> None:
-        """Put the file in its place: also of a run that was cut short. Raises SinkError."""
+        """Put the file in its place, also after an interrupted run. Raises SinkError."""
         self._file.commit()
 
     def discard(self) -> None:
-        """Leave the file as it was."""
+        """Delete the new lines. An earlier file at the path stays as it was."""
         self._file.discard()

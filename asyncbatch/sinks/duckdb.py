@@ -1,4 +1,4 @@
-"""A table of a DuckDB database, written one transaction a load."""
+"""The DuckDB sink: a table of a DuckDB database."""
 
 from __future__ import annotations
 
@@ -40,19 +40,20 @@ _KINDS: dict[str, ColumnKind] = {
     "DOUBLE": "real",
     "VARCHAR": "text",
 }
-_TIME = "TIMESTAMP"  # In UTC. With a time zone, Python would need one more package to read it.
-# A database of another kind would have DuckDB fetch an extension.
+# In UTC. Python needs one more package to read times with a time zone.
+_TIME = "TIMESTAMP"
+# DuckDB downloads extensions, for instance to open a database of another kind.
 _NO_DOWNLOADS = dict.fromkeys(("autoinstall_known_extensions", "autoload_known_extensions"), False)
 _HERE = "database_name = current_database() AND schema_name = 'main'"
-_EXACT = 2**53
+_EXACT = 2**53  # integers from -_EXACT to _EXACT are exact as doubles
 
 
 class DuckdbSink:
     """A table of a DuckDB database: append, replace, or upsert by key.
 
-    New fields add columns, and values widen column types. A column of another type takes the values
-    that its type can hold. A `key` is unique: the sink checks it, because DuckDB cannot change a
-    column that has an index.
+    New fields add columns, and values widen column types. A column of another type accepts the
+    values that its type can hold. The sink checks that a `key` is unique, without an index: DuckDB
+    cannot change a column that has an index. See `BatchSink` for the order of calls.
     """
 
     def __init__(
@@ -68,20 +69,20 @@ class DuckdbSink:
     ) -> None:
         self.path, self.table, self.mode, self.key = path, table, mode, key
         self._job, self._times = job, times
+        # The table that is loaded. A replacement is renamed to `table` at the end.
         self._target = f"{table}.asyncbatch-new" if mode == "replace" else table
-        """The table that is loaded; the end of a replacement gives it its name."""
         self._duckdb: Any
         self._connection: Any
         self._columns = Columns({}, limit=MAX_FIELDS, fold=fold, flaw=_name_flaw, contract=contract)
+        # The declared types of the columns of the table.
         self._types: dict[str, str] = {}
-        """The columns that the table has."""
         self._constraints = Constraints([], [], [])
         self._is_lost = self._in_transaction = False
 
     def open(self) -> None:
-        """Connect, and see that the table can be written to. Raises UsageError."""
+        """Connect, and check that the table can be written. Raises UsageError."""
         if not self.table:
-            raise UsageError("DuckDB takes no table without a name")
+            raise UsageError("DuckDB does not allow an empty table name: use --table NAME")
         if os.path.isdir(self.path):
             raise UsageError(f"cannot use {self.path}: it is a folder")
         try:
@@ -96,7 +97,7 @@ class DuckdbSink:
             raise UsageError(f"cannot use {self.path}: it is an SQLite database (sqlite:///)")
         try:
             path = os.path.abspath(self.path)
-            f"{path}{self.table}".encode()  # DuckDB has no error of its own for invalid UTF-8
+            f"{path}{self.table}".encode()  # DuckDB has no error for invalid UTF-8
             self._connection = self._duckdb.connect(path, config=_NO_DOWNLOADS)
         except (self._duckdb.Error, UnicodeError) as error:
             kind = TargetBusyError if "Conflicting lock" in str(error) else UsageError
@@ -113,7 +114,7 @@ class DuckdbSink:
             raise UsageError(f"cannot use {self.path}: {_explained(error)}") from None
 
     def ledger(self) -> Ledger:
-        """Return the entries that the database has of the job that it was opened for."""
+        """Return the ledger of the job in this database."""
         job = self._job.fingerprint if self._job else ""
         return DuckdbLedger(self._connection, job, least=int(self.mode == "replace"))
 
@@ -134,7 +135,7 @@ class DuckdbSink:
         with self._transaction():
             if self._types:
                 stage = DuckdbStage(self._connection, self._target, self._types)
-                stage.fill(self._columns.admit(keys, None).block, is_judged=True)
+                stage.fill(self._columns.admit(keys, None).block, needs_checks=True)
                 stage.remove(self.key)
 
     def commit(self, entries: Sequence[Entry] = ()) -> None:
@@ -147,11 +148,11 @@ class DuckdbSink:
             self._commit()
 
     def finish(self, *, succeeded: bool, ended: bool) -> bool:
-        """End the run; a replacement takes its place if it succeeded. Raises SinkError."""
+        """End the run; put a replacement in place if the run succeeded. Raises SinkError."""
         stands = self.mode != "replace" or (succeeded and not self._is_lost)
         try:
             if not stands and not (self._job and (self._job.is_resuming or not ended)):
-                with suppress(self._duckdb.Error):  # the next run begins with this
+                with suppress(self._duckdb.Error):  # the next run does it first
                     self._drop_replacement()
             elif stands and self.mode == "replace":
                 with self._transaction():
@@ -178,12 +179,11 @@ class DuckdbSink:
             if self.key and self.mode != "replace":
                 self._check_key()
         elif has_ledger(self._connection):
-            replacing.forget(
-                self._execute, fold(self.table), generation=0
-            )  # another process has dropped it
+            # There is no table: another process has dropped it.
+            replacing.forget(self._execute, fold(self.table), generation=0)
 
     def _continues_replacement(self) -> bool:
-        """Whether to continue the existing replacement table."""
+        """Whether the existing replacement table can be continued."""
         if not self._job or not self._job.is_resuming or not has_ledger(self._connection):
             return False
         return replacing.can_resume(self._execute, self._job, fold(self.table))
@@ -197,9 +197,9 @@ class DuckdbSink:
         if has_ledger(self._connection):
             replacing.forget(self._execute, fold(self.table), generation=1)
 
-    def _find(self, what: str, name: str) -> str | None:
-        """Return the spelling of a table's or view's name in the database, or None."""
-        query = f"SELECT {what}_name FROM duckdb_{what}s() WHERE {_HERE} AND NOT internal"  # noqa: S608 - constants
+    def _find(self, kind: str, name: str) -> str | None:
+        """Return the exact name of a "table" or "view" in the database, or None."""
+        query = f"SELECT {kind}_name FROM duckdb_{kind}s() WHERE {_HERE} AND NOT internal"  # noqa: S608 - constants
         names = (found for (found,) in self._connection.execute(query).fetchall())
         return next((found for found in names if fold(found) == fold(name)), None)
 
@@ -210,8 +210,8 @@ class DuckdbSink:
         self._types = dict(self._connection.execute(query, [table]).fetchall())
         kinds = {name: _KINDS.get(declared, "any") for name, declared in self._types.items()}
         self._columns.refresh(kinds)
-        what = "constraint_type, constraint_column_names, expression"
-        query = f"SELECT {what} FROM duckdb_constraints() {where}"  # noqa: S608 - constants
+        fields = "constraint_type, constraint_column_names, expression"
+        query = f"SELECT {fields} FROM duckdb_constraints() {where}"  # noqa: S608 - constants
         for kind, names, expression in self._connection.execute(query, [table]).fetchall():
             if kind == "NOT NULL":
                 self._constraints.not_null.extend(names)
@@ -224,8 +224,8 @@ class DuckdbSink:
         present = set(map(fold, self._types))
         if missing := [name for name in self.key if fold(name) not in present]:
             raise UsageError(
-                f"cannot use {self.path}: table {self.table} has no column {', '.join(missing)},"
-                " which the key names"
+                f"cannot use {self.path}: table {self.table} lacks these columns of the key:"
+                f" {', '.join(missing)}"
             )
         there = " AND ".join(f"{quote(name)} NOTNULL" for name in self.key)
         query = (
@@ -234,8 +234,8 @@ class DuckdbSink:
         )
         if self._connection.execute(query).fetchone():
             raise UsageError(
-                f"cannot use {self.path}: rows of table {self.table} have the same"
-                f" {', '.join(self.key)}, so that cannot be the key"
+                f"cannot use {self.path}: several rows of table {self.table} have the same"
+                f" {', '.join(self.key)}, so this cannot be the key"
             )
 
     def _is_exact(self, column: str) -> bool:
@@ -247,7 +247,7 @@ class DuckdbSink:
         return self._connection.execute(query).fetchone() is None
 
     def _reshape(self, changes: Mapping[str, Kind]) -> None:
-        """Create the table, add columns, give columns other types."""
+        """Create the table, or add columns and change the types of columns."""
         table = quote(self._target)
         types = {name: TYPES[kind] for name, kind in changes.items()}
         if types and not self._types:
@@ -276,19 +276,20 @@ class DuckdbSink:
         except self._duckdb.Error as error:
             raise SinkError(
                 f"cannot write {self.path}: column {name} of table {self.table} must become"
-                f" {declared} to hold the new values, but: {_explained(error)}; change it yourself,"
-                " or name another table"
+                f" {declared} to hold the new values, but: {_explained(error)}; change the column"
+                " yourself, or name another table"
             ) from None
 
     def _insert(self, block: ColumnBlock, groups: Sequence[int] | None) -> Mapping[int, str]:
-        """Insert rows, each that the table allows; return why not the others."""
+        """Insert the rows that the table accepts; return the reasons against the others."""
         key = self.key if self.mode == "upsert" else ()
-        of_key = set(map(fold, key))
-        unique = [names for names in self._constraints.unique if set(map(fold, names)) != of_key]
+        key_names = set(map(fold, key))
+        constraints = self._constraints.unique
+        unique = [names for names in constraints if set(map(fold, names)) != key_names]
         if self.key and not key:
             unique.append(self.key)
         stage = DuckdbStage(self._connection, self._target, self._types)
-        stage.fill(block, is_judged=bool(self.key or any(self._constraints)))
+        stage.fill(block, needs_checks=bool(self.key or any(self._constraints)))
         reasons = dict(spread_reasons(stage.misfits(self._constraints), groups))
         stage.drop(reasons)
         clashes = stage.clashes(unique, group_edges(block.count, groups)) if unique else {}
@@ -310,7 +311,7 @@ class DuckdbSink:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """Ensure a transaction. A database error ends it, and the sink."""
+        """Start a transaction if there is none. An error rolls back and ends the sink."""
         try:
             if not self._in_transaction:
                 self._connection.execute("BEGIN")
@@ -327,7 +328,7 @@ class DuckdbSink:
 
 
 def _name_flaw(name: str) -> str | None:
-    return None if name else "DuckDB takes no empty name"
+    return None if name else "DuckDB does not allow an empty name"
 
 
 def _is_sqlite(path: str) -> bool:
@@ -337,5 +338,5 @@ def _is_sqlite(path: str) -> bool:
 
 
 def _explained(error: Exception) -> str:
-    """Return the first line of DuckDB's message, without the address of its manual."""
+    """Return the first line of DuckDB's message, without the link to its manual."""
     return str(error).partition("\n")[0].partition(" See also ")[0]

@@ -1,4 +1,4 @@
-"""The staging table of one load in DuckDB: rows are checked there, then moved."""
+"""The staging table of a load into DuckDB: rows are checked in it, then moved."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ TYPES: dict[Kind, str] = {
     "real": "DOUBLE",
     "text": "VARCHAR",
 }
+# Types that round numbers; vectors of floats, which lose nulls; types that may lose nested values.
 _ROUNDING = re.compile(r"(TINY|SMALL|HUGE|UTINY|USMALL|U|UBIG|UHUGE)?INT(EGER)?|DECIMAL\(\d+,\d+\)")
 _VECTOR = re.compile(r"(FLOAT|DOUBLE)(\[\d*\])+")
 _NESTED_TYPES = re.compile(r".*\]|(STRUCT|MAP|UNION)\(.*", re.DOTALL)
@@ -29,18 +30,19 @@ _STAGE = 'temp.main."asyncbatch: rows of one load"'
 
 
 class Constraints(NamedTuple):
-    """The constraints of a table: NOT NULL columns, conditions, unique columns."""
+    """The constraints of a table."""
 
-    not_null: list[str]
-    checks: list[str]
-    unique: list[tuple[str, ...]]
+    not_null: list[str]  # columns
+    checks: list[str]  # SQL conditions
+    unique: list[tuple[str, ...]]  # columns that are unique together
 
 
 class DuckdbStage:
-    """A temporary table of rows, numbered from 0, with numbered columns.
+    """A temporary table with the rows of one load, numbered from 0 in column n.
 
-    `types` are those of the table's columns, `kinds` those of the block's. Other types are cast
-    from text.
+    Its column c0 has the first field of the block, and so on. `types` has the declared types of the
+    columns of `table`. Values of types that are not in `TYPES` are cast from text. Call `fill`
+    first, then the checks and `drop`, then `move` or `remove`.
     """
 
     def __init__(self, connection: Any, table: str, types: Mapping[str, str]) -> None:
@@ -48,13 +50,13 @@ class DuckdbStage:
         self._block: ColumnBlock
         self._source = self._order = ""
         self._parameters: list[str] = []
+        # The staged column of each column, by its folded name.
         self._names: dict[str, str] = {}
-        """The staged column of each column, by its folded name."""
 
-    def fill(self, block: ColumnBlock, *, is_judged: bool) -> None:
-        """Insert the rows of a block whose fields are columns of the table.
+    def fill(self, block: ColumnBlock, *, needs_checks: bool) -> None:
+        """Stage the rows of a block. Its fields must be columns of the table.
 
-        If no check is needed, they are not staged: only `move` may follow.
+        If no check is needed, the rows are not staged, and only `move` may follow.
         """
         self._block = block
         self._names = {fold(name): f"c{place}" for place, name in enumerate(block.names)}
@@ -73,12 +75,12 @@ class DuckdbStage:
         numbers = f"unnest(range({block.count})) AS n"
         select = f"SELECT {', '.join(made)} FROM (SELECT {', '.join([numbers, *lists])})"  # noqa: S608 - quoted
         self._source, self._order, self._parameters = f"({select})", "", parameters
-        if is_judged or any(self._types[name] not in known for name in block.names):
+        if needs_checks or any(self._types[name] not in known for name in block.names):
             self._execute(f"CREATE OR REPLACE TEMP TABLE {_STAGE} AS {select}", parameters)
             self._source, self._order, self._parameters = _STAGE, " ORDER BY n", []
 
     def misfits(self, constraints: Constraints) -> dict[int, str]:
-        """Return the rows with values that a column or a condition rejects, and why."""
+        """Return reasons against rows with values that a column or condition rejects."""
         reasons: dict[int, str] = {}
         for name, values in zip(self._block.names, self._block.values, strict=True):
             declared = self._types[name]
@@ -96,43 +98,43 @@ class DuckdbStage:
         return reasons
 
     def clashes(self, unique: Sequence[tuple[str, ...]], edges: Sequence[int]) -> dict[int, str]:
-        """Return the rows that repeat a unique value, and why.
+        """Return reasons against rows that repeat a unique value.
 
-        `edges` divides them into groups, which are rejected as a whole.
+        `edges` divides the rows into groups. A group is rejected as a whole.
         """
         found: dict[int, list[tuple[object, bool, str]]] = {}
         for names in unique:
             if self._names.keys() >= set(map(fold, names)):
-                reason = f"a row with the same {', '.join(names)} is there already"
+                reason = f"a row with the same {', '.join(names)} exists already"
                 for row, number, is_there in self._repeated(names):
                     found.setdefault(row, []).append(((names, number), is_there, reason))
         reasons: dict[int, str] = {}
-        taken: set[object] = set()
+        accepted: set[object] = set()
         for start, stop in pairwise(edges):
             here: set[object] = set()
             clash = None
             for value, is_there, reason in chain(*(found.get(at, ()) for at in range(start, stop))):
-                if is_there or value in taken or value in here:
+                if is_there or value in accepted or value in here:
                     clash = clash or reason
                 here.add(value)
             if clash:
                 reasons.update(dict.fromkeys(range(start, stop), clash))
             else:
-                taken |= here
+                accepted |= here
         return reasons
 
     def drop(self, rows: Collection[int]) -> None:
-        """Take these rows out."""
+        """Remove rows from the stage."""
         if not rows:
             return
         query = f"DELETE FROM {_STAGE} WHERE n IN (SELECT unnest(?::JSON::BIGINT[]))"  # noqa: S608 - a constant
         self._execute(query, [encode(list(rows)).decode()])
 
     def move(self, key: Sequence[str] = ()) -> None:
-        """Insert the rows; with a key, the last row of each key replaces the existing one."""
+        """Insert the rows. With a key, the last row of a key replaces the existing row."""
         latest = ""
         if key:
-            self._make_room(key)
+            self._delete_existing(key)
             partition = ", ".join(self._names[fold(name)] for name in key)
             latest = f" QUALIFY row_number() OVER (PARTITION BY {partition} ORDER BY n DESC) = 1"
         names = [name for name in self._types if fold(name) in self._names]
@@ -148,11 +150,11 @@ class DuckdbStage:
             self._execute(f"DROP TABLE {_STAGE}")
 
     def remove(self, key: Sequence[str]) -> None:
-        """Take away the table's rows that have the key of one of these."""
-        self._make_room(key)
+        """Delete the rows of the table that have the key of a staged row."""
+        self._delete_existing(key)
         self._execute(f"DROP TABLE {_STAGE}")
 
-    def _make_room(self, key: Sequence[str]) -> None:
+    def _delete_existing(self, key: Sequence[str]) -> None:
         same = _same("t", key, [self._names[fold(name)] for name in key])
         self._execute(f"DELETE FROM {self._table} t USING {_STAGE} s WHERE {same}")  # noqa: S608 - quoted
 
@@ -170,7 +172,7 @@ class DuckdbStage:
         return [row for (row,) in self._execute(query).fetchall()]
 
     def _repeated(self, names: Sequence[str]) -> list[tuple[int, int, bool]]:
-        """Return rows that are not unique: number, repeated value, whether the table has it."""
+        """Return a row number, value number and `is_there` for each repeated value."""
         columns = [self._names[fold(name)] for name in names]
         together = ", ".join(columns)
         there = " AND ".join(f"{column} NOTNULL" for column in columns)
@@ -190,10 +192,10 @@ def _same(table: str, names: Sequence[str], columns: Sequence[str]) -> str:
 
 
 def _is_misfit(column: str, declared: str) -> str:
-    """Return the SQL condition that a column's text does not fit a type.
+    """Return the SQL condition that the text in a column does not fit a type.
 
-    A number must keep its value. A nested value must keep its JSON text, because parts that do not
-    fit become null; a vector of floats must keep its nulls.
+    A number must keep its value. A nested value must keep its JSON text, because DuckDB turns parts
+    that do not fit into null. A vector of floats must keep its number of nulls.
     """
     made = f"TRY_CAST({column} AS {declared})"
     condition = f"{made} IS NULL"

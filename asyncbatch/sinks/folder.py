@@ -1,4 +1,4 @@
-"""One output file per input file, local or in a store."""
+"""Mirrored outputs: one output for each input, in a folder or an object store."""
 
 from __future__ import annotations
 
@@ -35,19 +35,24 @@ if TYPE_CHECKING:
     from asyncbatch.sinks.target import Target
 
 _ENDINGS = (".json", *LINES_ENDINGS)
-# errors after which no other output can be written either
+# Errors of the disk: no other output can be written either.
 _DISK_ERRORS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO))
 
 
 def output_path(target: Target, path: str) -> str:
-    """Return the path of the output for the input at `path`. Raises UsageError if outside."""
+    """Return the path of the output for the input at `path`.
+
+    Raises UsageError if the input is outside the folder that is mirrored.
+    """
     if path == STDIN:
         name = "stdin.jsonl" if target.format == "jsonl" else "stdin.json"
     else:
         name = mirrored_path(path, target.root)
     if name == ".." or name.startswith("../"):
         advice = "name a folder above it with --root"
-        raise UsageError(f"{display_path(path)} has no place in {target.name}: {advice}")
+        raise UsageError(
+            f"{display_path(path)} is outside the folder that {target.name} mirrors: {advice}"
+        )
     return os.path.join(target.path, _renamed(name, target))
 
 
@@ -73,7 +78,7 @@ def extent_of(target: Target, path: str) -> Extent | None:
 
 
 def sync_folder(folder: str) -> None:
-    """Have all that was written into a folder on the disk. Raises SinkError."""
+    """Write the file system of a folder to the disk. Raises SinkError."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except FileNotFoundError:  # nothing was written yet
@@ -81,7 +86,7 @@ def sync_folder(folder: str) -> None:
     except OSError as error:
         raise SinkError(f"cannot write {folder}: {error.strerror}", folder) from None
     try:
-        # One call for thousands of files, where the system has it.
+        # syncfs is one call for thousands of files; not every system has it.
         syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
         if syncfs is None:
             os.sync()
@@ -93,26 +98,29 @@ def sync_folder(folder: str) -> None:
 
 
 def check_disk(folder: str) -> None:
-    """Raise UsageError if a folder is not, or would not be, on a writable disk."""
-    place = os.path.abspath(folder)
-    while not os.path.exists(place):
-        place = os.path.dirname(place)
-    if os.statvfs(place).f_flag & os.ST_RDONLY:
+    """Raise UsageError if a folder, which may not exist yet, is on a read-only disk."""
+    existing = os.path.abspath(folder)
+    while not os.path.exists(existing):
+        existing = os.path.dirname(existing)
+    if os.statvfs(existing).f_flag & os.ST_RDONLY:
         raise UsageError(f"cannot write {folder}: {os.strerror(errno.EROFS)}")
 
 
 def temporary(path: str) -> str:
-    """Return the name of the output at `path` until it is complete.
+    """Return the temporary path of the output at `path`, used until it is complete.
 
-    It is hidden, so that no search finds it, and always the same, so that the next run replaces a
-    killed run's.
+    The name is hidden, so that no search finds it. It is always the same, so that the next run
+    replaces the file of a killed run.
     """
     folder, name = os.path.split(path)
     return os.path.join(folder, f".{name}.asyncbatch")
 
 
 class MirroredFile:
-    """The file at `path` while it is written; an earlier one stays until then. Raises OSError."""
+    """A new file for `path`. An earlier file at `path` stays until `complete`.
+
+    All methods except `abort` raise OSError.
+    """
 
     def __init__(self, path: str) -> None:
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -124,13 +132,13 @@ class MirroredFile:
         self._stream.write(data)
 
     def complete(self) -> None:
-        """Put the file in its place."""
+        """Move the file to its path."""
         self._stream.close()
         os.replace(self._temporary, self._path)
 
     def abort(self) -> None:
         """Leave no trace."""
-        with suppress(OSError):  # a buffer that failed to be written fails again at the flush
+        with suppress(OSError):  # a write that failed fails again when the buffer is flushed
             self._stream.close()
         with suppress(OSError):
             os.unlink(self._temporary)
@@ -140,7 +148,7 @@ NewT = TypeVar("NewT", bound="MirroredWriter")
 
 
 class MirroredWriter(Protocol):
-    """One output that is written, as `MirroredFile` is."""
+    """An output that is being written: a `MirroredFile` or an `ObjectWriter`."""
 
     def write(self, data: bytes) -> None:
         """Add bytes."""
@@ -152,15 +160,16 @@ class MirroredWriter(Protocol):
 
 
 class MirroredOutput(ABC, Generic[NewT]):
-    """Writes one output for each input, each complete or not there at all.
+    """The base of mirrored outputs: one output for each input, complete or not there.
 
-    A JSON output has the shape of its input: an array for an array; for one document its result (an
-    array for several results, no output if it was dropped).
+    Call `begin`, then `write` repeatedly, then `end` or `discard`. A JSON output has the shape of
+    its input. For an array it is an array. For one document it is the result, or an array of
+    several results; if the document was dropped, there is no output.
     """
 
-    # Errors that are not about one output: the next would meet them as well.
+    # Errors that would occur for all other outputs too.
     fatal_errnos: frozenset[int]
-    # see `RowWriter`; the next run replaces an unfinished file
+    # As in `RowWriter`. Files need no abort: the next run replaces an unfinished file.
     abandon: Callable[[], None] | None = None
 
     def __init__(self, target: Target, form: Format) -> None:
@@ -173,18 +182,18 @@ class MirroredOutput(ABC, Generic[NewT]):
 
     @abstractmethod
     def make(self, path: str) -> NewT:
-        """Begin the output at `path`. Raises OSError."""
+        """Start the output at `path`. Raises OSError."""
 
     @abstractmethod
     def complete(self, new: NewT) -> None:
-        """Put an output in its place, or have it put there. Raises OSError."""
+        """Put an output in place, or start to. Raises OSError."""
 
     def take_pending(self) -> Pending | None:
         """Return the pending upload of the last output, or None."""
         return None
 
     def begin(self, path: str) -> None:
-        """Begin the output for the input at `path`. Raises OutputError if it has no place."""
+        """Start the output for the input at `path`. Raises OutputError."""
         try:
             self._path = output_path(self._target, path)
         except UsageError as error:
@@ -196,7 +205,7 @@ class MirroredOutput(ABC, Generic[NewT]):
         self._written = 0
 
     def write(self, rows: Sequence[Json], *, single: bool) -> None:
-        """Write rows, `single` if they are made of one document. Raises OutputError."""
+        """Write rows. `single`: the input is one document. Raises OutputError."""
         self._single = single
         if self._as_lines:
             self._put(encode_lines(rows))
@@ -211,7 +220,7 @@ class MirroredOutput(ABC, Generic[NewT]):
         self._written += len(rows)
 
     def end(self) -> int:
-        """Put the output in its place; return how many rows it has. Raises OutputError."""
+        """Complete the output; return its number of rows. Raises OutputError."""
         if not self._as_lines:
             self._end_json()
         elif self._new is None:
@@ -247,7 +256,7 @@ class MirroredOutput(ABC, Generic[NewT]):
 
     @contextmanager
     def naming(self, path: str) -> Iterator[None]:
-        """Say of an OSError that it is about the output at `path`."""
+        """Turn an OSError into an OutputError about the output at `path`."""
         try:
             yield
         except OSError as error:
@@ -258,7 +267,7 @@ class MirroredOutput(ABC, Generic[NewT]):
 
 
 class FolderOutput(MirroredOutput[MirroredFile]):
-    """Of files in a folder."""
+    """Mirrored outputs as files in a folder."""
 
     fatal_errnos = _DISK_ERRORS
 
@@ -269,16 +278,17 @@ class FolderOutput(MirroredOutput[MirroredFile]):
         new.complete()
 
 
-_AT_ONCE = 16  # objects that a worker uploads concurrently, to cover the latency of the store
-# bytes and number of parts of a large object: small, because several workers upload
-_PART, _PARTS_AT_ONCE = 8 * 1024 * 1024, 2
-_FOLDERS = 8  # folders whose listings are cached: inputs come folder by folder
+_MAX_UPLOADS = 16  # concurrent uploads of a worker, to cover the latency of the store
+# Size in bytes and concurrency of the parts of a large object. Small: several workers upload.
+_PART_BYTES, _MAX_PARTS = 8 * 1024 * 1024, 2
+_CACHED_LISTINGS = 8  # folders; a few are enough, because inputs come folder by folder
 
 
 class ObjectOutput(MirroredOutput[ObjectWriter]):
-    """Mirrored outputs below a prefix, uploaded while the next ones are made.
+    """Mirrored outputs as objects below a prefix.
 
-    The bytes that wait for an upload are limited.
+    An output is uploaded while the next ones are made. The number of bytes that wait for an upload
+    is limited. `abandon` may be called from another thread.
     """
 
     fatal_errnos = frozenset((errno.EACCES, errno.ENOENT, errno.EAGAIN, errno.ECONNRESET))
@@ -286,9 +296,9 @@ class ObjectOutput(MirroredOutput[ObjectWriter]):
     def __init__(self, target: Target, files: FileWorkSettings) -> None:
         super().__init__(target, files.format)
         self._stores = Stores(target.stores or files.stores, writes=True)
-        self._most = files.sizes.waiting
-        self._threads = ThreadPoolExecutor(_AT_ONCE)
-        self._under_way: deque[tuple[Future[ObjectVersion], ObjectWriter]] = deque()
+        self._max_waiting = files.sizes.waiting
+        self._threads = ThreadPoolExecutor(_MAX_UPLOADS)
+        self._uploads: deque[tuple[Future[ObjectVersion], ObjectWriter]] = deque()
         self._pending: Pending | None = None
         self._is_abandoned = False
 
@@ -296,18 +306,19 @@ class ObjectOutput(MirroredOutput[ObjectWriter]):
         if self._is_abandoned:
             raise OSError(errno.ECANCELED, "the run was stopped")
         return ObjectWriter(
-            self._stores.location(path), path, _PART, max_concurrency=_PARTS_AT_ONCE
+            self._stores.location(path), path, _PART_BYTES, max_concurrency=_MAX_PARTS
         )
 
     def complete(self, new: ObjectWriter) -> None:
-        under_way = self._under_way
-        while under_way and (
-            under_way[0][0].done() or sum(one.size for _, one in under_way) + new.size > self._most
+        uploads = self._uploads
+        while uploads and (
+            uploads[0][0].done()
+            or sum(one.size for _, one in uploads) + new.size > self._max_waiting
         ):
-            under_way[0][0].exception()  # the pending upload raises it
-            under_way.popleft()
+            uploads[0][0].exception()  # wait for the upload; `wait` below raises its error
+            uploads.popleft()
         done = self._threads.submit(new.complete)
-        under_way.append((done, new))
+        uploads.append((done, new))
         path = self._path
 
         def wait() -> Extent:
@@ -322,13 +333,13 @@ class ObjectOutput(MirroredOutput[ObjectWriter]):
 
     def abandon(self) -> None:
         self._is_abandoned = True
-        begun = [new for _, new in tuple(self._under_way)]
-        for new in (*begun, *([] if self._new is None else [self._new])):
+        started = [new for _, new in tuple(self._uploads)]
+        for new in (*started, *([] if self._new is None else [self._new])):
             new.abort()
 
 
 class ObjectStates:
-    """The states of the outputs in a prefix, from listings of its folders; for one thread."""
+    """The states of outputs below a prefix, by listing its folders. Not thread-safe."""
 
     def __init__(self, target: Target, settings: StoreSettings) -> None:
         self._target, self._stores = target, Stores(settings, writes=True)
@@ -345,7 +356,7 @@ class ObjectStates:
             return None
         folder, name = posixpath.split(output)
         if folder not in self._known:
-            if len(self._known) == _FOLDERS:
+            if len(self._known) == _CACHED_LISTINGS:
                 self._known.popitem(last=False)
             self._known[folder] = self._listed(folder)
         self._known.move_to_end(folder)
@@ -357,19 +368,19 @@ class ObjectStates:
             return list_versions(self._stores.location(folder), folder)
         except OSError as error:
             raise UsageError(
-                f"cannot list {display_path(folder)}/, which shows the finished "
-                f"outputs: {error.strerror}; --force does all inputs again"
+                f"cannot list {display_path(folder)}/ to find the finished outputs: "
+                f"{error.strerror}; --force processes all inputs again"
             ) from None
 
 
 def extent_of_version(version: ObjectVersion) -> Extent:
-    """Return the version of an object as an extent, by a hash."""
+    """Return the version of an object as an extent: a hash of its ETag, and its size."""
     digest = blake2b(version.etag.strip('"').encode(), digest_size=8).digest()
     return Extent(int.from_bytes(digest, "big") >> 1, version.size)
 
 
 def check_prefix(target: Target, settings: StoreSettings) -> None:
-    """See that objects could be written below a prefix. Raises UsageError."""
+    """Raise UsageError if objects cannot be written below a prefix."""
     url = f"{target.path}asyncbatch"
     try:
         check_writable(Stores(settings, writes=True).location(url), url)

@@ -1,4 +1,4 @@
-"""Parquet: one file of typed columns, complete or not there."""
+"""The Parquet sink: one file of typed columns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.settings import StoreSettings
     from asyncbatch.sinks.base import Refusal
 
-ROW_GROUP = 100_000  # Rows that are kept until they are written together.
+ROW_GROUP = 100_000  # rows that are collected and written together
 
 _TYPES: dict[Kind, str] = {
     "null": "string",
@@ -29,15 +29,15 @@ _TYPES: dict[Kind, str] = {
     "real": "float64",
     "text": "string",
 }
-# the name of a type where it differs from the name of its constructor
+# pyarrow types whose name differs from the name that creates them.
 _NAMES = {"double": "float64"}
 
 
 class ParquetSink(FileSink):
-    """Writes each field as a column of the narrowest type that holds all its values.
+    """A Parquet file. Each column has the narrowest type that holds all its values.
 
-    A file has one schema: when a later row needs another, the file is rewritten, one row group at a
-    time.
+    A file has one schema. When a later row needs another schema, the file is rewritten, one row
+    group at a time.
     """
 
     goes_back = True
@@ -47,15 +47,15 @@ class ParquetSink(FileSink):
         self._arrow: Any
         self._parquet: Any
         self._writer: Any = None
+        # The columns of the file. The waiting rows may need more columns, and wider ones.
         self._written: dict[str, Kind] = {}
-        """the columns of the file; the waiting rows may need more and wider ones"""
         self._columns = Columns({}, limit=MAX_FIELDS)
+        # Columns with integers that are not exact as doubles.
         self._inexact: set[str] = set()
-        """Columns with integers that are no double precision numbers."""
         self._waiting: list[ColumnBlock] = []
         self._kept: _KeptRows | None = None
-        self._rows = self._taken = self._in_group = 0
-        """numbers of rows: all, of the last load, waiting"""
+        # Numbers of rows: all, of the last load, waiting.
+        self._rows = self._loaded = self._in_group = 0
 
     @property
     def position(self) -> int:
@@ -64,11 +64,11 @@ class ParquetSink(FileSink):
 
     @property
     def row_sizes(self) -> list[int]:
-        return [1] * self._taken
+        return [1] * self._loaded
 
     @property
     def _old(self) -> str:
-        """Where the file is while it is rewritten."""
+        """The path of the earlier version while the file is rewritten."""
         return f"{self.file.temp_path}.old"
 
     def open(self) -> None:
@@ -84,10 +84,10 @@ class ParquetSink(FileSink):
         self.file.open()
 
     def load(self, payload: ColumnBlock, groups: Sequence[int] | None = None) -> Sequence[Refusal]:
-        """Take rows, and write them when they make a row group. Raises SinkError."""
+        """Collect rows, and write them when a row group is full. Raises SinkError."""
         block, rows, _, refused = self._columns.admit(payload, groups)
         if not block.names and not self._columns.kinds:
-            self._taken = 0
+            self._loaded = 0
             return refused + make_refusals(dict.fromkeys(range(block.count), NO_FIELDS), rows)
         changes = self._columns.changes(block, lambda name: name not in self._inexact)
         self._columns.refresh(changes)
@@ -95,7 +95,7 @@ class ParquetSink(FileSink):
             if kind == "integer" and name not in self._inexact and not is_exact(values):
                 self._inexact.add(name)
         self._waiting.append(block)
-        self._taken = block.count
+        self._loaded = block.count
         self._rows += block.count
         self._in_group += block.count
         if self._in_group >= ROW_GROUP:
@@ -111,17 +111,17 @@ class ParquetSink(FileSink):
             self.load(_block_of(rows))
         return Extent(at, extent.length, 0, extent.take)
 
-    def finish(self, *, succeeded: bool, ended: bool) -> bool:  # noqa: ARG002 - see there
-        stands = False
+    def finish(self, *, succeeded: bool, ended: bool) -> bool:  # noqa: ARG002 - failures do not discard a file
+        is_complete = False
         try:
             if ended:
                 self.complete()
-                stands = True
+                is_complete = True
         finally:
             self._release()
-            if not stands:
+            if not is_complete:
                 self._discard()
-        return stands
+        return is_complete
 
     def complete(self) -> None:
         self._write()
@@ -129,7 +129,7 @@ class ParquetSink(FileSink):
         super().complete()
 
     def _write(self) -> None:
-        """Write the rows that wait as a row group."""
+        """Write the waiting rows as a row group."""
         arrow = self._arrow
         kinds: dict[str, Kind] = {
             name: kind for name, kind in self._columns.kinds.items() if kind != "any"
@@ -165,9 +165,12 @@ class ParquetSink(FileSink):
         self._writer = self._parquet.ParquetWriter(self.file.stream, schema, compression="zstd")
 
     def _rewrite(self, kinds: dict[str, Kind]) -> None:
-        """Begin the file again with other columns and all its rows."""
+        """Write the file again, with its rows and the new columns."""
         if self.file.temp_path == self.file.path:
-            raise SinkError(f"cannot write {self.file.path}: it cannot be read again to widen it")
+            raise SinkError(
+                f"cannot write {self.file.path}: a later row needs other columns, and this"
+                " file cannot be read again to rewrite it"
+            )
         arrow, had = self._arrow, self._written
         self._close()
         self.file.stream.close()
@@ -193,7 +196,7 @@ class ParquetSink(FileSink):
         return self._arrow.schema([(name, _TYPES[kind]) for name, kind in kinds.items()])
 
     def _close(self) -> None:
-        """Write the end of the file."""
+        """Write the footer of the file."""
         writer, self._writer = self._writer, None
         try:
             writer.close()
@@ -207,15 +210,15 @@ class ParquetSink(FileSink):
 
     def _discard(self) -> None:
         if self._writer is not None:
-            with suppress(OSError, SinkError):  # a writer that failed fails again at its end
+            with suppress(OSError, SinkError):  # a writer that failed fails again when it is closed
                 self._close()
         self.file.discard()
-        with suppress(OSError):  # as a rule there is none
+        with suppress(OSError):  # it exists only during a rewrite
             os.unlink(self._old)
 
 
 class _KeptRows:
-    """An earlier file. Caches the last row group: inputs come in order."""
+    """The rows of an earlier file. One row group is cached: inputs come in order."""
 
     def __init__(self, path: str, file: Any) -> None:
         self.path, self.file = path, file
@@ -226,7 +229,7 @@ class _KeptRows:
         self._group: Any = None
 
     def rows(self, extent: Extent) -> Iterator[Any]:
-        """Yield the rows of an extent, in tables."""
+        """Yield the rows of an extent as pyarrow tables."""
         at, end = extent.at, extent.at + extent.length
         while at < end:
             number = bisect_right(self._starts, at) - 1

@@ -1,4 +1,4 @@
-"""Row writers: the worker's end of a target. They encode rows, or write them."""
+"""Row writers: they encode or write the rows of a target in the worker."""
 
 from __future__ import annotations
 
@@ -23,30 +23,35 @@ if TYPE_CHECKING:
 
 
 class RowOutcome(Protocol):
-    """Rows, and the records that they were made of."""
+    """The rows of one or more files, and the records that they were made of."""
 
+    # Each list up to `original_texts` has one item for each row, or is empty.
     rows: list[Any]
-    places: list[int]
-    records: list[int]
+    places: list[int]  # indexes of the files
+    records: list[int]  # record numbers
     lines: list[int | None]
-    original_texts: list[bytes]
-    has_many_rows: bool
-    file_ends: list[int]
+    original_texts: list[bytes]  # empty unless dead letters are kept
+    has_many_rows: bool  # whether a record became more than one row
+    file_ends: list[int]  # for each file, the number of rows up to its end
 
 
 class RowWriter:
-    """Of no target: rows are counted where they are made, and go nowhere."""
+    """The row writer without a target: it drops rows, which are counted elsewhere.
 
-    names_origins = False  # whether each row has the number of its record
-    takes_texts = False  # Whether a row may also be JSON text: `msgspec.Raw`, compact.
-    # Leaves nothing half done, and begins nothing more; called from another thread.
+    The base of the other row writers. A worker calls `begin`, `take` and `end` (or `discard`) for
+    each file, and `encode` for the rows that `take` leaves.
+    """
+
+    names_origins = False  # whether encoded rows have the numbers of their records
+    takes_texts = False  # whether a row may also be compact JSON text (`msgspec.Raw`)
+    # Aborts unfinished outputs and starts no others. None: not needed. Called by another thread.
     abandon: Callable[[], None] | None = None
 
     def begin(self, path: str) -> None:
-        """Begin with the file at `path`."""
+        """Start the output for the file at `path`."""
 
     def take(self, found: RowOutcome, *, single: bool) -> None:  # noqa: ARG002 - used by other writers
-        """Take rows of the file as they come. Raises OutputError."""
+        """Write rows of the current file, or leave them to `encode`. Raises OutputError."""
         found.rows.clear()
 
     def end(self) -> int:
@@ -61,11 +66,11 @@ class RowWriter:
         """End the current file without output."""
 
     def encode(self, found: RowOutcome) -> Rows | None:  # noqa: ARG002 - used by other writers
-        """Return the rows of any number of files in the form of the sink."""
+        """Return the rows of any number of files as the sink reads them, or None."""
         return None
 
     def without_rows(self, rows: Rows, kept: Sequence[bool]) -> Rows:
-        """Return encoded rows without those that `kept`, one item a row, marks False."""
+        """Return encoded rows without the rows that are False in `kept`, one item a row."""
         return Rows(
             self._payload_without(rows.payload, kept),
             sum(kept),
@@ -77,15 +82,15 @@ class RowWriter:
         )
 
     def _payload_without(self, payload: bytes | bytearray, kept: Sequence[bool]) -> bytes:
-        """Return a payload less some rows."""
+        """Return a payload with the kept rows only."""
         raise NotImplementedError
 
 
-_CHUNK_BYTES = 1024 * 1024
+_CHUNK_BYTES = 1024 * 1024  # of decompressed lines
 
 
 class LinesWriter(RowWriter):
-    """Of JSON Lines: the worker encodes and compresses them."""
+    """A row writer that encodes JSON Lines, and compresses them for a compressed file."""
 
     takes_texts = True
 
@@ -93,7 +98,7 @@ class LinesWriter(RowWriter):
         self._compression = compression_by_name(target.path) if target.form == "lines" else None
 
     def take(self, found: RowOutcome, *, single: bool) -> None:
-        """Leave the rows to `pack`."""
+        """Leave the rows to `encode`."""
 
     def encode(self, found: RowOutcome) -> Rows | None:
         if not found.rows:
@@ -102,27 +107,27 @@ class LinesWriter(RowWriter):
             lines = encode_lines(found.rows)
             ends = [len(lines)] * max(1, len(found.file_ends))
         else:
-            pieces = [
+            lines_of_files = [
                 encode_lines(found.rows[start:end])
                 for start, end in pairwise((0, *found.file_ends))
             ]
-            lines = b"".join(pieces)
-            ends = list(accumulate(map(len, pieces)))
+            lines = b"".join(lines_of_files)
+            ends = list(accumulate(map(len, lines_of_files)))
         return Rows(self._compressed(lines), len(found.rows), ends=ends)
 
     def without_rows(self, rows: Rows, kept: Sequence[bool]) -> Rows:
-        thinner = super().without_rows(rows, kept)
+        reduced = super().without_rows(rows, kept)
         sizes = [len(line) for line in self._lines(rows.payload)]
         left = (size if is_kept else 0 for size, is_kept in zip(sizes, kept, strict=True))
-        place_of = dict(zip(accumulate(sizes, initial=0), accumulate(left, initial=0), strict=True))
-        thinner.ends = [place_of[end] for end in rows.ends]
-        return thinner
+        new_end = dict(zip(accumulate(sizes, initial=0), accumulate(left, initial=0), strict=True))
+        reduced.ends = [new_end[end] for end in rows.ends]
+        return reduced
 
     def _payload_without(self, payload: bytes | bytearray, kept: Sequence[bool]) -> bytes:
         return self._compressed(b"".join(compress(self._lines(payload), kept)))
 
     def _lines(self, payload: bytes | bytearray) -> list[bytes]:
-        """Return packed rows as lines, with their ends."""
+        """Return the lines of a payload, with their line ends."""
         if self._compression:
             payload = b"".join(self._compression.chunks(BytesIO(payload), _CHUNK_BYTES))
         return [line + b"\n" for line in bytes(payload).split(b"\n")[:-1]]
@@ -132,13 +137,13 @@ class LinesWriter(RowWriter):
 
 
 class TableWriter(RowWriter):
-    """Encodes rows as columns, for tables."""
+    """A row writer for tables: a column block, or JSON if columns cannot grow."""
 
     names_origins = True
 
     def __init__(self, target: Target) -> None:
-        # Among columns, a field that is null is one that is missing; where the first rows' fields
-        # are all that there can be, that matters.
+        # A block does not tell a null field from a missing one. A target whose columns are the
+        # fields of its first rows needs that difference, so it gets the rows as JSON.
         self._pack: Callable[[list[Any]], bytes] = encode
         self._are_columns = target.columns_grow
         if self._are_columns:
@@ -148,7 +153,7 @@ class TableWriter(RowWriter):
             self._pack = lambda rows: make_block(rows, rich=rich).to_bytes()
 
     def take(self, found: RowOutcome, *, single: bool) -> None:
-        """Leave the rows to `pack`."""
+        """Leave the rows to `encode`."""
 
     def encode(self, found: RowOutcome) -> Rows | None:
         if not found.rows:
@@ -167,12 +172,12 @@ class TableWriter(RowWriter):
             return encode(list(compress(decode(bytes(payload)), kept)))
         from asyncbatch.sinks.block import ColumnBlock
 
-        gone = {row for row, is_kept in enumerate(kept) if not is_kept}
-        return ColumnBlock.from_bytes(payload).without(gone).to_bytes()
+        dropped = {row for row, is_kept in enumerate(kept) if not is_kept}
+        return ColumnBlock.from_bytes(payload).without(dropped).to_bytes()
 
 
 class KeyedWriter(RowWriter):
-    """Adds the digest of each row's key, for a target with deduplication."""
+    """A row writer that adds the digest of each row's key, for deduplication."""
 
     names_origins = True
 
@@ -183,7 +188,7 @@ class KeyedWriter(RowWriter):
         self.takes_texts = row_writer.takes_texts
 
     def take(self, found: RowOutcome, *, single: bool) -> None:
-        """Leave the rows to `pack`."""
+        """Leave the rows to `encode`."""
 
     def encode(self, found: RowOutcome) -> Rows | None:
         rows = self._row_writer.encode(found)
@@ -195,12 +200,12 @@ class KeyedWriter(RowWriter):
 
 
 class FolderWriter(RowWriter):
-    """Of a folder: the worker writes."""
+    """A row writer that writes mirrored outputs in the worker."""
 
     def __init__(self, output: MirroredOutput[Json]) -> None:
         self._output = output
-        self.begin, self.end, self.discard = output.begin, output.end, output.discard  # type: ignore[method-assign]  # handed on as they are
-        self.take_pending = output.take_pending  # type: ignore[method-assign]  # the same
+        self.begin, self.end, self.discard = output.begin, output.end, output.discard  # type: ignore[method-assign]  # the same methods, without another call
+        self.take_pending = output.take_pending  # type: ignore[method-assign]  # the same method, without another call
         self.abandon = output.abandon
 
     def take(self, found: RowOutcome, *, single: bool) -> None:
@@ -211,9 +216,9 @@ class FolderWriter(RowWriter):
 def make_row_writer(
     target: Target | None, files: FileWorkSettings, dedupe: Sequence[str] = ()
 ) -> RowWriter:
-    """Return the row writer of `target`, for inputs of these settings.
+    """Return the row writer of `target`, for inputs with these settings.
 
-    `dedupe` is the key of deduplication, which a folder does not support.
+    `dedupe` has the key fields of deduplication, which a folder does not support.
     """
     if target is None:
         return RowWriter()

@@ -1,4 +1,4 @@
-"""A table of an SQLite database, written one transaction a load."""
+"""The SQLite sink: a table of an SQLite database."""
 
 from __future__ import annotations
 
@@ -48,25 +48,28 @@ if TYPE_CHECKING:
     from asyncbatch.sinks.base import Mode, Refusal
     from asyncbatch.sinks.block import ColumnBlock, Kind
 
-BUSY_SECONDS = 5.0  # How long to wait for another process's lock.
+BUSY_SECONDS = 5.0  # how long to wait for the lock of another process
 
 _INT64 = 2**63
+# Texts that SQLite converts to a number in a column with numeric affinity.
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
+# Advice by the beginning of the name of an SQLite error.
 _ADVICE = {
-    "SQLITE_BUSY": "another process has it locked; run again when that is done",
+    "SQLITE_BUSY": "another process has locked it; run again when that process has finished",
     "SQLITE_FULL": "the disk is full; free some space and run again",
     "SQLITE_IOERR": "the disk failed, or a quota or another limit was reached",
     "SQLITE_READONLY": "check the permissions of the file, its folder and its disk",
     "SQLITE_CANTOPEN": "check that its folder exists and may be written to",
-    "SQLITE_NOTADB": "the file holds something else",
-    "SQLITE_CORRUPT": "the file is damaged; restore it or name another",
+    "SQLITE_NOTADB": "the file has other content; name another file",
+    "SQLITE_CORRUPT": "the file is damaged; restore it, or name another file",
 }
 
 
 class SqliteSink:
     """A table of an SQLite database: append, replace, or upsert by key.
 
-    New fields add columns, and values widen column types. A `key` is unique.
+    New fields add columns, and values widen column types. The sink makes a `key` unique. See
+    `BatchSink` for the order of calls.
     """
 
     def __init__(
@@ -83,24 +86,24 @@ class SqliteSink:
         self.path, self.table, self.mode, self.key = path, table, mode, key
         self._job, self._retrier = job, retrier or Retrier(Retries())
         self._contract = contract or SchemaContractCheck()
+        # The table that is loaded. A replacement is renamed to `table` at the end.
         self._target = f"{table}.asyncbatch-new" if mode == "replace" else table
-        """The table that is loaded; the end of a replacement gives it its name."""
         self._connection: sqlite3.Connection
+        # Includes fields without a column yet, because all their values were null.
         self._columns: Columns
-        """also missing columns whose values were all null so far"""
+        # The columns of the table that are not generated.
         self._present: list[str] = []
-        """The columns of the table that take values."""
+        # Columns that would convert a text like "1" to a number.
         self._numeric: set[str] = set()
-        """columns that would turn a text that reads as a number into a number"""
+        # Columns created without a type, because a table needs at least one column.
         self._untyped: set[str] = set()
-        """columns created without a type, because a table needs at least one column"""
         self._schema_version = -1
         self._lacks_index = self._is_lost = False
 
     def open(self) -> None:
-        """Connect, and see that the table can be written to. Raises UsageError."""
+        """Connect, and check that the table can be written. Raises UsageError."""
         if not self.table or "\0" in self.table or fold(self.table).startswith("sqlite_"):
-            raise UsageError(f"SQLite takes no table of the name {self.table!r}")
+            raise UsageError(f"--table {self.table!r} is not a valid table name for SQLite")
         if os.path.isdir(self.path):
             raise UsageError(f"cannot use {self.path}: it is a folder")
         is_new = not os.path.exists(self.path)
@@ -126,7 +129,7 @@ class SqliteSink:
             raise kind(f"cannot use {self.path}: {_explained(error)}") from None
 
     def ledger(self) -> Ledger:
-        """Return the entries that the database has of the job that it was opened for."""
+        """Return the ledger of the job in this database."""
         job = self._job.fingerprint if self._job else ""
         return SqliteLedger(os.path.abspath(self.path), job, least=int(self.mode == "replace"))
 
@@ -170,11 +173,11 @@ class SqliteSink:
             self._connection.execute("COMMIT")
 
     def finish(self, *, succeeded: bool, ended: bool) -> bool:
-        """End the run; a replacement takes its place if it succeeded. Raises SinkError."""
+        """End the run; put a replacement in place if the run succeeded. Raises SinkError."""
         stands = self.mode != "replace" or (succeeded and not self._is_lost)
         try:
             if not stands and not (self._job and (self._job.is_resuming or not ended)):
-                with suppress(sqlite3.Error):  # the next run begins with this
+                with suppress(sqlite3.Error):  # the next run does it first
                     self._drop_replacement()
             elif stands and not self._is_lost:
                 self._complete(ended=ended)
@@ -186,7 +189,7 @@ class SqliteSink:
 
     def _prepare(self) -> None:
         execute = self._connection.execute
-        execute("BEGIN IMMEDIATE")  # fails where writing would
+        execute("BEGIN IMMEDIATE")  # fails if the database cannot be written
         for name in (self.table, self._target):
             if (kind := relation_kind(self._connection, name)) not in (None, "table"):
                 raise UsageError(f"cannot use {self.path}: {name} is a {kind}, not a table")
@@ -199,7 +202,7 @@ class SqliteSink:
             contract=self._contract,
             alters=self._alters,
         )
-        if goes_on := self.mode != "replace" or self._continues_replacement():
+        if is_continued := self.mode != "replace" or self._continues_replacement():
             self._read_schema()
         if self.mode != "replace" and self.key and self._present:
             self._check_key()
@@ -211,15 +214,14 @@ class SqliteSink:
             execute("BEGIN IMMEDIATE")
             upgrade_ledger(self._connection)
             execute("COMMIT")
-        if not goes_on:
+        if not is_continued:
             self._drop_replacement()
         elif not self._present and has_ledger(self._connection):
-            replacing.forget(
-                self._execute, fold(self.table), generation=0
-            )  # another process has dropped it
+            # There is no table: another process has dropped it.
+            replacing.forget(self._execute, fold(self.table), generation=0)
 
     def _continues_replacement(self) -> bool:
-        """Whether to continue the existing replacement table."""
+        """Whether a replacement table of an earlier run exists and can be continued."""
         if not self._job or not self._job.is_resuming or not has_ledger(self._connection):
             return False
         is_there = relation_kind(self._connection, self._target) is not None
@@ -238,15 +240,15 @@ class SqliteSink:
         present = set(map(fold, self._present))
         if missing := [name for name in self.key if fold(name) not in present]:
             raise UsageError(
-                f"cannot use {self.path}: table {self.table} has no column {', '.join(missing)},"
-                " which the key names"
+                f"cannot use {self.path}: table {self.table} lacks these columns of the key:"
+                f" {', '.join(missing)}"
             )
         if has_unique_key(self._connection, self.table, self.key):
             return
         if has_repeated_key(self._connection, self.table, self.key):
             raise UsageError(
-                f"cannot use {self.path}: rows of table {self.table} have the same"
-                f" {', '.join(self.key)}, so that cannot be the key"
+                f"cannot use {self.path}: several rows of table {self.table} have the same"
+                f" {', '.join(self.key)}, so this cannot be the key"
             )
         self._lacks_index = True
 
@@ -263,17 +265,17 @@ class SqliteSink:
         self._columns.refresh(kinds | dict.fromkeys(self._untyped & kinds.keys(), "null"))
 
     def _guard_texts(self, block: ColumnBlock) -> None:
-        """Have a column widened to text where a text would not stay one."""
-        if self._contract.holds:  # which has seen to it
+        """Widen a numeric column to text if it would convert a text to a number."""
+        if self._contract.holds:  # the contract has already checked this
             return
         for name, kind, values in zip(block.names, block.kinds, block.values, strict=True):
             if name in self._numeric and kind == "text":
                 texts = (value for value in values if value is not None)
                 if any(map(_NUMBER.fullmatch, texts)):
-                    self._columns.kinds[name] = "integer"
+                    self._columns.kinds[name] = "integer"  # not "any": so it widens to text
 
     def _alters(self, name: str, value: Json) -> bool:
-        """Whether a column would make a number of a text, or round one."""
+        """Whether a column would convert this text to a number, or round this number."""
         if fold(name) not in map(fold, self._numeric):
             return False
         if type(value) is int:
@@ -281,7 +283,7 @@ class SqliteSink:
         return type(value) is str and _NUMBER.fullmatch(value) is not None
 
     def _reshape(self, changes: Mapping[str, Kind]) -> None:
-        """Create the table, add columns, give columns other types."""
+        """Create the table, or add columns and change the types of columns."""
         if not changes:
             return
         typed = {name: TYPES[kind] for name, kind in changes.items() if kind != "null"}
@@ -305,21 +307,21 @@ class SqliteSink:
             column, declared = next(iter(types.items()))
             raise SinkError(
                 f"cannot write {self.path}: column {column} of table {self.table} must become"
-                f" {declared} to hold the new values, but the table has {error} in its definition,"
-                " which is yours to change; or name another table"
+                f" {declared} to hold the new values, but the definition of the table has {error};"
+                " change the column yourself, or name another table"
             ) from None
 
     def _index(self) -> None:
-        """Create a unique index on the key of a table that this sink creates."""
+        """Create a unique index on the key."""
         name, table = quote(f"{self.table}.asyncbatch-key"), quote(self.table)
         self._connection.execute(f"CREATE UNIQUE INDEX {name} ON {table} ({quoted(self.key)})")
         self._lacks_index = False
 
     def _inserter(self, block: ColumnBlock) -> Callable[[int, int], str | None]:
-        """Return a function that inserts some rows of the block, or returns the reason."""
+        """Return the `attempt` function of `load_salvaging` for a block."""
         key = self.key if self.mode == "upsert" else ()
-        of_key = set(map(fold, key))
-        replaced = [name for name in self._present if fold(name) not in of_key]
+        key_names = set(map(fold, key))
+        replaced = [name for name in self._present if fold(name) not in key_names]
         fields = zip(block.names, self._columns.fit(block), strict=True)
         columns = {name: values for name, values in fields if name in self._present}
         statement = insertion(self._target, list(columns), key, replaced)
@@ -333,7 +335,7 @@ class SqliteSink:
             try:
                 connection.executemany(statement, rows)
             except sqlite3.IntegrityError as error:
-                if not connection.in_transaction:  # a constraint may undo all
+                if not connection.in_transaction:  # a constraint or trigger may roll it back
                     raise
                 reason = str(error).replace(f"{self._target}.", f"{self.table}.")
                 connection.execute("ROLLBACK TO attempt")
@@ -343,7 +345,7 @@ class SqliteSink:
         return insert
 
     def _complete(self, *, ended: bool) -> None:
-        """Give columns without a value their type, and a replacement its name."""
+        """Add columns without values as text, and put a replacement in place."""
         kinds = self._columns.kinds.items() if ended and self._present else ()
         untyped: dict[str, Kind] = {name: "text" for name, kind in kinds if kind == "null"}
         if not untyped and self.mode != "replace":
@@ -367,7 +369,7 @@ class SqliteSink:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """Ensure a transaction. A database error ends it, and the sink."""
+        """Start a transaction if there is none. An error rolls back and ends the sink."""
         try:
             if not self._connection.in_transaction:
                 begin = partial(self._connection.execute, "BEGIN IMMEDIATE")
@@ -384,7 +386,7 @@ class SqliteSink:
 
 
 def _name_flaw(name: str) -> str | None:
-    return "SQLite takes no NUL character in a name" if "\0" in name else None
+    return "SQLite does not allow a NUL character in a name" if "\0" in name else None
 
 
 def _is_busy(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""SQLite tables: create, widen, retype."""
+"""The schemas of SQLite tables: columns, keys, new types."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from asyncbatch.sinks.block import Kind
     from asyncbatch.sinks.columns import ColumnKind
 
-# the conversion that SQLite applies to the values of a column
+# The type affinity of a column, by which SQLite converts its values.
 Affinity = Literal["integer", "real", "text", "numeric", "none"]
 
 TYPES: dict[Kind, str] = {
@@ -34,7 +34,7 @@ KINDS: dict[Affinity, ColumnKind] = {
     "numeric": "any",
     "none": "any",
 }
-# parts of a declared type; the first match decides
+# Parts of a declared type and their affinity, as in the manual of SQLite. The first match decides.
 _AFFINITIES: tuple[tuple[str, Affinity], ...] = (
     ("INT", "integer"),
     ("CHAR", "text"),
@@ -48,11 +48,11 @@ _AFFINITIES: tuple[tuple[str, Affinity], ...] = (
 
 
 class SqliteColumn(NamedTuple):
-    """A column of a table: its place in the primary key counts from 1; 0 is outside."""
+    """A column of a table."""
 
     name: str
-    declared: str
-    key_place: int
+    declared: str  # its declared type
+    key_place: int  # its position in the primary key, from 1; 0: not in the key
     is_generated: bool
 
     @property
@@ -72,7 +72,7 @@ def relation_kind(connection: sqlite3.Connection, name: str) -> str | None:
 
 
 def columns_of(connection: sqlite3.Connection, table: str) -> list[SqliteColumn]:
-    """Return the columns of a table; none without a table."""
+    """Return the columns of a table; an empty list if there is no table."""
     query = "SELECT name, type, pk, hidden <> 0 FROM pragma_table_xinfo(?) WHERE hidden <> 1"
     return [SqliteColumn(*row) for row in connection.execute(query, (table,))]
 
@@ -88,7 +88,7 @@ def create(
 
 
 def has_unique_key(connection: sqlite3.Connection, table: str, key: Sequence[str]) -> bool:
-    """Whether the table itself sees to it that no two rows share these columns."""
+    """Whether a constraint or index makes the values of these columns unique."""
     try:
         connection.execute(f"EXPLAIN {insertion(table, key, key)}", [None] * len(key))
     except sqlite3.OperationalError as error:
@@ -99,7 +99,7 @@ def has_unique_key(connection: sqlite3.Connection, table: str, key: Sequence[str
 
 
 def has_repeated_key(connection: sqlite3.Connection, table: str, key: Sequence[str]) -> bool:
-    """Whether any two rows share these columns now."""
+    """Whether two rows now have the same values in these columns."""
     names = quoted(key)
     there = " AND ".join(f"{quote(name)} NOTNULL" for name in key)
     query = f"SELECT 1 FROM {quote(table)} WHERE {there} GROUP BY {names} HAVING count(*) > 1"  # noqa: S608 - quoted
@@ -107,7 +107,7 @@ def has_repeated_key(connection: sqlite3.Connection, table: str, key: Sequence[s
 
 
 def has_only_exact(connection: sqlite3.Connection, table: str, column: str) -> bool:
-    """Whether the integers in a column all are double precision numbers too."""
+    """Whether all integers in a column are exact as doubles."""
     name, limit = quote(column), 2**53
     query = (
         f"SELECT 1 FROM {quote(table)} WHERE typeof({name}) = 'integer'"  # noqa: S608 - quoted
@@ -119,9 +119,9 @@ def has_only_exact(connection: sqlite3.Connection, table: str, column: str) -> b
 def insertion(
     table: str, names: Sequence[str], key: Sequence[str] = (), replaced: Iterable[str] = ()
 ) -> str:
-    """Return the statement that inserts a row, given the names of its columns.
+    """Return the statement that inserts a row with these columns.
 
-    With a key, an existing row takes the new values of the columns `replaced`.
+    With a key, an existing row gets the new values of the columns `replaced`.
     """
     columns, places = quoted(names), ", ".join("?" * len(names))
     statement = f"INSERT INTO {quote(table)} "
@@ -133,11 +133,12 @@ def insertion(
     return f"{statement} ON CONFLICT ({', '.join(map(quote, key))}) DO {action}"
 
 
+# Quoted names, strings and comments in SQL.
 _QUOTED = re.compile(
     r""""(?:[^"]|"")*"|'(?:[^']|'')*'|`(?:[^`]|``)*`|\[[^\]]*\]|--[^\n]*|/\*.*?(?:\*/|$)""",
     re.DOTALL,
 )
-# features of a table beyond columns, types and a primary key
+# Features of a table other than columns, types and a primary key. `retype` would lose them.
 _SPECIAL = re.compile(
     r"\b(AS|AUTOINCREMENT|CHECK|COLLATE|CONFLICT|DEFAULT|DESC|FOREIGN|GENERATED|NOT|REFERENCES"
     r"|STRICT|UNIQUE|VIRTUAL|WITHOUT)\b",
@@ -147,13 +148,13 @@ _ROWID_NAMES = ("rowid", "oid", "_rowid_")
 
 
 class NotRetypableError(Exception):
-    """A table has a feature that a new table cannot copy, which the message names."""
+    """A table has a feature that `retype` cannot copy. The message names it."""
 
 
 def retype(connection: sqlite3.Connection, table: str, types: Mapping[str, str]) -> None:
-    """Change the declared types of columns, within a transaction.
+    """Change the declared types of columns. Call it within a transaction.
 
-    SQLite cannot do that: a new table takes the place of the old one, with its rows, row ids,
+    SQLite has no statement for this. A new table replaces the old one, with its rows, row ids,
     primary key, indexes and triggers. Numbers become text in their shortest exact form. Raises
     NotRetypableError.
     """
@@ -172,8 +173,9 @@ def retype(connection: sqlite3.Connection, table: str, types: Mapping[str, str])
         f"asyncbatch_text({quote(c.name)})" if types.get(c.name) == "TEXT" else quote(c.name)
         for c in columns
     ]
-    taken = {column.name.lower() for column in columns}
-    rowid = next((name for name in _ROWID_NAMES if name not in taken), None)
+    # A column may hide one of the names of the row id.
+    used = {column.name.lower() for column in columns}
+    rowid = next((name for name in _ROWID_NAMES if name not in used), None)
     if rowid and not _numbers_rows(columns):
         targets.append(rowid)
         values.append(rowid)
@@ -191,7 +193,7 @@ def _key_place(column: SqliteColumn) -> int:
 
 
 def _numbers_rows(columns: list[SqliteColumn]) -> bool:
-    """Whether one of the columns is the row number under another name."""
+    """Whether a column is an alias of the row id (INTEGER PRIMARY KEY)."""
     key = [column for column in columns if column.key_place]
     return len(key) == 1 and key[0].declared.upper() == "INTEGER"
 

@@ -44,11 +44,11 @@ _SUFFIXES: dict[str, Form] = {
 
 
 class Target(Struct, frozen=True):
-    """A target, checked without touching it."""
+    """A target as an option or a pipeline file names it. Nothing is opened yet."""
 
-    name: str  # for people, without secrets
+    name: str  # for messages, without secrets
     form: Form
-    path: str
+    path: str  # a path or an object URL; empty for a server
     table: str | None = None
     key: tuple[str, ...] = ()
     mode: Mode = "append"
@@ -66,7 +66,7 @@ class Target(Struct, frozen=True):
 
     @classmethod
     def parse(cls, name: str, **options: Any) -> Target:
-        """Return the target of this name. Raises UsageError with the accepted forms."""
+        """Return the target with this name. Raises UsageError, which lists accepted forms."""
         form, path = parse_location(name)
         if form == "postgres":
             target = cls(redact_address(name), form, path, address=name, **options)
@@ -82,28 +82,28 @@ class Target(Struct, frozen=True):
 
     @property
     def columns_grow(self) -> bool:
-        """Whether later fields become columns too."""
+        """Whether new fields of later rows become columns."""
         return self.is_table and self.form not in ("csv", "program")
 
     @property
     def keeps_loads(self) -> bool:
-        """Whether loaded rows count, however the run ends."""
+        """Whether loaded rows stay in the target, also if the run fails."""
         stays = self.form in ("stdout", "folder", "program")
         return stays or (self.is_database and self.mode != "replace")
 
     @property
     def has_sink(self) -> bool:
-        """Whether the main process writes to it."""
+        """Whether the main process writes to the target."""
         return self.form not in ("folder", "parts")
 
     @property
     def is_remote(self) -> bool:
-        """Whether it is an object, or objects, of a store."""
+        """Whether the target is an object or a prefix in an object store."""
         return is_store_url(self.path)
 
     @property
     def location(self) -> str:
-        """The identity of its location on this machine, for every spelling."""
+        """A text that is equal for all spellings of the same location on this machine."""
         return self.path if self.is_remote else os.path.realpath(self.path)
 
     @property
@@ -113,23 +113,23 @@ class Target(Struct, frozen=True):
 
     @property
     def has_rich_types(self) -> bool:
-        """Whether columns hold numbers of any size, and nested values.
+        """Whether blocks have numbers of any size and nested values (see `make_block`).
 
-        Also if the contract must know the type of each value, in order to reject it.
+        A schema contract needs them too, because it checks the type of each value.
         """
         return self.form == "postgres" or self.contract != "evolve"
 
     def __repr__(self) -> str:
-        """Return a text without the address."""
+        """Return a text without the address, which may have a password."""
         return f"Target({self.name!r}, table={self.table!r}, key={self.key!r}, mode={self.mode!r})"
 
     def check(self) -> None:
-        """Raise UsageError for a contradiction."""
+        """Raise UsageError if settings contradict each other."""
         if self.is_database:
             if not self.table:
                 raise UsageError(f"--to {self.name} needs --table NAME")
             if self.mode == "upsert" and not self.key:
-                raise UsageError("--mode upsert needs --key: the fields that make a row the same")
+                raise UsageError("--mode upsert needs --key: the fields that identify a row")
         elif self.table or self.key or self.mode != "append" or self.contract != "evolve":
             raise UsageError(
                 "--table, --key, --mode and --schema-contract are for databases: sqlite:///,"
@@ -140,20 +140,20 @@ class Target(Struct, frozen=True):
         if self.form != "folder" and (self.format, self.compression) != ("keep", "keep"):
             raise UsageError("--to-format and --to-compression are for folders: --to out/")
 
-    def open_sink(  # noqa: PLR0911 - one for each form
+    def open_sink(  # noqa: PLR0911 - one return for each form
         self,
         job: LedgerJob | None = None,
         retrier: Retrier | None = None,
         contract: SchemaContractCheck | None = None,
         stores: StoreSettings | None = None,
     ) -> BatchSink[Any]:
-        """Return the sink, which writes in the main process. A folder has none.
+        """Return the sink, which writes in the main process. A folder has no sink.
 
-        A database keeps the ledger of `job`, and applies the `contract`, which collects notes.
-        `retrier` retries while other processes hold the database. `stores` is the connection to
-        object stores.
+        A database stores the ledger of `job`, and applies `contract`, which collects a note.
+        `retrier` retries while another process locks a database, or after a lost connection.
+        `stores` is the connection to object stores.
         """
-        options: dict[str, Any] = {  # of any database
+        options: dict[str, Any] = {  # of all databases
             "table": self.table or "", "mode": self.mode, "key": self.key,
             "job": job, "contract": contract,
         }  # fmt: skip
@@ -198,7 +198,7 @@ def _unquoted(text: str) -> str:
 
 
 def parse_location(name: str) -> tuple[Form, str]:
-    """Return a target's form and path by its name. Raises UsageError."""
+    """Return the form and the path of the target with this name. Raises UsageError."""
     if not name:
         raise UsageError(f"--to needs a target: {KNOWN}")
     if name == STDOUT:
@@ -211,8 +211,8 @@ def parse_location(name: str) -> tuple[Form, str]:
         if scheme in SERVER_SCHEMES:
             if is_ambiguous_address(name):
                 raise UsageError(
-                    f"--to {redact_address(name)}: in a password, the characters / ? # @ are"
-                    " written %2F %3F %23 %40; PGPASSWORD and ~/.pgpass take it as it is"
+                    f"--to {redact_address(name)}: write / ? # @ in a password as %2F %3F"
+                    " %23 %40, or use PGPASSWORD or ~/.pgpass, where nothing is escaped"
                 )
             return "postgres", ""
         if scheme not in _DATABASES:
@@ -220,8 +220,8 @@ def parse_location(name: str) -> tuple[Form, str]:
         path = _unquoted(rest.removeprefix("/"))
         if not rest.startswith("/") or not path:
             raise UsageError(
-                f"--to {name}: write {scheme}:///people.db for a file here, or "
-                f"{scheme}:////var/lib/people.db for one anywhere"
+                f"--to {name}: write {scheme}:///people.db for a file in this folder, or "
+                f"{scheme}:////var/lib/people.db for an absolute path"
             )
         if is_object_url(path):
             raise _no_database(name)
@@ -235,7 +235,7 @@ def _form_of_object(url: str) -> Form:
     address = parse_address(url)
     if address.is_web:
         raise UsageError(
-            f"--to {redact_url(url)}: a web server is read from, not written to; write {KNOWN}"
+            f"--to {redact_url(url)}: a web server can be read but not written; write {KNOWN}"
         )
     names = address.key.rstrip("/").split("/")
     if names != [""] and not {"", ".", ".."}.isdisjoint(names):
@@ -252,12 +252,12 @@ def _form_of_file(name: str) -> Form:
     plain = name[: -len(compression.suffix)] if compression else name
     form = _SUFFIXES.get(os.path.splitext(plain)[1].lower())
     if form is None or (compression and form != "lines"):
-        raise UsageError(f"--to {name}: not known by its name; write {KNOWN}")
+        raise UsageError(f"--to {name}: unknown kind of target; write {KNOWN}")
     return form
 
 
 def _no_database(name: str) -> UsageError:
     return UsageError(
-        f"--to {name}: a database cannot be in an object store, where nothing can be changed in"
-        " place: write to one here and copy the file when the run is over, or write .parquet there"
+        f"--to {name}: a database cannot be in an object store, because objects cannot be changed"
+        " in place: write to a local file and copy it after the run, or write .parquet there"
     )

@@ -1,4 +1,4 @@
-"""JSON Lines, JSON and CSV files."""
+"""Sinks for JSON Lines and CSV files, and for standard output."""
 
 from __future__ import annotations
 
@@ -25,9 +25,12 @@ if TYPE_CHECKING:
 
 
 class FileSink:
-    """The base of sinks that write one file."""
+    """The base of sinks that write one file, which is complete or not there.
 
-    # whether written data is read again, or the file is rewritten from its beginning
+    A resumed run calls `keep` for the rows that an earlier run wrote.
+    """
+
+    # Whether the sink reads its own file again, or seeks in it.
     goes_back = False
 
     def __init__(self, path: str, stores: StoreSettings | None = None) -> None:
@@ -35,16 +38,16 @@ class FileSink:
 
     @property
     def position(self) -> int:
-        """Where the next row will be, in the units of an `Extent`."""
+        """The position of the next row, in the units of an `Extent`."""
         return self.file.size
 
     @property
     def row_sizes(self) -> list[int]:
-        """Of each row of the last load that was not refused, how many units it takes."""
+        """The size of each accepted row of the last load, in the units of an `Extent`."""
         return []
 
     def commit(self, entries: Sequence[Entry] = ()) -> None:
-        """Do nothing: the file is complete at the end or not there."""
+        """Do nothing: the file is put in place only at the end."""
 
     def keep(self, path: str, extent: Extent) -> Extent:
         """Copy rows from the earlier file at `path`; return their new extent.
@@ -56,8 +59,8 @@ class FileSink:
             self.file.write(chunk)
         return Extent(at, extent.length, 0, extent.take)
 
-    def finish(self, *, succeeded: bool, ended: bool) -> bool:  # noqa: ARG002 - a file ends as it is
-        """Put the file in place if all input was taken. Raises SinkError."""
+    def finish(self, *, succeeded: bool, ended: bool) -> bool:  # noqa: ARG002 - failures do not discard a file
+        """Put the file in place if all input was read. Raises SinkError."""
         if ended:
             self.complete()
         else:
@@ -69,7 +72,7 @@ class FileSink:
         self.file.commit()
 
     def give_up(self) -> None:
-        """End a write that blocks. May be called from any thread."""
+        """End a blocked write. May be called from any thread."""
         self.file.abandon()
 
 
@@ -82,7 +85,7 @@ def read_extent(path: str, extent: Extent) -> Iterator[bytes]:
             while left:
                 chunk = stream.read(min(left, _CHUNK))
                 if not chunk:
-                    raise SinkError(f"{path} is shorter than it was: run without --resume", path)
+                    raise SinkError(f"{path} is shorter than before: run without --resume", path)
                 left -= len(chunk)
                 yield chunk
     except OSError as error:
@@ -90,10 +93,11 @@ def read_extent(path: str, extent: Extent) -> Iterator[bytes]:
 
 
 class CsvSink(FileSink):
-    """Writes the fields of `columns`, in this order; without it, those of the first block.
+    """A CSV or TSV file.
 
-    Null and missing are empty cells. With named columns other fields are left out; without, a row
-    with another field is rejected.
+    Its columns are `columns`, in this order, or else the fields of the first block. Null and
+    missing values are empty cells. With `columns`, other fields are dropped. Without, a row with
+    another field is rejected.
     """
 
     def __init__(
@@ -106,14 +110,16 @@ class CsvSink(FileSink):
     ) -> None:
         super().__init__(path, stores)
         self._row_sizes: list[int] = []
-        self._kept: dict[str, tuple[str, ...]] = {}
-        """The columns of files that rows are kept from, by path."""
+        # The columns of earlier files, by path.
+        self._kept_columns: dict[str, tuple[str, ...]] = {}
         self._delimiter, self._columns, self._are_named = delimiter, columns, columns is not None
 
     def open(self) -> None:
         """Begin the file. Raises UsageError."""
         if len(self._delimiter) != 1 or self._delimiter in '"\r\n':
-            raise UsageError(f"a delimiter is one character, not a quote: {self._delimiter!r}")
+            raise UsageError(
+                f"a delimiter must be one character, not a quote or line end: {self._delimiter!r}"
+            )
         self.file.open()
         if self._columns is not None:
             self._write([self._columns])
@@ -147,35 +153,35 @@ class CsvSink(FileSink):
         return self._row_sizes
 
     def keep(self, path: str, extent: Extent) -> Extent:
-        """Copy rows, as `FileSink.keep`, from a file with the same columns."""
-        columns = self._kept.get(path) or self._header(path)
+        """Copy rows as `FileSink.keep` does. The earlier file must have the same columns."""
+        columns = self._kept_columns.get(path) or self._header(path)
         if self._columns is None:
             self._columns = columns
             self._write([columns])
         elif columns != self._columns:
             raise SinkError(
-                f"{self.file.path} now begins with other columns than it had: name them with "
-                "--columns, or run without --resume",
+                f"{self.file.path}: the rows of the earlier run have other columns: name the "
+                "columns with --columns, or run without --resume",
                 self.file.path,
             )
         return super().keep(path, extent)
 
     def _header(self, path: str) -> tuple[str, ...]:
         with open(path, encoding="utf-8", newline="") as stream:
-            self._kept[path] = tuple(next(csv.reader(stream, delimiter=self._delimiter)))
-        return self._kept[path]
+            self._kept_columns[path] = tuple(next(csv.reader(stream, delimiter=self._delimiter)))
+        return self._kept_columns[path]
 
     def _write(self, rows: Json) -> list[int]:
-        """Write rows; return how many bytes each takes."""
+        """Write rows; return the size of each in bytes."""
         encoded = csv_lines(rows, self._delimiter)
         self.file.write(b"".join(encoded))
         return list(map(len, encoded))
 
 
 def csv_lines(rows: Json, delimiter: str) -> list[bytes]:
-    """Return rows, iterables of cells, as lines."""
+    """Return rows (iterables of cells) as lines."""
     lines: list[str] = []
-    # The module's own line end makes it quote a lone CR, too; our lines end with LF.
+    # With its default line end, CRLF, the csv module also quotes a lone CR. Lines here end with LF.
     csv.writer(SimpleNamespace(write=lines.append), delimiter=delimiter).writerows(rows)
     return [f"{line[:-2]}\n".encode() for line in lines]
 
@@ -184,11 +190,11 @@ def _booleans(column: list[bool | None]) -> list[str | None]:
     return [None if value is None else "true" if value else "false" for value in column]
 
 
-_CHUNK = 1024 * 1024
+_CHUNK = 1024 * 1024  # bytes
 
 
 class LinesSink(FileSink):
-    """Writes the lines of the workers, which compress them if the file's name asks for it."""
+    """A JSON Lines file. The workers encode the lines, and compress them by its name."""
 
     def __init__(self, path: str, stores: StoreSettings | None = None) -> None:
         super().__init__(path, stores)
@@ -201,19 +207,19 @@ class LinesSink(FileSink):
     def load(
         self,
         payload: bytes | bytearray,
-        groups: Sequence[int] | None = None,  # noqa: ARG002 - none is refused
+        groups: Sequence[int] | None = None,  # noqa: ARG002 - a file of lines rejects no row
     ) -> Sequence[Refusal]:
         """Write lines. Raises SinkError."""
         self.file.write(payload)
         return ()
 
     def keep(self, path: str, extent: Extent) -> Extent:
-        """Copy rows, as `FileSink.keep`; compressed members are made anew."""
+        """Copy rows as `FileSink.keep` does; compressed rows are compressed again."""
         if self._compression is None:
             return super().keep(path, extent)
         start = self.position
         raw = BytesIO(b"".join(read_extent(path, extent)))
-        at, end = 0, extent.skip + extent.take
+        at, end = 0, extent.skip + extent.take  # in decompressed bytes
         for chunk in self._compression.chunks(raw, _CHUNK):
             wanted = chunk[max(0, extent.skip - at) : max(0, end - at)]
             at += len(chunk)
@@ -223,21 +229,21 @@ class LinesSink(FileSink):
 
 
 class StdoutSink:
-    """Writes lines to standard output. Written lines count."""
+    """Standard output. Lines count as soon as they are written."""
 
     def __init__(self) -> None:
         # Not `sys.stdout`: user functions may print to it.
         self._stream = (sys.__stdout__ or sys.stdout).buffer
 
     def open(self) -> None:
-        """Do nothing: it is open."""
+        """Do nothing: standard output is open."""
 
     def load(
         self,
         payload: bytes | bytearray,
-        groups: Sequence[int] | None = None,  # noqa: ARG002 - none is refused
+        groups: Sequence[int] | None = None,  # noqa: ARG002 - a file of lines rejects no row
     ) -> Sequence[Refusal]:
-        """Write lines. Raises BrokenPipeError if the reader has gone; SinkError."""
+        """Write lines. Raises SinkError; BrokenPipeError if the reader has ended."""
         try:
             self._stream.write(payload)
             self._stream.flush()
@@ -248,8 +254,8 @@ class StdoutSink:
         return ()
 
     def commit(self, entries: Sequence[Entry] = ()) -> None:
-        """Do nothing: see the class."""
+        """Do nothing: written lines count."""
 
-    def finish(self, *, succeeded: bool, ended: bool) -> bool:  # noqa: ARG002 - see the class
-        """Do nothing more."""
+    def finish(self, *, succeeded: bool, ended: bool) -> bool:  # noqa: ARG002 - written lines count
+        """Do nothing: written lines count."""
         return True

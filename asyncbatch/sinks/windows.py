@@ -1,4 +1,4 @@
-"""Write closed windows as lines or table rows."""
+"""The targets of closed windows: lines, CSV and table rows."""
 
 from __future__ import annotations
 
@@ -29,58 +29,65 @@ if TYPE_CHECKING:
 
 
 class WindowTarget(Protocol):
-    """The target of closed windows, used by one thread at a time.
+    """A target of closed windows. It is used by one thread at a time.
 
-    `wait_seconds` is the time to wait for more rows.
+    Call `open` first, then `rows` and `load` repeatedly, then `finish`.
     """
 
-    name: str
-    wait_seconds: float
+    name: str  # for messages
+    wait_seconds: float  # how long to wait for more rows before they are loaded together
 
     def check_resumable(self) -> None:
-        """Raise UsageError if loaded windows could be lost by a SIGKILL."""
+        """Raise UsageError if a killed process could lose loaded windows."""
         ...
 
     def open(self, position: Any = None, removed: Sequence[Window] = ()) -> None:
-        """Start, or resume at a `position`, without the `removed` windows. Raises UsageError."""
+        """Start, or resume at `position` and remove the rows of the `removed` windows.
+
+        Raises UsageError.
+        """
         ...
 
     def rows(self, windows: Sequence[Window]) -> Sequence[Any]:
-        """Return windows as they are loaded, one a window."""
+        """Return a row for each window, as `load` expects it."""
         ...
 
     def load(self, rows: Sequence[Json]) -> Sequence[str]:
-        """Write rows, visible to others; return the rejected ones, with the reason.
+        """Write rows so that readers see them; return a message for each rejected row.
 
         Raises SinkError.
         """
         ...
 
     def position(self) -> Any:
-        """Return the position to resume at, after all rows are durable. Raises SinkError."""
+        """Make all rows durable; return the position to resume at. Raises SinkError."""
         ...
 
     def finish(self, *, ended: bool) -> None:
-        """End. A file that is complete only now is put in place if `ended`. Raises SinkError."""
+        """End the stream. Raises SinkError.
+
+        A file that is complete only at its end is put in place if `ended`.
+        """
         ...
 
 
 START, END, KEY, PARTIAL = "window_start", "window_end", "window_key", "partial"
 TIMES = (START, END)
-_SECOND = 1_000_000
-_EXACT = 2**53  # Integers up to this one are doubles, too.
+_SECOND = 1_000_000  # microseconds
+_EXACT = 2**53  # integers from -_EXACT to _EXACT are exact as doubles
 
 
-# Aggregates whose column begins with integers, and widens with the first float.
+# Aggregates whose column starts with integers, and widens with the first float.
 _INTEGER_AGGREGATES = ("count", "distinct", "sum", "min", "max")
 
 
 class WindowRows:
-    """Makes rows of windows: two times, the key as JSON, its fields, aggregates, `partial`.
+    """A converter of windows to table rows.
 
-    The key is there as JSON too, because 1, true and "1" may become the same value in a column. All
-    times have the same number of digits, so that their texts sort as times. Raises UsageError for
-    two columns of one name; `fold` maps equal names to one text.
+    A row has two times, the key as JSON, the fields of the key, the aggregates and `partial`. The
+    key is also there as JSON, because 1, true and "1" may become the same value in a column. All
+    times have the same number of digits, so that their texts sort like times. `fold` maps names
+    that are equal to the target to one text. Raises UsageError if two columns have the same name.
     """
 
     def __init__(self, schema: WindowSchema, fold: Callable[[str], str] = str) -> None:
@@ -89,9 +96,9 @@ class WindowRows:
         self.key = row_key(schema)
         self.columns = (*TIMES, *self.key[1:], *schema.keys.names, *aggregates, PARTIAL)
         names = Counter(map(fold, self.columns))
-        if doubled := next((name for name in self.columns if names[fold(name)] > 1), None):
+        if repeated := next((name for name in self.columns if names[fold(name)] > 1), None):
             raise UsageError(
-                f"two columns would be called {doubled!r}: give an aggregate another name "
+                f"two columns would be called {repeated!r}: give an aggregate another name "
                 "(--agg NAME=...), or rename the field (--jq)"
             )
         self.kinds: dict[str, Kind] = {
@@ -130,17 +137,20 @@ class WindowRows:
 
 
 def row_key(schema: WindowSchema) -> tuple[str, ...]:
-    """Return the key columns of the rows. Two sessions of a key never begin together."""
+    """Return the key columns of rows. Two sessions of a key never start together."""
     return (START, KEY) if schema.keys.names else (START,)
 
 
 def describe_row(row: dict[str, Json], key: Sequence[str]) -> str:
-    """Return the window of a row, for messages."""
+    """Return the name of the window of a row, for messages."""
     return "window " + " ".join(str(row[name]) for name in key)
 
 
 def _number(value: Json) -> Any:
-    """Return an aggregate as a float where exact, so that a column has one type."""
+    """Return an aggregate; an integer that is not exact as a double becomes a float.
+
+    Columns of integers and floats then need no type that holds larger integers.
+    """
     if type(value) is not int or abs(value) <= _EXACT:
         return value
     try:
@@ -150,7 +160,7 @@ def _number(value: Json) -> Any:
 
 
 def window_lines(schema: WindowSchema, windows: Sequence[Window]) -> bytes:
-    """Return a line for each window and key."""
+    """Return a JSON line for each window."""
     return encode_lines(
         [
             {
@@ -166,11 +176,11 @@ def window_lines(schema: WindowSchema, windows: Sequence[Window]) -> bytes:
     )
 
 
-_WAIT_SECONDS = 1.0  # Seconds that windows wait to be compressed together.
+_WAIT_SECONDS = 1.0  # so that windows are compressed or loaded together
 
 
 class WindowFileTarget:
-    """JSON Lines, as on standard output; compressed in members if the name asks for it."""
+    """A JSON Lines file of windows, compressed if its name asks for it."""
 
     def __init__(self, path: str, schema: WindowSchema) -> None:
         self.name, self._schema = path, schema
@@ -179,29 +189,23 @@ class WindowFileTarget:
         self.wait_seconds = _WAIT_SECONDS if self._compression else 0.0
 
     def check_resumable(self) -> None:
-        """Refuse pipes and devices; see `WindowTarget`."""
         self.file.check_regular()
 
-    def open(self, position: Any = None, removed: Sequence[Window] = ()) -> None:  # noqa: ARG002 - the removed windows come after the position
-        """Begin, or cut the file back to a place; see `WindowTarget`."""
+    def open(self, position: Any = None, removed: Sequence[Window] = ()) -> None:  # noqa: ARG002 - the file is cut at `position`, before these windows
         self.file.open(None if position is None else convert(position, AppendPosition))
 
     def rows(self, windows: Sequence[Window]) -> Sequence[Any]:
-        """Return lines; see `WindowTarget`."""
         return window_lines(self._schema, windows).splitlines(keepends=True)
 
     def load(self, rows: Sequence[Json]) -> Sequence[str]:
-        """Write lines; see `WindowTarget`."""
         lines = b"".join(rows)
         self.file.write(self._compression.compress(lines) if self._compression else lines)
         return ()
 
     def position(self) -> AppendPosition:
-        """Return where the file ends; see `WindowTarget`."""
         return self.file.position()
 
     def finish(self, *, ended: bool) -> None:  # noqa: ARG002 - written lines stay
-        """Close the file; see `WindowTarget`."""
         try:
             self.file.sync()
         finally:
@@ -209,7 +213,7 @@ class WindowFileTarget:
 
 
 class WindowCsvTarget(WindowFileTarget):
-    """Comma- or tab-separated values below a header."""
+    """A CSV or TSV file of windows, with a header."""
 
     def __init__(self, path: str, schema: WindowSchema) -> None:
         super().__init__(path, schema)
@@ -222,11 +226,9 @@ class WindowCsvTarget(WindowFileTarget):
             self.file.write(b"".join(csv_lines([self._made.columns], self._delimiter)))
 
     def rows(self, windows: Sequence[Window]) -> Sequence[Any]:
-        """Return the cells of each window; see `WindowTarget`."""
         return [list(map(_cell, row.values())) for row in self._made.rows(windows)]
 
     def load(self, rows: Sequence[Json]) -> Sequence[str]:
-        """Write rows; see `WindowTarget`."""
         self.file.write(b"".join(csv_lines(rows, self._delimiter)))
         return ()
 
@@ -239,31 +241,32 @@ _RETRIES = Retries(5, 0.5)  # half a minute for a locked database, or a server t
 
 
 class WindowTableTarget:
-    """Rows of windows in a table; a row replaces the one of the same window and key."""
+    """A table of windows. A row replaces the row of the same window and key.
+
+    It owns a sink of `target`, and commits each load.
+    """
 
     def __init__(self, target: Target, schema: WindowSchema) -> None:
         self.name, self._target = target.name, target
         self._made = WindowRows(schema, fold if target.form in ("sqlite", "duckdb") else str)
-        self._sink: Any = target.open_sink(retrier=Retrier(_RETRIES))  # databases can do more
+        # Any: only databases have `remove` and `sync`.
+        self._sink: Any = target.open_sink(retrier=Retrier(_RETRIES))
         self.wait_seconds = 0.0 if target.form in ("sqlite", "postgres") else _WAIT_SECONDS
 
     def check_resumable(self) -> None:
-        """Refuse a Parquet file; see `WindowTarget`."""
         if not self._target.is_database:
             raise UsageError(
                 f"--to {self.name}: a Parquet file is complete only at its end, so no "
                 "process can continue it: with --checkpoint, write JSON Lines, CSV or a table"
             )
 
-    def open(self, position: Any = None, removed: Sequence[Window] = ()) -> None:  # noqa: ARG002 - rows have no place
-        """Connect, and take away rows that are `gone`; see `WindowTarget`."""
+    def open(self, position: Any = None, removed: Sequence[Window] = ()) -> None:  # noqa: ARG002 - a table has no position
         self._sink.open()
         if removed:
             self._sink.remove(self._block(self._made.keys_of(removed)))
             self._sink.commit()
 
     def rows(self, windows: Sequence[Window]) -> Sequence[Any]:
-        """Return rows; see `WindowTarget`."""
         return self._made.rows(windows)
 
     def load(self, rows: Sequence[Json]) -> Sequence[str]:
@@ -272,19 +275,17 @@ class WindowTableTarget:
         return [f"{describe_row(rows[one.row], self._made.key)}: {one.message}" for one in refusals]
 
     def position(self) -> None:
-        """Have all that was loaded on the disk; see `WindowTarget`."""
         if self._target.form == "sqlite":
             self._sink.sync()
 
     def finish(self, *, ended: bool) -> None:
-        """Disconnect; see `WindowTarget`."""
         self._sink.finish(succeeded=ended, ended=ended)
 
     def _block(self, rows: Sequence[dict[str, Json]]) -> ColumnBlock:
         """Return rows as a block in which an aggregate without values has a kind.
 
-        Without one its column would be created later, and the order of columns would depend on
-        the time of the first value.
+        Otherwise its column would be created with its first value, and the order of the columns
+        would depend on timing.
         """
         block = make_block(rows, rich=self._target.has_rich_types)
         declared = self._made.kinds
@@ -301,9 +302,9 @@ _DATABASES = ("sqlite", "duckdb", "postgres")
 def make_target(
     name: str, schema: WindowSchema, *, table: str | None = None
 ) -> WindowTarget | None:
-    """Return the target of a stream's windows; None for standard output.
+    """Return the target of the windows of a stream; None for standard output.
 
-    Raises UsageError for an invalid name, and for a target that cannot grow.
+    Raises UsageError for an invalid name, and for a target to which nothing can be added.
     """
     form, path = parse_location(name)
     if form == "folder":
@@ -317,7 +318,9 @@ def make_target(
     else:
         target = Target.parse(name, table=table)
     if "://" in path:
-        raise UsageError(f"--to {name}: an object of a store cannot grow; write a file or a table")
+        raise UsageError(
+            f"--to {name}: an object in a store cannot grow; write to a file or a table"
+        )
     match form:
         case "stdout":
             return None

@@ -108,7 +108,7 @@ def test_what_is_no_ledger(files, ledger):
         "text.db": "cannot read the ledger",
         "none.ledger": "No such file",
         "out.jsonl": "no ledger at",
-        "nonsense": "not known by its name",
+        "nonsense": "unknown kind of target",
     }.items():
         shown = ledger("show", name)
         assert shown.returncode == 2

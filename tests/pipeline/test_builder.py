@@ -547,9 +547,9 @@ async def test_what_a_sink_raises_ends_the_run():
 @pytest.mark.parametrize(
     ("answer", "error", "words"),
     [
-        (7, TypeError, "returned 7: it returns None, or a list of Refusals"),
-        (["x"], TypeError, "'x' in a list: that is no Refusal"),
-        ([asyncbatch.Refusal(2, "no")], ValueError, "refused record 2 of 2"),
+        (7, TypeError, "returned 7; it must return None or a list of Refusals"),
+        (["x"], TypeError, "a list with 'x', which is not a Refusal"),
+        ([asyncbatch.Refusal(2, "no")], ValueError, "rejected record 2 of 2"),
     ],
 )
 async def test_answers_of_a_sink_that_make_no_sense(answer, error, words):
@@ -725,7 +725,7 @@ async def test_a_failure_budget_ends_an_endless_run():
         ({"source": 7}, "7 is not a source of records"),
         ({"source": {"id": 1}}, "is not a source of records"),
         ({"source": [numbered(1), {"id": 1}]}, "is not a source of records"),
-        ({"sink": "x.unknown"}, "not known by its name"),
+        ({"sink": "x.unknown"}, "unknown kind of target"),
         ({"sink": "sqlite:///x.db"}, "needs --table"),
         ({"sink": object()}, "object is not a sink: it has no method load"),
         ({"sink": Kept(), "table": "people"}, "need a sink with a name"),

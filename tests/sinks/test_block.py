@@ -1,4 +1,4 @@
-"""Rows as columns: which kind a column gets, and what must survive the way."""
+"""Column blocks: the kinds of columns, and the values after encoding and decoding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`--schema-contract`: a table that is there takes what fits, in every database alike."""
+"""`--schema-contract`: each database accepts the same rows for an existing table."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LATER = [
 
 @pytest.fixture(params=["sqlite", "duckdb", "postgres"])
 def database(request, tmp_path):
-    """The address of a database, and what runs a statement there."""
+    """Return the address of a database, and a function that runs a statement in it."""
     if request.param == "postgres":
         server = request.getfixturevalue("server")
         name = f"contract{next(NUMBERS)}"
@@ -88,7 +88,7 @@ def test_discard_leaves_out_what_does_not_fit(load, database, run):
     assert report["records"]["written"] == 5
     (failure,) = report["failures"]
     assert failure["record"] == 5
-    assert "without it the key would not be whole" in failure["message"]
+    assert "without it the key would be incomplete" in failure["message"]
     rows = by_id(database[1]("SELECT * FROM t"))
     nested = rows.pop(7)
     assert (nested[:2], json.loads(nested[2])) == ((None, None), {"a": [1]})
@@ -185,7 +185,7 @@ def test_what_fits_does_not_depend_on_the_batches(values, have, contract):
             blocks.append([])
         blocks[-1].append(value)
     assert _taken(blocks, have, contract) == together
-    if contract == "freeze":  # nothing but nulls is null
+    if contract == "freeze":  # a column with only nulls has the kind null
         assert None not in [
             new
             for value, new in zip((v for v, _ in values), together, strict=True)
@@ -194,7 +194,7 @@ def test_what_fits_does_not_depend_on_the_batches(values, have, contract):
 
 
 def _taken(blocks, have, contract):
-    """Return what a column makes of each value; "refused" of those that it does not take."""
+    """Return each value as its column stores it, or "refused" for a rejected value."""
     columns = Columns({"v": have}, limit=9, rich=True, contract=SchemaContractCheck(contract))
     taken = []
     for values in blocks:

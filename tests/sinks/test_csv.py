@@ -1,4 +1,4 @@
-"""CSV files: what a reader gets back, and what is refused."""
+"""CSV files: the cells that a reader gets, and rejected rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.sinks.test_block import PLAIN_ROWS, TEXTS
 
 
 def write(path, *blocks, columns=None, delimiter=",", ended=True):
-    """Write blocks of rows; return the refusals of each."""
+    """Write blocks of rows; return the refusals of each block."""
     sink = CsvSink(str(path), delimiter=delimiter, columns=columns)
     sink.open()
     refusals = [sink.load(make_block(rows)) for rows in blocks]
@@ -80,7 +80,7 @@ def test_delimiter(tmp_path):
     write(path, [{"a": "x\ty", "b": 1}], delimiter="\t")
     assert path.read_text() == 'a\tb\n"x\ty"\t1\n'
     for wrong in ("", ";;", '"', "\n"):
-        with pytest.raises(UsageError, match="a delimiter is one character"):
+        with pytest.raises(UsageError, match="a delimiter must be one character"):
             write(path, delimiter=wrong)
 
 

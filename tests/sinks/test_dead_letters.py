@@ -1,4 +1,4 @@
-"""What becomes of what was rejected: kept exactly, told in one line each, and run again."""
+"""Dead letters: one line for each rejection, with the exact text, for another run."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ def waits(r):
     return refuse_odd(r)
 def where(r, context): return {"at": [context.file, context.record, context.line], "was": r}
 """
+# Three records that fit, three that do not, two invalid lines, and two bad files.
 MIXED = {
     "fn.py": FUNCTIONS,
     "s.json": '{"properties": {"n": {"type": "integer"}}}',
@@ -46,11 +47,10 @@ MIXED = {
     "in/d.json.gz": gzip.compress(b'{"n": null}'),
     "in/e.json": "",
 }
-"""Three records that fit, three that do not, two lines that are none, two files that are bad."""
 
 
 def letters(folder: Path, name: str = "dl.jsonl") -> list[dict[str, object]]:
-    """Return what a dead letter file says."""
+    """Return the lines of a dead letter file, decoded."""
     found: list[dict[str, object]] = rows((folder / name).read_text())
     return found
 
@@ -186,7 +186,7 @@ def test_records_run_again_know_where_they_come_from(run, files):
 
 
 def test_records_of_one_number_are_many_failures(run, files):
-    """Letters of several files often have one record number."""
+    """Dead letters of several files often have the same record number."""
     folder = files({"fn.py": FUNCTIONS, **{f"in/{n}.jsonl": '{"n": 1}\nx\n' for n in range(9)}})
     call = ("--call", "fn.py:refuse_odd", "-o", "json")
     run("in", *call, "--dead-letter", "dl.jsonl")
@@ -207,7 +207,7 @@ def test_documents_without_the_array_are_rejected_again(run, files):
 
 
 def test_elements_run_again_are_records(run, files):
-    """The pointer says where records are in documents; a dead letter is a record already."""
+    """`--records` finds records in documents; the data of a dead letter is a record."""
     folder = files(
         {"s.json": '{"required": ["k"]}', "a.json": '{"items": [{"items": [1]}, {"k": 1}]}'}
     )
@@ -282,7 +282,7 @@ def test_lines_that_are_no_dead_letters_are_rejected(run, files):
 
 @pytest.mark.parametrize("target", ["o.csv", "sqlite:///o.db", "o.parquet"])
 def test_rows_that_the_target_refuses_are_kept_with_all_of_their_record(run, files, target):
-    """Also if they are refused long after the worker has read them."""
+    """Records that are rejected long after a worker read them are dead letters too."""
     texts = [f'{{"n": {n}, "f": 1.50}}' for n in range(30)]
     texts[3], texts[17], texts[25] = "[3]", '{"n": 17, "N": 1, "f": 1.50}', '"x"'
     folder = files({"a.jsonl": "\n".join(texts), "b.json": f"[{texts[17]}]"})
@@ -385,7 +385,7 @@ JSON = st.recursive(
 @settings(max_examples=2)
 @given(st.lists(JSON, min_size=30, max_size=60), st.lists(st.binary(max_size=10), max_size=10))
 def test_any_record_and_any_line_comes_back_as_it_was(values, junk):
-    """Rejected, run again and accepted, a record is what it was; bad lines stay bad lines."""
+    """A record that a second run accepts is unchanged; bad lines stay bad lines."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "s.json").write_text("false")

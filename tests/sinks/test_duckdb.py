@@ -1,4 +1,4 @@
-"""DuckDB tables: the same promises as SQLite's, with types that hold."""
+"""DuckDB tables: the same rules as for SQLite, with strict types."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def path(tmp_path):
 
 
 def load(sink, rows, groups=None):
-    """Load rows in a transaction of their own; return the refusals."""
+    """Load rows in their own transaction; return the refusals."""
     refusals = sink.load(make_block(rows), groups)
     sink.commit()
     return refusals
 
 
 def write(path, *blocks, mode="append", key=(), table="t", succeeded=True, groups=None):
-    """Load blocks of rows; return the refusals of all."""
+    """Load blocks of rows; return all refusals."""
     sink = DuckdbSink(path, table=table, mode=mode, key=key)
     sink.open()
     try:
@@ -48,7 +48,7 @@ def write(path, *blocks, mode="append", key=(), table="t", succeeded=True, group
 
 
 def execute(path, *statements):
-    """Run statements; return the rows of the last."""
+    """Run statements; return the rows of the last statement."""
     with closing(duckdb.connect(path)) as connection:
         for statement in statements:
             rows = connection.execute(statement).fetchall()
@@ -179,7 +179,7 @@ def test_rows_that_a_constraint_forbids_are_refused_alone(path):
     assert {refusal.message for refusal in refusals} == {
         "the table's check fails: (v > 0)",
         "column w cannot be null",
-        "a row with the same n is there already",
+        "a row with the same n exists already",
     }
     assert len(read(path)) == len(rows) - len(bad)
 
@@ -193,7 +193,7 @@ def test_what_cannot_be_judged_beforehand_ends_the_run(path):
 def test_append_refuses_keys_that_are_there(path):
     refusals = write(path, [{"id": 1, "v": 1}, {"id": 2, "v": 2}, {"id": 1, "v": 3}], key=("id",))
     assert [(refusal.row, refusal.message) for refusal in refusals] == [
-        (2, "a row with the same id is there already")
+        (2, "a row with the same id exists already")
     ]
     again = write(path, [{"id": 2}, {"id": 3, "v": 4}, {"id": 3}], key=("id",))
     assert [refusal.row for refusal in again] == [0, 2]
@@ -236,9 +236,11 @@ def test_a_key_that_widens_stays_the_key(path):
 
 def test_keys_that_an_existing_table_cannot_have(path):
     execute(path, "CREATE TABLE t (id BIGINT, v BIGINT)", "INSERT INTO t VALUES (1, 1), (1, 2)")
-    with pytest.raises(UsageError, match="rows of table t have the same id"):
+    with pytest.raises(
+        UsageError, match="several rows of table t have the same id, so this cannot be the key"
+    ):
         write(path, mode="upsert", key=("id",))
-    with pytest.raises(UsageError, match="no column nr, x, which the key names"):
+    with pytest.raises(UsageError, match="table t lacks these columns of the key: nr, x"):
         write(path, mode="upsert", key=("nr", "id", "x"))
 
 
@@ -290,9 +292,9 @@ def test_names_that_differ_only_in_case(path):
 
 def test_names_that_cannot_be(path):
     (refusal,) = write(path, [{"": 1, "c": 1}, {"c": 2}])
-    assert (refusal.row, refusal.message) == (0, "field '': DuckDB takes no empty name")
+    assert (refusal.row, refusal.message) == (0, "field '': DuckDB does not allow an empty name")
     assert read(path) == [(2,)]
-    with pytest.raises(UsageError, match="no table without a name"):
+    with pytest.raises(UsageError, match="does not allow an empty table name"):
         write(path, table="")
 
 

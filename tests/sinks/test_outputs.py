@@ -1,4 +1,4 @@
-"""Records written: every kind of target and the dead letters, through the command."""
+"""All kinds of targets, and dead letters, written by the command."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def say(r):
 
 @pytest.fixture
 def folder(files):
-    """Seven records in three files of different forms, and a file that is no JSON."""
+    """Seven records in three files of different formats, and a file that is not JSON."""
     return files(
         {
             "in/a.json": json.dumps(PEOPLE[:3], indent=1),
@@ -263,9 +263,9 @@ def test_targets_that_cannot_be_used(run, folder):
         "nowhere/o.jsonl": "No such file",
         "sqlite:///nowhere/t.db": "folder exists",
         "sqlite:///text.db": "not a database",
-        "sqlite:///locked.db": "another process has it locked",
-        "sqlite:t.db": "not known by its name",
-        "o.txt": "not known by its name",
+        "sqlite:///locked.db": "another process has locked it",
+        "sqlite:t.db": "unknown kind of target",
+        "o.txt": "unknown kind of target",
     }.items():
         table_ = ("--table", "t") if ":" in target else ()
         outcome = run("in", "--to", target, *table_)
@@ -292,7 +292,7 @@ def test_dead_letters_are_run_again_until_none_are_left(run, folder):
     assert latin["kind"] == "encoding"
     assert (failed["file"], "data" in failed) == ("in/bad.json", False)
     assert (last["file"], last["data"]) == ("in/c.json", PEOPLE[6])
-    # Mended: the file, the schema, and (in its letter) the line.
+    # Repaired: the file, the schema, and the line in its dead letter.
     (folder / "in" / "bad.json").write_text('{"id": 100}')
     mended = (folder / "d.jsonl").read_text().replace('"nope"', '"{\\"id\\": 9}"')
     (folder / "d.jsonl").write_text(mended)

@@ -1,4 +1,4 @@
-"""Parquet files: typed columns that widen without a value changing."""
+"""Parquet files: typed columns that widen without changing a value."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXACT = 2**53
 
 
 def write(path, *blocks, ended=True):
-    """Write blocks of rows; return the refusals of all."""
+    """Write blocks of rows; return all refusals."""
     sink = ParquetSink(str(path))
     sink.open()
     try:
@@ -97,7 +97,7 @@ def test_objects_without_fields(path):
 def test_too_many_columns(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet_module, "MAX_FIELDS", 2)
     (refusal,) = write(tmp_path / "out", [{"a": 1, "b": 1}], [{"a": 2}, {"a": 3, "c": 1}])
-    assert (refusal.row, refusal.message) == (1, "field 'c': the table has 2 columns already")
+    assert (refusal.row, refusal.message) == (1, "field 'c': the table already has 2 columns")
     assert read(tmp_path / "out") == [{"a": 1, "b": 1}, {"a": 2, "b": None}]
 
 

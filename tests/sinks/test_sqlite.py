@@ -1,4 +1,4 @@
-"""SQLite tables: values arrive exactly, or the row is refused and the rest arrives."""
+"""SQLite tables: a row arrives with its exact values, or it alone is rejected."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def path(tmp_path):
 
 
 def load(sink, rows, groups=None):
-    """Load rows in a transaction of their own; return the refusals."""
+    """Load rows in their own transaction; return the refusals."""
     refusals = sink.load(make_block(rows), groups)
     sink.commit()
     return refusals
 
 
 def write(path, *blocks, mode="append", key=(), table="t", groups=None):
-    """Load blocks of rows; return the refusals of all."""
+    """Load blocks of rows; return all refusals."""
     sink = SqliteSink(path, table=table, mode=mode, key=key)
     sink.open()
     try:
@@ -48,7 +48,7 @@ def write(path, *blocks, mode="append", key=(), table="t", groups=None):
 
 
 def execute(path, *statements):
-    """Run statements in a transaction; return the rows of the last."""
+    """Run statements in a transaction; return the rows of the last statement."""
     with closing(sqlite3.connect(path)) as connection, connection:
         for statement in statements:
             rows = connection.execute(statement).fetchall()
@@ -262,9 +262,11 @@ def test_an_existing_table_gets_an_index_on_the_key(path, mode):
 
 def test_keys_that_an_existing_table_cannot_have(path):
     execute(path, "CREATE TABLE t (id, v)", "INSERT INTO t VALUES (1, 1), (1, 2)")
-    with pytest.raises(UsageError, match="rows of table t have the same id"):
+    with pytest.raises(
+        UsageError, match="several rows of table t have the same id, so this cannot be the key"
+    ):
         write(path, mode="upsert", key=("id",))
-    with pytest.raises(UsageError, match="no column nr, x, which the key names"):
+    with pytest.raises(UsageError, match="table t lacks these columns of the key: nr, x"):
         write(path, mode="upsert", key=("nr", "id", "x"))
     assert read(path, "SELECT count(*) FROM sqlite_schema") == [(1,)]
 
@@ -386,7 +388,7 @@ def test_names_that_cannot_be(path):
     (refusal,) = write(path, [{"a\0b": 1, "c": 1}, {"c": 2, "": 3}])
     assert (refusal.row, refusal.message) == (
         0,
-        r"field 'a\x00b': SQLite takes no NUL character in a name",
+        r"field 'a\x00b': SQLite does not allow a NUL character in a name",
     )
     assert read(path) == [(2, 3)]
 
@@ -397,14 +399,14 @@ def test_too_many_columns(path):
     (refusal,) = write(path, [{"f0": 2}, {"f0": 3, "more": 1}])
     assert (refusal.row, refusal.message) == (
         1,
-        "field 'more': the table has 2,000 columns already",
+        "field 'more': the table already has 2,000 columns",
     )
     assert read(path, "SELECT f0 FROM t") == [(1,), (2,)]
 
 
 @pytest.mark.parametrize("table", ["", "sqlite_x", "SQLITE_stat1", "a\0b"])
 def test_table_names_that_cannot_be(path, table):
-    with pytest.raises(UsageError, match="SQLite takes no table of the name"):
+    with pytest.raises(UsageError, match="is not a valid table name for SQLite"):
         write(path, table=table)
     assert not os.path.exists(path)
 
@@ -421,7 +423,7 @@ def test_paths_that_cannot_be(tmp_path):
     for name, reason in (
         ("missing/x.db", "check that its folder exists"),
         ("", "it is a folder"),
-        ("file", "the file holds something else"),
+        ("file", "the file has other content; name another file"),
     ):
         with pytest.raises(UsageError, match=rf"cannot use {tmp_path}.*{reason}"):
             write(os.path.join(tmp_path, name))
@@ -430,7 +432,7 @@ def test_paths_that_cannot_be(tmp_path):
 
 def test_a_database_that_may_only_be_read(path):
     write(path, [{"a": 1}])
-    # SQLite itself refuses to write where a database asks for a newer version.
+    # SQLite refuses to write a database that needs a newer version of SQLite.
     with open(path, "r+b") as file:
         file.seek(18)
         file.write(b"\x03\x02")
@@ -450,9 +452,9 @@ def test_a_locked_database(path, monkeypatch):
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        with pytest.raises(UsageError, match="another process has it locked"):
+        with pytest.raises(UsageError, match="another process has locked it"):
             write(path)
-        with pytest.raises(SinkError, match="another process has it locked"):
+        with pytest.raises(SinkError, match="another process has locked it"):
             load(sink, [{"a": 2}])
         process.communicate()
     assert sink.finish(succeeded=False, ended=False)
@@ -571,7 +573,7 @@ def test_rows_come_back_as_they_went_in(tmp_path_factory, rows):
 @settings(max_examples=50)
 @given(PLAIN_ROWS, st.integers(1, 4))
 def test_values_are_the_same_however_rows_are_split(tmp_path_factory, rows, size):
-    """Up to the widening: a number in a column of text is its shortest exact text."""
+    """Values are equal, but in a column of text a number is its shortest exact text."""
     rows = [{"_": number, **row} for number, row in enumerate(rows)]
     folder = tmp_path_factory.mktemp("split")
     whole, split = str(folder / "whole.db"), str(folder / "split.db")
@@ -587,10 +589,12 @@ def test_values_are_the_same_however_rows_are_split(tmp_path_factory, rows, size
 
 
 def plain(value):
-    """What a value says, as far as its column's kind does not."""
+    """Return a value in a form that is equal before and after its column widens."""
     if value in ("true", "false"):
         return float(value == "true")
-    if str(value).strip().lower().lstrip("+-") == "nan":  # a text, and equal to itself as such
+    if (
+        str(value).strip().lower().lstrip("+-") == "nan"
+    ):  # float("nan") would not be equal to itself
         return value
     try:
         return float(value)

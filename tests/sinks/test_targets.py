@@ -1,4 +1,4 @@
-"""Where records go: every kind of target as the command writes it, and what can go wrong."""
+"""All kinds of targets as the command writes them, and their failures."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def locks(r):
         connection.execute("BEGIN EXCLUSIVE")
     return r
 """
+# A prefix of a command: no file may exceed 32 KiB. To the command this is a full disk.
 LIMITED = ("sh", "-c", 'ulimit -f 64; exec "$@"', "sh")
-"""Before a command: no file may become larger than 32 KiB, a full disk as far as it can tell."""
 
 
 def options(target: str, *more: str) -> tuple[str, ...]:
@@ -65,7 +65,7 @@ def options(target: str, *more: str) -> tuple[str, ...]:
 
 
 def query(folder: Path, target: str, statement: str = "SELECT * FROM t") -> list[tuple[Any, ...]]:
-    """Return what a database says."""
+    """Return the rows of a query."""
     path = folder / target.partition(":///")[2]
     connection: Any
     if target.startswith("sqlite"):
@@ -94,7 +94,7 @@ def table(path: Path) -> list[list[str]]:
 
 
 def numbers(folder: Path, target: str) -> list[int]:
-    """Return field `n` of all that is in a target, in its order there."""
+    """Return field `n` of all rows of a target, in their order."""
     if "://" in target:
         return [number for (number,) in query(folder, target, "SELECT n FROM t")]
     path = folder / target
@@ -111,13 +111,13 @@ def numbers(folder: Path, target: str) -> list[int]:
 
 
 def leftovers(folder: Path) -> list[str]:
-    """Return what temporary files there are."""
+    """Return the temporary files."""
     return [str(path) for path in folder.rglob("*") if ".tmp" in path.name or ".old" in path.name]
 
 
 @pytest.fixture
 def uneven(files):
-    """A folder with files of very different sizes in in/, whose records are numbered, and fn.py."""
+    """Write files of numbered records, of very different sizes, to in/, and fn.py."""
     sizes = [5000, 1, 3, 1, 1200, 0, 1, 2, 2000, *[1] * 30]
     count, texts = itertools.count(), {}
     for place, size in enumerate(sizes):
@@ -126,11 +126,11 @@ def uneven(files):
     return files({"fn.py": FUNCTIONS, **texts})
 
 
+# The number of records in the fixture above.
 UNEVEN = 8238
-"""Records in the fixture above."""
 
 
-# What is there in the end
+# The result of each target
 
 
 @pytest.mark.parametrize("target", [*FILES, *DATABASES, "out/"])
@@ -242,7 +242,7 @@ def written_out(record: dict[str, Any], *, booleans: bool) -> dict[str, Any]:
 def test_what_is_written_reads_back_equal(records):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        # One record that has all fields makes columns for them.
+        # One record with all fields creates the columns.
         records = [dict.fromkeys(KEYS), *records]
         (folder / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
         for target in ("o.jsonl", "o.csv", "o.parquet", *DATABASES):
@@ -355,7 +355,7 @@ def test_a_named_pipe_is_written_to(run, files):
 
 
 def unprivileged() -> tuple[str, ...]:
-    """Return what to put before a command so that permissions count for it."""
+    """Return a prefix of a command, so that file permissions apply to it."""
     if os.geteuid() != 0:
         return ()
     setpriv = shutil.which("setpriv")
@@ -492,7 +492,7 @@ TREE = {
 
 
 def tree(folder: Path) -> dict[str, str]:
-    """Return what is in the files below a folder."""
+    """Return the contents of the files below a folder."""
     found = {}
     for path in folder.rglob("*"):
         if path.is_file():
@@ -571,7 +571,7 @@ def test_in_a_folder_good_records_of_a_bad_file_are_kept(run, files):
 
 
 def test_outputs_of_one_file_fail_alone(run, files):
-    """Where a folder should go there is a file; another output is a folder already."""
+    """A file stands at the path of a folder, and a folder at the path of an output."""
     folder = files({
         "in/a.json": "1", "in/c.json": "3", "in/sub/b.json": "2",
         "out/in/sub": "", "out/in/a.json/x": "",
@@ -601,7 +601,7 @@ def test_names_of_outputs_in_a_folder(run, files):
     assert list(tree(folder / "o5")) == ["stdin.json"]
 
 
-# Kept apart
+# Overlapping paths
 
 
 def test_outputs_that_would_overwrite_an_input_are_refused(run, files):
@@ -781,7 +781,7 @@ def test_an_interrupted_run_says_how_much_is_in_the_table(uneven):
 
 
 def test_locked_databases(uneven):
-    """At the start, midway, and for a moment only; side by side, for each waits five seconds."""
+    """Locked at the start, midway, for a moment; concurrent: each waits 5 seconds."""
     query(uneven, "sqlite:///midway.db", "CREATE TABLE t (n INTEGER, file INTEGER)")
     locks = {}
     for name in ("start", "moment"):

@@ -1,4 +1,4 @@
-"""Rows on their way into a table of PostgreSQL: copied there, or staged and moved."""
+"""Loads of rows into a PostgreSQL table: by COPY, or through a staging table."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ if TYPE_CHECKING:
 
 _WHOLE = ("smallint", "integer")
 _SCALED = re.compile(r"numeric\((\d+),(-?\d+)\)")
-# types whose casts cut a value that is too long; an assignment rejects it
+# Types whose casts cut a value that is too long. An assignment without a cast rejects it.
 _CUTTING = re.compile(r"(character varying|character|bit|bit varying)\b")
 
 
 class PostgresLoad:
-    """The rows of a block on their way into a table with columns of these types.
+    """The load of a block into a table.
 
-    Columns without a field are null. With a `key`, a row replaces an earlier row of the block with
-    the same key; a row of the table only if it `replaces`. The latter may be asked for after `load`
-    has failed; it takes twice as long.
+    `types` has the declared types of its columns. Columns without a field are null. With a `key`, a
+    row replaces earlier rows of the block with the same key. It replaces a row of the table only if
+    `replaces` is true, which takes twice as long; it may be set after `load` has failed. Call
+    `misfits`, then `load` for ranges of rows (and `undo` after each error), then `end`.
     """
 
     def __init__(
@@ -47,8 +48,8 @@ class PostgresLoad:
         self.replaces = replaces
         self._key, self._columns = key, list(types)
         there = [place for place, name in enumerate(block.names) if name in types]
+        # The columns that are fields of the block.
         self._names = [block.names[place] for place in there]
-        """The columns that the block has a value for, or could have."""
         self._types = [types[name] for name in self._names]
         self._values = [
             _fitted(block.kinds[place], block.values[place], declared)
@@ -60,8 +61,8 @@ class PostgresLoad:
             for place, declared in enumerate(self._types)
         )
         digest = hashlib.blake2b(stage.encode(), digest_size=8).hexdigest()
+        # A temporary table for rows of these types. All loads of the session use it.
         self._stage = TableName("pg_temp", f"asyncbatch: {digest}")
-        """a temporary table for rows of these types, used by all loads of the session"""
         self._create = f"CREATE TEMP TABLE IF NOT EXISTS {quote(self._stage.table)} ({stage})"
         self._create += " ON COMMIT DELETE ROWS; "
         self._is_tried = False
@@ -73,7 +74,7 @@ class PostgresLoad:
         return (bool(self._key) and self.replaces) or not all(map(_is_known_type, self._types))
 
     def misfits(self) -> dict[int, str]:
-        """Return the rows with values that the server would change silently, and why."""
+        """Return reasons against rows with values that the server would round silently."""
         reasons: dict[int, str] = {}
         for name, declared, values in zip(self._names, self._types, self._values, strict=True):
             if found := _SCALED.fullmatch(declared):
@@ -85,9 +86,9 @@ class PostgresLoad:
         return reasons
 
     def load(self, start: int, stop: int) -> None:
-        """Load the rows from `start` to `stop`, exclusive. Raises the server's error.
+        """Load the rows from `start` up to `stop`, exclusive.
 
-        After an error, call `undo`.
+        Raises the error of the server; call `undo` after it.
         """
         before = "RELEASE attempt; " if self._is_tried else ""
         create = self._create if self._is_staged else ""
@@ -108,7 +109,7 @@ class PostgresLoad:
         self._connection.execute(f"{self._move}; TRUNCATE {self._stage.sql}")
 
     def remove(self) -> None:
-        """Take away the table's rows that have the key of one of these."""
+        """Delete the rows of the table that have the key of a row of the block."""
         self._connection.execute(self._create)
         columns = [f"c{place}" for place in range(len(self._names))]
         self._connection.copy(self._stage, columns, zip(*self._values, strict=True))
@@ -122,16 +123,16 @@ class PostgresLoad:
         )
 
     def end(self) -> None:
-        """Release the savepoint of the load."""
+        """Release the savepoint of the last `load`."""
         if self._is_tried:
             self._connection.execute("RELEASE attempt")
 
     def undo(self) -> None:
-        """Have the attempt that failed leave no trace."""
+        """Roll back a `load` that failed."""
         self._connection.execute("ROLLBACK TO attempt")
 
     def _latest(self, parts: list[list[Any]]) -> list[list[Any]]:
-        """Return the columns without rows whose key comes again."""
+        """Return the columns with only the last row of each key."""
         columns = [parts[place] for place in self._places]
         keys = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
         if len(set(keys)) == len(keys):
@@ -166,7 +167,7 @@ def _is_assigned(declared: str) -> bool:
 
 
 def _fitted(kind: Kind, values: list[Json], declared: str) -> list[Any]:
-    """Return the values of a column as they travel to one of type `declared`."""
+    """Return the values of a column as they are sent to a column of type `declared`."""
     if kind == "null" or (TYPES[kind] == declared and kind != "mixed"):
         return list(map(_decimal, values)) if declared == "numeric" else values
     if declared in (TIME, "jsonb"):
@@ -191,6 +192,6 @@ def _decimal(text: str | None) -> Decimal | None:
 def _is_rounded(text: str, scale: int) -> bool:
     try:
         exponent = Decimal(text).normalize().as_tuple().exponent
-    except ArithmeticError:  # it is no number, as the server will say
+    except ArithmeticError:  # not a number: the server rejects it
         return False
     return isinstance(exponent, int) and exponent < -scale

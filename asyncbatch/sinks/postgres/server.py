@@ -1,4 +1,4 @@
-"""Connections and transactions."""
+"""Connections to PostgreSQL, and transactions that survive a lost connection."""
 
 from __future__ import annotations
 
@@ -22,50 +22,50 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.retry import Retrier
 
-MOST_NAME_BYTES = 63
+MOST_NAME_BYTES = 63  # of a name in PostgreSQL, which cuts longer ones
 
 
 class TableName(NamedTuple):
-    """The name of a table, in a schema or on the search path."""
+    """The name of a table. Without a schema, the search path decides."""
 
     schema: str | None
     table: str
 
     @classmethod
     def parse(cls, text: str) -> TableName:
-        """Return the name of TABLE or SCHEMA.TABLE."""
+        """Return the name that the text TABLE or SCHEMA.TABLE gives."""
         schema, dot, table = text.partition(".")
         return cls(schema, table) if dot else cls(None, text)
 
     @property
     def sql(self) -> str:
-        """The name as SQL takes it."""
+        """The name, quoted for SQL."""
         return quoted(filter(None, self)).replace('", "', '"."')
 
-    def sibling(self, what: str) -> TableName:
-        """Return the name of something that belongs to the table."""
-        ending = f".asyncbatch-{what}"
-        room = MOST_NAME_BYTES - len(ending)
+    def sibling(self, suffix: str) -> TableName:
+        """Return the name of a table or index that belongs to the table."""
+        ending = f".asyncbatch-{suffix}"
+        most_bytes = MOST_NAME_BYTES - len(ending)
         raw = self.table.encode()
-        if len(raw) <= room:
+        if len(raw) <= most_bytes:
             return self._replace(table=self.table + ending)
         digest = hashlib.blake2b(raw, digest_size=4).hexdigest()
-        cut = raw[: room - len(digest) - 1].decode(errors="ignore")
+        cut = raw[: most_bytes - len(digest) - 1].decode(errors="ignore")
         return self._replace(table=f"{cut}~{digest}{ending}")
 
 
 T = TypeVar("T")
 
-CONNECT_SECONDS = 10.0
-# settings of a session, unless the address has them
+CONNECT_SECONDS = 10.0  # how long to wait for a new connection
+# The settings of a session that the address does not have.
 _SETTINGS = {"application_name": "asyncbatch", "statement_timeout": "600s"}
-# How many seconds PostgreSQL's units of time are.
+# Seconds in each unit of time of PostgreSQL. The default unit is the millisecond.
 _UNITS = {"us": 1e-6, "ms": 1e-3, "": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"\s*(\d+)\s*(us|ms|s|min|h|d)?\s*")
-_COMMIT_ERRORS = "57014"
+_QUERY_CANCELED = "57014"  # also of a statement that took too long
 _LEAST_VERSION = 12
-# Beginnings of error codes after which a new connection may succeed. Those with 42: another run has
-# created or dropped a table or column meanwhile.
+# Beginnings of the SQLSTATE codes after which a new connection may succeed. The codes with 42:
+# another run has created or dropped a table or column at the same time.
 _TRANSIENT_CODES = (
     "08",
     "25P03",
@@ -81,13 +81,15 @@ _TRANSIENT_CODES = (
 
 
 class StillOpenError(Exception):
-    """The outcome of a transaction is not decided yet."""
+    """A transaction has not ended yet, so its outcome is not known."""
 
 
 class PostgresServer:
-    """The database at `address`. No method may be called on an event loop.
+    """The database at `address`, with a pool of connections.
 
-    `is_error` recognises its exceptions. `name` is the address without its password.
+    It runs its own event loop in a thread. Call `open` first and `close` at the end. Methods block:
+    do not call them on an event loop. `name` is the address without its password. `is_error`
+    recognises the exceptions of the server.
     """
 
     def __init__(self, address: str, settings: ServerSettings | None = None) -> None:
@@ -100,7 +102,7 @@ class PostgresServer:
         self._pool: Any
 
     def open(self) -> None:
-        """Connect. Raises UsageError; TargetBusyError if it may be possible soon."""
+        """Connect. Raises UsageError; TargetBusyError if a later attempt may succeed."""
         try:
             import asyncpg
         except ImportError:
@@ -124,7 +126,7 @@ class PostgresServer:
             raise kind(f"cannot use {self.name}: {self.explained(error)}") from None
 
     def wait(self, awaitable: Awaitable[T]) -> T:
-        """Run an awaitable on the server's own loop; return its result."""
+        """Run an awaitable on the event loop of this object; return its result."""
 
         async def wait() -> T:
             return await awaitable
@@ -132,11 +134,11 @@ class PostgresServer:
         return asyncio.run_coroutine_threadsafe(wait(), self._loop).result()
 
     def connect(self) -> PostgresConnection:
-        """Return a connection of the pool, exclusive until it is released or dropped."""
+        """Return a connection of the pool. Its user must release or drop it."""
         return PostgresConnection(self, self._pool, self.wait(self._pool.acquire()))
 
     def fetch(self, query: str, *values: Any) -> list[Any]:
-        """Return the rows of a query, over another connection."""
+        """Return the rows of a query, which uses its own connection."""
         connection = self.connect()
         try:
             rows = connection.fetch(query, *values)
@@ -154,7 +156,7 @@ class PostgresServer:
             )
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Close all connections, and end the thread."""
         pool = getattr(self, "_pool", None)
         if pool is not None:
             with suppress(Exception):  # committed rows are safe
@@ -167,44 +169,44 @@ class PostgresServer:
         self._loop.close()
 
     def is_error(self, error: BaseException) -> bool:
-        """Whether this is an error of the server, or of the way to it."""
+        """Whether an error comes from the server, its client library or the network."""
         library = self._asyncpg
         kinds = library.PostgresError, library.InterfaceError, library.InternalClientError
         return isinstance(error, (*kinds, OSError, StillOpenError))
 
     def is_transient(self, error: BaseException) -> bool:
-        """Whether an error may be gone the next time, on a new connection."""
+        """Whether another attempt, on a new connection, may succeed."""
         if code := getattr(error, "sqlstate", None):
             return str(code).startswith(_TRANSIENT_CODES)
         if isinstance(error, self._asyncpg.InterfaceError):
-            # "connection is closed", "... has been released back to the pool", as it was lost
+            # A lost connection: "connection is closed", "... has been released back to the pool".
             return any(word in str(error) for word in ("clos", "released"))
-        # The library stumbles if a session ends at a bad moment. Otherwise sockets are all that
-        # could fail: also a missing one may be there soon.
+        # asyncpg raises InternalClientError if a session ends at the wrong moment. All other errors
+        # are of sockets; a missing one may exist soon.
         return isinstance(error, OSError | StillOpenError | self._asyncpg.InternalClientError)
 
     def explained(self, error: BaseException) -> str:
-        """Return an error's message, with its code, without secrets."""
+        """Return the message of an error with its code, without secrets."""
         text = str(getattr(error, "message", None) or error or type(error).__name__)
         if detail := getattr(error, "detail", None):
             text += f": {detail}"
         if code := getattr(error, "sqlstate", None):
             text += f" (SQLSTATE {code})"
-        if code == _COMMIT_ERRORS and "timeout" in text:
+        if code == _QUERY_CANCELED and "timeout" in text:
             allowed = self._session["statement_timeout"]
-            text += f"; statement_timeout, in [sink] or the address, allows {allowed}"
+            text += f"; the limit is {allowed}: set statement_timeout in [sink] or the address"
         return redact_text(text, self.address)
 
     async def _make_pool(self) -> Any:
         async def keep(_: object) -> None:
-            """Do not reset the session: our transactions do not change it."""
+            """Do not reset the session: the transactions do not change it."""
 
         return await self._asyncpg.create_pool(
             self.address,
             min_size=self._settings.min_connections,
             max_size=self._settings.max_connections,
             timeout=CONNECT_SECONDS,
-            command_timeout=self._longest_wait(),
+            command_timeout=self._command_timeout(),
             server_settings=self._session,
             reset=keep,
         )
@@ -217,24 +219,29 @@ class PostgresServer:
         asked = dict(parse_qsl(urlsplit(self.address).query))
         found |= {name: asked[name] for name in found.keys() & asked.keys()}
         if (seconds := self._settings.statement_timeout) is not None:
-            found["statement_timeout"] = f"{max(1, round(seconds * 1000))}ms"  # 0 is no limit
+            found["statement_timeout"] = (
+                f"{max(1, round(seconds * 1000))}ms"  # 0 would mean no limit
+            )
         return found
 
-    def _longest_wait(self) -> float | None:
-        """Return the seconds after which an unresponsive server is abandoned."""
+    def _command_timeout(self) -> float | None:
+        """Return how many seconds to wait for an answer of the server; None: no limit."""
         found = _DURATION.fullmatch(self._session["statement_timeout"])
         seconds = int(found[1]) * _UNITS[found[2] or ""] if found else 0
         return seconds + CONNECT_SECONDS if seconds else None
 
 
 class RetryingReader:
-    """Reads from a server beside the writes, and retries after a lost connection."""
+    """A reader with its own connections. It retries after a lost connection.
+
+    The ledger uses it while a transaction of the sink is open.
+    """
 
     def __init__(self, server: PostgresServer, retrier: Retrier) -> None:
         self._server, self._retrier = server, retrier
 
     def fetch(self, query: str, *values: Any) -> list[Any]:
-        """Return the rows that a query gives. Raises SinkError."""
+        """Return the rows of a query. Raises SinkError."""
         try:
             return self._retrier.call(
                 partial(self._server.fetch, query, *values), self._server.is_transient
@@ -247,23 +254,23 @@ class RetryingReader:
 
 
 class PostgresConnection:
-    """One connection of a `PostgresServer`'s; see there."""
+    """A connection of a `PostgresServer`. Methods block, and raise asyncpg errors."""
 
     def __init__(self, server: PostgresServer, pool: Any, raw: Any) -> None:
         self._server, self._pool, self._raw = server, pool, raw
 
     def execute(self, script: str, *values: Any) -> str:
-        """Run statements, several only without values; return the status of the last."""
+        """Run statements; return the status of the last. With values: one statement."""
         status: str = self._server.wait(self._raw.execute(script, *values))
         return status
 
     def fetch(self, query: str, *values: Any) -> list[Any]:
-        """Return the rows that a query gives."""
+        """Return the rows of a query."""
         rows: list[Any] = self._server.wait(self._raw.fetch(query, *values))
         return rows
 
     def copy(self, table: TableName, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """Add rows to a table, by binary COPY."""
+        """Add rows to a table with binary COPY."""
         self._server.wait(
             self._raw.copy_records_to_table(
                 table.table, schema_name=table.schema, columns=columns, records=rows
@@ -271,12 +278,12 @@ class PostgresConnection:
         )
 
     def forget_types(self) -> None:
-        """Take note that columns are no longer of the types that they were."""
+        """Forget the cached types of columns, because a table was changed."""
         self._server.wait(self._raw.reload_schema_state())
 
     def release(self) -> None:
-        """Give it back, to be used again if it is in order."""
-        with suppress(Exception):  # it is lost
+        """Return the connection to the pool."""
+        with suppress(Exception):  # a lost connection
             self._server.wait(self._pool.release(self._raw))
 
     def drop(self) -> None:
@@ -286,25 +293,26 @@ class PostgresConnection:
             self._raw.terminate()
             await self._pool.release(self._raw)
 
-        with suppress(Exception):  # it is gone, one way or another
+        with suppress(Exception):  # the connection is closed in any case
             self._server.wait(drop())
 
 
-_NO_SUCH_NUMBER = "22023"
+_NO_SUCH_TRANSACTION = "22023"  # invalid_parameter_value, of `txid_status`
 
 
 class _UncertainCommit(NamedTuple):
-    """A transaction that may be committed: its number, and a query that tells."""
+    """A transaction whose COMMIT got no answer."""
 
-    transaction: int
-    is_there: Callable[[int], bool]
+    transaction: int  # its number, as `txid_current` returns it
+    is_there: Callable[[int], bool]  # whether its rows exist
 
 
 class Transactions:
-    """A sequence of transactions that survive lost connections.
+    """A sequence of transactions on one connection. It survives a lost connection.
 
-    `begin` is called at the start of each transaction, after the script `first`; also on a new
-    connection, where it repeats all work of the transaction.
+    A sink owns it, in one thread. Each transaction starts with the script `first` and a call of
+    `begin`. After a lost connection `begin` is called on a new one, and must repeat all work of the
+    transaction.
     """
 
     def __init__(
@@ -317,15 +325,14 @@ class Transactions:
         self._server, self._retrier = server, retrier
         self._first, self._begin = first, begin
         self._connection: PostgresConnection | None = None
-        self._has_begun = False
-        """whether the connection is in a transaction"""
-        self._doubt: _UncertainCommit | None = None
+        self._in_transaction = False
+        self._uncertain: _UncertainCommit | None = None
+        # Whether an error that no retry could repair has ended the sequence.
         self.is_lost = False
-        """Whether an error has ended it all."""
 
     def execute(self, work: Callable[[PostgresConnection], T]) -> T:
         """Return the result of `work` in the current transaction. Raises SinkError."""
-        return self._with_retries(lambda: work(self._begun()))
+        return self._with_retries(lambda: work(self._begun_connection()))
 
     def commit(
         self,
@@ -334,18 +341,18 @@ class Transactions:
     ) -> None:
         """Run `last` in the current transaction, and commit. Raises SinkError.
 
-        `is_there` tells whether its rows exist, written by a transaction of a number: a server that
-        crashed may reuse numbers.
+        `is_there` returns whether the rows exist that the transaction with a number wrote. It is
+        needed because a server that crashed may reuse the numbers of transactions.
         """
 
         def commit() -> None:
             if not self._has_ended():
-                connection = self._begun()
+                connection = self._begun_connection()
                 last(connection)
                 number = int(connection.fetch("SELECT txid_current()")[0][0])
-                self._doubt = _UncertainCommit(number, is_there)
+                self._uncertain = _UncertainCommit(number, is_there)
                 self._end(connection)
-                self._doubt = None
+                self._uncertain = None
 
         self._with_retries(commit)
 
@@ -364,13 +371,13 @@ class Transactions:
             raise
 
     def undo(self) -> None:
-        """Roll back, and release the connection."""
-        connection, self._connection, self._has_begun = self._connection, None, False
+        """Roll back by closing the connection."""
+        connection, self._connection, self._in_transaction = self._connection, None, False
         if connection is not None:
             connection.drop()
 
     def close(self) -> None:
-        """Release the connection, which is in no transaction."""
+        """Release the connection. It must not be in a transaction."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.release()
@@ -380,40 +387,40 @@ class Transactions:
             self._connection = self._server.connect()
         return self._connection
 
-    def _begun(self) -> PostgresConnection:
+    def _begun_connection(self) -> PostgresConnection:
         connection = self._connected()
-        if not self._has_begun:
-            # A deferred constraint would not tell which row violates it.
+        if not self._in_transaction:
+            # A deferred constraint would fail at the commit, without a row.
             connection.execute(f"BEGIN; SET CONSTRAINTS ALL IMMEDIATE; {self._first}")
-            self._has_begun = True
+            self._in_transaction = True
             self._begin(connection)
         return connection
 
     def _has_ended(self) -> bool:
-        """Whether the uncertain transaction was committed."""
-        if self._doubt is None:
+        """Whether a transaction with an unknown outcome was committed."""
+        if self._uncertain is None:
             return False
-        number, is_there = self._doubt
+        number, is_there = self._uncertain
         try:
             status = self._server.fetch("SELECT txid_status($1)", number)[0][0]
         except Exception as error:
-            if getattr(error, "sqlstate", None) != _NO_SUCH_NUMBER:
+            if getattr(error, "sqlstate", None) != _NO_SUCH_TRANSACTION:
                 raise
-            status = "forgotten"
+            status = "unknown"  # too old, or lost in a crash
         if status == "in progress":
-            raise StillOpenError("the server is still at a transaction that was interrupted")
+            raise StillOpenError("the server has not yet ended an interrupted transaction")
         committed = status == "committed" and is_there(number)
-        self._doubt = None
+        self._uncertain = None
         return committed
 
     def _end(self, connection: PostgresConnection) -> None:
         status = connection.execute("COMMIT")
         if status != "COMMIT":
             raise SinkError(f"cannot write {self._server.name}: the transaction was rolled back")
-        self._has_begun = False
+        self._in_transaction = False
 
     def _with_retries(self, function: Callable[[], T]) -> T:
-        """Return the result of a function, repeated on a new connection if one was lost."""
+        """Call a function, again on a new connection after a transient error."""
 
         def once() -> T:
             try:

@@ -1,4 +1,4 @@
-"""A table of a PostgreSQL database, with transactions that survive lost connections."""
+"""The PostgreSQL sink: a table of a PostgreSQL database."""
 
 from __future__ import annotations
 
@@ -35,19 +35,20 @@ if TYPE_CHECKING:
     from asyncbatch.sinks.postgres.server import PostgresConnection
 
 RETRIES = Retries(5, 0.5)  # the default: 15 seconds for a server that restarts
-# Beginnings of codes of errors that are about the rows.
+# Beginnings of the SQLSTATE codes of errors that rows cause.
 _REJECTING_CODES = ("21", "22", "23", "44", "54", "P0", "42804", "42846")
-# errors of COPY for rows that may replace others: the key exists, or no COPY is possible
+# Errors of COPY in an upsert: the key exists, or the table allows no COPY.
 _DUPLICATE_CODES = ("23505", "0A000")
-_TEXT_CODES = ("22021", "22P05")
-_TABLES = ("r", "p")
+_TEXT_CODES = ("22021", "22P05")  # of a NUL character in a text
+_TABLES = ("r", "p")  # relation kinds: table, partitioned table
 
 
 class PostgresSink:
     """A table of a PostgreSQL database: append, replace, or upsert by key.
 
-    New fields add columns, and values widen column types. Rows since the last commit are kept, and
-    loaded again after a lost connection. The `address` may hold a password, which no message shows.
+    New fields add columns, and values widen column types. The rows since the last commit stay in
+    memory, and are loaded again after a lost connection. The `address` may have a password, which
+    no message shows. See `BatchSink` for the order of calls.
     """
 
     def __init__(
@@ -67,20 +68,20 @@ class PostgresSink:
         self._job, self._retrier = job, retrier or Retrier(RETRIES)
         self._server = PostgresServer(address, settings)
         self._name = TableName.parse(table)
+        # The table that is loaded. A replacement is renamed to `table` at the end.
         self._target = self._name.sibling("new") if mode == "replace" else self._name
-        """The table that is loaded; the end of a replacement gives it its name."""
         self._transactions = Transactions(
             self._server, self._retrier, lock_statement(self._target), self._begin
         )
         self._shape = TableShape(self._server, self._target, key, contract, times)
+        # The rows since the last commit, without rejected ones.
         self._loads: list[ColumnBlock] = []
-        """the rows since the last commit, without rejected ones"""
         self._lacks_index = self._has_ledger = False
+        # Whether an upsert has met a key that exists in the table.
         self._replaces = False
-        """whether existing keys were found, in a run that may replace rows"""
 
     def open(self) -> None:
-        """Connect, and see that the table can be written to. Raises UsageError."""
+        """Connect, and check that the table can be written. Raises UsageError."""
         self._check_names()
         self._server.open()
         try:
@@ -94,7 +95,7 @@ class PostgresSink:
             raise kind(f"cannot use {self._server.name}: {reason}") from None
 
     def ledger(self) -> Ledger:
-        """Return the entries that the database has of the job that it was opened for."""
+        """Return the ledger of the job in this database."""
         job = self._job.fingerprint if self._job else ""
         reader = RetryingReader(self._server, self._retrier)
         return ledger.PostgresLedger(reader, job, least=int(self.mode == "replace"))
@@ -105,7 +106,7 @@ class PostgresSink:
         return refused
 
     def remove(self, keys: ColumnBlock) -> None:
-        """Take away the rows that have these keys, and commit. Raises SinkError."""
+        """Delete the rows with these keys, and commit. Raises SinkError."""
 
         def remove(connection: PostgresConnection) -> None:
             if self._shape.number is not None:
@@ -138,7 +139,7 @@ class PostgresSink:
         self._lacks_index = False
 
     def finish(self, *, succeeded: bool, ended: bool) -> bool:
-        """End the run; a replacement takes its place if it succeeded. Raises SinkError."""
+        """End the run; put a replacement in place if the run succeeded. Raises SinkError."""
         is_lost = self._transactions.is_lost
         stands = self.mode != "replace" or (succeeded and not is_lost)
         try:
@@ -146,7 +147,7 @@ class PostgresSink:
                 self._transactions.undo()
                 self._loads.clear()
             if not stands and not (self._job and (self._job.is_resuming or not ended)):
-                with suppress(Exception):  # the next run begins with this
+                with suppress(Exception):  # the next run does it first
                     self._transactions.execute_once(self._drop_replacement)
             elif stands and not is_lost:
                 untyped = self._shape.untyped() if ended else {}
@@ -158,36 +159,38 @@ class PostgresSink:
         return stands
 
     def _check_names(self) -> None:
-        for name, what in ((self._name.schema, "schema"), (self._name.table, "table")):
+        for name, kind in ((self._name.schema, "schema"), (self._name.table, "table")):
             if name is not None and (reason := column_flaw(name)):
-                raise UsageError(f"--table {self.table!r} names no {what} that can be: {reason}")
+                raise UsageError(
+                    f"--table {self.table!r}: the name of the {kind} is not valid: {reason}"
+                )
         for name in self.key:
             if reason := column_flaw(name):
                 raise UsageError(f"{name!r} cannot be the key: {reason}")
 
     def _prepare(self, connection: PostgresConnection) -> None:
         if connection.fetch("SELECT current_setting('transaction_read_only')")[0][0] == "on":
-            raise UsageError(f"cannot use {self._server.name}: it can only be read")
+            raise UsageError(f"cannot use {self._server.name}: it is read-only")
         if ledger.exists(connection):
-            ledger.create(connection)  # an earlier version's lacks columns
+            ledger.create(connection)  # adds the columns that the table of an earlier version lacks
         for name in {self._name, self._target}:
             if found := find_table(connection, name):
                 self._check_table(connection, name, *found)
-        goes_on = self.mode == "replace" and self._continues_replacement(connection)
-        if self.mode != "replace" or goes_on:
+        is_continued = self.mode == "replace" and self._continues_replacement(connection)
+        if self.mode != "replace" or is_continued:
             self._shape.read(connection)
         if self.mode == "replace":
             self._check_dependents(connection)
         elif self.key and self._shape.number is not None:
             self._check_key(connection, self._shape.number)
-        if self.mode == "replace" and not goes_on:
+        if self.mode == "replace" and not is_continued:
             self._drop_replacement(connection)
-        # another process has dropped it
+        # There is no table: another process has dropped it.
         elif self._shape.number is None and ledger.exists(connection):
             replacing.forget(ledger.executor(connection), self.table, generation=0)
 
     def _continues_replacement(self, connection: PostgresConnection) -> bool:
-        """Whether to continue the existing replacement table."""
+        """Whether a replacement table of an earlier run exists and can be continued."""
         job = self._job
         if not job or not job.is_resuming or not ledger.exists(connection):
             return False
@@ -200,9 +203,9 @@ class PostgresSink:
     ) -> None:
         where = f"cannot use {self._server.name}"
         if kind not in _TABLES:
-            raise UsageError(f"{where}: {name.table} is no table but a view, an index or the like")
+            raise UsageError(f"{where}: {name.table} is not a table, but a view or an index")
         if schema in ("pg_catalog", "information_schema"):
-            raise UsageError(f"{where}: {name.table} is a table of the server's own")
+            raise UsageError(f"{where}: {name.table} is a system table of the server")
         for privilege in ("SELECT", "INSERT", *(["UPDATE"] if self.mode == "upsert" else [])):
             query = "SELECT has_table_privilege($1::bigint::oid, $2)"
             if not connection.fetch(query, number, privilege)[0][0]:
@@ -212,22 +215,22 @@ class PostgresSink:
         found = find_table(connection, self._name)
         if found and (others := dependents(connection, found[0])):
             raise UsageError(
-                f"cannot replace table {self.table}, which {', '.join(others)} would lose:"
-                " --mode append or upsert keeps the table"
+                f"cannot replace table {self.table}, because other objects depend on it"
+                f" ({', '.join(others)}): --mode append or upsert keeps the table"
             )
 
     def _check_key(self, connection: PostgresConnection, number: int) -> None:
         if missing := [name for name in self.key if name not in self._shape.types]:
             raise UsageError(
-                f"cannot use {self._server.name}: table {self.table} has no column"
-                f" {', '.join(missing)}, which the key names"
+                f"cannot use {self._server.name}: table {self.table} lacks these columns of the"
+                f" key: {', '.join(missing)}"
             )
         if has_unique_key(connection, number, self.key):
             return
         if has_repeated_key(connection, self._name, self.key):
             raise UsageError(
-                f"cannot use {self._server.name}: rows of table {self.table} have the same"
-                f" {', '.join(self.key)}, so that cannot be the key"
+                f"cannot use {self._server.name}: several rows of table {self.table} have the"
+                f" same {', '.join(self.key)}, so this cannot be the key"
             )
         self._lacks_index = True
 
@@ -237,19 +240,19 @@ class PostgresSink:
             replacing.forget(ledger.executor(connection), self.table, generation=1)
 
     def _begin(self, connection: PostgresConnection) -> None:
-        """Read the table, and load the rows of a lost connection again."""
+        """Read the columns of the table, and load the rows of a lost connection again."""
         self._shape.read(connection)
         for block in self._loads:
             if refused := self._write(connection, block, None):
                 raise SinkError(
-                    f"cannot write {self._server.name}: the connection was lost, and of the rows"
-                    f" loaded before {len(refused)} are refused now: {refused[0].message}"
+                    f"cannot write {self._server.name}: the connection was lost, and the server"
+                    f" rejected {len(refused)} of its rows on a new one: {refused[0].message}"
                 )
 
     def _write(
         self, connection: PostgresConnection, payload: ColumnBlock, groups: Sequence[int] | None
     ) -> Sequence[Refusal]:
-        """Write rows, all that are not refused."""
+        """Write rows; return the rejected rows."""
         block, rows, groups, refused = self._shape.columns.admit(payload, groups)
         if not block.count:
             return refused
@@ -263,7 +266,7 @@ class PostgresSink:
         return sorted(refused + make_refusals(reasons, rows), key=attrgetter("row"))
 
     def _index(self, connection: PostgresConnection, number: int) -> None:
-        """Create a unique index on the key of a table that this sink creates."""
+        """Create a unique index on the key, if there is none."""
         if not has_unique_key(connection, number, self.key):
             name, table = quote(self._name.sibling("key").table), self._name.sql
             connection.execute(f"CREATE UNIQUE INDEX {name} ON {table} ({quoted(self.key)})")
@@ -271,42 +274,42 @@ class PostgresSink:
     def _insert(
         self, connection: PostgresConnection, block: ColumnBlock, groups: Sequence[int] | None
     ) -> dict[int, str]:
-        """Insert rows, each that the table allows; return why not the others."""
+        """Insert the rows that the table accepts; return the reasons against the others."""
         key = self.key if self.mode == "upsert" else ()
-        arrivals = PostgresLoad(
+        load = PostgresLoad(
             connection, self._target, self._shape.types, block, key=key, replaces=self._replaces
         )
-        misfits = arrivals.misfits()
+        misfits = load.misfits()
 
         def attempt(start: int, stop: int) -> str | None:
             if reason := next((misfits[row] for row in misfits if start <= row < stop), None):
                 return reason
             try:
-                arrivals.load(start, stop)
+                load.load(start, stop)
             except Exception as error:
                 code = str(getattr(error, "sqlstate", None) or "")
                 if code in _DUPLICATE_CODES and key and not self._replaces:
-                    arrivals.undo()
-                    self._replaces = arrivals.replaces = True
+                    load.undo()
+                    self._replaces = load.replaces = True
                     return attempt(start, stop)
                 if not code.startswith(_REJECTING_CODES) and not isinstance(error, UnicodeError):
                     raise
-                arrivals.undo()
+                load.undo()
                 return self._refusal(error, code)
             return None
 
         reasons = load_salvaging(group_edges(block.count, groups), attempt)
-        arrivals.end()
+        load.end()
         return reasons
 
     def _refusal(self, error: Exception, code: str) -> str:
         reason = self._server.explained(error).replace(self._target.table, self._name.table)
         if code in _TEXT_CODES:
-            reason += "; PostgreSQL takes no NUL character in a text"
+            reason += "; PostgreSQL does not allow a NUL character in a text"
         return reason
 
     def _complete(self, connection: PostgresConnection, untyped: Mapping[str, Kind]) -> None:
-        """Give columns without a value their type, and a replacement its name."""
+        """Add columns without values as text, and put a replacement in place."""
         if untyped:
             self._shape.alter(connection, untyped)
         if self.mode != "replace":

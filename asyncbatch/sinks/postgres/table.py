@@ -1,4 +1,4 @@
-"""Tables: find, create, widen; time columns."""
+"""The schemas of PostgreSQL tables: columns, keys, new types, time columns."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from asyncbatch.sinks.columns import ColumnKind, SchemaContractCheck
     from asyncbatch.sinks.postgres.server import PostgresConnection, PostgresServer
 
-# the type of a column that was created for times; the server spells other ones in full
+# The type of a column that was created for times. The server spells the type of other columns in
+# full ("timestamp with time zone"), so this short name marks them.
 TIME = "timestamptz"
-# the comment on a column that was created for times, for later runs
+# The comment on a column that was created for times. Later runs look for it: do not change it.
 TIME_COMMENT = "made by asyncbatch: becomes text if something else than a time comes"
-# Day, time and zone; of no more digits than PostgreSQL keeps.
+# Day, time and zone. PostgreSQL keeps at most six digits of a second.
 _ISO = re.compile(
     r"[1-9]\d{3}-\d\d-\d\dT(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,6})?"
     r"(?:Z|[+-](?:0\d|1[0-4]):[0-5]\d)"
@@ -32,7 +33,7 @@ _ISO = re.compile(
 
 
 def are_times(kind: Kind, values: Iterable[Json]) -> bool:
-    """Whether all values of a column are ISO 8601 times with a zone; at least one."""
+    """Whether all values of a column that are not null are times with a zone."""
     if kind != "text":
         return False
     try:
@@ -40,12 +41,12 @@ def are_times(kind: Kind, values: Iterable[Json]) -> bool:
             value is None or (_ISO.fullmatch(value) and datetime.fromisoformat(value))
             for value in values
         )
-    except ValueError:  # the 30th of February
+    except ValueError:  # for instance the 30th of February
         return False
 
 
 def times(values: Sequence[str | None]) -> list[datetime | None]:
-    """Return the times of texts for which `are_times` holds."""
+    """Return the times in a column for which `are_times` is true."""
     parse = datetime.fromisoformat
     return [None if value is None else parse(value) for value in values]
 
@@ -53,7 +54,7 @@ def times(values: Sequence[str | None]) -> list[datetime | None]:
 def mark_time_columns(
     connection: PostgresConnection, table: TableName, columns: Iterable[str]
 ) -> None:
-    """Write down that columns were made for times."""
+    """Mark columns as created for times, by a comment."""
     for name in columns:
         connection.execute(f"COMMENT ON COLUMN {table.sql}.{quote(name)} IS '{TIME_COMMENT}'")
 
@@ -61,13 +62,13 @@ def mark_time_columns(
 def unmark_time_columns(
     connection: PostgresConnection, table: TableName, columns: Iterable[str]
 ) -> None:
-    """Write down that columns are no longer for times."""
+    """Remove the mark of columns that were created for times."""
     for name in columns:
         connection.execute(f"COMMENT ON COLUMN {table.sql}.{quote(name)} IS NULL")
 
 
 def as_text(column: str) -> str:
-    """Return the SQL expression for a time column as text: UTC, with Z."""
+    """Return the SQL expression for a time column as text, in UTC and with Z."""
     value = f"({column} AT TIME ZONE 'UTC')"
     fraction = (
         f"CASE WHEN {value} = date_trunc('second', {value}) THEN ''"
@@ -77,7 +78,7 @@ def as_text(column: str) -> str:
     return f"to_char({value}, 'YYYY-MM-DD\"T\"HH24:MI:SS') || {fraction} || 'Z'"
 
 
-MOST_COLUMNS = 1600
+MOST_COLUMNS = 1600  # a limit of PostgreSQL; dropped columns count
 TYPES: dict[Kind, str] = {
     "null": "text",
     "boolean": "boolean",
@@ -88,7 +89,7 @@ TYPES: dict[Kind, str] = {
     "json": "jsonb",
     "mixed": "text",
 }
-# the kinds of types that widen; a column of another type takes the values that fit
+# The kinds of column types that can widen. A column of another type accepts values that fit.
 KINDS: dict[str, ColumnKind] = {
     "boolean": "boolean",
     "bigint": "integer",
@@ -99,38 +100,37 @@ KINDS: dict[str, ColumnKind] = {
     TIME: "text",
 }
 _SYSTEM_COLUMNS = frozenset(("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"))
-_EXACT = 2**53
+_EXACT = 2**53  # integers from -_EXACT to _EXACT are exact as doubles
 _QUOTES = "$asyncbatch$"  # quotes a script within a script
 
 
 class PostgresColumn(NamedTuple):
-    """A column of a table; `takes_values` unless the table makes them itself.
-
-    `declared` is its type as the server calls it, `TIME` if it was made for times.
-    """
+    """A column of a table."""
 
     name: str
-    declared: str
-    takes_values: bool
+    declared: str  # the server's name of its type; `TIME` if it was created for times
+    takes_values: bool  # false if the table generates its values
 
 
 def column_flaw(name: str) -> str | None:
     """Return the error of a column name, or None."""
     if not name:
-        return "PostgreSQL takes no empty name"
+        return "PostgreSQL does not allow an empty name"
     if "\0" in name:
-        return "PostgreSQL takes no NUL character in a name"
+        return "PostgreSQL does not allow a NUL character in a name"
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
-        return "its name is no text: it has half of a surrogate pair"
+        return "its name is not valid Unicode: it has half of a surrogate pair"
     if size > MOST_NAME_BYTES:
-        return f"PostgreSQL would cut its name, which has {size} bytes, to {MOST_NAME_BYTES}"
-    return "PostgreSQL has a column of that name in each table" if name in _SYSTEM_COLUMNS else None
+        return f"its name has {size} bytes, and PostgreSQL would cut it to {MOST_NAME_BYTES}"
+    if name in _SYSTEM_COLUMNS:
+        return "PostgreSQL has a system column of this name in each table"
+    return None
 
 
 def find_table(connection: PostgresConnection, name: TableName) -> tuple[int, str, str] | None:
-    """Return the number, the kind and the schema of the relation of this name, or None.
+    """Return the OID, the kind and the schema of the relation of this name, or None.
 
     The kinds "r" and "p" are tables.
     """
@@ -143,7 +143,7 @@ def find_table(connection: PostgresConnection, name: TableName) -> tuple[int, st
 
 
 def lock_statement(name: TableName) -> str:
-    """Return the statement that locks an existing table until the transaction ends."""
+    """Return the statement that locks a table, if it exists, in a transaction."""
     statement = f"LOCK TABLE {name.sql} IN ROW EXCLUSIVE MODE"
     literals = [text.replace("'", "''") for text in (name.sql, statement)]
     body = f"IF to_regclass('{literals[0]}') IS NOT NULL THEN EXECUTE '{literals[1]}'; END IF;"
@@ -153,9 +153,9 @@ def lock_statement(name: TableName) -> str:
 def columns_of(
     connection: PostgresConnection, name: TableName
 ) -> tuple[int | None, list[PostgresColumn], int]:
-    """Return a table's number, its columns, and the number of dropped columns.
+    """Return the OID of a table, its columns, and how many columns were dropped.
 
-    The number is None without a table.
+    The OID is None if there is no table.
     """
     query = (
         "SELECT attrelid::bigint, attname::text, format_type(atttypid, atttypmod),"
@@ -181,7 +181,7 @@ def create(
 
 
 def has_unique_key(connection: PostgresConnection, table: int, key: Sequence[str]) -> bool:
-    """Whether an index sees to it that no two rows share these columns, at any time."""
+    """Whether an index keeps the values of these columns unique at any time."""
     query = (
         "SELECT 1 FROM pg_index i WHERE indrelid = $1::bigint::oid AND indisunique AND indisvalid"
         " AND indimmediate AND indpred IS NULL AND indexprs IS NULL AND (SELECT"
@@ -192,14 +192,14 @@ def has_unique_key(connection: PostgresConnection, table: int, key: Sequence[str
 
 
 def has_repeated_key(connection: PostgresConnection, table: TableName, key: Sequence[str]) -> bool:
-    """Whether any two rows share these columns now."""
+    """Whether two rows now have the same values in these columns."""
     there = " AND ".join(f"{quote(name)} IS NOT NULL" for name in key)
     query = f"SELECT 1 FROM {table.sql} WHERE {there} GROUP BY {quoted(key)}"  # noqa: S608 - quoted
     return bool(connection.fetch(f"{query} HAVING count(*) > 1 LIMIT 1"))
 
 
 def has_only_exact(connection: PostgresConnection, table: TableName, column: str) -> bool:
-    """Whether the integers in a column all are double precision numbers too."""
+    """Whether all integers in a column are exact as doubles."""
     query = (
         f"SELECT 1 FROM {table.sql} WHERE {quote(column)}"  # noqa: S608 - quoted
         f" NOT BETWEEN {-_EXACT} AND {_EXACT} LIMIT 1"
@@ -208,7 +208,7 @@ def has_only_exact(connection: PostgresConnection, table: TableName, column: str
 
 
 def dependents(connection: PostgresConnection, table: int) -> list[str]:
-    """Return the views and tables that depend on a table."""
+    """Return the names of the views and tables that depend on a table."""
     query = (
         "SELECT DISTINCT r.ev_class::regclass::text FROM pg_depend d"
         " JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid"
@@ -220,24 +220,25 @@ def dependents(connection: PostgresConnection, table: int) -> list[str]:
 
 
 def conversion(column: str, have: ColumnKind, kind: Kind) -> str:
-    """Return the expression that makes values of one kind in a column of another."""
+    """Return the SQL expression that converts a column from one kind to another."""
     value, declared = quote(column), TYPES[kind]
     if have == "null":
         return "NULL"
     if have == "boolean" and kind != "text":
         return f"{value}::int::{declared}"
     if have == "real" and kind == "numeric":
-        return f"{value}::text::numeric"  # directly it would keep 15 digits
-    if have == "real":  # 1.0 is written so here, as in JSON, where PostgreSQL writes 1
+        return f"{value}::text::numeric"  # a direct cast keeps only 15 digits
+    if have == "real":  # 1.0 as in JSON; PostgreSQL would write 1
         return f"regexp_replace({value}::text, '^(-?\\d+)$', '\\1.0')"
     return f"{value}::{declared}"
 
 
 class TableShape:
-    """The columns of the table `name`; a new table gets this `key`.
+    """The columns of the table `name`, and their changes. A new table gets this `key`.
 
-    `number` is the server's number of the table, if it exists. `types` has its writable columns.
-    `columns` also has missing ones whose values were all null so far.
+    A sink owns it. Call `read` in each transaction, then `fit` for each block. `number` is the OID
+    of the table, or None. `types` has the declared types of the columns that can be written.
+    `columns` also has fields without a column yet, because all their values were null.
     """
 
     def __init__(
@@ -255,8 +256,8 @@ class TableShape:
         self._columns = partial(Columns, rich=True, contract=contract, alters=self._alters)
         self.columns = self._columns({}, limit=MOST_COLUMNS, flaw=column_flaw)
         self._seen: tuple[int | None, list[PostgresColumn], int] = (None, [], 0)
+        # Columns created as text, because all values were null.
         self._untyped: set[str] = set()
-        """columns created as text, because all values were null"""
 
     def read(self, connection: PostgresConnection) -> None:
         """Read the columns of the table."""
@@ -264,10 +265,10 @@ class TableShape:
         if seen == self._seen:
             return
         self._seen = seen
-        self.number, columns, gone = seen
+        self.number, columns, dropped = seen
         connection.forget_types()
         self.types = {column.name: column.declared for column in columns if column.takes_values}
-        made = {column.name for column in columns if not column.takes_values}
+        generated = {column.name for column in columns if not column.takes_values}
         kinds: dict[str, ColumnKind] = {
             name: kind for name, kind in self.columns.kinds.items() if kind == "null"
         }
@@ -275,20 +276,21 @@ class TableShape:
         kinds |= dict.fromkeys(self._untyped & self.types.keys(), "null")
 
         def unfit(name: str) -> str | None:
-            return (
-                "the table makes the values of that column" if name in made else column_flaw(name)
-            )
+            if name in generated:
+                return "the table generates the values of this column"
+            return column_flaw(name)
 
-        self.columns = self._columns(kinds, limit=MOST_COLUMNS - gone, flaw=unfit)
+        self.columns = self._columns(kinds, limit=MOST_COLUMNS - dropped, flaw=unfit)
 
     def fit(self, connection: PostgresConnection, block: ColumnBlock) -> str | None:
-        """Change the table for these rows; return the reason if it cannot hold any.
+        """Create or change the table so that it can hold these rows.
 
-        Raises SinkError if the table cannot be changed.
+        Returns the reason if it cannot hold any of them, or None. Raises SinkError if the table
+        cannot be changed.
         """
         changes = self._changes(connection, block)
         if not self.types or any(kind != "null" for kind in changes.values()):
-            # Another process may do the same: the second one finds it done.
+            # Another process may make the same change: the second one waits, then finds it.
             lock = "SELECT pg_advisory_xact_lock(hashtext($1))"
             connection.fetch(lock, f"asyncbatch {self._name.sql}")
             self.read(connection)
@@ -298,7 +300,7 @@ class TableShape:
             if not changes:
                 return NO_FIELDS
             if missing := [name for name in self._key if name not in typed]:
-                return f"no value for {', '.join(missing)}, which the key names"
+                return f"no value for {', '.join(missing)}, which the key needs"
             self._untyped = set() if typed else set(changes)
             made = self._made_for_times(block, typed)
             types = {name: TYPES[kind] for name, kind in (typed or changes).items()}
@@ -315,7 +317,7 @@ class TableShape:
         return None
 
     def untyped(self) -> dict[str, Kind]:
-        """Return the kinds of the missing columns if they stay without values."""
+        """Return the columns to add at the end, because no values came: all as text."""
         if not self.types:
             return {}
         kinds = self.columns.kinds.items()
@@ -327,7 +329,7 @@ class TableShape:
         kinds: Mapping[str, Kind],
         for_times: Collection[str] = (),
     ) -> None:
-        """Add columns and give columns other types, all in one pass. Raises SinkError."""
+        """Add columns and change types in one statement. Raises SinkError."""
         actions = []
         for name, kind in kinds.items():
             column, declared = quote(name), TIME if name in for_times else TYPES[kind]
@@ -348,16 +350,16 @@ class TableShape:
             wanted = ", ".join(f"column {name} as {TYPES[kind]}" for name, kind in kinds.items())
             raise SinkError(
                 f"cannot write {self._server.name}: table {self._name.table} needs {wanted} to"
-                f" hold what came, but: {self._server.explained(error)}; change it yourself, or"
-                " name another table"
+                f" hold the new values, but: {self._server.explained(error)}; change the table"
+                " yourself, or name another table"
             ) from None
 
     def _kind(self, declared: str) -> ColumnKind:
-        """Return the kind of a column; a time column takes texts if it may become text."""
+        """Return the kind of a column. With `evolve`, a time column may become text."""
         return "any" if self._holds and declared == TIME else KINDS.get(declared, "any")
 
     def _alters(self, name: str, value: Json) -> bool:
-        """Whether a column for times could not stay one with this value."""
+        """Whether a value would make a time column become text."""
         return self.types.get(name) == TIME and not (
             isinstance(value, str) and are_times("text", [value])
         )
@@ -375,7 +377,7 @@ class TableShape:
         return conversion(column, self.columns.kinds[column], kind)
 
     def _made_for_times(self, block: ColumnBlock, kinds: Mapping[str, Kind]) -> list[str]:
-        """Return the new columns that are created for times; those of a key stay text."""
+        """Return the new columns to create for times. Key columns stay text."""
         made = kinds.keys() - self.types.keys() - set(self._key)
         columns = zip(block.names, block.kinds, block.values, strict=True)
         return [name for name, kind, values in columns if name in made and are_times(kind, values)]

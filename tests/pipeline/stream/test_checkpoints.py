@@ -254,7 +254,7 @@ def test_a_target_that_is_lost_while_nothing_comes(live, tmp_path):
     ("arguments", "why"),
     [
         (("--to", "out/"), "not into a folder; write out/windows.jsonl"),
-        (("--to", "w.txt"), "not known by its name"),
+        (("--to", "w.txt"), "unknown kind of target"),
         (("--to", "sqlite:///w.db"), "needs --table"),
         (("--to", "w.jsonl", "--table", "w"), "for databases"),
         (("--table", "w"), "--table is for --to"),
