@@ -49,7 +49,7 @@ def test_nothing_is_overwritten(asyncbatch, tmp_path):
     (tmp_path / "pipeline.toml").write_text("mine")
     found = asyncbatch("init")
     assert found.code == 2
-    assert "pipeline.toml is there already; --force writes over it" in found.stderr
+    assert "pipeline.toml exists already; --force overwrites it" in found.stderr
     assert (tmp_path / "pipeline.toml").read_text() == "mine"
     assert asyncbatch("init", "--force").code == 0
     assert "[[source]]" in (tmp_path / "pipeline.toml").read_text()

@@ -81,7 +81,7 @@ def test_one_job_of_several_is_shown_and_forgotten(run_here, files, ledger):
 
 def test_all_ledgers_of_this_user_are_shown(run_here, files, ledger, tmp_path):
     files({"in/1.json": '{"a": 1}'})
-    assert ledger("show").stdout == "no run has left a ledger here\n"
+    assert ledger("show").stdout == "no ledger found\n"
     assert run_here("in", "--to", "out.jsonl", "--jq", ".").code == 0
     assert run_here("in", "--resume").code == 0
     shown = ledger("show").stdout

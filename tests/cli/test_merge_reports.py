@@ -174,23 +174,26 @@ def test_reports_of_events_are_told_from_reports(run, merge, files):
     run("in", "--report", "events.jsonl")
     outcome = merge("events.jsonl")
     assert outcome.code == 2
-    assert "events.jsonl is no report, write it with --report FILE.json" in outcome.stderr
+    assert "events.jsonl is not a report (write one with --report FILE.json" in outcome.stderr
 
 
 GOOD = json.dumps(report())
 BAD = {
-    "other.json": ('{"a": 1}', "is no report: it has no schema_version"),
-    "array.json": ("[1]", "is no report"),
-    "empty.json": ("", "is no report"),
+    "other.json": ('{"a": 1}', "is not a report: it has no schema_version"),
+    "array.json": ("[1]", "is not a report"),
+    "empty.json": ("", "is not a report"),
     "later.json": (json.dumps(report(schema_version=2)), "has schema_version 2"),
-    "cut.json": (GOOD[:-30], "is no report"),
-    "latin.json": (b'{"schema_version": "\xff"}', "is no report"),
+    "cut.json": (GOOD[:-30], "is not a report"),
+    "latin.json": (b'{"schema_version": "\xff"}', "is not a report"),
     "count.json": (json.dumps(report(omitted=-1)), "$.failures_omitted"),
-    "missing-field.json": (json.dumps({"schema_version": 1}), "is no report"),
+    "missing-field.json": (json.dumps({"schema_version": 1}), "is not a report"),
     "time.json": (json.dumps(report(elapsed=1e300)), "$.elapsed_s"),
     "naive.json": (GOOD.replace("000Z", "000"), "$.started_at"),
     "plan.json": (json.dumps(report(dry_run=True)), "is a plan (--dry-run)"),
-    "command.json": (json.dumps(report() | {"command": "watch"}), "do not add up"),
+    "command.json": (
+        json.dumps(report() | {"command": "watch"}),
+        "reports of different commands cannot be merged",
+    ),
 }
 
 
@@ -209,9 +212,12 @@ def test_what_is_no_report_is_named_with_the_reason(files, merge, name):
     ((), "Missing argument"),
     (("a.json", "nowhere.json"), "nowhere.json: No such file"),
     (("a.json", "folder"), "folder: Is a directory"),
-    (("a.json", "b.json", "./a.json"), "./a.json would count twice: it is the same file as a.json"),
-    (("a.json", "link.json"), "link.json would count twice"),
-    (("a.json", "--report", "a.json"), "is one of the reports that are read"),
+    (
+        ("a.json", "b.json", "./a.json"),
+        "./a.json is the same file as a.json: it would be counted twice",
+    ),
+    (("a.json", "link.json"), "link.json is the same file as"),
+    (("a.json", "--report", "a.json"), "is one of the reports to merge"),
     (("a.json", "--report", "all.xml"), "a .json, .md or .prom file"),
     (("a.json", "--report", "nowhere/all.md"), "cannot write nowhere/all.md"),
 ])  # fmt: skip

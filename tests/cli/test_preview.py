@@ -173,10 +173,10 @@ def test_what_a_later_run_adds_again_is_said(etl, files):
     ("change", "words"),
     [
         (("--limit", "3", "--set", "sink.mode=replace"), "would leave only those records"),
-        (("--limit", "3", "--full-refresh"), "nothing is remembered"),
-        (("--dry-run", "--allow-duplicates"), "nothing is remembered"),
-        (("--dry-run", "--report", "r.json"), "takes no --report"),
-        (("--dry-run", "-o", "junit"), "takes no --report, junit"),
+        (("--limit", "3", "--full-refresh"), "need a ledger, and runs with --limit or"),
+        (("--dry-run", "--allow-duplicates"), "need a ledger, and runs with --limit or"),
+        (("--dry-run", "--report", "r.json"), "leave out --report"),
+        (("--dry-run", "-o", "junit"), "leave out --report, junit"),
         (("--limit", "0"), "x>=1"),
     ],
 )

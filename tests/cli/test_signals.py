@@ -43,7 +43,7 @@ def test_a_signal_ends_a_run_with_its_summary(files, number, code):
     process.send_signal(number)
     stdout, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == code
-    assert stderr.startswith("Stopping: finishing what is in flight")
+    assert stderr.startswith("Stopping: finishing the work in flight")
     assert "Traceback" not in stderr
     report = json.loads(stdout.splitlines()[-1])
     assert report["status"] == "interrupted"
@@ -93,7 +93,7 @@ def test_what_is_in_flight_has_its_grace_and_no_more(stuck):
     stdout, stderr = process.communicate(timeout=PATIENCE)
     assert time.monotonic() - began > 0.9  # the rest of the grace was given
     assert process.returncode == 143
-    assert "Gave up on what was in flight after 1 s" in stderr
+    assert "Stopped after 1 s, before the work in flight was done" in stderr
     assert json.loads(stdout)["files"]["total"] == 0
 
 
