@@ -44,9 +44,9 @@ Pattern = Annotated[
         "--pattern",
         "-p",
         metavar="GLOB",
-        help="Only read files in folders whose name matches GLOB (with '/': whose path below the "
-        "folder); repeatable.  [default: *.json, *.jsonl, *.ndjson, and each with .gz, .bz2, .xz, "
-        ".zst]",
+        help="Of files in folders, only read those whose name matches GLOB (with '/': whose path "
+        "below the folder); repeatable.  [default: *.json, *.jsonl, *.ndjson, and each with .gz, "
+        ".bz2, .xz, .zst]",
     ),
 ]
 Exclude = Annotated[
@@ -143,8 +143,9 @@ MaxMemory = Annotated[
         "--max-memory",
         parser=_parse_size,
         metavar="SIZE",
-        help="Keep the memory of all processes together below SIZE, with fewer workers and less data "
-        "in flight; inputs that do not fit fail as too_large.  [default: the container's limit]",
+        help="Keep the memory of all processes together below SIZE, with fewer workers and less "
+        "data in flight; inputs that do not fit fail as too_large.  [default: the container's "
+        "limit]",
     ),
 ]
 BatchSize = Annotated[
