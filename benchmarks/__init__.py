@@ -1,1 +1,1 @@
-"""Benchmarks: asyncbatch and its peers at the same job, side by side."""
+"""Benchmarks that compare asyncbatch with its peers on the same jobs."""

@@ -1,7 +1,7 @@
 """A server of pages on loopback: `python -m benchmarks.api DELAY PAGES SIZE` prints its port.
 
-/page?page=N waits DELAY seconds, and /cursor?cursor=N does not; both give SIZE records, numbered
-from 0 on through all pages.
+/page?page=N waits DELAY seconds, /cursor?cursor=N does not. Both return SIZE records.
+The numbers of records start at 0 and continue through all pages.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SEED = 11
 
 @contextmanager
 def api(delay: float, pages: int, size: int) -> Iterator[str]:
-    """Provide the address of a server in a process of its own."""
+    """Provide the address of a server in a separate process."""
     command = [sys.executable, "-m", "benchmarks.api", str(delay), str(pages), str(size)]
     with Popen(command, stdout=PIPE, text=True) as server:
         try:
@@ -34,7 +34,7 @@ def api(delay: float, pages: int, size: int) -> Iterator[str]:
 
 
 async def serve(delay: float, pages: int, size: int) -> None:
-    """Serve until killed."""
+    """Serve until the process is killed."""
     from aiohttp import web
 
     (document,) = people(1, SEED)

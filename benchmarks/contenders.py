@@ -1,4 +1,4 @@
-"""The commands that are compared, and how to know that each did the whole job."""
+"""The compared commands, and the checks of their results."""
 
 from __future__ import annotations
 
@@ -13,34 +13,31 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SUMS, LISTS = "asyncbatch run", "asyncbatch run -o jsonl"
-"""asyncbatch's own rows: one prints a summary, one also a line for each file."""
+SUMS, LISTS = (
+    "asyncbatch run",
+    "asyncbatch run -o jsonl",
+)  # the rows of asyncbatch: a summary, and a line per file
 
 CPUS = len(os.sched_getaffinity(0))
-JQ_FILES = 500
-"""Files that one jq process takes: enough for its start to cost little."""
+JQ_FILES = 500  # files per jq process, enough to make its start-up time small
 
 
 class Contender(NamedTuple):
-    """A command for a folder; `total` finds the number of records in what it prints.
-
-    `rival` is asyncbatch's row that answers the same question. `needs` is a program that has to
-    be there.
-    """
+    """A command that counts the records of a folder."""
 
     name: str
-    rival: str
+    rival: str  # the row of asyncbatch that answers the same question
     command: Callable[[str], list[str]]
-    total: Callable[[bytes], int]
-    needs: str = sys.executable
+    total: Callable[[bytes], int]  # reads the number of records from the output
+    needs: str = sys.executable  # a program that must be installed
 
     def missing(self) -> bool:
-        """Whether the program it needs is not installed."""
+        """Whether the program `needs` is not installed."""
         return shutil.which(self.needs) is None
 
 
 def contenders(asyncbatch: str) -> list[Contender]:
-    """Return asyncbatch's two rows, its peers and the floor."""
+    """Return the two rows of asyncbatch, its peers and the floor."""
     return [
         Contender(SUMS, SUMS, lambda folder: [asyncbatch, "run", folder], _summary),
         Contender(LISTS, LISTS, lambda folder: [asyncbatch, "run", folder, "-o", "jsonl"], _events),

@@ -1,4 +1,4 @@
-"""The corpora: many sizes, tiny files, people, orders. Generated once, always the same."""
+"""The generated corpora: many sizes, tiny files, people, orders."""
 
 from __future__ import annotations
 
@@ -17,16 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SEED = 20240607
-MEDIAN_BYTES, SPREAD, MAX_BYTES = 4096, 2.15, 2_300_000
-"""Log-normal sizes, cut off at a maximum."""
+MEDIAN_BYTES, SPREAD, MAX_BYTES = 4096, 2.15, 2_300_000  # log-normal sizes with a maximum
 
 TINY_BYTES = 220, 380
-MIXED_FOLDER, TINY_FOLDER, ARRAYS_FOLDER = 500, 1000, 100
-"""Files in a folder."""
+MIXED_FOLDER, TINY_FOLDER, ARRAYS_FOLDER = 500, 1000, 100  # files per folder
 
 
 class Corpus(NamedTuple):
-    """A folder of folders of JSON files, and what is in it."""
+    """A folder of subfolders with JSON files, and the totals of their content."""
 
     folder: str
     files: int
@@ -57,32 +55,38 @@ def mixed_corpus(data: str, files: int) -> Corpus:
 
 
 def tiny_corpus(data: str, files: int) -> Corpus:
-    """Return the corpus of files of some 300 bytes."""
+    """Return the corpus of files of about 300 bytes."""
     return _corpus(os.path.join(data, f"tiny-{files}"), TINY_FOLDER, lambda: _tiny(files))
 
 
 def people_corpus(data: str, files: int) -> Corpus:
-    """Return the corpus of people, arrays of a thousand."""
+    """Return the corpus of people: arrays of a thousand."""
     return _corpus(
         os.path.join(data, f"people-{files}"), ARRAYS_FOLDER, lambda: people(files, SEED)
     )
 
 
 def people_lines_corpus(data: str, files: int) -> Corpus:
-    """Return the corpus of people in JSON Lines, a thousand a file."""
+    """Return the corpus of people in JSON Lines, a thousand per file."""
     folder = os.path.join(data, f"people-lines-{files}")
     return _corpus(folder, ARRAYS_FOLDER, lambda: people_lines(files, SEED), ".jsonl")
 
 
 def orders_corpus(data: str, files: int) -> Corpus:
-    """Return the corpus of orders, arrays of fifty; a smaller one is a part of a larger one."""
+    """Return the corpus of orders: arrays of fifty.
+
+    A smaller corpus is the beginning of a larger one.
+    """
     return _corpus(
         os.path.join(data, f"orders-{files}"), ARRAYS_FOLDER, lambda: orders(files, SEED)
     )
 
 
 def _mixed(files: int) -> Iterator[Document]:
-    """Take sizes at even steps through the distribution: its shape is exact, whatever the seed."""
+    """Yield documents with sizes at equal steps of the distribution.
+
+    So the distribution is exact for each seed.
+    """
     documents = Documents(SEED)
     logarithms = NormalDist(math.log(MEDIAN_BYTES), SPREAD)
     steps = (logarithms.inv_cdf((step + 0.5) / files) for step in range(files))
@@ -99,7 +103,10 @@ def _tiny(files: int) -> Iterator[Document]:
 def _corpus(
     folder: str, per_folder: int, make: Callable[[], Iterator[Document]], suffix: str = ".json"
 ) -> Corpus:
-    """Load a corpus's description; it is written last, so a corpus without one is begun anew."""
+    """Return the corpus in a folder, and generate it first if it is not complete.
+
+    The description is written last: a corpus without a description is not complete.
+    """
     description = f"{folder}.about.json"
     if os.path.exists(description):
         with open(description, encoding="utf-8") as stream:

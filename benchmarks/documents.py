@@ -1,4 +1,4 @@
-"""JSON documents as an API would answer them, of about a given size, from a fixed seed."""
+"""JSON documents like the answers of an API, of a given size, from a fixed seed."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import json
 import random
 from typing import Any, NamedTuple
 
-POOL = 4000
-"""Records of a kind; documents are made of these."""
+POOL = 4000  # records of each kind, from which documents are built
 
-EVENTS_BELOW = 1200
-"""Documents smaller than this many bytes hold events, larger ones orders."""
+EVENTS_BELOW = 1200  # bytes: smaller documents hold events, larger ones orders
 
 NAMES = ("Ana Müller", "Zoë O'Neil", "王小明", "José Núñez", "Ольга Иванова", "Sam Lee", "さくら")
 CITIES = ("Zürich", "São Paulo", "東京", "Kraków", "Lagos", "Reykjavík", "Boston")
@@ -31,14 +29,14 @@ HEX = "0123456789abcdef"
 
 
 class Document(NamedTuple):
-    """Bytes of JSON and the records they count for: a top-level array's length, else 1."""
+    """A JSON document, with its number of records: the length of an array, else 1."""
 
     content: bytes
     records: int
 
 
 class Documents:
-    """An endless, repeatable supply of documents."""
+    """A generator of documents, which are the same for the same seed."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
@@ -46,7 +44,7 @@ class Documents:
         self._orders = [self._dump(self.order()) for _ in range(POOL)]
 
     def document(self, size: int) -> Document:
-        """Return a top-level array (seven of ten) or one object, of about `size` bytes."""
+        """Return an array (seven of ten) or an object, of about `size` bytes."""
         pool = self._events if size < EVENTS_BELOW else self._orders
         if self._random.random() < 0.7:
             records = self._records(pool, size - 2)
@@ -57,7 +55,7 @@ class Documents:
         return Document(head + b",".join(self._records(pool, size - len(head) - 2)) + b"]}", 1)
 
     def order(self) -> dict[str, Any]:
-        """Return an order, not yet written as JSON."""
+        """Return an order as a dict."""
         pick = self._random
         items = [self._item() for _ in range(pick.randint(1, 4))]
         return {
@@ -83,15 +81,15 @@ class Documents:
         }
 
     def shuffle(self, sizes: list[int]) -> None:
-        """Put sizes in an order that the seed decides."""
+        """Shuffle sizes with the seed."""
         self._random.shuffle(sizes)
 
     def uniform(self, low: int, high: int) -> int:
-        """Return a whole number between two others."""
+        """Return a random integer from `low` to `high`, both included."""
         return self._random.randint(low, high)
 
     def _records(self, pool: list[bytes], size: int) -> list[bytes]:
-        """Pick records that come as near to `size` bytes as whole records can."""
+        """Pick random records of about `size` bytes together."""
         records: list[bytes] = []
         while size > 0:
             record = self._random.choice(pool)
@@ -125,7 +123,7 @@ class Documents:
         return "".join(self._random.choices(HEX, k=digits))
 
     def _dump(self, record: dict[str, Any]) -> bytes:
-        """Write compactly or, one of four, as Python does by default: spaces and escapes."""
+        """Encode compactly, or one of four times with the spaces and escapes of Python."""
         if self._random.random() < 0.25:
             return json.dumps(record).encode()
         return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()

@@ -1,4 +1,4 @@
-"""What asyncbatch sets itself, next to what was measured."""
+"""The performance goals of asyncbatch."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ class Goal(NamedTuple):
     unit: str
 
     def verdict(self, value: float) -> str:
-        """Judge the value as it was measured, not as it is printed."""
+        """Return "ok" or "MISSED" for the measured value, before it is rounded."""
         met = value <= self.bound if self.relation == "<=" else value >= self.bound
         return "ok" if met else "MISSED"
 
     def cells(self, value: float) -> tuple[str, str]:
-        """Return a table's last two cells."""
+        """Return the last two cells of a table row: the goal and the verdict."""
         return str(self), self.verdict(value)
 
     def __str__(self) -> str:

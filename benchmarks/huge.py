@@ -1,4 +1,4 @@
-"""One huge file: orders, as JSON Lines or as the elements of one array."""
+"""The huge files of orders, as JSON Lines or as one array."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from benchmarks.orders import orders
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+# Documents of orders that the file repeats: 20 MB, more than the cache of a processor.
 BLOCK_FILES = 400
-"""Documents of orders that the file repeats: 20 MB, beyond any cache of a processor."""
 
 
 def huge_lines(data: str, size: int) -> Corpus:
@@ -28,7 +28,10 @@ def huge_array(data: str, size: int) -> Corpus:
 
 
 def _file(path: str, size: int, start: bytes, between: bytes, end: bytes) -> Corpus:
-    """Load the file's description; it is written last, so a file without one is begun anew."""
+    """Return the corpus in a file, and generate it first if it is not complete.
+
+    The description is written last: a file without a description is not complete.
+    """
     description = f"{path}.about"
     if os.path.exists(description):
         with open(description, encoding="utf-8") as stream:

@@ -1,4 +1,4 @@
-"""What a command takes, with all processes it starts: time, and the most memory at once."""
+"""Time and peak memory of a command, with all processes that it starts."""
 
 from __future__ import annotations
 
@@ -15,24 +15,23 @@ if TYPE_CHECKING:
 
 SAMPLE_SECONDS = 0.02
 PAGE = os.sysconf("SC_PAGE_SIZE")
-SESSION, RSS = 3, 21
-"""Fields of /proc/PID/stat, counted after the command's name."""
+SESSION, RSS = 3, 21  # fields of /proc/PID/stat, counted after the name of the command
 
 
 class CommandError(Exception):
-    """A command that failed, or did another job than it should."""
+    """A command that failed, or gave a wrong result."""
 
 
 class Outcome(NamedTuple):
-    """Wall time, what was printed and, if it was watched, the peak of all processes' memory."""
+    """The wall time, output and peak memory of a command."""
 
     seconds: float
     output: bytes
-    peak_bytes: int
+    peak_bytes: int  # of all processes together; 0 if the memory was not measured
 
 
 def measure(command: Sequence[str], *, memory: bool = False) -> Outcome:
-    """Carry out a command, its output into a file; watch memory only if asked to.
+    """Run a command with its output in a file. Measure its memory only if `memory`.
 
     Raises CommandError if it fails.
     """
@@ -70,10 +69,10 @@ def interleave(
     clock: Callable[[str, Outcome], float] = lambda _name, outcome: outcome.seconds,
     fewer: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, list[float]]:
-    """Time commands in turn, round after round, so that a busy moment hits none alone.
+    """Time commands in turn for some rounds, so that a busy moment affects all of them.
 
-    `check` gets each command's name and output, outside the measured time. `clock` may say that
-    another time counts than the whole process's; `fewer` has the slow ones' rounds.
+    `check` gets the name and output of each command, outside of the measured time. `clock` may
+    return another time than that of the whole process. `fewer` has the rounds of slow commands.
     """
     times: dict[str, list[float]] = {name: [] for name in commands}
     for turn in range(rounds):
@@ -96,13 +95,16 @@ def _watch(process: subprocess.Popen[bytes]) -> int:
 
 
 def _resident_bytes(session: int) -> int:
-    """Add up a session's processes; pages that some of them share count in each."""
+    """Return the memory of all processes of a session.
+
+    Pages that processes share count in each of them.
+    """
     pages = 0
     for pid in filter(str.isdecimal, os.listdir("/proc")):
         try:
             with open(f"/proc/{pid}/stat", "rb") as stream:
                 fields = stream.read().rpartition(b")")[2].split()
-        except OSError:  # has just ended
+        except OSError:  # the process has just ended
             continue
         if int(fields[SESSION]) == session:
             pages += int(fields[RSS])

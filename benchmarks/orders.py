@@ -1,4 +1,4 @@
-"""Orders in full, as order.schema.json describes them; a few break one of its rules."""
+"""Orders that order.schema.json describes. A few of them break one of its rules."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PER_FILE = 50
-POOL = 2000
-"""Sound orders; documents are made of these, and of a tenth as many unsound ones."""
+POOL = 2000  # valid orders in the pool, beside a tenth as many invalid ones
 
-UNSOUND = 33
-"""Every so many, one breaks a rule."""
+UNSOUND = 33  # one of this number of orders breaks a rule
 
 FAULTS: tuple[Callable[[dict[str, Any]], object], ...] = (
     lambda order: order.update(status="lost"),
@@ -49,7 +47,7 @@ def orders(files: int, seed: int) -> Iterator[Document]:
 
 
 def unsound_among(records: int) -> int:
-    """Return how many of so many orders break a rule."""
+    """Return the number of invalid orders among `records` orders."""
     return records // UNSOUND
 
 

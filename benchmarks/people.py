@@ -1,4 +1,4 @@
-"""People as a careless form would leave them: to be cleaned, and then loaded into a table."""
+"""Records of people with untidy names and addresses, to clean and load."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PER_FILE = 1000
+# One of this number of people has no e-mail address: no field, an empty one, or blanks.
 UNREACHABLE = 20
-"""Every so many, one has no e-mail address: no field, an empty one, or blanks."""
 
 FIRST = (
     *("ada", "alan", "barbara", "claude", "donald", "edsger", "frances", "grace", "hedy", "john"),
@@ -29,23 +29,23 @@ HOSTS = ("Example.COM", "example.org", "MAIL.example.net")
 
 
 class Loaded(NamedTuple):
-    """What a table of the cleaned people holds; `tidy` counts the tidy e-mail addresses."""
+    """The totals of a table of cleaned people."""
 
     rows: int
     id_sum: int
     names: int
-    tidy: int
+    tidy: int  # tidy e-mail addresses
 
 
+# Reads the fields of `Loaded`. If some names are not cleaned, `names` is too high.
 LOADED_SQL = """
     select count(*), sum(id), count(distinct name), sum(email = lower(trim(email)) and email != '')
     from people
 """
-"""Finds what `Loaded` says. Names that were not all cleaned alike are more than they should be."""
 
 
 def people(files: int, seed: int) -> Iterator[Document]:
-    """Yield arrays of people, numbered from 1 on through all files."""
+    """Yield arrays of people, with ids from 1 through all files."""
     pick = random.Random(seed)
     for file in range(files):
         first = file * PER_FILE + 1
@@ -63,7 +63,7 @@ def people_lines(files: int, seed: int) -> Iterator[Document]:
 
 
 def loaded(people_read: int) -> Loaded:
-    """Return what there has to be after so many people were read, cleaned and loaded."""
+    """Return the expected totals after cleaning and loading `people_read` people."""
     dropped = people_read // UNREACHABLE
     rows = people_read - dropped
     id_sum = people_read * (people_read + 1) // 2 - UNREACHABLE * dropped * (dropped + 1) // 2

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of its own on loopback, as it is by default, from the binaries in a wheel."""
+"""A PostgreSQL server on loopback with default settings, from the binaries in a wheel."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _START_SECONDS = 60
 def postgres_server() -> Iterator[str]:
     """Provide the address of a database. Raises CommandError."""
     folder = Path(tempfile.mkdtemp(prefix="asyncbatch-bench-"))
-    # The server refuses to run as root, and others may not look into root's environment.
+    # The server refuses to run as root, and other users cannot read the environment of root.
     others: dict[str, Any] = {"cwd": folder}
     if os.geteuid() == 0:
         others |= {"user": NOBODY, "group": NOBODY, "extra_groups": []}
@@ -54,7 +54,7 @@ def _serve(folder: Path, binaries: Path, others: dict[str, Any]) -> Iterator[str
             [binaries / "postgres", "-D", data, "-k", folder, "-h", "127.0.0.1", "-p", str(port)],
             stdout=log, stderr=log, **others,
         )  # fmt: skip
-        # No password is asked for, but dlt wants one.
+        # The server asks for no password, but dlt needs one.
         address = f"postgresql://postgres:none@127.0.0.1:{port}/postgres"
         try:
             deadline = time.monotonic() + _START_SECONDS
@@ -86,7 +86,7 @@ def fetch(address: str, query: str, script: str = "SELECT 1") -> tuple[Any, ...]
 def _answers(address: str) -> bool:
     try:
         fetch(address, "SELECT 1")
-    except Exception as error:  # noqa: BLE001 - whatever it is, it does not answer yet
+    except Exception as error:  # noqa: BLE001 - any error means that it does not answer yet
         if isinstance(error, ImportError):
             raise CommandError(f"no client of PostgreSQL: {error}") from None
         return False
@@ -94,7 +94,7 @@ def _answers(address: str) -> bool:
 
 
 def _copied(binaries: Path, folder: Path) -> Path:
-    """Return the same binaries, with their libraries, where anybody may read them."""
+    """Return a copy of the binaries and their libraries that all users can read."""
     package = binaries.parent.parent
     for found in package.parent.glob(f"{package.name}*"):
         if found.is_dir():

@@ -1,4 +1,4 @@
-"""How soon a window is printed after the event that ends it was written into a pipe."""
+"""The delay between the event that ends a window and the printed window."""
 
 from __future__ import annotations
 
@@ -14,19 +14,16 @@ from benchmarks.measure import CommandError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-RATE = 10_000
-"""Events a second."""
+RATE = 10_000  # events per second
 _SECONDS = 5
 _WINDOW_MS = 100
-_TOGETHER_MS = 5
-"""Events of so long are written at a time: Python is no better at keeping time."""
-_SETTLING = 10
-"""Windows that are not counted: at first programs start."""
+_TOGETHER_MS = 5  # events of this time are written together: sleeps in Python are not exact
+_SETTLING = 10  # windows at the start that are not counted, while programs start
 _START_MS = 1_767_225_600_000
 
 
 def delays_ms(command: Sequence[str]) -> list[float]:
-    """Return, for each window that ended by itself, how long it took until it was printed.
+    """Return the delay of each window that an event ended, until it was printed.
 
     `command` reads standard input and puts it into windows of 100 ms. Raises CommandError if a
     window is missing.
@@ -61,6 +58,6 @@ def delays_ms(command: Sequence[str]) -> list[float]:
     counts = [orjson.loads(line)["aggregates"]["count"] for _, line in printed]
     if counts != [RATE * _WINDOW_MS // 1000] * (_SECONDS * 1000 // _WINDOW_MS):
         raise CommandError(f"{command[0]}: {len(counts)} windows, of {set(counts)} events")
-    # The first event of the next window ends one; the last is ended by the end of the input.
+    # The first event of the next window ends a window. The end of the input ends the last one.
     pairs = zip(printed, written[1:], strict=False)
     return [(shown - ended) * 1000 for (shown, _), ended in pairs][_SETTLING:]

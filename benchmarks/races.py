@@ -1,4 +1,4 @@
-"""Races: asyncbatch first, then peers at the same work, in turn, their results checked."""
+"""Races of asyncbatch and its peers on the same work, with checked results."""
 
 from __future__ import annotations
 
@@ -23,45 +23,40 @@ HEADER = ("", "median s", "range s", "rounds", "records/s", "MB/s", "ratio", "go
 
 
 class Racer(NamedTuple):
-    """A command at a corpus; a slow one's corpus may be a part of the others', its rounds fewer.
-
-    `check` gets what it printed and raises CommandError if the result is not the right one.
-    `goal` bounds asyncbatch's speed divided by this one's. `clock` may say that another time
-    counts than the whole process's. `needs` is a program that has to be there.
-    """
+    """A command for a corpus. A slow racer may have fewer rounds and a part of the corpus."""
 
     name: str
     corpus: Corpus
     command: Sequence[str]
-    check: Callable[[bytes], object]
-    goal: Goal | None = None
-    rounds: int | None = None
-    clock: Callable[[Outcome], float] = lambda outcome: outcome.seconds
-    needs: str = sys.executable
+    check: Callable[[bytes], object]  # gets the output; raises CommandError if it is wrong
+    goal: Goal | None = None  # for the speed of asyncbatch divided by that of this racer
+    rounds: int | None = None  # None means all rounds
+    clock: Callable[[Outcome], float] = lambda outcome: outcome.seconds  # returns the time to count
+    needs: str = sys.executable  # a program that must be installed
 
     def missing(self) -> bool:
-        """Whether the program it needs is not installed."""
+        """Whether the program `needs` is not installed."""
         return shutil.which(self.needs) is None
 
 
 class Agreement:
-    """Checks a number that no one knows beforehand: the first that comes is all others' too."""
+    """A check that all racers find the same number, which is unknown before the race."""
 
     def __init__(self, what: str) -> None:
         self._what = what
         self._first: int | None = None
 
     def check(self, number: int) -> None:
-        """Raise CommandError if the number is none, or another than the first."""
+        """Raise CommandError if the number is 0, or differs from the first number."""
         self._first = number if self._first is None else self._first
         if number != self._first or not number:
             raise CommandError(f"{number:,} {self._what}, where the first had {self._first:,}")
 
 
 def race(setting: Setting, racers: Sequence[Racer]) -> None:
-    """Watch the first racer, asyncbatch, once for memory; then time all in turn.
+    """Measure the memory of the first racer, asyncbatch, once. Then time all in turn.
 
-    What commands write goes into the setting's output folder, emptied before each.
+    Commands write into the output folder of the setting, which is emptied before each command.
     """
     present = {racer.name: racer for racer in racers if not racer.missing()}
     ours = racers[0]
@@ -84,15 +79,15 @@ def race(setting: Setting, racers: Sequence[Racer]) -> None:
         if racer.missing():
             rows.append([racer.name, f"left out: {racer.needs} is not installed"])
             continue
-        taken = times[racer.name]
-        seconds = median(taken)
+        durations = times[racer.name]
+        seconds = median(durations)
         rate = racer.corpus.records / seconds
         rows.append(
             [
                 _label(racer, ours.corpus),
                 f"{seconds:.2f}",
-                f"{min(taken):.2f}-{max(taken):.2f}",
-                f"{len(taken)}",
+                f"{min(durations):.2f}-{max(durations):.2f}",
+                f"{len(durations)}",
                 f"{rate:,.0f}",
                 f"{racer.corpus.bytes / seconds / 1e6:,.1f}",
                 f"{our_rate / rate:.2f}x",
@@ -104,17 +99,17 @@ def race(setting: Setting, racers: Sequence[Racer]) -> None:
 
 
 def shell(script: str) -> list[str]:
-    """Return the command for a script of the shell."""
+    """Return the command that runs a shell script."""
     return ["sh", "-c", script]
 
 
 def in_order(folder: str) -> str:
-    """Return the part of a script that lists a folder's files, each ended by NUL, in order."""
+    """Return a shell command that lists the files of a folder in order, ended by NUL."""
     return f"find {shlex.quote(folder)} -name '*.json' -print0 | sort -z"
 
 
 def _label(racer: Racer, whole: Corpus) -> str:
-    """Say if a racer has only a part of the work: its speed is for that part."""
+    """Return the name of a racer, with a note if it has only a part of the corpus."""
     if racer.corpus == whole:
         return racer.name
     return f"{racer.name} (of {racer.corpus.records:,} records only)"

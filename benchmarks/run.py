@@ -1,4 +1,4 @@
-"""The benchmark's command: `python -m benchmarks.run`, from the repository's root."""
+"""The command `python -m benchmarks.run`, to run from the root of the repository."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ EXECUTABLE = os.path.join(os.path.dirname(__file__), "..", ".venv", "bin", "asyn
 
 
 def main() -> int:
-    """Carry out the sections asked for; fail if a command does, or does another job."""
-    # Without its compiled modules asyncbatch would be compiled anew by each of its processes.
+    """Run the chosen sections. Fail if a command fails or gives a wrong result."""
+    # Without compiled modules, each process of asyncbatch would compile them again.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     options = _options()
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
@@ -88,7 +88,7 @@ def _options() -> argparse.Namespace:
 
 
 def _describe(setting: Setting) -> None:
-    """Print what the numbers depend on."""
+    """Print the machine and the versions that the numbers depend on."""
     tools = [
         _first_line(setting.asyncbatch, "--version"),
         *(f"{package} {version(package)}" for package in PEERS),

@@ -1,9 +1,10 @@
-"""As much of S3 as reading takes: `python -m benchmarks.s3 DELAY OBJECTS` prints its port.
+"""A read-only S3 server: `python -m benchmarks.s3 DELAY OBJECTS` prints its port.
 
-Each request is answered after DELAY seconds. It lists (ListObjectsV2, 1,000 keys a page), and gives
-objects of a few hundred bytes, whole or a range; it checks no signature and keeps nothing. A server
-that can do more, such as moto's, answers 200 requests/s: the race would be that server's.
-/requests tells how many requests came since the last time, and over how many connections.
+It answers each request after DELAY seconds. It lists keys (ListObjectsV2, 1,000 keys per page) and
+returns objects of a few hundred bytes, whole or a range. It checks no signatures and stores
+nothing. A complete server like that of moto answers only 200 requests/s, and would
+limit the race.
+/requests returns the number of requests and of connections since its last call.
 """
 
 from __future__ import annotations
@@ -23,31 +24,31 @@ if TYPE_CHECKING:
 
 BUCKET = "bucket"
 PAGE = 1000
+# Records of each object.
 RECORDS = 3
-"""Records of each object."""
 
 
 class Requests(NamedTuple):
-    """What came since the last time."""
+    """The requests and connections since the last call."""
 
     number: int
     connections: int
 
 
 class Address(NamedTuple):
-    """Where the server is."""
+    """The address of the server."""
 
     url: str
 
     def requests(self) -> Requests:
-        """Ask what came since the last time."""
+        """Return the requests and connections since the last call."""
         with urlopen(f"{self.url}/requests") as answer:
             return Requests(*json.load(answer))
 
 
 @contextmanager
 def s3(delay: float, objects: int) -> Iterator[Address]:
-    """Provide a server in a process of its own."""
+    """Provide a server in a separate process."""
     command = [sys.executable, "-m", "benchmarks.s3", str(delay), str(objects)]
     with Popen(command, stdout=PIPE, text=True) as server:
         try:
@@ -58,7 +59,7 @@ def s3(delay: float, objects: int) -> Iterator[Address]:
 
 
 async def serve(delay: float, objects: int) -> None:
-    """Serve until killed."""
+    """Serve until the process is killed."""
     from aiohttp import web
 
     one = {"name": "somebody or other", "tags": ["a", "b"], "address": {"city": "Rome"}}
@@ -84,15 +85,15 @@ async def serve(delay: float, objects: int) -> None:
         status = 206 if asked else 200
         return web.Response(status=status, headers=headers, body=body[first : last + 1])
 
-    async def tell(_: web.Request) -> web.Response:
+    async def report(_: web.Request) -> web.Response:
         nonlocal came
-        told = [came, len(peers)]
+        counts = [came, len(peers)]
         came = 0
         peers.clear()
-        return web.json_response(told)
+        return web.json_response(counts)
 
     app = web.Application()
-    app.add_routes([web.get("/requests", tell), web.get("/{path:.*}", handle)])
+    app.add_routes([web.get("/requests", report), web.get("/{path:.*}", handle)])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print columns as wide as they need, the first to the left, the others to the right.
+    """Print columns with a fitting width, the first left-aligned, the others right-aligned.
 
-    A row that is shorter than the header says something in place of its numbers.
+    A row that is shorter than the header has a text in place of its numbers.
     """
     whole = [header, *(row for row in rows if len(row) == len(header))]
     widths = [max(map(len, column)) for column in zip(*whole, strict=True)]
@@ -30,7 +30,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_memory(peak_bytes: int, goal: Goal) -> None:
-    """Print the line below a table that says how much memory asyncbatch took."""
+    """Print the peak memory of asyncbatch, below a table."""
     memory = peak_bytes / 1e6
     goal_text, verdict = goal.cells(memory)
     print(f"asyncbatch's peak memory, all processes: {memory:,.0f} MB  {goal_text}  {verdict}\n")

@@ -1,6 +1,7 @@
-"""Everything a person sees: commands, options, terminal output, report files.
+"""The command line: commands, options, terminal output and report files.
 
-The only room that imports typer or rich.
+May import every other room. The only room that imports typer or rich. This module sets signal
+handlers before it imports typer, because that import is slow (58 ms measured).
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from asyncbatch.workers.wire import STOP_SIGNALS
 
 
 def main() -> None:
-    """Run the command that the arguments name; the entry point of `asyncbatch`."""
-    # Until a command handles them itself, these end the process quietly, nothing being done
-    # yet. (They stay ignored if the parent process ignores them: nohup, background jobs.)
+    """Run the command that the arguments name: the entry point of `asyncbatch`."""
+    # Until the command sets its own handlers, a stop signal ends the process without a traceback.
+    # No work has started yet. Signals that the parent process ignores (nohup, background jobs)
+    # stay ignored.
     for number in STOP_SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, lambda got, _: os._exit(exit_codes.of_signal(got)))
+            signal.signal(number, lambda caught, _: os._exit(exit_codes.of_signal(caught)))
     open_closed_streams()
     from asyncbatch.cli.app import app
 

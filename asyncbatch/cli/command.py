@@ -1,4 +1,4 @@
-"""Command base class: help sections, the lock."""
+"""Base classes of commands, the lock, and printed notes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _DEFAULT_SECTION = "Other"
 
 
 class SectionedCommand(TyperCommand):
-    """A command whose options are listed by panel."""
+    """A command whose help lists the options by panel."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the arguments, then a section for each panel, in order of appearance."""
+        """Write one help section per panel, in order of appearance."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
@@ -38,28 +38,31 @@ AUTO_LOCK = "auto"  # The value that `--lock` alone stands for.
 
 
 class LockableCommand(SectionedCommand):
-    """A command with `--lock [FILE]`, a form that its parser does not know of itself."""
+    """A command with the option `--lock [FILE]`, whose value may be left out."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the arguments, `--lock` having its value."""
+        """Parse the arguments after giving each `--lock` a value."""
         parsed: list[str] = super().parse_args(ctx, with_lock_file(args))
         return parsed
 
 
 def with_lock_file(arguments: Sequence[str]) -> list[str]:
-    """Give each `--lock` its value: the next word, unless that is an option or an input."""
-    given: list[str] = []
-    for place, word in enumerate(arguments):
+    """Return the arguments with a value for each `--lock` that has none.
+
+    The next word is the value, unless it is an option or an input.
+    """
+    completed: list[str] = []
+    for index, word in enumerate(arguments):
         if word == "--":
-            return [*given, *arguments[place:]]
-        following = arguments[place + 1] if place + 1 < len(arguments) else "-"
-        alone = word == "--lock" and (following.startswith("-") or _is_input(following))
-        given.append(f"--lock={AUTO_LOCK}" if alone else word)
-    return given
+            return [*completed, *arguments[index:]]
+        following = arguments[index + 1] if index + 1 < len(arguments) else "-"
+        is_alone = word == "--lock" and (following.startswith("-") or _is_input(following))
+        completed.append(f"--lock={AUTO_LOCK}" if is_alone else word)
+    return completed
 
 
 def _is_input(word: str) -> bool:
-    """Whether a word is an input, not a lock file: a folder, a glob, a JSON or TOML name."""
+    """Whether a word names an input: a folder, a glob, a JSON or TOML file."""
     from asyncbatch.sources.selection import (
         DEFAULT_PATTERNS,
         Patterns,
@@ -87,7 +90,7 @@ def take_lock(
 ) -> None:
     """Take the lock until this process ends, or exit with the status for a held lock.
 
-    `options` are all else that distinguishes the job. Raises UsageError.
+    The default lock file depends on `inputs`, `target` and `options`. Raises UsageError.
     """
     from asyncbatch.core.units import printable
     from asyncbatch.errors import (
@@ -108,7 +111,7 @@ def take_lock(
         )
         raise UsageError(f"no input: name a folder, a file, a glob, '-' or --files-from{hint}")
     if any(os.path.realpath(file) == os.path.realpath(path) for path in (*outputs, *inputs)):
-        raise UsageError(f"--lock {file} is an input or an output: name a file of its own")
+        raise UsageError(f"--lock {file} is an input or an output: name another file")
     lock = default_lock(job_key(inputs, target, options)) if file == AUTO_LOCK else Lock(file)
     try:
         try:
@@ -118,7 +121,7 @@ def take_lock(
                 raise
             if not quiet:
                 typer.echo(
-                    f"Waiting: {printable(str(error))}, for {wait_seconds:g} s at most", err=True
+                    f"Waiting for at most {wait_seconds:g} s: {printable(str(error))}", err=True
                 )
             lock.acquire(wait_seconds)
     except LockHeldError as error:
@@ -128,7 +131,7 @@ def take_lock(
 
 
 def print_note(text: str) -> None:
-    """Print a result; ends the command if that is not possible."""
+    """Print a result. End the process if standard output cannot be written."""
     from asyncbatch.cli.terminal import stdout
 
     try:
@@ -136,12 +139,12 @@ def print_note(text: str) -> None:
     except BrokenPipeError:  # the rest of the buffer cannot be written either
         os._exit(exit_codes.CLOSED_OUTPUT)
     except OSError as error:
-        typer.echo(f"Error: could not go on: {error}", err=True)
+        typer.echo(f"Error: cannot continue: {error}", err=True)
         os._exit(exit_codes.FAILURES)
 
 
 def printable_lines(text: str) -> str:
-    """Return text of several lines with control characters escaped."""
+    """Return a text of several lines with its control characters escaped."""
     from asyncbatch.core.units import printable
 
     return "\n".join(map(printable, text.split("\n")))

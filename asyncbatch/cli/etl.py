@@ -1,4 +1,4 @@
-"""`asyncbatch etl`: a pipeline file checked, and carried out."""
+"""The command `asyncbatch etl`: check and run a pipeline file."""
 
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ Examples:
   asyncbatch etl people.toml --set sink.to=sqlite:///test.db --check
 
 Exit status: 0 all succeeded (or within --max-failures), 1 some input failed, 2 wrong usage or a
-mistake in the file, 75 the lock is held, 130/143 interrupted.
+mistake in the file, 75 another run has the lock, 130/143 interrupted.
 """
 
 
@@ -59,19 +59,19 @@ def run_etl(
     verbose: e.Verbose = False,
     progress: o.Progress = True,
 ) -> None:
-    """Load records of APIs and files into a database or another target, by a pipeline file.
+    """Run a pipeline file: load records from APIs and files into a target.
 
-    The whole file is checked before anything runs. Inputs that are done are skipped.
+    The whole file is checked before anything runs. Inputs that are already done are skipped.
     """
     if print_schema:
         _print_schema()
         return
     if dry_run and (report or output in ("junit", "github")):
-        raise typer.BadParameter("--dry-run has no results: it takes no --report, junit or github")
+        raise typer.BadParameter("--dry-run has no results: leave out --report, junit and github")
     if lock_wait is not None and lock is None:
-        raise typer.BadParameter("--lock-wait is for --lock")
+        raise typer.BadParameter("--lock-wait needs --lock")
     if file is None:
-        raise typer.BadParameter("name a pipeline file, or make one with `asyncbatch init`")
+        raise typer.BadParameter("name a pipeline file, or create one with `asyncbatch init`")
     dask = dask_settings(engine, scheduler)
     pipeline = _load_pipeline(file, set_ or (), only)
     if check:
@@ -104,7 +104,10 @@ def run_etl(
 def _run_pipeline(
     pipeline: "PipelineFile", options: "dict[str, Any]", display: "dict[str, Any]", *, grace: float
 ) -> int:
-    """Run a pipeline, with options of `etl_job` and `Output`; return the exit status."""
+    """Run a pipeline and return the exit status.
+
+    `options` holds arguments of `etl_job`, `display` those of `Output`.
+    """
     from asyncbatch.cli.file_job import (
         etl_job,
         limit_notes,
@@ -124,7 +127,7 @@ def _run_pipeline(
     to_stdout = job.target is not None and job.target.form == "stdout"
     if to_stdout and display["form"] != "text":
         raise typer.BadParameter(
-            f"sink.to = '-' and --output {display['form']} both want standard output"
+            f"sink.to = '-' and --output {display['form']} both write to standard output"
         )
     if options["dry_run"]:
         from asyncbatch.cli.preview import PreviewOutput
@@ -152,20 +155,20 @@ def _take_lock(
     overrides: "Sequence[str] | None",
     quiet: bool,
 ) -> None:
-    """Take the lock of a pipeline, or leave; see `take_lock`."""
+    """Take the lock of a pipeline, or exit with the status for a held lock."""
     from asyncbatch.cli.command import take_lock
     from asyncbatch.core.secrets import redact_address
     from asyncbatch.errors import UsageError
 
-    letters = [pipeline.dead_letter.to] if pipeline.dead_letter else []
-    place = str(pipeline.sink.to)
+    dead_letters = [pipeline.dead_letter.to] if pipeline.dead_letter else []
+    destination = str(pipeline.sink.to)
     try:
         take_lock(
             lock,
             wait_s,
             inputs=[file],
-            target=redact_address(place),
-            outputs=[place, *letters, *options["reports"]],
+            target=redact_address(destination),
+            outputs=[destination, *dead_letters, *options["reports"]],
             options={"set": overrides, "only": options["only"]},
             quiet=quiet,
         )
@@ -176,7 +179,7 @@ def _take_lock(
 def _load_pipeline(
     path: str, overrides: "Sequence[str]", only: "Sequence[str] | None"
 ) -> "PipelineFile":
-    """Return the checked content of the file; exit if it has mistakes."""
+    """Return the checked pipeline file. Exit with status 2 if it has mistakes."""
     from asyncbatch.cli.terminal import separate_results
     from asyncbatch.config.pipeline_file.load import load_pipeline_file
     from asyncbatch.errors import (
@@ -185,7 +188,7 @@ def _load_pipeline(
     )
 
     try:
-        separate_results()  # the prints of an imported user module are not results
+        separate_results()  # an imported user module may print, and its prints are not results
         pipeline = load_pipeline_file(path, overrides)
         if only:
             pipeline.only(only)
@@ -207,7 +210,7 @@ def _summary(pipeline: "PipelineFile") -> str:
 
 
 def _destination(pipeline: "PipelineFile") -> str:
-    """Return where rows go."""
+    """Return the sink as text, with the table if it has one."""
     sink = pipeline.sink
     return f"{sink.table} of {sink.to}" if sink.table else str(sink.to)
 

@@ -12,24 +12,24 @@ if TYPE_CHECKING:
     from asyncbatch.core.tally import FailureBudget
 
 SUCCESS = 0
-FAILURES = 1  # It ran, and some input failed; or the results could not be delivered.
-USAGE = 2  # It did not run: wrong options, nothing matched, a target that cannot be used.
-LOCKED = 75  # The lock is held by another run. Try again later: EX_TEMPFAIL of sysexits.h.
-CLOSED_OUTPUT = 141  # The reader of our output has gone. A shell reports this status for SIGPIPE.
+FAILURES = 1  # Some input failed, or the results could not be delivered.
+USAGE = 2  # Nothing ran: wrong options, no input matched, or the target cannot be used.
+LOCKED = 75  # Another run holds the lock; try again later: EX_TEMPFAIL of sysexits.h.
+CLOSED_OUTPUT = 141  # The reader closed our output: a shell's status for SIGPIPE, 128 + 13.
 
 
 def of_report(report: Report, budget: FailureBudget | None) -> int:
-    """Return the status of a run that came to its end."""
+    """Return the exit code of a run that was not interrupted."""
     if report.over_budget or report.target_lost:
         return FAILURES
     return SUCCESS if budget or not report.tally.failures else FAILURES
 
 
 def of_merged(codes: Iterable[int]) -> int:
-    """Return the exit code of several runs together: the highest is the most severe."""
+    """Return the exit code of merged reports: the highest one of the runs."""
     return max(codes)
 
 
 def of_signal(number: int) -> int:
-    """Return the exit code after a signal: 130 for Ctrl-C, else 143, SIGTERM's."""
+    """Return the exit code after a signal: 130 for SIGINT, else 143 as for SIGTERM."""
     return 128 + (number if number == signal.SIGINT else signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""A pipeline file into a job."""
+"""Conversion of a pipeline file to a Job, or to the job of a stream."""
 
 from __future__ import annotations
 
@@ -84,18 +84,19 @@ def etl_job(
     budget: FailureBudget | None = None,
     dask: DaskSettings | None = None,
 ) -> Job:
-    """Return the job of a pipeline, or of `only` some of its sources. Raises UsageError.
+    """Return the job of a pipeline, with all sources or those named in `only`.
 
-    `limit` is the number of records of each source. In a `dry_run` rows stay with the parts of the
-    run, and nothing is written. With `dask` a cluster does the work.
+    `limit` is the number of records of each source. In a `dry_run` the parts of the run carry their
+    rows to the preview, and nothing is written. With `dask`, a cluster does the work.
+    Raises UsageError.
     """
     sink = pipeline.sink
     tables = pipeline.only(only) if only else pipeline.sources
     work = _shared_work(pipeline, tables, tracebacks=tracebacks)
     if (dry_run or limit is not None) and (full_refresh or allow_duplicates):
         raise UsageError(
-            "--full-refresh and --allow-duplicates are about what earlier runs have done, and with "
-            "--limit or --dry-run nothing is remembered: leave them out"
+            "--full-refresh and --allow-duplicates need a ledger, and runs with --limit or "
+            "--dry-run have none: leave them out"
         )
     if dry_run:
         work = replace(work, target=Target("", "parts", ""), letters=False)
@@ -110,7 +111,7 @@ def etl_job(
     )
     sizes = plan.sizes if plan else Sizes()
     work = replace(work, files=replace(work.files, sizes=sizes))
-    # Each is named with regard to all.
+    # Made from all sources, not only the chosen ones: a name depends on the other sources.
     sources = tuple(
         make_job_sources(_named_sources(pipeline, sizes), work, asks_ahead=limit is None)
     )
@@ -142,7 +143,7 @@ def etl_job(
 def _shared_work(
     pipeline: PipelineFile, tables: Sequence[SourceTable], *, tracebacks: bool
 ) -> RecordWorkSettings:
-    """Return the work on the records, the same for every source."""
+    """Return the settings for the work on records that all sources share."""
     return checked_settings(
         RecordWorkSettings(
             transforms=transform_specs(pipeline.transforms),
@@ -163,7 +164,7 @@ def _root(tables: Sequence[SourceTable]) -> str | None:
 def _named_sources(
     pipeline: PipelineFile, sizes: Sizes
 ) -> Iterator[tuple[str, FileSource | HttpSettings]]:
-    """Yield all sources of a pipeline, each beside its name."""
+    """Yield the name and the settings of each source of a pipeline."""
     for name, table in zip(pipeline.source_names(), pipeline.sources, strict=True):
         if isinstance(table, HttpSourceTable):
             yield name, http_settings(table)
@@ -174,17 +175,15 @@ def _named_sources(
 
 
 def limit_notes(target: Target) -> list[str]:
-    """Return the notes about a run of the first records only."""
+    """Return the notes to print about a run with `--limit`."""
     if not target.is_database or target.key:
         return []
     table = target.table
-    return [
-        f"--limit is not remembered, and {table} has no key: the next run adds these rows again"
-    ]
+    return [f"--limit keeps no ledger, and {table} has no key: the next run adds these rows again"]
 
 
 def _check_limit(sink: SinkTable, target: Target | None) -> None:
-    """Raise UsageError for a target that a few records must not replace."""
+    """Raise UsageError for a target that a run with `--limit` would damage."""
     if sink.mode == "replace":
         raise UsageError(
             '--limit with sink.mode = "replace" would leave only those records in the table: look '
@@ -205,16 +204,16 @@ def _etl_ledger_settings(
     full_refresh: bool,
     allow_duplicates: bool,
 ) -> LedgerSettings | None:
-    """Return the ledger settings: inputs that are done are skipped, as with --resume.
+    """Return the settings of the ledger. Done inputs are skipped, as with --resume.
 
-    `work` is the work on files of the first file source, if there is one.
+    `work` is the work of the first file source, or the shared work if there is no file source.
     """
     target = work.target if isinstance(work, RecordWorkSettings) else None
     has_feeds = any(isinstance(table, HttpSourceTable) for table in tables)
     dedupes = isinstance(work, RecordWorkSettings) and bool(work.dedupe)
     is_object = target is not None and target.is_remote and target.form != "folder"
     if target is not None and not target.is_database and (has_feeds or dedupes or is_object):
-        return None  # such a file is written anew from all inputs
+        return None  # each run writes this file again from all inputs
     is_stream = target is not None and target.form == "stdout"
     return ledger_settings(
         work,
@@ -228,7 +227,7 @@ def _etl_ledger_settings(
     )
 
 
-# parameters that go with a pipeline file: how it runs, not what it does
+# Parameters that are allowed with a pipeline file. They set how it runs; the file sets the work.
 _ALLOWED_PARAMETERS = frozenset(
     {
         *("source", "set_", "check", "max_failures", "workers", "call_concurrency", "timeout"),
@@ -238,14 +237,14 @@ _ALLOWED_PARAMETERS = frozenset(
 
 
 class FileJob(Struct, frozen=True):
-    """The job of a pipeline file for streams."""
+    """The job of a pipeline file of `asyncbatch stream`."""
 
     file: StreamFile
     settings: StreamSettings
 
     @property
     def delivery(self) -> DeliverySettings:
-        """Where windows go."""
+        """The target of windows, and the checkpoint."""
         sink, checkpoint = self.file.sink, self.file.checkpoint
         made = DeliverySettings()
         if sink is not None:
@@ -265,7 +264,7 @@ class FileJob(Struct, frozen=True):
         return self.file.dead_letter.to if self.file.dead_letter else None
 
     def sources(self) -> list[LiveSource]:
-        """Return the sources, opened. Raises UsageError."""
+        """Open and return the sources. Raises UsageError."""
         return [_open_source(name, table) for name, table in _named_tables(self.file.sources)]
 
     def __str__(self) -> str:
@@ -278,20 +277,20 @@ class FileJob(Struct, frozen=True):
 
 
 def file_job(path: str, overrides: Sequence[str], context: typer.Context) -> FileJob:
-    """Return the job of the file at `path`; exit if it has mistakes.
+    """Return the job of the file at `path`. Exit with status 2 if it has mistakes.
 
-    Raises UsageError.
+    Raises UsageError for an option that is not allowed with a pipeline file.
     """
     for parameter in context.command.params:
         name = str(parameter.name)
         origin = context.get_parameter_source(name)
         if origin is not None and origin.name == "COMMANDLINE" and name not in _ALLOWED_PARAMETERS:
             raise UsageError(
-                f"{parameter.opts[0]} is for the pipeline file to say: change it there, or with "
-                "--set"
+                f"{parameter.opts[0]} is not allowed with a pipeline file: change it in the file, "
+                "or with --set"
             )
     try:
-        separate_results()  # the prints of an imported user module are not results
+        separate_results()  # an imported user module may print, and its prints are not results
         file = load_stream_file(path, overrides)
     except PipelineFileError as error:
         typer.echo(f"Error: {printable_lines(str(error))}", err=True)
@@ -325,7 +324,10 @@ def _stream_settings(file: StreamFile) -> StreamSettings:
 
 
 def _named_tables(tables: Sequence[EventSourceTable]) -> Iterator[tuple[str, EventSourceTable]]:
-    """Yield sources, each beside its name, simulated ones numbered from the second on."""
+    """Yield the name and the table of each source.
+
+    The second simulated source and later ones have a number in their names.
+    """
     simulated = 0
     for table in tables:
         if isinstance(table, SimulatedTable):

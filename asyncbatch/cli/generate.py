@@ -1,4 +1,4 @@
-"""`asyncbatch generate`: example data."""
+"""The command `asyncbatch generate`: write example data."""
 
 import os
 import sys
@@ -40,14 +40,17 @@ def events(
     disorder: s.Disorder = "0",
     to: s.To = "-",
 ) -> None:
-    """Write events as `stream simulate:` makes them, at once: time, user, type and value."""
+    """Write events as `stream simulate:` does, but without waiting.
+
+    An event has a time, a user, a type and a value.
+    """
     import time
 
     from asyncbatch.sources.live.simulator import Simulator
     from asyncbatch.windows.times import TimeReader
 
     if count is not None and duration is not None:
-        raise typer.BadParameter("--count and --duration both say how many: choose one")
+        raise typer.BadParameter("--count and --duration both set the number of events: choose one")
     try:
         first = time.time_ns() // 1000 if start is None else TimeReader().parse(start)
     except ValueError as error:
@@ -66,7 +69,7 @@ def events(
 
 
 def type_names(text: str | None) -> "Sequence[str]":
-    """Return the event types that `text` lists, or the usual ones."""
+    """Return the event types that `text` lists, or the default ones."""
     from asyncbatch.sources.live.simulator import DEFAULT_TYPES
 
     if text is None:
@@ -99,12 +102,12 @@ def _write(simulator: "Simulator", count: int, to: str) -> None:
     except UsageError as error:
         raise typer.BadParameter(str(error)) from None
     except (OSError, SinkError) as error:
-        print(f"Error: could not go on: {error}", file=sys.stderr)  # noqa: T201 - the last word
+        print(f"Error: cannot continue: {error}", file=sys.stderr)  # noqa: T201 - the process ends here
         os._exit(exit_codes.FAILURES)
 
 
 def _write_events(simulator: "Simulator", count: int, stream: "IO[bytes]") -> None:
     while count:
-        now = min(count, _EVENTS_PER_WRITE)
-        stream.write(simulator.lines(now))
-        count -= now
+        size = min(count, _EVENTS_PER_WRITE)
+        stream.write(simulator.lines(size))
+        count -= size

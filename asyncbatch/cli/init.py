@@ -1,4 +1,4 @@
-"""`asyncbatch init`: a pipeline file to start from."""
+"""The command `asyncbatch init`: write a pipeline file to start from."""
 
 import os
 from typing import Annotated
@@ -13,15 +13,15 @@ Examples:
   asyncbatch init
   asyncbatch init people.toml
 
-Exit status: 0 written, 2 not: the file is there already, or cannot be written.
+Exit status: 0 written, 2 not written: the file exists already, or cannot be written.
 """
 
-File = Annotated[str, typer.Argument(metavar="[FILE]", help="The file to be written.")]
-Force = Annotated[bool, option(OUTPUT, "--force", help="Write over a file that is there.")]
+File = Annotated[str, typer.Argument(metavar="[FILE]", help="The file to write.")]
+Force = Annotated[bool, option(OUTPUT, "--force", help="Overwrite an existing file.")]
 
 
 def write_pipeline(file: File = "pipeline.toml", *, force: Force = False) -> None:
-    """Write a pipeline file with comments, to be changed and run by `asyncbatch etl`."""
+    """Write a commented pipeline file, to edit and run with `asyncbatch etl`."""
     from asyncbatch.config import pipeline_file
     from asyncbatch.core.units import printable
 
@@ -33,7 +33,7 @@ def write_pipeline(file: File = "pipeline.toml", *, force: Force = False) -> Non
         with open(file, "w" if force else "x", encoding="utf-8") as target:
             target.write(text)
     except FileExistsError:
-        raise typer.BadParameter(f"{name} is there already; --force writes over it") from None
+        raise typer.BadParameter(f"{name} exists already; --force overwrites it") from None
     except OSError as error:
         raise typer.BadParameter(f"{name}: {error.strerror or error}") from None
     typer.echo(f"wrote {name}; check it with `asyncbatch etl {name} --check`")

@@ -1,4 +1,4 @@
-"""Options about records made into settings, checked before any file is read."""
+"""Conversion of the options for records to checked settings."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def record_settings(
     to: str | None,
     **more: Any,
 ) -> RecordWorkSettings:
-    """Return the settings that options ask for. Raises UsageError."""
+    """Return the settings for the work on records. Raises UsageError."""
     names = (
         *("table", "key", "mode", "schema_contract", "columns"),
         *("to_format", "to_compression", "root"),
     )
     target = _make_target(to, **{name: more.pop(name) for name in names})
     if check_formats and schema is None:
-        raise UsageError("--check-formats is for --schema")
+        raise UsageError("--check-formats needs --schema")
     settings = RecordWorkSettings(
         files,
         whole=unit == "file",
@@ -59,7 +59,9 @@ def record_settings(
         **more,
     )
     if settings.whole and settings.records is not None:
-        raise UsageError("--records takes parts of documents, --unit file whole ones: choose one")
+        raise UsageError(
+            "--records reads parts of documents, --unit file whole documents: choose one"
+        )
     Extractor(settings)
     if not call:
         make_stages(settings.transforms, row_check=settings.row_check)
@@ -73,11 +75,14 @@ def record_settings(
 
 
 def input_paths(paths: tuple[str, ...], settings: RecordWorkSettings) -> tuple[str, ...]:
-    """Return the paths, or those of a dead letter file. Raises UsageError, OSError."""
+    """Return the paths of the command, or of a dead letter file.
+
+    Raises UsageError, OSError.
+    """
     if settings.replay is None:
         return paths
     if paths:
-        raise UsageError("--from-dead-letter stands in the place of PATH: give one of them")
+        raise UsageError("--from-dead-letter takes the place of PATH: give only one of them")
     from asyncbatch.sinks.dead_letters import failed_files
 
     return (*failed_files(settings.replay), settings.replay)
@@ -106,7 +111,7 @@ def _make_target(
         unused["--schema-contract"] = schema_contract
         for option, value in unused.items():
             if value is not None:
-                raise UsageError(f"{option} is about a target: name it with --to")
+                raise UsageError(f"{option} needs a target: name it with --to")
         return None
     fields = _split_all(key or ())
     return Target.parse(
@@ -123,7 +128,7 @@ def _make_target(
 
 
 def _dedupe_paths(texts: Sequence[str]) -> tuple[str, ...]:
-    """Return the paths that an option names. Raises UsageError if one is none."""
+    """Return the field paths of `--dedupe`. Raises UsageError for an invalid path."""
     paths = _split_all(texts)
     try:
         for path in paths:
@@ -138,5 +143,5 @@ def _split_all(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def _split_fields(text: str) -> tuple[str, ...]:
-    """Split a list of names at its commas; a name with a comma is in double quotes."""
+    """Split a list of names at its commas. A name with a comma is in double quotes."""
     return tuple(next(csv.reader([text])))

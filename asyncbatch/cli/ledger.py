@@ -1,4 +1,4 @@
-"""`asyncbatch ledger`: show, clear and locate ledgers."""
+"""The command `asyncbatch ledger`: show, clear and locate ledgers."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ if TYPE_CHECKING:
     from asyncbatch.pipeline.resume.inspection import Database, Inspection
 
 ledger = typer.Typer(
-    no_args_is_help=True, help="Look at what runs remember of the inputs that they did."
+    no_args_is_help=True, help="Show or clear the ledgers: the records of which inputs are done."
 )
 
 Target = Annotated[
     str | None,
     typer.Argument(
         metavar="[TARGET]",
-        help="What --to named, or a ledger's file.  [default: all in $XDG_STATE_HOME/asyncbatch]",
+        help="The value of --to, or a ledger file.  [default: all in $XDG_STATE_HOME/asyncbatch]",
     ),
 ]
 Job = Annotated[
-    str | None, typer.Option("--job", metavar="JOB", help="Only this job, as `show` names it.")
+    str | None,
+    typer.Option("--job", metavar="JOB", help="Only this job, by the name that `show` prints."),
 ]
 
 
@@ -39,10 +40,10 @@ def show(
     job: Job = None,
     files: Annotated[bool, typer.Option("--files", help="List each input.")] = False,
 ) -> None:
-    """Show the jobs, and how many inputs each has done; with --files, each input."""
+    """Show the jobs and their numbers of inputs. With --files, list each input."""
     paths = _default_ledgers() if target is None else [_ledger_path(target)]
     if not paths:
-        typer.echo("no run has left a ledger here")
+        typer.echo("no ledger found")
     for path in paths:
         with _open_ledger(path) as inspected:
             _print_ledger(inspected, job, files=files)
@@ -51,19 +52,19 @@ def show(
 @ledger.command()
 def clear(
     target: Annotated[
-        str, typer.Argument(metavar="TARGET", help="What --to named, or a ledger's file.")
+        str, typer.Argument(metavar="TARGET", help="The value of --to, or a ledger file.")
     ],
     *,
     job: Job = None,
 ) -> None:
-    """Forget which inputs are done, so that the next run does them again. Outputs stay."""
+    """Forget which inputs are done, so that the next run repeats them. Outputs stay."""
     with _open_ledger(_ledger_path(target), writes=True) as inspected:
         typer.echo(f"forgot {inspected.clear(job):,} inputs")
 
 
 @ledger.command()
 def path(target: Target = None) -> None:
-    """Print the path of a target's ledger, whether it exists or not."""
+    """Print the path of a target's ledger, even if it does not exist."""
     from asyncbatch.core.secrets import redact_address
     from asyncbatch.state.lock import state_folder
 
@@ -93,7 +94,7 @@ def _default_ledgers() -> list[str]:
 
 
 def _ledger_path(target: str) -> str:
-    """Return the file, or the address of the server, that has the ledger of a target."""
+    """Return the file or the server address that holds the ledger of a target."""
     from asyncbatch.sinks.target import parse_location
     from asyncbatch.state.ledger.file import default_path
 
@@ -112,8 +113,8 @@ def _ledger_path(target: str) -> str:
 
 @contextmanager
 def _open_ledger(path: str, *, writes: bool = False) -> Iterator[Inspection]:
-    """Provide the ledger in a file, or at the address of a server."""
-    # Only now, so that --help stays quick.
+    """Open the ledger in a file, or at the address of a server."""
+    # Imported late so that --help stays fast.
     from asyncbatch.core.secrets import is_server_url
     from asyncbatch.pipeline.resume.inspection import (
         Inspection,

@@ -1,4 +1,4 @@
-"""Options about running again made into settings."""
+"""Conversion of the options for repeated runs to the settings of the ledger."""
 
 from __future__ import annotations
 
@@ -28,21 +28,23 @@ def ledger_settings(
     by_content: bool,
     root: str | None,
 ) -> LedgerSettings | None:
-    """Return how the run is remembered, or None if it is not. Raises UsageError."""
+    """Return the settings of the ledger, or None without one. Raises UsageError."""
     if sum((resume, retry_failed, force)) > 1:
         raise UsageError("--resume, --retry-failed and --force exclude each other")
     is_asked = resume or retry_failed or ledger is not None
     target = work.target if isinstance(work, RecordWorkSettings) else None
     if isinstance(work, RecordWorkSettings) and work.replay is not None:
         if is_asked:
-            raise UsageError("--from-dead-letter runs all that is in it: it cannot be resumed")
+            raise UsageError("--from-dead-letter runs the whole file: it cannot be resumed")
         return None
     if allow_duplicates and (target is None or not target.is_database):
         raise UsageError(
-            "--allow-duplicates is for databases: sqlite:///, duckdb:///, postgresql://"
+            "--allow-duplicates needs a database: sqlite:///, duckdb:///, postgresql://"
         )
     if target is not None and target.is_database and ledger is not None:
-        raise UsageError(f"--ledger is for files: {target.name} keeps its own, with the rows")
+        raise UsageError(
+            f"--ledger is for files: {target.name} keeps its own ledger, with the rows"
+        )
     if target is None and not is_asked:
         return None
     if target is not None and (reason := _not_resumable_reason(work, target)):
@@ -69,26 +71,26 @@ def ledger_settings(
 def _not_resumable_reason(
     work: FileWorkSettings | RecordWorkSettings, target: Target
 ) -> str | None:
-    """Return why a target cannot be resumed, or None."""
+    """Return the reason why a target cannot be resumed, or None if it can be."""
     if _is_write_only(target):
-        return f"what was written to {target.name} is gone: it cannot be resumed"
+        return f"{target.name} does not keep its records: it cannot be resumed"
     if target.is_remote and target.form != "folder":
         return (
-            f"nothing can be added to an object, so each run writes {target.name} anew, of all"
+            f"nothing can be added to an object, so each run writes {target.name} again from all"
             " inputs: leave out --resume, --retry-failed and --ledger, or write to a folder"
-            f" ({posixpath.splitext(target.name)[0]}/), which is carried on object by object"
+            f" ({posixpath.splitext(target.name)[0]}/), which is resumed object by object"
         )
     dedupes = isinstance(work, RecordWorkSettings) and work.dedupe
     if dedupes and not target.is_database:
         return (
-            f"dedupe knows the keys of one run, so {target.name} is made in one: without --resume,"
-            " --retry-failed and --ledger"
+            f"dedupe knows only the keys of one run, so one run must write {target.name}: leave"
+            " out --resume, --retry-failed and --ledger"
         )
     return None
 
 
 def _is_write_only(target: Target) -> bool:
-    """Whether the target keeps nothing: standard output, a device, a pipe."""
+    """Whether the target cannot be read again: standard output, a device, a pipe."""
     if target.form == "stdout":
         return True
     is_special = os.path.exists(target.path) and not os.path.isfile(target.path)

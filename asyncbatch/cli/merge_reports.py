@@ -1,4 +1,4 @@
-"""`asyncbatch merge-reports`: the reports of several runs as one report."""
+"""The command `asyncbatch merge-reports`: merge the reports of several runs."""
 
 import os
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -21,14 +21,14 @@ Examples:
   asyncbatch run data/ --shard 1/3 --report shard-1.json     # one on each machine
   asyncbatch merge-reports shard-*.json --report all.md
 
-Exit status: the highest of the runs', so that one failed run fails them all; 2 wrong usage, or a
-file that is no report.
+Exit status: the highest of all runs, so that one failed run fails the merged report; 2 wrong
+usage, or a file that is not a report.
 """
 
 Reports = Annotated[
     list[str],
     typer.Argument(
-        metavar="REPORT...", help="Files that --report FILE.json or --output json wrote."
+        metavar="REPORT...", help="Reports written by --report FILE.json or --output json."
     ),
 ]
 Output = Annotated[
@@ -37,7 +37,7 @@ Output = Annotated[
         o.OUTPUT,
         "--output",
         "-o",
-        help="What to print: a summary for people, one JSON object, or annotations for GitHub.",
+        help="Print a text summary, one JSON object, or annotations for GitHub.",
     ),
 ]
 Report = Annotated[
@@ -46,7 +46,7 @@ Report = Annotated[
         o.OUTPUT,
         "--report",
         metavar="FILE",
-        help="Write a file too: .json (the object), .md or .prom (metrics); repeatable.",
+        help="Also write a report file: .json (the object), .md or .prom (metrics); repeatable.",
     ),
 ]
 
@@ -59,10 +59,10 @@ def merge_reports(
     report: Report = None,
     quiet: o.Quiet = False,
 ) -> None:
-    """Add up the reports of several runs, for instance the shards of one job.
+    """Merge the reports of several runs, for instance of the shards of one job.
 
-    Counts are added; the time is from the earliest start to the latest end, the memory the highest
-    peak of any run.
+    Counts are added. The time runs from the earliest start to the latest end. The memory is the
+    highest peak of any run.
     """
     from asyncbatch.errors import (
         SinkError,
@@ -76,7 +76,7 @@ def merge_reports(
     except BrokenPipeError:  # the rest of the buffer cannot be written either
         os._exit(exit_codes.CLOSED_OUTPUT)
     except (SinkError, OSError) as error:
-        typer.echo(f"Error: could not go on: {error}", err=True)
+        typer.echo(f"Error: cannot continue: {error}", err=True)
         code = exit_codes.FAILURES
     raise typer.Exit(code)
 
@@ -89,7 +89,7 @@ def _merge(
     *,
     quiet: bool,
 ) -> int:
-    """Merge the reports, print the result, return the exit code.
+    """Merge the reports, print the result and return the exit code.
 
     Raises UsageError, SinkError, OSError.
     """
@@ -114,7 +114,7 @@ def _merge(
 
 
 def _read_reports(paths: "Sequence[str]") -> "list[RunReport]":
-    """Return the reports in files. Raises UsageError with the file and the reason."""
+    """Read the reports. Raises UsageError with the file and the reason."""
     from asyncbatch.cli.render.json import read_report
     from asyncbatch.core.units import printable
     from asyncbatch.errors import UsageError
@@ -133,28 +133,28 @@ def _read_reports(paths: "Sequence[str]") -> "list[RunReport]":
         except UsageError as error:
             raise UsageError(f"{name} {error}") from None
         if other := seen.get((status.st_dev, status.st_ino)):
-            raise UsageError(f"{name} would count twice: it is the same file as {other}")
+            raise UsageError(f"{name} is the same file as {other}: it would be counted twice")
         seen[status.st_dev, status.st_ino] = name
         if found and one.command != found[0].command:
             raise UsageError(
-                f"{name} is about `{printable(one.command)}`, the one before about "
-                f"`{printable(found[-1].command)}`: these do not add up"
+                f"{name} is a report of `{printable(one.command)}`, the previous one of "
+                f"`{printable(found[-1].command)}`: reports of different commands cannot be merged"
             )
         found.append(one)
     return found
 
 
 def _report_files(paths: "Sequence[str]", inputs: "Sequence[str]") -> "list[ReportFile]":
-    """Return the reports to be written. Raises UsageError."""
+    """Open the report files to write. Raises UsageError."""
     from asyncbatch.cli.report_files import ReportFile
     from asyncbatch.errors import UsageError
 
     for path in paths:
         if os.path.splitext(path)[1] in (".jsonl", ".xml"):
             raise UsageError(
-                f"--report {path}: that form has a line for each file, which reports do not tell; "
+                f"--report {path}: this format lists each file, which merged reports do not know: "
                 "write a .json, .md or .prom file"
             )
         if any(os.path.realpath(path) == os.path.realpath(one) for one in inputs):
-            raise UsageError(f"--report {path} is one of the reports that are read")
+            raise UsageError(f"--report {path} is one of the reports to merge: name another file")
     return [ReportFile(path) for path in paths]

@@ -1,4 +1,4 @@
-"""Output: the only module that decides what reaches stdout and stderr, and its form."""
+"""The output of a run. No other module chooses between stdout and stderr."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aiofiles.threadpool import wrap
 
 from asyncbatch.cli import text as plain
 from asyncbatch.cli.render.github import Github
-from asyncbatch.cli.render.json import Json, JsonLines
+from asyncbatch.cli.render.json import JsonLines, JsonReport
 from asyncbatch.cli.render.junit import Junit
 from asyncbatch.cli.render.markdown import Markdown
 from asyncbatch.cli.terminal import is_terminal, stdout, to_stderr, wants_style
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 OutputFormat = Literal["text", "json", "jsonl", "junit", "github"]
 _RENDERER_TYPES: dict[OutputFormat, Callable[[], Renderer]] = {
-    "json": Json,
+    "json": JsonReport,
     "jsonl": JsonLines,
     "junit": Junit,
     "github": Github,
@@ -38,14 +38,14 @@ _RENDERER_TYPES: dict[OutputFormat, Callable[[], Renderer]] = {
 
 
 class ProgressDisplay(Protocol):
-    """Shows how far a run is."""
+    """A display of the progress of a run."""
 
     def show(self, snapshot: Snapshot) -> None:
-        """Show a snapshot, or not yet."""
+        """Show a snapshot. A display may skip snapshots that come too soon."""
         ...
 
     def log(self, line: str) -> None:
-        """Write a line beside the progress."""
+        """Write a line without disturbing the progress."""
         ...
 
     def close(self) -> None:
@@ -54,10 +54,11 @@ class ProgressDisplay(Protocol):
 
 
 class Output:
-    """Writes results to stdout, progress and logs to stderr.
+    """The output of one run: results on stdout, progress and log lines on stderr.
 
-    `quiet` leaves only failures, on stderr; machine formats on stdout stay, because the user asked
-    for them. If records take stdout, the summary goes to stderr too.
+    Owned by the Session, which calls `part` for each part and `finish` once. With `quiet`, only
+    failures are printed, on stderr; a machine format on stdout stays, because the user asked for
+    it. If records go to stdout (`stdout_is_taken`), the summary goes to stderr.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class Output:
         return self.form == "jsonl" or self._stdout_is_taken
 
     def _make_progress(self) -> ProgressDisplay:
-        # Lines of results on the same screen would tear a display that redraws itself.
+        # Result lines on the same screen would break a display that redraws itself.
         streams_here = self.streams_results and os.isatty(stdout().fileno())
         if is_terminal(sys.stderr.fileno()) and not streams_here:
             from asyncbatch.cli.rich import LiveProgress
@@ -92,7 +93,7 @@ class Output:
         return plain.PlainProgress(to_stderr)
 
     async def part(self, found: BatchPart) -> None:
-        """Show the outcome of some files in the chosen form."""
+        """Print the outcome of some files in the chosen format."""
         if self._renderer is not None:
             await to_stdout(self._renderer.part(found))
         if self._verbose:
@@ -100,12 +101,12 @@ class Output:
                 self.log(_verbose_line(outcome))
 
     def snapshot(self, snapshot: Snapshot) -> None:
-        """Show how far the run is."""
+        """Update the progress display."""
         if self._progress:
             self._progress.show(snapshot)
 
     def log(self, line: str) -> None:
-        """Say something beside the results, unless all is to be quiet."""
+        """Write a line to stderr, unless `quiet` is set."""
         if self.quiet:
             return
         if self._progress:
@@ -122,7 +123,7 @@ class Output:
     async def finish(
         self, report: Report, budget: FailureBudget | None, command: str, exit_code: int
     ) -> None:
-        """Show the end of a run."""
+        """Print the summary or the end of the document."""
         self.close()
         if self.form != "text" and report.over_budget:
             self.log(budget_line(report, budget) or "")
@@ -137,7 +138,7 @@ class Output:
             await self._finish_text(report, budget)
 
     async def _append_step_summary(self, report: Report, command: str, exit_code: int) -> None:
-        """Add the report to the summary page of a GitHub job, if there is one."""
+        """Append the report to the summary page of a GitHub job, if there is one."""
         page = os.environ.get("GITHUB_STEP_SUMMARY")
         if self.form == "github" and page:
             async with aiofiles.open(page, "ab") as stream:
@@ -170,7 +171,10 @@ def _verbose_line(outcome: Failure | FileResult) -> str:
 
 
 async def to_stdout(data: bytes) -> None:
-    """Write in a thread: a slow or stopped reader must not block the event loop."""
+    """Write to standard output in a thread.
+
+    A slow or stopped reader must not block the event loop.
+    """
     if data:
         stream = wrap(stdout().buffer)
         await stream.write(data)

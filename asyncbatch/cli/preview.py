@@ -1,4 +1,4 @@
-"""`--preview` and `--plan`."""
+"""The outputs of `--dry-run`: rows of `asyncbatch etl`, batches of `asyncbatch run`."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from asyncbatch.core.report import Report, SourceReport
     from asyncbatch.core.tally import FailureBudget
 
-MAX_ROWS = 100  # Rows of a source that are kept: one record may become any number of rows.
+MAX_ROWS = 100  # rows kept per source, because one record may become any number of rows
 
 
 class PreviewOutput(Output):
-    """Shows the rows of `limit` records of each source, in place of results.
+    """The output of `etl --dry-run`: the rows of `limit` records of each source.
 
-    `destination` is the target. Its JSON Lines have a `row` event for each row.
+    `destination` is the text for the target. JSON Lines have a `row` event for each row.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class PreviewOutput(Output):
         self._row_counts = dict.fromkeys(self._rows, 0)
 
     async def part(self, found: BatchPart) -> None:
-        """Show the rows of some records, or keep them for the end."""
+        """Print the rows of some records, or keep them for `finish`."""
         number = found.batch.source
         if found.part.rows is not None:
             rows = [decode(line) for line in bytes(found.part.rows.payload).splitlines()]
@@ -58,20 +58,20 @@ class PreviewOutput(Output):
     async def finish(
         self, report: Report, budget: FailureBudget | None, command: str, exit_code: int
     ) -> None:
-        """Show the tables, or the object."""
+        """Print the tables, or the report object with the rows."""
         if self.form == "text":
             await super().finish(report, budget, command, exit_code)
             return
         self.close()
-        found = {**report_object(report, command, exit_code), "dry_run": True}
+        summary = {**report_object(report, command, exit_code), "dry_run": True}
         if self.form == "json":
-            for number, source in enumerate(found["sources"]):
+            for number, source in enumerate(summary["sources"]):
                 source["rows"] = self._rows[number]
                 source["rows_omitted"] = self._row_counts[number] - len(self._rows[number])
         event = {"event": "summary"} if self.form == "jsonl" else {}
-        await to_stdout(encode({**event, **found}) + b"\n")
+        await to_stdout(encode({**event, **summary}) + b"\n")
 
-    async def _finish_text(self, report: Report, budget: FailureBudget | None) -> None:  # noqa: ARG002 - there is none
+    async def _finish_text(self, report: Report, budget: FailureBudget | None) -> None:  # noqa: ARG002 - a dry run spends no budget
         styled = wants_style(stdout().fileno())
         width = shutil.get_terminal_size().columns if stdout().isatty() else None
         lines: list[str] = []
@@ -88,7 +88,7 @@ class PreviewOutput(Output):
     def _section(
         self, number: int, source: SourceReport, width: int | None, *, styled: bool
     ) -> Iterator[str]:
-        """Yield the lines about one source."""
+        """Yield the lines of one source: counts, table, omitted fields and rows."""
         tally, rows = source.tally, self._rows[number]
         parts = [
             f"{format_count(tally.read, 'record')} read",
@@ -115,7 +115,10 @@ class PreviewOutput(Output):
 
 
 class PlanOutput(Output):
-    """Lists batches instead of results; its jsonl has a `planned` event for each file."""
+    """The output of `run --dry-run`: the files of each batch.
+
+    JSON Lines have a `planned` event for each file.
+    """
 
     _batches = 0
 
@@ -124,10 +127,10 @@ class PlanOutput(Output):
         return self.form != "json"
 
     async def part(self, found: BatchPart) -> None:
-        """Show one batch."""
+        """Print one batch."""
         self._batches += 1
         part = found.part
-        names = [found.file(place) for place in range(len(part))]
+        names = [found.file(index) for index in range(len(part))]
         if self.form == "jsonl":
             for name, length in zip(names, part.bytes, strict=True):
                 event = {"event": "planned", "file": name, "batch": self._batches, "bytes": length}
@@ -144,11 +147,11 @@ class PlanOutput(Output):
     async def finish(
         self,
         report: Report,
-        budget: FailureBudget | None,  # noqa: ARG002 - nothing was run that could spend it
+        budget: FailureBudget | None,  # noqa: ARG002 - a dry run spends no budget
         command: str,
         exit_code: int,
     ) -> None:
-        """Show the totals."""
+        """Print the totals."""
         if self.form != "text":
             plan = {"dry_run": True, "batches": self._batches}
             event = {"event": "summary"} if self.form == "jsonl" else {}

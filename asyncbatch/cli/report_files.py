@@ -1,4 +1,4 @@
-"""Write report files."""
+"""The report files of runs and streams."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import aiofiles
 import aiofiles.os
 
-from asyncbatch.cli.render.json import Json, JsonLines
+from asyncbatch.cli.render.json import JsonLines, JsonReport
 from asyncbatch.cli.render.junit import Junit
 from asyncbatch.cli.render.markdown import Markdown
 from asyncbatch.cli.render.prometheus import Gauges
@@ -41,13 +41,13 @@ _RENDERERS: dict[str, Callable[[], Renderer]] = {
 
 
 class ReportFile:
-    """One report: complete at the end of the run, or not there at all.
+    """One report file of a run. It appears only when it is complete.
 
-    A device is written directly.
+    Call `part` for each part, then `finish` or `abandon` once. A device is written directly.
     """
 
     def __init__(self, path: str, stores: StoreSettings | None = None) -> None:
-        """Raise UsageError if `path` cannot be written, before any work is done."""
+        """Check that `path` can be written. Raises UsageError."""
         self._path = path
         self._renderer = _renderer(path)
         self._stream: _LocalStream | _ObjectStream = (
@@ -55,29 +55,29 @@ class ReportFile:
         )
 
     async def part(self, found: BatchPart) -> None:
-        """Write the part of the report about these files, if the form has one. Raises SinkError."""
+        """Write the outcome of some files, if the format lists files. Raises SinkError."""
         async with self._discard_on_error():
             if data := self._renderer.part(found):
                 await self._stream.write(data)
 
     async def finish(self, report: Report, command: str, exit_code: int) -> None:
-        """Write the rest and put the file in its place. Raises SinkError."""
+        """Write the rest and move the file to its path. Raises SinkError."""
         async with self._discard_on_error():
             for data in self._renderer.finish(report, command, exit_code):
                 await self._stream.write(data)
             await self._stream.commit()
 
     async def abandon(self) -> None:
-        """Leave nothing of a report that is not going to be finished."""
+        """Remove the unfinished file."""
         await self._stream.discard()
 
     @asynccontextmanager
     async def _discard_on_error(self) -> AsyncIterator[None]:
-        """Name the file in an OSError, and remove the unfinished file."""
+        """Remove the unfinished file on an OSError. Raises SinkError with its path."""
         try:
             yield
         except BrokenPipeError:
-            raise  # the reader has gone, which is no error of the run
+            raise  # the reader closed the pipe, which is not an error of the run
         except OSError as error:
             await self._stream.discard()
             reason = error.strerror or str(error)
@@ -85,7 +85,10 @@ class ReportFile:
 
 
 class _LocalStream:
-    """A file that is written beside its place, from its first bytes on. Raises OSError."""
+    """A local file, written under a temporary name and then renamed.
+
+    The temporary file is created at the first write. Methods raise OSError.
+    """
 
     def __init__(self, path: str) -> None:
         folder = os.path.dirname(path) or "."
@@ -109,7 +112,7 @@ class _LocalStream:
 
     async def discard(self) -> None:
         if self._stream is not None:
-            with suppress(OSError):  # a buffer that failed to be written fails again at the flush
+            with suppress(OSError):  # closing flushes the buffer, which fails again
                 await self._stream.close()
         if self._target != self._path:
             with suppress(OSError):
@@ -117,7 +120,7 @@ class _LocalStream:
 
 
 class _ObjectStream:
-    """An object in the place of a file. Raises SinkError."""
+    """An object of a store. Methods raise SinkError."""
 
     def __init__(self, url: str, stores: StoreSettings | None) -> None:
         from asyncbatch.storage.opener import open_output
@@ -139,27 +142,30 @@ class _ObjectStream:
 
 
 def _renderer(path: str) -> Renderer:
-    """Return the renderer for a file name's ending. Raises UsageError."""
+    """Return the renderer for the ending of a file name. Raises UsageError."""
     name, suffix = os.path.splitext(os.path.basename(path))
     if suffix == ".prom":
         from asyncbatch.cli.render.prometheus import Metrics
 
         return Metrics(name)
-    return _RENDERERS.get(suffix, Json)()
+    return _RENDERERS.get(suffix, JsonReport)()
 
 
-_METRICS_SECONDS = 5.0  # time between two writes of metrics while the stream runs
+_METRICS_SECONDS = 5.0  # between two writes of metrics while the stream runs
 
 
 class StreamReport:
-    """One file, replaced whole: by metrics now and then, by either form at the end."""
+    """One report file of a stream: metrics (.prom) or the report object.
+
+    Each write replaces the whole file. Metrics are also written while the stream runs.
+    """
 
     def __init__(self, path: str) -> None:
-        """Raise UsageError if `path` cannot be written, or has an unknown ending."""
+        """Check that `path` can be written, and its ending. Raises UsageError."""
         self._name, suffix = os.path.splitext(os.path.basename(path))
         if suffix in (".xml", ".md", ".jsonl"):
             raise UsageError(
-                f"--report {path}: a stream has no report of that form: write .json or .prom"
+                f"--report {path}: a stream has no report of this format: write .json or .prom"
             )
         folder = os.path.dirname(path) or "."
         if "://" in path or os.path.isdir(path) or not os.access(folder, os.W_OK):
@@ -168,16 +174,16 @@ class StreamReport:
         self._started = datetime.now(UTC)
         self._written = 0.0
         if self._is_metrics:
-            Gauges("", self._name)  # raises now if a library is missing
+            Gauges("", self._name)  # raises UsageError now, not later, if the library is missing
 
     def show(self, snapshot: StreamSnapshot) -> None:
-        """Write metrics, if it is time. Raises SinkError, UsageError."""
+        """Write metrics if the last write is old enough. Raises SinkError, UsageError."""
         if self._is_metrics and time.monotonic() - self._written >= _METRICS_SECONDS:
             self._written = time.monotonic()
             self._write(self._metrics(snapshot, None))
 
     def finish(self, snapshot: StreamSnapshot, exit_code: int, *, stopped: bool) -> None:
-        """Write the whole. Raises SinkError, UsageError."""
+        """Write the final report. Raises SinkError, UsageError."""
         if self._is_metrics:
             self._write(self._metrics(snapshot, exit_code))
         else:
@@ -191,23 +197,23 @@ class StreamReport:
 
     def _metrics(self, snapshot: StreamSnapshot, exit_code: int | None) -> bytes:
         gauges, tally = Gauges("asyncbatch_stream", self._name), snapshot.tally
-        tell = gauges.set
-        tell("running", "Whether it goes on.", exit_code is None)
+        gauge = gauges.set
+        gauge("running", "1 while the stream runs, else 0.", exit_code is None)
         if exit_code is not None:
-            tell("exit_code", "Its exit status.", exit_code)
-        tell("started_timestamp_seconds", "When this run of it began.", self._started.timestamp())
-        tell("updated_timestamp_seconds", "When this was written.", time.time())
-        gauges.set_each("events", "Events read, by what became of them.", _event_counts(snapshot))
-        tell("losses", "How often something of a source could not be read.", tally.lost)
-        tell("windows", "Windows that are over, one for each key.", tally.windows)
-        tell("windows_refused", "Windows that the target would not have.", tally.refused)
-        tell("read_bytes", "What was read.", tally.bytes)
+            gauge("exit_code", "Exit status of the stream.", exit_code)
+        started = self._started.timestamp()
+        gauge("started_timestamp_seconds", "Time at which this run of the stream began.", started)
+        gauge("updated_timestamp_seconds", "Time at which these metrics were written.", time.time())
+        gauges.set_each("events", "Events read, by result.", _event_counts(snapshot))
+        gauge("losses", "Number of times that a source could not be read.", tally.lost)
+        gauge("windows", "Closed windows, counted once for each key.", tally.windows)
+        gauge("windows_refused", "Windows that the target refused.", tally.refused)
+        gauge("read_bytes", "Bytes read from all sources.", tally.bytes)
         if snapshot.lag is not None:
-            tell(
-                "watermark_lag_seconds", "How far the time of events is behind.", snapshot.lag / 1e6
-            )
-        tell("memory_bytes", "Of all processes.", snapshot.memory.current)
-        tell("peak_memory_bytes", "Of all processes.", snapshot.memory.peak)
+            lag_s = snapshot.lag / 1e6  # from microseconds
+            gauge("watermark_lag_seconds", "Distance of the watermark to the clock.", lag_s)
+        gauge("memory_bytes", "Memory of all processes.", snapshot.memory.current)
+        gauge("peak_memory_bytes", "Peak memory of all processes.", snapshot.memory.peak)
         return gauges.text()
 
     def _report_object(

@@ -1,4 +1,4 @@
-"""Live display."""
+"""The displays and tables drawn with rich."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _STATE_STYLES = {"done": "green", "failed": "bold red", "reading": "cyan"}
 
 
 class LiveProgress:
-    """A display on stderr that redraws itself in place."""
+    """A progress display of a run on stderr that redraws itself in place."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
@@ -53,7 +53,7 @@ class LiveProgress:
         self._live.start()
 
     def show(self, snapshot: Snapshot) -> None:
-        """Draw how far the run is."""
+        """Redraw the display."""
         self._live.update(_render_progress(snapshot), refresh=True)
 
     def log(self, line: str) -> None:
@@ -61,7 +61,7 @@ class LiveProgress:
         self._console.print(Text(line), soft_wrap=True)
 
     def close(self) -> None:
-        """Take the display away and give the cursor back."""
+        """Remove the display and restore the cursor."""
         self._live.stop()
 
 
@@ -96,7 +96,7 @@ def _render_progress(snapshot: Snapshot) -> RenderableType:
 
 
 def _render_stages(snapshot: Snapshot, stages: StageProgress) -> RenderableType:
-    """Draw the stages as a flow, a line for each source, and the queues between them."""
+    """Return the display of a pipeline: stages, sources, rates and queues."""
     counts = stage_counts(snapshot, stages)
     flow = [Text(f"{number:,} {word}", "bold") for word, number in counts[:3]]
     lost = [
@@ -119,12 +119,12 @@ def _render_stages(snapshot: Snapshot, stages: StageProgress) -> RenderableType:
 
 
 def _pad(cells: list[str], source: SourceReport) -> list[str]:
-    """Return the words in their columns: a source that asks no server has no pages."""
+    """Return the cells with an empty one for the pages of a source that has none."""
     return cells if source.traffic else ["", *cells]
 
 
 def summary_text(report: Report, budget: FailureBudget | None, max_failures: float) -> str:
-    """Return the failures by kind and the summary table, styled for stdout's terminal."""
+    """Return the failures by kind and the summary, styled for the terminal of stdout."""
     console = Console(file=stdout())
     with console.capture() as capture:
         _print_failures(console, report, max_failures)
@@ -132,7 +132,7 @@ def summary_text(report: Report, budget: FailureBudget | None, max_failures: flo
         console.print(Text(summary.headline(report), style=f"bold {style}"))
         rows = list(summary.report_rows(report))
         width = max(len(label) for label, _ in rows)
-        for label, value in rows:  # no table, which would break paths to be copied
+        for label, value in rows:  # a rich table would wrap paths, which users copy
             row = Text.assemble((f"  {label:{width}}  ", "dim"), value)
             console.print(row, soft_wrap=True)
         for line in summary.closing_lines(report, budget):
@@ -141,7 +141,7 @@ def summary_text(report: Report, budget: FailureBudget | None, max_failures: flo
 
 
 def grid_text(grid: Grid) -> str:
-    """Return a table of texts, for stdout's terminal."""
+    """Return a table as text, styled for the terminal of stdout."""
     console = Console(file=stdout())
     table = Table(box=None, padding=(0, 0, 0, 2), header_style="bold")
     for name in grid.columns:
@@ -167,12 +167,12 @@ def _print_failures(console: Console, report: Report, max_failures: float) -> No
         console.print()
 
 
-_RESERVED_LINES = 8  # Of the screen: head, rules, facts, the prompt.
-_DATE_CHARACTERS = 10  # A time's first characters are its day.
+_RESERVED_LINES = 8  # lines of the screen that are not windows: head, rules, facts, the prompt
+_DATE_CHARACTERS = 10  # the length of YYYY-MM-DD at the beginning of a timestamp
 
 
 class LiveWindows:
-    """A table of the open windows and the last closed ones, and a line of facts."""
+    """A live table of the open windows and the last closed ones, with a line of facts."""
 
     def __init__(self, stream: StreamCore) -> None:
         self._stream = stream
@@ -186,8 +186,8 @@ class LiveWindows:
         self._closed.extend(windows)
         return True
 
-    def show(self, snapshot: StreamSnapshot, *, last: bool = False) -> None:  # noqa: ARG002 - part of the contract
-        """Draw the table."""
+    def show(self, snapshot: StreamSnapshot, *, last: bool = False) -> None:  # noqa: ARG002 - a parameter of StreamDisplay
+        """Redraw the table."""
         self._live.update(self._render(snapshot), refresh=True)
 
     def log(self, line: str) -> None:
@@ -195,16 +195,16 @@ class LiveWindows:
         self._console.print(Text(line, style="yellow"))
 
     def close(self) -> None:
-        """Leave the last table standing and give the cursor back."""
+        """Keep the last table on the screen and restore the cursor."""
         self._live.stop()
 
     def _free_lines(self) -> int:
         return max(4, self._console.height - _RESERVED_LINES)
 
     def _render(self, snapshot: StreamSnapshot) -> RenderableType:
-        stream, room = self._stream, self._free_lines()
-        opened = stream.open_windows[: room // 2]
-        over = list(self._closed)[-(room - len(opened)) :]
+        stream, height = self._stream, self._free_lines()
+        opened = stream.open_windows[: height // 2]
+        over = list(self._closed)[-(height - len(opened)) :]
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("window")
         for name in stream.keys.names:

@@ -1,4 +1,4 @@
-"""`asyncbatch run`: options into a job, and one call."""
+"""The command `asyncbatch run`: convert its options to a Job and run it."""
 
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from asyncbatch.sources.selection import Shard
     from asyncbatch.workers.engine import Work
 
-# options that need a ledger
+# Options that need a ledger, also without a target.
 _REPEAT_OPTIONS = ("resume", "retry_failed", "force", "allow_duplicates", "ledger")
 
 EPILOG = """\
@@ -35,8 +35,8 @@ Examples:
   asyncbatch run --from-dead-letter bad.jsonl --to again.csv --allow-empty
 
 Exit status: 0 all succeeded (or within --max-failures), 1 some input failed, 2 wrong usage or
-nothing matched, 75 the lock is held, 130/143 interrupted. Each option can come from the
-environment: --batch-size from ASYNCBATCH_RUN_BATCH_SIZE.
+nothing matched, 75 another run has the lock, 130/143 interrupted. Each option can also be set by
+an environment variable: --batch-size by ASYNCBATCH_RUN_BATCH_SIZE.
 """
 
 
@@ -110,12 +110,13 @@ def run_files(
     verbose: o.Verbose = False,
     progress: o.Progress = True,
 ) -> None:
-    """Process JSON files in bounded, concurrent batches; report each failure, where and why.
+    """Process JSON files in bounded, concurrent batches and report each failure.
 
-    Records are the elements of a top-level array, the lines of JSON Lines, else the document. They
-    can be transformed, checked and written to files or tables.
+    A record is an element of a top-level array, a line of JSON Lines, or else the whole document.
+    Records can be transformed, checked and written to files or tables. A failure is reported with
+    its file, line, column and reason.
     """
-    # Imported late so that --help stays fast; the launch comes first.
+    # Imported late so that --help stays fast. Modules that the launch does not need come later.
     from asyncbatch.config.job import (
         FileSource,
         Job,
@@ -135,9 +136,9 @@ def run_files(
     )
 
     if dry_run and (report or output in ("junit", "github")):
-        raise typer.BadParameter("--dry-run has no results: it takes no --report, junit or github")
+        raise typer.BadParameter("--dry-run has no results: leave out --report, junit and github")
     if to == "-" and output != "text":
-        raise typer.BadParameter(f"--to - and --output {output} both want standard output")
+        raise typer.BadParameter(f"--to - and --output {output} both write to standard output")
     options: dict[str, Any] = {
         "records": records, "unit": unit, "replay": from_dead_letter,
         "jq": jq, "jq_env": jq_env, "jq_lossy": jq_lossy,
@@ -149,7 +150,7 @@ def run_files(
         "letters": dead_letter is not None, "tracebacks": verbose,
     }  # fmt: skip
     if lock_wait is not None and lock is None:
-        raise typer.BadParameter("--lock-wait is for --lock")
+        raise typer.BadParameter("--lock-wait needs --lock")
     dask = dask_settings(engine, scheduler)
     selection = Selection(
         tuple(pattern or DEFAULT_PATTERNS), tuple(exclude or ()), hidden, follow_symlinks
@@ -160,7 +161,7 @@ def run_files(
         "by_content": identity == "content", "root": root,
     }  # fmt: skip
     try:
-        # first: the inputs may be changing while they are read
+        # before any input is read: another run may change it
         if lock is not None and not dry_run:
             from asyncbatch.cli.command import take_lock
             from asyncbatch.core.secrets import redact_address
@@ -216,7 +217,7 @@ def run_files(
     except (UsageError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
 
-    # While the workers start:
+    # Imported after the launch, while the workers start.
     from asyncbatch.cli.output import Output
     from asyncbatch.cli.session import Session
     from asyncbatch.core.report import MAX_LISTED_FAILURES
@@ -246,10 +247,10 @@ def run_files(
 def _resolve_paths(
     paths: "tuple[str, ...]", files: "FileWorkSettings", options: "dict[str, Any]"
 ) -> "tuple[tuple[str, ...], Any]":
-    """Return the inputs, and the work on them. Raises UsageError."""
-    quiet = {"unit": "record", "call_concurrency": 100, "to_format": "keep"}
-    quiet["to_compression"] = "keep"
-    if all(value in (None, False, quiet.get(name)) for name, value in options.items()):
+    """Return the inputs and the settings of the work on them. Raises UsageError."""
+    defaults = {"unit": "record", "call_concurrency": 100, "to_format": "keep"}
+    defaults["to_compression"] = "keep"
+    if all(value in (None, False, defaults.get(name)) for name, value in options.items()):
         return paths, files
     from asyncbatch.cli.job import (
         input_paths,
@@ -263,7 +264,7 @@ def _resolve_paths(
 def _ledger_settings(
     settings: "FileWorkSettings | RecordWorkSettings", options: "dict[str, Any]"
 ) -> "LedgerSettings | None":
-    """Return how the run is remembered. Raises UsageError."""
+    """Return the settings of the ledger, or None without one. Raises UsageError."""
     has_target = getattr(settings, "target", None) is not None
     if not has_target and not any(options[name] for name in _REPEAT_OPTIONS):
         return None
@@ -273,14 +274,14 @@ def _ledger_settings(
 
 
 def _parse_shard(text: str, from_dead_letter: str | None) -> "Shard":
-    """Return the part that is taken. Raises UsageError."""
+    """Return the shard of the option `--shard`. Raises UsageError."""
     from asyncbatch.errors import UsageError
     from asyncbatch.sources.selection import Shard
 
     if from_dead_letter is not None:
         raise UsageError(
-            "--shard takes files apart, and --from-dead-letter has the records of many in one: "
-            "give each shard a --dead-letter of its own, and run those again"
+            "--shard divides files, and a --from-dead-letter file holds the records of many "
+            "files: give each shard its own --dead-letter, and run each of them again"
         )
     return Shard.parse(text)
 

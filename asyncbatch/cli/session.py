@@ -26,10 +26,10 @@ _SUMMARY_SECONDS = 2.0
 
 
 class Session:
-    """Runs one job to its end. `command` is its name in reports.
+    """One run of a job in the main process, from start to exit code.
 
-    The first stop signal lets the work in flight finish within `grace` seconds; the second ends the
-    process at once.
+    Call `carry_out` once. `command` is the name of the command in reports. After the first stop
+    signal, the work in flight has `grace` seconds to finish. The second ends the process at once.
     """
 
     def __init__(
@@ -45,28 +45,27 @@ class Session:
         self._run, self._output = run, output
         self._command, self._budget = command, budget
         self._report_files, self._grace = list(report_files), grace
-        self._report_error: SinkError | None = None
-        """Why the first report that could not be written could not be."""
+        self._report_error: SinkError | None = None  # of the first report that failed
         self._signal: int | None = None
 
     def carry_out(self) -> int:
-        """Run to the end and return the exit status.
+        """Run the job and return the exit status.
 
-        After a signal, or when the reader of our output has gone, the process ends here: a
-        thread that is stuck in a read or a write could not be waited for.
+        After a signal, or if the reader closed our output, the process ends inside this call:
+        a thread that is stuck in a read or a write would block a normal exit.
         """
         try:
             return asyncio.run(self._session())
         except UsageError as error:
             return self._fail(str(error), exit_codes.USAGE)
         except WorkerBugError as error:
-            return self._fail(f"a defect of asyncbatch, please report it:\n{error}")
+            return self._fail(f"this is a bug in asyncbatch, please report it:\n{error}")
         except (NoWorkerError, OSError) as error:
-            return self._fail(f"could not go on: {error}")
+            return self._fail(f"cannot continue: {error}")
 
     def _fail(self, message: str, code: int = exit_codes.FAILURES) -> int:
         self._output.close()
-        print(f"Error: {message}", file=sys.stderr)  # noqa: T201 - the command's last word
+        print(f"Error: {message}", file=sys.stderr)  # noqa: T201 - the output is closed
         return code
 
     async def _session(self) -> int:
@@ -74,12 +73,12 @@ class Session:
         ticker = loop.create_task(self._show_progress())
         work = loop.create_task(self._consume())
         for number in STOP_SIGNALS:
-            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it for SIGHUP
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
                 loop.add_signal_handler(number, self._on_signal, number, work)
         try:
             await work
         except asyncio.CancelledError:
-            self._output.log(f"Gave up on what was in flight after {self._grace:g} s")
+            self._output.log(f"Stopped after {self._grace:g} s, before the work in flight was done")
         except BrokenPipeError:
             await self._abandon_reports()
             self._leave(exit_codes.CLOSED_OUTPUT)
@@ -94,7 +93,7 @@ class Session:
         return await self._conclude_interrupted(exit_codes.of_signal(self._signal))
 
     async def _conclude_interrupted(self, code: int) -> NoReturn:
-        with suppress(TimeoutError):  # its reader does not read
+        with suppress(TimeoutError):  # the reader of our output may have stopped reading
             await asyncio.wait_for(self._conclude(code), _SUMMARY_SECONDS)
         self._leave(code)
 
@@ -131,7 +130,7 @@ class Session:
 
     @contextmanager
     def _drop_if_unwritable(self, file: ReportFile) -> Iterator[None]:
-        """Continue without a report that cannot be written: the work is worth more."""
+        """Continue without a report file that cannot be written. Keep the first error."""
         try:
             yield
         except SinkError as error:
@@ -143,13 +142,13 @@ class Session:
             self._leave(exit_codes.of_signal(self._signal))
         self._signal = number
         self._output.log(
-            f"Stopping: finishing what is in flight, for {self._grace:g} s at most "
-            "(once more to stop at once)"
+            f"Stopping: finishing the work in flight, for at most {self._grace:g} s "
+            "(a second signal stops at once)"
         )
         self._run.stop()
         asyncio.get_running_loop().call_later(self._grace, work.cancel)
 
     def _leave(self, code: int) -> NoReturn:
-        """End the process now; workers die with it."""
+        """End the process now. The workers end with it."""
         self._output.close()
         os._exit(code)

@@ -1,4 +1,4 @@
-"""`asyncbatch stream`: options into a stream, and one call."""
+"""The command `asyncbatch stream`: convert its options to a stream and run it."""
 
 import os
 from typing import TYPE_CHECKING
@@ -31,9 +31,9 @@ Examples:
   asyncbatch stream events.jsonl --window session:30s --by user_id --late late.jsonl
   asyncbatch stream shop.toml --check
 
-On a terminal it shows a table; elsewhere it prints a line of JSON for each window and key, as soon
-as the window is over. Ctrl-C, SIGTERM and the end of the input stop it cleanly: it prints what is
-open and exits 0.
+On a terminal it shows a table. Elsewhere it prints a line of JSON for each window and key, as soon
+as the window closes. Ctrl-C, SIGTERM and the end of the input stop it cleanly: it prints the open
+windows and exits 0.
 """
 
 SIMULATE = "simulate:"
@@ -80,14 +80,14 @@ def stream_events(
     checkpoint: s.Checkpoint = None,
     checkpoint_every: s.CheckpointEvery = None,
     check: s.Check = False,
-    print_schema: s.PrintSchema = False,  # noqa: ARG001 - done before all else
+    print_schema: s.PrintSchema = False,  # noqa: ARG001 - its callback prints and exits
     report: s.Report = None,
     quiet: s.Quiet = False,
 ) -> None:
-    """Put events into windows of time as they arrive: counts, sums, averages, percentiles.
+    """Aggregate events in time windows: counts, sums, averages, percentiles.
 
-    Time is that of the events, so a replay gives the same windows. Late and invalid events are
-    counted, and never lost silently.
+    Windows follow the time of the events, so a replay gives the same windows. Late and invalid
+    events are counted, never lost silently.
     """
     if any(one.endswith(".toml") for one in source):
         _run_pipeline_file(
@@ -106,7 +106,7 @@ def stream_events(
         )
         return
     if set_ or check:
-        raise typer.BadParameter("--set and --check are for a pipeline file: FILE.toml")
+        raise typer.BadParameter("--set and --check need a pipeline file: FILE.toml")
     from asyncbatch.cli import exit_codes
     from asyncbatch.cli.stream_session import StreamSession
     from asyncbatch.config.job import StreamSettings
@@ -119,7 +119,7 @@ def stream_events(
         transforms = _transforms(jq, call, schema, jq_env=jq_env, jq_lossy=jq_lossy,
                                  check_formats=check_formats)  # fmt: skip
         settings = StreamSettings(
-            window=window,  # type: ignore[arg-type]  # parsed by typer, and so are the spans
+            window=window,  # type: ignore[arg-type]  # typer parses it, and the spans below
             aggregates=_aggregates(agg, simulated=source == [SIMULATE]),
             by=tuple(by or (["event_type"] if source == [SIMULATE] else [])),
             time=None if time == "arrival" else time,
@@ -171,7 +171,7 @@ def _run_pipeline_file(
     quiet: bool,
     **control: "Any",
 ) -> None:
-    """Run, or only `check`, the pipeline file that is the only source."""
+    """Run the pipeline file that is the only source. With `check`, only check it."""
     from asyncbatch.cli import exit_codes
     from asyncbatch.cli.command import (
         print_note,
@@ -185,7 +185,7 @@ def _run_pipeline_file(
     )
 
     if len(sources) > 1:
-        raise typer.BadParameter("a pipeline file names all its sources: give nothing beside it")
+        raise typer.BadParameter("a pipeline file names all its sources: give no other source")
     [path] = sources
     try:
         job = file_job(path, overrides, context)
@@ -211,7 +211,7 @@ def _run_pipeline_file(
     raise typer.Exit(session.carry_out())
 
 
-def _aggregates(agg: "list[str] | None", *, simulated: bool) -> tuple:  # type: ignore[type-arg]  # of what typer has parsed
+def _aggregates(agg: "list[str] | None", *, simulated: bool) -> tuple:  # type: ignore[type-arg]  # typer has parsed the items
     from asyncbatch.windows.aggregates import parse_aggregate
 
     if agg:
@@ -232,13 +232,13 @@ def _transforms(
     """Return the checked transforms of the events. Raises UsageError."""
     if not (jq or call or schema):
         if check_formats:
-            raise typer.BadParameter("--check-formats is for --schema")
+            raise typer.BadParameter("--check-formats needs --schema")
         return ()
     from asyncbatch.cli.job import record_settings
     from asyncbatch.core.settings import FileWorkSettings
 
-    nowhere = dict.fromkeys(("table", "key", "mode", "schema_contract", "columns", "root"))
-    made = record_settings(
+    no_target = dict.fromkeys(("table", "key", "mode", "schema_contract", "columns", "root"))
+    settings = record_settings(
         FileWorkSettings(),
         unit="record",
         jq=jq,
@@ -251,51 +251,54 @@ def _transforms(
         to=None,
         to_format="keep",
         to_compression="keep",
-        **nowhere,
+        **no_target,
     )
-    return made.transforms
+    return settings.transforms
 
 
 def _check_options(settings: "StreamSettings", sources: list[str], late: str | None) -> None:
-    """Raise UsageError for an option without effect."""
+    """Raise UsageError for an option without effect, or an unusable source."""
     from asyncbatch.errors import UsageError
 
-    for name, why in settings.contradictions(has_late=late is not None):
-        raise UsageError(f"--{name.replace('_', '-')} {why}")
+    for name, reason in settings.contradictions(has_late=late is not None):
+        raise UsageError(f"--{name.replace('_', '-')} {reason}")
     for number, source in enumerate(sources):
         if source in sources[:number]:
-            raise UsageError(f"{source} is given twice: a source is read once")
+            raise UsageError(f"{source} is given twice: name each source once")
         if ":" in source and not os.path.exists(source) and source != SIMULATE:
-            raise UsageError(f"{source!r} is no source: write '-', a file's name, or 'simulate:'")
+            raise UsageError(f"{source!r} is not a source: write '-', a file name, or 'simulate:'")
 
 
 def _delivery_settings(
     to: str | None, table: str | None, checkpoint: str | None, every: str | None
 ) -> "DeliverySettings":
-    """Return where windows go. Raises UsageError."""
+    """Return the target of windows and the checkpoint. Raises UsageError."""
     from asyncbatch.errors import UsageError
     from asyncbatch.pipeline.stream.delivery import DeliverySettings
 
     if table is not None and to is None:
-        raise UsageError("--table is for --to with a database")
+        raise UsageError("--table needs --to with a database")
     if every is not None and checkpoint is None:
-        raise UsageError("--checkpoint-every is for --checkpoint")
+        raise UsageError("--checkpoint-every needs --checkpoint")
     spans = {} if every is None else {"every": every}
-    return DeliverySettings(to, table, checkpoint, **spans)  # type: ignore[arg-type]  # parsed by typer
+    return DeliverySettings(to, table, checkpoint, **spans)  # type: ignore[arg-type]  # typer parses it
 
 
 def _live_options(
     sources: list[str], pattern: "list[str] | None", *, follow: bool, from_end: bool
 ) -> "LiveOptions":
-    """Return how paths are read. Raises UsageError for an option without effect."""
+    """Return the options for reading paths.
+
+    Raises UsageError for an option without effect.
+    """
     from asyncbatch.errors import UsageError
     from asyncbatch.sources.live.open import LiveOptions
     from asyncbatch.sources.selection import Selection
 
     if follow and not any(one not in ("-", SIMULATE) for one in sources):
-        raise UsageError("--follow is for files and folders")
+        raise UsageError("--follow works only with files and folders")
     if pattern and not any(map(os.path.isdir, sources)):
-        raise UsageError("--pattern is for folders")
+        raise UsageError("--pattern works only with folders")
     selection = Selection(tuple(pattern)) if pattern else Selection()
     return LiveOptions(follow, from_end, selection)
 

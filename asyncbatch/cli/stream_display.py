@@ -1,4 +1,4 @@
-"""The display of a stream: while it runs, and at its end."""
+"""The progress display of a stream."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 
 class StreamDisplay(Protocol):
-    """Shows how far a stream is."""
+    """A display of the progress of a stream."""
 
     def add(self, windows: Sequence[Window]) -> bool:
-        """Show closed windows. Return whether no other output has to show them."""
+        """Show closed windows. Return False if standard output must print them."""
         ...
 
     def show(self, snapshot: StreamSnapshot, *, last: bool = False) -> None:
-        """Show a snapshot, or not yet."""
+        """Show a snapshot. A display may skip snapshots that come too soon."""
         ...
 
     def log(self, line: str) -> None:
-        """Say something that must not be missed."""
+        """Write an important line, also in quiet mode."""
         ...
 
     def close(self) -> None:
@@ -40,7 +40,7 @@ class StreamDisplay(Protocol):
 def make_display(
     stream: StreamCore, *, quiet: bool, stdout_is_taken: bool = False
 ) -> StreamDisplay:
-    """Return a table on a terminal, else a plain progress line; nothing if `quiet`."""
+    """Return a live table on a terminal, else plain lines. `quiet` hides the progress."""
     if is_terminal(stdout().fileno()) and not (quiet or stdout_is_taken):
         from asyncbatch.cli.rich import LiveWindows
 
@@ -49,18 +49,18 @@ def make_display(
 
 
 class PlainStream:
-    """Writes a line now and then on stderr."""
+    """A display that writes a progress line to stderr every few seconds."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
         self._last = time.monotonic()
 
-    def add(self, windows: Sequence[Window]) -> bool:  # noqa: ARG002 - part of the contract
-        """Leave windows to standard output."""
+    def add(self, windows: Sequence[Window]) -> bool:  # noqa: ARG002 - a parameter of StreamDisplay
+        """Return False: standard output prints the windows."""
         return False
 
     def show(self, snapshot: StreamSnapshot, *, last: bool = False) -> None:
-        """Write a progress line, if it is time."""
+        """Write a progress line if the last one is old enough."""
         now = time.monotonic()
         if not self._quiet and not last and now - self._last >= LINE_EVERY_SECONDS:
             self._last = now
@@ -68,9 +68,9 @@ class PlainStream:
             sys.stderr.flush()
 
     def log(self, line: str) -> None:
-        """Write a line on stderr, also if it is to be quiet."""
+        """Write a line to stderr, also in quiet mode."""
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
 
     def close(self) -> None:
-        """Do nothing: lines stay."""
+        """Do nothing: the lines stay on the screen."""

@@ -1,4 +1,4 @@
-"""The session of a stream: signals, windows, summary, exit code."""
+"""The session of a stream: signals, output of windows, summary, exit code."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _GRACE_SECONDS = 8.0  # time to flush the open windows after a stop signal
 
 
 class _Output:
-    """Shows windows on the terminal, and writes them to a target or standard output."""
+    """The WindowConsumer of a session: the display, and a target or standard output."""
 
     def __init__(
         self, stream: StreamCore, display: StreamDisplay, writer: WindowWriter | None
@@ -48,7 +48,7 @@ class _Output:
         self._stream, self._display, self._writer = stream, display, writer
 
     async def put(self, windows: Sequence[Window]) -> None:
-        """Take windows; see `WindowConsumer`."""
+        """Show windows, and write them to the target or standard output."""
         is_shown = self._display.add(windows)
         if self._writer is not None:
             await self._writer.put(windows)
@@ -56,16 +56,17 @@ class _Output:
             await to_stdout(window_lines(self._stream.schema, windows))
 
     async def flush(self) -> None:
-        """Have all windows in the target; see `WindowConsumer`."""
+        """Write all waiting windows to the target."""
         if self._writer is not None:
             await self._writer.flush()
 
 
 class StreamSession:
-    """Runs one stream until its end, a limit or a signal. Raises UsageError.
+    """One run of a stream in the main process, until its end, a limit or a signal.
 
-    `duration` is in microseconds. The first stop signal ends the stream cleanly; the second ends
-    the process at once, as does a reader that does not take the open windows.
+    Call `carry_out` once. The first stop signal ends the stream cleanly. The second ends the
+    process at once, as does a reader of our output that does not read the open windows in time.
+    Raises UsageError, LockHeldError.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class StreamSession:
         late: str | None,
         dead_letter: str | None,
         max_events: int | None,
-        duration: int | None,
+        duration: int | None,  # microseconds
         budget: FailureBudget | None,
         workers: int | None,
         call_concurrency: int,
@@ -118,40 +119,40 @@ class StreamSession:
             raise
 
     def _open(self) -> None:
-        """Start the outputs, or resume them. Raises UsageError, LockHeldError."""
+        """Start or resume the outputs. Raises UsageError, LockHeldError."""
         if self._stream_delivery.open():
-            self._print_note(f"Going on after {format_count(self._run.stream.tally.read, 'event')}")
+            self._print_note(f"Resuming after {format_count(self._run.stream.tally.read, 'event')}")
         checkpointer = self._stream_delivery.checkpointer
         for name in checkpointer.non_replayable_sources if checkpointer is not None else ():
             self._print_note(
-                f"Note: {name} cannot be read again: if this process is killed, what came since "
-                "the last checkpoint is lost"
+                f"Note: {name} cannot be read again: if this process is killed, events since the "
+                "last checkpoint are lost"
             )
 
     def carry_out(self) -> int:
-        """Run to the end and return the exit status."""
+        """Run the stream and return the exit status."""
         try:
             return asyncio.run(self._session())
         except TooManyKeysError as error:
             return self._fail(
-                f"a window has more than {error.most:,} keys: allow more with --max-keys, or put "
-                "the others together with --overflow-key"
+                f"a window has more than {error.most:,} keys: allow more with --max-keys, or "
+                "combine the others with --overflow-key"
             )
         except UsageError as error:
             return self._fail(str(error), exit_codes.USAGE)
         except (AsyncbatchError, OSError) as error:
-            return self._fail(f"could not go on: {error}")
+            return self._fail(f"cannot continue: {error}")
 
     def _fail(self, message: str, code: int = exit_codes.FAILURES) -> int:
         self._display.close()
-        print(f"Error: {message}", file=sys.stderr)  # noqa: T201 - the command's last word
+        print(f"Error: {message}", file=sys.stderr)  # noqa: T201 - the display is closed
         return self._write_reports(code)
 
     async def _session(self) -> int:
         loop = asyncio.get_running_loop()
-        self._logged_losses = len(self._run.stream.tally.losses)  # events of earlier runs
+        self._logged_losses = len(self._run.stream.tally.losses)  # earlier runs logged these
         for number in STOP_SIGNALS:
-            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it for SIGHUP
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
                 loop.add_signal_handler(number, self._on_signal, number)
         ticker = loop.create_task(self._show_progress())
         ended = False
@@ -172,7 +173,7 @@ class StreamSession:
             snapshot = self._run.snapshot()
             self._display.show(snapshot)
             for report in self._reports:
-                with suppress(AsyncbatchError):  # if this lasts, the last write raises
+                with suppress(AsyncbatchError):  # if the error persists, the final write reports it
                     report.show(snapshot)
 
     def _log_losses(self) -> None:
@@ -195,7 +196,7 @@ class StreamSession:
         return self._write_reports(exit_codes.SUCCESS if is_good else exit_codes.FAILURES)
 
     def _write_reports(self, code: int) -> int:
-        """Write the reports of a run with this exit code; return the final exit code."""
+        """Write the reports with this exit code. Return the final exit code."""
         snapshot = self._run.snapshot()
         for report in self._reports:
             try:
@@ -210,7 +211,7 @@ class StreamSession:
             print(line, file=sys.stderr)  # noqa: T201 - notes and the summary
 
     def _on_failure(self) -> None:
-        """Stop the run, which then raises the reason."""
+        """Stop the run. The run then raises the reason."""
         self._run.stop()
 
     def _on_signal(self, number: int) -> None:
@@ -222,8 +223,8 @@ class StreamSession:
 
     def _abandon(self, number: int) -> NoReturn:
         self._display.log(
-            f"Error: it did not come to an end within {_GRACE_SECONDS:g} s of the signal: windows "
-            "that were open are not written"
+            f"Error: the stream did not end within {_GRACE_SECONDS:g} s of the signal: its open "
+            "windows are not written"
         )
         self._leave(exit_codes.of_signal(number))
 

@@ -1,4 +1,4 @@
-"""The standard streams as this process has them."""
+"""The standard streams of this process, and the abilities of its terminal."""
 
 from __future__ import annotations
 
@@ -10,42 +10,45 @@ _STDOUT, _STDERR = 1, 2
 
 
 def open_closed_streams() -> None:
-    """Open /dev/null for closed standard streams, so that no file gets their number."""
+    """Open /dev/null for each closed standard stream.
+
+    Otherwise the next opened file would get the descriptor, and receive printed lines.
+    """
     for descriptor, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # POSIX: open returns the lowest free number, this one
             stream = os.fdopen(descriptor, mode, closefd=False)
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
 
 
 def stdout() -> TextIO:
-    """Return the original standard output: user functions may print to `sys.stdout`."""
+    """Return the original standard output. User functions may print to `sys.stdout`."""
     return sys.__stdout__ or sys.stdout
 
 
 def separate_results() -> None:
     """Redirect the prints of user functions in this process to stderr."""
-    sys.__stdout__ = os.fdopen(os.dup(_STDOUT), "w")  # type: ignore[misc]  # where `stdout` looks
+    sys.__stdout__ = os.fdopen(os.dup(_STDOUT), "w")  # type: ignore[misc]  # `stdout()` reads it
     os.dup2(_STDERR, _STDOUT)
     sys.stdout = sys.stderr
 
 
 def is_terminal(descriptor: int) -> bool:
-    """Whether a display may redraw: a terminal, not in CI, not a dumb one."""
-    dumb = os.environ.get("TERM") in ("dumb", "unknown")
-    in_ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
-    return os.isatty(descriptor) and not dumb and not in_ci
+    """Whether a display can redraw: a terminal that is not dumb, outside of CI."""
+    is_dumb = os.environ.get("TERM") in ("dumb", "unknown")
+    is_ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
+    return os.isatty(descriptor) and not is_dumb and not is_ci
 
 
 def wants_style(descriptor: int) -> bool:
-    """Whether to style text: on a terminal or with FORCE_COLOR, unless NO_COLOR is set."""
+    """Whether to style text: a terminal or FORCE_COLOR, and no NO_COLOR."""
     if os.environ.get("NO_COLOR"):
         return False
     return bool(os.environ.get("FORCE_COLOR")) or is_terminal(descriptor)
 
 
 def to_stderr(line: str) -> None:
-    """Write a line to stderr at once."""
+    """Write a line to stderr and flush it."""
     sys.stderr.write(line + "\n")
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Plain text: progress lines, summaries."""
+"""Plain text for terminals and logs: progress lines, summaries, tables."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def stage_counts(snapshot: Snapshot, stages: StageProgress) -> list[tuple[str, int]]:
-    """Return how many records each stage has seen, and how many ended on the way."""
+    """Return the number of records per stage, then of rejected and dropped ones."""
     worked, tally = stages.processed, snapshot.tally
     counts = [
         ("records extracted", worked.read),
@@ -44,7 +44,7 @@ def stage_counts(snapshot: Snapshot, stages: StageProgress) -> list[tuple[str, i
 
 
 def source_facts(source: SourceReport) -> list[str]:
-    """Return how far a source is: its state, its pages, its inputs, its records."""
+    """Return the progress of a source: its state, pages, records, inputs and failures."""
     noun, ended = source.input_noun, source.tally.files
     pages = [format_count(source.traffic.pages, "page")] if source.traffic else []
     more = "" if source.is_complete else "+"
@@ -54,7 +54,7 @@ def source_facts(source: SourceReport) -> list[str]:
 
 
 def queue_facts(snapshot: Snapshot, stages: StageProgress) -> str:
-    """Return the fill of the queues between the stages."""
+    """Return the number of pages, batches and rows in the queues between the stages."""
     refused = snapshot.tally.rejected - stages.processed.rejected
     rows = max(0, stages.processed.written - snapshot.tally.written - max(0, refused))
     in_flight = min(snapshot.in_flight, stages.lanes)  # an ended input may not be settled yet
@@ -64,7 +64,7 @@ def queue_facts(snapshot: Snapshot, stages: StageProgress) -> str:
 
 
 def rate_facts(snapshot: Snapshot, stages: StageProgress) -> str:
-    """Return how fast it goes, on the average so far."""
+    """Return the average rates since the start."""
     seconds = snapshot.elapsed_s or 1e-9
     records, length = stages.processed.read / seconds, stages.processed.bytes / seconds
     return f"{records:,.0f} records/s, {format_size(length)}/s"
@@ -75,7 +75,7 @@ def _has_feeds(stages: StageProgress) -> bool:
 
 
 def headline(report: Report) -> str:
-    """Return the run in one line."""
+    """Return a summary of the run in one line."""
     tally = report.tally
     outcomes = {
         "succeeded": tally.succeeded,
@@ -91,7 +91,7 @@ def headline(report: Report) -> str:
 
 
 def report_rows(report: Report) -> Iterator[tuple[str, str]]:
-    """Yield the rows of the summary: name and value."""
+    """Yield the rows of the summary as pairs of name and value."""
     tally, seconds = report.tally, report.elapsed_s or 1e-9
     parts = {"passed": tally.passed, "dropped": tally.dropped, "rejected": tally.rejected}
     split = ", ".join(f"{number:,} {word}" for word, number in parts.items() if number)
@@ -101,25 +101,25 @@ def report_rows(report: Report) -> Iterator[tuple[str, str]]:
         yield "written", f"{tally.written:,} to {name}{_sink_options(report.sink)}"
     elif report.target is not None:
         yield "written", f"{tally.written:,} to {printable(report.target)}"
-    elif tally.written:  # a merged report, which does not know where to
+    elif tally.written:  # a merged report may have no sink
         yield "written", f"{tally.written:,}"
     if tally.retries:
-        yield "retries", f"{tally.retries:,} of what failed for the moment"
+        yield "retries", f"{tally.retries:,} after temporary failures"
     yield "size", format_size(tally.bytes)
     for number, source in enumerate(report.sources):
         yield "" if number else "sources", f"{printable(source.name)}: {source_line(source)}"
     rates = f"{tally.read / seconds:,.0f} records/s, {format_size(tally.bytes / seconds)}/s"
-    if report.input_noun == "file":  # of which there are many
+    if report.input_noun == "file":  # inputs of other sources are too few for a rate
         rates = f"{tally.files / seconds:,.0f} files/s, {rates}"
     yield "rate", rates
-    if (crew := report.crew) is None:
+    if (cluster := report.crew) is None:
         yield "memory", f"{format_size(report.peak_memory_bytes)} at the peak, all processes"
     else:
         yield (
             "memory",
             f"{format_size(report.peak_memory_bytes)} at the peak, here and beside the workers",
         )
-        yield "dask", cluster_line(crew)
+        yield "dask", cluster_line(cluster)
     for number, slow in enumerate(report.slowest):
         yield "" if number else "slowest", f"{slow.elapsed_ms:,.1f} ms  {printable(slow.file)}"
 
@@ -131,7 +131,7 @@ def cluster_line(cluster: ClusterStatus) -> str:
 
 
 def cluster_facts(cluster: ClusterStatus) -> str:
-    """Return the number of workers, and of those that left."""
+    """Return the number of workers, and of workers that left the cluster."""
     left = f" ({cluster.workers_left:,} left)" if cluster.workers_left else ""
     return f"{format_count(cluster.workers, 'worker')}{left}"
 
@@ -158,7 +158,7 @@ def _sink_options(sink: SinkReport) -> str:
 
 
 def failure_reason(failure: Failure) -> str:
-    """Return the reason of a failure, with details that its place does not tell."""
+    """Return the message of a failure with its record number and byte."""
     more = [] if failure.record is None else [f"record {failure.record:,}"]
     if failure.byte is not None:
         more.append(f"byte {failure.byte:,}")
@@ -166,14 +166,14 @@ def failure_reason(failure: Failure) -> str:
 
 
 def failure_groups(report: Report, max_failures: float) -> Iterator[tuple[str, list[Failure]]]:
-    """Yield the first `max_failures` failures by kind, the kinds in order of their names."""
+    """Yield the first `max_failures` failures by kind, sorted by kind."""
     shown = report.failures[: int(min(max_failures, len(report.kept)))]
     for kind, group in groupby(sorted(shown, key=lambda one: one.kind), lambda one: one.kind):
         yield kind, list(group)
 
 
 def hidden_failures(report: Report, max_failures: float) -> str | None:
-    """Return the line about failures that are not shown, or None."""
+    """Return the line about hidden failures, or None if all are shown."""
     omitted = report.failure_count - int(min(max_failures, len(report.kept)))
     if not omitted:
         return None
@@ -183,7 +183,7 @@ def hidden_failures(report: Report, max_failures: float) -> str | None:
 
 
 def closing_lines(report: Report, budget: FailureBudget | None) -> Iterator[str]:
-    """Yield the closing notes: about the failure budget, and a target left as it was."""
+    """Yield the closing notes, the last one about the failure budget."""
     yield from map(printable, report.notes)
     if report.discarded:
         yield printable(report.discarded)
@@ -192,7 +192,7 @@ def closing_lines(report: Report, budget: FailureBudget | None) -> Iterator[str]
 
 
 def budget_line(report: Report, budget: FailureBudget | None) -> str | None:
-    """Return the line about the failure budget, None without one."""
+    """Return the line about the failure budget, or None without budget or failures."""
     if budget is None or not report.tally.failures:
         return None
     failures = format_count(report.tally.failures, "failure")
@@ -205,14 +205,17 @@ LINE_EVERY_SECONDS = 5.0
 
 
 class PlainProgress:
-    """Writes a line now and then, and none for a run that is soon over."""
+    """A display that writes a progress line every few seconds.
+
+    A run that ends before the first line is due gets none.
+    """
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
         self._last = time.monotonic()
 
     def show(self, snapshot: Snapshot) -> None:
-        """Write a progress line, if it is time."""
+        """Write a progress line if the last one is old enough."""
         now = time.monotonic()
         if now - self._last >= LINE_EVERY_SECONDS:
             self._last = now
@@ -223,11 +226,11 @@ class PlainProgress:
         self._write(line)
 
     def close(self) -> None:
-        """Do nothing: lines stay."""
+        """Do nothing: the lines stay on the screen."""
 
 
 def progress_line(snapshot: Snapshot) -> str:
-    """Return how far the run is, in one line."""
+    """Return the progress of the run in one line."""
     if snapshot.stages is not None:
         return _stages_line(snapshot, snapshot.stages)
     tally, seconds = snapshot.tally, snapshot.elapsed_s or 1e-9
@@ -259,7 +262,7 @@ def _stages_line(snapshot: Snapshot, stages: StageProgress) -> str:
 
 
 def memory_text(snapshot: Snapshot) -> str:
-    """Return the memory of this process, and of the workers if there are any."""
+    """Return the memory of this process, and of its workers if there are any."""
     ours = f"{format_size(snapshot.memory_bytes)} memory"
     if not snapshot.worker_memory_bytes:
         return ours
@@ -267,7 +270,7 @@ def memory_text(snapshot: Snapshot) -> str:
 
 
 def seconds_left(snapshot: Snapshot) -> float | None:
-    """Return an estimate of the remaining seconds, once the number of files is known."""
+    """Estimate the remaining seconds. Return None until the number of files is known."""
     done = snapshot.tally.files
     if not snapshot.total or not done:
         return None
@@ -275,7 +278,7 @@ def seconds_left(snapshot: Snapshot) -> float | None:
 
 
 def summary_text(report: Report, budget: FailureBudget | None, max_failures: float) -> str:
-    """Return the failures by kind, then the summary."""
+    """Return the failures by kind and the summary."""
     lines = failure_lines(report, max_failures)
     lines += [""] if lines else []
     lines.append(headline(report))
@@ -285,7 +288,7 @@ def summary_text(report: Report, budget: FailureBudget | None, max_failures: flo
 
 
 def failure_lines(report: Report, max_failures: float) -> list[str]:
-    """Return the first `max_failures` failures by kind, with place and reason."""
+    """Return lines for the first `max_failures` failures, grouped by kind."""
     lines = []
     for kind, failures in failure_groups(report, max_failures):
         lines.append(f"{kind} ({len(failures)})")
@@ -300,7 +303,7 @@ _GAP_CHARACTERS = 2
 
 
 class Grid(NamedTuple):
-    """A table as text: the columns that fit, the rows, and the columns that do not fit."""
+    """A table of texts: the columns that fit, their rows, and the hidden columns."""
 
     columns: list[str]
     rows: list[list[str]]
@@ -308,7 +311,10 @@ class Grid(NamedTuple):
 
 
 def make_grid(rows: Sequence[dict[str, Any]], width: int | None) -> Grid:
-    """Return rows as texts, with the columns that `width` has room for; one at least."""
+    """Return rows as texts, with the columns that fit into `width`, at least one.
+
+    `width` is in characters. None means no limit.
+    """
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {name: [_cell(row, name) for row in rows] for name in names}
     shown: list[str] = []
@@ -325,7 +331,7 @@ def make_grid(rows: Sequence[dict[str, Any]], width: int | None) -> Grid:
 
 
 def plain_grid(grid: Grid) -> Iterator[str]:
-    """Yield a table as lines."""
+    """Yield the lines of a table."""
     widths = [max(map(len, column)) for column in zip(grid.columns, *grid.rows, strict=True)]
     gap = " " * _GAP_CHARACTERS
     for row in (grid.columns, ["-" * width for width in widths], *grid.rows):
@@ -334,7 +340,7 @@ def plain_grid(grid: Grid) -> Iterator[str]:
 
 
 def _cell(row: dict[str, Any], name: str) -> str:
-    """Return a value as people read it; empty for null."""
+    """Return the text of a cell: without quotes, empty for a missing field."""
     if name not in row:
         return ""
     value = row[name]
@@ -346,7 +352,7 @@ def _truncate(text: str) -> str:
 
 
 def stream_facts(snapshot: StreamSnapshot) -> Iterator[str]:
-    """Yield how far a stream is, in a few words each."""
+    """Yield the progress of a stream as short texts: counts, rate, lag, memory."""
     tally, seconds = snapshot.tally, snapshot.elapsed_s or 1e-9
     yield format_count(tally.read, "event")
     yield f"{snapshot.read / seconds:,.0f} events/s"
@@ -363,19 +369,19 @@ def stream_facts(snapshot: StreamSnapshot) -> Iterator[str]:
 
 
 def loss_line(failure: Failure) -> str:
-    """Return the line about data of a source that could not be read."""
+    """Return the line about source data that could not be read."""
     return f"lost  {format_location(failure)}: {failure.kind}: {printable(failure.message)}"
 
 
 def format_lag(micros: int) -> str:
-    """Return how far the watermark is from the clock."""
+    """Return the distance of the watermark to the clock. `micros` is in microseconds."""
     return f"{format_seconds(abs(micros) / 1e6)} {'behind' if micros >= 0 else 'ahead'}"
 
 
 def stream_summary_lines(
     snapshot: StreamSnapshot, *, stopped: bool, budget: FailureBudget | None
 ) -> Iterator[str]:
-    """Yield the summary: rejections, counts, and an exceeded `budget`."""
+    """Yield the summary lines. `budget` is given only if it was exceeded."""
     tally, seconds = snapshot.tally, snapshot.elapsed_s or 1e-9
     for failure in tally.rejections:
         yield f"rejected  {format_location(failure)}: {failure.kind}: {printable(failure.message)}"
@@ -386,7 +392,7 @@ def stream_summary_lines(
     if more := tally.refused - len(tally.refusals):
         yield f"... and {more:,} more"
     if more := tally.lost - len(tally.losses):
-        yield f"... and {more:,} more times something could not be read"
+        yield f"... and {more:,} more read errors"
     verdict = "Stopped after" if stopped else "Processed"
     since = f", {tally.read:,} since the stream began" if tally.read != snapshot.read else ""
     events = format_count(snapshot.read, "event")

@@ -1,4 +1,4 @@
-"""Option values that need parsing: engine, budget, memory."""
+"""Conversion of single option values: engine, failure budget, memory."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ _ADDRESS_PATTERN = r"([a-z]+://)?[^/@]+:[0-9]+"
 
 
 def dask_settings(engine: str, scheduler: str | None) -> DaskSettings | None:
-    """Return the settings of the cluster, None for the local engine. Raises BadParameter."""
+    """Return the settings of the cluster, or None for the local engine.
+
+    Raises BadParameter.
+    """
     if engine == "local":
         if scheduler is not None:
-            raise typer.BadParameter("--scheduler is for --engine dask")
+            raise typer.BadParameter("--scheduler needs --engine dask")
         return None
     if scheduler is not None and not re.fullmatch(_ADDRESS_PATTERN, scheduler, re.ASCII):
         raise typer.BadParameter(f"--scheduler {scheduler}: write tcp://HOST:8786")
     try:
-        import asyncbatch.workers.dask.engine  # noqa: F401 - only tried: the run imports it later
+        import asyncbatch.workers.dask.engine  # noqa: F401 - a check; the run imports it later
     except ImportError as error:
         raise typer.BadParameter(
             "--engine dask needs an extra, here and on the workers: "
@@ -36,13 +39,14 @@ def dask_settings(engine: str, scheduler: str | None) -> DaskSettings | None:
 
 
 def memory_plan(limit: int | None, workers: int | None, **job: bool) -> MemoryPlan | None:
-    """Return the plan for `limit` bytes; None: for the container's limit, if it has one.
+    """Return the memory plan for `limit` bytes, or None without any limit.
 
-    `job` has arguments of `plan_memory`. Raises UsageError if a given limit is too low.
+    If `limit` is None, the limit of the container counts. `job` holds arguments of `plan_memory`.
+    Raises UsageError if the given limit is too low.
     """
     from asyncbatch.core.system import memory_limit
 
-    asked = limit
+    given = limit
     if limit is None and (limit := memory_limit()) is None:
         return None
     from asyncbatch.config.memory import (
@@ -52,24 +56,24 @@ def memory_plan(limit: int | None, workers: int | None, **job: bool) -> MemoryPl
     )
     from asyncbatch.core.system import usable_cpus
 
-    wanted = usable_cpus() if workers is None else workers
-    if asked is None:
+    count = usable_cpus() if workers is None else workers
+    if given is None:
         limit = max(int(limit * USABLE_SHARE), min_memory(**job))
-    return plan_memory(limit, wanted, **job)
+    return plan_memory(limit, count, **job)
 
 
 def has_library(to: str | None) -> bool:
-    """Whether a target is written by DuckDB or Arrow, or uploaded, which takes memory."""
+    """Whether DuckDB, Arrow or an upload writes the target: these need extra memory."""
     name = to or ""
     return name.startswith(("duckdb:", "s3:", "gs:", "az:")) or name.endswith(".parquet")
 
 
 def failure_budget(max_failures: str | None, *, fail_fast: bool = False) -> FailureBudget | None:
-    """Return the failure budget of the options, None without them."""
+    """Return the failure budget of the options, or None without them."""
     from asyncbatch.core.tally import FailureBudget
 
     if fail_fast and max_failures is not None:
-        raise typer.BadParameter("--fail-fast is --max-failures 0: give one of them")
+        raise typer.BadParameter("--fail-fast means --max-failures 0: give only one of them")
     if fail_fast:
         return FailureBudget(0)
     try:

@@ -1,1 +1,1 @@
-"""Scripts that do the same job, or a part of it, with other means."""
+"""Scripts that do the same job, or a part of it, with other libraries."""

@@ -1,4 +1,4 @@
-"""Pages by number, a bare aiohttp client, so many at a time: decoded, counted, thrown away."""
+"""A bare aiohttp client that requests, decodes and counts pages concurrently."""
 
 from __future__ import annotations
 

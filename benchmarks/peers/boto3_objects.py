@@ -1,4 +1,4 @@
-"""The records of all objects of a bucket, counted with boto3: one by one, or in threads."""
+"""Count the records of all objects of a bucket with boto3, in one or more threads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from botocore.config import Config
 
 
 def main(endpoint: str, bucket: str, threads: int) -> None:
-    """Print how many records there are, asking for `threads` objects at a time."""
+    """Print the number of records, with `threads` concurrent requests."""
     client = boto3.client(
         "s3",
         endpoint_url=endpoint,

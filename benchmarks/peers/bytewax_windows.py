@@ -1,4 +1,4 @@
-"""Windows of five seconds by Bytewax, in one worker."""
+"""Windows of five seconds with Bytewax, in one worker."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from bytewax.testing import run_main
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SIZE = timedelta(seconds=5)
+# More than the disorder, because its watermark also advances with the system clock.
 PATIENCE = timedelta(seconds=2)
-"""More than the disorder: its watermark also goes on with the system's clock."""
 
 
 def main(path: str) -> None:

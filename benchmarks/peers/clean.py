@@ -1,4 +1,4 @@
-"""The cleaning of people.py's records: a function for `--call`, and for the peers in Python."""
+"""The cleaning of the records of people.py, for `--call` and for the Python peers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def clean(person: dict[str, Any]) -> dict[str, Any] | None:
-    """Tidy the name and the e-mail address; drop who has none."""
+    """Tidy the name and the e-mail address. Drop a record without an address."""
     email = person.get("email", "").strip().lower()
     if not email:
         return None

@@ -1,4 +1,4 @@
-"""PostgreSQL's own speed: one bare COPY of tuples that are ready beforehand, by asyncpg."""
+"""The speed of PostgreSQL alone: one COPY of prepared tuples by asyncpg."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import time
 from operator import itemgetter
 from typing import Any
 
-import asyncpg  # type: ignore[import-not-found,unused-ignore]  # of the benchmark's environment
+import asyncpg  # type: ignore[import-not-found,unused-ignore]  # only installed in the environment of the benchmark
 import orjson
 
 FIELDS = ("id", "name", "email", "signup", "amount")
 
 
 def rows_of(folder: str) -> list[tuple[Any, ...]]:
-    """Return the people in a folder's files."""
+    """Return the people in the files of a folder."""
     rows: list[tuple[Any, ...]] = []
     for at, _, names in os.walk(folder):
         for name in names:
@@ -28,7 +28,7 @@ def rows_of(folder: str) -> list[tuple[Any, ...]]:
 
 
 async def copy(address: str, rows: list[tuple[Any, ...]]) -> float:
-    """Return the seconds that it takes, its commit included."""
+    """Return the seconds of the COPY and its commit."""
     connection = await asyncpg.connect(address)
     await connection.execute(
         "CREATE TABLE people (id bigint PRIMARY KEY, name text, email text, signup text,"

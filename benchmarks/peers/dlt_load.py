@@ -1,4 +1,4 @@
-"""dlt's way: a generator that cleans, a page for each file, into SQLite through SQLAlchemy."""
+"""dlt: a generator that cleans, a page per file, into SQLite through SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def people(folder: str) -> Iterator[list[dict[str, Any]]]:
 
 
 def main(database: str, folder: str) -> None:
-    """Load all files of a folder; what dlt keeps for itself goes beside the database."""
+    """Load all files of a folder. The state of dlt is stored beside the database."""
     beside = f"{database}.dlt"
     os.environ["DLT_DATA_DIR"] = beside
     os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"

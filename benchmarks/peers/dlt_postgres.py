@@ -1,4 +1,4 @@
-"""dlt's way: a generator of records, a page for each file, into PostgreSQL."""
+"""dlt: a generator of records, a page per file, into PostgreSQL."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def people(folder: str) -> Iterator[list[dict[str, Any]]]:
 
 
 def main(address: str, beside: str, folder: str) -> None:
-    """Load all files of a folder; what dlt keeps for itself goes into `beside`."""
+    """Load all files of a folder. The state of dlt is stored in `beside`."""
     os.environ["DLT_DATA_DIR"] = beside
     os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
     import dlt  # type: ignore[import-not-found,unused-ignore]

@@ -1,4 +1,4 @@
-"""DuckDB's way: read_json_objects, and a row for each file or only the sum."""
+"""DuckDB: read_json_objects, with a row per file or only the sum."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ COUNT = "case when json_type(json) = 'ARRAY' then json_array_length(json) else 1
 
 
 def main(answer: str, folder: str) -> None:
-    """Print CSV: with `rows` each file's name and count, with `sum` one number."""
+    """Print the name and count of each file as CSV (`rows`), or one number (`sum`)."""
     what = f"filename, {COUNT}" if answer == "rows" else f"sum({COUNT})"
     named = "true" if answer == "rows" else "false"
     files = f"{folder}/**/*.json".replace("'", "''")

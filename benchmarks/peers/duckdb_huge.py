@@ -1,4 +1,4 @@
-"""DuckDB's ways with one huge file: rows of its table, or texts that it has only checked."""
+"""DuckDB on one huge file: rows of a table, or checked texts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import duckdb
 
 
 def main(reader: str, path: str) -> None:
-    """Print how many records `reader`, read_json or read_json_objects, finds."""
+    """Print the number of records that read_json or read_json_objects finds."""
     file = path.replace("'", "''")
     form = "newline_delimited" if path.endswith("l") else "array"
     count = f"select count(*) from {reader}('{file}', format = '{form}')"

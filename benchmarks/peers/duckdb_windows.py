@@ -1,4 +1,4 @@
-"""Windows of five seconds by DuckDB, once all events are there."""
+"""Windows of five seconds with DuckDB, after all events have arrived."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SQLite's own speed: one bare executemany of tuples that are ready beforehand."""
+"""The speed of SQLite alone: one executemany of prepared tuples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.peers.clean import clean
 
 
 def main(database: str, folder: str) -> None:
-    """Print the seconds that executemany and commit take."""
+    """Print the seconds of executemany and commit."""
     rows = []
     for at, _, names in os.walk(folder):
         for name in names:

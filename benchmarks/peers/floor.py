@@ -1,4 +1,4 @@
-"""The floor: bare processes that list, read and parse with simdjson, and nothing else."""
+"""The floor: bare processes that only list, read and parse with simdjson."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def count_records(paths: list[str]) -> int:
         os.close(descriptor)
         document = parser.parse(content)
         total += len(document) if isinstance(document, simdjson.Array) else 1
-        del document  # the parser can be used again only when nothing of it is in use
+        del document  # the parser can only be reused when none of its values is in use
     return total
 
 

@@ -1,4 +1,4 @@
-"""ijson's way: a stream of values, in little memory."""
+"""ijson: a stream of values, in little memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import ijson.backends.yajl2_c as ijson
 
 
 def main(path: str) -> None:
-    """Print how many elements the array of a file has."""
+    """Print the number of elements of the array in a file."""
     with open(path, "rb") as stream:
         print(sum(1 for _ in ijson.items(stream, "item", use_float=True)))
 

@@ -1,4 +1,4 @@
-"""How late an event loop's timers are while it runs asyncbatch.process_files."""
+"""The delay of timers in an event loop that runs asyncbatch.process_files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TICK = 0.005
 
 
 async def watch(lags: list[float]) -> None:
-    """Sleep again and again; note by how much each sleep was too long."""
+    """Sleep repeatedly, and record the excess time of each sleep."""
     while True:
         began = time.perf_counter()
         await asyncio.sleep(TICK)

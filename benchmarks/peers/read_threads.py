@@ -1,4 +1,4 @@
-"""Only reading: 32 threads take all files of a folder whole, and do nothing with them."""
+"""32 threads that only read all files of a folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ THREADS = 32
 
 
 def read(path: str) -> int:
-    """Read one file whole."""
+    """Read one whole file."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         return len(os.read(descriptor, os.fstat(descriptor).st_size))

@@ -1,4 +1,4 @@
-"""The bare loop: processes that read, parse with orjson, validate, and do nothing else."""
+"""Bare processes that only read, parse with orjson, and validate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import orjson
 
 
 def count_invalid(schema: str, paths: list[str]) -> int:
-    """Read files one after another, and judge each element of their arrays."""
+    """Read files one after another, and validate each element of their arrays."""
     with open(schema, "rb") as stream:
         is_valid = jsonschema_rs.validator_for(orjson.loads(stream.read())).is_valid
     invalid = 0
@@ -23,7 +23,7 @@ def count_invalid(schema: str, paths: list[str]) -> int:
 
 
 def main(processes: int, schema: str, folder: str) -> None:
-    """Print the number of records in all files of a folder that do not fit."""
+    """Print the number of invalid records in all files of a folder."""
     paths = [os.path.join(at, name) for at, _, names in os.walk(folder) for name in names]
     shares = [(schema, paths[share::processes]) for share in range(processes)]
     with multiprocessing.Pool(processes) as pool:

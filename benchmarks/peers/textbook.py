@@ -1,4 +1,4 @@
-"""The textbook's way: aiofiles, json.loads, and gather in batches of 10."""
+"""The common advice: aiofiles, json.loads, and gather in batches of 10."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The benchmark's parts: each is a function that takes the setting and prints its table."""
+"""The sections of the benchmark: functions that take the setting and print a table."""

@@ -1,4 +1,4 @@
-"""Many small objects of a store that takes its time for each answer."""
+"""Many small objects of a store with a delay in each answer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ENVIRONMENT = {
 
 
 def read_objects(setting: Setting) -> None:
-    """Count the records of all objects, and how many connections each contender makes for that."""
+    """Count the records of all objects, and the connections that each contender makes."""
     objects = QUICK_OBJECTS if setting.quick else OBJECTS
     os.environ.update(ENVIRONMENT)
     requests: dict[str, Requests] = {}

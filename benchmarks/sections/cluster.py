@@ -1,4 +1,4 @@
-"""The same job by this machine's processes, and by the workers of a Dask cluster beside them."""
+"""The same job in local processes and on the workers of a Dask cluster."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
     from benchmarks.setting import Setting
 
+# The number of copies of the mixed corpus, for a job of at least 20 s.
 COPIES = 2
-"""The mixed corpus under so many names, for a job of at least 20 s."""
 GOAL = Goal(">=", 0.6, "x")
 OVERHEAD_GOAL = Goal("<=", 5, "%")
 _START_SECONDS = 60
 
 
 def use_cluster(setting: Setting) -> None:
-    """Compare with the engine of this machine: a jq program, its results in order in one file."""
+    """Compare a jq program on Dask with the local engine; results go to one file in order."""
     if not _has_dask(setting):
         print("left out: asyncbatch's environment has no `distributed` (its extra `dask`)\n")
         return
@@ -56,20 +56,20 @@ def use_cluster(setting: Setting) -> None:
 
 
 class _Tasks:
-    """What the tasks of all timed runs took, and what of the threads' time they did not."""
+    """The time of the tasks of all timed runs, and the idle time of the threads."""
 
     def __init__(self) -> None:
         self._tasks, self._busy, self._offered = 0, 0.0, 0.0
 
     def add(self, report: dict[str, Any]) -> None:
-        """Add those of a run, if it had any."""
+        """Add the tasks of a run, if it had any."""
         if (told := report.get("dask")) is not None:
             self._tasks += told["tasks"]
             self._busy += told["tasks_s"]
             self._offered += told["threads"] * report["elapsed_s"]
 
     def show(self) -> None:
-        """Print them."""
+        """Print the totals."""
         idle = self._offered - self._busy
         share, mean = 100 * idle / self._busy, self._busy / self._tasks
         goal = " ".join(OVERHEAD_GOAL.cells(share))
@@ -80,7 +80,7 @@ class _Tasks:
 
 
 def _copies(corpus: Corpus, folder: str) -> Corpus:
-    """Return a corpus several times, under other names: its folders, a line each."""
+    """Return copies of a corpus under other names: the folders, one per line."""
     links = [os.path.join(folder, f"copy-{number}") for number in range(COPIES)]
     for link in links:
         os.symlink(corpus.folder, link)
@@ -95,7 +95,7 @@ def _has_dask(setting: Setting) -> bool:
 
 @contextmanager
 def _cluster(setting: Setting, folder: str) -> Iterator[str]:
-    """Run a scheduler and a worker for each processor; provide the address."""
+    """Run a scheduler, and a worker for each CPU. Provide the address."""
     file = os.path.join(folder, "scheduler.json")
     python = setting.asyncbatch_python
     options = ("--host", "127.0.0.1", "--port", "0", "--dashboard-address", ":0", "--no-show")
@@ -128,7 +128,7 @@ def _address(file: str) -> str | None:
     try:
         with open(file, encoding="utf-8") as stream:
             return str(json.load(stream)["address"])
-    except (OSError, ValueError):  # it is not there yet, or not all of it
+    except (OSError, ValueError):  # the file does not exist yet, or is not complete
         return None
 
 

@@ -1,4 +1,4 @@
-"""asyncbatch and its peers at a whole corpus: time, ratio, memory."""
+"""asyncbatch and its peers on a whole corpus: time, ratio, memory."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def compare_tiny(setting: Setting) -> None:
 
 
 def _compare(setting: Setting, corpus: Corpus, goals: Mapping[str, Goal]) -> None:
-    """Watch each contender once, untimed, for memory; then time them in turn."""
+    """Measure the memory of each contender once. Then time them in turn."""
     everyone = contenders(setting.asyncbatch)
     present = {contender.name: contender for contender in everyone if not contender.missing()}
     commands = {name: contender.command(corpus.folder) for name, contender in present.items()}
@@ -81,7 +81,7 @@ def _compare(setting: Setting, corpus: Corpus, goals: Mapping[str, Goal]) -> Non
 
 
 def _check(contender: Contender, corpus: Corpus, output: bytes) -> None:
-    """Raise CommandError if a contender counted other than it should."""
+    """Raise CommandError if a contender has a wrong count."""
     total = contender.total(output)
     if total != corpus.records:
         raise CommandError(f"{contender.name} counted {total:,} records, not {corpus.records:,}")

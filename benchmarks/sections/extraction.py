@@ -1,4 +1,4 @@
-"""HTTP APIs: many slow requests at a time, and pages without end through to a table."""
+"""HTTP APIs: many slow requests at a time, and a long chain of pages into a table."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ table = "people"
 
 
 def ask(setting: Setting) -> None:
-    """Ask for many pages that each take a while, beside a bare client that keeps nothing."""
+    """Request many slow pages, and compare with a bare client that stores nothing."""
     requests = REQUESTS // (QUICK_SHARE if setting.quick else 1)
     ideal = requests * DELAY / AT_ONCE
     with api(DELAY, requests, PAGE) as address:
@@ -69,7 +69,7 @@ def ask(setting: Setting) -> None:
 
 
 def pour(setting: Setting) -> None:
-    """Load pages without end, each naming the next, and watch the memory."""
+    """Load a long chain of pages, each naming the next, and measure the memory."""
     pages = ENDLESS_PAGES // (QUICK_SHARE if setting.quick else 1)
     with api(0, pages, ENDLESS_PAGE) as address:
         command = _ours(setting, f"{address}/cursor", '{ type = "cursor", next = "/next" }')
@@ -102,7 +102,7 @@ def _database(setting: Setting) -> str:
 
 
 def _check(setting: Setting, name: str, output: bytes, records: int) -> None:
-    """Raise CommandError if not all records were found, each once."""
+    """Raise CommandError unless each record was loaded exactly once."""
     if name.startswith("asyncbatch"):
         with closing(sqlite3.connect(_database(setting))) as database:
             query = "SELECT count(*), count(DISTINCT id) FROM people"

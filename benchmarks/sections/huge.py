@@ -1,4 +1,4 @@
-"""One file too large to be held: JSON Lines of 2 GB, an array of 1 GB."""
+"""Files too large for memory: JSON Lines of 2 GB, an array of 1 GB."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MEMORY_SHARE_GOAL = Goal("<=", 0.333, " of DuckDB's")
 
 
 def count_lines(setting: Setting) -> None:
-    """Count the records of one file of JSON Lines, beside DuckDB, with its memory."""
+    """Count the records of a file of JSON Lines, and compare with DuckDB."""
     corpus = setting.huge_lines
     ours, table = _ours(setting, corpus), _duckdb(corpus, "read_json", LINES_GOAL)
     race(setting, [ours, table, _duckdb(corpus, "read_json_objects")])
@@ -30,7 +30,7 @@ def count_lines(setting: Setting) -> None:
 
 
 def count_elements(setting: Setting) -> None:
-    """Count the elements of one array, beside DuckDB and ijson."""
+    """Count the elements of one array, and compare with DuckDB and ijson."""
     corpus = setting.huge_array
     ours, table = _ours(setting, corpus), _duckdb(corpus, "read_json", ARRAY_GOAL)
     ijson = Racer(
@@ -69,7 +69,7 @@ def _summary(output: bytes) -> int:
 
 
 def _compare_memory(ours: Sequence[str], theirs: Sequence[str], goal: Goal | None) -> None:
-    """Print both peaks, of all processes."""
+    """Print both memory peaks, each of all processes together."""
     here, there = (measure(command, memory=True).peak_bytes for command in (ours, theirs))
     cells = "  ".join(goal.cells(here / there)) if goal else ""
     print(

@@ -1,4 +1,4 @@
-"""Arrays of people into one file of JSON Lines."""
+"""Conversion of arrays of people to one file of JSON Lines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def rewrite(setting: Setting) -> None:
-    """Compare with one jq process that takes the arrays apart."""
+    """Compare with one jq process that splits the arrays."""
     corpus = setting.people
     lines = os.path.join(setting.output, "people.jsonl")
 

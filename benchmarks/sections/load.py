@@ -1,4 +1,4 @@
-"""Arrays of people, cleaned by a function in Python, into a table of SQLite."""
+"""Arrays of people, cleaned by a Python function and loaded into SQLite."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from benchmarks.measure import Outcome
     from benchmarks.setting import Setting
 
+# The cleaning of peers/clean.py as a jq program.
 JQ_CLEAN = """
     .[]
     | ((.email // "") | ltrimstr(" ") | rtrimstr(" ") | ascii_downcase) as $email
@@ -29,11 +30,10 @@ JQ_CLEAN = """
        | join(" ")) as $name
     | {id, name: $name, email: $email, signup, amount}
 """
-"""What peers/clean.py does."""
 
 
 def load(setting: Setting) -> None:
-    """Compare with SQLite's own speed, with dlt, and with jq and sqlite-utils."""
+    """Compare with the speed of SQLite alone, with dlt, and with jq and sqlite-utils."""
     corpus = setting.people
     database = os.path.join(setting.output, "people.db")
     python, folder = sys.executable, corpus.folder
@@ -90,7 +90,7 @@ def _inner_seconds(outcome: Outcome) -> float:
 
 
 def _check(database: str, corpus: Corpus) -> None:
-    """Raise CommandError if the table does not hold the cleaned people."""
+    """Raise CommandError unless the table holds the cleaned people."""
     with closing(sqlite3.connect(database)) as connection:
         found = Loaded(*connection.execute(LOADED_SQL).fetchone())
     expected = loaded(corpus.records)

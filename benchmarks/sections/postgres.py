@@ -1,4 +1,4 @@
-"""People in JSON Lines into a table of PostgreSQL that has a primary key."""
+"""People in JSON Lines, loaded into a table of PostgreSQL with a primary key."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ APPEND_GOAL, UPSERT_GOAL, DLT_GOAL = (
 
 
 def load_postgres(setting: Setting) -> None:
-    """Compare appending, then upserting new and known keys, with a bare COPY and with dlt."""
+    """Append, then upsert new and known keys; compare with a bare COPY and with dlt."""
     corpus = setting.people_lines
     with postgres_server() as address:
 
@@ -78,7 +78,7 @@ def _inner_seconds(outcome: Outcome) -> float:
 
 
 def _check(address: str, corpus: Corpus) -> None:
-    """Raise CommandError if the table does not hold the people."""
+    """Raise CommandError unless the table holds the people."""
     query = "SELECT count(*), sum(id)::bigint, count(DISTINCT signup || name) > 1 FROM people"
     found, count = fetch(address, query), corpus.records
     if found != (count, count * (count + 1) // 2, True):

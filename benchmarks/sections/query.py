@@ -1,4 +1,4 @@
-"""One jq expression for every record, its results as JSON Lines: against jq itself."""
+"""One jq expression for every record, compared with the jq command."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MIXED_GOAL = Goal(">=", 0.7, "x")
 
 
 def query(setting: Setting) -> None:
-    """Compare on both corpora: many sizes, and many tiny files."""
+    """Compare on the corpora of many sizes and of tiny files."""
     _query(setting, setting.mixed, MIXED_GOAL)
     _query(setting, setting.tiny, None)
 

@@ -1,4 +1,4 @@
-"""How well an event loop keeps time while asyncbatch's API works in it."""
+"""The lag of an event loop while the API of asyncbatch works in it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GOAL = Goal("<=", 50, " ms")
 
 
 def watch_loop(setting: Setting) -> None:
-    """Report how late timers are while `process_files` goes through the mixed corpus."""
+    """Print the delay of timers while `process_files` reads the mixed corpus."""
     corpus = setting.mixed
     command = [setting.asyncbatch_python, peer("loop_lag.py"), corpus.folder]
     rounds = [json.loads(measure(command).output) for _ in range(setting.rounds)]

@@ -1,4 +1,4 @@
-"""Orders against a schema of a real size; a few do not fit, and have to be found."""
+"""Validation of orders with a schema of a realistic size. A few orders are invalid."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from benchmarks.setting import Setting
 
 SCHEMA = os.path.join(os.path.dirname(os.path.dirname(__file__)), "order.schema.json")
+# check-jsonschema gets one of this number of files.
 PART = 20
-"""check-jsonschema gets one of so many files."""
 
 
 def validate(setting: Setting) -> None:
@@ -55,7 +55,7 @@ def validate(setting: Setting) -> None:
 
 
 def _check_jsonschema(corpus: Corpus, schema_of_arrays: str) -> list[str]:
-    """Write the schema for whole files; formats are mere notes, as to the other contenders."""
+    """Write the schema for whole files, and return a command that ignores formats."""
     with open(SCHEMA, encoding="utf-8") as stream:
         schema = json.load(stream)
     del schema["$id"]
@@ -68,7 +68,7 @@ def _check_jsonschema(corpus: Corpus, schema_of_arrays: str) -> list[str]:
 
 
 def _reported(output: bytes) -> int:
-    """Return the number of records that check-jsonschema says something about."""
+    """Return the number of records that check-jsonschema reports."""
     errors = json.loads(output)["errors"]
     indices = (re.match(r"\$\[(\d+)\]", error["path"]) for error in errors)
     places = {

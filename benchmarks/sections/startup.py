@@ -1,4 +1,4 @@
-"""Start-up: what a command costs before, or without, much work."""
+"""The start-up time of commands."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ IMPORTS = "import typer, rich.console"
 
 
 def start(setting: Setting) -> None:
-    """Compare with the imports that no such command can do without."""
+    """Compare with the imports of typer and rich alone."""
     rounds = QUICK_ROUNDS if setting.quick else ROUNDS
     asyncbatch = setting.asyncbatch
     commands = {

@@ -1,4 +1,4 @@
-"""Storage that answers slowly: caches dropped, and a delay in every open."""
+"""Slow storage: dropped caches, and a delay in every open."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STRACE = (
 
 
 def read_cold(setting: Setting) -> None:
-    """Compare with merely reading the mixed corpus, each time from the storage itself."""
+    """Compare with threads that only read the mixed corpus, with caches dropped."""
     if not os.access(DROP_CACHES, os.W_OK):
         print(f"left out: {DROP_CACHES} is not writable (it takes root)\n")
         return
@@ -50,7 +50,7 @@ def read_cold(setting: Setting) -> None:
 
 
 def open_slowly(setting: Setting) -> None:
-    """Delay every open by 5 ms; what one file takes so is start-up, and subtracted."""
+    """Delay every open by 5 ms. Subtract the time of one file, which is start-up."""
     if shutil.which("strace") is None:
         print("left out: strace is not installed\n")
         return

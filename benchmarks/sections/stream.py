@@ -1,4 +1,4 @@
-"""Events into windows of five seconds: a count and a sum for each type."""
+"""Events in windows of five seconds: a count and a sum for each type."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ PROMPT = Goal("<=", 20, " ms")
 
 
 class _Windows:
-    """Checks that all find the same windows; sums may differ in how they were rounded."""
+    """A check that all racers find the same windows. Sums may differ by rounding."""
 
     def __init__(self) -> None:
         self._first: dict[tuple[str, str], tuple[int, float]] = {}
 
     def check(self, output: bytes) -> None:
-        """Raise CommandError if these are others than the first."""
+        """Raise CommandError if the windows differ from those of the first racer."""
         found = {}
         for line in output.splitlines():
             one = orjson.loads(line)
@@ -46,7 +46,7 @@ class _Windows:
 
 
 def put_into_windows(setting: Setting) -> None:
-    """Compare with DuckDB, which has all events before it begins, and with Bytewax."""
+    """Compare with DuckDB, which starts when all events are there, and with Bytewax."""
     corpus, check = setting.events, _Windows().check
     path = corpus.folder
     words = f"--by event_type --agg count --agg sum:value --lateness {DISORDER_MS}ms -q".split()
@@ -77,7 +77,7 @@ def put_into_windows(setting: Setting) -> None:
 
 
 def _tell_promptness(setting: Setting) -> None:
-    """Report how soon windows are printed while events trickle."""
+    """Print the delay of windows at a steady rate of events."""
     words = ["stream", "-", "--window", "tumbling:100ms", "--agg", "count", "-q"]
     rows = []
     for name, more in (("", []), (" --jq .", ["--jq", "."])):

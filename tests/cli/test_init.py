@@ -1,4 +1,4 @@
-"""`asyncbatch init`: a pipeline file to start from."""
+"""Tests of `asyncbatch init`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.conftest import COMMAND, PATIENCE, Outcome, environment
 
 @pytest.fixture
 def asyncbatch(tmp_path):
-    """Run `asyncbatch` in a folder of its own."""
+    """Return a function that runs `asyncbatch` in the folder of the test."""
 
     def _asyncbatch(*arguments):
         finished = subprocess.run(
@@ -25,7 +25,7 @@ def asyncbatch(tmp_path):
     return _asyncbatch
 
 
-def test_what_is_written_is_valid(asyncbatch, tmp_path):
+def test_the_written_file_is_valid(asyncbatch, tmp_path):
     found = asyncbatch("init", "people.toml")
     assert found == (
         0, "wrote people.toml; check it with `asyncbatch etl people.toml --check`\n", ""
@@ -35,7 +35,7 @@ def test_what_is_written_is_valid(asyncbatch, tmp_path):
     assert "1 source (files), 2 transforms, into people of sqlite:///people.db" in checked.stdout
 
 
-def test_what_is_commented_out_is_valid_too(asyncbatch, tmp_path):
+def test_the_commented_parts_are_valid_too(asyncbatch, tmp_path):
     asyncbatch("init")
     text = (tmp_path / "pipeline.toml").read_text()
     head, mark, rest = text.partition("# [[source]]")
@@ -49,13 +49,13 @@ def test_nothing_is_overwritten(asyncbatch, tmp_path):
     (tmp_path / "pipeline.toml").write_text("mine")
     found = asyncbatch("init")
     assert found.code == 2
-    assert "pipeline.toml is there already; --force writes over it" in found.stderr
+    assert "pipeline.toml exists already; --force overwrites it" in found.stderr
     assert (tmp_path / "pipeline.toml").read_text() == "mine"
     assert asyncbatch("init", "--force").code == 0
     assert "[[source]]" in (tmp_path / "pipeline.toml").read_text()
 
 
-def test_where_nothing_can_be_written(asyncbatch):
+def test_a_path_that_cannot_be_written_is_an_error(asyncbatch):
     found = asyncbatch("init", "no/such/folder.toml")
     assert found.code == 2
     assert "No such file or directory" in found.stderr

@@ -1,4 +1,4 @@
-"""`asyncbatch ledger`: what is remembered, shown and forgotten."""
+"""Tests of `asyncbatch ledger`: show, clear, path."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TARGETS = {
 
 @pytest.fixture
 def ledger(tmp_path):
-    """Run `asyncbatch ledger` where the runs were."""
+    """Return a function that runs `asyncbatch ledger` in the folder of the runs."""
 
     def _ledger(*arguments):
         return subprocess.run(
@@ -41,7 +41,7 @@ def ledger(tmp_path):
 
 @pytest.fixture
 def run_here(run, tmp_path):
-    """Run with a state folder of the test's own."""
+    """Return a function that runs `asyncbatch run` with the state folder of the test."""
 
     def _run(*arguments):
         return run(*arguments, env={"XDG_STATE_HOME": str(tmp_path / "state")})
@@ -50,7 +50,7 @@ def run_here(run, tmp_path):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_what_was_done_is_shown_and_can_be_forgotten(run_here, files, ledger, target):
+def test_done_inputs_are_shown_and_can_be_cleared(run_here, files, ledger, target):
     files(RECORDS)
     options = ("in", "--to", target, *TARGETS[target], "--jq", "{id}")
     assert run_here(*options).code == 1
@@ -65,7 +65,7 @@ def test_what_was_done_is_shown_and_can_be_forgotten(run_here, files, ledger, ta
     assert run_here(*options, "--resume", "-o", "json").json["files"]["skipped"] == 0
 
 
-def test_one_job_of_several_is_shown_and_forgotten(run_here, files, ledger):
+def test_one_job_of_several_is_shown_and_cleared(run_here, files, ledger):
     files({"in/1.json": '{"a": 1}'})
     for table in ("some", "others"):
         assert run_here("in", "--to", "sqlite:///out.db", "--table", table).code == 0
@@ -81,7 +81,7 @@ def test_one_job_of_several_is_shown_and_forgotten(run_here, files, ledger):
 
 def test_all_ledgers_of_this_user_are_shown(run_here, files, ledger, tmp_path):
     files({"in/1.json": '{"a": 1}'})
-    assert ledger("show").stdout == "no run has left a ledger here\n"
+    assert ledger("show").stdout == "no ledger found\n"
     assert run_here("in", "--to", "out.jsonl", "--jq", ".").code == 0
     assert run_here("in", "--resume").code == 0
     shown = ledger("show").stdout
@@ -94,7 +94,7 @@ def test_all_ledgers_of_this_user_are_shown(run_here, files, ledger, tmp_path):
     assert ledger("show", path).stdout == ledger("show", "out.jsonl").stdout
 
 
-def test_a_ledger_where_it_is_asked_for(run_here, files, ledger):
+def test_a_ledger_at_a_given_path(run_here, files, ledger):
     files({"in/1.json": '{"a": 1}'})
     assert run_here("in", "--ledger", "done.ledger").code == 0
     assert "1 success" in ledger("show", "done.ledger").stdout
@@ -102,7 +102,7 @@ def test_a_ledger_where_it_is_asked_for(run_here, files, ledger):
     assert again.json["files"]["skipped"] == 1
 
 
-def test_what_is_no_ledger(files, ledger):
+def test_a_file_that_is_not_a_ledger_is_an_error(files, ledger):
     files({"text.db": "text" * 1000, "empty.ledger": ""})
     for name, words in {
         "text.db": "cannot read the ledger",
@@ -116,7 +116,7 @@ def test_what_is_no_ledger(files, ledger):
 
 
 def make_old(folder):
-    """Take from each ledger what the first version did not have."""
+    """Remove from each ledger the columns that the first version did not have."""
     new = ("reached_byte", "reached_record", "reached_line", "reached_column", "bookmark")
     drops = [f"ALTER TABLE asyncbatch_ledger DROP COLUMN {name}" for name in new]
     for path in [*folder.glob("out.db"), *folder.glob("state/asyncbatch/*.ledger")]:
@@ -130,7 +130,7 @@ def make_old(folder):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_ledger_of_an_earlier_version_is_read_and_goes_on(run_here, files, ledger, target):
+def test_a_ledger_of_an_earlier_version_is_read_and_continued(run_here, files, ledger, target):
     folder = files(RECORDS)
     options = ("in", "--to", target, *TARGETS[target], "--jq", "{id}")
     run_here(*options)

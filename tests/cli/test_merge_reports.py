@@ -1,4 +1,4 @@
-"""Reports of several runs, added up: by real shards, and by reports made for the purpose."""
+"""Tests of `asyncbatch merge-reports`, with real shards and with made reports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.conftest import COMMAND, PATIENCE, SAMPLE_DATA, Outcome, environment,
 
 @pytest.fixture
 def merge(tmp_path):
-    """Run `asyncbatch merge-reports` in the test's folder."""
+    """Return a function that runs `asyncbatch merge-reports` in the folder of the test."""
 
     def _merge(*arguments):
         finished = subprocess.run(
@@ -52,7 +52,7 @@ def report(
 
 @pytest.fixture
 def merged(files, merge):
-    """Write reports, merge them, return the merged one."""
+    """Return a function that writes reports, merges them and returns the result."""
 
     def _merged(*reports):
         names = [f"{number}.json" for number in range(len(reports))]
@@ -109,7 +109,7 @@ def test_failures_come_in_the_order_of_the_reports_and_a_thousand_at_most(merged
     assert found["status"] == "failed"
 
 
-def test_all_that_a_failure_tells_is_kept(run, merge, files):
+def test_all_fields_of_a_failure_are_kept(run, merge, files):
     files({
         "s.json": '{"properties": {"n": {"type": "integer"}}}', "in/a.jsonl": '{"n": 1}\n{"n": ""}',
     })  # fmt: skip
@@ -136,7 +136,7 @@ def test_status_and_exit_code(merged, reports, status, code):
     assert (found["status"], found["exit_code"]) == (status, code)
 
 
-def test_slowest_files_and_what_was_left_as_it_was(merged):
+def test_slowest_files_and_discarded_targets(merged):
     slow = [{"file": f"{n}.json", "elapsed_ms": float(n)} for n in range(8)]
     found = merged(
         report(slowest_files=slow[:4], target_discarded="a.csv was left as it was"),
@@ -147,7 +147,7 @@ def test_slowest_files_and_what_was_left_as_it_was(merged):
     assert "something_new" not in found
 
 
-def test_forms(files, merge):
+def test_report_formats(files, merge):
     folder = files({
         "a.json": json.dumps(report(succeeded=2, written=2)),
         "b.json": json.dumps(report(
@@ -169,33 +169,36 @@ def test_forms(files, merge):
     assert "::error file=x" in merge("a.json", "b.json", "-o", "github").stdout
 
 
-def test_reports_of_events_are_told_from_reports(run, merge, files):
+def test_files_of_events_are_not_reports(run, merge, files):
     files({"in/a.json": "1"})
     run("in", "--report", "events.jsonl")
     outcome = merge("events.jsonl")
     assert outcome.code == 2
-    assert "events.jsonl is no report, write it with --report FILE.json" in outcome.stderr
+    assert "events.jsonl is not a report (write one with --report FILE.json" in outcome.stderr
 
 
 GOOD = json.dumps(report())
 BAD = {
-    "other.json": ('{"a": 1}', "is no report: it has no schema_version"),
-    "array.json": ("[1]", "is no report"),
-    "empty.json": ("", "is no report"),
+    "other.json": ('{"a": 1}', "is not a report: it has no schema_version"),
+    "array.json": ("[1]", "is not a report"),
+    "empty.json": ("", "is not a report"),
     "later.json": (json.dumps(report(schema_version=2)), "has schema_version 2"),
-    "cut.json": (GOOD[:-30], "is no report"),
-    "latin.json": (b'{"schema_version": "\xff"}', "is no report"),
+    "cut.json": (GOOD[:-30], "is not a report"),
+    "latin.json": (b'{"schema_version": "\xff"}', "is not a report"),
     "count.json": (json.dumps(report(omitted=-1)), "$.failures_omitted"),
-    "missing-field.json": (json.dumps({"schema_version": 1}), "is no report"),
+    "missing-field.json": (json.dumps({"schema_version": 1}), "is not a report"),
     "time.json": (json.dumps(report(elapsed=1e300)), "$.elapsed_s"),
     "naive.json": (GOOD.replace("000Z", "000"), "$.started_at"),
     "plan.json": (json.dumps(report(dry_run=True)), "is a plan (--dry-run)"),
-    "command.json": (json.dumps(report() | {"command": "watch"}), "do not add up"),
+    "command.json": (
+        json.dumps(report() | {"command": "watch"}),
+        "reports of different commands cannot be merged",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_no_report_is_named_with_the_reason(files, merge, name):
+def test_a_file_that_is_not_a_report_is_named_with_the_reason(files, merge, name):
     content, reason = BAD[name]
     files({"good.json": GOOD, name: content})
     outcome = merge("good.json", name)
@@ -209,13 +212,16 @@ def test_what_is_no_report_is_named_with_the_reason(files, merge, name):
     ((), "Missing argument"),
     (("a.json", "nowhere.json"), "nowhere.json: No such file"),
     (("a.json", "folder"), "folder: Is a directory"),
-    (("a.json", "b.json", "./a.json"), "./a.json would count twice: it is the same file as a.json"),
-    (("a.json", "link.json"), "link.json would count twice"),
-    (("a.json", "--report", "a.json"), "is one of the reports that are read"),
+    (
+        ("a.json", "b.json", "./a.json"),
+        "./a.json is the same file as a.json: it would be counted twice",
+    ),
+    (("a.json", "link.json"), "link.json is the same file as"),
+    (("a.json", "--report", "a.json"), "is one of the reports to merge"),
     (("a.json", "--report", "all.xml"), "a .json, .md or .prom file"),
     (("a.json", "--report", "nowhere/all.md"), "cannot write nowhere/all.md"),
 ])  # fmt: skip
-def test_what_cannot_be_meant(files, merge, arguments, reason):
+def test_contradictory_arguments_are_refused(files, merge, arguments, reason):
     folder = files({"a.json": GOOD, "b.json": GOOD, "folder/x": ""})
     (folder / "link.json").symlink_to("a.json")
     outcome = merge(*arguments)

@@ -1,4 +1,4 @@
-"""What reaches stdout and stderr, in which form, and the exit status."""
+"""Tests of stdout, stderr, output formats and the exit status."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_report_that_cannot_be_written_is_known_before_the_work(run, files, ta
     assert outcome.stdout == ""
 
 
-def test_the_summary_for_people(run, files):
+def test_the_text_summary(run, files):
     files(MIXED)
     outcome = run(".")
     assert "./bad.json:1:4: trailing comma before ']' (byte 3)" in outcome.stdout
@@ -107,7 +107,7 @@ def test_failures_shown_are_limited_and_counted(run, files):
     assert run(".", "--show-failures", "all").stdout.count(".json:1:1") == 30
 
 
-def test_quiet_is_silent_when_all_is_well(run, files):
+def test_quiet_prints_nothing_without_failures(run, files):
     files(many(3))
     assert run(".", "-q") == (0, "", "")
 
@@ -249,7 +249,7 @@ def test_a_full_disk_under_stdout_is_an_error(files):
 
 
 def on_a_terminal(folder, *arguments, **env):
-    """Run on a pseudo-terminal and return all that was drawn on it."""
+    """Run on a pseudo-terminal. Return the exit status and all output."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         [*COMMAND, "run", *arguments], stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder,
@@ -260,7 +260,7 @@ def on_a_terminal(folder, *arguments, **env):
         while True:
             try:
                 split = os.read(ours, 65536)
-            except OSError:  # the terminal's other side is closed
+            except OSError:  # Linux raises EIO when the other side is closed
                 break
             if not split:
                 break
@@ -275,12 +275,12 @@ def test_a_terminal_gets_a_live_display_and_a_styled_summary(files):
     assert "files/s" in drawn
     assert re.search(r"\d+ of 40 files", drawn)
     assert "\x1b[?25l" in drawn
-    assert drawn.rindex("\x1b[?25h") > drawn.rindex("\x1b[?25l")  # the cursor is back
+    assert drawn.rindex("\x1b[?25h") > drawn.rindex("\x1b[?25l")  # the cursor is visible again
     assert "\x1b[1;32m" in drawn
 
 
 @pytest.mark.parametrize("options", [("-o", "jsonl"), ("--dry-run",)])
-def test_no_display_tears_lines_of_results(files, options):
+def test_no_display_while_result_lines_are_printed(files, options):
     _, drawn = on_a_terminal(files(many(40)), ".", "-b", "10", "--pause", "0.3", *options)
     assert "\x1b[2K" not in drawn
     assert "\x1b[?25l" not in drawn
@@ -309,7 +309,7 @@ def test_no_progress(files):
     assert "in flight" not in drawn
 
 
-def test_long_runs_off_the_terminal_say_a_line_now_and_then(run, files):
+def test_a_long_run_without_a_terminal_prints_progress_lines(run, files):
     files(many(3))
     outcome = run(".", "-b", "1", "--pause", "3")
     [line] = outcome.stderr.splitlines()

@@ -1,4 +1,4 @@
-"""Trying a pipeline: `etl --limit` and `etl --dry-run`."""
+"""Tests of `etl --limit` and `etl --dry-run`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def api():
 
 @pytest.fixture
 def etl(tmp_path):
-    """Run `asyncbatch etl` in a folder of its own."""
+    """Return a function that runs `asyncbatch etl` in the folder of the test."""
 
     def _etl(*arguments):
         return subprocess.run(
@@ -71,7 +71,7 @@ def loaded(folder):
 
 @pytest.mark.parametrize("way", [("/cursor", CURSOR), ("/page", PAGES), ("/offset", OFFSET)])
 @pytest.mark.parametrize("wanted", [(1, 1), (10, 1), (11, 2), (25, 3)])
-def test_no_more_pages_than_needed_are_asked_for(etl, files, api, way, wanted):
+def test_no_more_pages_than_needed_are_requested(etl, files, api, way, wanted):
     (path, more), (limit, pages) = way, wanted
     folder = files({"p.toml": pipeline(http(api, [path, "/echo"], more))})
     report = json.loads(etl("p.toml", "--limit", str(limit), "-o", "json").stdout)
@@ -81,7 +81,7 @@ def test_no_more_pages_than_needed_are_asked_for(etl, files, api, way, wanted):
     assert loaded(folder) == [n for n in range(limit) if n != 3]
 
 
-def test_the_limit_is_each_source_s(etl, files, api):
+def test_the_limit_counts_for_each_source(etl, files, api):
     text = pipeline(
         http(api, ["/cursor"], CURSOR),
         http(api, ["/link_header"], LINKS),
@@ -109,7 +109,7 @@ def test_fewer_records_than_the_limit_are_all(etl, files, api):
     assert len(loaded(folder)) == 24
 
 
-def test_a_source_that_breaks_off_has_what_came_before(etl, files, api):
+def test_records_before_the_failure_of_a_source_are_loaded(etl, files, api):
     folder = files({"p.toml": pipeline(http(api, ["/cursor"], CURSOR))})
 
     async def as_usual(_):
@@ -148,7 +148,7 @@ def test_async_functions_get_no_more_than_the_limit(etl, files, api):
     assert printed == sorted(loaded(folder)) == [0, 1, 300, 301]
 
 
-def test_a_limited_run_is_not_remembered(etl, files, api):
+def test_a_limited_run_is_not_recorded(etl, files, api):
     folder = files({"p.toml": pipeline(http(api, ["/cursor"], CURSOR), from_files("in.json"))})
     files({"in.json": '[{"id": 300, "email": "e"}, {"id": 301, "email": "e"}]'})
     assert etl("p.toml", "--limit", "1").returncode == 0
@@ -158,7 +158,7 @@ def test_a_limited_run_is_not_remembered(etl, files, api):
     assert sorted(loaded(folder)) == [n for n in range(100) if n != 3] + [300, 301]
 
 
-def test_what_a_later_run_adds_again_is_said(etl, files):
+def test_a_note_warns_about_rows_that_the_next_run_adds_again(etl, files):
     sink = '[sink]\nto = "sqlite:///people.db"\ntable = "people"\n'
     folder = files({"p.toml": pipeline(from_files("in.json"), sink=sink), "in.json": '[{"id": 1}]'})
     assert (
@@ -173,14 +173,14 @@ def test_what_a_later_run_adds_again_is_said(etl, files):
     ("change", "words"),
     [
         (("--limit", "3", "--set", "sink.mode=replace"), "would leave only those records"),
-        (("--limit", "3", "--full-refresh"), "nothing is remembered"),
-        (("--dry-run", "--allow-duplicates"), "nothing is remembered"),
-        (("--dry-run", "--report", "r.json"), "takes no --report"),
-        (("--dry-run", "-o", "junit"), "takes no --report, junit"),
+        (("--limit", "3", "--full-refresh"), "need a ledger, and runs with --limit or"),
+        (("--dry-run", "--allow-duplicates"), "need a ledger, and runs with --limit or"),
+        (("--dry-run", "--report", "r.json"), "leave out --report"),
+        (("--dry-run", "-o", "junit"), "leave out --report, junit"),
         (("--limit", "0"), "x>=1"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(etl, files, change, words):
+def test_contradictory_options_are_refused(etl, files, change, words):
     folder = files({"p.toml": pipeline(from_files("in.json")), "in.json": "[]"})
     outcome = etl("p.toml", *change)
     assert outcome.returncode == 2
@@ -213,7 +213,7 @@ def test_a_dry_run_shows_rows_and_touches_nothing(etl, files, api):
     assert sorted(path.name for path in folder.iterdir()) == ["in", "p.toml"]
 
 
-def test_a_dry_run_leaves_what_is_there(etl, files, api):
+def test_a_dry_run_keeps_existing_rows(etl, files, api):
     folder = files({"p.toml": pipeline(http(api, ["/page"], PAGES))})
     assert etl("p.toml").returncode == 1
     kept = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -280,7 +280,7 @@ def test_on_a_terminal_the_table_fits(files):
         while True:
             try:
                 shown += os.read(ours, 65536)
-            except OSError:  # how Linux tells that the other end is closed
+            except OSError:  # Linux raises EIO when the other side is closed
                 break
     os.close(ours)
     assert process.returncode == 0

@@ -1,4 +1,4 @@
-"""What is seen of a pipeline: sections of its reports, and how far it is."""
+"""Tests of the report sections and the progress of a pipeline."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ FILES = {"in/1.json": '[{"id": 100, "email": "a"}, {"id": 101}]', "in/2.json": "
 
 @pytest.fixture
 def etl(tmp_path):
-    """Run `asyncbatch etl` in a folder of its own."""
+    """Return a function that runs `asyncbatch etl` in the folder of the test."""
 
     def _etl(*arguments, **env):
         return subprocess.run(
@@ -75,7 +75,7 @@ def api():
 
 
 def total(report, *path):
-    """Add up what the sources of a report say."""
+    """Return the sum of one field over the sources of a report."""
     return sum(reduce(lambda found, key: found.get(key, 0), path, one) for one in report["sources"])
 
 
@@ -112,7 +112,7 @@ def test_sections_add_up_with_the_totals(etl, files, api):
     assert "| files | done | 2 | 1 |  | 2 | 1 |" in page
 
 
-def test_the_summary_tells_sources_and_sink(etl, files, api):
+def test_the_summary_lists_sources_and_sink(etl, files, api):
     files({"p.toml": PIPELINE.format(api=api.origin), **FILES})
     lines = etl("p.toml").stdout.splitlines()
     assert any(line.startswith("Processed 5 inputs in ") for line in lines)
@@ -126,7 +126,7 @@ def test_files_alone_are_called_files(etl, files, api):
     assert "Processed 2 files in " in etl("p.toml", "--only", "files").stdout
 
 
-def test_what_the_sink_refuses_is_told_apart(etl, files):
+def test_records_refused_by_the_sink_are_counted_separately(etl, files):
     pipeline = """
         name = "refused"
         [[source]]
@@ -144,7 +144,7 @@ def test_what_the_sink_refuses_is_told_apart(etl, files):
     assert report["sink"]["rejected"] == refused > 0
 
 
-def test_a_source_of_which_nothing_came_has_failed(etl, files, api):
+def test_a_source_without_any_page_has_failed(etl, files, api):
     pipeline = PIPELINE.format(api=api.origin).replace("retry_delay", "retries = 0\nretry_delay")
     files({"p.toml": pipeline, **FILES})
     api.misbehave(status(404), path="/page")
@@ -209,8 +209,8 @@ def test_sections_are_merged(etl, files, api):
     assert "sink" not in merge("1.json", "3.json")
 
 
-def test_stages_are_told_while_pages_come(api, tmp_path):
-    """Records are counted as they come, and the line says where they are."""
+def test_progress_lines_show_stages_while_pages_arrive(api, tmp_path):
+    """The progress line counts records per stage while they arrive."""
 
     async def look() -> list[str]:
         http = HttpSettings(
@@ -235,7 +235,7 @@ def test_stages_are_told_while_pages_come(api, tmp_path):
 
 
 def test_the_display_shows_stages_and_sources(files, api):
-    """On a terminal, until the run is over."""
+    """The display is on a terminal until the run ends."""
     api.delay = 0.3
     folder = files({"p.toml": PIPELINE.format(api=api.origin), **FILES})
     ours, theirs = pty.openpty()
@@ -248,11 +248,11 @@ def test_the_display_shows_stages_and_sources(files, api):
         while True:
             try:
                 shown += os.read(ours, 65536)
-            except OSError:  # how Linux tells that the other end is closed
+            except OSError:  # Linux raises EIO when the other side is closed
                 break
         assert process.wait() == 1
     os.close(ours)
-    text = re.sub(r"\x1b\[[0-9;]*m", "", shown.decode())  # the colours
+    text = re.sub(r"\x1b\[[0-9;]*m", "", shown.decode())  # remove the colours
     assert " records extracted → " in text
     assert " pages waiting, " in text
     for words in ("chained", "numbered", "reading", "of 2 URLs", "of 2 files"):

@@ -1,4 +1,4 @@
-"""What the README shows works as it stands there."""
+"""Tests that the examples of the README work unchanged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COMMANDS = [line[2:] for block in blocks("console") for line in block.splitlines
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    """A folder on PATH in which `asyncbatch` is this checkout's."""
+    """A PATH on which the command `asyncbatch` runs this checkout."""
     folder = tmp_path_factory.mktemp("bin")
     script = folder / "asyncbatch"
     script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m asyncbatch "$@"\n')
@@ -41,7 +41,7 @@ def test_there_are_commands_to_run():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with what the examples read, for what they write."""
+    """A folder with the inputs of the examples, for their outputs."""
     folder = tmp_path_factory.mktemp("readme")
     for name in ("sample_data", "docs"):
         shutil.copytree(ROOT / name, folder / name)
@@ -67,15 +67,15 @@ def test_commands(command, path, folder):
     assert "Traceback" not in finished.stderr
 
 
-def cron(line, place, path):
-    """Carry out a line of a crontab as cron would, with its absolute paths below `place`."""
+def cron(line, root, path):
+    """Run a line of a crontab as cron does, with its absolute paths below `root`."""
     command = re.fullmatch(r"(?:\S+ +){5}(.+)\n", line)
     assert command is not None
-    text = re.sub(r"(?<=[ /])/(?=srv|var)", f"{place}/", command[1])
+    text = re.sub(r"(?<=[ /])/(?=srv|var)", f"{root}/", command[1])
     return subprocess.run(
-        ["sh", "-c", text], check=False, capture_output=True, text=True, cwd=place,
+        ["sh", "-c", text], check=False, capture_output=True, text=True, cwd=root,
         timeout=PATIENCE,
-        stdin=subprocess.DEVNULL, env={"HOME": str(place), "PATH": path, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL, env={"HOME": str(root), "PATH": path, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The forms for machines of others: JUnit, GitHub, Markdown, and several reports at once."""
+"""Tests of the report formats JUnit, GitHub, Markdown and Prometheus."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_odd_names_are_well_formed(run, files, name):
     assert file == f"./{escaped}"
 
 
-def test_github_annotates_places(run, files):
+def test_github_annotates_positions(run, files):
     files(MIXED)
     rejected, failed, summary = run(".", "-o", "github").stdout.splitlines()
     assert rejected == (
@@ -73,7 +73,7 @@ def test_github_annotates_places(run, files):
 
 
 @pytest.mark.parametrize(("failures", "more"), [(10, None), (11, "2 more"), (500, "491 more")])
-def test_github_gets_no_more_than_it_shows(run, files, failures, more):
+def test_github_gets_no_more_annotations_than_it_shows(run, files, failures, more):
     files(many(failures, "x"))
     errors = [
         line for line in run(".", "-o", "github").stdout.splitlines() if line.startswith("::error")
@@ -82,14 +82,14 @@ def test_github_gets_no_more_than_it_shows(run, files, failures, more):
     assert more is None or more in errors[-1]
 
 
-def test_github_cannot_be_steered_by_names(run, files):
+def test_file_names_cannot_inject_github_commands(run, files):
     files({"a,line=9:%0A\n::error::b.json": "x"})
     [error, summary] = run(".", "-o", "github").stdout.splitlines()
     assert error.startswith("::error file=./a%2Cline=9%3A%250A%0A%3A%3Aerror%3A%3Ab.json,title=")
     assert summary.startswith("asyncbatch run")
 
 
-def test_github_gets_a_page_too(run, files):
+def test_github_gets_a_summary_page(run, files):
     folder = files(MIXED)
     page = folder / "page"
     page.write_text("before\n")
@@ -113,7 +113,7 @@ def test_several_reports_at_once(run, files):
     assert "3 files" in (folder / "r.md").read_text()
 
 
-def test_a_report_to_a_device_just_goes_there(run, files):
+def test_a_report_to_a_device_is_written_directly(run, files):
     files(MIXED)
     outcome = run(".", "-q", "--report", "/dev/stdout")
     assert outcome.json["files"]["total"] == 3
@@ -126,7 +126,7 @@ def test_a_dry_run_has_no_results(run, files, options):
 
 
 def metrics_of(path):
-    """Return the samples in a file, as Prometheus' own parser reads them."""
+    """Return the samples in a file, read by the parser of Prometheus."""
     families = list(text_string_to_metric_families(path.read_text()))
     assert all(family.documentation for family in families)
     return {

@@ -1,4 +1,4 @@
-"""Stopping: real processes, real signals, and nothing left behind."""
+"""Tests of stopping by signals, with real processes."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def wait_for_workers(process, count) -> list[int]:
 )
 def test_a_signal_ends_a_run_with_its_summary(files, number, code):
     process = start(files(many(400)), *SLOW, "-o", "jsonl", "--report", "report.json")
-    assert process.stdout.readline()  # a file is done, and the next ones are to come
+    assert process.stdout.readline()  # one file is done, and more files follow
     process.send_signal(number)
     stdout, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == code
-    assert stderr.startswith("Stopping: finishing what is in flight")
+    assert stderr.startswith("Stopping: finishing the work in flight")
     assert "Traceback" not in stderr
     report = json.loads(stdout.splitlines()[-1])
     assert report["status"] == "interrupted"
@@ -53,9 +53,9 @@ def test_a_signal_ends_a_run_with_its_summary(files, number, code):
 
 
 def test_ctrl_c_reaches_workers_too_but_only_the_run_reacts(files):
-    """A terminal signals the whole process group; what is in flight is finished all the same."""
+    """A terminal signals the whole process group. The work in flight still finishes."""
     process = start(files(many(600)), *SLOW, "-w", "2", "-o", "jsonl")
-    workers = wait_for_workers(process, 1)  # with a pause, batches go one at a time
+    workers = wait_for_workers(process, 1)  # with a pause, one batch runs at a time
     assert process.stdout.readline()
     os.killpg(process.pid, signal.SIGINT)
     stdout, stderr = process.communicate(timeout=PATIENCE)
@@ -67,7 +67,10 @@ def test_ctrl_c_reaches_workers_too_but_only_the_run_reacts(files):
 
 @pytest.fixture
 def stuck(files):
-    """A run whose one file never ends: a named pipe that nobody writes to."""
+    """Return a function that starts a run on a named pipe without a writer.
+
+    The read of this file never ends.
+    """
     folder = files({})
     os.mkfifo(folder / "pipe")
     keeps_it_open = os.open(folder / "pipe", os.O_RDWR)
@@ -86,14 +89,14 @@ def stuck(files):
         process.communicate()
 
 
-def test_what_is_in_flight_has_its_grace_and_no_more(stuck):
+def test_the_work_in_flight_has_the_grace_time_and_no_more(stuck):
     process = stuck("--grace", "1", "-o", "json")
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
     stdout, stderr = process.communicate(timeout=PATIENCE)
-    assert time.monotonic() - began > 0.9  # the rest of the grace was given
+    assert time.monotonic() - began > 0.9  # the run waited for the whole grace time
     assert process.returncode == 143
-    assert "Gave up on what was in flight after 1 s" in stderr
+    assert "Stopped after 1 s, before the work in flight was done" in stderr
     assert json.loads(stdout)["files"]["total"] == 0
 
 
@@ -107,7 +110,7 @@ def test_the_second_signal_stops_at_once(stuck):
 
 def test_a_stop_is_announced_while_workers_are_busy(files):
     process = start(files(many(20_000)), "-o", "jsonl", "--no-progress")
-    assert process.stdout.readline()  # it works, and cannot end before we have read the rest
+    assert process.stdout.readline()  # the run works, and cannot end before its output is read
     process.send_signal(signal.SIGINT)
     assert process.stderr.readline().startswith("Stopping")
     stdout, _ = process.communicate(timeout=PATIENCE)
@@ -116,13 +119,13 @@ def test_a_stop_is_announced_while_workers_are_busy(files):
 
 
 @pytest.mark.parametrize("after", [0.02, 0.05, 0.08, 0.11, 0.15])
-def test_a_signal_while_it_starts_leaves_no_trace_but_its_status(files, after):
+def test_a_signal_during_start_up_leaves_only_its_status(files, after):
     process = start(files(many(1000)), *SLOW)
     time.sleep(after)
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=PATIENCE)
     assert "Traceback" not in stderr
-    # So early the interpreter itself is not yet up: then the signal just kills it.
+    # Early signals arrive before the interpreter is ready, and kill the process.
     assert process.returncode in (143, -signal.SIGTERM)
     wait_until(lambda: not alive(process.pid))
 
@@ -136,7 +139,7 @@ def test_no_worker_outlives_a_killed_run(files, pause):
     wait_until(lambda: not any(map(alive, workers)))
 
 
-def test_no_worker_outlives_a_killed_run_in_the_midst_of_a_file(files):
+def test_no_worker_outlives_a_run_that_is_killed_within_a_file(files):
     folder = files(many(600))
     os.mkfifo(folder / "pipe")
     keeps_it_open = os.open(folder / "pipe", os.O_RDWR)
@@ -150,10 +153,10 @@ def test_no_worker_outlives_a_killed_run_in_the_midst_of_a_file(files):
 
 
 def test_a_reader_that_stops_reading_does_not_stop_the_signals(files):
-    """Stdout is a full pipe that nobody reads: Ctrl-C must work all the same."""
+    """Ctrl-C works while stdout is a full pipe without a reader."""
     process = start(files(many(20_000)), "-o", "jsonl", "--grace", "0.5")
     page = fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
-    wait_until(lambda: waiting_bytes(process.stdout) > page - 300)  # no room for one more line
+    wait_until(lambda: waiting_bytes(process.stdout) > page - 300)  # the pipe is full
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=PATIENCE) == 130
     process.stdout.close()

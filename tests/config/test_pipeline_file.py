@@ -631,7 +631,7 @@ class TestCommand:
                 text=True, cwd=tmp_path, env=environment(API_TOKEN="x"), timeout=PATIENCE,
             )  # fmt: skip
         assert finished.returncode == 1
-        assert finished.stderr == "Error: could not go on: [Errno 28] No space left on device\n"
+        assert finished.stderr == "Error: cannot continue: [Errno 28] No space left on device\n"
 
     def test_no_file(self, etl):
         found = etl()

@@ -341,8 +341,11 @@ def test_all_mistakes_are_told_at_once_by_the_command(stream):
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        (("--by", "k"), "--by is for the pipeline file to say: change it there, or with --set"),
-        (("--to", "x.jsonl"), "--to is for the pipeline file"),
+        (
+            ("--by", "k"),
+            "--by is not allowed with a pipeline file: change it in the file, or with --set",
+        ),
+        (("--to", "x.jsonl"), "--to is not allowed with a pipeline file"),
         (("events.jsonl",), "names all its sources"),
         (("--set", "window.sice=5s"), "unknown key"),
         (("--set", "nonsense"), "KEY=VALUE"),
@@ -375,7 +378,7 @@ def test_a_file_that_is_not_there(tmp_path):
         cwd=tmp_path, env=environment(), timeout=PATIENCE,
     )  # fmt: skip
     assert finished.returncode == 2
-    assert "are for a pipeline file" in finished.stderr
+    assert "need a pipeline file" in finished.stderr
 
 
 def test_a_function_and_what_it_prints(stream, tmp_path):

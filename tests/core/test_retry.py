@@ -147,7 +147,7 @@ def test_a_generator_that_has_yielded_a_lot_is_not_begun_again(run, records):
 
 def test_the_summary_counts_retries_if_there_were_any(run, records):
     shown = run("a.jsonl", "--call", "fn.py:once", *RETRY).stdout
-    assert "2 of what failed for the moment" in shown
+    assert "2 after temporary failures" in shown
     assert "retries" not in run("a.jsonl", "--call", "fn.py:once", *RETRY).stdout
 
 

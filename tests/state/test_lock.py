@@ -94,7 +94,9 @@ def test_nothing_is_read_before_the_lock_is_ours(run, held):
 def test_waiting_ends_when_the_lock_is_free(start, held):
     folder, lock = held
     process = start("data", "--lock=job.lock", "--lock-wait", "60", "-o", "json")
-    assert process.stderr.readline().startswith("Waiting: the lock job.lock is held by process")
+    assert process.stderr.readline().startswith(
+        "Waiting for at most 60 s: the lock job.lock is held by process"
+    )
     lock.release()
     stdout, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
@@ -319,7 +321,7 @@ def test_the_lock_from_the_environment(run, files):
     (("data", "--lock=x.jsonl", "--to", "x.jsonl"), "is an input or an output"),
     (("data", "--lock=r.json", "--report", "./r.json"), "is an input or an output"),
     (("data", "--lock="), "--lock= names no file"),
-    (("data", "--lock-wait", "1"), "--lock-wait is for --lock"),
+    (("data", "--lock-wait", "1"), "--lock-wait needs --lock"),
     (("--lock", "notes.txt"), "--lock took 'notes.txt' as its file"),
     (("--lock",), "no input"),
 ])  # fmt: skip

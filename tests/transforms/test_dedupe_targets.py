@@ -281,7 +281,7 @@ def test_a_file_that_fails_near_its_end_has_no_first(run, files):
     [
         (("--to", "out/"), "not for a folder"),
         ((), "not for a folder"),
-        (("--to", "o.csv", "--resume"), "dedupe knows the keys of one run"),
+        (("--to", "o.csv", "--resume"), "dedupe knows only the keys of one run"),
     ],
 )
 def test_what_cannot_be_done_is_refused(run, files, options, words):

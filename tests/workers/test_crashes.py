@@ -188,7 +188,7 @@ def test_workers_that_cannot_start_end_the_run(run, files):
     })  # fmt: skip
     outcome = run(".", "-w", "2", env={"PYTHONPATH": f"{folder}/site:{ROOT}"})
     assert outcome.code == 1
-    assert "Error: could not go on: 8 worker processes in a row ended" in outcome.stderr
+    assert "Error: cannot continue: 8 worker processes in a row ended" in outcome.stderr
     assert "the last exited with 9" in outcome.stderr
 
 

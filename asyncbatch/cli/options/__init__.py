@@ -1,1 +1,4 @@
-"""The options of the commands, by section of the help."""
+"""The options of the commands: types, parsers and help texts, by command.
+
+May import core and errors only, so that `--help` stays fast. The parsers import the rest late.
+"""

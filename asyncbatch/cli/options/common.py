@@ -1,4 +1,4 @@
-"""Options of `asyncbatch run`: inputs, control, output."""
+"""Options of `asyncbatch run` that other commands share: inputs, control, output."""
 
 import math
 from typing import Annotated, Any, Literal
@@ -10,8 +10,8 @@ from asyncbatch.core.units import parse_size
 INPUT, CONTROL, FAILURES, OUTPUT = "Input", "Control", "Failures", "Output"
 
 
-def option(panel: str, *names: str, help: str, **more: Any) -> Any:  # noqa: A002 - typer's words
-    """Return typer's idea of an option that `--help` lists under `panel`."""
+def option(panel: str, *names: str, help: str, **more: Any) -> Any:  # noqa: A002 - typer uses this name
+    """Return a typer option that `--help` lists under `panel`."""
     return typer.Option(*names, help=help, rich_help_panel=panel, show_envvar=False, **more)
 
 
@@ -44,8 +44,9 @@ Pattern = Annotated[
         "--pattern",
         "-p",
         metavar="GLOB",
-        help="Take files of folders whose name (with '/': path below the folder) fits; "
-        "repeatable.  [default: *.json, *.jsonl, *.ndjson, and each with .gz, .bz2, .xz, .zst]",
+        help="Of files in folders, only read those whose name matches GLOB (with '/': whose path "
+        "below the folder); repeatable.  [default: *.json, *.jsonl, *.ndjson, and each with .gz, "
+        ".bz2, .xz, .zst]",
     ),
 ]
 Exclude = Annotated[
@@ -54,7 +55,7 @@ Exclude = Annotated[
         INPUT,
         "--exclude",
         metavar="GLOB",
-        help="Leave out what fits, files and folders; repeatable.",
+        help="Skip files and folders that match GLOB; repeatable.",
     ),
 ]
 FilesFrom = Annotated[
@@ -72,16 +73,20 @@ Null = Annotated[
         INPUT,
         "--null",
         "-0",
-        help="The list's paths end with NUL, as from find -print0.",
+        help="Paths in --files-from end with NUL, as in the output of find -print0.",
     ),
 ]
-Hidden = Annotated[bool, option(INPUT, "--hidden", help="Take hidden files and folders too.")]
+Hidden = Annotated[bool, option(INPUT, "--hidden", help="Also read hidden files and folders.")]
 FollowSymlinks = Annotated[
     bool,
-    option(INPUT, "--follow-symlinks", help="Enter symlinked folders (linked files always count)."),
+    option(
+        INPUT,
+        "--follow-symlinks",
+        help="Enter symlinked folders (symlinked files are always read).",
+    ),
 ]
 Limit = Annotated[
-    int | None, option(INPUT, "--limit", min=1, metavar="N", help="Stop after N files.")
+    int | None, option(INPUT, "--limit", min=1, metavar="N", help="Read only the first N files.")
 ]
 Shard = Annotated[
     str | None,
@@ -89,7 +94,7 @@ Shard = Annotated[
         INPUT,
         "--shard",
         metavar="I/N",
-        help="Take part I of N of what there is: N runs together take each file once.",
+        help="Read only shard I of N: N runs together read each file once.",
     ),
 ]
 Endpoint = Annotated[
@@ -98,18 +103,18 @@ Endpoint = Annotated[
         INPUT,
         "--endpoint",
         metavar="URL",
-        help="The server that s3://, gs:// or az:// URLs are of, if not the provider's own.",
+        help="The server for s3://, gs:// or az:// URLs, if not the provider's own.",
     ),
 ]
 Anonymous = Annotated[
-    bool, option(INPUT, "--anonymous", help="Ask object stores without credentials.")
+    bool, option(INPUT, "--anonymous", help="Access object stores without credentials.")
 ]
 AllowEmpty = Annotated[
-    bool, option(INPUT, "--allow-empty", help="Finding no file at all is no error.")
+    bool, option(INPUT, "--allow-empty", help="Succeed even if no file is found.")
 ]
 Format = Annotated[
     Literal["auto", "json", "jsonl"],
-    option(INPUT, "--format", help="How to read every file; auto goes by its name."),
+    option(INPUT, "--format", help="The format of every file; auto decides by its name."),
 ]
 MaxFileSize = Annotated[
     int | None,
@@ -118,7 +123,7 @@ MaxFileSize = Annotated[
         "--max-file-size",
         parser=_parse_size,
         metavar="SIZE",
-        help="Files over this size on disk fail as too_large (500, 64K, 10MB, 1.5GiB).",
+        help="Files larger than SIZE on disk fail as too_large (500, 64K, 10MB, 1.5GiB).",
     ),
 ]
 MaxDecompressedSize = Annotated[
@@ -128,7 +133,7 @@ MaxDecompressedSize = Annotated[
         "--max-decompressed-size",
         parser=_parse_size,
         metavar="SIZE",
-        help="Compressed files that unpack to more than this fail as too_large.",
+        help="Compressed files that unpack to more than SIZE fail as too_large.",
     ),
 ]
 MaxMemory = Annotated[
@@ -138,8 +143,9 @@ MaxMemory = Annotated[
         "--max-memory",
         parser=_parse_size,
         metavar="SIZE",
-        help="Keep all processes together below this: fewer workers, less in flight; what does "
-        "not fit at all fails as too_large.  [default: what the container allows]",
+        help="Keep the memory of all processes together below SIZE, with fewer workers and less "
+        "data in flight; inputs that do not fit fail as too_large.  [default: the container's "
+        "limit]",
     ),
 ]
 BatchSize = Annotated[
@@ -150,7 +156,7 @@ BatchSize = Annotated[
         "-b",
         min=1,
         metavar="N",
-        help="Files a batch.  [default: adapts, up to 2,048 files and 8 MiB]",
+        help="Files per batch.  [default: adapts, up to 2,048 files and 8 MiB]",
     ),
 ]
 Concurrency = Annotated[
@@ -161,7 +167,7 @@ Concurrency = Annotated[
         "-c",
         min=1,
         metavar="N",
-        help="Batches in flight.  [default: 2 a worker]",
+        help="Batches in flight.  [default: 2 per worker]",
     ),
 ]
 Workers = Annotated[
@@ -173,7 +179,7 @@ Workers = Annotated[
         min=0,
         metavar="N",
         help="Worker processes; 0 works in this process, except for --jq, --call and --timeout.  "
-        "[default: the CPUs it may use; 0 for small jobs]",
+        "[default: the usable CPUs; 0 for small jobs]",
     ),
 ]
 Engine = Annotated[
@@ -181,8 +187,8 @@ Engine = Annotated[
     option(
         CONTROL,
         "--engine",
-        help="Who works: processes of this machine, or the workers of a Dask cluster, which see "
-        "the same files.",
+        help="Run the work in processes of this machine, or on a Dask cluster whose workers can "
+        "read the same files.",
     ),
 ]
 Scheduler = Annotated[
@@ -191,8 +197,8 @@ Scheduler = Annotated[
         CONTROL,
         "--scheduler",
         metavar="ADDRESS",
-        help="The scheduler of that cluster, tcp://HOST:8786.  [default: a cluster of "
-        "--workers is started on this machine]",
+        help="The scheduler of the Dask cluster, tcp://HOST:8786.  [default: start a cluster of "
+        "--workers on this machine]",
     ),
 ]
 ReadAhead = Annotated[
@@ -202,7 +208,7 @@ ReadAhead = Annotated[
         "--read-ahead",
         min=0,
         metavar="N",
-        help="Files that each worker reads at a time.  [default: adapts to the storage]",
+        help="Files that each worker reads at the same time.  [default: adapts to the storage]",
     ),
 ]
 Pause = Annotated[
@@ -212,7 +218,7 @@ Pause = Annotated[
         "--pause",
         min=0.0,
         metavar="SECONDS",
-        help="Batches go one at a time, with this pause between them.",
+        help="Run one batch at a time, with this pause between batches.",
     ),
 ]
 Grace = Annotated[
@@ -222,7 +228,7 @@ Grace = Annotated[
         "--grace",
         min=0.0,
         metavar="SECONDS",
-        help="After Ctrl-C or SIGTERM, time for what is in flight.",
+        help="Time for the work in flight to finish after Ctrl-C or SIGTERM.",
     ),
 ]
 Lock = Annotated[
@@ -231,8 +237,8 @@ Lock = Annotated[
         CONTROL,
         "--lock",
         metavar="[FILE]",
-        help="Let no two runs of this job overlap: exit 75 if another has the lock. FILE stands "
-        "for it (--lock=FILE to be sure).  [default: one for each job]",
+        help="Prevent overlapping runs of this job: exit 75 if another run has the lock. FILE is "
+        "the lock file; --lock=FILE is never read as an input.  [default: one file per job]",
     ),
 ]
 LockWait = Annotated[
@@ -242,12 +248,12 @@ LockWait = Annotated[
         "--lock-wait",
         min=0.0,
         metavar="SECONDS",
-        help="Wait so long for the lock before giving up.",
+        help="Wait up to SECONDS for the lock.",
     ),
 ]
 DryRun = Annotated[
     bool,
-    option(CONTROL, "--dry-run", help="List what would be processed, and in which batches."),
+    option(CONTROL, "--dry-run", help="List the files and batches without processing them."),
 ]
 Timeout = Annotated[
     float | None,
@@ -256,7 +262,7 @@ Timeout = Annotated[
         "--timeout",
         min=0.001,
         metavar="SECONDS",
-        help="A file that takes longer fails, and its worker is ended.",
+        help="Fail a file that takes longer, and end its worker.",
     ),
 ]
 Retries = Annotated[
@@ -266,7 +272,7 @@ Retries = Annotated[
         "--retries",
         min=0,
         metavar="N",
-        help="Try again what fails for the moment: a read, a --call that meets a lost connection.",
+        help="Retry temporary failures: a failed read, a lost connection in a --call.",
     ),
 ]
 RetryDelay = Annotated[
@@ -276,7 +282,7 @@ RetryDelay = Annotated[
         "--retry-delay",
         min=0.0,
         metavar="SECONDS",
-        help="The time before the first retry; it doubles each time.",
+        help="The delay before the first retry; it doubles with each retry.",
     ),
 ]
 MaxFailures = Annotated[
@@ -285,7 +291,7 @@ MaxFailures = Annotated[
         FAILURES,
         "--max-failures",
         metavar="N|P%",
-        help="Exit 0 with up to N failures (or P percent); stop as soon as there are more.",
+        help="Exit 0 with up to N failures (or P percent); stop once there are more.",
     ),
 ]
 FailFast = Annotated[
@@ -298,7 +304,7 @@ ShowFailures = Annotated[
         "--show-failures",
         parser=_parse_count,
         metavar="N|all",
-        help="How many failures the summary shows.",
+        help="The number of failures in the summary.",
     ),
 ]
 Output = Annotated[
@@ -307,8 +313,8 @@ Output = Annotated[
         OUTPUT,
         "--output",
         "-o",
-        help="What to print: a summary for people, one JSON object, events as JSON Lines, "
-        "JUnit XML, or annotations for GitHub.",
+        help="Print a text summary, one JSON object, events as JSON Lines, JUnit XML, or "
+        "annotations for GitHub.",
     ),
 ]
 Report = Annotated[
@@ -317,13 +323,11 @@ Report = Annotated[
         OUTPUT,
         "--report",
         metavar="FILE",
-        help="Write a file too: .json (the object), .jsonl (events), .xml (JUnit), .md "
+        help="Also write a report file: .json (the object), .jsonl (events), .xml (JUnit), .md "
         "or .prom (metrics); repeatable.",
     ),
 ]
-Quiet = Annotated[
-    bool, option(OUTPUT, "--quiet", "-q", help="Print nothing but failures, on stderr.")
-]
+Quiet = Annotated[bool, option(OUTPUT, "--quiet", "-q", help="Print only failures, on stderr.")]
 Verbose = Annotated[
     bool, option(OUTPUT, "--verbose", "-v", help="Print a line for each file, on stderr.")
 ]

@@ -1,4 +1,4 @@
-"""The options of `asyncbatch etl` that other commands do not have."""
+"""Options that only `asyncbatch etl` has."""
 
 from typing import Annotated
 
@@ -9,10 +9,10 @@ from asyncbatch.cli.options.ledger import RERUN
 
 File = Annotated[
     str | None,
-    typer.Argument(metavar="FILE", help="The pipeline file; `asyncbatch init` makes one."),
+    typer.Argument(metavar="FILE", help="The pipeline file; `asyncbatch init` creates one."),
 ]
 Check = Annotated[
-    bool, option(CONTROL, "--check", help="Only say what is wrong with the file, if anything.")
+    bool, option(CONTROL, "--check", help="Only check the file and print its mistakes.")
 ]
 PrintSchema = Annotated[
     bool, option(OUTPUT, "--print-schema", help="Print the JSON Schema of pipeline files.")
@@ -23,8 +23,7 @@ Set = Annotated[
         INPUT,
         "--set",
         metavar="KEY=VALUE",
-        help="Put a value in the place of the file's: sink.table=people, source.0.timeout=5; "
-        "repeatable.",
+        help="Override a value of the file: sink.table=people, source.0.timeout=5; repeatable.",
     ),
 ]
 Only = Annotated[
@@ -33,7 +32,7 @@ Only = Annotated[
         INPUT,
         "--only",
         metavar="SOURCE",
-        help="Run only the source of this name (without one: http, http-2, files); repeatable.",
+        help="Run only the source with this name (unnamed ones: http, http-2, files); repeatable.",
     ),
 ]
 Limit = Annotated[
@@ -43,7 +42,7 @@ Limit = Annotated[
         "--limit",
         min=1,
         metavar="N",
-        help="Take only the first N records of each source; not remembered as done.",
+        help="Read only the first N records of each source, without recording them as done.",
     ),
 ]
 DryRun = Annotated[
@@ -51,13 +50,15 @@ DryRun = Annotated[
     option(
         CONTROL,
         "--dry-run",
-        help="Show what becomes of the first 10 records of each source (or --limit N), as a "
-        "table; load nothing.",
+        help="Show the rows of the first 10 records of each source (or --limit N) as a table; load "
+        "nothing.",
     ),
 ]
 FullRefresh = Annotated[
     bool,
-    option(RERUN, "--full-refresh", help="Forget what is done: extract and load all again."),
+    option(
+        RERUN, "--full-refresh", help="Forget which inputs are done, and load all of them again."
+    ),
 ]
 Verbose = Annotated[
     bool, option(OUTPUT, "--verbose", "-v", help="Print a line for each input, on stderr.")

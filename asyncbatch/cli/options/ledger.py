@@ -1,4 +1,4 @@
-"""The options of `asyncbatch run` that carry on where an earlier run ended."""
+"""Options for repeated runs, which use the ledger of earlier runs."""
 
 from typing import Annotated, Literal
 
@@ -8,18 +8,20 @@ RERUN = "Running again"
 
 Resume = Annotated[
     bool,
-    option(RERUN, "--resume", help="Skip inputs that an earlier run of this job did, unchanged."),
+    option(
+        RERUN, "--resume", help="Skip unchanged inputs that an earlier run of this job finished."
+    ),
 ]
 RetryFailed = Annotated[
-    bool, option(RERUN, "--retry-failed", help="Work only on inputs that failed before.")
+    bool, option(RERUN, "--retry-failed", help="Process only inputs that failed before.")
 ]
-Force = Annotated[bool, option(RERUN, "--force", help="Work on all inputs again.")]
+Force = Annotated[bool, option(RERUN, "--force", help="Process all inputs again.")]
 AllowDuplicates = Annotated[
     bool,
     option(
         RERUN,
         "--allow-duplicates",
-        help="Add rows of inputs again that are in the table already, or were before a change.",
+        help="Load inputs again whose rows are in the table already, or were before they changed.",
     ),
 ]
 Ledger = Annotated[
@@ -28,11 +30,13 @@ Ledger = Annotated[
         RERUN,
         "--ledger",
         metavar="FILE",
-        help="Where to remember what is done, if not in the target's database.  [default: a file "
-        "in $XDG_STATE_HOME/asyncbatch]",
+        help="The file that records which inputs are done, if the target is not a database.  "
+        "[default: a file in $XDG_STATE_HOME/asyncbatch]",
     ),
 ]
 Identity = Annotated[
     Literal["stat", "content"],
-    option(RERUN, "--identity", help="Tell a changed input by its size and time, or its content."),
+    option(
+        RERUN, "--identity", help="Detect a changed input by its size and time, or by its content."
+    ),
 ]

@@ -1,4 +1,4 @@
-"""Options of `asyncbatch run`: transforms and target."""
+"""Options for records: reading, transforms, target and dead letters."""
 
 from typing import Annotated, Literal
 
@@ -13,12 +13,14 @@ Records = Annotated[
         INPUT,
         "--records",
         metavar="POINTER",
-        help="Take the elements of the array at this JSON Pointer in each document: /items.",
+        help="Read the elements of the array at this JSON Pointer in each document: /items.",
     ),
 ]
 Unit = Annotated[
     Literal["record", "file"],
-    option(INPUT, "--unit", help="What is one record: an element of an array, or a document."),
+    option(
+        INPUT, "--unit", help="The unit of one record: an element of an array, or a whole document."
+    ),
 ]
 Root = Annotated[
     str | None,
@@ -26,8 +28,8 @@ Root = Annotated[
         INPUT,
         "--root",
         metavar="DIR",
-        help="Know inputs by their path below DIR, the same on every machine: for --shard, and "
-        "for outputs in a folder.",
+        help="Identify inputs by their path below DIR, which is the same on every machine: for "
+        "--shard, and for outputs in a folder.",
     ),
 ]
 FromDeadLetter = Annotated[
@@ -36,7 +38,7 @@ FromDeadLetter = Annotated[
         INPUT,
         "--from-dead-letter",
         metavar="FILE",
-        help="Run the records and files again that an earlier run put there.",
+        help="Run the records and files again that --dead-letter FILE of an earlier run kept.",
     ),
 ]
 Jq = Annotated[
@@ -45,15 +47,17 @@ Jq = Annotated[
         TRANSFORM,
         "--jq",
         metavar="EXPR",
-        help="Put each record through a jq program: 'select(.active) | {id}'; repeatable.",
+        help="Transform each record with a jq program: 'select(.active) | {id}'; repeatable.",
     ),
 ]
 JqEnv = Annotated[
-    bool, option(TRANSFORM, "--jq-env", help="Let jq's env and $ENV see the environment.")
+    bool, option(TRANSFORM, "--jq-env", help="Let env and $ENV of jq read the environment.")
 ]
 JqLossy = Annotated[
     bool,
-    option(TRANSFORM, "--jq-lossy", help="Let jq round integers beyond 2^53, not reject them."),
+    option(
+        TRANSFORM, "--jq-lossy", help="Let jq round integers beyond 2^53 instead of rejecting them."
+    ),
 ]
 Call = Annotated[
     list[str] | None,
@@ -72,17 +76,23 @@ CallConcurrency = Annotated[
         "--call-concurrency",
         min=1,
         metavar="N",
-        help="Calls of async functions in flight.",
+        help="Concurrent calls of async functions.",
     ),
 ]
 Schema = Annotated[
     str | None,
     option(
-        TRANSFORM, "--schema", metavar="FILE", help="Reject records that do not fit a JSON Schema."
+        TRANSFORM,
+        "--schema",
+        metavar="FILE",
+        help="Reject records that a JSON Schema does not allow.",
     ),
 ]
 CheckFormats = Annotated[
-    bool, option(TRANSFORM, "--check-formats", help="Check the schema's formats (email, date) too.")
+    bool,
+    option(
+        TRANSFORM, "--check-formats", help="Also check the formats of the schema (email, date)."
+    ),
 ]
 Dedupe = Annotated[
     list[str] | None,
@@ -90,7 +100,7 @@ Dedupe = Annotated[
         TRANSFORM,
         "--dedupe",
         metavar="FIELDS",
-        help="Of records with the same values there (paths, with commas) write only the first.",
+        help="Write only the first of records with equal FIELDS (paths, separated by commas).",
     ),
 ]
 To = Annotated[
@@ -104,7 +114,7 @@ To = Annotated[
     ),
 ]
 Table = Annotated[
-    str | None, option(TARGET, "--table", metavar="NAME", help="The table of a database.")
+    str | None, option(TARGET, "--table", metavar="NAME", help="The table in the database.")
 ]
 Key = Annotated[
     list[str] | None,
@@ -112,7 +122,7 @@ Key = Annotated[
         TARGET,
         "--key",
         metavar="FIELDS",
-        help="What makes a table's row unique: one field or more, with commas.",
+        help="The fields that identify a row of the table, separated by commas.",
     ),
 ]
 Mode = Annotated[
@@ -120,8 +130,8 @@ Mode = Annotated[
     option(
         TARGET,
         "--mode",
-        help="Add rows to the table, replace it if the run succeeds, or replace rows of the same "
-        "key.  [default: append; upsert with --key]",
+        help="Add rows to the table, replace the table if the run succeeds, or replace rows with "
+        "the same key.  [default: append; upsert with --key]",
     ),
 ]
 SchemaContract = Annotated[
@@ -129,8 +139,8 @@ SchemaContract = Annotated[
     option(
         TARGET,
         "--schema-contract",
-        help="New fields and types of records: change the table, reject the record, or leave the "
-        "field or value out.  [default: evolve]",
+        help="For new fields and types: change the table, reject the record, or leave out the "
+        "field or value.  [default: evolve]",
     ),
 ]
 Columns = Annotated[
@@ -139,7 +149,8 @@ Columns = Annotated[
         TARGET,
         "--columns",
         metavar="FIELDS",
-        help="The columns of a CSV file, with commas.  [default: the fields of the first batch]",
+        help="The columns of a CSV file, separated by commas.  [default: the fields of the first "
+        "batch]",
     ),
 ]
 LoadBatch = Annotated[
@@ -149,20 +160,24 @@ LoadBatch = Annotated[
         "--load-batch",
         min=1,
         metavar="N",
-        help="Records of one write, or transaction.  [default: 10,000; to PostgreSQL 20,000]",
+        help="Records per write or transaction.  [default: 10,000; for PostgreSQL 20,000]",
     ),
 ]
 ToFormat = Annotated[
     Literal["keep", "json", "jsonl"],
-    option(TARGET, "--to-format", help="The form of the files in a folder."),
+    option(TARGET, "--to-format", help="The format of the files in a folder target."),
 ]
 ToCompression = Annotated[
     Literal["keep", "none", "gz", "bz2", "xz", "zst"],
-    option(TARGET, "--to-compression", help="The compression of the files in a folder."),
+    option(TARGET, "--to-compression", help="The compression of the files in a folder target."),
 ]
 Unordered = Annotated[
     bool,
-    option(TARGET, "--unordered", help="Write records as they come, not in input order: faster."),
+    option(
+        TARGET,
+        "--unordered",
+        help="Write records as soon as they are ready, not in input order: faster.",
+    ),
 ]
 DeadLetter = Annotated[
     str | None,

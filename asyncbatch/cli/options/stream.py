@@ -1,4 +1,4 @@
-"""Options of `asyncbatch stream` and `asyncbatch generate` only."""
+"""Options that only `asyncbatch stream` and `asyncbatch generate` have."""
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -41,8 +41,8 @@ def _parse_aggregate(text: str) -> "Aggregate":
         raise typer.BadParameter(str(error)) from None
 
 
-def _print_schema(asked: bool) -> None:
-    if not asked:
+def _print_schema(is_requested: bool) -> None:
+    if not is_requested:
         return
     import json
 
@@ -57,8 +57,8 @@ Source = Annotated[
     list[str],
     typer.Argument(
         metavar="SOURCE...",
-        help="'-' for standard input, a file of JSON Lines, a folder of such, or 'simulate:' for "
-        "example events; several are read side by side. Or a pipeline file, FILE.toml.",
+        help="'-' for standard input, a file of JSON Lines, a folder of such files, or 'simulate:' "
+        "for example events; several are read concurrently. Or a pipeline file, FILE.toml.",
     ),
 ]
 Follow = Annotated[
@@ -67,13 +67,13 @@ Follow = Annotated[
         INPUT,
         "--follow",
         "-f",
-        help="Go on with files as they grow, also when they are rotated or cut, as tail -F does; "
-        "and with files that come into folders.",
+        help="Follow files as they grow, also after rotation or truncation, as tail -F does; and "
+        "read new files in folders.",
     ),
 ]
 FromEnd = Annotated[
     bool,
-    option(INPUT, "--from-end", help="With --follow: pass over what is there at the start."),
+    option(INPUT, "--from-end", help="With --follow: skip data that exists at the start."),
 ]
 Window = Annotated[
     str,
@@ -82,7 +82,7 @@ Window = Annotated[
         "--window",
         parser=_parse_window,
         metavar="WINDOW",
-        help="tumbling:SIZE, hopping:SIZE/EVERY or session:GAP; spans as 500ms, 5s, 1m, 1h.",
+        help="tumbling:SIZE, hopping:SIZE/EVERY or session:GAP, with spans like 500ms, 5s, 1m, 1h.",
     ),
 ]
 Time = Annotated[
@@ -91,18 +91,25 @@ Time = Annotated[
         WINDOWS,
         "--time",
         metavar="FIELD",
-        help="The field that has an event's time (RFC 3339, or a number since the epoch), or "
-        "'arrival' for the time at which it comes.",
+        help="The field with the time of an event (RFC 3339, or a number since the epoch), or "
+        "'arrival' for the time at which it arrives.",
     ),
 ]
 TimeUnit = Annotated[
     Literal["auto", "s", "ms", "us", "ns"],
-    option(WINDOWS, "--time-unit", help="What times that are numbers count; auto by their size."),
+    option(
+        WINDOWS,
+        "--time-unit",
+        help="The unit of times that are numbers; auto decides by their size.",
+    ),
 ]
 By = Annotated[
     list[str] | None,
     option(
-        WINDOWS, "--by", metavar="FIELD", help="Group by this field, such as user.id; repeatable."
+        WINDOWS,
+        "--by",
+        metavar="FIELD",
+        help="Group by this field, for example user.id; repeatable.",
     ),
 ]
 Agg = Annotated[
@@ -123,7 +130,7 @@ Lateness = Annotated[
         "--lateness",
         parser=_parse_duration,
         metavar="SPAN",
-        help="Keep windows open for so long after their end, for events out of order.",
+        help="Keep windows open for SPAN after their end, for events out of order.",
     ),
 ]
 IdleTimeout = Annotated[
@@ -133,7 +140,7 @@ IdleTimeout = Annotated[
         "--idle-timeout",
         parser=_parse_duration,
         metavar="SPAN",
-        help="If no event comes for so long, let the clock end windows.",
+        help="Let the clock close windows if no event arrives for SPAN.",
     ),
 ]
 MaxFuture = Annotated[
@@ -143,12 +150,14 @@ MaxFuture = Annotated[
         "--max-future",
         parser=_parse_duration,
         metavar="SPAN",
-        help="Reject events that are further ahead of the clock: they would end all windows.",
+        help="Reject events more than SPAN ahead of the clock: they would close all windows.",
     ),
 ]
 MaxKeys = Annotated[
     int,
-    option(WINDOWS, "--max-keys", min=1, metavar="N", help="How many keys a window may have."),
+    option(
+        WINDOWS, "--max-keys", min=1, metavar="N", help="The maximum number of keys in a window."
+    ),
 ]
 OverflowKey = Annotated[
     str | None,
@@ -156,13 +165,16 @@ OverflowKey = Annotated[
         WINDOWS,
         "--overflow-key",
         metavar="NAME",
-        help="Put further keys together under this one, instead of giving up.",
+        help="Combine keys beyond --max-keys under this key instead of stopping.",
     ),
 ]
 Late = Annotated[
     str | None,
     option(
-        FAILURES, "--late", metavar="FILE", help="Keep events whose window is over, as JSON Lines."
+        FAILURES,
+        "--late",
+        metavar="FILE",
+        help="Keep events whose window has closed, as JSON Lines.",
     ),
 ]
 DeadLetter = Annotated[
@@ -175,7 +187,7 @@ MaxFailures = Annotated[
         FAILURES,
         "--max-failures",
         metavar="N|P%",
-        help="Stop, and exit 1, once more events than this are rejected or late.",
+        help="Stop and exit 1 once more events than this are rejected or late.",
     ),
 ]
 Target = Annotated[
@@ -184,13 +196,13 @@ Target = Annotated[
         OUTPUT,
         "--to",
         metavar="TARGET",
-        help="Where windows go: '-', a file (.jsonl, .ndjson, each with .gz or .zst, .csv, .tsv, "
+        help="Write windows to '-', a file (.jsonl, .ndjson, each with .gz or .zst, .csv, .tsv, "
         ".parquet), sqlite:///FILE, duckdb:///FILE or postgresql://USER@HOST/DATABASE; in a table "
-        "each window and key has one row.  [default: standard output]",
+        "each window and key is one row.  [default: standard output]",
     ),
 ]
 Table = Annotated[
-    str | None, option(OUTPUT, "--table", metavar="NAME", help="The database's table.")
+    str | None, option(OUTPUT, "--table", metavar="NAME", help="The table in the database.")
 ]
 Checkpoint = Annotated[
     str | None,
@@ -198,8 +210,8 @@ Checkpoint = Annotated[
         CONTROL,
         "--checkpoint",
         metavar="FILE",
-        help="Keep there what is needed to go on after a stop or a crash, as if nothing had "
-        "happened; go on from it if it is there.",
+        help="Save the state in FILE, to continue after a stop or a crash; resume from FILE if it "
+        "exists.",
     ),
 ]
 CheckpointEvery = Annotated[
@@ -209,7 +221,7 @@ CheckpointEvery = Annotated[
         "--checkpoint-every",
         parser=_parse_duration,
         metavar="SPAN",
-        help="How often.  [default: 10s]",
+        help="The time between checkpoints.  [default: 10s]",
     ),
 ]
 Timeout = Annotated[
@@ -230,15 +242,13 @@ Workers = Annotated[
         "-w",
         min=0,
         metavar="N",
-        help="Worker processes: for --jq, --call and --schema, and to help once events come in "
-        "masses; 0 for none.  [default: the CPUs it may use; to help, one less]",
+        help="Worker processes for --jq, --call and --schema, and to help at high event rates; 0 "
+        "for none.  [default: the usable CPUs; to help, one less]",
     ),
 ]
 Duration = Annotated[
     str | None,
-    option(
-        CONTROL, "--duration", parser=_parse_duration, metavar="SPAN", help="Stop after so long."
-    ),
+    option(CONTROL, "--duration", parser=_parse_duration, metavar="SPAN", help="Stop after SPAN."),
 ]
 MaxEvents = Annotated[
     int | None,
@@ -250,11 +260,11 @@ Set = Annotated[
         INPUT,
         "--set",
         metavar="KEY=VALUE",
-        help="Put a value in the place of the pipeline file's: window.lateness=2s; repeatable.",
+        help="Override a value of the pipeline file: window.lateness=2s; repeatable.",
     ),
 ]
 Check = Annotated[
-    bool, option(CONTROL, "--check", help="Only say what is wrong with the pipeline file.")
+    bool, option(CONTROL, "--check", help="Only check the pipeline file and print its mistakes.")
 ]
 PrintSchema = Annotated[
     bool,
@@ -263,7 +273,7 @@ PrintSchema = Annotated[
         "--print-schema",
         callback=_print_schema,
         is_eager=True,
-        help="Print the JSON Schema of pipeline files of streams.",
+        help="Print the JSON Schema of pipeline files for streams.",
     ),
 ]
 Report = Annotated[
@@ -272,17 +282,17 @@ Report = Annotated[
         OUTPUT,
         "--report",
         metavar="FILE",
-        help="Write at the end what it came to: .json (an object) or .prom (metrics, which are "
-        "also kept up to date meanwhile); repeatable.",
+        help="Also write a report file at the end: .json (an object) or .prom (metrics, also "
+        "written while the stream runs); repeatable.",
     ),
 ]
-Quiet = Annotated[bool, option(OUTPUT, "--quiet", "-q", help="Print nothing but windows.")]
+Quiet = Annotated[bool, option(OUTPUT, "--quiet", "-q", help="Print only windows.")]
 
 Rate = Annotated[
-    float, option(SIMULATED, "--rate", min=0.001, metavar="N", help="Events a second.")
+    float, option(SIMULATED, "--rate", min=0.001, metavar="N", help="Events per second.")
 ]
 Seed = Annotated[
-    int | None, option(SIMULATED, "--seed", metavar="N", help="Make the same events each time.")
+    int | None, option(SIMULATED, "--seed", metavar="N", help="Generate the same events each time.")
 ]
 Users = Annotated[
     int, option(SIMULATED, "--users", min=1, metavar="N", help="User ids go from 1 to N.")
@@ -293,12 +303,14 @@ Types = Annotated[
         SIMULATED,
         "--types",
         metavar="NAMES",
-        help="Event types, with commas.  [default: login,logout,purchase,view]",
+        help="Event types, separated by commas.  [default: login,logout,purchase,view]",
     ),
 ]
 Start = Annotated[
     str | None,
-    option(SIMULATED, "--start", metavar="TIME", help="The first event's time.  [default: now]"),
+    option(
+        SIMULATED, "--start", metavar="TIME", help="The time of the first event.  [default: now]"
+    ),
 ]
 Disorder = Annotated[
     str,
@@ -307,13 +319,18 @@ Disorder = Annotated[
         "--disorder",
         parser=_parse_duration,
         metavar="SPAN",
-        help="Let times be up to so much before their turn.",
+        help="Let event times be up to SPAN out of order.",
     ),
 ]
 Count = Annotated[
     int | None,
-    option(CONTROL, "--count", "-n", min=1, metavar="N", help="How many.  [default: 1,000]"),
+    option(
+        CONTROL, "--count", "-n", min=1, metavar="N", help="The number of events.  [default: 1,000]"
+    ),
 ]
 To = Annotated[
-    str, option(OUTPUT, "--to", metavar="FILE", help="Where to write them; '-': standard output.")
+    str,
+    option(
+        OUTPUT, "--to", metavar="FILE", help="Write the events to FILE; '-' is standard output."
+    ),
 ]

@@ -1,4 +1,7 @@
-"""Reports in the formats of other programs: JSON, JUnit, Markdown, GitHub, Prometheus."""
+"""Renderers of reports: JSON, JUnit, Markdown, GitHub, Prometheus.
+
+A renderer returns bytes and writes nothing. May import core, formats and errors.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,15 @@ if TYPE_CHECKING:
 
 
 class Renderer(Protocol):
-    """Renders one run as one document, part by part, in bounded memory."""
+    """A renderer of one run as one document.
+
+    Call `part` for each part, then `finish` once. Memory stays bounded.
+    """
 
     def part(self, found: BatchPart) -> bytes:
-        """Return the text about these finished files."""
+        """Return the text about some finished files, or nothing."""
         ...
 
     def finish(self, report: Report, command: str, exit_code: int) -> Iterable[bytes]:
-        """Yield the text at the end of the run of `command`."""
+        """Yield the rest of the document. `command` is the name of the command."""
         ...

@@ -1,6 +1,6 @@
-"""Workflow commands that GitHub shows as annotations at the lines they name.
+"""Annotations for GitHub Actions.
 
-The form: https://docs.github.com/actions/reference/workflow-commands-for-github-actions
+The syntax: https://docs.github.com/actions/reference/workflow-commands-for-github-actions
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from asyncbatch.core.records import Failure
     from asyncbatch.core.report import Report
 
-# GitHub shows this number of errors of a step, so the last one counts the rest.
+# GitHub shows at most this number of errors per step. The last one counts the rest.
 MAX_ANNOTATIONS = 10
 
 
 class Github:
-    """The first failures as errors, and one line that sums up."""
+    """A renderer of the first failures as annotations, with a summary line."""
 
-    def part(self, found: BatchPart) -> bytes:  # noqa: ARG002 - the report has counted it
-        """Return nothing: annotations come in input order, when all is done."""
+    def part(self, found: BatchPart) -> bytes:  # noqa: ARG002 - `finish` uses the report
+        """Return nothing: `finish` yields the annotations in input order."""
         return b""
 
-    def finish(self, report: Report, command: str, exit_code: int) -> Iterator[bytes]:  # noqa: ARG002 - the step has the status
-        """Yield the commands."""
+    def finish(self, report: Report, command: str, exit_code: int) -> Iterator[bytes]:  # noqa: ARG002 - GitHub shows the status of the step
+        """Yield the annotations and the summary line."""
         total = report.failure_count
         shown = report.failures[: MAX_ANNOTATIONS - (total > MAX_ANNOTATIONS)]
         for failure in shown:

@@ -1,4 +1,4 @@
-"""JSON reports; merge them."""
+"""JSON reports: rendering, reading and merging."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ def optional_sections(report: Report) -> dict[str, Any]:
             "written": report.tally.written,
             "rejected": sink.rejected,
         }
-    if (crew := report.crew) is not None:
+    if (cluster := report.crew) is not None:
         found["dask"] = {
-            "workers": crew.workers,
-            "threads": crew.threads,
-            "workers_left": crew.workers_left,
-            "tasks": crew.tasks,
-            "tasks_s": round(crew.busy_s, 3),
+            "workers": cluster.workers,
+            "threads": cluster.threads,
+            "workers_left": cluster.workers_left,
+            "tasks": cluster.tasks,
+            "tasks_s": round(cluster.busy_s, 3),
         }
     return found
 
 
 def source_object(source: SourceReport) -> dict[str, Any]:
-    """Return the object of one source."""
+    """Return the report object of one source."""
     tally, traffic = source.tally, source.traffic
     return {
         "name": source.name,
@@ -133,20 +133,20 @@ def report_object(report: Report, command: str, exit_code: int) -> dict[str, Any
     }
 
 
-class Json:
-    """The report object, at the end."""
+class JsonReport:
+    """A renderer of the report object."""
 
-    def part(self, found: BatchPart) -> bytes:  # noqa: ARG002 - the report has counted it
-        """Return nothing: the object comes when all is done."""
+    def part(self, found: BatchPart) -> bytes:  # noqa: ARG002 - `finish` uses the report
+        """Return nothing: `finish` yields the object."""
         return b""
 
     def finish(self, report: Report, command: str, exit_code: int) -> Iterator[bytes]:
-        """Yield the object."""
+        """Yield the report object."""
         yield encode(report_object(report, command, exit_code)) + b"\n"
 
 
 class JsonLines:
-    """A line for each event as it happens, and the report object as the last."""
+    """A renderer of one line per event, with the report object as the last line."""
 
     def part(self, found: BatchPart) -> bytes:
         """Return the lines of finished files and rejected records."""
@@ -159,7 +159,7 @@ class JsonLines:
         return _encode_lines(events)
 
     def finish(self, report: Report, command: str, exit_code: int) -> Iterator[bytes]:
-        """Yield the summary's line."""
+        """Yield the line of the summary."""
         summary = {"event": "summary", **report_object(report, command, exit_code)}
         yield encode(summary) + b"\n"
 
@@ -191,7 +191,7 @@ class _SlowFileFields(Struct):
 
 
 class _FailureFields(Struct):
-    """A `Failure` of any kind: a later version may know more of them."""
+    """A failure whose `kind` is any text: a later version may write new kinds."""
 
     file: str
     kind: str
@@ -242,7 +242,7 @@ class _SinkFields(Struct):
 
 
 class RunReport(Struct):
-    """The report object of one run, as it was written. Other fields are ignored."""
+    """The report object of one run as read from a file. Unknown fields are ignored."""
 
     command: str
     status: RunStatus
@@ -263,12 +263,12 @@ class RunReport(Struct):
 
     @property
     def target_lost(self) -> bool:
-        """Whether the run could not continue: it failed, though not all of its files did."""
+        """Whether the run lost its target: it failed, but not because all files did."""
         return self.status == "failed" and not 0 < self.files.total == self.files.failed
 
     @property
     def ended_at(self) -> datetime:
-        """When the run ended."""
+        """The time at which the run ended."""
         return self.started_at + timedelta(seconds=self.elapsed_s)
 
 
@@ -277,30 +277,30 @@ class _ReportHeader(Struct):
 
 
 def read_report(data: bytes) -> RunReport:
-    """Return the report object in `data`. Raises UsageError with the reason."""
+    """Decode the report object in `data`. Raises UsageError with the reason."""
     try:
         version = msgspec.json.decode(data, type=_ReportHeader).schema_version
         if version is None:
-            raise UsageError("is no report: it has no schema_version")
+            raise UsageError("is not a report: it has no schema_version")
         if version != SCHEMA_VERSION:
-            raise UsageError(f"has schema_version {version!r}; this program knows {SCHEMA_VERSION}")
+            raise UsageError(f"has schema_version {version!r}; this program reads {SCHEMA_VERSION}")
         report = msgspec.json.decode(data, type=RunReport)
-        report.ended_at  # noqa: B018 - a year beyond 9999 is an error, too
+        report.ended_at  # noqa: B018 - raises OverflowError for a year beyond 9999
     except (msgspec.DecodeError, UnicodeDecodeError, OverflowError) as error:
-        hint = ", write it with --report FILE.json or --output json"
-        raise UsageError(f"is no report{hint}: {error}") from None
+        hint = "(write one with --report FILE.json or --output json)"
+        raise UsageError(f"is not a report {hint}: {error}") from None
     if report.dry_run:
         raise UsageError("is a plan (--dry-run), not the report of a run")
     return report
 
 
 def merge(reports: list[RunReport]) -> Report:
-    """Return one report of several runs, at least one; failures in the order of reports.
+    """Return one report of one or more runs.
 
-    Counts are added. The time is from the earliest start to the latest end, so that rates are those
-    of all machines together; the peak of memory is the highest of any run. Sources of one name and
-    type become one; the sink is there if all reports have the same. The result is interrupted, or
-    has lost its target, if any run has.
+    Counts are added. The time runs from the earliest start to the latest end, so that rates count
+    all machines together. The peak memory is the highest of any run. Sources with the same name and
+    type are merged. The sink is kept if all reports have the same one. The result is interrupted,
+    or has lost its target, if any run has. Failures keep the order of the reports.
     """
     start = min(report.started_at for report in reports)
     failures = [failure.to_failure() for report in reports for failure in report.failures]
@@ -326,8 +326,8 @@ def merge(reports: list[RunReport]) -> Report:
 
 
 def _known_state(state: str) -> SourceState:
-    """Return a known state: a later version may write others."""
-    return state if state in get_args(SourceState) else "interrupted"  # type: ignore[return-value]  # it is one
+    """Return `state`, or "interrupted" for an unknown state of a later version."""
+    return state if state in get_args(SourceState) else "interrupted"  # type: ignore[return-value]  # mypy does not narrow by `in`
 
 
 def _tally(files: _FileCounts, records: _RecordCounts, retries: int) -> Tally:

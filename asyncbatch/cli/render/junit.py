@@ -1,4 +1,4 @@
-"""JUnit XML for CI servers: a test case for each file."""
+"""JUnit XML for CI servers, with one test case per file."""
 
 from __future__ import annotations
 
@@ -16,20 +16,23 @@ if TYPE_CHECKING:
     from asyncbatch.core.batches import BatchPart
     from asyncbatch.core.report import Report
 
-MAX_REJECTIONS = 20  # Bad records that one test case shows; the rest of them is counted.
-_SPOOL_BYTES = 4 * 1024 * 1024  # test cases in memory up to this size, beyond in a temporary file
+MAX_REJECTIONS = 20  # rejected records listed per test case; the rest is only counted
+_SPOOL_BYTES = 4 * 1024 * 1024  # test cases beyond this size go to a temporary file
 _CHUNK_BYTES = 64 * 1024
 
 
 class Junit:
-    """Spools the test cases, because the counts come first in the document."""
+    """A renderer of JUnit XML.
+
+    It spools the test cases, because the counts come first in the document.
+    """
 
     def __init__(self) -> None:
-        self._cases: IO[bytes] = tempfile.SpooledTemporaryFile(_SPOOL_BYTES)  # noqa: SIM115 - closed at the finish
+        self._cases: IO[bytes] = tempfile.SpooledTemporaryFile(_SPOOL_BYTES)  # noqa: SIM115 - `finish` closes it
         self._rejections: defaultdict[str, list[Failure]] = defaultdict(list)
 
     def part(self, found: BatchPart) -> bytes:
-        """Spool the test cases; return nothing yet. Raises OSError if the spool is full."""
+        """Spool the test cases and return nothing. Raises OSError if the disk is full."""
         for outcome in found.outcomes():
             if isinstance(outcome, FileResult):
                 shown = self._rejections.pop(outcome.file, [])
@@ -38,7 +41,7 @@ class Junit:
                 self._rejections[outcome.file].append(outcome)
         return b""
 
-    def finish(self, report: Report, command: str, exit_code: int) -> Iterator[bytes]:  # noqa: ARG002 - no place for the status in this form
+    def finish(self, report: Report, command: str, exit_code: int) -> Iterator[bytes]:  # noqa: ARG002 - JUnit has no exit status
         """Yield the document."""
         tally = report.tally
         counts = (

@@ -1,4 +1,4 @@
-"""A summary in Markdown, for a pull request or a CI job's page."""
+"""A summary in Markdown, for a pull request or the page of a CI job."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ MAX_FAILURES = 50
 
 
 class Markdown:
-    """Counts in a table, then the first failures in another."""
+    """A renderer of two tables: the counts, and the first failures."""
 
-    def part(self, found: BatchPart) -> bytes:  # noqa: ARG002 - the report has counted it
-        """Return nothing: the summary comes when all is done."""
+    def part(self, found: BatchPart) -> bytes:  # noqa: ARG002 - `finish` uses the report
+        """Return nothing: `finish` yields the summary."""
         return b""
 
     def finish(self, report: Report, command: str, exit_code: int) -> Iterator[bytes]:
@@ -79,5 +79,5 @@ def _sources(report: Report) -> Iterator[bytes]:
 
 
 def _cell(text: str) -> str:
-    """Return `text` escaped for a cell: it cannot end the cell or begin a tag."""
+    """Escape `text` for a cell, so that it cannot end the cell or begin a tag."""
     return text.replace("|", "\\|").replace("`", "'").replace("<", "&lt;")

@@ -1,4 +1,4 @@
-"""Prometheus metrics."""
+"""Metrics in the text format of Prometheus."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 
 class Gauges:
-    """Gauges with a prefix, each labelled with `name`, so that files of a folder differ.
+    """A set of gauges whose names begin with `prefix`.
 
-    Raises UsageError if the library is missing.
+    Each gauge has the label `name`, because Prometheus refuses equal gauges in two files of one
+    folder. Raises UsageError if the library is missing.
     """
 
     def __init__(self, prefix: str, name: str) -> None:
@@ -36,13 +37,13 @@ class Gauges:
         self._gauge(metric, help_, *labels).labels(self._name, *labels.values()).set(value)
 
     def set_each(self, metric: str, help_: str, values: Mapping[str, int]) -> None:
-        """Set a gauge for each result."""
+        """Set one gauge per result, with the label `result`."""
         gauge = self._gauge(metric, help_, "result")
         for result, value in values.items():
             gauge.labels(self._name, result).set(value)
 
     def text(self) -> bytes:
-        """Return the document."""
+        """Return all gauges as text."""
         from prometheus_client import generate_latest
 
         text: bytes = generate_latest(self._registry)
@@ -55,33 +56,33 @@ class Gauges:
 
 
 class Metrics:
-    """The metrics of a run. Raises UsageError if the library is missing."""
+    """A renderer of the metrics of a run. Raises UsageError if the library is missing."""
 
     def __init__(self, name: str) -> None:
         self._gauges = Gauges("asyncbatch_run", name)
 
-    def part(self, found: BatchPart) -> bytes:  # noqa: ARG002 - the report has counted it
-        """Return nothing: metrics come when all is done."""
+    def part(self, found: BatchPart) -> bytes:  # noqa: ARG002 - `finish` uses the report
+        """Return nothing: `finish` yields the metrics."""
         return b""
 
     def finish(self, report: Report, command: str, exit_code: int) -> Iterator[bytes]:
         """Yield the document."""
-        tally, tell = report.tally, self._gauges.set
+        tally, gauge = report.tally, self._gauges.set
         started = report.started_at.timestamp()
-        tell("info", "The run.", 1, command=command, status=report.status)
-        tell("exit_code", "Its exit status.", exit_code)
-        tell("started_timestamp_seconds", "When it began.", started)
-        tell("ended_timestamp_seconds", "When it ended.", started + report.elapsed_s)
-        tell("duration_seconds", "How long it took.", report.elapsed_s)
-        self._gauges.set_each("files", "Inputs, by what became of them.", {
+        gauge("info", "Command and status of the run.", 1, command=command, status=report.status)
+        gauge("exit_code", "Exit status of the run.", exit_code)
+        gauge("started_timestamp_seconds", "Time at which the run began.", started)
+        gauge("ended_timestamp_seconds", "Time at which the run ended.", started + report.elapsed_s)
+        gauge("duration_seconds", "Duration of the run.", report.elapsed_s)
+        self._gauges.set_each("files", "Inputs, by result.", {
             "succeeded": tally.succeeded, "partial": tally.partial, "failed": tally.failed,
             "skipped": tally.skipped,
         })  # fmt: skip
-        self._gauges.set_each("records", "Records read, by what became of them.", {
+        self._gauges.set_each("records", "Records read, by result.", {
             "passed": tally.passed, "dropped": tally.dropped, "rejected": tally.rejected,
         })  # fmt: skip
-        tell("rows_written", "Rows in the target.", tally.written)
-        tell("read_bytes", "What was read.", tally.bytes)
-        tell("retries", "What was tried again.", tally.retries)
-        tell("peak_memory_bytes", "Of all processes.", report.peak_memory_bytes)
+        gauge("rows_written", "Rows that the target accepted.", tally.written)
+        gauge("read_bytes", "Bytes read from all inputs.", tally.bytes)
+        gauge("retries", "Number of retries.", tally.retries)
+        gauge("peak_memory_bytes", "Peak memory of all processes.", report.peak_memory_bytes)
         yield self._gauges.text()

@@ -239,7 +239,7 @@ def test_a_target_that_is_lost(stream, tmp_path):
     (tmp_path / "w.jsonl").symlink_to("/dev/full")
     code, _, errors = stream("-", *BY_KIND, "--to", "w.jsonl", stdin=EVENTS)
     assert code == 1
-    assert "could not go on: cannot write w.jsonl: No space left" in errors
+    assert "cannot continue: cannot write w.jsonl: No space left" in errors
 
 
 def test_a_target_that_is_lost_while_nothing_comes(live, tmp_path):
@@ -257,7 +257,7 @@ def test_a_target_that_is_lost_while_nothing_comes(live, tmp_path):
         (("--to", "w.txt"), "unknown kind of target"),
         (("--to", "sqlite:///w.db"), "needs --table"),
         (("--to", "w.jsonl", "--table", "w"), "for databases"),
-        (("--table", "w"), "--table is for --to"),
+        (("--table", "w"), "--table needs --to"),
         (("--to", "no/such/w.jsonl"), "cannot write"),
         (("--to", "sqlite:///no/such/w.db", "--table", "w"), "cannot use"),
         (("--to", "w.csv", "--agg", "k=count"), "two columns would be called 'k'"),
@@ -265,7 +265,7 @@ def test_a_target_that_is_lost_while_nothing_comes(live, tmp_path):
         (("--to", "w.parquet", "--checkpoint", "c.json"), "complete only at its end"),
         (("--to", "fifo.jsonl", "--checkpoint", "c.json"), "is not a regular file"),
         (("--late", "fifo.jsonl", "--checkpoint", "c.json"), "is not a regular file"),
-        (("--checkpoint-every", "1s"), "is for --checkpoint"),
+        (("--checkpoint-every", "1s"), "needs --checkpoint"),
         (("--checkpoint", "no/such/c.json"), "No such file"),
         (("--checkpoint", "other.json"), "is not a checkpoint, but has content"),
     ],
@@ -579,7 +579,7 @@ def test_a_signal_and_on(live, stream, tmp_path):
     assert stopped[-1]["partial"]
     code, _, errors = stream(*options)
     assert code == 0
-    assert "Going on after" in errors
+    assert "Resuming after" in errors
     windows = [json.loads(line) for line in (tmp_path / "w.jsonl").read_text().splitlines()]
     assert [one["aggregates"]["count"] for one in windows] == [50] * 10
     assert not any(one.get("partial") for one in windows)

@@ -262,7 +262,7 @@ def test_quiet(stream):
         (("-", "--overflow-key", "x"), "grouped by a field"),
         (("-", "--late", "no/such/folder.jsonl"), "cannot write"),
         (("-", "--max-failures", "many"), "neither a number"),
-        (("-", "--check-formats"), "for --schema"),
+        (("-", "--check-formats"), "--check-formats needs --schema"),
         (("-", "--jq", ".["), "jq"),
     ],
 )

@@ -911,7 +911,7 @@ def test_killed_again_and_again_it_has_the_windows_of_one_that_was_not(
     errors = ""
     while f"{second * 500:,} since the stream began" not in errors:
         command = running(*options)
-        while "Going on after" not in command.errors:
+        while "Resuming after" not in command.errors:
             assert command.process.poll() is None, command.errors
             time.sleep(0.05)
         time.sleep(1)
@@ -937,9 +937,9 @@ def test_a_pipe_that_closes(stream):
     ("arguments", "why"),
     [
         (("-", "-"), "- is given twice"),
-        (("-", "--follow"), "--follow is for files and folders"),
+        (("-", "--follow"), "--follow works only with files and folders"),
         (("a.jsonl", "--from-end"), "--from-end needs --follow"),
-        (("a.jsonl", "--pattern", "*.log"), "--pattern is for folders"),
+        (("a.jsonl", "--pattern", "*.log"), "--pattern works only with folders"),
         (("a.jsonl.gz", "--follow"), "it is compressed"),
         (("no/such/file", "--follow"), "there is no folder"),
         (("empty",), "no JSON files in empty"),
