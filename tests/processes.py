@@ -14,11 +14,17 @@ from tests.conftest import PATIENCE
 _POLL_SECONDS = 0.01
 
 
-def wait_until(condition, seconds=PATIENCE):
-    """Wait until `condition()` holds. Fails after `seconds`."""
-    deadline = time.monotonic() + seconds
+def wait_until(condition, within=PATIENCE, *, running=None):
+    """Wait until `condition()` holds.
+
+    Fails after `within` seconds, or when the process `running` has ended and it does not hold.
+    """
+    deadline = time.monotonic() + within
     while not condition():
-        assert time.monotonic() < deadline, "waited too long"
+        if running is not None and running.poll() is not None:
+            assert condition(), f"the process ended with {running.returncode}"
+            return
+        assert time.monotonic() < deadline, f"not within {within} s"
         time.sleep(_POLL_SECONDS)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from asyncbatch.core.aio import with_pauses
 from tests.conftest import COMMAND, PATIENCE, environment
-from tests.processes import wait_until
+from tests.processes import wait_until, waiting_bytes
 from tests.servers.api import ApiServer, stall
 
 PIPELINE = """
@@ -138,7 +138,8 @@ def test_what_comes_with_a_pause_is_the_same(start, tmp_path, text, count, compr
     content = compress(text)
     process.stdin.write(content[:10])
     process.stdin.flush()
-    with pytest.raises(subprocess.TimeoutExpired):  # longer than any pause in the input
+    wait_until(lambda: not waiting_bytes(process.stdin))
+    with pytest.raises(subprocess.TimeoutExpired):  # longer than any pause that it waits for
         process.wait(1.0)
     out, err = process.communicate(content[10:], timeout=PATIENCE)
     assert json.loads(out)["records"]["written"] == count, err

@@ -93,9 +93,9 @@ def test_nothing_is_read_before_the_lock_is_ours(run, held):
 
 def test_waiting_ends_when_the_lock_is_free(start, held):
     folder, lock = held
-    process = start("data", "--lock=job.lock", "--lock-wait", "60", "-o", "json")
+    process = start("data", "--lock=job.lock", "--lock-wait", "3600", "-o", "json")
     assert process.stderr.readline().startswith(
-        "Waiting for at most 60 s: the lock job.lock is held by process"
+        "Waiting for at most 3600 s: the lock job.lock is held by process"
     )
     lock.release()
     stdout, _ = process.communicate(timeout=PATIENCE)
@@ -113,7 +113,7 @@ def test_waiting_has_an_end(run, held):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_wait(start, held, number, code):
-    process = start("data", "--lock=job.lock", "--lock-wait", "60")
+    process = start("data", "--lock=job.lock", "--lock-wait", "3600")
     assert process.stderr.readline()
     process.send_signal(number)
     assert process.wait(timeout=PATIENCE) == code
@@ -121,7 +121,7 @@ def test_a_signal_ends_the_wait(start, held, number, code):
 
 def test_a_lock_file_that_was_replaced_while_we_waited_is_not_the_lock(start, held):
     folder, lock = held
-    process = start("data", "--lock=job.lock", "--lock-wait", "60")
+    process = start("data", "--lock=job.lock", "--lock-wait", "3600")
     assert process.stderr.readline()
     (folder / "job.lock").unlink()
     lock.release()

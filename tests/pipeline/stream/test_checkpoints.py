@@ -32,7 +32,7 @@ from asyncbatch.windows.aggregates import parse_aggregate
 from asyncbatch.windows.spec import parse_window
 from tests.chaos import streams as chaos_stream
 from tests.conftest import COMMAND, PATIENCE, environment
-from tests.processes import wait_until
+from tests.processes import wait_until, waiting_bytes
 
 BY_KIND = ("--time", "t", "--by", "k")
 SUMS = ("--agg", "count", "--agg", "sum:v")
@@ -345,11 +345,12 @@ def test_a_reader_that_does_not_read_holds_back_the_input(live, tmp_path):
     reader = os.open(tmp_path / "w.jsonl", os.O_RDONLY)
     feeder = threading.Thread(target=feed)
     feeder.start()
-    seen, since = -1, time.monotonic()
-    while time.monotonic() - since < 1.5:  # until the stream has stopped reading
-        if written[0] != seen:
-            seen, since = written[0], time.monotonic()
-        time.sleep(0.05)
+    # Its output is full, and so is its input, which it does not read meanwhile.
+    wait_until(lambda: waiting_bytes(reader) >= 65_536 - 300)
+    seen = -1
+    while written[0] != seen:
+        seen = written[0]
+        time.sleep(1)
     assert seen < count
     assert psutil.Process(process.pid).memory_info().rss < 150_000_000
     with os.fdopen(reader, "rb") as lines:
@@ -366,7 +367,8 @@ def test_a_database_that_somebody_has_locked_is_waited_for(live, tmp_path):
     with closing(sqlite3.connect(tmp_path / "w.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         give(process, at(11) + at(16))
-        time.sleep(1)
+        wait_until(lambda: not waiting_bytes(process.stdin))
+        time.sleep(1)  # In which it meets the lock. Nothing depends on it.
         assert len(rows(tmp_path / "w.db")) == 1
         other.execute("COMMIT")
     process.stdin.close()
@@ -565,16 +567,23 @@ def test_a_stream_in_many_small_parts(stream, tmp_path, window, target):
 
 
 def test_a_signal_and_on(live, stream, tmp_path):
+    """The stream is slow from the second window on until it is stopped."""
     (tmp_path / "slow.py").write_text(
-        "import time\ndef f(e):\n    time.sleep(0.005)\n    return e\n"
+        "import os, time\n"
+        "def f(e):\n"
+        "    if e['n'] > 60 and os.path.exists('slow'):\n"
+        "        time.sleep(0.2)\n"
+        "    return e\n"
     )
-    long = "x" * 8000  # so that the file is not read to its end when the first window closes
-    (tmp_path / "e.jsonl").write_text("".join(at(n / 10, v=1, x=long) for n in range(500)))
+    (tmp_path / "slow").touch()
+    long = "x" * 8000  # so that not all of the file is read when the first window is over
+    (tmp_path / "e.jsonl").write_text("".join(at(n / 10, v=1, n=n, x=long) for n in range(500)))
     options = ("e.jsonl", *BY_KIND, *SUMS, "--call", "slow.py:f", "--to", "w.jsonl", *KEPT)
     process = live(*options)
     wait_until(lambda: (tmp_path / "w.jsonl").exists() and (tmp_path / "w.jsonl").read_text())
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=PATIENCE) == 0
+    (tmp_path / "slow").unlink()
     stopped = [json.loads(line) for line in (tmp_path / "w.jsonl").read_text().splitlines()]
     assert stopped[-1]["partial"]
     code, _, errors = stream(*options)

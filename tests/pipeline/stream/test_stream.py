@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import threading
-import time
 
 import psutil
 import pytest
@@ -23,6 +22,7 @@ from asyncbatch.sources.base import LiveChunk
 from asyncbatch.windows.aggregates import parse_aggregate
 from asyncbatch.windows.spec import parse_window
 from tests.conftest import COMMAND, PATIENCE, environment
+from tests.processes import wait_until
 
 SECOND = 1_000_000
 BY_KIND = ("--time", "t", "--by", "k")
@@ -107,7 +107,7 @@ def test_a_signal_stops_cleanly(live, number):
 
 
 def test_a_duration_ends_it(live):
-    process = live("-", *BY_KIND, "--duration", "300ms")
+    process = live("-", *BY_KIND, "--duration", "2s")  # far more than it takes to read an event
     give(process, at(1))
     output = process.stdout.read()  # the pipe stays open
     assert short(map(json.loads, output.splitlines())) == [("00", "a", 1, "partial")]
@@ -223,23 +223,27 @@ def test_nested_fields(stream):
 
 def test_simulated_events(stream):
     code, windows, errors = stream(
-        "simulate:", "--duration", "1s", "--rate", "200", "--types", "a,b"
+        "simulate:", "--max-events", "200", "--rate", "200", "--types", "a,b"
     )
     assert code == 0
     assert {window["key"]["event_type"] for window in windows} == {"a", "b"}
     assert set(windows[0]["aggregates"]) == {"count", "sum_value", "avg_value"}
     assert windows[-1]["partial"]
     total = sum(window["aggregates"]["count"] for window in windows)
-    assert f"Stopped after {total} events" in errors
+    assert total == 200
+    assert "Stopped after 200 events" in errors
 
 
-def test_time_of_arrival(stream):
-    code, windows, _ = stream(
-        "simulate:", "--time", "arrival", "--window", "tumbling:200ms", "--duration", "1s"
-    )
-    assert code == 0
-    assert len({window["window_start"] for window in windows}) > 2
-    assert not windows[0].get("partial")
+def test_time_of_arrival(live):
+    process = live("simulate:", "--time", "arrival", "--window", "tumbling:200ms")
+    starts = set()
+    while len(starts) < 3:
+        window = json.loads(process.stdout.readline())
+        assert not window.get("partial")
+        starts.add(window["window_start"])
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
 
 
 def test_quiet(stream):
@@ -429,9 +433,7 @@ def test_metrics_are_there_while_the_stream_goes_on(tmp_path):
         env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     ) as running:  # fmt: skip
         try:
-            while not metrics.exists():
-                assert running.poll() is None
-                time.sleep(0.01)
+            wait_until(metrics.exists, running=running)
             assert 'asyncbatch_stream_running{name="live"} 1.0' in metrics.read_text()
             running.terminate()
             assert running.wait(timeout=PATIENCE) == 0

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import signal
 import threading
 import time
 from collections import defaultdict
+from contextlib import suppress
 from fractions import Fraction
 
-import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,6 +26,7 @@ from asyncbatch.sources.base import LiveChunk
 from asyncbatch.windows.aggregates import parse_aggregate
 from asyncbatch.windows.spec import parse_window
 from asyncbatch.windows.times import utc_text
+from tests.processes import children, wait_until
 
 allow_deep_nesting()  # as streams do; hypothesis warns if it happens in the middle of a test
 SECOND = 1_000_000
@@ -312,7 +314,9 @@ def test_many_async_calls_at_once(stream, program):
         "    global now, most\n"
         "    now += 1\n"
         "    most = max(most, now)\n"
-        "    await asyncio.sleep(0.05)\n"
+        "    while most < 20:\n"  # the first ones wait for each other
+        "        await asyncio.sleep(0.001)\n"
+        "    await asyncio.sleep(0.005)\n"
         "    now -= 1\n"
         "    return {**event, 'most': most}\n"
     )
@@ -346,38 +350,45 @@ def test_no_source_is_silent_while_a_program_has_its_events(live, program):
         "-", *BY_KIND, "--call", "program.py:slow", "--workers", 1,
         "--window", "tumbling:1s", "--idle-timeout", "200ms",
     )  # fmt: skip
-    for second in (1, 1.1, 1.2):
-        process.stdin.write(at(second).encode())
-        process.stdin.flush()
-    assert counts([json.loads(process.stdout.readline())]) == [
-        ("01", 3)
-    ]  # the clock has closed the window
+    process.stdin.write("".join(map(at, (1, 1.1, 1.2))).encode())  # read all at once
+    process.stdin.flush()
+    assert counts([json.loads(process.stdout.readline())]) == [("01", 3)]  # the clock has ended it
     process.stdin.close()
     assert b"3 in windows\n" in process.stderr.read()
     assert process.wait() == 0
 
 
 def test_workers_with_programs_that_are_killed(live, program, tmp_path):
-    program("def slow(event):\n    time.sleep(0.002)\n    return event\n")
+    program(
+        "def slow(event):\n"
+        "    while event['n'] > 1000 and not os.path.exists('go-on'): time.sleep(0.002)\n"
+        "    time.sleep(0.002)\n"
+        "    return event\n"
+    )
     process = live("-", *BY_KIND, "--call", "program.py:slow", "--dead-letter", "bad.jsonl")
-    text = "".join(at(number / 100, v=number) for number in range(2000)).encode()
+    text = "".join(at(number / 100, n=number) for number in range(2000)).encode()
     feeder = threading.Thread(target=lambda: (process.stdin.write(text), process.stdin.close()))
     feeder.start()
-    killed = 0
-    while killed < 3 and process.poll() is None:
-        for worker in psutil.Process(process.pid).children():
-            worker.kill()
-            killed += 1
-        time.sleep(0.4)
+    killed: list[int] = []
+
+    def new_workers():
+        return [worker for worker in children(process.pid) if worker not in killed]
+
+    while len(killed) < 3:
+        wait_until(new_workers, running=process)
+        workers = new_workers()
+        for worker in workers:
+            with suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
+        killed.extend(workers)
+        time.sleep(0.4)  # in which events are worked on again
+    (tmp_path / "go-on").touch()
     feeder.join()
     windows = [json.loads(line) for line in process.stdout]
     assert process.wait() == 0
-    assert killed
-    blamed = (
-        (tmp_path / "bad.jsonl").read_text().splitlines()
-    )  # the event that killed its worker twice
+    blamed = (tmp_path / "bad.jsonl").read_text().splitlines()  # one that was killed twice
     assert sum(window["aggregates"]["count"] for window in windows) + len(blamed) == 2000
-    assert len(blamed) < killed
+    assert len(blamed) < len(killed)
 
 
 def test_what_a_program_prints_is_no_window(stream, program):
