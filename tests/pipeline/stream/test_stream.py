@@ -236,7 +236,7 @@ def test_simulated_events(stream):
 
 def test_time_of_arrival(live):
     process = live("simulate:", "--time", "arrival", "--window", "tumbling:200ms")
-    starts = set()
+    starts: set[str] = set()
     while len(starts) < 3:
         window = json.loads(process.stdout.readline())
         assert not window.get("partial")
