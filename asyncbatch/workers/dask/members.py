@@ -37,8 +37,7 @@ class ClusterMember:
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self.departure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.pending_results = 0
-        """How many batches wait there for being asked for more."""
+        self.pending_results = 0  # How many batches wait there for being asked for more.
 
 
 class ClusterMembers:
@@ -50,12 +49,10 @@ class ClusterMembers:
 
     def __init__(self, client: Client, setup: RunSetup, log: Callable[[str], None]) -> None:
         self.members: dict[str, ClusterMember] = {}
-        self.unsuitable: dict[str, str] = {}
-        """Why a worker is not asked."""
+        self.unsuitable: dict[str, str] = {}  # Why a worker is not asked.
         self.changed = asyncio.Event()
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.left_count = 0
-        """How many have left."""
+        self.left_count = 0  # How many have left.
         self._client, self._setup, self._log = client, setup, log
         self._has_started = False
         self._being_checked: set[str] = set()

@@ -56,8 +56,7 @@ class CountTask:
         self._opener = Opener(settings)
         self._reader = Reader(settings.max_file_size, settings.read_ahead, self._opener)
         self._max_bytes = settings.portion.bytes or MAX_BATCH_BYTES
-        self.progress = Progress()
-        """its current file; a worker process replaces it by a shared one"""
+        self.progress = Progress()  # its current file; a worker process replaces it by a shared one
 
     def __call__(self, batch: Batch) -> Iterator[Part]:
         """Yield the outcome of the files, in order; may end before the last (see the limits)."""

@@ -163,10 +163,10 @@ class RowReader:
         self._decode = msgspec.json.Decoder(_struct_type(tree)).decode_lines
         names = [_attribute_path(tree, field.tokens) for field in fields]
         self._getters = [_column_getter(name) for name in names]
+        # Whether events are a time, a key and a value.
         self.is_time_key_value = (
             names == ["f0", "f1", "f2"] and timed and texts and len(keys.names) == 1
         )
-        """Whether events are a time, a key and a value."""
 
     def read(self, lines: bytes) -> list[Any]:
         """Return the events. Raises an unspecific error if one lacks a field.

@@ -73,8 +73,7 @@ class Extractor:
     def __init__(self, settings: RecordWorkSettings, opener: Opener | None = None) -> None:
         self._opener = opener or Opener(settings.files)
         allow_deep_nesting()
-        self.limit: int | None = None
-        """the limit of records of a file or split"""
+        self.limit: int | None = None  # the limit of records of a file or split
         self._validator = make_validator()
         self._files = settings.files
         self._whole, self._replay = settings.whole, settings.replay

@@ -32,12 +32,11 @@ class PartContents:
         self.lines: list[int | None] = []
         self.original_texts: list[bytes] = []
         self.has_many_rows = False
+        # How many of the rows, from the first, each finished file ends after.
         self.file_ends: list[int] = []
-        """How many of the rows, from the first, each finished file ends after."""
         self.rejections: list[Failure] = []
         self.dead_letters: list[bytes] = []
-        self.bytes = 0
-        """bytes of the records, as an estimate for their rows"""
+        self.bytes = 0  # bytes of the records, as an estimate for their rows
 
     def __bool__(self) -> bool:
         """Whether there is anything to report."""
@@ -108,8 +107,8 @@ class PartBuilder:
     def __init__(self, start: int, pack: Pack, max_bytes: int) -> None:
         self._part, self._pack, self._max_bytes = Part(start), pack, max_bytes
         self._contents = PartContents()
+        # the pending uploads of finished files, with their names, by place
         self._uploads: dict[int, tuple[str, Pending]] = {}
-        """the pending uploads of finished files, with their names, by place"""
         self.file = FilePart()
 
     def flush(self) -> Iterator[Part]:

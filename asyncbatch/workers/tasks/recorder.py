@@ -121,8 +121,8 @@ class Recorder:
         self._names_origins = self._row_writer.names_origins
         self._keeps_originals = settings.letters and self._names_origins
         self._keeps_files_whole = settings.target is not None and settings.target.form == "folder"
+        # whether it may block on an object store, which an event loop must not
         self.may_block = settings.target is not None and settings.target.is_remote
-        """whether it may block on an object store, which an event loop must not"""
         self._max_bytes = settings.files.sizes.part
         self._cursor: LargestCursor | None = None
         if settings.newest is not None:

@@ -54,8 +54,7 @@ class TransformTask:
         self._max_seconds = files.portion.seconds
         self._recorder = Recorder(settings)
         self.abandon = self._recorder.abandon
-        self.progress = Progress()
-        """see `CountTask`"""
+        self.progress = Progress()  # see `CountTask`
 
     def __call__(self, batch: Batch) -> Iterator[Part]:
         """Yield the outcome of the files, in order; may end before the last."""

@@ -146,8 +146,8 @@ class AsyncTransformLane:
         file_timeout: float | None = None,
     ) -> None:
         self._file_timeout = file_timeout
+        # the reason why the current file failed midway
         self._file_error: FileTimeoutError | FeedError | None = None
-        """the reason why the current file failed midway"""
         files = settings.files
         self._opener = Opener(files)
         at_once = min(READ_WHOLE_BYTES, files.sizes.split_threshold)
@@ -160,8 +160,7 @@ class AsyncTransformLane:
         self._reads_text = settings.reads_text
         self.abandon = self._recorder.abandon
         self._iterate = partial(iterate_in_thread, in_thread=self._recorder.may_block)
-        self._is_closing = False
-        """Whether a cancelled call is one that we have cancelled."""
+        self._is_closing = False  # Whether a cancelled call is one that we have cancelled.
 
     async def run(self, batch: Batch) -> AsyncIterator[Part]:
         async with aclosing(self._parts(batch)) as parts:
