@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from asyncbatch.config.job import StreamSettings
+    from asyncbatch.core.records import Json
     from asyncbatch.windows.aggregates import AggregateSet
     from asyncbatch.windows.events import Key
     from asyncbatch.windows.times import EventTimes
@@ -40,7 +41,7 @@ class FieldReader:
         self.tokens = parse_path(path)
         self._get = make_getter(self.tokens)
 
-    def read(self, event: dict[str, Any]) -> Any:
+    def read(self, event: dict[str, Json]) -> Any:
         """Return the field's value. Raises RecordError if it is missing or of another type."""
         value = self._get(event)
         if value is None:
@@ -105,7 +106,7 @@ class EventFields:
         if self._max_future is not None and time > self._now() + self._max_future:
             raise ValueError("is further in the future than --max-future allows")
 
-    def row(self, event: Any) -> tuple[Any, ...]:
+    def row(self, event: Json) -> tuple[Any, ...]:
         """Return the time, the key's fields and the values of an event. Raises RecordError."""
         if type(event) is not dict:
             raise RecordError("transform", f"an event is an object, not {kind_of(event)}")
@@ -119,7 +120,7 @@ class EventFields:
             raise self._time.error(str(error)) from None
         return (time, *values[1:])
 
-    def events(self, rows: Sequence[tuple[Any, ...]], source: str, arrival: int) -> Events:
+    def events(self, rows: Sequence[tuple[Json, ...]], source: str, arrival: int) -> Events:
         """Return rows as events. They arrived at `arrival`, if they have no time."""
         columns = list(zip(*rows, strict=True))
         moments: EventTimes = (
@@ -197,7 +198,7 @@ class RowEvents(Events):
     """Events that are put into columns only if they are asked for."""
 
     def __init__(
-        self, rows: list[Any], reader: RowReader, moments: EventTimes, source: str
+        self, rows: list[Json], reader: RowReader, moments: EventTimes, source: str
     ) -> None:
         super().__init__(len(rows), moments, None, (), source)
         self._rows, self._reader = rows, reader

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from asyncbatch.config.job import StreamSettings
+    from asyncbatch.core.records import Json
     from asyncbatch.sources.base import LiveChunk
     from asyncbatch.transforms.chain import Chain
     from asyncbatch.windows.aggregates import AggregateSet
@@ -243,7 +244,7 @@ class EventReader:
             return None
         return RowEvents(rows, reader, moments, self._source)
 
-    def _moments(self, rows: list[Any], reader: RowReader) -> EventTimes:
+    def _moments(self, rows: list[Json], reader: RowReader) -> EventTimes:
         fields = self.fields
         if not fields.have_time:
             return ConstantTime(self._arrival, len(rows))

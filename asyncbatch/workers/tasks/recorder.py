@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec import UNSET, structs
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.config.job import RecordWorkSettings
     from asyncbatch.core.batches import Part, SplitFile
-    from asyncbatch.core.records import Position, Violation
+    from asyncbatch.core.records import Json, Position, Violation
     from asyncbatch.formats.lines import InvalidLine
     from asyncbatch.sources.cursor import LargestCursor
     from asyncbatch.transforms.base import RecordError
@@ -229,7 +229,7 @@ class Recorder:
                 record_slice.compact_texts() if takes_texts else record_slice.values()
             )
 
-    def keep_unchanged(self, rows: Sequence[Any]) -> None:
+    def keep_unchanged(self, rows: Sequence[Json]) -> None:
         """Keep a number of records unchanged, for a target without rejections."""
         file = self._builder.file
         file.read += len(rows)
@@ -237,7 +237,12 @@ class Recorder:
             file.contents.rows += rows
 
     def keep_rows(
-        self, rows: Sequence[Any], places: Sequence[int], record_slice: RecordSlice, *, dropped: int
+        self,
+        rows: Sequence[Json],
+        places: Sequence[int],
+        record_slice: RecordSlice,
+        *,
+        dropped: int,
     ) -> None:
         """Keep one row for each of these records of a slice; count the others as dropped."""
         file = self._builder.file
@@ -254,7 +259,7 @@ class Recorder:
                 texts = record_slice.texts()
                 found.original_texts += [bytes(texts[place]) for place in places]
 
-    def keep_outputs(self, rows: Sequence[Any], cursor: RecordCursor) -> None:
+    def keep_outputs(self, rows: Sequence[Json], cursor: RecordCursor) -> None:
         """Keep the outputs of the record at `cursor`."""
         file = self._builder.file
         file.read += 1
@@ -285,7 +290,7 @@ class Recorder:
                 record_slice.values(), file.largest_cursor, self._file
             )
 
-    def _add_rows(self, rows: Sequence[Any], cursor: RecordCursor) -> None:
+    def _add_rows(self, rows: Sequence[Json], cursor: RecordCursor) -> None:
         found = self._builder.file.contents
         found.rows += rows
         if self._names_origins:

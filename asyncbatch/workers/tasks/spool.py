@@ -10,6 +10,8 @@ from asyncbatch.formats.decoder import decode, encode
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from asyncbatch.core.records import Json
+
 MEMORY_BYTES = 8 * 1024 * 1024  # bytes in memory; beyond, a temporary file
 
 
@@ -31,7 +33,7 @@ class Spool:
         """Remove the file, if there is one."""
         self._file.close()
 
-    def write(self, values: Iterable[Any]) -> None:
+    def write(self, values: Iterable[Json]) -> None:
         """Add values. Raises OSError, and the errors of `values`."""
         self._file.writelines(encode(value) + b"\n" for value in values)
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.config.job import RecordWorkSettings
     from asyncbatch.core.batches import Batch, Part, Split
+    from asyncbatch.core.records import Json
     from asyncbatch.sources.reader import Opened
     from asyncbatch.transforms.base import RecordPosition as InFile
     from asyncbatch.transforms.chain import Chain
@@ -181,7 +182,7 @@ class TransformTask:
         yield from self._transform_each(records, transform, cursor)
 
     def _transform_each(
-        self, items: Sequence[Any], outputs_of: OutputsOf, cursor: RecordCursor
+        self, items: Sequence[Json], outputs_of: OutputsOf, cursor: RecordCursor
     ) -> Iterator[Part]:
         """Keep or reject the outputs for each item, which stands for a record of a slice."""
         recorder = self._recorder

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.config.job import RecordWorkSettings
     from asyncbatch.core.batches import Batch, Part, Split
+    from asyncbatch.core.records import Json
     from asyncbatch.sources.reader import Opened
     from asyncbatch.transforms.base import Transform
     from asyncbatch.workers.tasks.record_slices import RecordSlice
@@ -295,7 +296,7 @@ class AsyncTransformLane:
             record_slice.compact_texts() if self._reads_text else record_slice.values(),
         )
 
-    async def _run_stages(self, record: Any, cursor: RecordCursor) -> Sequence[Any] | Spool:
+    async def _run_stages(self, record: Json, cursor: RecordCursor) -> Sequence[Any] | Spool:
         """Return the outputs for one record. Raises RecordError."""
         values: Sequence[Any] | Spool = (record,)
         try:
@@ -401,7 +402,7 @@ def _collect(
     return _spool(chain(first, outputs))
 
 
-def _spool(values: Iterable[Any]) -> Spool:
+def _spool(values: Iterable[Json]) -> Spool:
     spool = Spool()
     try:
         spool.write(values)
