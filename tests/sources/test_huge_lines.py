@@ -40,7 +40,7 @@ texts = st.builds(
 
 
 def facts(chunks, start=None):
-    """Return the records and failures of lines, with their positions, and the counts."""
+    """Return the records and failures of lines, with their positions."""
     found: list[Any] = []
     for block in validate_lines(chunks, JUDGE, start):
         for split in block.split():
