@@ -7,14 +7,14 @@ import time
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from asyncbatch.core.system import Memory, measure_memory, sum_memory, usable_cpus
-from asyncbatch.pipeline.stream.helpers import FoldPool
+from asyncbatch.pipeline.stream.pools import FoldPool
 from asyncbatch.transforms.spec import FunctionSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asyncbatch.core.tally import FailureBudget, StreamTally
-    from asyncbatch.pipeline.stream.helpers import TransformPool
+    from asyncbatch.pipeline.stream.pools import TransformPool
     from asyncbatch.pipeline.stream.stream import StreamCore
     from asyncbatch.sources.base import LiveChunk
     from asyncbatch.sources.live.merge import MergedSources
@@ -270,12 +270,12 @@ class StreamRun:
     def _make_transforms(self) -> TransformPool:
         wake = self._merged.wake
         if self.stream.runs_async:
-            from asyncbatch.pipeline.stream.async_programs import AsyncTransforms
+            from asyncbatch.pipeline.stream.async_transforms import AsyncTransforms
 
             return AsyncTransforms(
                 self.stream, wake, concurrency=self._call_concurrency, timeout=self._event_timeout
             )
-        from asyncbatch.pipeline.stream.worker_programs import ProcessTransforms
+        from asyncbatch.pipeline.stream.process_transforms import ProcessTransforms
 
         count = max(1, self._max_workers)
         return ProcessTransforms(self.stream, wake, count=count, timeout=self._event_timeout)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from asyncbatch.config.job import StreamSettings
 from asyncbatch.formats.decoder import allow_deep_nesting
-from asyncbatch.pipeline.stream.helpers import FoldPool
+from asyncbatch.pipeline.stream.pools import FoldPool
 from asyncbatch.pipeline.stream.stream import StreamCore
 from asyncbatch.sinks.windows import window_lines
 from asyncbatch.sources.base import LiveChunk

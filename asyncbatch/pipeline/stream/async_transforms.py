@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from asyncbatch.config.job import RecordWorkSettings
 from asyncbatch.formats.decoder import decode
 from asyncbatch.formats.lines import InvalidLine
-from asyncbatch.pipeline.stream.helpers import TransformPool
+from asyncbatch.pipeline.stream.pools import TransformPool
 from asyncbatch.transforms.base import RecordError
 from asyncbatch.transforms.call import AsyncCall, Call
 from asyncbatch.workers.tasks.event_reader import EventBlockBuilder, LineReader
@@ -17,7 +17,7 @@ from asyncbatch.workers.tasks.event_reader import EventBlockBuilder, LineReader
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from asyncbatch.pipeline.stream.helpers import TransformJob
+    from asyncbatch.pipeline.stream.pools import TransformJob
     from asyncbatch.pipeline.stream.stream import StreamCore
     from asyncbatch.transforms.base import Transform
     from asyncbatch.workers.tasks.event_reader import EventBlock, Line

@@ -12,7 +12,7 @@ from asyncbatch.core.progress import Progress
 from asyncbatch.core.records import Failure
 from asyncbatch.errors import NoWorkerError
 from asyncbatch.formats.positions import BOM
-from asyncbatch.pipeline.stream.helpers import MAX_BYTES_AHEAD, TransformPool
+from asyncbatch.pipeline.stream.pools import MAX_BYTES_AHEAD, TransformPool
 from asyncbatch.sinks.dead_letters import record_dead_letter
 from asyncbatch.transforms.chain import make_chain
 from asyncbatch.windows.aggregates import AggregateSet
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.config.job import StreamSettings
     from asyncbatch.core.records import FailureKind
-    from asyncbatch.pipeline.stream.helpers import TransformJob
+    from asyncbatch.pipeline.stream.pools import TransformJob
     from asyncbatch.pipeline.stream.stream import StreamCore
     from asyncbatch.workers.engine import Loss
     from asyncbatch.workers.tasks.fold import LineRange
