@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import builtins
     from collections.abc import Iterator, Sequence
 
-    from asyncbatch.core.entries import Entry, Extent, FileStatus
+    from asyncbatch.core.ledger_entries import Entry, Extent, FileStatus
 
 # the unit of a split: lines of JSON Lines, or elements of an array
 SplitForm = Literal["lines", "array"]

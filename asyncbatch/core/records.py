@@ -12,7 +12,7 @@ from msgspec import UNSET, Struct, UnsetType
 from asyncbatch.core.paths import ObjectPath
 
 if TYPE_CHECKING:
-    from asyncbatch.core.entries import FileStatus
+    from asyncbatch.core.ledger_entries import FileStatus
 
 FailureKind = Literal[
     "not_found",

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from asyncbatch.config.job import DEFAULT_PATIENCE
 from asyncbatch.core.batches import BatchPart, Rows
-from asyncbatch.core.entries import Extent
+from asyncbatch.core.ledger_entries import Extent
 from asyncbatch.core.records import Failure
 from asyncbatch.core.settings import Sizes
 from asyncbatch.formats.decoder import decode
-from asyncbatch.sinks.block import ColumnBlock, join_blocks, make_block
+from asyncbatch.sinks.column_block import ColumnBlock, join_blocks, make_block
 from asyncbatch.sinks.dead_letters import record_dead_letter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from concurrent.futures import Future
 
-    from asyncbatch.core.entries import Entry
+    from asyncbatch.core.ledger_entries import Entry
     from asyncbatch.pipeline.resume.journal import Journal, ResumedRows
     from asyncbatch.sinks.base import BatchSink, Refusal
     from asyncbatch.sinks.target import Target

@@ -12,7 +12,7 @@ from asyncbatch.sinks.base import Refusal
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
-    from asyncbatch.core.entries import Entry
+    from asyncbatch.core.ledger_entries import Entry
 
     Loaded: TypeAlias = Sequence[Refusal] | None
 

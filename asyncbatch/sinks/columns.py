@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from asyncbatch.formats.decoder import decode, encode
 from asyncbatch.sinks.base import Refusal
-from asyncbatch.sinks.block import (
+from asyncbatch.sinks.column_block import (
     ColumnBlock,
     Kind,
     common_kind,

@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
-from asyncbatch.sinks.block import MAX_FIELDS
+from asyncbatch.sinks.column_block import MAX_FIELDS
 from asyncbatch.sinks.columns import (
     NO_FIELDS,
     ColumnKind,
@@ -17,8 +17,8 @@ from asyncbatch.sinks.columns import (
     make_refusals,
     spread_reasons,
 )
-from asyncbatch.sinks.database import fold, quote, quoted
 from asyncbatch.sinks.duckdb_stage import TYPES, Constraints, DuckdbStage
+from asyncbatch.sinks.sql_names import fold, quote, quoted
 from asyncbatch.state.ledger import table as replacing
 from asyncbatch.state.ledger.duckdb import DuckdbLedger, record
 from asyncbatch.state.ledger.duckdb import create as create_ledger
@@ -28,10 +28,10 @@ from asyncbatch.state.ledger.duckdb import upgrade as upgrade_ledger
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from asyncbatch.core.entries import Entry, Ledger, LedgerJob
+    from asyncbatch.core.ledger_entries import Entry, Ledger, LedgerJob
     from asyncbatch.core.records import Json
     from asyncbatch.sinks.base import Mode, Refusal
-    from asyncbatch.sinks.block import ColumnBlock, Kind
+    from asyncbatch.sinks.column_block import ColumnBlock, Kind
     from asyncbatch.sinks.columns import SchemaContractCheck
 
 _KINDS: dict[str, ColumnKind] = {

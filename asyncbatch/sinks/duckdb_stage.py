@@ -7,13 +7,13 @@ from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncbatch.formats.decoder import encode
-from asyncbatch.sinks.block import convert_values
-from asyncbatch.sinks.database import fold, quote, quoted
+from asyncbatch.sinks.column_block import convert_values
+from asyncbatch.sinks.sql_names import fold, quote, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from asyncbatch.sinks.block import ColumnBlock, Kind
+    from asyncbatch.sinks.column_block import ColumnBlock, Kind
 
 TYPES: dict[Kind, str] = {
     "null": "VARCHAR",

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from asyncbatch.core.entries import Extent
+from asyncbatch.core.ledger_entries import Extent
 from asyncbatch.core.records import STDIN, display_path
 from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.formats.compression import compression_by_name

@@ -8,9 +8,9 @@ from contextlib import suppress
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.core.entries import Extent
+from asyncbatch.core.ledger_entries import Extent
 from asyncbatch.errors import SinkError, UsageError
-from asyncbatch.sinks.block import MAX_FIELDS, ColumnBlock, Kind, convert_values, is_exact
+from asyncbatch.sinks.column_block import MAX_FIELDS, ColumnBlock, Kind, convert_values, is_exact
 from asyncbatch.sinks.columns import NO_FIELDS, Columns, make_refusals
 from asyncbatch.sinks.text_files import FileSink
 

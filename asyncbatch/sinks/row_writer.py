@@ -147,7 +147,7 @@ class TableWriter(RowWriter):
         self._pack: Callable[[list[Any]], bytes] = encode
         self._are_columns = target.columns_grow
         if self._are_columns:
-            from asyncbatch.sinks.block import make_block
+            from asyncbatch.sinks.column_block import make_block
 
             rich = target.has_rich_types
             self._pack = lambda rows: make_block(rows, rich=rich).to_bytes()
@@ -170,7 +170,7 @@ class TableWriter(RowWriter):
     def _payload_without(self, payload: bytes | bytearray, kept: Sequence[bool]) -> bytes:
         if not self._are_columns:
             return encode(list(compress(decode(bytes(payload)), kept)))
-        from asyncbatch.sinks.block import ColumnBlock
+        from asyncbatch.sinks.column_block import ColumnBlock
 
         dropped = {row for row, is_kept in enumerate(kept) if not is_kept}
         return ColumnBlock.from_bytes(payload).without(dropped).to_bytes()

@@ -20,7 +20,7 @@ from asyncbatch.sinks.columns import (
     load_salvaging,
     make_refusals,
 )
-from asyncbatch.sinks.database import fold, quote, quoted, removal
+from asyncbatch.sinks.sql_names import fold, quote, quoted, removal
 from asyncbatch.sinks.sqlite_schema import (
     KINDS,
     TYPES,
@@ -43,10 +43,10 @@ from asyncbatch.state.ledger.sqlite import upgrade as upgrade_ledger
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from asyncbatch.core.entries import Entry, Ledger, LedgerJob
+    from asyncbatch.core.ledger_entries import Entry, Ledger, LedgerJob
     from asyncbatch.core.records import Json
     from asyncbatch.sinks.base import Mode, Refusal
-    from asyncbatch.sinks.block import ColumnBlock, Kind
+    from asyncbatch.sinks.column_block import ColumnBlock, Kind
 
 BUSY_SECONDS = 5.0  # how long to wait for the lock of another process
 

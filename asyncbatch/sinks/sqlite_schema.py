@@ -8,13 +8,13 @@ import sqlite3
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from asyncbatch.formats.decoder import encode
-from asyncbatch.sinks.database import quote, quoted
+from asyncbatch.sinks.sql_names import quote, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from asyncbatch.core.records import Json
-    from asyncbatch.sinks.block import Kind
+    from asyncbatch.sinks.column_block import Kind
     from asyncbatch.sinks.columns import ColumnKind
 
 # The type affinity of a column, by which SQLite converts its values.

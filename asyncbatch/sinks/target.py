@@ -14,7 +14,7 @@ from asyncbatch.errors import UsageError
 from asyncbatch.formats.compression import compression_by_name
 
 if TYPE_CHECKING:
-    from asyncbatch.core.entries import LedgerJob
+    from asyncbatch.core.ledger_entries import LedgerJob
     from asyncbatch.core.retry import Retrier
     from asyncbatch.core.settings import StoreSettings
     from asyncbatch.sinks.base import (

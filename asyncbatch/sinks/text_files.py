@@ -8,7 +8,7 @@ from io import BytesIO
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from asyncbatch.core.entries import Extent
+from asyncbatch.core.ledger_entries import Extent
 from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.formats.compression import compression_by_name
 from asyncbatch.sinks.columns import NO_FIELDS, admit, make_refusals
@@ -17,11 +17,11 @@ from asyncbatch.storage.opener import open_output
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from asyncbatch.core.entries import Entry
+    from asyncbatch.core.ledger_entries import Entry
     from asyncbatch.core.records import Json
     from asyncbatch.core.settings import StoreSettings
     from asyncbatch.sinks.base import Refusal
-    from asyncbatch.sinks.block import ColumnBlock
+    from asyncbatch.sinks.column_block import ColumnBlock
 
 
 class FileSink:

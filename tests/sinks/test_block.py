@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncbatch.errors import SinkError
-from asyncbatch.sinks import block as block_module
-from asyncbatch.sinks.block import (
+from asyncbatch.sinks import column_block as block_module
+from asyncbatch.sinks.column_block import (
     ColumnBlock,
     common_kind,
     convert_values,

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncbatch.sinks.block import make_block
+from asyncbatch.sinks.column_block import make_block
 from asyncbatch.sinks.columns import Columns, SchemaContractCheck
 
 NUMBERS = count()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncbatch.errors import SinkError, UsageError
-from asyncbatch.sinks.block import make_block
+from asyncbatch.sinks.column_block import make_block
 from asyncbatch.sinks.text_files import CsvSink
 from tests.sinks.test_block import PLAIN_ROWS, TEXTS
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncbatch.errors import SinkError, UsageError
-from asyncbatch.sinks.block import make_block
+from asyncbatch.sinks.column_block import make_block
 from asyncbatch.sinks.duckdb import DuckdbSink
 from tests.conftest import python
 from tests.sinks.test_block import PLAIN_ROWS
@@ -359,7 +359,7 @@ def test_a_locked_database(path):
 FULL_DISK = """
 import os, resource, sys
 from asyncbatch.errors import SinkError
-from asyncbatch.sinks.block import make_block
+from asyncbatch.sinks.column_block import make_block
 from asyncbatch.sinks.duckdb import DuckdbSink
 sink = DuckdbSink(sys.argv[1], table="t", mode="append", key=())
 sink.open()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.sinks import parquet as parquet_module
-from asyncbatch.sinks.block import make_block
+from asyncbatch.sinks.column_block import make_block
 from asyncbatch.sinks.parquet import ParquetSink
 from tests.sinks.test_block import PLAIN_ROWS
 from tests.sinks.test_sqlite import plain

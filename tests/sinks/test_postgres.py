@@ -22,7 +22,7 @@ from asyncbatch.core.secrets import redact_address, redact_text
 from asyncbatch.core.settings import ServerSettings
 from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.sinks.base import Refusal
-from asyncbatch.sinks.block import make_block
+from asyncbatch.sinks.column_block import make_block
 from asyncbatch.sinks.postgres.sink import PostgresSink
 from tests.conftest import COMMAND, PATIENCE, environment, python
 from tests.processes import wait_until

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.sinks import sqlite as sqlite_module
-from asyncbatch.sinks.block import make_block
+from asyncbatch.sinks.column_block import make_block
 from asyncbatch.sinks.sqlite import SqliteSink
 from tests.conftest import python
 from tests.sinks.test_block import PLAIN_ROWS, TEXTS
@@ -475,7 +475,7 @@ def test_a_lock_at_the_end_does_not_matter_to_rows(path, monkeypatch):
 FULL_DISK = """
 import resource, sys
 from asyncbatch.errors import SinkError
-from asyncbatch.sinks.block import make_block
+from asyncbatch.sinks.column_block import make_block
 from asyncbatch.sinks.sqlite import SqliteSink
 sink = SqliteSink(sys.argv[1], table="t", mode="append", key=())
 sink.open()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from asyncbatch.core.entries import Stamp
+from asyncbatch.core.ledger_entries import Stamp
 from asyncbatch.state.ledger.file import SharedLedger
 
 

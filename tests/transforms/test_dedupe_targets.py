@@ -155,7 +155,7 @@ def _rows(rows, to):
     if to == "o.csv":
         return json.loads(bytes(rows.payload))
     if ":" in to:
-        from asyncbatch.sinks.block import ColumnBlock
+        from asyncbatch.sinks.column_block import ColumnBlock
 
         (values,) = ColumnBlock.from_bytes(rows.payload).values
         return [{"id": value} for value in values]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from asyncbatch.core.batches import Batch, prepared_part
-from asyncbatch.core.entries import Entry, Stamp
+from asyncbatch.core.ledger_entries import Entry, Stamp
 from asyncbatch.core.paths import ObjectPath, is_object_url
 from asyncbatch.core.records import STDIN, Bookmark, Failure, Position, display_path
 from asyncbatch.pipeline.resume.journal import KnownInput
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from asyncbatch.core.batches import Part
-    from asyncbatch.core.entries import Ledger
+    from asyncbatch.core.ledger_entries import Ledger
     from asyncbatch.core.settings import LedgerSettings
     from asyncbatch.pipeline.resume.journal import KnownInputs
     from asyncbatch.sources.base import Feed

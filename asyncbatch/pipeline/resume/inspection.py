@@ -15,7 +15,7 @@ from asyncbatch.state.ledger.postgres import existing_columns, numbered
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from asyncbatch.core.entries import Entry
+    from asyncbatch.core.ledger_entries import Entry
 
 _SQLITE_HEAD = b"SQLite format 3\0"
 

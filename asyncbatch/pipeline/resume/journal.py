@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from asyncbatch.core.batches import Counts
-from asyncbatch.core.entries import Entry, Extent, Stamp
+from asyncbatch.core.ledger_entries import Entry, Extent, Stamp
 from asyncbatch.core.records import Bookmark
 from asyncbatch.formats.decoder import encode
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.core.entries import LedgerJob
+from asyncbatch.core.ledger_entries import LedgerJob
 from asyncbatch.core.paths import is_object_url
 from asyncbatch.errors import UsageError
 from asyncbatch.pipeline.resume.admission import Admission, BookmarkAdmission, stamp_of
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from asyncbatch.core.batches import BatchPart
-    from asyncbatch.core.entries import Entry, Extent, Ledger, Stamp
+    from asyncbatch.core.ledger_entries import Entry, Extent, Ledger, Stamp
     from asyncbatch.core.settings import LedgerSettings, StoreSettings
     from asyncbatch.sinks.target import Target
     from asyncbatch.sinks.text_files import FileSink

@@ -7,16 +7,16 @@ import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.sinks.block import convert_values
-from asyncbatch.sinks.database import quote, quoted
+from asyncbatch.sinks.column_block import convert_values
 from asyncbatch.sinks.postgres.server import TableName
 from asyncbatch.sinks.postgres.table import KINDS, TIME, TYPES, times
+from asyncbatch.sinks.sql_names import quote, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from asyncbatch.core.records import Json
-    from asyncbatch.sinks.block import ColumnBlock, Kind
+    from asyncbatch.sinks.column_block import ColumnBlock, Kind
     from asyncbatch.sinks.postgres.server import PostgresConnection
 
 _WHOLE = ("smallint", "integer")

@@ -15,7 +15,7 @@ from asyncbatch.core.retry import attempts_note
 from asyncbatch.core.secrets import redact_address, redact_text
 from asyncbatch.core.settings import ServerSettings
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
-from asyncbatch.sinks.database import quoted
+from asyncbatch.sinks.sql_names import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence

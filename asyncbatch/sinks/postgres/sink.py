@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from asyncbatch.core.retry import Retrier, Retries
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
 from asyncbatch.sinks.columns import group_edges, load_salvaging, make_refusals
-from asyncbatch.sinks.database import quote, quoted
 from asyncbatch.sinks.postgres.rows import PostgresLoad
 from asyncbatch.sinks.postgres.server import PostgresServer, RetryingReader, TableName, Transactions
 from asyncbatch.sinks.postgres.table import (
@@ -21,16 +20,17 @@ from asyncbatch.sinks.postgres.table import (
     has_unique_key,
     lock_statement,
 )
+from asyncbatch.sinks.sql_names import quote, quoted
 from asyncbatch.state.ledger import postgres as ledger
 from asyncbatch.state.ledger import table as replacing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from asyncbatch.core.entries import Entry, Ledger, LedgerJob
+    from asyncbatch.core.ledger_entries import Entry, Ledger, LedgerJob
     from asyncbatch.core.settings import ServerSettings
     from asyncbatch.sinks.base import Mode, Refusal
-    from asyncbatch.sinks.block import ColumnBlock, Kind
+    from asyncbatch.sinks.column_block import ColumnBlock, Kind
     from asyncbatch.sinks.columns import SchemaContractCheck
     from asyncbatch.sinks.postgres.server import PostgresConnection
 

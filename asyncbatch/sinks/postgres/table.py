@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from asyncbatch.errors import SinkError
 from asyncbatch.sinks.columns import NO_FIELDS, Columns
-from asyncbatch.sinks.database import quote, quoted
 from asyncbatch.sinks.postgres.server import MOST_NAME_BYTES, TableName
+from asyncbatch.sinks.sql_names import quote, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from asyncbatch.core.records import Json
-    from asyncbatch.sinks.block import ColumnBlock, Kind
+    from asyncbatch.sinks.column_block import ColumnBlock, Kind
     from asyncbatch.sinks.columns import ColumnKind, SchemaContractCheck
     from asyncbatch.sinks.postgres.server import PostgresConnection, PostgresServer
 

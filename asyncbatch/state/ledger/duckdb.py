@@ -9,7 +9,7 @@ from asyncbatch.state.ledger import table
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from asyncbatch.core.entries import Entry, Stamp
+    from asyncbatch.core.ledger_entries import Entry, Stamp
 
 _HERE = "database_name = current_database() AND schema_name = 'main'"
 

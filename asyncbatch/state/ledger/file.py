@@ -18,7 +18,7 @@ from asyncbatch.state.lock import state_folder
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from asyncbatch.core.entries import Entry, Ledger, Stamp
+    from asyncbatch.core.ledger_entries import Entry, Ledger, Stamp
 
 _GENERATIONS = """
 CREATE TABLE IF NOT EXISTS asyncbatch_generations (

@@ -11,7 +11,7 @@ from asyncbatch.state.ledger import table
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from asyncbatch.core.entries import Entry, Stamp
+    from asyncbatch.core.ledger_entries import Entry, Stamp
     from asyncbatch.state.ledger.table import Execute
 
 _TYPES = tuple(kind.replace("BLOB", "BYTEA") for kind in table.TYPES)

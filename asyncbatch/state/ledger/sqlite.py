@@ -11,7 +11,7 @@ from asyncbatch.state.ledger import table
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from asyncbatch.core.entries import Entry, Stamp
+    from asyncbatch.core.ledger_entries import Entry, Stamp
 
 _AT_ONCE = 500  # paths of one query: old versions of SQLite allow 999 parameters
 BUSY_SECONDS = 5.0  # wait for the lock of another process

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.core.entries import Entry, Extent, Stamp
+from asyncbatch.core.ledger_entries import Entry, Extent, Stamp
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from asyncbatch.core.entries import LedgerJob
+    from asyncbatch.core.ledger_entries import LedgerJob
 
 NAME = "asyncbatch_ledger"  # the name of the table in any database
 
