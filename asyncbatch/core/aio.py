@@ -34,24 +34,24 @@ async def with_pauses(
     If `seconds` is None, it never yields None. The caller closes `items`: closing this generator
     does not.
     """
-    coming: asyncio.Future[T | None] | None = None
+    pending: asyncio.Future[T | None] | None = None
     try:
         while True:
-            if coming is None:
-                coming = asyncio.ensure_future(_next_or_none(items))
-            await asyncio.wait((coming,), timeout=seconds)
-            if not coming.done():
+            if pending is None:
+                pending = asyncio.ensure_future(_next_or_none(items))
+            await asyncio.wait((pending,), timeout=seconds)
+            if not pending.done():
                 yield None
                 continue
-            item = coming.result()
-            coming = None
+            item = pending.result()
+            pending = None
             if item is None:
                 return
             yield item
     finally:
-        if coming is not None:
-            coming.cancel()
-            await asyncio.wait((coming,))
+        if pending is not None:
+            pending.cancel()
+            await asyncio.wait((pending,))
 
 
 async def _next_or_none(items: AsyncIterator[T]) -> T | None:
@@ -72,6 +72,6 @@ class Wakeup:
         """Wait until `set` is called, at most `seconds`. Return whether it was called."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._event.wait(), seconds)
-        rung = self._event.is_set()
+        was_set = self._event.is_set()
         self._event.clear()
-        return rung
+        return was_set

@@ -211,11 +211,11 @@ class Part(Struct, gc=False):
 
         If every record of a file was rejected, the first rejection is the error of the file.
         """
-        for place, failure in self.rejections:
-            yield self.start + place, failure
-        for place, failure in self.errors.items():
+        for index, failure in self.rejections:
+            yield self.start + index, failure
+        for index, failure in self.errors.items():
             if failure.record is None:
-                yield self.start + place, failure
+                yield self.start + index, failure
 
 
 class SettledInputs(Struct, frozen=True, gc=False):
@@ -258,11 +258,11 @@ class BatchPart(Struct, frozen=True, gc=False):
         rejections = deque(part.rejections)
         paths = self.batch.paths[first : first + len(part)]
         columns = zip(paths, part.records, part.bytes, part.elapsed_ms, strict=True)
-        for place, (path, records, size, elapsed_ms) in enumerate(columns):
-            while rejections and rejections[0][0] == place:
+        for index, (path, records, size, elapsed_ms) in enumerate(columns):
+            while rejections and rejections[0][0] == index:
                 yield rejections.popleft()[1]
-            error, rejected = part.errors.get(place), part.rejected.get(place, 0)
+            error, rejected = part.errors.get(index), part.rejected.get(index, 0)
             file, took = display_path(path), round(elapsed_ms, 3)
-            status, reason = part.status(place), part.skipped.get(place, "")
+            status, reason = part.status(index), part.skipped.get(index, "")
             yield FileResult(file, status, records, size, took, rejected, error, (), reason)
         yield from (failure for _, failure in rejections)

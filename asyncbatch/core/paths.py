@@ -26,13 +26,13 @@ class ObjectPath(str):  # noqa: SLOT000 - a subclass of str cannot have nonempty
         problem: tuple[int, str] | None = None,
     ) -> Self:
         """Return the path of the object at `url`."""
-        made = super().__new__(cls, url)
-        made.size, made.etag, made.changed_ns, made.problem = size, etag, changed_ns, problem
-        return made
+        path = super().__new__(cls, url)
+        path.size, path.etag, path.changed_ns, path.problem = size, etag, changed_ns, problem
+        return path
 
     def __reduce__(self) -> tuple[object, ...]:
-        told = (str(self), self.size, self.etag, self.changed_ns, self.problem)
-        return ObjectPath, told
+        arguments = (str(self), self.size, self.etag, self.changed_ns, self.problem)
+        return ObjectPath, arguments
 
     @property
     def redacted(self) -> str:

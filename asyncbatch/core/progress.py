@@ -26,7 +26,7 @@ class Progress:
 
     @classmethod
     def shared(cls, descriptor: int) -> Self:
-        """Return the progress in an open `shared_memory` file, and close the file."""
+        """Return the progress in an open file of `create_shared_memory`, and close the file."""
         import mmap
 
         try:
@@ -98,12 +98,12 @@ class FileStopwatch:
 
     def overdue_file(self, progress: Progress, now: float) -> int | None:
         """Return the number of the overdue file, or None."""
-        file, gone = progress.file, min(now - self._last, self._longest)
+        file, elapsed = progress.file, min(now - self._last, self._longest)
         self._last = now
         at = None if file is None else (progress, file)
         if at is None or at != self._at:
             self._at, self._seconds = at, 0.0
             return None
         if not progress.is_waiting:
-            self._seconds += gone
+            self._seconds += elapsed
         return file if self._seconds >= self._limit else None

@@ -50,7 +50,7 @@ def display_path(path: str) -> str:
 class Position(Struct, frozen=True, gc=False):
     """A position between two records of a file, at which work can resume.
 
-    It counts what lies before it: bytes of the decompressed stream, records, line ends, and code
+    It counts the content before it: bytes of the decompressed stream, records, line ends, and code
     points since the last line end.
     """
 
@@ -106,7 +106,7 @@ class Failure(Struct, frozen=True, gc=False):
     pointer: str | UnsetType = UNSET  # the JSON Pointer of the error within the record
     # all violations of a schema; the other fields describe the first
     violations: tuple[Violation, ...] | UnsetType = UNSET
-    # the traceback of a user's function, if tracebacks are asked for
+    # the traceback of a user's function, if tracebacks are enabled
     traceback: str | UnsetType = UNSET
 
 

@@ -202,8 +202,8 @@ class Report(Struct):
             self.sources[found.batch.source].tally += tally
         if self.sink is not None:
             self.sink.rejected += sum(failure.kind == "sink" for _, failure in part.rejections)
-        piece = found.batch.split
-        page = piece.number if piece is not None and piece.chunk is not None else 0
+        split = found.batch.split
+        page = split.number if split is not None and split.chunk is not None else 0
         for file, failure in part.failures():
             self._keep(file, failure, page)
         threshold = self.slowest[-1].elapsed_ms if len(self.slowest) == MAX_SLOWEST_FILES else 0.0
@@ -211,8 +211,8 @@ class Report(Struct):
             slow = heapq.nlargest(
                 MAX_SLOWEST_FILES, zip(part.elapsed_ms, range(len(part)), strict=True)
             )
-            named = [SlowFile(ms, found.file(place)) for ms, place in slow]
-            self.slowest = heapq.nlargest(MAX_SLOWEST_FILES, [*self.slowest, *named])
+            slow_files = [SlowFile(ms, found.file(index)) for ms, index in slow]
+            self.slowest = heapq.nlargest(MAX_SLOWEST_FILES, [*self.slowest, *slow_files])
 
     def add_retries(self, by_source: Mapping[int, int]) -> None:
         """Add the retries of sources, by the number of the source."""

@@ -70,9 +70,9 @@ class Retrier:
 
     def take_retry_count(self) -> int:
         """Return the number of retries since the last call of this method."""
-        made = len(self._made)
-        del self._made[:made]
-        return made
+        count = len(self._made)
+        del self._made[:count]
+        return count
 
     def call(
         self,
@@ -88,7 +88,7 @@ class Retrier:
             first: Exception | None = error
         from tenacity import Retrying
 
-        def once() -> T:
+        def attempt() -> T:
             nonlocal first
             if first is None:
                 return function()
@@ -97,7 +97,7 @@ class Retrier:
 
         retrying = Retrying(sleep=self._sleep, **self._policy(is_retryable))
         try:
-            return retrying(once)
+            return retrying(attempt)
         except Exception as error:
             _add_attempts_note(error, retrying.statistics)
             raise
@@ -123,7 +123,7 @@ class Retrier:
             first: Exception | None = error
         from tenacity import AsyncRetrying
 
-        async def once() -> T:
+        async def attempt() -> T:
             nonlocal first
             if first is None:
                 return await function()
@@ -137,7 +137,7 @@ class Retrier:
             policy["sleep"] = sleep
         retrying = AsyncRetrying(**policy)
         try:
-            return await retrying(once)
+            return await retrying(attempt)
         except Exception as error:
             _add_attempts_note(error, retrying.statistics)
             raise
@@ -179,6 +179,6 @@ def attempts_note(error: BaseException) -> str:
 
 
 def _add_attempts_note(error: BaseException, statistics: dict[str, Any]) -> None:
-    tries = statistics.get("attempt_number", 1)
-    if tries > 1:
-        error.add_note(f"{_NOTE_PREFIX}{tries} times")
+    attempts = statistics.get("attempt_number", 1)
+    if attempts > 1:
+        error.add_note(f"{_NOTE_PREFIX}{attempts} times")

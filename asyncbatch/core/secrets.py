@@ -83,8 +83,8 @@ def redact_address(address: str) -> str:
 
 def is_ambiguous_address(address: str) -> bool:
     """Whether the password has unescaped characters that end a password in a URL."""
-    found = _USER_INFO.search(address)
-    return bool(found and set(found[0][len(found[1]) + 1 : -1]) & set("/?#@"))
+    match = _USER_INFO.search(address)
+    return bool(match and set(match[0][len(match[1]) + 1 : -1]) & set("/?#@"))
 
 
 def redact_text(text: str, address: str) -> str:
@@ -96,11 +96,13 @@ def redact_text(text: str, address: str) -> str:
 
 def _passwords_in(address: str) -> list[str]:
     """Return the passwords in an address, escaped as written and unescaped."""
-    found = [named[3] for named in _QUERY_SECRETS.finditer(address) if _is_password_name(named[2])]
-    if in_front := _USER_INFO.search(address):
-        found.append(in_front[0][len(in_front[1]) + 1 : -1])
-    meant = [_unquoted(secret) for secret in found]
-    return sorted(filter(None, {*found, *meant}), key=len, reverse=True)
+    passwords = [
+        match[3] for match in _QUERY_SECRETS.finditer(address) if _is_password_name(match[2])
+    ]
+    if user_info := _USER_INFO.search(address):
+        passwords.append(user_info[0][len(user_info[1]) + 1 : -1])
+    unquoted = [_unquoted(secret) for secret in passwords]
+    return sorted(filter(None, {*passwords, *unquoted}), key=len, reverse=True)
 
 
 def _is_password_name(name: str) -> bool:

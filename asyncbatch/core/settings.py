@@ -27,9 +27,9 @@ class StoreSettings(Struct, frozen=True):
 
         Raises UsageError if the endpoint is invalid.
         """
-        least = cls().retries
-        asked = least if retries is None else retries
-        settings = cls(endpoint, anonymous, max(asked, least, key=lambda one: one.count))
+        default = cls().retries
+        wanted = default if retries is None else retries
+        settings = cls(endpoint, anonymous, max(wanted, default, key=lambda one: one.count))
         settings.check()
         return settings
 

@@ -90,7 +90,7 @@ class Tally(Struct):
 def tally_of(part: Part) -> Tally:
     """Return the counts of one part."""
     failed = len(part.errors)
-    partial = sum(place not in part.errors for place in part.rejected)
+    partial = sum(index not in part.errors for index in part.rejected)
     skipped = len(part.skipped)
     tally = Tally(
         succeeded=len(part) - failed - partial - skipped,
@@ -104,12 +104,12 @@ def tally_of(part: Part) -> Tally:
         written=part.written,
         retries=part.retries,
     )
-    if told := part.counts:
+    if counts := part.counts:
         sign = -1 if len(part) else 1
-        tally.bytes += sign * told.bytes
-        tally.read += sign * told.read
-        tally.dropped += sign * told.dropped
-        tally.rejected += sign * told.rejected
+        tally.bytes += sign * counts.bytes
+        tally.read += sign * counts.read
+        tally.dropped += sign * counts.dropped
+        tally.rejected += sign * counts.rejected
     return tally
 
 

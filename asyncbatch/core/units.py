@@ -68,8 +68,8 @@ def printable(text: str) -> str:
 def format_location(failure: Failure) -> str:
     """Return the place of a failure in the form that editors open: file:line:column."""
     where = printable(failure.file)
-    place = (number for number in (failure.line, failure.column) if number is not None)
-    return ":".join((where, *map(str, place)))
+    numbers = (number for number in (failure.line, failure.column) if number is not None)
+    return ":".join((where, *map(str, numbers)))
 
 
 _RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*/\s*(s|m|h)")

@@ -71,11 +71,11 @@ class ArrayCutter:
         return verdict if isinstance(verdict, int) else 0
 
     def _candidates(self, text: bytes) -> Iterator[int]:
-        look = b"," + text[1:_SEARCH_BYTES] if self._shape is None else self._shape
-        if self._misses < _MAX_MISSES and len(look) > 1:
+        shape = b"," + text[1:_SEARCH_BYTES] if self._shape is None else self._shape
+        if self._misses < _MAX_MISSES and len(shape) > 1:
             at = len(text)
             for _ in range(_MAX_GUESSES):
-                at = text.rfind(look, 1, at)
+                at = text.rfind(shape, 1, at)
                 if at < 1:
                     break
                 yield at
@@ -121,12 +121,12 @@ def _depth_at(text: bytes, end: int) -> tuple[int, int]:
 
 def _find_boundary(text: bytes, start: int, depth: int) -> int:
     """Return the offset of the array's end, else of its last comma, else 0."""
-    found = 0
+    boundary = 0
     for match in _BRACKET.finditer(text, start):
         token = text[match.start()]
         if token == 0x2C:
             if not depth:
-                found = match.start()
+                boundary = match.start()
         elif token in b"[{":
             depth += 1
         elif token in b"]}":
@@ -135,7 +135,7 @@ def _find_boundary(text: bytes, start: int, depth: int) -> int:
             depth -= 1
         elif match[0] == b'"':
             break
-    return found
+    return boundary
 
 
 def find_array(text: bytes, tokens: Sequence[str]) -> int | None:
@@ -157,8 +157,8 @@ def find_array(text: bytes, tokens: Sequence[str]) -> int | None:
             keys.pop()
         elif token == b",":
             if keys:
-                here = keys[-1]
-                keys[-1] = here + 1 if isinstance(here, int) else None
+                index = keys[-1]
+                keys[-1] = index + 1 if isinstance(index, int) else None
         elif token == b'"':
             return None
         elif token != b":" and keys and keys[-1] is None and len(keys) <= len(wanted):

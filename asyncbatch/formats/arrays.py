@@ -53,16 +53,16 @@ class ArrayReader:
 
     def fill(self, size: int) -> None:
         """Read until `text` has `size` bytes, or the stream ends."""
-        pieces, length = [self.text], len(self.text)
+        chunks, length = [self.text], len(self.text)
         while length < size and not self.is_ended:
             chunk = self._ahead.popleft() if self._ahead else next(self._chunks, None)
             if chunk is None:
                 self.is_ended = True
             else:
-                pieces.append(chunk)
+                chunks.append(chunk)
                 length += len(chunk)
-        if len(pieces) > 1:
-            self.text = b"".join(pieces)
+        if len(chunks) > 1:
+            self.text = b"".join(chunks)
 
     def drop(self, count: int, records: int = 0) -> None:
         """Drop the first `count` bytes, which hold `records` records."""
@@ -114,8 +114,8 @@ def position_after(at: Position, text: bytes, records: int) -> Position:
 
 def text_position_after(at: Position, text: bytes) -> TextPosition:
     """Return the text position after a text that begins at `at`."""
-    here = position_after(at, text, 0)
-    return TextPosition(here.line + 1, here.column + 1, here.byte)
+    end = position_after(at, text, 0)
+    return TextPosition(end.line + 1, end.column + 1, end.byte)
 
 
 _BRACKET = 0x5B
@@ -171,31 +171,31 @@ class ArrayStream:
         `whole`: the caller wants no array. `is_split`: the text is known to exceed the limit, and
         only its head is read. Raises the errors of reading, and InvalidTextError.
         """
-        feed = self._reader
-        if whole or not (is_split or feed.has_bytes(self._sizes.split_threshold + 1)):
+        reader = self._reader
+        if whole or not (is_split or reader.has_bytes(self._sizes.split_threshold + 1)):
             return False
         at = self._find()
         if at is None:
             return False
-        feed.skip_bom()
-        self._head = feed.text[: at - feed.position.byte]
+        reader.skip_bom()
+        self._head = reader.text[: at - reader.position.byte]
         if self._pointer:
             self._check_head()
-        feed.drop(len(self._head))
+        reader.drop(len(self._head))
         return True
 
     def _find(self) -> int | None:
-        """Return the offset of the array within the first `Sizes.huge` bytes, or None."""
-        feed, size, at = self._reader, self._search_bytes, None
+        """Return the array's offset in the first `Sizes.split_threshold` bytes, or None."""
+        reader, size, at = self._reader, self._search_bytes, None
         while at is None:
-            feed.fill(min(size, self._sizes.split_threshold))
-            text = feed.text
+            reader.fill(min(size, self._sizes.split_threshold))
+            text = reader.text
             blank = len(text) - len(text.removeprefix(BOM).lstrip(b" \t\n\r"))
             if self._pointer:
                 at = find_array(text, self._pointer)
             elif blank < len(text):
                 return blank if text[blank] == _BRACKET else None
-            if feed.is_ended or size >= self._sizes.split_threshold:
+            if reader.is_ended or size >= self._sizes.split_threshold:
                 break
             size *= 8
         return at
@@ -206,30 +206,30 @@ class ArrayStream:
         With `drain`, a syntax error near the start is raised only after the rest was read: an error
         of reading takes precedence.
         """
-        most, taken, chunks = self._sizes.document, io.BytesIO(), self._reader.rest()
-        looked = False
+        limit, buffer, chunks = self._sizes.document, io.BytesIO(), self._reader.rest()
+        is_checked = False
         for chunk in chunks:
-            taken.write(chunk)
-            if taken.tell() > most:
-                raise TooLargeError(taken.tell(), most, _too_large_document(most))
-            if not looked and taken.tell() > self._sizes.split_threshold:
-                looked = True
-                if fault := self._early_fault(taken.getvalue()[:_SEARCH_BYTES]):
+            buffer.write(chunk)
+            if buffer.tell() > limit:
+                raise TooLargeError(buffer.tell(), limit, _too_large_document(limit))
+            if not is_checked and buffer.tell() > self._sizes.split_threshold:
+                is_checked = True
+                if fault := self._early_fault(buffer.getvalue()[:_SEARCH_BYTES]):
                     if drain:
                         for _ in chunks:
                             pass
                     raise fault
-        return taken.getvalue()
+        return buffer.getvalue()
 
     def _early_fault(self, head: bytes) -> InvalidTextError | None:
         fault = _examine(head)
         if fault is None or fault.byte > len(head) - _EDGE_BYTES:
             return None
-        feed = ArrayReader(iter(()))
-        feed.text = head
-        feed.skip_bom()
+        reader = ArrayReader(iter(()))
+        reader.text = head
+        reader.skip_bom()
         return InvalidTextError(
-            fault, text_position_after(feed.position, head[feed.position.byte : fault.byte])
+            fault, text_position_after(reader.position, head[reader.position.byte : fault.byte])
         )
 
     def windows(self, resume: Position | None = None) -> Iterator[ArrayWindow]:
@@ -238,15 +238,15 @@ class ArrayStream:
         Raises InvalidTextError, TooLargeError and the errors of reading, after all earlier
         elements.
         """
-        feed = self._reader
+        reader = self._reader
         if resume is not None and resume.record:
-            feed.jump(resume)
+            reader.jump(resume)
         while not self._is_at_end():
             cut, problem = self._cut()
             if cut is not None:
-                start, text = feed.position, feed.text[: cut.at]
+                start, text = reader.position, reader.text[: cut.at]
                 end = position_after(start, text, cut.elements)
-                feed.text, feed.position = feed.text[cut.at :], end
+                reader.text, reader.position = reader.text[cut.at :], end
                 yield ArrayWindow(start, text, cut.elements, end)
                 del text  # frees the memory before the next window is read
             if problem is not None:
@@ -265,57 +265,57 @@ class ArrayStream:
 
     def _is_at_end(self) -> bool:
         """Whether no element follows. Raises InvalidTextError for an invalid byte."""
-        feed = self._reader
-        if feed.position.record:
-            byte = feed.skip_space()
+        reader = self._reader
+        if reader.position.record:
+            byte = reader.skip_space()
             # a stray brace looks like an end when braces are counted
             if byte and byte not in b",]":
-                self._raise_fault(self._opener, feed.text)
+                self._raise_fault(self._opener, reader.text)
             return byte == b"]"
         size = self._search_bytes
-        feed.fill(size)
-        while not (rest := feed.text[1:].lstrip(b" \t\n\r")) and not feed.is_ended:
+        reader.fill(size)
+        while not (rest := reader.text[1:].lstrip(b" \t\n\r")) and not reader.is_ended:
             if size > self._sizes.record:
                 break
             size *= 2
-            feed.fill(size)
+            reader.fill(size)
         if rest[:1] != b"]":
             return False
-        feed.drop(len(feed.text) - len(rest))
+        reader.drop(len(reader.text) - len(rest))
         return True
 
     def _cut(self) -> tuple[Cut | None, Exception | None]:
-        """Return the next boundary, and the error behind it."""
-        feed, most = self._reader, self._sizes.record
-        size, looked = self._sizes.split, False
+        """Return the next boundary, and the error after it."""
+        reader, limit = self._reader, self._sizes.record
+        size, is_checked = self._sizes.split, False
         while True:
-            feed.fill(size)
+            reader.fill(size)
             # The text that was read to find the array may be many windows long.
-            view = feed.text if len(feed.text) < 2 * size else feed.text[:size]
-            if cut := self._cutter.cut(view):
+            text = reader.text if len(reader.text) < 2 * size else reader.text[:size]
+            if cut := self._cutter.cut(text):
                 return cut, None
-            is_all = len(view) == len(feed.text)
-            last = size >= most or (is_all and feed.is_ended)
-            if is_all and (last or not looked):
-                looked = True
+            is_all = len(text) == len(reader.text)
+            last = size >= limit or (is_all and reader.is_ended)
+            if is_all and (last or not is_checked):
+                is_checked = True
                 if fault := self._fault():
-                    place = text_position_after(feed.position, view[: fault.byte])
-                    return self._cutter.cut_before(view, fault.byte), InvalidTextError(fault, place)
+                    position = text_position_after(reader.position, text[: fault.byte])
+                    cut = self._cutter.cut_before(text, fault.byte)
+                    return cut, InvalidTextError(fault, position)
             if last:
-                message = (
-                    f"record {feed.position.record + 1:,} has more than {most:,} bytes, the limit"
-                )
-                return None, TooLargeError(len(view), most, message)
-            size = min(2 * max(size, len(view)), most)
+                number = reader.position.record + 1
+                message = f"record {number:,} has more than {limit:,} bytes, the limit"
+                return None, TooLargeError(len(text), limit, message)
+            size = min(2 * max(size, len(text)), limit)
 
     def _fault(self) -> Fault | None:
         """Return the error in the text in memory, with an offset in that text."""
-        feed, opener = self._reader, self._opener
-        fault = _examine(opener + feed.text)
+        reader, opener = self._reader, self._opener
+        fault = _examine(opener + reader.text)
         if fault is None:
             return None
         byte = fault.byte - len(opener)
-        if byte > len(feed.text) - _EDGE_BYTES and not feed.is_ended:
+        if byte > len(reader.text) - _EDGE_BYTES and not reader.is_ended:
             return None
         return fault._replace(byte=byte)
 
@@ -326,13 +326,13 @@ class ArrayStream:
 
     def _check_text_after_array(self) -> None:
         """Check the text after the array. Raises InvalidTextError."""
-        feed = self._reader
-        feed.drop(1)
+        reader = self._reader
+        reader.drop(1)
         if self._pointer:
             self._check_rest()
-        elif feed.skip_space():
-            feed.fill(_SEARCH_BYTES)
-            self._raise_fault(b"[]", feed.text)
+        elif reader.skip_space():
+            reader.fill(_SEARCH_BYTES)
+            self._raise_fault(b"[]", reader.text)
 
     def _raise_fault(self, before: bytes, rest: bytes) -> None:
         """Raise InvalidTextError for the error in `rest`, which follows `before`."""
@@ -355,19 +355,20 @@ class ArrayStream:
 
     def _check_rest(self) -> None:
         """Check the document without the array's elements. Raises InvalidTextError."""
-        feed, most = self._reader, self._sizes.document
-        feed.fill(most + 1)
-        if not feed.is_ended:
-            raise TooLargeError(len(feed.text), most, _too_large_document(most))
+        reader, limit = self._reader, self._sizes.document
+        reader.fill(limit + 1)
+        if not reader.is_ended:
+            raise TooLargeError(len(reader.text), limit, _too_large_document(limit))
         before = self._head + b"[]"
-        if isinstance(self._validator(before + feed.text), Fault):
-            self._raise_fault(before, feed.text)
-        [at] = find_values(before + feed.text, [self._pointer])
+        if isinstance(self._validator(before + reader.text), Fault):
+            self._raise_fault(before, reader.text)
+        [at] = find_values(before + reader.text, [self._pointer])
         if at != len(self._head):
             name = format_pointer(self._pointer)
             message = f"a second {name!r}: the last one counts, but the first was already processed"
-            place = text_position_after(feed.position, feed.text[: max(0, (at or 0) - len(before))])
-            raise InvalidTextError(Fault("invalid_json", place.byte, message), place)
+            start = max(0, (at or 0) - len(before))
+            position = text_position_after(reader.position, reader.text[:start])
+            raise InvalidTextError(Fault("invalid_json", position.byte, message), position)
 
 
 def _examine(text: bytes) -> Fault | None:

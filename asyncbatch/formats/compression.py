@@ -154,13 +154,13 @@ class Decompressor:
                     return
                 self._stream = self._begin()
             try:
-                piece = self._stream.decompress(data, _OUTPUT_BYTES)
+                output = self._stream.decompress(data, _OUTPUT_BYTES)
             except self._damage as error:
                 raise CorruptArchiveError(f"{self._encoding}: {error}") from error
-            if piece:
-                yield piece
+            if output:
+                yield output
             data = self._rest()
-            if not data and len(piece) < _OUTPUT_BYTES:
+            if not data and len(output) < _OUTPUT_BYTES:
                 return
 
     def finish(self) -> None:
@@ -201,5 +201,5 @@ class _BrotliDecompressor:
 
     def decompress(self, data: bytes, most: int) -> bytes:
         """Return the next output: at most slightly more than `most` bytes."""
-        piece: bytes = self._stream.process(data, output_buffer_limit=most)
-        return piece
+        output: bytes = self._stream.process(data, output_buffer_limit=most)
+        return output

@@ -53,7 +53,7 @@ def open_text(
 
 
 def is_compressed(content: Content) -> bool:
-    """Whether the first bytes are those of a compression format."""
+    """Whether the first bytes identify a compression format."""
     return detect_compression(content.head) is not None
 
 
@@ -82,12 +82,12 @@ def is_json_lines(path: str, form: Format) -> bool:
 
 def _bounded(chunks: Iterator[bytes], most: int, name: str) -> Iterator[bytes]:
     """Yield chunks. Raises TooLargeError after more than `most` bytes."""
-    taken = 0
+    total = 0
     for chunk in chunks:
-        taken += len(chunk)
-        if taken > most:
+        total += len(chunk)
+        if total > most:
             message = f"{name}: unpacks to more than {most:,} bytes (--max-decompressed-size)"
-            raise TooLargeError(taken, most, message)
+            raise TooLargeError(total, most, message)
         yield chunk
 
 

@@ -78,9 +78,9 @@ def file_failure(file: str, error: Exception) -> Failure:  # noqa: PLR0911 - one
     if isinstance(error, FeedError):
         return error.failure
     match error:
-        case InvalidTextError(fault=fault, position=place):
-            where = () if fault.kind == "empty" else place
-            return Failure(file, fault.kind, fault.message, None, *where)
+        case InvalidTextError(fault=fault, position=position):
+            location = () if fault.kind == "empty" else position
+            return Failure(file, fault.kind, fault.message, None, *location)
         case CorruptArchiveError():
             return Failure(file, "corrupt_archive", str(error))
         case TooLargeError():

@@ -49,7 +49,7 @@ class ValidLines(NamedTuple):
 class Lines(NamedTuple):
     """Whole lines of a file.
 
-    `faults` are the errors by index in `texts`, those of blank lines included. The first text is
+    `faults` are the errors by index in `texts`, blank lines included. The first text is
     line `line` at byte `offset`, with record number `record`. `size` is the bytes of the lines and
     their ends.
     """
@@ -69,20 +69,20 @@ class Lines(NamedTuple):
     def split(self) -> Iterator[ValidLines | InvalidLine]:
         """Yield the valid lines in groups and each invalid line, in order."""
         record, line, offset, start = self.record, self.line, self.offset, 0
-        for at, fault in (*self.faults.items(), (len(self.texts), None)):
-            good = self.texts[start:at]
-            if good:
-                yield ValidLines(record, line, offset, good)
-            record, line = record + len(good), line + len(good)
-            offset += sum(map(len, good)) + len(good)
+        for index, fault in (*self.faults.items(), (len(self.texts), None)):
+            valid = self.texts[start:index]
+            if valid:
+                yield ValidLines(record, line, offset, valid)
+            record, line = record + len(valid), line + len(valid)
+            offset += sum(map(len, valid)) + len(valid)
             if fault is None:
                 return
-            text = self.texts[at]
+            text = self.texts[index]
             if fault.kind != "empty":
-                place = locate_byte(text, fault.byte, line=line, offset=offset)
-                yield InvalidLine(record, fault, place, text)
+                position = locate_byte(text, fault.byte, line=line, offset=offset)
+                yield InvalidLine(record, fault, position, text)
                 record += 1
-            line, offset, start = line + 1, offset + len(text) + 1, at + 1
+            line, offset, start = line + 1, offset + len(text) + 1, index + 1
 
 
 def validate_lines(
@@ -102,13 +102,13 @@ def validate_lines(
         texts = block.split(b"\n")
         if not texts[-1]:
             texts.pop()  # the text after the last LF is not a line yet
-        remaining, place = iter(texts), 0
-        while (place := place + validator.take_valid(remaining)) < len(texts):
-            line = texts[place]
+        remaining, index = iter(texts), 0
+        while (index := index + validator.take_valid(remaining)) < len(texts):
+            line = texts[index]
             verdict = validator(line) if line else _BLANK_LINE
             if isinstance(verdict, Fault):
-                faults[place] = verdict
-            place += 1
+                faults[index] = verdict
+            index += 1
         if marked:
             faults = _add_bom_faults(texts, faults, first=not offset)
         lines = Lines(record, line_number, offset, texts, faults, len(block))
@@ -124,9 +124,9 @@ def _add_bom_faults(
     """Return the faults, with one for each byte order mark after the first line."""
     inside = Fault("invalid_json", 0, "a byte order mark inside the file")
     marks = {
-        place: inside
-        for place, line in enumerate(texts)
-        if line.startswith(BOM) and not (first and not place)
+        index: inside
+        for index, line in enumerate(texts)
+        if line.startswith(BOM) and not (first and not index)
     }
     return dict(sorted((faults | marks).items()))
 
@@ -165,20 +165,20 @@ def detect_lines(
     text.
     """
     source = iter(chunks)
-    taken = bytearray()
+    head = bytearray()
     is_lines = has_line = False
     for chunk in source:
-        taken += chunk
+        head += chunk
         has_line = has_line or b"\n" in chunk
         if not has_line:
-            if len(taken) > max_line_bytes:
+            if len(head) > max_line_bytes:
                 break
             continue
-        line, newline, rest = bytes(taken).lstrip(_BLANK).partition(b"\n")
+        line, newline, rest = bytes(head).lstrip(_BLANK).partition(b"\n")
         is_lines = bool(newline and rest.strip(_BLANK)) and not isinstance(validator(line), Fault)
         if newline and (is_lines or rest.strip(_BLANK)):
             break
-    return is_lines, chain((bytes(taken),), source)
+    return is_lines, chain((bytes(head),), source)
 
 
 def _whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -144,10 +144,10 @@ def _descend(
     for depth in range(known, len(tokens)):
         if at is None:
             return None
-        here = tokens[:depth]
-        if here not in outlines:
-            outlines[here] = _outline(at)
-        at = seen[tokens[: depth + 1]] = _child(outlines[here], tokens[depth])
+        parent = tokens[:depth]
+        if parent not in outlines:
+            outlines[parent] = _outline(at)
+        at = seen[tokens[: depth + 1]] = _child(outlines[parent], tokens[depth])
     return at
 
 
@@ -194,9 +194,10 @@ def _address(view: Buffer) -> int:
     address, and ctypes' `from_buffer` needs writable memory.
     """
     buffer = _PyBuffer()
-    taken = ctypes.byref(buffer)
-    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(view), taken, 0)  # flags 0: PyBUF_SIMPLE
+    reference = ctypes.byref(buffer)
+    # flags 0: PyBUF_SIMPLE
+    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(view), reference, 0)
     try:
         return int(buffer.buf or 0)
     finally:
-        ctypes.pythonapi.PyBuffer_Release(taken)
+        ctypes.pythonapi.PyBuffer_Release(reference)

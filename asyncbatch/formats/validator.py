@@ -42,14 +42,14 @@ class Validator:
 
         A fast parser may refuse a valid text: `__call__` decides.
         """
-        check, good = self._check, 0
+        check, count = self._check, 0
         try:
             for text in texts:
                 check(text)
-                good += 1
+                count += 1
         except _REFUSALS:
             pass
-        return good
+        return count
 
 
 def make_validator() -> Validator:

@@ -31,19 +31,19 @@ def s3_credentials(*, anonymous: bool) -> dict[str, Any]:
     """
     name = os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE")
     profile = _profile(name or "default")
-    told: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if "region" in profile and not any(map(os.environ.get, _REGIONS)):
-        told["region"] = profile["region"]
+        options["region"] = profile["region"]
     if anonymous or any(map(os.environ.get, _PRECEDING_VARIABLES)):
-        return told
+        return options
     if name is not None and not profile:
         raise UsageError(f"there is no profile {name!r} (AWS_PROFILE) in the shared AWS files")
-    found = {ours: profile[theirs] for theirs, ours in _KEYS.items() if theirs in profile}
-    if "access_key_id" in found:
-        return told | found
+    keys = {ours: profile[theirs] for theirs, ours in _KEYS.items() if theirs in profile}
+    if "access_key_id" in keys:
+        return options | keys
     if profile.keys() & {"role_arn", "sso_session", "sso_start_url", "credential_process"}:
-        told["credential_provider"] = _boto3_provider(name or "default")
-    return told
+        options["credential_provider"] = _boto3_provider(name or "default")
+    return options
 
 
 def _profile(name: str) -> dict[str, str]:

@@ -35,8 +35,8 @@ def list_versions(location: StoreLocation, url: str) -> Mapping[str, ObjectVersi
     except Exception as error:  # noqa: BLE001 - the library's errors have no common base class
         raise object_error(error, url) from None
     return {
-        one["path"].rpartition("/")[2]: ObjectVersion(one["e_tag"] or "", one["size"])
-        for one in listed["objects"]
+        meta["path"].rpartition("/")[2]: ObjectVersion(meta["e_tag"] or "", meta["size"])
+        for meta in listed["objects"]
     }
 
 
@@ -111,12 +111,12 @@ def list_folder(objects: ObjectReader, url: str) -> list[tuple[str, ObjectPath |
     """
     address = parse_address(url)
     base, start = str(address._replace(key="")), len(address.key)
-    found = objects.retrier.call(lambda: _request_folder(objects, url))
+    listed = objects.retrier.call(lambda: _request_folder(objects, url))
     entries: dict[str, ObjectPath | None] = {
         meta["path"][start:]: object_path_from_metadata(base + meta["path"], meta)
-        for meta in found["objects"]
+        for meta in listed["objects"]
     }
-    for folder in found["common_prefixes"]:
+    for folder in listed["common_prefixes"]:
         entries[f"{folder[start:]}/"] = None
     # A key may equal the folder itself: it has no name within the folder.
     names = sorted((name for name in entries if name.strip("/")), key=str.encode)
@@ -134,12 +134,12 @@ def _list_by_folder(objects: ObjectReader, url: str, last: str | None) -> Iterat
     except ObjectError as error:
         yield ObjectPath(url, problem=(error.errno or errno.EINVAL, str(error)))
         return
-    for name, found in entries:
+    for name, path in entries:
         key = (url + name).removeprefix(base)
         is_behind = last is None or key.encode() > last.encode()
-        if found is not None and is_behind:
-            yield found
-        elif found is None and (is_behind or (last or "").startswith(key)):
+        if path is not None and is_behind:
+            yield path
+        elif path is None and (is_behind or (last or "").startswith(key)):
             yield from _list_by_folder(objects, url + name, last)
 
 

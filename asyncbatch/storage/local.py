@@ -99,11 +99,11 @@ class Content:
         while (fd := self._fd) is not None:
             while idle is not None and not _has_data(fd, idle):
                 yield b""
-            piece = self._with_retries(partial(os.read, fd, size))
-            if not piece:
+            chunk = self._with_retries(partial(os.read, fd, size))
+            if not chunk:
                 return
-            self._add_count(len(piece))
-            yield piece
+            self._add_count(len(chunk))
+            yield chunk
 
     def seek(self, byte: int) -> None:
         """Move `chunks`, after the head, to a byte of a regular file. Raises OSError."""
@@ -137,10 +137,10 @@ class _Stream(io.RawIOBase):
         head = self._content.head
         if self._at == len(head):
             return self._content.read_into(memoryview(buffer))
-        piece = head[self._at : self._at + len(buffer)]
-        buffer[: len(piece)] = piece
-        self._at += len(piece)
-        return len(piece)
+        chunk = head[self._at : self._at + len(buffer)]
+        buffer[: len(chunk)] = chunk
+        self._at += len(chunk)
+        return len(chunk)
 
 
 def open_content(
@@ -158,21 +158,21 @@ def open_content(
     head, expected = b"", 0
     try:
         head = os.read(fd, FIRST_READ_BYTES)
-        wanted = FIRST_READ_BYTES
+        head_size = FIRST_READ_BYTES
         if len(head) == FIRST_READ_BYTES or limit is not None:
             expected = os.fstat(fd).st_size
             if limit is not None and expected > limit:
                 raise TooLargeError(expected, limit)  # noqa: TRY301 - the handler below closes the file
-            wanted = max(FIRST_READ_BYTES, min(ahead, expected))
+            head_size = max(FIRST_READ_BYTES, min(ahead, expected))
         # Only an empty read is the end: pipes and some file systems return fewer bytes
         # than requested.
         at_end = False
-        while not at_end and len(head) < wanted:
+        while not at_end and len(head) < head_size:
             if path == STDIN and len(head) >= _MIN_HEAD_BYTES and not _has_data(fd, _IDLE_SECONDS):
                 break
-            piece = os.read(fd, wanted - len(head))
-            head += piece
-            at_end = not piece
+            chunk = os.read(fd, head_size - len(head))
+            head += chunk
+            at_end = not chunk
         if at_end and not head and stat.S_ISFIFO(os.fstat(fd).st_mode):
             _wait_for_writer(fd)
             at_end = False
@@ -209,11 +209,11 @@ def open_byte_range(path: str, start: int, length: int) -> Iterator[bytes]:
     try:
         end = start + length
         while start < end:
-            piece = os.pread(fd, min(CHUNK_BYTES, end - start), start)
-            if not piece:
+            chunk = os.pread(fd, min(CHUNK_BYTES, end - start), start)
+            if not chunk:
                 raise OSError(CHANGED_MESSAGE)
-            start += len(piece)
-            yield piece
+            start += len(chunk)
+            yield chunk
     finally:
         os.close(fd)
 

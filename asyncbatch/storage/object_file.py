@@ -35,11 +35,11 @@ class ObjectFile(AtomicFile):
     def open(self) -> None:
         """Start the object. Raises UsageError if the store refuses writes."""
         try:
-            place = Stores(self._settings, writes=True).location(self.path)
-            check_writable(place, self.path)
+            location = Stores(self._settings, writes=True).location(self.path)
+            check_writable(location, self.path)
         except ObjectError as error:
             raise UsageError(f"cannot write {self.path}: {error}") from None
-        self._object = ObjectWriter(place, self.path)
+        self._object = ObjectWriter(location, self.path)
 
     def write(self, data: bytes | bytearray) -> None:
         """Upload bytes; blocks while the store is slower. Raises SinkError."""

@@ -88,25 +88,25 @@ class ObjectReader:
 
         Raises ChangedError if the object has become shorter or was replaced.
         """
-        places = iter(range(start, end, RANGE_BYTES))
-        flying: deque[tuple[int, Future[ObjectData]]] = deque()
+        starts = iter(range(start, end, RANGE_BYTES))
+        in_flight: deque[tuple[int, Future[ObjectData]]] = deque()
         at_once = 1  # so that a caller that needs only the beginning does not load the rest
         try:
             while True:
-                while len(flying) < at_once and (place := next(places, None)) is not None:
-                    stop = min(place + RANGE_BYTES, end)
-                    asked = self.threads.submit(self.read_range, url, place, stop, etag)
-                    flying.append((stop - place, asked))
-                if not flying:
+                while len(in_flight) < at_once and (range_start := next(starts, None)) is not None:
+                    stop = min(range_start + RANGE_BYTES, end)
+                    asked = self.threads.submit(self.read_range, url, range_start, stop, etag)
+                    in_flight.append((stop - range_start, asked))
+                if not in_flight:
                     return
-                wanted, future = flying.popleft()
+                length, future = in_flight.popleft()
                 data = future.result().data
-                if len(data) != wanted:
+                if len(data) != length:
                     raise ChangedError
                 yield data
                 at_once = min(2 * at_once, RANGES_IN_FLIGHT)
         finally:
-            for _, future in flying:
+            for _, future in in_flight:
                 future.cancel()
 
     def _location(self, url: str) -> StoreLocation:
@@ -229,10 +229,10 @@ def open_object(
 
 def object_size(objects: ObjectReader, path: ObjectPath) -> int:
     """Return the size of an object in bytes. Raises ObjectError."""
-    found = path if path.size is not None or path.problem else objects.head(path)
-    if found.problem is not None:
-        raise ObjectError(*found.problem)
-    return found.size or 0
+    known = path if path.size is not None or path.problem else objects.head(path)
+    if known.problem is not None:
+        raise ObjectError(*known.problem)
+    return known.size or 0
 
 
 def _read_head(
@@ -271,16 +271,16 @@ class ObjectContent(Content):
         if not self._rest:
             self._rest = next(self._ranges, b"")
             self._add_count(len(self._rest))
-        piece = self._rest[: len(buffer)]
-        self._rest = self._rest[len(piece) :]
-        buffer[: len(piece)] = piece
-        return len(piece)
+        chunk = self._rest[: len(buffer)]
+        self._rest = self._rest[len(chunk) :]
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
 
     def chunks(self, idle: float | None = None) -> Iterator[bytes]:  # noqa: ARG002 - a response has its own timeout
         yield self.head
-        while piece := next(self._ranges, b""):
-            self._add_count(len(piece))
-            yield piece
+        while chunk := next(self._ranges, b""):
+            self._add_count(len(chunk))
+            yield chunk
 
     def seek(self, byte: int) -> None:
         self._ranges.close()
@@ -298,40 +298,40 @@ class StreamedContent(Content):
     def read_into(self, buffer: memoryview) -> int:
         if not self._rest:
             self._rest = self._read()
-        piece = self._rest[: len(buffer)]
-        self._rest = self._rest[len(piece) :]
-        buffer[: len(piece)] = piece
-        return len(piece)
+        chunk = self._rest[: len(buffer)]
+        self._rest = self._rest[len(chunk) :]
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
 
     def chunks(self, idle: float | None = None) -> Iterator[bytes]:  # noqa: ARG002 - a response has its own timeout
         yield self.head
-        while piece := self._read():
-            yield piece
+        while chunk := self._read():
+            yield chunk
 
     def _read(self) -> bytes:
-        piece = self._answer.read(self._path)
-        self._add_count(len(piece))
-        if not piece and self.size != self._answer.size:
+        chunk = self._answer.read(self._path)
+        self._add_count(len(chunk))
+        if not chunk and self.size != self._answer.size:
             raise ChangedError
-        return piece
+        return chunk
 
 
 class ObjectRandomAccess:
     """Random access to an object, with several range requests at a time."""
 
     def __init__(self, objects: ObjectReader, path: ObjectPath) -> None:
-        found = objects.head(path)
-        if found.problem is not None:
-            raise ObjectError(*found.problem)
+        known = objects.head(path)
+        if known.problem is not None:
+            raise ObjectError(*known.problem)
         self._objects, self._path = objects, path
-        self.size, self.etag = found.size or 0, found.etag
+        self.size, self.etag = known.size or 0, known.etag
 
     def read_into(self, view: memoryview, offset: int) -> int:
         end = min(offset + len(view), self.size)
-        taken = 0
-        for piece in self._objects.read_ranges(self._path, offset, end, self.etag):
-            view[taken : taken + len(piece)] = piece
-            taken += len(piece)
-        return taken
+        count = 0
+        for chunk in self._objects.read_ranges(self._path, offset, end, self.etag):
+            view[count : count + len(chunk)] = chunk
+            count += len(chunk)
+        return count
 
     def close(self) -> None: ...

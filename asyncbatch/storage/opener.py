@@ -136,10 +136,12 @@ class _FileRandomAccess:
         self.etag: str | None = None
 
     def read_into(self, view: memoryview, offset: int) -> int:
-        taken = 0
-        while taken < len(view) and (count := os.preadv(self._fd, [view[taken:]], offset + taken)):
-            taken += count
-        return taken
+        filled = 0
+        while filled < len(view) and (
+            count := os.preadv(self._fd, [view[filled:]], offset + filled)
+        ):
+            filled += count
+        return filled
 
     def close(self) -> None:
         os.close(self._fd)

@@ -76,18 +76,18 @@ def object_error(error: BaseException, url: str) -> ObjectError:
 
 
 def _answer_error(status: int, code: str | None, url: str) -> ObjectError:
-    said = f"{status} {code}" if code else str(status)
+    answer = f"{status} {code}" if code else str(status)
     if code in ("NoSuchBucket", "ContainerNotFound"):
         return ObjectError(errno.ENOENT, _no_bucket(url))
     if status in (404, 410):
         return ObjectError(errno.ENOENT, NO_OBJECT_MESSAGE)
     if status in (401, 403):
-        return ObjectError(errno.EACCES, f"not permitted (the store says {said})")
+        return ObjectError(errno.EACCES, f"not permitted (the store says {answer})")
     if status in _THROTTLED:
-        return ObjectError(errno.EAGAIN, f"the store could not answer ({said})")
+        return ObjectError(errno.EAGAIN, f"the store could not answer ({answer})")
     if status in (301, 307) and url.startswith("s3:"):
-        said += "; is the bucket in another region? AWS_REGION names it"
-    return ObjectError(errno.EINVAL, f"the store refused ({said})")
+        answer += "; is the bucket in another region? AWS_REGION names it"
+    return ObjectError(errno.EINVAL, f"the store refused ({answer})")
 
 
 def library_reason(error: BaseException) -> str:
@@ -99,13 +99,13 @@ def library_reason(error: BaseException) -> str:
 
 
 def _status(text: str) -> int | None:
-    found = _STATUS.search(text)
-    return int(found[1] or found[2]) if found else None
+    match = _STATUS.search(text)
+    return int(match[1] or match[2]) if match else None
 
 
 def _code(text: str) -> str | None:
-    found = _CODE.search(text)
-    return (found[1] or found[2]) if found else None
+    match = _CODE.search(text)
+    return (match[1] or match[2]) if match else None
 
 
 def _no_bucket(url: str) -> str:

@@ -51,11 +51,11 @@ class Stores:
     def location(self, url: str) -> StoreLocation:
         """Return the store and the key of `url`, without a request. Raises UsageError."""
         address = parse_address(url)
-        which = address.scheme, address.bucket
+        key = address.scheme, address.bucket
         with self._lock:
-            store = self._opened.get(which)
+            store = self._opened.get(key)
             if store is None:
-                store = self._opened[which] = self._open(address)
+                store = self._opened[key] = self._open(address)
         return StoreLocation(store, address.key)
 
     def _open(self, address: Address) -> ObjectStore:
@@ -103,8 +103,8 @@ class Stores:
             if user := _basic_auth_header(address):
                 client["default_headers"] = {"authorization": user}
             return options
-        found = (os.environ.get(name) for name in _ENDPOINT_VARIABLES[scheme])
-        endpoint = settings.endpoint or next(filter(None, found), None)
+        endpoints = (os.environ.get(name) for name in _ENDPOINT_VARIABLES[scheme])
+        endpoint = settings.endpoint or next(filter(None, endpoints), None)
         if endpoint is not None:
             options[_ENDPOINT_OPTIONS[scheme]] = endpoint
             client["allow_http"] = endpoint.startswith("http://")

@@ -105,9 +105,9 @@ class MultipartUpload:
                 raise _AbortedError
             if not self._blocks:
                 raise StopIteration
-            piece = self._blocks.popleft()
+            block = self._blocks.popleft()
             self._changed.notify_all()
-            return piece
+            return block
 
 
 class _EmptyUpload:
