@@ -6,7 +6,8 @@ import typer
 
 from asyncbatch.cli.options import common as o
 from asyncbatch.cli.options import ledger as again
-from asyncbatch.cli.options import records as r
+from asyncbatch.cli.options import target as to_options
+from asyncbatch.cli.options import transforms as r
 from asyncbatch.cli.values import dask_settings, failure_budget, has_library, memory_plan
 
 if TYPE_CHECKING:
@@ -70,16 +71,16 @@ def run_files(
     schema: r.Schema = None,
     check_formats: r.CheckFormats = False,
     dedupe: r.Dedupe = None,
-    to: r.To = None,
-    table: r.Table = None,
-    key: r.Key = None,
-    mode: r.Mode = None,
-    schema_contract: r.SchemaContract = None,
-    columns: r.Columns = None,
-    load_batch: r.LoadBatch = None,
-    to_format: r.ToFormat = "keep",
-    to_compression: r.ToCompression = "keep",
-    unordered: r.Unordered = False,
+    to: to_options.To = None,
+    table: to_options.Table = None,
+    key: to_options.Key = None,
+    mode: to_options.Mode = None,
+    schema_contract: to_options.SchemaContract = None,
+    columns: to_options.Columns = None,
+    load_batch: to_options.LoadBatch = None,
+    to_format: to_options.ToFormat = "keep",
+    to_compression: to_options.ToCompression = "keep",
+    unordered: to_options.Unordered = False,
     resume: again.Resume = False,
     retry_failed: again.RetryFailed = False,
     force: again.Force = False,
@@ -102,7 +103,7 @@ def run_files(
     retry_delay: o.RetryDelay = 0.2,
     max_failures: o.MaxFailures = None,
     fail_fast: o.FailFast = False,
-    dead_letter: r.DeadLetter = None,
+    dead_letter: to_options.DeadLetter = None,
     show_failures: o.ShowFailures = "20",  # type: ignore[assignment]  # typer parses defaults too
     output: o.Output = "text",
     report: o.Report = None,

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from asyncbatch.cli.options import common as o
-from asyncbatch.cli.options import records as r
 from asyncbatch.cli.options import stream as s
+from asyncbatch.cli.options import transforms as r
 from asyncbatch.cli.values import failure_budget
 
 if TYPE_CHECKING:

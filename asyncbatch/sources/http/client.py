@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict, deque
-from contextlib import asynccontextmanager
+from collections import defaultdict
 from typing import TYPE_CHECKING
 from urllib.request import getproxies, proxy_bypass
 
@@ -14,7 +13,7 @@ from yarl import URL
 
 import asyncbatch
 from asyncbatch.core.retry import Retrier, Retries
-from asyncbatch.core.units import Rate, parse_rate
+from asyncbatch.core.units import parse_rate
 from asyncbatch.formats.compression import accepted_encodings
 from asyncbatch.formats.validator import make_validator
 from asyncbatch.sources.http.base import EXCERPT_CHARACTERS, HttpError, HttpFailure
@@ -24,6 +23,7 @@ from asyncbatch.sources.http.failures import (
     StatusError,
     explain_error,
 )
+from asyncbatch.sources.http.rate_limiter import RateLimiter
 from asyncbatch.sources.http.response import (
     HttpResponse,
     LineStream,
@@ -35,7 +35,7 @@ from asyncbatch.sources.http.response import (
 from asyncbatch.sources.http.security import OriginPolicy, Redactor
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from aiohttp import ClientResponse, ClientSession
 
@@ -69,40 +69,6 @@ def open_session() -> aiohttp.ClientSession:
             "User-Agent": f"asyncbatch/{asyncbatch.__version__}",
         },
     )
-
-
-class RateLimiter:
-    """The limits of one host: requests at a time, and requests in an interval."""
-
-    def __init__(self, rate: Rate | None, concurrency: int, clock: Clock, sleep: Sleep) -> None:
-        self._rate, self._clock, self._sleep = rate, clock, sleep
-        self._slots = asyncio.Semaphore(concurrency)
-        # The start times of the latest requests, also of those that still wait.
-        self._starts: deque[float] = deque(maxlen=rate.requests if rate else 0)
-        self._paused_until = 0.0
-
-    @asynccontextmanager
-    async def acquire(self) -> AsyncIterator[None]:
-        """Wait for a free slot. Make the request inside the context."""
-        async with self._slots:
-            while (left := self._reserve() - self._clock()) > 0:
-                await self._sleep(left)
-                if self._clock() >= self._paused_until:
-                    break  # otherwise `pause` was called during the sleep
-            yield
-
-    def pause(self, seconds: float) -> None:
-        """Start no request for `seconds`, as the host demands."""
-        self._paused_until = max(self._paused_until, self._clock() + seconds)
-
-    def _reserve(self) -> float:
-        """Reserve the next start time and return it."""
-        at = max(self._clock(), self._paused_until)
-        if self._rate is not None:
-            if len(self._starts) == self._rate.requests:
-                at = max(at, self._starts[0] + self._rate.seconds)
-            self._starts.append(at)
-        return at
 
 
 class Proxies:

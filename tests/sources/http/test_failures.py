@@ -16,7 +16,7 @@ import pytest
 
 from asyncbatch.core.units import Rate, parse_rate
 from asyncbatch.sources.http.base import HttpError
-from asyncbatch.sources.http.client import RateLimiter
+from asyncbatch.sources.http.rate_limiter import RateLimiter
 from asyncbatch.sources.http.settings import (
     CursorPagination,
     HttpSettings,
