@@ -307,7 +307,7 @@ class SqliteSink:
             column, declared = next(iter(types.items()))
             raise SinkError(
                 f"cannot write {self.path}: column {column} of table {self.table} must become"
-                f" {declared} to hold the new values, but the definition of the table has {error};"
+                f" {declared} to hold the new values, but the table has {error} in its definition;"
                 " change the column yourself, or name another table"
             ) from None
 
