@@ -45,7 +45,7 @@ def asyncbatch(
         ),
     ] = False,
 ) -> None:
-    """Process folders of JSON files: fast, in bounded memory, exact about what failed."""
+    """Process folders of JSON files: fast, in bounded memory, with exact failure positions."""
 
 
 app.add_typer(ledger, name="ledger")

@@ -101,14 +101,14 @@ def _ledger_path(target: str) -> str:
     if target.endswith(".ledger"):
         return target
     try:
-        form, place = parse_location(target)
+        form, location = parse_location(target)
     except UsageError as error:
         if os.path.isfile(target):
             return target
         raise typer.BadParameter(str(error)) from None
     if form == "postgres":
         return target
-    return place if form in ("sqlite", "duckdb") else default_path(place, "", None)
+    return location if form in ("sqlite", "duckdb") else default_path(location, "", None)
 
 
 @contextmanager

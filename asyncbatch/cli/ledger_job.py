@@ -52,11 +52,11 @@ def ledger_settings(
             raise UsageError(reason)
         return None
     name = fingerprint(work)
-    place = None if target is None or target.is_database else target.path
+    target_path = None if target is None or target.is_database else target.path
     return LedgerSettings(
         name,
         describe(work),
-        ledger or default_path(place, name, root),
+        ledger or default_path(target_path, name, root),
         is_asked,
         resume,
         retry_failed,
