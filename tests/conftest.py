@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import os
 import signal
@@ -20,6 +19,7 @@ from hypothesis import settings
 from asyncbatch.core.system import usable_cpus
 
 if TYPE_CHECKING:
+    from tests.servers.dask import DaskCluster
     from tests.servers.postgres import PostgresServer
     from tests.servers.s3 import S3Server
 
@@ -46,34 +46,10 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
     os.environ["PYTHONPYCACHEPREFIX"] = str(ROOT / ".pytest_cache" / "bytecode")
 
 
-# Files whose tests run in one process, one after another, and why. Others run in any order.
-WHOLE = {
-    "tests/workers/test_dask_objects.py": "needs one cluster and one server",
-    "tests/formats/test_bombs.py": "takes long to make what it tests with",
-    "tests/workers/test_dask.py": "needs one cluster",
-    "tests/config/test_memory.py": "the same",
-    "tests/sinks/test_postgres.py": "needs one server",
-    "tests/cli/test_readme.py": "has commands that read what others have written",
-}
-
-
 @pytest.hookimpl(optionalhook=True)  # where pytest-xdist is not installed
 def pytest_xdist_auto_num_workers() -> int:
     """Say how many processes `-n auto` is: more than there are CPUs, since tests wait a lot."""
     return usable_cpus() + 1
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give tests to processes one by one, but some files as a whole."""
-    scheduling = importlib.import_module("xdist.scheduler").LoadScopeScheduling(config, log)
-
-    def scope(test: str) -> str:
-        file = test.partition("::")[0]
-        return file if file in WHOLE else test
-
-    scheduling._split_scope = scope
-    return scheduling
 
 
 class Outcome(NamedTuple):
@@ -229,9 +205,9 @@ def server() -> Iterator[PostgresServer]:
     found.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
-    """A server that speaks S3, with no buckets but those of the tests of a file."""
+    """A server that speaks S3, shared by the tests of a process."""
     from tests.servers.s3 import S3Server
 
     with S3Server() as found:
@@ -240,9 +216,27 @@ def s3_server() -> Iterator[S3Server]:
 
 @pytest.fixture
 def s3(s3_server: S3Server) -> S3Server:
-    """The server that speaks S3, counting from none; buckets of earlier tests are in it."""
-    s3_server.forget()
+    """The server that speaks S3, without buckets and counting from none."""
+    s3_server.clear()
     return s3_server
+
+
+@pytest.fixture(scope="session")
+def dask_cluster() -> Iterator[DaskCluster]:
+    """A Dask cluster, shared by the tests of a process."""
+    from tests.servers.dask import DaskCluster
+
+    found = DaskCluster()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def cluster(dask_cluster: DaskCluster, s3_server: S3Server) -> DaskCluster:
+    """The cluster with two workers, which have credentials for the store, but not its address."""
+    env = {name: value for name, value in s3_server.environment.items() if "ENDPOINT" not in name}
+    dask_cluster.restore(1, 2, **env)
+    return dask_cluster
 
 
 def many(count: int, content: str = '{"a": 1}') -> dict[str, str]:

@@ -28,6 +28,19 @@ def wait_until(condition, within=PATIENCE, *, running=None):
         time.sleep(_POLL_SECONDS)
 
 
+def wait_until_still(measure, seconds=0.5):
+    """Wait until `measure()` gives the same value twice, `seconds` apart, and return the value.
+
+    For what a process does before it is held up. A test must hold too if it is held up later.
+    """
+    value = measure()
+    while True:
+        time.sleep(seconds)
+        before, value = value, measure()
+        if value == before:
+            return value
+
+
 def children(pid: int) -> list[int]:
     """Return the process numbers of the children of a process."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

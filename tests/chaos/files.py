@@ -69,7 +69,7 @@ SERVER_HOWS = (*HOWS, "server", "server")
 _UNUSABLE = 2
 _NUMBERS = count()
 _MOST_SECONDS = 2.5
-_PATIENCE = 60
+_PATIENCE = 300
 
 
 class Outcome(NamedTuple):

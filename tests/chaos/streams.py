@@ -62,7 +62,7 @@ HOWS = ("group", "group", "parent", "stop")
 SERVER_HOWS = (*HOWS, "server")
 """The same of a target that is a server, which may be killed itself, and comes back."""
 _DATABASES = count()
-_PATIENCE = 120
+_PATIENCE = 300
 
 
 class Outcome(NamedTuple):
@@ -124,23 +124,27 @@ class Case:
             start_new_session=True,
         )
 
-    def found(self) -> dict[str, Counter[str]]:
+    def found(self) -> dict[str, Counter[object]]:
         """Return all that was written: rows in any order, lines with their numbers."""
         found = {name: _lines((self.place / name).read_bytes()) for name in _SIDES}
         found["rows"] = Counter(self._rows())
         return found
 
-    def _rows(self) -> list[str]:
+    def _rows(self) -> list[object]:
         place = self.place
+        query = "SELECT * FROM windows"
         if (place / "out.database").exists():
             name = (place / "out.database").read_text()
-            return list(map(repr, server().execute("SELECT * FROM windows", name)))
+            return [_by_name(row) for row in server().rows(query, name)]
         if (place / "out.db").exists():
             with closing(sqlite3.connect(place / "out.db")) as database:
-                return list(map(repr, database.execute("SELECT * FROM windows")))
+                database.row_factory = sqlite3.Row
+                return [_by_name(dict(row)) for row in database.execute(query)]
         if (place / "out.duckdb").exists():
             with importlib.import_module("duckdb").connect(str(place / "out.duckdb")) as database:
-                return list(map(repr, database.execute("SELECT * FROM windows").fetchall()))
+                rows = database.execute(query)
+                names = [column[0] for column in rows.description]
+                return [_by_name(dict(zip(names, row, strict=True))) for row in rows.fetchall()]
         [path] = place.glob("out.*")
         data = path.read_bytes()
         return list(_lines(gzip.decompress(data) if path.suffix == ".gz" else data).elements())
@@ -149,7 +153,12 @@ class Case:
 _SIDES = ("late.jsonl", "bad.jsonl")
 
 
-def _lines(data: bytes) -> Counter[str]:
+def _by_name(row: dict[str, object]) -> object:
+    """Return a row of a table whose columns may come in any order, and be of integers or reals."""
+    return tuple(sorted(row.items()))
+
+
+def _lines(data: bytes) -> Counter[object]:
     return Counter(f"{number} {line!r}" for number, line in enumerate(data.split(b"\n")))
 
 

@@ -8,9 +8,9 @@ import os
 import pty
 import re
 import signal
+import sqlite3
 import subprocess
-import time
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from functools import reduce
 
 import pytest
@@ -22,6 +22,7 @@ from asyncbatch.sinks.target import Target
 from asyncbatch.sources.http.settings import CursorPagination, HttpSettings
 from asyncbatch.sources.http.source import HttpFeedSource
 from tests.conftest import COMMAND, PATIENCE, environment
+from tests.processes import wait_until
 from tests.servers.api import ApiServer, status
 
 RECORDS = [{"id": n, "email": None if n % 10 == 5 else f"{n}@x.org"} for n in range(40)]
@@ -153,16 +154,22 @@ def test_a_source_without_any_page_has_failed(etl, files, api):
     assert report["sources"][1]["requests"] == 1
 
 
+def _ids(folder):
+    try:
+        with closing(sqlite3.connect(f"file:{folder}/people.db?mode=ro", uri=True)) as database:
+            return [number for (number,) in database.execute("SELECT id FROM people")]
+    except sqlite3.OperationalError:  # there is no table yet
+        return []
+
+
 def test_a_source_that_is_stopped_is_interrupted(files, api):
     folder = files({"p.toml": PIPELINE.format(api=api.origin), **FILES})
-    api.delay = 0.2
+    api.answers = 2
     command = [*COMMAND, "etl", "p.toml", "--only", "chained", "--only", "files", "-o", "json"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder, env=environment()
     ) as process:
-        while api.requests < 3:
-            assert process.poll() is None
-            time.sleep(0.01)
+        wait_until(lambda: api.requests == 3 and 100 in _ids(folder), running=process)
         process.send_signal(signal.SIGTERM)
         stdout, _ = process.communicate(timeout=PATIENCE)
     report = json.loads(stdout)

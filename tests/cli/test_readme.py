@@ -15,6 +15,8 @@ import pytest
 
 from tests.conftest import PATIENCE, ROOT, environment, python
 
+pytestmark = pytest.mark.xdist_group("readme")  # commands read what others have written
+
 README = (ROOT / "README.md").read_text()
 
 

@@ -15,17 +15,17 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import COMMAND, PATIENCE, environment, many
-from tests.processes import alive, children, holds_open, wait_until, waiting_bytes
+from tests.processes import alive, children, holds_open, wait_until, wait_until_still
 
 pytestmark = pytest.mark.skipif(not Path("/proc").exists(), reason="looks into /proc")
 
 SLOW = ("-b", "1", "--pause", "0.2")
 
 
-def start(folder, *arguments, **options):
+def start(folder, *arguments, stdout=subprocess.PIPE):
     return subprocess.Popen(
         [*COMMAND, "run", ".", *arguments], cwd=folder, env=environment(), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, **options,
+        stdout=stdout, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
 
 
@@ -164,12 +164,18 @@ def test_no_worker_outlives_a_run_that_is_killed_within_a_file(files):
 
 def test_a_reader_that_stops_reading_does_not_stop_the_signals(files):
     """Ctrl-C works while stdout is a full pipe without a reader."""
-    process = start(files(many(20_000)), "-o", "jsonl", "--grace", "0.5")
-    page = fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
-    wait_until(lambda: waiting_bytes(process.stdout) > page - 300)  # the pipe is full
+    counts = "def f(record):\n    with open('calls', 'a') as calls: calls.write('x')\n"
+    folder = files({**many(20_000), "fn.py": counts})
+    reader, writer = os.pipe()
+    os.write(writer, b"x" * fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096))
+    process = start(folder, "-o", "jsonl", "--grace", "0.5", "--call", "fn.py:f", stdout=writer)
+    os.close(writer)
+    calls = folder / "calls"
+    wait_until(calls.exists, running=process)
+    assert 0 < wait_until_still(lambda: calls.stat().st_size) < 20_000
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=PATIENCE) == 130
-    process.stdout.close()
+    os.close(reader)
     assert re.match("Stopping", process.stderr.read())
     process.stderr.close()
 

@@ -65,6 +65,7 @@ def big(tmp_path_factory):
     return folder
 
 
+@pytest.mark.xdist_group("big files")
 @pytest.mark.parametrize("limit", [120, 240])
 @pytest.mark.parametrize(
     "options",
@@ -93,6 +94,7 @@ def test_too_little_is_refused(run, files):
     assert "--max-memory 10.5 MB is too small: this job needs at least" in outcome.stderr
 
 
+@pytest.mark.xdist_group("big files")
 def test_a_pipeline_keeps_within_its_memory(big, tmp_path):
     (tmp_path / "big.toml").write_text(f"""
         name = "big"

@@ -311,15 +311,16 @@ def test_the_caller_may_know_better_what_is_transient():
 
 
 async def test_async_retries_end_with_their_task():
-    calls = 0
+    calls, called = 0, asyncio.Event()
 
     async def slow():
         nonlocal calls
         calls += 1
-        await asyncio.sleep(100)
+        called.set()
+        await asyncio.Event().wait()
 
     task = asyncio.create_task(Retrier(AT_ONCE).call_async(slow))
-    await asyncio.sleep(0.01)
+    await called.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

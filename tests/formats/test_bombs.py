@@ -10,6 +10,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("bombs")  # which take long to make
+
 GIB = 1024**3
 MIB = 1024**2
 ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"

@@ -64,16 +64,17 @@ async def test_leaving_early_ends_the_workers(files):
 
 
 async def test_a_cancelled_task_ends_cleanly(files):
-    folder = files(many(3000))
+    folder, begun = files(many(3000)), asyncio.Event()
 
     async def consume():
         results = asyncbatch.process_files(folder, workers=2, batch_size=1)
         async with aclosing(results):
             async for _ in results:
+                begun.set()
                 await asyncio.sleep(0.01)
 
     task = asyncio.create_task(consume())
-    await asyncio.sleep(0.5)
+    await begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

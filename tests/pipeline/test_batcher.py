@@ -13,6 +13,7 @@ from asyncbatch.core.batches import Batch, BatchPart, Part
 from asyncbatch.pipeline.batcher import Batcher
 from asyncbatch.workers.engine import BatchEnd, bounded_map
 from asyncbatch.workers.local import ThreadEngine
+from tests.tasks import wait_until_blocked
 
 
 class Source:
@@ -58,7 +59,7 @@ async def test_no_more_batches_are_taken_than_there_are_lanes(lanes):
     batcher = Batcher(source.chunks(), size=5)
     results = bounded_map([Lane(gate) for _ in range(lanes)], batcher)
     pulling = asyncio.ensure_future(anext(results))
-    await asyncio.sleep(0.05)
+    await wait_until_blocked()
     assert (source.taken, Lane.running) == (5 * lanes, lanes)
     gate.set()
     await pulling
@@ -74,7 +75,7 @@ async def test_a_slow_consumer_slows_the_source(lanes):
     ) as results:
         for _ in range(20):
             await anext(results)
-            await asyncio.sleep(0.002)
+            await wait_until_blocked()
         # For each lane one batch running, and its last part and end in a queue of that length.
         assert source.taken <= 20 + 3 * lanes
     assert Lane.most <= lanes
@@ -83,7 +84,7 @@ async def test_a_slow_consumer_slows_the_source(lanes):
 async def test_closing_cancels_and_awaits_what_is_in_flight():
     results = bounded_map([Lane(asyncio.Event()) for _ in range(3)], Batcher(Source().chunks(), 2))
     pulling = asyncio.ensure_future(anext(results))
-    await asyncio.sleep(0.02)
+    await wait_until_blocked()
     assert Lane.running == 3
     pulling.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -164,9 +165,9 @@ async def test_after_stop_no_batch_comes_even_from_a_source_that_hangs():
     batcher = Batcher(hanging(), size=1)
     await anext(batcher)
     waiting = asyncio.ensure_future(anext(batcher, None))
-    await asyncio.sleep(0.01)
+    await wait_until_blocked()
     batcher.stop()
-    assert await asyncio.wait_for(waiting, 1) is None
+    assert await waiting is None
 
 
 async def test_a_lost_batch_comes_again_in_halves():

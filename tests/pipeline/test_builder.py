@@ -674,7 +674,7 @@ async def test_sources_that_do_not_end_when_they_are_told_are_left_behind():
 
     sources = [blocking(), ignoring()]
     running = asyncio.create_task(asyncbatch.Pipeline(sources).run())
-    await asyncio.to_thread(stuck.wait, 60)
+    assert await asyncio.to_thread(stuck.wait, PATIENCE)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import sqlite3
 import subprocess
-import time
 from contextlib import closing
 
 import pytest
 
 from tests.conftest import COMMAND, environment
+from tests.processes import wait_until
 
 PIPELINE = """
 name = "controlled"
@@ -31,7 +31,7 @@ import os, time
 def clean(record):
     if record.get("slow"):
         open("at-it", "w").close()
-        time.sleep(60)
+        time.sleep(3600)
     if record.get("bad"):
         raise ValueError("bad")
     return {"id": record["id"], "pid": os.getpid()}
@@ -85,13 +85,11 @@ def test_a_second_run_leaves_while_the_lock_is_held(folder, etl):
     place = folder({"id": 1}, {"id": 2, "slow": True})
     # The option must not take the pipeline file after it as its value.
     with subprocess.Popen(
-        [*COMMAND, "etl", "--lock", "people.toml", "--timeout", "50"],
+        [*COMMAND, "etl", "--lock", "people.toml", "--timeout", "3600"],
         cwd=place, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
     ) as first:  # fmt: skip
         try:
-            while not (place / "at-it").exists():
-                assert first.poll() is None
-                time.sleep(0.01)
+            wait_until((place / "at-it").exists, running=first)
             second = etl("people.toml", "--lock", "--limit", "1")
             assert second.returncode == 75
             assert f"process {first.pid}" in second.stderr

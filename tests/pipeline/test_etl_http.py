@@ -7,13 +7,13 @@ import random
 import signal
 import sqlite3
 import subprocess
-import time
 from contextlib import closing
 from typing import Any
 
 import pytest
 
 from tests.conftest import COMMAND, PATIENCE, environment
+from tests.processes import wait_until, wait_until_still
 from tests.servers.api import ApiServer, stall, status, value
 
 CURSOR = '{ type = "cursor", next = "/next_cursor" }'
@@ -298,7 +298,7 @@ def test_all_of_a_url_is_not_added_twice(etl, tmp_path):
 def test_runs_that_are_killed_lose_and_double_nothing(files, tmp_path, sink):
     pick = random.Random(sink)
     kills = 0
-    with ApiServer(people(600), size=5, delay=0.004) as api:
+    with ApiServer(people(600), size=5) as api:
         files({"p.toml": pipeline(source(api.url("/cursor")), sink=sink)})
         command = [*COMMAND, "etl", "p.toml", "--output", "json"]
         while True:
@@ -307,15 +307,11 @@ def test_runs_that_are_killed_lose_and_double_nothing(files, tmp_path, sink):
                 env=environment(), start_new_session=True,
             )  # fmt: skip
             with running:
-                if kills < 6:
-                    before = api.requests
-                    wanted = before + pick.randint(1, 40)
-                    while api.requests < wanted and running.poll() is None:
-                        time.sleep(0.001)
-                    if running.poll() is None:
-                        running.send_signal(signal.SIGKILL)
-                        kills += 1
-                        continue
+                if kills < 6 and api.answer(pick.randint(1, 40), running):
+                    running.send_signal(signal.SIGKILL)
+                    kills += 1
+                    continue
+                api.answers = None
                 assert running.wait(timeout=PATIENCE) == 0, running.stderr and running.stderr.read()
                 break
         assert kills
@@ -334,11 +330,7 @@ def test_a_target_that_is_slow_slows_the_asking(files, tmp_path):
         with running:
             assert running.stdout is not None
             first = running.stdout.readline()
-            before = -1
-            while before != api.requests:  # until no more pages are requested
-                before = api.requests
-                time.sleep(0.5)
-            assert before < 60  # of 500: 200 kB each
+            assert wait_until_still(lambda: api.requests) < 60  # of 500: 200 kB each
             rest = running.stdout.read()
             assert running.wait(timeout=PATIENCE) == 0
         assert api.requests == 500
@@ -358,15 +350,15 @@ def test_a_source_that_stalls_holds_up_no_other(files, tmp_path):
             [*COMMAND, "etl", "p.toml"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             cwd=tmp_path, env=environment(),
         ) as running:  # fmt: skip
-            while not (tmp_path / "out.db").exists() or len(_ids_so_far(tmp_path)) < 600:
-                assert running.poll() is None
-                time.sleep(0.05)
+            wait_until(lambda: len(_ids_so_far(tmp_path)) == 600, running=running)
             running.send_signal(signal.SIGTERM)
             assert running.wait(timeout=PATIENCE) == 143
     assert ids(tmp_path) == sorted([*range(300)] * 2)
 
 
 def _ids_so_far(folder: Any) -> list[int]:
+    if not (folder / "out.db").exists():
+        return []
     try:
         return ids(folder)
     except sqlite3.OperationalError:  # the table does not exist yet

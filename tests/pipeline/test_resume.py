@@ -11,7 +11,6 @@ import shutil
 import sqlite3
 import subprocess
 import tempfile
-import time
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import COMMAND, PATIENCE, environment
+from tests.processes import wait_until
 
 TABLES = {
     "sqlite append": ("sqlite:///{}.db", "--table", "t"),
@@ -504,8 +504,11 @@ import os, time
 def f(record):
     if os.path.exists("slow"):
         time.sleep(0.1)
+    while record["id"] >= 100 and os.path.exists("slow"):
+        time.sleep(0.01)
     return record
 """
+"""A function that is slow, and does not come to an end, while there is the file `slow`."""
 
 
 def has_entries(folder):
@@ -530,9 +533,7 @@ def cut(tmp_path):
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        while not has_entries(tmp_path):
-            assert process.poll() is None
-            time.sleep(0.05)
+        wait_until(lambda: has_entries(tmp_path), running=process)
         process.kill()
         process.wait()
         (tmp_path / "slow").unlink()
@@ -575,8 +576,7 @@ def test_what_is_still_being_written_is_not_carried_on(run, slow_files):
     state = environment(XDG_STATE_HOME=str(slow_files / "state"))
     (slow_files / "slow").touch()
     with subprocess.Popen([*COMMAND, "run", *job, "-q"], cwd=slow_files, env=state) as other:
-        while not list(slow_files.glob(".*.asyncbatch")):
-            assert other.poll() is None
+        wait_until(lambda: list(slow_files.glob(".*.asyncbatch")), running=other)
         refused = run(*job, "--resume", env=state)
         assert refused.code == 2
         assert "another run is writing" in refused.stderr

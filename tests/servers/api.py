@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import subprocess
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
@@ -28,6 +29,9 @@ from aiohttp import web
 from asyncbatch.sources.http.base import Page
 from asyncbatch.sources.http.settings import HttpSettings
 from asyncbatch.sources.http.source import HttpSource
+from tests.processes import wait_until
+
+_LOOK_SECONDS = 0.002
 
 Behaviour = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 
@@ -58,6 +62,10 @@ class ApiServer:
         self.at_once = self.most_at_once = 0
         self.cap: int | None = None
         """The most records that /offset gives, whatever it is asked for."""
+        self.answers: int | None = None
+        """How many requests are answered; later ones wait until this is more, or None."""
+        self.waits_for = 0
+        """Answers wait until there were this many requests at once."""
         self._tls = tls
         self._clients: set[object] = set()
         self._behaviours: deque[tuple[str | None, Behaviour]] = deque()
@@ -89,6 +97,15 @@ class ApiServer:
     def misbehave(self, behaviour: Behaviour, *, times: int = 1, path: str | None = None) -> None:
         """Let the next requests (of a path) be answered by `behaviour`; None is as usual."""
         self._behaviours.extend([(path, behaviour)] * times)
+
+    def answer(self, count: int, running: subprocess.Popen[bytes]) -> bool:
+        """Answer `count` more requests, and wait for the next one, which is not answered.
+
+        Return whether it came; else the process `running`, which was to send it, has ended.
+        """
+        self.answers = last = self.requests + count
+        wait_until(lambda: self.requests > last or running.poll() is not None)
+        return running.poll() is None
 
     # The server
 
@@ -137,6 +154,11 @@ class ApiServer:
         try:
             if self.delay:
                 await asyncio.sleep(self.delay)
+            number = self.requests
+            while self.answers is not None and number > self.answers:
+                await asyncio.sleep(_LOOK_SECONDS)
+            while self.most_at_once < self.waits_for:
+                await asyncio.sleep(_LOOK_SECONDS)
             for at, (path, behaviour) in enumerate(self._behaviours):
                 if path in (None, request.path):
                     del self._behaviours[at]
@@ -305,8 +327,12 @@ class FakeTime:
             self._wake_soon()
         await woken
 
-    def _wake_soon(self) -> None:  # when all others that can go on have done so
-        asyncio.get_running_loop().call_later(0.001, self._wake)
+    def _wake_soon(self, turns: int = 50) -> None:  # when all others that can go on have done so
+        loop = asyncio.get_running_loop()
+        if turns:
+            loop.call_soon(self._wake_soon, turns - 1)
+        else:
+            loop.call_later(0.001, self._wake)
 
     def _wake(self) -> None:
         self.now, _, woken = heappop(self._sleepers)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import IO, TypeAlias
 
@@ -41,6 +42,7 @@ class DaskCluster:
         wait_until(lambda: file.exists() and file.read_text().endswith("}"))
         self.address: str = json.loads(file.read_text())["address"]
         self.workers: list[Process] = []
+        self._threads: dict[int, int] = {}
 
     def worker(self, *, threads: int = 1, **env: str) -> Process:
         """Start a worker, and wait until it has joined."""
@@ -69,8 +71,21 @@ class DaskCluster:
                 **env,
             )
         self.workers.append(worker)
+        self._threads[worker.pid] = threads
         wait_until(lambda: b"Registered to" in file.read_bytes())
         return worker
+
+    def restore(self, *threads: int, **env: str) -> None:
+        """Have workers with these numbers of threads and no others, whatever a test has ended."""
+        missing = Counter(threads)
+        for worker in self.workers:
+            if worker.poll() is None:
+                if missing[self._threads[worker.pid]]:
+                    missing[self._threads[worker.pid]] -= 1
+                else:
+                    self.end(worker)
+        for count in missing.elements():
+            self.worker(threads=count, **env)
 
     def _start(
         self, module: str, *options: str, log: IO[bytes] | None = None, **env: str

@@ -19,6 +19,7 @@ import asyncpg
 import pytest
 
 NOBODY = 65534
+_START_SECONDS = 300
 SETTINGS = ("fsync=off", "shared_buffers=32MB", "max_connections=30", "max_prepared_transactions=0")
 ACCESS = """\
 host all loader 127.0.0.1/32 scram-sha-256
@@ -87,7 +88,7 @@ class PostgresServer:
                 [self._binaries / "postgres", *place, *settings],
                 stdout=log, stderr=log, cwd=self.folder, **self._as,
             )  # fmt: skip
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + _START_SECONDS
         while True:
             try:
                 self.execute("SELECT 1")
@@ -130,17 +131,24 @@ class PostgresServer:
     def execute(self, query: str, database: str = "postgres") -> list[tuple[Any, ...]]:
         """Run a query, or several that return nothing; return the rows of one."""
 
-        async def execute() -> list[tuple[Any, ...]]:
+        return [tuple(row) for row in self._fetch(query, database)]
+
+    def rows(self, query: str, database: str = "postgres") -> list[dict[str, Any]]:
+        """Return the rows of a query, each by the names of its columns."""
+        return [dict(row) for row in self._fetch(query, database)]
+
+    def _fetch(self, query: str, database: str) -> list[Any]:
+        async def fetch() -> list[Any]:
             connection = await asyncpg.connect(self.url(database))
             try:
                 if ";" in query:
                     await connection.execute(query)
                     return []
-                return [tuple(row) for row in await connection.fetch(query)]
+                return list(await connection.fetch(query))
             finally:
                 await connection.close()
 
-        return asyncio.run(execute())
+        return asyncio.run(fetch())
 
 
 def _binaries() -> Path:

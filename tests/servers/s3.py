@@ -23,6 +23,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from io import BytesIO
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote, unquote
+from urllib.request import Request, urlopen
 
 import aiohttp
 from aiohttp import web
@@ -33,7 +34,8 @@ REGION = "us-east-1"
 KEYS = ("AKIAEXAMPLEASYNCBATCH", "a-secret-key-that-nobody-may-see")
 """Credentials that tests use; moto takes any. The second must turn up nowhere."""
 
-_START_SECONDS = 60
+_START_SECONDS = 300
+_LOOK_SECONDS = 0.002
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "server", "date"}
 
 _PROGRAM = """
@@ -77,6 +79,8 @@ class S3Server:
         self.delay = 0.0
         """Seconds that each answer takes longer."""
         self.at_once = self.most_at_once = 0
+        self.waits_for = 0
+        """Answers wait until there were this many requests at once."""
         self._peers: set[object] = set()
         self._behaviours: deque[_Behaviour] = deque()
         self._loop = asyncio.new_event_loop()
@@ -143,7 +147,12 @@ class S3Server:
         self.seen.clear()
         self._peers.clear()
         self._behaviours.clear()
-        self.delay, self.most_at_once = 0.0, 0
+        self.delay, self.most_at_once, self.waits_for = 0.0, 0, 0
+
+    def clear(self) -> None:
+        """Be as new: without buckets, counting from none."""
+        urlopen(Request(f"{self._behind}/moto-api/reset", method="POST")).close()
+        self.forget()
 
     @property
     def client(self) -> Any:
@@ -288,7 +297,9 @@ class S3Server:
     async def _serve(self) -> None:
         app = web.Application(client_max_size=1 << 31)
         app.router.add_route("*", "/{path:.*}", self._handle)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
+        runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=0.2, handler_cancellation=True
+        )
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
@@ -315,6 +326,8 @@ class S3Server:
         try:
             if self.delay:
                 await asyncio.sleep(self.delay)
+            while self.most_at_once < self.waits_for:
+                await asyncio.sleep(_LOOK_SECONDS)
             for behaviour in self._behaviours:
                 if behaviour.match(request):
                     self._behaviours.remove(behaviour)

@@ -473,14 +473,22 @@ def _etl(folder, url, more):
 
 def test_a_pipeline_file_says_how_many_connections_there_are(sql, server, url, tmp_path):
     expected = _inputs(tmp_path)
+    (tmp_path / "hold").write_text("3000")
     process = _etl(tmp_path, url, "pool = { min = 3, max = 3 }")
     ours = "FROM pg_stat_activity WHERE application_name = 'asyncbatch people'"
-    seen = set()
+
+    def count():
+        [(found,)] = server.execute(f"SELECT count(*) {ours}")
+        return found
+
+    wait_until(lambda: count() == 3, running=process)
+    (tmp_path / "hold").unlink()
+    seen = [3]
     while process.poll() is None:
-        seen |= set(server.execute(f"SELECT count(*) {ours}"))
+        seen.append(count())
     assert process.returncode == 0, process.communicate()
     process.communicate()
-    assert max(seen) == (3,)
+    assert max(seen) == 3
     assert sql("SELECT id FROM t ORDER BY id") == expected
 
 
@@ -579,7 +587,22 @@ def _inputs(folder, files=30, rows=200):
     return [(number,) for number in range(files * rows)]
 
 
-SLOW = "import time\n\ndef slow(record):\n    time.sleep(0.0002)\n    return record\n"
+SLOW = """
+import pathlib, time
+
+def is_held(number):
+    try:
+        return number >= int(pathlib.Path("hold").read_text() or 0)
+    except FileNotFoundError:
+        return False
+
+def slow(record):
+    while is_held(record["id"]):
+        time.sleep(0.005)
+    time.sleep(0.0002)
+    return record
+"""
+"""A function for --call that waits at the number in the file `hold`, while there is one."""
 
 
 def _started(folder, url, *options, call=True):
@@ -614,14 +637,17 @@ def test_killed_at_any_instant_it_carries_on_exactly(sql, url, tmp_path, mode):
 
 def test_a_server_that_dies_and_comes_back_costs_nothing(server, sql, url, tmp_path):
     expected = _inputs(tmp_path)
+    hold = tmp_path / "hold"
+    hold.write_text("2500")
     process = _started(tmp_path, url, "--load-batch", "150", "-w", "1")
     try:
-        for _ in range(2):
-            _wait_for_rows(sql)
+        for more_than, held_at in ((0, 5000), (2500, 6000)):
+            _wait_for_rows(sql, process, more_than)
             server.kill()
-            time.sleep(0.3)
+            hold.write_text(str(held_at))
             server.start()
     finally:
+        hold.unlink()
         _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, stderr
     assert b"Traceback" not in stderr
@@ -630,36 +656,38 @@ def test_a_server_that_dies_and_comes_back_costs_nothing(server, sql, url, tmp_p
 
 def test_sessions_that_are_ended_cost_nothing(server, sql, url, tmp_path):
     expected = _inputs(tmp_path)
+    (tmp_path / "hold").write_text("5000")
     process = _started(tmp_path, url, "--load-batch", "150", "-w", "1")
     ours = "FROM pg_stat_activity WHERE application_name = 'asyncbatch'"
     ended = 0
     while process.poll() is None:
         ended += len(server.execute(f"SELECT pg_terminate_backend(pid) {ours}"))
-        time.sleep(0.7)
+        if ended >= 3:
+            (tmp_path / "hold").unlink(missing_ok=True)
+        time.sleep(0.7)  # in which it goes on
     _, stderr = process.communicate()
     assert process.returncode == 0, stderr
-    assert ended
+    assert ended >= 3
     assert sql("SELECT id FROM t ORDER BY id") == expected
 
 
-def _wait_for_rows(sql):
-    deadline = time.monotonic() + PATIENCE
-    before = None
-    while time.monotonic() < deadline:
-        with suppress(Exception):  # the table does not exist yet
-            now = sql("SELECT count(*) FROM t")
-            if before not in (None, now):
-                return
-            before = now
-        time.sleep(0.02)
-    raise AssertionError("no row came")
+def _wait_for_rows(sql, process, more_than=0):
+    def has_rows():
+        with suppress(asyncpg.UndefinedTableError):
+            [(count,)] = sql("SELECT count(*) FROM t")
+            return count > more_than
+        return False
+
+    wait_until(has_rows, running=process)
 
 
 def test_a_server_that_stays_away_ends_the_run(server, url, sql, tmp_path):
     _inputs(tmp_path)
+    (tmp_path / "hold").write_text("3000")
     process = _started(tmp_path, url, "--load-batch", "150", "-w", "1", "--retries", "1")
-    _wait_for_rows(sql)
+    _wait_for_rows(sql, process)
     server.kill()
+    (tmp_path / "hold").unlink()
     try:
         stdout, stderr = process.communicate(timeout=PATIENCE)
     finally:

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from asyncbatch.formats.compression import compression_by_name
 from tests.conftest import COMMAND, PATIENCE, environment
-from tests.processes import wait_until
+from tests.processes import holds_open, wait_until
 from tests.reports import balanced, rows
 
 FILES = ["o.jsonl", "o.jsonl.gz", "o.ndjson.zst", "o.csv", "o.parquet"]
@@ -800,11 +800,11 @@ def test_locked_databases(uneven):
         )
         for name in ("start", "midway", "moment")
     }  # fmt: skip
-    timer = threading.Timer(1.5, locks["moment"].close)
-    timer.start()
+    momentarily = processes["moment"]
+    wait_until(lambda: holds_open(momentarily.pid, uneven / "moment.db"), running=momentarily)
+    locks["moment"].close()
     outputs = {name: process.communicate(timeout=PATIENCE) for name, process in processes.items()}
     codes = {name: process.returncode for name, process in processes.items()}
-    timer.join()
     locks["start"].close()
     assert codes == {"start": 2, "midway": 1, "moment": 0}
     assert "start.db: database is locked" in outputs["start"][1]

@@ -6,7 +6,6 @@ import json
 import random
 import re
 import subprocess
-import time
 
 import pytest
 
@@ -14,6 +13,7 @@ from tests.conftest import COMMAND, PATIENCE, Outcome, environment, many
 from tests.faults import quota
 from tests.faults.disks import FailingDisk, MemoryDisk, mounted
 from tests.pipeline.test_resume import FILES, FOLDER, TABLES, counts, rows, to
+from tests.processes import wait_until
 
 KINDS = [*TABLES, *FILES, *FOLDER]
 SOME = ["sqlite append", "duckdb append", "jsonl", "csv", "parquet", "folder"]
@@ -150,9 +150,7 @@ def test_a_disk_that_fails(go, inputs, failing, tmp_path, kind):
         env=environment(XDG_STATE_HOME=str(tmp_path / "state")),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as run:  # fmt: skip
-        while not (tmp_path / "reached").exists():
-            assert run.poll() is None
-            time.sleep(0.02)
+        wait_until((tmp_path / "reached").exists, running=run)
         failing.fail()
         (tmp_path / "go-on").touch()
         told, errors = run.communicate(timeout=PATIENCE)

@@ -10,7 +10,6 @@ import signal
 import sqlite3
 import subprocess
 import threading
-import time
 from collections.abc import Mapping
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,6 +21,7 @@ from asyncbatch.core.paths import join_url, parse_address, redact_url
 from asyncbatch.errors import UsageError
 from asyncbatch.sources.identity import InputNaming, identity
 from tests.conftest import COMMAND, PATIENCE, environment
+from tests.processes import wait_until
 from tests.servers.s3 import KEYS
 
 COUNT = itertools.count()
@@ -355,10 +355,7 @@ class TestFaults:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        deadline = time.monotonic() + PATIENCE
-        while s3.requests == 0:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: s3.requests, running=process)
         process.send_signal(signal.SIGINT)
         # Without the signal, each attempt would wait a minute for the silent store.
         process.communicate(timeout=PATIENCE)

@@ -140,7 +140,7 @@ def test_a_folder_is_mirrored(put, files, s3, store, options):
 
 def test_objects_of_a_folder_are_put_side_by_side(put, files, s3, store):
     files({f"in/{number}.json": "{}" for number in range(40)})
-    s3.delay = 0.1
+    s3.waits_for = 5
     assert put("in", "--to", store, "--workers", "0").code == 0
     assert s3.most_at_once > 4
 
@@ -316,15 +316,19 @@ def test_interrupted_outputs_of_a_folder(s3, store, files, call):
     """The grace period ends while objects are uploaded."""
     contents = {"in/1.jsonl": lines(30), "in/2.jsonl": lines(30)}
     code = """
-import asyncio, time
+import asyncio, os, time
+def is_held(x):
+    return x["id"] >= 5000 and os.path.exists("hold")
 def slowly(x):
-    time.sleep(0.001)
+    while is_held(x):
+        time.sleep(0.01)
     return x
 async def later(x):
-    await asyncio.sleep(0.03)
+    while is_held(x):
+        await asyncio.sleep(0.01)
     return x
 """
-    folder = files(contents | {"call.py": code})
+    folder = files(contents | {"call.py": code, "hold": ""})
     process = started(
         folder, s3, "in", "--to", f"{store}out/", "--grace", "0.5", "--workers", "2",
         "--call", call,

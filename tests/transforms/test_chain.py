@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import time
 from typing import Any
 
 import pytest
@@ -93,7 +92,10 @@ async def counted(r):
     global now, most
     now += 1
     most = max(most, now)
-    await asyncio.sleep(0.03 if r["n"] % 7 else 0.06)
+    if os.path.exists("at-once"):
+        while most < int(open("at-once").read()):
+            await asyncio.sleep(0.001)
+    await asyncio.sleep(0.003 if r["n"] % 7 else 0.006)
     now -= 1
     return {"n": r["n"], "most": most}
 
@@ -398,6 +400,8 @@ def test_call_concurrency_bounds_and_order_stays(run, files, shape, at_once):
     else:
         texts = {f"in/{n:04}.json": json.dumps(record) for n, record in enumerate(records)}
     files({"fn.py": FUNCTIONS, **texts})
+    if shape == "one file":  # The first calls wait until there are as many at once as may be.
+        files({"at-once": str(at_once)})
     call = ("--call", "fn.py:counted", "--call-concurrency", str(at_once))
     found = rows(run("in", *call, "--to", "-").stdout)
     assert [row["n"] for row in found] == list(range(count))
@@ -420,9 +424,7 @@ def test_a_hanging_async_function_is_given_up_after_the_grace(folder):
         command, cwd=folder, env=environment(), text=True, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
-        while not (folder / "called").exists():
-            assert process.poll() is None
-            time.sleep(0.02)
+        wait_until((folder / "called").exists, running=process)
         process.send_signal(signal.SIGINT)
         try:
             stdout, stderr = process.communicate(timeout=PATIENCE)

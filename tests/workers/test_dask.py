@@ -19,6 +19,8 @@ from tests.processes import wait_until
 from tests.servers.api import ApiServer
 from tests.servers.dask import DaskCluster
 
+pytestmark = pytest.mark.xdist_group("dask")  # one cluster for all
+
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer", "maximum": 900}}}
 FUNCTIONS = """
 import os, signal, time
@@ -52,15 +54,6 @@ def hangs(record):
         stream.write(str(os.getpid()))
     time.sleep(1000)
 """
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    found = DaskCluster()
-    found.worker()
-    found.worker(threads=2)
-    yield found
-    found.close()
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ import json
 import re
 import signal
 import subprocess
-import time
 
 import pytest
 
 from tests.conftest import COMMAND, PATIENCE, environment
 from tests.processes import wait_until
-from tests.servers.dask import DaskCluster
+
+pytestmark = pytest.mark.xdist_group("dask")  # one cluster for all
 
 COUNT = 120
 CLEAN = """
@@ -25,17 +25,6 @@ def clean(record):
         time.sleep(0.01)
     return {"n": record["n"], "text": "x" * 200_000}
 """
-
-
-@pytest.fixture(scope="module")
-def cluster(s3_server):
-    """Two workers, with credentials of their own, which are told where the store is."""
-    env = {name: value for name, value in s3_server.environment.items() if "ENDPOINT" not in name}
-    found = DaskCluster()
-    for _ in range(2):
-        found.worker(**env)
-    yield found
-    found.close()
 
 
 @pytest.fixture
@@ -106,16 +95,13 @@ def test_nothing_half_done_is_left(cluster, s3, exports, files, victim):
             if victim == "the run":
                 running.send_signal(signal.SIGINT)
             else:
-                cluster.workers[0].kill()
+                cluster.workers[1].kill()
             _, told = running.communicate(timeout=PATIENCE)
         finally:
             running.kill()
     assert running.returncode == (130 if victim == "the run" else 1), told
     whole = {len(s3.get(exports, key)) for key in s3.keys(exports) if key.startswith("clean/")}
     assert len(whole) <= 3  # numbers of one, two and three digits
-    deadline = time.monotonic() + PATIENCE
-    while s3.uploads(exports):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: not s3.uploads(exports))
     if victim == "a worker":
         assert sum(key.startswith("clean/") for key in s3.keys(exports)) == COUNT - 1

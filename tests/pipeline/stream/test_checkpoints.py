@@ -32,7 +32,7 @@ from asyncbatch.windows.aggregates import parse_aggregate
 from asyncbatch.windows.spec import parse_window
 from tests.chaos import streams as chaos_stream
 from tests.conftest import COMMAND, PATIENCE, environment
-from tests.processes import wait_until, waiting_bytes
+from tests.processes import wait_until, wait_until_still, waiting_bytes
 
 BY_KIND = ("--time", "t", "--by", "k")
 SUMS = ("--agg", "count", "--agg", "sum:v")
@@ -345,13 +345,8 @@ def test_a_reader_that_does_not_read_holds_back_the_input(live, tmp_path):
     reader = os.open(tmp_path / "w.jsonl", os.O_RDONLY)
     feeder = threading.Thread(target=feed)
     feeder.start()
-    # Its output is full, and so is its input, which it does not read meanwhile.
-    wait_until(lambda: waiting_bytes(reader) >= 65_536 - 300)
-    seen = -1
-    while written[0] != seen:
-        seen = written[0]
-        time.sleep(1)
-    assert seen < count
+    wait_until(lambda: waiting_bytes(reader))
+    assert wait_until_still(lambda: written[0]) < count
     assert psutil.Process(process.pid).memory_info().rss < 150_000_000
     with os.fdopen(reader, "rb") as lines:
         starts = [json.loads(line)["window_start"] for line in lines]
