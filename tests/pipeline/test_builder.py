@@ -738,7 +738,7 @@ async def test_a_failure_budget_ends_an_endless_run():
         ({"transforms": [7]}, "7 is not a transform"),
         ({"transforms": even}, "transforms must be a list"),
         ({"dedupe": "a..b", "sink": Kept()}, "dedupe: 'a..b' is not a path"),
-        ({"dedupe": "id"}, "dedupe is for targets that hold the rows"),
+        ({"dedupe": "id"}, "dedupe needs a target that holds the rows"),
         ({"concurrency": 0}, "concurrency is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
     ],

@@ -78,7 +78,7 @@ def test_windows_say_what_they_are(text):
     [
         ("tumbling", "is not a window"),
         ("sliding:5s", "is not a window"),
-        ("tumbling:0s", "no length"),
+        ("tumbling:0s", "a length of zero"),
         ("session:", "is not a window"),
         ("hopping:5s", "no EVERY"),
         ("hopping:5s/10s", "gaps"),
