@@ -1,4 +1,4 @@
-"""What to run, as data: jobs, settings, pipeline files. No work starts here.
+"""The description of a run: jobs, settings, pipeline files. No work starts here.
 
 Imports `sinks` and the rooms below it.
 """

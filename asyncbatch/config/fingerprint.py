@@ -1,4 +1,4 @@
-"""The fingerprint of a job: equal fingerprints may resume each other."""
+"""The fingerprint of a job: a run may resume a run with the same fingerprint."""
 
 from __future__ import annotations
 

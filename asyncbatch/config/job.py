@@ -71,7 +71,7 @@ class RecordWorkSettings(Struct, frozen=True):
 
     @property
     def runs_programs(self) -> bool:
-        """Whether something runs that we do not know, and that may never end."""
+        """Whether a user's program or function runs, which may never end."""
         return any(isinstance(spec, JqSpec | CallSpec) for spec in self.transforms)
 
     @property
@@ -81,7 +81,7 @@ class RecordWorkSettings(Struct, frozen=True):
 
 
 class FileSource(Struct, frozen=True):
-    """Input files, and how they are read. Finding none is an error unless it `may_be_empty`.
+    """Input files and their settings. Without any file it fails, unless it `may_be_empty`.
 
     With several sources, the identities of this source's files begin with `prefix`.
     """
@@ -104,7 +104,7 @@ class FileSource(Struct, frozen=True):
 
     @property
     def files(self) -> FileWorkSettings:
-        """How files are read."""
+        """The settings for reading files."""
         return self.record_work.files if self.record_work else self.settings  # type: ignore[return-value]  # one or the other
 
     @property
@@ -131,7 +131,7 @@ class FeedJob(Struct, frozen=True):
 
 
 class Job(Struct, frozen=True):
-    """What to run. `None` means: chosen automatically."""
+    """The description of a run. `None` means: chosen automatically."""
 
     # may differ in how they are read, not in transforms and target
     sources: tuple[FileSource | FeedJob, ...]
@@ -166,7 +166,7 @@ class Job(Struct, frozen=True):
 
     @property
     def has_feeds(self) -> bool:
-        """Whether the records of any source arrive by themselves."""
+        """Whether any source is a feed, which delivers records by itself."""
         return len(self.file_sources) < len(self.sources)
 
     @property
@@ -176,7 +176,7 @@ class Job(Struct, frozen=True):
 
     @property
     def files(self) -> FileWorkSettings:
-        """How files are read."""
+        """The settings for reading files."""
         first = self.sources[0]
         return first.files if isinstance(first, FileSource) else first.record_work.files
 
@@ -192,7 +192,7 @@ class Job(Struct, frozen=True):
 
     @property
     def stores(self) -> StoreSettings:
-        """How object stores are reached that are written to."""
+        """The settings of the object stores of the target."""
         return (self.target and self.target.stores) or self.files.stores
 
     @property
@@ -265,7 +265,7 @@ def checked_settings(settings: RecordWorkSettings) -> RecordWorkSettings:
     """Return settings with `call_is_async` set. Raises UsageError."""
     try:
         stages = make_stages(settings.transforms, row_check=settings.row_check)
-    except ValueError as error:  # a path that is none
+    except ValueError as error:  # the path of a field is invalid
         raise UsageError(str(error)) from None
     return replace(settings, call_is_async=is_async(stages))
 
@@ -291,7 +291,7 @@ class StreamSettings(Struct, frozen=True):
     tracebacks: bool = False
 
     def contradictions(self, *, has_late: bool = False) -> Iterator[tuple[str, str]]:
-        """Yield each option without effect, and why.
+        """Yield each option without effect, and the reason.
 
         `has_late`: late events are kept.
         """

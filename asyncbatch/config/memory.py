@@ -11,11 +11,11 @@ from asyncbatch.errors import UsageError
 MAIN_BYTES = 80 * MIB  # the main process without data (measured: 45 to 56 MB), with a reserve
 # DuckDB and Arrow in addition (measured: 110 to 160 MB), or an upload (77 MB)
 LIBRARY_BYTES = 176 * MIB
-WORKER_BYTES = 48 * MIB  # The same for a worker process (measured: 36 MB, 45 with a schema).
+WORKER_BYTES = 48 * MIB  # a worker process without data (measured: 36 MB, 45 with a schema).
 # the least memory for data of a process; without workers the main process has two shares
 MIN_SHARE_BYTES = 20 * MIB
 USABLE_SHARE = (
-    0.9  # the share of a container's limit that is planned: the kernel counts more than we see
+    0.9  # the usable share of a container's limit: the kernel counts more than we can measure
 )
 _COPIES = 16  # the size of Python values relative to their JSON text, at most and roughly
 
@@ -49,7 +49,7 @@ def plan_memory(
 
 
 def min_memory(*, needs_process: bool, has_library: bool = False) -> int:
-    """Return how many bytes there must be, with a worker process or without."""
+    """Return the least limit in bytes, with a worker process or without."""
     workers = int(needs_process)
     return _base_bytes(workers, has_library=has_library) + 2 * MIN_SHARE_BYTES
 

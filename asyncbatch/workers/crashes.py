@@ -1,4 +1,4 @@
-"""The crash policy: which file is to blame for a dead worker, and which are retried."""
+"""The crash policy: which file killed a worker, and which files are retried."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ class Decision(Struct, frozen=True):
 
 
 class CrashPolicy:
-    """Decides about losses, one after another. `timeout` is the time limit of a file, in seconds.
+    """Decides which file fails or is retried after a loss.
+
+    `timeout` is the time limit of a file, in seconds.
 
     A file may be innocent of its worker's death, because a kernel short of memory kills any
     process. So it is retried once, alone. A file over its time limit is not, nor is standard input,
@@ -47,7 +49,7 @@ class CrashPolicy:
         self._failed_starts = 0
 
     def note_success(self) -> None:
-        """Take note that a worker has ended a batch."""
+        """Note that a worker has finished a batch."""
         self._failed_starts = 0
 
     def decide(self, batch: Batch, done: int, loss: Loss) -> Decision:

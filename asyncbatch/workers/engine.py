@@ -35,7 +35,7 @@ class Loss(Struct, frozen=True):
 
 
 class WorkerLostError(Exception):
-    """A worker process ended before it was through with a batch; `loss` says how."""
+    """A worker process ended before it finished a batch; `loss` describes the end."""
 
     def __init__(self, loss: Loss) -> None:
         super().__init__(loss)
@@ -43,7 +43,7 @@ class WorkerLostError(Exception):
 
 
 class Lane(Protocol):
-    """Runs one batch at a time. A number of lanes is the number of batches in flight."""
+    """Runs one batch at a time, so the number of lanes limits the batches in flight."""
 
     def run(self, batch: Batch) -> AsyncIterator[Part]:
         """Yield the parts of `batch`. Closing the iterator cancels the batch.
@@ -63,7 +63,7 @@ class Engine(Protocol):
 
     @property
     def pids(self) -> Sequence[int]:
-        """The process numbers of the running workers, without this process."""
+        """The process ids of the running workers, without this process."""
         ...
 
 

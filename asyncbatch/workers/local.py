@@ -1,4 +1,4 @@
-"""Run work in this process."""
+"""Engines that run in this process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ThreadLane:
 
 
 class ThreadEngine:
-    """As many lanes as batches may be in flight, all in this process."""
+    """Lanes that run batches in threads of this process."""
 
     pids: Sequence[int] = ()
 
@@ -36,7 +36,7 @@ class ThreadEngine:
 
 
 class LoopEngine:
-    """Lanes that need neither a thread nor a process."""
+    """Lanes that run on the event loop of this process."""
 
     pids: Sequence[int] = ()
 

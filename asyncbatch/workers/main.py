@@ -28,12 +28,12 @@ _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 
 def main(requests_descriptor: int, replies_descriptor: int, progress_descriptor: int) -> None:
-    """Serve batches until the main process closes its end of the requests, or dies."""
+    """Process batches until the main process closes the request socket, or dies."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     _die_with_parent()
-    # Sockets, but files do for one direction each.
+    # The descriptors are sockets; each is used in one direction, as a file.
     requests, replies = os.fdopen(requests_descriptor, "rb"), os.fdopen(replies_descriptor, "wb")
     progress = Progress.shared(progress_descriptor)
     make_work = _receive(requests)
@@ -78,7 +78,7 @@ def _serve(
 
 
 def _abandon_at_end(descriptor: int, abandon: Callable[[], None]) -> None:
-    """When the main process has closed its end, leave nothing half done, and end."""
+    """Wait until the main process closes its socket; then clean up and exit."""
     poll = select.poll()
     poll.register(descriptor, 0)  # a hang-up is reported without being asked for
     poll.poll()

@@ -1,4 +1,4 @@
-"""Worker processes: send, receive, kill."""
+"""Worker processes, and the lanes that send batches to them."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from asyncbatch.workers.engine import Lane, WorkFactory
     from asyncbatch.workers.spawn import WorkerHandle
 
-PART_BYTES = 16 * 1024 * 1024  # Results are handed on in parts of this size, ...
-PART_SECONDS = 2.0  # ... or after this time.
+PART_BYTES = 16 * 1024 * 1024  # A part of a result is complete at this size,
+PART_SECONDS = 2.0  # or at this age.
 MAX_WHOLE_BYTES = 256 * 1024 * 1024  # the limit for a result that must arrive as a whole
 _MIN_POLL_SECONDS, _MAX_POLL_SECONDS = 0.01, 0.5  # seconds between two checks of a silent worker
 _BATCH_END = frame(None)[LENGTH_BYTES:]  # the frame that ends a batch
@@ -50,7 +50,7 @@ class ResultPart(Struct, frozen=True):
 
 
 class TaskCancelledError(Exception):
-    """Nobody waits for the result any more; the worker is ended."""
+    """The result is no longer wanted, so the worker was ended."""
 
 
 class BlockingWorker:
@@ -79,7 +79,7 @@ class BlockingWorker:
         self._send(factory_frame)
 
     def send_batch(self, request: bytes) -> None:
-        """Have a batch done; `request` is its frame."""
+        """Send a batch to the worker; `request` is its frame."""
         self._send(request)
 
     def _send(self, data: bytes) -> None:
@@ -87,7 +87,10 @@ class BlockingWorker:
             self._requests.sendall(data)
 
     def receive_part(self, is_wanted: Callable[[], bool], *, whole: bool = False) -> ResultPart:
-        """Return the next part of the result, if possible the `whole`. Raises UnwantedError."""
+        """Return the next part of the result, or the `whole` if possible.
+
+        Raises TaskCancelledError.
+        """
         frames: list[tuple[bytes | bytearray, bytes | bytearray]] = []
         most = MAX_WHOLE_BYTES if whole else PART_BYTES
         size, deadline = 0, time.monotonic() + (math.inf if whole else PART_SECONDS)
@@ -114,7 +117,7 @@ class BlockingWorker:
         return body, self._read(int.from_bytes(lengths[LENGTH_BYTES:]), is_wanted)
 
     def _read(self, count: int, is_wanted: Callable[[], bool]) -> bytearray:
-        """Return `count` bytes. Raises EOFError, ConnectionError, UnwantedError."""
+        """Return `count` bytes. Raises EOFError, ConnectionError, TaskCancelledError."""
         data, at = bytearray(count), 0
         with memoryview(data) as view:
             while at < count:
@@ -130,7 +133,7 @@ class BlockingWorker:
         return data
 
     def _check_progress(self, is_wanted: Callable[[], bool]) -> None:
-        """End the process if it is late with a file, or not wanted."""
+        """End the process if its file is overdue, or its result is not wanted."""
         now = self._checked_at = time.monotonic()
         if not is_wanted():
             self.kill()
@@ -150,7 +153,7 @@ class BlockingWorker:
         return Loss(how, file, progress.in_batch, timed_out)
 
     def interrupt(self) -> None:
-        """End the process, from another thread than the driving one, which then notices."""
+        """End the process from another thread; `receive_part` then reports the loss."""
         with suppress(OSError):  # it has ended
             self._requests.shutdown(socket.SHUT_RDWR)
         if not self._grace:
@@ -167,7 +170,7 @@ _MIN_WATCH_SECONDS, _MAX_WATCH_SECONDS = (
     0.01,
     0.25,
 )  # seconds between two checks for overdue workers
-_CLEANUP_SECONDS = 2.0  # time for a gentle end
+_CLEANUP_SECONDS = 2.0  # seconds for processes to clean up and exit
 
 
 class WorkerProcess:
@@ -273,7 +276,7 @@ class WorkerProcess:
         return Loss(how, file, progress.in_batch, timed_out)
 
     def request_exit(self) -> None:
-        """Have the process end by itself, when it has left nothing half done."""
+        """Ask the process to clean up unfinished outputs and exit."""
         if self._process is not None:
             with suppress(OSError):
                 self._writer.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
@@ -341,7 +344,7 @@ async def process_engine(
 
 
 async def _wait_for_exits(workers: Sequence[WorkerProcess]) -> None:
-    """Wait until all processes end by themselves, for a limited time."""
+    """Wait a limited time for all processes to exit."""
     for worker in workers:
         worker.request_exit()
     with suppress(TimeoutError):
@@ -351,7 +354,7 @@ async def _wait_for_exits(workers: Sequence[WorkerProcess]) -> None:
 
 
 async def kill_overdue(workers: Sequence[WorkerProcess], file_timeout: float) -> None:
-    """Kill overdue workers, for ever. Workers may be added meanwhile."""
+    """Kill overdue workers until cancelled. Workers may be added meanwhile."""
     interval = min(max(file_timeout / 20, _MIN_WATCH_SECONDS), _MAX_WATCH_SECONDS)
     stopwatches: list[FileStopwatch] = []
     while True:

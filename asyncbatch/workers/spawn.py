@@ -45,7 +45,7 @@ def spawn(*, reads_stdin: bool = False) -> WorkerHandle:
         descriptors = its_requests.fileno(), its_replies.fileno(), cell
         program = _PROGRAM.format(path=sys.path, descriptors=descriptors)
         # Blocked signals stay so across exec: no stop signal can hit a worker that has not
-        # yet got round to ignoring it.
+        # set its signal handlers yet.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             process = subprocess.Popen(  # noqa: S603 - our own program
@@ -61,7 +61,7 @@ def spawn(*, reads_stdin: bool = False) -> WorkerHandle:
 
 
 def end_process(process: subprocess.Popen[bytes], grace: float = 0.0) -> str:
-    """End a worker, if it has not ended within `grace` seconds; return how it ended."""
+    """Kill a worker that does not exit within `grace` seconds; return how it ended."""
     if grace:
         with suppress(subprocess.TimeoutExpired):
             process.wait(grace)

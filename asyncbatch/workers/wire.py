@@ -16,6 +16,6 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def frame(message: object) -> bytes:
-    """Return `message` as it crosses the socket."""
+    """Return `message` as a pickle behind its length."""
     body = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
     return len(body).to_bytes(LENGTH_BYTES) + body

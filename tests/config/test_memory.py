@@ -1,4 +1,4 @@
-"""Memory limits: what is planned for them, and that real runs keep them."""
+"""Memory limits: the plan, and real runs that stay within them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_more_memory_never_makes_for_less(limit, workers, needs_process, has_lib
 
 @pytest.fixture
 def group(tmp_path, monkeypatch):
-    """The folder of a made-up control group that this process is in."""
+    """The folder of a simulated control group with this process."""
     monkeypatch.setattr(cgroups, "CGROUP2", tmp_path)
     monkeypatch.setattr(cgroups, "CGROUP_MEMBERSHIPS", tmp_path / "cgroup")
     (tmp_path / "cgroup").write_text("0::/jobs/nightly\n")

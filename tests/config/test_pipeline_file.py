@@ -1,4 +1,4 @@
-"""Pipeline files: what they may say, and every mistake with its key path."""
+"""Pipeline files: valid contents, and every mistake with its key path."""
 
 from __future__ import annotations
 
@@ -640,7 +640,7 @@ class TestCommand:
 
 
 def keys_exist(path, document) -> bool:
-    """Tell if what a mistake names is in the document, or could be: its table is."""
+    """Return whether the key path of a mistake, or its table, is in the document."""
     for token in path[:-1]:
         try:
             document = document[token]

@@ -1,4 +1,4 @@
-"""Pipeline files of streams: what they may say, what is wrong with them, and what comes of them."""
+"""Pipeline files of streams: valid contents, mistakes, and the streams they start."""
 
 from __future__ import annotations
 
@@ -321,7 +321,7 @@ def test_a_single_source_or_several():
     ],
 )
 def test_mistakes(document, found):
-    """Each is told, with its key path first; long messages are not repeated here in full."""
+    """Each message starts with the key path; long messages are compared in part."""
     told = mistakes(document)
     assert len(told) == len(found)
     for message, begin in zip(told, found, strict=True):

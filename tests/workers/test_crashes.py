@@ -1,4 +1,4 @@
-"""Workers that really die, in every way: what it costs, and that nothing is lost or doubled."""
+"""Worker processes that die: retries, failures, and no lost or doubled records."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_death_amid_a_big_file_costs_this_file_only(run, inputs, way, target):
 
 @pytest.mark.parametrize("target", ["o.jsonl", "out/", "sqlite:///o.db"])
 def test_a_worker_that_is_killed_once_costs_nothing(run, inputs, target):
-    """As when somebody else took all the memory."""
+    """A kernel short of memory kills a worker that has no bad file."""
     table = ("--table", "t") if "sqlite" in target else ()
     options = ("--to", target, *table, "-w", "2", "-o", "json")
     outcome = run("in", "--call", "fn.py:is_killed_once", *options)
@@ -127,7 +127,7 @@ def test_several_files_that_kill_are_each_found(run, files, batch):
 
 
 def test_standard_input_is_not_read_a_second_time(run, files):
-    """Neither if it is guilty, nor beside a file that is."""
+    """Neither if it killed the worker, nor beside a file that did."""
     lines = "\n".join(f'{{"n": {n}}}' for n in range(2500)).encode()
     files({"fn.py": FUNCTIONS, "fatal.json": '{"n": 2500}', "fine.json": '{"n": 1}'})
     options = ("--call", "fn.py:exits", "--format", "jsonl", "-o", "json")
@@ -152,7 +152,7 @@ def test_bad_lines_of_a_file_count_for_nothing_if_it_is_cut_off(run, files):
 
 
 def test_bad_lines_met_before_a_death_are_reported_once(files):
-    """When only counting: the judge dies after a few thousand of them."""
+    """Without transforms, the validator kills the worker after a few thousand records."""
     folder = files({**many(20), "00010.jsonl": "bad\n" * 60_000})
     (folder / "fragile.py").write_text(
         "import os\n"
@@ -181,7 +181,7 @@ def test_bad_lines_met_before_a_death_are_reported_once(files):
 
 
 def test_workers_that_cannot_start_end_the_run(run, files):
-    """They are told from the command by how Python is started."""
+    """Workers differ from the command in the arguments of Python."""
     folder = files({
         "site/sitecustomize.py": "import os, sys\nif '-c' in sys.orig_argv: os._exit(9)\n",
         **many(300),
@@ -193,7 +193,7 @@ def test_workers_that_cannot_start_end_the_run(run, files):
 
 
 class TestLosses:
-    """What is judged of a batch of the files 10 to 13, of which the first is done."""
+    """The decision on a batch of the files 10 to 13, of which the first is done."""
 
     batch = Batch(10, ("a", "b", "-", "d"))
 

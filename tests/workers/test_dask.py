@@ -1,4 +1,4 @@
-"""A cluster of real processes: the same results as those of this machine, whatever dies."""
+"""A cluster of real processes: the same results as a local run, also after crashes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def hangs(record):
 
 @pytest.fixture
 def own_cluster():
-    """One that a test may break."""
+    """A cluster that a test may break."""
     found = DaskCluster()
     yield found
     found.close()
@@ -80,7 +80,7 @@ def inputs(files):
 
 
 def summary(report):
-    """What of a report is the same however fast it went, and whoever worked."""
+    """Return the parts of a report that do not depend on speed or engine."""
     varying = ("started_at", "elapsed_s", "rates", "peak_memory_bytes", "slowest_files", "dask")
     return {name: value for name, value in report.items() if name not in varying}
 
@@ -115,7 +115,7 @@ JOBS = {
 
 @pytest.mark.parametrize("job", JOBS)
 def test_a_cluster_gives_what_this_machine_gives(cluster, run, inputs, job):
-    """Results, their order, failures, reports and exit codes; the workers are elsewhere."""
+    """Results, their order, failures, reports and exit codes are those of a local run."""
     found = []
     outputs = ("out", "out.jsonl", "out.jsonl.gz", "out.csv", "bad.jsonl")
     for engine in (("-w", "2"), ("--engine", "dask", "--scheduler", cluster.address)):
@@ -158,7 +158,7 @@ def test_huge_files_are_cut_and_streamed_in_the_cluster(cluster, run, files):
 
 
 def test_a_ledger_is_kept_alike(cluster, run, inputs):
-    """Half is done here, the other half there, and nothing twice."""
+    """The local engine and Dask each process one half, and no file twice."""
     dask = ("--engine", "dask", "--scheduler", cluster.address)
     options = ("--to", "sqlite:///o.db", "--table", "t", "--resume", "-o", "json")
     assert run("in/0", "in/1", "in/2", *options).code == 1
@@ -188,7 +188,7 @@ def told(folder):
 
 
 def test_a_worker_that_is_killed_costs_nothing(cluster, run, inputs):
-    """Midway, while another joins."""
+    """A worker leaves midway, while another joins."""
     victim = cluster.worker(threads=2)
     dask = ("--engine", "dask", "--scheduler", cluster.address)
     options = ("--call", "code/fn.py:tells", "-b", "2", "--to", "o.jsonl", "-o", "json")
@@ -247,7 +247,7 @@ def test_a_stop_signal_ends_what_is_in_flight(cluster, inputs, number, code):
 
 @pytest.mark.parametrize("way", ["gives up", "is killed"])
 def test_nothing_goes_on_when_the_run_is_gone(cluster, inputs, way):
-    """Not even what never ends, and could not be cancelled."""
+    """A stop also ends a task that never ends and cannot be cancelled."""
     dask = ("--engine", "dask", "--scheduler", cluster.address)
     options = ("--call", "code/fn.py:hangs", "-b", "1", "--grace", "0.2")
     process = start(inputs, "in", *options, *dask)

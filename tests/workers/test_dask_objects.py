@@ -1,4 +1,4 @@
-"""A cluster and object stores together: the whole of what lies beyond one machine."""
+"""A cluster together with object stores."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def clean(record):
 
 @pytest.fixture
 def exports(s3, request):
-    """A bucket with objects below `exports/`; its name is the test's."""
+    """A bucket with objects below `exports/`, named after the test."""
     name = re.sub("[^a-z]+", "-", request.node.name)[:60].strip("-")
     objects = {f"exports/{n // 50}/{n:03}.json": json.dumps([{"n": n}]) for n in range(COUNT)}
     objects["exports/bad.json"] = "[1,"

@@ -1,4 +1,4 @@
-"""Files that take too long are ended, whatever they hang in; the others are done once."""
+"""Files over the time limit fail, wherever they hang; other files are processed once."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_nothing_of_a_file_that_is_late_near_its_end_counts(run, files):
 
 
 def test_a_reader_that_is_slow_makes_no_file_late(files):
-    """What is written waits for who reads it; meanwhile, so does the worker, in mid-file."""
+    """The worker waits for a slow reader of the output in the middle of a file."""
     line = json.dumps("x" * 10_000)
     folder = files({f"in/{n}.jsonl": "\n".join([line] * n) for n in (100, 2000)})
     started = subprocess.Popen(
@@ -178,7 +178,7 @@ def test_what_is_no_timeout(run, files, seconds):
 
 
 class TestStopwatch:
-    """With looks in made-up time, a second apart."""
+    """The stopwatch is asked once a second, in simulated time."""
 
     def overdue(self, stopwatch, progress, *, start=0.0, count=10):
         return [stopwatch.overdue_file(progress, start + second) for second in range(count)]

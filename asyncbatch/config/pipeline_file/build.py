@@ -1,4 +1,4 @@
-"""Tables of a pipeline file as settings, the same as from the options of `run`."""
+"""Settings from the tables of a pipeline file, equal to those from options of `run`."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 
 def transform_specs(tables: Sequence[TransformTable]) -> tuple[TransformSpec, ...]:
-    """Return the transforms that tables ask for, without `dedupe`: see `dedupe_key`.
+    """Return the transforms of the tables, without `dedupe`: see `dedupe_key`.
 
-    Schema files are read. Raises UsageError if one is not as it was when the file was checked.
+    Schema files are read. Raises UsageError if one has become invalid since the check.
     """
     return tuple(_transform_spec(table) for table in tables if not isinstance(table, DedupeTable))
 
@@ -67,7 +67,7 @@ def _stores(table: FilesSourceTable | SinkTable) -> StoreSettings:
 
 
 def files_settings(table: FilesSourceTable) -> RecordWorkSettings:
-    """Return how the files of a source are read, and where in them records are."""
+    """Return the settings of a source of files."""
     files = FileWorkSettings(table.format, table.max_file_size, stores=_stores(table))
     return RecordWorkSettings(files, records=table.records, whole=table.unit == "file")
 
@@ -100,7 +100,7 @@ def _split_user(url: str) -> tuple[str, str]:
 def sink_target(table: SinkTable, root: str | None = None, *, job: str | None = None) -> Target:
     """Return the target. Raises UsageError.
 
-    Outputs of a folder are named relative to `root`. Sessions of a server bear the name of the
+    Outputs of a folder are named relative to `root`. Database sessions have the name of the
     `job`.
     """
     return Target.parse(

@@ -1,4 +1,4 @@
-"""Check against the tables; export JSON Schema."""
+"""The check of a document against the tables, and their JSON Schema."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ INVALID = object()  # stands for an invalid value
 
 
 def check(value: object, table: type[Table], mistakes: list[Mistake]) -> Any:
-    """Return `value` as a `table`; if it is none, add why to `mistakes`."""
+    """Return `value` as a `table`; add the mistakes of an invalid one to `mistakes`."""
     return Checker(mistakes).check(value, inspect.type_info(table), ())
 
 
@@ -115,7 +115,7 @@ class Checker:
             found = trial.check(value, kind, path)
             if found is not INVALID and not trial.mistakes:
                 return found
-        return self.check(value, near[0], path)  # it is no other, nor this: say why
+        return self.check(value, near[0], path)  # no kind fits: report the mistakes for the nearest
 
     def _tagged(self, value: Any, tables: dict[Any, inspect.StructType], path: KeyPath) -> Any:
         if not isinstance(value, dict):
@@ -173,7 +173,7 @@ class Checker:
         return value
 
     def _any(self, value: Any, path: KeyPath) -> Any:
-        """Return a value that JSON has."""
+        """Return a value as JSON can represent it."""
         if isinstance(value, dict):
             found: Any = {key: self._any(one, (*path, key)) for key, one in value.items()}
             return INVALID if INVALID in found.values() else found

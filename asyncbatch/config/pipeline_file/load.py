@@ -1,4 +1,4 @@
-"""Read TOML; ${ENV} and --set overrides."""
+"""The loader of pipeline files: TOML, ${ENV} variables and --set overrides."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def _check_document(
     if kind is StreamFile:
         _complete_sources(document)
     found = check(substitute(document, told, mistakes), kind, mistakes)
-    if is_single:  # as it is written
+    if is_single:  # the messages name the table as it is written
         mistakes = [replace(one, path=_without_index(one.path)) for one in mistakes]
     if mistakes or found is INVALID:
         # A value with a missing variable is not a second mistake.
@@ -253,7 +253,7 @@ def _without_index(path: KeyPath) -> KeyPath:
 
 
 def _parse(path: str, data: bytes) -> dict[str, Any]:
-    """Return the document that `data` is. Raises PipelineFileError with its place."""
+    """Return the document in `data`. Raises PipelineFileError with the position."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -273,7 +273,7 @@ def _parse(path: str, data: bytes) -> dict[str, Any]:
             path_and_place = path
         message = f"{path_and_place}: is not TOML: {reason[:1].lower()}{reason[1:]}"
         raise PipelineFileError(path, [message]) from None
-    except ValueError:  # Python's own, and without its place
+    except ValueError:  # an error of Python, without a position
         raise PipelineFileError(
             path, [f"{path}: has an integer of more than {MAX_INTEGER_DIGITS:,} digits"]
         ) from None

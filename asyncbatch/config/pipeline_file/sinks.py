@@ -1,4 +1,4 @@
-"""[sink] tables."""
+"""The `[sink]` tables, and those of other outputs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DATABASES = (*_POSTGRES, "sqlite", "duckdb")
 
 
 class PoolTable(Table, frozen=True):
-    """Connections to the database."""
+    """The pool of connections to the database."""
 
     min: Annotated[Count, Meta(description="Connections that stay open.")] = 1
     max: Annotated[Count, Meta(description="The limit of connections, at least 2.")] = 4
@@ -46,7 +46,7 @@ class PoolTable(Table, frozen=True):
 
 
 class SinkTable(Table, frozen=True):
-    """Where records go."""
+    """The target of the records."""
 
     to: Annotated[
         TargetName,
@@ -142,12 +142,12 @@ def form_of(to: str) -> str | None:
         return "postgresql"
     try:
         return parse_location(to)[0]
-    except UsageError:  # its words may show a password
+    except UsageError:  # its message may show a password
         return None
 
 
 def _refusal_of_target(to: str) -> str:
-    """Return why this names no target."""
+    """Return the reason why `to` is not a target."""
     if is_object_url(to):  # whose message shows no secret
         try:
             parse_location(to)
@@ -157,13 +157,13 @@ def _refusal_of_target(to: str) -> str:
 
 
 class DeadLetterTable(Table, frozen=True):
-    """Where rejected records and failed inputs are kept."""
+    """The file for rejected records and failed inputs."""
 
     to: Annotated[Name, Meta(description="A JSON Lines file.")]
 
 
 class StreamSinkTable(Table, frozen=True):
-    """Where windows go; in a table each window and key has one row."""
+    """The target of the windows; a table has one row for each window and key."""
 
     to: Annotated[
         TargetName,

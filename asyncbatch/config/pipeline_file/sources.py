@@ -1,4 +1,4 @@
-"""[source] tables."""
+"""The `[source]` tables."""
 
 from __future__ import annotations
 
@@ -292,7 +292,7 @@ class EventFileTable(Table, frozen=True, tag_field="type", tag="file"):
 
 
 class EventFolderTable(Table, frozen=True, tag_field="type", tag="folder"):
-    """A folder of JSON Lines, read file by file; with `follow` also files that come."""
+    """A folder of JSON Lines, read file by file; with `follow` also new files."""
 
     path: Annotated[Name, Meta(description="The path of the folder.")]
     pattern: Annotated[Names | None, Meta(description="Patterns of the file names to read.")] = None

@@ -1,4 +1,4 @@
-"""[[transform]] tables, and the fields they make."""
+"""The `[[transform]]` tables, and the fields that they produce."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class FieldTable(Table, frozen=True):
-    """How one field is made: `from` somewhere, `now`, or always the same `value`."""
+    """The rule for one field: `from` a path, `now`, or a constant `value`."""
 
     source: Annotated[Path | UnsetType, Meta(description="The path in the record: a.b.c.")] = field(
         name="from", default=UNSET
@@ -55,7 +55,7 @@ class FieldsTable(Table, frozen=True, tag_field="type", tag="fields"):
 
 
 class RequireTable(Table, frozen=True, tag_field="type", tag="require"):
-    """Records must have all of these fields: not missing, not null, not ""."""
+    """Require all of these fields: not missing, not null, not ""."""
 
     fields: Annotated[tuple[Path, ...], Meta(min_length=1, description="The paths of the fields.")]
     on_missing: Annotated[
@@ -71,7 +71,7 @@ class DedupeTable(Table, frozen=True, tag_field="type", tag="dedupe"):
 
 
 class JqTable(Table, frozen=True, tag_field="type", tag="jq"):
-    """Put each record through a jq program."""
+    """Transform each record with a jq program."""
 
     expr: Annotated[Name, Meta(description="The program: select(.active) | {id}.")]
     env: Annotated[bool, Meta(description="Let the program see the environment.")] = False
@@ -123,7 +123,7 @@ TransformTable: TypeAlias = (
 class ProducedFields:
     """The fields that transforms produce: their `names`, None if they are unknown.
 
-    `missing_fields` are the places that ask for a field that no earlier transform produces.
+    `missing_fields` are the places that need a field that no earlier transform produces.
     """
 
     def __init__(self, transforms: Sequence[Any]) -> None:
@@ -138,7 +138,7 @@ class ProducedFields:
                 self.names = None
 
     def find_missing(self, path: str, at: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-        """Yield the place that asks for `path`, and the reason, if no such field is produced."""
+        """Yield the place that needs `path`, and the reason, if no field has this path."""
         first = parse_path(path)[:1]
         if self.names is not None and first and first[0] not in self.names:
             near = suggestion(first[0], self.names)
@@ -146,7 +146,7 @@ class ProducedFields:
 
 
 def _required_fields(table: Any) -> Iterator[tuple[str, KeyPath]]:
-    """Yield each path that a transform asks for, and where in its table."""
+    """Yield each path that a transform needs, and its place in the table."""
     match table:
         case FieldsTable():
             for name, rule in table.fields.items():

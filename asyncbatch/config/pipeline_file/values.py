@@ -1,4 +1,4 @@
-"""Accepted values, and messages for wrong ones."""
+"""The types of values in pipeline files, and the messages for wrong values."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class FromEnvironment(str):
 
 
 def format_path(path: KeyPath) -> str:
-    """Return a key path as people write it: `source[0].pagination.type`."""
+    """Return a key path as text: `source[0].pagination.type`."""
     text = ""
     for key in path:
         if isinstance(key, int):
@@ -134,7 +134,7 @@ SecretText: TypeAlias = Annotated[Secret, Meta(extra={"form": "secret"})]
 
 def _require_text(value: Any, expected: str) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"must be {expected}")  # noqa: TRY004 - see above
+        raise ValueError(f"must be {expected}")  # noqa: TRY004 - callers turn ValueError into a mistake
     return str(value)
 
 

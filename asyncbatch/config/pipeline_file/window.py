@@ -99,7 +99,7 @@ class WindowTable(Table, frozen=True):
 
     @property
     def windows(self) -> WindowSpec:
-        """Which windows these are."""
+        """The specification of the windows."""
         if self.spec is not None:
             return parse_window(self.spec)
         return parse_window(_spec_text({"kind": self.kind, "size": self.size,
@@ -111,7 +111,7 @@ class WindowTable(Table, frozen=True):
         return parse_aggregates(self.aggregates)
 
     def fields(self) -> Iterator[tuple[KeyPath, str]]:
-        """Yield the path of each field that events must have, and where it is asked for."""
+        """Yield the path of each field that events must have, and its place in the table."""
         if self.time != ARRIVAL:
             yield ("time",), self.time
         for index, path in enumerate(self.by):
@@ -150,7 +150,7 @@ def _kind_contradictions(given: Given) -> Contradictions:
 
 
 def _spec_text(parts: Mapping[str, object]) -> str:
-    """Return windows as --window has them."""
+    """Return the specification as text for --window."""
     kind = str(parts["kind"])
     spans = [parts[key] for key in _KIND_KEYS[kind]]
     return f"{kind}:{'/'.join(format_duration(span) for span in spans if isinstance(span, int))}"

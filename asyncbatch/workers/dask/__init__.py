@@ -1,4 +1,4 @@
-"""Dask as an engine: a scheduler and workers on other machines.
+"""An engine that runs batches on a Dask cluster.
 
 The only package that imports distributed.
 """

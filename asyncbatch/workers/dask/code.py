@@ -43,7 +43,7 @@ class CarriedCode(Struct, frozen=True):
     folders: tuple[str, ...] = ()
 
     def install(self) -> None:
-        """Have this process import these modules from here, before any others."""
+        """Make this process import these modules from the carried code first."""
         sys.path[:0] = [folder for folder in self.folders if folder not in sys.path]
         sys.meta_path.insert(0, _CarriedFinder(self.modules))
 
@@ -58,7 +58,7 @@ class RemoteFactory(Generic[T]):
         self._make, self._code, self._folder = make, code, folder
 
     def __call__(self) -> T:
-        """Make it."""
+        """Make the object."""
         if os.path.isdir(self._folder):
             os.chdir(self._folder)
         self._code.install()
@@ -140,7 +140,7 @@ class _CarriedFinder(MetaPathFinder):
         self,
         fullname: str,
         path: Sequence[str] | None,  # noqa: ARG002 - the protocol's names
-        target: ModuleType | None = None,  # noqa: ARG002 - see above
+        target: ModuleType | None = None,  # noqa: ARG002 - the protocol's names
         /,
     ) -> ModuleSpec | None:
         """Return the spec of a carried module, None for another."""

@@ -1,4 +1,4 @@
-"""A Dask cluster as engine."""
+"""An engine that runs batches on a Dask cluster."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from distributed import Client, KilledWorker, LocalCluster
 
-from asyncbatch.core.report import ClusterStatus as CrewState
+from asyncbatch.core.report import ClusterStatus
 from asyncbatch.core.system import usable_cpus
 from asyncbatch.errors import AsyncbatchError, UsageError, describe_error
 from asyncbatch.workers.dask.members import ClusterMembers
@@ -39,13 +39,13 @@ class Limiter:
         self._changed = asyncio.Event()
 
     def refresh(self) -> None:
-        """Take note that there may be another room."""
+        """Note that the limit may have changed."""
         self._changed.set()
 
     async def admit(self, batches: AsyncIterator[Batch]) -> AsyncGenerator[Batch, None]:
-        """Yield batches within the limit; a batch leaves at the end of its `wrap_lane` run.
+        """Yield batches within the limit; the lane of `wrap_lane` releases each batch.
 
-        Raises the errors of `limit`.
+        Raises the errors of `limit()`.
         """
         while True:
             while self._in_flight >= self._limit():
@@ -62,13 +62,13 @@ class Limiter:
         return _LimitedLane(lane, self)
 
     def release(self) -> None:
-        """Take note that a batch is done."""
+        """Note that a batch is done."""
         self._in_flight -= 1
         self._changed.set()
 
 
 class _LimitedLane:
-    """A lane whose batches leave a limiter."""
+    """A lane that releases a slot of a limiter after each batch."""
 
     def __init__(self, lane: Lane, limiter: Limiter) -> None:
         self._lane, self._limiter = lane, limiter
@@ -84,7 +84,7 @@ class _LimitedLane:
 TASKS_PER_THREAD = 2  # One being worked on and one waiting at the worker.
 _MAX_LANES = 512  # Batches in flight, unless the cluster has more threads from the beginning.
 _CONNECT_SECONDS = 5.0
-_MAX_TRIES = 4  # How many times a task may be lost or cancelled by others.
+_MAX_TRIES = 4  # tries of a task that is lost or cancelled
 _LOST_TOO_OFTEN = "was lost with its Dask worker, and so were all retries,"
 _LOGGERS = ("distributed", "distributed.client", "distributed.scheduler", "distributed.nanny")
 # the preload script of workers on this machine: see `workers.wire`
@@ -116,20 +116,20 @@ class DaskEngine:
 
     @property
     def limit(self) -> int:
-        """How many batches may be in flight now."""
+        """The number of batches that may be in flight now."""
         room = TASKS_PER_THREAD * self.members.threads
         return room if self._concurrency is None else min(room, self._concurrency)
 
     @property
     def lanes(self) -> Sequence[Lane]:
-        """The lanes that there is room for now."""
+        """The lanes within the current limit."""
         return self.all_lanes[: self.limit]
 
     @property
-    def status(self) -> CrewState:
+    def status(self) -> ClusterStatus:
         """The state of the cluster, and its work so far."""
         members = self.members
-        return CrewState(
+        return ClusterStatus(
             len(members.members),
             members.threads,
             members.left_count,
@@ -145,7 +145,7 @@ class DaskEngine:
         return self.limit
 
     async def follow_members(self) -> None:
-        """Make or take room as workers come and go."""
+        """Update the limit when workers join or leave."""
         while True:
             await self.members.changed.wait()
             self.members.changed.clear()
@@ -265,7 +265,7 @@ class _DaskLane:
 
     @contextmanager
     def _keep_worker(self, answer: TaskResult) -> Iterator[None]:
-        """Keep the rest of a result at its worker until it is fetched."""
+        """Keep the worker alive while it holds the rest of a result."""
         member = self._engine.members.members.get(answer.address) if answer.rest_number else None
         if member is not None:
             member.pending_results += 1
@@ -296,8 +296,8 @@ async def dask_engine(
 ) -> AsyncIterator[DaskEngine]:
     """Provide lanes into the cluster of a scheduler, or of `workers` started here.
 
-    `setup` makes that of the run of a name. Raises UsageError if the scheduler does not answer,
-    has no workers, or if one is not fit for the work.
+    `setup` returns the setup for a run id. Raises UsageError if the scheduler does not answer, if
+    it has no workers, or if a worker is unsuitable.
     """
     with _silence_dask():
         async with _client(scheduler, workers) as client:
@@ -319,7 +319,7 @@ async def dask_engine(
 
 @asynccontextmanager
 async def _client(scheduler: str | None, workers: int | None) -> AsyncIterator[Client]:
-    """Connect with a scheduler. Raises UsageError."""
+    """Connect to a scheduler. Raises UsageError."""
     if scheduler is None:
         async with _local_cluster(workers) as cluster, Client(cluster, asynchronous=True) as client:
             yield client

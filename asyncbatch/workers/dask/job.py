@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from asyncbatch.config.job import FeedJob, Job, RecordWorkSettings
     from asyncbatch.sinks.target import Target
 
-    Sent = Callable[[RecordWorkSettings], RecordWorkSettings]
+    PrepareSettings = Callable[[RecordWorkSettings], RecordWorkSettings]
 
 # A task is about a second of work; sending it then takes a small part of that.
 TASK_LIMIT = WorkLimit(bytes=64 * MIB, seconds=1.0)
 SPLIT_FACTOR = 4  # Splits of large files are longer by this factor, for the same reason.
-_CHECKED_FILES = 8  # Input files of each source that workers are asked for.
+_CHECKED_FILES = 8  # input files of each source that the workers check
 
 
 def with_cluster_sizes(job: Job) -> Job:
@@ -48,7 +48,7 @@ def _files_with_sizes(files: FileWorkSettings) -> FileWorkSettings:
     return replace(files, sizes=sizes, portion=TASK_LIMIT)
 
 
-def prepare_for_workers(job: Job) -> tuple[Sent, CarriedCode]:
+def prepare_for_workers(job: Job) -> tuple[PrepareSettings, CarriedCode]:
     """Return a function that prepares settings for the workers, and their code.
 
     The settings lose the address of a server, which may have a password. Raises UsageError.
@@ -78,14 +78,14 @@ def worker_location(
     for paths in inputs:
         for path in paths[:_CHECKED_FILES]:
             if path != STDIN and not _is_remote(path) and os.path.isfile(path):
-                with suppress(OSError):  # it has just vanished, which its reader reports
+                with suppress(OSError):  # it has just been deleted; its reader reports this
                     files.append((os.path.abspath(path), os.stat(path).st_size))
     return WorkerLocation(os.getcwd(), needs_folder, tuple(files), probe_path)
 
 
 @contextmanager
 def probe_file(target: Target | None) -> Iterator[str | None]:
-    """Have a file, for a moment, where workers are to write; provide its path."""
+    """Create a temporary file in the output folder, and provide its path."""
     if target is None or target.form != "folder" or _is_remote(target.path):
         yield None
         return
@@ -94,7 +94,7 @@ def probe_file(target: Target | None) -> Iterator[str | None]:
         folder = os.path.dirname(folder)
     try:
         descriptor, path = tempfile.mkstemp(prefix=".asyncbatch-", dir=folder)
-    except OSError:  # which is for the target to say
+    except OSError:  # the target reports this error
         yield None
         return
     os.close(descriptor)

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
     from asyncbatch.workers.dask.worker import RunSetup
 
-FIRST_WORKER_SECONDS = 30.0  # How long the first worker of a cluster may take to join it.
-NO_WORKER_SECONDS = 60.0  # How long there may be none.
+FIRST_WORKER_SECONDS = 30.0  # time for the first worker to join
+NO_WORKER_SECONDS = 60.0  # time without any worker before the run fails
 _POLL_SECONDS = 1.0  # seconds between two polls of a small cluster; each poll lists all workers
 _KEEP_ALIVE_SECONDS = 10.0
 _REPLY_SECONDS = 60.0  # time for a worker to check files and to start a process
-_END_SECONDS = 1.5  # How long workers may take to hear of a run's end.
+_END_SECONDS = 1.5  # time to tell the workers that the run ends
 _UNREACHABLE = ConnectionError()  # the reply of a worker that has left
 # plain Python, valid also where this package is missing or has another version
 _VERSIONS = "(__import__('platform').python_version(), __import__('asyncbatch').__version__)"
@@ -37,34 +37,34 @@ class ClusterMember:
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self.departure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.pending_results = 0  # How many batches wait there for being asked for more.
+        self.pending_results = 0  # results that the worker holds until they are fetched
 
 
 class ClusterMembers:
     """The workers of a cluster, tracked as they come and go.
 
-    `log` takes notes for the user. `failure` is done, with NoWorkerError, when no worker can come
-    any more.
+    `log` shows a message to the user. `failure` is done, with NoWorkerError, when no worker can
+    join any more.
     """
 
     def __init__(self, client: Client, setup: RunSetup, log: Callable[[str], None]) -> None:
         self.members: dict[str, ClusterMember] = {}
-        self.unsuitable: dict[str, str] = {}  # Why a worker is not asked.
+        self.unsuitable: dict[str, str] = {}  # the reason, by address
         self.changed = asyncio.Event()
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.left_count = 0  # How many have left.
+        self.left_count = 0  # workers that have left
         self._client, self._setup, self._log = client, setup, log
         self._has_started = False
         self._being_checked: set[str] = set()
 
     @property
     def threads(self) -> int:
-        """How many batches can be worked on at a time."""
+        """The number of batches that can run at the same time."""
         return sum(member.threads for member in self.members.values())
 
     @property
     def allowed_addresses(self) -> Sequence[str] | None:
-        """The workers that may be asked; None for any."""
+        """The addresses of the workers that may get tasks; None for all."""
         return tuple(self.members) if self.unsuitable else None
 
     async def wait_for_first(self) -> None:
@@ -93,7 +93,7 @@ class ClusterMembers:
         self._setup = replace(self._setup, location=location)
 
     async def watch(self) -> None:
-        """Follow the workers for ever."""
+        """Follow the workers until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
                 await self._poll(group)
@@ -121,7 +121,7 @@ class ClusterMembers:
                 )
 
     def fail(self, reason: str) -> None:
-        """Note that no worker can come any more."""
+        """Note that no worker can join any more."""
         if not self.failure.done():
             self.failure.set_exception(
                 NoWorkerError(f"{reason}; finished inputs are in the ledger, if there is one")
@@ -137,7 +137,7 @@ class ClusterMembers:
             await asyncio.sleep(_POLL_SECONDS / 10)
 
     async def prepare_again(self, address: str) -> None:
-        """Prepare a worker that has just come or restarted."""
+        """Prepare a worker that has just joined or restarted."""
         present = await self._list_workers()
         if address in present:
             await self._add({address: present[address]})
@@ -156,8 +156,8 @@ class ClusterMembers:
 
     async def _list_workers(self) -> dict[str, int]:
         """Return the present workers and their threads. Raises OSError."""
-        told = await self._client.scheduler.identity()
-        return {address: worker["nthreads"] for address, worker in told["workers"].items()}
+        replies = await self._client.scheduler.identity()
+        return {address: worker["nthreads"] for address, worker in replies["workers"].items()}
 
     def _remove_departed(self, present: dict[str, int]) -> None:
         """Note the workers that have left."""
@@ -188,9 +188,9 @@ class ClusterMembers:
     async def _check_and_add(self, new: dict[str, int]) -> None:
         unfit = await self._find_unsuitable(new)
         alike = [address for address in new if address not in unfit]
-        told = await self._replies(alike, begin_run, self._setup) if alike else {}
+        replies = await self._replies(alike, begin_run, self._setup) if alike else {}
         for address in alike:
-            why = told.get(address, _UNREACHABLE)
+            why = replies.get(address, _UNREACHABLE)
             if why is None:
                 self.members.setdefault(address, ClusterMember(new[address]))
             elif not _is_unreachable(why):
@@ -224,11 +224,11 @@ class ClusterMembers:
         asked = list(addresses)
         asking = self._client.run(*call, workers=asked, on_error="return")
         try:
-            told: dict[str, Any] = await asyncio.wait_for(asking, _REPLY_SECONDS)
+            replies: dict[str, Any] = await asyncio.wait_for(asking, _REPLY_SECONDS)
         except TimeoutError:
             late = TimeoutError(f"no answer within {_REPLY_SECONDS:g} s")
-            told = dict.fromkeys(asked, late)
-        return told
+            replies = dict.fromkeys(asked, late)
+        return replies
 
     async def _keep_alive(self) -> None:
         """Tell the workers that the run is alive, so that they keep results."""
@@ -236,6 +236,6 @@ class ClusterMembers:
             await self._replies(some, keep_run, self._setup.run_id)
 
 
-def _is_unreachable(told: object) -> bool:
+def _is_unreachable(replies: object) -> bool:
     """Whether this is the reply of an unreachable worker."""
-    return isinstance(told, OSError) and not isinstance(told, TimeoutError)
+    return isinstance(replies, OSError) and not isinstance(replies, TimeoutError)

@@ -1,10 +1,10 @@
-"""The part that runs inside Dask workers: batches in our own worker processes.
+"""The code inside a Dask worker: it runs batches in separate worker processes.
 
 A Dask worker may have many threads and serve many users for weeks. Our tasks need a process: it has
 a current folder and a search path, imports a user's modules as they are today, may crash or be
-killed for a timeout, and holds the interpreter's lock while it parses. So each thread has one, as
-in the process engine, with the same guarantees. The processes end with the run, with the Dask
-worker, or after some idle time.
+killed for a timeout, and holds the interpreter's lock while it parses. So each thread has a
+process, as in the process engine, with the same guarantees. The processes end with the run, with
+the Dask worker, or after some idle time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.workers.engine import WorkFactory
 
-# Processes of a silent run end after this time: its main process may have been killed.
+# Processes of an idle run end after this time: its main process may have been killed.
 IDLE_SECONDS = 30.0
 _EXTENSION = "asyncbatch"
 _SAME_PATHS = (
@@ -108,7 +108,7 @@ class WorkerRun:
         self.is_over = False
 
     def check(self) -> None:
-        """Have one process get ready. Raises AsyncbatchError as it does; OSError."""
+        """Start one process. Raises its AsyncbatchError; OSError."""
         _, part = self.run_batch(frame(Batch(0, ())), lambda: True)
         for body, _ in part.frames:
             said = pickle.loads(body)  # noqa: S301 - our own process
@@ -122,8 +122,8 @@ class WorkerRun:
     ) -> tuple[int, ResultPart]:
         """Return the first part of a batch's result, or the next part of a numbered one.
 
-        Also returns the number of the rest, None for a `whole` result. Raises UnwantedError,
-        OSError.
+        Also returns the number of the rest, 0 for a complete result. Raises
+        TaskCancelledError, OSError.
         """
         worker = self._take_worker(request)
         if worker is None:
@@ -173,7 +173,7 @@ class WorkerRun:
         self._last_used = time.monotonic()
 
     def close_idle(self) -> None:
-        """End processes that nothing was asked of for long."""
+        """End the processes if the run was idle for too long."""
         with self._lock:
             if time.monotonic() - self._last_used < IDLE_SECONDS:
                 return
@@ -251,7 +251,7 @@ async def begin_run(setup: RunSetup, dask_worker: Worker) -> str | None:
 
 
 async def keep_run(run_id: str, dask_worker: Worker) -> None:
-    """Keep the results of a run at a Dask worker for another while."""
+    """Note at a Dask worker that a run is alive."""
     if (here := WorkerRuns.of(dask_worker).by_id.get(run_id)) is not None:
         here.keep_alive()
 
@@ -284,7 +284,7 @@ def run_task(run_id: str, request: bytes | int, whole: bool) -> TaskResult:
 
 
 class RemoteCall:
-    """A call of `work` that takes place when it is unpickled: see `as_bytes`."""
+    """A call of `run_task` that happens when it is unpickled: see `as_bytes`."""
 
     def __init__(self, run_id: str, request: bytes | int, *, whole: bool) -> None:
         self._arguments = run_id, request, whole

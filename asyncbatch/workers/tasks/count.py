@@ -1,4 +1,4 @@
-"""Count and validate files."""
+"""Tasks that count and validate the records of files, or only measure the files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 # `settings.WorkLimit`): progress stays live, stopping stays quick, and another worker can take the
 # rest.
 MAX_BATCH_BYTES = 8 * 1024 * 1024
-# rejected records in one part: memory stays bounded for a file of nothing else
+# rejected records in one part: bounds the memory for a file of rejected records
 MAX_REJECTIONS = 1000
 
 
@@ -56,10 +56,10 @@ class CountTask:
         self._opener = Opener(settings)
         self._reader = Reader(settings.max_file_size, settings.read_ahead, self._opener)
         self._max_bytes = settings.portion.bytes or MAX_BATCH_BYTES
-        self.progress = Progress()  # its current file; a worker process replaces it by a shared one
+        self.progress = Progress()  # a worker process replaces it by a shared one
 
     def __call__(self, batch: Batch) -> Iterator[Part]:
-        """Yield the outcome of the files, in order; may end before the last (see the limits)."""
+        """Yield the outcome of the files, in order; may end before the last at a limit."""
         validator, now = self._validator, time.perf_counter
         names_tell = self._settings.format == "auto"
         if batch.split is not None:
@@ -153,7 +153,7 @@ class CountTask:
                 problem, InvalidTextError
             ):  # of a document, distinguished only if it must be split
                 error = with_record_count(error, records)
-            # The file failed as a whole: its records count for nothing.
+            # The file failed as a whole: its records are not counted.
             records = rejected = 0
             found = []
         part.rejections += [(len(part), failure) for failure in found]
@@ -200,7 +200,7 @@ def end_of_splits(batch: Batch) -> Part:
 
 
 class PlanTask:
-    """Takes the size of each file, and ends a batch where `CountTask` would by bytes."""
+    """Measures files, and ends a batch at the same number of bytes as `CountTask`."""
 
     def __init__(self, settings: FileWorkSettings) -> None:
         self._limit, self._opener = settings.max_file_size, Opener(settings)

@@ -1,4 +1,4 @@
-"""Find time, key and values in a line."""
+"""The time, the key and the values of events."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class EventFields:
 
     @property
     def have_time(self) -> bool:
-        """Whether the time is the first of them."""
+        """Whether events have a time field; it is the first field."""
         return self._time is not None
 
     def check_future(self, time: int) -> None:
@@ -164,7 +164,7 @@ class RowReader:
         self._decode = msgspec.json.Decoder(_struct_type(tree)).decode_lines
         names = [_attribute_path(tree, field.tokens) for field in fields]
         self._getters = [_column_getter(name) for name in names]
-        # Whether events are a time, a key and a value.
+        # whether events are a time, a key and a value
         self.is_time_key_value = (
             names == ["f0", "f1", "f2"] and timed and texts and len(keys.names) == 1
         )
@@ -195,7 +195,7 @@ class RowReader:
 
 
 class RowEvents(Events):
-    """Events that are put into columns only if they are asked for."""
+    """Events that are put into columns on first use."""
 
     def __init__(
         self, rows: list[Json], reader: RowReader, moments: EventTimes, source: str
@@ -237,7 +237,7 @@ def _add_path(tree: dict[str, Any], tokens: Sequence[str], types: frozenset[type
     for token in above:
         below = tree.setdefault(token, {})
         if not isinstance(below, dict):
-            raise ValueError("both a scalar and an object")  # noqa: TRY004 - it is the paths' fault
+            raise ValueError("both a scalar and an object")  # noqa: TRY004 - the paths are wrong, not a type
         tree = below
     known: Any = tree.get(last, types)
     if isinstance(known, dict) or not known & types:

@@ -1,4 +1,4 @@
-"""Read events out of lines."""
+"""The reader of events from JSON Lines."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class EventBlock(Struct):
 
 
 class Line(NamedTuple):
-    """A line that is JSON, and where it comes from."""
+    """A valid line of JSON, and its origin."""
 
     file: str
     record: int
@@ -59,7 +59,7 @@ class Line(NamedTuple):
     text: bytes
 
     def context(self) -> Context:
-        """Say where it comes from."""
+        """Return the origin of the line."""
         return Context(self.file, self.record, self.line)
 
 
@@ -73,7 +73,7 @@ class LineReader:
     def read(
         self, builder: EventBlockBuilder, lines: bytes, at: Position
     ) -> Iterator[Line | InvalidLine]:
-        """Yield each line from a place on that is not blank; note in the draft how many."""
+        """Yield each line that is not blank, and count the lines in `builder`."""
         for found in validate_lines((lines,), self._validator, at if at.byte else None):
             builder.block.records += found.records
             for some in found.split():
@@ -192,11 +192,11 @@ class EventReader:
         return self._position, self._arrival
 
     def resume(self, at: Position, arrival: int) -> None:
-        """Go on at a `state`."""
+        """Continue at a `state`."""
         self._position, self._arrival = at, arrival
 
     def begin_file(self, file: str, at: Position) -> None:
-        """Go on with another file."""
+        """Continue with another file."""
         self._file, self._position = file, at
 
     def set_arrival(self) -> int:
@@ -206,7 +206,7 @@ class EventReader:
         return self._arrival
 
     def reject_chunk(self, chunk: LiveChunk) -> EventBlock:
-        """Return the block of a chunk that is no event."""
+        """Return the block that rejects an unreadable chunk."""
         at = self._position
         self._position = Position(at.byte + len(chunk.data) + 1, at.record + 1, at.line + 1)
         failure = Failure(
@@ -236,7 +236,7 @@ class EventReader:
             if not lines.isascii():
                 lines.decode()  # as the decoder skips unused fields
             rows = reader.read(lines)
-            # Blank lines are no events, and an event that goes over two lines is none either.
+            # The count differs for blank lines, and for an event that spans two lines.
             if len(rows) != count:
                 return None
             moments = self._moments(rows, reader)
@@ -268,7 +268,7 @@ class EventReader:
         return readers
 
     def new_builder(self) -> EventBlockBuilder:
-        """Return a block to be made."""
+        """Return a builder of the next block."""
         return EventBlockBuilder(
             self._file, self._settings, self.fields, keeps_texts=self._keeps_texts
         )

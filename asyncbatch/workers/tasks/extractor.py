@@ -68,12 +68,12 @@ def limit_records(
 
 
 class Extractor:
-    """Finds records; not for use by several threads at a time. Raises UsageError."""
+    """Finds the records of files. Not safe for several threads. Raises UsageError."""
 
     def __init__(self, settings: RecordWorkSettings, opener: Opener | None = None) -> None:
         self._opener = opener or Opener(settings.files)
         allow_deep_nesting()
-        self.limit: int | None = None  # the limit of records of a file or split
+        self.limit: int | None = None  # records of a file or split
         self._validator = make_validator()
         self._files = settings.files
         self._whole, self._replay = settings.whole, settings.replay
@@ -94,7 +94,7 @@ class Extractor:
         if path == self._replay or self._keeps_files_whole:
             return None
         if is_json_lines(path, self._files.format):
-            # How many records there are in a line that holds some is not to be seen from outside.
+            # The number of records in a line is not known before it is parsed.
             return None if self._records is not None else "lines"
         return "array" if not self._whole and self._has_array(path) else None
 
@@ -169,7 +169,7 @@ class Extractor:
             return
         text = b"".join(chunks)
         count = self._validator(as_array(text))
-        if isinstance(count, Fault):  # it was good when it was cut out
+        if isinstance(count, Fault):  # it was valid when it was split off
             raise OSError(CHANGED_MESSAGE)
         yield from self._element_slices(text, split.start)
         yield position_after(split.start, text, count)
@@ -227,7 +227,7 @@ class Extractor:
             end = lines.offset + lines.size
             is_huge = end > self._files.sizes.split_threshold or time.monotonic() > late
             if start is not None or is_huge:
-                # A last line without its end is none more, but nothing follows it either.
+                # A last line without LF is not counted, but no line follows it.
                 yield Position(end, number - 1, lines.line + len(lines.texts) - 1)
 
     def _dead_letter_slices(self, chunks: Iterable[bytes]) -> Iterator[RecordSlice | InvalidLine]:

@@ -1,4 +1,4 @@
-"""Fold events into partial windows."""
+"""The task that folds lines into partial windows."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class LineRange(Struct, frozen=True):
 
     @property
     def end(self) -> Position:
-        """The place where they end."""
+        """The position after the last line."""
         lines, at = self.lines, self.start
         count = count_lines(lines, len(lines), first=not at.byte)
         ends = count.ends + (not lines.endswith(b"\n"))
@@ -49,7 +49,7 @@ class LineRange(Struct, frozen=True):
         return before, one, LineRange(self.file, one.end, lines[end:])
 
     def split_by_size(self, size: int) -> list[LineRange]:
-        """Return pieces of about `size` bytes, of whole lines."""
+        """Return ranges of about `size` bytes, of whole lines."""
         pieces, at, start, lines = list[LineRange](), self.start, 0, self.lines
         while len(lines) - start > size:
             end = lines.rfind(b"\n", start, start + size) + 1 or lines.find(b"\n", start) + 1
@@ -68,7 +68,7 @@ _MIN_EVENTS_PER_GROUP = (
 
 
 class FoldTask:
-    """Folds pieces of lines into partial windows; None for one that needs reading line by line.
+    """Folds lines into partial windows; None for lines that must be read one by one.
 
     Sessions get events in place of totals. The stream itself checks how far ahead of the clock
     events are, and sets their arrival.
@@ -85,7 +85,7 @@ class FoldTask:
     def __call__(
         self, pieces: Sequence[bytes]
     ) -> Iterator[list[PartialWindows | EventBlock | None]]:
-        """Yield, in one list, the outcome of each piece."""
+        """Yield, in one list, the outcome of each item."""
         yield [self._read(lines) for lines in pieces]
 
     def _read(self, lines: bytes) -> PartialWindows | EventBlock | None:

@@ -1,4 +1,4 @@
-"""Parts under construction: the findings of a worker since its last report."""
+"""The builder of parts: the outcome of records since the last part."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from asyncbatch.core.records import Position, Scalar
     from asyncbatch.sinks.base import Pending
 
-    Pack = Callable[["PartContents"], Rows | None]  # Makes rows ready to travel.
+    Pack = Callable[["PartContents"], Rows | None]  # Encodes rows for the main process.
 
-MAX_ROWS = 8192  # rows in one part, roughly, ...
-MAX_REJECTIONS = 1000  # ... and rejected records: memory stays bounded for a file of nothing else
+MAX_ROWS = 8192  # approximate limit of rows in one part
+# rejected records in one part: bounds the memory for a file of rejected records
+MAX_REJECTIONS = 1000
 
 
 class PartContents:
@@ -32,8 +33,7 @@ class PartContents:
         self.lines: list[int | None] = []
         self.original_texts: list[bytes] = []
         self.has_many_rows = False
-        # How many of the rows, from the first, each finished file ends after.
-        self.file_ends: list[int] = []
+        self.file_ends: list[int] = []  # for each finished file, the number of rows up to its end
         self.rejections: list[Failure] = []
         self.dead_letters: list[bytes] = []
         self.bytes = 0  # bytes of the records, as an estimate for their rows
@@ -51,7 +51,7 @@ class PartContents:
         )
 
     def add(self, other: PartContents) -> None:
-        """Append the findings of another file."""
+        """Append the contents of another file."""
         self.rows += other.rows
         self.places += other.places
         self.records += other.records
@@ -63,10 +63,10 @@ class PartContents:
 
 
 class FilePart:
-    """The current file: its counts, and its findings since the last report.
+    """The current file: its counts, and its contents since the last part.
 
-    The records of a large file are handed on as they come; `reported` are their counts. They stand
-    even if the file fails later.
+    The records of a large file are yielded in several parts; `reported` are their counts. They
+    count even if the file fails later.
     """
 
     def __init__(self) -> None:
@@ -85,11 +85,13 @@ class FilePart:
 
     def report_counts(self) -> Counts:
         """Return the change of the counts since the last call."""
-        told = self.reported
+        reported = self.reported
         more = Counts(
-            self.read - told.read, self.dropped - told.dropped, self.rejected - told.rejected
+            self.read - reported.read,
+            self.dropped - reported.dropped,
+            self.rejected - reported.rejected,
         )
-        told.add(more)
+        reported.add(more)
         return more
 
     def reject(self, failure: Failure, dead_letter: bytes | None) -> None:
@@ -102,12 +104,12 @@ class FilePart:
 
 
 class PartBuilder:
-    """A part in the making, and the file behind its last one."""
+    """Builds a part, and the contents of the unfinished file after it."""
 
     def __init__(self, start: int, pack: Pack, max_bytes: int) -> None:
         self._part, self._pack, self._max_bytes = Part(start), pack, max_bytes
         self._contents = PartContents()
-        # the pending uploads of finished files, with their names, by place
+        # the pending uploads of finished files, with their names, by index
         self._uploads: dict[int, tuple[str, Pending]] = {}
         self.file = FilePart()
 
@@ -120,14 +122,14 @@ class PartBuilder:
             self._part, self._contents = Part(self._part.start + len(self._part)), PartContents()
 
     def flush_if_large(self) -> Iterator[Part]:
-        """Yield the findings if they are many, also those of the unfinished file."""
+        """Yield a part if the contents are large, also those of the unfinished file."""
         if self.file.contents.exceeds(self._max_bytes):
             yield from self.flush_file(None)
         elif self._contents.exceeds(self._max_bytes):
             yield from self.flush()
 
     def flush_file(self, position: Position | None, size: int = 0) -> Iterator[Part]:
-        """Yield the findings of the unfinished file up to `position`, `size` bytes."""
+        """Yield the contents of the unfinished file up to `position`, `size` bytes."""
         yield from self.flush()
         found, self.file.contents = self.file.contents, PartContents()
         part = Part(self._part.start)
@@ -139,19 +141,19 @@ class PartBuilder:
         yield part
 
     def report_split_file(self, split_file: SplitFile) -> Iterator[Part]:
-        """Yield the findings, then that the next file must be split."""
+        """Yield the contents, then the request to split the next file."""
         yield from self.flush()
         yield Part(self._part.start, split_file=split_file)
 
     def end_split(self, size: int, error: Failure | None) -> Iterator[Part]:
-        """Yield the findings of a split of `size` bytes, with the error that ends its file."""
+        """Yield the contents of a split of `size` bytes, with the error that ends its file."""
         yield from self.flush_file(self.file.position, size)
         self.file = FilePart()
         if error is not None:
             yield Part(self._part.start, [0], [0], [0.0], errors={0: error})
 
     def set_target_error(self, message: str) -> None:
-        """Note that no output can be written any more, which ends the run."""
+        """Note that no output can be written any more; the run then ends."""
         self._part.target_error = message
 
     def end_file(

@@ -28,10 +28,8 @@ if TYPE_CHECKING:
 
     Text = bytes | msgspec.Raw
 
-MAX_DECODED_BYTES = (
-    4 * 1024 * 1024
-)  # A text up to this size is decoded in one call; of a larger one, ...
-SLICE_RECORDS = 1000  # ... this number of records at a time exist as Python values.
+MAX_DECODED_BYTES = 4 * 1024 * 1024  # A text up to this size is decoded in one call.
+SLICE_RECORDS = 1000  # Of a larger text, this number of records is decoded at a time.
 
 _BLANK = b" \t\r\n"
 
@@ -53,7 +51,7 @@ class RecordSlice:
 
     @property
     def size(self) -> int:
-        """How many bytes of text the records are."""
+        """The size of the records' texts in bytes."""
         raise NotImplementedError
 
     def values(self) -> Sequence[Any]:
@@ -66,7 +64,7 @@ class RecordSlice:
 
     def compact_texts(self) -> Sequence[Text]:
         """Return the records' texts without white space between their parts."""
-        # As one array: a call for each would take thrice as long.
+        # As one array: one call for each record takes three times as long.
         array = b"[%b]" % b",".join(map(bytes, self.texts()))
         return decode_array(msgspec.json.format(array, indent=-1))
 
@@ -97,7 +95,7 @@ class LineSlice(RecordSlice):
     def values(self) -> Sequence[Any]:
         if len(self._texts) == 1:  # which may be huge
             return [decode(self._texts[0])]
-        # As one array: a call for each would take half as long again.
+        # As one array: one call for each record takes 1.5 times as long.
         values: list[Any] = decode(b"[%b]" % b",".join(self._texts))
         return values
 
@@ -200,7 +198,7 @@ def slices_of_text(
 
 
 def missing_array_error(records: Sequence[str]) -> RecordError:
-    """Return why a document without an array where its records should be is rejected."""
+    """Return the error for a document without an array at the pointer `records`."""
     pointer = format_pointer(records)
     message = f"has no array at {pointer!r}, where its records should be"
     return RecordError("missing_field", message, pointer=pointer)
@@ -299,5 +297,5 @@ class DeadLetterSlice(RecordSlice):
     def texts(self) -> Sequence[Text]:
         return self._texts
 
-    def line(self, at: int) -> int | None:  # noqa: ARG002 - there is one
+    def line(self, at: int) -> int | None:  # noqa: ARG002 - all records have the line of the dead letter
         return self._dead_letter.line

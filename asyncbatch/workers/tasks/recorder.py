@@ -1,4 +1,4 @@
-"""Rows, rejections and counts of a batch."""
+"""The outcome of a batch: rows, rejections and counts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class RecordCursor:
         self._file = record_slice.file or display_path(path)
 
     def context(self) -> Context:
-        """Say where the record comes from."""
+        """Return the origin of the record."""
         line = self.record_slice.line(self.at)
         if line is None and (place := self.record_slice.position(self.at, 0)):
             line = place.line
@@ -50,7 +50,7 @@ class RejectionBuilder:
 
     def __init__(self, settings: RecordWorkSettings) -> None:
         self._letters, self._tracebacks = settings.letters, settings.tracebacks
-        # Places in a value are places in the file only while nothing has changed the value.
+        # Positions in a value are positions in the file only if no transform changes the value.
         self._keeps_source = not settings.changes_records
 
     def reject(self, builder: FilePart, cursor: RecordCursor, error: RecordError) -> None:
@@ -106,7 +106,7 @@ def _violation_position(violation: Violation) -> TextPosition | None:
 
 # The outputs of a record are spooled from this number on, until all are computed.
 SPOOLED_OUTPUTS = 1000
-# errors that end a file early; any other is a defect of asyncbatch
+# errors that end a file early; any other error is a bug of asyncbatch
 RECORD_ERRORS = (OutputError, *FILE_ERRORS)
 
 
@@ -121,7 +121,7 @@ class Recorder:
         self._names_origins = self._row_writer.names_origins
         self._keeps_originals = settings.letters and self._names_origins
         self._keeps_files_whole = settings.target is not None and settings.target.form == "folder"
-        # whether it may block on an object store, which an event loop must not
+        # whether it may wait for an object store, which would block an event loop
         self.may_block = settings.target is not None and settings.target.is_remote
         self._max_bytes = settings.files.sizes.part
         self._cursor: LargestCursor | None = None
@@ -143,7 +143,7 @@ class Recorder:
         yield from self._builder.flush()
 
     def report_split_file(self, split_file: SplitFile) -> Iterator[Part]:
-        """Yield the part, then that the next file must be split."""
+        """Yield the part, then the request to split the next file."""
         yield from self._builder.report_split_file(split_file)
 
     def flush_if_large(self) -> Iterator[Part]:
@@ -210,12 +210,12 @@ class Recorder:
         return not (isinstance(problem, OutputError) and problem.is_lost)
 
     def reject_line(self, line: InvalidLine) -> None:
-        """Write down a line that is no record."""
+        """Reject a line that is not JSON."""
         self._builder.file.read += 1
         self._rejection_builder.reject_line(self._builder.file, self._file, line)
 
     def reject(self, cursor: RecordCursor, error: RecordError) -> None:
-        """Write down that the record at `cursor` is rejected."""
+        """Reject the record at `cursor`."""
         self._builder.file.read += 1
         self._rejection_builder.reject(self._builder.file, cursor, error)
 
@@ -230,7 +230,7 @@ class Recorder:
             )
 
     def keep_unchanged(self, rows: Sequence[Json]) -> None:
-        """Keep a number of records unchanged, for a target without rejections."""
+        """Keep records unchanged, for a target without rejections."""
         file = self._builder.file
         file.read += len(rows)
         if self._keeps_rows:
@@ -269,7 +269,7 @@ class Recorder:
             self._add_rows(rows, cursor)
 
     def keep_spooled(self, spool: Spool, cursor: RecordCursor) -> Iterator[Part]:
-        """Take the many values that one record became; yield parts. Raises OutputError."""
+        """Keep the many outputs of one record; yield parts. Raises OutputError."""
         self._builder.file.read += 1
         if self._keeps_rows:
             for rows in spool.read(SPOOLED_OUTPUTS):

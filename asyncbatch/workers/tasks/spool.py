@@ -21,7 +21,7 @@ class Spool:
     def __init__(self) -> None:
         import tempfile
 
-        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115 - see __exit__
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115 - closed by `close`
 
     def __enter__(self) -> Self:
         return self
@@ -38,7 +38,7 @@ class Spool:
         self._file.writelines(encode(value) + b"\n" for value in values)
 
     def read(self, most: int) -> Iterator[list[Any]]:
-        """Yield the values again, `most` at a time."""
+        """Yield the values, at most `most` at a time."""
         self._file.seek(0)
         while some := [decode(line) for line in islice(self._file, most)]:
             yield some

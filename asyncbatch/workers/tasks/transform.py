@@ -1,4 +1,4 @@
-"""The unit of work on records: decode, transform, check, make ready to be written."""
+"""The task that transforms records: decode, transform, check, encode rows."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from asyncbatch.core.batches import Batch, Part, Split
     from asyncbatch.core.records import Json
     from asyncbatch.sources.reader import Opened
-    from asyncbatch.transforms.base import RecordPosition as InFile
+    from asyncbatch.transforms.base import RecordPosition
     from asyncbatch.transforms.chain import Chain
     from asyncbatch.workers.tasks.record_slices import RecordSlice
 
     Many = Callable[[Sequence[Any]], Sequence[Any]]
-    OutputsOf = Callable[[Any, InFile], Iterable[Any]]
+    OutputsOf = Callable[[Any, RecordPosition], Iterable[Any]]
 
 # A batch is returned unfinished after this many bytes. Records take longer than counting, and at
-# the end all workers should be done at about the same time.
+# the end all workers should finish at about the same time.
 BATCH_BYTES = 4 * 1024 * 1024
 
 
@@ -55,7 +55,7 @@ class TransformTask:
         self._max_seconds = files.portion.seconds
         self._recorder = Recorder(settings)
         self.abandon = self._recorder.abandon
-        self.progress = Progress()  # see `CountTask`
+        self.progress = Progress()  # a worker process replaces it by a shared one
 
     def __call__(self, batch: Batch) -> Iterator[Part]:
         """Yield the outcome of the files, in order; may end before the last."""
@@ -108,7 +108,7 @@ class TransformTask:
         yield from recorder.end_split(split.length, problem)
 
     def _transform_file(self, path: str, opened: Opened, resume: Position | None) -> Iterator[Part]:
-        """Work on one file. Raises one of `RECORD_ERRORS`."""
+        """Process one file. Raises one of `RECORD_ERRORS`."""
         self._recorder.begin_file(path)
         yield from self._transform_slices(path, self._extractor.slices(path, opened, resume))
 
@@ -142,7 +142,7 @@ class TransformTask:
     def _keep_if_rows(
         self, row: Chain, takes: Callable[[Sequence[Any]], bool], cursor: RecordCursor
     ) -> Iterator[Part]:
-        """Keep records unchanged if all can be rows: faster than one by one."""
+        """Keep records unchanged if all can be rows, which is faster than one by one."""
         values = cursor.record_slice.values()
         if takes(values):
             self._recorder.keep_rows(values, range(len(values)), cursor.record_slice, dropped=0)
@@ -162,7 +162,7 @@ class TransformTask:
                     recorder.reject(cursor, error)
 
     def _map(self, transform: Chain, many: Many, cursor: RecordCursor) -> Iterator[Part]:
-        """Call a function on a slice of records: faster than one by one."""
+        """Call a function on a slice of records, which is faster than one by one."""
         results = many(cursor.record_slice.values())
         rows, places = [], []
         for place, result in enumerate(results):

@@ -1,4 +1,4 @@
-"""The same with concurrent async functions."""
+"""The lane that transforms records with concurrent async functions."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class FileTimer:
         self._is_late = False
 
     async def exclude(self, wait: Awaitable[T]) -> T:
-        """Await a wait for other files, which does not count."""
+        """Await `wait`, and do not count its time."""
         began = _now()
         result = await wait
         self._deadline += _now() - began
@@ -72,7 +72,7 @@ class FileTimer:
             try:
                 async with scope:
                     result = await work()
-            except RecordError:  # as which a cancellation may come back
+            except RecordError:  # a cancellation may be reported as this error
                 if not scope.expired():
                     raise
             else:
@@ -95,7 +95,7 @@ def _now() -> float:
 READ_WHOLE_BYTES = 8 * 1024 * 1024
 # Results that may wait for a slow earlier call, as a multiple of the calls in flight.
 CALLS_AHEAD = 10
-LANES = 3  # Batches in flight: while one waits for its last calls, the others go on.
+LANES = 3  # Batches in flight: while one waits for its last calls, the others continue.
 
 
 class _Begin(NamedTuple):
@@ -134,9 +134,9 @@ _Step = _PlainStep | _PendingCall
 
 
 class AsyncTransformLane:
-    """A lane (see `executors.lanes`) that works on the event loop of this process.
+    """A lane that transforms records on the event loop of this process.
 
-    `slots` bounds the records that all lanes have in their functions at a time. A file that
+    `slots` limits the calls in flight of all lanes. A file that
     takes more than `file_timeout` seconds fails.
     """
 
@@ -161,7 +161,8 @@ class AsyncTransformLane:
         self._reads_text = settings.reads_text
         self.abandon = self._recorder.abandon
         self._iterate = partial(iterate_in_thread, in_thread=self._recorder.may_block)
-        self._is_closing = False  # Whether a cancelled call is one that we have cancelled.
+        # whether the lane itself cancels its calls
+        self._is_closing = False
 
     async def run(self, batch: Batch) -> AsyncIterator[Part]:
         async with aclosing(self._parts(batch)) as parts:
@@ -318,7 +319,7 @@ class AsyncTransformLane:
         return values
 
     async def _record_step(self, step: _Step) -> AsyncIterator[Part]:
-        """Write a step down; yield parts."""
+        """Record a step; yield parts."""
         recorder = self._recorder
         if not isinstance(step, _PendingCall):
             async for part in self._iterate(self._record_plain_step(step)):
@@ -332,7 +333,7 @@ class AsyncTransformLane:
             yield part
 
     def _record_plain_step(self, step: _PlainStep) -> Iterator[Part]:
-        """Write down a step that need not be waited for; yield parts."""
+        """Record a step that is already complete; yield parts."""
         recorder = self._recorder
         match step:
             case _Begin(path):
@@ -366,7 +367,7 @@ class AsyncTransformLane:
         self, cursor: RecordCursor, task: asyncio.Task[Sequence[Any] | Spool]
     ) -> AsyncIterator[Part]:
         try:
-            # Shielded: that the lane is cancelled is for the lane to see to.
+            # Shielded: the lane itself handles its cancellation.
             values = await asyncio.shield(task)
         except RecordError as error:
             self._recorder.reject(cursor, error)
@@ -415,7 +416,7 @@ def _spool(values: Iterable[Json]) -> Spool:
 async def _collect_async(
     stage: AsyncCall, inputs: Iterable[Any], cursor: RecordCursor
 ) -> Sequence[Any] | Spool:
-    """Return all that an async function makes of one record's values so far."""
+    """Return the outputs of an async function for all values of one record."""
     first: list[Any] = []
     spool: Spool | None = None
     try:

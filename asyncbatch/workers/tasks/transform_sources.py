@@ -1,4 +1,4 @@
-"""Work on several sources, each read in its own way."""
+"""The task and the lane for several sources with different settings."""
 
 from __future__ import annotations
 
