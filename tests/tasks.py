@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-_TURNS = 100
+_TURNS = 1_000
 
 
 async def wait_until_blocked():

@@ -79,8 +79,7 @@ class S3Server:
         self.delay = 0.0
         """Seconds that each answer takes longer."""
         self.at_once = self.most_at_once = 0
-        self.waits_for = 0
-        """Answers wait until there were this many requests at once."""
+        self._hold: tuple[int, str, int] = (0, "", 0)
         self._peers: set[object] = set()
         self._behaviours: deque[_Behaviour] = deque()
         self._loop = asyncio.new_event_loop()
@@ -142,12 +141,16 @@ class S3Server:
         """Return the requests of a method whose path has the regex in it."""
         return [one for one in self.seen if one.method == method and re.search(pattern, one.path)]
 
+    def hold(self, count: int, method: str, *, skip: int = 0) -> None:
+        """Answer to `method` only once `count` requests came at once, but the first `skip` now."""
+        self._hold = (count, method, skip)
+
     def forget(self) -> None:
         """Count from none again, and behave."""
         self.seen.clear()
         self._peers.clear()
         self._behaviours.clear()
-        self.delay, self.most_at_once, self.waits_for = 0.0, 0, 0
+        self.delay, self.most_at_once, self._hold = 0.0, 0, (0, "", 0)
 
     def clear(self) -> None:
         """Be as new: without buckets, counting from none."""
@@ -326,8 +329,10 @@ class S3Server:
         try:
             if self.delay:
                 await asyncio.sleep(self.delay)
-            while self.most_at_once < self.waits_for:
-                await asyncio.sleep(_LOOK_SECONDS)
+            count, method, skip = self._hold
+            if request.method == method and len(self.seen) > skip:
+                while self.most_at_once < count:
+                    await asyncio.sleep(_LOOK_SECONDS)
             for behaviour in self._behaviours:
                 if behaviour.match(request):
                     self._behaviours.remove(behaviour)

@@ -392,6 +392,7 @@ class TestBig:
     def test_are_worked_on_by_several_workers_as_files_are(self, cloud, bucket, s3, tmp_path, key):
         name = bucket({key: huge()[key]})
         (tmp_path / key).write_bytes(huge()[key])
+        s3.hold(5, "GET", skip=10)
         for source, to in ((f"s3://{name}/{key}", "cloud.jsonl"), (key, "file.jsonl")):
             outcome = cloud(source, "--workers", "2", "--to", to, "-o", "json")
             assert outcome.code == 0, outcome.stderr
@@ -441,7 +442,7 @@ class TestBig:
         small = {f"{number:02}.json": f"[{number}, 2]" for number in range(30)}
         name = bucket(small | {"b.jsonl": lines(3_000, 300), "c.json": "{"})
         (tmp_path / "f.py").write_text("async def f(record):\n    return record\n")
-        s3.delay = 0.1
+        s3.hold(9, "GET", skip=1)
         outcome = cloud(f"s3://{name}/", "--call", "f.py:f", "--to", "out.jsonl", "-o", "json")
         assert set(failures(outcome)) == {f"s3://{name}/c.json"}
         written = (tmp_path / "out.jsonl").read_text().splitlines()

@@ -140,7 +140,7 @@ def test_a_folder_is_mirrored(put, files, s3, store, options):
 
 def test_objects_of_a_folder_are_put_side_by_side(put, files, s3, store):
     files({f"in/{number}.json": "{}" for number in range(40)})
-    s3.waits_for = 5
+    s3.hold(5, "PUT")
     assert put("in", "--to", store, "--workers", "0").code == 0
     assert s3.most_at_once > 4
 

@@ -279,8 +279,8 @@ def test_a_file_that_fails_near_its_end_has_no_first(run, files):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--to", "out/"), "not for a folder"),
-        ((), "not for a folder"),
+        (("--to", "out/"), "not a folder"),
+        ((), "not a folder"),
         (("--to", "o.csv", "--resume"), "dedupe knows only the keys of one run"),
     ],
 )
@@ -297,7 +297,7 @@ def test_a_folder_is_a_mistake_in_a_pipeline_file(etl, files):
     outcome = etl("p.toml", "--check")
     assert outcome.returncode == 2
     assert "transform[1].type" in outcome.stderr
-    assert "not for a folder" in outcome.stderr
+    assert "cannot have a folder" in outcome.stderr
 
 
 def test_a_path_that_is_none(run, files):

@@ -267,7 +267,7 @@ def test_what_looks_like_a_reference_may_be_data(load):
             f"{DRAFT_7[:-1]}, https",
         ),
         ({"$schema": 5}, "main.json:2:14: /$schema: ", "not a valid schema"),
-        ({"$ref": DRAFT_7}, "main.json:2:11: /$ref: ", "the meta-schema of another draft"),
+        ({"$ref": DRAFT_7}, "main.json:2:11: /$ref: ", "the meta-schema belongs to another draft"),
         ('{"not": ' * 300 + "{}" + "}" * 300, "main.json: ", "255 levels"),
     ],
 )

@@ -130,9 +130,10 @@ async def test_pages_are_fetched_side_by_side_and_no_more_than_that(api):
     api.records, api.size = list(range(60)), 1
     settings = settings_for(api, "/page", concurrency=5)
     async with HttpSource(settings) as source, aclosing(source.pages(settings.urls[0])) as pages:
-        await anext(pages)
+        for _ in range(20):  # the number of requests ahead grows with the pages
+            await anext(pages)
         api.waits_for = 5
-        assert len([page async for page in pages]) >= 59
+        assert len([page async for page in pages]) >= 40
     assert api.most_at_once == 5
     assert api.connections <= 5
 
