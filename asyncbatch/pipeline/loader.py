@@ -16,7 +16,7 @@ from asyncbatch.core.ledger_entries import Extent
 from asyncbatch.core.records import Failure
 from asyncbatch.core.settings import Sizes
 from asyncbatch.formats.decoder import decode
-from asyncbatch.sinks.column_block import ColumnBlock, join_blocks, make_block
+from asyncbatch.sinks.column_block import ColumnBlock, join_blocks
 from asyncbatch.sinks.dead_letters import record_dead_letter
 
 if TYPE_CHECKING:
@@ -63,12 +63,6 @@ class PendingPart:
         if self._objects is None:
             self._objects = decode(bytes(self.rows.payload))
         return (self._objects or [])[rows.start : rows.stop]
-
-    def columns(self, rows: range, *, of_objects: bool) -> ColumnBlock:
-        """Return rows as columns, made of objects if the part has these."""
-        if of_objects:
-            return make_block(self.objects(rows))
-        return self.unpack().slice(rows.start, rows.stop)
 
     def unpack(self) -> ColumnBlock:
         """Return all rows as columns. The part must have columns."""
@@ -177,7 +171,7 @@ class TableLoader:
 
     Loads share a transaction for `transaction_seconds`, up to `max_waiting_bytes`. While one load
     runs, the rows of the next one are prepared. The rows of a record stay together if they came in
-    one part. `of_objects`: the parts have objects, not columns.
+    one part.
     """
 
     def __init__(
@@ -185,8 +179,6 @@ class TableLoader:
         sink: BatchSink[Any],
         batch_rows: int,
         *,
-        of_objects: bool,
-        rich: bool = False,
         journal: Journal | None = None,
         resumed_rows: ResumedRows | None = None,
         max_waiting_bytes: int = Sizes().waiting,
@@ -196,7 +188,6 @@ class TableLoader:
         self.wait_seconds: float | None = wait_seconds
         self._sink, self._batch_rows = sink, batch_rows
         self._max_waiting_bytes, self._transaction_seconds = max_waiting_bytes, transaction_seconds
-        self._of_objects, self._rich = of_objects, rich
         self._journal, self._resumed_rows = journal, resumed_rows
         self._pending: deque[PendingPart] = deque()
         # Parts with rows to load, and the number of the first of these rows.
@@ -223,7 +214,7 @@ class TableLoader:
             self._resumed_rows.resume(batch_part)
         self._pending.append(pending)
         if pending.rows_left:
-            if self._executor and not self._of_objects:
+            if self._executor:
                 pending.unpack()
             self._to_load.append((pending, 0))
             self._row_count += pending.rows_left
@@ -318,8 +309,9 @@ class TableLoader:
 
     def _payload(self, taken: RowRanges) -> Any:
         """Return rows in the form that the sink takes."""
-        blocks = [pending.columns(rows, of_objects=self._of_objects) for pending, rows in taken]
-        return join_blocks(blocks, rich=self._rich)
+        return join_blocks(
+            [pending.unpack().slice(rows.start, rows.stop) for pending, rows in taken]
+        )
 
     def _take_rows(self) -> RowRanges:
         """Take the first rows, at most a batch, and end between two records if possible."""
@@ -374,8 +366,8 @@ class TableLoader:
         pending.drop_rows()
 
 
-class RecordLoader(TableLoader):
-    """Loads rows as objects, for the sink of a program."""
+class ObjectsLoader(TableLoader):
+    """Loads rows as objects, for a CSV file or the sink of a program."""
 
     def _payload(self, taken: RowRanges) -> list[dict[str, Any]]:
         return [row for pending, rows in taken for row in pending.objects(rows)]
@@ -402,12 +394,10 @@ def make_loader(
     it is a file.
     """
     if target.is_table:
-        loader = RecordLoader if target.form == "program" else TableLoader
+        loader = TableLoader if target.columns_grow else ObjectsLoader
         return loader(
             sink,
             load_batch or (SERVER_BATCH if target.address else LOAD_BATCH),
-            of_objects=not target.columns_grow,
-            rich=target.has_rich_types,
             journal=journal,
             resumed_rows=resumed_rows,
             max_waiting_bytes=sizes.waiting,

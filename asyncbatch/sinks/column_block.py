@@ -1,12 +1,16 @@
-"""Column blocks: rows as columns, sent from the workers to a database."""
+"""Column blocks: rows as columns, sent from the workers to a table.
+
+A value keeps its JSON type in a block, whatever stands beside it. It is converted only when the
+column of the table is known (`cells`), and the conversion depends on nothing but the value and the
+column.
+"""
 
 from __future__ import annotations
 
 from contextlib import suppress
-from functools import partial
 from itertools import chain, compress
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -14,27 +18,31 @@ from asyncbatch.errors import SinkError
 from asyncbatch.formats.decoder import decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from asyncbatch.core.records import Json
 
-# The kind of the values of a column that are not null, from narrow to wide. "numeric" (numbers of
-# any size), "json" (nested values) and "mixed" exist only in blocks made with `rich`; other blocks
-# have text instead. A block holds values of these three kinds as JSON texts.
-Kind = Literal["null", "boolean", "integer", "real", "numeric", "text", "json", "mixed"]
+# The JSON types of the values of a field that are not null. "integer": 64-bit integers. "real":
+# numbers with a fraction or an exponent. "number": both of these. "numeric": numbers of any size.
+# "json": arrays and objects. "mixed": anything. A block holds values of the last three kinds as
+# JSON texts, and other values as Python values.
+Kind = Literal[
+    "null", "boolean", "integer", "real", "number", "numeric", "text", "json", "mixed"
+]  # fmt: skip
+
+# The kind of a column. A column of kind "any" gets each value by its own type, and never widens.
+ColumnKind = Literal["null", "boolean", "integer", "real", "numeric", "text", "json", "any"]
 
 # The largest number of fields in a block. Records whose keys are data would need a column each.
 MAX_FIELDS = 10_000
 
-_RANK: dict[Kind, int] = {kind: rank for rank, kind in enumerate(get_args(Kind))}
-# The kind of a column whose values are all of one Python type.
+# The kind of a field whose values are all of one Python type.
 _PLAIN: dict[type | None, Kind] = {None: "null", bool: "boolean", float: "real", str: "text"}
+_JSON_TEXTS: tuple[Kind, ...] = ("numeric", "json", "mixed")
+_WIDE: tuple[Kind, ...] = ("number", "numeric", "mixed")  # some rows may have a narrower kind
+_NUMBERS = {"integer", "real", "number"}
 _INT64 = 2**63
 _EXACT = 2**53  # Integers from -_EXACT to _EXACT are exact as doubles.
-
-
-# A part of a joined column: its first row, its kind and its values.
-_ColumnPart = tuple[int, Kind, list[Any]]
 
 
 class ColumnBlock(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -62,30 +70,54 @@ class ColumnBlock(msgspec.Struct, frozen=True, array_like=True, gc=False):
         """Return the rows from number `start` (from 0) up to `stop`, exclusive."""
         if not start and stop >= self.count:
             return self
-        values = [column[start:stop] for column in self.values]
-        return ColumnBlock(self.names, self.kinds, values, len(range(self.count)[start:stop]))
+        count = len(range(self.count)[start:stop])
+        return self._narrowed([column[start:stop] for column in self.values], count)
 
     def without(self, rows: Collection[int]) -> ColumnBlock:
-        """Return the block without the rows of these numbers."""
+        """Return the block without the rows of these numbers, and without fields of only these."""
         if not rows:
             return self
         kept = [row not in rows for row in range(self.count)]
-        values = [list(compress(column, kept)) for column in self.values]
-        return ColumnBlock(self.names, self.kinds, values, sum(kept))
+        block = self._narrowed([list(compress(column, kept)) for column in self.values], sum(kept))
+        places = [
+            place
+            for place, kind in enumerate(block.kinds)
+            if kind != "null" or self.kinds[place] == "null"
+        ]
+        return block if len(places) == len(block.names) else block.fields(places)
+
+    def fields(self, places: Sequence[int]) -> ColumnBlock:
+        """Return the block with only the fields at these places."""
+        return ColumnBlock(
+            [self.names[place] for place in places],
+            [self.kinds[place] for place in places],
+            [self.values[place] for place in places],
+            self.count,
+        )
+
+    def _narrowed(self, values: list[list[Any]], count: int) -> ColumnBlock:
+        """Return a block of some rows, whose kinds are those of their own values."""
+        kinds: list[Kind] = []
+        for place, (kind, column) in enumerate(zip(self.kinds, values, strict=True)):
+            found = kind
+            if kind in _WIDE:
+                found, values[place] = _typed(json_values(column, kind))
+            elif kind != "null" and all(value is None for value in column):
+                found = "null"
+            kinds.append(found)
+        return ColumnBlock(self.names, kinds, values, count)
 
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(ColumnBlock)
 
 
-def make_block(rows: Sequence[dict[str, Json]], *, rich: bool = False) -> ColumnBlock:
-    """Return rows (JSON objects) as a block, with fields in order of appearance.
+def make_block(rows: Sequence[dict[str, Json]]) -> ColumnBlock:
+    """Return rows (JSON objects) as a block.
 
-    In a column with floats, integers become floats if all of them are exact as floats. In a column
-    with numbers, booleans become 1 and 0. Values without a common kind become text, and nested
-    values become JSON text. With `rich`, larger numbers are of kind numeric, nested values of kind
-    json, and values without a common kind of kind mixed. Raises SinkError for more than
-    `MAX_FIELDS` fields.
+    Fields are in the order of their first values; fields without a value come last, in order of
+    appearance. Neither order depends on how rows are divided into blocks. Raises SinkError for more
+    than `MAX_FIELDS` fields.
     """
     names = list(dict.fromkeys(chain.from_iterable(rows)))
     if len(names) > MAX_FIELDS:
@@ -93,9 +125,12 @@ def make_block(rows: Sequence[dict[str, Json]], *, rich: bool = False) -> Column
             f"a table cannot hold these records: more than {MAX_FIELDS:,} different fields, such "
             f"as {names[-1]!r}; if the keys are data, make one record of each"
         )
+    columns = {name: _column(rows, name) for name in names}
+    if any(column[0] is None for column in columns.values()):
+        names = _by_first_value(rows, columns)
     kinds, values = [], []
     for name in names:
-        kind, column = _typed(_column(rows, name), rich=rich)
+        kind, column = _typed(columns[name])
         kinds.append(kind)
         values.append(column)
     return ColumnBlock(names, kinds, values, len(rows))
@@ -108,92 +143,137 @@ def _column(rows: Sequence[dict[str, Json]], name: str) -> list[Any]:
     return [row.get(name) for row in rows]
 
 
-def join_blocks(blocks: Sequence[ColumnBlock], *, rich: bool = False) -> ColumnBlock:
-    """Return the rows of all blocks as one block, with a common kind for each column."""
+def _by_first_value(rows: Sequence[dict[str, Json]], columns: dict[str, list[Any]]) -> list[str]:
+    """Return the names of fields in the order of their first values."""
+    firsts: dict[int, list[str]] = {}
+    for name, column in columns.items():
+        row = next((row for row, value in enumerate(column) if value is not None), len(rows))
+        firsts.setdefault(row, []).append(name)
+    names: list[str] = []
+    for row in sorted(firsts):
+        there = set(firsts[row])
+        names += [name for name in rows[row] if name in there] if row < len(rows) else firsts[row]
+    return names
+
+
+def join_blocks(blocks: Sequence[ColumnBlock]) -> ColumnBlock:
+    """Return the rows of all blocks as one block, with fields in the order of `make_block`."""
     if len(blocks) == 1:
         return blocks[0]
-    parts: dict[str, list[_ColumnPart]] = {}
+    # The parts of each field: the first row, the kind and the values.
+    parts: dict[str, list[tuple[int, Kind, list[Any]]]] = {}
+    empty: dict[str, list[tuple[int, Kind, list[Any]]]] = {}
     start = 0
     for block in blocks:
         for name, kind, column in zip(block.names, block.kinds, block.values, strict=True):
-            parts.setdefault(name, []).append((start, kind, column))
+            if kind != "null":
+                parts.setdefault(name, []).append((start, kind, column))
+            else:
+                empty.setdefault(name, [])
         start += block.count
+    joined = parts | {name: found for name, found in empty.items() if name not in parts}
     kinds, values = [], []
-    for column_parts in parts.values():
-        found_kinds = {kind for _, kind, _ in column_parts}
-        kind = common_kind(found_kinds, partial(_all_exact, column_parts), rich=rich)
-        joined: list[Any] = []
-        for at, found, column in column_parts:
-            joined.extend([None] * (at - len(joined)))
-            joined.extend(convert_values(column, found, kind))
-        joined.extend([None] * (start - len(joined)))
+    for field in joined.values():
+        kind = joined_kind({kind for _, kind, _ in field})
+        column = []
+        for at, found, part in field:
+            column.extend([None] * (at - len(column)))
+            column.extend(_as_kind(part, found, kind))
+        column.extend([None] * (start - len(column)))
         kinds.append(kind)
-        values.append(joined)
-    return ColumnBlock(list(parts), kinds, values, start)
+        values.append(column)
+    return ColumnBlock(list(joined), kinds, values, start)
 
 
-def _all_exact(parts: list[_ColumnPart]) -> bool:
-    return all(is_exact(column) for _, kind, column in parts if kind == "integer")
-
-
-def common_kind(
-    kinds: Collection[Kind], are_exact: Callable[[], bool], *, rich: bool = False
-) -> Kind:
-    """Return the narrowest kind that can hold the values of all these kinds.
-
-    `are_exact` returns whether every integer is exact as a double. If not, integers and floats
-    together become text. `make_block` describes `rich`.
-    """
+def joined_kind(kinds: Collection[Kind]) -> Kind:
+    """Return the kind of a field with values of all these kinds."""
     present = set(kinds) - {"null"}
-    widest = max(kinds, key=_RANK.__getitem__)
-    if widest == "real" and "integer" in kinds and not are_exact():
-        return "numeric" if rich else "text"
-    return "mixed" if rich and widest in ("text", "json") and len(present) > 1 else widest
+    if len(present) <= 1:
+        return next(iter(present), "null")
+    if present <= _NUMBERS:
+        return "number"
+    return "numeric" if present <= _NUMBERS | {"numeric"} else "mixed"
 
 
-def is_exact(integers: Iterable[int | None]) -> bool:
-    """Whether double precision numbers can hold all these integers."""
-    return _in_range(integers, -_EXACT, _EXACT)
-
-
-def convert_values(values: list[Json], kind: Kind, wider: Kind) -> list[Any]:
-    """Return the values of a column converted to a wider kind."""
-    if kind in ("null", wider) or (kind in ("numeric", "json") and wider == "mixed"):
+def _as_kind(values: list[Any], kind: Kind, joined: Kind) -> list[Any]:
+    """Return values as a block holds them for a kind that `joined_kind` returned."""
+    if joined not in _JSON_TEXTS or kind in _JSON_TEXTS:
         return values
-    if kind == "text":  # and `wider` is "mixed"
-        return [None if text is None else encode(text).decode() for text in values]
-    if kind in ("numeric", "json", "mixed"):  # and `wider` is "text"
-        return [decode(text.encode()) if text and text[0] == '"' else text for text in values]
-    if wider == "numeric" and kind == "boolean":
-        values = convert_values(values, "boolean", "integer")
-    if wider in ("text", "numeric", "mixed"):
-        texts = encode(values)[1:-1].decode().split(",")
-        return [None if text == "null" else text for text in texts] if values else []
-    number = float if wider == "real" else int
-    return [None if value is None else number(value) for value in values]
+    return [None if value is None else encode(value).decode() for value in values]
 
 
-def _typed(column: list[Any], *, rich: bool) -> tuple[Kind, list[Any]]:
-    """Return the kind of a column of JSON values, and its values converted to it."""
+def _typed(column: list[Any]) -> tuple[Kind, list[Any]]:
+    """Return the kind of a column of JSON values, and its values as a block holds them."""
     types = set(map(type, column))
     types.discard(type(None))
     if len(types) <= 1 and (kind := _PLAIN.get(next(iter(types), None))):
         return kind, column
-    if types <= {int, bool} and _in_range(column, -_INT64, _INT64 - 1):
-        return "integer", convert_values(column, "boolean", "integer") if bool in types else column
-    if types <= {int, bool, float} and float in types:
-        integers = [value for value in column if type(value) is int] if int in types else []
-        if is_exact(integers):
-            return "real", convert_values(column, "integer", "real")
-    if rich and types <= {int, bool, float}:
-        plain = [int(value) if type(value) is bool else value for value in column]
-        return "numeric", [None if value is None else encode(value).decode() for value in plain]
-    if rich:
-        nested: Kind = "json" if types <= {dict, list} else "mixed"
-        return nested, [None if value is None else encode(value).decode() for value in column]
-    return "text", [
-        value if value is None or type(value) is str else encode(value).decode() for value in column
-    ]
+    if types <= {int, float}:
+        integers = column if float not in types else [v for v in column if type(v) is int]
+        if _in_range(integers, -_INT64, _INT64 - 1):
+            return "number" if float in types else "integer", column
+        return "numeric", _as_kind(column, "number", "numeric")
+    wide: Kind = "json" if types <= {dict, list} else "mixed"
+    return wide, _as_kind(column, "text", wide)
+
+
+def block_objects(block: ColumnBlock) -> list[dict[str, Any]]:
+    """Return the rows of a block as objects without null fields."""
+    rows: list[dict[str, Any]] = [{} for _ in range(block.count)]
+    for name, kind, values in zip(block.names, block.kinds, block.values, strict=True):
+        for row, value in zip(rows, json_values(values, kind), strict=True):
+            if value is not None:
+                row[name] = value
+    return rows
+
+
+def json_values(values: list[Any], kind: Kind) -> list[Any]:
+    """Return the JSON values of a field."""
+    if kind not in _JSON_TEXTS:
+        return values
+    return [None if text is None else decode(text.encode()) for text in values]
+
+
+def json_texts(values: list[Any], kind: Kind) -> list[str | None]:
+    """Return the values of a field as JSON texts."""
+    return values if kind == "null" else _as_kind(values, kind, "mixed")
+
+
+def plain_texts(values: list[Any], kind: Kind) -> list[str | None]:
+    """Return the values of a field as a column of texts holds them.
+
+    A string stays as it is. Another value becomes its JSON text; a number becomes its shortest
+    text, so that 1 and 1.0 are both "1". A column of numbers cannot tell 1 from 1.0 either, and may
+    become a column of texts later.
+    """
+    if kind in ("null", "text"):
+        return values
+    if kind in ("boolean", "integer", "real", "number"):
+        texts = encode(values)[1:-1].decode().split(",") if values else []
+        if kind in ("real", "number"):
+            texts = [text.removesuffix(".0") for text in texts]
+        return [None if text == "null" else text for text in texts]
+    if kind == "json":
+        return values
+    return [None if text is None else _plain_text(text) for text in values]
+
+
+def _plain_text(text: str) -> str:
+    if text[0] == '"':
+        return str(decode(text.encode()))
+    return text if text[0] in "[{" else text.removesuffix(".0")
+
+
+def integers_of(values: list[Any], kind: Kind) -> Iterable[int]:
+    """Return the integers of a field of numbers."""
+    if kind == "integer":
+        return (value for value in values if value is not None)
+    return (value for value in values if type(value) is int) if kind == "number" else ()
+
+
+def is_exact(integers: Iterable[int]) -> bool:
+    """Whether double precision numbers can hold all these integers."""
+    return _in_range(integers, -_EXACT, _EXACT)
 
 
 def _in_range(integers: Iterable[int | None], low: int, high: int) -> bool:

@@ -1,32 +1,31 @@
-"""The columns of a table: their kinds, the schema contract, and rejected rows."""
+"""The columns of a table: their names and kinds, admitted and rejected rows."""
 
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from asyncbatch.formats.decoder import decode, encode
 from asyncbatch.sinks.base import Refusal
 from asyncbatch.sinks.column_block import (
     ColumnBlock,
+    ColumnKind,
     Kind,
-    common_kind,
-    convert_values,
+    block_objects,
+    integers_of,
     is_exact,
+    json_values,
     make_block,
+    plain_texts,
 )
-from asyncbatch.transforms.base import kind_of
+from asyncbatch.sinks.schema_contract import SchemaContractCheck
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
-    from asyncbatch.core.records import Json
-    from asyncbatch.sinks.base import SchemaContract
-
-    # A function that returns whether a column of kind "any" (by its name) would change a value, or
-    # would need another type to hold it.
-    Alters = Callable[[str, Any], bool]
+    from asyncbatch.sinks.schema_contract import Alters
 
 
 def spread_reasons(reasons: Mapping[int, str], groups: Sequence[int] | None) -> Mapping[int, str]:
@@ -75,9 +74,6 @@ def make_refusals(reasons: Mapping[int, str], rows: Sequence[int] | None = None)
     return [Refusal(row if rows is None else rows[row], reasons[row]) for row in sorted(reasons)]
 
 
-# The kind of a column. A column of kind "any" gets values unconverted, and never widens.
-ColumnKind = Kind | Literal["any"]
-
 # The reason against rows that come first and have no fields.
 NO_FIELDS = "an object without fields, and the table has no columns yet"
 
@@ -85,10 +81,11 @@ NO_FIELDS = "an object without fields, and the table has no columns yet"
 class Admitted(NamedTuple):
     """The result of a check: the rows that a table accepts, and the rejected rows."""
 
-    block: ColumnBlock  # the accepted rows
+    block: ColumnBlock  # the accepted rows, with fields renamed to their columns
     rows: Sequence[int]  # their indexes in the checked block
     groups: Sequence[int] | None  # their groups
     refused: list[Refusal]
+    spellings: Mapping[str, str] = MappingProxyType({})  # new fields by folded name
 
 
 def admit(
@@ -104,30 +101,36 @@ def admit(
     if not unfit and not against:
         return Admitted(block, range(block.count), groups, [])
     found = {row: list(reasons) for row, reasons in against.items()}
-    fields: list[tuple[str, Kind, list[Any]]] = []
-    for name, kind, values in zip(block.names, block.kinds, block.values, strict=True):
+    places = []
+    for place, (name, values) in enumerate(zip(block.names, block.values, strict=True)):
         if name not in unfit:
-            fields.append((name, kind, values))
+            places.append(place)
             continue
         for row, value in enumerate(values):
             if value is not None:
                 found.setdefault(row, []).append(unfit[name])
     reasons = spread_reasons({row: "; ".join(found[row]) for row in found}, groups)
     rows = [row for row in range(block.count) if row not in reasons]
-    names, kinds = [field[0] for field in fields], [field[1] for field in fields]
-    columns = [field[2] for field in fields]
-    accepted = ColumnBlock(names, kinds, columns, block.count).without(reasons)
     accepted_groups = None if groups is None else [groups[row] for row in rows]
+    accepted = block.fields(places).without(reasons)
     return Admitted(accepted, rows, accepted_groups, make_refusals(reasons))
+
+
+class ColumnsState(NamedTuple):
+    """The state of `Columns`, to which they return if a change of the table is undone."""
+
+    kinds: dict[str, ColumnKind]
+    columns: dict[str, str]
 
 
 class Columns:
     """The columns of one table and their kinds. A kind may widen, but never narrows.
 
-    A sink owns one, and calls `admit`, `changes` and `fit` for each block, in this order. `fold`
-    maps names that are equal to the database to one text. `flaw` returns the error of a name, or
-    None. `limit` is the largest number of columns. `make_block` describes `rich`, and `Alters`
-    describes `alters`. The `contract` applies as soon as the table has columns.
+    A sink owns one, and calls `admit`, `changes`, `cells` and `accept` for each block, in this
+    order. `fold` maps names that are equal to the database to one text. `flaw` returns the error of
+    a name, or None. `limit` is the largest number of columns. A `rich` table has columns of kinds
+    "numeric" and "json"; another table has text instead. `Alters` describes `alters`. The
+    `contract` applies as soon as the table has columns.
     """
 
     def __init__(
@@ -155,60 +158,141 @@ class Columns:
         self.kinds.update(kinds)
         self._columns.update({self._fold(name): name for name in kinds})
 
+    def state(self) -> ColumnsState:
+        """Return a copy of the state before a change."""
+        return ColumnsState(dict(self.kinds), dict(self._columns))
+
+    def restore(self, state: ColumnsState) -> None:
+        """Return to an earlier state."""
+        self.kinds, self._columns = state
+
     def admit(self, block: ColumnBlock, groups: Sequence[int] | None) -> Admitted:
-        """Return the accepted rows of a block, with fields renamed to their columns."""
+        """Return the accepted rows of a block, with fields renamed to their columns.
+
+        A rejected row leaves no trace: neither its names nor its types count for other rows.
+        """
         against: Mapping[int, list[str]] = {}
         if self._contract.holds and not self.kinds:
-            block = single_column_kinds(block)
+            block = _with_values(block)
         elif self._contract.holds:
             block, against = self._contract.apply(
                 block, self._kinds_of(block.names), self._fold, self._alters
             )
-        if not self._rich:
-            block = plain_block(block)
-        free = self._limit - len(self.kinds)
         unfit: dict[str, str] = {}
+        new: dict[str, list[str]] = {}  # new fields by folded name
         # A field with exactly the name of a column comes before fields that differ in case.
         for name in sorted(block.names, key=lambda name: name not in self.kinds):
             folded = self._fold(name)
-            other = self._fields.setdefault(folded, name)
+            known = self._fields.get(folded) or (name if name in self.kinds else None)
+            if folded in new and new[folded][0] in self.kinds:
+                known = new[folded][0]
             if reason := self._flaw(name):
                 unfit[name] = f"field {name!r}: {reason}"
-            elif other != name:
-                unfit[name] = f"fields {other!r} and {name!r} have the same name in a table"
-            elif folded not in self._columns:
-                free -= 1
-                if free < 0:
-                    unfit[name] = f"field {name!r}: the table already has {self._limit:,} columns"
-                else:
-                    self._columns[folded] = name
+            elif known not in (None, name):
+                unfit[name] = _clash(known, name)
+            else:
+                new.setdefault(folded, []).append(name)
+        free = self._limit - len(self.kinds)
+        added = sum(folded not in self._columns for folded in new)
+        if added > free or any(len(names) > 1 for names in new.values()):
+            columns = zip(block.names, block.values, strict=True)
+            rejecting = [values for name, values in columns if name in unfit]
+            rejected = against.keys() | {
+                row for values in rejecting for row, value in enumerate(values) if value is not None
+            }
+            edges = group_edges(block.count, groups)
+            spellings, reasons, left_out = self._judge(block, edges, rejected, new, free)
+            against = {
+                row: [*against.get(row, ()), *reasons.get(row, ())]
+                for row in sorted(against.keys() | reasons.keys())
+            }
+            block = block.fields([p for p, name in enumerate(block.names) if name not in left_out])
+        else:
+            spellings = {folded: names[0] for folded, names in new.items()}
         admitted = admit(block, groups, unfit, against)
         accepted = admitted.block
-        names = [self._columns[self._fold(name)] for name in accepted.names]
+        names = [self._columns.get(self._fold(name), name) for name in accepted.names]
         renamed = ColumnBlock(names, accepted.kinds, accepted.values, accepted.count)
-        return admitted._replace(block=renamed)
+        there = {self._fold(name) for name in accepted.names}
+        found = {folded: name for folded, name in spellings.items() if folded in there}
+        return admitted._replace(block=renamed, spellings=found)
+
+    def _judge(
+        self,
+        block: ColumnBlock,
+        edges: Sequence[int],
+        rejected: AbstractSet[int],
+        new: Mapping[str, list[str]],
+        free: int,
+    ) -> tuple[dict[str, str], dict[int, list[str]], set[str]]:
+        """Decide about new fields row by row, because they clash or are too many.
+
+        Rows that are `rejected` for another reason do not count. Returns the field of each column
+        by its folded name, the reasons against rows, and the fields that get no column.
+        """
+        spellings: dict[str, str] = {}
+        reasons: dict[int, list[str]] = {}
+        candidates = {name: folded for folded, names in new.items() for name in names}
+        fields = dict(zip(block.names, block.values, strict=True))
+        for start, stop in pairwise(edges):
+            rows = range(start, stop)
+            if not rejected.isdisjoint(rows):
+                continue
+            there = [n for n in candidates if any(fields[n][row] is not None for row in rows)]
+            found = dict(spellings)
+            found_reasons = []
+            room = free - self._new_columns(spellings)
+            for name in there:
+                folded = candidates[name]
+                if (other := found.setdefault(folded, name)) != name:
+                    found_reasons.append(_clash(other, name))
+                elif folded not in spellings and folded not in self._columns:
+                    room -= 1
+                    if room < 0:
+                        reason = f"the table already has {self._limit:,} columns"
+                        found_reasons.append(f"field {name!r}: {reason}")
+            if found_reasons:
+                reasons[start] = found_reasons
+            else:
+                spellings = found
+        for name, folded in candidates.items():  # fields without a value
+            is_new = folded not in spellings and folded not in self._columns
+            if all(value is None for value in fields[name]) and (
+                not is_new or free > self._new_columns(spellings)
+            ):
+                spellings.setdefault(folded, name)
+        return spellings, reasons, {n for n, f in candidates.items() if spellings.get(f) != n}
+
+    def _new_columns(self, spellings: Mapping[str, str]) -> int:
+        return sum(folded not in self._columns for folded in spellings)
+
+    def accept(self, admitted: Admitted) -> None:
+        """Keep the names of admitted fields: the table has accepted the rows."""
+        for folded, name in admitted.spellings.items():
+            self._fields.setdefault(folded, name)
+            self._columns.setdefault(folded, name)
 
     def changes(
         self, block: ColumnBlock, column_is_exact: Callable[[str], bool]
-    ) -> dict[str, Kind]:
+    ) -> dict[str, ColumnKind]:
         """Return the new and wider columns that `block` needs, with their kinds.
 
         `column_is_exact` returns whether all integers of a column are exact as doubles.
         """
-        changed: dict[str, Kind] = {}
+        changed: dict[str, ColumnKind] = {}
         for name, kind, values in zip(block.names, block.kinds, block.values, strict=True):
             have = self.kinds.get(name)
-            if have == "any":
+            if have in ("any", kind) or (have is not None and kind == "null"):
                 continue
             needed = self._needed(have, kind, values, partial(column_is_exact, name))
             if needed != have:
                 changed[name] = needed
         return changed
 
-    def fit(self, block: ColumnBlock) -> list[list[Any]]:
-        """Return the values of an admitted block, converted to the kinds of the columns."""
+    def cells(self, block: ColumnBlock) -> list[list[Any]]:
+        """Return the values of an admitted block as their columns hold them."""
         return [
-            values if (have := self.kinds[name]) == "any" else convert_values(values, kind, have)
+            cells(values, kind, self.kinds[name])
             for name, kind, values in zip(block.names, block.kinds, block.values, strict=True)
         ]
 
@@ -217,217 +301,92 @@ class Columns:
         return {name: self.kinds.get(self._columns.get(self._fold(name), name)) for name in names}
 
     def _needed(
-        self, have: Kind | None, kind: Kind, values: list[Json], column_is_exact: Callable[[], bool]
-    ) -> Kind:
-        """Return the kind of a column that also holds `values`."""
-
-        def are_exact() -> bool:
-            return is_exact(values) if kind == "integer" else column_is_exact()
-
-        needed = kind if have is None else common_kind({have, kind}, are_exact, rich=self._rich)
-        return "text" if needed == "mixed" else needed
-
-
-_INT64 = 2**63
-_EXACT = 2**53
-_JSON: tuple[Kind, ...] = (
-    "numeric",
-    "json",
-    "mixed",
-)  # kinds whose values are JSON texts in a block
-# The kinds of columns that hold all values of another kind.
-_WIDENING: dict[Kind, tuple[Kind, ...]] = {
-    "boolean": ("integer", "real", "numeric"),
-    "integer": ("numeric",),
-    "real": ("numeric",),
-}
-# The end of the message about a value, by the kind of its column.
-_MISFIT_REASON: dict[str, str] = {
-    "boolean": "of booleans cannot hold",
-    "integer": "of 64-bit integers cannot hold",
-    "real": "of floating-point numbers cannot hold",
-    "numeric": "of numbers cannot hold",
-    "any": "would change",
-}
-_LISTED_FIELDS = 10  # in a note; more fields are only counted
-
-
-class _Field(NamedTuple):
-    name: str
-    kind: Kind
-    values: list[Any]
-
-
-class SchemaContractCheck:
-    """The schema contract of a table.
-
-    `evolve` accepts all rows. `freeze` rejects rows that do not fit the table. `discard` drops
-    fields without a column and values that do not fit, but rejects a row if its `key` would be
-    incomplete. It collects the names of dropped fields for `note`.
-    """
-
-    def __init__(self, mode: SchemaContract = "evolve", key: Sequence[str] = ()) -> None:
-        self._mode, self._key = mode, key
-        # Dropped fields, and fields with dropped values, in order of appearance.
-        self._unknown: dict[str, None] = {}
-        self._misfits: dict[str, None] = {}
-
-    @property
-    def holds(self) -> bool:
-        """Whether the columns of the table must not change."""
-        return self._mode != "evolve"
-
-    @property
-    def note(self) -> str | None:
-        """The note about dropped fields and values, or None."""
-        parts = []
-        if self._unknown:
-            parts.append(f"fields without a column ({_listed(self._unknown)})")
-        if self._misfits:
-            parts.append(f"values that do not fit their column ({_listed(self._misfits)})")
-        return f"left out by the schema contract: {' and '.join(parts)}" if parts else None
-
-    def apply(
         self,
-        block: ColumnBlock,
-        kinds: Mapping[str, ColumnKind | None],
-        fold: Callable[[str], str],
-        alters: Alters | None,
-    ) -> tuple[ColumnBlock, dict[int, list[str]]]:
-        """Return the accepted fields and values of a block, and the reasons against rows.
-
-        `kinds` has the kind of the column of each field, None for a missing column. `Columns`
-        describes `fold`.
-        """
-        key_names = set(map(fold, self._key))
-        reasons: dict[int, list[str]] = {}
-        fields: list[_Field] = []
-        for name, kind, values in zip(block.names, block.kinds, block.values, strict=True):
-            if (have := kinds[name]) is None:
-                self._leave_out(name, values, reasons)
-                continue
-            field, misfits = _fitted(_Field(name, kind, values), have, alters)
-            fields.append(field)
-            if misfits and self._mode == "discard" and fold(name) not in key_names:
-                self._misfits[name] = None
-            else:
-                for row, value in misfits.items():
-                    reasons.setdefault(row, []).append(self._misfit(name, value, have))
-        columns = [field.values for field in fields]
-        names, found = [field.name for field in fields], [field.kind for field in fields]
-        return ColumnBlock(names, found, columns, block.count), reasons
-
-    def _leave_out(self, name: str, values: list[Json], reasons: dict[int, list[str]]) -> None:
-        """Drop a field without a column, or add a reason to each row with a value in it."""
-        rows = [row for row, value in enumerate(values) if value is not None]
-        if rows and self._mode == "discard":
-            self._unknown[name] = None
-            return
-        for row in rows:
-            reasons.setdefault(row, []).append(
-                f"field {name!r} is new, and the schema contract is freeze: add a column for it, or"
-                " choose evolve or discard"
-            )
-
-    def _misfit(self, name: str, value: Json, have: ColumnKind) -> str:
-        shown = encode(value).decode() if type(value) in (int, float) else kind_of(value)
-        reason = f"field {name!r} is {shown}, which its column {_MISFIT_REASON[have]}"
-        if self._mode == "discard":
-            return f"{reason}; without it the key would be incomplete"
-        return (
-            f"{reason}, and the schema contract is freeze: change the column, or choose evolve or"
-            " discard"
-        )
+        have: ColumnKind | None,
+        kind: Kind,
+        values: list[Any],
+        column_is_exact: Callable[[], bool],
+    ) -> ColumnKind:
+        """Return the kind of a column that also holds `values`."""
+        large: ColumnKind = "numeric" if self._rich else "text"
+        own: ColumnKind
+        match kind:
+            case "number":
+                own = "real" if is_exact(integers_of(values, kind)) else large
+            case "numeric":
+                own = large
+            case "json":
+                own = "json" if self._rich else "text"
+            case "mixed":
+                own = "text"
+            case _:
+                own = kind
+        if have in (None, "null", own):
+            return own
+        both = {have, own}
+        if both == {"integer", "real"}:
+            integers = integers_of(values, kind)
+            is_safe = is_exact(integers) and (have == "real" or column_is_exact())
+            return "real" if is_safe else large
+        return "numeric" if both <= {"integer", "real", "numeric"} else "text"
 
 
-def single_column_kinds(block: ColumnBlock) -> ColumnBlock:
-    """Return a rich block with only the columns and kinds that its own values need.
+def _clash(other: str | None, name: str) -> str:
+    return f"fields {other!r} and {name!r} have the same name in a table"
 
-    A slice of a larger block may have wider ones. If all values are null, all fields stay.
+
+def cells(values: list[Any], kind: Kind, have: ColumnKind) -> list[Any]:
+    """Return the values of a field as a column of kind `have` holds them.
+
+    The column must be wide enough (`Columns.changes`). A column of kind "any" gets JSON values.
     """
-    columns = [
-        _decoded(values) if kind in _JSON else values
-        for kind, values in zip(block.kinds, block.values, strict=True)
-    ]
-    rows: list[dict[str, Any]] = [{} for _ in range(block.count)]
-    for name, values in zip(block.names, columns, strict=True):
-        for row, value in zip(rows, values, strict=True):
-            if value is not None:
-                row[name] = value
-    return make_block(rows, rich=True) if any(rows) else block
+    if kind in ("null", have):
+        return values
+    match have:
+        case "real":
+            return [None if value is None else float(value) for value in values]
+        case "text" | "numeric":
+            return plain_texts(values, kind)
+        case "any":
+            return json_values(values, kind)
+        case _:
+            return values
 
 
-def plain_block(block: ColumnBlock) -> ColumnBlock:
-    """Return a rich block as `make_block` would make it without `rich`."""
-    if not any(kind in _JSON for kind in block.kinds):
-        return block
-    kinds: list[Kind] = ["text" if kind in _JSON else kind for kind in block.kinds]
-    values = [
-        convert_values(values, kind, "text") if kind in _JSON else values
-        for kind, values in zip(block.kinds, block.values, strict=True)
-    ]
-    return ColumnBlock(block.names, kinds, values, block.count)
+class Written(NamedTuple):
+    """The outcome of an attempt to write admitted rows."""
+
+    reasons: Mapping[int, str]  # the reasons against rows of the block
+    is_undone: bool = False  # whether nothing was written, because rejected rows changed the table
 
 
-def _fitted(
-    field: _Field, have: ColumnKind, alters: Alters | None
-) -> tuple[_Field, Mapping[int, Any]]:
-    """Return a field with null in place of misfits, and the misfits by row."""
-    name, kind, values = field
-    if kind in ("null", have) or have in ("null", "text") or have in _WIDENING.get(kind, ()):
-        return field, {}
-    if kind == "integer" and have == "real" and is_exact(values):
-        return field, {}
-    originals = _decoded(values) if kind in _JSON else values
-    present = ((row, value) for row, value in enumerate(originals) if value is not None)
-    if have != "any":
-        fit = _FITS[have]
-        fitted = [None if value is None else fit(value) for value in originals]
-        return _Field(name, have, fitted), {row: v for row, v in present if fitted[row] is None}
-    if alters is None:
-        return field, {}
-    misfits = {row: value for row, value in present if alters(name, value)}
-    kept = [None if row in misfits else value for row, value in enumerate(values)]
-    return _Field(name, kind, kept), misfits
+def write_accepted(
+    columns: Callable[[], Columns],
+    block: ColumnBlock,
+    groups: Sequence[int] | None,
+    write: Callable[[Admitted], Written],
+) -> list[Refusal]:
+    """Write the rows that the table accepts; return the rejected rows.
+
+    If `write` rejects rows after it has changed the table for a block, it undoes everything. The
+    rest is then written without these rows, so that they leave no trace in the table.
+    """
+    found: dict[int, str] = {}
+    while True:
+        rows = [row for row in range(block.count) if row not in found] if found else None
+        left = groups if rows is None or groups is None else [groups[row] for row in rows]
+        admitted = columns().admit(block.without(found), left)
+        written = write(admitted) if admitted.block.count else Written({})
+        reasons = {admitted.rows[row]: reason for row, reason in written.reasons.items()}
+        if not written.is_undone:
+            reasons |= {refusal.row: refusal.message for refusal in admitted.refused}
+        found |= {row if rows is None else rows[row]: reasons[row] for row in reasons}
+        if not written.is_undone:
+            columns().accept(admitted)
+            return make_refusals(found)
 
 
-def _decoded(texts: list[str | None]) -> list[Any]:
-    return [None if text is None else decode(text.encode()) for text in texts]
-
-
-def _boolean(value: Json) -> bool | None:
-    return bool(value) if type(value) in (bool, int, float) and value in (0, 1) else None
-
-
-def _integer(value: Json) -> int | None:
-    if type(value) is float and value.is_integer():
-        value = int(value)
-    is_whole = type(value) in (bool, int)
-    return int(value) if is_whole and -_INT64 <= value < _INT64 else None
-
-
-def _real(value: Json) -> float | None:
-    is_exact = type(value) is float or (type(value) in (bool, int) and abs(value) <= _EXACT)
-    return float(value) if is_exact else None
-
-
-def _numeric(value: Json) -> str | None:
-    if type(value) not in (bool, int, float):
-        return None
-    return encode(int(value) if type(value) is bool else value).decode()
-
-
-# Functions that convert a value to the kind of its column, or return None if it does not fit.
-_FITS: dict[str, Callable[[Any], Any]] = {
-    "boolean": _boolean,
-    "integer": _integer,
-    "real": _real,
-    "numeric": _numeric,
-}
-
-
-def _listed(names: Iterable[str]) -> str:
-    listed = list(map(repr, names))
-    if len(listed) > _LISTED_FIELDS:
-        listed[_LISTED_FIELDS:] = [f"{len(listed) - _LISTED_FIELDS:,} more"]
-    return ", ".join(listed)
+def _with_values(block: ColumnBlock) -> ColumnBlock:
+    """Return a block with only the fields that have values. If there are none, all fields stay."""
+    rows = block_objects(block)
+    return make_block(rows) if any(rows) else block

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager, suppress
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
 from asyncbatch.sinks.column_block import MAX_FIELDS
 from asyncbatch.sinks.columns import (
     NO_FIELDS,
-    ColumnKind,
+    Admitted,
     Columns,
+    Written,
     group_edges,
-    make_refusals,
     spread_reasons,
+    write_accepted,
 )
-from asyncbatch.sinks.duckdb_stage import TYPES, Constraints, DuckdbStage
+from asyncbatch.sinks.duckdb_stage import TYPES, Constraints, DuckdbStage, as_text
 from asyncbatch.sinks.sql_names import fold, quote, quoted
 from asyncbatch.state.ledger import table as replacing
 from asyncbatch.state.ledger.duckdb import DuckdbLedger, record
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from asyncbatch.core.ledger_entries import Entry, Ledger, LedgerJob
     from asyncbatch.core.records import Json
     from asyncbatch.sinks.base import Mode, Refusal
-    from asyncbatch.sinks.column_block import ColumnBlock, Kind
-    from asyncbatch.sinks.columns import SchemaContractCheck
+    from asyncbatch.sinks.column_block import ColumnBlock, ColumnKind
+    from asyncbatch.sinks.schema_contract import SchemaContractCheck
 
 _KINDS: dict[str, ColumnKind] = {
     "BOOLEAN": "boolean",
@@ -120,15 +120,7 @@ class DuckdbSink:
 
     def load(self, payload: ColumnBlock, groups: Sequence[int] | None = None) -> Sequence[Refusal]:
         with self._transaction():
-            block, rows, groups, refused = self._columns.admit(payload, groups)
-            if not block.count:
-                return refused
-            self._reshape(self._columns.changes(block, self._is_exact))
-            if self._types:
-                reasons = self._insert(block, groups)
-            else:
-                reasons = dict.fromkeys(range(block.count), NO_FIELDS)
-        return sorted(refused + make_refusals(reasons, rows), key=attrgetter("row"))
+            return write_accepted(lambda: self._columns, payload, groups, self._write)
 
     def remove(self, keys: ColumnBlock) -> None:
         """Delete the rows with these keys in the current transaction. Raises SinkError."""
@@ -154,12 +146,8 @@ class DuckdbSink:
             if not stands and not (self._job and (self._job.is_resuming or not ended)):
                 with suppress(self._duckdb.Error):  # the next run does it first
                     self._drop_replacement()
-            elif stands and self.mode == "replace":
-                with self._transaction():
-                    self._replace()
-                    if self._job and has_ledger(self._connection):
-                        replacing.promote(self._execute, self._job.fingerprint, fold(self.table))
-                    self._commit()
+            elif stands and not self._is_lost:
+                self._complete(ended=ended)
         finally:
             with suppress(self._duckdb.Error):  # committed rows are safe
                 self._connection.close()
@@ -246,12 +234,31 @@ class DuckdbSink:
         )
         return self._connection.execute(query).fetchone() is None
 
-    def _reshape(self, changes: Mapping[str, Kind]) -> None:
+    def _write(self, admitted: Admitted) -> Written:
+        """Change the table for admitted rows, and insert them, if none of them is rejected.
+
+        DuckDB cannot undo a part of a transaction. So the rows are checked before the change.
+        """
+        block = admitted.block
+        changes = self._columns.changes(block, self._is_exact)
+        new_types = {name: TYPES[kind] for name, kind in changes.items() if kind != "null"}
+        if not self._types:
+            new_types = new_types or dict.fromkeys(changes, TYPES["null"])
+            new_types.update((name, _TIME) for name in self._times if name in new_types)
+            if not new_types:
+                return Written(dict.fromkeys(range(block.count), NO_FIELDS))
+        stage, reasons = self._checked(block, admitted.groups, new_types)
+        if new_types and reasons:
+            stage.discard()
+            return Written(reasons, is_undone=True)
+        self._reshape(changes, new_types)
+        stage.move(self.key if self.mode == "upsert" else ())
+        return Written(reasons)
+
+    def _reshape(self, changes: Mapping[str, ColumnKind], types: Mapping[str, str]) -> None:
         """Create the table, or add columns and change the types of columns."""
         table = quote(self._target)
-        types = {name: TYPES[kind] for name, kind in changes.items()}
         if types and not self._types:
-            types.update((name, _TIME) for name in self._times if name in types)
             columns = ", ".join(f"{quote(name)} {declared}" for name, declared in types.items())
             self._connection.execute(f"CREATE TABLE {table} ({columns})")
         else:
@@ -262,14 +269,12 @@ class DuckdbSink:
                 elif declared != self._types[name]:
                     self._retype(name, declared)
         self._types.update(types)
-        self._columns.refresh({n: "any" if types[n] == _TIME else changes[n] for n in changes})
+        self._columns.refresh(
+            {name: "any" if types.get(name) == _TIME else changes[name] for name in changes}
+        )
 
     def _retype(self, name: str, declared: str) -> None:
-        value = quote(name)
-        if declared == "VARCHAR":
-            value = f"to_json({value})::VARCHAR"  # numbers in their shortest exact form
-        elif self._columns.kinds[name] == "null":
-            value = "NULL"
+        value = self._converted(name, declared)
         column = f"{quote(name)} SET DATA TYPE {declared} USING {value}"
         try:
             self._connection.execute(f"ALTER TABLE {quote(self._target)} ALTER COLUMN {column}")
@@ -280,22 +285,54 @@ class DuckdbSink:
                 " yourself, or name another table"
             ) from None
 
-    def _insert(self, block: ColumnBlock, groups: Sequence[int] | None) -> Mapping[int, str]:
-        """Insert the rows that the table accepts; return the reasons against the others."""
+    def _converted(self, name: str, declared: str, prefix: str = "") -> str:
+        """Return the SQL expression for a column as a column of another type."""
+        if self._columns.kinds[name] == "null":
+            return "NULL"
+        column = f"{prefix}{quote(name)}"
+        return as_text(column, self._types[name]) if declared == "VARCHAR" else column
+
+    def _checked(
+        self, block: ColumnBlock, groups: Sequence[int] | None, new_types: Mapping[str, str]
+    ) -> tuple[DuckdbStage, Mapping[int, str]]:
+        """Stage the rows that the table accepts; return the reasons against the others.
+
+        `new_types` has the types of columns that are not changed yet.
+        """
         key = self.key if self.mode == "upsert" else ()
         key_names = set(map(fold, key))
         constraints = self._constraints.unique
         unique = [names for names in constraints if set(map(fold, names)) != key_names]
         if self.key and not key:
             unique.append(self.key)
-        stage = DuckdbStage(self._connection, self._target, self._types)
+        changed = {
+            name: self._converted(name, declared, "t.")
+            for name, declared in new_types.items()
+            if self._types.get(name, declared) != declared
+        }
+        types = self._types | dict(new_types)
+        stage = DuckdbStage(self._connection, self._target, types, changed, is_new=not self._types)
+        block = block.fields([place for place, name in enumerate(block.names) if name in types])
         stage.fill(block, needs_checks=bool(self.key or any(self._constraints)))
         reasons = dict(spread_reasons(stage.misfits(self._constraints), groups))
         stage.drop(reasons)
         clashes = stage.clashes(unique, group_edges(block.count, groups)) if unique else {}
         stage.drop(clashes)
-        stage.move(key)
-        return reasons | clashes
+        return stage, reasons | clashes
+
+    def _complete(self, *, ended: bool) -> None:
+        """Add columns without values as text, and put a replacement in place."""
+        kinds = self._columns.kinds.items() if ended and self._types else ()
+        untyped = [name for name, kind in kinds if kind == "null" and name not in self._types]
+        if not untyped and self.mode != "replace":
+            return
+        with self._transaction():
+            self._reshape(dict.fromkeys(untyped, "text"), dict.fromkeys(untyped, TYPES["text"]))
+            if self.mode == "replace":
+                self._replace()
+                if self._job and has_ledger(self._connection):
+                    replacing.promote(self._execute, self._job.fingerprint, fold(self.table))
+            self._commit()
 
     def _replace(self) -> None:
         execute, table = self._connection.execute, quote(self.table)

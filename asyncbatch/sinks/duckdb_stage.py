@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import re
 from itertools import chain, pairwise
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncbatch.formats.decoder import encode
-from asyncbatch.sinks.column_block import convert_values
+from asyncbatch.sinks.columns import cells
 from asyncbatch.sinks.sql_names import fold, quote, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from asyncbatch.sinks.column_block import ColumnBlock, Kind
+    from asyncbatch.sinks.column_block import ColumnBlock, ColumnKind
 
-TYPES: dict[Kind, str] = {
+TYPES: dict[ColumnKind, str] = {
     "null": "VARCHAR",
     "boolean": "BOOLEAN",
     "integer": "BIGINT",
@@ -42,11 +43,24 @@ class DuckdbStage:
 
     Its column c0 has the first field of the block, and so on. `types` has the declared types of the
     columns of `table`. Values of types that are not in `TYPES` are cast from text. Call `fill`
-    first, then the checks and `drop`, then `move` or `remove`.
+    first, then the checks and `drop`, then `move`, `remove` or `discard`.
+
+    `changed` has an expression for each column of the table whose type is different before `move`.
+    `is_new`: the table does not exist before `move`.
     """
 
-    def __init__(self, connection: Any, table: str, types: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        connection: Any,
+        table: str,
+        types: Mapping[str, str],
+        changed: Mapping[str, str] = MappingProxyType({}),
+        *,
+        is_new: bool = False,
+    ) -> None:
         self._execute, self._table, self._types = connection.execute, quote(table), types
+        self._is_new = is_new
+        self._changed = {fold(name): expression for name, expression in changed.items()}
         self._block: ColumnBlock
         self._source = self._order = ""
         self._parameters: list[str] = []
@@ -66,7 +80,7 @@ class DuckdbStage:
             column, declared = self._names[fold(name)], self._types[name]
             wanted = known.get(declared, "text")
             lists.append(f"unnest(?::JSON::{TYPES[wanted]}[]) AS {column}")
-            parameters.append(encode(convert_values(values, kind, wanted)).decode())
+            parameters.append(encode(cells(values, kind, wanted)).decode())
             if declared in known:
                 made.append(column)
             else:
@@ -146,16 +160,20 @@ class DuckdbStage:
             f" SELECT {', '.join(values)} FROM {self._source}{latest}{self._order}",
             self._parameters,
         )
-        if self._source == _STAGE:
-            self._execute(f"DROP TABLE {_STAGE}")
+        self.discard()
 
     def remove(self, key: Sequence[str]) -> None:
         """Delete the rows of the table that have the key of a staged row."""
         self._delete_existing(key)
-        self._execute(f"DROP TABLE {_STAGE}")
+        self.discard()
+
+    def discard(self) -> None:
+        """Drop the staged rows."""
+        if self._source == _STAGE:
+            self._execute(f"DROP TABLE {_STAGE}")
 
     def _delete_existing(self, key: Sequence[str]) -> None:
-        same = _same("t", key, [self._names[fold(name)] for name in key])
+        same = self._same(key, [self._names[fold(name)] for name in key])
         self._execute(f"DELETE FROM {self._table} t USING {_STAGE} s WHERE {same}")  # noqa: S608 - quoted
 
     def _rows(self, condition: str) -> list[int]:
@@ -176,19 +194,35 @@ class DuckdbStage:
         columns = [self._names[fold(name)] for name in names]
         together = ", ".join(columns)
         there = " AND ".join(f"{column} NOTNULL" for column in columns)
+        is_there = "false"
+        if not self._is_new:
+            same = self._same(names, columns)
+            is_there = f"EXISTS (SELECT 1 FROM {self._table} t WHERE {same})"  # noqa: S608 - quoted
         query = (
             f"SELECT n, value, is_there FROM (SELECT n, dense_rank() OVER (ORDER BY {together})"  # noqa: S608 - quoted
-            f" AS value, count(*) OVER (PARTITION BY {together}) AS copies, EXISTS (SELECT 1"
-            f" FROM {self._table} t WHERE {_same('t', names, columns)}) AS is_there"
+            f" AS value, count(*) OVER (PARTITION BY {together}) AS copies, {is_there} AS is_there"
             f" FROM {_STAGE} s WHERE {there}) WHERE is_there OR copies > 1"
         )
         rows: list[tuple[int, int, bool]] = self._execute(query).fetchall()
         return rows
 
+    def _same(self, names: Sequence[str], columns: Sequence[str]) -> str:
+        pairs = zip(names, columns, strict=True)
+        return " AND ".join(
+            f"{self._changed.get(fold(name), f't.{quote(name)}')} = s.{column}"
+            for name, column in pairs
+        )
 
-def _same(table: str, names: Sequence[str], columns: Sequence[str]) -> str:
-    pairs = zip(names, columns, strict=True)
-    return " AND ".join(f"{table}.{quote(name)} = s.{column}" for name, column in pairs)
+
+def as_text(column: str, declared: str) -> str:
+    """Return the SQL expression for a column as `plain_texts` writes its values."""
+    if declared != "DOUBLE":
+        return f"to_json({column})::VARCHAR"
+    # `to_json` writes some very large and very small numbers without an exponent.
+    short = f"replace(replace({column}::VARCHAR, 'e+', 'e'), 'e-0', 'e-')"
+    is_short = f"abs({column}) >= 1e16 OR (abs({column}) < 1e-5 AND {column} <> 0)"
+    plain = f"regexp_replace(to_json({column})::VARCHAR, '[.]0$', '')"
+    return f"CASE WHEN {is_short} THEN {short} ELSE {plain} END"
 
 
 def _is_misfit(column: str, declared: str) -> str:

@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from asyncbatch.core.ledger_entries import Extent
 from asyncbatch.errors import SinkError, UsageError
-from asyncbatch.sinks.column_block import MAX_FIELDS, ColumnBlock, Kind, convert_values, is_exact
-from asyncbatch.sinks.columns import NO_FIELDS, Columns, make_refusals
+from asyncbatch.sinks.column_block import (
+    MAX_FIELDS,
+    ColumnBlock,
+    ColumnKind,
+    Kind,
+    integers_of,
+    is_exact,
+)
+from asyncbatch.sinks.columns import NO_FIELDS, Columns, cells, make_refusals
 from asyncbatch.sinks.text_files import FileSink
 
 if TYPE_CHECKING:
@@ -22,7 +29,7 @@ if TYPE_CHECKING:
 
 ROW_GROUP = 100_000  # rows that are collected and written together
 
-_TYPES: dict[Kind, str] = {
+_TYPES: dict[ColumnKind, str] = {
     "null": "string",
     "boolean": "bool",
     "integer": "int64",
@@ -48,7 +55,7 @@ class ParquetSink(FileSink):
         self._parquet: Any
         self._writer: Any = None
         # The columns of the file. The waiting rows may need more columns, and wider ones.
-        self._written: dict[str, Kind] = {}
+        self._written: dict[str, ColumnKind] = {}
         self._columns = Columns({}, limit=MAX_FIELDS)
         # Columns with integers that are not exact as doubles.
         self._inexact: set[str] = set()
@@ -85,14 +92,16 @@ class ParquetSink(FileSink):
 
     def load(self, payload: ColumnBlock, groups: Sequence[int] | None = None) -> Sequence[Refusal]:
         """Collect rows, and write them when a row group is full. Raises SinkError."""
-        block, rows, _, refused = self._columns.admit(payload, groups)
+        admitted = self._columns.admit(payload, groups)
+        block, rows, refused = admitted.block, admitted.rows, admitted.refused
         if not block.names and not self._columns.kinds:
             self._loaded = 0
             return refused + make_refusals(dict.fromkeys(range(block.count), NO_FIELDS), rows)
         changes = self._columns.changes(block, lambda name: name not in self._inexact)
+        self._columns.accept(admitted)
         self._columns.refresh(changes)
         for name, kind, values in zip(block.names, block.kinds, block.values, strict=True):
-            if kind == "integer" and name not in self._inexact and not is_exact(values):
+            if name not in self._inexact and not is_exact(integers_of(values, kind)):
                 self._inexact.add(name)
         self._waiting.append(block)
         self._loaded = block.count
@@ -131,9 +140,7 @@ class ParquetSink(FileSink):
     def _write(self) -> None:
         """Write the waiting rows as a row group."""
         arrow = self._arrow
-        kinds: dict[str, Kind] = {
-            name: kind for name, kind in self._columns.kinds.items() if kind != "any"
-        }
+        kinds = dict(self._columns.kinds)
         try:
             if self._writer is None:
                 self._begin(kinds)
@@ -142,7 +149,7 @@ class ParquetSink(FileSink):
             self._written = kinds
             chunks: dict[str, list[Any]] = {name: [] for name in kinds}
             for block in self._waiting:
-                fields = dict(zip(block.names, self._columns.fit(block), strict=True))
+                fields = dict(zip(block.names, self._columns.cells(block), strict=True))
                 missing = [None] * block.count
                 for name, kind in kinds.items():
                     values = fields.get(name, missing)
@@ -160,11 +167,11 @@ class ParquetSink(FileSink):
         self._waiting.clear()
         self._in_group = 0
 
-    def _begin(self, kinds: dict[str, Kind]) -> None:
+    def _begin(self, kinds: dict[str, ColumnKind]) -> None:
         schema = self._schema(kinds)
         self._writer = self._parquet.ParquetWriter(self.file.stream, schema, compression="zstd")
 
-    def _rewrite(self, kinds: dict[str, Kind]) -> None:
+    def _rewrite(self, kinds: dict[str, ColumnKind]) -> None:
         """Write the file again, with its rows and the new columns."""
         if self.file.temp_path == self.file.path:
             raise SinkError(
@@ -187,12 +194,12 @@ class ParquetSink(FileSink):
                     else:
                         values = [None] * group.num_rows
                         if had.get(name, "null") != "null":
-                            values = convert_values(group.column(name).to_pylist(), had[name], kind)
+                            values = cells(group.column(name).to_pylist(), _kind(had[name]), kind)
                         arrays.append(arrow.array(values, _TYPES[kind]))
                 self._writer.write_table(arrow.table(arrays, schema=self._schema(kinds)))
         os.unlink(self._old)
 
-    def _schema(self, kinds: dict[str, Kind]) -> Any:
+    def _schema(self, kinds: dict[str, ColumnKind]) -> Any:
         return self._arrow.schema([(name, _TYPES[kind]) for name, kind in kinds.items()])
 
     def _close(self) -> None:
@@ -242,7 +249,7 @@ class _KeptRows:
 
 def _block_of(table: Any) -> ColumnBlock:
     """Return the rows of a Parquet table as a block."""
-    kinds = {declared: kind for kind, declared in _TYPES.items() if kind != "null"}
+    kinds = {declared: _kind(kind) for kind, declared in _TYPES.items() if kind != "null"}
     names: list[str] = table.column_names
     return ColumnBlock(
         names,
@@ -250,3 +257,8 @@ def _block_of(table: Any) -> ColumnBlock:
         [column.to_pylist() for column in table.columns],
         table.num_rows,
     )
+
+
+def _kind(kind: ColumnKind) -> Kind:
+    """Return the kind of the values of a column, which is never "any" in a Parquet file."""
+    return "text" if kind == "any" else kind

@@ -7,6 +7,7 @@ from itertools import accumulate, compress, pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Raw
+from msgspec.json import Decoder
 
 from asyncbatch.core.batches import Rows
 from asyncbatch.formats.compression import compression_by_name
@@ -87,6 +88,7 @@ class RowWriter:
 
 
 _CHUNK_BYTES = 1024 * 1024  # of decompressed lines
+_QUOTE = ord('"')
 
 
 class LinesWriter(RowWriter):
@@ -136,21 +138,10 @@ class LinesWriter(RowWriter):
         return self._compression.compress(lines) if self._compression else lines
 
 
-class TableWriter(RowWriter):
-    """A row writer for tables: a column block, or JSON if columns cannot grow."""
+class ObjectsWriter(RowWriter):
+    """A row writer that encodes rows as a JSON array of objects, for the sink of a program."""
 
     names_origins = True
-
-    def __init__(self, target: Target) -> None:
-        # A block does not tell a null field from a missing one. A target whose columns are the
-        # fields of its first rows needs that difference, so it gets the rows as JSON.
-        self._pack: Callable[[list[Any]], bytes] = encode
-        self._are_columns = target.columns_grow
-        if self._are_columns:
-            from asyncbatch.sinks.column_block import make_block
-
-            rich = target.has_rich_types
-            self._pack = lambda rows: make_block(rows, rich=rich).to_bytes()
 
     def take(self, found: RowOutcome, *, single: bool) -> None:
         """Leave the rows to `encode`."""
@@ -167,9 +158,54 @@ class TableWriter(RowWriter):
         )
         return Rows(self._pack(found.rows), len(found.rows), *origins)
 
+    def _pack(self, rows: list[Any]) -> bytes:
+        return encode(rows)
+
     def _payload_without(self, payload: bytes | bytearray, kept: Sequence[bool]) -> bytes:
-        if not self._are_columns:
-            return encode(list(compress(decode(bytes(payload)), kept)))
+        return encode(list(compress(decode(bytes(payload)), kept)))
+
+
+class CellsWriter(ObjectsWriter):
+    """A row writer for CSV: objects of the texts of cells. A null value stays null.
+
+    CSV has no types. So a value that is not a string keeps its text, if the record is unchanged:
+    1.10 and 1e2 stay as they are.
+    """
+
+    takes_texts = True
+
+    def _pack(self, rows: list[Any]) -> bytes:
+        return encode([cells_of(row) for row in rows])
+
+
+_decode_fields = Decoder(dict[str, Raw]).decode
+
+
+def cells_of(row: Json) -> dict[str, str | None]:
+    """Return the texts of the cells of a row: an object, or its JSON text."""
+    if type(row) is Raw:
+        return {name: _raw_cell(bytes(text)) for name, text in _decode_fields(row).items()}
+    return {
+        name: value if value is None or type(value) is str else encode(value).decode()
+        for name, value in row.items()
+    }
+
+
+def _raw_cell(text: bytes) -> str | None:
+    if text[0] == _QUOTE:
+        return str(decode(text))
+    return None if text == b"null" else text.decode()
+
+
+class BlockWriter(ObjectsWriter):
+    """A row writer for tables and Parquet: a column block."""
+
+    def _pack(self, rows: list[Any]) -> bytes:
+        from asyncbatch.sinks.column_block import make_block
+
+        return make_block(rows).to_bytes()
+
+    def _payload_without(self, payload: bytes | bytearray, kept: Sequence[bool]) -> bytes:
         from asyncbatch.sinks.column_block import ColumnBlock
 
         dropped = {row for row, is_kept in enumerate(kept) if not is_kept}
@@ -230,5 +266,11 @@ def make_row_writer(
         from asyncbatch.sinks.folder import FolderOutput
 
         return FolderWriter(FolderOutput(target, files.format))
-    row_writer = TableWriter(target) if target.is_table else LinesWriter(target)
+    row_writer: RowWriter
+    if not target.is_table:
+        row_writer = LinesWriter(target)
+    elif target.columns_grow:
+        row_writer = BlockWriter()
+    else:
+        row_writer = CellsWriter() if target.form == "csv" else ObjectsWriter()
     return KeyedWriter(row_writer, dedupe) if dedupe else row_writer

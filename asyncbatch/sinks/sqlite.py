@@ -7,22 +7,24 @@ import re
 import sqlite3
 from contextlib import contextmanager, suppress
 from functools import partial
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from asyncbatch.core.retry import Retrier, Retries, attempts_note
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
+from asyncbatch.formats.decoder import encode
+from asyncbatch.sinks.column_block import json_values
 from asyncbatch.sinks.columns import (
     NO_FIELDS,
+    Admitted,
     Columns,
-    SchemaContractCheck,
+    Written,
     group_edges,
     load_salvaging,
-    make_refusals,
+    write_accepted,
 )
+from asyncbatch.sinks.schema_contract import SchemaContractCheck
 from asyncbatch.sinks.sql_names import fold, quote, quoted, removal
 from asyncbatch.sinks.sqlite_schema import (
-    KINDS,
     TYPES,
     NotRetypableError,
     columns_of,
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.ledger_entries import Entry, Ledger, LedgerJob
     from asyncbatch.core.records import Json
     from asyncbatch.sinks.base import Mode, Refusal
-    from asyncbatch.sinks.column_block import ColumnBlock, Kind
+    from asyncbatch.sinks.column_block import ColumnBlock, ColumnKind
 
 BUSY_SECONDS = 5.0  # how long to wait for the lock of another process
 
@@ -136,19 +138,7 @@ class SqliteSink:
     def load(self, payload: ColumnBlock, groups: Sequence[int] | None = None) -> Sequence[Refusal]:
         with self._transaction():
             self._read_schema()
-            block, rows, groups, refused = self._columns.admit(payload, groups)
-            if not block.count:
-                return refused
-            self._guard_texts(block)
-            is_exact = partial(has_only_exact, self._connection, self._target)
-            self._reshape(self._columns.changes(block, is_exact))
-            if self._lacks_index:
-                self._index()
-            if self._present:
-                reasons = load_salvaging(group_edges(block.count, groups), self._inserter(block))
-            else:
-                reasons = dict.fromkeys(range(block.count), NO_FIELDS)
-        return sorted(refused + make_refusals(reasons, rows), key=attrgetter("row"))
+            return write_accepted(lambda: self._columns, payload, groups, self._write)
 
     def remove(self, keys: ColumnBlock) -> None:
         """Delete the rows with these keys in the current transaction. Raises SinkError."""
@@ -156,7 +146,7 @@ class SqliteSink:
             self._read_schema()
             block = self._columns.admit(keys, None).block
             if self._present:
-                rows = zip(*self._columns.fit(block), strict=True)
+                rows = zip(*self._cells(block), strict=True)
                 self._connection.executemany(removal(self._target, block.names), rows)
 
     def sync(self) -> None:
@@ -261,28 +251,60 @@ class SqliteSink:
         columns = columns_of(self._connection, self._target)
         self._present = [column.name for column in columns if not column.is_generated]
         self._numeric = {column.name for column in columns if column.affinity == "numeric"}
-        kinds = {column.name: KINDS[column.affinity] for column in columns}
+        kinds = {column.name: column.kind for column in columns}
         self._columns.refresh(kinds | dict.fromkeys(self._untyped & kinds.keys(), "null"))
 
     def _guard_texts(self, block: ColumnBlock) -> None:
-        """Widen a numeric column to text if it would convert a text to a number."""
+        """Let a column widen to text if it would change a value."""
         if self._contract.holds:  # the contract has already checked this
             return
         for name, kind, values in zip(block.names, block.kinds, block.values, strict=True):
-            if name in self._numeric and kind == "text":
-                texts = (value for value in values if value is not None)
-                if any(map(_NUMBER.fullmatch, texts)):
-                    self._columns.kinds[name] = "integer"  # not "any": so it widens to text
+            if self._columns.kinds.get(name) == "any" and any(
+                value is not None and self._alters(name, value)
+                for value in json_values(values, kind)
+            ):
+                self._columns.kinds[name] = "integer"  # not "any": so it widens to text
 
     def _alters(self, name: str, value: Json) -> bool:
-        """Whether a column would convert this text to a number, or round this number."""
+        """Whether a column would hold another value: a number for a text, or another number."""
+        if type(value) is bool:
+            return True
         if fold(name) not in map(fold, self._numeric):
             return False
         if type(value) is int:
-            return not -_INT64 <= value < _INT64
+            return not _fits(value)
         return type(value) is str and _NUMBER.fullmatch(value) is not None
 
-    def _reshape(self, changes: Mapping[str, Kind]) -> None:
+    def _write(self, admitted: Admitted) -> Written:
+        """Change the table for admitted rows, and insert them."""
+        block = admitted.block
+        is_exact = partial(has_only_exact, self._connection, self._target)
+        state, untyped = self._columns.state(), self._untyped
+        self._guard_texts(block)
+        changes = self._columns.changes(block, is_exact)
+        is_changing = any(kind != "null" for kind in changes.values()) or not self._present
+        if is_changing:
+            self._connection.execute("SAVEPOINT shape")
+        self._reshape(changes)
+        if self._lacks_index:
+            self._index()
+        if self._present:
+            edges = group_edges(block.count, admitted.groups)
+            reasons = load_salvaging(edges, self._inserter(block))
+        else:
+            reasons = dict.fromkeys(range(block.count), NO_FIELDS)
+        is_undone = is_changing and bool(reasons)
+        if is_undone:
+            self._connection.execute("ROLLBACK TO shape")
+            self._columns.restore(state)
+            self._untyped, self._schema_version = untyped, -1
+        if is_changing:
+            self._connection.execute("RELEASE shape")
+        if is_undone:
+            self._read_schema()
+        return Written(reasons, is_undone)
+
+    def _reshape(self, changes: Mapping[str, ColumnKind]) -> None:
         """Create the table, or add columns and change the types of columns."""
         if not changes:
             return
@@ -317,12 +339,19 @@ class SqliteSink:
         self._connection.execute(f"CREATE UNIQUE INDEX {name} ON {table} ({quoted(self.key)})")
         self._lacks_index = False
 
+    def _cells(self, block: ColumnBlock) -> list[list[Any]]:
+        """Return the values of admitted rows as SQLite takes them."""
+        return [
+            _native(values) if self._columns.kinds[name] == "any" else values
+            for name, values in zip(block.names, self._columns.cells(block), strict=True)
+        ]
+
     def _inserter(self, block: ColumnBlock) -> Callable[[int, int], str | None]:
         """Return the `attempt` function of `load_salvaging` for a block."""
         key = self.key if self.mode == "upsert" else ()
         key_names = set(map(fold, key))
         replaced = [name for name in self._present if fold(name) not in key_names]
-        fields = zip(block.names, self._columns.fit(block), strict=True)
+        fields = zip(block.names, self._cells(block), strict=True)
         columns = {name: values for name, values in fields if name in self._present}
         statement = insertion(self._target, list(columns), key, replaced)
         connection = self._connection
@@ -347,7 +376,7 @@ class SqliteSink:
     def _complete(self, *, ended: bool) -> None:
         """Add columns without values as text, and put a replacement in place."""
         kinds = self._columns.kinds.items() if ended and self._present else ()
-        untyped: dict[str, Kind] = {name: "text" for name, kind in kinds if kind == "null"}
+        untyped: dict[str, ColumnKind] = {name: "text" for name, kind in kinds if kind == "null"}
         if not untyped and self.mode != "replace":
             return
         with self._transaction():
@@ -387,6 +416,20 @@ class SqliteSink:
 
 def _name_flaw(name: str) -> str | None:
     return "SQLite does not allow a NUL character in a name" if "\0" in name else None
+
+
+def _native(values: list[Json]) -> list[Any]:
+    """Return JSON values as a column of any type takes them: large and nested ones as text."""
+    return [
+        encode(value).decode()
+        if isinstance(value, dict | list) or (type(value) is int and not _fits(value))
+        else value
+        for value in values
+    ]
+
+
+def _fits(value: int) -> bool:
+    return -_INT64 <= value < _INT64
 
 
 def _is_busy(error: BaseException) -> bool:

@@ -7,33 +7,28 @@ import re
 import sqlite3
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from asyncbatch.formats.decoder import encode
+from asyncbatch.sinks.column_block import plain_texts
 from asyncbatch.sinks.sql_names import quote, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from asyncbatch.core.records import Json
-    from asyncbatch.sinks.column_block import Kind
-    from asyncbatch.sinks.columns import ColumnKind
+    from asyncbatch.sinks.column_block import ColumnKind
 
 # The type affinity of a column, by which SQLite converts its values.
 Affinity = Literal["integer", "real", "text", "numeric", "none"]
 
-TYPES: dict[Kind, str] = {
+TYPES: dict[ColumnKind, str] = {
     "null": "",
-    "boolean": "INTEGER",
+    "boolean": "BOOLEAN",
     "integer": "INTEGER",
     "real": "REAL",
     "text": "TEXT",
 }
-KINDS: dict[Affinity, ColumnKind] = {
-    "integer": "integer",
-    "real": "real",
-    "text": "text",
-    "numeric": "any",
-    "none": "any",
-}
+_KINDS: dict[Affinity, ColumnKind] = {"integer": "integer", "real": "real", "text": "text"}
+# SQLite has no booleans. Python stores them as 1 and 0; the declared type says what they are.
+_BOOLEANS = ("BOOLEAN", "BOOL")
 # Parts of a declared type and their affinity, as in the manual of SQLite. The first match decides.
 _AFFINITIES: tuple[tuple[str, Affinity], ...] = (
     ("INT", "integer"),
@@ -62,6 +57,13 @@ class SqliteColumn(NamedTuple):
             return "none"
         upper = self.declared.upper()
         return next((affinity for part, affinity in _AFFINITIES if part in upper), "numeric")
+
+    @property
+    def kind(self) -> ColumnKind:
+        """The kind of its values."""
+        if self.declared.upper() in _BOOLEANS:
+            return "boolean"
+        return _KINDS.get(self.affinity, "any")
 
 
 def relation_kind(connection: sqlite3.Connection, name: str) -> str | None:
@@ -167,10 +169,12 @@ def retype(connection: sqlite3.Connection, table: str, types: Mapping[str, str])
     key = [column.name for column in sorted(columns, key=_key_place) if column.key_place]
     new = f"{table}.asyncbatch-rebuilt"
     create(connection, new, {c.name: types.get(c.name, c.declared) for c in columns}, key)
-    connection.create_function("asyncbatch_text", 1, _as_text, deterministic=True)
+    connection.create_function("asyncbatch_text", 2, _as_text, deterministic=True)
     targets = [quote(column.name) for column in columns]
     values = [
-        f"asyncbatch_text({quote(c.name)})" if types.get(c.name) == "TEXT" else quote(c.name)
+        f"asyncbatch_text({quote(c.name)}, {c.kind == 'boolean'})"
+        if types.get(c.name) == "TEXT"
+        else quote(c.name)
         for c in columns
     ]
     # A column may hide one of the names of the row id.
@@ -198,7 +202,9 @@ def _numbers_rows(columns: list[SqliteColumn]) -> bool:
     return len(key) == 1 and key[0].declared.upper() == "INTEGER"
 
 
-def _as_text(value: Json) -> Any:
+def _as_text(value: Json, is_boolean: int) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    return encode(value).decode() if isinstance(value, int | float) else value
+    if is_boolean and value in (0, 1):
+        return "true" if value else "false"
+    return plain_texts([value], "number")[0] if isinstance(value, int | float) else value

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         Mode,
         SchemaContract,
     )
-    from asyncbatch.sinks.columns import SchemaContractCheck
+    from asyncbatch.sinks.schema_contract import SchemaContractCheck
 
 STDOUT = "-"
 KNOWN = "'-', a file (.jsonl, .ndjson, each with .gz or .zst, .csv, .tsv, .parquet), a folder/, "
@@ -110,14 +110,6 @@ class Target(Struct, frozen=True):
     def is_database(self) -> bool:
         """Whether the target is a database."""
         return self.form in ("sqlite", "duckdb", "postgres")
-
-    @property
-    def has_rich_types(self) -> bool:
-        """Whether blocks have numbers of any size and nested values (see `make_block`).
-
-        A schema contract needs them too, because it checks the type of each value.
-        """
-        return self.form == "postgres" or self.contract != "evolve"
 
     def __repr__(self) -> str:
         """Return a text without the address, which may have a password."""

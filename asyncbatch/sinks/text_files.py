@@ -5,23 +5,23 @@ from __future__ import annotations
 import csv
 import sys
 from io import BytesIO
+from itertools import chain
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from asyncbatch.core.ledger_entries import Extent
 from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.formats.compression import compression_by_name
-from asyncbatch.sinks.columns import NO_FIELDS, admit, make_refusals
+from asyncbatch.sinks.columns import NO_FIELDS, make_refusals, spread_reasons
 from asyncbatch.storage.opener import open_output
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from asyncbatch.core.ledger_entries import Entry
     from asyncbatch.core.records import Json
     from asyncbatch.core.settings import StoreSettings
     from asyncbatch.sinks.base import Refusal
-    from asyncbatch.sinks.column_block import ColumnBlock
 
 
 class FileSink:
@@ -95,7 +95,7 @@ def read_extent(path: str, extent: Extent) -> Iterator[bytes]:
 class CsvSink(FileSink):
     """A CSV or TSV file.
 
-    Its columns are `columns`, in this order, or else the fields of the first block. Null and
+    Its columns are `columns`, in this order, or else the fields of the first rows. Null and
     missing values are empty cells. With `columns`, other fields are dropped. Without, a row with
     another field is rejected.
     """
@@ -124,29 +124,40 @@ class CsvSink(FileSink):
         if self._columns is not None:
             self._write([self._columns])
 
-    def load(self, payload: ColumnBlock, groups: Sequence[int] | None = None) -> Sequence[Refusal]:
-        """Write rows. Raises SinkError."""
+    def load(
+        self, payload: Sequence[Mapping[str, str | None]], groups: Sequence[int] | None = None
+    ) -> Sequence[Refusal]:
+        """Write rows: the texts of their cells by field. Raises SinkError."""
         if self._columns is None:
-            if not payload.names:
-                return make_refusals(dict.fromkeys(range(payload.count), NO_FIELDS))
-            self._columns = tuple(payload.names)
+            if not any(payload):
+                return make_refusals(dict.fromkeys(range(len(payload)), NO_FIELDS))
+            self._columns = tuple(dict.fromkeys(chain.from_iterable(payload)))
             self._write([self._columns])
-        unfit = {}
-        if not self._are_named:
-            unfit = {
-                name: f"field {name!r} came after the header was written: name it with --columns"
-                for name in payload.names
-                if name not in self._columns
-            }
-        block, _, _, refused = admit(payload, groups, unfit)
-        cells = {
-            name: _booleans(column) if kind == "boolean" else column
-            for name, kind, column in zip(block.names, block.kinds, block.values, strict=True)
-        }
-        missing = [None] * block.count
-        rows = zip(*(cells.get(name, missing) for name in self._columns), strict=True)
-        self._row_sizes = self._write(rows)
-        return refused
+        reasons = {} if self._are_named else self._rejections(payload, self._columns)
+        reasons = spread_reasons(reasons, groups)
+        names = self._columns
+        self._row_sizes = self._write(
+            [row.get(name) for name in names]
+            for number, row in enumerate(payload)
+            if number not in reasons
+        )
+        return make_refusals(reasons)
+
+    def _rejections(
+        self, rows: Sequence[Mapping[str, str | None]], columns: Sequence[str]
+    ) -> Mapping[int, str]:
+        """Return the reasons against rows with values in other fields."""
+        known = set(columns)
+        reasons = {}
+        for number, row in enumerate(rows):
+            if not row.keys() <= known and (
+                names := [name for name in row if name not in known and row[name] is not None]
+            ):
+                reasons[number] = "; ".join(
+                    f"field {name!r} came after the header was written: name it with --columns"
+                    for name in names
+                )
+        return reasons
 
     @property
     def row_sizes(self) -> list[int]:
@@ -184,10 +195,6 @@ def csv_lines(rows: Json, delimiter: str) -> list[bytes]:
     # With its default line end, CRLF, the csv module also quotes a lone CR. Lines here end with LF.
     csv.writer(SimpleNamespace(write=lines.append), delimiter=delimiter).writerows(rows)
     return [f"{line[:-2]}\n".encode() for line in lines]
-
-
-def _booleans(column: list[bool | None]) -> list[str | None]:
-    return [None if value is None else "true" if value else "false" for value in column]
 
 
 _CHUNK = 1024 * 1024  # bytes

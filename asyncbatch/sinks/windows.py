@@ -287,7 +287,7 @@ class WindowTableTarget:
         Otherwise its column would be created with its first value, and the order of the columns
         would depend on timing.
         """
-        block = make_block(rows, rich=self._target.has_rich_types)
+        block = make_block(rows)
         declared = self._made.kinds
         kinds = [
             declared.get(name, kind) if kind == "null" else kind

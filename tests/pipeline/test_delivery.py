@@ -138,7 +138,7 @@ files = st.lists(st.lists(st.lists(st.integers(0, 20), max_size=3), max_size=6),
 @given(files, st.integers(1, 9))
 def test_loads_are_full_and_every_record_is_in_or_rejected(contents, most):
     sink = Memory()
-    loader = TableLoader(sink, most, of_objects=False, journal=None, resumed_rows=None)
+    loader = TableLoader(sink, most, journal=None, resumed_rows=None)
     through: list[BatchPart] = []
     for start, records in enumerate(contents):
         rows = rows_of(records)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from itertools import chain, pairwise
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -14,14 +15,16 @@ from asyncbatch.errors import SinkError
 from asyncbatch.sinks import column_block as block_module
 from asyncbatch.sinks.column_block import (
     ColumnBlock,
-    common_kind,
-    convert_values,
+    block_objects,
     is_exact,
     join_blocks,
+    joined_kind,
+    json_texts,
     make_block,
+    plain_texts,
 )
 
-KINDS = ("null", "boolean", "integer", "real", "text")
+KINDS = get_args(block_module.Kind)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 SCALARS = st.one_of(
     st.none(),
@@ -52,45 +55,53 @@ def column(*values):
         ([None, None], "null", [None, None]),
         ([True, None, False], "boolean", [True, None, False]),
         ([1, None, -(2**63), 2**63 - 1], "integer", [1, None, -(2**63), 2**63 - 1]),
-        ([2**63, 1], "text", ["9223372036854775808", "1"]),
-        ([-(2**63) - 1], "text", ["-9223372036854775809"]),
+        ([2**63, 1], "numeric", ["9223372036854775808", "1"]),
+        ([-(2**63) - 1], "numeric", ["-9223372036854775809"]),
         ([0.5, None, 1e300], "real", [0.5, None, 1e300]),
-        ([1, 0.5, None], "real", [1.0, 0.5, None]),
-        ([2**53, 0.5], "real", [float(2**53), 0.5]),
-        ([2**53 + 1, 0.5], "text", ["9007199254740993", "0.5"]),
-        ([True, 7, None], "integer", [1, 7, None]),
-        ([True, 0.5], "real", [1.0, 0.5]),
-        ([True, "yes"], "text", ["true", "yes"]),
+        ([1, 0.5, None], "number", [1, 0.5, None]),
+        ([2**53 + 1, 0.5], "number", [2**53 + 1, 0.5]),
+        ([2**64, 0.5, None], "numeric", ["18446744073709551616", "0.5", None]),
+        ([True, 7, None], "mixed", ["true", "7", None]),
+        ([True, "yes"], "mixed", ["true", '"yes"']),
         (["", None, "007"], "text", ["", None, "007"]),
-        (["a", 1, 0.1, None], "text", ["a", "1", "0.1", None]),
-        ([[1, {"é": None}], {}], "text", ['[1,{"é":null}]', "{}"]),
-        ([10**4000], "text", ["1" + "0" * 4000]),
+        (["a", 1, 0.1, None], "mixed", ['"a"', "1", "0.1", None]),
+        ([[1, {"é": None}], {}], "json", ['[1,{"é":null}]', "{}"]),
+        ([[1], 1], "mixed", ["[1]", "1"]),
+        ([10**4000], "numeric", ["1" + "0" * 4000]),
     ],
 )
 def test_kind_of_a_column(values, kind, expected):
     assert column(*values) == (kind, expected)
 
 
-def test_booleans_among_numbers_are_numbers():
-    assert list(map(type, column(True, 7)[1])) == [int, int]
-    assert list(map(type, column(True, 7, 0.5)[1])) == [float, float, float]
+def test_numbers_keep_their_types():
+    assert list(map(type, column(1, 0.5, 2.0)[1])) == [int, float, float]
 
 
-def test_deep_nesting_becomes_text():
+def test_deep_nesting():
     value: list[object] = []
     for _ in range(900):
         value = [value]
     kind, values = column(value)
-    assert (kind, values[0]) == ("text", "[" * 901 + "]" * 901)
+    assert (kind, values[0]) == ("json", "[" * 901 + "]" * 901)
 
 
-def test_columns_come_in_order_of_appearance():
-    block = make_block([{"b": 1}, {"a": 2, "b": 3}, {}])
-    assert (block.names, block.values, block.count) == (
-        ["b", "a"],
-        [[1, 3, None], [None, 2, None]],
-        3,
-    )
+def test_columns_come_in_the_order_of_their_first_values():
+    block = make_block([{"z": None, "c": None, "b": 1}, {"c": 4, "a": 2, "b": 3}, {}])
+    assert (block.names, block.count) == (["b", "c", "a", "z"], 3)
+    assert block.values == [[1, 3, None], [None, 4, None], [None, 2, None], [None, None, None]]
+
+
+@given(ROWS, st.lists(st.integers(0, 8), max_size=3))
+def test_the_order_of_columns_does_not_depend_on_blocks(rows, cuts):
+    edges = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
+    names: dict[str, None] = {}
+    for start, stop in pairwise(edges):
+        block = make_block(rows[start:stop])
+        pairs = zip(block.names, block.kinds, strict=True)
+        names.update(dict.fromkeys(name for name, kind in pairs if kind != "null"))
+    whole = make_block(rows)
+    assert list(names) == [n for n, k in zip(whole.names, whole.kinds, strict=True) if k != "null"]
 
 
 def test_no_rows_and_no_fields():
@@ -121,7 +132,7 @@ def test_floats_survive_exactly(number):
     again = ColumnBlock.from_bytes(make_block([{"x": number}]).to_bytes()).values[0][0]
     assert math.copysign(1, again) == math.copysign(1, number)
     assert again == number
-    assert float(convert_values([number], "real", "text")[0]) == number
+    assert float(plain_texts([number], "real")[0] or "") == number
 
 
 @settings(max_examples=50)
@@ -130,38 +141,33 @@ def test_slices_join_to_the_block(rows, cuts):
     block = make_block(rows)
     edges = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
     parts = [block.slice(start, stop) for start, stop in pairwise(edges)]
-    assert join_blocks(parts) == block
+    joined = join_blocks(parts)
+    assert sorted(zip(joined.names, joined.kinds, joined.values, strict=True)) == sorted(
+        zip(block.names, block.kinds, block.values, strict=True)
+    )
+    for part, (start, stop) in zip(parts, pairwise(edges), strict=True):
+        own = make_block(rows[start:stop])
+        kinds = dict(zip(part.names, part.kinds, strict=True))
+        assert {name: kinds[name] for name in own.names} == dict(
+            zip(own.names, own.kinds, strict=True)
+        )
     assert [part.count for part in parts] == [stop - start for start, stop in pairwise(edges)]
 
 
-@settings(max_examples=50)
-def widen(one, two):
-    return common_kind([one, two], lambda: True)
-
-
 @given(st.lists(ROWS, max_size=4))
-def test_joined_blocks_hold_what_one_block_would(groups):
-    joined, whole = (
-        join_blocks([make_block(rows) for rows in groups]),
-        make_block(list(chain(*groups))),
+def test_joined_blocks_are_one_block(groups):
+    joined = join_blocks([make_block(rows) for rows in groups])
+    whole = make_block(list(chain(*groups)))
+    assert joined == whole
+    assert repr(joined) == repr(whole)
+
+
+@given(ROWS)
+def test_values_are_those_of_the_rows(rows):
+    wanted = [{name: v for name, v in row.items() if v is not None} for row in rows]
+    assert repr(block_objects(make_block(rows))) == repr(
+        [{name: row[name] for name in make_block(rows).names if name in row} for row in wanted]
     )
-    assert (joined.names, joined.count) == (whole.names, whole.count)
-    for kind, one, values, wanted in zip(
-        joined.kinds, whole.kinds, joined.values, whole.values, strict=True
-    ):
-        assert widen(kind, one) == kind  # never narrower
-        for value, other in zip(values, wanted, strict=True):
-            assert (value is None) == (other is None)
-        if kind == one != "text":
-            assert values == wanted
-
-
-@given(PLAIN_ROWS)
-def test_values_are_of_their_kind(rows):
-    block = make_block(rows)
-    types = {"boolean": bool, "integer": int, "real": float, "text": str}
-    for kind, values in zip(block.kinds, block.values, strict=True):
-        assert {type(value) for value in values if value is not None} <= {types.get(kind)}
 
 
 @settings(max_examples=50)
@@ -182,68 +188,51 @@ def test_without_nothing_is_the_same_block():
 
 
 @given(st.sampled_from(KINDS), st.sampled_from(KINDS), st.sampled_from(KINDS))
-def test_widening_does_not_depend_on_the_order(one, two, three):
-    assert widen(one, two) == widen(two, one)
-    assert widen(widen(one, two), three) == widen(one, widen(two, three))
-    assert common_kind([one, two, three], lambda: True) == widen(widen(one, two), three)
+def test_joining_does_not_depend_on_the_order(one, two, three):
+    assert joined_kind([one, two]) == joined_kind([two, one])
+    left = joined_kind([joined_kind([one, two]), three])
+    assert left == joined_kind([one, joined_kind([two, three])])
+    assert left == joined_kind([one, two, three])
 
 
-def test_integers_beside_floats_need_to_be_exact():
-    assert common_kind(["integer", "real"], lambda: False) == "text"
-    assert common_kind(["integer", "boolean"], lambda: False) == "integer"
-    assert is_exact([2**53, None, -(2**53)])
+def test_integers_that_are_exact_as_doubles():
+    assert is_exact([2**53, -(2**53)])
     assert is_exact([])
     assert not is_exact([2**53 + 1])
     assert not is_exact([-(2**53) - 1])
 
 
 @pytest.mark.parametrize(
-    ("values", "kind", "wider", "expected"),
+    ("values", "expected"),
     [
-        ([None], "null", "text", [None]),
-        ([True, None, False], "boolean", "text", ["true", None, "false"]),
-        ([1, None], "integer", "text", ["1", None]),
+        ([None], [None]),
+        ([True, None, False], ["true", None, "false"]),
+        ([1, None], ["1", None]),
+        ([1.0, -0.0, 1e300, 5e-324, None], ["1", "-0", "1e300", "5e-324", None]),
+        ([1, 1.0, 2.5, 1e15], ["1", "1", "2.5", "1000000000000000"]),
+        ([2**64, 1.0], [str(2**64), "1"]),
         (
-            [1.0, -0.0, 1e300, 5e-324, None],
-            "real",
-            "text",
-            ["1.0", "-0.0", "1e300", "5e-324", None],
+            [1, "a", 2**64, [1.0], True, 1.0, '"b'],
+            ["1", "a", str(2**64), "[1.0]", "true", "1", '"b'],
         ),
-        ([True, None], "boolean", "integer", [1, None]),
-        ([3, None], "integer", "real", [3.0, None]),
-        ([], "integer", "text", []),
+        ([{"a": 1.0}], ['{"a":1.0}']),
+        ([], []),
     ],
-)
-def test_conversions(values, kind, wider, expected):
-    assert convert_values(values, kind, wider) == expected
+)  # fmt: skip
+def test_values_as_texts(values, expected):
+    kind, values = column(*values) if values else ("null", [])
+    assert plain_texts(values, kind) == expected
 
 
-@given(st.lists(st.none() | st.integers(-(2**63), 2**63 - 1)))
+@given(st.lists(VALUES))
+def test_json_texts_read_back(values):
+    kind, found = column(*values) if values else ("null", [])
+    read = [None if text is None else json.loads(text) for text in json_texts(found, kind)]
+    assert repr(read) == repr(values)
+
+
+@given(st.lists(st.none() | st.integers(-(2**70), 2**70)))
 def test_integers_as_text_read_back(values):
-    texts = convert_values(values, "integer", "text")
+    kind, found = column(*values) if values else ("null", [])
+    texts = plain_texts(found, kind)
     assert [None if text is None else json.loads(text) for text in texts] == values
-
-
-def test_rich_blocks_keep_what_values_were():
-    rows = [
-        {"n": 1, "big": 2**64, "o": {"k": 1}, "m": "a", "s": "x", "x": 2**53 + 1},
-        {"n": True, "big": 0.5, "o": [], "m": 5, "s": "", "x": 0.5},
-    ]
-    block = make_block(rows, rich=True)
-    kinds = ["integer", "numeric", "json", "mixed", "text", "numeric"]
-    assert block.kinds == kinds
-    assert block.values[1:4] == [[str(2**64), "0.5"], ['{"k":1}', "[]"], ['"a"', "5"]]
-    assert make_block(rows).kinds == ["integer", "text", "text", "text", "text", "text"]
-
-
-def test_rich_blocks_join_exactly_and_become_text_as_others_do():
-    found: list[object] = [1, "a", 2**64, [1], True, 0.5, '"b']
-    blocks = [make_block([{"v": value}], rich=True) for value in found]
-    block = join_blocks(blocks, rich=True)
-    assert block.kinds == ["mixed"]
-    assert block.values == [["1", '"a"', str(2**64), "[1]", "true", "0.5", '"\\"b"']]
-    texts = convert_values(block.values[0], "mixed", "text")
-    assert texts == ["1", "a", str(2**64), "[1]", "true", "0.5", '"b']
-    numbers = [make_block([{"v": value}], rich=True) for value in (2**53 + 1, 0.5, False)]
-    joined = join_blocks(numbers, rich=True)
-    assert (joined.kinds, joined.values) == (["numeric"], [[str(2**53 + 1), "0.5", "0"]])

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncbatch.sinks.column_block import make_block
-from asyncbatch.sinks.columns import Columns, SchemaContractCheck
+from asyncbatch.sinks.columns import Columns
+from asyncbatch.sinks.schema_contract import SchemaContractCheck
 
 NUMBERS = count()
 FIRST = [{"id": 1, "n": 0.5, "ok": True, "name": "a"}]
@@ -198,14 +199,13 @@ def _taken(blocks, have, contract):
     columns = Columns({"v": have}, limit=9, rich=True, contract=SchemaContractCheck(contract))
     taken = []
     for values in blocks:
-        block, rows, _, refused = columns.admit(
-            make_block([{"v": v} for v in values], rich=True), None
-        )
+        admitted = columns.admit(make_block([{"v": v} for v in values]), None)
+        block, rows = admitted.block, admitted.rows
         assert columns.changes(block, lambda _: True) == {}
-        found = dict(
-            zip(rows, columns.fit(block)[0] if block.names else [None] * len(rows), strict=True)
-        )
-        assert sorted([*found, *(one.row for one in refused)]) == list(range(len(values)))
+        cells = columns.cells(block)[0] if block.names else [None] * len(rows)
+        found = dict(zip(rows, cells, strict=True))
+        refused = [one.row for one in admitted.refused]
+        assert sorted([*found, *refused]) == list(range(len(values)))
         taken += [found.get(row, "refused") for row in range(len(values))]
     return [_plain(value, have) for value in taken]
 

@@ -82,7 +82,7 @@ def write(url, *blocks, mode="append", key=(), table="t", groups=None):
     refusals: list[Refusal] = []
     try:
         for rows in blocks:
-            refusals += sink.load(make_block(rows, rich=True), groups)
+            refusals += sink.load(make_block(rows), groups)
             sink.commit()
     finally:
         sink.finish(succeeded=True, ended=True)
@@ -866,7 +866,7 @@ def test_a_lost_target_is_no_use_any_more(server, url):
     sink = PostgresSink(url, table="t", mode="append", key=())
     sink.open()
     server.execute("SELECT 1")
-    sink.load(make_block([{"id": 1}], rich=True))
+    sink.load(make_block([{"id": 1}]))
     with pytest.raises(SinkError, match="the connection was lost"):
         _lose(sink, server, url)
     assert sink.finish(succeeded=False, ended=False)
@@ -881,7 +881,7 @@ def _lose(sink, server, url):
     sessions = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}'"
     wait_until(lambda: server.execute(sessions) == [(0,)])
     server.execute("CREATE TABLE t (id bigint CHECK (id > 5)); SELECT 1", name)
-    sink.load(make_block([{"id": 7}], rich=True))
+    sink.load(make_block([{"id": 7}]))
 
 
 def test_a_server_that_cannot_be_reached_is_a_usage_error():

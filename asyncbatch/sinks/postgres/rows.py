@@ -7,19 +7,18 @@ import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.sinks.column_block import convert_values
+from asyncbatch.sinks.column_block import json_texts
+from asyncbatch.sinks.columns import cells
 from asyncbatch.sinks.postgres.server import TableName
-from asyncbatch.sinks.postgres.table import KINDS, TIME, TYPES, times
+from asyncbatch.sinks.postgres.table import KINDS, TIME, times
 from asyncbatch.sinks.sql_names import quote, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from asyncbatch.core.records import Json
     from asyncbatch.sinks.column_block import ColumnBlock, Kind
     from asyncbatch.sinks.postgres.server import PostgresConnection
 
-_WHOLE = ("smallint", "integer")
 _SCALED = re.compile(r"numeric\((\d+),(-?\d+)\)")
 # Types whose casts cut a value that is too long. An assignment without a cast rejects it.
 _CUTTING = re.compile(r"(character varying|character|bit|bit varying)\b")
@@ -166,23 +165,17 @@ def _is_assigned(declared: str) -> bool:
     return _is_known_type(declared) or _CUTTING.match(declared) is not None
 
 
-def _fitted(kind: Kind, values: list[Json], declared: str) -> list[Any]:
+def _fitted(kind: Kind, values: list[Any], declared: str) -> list[Any]:
     """Return the values of a column as they are sent to a column of type `declared`."""
-    if kind == "null" or (TYPES[kind] == declared and kind != "mixed"):
-        return list(map(_decimal, values)) if declared == "numeric" else values
-    if declared in (TIME, "jsonb"):
-        return times(values) if declared == TIME else convert_values(values, kind, "mixed")
-    if declared == "numeric":
-        return list(map(_decimal, convert_values(values, kind, "numeric")))
-    wider = KINDS.get(declared, "any")
-    if wider != "any":
-        return convert_values(values, kind, wider)
-    if declared.startswith((*_WHOLE, "real", "numeric")) and kind == "boolean":
-        values, kind = convert_values(values, kind, "integer"), "integer"
-    if declared in _WHOLE and kind == "real":
-        values = [v if v is None or not v.is_integer() else f"{v:.0f}" for v in values]
-        return [v if v is None or type(v) is str else repr(v) for v in values]
-    return convert_values(values, kind, "text")
+    if kind == "null":
+        return values
+    if declared == TIME:
+        return times(values)
+    if declared == "jsonb":
+        return json_texts(values, kind)
+    have = KINDS.get(declared, "text")  # the server reads a text as a value of another type
+    fitted = cells(values, kind, have)
+    return list(map(_decimal, fitted)) if have == "numeric" else fitted
 
 
 def _decimal(text: str | None) -> Decimal | None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from asyncbatch.core.retry import Retrier, Retries
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
-from asyncbatch.sinks.columns import group_edges, load_salvaging, make_refusals
+from asyncbatch.sinks.columns import Written, group_edges, load_salvaging, write_accepted
 from asyncbatch.sinks.postgres.rows import PostgresLoad
 from asyncbatch.sinks.postgres.server import PostgresServer, RetryingReader, TableName, Transactions
 from asyncbatch.sinks.postgres.table import (
@@ -30,9 +29,10 @@ if TYPE_CHECKING:
     from asyncbatch.core.ledger_entries import Entry, Ledger, LedgerJob
     from asyncbatch.core.settings import ServerSettings
     from asyncbatch.sinks.base import Mode, Refusal
-    from asyncbatch.sinks.column_block import ColumnBlock, Kind
-    from asyncbatch.sinks.columns import SchemaContractCheck
+    from asyncbatch.sinks.column_block import ColumnBlock, ColumnKind
+    from asyncbatch.sinks.columns import Admitted
     from asyncbatch.sinks.postgres.server import PostgresConnection
+    from asyncbatch.sinks.schema_contract import SchemaContractCheck
 
 RETRIES = Retries(5, 0.5)  # the default: 15 seconds for a server that restarts
 # Beginnings of the SQLSTATE codes of errors that rows cause.
@@ -253,17 +253,34 @@ class PostgresSink:
         self, connection: PostgresConnection, payload: ColumnBlock, groups: Sequence[int] | None
     ) -> Sequence[Refusal]:
         """Write rows; return the rejected rows."""
-        block, rows, groups, refused = self._shape.columns.admit(payload, groups)
-        if not block.count:
-            return refused
+
+        def write(admitted: Admitted) -> Written:
+            return self._write_admitted(connection, admitted)
+
+        return write_accepted(lambda: self._shape.columns, payload, groups, write)
+
+    def _write_admitted(self, connection: PostgresConnection, admitted: Admitted) -> Written:
+        """Change the table for admitted rows, and insert them."""
+        block, shape = admitted.block, self._shape
+        changes = shape.changes(connection, block)
+        is_changing = not shape.types or any(kind != "null" for kind in changes.values())
+        state = shape.state() if is_changing else {}
+        if is_changing:
+            connection.execute("SAVEPOINT shape")
         reasons: Mapping[int, str]
-        if (reason := self._shape.fit(connection, block)) is not None:
+        if (reason := shape.fit(connection, block)) is not None:
             reasons = dict.fromkeys(range(block.count), reason)
         else:
-            if self._lacks_index and self._shape.number is not None:
-                self._index(connection, self._shape.number)
-            reasons = self._insert(connection, block, groups)
-        return sorted(refused + make_refusals(reasons, rows), key=attrgetter("row"))
+            if self._lacks_index and shape.number is not None:
+                self._index(connection, shape.number)
+            reasons = self._insert(connection, block, admitted.groups)
+        is_undone = is_changing and bool(reasons)
+        if is_undone:
+            connection.execute("ROLLBACK TO shape")
+            shape.restore(connection, state)
+        if is_changing:
+            connection.execute("RELEASE shape")
+        return Written(reasons, is_undone)
 
     def _index(self, connection: PostgresConnection, number: int) -> None:
         """Create a unique index on the key, if there is none."""
@@ -308,7 +325,7 @@ class PostgresSink:
             reason += "; PostgreSQL does not allow a NUL character in a text"
         return reason
 
-    def _complete(self, connection: PostgresConnection, untyped: Mapping[str, Kind]) -> None:
+    def _complete(self, connection: PostgresConnection, untyped: Mapping[str, ColumnKind]) -> None:
         """Add columns without values as text, and put a replacement in place."""
         if untyped:
             self._shape.alter(connection, untyped)

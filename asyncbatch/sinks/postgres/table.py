@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncbatch.errors import SinkError
 from asyncbatch.sinks.columns import NO_FIELDS, Columns
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from asyncbatch.core.records import Json
-    from asyncbatch.sinks.column_block import ColumnBlock, Kind
-    from asyncbatch.sinks.columns import ColumnKind, SchemaContractCheck
+    from asyncbatch.sinks.column_block import ColumnBlock, ColumnKind, Kind
     from asyncbatch.sinks.postgres.server import PostgresConnection, PostgresServer
+    from asyncbatch.sinks.schema_contract import SchemaContractCheck
 
 # The type of a column that was created for times. The server spells the type of other columns in
 # full ("timestamp with time zone"), so this short name marks them.
@@ -79,7 +79,7 @@ def as_text(column: str) -> str:
 
 
 MOST_COLUMNS = 1600  # a limit of PostgreSQL; dropped columns count
-TYPES: dict[Kind, str] = {
+TYPES: dict[ColumnKind, str] = {
     "null": "text",
     "boolean": "boolean",
     "integer": "bigint",
@@ -87,7 +87,6 @@ TYPES: dict[Kind, str] = {
     "numeric": "numeric",
     "text": "text",
     "json": "jsonb",
-    "mixed": "text",
 }
 # The kinds of column types that can widen. A column of another type accepts values that fit.
 KINDS: dict[str, ColumnKind] = {
@@ -219,17 +218,21 @@ def dependents(connection: PostgresConnection, table: int) -> list[str]:
     return [row[0] for row in connection.fetch(query, table)]
 
 
-def conversion(column: str, have: ColumnKind, kind: Kind) -> str:
+def conversion(column: str, have: ColumnKind, kind: ColumnKind) -> str:
     """Return the SQL expression that converts a column from one kind to another."""
     value, declared = quote(column), TYPES[kind]
     if have == "null":
         return "NULL"
-    if have == "boolean" and kind != "text":
-        return f"{value}::int::{declared}"
     if have == "real" and kind == "numeric":
         return f"{value}::text::numeric"  # a direct cast keeps only 15 digits
-    if have == "real":  # 1.0 as in JSON; PostgreSQL would write 1
-        return f"regexp_replace({value}::text, '^(-?\\d+)$', '\\1.0')"
+    if have == "real":  # as `plain_texts` writes numbers; PostgreSQL has other limits for exponents
+        short = f"replace(replace({value}::text, 'e+', 'e'), 'e-0', 'e-')"
+        size = f"abs({value})"
+        return (
+            f"CASE WHEN {size} >= 1e16 OR ({size} < 1e-5 AND {value} <> 0) THEN {short}"
+            f" WHEN {size} >= 1e15 OR ({size} < 1e-4 AND {value} <> 0)"
+            f" THEN {value}::text::numeric::text ELSE {value}::text END"
+        )
     return f"{value}::{declared}"
 
 
@@ -288,14 +291,14 @@ class TableShape:
         Returns the reason if it cannot hold any of them, or None. Raises SinkError if the table
         cannot be changed.
         """
-        changes = self._changes(connection, block)
+        changes = self.changes(connection, block)
         if not self.types or any(kind != "null" for kind in changes.values()):
             # Another process may make the same change: the second one waits, then finds it.
             lock = "SELECT pg_advisory_xact_lock(hashtext($1))"
             connection.fetch(lock, f"asyncbatch {self._name.sql}")
             self.read(connection)
-            changes = self._changes(connection, block)
-        typed: dict[str, Kind] = {n: kind for n, kind in changes.items() if kind != "null"}
+            changes = self.changes(connection, block)
+        typed = {name: kind for name, kind in changes.items() if kind != "null"}
         if not self.types:
             if not changes:
                 return NO_FIELDS
@@ -316,7 +319,20 @@ class TableShape:
             self.read(connection)
         return None
 
-    def untyped(self) -> dict[str, Kind]:
+    def state(self) -> dict[str, Any]:
+        """Return a copy of the state before a change of the table."""
+        return {**vars(self), "types": dict(self.types), "_untyped": set(self._untyped)} | {
+            "_columns_state": self.columns.state()
+        }
+
+    def restore(self, connection: PostgresConnection, state: dict[str, Any]) -> None:
+        """Return to an earlier state, after a change of the table was undone."""
+        columns_state = state.pop("_columns_state")
+        vars(self).update(state)
+        self.columns.restore(columns_state)
+        connection.forget_types()
+
+    def untyped(self) -> dict[str, ColumnKind]:
         """Return the columns to add at the end, because no values came: all as text."""
         if not self.types:
             return {}
@@ -326,7 +342,7 @@ class TableShape:
     def alter(
         self,
         connection: PostgresConnection,
-        kinds: Mapping[str, Kind],
+        kinds: Mapping[str, ColumnKind],
         for_times: Collection[str] = (),
     ) -> None:
         """Add columns and change types in one statement. Raises SinkError."""
@@ -364,19 +380,20 @@ class TableShape:
             isinstance(value, str) and are_times("text", [value])
         )
 
-    def _changes(self, connection: PostgresConnection, block: ColumnBlock) -> dict[str, Kind]:
+    def changes(self, connection: PostgresConnection, block: ColumnBlock) -> dict[str, ColumnKind]:
+        """Return the new and wider columns that a block needs, with their kinds."""
         changes = self.columns.changes(block, partial(has_only_exact, connection, self._name))
         for name, kind, values in zip(block.names, block.kinds, block.values, strict=True):
             if self.types.get(name) == TIME and kind != "null" and not are_times(kind, values):
                 changes[name] = "text"
         return changes
 
-    def _conversion(self, column: str, kind: Kind) -> str:
+    def _conversion(self, column: str, kind: ColumnKind) -> str:
         if self.types[column] == TIME:
             return as_text(quote(column))
         return conversion(column, self.columns.kinds[column], kind)
 
-    def _made_for_times(self, block: ColumnBlock, kinds: Mapping[str, Kind]) -> list[str]:
+    def _made_for_times(self, block: ColumnBlock, kinds: Mapping[str, ColumnKind]) -> list[str]:
         """Return the new columns to create for times. Key columns stay text."""
         made = kinds.keys() - self.types.keys() - set(self._key)
         columns = zip(block.names, block.kinds, block.values, strict=True)
