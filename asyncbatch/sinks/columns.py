@@ -154,7 +154,13 @@ class Columns:
         self._fields: dict[str, str] = {}
 
     def refresh(self, kinds: Mapping[str, ColumnKind]) -> None:
-        """Update the kinds of columns to those of the table now."""
+        """Update the kinds of columns to those of the table now.
+
+        A column without values has its place among the others from its first value.
+        """
+        for name, kind in kinds.items():
+            if kind != "null" and self.kinds.get(name) == "null":
+                del self.kinds[name]
         self.kinds.update(kinds)
         self._columns.update({self._fold(name): name for name in kinds})
 

@@ -140,7 +140,7 @@ class ParquetSink(FileSink):
     def _write(self) -> None:
         """Write the waiting rows as a row group."""
         arrow = self._arrow
-        kinds = dict(self._columns.kinds)
+        kinds = dict(sorted(self._columns.kinds.items(), key=lambda item: item[1] == "null"))
         try:
             if self._writer is None:
                 self._begin(kinds)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from asyncbatch.core.retry import Retrier, Retries, attempts_note
 from asyncbatch.errors import SinkError, TargetBusyError, UsageError
 from asyncbatch.formats.decoder import encode
-from asyncbatch.sinks.column_block import json_values
+from asyncbatch.sinks.column_block import ColumnBlock, json_values
 from asyncbatch.sinks.columns import (
     NO_FIELDS,
     Admitted,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from asyncbatch.core.ledger_entries import Entry, Ledger, LedgerJob
     from asyncbatch.core.records import Json
     from asyncbatch.sinks.base import Mode, Refusal
-    from asyncbatch.sinks.column_block import ColumnBlock, ColumnKind
+    from asyncbatch.sinks.column_block import ColumnKind, Kind
 
 BUSY_SECONDS = 5.0  # how long to wait for the lock of another process
 
@@ -340,7 +340,12 @@ class SqliteSink:
         self._lacks_index = False
 
     def _cells(self, block: ColumnBlock) -> list[list[Any]]:
-        """Return the values of admitted rows as SQLite takes them."""
+        """Return the values of admitted rows as SQLite takes them.
+
+        SQLite has no negative zero. So it is 0 in a column of texts too.
+        """
+        values = list(map(_without_negative_zero, block.kinds, block.values))
+        block = ColumnBlock(block.names, block.kinds, values, block.count)
         return [
             _native(values) if self._columns.kinds[name] == "any" else values
             for name, values in zip(block.names, self._columns.cells(block), strict=True)
@@ -416,6 +421,14 @@ class SqliteSink:
 
 def _name_flaw(name: str) -> str | None:
     return "SQLite does not allow a NUL character in a name" if "\0" in name else None
+
+
+def _without_negative_zero(kind: Kind, values: list[Any]) -> list[Any]:
+    if kind in ("real", "number"):
+        return [0.0 if type(value) is float and value == 0 else value for value in values]
+    if kind in ("numeric", "mixed"):
+        return ["0.0" if value == "-0.0" else value for value in values]
+    return values
 
 
 def _native(values: list[Json]) -> list[Any]:

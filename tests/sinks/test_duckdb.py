@@ -19,8 +19,8 @@ from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.sinks.column_block import make_block
 from asyncbatch.sinks.duckdb import DuckdbSink
 from tests.conftest import python
-from tests.sinks.test_block import PLAIN_ROWS
-from tests.sinks.test_sqlite import NAMES, plain
+from tests.sinks.test_block import PLAIN_ROWS, is_held
+from tests.sinks.test_sqlite import NAMES
 
 EXACT = 2**53
 
@@ -80,7 +80,7 @@ def test_a_table_is_made_of_the_first_rows(path):
     }
     assert read(path) == [
         (1, 0.5, True, "é", '["a"]', None, None),
-        (2, 1.0, False, "", None, None, "18446744073709551616"),
+        (2, 1.0, False, "", None, "18446744073709551616", None),
         (3, None, None, None, None, None, None),
     ]
     assert os.listdir(os.path.dirname(path)) == ["out.duckdb"]
@@ -90,14 +90,14 @@ def test_a_table_is_made_of_the_first_rows(path):
     ("first", "second", "declared", "values"),
     [
         (1, "007", "VARCHAR", ["1", "007"]),
-        (1.0, "007", "VARCHAR", ["1.0", "007"]),
+        (1.0, "007", "VARCHAR", ["1", "007"]),
         (1e300, "x", "VARCHAR", ["1e300", "x"]),
         (EXACT, 0.5, "DOUBLE", [float(EXACT), 0.5]),
         (EXACT + 1, 0.5, "VARCHAR", [str(EXACT + 1), "0.5"]),
         (0.5, EXACT + 1, "VARCHAR", ["0.5", str(EXACT + 1)]),
-        (True, 7, "BIGINT", [1, 7]),
-        (7, True, "BIGINT", [7, 1]),
-        (True, 0.5, "DOUBLE", [1.0, 0.5]),
+        (True, 7, "VARCHAR", ["true", "7"]),
+        (7, True, "VARCHAR", ["7", "true"]),
+        (True, 0.5, "VARCHAR", ["true", "0.5"]),
         (True, "x", "VARCHAR", ["true", "x"]),
         ("007", 7, "VARCHAR", ["007", "7"]),
         (2**63 - 1, 2**63, "VARCHAR", [str(2**63 - 1), str(2**63)]),
@@ -422,12 +422,11 @@ def test_rows_come_back_however_they_are_split(tmp_path_factory, rows, size):
     ]
     path = str(tmp_path_factory.mktemp("rows") / "out.duckdb")
     assert write(path, *(rows[start : start + size] for start in range(0, len(rows), size))) == []
-    block = make_block(rows)
-    columns = zip(*read(path, "SELECT * FROM t ORDER BY _"), strict=True) if rows else ()
-    for found, values in zip(columns, block.values, strict=True):
-        assert list(map(plain, found)) == list(map(plain, values))
-        if size >= len(rows):
-            assert repr(list(found)) == repr(values)
+    names = make_block(rows).names
+    found = read(path, "SELECT * FROM t ORDER BY _") if rows else []
+    for row, values in zip(rows, found, strict=True):
+        for name, value in zip(names, values, strict=True):
+            assert is_held(value, row.get(name)), name
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
