@@ -160,6 +160,10 @@ class Delivery:
         """The admission of feeds; None without a ledger. Valid after `open`."""
         return self._ledger_session.bookmarks if self._ledger_session else None
 
+    def _take_note(self, sink: Any) -> None:
+        if note := getattr(sink, "note", None):
+            self._notes.append(note)
+
     def take_notes(self) -> list[str]:
         """Return the notes for the user that are new since the last call."""
         notes, self._notes = self._notes, []
@@ -264,6 +268,7 @@ class Delivery:
             dead_letters, self._dead_letters = self._dead_letters, None
             ledger_session, self._ledger_session = self._ledger_session, None
             with ExitStack() as ends:  # each is finished, even if another fails
+                ends.callback(self._take_note, sink)
                 if dead_letters is not None:
                     ends.callback(dead_letters.finish)
                 if ledger_session is None:

@@ -61,6 +61,7 @@ class ParquetSink(FileSink):
         self._inexact: set[str] = set()
         self._waiting: list[ColumnBlock] = []
         self._kept: _KeptRows | None = None
+        self.note: str | None = None  # for the user, at the end
         # Numbers of rows: all, of the last load, waiting.
         self._rows = self._loaded = self._in_group = 0
 
@@ -133,6 +134,12 @@ class ParquetSink(FileSink):
         return is_complete
 
     def complete(self) -> None:
+        if not self._columns.kinds:  # readers refuse a file without columns
+            self.file.discard()
+            with suppress(FileNotFoundError):
+                os.unlink(self.file.path)
+            self.note = f"no record had a field, so {self.file.path} was not written"
+            return
         self._write()
         self._close()
         super().complete()

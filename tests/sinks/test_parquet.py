@@ -82,9 +82,15 @@ def test_columns_widen(path, first, second, declared, values):
     ]
 
 
-def test_no_rows(path):
+def test_without_columns_no_file_is_left(path, run, files):
+    path.write_text("earlier")
     write(path)
-    assert read(path) == []
+    assert not path.exists()
+    folder = files({"in.json": "[]", "out.parquet": "earlier"})
+    outcome = run("in.json", "--to", "out.parquet")
+    assert outcome.code == 0
+    assert "no record had a field, so out.parquet was not written" in outcome.stdout
+    assert not (folder / "out.parquet").exists()
 
 
 def test_objects_without_fields(path):

@@ -1,0 +1,153 @@
+"""A value in a target is that of its record, whatever came beside it. The truth is the input."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sqlite3
+from contextlib import closing
+
+import duckdb
+import pytest
+
+from tests.torture import TARGETS, check
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_values_do_not_depend_on_how_records_come(target, seed):
+    assert check(seed, target) > 0
+
+
+def lines(*records):
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+def sqlite_rows(path, query="SELECT * FROM t"):
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def duckdb_rows(path, query="SELECT * FROM t"):
+    with closing(duckdb.connect(str(path))) as connection:
+        return connection.execute(query).fetchall()
+
+
+READ = {"sqlite": sqlite_rows, "duckdb": duckdb_rows}
+
+
+@pytest.mark.parametrize("options", [(), ("-b", "1"), ("--load-batch", "1")])
+@pytest.mark.parametrize("name", ["x.csv", "x.tsv"])
+def test_cells_of_csv_have_no_types(run, files, name, options):
+    folder = files(
+        {
+            "in/1.json": '{"edited": false, "n": 1, "m": "a"}',
+            "in/2.json": '{"edited": 1293840000, "n": 2.5, "m": 12345678901234567890}',
+        }
+    )
+    assert run("in", "--to", name, *options).code == 0
+    with (folder / name).open(newline="") as stream:
+        found = list(csv.reader(stream, delimiter="\t" if name.endswith("tsv") else ","))
+    assert found == [
+        ["edited", "n", "m"],
+        ["false", "1", "a"],
+        ["1293840000", "2.5", "12345678901234567890"],
+    ]
+
+
+@pytest.mark.parametrize("batch", ["1", "2", "9"])
+@pytest.mark.parametrize("form", ["sqlite", "duckdb"])
+def test_booleans_beside_numbers_stay_booleans(run, files, form, batch):
+    folder = files({"in.jsonl": lines({"v": True}, {"v": 1}, {"v": 2.5}, {"v": False})})
+    to = ("--to", f"{form}:///x.db", "--table", "t", "--load-batch", batch)
+    assert run("in.jsonl", *to).code == 0
+    assert READ[form](folder / "x.db") == [("true",), ("1",), ("2.5",), ("false",)]
+
+
+@pytest.mark.parametrize("batch", ["1", "2", "9"])
+def test_a_column_of_booleans_that_gets_a_text(run, files, batch):
+    folder = files(
+        {"in.jsonl": lines({"b": True, "n": 1}, {"b": False, "n": 1.5}, {"b": "x", "n": "x"})}
+    )
+    assert run("in.jsonl", "--to", "x.parquet", "--load-batch", batch).code == 0
+    to = ("--to", "sqlite:///x.db", "--table", "t", "--load-batch", batch)
+    assert run("in.jsonl", *to).code == 0
+    wanted = [("true", "1"), ("false", "1.5"), ("x", "x")]
+    assert sqlite_rows(folder / "x.db") == wanted
+    assert duckdb_rows(":memory:", f"SELECT * FROM '{folder / 'x.parquet'}'") == wanted
+
+
+@pytest.mark.parametrize("form", ["sqlite", "duckdb"])
+def test_keys_of_several_types_are_several_keys(run, files, form):
+    folder = files(
+        {
+            "1.jsonl": lines({"k": "A17"}, {"k": 5}),
+            "2.jsonl": lines({"k": 5, "v": "again"}, {"k": 2.5}),
+            "3.jsonl": lines({"k": 1}, {"k": True}),
+        }
+    )
+    to = ("--to", f"{form}:///x.db", "--table", "t", "--key", "k")
+    for name in ("1.jsonl", "2.jsonl", "3.jsonl"):
+        assert run(name, *to).code == 0
+    found = READ[form](folder / "x.db", "SELECT k, v FROM t ORDER BY k")
+    assert found == [("1", None), ("2.5", None), ("5", "again"), ("A17", None), ("true", None)]
+
+
+@pytest.mark.parametrize("batch", ["1", "9"])
+def test_the_fit_to_an_existing_column_is_that_of_the_value_alone(run, files, batch):
+    folder = files({"in.jsonl": lines({"q": True}, {"q": 7}, {"q": 1.0}, {"q": 1.5})})
+    with closing(duckdb.connect(str(folder / "x.db"))) as connection:
+        connection.execute("CREATE TABLE t (q INTEGER)")
+    to = ("--to", "duckdb:///x.db", "--table", "t", "--load-batch", batch)
+    report = run("in.jsonl", *to, "-o", "json").json
+    assert [failure["record"] for failure in report["failures"]] == [1, 4]
+    assert duckdb_rows(folder / "x.db") == [(7,), (1,)]
+
+
+@pytest.mark.parametrize("form", ["sqlite", "duckdb"])
+def test_a_rejected_record_leaves_no_trace(run, files, form):
+    folder = files(
+        {
+            "case.jsonl": lines(
+                {"Id": "odd", "id": 0}, {"id": 1}, {"id": 2}, {"Id": None, "id": 3}
+            ),
+            "keys.jsonl": lines({"id": 1, "v": "text", "new": 1}, {"id": 9, "v": 5}),
+        }
+    )
+    to = ("--to", f"{form}:///x.db", "--table", "t")
+    report = run("case.jsonl", *to, "-o", "json").json
+    assert [failure["record"] for failure in report["failures"]] == [1]
+    assert READ[form](folder / "x.db") == [(1,), (2,), (3,)]
+    append = ("--to", f"{form}:///y.db", "--table", "t", "--key", "id", "--mode", "append")
+    files({"first.json": '{"id": 1, "v": 4}'})
+    assert run("first.json", *append).code == 0
+    report = run("keys.jsonl", *append, "-o", "json").json
+    assert [failure["record"] for failure in report["failures"]] == [1]
+    assert READ[form](folder / "y.db") == [(1, 4), (9, 5)]
+
+
+def test_a_record_with_too_many_fields_adds_none(run, files):
+    folder = files({"in.jsonl": lines(
+        {f"c{n}": n for n in range(1_990)}, {f"d{n}": n for n in range(30)}, {"good": 5}
+    )})  # fmt: skip
+    report = run("in.jsonl", "--to", "sqlite:///x.db", "--table", "t", "-o", "json").json
+    assert [failure["record"] for failure in report["failures"]] == [2]
+    assert sqlite_rows(folder / "x.db", "SELECT good FROM t WHERE good NOTNULL") == [(5,)]
+    names = [
+        name for (name,) in sqlite_rows(folder / "x.db", "SELECT name FROM pragma_table_info('t')")
+    ]
+    assert len(names) == 1_991
+
+
+@pytest.mark.parametrize("batch", ["1", "2", "9"])
+@pytest.mark.parametrize("form", ["sqlite", "duckdb"])
+def test_columns_come_in_the_order_of_their_first_values(run, files, form, batch):
+    folder = files(
+        {"in.jsonl": lines({"a": None, "b": 1}, {"c": 1}, {"e": 2, "a": 3}, {"z": None})}
+    )
+    to = ("--to", f"{form}:///x.db", "--table", "t", "--load-batch", batch)
+    assert run("in.jsonl", *to).code == 0
+    query = "SELECT name FROM pragma_table_info('t')"
+    assert [name for (name,) in READ[form](folder / "x.db", query)] == ["b", "c", "e", "a", "z"]
