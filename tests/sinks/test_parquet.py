@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import pyarrow.parquet
 import pytest
@@ -83,9 +84,9 @@ def test_columns_widen(path, first, second, declared, values):
 
 
 def test_without_columns_no_file_is_left(path, run, files):
-    path.write_text("earlier")
+    Path(path).write_text("earlier")
     write(path)
-    assert not path.exists()
+    assert not os.path.exists(path)
     folder = files({"in.json": "[]", "out.parquet": "earlier"})
     outcome = run("in.json", "--to", "out.parquet")
     assert outcome.code == 0
@@ -163,7 +164,7 @@ def test_rows_come_back_however_they_are_split(tmp_path_factory, rows, size, gro
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(parquet_module, "ROW_GROUP", group)
         write(path, *(rows[start : start + size] for start in range(0, len(rows), size)))
-    found = read(path)
+    found = read(path) if rows else []
     assert [list(row) for row in found] == [make_block(rows).names] * len(rows)
     for row, values in zip(rows, found, strict=True):
         for name, value in values.items():
