@@ -281,5 +281,6 @@ class Delivery:
                         sink.finish(succeeded=False, ended=False)
                     raise
                 committed = sink is None or sink.finish(succeeded=succeeded, ended=ended)
-                ledger_session.after_finish(committed=committed)
+                has_file = getattr(sink, "note", None) is None  # nothing to resume without one
+                ledger_session.after_finish(committed=committed and has_file)
             return committed

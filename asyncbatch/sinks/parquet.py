@@ -124,9 +124,14 @@ class ParquetSink(FileSink):
     def finish(self, *, succeeded: bool, ended: bool) -> bool:  # noqa: ARG002 - failures do not discard a file
         is_complete = False
         try:
-            if ended:
+            if ended and self._columns.kinds:
                 self.complete()
                 is_complete = True
+            elif ended:  # readers refuse a file without columns
+                with suppress(FileNotFoundError):
+                    os.unlink(self.file.path)
+                self.note = f"no record had a field, so {self.file.path} was not written"
+                return True
         finally:
             self._release()
             if not is_complete:
@@ -134,12 +139,6 @@ class ParquetSink(FileSink):
         return is_complete
 
     def complete(self) -> None:
-        if not self._columns.kinds:  # readers refuse a file without columns
-            self.file.discard()
-            with suppress(FileNotFoundError):
-                os.unlink(self.file.path)
-            self.note = f"no record had a field, so {self.file.path} was not written"
-            return
         self._write()
         self._close()
         super().complete()
