@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asyncbatch.core.records import STDIN
-from asyncbatch.formats.compression import SUFFIXES, check_magic_complete, detect_compression
+from asyncbatch.formats.compression import SUFFIXES, check_not_compressed, detect_compression
 from asyncbatch.formats.lines import detect_lines
 from asyncbatch.storage.local import CHUNK_BYTES, TooLargeError
 
@@ -37,10 +37,11 @@ def open_text(
     """
     if compression := detect_compression(content.head):
         size = min(CHUNK_BYTES, settings.sizes.split)
-        chunks = compression.chunks(content.stream(), size)
+        window = settings.max_window or settings.sizes.window
+        chunks = compression.chunks(content.stream(), size, window)
         chunks = _bounded(chunks, settings.max_unpacked, compression.name)
     else:
-        check_magic_complete(content.head, path)
+        check_not_compressed(content.head, path)
         chunks = content.chunks(idle)
     form = form or settings.format
     if form == "auto" and path == STDIN:

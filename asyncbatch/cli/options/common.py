@@ -136,6 +136,16 @@ MaxDecompressedSize = Annotated[
         help="Compressed files that unpack to more than SIZE fail as too_large.",
     ),
 ]
+MaxWindow = Annotated[
+    int | None,
+    option(
+        INPUT,
+        "--max-window",
+        parser=_parse_size,
+        metavar="SIZE",
+        help="The window of a compressed file that is read: 2GiB for zstd --long=31.",
+    ),
+]
 MaxMemory = Annotated[
     int | None,
     option(
