@@ -43,7 +43,8 @@ class StoreSettings(Struct, frozen=True):
                 raise UsageError("--endpoint: the URL cannot contain credentials")
 
 
-Format = Literal["auto", "json", "jsonl"]
+# auto: by the file's name. concat: values that follow each other; seq: RFC 7464.
+Format = Literal["auto", "json", "jsonl", "concat", "seq"]
 
 
 MIB = 1024 * 1024

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from asyncbatch.core.records import STDIN
 from asyncbatch.formats.compression import SUFFIXES, check_not_compressed, detect_compression
+from asyncbatch.formats.failures import InvalidTextError
+from asyncbatch.formats.grammar import Fault, examine, find_wide_encoding
 from asyncbatch.formats.lines import detect_lines
+from asyncbatch.formats.positions import BOM, TextPosition
 from asyncbatch.storage.local import CHUNK_BYTES, TooLargeError
 
 if TYPE_CHECKING:
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
 LINES_ENDINGS = (".jsonl", ".ndjson")  # JSON Lines; a compression's ending may follow
 
 
+TextForm = Literal["json", "jsonl", "concat", "seq"]
+
+
 def open_text(
     content: Content,
     path: str,
@@ -28,14 +34,15 @@ def open_text(
     form: Format | None = None,
     *,
     idle: float | None = None,
-) -> tuple[bool, Iterator[bytes]]:
-    """Return whether a file holds JSON Lines, and its decompressed chunks.
+) -> tuple[TextForm, Iterator[bytes]]:
+    """Return the format of a file, and its decompressed chunks.
 
     For lines that are not compressed, an empty chunk means that no data came for `idle` seconds.
     `form` overrides the format of the settings. Raises OSError, TooLargeError, CorruptArchiveError,
     also while chunks are read.
     """
-    if compression := detect_compression(content.head):
+    compression = detect_compression(content.head)
+    if compression is not None:
         size = min(CHUNK_BYTES, settings.sizes.split)
         window = settings.max_window or settings.sizes.window
         chunks = compression.chunks(content.stream(), size, window)
@@ -44,13 +51,19 @@ def open_text(
         check_not_compressed(content.head, path)
         chunks = content.chunks(idle)
     form = form or settings.format
+    if form in ("concat", "seq"):
+        return form, filter(None, chunks)
     if form == "auto" and path == STDIN:
         is_lines, chunks = detect_lines(chunks, validator, settings.sizes.record)
     else:
         is_lines = is_json_lines(path, form)
+    if compression is None:
+        _check_start(content.head, is_lines=is_lines, is_all=content.is_whole)
+    else:
+        chunks = _with_checked_start(chunks, is_lines=is_lines)
     if is_lines:
-        return True, _bounded_lines(chunks, settings.sizes.record)
-    return False, filter(None, chunks) if idle is not None else chunks
+        return "jsonl", _bounded_lines(chunks, settings.sizes.record)
+    return "json", filter(None, chunks) if idle is not None else chunks
 
 
 def is_compressed(content: Content) -> bool:
@@ -58,13 +71,72 @@ def is_compressed(content: Content) -> bool:
     return detect_compression(content.head) is not None
 
 
-def is_splittable(path: str, content: Content, sizes: Sizes) -> bool:
-    """Whether a file is large and several workers can read parts of it."""
+def is_splittable(path: str, content: Content, sizes: Sizes, *, is_lines: bool = False) -> bool:
+    """Whether a file is large, several workers can read parts of it, and its start is valid."""
     return (
         content.expected_size > sizes.split_threshold
         and path != STDIN
         and not is_compressed(content)
+        and find_start_fault(content.head, is_lines=is_lines, is_all=False) is None
     )
+
+
+def find_start_fault(head: bytes, *, is_lines: bool, is_all: bool) -> Fault | None:
+    """Return the error of a whole file that begins with `head`, if it is of another format.
+
+    It is one error, where each line would be one: UTF-16, or a JSON text over several lines in
+    JSON Lines. `is_all`: `head` is the whole file.
+    """
+    if wide := find_wide_encoding(head):
+        return wide
+    if head.startswith(b"\x1e"):
+        return Fault("invalid_json", 0, "is a JSON text sequence (--format seq)")
+    return _find_spread_text(head, is_all=is_all) if is_lines else None
+
+
+_CLOSERS = {b"[": b"]", b"{": b"}"}
+_BLANK = b" \t\r\n"
+
+
+def _find_spread_text(head: bytes, *, is_all: bool) -> Fault | None:
+    """Return the error of JSON Lines that begin with a JSON text over several lines."""
+    start = head.removeprefix(BOM).lstrip(_BLANK)
+    line, newline, _ = start.partition(b"\n")
+    line = line.rstrip(_BLANK)
+    closer = _CLOSERS.get(line[:1])
+    if closer is None or not newline or (line.endswith(closer) and len(line) > 1):
+        return None  # the usual line: it ends where it should
+    text = start if is_all else start[: start.rfind(b"\n") + 1]
+    verdict = examine(text)
+    spread = "is one JSON text over several lines, not JSON Lines (--format json)"
+    if isinstance(verdict, int):
+        return Fault("invalid_json", 0, spread)
+    if verdict.kind == "invalid_json" and verdict.byte < len(text):
+        if b"\n" in text[: verdict.byte].rstrip(_BLANK) and "--format concat" in verdict.message:
+            message = "has values over several lines, so it is not JSON Lines (--format concat)"
+            return Fault("invalid_json", 0, message)
+        return None
+    # The text ends early. That is no wonder if more follows; else only a bare bracket tells.
+    return Fault("invalid_json", 0, spread) if not is_all or len(line) == 1 else None
+
+
+def _check_start(head: bytes, *, is_lines: bool, is_all: bool) -> None:
+    """Raise InvalidTextError if a file is of another format; see `find_start_fault`."""
+    if fault := find_start_fault(head, is_lines=is_lines, is_all=is_all):
+        raise InvalidTextError(fault, TextPosition(1, 1, 0))
+
+
+def _with_checked_start(chunks: Iterator[bytes], *, is_lines: bool) -> Iterator[bytes]:
+    """Yield chunks. Raises InvalidTextError first, if they are of another format."""
+    first = next(chunks, b"")
+    second = next(chunks, None)
+    _check_start(first, is_lines=is_lines, is_all=second is None)
+    yield first
+    del first
+    if second is not None:
+        yield second
+        del second
+    yield from chunks
 
 
 def skip_bytes(chunks: Iterator[bytes], start: Position | None) -> Iterator[bytes]:
