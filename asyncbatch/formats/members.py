@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 # The default limit of a window: what the zstd command reads without --long.
 MAX_WINDOW_BYTES = 128 * 1024 * 1024
 _LARGEST_WINDOW_LOG = 31  # zstd's own limit: 2 GiB
+LARGEST_WINDOW_BYTES = 1 << _LARGEST_WINDOW_LOG
 _SMALLEST_WINDOW_LOG = 10
 _XZ_OVERHEAD_BYTES = 16 * 1024 * 1024  # the memory of an xz decoder besides its dictionary
 _WINDOW_HEADER_BYTES = 6  # of a zstd frame: magic, descriptor, window

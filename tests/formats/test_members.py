@@ -263,6 +263,17 @@ def test_long_windows_of_zstd(run, files, log):
     assert (folder / "out.jsonl").read_bytes() == text
 
 
+def test_a_stream_reads_long_windows(stream, files):
+    packed, text = long_window(31)
+    files({"a.jsonl.zst": packed})
+    code, windows, _ = stream(
+        "a.jsonl.zst", "--time", "n", "--time-unit", "s", "--window", "tumbling:1h", "--agg",
+        "c=count",
+    )  # fmt: skip
+    assert code == 0
+    assert sum(one["aggregates"]["c"] for one in windows) == text.count(b"\n")
+
+
 def test_the_window_is_within_the_memory_limit(run, files):
     packed, _ = long_window(27)
     files({"a.jsonl.zst": packed})

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import subprocess
+import tarfile
+import zipfile
 
 import pytest
 from hypothesis import given, settings
@@ -288,6 +291,7 @@ def test_a_file_of_another_format_is_one_failure_with_the_option(run, files, opt
         '[1,\n{"a":2}\n{"a":3}\n',
         '{"a":1\n{"a":2}\n{"a":3}\n',
         "[1,2\n[3]\n" * 2,
+        '{"a":\n{"b":"' + "x" * 200_000 + '"}\n{"a":3}\n',
     ],
 )
 def test_a_bad_first_line_is_only_a_bad_line(run, files, text):
@@ -308,6 +312,48 @@ def test_utf_16_is_told_once_a_file(run, files, form, encoding):
         assert (failure["kind"], failure["byte"], failure["record"]) == ("encoding", 0, None)
         assert failure["message"].startswith(f"looks like {encoding[:6].upper()}")
         assert outcome["records"]["read"] == 0
+
+
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+def test_archives_are_named(run, files, suffix):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("a.json", "{}")
+    tarred = io.BytesIO()
+    with tarfile.open(fileobj=tarred, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("a.json"), io.BytesIO())
+    files(
+        {
+            f"a.{suffix}": packed.getvalue(),
+            f"b.{suffix}": tarred.getvalue(),
+            f"c.{suffix}.gz": gzip.compress(tarred.getvalue()),
+        }
+    )
+    failures = run(".", "-o", "json").json["failures"]
+    words = [" ".join(one["message"].split()[:4]) for one in failures]
+    assert words == ["is a zip archive,", "is a tar archive,", "is a tar archive,"]
+
+
+def test_a_word_of_an_archive_in_json_is_just_a_word(run, files):
+    text = '{"a":"' + "x" * 251 + 'ustar"}'
+    assert text.index("ustar") == 257
+    files({"a.json": text, "b.jsonl": text, "c.jsonl.gz": gzip.compress(text.encode())})
+    assert run(".").code == 0
+
+
+@pytest.mark.parametrize("form", ["concat", "seq"])
+def test_other_files_in_the_new_formats_are_one_failure(run, files, form):
+    files({"a.json": LINES.encode("utf-16-le"), "b.json.gz": gzip.compress(LINES.encode("utf-16"))})
+    failures = run(".", "--format", form, "-o", "json").json["failures"]
+    assert [(one["kind"], one["record"]) for one in failures] == [("encoding", None)] * 2
+
+
+def test_standard_input_in_the_new_formats(run):
+    outcome = run("-", "--format", "concat", "--to", "-", stdin=b'{"a":1}{"a":2}')
+    assert outcome.stdout == '{"a":1}\n{"a":2}\n'
+    packed = gzip.compress(b'\x1e{"a":1}\n\x1e{"a":2}\n')
+    outcome = run("-", "--format", "seq", "--to", "-", stdin=packed)
+    assert outcome.stdout == '{"a":1}\n{"a":2}\n'
 
 
 def test_a_large_file_of_another_format_is_one_failure(run, files):

@@ -17,7 +17,7 @@ from asyncbatch.formats.compression import (
     check_not_compressed,
     detect_compression,
 )
-from asyncbatch.formats.members import CorruptArchiveError
+from asyncbatch.formats.members import LARGEST_WINDOW_BYTES, CorruptArchiveError
 from asyncbatch.sources.base import CHUNK_BYTES
 
 if TYPE_CHECKING:
@@ -214,7 +214,8 @@ class FileReader:
         if self._compression is None:
             return None
         stream = os.fdopen(self._descriptor, "rb", closefd=False)
-        return self._compression.chunks(stream, _READ_BYTES)
+        # A stream reads one file at a time, and has no option for its window.
+        return self._compression.chunks(stream, _READ_BYTES, LARGEST_WINDOW_BYTES)
 
 
 _BLOCK_BYTES = 4096

@@ -99,7 +99,7 @@ class CountTask:
         return (
             isinstance(opened, Content)
             and is_json_lines(path, self._settings.format)
-            and is_splittable(path, opened, self._settings.sizes, is_lines=True)
+            and is_splittable(path, opened, self._settings.sizes, "jsonl")
         )
 
     def _count_split(self, batch: Batch) -> Iterator[Part]:

@@ -97,7 +97,7 @@ class Extractor:
         if path == self._replay or self._keeps_files_whole or not isinstance(opened, Content):
             return None
         is_lines = is_json_lines(path, self._files.format)
-        if not is_splittable(path, opened, sizes, is_lines=is_lines):
+        if not is_splittable(path, opened, sizes, "jsonl" if is_lines else "json"):
             return None
         if is_lines:
             # The number of records in a line is not known before it is parsed.
