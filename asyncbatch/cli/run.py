@@ -59,6 +59,7 @@ def run_files(
     max_file_size: o.MaxFileSize = None,
     max_memory: o.MaxMemory = None,
     max_decompressed_size: o.MaxDecompressedSize = "100GiB",  # type: ignore[assignment]  # typer parses defaults too
+    max_window: o.MaxWindow = None,
     records: r.Records = None,
     unit: r.Unit = "record",
     root: r.Root = None,
@@ -190,7 +191,7 @@ def run_files(
             has_library=has_library(to),
         )
         files = FileWorkSettings(
-            format, max_file_size, read_ahead, max_decompressed_size,
+            format, max_file_size, read_ahead, max_decompressed_size, max_window,
             sizes=plan.sizes if plan else Sizes(), retries=retrying, stores=stores,
         )  # fmt: skip
         named, settings = _resolve_paths(tuple(paths or ()), files, options)

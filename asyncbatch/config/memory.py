@@ -17,6 +17,7 @@ MIN_SHARE_BYTES = 20 * MIB
 USABLE_SHARE = (
     0.9  # the usable share of a container's limit: the kernel counts more than we can measure
 )
+_MIN_WINDOW_BYTES = 8 * MIB  # which the zstd format asks of each decoder (RFC 8878, 3.1.1.1.2)
 _COPIES = 16  # the size of Python values relative to their JSON text, at most and roughly
 
 
@@ -66,6 +67,7 @@ def _sizes(share: int) -> Sizes:
         split_threshold=min(most.split_threshold, value),
         split=min(most.split, value // 2),
         record=min(most.record, value),
+        window=min(most.window, max(share, _MIN_WINDOW_BYTES)),
         document=min(most.document, value),
         part=min(most.part, value // 2),
         held=min(most.held, share // 4),

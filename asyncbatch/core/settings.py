@@ -43,7 +43,8 @@ class StoreSettings(Struct, frozen=True):
                 raise UsageError("--endpoint: the URL cannot contain credentials")
 
 
-Format = Literal["auto", "json", "jsonl"]
+# auto: by the file's name. concat: values that follow each other; seq: RFC 7464.
+Format = Literal["auto", "json", "jsonl", "concat", "seq"]
 
 
 MIB = 1024 * 1024
@@ -63,6 +64,7 @@ class Sizes(Struct, frozen=True):
     split_threshold: int = 32 * MIB
     split: int = 4 * MIB
     record: int = 128 * MIB  # the largest record of a split or streamed file
+    window: int = 128 * MIB  # of a compressed file; what the zstd command reads without --long
     document: int = 1024 * MIB  # the largest document that is held in memory as a whole
     part: int = 2 * MIB  # input after which a worker returns its rows
     held: int = 48 * MIB  # rows that the main process holds until earlier rows arrive
@@ -83,6 +85,7 @@ class FileWorkSettings(Struct, frozen=True):
     max_file_size: int | None = None  # bytes
     read_ahead: int | None = None  # reads in flight; None adapts to the storage
     max_unpacked: int = MAX_UNPACKED_BYTES  # the largest decompressed size of a file, in bytes
+    max_window: int | None = None  # bytes of a compressed file's window; None: that of `sizes`
     sizes: Sizes = Sizes()
     # for transient errors of opening, of reading, and of the user's function
     retries: Retries = Retries()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from asyncbatch.core.records import STDIN
-from asyncbatch.formats.compression import SUFFIXES, check_magic_complete, detect_compression
+from asyncbatch.formats.compression import SUFFIXES, check_not_compressed, detect_compression
+from asyncbatch.formats.failures import InvalidTextError
+from asyncbatch.formats.grammar import Fault, examine, find_wide_encoding
 from asyncbatch.formats.lines import detect_lines
+from asyncbatch.formats.positions import BOM, TextPosition
 from asyncbatch.storage.local import CHUNK_BYTES, TooLargeError
 
 if TYPE_CHECKING:
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
 LINES_ENDINGS = (".jsonl", ".ndjson")  # JSON Lines; a compression's ending may follow
 
 
+TextForm = Literal["json", "jsonl", "concat", "seq"]
+
+
 def open_text(
     content: Content,
     path: str,
@@ -28,28 +34,38 @@ def open_text(
     form: Format | None = None,
     *,
     idle: float | None = None,
-) -> tuple[bool, Iterator[bytes]]:
-    """Return whether a file holds JSON Lines, and its decompressed chunks.
+) -> tuple[TextForm, Iterator[bytes]]:
+    """Return the format of a file, and its decompressed chunks.
 
     For lines that are not compressed, an empty chunk means that no data came for `idle` seconds.
     `form` overrides the format of the settings. Raises OSError, TooLargeError, CorruptArchiveError,
     also while chunks are read.
     """
-    if compression := detect_compression(content.head):
+    compression = detect_compression(content.head)
+    if compression is not None:
         size = min(CHUNK_BYTES, settings.sizes.split)
-        chunks = compression.chunks(content.stream(), size)
+        window = settings.max_window or settings.sizes.window
+        chunks = compression.chunks(content.stream(), size, window)
         chunks = _bounded(chunks, settings.max_unpacked, compression.name)
     else:
-        check_magic_complete(content.head, path)
+        check_not_compressed(content.head, path)
         chunks = content.chunks(idle)
     form = form or settings.format
-    if form == "auto" and path == STDIN:
+    found: TextForm
+    if form in ("concat", "seq"):
+        found = form
+    elif form == "auto" and path == STDIN:
         is_lines, chunks = detect_lines(chunks, validator, settings.sizes.record)
+        found = "jsonl" if is_lines else "json"
     else:
-        is_lines = is_json_lines(path, form)
-    if is_lines:
-        return True, _bounded_lines(chunks, settings.sizes.record)
-    return False, filter(None, chunks) if idle is not None else chunks
+        found = "jsonl" if is_json_lines(path, form) else "json"
+    if compression is None:
+        _check_start(content.head, found, is_all=content.is_whole)
+    else:
+        chunks = _with_checked_start(chunks, found)
+    if found == "jsonl":
+        return found, _bounded_lines(chunks, settings.sizes.record)
+    return found, filter(None, chunks) if idle is not None else chunks
 
 
 def is_compressed(content: Content) -> bool:
@@ -57,13 +73,81 @@ def is_compressed(content: Content) -> bool:
     return detect_compression(content.head) is not None
 
 
-def is_splittable(path: str, content: Content, sizes: Sizes) -> bool:
-    """Whether a file is large and several workers can read parts of it."""
+def is_splittable(path: str, content: Content, sizes: Sizes, form: TextForm = "json") -> bool:
+    """Whether a file is large, several workers can read parts of it, and its start is valid."""
     return (
         content.expected_size > sizes.split_threshold
         and path != STDIN
         and not is_compressed(content)
+        and find_start_fault(content.head, form, is_all=False) is None
     )
+
+
+def find_start_fault(head: bytes, form: TextForm, *, is_all: bool) -> Fault | None:
+    """Return the error of a whole file that begins with `head`, if it is of another format.
+
+    It is one error, where each line would be one: UTF-16, an archive, or a JSON text over several
+    lines in JSON Lines. `is_all`: `head` is the whole file.
+    """
+    if wide := find_wide_encoding(head):
+        return wide
+    if head.startswith(b"\x1e") and form != "seq":
+        return Fault("invalid_json", 0, "is a JSON text sequence (--format seq)")
+    archive = "zip" if head.startswith((b"PK\x03\x04", b"PK\x05\x06")) else None
+    # JSON may have the word there, but never a NUL byte before it.
+    if head.startswith(b"ustar", _TAR_MAGIC_AT) and b"\0" in head[:_TAR_MAGIC_AT]:
+        archive = "tar"
+    if archive is not None:
+        return Fault("invalid_json", 0, f"is a {archive} archive, which is not read: unpack it")
+    return _find_spread_text(head, is_all=is_all) if form == "jsonl" else None
+
+
+_TAR_MAGIC_AT = 257  # the byte of a tar archive at which "ustar" stands
+_CLOSERS = {b"[": b"]", b"{": b"}"}
+_TELLING_LINES = 3  # so many lines that are one text are no JSON Lines with a bad first line
+_BLANK = b" \t\r\n"
+
+
+def _find_spread_text(head: bytes, *, is_all: bool) -> Fault | None:
+    """Return the error of JSON Lines that begin with a JSON text over several lines."""
+    start = head.removeprefix(BOM).lstrip(_BLANK)
+    newline = start.find(b"\n")
+    line = start[: max(0, newline)].rstrip(_BLANK)
+    closer = _CLOSERS.get(line[:1])
+    if closer is None or (line.endswith(closer) and len(line) > 1):
+        return None  # the usual line: it ends where it should
+    text = start if is_all else start[: start.rfind(b"\n") + 1]
+    verdict = examine(text)
+    spread = "is one JSON text over several lines, not JSON Lines (--format json)"
+    if isinstance(verdict, int):
+        return Fault("invalid_json", 0, spread)
+    if verdict.kind == "invalid_json" and verdict.byte < len(text):
+        if b"\n" in text[: verdict.byte].rstrip(_BLANK) and "--format concat" in verdict.message:
+            message = "has values over several lines, so it is not JSON Lines (--format concat)"
+            return Fault("invalid_json", 0, message)
+        return None
+    # The text ends early, which is no wonder if more follows.
+    is_telling = not is_all and text.count(b"\n") >= _TELLING_LINES
+    return Fault("invalid_json", 0, spread) if is_telling or len(line) == 1 else None
+
+
+def _check_start(head: bytes, form: TextForm, *, is_all: bool) -> None:
+    """Raise InvalidTextError if a file is of another format; see `find_start_fault`."""
+    if fault := find_start_fault(head, form, is_all=is_all):
+        raise InvalidTextError(fault, TextPosition(1, 1, 0))
+
+
+def _with_checked_start(chunks: Iterator[bytes], form: TextForm) -> Iterator[bytes]:
+    """Yield chunks. Raises InvalidTextError first, if they are of another format."""
+    first = next(chunks, b"")
+    second = next(chunks, None)
+    _check_start(first, form, is_all=second is None)
+    yield first
+    del first
+    if second is not None:
+        yield second
+        del second
+    yield from chunks
 
 
 def skip_bytes(chunks: Iterator[bytes], start: Position | None) -> Iterator[bytes]:

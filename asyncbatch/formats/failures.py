@@ -9,8 +9,8 @@ from msgspec import structs
 
 from asyncbatch.core.records import Failure, FailureKind
 from asyncbatch.core.retry import attempts_note
-from asyncbatch.formats.compression import CorruptArchiveError
 from asyncbatch.formats.grammar import Fault
+from asyncbatch.formats.members import CorruptArchiveError, WindowTooLargeError
 from asyncbatch.formats.positions import locate_byte
 from asyncbatch.storage.local import TooLargeError
 from asyncbatch.storage.store_errors import ObjectError
@@ -81,6 +81,8 @@ def file_failure(file: str, error: Exception) -> Failure:  # noqa: PLR0911 - one
         case InvalidTextError(fault=fault, position=position):
             location = () if fault.kind == "empty" else position
             return Failure(file, fault.kind, fault.message, None, *location)
+        case WindowTooLargeError():
+            return Failure(file, "too_large", str(error))
         case CorruptArchiveError():
             return Failure(file, "corrupt_archive", str(error))
         case TooLargeError():

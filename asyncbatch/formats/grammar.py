@@ -28,10 +28,16 @@ _SPACE = re.compile(rb"[ \t\n\r]*+")
 _PLAIN = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*+')
 _ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 _HEX = re.compile(rb"[0-9a-fA-F]{0,4}+")
+_BLANK = b" \t\n\r"
 _DIGITS = re.compile(rb"[0-9]*+")
 _LITERALS = {b"t": b"true", b"f": b"false", b"n": b"null"}
 _FOREIGN_WORD = re.compile(rb"NaN|-?Infinity|[A-Za-z_]+")
-_ENCODED_WIDE = (b"\xff\xfe", b"\xfe\xff")
+# A text of ASCII characters in UTF-16 or UTF-32 has NUL bytes, which JSON never has.
+# Strings and numbers need a second character: one NUL byte in them is just an invalid byte.
+_UTF_16 = re.compile(
+    rb"\xff\xfe|\xfe\xff|[\[{\t\n\r ]\0|\0[\[{\t\n\r ]|[!-~]\0(?:[ -~]\0|$)|\0[!-~](?:\0[ -~]|$)"
+)
+_UTF_32 = re.compile(rb"\xff\xfe\0\0|\0\0\xfe\xff|\0\0\0[\t\n\r -~]|[\t\n\r -~]\0\0\0")
 
 
 class _FaultFound(Exception):  # noqa: N818 - control flow within this module, not an error
@@ -46,11 +52,15 @@ def examine(text: bytes) -> int | Fault:
     number or escape beyond the limits is an error at its first byte, as is an invalid UTF-8
     sequence.
     """
+    if wide := find_wide_encoding(text):
+        return wide
     end, encoding = len(text), None
     try:
         text.decode("utf-8")
     except UnicodeDecodeError as error:
-        end, encoding = error.start, _encoding_fault(text, error)
+        found = text[error.start : error.end].hex(" ")
+        message = f"not UTF-8: byte(s) {found} ({error.reason})"
+        end, encoding = error.start, Fault("encoding", error.start, message)
     try:
         count = _Scanner(text[:end]).document()
     except _FaultFound as stop:
@@ -60,11 +70,12 @@ def examine(text: bytes) -> int | Fault:
     return encoding or count
 
 
-def _encoding_fault(text: bytes, error: UnicodeDecodeError) -> Fault:
-    if text.startswith(_ENCODED_WIDE):
-        return Fault("encoding", 0, "looks like UTF-16; JSON must be UTF-8 (convert with iconv)")
-    found = text[error.start : error.end].hex(" ")
-    return Fault("encoding", error.start, f"not UTF-8: byte(s) {found} ({error.reason})")
+def find_wide_encoding(head: bytes) -> Fault | None:
+    """Return the error of a text that begins with `head` as UTF-16 or UTF-32, with mark or not."""
+    name = "UTF-32" if _UTF_32.match(head) else "UTF-16" if _UTF_16.match(head) else None
+    if name is None:
+        return None
+    return Fault("encoding", 0, f"looks like {name}; JSON must be UTF-8 (convert with iconv)")
 
 
 class _Scanner:
@@ -79,11 +90,23 @@ class _Scanner:
             raise _FaultFound(self.at, "is empty: no JSON value in it", "empty")
         count = self._value()
         if found := self._peek():
-            hint = " (is each line a value? then --format jsonl)" if found in b"{[" else ""
             raise _FaultFound(
-                self.at, f"unexpected {_describe_byte(found)} after the end of the value{hint}"
+                self.at,
+                f"unexpected {_describe_byte(found)} after the end of the value{self._hint(found)}",
             )
         return count
+
+    def _hint(self, found: bytes) -> str:
+        """Return the advice for a second value, which begins with the byte `found`."""
+        if found == b"\x1e":
+            return " (a JSON text sequence? then --format seq)"
+        if found not in b"{[":
+            return ""
+        before = self.text[: self.at]
+        value = before.rstrip(_BLANK)
+        if b"\n" in before[len(value) :] and b"\n" not in value.lstrip(_BLANK):
+            return " (is each line a value? then --format jsonl)"
+        return " (do values follow each other? then --format concat)"
 
     def _peek(self) -> bytes:
         """Skip white space and return the next byte, or nothing at the end."""

@@ -32,6 +32,7 @@ async def process_files(
     format: Format = "auto",  # noqa: A002 - named like the option --format
     max_file_size: int | None = None,
     max_decompressed_size: int = MAX_UNPACKED_BYTES,
+    max_window: int | None = None,
     read_ahead: int | None = None,
     batch_size: int | None = None,
     concurrency: int | None = None,
@@ -59,7 +60,13 @@ async def process_files(
         tuple(os.fspath(path) for path in paths), selection=selection, limit=limit, stores=stores
     )
     settings = FileWorkSettings(
-        format, max_file_size, read_ahead, max_decompressed_size, retries=retrying, stores=stores
+        format,
+        max_file_size,
+        read_ahead,
+        max_decompressed_size,
+        max_window,
+        retries=retrying,
+        stores=stores,
     )
     source = FileSource(inputs, settings)
     run = Run(Job((source,), batch_size, concurrency, workers, pause, timeout=timeout))

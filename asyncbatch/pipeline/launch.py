@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from asyncbatch.core.paths import ObjectPath
+from asyncbatch.core.records import display_path
 from asyncbatch.core.system import usable_cpus
 from asyncbatch.sources.search import OPENING_PATHS, Search
 from asyncbatch.workers.engine import abandon_all
@@ -55,7 +56,10 @@ class Launch:
             from asyncbatch.pipeline.output_guard import OutputGuard
 
             for number, source in job.file_sources:
-                self.guards[number] = OutputGuard(files, job.target, source.inputs)
+                ledger = job.ledger.path if job.ledger else None
+                guard = OutputGuard(files, job.target, source.inputs, ledger)
+                self.guards[number] = guard
+                self.searches[number].leaves_out = guard.is_own_output
         for search in searches:
             search.open()
         wanted = usable_cpus() if job.workers is None else job.workers
@@ -71,6 +75,14 @@ class Launch:
             wanted = min(wanted, job.most_workers)
         in_flight = 1 if job.pause else job.concurrency or wanted
         self._worker_count = min(wanted, in_flight)
+
+    def notes(self) -> list[str]:
+        """Return the notes for the user about inputs that were left out."""
+        outputs = [path for guard in self.guards.values() for path in guard.left_out]
+        if not outputs:
+            return []
+        names = ", ".join(map(display_path, outputs))
+        return [f"not read, because earlier runs of this command wrote them: {names}"]
 
     def start(self) -> None:
         """Start the worker processes. Raises OSError."""

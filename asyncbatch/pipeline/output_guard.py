@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 from asyncbatch.core.paths import is_object_url, is_store_url
 from asyncbatch.core.records import STDIN, display_path
 from asyncbatch.errors import UsageError
+from asyncbatch.sinks.dead_letters import is_dead_letter
 from asyncbatch.sinks.folder import output_path
 from asyncbatch.sources.selection import Filter, has_magic, static_root
+from asyncbatch.state.ledger.file import has_written
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -21,10 +24,18 @@ if TYPE_CHECKING:
 class OutputGuard:
     """Refuses outputs that would overwrite each other or an input.
 
-    `files` maps the name of an option to the path of its output file.
+    `files` maps the name of an option to the path of its output file. Outputs of an earlier run
+    that lie in an input folder are no inputs: see `is_own_output`. `ledger` is the path of the
+    ledger file of a target that is a file.
     """
 
-    def __init__(self, files: Mapping[str, str], target: Target | None, inputs: Inputs) -> None:
+    def __init__(
+        self,
+        files: Mapping[str, str],
+        target: Target | None,
+        inputs: Inputs,
+        ledger: str | None = None,
+    ) -> None:
         """Raise UsageError if two outputs are the same file, or one is an input."""
         seen: dict[str, str] = {}
         for option, path in files.items():
@@ -33,6 +44,10 @@ class OutputGuard:
             if not special and full in seen:
                 raise UsageError(f"{option} and {seen[full]} name the same file: {path}")
             seen[full] = option
+        self._ledger = ledger
+        self._options = {path: option for option, path in files.items()}
+        self._own: dict[str, bool] = {}  # by the path of an input that is an output
+        self.left_out: list[str] = []  # own outputs that were found
         self._files = {
             os.path.basename(name): path
             for path in files.values()
@@ -52,9 +67,43 @@ class OutputGuard:
         """Raise UsageError if an output would overwrite one of these inputs."""
         for path in paths:
             if (output := self._files.get(os.path.basename(path))) and _is_same(path, output):
-                raise UsageError(f"{display_path(path)} is an input: it cannot be written to")
+                raise UsageError(
+                    f"{display_path(path)} is an input: it cannot be written to (name another"
+                    " output, or leave the file out with --exclude)"
+                )
             if self._folder is not None:
                 _check_distinct(self._folder, path)
+
+    def is_own_output(self, path: str) -> bool:
+        """Whether an input that was found is an output of an earlier run of the same command.
+
+        It must have the name of an output, and show that a run wrote it: a target by its ledger, a
+        report or a dead letter file by its content. Any other file there is the user's own.
+        """
+        output = self._files.get(os.path.basename(path))
+        if output is None or not _is_same(path, output):
+            return False
+        if path not in self._own:
+            self._own[path] = self._was_written(output)
+            if self._own[path]:
+                self.left_out.append(path)
+        return self._own[path]
+
+    def _was_written(self, output: str) -> bool:
+        if self._options[output] == "--to":
+            return self._ledger is not None and has_written(self._ledger, output)
+        try:
+            with open(output, "rb") as file:
+                start = file.readline(_LINE_BYTES)
+        except OSError:
+            return False
+        if self._options[output] == "--dead-letter":
+            return not start or is_dead_letter(start)
+        return _REPORT_START.match(start) is not None
+
+
+_LINE_BYTES = 16 * 1024 * 1024  # far more than a dead letter has
+_REPORT_START = re.compile(rb'\{"schema_version":\d+,"command":|\{"event":"')
 
 
 def _is_same(path: str, output: str) -> bool:

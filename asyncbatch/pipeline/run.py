@@ -268,6 +268,7 @@ class Run:
             if not finishing.result():
                 report.discard(succeeded=succeeded, can_resume=bool(self._job.ledger))
         report.notes += self._delivery.take_notes()
+        report.notes += (await self._scheduler.get_launch()).notes()
 
     def _lose_target(self, error: SinkError) -> None:
         """Note that the run ended because the target was lost."""

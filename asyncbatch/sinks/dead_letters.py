@@ -55,6 +55,14 @@ class DeadLetter(msgspec.Struct, frozen=True):
 read_dead_letter = msgspec.json.Decoder(DeadLetter).decode
 
 
+def is_dead_letter(line: bytes) -> bool:
+    """Whether a line is a dead letter."""
+    try:
+        return bool(read_dead_letter(line).kind)
+    except (msgspec.DecodeError, ValueError):
+        return False
+
+
 def record_dead_letter(failure: Failure, text: bytes | msgspec.Raw, *, bad: bool = False) -> bytes:
     """Return the line for a rejected record. `bad`: its text is not JSON."""
     if not bad:

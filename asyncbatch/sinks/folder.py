@@ -58,8 +58,8 @@ def output_path(target: Target, path: str) -> str:
 
 def _renamed(name: str, target: Target) -> str:
     compression = compression_by_name(name)
-    suffix = compression.suffix if compression else ""
-    stem = name[: len(name) - len(suffix)]
+    stem = name[: -len(compression.suffix)] if compression else name
+    suffix = name[len(stem) :]
     if target.compression != "keep":
         suffix = "" if target.compression == "none" else f".{target.compression}"
     if target.format != "keep":

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections import Counter
+from contextlib import nullcontext
+from hashlib import blake2b
 from itertools import chain, islice
 from operator import attrgetter
 from typing import IO, TYPE_CHECKING, NamedTuple
@@ -15,6 +18,7 @@ from asyncbatch.core.paths import is_object_url, redact_url
 from asyncbatch.core.records import STDIN
 from asyncbatch.core.settings import StoreSettings
 from asyncbatch.errors import UsageError
+from asyncbatch.formats.positions import BOM
 from asyncbatch.sources.identity import identity
 from asyncbatch.sources.selection import (
     DEFAULT_PATTERNS,
@@ -208,7 +212,8 @@ class Inputs(Struct, frozen=True):
                     for path in listed
                 ),
             )
-            contested = {"/"} if self.paths else set()
+            # A list may name a file twice, or a folder and a file in it.
+            return islice(_without_any_repeats(found), self.limit)
         return islice(_without_repeats(found, contested) if contested else found, self.limit)
 
 
@@ -278,30 +283,65 @@ def _without_repeats(paths: Iterable[str], overlapping: set[str]) -> Iterator[st
     seen: set[str] = set()
     for path in paths:
         full = _absolute(path)
-        everywhere = "/" in overlapping
-        if everywhere or full in overlapping or any(a in overlapping for a in _folders_above(full)):
+        if full in overlapping or any(above in overlapping for above in _folders_above(full)):
             if full in seen:
                 continue
             seen.add(full)
         yield path
 
 
+# Paths of a list that are remembered in memory, 100 bytes each, and the cache for the others, which
+# go to a temporary file. A list may have millions of names.
+_REMEMBERED_PATHS = 50_000
+_CACHE_KIB = 8 * 1024
+_NOT_NORMAL = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")
+
+
+def _without_any_repeats(paths: Iterable[str]) -> Iterator[str]:
+    """Drop repeated paths, in bounded memory."""
+    from asyncbatch.transforms.dedupe import DIGEST_BYTES, DigestSet
+
+    here = os.getcwd() + "/"
+    with DigestSet(_REMEMBERED_PATHS, _CACHE_KIB) as seen:
+        for path in paths:
+            full = path if path[0] == "/" or is_object_url(path) else here + path
+            if _NOT_NORMAL.search(full, 1):
+                full = _absolute(path)
+            name = full.encode("utf-8", "surrogateescape")
+            if seen.add_one(blake2b(name, digest_size=DIGEST_BYTES).digest()):
+                yield path
+
+
 def _read_list(source: str, *, null: bool) -> Iterator[str]:
-    """Yield the paths of a list lazily. Raises UsageError if NUL bytes separate its lines."""
+    """Yield the paths of a list lazily. Raises UsageError if NUL bytes separate its lines.
+
+    Lists of other systems may begin with a byte order mark, and end lines by CR and LF.
+    """
     separator = b"\0" if null else b"\n"
-    if source == STDIN:
-        yield from _split_list(sys.stdin.buffer, separator)
-        return
-    with open(source, "rb") as stream:
-        yield from _split_list(stream, separator)
+    with nullcontext(sys.stdin.buffer) if source == STDIN else open(source, "rb") as stream:
+        entries = _split_list(stream, separator)
+        if null:
+            yield from map(os.fsdecode, filter(None, entries))
+            return
+        for number, entry in enumerate(entries):
+            name = entry if number else _without(entry, entry.removeprefix(BOM))
+            name = _without(name, name.removesuffix(b"\r"))
+            if name:
+                yield os.fsdecode(name)
 
 
-def _split_list(stream: IO[bytes], separator: bytes) -> Iterator[str]:
+def _without(entry: bytes, shorter: bytes) -> bytes:
+    """Return `shorter`, unless a file is really named `entry`."""
+    return entry if shorter != entry and os.path.lexists(entry) else shorter
+
+
+def _split_list(stream: IO[bytes], separator: bytes) -> Iterator[bytes]:
+    """Yield the entries of a list, also empty ones."""
     rest = b""
     while block := stream.read1(1 << 16):  # type: ignore[attr-defined]  # buffered readers have it
         *whole, rest = (rest + block).split(separator)
         if separator == b"\n" and b"\0" in block:
             raise UsageError("the list of files contains NUL bytes: read it with --null")
-        yield from (os.fsdecode(entry) for entry in whole if entry)
+        yield from whole
     if rest:
-        yield os.fsdecode(rest)
+        yield rest

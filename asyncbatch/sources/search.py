@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from itertools import islice
+from itertools import filterfalse, islice
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from asyncbatch.core.paths import is_object_url
@@ -34,6 +34,8 @@ class Search:
         self.found_count = 0
         self.is_exhausted = False  # whether all paths were found
         self.has_matches = False  # whether any input was found, in this shard or another
+        # Whether a path is no input although it was found. Set it before `open`.
+        self.leaves_out: Callable[[str], bool] | None = None
         self._paths = inputs.find_all()
         self._objects = inputs.object_search() if inputs.may_name_objects else None
         has_urls = any(map(is_object_url, inputs.paths))
@@ -70,10 +72,12 @@ class Search:
         deadline = time.monotonic() + seconds
         while len(chunk) < max_paths and time.monotonic() <= deadline:
             more = list(islice(self._paths, self._batch_size))
+            self.is_exhausted = len(more) < self._batch_size
+            if self.leaves_out is not None:
+                more = list(filterfalse(self.leaves_out, more))
             chunk += more if self._is_in_shard is None else filter(self._is_in_shard, more)
             self.has_matches = self.has_matches or bool(more)
-            if len(more) < self._batch_size:
-                self.is_exhausted = True
+            if self.is_exhausted:
                 break
         self.found_count += len(chunk)
         return chunk

@@ -33,9 +33,13 @@ class Patterns:
     """A set of patterns. `fit(name, below)` returns whether one of them matches a name.
 
     `below` is the path of the name's folder below the argument: empty, or with `/` at its end.
+    The default patterns match names of any case: many systems write `DATA.JSON`.
     """
 
     def __init__(self, patterns: Sequence[str]) -> None:
+        if tuple(patterns) == DEFAULT_PATTERNS:
+            self.matches: Callable[[str, str], bool] = _has_json_ending
+            return
         fits_name = _name_matcher([pattern for pattern in patterns if "/" not in pattern])
         paths = [_path_regex(pattern) for pattern in patterns if "/" in pattern]
         fits_path = re.compile("|".join(paths)).fullmatch
@@ -43,7 +47,14 @@ class Patterns:
         def fit_either(name: str, below: str) -> bool:
             return fits_name(name, below) or fits_path(below + name) is not None
 
-        self.matches: Callable[[str, str], bool] = fit_either if paths else fits_name
+        self.matches = fit_either if paths else fits_name
+
+
+_JSON_ENDINGS = tuple(pattern.removeprefix("*") for pattern in DEFAULT_PATTERNS)
+
+
+def _has_json_ending(name: str, _: str) -> bool:
+    return name.endswith(_JSON_ENDINGS) or name.lower().endswith(_JSON_ENDINGS)
 
 
 def _name_matcher(patterns: Sequence[str]) -> Callable[[str, str], bool]:

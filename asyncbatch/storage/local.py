@@ -65,6 +65,7 @@ class Content:
         self.head, self.size = head, len(head)
         self.etag: str | None = None
         self.expected_size = expected_size
+        self.is_whole = fd is None  # whether `head` is the whole file
         self._fd, self._limit = fd, limit
         self._retrier = retrier
 

@@ -260,6 +260,7 @@ class ObjectContent(Content):
         self, answer: ObjectData, objects: ObjectReader, path: ObjectPath, limit: int | None
     ) -> None:
         super().__init__(answer.data, None, answer.size, limit)
+        self.is_whole = False
         self._objects, self._path, self.etag = objects, path, answer.etag
         self._ranges = objects.read_ranges(path, self.size, self.expected_size, self.etag)
         self._rest = b""
@@ -292,6 +293,7 @@ class StreamedContent(Content):
 
     def __init__(self, answer: StreamedResponse, path: ObjectPath, limit: int | None) -> None:
         super().__init__(answer.read(path), None, 0, limit)
+        self.is_whole = False
         self._answer, self._path = answer, path
         self._rest = b""
 

@@ -27,8 +27,8 @@ class DigestSet:
     For one thread at a time. As a context manager it removes the temporary file at the end.
     """
 
-    def __init__(self, most_in_memory: int = MEMORY_DIGESTS) -> None:
-        self._most = most_in_memory
+    def __init__(self, most_in_memory: int = MEMORY_DIGESTS, cache_kib: int = _CACHE_KIB) -> None:
+        self._most, self._cache_kib = most_in_memory, cache_kib
         self._first: set[bytes] = set()
         self._rest: sqlite3.Connection | None = None
 
@@ -49,9 +49,10 @@ class DigestSet:
 
         Raises SinkError on an error of SQLite, for example a full disk.
         """
-        return [digest is None or self._add(digest) for digest in digests]
+        return [digest is None or self.add_one(digest) for digest in digests]
 
-    def _add(self, digest: bytes) -> bool:
+    def add_one(self, digest: bytes) -> bool:
+        """Add a digest; return whether it is new. Raises SinkError as `add` does."""
         if digest in self._first:
             return False
         if len(self._first) < self._most:
@@ -59,7 +60,7 @@ class DigestSet:
             return True
         try:
             if self._rest is None:
-                self._rest = _open_table()
+                self._rest = _open_table(self._cache_kib)
             return (
                 self._rest.execute("INSERT OR IGNORE INTO seen VALUES (?)", (digest,)).rowcount > 0
             )
@@ -67,13 +68,13 @@ class DigestSet:
             raise SinkError(f"dedupe cannot store its keys: {error}") from None
 
 
-def _open_table() -> sqlite3.Connection:
+def _open_table(cache_kib: int) -> sqlite3.Connection:
     """Open a database in a temporary file, which SQLite removes when it is closed."""
     table = sqlite3.connect("", isolation_level=None, check_same_thread=False)
     # The content is not needed after a crash, so no journal and no fsync.
     table.execute("PRAGMA journal_mode = OFF")
     table.execute("PRAGMA synchronous = OFF")
-    table.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    table.execute(f"PRAGMA cache_size = -{cache_kib}")
     table.execute("CREATE TABLE seen (digest BLOB PRIMARY KEY) WITHOUT ROWID")
     table.execute("BEGIN")
     return table

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
+import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -158,6 +162,65 @@ def test_lists(tree, run):
     ]  # fmt: skip
     outcome = run("--files-from", "-", "-0", "-o", "json", stdin=b"data/b.json\0other/one.json")
     assert outcome.json["files"]["succeeded"] == 2
+
+
+def test_lists_of_other_systems(tree, run):
+    (tree / "list").write_bytes(b"\xef\xbb\xbfdata/b.json\r\n\r\nother\r\n\r\ndata/a.json")
+    names = ["data/b.json", "other/one.json", "data/a.json"]
+    assert list(Inputs(files_from="list").find()) == names
+    stdin = (tree / "list").read_bytes()
+    events = run("--files-from", "-", "-o", "jsonl", stdin=stdin).events
+    assert [(event["file"], event["status"]) for event in events] == [
+        (name, "success") for name in names
+    ]
+
+
+def test_names_that_end_with_a_carriage_return_keep_it(tree):
+    (tree / "odd.json\r").write_text("1")
+    (tree / "\ufeffodd.json").write_text("1")
+    (tree / "list").write_bytes("\ufeffodd.json\nodd.json\r\nother/one.json\r\n".encode())
+    assert list(Inputs(files_from="list").find()) == [
+        "\ufeffodd.json", "odd.json\r", "other/one.json",
+    ]  # fmt: skip
+
+
+def test_a_list_for_null_is_taken_as_it_is(tree):
+    (tree / "list").write_bytes(b"data/b.json\r\0data/a.json\0data/b.json\r\0")
+    assert list(Inputs(files_from="list", null=True).find()) == ["data/b.json\r", "data/a.json"]
+
+
+def test_a_file_that_a_list_names_twice_counts_once(tree, run):
+    twice = ["data/b.json", "./data/b.json", "other", "other/one.json", "data/b.json", "data/../x"]
+    (tree / "list").write_text("\n".join([*twice, "x", f"{tree}/data/b.json"]))
+    found = list(Inputs(files_from="list").find())
+    assert found == ["data/b.json", "other/one.json", "data/../x"]
+    (tree / "data/b.json").write_text('{"n": 1}')
+    target = ("--to", "sqlite:///out.db", "--table", "t")
+    assert run("--files-from", "list", *target, "-o", "json").json["records"]["written"] == 1
+    with closing(sqlite3.connect(tree / "out.db")) as base:
+        assert base.execute("SELECT n FROM t").fetchall() == [(1,)]
+
+
+def test_endings_of_any_case_are_found(files, run):
+    contents = {
+        "d/A.JSON": b"[1, 2]",
+        "d/B.JSONL": b"1\n2\n3\n",
+        "d/c.NdJson": b"1\n",
+        "d/D.JSON.GZ": gzip.compress(b"[1, 2, 3, 4]"),
+        "d/F.TXT": b"x",
+        "d/.G.JSON": b"x",
+    }
+    folder = files(contents)
+    events = run("d", "-o", "jsonl").events
+    found = {event["file"]: event["records"] for event in events}
+    assert found == {"d/A.JSON": 2, "d/B.JSONL": 3, "d/D.JSON.GZ": 4, "d/c.NdJson": 1}
+    assert [event["file"] for event in run("d", "-p", "*.JSON", "-o", "jsonl").events] == [
+        "d/A.JSON"
+    ]
+    run("d", "--jq", ".", "--to", "out/", "--root", "d")
+    outputs = {path.name for path in (folder / "out").iterdir()}
+    assert outputs == {"A.JSON", "B.JSONL", "D.JSON.GZ", "c.NdJson"}
+    assert json.loads(gzip.decompress((folder / "out/D.JSON.GZ").read_bytes())) == [1, 2, 3, 4]
 
 
 def test_a_list_made_for_null_is_told(tree, run):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 MEBI = 1024 * 1024
@@ -13,11 +15,17 @@ MEBI = 1024 * 1024
     ids=["a million counted", "half a million written in order"],
 )
 def test_ten_times_as_many_files_take_no_more_memory(run, files, few, options):
-    folder = files({"tiny.json": '{"a": 1}'})
+    # A thousand links to a folder of a thousand links to one file.
+    folder = files({"f/0.json": '{"a": 1}'})
+    for number in range(1, 1000):
+        os.link(folder / "f/0.json", folder / f"f/{number}.json")
+    for number in range(1000):
+        (folder / f"d{number}").symlink_to("f")
+    names = [f"d{outer}/{inner}.json\n" for outer in range(1000) for inner in range(1000)]
     peaks = []
     for count in (few, 10 * few):
         # A list is not searched: each of its lines is a file to open and read.
-        (folder / "list").write_text("tiny.json\n" * count)
+        (folder / "list").write_text("".join(names[:count]))
         outcome = run("--files-from", "list", "-w", "2", *options, "-o", "json")
         assert outcome.code == 0, outcome.stderr
         assert outcome.json["files"]["succeeded"] == count

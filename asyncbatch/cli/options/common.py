@@ -113,8 +113,13 @@ AllowEmpty = Annotated[
     bool, option(INPUT, "--allow-empty", help="Succeed even if no file is found.")
 ]
 Format = Annotated[
-    Literal["auto", "json", "jsonl"],
-    option(INPUT, "--format", help="The format of every file; auto decides by its name."),
+    Literal["auto", "json", "jsonl", "concat", "seq"],
+    option(
+        INPUT,
+        "--format",
+        help="The format of every file; auto decides by its name. concat: values that follow each "
+        "other, also without line ends; seq: JSON text sequences (RFC 7464).",
+    ),
 ]
 MaxFileSize = Annotated[
     int | None,
@@ -134,6 +139,16 @@ MaxDecompressedSize = Annotated[
         parser=_parse_size,
         metavar="SIZE",
         help="Compressed files that unpack to more than SIZE fail as too_large.",
+    ),
+]
+MaxWindow = Annotated[
+    int | None,
+    option(
+        INPUT,
+        "--max-window",
+        parser=_parse_size,
+        metavar="SIZE",
+        help="The window of a compressed file that is read: 2GiB for zstd --long=31.",
     ),
 ]
 MaxMemory = Annotated[

@@ -68,7 +68,9 @@ def _stores(table: FilesSourceTable | SinkTable) -> StoreSettings:
 
 def files_settings(table: FilesSourceTable) -> RecordWorkSettings:
     """Return the settings of a source of files."""
-    files = FileWorkSettings(table.format, table.max_file_size, stores=_stores(table))
+    files = FileWorkSettings(
+        table.format, table.max_file_size, max_window=table.max_window, stores=_stores(table)
+    )
     return RecordWorkSettings(files, records=table.records, whole=table.unit == "file")
 
 

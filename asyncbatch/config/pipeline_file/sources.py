@@ -234,9 +234,14 @@ class FilesSourceTable(Table, frozen=True, tag_field="type", tag="files"):
     )
     allow_empty: Annotated[bool, Meta(description="Do not fail if no file is found.")] = False
     format: Annotated[
-        Literal["auto", "json", "jsonl"], Meta(description="The format of every file.")
+        Literal["auto", "json", "jsonl", "concat", "seq"],
+        Meta(description="The format of every file."),
     ] = "auto"
     max_file_size: Annotated[Bytes | None, Meta(description="Larger files fail: 500MB.")] = None
+    max_window: Annotated[
+        Bytes | None,
+        Meta(description="The window of a compressed file that is read: 2GiB for zstd --long=31."),
+    ] = None
     records: Annotated[
         Pointer | None, Meta(description="Pointer to the array of records in each document.")
     ] = None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from asyncbatch.core.units import format_size
-from asyncbatch.formats.compression import CorruptArchiveError
+from asyncbatch.formats.members import CorruptArchiveError
 from asyncbatch.formats.positions import TextPosition, locate_byte
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp import ClientError
 
-from asyncbatch.formats.compression import CorruptArchiveError, Decompressor
+from asyncbatch.formats.compression import Decompressor
 from asyncbatch.formats.grammar import Fault
+from asyncbatch.formats.members import CorruptArchiveError
 from asyncbatch.sources.http.failures import (
     BodyTooLargeError,
     NotJsonError,

@@ -14,10 +14,10 @@ from msgspec import Struct
 
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.compression import (
-    CorruptArchiveError,
-    check_magic_complete,
+    check_not_compressed,
     detect_compression,
 )
+from asyncbatch.formats.members import LARGEST_WINDOW_BYTES, CorruptArchiveError
 from asyncbatch.sources.base import CHUNK_BYTES
 
 if TYPE_CHECKING:
@@ -118,8 +118,9 @@ class FileReader:
         self._ahead = memoryview(b"")
         self._lock, self._is_closed = threading.Lock(), False
         head = os.pread(descriptor, _MAGIC_BYTES, os.lseek(descriptor, 0, os.SEEK_CUR))
-        check_magic_complete(head, name)
         self._compression = detect_compression(head)
+        if self._compression is None:
+            check_not_compressed(head, name)
         self._chunks = self._decompressed()
 
     @property
@@ -213,7 +214,8 @@ class FileReader:
         if self._compression is None:
             return None
         stream = os.fdopen(self._descriptor, "rb", closefd=False)
-        return self._compression.chunks(stream, _READ_BYTES)
+        # A stream reads one file at a time, and has no option for its window.
+        return self._compression.chunks(stream, _READ_BYTES, LARGEST_WINDOW_BYTES)
 
 
 _BLOCK_BYTES = 4096

@@ -19,7 +19,7 @@ from msgspec import Struct
 from asyncbatch.core.aio import Wakeup
 from asyncbatch.core.records import Failure
 from asyncbatch.errors import UsageError
-from asyncbatch.formats.compression import CorruptArchiveError
+from asyncbatch.formats.members import CorruptArchiveError
 from asyncbatch.sources.base import LiveChunk
 from asyncbatch.sources.inputs import walk
 from asyncbatch.sources.live.file import DIGEST_BYTES, FileMark, FileReader, position_of_mark

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from asyncbatch.core.aio import Wakeup
 from asyncbatch.core.records import Failure
 from asyncbatch.errors import UsageError
-from asyncbatch.formats.compression import CorruptArchiveError, compression_by_name
+from asyncbatch.formats.compression import compression_by_name
+from asyncbatch.formats.members import CorruptArchiveError
 from asyncbatch.sources.base import CHUNK_BYTES, LiveChunk
 from asyncbatch.sources.live.file import (
     FilePosition,

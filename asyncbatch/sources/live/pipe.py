@@ -14,7 +14,7 @@ from typing import Any
 from asyncbatch.core.aio import Wakeup
 from asyncbatch.core.records import STDIN
 from asyncbatch.errors import SourceError, UsageError
-from asyncbatch.formats.compression import CorruptArchiveError
+from asyncbatch.formats.members import CorruptArchiveError
 from asyncbatch.sources.base import CHUNK_BYTES, LiveChunk
 from asyncbatch.sources.live.file import FileReader, parse_position, position_of_mark
 

@@ -8,7 +8,8 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from asyncbatch.formats.compression import SUFFIXES, CorruptArchiveError, compression_by_name
+from asyncbatch.formats.compression import SUFFIXES, compression_by_name
+from asyncbatch.formats.members import CorruptArchiveError
 from asyncbatch.sources.live.file import FileReader, LiveFile
 
 if TYPE_CHECKING:

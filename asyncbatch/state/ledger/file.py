@@ -7,7 +7,7 @@ import os
 import re
 import sqlite3
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from asyncbatch.core.paths import is_store_url
@@ -209,6 +209,22 @@ def _is_unchanged(path: str, inode: int, size: int | None, mtime_ns: int | None)
         return False
     unchanged = size is None or (status.st_size, status.st_mtime_ns) == (size, mtime_ns)
     return status.st_ino == inode and unchanged
+
+
+def has_written(ledger: str, path: str) -> bool:
+    """Whether a ledger file records that `path` is an output, unchanged since it was written."""
+    if not os.path.isfile(ledger):
+        return False
+    try:
+        status = os.stat(path)
+        with closing(sqlite3.connect(ledger, timeout=sqlite.BUSY_SECONDS)) as connection:
+            query = (
+                "SELECT 1 FROM asyncbatch_generations WHERE inode = ? AND size = ? AND mtime_ns = ?"
+            )
+            found = connection.execute(query, (status.st_ino, status.st_size, status.st_mtime_ns))
+            return found.fetchone() is not None
+    except (OSError, sqlite3.Error):  # the run itself reports an unusable ledger
+        return False
 
 
 class SharedLedger:

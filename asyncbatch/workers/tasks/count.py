@@ -19,6 +19,7 @@ from asyncbatch.formats.failures import (
     with_record_count,
 )
 from asyncbatch.formats.lines import InvalidLine, validate_lines
+from asyncbatch.formats.sequences import read_concatenated, read_sequence
 from asyncbatch.formats.validator import make_validator
 from asyncbatch.sources.reader import Reader, close_opened, read_size
 from asyncbatch.storage.local import Content, TooLargeError
@@ -97,8 +98,8 @@ class CountTask:
         """Whether a file is split for several workers. An array is as fast in one."""
         return (
             isinstance(opened, Content)
-            and is_splittable(path, opened, self._settings.sizes)
             and is_json_lines(path, self._settings.format)
+            and is_splittable(path, opened, self._settings.sizes, "jsonl")
         )
 
     def _count_split(self, batch: Batch) -> Iterator[Part]:
@@ -171,9 +172,15 @@ class CountTask:
         if isinstance(opened, Exception):
             raise opened
         with opened if isinstance(opened, Content) else Content(opened) as content:
-            is_lines, chunks = open_text(content, path, self._settings, self._validator)
+            form, chunks = open_text(content, path, self._settings, self._validator)
             compressed = is_compressed(content)
-            if is_lines:
+            if form in ("concat", "seq"):
+                read = read_sequence if form == "seq" else read_concatenated
+                for block in read(chunks, self._validator, self._settings.sizes.record):
+                    parts = block.split() if block.faults else ()
+                    bad = [one for one in parts if isinstance(one, InvalidLine)]
+                    yield len(block.texts), bad
+            elif form == "jsonl":
                 yield from map(_line_verdicts, validate_lines(chunks, self._validator))
             elif isinstance(opened, bytes) and not compressed:
                 yield validate_text(opened, self._validator), []

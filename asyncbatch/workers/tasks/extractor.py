@@ -24,6 +24,7 @@ from asyncbatch.formats.failures import FILE_ERRORS, validate_text
 from asyncbatch.formats.grammar import Fault
 from asyncbatch.formats.lines import InvalidLine, validate_lines
 from asyncbatch.formats.positions import TextPosition, find_elements, format_pointer, parse_pointer
+from asyncbatch.formats.sequences import read_concatenated, read_sequence
 from asyncbatch.formats.validator import make_validator
 from asyncbatch.sinks.dead_letters import read_dead_letter
 from asyncbatch.storage.local import Content
@@ -34,6 +35,7 @@ from asyncbatch.workers.tasks.record_slices import (
     DeadLetterSlice,
     FirstRecords,
     LineSlice,
+    ValueSlice,
     missing_array_error,
     slices_of_iterable,
     slices_of_text,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.config.job import RecordWorkSettings
     from asyncbatch.core.batches import Chunk, Split, SplitForm
+    from asyncbatch.formats.detect import TextForm
     from asyncbatch.sinks.dead_letters import DeadLetter
     from asyncbatch.sources.reader import Opened
     from asyncbatch.workers.tasks.record_slices import RecordSlice
@@ -89,11 +92,14 @@ class Extractor:
     def needs_split(self, path: str, opened: Opened) -> SplitForm | None:
         """Return the form of the splits of a file for several workers, or None."""
         sizes = self._files.sizes
-        if not isinstance(opened, Content) or not is_splittable(path, opened, sizes):
+        if self._files.format in ("concat", "seq"):
             return None
-        if path == self._replay or self._keeps_files_whole:
+        if path == self._replay or self._keeps_files_whole or not isinstance(opened, Content):
             return None
-        if is_json_lines(path, self._files.format):
+        is_lines = is_json_lines(path, self._files.format)
+        if not is_splittable(path, opened, sizes, "jsonl" if is_lines else "json"):
+            return None
+        if is_lines:
             # The number of records in a line is not known before it is parsed.
             return None if self._records is not None else "lines"
         return "array" if not self._whole and self._has_array(path) else None
@@ -132,7 +138,7 @@ class Extractor:
         with opened if isinstance(opened, Content) else Content(opened) as content:
             is_replay = path == self._replay
             lull = self._idle_seconds if path == STDIN and not is_replay else None
-            is_lines, chunks = open_text(
+            form, chunks = open_text(
                 content,
                 path,
                 self._files,
@@ -142,7 +148,9 @@ class Extractor:
             )
             if is_replay:
                 yield from self._dead_letter_slices(chunks)
-            elif is_lines:
+            elif form in ("concat", "seq"):
+                yield from self._value_slices(skip_bytes(chunks, resume), form, resume)
+            elif form == "jsonl":
                 whole_for = inf if lull is None or is_compressed(content) else lull
                 yield from self._line_slices(skip_bytes(chunks, resume), resume, whole_for)
             elif isinstance(opened, bytes) and not is_compressed(content):
@@ -229,6 +237,33 @@ class Extractor:
             if start is not None or is_huge:
                 # A last line without LF is not counted, but no line follows it.
                 yield Position(end, number - 1, lines.line + len(lines.texts) - 1)
+
+    def _value_slices(
+        self, chunks: Iterable[bytes], form: TextForm, start: Position | None
+    ) -> Iterator[RecordSlice | InvalidLine | Position]:
+        """Yield the records of a sequence of values; for a large file also positions."""
+        number = start.record + 1 if start else 1
+        read = read_sequence if form == "seq" else read_concatenated
+        for block in read(chunks, self._validator, self._files.sizes.record, start):
+            for part in block.split():
+                if isinstance(part, InvalidLine):
+                    yield part._replace(record=number)
+                    number += 1
+                elif self._records is None:
+                    yield ValueSlice(part._replace(record=number))
+                    number += len(part.texts)
+                else:
+                    for offset, text in zip(part.offsets, part.texts, strict=True):
+                        place = part.locator.locate(offset)
+                        for record_slice in slices_of_text(
+                            text, self._records, whole=True, first=number,
+                            line=place.line, column=place.column, offset=place.byte,
+                        ):  # fmt: skip
+                            yield record_slice
+                            number += len(record_slice.texts())
+            if start is not None or block.end.byte > self._files.sizes.split_threshold:
+                end = block.end
+                yield Position(end.byte, number - 1, end.line, end.column)
 
     def _dead_letter_slices(self, chunks: Iterable[bytes]) -> Iterator[RecordSlice | InvalidLine]:
         """Yield the records of a dead letter file; its failed files are read as files."""

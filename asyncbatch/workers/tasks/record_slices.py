@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.core.records import InvalidRecord
     from asyncbatch.formats.lines import ValidLines
+    from asyncbatch.formats.sequences import ValidValues
     from asyncbatch.sinks.dead_letters import DeadLetter
 
     Text = bytes | msgspec.Raw
@@ -112,6 +113,30 @@ class LineSlice(RecordSlice):
             self._offsets = list(accumulate(lengths, initial=lines.offset))
         byte += len(lines.texts[at]) - len(self._texts[at])
         return locate_byte(lines.texts[at], byte, line=lines.line + at, offset=self._offsets[at])
+
+
+class ValueSlice(RecordSlice):
+    """Values of a sequence, which follow each other without being lines."""
+
+    def __init__(self, values: ValidValues) -> None:
+        super().__init__(values.record)
+        self._valid = values
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self._valid.texts))
+
+    def values(self) -> Sequence[Any]:
+        if len(self._valid.texts) == 1:  # which may be huge
+            return [decode(self._valid.texts[0])]
+        values: list[Any] = decode(b"[%b]" % b",".join(self._valid.texts))
+        return values
+
+    def texts(self) -> Sequence[Text]:
+        return self._valid.texts
+
+    def position(self, at: int, byte: int) -> TextPosition:
+        return self._valid.locator.locate(self._valid.offsets[at] + byte)
 
 
 class TextSlice(RecordSlice):
