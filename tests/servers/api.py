@@ -98,6 +98,10 @@ class ApiServer:
         """Let the next requests (of a path) be answered by `behaviour`; None is as usual."""
         self._behaviours.extend([(path, behaviour)] * times)
 
+    def forget(self) -> None:
+        """Answer as usual again."""
+        self._behaviours.clear()
+
     def answer(self, count: int, running: subprocess.Popen[bytes]) -> bool:
         """Answer `count` more requests, and wait for the next one, which is not answered.
 

@@ -19,6 +19,7 @@ Reason = Literal[
     "no_records",
     "bad_next",
     "repeated_next",
+    "repeated_page",
     "max_pages",
     "redirect_loop",
     "refused_origin",
@@ -71,6 +72,11 @@ class PageMark(Struct, frozen=True):
 
     link: str  # its URL, without credentials
     number: int  # from 1
+    # what the pages before were, if `records` does not tell it: "array", "single" or "lines"
+    shape: str = ""
+    # The digest of the records before, if the link of the page before leads to itself: the same
+    # records again are then the end. Empty otherwise.
+    digest: str = ""
 
 
 class Page(Struct, frozen=True):

@@ -101,6 +101,7 @@ class HttpClient:
         self.redactor = Redactor(settings)
         self.retrier = Retrier(Retries(settings.retries, settings.retry_delay))
         self.request_count = 0  # the requests made, including redirects and retries
+        self.notes: list[str] = []  # warnings for the user, without secrets
         self._session, self._sleep = session, sleep
         self._validator, self._proxies = make_validator(), Proxies()
         rate = parse_rate(settings.rate_limit) if settings.rate_limit is not None else None
@@ -156,6 +157,14 @@ class HttpClient:
         return HttpError(
             HttpFailure(self.redactor.redact_url(url), reason, self.redactor.redact(text))
         )
+
+    def make_repeat_error(self, url: URL, number: int, earlier: int) -> HttpError:
+        """Return the HttpError about page `number`, which has the records of an earlier page."""
+        text = (
+            f"page {number:,} has the same records as page {earlier:,}: does the server know the "
+            'parameter of the pages? pagination.on_repeat = "end" takes this for the end'
+        )
+        return self.make_error(url, "repeated_page", text)
 
     async def _follow_redirects(
         self, url: URL, home_origin: URL, attempts: int, *, may_stream: bool

@@ -27,7 +27,11 @@ class RefusedLinkError(Exception):
 
 
 class NoRecordsError(Exception):
-    """A page has no array of records. The message describes the value found instead."""
+    """A page has no records, or an error in their place. The message says which."""
+
+    def __init__(self, message: str, body: bytes = b"") -> None:
+        super().__init__(message)
+        self.body = body
 
 
 class StatusError(Exception):

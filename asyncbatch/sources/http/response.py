@@ -171,7 +171,9 @@ def _timestamp(date: str) -> float | None:
 
 _SUCCESSFUL = range(200, 300)
 _LINK = re.compile(r"""<([^>]*)>((?:[^,"<]|"(?:[^"\\]|\\.)*")*)""")
-_RELATION = re.compile(r""";\s*rel\s*=\s*(?:"([^"]*)"|([^\s;,"]+))""", re.IGNORECASE)
+_PARAMETER = re.compile(
+    r""";\s*(rel|results)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s;,"']+))""", re.IGNORECASE
+)
 _QUOTED_BYTES = 4096  # bytes of the body of an error that are read
 
 
@@ -225,9 +227,14 @@ async def read_response(
 
 
 def next_link(response: ClientResponse) -> str | None:
-    """Return the URL with rel=next of the Link header, None without one."""
-    for target, parameters in _LINK.findall(", ".join(response.headers.getall("Link", ()))):
-        relation = _RELATION.search(parameters)
-        if relation and "next" in (relation[1] or relation[2]).lower().split():
+    """Return the URL with rel=next of the Link header, None without one.
+
+    A link with results=false leads to a page without records: some APIs mark the end so.
+    """
+    for target, text in _LINK.findall(", ".join(response.headers.getall("Link", ()))):
+        parameters: dict[str, str] = {}
+        for name, *quoted in _PARAMETER.findall(text):
+            parameters.setdefault(name.lower(), "".join(quoted).lower())
+        if "next" in parameters.get("rel", "").split() and parameters.get("results") != "false":
             return str(target)
     return None

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from asyncbatch.sources.base import Feed
     from asyncbatch.sources.http.base import Page
     from asyncbatch.sources.http.client import Clock, HttpClient, Sleep
-    from asyncbatch.sources.http.settings import HttpSettings
+    from asyncbatch.sources.http.settings import HttpSettings, Incremental, Pagination
 
 
 class Connections:
@@ -112,6 +112,13 @@ class HttpSource:
         """Return the number of retried requests since the last call."""
         return 0 if self._client is None else self._client.retrier.take_retry_count()
 
+    def take_notes(self) -> list[str]:
+        """Return the warnings since the last call, without secrets."""
+        if self._client is None:
+            return []
+        notes, self._client.notes = self._client.notes, []
+        return notes
+
     @property
     def request_count(self) -> int:
         """The number of requests made: for pages, redirects and retries."""
@@ -183,12 +190,27 @@ class HttpFeedSource:
     def take_retry_count(self) -> int:
         return self._pages.retries()
 
+    def take_notes(self) -> list[str]:
+        return self._pages.take_notes()
+
     def traffic(self) -> Traffic:
         return Traffic(self._pages.page_count, self._pages.request_count)
 
     def _make_feed(self, url: str) -> UrlFeed:
         shown = self._pages.shown(url)
         return UrlFeed(self._pages, url, shown if self._is_alone else f"{shown} ({self.name})")
+
+
+# Settings that decide where pages end and which value is kept, not which records are requested.
+_NOT_SELECTING = {"more", "on_repeat"}
+
+
+def _selecting_settings(table: Pagination | Incremental | None) -> dict[str, object] | None:
+    """Return the settings of a table that select the records."""
+    plain: dict[str, object] | None = msgspec.to_builtins(table)
+    if plain is None:
+        return None
+    return {name: value for name, value in plain.items() if name not in _NOT_SELECTING}
 
 
 class UrlFeed:
@@ -202,7 +224,8 @@ class UrlFeed:
     @property
     def settings_digest(self) -> str:
         http = self._source.settings
-        selection = encode([http.records, http.format, http.pagination, http.incremental])
+        tables = map(_selecting_settings, (http.pagination, http.incremental))
+        selection = encode([http.records, http.format, *tables])
         return hashlib.blake2b(selection, digest_size=16).hexdigest()
 
     async def chunks(self, bookmark: Bookmark | None) -> AsyncGenerator[Chunk, None]:

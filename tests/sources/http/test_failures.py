@@ -354,10 +354,10 @@ async def test_many_lines_together_may_be_over_the_cap(api):
     assert sum(page.body.count(b"\n") for page in await read(settings)) == 5000
 
 
-@pytest.mark.parametrize("circle", [1, 2, 5])
+@pytest.mark.parametrize("circle", [2, 3, 5])
 async def test_a_cursor_that_was_there_before(api, circle):
     for number in range(20):
-        api.misbehave(value({"items": [1], "next_cursor": number % circle}))
+        api.misbehave(value({"items": [number], "next_cursor": f"c{number % circle}"}))
     failed = await failure_of(settings_for(api))
     assert failed.reason == "repeated_next"
     assert api.requests == circle + 1
@@ -366,10 +366,10 @@ async def test_a_cursor_that_was_there_before(api, circle):
 @pytest.mark.parametrize(
     ("pagination", "answer"),
     [
-        (CURSOR, {"next_cursor": {"a": 1}}),
-        (CURSOR, {"next_cursor": True}),
-        (NextUrlPagination(next="/next"), {"next": 5}),
-        (NextUrlPagination(next="/next"), {"next": "http://a:b:c/"}),
+        (CURSOR, {"items": [1], "next_cursor": {"a": 1}}),
+        (CURSOR, {"items": [1], "next_cursor": True}),
+        (NextUrlPagination(next="/next"), {"items": [1], "next": 5}),
+        (NextUrlPagination(next="/next"), {"items": [1], "next": "http://a:b:c/"}),
     ],
 )
 async def test_what_names_no_next_page(api, pagination, answer):
