@@ -33,6 +33,7 @@ from asyncbatch.sources.http.response import (
     read_response,
 )
 from asyncbatch.sources.http.security import OriginPolicy, Redactor
+from asyncbatch.sources.http.urls import parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -131,9 +132,9 @@ class HttpClient:
             attempt, self._is_transient, min_delay=_requested_wait, sleep=self._sleep
         )
 
-    def redact_url(self, url: str) -> str:
-        """Return a URL of the settings without secrets."""
-        return self.redactor.redact_url(URL(url))
+    def redact_url(self, url: str, *, keep_escapes: bool = False) -> str:
+        """Return a URL of the settings without secrets, with usual escapes or with its own."""
+        return self.redactor.redact_url(parse_url(url) if keep_escapes else URL(url))
 
     def to_http_error(self, url: URL, error: Exception, attempts: int = 1) -> HttpError:
         """Return the HttpError about `url` for one of `REQUEST_ERRORS`."""

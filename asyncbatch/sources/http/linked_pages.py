@@ -19,6 +19,7 @@ from asyncbatch.sources.http.settings import (
     NextUrlPagination,
 )
 from asyncbatch.sources.http.told import Told
+from asyncbatch.sources.http.urls import with_parameters
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -197,7 +198,7 @@ class LinkedPages:
                 raise BadLinkError(
                     f"expected a cursor at {pagination.next}, found {_describe_type(link)}"
                 )
-            return self._first.update_query({pagination.param: link})
+            return with_parameters(self._first, {pagination.param: link})
         if not isinstance(link, str):
             raise BadLinkError(f"expected the URL of the next page, found {_describe_type(link)}")
         return self._client.policy.resolve(answer.url, link)

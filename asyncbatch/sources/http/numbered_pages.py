@@ -13,6 +13,7 @@ from asyncbatch.sources.http.failures import NoRecordsError
 from asyncbatch.sources.http.page_records import PageRecords, RecordsCheck
 from asyncbatch.sources.http.settings import OffsetPagination, PagePagination
 from asyncbatch.sources.http.told import Told
+from asyncbatch.sources.http.urls import with_parameters
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -209,7 +210,7 @@ class NumberedPages:
 
     async def _fetch(self, at: int) -> _FetchedPage:
         """Return the page at position `at`. Raises HttpError."""
-        url = self._first.update_query(self._query_parameters(at))
+        url = with_parameters(self._first, self._query_parameters(at))
         try:
             answer = await self._client.request(url, self._first.origin(), may_stream=False)
         except HttpError as error:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from yarl import URL
-
 from asyncbatch.errors import UsageError
 from asyncbatch.sources.http.linked_pages import LinkedPages
 from asyncbatch.sources.http.numbered_pages import NumberedPages
 from asyncbatch.sources.http.settings import OffsetPagination, PagePagination
+from asyncbatch.sources.http.urls import parse_url, with_parameters
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+
+    from yarl import URL
 
     from asyncbatch.sources.http.base import Page, PageMark
     from asyncbatch.sources.http.client import HttpClient
@@ -29,7 +30,7 @@ def open_pages(
 ) -> AsyncGenerator[Page, None]:
     """Return the pages of `url` as `HttpSource.pages` does. Raises UsageError."""
     settings = client.settings
-    first = client.policy.without_credentials(URL(url))
+    first = client.policy.without_credentials(parse_url(url))
     if not client.policy.is_home_origin(first):
         raise UsageError(f"{client.redactor.redact_url(first)} has an origin that is not in `urls`")
     home = first.origin()
@@ -45,4 +46,6 @@ def _with_cursor(url: URL, settings: HttpSettings, since: str | None) -> URL:
     if settings.incremental is None:
         return url
     value = settings.incremental.initial if since is None else since
-    return url if value is None else url.update_query({settings.incremental.param: str(value)})
+    if value is None:
+        return url
+    return with_parameters(url, {settings.incremental.param: str(value)})

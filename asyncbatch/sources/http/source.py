@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from collections import Counter
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
@@ -104,9 +105,9 @@ class HttpSource:
             self._client = None
             await self._connections.__aexit__()
 
-    def shown(self, url: str) -> str:
-        """Return a URL without secrets."""
-        return self._entered_client().redact_url(url)
+    def shown(self, url: str, *, keep_escapes: bool = False) -> str:
+        """Return a URL without secrets, with usual escapes or with its own."""
+        return self._entered_client().redact_url(url, keep_escapes=keep_escapes)
 
     def retries(self) -> int:
         """Return the number of retried requests since the last call."""
@@ -177,7 +178,8 @@ class HttpFeedSource:
 
     async def __aenter__(self) -> Self:
         await self._pages.__aenter__()
-        self.feeds = [self._make_feed(url) for url in self.settings.urls]
+        names = Counter(map(self._pages.shown, self.settings.urls))
+        self.feeds = [self._make_feed(url, names) for url in self.settings.urls]
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -196,8 +198,10 @@ class HttpFeedSource:
     def traffic(self) -> Traffic:
         return Traffic(self._pages.page_count, self._pages.request_count)
 
-    def _make_feed(self, url: str) -> UrlFeed:
+    def _make_feed(self, url: str, names: Counter[str]) -> UrlFeed:
         shown = self._pages.shown(url)
+        if names[shown] > 1:  # URLs that differ only in their escapes, or in a secret
+            shown = self._pages.shown(url, keep_escapes=True)
         return UrlFeed(self._pages, url, shown if self._is_alone else f"{shown} ({self.name})")
 
 
