@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from tests.conftest import COMMAND, PATIENCE, environment
-from tests.servers.api import ApiServer, value
+from tests.servers.api import ApiServer, status, value
 
 NEWEST_FIRST = [{"id": 9 - n, "updated_at": f"2026-01-{9 - n:02}T00:00:00Z"} for n in range(9)]
 KINDS = {
@@ -28,7 +28,9 @@ KINDS = {
 def etl(tmp_path, files):
     """Run `asyncbatch etl` on one URL into a table, and return its report."""
 
-    def _etl(url: str, pagination: str, more: str = "", sink: str = 'key = ["id"]') -> Any:
+    def _etl(
+        url: str, pagination: str, more: str = "", sink: str = 'key = ["id"]', *, retries: int = 0
+    ) -> Any:
         records = "" if "link_header" in pagination else "/items"
         files({"p.toml": f"""
 name = "answers"
@@ -36,7 +38,7 @@ name = "answers"
 type = "http"
 urls = ["{url}"]
 records = "{records}"
-retries = 0
+retries = {retries}
 concurrency = 1
 pagination = {pagination}
 {more}
@@ -163,3 +165,20 @@ def test_the_error_of_an_api_is_told(etl):
         report = etl(api.url("/cursor"), KINDS["/cursor"])
     (failure,) = report["failures"]
     assert "ok is false, error is ratelimited" in failure["message"]
+
+
+def test_a_limit_that_is_told_with_403_is_waited_for(etl, tmp_path):
+    limits = [
+        {"Retry-After": "0.01"},
+        {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "0.01"},
+        {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1000000000"},
+    ]
+    with ApiServer([{"id": 1}]) as api:
+        for headers in limits:
+            names = {name.replace("-", "_"): text for name, text in headers.items()}
+            api.misbehave(status(403, "slow down", **names))
+        api.misbehave(value({"items": [{"id": 1}]}, Content_Encoding="utf-8"))
+        retrying = "retry_delay = 0.001"
+        report = etl(api.url("/cursor"), KINDS["/cursor"], retrying, retries=3)
+    assert (report["exit_code"], report["retries"]) == (0, 3)
+    assert rows(tmp_path) == [(1,)]

@@ -39,7 +39,9 @@ class HttpFailure(Struct, frozen=True):
     status: int | None = None  # None if the response has no error status
     attempts: int = 1  # the number of requests made
     body: str = ""  # the first characters of the response
-    retry_after: float | None = None  # seconds from the Retry-After header; None without it
+    # the seconds for which the response asks to wait; None if it does not
+    retry_after: float | None = None
+    is_rate_limited: bool = False  # whether the status is that of a rate limit
 
     @property
     def message(self) -> str:
@@ -53,7 +55,7 @@ class HttpFailure(Struct, frozen=True):
         if self.reason != "status":
             return self.reason in _TRANSIENT_REASONS
         status = self.status or 0
-        return status in _TRANSIENT_STATUSES or status >= 500
+        return self.is_rate_limited or status in _TRANSIENT_STATUSES or status >= 500
 
 
 class HttpError(AsyncbatchError):

@@ -149,7 +149,8 @@ class HttpClient:
                 error.status if isinstance(error, StatusError) else None,
                 attempts,
                 self.redactor.redact(quoted)[:EXCERPT_CHARACTERS],
-                error.retry_after if isinstance(error, StatusError) else None,
+                error.wait.seconds if isinstance(error, StatusError) else None,
+                is_rate_limited=isinstance(error, StatusError) and error.wait.is_rate_limited,
             )
         )
 
@@ -216,12 +217,13 @@ class HttpClient:
         return HttpResponse(url, response.content_type, b"", True, link, attempts, stream)
 
     async def _check_status(self, response: ClientResponse, url: URL) -> None:
-        """Raise StatusError for an error status; pause the host for its Retry-After."""
+        """Raise StatusError for an error status; pause the host as long as it asks for."""
         try:
             await check_status(response, time.time())
         except StatusError as error:
-            if error.retry_after is not None and error.retry_after <= self.settings.longest_wait:
-                self._rate_limiters[url.authority].pause(error.retry_after)
+            wait = error.wait.seconds
+            if wait is not None and wait <= self.settings.longest_wait:
+                self._rate_limiters[url.authority].pause(wait)
             raise
 
     def _is_transient(self, error: BaseException) -> bool:
@@ -231,5 +233,5 @@ class HttpClient:
 
 
 def _requested_wait(error: BaseException) -> float:
-    """Return the seconds of the Retry-After header, 0 without it."""
+    """Return the seconds for which a response asked to wait, 0 if it did not."""
     return (error.failure.retry_after or 0.0) if isinstance(error, HttpError) else 0.0
