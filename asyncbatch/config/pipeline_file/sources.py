@@ -12,6 +12,7 @@ from msgspec import Meta, field
 from asyncbatch.config.pipeline_file.values import (
     Bytes,
     HttpUrl,
+    Lag,
     Name,
     Names,
     Origin,
@@ -140,6 +141,22 @@ class IncrementalTable(Table, frozen=True):
     field: Annotated[Path, Meta(description="The field whose largest value is stored.")]
     param: Annotated[Name, Meta(description="The parameter for the largest value.")]
     initial: Annotated[Time | None, Meta(description="The value for the first run.")] = None
+    type: Annotated[
+        Literal["number", "time", "text"] | None,
+        Meta(description="How values are compared; without it, as the first run finds them."),
+    ] = None
+    max: Annotated[
+        Time | None,
+        Meta(description="Larger values are not stored: a number, a time, or now."),
+    ] = None
+    lag: Annotated[
+        Lag, Meta(description="The next run begins this much earlier: 5m, or a number.")
+    ] = 0.0
+
+    @classmethod
+    def contradictions(cls, given: Given) -> Contradictions:
+        if given.get("lag") and given.get("type") == "text":
+            yield ("lag",), 'needs numbers or times: it cannot be combined with type = "text"'
 
 
 class HttpSourceTable(Table, frozen=True, tag_field="type", tag="http"):

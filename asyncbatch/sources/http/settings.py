@@ -129,6 +129,13 @@ class Incremental(Struct, frozen=True, forbid_unknown_fields=True):
     field: str  # the field of a record whose largest value is kept
     param: str  # the query parameter of the first request that receives this value
     initial: str | int | float | None = None  # the value of the first run; None sends none
+    type: Literal["number", "time", "text"] | None = None  # how values are compared
+    # Larger values are not kept: a number, a time, a text, or "now". None: a day after now, for
+    # times with a zone.
+    max: str | int | float | None = None
+    # The next run asks for values from this much before the largest: seconds for times, else a
+    # number.
+    lag: float = 0.0
 
 
 class HttpSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -175,8 +182,17 @@ def setting_mistakes(settings: HttpSettings) -> Iterator[Mistake]:
     yield from _number_mistakes(settings)
     yield from _header_mistakes(settings)
     yield from _pagination_mistakes(settings)
-    if settings.incremental is not None and not settings.incremental.param:
+    if settings.incremental is not None:
+        yield from _incremental_mistakes(settings.incremental)
+
+
+def _incremental_mistakes(incremental: Incremental) -> Iterator[Mistake]:
+    if not incremental.param:
         yield "incremental.param", "must not be empty"
+    if not incremental.lag >= 0:
+        yield "incremental.lag", "must not be negative"
+    if incremental.lag and incremental.type == "text":
+        yield "incremental.lag", "needs numbers or times, and type is text"
 
 
 def _check_text(where: str, check: Callable[[str], object], value: str) -> Iterator[Mistake]:

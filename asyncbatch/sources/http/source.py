@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec import structs
 
 from asyncbatch.core.batches import Chunk
 from asyncbatch.core.records import Bookmark, Failure
@@ -18,6 +19,7 @@ from asyncbatch.core.report import Traffic
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.decoder import encode
 from asyncbatch.formats.failures import FeedError
+from asyncbatch.sources.cursor import is_ahead, minus_lag
 from asyncbatch.sources.http.base import HttpError, PageMark
 from asyncbatch.sources.http.settings import setting_mistakes
 
@@ -113,6 +115,10 @@ class HttpSource:
         """Return the number of retried requests since the last call."""
         return 0 if self._client is None else self._client.retrier.take_retry_count()
 
+    def add_note(self, note: str) -> None:
+        """Add a warning for the user, without secrets."""
+        self._entered_client().notes.append(note)
+
     def take_notes(self) -> list[str]:
         """Return the warnings since the last call, without secrets."""
         if self._client is None:
@@ -206,7 +212,7 @@ class HttpFeedSource:
 
 
 # Settings that decide where pages end and which value is kept, not which records are requested.
-_NOT_SELECTING = {"more", "on_repeat"}
+_NOT_SELECTING = {"more", "on_repeat", "type", "max", "lag"}
 
 
 def _selecting_settings(table: Pagination | Incremental | None) -> dict[str, object] | None:
@@ -235,7 +241,13 @@ class UrlFeed:
     async def chunks(self, bookmark: Bookmark | None) -> AsyncGenerator[Chunk, None]:
         before = bookmark or Bookmark()
         start = None if before.mark is None else msgspec.json.decode(before.mark, type=PageMark)
-        since = None if before.since is None else str(before.since)
+        try:
+            since = self._since(before)
+        except ValueError as error:
+            raise FeedError(Failure(self.name, "http", str(error))) from None
+        incremental = self._source.settings.incremental
+        if incremental is not None and incremental.type is not None:
+            before = structs.replace(before, kind=incremental.type)
         try:
             async with aclosing(self._source.pages(self._url, start, since)) as pages:
                 async for page in pages:
@@ -244,8 +256,24 @@ class UrlFeed:
             failure = error.failure
             raise FeedError(Failure(failure.url, "http", failure.message)) from None
 
+    def _since(self, before: Bookmark) -> str | None:
+        """Return the value of `incremental.param`, None for that of the first run.
+
+        Raises ValueError if the lag cannot be taken off it.
+        """
+        incremental, value = self._source.settings.incremental, before.since
+        if incremental is None or value is None:
+            return None
+        kind = incremental.type or before.kind
+        if before.mark is None and incremental.max is None and is_ahead(value, kind):
+            self._source.add_note(
+                f"warning: {self.name}: records from {value!r} on are requested, which lies in the "
+                "future: --full-refresh forgets this value"
+            )
+        return str(minus_lag(value, kind, incremental.lag) if incremental.lag else value)
+
 
 def _chunk(page: Page, before: Bookmark) -> Chunk:
     mark = None if page.mark is None else encode(page.mark).decode()
-    bookmark = Bookmark(mark, before.newest, before.since)
+    bookmark = Bookmark(mark, before.newest, before.since, before.kind)
     return Chunk(page.url, page.body, page.format, page.line, page.byte, bookmark)
