@@ -24,6 +24,7 @@ from asyncbatch.sources.http.failures import (
     explain_error,
 )
 from asyncbatch.sources.http.rate_limiter import RateLimiter
+from asyncbatch.sources.http.resolver import StableResolver
 from asyncbatch.sources.http.response import (
     HttpResponse,
     LineStream,
@@ -57,7 +58,7 @@ def open_session() -> aiohttp.ClientSession:
     connections or time, because `HttpClient` does.
     """
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
+        connector=aiohttp.TCPConnector(limit=0, resolver=StableResolver()),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None),
         auto_decompress=False,

@@ -65,7 +65,7 @@ class LinkedPages:
         url, number = self._begin()
         while url is not None:
             self._check_url(url, number)
-            answer = await self._client.request(url, self._home_origin, may_stream=True)
+            answer = await self._request(url)
             records = await self._find_records(url, answer)
             earlier = self._check.earlier_page(records, number)
             if earlier is not None and self._is_end(url, number, earlier):
@@ -103,6 +103,19 @@ class LinkedPages:
             self._check.remember(self._start.digest, number - 1)
             self._asked_again = url
         return url, number
+
+    async def _request(self, url: URL) -> HttpResponse:
+        """Return the response of `url`. Raises HttpError."""
+        try:
+            return await self._client.request(url, self._home_origin, may_stream=True)
+        except HttpError as error:
+            failure = error.failure
+            is_resumed = self._start is not None and len(self._requested) == 1
+            if is_resumed and failure.reason == "status" and not failure.is_transient:
+                text = f"{failure.text}; an earlier run ended here: if the link has expired, "
+                text += "--full-refresh reads the URL from its start"
+                raise HttpError(replace(failure, text=text)) from None
+            raise
 
     async def _find_records(self, url: URL, answer: HttpResponse) -> PageRecords:
         try:

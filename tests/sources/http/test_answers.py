@@ -22,7 +22,7 @@ from asyncbatch.sources.http.settings import (
     PagePagination,
 )
 from asyncbatch.sources.http.source import HttpSource
-from tests.servers.api import ApiServer, body, read, value
+from tests.servers.api import ApiServer, body, read, status, value
 
 KINDS = {
     "/page": PagePagination(),
@@ -491,6 +491,19 @@ async def test_links_of_all_kinds(api, link, expected):
     api.misbehave(value([1], Link=link))
     api.misbehave(value([2]))
     assert len(await read(settings_for(api, "/link_header"))) == expected
+
+
+async def test_a_mark_that_has_expired_is_told(api):
+    settings = settings_for(api, "/cursor")
+    first = (await read(settings))[0]
+    api.misbehave(status(410, "gone"))
+    _, failure, _ = await outcome_of(settings, start=first.mark)
+    assert failure is not None
+    assert "--full-refresh" in failure.message
+    api.misbehave(status(410, "gone"))
+    _, failure, _ = await outcome_of(settings)
+    assert failure is not None
+    assert "--full-refresh" not in failure.message
 
 
 def test_a_mark_without_a_shape_is_of_an_earlier_version():
