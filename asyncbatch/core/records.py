@@ -88,6 +88,7 @@ class Bookmark(Struct, frozen=True, gc=False, omit_defaults=True):
     since: Scalar | None = None  # the cursor value with which this pass began
     # how cursor values are compared, as set, or as detected by an earlier pass; None: not yet known
     kind: CursorKind | None = None
+    shape: str = ""  # of the pages of a URL, in the source's words; empty if not known
 
 
 class InvalidRecord(Struct, frozen=True, gc=False):

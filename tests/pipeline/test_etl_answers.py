@@ -29,7 +29,13 @@ def etl(tmp_path, files):
     """Run `asyncbatch etl` on one URL into a table, and return its report."""
 
     def _etl(
-        url: str, pagination: str, more: str = "", sink: str = 'key = ["id"]', *, retries: int = 0
+        url: str,
+        pagination: str,
+        more: str = "",
+        sink: str = 'key = ["id"]',
+        *,
+        retries: int = 0,
+        paged: bool = True,
     ) -> Any:
         records = "" if "link_header" in pagination else "/items"
         files({"p.toml": f"""
@@ -40,7 +46,7 @@ urls = ["{url}"]
 records = "{records}"
 retries = {retries}
 concurrency = 1
-pagination = {pagination}
+{f"pagination = {pagination}" if paged else ""}
 {more}
 [sink]
 to = "sqlite:///out.db"
@@ -182,3 +188,32 @@ def test_a_limit_that_is_told_with_403_is_waited_for(etl, tmp_path):
         report = etl(api.url("/cursor"), KINDS["/cursor"], retrying, retries=3)
     assert (report["exit_code"], report["retries"]) == (0, 3)
     assert rows(tmp_path) == [(1,)]
+
+
+@pytest.mark.parametrize("pagination", [KINDS["/link_header"], None])
+@pytest.mark.parametrize("first", [[{"id": 1}], []])
+def test_an_error_where_earlier_runs_had_arrays_is_no_row(etl, tmp_path, pagination, first):
+    kind = pagination or "{ link_header }"
+    with ApiServer() as api:
+        error = {"message": "Server Error"} | ({"request": 7} if pagination else {})
+        answers: list[Any] = [first, error, [{"id": 2}]]
+        codes = []
+        for answer in answers:
+            path = "/echo" if pagination is None else "/link_header"
+            api.misbehave(value(answer))
+            report = etl(api.url(path), kind, paged=pagination is not None)
+            codes.append(report["exit_code"])
+    assert codes == [0, 1, 0]
+    assert [row[0] for row in rows(tmp_path)] == [one["id"] for one in first] + [2]
+
+
+def test_merged_reports_keep_the_warnings(etl, tmp_path):
+    with ApiServer([{"id": 1}]) as api:
+        report = etl(api.url("/cursor"), '{ type = "cursor", next = "/nextcursor" }')
+    for name in ("a.json", "b.json"):
+        (tmp_path / name).write_text(json.dumps(report))
+    outcome = subprocess.run(
+        [*COMMAND, "merge-reports", "a.json", "b.json", "--output", "json"], check=True,
+        capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=PATIENCE,
+    )  # fmt: skip
+    assert json.loads(outcome.stdout)["notes"] == report["notes"]

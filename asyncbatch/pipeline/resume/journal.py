@@ -131,7 +131,7 @@ class Journal:
                 newest = None if place in part.errors else part.largest_cursor
                 since = arrival.bookmark.since if newest is None else newest
                 kind = part.cursor_kind or arrival.bookmark.kind
-                bookmark = _json(Bookmark(since=since, kind=kind))
+                bookmark = _json(Bookmark(since=since, kind=kind, shape=arrival.bookmark.shape))
             entries.append(
                 Entry(
                     known.identity, known.stamp, part.status(place), *counts, rows,
@@ -154,7 +154,7 @@ class Journal:
         if arrival := _chunk_of(batch_part):
             before = arrival.bookmark
             total.bookmark = _json(
-                Bookmark(before.mark, part.largest_cursor, before.since, before.kind)
+                Bookmark(before.mark, part.largest_cursor, before.since, before.kind, before.shape)
             )
         counts = _add_counts(total.unfinished_entry, (totals.read, totals.dropped, totals.rejected))
         return [

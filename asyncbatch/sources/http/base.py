@@ -95,3 +95,5 @@ class Page(Struct, frozen=True):
     is_last: bool = False  # whether it is known that no page follows
     line: int = 1  # the first line of this part in the response, from 1
     byte: int = 0  # the first byte of this part in the response, from 0
+    # without `records` in the settings: what the pages are, "array", "single" or "lines"
+    shape: str = ""

@@ -165,7 +165,8 @@ class HttpClient:
         """Return the HttpError about page `number`, which has the records of an earlier page."""
         text = (
             f"page {number:,} has the same records as page {earlier:,}: does the server know the "
-            'parameter of the pages? pagination.on_repeat = "end" takes this for the end'
+            'parameter of the pages? pagination.on_repeat = "end" takes this for the end, and '
+            '"load" loads it'
         )
         return self.make_error(url, "repeated_page", text)
 

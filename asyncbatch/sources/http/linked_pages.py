@@ -42,17 +42,23 @@ class BadLinkError(Exception):
 class LinkedPages:
     """Pages that link to the next one, or have a cursor for it.
 
-    They begin at `first`, or at the mark `start` of an earlier run. `home_origin` is the origin of
-    the settings' URL.
+    They begin at `first`, or at the mark `start` of an earlier run, whose pages had `shape`.
+    `home_origin` is the origin of the settings' URL.
     """
 
     def __init__(
-        self, client: HttpClient, first: URL, home_origin: URL, start: PageMark | None = None
+        self,
+        client: HttpClient,
+        first: URL,
+        home_origin: URL,
+        start: PageMark | None = None,
+        shape: str = "",
     ) -> None:
         self._client, self._first, self._home_origin = client, first, home_origin
         self._start = start
         self._pagination = client.settings.pagination
-        self._check = RecordsCheck(client.settings, start.shape if start is not None else "")
+        shape = start.shape if start is not None and start.shape else shape
+        self._check = RecordsCheck(client.settings, shape)
         self._told = Told(client.settings)
         self._requested: dict[URL, None] = {}
         self._asked_again: URL | None = None  # a URL whose own page named it as the next one
@@ -81,6 +87,7 @@ class LinkedPages:
                 "jsonl" if answer.is_lines else "json",
                 None if following is None else self._mark(url, following, number, records),
                 is_last=following is None and broken is None,
+                shape="" if self._client.settings.records else self._check.shape,
             )
             if answer.stream is not None:
                 async with aclosing(self._stream_pages(answer, answer.stream, end)) as pages:

@@ -80,9 +80,11 @@ class RecordsCheck:
             return self._accept(PageRecords("array", count, digest, is_absent=first == b"n"))
         if self._pointer or self._is_numbered or (self._is_paged and first != b"{"):
             raise self._no_array(answer.body, first)
-        if self._is_paged:
-            if self.shape in ("array", "lines"):
-                raise self._no_array(answer.body, first)
+        had_arrays = self.shape in ("array", "lines")
+        if self._is_paged and had_arrays:
+            raise self._no_array(answer.body, first)
+        # Without pages, a single record may stand for an array of one.
+        if first == b"{" and (self._is_paged or had_arrays):
             self._check_object(answer.body)
         return self._accept(PageRecords("single", 1, _digest(answer.body)))
 
@@ -109,7 +111,7 @@ class RecordsCheck:
         self._keys = set(found)
 
     def _accept(self, records: PageRecords) -> PageRecords:
-        if records.count != 0:
+        if not records.is_absent and (records.count != 0 or records.shape == "array"):
             self.shape = records.shape
         return records
 
@@ -120,7 +122,11 @@ class RecordsCheck:
         if not self._pointer:
             where += " of the response"
         there = "an object" if first == b"{" else "a single value" if first else "nothing"
-        advice = "the pages before had one" if self.shape else "`records` sets its JSON Pointer"
+        advice = (
+            "the pages before had one, or those of an earlier run (--full-refresh forgets them)"
+            if self.shape
+            else "`records` sets its JSON Pointer"
+        )
         return NoRecordsError(
             f"expected an array of records {where}, found {there}: {advice}", body
         )

@@ -27,6 +27,7 @@ def open_pages(
     since: str | None,
     *,
     asks_ahead: bool = True,
+    shape: str = "",
 ) -> AsyncGenerator[Page, None]:
     """Return the pages of `url` as `HttpSource.pages` does. Raises UsageError."""
     settings = client.settings
@@ -39,7 +40,7 @@ def open_pages(
         if start is not None:
             raise UsageError("pages by number or offset cannot resume: start without a mark")
         return NumberedPages(client, first, settings.pagination, asks_ahead=asks_ahead).pages()
-    return LinkedPages(client, first, home, start).pages()
+    return LinkedPages(client, first, home, start, shape).pages()
 
 
 def _with_cursor(url: URL, settings: HttpSettings, since: str | None) -> URL:

@@ -132,19 +132,25 @@ class HttpSource:
         return self._requests_before + (self._client.request_count if self._client else 0)
 
     async def pages(
-        self, url: str, start: PageMark | None = None, since: str | None = None
+        self,
+        url: str,
+        start: PageMark | None = None,
+        since: str | None = None,
+        *,
+        shape: str = "",
     ) -> AsyncGenerator[Page, None]:
         """Yield the pages of one of the settings' URLs, in order.
 
         Begins after the page with the mark `start`. `since` is the value of `incremental.param`,
-        None for `initial`. At most `concurrency` pages are requested ahead. Closing the generator
-        cancels these requests. Raises HttpError after all good pages.
+        None for `initial`. `shape` is that of the pages of an earlier run: an object in the place
+        of an array is then an error. At most `concurrency` pages are requested ahead. Closing the
+        generator cancels these requests. Raises HttpError after all good pages.
         """
         from asyncbatch.sources.http.pages import open_pages
 
         client, last = self._entered_client(), 0
         async with aclosing(
-            open_pages(client, url, start, since, asks_ahead=self._asks_ahead)
+            open_pages(client, url, start, since, asks_ahead=self._asks_ahead, shape=shape)
         ) as pages:
             async for page in pages:
                 if page.number != last:  # a streamed response is yielded in several parts
@@ -249,7 +255,9 @@ class UrlFeed:
         if incremental is not None and incremental.type is not None:
             before = structs.replace(before, kind=incremental.type)
         try:
-            async with aclosing(self._source.pages(self._url, start, since)) as pages:
+            async with aclosing(
+                self._source.pages(self._url, start, since, shape=before.shape)
+            ) as pages:
                 async for page in pages:
                     yield _chunk(page, before)
         except HttpError as error:
@@ -275,5 +283,6 @@ class UrlFeed:
 
 def _chunk(page: Page, before: Bookmark) -> Chunk:
     mark = None if page.mark is None else encode(page.mark).decode()
-    bookmark = Bookmark(mark, before.newest, before.since, before.kind)
+    shape = page.shape or before.shape
+    bookmark = Bookmark(mark, before.newest, before.since, before.kind, shape)
     return Chunk(page.url, page.body, page.format, page.line, page.byte, bookmark)
