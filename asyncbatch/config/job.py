@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from asyncbatch.sinks.base import BatchSink
     from asyncbatch.sinks.target import Target
     from asyncbatch.sources.base import FeedSource
+    from asyncbatch.sources.cursor import CursorField
     from asyncbatch.sources.inputs import Inputs
     from asyncbatch.transforms.spec import TransformSpec
     from asyncbatch.windows.aggregates import Aggregate
@@ -49,7 +50,7 @@ class RecordWorkSettings(Struct, frozen=True):
     replay: str | None = None  # the path of a dead letter file that is read again
     tracebacks: bool = False
     patience: float = DEFAULT_PATIENCE  # seconds that rows wait to be loaded together
-    newest: str | None = None  # the path of the cursor field of an incremental source
+    newest: CursorField | None = None  # the cursor field of an incremental source
 
     @property
     def reads_text(self) -> bool:

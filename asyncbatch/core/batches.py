@@ -10,6 +10,8 @@ from msgspec import Struct, field
 
 from asyncbatch.core.records import (
     Bookmark,
+    CursorKind,
+    CursorValues,
     Failure,
     FileResult,
     InvalidRecord,
@@ -172,8 +174,11 @@ class Part(Struct, gc=False):
     # the end of the part; None in the middle of a record that the next part continues
     position: Position | None = None
     split_file: SplitFile | None = None  # set if the file at index 0 must be processed in splits
-    # the largest value of the cursor field of an incremental source
+    # the largest values of the cursor field of an incremental source, from the worker
+    cursor_values: CursorValues | None = None
+    # the largest of them, and how it was compared; set in the main process
     largest_cursor: Scalar | None = None
+    cursor_kind: CursorKind | None = None
     # the states of the written outputs that only the worker knows
     outputs: dict[int, Extent] = field(default_factory=dict)
 

@@ -64,12 +64,31 @@ class Position(Struct, frozen=True, gc=False):
 Scalar = str | int | float
 
 
+# how the values of the cursor field of an incremental source are compared
+CursorKind = Literal["number", "time", "text"]
+
+
+class CursorValues(Struct, frozen=True, gc=False, omit_defaults=True):
+    """The largest values of a cursor field, for each way to compare them, as they were spelled."""
+
+    number: Scalar | None = None
+    time: Scalar | None = None
+    text: str | None = None
+    json_number: Scalar | None = None  # the first number that is no text, and no time
+    no_number: str | None = None  # the first text that is no number
+    has_times: bool = False  # also if they lie beyond the maximum
+    beyond: Scalar | None = None  # the first value beyond the maximum, which does not count
+
+
 class Bookmark(Struct, frozen=True, gc=False, omit_defaults=True):
     """The position of a feed, for a later run. Persisted as JSON in the ledger."""
 
     mark: str | None = None  # the position to resume at, in the source's format; None: the start
     newest: Scalar | None = None  # the largest cursor value so far
     since: Scalar | None = None  # the cursor value with which this pass began
+    # how cursor values are compared, as set, or as detected by an earlier pass; None: not yet known
+    kind: CursorKind | None = None
+    shape: str = ""  # of the pages of a URL, in the source's words; empty if not known
 
 
 class InvalidRecord(Struct, frozen=True, gc=False):

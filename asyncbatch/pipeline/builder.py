@@ -24,6 +24,7 @@ from asyncbatch.errors import UsageError
 from asyncbatch.pipeline.run import Run
 from asyncbatch.sinks.callback import CallbackSink
 from asyncbatch.sinks.target import Target
+from asyncbatch.sources.cursor import CursorField
 from asyncbatch.sources.http.settings import HttpSettings
 from asyncbatch.sources.http.source import Connections, HttpFeedSource
 from asyncbatch.sources.inputs import Inputs
@@ -56,7 +57,12 @@ def make_job_sources(
     files, urls, connections = 0, set[str](), Connections()
     for name, origin in origins:
         if isinstance(origin, HttpSettings):
-            field = origin.incremental.field if origin.incremental else None
+            incremental = origin.incremental
+            field = (
+                CursorField(incremental.field, incremental.type, incremental.max)
+                if incremental
+                else None
+            )
             settings = replace(work, records=origin.records or None, newest=field)
             is_alone = urls.isdisjoint(origin.urls)
             feeds = HttpFeedSource(

@@ -167,7 +167,7 @@ class Delivery:
     def take_notes(self) -> list[str]:
         """Return the notes for the user that are new since the last call."""
         notes, self._notes = self._notes, []
-        return notes
+        return notes + self._sums.take_notes()
 
     def discard_outputs(self) -> None:
         """Release the outputs of a run that cannot start. Earlier dead letters stay."""

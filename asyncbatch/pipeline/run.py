@@ -241,6 +241,7 @@ class Run:
     async def _finish(self, *, ended: bool) -> None:
         self.report.tally.retries += self._delivery.retrier.take_retry_count()
         self.report.add_retries(self._scheduler.retries())
+        self.report.notes += self._scheduler.take_notes()
         if self._report_updater:
             self._report_updater.update(is_over=True)
         report, stopped = self.report, self._stopped or self.report.over_budget

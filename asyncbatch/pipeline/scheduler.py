@@ -125,6 +125,10 @@ class Scheduler:
         """Return the retries of each feed source since the last call, by its number."""
         return {number: source.take_retry_count() for number, source in self._feeds.items()}
 
+    def take_notes(self) -> list[str]:
+        """Return the warnings of feed sources since the last call."""
+        return [note for source in self._feeds.values() for note in source.take_notes()]
+
     def count(self, source: int, part: Part) -> None:
         """Count the records of a part, if the source has a limit of records."""
         if source in self._samples:

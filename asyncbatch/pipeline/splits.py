@@ -11,13 +11,13 @@ from msgspec import structs
 from asyncbatch.core.batches import Batch, BatchPart, Counts, Part, SettledInputs, Split
 from asyncbatch.core.system import usable_cpus
 from asyncbatch.formats.failures import FeedError, with_record_count
-from asyncbatch.sources.cursor import larger_value
+from asyncbatch.sources.cursor import classify, largest_value, merge_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from asyncbatch.core.batches import Chunk
-    from asyncbatch.core.records import Failure, Scalar
+    from asyncbatch.core.records import CursorKind, CursorValues, Failure, Scalar
 
 # The number of splits of one file that may be unsettled is the larger one of these.
 MIN_AHEAD = 8
@@ -107,7 +107,10 @@ class _SplitSum:
         self.first_failure: Failure | None = None
         self.error: Failure | None = None
         self.reports_early = False
+        self.cursor_values: CursorValues | None = None
         self.largest_cursor: Scalar | None = None
+        self.cursor_kind: CursorKind | None = None
+        self.notes_beyond = True  # whether a value beyond the maximum is still to be told
 
     def add(self, counts: Counts, part: Part) -> None:
         """Add the counts of a part."""
@@ -124,6 +127,12 @@ class SplitSums:
 
     def __init__(self) -> None:
         self._files: dict[int, _SplitSum] = {}
+        self._notes: list[str] = []
+
+    def take_notes(self) -> list[str]:
+        """Return the warnings for the user since the last call."""
+        notes, self._notes = self._notes, []
+        return notes
 
     def pass_on(self, result: BatchPart | SettledInputs) -> Iterator[BatchPart | SettledInputs]:
         """Take a part; yield it as if one worker had processed the file."""
@@ -144,19 +153,37 @@ class SplitSums:
                 _shift_positions(result.part, file)
             if split.chunk is not None and not _compare_cursors(result.part, split.chunk, file):
                 return
+            self._note_beyond(result.part, file, batch)
             yield from (BatchPart(batch, part) for part in _pass_split(result.part, file))
+
+    def _note_beyond(self, part: Part, file: _SplitSum, batch: Batch) -> None:
+        """Note, once for each file, a cursor value that is too far ahead to be kept."""
+        values, split = part.cursor_values, batch.split
+        if not file.notes_beyond or values is None or values.beyond is None or split is None:
+            return
+        file.notes_beyond = False
+        name = split.chunk.file if split.chunk is not None else batch.paths[0]
+        self._notes.append(
+            f"warning: {name}: {values.beyond!r} lies beyond the clock, or beyond incremental.max, "
+            "and is not kept as the largest value of incremental.field"
+        )
 
 
 def _compare_cursors(part: Part, chunk: Chunk, file: _SplitSum) -> bool:
     """Set the largest cursor value so far in a part; return whether values can be compared."""
+    before = chunk.bookmark
+    if file.cursor_values is None and before.newest is not None:
+        file.cursor_values = classify(before.newest, before.kind)
+    file.cursor_values = merge_values(file.cursor_values, part.cursor_values)
     try:
-        newest = larger_value(file.largest_cursor, chunk.bookmark.newest, chunk.file)
-        file.largest_cursor = part.largest_cursor = larger_value(
-            newest, part.largest_cursor, chunk.file
+        file.largest_cursor, file.cursor_kind = largest_value(
+            file.cursor_values, before.kind, chunk.file
         )
     except FeedError as error:
         file.error = error.failure
-    return file.error is None
+        return False
+    part.largest_cursor = file.largest_cursor
+    return True
 
 
 def _pass_split(part: Part, file: _SplitSum) -> Iterator[Part]:
@@ -219,5 +246,7 @@ def _whole_part(part: Part, file: _SplitSum) -> Part:
         {0: counts.rejected} if counts.rejected else {},
         {} if error is None else {0: error},
         counts=file.reported,
+        cursor_values=file.cursor_values,
         largest_cursor=file.largest_cursor,
+        cursor_kind=file.cursor_kind,
     )

@@ -75,6 +75,10 @@ class FeedSource(Protocol):
         """Return the number of retries since the last call."""
         ...
 
+    def take_notes(self) -> list[str]:
+        """Return the warnings for the user since the last call, without secrets."""
+        ...
+
     def traffic(self) -> Traffic | None:
         """Return the traffic so far, or None for a source without a server."""
         ...

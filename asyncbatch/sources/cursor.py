@@ -2,62 +2,251 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import re
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from asyncbatch.core.records import Failure
+from msgspec import Struct
+from msgspec.structs import replace
+
+from asyncbatch.core.records import CursorValues, Failure
 from asyncbatch.formats.failures import FeedError
 from asyncbatch.transforms.fields import make_getter, parse_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asyncbatch.core.records import Scalar
+    from asyncbatch.core.records import CursorKind, Scalar
+
+NOW = "now"  # as `max`: the time at which the work begins
+# A time that is further ahead of the clock is not kept, unless `max` allows it.
+DEFAULT_AHEAD = timedelta(days=1)
+_MIN_MILLISECONDS = 10**11  # a larger number is a time in milliseconds since 1970, not in seconds
+# Digits without an exponent: hexadecimal texts such as 1e5 are no numbers.
+_NUMBER = re.compile(r"[+-]?[0-9]{1,400}(?:\.[0-9]{1,400})?")
+_FRACTION = re.compile(r"[.,]([0-9]+)")
+
+
+class CursorField(Struct, frozen=True):
+    """The field of an incremental source whose largest value is kept."""
+
+    path: str
+    kind: CursorKind | None = None  # how values are compared; None: as they look
+    max: Scalar | None = None  # larger values are not kept; `NOW` for the current time
 
 
 class LargestCursor:
-    """Finds the largest value of the field at `path`. Raises ValueError for an invalid path."""
+    """Finds the largest values of a cursor field. Raises ValueError for an invalid path."""
 
-    def __init__(self, path: str) -> None:
-        self._get = make_getter(parse_path(path))
+    def __init__(self, field: CursorField) -> None:
+        self._get = make_getter(parse_path(field.path))
+        self._kind = field.kind
+        now = datetime.now(UTC)
+        self._max_time: datetime | None = now + DEFAULT_AHEAD if field.max is None else None
+        self._max_number: float | Decimal | None = None
+        self._max_text: str | None = None
+        if field.max == NOW:
+            self._max_time = now
+        elif field.kind == "text":
+            self._max_text = None if field.max is None else str(field.max)
+        elif field.max is not None:
+            self._max_number = None if field.kind == "time" else to_number(field.max)
+            if self._max_number is None:
+                self._max_time = to_time(field.max, "time")
+            if self._max_number is None and self._max_time is None:
+                self._max_text = str(field.max)
 
-    def largest(self, records: Sequence[Any], previous: Scalar | None, file: str) -> Scalar | None:
-        """Return the largest value of `previous` and the field of each record of `file`.
+    def largest(self, records: Sequence[Any], found: CursorValues | None) -> CursorValues | None:
+        """Return `found` merged with the values of the field in each record.
 
-        Records without the field are skipped. Raises FeedError if two values cannot be compared.
+        Records without the field are skipped.
         """
-        newest = previous
         for record in records:
             if type(record) is dict:
                 value = self._get(record)
                 if type(value) in (str, int, float):
-                    newest = larger_value(newest, value, file)
-        return newest
+                    found = merge_values(found, self._classify(value))
+        return found
+
+    def _classify(self, value: Scalar) -> CursorValues:
+        """Return the values for one record, without those beyond the maximum."""
+        values = classify(value, self._kind)
+        time, number = to_time(value, self._kind), to_number(value)
+        if time is not None and self._max_time is not None and time > self._max_time:
+            values = _without(values, "time", value)
+        if number is not None and self._max_number is not None and number > self._max_number:
+            values = _without(values, "number", value)
+        if isinstance(value, str) and self._max_text is not None and value > self._max_text:
+            values = _without(values, "text", value)
+        return values
 
 
-def larger_value(first: Scalar | None, second: Scalar | None, file: str) -> Scalar | None:
-    """Return the larger of two values. Times are compared as instants.
+def _without(values: CursorValues, name: str, value: Scalar) -> CursorValues:
+    return replace(values, **{name: None, "beyond": value})
 
-    A time is larger than any other text. Raises FeedError for a number and a text.
-    """
+
+def classify(value: Scalar, kind: CursorKind | None) -> CursorValues:
+    """Return the values for one value, by each way to compare it that it allows."""
+    is_text = isinstance(value, str)
+    is_time, is_number = to_time(value, kind) is not None, to_number(value) is not None
+    return CursorValues(
+        number=value if is_number else None,
+        time=value if is_time else None,
+        text=str(value) if is_text else None,
+        json_number=None if is_text or is_time else value,
+        no_number=str(value) if not is_number else None,
+        has_times=is_time,
+    )
+
+
+def merge_values(first: CursorValues | None, second: CursorValues | None) -> CursorValues | None:
+    """Return the largest values of both."""
     if first is None or second is None:
         return second if first is None else first
-    if isinstance(first, str) != isinstance(second, str):
-        problem = f"{first!r} and {second!r} cannot be compared, so the newer one is unknown"
-        raise FeedError(Failure(file, "http", f"incremental.field: {problem}"))
-    return max(first, second, key=_sort_key)
+    return CursorValues(
+        number=_larger(first.number, second.number, "number"),
+        time=_larger(first.time, second.time, "time"),
+        text=_larger(first.text, second.text, "text"),
+        json_number=second.json_number if first.json_number is None else first.json_number,
+        no_number=second.no_number if first.no_number is None else first.no_number,
+        has_times=first.has_times or second.has_times,
+        beyond=second.beyond if first.beyond is None else first.beyond,
+    )
 
 
-def _sort_key(value: Scalar) -> tuple[bool, Any]:
-    """Return a sort key in which times come after other text."""
-    time = _parse_time(value) if isinstance(value, str) else None
-    return (False, value) if time is None else (True, time)
+def _larger(first: Scalar | None, second: Scalar | None, kind: CursorKind) -> Any:
+    if first is None or second is None:
+        return second if first is None else first
+    return max(first, second, key=lambda value: _sort_key(value, kind))
 
 
-def _parse_time(text: str) -> datetime | None:
-    """Parse an ISO 8601 time with a time zone; return None for other text."""
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
+def _sort_key(value: Scalar, kind: CursorKind) -> Any:
+    if kind == "number":
+        return to_number(value)
+    return to_time(value, kind) if kind == "time" else value
+
+
+def kind_of(values: CursorValues) -> CursorKind | None:
+    """Return how values are compared by the look of all of them; None without values."""
+    if values.json_number is not None:
+        return "number"
+    if values.has_times:
+        return "time"
+    if values.number is not None and values.no_number is None:
+        return "number"
+    return "text" if values.text is not None else None
+
+
+def largest_value(
+    values: CursorValues | None, kind: CursorKind | None, file: str
+) -> tuple[Scalar | None, CursorKind | None]:
+    """Return the largest value of `file`, and how it was compared: by `kind` if it is set.
+
+    Raises FeedError if the values cannot be compared.
+    """
+    if values is None:
+        return None, kind
+    kind = kind or kind_of(values)
+    if kind == "number" and values.no_number is not None:
+        number = values.number if values.json_number is None else values.json_number
+        raise _not_comparable(number, values.no_number, file)
+    if kind == "text" and values.json_number is not None:
+        raise _not_comparable(values.text, values.json_number, file)
+    if kind == "time" and values.json_number is not None:
+        raise _not_comparable(values.time, values.json_number, file)
+    return (None if kind is None else getattr(values, kind)), kind
+
+
+def _not_comparable(first: Scalar | None, second: Scalar, file: str) -> FeedError:
+    problem = f"{first!r} and {second!r} cannot be compared, so the newer one is unknown"
+    advice = 'incremental.type says how: "number", "time" or "text"'
+    return FeedError(Failure(file, "http", f"incremental.field: {problem}; {advice}"))
+
+
+def to_number(value: object) -> int | float | Decimal | None:
+    """Return the exact number that a value is, or that its text is; None for another value."""
+    if not isinstance(value, str):
+        return value if type(value) in (int, float) else None  # type: ignore[return-value]
+    if _NUMBER.fullmatch(value) is None:
         return None
-    return time if time.tzinfo else None
+    return Decimal(value) if "." in value else int(value)
+
+
+def to_time(value: object, kind: CursorKind | None) -> datetime | None:
+    """Return the instant of a time of ISO 8601 with a zone; None for another value.
+
+    With the kind "time", a time without a zone is one of UTC, and a number counts from 1970.
+    """
+    if isinstance(value, datetime):
+        return value
+    if isinstance(value, str):
+        try:
+            time = datetime.fromisoformat(value)
+        except ValueError:
+            time = None
+        if time is not None and time.tzinfo is not None:
+            return time
+        if time is not None and kind == "time":
+            return time.replace(tzinfo=UTC)
+    number = to_number(value) if kind == "time" else None
+    if number is None:
+        return None
+    try:
+        seconds = Decimal(number) / (1000 if _is_milliseconds(number) else 1)
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=float(seconds))
+    except OverflowError:
+        return None
+
+
+def is_ahead(value: Scalar, kind: CursorKind | None) -> bool:
+    """Whether a cursor value is a time that is too far in the future to be kept."""
+    time = to_time(value, kind)
+    return time is not None and time > datetime.now(UTC) + DEFAULT_AHEAD
+
+
+def _is_milliseconds(number: float | Decimal) -> bool:
+    return abs(Decimal(number)) >= _MIN_MILLISECONDS
+
+
+def minus_lag(value: Scalar, kind: CursorKind | None, lag: float) -> Scalar:
+    """Return a cursor value less `lag`: seconds for a time, else a number.
+
+    Raises ValueError for a text that is neither.
+    """
+    kind = kind or kind_of(classify(value, None))
+    if kind == "number" and (number := to_number(value)) is not None:
+        return _number_minus(value, number, lag)
+    time = to_time(value, "time") if kind == "time" else None
+    if time is None:
+        raise ValueError(f"incremental.lag needs a number or a time, not {value!r}")
+    number = to_number(value)
+    if number is not None:
+        return _number_minus(value, number, lag * 1000 if _is_milliseconds(number) else lag)
+    return _time_minus(str(value), time, lag)
+
+
+def _number_minus(value: Scalar, number: float | Decimal, lag: float) -> Scalar:
+    exact = Decimal(str(number)) - Decimal(str(int(lag) if lag == int(lag) else lag))
+    text = format(exact, "f")
+    if isinstance(value, str):
+        return text
+    return int(exact) if exact == exact.to_integral_value() else float(exact)
+
+
+def _time_minus(text: str, time: datetime, lag: float) -> str:
+    """Return a time less `lag` seconds, in the form of `text`."""
+    try:
+        earlier = time - timedelta(seconds=lag)
+    except OverflowError:
+        return text
+    if len(text) <= len("2026-01-01"):
+        return earlier.date().isoformat()
+    fraction = _FRACTION.search(text)
+    whole = earlier.replace(microsecond=0, tzinfo=None).isoformat(text[10])
+    if fraction:
+        whole += f".{earlier.microsecond:06}"[: 1 + len(fraction[1])]
+    if text[-1] in "zZ":
+        return whole + text[-1]
+    has_zone = datetime.fromisoformat(text).tzinfo is not None
+    return whole + (earlier.isoformat()[-6:] if has_zone else "")

@@ -288,6 +288,9 @@ class IterableFeedSource:
     def take_retry_count(self) -> int:
         return 0
 
+    def take_notes(self) -> list[str]:
+        return []
+
     def traffic(self) -> None: ...
 
 

@@ -43,6 +43,8 @@ class Seen(NamedTuple):
     query: dict[str, str]
     headers: dict[str, str]
     at: float
+    target: str
+    """Path and query, with the escapes that came."""
 
 
 class ApiServer:
@@ -98,6 +100,10 @@ class ApiServer:
         """Let the next requests (of a path) be answered by `behaviour`; None is as usual."""
         self._behaviours.extend([(path, behaviour)] * times)
 
+    def forget(self) -> None:
+        """Answer as usual again."""
+        self._behaviours.clear()
+
     def answer(self, count: int, running: subprocess.Popen[bytes]) -> bool:
         """Answer `count` more requests, and wait for the next one, which is not answered.
 
@@ -146,7 +152,9 @@ class ApiServer:
     @web.middleware
     async def _middleware(self, request: web.Request, handler: Any) -> web.StreamResponse:
         now = asyncio.get_running_loop().time()
-        self.seen.append(Seen(request.path, dict(request.query), dict(request.headers), now))
+        self.seen.append(
+            Seen(request.path, dict(request.query), dict(request.headers), now, request.raw_path)
+        )
         assert request.transport is not None
         self._clients.add(request.transport.get_extra_info("peername"))
         self.at_once += 1

@@ -130,6 +130,7 @@ def report_object(report: Report, command: str, exit_code: int) -> dict[str, Any
         "exit_code": exit_code,
         **optional_sections(report),
         **({"target_discarded": report.discarded} if report.discarded else {}),
+        **({"notes": report.notes} if report.notes else {}),
     }
 
 
@@ -260,6 +261,7 @@ class RunReport(Struct):
     sink: _SinkFields | None = None
     target_discarded: str | None = None
     dry_run: bool = False
+    notes: list[str] = []
 
     @property
     def target_lost(self) -> bool:
@@ -311,6 +313,7 @@ def merge(reports: list[RunReport]) -> Report:
         interrupted=any(report.status == "interrupted" for report in reports),
         target_lost=any(report.target_lost for report in reports),
         discarded="; ".join(filter(None, (report.target_discarded for report in reports))) or None,
+        notes=list(dict.fromkeys(note for report in reports for note in report.notes)),
         failure_count=len(failures) + sum(report.failures_omitted for report in reports),
     )
     for report in reports:

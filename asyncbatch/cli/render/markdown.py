@@ -47,6 +47,8 @@ class Markdown:
         yield "".join(f"| {label} | {value} |\n" for label, value in rows.items()).encode()
         yield f"\nExit status {exit_code}.\n".encode()
         yield from _sources(report)
+        for note in report.notes:
+            yield f"\n{_cell(printable(note))}\n".encode()
         shown = report.failures[:MAX_FAILURES]
         if not shown:
             return

@@ -12,6 +12,7 @@ from msgspec import Meta, field
 from asyncbatch.config.pipeline_file.values import (
     Bytes,
     HttpUrl,
+    Lag,
     Name,
     Names,
     Origin,
@@ -35,6 +36,13 @@ _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 Count: TypeAlias = Annotated[int, Meta(ge=1)]
 Status: TypeAlias = Annotated[int, Meta(ge=100)]
+More: TypeAlias = Annotated[
+    Pointer | None, Meta(description="Pointer to whether there are more pages: true or false.")
+]
+OnRepeat: TypeAlias = Annotated[
+    Literal["fail", "end", "load"],
+    Meta(description="A page with the records of an earlier page: a failure, the end, or loaded."),
+]
 
 
 class BearerAuthTable(Table, frozen=True, tag_field="type", tag="bearer"):
@@ -78,6 +86,8 @@ class PagePaginationTable(Table, frozen=True, tag_field="type", tag="page"):
     end_status: Annotated[
         Status | None, Meta(description="The status of a page after the last: 404.")
     ] = None
+    more: More = None
+    on_repeat: OnRepeat = "fail"
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
@@ -98,6 +108,8 @@ class OffsetPaginationTable(Table, frozen=True, tag_field="type", tag="offset"):
     end_status: Annotated[
         Status | None, Meta(description="The status of a page after the last: 404.")
     ] = None
+    more: More = None
+    on_repeat: OnRepeat = "fail"
 
 
 class CursorPaginationTable(Table, frozen=True, tag_field="type", tag="cursor"):
@@ -105,16 +117,22 @@ class CursorPaginationTable(Table, frozen=True, tag_field="type", tag="cursor"):
 
     next: Annotated[Pointer, Meta(description="Pointer to the next cursor in a page.")]
     param: Annotated[Name, Meta(description="The parameter for the cursor.")] = "cursor"
+    more: More = None
+    on_repeat: OnRepeat = "fail"
 
 
 class NextUrlPaginationTable(Table, frozen=True, tag_field="type", tag="next_url"):
     """Each page has the URL of the next page, the last page has none."""
 
     next: Annotated[Pointer, Meta(description="Pointer to the next URL in a page.")]
+    more: More = None
+    on_repeat: OnRepeat = "fail"
 
 
 class LinkHeaderPaginationTable(Table, frozen=True, tag_field="type", tag="link_header"):
     """The `Link` header has the URL of the next page, with rel="next"."""
+
+    on_repeat: OnRepeat = "fail"
 
 
 class IncrementalTable(Table, frozen=True):
@@ -123,6 +141,22 @@ class IncrementalTable(Table, frozen=True):
     field: Annotated[Path, Meta(description="The field whose largest value is stored.")]
     param: Annotated[Name, Meta(description="The parameter for the largest value.")]
     initial: Annotated[Time | None, Meta(description="The value for the first run.")] = None
+    type: Annotated[
+        Literal["number", "time", "text"] | None,
+        Meta(description="How values are compared; without it, as the first run finds them."),
+    ] = None
+    max: Annotated[
+        Time | None,
+        Meta(description="Larger values are not stored: a number, a time, or now."),
+    ] = None
+    lag: Annotated[
+        Lag, Meta(description="The next run begins this much earlier: 5m, or a number.")
+    ] = 0.0
+
+    @classmethod
+    def contradictions(cls, given: Given) -> Contradictions:
+        if given.get("lag") and given.get("type") == "text":
+            yield ("lag",), 'needs numbers or times: it cannot be combined with type = "text"'
 
 
 class HttpSourceTable(Table, frozen=True, tag_field="type", tag="http"):

@@ -104,6 +104,9 @@ Seconds: TypeAlias = Annotated[
     float,
     Meta(gt=0, extra={"form": "duration"}, extra_json_schema={"as": _NUMBER_OR_TEXT}),
 ]
+Lag: TypeAlias = Annotated[
+    float, Meta(ge=0, extra={"form": "duration"}, extra_json_schema={"as": _NUMBER_OR_TEXT})
+]
 Bytes: TypeAlias = Annotated[
     int,
     Meta(ge=1, extra={"form": "size"}, extra_json_schema={"as": _NUMBER_OR_TEXT}),

@@ -271,4 +271,4 @@ class BookmarkAdmission:
         bookmark = msgspec.json.decode(entry.bookmark, type=Bookmark)
         if bookmark.mark is not None:
             return bookmark
-        return Bookmark(since=bookmark.since)
+        return Bookmark(since=bookmark.since, kind=bookmark.kind, shape=bookmark.shape)

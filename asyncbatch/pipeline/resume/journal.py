@@ -130,7 +130,8 @@ class Journal:
             if (arrival := _chunk_of(batch_part)) and bookmark is None:
                 newest = None if place in part.errors else part.largest_cursor
                 since = arrival.bookmark.since if newest is None else newest
-                bookmark = _json(Bookmark(since=since))
+                kind = part.cursor_kind or arrival.bookmark.kind
+                bookmark = _json(Bookmark(since=since, kind=kind, shape=arrival.bookmark.shape))
             entries.append(
                 Entry(
                     known.identity, known.stamp, part.status(place), *counts, rows,
@@ -152,7 +153,9 @@ class Journal:
         total.position = at.byte, at.record, at.line, at.column
         if arrival := _chunk_of(batch_part):
             before = arrival.bookmark
-            total.bookmark = _json(Bookmark(before.mark, part.largest_cursor, before.since))
+            total.bookmark = _json(
+                Bookmark(before.mark, part.largest_cursor, before.since, before.kind, before.shape)
+            )
         counts = _add_counts(total.unfinished_entry, (totals.read, totals.dropped, totals.rejected))
         return [
             Entry(

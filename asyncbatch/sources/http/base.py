@@ -19,6 +19,7 @@ Reason = Literal[
     "no_records",
     "bad_next",
     "repeated_next",
+    "repeated_page",
     "max_pages",
     "redirect_loop",
     "refused_origin",
@@ -38,7 +39,9 @@ class HttpFailure(Struct, frozen=True):
     status: int | None = None  # None if the response has no error status
     attempts: int = 1  # the number of requests made
     body: str = ""  # the first characters of the response
-    retry_after: float | None = None  # seconds from the Retry-After header; None without it
+    # the seconds for which the response asks to wait; None if it does not
+    retry_after: float | None = None
+    is_rate_limited: bool = False  # whether the status is that of a rate limit
 
     @property
     def message(self) -> str:
@@ -52,7 +55,7 @@ class HttpFailure(Struct, frozen=True):
         if self.reason != "status":
             return self.reason in _TRANSIENT_REASONS
         status = self.status or 0
-        return status in _TRANSIENT_STATUSES or status >= 500
+        return self.is_rate_limited or status in _TRANSIENT_STATUSES or status >= 500
 
 
 class HttpError(AsyncbatchError):
@@ -71,6 +74,11 @@ class PageMark(Struct, frozen=True):
 
     link: str  # its URL, without credentials
     number: int  # from 1
+    # what the pages before were, if `records` does not tell it: "array", "single" or "lines"
+    shape: str = ""
+    # The digest of the records before, if the link of the page before leads to itself: the same
+    # records again are then the end. Empty otherwise.
+    digest: str = ""
 
 
 class Page(Struct, frozen=True):
@@ -87,3 +95,5 @@ class Page(Struct, frozen=True):
     is_last: bool = False  # whether it is known that no page follows
     line: int = 1  # the first line of this part in the response, from 1
     byte: int = 0  # the first byte of this part in the response, from 0
+    # without `records` in the settings: what the pages are, "array", "single" or "lines"
+    shape: str = ""

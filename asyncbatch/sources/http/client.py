@@ -24,6 +24,7 @@ from asyncbatch.sources.http.failures import (
     explain_error,
 )
 from asyncbatch.sources.http.rate_limiter import RateLimiter
+from asyncbatch.sources.http.resolver import StableResolver
 from asyncbatch.sources.http.response import (
     HttpResponse,
     LineStream,
@@ -33,6 +34,7 @@ from asyncbatch.sources.http.response import (
     read_response,
 )
 from asyncbatch.sources.http.security import OriginPolicy, Redactor
+from asyncbatch.sources.http.urls import parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -56,7 +58,7 @@ def open_session() -> aiohttp.ClientSession:
     connections or time, because `HttpClient` does.
     """
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
+        connector=aiohttp.TCPConnector(limit=0, resolver=StableResolver()),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None),
         auto_decompress=False,
@@ -101,6 +103,7 @@ class HttpClient:
         self.redactor = Redactor(settings)
         self.retrier = Retrier(Retries(settings.retries, settings.retry_delay))
         self.request_count = 0  # the requests made, including redirects and retries
+        self.notes: list[str] = []  # warnings for the user, without secrets
         self._session, self._sleep = session, sleep
         self._validator, self._proxies = make_validator(), Proxies()
         rate = parse_rate(settings.rate_limit) if settings.rate_limit is not None else None
@@ -130,9 +133,9 @@ class HttpClient:
             attempt, self._is_transient, min_delay=_requested_wait, sleep=self._sleep
         )
 
-    def redact_url(self, url: str) -> str:
-        """Return a URL of the settings without secrets."""
-        return self.redactor.redact_url(URL(url))
+    def redact_url(self, url: str, *, keep_escapes: bool = False) -> str:
+        """Return a URL of the settings without secrets, with usual escapes or with its own."""
+        return self.redactor.redact_url(parse_url(url) if keep_escapes else URL(url))
 
     def to_http_error(self, url: URL, error: Exception, attempts: int = 1) -> HttpError:
         """Return the HttpError about `url` for one of `REQUEST_ERRORS`."""
@@ -147,7 +150,8 @@ class HttpClient:
                 error.status if isinstance(error, StatusError) else None,
                 attempts,
                 self.redactor.redact(quoted)[:EXCERPT_CHARACTERS],
-                error.retry_after if isinstance(error, StatusError) else None,
+                error.wait.seconds if isinstance(error, StatusError) else None,
+                is_rate_limited=isinstance(error, StatusError) and error.wait.is_rate_limited,
             )
         )
 
@@ -156,6 +160,15 @@ class HttpClient:
         return HttpError(
             HttpFailure(self.redactor.redact_url(url), reason, self.redactor.redact(text))
         )
+
+    def make_repeat_error(self, url: URL, number: int, earlier: int) -> HttpError:
+        """Return the HttpError about page `number`, which has the records of an earlier page."""
+        text = (
+            f"page {number:,} has the same records as page {earlier:,}: does the server know the "
+            'parameter of the pages? pagination.on_repeat = "end" takes this for the end, and '
+            '"load" loads it'
+        )
+        return self.make_error(url, "repeated_page", text)
 
     async def _follow_redirects(
         self, url: URL, home_origin: URL, attempts: int, *, may_stream: bool
@@ -206,12 +219,13 @@ class HttpClient:
         return HttpResponse(url, response.content_type, b"", True, link, attempts, stream)
 
     async def _check_status(self, response: ClientResponse, url: URL) -> None:
-        """Raise StatusError for an error status; pause the host for its Retry-After."""
+        """Raise StatusError for an error status; pause the host as long as it asks for."""
         try:
             await check_status(response, time.time())
         except StatusError as error:
-            if error.retry_after is not None and error.retry_after <= self.settings.longest_wait:
-                self._rate_limiters[url.authority].pause(error.retry_after)
+            wait = error.wait.seconds
+            if wait is not None and wait <= self.settings.longest_wait:
+                self._rate_limiters[url.authority].pause(wait)
             raise
 
     def _is_transient(self, error: BaseException) -> bool:
@@ -221,5 +235,5 @@ class HttpClient:
 
 
 def _requested_wait(error: BaseException) -> float:
-    """Return the seconds of the Retry-After header, 0 without it."""
+    """Return the seconds for which a response asked to wait, 0 if it did not."""
     return (error.failure.retry_after or 0.0) if isinstance(error, HttpError) else 0.0

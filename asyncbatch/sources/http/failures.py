@@ -12,6 +12,7 @@ from asyncbatch.formats.positions import TextPosition, locate_byte
 
 if TYPE_CHECKING:
     from asyncbatch.sources.http.base import Reason
+    from asyncbatch.sources.http.waits import Wait
 
 
 class BodyTooLargeError(Exception):
@@ -27,15 +28,19 @@ class RefusedLinkError(Exception):
 
 
 class NoRecordsError(Exception):
-    """A page has no array of records. The message describes the value found instead."""
+    """A page has no records, or an error in their place. The message says which."""
+
+    def __init__(self, message: str, body: bytes = b"") -> None:
+        super().__init__(message)
+        self.body = body
 
 
 class StatusError(Exception):
-    """A response has an error status. `retry_after` is in seconds."""
+    """A response has an error status, and may ask to wait."""
 
-    def __init__(self, status: int, phrase: str, body: bytes, retry_after: float | None) -> None:
+    def __init__(self, status: int, phrase: str, body: bytes, wait: Wait) -> None:
         super().__init__(status, phrase)
-        self.status, self.phrase, self.body, self.retry_after = status, phrase, body, retry_after
+        self.status, self.phrase, self.body, self.wait = status, phrase, body, wait
 
 
 class NotJsonError(Exception):
@@ -79,8 +84,8 @@ _REASONS: dict[type, Reason] = {
 def explain_error(error: Exception, *, timeout: float, max_body: int) -> tuple[Reason, str]:
     """Return the reason and the message of one of `REQUEST_ERRORS`."""
     match error:
-        case StatusError(status=status, phrase=phrase, retry_after=seconds):
-            rest = "" if seconds is None else f", Retry-After {seconds:,.0f} s"
+        case StatusError(status=status, phrase=phrase, wait=wait):
+            rest = "" if wait.seconds is None else f", {wait.header} {wait.seconds:,.0f} s"
             return "status", f"HTTP {status} {phrase}".rstrip() + rest
         case BodyTooLargeError():
             limit = format_size(max_body)

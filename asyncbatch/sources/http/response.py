@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import calendar
 import re
 from contextlib import aclosing, suppress
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp import ClientError
@@ -20,9 +18,10 @@ from asyncbatch.sources.http.failures import (
     StatusError,
     UnknownEncodingError,
 )
+from asyncbatch.sources.http.waits import requested_wait
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator
 
     from aiohttp import ClientResponse
     from yarl import URL
@@ -35,6 +34,11 @@ _LINES_TYPES = {
     "application/jsonl", "application/jsonlines", "application/json-lines", "application/ndjson",
     "application/x-jsonlines", "application/x-ndjson", "application/x-json-stream",
     "text/jsonl", "text/x-ndjson",
+}  # fmt: skip
+# Values of Content-Encoding that are no compression. Some servers put the character set there.
+_NO_ENCODINGS = {
+    "", "identity", "none", "binary", "7bit", "8bit", "utf-8", "utf8", "charset=utf-8", "us-ascii",
+    "ascii", "iso-8859-1", "latin1", "windows-1252",
 }  # fmt: skip
 
 
@@ -132,13 +136,18 @@ async def body_chunks(response: ClientResponse) -> AsyncGenerator[bytes, None]:
 
     Raises UnknownEncodingError, CorruptArchiveError and aiohttp's errors.
     """
-    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding in ("", "identity"):
+    encodings = [
+        name
+        for text in response.headers.getall("Content-Encoding", ())
+        for name in text.lower().replace(" ", "").split(",")
+        if name not in _NO_ENCODINGS
+    ]
+    if not encodings:
         async for data in response.content.iter_any():
             yield data
         return
     try:
-        inflater = Decompressor(encoding)
+        inflater = Decompressor(", ".join(encodings))
     except ValueError as error:
         raise UnknownEncodingError(str(error)) from None
     async for data in response.content.iter_any():
@@ -147,32 +156,11 @@ async def body_chunks(response: ClientResponse) -> AsyncGenerator[bytes, None]:
     inflater.finish()
 
 
-def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Return the seconds of a Retry-After header, None if it is missing or invalid.
-
-    A date is compared with the Date header, because the clock of the server may be wrong. Without
-    that header it is compared with `now`, in seconds since 1970.
-    """
-    value = headers.get("Retry-After", "").strip()
-    if value.isascii() and value.isdecimal():
-        return float(value)
-    until = _timestamp(value)
-    if until is None:
-        return None
-    server_now = _timestamp(headers.get("Date", ""))
-    return max(0.0, until - (now if server_now is None else server_now))
-
-
-def _timestamp(date: str) -> float | None:
-    try:
-        return calendar.timegm(parsedate_to_datetime(date).utctimetuple())
-    except (ValueError, OverflowError):  # not a date, or an impossible one
-        return None
-
-
 _SUCCESSFUL = range(200, 300)
 _LINK = re.compile(r"""<([^>]*)>((?:[^,"<]|"(?:[^"\\]|\\.)*")*)""")
-_RELATION = re.compile(r""";\s*rel\s*=\s*(?:"([^"]*)"|([^\s;,"]+))""", re.IGNORECASE)
+_PARAMETER = re.compile(
+    r""";\s*(rel|results)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s;,"']+))""", re.IGNORECASE
+)
 _QUOTED_BYTES = 4096  # bytes of the body of an error that are read
 
 
@@ -205,7 +193,7 @@ async def check_status(response: ClientResponse, now: float) -> None:
                 quoted += piece
                 if len(quoted) >= _QUOTED_BYTES:
                     break
-    wait = retry_after(response.headers, now)
+    wait = requested_wait(response.status, response.headers, now)
     raise StatusError(response.status, response.reason or "", bytes(quoted), wait)
 
 
@@ -226,9 +214,14 @@ async def read_response(
 
 
 def next_link(response: ClientResponse) -> str | None:
-    """Return the URL with rel=next of the Link header, None without one."""
-    for target, parameters in _LINK.findall(", ".join(response.headers.getall("Link", ()))):
-        relation = _RELATION.search(parameters)
-        if relation and "next" in (relation[1] or relation[2]).lower().split():
+    """Return the URL with rel=next of the Link header, None without one.
+
+    A link with results=false leads to a page without records: some APIs mark the end so.
+    """
+    for target, text in _LINK.findall(", ".join(response.headers.getall("Link", ()))):
+        parameters: dict[str, str] = {}
+        for name, *quoted in _PARAMETER.findall(text):
+            parameters.setdefault(name.lower(), "".join(quoted).lower())
+        if "next" in parameters.get("rel", "").split() and parameters.get("results") != "false":
             return str(target)
     return None

@@ -11,6 +11,7 @@ from yarl import URL
 
 from asyncbatch.sources.http.failures import RefusedLinkError
 from asyncbatch.sources.http.settings import BasicAuth, BearerAuth, HeaderAuth, QueryAuth
+from asyncbatch.sources.http.urls import parse_url, with_parameters, without_parameter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,7 +106,7 @@ class OriginPolicy:
         Raises RefusedLinkError for an invalid link.
         """
         try:
-            url = self.without_credentials(base.join(URL(link)))
+            url = self.without_credentials(parse_url(link, base))
             url.origin()
         except ValueError:  # for instance an invalid port, or a scheme without a host
             shown = link[:_MAX_LINK_CHARACTERS]
@@ -126,7 +127,7 @@ class OriginPolicy:
         bare = url.with_user(None).with_fragment(None)
         auth = self._settings.auth
         if isinstance(auth, QueryAuth) and auth.name in bare.query:
-            bare = bare.without_query_params(auth.name)
+            bare = without_parameter(bare, auth.name)
         return bare
 
     def allowed_request(self, url: URL, home_origin: URL) -> tuple[URL, dict[str, str]]:
@@ -135,7 +136,7 @@ class OriginPolicy:
             return url, self._harmless_headers
         auth = self._settings.auth
         if isinstance(auth, QueryAuth):
-            return url.update_query({auth.name: auth.value.reveal()}), self._all_headers
+            return with_parameters(url, {auth.name: auth.value.reveal()}), self._all_headers
         return url, self._all_headers
 
 

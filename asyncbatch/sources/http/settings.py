@@ -48,18 +48,27 @@ class QueryAuth(Struct, frozen=True, tag_field="type", tag="query", forbid_unkno
 Auth: TypeAlias = BearerAuth | BasicAuth | HeaderAuth | QueryAuth
 
 
+# What a page with the records of an earlier page is: a failure, the end, or a page like others.
+OnRepeat = Literal["fail", "end", "load"]
+
+
 class PagePagination(Struct, frozen=True, tag_field="type", tag="page", forbid_unknown_fields=True):
-    """Pages by number, from `start` to the first page without records."""
+    """Pages by number, from `start` to the last that the answers tell of.
+
+    If they tell nothing: to the first page without records.
+    """
 
     param: str = "page"
     start: int = 1
     size_param: str | None = None  # the name of the parameter for `size`
     size: int | None = None  # records of a page
-    # The JSON Pointers of the number of records and of pages. Either saves the request for the
-    # page after the last one.
+    # The JSON Pointers of the number of records, of the number of pages, and of whether there are
+    # more pages. Each saves the request for the page after the last one.
     total: str | None = None
     pages: str | None = None
     end_status: int | None = None  # the status of a page after the last one, for instance 404
+    more: str | None = None
+    on_repeat: OnRepeat = "fail"
 
 
 class OffsetPagination(
@@ -73,6 +82,8 @@ class OffsetPagination(
     start: int = 0
     total: str | None = None  # the JSON Pointer of the number of records
     end_status: int | None = None  # the status of a page after the last one, for instance 404
+    more: str | None = None  # the JSON Pointer of whether there are more pages
+    on_repeat: OnRepeat = "fail"
 
 
 class CursorPagination(
@@ -80,11 +91,13 @@ class CursorPagination(
 ):
     """Pages by cursor: each response contains the parameter of the next request.
 
-    The last response has no cursor, or null or an empty text.
+    The last response has no cursor, or null, false, 0 or an empty text.
     """
 
     next: str  # the JSON Pointer of the cursor in a response
     param: str = "cursor"  # the query parameter of the next request
+    more: str | None = None  # the JSON Pointer of whether there are more pages
+    on_repeat: OnRepeat = "fail"
 
 
 class NextUrlPagination(
@@ -93,12 +106,16 @@ class NextUrlPagination(
     """Pages by link: each response contains the URL of the next page."""
 
     next: str  # the JSON Pointer of the URL, which may be relative
+    more: str | None = None  # the JSON Pointer of whether there are more pages
+    on_repeat: OnRepeat = "fail"
 
 
 class LinkHeaderPagination(
     Struct, frozen=True, tag_field="type", tag="link_header", forbid_unknown_fields=True
 ):
     """Pages by Link header: the URL of the next page has rel=next (RFC 8288)."""
+
+    on_repeat: OnRepeat = "fail"
 
 
 Pagination: TypeAlias = (
@@ -112,6 +129,13 @@ class Incremental(Struct, frozen=True, forbid_unknown_fields=True):
     field: str  # the field of a record whose largest value is kept
     param: str  # the query parameter of the first request that receives this value
     initial: str | int | float | None = None  # the value of the first run; None sends none
+    type: Literal["number", "time", "text"] | None = None  # how values are compared
+    # Larger values are not kept: a number, a time, a text, or "now". None: a day after now, for
+    # times with a zone.
+    max: str | int | float | None = None
+    # The next run asks for values from this much before the largest: seconds for times, else a
+    # number.
+    lag: float = 0.0
 
 
 class HttpSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -158,8 +182,17 @@ def setting_mistakes(settings: HttpSettings) -> Iterator[Mistake]:
     yield from _number_mistakes(settings)
     yield from _header_mistakes(settings)
     yield from _pagination_mistakes(settings)
-    if settings.incremental is not None and not settings.incremental.param:
+    if settings.incremental is not None:
+        yield from _incremental_mistakes(settings.incremental)
+
+
+def _incremental_mistakes(incremental: Incremental) -> Iterator[Mistake]:
+    if not incremental.param:
         yield "incremental.param", "must not be empty"
+    if not incremental.lag >= 0:
+        yield "incremental.lag", "must not be negative"
+    if incremental.lag and incremental.type == "text":
+        yield "incremental.lag", "needs numbers or times, and type is text"
 
 
 def _check_text(where: str, check: Callable[[str], object], value: str) -> Iterator[Mistake]:
@@ -231,22 +264,19 @@ def _is_header_value(value: str) -> bool:
 
 
 def _pagination_mistakes(settings: HttpSettings) -> Iterator[Mistake]:
+    for name in ("next", "more", "total", "pages"):
+        if (pointer := getattr(settings.pagination, name, None)) is not None:
+            yield from _check_text(f"pagination.{name}", parse_pointer, pointer)
     match settings.pagination:
-        case PagePagination(size=size, size_param=size_param) as pages:
+        case PagePagination(size=size, size_param=size_param):
             if (size is None) != (size_param is None):
                 yield "pagination", "size and size_param must be given together"
             if size is not None and size < 1:
                 yield "pagination.size", "must be at least 1"
-            for name in ("total", "pages"):
-                if (pointer := getattr(pages, name)) is not None:
-                    yield from _check_text(f"pagination.{name}", parse_pointer, pointer)
-        case OffsetPagination(limit=limit, total=total):
+        case OffsetPagination(limit=limit):
             if limit < 1:
                 yield "pagination.limit", "must be at least 1"
-            if total is not None:
-                yield from _check_text("pagination.total", parse_pointer, total)
-        case CursorPagination(next=pointer) | NextUrlPagination(next=pointer):
-            yield from _check_text("pagination.next", parse_pointer, pointer)
+        case CursorPagination() | NextUrlPagination():
             if settings.format == "jsonl":
                 yield "pagination.type", "JSON Lines have no next page: use link_header or page"
         case _:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from collections import Counter
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec import structs
 
 from asyncbatch.core.batches import Chunk
 from asyncbatch.core.records import Bookmark, Failure
@@ -17,6 +19,7 @@ from asyncbatch.core.report import Traffic
 from asyncbatch.errors import UsageError
 from asyncbatch.formats.decoder import encode
 from asyncbatch.formats.failures import FeedError
+from asyncbatch.sources.cursor import is_ahead, minus_lag
 from asyncbatch.sources.http.base import HttpError, PageMark
 from asyncbatch.sources.http.settings import setting_mistakes
 
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from asyncbatch.sources.base import Feed
     from asyncbatch.sources.http.base import Page
     from asyncbatch.sources.http.client import Clock, HttpClient, Sleep
-    from asyncbatch.sources.http.settings import HttpSettings
+    from asyncbatch.sources.http.settings import HttpSettings, Incremental, Pagination
 
 
 class Connections:
@@ -104,13 +107,24 @@ class HttpSource:
             self._client = None
             await self._connections.__aexit__()
 
-    def shown(self, url: str) -> str:
-        """Return a URL without secrets."""
-        return self._entered_client().redact_url(url)
+    def shown(self, url: str, *, keep_escapes: bool = False) -> str:
+        """Return a URL without secrets, with usual escapes or with its own."""
+        return self._entered_client().redact_url(url, keep_escapes=keep_escapes)
 
     def retries(self) -> int:
         """Return the number of retried requests since the last call."""
         return 0 if self._client is None else self._client.retrier.take_retry_count()
+
+    def add_note(self, note: str) -> None:
+        """Add a warning for the user, without secrets."""
+        self._entered_client().notes.append(note)
+
+    def take_notes(self) -> list[str]:
+        """Return the warnings since the last call, without secrets."""
+        if self._client is None:
+            return []
+        notes, self._client.notes = self._client.notes, []
+        return notes
 
     @property
     def request_count(self) -> int:
@@ -118,19 +132,25 @@ class HttpSource:
         return self._requests_before + (self._client.request_count if self._client else 0)
 
     async def pages(
-        self, url: str, start: PageMark | None = None, since: str | None = None
+        self,
+        url: str,
+        start: PageMark | None = None,
+        since: str | None = None,
+        *,
+        shape: str = "",
     ) -> AsyncGenerator[Page, None]:
         """Yield the pages of one of the settings' URLs, in order.
 
         Begins after the page with the mark `start`. `since` is the value of `incremental.param`,
-        None for `initial`. At most `concurrency` pages are requested ahead. Closing the generator
-        cancels these requests. Raises HttpError after all good pages.
+        None for `initial`. `shape` is that of the pages of an earlier run: an object in the place
+        of an array is then an error. At most `concurrency` pages are requested ahead. Closing the
+        generator cancels these requests. Raises HttpError after all good pages.
         """
         from asyncbatch.sources.http.pages import open_pages
 
         client, last = self._entered_client(), 0
         async with aclosing(
-            open_pages(client, url, start, since, asks_ahead=self._asks_ahead)
+            open_pages(client, url, start, since, asks_ahead=self._asks_ahead, shape=shape)
         ) as pages:
             async for page in pages:
                 if page.number != last:  # a streamed response is yielded in several parts
@@ -170,7 +190,8 @@ class HttpFeedSource:
 
     async def __aenter__(self) -> Self:
         await self._pages.__aenter__()
-        self.feeds = [self._make_feed(url) for url in self.settings.urls]
+        names = Counter(map(self._pages.shown, self.settings.urls))
+        self.feeds = [self._make_feed(url, names) for url in self.settings.urls]
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -183,12 +204,29 @@ class HttpFeedSource:
     def take_retry_count(self) -> int:
         return self._pages.retries()
 
+    def take_notes(self) -> list[str]:
+        return self._pages.take_notes()
+
     def traffic(self) -> Traffic:
         return Traffic(self._pages.page_count, self._pages.request_count)
 
-    def _make_feed(self, url: str) -> UrlFeed:
+    def _make_feed(self, url: str, names: Counter[str]) -> UrlFeed:
         shown = self._pages.shown(url)
+        if names[shown] > 1:  # URLs that differ only in their escapes, or in a secret
+            shown = self._pages.shown(url, keep_escapes=True)
         return UrlFeed(self._pages, url, shown if self._is_alone else f"{shown} ({self.name})")
+
+
+# Settings that decide where pages end and which value is kept, not which records are requested.
+_NOT_SELECTING = {"more", "on_repeat", "type", "max", "lag"}
+
+
+def _selecting_settings(table: Pagination | Incremental | None) -> dict[str, object] | None:
+    """Return the settings of a table that select the records."""
+    plain: dict[str, object] | None = msgspec.to_builtins(table)
+    if plain is None:
+        return None
+    return {name: value for name, value in plain.items() if name not in _NOT_SELECTING}
 
 
 class UrlFeed:
@@ -202,23 +240,49 @@ class UrlFeed:
     @property
     def settings_digest(self) -> str:
         http = self._source.settings
-        selection = encode([http.records, http.format, http.pagination, http.incremental])
+        tables = map(_selecting_settings, (http.pagination, http.incremental))
+        selection = encode([http.records, http.format, *tables])
         return hashlib.blake2b(selection, digest_size=16).hexdigest()
 
     async def chunks(self, bookmark: Bookmark | None) -> AsyncGenerator[Chunk, None]:
         before = bookmark or Bookmark()
         start = None if before.mark is None else msgspec.json.decode(before.mark, type=PageMark)
-        since = None if before.since is None else str(before.since)
         try:
-            async with aclosing(self._source.pages(self._url, start, since)) as pages:
+            since = self._since(before)
+        except ValueError as error:
+            raise FeedError(Failure(self.name, "http", str(error))) from None
+        incremental = self._source.settings.incremental
+        if incremental is not None and incremental.type is not None:
+            before = structs.replace(before, kind=incremental.type)
+        try:
+            async with aclosing(
+                self._source.pages(self._url, start, since, shape=before.shape)
+            ) as pages:
                 async for page in pages:
                     yield _chunk(page, before)
         except HttpError as error:
             failure = error.failure
             raise FeedError(Failure(failure.url, "http", failure.message)) from None
 
+    def _since(self, before: Bookmark) -> str | None:
+        """Return the value of `incremental.param`, None for that of the first run.
+
+        Raises ValueError if the lag cannot be taken off it.
+        """
+        incremental, value = self._source.settings.incremental, before.since
+        if incremental is None or value is None:
+            return None
+        kind = incremental.type or before.kind
+        if before.mark is None and incremental.max is None and is_ahead(value, kind):
+            self._source.add_note(
+                f"warning: {self.name}: records from {value!r} on are requested, which lies in the "
+                "future: --full-refresh forgets this value"
+            )
+        return str(minus_lag(value, kind, incremental.lag) if incremental.lag else value)
+
 
 def _chunk(page: Page, before: Bookmark) -> Chunk:
     mark = None if page.mark is None else encode(page.mark).decode()
-    bookmark = Bookmark(mark, before.newest, before.since)
+    shape = page.shape or before.shape
+    bookmark = Bookmark(mark, before.newest, before.since, before.kind, shape)
     return Chunk(page.url, page.body, page.format, page.line, page.byte, bookmark)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from asyncbatch.core.batches import Rows, SplitFile
-    from asyncbatch.core.records import Position, Scalar
+    from asyncbatch.core.records import CursorValues, Position
     from asyncbatch.sinks.base import Pending
 
     Pack = Callable[["PartContents"], Rows | None]  # Encodes rows for the main process.
@@ -76,7 +76,7 @@ class FilePart:
         self.is_huge = False
         self.reported = Counts()
         self.position: Position | None = None
-        self.largest_cursor: Scalar | None = None
+        self.cursor_values: CursorValues | None = None
 
     @property
     def is_all_rejected(self) -> bool:
@@ -137,7 +137,7 @@ class PartBuilder:
         part.rows = self._pack(found)
         if self.file.is_huge:
             part.counts, part.position = self.file.report_counts(), position
-            part.counts.bytes, part.largest_cursor = size, self.file.largest_cursor
+            part.counts.bytes, part.cursor_values = size, self.file.cursor_values
         yield part
 
     def report_split_file(self, split_file: SplitFile) -> Iterator[Part]:

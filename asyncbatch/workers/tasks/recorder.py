@@ -282,13 +282,11 @@ class Recorder:
         self._row_writer.take(self._builder.file.contents, single=record_slice.is_document)
 
     def note_slice(self, record_slice: RecordSlice) -> None:
-        """Note a slice whose rows follow. Raises FeedError."""
+        """Note a slice whose rows follow."""
         file = self._builder.file
         file.contents.bytes += record_slice.size
         if self._cursor is not None and record_slice.error is None:
-            file.largest_cursor = self._cursor.largest(
-                record_slice.values(), file.largest_cursor, self._file
-            )
+            file.cursor_values = self._cursor.largest(record_slice.values(), file.cursor_values)
 
     def _add_rows(self, rows: Sequence[Json], cursor: RecordCursor) -> None:
         found = self._builder.file.contents

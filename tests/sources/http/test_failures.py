@@ -13,6 +13,7 @@ from typing import Any
 
 import brotli
 import pytest
+from aiohttp import web
 
 from asyncbatch.core.units import Rate, parse_rate
 from asyncbatch.sources.http.base import HttpError
@@ -162,6 +163,78 @@ async def test_a_server_is_waited_for_as_long_as_it_asks(api, time, code):
     api.misbehave(status(code, Retry_After="120"))
     await read(settings_for(api), time=time)
     assert 120 <= sum(time.slept) <= 121
+
+
+NOW = 1_800_000_000
+DATE = format_datetime(datetime.fromtimestamp(NOW, UTC), usegmt=True)
+
+
+@pytest.mark.parametrize(
+    ("code", "headers"),
+    [
+        (429, {"Retry-After": "90.0"}),
+        (503, {"Retry-After": "90.00"}),
+        (403, {"Retry-After": "90"}),
+        (403, {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": f"{NOW + 90}"}),
+        (403, {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "90"}),
+        (429, {"X-RateLimit-Reset": f"{NOW + 90}.0"}),
+        (429, {"X-RateLimit-Reset": f"{NOW + 90}000"}),
+        (429, {"X-Rate-Limit-Remaining": "0", "X-Rate-Limit-Reset": f"{NOW + 90}"}),
+        (429, {"RateLimit-Remaining": "0", "RateLimit-Reset": "90"}),
+        (429, {"X-RateLimit-Reset-After": "90.0"}),
+        (429, {"X-RateLimit-Reset": "2027-01-15T08:01:30Z"}),
+        (429, {"Retry-After": "90", "X-RateLimit-Reset": "5000"}),
+    ],
+)
+async def test_limits_are_waited_for_however_they_are_told(api, time, code, headers):
+    async def behave(_):
+        return web.Response(status=code, headers={"Date": DATE, **headers})
+
+    api.misbehave(behave)
+    await read(settings_for(api), time=time)
+    assert 90 <= sum(time.slept) <= 91
+
+
+@pytest.mark.parametrize(
+    ("code", "headers"),
+    [
+        (429, {"X-RateLimit-Remaining": "7", "X-RateLimit-Reset": f"{NOW + 90}"}),
+        (429, {"X-RateLimit-Reset": f"{NOW - 90}"}),
+        (429, {"X-RateLimit-Reset": "soon"}),
+        (403, {"X-RateLimit-Remaining": "0"}),
+        (503, {"X-RateLimit-Reset": "90"}),
+    ],
+)
+async def test_limits_that_name_no_time_are_retried_as_others(api, time, code, headers):
+    async def behave(_):
+        return web.Response(status=code, headers={"Date": DATE, **headers})
+
+    api.misbehave(behave)
+    await read(settings_for(api), time=time)
+    assert 0 < sum(time.slept) <= 1
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"X-RateLimit-Remaining": "1", "X-RateLimit-Reset": "9"}, {"Retry-After": "x"}]
+)
+async def test_what_is_forbidden_for_good_is_asked_for_once(api, time, headers):
+    async def behave(_):
+        return web.Response(status=403, headers=headers)
+
+    api.misbehave(behave)
+    failed = await failure_of(settings_for(api), time)
+    assert (failed.status, failed.attempts) == (403, 1)
+
+
+async def test_a_reset_that_is_too_far_is_told(api, time):
+    async def behave(_):
+        headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": f"{NOW + 3400}"}
+        return web.Response(status=403, headers={"Date": DATE, **headers})
+
+    api.misbehave(behave)
+    failed = await failure_of(settings_for(api), time)
+    assert (failed.attempts, failed.retry_after, time.slept) == (1, 3400, [])
+    assert "X-RateLimit-Reset 3,400 s" in failed.message
 
 
 async def test_a_date_to_wait_for_is_by_the_clock_of_the_server(api, time):
@@ -331,6 +404,22 @@ async def test_a_body_of_brotli_that_is_damaged(api):
         assert failed.reason == "truncated"
 
 
+@pytest.mark.parametrize("form", ["utf-8", "none", "binary", "identity", "UTF8", "", "8bit, none"])
+async def test_what_is_no_compression(api, form):
+    api.misbehave(body(b'{"items": ["\xc3\xa4"]}', Content_Encoding=form))
+    api.misbehave(body(b"1\n2\n", "application/x-ndjson", Content_Encoding=form))
+    for expected in (b'{"items": ["\xc3\xa4"]}', b"1\n2\n"):
+        (page,) = await read(settings_for(api, pagination=None))
+        assert page.body == expected
+
+
+@pytest.mark.parametrize("form", ["gzip, utf-8", "identity,gzip", "none , x-gzip"])
+async def test_compression_beside_a_character_set(api, form):
+    api.misbehave(body(gzip.compress(b'{"items": [1]}'), Content_Encoding=form))
+    (page,) = await read(settings_for(api, pagination=None))
+    assert page.body == b'{"items": [1]}'
+
+
 async def test_a_coding_that_nobody_asked_for(api):
     api.misbehave(body(b"{}", Content_Encoding="lzma"))
     failed = await failure_of(settings_for(api))
@@ -354,10 +443,10 @@ async def test_many_lines_together_may_be_over_the_cap(api):
     assert sum(page.body.count(b"\n") for page in await read(settings)) == 5000
 
 
-@pytest.mark.parametrize("circle", [1, 2, 5])
+@pytest.mark.parametrize("circle", [2, 3, 5])
 async def test_a_cursor_that_was_there_before(api, circle):
     for number in range(20):
-        api.misbehave(value({"items": [1], "next_cursor": number % circle}))
+        api.misbehave(value({"items": [number], "next_cursor": f"c{number % circle}"}))
     failed = await failure_of(settings_for(api))
     assert failed.reason == "repeated_next"
     assert api.requests == circle + 1
@@ -366,10 +455,10 @@ async def test_a_cursor_that_was_there_before(api, circle):
 @pytest.mark.parametrize(
     ("pagination", "answer"),
     [
-        (CURSOR, {"next_cursor": {"a": 1}}),
-        (CURSOR, {"next_cursor": True}),
-        (NextUrlPagination(next="/next"), {"next": 5}),
-        (NextUrlPagination(next="/next"), {"next": "http://a:b:c/"}),
+        (CURSOR, {"items": [1], "next_cursor": {"a": 1}}),
+        (CURSOR, {"items": [1], "next_cursor": True}),
+        (NextUrlPagination(next="/next"), {"items": [1], "next": 5}),
+        (NextUrlPagination(next="/next"), {"items": [1], "next": "http://a:b:c/"}),
     ],
 )
 async def test_what_names_no_next_page(api, pagination, answer):

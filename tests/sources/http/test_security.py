@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import pickle
+import socket
 import ssl
 import subprocess
 from base64 import b64encode
@@ -14,10 +15,12 @@ from urllib.parse import quote
 
 import msgspec
 import pytest
+from aiohttp.abc import AbstractResolver
 
 from asyncbatch.core.secrets import Secret, decode_secret
 from asyncbatch.errors import UsageError
 from asyncbatch.sources.http.base import HttpError, PageMark
+from asyncbatch.sources.http.resolver import StableResolver
 from asyncbatch.sources.http.settings import (
     BasicAuth,
     BearerAuth,
@@ -298,6 +301,86 @@ def test_all_mistakes_come_at_once():
     settings = HttpSettings((), timeout=0, records="x")
     with pytest.raises(UsageError, match=r"urls: .*; records: .*; timeout: "):
         HttpSource(settings)
+
+
+INSIDE = [
+    "http://127.0.0.1:{port}/next_url",
+    "http://localhost:{port}/next_url",
+    "http://[::1]:{port}/next_url",
+    "http://[::ffff:127.0.0.1]:{port}/next_url",
+    "http://2130706433:{port}/next_url",
+    "http://0x7f.1:{port}/next_url",
+    "http://0.0.0.0:{port}/next_url",
+    "//127.0.0.1:{port}/next_url",
+    "http://169.254.169.254/latest/meta-data/",
+    "http://metadata.google.internal/computeMetadata/v1/",
+    "http://api.example@127.0.0.1:{port}/next_url",
+    "http://api.example:{port}/next_url",
+    "https://api.example/next_url",
+]
+
+
+@pytest.mark.parametrize("way", ["redirect", "next", "link"])
+@pytest.mark.parametrize("target", INSIDE)
+async def test_an_api_outside_leads_to_nothing_inside(api, other, monkeypatch, way, target):
+    """The API is `api.example`, behind a proxy; what it leads to is on this machine."""
+    monkeypatch.setenv("http_proxy", api.origin)
+    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost,::1,0.0.0.0,2130706433,0x7f.1")
+    target = target.format(port=other.port)
+    ways = {
+        "redirect": (redirect(target), NEXT),
+        "next": (value({"items": [1], "links": {"next": target}}), NEXT),
+        "link": (value({"items": [1]}, Link=f"<{target}>; rel=next"), LinkHeaderPagination()),
+    }
+    behaviour, pagination = ways[way]
+    api.misbehave(behaviour)
+    settings = settings_for(api, urls=("http://api.example/next_url",), pagination=pagination)
+    failed = await failure_of(settings)
+    assert failed.reason == "refused_origin"
+    assert (api.requests, other.requests) == (1, 0)
+
+
+class FakeResolver(AbstractResolver):
+    """Answers with one list of addresses after another."""
+
+    def __init__(self, *answers: list[str]) -> None:
+        self._answers = iter(answers)
+
+    async def resolve(
+        self,
+        host: str,
+        port: int = 0,
+        family: socket.AddressFamily = socket.AF_INET,  # noqa: ARG002 - of the interface
+    ) -> list[Any]:
+        return [{"hostname": host, "host": one, "port": port} for one in next(self._answers)]
+
+    async def close(self) -> None: ...
+
+
+SPECIAL = [
+    "127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1", "169.254.169.254", "fe80::1%eth0",
+    "fd00:ec2::254", "100.100.100.200", "0.0.0.0", "::",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("address", SPECIAL)
+async def test_a_name_does_not_come_to_lead_inside(address):
+    resolver = StableResolver(FakeResolver([address], ["9.9.9.9", address], [address]))
+    assert [one["host"] for one in await resolver.resolve("api.example")] == [address]
+    assert [one["host"] for one in await resolver.resolve("api.example")] == ["9.9.9.9"]
+    with pytest.raises(OSError, match=r"leads to .* now"):
+        await resolver.resolve("api.example")
+
+
+async def test_addresses_of_a_company_are_as_others():
+    resolver = StableResolver(FakeResolver(["10.0.0.5"], ["192.168.1.1", "fd12::1"]))
+    assert len(await resolver.resolve("a")) == 1
+    assert len(await resolver.resolve("a")) == 2
+
+
+async def test_the_own_url_may_be_inside(api):
+    pages = await read(settings_for(api, urls=(f"http://localhost:{api.port}/next_url",)))
+    assert len(pages) == 2
 
 
 async def test_certificates_are_verified(tmp_path):

@@ -1,0 +1,185 @@
+"""The records of a page, and the signs that an answer is an error or a repetition."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from asyncbatch.formats.decoder import decode, decode_array, encode
+from asyncbatch.formats.positions import format_pointer, parse_pointer, text_at
+from asyncbatch.sources.http.failures import NoRecordsError
+from asyncbatch.sources.http.settings import OffsetPagination, PagePagination
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncbatch.sources.http.response import HttpResponse
+    from asyncbatch.sources.http.settings import HttpSettings
+
+_MAX_REMEMBERED_PAGES = 10_000  # for the check of repetition; `max_pages` ends longer cycles
+_DIGEST_BYTES = 16
+_MAX_REASON_CHARACTERS = 200
+
+# The names with which APIs say that a request failed, and those that only come beside them. An
+# object without any other name is an error, not a record.
+_FLAGS = ("ok", "success")
+_ERRORS = ("error", "errors")
+_REASONS = ("message", "detail", "title", "error_description", "error_message", "reason")
+_COMPANIONS = {
+    *_FLAGS, *_ERRORS, *_REASONS, "code", "status", "statusCode", "status_code", "type", "instance",
+    "timestamp", "path", "documentation_url", "request_id", "requestId", "trace_id", "traceId",
+    "errorCode", "error_code", "errorMessage", "details",
+}  # fmt: skip
+_FAILED_STATUSES = {"error", "fail", "failed", "failure"}
+
+
+class PageRecords(Struct, frozen=True):
+    """The records of a page: their shape, number and digest. A stream has no number yet."""
+
+    shape: str  # "array", "single" for a page that is one record, or "lines"
+    count: int | None
+    digest: str = ""  # of their text; empty without records
+    is_absent: bool = False  # there is null, or nothing, in the place of an array
+
+
+class RecordsCheck:
+    """Finds the records of each page of one URL, in order of the pages.
+
+    `shape` is that of the pages so far: in a URL that is resumed, of those of the earlier run.
+    """
+
+    def __init__(self, settings: HttpSettings, shape: str = "") -> None:
+        self._pointer = parse_pointer(settings.records)
+        self._is_paged = settings.pagination is not None
+        self._is_numbered = isinstance(settings.pagination, PagePagination | OffsetPagination)
+        self.shape = shape  # empty as long as no page had records
+        self._keys: set[str] = set()  # of the last page that was a single object
+        self._seen: dict[str, int] = {}  # the numbers of earlier pages, by their digest
+
+    def find(self, answer: HttpResponse) -> PageRecords:
+        """Return the records of a page.
+
+        Raises NoRecordsError for an answer that has no records where those of earlier pages are.
+        """
+        if answer.stream is not None:
+            return self._accept(PageRecords("lines", None))
+        if answer.is_lines:
+            count = count_lines(answer.body)
+            return self._accept(PageRecords("lines", count, _digest(answer.body) if count else ""))
+        if answer.is_empty:
+            return PageRecords("array", 0, is_absent=True)
+        text = text_at(answer.body, self._pointer)
+        first = b"" if text is None else bytes(memoryview(text)[:1])
+        if text is not None and first in (b"[", b"n"):
+            count = len(decode_array(text)) if first == b"[" else 0
+            if not count and (error := error_of(answer.body)):
+                raise NoRecordsError(_error_message(error), answer.body)
+            digest = _digest(text) if count else ""
+            return self._accept(PageRecords("array", count, digest, is_absent=first == b"n"))
+        if self._pointer or self._is_numbered or (self._is_paged and first != b"{"):
+            raise self._no_array(answer.body, first)
+        had_arrays = self.shape in ("array", "lines")
+        if self._is_paged and had_arrays:
+            raise self._no_array(answer.body, first)
+        # Without pages, a single record may stand for an array of one.
+        if first == b"{" and (self._is_paged or had_arrays):
+            self._check_object(answer.body)
+        return self._accept(PageRecords("single", 1, _digest(answer.body)))
+
+    def earlier_page(self, records: PageRecords, number: int) -> int | None:
+        """Return the number of an earlier page with the same records, else remember these."""
+        if not records.digest:
+            return None
+        earlier = self._seen.get(records.digest)
+        if earlier is None:
+            self._seen[records.digest] = number
+            if len(self._seen) > _MAX_REMEMBERED_PAGES:
+                del self._seen[next(iter(self._seen))]
+        return earlier
+
+    def remember(self, digest: str, number: int) -> None:
+        """Remember the records of a page that an earlier run read."""
+        self._seen[digest] = number
+
+    def _check_object(self, body: bytes) -> None:
+        """Raise NoRecordsError if a page that is one object is an error instead of a record."""
+        found = decode(text_at(body, ()) or b"{}")
+        if found.keys() != self._keys and (error := _error_in(found, is_record=True)):
+            raise NoRecordsError(_error_message(error), body)
+        self._keys = set(found)
+
+    def _accept(self, records: PageRecords) -> PageRecords:
+        if not records.is_absent and (records.count != 0 or records.shape == "array"):
+            self.shape = records.shape
+        return records
+
+    def _no_array(self, body: bytes, first: bytes) -> NoRecordsError:
+        if error := error_of(body):
+            return NoRecordsError(_error_message(error), body)
+        where = f"at {format_pointer(self._pointer)}" if self._pointer else "at the top"
+        if not self._pointer:
+            where += " of the response"
+        there = "an object" if first == b"{" else "a single value" if first else "nothing"
+        advice = (
+            "the pages before had one, or those of an earlier run (--full-refresh forgets them)"
+            if self.shape
+            else "`records` sets its JSON Pointer"
+        )
+        return NoRecordsError(
+            f"expected an array of records {where}, found {there}: {advice}", body
+        )
+
+
+def count_lines(body: bytes) -> int:
+    """Return the number of lines that are not blank."""
+    return sum(1 for line in body.split(b"\n") if line.strip())
+
+
+def value_at(body: bytes, pointer: Sequence[str]) -> Any:
+    """Return the value at `pointer` of a valid JSON text, None if it is missing."""
+    text = text_at(body, pointer)
+    return None if text is None else decode(text)
+
+
+def error_of(body: bytes) -> str | None:
+    """Return the error that a JSON text without records reports, None if it reports none."""
+    text = text_at(body, ())
+    if text is None or bytes(memoryview(text)[:1]) != b"{":
+        return None
+    return _error_in(decode(text))
+
+
+def _error_in(answer: dict[str, Any], *, is_record: bool = False) -> str | None:
+    """Return the error that an object reports, None if it reports none.
+
+    With `is_record` it may also be a record: then it is an error if nothing else is in it, or if
+    it says both that the request failed and why.
+    """
+    signs = [f"{name} is false" for name in _FLAGS if answer.get(name) is False]
+    if str(answer.get("status")).lower() in _FAILED_STATUSES:
+        signs.append(f"status is {answer['status']}")
+    reasons = [name for name in (*_ERRORS, *_REASONS) if answer.get(name)]
+    is_error = bool(signs) or any(answer.get(name) for name in _ERRORS)
+    if is_record:
+        others = answer.keys() - _COMPANIONS
+        if any(answer[name] for name in others):
+            is_error = bool(signs and reasons)
+        else:
+            is_error = is_error or bool(reasons and not others)
+    signs += [f"{name} is {_shorten(answer[name])}" for name in reasons]
+    return ", ".join(signs) if is_error else None
+
+
+def _error_message(error: str) -> str:
+    return f"the answer reports an error, although its status is one of success: {error}"
+
+
+def _shorten(value: object) -> str:
+    text = value if isinstance(value, str) else encode(value).decode()
+    return text if len(text) <= _MAX_REASON_CHARACTERS else f"{text[:_MAX_REASON_CHARACTERS]}…"
+
+
+def _digest(text: Any) -> str:
+    return hashlib.blake2b(text, digest_size=_DIGEST_BYTES).hexdigest()
