@@ -46,7 +46,7 @@ def _filled_lines(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.strip()]
 
 
-class Group(TyperGroup):
+class CommandGroup(TyperGroup):
     """A group of commands."""
 
     def get_params(self, ctx: Any) -> list[Any]:

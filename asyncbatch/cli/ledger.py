@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asyncbatch.cli.command import Group, SectionedCommand
+from asyncbatch.cli.command import CommandGroup, SectionedCommand
 from asyncbatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from asyncbatch.pipeline.resume.inspection import Database, Inspection
 
 ledger = typer.Typer(
-    cls=Group,
+    cls=CommandGroup,
     no_args_is_help=True,
     help="Show or clear the ledgers: the records of which inputs are done.",
 )

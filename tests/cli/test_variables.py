@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from typing import Any
 
 import pytest
 import typer
@@ -18,7 +19,7 @@ def all_options():
     """Yield the words, context and options of each command and group."""
     root = typer.main.get_command(app)
     context = root.make_context("asyncbatch", ["run"], resilient_parsing=True)
-    commands = [((), root, context)]
+    commands: list[Any] = [((), root, context)]
     while commands:
         words, command, context = commands.pop()
         options = command.get_params(context)
@@ -29,7 +30,7 @@ def all_options():
 
 
 def test_each_option_has_one_variable_of_its_own_by_its_name():
-    variables = {}
+    variables: dict[str, str] = {}
     for words, _, options in all_options():
         for option in options:
             longest = max(option.opts, key=len)
