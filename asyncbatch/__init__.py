@@ -14,12 +14,13 @@ Names are imported when they are first used: start-up time is a feature.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
 from asyncbatch._version import __version__
 
+# Not from `typing`, which takes longer to import than the command takes to set signal handlers.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from asyncbatch.config.job import FileSource, Job, RecordWorkSettings
     from asyncbatch.core.records import Failure, FileResult
     from asyncbatch.core.report import Report
@@ -129,6 +130,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'asyncbatch' has no attribute {name!r}")
+    import importlib
+
     return getattr(importlib.import_module(f"asyncbatch.{_HOMES[name]}"), name)
 
 

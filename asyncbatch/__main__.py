@@ -1,5 +1,10 @@
 """`python -m asyncbatch` is the command `asyncbatch`."""
 
-from asyncbatch.cli import main
+import os
+
+try:
+    from asyncbatch.cli import main
+except KeyboardInterrupt:  # Ctrl-C before `main` has set its handlers
+    os._exit(130)
 
 main()
