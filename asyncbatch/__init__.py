@@ -12,11 +12,10 @@
 Names are imported when they are first used: start-up time is a feature.
 """
 
-from __future__ import annotations
-
 from asyncbatch._version import __version__
 
-# Not from `typing`, which takes longer to import than the command takes to set signal handlers.
+# Nothing of the standard library is imported here: `python -m asyncbatch` would look for it in the
+# current folder first, and the command sets its signal handlers after this module.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -127,7 +126,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in _HOMES:
         raise AttributeError(f"module 'asyncbatch' has no attribute {name!r}")
     import importlib
