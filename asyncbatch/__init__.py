@@ -12,14 +12,14 @@
 Names are imported when they are first used: start-up time is a feature.
 """
 
-from __future__ import annotations
-
-import importlib
-from typing import TYPE_CHECKING, Any
-
 from asyncbatch._version import __version__
 
+# Nothing of the standard library is imported here: `python -m asyncbatch` would look for it in the
+# current folder first, and the command sets its signal handlers after this module.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from asyncbatch.config.job import FileSource, Job, RecordWorkSettings
     from asyncbatch.core.records import Failure, FileResult
     from asyncbatch.core.report import Report
@@ -126,9 +126,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in _HOMES:
         raise AttributeError(f"module 'asyncbatch' has no attribute {name!r}")
+    import importlib
+
     return getattr(importlib.import_module(f"asyncbatch.{_HOMES[name]}"), name)
 
 

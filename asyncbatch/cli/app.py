@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from asyncbatch._version import __version__
-from asyncbatch.cli.command import LockableCommand, SectionedCommand
+from asyncbatch.cli.command import CommandGroup, LockableCommand, SectionedCommand
 from asyncbatch.cli.etl import EPILOG as ETL_EPILOG
 from asyncbatch.cli.etl import run_etl
 from asyncbatch.cli.generate import generate
@@ -21,6 +21,7 @@ from asyncbatch.cli.stream import EPILOG as STREAM_EPILOG
 from asyncbatch.cli.stream import stream_events
 
 app = typer.Typer(
+    cls=CommandGroup,
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode=None,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from asyncbatch.cli import exit_codes
 
@@ -16,8 +17,53 @@ if TYPE_CHECKING:
 _DEFAULT_SECTION = "Other"
 
 
+# Repeatable options whose values may contain blanks: their variables have one value a line.
+_BY_LINE = frozenset({"--jq", "--call", "--set", "--agg"})
+# Options that print something and end the command. A variable of such a name is somebody's pin
+# (ASYNCBATCH_VERSION=0.1.0), and must not replace the work by a text and exit status 0.
+_NO_SETTINGS = frozenset(
+    {"--version", "--help", "--install-completion", "--show-completion", "--print-schema"}
+)
+
+
+def set_variables(parameters: Iterable[Any], prefix: str | None) -> None:
+    """Name the environment variable of each option: `prefix`, and the option's longest name."""
+    for parameter in parameters:
+        if parameter.param_type_name != "option" or prefix is None:
+            continue
+        name = max(parameter.opts, key=len)
+        parameter.allow_from_autoenv = False
+        if name in _NO_SETTINGS:
+            continue
+        parameter.envvar = f"{prefix}_{name.removeprefix('--').replace('-', '_').upper()}"
+        if name in _BY_LINE:
+            parameter.type = copy(parameter.type)  # other options share the type
+            parameter.type.split_envvar_value = _filled_lines
+
+
+def _filled_lines(text: str) -> list[str]:
+    """Return the lines of a text that are not blank."""
+    return [line for line in text.splitlines() if line.strip()]
+
+
+class CommandGroup(TyperGroup):
+    """A group of commands."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters, each with its environment variable."""
+        parameters: list[Any] = super().get_params(ctx)
+        set_variables(parameters, ctx.auto_envvar_prefix)
+        return parameters
+
+
 class SectionedCommand(TyperCommand):
     """A command whose help lists the options by panel."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters, each with its environment variable."""
+        parameters: list[Any] = super().get_params(ctx)
+        set_variables(parameters, ctx.auto_envvar_prefix)
+        return parameters
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write one help section per panel, in order of appearance."""

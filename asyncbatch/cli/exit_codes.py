@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # not from `typing`: this module is loaded before signal handlers are set
 if TYPE_CHECKING:
     from collections.abc import Iterable
 

@@ -248,7 +248,7 @@ class FileJob(Struct, frozen=True):
         sink, checkpoint = self.file.sink, self.file.checkpoint
         made = DeliverySettings()
         if sink is not None:
-            made = replace(made, to=sink.to.reveal(), table=sink.table)
+            made = replace(made, to=sink.to.reveal(), table=sink.table, csv_safe=sink.csv_safe)
         if checkpoint is not None:
             made = replace(made, checkpoint=checkpoint.path, every=checkpoint.every)
         return made

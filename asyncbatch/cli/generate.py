@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from asyncbatch.cli import exit_codes
-from asyncbatch.cli.command import SectionedCommand
+from asyncbatch.cli.command import CommandGroup, SectionedCommand
 from asyncbatch.cli.options import stream as s
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from asyncbatch.sources.live.simulator import Simulator
 
-generate = typer.Typer(no_args_is_help=True, help="Write example data.")
+generate = typer.Typer(cls=CommandGroup, no_args_is_help=True, help="Write example data.")
 
 _EVENTS_PER_WRITE = 1000
 EPILOG = """\

@@ -40,7 +40,7 @@ def record_settings(
 ) -> RecordWorkSettings:
     """Return the settings for the work on records. Raises UsageError."""
     names = (
-        *("table", "key", "mode", "schema_contract", "columns"),
+        *("table", "key", "mode", "schema_contract", "columns", "csv_safe"),
         *("to_format", "to_compression", "root"),
     )
     target = _make_target(to, **{name: more.pop(name) for name in names})
@@ -102,13 +102,19 @@ def _make_target(
     mode: Mode | None,
     schema_contract: SchemaContract | None,
     columns: str | None,
+    csv_safe: bool | None,
     to_format: str,
     to_compression: str,
     root: str | None,
 ) -> Target | None:
     if to is None:
-        unused = {"--table": table, "--key": key, "--mode": mode, "--columns": columns}
-        unused["--schema-contract"] = schema_contract
+        unused: dict[str, object] = {
+            "--table": table,
+            "--key": key,
+            "--mode": mode,
+            "--columns": columns,
+        }
+        unused |= {"--schema-contract": schema_contract, "--csv-safe": csv_safe or None}
         for option, value in unused.items():
             if value is not None:
                 raise UsageError(f"{option} needs a target: name it with --to")
@@ -121,6 +127,7 @@ def _make_target(
         mode=mode or ("upsert" if fields else "append"),
         contract=schema_contract or "evolve",
         columns=None if columns is None else _split_fields(columns),
+        csv_safe=bool(csv_safe),
         format=to_format,
         compression=to_compression,
         root=root,

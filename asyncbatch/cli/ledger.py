@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from asyncbatch.cli.command import CommandGroup, SectionedCommand
 from asyncbatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from asyncbatch.pipeline.resume.inspection import Database, Inspection
 
 ledger = typer.Typer(
-    no_args_is_help=True, help="Show or clear the ledgers: the records of which inputs are done."
+    cls=CommandGroup,
+    no_args_is_help=True,
+    help="Show or clear the ledgers: the records of which inputs are done.",
 )
 
 Target = Annotated[
@@ -33,7 +36,7 @@ Job = Annotated[
 ]
 
 
-@ledger.command()
+@ledger.command(cls=SectionedCommand)
 def show(
     target: Target = None,
     *,
@@ -49,7 +52,7 @@ def show(
             _print_ledger(inspected, job, files=files)
 
 
-@ledger.command()
+@ledger.command(cls=SectionedCommand)
 def clear(
     target: Annotated[
         str, typer.Argument(metavar="TARGET", help="The value of --to, or a ledger file.")
@@ -62,7 +65,7 @@ def clear(
         typer.echo(f"forgot {inspected.clear(job):,} inputs")
 
 
-@ledger.command()
+@ledger.command(cls=SectionedCommand)
 def path(target: Target = None) -> None:
     """Print the path of a target's ledger, even if it does not exist."""
     from asyncbatch.core.secrets import redact_address

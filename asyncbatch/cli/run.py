@@ -78,6 +78,7 @@ def run_files(
     mode: to_options.Mode = None,
     schema_contract: to_options.SchemaContract = None,
     columns: to_options.Columns = None,
+    csv_safe: to_options.CsvSafe = False,
     load_batch: to_options.LoadBatch = None,
     to_format: to_options.ToFormat = "keep",
     to_compression: to_options.ToCompression = "keep",
@@ -147,7 +148,7 @@ def run_files(
         "call": call, "call_concurrency": call_concurrency,
         "schema": schema, "check_formats": check_formats, "dedupe": dedupe,
         "to": to, "table": table, "key": key, "mode": mode,
-        "schema_contract": schema_contract, "columns": columns,
+        "schema_contract": schema_contract, "columns": columns, "csv_safe": csv_safe,
         "to_format": to_format, "to_compression": to_compression, "root": root if to else None,
         "letters": dead_letter is not None, "tracebacks": verbose,
     }  # fmt: skip

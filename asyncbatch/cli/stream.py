@@ -7,6 +7,7 @@ import typer
 
 from asyncbatch.cli.options import common as o
 from asyncbatch.cli.options import stream as s
+from asyncbatch.cli.options import target as t
 from asyncbatch.cli.options import transforms as r
 from asyncbatch.cli.values import failure_budget
 
@@ -77,6 +78,7 @@ def stream_events(
     types: s.Types = None,
     to: s.Target = None,
     table: s.Table = None,
+    csv_safe: t.CsvSafe = False,
     checkpoint: s.Checkpoint = None,
     checkpoint_every: s.CheckpointEvery = None,
     check: s.Check = False,
@@ -149,7 +151,7 @@ def stream_events(
             call_concurrency=call_concurrency,
             timeout=timeout,
             quiet=quiet,
-            delivery=_delivery_settings(to, table, checkpoint, checkpoint_every),
+            delivery=_delivery_settings(to, table, checkpoint, checkpoint_every, csv_safe=csv_safe),
             reports=report or (),
         )
     except LockHeldError as error:
@@ -237,7 +239,9 @@ def _transforms(
     from asyncbatch.cli.job import record_settings
     from asyncbatch.core.settings import FileWorkSettings
 
-    no_target = dict.fromkeys(("table", "key", "mode", "schema_contract", "columns", "root"))
+    no_target = dict.fromkeys(
+        ("table", "key", "mode", "schema_contract", "columns", "csv_safe", "root")
+    )
     settings = record_settings(
         FileWorkSettings(),
         unit="record",
@@ -270,7 +274,12 @@ def _check_options(settings: "StreamSettings", sources: list[str], late: str | N
 
 
 def _delivery_settings(
-    to: str | None, table: str | None, checkpoint: str | None, every: str | None
+    to: str | None,
+    table: str | None,
+    checkpoint: str | None,
+    every: str | None,
+    *,
+    csv_safe: bool,
 ) -> "DeliverySettings":
     """Return the target of windows and the checkpoint. Raises UsageError."""
     from asyncbatch.errors import UsageError
@@ -278,10 +287,12 @@ def _delivery_settings(
 
     if table is not None and to is None:
         raise UsageError("--table needs --to with a database")
+    if csv_safe and to is None:
+        raise UsageError("--csv-safe needs --to with a .csv or .tsv file")
     if every is not None and checkpoint is None:
         raise UsageError("--checkpoint-every needs --checkpoint")
     spans = {} if every is None else {"every": every}
-    return DeliverySettings(to, table, checkpoint, **spans)  # type: ignore[arg-type]  # typer parses it
+    return DeliverySettings(to, table, checkpoint, csv_safe=csv_safe, **spans)  # type: ignore[arg-type]  # typer parses it
 
 
 def _live_options(

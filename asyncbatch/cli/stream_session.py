@@ -87,7 +87,9 @@ class StreamSession:
         reports: Sequence[str] = (),
     ) -> None:
         self._reports = [_open_report(path) for path in reports]
-        late_file, dead_file = (AppendFile(path) if path else None for path in (late, dead_letter))
+        late_file, dead_file = (
+            AppendFile(path, is_private=True) if path else None for path in (late, dead_letter)
+        )
         stream = StreamCore(
             settings,
             reject=dead_file.write if dead_file else None,

@@ -79,6 +79,8 @@ def _target_parts(target: Target) -> list[object]:
     return [
         target.form, place, target.key, target.mode, target.columns, target.format,
         target.compression,
+        # Only if set: so the jobs of earlier versions stay the same.
+        *(("csv_safe",) if target.csv_safe else ()),
     ]  # fmt: skip
 
 

@@ -219,7 +219,8 @@ class Delivery:
             if self._ledger_session is not None:
                 self._ledger_session.add(batch_part)
                 if self._dead_letters is not None:
-                    self._dead_letters.write(self._ledger_session.journal.take_dead_letters())
+                    resumed = self._ledger_session.journal.take_dead_letters(batch_part)
+                    self._dead_letters.write(resumed)
             if self._dead_letters is not None:
                 self._dead_letters.add(batch_part)
         return parts

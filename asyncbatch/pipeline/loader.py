@@ -171,7 +171,8 @@ class TableLoader:
 
     Loads share a transaction for `transaction_seconds`, up to `max_waiting_bytes`. While one load
     runs, the rows of the next one are prepared. The rows of a record stay together if they came in
-    one part.
+    one part. `finds_columns`: the first batch determines the columns of the target, so it has
+    `batch_rows` rows unless the input ends earlier, or unless the rows exceed `max_waiting_bytes`.
     """
 
     def __init__(
@@ -184,7 +185,10 @@ class TableLoader:
         max_waiting_bytes: int = Sizes().waiting,
         wait_seconds: float = DEFAULT_PATIENCE,
         transaction_seconds: float = 0.0,
+        finds_columns: bool = False,
     ) -> None:
+        # Whether the first batch must be full, however slowly its rows come.
+        self._needs_full_batch = finds_columns
         self.wait_seconds: float | None = wait_seconds
         self._sink, self._batch_rows = sink, batch_rows
         self._max_waiting_bytes, self._transaction_seconds = max_waiting_bytes, transaction_seconds
@@ -201,6 +205,8 @@ class TableLoader:
 
     @property
     def is_late(self) -> bool:
+        if self._needs_full_batch:
+            return False
         waited = time.monotonic() - self._last_commit
         return bool(self._pending) and self.wait_seconds is not None and waited > self.wait_seconds
 
@@ -209,6 +215,7 @@ class TableLoader:
         if self._resumed_rows and batch_part.part.entries:
             self._load_waiting()
             pending.extents = self._resumed_rows.copy(batch_part)
+            self._needs_full_batch = False  # the rows of the earlier run have brought a header
         elif self._resumed_rows and self._resumed_rows.is_resumed(batch_part):
             self._load_waiting()
             self._resumed_rows.resume(batch_part)
@@ -219,8 +226,8 @@ class TableLoader:
             self._to_load.append((pending, 0))
             self._row_count += pending.rows_left
             self._byte_count += len(pending.rows.payload)
-        too_many = len(self._pending) > WAITING_PARTS or self._byte_count > self._max_waiting_bytes
-        if too_many or self.is_late:
+        too_many = len(self._pending) > WAITING_PARTS and not self._needs_full_batch
+        if too_many or self._byte_count > self._max_waiting_bytes or self.is_late:
             return self._commit()
         if self._row_count < self._batch_rows:
             return ()
@@ -271,6 +278,7 @@ class TableLoader:
 
     def _load_one(self) -> None:
         """Load one batch of the first rows."""
+        self._needs_full_batch = False
         taken = self._take_rows()
         groups = None
         if any(pending.rows.has_many_rows for pending, _ in taken):
@@ -403,5 +411,6 @@ def make_loader(
             max_waiting_bytes=sizes.waiting,
             wait_seconds=wait_seconds,
             transaction_seconds=SERVER_TRANSACTION_SECONDS if target.address else 0.0,
+            finds_columns=target.form == "csv" and target.columns is None,
         )
     return LinesLoader(sink, resumed_rows)

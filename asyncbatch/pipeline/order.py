@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from typing import IO, TYPE_CHECKING, Protocol
 
 from asyncbatch.core.batches import SOURCE_SPAN, BatchPart, SettledInputs
@@ -23,6 +23,10 @@ _PART_BYTES = 2048  # rough size of a part without its rows
 class Order(Protocol):
     """Passes parts on in an order, and holds back parts that come too early."""
 
+    def begin(self, batch: Batch) -> None:
+        """Note that a lane has taken `batch`; `pass_on` will get its end."""
+        ...
+
     async def admit(self, batch: Batch) -> None:
         """Wait until a part of `batch` may be passed to `pass_on`."""
         ...
@@ -35,9 +39,11 @@ class Order(Protocol):
 class InputOrder:
     """Passes parts on in the order of their batches.
 
-    The first unfinished batch is the head: its parts pass at once. Work on other batches pauses
-    while more than `max_bytes` bytes of rows are held. So the head must never wait behind another
-    batch: each lane needs a worker of its own.
+    The first unfinished batch is the head: its parts pass at once. While more than `max_bytes`
+    bytes of rows are held, work on a batch waits for the earlier batches that are in flight, and
+    for nothing else. So the earliest batch in flight never waits: it ends, and its lane takes the
+    earliest batch that is left. That one must never wait behind another batch on the same worker:
+    each lane needs a worker of its own.
     """
 
     def __init__(self, first: int = 0, *, max_bytes: int = Sizes().held) -> None:
@@ -45,15 +51,23 @@ class InputOrder:
         self._max_bytes = max_bytes
         self._held: dict[tuple[int, int], deque[BatchPart | SettledInputs]] = {}
         self._bytes = 0
+        # The batches that lanes have taken, and whose ends have not come. The batch of a worker
+        # that died may be taken again before its first end comes.
+        self._in_flight: Counter[tuple[int, int]] = Counter()
         self._changed = asyncio.Event()
 
+    def begin(self, batch: Batch) -> None:
+        self._in_flight[batch.key] += 1
+
     async def admit(self, batch: Batch) -> None:
-        while batch.key != self._head and self._bytes > self._max_bytes:
+        while self._bytes > self._max_bytes and min(self._in_flight) < batch.key:
             self._changed.clear()
             await self._changed.wait()
 
     def pass_on(self, result: BatchPart | SettledInputs) -> Iterator[BatchPart | SettledInputs]:
         key = result.batch.key
+        if isinstance(result, SettledInputs):
+            self._end(key)
         if key != self._head:
             self._held.setdefault(key, deque()).append(result)
             self._bytes += _size(result)
@@ -62,13 +76,18 @@ class InputOrder:
         last = result
         while isinstance(last, SettledInputs) and last.batch.key == self._head:
             self._head = _next_key(last)
-            self._changed.set()
             released = self._held.pop(self._head, ())
             for last in released:
                 self._bytes -= _size(last)
                 yield last
             if not released:
                 return
+
+    def _end(self, key: tuple[int, int]) -> None:
+        self._in_flight[key] -= 1
+        if self._in_flight[key] <= 0:
+            del self._in_flight[key]
+        self._changed.set()
 
 
 class SplitOrder:
@@ -103,6 +122,10 @@ class SourceOrder:
         }
         self._feeds = SplitOrder()
 
+    def begin(self, batch: Batch) -> None:
+        if batch.source in self._orders:
+            self._orders[batch.source].begin(batch)
+
     async def admit(self, batch: Batch) -> None:
         if batch.source in self._orders:
             await self._orders[batch.source].admit(batch)
@@ -118,6 +141,7 @@ class OrderedLane:
         self._lane, self._order = lane, order
 
     async def run(self, batch: Batch) -> AsyncIterator[Part]:
+        self._order.begin(batch)
         async for part in self._lane.run(batch):
             await self._order.admit(batch)
             yield part

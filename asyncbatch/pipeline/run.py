@@ -217,12 +217,14 @@ class Run:
             batches = cluster.limiter.admit(batches)
         try:
             async with (
-                aclosing(bounded_map(lanes, batches, len(engine.lanes))) as results,
+                aclosing(
+                    bounded_map(lanes, batches, self._note_result, len(engine.lanes))
+                ) as results,
                 aclosing(with_pauses(results, delivery.wait_seconds)) as timely,
             ):
                 async for result in timely:
-                    for event in self._handle_result(result) if result is not None else ():
-                        async for found in delivery.deliver(event):
+                    if result is not None:
+                        async for found in delivery.deliver(result):
                             yield self._add_to_report(found)
                     for found in await delivery.flush_if_late():
                         yield self._add_to_report(found)
@@ -276,8 +278,11 @@ class Run:
         self._scheduler.batches.stop()
         self.report.lose_target(str(error), error.file)
 
-    def _handle_result(self, result: BatchPart | BatchEnd) -> Iterator[BatchPart | SettledInputs]:
-        """Yield the result of a lane, or the parts of a batch whose worker died."""
+    def _note_result(self, result: BatchPart | BatchEnd) -> Iterator[BatchPart | SettledInputs]:
+        """Settle a result of a lane, which then takes its next batch.
+
+        Yields the result for the delivery, or the parts of a batch whose worker died.
+        """
         if isinstance(result, BatchPart):
             batch, part = result.batch, result.part
             if self._report_updater:

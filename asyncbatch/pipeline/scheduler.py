@@ -208,7 +208,8 @@ class Scheduler:
             if admission:
                 chunk = await asyncio.to_thread(launch.searches[number].with_metadata, chunk)  # noqa: PLW2901 - the same paths
                 async with self._ledger_lock:
-                    yield await asyncio.to_thread(admission.decide, found, chunk, source.naming)
+                    batches = await asyncio.to_thread(admission.decide, found, chunk, source.naming)
+                yield batches  # without the lock: the next chunk may never be wanted
             else:
                 yield (Batch(found, tuple(chunk)),)
             found += len(chunk)

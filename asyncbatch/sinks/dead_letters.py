@@ -117,7 +117,7 @@ class DeadLetterFile:
     """The dead letter file of one run. It replaces the file of an earlier run."""
 
     def __init__(self, path: str, stores: StoreSettings | None = None) -> None:
-        self._file = open_output(path, stores)
+        self._file = open_output(path, stores, is_private=True)
 
     def open(self) -> None:
         """Start writing. Raises UsageError if the file cannot be written."""

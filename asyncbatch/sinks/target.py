@@ -54,6 +54,7 @@ class Target(Struct, frozen=True):
     mode: Mode = "append"
     contract: SchemaContract = "evolve"
     columns: tuple[str, ...] | None = None  # the columns of a CSV file
+    csv_safe: bool = False  # whether cells of a CSV file that would be formulas become texts
     format: FolderFormat = "keep"  # the format of a folder's outputs
     compression: FolderCompression = "keep"  # the compression of a folder's outputs
     root: str | None = None  # the outputs of a folder are named relative to this input folder
@@ -129,6 +130,8 @@ class Target(Struct, frozen=True):
             )
         if self.columns is not None and self.form != "csv":
             raise UsageError("--columns is for .csv and .tsv targets")
+        if self.csv_safe and self.form != "csv":
+            raise UsageError("--csv-safe is for .csv and .tsv targets")
         if self.form != "folder" and (self.format, self.compression) != ("keep", "keep"):
             raise UsageError("--to-format and --to-compression are for folders: --to out/")
 
@@ -162,7 +165,13 @@ class Target(Struct, frozen=True):
                 from asyncbatch.sinks.text_files import CsvSink
 
                 delimiter = "\t" if self.path.lower().endswith(".tsv") else ","
-                return CsvSink(self.path, stores, delimiter=delimiter, columns=self.columns)
+                return CsvSink(
+                    self.path,
+                    stores,
+                    delimiter=delimiter,
+                    columns=self.columns,
+                    is_safe=self.csv_safe,
+                )
             case "parquet":
                 from asyncbatch.sinks.parquet import ParquetSink
 

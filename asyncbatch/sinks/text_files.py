@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import sys
 from io import BytesIO
 from itertools import chain
@@ -97,7 +98,7 @@ class CsvSink(FileSink):
 
     Its columns are `columns`, in this order, or else the fields of the first rows. Null and
     missing values are empty cells. With `columns`, other fields are dropped. Without, a row with
-    another field is rejected.
+    another field is rejected. `is_safe`: no cell is a formula for a spreadsheet (see `safe_cell`).
     """
 
     def __init__(
@@ -107,8 +108,10 @@ class CsvSink(FileSink):
         *,
         delimiter: str,
         columns: tuple[str, ...] | None,
+        is_safe: bool = False,
     ) -> None:
         super().__init__(path, stores)
+        self._is_safe = is_safe
         self._row_sizes: list[int] = []
         # The columns of earlier files, by path.
         self._kept_columns: dict[str, tuple[str, ...]] = {}
@@ -179,22 +182,51 @@ class CsvSink(FileSink):
 
     def _header(self, path: str) -> tuple[str, ...]:
         with open(path, encoding="utf-8", newline="") as stream:
-            self._kept_columns[path] = tuple(next(csv.reader(stream, delimiter=self._delimiter)))
+            header = next(csv.reader(stream, delimiter=self._delimiter))
+        if self._is_safe:
+            header = [_unsafe_name(name) for name in header]
+        self._kept_columns[path] = tuple(header)
         return self._kept_columns[path]
 
     def _write(self, rows: Json) -> list[int]:
         """Write rows; return the size of each in bytes."""
-        encoded = csv_lines(rows, self._delimiter)
+        encoded = csv_lines(rows, self._delimiter, is_safe=self._is_safe)
         self.file.write(b"".join(encoded))
         return list(map(len, encoded))
 
 
-def csv_lines(rows: Json, delimiter: str) -> list[bytes]:
-    """Return rows (iterables of cells) as lines."""
+def csv_lines(rows: Json, delimiter: str, *, is_safe: bool = False) -> list[bytes]:
+    """Return rows (iterables of cells) as lines, with `safe_cell` for each cell if `is_safe`."""
+    if is_safe:
+        rows = (map(safe_cell, row) for row in rows)
     lines: list[str] = []
     # With its default line end, CRLF, the csv module also quotes a lone CR. Lines here end with LF.
     csv.writer(SimpleNamespace(write=lines.append), delimiter=delimiter).writerows(rows)
     return [f"{line[:-2]}\n".encode() for line in lines]
+
+
+# What begins a formula in a spreadsheet, also behind blanks, and in full-width forms. Some programs
+# begin a new cell after a tab or a line end.
+_FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
+_NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
+_QUOTE = "'"  # a spreadsheet takes a cell behind it as text
+
+
+def safe_cell(cell: Json) -> Json:
+    """Return a cell that no spreadsheet takes for a formula: a quote is put before its text.
+
+    Numbers stay, also as text. A text that begins with the quote gets another one if it would look
+    like the result for another text.
+    """
+    if type(cell) is str and _FORMULA.match(cell.lstrip(_QUOTE)) and not _NUMBER.fullmatch(cell):
+        return _QUOTE + cell
+    return cell
+
+
+def _unsafe_name(cell: str) -> str:
+    """Return the text that `safe_cell` made `cell` of."""
+    name = cell.removeprefix(_QUOTE)
+    return name if safe_cell(name) == cell else cell
 
 
 _CHUNK = 1024 * 1024  # bytes

@@ -215,22 +215,25 @@ class WindowFileTarget:
 class WindowCsvTarget(WindowFileTarget):
     """A CSV or TSV file of windows, with a header."""
 
-    def __init__(self, path: str, schema: WindowSchema) -> None:
+    def __init__(self, path: str, schema: WindowSchema, *, is_safe: bool = False) -> None:
         super().__init__(path, schema)
-        self._made = WindowRows(schema)
+        self._made, self._is_safe = WindowRows(schema), is_safe
         self._delimiter = "\t" if path.lower().endswith(".tsv") else ","
 
     def open(self, position: Any = None, removed: Sequence[Window] = ()) -> None:
         super().open(position, removed)
         if position is None:
-            self.file.write(b"".join(csv_lines([self._made.columns], self._delimiter)))
+            self._write([self._made.columns])
 
     def rows(self, windows: Sequence[Window]) -> Sequence[Any]:
         return [list(map(_cell, row.values())) for row in self._made.rows(windows)]
 
     def load(self, rows: Sequence[Json]) -> Sequence[str]:
-        self.file.write(b"".join(csv_lines(rows, self._delimiter)))
+        self._write(rows)
         return ()
+
+    def _write(self, rows: Json) -> None:
+        self.file.write(b"".join(csv_lines(rows, self._delimiter, is_safe=self._is_safe)))
 
 
 def _cell(value: Json) -> Any:
@@ -300,7 +303,7 @@ _DATABASES = ("sqlite", "duckdb", "postgres")
 
 
 def make_target(
-    name: str, schema: WindowSchema, *, table: str | None = None
+    name: str, schema: WindowSchema, *, table: str | None = None, csv_safe: bool = False
 ) -> WindowTarget | None:
     """Return the target of the windows of a stream; None for standard output.
 
@@ -314,9 +317,11 @@ def make_target(
         )
     if form in _DATABASES:
         key = row_key(schema)
-        target = Target.parse(name, table=table, key=key, mode="upsert", times=TIMES)
+        target = Target.parse(
+            name, table=table, key=key, mode="upsert", times=TIMES, csv_safe=csv_safe
+        )
     else:
-        target = Target.parse(name, table=table)
+        target = Target.parse(name, table=table, csv_safe=csv_safe)
     if "://" in path:
         raise UsageError(
             f"--to {name}: an object in a store cannot grow; write to a file or a table"
@@ -327,6 +332,6 @@ def make_target(
         case "lines":
             return WindowFileTarget(path, schema)
         case "csv":
-            return WindowCsvTarget(path, schema)
+            return WindowCsvTarget(path, schema, is_safe=csv_safe)
         case _:
             return WindowTableTarget(target, schema)

@@ -107,7 +107,7 @@ class CheckpointFile:
         """Replace the checkpoint. Raises SinkError."""
         body = msgspec.json.encode(checkpoint)
         head = msgspec.json.encode(_CheckpointHeader(_VERSION, _digest(body)))
-        file = AtomicFile(self.path)
+        file = AtomicFile(self.path, is_private=True)
         # Always the same name, so that killed processes leave only one file.
         file.keep_unfinished(f"{file.final_path}.new")
         try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from msgspec import Struct
 
 from asyncbatch.errors import SinkError, UsageError
+from asyncbatch.storage.atomic import PRIVATE_MODE, PUBLIC_MODE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,11 +29,13 @@ class AppendPosition(Struct, frozen=True):
 class AppendFile:
     """A file that is only appended to, and truncated to an earlier position on resume.
 
-    Call `open` first. Writes are unbuffered: another process may follow the file.
+    Call `open` first. Writes are unbuffered: another process may follow the file. `is_private`: a
+    new file can be read by its owner only, because it holds data of others.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, is_private: bool = False) -> None:
         self.path = path
+        self._mode = PRIVATE_MODE if is_private else PUBLIC_MODE
         self._descriptor = -1
 
     def open(self, position: AppendPosition | None = None) -> None:
@@ -40,7 +43,7 @@ class AppendFile:
         flags = (os.O_CREAT | os.O_TRUNC if position is None else 0) | os.O_CLOEXEC
         flags |= os.O_WRONLY if self._is_special() else os.O_RDWR
         try:
-            self._descriptor = os.open(self.path, flags, 0o666)
+            self._descriptor = os.open(self.path, flags, self._mode)
             if position is not None:
                 self._truncate(position)
         except OSError as error:

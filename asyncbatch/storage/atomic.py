@@ -5,23 +5,29 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 from contextlib import suppress
 from typing import IO
 
 from asyncbatch.errors import SinkError, UsageError
+
+# The modes of new files, which the user's umask restricts further.
+PRIVATE_MODE = 0o600
+PUBLIC_MODE = 0o666
 
 
 class AtomicFile:
     """A file that is written beside its target and renamed over it when it is complete.
 
     Call `open` first, then `commit` or `discard`; `stream` exists between them. A device is written
-    directly.
+    directly. `is_private`: only the owner may read it, because it holds data of others.
     """
 
     stream: IO[bytes]
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, is_private: bool = False) -> None:
         self.path = path
+        self._mode = PRIVATE_MODE if is_private else PUBLIC_MODE
         self.is_special = os.path.exists(path) and not os.path.isfile(path)
         # A symbolic link stays: the file that it points to is replaced.
         self.final_path = os.path.realpath(path)
@@ -46,11 +52,19 @@ class AtomicFile:
         if os.path.isdir(self.path):
             raise UsageError(f"cannot write {self.path}: it is a folder")
         try:
-            self.stream = open(self.temp_path, "wb")  # noqa: SIM115 - closed at the end of the run
+            if not self.is_special and not self._keeps_unfinished:
+                _remove_leftovers(self.final_path)
+            self.stream = open(self.temp_path, "wb", opener=self._create)  # noqa: SIM115 - closed at the end of the run
             if self._keeps_unfinished:
                 fcntl.flock(self.stream, fcntl.LOCK_EX)
+            elif not self.is_special:
+                with suppress(OSError):  # a file system without locks: see `_remove_leftovers`
+                    fcntl.flock(self.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UsageError(f"cannot write {self.path}: {error.strerror}") from None
+
+    def _create(self, path: str, flags: int) -> int:
+        return os.open(path, flags, self._mode)
 
     def write(self, data: bytes | bytearray) -> None:
         """Write to the operating system, unbuffered. Raises SinkError."""
@@ -119,6 +133,32 @@ def sync_folder(folder: str) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def _remove_leftovers(path: str) -> None:
+    """Remove the temporary files for `path` of processes that were killed.
+
+    One that is in use has a live process here, or is locked by a process of another container.
+    """
+    folder, name = os.path.split(path)
+    pattern = re.compile(rf"{re.escape(name)}\.(\d+)\.tmp")
+    with suppress(OSError), os.scandir(folder or os.curdir) as entries:
+        for entry in entries:
+            if (found := pattern.fullmatch(entry.name)) and not _is_alive(int(found[1])):
+                with suppress(OSError), open(entry.path, "rb") as stream:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(entry.path)
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether a process with this number runs on this machine."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def is_being_written(path: str) -> bool:

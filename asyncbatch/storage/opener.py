@@ -22,14 +22,19 @@ if TYPE_CHECKING:
 
 
 def open_output(
-    path: str, stores: StoreSettings | None = None, *, random_access: bool = False
+    path: str,
+    stores: StoreSettings | None = None,
+    *,
+    random_access: bool = False,
+    is_private: bool = False,
 ) -> AtomicFile:
     """Return the writer of the file or object at `path`.
 
     With `random_access`, written data can be read back, and the output can be restarted.
+    `is_private`: only the owner may read the file.
     """
     if not is_store_url(path):
-        return AtomicFile(path)
+        return AtomicFile(path, is_private=is_private)
     from asyncbatch.storage.object_file import (
         ObjectFile,
         SpooledObject,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     Work = Callable[[Batch], Iterator[Part]]
     # Makes the work of one lane; crosses to worker processes by pickle.
     WorkFactory = Callable[[], Work]
+
+
+ResultT = TypeVar("ResultT")
 
 
 class Loss(Struct, frozen=True):
@@ -74,17 +77,40 @@ class BatchEnd(Struct, frozen=True):
     loss: Loss | None = None
 
 
+async def _run_batch(
+    lane: Lane,
+    batch: Batch,
+    note: Callable[[BatchPart | BatchEnd], Iterable[ResultT]],
+    results: asyncio.Queue[tuple[ResultT] | BaseException | None],
+) -> None:
+    """Put into `results` what `note` returns for the parts and the end of a batch."""
+    loss = None
+    try:
+        async for part in lane.run(batch):
+            for result in note(BatchPart(batch, part)):
+                await results.put((result,))
+    except WorkerLostError as error:
+        loss = error.loss
+    # The end is noted as a whole before the first wait, in which another lane may take a batch.
+    for result in tuple(note(BatchEnd(batch, loss))):
+        await results.put((result,))
+
+
 async def bounded_map(
-    lanes: Sequence[Lane], batches: AsyncIterator[Batch], queue_size: int | None = None
-) -> AsyncGenerator[BatchPart | BatchEnd, None]:
-    """Run `batches` through `lanes`, and yield parts and ends as they come.
+    lanes: Sequence[Lane],
+    batches: AsyncIterator[Batch],
+    note: Callable[[BatchPart | BatchEnd], Iterable[ResultT]],
+    queue_size: int | None = None,
+) -> AsyncGenerator[ResultT, None]:
+    """Run `batches` through `lanes`; yield what `note` returns for each part and end.
 
     It takes a batch only when a lane is free, and `queue_size` results wait in a queue, by default
-    one for each lane: so a slow consumer slows the work. Closing the generator cancels and awaits
-    everything. Raises the errors of `batches` and of lanes, except WorkerLostError, which becomes
-    an end.
+    one for each lane: so a slow consumer slows the work. `note` is called before the lane takes
+    its next batch, which may so be the rest of the last one. Closing the generator cancels and
+    awaits everything. Raises the errors of `batches`, of `note` and of lanes, except
+    WorkerLostError, which becomes an end.
     """
-    results: asyncio.Queue[BatchPart | BatchEnd | BaseException | None]
+    results: asyncio.Queue[tuple[ResultT] | BaseException | None]
     results = asyncio.Queue(queue_size or len(lanes))
     source = asyncio.Lock()
 
@@ -92,13 +118,7 @@ async def bounded_map(
         failed: BaseException | None = None
         try:
             while (batch := await next_batch()) is not None:
-                loss = None
-                try:
-                    async for part in lane.run(batch):
-                        await results.put(BatchPart(batch, part))
-                except WorkerLostError as error:
-                    loss = error.loss
-                await results.put(BatchEnd(batch, loss))
+                await _run_batch(lane, batch, note, results)
         except Exception as error:  # noqa: BLE001 - handed to the consumer, which raises it
             failed = error
         await results.put(failed)
@@ -111,13 +131,13 @@ async def bounded_map(
     try:
         running = len(tasks)
         while running:
-            result = await results.get()
-            if isinstance(result, BaseException):
-                raise result
-            if result is None:
+            item = await results.get()
+            if isinstance(item, BaseException):
+                raise item
+            if item is None:
                 running -= 1
             else:
-                yield result
+                yield item[0]
     finally:
         for task in tasks:
             task.cancel()

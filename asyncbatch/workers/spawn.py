@@ -46,10 +46,11 @@ def spawn(*, reads_stdin: bool = False) -> WorkerHandle:
         program = _PROGRAM.format(path=sys.path, descriptors=descriptors)
         # Blocked signals stay so across exec: no stop signal can hit a worker that has not
         # set its signal handlers yet.
+        # `-P`: nothing is imported from the current folder before the path is set.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             process = subprocess.Popen(  # noqa: S603 - our own program
-                [sys.executable, "-c", program],
+                [sys.executable, "-P", "-c", program],
                 stdin=None if reads_stdin else subprocess.DEVNULL,
                 stdout=_STDERR,  # the prints of user code must not mix with results
                 pass_fds=descriptors,

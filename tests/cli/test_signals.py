@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import COMMAND, PATIENCE, environment, many
+from tests.conftest import COMMAND, PATIENCE, environment, many, python
 from tests.processes import alive, children, holds_open, wait_until, wait_until_still
 
 pytestmark = pytest.mark.skipif(not Path("/proc").exists(), reason="looks into /proc")
@@ -193,3 +193,50 @@ def test_under_nohup_a_hangup_changes_nothing(files):
     process.stdout.read()
     process.stdout.close()
     assert process.wait(timeout=PATIENCE) == 0
+
+
+NOTES_FIRST_HANDLER = """
+import signal, sys
+sys.argv = ["asyncbatch", "--version"]
+before, set_handler = set(sys.modules), signal.signal
+
+def noting(number, handler):
+    loaded = set(sys.modules) - before
+    print(sorted(name for name in loaded if not name.startswith(("encodings", "zipimport"))))
+    signal.signal = set_handler
+    return set_handler(number, handler)
+
+signal.signal = noting
+from asyncbatch.cli import main
+main()
+"""
+
+
+def test_handlers_are_set_before_anything_else_is_imported():
+    finished = python(NOTES_FIRST_HANDLER)
+    assert eval(finished.stdout.splitlines()[0]) == [
+        "__future__", "asyncbatch", "asyncbatch._version", "asyncbatch.cli",
+        "asyncbatch.cli.exit_codes",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
+)
+@pytest.mark.parametrize("module", ["asyncbatch.cli.terminal", "typer", "asyncbatch.cli.app"])
+def test_a_signal_during_the_imports_ends_without_a_traceback(module, number, code):
+    program = f"""
+import os, sys
+
+class Interrupter:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), {int(number)})
+
+sys.meta_path.insert(0, Interrupter())
+sys.argv = ["asyncbatch", "--version"]
+from asyncbatch.cli import main
+main()
+"""
+    finished = python(program)
+    assert (finished.returncode, finished.stdout, finished.stderr) == (code, "", "")

@@ -30,6 +30,11 @@ class Source:
             yield (Batch(self.taken - size, chunk),)
 
 
+def as_it_is(result):
+    """Settle nothing, and pass on each result."""
+    return (result,)
+
+
 class Lane:
     """A lane that notes the number of concurrent batches, and finishes when the test allows it."""
 
@@ -57,7 +62,7 @@ def _no_lane_runs_yet():
 async def test_no_more_batches_are_taken_than_there_are_lanes(lanes):
     source, gate = Source(), asyncio.Event()
     batcher = Batcher(source.chunks(), size=5)
-    results = bounded_map([Lane(gate) for _ in range(lanes)], batcher)
+    results = bounded_map([Lane(gate) for _ in range(lanes)], batcher, as_it_is)
     pulling = asyncio.ensure_future(anext(results))
     await wait_until_blocked()
     assert (source.taken, Lane.running) == (5 * lanes, lanes)
@@ -71,7 +76,7 @@ async def test_no_more_batches_are_taken_than_there_are_lanes(lanes):
 async def test_a_slow_consumer_slows_the_source(lanes):
     source = Source()
     async with aclosing(
-        bounded_map([Lane() for _ in range(lanes)], Batcher(source.chunks(), 1))
+        bounded_map([Lane() for _ in range(lanes)], Batcher(source.chunks(), 1), as_it_is)
     ) as results:
         for _ in range(20):
             await anext(results)
@@ -82,7 +87,9 @@ async def test_a_slow_consumer_slows_the_source(lanes):
 
 
 async def test_closing_cancels_and_awaits_what_is_in_flight():
-    results = bounded_map([Lane(asyncio.Event()) for _ in range(3)], Batcher(Source().chunks(), 2))
+    results = bounded_map(
+        [Lane(asyncio.Event()) for _ in range(3)], Batcher(Source().chunks(), 2), as_it_is
+    )
     pulling = asyncio.ensure_future(anext(results))
     await wait_until_blocked()
     assert Lane.running == 3
@@ -98,7 +105,9 @@ async def test_what_the_source_raises_is_raised_and_the_rest_is_cancelled():
         raise OSError("the list is gone")
 
     with pytest.raises(OSError, match="the list is gone"):
-        async for _ in bounded_map([Lane(asyncio.Event()), Lane()], Batcher(failing(), 1)):
+        async for _ in bounded_map(
+            [Lane(asyncio.Event()), Lane()], Batcher(failing(), 1), as_it_is
+        ):
             pass
     assert Lane.running == 0
 
@@ -124,15 +133,17 @@ async def test_every_path_is_done_once_whatever_is_given_back(count, chunk, size
     source = Source(chunk, count)
     batcher = Batcher(source.chunks(), size)
     engine = ThreadEngine(work_that_does(iter(shares * 500)), lanes)
-    done: list[str] = []
     finished: dict[int, int] = {}
-    async for result in bounded_map(engine.lanes, batcher):
+
+    def note(result):
         if isinstance(result, BatchEnd):
             batcher.settle(result.batch, finished.pop(result.batch.start))
             assert size is None or len(result.batch.paths) <= size
         else:
             finished[result.batch.start] = len(result.part)
-            done += result.batch.paths[: len(result.part)]
+            yield from result.batch.paths[: len(result.part)]
+
+    done = [path async for path in bounded_map(engine.lanes, batcher, note)]
     assert sorted(done, key=int) == [str(number) for number in range(count)]
     assert (batcher.found, batcher.unsettled) == (count, 0)
 

@@ -57,6 +57,8 @@ def test_parts_come_in_input_order_whatever_the_lanes_do(run):
 
 async def test_the_head_is_never_made_to_wait():
     order, head, later = InputOrder(), Batch(0, ("a",)), Batch(1, ("b",))
+    for batch in (head, later):
+        order.begin(batch)
     big = part_of(later, 1, rows=Rows(b"x" * (Sizes().held + 1), 1))
     assert list(order.pass_on(big)) == []
     waiting = asyncio.create_task(order.admit(later))

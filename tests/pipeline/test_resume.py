@@ -775,3 +775,59 @@ def test_whatever_happens_the_end_is_as_of_one_fresh_run(kind, steps):
             assert len(set(found)) == len(found)
         else:
             assert found == fresh
+
+
+# Kills within a file that is read in splits.
+
+WAITS = """\
+import pathlib, time
+
+def waits(record):
+    if record["id"] == 11_001 and not pathlib.Path("go-on").exists():
+        while True:
+            time.sleep(0.01)
+    return record
+"""
+
+
+HUGE = "".join(
+    json.dumps(person(number, "x" * 250)) + "\n" if number % 5 else "{]\n"
+    for number in range(1, 12_001)
+)
+
+
+def has_position(path):
+    """Whether the ledger in an SQLite file has the position of an unfinished input."""
+    if not path.exists():
+        return False
+    with closing(sqlite3.connect(path)) as ledger:
+        try:
+            found = ledger.execute(
+                "SELECT 1 FROM asyncbatch_ledger WHERE outcome = 'begun' AND length(letters) > 0"
+            )
+        except sqlite3.OperationalError:  # not made yet, or busy
+            return False
+        return found.fetchone() is not None
+
+
+@pytest.mark.parametrize("kind", ["sqlite append", "sqlite upsert"])
+def test_dead_letters_of_a_resumed_huge_file_are_in_input_order(run, files, tmp_path, kind):
+    folder = files({
+        "in/a.jsonl": '{"id": 1}\nnope\n{"id": 2}\n', "in/b.jsonl": HUGE,
+        "in/c.jsonl": "nope\n", "fn.py": WAITS,
+    })  # fmt: skip
+    job = ("in", *to(kind), "--call", "fn.py:waits", "--dead-letter", "bad.jsonl", "-q",
+           "--max-memory", "170M", "-w", "1", "--show-failures", "0")  # fmt: skip
+    target = folder / to(kind)[1].rpartition(":///")[2]
+    process = subprocess.Popen([*COMMAND, "run", *job], cwd=folder, env=environment())
+    wait_until(lambda: has_position(target), running=process)
+    process.kill()
+    process.wait(PATIENCE)
+    (folder / "go-on").touch()
+    assert run(*job, "--resume").code == 1
+    resumed = (folder / "bad.jsonl").read_bytes()
+    for path in folder.glob(f"{target.name}*"):
+        path.unlink()
+    assert run(*job).code == 1
+    assert resumed == (folder / "bad.jsonl").read_bytes()
+    assert resumed.count(b"\n") == 2_402

@@ -56,6 +56,14 @@ Columns = Annotated[
         "batch]",
     ),
 ]
+CsvSafe = Annotated[
+    bool,
+    option(
+        TARGET,
+        "--csv-safe",
+        help="Put ' before the cells of a CSV file that a spreadsheet would take for formulas.",
+    ),
+]
 LoadBatch = Annotated[
     int | None,
     option(

@@ -112,6 +112,7 @@ def sink_target(table: SinkTable, root: str | None = None, *, job: str | None = 
         mode=table.mode or ("upsert" if table.key else "append"),
         contract=table.schema_contract,
         columns=table.columns,
+        csv_safe=table.csv_safe,
         format=table.format,
         compression=table.compression,
         root=root,

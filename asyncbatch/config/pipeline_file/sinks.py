@@ -77,6 +77,9 @@ class SinkTable(Table, frozen=True):
         ),
     ] = "evolve"
     columns: Annotated[Names | None, Meta(description="The columns of a CSV file.")] = None
+    csv_safe: Annotated[
+        bool, Meta(description="Put ' before cells that a spreadsheet would take for formulas.")
+    ] = False
     format: Annotated[
         Literal["keep", "json", "jsonl"], Meta(description="The format of the files in a folder.")
     ] = "keep"
@@ -109,7 +112,8 @@ class SinkTable(Table, frozen=True):
         takers = {
             "table": DATABASES, "key": DATABASES, "mode": DATABASES,
             "schema_contract": DATABASES, "pool": _POSTGRES, "statement_timeout": _POSTGRES,
-            "columns": ("csv",), "format": ("folder",), "compression": ("folder",),
+            "columns": ("csv",), "csv_safe": ("csv",), "format": ("folder",),
+            "compression": ("folder",),
         }  # fmt: skip
         for key, forms in takers.items():
             if key in given and form not in forms:
@@ -170,12 +174,17 @@ class StreamSinkTable(Table, frozen=True):
         Meta(description="postgresql://user@host/db, sqlite:///FILE, duckdb:///FILE, or a file."),
     ]
     table: Annotated[Name | None, Meta(description="The table of a database.")] = None
+    csv_safe: Annotated[
+        bool, Meta(description="Put ' before cells that a spreadsheet would take for formulas.")
+    ] = False
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
         if given.get("to") is None:
             return
         form = form_of(given["to"].reveal())
+        if "csv_safe" in given and form != "csv":
+            yield ("csv_safe",), "is only for CSV files"
         if form is None:
             yield ("to",), f"is not a known target: write {KNOWN}"
         elif form == "folder":

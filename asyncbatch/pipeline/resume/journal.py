@@ -68,7 +68,7 @@ class Journal:
         self.generation = generation
         self._known = known
         self._sums: dict[int, _InputSum] = {}  # unfinished files, by their number in the run
-        self._resumed_dead_letters: list[bytes] = []
+        self._resumed_dead_letters: dict[int, bytes] = {}  # by the number of the file in the run
 
     def unfinished_entry(self, batch_part: BatchPart) -> Entry | None:
         """Return the unfinished entry of an earlier run, if this is the first part of the file."""
@@ -82,12 +82,11 @@ class Journal:
     ) -> None:
         """Note that the file of a part is resumed. Its rows so far are at `extent`."""
         self._sums[batch_part.part.start] = _InputSum(unfinished_entry, extent)
-        self._resumed_dead_letters.append(unfinished_entry.letters)
+        self._resumed_dead_letters[batch_part.part.start] = unfinished_entry.letters
 
-    def take_dead_letters(self) -> bytes:
-        """Return the dead letters of the files resumed since the last call."""
-        dead_letters, self._resumed_dead_letters = b"".join(self._resumed_dead_letters), []
-        return dead_letters
+    def take_dead_letters(self, batch_part: BatchPart) -> bytes:
+        """Return the dead letters of an earlier run, if this is the first part of the file."""
+        return self._resumed_dead_letters.pop(batch_part.part.start, b"")
 
     def entries(self, batch_part: BatchPart, extents: Sequence[Extent | None] = ()) -> list[Entry]:
         """Return the entries of the files that a part finishes, or of the position that it has.

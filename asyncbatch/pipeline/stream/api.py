@@ -410,7 +410,8 @@ class Stream:
         if handler is None:
             return None
         if _is_path(handler):
-            file = self._files[f"--{name.replace('_', '-')}"] = AppendFile(os.fspath(handler))
+            file = AppendFile(os.fspath(handler), is_private=True)
+            self._files[f"--{name.replace('_', '-')}"] = file
             return file.write
         if not callable(handler) or inspect.iscoroutinefunction(handler):
             raise UsageError(f"{name} must be a file name or a plain function")

@@ -145,6 +145,7 @@ class DeliverySettings(Struct, frozen=True):
     table: str | None = None
     checkpoint: str | None = None
     every: int = 10_000_000  # microseconds between checkpoints
+    csv_safe: bool = False  # whether cells of a CSV file that would be formulas become texts
 
 
 class StreamDelivery:
@@ -170,7 +171,11 @@ class StreamDelivery:
             "--to": None if to is None else parse_location(to)[1],
         }
         check_live_outputs([source.name for source in sources], written)
-        target = None if to is None else make_target(to, stream.schema, table=delivery.table)
+        target = (
+            None
+            if to is None
+            else make_target(to, stream.schema, table=delivery.table, csv_safe=delivery.csv_safe)
+        )
         self._target = None if target is None else LockedTarget(target)
         # None if the windows go to standard output, or to the caller.
         self.writer = (
@@ -227,6 +232,7 @@ class StreamDelivery:
             {
                 "--to": None if self._target is None else self._target.name,
                 "--table": delivery.table,
+                "--csv-safe": "given" if delivery.csv_safe else None,
                 **places,
             },
         )

@@ -7,13 +7,14 @@ import os
 import re
 import sqlite3
 import threading
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from asyncbatch.core.paths import is_store_url
 from asyncbatch.errors import SinkError, UsageError
 from asyncbatch.state.ledger import sqlite, table
 from asyncbatch.state.lock import state_folder
+from asyncbatch.storage.atomic import PRIVATE_MODE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -62,6 +63,9 @@ class LedgerStore:
         try:
             if folder := os.path.dirname(self.path):
                 os.makedirs(folder, mode=0o700, exist_ok=True)
+            with suppress(FileExistsError):  # SQLite's own files get the mode of this one
+                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                os.close(os.open(self.path, flags, PRIVATE_MODE))
             self._connection = sqlite3.connect(
                 self.path,
                 timeout=sqlite.BUSY_SECONDS,

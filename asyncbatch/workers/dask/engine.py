@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import pickle
 import uuid
 import warnings
@@ -88,8 +89,12 @@ _MAX_TRIES = 4  # tries of a task that is lost or cancelled
 _LOST_TOO_OFTEN = "was lost with its Dask worker, and so were all retries,"
 _LOGGERS = ("distributed", "distributed.client", "distributed.scheduler", "distributed.nanny")
 # the preload script of workers on this machine: see `workers.wire`
+_LOOPBACK = "127.0.0.1"  # no other machine may reach a cluster that a run starts
+_SAFE_PATH = "PYTHONSAFEPATH"
 _IGNORE_SIGNALS = """
+import os
 import signal
+os.environ.pop("PYTHONSAFEPATH", None)
 from asyncbatch.workers.wire import STOP_SIGNALS
 for number in STOP_SIGNALS:
     signal.signal(number, signal.SIG_IGN)
@@ -346,12 +351,21 @@ async def _local_cluster(workers: int | None) -> AsyncIterator[LocalCluster]:
         n_workers=workers or usable_cpus(),
         threads_per_worker=1,
         asynchronous=True,
+        host=_LOOPBACK,
         silence_logs=logging.CRITICAL,
-        dashboard_address="127.0.0.1:0",
+        dashboard_address=f"{_LOOPBACK}:0",
         preload=[_IGNORE_SIGNALS],
     )
-    async with cluster:
-        yield cluster
+    # Dask's processes must import nothing from the current folder. Their preload script removes
+    # the variable, which the programs that user code starts must not see.
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        async with cluster:
+            yield cluster
+    finally:
+        if before is None:
+            del os.environ[_SAFE_PATH]
 
 
 @contextmanager
