@@ -90,13 +90,14 @@ def make_stage(
 ) -> Transform | AsyncCall:
     """Return the transform of `spec`, which follows `before`. Raises UsageError.
 
-    A jq program after another one is lossy: the first has checked or produced the integers.
+    A jq program after another one is part of a pipe: the first has checked or made the integers.
     """
     match spec:  # each module is loaded only if its transform is used
         case JqSpec():
             from asyncbatch.transforms.jq import Jq
 
-            return Jq(spec.program, env=spec.env, lossy=spec.lossy or isinstance(before, JqSpec))
+            piped = isinstance(before, JqSpec)
+            return Jq(spec.program, env=spec.env, lossy=spec.lossy, piped=piped)
         case CallSpec() | FunctionSpec():
             from asyncbatch.transforms.call import make_call
 
