@@ -34,6 +34,7 @@ def record_settings(
     call: Sequence[str] | None,
     schema: str | None,
     check_formats: bool,
+    check_content: bool,
     dedupe: Sequence[str] | None,
     to: str | None,
     **more: Any,
@@ -44,15 +45,19 @@ def record_settings(
         *("to_format", "to_compression", "root"),
     )
     target = _make_target(to, **{name: more.pop(name) for name in names})
-    if check_formats and schema is None:
-        raise UsageError("--check-formats needs --schema")
+    for option, is_given in {
+        "--check-formats": check_formats,
+        "--check-content": check_content,
+    }.items():
+        if is_given and schema is None:
+            raise UsageError(f"{option} needs --schema")
     settings = RecordWorkSettings(
         files,
         whole=unit == "file",
         transforms=(
             *(JqSpec(program, jq_env, jq_lossy) for program in jq or ()),
             *map(CallSpec, call or ()),
-            *(() if schema is None else (_load_schema(schema, check_formats=check_formats),)),
+            *(() if schema is None else (_load_schema(schema, check_formats, check_content),)),
         ),
         dedupe=_dedupe_paths(dedupe or ()),
         target=target,
@@ -88,10 +93,10 @@ def input_paths(paths: tuple[str, ...], settings: RecordWorkSettings) -> tuple[s
     return (*failed_files(settings.replay), settings.replay)
 
 
-def _load_schema(path: str, *, check_formats: bool) -> SchemaSource:
+def _load_schema(path: str, check_formats: bool, check_content: bool) -> SchemaSource:
     from asyncbatch.transforms.schema import load_schema
 
-    return load_schema(path, check_formats=check_formats)
+    return load_schema(path, check_formats=check_formats, check_content=check_content)
 
 
 def _make_target(

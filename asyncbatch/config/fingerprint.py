@@ -93,7 +93,8 @@ def _transform_parts(spec: TransformSpec) -> object:
                 f"{spec.function!r} cannot be identified in a later run: name it with a CallSpec"
             )
         case _:  # a schema, wherever it lies
-            return spec.documents, spec.check_formats
+            checks = (spec.check_formats, spec.check_content)
+            return spec.documents, checks if spec.check_content else spec.check_formats
 
 
 def _describe_transform(spec: TransformSpec) -> str:

@@ -45,6 +45,7 @@ CHECKS = [
 ]
 
 
+@pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("check", CHECKS, ids=" ".join)
 class TestAsTheyStood:
     def test_in_a_file(self, run, folder, check):
@@ -53,7 +54,7 @@ class TestAsTheyStood:
         expected = [*TEXTS, DEEP, *TEXTS, TEXTS[0]]  # array.json, deep.jsonl, lines.jsonl, one.json
         assert (folder / "o.jsonl").read_text().splitlines() == expected
 
-    def test_without_duplicates(self, run, folder, check):
+    def test_without_duplicates(self, run, check):
         outcome = run("in", *check, "--dedupe", "id", "--to", "-")
         assert outcome.stdout.splitlines() == [*TEXTS, DEEP]
 

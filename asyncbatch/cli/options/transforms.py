@@ -93,6 +93,14 @@ CheckFormats = Annotated[
         TRANSFORM, "--check-formats", help="Also check the formats of the schema (email, date)."
     ),
 ]
+CheckContent = Annotated[
+    bool,
+    option(
+        TRANSFORM,
+        "--check-content",
+        help="Also check contentEncoding and contentMediaType of the schema (base64, JSON).",
+    ),
+]
 Dedupe = Annotated[
     list[str] | None,
     option(

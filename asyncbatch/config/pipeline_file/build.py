@@ -138,7 +138,9 @@ def _transform_spec(table: Any) -> TransformSpec:
         case RequireTable():
             return RequireSpec(table.fields, table.on_missing)
         case _:
-            return load_schema(table.file, check_formats=table.check_formats)
+            return load_schema(
+                table.file, check_formats=table.check_formats, check_content=table.check_content
+            )
 
 
 def _field_rule(field: str | FieldTable) -> FieldRule:

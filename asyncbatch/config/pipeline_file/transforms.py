@@ -99,12 +99,18 @@ class SchemaTable(Table, frozen=True, tag_field="type", tag="schema"):
 
     file: Annotated[Name, Meta(description="The file of the schema.")]
     check_formats: Annotated[bool, Meta(description="Also check formats (email, date).")] = False
+    check_content: Annotated[
+        bool, Meta(description="Also check contentEncoding and contentMediaType (base64, JSON).")
+    ] = False
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
         if (file := given.get("file")) is not None:
             formats = bool(given.get("check_formats"))
-            yield from _errors_of("file", lambda: load_schema(file, check_formats=formats))
+            content = bool(given.get("check_content"))
+            yield from _errors_of(
+                "file", lambda: load_schema(file, check_formats=formats, check_content=content)
+            )
 
 
 def _errors_of(key: str, make: Callable[[], object]) -> Contradictions:
