@@ -28,7 +28,7 @@ EPILOG = """\
 \b
 Examples:
   asyncbatch run exports/
-  asyncbatch run exports/ --schema user.schema.json --report report.xml
+  asyncbatch run exports/ --schema user.schema.json --dead-letter misfits.jsonl
   asyncbatch run exports/ --jq 'select(.active) | {id}' --to active.jsonl
   asyncbatch run exports/ --call clean.py:clean --to cleaned/
   asyncbatch run exports/ --to sqlite:///u.db --table users --key id
@@ -71,6 +71,7 @@ def run_files(
     schema: r.Schema = None,
     check_formats: r.CheckFormats = False,
     check_content: r.CheckContent = False,
+    ref: r.Ref = None,
     dedupe: r.Dedupe = None,
     to: to_options.To = None,
     table: to_options.Table = None,
@@ -146,7 +147,7 @@ def run_files(
         "jq": jq, "jq_env": jq_env, "jq_lossy": jq_lossy,
         "call": call, "call_concurrency": call_concurrency,
         "schema": schema, "check_formats": check_formats, "check_content": check_content,
-        "dedupe": dedupe,
+        "ref": ref, "dedupe": dedupe,
         "to": to, "table": table, "key": key, "mode": mode,
         "schema_contract": schema_contract, "columns": columns,
         "to_format": to_format, "to_compression": to_compression, "root": root if to else None,
@@ -235,6 +236,7 @@ def run_files(
         show_failures=show_failures,
         stdout_is_taken=to == "-",
     )
+    _warn_about_unit(schema, settings, named, shown)
     listed = max(MAX_LISTED_FAILURES, show_failures)
     session = Session(
         Run(job, launch=launch, work=work, failure_limit=listed, say=shown.log),
@@ -262,6 +264,18 @@ def _resolve_paths(
 
     settings = record_settings(files, **options)
     return input_paths(paths, settings), settings
+
+
+def _warn_about_unit(
+    schema: str | None, settings: "Any", paths: "Sequence[str]", shown: "Output"
+) -> None:
+    """Warn about a schema that no record can fit."""
+    if schema is None:
+        return
+    from asyncbatch.cli.job import unit_warning
+
+    if warning := unit_warning(settings, paths):
+        shown.log(warning)
 
 
 def _ledger_settings(

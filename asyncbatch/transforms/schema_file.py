@@ -226,6 +226,7 @@ def _library_message(error: ValidationError) -> str:
     return error.message
 
 
+_MAX_HOPS = 10  # references that are followed from the root, which may be a circle
 _TOO_DEEP = "a schema may be nested at most 255 levels deep"
 _STANDARD = ("http://json-schema.org/", "https://json-schema.org/")
 
@@ -238,6 +239,23 @@ class SchemaSource(Struct, frozen=True):
     documents: tuple[tuple[str, bytes], ...]
     check_formats: bool
     check_content: bool = False
+
+    def root_types(self) -> set[str] | None:
+        """Return the types that the schema allows at its root, None if it does not name them."""
+        root = part = msgspec.json.decode(self.documents[0][1])
+        for _ in range(_MAX_HOPS):
+            if not isinstance(part, dict):
+                return None
+            named = part.get("type")
+            if isinstance(named, str | list):
+                return {named} if isinstance(named, str) else set(named)
+            reference = part.get("$ref")
+            if not isinstance(reference, str) or not reference.startswith("#/"):
+                return None
+            part = root
+            for token in parse_pointer(unquote(reference[1:])):
+                part = part.get(token) if isinstance(part, dict) else None
+        return None
 
     def validator(self) -> Validator:
         """Compile the schema. It can refer only to `documents`."""
@@ -407,7 +425,7 @@ class _SchemaLoader:
         raise UsageError(
             f"{self._referrer(uri)}: refers to {uri}, which is not a local file; schemas are "
             "never fetched: save it beside this schema and refer to that file, or name its copy "
-            "(asyncbatch validate --ref URI=FILE)"
+            "(--ref URI=FILE)"
         )
 
     def _referrer(self, uri: str) -> str:

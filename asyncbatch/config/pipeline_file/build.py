@@ -139,7 +139,10 @@ def _transform_spec(table: Any) -> TransformSpec:
             return RequireSpec(table.fields, table.on_missing)
         case _:
             return load_schema(
-                table.file, check_formats=table.check_formats, check_content=table.check_content
+                table.file,
+                check_formats=table.check_formats,
+                check_content=table.check_content,
+                copies=tuple(table.refs.items()),
             )
 
 
