@@ -44,7 +44,7 @@ def record_settings(
 ) -> RecordWorkSettings:
     """Return the settings for the work on records. Raises UsageError."""
     names = (
-        *("table", "key", "mode", "schema_contract", "columns"),
+        *("table", "key", "mode", "schema_contract", "columns", "null_value"),
         *("to_format", "to_compression", "root"),
     )
     target = _make_target(to, **{name: more.pop(name) for name in names})
@@ -154,13 +154,14 @@ def _make_target(
     mode: Mode | None,
     schema_contract: SchemaContract | None,
     columns: str | None,
+    null_value: str | None,
     to_format: str,
     to_compression: str,
     root: str | None,
 ) -> Target | None:
     if to is None:
         unused = {"--table": table, "--key": key, "--mode": mode, "--columns": columns}
-        unused["--schema-contract"] = schema_contract
+        unused |= {"--schema-contract": schema_contract, "--null-value": null_value}
         for option, value in unused.items():
             if value is not None:
                 raise UsageError(f"{option} needs a target: name it with --to")
@@ -173,6 +174,7 @@ def _make_target(
         mode=mode or ("upsert" if fields else "append"),
         contract=schema_contract or "evolve",
         columns=None if columns is None else _split_fields(columns),
+        null_value=null_value,
         format=to_format,
         compression=to_compression,
         root=root,

@@ -79,6 +79,7 @@ def run_files(
     mode: to_options.Mode = None,
     schema_contract: to_options.SchemaContract = None,
     columns: to_options.Columns = None,
+    null_value: to_options.NullValue = None,
     load_batch: to_options.LoadBatch = None,
     to_format: to_options.ToFormat = "keep",
     to_compression: to_options.ToCompression = "keep",
@@ -149,7 +150,7 @@ def run_files(
         "schema": schema, "check_formats": check_formats, "check_content": check_content,
         "ref": ref, "dedupe": dedupe,
         "to": to, "table": table, "key": key, "mode": mode,
-        "schema_contract": schema_contract, "columns": columns,
+        "schema_contract": schema_contract, "columns": columns, "null_value": null_value,
         "to_format": to_format, "to_compression": to_compression, "root": root if to else None,
         "letters": dead_letter is not None, "tracebacks": verbose,
     }  # fmt: skip

@@ -242,7 +242,9 @@ def _transforms(
     from asyncbatch.cli.job import record_settings
     from asyncbatch.core.settings import FileWorkSettings
 
-    no_target = dict.fromkeys(("table", "key", "mode", "schema_contract", "columns", "root"))
+    no_target = dict.fromkeys(
+        ("table", "key", "mode", "schema_contract", "columns", "null_value", "root")
+    )
     settings = record_settings(
         FileWorkSettings(),
         unit="record",

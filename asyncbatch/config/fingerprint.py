@@ -78,7 +78,7 @@ def _target_parts(target: Target) -> list[object]:
     place = target.table if target.is_database else target.location
     return [
         target.form, place, target.key, target.mode, target.columns, target.format,
-        target.compression,
+        target.compression, *(() if target.null_value is None else (target.null_value,)),
     ]  # fmt: skip
 
 

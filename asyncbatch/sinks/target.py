@@ -54,6 +54,7 @@ class Target(Struct, frozen=True):
     mode: Mode = "append"
     contract: SchemaContract = "evolve"
     columns: tuple[str, ...] | None = None  # the columns of a CSV file
+    null_value: str | None = None  # the text of null in a CSV file; None: an empty cell
     format: FolderFormat = "keep"  # the format of a folder's outputs
     compression: FolderCompression = "keep"  # the compression of a folder's outputs
     root: str | None = None  # the outputs of a folder are named relative to this input folder
@@ -137,6 +138,11 @@ class Target(Struct, frozen=True):
             )
         if self.columns is not None and self.form != "csv":
             raise UsageError("--columns is for .csv and .tsv targets")
+        if self.null_value is not None:
+            if self.form != "csv":
+                raise UsageError("--null-value is for .csv and .tsv targets")
+            if not set('",\t\r\n').isdisjoint(self.null_value):
+                raise UsageError("--null-value: a comma, tab, quote or line end would need quotes")
         if self.form != "folder" and (self.format, self.compression) != ("keep", "keep"):
             raise UsageError("--to-format and --to-compression are for folders: --to out/")
 
@@ -170,7 +176,10 @@ class Target(Struct, frozen=True):
                 from asyncbatch.sinks.text_files import CsvSink
 
                 delimiter = "\t" if self.path.lower().endswith(".tsv") else ","
-                return CsvSink(self.path, stores, delimiter=delimiter, columns=self.columns)
+                return CsvSink(
+                    self.path, stores,
+                    delimiter=delimiter, columns=self.columns, null_value=self.null_value,
+                )  # fmt: skip
             case "parquet":
                 from asyncbatch.sinks.parquet import ParquetSink
 

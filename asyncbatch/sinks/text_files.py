@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import sys
 from io import BytesIO
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from asyncbatch.sinks.columns import NO_FIELDS, admit, make_refusals
 from asyncbatch.storage.opener import open_output
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from asyncbatch.core.ledger_entries import Entry
     from asyncbatch.core.records import Json
@@ -107,8 +108,10 @@ class CsvSink(FileSink):
         *,
         delimiter: str,
         columns: tuple[str, ...] | None,
+        null_value: str | None = None,
     ) -> None:
         super().__init__(path, stores)
+        self._null_value = null_value  # see `csv_lines`
         self._row_sizes: list[int] = []
         # The columns of earlier files, by path.
         self._kept_columns: dict[str, tuple[str, ...]] = {}
@@ -173,17 +176,36 @@ class CsvSink(FileSink):
 
     def _write(self, rows: Json) -> list[int]:
         """Write rows; return the size of each in bytes."""
-        encoded = csv_lines(rows, self._delimiter)
+        encoded = csv_lines(rows, self._delimiter, self._null_value)
         self.file.write(b"".join(encoded))
         return list(map(len, encoded))
 
 
-def csv_lines(rows: Json, delimiter: str) -> list[bytes]:
-    """Return rows (iterables of cells) as lines."""
+def csv_lines(rows: Json, delimiter: str, null_value: str | None = None) -> list[bytes]:
+    """Return rows (iterables of cells) as lines.
+
+    With `null_value`, None is this text without quotes, and the same text in a cell has quotes.
+    """
+    if null_value is not None:
+        needs_quotes = re.compile(rf'["\r\n{re.escape(delimiter)}]').search
+        return [
+            f"{delimiter.join(_cell(cell, null_value, needs_quotes) for cell in row)}\n".encode()
+            for row in rows
+        ]
     lines: list[str] = []
     # With its default line end, CRLF, the csv module also quotes a lone CR. Lines here end with LF.
     csv.writer(SimpleNamespace(write=lines.append), delimiter=delimiter).writerows(rows)
     return [f"{line[:-2]}\n".encode() for line in lines]
+
+
+def _cell(cell: Json, null_value: str, needs_quotes: Callable[[str], object]) -> str:
+    if cell is None:
+        return null_value
+    text = str(cell)
+    if text != null_value and not needs_quotes(text):
+        return text
+    doubled = text.replace('"', '""')
+    return f'"{doubled}"'
 
 
 def _booleans(column: list[bool | None]) -> list[str | None]:

@@ -56,6 +56,16 @@ Columns = Annotated[
         "batch]",
     ),
 ]
+NullValue = Annotated[
+    str | None,
+    option(
+        TARGET,
+        "--null-value",
+        metavar="TEXT",
+        help="The text of null in a CSV file; a string that equals it is in quotes.  [default: an "
+        "empty cell, as for an empty string]",
+    ),
+]
 LoadBatch = Annotated[
     int | None,
     option(

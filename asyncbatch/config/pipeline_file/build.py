@@ -110,6 +110,7 @@ def sink_target(table: SinkTable, root: str | None = None, *, job: str | None = 
         mode=table.mode or ("upsert" if table.key else "append"),
         contract=table.schema_contract,
         columns=table.columns,
+        null_value=table.null_value,
         format=table.format,
         compression=table.compression,
         root=root,
