@@ -73,6 +73,15 @@ def test_junit_shows_some_bad_records_of_a_file_and_counts_the_rest(run, files):
     assert shown[-1] == "... and 2,980 more"
 
 
+def test_junit_shows_files_that_an_earlier_run_has_done_as_skipped(run, files):
+    files(MIXED)
+    run(".", "--resume", "--ledger", "l")
+    found = cases(run(".", "--resume", "--ledger", "l", "-o", "junit").stdout)
+    skipped = {name for name, case in found.items() if case.find("skipped") is not None}
+    assert "./sub/good.json" in skipped
+    assert all(found[name].find("skipped").get("message") for name in skipped)
+
+
 def test_junit_of_many_files_is_spooled(run, files):
     files({f"{'x' * 200}{name}": text for name, text in many(12_000).items()})
     assert len(cases(run(".", "-o", "junit").stdout)) == 12_000

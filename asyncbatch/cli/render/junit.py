@@ -70,6 +70,8 @@ def _case(result: FileResult, rejections: list[Failure]) -> str:
         f"<testcase classname={classname} name={_attribute(name)} "
         f'time="{result.elapsed_ms / 1000:.6f}"'
     )
+    if result.status == "skipped":
+        return f"{case}><skipped message={_attribute(result.reason)}/></testcase>\n"
     failures = rejections or ([result.error] if result.error else [])
     if not failures:
         return f"{case}/>\n"
