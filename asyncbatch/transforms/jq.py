@@ -14,6 +14,8 @@ from asyncbatch.formats.decoder import allow_deep_nesting, decode
 from asyncbatch.formats.grammar import MAX_INTEGER_DIGITS
 from asyncbatch.transforms.base import RecordError
 from asyncbatch.transforms.jq_integers import (
+    MARK_COMPUTED,
+    AmbiguousIntegerError,
     check_record,
     has_large,
     with_digits,
@@ -21,7 +23,7 @@ from asyncbatch.transforms.jq_integers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from asyncbatch.core.records import Json
     from asyncbatch.transforms.base import RecordPosition
@@ -137,9 +139,9 @@ class Jq:
 
     A record without output is dropped. With `env`, the program sees the environment. Without
     `lossy`, a record with an integer beyond 2^53 is rejected, because a program may round it; those
-    of an output have the digits that jq prints. With `piped`, the record is the output of another
-    program, and the two are like one program. Functions that need a whole run of the jq command
-    (`input`, `halt`) are errors that the program can catch.
+    of an output keep their digits, or the record is rejected. With `piped`, the record is an output
+    of another program, and the two are like one program. Functions that need a whole run of the jq
+    command (`input`, `halt`) are errors that the program can catch.
     """
 
     def __init__(
@@ -148,8 +150,8 @@ class Jq:
         allow_deep_nesting()
         self._program, self._env = program, env
         self._run = _compile(program, env=env).input_text
-        # Yields each output, then its text. Slower, and compiled only if an output needs it.
-        self._run_with_texts: Any = None
+        # The program with filters, by their number: slower, and compiled only if needed.
+        self._runs: dict[int, Any] = {}
         self._lossy, self._checks_records = lossy, not (lossy or piped)
         self._needs_texts = False  # whether the last record did: the next one likely does, too
 
@@ -187,20 +189,34 @@ class Jq:
 
     def _exact_outputs(self, text: str, start: int = 0) -> Iterator[Json]:
         """Yield the outputs from number `start`, with the digits that jq prints."""
-        if self._run_with_texts is None:
-            # Two line ends: jq may continue a comment on the next line.
-            program = f"({self._program}\n\n) | ., tojson"
-            self._run_with_texts = _guarded(program, self._program, env=self._env).input_text
         self._needs_texts = False
-        results = iter(self._run_with_texts(text))
-        for number, value in enumerate(results):
-            printed = next(results)
-            if number < start:
-                continue
-            if has_large(value):
-                self._needs_texts = True
-                value = with_digits(value, decode(printed))  # noqa: PLW2901 - the same output
-            yield value
+        filters = ["tojson"]
+        while True:
+            try:
+                for number, (value, *texts) in enumerate(self._with_filters(text, filters)):
+                    if number < start:
+                        continue
+                    if has_large(value):
+                        self._needs_texts = True
+                        value = with_digits(value, *map(decode, texts))  # noqa: PLW2901 - the same output
+                    yield value
+                    start = number + 1
+            except AmbiguousIntegerError:
+                filters.append(MARK_COMPUTED)
+            else:
+                return
+
+    def _with_filters(self, text: str, filters: Sequence[str]) -> Iterator[tuple[Json, ...]]:
+        """Yield each output, and what the filters make of it."""
+        run = self._runs.get(len(filters))
+        if run is None:
+            # Two line ends: jq may continue a comment on the next line.
+            program = f"({self._program}\n\n) | ., {', '.join(f'({one})' for one in filters)}"
+            run = _guarded(program, self._program, env=self._env).input_text
+            self._runs[len(filters)] = run
+        results = iter(run(text))
+        for value in results:
+            yield (value, *(next(results) for _ in filters))
 
 
 def _compile(program: str, *, env: bool) -> Any:

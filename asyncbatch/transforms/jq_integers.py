@@ -8,6 +8,8 @@ only `tojson` within the program still prints its digits.
 from __future__ import annotations
 
 import re
+from decimal import Decimal
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 from asyncbatch.transforms.base import RecordError
@@ -27,6 +29,24 @@ _BEFORE_INTEGER, _AFTER_INTEGER = b"[,:- \t\r\n", b"],} \t\r\n"
 _TOKEN = re.compile(
     rb'"(?:[^"\\]++|\\.)*+"|-?[0-9]++(\.[0-9]++|[eE])?+[-+0-9eE]*+', re.DOTALL
 )  # group 1: present if the number is not an integer
+
+
+# The mark of an output whose numbers are not marked.
+_UNKNOWN = object()
+# A rounded result nearly always needs all 53 bits of a double. One that needs so few is exact.
+_FEW_BITS = 40
+
+# A jq filter: the text of an output in which each large integer that jq has computed is true. jq
+# compares two numbers that it has read by their digits, and all others as doubles.
+MARK_COMPUTED = (
+    f'walk(if type == "number" and (. >= {LARGEST_EXACT} or . <= -{LARGEST_EXACT}) then'
+    ' . as $n | tojson | if test("^-?[0-9]+$") then (. + ".1" | tonumber) as $next'
+    " | if $n > 0 then $n >= $next else $n <= $next end else false end else . end) | tojson"
+)
+
+
+class AmbiguousIntegerError(Exception):
+    """An integer is one that jq has read or one that it has rounded: `MARK_COMPUTED` knows."""
 
 
 def check_record(data: bytes) -> None:
@@ -69,18 +89,47 @@ def with_floats(value: Json) -> Json:
     return float(value) if type(value) is int and not -_INT64 <= value < _INT64 else value
 
 
-def with_digits(value: Json, printed: Json) -> Json:
-    """Return an output of jq with its large integers as jq prints them, in `printed`."""
+def with_digits(value: Json, printed: Json, marked: Json = _UNKNOWN) -> Json:
+    """Return an output of jq with its large integers as jq prints them, in `printed`.
+
+    `marked` is the output of `MARK_COMPUTED`. Raises AmbiguousIntegerError if it is needed, and
+    RecordError for an integer that jq has probably rounded.
+    """
     if isinstance(value, dict):
-        return {name: with_digits(item, printed[name]) for name, item in value.items()}
+        return {
+            name: with_digits(item, printed[name], marked if marked is _UNKNOWN else marked[name])
+            for name, item in value.items()
+        }
     if isinstance(value, list):
-        return [with_digits(item, digits) for item, digits in zip(value, printed, strict=True)]
-    if not has_large(value):
-        return value
+        marks = repeat(_UNKNOWN) if marked is _UNKNOWN else marked
+        return list(map(with_digits, value, printed, marks))
+    return _number(value, printed, marked) if has_large(value) else value
+
+
+def _number(value: Json, printed: Json, marked: Json) -> Json:
     if isinstance(printed, float):
         # jq prints 1e17 with an exponent. Up to 64 bits it stays an integer.
         return value if printed == value and -_INT64 <= value < _INT64 else printed
-    return printed
+    # A double that jq has computed is printed by its shortest digits, which may not be its value.
+    is_shortest = isinstance(value, int) and printed == Decimal(repr(float(value)))
+    if printed == value or not is_shortest:
+        return printed
+    if marked is _UNKNOWN:
+        raise AmbiguousIntegerError
+    if marked is not True:
+        return printed
+    if _significant_bits(int(value)) <= _FEW_BITS:
+        return value
+    raise RecordError(
+        "transform",
+        f"jq: the result {printed} is beyond 2^53, so jq has probably rounded it "
+        "(--jq-lossy allows this)",
+    )
+
+
+def _significant_bits(number: int) -> int:
+    number = abs(number)
+    return number.bit_length() - (number & -number).bit_length() + 1
 
 
 def _may_round(text: bytes, alike: bytes) -> bool:

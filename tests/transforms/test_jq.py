@@ -6,6 +6,7 @@ import itertools
 import json
 import sqlite3
 from contextlib import closing
+from decimal import Decimal
 
 import msgspec
 import pytest
@@ -219,6 +220,9 @@ def test_each_output_has_its_own_digits(numbers):
         ("1e300", 1e300),
         ("pow(2; 53) + 2", 2**53 + 2),
         ("100000000000000000 * 3", 3 * 10**17),
+        ("[pow(2; 60), 36028797018963968 * 1]", [2**60, 2**55]),
+        ("1234567890123456800", 1234567890123456800),
+        ('"-1234567890123456800" | tonumber', -1234567890123456800),
         ("infinite", 1.7976931348623157e308),
         ("[1.5, -0.0, 12345678901234567890, true, null]", [1.5, 0, 12345678901234567890, 1, None]),
     ],
@@ -234,10 +238,32 @@ def test_numbers_of_a_program_are_those_that_jq_prints(program, expected):
         ('"1e400" | tonumber', "beyond double precision"),
         ('"1" * 5000 | tonumber', "digits"),
         ('1, 1234567890123456789, error("x")', "jq: x"),
+        ("1234567890123456789 + 1", "probably rounded"),
+        ('"1234567890123456800" | tonumber - 0', "probably rounded"),
+        ("[1, {n: (1234567890123456800, -1234567890123456789 * 1)}]", "probably rounded"),
+        ("1732874584123456789 | floor", "probably rounded"),
     ],
 )
 def test_numbers_that_cannot_be_kept_reject_the_record(program, reason):
     assert reason in rejection(program)
+
+
+@given(st.integers(2**53, 2**63), st.sampled_from(["+ 0", "* 1", "| floor"]))
+def test_a_calculation_gives_what_jq_prints_or_rejects(number, rest):
+    """The exact double, if jq prints it exactly or it has few bits, else a rejection."""
+    program, text = f"(.s | tonumber) {rest}", json.dumps({"s": str(number)})
+    double = int(float(number))
+    bits = double.bit_length() - (double & -double).bit_length() + 1
+    if Decimal(repr(float(number))) == double or bits <= 40:
+        assert outputs(program, text) == [double]
+    else:
+        assert "probably rounded" in rejection(program, text)
+
+
+@given(st.integers(10**15, 10**17), st.sampled_from([10, 100, 1000]))
+def test_ids_that_end_with_zeros_are_kept(number, factor):
+    text = json.dumps({"s": str(number * factor)})
+    assert outputs("[.s | tonumber]", text) == [[number * factor]]
 
 
 def test_a_second_program_passes_on_what_the_first_has_made(run, files, tmp_path):
