@@ -19,6 +19,8 @@ from asyncbatch.cli.merge_reports import merge_reports
 from asyncbatch.cli.run import EPILOG, run_files
 from asyncbatch.cli.stream import EPILOG as STREAM_EPILOG
 from asyncbatch.cli.stream import stream_events
+from asyncbatch.cli.validate import EPILOG as VALIDATE_EPILOG
+from asyncbatch.cli.validate import validate_files
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -51,6 +53,7 @@ def asyncbatch(
 
 app.add_typer(ledger, name="ledger")
 app.command("run", cls=LockableCommand, epilog=EPILOG)(run_files)
+app.command("validate", cls=SectionedCommand, epilog=VALIDATE_EPILOG)(validate_files)
 app.command("etl", cls=LockableCommand, epilog=ETL_EPILOG)(run_etl)
 app.command("stream", cls=SectionedCommand, epilog=STREAM_EPILOG)(stream_events)
 app.add_typer(generate, name="generate")

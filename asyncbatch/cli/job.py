@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
@@ -11,6 +12,7 @@ from asyncbatch.cli.terminal import separate_results
 from asyncbatch.config.job import RecordWorkSettings
 from asyncbatch.core.settings import FileWorkSettings
 from asyncbatch.errors import UsageError
+from asyncbatch.formats.detect import has_lines_suffix
 from asyncbatch.sinks.base import Mode, SchemaContract
 from asyncbatch.sinks.target import Target
 from asyncbatch.transforms.chain import make_stages
@@ -34,25 +36,32 @@ def record_settings(
     call: Sequence[str] | None,
     schema: str | None,
     check_formats: bool,
+    check_content: bool,
+    ref: Sequence[str] | None = None,
     dedupe: Sequence[str] | None,
     to: str | None,
     **more: Any,
 ) -> RecordWorkSettings:
     """Return the settings for the work on records. Raises UsageError."""
     names = (
-        *("table", "key", "mode", "schema_contract", "columns", "csv_safe"),
+        *("table", "key", "mode", "schema_contract", "columns", "csv_safe", "null_value"),
         *("to_format", "to_compression", "root"),
     )
     target = _make_target(to, **{name: more.pop(name) for name in names})
-    if check_formats and schema is None:
-        raise UsageError("--check-formats needs --schema")
+    for option, is_given in {
+        "--check-formats": check_formats,
+        "--check-content": check_content,
+        "--ref": ref,
+    }.items():
+        if is_given and schema is None:
+            raise UsageError(f"{option} needs --schema")
     settings = RecordWorkSettings(
         files,
         whole=unit == "file",
         transforms=(
             *(JqSpec(program, jq_env, jq_lossy) for program in jq or ()),
             *map(CallSpec, call or ()),
-            *(() if schema is None else (_load_schema(schema, check_formats=check_formats),)),
+            *(() if schema is None else (_load_schema(schema, check_formats, check_content, ref),)),
         ),
         dedupe=_dedupe_paths(dedupe or ()),
         target=target,
@@ -88,10 +97,53 @@ def input_paths(paths: tuple[str, ...], settings: RecordWorkSettings) -> tuple[s
     return (*failed_files(settings.replay), settings.replay)
 
 
-def _load_schema(path: str, *, check_formats: bool) -> SchemaSource:
+def parse_references(texts: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the URIs and paths of `--ref`. Raises UsageError."""
+    references = []
+    for text in texts:
+        # A URI may contain `=`, and so may a path.
+        signs = [place for place, char in enumerate(text) if char == "="]
+        found = [place for place in signs if os.path.exists(text[place + 1 :])]
+        if not found:
+            reason = f"no file {text[signs[0] + 1 :]}" if signs else "write URI=FILE or URI=DIR"
+            raise UsageError(f"--ref {text}: {reason}")
+        references.append((text[: found[0]], text[found[0] + 1 :]))
+    return references
+
+
+def unit_warning(
+    settings: FileWorkSettings | RecordWorkSettings, paths: Sequence[str]
+) -> str | None:
+    """Return a warning if no record of `paths` can be of the type that the schema wants.
+
+    None if there is nothing to warn about. A line of JSON Lines may be an array.
+    """
+    if not isinstance(settings, RecordWorkSettings) or settings.whole:
+        return None
+    if settings.files.format == "jsonl" or (paths and all(map(has_lines_suffix, paths))):
+        return None
+    from asyncbatch.transforms.schema import SchemaSource
+
+    first = next(iter(settings.transforms), None)
+    if not isinstance(first, SchemaSource) or first.root_types() != {"array"}:
+        return None
+    return (
+        f"Warning: {first.path} is for arrays, but here each element of an array is a record; "
+        "asyncbatch validate (or --unit file) checks documents as a whole"
+    )
+
+
+def _load_schema(
+    path: str, check_formats: bool, check_content: bool, ref: Sequence[str] | None
+) -> SchemaSource:
     from asyncbatch.transforms.schema import load_schema
 
-    return load_schema(path, check_formats=check_formats)
+    return load_schema(
+        path,
+        check_formats=check_formats,
+        check_content=check_content,
+        copies=parse_references(ref or ()),
+    )
 
 
 def _make_target(
@@ -103,6 +155,7 @@ def _make_target(
     schema_contract: SchemaContract | None,
     columns: str | None,
     csv_safe: bool | None,
+    null_value: str | None,
     to_format: str,
     to_compression: str,
     root: str | None,
@@ -115,6 +168,7 @@ def _make_target(
             "--columns": columns,
         }
         unused |= {"--schema-contract": schema_contract, "--csv-safe": csv_safe or None}
+        unused |= {"--null-value": null_value}
         for option, value in unused.items():
             if value is not None:
                 raise UsageError(f"{option} needs a target: name it with --to")
@@ -128,6 +182,7 @@ def _make_target(
         contract=schema_contract or "evolve",
         columns=None if columns is None else _split_fields(columns),
         csv_safe=bool(csv_safe),
+        null_value=null_value,
         format=to_format,
         compression=to_compression,
         root=root,

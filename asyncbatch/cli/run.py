@@ -28,7 +28,7 @@ EPILOG = """\
 \b
 Examples:
   asyncbatch run exports/
-  asyncbatch run exports/ --schema user.schema.json --report report.xml
+  asyncbatch run exports/ --schema user.schema.json --dead-letter misfits.jsonl
   asyncbatch run exports/ --jq 'select(.active) | {id}' --to active.jsonl
   asyncbatch run exports/ --call clean.py:clean --to cleaned/
   asyncbatch run exports/ --to sqlite:///u.db --table users --key id
@@ -71,6 +71,8 @@ def run_files(
     call_concurrency: r.CallConcurrency = 100,
     schema: r.Schema = None,
     check_formats: r.CheckFormats = False,
+    check_content: r.CheckContent = False,
+    ref: r.Ref = None,
     dedupe: r.Dedupe = None,
     to: to_options.To = None,
     table: to_options.Table = None,
@@ -79,6 +81,7 @@ def run_files(
     schema_contract: to_options.SchemaContract = None,
     columns: to_options.Columns = None,
     csv_safe: to_options.CsvSafe = False,
+    null_value: to_options.NullValue = None,
     load_batch: to_options.LoadBatch = None,
     to_format: to_options.ToFormat = "keep",
     to_compression: to_options.ToCompression = "keep",
@@ -146,9 +149,11 @@ def run_files(
         "records": records, "unit": unit, "replay": from_dead_letter,
         "jq": jq, "jq_env": jq_env, "jq_lossy": jq_lossy,
         "call": call, "call_concurrency": call_concurrency,
-        "schema": schema, "check_formats": check_formats, "dedupe": dedupe,
+        "schema": schema, "check_formats": check_formats, "check_content": check_content,
+        "ref": ref, "dedupe": dedupe,
         "to": to, "table": table, "key": key, "mode": mode,
         "schema_contract": schema_contract, "columns": columns, "csv_safe": csv_safe,
+        "null_value": null_value,
         "to_format": to_format, "to_compression": to_compression, "root": root if to else None,
         "letters": dead_letter is not None, "tracebacks": verbose,
     }  # fmt: skip
@@ -235,6 +240,7 @@ def run_files(
         show_failures=show_failures,
         stdout_is_taken=to == "-",
     )
+    _warn_about_unit(schema, settings, named, shown)
     listed = max(MAX_LISTED_FAILURES, show_failures)
     session = Session(
         Run(job, launch=launch, work=work, failure_limit=listed, say=shown.log),
@@ -262,6 +268,18 @@ def _resolve_paths(
 
     settings = record_settings(files, **options)
     return input_paths(paths, settings), settings
+
+
+def _warn_about_unit(
+    schema: str | None, settings: "Any", paths: "Sequence[str]", shown: "Output"
+) -> None:
+    """Warn about a schema that no record can fit."""
+    if schema is None:
+        return
+    from asyncbatch.cli.job import unit_warning
+
+    if warning := unit_warning(settings, paths):
+        shown.log(warning)
 
 
 def _ledger_settings(

@@ -64,6 +64,7 @@ def stream_events(
     call_concurrency: r.CallConcurrency = 100,
     schema: r.Schema = None,
     check_formats: r.CheckFormats = False,
+    check_content: r.CheckContent = False,
     max_failures: s.MaxFailures = None,
     max_future: s.MaxFuture = None,
     timeout: s.Timeout = None,
@@ -118,8 +119,10 @@ def stream_events(
     )
 
     try:
-        transforms = _transforms(jq, call, schema, jq_env=jq_env, jq_lossy=jq_lossy,
-                                 check_formats=check_formats)  # fmt: skip
+        transforms = _transforms(
+            jq, call, schema, jq_env=jq_env, jq_lossy=jq_lossy,
+            check_formats=check_formats, check_content=check_content,
+        )  # fmt: skip
         settings = StreamSettings(
             window=window,  # type: ignore[arg-type]  # typer parses it, and the spans below
             aggregates=_aggregates(agg, simulated=source == [SIMULATE]),
@@ -230,17 +233,19 @@ def _transforms(
     jq_env: bool,
     jq_lossy: bool,
     check_formats: bool,
+    check_content: bool,
 ) -> "tuple[TransformSpec, ...]":
     """Return the checked transforms of the events. Raises UsageError."""
     if not (jq or call or schema):
-        if check_formats:
-            raise typer.BadParameter("--check-formats needs --schema")
+        if check_formats or check_content:
+            option = "--check-formats" if check_formats else "--check-content"
+            raise typer.BadParameter(f"{option} needs --schema")
         return ()
     from asyncbatch.cli.job import record_settings
     from asyncbatch.core.settings import FileWorkSettings
 
     no_target = dict.fromkeys(
-        ("table", "key", "mode", "schema_contract", "columns", "csv_safe", "root")
+        ("table", "key", "mode", "schema_contract", "columns", "csv_safe", "null_value", "root")
     )
     settings = record_settings(
         FileWorkSettings(),
@@ -251,6 +256,7 @@ def _transforms(
         call=call,
         schema=schema,
         check_formats=check_formats,
+        check_content=check_content,
         dedupe=None,
         to=None,
         to_format="keep",

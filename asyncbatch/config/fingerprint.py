@@ -81,6 +81,7 @@ def _target_parts(target: Target) -> list[object]:
         target.compression,
         # Only if set: so the jobs of earlier versions stay the same.
         *(("csv_safe",) if target.csv_safe else ()),
+        *(() if target.null_value is None else (target.null_value,)),
     ]  # fmt: skip
 
 
@@ -95,7 +96,8 @@ def _transform_parts(spec: TransformSpec) -> object:
                 f"{spec.function!r} cannot be identified in a later run: name it with a CallSpec"
             )
         case _:  # a schema, wherever it lies
-            return spec.documents, spec.check_formats
+            checks = (spec.check_formats, spec.check_content)
+            return spec.documents, checks if spec.check_content else spec.check_formats
 
 
 def _describe_transform(spec: TransformSpec) -> str:

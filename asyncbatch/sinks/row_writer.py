@@ -238,6 +238,8 @@ class KeyedWriter(RowWriter):
 class FolderWriter(RowWriter):
     """A row writer that writes mirrored outputs in the worker."""
 
+    takes_texts = True
+
     def __init__(self, output: MirroredOutput[Json]) -> None:
         self._output = output
         self.begin, self.end, self.discard = output.begin, output.end, output.discard  # type: ignore[method-assign]  # the same methods, without another call

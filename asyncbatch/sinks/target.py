@@ -55,6 +55,7 @@ class Target(Struct, frozen=True):
     contract: SchemaContract = "evolve"
     columns: tuple[str, ...] | None = None  # the columns of a CSV file
     csv_safe: bool = False  # whether cells of a CSV file that would be formulas become texts
+    null_value: str | None = None  # the text of null in a CSV file; None: an empty cell
     format: FolderFormat = "keep"  # the format of a folder's outputs
     compression: FolderCompression = "keep"  # the compression of a folder's outputs
     root: str | None = None  # the outputs of a folder are named relative to this input folder
@@ -132,6 +133,11 @@ class Target(Struct, frozen=True):
             raise UsageError("--columns is for .csv and .tsv targets")
         if self.csv_safe and self.form != "csv":
             raise UsageError("--csv-safe is for .csv and .tsv targets")
+        if self.null_value is not None:
+            if self.form != "csv":
+                raise UsageError("--null-value is for .csv and .tsv targets")
+            if not set('",\t\r\n').isdisjoint(self.null_value):
+                raise UsageError("--null-value: a comma, tab, quote or line end would need quotes")
         if self.form != "folder" and (self.format, self.compression) != ("keep", "keep"):
             raise UsageError("--to-format and --to-compression are for folders: --to out/")
 
@@ -171,6 +177,7 @@ class Target(Struct, frozen=True):
                     delimiter=delimiter,
                     columns=self.columns,
                     is_safe=self.csv_safe,
+                    null_value=self.null_value,
                 )
             case "parquet":
                 from asyncbatch.sinks.parquet import ParquetSink

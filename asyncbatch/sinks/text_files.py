@@ -17,7 +17,7 @@ from asyncbatch.sinks.columns import NO_FIELDS, make_refusals, spread_reasons
 from asyncbatch.storage.opener import open_output
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from asyncbatch.core.ledger_entries import Entry
     from asyncbatch.core.records import Json
@@ -109,9 +109,10 @@ class CsvSink(FileSink):
         delimiter: str,
         columns: tuple[str, ...] | None,
         is_safe: bool = False,
+        null_value: str | None = None,
     ) -> None:
         super().__init__(path, stores)
-        self._is_safe = is_safe
+        self._is_safe, self._null_value = is_safe, null_value  # see `csv_lines`
         self._row_sizes: list[int] = []
         # The columns of earlier files, by path.
         self._kept_columns: dict[str, tuple[str, ...]] = {}
@@ -190,15 +191,28 @@ class CsvSink(FileSink):
 
     def _write(self, rows: Json) -> list[int]:
         """Write rows; return the size of each in bytes."""
-        encoded = csv_lines(rows, self._delimiter, is_safe=self._is_safe)
+        encoded = csv_lines(
+            rows, self._delimiter, is_safe=self._is_safe, null_value=self._null_value
+        )
         self.file.write(b"".join(encoded))
         return list(map(len, encoded))
 
 
-def csv_lines(rows: Json, delimiter: str, *, is_safe: bool = False) -> list[bytes]:
-    """Return rows (iterables of cells) as lines, with `safe_cell` for each cell if `is_safe`."""
+def csv_lines(
+    rows: Json, delimiter: str, *, is_safe: bool = False, null_value: str | None = None
+) -> list[bytes]:
+    """Return rows (iterables of cells) as lines, with `safe_cell` for each cell if `is_safe`.
+
+    With `null_value`, None is this text without quotes, and the same text in a cell has quotes.
+    """
     if is_safe:
         rows = (map(safe_cell, row) for row in rows)
+    if null_value is not None:
+        needs_quotes = re.compile(rf'["\r\n{re.escape(delimiter)}]').search
+        return [
+            f"{delimiter.join(_cell(cell, null_value, needs_quotes) for cell in row)}\n".encode()
+            for row in rows
+        ]
     lines: list[str] = []
     # With its default line end, CRLF, the csv module also quotes a lone CR. Lines here end with LF.
     csv.writer(SimpleNamespace(write=lines.append), delimiter=delimiter).writerows(rows)
@@ -227,6 +241,16 @@ def _unsafe_name(cell: str) -> str:
     """Return the text that `safe_cell` made `cell` of."""
     name = cell.removeprefix(_QUOTE)
     return name if safe_cell(name) == cell else cell
+
+
+def _cell(cell: Json, null_value: str, needs_quotes: Callable[[str], object]) -> str:
+    if cell is None:
+        return null_value
+    text = str(cell)
+    if text != null_value and not needs_quotes(text):
+        return text
+    doubled = text.replace('"', '""')
+    return f'"{doubled}"'
 
 
 _CHUNK = 1024 * 1024  # bytes

@@ -24,8 +24,11 @@ class Chain:
     The attributes `test`, `takes` and `many` are shortcuts; each is None if it does not apply.
     """
 
-    def __init__(self, stages: Sequence[Transform], *, reads_text: bool) -> None:
+    def __init__(
+        self, stages: Sequence[Transform], *, reads_text: bool, may_keep: bool = False
+    ) -> None:
         self.reads_text = reads_text  # the chain takes the text of a record, not its value
+        self.may_keep = may_keep  # an output may be the record itself, which keeps its text then
         # For a single schema: whether a record passes.
         self.test: Callable[[Any], bool] | None = None
         # For a single row check: whether all of these values can be rows.
@@ -90,13 +93,14 @@ def make_stage(
 ) -> Transform | AsyncCall:
     """Return the transform of `spec`, which follows `before`. Raises UsageError.
 
-    A jq program after another one is lossy: the first has checked or produced the integers.
+    A jq program after another one is part of a pipe: the first has checked or made the integers.
     """
     match spec:  # each module is loaded only if its transform is used
         case JqSpec():
             from asyncbatch.transforms.jq import Jq
 
-            return Jq(spec.program, env=spec.env, lossy=spec.lossy or isinstance(before, JqSpec))
+            piped = isinstance(before, JqSpec)
+            return Jq(spec.program, env=spec.env, lossy=spec.lossy, piped=piped)
         case CallSpec() | FunctionSpec():
             from asyncbatch.transforms.call import make_call
 
@@ -131,7 +135,11 @@ def chain_of(
     stages: Sequence[Transform | AsyncCall], specs: Sequence[TransformSpec]
 ) -> Chain | None:
     """Return the stages of `specs` as a chain, or None without stages."""
-    return Chain(stages, reads_text=reads_text(specs)) if stages else None  # type: ignore[arg-type]  # no stage is async
+    if not stages:
+        return None
+    # A function may have changed the record that it returns, and `fields` makes a new one.
+    may_keep = not any(isinstance(spec, CallSpec | FunctionSpec | FieldsSpec) for spec in specs)
+    return Chain(stages, reads_text=reads_text(specs), may_keep=may_keep)  # type: ignore[arg-type]  # no stage is async
 
 
 def reads_text(specs: Sequence[TransformSpec]) -> bool:

@@ -7,14 +7,23 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from asyncbatch.errors import UsageError
-from asyncbatch.formats.decoder import allow_deep_nesting
+from asyncbatch.formats.decoder import allow_deep_nesting, decode
+from asyncbatch.formats.grammar import MAX_INTEGER_DIGITS
 from asyncbatch.transforms.base import RecordError
+from asyncbatch.transforms.jq_integers import (
+    MARK_COMPUTED,
+    AmbiguousIntegerError,
+    check_record,
+    has_large,
+    with_digits,
+    with_floats,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import msgspec
+    from collections.abc import Iterator, Sequence
 
     from asyncbatch.core.records import Json
     from asyncbatch.transforms.base import RecordPosition
@@ -106,17 +115,6 @@ def _blank(char: str) -> str:
     return char if char == "\t" else " " * _width(char)
 
 
-_LARGEST_EXACT = 2**53  # above it, a double cannot hold every integer; jq has only doubles
-_SAME_DIGITS = bytes(ord("0") if chr(code).isdigit() else code for code in range(128)) + bytes(128)
-_LONG_RUN = b"0" * 16
-_DIGITS = re.compile(rb"[0-9]++")
-# the bytes before and after an integer within a JSON text
-_BEFORE_INTEGER, _AFTER_INTEGER = b"[,:- \t\r\n", b"],} \t\r\n"
-# Matches whole strings and whole numbers (++ and *+ never backtrack), never digits inside them.
-_TOKEN = re.compile(
-    rb'"(?:[^"\\]++|\\.)*+"|-?[0-9]++(\.[0-9]++|[eE])?+[-+0-9eE]*+', re.DOTALL
-)  # group 1: present if the number is not an integer
-
 _NO_MORE_INPUT = "the program gets one record at a time: there is no further input"
 _UNAVAILABLE = {
     "input": _NO_MORE_INPUT,
@@ -128,7 +126,11 @@ _UNAVAILABLE = {
 }
 _GUARDS = {name: f"def {name}: error({json.dumps(why)});" for name, why in _UNAVAILABLE.items()}
 _GUARDS["halt_error"] = "def halt_error: error; def halt_error(exit_code): error;"
-_INT64 = 2**63
+_INT64 = 2**63 - 1
+_TOO_LARGE = (
+    "jq: a number of the output is beyond double precision, "
+    f"or an integer of more than {MAX_INTEGER_DIGITS:,} digits"
+)
 _NO_ENVIRONMENT = "def env: {}; {} as $ENV |"
 
 
@@ -136,15 +138,22 @@ class Jq:
     """A transform that runs a jq program on the JSON text of each record.
 
     A record without output is dropped. With `env`, the program sees the environment. Without
-    `lossy`, a record with an integer beyond 2^53 is rejected, because jq would round it. Functions
-    that need a whole run of the jq command (`input`, `halt`) are errors that the program can catch.
+    `lossy`, a record with an integer beyond 2^53 is rejected, because a program may round it; those
+    of an output keep their digits, or the record is rejected. With `piped`, the record is an output
+    of another program, and the two are like one program. Functions that need a whole run of the jq
+    command (`input`, `halt`) are errors that the program can catch.
     """
 
-    def __init__(self, program: str, *, env: bool = False, lossy: bool = False) -> None:
+    def __init__(
+        self, program: str, *, env: bool = False, lossy: bool = False, piped: bool = False
+    ) -> None:
         allow_deep_nesting()
-        compiled = _compile(program, env=env)
-        self._run = compiled.input_text
-        self._lossy = lossy
+        self._program, self._env = program, env
+        self._run = _compile(program, env=env).input_text
+        # The program with filters, by their number: slower, and compiled only if needed.
+        self._runs: dict[int, Any] = {}
+        self._lossy, self._checks_records = lossy, not (lossy or piped)
+        self._needs_texts = False  # whether the last record did: the next one likely does, too
 
     def __call__(
         self,
@@ -152,50 +161,62 @@ class Jq:
         position: RecordPosition,  # noqa: ARG002 - a parameter of `Transform`
     ) -> Iterator[Json]:
         """Yield the program's outputs one by one. Raises RecordError if it fails."""
-        if self._lossy:
-            text = value if isinstance(value, str) else str(value, "utf-8")
-        else:
+        if self._checks_records:
             data = value.encode() if isinstance(value, str) else bytes(value)
-            if _LONG_RUN in (alike := data.translate(_SAME_DIGITS)) and _may_round(data, alike):
-                _check_integers(data)
+            check_record(data)
             text = data.decode()
+        else:
+            text = value if isinstance(value, str) else str(value, "utf-8")
         try:
-            # After an error, no further output may be requested: the loop ends.
-            for output in self._run(text):
-                yield output if _is_exact(output) else _with_floats(output)
+            # After an error, no further output may be requested: the loops end.
+            if self._lossy:
+                for output in self._run(text):
+                    yield with_floats(output) if has_large(output, _INT64) else output
+            elif self._needs_texts:
+                yield from self._exact_outputs(text)
+            else:
+                for number, output in enumerate(self._run(text)):
+                    if has_large(output):
+                        yield from self._exact_outputs(text, number)
+                        break
+                    yield output
+        except msgspec.DecodeError:
+            raise RecordError("transform", _TOO_LARGE) from None
         except ValueError as error:
             raise RecordError("transform", f"jq: {shortened(str(error))}") from None
         except RecursionError:
             raise RecordError("transform", "jq: the output is nested too deeply") from None
 
+    def _exact_outputs(self, text: str, start: int = 0) -> Iterator[Json]:
+        """Yield the outputs from number `start`, with the digits that jq prints."""
+        self._needs_texts = False
+        filters = ["tojson"]
+        while True:
+            try:
+                for number, (value, *texts) in enumerate(self._with_filters(text, filters)):
+                    if number < start:
+                        continue
+                    if has_large(value):
+                        self._needs_texts = True
+                        value = with_digits(value, *map(decode, texts))  # noqa: PLW2901 - the same output
+                    yield value
+                    start = number + 1
+            except AmbiguousIntegerError:
+                filters.append(MARK_COMPUTED)
+            else:
+                return
 
-def _is_exact(value: Json) -> bool:
-    """Whether `value` has no integer beyond 64 bits."""
-    kind = type(value)
-    if kind is dict:
-        value = value.values()
-    elif kind is not list:
-        return kind is not int or -_INT64 <= value < _INT64
-    for item in value:
-        kind = type(item)
-        if kind is dict or kind is list:
-            if not _is_exact(item):
-                return False
-        elif kind is int and not -_INT64 <= item < _INT64:
-            return False
-    return True
-
-
-def _with_floats(value: Json) -> Json:
-    """Return `value` with integers beyond 64 bits as floats.
-
-    jq's numbers are doubles, but the library returns each whole double as an integer, even 1e300.
-    """
-    if isinstance(value, dict):
-        return {name: _with_floats(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_with_floats(item) for item in value]
-    return float(value) if type(value) is int and not _is_exact(value) else value
+    def _with_filters(self, text: str, filters: Sequence[str]) -> Iterator[tuple[Json, ...]]:
+        """Yield each output, and what the filters make of it."""
+        run = self._runs.get(len(filters))
+        if run is None:
+            # Two line ends: jq may continue a comment on the next line.
+            program = f"({self._program}\n\n) | ., {', '.join(f'({one})' for one in filters)}"
+            run = _guarded(program, self._program, env=self._env).input_text
+            self._runs[len(filters)] = run
+        results = iter(run(text))
+        for value in results:
+            yield (value, *(next(results) for _ in filters))
 
 
 def _compile(program: str, *, env: bool) -> Any:
@@ -214,8 +235,15 @@ def _compile(program: str, *, env: bool) -> Any:
         )  # without guards, so that lines and columns in its message are the user's
     except ValueError as error:
         raise UsageError(explain(program, str(error))) from None
+    return _guarded(program, program, env=env)
+
+
+def _guarded(program: str, users: str, *, env: bool) -> Any:
+    """Return `program`, of which `users` is the user's part, compiled with guards."""
+    import jq as library
+
     # The program compiles by itself, so it cannot combine with the guards before it.
-    guards = [guard for name, guard in _GUARDS.items() if name in program]
+    guards = [guard for name, guard in _GUARDS.items() if name in users]
     if not env:
         guards.append(_NO_ENVIRONMENT)
     try:
@@ -231,36 +259,3 @@ def _check_text(program: str) -> None:
         raise UsageError("the jq program is not UTF-8") from None
     if "\0" in program:
         raise UsageError("the jq program contains a NUL character")
-
-
-def _may_round(text: bytes, alike: bytes) -> bool:
-    """Whether `text` may contain an integer of 16 digits or more.
-
-    `alike` is `text` with each digit replaced by 0. Digits between spaces in a string count, too:
-    `_check_integers` is exact, but slower.
-    """
-    start = alike.find(_LONG_RUN)
-    while start >= 0:
-        run = _DIGITS.match(alike, start)
-        end = run.end() if run else start
-        if (
-            text[max(0, start - 1) : start] in _BEFORE_INTEGER
-            and text[end : end + 1] in _AFTER_INTEGER
-        ):
-            return True
-        start = alike.find(_LONG_RUN, end)
-    return False
-
-
-def _check_integers(text: bytes) -> None:
-    """Raise RecordError for the first integer of a JSON text that jq would round."""
-    for token in _TOKEN.finditer(text):
-        number = token[0]
-        if len(number) < 16 or number[:1] == b'"' or token[1] or b"e" in number.lower():
-            continue
-        if abs(int(number)) > _LARGEST_EXACT:
-            raise RecordError(
-                "transform",
-                f"jq: the integer {shortened(number.decode(), 40)} is beyond 2^53, so jq would "
-                "round it (--jq-lossy allows this)",
-            )

@@ -19,6 +19,8 @@ from asyncbatch.transforms.base import RecordError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from asyncbatch.core.records import Json
+
 _INTEGER_LIMIT = 10**MAX_INTEGER_DIGITS
 _RECURSION = 100  # levels of the fast check; deeper values take the slow way, up to MAX_DEPTH
 _GOOD_KEYS: set[str] = set()  # a cache of checked keys: nearly all records have the same
@@ -74,6 +76,24 @@ def is_json_value(value: Any, depth: int = _RECURSION) -> bool:  # noqa: C901, P
         else:
             return False
     return True
+
+
+def is_unchanged(value: Json, record: Json) -> bool:
+    """Whether `value` is `record`: the same fields in the same order, with the same values.
+
+    1 and 1.0 are the same, because jq does not tell them apart; 1 and true are not.
+    """
+    # The first comparison is fast, but takes true for 1 and ignores the order of fields.
+    return value is record or (value == record and _is_same(value, record))
+
+
+def _is_same(value: Json, record: Json) -> bool:
+    """Whether equal values also have their fields in the same order, and the same booleans."""
+    if type(value) is dict:
+        return list(value) == list(record) and all(map(_is_same, value.values(), record.values()))
+    if type(value) is list:
+        return all(map(_is_same, value, record))
+    return (type(value) is bool) is (type(record) is bool)
 
 
 def _is_utf8(text: str) -> bool:

@@ -23,6 +23,16 @@ from asyncbatch.formats.positions import (
     parse_pointer,
 )
 from asyncbatch.formats.validator import make_validator
+from asyncbatch.transforms.schema_drafts import (
+    CONTENT_CHECKS,
+    DATA_KEYWORDS,
+    DRAFTS,
+    LATEST_DRAFT,
+    NAME_KEYWORDS,
+    draft_of,
+    known_draft,
+    with_draft,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -32,20 +42,6 @@ if TYPE_CHECKING:
     from asyncbatch.core.records import Json
 
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
-# Keywords whose values are data: a "$ref" in them is not a reference.
-_DATA = ("enum", "const", "examples", "default")
-# Keywords whose values map names to schemas: the names are not keywords.
-_BY_NAME = tuple(
-    (word,)
-    for word in (
-        "properties",
-        "patternProperties",
-        "$defs",
-        "definitions",
-        "dependentSchemas",
-        "dependencies",
-    )
-)
 _MISSING_TARGET = re.compile(r"(?:Pointer|Anchor) '(.*)' does not exist", re.DOTALL)
 _MISSING_RESOURCE = re.compile(r"Resource '(.*?)' is not present", re.DOTALL)
 _BAD_REFERENCE = re.compile(r"Invalid URI reference '(.*?)':", re.DOTALL)
@@ -58,6 +54,7 @@ class SchemaDocument(Struct, frozen=True):
     path: str
     text: bytes
     value: Any
+    draft: str  # the URI of its `$schema`, or else the draft of the document that refers to it
 
     def identity(self) -> str | None:
         """Return the absolute URI in the document's `$id`, or None."""
@@ -76,6 +73,7 @@ class SchemaDocument(Struct, frozen=True):
     def references(self) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
         """Yield each reference: its tokens, its text and its resolved URI."""
         todo: list[tuple[tuple[str | int, ...], Any, str]] = [((), self.value, self.uri)]
+        by_name = {(word,) for word in NAME_KEYWORDS}
         while todo:
             tokens, value, base = todo.pop()
             if isinstance(value, list):
@@ -84,11 +82,11 @@ class SchemaDocument(Struct, frozen=True):
                 continue
             named = value.get("$id", value.get("id"))
             base = _joined(base, named) if isinstance(named, str) else base
-            holds_names = tokens[-1:] in _BY_NAME
+            holds_names = tokens[-1:] in by_name
             for key, item in value.items():
                 if key in _REFERENCES and isinstance(item, str):
                     yield (*tokens, key), item, _joined(base, item)
-                elif holds_names or key not in _DATA:
+                elif holds_names or key not in DATA_KEYWORDS:
                     todo.append(((*tokens, key), item, base))
 
     def is_missing(self, fragment: str) -> bool:
@@ -228,13 +226,7 @@ def _library_message(error: ValidationError) -> str:
     return error.message
 
 
-_DRAFTS = (
-    "http://json-schema.org/draft-04/schema",
-    "http://json-schema.org/draft-06/schema",
-    "http://json-schema.org/draft-07/schema",
-    "https://json-schema.org/draft/2019-09/schema",
-    "https://json-schema.org/draft/2020-12/schema",
-)
+_MAX_HOPS = 10  # references that are followed from the root, which may be a circle
 _TOO_DEEP = "a schema may be nested at most 255 levels deep"
 _STANDARD = ("http://json-schema.org/", "https://json-schema.org/")
 
@@ -243,8 +235,27 @@ class SchemaSource(Struct, frozen=True):
     """A schema and the documents that it refers to, as data for workers."""
 
     path: str
-    documents: tuple[tuple[str, bytes], ...]  # URI and JSON text of each; the first is the schema
+    # URI and JSON text of each document, which names its draft; the first is the schema
+    documents: tuple[tuple[str, bytes], ...]
     check_formats: bool
+    check_content: bool = False
+
+    def root_types(self) -> set[str] | None:
+        """Return the types that the schema allows at its root, None if it does not name them."""
+        root = part = msgspec.json.decode(self.documents[0][1])
+        for _ in range(_MAX_HOPS):
+            if not isinstance(part, dict):
+                return None
+            named = part.get("type")
+            if isinstance(named, str | list):
+                return {named} if isinstance(named, str) else set(named)
+            reference = part.get("$ref")
+            if not isinstance(reference, str) or not reference.startswith("#/"):
+                return None
+            part = root
+            for token in parse_pointer(unquote(reference[1:])):
+                part = part.get(token) if isinstance(part, dict) else None
+        return None
 
     def validator(self) -> Validator:
         """Compile the schema. It can refer only to `documents`."""
@@ -258,51 +269,83 @@ class SchemaSource(Struct, frozen=True):
             registry=jsonschema_rs.Registry(others),
             base_uri=uri,
             validate_formats=self.check_formats,
+            keywords=CONTENT_CHECKS if self.check_content else None,
             offline=True,
         )
 
 
-def load_schema(path: str, *, check_formats: bool) -> SchemaSource:
+def load_schema(
+    path: str,
+    *,
+    check_formats: bool,
+    check_content: bool = False,
+    copies: Sequence[tuple[str, str]] = (),
+) -> SchemaSource:
     """Read the schema at `path` and all files that it refers to.
 
     Supports drafts 4, 6, 7, 2019-09 and 2020-12, the default without `$schema`. Makes no network
-    requests. Raises UsageError with file, line and column of the error.
+    requests: `copies` are URIs and the files or folders that hold what is there. Raises UsageError
+    with file, line and column of each error.
     """
     allow_deep_nesting()
-    return _SchemaLoader(path).load(check_formats=check_formats)
+    loader = _SchemaLoader(path, copies)
+    return loader.load(check_formats=check_formats, check_content=check_content)
 
 
 class _SchemaLoader:
     """A loader of one schema: reads each document that jsonschema_rs asks for."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, path: str, copies: Sequence[tuple[str, str]]) -> None:
+        self._path, self._copies = path, copies
         self._documents: dict[str, SchemaDocument] = {}
-        self._refused: UsageError | None = None
+        self._refused: list[str] = []  # messages about documents that cannot be read
 
-    def load(self, *, check_formats: bool) -> SchemaSource:
+    def load(self, *, check_formats: bool, check_content: bool) -> SchemaSource:
         import jsonschema_rs
 
         uri = "file://" + quote(os.fsencode(os.path.abspath(self._path)))
-        root = self._read(uri, self._path)
+        self._check_content = check_content
+        root = self._read(uri, self._path, LATEST_DRAFT)
         try:
             jsonschema_rs.validator_for(
-                root.value,
+                self._prepared(root),
                 retriever=self._retrieve,
                 base_uri=uri,
                 validate_formats=check_formats,
+                keywords=CONTENT_CHECKS if check_content else None,
             )
-            texts = tuple((uri, document.text) for uri, document in self._documents.items())
-            source = SchemaSource(self._path, texts, check_formats)
+            self._check_refused()
+            source = SchemaSource(
+                self._path,
+                tuple((uri, self._text(document)) for uri, document in self._documents.items()),
+                check_formats,
+                check_content,
+            )
             source.validator()
         except jsonschema_rs.ValidationError as error:
-            raise self._refused or self._load_error(error) from None
+            self._check_refused()
+            raise self._load_error(error) from None
         except ValueError as error:
+            self._check_refused()
             reason = str(error).replace("Recursion limit reached", _TOO_DEEP)
-            raise self._refused or UsageError(f"{self._path}: {reason}") from None
+            raise UsageError(f"{self._path}: {reason}") from None
         return source
 
-    def _read(self, uri: str, path: str) -> SchemaDocument:
+    def _check_refused(self) -> None:
+        """Raise UsageError for all documents that cannot be read."""
+        if self._refused:
+            raise UsageError("\n".join(self._refused))
+
+    def _prepared(self, document: SchemaDocument) -> Json:
+        return with_draft(document.value, document.draft, check_content=self._check_content)
+
+    def _text(self, document: SchemaDocument) -> bytes:
+        """Return the text of a document: as it is, if the library takes it like this."""
+        prepared = self._prepared(document)
+        return document.text if prepared == document.value else msgspec.json.encode(prepared)
+
+    def _read(self, uri: str, path: str, draft: str) -> SchemaDocument:
+        """Read a document, which is of `draft` unless it says otherwise."""
         try:
             with open(path, "rb") as file:
                 text = file.read().removeprefix(BOM)
@@ -312,7 +355,8 @@ class _SchemaLoader:
         if isinstance(result, Fault):
             line, column, _ = locate_byte(text, result.byte)
             raise UsageError(f"{path}:{line}:{column}: the schema is not JSON: {result.message}")
-        document = SchemaDocument(uri, path, text, msgspec.json.decode(text))
+        value = msgspec.json.decode(text)
+        document = SchemaDocument(uri, path, text, value, draft_of(value, draft))
         self._documents[uri] = document
         self._check_draft(document)
         return document
@@ -321,26 +365,46 @@ class _SchemaLoader:
         named = document.value.get("$schema") if isinstance(document.value, dict) else None
         if not isinstance(named, str):
             return  # the meta-schema rejects a value that is not a text
-        plain = named.removesuffix("#")
-        if plain.replace("https:", "http:", 1) in {d.replace("https:", "http:") for d in _DRAFTS}:
+        if known_draft(named) is not None:
             return
-        known = ", ".join(_DRAFTS)
+        known = ", ".join(DRAFTS)
         raise UsageError(
             f"{document.pointer_text(('$schema',))}: unknown $schema {named!r}; known are {known}"
         )
 
     def _retrieve(self, uri: str) -> Any:
-        """Return the document at `uri`. Raises UsageError, and keeps it for `load`."""
+        """Return the document at `uri`; if there is none, note the reason for `load`."""
         if uri.removesuffix("#").startswith(_STANDARD):
             raise LookupError(uri)  # the library asks, but then uses its own copies
         try:
-            return self._read(uri, self._file_at(uri)).value
+            return self._prepared(self._read(uri, self._file_at(uri), self._draft_for(uri)))
         except UsageError as error:
-            self._refused = self._refused or error
-            raise
+            self._refused.append(str(error))
+            return {}  # the library goes on, and asks for the other documents
+
+    def _draft_for(self, uri: str) -> str:
+        """Return the draft of the first document that refers to `uri`."""
+        for document in self._documents.values():
+            if any(urldefrag(target).url == uri for *_, target in document.references()):
+                return document.draft
+        return next(iter(self._documents.values())).draft
+
+    def _copy_of(self, uri: str) -> str | None:
+        """Return the file that `copies` name for `uri`, or None."""
+        for start, path in self._copies:
+            if uri == start.removesuffix("#") and os.path.isfile(path):
+                return path
+            below = uri.removeprefix(start.rstrip("/") + "/")
+            if below != uri and os.path.isdir(path):
+                found = os.path.join(path, os.fsdecode(unquote_to_bytes(urlsplit(below).path)))
+                if os.path.isfile(found):
+                    return found
+        return None
 
     def _file_at(self, uri: str) -> str:
         """Return the file for `uri`. An `$id` may have changed its base to a web address."""
+        if path := self._copy_of(uri):
+            return path
         if uri.startswith("file:///"):
             path = os.fsdecode(unquote_to_bytes(urlsplit(uri).path))
             if not os.path.isfile(path):
@@ -360,7 +424,8 @@ class _SchemaLoader:
                 return path
         raise UsageError(
             f"{self._referrer(uri)}: refers to {uri}, which is not a local file; schemas are "
-            "never fetched: save it beside this schema and refer to that file"
+            "never fetched: save it beside this schema and refer to that file, or name its copy "
+            "(--ref URI=FILE)"
         )
 
     def _referrer(self, uri: str) -> str:

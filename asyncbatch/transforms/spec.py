@@ -89,14 +89,16 @@ def call(function: str) -> CallSpec:
     return CallSpec(function)
 
 
-def schema(path: str | os.PathLike[str], *, check_formats: bool = False) -> SchemaSource:
+def schema(
+    path: str | os.PathLike[str], *, check_formats: bool = False, check_content: bool = False
+) -> SchemaSource:
     """Reject records that violate the JSON Schema in a file. Raises UsageError.
 
     Reads the file immediately.
     """
     from asyncbatch.transforms.schema_file import load_schema
 
-    return load_schema(os.fspath(path), check_formats=check_formats)
+    return load_schema(os.fspath(path), check_formats=check_formats, check_content=check_content)
 
 
 def require(*fields: str, on_missing: OnMissing = "reject") -> RequireSpec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from xml.etree import ElementTree as ET
 
@@ -20,7 +21,34 @@ def cases(document):
     for level in (root, suite):
         assert int(level.attrib["tests"]) == len(suite)
         assert int(level.attrib["failures"]) == len(suite.findall("testcase/failure"))
-    return {case.get("file"): case for case in suite}
+    check_junit(root)
+    return {f"{case.get('classname')}/{case.get('name')}": case for case in suite}
+
+
+# Required and allowed attributes, and allowed children, of the elements in Jenkins' junit-10.xsd.
+JUNIT = {
+    "testsuites": (set(), {"name", "time", "tests", "failures", "errors"}, {"testsuite"}),
+    "testsuite": (
+        {"name", "tests", "failures", "errors"},
+        {"name", "tests", "failures", "errors", "time", "skipped", "timestamp"},
+        {"testcase"},
+    ),
+    "testcase": ({"name"}, {"name", "time", "classname"}, {"failure", "error", "skipped"}),
+    "failure": (set(), {"type", "message"}, set()),
+    "error": (set(), {"type", "message"}, set()),
+    "skipped": (set(), {"type", "message"}, set()),
+}
+JUNIT_TIME = re.compile(r"[0-9]*(\.[0-9]*)?")
+
+
+def check_junit(element):
+    """Check an element and those in it as Jenkins' schema does."""
+    required, allowed, children = JUNIT[element.tag]
+    assert required <= set(element.attrib) <= allowed
+    assert JUNIT_TIME.fullmatch(element.get("time", ""))
+    for child in element:
+        assert child.tag in children
+        check_junit(child)
 
 
 def test_junit_has_a_case_for_each_file(run, files):
@@ -43,6 +71,15 @@ def test_junit_shows_some_bad_records_of_a_file_and_counts_the_rest(run, files):
     shown = case[0].text.splitlines()
     assert len(shown) == 21
     assert shown[-1] == "... and 2,980 more"
+
+
+def test_junit_shows_files_that_an_earlier_run_has_done_as_skipped(run, files):
+    files(MIXED)
+    run(".", "--resume", "--ledger", "l")
+    found = cases(run(".", "--resume", "--ledger", "l", "-o", "junit").stdout)
+    skipped = {name for name, case in found.items() if case.find("skipped") is not None}
+    assert "./sub/good.json" in skipped
+    assert all(found[name].find("skipped").get("message") for name in skipped)
 
 
 def test_junit_of_many_files_is_spooled(run, files):
@@ -97,6 +134,43 @@ def test_github_gets_a_summary_page(run, files):
     text = page.read_text()
     assert text.startswith("before\n### asyncbatch run: partial, 3 files\n")
     assert "| `./sub/bad.json:1:4` | invalid_json | trailing comma before ']' |" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a<b>&.json", "`./a<b>&.json:1:1`"),
+        ("a&lt;.json", "`./a&lt;.json:1:1`"),
+        ("a|b.json", "`./a\\|b.json:1:1`"),
+        ("a`b.json", "``./a`b.json:1:1``"),
+        ("a``b`.json", "```./a``b`.json:1:1```"),
+        ("a*_b_*.json", "`./a*_b_*.json:1:1`"),
+        ("a\\|b.json", "<code>&#46;&#47;a&#92;&#124;b&#46;json&#58;1&#58;1</code>"),
+    ],
+)
+def test_markdown_shows_names_as_they_are(run, files, name, shown):
+    folder = files({name: "x"})
+    run(".", "-q", "--report", "r.md")
+    lines = (folder / "r.md").read_text().splitlines()
+    assert f"| {shown} | invalid_json | expected a value, found 'x' |" in lines
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a<b", "a&lt;b"),
+        ("a&lt;b", "a&amp;lt;b"),
+        ("a|b", "a\\|b"),
+        ("a`b`", "a\\`b\\`"),
+        ("a\\|b", r"a\\\\\|b"),  # the message shows a JSON text, with two backslashes
+        ("a\\nb", r"a\\\nb"),
+    ],
+)
+def test_markdown_shows_messages_as_they_are(run, files, text, shown):
+    schema = {"properties": {"v": {"const": text}}}
+    folder = files({"s.json": json.dumps(schema), "a.json": '{"v": 1}'})
+    run("a.json", "-q", "--schema", "s.json", "--report", "r.md")
+    assert shown in (folder / "r.md").read_text().splitlines()[-1]
 
 
 def test_several_reports_at_once(run, files):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import sqlite3
+from contextlib import closing
+from decimal import Decimal
 
 import msgspec
 import pytest
@@ -176,6 +179,102 @@ def test_integers_that_jq_would_round_are_refused(text, number):
 def test_no_other_digits_are(texts, numbers):
     text = json.dumps([texts, numbers])
     assert outputs(".[0]", text) == [texts]
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        ".s | tonumber",
+        ".j | fromjson | .[0]",
+        "{n: (.s | tonumber)} | .n",
+        "[.s | tonumber] | add",
+        "[[.s | tonumber], []] | first | .[]",
+        "1, (.s | tonumber) | select(. != 1)  # and a remark \\",
+        "def tojson: 1; .s | tonumber",
+    ],
+)
+@given(st.integers(-(10**25), 10**25) | st.integers(-(10**400), 10**400))
+def test_integers_made_of_text_keep_their_digits(program, number):
+    text = json.dumps({"s": str(number), "j": f"[{number}]"})
+    found = outputs(program, text)
+    assert found == [number]
+    assert type(found[0]) is int
+
+
+@given(st.lists(st.integers(-(2**70), 2**70), min_size=1))
+def test_each_output_has_its_own_digits(numbers):
+    program = Jq(".[] | tonumber | {n: ., s: tojson}")
+    text = json.dumps([str(number) for number in numbers])
+    expected = [{"n": number, "s": str(number)} for number in numbers]
+    for _ in range(3):  # with and without the memory of the record before
+        assert list(program(text, Here())) == expected
+        assert list(program('["1"]', Here())) == [{"n": 1, "s": "1"}]
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        ("1234567890123456789", 1234567890123456789),
+        ("-12345678901234567890", -12345678901234567890),
+        ("1e17, 1e18 + 0 | [.]", [10**17]),
+        ("1e300", 1e300),
+        ("pow(2; 53) + 2", 2**53 + 2),
+        ("100000000000000000 * 3", 3 * 10**17),
+        ("[pow(2; 60), 36028797018963968 * 1]", [2**60, 2**55]),
+        ("1234567890123456800", 1234567890123456800),
+        ('"-1234567890123456800" | tonumber', -1234567890123456800),
+        ("infinite", 1.7976931348623157e308),
+        ("[1.5, -0.0, 12345678901234567890, true, null]", [1.5, 0, 12345678901234567890, 1, None]),
+    ],
+)
+def test_numbers_of_a_program_are_those_that_jq_prints(program, expected):
+    assert outputs(program)[0] == expected
+    assert type(outputs(program)[0]) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ('"1e400" | tonumber', "beyond double precision"),
+        ('"1" * 5000 | tonumber', "digits"),
+        ('1, 1234567890123456789, error("x")', "jq: x"),
+        ("1234567890123456789 + 1", "probably rounded"),
+        ('"1234567890123456800" | tonumber - 0', "probably rounded"),
+        ("[1, {n: (1234567890123456800, -1234567890123456789 * 1)}]", "probably rounded"),
+        ("1732874584123456789 | floor", "probably rounded"),
+    ],
+)
+def test_numbers_that_cannot_be_kept_reject_the_record(program, reason):
+    assert reason in rejection(program)
+
+
+@given(st.integers(2**53, 2**63), st.sampled_from(["+ 0", "* 1", "| floor"]))
+def test_a_calculation_gives_what_jq_prints_or_rejects(number, rest):
+    """The exact double, if jq prints it exactly or it has few bits, else a rejection."""
+    program, text = f"(.s | tonumber) {rest}", json.dumps({"s": str(number)})
+    double = int(float(number))
+    bits = double.bit_length() - (double & -double).bit_length() + 1
+    if Decimal(repr(float(number))) == double or bits <= 40:
+        assert outputs(program, text) == [double]
+    else:
+        assert "probably rounded" in rejection(program, text)
+
+
+@given(st.integers(10**15, 10**17), st.sampled_from([10, 100, 1000]))
+def test_ids_that_end_with_zeros_are_kept(number, factor):
+    text = json.dumps({"s": str(number * factor)})
+    assert outputs("[.s | tonumber]", text) == [[number * factor]]
+
+
+def test_a_second_program_passes_on_what_the_first_has_made(run, files, tmp_path):
+    ids = [str(1234567890123456781 + number) for number in range(5)]
+    files({"a.jsonl": "".join(json.dumps({"id_str": one}) + "\n" for one in ids)})
+    programs = ("--jq", "{id: (.id_str | tonumber)}", "--jq", "., empty")
+    assert run("a.jsonl", *programs, "--to", "-").stdout.split() == [f'{{"id":{i}}}' for i in ids]
+    outcome = run("a.jsonl", *programs, "--to", "sqlite:///o.db", "--table", "t", "--key", "id")
+    assert outcome.code == 0
+    with closing(sqlite3.connect(tmp_path / "o.db")) as table:
+        assert [str(i) for (i,) in table.execute("SELECT id FROM t ORDER BY id")] == ids
 
 
 def test_nesting_is_no_obstacle():

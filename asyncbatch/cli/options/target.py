@@ -64,6 +64,16 @@ CsvSafe = Annotated[
         help="Put ' before the cells of a CSV file that a spreadsheet would take for formulas.",
     ),
 ]
+NullValue = Annotated[
+    str | None,
+    option(
+        TARGET,
+        "--null-value",
+        metavar="TEXT",
+        help="The text of null in a CSV file; a string that equals it is in quotes.  [default: an "
+        "empty cell, as for an empty string]",
+    ),
+]
 LoadBatch = Annotated[
     int | None,
     option(

@@ -93,6 +93,24 @@ CheckFormats = Annotated[
         TRANSFORM, "--check-formats", help="Also check the formats of the schema (email, date)."
     ),
 ]
+Ref = Annotated[
+    list[str] | None,
+    option(
+        TRANSFORM,
+        "--ref",
+        metavar="URI=FILE|DIR",
+        help="Read what the schema refers to at URI, or below it, from a file or folder; "
+        "repeatable.",
+    ),
+]
+CheckContent = Annotated[
+    bool,
+    option(
+        TRANSFORM,
+        "--check-content",
+        help="Also check contentEncoding and contentMediaType of the schema (base64, JSON).",
+    ),
+]
 Dedupe = Annotated[
     list[str] | None,
     option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from asyncbatch.core.units import (
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from asyncbatch.core.report import Report
 
 MAX_FAILURES = 50
+
+_BACKTICKS = re.compile("`+")
+_PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
+_ESCAPES = re.compile(rf"\\(?={_PUNCTUATION.pattern})")  # a backslash that escapes the next sign
 
 
 class Markdown:
@@ -54,8 +59,8 @@ class Markdown:
             return
         yield b"\n| where | kind | why |\n| --- | --- | --- |\n"
         for one in shown:
-            where, why = _cell(format_location(one)), _cell(printable(one.message))
-            yield f"| `{where}` | {one.kind} | {why} |\n".encode()
+            where, why = _code(format_location(one)), _cell(printable(one.message))
+            yield f"| {where} | {one.kind} | {why} |\n".encode()
         if omitted := report.failure_count - len(shown):
             yield f"\n... and {format_count(omitted, 'more failure')}.\n".encode()
 
@@ -81,5 +86,16 @@ def _sources(report: Report) -> Iterator[bytes]:
 
 
 def _cell(text: str) -> str:
-    """Escape `text` for a cell, so that it cannot end the cell or begin a tag."""
-    return text.replace("|", "\\|").replace("`", "'").replace("<", "&lt;")
+    """Escape `text` for a cell, so that it cannot end the cell or begin a tag or code."""
+    text = _ESCAPES.sub(r"\\\\", text).replace("|", "\\|").replace("`", "\\`")
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def _code(text: str) -> str:
+    """Return `text` as code in a cell. Nothing is escaped in code, except for a bar."""
+    if "\\|" in text:  # a backslash before the bar would be taken for the escape of the bar
+        return f"<code>{_PUNCTUATION.sub(lambda sign: f'&#{ord(sign[0])};', text)}</code>"
+    fence = "`" * (max(map(len, _BACKTICKS.findall(text)), default=0) + 1)
+    space = " " if text.startswith("`") or text.endswith("`") else ""
+    bars = text.replace("|", "\\|")
+    return f"{fence}{space}{bars}{space}{fence}"

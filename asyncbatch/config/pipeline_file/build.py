@@ -113,6 +113,7 @@ def sink_target(table: SinkTable, root: str | None = None, *, job: str | None = 
         contract=table.schema_contract,
         columns=table.columns,
         csv_safe=table.csv_safe,
+        null_value=table.null_value,
         format=table.format,
         compression=table.compression,
         root=root,
@@ -141,7 +142,12 @@ def _transform_spec(table: Any) -> TransformSpec:
         case RequireTable():
             return RequireSpec(table.fields, table.on_missing)
         case _:
-            return load_schema(table.file, check_formats=table.check_formats)
+            return load_schema(
+                table.file,
+                check_formats=table.check_formats,
+                check_content=table.check_content,
+                copies=tuple(table.refs.items()),
+            )
 
 
 def _field_rule(field: str | FieldTable) -> FieldRule:

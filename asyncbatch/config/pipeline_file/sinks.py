@@ -80,6 +80,9 @@ class SinkTable(Table, frozen=True):
     csv_safe: Annotated[
         bool, Meta(description="Put ' before cells that a spreadsheet would take for formulas.")
     ] = False
+    null_value: Annotated[
+        str | None, Meta(description="The text of null in a CSV file, in place of an empty cell.")
+    ] = None
     format: Annotated[
         Literal["keep", "json", "jsonl"], Meta(description="The format of the files in a folder.")
     ] = "keep"
@@ -112,8 +115,8 @@ class SinkTable(Table, frozen=True):
         takers = {
             "table": DATABASES, "key": DATABASES, "mode": DATABASES,
             "schema_contract": DATABASES, "pool": _POSTGRES, "statement_timeout": _POSTGRES,
-            "columns": ("csv",), "csv_safe": ("csv",), "format": ("folder",),
-            "compression": ("folder",),
+            "columns": ("csv",), "csv_safe": ("csv",), "null_value": ("csv",),
+            "format": ("folder",), "compression": ("folder",),
         }  # fmt: skip
         for key, forms in takers.items():
             if key in given and form not in forms:

@@ -99,12 +99,26 @@ class SchemaTable(Table, frozen=True, tag_field="type", tag="schema"):
 
     file: Annotated[Name, Meta(description="The file of the schema.")]
     check_formats: Annotated[bool, Meta(description="Also check formats (email, date).")] = False
+    check_content: Annotated[
+        bool, Meta(description="Also check contentEncoding and contentMediaType (base64, JSON).")
+    ] = False
+    refs: Annotated[
+        dict[str, str],
+        Meta(description="Files or folders that hold what the schema refers to, by URI."),
+    ] = field(default_factory=dict)
 
     @classmethod
     def contradictions(cls, given: Given) -> Contradictions:
         if (file := given.get("file")) is not None:
             formats = bool(given.get("check_formats"))
-            yield from _errors_of("file", lambda: load_schema(file, check_formats=formats))
+            content = bool(given.get("check_content"))
+            copies = tuple((given.get("refs") or {}).items())
+            yield from _errors_of(
+                "file",
+                lambda: load_schema(
+                    file, check_formats=formats, check_content=content, copies=copies
+                ),
+            )
 
 
 def _errors_of(key: str, make: Callable[[], object]) -> Contradictions:

@@ -118,6 +118,7 @@ class Recorder:
         self._row_writer = make_row_writer(settings.target, settings.files, settings.dedupe)
         self.abandon = self._row_writer.abandon
         self._keeps_rows = settings.target is not None
+        self.keeps_texts = self._row_writer.takes_texts  # an unchanged record is kept as text
         self._names_origins = self._row_writer.names_origins
         self._keeps_originals = settings.letters and self._names_origins
         self._keeps_files_whole = settings.target is not None and settings.target.form == "folder"
@@ -224,9 +225,8 @@ class Recorder:
         if not self._keeps_rows:
             self._builder.file.read += len(record_slice.texts())
         else:
-            takes_texts = self._row_writer.takes_texts
             self.keep_unchanged(
-                record_slice.compact_texts() if takes_texts else record_slice.values()
+                record_slice.compact_texts() if self.keeps_texts else record_slice.values()
             )
 
     def keep_unchanged(self, rows: Sequence[Json]) -> None:

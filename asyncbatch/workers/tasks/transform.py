@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from asyncbatch.core.batches import SplitFile
 from asyncbatch.core.progress import Progress
 from asyncbatch.core.records import Position
+from asyncbatch.formats.decoder import decode
 from asyncbatch.formats.lines import InvalidLine
 from asyncbatch.sources.reader import Reader, close_opened, read_size
 from asyncbatch.storage.opener import Opener
 from asyncbatch.transforms.base import RecordError
 from asyncbatch.transforms.chain import make_chain
-from asyncbatch.transforms.json_values import is_json_value
+from asyncbatch.transforms.json_values import is_json_value, is_unchanged
 from asyncbatch.workers.tasks.count import end_of_splits
 from asyncbatch.workers.tasks.extractor import Extractor
 from asyncbatch.workers.tasks.recorder import RECORD_ERRORS, SPOOLED_OUTPUTS, RecordCursor, Recorder
@@ -153,7 +154,8 @@ class TransformTask:
         """Keep the records that pass a test, a slice at a time, since most pass."""
         recorder, values = self._recorder, cursor.record_slice.values()
         verdicts = list(map(test, values))
-        recorder.keep_unchanged(list(compress(values, verdicts)))
+        rows = cursor.record_slice.compact_texts() if recorder.keeps_texts else values
+        recorder.keep_unchanged(list(compress(rows, verdicts)))
         for cursor.at, (value, passes) in enumerate(zip(values, verdicts, strict=True)):
             if not passes:
                 try:
@@ -179,12 +181,22 @@ class TransformTask:
     def _transform(self, transform: Chain, cursor: RecordCursor) -> Iterator[Part]:
         record_slice = cursor.record_slice
         records = record_slice.compact_texts() if transform.reads_text else record_slice.values()
-        yield from self._transform_each(records, transform, cursor)
+        texts = None
+        if transform.may_keep and self._recorder.keeps_texts:
+            texts = records if transform.reads_text else record_slice.compact_texts()
+        yield from self._transform_each(records, transform, cursor, texts)
 
     def _transform_each(
-        self, items: Sequence[Json], outputs_of: OutputsOf, cursor: RecordCursor
+        self,
+        items: Sequence[Json],
+        outputs_of: OutputsOf,
+        cursor: RecordCursor,
+        texts: Sequence[Any] | None = None,
     ) -> Iterator[Part]:
-        """Keep or reject the outputs for each item, which stands for a record of a slice."""
+        """Keep or reject the outputs for each item, which stands for a record of a slice.
+
+        With `texts` of the records, an output that is the record itself is kept as its text.
+        """
         recorder = self._recorder
         for cursor.at, item in enumerate(items):
             try:
@@ -200,4 +212,12 @@ class TransformTask:
             except RecordError as error:
                 recorder.reject(cursor, error)
             else:
+                if texts is not None and outputs:
+                    outputs = _as_text(outputs, item, texts[cursor.at])
                 recorder.keep_outputs(outputs, cursor)
+
+
+def _as_text(outputs: Sequence[Json], item: Json, text: Any) -> Sequence[Json]:
+    """Return the outputs of a record; each that is the record itself, as its text."""
+    record = decode(text) if item is text else item
+    return [text if is_unchanged(output, record) else output for output in outputs]
