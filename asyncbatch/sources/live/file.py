@@ -7,7 +7,7 @@ import errno
 import os
 import threading
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -55,10 +55,14 @@ class FilePosition:
             else (self.tail + data)[-DIGEST_BYTES:]
         )
 
+    @property
+    def head(self) -> str:
+        """The digest of the first `DIGEST_BYTES` bytes, or all before the position."""
+        return self._head_digest or digest(self._head)
+
     def mark(self) -> FileMark:
         """Return the current position, to be stored."""
-        head = self._head_digest or digest(self._head)
-        return FileMark(self.offset, head, digest(self.tail), self.inode)
+        return FileMark(self.offset, self.head, digest(self.tail), self.inode)
 
     def seek(self, mark: FileMark, read_at: Callable[[int, int], bytes]) -> bool:
         """Move to `mark` if the file has the same bytes before it; return whether it has.
@@ -67,7 +71,11 @@ class FilePosition:
         """
         other = FilePosition(mark.inode)
         other.move_to(mark.offset, read_at)
-        if len(other.tail) < min(DIGEST_BYTES, mark.offset) or other.mark() != mark:
+        found = other.mark()
+        if len(other.tail) < min(DIGEST_BYTES, mark.offset) or (found.head, found.tail) != (
+            mark.head,
+            mark.tail,
+        ):
             return False
         self.offset, self.tail = other.offset, other.tail
         self._head, self._head_digest = other._head, other._head_digest
@@ -82,16 +90,22 @@ class FilePosition:
         self.offset, self.tail = offset, read_at(offset - length, length)
 
 
+AnyMark = TypeVar("AnyMark", bound=FileMark)
+
+
 def position_of_mark(mark: FileMark) -> dict[str, Any]:
     """Return a mark as a position in JSON."""
     position: dict[str, Any] = msgspec.to_builtins(mark)
     return position
 
 
-def parse_position(position: Any) -> FileMark:
-    """Return the mark of a position. Raises UsageError for an invalid position."""
+def parse_position(position: Any, form: type[AnyMark]) -> AnyMark:
+    """Return the mark of a position, as a `FileMark` of this form.
+
+    Raises UsageError for an invalid position.
+    """
     try:
-        return msgspec.convert(position, FileMark)
+        return msgspec.convert(position, form)
     except msgspec.ValidationError as error:
         raise UsageError(f"not a position in a file: {position!r} ({error})") from None
 
@@ -149,6 +163,9 @@ class FileReader:
                 here = mark.offset - read_position.offset
                 read_position.advance(data[:here])
                 self._ahead = memoryview(data)[here:]
+                # Most files differ in their first bytes: the others need not be decompressed.
+                if read_position.offset >= DIGEST_BYTES and read_position.head != mark.head:
+                    return False
         except CorruptArchiveError:
             return False
         return (read_position.mark().head, read_position.mark().tail) == (mark.head, mark.tail)
@@ -182,6 +199,16 @@ class FileReader:
                 return os.read(self._descriptor, _READ_BYTES)
             return next(self._chunks, b"")
 
+    def is_at_end(self) -> bool:
+        """Whether nothing follows the position. Raises OSError and CorruptArchiveError."""
+        if not self._ahead:
+            self._ahead = memoryview(self.read_more())
+        return not self._ahead
+
+    def end_mark(self) -> FileMark:
+        """Return the mark of the position: the end, if the file was read."""
+        return self.read_position.mark()
+
     @property
     def is_compressed(self) -> bool:
         """Whether the file on the disk is compressed."""
@@ -192,6 +219,10 @@ class FileReader:
         return digest(os.pread(self._descriptor, size, 0))
 
     def has_changed(self) -> bool:
+        """Return False, because a compressed file is complete."""
+        return False
+
+    def is_truncated(self) -> bool:
         """Return False, because a compressed file is complete."""
         return False
 
@@ -292,6 +323,11 @@ class LiveFile:
         known, self._checked_status = self._checked_status, (status.st_size, status.st_mtime_ns)
         return self._checked_status not in (known, self._status_at_end)
 
+    def is_truncated(self) -> bool:
+        """Whether the bytes before the position are no longer there."""
+        tail = self.read_position.tail
+        return self._read_at(self.read_position.offset - len(tail), len(tail)) != tail
+
     def size(self) -> int:
         """Return the current size in bytes."""
         return os.fstat(self.descriptor).st_size
@@ -299,6 +335,16 @@ class LiveFile:
     def modified_ns(self) -> int:
         """Return the time of the last write, in nanoseconds since 1970."""
         return os.fstat(self.descriptor).st_mtime_ns
+
+    def is_at_end(self) -> bool:
+        """Whether nothing follows the position by now."""
+        return self.size() <= self.read_position.offset
+
+    def end_mark(self) -> FileMark:
+        """Return the mark of the present end, which identifies the content."""
+        end = FilePosition(self.inode)
+        end.move_to(self.size(), self._read_at)
+        return end.mark()
 
     def reopen(self) -> LiveFile:
         """Return a new reader of the same file, at its beginning."""

@@ -16,7 +16,7 @@ from asyncbatch.core.records import STDIN
 from asyncbatch.errors import SourceError, UsageError
 from asyncbatch.formats.compression import CorruptArchiveError
 from asyncbatch.sources.base import CHUNK_BYTES, LiveChunk
-from asyncbatch.sources.live.file import FileReader, parse_position, position_of_mark
+from asyncbatch.sources.live.file import FileMark, FileReader, parse_position, position_of_mark
 
 _PIPE_BYTES = 1024 * 1024  # the capacity requested for a pipe; Linux's default is 64 KiB
 
@@ -58,7 +58,7 @@ class PipeSource:
         return position_of_mark(self._reader.read_position.mark())
 
     def start_at(self, position: Any) -> None:
-        mark = parse_position(position)
+        mark = parse_position(position, FileMark)
         if self._reader is None or not self.can_resume:
             raise UsageError(f"{self.name} cannot be read again: it is not a file")
         if not self._reader.seek(mark):

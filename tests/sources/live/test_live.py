@@ -70,13 +70,41 @@ class Log:
         """Compress a rotated file and keep its time of the last write, as logrotate does."""
         with suppress(FileNotFoundError):
             status = os.stat(self.name(number))
-            with (
-                open(self.name(number), "rb") as plain,
-                gzip.open(self.name(number) + ".gz", "wb") as packed,
-            ):
-                packed.write(plain.read())
+            self.compress_anew(number)
             os.utime(self.name(number) + ".gz", ns=(status.st_atime_ns, status.st_mtime_ns))
-            os.remove(self.name(number))
+
+    def compress_anew(self, number):
+        """Compress a rotated file, which then has the time of now."""
+        with suppress(FileNotFoundError):
+            _compress_into(self.name(number), self.name(number) + ".gz")
+
+    def compress_and_rename(self):
+        """Rotate by writing a compressed copy, and removing the file at the path."""
+        self.shift()
+        with suppress(FileNotFoundError):
+            _compress_into(self.path, self.name(1) + ".gz")
+
+
+class DatedLog(Log):
+    """A log whose rotated files have the time of the rotation in their names."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.rotations = 0
+
+    def name(self, number):
+        return f"{self.path.removesuffix('.log')}-20260101T{self.rotations - number:06}.log"
+
+    def shift(self):
+        self.rotations += 1
+
+
+def _compress_into(path, packed):
+    content = Path(path).read_bytes()
+    Path(packed).write_bytes(gzip.compress(content))
+    later = time.time() + 5  # surely later than the last write to any file
+    os.utime(packed, (later, later))
+    os.remove(path)
 
 
 class Clock:
@@ -336,9 +364,10 @@ def test_a_place_that_is_gone_is_an_error(log):
 class Following:
     """Random steps on a log and its follower."""
 
-    def __init__(self, folder):
-        self.log = Log(folder)
+    def __init__(self, log):
+        self.log = log
         self.follower = follow(self.log)
+        self.start = self.follower.position
         self.found: list[LiveChunk] = []
         self.line = 0
 
@@ -356,10 +385,10 @@ class Following:
         self.found += list(islice(iter(self.follower.next, None), number))
 
     def restart(self, _):
-        if self.found:
-            self.follower.close()
-            self.follower = follow(self.log)
-            self.follower.start_at(json.loads(json.dumps(self.found[-1].position)))
+        position = self.found[-1].position if self.found else self.start
+        self.follower.close()
+        self.follower = follow(self.log)
+        self.follower.start_at(json.loads(json.dumps(position)))
 
     def rename(self, _):
         self.log.rename()
@@ -370,18 +399,36 @@ class Following:
     def compress(self, number):
         self.log.compress(1 + number % 4)
 
+    def compress_anew(self, number):
+        self.log.compress_anew(1 + number % 4)
+
+    def compress_and_rename(self, _):
+        self.log.compress_and_rename()
+
 
 _STEPS = st.tuples(
-    st.sampled_from(["write", "half", "read", "restart", "rename", "cut", "compress"]),
+    st.sampled_from(
+        [
+            "write",
+            "half",
+            "read",
+            "restart",
+            "rename",
+            "cut",
+            "compress",
+            "compress_anew",
+            "compress_and_rename",
+        ]
+    ),
     st.integers(0, 3000) | st.integers(1, 4),
 )
 
 
-@settings(max_examples=150)
-@given(st.lists(_STEPS, max_size=30))
-def test_nothing_is_lost_or_read_twice_whatever_happens(steps):
+@settings(max_examples=200)
+@given(st.lists(_STEPS, max_size=30), st.sampled_from([Log, DatedLog]))
+def test_nothing_is_lost_or_read_twice_whatever_happens(steps, kind):
     with tempfile.TemporaryDirectory() as folder:
-        following = Following(folder)
+        following = Following(kind(folder))
         for step, number in steps:
             getattr(following, step)(number)
         if not os.path.exists(following.log.path):
@@ -826,6 +873,50 @@ def test_a_log_is_followed_through_rotation_until_ctrl_c(running, log):
     assert command.windows == [(0, "a", 1), (5, "a", 2), (10, "a", 2), (15, "a", 2), (20, "a", 1)]
     assert "lost  app.log: read_error: the file was truncated after" in command.errors
     assert "Stopped after 8 events" in command.errors
+
+
+@pytest.mark.parametrize("kind", [Log, DatedLog])
+@pytest.mark.parametrize("rotation", ["compress_and_rename", "rename"])
+def test_a_rotated_file_that_is_compressed_with_a_new_time_is_read_once(
+    running, tmp_path, kind, rotation
+):
+    log = kind(str(tmp_path))
+    options = ("app.log", "--follow", "--checkpoint", "state", "--to", "windows.jsonl")
+    count = 0  # ten events a second, 50 in a window
+
+    def write():
+        nonlocal count
+        times = (1_767_225_600 + (count + more) / 10 for more in range(60))
+        log.write(b"".join(b'{"t": %.1f, "k": "a"}\n' % time for time in times))
+        count += 60
+
+    def rotate():
+        getattr(log, rotation)()
+        log.compress_anew(1)
+
+    def counts(*, partial=False):
+        lines = (tmp_path / "windows.jsonl").read_bytes().splitlines()
+        windows = [one for one in map(json.loads, lines) if partial or "partial" not in one]
+        return [one["aggregates"]["count"] for one in windows]
+
+    for turn in range(4):
+        command = running(*options)
+        write()
+        wait_until((tmp_path / "windows.jsonl").exists, running=command.process)
+        wait_until(lambda: len(counts()) == (count - 1) // 50, running=command.process)
+        rotate()
+        write()
+        if turn % 2:
+            rotate()
+            wait_until(lambda: len(counts()) == (count - 1) // 50, running=command.process)
+        assert command.stop() == 0
+        rotate()
+    command = running(*options)
+    write()
+    wait_until(lambda: len(counts()) == (count - 1) // 50, running=command.process)
+    assert command.stop() == 0
+    assert " late" not in command.errors
+    assert counts(partial=True) == [50] * (count // 50) + [count % 50] * bool(count % 50)
 
 
 def test_a_folder_is_read_while_files_arrive(running, put, tmp_path):
