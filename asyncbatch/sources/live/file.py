@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import threading
+import zlib
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -126,9 +127,12 @@ class FileReader:
     file that ends within its magic bytes. `close` may be called from another thread.
     """
 
-    def __init__(self, descriptor: int, name: str) -> None:
+    def __init__(self, descriptor: int, name: str, *, block_bytes: int = _READ_BYTES) -> None:
         self.read_position = FilePosition(os.fstat(descriptor).st_ino)
-        self._descriptor = descriptor
+        self.checksum: int | None = (
+            None  # CRC-32 of all bytes before the position; set 0 to have it
+        )
+        self._descriptor, self._block_bytes = descriptor, block_bytes
         self._ahead = memoryview(b"")
         self._lock, self._is_closed = threading.Lock(), False
         head = os.pread(descriptor, _MAGIC_BYTES, os.lseek(descriptor, 0, os.SEEK_CUR))
@@ -181,6 +185,8 @@ class FileReader:
             self._ahead = memoryview(self.read_more())
         data, self._ahead = bytes(self._ahead[:CHUNK_BYTES]), self._ahead[CHUNK_BYTES:]
         self.read_position.advance(data)
+        if self.checksum is not None:
+            self.checksum = zlib.crc32(data, self.checksum)
         return data
 
     async def read(self) -> bytes:
@@ -196,7 +202,7 @@ class FileReader:
             if self._is_closed:
                 return b""
             if self._chunks is None:
-                return os.read(self._descriptor, _READ_BYTES)
+                return os.read(self._descriptor, self._block_bytes)
             return next(self._chunks, b"")
 
     def is_at_end(self) -> bool:
@@ -244,7 +250,7 @@ class FileReader:
         if self._compression is None:
             return None
         stream = os.fdopen(self._descriptor, "rb", closefd=False)
-        return self._compression.chunks(stream, _READ_BYTES)
+        return self._compression.chunks(stream, self._block_bytes)
 
 
 _BLOCK_BYTES = 4096

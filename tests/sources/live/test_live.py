@@ -518,6 +518,152 @@ def test_each_file_is_read_once_whatever_becomes_of_it(put, tmp_path):
     assert data_of(looked(reader)) == b"3\n4\n"
 
 
+class Watching:
+    """Random steps on the files of a folder and its reader."""
+
+    def __init__(self, folder, *, from_end=False):
+        self.folder = Path(folder)
+        self.reader = reader_of(folder, from_end=from_end)
+        self.expected: list[bytes] = []
+        self.found: list[bytes] = []
+        self.unread: set[str] = set()
+        self.count = 0
+
+    def new(self, size):
+        self.put(b"%d\n" % self.count + b"x" * size + b"\n")
+
+    def twins(self, size):
+        content = b"twins %d\n" % self.count + b"x" * size + b"\n"
+        for _ in range(2):
+            self.put(content)
+
+    def similar(self, size):
+        """Write a file that differs from others of its size only in the middle."""
+        self.put(b"x" * size * 10 + b"%09d" % self.count + b"x" * size * 10 + b"\n")
+
+    def put(self, content):
+        self.count += 1
+        path = self.folder / f"{self.count}.jsonl"
+        path.write_bytes(content)
+        moment = 1_000_000_000 + self.count
+        os.utime(path, (moment, moment))
+        self.expected.append(content)
+        self.unread.add(path.name)
+
+    def look(self, _):
+        chunks = looked(self.reader)
+        assert not losses_of(chunks)
+        content = b""
+        for chunk in chunks:
+            content += chunk.data
+            if chunk.ends_file:
+                self.found.append(content)
+                content = b""
+        self.unread.clear()
+        # A file that comes now is newer than this scan: clocks of file systems are coarse.
+        now = max((one.stat().st_ctime_ns for one in self.folder.iterdir()), default=0)
+        other = self.folder / "clock.txt"
+        other.touch()
+        while other.stat().st_ctime_ns <= now:
+            other.chmod(0o600)
+
+    def restart(self, _):
+        position = json.loads(json.dumps(self.reader.position))
+        self.reader.close()
+        self.reader = reader_of(self.folder)
+        self.reader.start_at(position)
+
+    def read_one(self, number):
+        """Return a file that was read."""
+        names = sorted(
+            one.name for one in self.folder.glob("*.jsonl*") if one.name not in self.unread
+        )
+        return self.folder / names[number % len(names)] if names else None
+
+    def compress(self, number):
+        path = self.read_one(number)
+        if path is not None and path.suffix != ".gz":
+            Path(f"{path}.gz").write_bytes(gzip.compress(path.read_bytes()))
+            path.unlink()
+
+    def copy(self, number):
+        path = self.read_one(number)
+        if path is not None:
+            self.count += 1
+            shutil.copyfile(path, self.folder / f"c{self.count}-{path.name}")
+
+    def move(self, number):
+        """Move a file as between file systems: copied with its time, then removed."""
+        path = self.read_one(number)
+        if path is not None:
+            self.count += 1
+            shutil.copy2(path, self.folder / f"m{self.count}-{path.name}")
+            path.unlink()
+
+
+_FOLDER_STEPS = st.tuples(
+    st.sampled_from(
+        ["new", "twins", "similar", "look", "restart", "compress", "copy", "move", "compress"]
+    ),
+    st.integers(0, 10) | st.integers(0, 10_000),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(_FOLDER_STEPS, max_size=30), st.booleans())
+def test_each_content_of_a_folder_is_read_once_whatever_becomes_of_it(steps, from_end):
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(3):
+            path = Path(folder, f"old{number}.jsonl")
+            path.write_bytes(b"old %d\n" % number)
+            os.utime(path, (1_000_000_000 + number, 1_000_000_000 + number))
+        watching = Watching(folder, from_end=from_end)
+        if not from_end:
+            watching.expected = [b"old 0\n", b"old 1\n", b"old 2\n"]
+        watching.look(0)
+        for step, number in steps:
+            getattr(watching, step)(number)
+        watching.look(0)
+        watching.reader.close()
+        assert watching.found == watching.expected
+
+
+def test_the_content_of_files_read_long_ago_is_remembered(put, tmp_path, monkeypatch):
+    monkeypatch.setattr("asyncbatch.sources.live.seen._MIN_REMEMBERED", 5)
+    monkeypatch.setattr("asyncbatch.sources.live.seen._MAX_CONTENTS", 20)
+    watching = Watching(str(tmp_path))
+    for turn in range(12):
+        for number in range(4):
+            watching.new(turn + number)
+        watching.look(0)
+    for number in range(24, 49):
+        path = tmp_path / f"{number}.jsonl"
+        Path(f"{path}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+        watching.restart(0)
+        watching.look(0)
+    assert watching.found == watching.expected
+    assert len(watching.reader.position["seen"]["contents"]) <= 20
+
+
+def test_a_position_of_the_version_before_is_taken_up(put, tmp_path):
+    put("a.jsonl", b"1\n" * CHUNK_BYTES)
+    put("b.jsonl", b"2\n", 30)
+    for number in (1, 3):  # in the first file, and after it
+        reader = reader_of(tmp_path)
+        for _ in range(number):
+            position = reader.next().position
+        rest = data_of(drained(reader))
+        position["seen"]["files"] = [list(one)[:5] for one in position["seen"]["files"]]
+        for name in ("checksum", "scanned"):
+            position.pop(name, None)
+        del position["seen"]["contents"]
+        again = reader_of(tmp_path)
+        again.start_at(json.loads(json.dumps(position)))
+        assert data_of(looked(again)) == rest
+        again.close()
+
+
 def test_a_file_that_grows_after_it_was_read_is_told(put, tmp_path):
     reader = reader_of(tmp_path)
     path = put("a.jsonl", b"1\n")
@@ -929,6 +1075,49 @@ def test_a_folder_is_read_while_files_arrive(running, put, tmp_path):
         command.until(number - 1)
     assert command.stop(signal.SIGTERM) == 0
     assert command.windows == [(0, "a", 1), (10, "a", 1), (15, "a", 1), (20, "a", 1)]
+
+
+def test_files_of_a_folder_that_are_compressed_moved_or_copied_are_read_once(
+    running, put, tmp_path
+):
+    (tmp_path / "in").mkdir()
+    options = ("in", "--follow", "--checkpoint", "state", "--to", "windows.jsonl")
+    lines = tmp_path / "windows.jsonl"
+
+    def put_next(second):
+        put(f"in/{second}.tmp", event(second)).rename(tmp_path / "in" / f"{second}.jsonl")
+
+    def counts(*, partial=True):
+        windows = map(json.loads, lines.read_bytes().splitlines())
+        return [one["aggregates"]["count"] for one in windows if partial or not one.get("partial")]
+
+    def change(name):
+        path = tmp_path / "in" / name
+        Path(f"{path}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        shutil.copyfile(path, tmp_path / "in" / f"copy-{name}")
+        path.unlink()
+
+    put_next(1)
+    for second in (6, 11, 16):
+        command = running(*options)
+        put_next(second)
+
+        def is_read(windows=second // 5):
+            return lines.exists() and len(counts(partial=False)) == windows
+
+        wait_until(is_read, running=command.process)
+        change(f"{second}.jsonl")  # while the stream runs
+        put_next(second + 2)
+        change("1.jsonl" if second == 6 else f"{second - 3}.jsonl")
+        put_next(second + 3)
+        assert command.stop() == 0
+    command = running(*options)
+    put_next(21)
+    wait_until(lambda: len(counts(partial=False)) == 4, running=command.process)
+    assert command.stop() == 0
+    assert counts() == [1, 3, 3, 3, 1]
+    assert "11 in windows" in command.errors
+    assert " late" not in command.errors
 
 
 def test_nothing_is_read_while_nothing_happens(running, log):
