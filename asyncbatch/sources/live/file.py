@@ -7,6 +7,7 @@ import errno
 import os
 import threading
 import zlib
+from contextlib import suppress
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -117,11 +118,16 @@ def digest(data: bytes) -> str:
 
 
 _READ_BYTES = 8 * CHUNK_BYTES  # bytes read in one call in a thread
+# A file that begins with so many NULs begins with a hole: its writer went on at the old offset when
+# the file was truncated. Fewer may belong to text in UTF-16 or UTF-32.
+HOLE_START = bytes(4)
 _MAGIC_BYTES = 16  # first bytes of a file that identify its compression
 
 
 class FileReader:
     """Reads a complete file, decompressed. It owns the descriptor.
+
+    A hole at its beginning, also a compressed one, is skipped: truncation leaves it.
 
     `next`, `read` and `seek` move `read_position`. Raises OSError, and CorruptArchiveError for a
     file that ends within its magic bytes. `close` may be called from another thread.
@@ -158,21 +164,24 @@ class FileReader:
                 return False
             os.lseek(self._descriptor, mark.offset, os.SEEK_SET)
             return True
-        read_position = self.read_position
-        try:
-            while read_position.offset < mark.offset:
-                data = self.read_more()
-                if not data:
-                    return False
-                here = mark.offset - read_position.offset
-                read_position.advance(data[:here])
-                self._ahead = memoryview(data)[here:]
-                # Most files differ in their first bytes: the others need not be decompressed.
-                if read_position.offset >= DIGEST_BYTES and read_position.head != mark.head:
-                    return False
-        except CorruptArchiveError:
-            return False
-        return (read_position.mark().head, read_position.mark().tail) == (mark.head, mark.tail)
+        with suppress(CorruptArchiveError):
+            return self._read_to(mark)
+        return False
+
+    def _read_to(self, mark: FileMark) -> bool:
+        """Read up to a mark, and return whether the content is the same."""
+        position = self.read_position
+        while position.offset < mark.offset:
+            data = self.read_more()
+            here = mark.offset - position.offset
+            if not data or here < 0:  # negative after a hole that another file has
+                return False
+            position.advance(data[:here])
+            self._ahead = memoryview(data)[here:]
+            # Most files differ in their first bytes: the others need not be decompressed.
+            if position.offset >= DIGEST_BYTES and position.head != mark.head:
+                return False
+        return (position.head, digest(position.tail)) == (mark.head, mark.tail)
 
     @property
     def has_more(self) -> bool:
@@ -201,9 +210,30 @@ class FileReader:
         with self._lock:
             if self._is_closed:
                 return b""
-            if self._chunks is None:
-                return os.read(self._descriptor, self._block_bytes)
-            return next(self._chunks, b"")
+            block = self._read_block()
+            if not self.read_position.offset and block.startswith(HOLE_START):
+                block = self._skip_hole(block)
+            return block
+
+    def _read_block(self) -> bytes:
+        if self._chunks is None:
+            return os.read(self._descriptor, self._block_bytes)
+        return next(self._chunks, b"")
+
+    def _skip_hole(self, block: bytes) -> bytes:
+        """Move past the NULs at the beginning of the file; return the bytes that follow them."""
+        if self._chunks is None:
+            start = _hole_end(self._descriptor)
+            self.read_position.move_to(start, lambda at, size: os.pread(self._descriptor, size, at))
+            os.lseek(self._descriptor, start, os.SEEK_SET)
+            block = self._read_block()
+        while block and not (rest := block.lstrip(b"\0")):
+            self.read_position.advance(block)
+            block = self._read_block()
+        if block:
+            self.read_position.advance(block[: -len(rest)])
+            block = rest
+        return block
 
     def is_at_end(self) -> bool:
         """Whether nothing follows the position. Raises OSError and CorruptArchiveError."""
@@ -267,17 +297,24 @@ class FileTruncatedError(Exception):
         self.unread_bytes = unread_bytes
 
 
+def _hole_end(descriptor: int) -> int:
+    """Return the offset up to which a file begins with a hole, as far as the system knows."""
+    try:
+        return os.lseek(descriptor, 0, os.SEEK_DATA)
+    except OSError as error:  # ENXIO: it is one hole. Other: the file system has no SEEK_DATA.
+        return os.fstat(descriptor).st_size if error.errno == errno.ENXIO else 0
+
+
 class LiveFile:
     """Reads a growing file. It owns the descriptor; the caller advances `read_position`.
 
-    A truncated file (`was_truncated`) may begin with a hole, if its writer continues at the old
-    offset. The hole is skipped.
+    A file that was truncated may begin with a hole, if its writer continues at the old offset. The
+    hole is skipped.
     """
 
-    def __init__(self, descriptor: int, *, was_truncated: bool = False) -> None:
+    def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self.read_position = FilePosition(os.fstat(descriptor).st_ino)
-        self._was_truncated = was_truncated
         # Size and time of the last write: at the last read without new bytes, and at the last
         # `has_changed`.
         self._status_at_end: tuple[int, int] | None = None
@@ -310,8 +347,10 @@ class LiveFile:
         status_now = (status.st_size, status.st_mtime_ns)
         if status_now == self._status_at_end:
             return b""
-        if self._was_truncated and not self.read_position.offset:
+        if not self.read_position.offset and self._read_at(0, len(HOLE_START)) == HOLE_START:
             self._skip_hole()
+            status = os.fstat(self.descriptor)
+            status_now = (status.st_size, status.st_mtime_ns)
         offset, tail = self.read_position.offset, self.read_position.tail
         # Read the bytes before the position again, together with the new ones: so the file cannot
         # be truncated between the check and the read.
@@ -354,17 +393,14 @@ class LiveFile:
 
     def reopen(self) -> LiveFile:
         """Return a new reader of the same file, at its beginning."""
-        return LiveFile(os.dup(self.descriptor), was_truncated=True)
+        return LiveFile(os.dup(self.descriptor))
 
     def close(self) -> None:
         """Close the file."""
         os.close(self.descriptor)
 
     def _skip_hole(self) -> None:
-        try:
-            start = os.lseek(self.descriptor, 0, os.SEEK_DATA)
-        except OSError as error:  # ENXIO: it is one hole. Other: the file system has no SEEK_DATA.
-            start = self.size() if error.errno == errno.ENXIO else 0
+        start = _hole_end(self.descriptor)
         while (block := self._read_at(start, _READ_BYTES)) and not block.strip(b"\0"):
             start += len(block)
         self._move_to(start + len(block) - len(block.lstrip(b"\0")))

@@ -315,6 +315,39 @@ def test_a_hole_that_a_writer_leaves_is_passed_over(log):
     assert len(losses_of(chunks)) == 1
 
 
+@pytest.mark.parametrize("size", [1000, 4096, 3_000_000])
+@pytest.mark.parametrize("is_sparse", [True, False])
+def test_a_log_that_begins_with_a_hole(log, size, is_sparse):
+    def begin():
+        with open(log.path, "wb") as file:
+            if is_sparse:
+                file.truncate(size)
+            else:
+                file.write(bytes(size))
+
+    begin()
+    follower = follow(log)
+    assert drained(follower) == []
+    with open(log.path, "ab") as file:
+        file.write(b"1\n")
+    chunks = drained(follower)
+    assert data_of(chunks) == b"1\n"
+    with open(log.path, "ab") as file:
+        file.write(b"2\n" * CHUNK_BYTES)
+    again = follow(log)
+    again.start_at(json.loads(json.dumps(chunks[-1].position)))
+    assert data_of(drained(again)) == b"2\n" * CHUNK_BYTES
+    log.compress_and_rename()  # the copy begins with the hole, too
+    begin()
+    with open(log.path, "ab") as file:
+        file.write(b"3\n")
+    again = follow(log)
+    again.start_at(json.loads(json.dumps(chunks[-1].position)))
+    chunks = drained(again)
+    assert data_of(chunks) == b"2\n" * CHUNK_BYTES + b"3\n"
+    assert not losses_of(chunks)
+
+
 def test_removed_and_there_again(log):
     follower = follow(log)
     log.write(b"1\n")
@@ -1229,6 +1262,33 @@ def test_killed_again_and_again_it_has_the_windows_of_one_that_was_not(
         for name in ("windows.jsonl", "expected.jsonl")
     )
     assert found == expected
+
+
+@pytest.mark.parametrize("kind", ["file", "gzip", "pipe", "folder", "followed"])
+def test_a_hole_at_the_beginning_is_no_event(stream, tmp_path, kind):
+    size = 200 * 1024 * 1024  # more than a line may have
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / "app.jsonl"
+    lines = event(1) + event(2) + event(7)
+    with path.open("wb") as file:
+        file.truncate(size)
+        file.seek(size)
+        file.write(lines)
+    source, more, stdin = [path], [], b""
+    match kind:
+        case "gzip":
+            packed = tmp_path / "app.jsonl.gz"
+            packed.write_bytes(gzip.compress(path.read_bytes(), 1))
+            source = [packed]
+        case "pipe":
+            source, stdin = ["-"], event(1) + bytes(size) + event(2) + event(7)
+        case "folder":
+            source = ["in"]
+        case "followed":
+            more = ["--follow", "--max-events", "3"]
+    code, windows, errors = stream(*source, *more, stdin=stdin)
+    assert (code, windows) == (0, [(0, "a", 2), (5, "a", 1)]), errors
+    assert "rejected" not in errors
 
 
 def test_a_pipe_that_closes(stream):
