@@ -166,6 +166,17 @@ def test_late_events_are_kept(stream, tmp_path):
     assert "3 in windows, 1 late" in errors
 
 
+def test_a_late_event_begins_no_second_session_over_the_same_time(stream, tmp_path):
+    lines = at(0) + at(6, "b") + at(3) + at(5)
+    code, windows, errors = stream(
+        "-", *BY_KIND, "--window", "session:5s", "--late", "late.jsonl", stdin=lines
+    )
+    assert code == 0
+    assert short(windows) == [("00", "a", 1), ("05", "a", 1), ("06", "b", 1)]
+    assert (tmp_path / "late.jsonl").read_text() == at(3)
+    assert "1 late" in errors
+
+
 def test_a_failure_budget(stream):
     text = at(1) + "oops\n" + at(6) + at(2)
     assert stream("-", *BY_KIND, "--max-failures", "2", stdin=text)[0] == 0
