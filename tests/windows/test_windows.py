@@ -225,12 +225,23 @@ def test_before_the_epoch():
     assert told(windows.finish(partial=False), recipe) == [(-5, 0, "a", {"count": 1}, False)]
 
 
-def test_a_huge_window():
-    windows, recipe = windower("tumbling:4000000d")
-    windows.add(seconds((1767225600, "a")))
-    (window,) = windows.finish(partial=False)
-    assert recipe.results(window.totals) == {"count": 1}
-    assert utc_text(window.end) == "+12921-08-18T00:00:00Z"
+@given(st.sampled_from(["tumbling:7h", "hopping:5h/2h", "hopping:9h/9h", "session:3h"]), st.data())
+def test_a_time_is_allowed_if_its_windows_have_dates(window, data):
+    spec = parse_window(window)
+    hour = 3600 * SECOND
+    first, end = (TimeReader().parse(text) for text in ("0001-01-01", "9999-12-31T23:59:59.999999"))
+    time = data.draw(st.sampled_from([first, end])) + data.draw(st.integers(-20 * hour, 20 * hour))
+    every = spec.size if spec.kind == "tumbling" else spec.every
+    if spec.kind == "session":
+        bounds = [(time, time + spec.size)]
+    else:
+        starts = range((time - spec.size) // every * every, time + 1, every)
+        bounds = [(start, start + spec.size) for start in starts if time < start + spec.size]
+    if all(first <= start and stop <= end for start, stop in bounds):
+        spec.check_time(time)
+    else:
+        with pytest.raises(ValueError, match=r"before the year 1|after the year 9999"):
+            spec.check_time(time)
 
 
 @pytest.mark.parametrize("window", ["tumbling:5s", "hopping:10s/5s", "session:5s"])

@@ -86,6 +86,7 @@ class EventFields:
         self, settings: StreamSettings, recipe: AggregateSet, now: Callable[[], int]
     ) -> None:
         self._max_future, self._now = settings.max_future, now
+        self._window = settings.window
         self._time = None if settings.time is None else time_field(settings.time)
         self.keys, self.times = KeyFields(settings.by), TimeReader(settings.unit)
         numbers = recipe.number_fields
@@ -101,10 +102,13 @@ class EventFields:
         """Whether events have a time field; it is the first field."""
         return self._time is not None
 
-    def check_future(self, time: int) -> None:
-        """Raise ValueError for a time that is too far ahead of the clock."""
-        if self._max_future is not None and time > self._now() + self._max_future:
+    def check_times(self, lowest: int, highest: int) -> None:
+        """Raise ValueError for times too far ahead of the clock, or windows without a date."""
+        if self._max_future is not None and highest > self._now() + self._max_future:
             raise ValueError("is further in the future than --max-future allows")
+        self._window.check_time(lowest)
+        if highest != lowest:
+            self._window.check_time(highest)
 
     def row(self, event: Json) -> tuple[Any, ...]:
         """Return the time, the key's fields and the values of an event. Raises RecordError."""
@@ -115,7 +119,7 @@ class EventFields:
             return (None, *values)
         try:
             time = self.times.parse(values[0])
-            self.check_future(time)
+            self.check_times(time, time)
         except ValueError as error:
             raise self._time.error(str(error)) from None
         return (time, *values[1:])
