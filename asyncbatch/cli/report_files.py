@@ -240,6 +240,7 @@ class StreamReport:
             "peak_memory_bytes": snapshot.memory.peak,
             "failures": failures,
             "failures_omitted": tally.rejected + tally.lost - len(failures),
+            "failure_kinds": dict(sorted(tally.kinds.items())),
             "exit_code": exit_code,
         }  # fmt: skip
 

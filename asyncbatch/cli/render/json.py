@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -127,6 +128,7 @@ def report_object(report: Report, command: str, exit_code: int) -> dict[str, Any
         ],
         "failures": listed,
         "failures_omitted": report.failure_count - len(listed),
+        "failure_kinds": dict(sorted(report.kinds.items())),
         "exit_code": exit_code,
         **optional_sections(report),
         **({"target_discarded": report.discarded} if report.discarded else {}),
@@ -260,6 +262,7 @@ class RunReport(Struct):
     sink: _SinkFields | None = None
     target_discarded: str | None = None
     dry_run: bool = False
+    failure_kinds: dict[str, _Count] | None = None  # None in reports of earlier versions
 
     @property
     def target_lost(self) -> bool:
@@ -319,9 +322,11 @@ def merge(reports: list[RunReport]) -> Report:
     merged.sink = merge_sinks([one.sink.to_report() if one.sink else None for one in reports])
     slow = (SlowFile(one.elapsed_ms, one.file) for each in reports for one in each.slowest_files)
     merged.slowest = heapq.nlargest(MAX_SLOWEST_FILES, slow)
-    merged.kept = [
-        (-number, 0, 0, failure) for number, failure in enumerate(failures[:MAX_LISTED_FAILURES])
-    ]
+    for number, failure in enumerate(failures):
+        merged.list_failure(number, failure)
+    for report in reports:
+        kinds = report.failure_kinds
+        merged.add_kinds(Counter(one.kind for one in report.failures) if kinds is None else kinds)
     return merged
 
 

@@ -394,6 +394,11 @@ class FollowedSource:
         self._follower = LogFollower(path, from_end=from_end)
 
     @property
+    def is_missing(self) -> bool:
+        """Whether there is no file at the path."""
+        return not os.path.exists(self.name)
+
+    @property
     def position(self) -> Any:
         return self._follower.position
 

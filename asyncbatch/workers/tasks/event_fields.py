@@ -114,9 +114,14 @@ class EventFields:
         """Return the time, the key's fields and the values of an event. Raises RecordError."""
         if type(event) is not dict:
             raise RecordError("transform", f"an event is an object, not {kind_of(event)}")
-        values = [one.read(event) for one in self.readers]
         if self._time is None:
-            return (None, *values)
+            return (None, *(one.read(event) for one in self.readers))
+        try:
+            values = [one.read(event) for one in self.readers]
+        except RecordError as error:
+            if error.kind == "missing_field" and error.pointer == format_pointer(self._time.tokens):
+                error.message += _other_fields(event)
+            raise
         try:
             time = self.times.parse(values[0])
             self.check_times(time, time)
@@ -134,6 +139,22 @@ class EventFields:
         return Events(
             len(rows), moments, self.keys.column(columns[1:by]), tuple(columns[by:]), source
         )
+
+
+_MAX_NAMES = 8  # field names in a message
+_MAX_NAME_CHARACTERS = 40
+
+
+def _other_fields(event: dict[str, Json]) -> str:
+    """Return a hint with the fields of an event that lacks the field of its time."""
+    names = [
+        repr(name if len(name) <= _MAX_NAME_CHARACTERS else f"{name[:_MAX_NAME_CHARACTERS]}...")
+        for name in list(event)[:_MAX_NAMES]
+    ]
+    more = f" and {len(event) - _MAX_NAMES:,} more" if len(event) > _MAX_NAMES else ""
+    return (
+        f"; the event has {', '.join(names) or 'no fields'}{more} (--time names the time's field)"
+    )
 
 
 # A constant attribute name is twice as fast as `attrgetter`.

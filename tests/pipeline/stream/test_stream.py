@@ -156,6 +156,50 @@ def test_a_time_that_is_none_says_so(stream):
     assert "'t' is not an RFC 3339 time" in errors
 
 
+@pytest.mark.parametrize("more", [(), ("--workers", "0"), ("--jq", "."), ("-q",)])
+def test_a_stream_of_which_everything_is_rejected_fails(stream, tmp_path, more):
+    lines = "".join(at(number, v=1) for number in range(30)) * 100
+    code, windows, errors = stream("-", "--report", "r.json", *more, stdin=lines)
+    assert (code, windows) == (1, [])
+    reason = "'timestamp' is missing or null; the event has 't', 'k', 'v' (--time names the time's"
+    assert f"Error: all 3,000 events were rejected: {reason} field)" in errors
+    if "-q" not in more:
+        assert errors.count("rejected  ") == 1
+        assert f"rejected  3,000 times, first -:1: missing_field: {reason}" in errors
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["exit_code"] == 1
+    assert report["failure_kinds"] == {"missing_field": 3000}
+    assert len(report["failures"]) + report["failures_omitted"] == 3000
+
+
+@pytest.mark.parametrize(
+    ("lines", "more", "expected"),
+    [
+        (at(1) + "oops\n", (), 0),  # one is of use
+        ("oops\n" * 5, ("--max-failures", "5"), 0),  # allowed
+        ("oops\n" * 5, ("--max-failures", "4"), 1),
+        ("oops\n" * 5, (), 1),
+        (at(1), ("--jq", "empty"), 0),  # dropped on purpose
+        ("", (), 0),
+    ],
+)
+def test_when_a_stream_fails(stream, lines, more, expected):
+    assert stream("-", *BY_KIND, *more, stdin=lines)[0] == expected
+
+
+def test_equal_rejections_are_one_line_with_their_number(stream, tmp_path):
+    lines = (at(1) + "oops\n" + '{"t": "soon", "k": "a"}\n' + '{"k": "a"}\n') * 50
+    _, _, errors = stream("-", *BY_KIND, "--report", "r.json", stdin=lines)
+    told = [line for line in errors.splitlines() if line.startswith("rejected  ")]
+    assert [line.split(": ")[:2] for line in told] == [
+        ["rejected  50 times, first -:2:1", "invalid_json"],
+        ["rejected  50 times, first -:3", "transform"],
+        ["rejected  50 times, first -:4", "missing_field"],
+    ]
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["failure_kinds"] == {"invalid_json": 50, "missing_field": 50, "transform": 50}
+
+
 def test_late_events_are_kept(stream, tmp_path):
     late = at(4, "b", note="late")
     code, windows, errors = stream(
@@ -426,6 +470,7 @@ def test_a_report_tells_what_a_stream_came_to(stream, tmp_path):
     assert told["windows"] == {"over": 2, "refused": 0}
     assert [(one["line"], one["kind"]) for one in told["failures"]] == [(2, "invalid_json")]
     assert (told["status"], told["exit_code"], told["failures_omitted"]) == ("ended", 0, 0)
+    assert told["failure_kinds"] == {"invalid_json": 1}
     found = {
         (sample.name.removeprefix("asyncbatch_stream_"), sample.labels.get("result")): sample.value
         for family in text_string_to_metric_families(metrics.read_text())

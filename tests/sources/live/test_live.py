@@ -1098,6 +1098,17 @@ def test_a_rotated_file_that_is_compressed_with_a_new_time_is_read_once(
     assert counts(partial=True) == [50] * (count // 50) + [count % 50] * bool(count % 50)
 
 
+def test_a_file_that_is_not_there_yet_is_waited_for_and_told(running, log):
+    command = running("app.log", "--follow")
+    command.until_told("Waiting for app.log: there is no such file yet")
+    log.write(event(1) + event(6))
+    assert command.until(1) == [(0, "a", 1)]
+    assert command.stop() == 0
+    command = running("app.log", "--follow", "--max-events", "2")
+    assert command.process.wait(timeout=PATIENCE) == 0
+    assert "Waiting" not in command.errors
+
+
 def test_a_folder_is_read_while_files_arrive(running, put, tmp_path):
     (tmp_path / "in").mkdir()
     put("in/1.jsonl", event(1))
