@@ -150,7 +150,7 @@ class StreamSession:
     def _fail(self, message: str, code: int = exit_codes.FAILURES) -> int:
         self._display.close()
         print(f"Error: {message}", file=sys.stderr)  # noqa: T201 - the display is closed
-        return self._write_reports(code)
+        return self._write_reports(code, message)
 
     async def _session(self) -> int:
         loop = asyncio.get_running_loop()
@@ -205,14 +205,17 @@ class StreamSession:
         is_good = not over_budget and not tally.refused and not is_lost
         return self._write_reports(exit_codes.SUCCESS if is_good else exit_codes.FAILURES)
 
-    def _write_reports(self, code: int) -> int:
-        """Write the reports with this exit code. Return the final exit code."""
+    def _write_reports(self, code: int, error: str | None = None) -> int:
+        """Write the reports with this exit code, and why the stream failed.
+
+        Return the final exit code.
+        """
         snapshot = self._run.snapshot()
         for report in self._reports:
             try:
-                report.finish(snapshot, code, stopped=self._run.was_cut_short)
-            except AsyncbatchError as error:
-                print(f"Error: {error}", file=sys.stderr)  # noqa: T201 - see `_fail`
+                report.finish(snapshot, code, stopped=self._run.was_cut_short, error=error)
+            except AsyncbatchError as unwritable:
+                print(f"Error: {unwritable}", file=sys.stderr)  # noqa: T201 - see `_fail`
                 code = code or exit_codes.FAILURES
         return code
 

@@ -165,6 +165,7 @@ class Report(Struct):
     over_budget: bool = False
     target: str | None = None  # the target of the rows; its loss during the run is a failure too
     target_lost: bool = False
+    error: str | None = None  # the reason why the run could not begin, or not go on
     discarded: str | None = None  # the reason why the written rows do not count
     notes: list[str] = field(default_factory=list)  # remarks for the user
     # in the order of the job, if the run reports its sources
@@ -185,7 +186,7 @@ class Report(Struct):
         """The status of the run."""
         if self.interrupted:
             return "interrupted"
-        if self.target_lost:
+        if self.target_lost or self.error is not None:
             return "failed"
         if not self.tally.failures:
             return "success"

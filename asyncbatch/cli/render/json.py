@@ -132,6 +132,7 @@ def report_object(report: Report, command: str, exit_code: int) -> dict[str, Any
         "exit_code": exit_code,
         **optional_sections(report),
         **({"target_discarded": report.discarded} if report.discarded else {}),
+        **({"error": report.error} if report.error is not None else {}),
     }
 
 
@@ -262,6 +263,7 @@ class RunReport(Struct):
     sink: _SinkFields | None = None
     target_discarded: str | None = None
     dry_run: bool = False
+    error: str | None = None
     failure_kinds: dict[str, _Count] | None = None  # None in reports of earlier versions
 
     @property
@@ -313,6 +315,7 @@ def merge(reports: list[RunReport]) -> Report:
         peak_memory_bytes=max(report.peak_memory_bytes for report in reports),
         interrupted=any(report.status == "interrupted" for report in reports),
         target_lost=any(report.target_lost for report in reports),
+        error="; ".join(filter(None, (report.error for report in reports))) or None,
         discarded="; ".join(filter(None, (report.target_discarded for report in reports))) or None,
         failure_count=len(failures) + sum(report.failures_omitted for report in reports),
     )

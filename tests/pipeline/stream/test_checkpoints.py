@@ -178,13 +178,9 @@ def _columns_and_rows(kind, name, folder, server):
         )  # fmt: skip
         found = server.execute(f"SELECT {names} {name} ORDER BY window_start", "recipe")
         return [tuple(row) for row in columns], [tuple(row) for row in found]
-    if kind == "duckdb":
-        import duckdb
-
-        connection = duckdb.connect(str(folder / "recipe.duckdb"))
-    else:
-        connection = sqlite3.connect(folder / "recipe.db")
-    with closing(connection) as database:
+    duckdb = None if kind == "sqlite" else pytest.importorskip("duckdb")
+    path = folder / ("recipe.duckdb" if duckdb else "recipe.db")
+    with closing(duckdb.connect(str(path)) if duckdb else sqlite3.connect(path)) as database:
         columns = database.execute(
             f"SELECT name, type FROM pragma_table_info('{name}') ORDER BY cid"
         ).fetchall()

@@ -482,6 +482,34 @@ def test_a_report_tells_what_a_stream_came_to(stream, tmp_path):
     assert found["read_bytes", None] == len(text)
 
 
+def test_a_stream_that_cannot_begin_or_go_on_writes_its_reports(stream, tmp_path):
+    reports = (*BY_KIND, "--report", "s.json", "--report", "s.prom")
+
+    def told():
+        found = {
+            sample.name.removeprefix("asyncbatch_stream_"): sample.value
+            for family in text_string_to_metric_families((tmp_path / "s.prom").read_text())
+            for sample in family.samples
+        }
+        return found, json.loads((tmp_path / "s.json").read_text())
+
+    assert stream("-", *reports, stdin=at(1))[0] == 0
+    good, _ = told()
+    for more, code in (
+        (("no.jsonl",), 2),
+        (("-", "--to", "sqlite:///no/such/x.db", "--table", "w"), 2),
+        (("-", "--agg", "sum:k", "--agg", "sum:k"), 2),
+        (("-", "--max-keys", "1"), 1),
+    ):
+        assert stream(*more, *reports, stdin=at(1) + at(2, "b"))[0] == code
+        metrics, report = told()
+        assert (metrics["exit_code"], report["exit_code"]) == (code, code)
+        assert (report["status"], metrics["running"]) == ("failed", 0)
+        assert report["error"]
+        kept = metrics["last_success_timestamp_seconds"]
+        assert kept == good["last_success_timestamp_seconds"]
+
+
 def test_metrics_are_there_while_the_stream_goes_on(tmp_path):
     metrics = tmp_path / "live.prom"
     with subprocess.Popen(
